@@ -1,0 +1,1 @@
+"""The gate runner: collects evidence about a deployment, decides, acts on the flag, reports."""

@@ -1,0 +1,191 @@
+"""What a check promised and what it saw: the words every other module speaks.
+
+Imports nothing of ours. Everything here is frozen and turns into one JSON object and back without loss.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+type_version = 1
+"""Version of the evidence line format."""
+
+JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
+
+
+class Outcome(enum.StrEnum):
+    """What a check came to. There is no way to `pass` but an observation."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    UNKNOWN = "unknown"
+
+
+class Severity(enum.StrEnum):
+    """How bad a failure is: page rolls back, warn holds, investigate is noted."""
+
+    PAGE = "page"
+    WARN = "warn"
+    INVESTIGATE = "investigate"
+
+
+class Where(enum.StrEnum):
+    """The least protected target on which a check may run."""
+
+    READ_ONLY = "read-only"
+    SELF_CLEANING = "self-cleaning"
+    STAGING = "staging"
+    REFERENCE = "reference"
+
+
+class TargetKind(enum.StrEnum):
+    """What may be done to the target (GATE_TARGET)."""
+
+    PRODUCTION = "production"
+    STAGING = "staging"
+    REFERENCE = "reference"
+
+    def allows(self, where: Where) -> bool:
+        """Whether a check that may run at `where` may run on this target."""
+        ladder = {
+            TargetKind.PRODUCTION: {Where.READ_ONLY, Where.SELF_CLEANING},
+            TargetKind.STAGING: {Where.READ_ONLY, Where.SELF_CLEANING, Where.STAGING},
+            TargetKind.REFERENCE: set(Where),
+        }
+        return where in ladder[self]
+
+
+CAPABILITIES = ("drill-agent", "two-sources")
+"""What a target may claim or lack. Evidence `preflight/capability/<name>` with observed False makes the checks that
+need it not applicable; without that evidence they are required, so losing evidence can only add unknowns."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckSpec:
+    """One promise, known before anything runs; the catalogue is the list of these.
+
+    `needs` holds names from CAPABILITIES and the inputs `database`, `mint` (REPLAY_JWT_SECRET) and `tenants`
+    (may create drill tenants); a missing input makes the check unknown, a missing capability not applicable.
+    `after` are ids of checks without which this one proves nothing. `covers` are ids of the catalogue of checks (A01...).
+    """
+
+    id: str
+    claim: str
+    cost: str
+    severity: Severity
+    where: Where
+    needs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    covers: tuple[str, ...] = ()
+    deep: bool = False
+    phase: str = "main"
+
+    def to_json(self) -> dict[str, JsonValue]:
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, JsonValue]) -> CheckSpec:
+        """Raise ValueError or TypeError on a missing or unknown member."""
+        values = dict(data)
+        for name in ("needs", "after", "covers"):
+            if name in values:
+                values[name] = tuple(_strings(values[name]))  # type: ignore[assignment]
+        values["severity"] = Severity(str(values["severity"]))
+        values["where"] = Where(str(values["where"]))
+        return cls(**values)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What one check saw.
+
+    observed, limit: the numbers (or short texts) compared, in `unit`; samples: how many things were observed;
+    started_at: RFC 3339 UTC; duration_ms: wall time; witness: the thing that shows a failure (a row, a request and its
+    answer, its nearest passing twin); reproduce: a shell command without secrets; attempt data lives in `details`.
+    """
+
+    check: str
+    outcome: Outcome
+    message: str = ""
+    observed: JsonValue = None
+    limit: JsonValue = None
+    unit: str = ""
+    samples: int = 0
+    started_at: str = ""
+    duration_ms: float = 0.0
+    witness: JsonValue = None
+    reproduce: str = ""
+    blocked_by: str = ""
+    release: str = ""
+    details: Mapping[str, JsonValue] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """A pass that observed nothing, or not a number, is no pass."""
+        if self.outcome is Outcome.PASS and (self.samples < 1 or _not_a_number(self.observed) or _not_a_number(self.limit)):
+            object.__setattr__(self, "outcome", Outcome.UNKNOWN)
+            object.__setattr__(self, "message", f"nothing was observed; {self.message}".rstrip("; "))
+
+    def to_json(self) -> dict[str, JsonValue]:
+        return {k: _plain(v) for k, v in dataclasses.asdict(self).items() if v not in ("", None, {})}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, JsonValue]) -> Evidence:
+        """Raise ValueError or TypeError on anything that is not one evidence object."""
+        values = dict(data)
+        values["outcome"] = Outcome(str(values["outcome"]))  # type: ignore[assignment]
+        return cls(**values)  # type: ignore[arg-type]
+
+
+def _strings(value: JsonValue) -> Sequence[str]:
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        raise TypeError(f"a list of strings was expected, not {value!r}")
+    return [str(v) for v in value]
+
+
+def _not_a_number(value: JsonValue) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _plain(value: object) -> JsonValue:
+    """Make a value JSON-safe: NaN and infinities become strings, tuples lists, anything else its text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(v) for v in value]
+    return str(value)
+
+
+def dump_line(evidence: Evidence) -> str:
+    """One line of evidence.ndjson, with its newline."""
+    return json.dumps(evidence.to_json(), ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
+
+
+def read_lines(path: Path) -> list[Evidence]:
+    """Read evidence.ndjson. A line that is cut or malformed (a writer that was killed) is dropped: its check then has
+    no evidence, which is unknown, never a pass."""
+    found: list[Evidence] = []
+    if not path.exists():
+        return found
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            found.append(Evidence.from_json(json.loads(line)))
+        except (ValueError, TypeError, KeyError):
+            continue
+    return found
+
+
+def write_lines(path: Path, evidence: Iterable[Evidence]) -> None:
+    """Append evidence lines to a file, each flushed by one write."""
+    with path.open("ab", buffering=0) as out:
+        for one in evidence:
+            out.write(dump_line(one).encode())

@@ -1,0 +1,1 @@
+"""The two doors to the deployment under test, HTTP and SQL, and who may use them."""
