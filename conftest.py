@@ -1,0 +1,3 @@
+"""Plugins of every suite in this repository, and nothing else."""
+
+pytest_plugins = ["gates.recorder"]
