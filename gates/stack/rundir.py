@@ -1,0 +1,165 @@
+"""The folder of one run: everything that a stack writes lives in it, and nothing else is touched.
+
+Its owner holds a lock on a file in it for as long as it lives. The kernel lets go of the lock when the owner dies,
+however it dies, so a folder whose lock can be taken is an orphan. (Process numbers cannot tell: they are used again,
+and containers that share a temporary directory do not share them.)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from gates.stack import procfs
+from gates.stack.account import Account
+from gates.stack.errors import StackError
+
+UNFINISHED_PREFIX = ".replaygate-new-"
+UNFINISHED_AGE_S = 600.0
+"""A folder that never got its lock is an orphan after this long; making one takes milliseconds."""
+LOCK_NAME = "owner.lock"
+PROCESSES_NAME = "processes.json"
+DATA = Path("pg") / "data"
+KILL_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """A folder that this process owns until `remove`."""
+
+    path: Path
+    lock_fd: int
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "log"
+
+    def record(self, processes: Iterable[tuple[str, int]]) -> None:
+        """Write down (name, process number) of what runs, for whoever must clear up after us."""
+        rows = [{"name": n, "pid": p, "start_ticks": procfs.start_ticks(p)} for n, p in processes]
+        fresh = self.path / f"{PROCESSES_NAME}.new"
+        fresh.write_text(json.dumps(rows), encoding="utf-8")
+        fresh.replace(self.path / PROCESSES_NAME)
+
+    def remove(self) -> None:
+        """Kill what is recorded and still runs, delete the folder, let go of the lock."""
+        clear(self.path)
+        os.close(self.lock_fd)
+
+
+def prefix() -> str:
+    """How the folders of this user begin; other users' folders are not looked at."""
+    return f"replaygate-{os.geteuid()}-"
+
+
+def places(environ: Mapping[str, str], account: Account) -> list[Path]:
+    """The temporary directories where a run folder can be: ours to write, PostgreSQL's user's to pass through."""
+    names = [environ.get("TMPDIR", ""), "/tmp", "/var/tmp", "/dev/shm"]  # noqa: S108  -- made with mkdtemp, mode 0700
+    found = list(dict.fromkeys(Path(n).resolve() for n in names if n))
+    return [p for p in found if p.is_dir() and os.access(p, os.W_OK | os.X_OK) and account.can_enter(p)]
+
+
+def create(places_: Sequence[Path], account: Account) -> RunFolder:
+    """A new folder in the first place. It gets its name only once its lock is held, so no sweep can mistake it."""
+    if not places_:
+        raise StackError(
+            "No temporary directory can be used; allowed: one that this user can write and that the user who runs "
+            f"PostgreSQL (uid {account.uid}) can pass through; looked at TMPDIR, /tmp, /var/tmp, /dev/shm. "
+            "Set TMPDIR to such a directory"
+        )
+    fresh = Path(tempfile.mkdtemp(prefix=UNFINISHED_PREFIX, dir=places_[0]))
+    lock_fd = os.open(fresh / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    (fresh / "log").mkdir(mode=0o700)
+    if account.other:
+        fresh.chmod(0o711)  # our own folder alone: PostgreSQL's user passes through it to its own part
+    final = fresh.with_name(prefix() + fresh.name.removeprefix(UNFINISHED_PREFIX))
+    fresh.rename(final)
+    return RunFolder(final, lock_fd)
+
+
+def sweep(places_: Iterable[Path]) -> list[Path]:
+    """Clear up the folders of this user whose owners are gone. Returns what was removed."""
+    return [folder for place in places_ for folder in _ours(place) if clear_orphan(folder)]
+
+
+def clear_orphan(folder: Path) -> bool:
+    """Clear up one folder if its owner is gone. True if it was removed."""
+    if folder.name.startswith(UNFINISHED_PREFIX):
+        clear(folder)
+        return True
+    with _lock_of(folder) as taken:
+        if taken:
+            clear(folder)
+        return taken
+
+
+def clear(folder: Path) -> None:
+    """Kill the processes recorded in the folder and the PostgreSQL whose data it holds; delete it all."""
+    leftovers = [*_recorded(folder), *procfs.processes_within(folder / DATA, "postgres")]
+    procfs.kill_all(leftovers)
+    data = folder / DATA
+    procfs.wait_until(lambda: not any(procfs.processes_within(data, "postgres")), KILL_TIMEOUT_S)
+    release_shared_memory(data)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def release_shared_memory(data: Path) -> None:
+    """Remove the small System V segment that a killed PostgreSQL leaves (line 7 of postmaster.pid: key and id)."""
+    with suppress(OSError, ValueError, IndexError):
+        key, shm_id = (data / "postmaster.pid").read_text(encoding="utf-8").splitlines()[6].split()
+        procfs.wait_until(lambda: procfs.remove_shared_memory(int(key), int(shm_id)), 0.5)
+
+
+def _ours(place: Path) -> Iterator[Path]:
+    """Run folders of this user: real directories that we own, by name."""
+    with suppress(OSError):
+        for folder in [*place.glob(prefix() + "*"), *place.glob(UNFINISHED_PREFIX + "*")]:
+            with suppress(OSError):
+                info = folder.lstat()
+                young = time.time() - info.st_mtime < UNFINISHED_AGE_S
+                if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid():
+                    continue
+                if folder.name.startswith(UNFINISHED_PREFIX) and young:
+                    continue
+                yield folder
+
+
+@contextmanager
+def _lock_of(folder: Path) -> Iterator[bool]:
+    """Try to take the owner's lock; False where somebody lives who holds it."""
+    try:
+        fd = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:  # its clearing up was cut short
+        yield True
+        return
+    except OSError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
+    finally:
+        os.close(fd)
+
+
+def _recorded(folder: Path) -> list[int]:
+    """Process numbers from the folder's record that are still the same processes."""
+    try:
+        rows = json.loads((folder / PROCESSES_NAME).read_text(encoding="utf-8"))
+        return [int(r["pid"]) for r in rows if procfs.is_running(int(r["pid"]), r["start_ticks"])]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []

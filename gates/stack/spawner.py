@@ -1,0 +1,98 @@
+"""Starts programs that die with us: through `launch.py`, from one thread that lives as long as the stack.
+
+The kernel sends the parent-death signal when the *thread* that started the child ends, so no short-lived thread
+(a control connection, a test's helper) may start one.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gates.stack.account import Account
+
+LAUNCHER = Path(__file__).with_name("launch.py")
+SPAWN_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What to start. `log` takes stdout and stderr; `fds` are inherited; `account` is whose rights it gets."""
+
+    command: tuple[str, ...]
+    cwd: Path
+    log: Path
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    account: Account | None = None
+    fds: tuple[int, ...] = ()
+    death_signal: int = signal.SIGKILL
+
+
+class Spawner:
+    """Starts programs. Each gets a session of its own, so a Ctrl-C at the terminal reaches only us."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="stack-spawner")
+
+    def start(self, program: Program) -> subprocess.Popen[bytes]:
+        """Start it and return at once. Raise OSError where the launcher cannot start."""
+        return self._thread.submit(_start, program).result(timeout=SPAWN_TIMEOUT_S)
+
+    def close(self) -> None:
+        """End the thread. Every program that still runs is killed by that."""
+        self._thread.shutdown()
+
+
+def _start(program: Program) -> subprocess.Popen[bytes]:
+    other = program.account is not None and program.account.other
+    uid, gid = (program.account.uid, program.account.gid) if program.account and other else (-1, -1)
+    launcher: Sequence[str] = (
+        *(sys.executable, "-I", "-S", str(LAUNCHER)),
+        *(str(n) for n in (os.getpid(), int(program.death_signal), uid, gid)),
+        *program.command,
+    )
+    log = os.open(program.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        return subprocess.Popen(
+            launcher,
+            cwd=program.cwd,
+            env=dict(program.environ),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            pass_fds=program.fds,
+        )
+    finally:
+        os.close(log)
+
+
+def tail(log: Path, lines: int = 20, limit_bytes: int = 16_384) -> str:
+    """The last lines of a log, for an error message."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - limit_bytes))
+            return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+    except OSError as error:
+        return f"(no log: {error.strerror})"
+
+
+def stop(process: subprocess.Popen[bytes], steps: Sequence[tuple[int, float]]) -> int:
+    """Send each signal in turn, wait its seconds; SIGKILL at the end. Returns the exit code."""
+    for signal_number, timeout_s in (*steps, (signal.SIGKILL, 10.0)):
+        if process.poll() is not None:
+            break
+        process.send_signal(signal_number)
+        if signal_number == signal.SIGKILL:
+            process.send_signal(signal.SIGCONT)
+        try:
+            return process.wait(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            continue
+    return process.wait(timeout=10.0)
