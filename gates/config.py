@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 from gates.evidence import TargetKind
@@ -10,6 +11,11 @@ from gates.target.deployment import Target
 
 class ConfigError(Exception):
     """The configuration cannot be used: what was observed, what is allowed, where, what to do."""
+
+
+def process_environment() -> Mapping[str, str]:
+    """The environment of this process. Everything else gets it as an argument."""
+    return os.environ
 
 
 def load_target(environ: Mapping[str, str]) -> Target:

@@ -12,9 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-type_version = 1
-"""Version of the evidence line format."""
+from typing import Any
 
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 
@@ -22,7 +20,7 @@ JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "Jso
 class Outcome(enum.StrEnum):
     """What a check came to. There is no way to `pass` but an observation."""
 
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105  -- an outcome
     FAIL = "fail"
     UNKNOWN = "unknown"
 
@@ -72,7 +70,7 @@ class CheckSpec:
 
     `needs` holds names from CAPABILITIES and the inputs `database`, `mint` (REPLAY_JWT_SECRET) and `tenants`
     (may create drill tenants); a missing input makes the check unknown, a missing capability not applicable.
-    `after` are ids of checks without which this one proves nothing. `covers` are ids of the catalogue of checks (A01...).
+    `after` are ids of checks without which this one proves nothing. `covers` are lines of the list of checks (A01...).
     """
 
     id: str
@@ -92,13 +90,13 @@ class CheckSpec:
     @classmethod
     def from_json(cls, data: Mapping[str, JsonValue]) -> CheckSpec:
         """Raise ValueError or TypeError on a missing or unknown member."""
-        values = dict(data)
+        values: dict[str, Any] = dict(data)
         for name in ("needs", "after", "covers"):
             if name in values:
-                values[name] = tuple(_strings(values[name]))  # type: ignore[assignment]
+                values[name] = tuple(_strings(values[name]))
         values["severity"] = Severity(str(values["severity"]))
         values["where"] = Where(str(values["where"]))
-        return cls(**values)  # type: ignore[arg-type]
+        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +106,8 @@ class Evidence:
     observed, limit: the numbers (or short texts) compared, in `unit`; samples: how many things were observed;
     started_at: RFC 3339 UTC; duration_ms: wall time; witness: the thing that shows a failure (a row, a request and its
     answer, its nearest passing twin); reproduce: a shell command without secrets; attempt data lives in `details`.
+    severity: only where a check has several limits (an alert over its warning or its paging one), else empty and the
+    check's own counts. round: `before` for what is seen before the load and must be seen again after it, else empty.
     """
 
     check: str
@@ -123,11 +123,14 @@ class Evidence:
     reproduce: str = ""
     blocked_by: str = ""
     release: str = ""
+    severity: str = ""
+    round: str = ""
     details: Mapping[str, JsonValue] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """A pass that observed nothing, or not a number, is no pass."""
-        if self.outcome is Outcome.PASS and (self.samples < 1 or _not_a_number(self.observed) or _not_a_number(self.limit)):
+        odd = self.samples < 1 or _not_a_number(self.observed) or _not_a_number(self.limit)
+        if self.outcome is Outcome.PASS and odd:
             object.__setattr__(self, "outcome", Outcome.UNKNOWN)
             object.__setattr__(self, "message", f"nothing was observed; {self.message}".rstrip("; "))
 
@@ -137,9 +140,26 @@ class Evidence:
     @classmethod
     def from_json(cls, data: Mapping[str, JsonValue]) -> Evidence:
         """Raise ValueError or TypeError on anything that is not one evidence object."""
-        values = dict(data)
-        values["outcome"] = Outcome(str(values["outcome"]))  # type: ignore[assignment]
-        return cls(**values)  # type: ignore[arg-type]
+        for name, kinds in _MEMBERS.items():
+            value = data.get(name, "" if kinds is str else 0 if kinds is not Mapping else {})
+            if not isinstance(value, kinds) or isinstance(value, bool):
+                raise TypeError(f"{name} is {value!r}; see the members of Evidence")
+        if not data.get("check"):
+            raise ValueError("evidence without the id of its check")
+        values: dict[str, Any] = dict(data)
+        values["outcome"] = Outcome(str(data["outcome"]))
+        if values.get("severity"):
+            Severity(str(values["severity"]))
+        return cls(**values)
+
+
+_MEMBERS: dict[str, Any] = {
+    **dict.fromkeys(("check", "outcome", "message", "unit", "started_at", "reproduce", "blocked_by", "release"), str),
+    **dict.fromkeys(("severity", "round"), str),
+    "samples": int,
+    "duration_ms": int | float,
+    "details": Mapping,
+}
 
 
 def _strings(value: JsonValue) -> Sequence[str]:
@@ -149,7 +169,7 @@ def _strings(value: JsonValue) -> Sequence[str]:
 
 
 def _not_a_number(value: JsonValue) -> bool:
-    return isinstance(value, float) and math.isnan(value)
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _plain(value: object) -> JsonValue:
@@ -171,15 +191,23 @@ def dump_line(evidence: Evidence) -> str:
 
 
 def read_lines(path: Path) -> list[Evidence]:
-    """Read evidence.ndjson. A line that is cut or malformed (a writer that was killed) is dropped: its check then has
-    no evidence, which is unknown, never a pass."""
-    found: list[Evidence] = []
+    """Read evidence.ndjson; an absent file is an empty list.
+
+    A line that is cut or malformed (a writer that was killed) is dropped: its check then has no evidence, which is
+    unknown, never a pass.
+    """
     if not path.exists():
-        return found
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        return []
+    return parse_lines(path.read_text(encoding="utf-8", errors="replace"))
+
+
+def parse_lines(text: str) -> list[Evidence]:
+    """The evidence in the text of an evidence.ndjson; malformed lines are dropped."""
+    found: list[Evidence] = []
+    for line in text.split("\n"):
         try:
             found.append(Evidence.from_json(json.loads(line)))
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             continue
     return found
 

@@ -8,32 +8,33 @@ unknown check is red, too: nothing unseen is ever green.
 from __future__ import annotations
 
 import datetime as dt
-import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+import fnmatch
+import json
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TypeVar
 
 import pytest
 
-from gates import config
-from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where, read_lines, write_lines
+from gates import config as gates_config
+from gates.evidence import (
+    CheckSpec,
+    Outcome,
+    Severity,
+    TargetKind,
+    Where,
+    parse_lines,
+    write_lines,
+)
+from gates.observation import Blocked, NotApplicable, Observer, Unmet
+from gates.target.capabilities import claims, evidence_id
 from gates.target.client import HttpDoor
 from gates.target.deployment import Target
-from gates.target.requests import Answer, Exchange, Request, curl
+
+__all__ = ["Blocked", "NotApplicable", "Observer", "Unmet", "check"]
 
 F = TypeVar("F", bound=Callable[..., object])
-
-BUSY_STATUSES = (429, 502, 503, 504)
-"""Answers that, where another one was due, say that the target was busy or limited us: they prove nothing."""
-
-
-class Unmet(Exception):  # noqa: N818  -- a precondition was not met: an outcome, not an error
-    """The check could not be carried out: its outcome is unknown, for the reason given."""
-
-
-class NotApplicable(Exception):  # noqa: N818  -- likewise
-    """The target does not claim what the check needs."""
 
 
 def check(
@@ -55,149 +56,12 @@ def check(
 
     def mark(function: F) -> F:
         claim, _, cost = (function.__doc__ or "").strip().partition("\n\n")
-        spec = CheckSpec(
-            check_id, " ".join(claim.split()), " ".join(cost.split()), severity, where, needs, after, covers, deep, phase
-        )
-        return pytest.mark.check(spec)(function)  # type: ignore[return-value]
+        texts = (" ".join(claim.split()), " ".join(cost.split()))
+        spec = CheckSpec(check_id, *texts, severity, where, needs, after, covers, deep, phase)
+        marked: F = pytest.mark.check(spec)(function)
+        return marked
 
     return mark
-
-
-@dataclass
-class Observer:
-    """What one check saw; the fixture `seen`."""
-
-    target: Target
-    samples: int = 0
-    controls: list[str] = field(default_factory=list)
-    observed: JsonValue = None
-    limit: JsonValue = None
-    unit: str = ""
-    failing: Exchange | None = None
-    twin: Exchange | None = None
-    witness: JsonValue = None
-    reproduce: str = ""
-    details: dict[str, JsonValue] = field(default_factory=dict)
-
-    def control(self, description: str) -> None:
-        """A positive control was seen: the same bucket, one field apart, gave the good outcome."""
-        self.controls.append(description)
-
-    def count(self, number: int = 1) -> None:
-        """So many more things were observed."""
-        self.samples += number
-
-    def value(self, observed: JsonValue, limit: JsonValue = None, unit: str = "") -> None:
-        """The number (or short text) that the check compares with its limit."""
-        self.observed, self.limit, self.unit = observed, limit, unit
-
-    def unmet(self, reason: str) -> NoReturn:
-        """End the check as unknown."""
-        raise Unmet(reason)
-
-    def require(self, condition: object, reason: str) -> None:
-        """End the check as unknown unless the precondition holds."""
-        if not condition:
-            raise Unmet(reason)
-
-    def expect(
-        self,
-        request: Request,
-        answer: Answer,
-        status: int | tuple[int, ...],
-        code: str | None = None,
-        *,
-        control: bool = False,
-        busy: bool = False,
-    ) -> Answer:
-        """Assert the status (and problem `code`) of an answer. As a control, it records the nearest passing twin.
-
-        An answer in BUSY_STATUSES where another was due ends the check as unknown, unless `busy` says that it counts.
-        """
-        wanted = (status,) if isinstance(status, int) else status
-        exchange = Exchange(request, answer)
-        right = answer.status in wanted and (code is None or answer.code == code)
-        if control and not right:
-            raise Unmet(f"the control did not hold: {_short(exchange)} where {_wanted(wanted, code)} was due")
-        if not right:
-            if answer.status in BUSY_STATUSES and answer.status not in wanted and not busy:
-                raise Unmet(f"{_short(exchange)} where {_wanted(wanted, code)} was due: the target was busy or limited us")
-            self.failing = exchange
-            raise AssertionError(f"{_short(exchange)}; allowed: {_wanted(wanted, code)}")
-        self.count()
-        if control:
-            self.control(request.label or f"{request.method} {request.path} -> {answer.status}")
-            self.twin = exchange
-        return answer
-
-    def evidence_of(self, spec: CheckSpec, outcome: Outcome, message: str, started_at: str, ms: float) -> Evidence:
-        """The evidence line, without secrets."""
-        hide = _hidden(self.target)
-        witness: JsonValue = self.witness
-        reproduce = self.reproduce
-        if outcome is Outcome.FAIL and self.failing is not None:
-            witness = {"request": _shown(self.failing), "twin": _shown(self.twin) if self.twin else None, "row": witness}
-            reproduce = reproduce or curl(self.failing.request, self.target.base_url, hide)
-        return Evidence(
-            check=spec.id,
-            outcome=outcome,
-            message=str(_redact(message, hide)),
-            observed=_redact(self.observed, hide),
-            limit=_redact(self.limit, hide),
-            unit=self.unit,
-            samples=self.samples,
-            started_at=started_at,
-            duration_ms=round(ms, 1),
-            witness=_redact(witness, hide),
-            reproduce=str(_redact(reproduce, hide)),
-            release=self.target.release,
-            details={k: _redact(v, hide) for k, v in {"controls": list(self.controls), **self.details}.items()},
-        )
-
-
-def _wanted(statuses: tuple[int, ...], code: str | None) -> str:
-    return " or ".join(map(str, statuses)) + (f" {code}" if code else "")
-
-
-def _short(exchange: Exchange) -> str:
-    what = exchange.request.label or f"{exchange.request.method} {exchange.request.path}"
-    return f"{what}: observed {exchange.answer.status} {exchange.answer.code}".rstrip()
-
-
-def _shown(exchange: Exchange) -> dict[str, JsonValue]:
-    request, answer = exchange.request, exchange.answer
-    return {
-        "request": f"{request.method} {request.path}",
-        "label": request.label,
-        "headers": [f"{k}: {v}" for k, v in request.headers],
-        "body": request.body[:2000].decode("utf-8", "backslashreplace"),
-        "status": answer.status,
-        "answer": answer.body[:2000].decode("utf-8", "backslashreplace"),
-    }
-
-
-def _hidden(target: Target) -> dict[str, str]:
-    names = {
-        **{s: "TRANSBOT_HMAC_SECRET" for s in target.hmac_secrets},
-        target.admin_jwt: "ADMIN_JWT",
-        target.jwt_secret: "REPLAY_JWT_SECRET",
-    }
-    return {s: names.get(s, "SECRET") for s in target.secrets()}
-
-
-def _redact(value: JsonValue, hide: dict[str, str]) -> JsonValue:
-    if isinstance(value, str):
-        for secret, name in hide.items():
-            value = value.replace(secret, f"${name}")
-        return value
-    if isinstance(value, list):
-        return [_redact(v, hide) for v in value]
-    if isinstance(value, dict):
-        return {k: _redact(v, hide) for k, v in value.items()}
-    return value
-
-
-# --- pytest wiring -----------------------------------------------------------------------------------------------
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -205,18 +69,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--evidence", metavar="FILE", help="append one JSON line per check to FILE")
     group.addoption("--deep", action="store_true", help="also run the slow checks")
     group.addoption("--phase", choices=("first", "main", "last"), help="run only the checks of one phase")
+    group.addoption(
+        "--only", action="append", metavar="GLOB", help="run only the checks with such ids; may be repeated"
+    )
+    group.addoption("--round", default="", choices=("", "before"), help="`before`: these checks are seen again later")
     group.addoption("--run-id", default="", help="name of this run; part of the names of drill tenants")
-    group.addoption("--catalogue", metavar="FILE", help="write the specs of all collected checks to FILE and run nothing")
+    group.addoption("--catalogue", metavar="FILE", help="write the specs of all collected checks to FILE, run nothing")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "check(spec): the test is a check of the catalogue")
 
 
+def _target() -> Target:
+    return gates_config.load_target(gates_config.process_environment())
+
+
 @pytest.fixture(scope="session")
 def target() -> Target:
     """The deployment under test, from the environment."""
-    return config.load_target(os.environ)
+    return _target()
 
 
 @pytest.fixture(scope="session")
@@ -243,7 +115,43 @@ def http(target: Target) -> Iterator[HttpDoor]:
 
 
 OBSERVER = pytest.StashKey[Observer]()
-RESULT = pytest.StashKey[tuple[Outcome, str, str, float]]()
+RESULT = pytest.StashKey["Result"]()
+PROGRESS = pytest.StashKey["EvidenceFile"]()
+CLAIMS = pytest.StashKey[dict[str, bool]]()
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a check came to, before its clean-up."""
+
+    outcome: Outcome
+    message: str
+    started_at: str
+    duration_ms: float
+    blocked_by: str = ""
+
+
+@dataclass
+class EvidenceFile:
+    """The evidence file as the run grows it; each line is read once."""
+
+    path: Path
+    offset: int = 0
+    failed: set[str] = field(default_factory=set)
+    capabilities: dict[str, bool] = field(default_factory=dict)
+
+    def refresh(self) -> None:
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as lines:
+            lines.seek(self.offset)
+            whole, newline, _ = lines.read().rpartition(b"\n")
+        self.offset += len(whole) + len(newline)
+        for one in parse_lines(whole.decode("utf-8", "replace")):
+            if one.outcome is not Outcome.PASS:
+                self.failed.add(one.check)
+            elif isinstance(one.observed, bool):
+                self.capabilities[one.check] = one.observed or self.capabilities.get(one.check, False)
 
 
 def spec_of(item: pytest.Item) -> CheckSpec | None:
@@ -254,39 +162,73 @@ def spec_of(item: pytest.Item) -> CheckSpec | None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep the checks of this phase, target and depth; the rest is deselected (and unknown or not applicable later)."""
-    kind = load_kind(config)
-    kept, dropped = [], []
+    listing = config.getoption("--catalogue")
+    if listing:
+        _write_catalogue(Path(listing), [s for s in map(spec_of, items) if s is not None])
+    kind = _target().kind
+    kept: list[pytest.Item] = []
+    dropped: list[pytest.Item] = []
     for item in items:
         spec = spec_of(item)
-        (kept if spec is None or _runs(spec, config, kind) else dropped).append(item)
+        runs = not listing and (spec is None or _runs(spec, config, kind))
+        (kept if runs else dropped).append(item)
     if dropped:
         config.hook.pytest_deselected(items=dropped)
         items[:] = kept
 
 
-def load_kind(_config: pytest.Config) -> Any:
-    """The kind of target, from the environment."""
-    return config.load_target(os.environ).kind
+def _write_catalogue(path: Path, specs: list[CheckSpec]) -> None:
+    known: dict[str, CheckSpec] = {}
+    for spec in specs:
+        if known.setdefault(spec.id, spec) != spec:
+            raise pytest.UsageError(
+                f"check id {spec.id} is declared twice, differently; give each check an id of its own"
+            )
+    lines = ",\n".join(json.dumps(known[i].to_json(), ensure_ascii=False) for i in sorted(known))
+    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
-def _runs(spec: CheckSpec, config: pytest.Config, kind: Any) -> bool:
-    phase = config.getoption("--phase")
-    return kind.allows(spec.where) and (not spec.deep or config.getoption("--deep")) and phase in {None, spec.phase}
+def _runs(spec: CheckSpec, config: pytest.Config, kind: TargetKind) -> bool:
+    phase, only = config.getoption("--phase"), config.getoption("--only")
+    wanted = not only or any(fnmatch.fnmatchcase(spec.id, pattern) for pattern in only)
+    deep = not spec.deep or bool(config.getoption("--deep"))
+    return kind.allows(spec.where) and deep and phase in {None, spec.phase} and wanted
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Block a check whose prerequisite failed, or whose inputs are missing."""
+    """Block a check whose prerequisite failed, or whose inputs are missing; skip what the target does not claim."""
     spec = spec_of(item)
     if spec is None:
         return
-    path = item.config.getoption("--evidence")
-    failed = {e.check for e in read_lines(Path(path)) if e.outcome is not Outcome.PASS} if path else set()
-    for prerequisite in spec.after:
-        if prerequisite in failed:
-            raise Unmet(f"blocked by {prerequisite}")
-    missing = _missing(spec, config.load_target(os.environ))
+    progress = _progress(item.config) if spec.after or spec.needs else None
+    if progress is not None:
+        for prerequisite in spec.after:
+            if prerequisite in progress.failed:
+                raise Blocked(prerequisite)
+    missing = _missing(spec, _target())
     if missing:
         raise Unmet(missing)
+    for capability in ("drill-agent", "two-sources"):
+        if capability in spec.needs and not _claimed(item.config, progress, capability):
+            pytest.skip(f"not applicable: the target does not claim {capability}")
+
+
+def _progress(config: pytest.Config) -> EvidenceFile | None:
+    path = config.getoption("--evidence")
+    if not path:
+        return None
+    progress = config.stash.setdefault(PROGRESS, EvidenceFile(Path(path)))
+    progress.refresh()
+    return progress
+
+
+def _claimed(config: pytest.Config, progress: EvidenceFile | None, capability: str) -> bool:
+    """What the preflight saw; without one (plain pytest), what the target says now. Unknown counts as claimed."""
+    if progress is not None and evidence_id(capability) in progress.capabilities:
+        return progress.capabilities[evidence_id(capability)]
+    if CLAIMS not in config.stash:
+        config.stash[CLAIMS] = {k: v is not False for k, v in claims(_target()).items()}
+    return config.stash[CLAIMS].get(capability, True)
 
 
 def _missing(spec: CheckSpec, target: Target) -> str:
@@ -298,26 +240,29 @@ def _missing(spec: CheckSpec, target: Target) -> str:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Classify each check; write its evidence after teardown."""
-    report: pytest.TestReport = yield  # type: ignore[assignment]
+    report = yield
     spec = spec_of(item)
     if spec is None:
-        return report  # type: ignore[return-value]
+        return report
     error = call.excinfo.value if call.excinfo else None
     observer = item.stash.get(OBSERVER, None)
     if call.when == "setup" and error is not None:
-        item.stash[RESULT] = (Outcome.UNKNOWN, _reason(error), *_when(call))
+        by = error.by if isinstance(error, Blocked) else ""
+        item.stash[RESULT] = Result(Outcome.UNKNOWN, _reason(error), *_when(call), by)
     elif call.when == "call":
-        item.stash[RESULT] = (*_judge(error, observer), *_when(call))
-        if item.stash[RESULT][0] is Outcome.UNKNOWN and report.passed:
+        item.stash[RESULT] = Result(*_judge(error, observer), *_when(call))
+        if item.stash[RESULT].outcome is Outcome.UNKNOWN and report.passed:
             report.outcome = "failed"
-            report.longrepr = f"unknown: {item.stash[RESULT][1]}"
+            report.longrepr = f"unknown: {item.stash[RESULT].message}"
     elif call.when == "teardown":
-        if error is not None and item.stash[RESULT][0] is Outcome.PASS:
-            item.stash[RESULT] = (Outcome.UNKNOWN, f"clean-up failed: {_reason(error)}", *_when(call))
+        if error is not None and item.stash[RESULT].outcome is Outcome.PASS:
+            item.stash[RESULT] = Result(Outcome.UNKNOWN, f"clean-up failed: {_reason(error)}", *_when(call))
         _write(item, spec, observer)
-    return report  # type: ignore[return-value]
+    return report
 
 
 def _when(call: pytest.CallInfo[None]) -> tuple[str, float]:
@@ -337,6 +282,8 @@ def _judge(error: BaseException | None, observer: Observer | None) -> tuple[Outc
 
 
 def _reason(error: BaseException) -> str:
+    if isinstance(error, pytest.skip.Exception):
+        return f"skipped: {error}"
     text = str(error).strip() or type(error).__name__
     if isinstance(error, AssertionError | pytest.fail.Exception | Unmet):
         return text.partition("\nassert ")[0]
@@ -345,9 +292,12 @@ def _reason(error: BaseException) -> str:
 
 def _write(item: pytest.Item, spec: CheckSpec, observer: Observer | None) -> None:
     path = item.config.getoption("--evidence")
-    if not path:
+    result = item.stash[RESULT]
+    if not path or result.message.startswith("skipped: not applicable"):
         return
-    outcome, message, started_at, ms = item.stash[RESULT]
     if observer is None:
-        observer = Observer(config.load_target(os.environ))
-    write_lines(Path(path), [observer.evidence_of(spec, outcome, message, started_at, ms)])
+        observer = Observer(_target())
+    one = observer.evidence_of(
+        spec, result.outcome, result.message, result.started_at, result.duration_ms, blocked_by=result.blocked_by
+    )
+    write_lines(Path(path), [replace(one, round=item.config.getoption("--round"))])

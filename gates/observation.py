@@ -1,0 +1,155 @@
+"""What one check sees while it runs: controls, counts, the request that failed and its nearest passing twin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity
+from gates.target.deployment import Target
+from gates.target.redaction import hidden, redact, redact_text
+from gates.target.requests import Answer, Exchange, Request, curl
+
+BUSY_STATUSES = (429, 502, 503, 504)
+"""Answers that, where another one was due, say that the target was busy or limited us: they prove nothing."""
+
+
+class Unmet(Exception):  # noqa: N818  -- a precondition was not met: an outcome, not an error
+    """The check could not be carried out: its outcome is unknown, for the reason given."""
+
+
+class Blocked(Unmet):
+    """Another check, without which this one proves nothing, did not pass."""
+
+    def __init__(self, by: str) -> None:
+        super().__init__(f"blocked by {by}")
+        self.by = by
+
+
+class NotApplicable(Exception):  # noqa: N818  -- likewise
+    """The target does not claim what the check needs."""
+
+
+@dataclass
+class Observer:
+    """What one check saw; the fixture `seen`."""
+
+    target: Target
+    samples: int = 0
+    controls: list[str] = field(default_factory=list)
+    observed: JsonValue = None
+    limit: JsonValue = None
+    unit: str = ""
+    failing: Exchange | None = None
+    twin: Exchange | None = None
+    witness: JsonValue = None
+    reproduce: str = ""
+    severity: Severity | None = None
+    """Set where the check has several limits and the one that was broken is not of the check's own severity."""
+    details: dict[str, JsonValue] = field(default_factory=dict)
+
+    def control(self, description: str) -> None:
+        """A positive control was seen: the same bucket, one field apart, gave the good outcome."""
+        self.controls.append(description)
+
+    def count(self, number: int = 1) -> None:
+        """So many more things were observed."""
+        self.samples += number
+
+    def value(self, observed: JsonValue, limit: JsonValue = None, unit: str = "") -> None:
+        """The number (or short text) that the check compares with its limit."""
+        self.observed, self.limit, self.unit = observed, limit, unit
+
+    def unmet(self, reason: str) -> NoReturn:
+        """End the check as unknown."""
+        raise Unmet(reason)
+
+    def require(self, condition: object, reason: str) -> None:
+        """End the check as unknown unless the precondition holds."""
+        if not condition:
+            raise Unmet(reason)
+
+    def expect(
+        self,
+        request: Request,
+        answer: Answer,
+        status: int | tuple[int, ...],
+        code: str | None = None,
+        *,
+        control: bool = False,
+        busy: bool = False,
+    ) -> Answer:
+        """Assert the status (and problem `code`) of an answer. As a control, it records the nearest passing twin.
+
+        An answer in BUSY_STATUSES where another was due ends the check as unknown, unless `busy` says that it counts.
+        """
+        wanted = (status,) if isinstance(status, int) else status
+        exchange = Exchange(request, answer)
+        right = answer.status in wanted and (code is None or answer.code == code)
+        if control and not right:
+            raise Unmet(f"the control did not hold: {_short(exchange)} where {_wanted(wanted, code)} was due")
+        if not right:
+            if answer.status in BUSY_STATUSES and answer.status not in wanted and not busy:
+                due = f"{_short(exchange)} where {_wanted(wanted, code)} was due"
+                raise Unmet(f"{due}: the target was busy or limited us")
+            self.failing = exchange
+            raise AssertionError(f"{_short(exchange)}; allowed: {_wanted(wanted, code)}")
+        self.count()
+        if control:
+            self.control(request.label or f"{request.method} {request.path} -> {answer.status}")
+            self.twin = exchange
+        return answer
+
+    def evidence_of(
+        self, spec: CheckSpec, outcome: Outcome, message: str, started_at: str, ms: float, *, blocked_by: str = ""
+    ) -> Evidence:
+        """The evidence line, without secrets."""
+        hide = hidden(self.target)
+        witness: JsonValue = self.witness
+        reproduce = self.reproduce
+        if outcome is Outcome.FAIL and self.failing is not None:
+            witness = {
+                "request": _shown(self.failing),
+                "twin": _shown(self.twin) if self.twin else None,
+                "row": witness,
+            }
+            reproduce = reproduce or curl(self.failing.request, self.target.base_url, hide)
+        details: dict[str, JsonValue] = {"controls": list[JsonValue](self.controls), **self.details}
+        return Evidence(
+            check=spec.id,
+            outcome=outcome,
+            message=redact_text(message, hide),
+            observed=redact(self.observed, hide),
+            limit=redact(self.limit, hide),
+            unit=self.unit,
+            samples=self.samples,
+            started_at=started_at,
+            duration_ms=round(ms, 1),
+            witness=redact(witness, hide),
+            reproduce=redact_text(reproduce, hide),
+            blocked_by=blocked_by,
+            release=self.target.release,
+            severity=self.severity or "",
+            details={k: redact(v, hide) for k, v in details.items()},
+        )
+
+
+def _wanted(statuses: tuple[int, ...], code: str | None) -> str:
+    return " or ".join(map(str, statuses)) + (f" {code}" if code else "")
+
+
+def _short(exchange: Exchange) -> str:
+    what = exchange.request.label or f"{exchange.request.method} {exchange.request.path}"
+    return f"{what}: observed {exchange.answer.status} {exchange.answer.code}".rstrip()
+
+
+def _shown(exchange: Exchange) -> dict[str, JsonValue]:
+    request, answer = exchange.request, exchange.answer
+    return {
+        "request": f"{request.method} {request.path}",
+        "label": request.label,
+        "headers": [f"{k}: {v}" for k, v in request.headers],
+        "body": request.body[:2000].decode("utf-8", "backslashreplace"),
+        "status": answer.status,
+        "answer": answer.body[:2000].decode("utf-8", "backslashreplace"),
+    }
