@@ -133,6 +133,8 @@ class Evidence:
         if self.outcome is Outcome.PASS and odd:
             object.__setattr__(self, "outcome", Outcome.UNKNOWN)
             object.__setattr__(self, "message", f"nothing was observed; {self.message}".rstrip("; "))
+        for name in ("observed", "limit", "witness", "details"):  # what is in memory is what is on disk
+            object.__setattr__(self, name, _plain(getattr(self, name)))
 
     def to_json(self) -> dict[str, JsonValue]:
         return {k: _plain(v) for k, v in dataclasses.asdict(self).items() if v not in ("", None, {})}
@@ -169,6 +171,8 @@ def _strings(value: JsonValue) -> Sequence[str]:
 
 
 def _not_a_number(value: JsonValue) -> bool:
+    if isinstance(value, str):  # as _plain writes them
+        return value in {"nan", "inf", "-inf"}
     return isinstance(value, float) and not math.isfinite(value)
 
 

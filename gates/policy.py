@@ -1,0 +1,267 @@
+"""decide(): from evidence and policy to the verdict. Pure: standard library only, no clock, no I/O, no logging.
+
+A rollback needs harm that was seen; what is unknown holds; only a complete set of passes promotes.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from itertools import pairwise
+
+from gates.assessment import Assessed, assess, distrust, number
+from gates.evidence import CAPABILITIES, CheckSpec, Evidence, Outcome, Severity, Where
+from gates.rules import Policy, Waiver
+from gates.verdict import EFFECT_ORDER, Counts, Decision, Effect, Exempt, Finding, Margin, Verdict
+
+CAPABILITY = "preflight/capability/"
+BACKLOG = "watch/outbox-backlog"
+"""Evidence that is no check: the number of events not yet delivered and not held, sampled through the whole run."""
+
+FACTS = (CAPABILITY, "watch/")
+LEAST_BACKLOG_SAMPLES = 4
+LIMITED = ("load/", "alert/")
+"""Checks whose numbers have a limit that one can be near to; elsewhere the limit is what must be equalled."""
+
+
+def decide(evidence: Sequence[Evidence], policy: Policy, now: dt.datetime) -> Verdict:
+    """The verdict on the evidence. The order and the repetition of evidence make no difference."""
+    lines = by_check(evidence)
+    lacking = _lacking(lines, policy, now)
+    exempt = [Exempt(s.id, r) for s in policy.catalogue if (r := _not_applicable(s, policy, lacking))]
+    spared = {e.check for e in exempt}
+    required = [s for s in policy.catalogue if s.id not in spared]
+    assessed = [assess(s, lines.get(s.id, ()), policy, now) for s in required]
+    findings = [_finding(a, policy, lines, now) for a in assessed if a.outcome is not Outcome.PASS]
+    findings += _unlisted(lines, policy, now)
+    findings = _without_false_blocks(findings)
+    findings.sort(key=lambda f: (EFFECT_ORDER.index(f.effect), bool(f.blocked_by), f.outcome, f.check))
+    decision = _decision(findings, assessed)
+    outcomes = Counter(a.outcome for a in assessed)
+    counts = Counts(outcomes[Outcome.PASS], outcomes[Outcome.FAIL], outcomes[Outcome.UNKNOWN], len(exempt))
+    return Verdict(
+        decision=decision,
+        reason=_reason(decision, findings, counts),
+        release=policy.release,
+        target=policy.target.value,
+        policy_digest=policy.digest,
+        counts=counts,
+        findings=tuple(findings),
+        not_applicable=tuple(sorted(exempt, key=lambda e: e.check)),
+        margin=_margin(assessed),
+        ends_when=_ends(decision, findings),
+    )
+
+
+def by_check(evidence: Sequence[Evidence]) -> dict[str, list[Evidence]]:
+    """Evidence by check."""
+    found: dict[str, list[Evidence]] = {}
+    for line in evidence:
+        found.setdefault(line.check, []).append(line)
+    return found
+
+
+# --- what applies here -------------------------------------------------------------------------------------------
+
+
+def _lacking(lines: dict[str, list[Evidence]], policy: Policy, now: dt.datetime) -> set[str]:
+    """Capabilities that the target was seen not to have. Without evidence, or with two answers, it has them."""
+    lacking = set()
+    for name in CAPABILITIES:
+        told = lines.get(CAPABILITY + name, [])
+        sound = [e for e in told if e.outcome is Outcome.PASS and not distrust(e, policy, now)]
+        if told and len(sound) == len(told) and all(e.observed is False for e in told):
+            lacking.add(name)
+    return lacking
+
+
+def _not_applicable(spec: CheckSpec, policy: Policy, lacking: set[str]) -> str:
+    if not policy.target.allows(spec.where):
+        return f"may run on {spec.where.value} targets only"
+    if spec.deep and not policy.deep:
+        return "runs with --deep"
+    missing = [name for name in spec.needs if name in lacking]
+    return f"the target does not claim {', '.join(missing)}" if missing else ""
+
+
+# --- findings ----------------------------------------------------------------------------------------------------
+
+
+def _finding(one: Assessed, policy: Policy, lines: dict[str, list[Evidence]], now: dt.datetime) -> Finding:
+    effect, message = one.effect, one.message
+    ends = _ends_when(one)
+    waiver = _waiver(one.spec.id, policy, now)
+    if waiver is not None:
+        effect = Effect.WAIVED
+        message = f"{message} (waived until {waiver.expires} by {waiver.owner}: {waiver.reason})"
+    elif effect is Effect.ROLLBACK and any(fnmatchcase(one.spec.id, p) for p in policy.lag_checks):
+        gone_in_s = backlog_gone_in_s([e for e in lines.get(BACKLOG, ()) if not distrust(e, policy, now)])
+        if gone_in_s is not None:
+            effect = Effect.HOLD
+            ends = f"the backlog fell through the whole run; it is gone in about {gone_in_s:.0f} s"
+            message = f"{message}; {ends}"
+    line = one.line
+    return Finding(
+        check=one.spec.id,
+        outcome=one.outcome.value,
+        severity=one.severity.value,
+        effect=effect,
+        message=message.lstrip("; "),
+        observed=line.observed if line else None,
+        limit=line.limit if line else None,
+        unit=line.unit if line else "",
+        samples=line.samples if line else 0,
+        witness=line.witness if line else None,
+        reproduce=line.reproduce if line else "",
+        blocked_by=one.blocked_by,
+        ends_when=ends,
+    )
+
+
+def _without_false_blocks(findings: Sequence[Finding]) -> list[Finding]:
+    """A check that is said to be blocked by one that passed is a cause itself."""
+    found = {f.check for f in findings}
+    return [f if f.blocked_by in found else replace(f, blocked_by="") for f in findings]
+
+
+def _unlisted(lines: dict[str, list[Evidence]], policy: Policy, now: dt.datetime) -> list[Finding]:
+    """Failures of checks that the catalogue does not know hold: harm was seen, and no rule says how grave it is."""
+    known = {s.id for s in policy.catalogue}
+    findings = []
+    for check, found in lines.items():
+        if check in known or check.startswith(FACTS):
+            continue
+        spec = CheckSpec(check, "", "", Severity.WARN, Where.READ_ONLY)
+        one = assess(spec, [replace(line, severity="") for line in found], policy, now)
+        if one.outcome is Outcome.FAIL:
+            findings.append(_finding(one, policy, lines, now))
+    return findings
+
+
+def _waiver(check: str, policy: Policy, now: dt.datetime) -> Waiver | None:
+    """The waiver of this check that is still good, if the check may be waived at all."""
+    today = now.astimezone(dt.UTC).date()
+    good = [w for w in policy.waivers if w.check == check and w.expires >= today]
+    return good[0] if good and policy.may_waive(check) else None
+
+
+def _ends_when(one: Assessed) -> str:
+    """What would end the hold that this finding makes."""
+    if one.blocked_by:
+        return f"{one.blocked_by} passes"
+    if one.line is None:
+        return f"{one.spec.id} is observed"
+    told = one.line.details.get("ends_when")
+    if isinstance(told, str):
+        return told
+    needed = number(one.line.details.get("samples_needed"))
+    if needed is not None:
+        seconds = number(one.line.details.get("time_needed_s"))
+        wait = f", about {seconds:.0f} s more" if seconds is not None else ""
+        return f"{one.spec.id} has {needed:.0f} more samples{wait}"
+    return f"{one.spec.id} passes"
+
+
+def backlog_gone_in_s(lines: Sequence[Evidence]) -> float | None:
+    """Seconds until the backlog is gone at the rate seen, or None unless it fell through the whole observation.
+
+    `details.samples` of each line is a list of `[seconds, events]`; it fell if the mean of each quarter of the
+    samples is under that of the quarter before.
+    """
+    estimates = []
+    for line in lines:
+        estimate = _falling(_series(line.details.get("samples")))
+        if line.outcome is not Outcome.PASS or estimate is None:
+            return None
+        estimates.append(estimate)
+    return max(estimates, default=None)
+
+
+def _series(samples: object) -> list[tuple[float, float]]:
+    pairs = [p for p in samples if isinstance(p, list) and len(p) == 2] if isinstance(samples, list) else []
+    points = [(number(at), number(events)) for at, events in pairs]
+    return sorted((at, events) for at, events in points if at is not None and events is not None)
+
+
+def _falling(series: Sequence[tuple[float, float]]) -> float | None:
+    if len(series) < LEAST_BACKLOG_SAMPLES or series[-1][0] <= series[0][0]:
+        return None
+    cuts = [round(i * len(series) / 4) for i in range(5)]
+    means = [sum(n for _, n in series[a:b]) / (b - a) for a, b in pairwise(cuts)]
+    if not all(later < earlier for earlier, later in pairwise(means)):
+        return None
+    rate = (series[0][1] - series[-1][1]) / (series[-1][0] - series[0][0])
+    return series[-1][1] / rate if rate > 0 else None
+
+
+# --- the decision and its words ----------------------------------------------------------------------------------
+
+
+def _decision(findings: Sequence[Finding], assessed: Sequence[Assessed]) -> Decision:
+    effects = {f.effect for f in findings}
+    if Effect.ROLLBACK in effects:
+        return Decision.ROLLBACK
+    seen = any(a.outcome is Outcome.PASS for a in assessed)
+    return Decision.HOLD if Effect.HOLD in effects or not seen else Decision.PROMOTE
+
+
+def _reason(decision: Decision, findings: Sequence[Finding], counts: Counts) -> str:
+    """One sentence that cites the causes; what they block is only counted."""
+    if decision is Decision.PROMOTE:
+        return f"all {counts.passed} required checks passed" + _noted(findings)
+    wanted = Effect.ROLLBACK if decision is Decision.ROLLBACK else Effect.HOLD
+    holding = [f for f in findings if f.effect is wanted]
+    causes = [f for f in holding if not f.blocked_by] or holding
+    if not causes:
+        return "no check was required, or nothing was seen: that proves nothing"
+    first = causes[0]
+    failed = [f for f in causes if f.outcome == Outcome.FAIL.value]
+    if failed:
+        more = f" (and {len(failed) - 1} more failed)" if len(failed) > 1 else ""
+        return f"{failed[0].check} failed: {_said(failed[0])}{more}"
+    alike = [f for f in causes if f.message == first.message]
+    usual, often = Counter(f.message for f in causes).most_common(1)[0]
+    if len(causes) == 1:
+        return f"{first.check} is unknown: {_said(first)}"
+    if len(alike) == len(causes):
+        return f"{len(causes)} checks are unknown: {_said(first)}"
+    return f"{len(causes)} checks are unknown, most of them ({often}) because: {usual}; the first is {first.check}"
+
+
+def _said(finding: Finding) -> str:
+    if finding.message:
+        return finding.message
+    unit = f" {finding.unit}" if finding.unit else ""
+    return f"observed {finding.observed}{unit}, allowed {finding.limit}{unit}"
+
+
+def _noted(findings: Sequence[Finding]) -> str:
+    noted = sum(f.effect is Effect.NOTE for f in findings)
+    waived = sum(f.effect is Effect.WAIVED for f in findings)
+    parts = [f"{noted} noted"] * bool(noted) + [f"{waived} waived"] * bool(waived)
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _ends(decision: Decision, findings: Sequence[Finding]) -> tuple[str, ...]:
+    if decision is not Decision.HOLD:
+        return ()
+    said = [f.ends_when for f in findings if f.effect is Effect.HOLD and not f.blocked_by and f.ends_when]
+    return tuple(dict.fromkeys(said))
+
+
+def _margin(assessed: Sequence[Assessed]) -> Margin | None:
+    """The nearest limit, relative to it; for a least ratio (98 % of successes), relative to what may be missing."""
+    margins = []
+    for one in assessed:
+        line = one.line
+        if one.outcome is not Outcome.PASS or line is None or not one.spec.id.startswith(LIMITED):
+            continue
+        seen, limit = number(line.observed), number(line.limit)
+        if seen is None or not limit:
+            continue
+        scale = 1 - limit if seen > limit and 0 < limit < 1 and seen <= 1 else abs(limit)
+        margins.append(Margin(one.spec.id, seen, limit, line.unit, round(min(abs(limit - seen) / scale, 1.0), 4)))
+    return min(margins, key=lambda m: (m.room, m.check), default=None)

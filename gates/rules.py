@@ -1,0 +1,120 @@
+"""The release policy as data: what gate.yaml says, with the catalogue of checks. Nothing here decides."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from gates.evidence import CheckSpec, JsonValue, Severity, TargetKind
+from gates.verdict import Effect
+
+UNWAIVABLE = ("preflight/*", "load/run-valid")
+"""Without these nothing else means anything: no policy can waive them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What the policy says about checks whose id matches `pattern`; None leaves the check's own."""
+
+    pattern: str
+    severity: Severity | None = None
+    decides: Effect | None = None
+    required: bool | None = None
+    below: float | None = None
+    above: float | None = None
+
+    def matches(self, check: str) -> bool:
+        return fnmatchcase(check, self.pattern)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiver:
+    """A check that may fail or stay unknown until a day (inclusive, UTC), because somebody answers for it."""
+
+    check: str
+    reason: str
+    owner: str
+    expires: dt.date
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutPlan:
+    """The flag that the release is behind, its steps in percent, and the time a step must bake."""
+
+    flag: str = "outbox.enabled"
+    steps: tuple[int, ...] = (10, 50, 100)
+    bake_minutes: int = 60
+    drain_timeout_s: int = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Everything that decide() goes by. The required set follows from this alone, never from what happened to run."""
+
+    catalogue: tuple[CheckSpec, ...] = ()
+    target: TargetKind = TargetKind.PRODUCTION
+    release: str = ""
+    deep: bool = False
+    rules: tuple[Rule, ...] = ()
+    waivers: tuple[Waiver, ...] = ()
+    unwaivable: tuple[str, ...] = ()
+    max_age_minutes: int = 60
+    lag_checks: tuple[str, ...] = ("load/outbox_lag_ms/*", "alert/outbox-lag*")
+    rollout: RolloutPlan = field(default_factory=RolloutPlan)
+
+    def may_waive(self, check: str) -> bool:
+        return not any(fnmatchcase(check, pattern) for pattern in (*UNWAIVABLE, *self.unwaivable))
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """The whole policy, without the prose of the checks."""
+        prose = {"claim": "", "cost": "", "covers": ()}
+        return {
+            "target": self.target.value,
+            "release": self.release,
+            "deep": self.deep,
+            "max_age_minutes": self.max_age_minutes,
+            "lag_checks": list(self.lag_checks),
+            "unwaivable": list(self.unwaivable),
+            "rollout": {**dataclasses.asdict(self.rollout), "steps": list(self.rollout.steps)},
+            "rules": [dataclasses.asdict(r) for r in self.rules],
+            "waivers": [{**dataclasses.asdict(w), "expires": w.expires.isoformat()} for w in self.waivers],
+            "catalogue": [_lean(dataclasses.replace(s, **prose)) for s in self.catalogue],  # type: ignore[arg-type]
+        }
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the canonical text of the policy and its catalogue."""
+        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Policy:
+        """Raise KeyError, ValueError or TypeError on anything that to_json did not write."""
+        return cls(
+            catalogue=tuple(CheckSpec.from_json({"claim": "", "cost": "", **s}) for s in data["catalogue"]),
+            target=TargetKind(data["target"]),
+            release=data["release"],
+            deep=data["deep"],
+            rules=tuple(_rule(r) for r in data["rules"]),
+            waivers=tuple(Waiver(**{**w, "expires": dt.date.fromisoformat(w["expires"])}) for w in data["waivers"]),
+            unwaivable=tuple(data["unwaivable"]),
+            max_age_minutes=data["max_age_minutes"],
+            lag_checks=tuple(data["lag_checks"]),
+            rollout=RolloutPlan(**{**data["rollout"], "steps": tuple(data["rollout"]["steps"])}),
+        )
+
+
+def _lean(spec: CheckSpec) -> dict[str, JsonValue]:
+    return {k: v for k, v in spec.to_json().items() if v not in ("", [], False)}
+
+
+def _rule(data: Mapping[str, Any]) -> Rule:
+    severity = Severity(data["severity"]) if data["severity"] else None
+    decides = Effect(data["decides"]) if data["decides"] else None
+    return Rule(**{**data, "severity": severity, "decides": decides})

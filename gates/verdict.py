@@ -1,0 +1,204 @@
+"""The verdict: the decision, its reason in one sentence, the findings that decided, the action, the margin."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from gates.evidence import JsonValue
+
+
+class Decision(enum.StrEnum):
+    """May this release go to the next rollout step?"""
+
+    PROMOTE = "promote"
+    HOLD = "hold"
+    ROLLBACK = "rollback"
+
+    @property
+    def exit_code(self) -> int:
+        """0 promote, 10 hold, 20 rollback."""
+        return {Decision.PROMOTE: 0, Decision.HOLD: 10, Decision.ROLLBACK: 20}[self]
+
+
+class Effect(enum.StrEnum):
+    """What a finding does to the decision."""
+
+    ROLLBACK = "rollback"
+    HOLD = "hold"
+    NOTE = "note"
+    WAIVED = "waived"
+
+
+EFFECT_ORDER = (Effect.ROLLBACK, Effect.HOLD, Effect.NOTE, Effect.WAIVED)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A check that did not pass, and what that does. `ends_when` says what would end a hold, where that is known."""
+
+    check: str
+    outcome: str
+    severity: str
+    effect: Effect
+    message: str = ""
+    observed: JsonValue = None
+    limit: JsonValue = None
+    unit: str = ""
+    samples: int = 0
+    witness: JsonValue = None
+    reproduce: str = ""
+    blocked_by: str = ""
+    ends_when: str = ""
+
+    def to_json(self) -> dict[str, JsonValue]:
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Exempt:
+    """A check that is not applicable here, and why."""
+
+    check: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Margin:
+    """The limit that came nearest: `room` is the part of the limit that was left, 0 (at it) to 1."""
+
+    check: str
+    observed: float
+    limit: float
+    unit: str
+    room: float
+
+    @property
+    def sentence(self) -> str:
+        unit = f" {self.unit}" if self.unit else ""
+        return f"nearest limit: {self.check} {self.observed:g}{unit} of {self.limit:g}{unit} ({self.room:.0%} left)"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many checks came to what; those that are not applicable stand outside the others."""
+
+    passed: int = 0
+    failed: int = 0
+    unknown: int = 0
+    not_applicable: int = 0
+
+    def to_json(self) -> dict[str, JsonValue]:
+        return {
+            "pass": self.passed,
+            "fail": self.failed,
+            "unknown": self.unknown,
+            "not_applicable": self.not_applicable,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What was done about the flag.
+
+    kind: `none`, `promote`, `rollback` or `emergency`; from_percent, to_percent: the global row's rollout before and
+    after (0 for off), None where it is not known; result: one of `done`, `dry_run`, `nothing_to_do`, `baking`, `busy`,
+    `changed`, `off`, `override`, `not_possible`, `failed`, `pending`; holds: whether a promotion that came to this
+    result is a hold; recovery: what was proved after a rollback.
+    """
+
+    kind: str = "none"
+    from_percent: int | None = None
+    to_percent: int | None = None
+    result: str = "pending"
+    message: str = ""
+    holds: bool = False
+    recovery: dict[str, JsonValue] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, JsonValue]:
+        return {
+            "kind": self.kind,
+            "from": self.from_percent,
+            "to": self.to_percent,
+            "result": self.result,
+            "message": self.message,
+            "holds": self.holds,
+            "recovery": self.recovery,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Action:
+        return cls(
+            data["kind"], data["from"], data["to"], data["result"], data["message"], data["holds"], data["recovery"]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer. `to_json` has the members that pipelines rely on, and more for people."""
+
+    decision: Decision
+    reason: str
+    release: str = ""
+    target: str = ""
+    started_at: str = ""
+    finished_at: str = ""
+    policy_digest: str = ""
+    counts: Counts = Counts()
+    findings: tuple[Finding, ...] = ()
+    not_applicable: tuple[Exempt, ...] = ()
+    action: Action = field(default_factory=Action)
+    margin: Margin | None = None
+    ends_when: tuple[str, ...] = ()
+
+    @property
+    def deciding(self) -> tuple[Finding, ...]:
+        """The findings that made the decision, causes only: what they block is left out."""
+        effect = {Decision.ROLLBACK: Effect.ROLLBACK, Decision.HOLD: Effect.HOLD}.get(self.decision)
+        return tuple(f for f in self.findings if f.effect is effect and not f.blocked_by)
+
+    def to_json(self) -> dict[str, JsonValue]:
+        margin: dict[str, JsonValue] | None = None
+        if self.margin is not None:
+            margin = {**dataclasses.asdict(self.margin), "sentence": self.margin.sentence}
+        return {
+            "decision": self.decision.value,
+            "reason": self.reason,
+            "release": self.release,
+            "target": self.target,
+            "started_at": self.started_at,
+            "finished_at": self.finished_at,
+            "policy_digest": self.policy_digest,
+            "counts": self.counts.to_json(),
+            "findings": [f.to_json() for f in self.findings],
+            "not_applicable": [dataclasses.asdict(n) for n in self.not_applicable],
+            "action": self.action.to_json(),
+            "margin": margin,
+            "ends_when": list(self.ends_when),
+        }
+
+    def dump(self) -> str:
+        """The text of verdict.json; the same verdict gives the same bytes."""
+        return json.dumps(self.to_json(), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+
+
+def settle(verdict: Verdict, action: Action, started_at: str, finished_at: str) -> Verdict:
+    """The verdict after the action: a promotion that could not be carried out is a hold, with that reason."""
+    decision, reason, ends = verdict.decision, verdict.reason, verdict.ends_when
+    if decision is Decision.PROMOTE and action.holds:
+        decision, reason = Decision.HOLD, f"the checks passed, but {action.message}"
+        ends = (*ends, action.message)
+    elif action.message:
+        reason = f"{reason}; {action.message}"
+    return dataclasses.replace(
+        verdict,
+        decision=decision,
+        reason=reason,
+        action=action,
+        started_at=started_at,
+        finished_at=finished_at,
+        ends_when=ends,
+    )
