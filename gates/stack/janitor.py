@@ -1,0 +1,99 @@
+"""A small process beside the stack that clears up when the stack is killed: its folder, its processes, its database.
+
+It waits at the end of a pipe. The kernel closes the pipe however the stack dies; if the word "done" came before, there
+is nothing to do. Should the janitor be killed too, the next stack's sweep does the folder.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO
+
+from gates.stack import rundir
+from gates.stack.errors import StackError
+from gates.stack.roles import Guest
+from gates.stack.service import SOURCE_ROOT
+
+DONE = "done"
+DROP_TIMEOUT_S = 30.0
+END_TIMEOUT_S = 10.0
+LOCK_TIMEOUT_S = 5.0
+
+
+class Janitor:
+    """The stack's end of the pipe."""
+
+    def __init__(self, run: rundir.RunFolder) -> None:
+        self._process = subprocess.Popen(
+            (sys.executable, "-m", "gates.stack.janitor"),
+            cwd="/",
+            env={"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join([str(SOURCE_ROOT), *filter(None, sys.path)])},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._tell({"folder": str(run.path)})
+
+    def watch(self, guest: Guest) -> None:
+        """Also drop this, should we be killed."""
+        self._tell(
+            {"guest": [guest.server_url, guest.database, guest.run, list(guest.missing)]},
+        )
+
+    def dismiss(self) -> None:
+        """All is cleared up; wait until the janitor has ended."""
+        self._tell(DONE)
+        pipe = self._pipe()
+        pipe.close()
+        try:
+            self._process.wait(timeout=END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(timeout=END_TIMEOUT_S)
+
+    def _tell(self, word: object) -> None:
+        try:
+            self._pipe().write(json.dumps(word).encode() + b"\n")
+            self._pipe().flush()
+        except BrokenPipeError:  # it was killed; the sweep of the next start takes its place
+            return
+
+    def _pipe(self) -> IO[bytes]:
+        if self._process.stdin is None:
+            raise StackError("The janitor has no pipe; allowed: one; in its start. This is a defect of the gate")
+        return self._process.stdin
+
+
+def listen(lines: IO[str]) -> tuple[Path | None, Guest | None]:
+    """Read to the end of the pipe: what is left to clear up (nothing, if "done" was the last word)."""
+    folder, guest = None, None
+    for line in lines:
+        word = json.loads(line)
+        if word == DONE:
+            return None, None
+        if "folder" in word:
+            folder = Path(word["folder"])
+        if "guest" in word:
+            url, database, run, missing = word["guest"]
+            guest = Guest(url, database, run, tuple(missing))
+    return folder, guest
+
+
+def main() -> int:
+    """Exit code 0 if all was cleared up."""
+    folder, guest = listen(sys.stdin)
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
+    while folder and folder.exists() and not rundir.clear_orphan(folder) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if guest:
+        guest.drop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

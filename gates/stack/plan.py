@@ -1,0 +1,95 @@
+"""What a stack is asked to be, and what its users have to know about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gates.evidence import TargetKind
+from gates.stack.errors import StackOptionError
+from gates.target.deployment import Target
+from gates.target.requests import bucket
+
+DEFAULT_COMPANY_ID = "00000000-0000-4000-8000-000000000004"
+"""The first of its kind whose bucket for outbox.enabled (1) is inside the canary's 10 %."""
+CANARY_FLAG, CANARY_PERCENT = "outbox.enabled", 10
+MOST_PROCESSES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class StackOptions:
+    """What to bring up. `server`: URL of a PostgreSQL server to be a guest on, empty for the embedded one.
+
+    `variables` are added to the environment of service and worker; `serve_arguments` and `work_arguments` to their
+    commands. `history` False leaves the database as the migrations made it, with the flags only.
+    """
+
+    server: str = field(default="", repr=False)
+    instances: int = 1
+    workers: int = 1
+    release: str = "reference"
+    company_id: str = DEFAULT_COMPANY_ID
+    variables: Mapping[str, str] = field(default_factory=dict)
+    serve_arguments: tuple[str, ...] = ()
+    work_arguments: tuple[str, ...] = ()
+    history: bool = True
+
+    def check(self) -> None:
+        """Raise StackOptionError naming the option that is wrong."""
+        for name, count in (("--instances", self.instances), ("--workers", self.workers)):
+            if not 1 <= count <= MOST_PROCESSES:
+                raise _wrong(name, count, f"1 to {MOST_PROCESSES}")
+        if bucket(CANARY_FLAG, self.company_id) >= CANARY_PERCENT:
+            allowed = f"a UUID whose bucket for {CANARY_FLAG} is under {CANARY_PERCENT}"
+            raise _wrong("--company-id", self.company_id, allowed)
+
+
+@dataclass(frozen=True, slots=True)
+class StackInfo:
+    """What a user of the stack has to know. `gate_url` logs in as `replay_gate`."""
+
+    base_url: str
+    company_id: str
+    release: str
+    folder: Path
+    control: str
+    hmac_secret: str = field(repr=False)
+    jwt_secret: str = field(repr=False)
+    admin_jwt: str = field(repr=False)
+    database_url: str = field(repr=False)
+    gate_url: str = field(repr=False)
+
+    def variables(self) -> dict[str, str]:
+        """The variables of the contract, section 1, as `gate up` prints them: whoever is given them is on staging."""
+        return {
+            "GATE_TARGET": TargetKind.STAGING.value,
+            "BASE_URL": self.base_url,
+            "TRANSBOT_HMAC_SECRET": self.hmac_secret,
+            "TEST_COMPANY_ID": self.company_id,
+            "ADMIN_JWT": self.admin_jwt,
+            "REPLAY_JWT_SECRET": self.jwt_secret,
+            "DATABASE_URL": self.database_url,
+            "RELEASE": self.release,
+            "TEST_OUTBOX": "true",
+            "TEST_DLQ": "true",
+            "TEST_AGENTS": "true",
+        }
+
+    def target(self) -> Target:
+        """The target of a gate that started the stack itself: it may also kill processes."""
+        return Target(
+            kind=TargetKind.REFERENCE,
+            base_url=self.base_url,
+            hmac_secrets=(self.hmac_secret,),
+            test_company_id=self.company_id,
+            admin_jwt=self.admin_jwt,
+            jwt_secret=self.jwt_secret,
+            database_url=self.database_url,
+            release=self.release,
+            control=self.control,
+        )
+
+
+def _wrong(name: str, value: object, allowed: str) -> StackOptionError:
+    return StackOptionError(f"{name} is {value}; allowed: {allowed}. Correct the option")

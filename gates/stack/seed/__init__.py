@@ -1,0 +1,23 @@
+"""The history that a fresh stack starts with: 24 healthy hours of one company, by the clock of the database.
+
+It is deterministic: two stacks differ only by the moment they call now. All of it is one transaction of the .sql files
+beside this module, in the order of `FLAGS` and `HISTORY`; `plan.sql` decides everything, the others only write it down.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gates.stack.postgres import connect
+
+HERE = Path(__file__).parent
+FLAGS = ("flags.sql",)
+HISTORY = ("plan.sql", "events.sql", "replays.sql", "audit.sql", "ledgers.sql")
+
+
+def write(database_url: str, company_id: str, *, history: bool = True) -> None:
+    """Write flags and, unless told otherwise, the history. Raise psycopg.Error where the schema is not the contract's."""
+    with connect(database_url) as connection, connection.transaction():
+        connection.execute("select set_config('seed.company', %s, true)", (company_id,))
+        for name in (*FLAGS, *(HISTORY if history else ())):
+            connection.execute((HERE / name).read_bytes())

@@ -1,0 +1,147 @@
+"""The reference service and its worker as processes: N instances share one listening socket, N workers share the outbox."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gates.stack.errors import StackError
+from gates.stack.rundir import RunFolder
+from gates.stack.spawner import Program, Spawner, stop, tail
+
+SOURCE_ROOT = Path(__file__).resolve().parents[2]
+"""Where the package `replay_service` lies, installed or not."""
+KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
+"""What children get of the user's environment. Nothing of PostgreSQL's (PGOPTIONS, PGSERVICE...) and no secret."""
+BASE_PATH = "/functions/v1"
+BACKLOG = 1024
+MIGRATE_TIMEOUT_S = 60.0
+STOP_STEPS = ((signal.SIGTERM, 5.0),)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the service must be told: every value ends in its environment, none in its arguments."""
+
+    variables: Mapping[str, str]
+    service_url: str
+    worker_url: str
+    serve_arguments: tuple[str, ...] = ()
+    work_arguments: tuple[str, ...] = ()
+
+
+def child_environ(environ: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a child: a few names of ours, the module search path, and what it is told."""
+    kept = {name: environ[name] for name in KEPT_VARIABLES if name in environ}
+    path = [str(SOURCE_ROOT), *filter(None, environ.get("PYTHONPATH", "").split(":"))]
+    return {**kept, "PYTHONPATH": ":".join(path), "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", **more}
+
+
+def listen() -> socket.socket:
+    """The socket that all instances share, on a free loopback port. It outlives each of them, so clients wait
+    through a restart and are not refused."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(("127.0.0.1", 0))
+    sock.listen(BACKLOG)
+    return sock
+
+
+def migrate(run: RunFolder, spawner: Spawner, environ: Mapping[str, str], owner_url: str) -> None:
+    """Run `python -m replay_service migrate`. Raise StackError with the end of its log where it fails."""
+    log = run.logs / "migrate.log"
+    process = spawner.start(
+        Program(
+            (sys.executable, "-m", "replay_service", "migrate"),
+            run.path,
+            log,
+            child_environ(environ, {"DATABASE_URL": owner_url}),
+        )
+    )
+    try:
+        code = process.wait(timeout=MIGRATE_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        code = stop(process, STOP_STEPS)
+    if code != 0:
+        raise StackError(
+            f"The migrations ended with exit code {code}; allowed: 0 within {MIGRATE_TIMEOUT_S:.0f} s; "
+            f"in `python -m replay_service migrate`. Its log says:\n{tail(log)}"
+        )
+
+
+class Supervised:
+    """One service or worker process: started, signalled, started again. It is never restarted by itself, so what a
+    drill or a user breaks stays broken until somebody mends it."""
+
+    def __init__(self, name: str, program: Program, spawner: Spawner) -> None:
+        self.name = name
+        self._program = program
+        self._spawner = spawner
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process number, while it runs."""
+        return self._process.pid if self._process and self._process.poll() is None else None
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative: the signal that ended it."""
+        return self._process.poll() if self._process else None
+
+    @property
+    def log(self) -> Path:
+        return self._program.log
+
+    def start(self) -> None:
+        self._process = self._spawner.start(self._program)
+
+    def signal(self, signal_number: int) -> None:
+        """Signal it; with SIGKILL wait until it is gone."""
+        if self._process and self._process.poll() is None:
+            self._process.send_signal(signal_number)
+            if signal_number == signal.SIGKILL:
+                self._process.wait(timeout=10.0)
+
+    def restart(self) -> None:
+        """Kill it if it runs, and start it again with the same arguments."""
+        self.signal(signal.SIGKILL)
+        self.start()
+
+    def terminate(self) -> None:
+        """Ask it to stop, and do not wait."""
+        if self._process and self._process.poll() is None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.send_signal(signal.SIGTERM)
+
+    def stop(self) -> None:
+        """Stop it within 5 s, or kill it."""
+        if self._process:
+            stop(self._process, STOP_STEPS)
+
+
+def service_process(
+    index: int, run: RunFolder, spawner: Spawner, environ: Mapping[str, str], wanted: Wanted, sock: socket.socket
+) -> Supervised:
+    """Instance `index` on the shared socket."""
+    fd = sock.fileno()
+    serve = (sys.executable, "-m", "replay_service", "serve", "--fd", str(fd), "--base-path", BASE_PATH)
+    command = (*serve, *wanted.serve_arguments)
+    told = child_environ(environ, {**wanted.variables, "DATABASE_URL": wanted.service_url})
+    name = f"service-{index}"
+    return Supervised(name, Program(command, run.path, run.logs / f"{name}.log", told, fds=(fd,)), spawner)
+
+
+def worker_process(
+    index: int, run: RunFolder, spawner: Spawner, environ: Mapping[str, str], wanted: Wanted
+) -> Supervised:
+    """Outbox worker `index`."""
+    command = (sys.executable, "-m", "replay_service", "work", *wanted.work_arguments)
+    told = child_environ(environ, {**wanted.variables, "DATABASE_URL": wanted.worker_url})
+    name = f"worker-{index}"
+    return Supervised(name, Program(command, run.path, run.logs / f"{name}.log", told), spawner)

@@ -1,0 +1,139 @@
+"""`gate up`: a stack until it is interrupted. The first line of stdout is one JSON object, the variables of the contract,
+and the only output that ever holds secrets; everything else goes to stderr."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from types import FrameType
+from typing import TextIO
+
+from gates.stack.errors import StackError, StackOptionError
+from gates.stack.plan import DEFAULT_COMPANY_ID, StackOptions
+from gates.stack.stack import Cancelled, Stack
+
+EXIT_CONFIGURATION, EXIT_GATE_CANNOT_WORK = 3, 4
+WATCH_INTERVAL_S = 0.5
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `gate up`."""
+    parser.add_argument("--server", default="", metavar="URL", help="make a database of its own on this server")
+    parser.add_argument("--instances", type=int, default=1, metavar="N", help="service processes (default 1)")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="outbox workers (default 1)")
+    parser.add_argument("--release", default=default_release(), metavar="R", help="what /version says")
+    parser.add_argument("--company-id", default=DEFAULT_COMPANY_ID, metavar="UUID", help="the tenant with the history")
+
+
+def options_of(arguments: argparse.Namespace) -> StackOptions:
+    """The options as parsed by `add_arguments`."""
+    return StackOptions(
+        server=arguments.server,
+        instances=arguments.instances,
+        workers=arguments.workers,
+        release=arguments.release,
+        company_id=arguments.company_id.lower(),
+    )
+
+
+def default_release() -> str:
+    """The release that the reference claims where none is given: it is part of this distribution."""
+    try:
+        return f"reference-{version('replaygate')}"
+    except PackageNotFoundError:
+        return "reference-dev"
+
+
+def up(options: StackOptions, environ: Mapping[str, str], out: TextIO, err: TextIO) -> int:
+    """Run a stack until SIGINT, SIGTERM or SIGHUP. Exit code: 130, 143 or 129 like the signal's; 3 for an option that
+    cannot be used, 4 where the stack does not come up."""
+    started = time.monotonic()
+    with _interruptible() as interruption:
+        try:
+            stack = Stack(options, environ, cancelled=interruption.is_set)
+            info = stack.start()
+        except Cancelled:
+            return interruption.exit_code
+        except StackOptionError as error:
+            err.write(f"gate up: {error}\n")
+            return EXIT_CONFIGURATION
+        except StackError as error:
+            err.write(f"gate up: {error}\n")
+            return EXIT_GATE_CANNOT_WORK
+        try:
+            out.write(json.dumps(info.variables()) + "\n")
+            out.flush()
+            _say(err, f"up in {time.monotonic() - started:.1f} s at {info.base_url}; logs in {info.folder / 'log'}; Ctrl-C ends it")
+            _watch(stack, interruption, err)
+        finally:
+            down = _take_down(stack, err)
+        return interruption.exit_code if down else EXIT_GATE_CANNOT_WORK
+
+
+def _take_down(stack: Stack, err: TextIO) -> bool:
+    """Stop the stack; False, and a message, where something is left."""
+    try:
+        stack.stop()
+    except (StackError, OSError) as error:
+        _say(err, str(error))
+        return False
+    _say(err, "down; nothing is left")
+    return True
+
+
+def _watch(stack: Stack, interruption: Interruption, err: TextIO) -> None:
+    """Wait for the signal; say once of each process that it ended."""
+    ended: set[str] = set()
+    while not interruption.wait(WATCH_INTERVAL_S):
+        now = {p.name for p in stack.processes if p.pid is None}
+        for process in stack.processes:
+            if process.name in now - ended:
+                _say(err, f"{process.name} ended with exit code {process.exit_code}; it is not started again")
+        ended = now
+
+
+def _say(err: TextIO, text: str) -> None:
+    err.write(f"gate up: {text}\n")
+    err.flush()
+
+
+class Interruption:
+    """Whether a signal came, and which."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._signal = 0
+
+    def take(self, signal_number: int, _frame: FrameType | None) -> None:
+        """The signal handler. A second signal changes nothing: the way down has limits of its own."""
+        self._signal = self._signal or signal_number
+        self._event.set()
+
+    def is_set(self) -> bool:
+        return self._event.is_set()
+
+    def wait(self, timeout_s: float) -> bool:
+        return self._event.wait(timeout_s)
+
+    @property
+    def exit_code(self) -> int:
+        return 128 + self._signal
+
+
+@contextmanager
+def _interruptible() -> Iterator[Interruption]:
+    """Signals set a flag instead of raising, so that no step of the start or the end is cut in two."""
+    interruption = Interruption()
+    before = {number: signal.signal(number, interruption.take) for number in SIGNALS}
+    try:
+        yield interruption
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

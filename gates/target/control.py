@@ -1,0 +1,95 @@
+"""The third door, to the processes of a stack that the gate started itself: list, signal, restart, wait until ready.
+
+One JSON object in, one out, over a Unix socket in the stack's folder, one exchange a connection. Recovery drills use it;
+it exists only where `Target.control` is set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CONNECT_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 60.0
+LINE_LIMIT = 65_536
+
+
+class ControlError(Exception):
+    """The stack did not do what was asked, or could not be reached: proves nothing about the target."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessState:
+    """One process of the stack: `service-0`, `worker-0`, `postgres`. `pid` is None when it does not run."""
+
+    name: str
+    pid: int | None
+    exit_code: int | None
+
+
+class Control:
+    """A client of the control door at a socket's path."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+
+    def processes(self) -> tuple[ProcessState, ...]:
+        """All processes of the stack, in the order of their start."""
+        rows = self._ask({"do": "list"})["processes"]
+        return tuple(ProcessState(r["name"], r["pid"], r["exit_code"]) for r in rows)
+
+    def kill(self, name: str, signal_name: str = "SIGKILL") -> None:
+        """Send a signal: SIGKILL (returns when the process is gone), SIGTERM, SIGSTOP, SIGCONT..."""
+        self._ask({"do": "signal", "name": name, "signal": signal_name})
+
+    def freeze(self, name: str) -> None:
+        """Stop the process without ending it."""
+        self.kill(name, "SIGSTOP")
+
+    def thaw(self, name: str) -> None:
+        self.kill(name, "SIGCONT")
+
+    def restart(self, name: str) -> None:
+        """Kill it if it runs and start it again. PostgreSQL: returns when it takes connections on its old port."""
+        self._ask({"do": "restart", "name": name})
+
+    def wait_ready(self, timeout_s: float = 30.0) -> None:
+        """Wait until every process runs and the service says that it is ready."""
+        self._ask({"do": "wait", "timeout_s": timeout_s}, timeout_s + CONNECT_TIMEOUT_S)
+
+    def mend(self, timeout_s: float = 30.0) -> None:
+        """Let frozen processes go on, start what does not run, wait until all is ready: the end of every recovery drill."""
+        self._ask({"do": "mend", "timeout_s": timeout_s}, timeout_s + ANSWER_TIMEOUT_S)
+
+    def _ask(self, words: Mapping[str, Any], timeout_s: float = ANSWER_TIMEOUT_S) -> dict[str, Any]:
+        try:
+            with open_socket(self._path.parent) as (sock, place):
+                sock.settimeout(CONNECT_TIMEOUT_S)
+                sock.connect(f"{place}/{self._path.name}")
+                sock.settimeout(timeout_s)
+                sock.sendall(json.dumps(words).encode() + b"\n")
+                with sock.makefile("rb") as stream:
+                    answer: dict[str, Any] = json.loads(stream.readline(LINE_LIMIT))
+        except (OSError, ValueError) as error:
+            raise ControlError(f"the stack's control door did not answer {words['do']!r}: {error}") from error
+        if not answer.get("ok"):
+            raise ControlError(str(answer.get("error")))
+        return answer
+
+
+@contextmanager
+def open_socket(folder: Path) -> Iterator[tuple[socket.socket, str]]:
+    """A Unix socket and a short name of the folder: a socket's path may have 107 bytes, a folder's name is as long as
+    the temporary directory makes it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield sock, f"/proc/self/fd/{descriptor}" if Path("/proc/self/fd").is_dir() else str(folder)
+        finally:
+            os.close(descriptor)
