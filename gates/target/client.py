@@ -15,6 +15,9 @@ from gates.target.requests import Answer, Exchange, Request
 
 REQUEST_TIMEOUT_S = 10.0
 
+KEEPALIVE_S = 2.0
+"""Idle connections are dropped well before servers do (5 s is usual): a request must not meet a connection being closed."""
+
 
 class NoAnswer(Exception):  # noqa: N818  -- it is an observation about the target, not an error of ours
     """The target gave no HTTP answer within our own limit: proves nothing, so the check is unknown."""
@@ -27,7 +30,8 @@ class HttpDoor:
         self.base_url = base_url.rstrip("/")
         self.exchanges: list[Exchange] = []
         transport = httpx.HTTPTransport(
-            local_address=source, limits=httpx.Limits(max_connections=128, max_keepalive_connections=32)
+            local_address=source,
+            limits=httpx.Limits(max_connections=128, max_keepalive_connections=32, keepalive_expiry=KEEPALIVE_S),
         )
         self._client = httpx.Client(
             transport=transport, timeout=timeout_s, follow_redirects=False, trust_env=False, headers={}

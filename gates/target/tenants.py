@@ -6,62 +6,89 @@ The ids created are the only ones that the second pass of alerts and data checks
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+import psycopg
 
 from gates.target.database import Connection, execute
 from gates.target.requests import bucket
 
 OUTBOX_FLAG = "outbox.enabled"
+REPLAY_FLAG = "dlq.replay.enabled"
 
-TENANT_TABLES = (
+OWNED_TABLES = (
+    "event_outbox",
     "agent_tasks",
     "dead_letter_queue",
-    "event_outbox",
     "events",
     "replay_runs",
     "replay_budgets",
     "feature_flags",
     "agent_controls",
 )
-"""Tables of the contract with rows by company_id that a drill removes, in an order that foreign keys allow."""
+"""Tables of the contract with rows by company_id, in the order in which a worker takes their rows: the outbox first, so
+that a delivery in progress ends before anything else of its tenant is touched."""
+
+REMOVAL_ATTEMPTS = 3
+REMOVALS_SETTLED_BY_WAITING = (
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.ForeignKeyViolation,
+    psycopg.errors.LockNotAvailable,
+    psycopg.errors.SerializationFailure,
+)
 
 
 @dataclass
 class Tenants:
-    """Creates and removes the companies of one run. `created` keeps every id, removed or not."""
+    """Creates and removes the companies of one run. `created` keeps every id, removed or not.
+
+    rollouts: flag key -> percentage under which the bucket of every new company must lie; on_create: told each new id
+    before the company exists, so that a run that is killed still knows its tenants.
+    """
 
     connection: Connection
     run: str
     created: list[str] = field(default_factory=list)
+    rollouts: Mapping[str, int] = field(default_factory=lambda: {OUTBOX_FLAG: 10})
+    on_create: Callable[[str], object] | None = None
 
-    def create(self, *, below: int = 10, label: str = "t") -> str:
-        """A new company whose bucket for outbox.enabled is under `below` percent (100: any). Returns its id."""
-        company = new_company_id(below)
+    def create(self, *, below: int | None = None, label: str = "t") -> str:
+        """A new company whose buckets lie within `rollouts` (or, for outbox.enabled, under `below`). Returns its id."""
+        company = new_company_id(below or 100, self.rollouts if below is None else {})
+        if self.on_create:
+            self.on_create(company)
+        self.created.append(company)
         name = f"drill-{self.run}-{label}"
         execute(self.connection, "insert into companies (id, name) values (%s, %s)", company, name)
-        self.created.append(company)
         return company
 
     def add_items(self, company: str, count: int, **columns: object) -> list[str]:
         """Pending DLQ items, oldest first; extra columns are set on each. Returns their ids in order."""
-        defaults: dict[str, object] = {"event_type": "drill.item", "payload": "{}", "error_type": "drill"}
-        values = {**defaults, **columns}
-        names = ", ".join(values)
-        marks = ", ".join(["%s"] * len(values))
-        ids = []
-        for index in range(count):
-            item = str(uuid.uuid4())
-            execute(
-                self.connection,
-                f"insert into dead_letter_queue (id, company_id, created_at, {names})"
-                f" values (%s, %s, now() - interval '1 hour' + make_interval(secs => %s), {marks})",
-                item,
-                company,
-                index,
-                *values.values(),
-            )
-            ids.append(item)
+        return self.add_rows(company, [columns] * count)
+
+    def add_rows(self, company: str, rows: Sequence[Mapping[str, object]]) -> list[str]:
+        """DLQ items of one tenant, one for each mapping of columns, oldest first unless `created_at` says otherwise.
+
+        All mappings have the same names. `age_s` (seconds) gives created_at as an age. Returns their ids in order.
+        """
+        if not rows:
+            return []
+        ids = [str(uuid.uuid4()) for _ in rows]
+        defaults = {"event_type": "drill.item", "payload": "{}", "error_type": "drill"}
+        filled = [{**defaults, "age_s": 3600 - index, **row} for index, row in enumerate(rows)]
+        names = [n for n in filled[0] if n != "age_s"]
+        marks = ", ".join(["%s"] * len(names))
+        values = ", ".join(f"(%s, %s, now() - make_interval(secs => %s), {marks})" for _ in filled)
+        execute(
+            self.connection,
+            f"insert into dead_letter_queue (id, company_id, created_at, {', '.join(names)}) values {values}",
+            *(
+                v
+                for i, row in zip(ids, filled, strict=True)
+                for v in (i, company, row["age_s"], *(row[n] for n in names))
+            ),
+        )
         return ids
 
     def remove(self, companies: Sequence[str] | None = None) -> None:
@@ -69,21 +96,51 @@ class Tenants:
         ids = list(self.created if companies is None else companies)
         if not ids:
             return
-        for table in TENANT_TABLES:
-            execute(self.connection, f"delete from {table} where company_id = any(%s::uuid[])", ids)
-        keys = [f"replay:{company}:" for company in ids]
-        execute(
-            self.connection,
-            "delete from edge_rate_limits where exists (select from unnest(%s::text[]) k where starts_with(key, k))",
-            keys,
-        )
-        execute(self.connection, "delete from companies where id = any(%s::uuid[])", ids)
+        for attempt in range(1, REMOVAL_ATTEMPTS + 1):
+            try:
+                self._remove(ids)
+            except REMOVALS_SETTLED_BY_WAITING:
+                if attempt == REMOVAL_ATTEMPTS:
+                    raise
+            else:
+                return
+
+    def _remove(self, ids: Sequence[str]) -> None:
+        with self.connection.transaction(), self.connection.pipeline():
+            for table in OWNED_TABLES:
+                self.connection.execute(
+                    f"delete from {table} where company_id = any(%s::uuid[])".encode(), (list(ids),)
+                )
+            for company in ids:
+                self.connection.execute("delete from edge_rate_limits where key like %s", (f"replay:{company}:%",))
+            self.connection.execute("delete from companies where id = any(%s::uuid[])", (list(ids),))
+
+    def sweep(self) -> int:
+        """Remove what was written for removed companies after their removal (a late delivery); the companies swept.
+
+        A company row is put back for that moment: the least role of a gate may delete the rows of drill tenants only.
+        """
+        late = [c for c in self.created if self._owns_rows(c)]
+        for company in late:
+            execute(
+                self.connection,
+                "insert into companies (id, name) values (%s, %s) on conflict do nothing",
+                company,
+                f"drill-{self.run}-late",
+            )
+        self.remove(late)
+        return len(late)
+
+    def _owns_rows(self, company: str) -> bool:
+        asked = " union all ".join(f"select 1 from {t} where company_id = %s" for t in OWNED_TABLES)
+        return bool(execute(self.connection, f"select 1 where exists ({asked})", *([company] * len(OWNED_TABLES))))
 
 
-def new_company_id(below: int = 10) -> str:
-    """A random UUID whose bucket for outbox.enabled is under `below` (0..99 against 1..100)."""
+def new_company_id(below: int = 100, rollouts: Mapping[str, int] | None = None) -> str:
+    """A random UUID whose bucket for outbox.enabled is under `below` and for each flag in `rollouts` under its number."""
+    wanted = {OUTBOX_FLAG: below, **(rollouts or {})}
     for _ in range(100_000):
         candidate = str(uuid.uuid4())
-        if bucket(OUTBOX_FLAG, candidate) < below:
+        if all(bucket(key, candidate) < limit for key, limit in wanted.items()):
             return candidate
-    raise ValueError(f"no company id with a bucket under {below} was found; at least 1 is needed")
+    raise ValueError(f"no company id whose buckets are under {wanted} was found; at least 1 percent each is needed")

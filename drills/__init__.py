@@ -1,0 +1,1 @@
+"""Black-box drills of a deployment, one file a promise."""

@@ -1,0 +1,182 @@
+"""What the HTTP checks work with: the target's clock, tokens good and bad, other source addresses, and the bench.
+
+The bench tells authentication from everything after it without a tenant and without a limited call: a replay request
+for a company that does not exist is refused by authorisation (403 `forbidden`) once its credentials are accepted, and by
+authentication (401) where they are not. Neither counts against anyone's rate limit, and neither can have an effect.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import Any, Self
+
+from gates.recorder import Observer, Unmet
+from gates.target.client import HttpDoor, NoAnswer
+from gates.target.deployment import Target
+from gates.target.requests import (
+    SIGNATURE,
+    Answer,
+    Request,
+    encode_body,
+    mint_token,
+    post,
+    replay_fields,
+    sign_v1,
+    signed_post,
+    signed_post_v2,
+    token_post,
+)
+
+REPLAY = "/dlq-replay"
+TOKEN_LIFE_S = 600
+SKEW_LIMIT_S = 2.0
+"""A difference between the clocks under this is taken for the rounding of the Date header and the way of the answer."""
+
+
+class Missing:
+    """Stands for a claim that is left out."""
+
+
+MISSING = Missing()
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The target's clock: ours plus an offset in seconds."""
+
+    ours: Callable[[], float]
+    offset_s: float = 0.0
+
+    @classmethod
+    def measure(cls, http: HttpDoor, ours: Callable[[], float]) -> Clock:
+        """Compare the Date header of one answer with our clock; no header, or a small difference, is no offset."""
+        try:
+            shown = parsedate_to_datetime(http.send(Request("GET", "/healthz")).header("date") or "")
+        except (NoAnswer, ValueError, TypeError):
+            return cls(ours)
+        offset = shown.timestamp() + 0.5 - ours()
+        return cls(ours, offset if abs(offset) > SKEW_LIMIT_S else 0.0)
+
+    def now(self) -> int:
+        """Unix seconds."""
+        return int(self.ours() + self.offset_s)
+
+
+@dataclass(frozen=True)
+class Minter:
+    """Builds tokens; call it for a good one, or with claims replaced (MISSING leaves one out)."""
+
+    target: Target
+    now: Callable[[], int]
+
+    def claims(self, **claims: Any) -> dict[str, Any]:
+        """The claims of a good super_admin token, with some replaced or left out."""
+        good: dict[str, Any] = {
+            "sub": "drill",
+            "role": "super_admin",
+            "iat": self.now() - 5,
+            "exp": self.now() + TOKEN_LIFE_S,
+            "jti": uuid.uuid4().hex,
+        }
+        if self.target.jwt_audience:
+            good["aud"] = self.target.jwt_audience
+        if self.target.jwt_issuer:
+            good["iss"] = self.target.jwt_issuer
+        return {k: v for k, v in {**good, **claims}.items() if v is not MISSING}
+
+    def __call__(
+        self,
+        *,
+        secret: str | None = None,
+        header: Mapping[str, Any] | None = None,
+        digest: str = "sha256",
+        **claims: Any,
+    ) -> str:
+        """A token of these claims, signed by the service's secret (or another) with HS256 (or another digest)."""
+        return mint_token(self.target.jwt_secret if secret is None else secret, self.claims(**claims), header, digest)
+
+    def for_company(self, company: object, **claims: Any) -> str:
+        """A company_admin token with this company claim."""
+        return self(role="company_admin", company_id=company, **claims)
+
+
+@dataclass
+class Sources:
+    """HTTP doors by local address, opened on demand."""
+
+    base_url: str
+    doors: dict[str, HttpDoor] = field(default_factory=dict)
+
+    def door(self, address: str) -> HttpDoor:
+        """The door from a loopback address. Raise Unmet where requests from there do not reach the target."""
+        if address not in self.doors:
+            door = HttpDoor(self.base_url, source=address)
+            try:
+                door.send(Request("GET", "/healthz"))
+            except NoAnswer as none:
+                door.close()
+                raise Unmet(f"requests from {address} do not reach the target: {none}") from none
+            self.doors[address] = door
+        return self.doors[address]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        for door in self.doors.values():
+            door.close()
+
+
+@dataclass
+class Bench:
+    """Requests for a company that does not exist, and what their answers say."""
+
+    http: HttpDoor
+    target: Target
+    seen: Observer
+    clock: Clock
+    company: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    def body(self, **fields: Any) -> bytes:
+        """A valid replay body for a company that does not exist."""
+        return encode_body(replay_fields(self.company, **{"max": 10, **fields}))
+
+    def signed(self, body: bytes | None = None, label: str = "correctly signed") -> Request:
+        """A correct v1 signature over these bytes."""
+        return signed_post(REPLAY, self.body() if body is None else body, self.target.hmac_secret, label)
+
+    def signed_v2(self, body: bytes | None = None, *, age_s: int = 0, label: str = "correctly signed (v2)") -> Request:
+        """A correct v2 signature over these bytes, of that age."""
+        chosen = self.body() if body is None else body
+        return signed_post_v2(REPLAY, chosen, self.target.hmac_secret, self.clock.now() - age_s, label)
+
+    def with_signature(self, signature: str, body: bytes | None = None, label: str = "") -> Request:
+        """A valid body with this signature header."""
+        return post(REPLAY, self.body() if body is None else body, (SIGNATURE, signature), label=label)
+
+    def with_token(self, token: str, body: bytes | None = None, label: str = "") -> Request:
+        """A valid body with this bearer token."""
+        return token_post(REPLAY, self.body() if body is None else body, token, label)
+
+    def mac(self, body: bytes) -> str:
+        """The right v1 signature of these bytes."""
+        return sign_v1(self.target.hmac_secret, body)
+
+    def opens(self, request: Request) -> Answer:
+        """The control: these credentials are accepted, so that authorisation refuses the unknown company."""
+        return self.seen.expect(request, self.http.send(request), 403, "forbidden", control=True)
+
+    def accepted(self, request: Request, answer: Answer | None = None) -> Answer:
+        """The claim: these credentials are accepted, so that authorisation refuses the unknown company."""
+        return self.seen.expect(request, answer or self.http.send(request), 403, "forbidden")
+
+    def shut(self, request: Request, answer: Answer | None = None) -> Answer:
+        """The claim: these credentials are refused."""
+        return self.seen.expect(request, answer or self.http.send(request), 401)
+
+    def refused(self, request: Request, status: int | tuple[int, ...], code: str | None = None) -> Answer:
+        """The claim: this request is refused with this status."""
+        return self.seen.expect(request, self.http.send(request), status, code)

@@ -1,0 +1,190 @@
+"""Fixtures of the drills: one door of each kind for the whole session, fresh tenants for each check, signed requests.
+
+A tenant is removed when its check ends, however it ends; what a late delivery writes afterwards is swept at the end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from drills.bench import Bench, Clock, Minter, Sources
+from drills.scene import Scene
+from gates.recorder import Observer, Unmet
+from gates.target.client import HttpDoor
+from gates.target.database import Connection, connect, execute
+from gates.target.deployment import Target
+from gates.target.requests import Request, replay_fields, signed_post
+from gates.target.tenants import OUTBOX_FLAG, REPLAY_FLAG, Tenants
+from gates.target.wire import WireDoor
+
+CANARY_PERCENT = 10
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("drills")
+    group.addoption("--companies", metavar="FILE", help="append the id of every company that is created to FILE")
+
+
+@pytest.fixture(scope="session")
+def http(target: Target) -> Iterator[HttpDoor]:
+    """The HTTP door, one for the session: connections are kept."""
+    if not target.base_url:
+        raise Unmet("BASE_URL is not set: nothing can be asked over HTTP. Set it to where the functions live")
+    with HttpDoor(target.base_url) as door:
+        yield door
+
+
+@pytest.fixture(scope="session")
+def wire(target: Target) -> WireDoor:
+    """The raw door: sends bytes that no HTTP client sends."""
+    if not target.base_url:
+        raise Unmet("BASE_URL is not set: nothing can be asked over HTTP. Set it to where the functions live")
+    return WireDoor(target.base_url)
+
+
+@pytest.fixture(scope="session")
+def sources(target: Target) -> Iterator[Sources]:
+    """HTTP doors that come from other loopback addresses (needs the capability two-sources)."""
+    with Sources(target.base_url) as doors:
+        yield doors
+
+
+@pytest.fixture(scope="session")
+def clock(http: HttpDoor) -> Clock:
+    """The target's clock in whole seconds, as its Date header shows it; ours where it shows none."""
+    return Clock.measure(http, time.time)
+
+
+@pytest.fixture(scope="session")
+def now(clock: Clock) -> Callable[[], int]:
+    """Unix seconds by the target's clock."""
+    return clock.now
+
+
+@pytest.fixture(scope="session")
+def token(target: Target, clock: Clock) -> Minter:
+    """Builds good and bad tokens; `token()` is a good super_admin (needs `mint`)."""
+    return Minter(target, clock.now)
+
+
+class _Doors:
+    """The session's SQL connection, opened again if a check lost it."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: Connection | None = None
+
+    def connection(self) -> Connection:
+        if self._connection is None or self._connection.closed or self._connection.broken:
+            try:
+                self._connection = connect(self._url)
+            except psycopg.OperationalError as error:
+                raise Unmet(f"the database does not answer: {error}") from error
+        return self._connection
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+
+@pytest.fixture(scope="session")
+def sql_door(target: Target) -> Iterator[_Doors]:
+    """Opens the session's SQL connection on demand."""
+    doors = _Doors(target.database_url)
+    yield doors
+    doors.close()
+
+
+@pytest.fixture
+def db(target: Target, sql_door: _Doors) -> Connection:
+    """The session's SQL connection, in autocommit."""
+    if not target.database_url:
+        raise Unmet("DATABASE_URL is not set: this check needs SQL. Set it to a login that sees all rows (replay_gate)")
+    return sql_door.connection()
+
+
+@pytest.fixture(scope="session")
+def rollouts(sql_door: _Doors) -> dict[str, int]:
+    """Flag -> percentage under which a drill tenant's bucket must lie, so that the flag is on for it."""
+    rows = execute(
+        sql_door.connection(),
+        "select key, case when enabled then rollout_percentage else 0 end as percent from feature_flags"
+        " where company_id is null and key = any(%s)",
+        [OUTBOX_FLAG, REPLAY_FLAG],
+    )
+    found = {str(r["key"]): int(str(r["percent"])) for r in rows}
+    for key in (OUTBOX_FLAG, REPLAY_FLAG):
+        if not found.get(key):
+            raise Unmet(
+                f"the flag {key} is on for nobody: there is no canary to examine. Switch it on for some tenants"
+            )
+    return {OUTBOX_FLAG: min(CANARY_PERCENT, found[OUTBOX_FLAG]), REPLAY_FLAG: found[REPLAY_FLAG]}
+
+
+@pytest.fixture(scope="session")
+def born(request: pytest.FixtureRequest, run_id: str, sql_door: _Doors) -> Iterator[list[str]]:
+    """The ids of all companies of this session; swept at its end."""
+    created: list[str] = []
+    yield created
+    if created:
+        Tenants(sql_door.connection(), run_id, created).sweep()
+
+
+@pytest.fixture
+def tenants(
+    request: pytest.FixtureRequest, db: Connection, run_id: str, rollouts: dict[str, int], born: list[str]
+) -> Iterator[Tenants]:
+    """Creates drill tenants for this check; they are removed when it ends."""
+    listed = request.config.getoption("--companies")
+
+    def keep(company: str) -> None:
+        born.append(company)
+        if listed:
+            with Path(listed).open("a", encoding="utf-8") as out:
+                out.write(company + "\n")
+
+    made = Tenants(db, run_id, rollouts=rollouts, on_create=keep)
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def tenant(tenants: Tenants) -> str:
+    """The id of a fresh drill tenant in the canary bucket. `tenants.add_items(tenant, n)` gives it pending DLQ items."""
+    return tenants.create()
+
+
+@pytest.fixture
+def other(tenants: Tenants) -> str:
+    """A second fresh drill tenant."""
+    return tenants.create(label="other")
+
+
+@pytest.fixture
+def signed(target: Target) -> Callable[..., Request]:
+    """`signed(company, label="...", **fields)`: a v1-signed POST /dlq-replay with these body fields."""
+    if not target.hmac_secret:
+        raise Unmet("TRANSBOT_HMAC_SECRET is not set: nothing can be signed. Set it to the secret of signed requests")
+
+    def build(company_id: str, *, label: str = "", **fields: Any) -> Request:
+        return signed_post("/dlq-replay", replay_fields(company_id, **fields), target.hmac_secret, label)
+
+    return build
+
+
+@pytest.fixture
+def bench(http: HttpDoor, target: Target, seen: Observer, clock: Clock, signed: Callable[..., Request]) -> Bench:
+    """What an HTTP check without a tenant works with."""
+    return Bench(http, target, seen, clock)
+
+
+@pytest.fixture
+def scene(target: Target, http: HttpDoor, db: Connection, tenants: Tenants, seen: Observer) -> Scene:
+    """What a check with a tenant and both doors works with."""
+    return Scene(target, http, db, tenants, seen)
