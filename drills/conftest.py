@@ -156,7 +156,7 @@ def tenants(
 
 @pytest.fixture
 def tenant(tenants: Tenants) -> str:
-    """The id of a fresh drill tenant in the canary bucket. `tenants.add_items(tenant, n)` gives it pending DLQ items."""
+    """The id of a fresh drill tenant in the canary bucket. `tenants.add_items(tenant, n)` gives it DLQ items."""
     return tenants.create()
 
 

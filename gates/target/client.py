@@ -16,7 +16,7 @@ from gates.target.requests import Answer, Exchange, Request
 REQUEST_TIMEOUT_S = 10.0
 
 KEEPALIVE_S = 2.0
-"""Idle connections are dropped well before servers do (5 s is usual): a request must not meet a connection being closed."""
+"""Idle connections are dropped well before servers do (5 s is usual): a request must not meet a closing one."""
 
 
 class NoAnswer(Exception):  # noqa: N818  -- it is an observation about the target, not an error of ours

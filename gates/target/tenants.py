@@ -137,7 +137,7 @@ class Tenants:
 
 
 def new_company_id(below: int = 100, rollouts: Mapping[str, int] | None = None) -> str:
-    """A random UUID whose bucket for outbox.enabled is under `below` and for each flag in `rollouts` under its number."""
+    """A random UUID whose bucket for outbox.enabled is under `below`, for each flag in `rollouts` under its."""
     wanted = {OUTBOX_FLAG: below, **(rollouts or {})}
     for _ in range(100_000):
         candidate = str(uuid.uuid4())

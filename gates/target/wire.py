@@ -69,7 +69,7 @@ class WireDoor:
         return Answer(response.status, headers, body, (time.perf_counter() - started) * 1000)
 
     def raw(self, head: str, body: bytes) -> RawAnswer:
-        """Send a head (lines without Host, `{path}` stands for the prefix) and body bytes; read until closed or quiet."""
+        """Send a head (without Host; `{path}` stands for the prefix) and body bytes; read until closed or quiet."""
         lines = head.strip().splitlines()
         first = lines[0].replace("{path}", self._prefix)
         text = "\r\n".join([first, f"Host: {self._authority}", *lines[1:]]).encode("latin-1") + b"\r\n\r\n" + body
