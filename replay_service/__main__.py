@@ -1,0 +1,32 @@
+"""`python -m replay_service migrate | serve | work`: one process, one job."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+USAGE = "usage: python -m replay_service migrate | serve [options] | work\n"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Dispatch to the job. Imports are lazy: a migration needs no HTTP server, a worker neither."""
+    job, rest = (argv[0], argv[1:]) if argv else ("", ())
+    if job == "migrate":
+        from replay_service import migrate  # noqa: PLC0415
+
+        return migrate.main(rest, os.environ)
+    if job == "work":
+        from replay_service.worker import process  # noqa: PLC0415
+
+        return process.main(rest, os.environ)
+    if job == "serve":
+        from replay_service import app  # noqa: PLC0415
+
+        return app.main(list(rest))
+    sys.stderr.write(USAGE)
+    return 3
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
