@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
+from gates.errors import ConfigError
 from gates.evidence import TargetKind
+from gates.policy_file import PolicyFile, parse
 from gates.target.deployment import Target
 
+__all__ = ["ConfigError", "environment_of", "load_policy", "load_target", "process_environment"]
 
-class ConfigError(Exception):
-    """The configuration cannot be used: what was observed, what is allowed, where, what to do."""
+POLICY_FILE = "gate.yaml"
+SHIPPED_POLICY = Path(__file__).resolve().parent.parent / POLICY_FILE
+
+VARIABLES = (
+    "GATE_TARGET",
+    "BASE_URL",
+    "TRANSBOT_HMAC_SECRET",
+    "TEST_COMPANY_ID",
+    "ADMIN_JWT",
+    "REPLAY_JWT_SECRET",
+    "REPLAY_JWT_AUDIENCE",
+    "REPLAY_JWT_ISSUER",
+    "DATABASE_URL",
+    "RELEASE",
+    "SLACK_WEBHOOK_URL",
+    "TEST_OUTBOX",
+    "TEST_DLQ",
+    "TEST_AGENTS",
+    "GATE_STACK_CONTROL",
+)
+"""The variables that describe a target (contract, section 1)."""
 
 
 def process_environment() -> Mapping[str, str]:
@@ -55,3 +79,41 @@ def _switch(name: str, value: str) -> bool:
     if value.lower() == "false":
         return False
     raise ConfigError(f"{name} is {value!r}; allowed: true or false. Correct the variable")
+
+
+def environment_of(target: Target, environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a suite that examines `target`: load_target of it gives the target again."""
+    switches = {"TEST_OUTBOX": target.test_outbox, "TEST_DLQ": target.test_dlq, "TEST_AGENTS": target.test_agents}
+    described = {
+        "GATE_TARGET": target.kind.value,
+        "BASE_URL": target.base_url,
+        "TRANSBOT_HMAC_SECRET": ",".join(target.hmac_secrets),
+        "TEST_COMPANY_ID": target.test_company_id,
+        "ADMIN_JWT": target.admin_jwt,
+        "REPLAY_JWT_SECRET": target.jwt_secret,
+        "REPLAY_JWT_AUDIENCE": target.jwt_audience,
+        "REPLAY_JWT_ISSUER": target.jwt_issuer,
+        "DATABASE_URL": target.database_url,
+        "RELEASE": target.release,
+        "GATE_STACK_CONTROL": target.control,
+        **{name: "true" if on else "false" for name, on in switches.items()},
+    }
+    others = {k: v for k, v in environ.items() if k not in VARIABLES}
+    return {**others, **{k: v for k, v in described.items() if v}}
+
+
+def load_policy(path: Path | None, today: dt.date) -> PolicyFile:
+    """gate.yaml: the file named, or that of the working directory, or the one shipped, or the defaults.
+
+    Raise ConfigError where a named file cannot be read, or on anything in it that is not right.
+    """
+    if path is None:
+        found = [p for p in (Path(POLICY_FILE), SHIPPED_POLICY) if p.is_file()]
+        if not found:
+            return parse("version: 1\n", POLICY_FILE, Path(), today)
+        path = found[0]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}:1:1: {error}; allowed: a readable text file. Correct --policy") from None
+    return parse(text, str(path), path.parent, today)

@@ -1,0 +1,28 @@
+"""The catalogue: every check that exists, known before anything runs. Written by `gate lint --write-catalogue`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from gates.errors import CannotWork
+from gates.evidence import CheckSpec
+
+FILE = Path(__file__).with_name("catalogue.json")
+
+
+def load(path: Path = FILE) -> tuple[CheckSpec, ...]:
+    """The specs in a catalogue file. Raise CannotWork where it cannot be read: without it nothing is required."""
+    try:
+        return tuple(CheckSpec.from_json(one) for one in json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CannotWork(
+            f"{path}: {type(error).__name__}: {error}; allowed: a list of checks. Run `gate lint --write-catalogue`"
+        ) from error
+
+
+def dump(specs: Iterable[CheckSpec]) -> str:
+    """The text of a catalogue file: one check a line, by id."""
+    lines = [json.dumps(s.to_json(), ensure_ascii=False) for s in sorted(specs, key=lambda s: s.id)]
+    return "[\n" + ",\n".join(lines) + "\n]\n"

@@ -1,0 +1,27 @@
+"""What can go wrong with the gate itself, by who must act. What goes wrong with the target is evidence."""
+
+from __future__ import annotations
+
+
+class GateError(Exception):
+    """Base: the gate cannot go on. The message says what was observed, what is allowed, where, and what to do."""
+
+    exit_code = 1
+
+
+class UsageError(GateError):
+    """The command line asks for something that cannot be; the caller must act."""
+
+    exit_code = 2
+
+
+class ConfigError(GateError):
+    """The configuration cannot be used; whoever wrote it must act."""
+
+    exit_code = 3
+
+
+class CannotWork(GateError):  # noqa: N818  -- reads as a sentence
+    """The gate itself cannot work here (no stack, no disk, no suite); whoever runs it must act."""
+
+    exit_code = 4

@@ -1,0 +1,114 @@
+"""YAML read strictly, with the place of every value: no duplicate key, no surprise about what a plain word means.
+
+PyYAML lets the last of two equal keys win, reads `1e3` as text and `1:30` as ninety. Here a plain scalar is `true`,
+`false`, `null`, a decimal number, or text; anchors, tags and merge keys are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from gates.errors import ConfigError
+
+Scalar = None | bool | int | float | str
+
+_WHOLE = re.compile(r"-?(0|[1-9][0-9]*)\Z")
+_REAL = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+\Z")
+_WORDS: dict[str, Scalar] = {"true": True, "false": False, "null": None, "": None}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something stands: file, line and column, both from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def error(self, observed: str, allowed: str, do: str) -> ConfigError:
+        """The error in its four parts."""
+        return ConfigError(f"{self.file}:{self.line}:{self.column}: {observed}; allowed: {allowed}. {do}")
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One value: a scalar, a list of nodes, or a mapping of name -> (place of the name, node). `plain`: not quoted."""
+
+    place: Place
+    value: Scalar | list[Node] | dict[str, tuple[Place, Node]]
+    plain: bool = True
+
+    def member(self, name: str) -> Node | None:
+        """The member of that name, where this is a mapping that has it."""
+        return self.value[name][1] if isinstance(self.value, dict) and name in self.value else None
+
+    def items(self) -> list[Node]:
+        """The items, where this is a list."""
+        return self.value if isinstance(self.value, list) else []
+
+
+def read(text: str, file: str) -> Node:
+    """The document as nodes. Raise ConfigError with file, line and column on anything that is not strict YAML."""
+    try:
+        root = _Strict(text).get_single_node()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = Place(file, mark.line + 1 if mark else 1, mark.column + 1 if mark else 1)
+        raise place.error(error.problem or str(error), "one YAML document", "Correct the text there") from None
+    except yaml.reader.ReaderError as error:
+        raise Place(file, 1, 1).error(
+            f"a character that YAML does not allow at {error.position}", "text", "Remove it"
+        ) from None
+    if root is None:
+        raise Place(file, 1, 1).error("the file is empty", "a mapping", "Begin with `version: 1`")
+    return _node(root, file)
+
+
+class _Strict(yaml.SafeLoader):
+    """Refuses anchors, aliases and tags while it composes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise yaml.MarkedYAMLError(problem="an anchor or alias (& or *)", problem_mark=event.start_mark)
+        if getattr(event, "tag", None):
+            raise yaml.MarkedYAMLError(problem=f"the tag {event.tag}", problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
+
+
+def _node(node: yaml.Node, file: str) -> Node:
+    place = _place(node, file)
+    if isinstance(node, yaml.ScalarNode):
+        return Node(place, _scalar(node.value) if node.style is None else str(node.value), node.style is None)
+    if isinstance(node, yaml.SequenceNode):
+        return Node(place, [_node(child, file) for child in node.value])
+    members: dict[str, tuple[Place, Node]] = {}
+    for key, child in node.value:
+        where = _place(key, file)
+        if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
+            raise where.error("a key that is no name", "names", "Write a plain name")
+        if key.value in members:
+            first = members[key.value][0]
+            raise where.error(
+                f"{key.value!r} again (first on line {first.line})", "each key once", "Remove one of them"
+            )
+        members[str(key.value)] = (where, _node(child, file))
+    return Node(place, members)
+
+
+def _place(node: yaml.Node, file: str) -> Place:
+    return Place(file, node.start_mark.line + 1, node.start_mark.column + 1)
+
+
+def _scalar(text: str) -> Scalar:
+    if text in _WORDS:
+        return _WORDS[text]
+    if _WHOLE.match(text):
+        return int(text)
+    if _REAL.match(text):
+        return float(text)
+    return text
