@@ -26,7 +26,9 @@ class Account:
             return os.access(folder, os.R_OK | os.X_OK)
         if not self.can_enter(folder):
             return False
-        return all(self._can_read(Path(top) / name) for top, folders, files in os.walk(folder) for name in folders + files)
+        return all(
+            self._can_read(Path(top) / name) for top, folders, files in os.walk(folder) for name in folders + files
+        )
 
     def can_enter(self, folder: Path) -> bool:
         """Whether this user can pass through the folder and everything above it."""

@@ -1,8 +1,8 @@
 """Becomes another program: as another user if asked, and so that it dies when the process that started it dies.
 
-Run as `python -I -S launch.py PARENT_PID SIGNAL UID GID PROGRAM ARGUMENTS...`; UID -1 keeps the user. It is a program of
-its own, and not a `preexec_fn`, because code between fork and exec can deadlock in a process with threads; and it sets
-the signal after the change of user, because that change clears it (prctl(2), PR_SET_PDEATHSIG).
+Run as `python -I -S launch.py PARENT_PID SIGNAL UID GID PROGRAM ARGUMENTS...`; UID -1 keeps the user. It is a program
+of its own, and not a `preexec_fn`, because code between fork and exec can deadlock in a process with threads; and it
+sets the signal after the change of user, because that change clears it (prctl(2), PR_SET_PDEATHSIG).
 """
 
 from __future__ import annotations

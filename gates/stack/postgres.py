@@ -3,10 +3,10 @@
 Only the package's binaries are used: its own Python code, run as root, adds a system user and opens the modes of every
 parent folder, and so it is never imported.
 
-Durability: `synchronous_commit` stays on, so a commit is answered after its WAL is written to the kernel. `fsync` is off:
-what was written survives the death of every PostgreSQL process (SIGKILL too), because the kernel keeps it; only a crash
-of the whole machine could lose it, and the data does not outlive the stack anyway. `full_page_writes` guards against the
-same crash alone and goes with it.
+Durability: `synchronous_commit` stays on, so a commit is answered after its WAL is written to the kernel. `fsync` is
+off: what was written survives the death of every PostgreSQL process (SIGKILL too), because the kernel keeps it; only a
+crash of the whole machine could lose it, and the data does not outlive the stack anyway. `full_page_writes` guards
+against the same crash alone and goes with it.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Server:
 
 
 def binaries(account: Account, run: RunFolder) -> Path:
-    """The folder with `initdb` and `postgres`: the package's own, or a copy of it where PostgreSQL's user cannot get to it.
+    """The folder with `initdb` and `postgres`: the package's own, or a copy where PostgreSQL's user cannot get to it.
 
     A copy, and neither a link nor a changed mode: a virtual environment under a home of mode 0700 stays as closed as
     it was. The copy lives in the run folder and goes with it.
@@ -104,7 +104,7 @@ def binaries(account: Account, run: RunFolder) -> Path:
 
 
 def _copy(package: Path, libraries: Path, target: Path) -> Path:
-    """Copy what a server needs, with modes that everybody may read, keeping the layout that the libraries' paths want."""
+    """Copy what a server needs, readable for everybody, in the layout that the libraries' search paths want."""
     source, installed = package / "pginstall", target / package.name / "pginstall"
     (installed / "bin").mkdir(parents=True)
     for program in ("initdb", "postgres"):
@@ -224,7 +224,9 @@ class Postgres:
         """
         with suppress(OSError):
             lines = (self._data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
-            return len(lines) >= 8 and lines[0] == str(self.pid) and lines[3] == str(port) and lines[7].strip() == "ready"
+            return (
+                len(lines) >= 8 and lines[0] == str(self.pid) and lines[3] == str(port) and lines[7].strip() == "ready"
+            )
         return False
 
     def _wait_for_backends(self) -> None:

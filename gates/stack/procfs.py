@@ -42,7 +42,7 @@ def processes_within(folder: Path, name: str) -> Iterator[int]:
         with suppress(OSError):
             if (entry / "comm").read_text(encoding="utf-8", errors="replace").strip() != name:
                 continue
-            if f"{os.readlink(entry / 'cwd').removesuffix(' (deleted)')}/".startswith(inside):
+            if f"{(entry / 'cwd').readlink()}/".replace(" (deleted)/", "/").startswith(inside):
                 yield int(entry.name)
 
 
@@ -64,7 +64,7 @@ def wait_until(condition: Callable[[], bool], timeout_s: float, pause_s: float =
 
 
 def remove_shared_memory(key: int, shm_id: int) -> bool:
-    """Remove one System V segment, if it still is the one of that key and nobody is attached. True if it was removed."""
+    """Remove one System V segment, if it still is the one of that key and nobody is attached. True if removed."""
     if sys.platform != "linux":
         return False
     try:

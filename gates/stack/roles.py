@@ -73,8 +73,8 @@ def examine(server_url: str) -> psycopg.Connection[tuple[object, ...]]:
         connection = connect(server_url)
     except psycopg.Error as error:
         raise StackOptionError(
-            f"--server cannot be reached: {_without_secrets(str(error), server_url)}; allowed: a PostgreSQL server that "
-            "answers within 5 s. Start it or correct the URL"
+            f"--server cannot be reached: {_without_secrets(str(error), server_url)}; allowed: a PostgreSQL server "
+            "that answers within 5 s. Start it or correct the URL"
         ) from None
     superuser = connection.execute("select rolsuper from pg_roles where rolname = current_user").fetchone()
     version = connection.info.server_version // 10_000
@@ -96,15 +96,16 @@ def existing(connection: psycopg.Connection[tuple[object, ...]], names: Sequence
 def create_database(connection: psycopg.Connection[tuple[object, ...]], name: str) -> None:
     """An empty database with the byte order as its collation, like the embedded one's."""
     connection.execute(
-        sql.SQL("create database {} template template0 locale_provider libc encoding 'UTF8' lc_collate 'C' lc_ctype 'C'").format(
-            sql.Identifier(name)
-        )
+        sql.SQL(
+            "create database {} template template0 locale_provider libc encoding 'UTF8' lc_collate 'C' lc_ctype 'C'"
+        ).format(sql.Identifier(name))
     )
 
 
 def password_key(connection: psycopg.Connection[tuple[object, ...]], server_url: str) -> bytes:
     """A secret that only superusers of the server know and that every stack on it derives alike: the password in the
-    URL, else what the server keeps of the login's password, else (a server without passwords) a random one."""
+    URL, else what the server keeps of the login's password, else (a server without passwords) a random one.
+    """
     given = unquote(urlsplit(server_url).password or "")
     if given:
         return given.encode()
@@ -120,9 +121,7 @@ def derive(key: bytes, role: str) -> str:
 def set_password(connection: psycopg.Connection[tuple[object, ...]], role: str, password: str) -> None:
     """Let a role log in. Only the scram verifier is sent, so no log can hold the password."""
     verifier = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
-    connection.execute(
-        sql.SQL("alter role {} login password {}").format(sql.Identifier(role), sql.Literal(verifier))
-    )
+    connection.execute(sql.SQL("alter role {} login password {}").format(sql.Identifier(role), sql.Literal(verifier)))
 
 
 def logins(
@@ -185,8 +184,8 @@ class Guest:
             except psycopg.Error as error:
                 raise StackError(
                     f"The database {self.database} could not be dropped: "
-                    f"{_without_secrets(str(error), self.server_url)}; allowed: nothing of a stack is left; on the server "
-                    f"given by --server. Run: drop database {self.database} with (force)"
+                    f"{_without_secrets(str(error), self.server_url)}; allowed: nothing of a stack is left; on the "
+                    f"server given by --server. Run: drop database {self.database} with (force)"
                 ) from None
             made = {*self.missing, *_marked(connection)}
             for role in (*(f"{r}_{self.run}" for r in LOGINS), *(r for r in DROP_ORDER if r in made)):

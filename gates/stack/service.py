@@ -1,4 +1,4 @@
-"""The reference service and its worker as processes: N instances share one listening socket, N workers share the outbox."""
+"""The reference service and its worker as processes: N instances share one socket, N workers share the outbox."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def child_environ(environ: Mapping[str, str], more: Mapping[str, str]) -> dict[s
 
 def listen() -> socket.socket:
     """The socket that all instances share, on a free loopback port. It outlives each of them, so clients wait
-    through a restart and are not refused."""
+    through a restart and are not refused.
+    """
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind(("127.0.0.1", 0))
@@ -76,7 +77,8 @@ def migrate(run: RunFolder, spawner: Spawner, environ: Mapping[str, str], owner_
 
 class Supervised:
     """One service or worker process: started, signalled, started again. It is never restarted by itself, so what a
-    drill or a user breaks stays broken until somebody mends it."""
+    drill or a user breaks stays broken until somebody mends it.
+    """
 
     def __init__(self, name: str, program: Program, spawner: Spawner) -> None:
         self.name = name

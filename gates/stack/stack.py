@@ -28,7 +28,8 @@ READY_REQUEST_TIMEOUT_S = 2.0
 
 class Stack:
     """Brings a stack up (`start`) and down (`stop`). Clock in seconds since the epoch; `token(n)` gives 2n hex digits;
-    `cancelled` is asked between the steps of the start."""
+    `cancelled` is asked between the steps of the start.
+    """
 
     def __init__(
         self,
@@ -88,8 +89,8 @@ class Stack:
             self._check_alive()
             if time.monotonic() >= deadline:
                 raise StackError(
-                    f"The service was not ready: /readyz answered {self._ask_ready() or 'nothing'}; allowed: 200 within "
-                    f"{timeout_s:.0f} s; at {self.info.base_url}. The logs end:\n{self._tails()}"
+                    f"The service was not ready: /readyz answered {self._ask_ready() or 'nothing'}; allowed: 200 "
+                    f"within {timeout_s:.0f} s; at {self.info.base_url}. The logs end:\n{self._tails()}"
                 )
             time.sleep(0.02)
         self._check_alive()
@@ -113,13 +114,20 @@ class Stack:
         self._step()
         sock = service.listen()
         self._exit.callback(sock.close)
-        info = self._info = self._describe(run, f"http://127.0.0.1:{sock.getsockname()[1]}{service.BASE_PATH}", url, logins)
+        info = self._info = self._describe(
+            run, f"http://127.0.0.1:{sock.getsockname()[1]}{service.BASE_PATH}", url, logins
+        )
         wanted = Wanted(
-            self._told(info), logins["replay_service"].url(url), logins["replay_worker"].url(url),
-            self._options.serve_arguments, self._options.work_arguments,
+            self._told(info),
+            logins["replay_service"].url(url),
+            logins["replay_worker"].url(url),
+            self._options.serve_arguments,
+            self._options.work_arguments,
         )
         count = self._options
-        self._services += [service.service_process(i, run, spawner, self._environ, wanted, sock) for i in range(count.instances)]
+        self._services += [
+            service.service_process(i, run, spawner, self._environ, wanted, sock) for i in range(count.instances)
+        ]
         self._workers += [service.worker_process(i, run, spawner, self._environ, wanted) for i in range(count.workers)]
         self._exit.callback(self._stop_processes)
         for process in (*self._services, *self._workers):
@@ -231,7 +239,8 @@ class Cancelled(Exception):  # noqa: N818  -- the user's wish, no error
 @contextmanager
 def reference_stack(options: StackOptions, environ: Mapping[str, str]) -> Iterator[Stack]:
     """A stack for the time of a `with` block: what `gate run` uses when it is given no target. Its target is
-    `stack.info.target()`; its processes can be killed through the control door."""
+    `stack.info.target()`; its processes can be killed through the control door.
+    """
     stack = Stack(options, environ)
     stack.start()
     try:

@@ -1,5 +1,8 @@
-"""`gate up`: a stack until it is interrupted. The first line of stdout is one JSON object, the variables of the contract,
-and the only output that ever holds secrets; everything else goes to stderr."""
+"""`gate up`: a stack until it is interrupted.
+
+The first line of stdout is one JSON object, the variables of the contract, and the only output that ever holds secrets;
+everything else goes to stderr.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,8 @@ def default_release() -> str:
 
 def up(options: StackOptions, environ: Mapping[str, str], out: TextIO, err: TextIO) -> int:
     """Run a stack until SIGINT, SIGTERM or SIGHUP. Exit code: 130, 143 or 129 like the signal's; 3 for an option that
-    cannot be used, 4 where the stack does not come up."""
+    cannot be used, 4 where the stack does not come up.
+    """
     started = time.monotonic()
     with _interruptible() as interruption:
         try:
@@ -70,7 +74,8 @@ def up(options: StackOptions, environ: Mapping[str, str], out: TextIO, err: Text
         try:
             out.write(json.dumps(info.variables()) + "\n")
             out.flush()
-            _say(err, f"up in {time.monotonic() - started:.1f} s at {info.base_url}; logs in {info.folder / 'log'}; Ctrl-C ends it")
+            took_s = time.monotonic() - started
+            _say(err, f"up in {took_s:.1f} s at {info.base_url}; logs in {info.folder / 'log'}; Ctrl-C ends it")
             _watch(stack, interruption, err)
         finally:
             down = _take_down(stack, err)

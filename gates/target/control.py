@@ -1,7 +1,7 @@
 """The third door, to the processes of a stack that the gate started itself: list, signal, restart, wait until ready.
 
-One JSON object in, one out, over a Unix socket in the stack's folder, one exchange a connection. Recovery drills use it;
-it exists only where `Target.control` is set.
+One JSON object in, one out, over a Unix socket in the stack's folder, one exchange a connection. Recovery drills use
+it; it exists only where `Target.control` is set.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Control:
         self._ask({"do": "wait", "timeout_s": timeout_s}, timeout_s + CONNECT_TIMEOUT_S)
 
     def mend(self, timeout_s: float = 30.0) -> None:
-        """Let frozen processes go on, start what does not run, wait until all is ready: the end of every recovery drill."""
+        """Thaw what is frozen, start what does not run, wait until all is ready: the end of every recovery drill."""
         self._ask({"do": "mend", "timeout_s": timeout_s}, timeout_s + ANSWER_TIMEOUT_S)
 
     def _ask(self, words: Mapping[str, Any], timeout_s: float = ANSWER_TIMEOUT_S) -> dict[str, Any]:
@@ -86,7 +86,8 @@ class Control:
 @contextmanager
 def open_socket(folder: Path) -> Iterator[tuple[socket.socket, str]]:
     """A Unix socket and a short name of the folder: a socket's path may have 107 bytes, a folder's name is as long as
-    the temporary directory makes it."""
+    the temporary directory makes it.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -16,7 +16,7 @@ HISTORY = ("plan.sql", "events.sql", "replays.sql", "audit.sql", "ledgers.sql")
 
 
 def write(database_url: str, company_id: str, *, history: bool = True) -> None:
-    """Write flags and, unless told otherwise, the history. Raise psycopg.Error where the schema is not the contract's."""
+    """Write flags and, unless told otherwise, the history. Raise psycopg.Error on another schema."""
     with connect(database_url) as connection, connection.transaction():
         connection.execute("select set_config('seed.company', %s, true)", (company_id,))
         for name in (*FLAGS, *(HISTORY if history else ())):
