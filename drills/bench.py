@@ -2,7 +2,7 @@
 
 The bench tells authentication from everything after it without a tenant and without a limited call: a replay request
 for a company that does not exist is refused by authorisation (403 `forbidden`) once its credentials are accepted,
-and by authentication (401) where they are not. Neither counts against anyone's rate limit, and neither can have an effect.
+and by authentication (401) where they are not. Neither counts against anyone's rate limit; neither can have an effect.
 """
 
 from __future__ import annotations

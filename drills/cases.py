@@ -1,0 +1,68 @@
+"""Checks in a table: one test, many cases, each case a check with an id and a claim of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pytest
+
+from gates.evidence import CheckSpec, Severity, Where
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One check of a table: the last part of its id, its claim, and what the test makes of it."""
+
+    name: str
+    claim: str
+    value: Any = None
+    covers: tuple[str, ...] = ()
+    severity: Severity | None = None
+
+
+def cases(
+    prefix: str,
+    table: Sequence[Case],
+    *,
+    severity: Severity = Severity.PAGE,
+    where: Where = Where.SELF_CLEANING,
+    needs: tuple[str, ...] = (),
+    after: tuple[str, ...] = (),
+    covers: tuple[str, ...] = (),
+    phase: str = "main",
+) -> Callable[[F], F]:
+    """Declare a test with an argument `case` to be one check `<prefix>/<name>` for each case.
+
+    The second paragraph of the test's docstring says what a violation costs, for all of them.
+    """
+
+    def mark(function: F) -> F:
+        cost = " ".join((function.__doc__ or "").partition("\n\n")[2].split())
+        made = [
+            pytest.param(
+                case,
+                id=case.name,
+                marks=pytest.mark.check(
+                    CheckSpec(
+                        id=f"{prefix}/{case.name}",
+                        claim=case.claim,
+                        cost=cost,
+                        severity=case.severity or severity,
+                        where=where,
+                        needs=needs,
+                        after=after,
+                        covers=(*covers, *case.covers),
+                        phase=phase,
+                    )
+                ),
+            )
+            for case in table
+        ]
+        marked: F = pytest.mark.parametrize("case", made)(function)
+        return marked
+
+    return mark
