@@ -66,6 +66,31 @@ class Clock:
 
 
 @dataclass(frozen=True)
+class Signer:
+    """Signs as the target wants it: v1, or v2 where the flag `security.signing_v2_required` refuses v1."""
+
+    target: Target
+    clock: Clock
+    v2_only: bool = False
+
+    @classmethod
+    def measure(cls, http: HttpDoor, target: Target, clock: Clock) -> Signer:
+        """Ask once, for a company that does not exist: v1 is refused and v2 accepted, or v1 is taken to be the form."""
+        body = encode_body(replay_fields(str(uuid.uuid4())))
+        try:
+            v1, v2 = (http.send(cls(target, clock, v2_only=only).post(REPLAY, body)).status for only in (False, True))
+        except NoAnswer:
+            return cls(target, clock)
+        return cls(target, clock, v2_only=(v1, v2) == (401, 403))
+
+    def post(self, path: str, body: bytes, label: str = "") -> Request:
+        """A correctly signed POST of these bytes."""
+        if self.v2_only:
+            return signed_post_v2(path, body, self.target.hmac_secret, self.clock.now(), label)
+        return signed_post(path, body, self.target.hmac_secret, label)
+
+
+@dataclass(frozen=True)
 class Minter:
     """Builds tokens; call it for a good one, or with claims replaced (MISSING leaves one out)."""
 
@@ -138,6 +163,7 @@ class Bench:
     target: Target
     seen: Observer
     clock: Clock
+    signer: Signer
     company: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     def body(self, **fields: Any) -> bytes:
@@ -145,8 +171,8 @@ class Bench:
         return encode_body(replay_fields(self.company, **{"max": 10, **fields}))
 
     def signed(self, body: bytes | None = None, label: str = "correctly signed") -> Request:
-        """A correct v1 signature over these bytes."""
-        return signed_post(REPLAY, self.body() if body is None else body, self.target.hmac_secret, label)
+        """A correct signature over these bytes (v1, unless the target takes v2 only)."""
+        return self.signer.post(REPLAY, self.body() if body is None else body, label)
 
     def signed_v2(self, body: bytes | None = None, *, age_s: int = 0, label: str = "correctly signed (v2)") -> Request:
         """A correct v2 signature over these bytes, of that age."""

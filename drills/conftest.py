@@ -13,13 +13,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from drills.bench import Bench, Clock, Minter, Sources
+from drills.bench import REPLAY, Bench, Clock, Minter, Signer, Sources
 from drills.scene import Scene
 from gates.recorder import Observer, Unmet
 from gates.target.client import HttpDoor
 from gates.target.database import Connection, connect, execute
 from gates.target.deployment import Target
-from gates.target.requests import Request, replay_fields, signed_post
+from gates.target.requests import Request, encode_body, replay_fields
 from gates.target.tenants import OUTBOX_FLAG, REPLAY_FLAG, Tenants
 from gates.target.wire import WireDoor
 
@@ -166,22 +166,28 @@ def other(tenants: Tenants) -> str:
     return tenants.create(label="other")
 
 
-@pytest.fixture
-def signed(target: Target) -> Callable[..., Request]:
-    """`signed(company, label="...", **fields)`: a v1-signed POST /dlq-replay with these body fields."""
+@pytest.fixture(scope="session")
+def signer(target: Target, http: HttpDoor, clock: Clock) -> Signer:
+    """Signs requests as the target wants them: v1, or v2 where it takes no other."""
     if not target.hmac_secret:
         raise Unmet("TRANSBOT_HMAC_SECRET is not set: nothing can be signed. Set it to the secret of signed requests")
+    return Signer.measure(http, target, clock)
+
+
+@pytest.fixture(scope="session")
+def signed(signer: Signer) -> Callable[..., Request]:
+    """`signed(company, label="...", **fields)`: a signed POST /dlq-replay with these body fields."""
 
     def build(company_id: str, *, label: str = "", **fields: Any) -> Request:
-        return signed_post("/dlq-replay", replay_fields(company_id, **fields), target.hmac_secret, label)
+        return signer.post(REPLAY, encode_body(replay_fields(company_id, **fields)), label)
 
     return build
 
 
 @pytest.fixture
-def bench(http: HttpDoor, target: Target, seen: Observer, clock: Clock, signed: Callable[..., Request]) -> Bench:
+def bench(http: HttpDoor, target: Target, seen: Observer, clock: Clock, signer: Signer) -> Bench:
     """What an HTTP check without a tenant works with."""
-    return Bench(http, target, seen, clock)
+    return Bench(http, target, seen, clock, signer)
 
 
 @pytest.fixture
