@@ -1,0 +1,42 @@
+"""What a drill reads of the audit trail: chains recomputed as the contract writes them, and their heads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gates.target.database import Connection, execute
+
+CHAIN = """
+select id, action, prev_hash, hash,
+       encode(sha256(convert_to(prev_hash || jsonb_build_array(
+         id, action, actor, scope, target_count, success_count, failure_count, metadata, request_id,
+         (extract(epoch from created_at) * 1000000)::bigint)::text, 'UTF8')), 'hex') as due
+from audit_logs where scope = %s order by id
+"""
+
+GENESIS = "0" * 64
+
+
+def broken_links(connection: Connection, scope: str) -> tuple[int, list[str]]:
+    """The number of rows of a scope, and what is wrong with its chain: one sentence a broken link."""
+    rows = execute(connection, CHAIN, scope)
+    wrong: list[str] = []
+    previous = GENESIS
+    for row in rows:
+        if row["prev_hash"] != previous:
+            wrong.append(f"row {row['id']} ({row['action']}) does not follow the row before it")
+        if row["hash"] != row["due"]:
+            wrong.append(f"row {row['id']} ({row['action']}) has a hash that its content does not have")
+        previous = str(row["hash"])
+    return len(rows), wrong
+
+
+def head_of(connection: Connection, scope: str) -> dict[str, Any]:
+    """The head row of a scope, or an empty mapping."""
+    rows = execute(connection, "select last_id, last_hash, row_count from audit_heads where scope = %s", scope)
+    return rows[0] if rows else {}
+
+
+def says(row: dict[str, Any], code: str) -> bool:
+    """Whether a refusal's audit row carries a code; the contract does not name the member of `metadata` for it."""
+    return code in str(row.get("metadata"))
