@@ -1,7 +1,7 @@
 """Apply the plain SQL files of `migrations/`, each once, in the order of their names.
 
-`schema_migrations` remembers version, name and sha256 of every applied file. A file that was changed, removed or slipped in
-below the newest applied version is refused: the schema would no longer be what the files say.
+`schema_migrations` remembers version, name and sha256 of every applied file. A file that was changed, removed or
+slipped in below the newest applied version is refused: the schema would no longer be what the files say.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ CREATE TABLE public.schema_migrations (
 ALTER TABLE public.schema_migrations ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.schema_migrations FORCE ROW LEVEL SECURITY;
 CREATE POLICY owner_records ON public.schema_migrations FOR ALL TO replay_owner USING (true) WITH CHECK (true);
-CREATE POLICY version_is_seen ON public.schema_migrations FOR SELECT TO replay_service, replay_worker, replay_gate USING (true);
+CREATE POLICY version_is_seen ON public.schema_migrations FOR SELECT
+  TO replay_service, replay_worker, replay_gate USING (true);
 GRANT SELECT ON public.schema_migrations TO replay_service, replay_worker, replay_gate;
 """
 
@@ -66,7 +67,9 @@ def read_migrations(folder: Path = MIGRATIONS) -> tuple[Migration, ...]:
         if match is None:
             raise MigrationError(f"{path.name} is no migration name; allowed is YYYYMMDD_NNN_name.sql; rename it")
         if match["version"] in found:
-            raise MigrationError(f"{path.name} shares version {match['version']} with another file; renumber one of them")
+            raise MigrationError(
+                f"{path.name} shares version {match['version']} with another file; renumber one of them"
+            )
         found[match["version"]] = Migration(match["version"], match["name"], path.read_text(encoding="utf-8"))
     if not found:
         raise MigrationError(f"no migration in {folder}; the installation is incomplete")
@@ -87,7 +90,9 @@ def pending(files: Sequence[Migration], applied: Mapping[str, str]) -> tuple[Mig
         if file is None:
             raise MigrationError(f"migration {version} was applied and its file is missing; bring the file back")
         if file.checksum != checksum:
-            raise MigrationError(f"migration {version} was changed after it was applied; undo that, add a new file instead")
+            raise MigrationError(
+                f"migration {version} was changed after it was applied; undo that, add a new file instead"
+            )
     todo = tuple(file for file in files if file.version not in applied)
     for file in todo:
         if file.version < newest:

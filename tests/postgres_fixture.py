@@ -1,0 +1,95 @@
+"""A pytest plugin: one PostgreSQL server a session and a fresh migrated database a test.
+
+The server is the embedded one, started by the stack's own launcher; REPLAYGATE_TEST_PG_BIN names another server's `bin`
+folder (the suite also runs on the oldest supported version).
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from gates.stack import rundir
+from gates.stack.account import postgres_account
+from gates.stack.postgres import Postgres
+from gates.stack.spawner import Spawner
+from replay_service.migrate import migrate
+
+LOGIN_ROLES = ("replay_service", "replay_worker", "replay_gate")
+PASSWORD = "7e57" * 8
+TEMPLATE = "template_migrated"
+
+
+@dataclass(frozen=True)
+class PgServer:
+    """A running server; `url` of a database as the superuser, or as one of LOGIN_ROLES."""
+
+    postgres: Postgres
+
+    def url(self, dbname: str, role: str | None = None) -> str:
+        """A libpq URL."""
+        return self.postgres.server.url(dbname, role, PASSWORD)
+
+    def create_database(self, template: str = "template0") -> str:
+        """A new database of random name; returns the name."""
+        name = f"test_{uuid.uuid4().hex}"
+        with psycopg.connect(self.url("postgres"), autocommit=True) as conn:
+            conn.execute(
+                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+            )
+        return name
+
+    def drop_database(self, name: str) -> None:
+        """Drop it, whoever is still connected."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as conn:
+            conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="session")
+def pg_server() -> Iterator[PgServer]:
+    """The session's server, empty but for the migrated template."""
+    account = postgres_account()
+    run = rundir.create(rundir.places(os.environ, account), account)
+    spawner = Spawner()
+    programs = os.environ.get("REPLAYGATE_TEST_PG_BIN")
+    postgres = Postgres(run, account, spawner, PASSWORD, Path(programs) if programs else None)
+    try:
+        postgres.create()
+        postgres.start()
+        server = PgServer(postgres)
+        _make_template(server)
+        yield server
+    finally:
+        postgres.stop()
+        spawner.close()
+        run.remove()
+
+
+def _make_template(server: PgServer) -> None:
+    with psycopg.connect(server.url("postgres"), autocommit=True) as conn:
+        conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
+    migrate(server.url(TEMPLATE))
+    with psycopg.connect(server.url("postgres"), autocommit=True) as conn:
+        for role in LOGIN_ROLES:
+            conn.execute(sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(role), sql.Literal(PASSWORD)))
+
+
+@pytest.fixture
+def migrated_db(pg_server: PgServer) -> Iterator[str]:
+    """The name of a fresh migrated database."""
+    name = pg_server.create_database(TEMPLATE)
+    yield name
+    pg_server.drop_database(name)
+
+
+@pytest.fixture
+def migrated_url(pg_server: PgServer, migrated_db: str) -> str:
+    """The superuser's URL of a fresh migrated database."""
+    return pg_server.url(migrated_db)

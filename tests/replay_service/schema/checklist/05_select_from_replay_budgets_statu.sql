@@ -1,0 +1,1 @@
+SELECT * FROM replay_budgets_status;

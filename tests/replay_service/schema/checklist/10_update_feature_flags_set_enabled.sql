@@ -1,0 +1,1 @@
+UPDATE feature_flags SET enabled = false WHERE key = 'outbox.enabled';

@@ -1,0 +1,1 @@
+UPDATE agent_controls SET agents_paused = true;

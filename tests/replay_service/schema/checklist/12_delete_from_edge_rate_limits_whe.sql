@@ -1,0 +1,1 @@
+DELETE FROM edge_rate_limits WHERE key LIKE 'replay:%';

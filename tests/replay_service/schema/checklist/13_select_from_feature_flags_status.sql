@@ -1,0 +1,1 @@
+SELECT * FROM feature_flags_status WHERE key LIKE 'outbox%';
