@@ -191,6 +191,11 @@ class Bench:
         """The right v1 signature of these bytes."""
         return sign_v1(self.target.hmac_secret, body)
 
+    def admin(self) -> str:
+        """The admin token of the target; without one the check is unknown."""
+        self.seen.require(self.target.admin_jwt, "ADMIN_JWT is not set. Set it to a valid admin token")
+        return self.target.admin_jwt
+
     def opens(self, request: Request) -> Answer:
         """The control: these credentials are accepted, so that authorisation refuses the unknown company."""
         return self.seen.expect(request, self.http.send(request), 403, "forbidden", control=True)
