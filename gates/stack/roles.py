@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import psycopg
 from psycopg import sql
@@ -41,11 +41,7 @@ class Login:
         """The database's URL with this login in place of the superuser's."""
         parts = urlsplit(database_url)
         place = parts.netloc.rpartition("@")[2]
-        query = dict(parse_qsl(parts.query))
-        if self.user != self.role:
-            query["options"] = f"{query.get('options', '')} -c role={self.role}".strip()
-        netloc = f"{quote(self.user)}:{quote(self.password)}@{place}"
-        return urlunsplit(parts._replace(netloc=netloc, query=urlencode(query, quote_via=quote)))
+        return urlunsplit(parts._replace(netloc=f"{quote(self.user)}:{quote(self.password)}@{place}"))
 
 
 def database_url(server_url: str, database: str) -> str:
@@ -145,11 +141,12 @@ def logins(
 
 
 def _guest(connection: psycopg.Connection[tuple[object, ...]], role: str, run: str) -> Login:
-    """A login of this run that acts as a role that belongs to somebody else."""
+    """A login of this run that acts, from its first statement on, as a role that belongs to somebody else."""
     login = Login(role, f"{role}_{run}", secrets.token_hex(32))
     connection.execute(
         sql.SQL("create role {} noinherit in role {}").format(sql.Identifier(login.user), sql.Identifier(role))
     )
+    connection.execute(sql.SQL("alter role {} set role to {}").format(sql.Identifier(login.user), sql.Identifier(role)))
     set_password(connection, login.user, login.password)
     return login
 

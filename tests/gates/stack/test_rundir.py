@@ -1,0 +1,118 @@
+"""Run folders: orphans are cleared up, the living are left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gates.stack import procfs, rundir
+from gates.stack.account import Account
+from gates.stack.errors import StackError
+
+CHILD = """
+import os, sys
+from pathlib import Path
+from gates.stack import account, rundir
+run = rundir.create([Path(sys.argv[1])], account.postgres_account())
+run.record([("sleeper", int(sys.argv[2]))])
+print(run.path, flush=True)
+sys.stdin.read()
+"""
+
+
+def sleeper() -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
+
+
+def owner(place: Path, recorded: int) -> tuple[subprocess.Popen[str], Path]:
+    """Another process that owns a run folder in `place`."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(place), str(recorded)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[3],
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    process.stdout.close()
+    return process, Path(line.strip())
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait(timeout=10)
+    if process.stdin:
+        process.stdin.close()
+
+
+def test_folder_of_a_living_owner_is_left(tmp_path: Path) -> None:
+    """A sweep does not touch the folder of a stack that runs."""
+    process, folder = owner(tmp_path, os.getpid())
+    assert rundir.sweep([tmp_path]) == []
+    assert folder.is_dir()
+    end(process)
+
+
+def test_folder_of_a_killed_owner_is_cleared_with_its_processes(tmp_path: Path) -> None:
+    """After a SIGKILL of the owner the next sweep ends what it had started and deletes the folder."""
+    left = sleeper()
+    process, folder = owner(tmp_path, left.pid)
+    end(process)
+    assert rundir.sweep([tmp_path]) == [folder]
+    assert not folder.exists()
+    assert left.wait(timeout=5) == -9
+
+
+def test_a_process_number_used_again_is_not_killed(tmp_path: Path) -> None:
+    """A recorded number that now belongs to another process (other start time) is left alone."""
+    innocent = sleeper()
+    process, folder = owner(tmp_path, innocent.pid)
+    end(process)
+    record = folder / rundir.PROCESSES_NAME
+    rows = json.loads(record.read_text())
+    rows[0]["start_ticks"] -= 1
+    record.write_text(json.dumps(rows))
+    assert rundir.sweep([tmp_path]) == [folder]
+    assert innocent.poll() is None
+    innocent.kill()
+    innocent.wait(timeout=5)
+
+
+def test_a_link_and_a_foreign_name_are_left(tmp_path: Path) -> None:
+    """Only real directories with our own name are looked at."""
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (tmp_path / f"{rundir.prefix()}link").symlink_to(precious)
+    (tmp_path / "replaygate-someone-else").mkdir()
+    assert rundir.sweep([tmp_path]) == []
+    assert precious.is_dir()
+
+
+@pytest.mark.parametrize(("age_s", "swept"), [(0.0, False), (rundir.UNFINISHED_AGE_S + 60, True)])
+def test_a_folder_without_its_lock_is_left_while_it_is_young(tmp_path: Path, age_s: float, swept: bool) -> None:
+    """A folder that is just being made is no orphan; one that never got finished is."""
+    fresh = tmp_path / f"{rundir.UNFINISHED_PREFIX}abc"
+    fresh.mkdir()
+    then = time.time() - age_s
+    os.utime(fresh, (then, then))
+    assert bool(rundir.sweep([tmp_path])) is swept
+
+
+def test_no_place_is_an_error_that_says_what_to_do(account: Account) -> None:
+    """Without a usable temporary directory the message names TMPDIR."""
+    with pytest.raises(StackError, match="Set TMPDIR"):
+        rundir.create([], account)
+
+
+def test_a_zombie_does_not_count_as_running() -> None:
+    """A process that ended and was not waited for is not running."""
+    process = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    assert procfs.wait_until(lambda: not procfs.is_running(process.pid, None), 10)
+    process.wait(timeout=5)

@@ -1,0 +1,66 @@
+"""Children die with their parent, whichever thread asked for them, and a Ctrl-C at the terminal passes them by."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from gates.stack import procfs
+from gates.stack.spawner import LAUNCHER, Program, Spawner, stop, tail
+
+SLEEP = (sys.executable, "-S", "-c", "import time; time.sleep(60)")
+
+
+def program(tmp_path: Path, *command: str) -> Program:
+    return Program(command or SLEEP, tmp_path, tmp_path / "log", {"PATH": "/usr/bin:/bin"})
+
+
+def test_a_child_outlives_the_thread_that_asked_for_it(tmp_path: Path, spawner: Spawner) -> None:
+    """A short-lived thread may ask for a program: the spawner's own thread starts it."""
+    started: list[subprocess.Popen[bytes]] = []
+    asking = threading.Thread(target=lambda: started.append(spawner.start(program(tmp_path))))
+    asking.start()
+    asking.join(timeout=10)
+    assert not procfs.wait_until(lambda: started[0].poll() is not None, 0.3)
+    assert stop(started[0], ()) == -9
+
+
+def test_a_child_dies_when_the_spawner_closes(tmp_path: Path) -> None:
+    """What was forgotten ends with the spawner's thread."""
+    spawner = Spawner()
+    child = spawner.start(program(tmp_path))
+    assert procfs.wait_until(lambda: b"sleep" in Path(f"/proc/{child.pid}/cmdline").read_bytes(), 5)
+    assert procfs.wait_until(lambda: Path(f"/proc/{child.pid}/cmdline").read_bytes().count(b"launch") == 0, 5)
+    spawner.close()
+    assert child.wait(timeout=10) == -9
+
+
+def test_a_child_has_a_session_of_its_own(tmp_path: Path, spawner: Spawner) -> None:
+    """A terminal's Ctrl-C goes to our process group only."""
+    child = spawner.start(program(tmp_path))
+    assert os.getsid(child.pid) == child.pid
+    stop(child, ())
+
+
+def test_a_program_that_cannot_be_executed_says_so_in_its_log(tmp_path: Path, spawner: Spawner) -> None:
+    """The launcher ends with 126 and one line that names the program."""
+    child = spawner.start(program(tmp_path, "/does/not/exist"))
+    assert child.wait(timeout=10) == 126
+    assert "cannot execute /does/not/exist" in tail(tmp_path / "log")
+
+
+def test_a_launcher_whose_parent_is_gone_starts_nothing(tmp_path: Path) -> None:
+    """If the parent died before the launcher asked for its signal, the program never starts."""
+    mark = tmp_path / "mark"
+    other = "1" if os.getpid() != 1 else "2"
+    command = [sys.executable, "-I", "-S", str(LAUNCHER), other, "9", "-1", "-1", "/usr/bin/touch", str(mark)]
+    assert subprocess.run(command, timeout=10, check=False).returncode == 126
+    assert not mark.exists()
+
+
+def test_the_tail_of_a_missing_log_is_no_error(tmp_path: Path) -> None:
+    """An error message can always be made."""
+    assert "no log" in tail(tmp_path / "none")
