@@ -122,8 +122,9 @@ def test_all_forms_of_javascript_literals_are_read() -> None:
         ("thresholds:\n  http_req_failed: [rate<1]\n  http_req_failed: [rate<2]\n", "a.yml", "a.yml:3:3:", "twice"),
         ("thresholds: [\n", "a.yaml", "a.yaml:2:1:", "no valid YAML"),
         ("thresholds:\n  http_req_failed: &x [rate<1]\n  agent_success: *x\n", "a.yaml", "a.yaml:2:20:", "aliases"),
-        ("thresholds:\n  http_req_failed:\n  - {threshold: rate<1, abortOnFail: yes}\n", "a.yaml", "a.yaml:3:38:", "true"),
-        ("{stages: [{duration: '1 s', target: 1}], thresholds: {agent_success: []}}", "a.js", "a.js:1:22:", "no duration"),
+        ("thresholds:\n  http_req_failed:\n  - {threshold: rate<1, abortOnFail: y}\n", "a.yaml", "a.yaml:3:38:", "tr"),
+        ("{stages: [{duration: '1 s'}], thresholds: {agent_success: ['rate>0']}}", "a.js", "a.js:1:11:", "needs both"),
+        ("{duration: '1 s', thresholds: {agent_success: ['rate>0']}}", "a.js", "a.js:1:12:", "no duration"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_place(text: str, name: str, place: str, words: str) -> None:

@@ -1,0 +1,133 @@
+"""What one load process needs while it runs: connections, samples, the stop flag, and how a request is recorded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import gevent
+
+from loadtests.plan import Credentials, Plan
+from loadtests.samples import RequestGroup, Samples
+from loadtests.wire import Address, Connection, NoAnswer, parse_address
+
+SWEEP_S = 0.2
+GRACE_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request ready to be sent. `url` is the template that tags it; `expected` are refusals that are no failures."""
+
+    name: str
+    method: str
+    url: str
+    data: bytes
+    expected: frozenset[int] = frozenset()
+    scenario: str = "default"
+
+
+@dataclass(slots=True)
+class Drive:
+    """One process's share of a run. `index` of `of` processes; times are time.perf_counter() seconds."""
+
+    plan: Plan
+    credentials: Credentials
+    index: int = 0
+    of: int = 1
+    samples: Samples = field(default_factory=Samples)
+    stopping: bool = False
+    started: float = field(default_factory=time.perf_counter)
+    open_requests: int = 0
+    dropped: int = 0
+    background: set[gevent.Greenlet] = field(default_factory=set)
+    address: Address = field(init=False)
+    _idle: list[Connection] = field(default_factory=list)
+    _all: list[Connection] = field(default_factory=list)
+    _groups: dict[tuple[str, str, str, str, int, str], RequestGroup] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.address = parse_address(self.plan.base_url)
+        gevent.spawn(self._sweep)
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.perf_counter() - self.started
+
+    def connection(self) -> Connection:
+        """A connection of one's own, watched by the sweeper."""
+        made = Connection(self.address)
+        self._all.append(made)
+        return made
+
+    def borrow(self) -> Connection:
+        """An idle connection, or a new one; give it back."""
+        return self._idle.pop() if self._idle else self.connection()
+
+    def give_back(self, connection: Connection) -> None:
+        self._idle.append(connection)
+
+    def spawn(self, work: Callable[[], None]) -> None:
+        """Start work that the end of the run waits for."""
+        greenlet = gevent.spawn(work)
+        self.background.add(greenlet)
+        greenlet.rawlink(self.background.discard)
+
+    def request(self, call: Call, connection: Connection, intended: float = 0.0) -> int:
+        """Send, wait, record. Returns the status, 0 without an answer; the connection then holds body and times.
+
+        With an intended start the duration begins there (what a stalled server delays counts); else with the sending,
+        and without the connecting, as in k6.
+        """
+        error = ""
+        try:
+            status = connection.exchange(call.data, self.plan.timeout_s)
+        except NoAnswer as none:
+            status, error = 0, str(none.args[0])
+        key = (call.scenario, call.name, call.method, call.url, status, error)
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = self._group(call, status, error)
+        timings, c = group.timings, connection
+        setup = c.connected_s + c.tls_s
+        timings["http_req_duration"].append((c.ended - (intended or c.started + setup)) * 1000.0)
+        group.sent += len(call.data)
+        group.received += c.received
+        if self.plan.detail:
+            timings["http_req_waiting"].append((c.first_byte - c.sent) * 1000.0)
+            timings["http_req_sending"].append((c.sent - c.started - setup) * 1000.0)
+            timings["http_req_receiving"].append((c.ended - c.first_byte) * 1000.0)
+            timings["http_req_connecting"].append(c.connected_s * 1000.0)
+            timings["http_req_tls_handshaking"].append(c.tls_s * 1000.0)
+            timings["http_req_blocked"].append(setup * 1000.0)
+        return status
+
+    def _group(self, call: Call, status: int, error: str) -> RequestGroup:
+        answered = 200 <= status < 400
+        expected = answered or status in call.expected
+        tags = {
+            "name": call.name,
+            "method": call.method,
+            "url": call.url,
+            "scenario": call.scenario,
+            "status": str(status),
+            "expected_response": "true" if expected else "false",
+        }
+        if error:
+            tags["error"] = error
+        return self.samples.group(tags, failed=not expected, refused=expected and not answered)
+
+    def _sweep(self) -> None:
+        """Give up on requests that are over their limit; one timer for all of them is cheaper than one each."""
+        while True:
+            gevent.sleep(SWEEP_S)
+            now = time.perf_counter()
+            for connection in self._all:
+                if connection.deadline and now > connection.deadline and not connection.timed_out:
+                    connection.expire()
+
+    def finish(self, grace_s: float = GRACE_S) -> None:
+        """Stop starting anything; wait for what is under way, at most `grace_s`."""
+        self.stopping = True
+        gevent.joinall(list(self.background), timeout=grace_s)

@@ -1,0 +1,116 @@
+"""The plan of a run: everything that master and workers must agree on, as one JSON document without a secret.
+
+Secrets come from each process's own environment; a plan may be shown, kept and sent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from loadtests.thresholds_file import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Arrivals of one kind (`event`, `probe`, `replay`, `url`) at a fixed rate for the whole run."""
+
+    kind: str
+    per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A company of this run: three replay calls may be made for it; `items` are its seeded DLQ items."""
+
+    id: str
+    items: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do. `stages` or `vus` mean the closed model, `streams` the open one. Seconds everywhere."""
+
+    base_url: str
+    thresholds_name: str = "default"
+    thresholds_text: str = ""
+    run: str = "run"
+    profile: str = "quick"
+    streams: tuple[Stream, ...] = ()
+    stages: tuple[Stage, ...] = ()
+    vus: int = 0
+    think_s: float = 0.2
+    duration_s: float = 10.0
+    most_s: float = 30.0
+    timeout_s: float = 10.0
+    max_open: int = 2000
+    workers: int = 0
+    expect_workers: int = 0
+    master_host: str = "127.0.0.1"
+    master_port: int = 0
+    connect_s: float = 30.0
+    test_outbox: bool = True
+    test_dlq: bool = True
+    test_agents: bool = True
+    test_company_id: str = ""
+    tenants_wanted: int = 0
+    tenants: tuple[Tenant, ...] = ()
+    early_abort: bool = True
+    run_on: bool = True
+    detail: bool = True
+    path: str = ""
+    keep_tenants: bool = False
+    progress: bool = False
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether arrivals follow a schedule instead of waiting for answers."""
+        return bool(self.streams)
+
+    @property
+    def is_url(self) -> bool:
+        """Whether any URL is loaded, without knowledge of what stands behind it."""
+        return not self.tenants_wanted and not self.test_company_id
+
+
+def dump_plan(plan: Plan) -> str:
+    """The plan as JSON."""
+    return json.dumps(dataclasses.asdict(plan))
+
+
+def load_plan(text: str) -> Plan:
+    """The plan from JSON. Raise ValueError, TypeError or KeyError on anything else."""
+    values: dict[str, Any] = json.loads(text)
+    values["streams"] = tuple(Stream(**one) for one in values.get("streams", ()))
+    values["stages"] = tuple(Stage(**one) for one in values.get("stages", ()))
+    values["tenants"] = tuple(Tenant(one["id"], tuple(one["items"])) for one in values.get("tenants", ()))
+    values["notes"] = tuple(values.get("notes", ()))
+    return Plan(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What signs the requests; each process reads its own."""
+
+    hmac_secret: str = field(default="", repr=False)
+    admin_jwt: str = field(default="", repr=False)
+
+
+def users_at(plan: Plan, elapsed_s: float) -> int:
+    """How many users the closed model has at this time: straight lines between the stages, from 1 user on."""
+    if not plan.stages:
+        return plan.vus
+    before, start = 1, 0.0
+    for stage in plan.stages:
+        if elapsed_s < start + stage.duration_s:
+            return round(before + (stage.target - before) * (elapsed_s - start) / stage.duration_s)
+        before, start = stage.target, start + stage.duration_s
+    return before
+
+
+def length_s(plan: Plan) -> float:
+    """How long the run is meant to take."""
+    return sum(stage.duration_s for stage in plan.stages) if plan.stages else plan.duration_s

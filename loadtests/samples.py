@@ -1,0 +1,176 @@
+"""All samples of a run, or of one worker since its last report: recorded cheaply, merged exactly, selected by tags.
+
+A request costs one dictionary look-up and a few array appends; what follows from it (http_reqs, http_req_failed,
+tags) is derived when somebody asks. A report is plain bytes: 8 bytes a sample, no rounding anywhere.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from loadtests.metrics import TIMINGS, TYPES, empty_sink
+from loadtests.sinks import CounterSink, GaugeSink, RateSink, Sink, TrendSink
+from loadtests.thresholds import MetricKey
+
+Tags = tuple[tuple[str, str], ...]
+
+
+@dataclass(slots=True)
+class RequestGroup:
+    """Requests that share all their tags. `timings` are milliseconds by name of the trend, in order of arrival."""
+
+    tags: Tags
+    failed: bool
+    refused: bool = False
+    sent: int = 0
+    received: int = 0
+    timings: dict[str, array[float]] = field(default_factory=lambda: {name: array("d") for name in TIMINGS})
+
+    @property
+    def count(self) -> int:
+        return len(self.timings["http_req_duration"])
+
+
+@dataclass(slots=True)
+class Samples:
+    """Groups of requests by their tags, and every other metric by name and tags."""
+
+    groups: dict[tuple[Tags, bool], RequestGroup] = field(default_factory=dict)
+    series: dict[tuple[str, Tags], Sink] = field(default_factory=dict)
+
+    def group(self, tags: Mapping[str, str], *, failed: bool, refused: bool = False) -> RequestGroup:
+        """The group of these tags, made if it is new. Keep it: it stays the same object over reports."""
+        key = (tuple(sorted(tags.items())), failed)
+        found = self.groups.get(key)
+        if found is None:
+            found = self.groups[key] = RequestGroup(key[0], failed, refused)
+        return found
+
+    def sink(self, metric: str, tags: Mapping[str, str] | None = None) -> Sink:
+        """The sink of a metric that is not of a request, made if it is new."""
+        key = (metric, tuple(sorted((tags or {}).items())))
+        found = self.series.get(key)
+        if found is None:
+            found = self.series[key] = empty_sink(TYPES[metric])
+        return found
+
+    def add(self, metric: str, value: float, tags: Mapping[str, str] | None = None, at: float = 0.0) -> None:
+        """Add one sample; `at` is its time and matters for gauges."""
+        sink = self.sink(metric, tags)
+        if isinstance(sink, GaugeSink):
+            sink.add(value, at)
+        else:
+            sink.add(value)
+
+    def select(self, key: MetricKey) -> Sink:
+        """All samples of a metric that carry the tags of the key, in one new sink."""
+        groups = [g for g in self.groups.values() if key.matches(dict(g.tags))]
+        match key.name:
+            case "http_reqs":
+                return CounterSink(float(sum(g.count for g in groups)), sum(g.count for g in groups))
+            case "http_req_failed":
+                return RateSink(sum(g.count for g in groups if g.failed), sum(g.count for g in groups))
+            case "data_sent" | "data_received":
+                total = sum(g.sent if key.name == "data_sent" else g.received for g in groups)
+                return CounterSink(float(total), sum(g.count for g in groups))
+            case "expected_refusals":
+                refused = sum(g.count for g in groups if g.refused)
+                return CounterSink(float(refused), refused)
+            case name if name in TIMINGS:
+                trend = TrendSink()
+                for group in groups:
+                    trend.values.extend(group.timings[name])
+                return trend
+        result = empty_sink(TYPES[key.name])
+        for (name, tags), sink in self.series.items():
+            if name == key.name and key.matches(dict(tags)):
+                result.merge(sink)  # type: ignore[arg-type]
+        return result
+
+    @property
+    def requests(self) -> int:
+        return sum(g.count for g in self.groups.values())
+
+    @property
+    def answers(self) -> int:
+        return sum(g.count for g in self.groups.values() if dict(g.tags).get("status", "0") != "0")
+
+    def take_report(self) -> dict[str, Any]:
+        """Everything since the last report, ready for msgpack; what was taken is gone from here."""
+        groups = [_pack_group(g) for g in self.groups.values() if g.count]
+        series = [_pack_sink(metric, tags, s) for (metric, tags), s in self.series.items() if not s.is_empty]
+        for group in self.groups.values():
+            group.sent = group.received = 0
+            for values in group.timings.values():
+                del values[:]
+        self.series.clear()
+        return {"groups": groups, "series": series}
+
+    def merge_report(self, report: Mapping[str, Any]) -> list[RequestGroup]:
+        """Add a report of this or another process. Returns what came, group by group. Raise KeyError or TypeError on
+        a report that is none.
+        """
+        came = [_unpack_group(packed) for packed in report["groups"]]
+        for group in came:
+            mine = self.group(dict(group.tags), failed=group.failed, refused=group.refused)
+            mine.sent += group.sent
+            mine.received += group.received
+            for name, values in group.timings.items():
+                mine.timings[name].extend(values)
+        for packed in report["series"]:
+            metric, tags, sink = _unpack_sink(packed)
+            self.sink(metric, dict(tags)).merge(sink)  # type: ignore[arg-type]
+        return came
+
+
+def _pack_group(group: RequestGroup) -> dict[str, Any]:
+    timings = {name: values.tobytes() for name, values in group.timings.items() if values}
+    return {
+        "tags": [list(pair) for pair in group.tags],
+        "failed": group.failed,
+        "refused": group.refused,
+        "sent": group.sent,
+        "received": group.received,
+        "timings": timings,
+    }
+
+
+def _unpack_group(packed: Mapping[str, Any]) -> RequestGroup:
+    group = RequestGroup(_tags(packed["tags"]), packed["failed"], packed["refused"], packed["sent"], packed["received"])
+    for name, data in packed["timings"].items():
+        group.timings[name].frombytes(data)
+    return group
+
+
+def _pack_sink(metric: str, tags: Tags, sink: Sink) -> dict[str, Any]:
+    match sink:
+        case TrendSink():
+            data: Any = sink.values.tobytes()
+        case CounterSink():
+            data = [sink.total, sink.samples]
+        case GaugeSink():
+            data = [sink.value, sink.samples, sink.at]
+        case RateSink():
+            data = [sink.trues, sink.total]
+    return {"metric": metric, "tags": [list(pair) for pair in tags], "data": data}
+
+
+def _unpack_sink(packed: Mapping[str, Any]) -> tuple[str, Tags, Sink]:
+    sink = empty_sink(TYPES[packed["metric"]])
+    match sink:
+        case TrendSink():
+            sink.values.frombytes(packed["data"])
+        case CounterSink():
+            sink.total, sink.samples = packed["data"]
+        case GaugeSink():
+            sink.value, sink.samples, sink.at = packed["data"]
+        case RateSink():
+            sink.trues, sink.total = packed["data"]
+    return packed["metric"], _tags(packed["tags"]), sink
+
+
+def _tags(pairs: Iterable[Iterable[str]]) -> Tags:
+    return tuple((key, value) for key, value in pairs)
