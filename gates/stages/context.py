@@ -1,0 +1,97 @@
+"""What every stage is given, and what it says about itself while it runs and when it is done."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, read_lines, write_lines
+from gates.policy_file import Settings
+from gates.target.deployment import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a stage is: checks seen so far, by outcome, of about `expected`."""
+
+    stage: str
+    passed: int = 0
+    failed: int = 0
+    unknown: int = 0
+    expected: int = 0
+    seconds: float = 0.0
+    done: bool = False
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StageReport:
+    """What became of a stage; `error` says why it did not see all that it should have."""
+
+    stage: str
+    seconds: float
+    exit_code: int = 0
+    error: str = ""
+
+    def to_json(self) -> dict[str, JsonValue]:
+        return {
+            "stage": self.stage,
+            "seconds": round(self.seconds, 2),
+            "exit_code": self.exit_code,
+            "error": self.error,
+        }
+
+
+def silent(_progress: Progress) -> None:
+    """Progress for nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One run: its target, its limits, where it writes. All stages append to one evidence file, so that a later one
+    knows what an earlier one saw.
+    """
+
+    target: Target
+    settings: Settings
+    out: Path
+    run_id: str
+    catalogue: tuple[CheckSpec, ...] = ()
+    deep: bool = False
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    progress: Callable[[Progress], None] = silent
+
+    @property
+    def evidence(self) -> Path:
+        return self.out / "evidence.ndjson"
+
+    @property
+    def companies(self) -> Path:
+        """The companies that this run created, one id a line."""
+        return self.out / "companies.txt"
+
+    def applicable(self, prefixes: Sequence[str], phase: str | None = None) -> list[CheckSpec]:
+        """The checks of the catalogue that a stage should see on this target."""
+        return [
+            s
+            for s in self.catalogue
+            if s.id.startswith(tuple(prefixes))
+            and self.target.kind.allows(s.where)
+            and (self.deep or not s.deep)
+            and phase in {None, s.phase}
+        ]
+
+    def account_for(self, specs: Sequence[CheckSpec], reason: str, *, already: int = 0) -> None:
+        """Write an unknown, saying why, for every check of `specs` without evidence after line `already`."""
+        seen = {e.check for e in read_lines(self.evidence)[already:]}
+        now = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+        write_lines(
+            self.evidence,
+            [
+                Evidence(s.id, Outcome.UNKNOWN, reason, started_at=now, release=self.target.release)
+                for s in specs
+                if s.id not in seen
+            ],
+        )

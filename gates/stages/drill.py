@@ -1,0 +1,23 @@
+"""The drill stage: sentinels first, then everything in parallel, then what touches global state, alone."""
+
+from __future__ import annotations
+
+from gates.stages.context import Context, StageReport
+from gates.stages.suite import Suite, run
+
+PREFIX = ("drill/",)
+
+
+def drill(context: Context) -> list[StageReport]:
+    """Run the drills of this target. Phases without a check are left out; the stage's time is for all of them."""
+    reports = []
+    left_s = float(context.settings.drill_timeout_s)
+    for phase in ("first", "main", "last"):
+        expected = context.applicable(PREFIX, phase)
+        if not expected:
+            continue
+        workers = ("-n", str(context.settings.drill_workers), "--dist", "loadgroup") if phase == "main" else ()
+        options = (f"--phase={phase}", f"--companies={context.companies}", *workers)
+        reports.append(run(Suite(f"drill {phase}", "drills", expected, max(left_s, 1.0), options), context))
+        left_s -= reports[-1].seconds
+    return reports

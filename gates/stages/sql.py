@@ -1,0 +1,30 @@
+"""The SQL stage: spot checks and row-level security; in a whole run the alerts with them, before and after the load."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gates.stages.context import Context, StageReport
+from gates.stages.suite import Suite, run
+
+DATA = ("sql/",)
+ALERTS = ("alert/",)
+
+
+def sql(
+    context: Context, prefixes: Sequence[str] = DATA, *, name: str = "sql", before: bool = False
+) -> list[StageReport]:
+    """Run the SQL checks with ids under `prefixes`. `before`: they are to be seen again after the load.
+
+    Leaves out exactly the companies that this run created so far.
+    """
+    settings = context.settings
+    context.companies.touch()
+    options = [f"--only={prefix}*" for prefix in prefixes]
+    options += [f"--exclude-companies={context.companies}", *(["--round=before"] if before else [])]
+    options += [f"--spot-folder={path}" for path in settings.spot_folders]
+    options += [f"--alert-folder={path}" for path in settings.alert_folders]
+    if settings.manifest is not None:
+        options.append(f"--manifest={settings.manifest}")
+    expected = context.applicable(prefixes)
+    return [run(Suite(name, "sql_checks", expected, settings.sql_timeout_s, tuple(options)), context)]

@@ -1,0 +1,170 @@
+"""Runs one pytest suite as a subprocess with a time limit, and follows its evidence while it grows.
+
+The suite cannot be talked out of anything: options and plugins from the user's environment are not passed on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gates import config
+from gates.errors import CannotWork
+from gates.evidence import CheckSpec, Outcome, parse_lines
+from gates.stages.context import Context, Progress, StageReport
+from gates.target.redaction import hidden, redact_text
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LAUNCHER = ROOT / "gates" / "stack" / "launch.py"
+POLL_S = 0.05
+GRACE_S = 5.0
+TAIL_CHARACTERS = 4000
+NOT_PASSED_ON = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_XDIST_WORKER", "PYTEST_CURRENT_TEST")
+PLUGINS = ("gates.recorder", "xdist.plugin", "allure_pytest.plugin")
+
+SAID_BY_PYTEST = {2: "it was interrupted", 3: "it had an internal error", 4: "it could not be started that way"}
+"""pytest's own exit codes; 0 and 1 are results, 5 means that nothing was collected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """One subprocess: what to run, for which checks, for how long."""
+
+    name: str
+    folder: str
+    expected: Sequence[CheckSpec]
+    timeout_s: float
+    options: tuple[str, ...] = ()
+
+
+def run(suite: Suite, context: Context) -> StageReport:
+    """Run the suite. Whatever happens to it, every expected check has evidence afterwards, unknown if need be."""
+    folder = ROOT / suite.folder
+    if not folder.is_dir():
+        raise CannotWork(f"{folder} is not there; allowed: the suite {suite.folder}. Install the package whole")
+    started = time.monotonic()
+    already = _count_lines(context.evidence)
+    follow = _Follower(suite, context, started)
+    log = context.out / "logs" / f"{suite.name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = _start(_command(suite, context, folder), context, output.fileno())
+        try:
+            code = _wait(process, started + suite.timeout_s, follow)
+        finally:
+            end(process)
+    text = redact_text(log.read_text(encoding="utf-8", errors="replace"), hidden(context.target))
+    log.write_text(text, encoding="utf-8")
+    error = _error(code, suite, text)
+    if error:
+        context.account_for(suite.expected, error, already=already)
+    seconds = time.monotonic() - started
+    follow(done=True, error=error)
+    return StageReport(suite.name, seconds, code if code is not None else -1, error)
+
+
+def _command(suite: Suite, context: Context, folder: Path) -> list[str]:
+    ini = context.out / "logs" / "pytest.ini"
+    ini.parent.mkdir(parents=True, exist_ok=True)
+    ini.write_text("[pytest]\n", encoding="utf-8")
+    plugins = [word for name in PLUGINS for word in ("-p", name)]
+    depth = ["--deep"] if context.deep else []
+    return [
+        *(sys.executable, "-m", "pytest", str(folder), "-c", str(ini), f"--rootdir={ROOT}"),
+        *(*plugins, "-p", "no:cacheprovider", "-q", "--no-header", "--tb=short", "--color=no"),
+        *(f"--evidence={context.evidence}", f"--run-id={context.run_id}"),
+        *(f"--alluredir={context.out / 'allure-results'}", *depth, *suite.options),
+    ]
+
+
+def _start(command: list[str], context: Context, output: int) -> subprocess.Popen[bytes]:
+    environ = config.environment_of(context.target, context.environ)
+    for name in NOT_PASSED_ON:
+        environ.pop(name, None)
+    environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONUNBUFFERED": "1"}
+    with_parent = [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), str(int(signal.SIGKILL)), "-1", "-1"]
+    return subprocess.Popen(
+        [*with_parent, *command],
+        cwd=ROOT,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def _wait(process: subprocess.Popen[bytes], deadline: float, follow: _Follower) -> int | None:
+    """The exit code, or None where the time ran out."""
+    while time.monotonic() < deadline:
+        try:
+            return process.wait(timeout=POLL_S)
+        except subprocess.TimeoutExpired:
+            follow()
+    return None
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End the whole process group, gently first; nothing happens to one that has ended."""
+    for number, patience_s in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, GRACE_S)):
+        if process.poll() is not None:
+            return
+        try:
+            os.killpg(process.pid, number)
+            process.wait(timeout=patience_s)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            continue
+
+
+def _error(code: int | None, suite: Suite, text: str) -> str:
+    """Why the suite did not see all that it should have; empty where it ran to its end."""
+    if code is None:
+        return f"the {suite.name} stage ran out of its {suite.timeout_s:g} s before this was seen"
+    if code in {0, 1}:
+        return ""
+    if code == 5:
+        return f"the {suite.name} stage found no check" if suite.expected else ""
+    last = next((line for line in reversed(text.splitlines()) if line.startswith(("E ", "ERROR", "!"))), "").strip()
+    return f"the {suite.name} stage broke: {SAID_BY_PYTEST.get(code, f'exit code {code}')} {last[:300]}".rstrip()
+
+
+def _count_lines(path: Path) -> int:
+    return len(parse_lines(path.read_text(encoding="utf-8", errors="replace"))) if path.exists() else 0
+
+
+class _Follower:
+    """Counts outcomes as lines are appended to the evidence file, and reports them."""
+
+    def __init__(self, suite: Suite, context: Context, started: float) -> None:
+        self._suite, self._context, self._started = suite, context, started
+        self._offset = context.evidence.stat().st_size if context.evidence.exists() else 0
+        self._counts = dict.fromkeys(Outcome, 0)
+        self()
+
+    def __call__(self, *, done: bool = False, error: str = "") -> None:
+        path = self._context.evidence
+        if path.exists():
+            with path.open("rb") as lines:
+                lines.seek(self._offset)
+                whole, newline, _ = lines.read().rpartition(b"\n")
+            self._offset += len(whole) + len(newline)
+            for one in parse_lines(whole.decode("utf-8", "replace")):
+                self._counts[one.outcome] += 1
+        self._context.progress(
+            Progress(
+                self._suite.name,
+                self._counts[Outcome.PASS],
+                self._counts[Outcome.FAIL],
+                self._counts[Outcome.UNKNOWN],
+                len(self._suite.expected),
+                time.monotonic() - self._started,
+                done,
+                error,
+            )
+        )
