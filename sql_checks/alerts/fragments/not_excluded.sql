@@ -1,0 +1,1 @@
+company_id <> all ((select coalesce(nullif(current_setting('replaygate.excluded', true), ''), '{}'))::uuid[])

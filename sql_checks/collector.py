@@ -1,0 +1,164 @@
+"""Collects spot checks (`.sql`) and alert rules (`.yaml`) as pytest items, each one check with its evidence."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from gates.config import load_target, process_environment
+from gates.evidence import CheckSpec
+from gates.observation import Observer, Unmet
+from gates.recorder import OBSERVER
+from sql_checks.rulefile import Rule, RuleFileError, read_rules
+from sql_checks.rulerun import judge_rule
+from sql_checks.spotfile import SpotCheck, SpotFileError, read_spot
+from sql_checks.spotrun import judge_spot
+from sql_checks.sqlsession import SqlSession, read_companies
+
+HERE = Path(__file__).parent
+SESSION = pytest.StashKey[SqlSession]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("replaygate SQL")
+    group.addoption("--spot-folder", action="append", default=[], metavar="DIR", help="a further folder of spot checks")
+    group.addoption(
+        "--alert-folder", action="append", default=[], metavar="DIR", help="a further folder of alert rules"
+    )
+    group.addoption("--exclude-companies", metavar="FILE", help="leave out these companies (one id a line)")
+    group.addoption("--manifest", metavar="FILE", help="the release's manifest (default: the reference's)")
+    group.addoption("--checkpoint", metavar="FILE", help="where whole-table checks remember how far they came")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Add the drop-in folders to what is collected, once."""
+    known = {Path(str(a).partition("::")[0]).resolve() for a in config.args}
+    for folder in _extra_folders(config):
+        if folder not in known:
+            config.args.append(str(folder))
+
+
+def _extra_folders(config: pytest.Config) -> list[Path]:
+    names = [*config.getoption("--spot-folder"), *config.getoption("--alert-folder")]
+    return [Path(name).resolve() for name in names]
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    folder = file_path.parent.resolve()
+    config = parent.config
+    if file_path.suffix == ".sql" and folder in {HERE / "spot", *map(_resolved, config.getoption("--spot-folder"))}:
+        return SpotFile.from_parent(parent, path=file_path)
+    rules = {HERE / "alerts", *map(_resolved, config.getoption("--alert-folder"))}
+    if file_path.suffix == ".yaml" and folder in rules and not file_path.name.endswith(".test.yaml"):
+        return RuleFile.from_parent(parent, path=file_path)
+    return None
+
+
+def _resolved(name: str) -> Path:
+    return Path(name).resolve()
+
+
+def session_of(config: pytest.Config) -> SqlSession:
+    """The one connection of this pytest run, opened at first use."""
+    if SESSION not in config.stash:
+        target = load_target(process_environment())
+        listed = config.getoption("--exclude-companies")
+        config.stash[SESSION] = SqlSession(
+            target.database_url,
+            excluded=read_companies(Path(listed), never=target.test_company_id) if listed else (),
+            settings=_checkpoint(config.getoption("--checkpoint")),
+            deep=bool(config.getoption("--deep")),
+        )
+    return config.stash[SESSION]
+
+
+def _checkpoint(name: str | None) -> dict[str, str]:
+    return {"checkpoint": Path(name).read_text(encoding="utf-8")} if name and Path(name).exists() else {}
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if SESSION in config.stash:
+        config.stash[SESSION].close()
+
+
+class SpotFile(pytest.File):
+    """One `.sql` file: one item."""
+
+    def collect(self) -> Iterable[pytest.Item]:
+        try:
+            spot = read_spot(self.path)
+        except (SpotFileError, UnicodeDecodeError) as error:
+            raise self.CollectError(str(error)) from error
+        yield SpotItem.from_parent(self, name=spot.spec.id, spot=spot)
+
+
+class RuleFile(pytest.File):
+    """One `.yaml` file of alert rules: one item a rule."""
+
+    def collect(self) -> Iterable[pytest.Item]:
+        try:
+            rules = read_rules(self.path)
+        except (RuleFileError, UnicodeDecodeError) as error:
+            raise self.CollectError(str(error)) from error
+        for rule in rules:
+            yield RuleItem.from_parent(self, name=rule.spec.id, rule=rule)
+
+
+class CheckItem(pytest.Item):
+    """An item that is a check: it carries its spec and leaves what it saw for the recorder."""
+
+    def __init__(self, *, spec: CheckSpec, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.spec = spec
+        self.add_marker(pytest.mark.check(spec))
+
+    def runtest(self) -> None:
+        observer = Observer(load_target(process_environment()))
+        self.stash[OBSERVER] = observer
+        try:
+            self.observe(session_of(self.config), observer)
+        except psycopg.Error as error:
+            raise Unmet(f"the query could not be run: {type(error).__name__}: {error}".strip()) from error
+
+    def observe(self, session: SqlSession, observer: Observer) -> None:
+        raise NotImplementedError
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> str:
+        del style
+        return f"{self.spec.id}: {excinfo.value}\n  claim: {self.spec.claim}\n  cost: {self.spec.cost}"
+
+    def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
+        return self.path, 0, str(self.spec.id)
+
+
+class SpotItem(CheckItem):
+    """A spot check."""
+
+    def __init__(self, *, spot: SpotCheck, **kwargs: Any) -> None:
+        super().__init__(spec=spot.spec, **kwargs)
+        self.spot = spot
+
+    def observe(self, session: SqlSession, observer: Observer) -> None:
+        judge_spot(self.spot, session, observer)
+
+
+class RuleItem(CheckItem):
+    """An alert rule; its evidence carries the severity of the worst limit that was broken."""
+
+    def __init__(self, *, rule: Rule, **kwargs: Any) -> None:
+        super().__init__(spec=rule.spec, **kwargs)
+        self.rule = rule
+
+    def observe(self, session: SqlSession, observer: Observer) -> None:
+        judge_rule(self.rule, session, observer)
+
+
+@pytest.fixture(scope="session")
+def sql_session(request: pytest.FixtureRequest) -> SqlSession:
+    """The read-only connection for checks written in Python."""
+    return session_of(request.config)

@@ -1,0 +1,31 @@
+"""Puts named pieces of SQL into queries: `{{name}}` is replaced by `fragments/name.sql`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+PLACE = re.compile(r"\{\{([a-z_]+)\}\}")
+MAX_DEPTH = 5
+
+
+class FragmentError(ValueError):
+    """A fragment is missing or includes itself: what was observed, what is allowed, where, what to do."""
+
+
+def expand(query: str, folders: Sequence[Path], depth: int = 0) -> str:
+    """The query with its fragments put in; the first folder that holds a name wins. Raise FragmentError."""
+    if depth > MAX_DEPTH:
+        raise FragmentError(
+            f"{folders[0]}: fragments include each other more than {MAX_DEPTH} deep; allowed: no circle"
+        )
+
+    def text(match: re.Match[str]) -> str:
+        name = f"{match.group(1)}.sql"
+        path = next((folder / name for folder in folders if (folder / name).exists()), None)
+        if path is None:
+            raise FragmentError(f"{folders[0]}: there is no fragment {name}. Add it or correct the name")
+        return expand(path.read_text(encoding="utf-8").strip(), folders, depth + 1)
+
+    return PLACE.sub(text, query)

@@ -1,0 +1,163 @@
+"""Reads alert rules: YAML in the manner of Prometheus rule files, with SQL for the expression.
+
+A query gives rows `subject, value, samples, newest, witness[, draining]`: one row with subject `all` for the fleet, and
+one for each tenant where that matters. `{{name}}` in a query is replaced by `fragments/name.sql`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gates.evidence import CheckSpec, Severity, Where
+from sql_checks.fragments import FragmentError, expand
+from sql_checks.strictyaml import read_yaml
+
+HERE = Path(__file__).parent
+ALERTS = HERE / "alerts"
+SPAN = re.compile(r"^(\d+) ?(s|m|h|d|seconds?|minutes?|hours?|days?)$")
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+REQUIRED = ("alert", "claim", "cost", "unit", "window", "range", "min_samples", "for", "covers", "runbook", "query")
+OPTIONAL = ("above", "below", "min_samples_tenant", "stale_after")
+ORDER = (Severity.PAGE, Severity.WARN, Severity.INVESTIGATE)
+
+
+class RuleFileError(ValueError):
+    """A rule file cannot be used: what was observed, what is allowed, where, what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One alert rule. `limits` run from the worst severity to the mildest; a value on a limit does not break it."""
+
+    spec: CheckSpec
+    name: str
+    group: str
+    unit: str
+    window: str
+    above: bool
+    limits: tuple[tuple[Severity, float], ...]
+    low: float
+    high: float
+    min_samples: int
+    min_samples_tenant: int
+    stale_after_s: int | None
+    for_s: int
+    runbook: str
+    query: str
+    path: Path
+
+
+def read_rules(path: Path) -> list[Rule]:
+    """All rules of one file. Raise RuleFileError."""
+    try:
+        data = read_yaml(path)
+    except ValueError as error:
+        raise RuleFileError(str(error)) from error
+    groups = data.get("groups") if isinstance(data, dict) else None
+    if not isinstance(groups, list) or set(data) != {"groups"}:
+        raise RuleFileError(f"{path}: the file holds no list `groups`; allowed: `groups: [{{name, rules}}]`")
+    rules: list[Rule] = []
+    for group in groups:
+        _keys(path, "group", group, ("name", "rules"), ())
+        rules += [_rule(path, str(group["name"]), one) for one in group["rules"]]
+    names = [r.name for r in rules]
+    for name in names:
+        if names.count(name) > 1:
+            raise RuleFileError(f"{path}: the alert {name!r} is there twice; allowed: once. Rename one")
+    return rules
+
+
+def read_all_rules(folder: Path = ALERTS) -> list[Rule]:
+    """The rules of a folder, by file and place. Raise RuleFileError."""
+    return [rule for path in sorted(folder.glob("*.yaml")) for rule in read_rules(path)]
+
+
+def _keys(path: Path, what: str, data: Any, required: tuple[str, ...], optional: tuple[str, ...]) -> None:
+    if not isinstance(data, dict):
+        raise RuleFileError(f"{path}: a {what} is {type(data).__name__}; allowed: a mapping")
+    name = data.get("alert") or data.get("name") or "?"
+    for key in data:
+        if key not in required + optional:
+            near = difflib.get_close_matches(str(key), required + optional, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise RuleFileError(f"{path}: {what} {name}: unknown key {key!r}{hint}")
+    missing = [k for k in required if k not in data]
+    if missing:
+        raise RuleFileError(f"{path}: {what} {name} lacks {', '.join(missing)}. Add it")
+
+
+def _rule(path: Path, group: str, data: Mapping[str, Any]) -> Rule:
+    _keys(path, "rule", data, REQUIRED, OPTIONAL)
+    name = str(data["alert"])
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+        raise RuleFileError(f"{path}: the alert is named {name!r}; allowed: kebab-case")
+    if ("above" in data) == ("below" in data):
+        raise RuleFileError(f"{path}: rule {name}: exactly one of `above` and `below` is needed")
+    limits = _limits(path, name, data.get("above", data.get("below")), above="above" in data)
+    low, high = _range(path, name, data["range"])
+    minimum = int(data["min_samples"])
+    if minimum < 1:
+        raise RuleFileError(f"{path}: rule {name}: min_samples is {minimum}; allowed: at least 1")
+    spec = CheckSpec(
+        id=f"alert/{name}",
+        claim=str(data["claim"]),
+        cost=str(data["cost"]),
+        severity=limits[0][0],
+        where=Where.READ_ONLY,
+        needs=("database",),
+        covers=tuple(str(c) for c in data["covers"]),
+    )
+    return Rule(
+        spec=spec,
+        name=name,
+        group=group,
+        unit=str(data["unit"]),
+        window=str(data["window"]),
+        above="above" in data,
+        limits=limits,
+        low=low,
+        high=high,
+        min_samples=minimum,
+        min_samples_tenant=int(data.get("min_samples_tenant", minimum)),
+        stale_after_s=span_s(path, str(data["stale_after"])) if "stale_after" in data else None,
+        for_s=span_s(path, str(data["for"])),
+        runbook=str(data["runbook"]),
+        query=_expanded(path, str(data["query"]).strip()),
+        path=path,
+    )
+
+
+def _limits(path: Path, name: str, data: Any, *, above: bool) -> tuple[tuple[Severity, float], ...]:
+    if not isinstance(data, dict) or not data or not set(data) <= {s.value for s in Severity}:
+        raise RuleFileError(f"{path}: rule {name}: limits are {data!r}; allowed: page, warn, investigate with numbers")
+    limits = tuple((s, float(data[s.value])) for s in ORDER if s.value in data)
+    numbers = [n for _, n in limits]
+    if numbers != sorted(numbers, reverse=above):
+        raise RuleFileError(f"{path}: rule {name}: a milder limit lies beyond a worse one: {data!r}. Swap them")
+    return limits
+
+
+def _range(path: Path, name: str, data: Any) -> tuple[float, float]:
+    if not isinstance(data, list) or len(data) != 2 or not float(data[0]) < float(data[1]):
+        raise RuleFileError(f"{path}: rule {name}: range is {data!r}; allowed: [lowest, highest] possible value")
+    return float(data[0]), float(data[1])
+
+
+def span_s(path: Path, text: str) -> int:
+    """Seconds of `10 minutes` or `2m`."""
+    match = SPAN.match(text)
+    if not match:
+        raise RuleFileError(f"{path}: {text!r} is no length of time; allowed: 30s, 2m, 10 minutes, 1 day")
+    return int(match.group(1)) * SECONDS[match.group(2)[0]]
+
+
+def _expanded(path: Path, query: str) -> str:
+    try:
+        return expand(query, (path.parent / "fragments", ALERTS / "fragments"))
+    except FragmentError as error:
+        raise RuleFileError(str(error)) from error

@@ -1,0 +1,115 @@
+"""Judges what a rule's query saw. Pure: rows, limits and a clock in, a judgement out.
+
+There is no way to `pass` but an observation: no row, NULL, NaN, too few samples, stale or impossible values are unknown.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gates.evidence import Outcome, Severity
+from sql_checks.rulefile import Rule
+
+FLEET = "all"
+FUTURE_S = 60
+"""Clocks differ by seconds; a newest row this far ahead of the database clock was written with another unit or zone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One row of a rule's query: a value of the fleet (`all`) or of one tenant, with what it rests on."""
+
+    subject: str
+    value: float | None
+    samples: int
+    newest: dt.datetime | None = None
+    witness: str = ""
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a rule came to. `severity` and `limit` are those of the worst limit that was broken."""
+
+    outcome: Outcome
+    message: str
+    sample: Sample | None = None
+    severity: Severity | None = None
+    limit: float | None = None
+    broken: int = 0
+
+
+def judge(rule: Rule, samples: Sequence[Sample], now: dt.datetime) -> Judgement:
+    """The judgement of one rule at one moment."""
+    fleets = [s for s in samples if s.subject == FLEET]
+    if len(fleets) != 1:
+        return Judgement(Outcome.UNKNOWN, f"{len(fleets)} rows for the fleet were observed, exactly 1 is needed")
+    fleet = fleets[0]
+    doubts = {s.subject: _doubt(rule, s, now) for s in samples}
+    breaches = [(found, s) for s in samples if not doubts[s.subject] and (found := _broken(rule, s))]
+    if breaches:
+        return _firing(rule, breaches)
+    if doubts[FLEET]:
+        return Judgement(Outcome.UNKNOWN, doubts[FLEET], fleet)
+    wrong = [s for s in samples if doubts[s.subject] and s.samples >= rule.min_samples_tenant]
+    if wrong:
+        return Judgement(Outcome.UNKNOWN, f"{wrong[0].subject}: {doubts[wrong[0].subject]}", wrong[0])
+    return Judgement(Outcome.PASS, "", fleet, limit=rule.limits[0][1])
+
+
+def _doubt(rule: Rule, sample: Sample, now: dt.datetime) -> str:
+    """Why this row proves nothing, or an empty string."""
+    needed = rule.min_samples if sample.subject == FLEET else rule.min_samples_tenant
+    if sample.samples < needed:
+        return f"{sample.samples} samples were observed in {rule.window}, at least {needed} are needed"
+    if sample.value is None or math.isnan(sample.value):
+        return "the query gave no number"
+    if not rule.low <= sample.value <= rule.high:
+        return (
+            f"{_short(sample.value)} {rule.unit} is impossible; allowed: {rule.low:g} to {rule.high:g}: a wrong unit?"
+        )
+    if sample.newest is None:
+        return ""
+    age_s = (now - sample.newest).total_seconds()
+    if age_s < -FUTURE_S:
+        return f"the newest row is {-age_s:.0f} s in the future: a wrong clock, zone or unit?"
+    if rule.stale_after_s is not None and age_s > rule.stale_after_s:
+        return f"the newest row is {age_s:.0f} s old, at most {rule.stale_after_s} s are allowed: stale"
+    return ""
+
+
+def _broken(rule: Rule, sample: Sample) -> tuple[Severity, float] | None:
+    """The worst limit that the row breaks. A value on the limit keeps it."""
+    value = sample.value or 0.0
+    for severity, limit in rule.limits:
+        if (value > limit) if rule.above else (value < limit):
+            return severity, limit
+    return None
+
+
+def _firing(rule: Rule, breaches: Sequence[tuple[tuple[Severity, float], Sample]]) -> Judgement:
+    """The worst breach: by severity, then by distance from the limit."""
+    order = [severity for severity, _ in rule.limits]
+
+    def rank(breach: tuple[tuple[Severity, float], Sample]) -> tuple[int, float]:
+        (severity, _), sample = breach
+        value = sample.value or 0.0
+        return order.index(severity), -value if rule.above else value
+
+    (severity, limit), sample = min(breaches, key=rank)
+    sign = ">" if rule.above else "<"
+    message = (
+        f"{rule.name} of {sample.subject}: {_short(sample.value)} {rule.unit} observed over {rule.window}, {sign}"
+        f" {limit:g} {rule.unit} is {severity}; {sample.samples} samples; {sample.witness}. See {rule.runbook}"
+    )
+    if sample.draining and severity is Severity.PAGE:
+        # a large backlog that only falls is a system at work: it must not go on, and must not be rolled back either
+        severity, message = Severity.WARN, f"{message}. The backlog is falling: wait until it is gone"
+    return Judgement(Outcome.FAIL, message, sample, severity, limit, len(breaches))
+
+
+def _short(value: float | None) -> str:
+    return "NULL" if value is None else f"{value:.6g}"

@@ -1,0 +1,82 @@
+"""Runs a rule's query in one read-only snapshot and leaves its judgement with the observer."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+
+from gates.evidence import Outcome
+from gates.observation import Observer
+from gates.target.database import Connection, value
+from sql_checks.rulefile import Rule
+from sql_checks.rulejudge import Judgement, Sample, judge
+from sql_checks.sqlsession import SqlSession
+
+COLUMNS = ("subject", "value", "samples", "newest", "witness")
+MAX_ROWS = 100_000
+
+
+class RowContractError(ValueError):
+    """A rule's query gave other columns than its row contract."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What a rule's query saw, and the database clock at that moment."""
+
+    samples: tuple[Sample, ...]
+    now: dt.datetime
+
+
+def measure(rule: Rule, connection: Connection) -> Measurement:
+    """Run the query. Raise psycopg.Error or RowContractError."""
+    now = value(connection, "select now()")
+    cursor = connection.execute(rule.query.encode())
+    columns = tuple(d.name for d in cursor.description or ())
+    if columns not in {COLUMNS, (*COLUMNS, "draining")}:
+        raise RowContractError(f"rule {rule.name} gives columns {columns}; allowed: {COLUMNS} and draining")
+    rows = cursor.fetchmany(MAX_ROWS)
+    if not isinstance(now, dt.datetime):
+        raise RowContractError("the database gave no time")
+    return Measurement(tuple(_sample(row) for row in rows), now)
+
+
+def _sample(row: dict[str, object]) -> Sample:
+    number, newest = row["value"], row["newest"]
+    return Sample(
+        subject=str(row["subject"]),
+        value=None if number is None else float(str(number)),
+        samples=int(str(row["samples"] or 0)),
+        newest=newest if isinstance(newest, dt.datetime) else None,
+        witness=str(row["witness"] or ""),
+        draining=bool(row.get("draining")),
+    )
+
+
+def judge_rule(rule: Rule, session: SqlSession, observer: Observer) -> None:
+    """Raise AssertionError where a limit is broken; end as unknown where the rule saw too little."""
+    if session.blindness:
+        observer.unmet(session.blindness)
+    with session.snapshot() as connection:
+        measured = measure(rule, connection)
+    judgement = judge(rule, measured.samples, measured.now)
+    _record(rule, judgement, observer)
+    if judgement.outcome is Outcome.UNKNOWN:
+        observer.unmet(judgement.message)
+    if judgement.outcome is Outcome.FAIL:
+        observer.severity = judgement.severity
+        raise AssertionError(judgement.message)
+    observer.control(f"{observer.samples} samples within {rule.window}")
+
+
+def _record(rule: Rule, judgement: Judgement, observer: Observer) -> None:
+    sample = judgement.sample
+    limit = rule.limits[0][1] if judgement.limit is None else judgement.limit
+    observer.value(None if sample is None else sample.value, limit, rule.unit)
+    observer.reproduce = f'gate alerts --export psql > alerts.sql && psql "$DATABASE_URL" -f alerts.sql  # {rule.name}'
+    if sample is not None:
+        observer.count(sample.samples)
+        observer.witness = {"subject": sample.subject, "seen": sample.witness, "over_limit": judgement.broken}
+        observer.details["draining"] = sample.draining
+    observer.details["limits"] = {severity.value: number for severity, number in rule.limits}
+    observer.details["runbook"] = rule.runbook

@@ -1,0 +1,19 @@
+-- id: sql/spot/idempotency-constraints
+-- claim: The idempotency constraints of replay_runs are present (query 1 of the checklist).
+-- cost: Without them the same replay runs twice.
+-- severity: page
+-- reads: catalogue
+-- covers: D15
+select 'public.replay_runs' as subject,
+       'no unique constraint is present; at least one is needed' as detail,
+       (select string_agg(conname, ', ') from pg_constraint where conrelid = to_regclass('public.replay_runs')) as witness
+where to_regclass('public.replay_runs') is not null
+  and not exists (
+    select from pg_constraint c
+    where c.conrelid = to_regclass('public.replay_runs') and c.contype = 'u'
+  );
+
+-- seen:
+SELECT conname, pg_get_constraintdef(c.oid)
+FROM pg_constraint c
+WHERE c.conrelid = 'public.replay_runs'::regclass;

@@ -1,0 +1,16 @@
+-- id: sql/spot/rate-limit-window-moving
+-- claim: The rate-limit windows move: count and window_start follow the hits, none lies in the future (query 2 of the checklist).
+-- cost: A window that stands still locks a tenant out for good, or lets everybody in.
+-- severity: page
+select key as subject,
+       format('count %s and window_start %s, but %s hits from %s to %s', count, window_start, cardinality(hits), hits[1],
+              hits[cardinality(hits)]) as detail,
+       hits::text as witness
+from (select * from public.edge_rate_limits where key like 'replay:%' order by window_start desc limit 1000) recent
+where count is distinct from cardinality(hits)
+   or cardinality(hits) > 0 and (window_start is null or window_start <> all(hits))
+   or hits[cardinality(hits)] > now() + interval '1 minute';
+
+-- seen:
+SELECT key, count, window_start FROM public.edge_rate_limits
+WHERE key LIKE 'replay:%' ORDER BY window_start DESC LIMIT 5;

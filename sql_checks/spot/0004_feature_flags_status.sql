@@ -1,0 +1,19 @@
+-- id: sql/spot/feature-flags-status
+-- claim: The DLQ features are enabled (query 4 of the checklist).
+-- cost: Replays are refused, or run without a budget.
+-- severity: warn
+-- covers: H08
+select key as subject,
+       format('enabled %s, rollout %s %%; enabled at 100 %% is the plan', enabled, rollout_percentage) as detail,
+       description as witness
+from public.feature_flags_status
+where key in ('dlq.replay.enabled', 'dlq.replay.budget_control') and company_id is null
+  and not (enabled and rollout_percentage = 100)
+union all
+select 'dlq.replay.enabled', 'there is no global row; a missing row is off', null
+where not exists (
+  select from public.feature_flags_status where key = 'dlq.replay.enabled' and company_id is null
+);
+
+-- seen:
+SELECT * FROM feature_flags_status WHERE key LIKE 'dlq%';

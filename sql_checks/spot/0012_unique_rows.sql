@@ -1,0 +1,19 @@
+-- id: sql/spot/unique-rows
+-- claim: No key that is unique by the contract is there twice.
+-- cost: A corrupt or missing index has let duplicates in; what they mean is chance.
+-- severity: page
+select 'replay_runs ' || company_id as subject, format('%s runs under one key', count(*)) as detail, idempotency_key as witness
+from (select company_id, idempotency_key from public.replay_runs order by requested_at desc limit 10000) recent
+group by company_id, idempotency_key having count(*) > 1
+union all
+select 'feature_flags ' || key, format('%s rows for one company', count(*)), coalesce(company_id::text, 'global')
+from public.feature_flags group by key, company_id having count(*) > 1
+union all
+select 'agent_controls', format('%s rows for one company', count(*)), coalesce(company_id::text, 'everybody')
+from public.agent_controls group by company_id having count(*) > 1
+union all
+select 'replay_budgets', format('%s rows for one company', count(*)), company_id::text
+from public.replay_budgets group by company_id having count(*) > 1;
+
+-- seen:
+select (select count(*) from public.feature_flags) + (select count(*) from public.agent_controls) as seen;

@@ -1,0 +1,23 @@
+-- id: sql/spot/sequence-headroom
+-- claim: No sequence has used 80 % of what its column can hold.
+-- cost: Inserts fail from one moment to the next.
+-- severity: warn
+-- reads: catalogue
+-- covers: N12
+with used as (
+  select format('%I.%I', s.schemaname, s.sequencename) as name,
+         coalesce(s.last_value, 0) as last_value,
+         least(s.max_value, case a.atttypid when 'int2'::regtype then 32767 when 'int4'::regtype then 2147483647 else s.max_value end) as limit_value
+  from pg_sequences s
+  left join pg_depend d on d.objid = to_regclass(format('%I.%I', s.schemaname, s.sequencename))
+    and d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjsubid > 0 and d.deptype in ('a', 'i')
+  left join pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
+)
+select name as subject,
+       format('%s of %s used (%s %%), 80 %% allowed', last_value, limit_value, round(100.0 * last_value / limit_value)) as detail,
+       null::text as witness
+from used
+where last_value > 0.8 * limit_value;
+
+-- seen:
+select count(*) as seen from pg_sequences where schemaname = 'public';

@@ -1,0 +1,19 @@
+-- id: sql/spot/known-states
+-- claim: Every status is one that the contract knows.
+-- cost: A row in an unknown state is looked at by nobody.
+-- severity: warn
+-- covers: K17
+select 'replay_runs ' || id as subject, format('status %s', coalesce(status, 'NULL')) as detail, company_id::text as witness
+from (select * from public.replay_runs order by requested_at desc limit 10000) r
+where status is null or status not in ('started', 'completed', 'stopped', 'failed')
+union all
+select 'dead_letter_queue ' || id, format('status %s', coalesce(status, 'NULL')), company_id::text
+from (select * from public.dead_letter_queue order by created_at desc limit 10000) d
+where status is null or status not in ('pending', 'replaying', 'resolved', 'discarded')
+union all
+select 'agent_tasks ' || id, format('status %s', coalesce(status, 'NULL')), company_id::text
+from (select * from public.agent_tasks order by id desc limit 10000) t
+where status is null or status not in ('queued', 'running', 'completed', 'failed');
+
+-- seen:
+select count(*) as seen from (select from public.agent_tasks limit 100) t;

@@ -1,0 +1,17 @@
+-- id: sql/spot/rls-enabled
+-- claim: Row-level security is enabled on every table with tenant data, partitions and new tables included.
+-- cost: Every tenant reads every other tenant's rows.
+-- severity: page
+-- reads: catalogue
+-- covers: D16 J02
+with {{tenant_tables}}
+select name as subject, 'row-level security is not enabled' as detail, relacl::text as witness
+from tenant_tables where not relrowsecurity
+union all
+select 'public.' || contract.name, 'the table is missing; row-level security cannot be judged', null
+from contract where to_regclass('public.' || contract.name) is null
+  and exists (select from tenant_tables where promised);
+
+-- seen:
+with {{tenant_tables}}
+select count(*) as seen from tenant_tables;

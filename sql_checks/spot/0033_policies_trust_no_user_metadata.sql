@@ -1,0 +1,14 @@
+-- id: sql/spot/policies-trust-no-user-metadata
+-- claim: No policy reads metadata that users can edit.
+-- cost: A user grants themselves another tenant.
+-- severity: page
+-- reads: catalogue
+-- covers: J25
+select format('%s policy %s', p.polrelid::regclass, p.polname) as subject,
+       'the policy reads user metadata' as detail,
+       concat_ws(' / ', pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)) as witness
+from pg_policy p
+where concat_ws(' ', pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)) ~* 'user_?metadata|user_meta_data';
+
+-- seen:
+select count(*) as seen from pg_policy;

@@ -1,0 +1,24 @@
+-- id: sql/spot/definer-not-public
+-- claim: No SECURITY DEFINER function but is_feature_enabled may be called by everybody, and none belongs to a superuser.
+-- cost: Anybody who can connect acts with the owner's rights.
+-- severity: warn
+-- reads: catalogue
+-- covers: J17
+select p.oid::regprocedure::text as subject, 'EXECUTE is granted to PUBLIC' as detail, p.proacl::text as witness
+from pg_proc p
+join pg_namespace n on n.oid = p.pronamespace
+where p.prosecdef and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+  -- the contract lets every caller ask for a flag; a trigger function cannot be called
+  and p.proname <> 'is_feature_enabled' and p.prorettype <> 'trigger'::regtype and p.prorettype <> 'event_trigger'::regtype
+  and exists (select from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a where a.grantee = 0)
+  and not exists (select from pg_depend d where d.objid = p.oid and d.classid = 'pg_proc'::regclass and d.deptype = 'e')
+union all
+select p.oid::regprocedure::text, format('belongs to the superuser %s', r.rolname), null
+from pg_proc p
+join pg_namespace n on n.oid = p.pronamespace
+join pg_roles r on r.oid = p.proowner
+where p.prosecdef and r.rolsuper and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+  and not exists (select from pg_depend d where d.objid = p.oid and d.classid = 'pg_proc'::regclass and d.deptype = 'e');
+
+-- seen:
+select count(*) as seen from pg_proc p where p.pronamespace = 'public'::regnamespace;

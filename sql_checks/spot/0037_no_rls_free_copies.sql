@@ -1,0 +1,17 @@
+-- id: sql/spot/no-rls-free-copies
+-- claim: No materialised view or foreign table that tenants can read holds tenant data.
+-- cost: Row-level security does not exist there: everybody reads everything.
+-- severity: page
+-- reads: catalogue
+-- covers: J16
+select c.oid::regclass::text as subject,
+       format('%s is readable by %s', case c.relkind when 'm' then 'materialised view' else 'foreign table' end, r.rolname) as detail,
+       c.relacl::text as witness
+from pg_class c
+join pg_roles r on r.rolname in ('anon', 'authenticated')
+where c.relkind in ('m', 'f')
+  and has_table_privilege(r.oid, c.oid, 'SELECT')
+  and exists (select from pg_attribute a where a.attrelid = c.oid and a.attname in ('company_id', 'tenant_id', 'scope', 'payload'));
+
+-- seen:
+select count(*) as seen from pg_roles where rolname in ('anon', 'authenticated');

@@ -1,0 +1,14 @@
+-- id: sql/spot/no-leakproof-functions
+-- claim: No function of ours is marked LEAKPROOF.
+-- cost: The planner runs it before the policy; its errors show other tenants' rows.
+-- severity: page
+-- reads: catalogue
+-- covers: J18
+select p.oid::regprocedure::text as subject, 'marked LEAKPROOF' as detail, pg_get_userbyid(p.proowner)::text as witness
+from pg_proc p
+join pg_namespace n on n.oid = p.pronamespace
+where p.proleakproof and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+  and not exists (select from pg_depend d where d.objid = p.oid and d.classid = 'pg_proc'::regclass and d.deptype = 'e');
+
+-- seen:
+select count(*) as seen from pg_proc p where p.pronamespace = 'public'::regnamespace;

@@ -1,0 +1,29 @@
+-- id: sql/spot/runs-are-audited
+-- claim: Every replay run of the last day has its dlq_replay_started row, written in the run's own transaction.
+-- cost: Nobody can say who started it.
+-- severity: page
+-- covers: I01 I03
+with runs as (
+  select id, company_id, txid, requested_at
+  from public.replay_runs
+  where requested_at > now() - interval '1 day' and {{not_excluded}}
+  order by requested_at desc limit 10000
+), trail as (
+  select scope, txid, count(*) as rows
+  from public.audit_logs
+  where created_at > now() - interval '25 hours' and action = 'dlq_replay_started'
+  group by scope, txid
+), counted as (
+  select company_id, txid, count(*) as runs, min(id::text) as run from runs group by company_id, txid
+)
+select format('run %s', c.run) as subject,
+       format('%s runs of %s in transaction %s, but %s audit rows', c.runs, c.company_id, c.txid, coalesce(t.rows, 0)) as detail,
+       c.company_id::text as witness
+from counted c
+left join trail t on t.scope = c.company_id::text and t.txid = c.txid
+where coalesce(t.rows, 0) < c.runs;
+
+-- seen:
+select count(*) as seen from (
+  select from public.replay_runs where requested_at > now() - interval '1 day' and {{not_excluded}} limit 10000
+) runs;

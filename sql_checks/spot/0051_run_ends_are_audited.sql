@@ -1,0 +1,36 @@
+-- id: sql/spot/run-ends-are-audited
+-- claim: Every run of the last day that ended has its end row and its summary in the audit trail.
+-- cost: The trail does not say how the replay ended.
+-- severity: page
+-- covers: I01
+with ended as (
+  select company_id, count(*) as runs,
+         count(*) filter (where status = 'completed') as completed,
+         count(*) filter (where status = 'stopped') as stopped
+  from public.replay_runs
+  where requested_at > now() - interval '1 day' and completed_at < now() and status in ('completed', 'stopped')
+    and {{not_excluded}}
+  group by company_id
+), trail as (
+  select scope,
+         count(*) filter (where action = 'dlq_replay_completed') as completed,
+         count(*) filter (where action = 'dlq_replay_stopped') as stopped,
+         count(*) filter (where action = 'dlq_replay') as summaries
+  from public.audit_logs
+  where created_at > now() - interval '25 hours'
+    and action in ('dlq_replay_completed', 'dlq_replay_stopped', 'dlq_replay')
+  group by scope
+)
+select format('runs of %s', e.company_id) as subject,
+       format('%s completed, %s stopped; audited: %s completed, %s stopped, %s summaries', e.completed, e.stopped,
+              coalesce(t.completed, 0), coalesce(t.stopped, 0), coalesce(t.summaries, 0)) as detail,
+       e.company_id::text as witness
+from ended e
+left join trail t on t.scope = e.company_id::text
+where coalesce(t.completed, 0) < e.completed or coalesce(t.stopped, 0) < e.stopped or coalesce(t.summaries, 0) < e.runs;
+
+-- seen:
+select count(*) as seen from (
+  select from public.replay_runs
+  where requested_at > now() - interval '1 day' and status in ('completed', 'stopped') and {{not_excluded}} limit 10000
+) runs;

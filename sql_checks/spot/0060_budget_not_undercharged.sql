@@ -1,0 +1,27 @@
+-- id: sql/spot/budget-not-undercharged
+-- claim: Every item moved today is charged to its tenant's budget.
+-- cost: Tenants replay more than they agreed to, and nothing stops them.
+-- severity: page
+-- covers: G07
+with moved as (
+  -- a stopped run was refunded what it did not attempt; the first minute of the day may belong to the day before
+  select company_id,
+         sum(case when status in ('stopped', 'failed') then success_count + failure_count else target_count end) as items,
+         min(id::text) as run
+  from public.replay_runs
+  where requested_at >= (date_trunc('day', now() at time zone 'UTC') + interval '1 minute') at time zone 'UTC'
+    and target_count > 0 and {{not_excluded}}
+  group by company_id
+)
+select m.company_id::text as subject,
+       format('%s items moved today, %s charged', m.items, coalesce(b.daily_used::text, 'no budget row: nothing')) as detail,
+       format('run %s', m.run) as witness
+from moved m
+left join public.replay_budgets b
+  on b.company_id = m.company_id and b.day = (now() at time zone 'UTC')::date
+where coalesce(b.daily_used, 0) < m.items
+  and is_feature_enabled('dlq.replay.budget_control', m.company_id);
+
+-- seen:
+select (select count(*) from (select from public.replay_runs limit 100) r)
+     + (select count(*) from (select from public.replay_budgets limit 100) b) as seen;

@@ -1,0 +1,18 @@
+-- id: sql/spot/run-counts
+-- claim: A run's counts add up: never more settled than targeted, all settled when completed, an end time exactly when ended.
+-- cost: The run's result is wrong, and so is everything computed from it.
+-- severity: page
+select format('run %s', id) as subject,
+       format('%s: target %s, success %s, failure %s, completed_at %s', status, target_count, success_count, failure_count,
+              completed_at) as detail,
+       company_id::text as witness
+from (
+  select * from public.replay_runs where {{not_excluded}} order by requested_at desc limit 10000
+) r
+where success_count < 0 or failure_count < 0 or success_count + failure_count > target_count
+   or status = 'completed' and success_count + failure_count <> target_count
+   or status in ('completed', 'stopped') and completed_at is null
+   or status = 'started' and completed_at is not null;
+
+-- seen:
+select count(*) as seen from (select from public.replay_runs where {{not_excluded}} limit 10000) runs;

@@ -1,0 +1,22 @@
+-- id: sql/spot/outbox-conserves-events
+-- claim: Every event of the last hour that took the outbox has an outbox row written in its own transaction.
+-- cost: The customer's request was accepted, and the event is lost.
+-- severity: page
+-- covers: K03 K18
+with emitted as (
+  select id, company_id, txid, created_at
+  from public.events
+  where created_at > now() - interval '1 hour' and path = 'outbox' and {{not_excluded}}
+  order by created_at desc limit 10000
+)
+select format('event %s', e.id) as subject,
+       case when exists (select from public.event_outbox o where o.event_id = e.id)
+            then format('its outbox row is of another transaction than %s', e.txid) else 'it has no outbox row' end as detail,
+       e.company_id::text as witness
+from emitted e
+where not exists (select from public.event_outbox o where o.event_id = e.id and o.txid = e.txid);
+
+-- seen:
+select count(*) as seen from (
+  select from public.event_outbox where inserted_at > now() - interval '1 day' and {{not_excluded}} limit 1000
+) o;

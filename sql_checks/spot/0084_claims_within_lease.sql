@@ -1,0 +1,23 @@
+-- id: sql/spot/claims-within-lease
+-- claim: No event stays claimed beyond its lease, and no lease is longer than an hour.
+-- cost: A worker that died keeps its events for ever.
+-- severity: page
+-- covers: K05
+select format('outbox row %s', id) as subject,
+       case when claimed_until > now() then format('claimed until %s: more than an hour ahead', claimed_until)
+            else format('its lease ended %s, it is due since %s, and nobody took it', claimed_until, next_attempt_at) end as detail,
+       format('event %s of %s', event_id, company_id) as witness
+from public.event_outbox o
+where processed_at is null and dead_at is null and claimed_until is not null and {{not_excluded}}
+  and (claimed_until > now() + interval '1 hour'
+    or claimed_until < now() - interval '5 minutes' and next_attempt_at < now() - interval '5 minutes'
+       and is_feature_enabled('outbox.enabled', o.company_id)
+       and not exists (select from public.agent_controls a
+                       where a.agents_paused and (a.company_id is null or a.company_id = o.company_id))
+       and not exists (select from public.event_outbox earlier
+                       where earlier.processed_at is null and earlier.dead_at is null and earlier.company_id = o.company_id
+                         and earlier.aggregate_key = o.aggregate_key and earlier.id < o.id))
+limit 1000;
+
+-- seen:
+select count(*) as seen from (select from public.event_outbox limit 1000) o;

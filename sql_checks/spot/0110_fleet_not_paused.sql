@@ -1,0 +1,16 @@
+-- id: sql/spot/fleet-not-paused
+-- claim: Neither everybody nor more than half of the tenants is paused.
+-- cost: Nothing is delivered; whatever the gate sees of deliveries is old.
+-- severity: warn
+select 'everybody' as subject, 'agents are paused' as detail, pause_reason as witness
+from public.agent_controls where company_id is null and agents_paused
+union all
+select 'tenants', format('%s of %s are paused', p.paused, t.tenants), null
+from (select count(*) as paused from public.agent_controls a join public.companies c on c.id = a.company_id
+      where a.agents_paused and {{not_excluded}}) p,
+     (select count(*) as tenants from public.companies
+      where id <> all ((select coalesce(nullif(current_setting('replaygate.excluded', true), ''), '{}'))::uuid[])) t
+where p.paused * 2 > t.tenants;
+
+-- seen:
+select count(*) as seen from public.agent_controls;

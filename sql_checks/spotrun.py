@@ -1,0 +1,63 @@
+"""Runs a spot check in one read-only snapshot: no bad rows, and enough rows seen."""
+
+from __future__ import annotations
+
+from gates.evidence import JsonValue
+from gates.observation import Observer
+from gates.target.database import Connection, execute
+from sql_checks.spotfile import SpotCheck
+from sql_checks.sqlsession import SqlSession, one_line
+
+ROW_CONTRACT = ["subject", "detail", "witness"]
+SHOWN_ROWS = 20
+COUNTED_ROWS = 1000
+
+
+def judge_spot(spot: SpotCheck, session: SqlSession, observer: Observer) -> None:
+    """Raise AssertionError on a violation; end as unknown where too little was seen or the role is blind."""
+    if spot.reads == "rows" and session.blindness:
+        observer.unmet(session.blindness)
+    with session.snapshot() as connection:
+        bad = _violations(spot, connection, observer)
+        seen = _seen(spot, connection)
+    observer.count(seen)
+    observer.value(len(bad), 0, "violations")
+    observer.reproduce = f'psql "$DATABASE_URL" -f {spot.path.name}'
+    if bad:
+        observer.witness = [{k: _plain(v) for k, v in row.items()} for row in bad[:SHOWN_ROWS]]
+        first = bad[0]
+        raise AssertionError(
+            f"{_number(len(bad))} violations observed, 0 allowed;"
+            f" first: {first['subject']}: {one_line(str(first['detail']))}. Cost: {spot.spec.cost}"
+        )
+    if seen < spot.minimum:
+        observer.unmet(f"{seen} rows were seen, at least {spot.minimum} are needed to judge: {spot.spec.claim}")
+    observer.control(f"{seen} rows seen")
+
+
+def _violations(spot: SpotCheck, connection: Connection, observer: Observer) -> list[dict[str, object]]:
+    cursor = connection.execute(spot.violations.encode())
+    columns = [d.name for d in cursor.description or ()]
+    if columns != ROW_CONTRACT:
+        observer.unmet(f"{spot.path.name} gives columns {columns}; allowed: {ROW_CONTRACT}. Correct the query")
+    return cursor.fetchmany(COUNTED_ROWS)
+
+
+def _seen(spot: SpotCheck, connection: Connection) -> int:
+    """What the seen query says (one row, one column `seen`), else the number of its rows."""
+    rows = execute(connection, spot.seen)
+    if len(rows) == 1 and list(rows[0]) == ["seen"]:
+        return int(str(rows[0]["seen"] or 0))
+    return len(rows)
+
+
+def _plain(value: object) -> JsonValue:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | dict):
+        return one_line(str(value), 2000)
+    return str(value)
+
+
+def _number(count: int) -> str:
+    return f"{count} or more" if count >= COUNTED_ROWS else str(count)

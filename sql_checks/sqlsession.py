@@ -1,0 +1,107 @@
+"""The read-only connection of a run of the SQL suites: its limits, the companies left out, whether its role sees rows."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import psycopg.sql
+
+from gates.target.database import Connection, connect, execute, sql
+
+STATEMENT_TIMEOUT_MS = 5_000
+DEEP_TIMEOUT_MS = 120_000
+SEARCH_PATH = "pg_catalog, public"
+BLINDNESS = Path(__file__).parent / "blindness.sql"
+
+
+def read_companies(path: Path, never: str = "") -> tuple[str, ...]:
+    """Company ids, one a line, without `never` (TEST_COMPANY_ID is never left out). Raise ValueError."""
+    ids: list[str] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        text = line.strip().lower()
+        if not text:
+            continue
+        try:
+            ids.append(str(uuid.UUID(text)))
+        except ValueError:
+            raise ValueError(f"{path}:{number}: {text[:60]!r} is no company id; allowed: one UUID a line") from None
+    return tuple(dict.fromkeys(i for i in ids if i != never))
+
+
+@dataclass
+class SqlSession:
+    """One connection, opened at first use. `settings` are handed to every query as `replaygate.<name>`."""
+
+    url: str
+    excluded: Sequence[str] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    deep: bool = False
+    search_path: str = SEARCH_PATH
+
+    @cached_property
+    def connection(self) -> Connection:
+        connection = connect(self.url, read_only=True)
+        timeout = DEEP_TIMEOUT_MS if self.deep else STATEMENT_TIMEOUT_MS
+        given = {
+            "statement_timeout": str(timeout),
+            "search_path": self.search_path,
+            "timezone": "UTC",
+            "replaygate.excluded": "{" + ",".join(self.excluded) + "}",
+            "replaygate.deep": "on" if self.deep else "off",
+            **{f"replaygate.{k}": v for k, v in self.settings.items()},
+        }
+        execute(
+            connection,
+            "select " + ", ".join(["set_config(%s, %s, false)"] * len(given)),
+            *(part for item in given.items() for part in item),
+        )
+        return connection
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """One read-only transaction with one snapshot; rolled back at the end."""
+        connection = self.connection
+        execute(connection, "begin transaction isolation level repeatable read read only")
+        try:
+            yield connection
+        finally:
+            if not connection.closed:
+                connection.rollback()
+
+    @cached_property
+    def blindness(self) -> str:
+        """Why this role cannot judge data, or an empty string: a role that rows are hidden from sees no fault."""
+        with self.snapshot() as connection:
+            unclear = execute(connection, sql(BLINDNESS))
+            hidden = [str(r["name"]) for r in unclear if _hides(connection, str(r["name"]), int(str(r["estimate"])))]
+        if not hidden:
+            return ""
+        return (
+            f"row security hides rows of {len(hidden)} tables ({', '.join(hidden[:5])}) from this role;"
+            " it must see all. Use a login that sees all rows (replay_gate)"
+        )
+
+    def close(self) -> None:
+        if "connection" in self.__dict__:
+            self.connection.close()
+
+
+def _hides(connection: Connection, table: str, estimate: int) -> bool:
+    """Whether the role counts fewer than half of the rows that the statistics know of (exact only in its order)."""
+    enough = max(estimate // 2, 1)
+    query = psycopg.sql.SQL("select count(*) as seen from (select from {} limit {}) rows_seen")
+    row = connection.execute(query.format(psycopg.sql.Identifier("public", table), enough)).fetchone()
+    seen = int(str(row["seen"])) if row else 0
+    return (seen == 0 and estimate > 0) or (estimate >= 20 and seen < enough)
+
+
+def one_line(text: str, limit: int = 400) -> str:
+    """Text with its white space folded, cut to `limit` characters."""
+    folded = re.sub(r"\s+", " ", text).strip()
+    return folded if len(folded) <= limit else folded[: limit - 1] + "…"
