@@ -1,0 +1,142 @@
+"""The control door: lists, signals, restarts; every mistake is an answer, and the door stays open."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gates.stack import procfs
+from gates.stack.control import Door, answer
+from gates.stack.service import Supervised
+from gates.stack.spawner import Program, Spawner
+from gates.target.control import Control, ControlError, open_socket
+
+SLEEP = ("/bin/sleep", "60")
+
+
+class FakeStack:
+    """Two processes and a service that is always ready."""
+
+    def __init__(self, folder: Path, spawner: Spawner) -> None:
+        program = Program(SLEEP, folder, folder / "log", {"PATH": "/usr/bin:/bin"})
+        self.processes = [Supervised(name, program, spawner) for name in ("service-0", "worker-0")]
+        self.noted = 0
+
+    def wait_ready(self, timeout_s: float) -> None:
+        if any(p.pid is None for p in self.processes):
+            raise ValueError(f"not ready in {timeout_s}")
+
+    def note_processes(self) -> None:
+        self.noted += 1
+
+
+@pytest.fixture
+def stack(tmp_path: Path, spawner: Spawner) -> Iterator[FakeStack]:
+    stack = FakeStack(tmp_path, spawner)
+    for process in stack.processes:
+        process.start()
+    yield stack
+    for process in stack.processes:
+        process.stop()
+
+
+@pytest.fixture
+def control(stack: FakeStack, tmp_path: Path) -> Iterator[Control]:
+    folder = tmp_path / ("deep" * 40)  # longer than a socket's path may be
+    folder.mkdir()
+    door = Door(folder, stack)
+    yield Control(str(door.path))
+    door.close()
+
+
+def test_a_killed_process_is_seen_and_mended(control: Control, stack: FakeStack) -> None:
+    """Kill returns when the process is gone; mend starts it again and waits until all is ready."""
+    before = control.processes()
+    assert [p.name for p in before] == ["service-0", "worker-0"]
+    control.kill("worker-0")
+    assert [(p.pid is None, p.exit_code) for p in control.processes()] == [(False, None), (True, -9)]
+    with pytest.raises(ControlError, match="not ready"):
+        control.wait_ready(1)
+    control.mend()
+    after = control.processes()
+    assert after[0] == before[0]
+    assert after[1].pid not in {None, before[1].pid}
+    assert stack.noted == 1
+
+
+def test_a_frozen_process_goes_on_after_mend(control: Control, stack: FakeStack) -> None:
+    """Freeze stops a process without ending it; mend thaws it."""
+    control.freeze("service-0")
+    stat_file = Path(f"/proc/{stack.processes[0].pid}/stat")
+
+    def is_stopped() -> bool:
+        return stat_file.read_text().rpartition(")")[2].split()[0] == "T"
+
+    assert procfs.wait_until(is_stopped, 5)
+    control.mend()
+    assert procfs.wait_until(lambda: not is_stopped(), 5)
+
+
+def test_restart_gives_a_new_process(control: Control) -> None:
+    """Restart kills what runs and starts it again with the same arguments."""
+    before = control.processes()[1].pid
+    control.restart("worker-0")
+    assert control.processes()[1].pid not in {None, before}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"nonsense",
+        b"[]",
+        b'{"do": "explode"}',
+        b'{"do": "signal", "name": "nobody", "signal": "SIGKILL"}',
+        b'{"do": "signal", "name": "worker-0", "signal": "SIGNAL"}',
+        b'{"do": "restart"}',
+    ],
+)
+def test_nonsense_is_an_error_answer(stack: FakeStack, line: bytes) -> None:
+    """Whatever comes in, the answer says what was wrong, and no process is touched."""
+    pids = [p.pid for p in stack.processes]
+    reply = answer(stack, line)
+    assert reply["ok"] is False
+    assert reply["error"]
+    assert [p.pid for p in stack.processes] == pids
+
+
+def test_a_silent_client_does_not_keep_the_door(stack: FakeStack, tmp_path: Path) -> None:
+    """A client that hangs up without a word is forgotten; the next one is served."""
+    door = Door(tmp_path, stack)
+    with open_socket(tmp_path) as (sock, place):
+        sock.connect(f"{place}/{door.path.name}")
+        sock.shutdown(socket.SHUT_RDWR)
+    assert len(Control(str(door.path)).processes()) == 2
+    door.close()
+
+
+def test_only_the_owner_may_open_the_door(stack: FakeStack, tmp_path: Path) -> None:
+    """The socket has mode 0600."""
+    door = Door(tmp_path, stack)
+    assert stat.S_IMODE(door.path.stat().st_mode) == 0o600
+    door.close()
+
+
+def test_without_a_stack_the_client_says_so(tmp_path: Path) -> None:
+    """A door that is not there is a ControlError, not an OSError."""
+    with pytest.raises(ControlError, match="did not answer 'list'"):
+        Control(str(tmp_path / "control.sock")).processes()
+
+
+def test_stop_of_a_frozen_process_ends_it(stack: FakeStack) -> None:
+    """A frozen process still ends at SIGTERM, because stop thaws it first."""
+    process = stack.processes[0]
+    process.signal(signal.SIGSTOP)
+    process.terminate()
+    process.stop()
+    assert process.exit_code == -signal.SIGTERM
