@@ -1,0 +1,1 @@
+"""The reference implementation of the contract: HTTP service, outbox worker, migrations."""

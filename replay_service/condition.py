@@ -1,0 +1,99 @@
+"""The condition of the deployment: readiness, version, and the gauges that only the database knows."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from replay_service.database import Connection, fetch_row, fetch_rows, fetch_value
+from replay_service.metrics import heading, sample
+
+if TYPE_CHECKING:
+    from replay_service.parts import Parts
+
+MIN_GAUGE_AGE_S = 1.0
+GAUGE_COST_SHARE = 20
+"""Gauges are kept for 20 times what asking for them took: scraping costs the database 5 % of its time at most."""
+
+
+def expected_migrations(folder: Path = Path(__file__).parent / "migrations") -> tuple[str, int]:
+    """The highest version among the migration files (`<date>_<number>`) and how many files there are."""
+    versions = sorted("_".join(path.name.split("_")[:2]) for path in folder.glob("*.sql"))
+    return (versions[-1] if versions else "", len(versions))
+
+
+async def readiness(parts: Parts) -> dict[str, bool]:
+    """What is needed to serve -> whether it is there. Never raises psycopg.Error."""
+    found = {"database": False, "migrations": False, "worker": False}
+    try:
+        async with parts.database.connection() as conn:
+            row = await fetch_row(conn, "schema_version")
+            found["database"] = True
+            found["migrations"] = row == parts.expected_migrations
+            found["worker"] = bool(await fetch_value(conn, "worker_is_fresh", fresh_s=parts.settings.heartbeat_fresh_s))
+    except psycopg.Error:
+        pass
+    return found
+
+
+async def version(parts: Parts) -> dict[str, Any]:
+    """What runs here. `schema_version` is null while the database cannot be asked."""
+    schema_version = None
+    try:
+        async with parts.database.connection() as conn:
+            schema_version = await fetch_value(conn, "schema_version")
+    except psycopg.Error:
+        pass
+    return {
+        "release": parts.settings.release,
+        "commit": parts.settings.commit,
+        "schema_version": schema_version,
+        "drill_agent": True,
+        "instance": parts.instance,
+    }
+
+
+class Gauges:
+    """Gauges read from the database at scrape time and kept for a moment."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._fresh_until = 0.0
+
+    async def lines(self, parts: Parts) -> list[str]:
+        """The lines, at most a moment old; without the database only `replay_database_up 0`."""
+        started = time.monotonic()
+        if started < self._fresh_until:
+            return self._lines
+        try:
+            async with parts.database.connection() as conn:
+                self._lines = await _read_gauges(conn)
+        except psycopg.Error:
+            return [*heading("replay_database_up", "gauge", "Whether the database answers."), "replay_database_up 0"]
+        now = time.monotonic()
+        self._fresh_until = now + max(MIN_GAUGE_AGE_S, GAUGE_COST_SHARE * (now - started))
+        return self._lines
+
+
+async def _read_gauges(conn: Connection) -> list[str]:
+    outbox = await fetch_row(conn, "count_outbox")
+    pending, held, lag_s = outbox or (0, 0, 0.0)
+    letters = {"pending": 0, "replaying": 0} | dict(await fetch_rows(conn, "count_dead_letters"))
+    tasks = {"queued": 0, "running": 0, "completed": 0, "failed": 0} | dict(await fetch_rows(conn, "count_agent_tasks"))
+    return [
+        *heading("replay_database_up", "gauge", "Whether the database answers."),
+        "replay_database_up 1",
+        *heading("outbox_pending", "gauge", "Events not yet delivered and not held."),
+        sample("outbox_pending", (), (), pending),
+        *heading("outbox_held", "gauge", "Events held because their company is paused or switched off."),
+        sample("outbox_held", (), (), held),
+        *heading("outbox_lag_seconds", "gauge", "Age of the oldest event not yet delivered and not held."),
+        sample("outbox_lag_seconds", (), (), lag_s),
+        *heading("dlq_items", "gauge", "Dead letters that are not settled, by status."),
+        *(sample("dlq_items", ("status",), (status,), count) for status, count in sorted(letters.items())),
+        *heading("agent_tasks_total", "gauge", "Effects in the database, by status."),
+        *(sample("agent_tasks_total", ("status",), (status,), count) for status, count in sorted(tasks.items())),
+    ]

@@ -1,0 +1,107 @@
+"""The door to PostgreSQL: a sized pool with limits on every wait, and the named queries of sql/."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
+
+from replay_service.settings import Settings
+
+Row = tuple[Any, ...]
+Connection = AsyncConnection[Row]
+
+CONNECT_TIMEOUT_S = 3
+RECONNECT_TIMEOUT_S = 60.0
+
+
+def load_queries(folder: Path) -> Mapping[str, bytes]:
+    """Every named query: file name without its suffix -> text."""
+    return {path.stem: path.read_bytes() for path in sorted(folder.glob("*.sql"))}
+
+
+QUERIES = load_queries(Path(__file__).parent / "sql")
+
+
+async def fetch_row(conn: Connection, name: str, **parameters: Any) -> Row | None:
+    """The first row of a named query, None where there is none. Raise psycopg.Error."""
+    cursor = await conn.execute(QUERIES[name], parameters)
+    return await cursor.fetchone()
+
+
+async def fetch_value(conn: Connection, name: str, **parameters: Any) -> Any:
+    """The first column of the first row; None where there is no row."""
+    row = await fetch_row(conn, name, **parameters)
+    return None if row is None else row[0]
+
+
+async def fetch_rows(conn: Connection, name: str, **parameters: Any) -> list[Row]:
+    """All rows of a named query."""
+    cursor = await conn.execute(QUERIES[name], parameters)
+    return await cursor.fetchall()
+
+
+async def run(conn: Connection, name: str, **parameters: Any) -> int:
+    """Run a named statement; returns the number of rows it touched."""
+    cursor = await conn.execute(QUERIES[name], parameters)
+    return cursor.rowcount
+
+
+async def _check_alive(conn: Connection) -> None:
+    """An idle connection has nothing to say: if its socket is readable, the server hung up. Costs no round trip."""
+    if select.select([conn.pgconn.socket], [], [], 0)[0]:
+        await conn.execute(b"SELECT 1")
+
+
+class Database:
+    """The pool of one process. Connections are in autocommit mode; transactions are opened where they are meant."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._timeout_s = settings.pool_timeout_s
+        options = {
+            "statement_timeout": settings.statement_timeout_ms,
+            "lock_timeout": settings.lock_timeout_ms,
+            "idle_in_transaction_session_timeout": settings.idle_in_transaction_timeout_ms,
+            "TimeZone": "UTC",
+        }
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            settings.database_url,
+            min_size=settings.pool_min,
+            max_size=settings.pool_max,
+            timeout=settings.pool_timeout_s,
+            reconnect_timeout=RECONNECT_TIMEOUT_S,
+            check=_check_alive,
+            open=False,
+            name="replay-service",
+            kwargs={
+                "autocommit": True,
+                "prepare_threshold": 0,
+                "connect_timeout": CONNECT_TIMEOUT_S,
+                "application_name": "replay-service",
+                "options": " ".join(f"-c {name}={value}" for name, value in options.items()),
+            },
+        )
+
+    async def open(self) -> None:
+        """Start connecting; does not wait, so that /healthz answers while the database is away."""
+        await self._pool.open(wait=False)
+
+    async def close(self) -> None:
+        await self._pool.close(timeout=2.0)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection for one request. Raise psycopg.OperationalError where there is none in time."""
+        async with self._pool.connection(self._timeout_s) as conn:
+            yield conn
+
+
+def is_outage(error: psycopg.Error) -> bool:
+    """Whether the database could not do its part, as against the service having asked nonsense."""
+    return not isinstance(error, psycopg.DataError | psycopg.IntegrityError)
