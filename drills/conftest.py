@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from drills.bench import REPLAY, Bench, Clock, Minter, Signer, Sources
+from drills.limits import Limit
 from drills.scene import Scene
 from gates.recorder import Observer, Unmet
 from gates.target.client import HttpDoor
@@ -194,3 +195,11 @@ def bench(http: HttpDoor, target: Target, seen: Observer, clock: Clock, signer: 
 def scene(target: Target, http: HttpDoor, db: Connection, tenants: Tenants, seen: Observer) -> Scene:
     """What a check with a tenant and both doors works with."""
     return Scene(target, http, db, tenants, seen)
+
+
+@pytest.fixture
+def limit(
+    target: Target, http: HttpDoor, db: Connection, tenants: Tenants, seen: Observer, signed: Callable[..., Request]
+) -> Limit:
+    """What a check of the rate limit works with."""
+    return Limit(http, db, seen, signed, target.trusted_proxies)

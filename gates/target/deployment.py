@@ -19,6 +19,8 @@ class Target:
     jwt_secret: str = field(default="", repr=False)
     jwt_audience: str = ""
     jwt_issuer: str = ""
+    trusted_proxies: tuple[str, ...] = ()
+    """CIDRs (TRUSTED_PROXIES) whose X-Forwarded-For the target believes: an address among them may name any other."""
     database_url: str = field(default="", repr=False)
     release: str = ""
     slack_webhook_url: str = field(default="", repr=False)

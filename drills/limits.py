@@ -1,0 +1,98 @@
+"""What the checks of the rate limit do to a drill tenant: fill its bucket, look at its rows, move them back in time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from gates.recorder import Observer
+from gates.target.client import HttpDoor, NoAnswer
+from gates.target.database import Connection, execute, value
+from gates.target.requests import Answer, Request
+
+ADMITTED = 3
+WINDOW_S = 300
+
+_BACK_DATE = """
+update edge_rate_limits
+set hits = array(select h - make_interval(secs => %s) from unnest(hits) with ordinality as u(h, n) order by n)
+where key like %s
+"""
+
+
+@dataclass
+class Limit:
+    """The rate limit of one check's tenants, through both doors."""
+
+    http: HttpDoor
+    db: Connection
+    seen: Observer
+    signed: Callable[..., Request]
+    trusted_proxies: tuple[str, ...] = ()
+
+    def request(self, company: str, label: str = "", **fields: Any) -> Request:
+        """A replay of at most one item."""
+        return self.signed(company, label=label, **{"max": 1, **fields})
+
+    def admit(self, company: str, label: str = "admitted", *, control: bool = False, **fields: Any) -> Answer:
+        """Send one request that must be admitted."""
+        request = self.request(company, label, **fields)
+        return self.seen.expect(request, self.http.send(request), 200, control=control)
+
+    def fill(self, company: str, count: int = ADMITTED) -> None:
+        """Send so many requests that are admitted: the controls of what follows."""
+        for number in range(1, count + 1):
+            self.admit(company, f"call {number}", control=True)
+
+    def limited(self, request: Request, door: HttpDoor | None = None, *, control: bool = False) -> Answer:
+        """Send one request that must be refused by the rate limit."""
+        answer = (door or self.http).send(request)
+        return self.seen.expect(request, answer, 429, "rate_limited", control=control)
+
+    def exhaust(self, company: str) -> None:
+        """Fill the bucket and see the next call refused; where that is not so, the check is unknown."""
+        self.fill(company)
+        self.limited(self.request(company, "call 4"), control=True)
+
+    def rows(self, company: str) -> list[dict[str, Any]]:
+        """The tenant's rows: key, hits, count, window_start."""
+        return execute(
+            self.db,
+            "select key, hits, count, window_start from edge_rate_limits where key like %s order by key",
+            f"replay:{company}:%",
+        )
+
+    def untrusted(self, company: str) -> None:
+        """End the check as unknown where the target believes what this machine says about addresses."""
+        for row in self.rows(company):
+            address = ip_address(str(row["key"]).split(":", 2)[2])
+            trusted = [p for p in self.trusted_proxies if address in ip_network(p, strict=False)]
+            self.seen.require(not trusted, f"{address} is among TRUSTED_PROXIES: it may name any client address")
+
+    def hits(self, company: str) -> int:
+        """How many admitted requests the tenant's rows hold."""
+        return sum(len(r["hits"]) for r in self.rows(company))
+
+    def back_date(self, company: str, seconds: float) -> None:
+        """Move the tenant's admitted requests so far into the past."""
+        execute(self.db, _BACK_DATE, seconds, f"replay:{company}:%")
+
+    def age_s(self, company: str) -> float:
+        """The age in seconds of the tenant's oldest admitted request, by the database clock."""
+        statement = (
+            "select extract(epoch from clock_timestamp() - min(h))::float8 from edge_rate_limits, unnest(hits) h"
+            " where key like %s"
+        )
+        return float(str(value(self.db, statement, f"replay:{company}:%") or 0))
+
+    def burst(self, door: HttpDoor, requests: list[Request]) -> list[Answer]:
+        """Send all at once. Where one got no answer, or a server error, the race proves nothing."""
+        answers = door.burst(requests)
+        silent = [a for a in answers if isinstance(a, NoAnswer)]
+        self.seen.require(not silent, f"{len(silent)} of {len(answers)} concurrent requests got no answer")
+        given = [a for a in answers if isinstance(a, Answer)]
+        broken = [a.status for a in given if a.status in {502, 503, 504}]
+        self.seen.require(not broken, f"{len(broken)} of {len(given)} concurrent requests were answered {set(broken)}")
+        return given
