@@ -238,6 +238,14 @@ class Ground:
             ids.append(event)
         return ids
 
+    def hurry(self, company: str) -> None:
+        """Make the tenant's events that wait for their next attempt due now."""
+        self.rows(
+            "update event_outbox set next_attempt_at = now() where company_id = %s and processed_at is null"
+            " and dead_at is null and next_attempt_at > now() and (claimed_until is null or claimed_until <= now())",
+            company,
+        )
+
     def effects(self, events: Sequence[str]) -> dict[str, int]:
         """How many effects (completed agent tasks) each event has; events without one are absent."""
         found = self.rows(

@@ -1,0 +1,228 @@
+"""Failures: what fails is tried again later, less and less often, and at the end is kept, once, with its reason.
+
+All checks need an agent that can be made to fail. How often it is tried, and after how long, is the deployment's
+business: a check makes the next attempt due by SQL instead of waiting for it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from drills.scene import Scene, as_jsonb
+from gates.evidence import Severity
+from gates.recorder import check
+
+AGENT = ("database", "drill-agent")
+DELIVERS = ("drill/outbox/delivered-once",)
+POISON: dict[str, Any] = {"drill": {"fail_times": -1}}
+DEATH_S = 25.0
+"""How long an event may take to its last attempt when every attempt is made due at once."""
+
+
+def _attempted(scene: Scene, company: str) -> bool:
+    """Whether every outbox row of the tenant has failed at least once and waits for its next attempt."""
+    rows = scene.outbox(company)
+    return bool(rows) and all(
+        r["state"] == "dead" or (r["state"] == "pending" and int(r["attempts"] or 0) >= 1) for r in rows
+    )
+
+
+def _to_death(scene: Scene, company: str) -> None:
+    """Let the tenant's failing events come to their last attempt."""
+
+    def probe() -> bool:
+        scene.hurry(company)
+        return all(r["state"] == "dead" for r in scene.outbox(company))
+
+    moving = scene.number("select coalesce(sum(attempts), 0) from event_outbox where company_id = %s", company)
+    if not scene.until_true(probe, within_s=DEATH_S):
+        now = scene.number("select coalesce(sum(attempts), 0) from event_outbox where company_id = %s", company)
+        scene.seen.require(now <= moving, f"after {DEATH_S:g} s and {now} attempts the last attempt was not reached")
+        scene.late("the last attempt of an event that always fails", DEATH_S, None)
+
+
+@check("drill/outbox/failed-is-tried-again", needs=AGENT, after=DELIVERS, covers=("K14", "K06"))
+def test_failed_is_tried_again(scene: Scene) -> None:
+    """An event whose agent fails twice has its effect at the third attempt, once, under the same event id.
+
+    An agent that is down for a minute must cost a minute, not the events of that minute.
+    """
+    scene.claims_drill_agent()
+    company = scene.company()
+    event = str(scene.emit(company, payload={"drill": {"fail_times": 2}}, control=True)["event_id"])
+
+    def probe() -> bool:
+        scene.hurry(company)
+        return event in scene.effects([event])
+
+    scene.until(probe, "the effect of an event that fails twice", within_s=12)
+    scene.delivered([event])
+    rows = [r["event"] for r in scene.outbox(company)]
+    assert rows == [event], f"after two failures the outbox has the event ids {rows}"
+
+
+@check("drill/outbox/failing-is-not-processed", needs=AGENT, after=DELIVERS, covers=("K19",))
+def test_failing_is_not_processed(scene: Scene) -> None:
+    """While its agent fails, an event is neither processed nor has it an effect.
+
+    A relay that marks what it sent, not what was done, loses every event that was refused.
+    """
+    scene.claims_drill_agent()
+    company = scene.company()
+    events = scene.write_outbox(company, 3, payload=as_jsonb(POISON))
+    scene.until(lambda: _attempted(scene, company), "the first failures")
+    wrong = [r["event"] for r in scene.outbox(company) if r["processed_at"] is not None]
+    assert not wrong, f"{len(wrong)} of 3 events whose agent failed are marked as processed"
+    assert not scene.effects(events), "an event whose agent failed has a completed effect"
+    scene.seen.count(3)
+    scene.passes_by(company, 1)
+
+
+@check("drill/outbox/backs-off", needs=AGENT, after=DELIVERS, covers=("K15",), severity=Severity.WARN)
+def test_backs_off(scene: Scene) -> None:
+    """After a failure the next attempt lies ahead, and is not made before.
+
+    A hot loop of failures is an attack on the agent that just fell over.
+    """
+    scene.claims_drill_agent()
+    company, other = scene.company("a"), scene.company("b")
+    scene.write_outbox(company, 5, payload=as_jsonb(POISON))
+    scene.until(lambda: _attempted(scene, company), "the first failures")
+    far = scene.value("select now() + interval '1 hour'")
+    scene.rows("update event_outbox set next_attempt_at = %s where company_id = %s and dead_at is null", far, company)
+    before = scene.number("select sum(attempts) from event_outbox where company_id = %s", company)
+    scene.passes_by(other, 3)
+    after = scene.number("select sum(attempts) from event_outbox where company_id = %s", company)
+    assert after == before, f"{after - before} attempts were made before they were due"
+    scene.seen.count(5)
+
+
+@check("drill/outbox/back-off-grows", needs=AGENT, after=DELIVERS, covers=("K15",), severity=Severity.WARN)
+def test_back_off_grows(scene: Scene) -> None:
+    """From one failure to the next the wait grows or is at its cap, and events that failed together return apart.
+
+    A crowd that comes back in step fells the agent again.
+    """
+    scene.claims_drill_agent()
+    company, other = scene.company("a"), scene.company("b")
+    scene.write_outbox(company, 12, payload=as_jsonb(POISON))
+    waits: list[list[float]] = []
+    for attempt in range(1, 4):
+        scene.until(lambda n=attempt: _failed_times(scene, company, n), f"failure {attempt} of twelve events")  # type: ignore[misc]
+        rows = scene.rows(
+            "select extract(epoch from next_attempt_at - now())::float as wait from event_outbox"
+            " where company_id = %s and dead_at is null",
+            company,
+        )
+        scene.seen.require(len(rows) == 12, f"after {attempt} failures {12 - len(rows)} events are dead already")
+        waits.append([float(r["wait"]) for r in rows])
+        scene.hurry(company)
+    means = [sum(w) / len(w) for w in waits]
+    scene.seen.value([round(m, 3) for m in means], "growing", "s")
+    distinct = min(len({round(w, 4) for w in ws}) for ws in waits)
+    assert max(map(max, waits)) > 0, f"no failure put the next attempt ahead: mean waits {means}"
+    assert means[2] >= means[0] * 0.8, f"the mean wait fell from {means[0]:.2f} s to {means[2]:.2f} s"
+    assert distinct > 1, "twelve events that failed together are all due again at the same moment"
+    scene.seen.count(36)
+    scene.passes_by(other, 1)
+
+
+def _failed_times(scene: Scene, company: str, attempts: int) -> bool:
+    rows = scene.outbox(company)
+    return all(r["state"] == "dead" or (r["state"] == "pending" and int(r["attempts"]) >= attempts) for r in rows)
+
+
+@check("drill/outbox/dead-letter-once", needs=AGENT, after=DELIVERS, covers=("K14", "L01"))
+def test_dead_letter_once(scene: Scene) -> None:
+    """After its last attempt an event is dead, without effect, and in the dead letter queue once, with a reason.
+
+    What is dropped at the end of its attempts is lost, and nobody is told.
+    """
+    scene.claims_drill_agent()
+    company = scene.company()
+    payload = {**POISON, "order": {"amount": 19.99, "name": "Grüße"}}
+    event = str(scene.emit(company, key="k", payload=payload, control=True)["event_id"])
+    _to_death(scene, company)
+    items = scene.items(company)
+    assert len(items) == 1, f"a dead event is {len(items)} times in the dead letter queue"
+    item = items[0]
+    assert str(item["event_id"]) == event, f"the item has the event id {item['event_id']}, the event {event}"
+    assert item["status"] == "pending", f"the item is {item['status']!r}; it waits for a replay, so pending is due"
+    assert item["error_type"], "the item gives no error_type"
+    assert not scene.effects([event]), "a dead event has a completed effect"
+    scene.seen.count(4)
+
+
+@check("drill/outbox/dead-letter-is-the-event", needs=AGENT, after=DELIVERS, covers=("K12", "L09"))
+def test_dead_letter_is_the_event(scene: Scene) -> None:
+    """The dead letter has the event's type, key and payload, unchanged.
+
+    A replay delivers the letter, not the event: what is missing there is missing for good.
+    """
+    scene.claims_drill_agent()
+    company = scene.company()
+    payload = {**POISON, "n": [1, 2.5, "ü"], "deep": {"a": {"b": [True]}}}
+    scene.emit(company, key="the key", payload=payload, event_type="drill.letter", control=True)
+    _to_death(scene, company)
+    items = scene.items(company)
+    scene.seen.require(len(items) == 1, "drill/outbox/dead-letter-once does not hold")
+    got = (items[0]["event_type"], items[0]["aggregate_key"])
+    assert got == ("drill.letter", "the key"), f"the letter has type and key {got}"
+    same = scene.value(
+        "select payload = %s::jsonb from dead_letter_queue where company_id = %s", as_jsonb(payload), company
+    )
+    assert same, f"the letter's payload is {items[0]['payload']}"
+    scene.seen.count(3)
+
+
+@check("drill/outbox/dead-letter-in-one-transaction", needs=AGENT, after=DELIVERS, covers=("K14", "K18"))
+def test_dead_letter_in_one_transaction(scene: Scene) -> None:
+    """No snapshot shows an event that is dead in the outbox and not in the dead letter queue, or in both alive.
+
+    Between two transactions lies the crash that loses the event, or doubles it.
+    """
+    scene.claims_drill_agent()
+    company = scene.company()
+    scene.write_outbox(company, 6, payload=as_jsonb(POISON))
+    half: list[tuple[int, int]] = []
+
+    def probe() -> bool:
+        row = scene.one(
+            "select (select count(*) from event_outbox where company_id = %s and dead_at is not null) as dead,"
+            " (select count(*) from dead_letter_queue where company_id = %s) as letters",
+            company,
+            company,
+        )
+        pair = int(row["dead"]), int(row["letters"])
+        if pair[0] != pair[1]:
+            half.append(pair)
+        scene.hurry(company)
+        return pair[0] == 6 and not half
+
+    moving = scene.until_true(lambda: probe() or bool(half), within_s=DEATH_S)
+    scene.seen.require(moving, f"after {DEATH_S:g} s the last attempt was not reached")
+    assert not half, f"one snapshot shows {half[0][0]} dead events and {half[0][1]} letters"
+    scene.seen.count(6)
+    scene.seen.control("six events died, each with its letter")
+
+
+@check("drill/outbox/dead-event-frees-its-key", needs=AGENT, after=DELIVERS, covers=("K11", "K14"))
+def test_dead_event_frees_its_key(scene: Scene) -> None:
+    """When an event is dead, the next event of its key is delivered.
+
+    A key that stays blocked behind a dead event is lost silently, event by event.
+    """
+    scene.claims_drill_agent()
+    company = scene.company()
+    key = str(uuid.uuid4())
+    poison = str(scene.emit(company, key=key, payload=POISON, control=True)["event_id"])
+    after = [str(scene.emit(company, key=key, payload={"n": n})["event_id"]) for n in range(2)]
+
+    def dead() -> bool:
+        scene.hurry(company)
+        return any(r["event"] == poison and r["state"] == "dead" for r in scene.outbox(company))
+
+    scene.seen.require(scene.until_true(dead, within_s=DEATH_S), "the last attempt of the first event was not reached")
+    scene.delivered(after)
+    scene.in_order(after)
