@@ -142,7 +142,8 @@ def _decide(judged: Judgement, e: Expression, sink: Sink, estimate: _Estimate, c
     """Compare the interval with the limit, once there are enough samples."""
     number = f"{judged.metric} {judged.aggregation} {number_text(judged.observed)}"
     span = f"[{number_text(judged.low)}, {number_text(judged.high)}]"
-    facts = f"{number}, 95 % interval {span}, {judged.samples} samples, limit {e.operator}{number_text(e.limit)}"
+    limit = f"limit {e.operator}{number_text(e.limit)}"
+    facts = f"{number}, {confidence * 100:.4g} % bounds {span}, {judged.samples} samples, {limit}"
     if judged.samples < estimate.minimum and not isinstance(sink, CounterSink):
         message = f"{facts}: too few samples, {estimate.minimum} are needed"
         return replace(judged, why=Why.TOO_FEW, message=message)

@@ -106,7 +106,8 @@ class Samples:
             group.sent = group.received = 0
             for values in group.timings.values():
                 del values[:]
-        self.series.clear()
+        for sink in self.series.values():
+            sink.reset()
         return {"groups": groups, "series": series}
 
     def merge_report(self, report: Mapping[str, Any]) -> list[RequestGroup]:

@@ -24,6 +24,9 @@ class CounterSink:
         self.total += other.total
         self.samples += other.samples
 
+    def reset(self) -> None:
+        self.total, self.samples = 0.0, 0
+
     @property
     def is_empty(self) -> bool:
         return self.samples == 0
@@ -47,6 +50,9 @@ class GaugeSink:
             self.value, self.at = other.value, other.at
         self.samples += other.samples
 
+    def reset(self) -> None:
+        self.value, self.samples, self.at = 0.0, 0, -math.inf
+
     @property
     def is_empty(self) -> bool:
         return self.samples == 0
@@ -67,6 +73,9 @@ class RateSink:
     def merge(self, other: RateSink) -> None:
         self.trues += other.trues
         self.total += other.total
+
+    def reset(self) -> None:
+        self.trues = self.total = 0
 
     @property
     def samples(self) -> int:
@@ -89,6 +98,10 @@ class TrendSink:
 
     def merge(self, other: TrendSink) -> None:
         self.values.extend(other.values)
+
+    def reset(self) -> None:
+        del self.values[:]
+        self._sorted = None
 
     @property
     def samples(self) -> int:

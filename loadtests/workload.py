@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gates.target.requests import (
@@ -84,7 +84,7 @@ class Workload:
             request = token_get(path, self.credentials.admin_jwt)
         return self._call("GET /events/{id}", request, "canary", url="/events/{id}")
 
-    def _post(self, path: str, fields: dict[str, object]) -> Request:
+    def _post(self, path: str, fields: Mapping[str, object]) -> Request:
         if self.credentials.hmac_secret:
             return signed_post(path, fields, self.credentials.hmac_secret)
         return token_post(path, encode_body(fields), self.credentials.admin_jwt)

@@ -1,0 +1,44 @@
+"""`python -m loadtests PLAN.json OUT`: perform a plan. `python -m loadtests --worker HOST PORT`: serve a master.
+
+Exit codes: 0 the result is in OUT/result.json (whatever it says), 3 the thresholds or the plan cannot be used.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+from loadtests.engine import serve_worker  # first: Locust patches the process
+from loadtests.plan import load_plan
+from loadtests.run import credentials_from, run
+from loadtests.thresholds import ThresholdError
+
+USAGE = "usage: python -m loadtests PLAN.json OUT | python -m loadtests --worker HOST PORT\n"
+
+
+def main(arguments: list[str]) -> int:
+    """Do what the arguments say; returns the exit code."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
+    match arguments:
+        case ["--worker", host, port]:
+            serve_worker(host, int(port), credentials_from(os.environ))
+            return 0
+        case [plan, out]:
+            try:
+                run(load_plan(Path(plan).read_text(encoding="utf-8")), Path(out), os.environ)
+            except (ThresholdError, ValueError) as error:
+                sys.stderr.write(f"{error}\n")
+                return 3
+            return 0
+    sys.stderr.write(USAGE)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.stdout.flush()
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # Locust's greenlets would otherwise hold the process for seconds

@@ -1,0 +1,230 @@
+"""The conductor of a run: gathers the reports of all load processes, looks at the thresholds, decides when to stop."""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from loadtests.judgement import CONFIDENCE, Judgement, certain_failure, invalidate, judge
+from loadtests.plan import Plan, length_s, users_at
+from loadtests.samples import RequestGroup, Samples
+from loadtests.sinks import TrendSink
+from loadtests.thresholds import MetricKey, Threshold, ThresholdSet, k6_verdict
+from loadtests.validity import Facts, invalid_reasons
+
+NO_ANSWER_S = 3.0
+LOOK_S = 2.0
+SQL_METRICS = ("dlq_items", "dlq_items_count", "outbox_oldest_age_ms", "outbox_backlog")
+
+
+@dataclass(slots=True)
+class Seen:
+    """The last that was heard of one load process."""
+
+    sequence: int = -1
+    final: bool = False
+    gap: bool = False
+    cpu_percent: float = 0.0
+    users: int = 0
+    dropped: int = 0
+    canaries: tuple[int, int, int] = (0, 0, 0)
+    paused: bool = False
+
+
+@dataclass(slots=True)
+class Second:
+    """One second of the time series: durations in ms, and how many requests failed."""
+
+    durations: array[float] = field(default_factory=lambda: array("d"))
+    failed: int = 0
+
+
+class Conductor:
+    """Knows the plan, everything that was reported, and what may end the run. Does not know Locust."""
+
+    def __init__(self, plan: Plan, thresholds: ThresholdSet, absent: Mapping[str, str], *, has_database: bool) -> None:
+        self.plan = plan
+        self.thresholds = thresholds
+        self.samples = Samples()
+        self.seconds: dict[int, Second] = {}
+        self.workers: dict[str, Seen] = {}
+        self.lost: list[str] = []
+        self.looks = 0
+        self.ended = ""
+        self.started = time.perf_counter()
+        self.stopped = 0.0
+        self.users_wanted = 0
+        self.users_spawned = 0
+        self._absent = dict(absent)
+        self._has_database = has_database
+
+    @property
+    def elapsed_s(self) -> float:
+        return (self.stopped or time.perf_counter()) - self.started
+
+    def on_report(self, worker: str, report: Mapping[str, Any]) -> list[RequestGroup]:
+        """Merge one report. A number that does not follow the last one means that samples are missing."""
+        seen = self.workers.setdefault(worker, Seen())
+        seen.gap = seen.gap or report["sequence"] != seen.sequence + 1
+        seen.sequence = report["sequence"]
+        seen.final = seen.final or report["final"]
+        seen.cpu_percent, seen.users, seen.dropped = report["cpu_percent"], report["users"], report["dropped"]
+        seen.canaries, seen.paused = tuple(report["canaries"]), seen.paused or report["paused"]
+        came = self.samples.merge_report(report)
+        second = self.seconds.setdefault(report["second"], Second())
+        for group in came:
+            second.durations.extend(group.timings["http_req_duration"])
+            second.failed += group.count if group.failed else 0
+        return came
+
+    def lose(self, worker: str) -> None:
+        """A load process is gone without its last report."""
+        if worker not in self.lost:
+            self.lost.append(worker)
+
+    def absent(self, metric: str) -> str:
+        """Why a metric cannot be measured in this run; empty where it can."""
+        plan = self.plan
+        switches = {
+            "TEST_OUTBOX": (plan.test_outbox, ("outbox_lag_ms", "outbox_oldest_age_ms", "outbox_backlog")),
+            "TEST_DLQ": (plan.test_dlq, ("dlq_items", "dlq_items_count")),
+            "TEST_AGENTS": (plan.test_agents, ("agent_success",)),
+        }
+        for name, (on, metrics) in switches.items():
+            if metric in metrics and not on:
+                return f"switched off ({name}=false)"
+        if metric in self._absent:
+            return self._absent[metric]
+        if plan.is_url and metric in {"outbox_lag_ms", "agent_success", *SQL_METRICS}:
+            return "a plain URL was loaded; only a whole deployment has it"
+        if metric in SQL_METRICS and not self._has_database:
+            return "it is counted by SQL and no DATABASE_URL was given"
+        if metric in {"outbox_lag_ms", "agent_success"}:
+            if any(seen.paused for seen in self.workers.values()):
+                return "agents are paused, so events are held; resume them and run again"
+            accepted, direct = (sum(seen.canaries[i] for seen in self.workers.values()) for i in (0, 1))
+            if metric == "outbox_lag_ms" and accepted and accepted == direct:
+                return "every canary took the direct path; outbox.enabled is off for its company"
+        return ""
+
+    def judgements(self, *, confidence: float | None = None) -> list[Judgement]:
+        """All thresholds judged over what was seen so far; a stuck oldest event makes the lag worse, never better."""
+        level = self.confidence if confidence is None else confidence
+        found = []
+        for key, thresholds in self.thresholds.by_metric.items():
+            sink, absent = self.samples.select(key), self.absent(key.name)
+            for threshold in thresholds:
+                one = judge(key, threshold, sink, self.elapsed_s, confidence=level, absent=absent)
+                if str(key) == "outbox_lag_ms" and not absent:
+                    one = self._worse_of_oldest(one, threshold, level)
+                found.append(one)
+        return invalidate(found, self.invalid_reasons()) if self.stopped else found
+
+    def _worse_of_oldest(self, canary: Judgement, threshold: Threshold, confidence: float) -> Judgement:
+        sink = self.samples.select(MetricKey("outbox_oldest_age_ms"))
+        if sink.is_empty or threshold.expression.operator not in {"<", "<="} or canary.verdict.value == "fail":
+            return canary
+        oldest = judge(MetricKey("outbox_lag_ms"), threshold, sink, self.elapsed_s, confidence=confidence)
+        return oldest if oldest.verdict.value == "fail" else canary
+
+    @property
+    def confidence(self) -> float:
+        """95 % at the first look; every further look halves the risk left, so that looking again cannot buy a pass."""
+        return 1.0 - (1.0 - CONFIDENCE) / 2.0 ** max(0, self.looks - 1)
+
+    def facts(self) -> Facts:
+        """What is known about the run apart from its samples."""
+        lateness = self.samples.select(MetricKey("schedule_lateness_ms"))
+        late_ms = lateness.percentile(95) if isinstance(lateness, TrendSink) else 0.0
+        gone = [*self.lost, *(f"{name} (reports missing)" for name, seen in self.workers.items() if seen.gap)]
+        return Facts(
+            requests=self.samples.requests,
+            answers=self.samples.answers,
+            dropped_iterations=sum(seen.dropped for seen in self.workers.values()),
+            users_wanted=self.users_wanted,
+            users_spawned=self.users_spawned,
+            workers_wanted=max(1, self.plan.workers + self.plan.expect_workers),
+            workers_lost=tuple(gone),
+            cpu_percent={name: seen.cpu_percent for name, seen in self.workers.items()},
+            lateness_ms=late_ms,
+            elapsed_s=self.elapsed_s,
+        )
+
+    def invalid_reasons(self) -> tuple[str, ...]:
+        return invalid_reasons(self.facts())
+
+    def stop_reason(self) -> str:
+        """Why the run should end now; empty while it should go on. Call it about every half second."""
+        if self.lost:
+            return f"aborted: {len(self.lost)} load workers were lost"
+        elapsed = self.elapsed_s
+        if elapsed > NO_ANSWER_S and self.samples.requests >= 20 and self.samples.answers == 0:
+            return "aborted: the target gives no answer at all"
+        early = self._early(elapsed)
+        if early:
+            return early
+        if elapsed < self._next_look():
+            return ""
+        self.looks += 1
+        wanting = [j for j in self.judgements() if j.wants_more]
+        if not wanting:
+            return "as planned" if self.looks == 1 else "decided after running on"
+        if not self.plan.run_on or elapsed >= self._most_s():
+            return "as planned, undecided" if self.looks == 1 else "undecided at the limit of running on"
+        self._look_at = min(self._most_s(), elapsed + self._wait_for(wanting, elapsed))
+        return ""
+
+    _look_at = 0.0
+    _early_at = 0.0
+
+    def _next_look(self) -> float:
+        return self._look_at or length_s(self.plan)
+
+    def _most_s(self) -> float:
+        return max(self.plan.most_s, length_s(self.plan))
+
+    @staticmethod
+    def _wait_for(wanting: list[Judgement], elapsed: float) -> float:
+        """Seconds until the first of the undecided could be decided at the pace so far, and a fifth more."""
+        waits = [(j.needed - j.samples) * elapsed / j.samples for j in wanting if j.samples]
+        return max(LOOK_S, 1.2 * min(waits, default=LOOK_S))
+
+    def _early(self, elapsed: float) -> str:
+        """Reasons to stop before the plan says so. Looked at less often the longer looking takes (many samples)."""
+        if elapsed < self._early_at:
+            return ""
+        begun = time.perf_counter()
+        found = self._abort_on_fail(elapsed)
+        if not found and self.plan.early_abort and elapsed > 1.0:
+            found = self._certain(elapsed)
+        self._early_at = elapsed + 20.0 * (time.perf_counter() - begun)
+        return found
+
+    def _abort_on_fail(self, elapsed: float) -> str:
+        for key, thresholds in self.thresholds.by_metric.items():
+            for threshold in thresholds:
+                if not threshold.aborts(int(elapsed * 1e9)):
+                    continue
+                sink = self.samples.select(key)
+                if not sink.is_empty and not k6_verdict(sink, threshold.expression, elapsed):
+                    return f"aborted: {key} {threshold.expression.source} failed and has abortOnFail"
+        return ""
+
+    def _certain(self, elapsed: float) -> str:
+        grow = 1.2 * self._most_s() / elapsed
+        for key, thresholds in self.thresholds.by_metric.items():
+            if self.absent(key.name):
+                continue
+            sink = self.samples.select(key)
+            for threshold in thresholds:
+                if certain_failure(threshold, sink, int(sink.samples * grow)):
+                    source = threshold.expression.source
+                    return f"aborted: {key} {source} can no longer pass, whatever the rest of the run brings"
+        return ""
+
+    def users_now(self) -> int:
+        """How many users there should be now."""
+        return users_at(self.plan, self.elapsed_s)

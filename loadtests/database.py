@@ -1,0 +1,149 @@
+"""The SQL side of a run: its companies and their dead letters, and what is polled while it lasts.
+
+Locust must be imported before this module: psycopg picks its waiting function when it is imported.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import gevent
+import psycopg
+
+from gates.target.database import Connection, connect, execute, sql
+from gates.target.tenants import Tenants
+from loadtests.plan import Plan, Tenant
+from loadtests.samples import Samples
+
+FOLDER = Path(__file__).parent / "sql"
+ITEMS_EACH = 4
+POLL_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The companies of a run; `absent` says by metric why it cannot be measured."""
+
+    tenants: tuple[Tenant, ...] = ()
+    created: tuple[str, ...] = ()
+    absent: dict[str, str] = field(default_factory=dict)
+
+
+def prepare(url: str, plan: Plan) -> Prepared:
+    """Create the companies of the run, each with dead letters to replay, where the outbox is on for them.
+
+    Raise psycopg.Error where the database refuses.
+    """
+    connection = connect(url)
+    try:
+        state = execute(connection, sql(FOLDER / "outbox_paused.sql"))[0]
+        if state["paused"]:
+            why = "agents are paused for everybody, so nothing is delivered; resume them and run again"
+            return Prepared(absent={"outbox_lag_ms": why, "agent_success": why})
+        percentage = state["percentage"]
+        below = percentage if isinstance(percentage, int) else 0
+        if below <= 0:
+            why = "outbox.enabled is on for no new company, so there is no canary; enable it and run again"
+            return Prepared(absent={"outbox_lag_ms": why, "agent_success": why})
+        tenants = Tenants(connection, f"load-{plan.run}")
+        made = [_company(tenants, below, number) for number in range(plan.tenants_wanted)]
+        usable = {str(row["id"]) for row in execute(connection, sql(FOLDER / "flags_of.sql"), [t.id for t in made])}
+        absent = {} if usable else {"outbox_lag_ms": "the flags are off for every company of this run"}
+        return Prepared(tuple(t for t in made if t.id in usable), tuple(tenants.created), absent)
+    finally:
+        connection.close()
+
+
+def _company(tenants: Tenants, below: int, number: int) -> Tenant:
+    company = tenants.create(below=below, label=str(number))
+    return Tenant(company, tuple(tenants.add_items(company, ITEMS_EACH, event_type="load.replayed", error_type="load")))
+
+
+def clean_up(url: str, companies: Sequence[str]) -> None:
+    """Remove the companies of a run and all they own but audit rows. Raise psycopg.Error where that is refused."""
+    connection = connect(url)
+    try:
+        Tenants(connection, "load").remove(companies)
+    finally:
+        connection.close()
+
+
+class Watch:
+    """Polls backlog, age and dead letters while a run lasts; a poll that fails ends it, and `error` says why."""
+
+    def __init__(self, url: str, plan: Plan, samples: Samples) -> None:
+        self.samples = samples
+        self.plan = plan
+        self.error = ""
+        self.first_items: float | None = None
+        self.backlog: list[tuple[float, float]] = []
+        self._seeded = [item for tenant in plan.tenants for item in tenant.items]
+        self._connection: Connection | None = None
+        self._url = url
+        self._greenlet: gevent.Greenlet | None = None
+
+    def start(self) -> None:
+        """First poll now, then again and again."""
+        try:
+            self._connection = connect(self._url, read_only=True)
+        except psycopg.Error as error:
+            self.error = f"no connection to the database ({type(error).__name__})"
+            return
+        self.poll()
+        self._greenlet = gevent.spawn(self._poll_forever)
+
+    def _poll_forever(self) -> None:
+        while not self.error:
+            gevent.sleep(POLL_S)
+            self.poll()
+
+    def poll(self) -> None:
+        """One look at the outbox and the dead letters."""
+        if self._connection is None or self.error:
+            return
+        try:
+            outbox = execute(self._connection, sql(FOLDER / "backlog.sql"))[0]
+            letters = execute(self._connection, sql(FOLDER / "dead_letters.sql"), self._seeded)[0]
+        except psycopg.Error as error:
+            self.error = f"the database refused a poll ({type(error).__name__})"
+            return
+        now, backlog = time.time(), _number(outbox["backlog"])
+        self.backlog.append((now, backlog))
+        if self.plan.test_outbox:
+            self.samples.add("outbox_backlog", backlog, at=now)
+            self.samples.add("outbox_oldest_age_ms", _number(outbox["oldest_ms"]))
+        if self.plan.test_dlq:
+            items = _number(letters["items"])
+            self.first_items = items if self.first_items is None else self.first_items
+            self.samples.add("dlq_items", items, at=now)
+
+    def finish(self) -> dict[str, int]:
+        """Last poll; the change of the dead letters and the fate of the events become samples. Returns that fate."""
+        if self._greenlet is not None:
+            self._greenlet.kill()
+        self.poll()
+        last = self.samples.sink("dlq_items")
+        if self.plan.test_dlq and self.first_items is not None and not self.error:
+            self.samples.add("dlq_items_count", getattr(last, "value", 0.0) - self.first_items)
+        fate = self._agents() if self.plan.test_agents else {}
+        if self._connection is not None:
+            self._connection.close()
+        return fate
+
+    def _agents(self) -> dict[str, int]:
+        companies = [tenant.id for tenant in self.plan.tenants]
+        if self._connection is None or self.error or not companies:
+            return {}
+        try:
+            row = execute(self._connection, sql(FOLDER / "agent_success.sql"), companies, companies)[0]
+        except psycopg.Error as error:
+            self.error = f"the database refused to say what became of the events ({type(error).__name__})"
+            return {}
+        return {name: int(_number(row[name])) for name in ("succeeded", "failed", "open")}
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0

@@ -1,0 +1,135 @@
+"""Writes what a run found: result.json for the gate, raw samples, Locust's own page. Pure but for the writing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from array import array
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from loadtests.conductor import Conductor, Second
+from loadtests.judgement import Judgement
+from loadtests.samples import Samples
+from loadtests.sinks import TrendSink
+from loadtests.thresholds import MetricKey
+
+VERSION = 1
+PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9, 100.0)
+
+
+def result(
+    conductor: Conductor,
+    judgements: Sequence[Judgement],
+    *,
+    notes: Sequence[str],
+    companies: Sequence[str],
+    extra: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The whole result as JSON-safe values; infinities and NaN become None."""
+    facts = conductor.facts()
+    reasons = conductor.invalid_reasons()
+    document = {
+        "version": VERSION,
+        "valid": not reasons,
+        "invalid_reasons": list(reasons),
+        "ended": conductor.ended,
+        "elapsed_s": conductor.elapsed_s,
+        "looks": conductor.looks,
+        "confidence": conductor.confidence,
+        "model": "open" if conductor.plan.is_open else "closed",
+        "profile": conductor.plan.profile,
+        "facts": dataclasses.asdict(facts),
+        "judgements": [{**dataclasses.asdict(j), "check": j.check} for j in judgements],
+        "k6_passes": all(j.k6_passes for j in judgements),
+        "notes": list(notes),
+        "companies": list(companies),
+        "requests": _by_name(conductor.samples),
+        "latency": distribution(conductor.samples.select(MetricKey("http_req_duration"))),
+        "outbox_lag": distribution(conductor.samples.select(MetricKey("outbox_lag_ms"))),
+        "timeline": [_second(number, second) for number, second in sorted(conductor.seconds.items())],
+        "expected_refusals": conductor.samples.select(MetricKey("expected_refusals")).samples,
+        **extra,
+    }
+    return dict(_plain(document))
+
+
+def distribution(sink: object) -> dict[str, Any]:
+    """Counts and percentiles of a trend, and 100 steps of its distribution for a chart, in milliseconds."""
+    if not isinstance(sink, TrendSink) or sink.is_empty:
+        return {"samples": 0}
+    return {
+        "samples": sink.samples,
+        "mean": sink.mean(),
+        "min": sink.percentile(0.0),
+        **{f"p{p:g}": sink.percentile(p) for p in PERCENTILES},
+        "steps": [sink.percentile(float(p)) for p in range(101)],
+    }
+
+
+def _by_name(samples: Samples) -> list[dict[str, Any]]:
+    """One row a request name and status, for the tables of a report."""
+    rows = []
+    for group in samples.groups.values():
+        if not group.count:
+            continue
+        tags, trend = dict(group.tags), TrendSink(group.timings["http_req_duration"])
+        rows.append(
+            {
+                "name": tags["name"],
+                "method": tags["method"],
+                "status": int(tags["status"]),
+                "error": tags.get("error", ""),
+                "count": group.count,
+                "failed": group.failed,
+                "p50": trend.percentile(50.0),
+                "p95": trend.percentile(95.0),
+                "max": trend.percentile(100.0),
+            }
+        )
+    return sorted(rows, key=lambda row: (str(row["name"]), row["status"]))
+
+
+def _second(number: int, second: Second) -> dict[str, Any]:
+    trend = TrendSink(second.durations)
+    return {
+        "second": number,
+        "requests": trend.samples,
+        "failed": second.failed,
+        "p50": trend.percentile(50.0),
+        "p95": trend.percentile(95.0),
+        "max": trend.percentile(100.0),
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value
+
+
+def write(folder: Path, document: Mapping[str, Any], samples: Samples, html: str) -> None:
+    """Write everything; result.json last and in one step, so that a half-written run has none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for metric in ("http_req_duration", "outbox_lag_ms"):
+        sink = samples.select(MetricKey(metric))
+        if isinstance(sink, TrendSink) and not sink.is_empty:
+            (folder / f"{metric}.f64").write_bytes(sink.values.tobytes())
+    if html:
+        (folder / "locust.html").write_text(html, encoding="utf-8")
+    draft = folder / "result.json.part"
+    draft.write_text(json.dumps(document, allow_nan=False), encoding="utf-8")
+    draft.replace(folder / "result.json")
+
+
+def read_samples(path: Path) -> TrendSink:
+    """Samples that `write` wrote, in milliseconds. Raise OSError or ValueError."""
+    values = array("d")
+    values.frombytes(path.read_bytes())
+    return TrendSink(values)

@@ -1,0 +1,131 @@
+"""One whole run: thresholds read, companies made, load driven, thresholds judged, everything written."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from loadtests.engine import Engine  # first: Locust patches the process before psycopg is imported
+
+from loadtests import database, report  # isort: skip
+import psycopg
+
+from loadtests.conductor import Conductor
+from loadtests.judgement import Judgement
+from loadtests.metrics import TYPES
+from loadtests.plan import Credentials, Plan
+from loadtests.profiles import CHECKLIST_THRESHOLDS
+from loadtests.sinks import RateSink
+from loadtests.thresholds_file import ThresholdsFile, parse_thresholds
+
+
+def credentials_from(environ: Mapping[str, str]) -> Credentials:
+    """The first HMAC secret and the admin token of the contract's variables."""
+    return Credentials(environ.get("TRANSBOT_HMAC_SECRET", "").partition(",")[0], environ.get("ADMIN_JWT", ""))
+
+
+def thresholds_of(plan: Plan) -> ThresholdsFile:
+    """The thresholds of a plan, the checklist's where it brings none. Raise ThresholdsFileError."""
+    text = plan.thresholds_text or CHECKLIST_THRESHOLDS
+    return parse_thresholds(text, plan.thresholds_name if plan.thresholds_text else "checklist.js", TYPES)
+
+
+def run(plan: Plan, out: Path, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Perform a plan and write its result to `out`. Returns the result. Raise ThresholdsFileError before any load."""
+    thresholds = thresholds_of(plan)
+    url = environ.get("DATABASE_URL", "") if plan.tenants_wanted else ""
+    prepared, notes = _prepare(url, plan, [*plan.notes, *thresholds.notes])
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "companies.txt").write_text("".join(f"{one}\n" for one in prepared.created), encoding="utf-8")
+    plan = dataclasses.replace(plan, tenants=prepared.tenants)
+    try:
+        return _drive(plan, thresholds, prepared, notes, out, environ, url)
+    finally:
+        if prepared.created and not plan.keep_tenants:
+            database.clean_up(url, prepared.created)
+
+
+def _prepare(url: str, plan: Plan, notes: list[str]) -> tuple[database.Prepared, list[str]]:
+    if not url:
+        return database.Prepared(), notes
+    try:
+        return database.prepare(url, plan), notes
+    except psycopg.Error as error:
+        why = f"no company could be created ({type(error).__name__}); give the gate's role its rights and run again"
+        return database.Prepared(absent={"outbox_lag_ms": why, "agent_success": why}), [*notes, why]
+
+
+def _drive(
+    plan: Plan,
+    thresholds: ThresholdsFile,
+    prepared: database.Prepared,
+    notes: list[str],
+    out: Path,
+    environ: Mapping[str, str],
+    url: str,
+) -> dict[str, Any]:
+    conductor = Conductor(plan, thresholds.thresholds, prepared.absent, has_database=bool(url))
+    watch = database.Watch(url, plan, conductor.samples) if url else None
+    show = _progress(conductor) if plan.progress else (lambda: None)
+    engine = Engine(plan, conductor, credentials_from(environ), show)
+    if watch is not None:
+        watch.start()
+    engine.run()
+    conductor.stopped = conductor.stopped or conductor.started + 1e-9
+    extra: dict[str, Any] = {"database_error": "", "agents": {}, "backlog": {}}
+    if watch is not None:
+        extra = _settle(watch, conductor)
+    judgements = conductor.judgements()
+    document = report.result(conductor, judgements, notes=notes, companies=prepared.created, extra=extra)
+    report.write(out, document, conductor.samples, engine.html())
+    return document
+
+
+def _settle(watch: database.Watch, conductor: Conductor) -> dict[str, Any]:
+    """The last look at the database; what it knows of the agents replaces what the canaries saw over HTTP."""
+    fate = watch.finish()
+    settled = fate.get("succeeded", 0) + fate.get("failed", 0)
+    if settled:
+        canaries = ("agent_success", (("source", "canary"),))
+        conductor.samples.series.pop(canaries, None)
+        sink = conductor.samples.sink("agent_success", {"source": "database"})
+        if isinstance(sink, RateSink):
+            sink.merge(RateSink(fate["succeeded"], settled))
+    return {"database_error": watch.error, "agents": fate, "backlog": backlog(watch.backlog)}
+
+
+def backlog(points: list[tuple[float, float]]) -> dict[str, Any]:
+    """How the backlog went: whether it fell through the whole observation, and when it will be gone at that pace."""
+    if len(points) < 4:
+        return {}
+    counts = [count for _, count in points]
+    thirds = [counts[: len(counts) // 3], counts[len(counts) // 3 : -len(counts) // 3], counts[-len(counts) // 3 :]]
+    means = [sum(third) / len(third) for third in thirds if third]
+    falling = len(means) == 3 and means[0] > means[1] > means[2] and counts[-1] < counts[0]
+    per_s = (counts[0] - counts[-1]) / max(1e-9, points[-1][0] - points[0][0])
+    gone_s = counts[-1] / per_s if falling and per_s > 0 else None
+    return {"first": counts[0], "last": counts[-1], "most": max(counts), "falling": falling, "gone_in_s": gone_s}
+
+
+def _progress(conductor: Conductor) -> Callable[[], None]:
+    """A line on stderr about once a second: time, requests, and each threshold's value against its limit."""
+    last = [0.0]
+
+    def show() -> None:
+        if conductor.elapsed_s - last[0] < 1.0 and not conductor.ended:
+            return
+        last[0] = conductor.elapsed_s
+        parts = [f"{conductor.elapsed_s:5.1f} s", f"{conductor.samples.requests} requests"]
+        parts += [_short(j) for j in conductor.judgements()]
+        sys.stderr.write("  ".join(parts) + "\n")
+        sys.stderr.flush()
+
+    return show
+
+
+def _short(judgement: Judgement) -> str:
+    value = "-" if judgement.observed is None else f"{judgement.observed:.3g}"
+    return f"{judgement.metric} {judgement.aggregation} {value}{judgement.operator}{judgement.limit:g}"

@@ -1,0 +1,88 @@
+"""One load process inside Locust: builds its drive from the plan, reports samples every second, ends in order."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+
+from loadtests.canaries import Canaries
+from loadtests.drive import Drive
+from loadtests.plan import Credentials, Plan
+from loadtests.users import Traffic
+from loadtests.workload import Workload
+
+REPORT_S = 0.5
+REPORT, FINISH, BEGIN = "load_report", "load_finish", "load_begin"
+PATIENCE_S = 5.5
+"""How long after the end a canary is waited for: past the checklist's limit for the lag, 5 s."""
+
+
+Send = Callable[[dict[str, Any]], None]
+
+
+class Worker:
+    """`send` takes a report away (to the master, or straight to the conductor of this very process)."""
+
+    def __init__(self, plan: Plan, credentials: Credentials, index: int, of: int, send: Send) -> None:
+        self.drive = Drive(plan, credentials, index, of)
+        workload = Workload(plan, credentials, self.drive.address, index, of)
+        canaries = Canaries(self.drive, workload, PATIENCE_S)
+        self.traffic = Traffic(self.drive, workload, canaries)
+        self.send = send
+        self.sequence = 0
+        self.count_users: Callable[[], int] = lambda: 0
+        self._cpu = _cpu_s()
+        self._cpu_at = time.perf_counter()
+        self.cpu_percent = 0.0
+        self._reporter: gevent.Greenlet | None = None
+
+    def begin(self) -> None:
+        """Start the clock of the run and the reports."""
+        self.drive.started = time.perf_counter()
+        self._cpu, self._cpu_at = _cpu_s(), self.drive.started
+        self._reporter = gevent.spawn(self._report_forever)
+
+    def _report_forever(self) -> None:
+        while True:
+            gevent.sleep(REPORT_S)
+            self.report()
+
+    def report(self, *, final: bool = False) -> None:
+        """Send everything since the last report. Reports are numbered, so that a lost one is noticed."""
+        drive, canaries = self.drive, self.traffic.canaries
+        if not drive.stopping:
+            self.cpu_percent = 100.0 * (_cpu_s() - self._cpu) / max(1e-9, time.perf_counter() - self._cpu_at)
+        users = self.count_users()
+        drive.samples.add("vus", users, at=time.time())
+        report = drive.samples.take_report()
+        report |= {
+            "sequence": self.sequence,
+            "second": int(drive.elapsed_s),
+            "final": final,
+            "dropped": drive.dropped,
+            "cpu_percent": self.cpu_percent,
+            "users": users,
+            "canaries": [canaries.accepted, canaries.direct, len(canaries.watching)],
+            "paused": self.traffic.paused,
+        }
+        self.sequence += 1
+        self.send(report)
+
+    def finish(self) -> None:
+        """Stop, wait for requests and canaries under way, send the last report."""
+        self.report()
+        self.drive.stopping = True
+        self.traffic.canaries.drain()
+        self.drive.finish()
+        if self._reporter is not None:
+            self._reporter.kill(block=False)
+        self.report(final=True)
+
+
+def _cpu_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
