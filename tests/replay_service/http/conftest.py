@@ -1,0 +1,86 @@
+"""Fixtures of the HTTP tests: one service process on one migrated database a module, and tenants of a test's own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+
+from tests.postgres_fixture import TEMPLATE, PgServer
+from tests.replay_service.http.service_process import BASE_PATH, ENVIRONMENT, Service, free_port
+
+
+@pytest.fixture(scope="module")
+def database(pg_server: PgServer) -> Iterator[str]:
+    """The name of a migrated database that the tests of a module share."""
+    name = pg_server.create_database(TEMPLATE)
+    yield name
+    pg_server.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+def start_service(
+    pg_server: PgServer, database: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Service]]:
+    """Start service processes on the module's database; each is stopped at the end and has to exit 0."""
+    running: list[Service] = []
+
+    def start(**environment: str) -> Service:
+        port = free_port()
+        log = tmp_path_factory.mktemp("service") / "stderr.log"
+        variables = {"DATABASE_URL": pg_server.url(database, "replay_service"), **ENVIRONMENT, **environment}
+        process = _spawn(port, {**os.environ, **variables}, log)
+        service = Service(process, f"http://127.0.0.1:{port}{BASE_PATH}", port, log, pg_server.url(database))
+        running.append(service)
+        service.wait_alive()
+        return service
+
+    yield start
+    for service in running:
+        service.stop()
+
+
+def _spawn(port: int, environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    arguments = ["serve", "--port", str(port), "--base-path", BASE_PATH]
+    with log.open("wb") as stderr:
+        return subprocess.Popen([sys.executable, "-m", "replay_service", *arguments], env=environment, stderr=stderr)
+
+
+@pytest.fixture(scope="module")
+def service(start_service: Callable[..., Service]) -> Service:
+    """The module's service, with the flags of a fully rolled-out deployment."""
+    found = start_service()
+    with psycopg.connect(found.database_url, autocommit=True) as conn:
+        for key in ("outbox.enabled", "dlq.replay.enabled", "dlq.replay.budget_control"):
+            conn.execute("INSERT INTO feature_flags (key, enabled) VALUES (%s, true)", [key])
+        conn.execute("INSERT INTO worker_heartbeats (worker_id) VALUES ('test')")
+    return found
+
+
+@pytest.fixture
+def db(service: Service) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    """A superuser's connection in autocommit mode."""
+    with psycopg.connect(service.database_url, autocommit=True) as conn:
+        yield conn
+
+
+@pytest.fixture
+def http(service: Service) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=service.url, timeout=15) as client:
+        yield client
+
+
+@pytest.fixture
+def company(db: psycopg.Connection[tuple[object, ...]]) -> str:
+    """A tenant of the test's own."""
+    company_id = str(uuid.uuid4())
+    db.execute("INSERT INTO companies (id, name) VALUES (%s, %s)", [company_id, f"drill-{time.time_ns()}"])
+    return company_id

@@ -1,0 +1,128 @@
+"""A running service and what tests send to it: signatures, tokens, dead letters."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import socket
+import subprocess
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+import psycopg
+
+BASE_PATH = "/functions/v1"
+HMAC_SECRET = "first-hmac-secret-0123456789"
+OLD_HMAC_SECRET = "second-hmac-secret-0123456789"
+JWT_SECRET = "jwt-secret-0123456789-0123456789-xyz"
+ENVIRONMENT = {
+    "TRANSBOT_HMAC_SECRET": f"{HMAC_SECRET},{OLD_HMAC_SECRET}",
+    "REPLAY_JWT_SECRET": JWT_SECRET,
+    "RELEASE": "test-release",
+    "COMMIT": "abc123",
+    "LOG_LEVEL": "INFO",
+}
+Db = psycopg.Connection[tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service process."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    port: int
+    log: Path
+    database_url: str
+
+    def wait_alive(self, limit_s: float = 10) -> None:
+        deadline = time.monotonic() + limit_s
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                if httpx.get(f"{self.url}/healthz", timeout=1).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.02)
+        raise AssertionError(f"not alive after {limit_s} s: {self.log.read_text()}")
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+        assert self.process.wait(timeout=6) == 0, self.log.read_text()[-2000:]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def encode(fields: Any) -> bytes:
+    return json.dumps(fields, separators=(",", ":")).encode()
+
+
+def sign(body: bytes, secret: str = HMAC_SECRET) -> str:
+    return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+
+
+def sign_v2(message: bytes, at: int | None = None, secret: str = HMAC_SECRET) -> str:
+    stamp = int(time.time()) if at is None else at
+    return f"t={stamp},v2={sign(f'{stamp}.'.encode() + message, secret)}"
+
+
+def token(role: Any = "super_admin", secret: str = JWT_SECRET, **claims: Any) -> str:
+    """A token; a claim given as None is left out."""
+    values = {"sub": "admin-1", "role": role, "exp": int(time.time()) + 600} | claims
+    return jwt.encode({k: v for k, v in values.items() if v is not None}, secret, algorithm="HS256")
+
+
+def post(http: httpx.Client, fields: Any, path: str = "/dlq-replay", **headers: str) -> httpx.Response:
+    """A signed POST; `fields` may be raw bytes. Headers may replace or (empty) remove the defaults."""
+    body = fields if isinstance(fields, bytes) else encode(fields)
+    sent = {"content-type": "application/json", "x-transbot-signature": sign(body)}
+    sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+    return http.post(path, content=body, headers={k: v for k, v in sent.items() if v})
+
+
+def add_items(db: Db, company: str, count: int, **columns: Any) -> list[str]:
+    """Pending dead letters, oldest first."""
+    values = {"event_type": "order.paid", "payload": "{}", "error_type": "timeout"} | columns
+    ids = [str(uuid.uuid4()) for _ in range(count)]
+    names = ", ".join(values)
+    marks = ", ".join(["%s"] * len(values))
+    statement = (
+        f"INSERT INTO dead_letter_queue (id, company_id, created_at, {names})"
+        f" VALUES (%s, %s, now() - interval '1 hour' + make_interval(secs => %s), {marks})"
+    )
+    with db.cursor() as cursor:
+        cursor.executemany(statement.encode(), [(i, company, n, *values.values()) for n, i in enumerate(ids)])
+    return ids
+
+
+def forget_limit(db: Db, company: str) -> None:
+    db.execute("DELETE FROM edge_rate_limits WHERE key LIKE %s", [f"replay:{company}:%"])
+
+
+def audit(db: Db, company: str) -> list[tuple[Any, ...]]:
+    """(action, code, count, target_count, request_id) of a scope, in order."""
+    rows = db.execute(
+        "SELECT action, metadata->>'code', metadata->>'count', target_count, request_id FROM audit_logs"
+        " WHERE scope = %s ORDER BY id",
+        [company],
+    )
+    return rows.fetchall()
+
+
+def value(db: Db, query: str, *parameters: Any) -> Any:
+    row = db.execute(query.encode(), parameters).fetchone()
+    return None if row is None else row[0]
+
+
