@@ -1,0 +1,20 @@
+-- id: sql/spot/replay-ends-once
+-- claim: No run has two end rows or two summaries in the trail (where the rows name their run).
+-- cost: Somebody reads twice as many replays as there were.
+-- severity: page
+-- covers: I01
+with ends as (
+  select metadata ->> 'replay_run_id' as run, case when action = 'dlq_replay' then 'summary' else 'end' end as kind, id
+  from public.audit_logs
+  where created_at > now() - interval '1 day'
+    and action in ('dlq_replay', 'dlq_replay_completed', 'dlq_replay_stopped')
+    and metadata ? 'replay_run_id' and metadata ->> 'replay_run_id' <> ''
+)
+select format('run %s', run) as subject, format('%s %s rows', count(*), kind) as detail, string_agg(id::text, ', ') as witness
+from ends
+group by run, kind having count(*) > 1;
+
+-- seen:
+select count(*) as seen from (
+  select from public.audit_logs where action in ('dlq_replay', 'dlq_replay_completed', 'dlq_replay_stopped') limit 1000
+) a;

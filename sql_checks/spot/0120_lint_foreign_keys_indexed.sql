@@ -1,0 +1,17 @@
+-- id: sql/spot/lint-foreign-keys-indexed
+-- claim: Every foreign key is covered by an index.
+-- cost: Deleting a parent scans the whole child table under a lock.
+-- severity: investigate
+-- reads: catalogue
+select c.conrelid::regclass::text as subject, format('foreign key %s has no index', c.conname) as detail,
+       pg_get_constraintdef(c.oid) as witness
+from pg_constraint c
+where c.contype = 'f' and c.connamespace = 'public'::regnamespace
+  and not exists (
+    select from pg_index i
+    where i.indrelid = c.conrelid and i.indpred is null
+      and (select array_agg(k order by k) from unnest(i.indkey[0:cardinality(c.conkey) - 1]) k)
+        = (select array_agg(k order by k) from unnest(c.conkey) k));
+
+-- seen:
+select count(*) as seen from pg_constraint where connamespace = 'public'::regnamespace;

@@ -1,0 +1,13 @@
+-- id: sql/spot/lint-function-search-path
+-- claim: Every function in public pins its search_path.
+-- cost: What it does depends on who calls it.
+-- severity: investigate
+-- reads: catalogue
+select p.oid::regprocedure::text as subject, 'no pinned search_path' as detail, null::text as witness
+from pg_proc p
+where p.pronamespace = 'public'::regnamespace
+  and not exists (select from unnest(p.proconfig) c where c like 'search\_path=%')
+  and not exists (select from pg_depend d where d.objid = p.oid and d.classid = 'pg_proc'::regclass and d.deptype = 'e');
+
+-- seen:
+select count(*) as seen from pg_proc where pronamespace = 'public'::regnamespace;
