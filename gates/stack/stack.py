@@ -6,7 +6,7 @@ import http.client
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from urllib.parse import urlsplit
 
 from gates.stack import roles, rundir, seed, service
@@ -206,10 +206,10 @@ class Stack:
         """Status of /readyz; 0 where there was no answer."""
         parts = urlsplit(self.info.base_url)
         connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=READY_REQUEST_TIMEOUT_S)
-        with suppress(OSError, http.client.HTTPException):
+        with suppress(OSError, http.client.HTTPException), closing(connection):
             connection.request("GET", f"{parts.path}/readyz")
-            return connection.getresponse().status
-        connection.close()
+            with connection.getresponse() as response:
+                return response.status
         return 0
 
     def _check_alive(self) -> None:

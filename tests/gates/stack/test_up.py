@@ -1,0 +1,265 @@
+"""`gate up` as its users run it: one line of JSON, a deployment that works, and nothing left, however it ends."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from gates.evidence import TargetKind
+from gates.stack import procfs, rundir
+from gates.stack.account import postgres_account
+from gates.stack.plan import DEFAULT_COMPANY_ID, StackOptions
+from gates.stack.postgres import Postgres, connect
+from gates.stack.stack import reference_stack
+from gates.target.control import Control
+from gates.target.requests import encode_body, sign_v1
+
+ROOT = Path(__file__).parents[3]
+START_TIMEOUT_S = 40.0
+NAMES = {
+    *("GATE_TARGET", "BASE_URL", "TRANSBOT_HMAC_SECRET", "TEST_COMPANY_ID", "ADMIN_JWT", "REPLAY_JWT_SECRET"),
+    *("DATABASE_URL", "RELEASE", "TEST_OUTBOX", "TEST_DLQ", "TEST_AGENTS"),
+}
+
+
+@dataclass
+class Up:
+    """A running `gate up` and what it printed."""
+
+    process: subprocess.Popen[str]
+    variables: dict[str, str]
+    errors: Path
+
+    @property
+    def folder(self) -> Path:
+        """Its run folder, from its message on stderr."""
+        assert procfs.wait_until(lambda: "logs in " in self.errors.read_text(), 5)
+        return Path(self.errors.read_text().partition("logs in ")[2].partition("/log;")[0])
+
+    def end(self, signal_number: int) -> int:
+        self.process.send_signal(signal_number)
+        code = self.process.wait(timeout=20)
+        if self.process.stdout:
+            self.process.stdout.close()
+        return code
+
+
+def start(tmp_path: Path, *options: str, environ: Mapping[str, str] | None = None) -> Up:
+    errors = tmp_path / f"stderr-{time.monotonic_ns()}"
+    with errors.open("w") as err:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gates.stack", *options],
+            stdout=subprocess.PIPE,
+            stderr=err,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, **(environ or {})},
+        )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        process.wait(timeout=10)
+        process.stdout.close()
+        raise AssertionError(errors.read_text())
+    return Up(process, json.loads(line), errors)
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Up]:
+    running = start(tmp_path, "--instances", "2", "--workers", "2", "--release", "r-17")
+    yield running
+    if running.process.poll() is None:
+        running.end(signal.SIGKILL)
+
+
+def get(base_url: str, path: str) -> tuple[int, dict[str, object]]:
+    parts = urlsplit(base_url)
+    connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=10)
+    connection.request("GET", parts.path + path)
+    response = connection.getresponse()
+    body = response.read()
+    connection.close()
+    return response.status, json.loads(body or b"{}")
+
+
+def left_over(folder: Path) -> list[int]:
+    """Processes of the stack: by PostgreSQL's data folder, and by their record or working directory."""
+    names = ("postgres", "python", Path(sys.executable).resolve().name, "python3")
+    return [pid for name in names for pid in procfs.processes_within(folder, name)]
+
+
+def nothing_left(folder: Path) -> bool:
+    return not left_over(folder) and not folder.exists()
+
+
+def test_the_first_line_is_the_variables_and_they_work(up: Up) -> None:
+    """The JSON has the contract's names; the service answers under BASE_URL with its release; the secrets sign."""
+    found = up.variables
+    assert set(found) == NAMES
+    assert (found["GATE_TARGET"], found["RELEASE"]) == ("staging", "r-17")
+    status, version = get(found["BASE_URL"], "/version")
+    assert (status, version["release"]) == (200, "r-17")
+    assert get(found["BASE_URL"], "/readyz")[0] == 200
+    body = encode_body({"company_id": found["TEST_COMPANY_ID"], "dry_run": True})
+    parts = urlsplit(found["BASE_URL"])
+    for headers in (
+        {"X-Transbot-Signature": sign_v1(found["TRANSBOT_HMAC_SECRET"], body)},
+        {"Authorization": f"Bearer {found['ADMIN_JWT']}"},
+    ):
+        connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=10)
+        connection.request("POST", f"{parts.path}/dlq-replay", body, {"Content-Type": "application/json", **headers})
+        response = connection.getresponse()
+        answer = json.loads(response.read())
+        connection.close()
+        assert (response.status, answer.get("target_count")) == (200, 4), answer
+
+
+def test_its_login_is_the_superuser_and_the_service_is_not(up: Up) -> None:
+    """DATABASE_URL is the cluster's superuser; service and worker are logged in as their own roles."""
+    with connect(up.variables["DATABASE_URL"]) as connection:
+        assert connection.execute("select rolsuper from pg_roles where rolname = current_user").fetchone() == (True,)
+        users = connection.execute(
+            "select distinct usename from pg_stat_activity where datname = current_database()"
+            " and pid <> pg_backend_pid() order by 1"
+        ).fetchall()
+    assert users == [("replay_service",), ("replay_worker",)]
+
+
+def test_no_secret_is_in_a_log_or_an_argument(up: Up) -> None:
+    """What the JSON holds is in no log file, not on stderr, in no process's arguments."""
+    found = up.variables
+    password = str(urlsplit(found["DATABASE_URL"]).password)
+    secrets = [found["TRANSBOT_HMAC_SECRET"], found["REPLAY_JWT_SECRET"], found["ADMIN_JWT"], password]
+    texts = [up.errors.read_text(), *(p.read_text(errors="replace") for p in (up.folder / "log").iterdir())]
+    texts += [Path(f"/proc/{pid}/cmdline").read_text() for pid in left_over(up.folder)]
+    assert not [s for s in secrets for t in texts if s in t]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_it_and_leaves_nothing(up: Up, number: int, code: int) -> None:
+    """After Ctrl-C, SIGTERM or a closed terminal no process, no port, no file is left."""
+    folder = up.folder
+    assert len(left_over(folder)) > 4
+    assert up.end(number) == code
+    assert nothing_left(folder)
+    with pytest.raises(OSError, match="refused"):
+        get(up.variables["BASE_URL"], "/healthz")
+
+
+def test_a_kill_leaves_nothing_either(up: Up) -> None:
+    """After SIGKILL the processes die with their parent and the janitor removes the folder."""
+    folder = up.folder
+    up.end(signal.SIGKILL)
+    assert procfs.wait_until(lambda: nothing_left(folder), 15)
+
+
+def test_a_kill_of_the_janitor_too_is_mended_by_the_next_start(up: Up, tmp_path: Path) -> None:
+    """With nobody left to clear up, the next stack does."""
+    folder = up.folder
+    children = Path(f"/proc/{up.process.pid}/task/{up.process.pid}/children").read_text().split()
+    janitors = [int(c) for c in children if b"janitor" in Path(f"/proc/{c}/cmdline").read_bytes()]
+    assert len(janitors) == 1
+    procfs.kill_all(janitors)
+    up.end(signal.SIGKILL)
+    second = start(tmp_path)
+    assert nothing_left(folder)
+    second.end(signal.SIGTERM)
+
+
+def test_a_database_url_in_the_environment_is_not_read(tmp_path: Path) -> None:
+    """Nobody else's database, secret or PostgreSQL setting gets into the stack."""
+    foreign = {
+        "DATABASE_URL": "postgresql://nobody:nothing@127.0.0.1:1/none",
+        "TRANSBOT_HMAC_SECRET": "x",
+        "PGOPTIONS": "-c role=none",
+        "PGHOST": "127.0.0.9",
+    }
+    running = start(tmp_path, environ=foreign)
+    assert running.variables["DATABASE_URL"] != foreign["DATABASE_URL"]
+    assert get(running.variables["BASE_URL"], "/readyz")[0] == 200
+    assert running.end(signal.SIGTERM) == 143
+
+
+def test_a_guest_leaves_the_server_as_it_was(tmp_path: Path, foreign_server: Postgres) -> None:
+    """With --server it makes a database there, and after the end, or a SIGKILL, databases and roles are as before."""
+    url = foreign_server.server.url("postgres")
+    query = b"select array(select datname from pg_database order by 1), array(select rolname from pg_roles order by 1)"
+    with connect(url) as connection:
+        before = connection.execute(query).fetchone()
+        first = start(tmp_path, "--server", url)
+        second = start(tmp_path, "--server", url)
+        assert get(second.variables["BASE_URL"], "/readyz")[0] == 200
+        assert first.variables["DATABASE_URL"] != second.variables["DATABASE_URL"]
+        assert first.end(signal.SIGINT) == 130
+        assert get(second.variables["BASE_URL"], "/readyz")[0] == 200
+        second.end(signal.SIGKILL)
+        assert procfs.wait_until(lambda: connection.execute(query).fetchone() == before, 15, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (("--server", "mysql://h/d"), 3, "postgresql://"),
+        (("--server", "postgresql://u:hidden-word@127.0.0.1:1/d"), 3, "cannot be reached"),
+        (("--instances", "0"), 3, "1 to 32"),
+        (("--company-id", "00000000-0000-4000-8000-000000000001"), 3, "bucket"),
+    ],
+)
+def test_a_wrong_option_is_exit_3_and_says_what_is_allowed(
+    tmp_path: Path, options: tuple[str, ...], code: int, words: str
+) -> None:
+    """Nothing is started, stdout stays empty, the message holds no password."""
+    done = subprocess.run(
+        [sys.executable, "-m", "gates.stack", *options],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (code, "")
+    assert words in done.stderr
+    assert "hidden-word" not in done.stderr
+
+
+def test_a_service_that_cannot_start_is_exit_4_with_its_log(tmp_path: Path) -> None:
+    """The stack says which process ended and shows the end of its log; nothing is left running."""
+    account = postgres_account()
+    before = {f for place in rundir.places(os.environ, account) for f in place.glob(rundir.prefix() + "*")}
+    with (
+        pytest.raises(Exception, match=r"service-0 ended with exit code"),
+        reference_stack(StackOptions(serve_arguments=("--no-such-option",)), os.environ),
+    ):
+        pass
+    after = {f for place in rundir.places(os.environ, account) for f in place.glob(rundir.prefix() + "*")}
+    assert after <= before
+
+
+def test_the_reference_stack_can_kill_and_mend_every_process() -> None:
+    """`gate run`'s own stack is a `reference` target with a control door: each process dies and comes back."""
+    with reference_stack(StackOptions(instances=2), os.environ) as stack:
+        target = stack.info.target()
+        assert (target.kind, target.test_company_id) == (TargetKind.REFERENCE, DEFAULT_COMPANY_ID)
+        control = Control(target.control)
+        names = [p.name for p in control.processes()]
+        assert names == ["postgres", "service-0", "service-1", "worker-0"]
+        for name in names:
+            control.kill(name)
+            control.mend()
+            assert get(target.base_url, "/readyz")[0] == 200
+        with connect(target.database_url) as connection:
+            assert connection.execute("select count(*) from companies").fetchone() == (1,)
+        with psycopg.connect(stack.info.gate_url) as connection:
+            assert connection.execute("select session_user").fetchone() == ("replay_gate",)
