@@ -1,0 +1,183 @@
+"""Agents: what does the work of an event. `deliver` returns None when the work is done, and otherwise why it failed.
+
+The database records effects, once per event; an agent outside of it (http) sees an event at least once and refuses a
+second one by the event's stable id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import httpx
+
+MAX_DELAY_MS = 5000
+MAX_ERROR_TEXT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A leased event."""
+
+    outbox_id: int
+    event_id: str
+    company_id: str
+    event_type: str
+    aggregate_key: str | None
+    payload_text: str  # JSON as the database writes it: numbers keep their digits
+    is_scripted: bool  # a drill event of a drill company, with a script in payload.drill
+    failures: int  # attempts at it that have failed so far
+    replay_run_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an attempt failed: a stable kind and a text for people, both without secrets."""
+
+    error_type: str
+    message: str
+
+
+class Agent(Protocol):
+    """Something that does the work of an event."""
+
+    name: str
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    async def deliver(self, event: Event) -> Failure | None:
+        """Do the work; None on success. Ends within the lease."""
+        ...
+
+
+class SqlAgent:
+    """Its work is the effect row itself, written by the settling statement: nothing can fail before."""
+
+    name = "sql"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    async def deliver(self, event: Event) -> Failure | None:  # noqa: ARG002  -- the protocol's
+        return None
+
+
+class HttpAgent:
+    """POST the event to a URL, signed like the contract's requests (v2), its stable id as the idempotency key."""
+
+    name = "http"
+
+    def __init__(self, url: str, secret: bytes, timeout_s: float, clock: Callable[[], float]) -> None:
+        self._url, self._secret, self._clock, self._timeout_s = url, secret, clock, timeout_s
+        self._client: httpx.AsyncClient | None = None
+
+    async def __aenter__(self) -> Self:
+        limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
+        # the pool's wait has no limit of its own: deliver limits the whole
+        timeout = httpx.Timeout(self._timeout_s, pool=None)
+        self._client = httpx.AsyncClient(limits=limits, timeout=timeout, follow_redirects=False, trust_env=False)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._client is not None:
+            await self._client.aclose()
+
+    async def deliver(self, event: Event) -> Failure | None:
+        if self._client is None:
+            raise RuntimeError("HttpAgent.deliver outside of its `async with`; enter it first")
+        body = write_body(event)
+        headers = {
+            "Content-Type": "application/json",
+            "Idempotency-Key": event.event_id,
+            "X-Transbot-Signature": self._sign(body),
+        }
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                response = await self._client.post(self._url, content=body, headers=headers)
+        except (TimeoutError, httpx.TimeoutException):
+            return Failure("agent_timeout", f"the agent did not answer within {self._timeout_s:g} s")
+        except httpx.HTTPError as error:
+            return Failure("agent_unreachable", f"{type(error).__name__}: {error}"[:MAX_ERROR_TEXT])
+        if response.is_success:
+            return None
+        return Failure(f"agent_http_{response.status_code}", f"the agent answered {response.status_code}")
+
+    def _sign(self, body: bytes) -> str:
+        stamp = str(int(self._clock()))
+        mac = hmac.new(self._secret, stamp.encode() + b"." + body, hashlib.sha256).hexdigest()
+        return f"t={stamp},v2={mac}"
+
+
+class ScriptedAgent:
+    """The drill agent of the contract, section 4: a scripted event is delayed and fails as its payload says.
+
+    fail_times counts failures of the event, over all its outbox rows; -1 fails always. Others go to the agent behind.
+    """
+
+    def __init__(self, behind: Agent) -> None:
+        self._behind = behind
+        self.name = behind.name
+
+    async def __aenter__(self) -> Self:
+        await self._behind.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._behind.__aexit__(kind, error, trace)
+
+    async def deliver(self, event: Event) -> Failure | None:
+        if not event.is_scripted:
+            return await self._behind.deliver(event)
+        fail_times, delay_ms = read_script(json.loads(event.payload_text))
+        if delay_ms:
+            await asyncio.sleep(delay_ms / 1000)
+        if fail_times == -1 or event.failures < fail_times:
+            return Failure(
+                "drill_failure", f"scripted: fail_times is {fail_times}, failed {event.failures} times before"
+            )
+        return await self._behind.deliver(event)
+
+
+def read_script(payload: Any) -> tuple[int, int]:
+    """(fail_times, delay_ms) of payload.drill; missing or malformed counts as 0, a delay is cut to 0..5000 ms."""
+    script = payload.get("drill") if isinstance(payload, dict) else None
+    if not isinstance(script, dict):
+        return 0, 0
+    fail_times, delay_ms = script.get("fail_times"), script.get("delay_ms")
+    fails = fail_times if isinstance(fail_times, int) and not isinstance(fail_times, bool) and fail_times >= -1 else 0
+    if isinstance(delay_ms, bool) or not isinstance(delay_ms, int | float):
+        return fails, 0
+    return fails, int(min(max(delay_ms, 0), MAX_DELAY_MS))
+
+
+def write_body(event: Event) -> bytes:
+    """The event as an http agent gets it; the payload's text goes in as it is."""
+    head = json.dumps(
+        {
+            "event_id": event.event_id,
+            "company_id": event.company_id,
+            "event_type": event.event_type,
+            "aggregate_key": event.aggregate_key,
+            "attempt": event.failures + 1,
+        }
+    )
+    return f'{head[:-1]}, "payload": {event.payload_text}}}'.encode()

@@ -1,0 +1,91 @@
+"""The worker's door to PostgreSQL: connections with limits on every wait, and named statements on them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
+
+Row = tuple[Any, ...]
+Connection = AsyncConnection[Row]
+Queries = Mapping[str, bytes]
+
+CONNECT_TIMEOUT_S = 5
+STATEMENT_LIMIT_S = 45.0  # beyond the server's own limit: for a server that answers nothing at all
+RECONNECT_PAUSE_S = 0.5
+# Plans are made anew for every statement and never by a sequential scan: a plan made while the outbox was empty would
+# be wrong by orders of magnitude a second later.
+SESSION = (
+    "-c statement_timeout=30s -c lock_timeout=5s -c idle_in_transaction_session_timeout=10s"
+    " -c enable_seqscan=off -c jit=off -c work_mem=16MB -c default_transaction_isolation=read\\ committed"
+)
+_LOG = logging.getLogger("replay_service.worker")
+
+
+def _arguments() -> dict[str, Any]:
+    return {
+        "autocommit": True,
+        "prepare_threshold": None,
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "options": SESSION,
+        "application_name": "replay-worker",
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+    }
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Connection]:
+    """A connection of one's own."""
+    async with await AsyncConnection.connect(url, **_arguments()) as conn:
+        yield conn
+
+
+def settling_pool(url: str, size: int) -> AsyncConnectionPool[Connection]:
+    """A pool, not yet open."""
+    return AsyncConnectionPool(
+        url,
+        kwargs=_arguments(),
+        min_size=1,
+        max_size=size,
+        timeout=10.0,
+        open=False,
+        check=AsyncConnectionPool.check_connection,
+    )
+
+
+async def rows(conn: Connection, text: bytes, **parameters: Any) -> list[Row]:
+    """All rows of a statement. Raise psycopg.Error or TimeoutError."""
+    async with asyncio.timeout(STATEMENT_LIMIT_S):
+        cursor = await conn.execute(text, parameters)
+        return await cursor.fetchall() if cursor.description else []
+
+
+async def keep_at(name: str, url: str, work: Callable[[Connection], Awaitable[None]], stop: asyncio.Event) -> None:
+    """Do `work` on a connection until `stop`; whatever the database does to it, connect again and go on."""
+    while not stop.is_set():
+        try:
+            async with connected(url) as conn:
+                await work(conn)
+        except (psycopg.Error, TimeoutError, OSError) as error:
+            if stop.is_set():
+                return
+            _LOG.warning("database lost", extra={"fields": {"task": name, "error": type(error).__name__}})
+            await wait_for(stop, RECONNECT_PAUSE_S)
+
+
+async def wait_for(event: asyncio.Event, timeout_s: float) -> bool:
+    """Wait until the event is set or the time is over; whether it is set."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    except TimeoutError:
+        pass
+    return event.is_set()

@@ -1,0 +1,87 @@
+"""The drain: a scout that sweeps whenever something may have come, and runners that join it while there is a backlog.
+
+A full sweep starts at the lowest id, because rows commit in any order and come due at any time. Where full sweeps have
+become long for nothing (many held or blocked rows), news is looked for above the last id seen, and full sweeps wait for
+a time in proportion to their length.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+from replay_service.worker.deliveries import Deliveries
+from replay_service.worker.door import Connection, wait_for
+from replay_service.worker.lanes import LANES, Sweeper
+from replay_service.worker.parts import WorkerParts
+
+LONG_SWEEP_S = 0.05
+REST_PER_SWEEP = 2.0  # a third of one core at most goes into looking at what cannot be delivered
+
+
+class Drain:
+    """The scout's and the runners' shared state."""
+
+    def __init__(
+        self,
+        parts: WorkerParts,
+        stop: asyncio.Event,
+        first_lane: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._parts, self._settings, self._stop, self._clock = parts, parts.settings, stop, clock
+        self._first_lane = first_lane  # another for each worker, so that they rarely meet
+        self._news, self._backlog = asyncio.Event(), asyncio.Event()
+        self._moved_at = clock()
+
+    def wake(self) -> None:
+        """Something may have come."""
+        self._news.set()
+
+    def still_for_s(self) -> float:
+        """For how long nothing has moved."""
+        return self._clock() - self._moved_at
+
+    def _moving(self) -> None:
+        self._moved_at = self._clock()
+
+    def _lanes(self, runner: int) -> Sequence[int]:
+        """The lanes of one runner while there is a backlog."""
+        step = max(self._settings.runners, 1)
+        return [(self._first_lane + n) % LANES for n in range(runner, LANES, step)]
+
+    def _share(self) -> Sequence[int]:
+        self._backlog.set()
+        return self._lanes(0)
+
+    async def scout(self, deliveries: Deliveries, conn: Connection) -> None:
+        """Sweep until stopped."""
+        sweeper = Sweeper(self._parts, deliveries, self._stop, self._moving)
+        everything = [(self._first_lane + n) % LANES for n in range(LANES)]
+        ends, next_full = [0] * LANES, 0.0
+        while not self._stop.is_set():
+            self._news.clear()
+            begun = self._clock()
+            is_full = begun >= next_full
+            done = await sweeper.sweep(conn, everything, [0] * LANES if is_full else ends, self._share)
+            ends = done.ends
+            if is_full:
+                length = self._clock() - begun
+                is_long_for_nothing = length > LONG_SWEEP_S and not done.moved
+                next_full = self._clock() + length * REST_PER_SWEEP if is_long_for_nothing else 0.0
+            if not done.moved:
+                await wait_for(self._news, max(self._settings.poll_s, next_full - self._clock()))
+
+    async def run(self, runner: int, deliveries: Deliveries, conn: Connection) -> None:
+        """Join the scout whenever it sees a backlog, on lanes of one's own, until they hold nothing more."""
+        sweeper = Sweeper(self._parts, deliveries, self._stop, self._moving)
+        lanes = self._lanes(runner)
+        while not self._stop.is_set():
+            if not await wait_for(self._backlog, 5.0):
+                continue
+            self._backlog.clear()
+            while not self._stop.is_set():
+                done = await sweeper.sweep(conn, lanes, [0] * LANES, lambda: lanes)
+                if not done.moved:
+                    break

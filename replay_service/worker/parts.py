@@ -1,0 +1,33 @@
+"""What a worker is composed of, in one place: replace a part to get another worker (or a faulty twin of this one)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from replay_service.database import load_queries
+from replay_service.worker.agents import Agent, HttpAgent, ScriptedAgent, SqlAgent
+from replay_service.worker.settings import WorkerSettings
+
+WORKER_QUERIES = load_queries(Path(__file__).parent / "sql")
+
+
+@dataclass(frozen=True)
+class WorkerParts:
+    """The parts of a worker. `queries`: name of a file in sql/ -> its text."""
+
+    settings: WorkerSettings
+    queries: Mapping[str, bytes]
+    agent: Agent
+    has_fast_path: bool  # whether ordinary events are drained by the statement; otherwise every event is leased
+
+
+def build_worker_parts(settings: WorkerSettings) -> WorkerParts:
+    """The worker as the contract wants it."""
+    if settings.agent == "http":
+        agent: Agent = HttpAgent(settings.agent_url, settings.agent_secret, settings.http_timeout_s, time.time)
+    else:
+        agent = SqlAgent()
+    return WorkerParts(settings, WORKER_QUERIES, ScriptedAgent(agent), has_fast_path=settings.agent == "sql")

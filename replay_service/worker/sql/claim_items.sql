@@ -1,0 +1,47 @@
+-- Lease items of the locked runs: at most 10 of a run in flight, heads of their key only, oldest first.
+WITH rooms AS MATERIALIZED (
+  SELECT r.id, %(places)s - (
+    SELECT count(*) FROM public.event_outbox e
+    WHERE e.replay_run_id = r.id AND e.processed_at IS NULL AND e.dead_at IS NULL AND e.claimed_until > now()
+  ) AS free
+  FROM unnest(%(runs)s::uuid[]) AS r (id)
+), heads AS MATERIALIZED (
+  SELECT i.ctid, i.id
+  FROM rooms r
+  CROSS JOIN LATERAL (
+    SELECT e.ctid, e.id
+    FROM public.event_outbox e
+    WHERE e.replay_run_id = r.id AND e.processed_at IS NULL AND e.dead_at IS NULL
+      AND e.next_attempt_at <= now() AND (e.claimed_until IS NULL OR e.claimed_until <= now())
+      AND (e.aggregate_key IS NULL OR NOT EXISTS (
+        SELECT FROM public.event_outbox b
+        WHERE b.company_id = e.company_id AND b.aggregate_key = e.aggregate_key
+          AND b.processed_at IS NULL AND b.dead_at IS NULL AND b.id < e.id
+      ))
+    ORDER BY e.id
+    LIMIT greatest(r.free, 0)
+  ) i
+  ORDER BY i.id
+  LIMIT %(slots)s
+), locked AS MATERIALIZED (
+  SELECT e.ctid
+  FROM heads h
+  JOIN public.event_outbox e ON e.ctid = h.ctid
+  WHERE e.processed_at IS NULL AND e.dead_at IS NULL
+    AND e.next_attempt_at <= now() AND (e.claimed_until IS NULL OR e.claimed_until <= now())
+  FOR UPDATE OF e SKIP LOCKED
+), leased AS (
+  UPDATE public.event_outbox e
+  SET claimed_until = clock_timestamp() + make_interval(secs => %(lease_s)s), claim_token = %(token)s
+  FROM locked l
+  WHERE e.ctid = l.ctid
+  RETURNING e.id, e.event_id, e.company_id, e.event_type, e.aggregate_key, e.payload, e.attempts, e.replay_run_id
+)
+SELECT
+  l.id, l.event_id::text, l.company_id::text, l.event_type, l.aggregate_key, l.payload::text, l.replay_run_id::text,
+  l.event_type LIKE 'drill.%%' AND l.payload ? 'drill' AND public.is_drill_company(l.company_id) AS is_scripted,
+  l.attempts + (
+    SELECT coalesce(sum(o.attempts), 0) FROM public.event_outbox o WHERE o.event_id = l.event_id AND o.dead_at IS NOT NULL
+  ) AS failures
+FROM leased l
+ORDER BY l.id

@@ -1,0 +1,88 @@
+-- Claim, effect and acknowledgement of ordinary events in one statement: the rows examined next in a lane, those delivered.
+-- A window of rows is examined, however many of them qualify, so held or blocked rows cost one pass and never a search.
+-- Order: a row is delivered only if every earlier unfinished row of its key is delivered with it, that is, locked by us.
+-- A stale snapshot can only show a finished row as unfinished, which holds back and never overtakes.
+WITH win AS MATERIALIZED (
+  SELECT
+    e.ctid, e.id, e.company_id,
+    e.next_attempt_at <= now() AND (e.claimed_until IS NULL OR e.claimed_until <= now()) AS is_due,
+    e.replay_run_id IS NOT NULL AS is_replay,
+    e.event_type LIKE 'drill.%%' AND e.payload ? 'drill' AS is_scripted
+  FROM public.event_outbox e
+  WHERE e.lane = %(lane)s AND e.processed_at IS NULL AND e.dead_at IS NULL AND e.id > %(after)s
+  ORDER BY e.id
+  LIMIT %(window)s
+), tenants AS MATERIALIZED (
+  SELECT
+    t.company_id,
+    public.is_feature_enabled('outbox.enabled', t.company_id) AND NOT public.is_company_paused(t.company_id) AS is_on,
+    t.has_scripted AND public.is_drill_company(t.company_id) AS is_drill
+  FROM (SELECT w.company_id, bool_or(w.is_scripted) AS has_scripted FROM win w GROUP BY w.company_id) t
+), able AS MATERIALIZED (
+  SELECT w.ctid, w.is_replay OR (w.is_scripted AND t.is_drill) AS is_leased
+  FROM win w
+  JOIN tenants t USING (company_id)
+  WHERE w.is_due AND t.is_on
+), locked AS MATERIALIZED (
+  SELECT e.ctid, e.id, e.event_id, e.company_id, e.aggregate_key
+  FROM able a
+  JOIN public.event_outbox e ON e.ctid = a.ctid
+  WHERE NOT a.is_leased AND e.processed_at IS NULL AND e.dead_at IS NULL
+    AND e.next_attempt_at <= now() AND (e.claimed_until IS NULL OR e.claimed_until <= now())
+  FOR UPDATE OF e SKIP LOCKED
+), blockers AS MATERIALIZED (
+  SELECT k.company_id, k.aggregate_key, b.id
+  FROM (
+    SELECT l.company_id, l.aggregate_key, max(l.id) AS last_id
+    FROM locked l
+    WHERE l.aggregate_key IS NOT NULL
+    GROUP BY l.company_id, l.aggregate_key
+  ) k
+  CROSS JOIN LATERAL (
+    SELECT e.id
+    FROM public.event_outbox e
+    WHERE e.company_id = k.company_id AND e.aggregate_key = k.aggregate_key
+      AND e.processed_at IS NULL AND e.dead_at IS NULL
+      AND e.id < k.last_id AND e.id NOT IN (SELECT l.id FROM locked l)
+    ORDER BY e.id
+    LIMIT 1
+  ) b
+), ready AS MATERIALIZED (
+  SELECT l.ctid, l.id, l.event_id, l.company_id
+  FROM locked l
+  LEFT JOIN blockers b ON b.company_id = l.company_id AND b.aggregate_key = l.aggregate_key
+  WHERE b.id IS NULL OR l.id < b.id
+), made AS (
+  INSERT INTO public.agent_tasks (company_id, agent_name, event_id, status, created_at, updated_at)
+  SELECT r.company_id, 'sql', r.event_id, 'completed', c.at, c.at
+  FROM ready r CROSS JOIN (SELECT clock_timestamp() AS at) c
+  ORDER BY r.id
+  ON CONFLICT (event_id) DO NOTHING
+  RETURNING event_id
+), tally AS MATERIALIZED (
+  SELECT (SELECT count(*) FROM made) = (SELECT count(*) FROM ready) AS is_clean
+), mended AS (
+  -- only where a task of the event was there before: an unfinished one becomes the effect, a completed one is the effect
+  UPDATE public.agent_tasks t
+  SET status = 'completed', updated_at = clock_timestamp()
+  FROM ready r
+  WHERE NOT (SELECT y.is_clean FROM tally y) AND t.event_id = r.event_id AND t.status <> 'completed'
+  RETURNING t.event_id
+), effects AS (
+  SELECT m.event_id FROM made m
+  UNION ALL
+  SELECT m.event_id FROM mended m
+  UNION ALL
+  SELECT t.event_id FROM public.agent_tasks t JOIN ready r USING (event_id) WHERE t.status = 'completed'
+), acknowledged AS (
+  UPDATE public.event_outbox e
+  SET processed_at = c.at, claimed_until = NULL, attempts = e.attempts + 1
+  FROM ready r CROSS JOIN (SELECT clock_timestamp() AS at) c
+  WHERE e.ctid = r.ctid AND ((SELECT y.is_clean FROM tally y) OR r.event_id IN (SELECT f.event_id FROM effects f))
+  RETURNING 1
+)
+SELECT
+  (SELECT count(*) FROM win) AS examined,
+  (SELECT coalesce(max(w.id), %(after)s) FROM win w) AS last_id,
+  (SELECT count(*) FROM acknowledged) AS delivered,
+  (SELECT coalesce(bool_or(a.is_leased), false) FROM able a) AS has_leased

@@ -1,0 +1,13 @@
+-- Runs with items to lease, locked so that two workers never count the same free places. Busy runs are another's work.
+SELECT r.id
+FROM public.replay_runs r
+WHERE r.status = 'started'
+  AND EXISTS (
+    SELECT FROM public.event_outbox e
+    WHERE e.replay_run_id = r.id AND e.processed_at IS NULL AND e.dead_at IS NULL
+      AND e.next_attempt_at <= now() AND (e.claimed_until IS NULL OR e.claimed_until <= now())
+  )
+  AND public.is_feature_enabled('outbox.enabled', r.company_id) AND NOT public.is_company_paused(r.company_id)
+ORDER BY r.requested_at
+LIMIT %(limit)s
+FOR UPDATE OF r SKIP LOCKED
