@@ -1,4 +1,5 @@
-"""`python -m loadtests PLAN.json OUT`: perform a plan. `python -m loadtests --worker HOST PORT`: serve a master.
+"""`python -m loadtests PLAN.json OUT`: perform a plan. `--worker HOST PORT`: serve a master. `--checks PLAN.json`:
+print the ids of the checks that its thresholds make, one a line, and load nothing.
 
 Exit codes: 0 the result is in OUT/result.json (whatever it says), 3 the thresholds or the plan cannot be used.
 """
@@ -12,10 +13,10 @@ from pathlib import Path
 
 from loadtests.engine import serve_worker  # first: Locust patches the process
 from loadtests.plan import load_plan
-from loadtests.run import credentials_from, run
+from loadtests.run import credentials_from, run, thresholds_of
 from loadtests.thresholds import ThresholdError
 
-USAGE = "usage: python -m loadtests PLAN.json OUT | python -m loadtests --worker HOST PORT\n"
+USAGE = "usage: python -m loadtests PLAN.json OUT | --worker HOST PORT | --checks PLAN.json\n"
 
 
 def main(arguments: list[str]) -> int:
@@ -24,6 +25,16 @@ def main(arguments: list[str]) -> int:
     match arguments:
         case ["--worker", host, port]:
             serve_worker(host, int(port), credentials_from(os.environ))
+            return 0
+        case ["--checks", plan]:
+            try:
+                file = thresholds_of(load_plan(Path(plan).read_text(encoding="utf-8")))
+            except (ThresholdError, ValueError) as error:
+                sys.stderr.write(f"{error}\n")
+                return 3
+            for key, thresholds in file.thresholds.by_metric.items():
+                for one in thresholds:
+                    sys.stdout.write(f"load/{key}/{one.expression.aggregation}\n")
             return 0
         case [plan, out]:
             try:

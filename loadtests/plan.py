@@ -60,7 +60,8 @@ class Plan:
     early_abort: bool = True
     run_on: bool = True
     detail: bool = True
-    path: str = ""
+    url_only: bool = False
+    rate_per_s: float = 50.0
     keep_tenants: bool = False
     progress: bool = False
     notes: tuple[str, ...] = field(default=())
@@ -73,7 +74,7 @@ class Plan:
     @property
     def is_url(self) -> bool:
         """Whether any URL is loaded, without knowledge of what stands behind it."""
-        return not self.tenants_wanted and not self.test_company_id
+        return self.url_only
 
 
 def dump_plan(plan: Plan) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
-from loadtests.plan import Stream
-from loadtests.thresholds_file import Stage
+from loadtests.plan import Plan, Stream
+from loadtests.thresholds_file import Stage, ThresholdsFile
 
 CHECKLIST_THRESHOLDS = """{
   thresholds: {
@@ -26,3 +27,24 @@ DEFAULT_STAGES = (Stage(30.0, 5), Stage(60.0, 10), Stage(10.0, 0))
 
 TENANTS: Mapping[str, int] = {"quick": 10, "default": 60}
 """Companies of a run: three replay calls each."""
+
+
+def resolve(plan: Plan, file: ThresholdsFile) -> Plan:
+    """Give the plan its load: the file's stages or vus (closed model), those asked for, or the profile's.
+
+    Without a word about users the model is open: arrivals at a fixed rate, which a stalled server cannot slow down.
+    """
+    plan = dataclasses.replace(plan, tenants_wanted=0 if plan.url_only else TENANTS[plan.profile])
+    think_s = 0.0 if plan.url_only else plan.think_s
+    if file.stages:
+        return dataclasses.replace(plan, streams=(), stages=file.stages, think_s=think_s)
+    if file.vus or plan.vus:
+        duration_s = file.duration_s or plan.duration_s
+        return dataclasses.replace(
+            plan, streams=(), vus=plan.vus or file.vus or 1, duration_s=duration_s, think_s=think_s
+        )
+    if plan.url_only:
+        return dataclasses.replace(plan, streams=(Stream("url", plan.rate_per_s),))
+    if plan.profile == "default":
+        return dataclasses.replace(plan, streams=(), stages=DEFAULT_STAGES)
+    return dataclasses.replace(plan, streams=plan.streams or QUICK_STREAMS)

@@ -17,7 +17,7 @@ from loadtests.conductor import Conductor
 from loadtests.judgement import Judgement
 from loadtests.metrics import TYPES
 from loadtests.plan import Credentials, Plan
-from loadtests.profiles import CHECKLIST_THRESHOLDS
+from loadtests.profiles import CHECKLIST_THRESHOLDS, resolve
 from loadtests.sinks import RateSink
 from loadtests.thresholds_file import ThresholdsFile, parse_thresholds
 
@@ -36,7 +36,8 @@ def thresholds_of(plan: Plan) -> ThresholdsFile:
 def run(plan: Plan, out: Path, environ: Mapping[str, str]) -> dict[str, Any]:
     """Perform a plan and write its result to `out`. Returns the result. Raise ThresholdsFileError before any load."""
     thresholds = thresholds_of(plan)
-    url = environ.get("DATABASE_URL", "") if plan.tenants_wanted else ""
+    plan = resolve(plan, thresholds)
+    url = "" if plan.url_only else environ.get("DATABASE_URL", "")
     prepared, notes = _prepare(url, plan, [*plan.notes, *thresholds.notes])
     out.mkdir(parents=True, exist_ok=True)
     (out / "companies.txt").write_text("".join(f"{one}\n" for one in prepared.created), encoding="utf-8")

@@ -45,8 +45,8 @@ class Workload:
         companies = [tenant.id for tenant in mine] or ([self.plan.test_company_id] if self.plan.test_company_id else [])
         self._companies = itertools.cycle(companies) if companies else iter(())
         self._replays = self._all_replays(mine)
-        path = self.plan.path
-        self._plain = Call("url", "GET", path or "/", request_bytes(self.address, "GET", path, [("Accept", "*/*")]))
+        path = self.address.prefix or "/"
+        self._plain = Call("url", "GET", path, request_bytes(self.address, "GET", "", [("Accept", "*/*")]))
 
     def call(self, kind: str) -> Call | None:
         """The next call of a kind; None where there is nothing (more) to call. Events come from `event` instead."""

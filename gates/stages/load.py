@@ -1,0 +1,305 @@
+"""The load stage: runs Locust as a subprocess, reads its result file, turns every threshold into evidence.
+
+Nothing is judged here: the thresholds were judged beside their samples. A run without a result, or one that was not
+valid, is unknown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime as dt
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gates import config
+from gates.errors import CannotWork, ConfigError
+from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where
+from gates.target.database import session
+from gates.target.deployment import Target
+from gates.target.redaction import hidden, redact_text
+from gates.target.tenants import Tenants
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FOLDER = "load"
+RUN_VALID = "load/run-valid"
+GRACE_S = 60.0
+"""Beyond the planned time: companies made, canaries waited for, companies removed."""
+QUICK_S, QUICK_MOST_S = 10.0, 30.0
+
+
+def _spec(name: str, claim: str, cost: str, *needs: str, severity: Severity = Severity.PAGE) -> CheckSpec:
+    after = () if name == "run-valid" else (RUN_VALID,)
+    return CheckSpec(f"load/{name}", claim, cost, severity, Where.SELF_CLEANING, needs, after, ("P02",))
+
+
+SPECS: tuple[CheckSpec, ...] = (
+    _spec(
+        "run-valid",
+        "The load run was a measurement: every worker lived, the schedule was kept, the target answered.",
+        "A run that measured the generator, or nothing, says nothing about the release.",
+        severity=Severity.WARN,
+    ),
+    _spec(
+        "http_req_failed/rate",
+        "Under load, fewer than 2 % of the requests fail.",
+        "More than one request in fifty is lost to users.",
+    ),
+    _spec(
+        "http_req_duration/p95",
+        "Under load, 95 % of the requests take less than 2.5 s from the moment they were due.",
+        "Users wait; callers time out and retry, which makes the load worse.",
+    ),
+    _spec(
+        "outbox_lag_ms/p95",
+        "Under load, 95 % of the events have their effect within 5 s of their commit.",
+        "Events pile up faster than they are delivered.",
+    ),
+    _spec(
+        "outbox_lag_ms/avg",
+        "Under load, the mean lag of the outbox stays under 2 s.",
+        "Everything that follows from an event comes late.",
+    ),
+    _spec(
+        "agent_success/rate",
+        "Under load, more than 98 % of the events' agent tasks succeed.",
+        "Work is accepted and then not done.",
+    ),
+    _spec(
+        "dlq_items_count/count",
+        "During the load run the dead-letter queue grows by fewer than 10 items.",
+        "The release turns live events into dead letters.",
+        "database",
+    ),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `gate load`."""
+    add = parser.add_argument
+    add(
+        "--profile",
+        choices=("quick", "default"),
+        default="quick",
+        help="quick: 10 s; default: the checklist's 5-10 users",
+    )
+    add(
+        "--thresholds",
+        type=Path,
+        metavar="FILE",
+        help="k6 options (JavaScript, JSON or YAML) instead of the checklist's",
+    )
+    add("--url", default="", help="load this URL alone, whatever stands behind it")
+    add("--rate", type=float, default=50.0, metavar="N", help="arrivals a second with --url (open model; default 50)")
+    add("--vus", type=int, default=0, metavar="N", help="closed model: N users, each waiting for its answer")
+    add("--duration", type=float, default=0.0, metavar="S", help=f"seconds of load (default {QUICK_S:g})")
+    add(
+        "--most", type=float, default=0.0, metavar="S", help="seconds up to which the run may go on until it is decided"
+    )
+    add("--workers", type=int, default=0, metavar="N", help="spread the load over N processes of this machine")
+    add("--expect-workers", type=int, default=0, metavar="N", help="wait for N workers of other machines (30 s)")
+    add("--master-host", default="*", metavar="ADDRESS", help="where remote workers connect (default: all addresses)")
+    add("--master-port", type=int, default=0, metavar="PORT", help="its port (default 5557 with --expect-workers)")
+    add("--compat", choices=("k6",), help="say beside each verdict what k6 would have said")
+    add("--no-run-on", action="store_true", help="stop at the planned end even where the samples do not decide")
+    add("--no-early-abort", action="store_true", help="run to the end even where a threshold can no longer pass")
+    add("--keep-tenants", action="store_true", help="leave the companies of the run; `clean_up` removes them")
+    add("--baseline", type=Path, metavar="DIR", help="the load folder of an earlier run to compare latencies with")
+
+
+def load(target: Target, options: argparse.Namespace, out: Path) -> list[Evidence]:
+    """Run the load and return evidence for every threshold. Raise ConfigError for a thresholds file of no use."""
+    folder = out / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "result.json").unlink(missing_ok=True)
+    plan = plan_of(target, options)
+    started_at = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+    if not plan["base_url"]:
+        return [_unknown(spec.id, "no BASE_URL was given, so there is nothing to load", started_at) for spec in SPECS]
+    (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    code, text = _run([str(folder / "plan.json"), str(folder)], target, _limit_s(plan), show=sys.stderr.isatty())
+    (folder / "load.log").write_text(text, encoding="utf-8")
+    if code == 3:
+        raise ConfigError(text.strip().splitlines()[-1] if text.strip() else "the thresholds cannot be used")
+    try:
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        found = evidence_of(result, compat=options.compat == "k6", started_at=started_at)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        why = f"the load run left no result (exit {code}, {type(error).__name__}); see {FOLDER}/load.log"
+        return [_unknown(spec.id, why, started_at) for spec in SPECS]
+    if options.baseline is not None:
+        found += _compared(options.baseline, folder, target, started_at)
+    return found
+
+
+def plan_of(target: Target, options: argparse.Namespace) -> dict[str, Any]:
+    """The plan that the load process reads: no secret in it."""
+    text, name = "", "checklist.js"
+    if options.thresholds is not None:
+        try:
+            text, name = options.thresholds.read_text(encoding="utf-8"), str(options.thresholds)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{options.thresholds}:1:1: {error}; allowed: a readable text file") from None
+    duration_s = options.duration or QUICK_S
+    return {
+        "base_url": options.url or target.base_url,
+        "url_only": bool(options.url),
+        "thresholds_name": name,
+        "thresholds_text": text,
+        "run": secrets.token_hex(4),
+        "profile": options.profile,
+        "rate_per_s": options.rate,
+        "vus": options.vus,
+        "duration_s": duration_s,
+        "most_s": max(duration_s, options.most or QUICK_MOST_S),
+        "workers": options.workers,
+        "expect_workers": options.expect_workers,
+        "master_host": options.master_host,
+        "master_port": options.master_port or (5557 if options.expect_workers else 0),
+        "test_outbox": target.test_outbox,
+        "test_dlq": target.test_dlq,
+        "test_agents": target.test_agents,
+        "test_company_id": target.test_company_id,
+        "early_abort": not options.no_early_abort,
+        "run_on": not options.no_run_on,
+        "keep_tenants": options.keep_tenants,
+        "progress": True,
+    }
+
+
+def evidence_of(result: Mapping[str, Any], *, compat: bool, started_at: str) -> list[Evidence]:
+    """Evidence from a result document. Raise KeyError or TypeError where it is none."""
+    common: dict[str, Any] = {"started_at": started_at, "duration_ms": float(result["elapsed_s"]) * 1000.0}
+    details: dict[str, JsonValue] = {
+        name: result[name]
+        for name in ("model", "profile", "ended", "notes", "requests", "latency", "timeline", "backlog")
+    }
+    details |= {"outbox_lag": result["outbox_lag"], "expected_refusals": result["expected_refusals"]}
+    valid = bool(result["valid"])
+    reasons = "; ".join(result["invalid_reasons"])
+    run = Evidence(
+        RUN_VALID,
+        Outcome.PASS if valid else Outcome.UNKNOWN,
+        f"{result['facts']['requests']} requests in {result['elapsed_s']:.1f} s, {result['ended']}"
+        if valid
+        else reasons,
+        observed="valid" if valid else "not valid",
+        limit="valid",
+        samples=int(result["facts"]["requests"]),
+        details=details,
+        **common,
+    )
+    return [run, *(_judged(one, valid=valid, compat=compat, common=common) for one in result["judgements"])]
+
+
+def _judged(one: Mapping[str, Any], *, valid: bool, compat: bool, common: Mapping[str, Any]) -> Evidence:
+    k6 = "pass" if one["k6_passes"] else "fail"
+    names = ("source", "why", "low", "high", "method", "needed", "margin")
+    message = str(one["message"]) + (f" (k6 says: {k6})" if compat else "")
+    if one["why"] == "switched off":
+        message = f"unknown (switched off): {message}"
+    trend = one["metric"].partition("{")[0]
+    return Evidence(
+        str(one["check"]),
+        Outcome(one["verdict"]) if valid else Outcome.UNKNOWN,
+        message,
+        observed=one["observed"],
+        limit=one["limit"],
+        unit="ms" if (trend.startswith("http_req_") and trend != "http_req_failed") or trend.endswith("_ms") else "",
+        samples=int(one["samples"]),
+        blocked_by="" if valid else RUN_VALID,
+        details={"k6": k6, **{name: one[name] for name in names}},
+        **common,
+    )
+
+
+def clean_up(target: Target, out: Path) -> list[str]:
+    """Remove the companies that a run with --keep-tenants left; audit rows stay. Returns their ids."""
+    listing = out / FOLDER / "companies.txt"
+    companies = listing.read_text(encoding="utf-8").split() if listing.exists() else []
+    if companies and target.database_url:
+        with session(target.database_url) as connection:
+            Tenants(connection, FOLDER).remove(companies)
+    return companies
+
+
+def checks_of(target: Target, options: argparse.Namespace, out: Path) -> tuple[CheckSpec, ...]:
+    """The checks that these options make: the checklist's, or those of the thresholds file, all of them required.
+
+    Raise ConfigError (file:line:column) for a file of no use.
+    """
+    if options.thresholds is None and not options.url:
+        return SPECS
+    folder = out / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "plan.json").write_text(json.dumps(plan_of(target, options)), encoding="utf-8")
+    code, text = _run(["--checks", str(folder / "plan.json")], target, GRACE_S, show=False)
+    lines = text.strip().splitlines()
+    if code == 3:
+        raise ConfigError(lines[-1] if lines else "the thresholds cannot be used")
+    known = {spec.id: spec for spec in SPECS}
+    ids = dict.fromkeys(line for line in lines if line.startswith("load/"))
+    own = [
+        known.get(one) or _spec(one.partition("/")[2], f"{one} keeps its threshold.", "A limit is broken.")
+        for one in ids
+    ]
+    return (SPECS[0], *own)
+
+
+def _unknown(check: str, why: str, started_at: str) -> Evidence:
+    return Evidence(check, Outcome.UNKNOWN, why, started_at=started_at)
+
+
+def _limit_s(plan: Mapping[str, Any]) -> float:
+    stages = 600.0 if plan["thresholds_text"] or plan["profile"] == "default" else 0.0
+    return float(plan["most_s"]) + GRACE_S + stages + (30.0 if plan["expect_workers"] else 0.0)
+
+
+def _run(arguments: Sequence[str], target: Target, limit_s: float, *, show: bool) -> tuple[int, str]:
+    """Run `python -m loadtests`, at most `limit_s`; its exit code (-1: out of time) and its text without secrets."""
+    environ = config.environment_of(target, config.process_environment()) | {"PYTHONUNBUFFERED": "1"}
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "loadtests", *arguments],
+            cwd=ROOT,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=None if show else subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise CannotWork(f"the load process cannot be started: {error}; allowed: python -m loadtests") from error
+    try:
+        output, _ = process.communicate(timeout=limit_s)
+        code = process.returncode
+    except subprocess.TimeoutExpired:
+        output, code = b"", -1
+    finally:
+        _end(process)
+    return code, redact_text(output.decode("utf-8", "replace"), hidden(target))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the process and its workers; nothing happens where they have ended."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, number)
+            process.wait(timeout=2.0)
+
+
+def _compared(baseline: Path, folder: Path, target: Target, started_at: str) -> list[Evidence]:
+    """Evidence from the comparison with an earlier run; unknown where that left no samples."""
+    code, text = _run(["--compare", str(baseline), str(folder)], target, GRACE_S, show=False)
+    try:
+        found = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        return [Evidence.from_json({**one, "started_at": started_at}) for one in found]
+    except (ValueError, TypeError, KeyError):
+        return [_unknown("load/baseline/p95", f"the comparison with {baseline} failed (exit {code})", started_at)]
