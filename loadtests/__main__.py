@@ -19,6 +19,13 @@ from loadtests.thresholds import ThresholdError
 USAGE = "usage: python -m loadtests PLAN.json OUT | --worker HOST PORT | --checks PLAN.json\n"
 
 
+def refuse(error: Exception) -> int:
+    """Say on both outputs what cannot be used: one is for people, the other is read by who started us."""
+    for output in (sys.stderr, sys.stdout):
+        output.write(f"{error}\n")
+    return 3
+
+
 def main(arguments: list[str]) -> int:
     """Do what the arguments say; returns the exit code."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
@@ -30,8 +37,7 @@ def main(arguments: list[str]) -> int:
             try:
                 file = thresholds_of(load_plan(Path(plan).read_text(encoding="utf-8")))
             except (ThresholdError, ValueError) as error:
-                sys.stderr.write(f"{error}\n")
-                return 3
+                return refuse(error)
             for key, thresholds in file.thresholds.by_metric.items():
                 for one in thresholds:
                     sys.stdout.write(f"load/{key}/{one.expression.aggregation}\n")
@@ -40,8 +46,7 @@ def main(arguments: list[str]) -> int:
             try:
                 run(load_plan(Path(plan).read_text(encoding="utf-8")), Path(out), os.environ)
             except (ThresholdError, ValueError) as error:
-                sys.stderr.write(f"{error}\n")
-                return 3
+                return refuse(error)
             return 0
     sys.stderr.write(USAGE)
     return 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,6 +109,10 @@ class Conductor:
             if metric == "outbox_lag_ms" and accepted and accepted == direct:
                 return "every canary took the direct path; outbox.enabled is off for its company"
         return ""
+
+    def lack(self, metrics: Iterable[str], why: str) -> None:
+        """Note that metrics could not be measured, found out while running."""
+        self._absent |= dict.fromkeys(metrics, why)
 
     def judgements(self, *, confidence: float | None = None) -> list[Judgement]:
         """All thresholds judged over what was seen so far; a stuck oldest event makes the lag worse, never better."""

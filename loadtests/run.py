@@ -13,7 +13,7 @@ from loadtests.engine import Engine  # first: Locust patches the process before 
 from loadtests import database, report  # isort: skip
 import psycopg
 
-from loadtests.conductor import Conductor
+from loadtests.conductor import SQL_METRICS, Conductor
 from loadtests.judgement import Judgement
 from loadtests.metrics import TYPES
 from loadtests.plan import Credentials, Plan
@@ -88,6 +88,8 @@ def _drive(
 def _settle(watch: database.Watch, conductor: Conductor) -> dict[str, Any]:
     """The last look at the database; what it knows of the agents replaces what the canaries saw over HTTP."""
     fate = watch.finish()
+    if watch.error or watch.first_items is None:
+        conductor.lack(SQL_METRICS, watch.error or "the database was not asked in time")
     settled = fate.get("succeeded", 0) + fate.get("failed", 0)
     if settled:
         canaries = ("agent_success", (("source", "canary"),))

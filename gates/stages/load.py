@@ -33,6 +33,11 @@ RUN_VALID = "load/run-valid"
 GRACE_S = 60.0
 """Beyond the planned time: companies made, canaries waited for, companies removed."""
 QUICK_S, QUICK_MOST_S = 10.0, 30.0
+SHOWN = (
+    *("model", "profile", "ended", "looks", "confidence", "notes", "facts"),
+    *("requests", "latency", "outbox_lag", "timeline", "backlog", "agents", "expected_refusals", "database_error"),
+)
+"""Members of the result that the run's evidence carries for the reports."""
 
 
 def _spec(name: str, claim: str, cost: str, *needs: str, severity: Severity = Severity.PAGE) -> CheckSpec:
@@ -94,15 +99,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--thresholds",
         type=Path,
         metavar="FILE",
-        help="k6 options (JavaScript, JSON or YAML) instead of the checklist's",
+        help="k6 options: JavaScript, JSON or YAML",
     )
     add("--url", default="", help="load this URL alone, whatever stands behind it")
     add("--rate", type=float, default=50.0, metavar="N", help="arrivals a second with --url (open model; default 50)")
     add("--vus", type=int, default=0, metavar="N", help="closed model: N users, each waiting for its answer")
     add("--duration", type=float, default=0.0, metavar="S", help=f"seconds of load (default {QUICK_S:g})")
-    add(
-        "--most", type=float, default=0.0, metavar="S", help="seconds up to which the run may go on until it is decided"
-    )
+    add("--most", type=float, default=0.0, metavar="S", help="seconds after which an undecided run ends")
     add("--workers", type=int, default=0, metavar="N", help="spread the load over N processes of this machine")
     add("--expect-workers", type=int, default=0, metavar="N", help="wait for N workers of other machines (30 s)")
     add("--master-host", default="*", metavar="ADDRESS", help="where remote workers connect (default: all addresses)")
@@ -177,19 +180,14 @@ def plan_of(target: Target, options: argparse.Namespace) -> dict[str, Any]:
 def evidence_of(result: Mapping[str, Any], *, compat: bool, started_at: str) -> list[Evidence]:
     """Evidence from a result document. Raise KeyError or TypeError where it is none."""
     common: dict[str, Any] = {"started_at": started_at, "duration_ms": float(result["elapsed_s"]) * 1000.0}
-    details: dict[str, JsonValue] = {
-        name: result[name]
-        for name in ("model", "profile", "ended", "notes", "requests", "latency", "timeline", "backlog")
-    }
-    details |= {"outbox_lag": result["outbox_lag"], "expected_refusals": result["expected_refusals"]}
+    details: dict[str, JsonValue] = {name: result[name] for name in SHOWN}
     valid = bool(result["valid"])
     reasons = "; ".join(result["invalid_reasons"])
+    seen = f"{result['facts']['requests']} requests in {result['elapsed_s']:.1f} s, {result['ended']}"
     run = Evidence(
         RUN_VALID,
         Outcome.PASS if valid else Outcome.UNKNOWN,
-        f"{result['facts']['requests']} requests in {result['elapsed_s']:.1f} s, {result['ended']}"
-        if valid
-        else reasons,
+        seen if valid else f"{reasons} ({seen})",
         observed="valid" if valid else "not valid",
         limit="valid",
         samples=int(result["facts"]["requests"]),
@@ -246,11 +244,8 @@ def checks_of(target: Target, options: argparse.Namespace, out: Path) -> tuple[C
         raise ConfigError(lines[-1] if lines else "the thresholds cannot be used")
     known = {spec.id: spec for spec in SPECS}
     ids = dict.fromkeys(line for line in lines if line.startswith("load/"))
-    own = [
-        known.get(one) or _spec(one.partition("/")[2], f"{one} keeps its threshold.", "A limit is broken.")
-        for one in ids
-    ]
-    return (SPECS[0], *own)
+    own = [_spec(one.partition("/")[2], f"{one} keeps its threshold.", "A limit of the team is broken.") for one in ids]
+    return (SPECS[0], *(known.get(one.id, one) for one in own))
 
 
 def _unknown(check: str, why: str, started_at: str) -> Evidence:
