@@ -1,0 +1,156 @@
+"""The parser of the command line, and what its options mean as values. Prints nothing itself (argparse does)."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from gates.rules import RolloutPlan
+from gates.stack.plan import StackOptions
+from gates.stack.up import add_arguments as add_stack_arguments
+from gates.stack.up import options_of
+from gates.stages import loading
+
+EXIT_CODES = """exit codes: 0 promote, 10 hold, 20 rollback, 2 usage, 3 configuration, 4 the gate itself could not work,
+1 internal error, 130/143 interrupted"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command with its options."""
+    top = argparse.ArgumentParser(
+        prog="gate", description="May this release go to the next rollout step?", epilog=EXIT_CODES
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, said: str, *parts: Callable[[argparse.ArgumentParser], None]) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=said, description=said, epilog=EXIT_CODES)
+        for part in parts:
+            part(made)
+        return made
+
+    command("run", "the whole gate: collect, decide, act, report", _target, _deep, _dry_run, _exit_zero)
+    command(
+        "up", "the embedded PostgreSQL, the reference service and its worker, until interrupted", add_stack_arguments
+    )
+    command("drill", "the drill stage alone", _target, _deep, _exit_zero)
+    command("sql", "the SQL checks alone", _target, _deep, _exit_zero, _manifest, _export("psql"))
+    command("alerts", "the alert rules, now", _target, _deep, _exit_zero, _export("prometheus", "psql"))
+    command("load", "the load stage alone", _target, _deep, _exit_zero, loading.add_arguments)
+    command("decide", "the verdict again, from the evidence and run.json in DIR", _folder, _exit_zero)
+    report = command("report", "the reports again, from the evidence in DIR", _folder, _policy)
+    report.add_argument("--print", choices=("html", "markdown", "junit", "slack"), help="to stdout instead of to DIR")
+    made = command("lint", "policy, waivers, catalogue and SQL files, without a target", _policy)
+    made.add_argument("--write-catalogue", action="store_true", help="write gates/catalogue.json from the code first")
+    command("promote", "one step up, by hand", _by_hand)
+    command("rollback", "the flag off, by hand", _by_hand)
+    command("emergency", "the flag off, all agents paused, replay limits cleared", _by_hand)
+    command("sign", "sign the body of a replay; prints the curl command", _body)
+    command("replay", "sign the body of a replay and send it", _body)
+    budget = command("budget", "show budgets, or set one tenant's", _json)
+    budget.add_argument("-c", "--company", metavar="UUID", help="one tenant")
+    budget.add_argument("--daily", type=_limit, metavar="N", help="set the daily limit")
+    budget.add_argument("--monthly", type=_limit, metavar="N", help="set the monthly limit")
+    command("flags", "show the flags (`gate promote --flag KEY` steps one)", _json)
+    command(
+        "checklist",
+        "the production-ready checklist, each box ticked by evidence or not ticked",
+        _folder,
+        _policy,
+        _json,
+    )
+    return top
+
+
+def stack_options(options: argparse.Namespace) -> StackOptions:
+    """The options of `gate up`."""
+    return options_of(options)
+
+
+def plan_of(plan: RolloutPlan, flag: str | None) -> RolloutPlan:
+    """The policy's plan, for the flag that was named."""
+    return replace(plan, flag=flag) if flag else plan
+
+
+def sql_suite_words(options: argparse.Namespace) -> list[str]:
+    """The words after `python -m sql_checks` for --export and --write-manifest."""
+    if getattr(options, "write_manifest", None):
+        return ["write-manifest", str(options.write_manifest)]
+    return ["export", options.command, options.export]
+
+
+def _target(made: argparse.ArgumentParser) -> None:
+    _policy(made)
+    _json(made)
+    made.add_argument("--output", type=Path, default=Path("gate-out"), metavar="DIR", help="where to write (gate-out)")
+
+
+def _policy(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--policy", type=Path, metavar="FILE", help="the release policy (gate.yaml)")
+
+
+def _json(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--json", action="store_true", help="the result as JSON on stdout")
+
+
+def _deep(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--deep", action="store_true", help="also what is slow: recovery, state machine, whole tables")
+
+
+def _dry_run(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--dry-run", action="store_true", help="decide, and show what would be done to the flag")
+
+
+def _exit_zero(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--exit-zero-on", choices=("hold",), help="for systems that know only pass or fail")
+
+
+def _folder(made: argparse.ArgumentParser) -> None:
+    made.add_argument("folder", type=Path, nargs="?", default=Path("gate-out"), metavar="DIR", help="output of a run")
+
+
+def _manifest(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--write-manifest", type=Path, metavar="FILE", help="write the release's manifest from this target"
+    )
+
+
+def _export(*kinds: str) -> Callable[[argparse.ArgumentParser], None]:
+    def add(made: argparse.ArgumentParser) -> None:
+        made.add_argument("--export", choices=kinds, help="print the checks for that tool instead of running them")
+
+    return add
+
+
+def _by_hand(made: argparse.ArgumentParser) -> None:
+    _policy(made)
+    _json(made)
+    _dry_run(made)
+    made.add_argument("--reason", required=True, type=_reason, help="why; it goes into the audit row")
+    made.add_argument("--flag", metavar="KEY", help="another flag than the policy's")
+    made.add_argument("--release", default="", metavar="R", help="the release that takes the step (RELEASE)")
+
+
+def _body(made: argparse.ArgumentParser) -> None:
+    _json(made)
+    made.add_argument("-c", "--company", metavar="UUID", help="the tenant (TEST_COMPANY_ID)")
+    made.add_argument("-m", "--max", type=int, metavar="N", help="at most so many items, 1 to 50")
+    made.add_argument("-k", "--key", metavar="KEY", help="the idempotency key")
+    made.add_argument("-d", "--dry-run", action="store_true", help="show what would be replayed")
+    made.add_argument("-f", "--force", action="store_true", help="ignore retry_after")
+    made.add_argument("-v", "--verbose", action="store_true", help="also print the body and the signature, on stderr")
+    made.add_argument("--v2", action="store_true", help="sign the time, too: a captured request is soon worthless")
+
+
+def _limit(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value}; allowed: 0 or more")
+    return value
+
+
+def _reason(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; allowed: why this is done")
+    return text

@@ -1,0 +1,360 @@
+"""The command line: argv in, exit code out. The only module that prints."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime as dt
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, TextIO
+
+from gates import arguments, boxes, config, lint, operations, record, reports
+from gates.errors import CannotWork, ConfigError, GateError, UsageError
+from gates.evidence import TargetKind, read_lines
+from gates.operations import Body
+from gates.reports.rows import rows_of
+from gates.rollout import Order
+from gates.run import Request, run_gate, run_stage
+from gates.stack.errors import StackError, StackOptionError
+from gates.stack.plan import StackOptions
+from gates.stack.stack import reference_stack
+from gates.stack.up import default_release, up
+from gates.stages import loading
+from gates.stages.context import Progress
+from gates.target.deployment import Target
+from gates.target.redaction import hidden, redact_text
+from gates.terminal import paint, progress_line, table, verdict_text
+from gates.verdict import Decision, Verdict
+
+EXIT_INTERNAL = 1
+
+
+class Interrupted(BaseException):
+    """SIGTERM came; like KeyboardInterrupt it must reach the top."""
+
+
+@dataclass
+class Console:
+    """Where text goes: results to `out`, chatter to `err`."""
+
+    out: TextIO
+    err: TextIO
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    hide: dict[str, str] = field(default_factory=dict, repr=False)
+    _live: bool = False
+
+    @property
+    def colour(self) -> bool:
+        return not self.environ.get("NO_COLOR") and self.err.isatty()
+
+    def result(self, text: str) -> None:
+        """A result, on stdout."""
+        print(redact_text(text, self.hide), end="" if text.endswith("\n") else "\n", file=self.out, flush=True)
+
+    def say(self, text: str) -> None:
+        """Chatter, on stderr."""
+        self._end_live()
+        print(redact_text(text, self.hide), end="" if text.endswith("\n") else "\n", file=self.err, flush=True)
+
+    def progress(self, progress: Progress) -> None:
+        """On a terminal a line that is written over until the stage is done; elsewhere one line a finished stage."""
+        if progress.done:
+            self.say(progress_line(progress, colour=self.colour))
+        elif self.err.isatty():
+            self._end_live()
+            print(progress_line(progress, colour=self.colour), end="", file=self.err, flush=True)
+            self._live = True
+
+    def _end_live(self) -> None:
+        if self._live:
+            print("\r\x1b[2K", end="", file=self.err, flush=True)
+            self._live = False
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Never a traceback, but for an internal error (exit code 1)."""
+    environ = config.process_environment()
+    console = Console(sys.stdout, sys.stderr, environ)
+    options = arguments.parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return int(COMMANDS[options.command](options, console))
+    except (GateError, StackError) as error:
+        code = error.exit_code if isinstance(error, GateError) else 3 if isinstance(error, StackOptionError) else 4
+        console.say(f"gate {options.command}: {error}")
+        return code
+    except KeyboardInterrupt:
+        console.say(f"gate {options.command}: interrupted; what is on disk says hold")
+        return 130
+    except Interrupted:
+        console.say(f"gate {options.command}: terminated; what is on disk says hold")
+        return 143
+    except BrokenPipeError:
+        sys.stderr.close()
+        return EXIT_INTERNAL
+    except Exception as error:  # noqa: BLE001  -- the last resort: say what to report, and never look like a verdict
+        console.say("".join(traceback.format_exception(error)))
+        console.say(f"gate {options.command}: internal error ({type(error).__name__}); please report the lines above")
+        return EXIT_INTERNAL
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise Interrupted
+
+
+# --- the gate ----------------------------------------------------------------------------------------------------
+
+
+def _run(options: argparse.Namespace, console: Console) -> int:
+    with _request(options, console) as request:
+        verdict = run_gate(request)
+    return _show(verdict, options, console)
+
+
+def _stage(options: argparse.Namespace, console: Console) -> int:
+    if getattr(options, "export", None) or getattr(options, "write_manifest", None):
+        return _sql_suite(options, console)
+    with _request(options, console) as request:
+        verdict = run_stage(request, options.command)
+    return _show(verdict, options, console)
+
+
+def _sql_suite(options: argparse.Namespace, console: Console) -> int:
+    """What `python -m sql_checks` does, through the same door."""
+    words = arguments.sql_suite_words(options)
+    done = lint.sql_suite(words, config.environment_of(_target(console), console.environ))
+    if done.stdout:
+        console.result(done.stdout)
+    if done.stderr:
+        console.say(done.stderr)
+    return done.returncode
+
+
+@contextlib.contextmanager
+def _request(options: argparse.Namespace, console: Console) -> Iterator[Request]:
+    """What to run against which target. Without BASE_URL and DATABASE_URL, the reference is brought up for it."""
+    target = _target(console)
+    today = dt.datetime.now(dt.UTC).date()
+    file = config.load_policy(options.policy, today)
+    specs = lint.with_own_checks(file, console.environ)
+    load_options = options if options.command == "load" else None
+    request = Request(
+        target=target,
+        policy_file=file,
+        catalogue=specs,
+        out=options.output,
+        deep=options.deep,
+        dry_run=getattr(options, "dry_run", False),
+        environ=console.environ,
+        load=loading.runner(load_options),
+        progress=console.progress,
+    )
+    file.policy(specs, target.kind, target.release, deep=options.deep)
+    if target.base_url or target.database_url:
+        yield request
+        return
+    console.say("no BASE_URL and no DATABASE_URL: bringing up the reference")
+    stack_options = StackOptions(release=target.release or default_release())
+    with reference_stack(stack_options, console.environ) as stack:
+        reference = stack.info.target()
+        console.hide = hidden(reference)
+        yield _with_target(request, reference)
+
+
+def _with_target(request: Request, target: Target) -> Request:
+    values: dict[str, Any] = {name: getattr(request, name) for name in Request.__dataclass_fields__}
+    return Request(**{**values, "target": target})
+
+
+def _target(console: Console) -> Target:
+    target = config.load_target(console.environ)
+    console.hide = hidden(target)
+    return target
+
+
+def _show(verdict: Verdict, options: argparse.Namespace, console: Console) -> int:
+    folder = str(options.output) if getattr(options, "output", None) else ""
+    if getattr(options, "json", False):
+        console.result(verdict.dump())
+    else:
+        console.result(verdict_text(verdict, colour=console.colour and console.out.isatty(), folder=folder))
+    return _exit_code(verdict, options)
+
+
+def _exit_code(verdict: Verdict, options: argparse.Namespace) -> int:
+    spared = getattr(options, "exit_zero_on", None) == "hold" and verdict.decision is Decision.HOLD
+    return 0 if spared else verdict.decision.exit_code
+
+
+def _up(options: argparse.Namespace, console: Console) -> int:
+    return up(arguments.stack_options(options), console.environ, console.out, console.err)
+
+
+def _decide(options: argparse.Namespace, console: Console) -> int:
+    """Stdout has the very bytes of verdict.json; the file is written where it is missing or differs."""
+    verdict = record.recompute(options.folder)
+    path = options.folder / record.VERDICT
+    same = path.exists() and path.read_text(encoding="utf-8") == verdict.dump()
+    if not same:
+        record.write(path, verdict.dump())
+    console.result(verdict.dump())
+    console.say(f"{path}: {'as it was' if same else 'written anew'}; {verdict.decision}: {verdict.reason}")
+    return _exit_code(verdict, options)
+
+
+def _report(options: argparse.Namespace, console: Console) -> int:
+    verdict = record.recompute(options.folder)
+    file = config.load_policy(options.policy, dt.date.min)
+    specs = lint.with_own_checks(file, console.environ)
+    evidence = read_lines(options.folder / record.EVIDENCE)
+    run = json.loads((options.folder / record.RUN).read_text(encoding="utf-8"))
+    if options.print:
+        console.result(reports.render(options.print, verdict, evidence, specs, run))
+        return 0
+    for path in reports.write(options.folder, verdict, evidence, specs, run, {}):
+        console.result(str(path))
+    return 0
+
+
+def _lint(options: argparse.Namespace, console: Console) -> int:
+    if options.write_catalogue:
+        console.say(f"{lint.write_catalogue(console.environ)} checks written to the catalogue")
+    found = lint.lint(options.policy, console.environ, dt.datetime.now(dt.UTC).date())
+    for problem in found.problems:
+        console.result(problem)
+    if found.problems:
+        raise ConfigError(f"{len(found.problems)} problem(s) in {found.checks} checks; allowed: none. See above")
+    console.say(f"{found.checks} checks, policy and waivers: no problem found")
+    return 0
+
+
+# --- the operator's hand -----------------------------------------------------------------------------------------
+
+
+def _by_hand(options: argparse.Namespace, console: Console) -> int:
+    target = _target(console)
+    file = config.load_policy(options.policy, dt.datetime.now(dt.UTC).date())
+    policy = file.policy(lint.with_own_checks(file, console.environ), TargetKind.PRODUCTION, "", deep=False)
+    plan = arguments.plan_of(policy.rollout, options.flag)
+    by = console.environ.get("USER") or console.environ.get("LOGNAME") or "operator"
+    release = options.release or target.release
+    order = Order(plan, release, f"gate:{by}", options.reason, same_version=False, dry_run=options.dry_run)
+    action = operations.by_hand(target, options.command, order)
+    if options.json:
+        console.result(json.dumps(action.to_json(), ensure_ascii=False) + "\n")
+    else:
+        said = f"{action.from_percent} % -> {action.to_percent} %"
+        console.result(f"{action.kind}: {action.result}, {said}. {action.message}".rstrip())
+        for name, value in action.recovery.items():
+            console.result(f"  {name}: {value}")
+    if action.result in {"failed", "not_possible"}:
+        raise CannotWork(action.message)
+    return Decision.HOLD.exit_code if action.holds or action.result == "baking" else 0
+
+
+def _body(options: argparse.Namespace, target: Target) -> Body:
+    company = options.company or target.test_company_id
+    if not company:
+        raise UsageError("no company: -c is not given and TEST_COMPANY_ID is not set; allowed: a UUID. Give -c")
+    return Body(company.lower(), options.max, options.key, options.dry_run, options.force)
+
+
+def _sign(options: argparse.Namespace, console: Console) -> int:
+    target = _target(console)
+    signed = operations.sign(target, _body(options, target), _seconds(options))
+    if options.json:
+        console.result(json.dumps(vars_of(signed), ensure_ascii=False) + "\n")
+        return 0
+    if options.verbose:
+        console.say(f"body:      {signed.body}\nsignature: {signed.signature}")
+    console.result(signed.curl)
+    return 0
+
+
+def _replay(options: argparse.Namespace, console: Console) -> int:
+    target = _target(console)
+    answer = operations.replay(target, _body(options, target), _seconds(options))
+    if options.verbose:
+        console.say(f"status {answer.status} in {answer.elapsed_ms:.1f} ms, request {answer.header('x-request-id')}")
+    console.result(answer.body.decode("utf-8", "backslashreplace"))
+    return 0 if answer.status == 200 else Decision.HOLD.exit_code
+
+
+def _seconds(options: argparse.Namespace) -> int | None:
+    return int(dt.datetime.now(dt.UTC).timestamp()) if options.v2 else None
+
+
+def vars_of(value: Any) -> dict[str, Any]:
+    """The members of a frozen dataclass."""
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}
+
+
+def _budget(options: argparse.Namespace, console: Console) -> int:
+    target = _target(console)
+    if options.daily is not None or options.monthly is not None:
+        if not options.company:
+            raise UsageError("--daily or --monthly without a tenant; allowed: with -c COMPANY. Give -c")
+        rows = [operations.set_budget(target, options.company.lower(), options.daily, options.monthly)]
+    else:
+        rows = operations.budgets(target, options.company)
+    return _rows(rows, options, console)
+
+
+def _flags(options: argparse.Namespace, console: Console) -> int:
+    return _rows(operations.flags(_target(console)), options, console)
+
+
+def _rows(rows: Sequence[Mapping[str, Any]], options: argparse.Namespace, console: Console) -> int:
+    if options.json:
+        console.result(json.dumps([dict(r) for r in rows], ensure_ascii=False, default=str) + "\n")
+    elif rows:
+        titles = list(rows[0])
+        console.result(table([[row[t] for t in titles] for row in rows], titles))
+    else:
+        console.say("no rows")
+    return 0
+
+
+def _checklist(options: argparse.Namespace, console: Console) -> int:
+    file = config.load_policy(options.policy, dt.datetime.now(dt.UTC).date())
+    verdict = record.recompute(options.folder)
+    specs = lint.with_own_checks(file, console.environ)
+    rows = rows_of(verdict, read_lines(options.folder / record.EVIDENCE), specs)
+    ticked = boxes.tick(rows, file.settings.attestations)
+    if options.json:
+        console.result(json.dumps([vars_of(t) for t in ticked], ensure_ascii=False) + "\n")
+    else:
+        for one in ticked:
+            mark = paint("[x]", "green", on=console.colour) if one.ticked else paint("[ ]", "yellow", on=console.colour)
+            console.result(f"{mark} {one.name}: {one.why}")
+    return 0 if all(t.ticked for t in ticked) else Decision.HOLD.exit_code
+
+
+COMMANDS = {
+    "run": _run,
+    "up": _up,
+    "drill": _stage,
+    "sql": _stage,
+    "alerts": _stage,
+    "load": _stage,
+    "decide": _decide,
+    "report": _report,
+    "lint": _lint,
+    "promote": _by_hand,
+    "rollback": _by_hand,
+    "emergency": _by_hand,
+    "sign": _sign,
+    "replay": _replay,
+    "budget": _budget,
+    "flags": _flags,
+    "checklist": _checklist,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

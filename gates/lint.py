@@ -1,0 +1,135 @@
+"""`gate lint`: the policy, the catalogue and the SQL files, checked without a target."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gates import catalogue, config, policy_file
+from gates.errors import CannotWork
+from gates.evidence import CheckSpec, TargetKind
+from gates.policy_file import PolicyFile
+from gates.stages import loading, preflight
+from gates.stages.suite import NOT_PASSED_ON, ROOT
+
+SUITES = ("drills", "sql_checks")
+COLLECT_S = 60
+SCHEMA = Path(policy_file.__file__).with_name("gate.schema.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Linted:
+    """What lint found wrong, one line each, and how much it looked at."""
+
+    problems: tuple[str, ...]
+    checks: int
+
+
+def collect(environ: Mapping[str, str], options: tuple[str, ...] = ()) -> tuple[CheckSpec, ...]:
+    """Every check that the suites, the load stage and the preflight declare. Raise CannotWork where one cannot."""
+    specs = [*preflight.SPECS, *loading.specs()]
+    for suite in SUITES:
+        if (ROOT / suite).is_dir():
+            specs += _collect(suite, environ, options if suite == "sql_checks" else ())
+    return tuple(sorted(specs, key=lambda s: s.id))
+
+
+def _collect(suite: str, environ: Mapping[str, str], options: tuple[str, ...]) -> list[CheckSpec]:
+    with tempfile.TemporaryDirectory() as folder:
+        listing, ini = Path(folder) / "catalogue.json", Path(folder) / "pytest.ini"
+        ini.write_text("[pytest]\n", encoding="utf-8")
+        words = (sys.executable, "-m", "pytest", str(ROOT / suite), "-c", str(ini), f"--rootdir={ROOT}", "-q")
+        plugins = ("-p", "gates.recorder", "-p", "no:cacheprovider")
+        clean = {k: v for k, v in environ.items() if k not in {*NOT_PASSED_ON, *config.VARIABLES}}
+        done = subprocess.run(
+            [*words, *plugins, f"--catalogue={listing}", *options],
+            cwd=ROOT,
+            env={**clean, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+            capture_output=True,
+            text=True,
+            timeout=COLLECT_S,
+            check=False,
+        )
+        if not listing.exists():
+            said = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
+            raise CannotWork(f"{suite} could not be collected; allowed: a suite without errors. It says:\n{said}")
+        return [CheckSpec.from_json(one) for one in json.loads(listing.read_text(encoding="utf-8"))]
+
+
+def with_own_checks(file: PolicyFile, environ: Mapping[str, str]) -> tuple[CheckSpec, ...]:
+    """The shipped catalogue, and the checks in the folders that gate.yaml names."""
+    shipped = catalogue.load()
+    options = tuple(f"--spot-folder={p}" for p in file.settings.spot_folders)
+    options += tuple(f"--alert-folder={p}" for p in file.settings.alert_folders)
+    if not options:
+        return shipped
+    known = {s.id for s in shipped}
+    return (*shipped, *(s for s in _collect("sql_checks", environ, options) if s.id not in known))
+
+
+def lint(path: Path | None, environ: Mapping[str, str], today: dt.date) -> Linted:
+    """Check gate.yaml against the catalogue, and the catalogue and the schema against the code.
+
+    Raise ConfigError on the first mistake in gate.yaml.
+    """
+    file = config.load_policy(path, today)
+    specs = with_own_checks(file, environ)
+    file.policy(specs, TargetKind.PRODUCTION, "", deep=True)
+    problems = _catalogue_problems(collect(environ))
+    if SCHEMA.read_text(encoding="utf-8") != policy_file.schema():
+        problems.append(f"{SCHEMA.name}: differs from the code; run `gate lint --write-catalogue`")
+    return Linted((*problems, *_sql_problems(environ)), len(specs))
+
+
+def _catalogue_problems(collected: tuple[CheckSpec, ...]) -> list[str]:
+    shipped = {s.id: s for s in catalogue.load()}
+    declared = {s.id: s for s in collected}
+    do = "run `gate lint --write-catalogue`"
+    problems = [
+        f"catalogue.json: {i} is declared and not listed; {do}" for i in sorted(declared.keys() - shipped.keys())
+    ]
+    problems += [
+        f"catalogue.json: {i} is listed and not declared; {do}" for i in sorted(shipped.keys() - declared.keys())
+    ]
+    changed = sorted(i for i in declared.keys() & shipped.keys() if declared[i] != shipped[i])
+    problems += [f"catalogue.json: {i} differs from its declaration; {do}" for i in changed]
+    problems += [
+        f"{i}: after {a}, which is no check" for i, s in declared.items() for a in s.after if a not in declared
+    ]
+    problems += [f"{i}: it has no claim" for i, s in declared.items() if not s.claim]
+    return problems
+
+
+def _sql_problems(environ: Mapping[str, str]) -> list[str]:
+    """What the SQL suite's own lint says, one problem a line."""
+    if not (ROOT / "sql_checks" / "__main__.py").exists():
+        return []
+    done = sql_suite(["lint"], environ)
+    return [] if done.returncode == 0 else [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+
+
+def sql_suite(words: list[str], environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run `python -m sql_checks` with these words: exports, the manifest, its own lint."""
+    return subprocess.run(
+        [sys.executable, "-m", "sql_checks", *words],
+        cwd=ROOT,
+        env=dict(environ),
+        capture_output=True,
+        text=True,
+        timeout=COLLECT_S,
+        check=False,
+    )
+
+
+def write_catalogue(environ: Mapping[str, str]) -> int:
+    """Write catalogue.json and gate.schema.json from the code; the number of checks."""
+    specs = collect(environ)
+    catalogue.FILE.write_text(catalogue.dump(specs), encoding="utf-8")
+    SCHEMA.write_text(policy_file.schema(), encoding="utf-8")
+    return len(specs)

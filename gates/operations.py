@@ -1,0 +1,118 @@
+"""The operator's hand: sign a body, send it, see and set budgets, see and step flags. Returns; does not print."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import psycopg
+
+from gates.errors import CannotWork, ConfigError
+from gates.rollout import SQL, Order, emergency, look, promote, roll_back
+from gates.target.client import HttpDoor, NoAnswer
+from gates.target.database import Connection, session, sql
+from gates.target.deployment import Target
+from gates.target.redaction import hidden, redact_text
+from gates.target.requests import SIGNATURE, Answer, Request, curl, encode_body, signed_post, signed_post_v2
+from gates.verdict import Action
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What a replay asks for; None leaves a field out."""
+
+    company_id: str
+    max_items: int | None = None
+    idempotency_key: str | None = None
+    dry_run: bool = False
+    force: bool = False
+
+    def fields(self) -> dict[str, Any]:
+        given = {"company_id": self.company_id, "max": self.max_items, "idempotency_key": self.idempotency_key}
+        switches = {"dry_run": self.dry_run, "force": self.force}
+        return {**{k: v for k, v in given.items() if v is not None}, **{k: v for k, v in switches.items() if v}}
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A signed body: the very bytes, their signature, and a command that sends them."""
+
+    body: str
+    signature: str
+    curl: str
+
+
+def sign(target: Target, body: Body, unix_seconds: int | None = None) -> Signed:
+    """Sign the body, v1, or v2 with a time. Raise ConfigError where there is no secret."""
+    request = _request(target, body, unix_seconds)
+    signature = next(v for k, v in request.headers if k == SIGNATURE)
+    command = curl(request, target.base_url or "$BASE_URL").replace("'$BASE_URL/dlq-replay'", '"$BASE_URL/dlq-replay"')
+    return Signed(request.body.decode(), signature, command)
+
+
+def _request(target: Target, body: Body, unix_seconds: int | None) -> Request:
+    if not target.hmac_secret:
+        raise ConfigError("TRANSBOT_HMAC_SECRET is not set; allowed: the secret of signed requests. Set the variable")
+    encoded = encode_body(body.fields())
+    if unix_seconds is None:
+        return signed_post("/dlq-replay", encoded, target.hmac_secret)
+    return signed_post_v2("/dlq-replay", encoded, target.hmac_secret, unix_seconds)
+
+
+def replay(target: Target, body: Body, unix_seconds: int | None = None) -> Answer:
+    """Send the signed body. Raise CannotWork where there is no answer, ConfigError where there is no target."""
+    if not target.base_url:
+        raise ConfigError("BASE_URL is not set; allowed: where the functions live. Set the variable")
+    try:
+        with HttpDoor(target.base_url) as door:
+            return door.send(_request(target, body, unix_seconds))
+    except NoAnswer as error:
+        raise CannotWork(f"{error}; allowed: an answer within 10 s; at {target.base_url}. See that it runs") from error
+
+
+def budgets(target: Target, company: str | None) -> list[dict[str, Any]]:
+    """Rows of replay_budgets_status."""
+    rows = _ask(target, "budgets_status", {"company": company})
+    return [dict(row["row"]) for row in rows]
+
+
+def set_budget(target: Target, company: str, daily: int | None, monthly: int | None) -> dict[str, Any]:
+    """Set a tenant's limits; None leaves one as it is."""
+    return _ask(target, "budget_set", {"company": company, "daily": daily, "monthly": monthly}, write=True)[0]
+
+
+def flags(target: Target) -> list[dict[str, Any]]:
+    """Rows of feature_flags_status."""
+    return _ask(target, "flags_status", {})
+
+
+def by_hand(target: Target, what: str, order: Order) -> Action:
+    """`promote`, `rollback` or `emergency`, by the same path as a run: lock, compare-and-set, audit row, read-back."""
+
+    def act(connection: Connection) -> Action:
+        if what == "promote":
+            return promote(connection, replace(order, seen=look(connection, order.plan.flag)))
+        return emergency(connection, order) if what == "emergency" else roll_back(connection, order)
+
+    return _with(target, act, write=not order.dry_run)
+
+
+def _ask(target: Target, name: str, values: dict[str, object], *, write: bool = False) -> list[dict[str, Any]]:
+    def ask(connection: Connection) -> list[dict[str, Any]]:
+        return connection.execute(sql(SQL / f"{name}.sql").encode(), values).fetchall()
+
+    return _with(target, ask, write=write)
+
+
+def _with(target: Target, what: Callable[[Connection], T], *, write: bool) -> T:
+    if not target.database_url:
+        raise ConfigError("DATABASE_URL is not set; allowed: the target's database. Set the variable")
+    try:
+        with session(target.database_url, read_only=not write) as connection:
+            return what(connection)
+    except psycopg.Error as error:
+        text = redact_text((str(error).strip() or type(error).__name__).splitlines()[0], hidden(target))
+        raise CannotWork(f"{text}; allowed: a database that keeps the contract; at DATABASE_URL. Correct it") from None

@@ -1,0 +1,100 @@
+"""What a run leaves on disk: run.json and verdict.json, written so that a killed run leaves a hold.
+
+run.json holds the policy, the times and the action; with evidence.ndjson it gives verdict.json again, byte for byte.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gates.errors import CannotWork
+from gates.evidence import JsonValue, read_lines
+from gates.policy import decide
+from gates.rules import Policy
+from gates.verdict import Action, Decision, Verdict, settle
+
+FORMAT = 1
+RUN, VERDICT, EVIDENCE = "run.json", "verdict.json", "evidence.ndjson"
+UNFINISHED = "the run did not finish"
+
+OURS = (RUN, VERDICT, EVIDENCE, "companies.txt", "report.html", "summary.md", "junit.xml", "slack.json")
+"""Files of an earlier run in the same folder, removed before a new one begins: an old promote must not survive."""
+
+
+def stamp(at: dt.datetime) -> str:
+    """RFC 3339, UTC, milliseconds."""
+    return at.astimezone(dt.UTC).isoformat(timespec="milliseconds")
+
+
+def begin(folder: Path, facts: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Clear the folder of an earlier run, leave a hold, and return the contents of run.json to go on with."""
+    run: dict[str, JsonValue] = {"format": FORMAT, **facts, "finished_at": ""}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write(folder / VERDICT, unfinished(run).dump())
+        for name in OURS:
+            if name != VERDICT:
+                (folder / name).unlink(missing_ok=True)
+        for old in (folder / "allure-results").glob("*"):
+            if old.is_file():
+                old.unlink()
+        write_run(folder, run)
+    except OSError as error:
+        raise CannotWork(f"{error}; allowed: a folder that can be written. Correct --output") from error
+    return run
+
+
+def unfinished(run: Mapping[str, Any], reason: str = UNFINISHED) -> Verdict:
+    """The verdict of a run that was killed, or is still going on."""
+    return Verdict(
+        Decision.HOLD,
+        reason,
+        release=str(run.get("release", "")),
+        target=str(run.get("target", "")),
+        started_at=str(run.get("started_at", "")),
+        policy_digest=str(run.get("policy_digest", "")),
+        ends_when=("the gate runs to its end",),
+    )
+
+
+def write_run(folder: Path, run: Mapping[str, JsonValue]) -> None:
+    """Replace run.json."""
+    write(folder / RUN, json.dumps(run, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a file in one step: a reader sees the old text or the new, and a power cut leaves one of them."""
+    beside = path.with_name(path.name + ".new")
+    with beside.open("w", encoding="utf-8") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    beside.replace(path)
+
+
+def recompute(folder: Path) -> Verdict:
+    """The verdict from evidence.ndjson and run.json alone. Raise CannotWork where run.json cannot be read."""
+    path = folder / RUN
+    try:
+        run = _readable(json.loads(path.read_text(encoding="utf-8")))
+        if not run["finished_at"]:
+            return unfinished(run, str(run.get("ended", UNFINISHED)))
+        policy = Policy.from_json(run["policy"])
+        decided_at = dt.datetime.fromisoformat(run["decided_at"])
+        action = Action.from_json(run["action"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        text = f"{type(error).__name__}: {error}"
+        raise CannotWork(f"{path}: {text}; allowed: the run.json of a gate run. Name the folder of one") from error
+    verdict = decide(read_lines(folder / EVIDENCE), policy, decided_at)
+    return settle(verdict, action, run["started_at"], run["finished_at"])
+
+
+def _readable(run: dict[str, Any]) -> dict[str, Any]:
+    if run["format"] != FORMAT:
+        raise ValueError(f"format {run['format']} where {FORMAT} is read")
+    return run

@@ -1,0 +1,78 @@
+"""The verdict as Markdown, for pull requests and step summaries. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+
+from gates.reports.rows import Row
+from gates.verdict import Verdict
+
+MOST_ROWS = 20
+MOST_WITNESS = 1500
+SIGNS = {"promote": "🟢", "hold": "🟡", "rollback": "🔴"}
+
+
+def markdown(verdict: Verdict, rows: Sequence[Row]) -> str:
+    """Decision, reason, deciding findings, margin, action, and the checks by group."""
+    counts = verdict.counts
+    said = f"{counts.passed} passed, {counts.failed} failed, {counts.unknown} unknown"
+    where = f"Release `{cell(verdict.release) or 'not said'}` on `{verdict.target}`"
+    lines = [
+        f"## {SIGNS[verdict.decision]} {verdict.decision.value}",
+        "",
+        cell(verdict.reason),
+        "",
+        f"{where}: {said}, {counts.not_applicable} not applicable.",
+    ]
+    lines += _action(verdict)
+    if verdict.margin is not None:
+        lines += ["", verdict.margin.sentence]
+    lines += _findings(verdict)
+    if verdict.ends_when:
+        lines += ["", "The hold ends when:", "", *(f"- {cell(e)}" for e in verdict.ends_when[:MOST_ROWS])]
+    return "\n".join([*lines, *_groups(rows)]) + "\n"
+
+
+def _action(verdict: Verdict) -> list[str]:
+    action = verdict.action
+    if action.kind == "none":
+        return []
+    recovery = [f"{k} {v}" for k, v in action.recovery.items()]
+    return ["", f"Action: {action.kind}, {action.from_percent} % → {action.to_percent} %, {action.result}.", *recovery]
+
+
+def _findings(verdict: Verdict) -> list[str]:
+    deciding = verdict.deciding
+    if not deciding:
+        return []
+    lines = ["", "| check | outcome | observed | allowed | what was seen |", "|---|---|---|---|---|"]
+    for one in deciding[:MOST_ROWS]:
+        numbers = [cell("" if v is None else f"{v} {one.unit}".strip()) for v in (one.observed, one.limit)]
+        lines.append(f"| `{one.check}` | {one.outcome} | {numbers[0]} | {numbers[1]} | {cell(one.message)[:400]} |")
+    if len(deciding) > MOST_ROWS:
+        lines.append(f"\n… and {len(deciding) - MOST_ROWS} more.")
+    first = next((f for f in deciding if f.witness or f.reproduce), None)
+    if first is not None:
+        witness = json.dumps(first.witness, ensure_ascii=False, indent=1)[:MOST_WITNESS] if first.witness else ""
+        body = "\n\n".join(part for part in (first.reproduce, witness) if part).replace("```", "` ` `")
+        lines += ["", f"<details><summary>{first.check}</summary>", "", "```", body, "```", "", "</details>"]
+    return lines
+
+
+def _groups(rows: Sequence[Row]) -> list[str]:
+    groups: dict[str, Counter[str]] = {}
+    for row in rows:
+        groups.setdefault(row.group, Counter())[row.outcome] += 1
+    lines = ["", "| checks | passed | failed | unknown | not applicable |", "|---|---|---|---|---|"]
+    for name in sorted(groups):
+        c = groups[name]
+        lines.append(f"| {name} | {c['pass']} | {c['fail']} | {c['unknown']} | {c['not applicable']} |")
+    return lines
+
+
+def cell(text: str) -> str:
+    """Text that cannot break out of a table cell or into markup."""
+    flat = " ".join(str(text).split())
+    return flat.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("`", "'")

@@ -1,0 +1,111 @@
+"""One row per check for the reports: what it promises and what became of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gates.evidence import CheckSpec, Evidence, JsonValue
+from gates.verdict import Finding, Verdict
+
+OUTCOMES = ("fail", "unknown", "pass", "not applicable")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One check in a report. outcome: one of OUTCOMES; effect: what it does to the decision, empty for a pass."""
+
+    check: str
+    outcome: str
+    effect: str = ""
+    severity: str = ""
+    claim: str = ""
+    cost: str = ""
+    message: str = ""
+    observed: JsonValue = None
+    limit: JsonValue = None
+    unit: str = ""
+    samples: int = 0
+    duration_ms: float = 0.0
+    witness: JsonValue = None
+    reproduce: str = ""
+    blocked_by: str = ""
+
+    @property
+    def group(self) -> str:
+        """The first two parts of the id: the promise that the check belongs to."""
+        return "/".join(self.check.split("/")[:2]) if self.check.count("/") > 1 else self.check.split("/", 1)[0]
+
+    @property
+    def compared(self) -> str:
+        """What was observed against its limit, in words; empty where there are no numbers."""
+        if self.observed is None:
+            return ""
+        unit = f" {self.unit}" if self.unit else ""
+        allowed = "" if self.limit is None else f" of {shown(self.limit)}{unit}"
+        return f"{shown(self.observed)}{unit}{allowed}"
+
+
+def rows_of(verdict: Verdict, evidence: Sequence[Evidence], catalogue: Sequence[CheckSpec]) -> list[Row]:
+    """Every check of the catalogue once, and every finding; by outcome (the worst first), then by id."""
+    specs = {s.id: s for s in catalogue}
+    last = {e.check: e for e in evidence}
+    findings = {f.check: f for f in verdict.findings}
+    exempt = {n.check: n.reason for n in verdict.not_applicable}
+    rows = []
+    for check in sorted({*specs, *findings}):
+        spec, line = specs.get(check), last.get(check)
+        if check in exempt:
+            rows.append(Row(check, "not applicable", claim=spec.claim if spec else "", message=exempt[check]))
+        elif check in findings:
+            rows.append(_found(findings[check], spec, line))
+        elif line is not None and spec is not None:
+            rows.append(_passed(spec, line))
+        else:
+            rows.append(Row(check, "unknown", claim=spec.claim if spec else "", message=verdict.reason))
+    rank = {"rollback": 0, "hold": 1, "note": 2, "waived": 3, "": 4}
+    return sorted(rows, key=lambda r: (rank.get(r.effect, 4), OUTCOMES.index(r.outcome), bool(r.blocked_by), r.check))
+
+
+def _found(finding: Finding, spec: CheckSpec | None, line: Evidence | None) -> Row:
+    return Row(
+        finding.check,
+        finding.outcome,
+        finding.effect.value,
+        finding.severity,
+        spec.claim if spec else "",
+        spec.cost if spec else "",
+        finding.message,
+        finding.observed,
+        finding.limit,
+        finding.unit,
+        finding.samples,
+        line.duration_ms if line else 0.0,
+        finding.witness,
+        finding.reproduce,
+        finding.blocked_by,
+    )
+
+
+def _passed(spec: CheckSpec, line: Evidence) -> Row:
+    return Row(
+        spec.id,
+        "pass",
+        "",
+        spec.severity.value,
+        spec.claim,
+        spec.cost,
+        "",
+        line.observed,
+        line.limit,
+        line.unit,
+        line.samples,
+        line.duration_ms,
+    )
+
+
+def shown(value: JsonValue) -> str:
+    """A value as people read it."""
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e6 else f"{value:.0f}"
+    return str(value)

@@ -1,0 +1,215 @@
+"""THE STORY of a run: collect -> decide -> act -> report."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from gates import record, reports
+from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, read_lines, write_lines
+from gates.policy import decide
+from gates.policy_file import PolicyFile
+from gates.rollout import FlagState, Order, act, look_at
+from gates.rules import Policy
+from gates.stages.alerts import alerts
+from gates.stages.context import Context, Progress, StageReport, silent
+from gates.stages.drill import drill
+from gates.stages.preflight import preflight
+from gates.stages.sql import ALERTS, DATA, sql
+from gates.stages.watch import BacklogWatch
+from gates.target.deployment import Target
+from gates.target.redaction import hidden, redact_text, scrub
+from gates.verdict import Verdict, settle
+
+LOAD = ("load/",)
+STAGES = ("drill", "sql", "alerts", "load")
+
+
+def utc_now() -> dt.datetime:
+    """The clock of a run."""
+    return dt.datetime.now(dt.UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a run is asked to do. `load` runs the load stage; None where there is none."""
+
+    target: Target
+    policy_file: PolicyFile
+    catalogue: tuple[CheckSpec, ...]
+    out: Path
+    deep: bool = False
+    dry_run: bool = False
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    load: Callable[[Target, Path], list[Evidence]] | None = None
+    progress: Callable[[Progress], None] = silent
+    now: Callable[[], dt.datetime] = utc_now
+
+
+def run_gate(request: Request) -> Verdict:
+    """The whole gate. Raises GateError where the gate itself cannot work; the folder then holds a hold."""
+    run = begin(request)
+    context = context_of(request, str(run["run_id"]))
+    seen = look_at(request.target.database_url, run_plan(request).rollout.flag)
+    target, stages = collect(context, request)
+
+    policy = request.policy_file.policy(request.catalogue, target.kind, target.release, deep=request.deep)
+    decided_at = request.now()
+    verdict = decide(read_lines(context.evidence), policy, decided_at)
+
+    hide = hidden(target)
+    action = act(verdict, order_of(request, policy, seen, verdict), target.database_url)
+    action = dataclasses.replace(action, message=redact_text(action.message, hide))
+    final = settle(verdict, action, str(run["started_at"]), record.stamp(request.now()))
+
+    run |= facts_of(policy) | {
+        "decided_at": record.stamp(decided_at),
+        "finished_at": final.finished_at,
+        "stages": [s.to_json() for s in stages],
+        "companies": list[JsonValue](context.companies.read_text().split() if context.companies.exists() else []),
+        "action": action.to_json(),
+    }
+    record.write_run(request.out, run)
+    # what is on disk is what counts: the verdict is made again from it, so that nobody can find another one there
+    final = record.recompute(request.out)
+    record.write(request.out / record.VERDICT, final.dump())
+    reports.write(request.out, final, read_lines(context.evidence), request.catalogue, run, request.environ)
+    return final
+
+
+def collect(context: Context, request: Request) -> tuple[Target, list[StageReport]]:
+    """All stages, in their order; each appends to the evidence. Returns the target with its release."""
+    first = preflight(context)
+    context = dataclasses.replace(context, target=first.target)
+    stages = [first.report]
+    with BacklogWatch(context):
+        stages += sql(context, (*DATA, *ALERTS), name="data before", before=True)
+        stages += drill(context)
+        stages += load(context, request)
+        stages += sql(context, (*DATA, *ALERTS), name="data after")
+    scrub(request.out, hidden(context.target))
+    return first.target, stages
+
+
+def load(context: Context, request: Request) -> list[StageReport]:
+    """The load stage; where there is none, its checks are unknown."""
+    expected = context.applicable(LOAD)
+    started = request.now()
+    context.progress(Progress("load", expected=len(expected)))
+    error = "" if request.load else "the load stage is not installed"
+    found: list[Evidence] = []
+    if request.load is not None:
+        found = [stamped(e, context.target, started) for e in request.load(context.target, request.out)]
+        write_lines(context.evidence, found)
+    context.account_for(expected, error or "the load stage did not come to this")
+    seconds = (request.now() - started).total_seconds()
+    passed, failed, unknown = (
+        sum(e.outcome is o for e in found) for o in (Outcome.PASS, Outcome.FAIL, Outcome.UNKNOWN)
+    )
+    context.progress(Progress("load", passed, failed, unknown, len(expected), seconds, done=True, error=error))
+    return [StageReport("load", seconds, 0, error)]
+
+
+def stamped(one: Evidence, target: Target, started: dt.datetime) -> Evidence:
+    """Evidence of a stage that ran just now, with the release and the time that it was seen."""
+    at = one.started_at or record.stamp(started)
+    return dataclasses.replace(one, release=one.release or target.release, started_at=at)
+
+
+def run_stage(request: Request, stage: str) -> Verdict:
+    """One stage after the preflight: its evidence is kept, nothing is done to the flag.
+
+    The verdict is on the checks of this stage alone; it is not written, because a stage is not a gate.
+    """
+    run = begin(request)
+    context = context_of(request, str(run["run_id"]))
+    first = preflight(context)
+    context = dataclasses.replace(context, target=first.target)
+    prefixes = {"drill": ("drill/",), "sql": DATA, "alerts": ALERTS, "load": LOAD}[stage]
+    {
+        "drill": lambda: drill(context),
+        "sql": lambda: sql(context),
+        "alerts": lambda: alerts(context),
+        "load": lambda: load(context, request),
+    }[stage]()
+    scrub(request.out, hidden(context.target))
+    wanted = tuple(s for s in request.catalogue if s.id.startswith(prefixes))
+    policy = request.policy_file.policy(request.catalogue, first.target.kind, first.target.release, deep=request.deep)
+    policy = dataclasses.replace(policy, catalogue=wanted)
+    own = [e for e in read_lines(context.evidence) if e.check.startswith((*prefixes, "preflight/capability/"))]
+    finished = request.now()
+    verdict = decide(own, policy, finished)
+    action = dataclasses.replace(verdict.action, result="nothing_to_do")
+    return settle(verdict, action, str(run["started_at"]), record.stamp(finished))
+
+
+# --- parts -------------------------------------------------------------------------------------------------------
+
+
+def begin(request: Request) -> dict[str, JsonValue]:
+    """Leave a hold on disk before anything is asked."""
+    started_at = record.stamp(request.now())
+    facts: dict[str, JsonValue] = {
+        "run_id": secrets.token_hex(4),
+        "gate": gate_version(),
+        "started_at": started_at,
+        "dry_run": request.dry_run,
+        **facts_of(run_plan(request)),
+    }
+    return record.begin(request.out, facts)
+
+
+def run_plan(request: Request) -> Policy:
+    """The policy as it is known before the target said its release."""
+    target = request.target
+    return request.policy_file.policy(request.catalogue, target.kind, target.release, deep=request.deep)
+
+
+def facts_of(policy: Policy) -> dict[str, JsonValue]:
+    """The members of run.json that follow from the policy."""
+    return {
+        "target": policy.target.value,
+        "release": policy.release,
+        "policy_digest": policy.digest,
+        "policy": policy.to_json(),
+    }
+
+
+def context_of(request: Request, run_id: str) -> Context:
+    """What the stages are given."""
+    return Context(
+        target=request.target,
+        settings=request.policy_file.settings,
+        out=request.out.resolve(),
+        run_id=run_id,
+        catalogue=request.catalogue,
+        deep=request.deep,
+        environ=request.environ,
+        progress=request.progress,
+    )
+
+
+def order_of(request: Request, policy: Policy, seen: FlagState | None, verdict: Verdict) -> Order:
+    """What to do about the flag, and what its audit row says."""
+    return Order(
+        plan=policy.rollout,
+        release=policy.release,
+        actor="replaygate",
+        reason=verdict.reason[:500],
+        seen=seen,
+        same_version=policy.target.value == "production",
+        dry_run=request.dry_run,
+    )
+
+
+def gate_version() -> str:
+    """The version of this package."""
+    try:
+        return version("replaygate")
+    except PackageNotFoundError:
+        return "0"
