@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from drills.bench import REPLAY, Bench, Clock, Minter, Signer, Sources
+from drills.effects import Replays
 from drills.limits import Limit
 from drills.scene import Scene
 from gates.recorder import Observer, Unmet
@@ -203,3 +204,11 @@ def limit(
 ) -> Limit:
     """What a check of the rate limit works with."""
     return Limit(http, db, seen, signed, target.trusted_proxies)
+
+
+@pytest.fixture
+def replays(
+    http: HttpDoor, db: Connection, tenants: Tenants, seen: Observer, signed: Callable[..., Request]
+) -> Replays:
+    """What a check of replays works with."""
+    return Replays(http, db, seen, tenants, signed)

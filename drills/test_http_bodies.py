@@ -65,7 +65,10 @@ def test_chunked_body(bench: Bench, wire: WireDoor) -> None:
     bench.opens(bench.signed())
     body = _padded(bench.body(), BODY_LIMIT + 4096)
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(c), c) for c in (body[i : i + 8192] for i in range(0, len(body), 8192)))
-    answer = wire.raw(_head("Transfer-Encoding: chunked", f"{SIGNATURE}: {bench.mac(body)}"), chunks + b"0\r\n\r\n")
+    answer = wire.raw(
+        _head("Connection: close", "Transfer-Encoding: chunked", f"{SIGNATURE}: {bench.mac(body)}"),
+        chunks + b"0\r\n\r\n",
+    )
     bench.seen.require(answer.statuses, "no answer to a chunked body")
     bench.seen.count()
     bench.seen.value(answer.statuses[0], 413, "status")
