@@ -113,7 +113,7 @@ def _speaking_problems(protocol: type[Any]) -> type[Any]:
 
     class Protocol(protocol):  # type: ignore[misc]
         def send_400_response(self, _message: str) -> None:
-            body = problem_body("malformed_request", "The bytes sent are no acceptable HTTP/1.1 request.")
+            body = problem_body("malformed_request", "The bytes sent are no acceptable HTTP request.")
             head = (
                 f"HTTP/1.1 400 Bad Request\r\ncontent-type: {PROBLEM_TYPE}\r\ncontent-length: {len(body)}\r\n"
                 f"x-request-id: {secrets.token_hex(16)}\r\nconnection: close\r\n\r\n"

@@ -124,5 +124,3 @@ def audit(db: Db, company: str) -> list[tuple[Any, ...]]:
 def value(db: Db, query: str, *parameters: Any) -> Any:
     row = db.execute(query.encode(), parameters).fetchone()
     return None if row is None else row[0]
-
-
