@@ -31,19 +31,29 @@ def is_running(pid: int, ticks: int | None) -> bool:
     return found is not None and (ticks is None or found == ticks)
 
 
+def is_within(pid: int, folder: Path) -> bool:
+    """Whether the process's working directory is the folder or inside it."""
+    try:
+        place = (PROC / str(pid) / "cwd").readlink()
+    except OSError:
+        return False
+    return f"{place}/".replace(" (deleted)/", "/").startswith(f"{folder.resolve()}/")
+
+
 def processes_within(folder: Path, name: str) -> Iterator[int]:
     """Numbers of processes with that program name whose working directory is the folder or inside it."""
     if not PROC.is_dir():
         return
-    inside = f"{folder.resolve()}/"
     for entry in PROC.iterdir():
-        if not entry.name.isdigit():
-            continue
-        with suppress(OSError):
-            if (entry / "comm").read_text(encoding="utf-8", errors="replace").strip() != name:
-                continue
-            if f"{(entry / 'cwd').readlink()}/".replace(" (deleted)/", "/").startswith(inside):
-                yield int(entry.name)
+        if entry.name.isdigit() and _name(entry) == name and is_within(int(entry.name), folder):
+            yield int(entry.name)
+
+
+def _name(entry: Path) -> str:
+    try:
+        return (entry / "comm").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def kill_all(pids: Iterable[int], signal_number: int = signal.SIGKILL) -> None:

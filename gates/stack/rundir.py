@@ -157,9 +157,12 @@ def _lock_of(folder: Path) -> Iterator[bool]:
 
 
 def _recorded(folder: Path) -> list[int]:
-    """Process numbers from the folder's record that are still the same processes."""
+    """Process numbers from the folder's record that still are what the stack started: the start time is the recorded
+    one, and the working directory is in this folder. Nothing else is ever killed, whatever the record says.
+    """
     try:
         rows = json.loads((folder / PROCESSES_NAME).read_text(encoding="utf-8"))
-        return [int(r["pid"]) for r in rows if procfs.is_running(int(r["pid"]), r["start_ticks"])]
+        found = [int(r["pid"]) for r in rows if procfs.is_running(int(r["pid"]), r["start_ticks"])]
     except (OSError, ValueError, KeyError, TypeError):
         return []
+    return [pid for pid in found if procfs.is_within(pid, folder)]

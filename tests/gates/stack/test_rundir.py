@@ -20,20 +20,22 @@ import os, sys
 from pathlib import Path
 from gates.stack import account, rundir
 run = rundir.create([Path(sys.argv[1])], account.postgres_account())
-run.record([("sleeper", int(sys.argv[2]))])
 print(run.path, flush=True)
 sys.stdin.read()
 """
 
 
-def sleeper() -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
+def sleeper(folder: Path, recorded_in: Path | None = None) -> subprocess.Popen[bytes]:
+    """A process that works in `folder` and is recorded there, or in another one."""
+    process = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"], cwd=folder)
+    rundir.RunFolder(recorded_in or folder, -1).record([("sleeper", process.pid)])
+    return process
 
 
-def owner(place: Path, recorded: int) -> tuple[subprocess.Popen[str], Path]:
+def owner(place: Path) -> tuple[subprocess.Popen[str], Path]:
     """Another process that owns a run folder in `place`."""
     process = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(place), str(recorded)],
+        [sys.executable, "-c", CHILD, str(place)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -54,7 +56,7 @@ def end(process: subprocess.Popen[str]) -> None:
 
 def test_folder_of_a_living_owner_is_left(tmp_path: Path) -> None:
     """A sweep does not touch the folder of a stack that runs."""
-    process, folder = owner(tmp_path, os.getpid())
+    process, folder = owner(tmp_path)
     assert rundir.sweep([tmp_path]) == []
     assert folder.is_dir()
     end(process)
@@ -62,8 +64,8 @@ def test_folder_of_a_living_owner_is_left(tmp_path: Path) -> None:
 
 def test_folder_of_a_killed_owner_is_cleared_with_its_processes(tmp_path: Path) -> None:
     """After a SIGKILL of the owner the next sweep ends what it had started and deletes the folder."""
-    left = sleeper()
-    process, folder = owner(tmp_path, left.pid)
+    process, folder = owner(tmp_path)
+    left = sleeper(folder)
     end(process)
     assert rundir.sweep([tmp_path]) == [folder]
     assert not folder.exists()
@@ -72,13 +74,24 @@ def test_folder_of_a_killed_owner_is_cleared_with_its_processes(tmp_path: Path) 
 
 def test_a_process_number_used_again_is_not_killed(tmp_path: Path) -> None:
     """A recorded number that now belongs to another process (other start time) is left alone."""
-    innocent = sleeper()
-    process, folder = owner(tmp_path, innocent.pid)
+    process, folder = owner(tmp_path)
+    innocent = sleeper(folder)
     end(process)
     record = folder / rundir.PROCESSES_NAME
     rows = json.loads(record.read_text())
     rows[0]["start_ticks"] -= 1
     record.write_text(json.dumps(rows))
+    assert rundir.sweep([tmp_path]) == [folder]
+    assert innocent.poll() is None
+    innocent.kill()
+    innocent.wait(timeout=5)
+
+
+def test_a_process_elsewhere_is_not_killed(tmp_path: Path) -> None:
+    """A record that names a process which does not work in the folder (a wrong record) kills nobody."""
+    process, folder = owner(tmp_path)
+    innocent = sleeper(tmp_path, recorded_in=folder)
+    end(process)
     assert rundir.sweep([tmp_path]) == [folder]
     assert innocent.poll() is None
     innocent.kill()
