@@ -128,7 +128,8 @@ def _add_last(scene: Scene, company: str, payload: str, count: int = 1) -> None:
     """Items that are claimed after all others of the tenant."""
     scene.rows(
         "insert into dead_letter_queue (company_id, event_id, event_type, payload, error_type, created_at)"
-        " select %s, gen_random_uuid(), 'drill.item', %s, 'drill', now() - interval '1 minute' from generate_series(1, %s)",
+        " select %s, gen_random_uuid(), 'drill.item', %s, 'drill', now() - interval '1 minute'"
+        " from generate_series(1, %s)",
         company,
         payload,
         count,
@@ -253,8 +254,8 @@ def test_ten_in_flight(scene: Scene) -> None:
     def probe() -> bool:
         nonlocal most
         row = scene.one(
-            "select count(*) filter (where claimed_until > now() and processed_at is null and dead_at is null) as flying,"
-            " count(processed_at) as done from event_outbox where replay_run_id = %s",
+            "select count(*) filter (where claimed_until > now() and processed_at is null and dead_at is null)"
+            " as flying, count(processed_at) as done from event_outbox where replay_run_id = %s",
             run,
         )
         most = max(most, int(row["flying"]))

@@ -81,6 +81,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "check(spec): the test is a check of the catalogue")
 
 
+def current_target() -> Target:
+    """The deployment under test, for hooks, which have no fixtures."""
+    return _target()
+
+
 def _target() -> Target:
     return gates_config.load_target(gates_config.process_environment())
 

@@ -1,0 +1,59 @@
+"""Takes down how the deployment stood before the first drill, for the checks at the end.
+
+The phases of a run are processes of their own: the standing is kept in a file beside the evidence.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from drills.residue.standing import standing_of
+from gates.recorder import Unmet, current_target
+from gates.target.database import session
+
+FOUND = pytest.StashKey[dict[str, list[str]]]()
+
+
+def _file(config: pytest.Config) -> Path | None:
+    evidence = config.getoption("--evidence")
+    return Path(f"{evidence}.found.json") if evidence else None
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Before the first drill of a run, read the flags and pauses."""
+    config = session.config
+    if config.option.collectonly or config.getoption("--catalogue") or not session.items:
+        return
+    path = _file(config)
+    later = config.getoption("--phase") in {"main", "last"}
+    if path is not None and later and path.exists():
+        config.stash[FOUND] = json.loads(path.read_text(encoding="utf-8"))
+        return
+    found = _standing()
+    if found is not None:
+        config.stash[FOUND] = found
+        if path is not None and not later:
+            path.write_text(json.dumps(found), encoding="utf-8")
+
+
+def _standing() -> dict[str, list[str]] | None:
+    target = current_target()
+    if not target.database_url:
+        return None
+    try:
+        with session(target.database_url, read_only=True) as connection:
+            return standing_of(connection)
+    except psycopg.Error:
+        return None  # the checks at the end are unknown then
+
+
+@pytest.fixture
+def found(request: pytest.FixtureRequest) -> dict[str, list[str]]:
+    """The flags and pauses as they were before the first drill."""
+    if FOUND not in request.config.stash:
+        raise Unmet("how the deployment stood before the drill was not taken down: the database did not answer then")
+    return request.config.stash[FOUND]

@@ -1,0 +1,71 @@
+"""How a deployment stands: its flags and pauses, apart from those of drill tenants, and rows left in its tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from psycopg import sql as statements
+
+from gates.target.database import Connection, execute
+
+FLAGS = """
+select f.key, f.company_id::text as company, f.enabled, f.rollout_percentage, f.description
+from feature_flags f left join companies c on c.id = f.company_id
+where f.company_id is null or (c.id is not null and c.name not like 'drill-%')
+order by f.key, f.company_id nulls first
+"""
+
+PAUSES = """
+select a.company_id::text as company, a.agents_paused, a.pause_reason
+from agent_controls a left join companies c on c.id = a.company_id
+where a.company_id is null or (c.id is not null and c.name not like 'drill-%')
+order by a.company_id nulls first
+"""
+
+TENANT_COLUMNS = """
+select n.nspname as schema, k.relname as "table", a.attname as "column"
+from pg_attribute a
+join pg_class k on k.oid = a.attrelid
+join pg_namespace n on n.oid = k.relnamespace
+where a.attname in ('company_id', 'tenant_id') and a.attnum > 0 and not a.attisdropped
+  and k.relkind in ('r', 'p') and not k.relispartition
+  and n.nspname not in ('pg_catalog', 'information_schema') and n.nspname not like 'pg_t%'
+order by 1, 2, 3
+"""
+"""Every table with a tenant column. The audit trail's is `scope`: its rows stay."""
+
+
+def standing_of(connection: Connection) -> dict[str, list[str]]:
+    """Flags and pauses as lines of JSON, so that two standings can be compared and kept."""
+    return {
+        "flags": [json.dumps(r, sort_keys=True, default=str) for r in execute(connection, FLAGS)],
+        "pauses": [json.dumps(r, sort_keys=True, default=str) for r in execute(connection, PAUSES)],
+    }
+
+
+def rows_left(connection: Connection, companies: Sequence[str]) -> tuple[int, dict[str, int]]:
+    """The number of tables looked through, and how many rows of these companies each still has, where it has any."""
+    left: dict[str, int] = {}
+    tables = execute(connection, TENANT_COLUMNS)
+    for row in tables:
+        query = statements.SQL("select count(*) as n from {} where {}::text = any(%s)").format(
+            statements.Identifier(str(row["schema"]), str(row["table"])), statements.Identifier(str(row["column"]))
+        )
+        _note(left, f"{row['schema']}.{row['table']}", connection.execute(query, (list(companies),)).fetchone())
+    own = connection.execute("select count(*) as n from companies where id::text = any(%s)", (list(companies),))
+    _note(left, "public.companies", own.fetchone())
+    keys = [f"replay:{c}:" for c in companies]
+    limits = connection.execute(
+        "select count(*) as n from edge_rate_limits where exists (select from unnest(%s::text[]) k"
+        " where starts_with(key, k))",
+        (keys,),
+    )
+    _note(left, "public.edge_rate_limits", limits.fetchone())
+    return len(tables) + 2, left
+
+
+def _note(left: dict[str, int], table: str, row: dict[str, object] | None) -> None:
+    number = int(str(row["n"])) if row else 0
+    if number:
+        left[table] = left.get(table, 0) + number

@@ -1,0 +1,85 @@
+"""Residue: after the drill nothing of it is left but audit rows, and every switch is as it was found."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from drills.residue.standing import rows_left, standing_of
+from drills.scene import Scene
+from gates.evidence import Severity
+from gates.recorder import Observer, check
+from gates.target.database import Connection
+
+SQL = ("database",)
+SETTLE_S = 3.0
+"""How long a delivery that was under way when its tenant was removed may take to be swept."""
+
+
+def _companies(request: pytest.FixtureRequest, born: list[str]) -> list[str]:
+    listed = request.config.getoption("--companies")
+    path = Path(listed) if listed else None
+    kept = path.read_text(encoding="utf-8").split() if path and path.exists() else []
+    return sorted({*kept, *born})
+
+
+@check("drill/residue/no-rows-left", needs=SQL, covers=("H09",), severity=Severity.WARN, phase="last")
+def test_no_rows_left(request: pytest.FixtureRequest, scene: Scene, born: list[str]) -> None:
+    """No table with a tenant column has a row left of a company that this run created; audit rows stay.
+
+    A gate that litters is switched off, or counted as a customer.
+    """
+    company = scene.company(items=1)
+    scene.pause(company)
+    _, present = rows_left(scene.db, [company])
+    scene.seen.require(
+        {"public.companies", "public.dead_letter_queue", "public.agent_controls"} <= set(present),
+        f"the rows of a company that is there were found in {sorted(present)} only",
+    )
+    scene.seen.control("the rows of a company that is there are found")
+    scene.tenants.remove()
+    companies = _companies(request, born)
+    deadline = time.monotonic() + SETTLE_S
+    while True:
+        tables, left = rows_left(scene.db, companies)
+        if not left or time.monotonic() > deadline:
+            break
+        scene.tenants.sweep()
+        time.sleep(0.05)
+    scene.seen.value(sum(left.values()), 0, "rows")
+    scene.seen.details["companies"] = len(companies)
+    assert not left, f"rows of {len(companies)} drill companies are left: {left}"
+    scene.seen.count(tables)
+
+
+@check("drill/residue/flags-as-found", needs=SQL, covers=("H09",), severity=Severity.WARN, phase="last")
+def test_flags_as_found(db: Connection, seen: Observer, found: dict[str, list[str]]) -> None:
+    """After the drill every flag is as it was found, apart from those of drill tenants.
+
+    A drill that leaves a switch thrown has released, or rolled back, something by itself.
+    """
+    _unchanged(db, seen, found, "flags")
+
+
+@check("drill/residue/pauses-as-found", needs=SQL, covers=("H09",), severity=Severity.WARN, phase="last")
+def test_pauses_as_found(db: Connection, seen: Observer, found: dict[str, list[str]]) -> None:
+    """After the drill every pause is as it was found, apart from those of drill tenants.
+
+    A fleet that stays paused after a drill is an outage made by the gate.
+    """
+    _unchanged(db, seen, found, "pauses")
+
+
+def _unchanged(db: Connection, seen: Observer, found: dict[str, list[str]], what: str) -> None:
+    now = standing_of(db)[what]
+    seen.require(found[what] or now, f"the deployment has no {what} at all")
+    changed = sorted(set(found[what]) ^ set(now))
+    if changed:
+        seen.witness = list(changed[:6])
+    seen.count(max(len(now), 1))
+    seen.control(f"{len(found[what])} rows were read before the drill")
+    assert not changed, (
+        f"{len(changed)} rows of {what} differ from what was found, e.g. {changed[0] if changed else ''}"
+    )
