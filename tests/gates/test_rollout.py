@@ -1,0 +1,241 @@
+"""The flag's steps: planned purely, and done on a real database, alone and in races."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from gates.rollout import FlagState, Order, Override, act, emergency, look, look_at, next_step
+from gates.rules import RolloutPlan
+from gates.target.database import connect
+from gates.verdict import Decision, Verdict
+from tests.postgres_fixture import PgServer
+
+PLAN = RolloutPlan(drain_timeout_s=2)
+ON_10 = FlagState(True, 10, 5)
+PROMOTE, ROLLBACK = Verdict(Decision.PROMOTE, "all passed"), Verdict(Decision.ROLLBACK, "harm")
+
+
+def order(seen: FlagState | None = ON_10, **more: Any) -> Order:
+    return Order(**{"plan": PLAN, "release": "r1", "actor": "test", "reason": "why", "seen": seen, **more})
+
+
+@pytest.mark.parametrize(
+    ("now", "seen", "kind", "result", "to"),
+    [
+        (ON_10, ON_10, "promote", "done", 50),
+        (FlagState(True, 50, 6), FlagState(True, 50, 6), "promote", "done", 100),
+        (FlagState(True, 25, 6), FlagState(True, 25, 6), "promote", "done", 50),
+        (FlagState(True, 100, 7), FlagState(True, 100, 7), "none", "nothing_to_do", 100),
+        (FlagState(False, 10, 6), ON_10, "none", "off", 0),
+        (FlagState(False, 10, 5), FlagState(False, 10, 5), "none", "off", 0),
+        (ON_10, FlagState(False, 10, 4), "none", "changed", 10),
+        (FlagState(True, 50, 6), ON_10, "none", "changed", 50),
+        (FlagState(True, 10, 6), ON_10, "none", "changed", 10),
+        (FlagState(True, 0, 5), FlagState(True, 0, 5), "none", "off", 0),
+        (None, ON_10, "none", "off", None),
+        (ON_10, None, "none", "off", 10),
+        (FlagState(True, 10, 5, (Override("c", False, 100),)), ON_10, "none", "override", 10),
+        (FlagState(True, 10, 5, (Override("c", True, 10),)), ON_10, "none", "override", 10),
+        (FlagState(True, 10, 5, (Override("c", True, 100),)), ON_10, "promote", "done", 50),
+    ],
+)
+def test_a_step_is_taken_only_from_what_was_seen_on(
+    now: FlagState | None, seen: FlagState | None, kind: str, result: str, to: int | None
+) -> None:
+    """Every state of the flag has its one answer; all but the last step's end hold."""
+    step = next_step(now, order(seen), None)
+    assert (step.kind, step.result, step.to_percent) == (kind, result, to)
+    assert step.holds is (kind == "none" and result != "nothing_to_do")
+
+
+def test_where_our_own_drills_touch_the_flag_only_its_state_counts() -> None:
+    """On staging a drill switches the flag off and on again; the version grows, the state is the same."""
+    step = next_step(FlagState(True, 10, 9), order(same_version=False), None)
+    assert step.kind == "promote"
+
+
+def test_a_release_that_is_baking_takes_no_step() -> None:
+    """It is no hold: nothing is wrong, the step was taken already."""
+    step = next_step(ON_10, order(), 60.0)
+    assert (step.kind, step.result, step.holds) == ("none", "baking", False)
+    assert next_step(ON_10, order(), -1.0).kind == "promote"
+
+
+# --- on a database -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def database(migrated_url: str) -> Iterator[psycopg.Connection[dict[str, Any]]]:
+    """A connection beside the gate's; the flag is on at 10 %."""
+    with psycopg.connect(migrated_url, autocommit=True, row_factory=dict_row) as connection:
+        connection.execute("delete from feature_flags where key = 'outbox.enabled'")
+        connection.execute(
+            "insert into feature_flags (key, enabled, rollout_percentage) values ('outbox.enabled', true, 10)"
+        )
+        yield connection
+
+
+def audited(database: psycopg.Connection[dict[str, Any]], action: str) -> list[dict[str, Any]]:
+    return database.execute("select * from audit_logs where action = %s order by id", (action,)).fetchall()
+
+
+@pytest.mark.parametrize("role", [None, "replay_gate"])
+def test_a_promotion_is_one_transaction_with_its_audit_row(
+    role: str | None, pg_server: PgServer, migrated_db: str, database: psycopg.Connection[dict[str, Any]]
+) -> None:
+    """As superuser and as the least role: 10 to 50, audited with the same transaction's id, and no second step."""
+    url = pg_server.url(migrated_db, role)
+    seen = look_at(url, PLAN.flag)
+    action = act(PROMOTE, order(seen), url)
+    assert (action.kind, action.from_percent, action.to_percent, action.result) == ("promote", 10, 50, "done")
+    (row,) = audited(database, "flag_promoted")
+    assert row["metadata"] == {"key": "outbox.enabled", "release": "r1", "reason": "why", "from": 10, "to": 50}
+    assert row["scope"] == "all"
+    again = act(PROMOTE, order(look_at(url, PLAN.flag)), url)
+    assert (again.kind, again.result, again.holds) == ("none", "baking", False)
+    other = act(PROMOTE, order(look_at(url, PLAN.flag), release="r2"), url)
+    assert (other.kind, other.to_percent) == ("promote", 100)
+    last = act(PROMOTE, order(look_at(url, PLAN.flag), release="r3"), url)
+    assert (last.kind, last.result, last.to_percent, last.holds) == ("none", "nothing_to_do", 100, False)
+
+
+def test_a_dry_run_writes_nothing(migrated_url: str, database: psycopg.Connection[dict[str, Any]]) -> None:
+    """It says what it would do."""
+    seen = look_at(migrated_url, PLAN.flag)
+    step = act(PROMOTE, order(seen, dry_run=True), migrated_url)
+    assert (step.kind, step.to_percent, step.result) == ("promote", 50, "dry_run")
+    off = act(ROLLBACK, order(seen, dry_run=True), migrated_url)
+    assert (off.kind, off.to_percent, off.result) == ("rollback", 0, "dry_run")
+    assert look_at(migrated_url, PLAN.flag) == seen
+    assert not audited(database, "flag_promoted")
+    assert not audited(database, "flag_rolled_back")
+
+
+def test_of_gates_that_race_one_acts(migrated_url: str, database: psycopg.Connection[dict[str, Any]]) -> None:
+    """The others hold, as busy or because the flag is no longer what they saw."""
+    seen = look_at(migrated_url, PLAN.flag)
+    with ThreadPoolExecutor(8) as pool:
+        orders = [order(seen, release=f"r{n}") for n in range(8)]
+        actions = list(pool.map(lambda o: act(PROMOTE, o, migrated_url), orders))
+    assert [a.kind for a in actions].count("promote") == 1
+    assert all(a.holds and a.result in {"busy", "changed"} for a in actions if a.kind != "promote")
+    assert len(audited(database, "flag_promoted")) == 1
+
+
+def test_a_gate_that_meets_another_one_is_busy(migrated_url: str, database: psycopg.Connection[dict[str, Any]]) -> None:
+    """While the lock is held, a promotion holds at once, and a rollback waits for it."""
+    seen = look_at(migrated_url, PLAN.flag)
+    lock = "select pg_advisory_xact_lock(hashtextextended('replaygate:outbox.enabled', 0))"
+    with database.transaction():
+        database.execute(lock)
+        action = act(PROMOTE, order(seen), migrated_url)
+        assert (action.result, action.holds) == ("busy", True)
+        with ThreadPoolExecutor(1) as pool:
+            later = pool.submit(act, ROLLBACK, order(seen), migrated_url)
+            database.execute("select pg_sleep(0.3)")
+            assert not later.done()
+            database.execute("rollback; begin")
+            assert later.result(timeout=10).result == "done"
+
+
+def test_a_flag_that_a_human_switched_off_stays_off(
+    migrated_url: str, database: psycopg.Connection[dict[str, Any]]
+) -> None:
+    """The gate saw it on; while it ran somebody switched it off: promote holds, rollback has nothing to do."""
+    seen = look_at(migrated_url, PLAN.flag)
+    database.execute("update feature_flags set enabled = false where key = 'outbox.enabled'")
+    action = act(PROMOTE, order(seen), migrated_url)
+    assert (action.result, action.holds, action.to_percent) == ("off", True, 0)
+    off = act(ROLLBACK, order(seen), migrated_url)
+    assert (off.kind, off.result) == ("none", "nothing_to_do")
+    now = look_at(migrated_url, PLAN.flag)
+    assert now is not None
+    assert not now.enabled
+
+
+def test_a_rollback_switches_off_every_row_and_proves_recovery(
+    migrated_url: str, database: psycopg.Connection[dict[str, Any]]
+) -> None:
+    """Overrides too; what is pending is counted as held, nothing is in flight, and both times are measured."""
+    company = database.execute("insert into companies (name) values ('a') returning id").fetchone()
+    assert company
+    database.execute(
+        "insert into feature_flags (key, company_id, enabled, rollout_percentage)"
+        " values ('outbox.enabled', %s, true, 100)",
+        (company["id"],),
+    )
+    database.execute(
+        "insert into event_outbox (company_id, event_type, payload) values (%s, 'x', '{}')", (company["id"],)
+    )
+    action = act(ROLLBACK, order(look_at(migrated_url, PLAN.flag)), migrated_url)
+    assert (action.kind, action.from_percent, action.to_percent, action.result) == ("rollback", 10, 0, "done")
+    assert action.recovery["held"] == 1
+    assert action.recovery["in_flight"] == 0
+    assert action.recovery["half_replayed"] == 0
+    assert action.recovery["proved"] is True
+    assert isinstance(action.recovery["decision_to_off_s"], float)
+    (row,) = audited(database, "flag_rolled_back")
+    assert row["target_count"] == 2
+
+
+def test_a_recovery_that_does_not_come_is_said(migrated_url: str, database: psycopg.Connection[dict[str, Any]]) -> None:
+    """Something stays in flight: the flag is off all the same, and nothing is claimed."""
+    company = database.execute("insert into companies (name) values ('a') returning id").fetchone()
+    assert company
+    database.execute(
+        "insert into event_outbox (company_id, event_type, payload, claimed_until)"
+        " values (%s, 'x', '{}', now() + interval '1 hour')",
+        (company["id"],),
+    )
+    quick = dataclasses.replace(PLAN, drain_timeout_s=1)
+    action = act(ROLLBACK, order(look_at(migrated_url, PLAN.flag), plan=quick), migrated_url)
+    assert action.result == "done"
+    assert action.recovery["in_flight"] == 1
+    assert action.recovery["proved"] is False
+    assert action.recovery["decision_to_drained_s"] is None
+
+
+@pytest.mark.parametrize("role", [None, "replay_gate"])
+def test_an_emergency_pauses_everybody_and_clears_the_limits(
+    role: str | None, pg_server: PgServer, migrated_db: str, database: psycopg.Connection[dict[str, Any]]
+) -> None:
+    """Flag off, all agents paused, replay limits gone; each is audited."""
+    database.execute(
+        "insert into edge_rate_limits (key, hits) values ('replay:x:1', array[now()]), ('other', array[now()])"
+    )
+    with connect(pg_server.url(migrated_db, role)) as connection:
+        action = emergency(connection, order(look(connection, PLAN.flag)))
+    assert (action.kind, action.result) == ("emergency", "done")
+    for name in ("flag_rolled_back", "agents_paused", "rate_limits_cleared"):
+        assert len(audited(database, name)) == 1, name
+    rows = database.execute("select agents_paused, pause_reason from agent_controls").fetchall()
+    assert rows
+    assert all(r["agents_paused"] and r["pause_reason"] == "why" for r in rows)
+    assert [r["key"] for r in database.execute("select key from edge_rate_limits").fetchall()] == ["other"]
+
+
+def test_without_a_database_nothing_is_possible_and_a_promotion_holds() -> None:
+    """The same where the database does not answer."""
+    assert act(PROMOTE, order(), "").result == "not_possible"
+    assert act(PROMOTE, order(), "").holds
+    broken = act(ROLLBACK, order(), "postgresql://127.0.0.1:1/none")
+    assert (broken.kind, broken.result, broken.holds) == ("none", "failed", True)
+    assert look_at("postgresql://127.0.0.1:1/none", PLAN.flag) is None
+
+
+def test_a_flag_row_that_is_locked_is_not_waited_for_for_ever(
+    migrated_url: str, database: psycopg.Connection[dict[str, Any]]
+) -> None:
+    """A human's open transaction on the row: the promotion holds within the lock timeout."""
+    seen = look_at(migrated_url, PLAN.flag)
+    with database.transaction():
+        database.execute("update feature_flags set description = 'x' where key = 'outbox.enabled'")
+        action = act(PROMOTE, order(seen), migrated_url)
+    assert (action.result, action.holds) == ("failed", True)
