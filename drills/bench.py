@@ -13,8 +13,11 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any, Self
 
+import psycopg
+
 from gates.recorder import Observer, Unmet
 from gates.target.client import HttpDoor, NoAnswer
+from gates.target.database import Connection, connect
 from gates.target.deployment import Target
 from gates.target.requests import (
     SIGNATURE,
@@ -153,6 +156,26 @@ class Sources:
     def __exit__(self, *_exc: object) -> None:
         for door in self.doors.values():
             door.close()
+
+
+class SqlDoor:
+    """The session's SQL connection, opened again if a check lost it."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: Connection | None = None
+
+    def connection(self) -> Connection:
+        if self._connection is None or self._connection.closed or self._connection.broken:
+            try:
+                self._connection = connect(self._url)
+            except psycopg.OperationalError as error:
+                raise Unmet(f"the database does not answer: {error}") from error
+        return self._connection
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
 
 
 @dataclass

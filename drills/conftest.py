@@ -10,16 +10,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
-from drills.bench import REPLAY, Bench, Clock, Minter, Signer, Sources
+from drills.bench import REPLAY, Bench, Clock, Minter, Signer, Sources, SqlDoor
 from drills.effects import Replays
 from drills.limits import Limit
 from drills.scene import Scene
 from gates.recorder import Observer, Unmet
 from gates.target.client import HttpDoor
-from gates.target.database import Connection, connect, execute
+from gates.target.database import Connection, execute
 from gates.target.deployment import Target
 from gates.target.requests import Request, encode_body, replay_fields
 from gates.target.tenants import OUTBOX_FLAG, REPLAY_FLAG, Tenants
@@ -75,36 +74,16 @@ def token(target: Target, clock: Clock) -> Minter:
     return Minter(target, clock.now)
 
 
-class _Doors:
-    """The session's SQL connection, opened again if a check lost it."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._connection: Connection | None = None
-
-    def connection(self) -> Connection:
-        if self._connection is None or self._connection.closed or self._connection.broken:
-            try:
-                self._connection = connect(self._url)
-            except psycopg.OperationalError as error:
-                raise Unmet(f"the database does not answer: {error}") from error
-        return self._connection
-
-    def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-
-
 @pytest.fixture(scope="session")
-def sql_door(target: Target) -> Iterator[_Doors]:
+def sql_door(target: Target) -> Iterator[SqlDoor]:
     """Opens the session's SQL connection on demand."""
-    doors = _Doors(target.database_url)
+    doors = SqlDoor(target.database_url)
     yield doors
     doors.close()
 
 
 @pytest.fixture
-def db(target: Target, sql_door: _Doors) -> Connection:
+def db(target: Target, sql_door: SqlDoor) -> Connection:
     """The session's SQL connection, in autocommit."""
     if not target.database_url:
         raise Unmet("DATABASE_URL is not set: this check needs SQL. Set it to a login that sees all rows (replay_gate)")
@@ -112,7 +91,7 @@ def db(target: Target, sql_door: _Doors) -> Connection:
 
 
 @pytest.fixture(scope="session")
-def rollouts(sql_door: _Doors) -> dict[str, int]:
+def rollouts(sql_door: SqlDoor) -> dict[str, int]:
     """Flag -> percentage under which a drill tenant's bucket must lie, so that the flag is on for it."""
     rows = execute(
         sql_door.connection(),
@@ -130,7 +109,7 @@ def rollouts(sql_door: _Doors) -> dict[str, int]:
 
 
 @pytest.fixture(scope="session")
-def born(request: pytest.FixtureRequest, run_id: str, sql_door: _Doors) -> Iterator[list[str]]:
+def born(request: pytest.FixtureRequest, run_id: str, sql_door: SqlDoor) -> Iterator[list[str]]:
     """The ids of all companies of this session; swept at its end."""
     created: list[str] = []
     yield created
@@ -138,19 +117,23 @@ def born(request: pytest.FixtureRequest, run_id: str, sql_door: _Doors) -> Itera
         Tenants(sql_door.connection(), run_id, created).sweep()
 
 
-@pytest.fixture
-def tenants(
-    request: pytest.FixtureRequest, db: Connection, run_id: str, rollouts: dict[str, int], born: list[str]
-) -> Iterator[Tenants]:
-    """Creates drill tenants for this check; they are removed when it ends."""
+@pytest.fixture(scope="session")
+def keep(request: pytest.FixtureRequest, born: list[str]) -> Callable[[str], None]:
+    """Notes a company that is about to be created, here and in the file of `--companies`."""
     listed = request.config.getoption("--companies")
 
-    def keep(company: str) -> None:
+    def note(company: str) -> None:
         born.append(company)
         if listed:
             with Path(listed).open("a", encoding="utf-8") as out:
                 out.write(company + "\n")
 
+    return note
+
+
+@pytest.fixture
+def tenants(db: Connection, run_id: str, rollouts: dict[str, int], keep: Callable[[str], None]) -> Iterator[Tenants]:
+    """Creates drill tenants for this check; they are removed when it ends."""
     made = Tenants(db, run_id, rollouts=rollouts, on_create=keep)
     yield made
     made.remove()

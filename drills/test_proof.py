@@ -1,0 +1,185 @@
+"""The short drill: the checklist's five promises and the dry run, in four limited calls.
+
+It needs BASE_URL, TRANSBOT_HMAC_SECRET, TEST_COMPANY_ID and ADMIN_JWT only, and then acts for TEST_COMPANY_ID: one real
+replay of at most one item, its repetition, one dry run, and a fourth call that must be refused. Where DATABASE_URL is
+given it acts for a drill tenant of its own.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from drills.bench import REPLAY, Signer, SqlDoor
+from gates.evidence import Severity
+from gates.recorder import Observer, Unmet, check
+from gates.target.client import HttpDoor
+from gates.target.database import value
+from gates.target.deployment import Target
+from gates.target.requests import SIGNATURE, Answer, Exchange, Request, encode_body, post, token_post
+from gates.target.tenants import Tenants
+
+pytestmark = pytest.mark.xdist_group("proof")
+
+LIMITED = ("signed", "token", "dry", "fourth")
+
+
+@dataclass
+class Scenario:
+    """The exchanges of the short drill by name, and what the database showed after the dry run."""
+
+    company: str
+    exchanges: dict[str, Exchange] = field(default_factory=dict)
+    outbox_rows: list[int] = field(default_factory=list)
+
+    def of(self, name: str) -> tuple[Request, Answer]:
+        """Request and answer; a limited one is unknown where the limit was used up before the drill began."""
+        first = self.exchanges["signed"].answer
+        if name in LIMITED and first.status == 429:
+            wait_s = int(first.header("retry-after") or 300)
+            again = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=wait_s)
+            raise Unmet(
+                f"the three calls of {self.company} are used up; 3 in 5 minutes are allowed. "
+                f"Try again in {wait_s} s, at {again:%H:%M:%S} UTC"
+            )
+        exchange = self.exchanges[name]
+        return exchange.request, exchange.answer
+
+
+def _requests(company: str, target: Target, signer: Signer) -> Iterator[tuple[str, Request]]:
+    """The requests in their order; the first five are refused before the limit and do not count."""
+    fields = {"company_id": company, "max": 1, "idempotency_key": f"drill-{uuid.uuid4()}"}
+    body = encode_body(fields)
+    preview = encode_body({"company_id": company, "max": 1, "dry_run": True})
+    elsewhere = encode_body({"company_id": str(uuid.uuid4()), "max": 50})
+    yield "unsigned", post(REPLAY, body, label="no credentials")
+    yield "forged", post(REPLAY, body, (SIGNATURE, "0" * 64), label="a wrong signature")
+    yield "bad token", token_post(REPLAY, body, f"{target.admin_jwt[:-8]}AAAAAAAA", "a wrong token")
+    yield "oversized", signer.post(REPLAY, encode_body({"company_id": company, "max": 51}), "a batch of 51")
+    yield "largest", signer.post(REPLAY, elsewhere, "a batch of 50, for a company that does not exist")
+    yield "signed", signer.post(REPLAY, body, "call 1: signed, at most 1 item")
+    yield "token", token_post(REPLAY, body, target.admin_jwt, "call 2: the same by the admin token")
+    yield "dry", signer.post(REPLAY, preview, "call 3: a dry run")
+    yield "fourth", signer.post(REPLAY, preview, "call 4")
+
+
+@pytest.fixture(scope="module")
+def company(request: pytest.FixtureRequest, target: Target, run_id: str, sql_door: SqlDoor) -> Iterator[str]:
+    """A drill tenant with two items where there is a database, else TEST_COMPANY_ID."""
+    if not target.database_url:
+        if not target.test_company_id:
+            raise Unmet("TEST_COMPANY_ID is not set: there is no tenant to act for. Set it, or DATABASE_URL")
+        yield target.test_company_id
+        return
+    keep: Callable[[str], None] = request.getfixturevalue("keep")
+    made = Tenants(sql_door.connection(), run_id, rollouts=request.getfixturevalue("rollouts"), on_create=keep)
+    created = made.create(label="proof")
+    made.add_items(created, 2)
+    yield created
+    made.remove()
+
+
+@pytest.fixture(scope="module")
+def scenario(company: str, target: Target, http: HttpDoor, signer: Signer, sql_door: SqlDoor) -> Scenario:
+    """Carry the short drill out, once."""
+    if not target.admin_jwt:
+        raise Unmet("ADMIN_JWT is not set. Set it to a valid admin token")
+    drill = Scenario(company)
+    count = "select count(*) from event_outbox where company_id = %s"
+    for name, request in _requests(company, target, signer):
+        if target.database_url and name in {"dry", "fourth"}:
+            drill.outbox_rows.append(int(str(value(sql_door.connection(), count, company))))
+        drill.exchanges[name] = Exchange(request, http.send(request))
+    return drill
+
+
+@check("drill/proof/invalid-signature-refused", covers=("A02", "A04"))
+def test_invalid_signature(scenario: Scenario, seen: Observer) -> None:
+    """A request with a wrong signature, or with none, is refused with 401.
+
+    Otherwise anyone replays any tenant's events.
+    """
+    seen.expect(*scenario.of("largest"), 403, control=True)
+    seen.expect(*scenario.of("forged"), 401)
+    seen.expect(*scenario.of("unsigned"), 401)
+
+
+@check("drill/proof/valid-signature-accepted", covers=("A01",))
+def test_valid_signature(scenario: Scenario, seen: Observer) -> None:
+    """A correctly signed replay is accepted with 200.
+
+    Otherwise the operators' tool is locked out.
+    """
+    seen.expect(*scenario.of("forged"), 401, control=True)
+    answer = seen.expect(*scenario.of("signed"), 200)
+    allowed = {"started", "completed"}
+    assert answer.json().get("status") in allowed, f"status {answer.json().get('status')!r}; allowed: {sorted(allowed)}"
+
+
+@check("drill/proof/admin-token-accepted", covers=("B01",))
+def test_admin_token(scenario: Scenario, seen: Observer) -> None:
+    """The admin token is accepted with 200, and a token that differs from it is refused with 401.
+
+    Otherwise the operators are locked out, or everybody is one.
+    """
+    seen.expect(*scenario.of("signed"), 200, control=True)
+    seen.expect(*scenario.of("bad token"), 401)
+    seen.expect(*scenario.of("token"), 200)
+
+
+@check("drill/proof/fourth-call-refused", covers=("C01", "C02"))
+def test_fourth_call(scenario: Scenario, seen: Observer) -> None:
+    """The first three calls are accepted, the fourth is refused with 429.
+
+    Otherwise nothing stops a script that replays in a loop, or the operators have fewer calls than promised.
+    """
+    seen.expect(*scenario.of("signed"), 200, control=True)
+    for name in ("token", "dry"):
+        seen.expect(*scenario.of(name), 200, busy=True)
+    answer = seen.expect(*scenario.of("fourth"), 429, "rate_limited")
+    wait = answer.header("retry-after") or ""
+    if not (wait.isdigit() and 1 <= int(wait) <= 300):
+        seen.severity = Severity.WARN
+        raise AssertionError(f"Retry-After is {wait!r}; allowed: whole seconds 1..300")
+
+
+@check("drill/proof/duplicate-short-circuits", covers=("D01",))
+def test_duplicate(scenario: Scenario, seen: Observer) -> None:
+    """The same request a second time, by another credential, is answered as a duplicate of the first.
+
+    Otherwise every retry replays the events again.
+    """
+    first = seen.expect(*scenario.of("signed"), 200, control=True).json()
+    again = seen.expect(*scenario.of("token"), 200).json()
+    assert again.get("duplicate") is True, f"duplicate is {again.get('duplicate')!r}; due: true"
+    assert again.get("replay_run_id") == first.get("replay_run_id"), "the repeated call started another run"
+
+
+@check("drill/proof/oversized-batch-refused", covers=("E02",))
+def test_oversized_batch(scenario: Scenario, seen: Observer) -> None:
+    """A batch of 51 is refused with 400.
+
+    Otherwise one call floods the agents.
+    """
+    seen.expect(*scenario.of("largest"), 403, control=True)
+    answer = seen.expect(*scenario.of("oversized"), 400)
+    assert answer.code == "batch_too_large", f"code {answer.code!r}; due: batch_too_large"
+
+
+@check("drill/proof/dry-run-changes-nothing", covers=("F01", "F02"))
+def test_dry_run(scenario: Scenario, seen: Observer) -> None:
+    """A dry run says that it was dry, starts no run, and (where that can be seen) writes nothing to the outbox.
+
+    Otherwise looking is doing.
+    """
+    seen.expect(*scenario.of("signed"), 200, control=True)
+    answer = seen.expect(*scenario.of("dry"), 200).json()
+    for name, due in (("status", "dry_run"), ("dry_run", True), ("replay_run_id", None)):
+        assert answer.get(name, "absent") == due, f"{name} is {answer.get(name, 'absent')!r}; due: {due!r}"
+    if scenario.outbox_rows:
+        before, after = scenario.outbox_rows
+        assert after <= before, f"a dry run wrote {after - before} outbox rows"
