@@ -1,6 +1,7 @@
 """Judges what a rule's query saw. Pure: rows, limits and a clock in, a judgement out.
 
-There is no way to `pass` but an observation: no row, NULL, NaN, too few samples, stale or impossible values are unknown.
+There is no way to `pass` but an observation: no row, NULL, NaN, too few samples, stale or impossible values are
+unknown.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The read-only connection of a run of the SQL suites: its limits, the companies left out, whether its role sees rows."""
+"""The read-only connection of a run of the SQL suites: limits, the companies left out, whether its role sees rows."""
 
 from __future__ import annotations
 

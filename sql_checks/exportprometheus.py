@@ -1,0 +1,134 @@
+"""Writes alert rules for Prometheus: rules, the queries of a PostgreSQL exporter, and the rules' unit tests for promtool."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from sql_checks.rulefile import Rule
+from sql_checks.rulejudge import FLEET
+
+NO_DATA_FOR = "15m"
+
+
+def metric(rule: Rule, column: str) -> str:
+    """The name of one column of a rule's query in Prometheus."""
+    return f"replaygate_{rule.name.replace('-', '_')}_{column}"
+
+
+def rules_yaml(rules: Sequence[Rule]) -> str:
+    """The rule file: each limit an alert, a `no data` alert for each rule, and a dead man's switch that always fires."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for rule in rules:
+        groups.setdefault(rule.group, []).extend([*_alerts(rule), _no_data(rule)])
+    groups["dead-man"] = [
+        {
+            "alert": "replaygate-dead-man",
+            "expr": "vector(1)",
+            "labels": {"severity": "none"},
+            "annotations": {"summary": "Always fires. When it stops, alerting itself is broken."},
+        }
+    ]
+    return _dump({"groups": [{"name": name, "rules": alerts} for name, alerts in groups.items()]})
+
+
+def _expression(rule: Rule, limit: float) -> str:
+    sign = ">" if rule.above else "<"
+    value, samples = metric(rule, "value"), metric(rule, "samples")
+    fleet = f'({value}{{subject="{FLEET}"}} {sign} {limit:g} and {samples}{{subject="{FLEET}"}} >= {rule.min_samples})'
+    tenants = (
+        f'({value}{{subject!="{FLEET}"}} {sign} {limit:g} and {samples}{{subject!="{FLEET}"}} >= {rule.min_samples_tenant})'
+    )
+    return f"{fleet} or {tenants}"
+
+
+def _alerts(rule: Rule) -> list[dict[str, Any]]:
+    return [
+        {
+            "alert": f"{rule.name}-{severity.value}",
+            "expr": _expression(rule, limit),
+            "for": f"{rule.for_s}s",
+            "labels": {"severity": severity.value, "check": rule.spec.id},
+            "annotations": {
+                "summary": rule.spec.claim,
+                "description": f"{{{{ $labels.subject }}}}: {{{{ $value }}}} {rule.unit} over {rule.window}. {rule.spec.cost}",
+                "runbook_url": rule.runbook,
+            },
+        }
+        for severity, limit in rule.limits
+    ]
+
+
+def _no_data(rule: Rule) -> dict[str, Any]:
+    samples = f'{metric(rule, "samples")}{{subject="{FLEET}"}}'
+    return {
+        "alert": f"{rule.name}-no-data",
+        "expr": f"absent({samples}) or {samples} < {rule.min_samples}",
+        "for": NO_DATA_FOR,
+        "labels": {"severity": "investigate", "check": rule.spec.id},
+        "annotations": {"summary": f"Too few samples to judge: {rule.spec.claim}", "runbook_url": rule.runbook},
+    }
+
+
+def queries_yaml(rules: Sequence[Rule]) -> str:
+    """Custom queries in the format of postgres_exporter; NULL and impossible values give no series."""
+    found: dict[str, Any] = {}
+    for rule in rules:
+        found[f"replaygate_{rule.name.replace('-', '_')}"] = {
+            "query": (
+                f"select subject, case when value between {rule.low:g} and {rule.high:g} then value::float8 end as value,"
+                f" coalesce(samples, 0)::float8 as samples from (\n{rule.query}\n) q"
+            ),
+            "metrics": [
+                {"subject": {"usage": "LABEL", "description": "all, or a company"}},
+                {"value": {"usage": "GAUGE", "description": f"{rule.spec.claim} ({rule.unit})"}},
+                {"samples": {"usage": "GAUGE", "description": "what the value rests on"}},
+            ],
+        }
+    return _dump(found)
+
+
+def tests_yaml(rules: Sequence[Rule], rules_file: str = "rules.yml") -> str:
+    """promtool unit tests: on the limit quiet, beyond it firing after `for`, with too few samples quiet."""
+    cases = [case for rule in rules for severity, limit in rule.limits for case in _cases(rule, severity.value, limit)]
+    return _dump({"rule_files": [rules_file], "evaluation_interval": "15s", "tests": cases})
+
+
+def _cases(rule: Rule, severity: str, limit: float) -> list[dict[str, Any]]:
+    beyond = limit + 1 if rule.above else limit / 2
+    return [
+        _case(rule, severity, limit, rule.min_samples, fires=False, name="on the limit"),
+        _case(rule, severity, beyond, rule.min_samples, fires=True, name="beyond the limit"),
+        _case(rule, severity, beyond, rule.min_samples - 1, fires=False, name="too few samples"),
+    ]
+
+
+def _case(rule: Rule, severity: str, value: float, samples: int, *, fires: bool, name: str) -> dict[str, Any]:
+    minutes = rule.for_s // 60 + 2
+    alert = f"{rule.name}-{severity}"
+    expected = {
+        "exp_labels": {"severity": severity, "check": rule.spec.id, "subject": FLEET},
+        "exp_annotations": {
+            "summary": rule.spec.claim,
+            "description": f"{FLEET}: {value:.6g} {rule.unit} over {rule.window}. {rule.spec.cost}",
+            "runbook_url": rule.runbook,
+        },
+    }
+    return {
+        "name": f"{alert}: {name}",
+        "interval": "15s",
+        "input_series": [
+            {"series": f'{metric(rule, column)}{{subject="{FLEET}"}}', "values": f"{number:g}x{minutes * 4}"}
+            for column, number in (("value", value), ("samples", float(samples)))
+        ],
+        "alert_rule_test": [
+            {"eval_time": f"{minutes}m", "alertname": alert, "exp_alerts": [expected] if fires else []}
+        ],
+    }
+
+
+def _dump(value: Any) -> str:
+    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120)
+    return "# Generated: do not edit.\n" + text

@@ -1,0 +1,7 @@
+-- Row-level security: enabled and forced.
+select c.relname::text as name,
+       format('%s, %s', case when c.relrowsecurity then 'enabled' else 'off' end,
+              case when c.relforcerowsecurity then 'forced' else 'not forced' end) as definition
+from pg_class c
+where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p')
+order by 1;

@@ -1,0 +1,292 @@
+"""Puts rows of two tenants into every tenant table, looks at them as a tenant, and rolls everything back.
+
+One transaction: nothing of it is ever committed, and the outbox never shows its rows to a worker.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+
+from gates.target.database import Connection, connect, execute, sql, value
+
+TABLES = Path(__file__).parent / "rls_tables.sql"
+REFUSED = {"42501", "P0001"}
+"""insufficient_privilege, which row security and missing rights give, and what a trigger raises."""
+
+SEEDS: dict[str, str] = {
+    "companies": "insert into public.companies (id, name) values (%(id)s::uuid, 'drill-rls-' || left(%(id)s::text, 8))",
+    "events": "insert into public.events (company_id, event_type, aggregate_key, payload, path)"
+    " values (%(id)s, 'drill.rls', 'rls', '{}', 'outbox')",
+    "feature_flags": "insert into public.feature_flags (key, company_id, enabled, rollout_percentage)"
+    " values ('drill.rls', %(id)s, false, 0)",
+    "replay_budgets": "insert into public.replay_budgets (company_id) values (%(id)s)",
+    "edge_rate_limits": "insert into public.edge_rate_limits (key, hits)"
+    " values ('replay:' || %(id)s || ':192.0.2.1', array[now()])",
+    "replay_runs": "insert into public.replay_runs (idempotency_key, company_id, actor, payload_hash, status, completed_at)"
+    " values ('drill-rls', %(id)s, 'drill', '', 'completed', now())",
+    "audit_logs": "insert into public.audit_logs (action, actor, scope) values ('dlq_replay_dry_run', 'drill', %(id)s)",
+    "event_outbox": "insert into public.event_outbox (company_id, event_type, payload) values (%(id)s, 'drill.rls', '{}')",
+    "dead_letter_queue": "insert into public.dead_letter_queue (company_id, event_type, payload, error_type)"
+    " values (%(id)s, 'drill.rls', '{}', 'drill')",
+    "agent_tasks": "insert into public.agent_tasks (company_id, agent_name, status) values (%(id)s, 'drill', 'queued')",
+    "agent_controls": "insert into public.agent_controls (company_id, agents_paused) values (%(id)s, false)",
+}
+"""Rows by the contract's names alone; companies first, so that foreign keys hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table or view with tenant data. `tenant`: the SQL expression of a row's tenant."""
+
+    schema: str
+    name: str
+    promised: bool
+    is_view: bool
+    tenant: str
+    tenant_column: str
+
+    @property
+    def quoted(self) -> str:
+        return f'"{self.schema}"."{self.name}"'
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What a statement of a tenant came to: rows it saw or touched, or the SQLSTATE that refused it."""
+
+    rows: int = 0
+    refused: str = ""
+    error: str = ""
+
+    @property
+    def unclear(self) -> bool:
+        """Neither rows nor a refusal: the statement failed for a reason that proves nothing."""
+        return bool(self.error) and not self.refused
+
+
+@dataclass
+class Sight:
+    """What the probe saw of one table. `mine`: the tenant it looked as; `other`: another tenant with rows, or ''."""
+
+    table: Table
+    mine: str
+    other: str
+    owner_mine: int
+    owner_other: int
+    seen: dict[str, Attempt] = field(default_factory=dict)
+
+
+@dataclass
+class Probe:
+    """All that one probe saw. `exempt`: why it proves nothing, or ''."""
+
+    exempt: str = ""
+    sights: list[Sight] = field(default_factory=list)
+
+
+def probe(url: str) -> Probe:
+    """Look at every tenant table as a tenant. Raise psycopg.Error where there is no database."""
+    connection = connect(url)
+    try:
+        execute(connection, "begin")
+        execute(connection, "set local search_path = pg_catalog, public")
+        return _look(connection)
+    finally:
+        if not connection.closed:
+            connection.rollback()
+        connection.close()
+
+
+def _look(connection: Connection) -> Probe:
+    found = Probe(exempt=_exemption(connection))
+    if found.exempt:
+        return found
+    mine, other = str(uuid.uuid4()), str(uuid.uuid4())
+    seeded = {name for name in SEEDS if _seed(connection, name, mine) and _seed(connection, name, other)}
+    if "audit_logs" in seeded:
+        seeded.add("audit_heads")
+    tables = [Table(**row) for row in execute(connection, sql(TABLES))]  # type: ignore[arg-type]
+    for table in tables:
+        sight = _sight(connection, table, mine, other, seeded=table.name in seeded)
+        if sight is not None:
+            _probe_reads(connection, sight)
+            if not table.is_view:
+                _probe_writes(connection, sight)
+            found.sights.append(sight)
+    return found
+
+
+def _exemption(connection: Connection) -> str:
+    """Why SET ROLE authenticated would prove nothing."""
+    row = execute(
+        connection,
+        "select r.rolsuper or r.rolbypassrls as above, (select string_agg(distinct c.relname, ', ') from pg_class c"
+        " where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p')"
+        " and pg_has_role(r.oid, c.relowner, 'MEMBER')) as owns from pg_roles r where r.rolname = 'authenticated'",
+    )
+    if not row:
+        return "there is no role authenticated: tenants cannot be imitated"
+    if row[0]["above"]:
+        return "the role authenticated is superuser or BYPASSRLS: row security does not bind it"
+    if row[0]["owns"]:
+        return f"the role authenticated owns {row[0]['owns']}: looking as an owner proves nothing"
+    allowed = _attempt(connection, lambda c: c.execute("set local role authenticated"))
+    return f"this login may not SET ROLE authenticated: {allowed.error}" if allowed.error else ""
+
+
+def _seed(connection: Connection, name: str, company: str) -> bool:
+    """Whether a row of the company could be put into the table."""
+    done = _attempt(connection, lambda c: c.execute(SEEDS[name].encode(), {"id": company}), keep=True)
+    return not done.error
+
+
+def _sight(connection: Connection, table: Table, mine: str, other: str, *, seeded: bool) -> Sight | None:
+    """Count as the login what is there of both tenants; tables we could not write to are judged by rows they have."""
+    if not seeded and not _count(connection, table, mine).rows:
+        mine, other = _two_tenants(connection, table)
+    if not mine:
+        return None
+    counts = [_count(connection, table, tenant) for tenant in (mine, other)]
+    return Sight(table, mine, other, counts[0].rows, counts[1].rows)
+
+
+def _two_tenants(connection: Connection, table: Table) -> tuple[str, str]:
+    """Two tenants with rows in a table; a random one, who has none, where there is only one."""
+    rows: list[dict[str, object]] = []
+
+    def read(c: Connection) -> psycopg.Cursor[dict[str, object]]:
+        query = f"select distinct tenant from (select {table.tenant} as tenant from {table.quoted} limit 1000) t"
+        rows.extend(execute(c, f"{query} where tenant ~ '^[0-9a-fA-F-]{{36}}$' order by 1 limit 2"))
+        return c.execute("select 1")
+
+    _attempt(connection, read)
+    found = [str(row["tenant"]) for row in rows]
+    return (found[0], found[1] if len(found) > 1 else str(uuid.uuid4())) if found else ("", "")
+
+
+def _count(connection: Connection, table: Table, tenant: str) -> Attempt:
+    query = f"select from {table.quoted} where {table.tenant} = %s limit 1000"
+    return _attempt(connection, lambda c: c.execute(query.encode(), (tenant,)))
+
+
+def _probe_reads(connection: Connection, sight: Sight) -> None:
+    table, everything = sight.table, f"select from {sight.table.quoted} limit 1000"
+    with _role(connection, "authenticated", sight.mine):
+        sight.seen["own"] = _count(connection, table, sight.mine)
+        sight.seen["foreign"] = _attempt(
+            connection,
+            lambda c: c.execute(
+                f"select from {table.quoted} where {table.tenant} is distinct from %s"
+                f" and {table.tenant} is not null limit 1000".encode(),
+                (sight.mine,),
+            ),
+        )
+        sight.seen["row_security_off"] = _attempt(connection, lambda c: _without_row_security(c, table, sight.mine))
+    stranger = str(uuid.uuid4())
+    for name, role, claims in (
+        ("stranger", "authenticated", _claims(stranger)),
+        ("no_claims", "authenticated", None),
+        ("empty_claims", "authenticated", ""),
+        ("no_company", "authenticated", "{}"),
+        ("anon", "anon", _claims(sight.mine, "anon")),
+    ):
+        with _role(connection, role, claims=claims) as allowed:
+            if allowed:
+                sight.seen[name] = _attempt(connection, lambda c: c.execute(everything.encode()))
+
+
+def _without_row_security(connection: Connection, table: Table, mine: str) -> psycopg.Cursor[dict[str, object]]:
+    connection.execute("set local row_security = off")
+    query = f"select from {table.quoted} where {table.tenant} is distinct from %s limit 1000"
+    return connection.execute(query.encode(), (mine,))
+
+
+def _probe_writes(connection: Connection, sight: Sight) -> None:
+    table, other = sight.table, sight.other
+    where_other = f"where {table.tenant} = %s"
+    moved = _moved(table, other)
+    with _role(connection, "authenticated", sight.mine):
+        if table.name in SEEDS and table.promised:
+            victim = str(uuid.uuid4()) if table.name == "companies" else other
+            sight.seen["insert"] = _attempt(connection, lambda c: c.execute(SEEDS[table.name].encode(), {"id": victim}))
+        sight.seen["move"] = _attempt(
+            connection,
+            lambda c: c.execute(
+                f"update {table.quoted} set {table.tenant_column} = %s where {table.tenant} = %s".encode(),
+                (moved, sight.mine),
+            ),
+        )
+        sight.seen["update"] = _attempt(
+            connection,
+            lambda c: c.execute(
+                f"update {table.quoted} set {table.tenant_column} = {table.tenant_column} {where_other}".encode(),
+                (other,),
+            ),
+        )
+        sight.seen["delete"] = _attempt(
+            connection, lambda c: c.execute(f"delete from {table.quoted} {where_other}".encode(), (other,))
+        )
+        if table.name == "feature_flags" and table.promised:
+            upsert = SEEDS["feature_flags"] + " on conflict (key, company_id) do update set enabled = true"
+            sight.seen["upsert"] = _attempt(connection, lambda c: c.execute(upsert.encode(), {"id": other}))
+        if table.name == "replay_budgets" and table.promised:
+            upsert = SEEDS["replay_budgets"] + " on conflict (company_id) do update set daily_limit = 1"
+            sight.seen["upsert"] = _attempt(connection, lambda c: c.execute(upsert.encode(), {"id": other}))
+
+
+def _moved(table: Table, other: str) -> str:
+    return f"replay:{other}:192.0.2.9" if table.name == "edge_rate_limits" else other
+
+
+def _claims(company: str, role: str = "authenticated") -> str:
+    return json.dumps({"sub": "drill", "role": role, "company_id": company})
+
+
+@contextmanager
+def _role(
+    connection: Connection, role: str, company: str | None = None, *, claims: str | None = None
+) -> Iterator[bool]:
+    """Be a role with claims until the end of the block. Gives whether the login may be it."""
+    execute(connection, "savepoint rls_role")
+    if company is not None:
+        claims = _claims(company)
+    try:
+        execute(connection, f'set local role "{role}"')
+        if claims is not None:
+            value(connection, "select set_config('request.jwt.claims', %s, true)", claims)
+        allowed = True
+    except psycopg.Error:
+        allowed = False
+        execute(connection, "rollback to savepoint rls_role")
+    try:
+        yield allowed
+    finally:
+        execute(connection, "rollback to savepoint rls_role")
+        execute(connection, "release savepoint rls_role")
+
+
+def _attempt(
+    connection: Connection,
+    run: Callable[[Connection], psycopg.Cursor[dict[str, object]]],
+    *,
+    keep: bool = False,
+) -> Attempt:
+    """Run one statement in a savepoint; undo it unless it is to be kept."""
+    execute(connection, "savepoint rls_attempt")
+    try:
+        rows = max(run(connection).rowcount, 0)
+    except psycopg.Error as error:
+        execute(connection, "rollback to savepoint rls_attempt")
+        state = error.sqlstate or ""
+        return Attempt(refused=state if state in REFUSED else "", error=str(error).strip() or type(error).__name__)
+    if not keep:
+        execute(connection, "rollback to savepoint rls_attempt")
+    execute(connection, "release savepoint rls_attempt")
+    return Attempt(rows=rows)

@@ -1,0 +1,135 @@
+"""Unit tests of alert rules: rows put into bare contract tables, one clock, and what the rule has to say.
+
+A case either fills tables by SQL (`given`) or hands the judge the rows of the query (`rows`: subject, value, samples and
+the age of the newest row in seconds, or null). `expect` is page, warn, investigate, ok or unknown.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gates.evidence import Outcome
+from gates.target.database import Connection, execute, sql
+from sql_checks.rulefile import ALERTS, Rule
+from sql_checks.rulejudge import Judgement, Sample, judge
+from sql_checks.rulerun import Measurement, measure
+from sql_checks.strictyaml import read_yaml
+
+TESTS = ALERTS / "tests"
+SCHEMA = TESTS / "contract_schema.sql"
+COMPULSORY = ("breach", "healthy", "below", "at", "above", "empty", "no-number", "bad-tenant", "stale", "wrong-unit", "few")
+KINDS = (*COMPULSORY, "excluded", "draining", "predicate")
+EXPECTED = ("page", "warn", "investigate", "ok", "unknown")
+CLOCK = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
+"""The clock of cases that give the judge rows; cases by SQL use the database's, as the queries do."""
+
+
+class RuleTestError(ValueError):
+    """A rule's test file cannot be used: what was observed, what is allowed, where, what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One case of a rule's test."""
+
+    kind: str
+    expect: str
+    given: str = ""
+    rows: tuple[Sample, ...] | None = None
+    excluded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RuleTest:
+    """The cases of one rule; `not_applicable` gives the reason for each compulsory kind that has no meaning for it."""
+
+    rule: str
+    cases: tuple[Case, ...]
+    not_applicable: Mapping[str, str]
+    equivalent: Mapping[str, str]
+
+    def missing(self) -> list[str]:
+        """Compulsory kinds that have neither a case nor a reason."""
+        return [k for k in COMPULSORY if k not in {c.kind for c in self.cases} and not self.not_applicable.get(k)]
+
+
+def read_test(name: str, folder: Path = TESTS) -> RuleTest | None:
+    """The test of a rule, or None where it has none. Raise RuleTestError."""
+    path = folder / f"{name}.yaml"
+    if not path.exists():
+        return None
+    try:
+        data = read_yaml(path)
+    except ValueError as error:
+        raise RuleTestError(str(error)) from error
+    if not isinstance(data, dict) or not set(data) <= {"cases", "not_applicable", "equivalent"} or "cases" not in data:
+        raise RuleTestError(f"{path}: allowed are the keys cases, not_applicable, equivalent. Correct the file")
+    cases = tuple(_case(path, one) for one in data["cases"])
+    return RuleTest(name, cases, data.get("not_applicable") or {}, data.get("equivalent") or {})
+
+
+def _case(path: Path, data: Any) -> Case:
+    allowed = {"case", "expect", "given", "rows", "excluded"}
+    if not isinstance(data, dict) or not {"case", "expect"} <= set(data) <= allowed:
+        raise RuleTestError(f"{path}: a case is {data!r}; allowed keys: {', '.join(sorted(allowed))}")
+    for key, known in (("case", KINDS), ("expect", EXPECTED)):
+        if data[key] not in known:
+            near = difflib.get_close_matches(str(data[key]), known, 1)
+            raise RuleTestError(f"{path}: {key} is {data[key]!r}; allowed: {', '.join(known)}. {near}")
+    rows = data.get("rows")
+    return Case(
+        kind=data["case"],
+        expect=data["expect"],
+        given=str(data.get("given", "")),
+        rows=None if rows is None else tuple(_row(row) for row in rows),
+        excluded=tuple(str(e) for e in data.get("excluded", ())),
+    )
+
+
+def _row(row: list[Any]) -> Sample:
+    subject, number, samples, age_s = row
+    newest = None if age_s is None else CLOCK - dt.timedelta(seconds=age_s)
+    return Sample(str(subject), None if number is None else float(number), int(samples), newest)
+
+
+def prepare(connection: Connection) -> None:
+    """Make the bare contract tables of the fixtures in a schema of their own. For test databases only."""
+    execute(connection, "drop schema if exists fixture cascade")
+    execute(connection, "create schema fixture")
+    execute(connection, "set search_path = fixture, pg_catalog")
+    connection.execute(sql(SCHEMA).encode())
+
+
+def observe(connection: Connection, rule: Rule, case: Case) -> Measurement:
+    """What the rule's query sees in the case; everything is rolled back. Raise psycopg.Error."""
+    if case.rows is not None:
+        return Measurement(case.rows, CLOCK)
+    execute(connection, "begin")
+    try:
+        execute(connection, "set local search_path = fixture, pg_catalog")
+        execute(connection, "set local timezone = 'UTC'")
+        excluded = execute(connection, "select c(n::int)::text as id from unnest(%s::text[]) n", list(case.excluded))
+        ids = ",".join(str(row["id"]) for row in excluded)
+        execute(connection, "select set_config('replaygate.excluded', %s, true)", "{" + ids + "}")
+        if case.given.strip():
+            connection.execute(case.given.encode())
+        return measure(rule, connection)
+    finally:
+        connection.rollback()
+
+
+def word(judgement: Judgement) -> str:
+    """The judgement in the words of `expect`."""
+    if judgement.outcome is Outcome.FAIL and judgement.severity is not None:
+        return judgement.severity.value
+    return "ok" if judgement.outcome is Outcome.PASS else "unknown"
+
+
+def outcome(rule: Rule, measured: Measurement) -> str:
+    """What the rule says to what it saw, in the words of `expect`."""
+    return word(judge(rule, measured.samples, measured.now))

@@ -1,0 +1,228 @@
+"""Row-level security proved by behaviour: what a tenant sees and may do, as the role tenants come in as."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from gates.evidence import CheckSpec, Severity, Where
+from gates.observation import Observer
+from gates.target.deployment import Target
+from sql_checks.rls_probe import SEEDS, Attempt, Probe, Sight, probe
+
+CONTROL = "sql/rls/own-rows-visible"
+CONTRACT = {*SEEDS, "audit_heads"}
+
+
+def spec(name: str, claim: str, cost: str, *covers: str, severity: Severity = Severity.PAGE) -> CheckSpec:
+    """The spec of one check of the probe; its writes are rolled back."""
+    return CheckSpec(f"sql/rls/{name}", claim, cost, severity, Where.SELF_CLEANING, needs=("database",), covers=covers)
+
+
+@pytest.fixture(scope="session")
+def looked(target: Target) -> Probe:
+    """What one probe saw; all checks judge the same."""
+    return probe(target.database_url)
+
+
+def _sights(looked: Probe, seen: Observer) -> list[Sight]:
+    if looked.exempt:
+        seen.unmet(
+            f"{looked.exempt}; it must be bound by row security. Give the gate a login that may SET ROLE authenticated"
+        )
+    if not looked.sights:
+        seen.unmet("no table with tenant data was found; the contract has 12. Check DATABASE_URL")
+    return looked.sights
+
+
+def _judge(
+    seen: Observer,
+    sights: list[Sight],
+    name: str,
+    violates: Callable[[Sight, Attempt], str],
+    *,
+    controlled: bool = True,
+) -> None:
+    """Judge one kind of attempt on all tables: a violation fails, a table without its control proves nothing."""
+    bad: list[str] = []
+    unclear: list[str] = []
+    for sight in sights:
+        attempt = sight.seen.get(name)
+        if attempt is None:
+            continue
+        if problem := violates(sight, attempt):
+            bad.append(f"{sight.table.name}: {problem}")
+        elif attempt.unclear or (controlled and not sight.owner_mine):
+            unclear.append(f"{sight.table.name}: {attempt.error or 'no row to look at'}")
+        else:
+            seen.count()
+            seen.control(f"{sight.table.name}: {sight.owner_mine} own rows are there, refused or unseen otherwise")
+    seen.value(len(bad), 0, "tables")
+    if bad:
+        seen.witness = list(bad)
+        raise AssertionError(f"{len(bad)} tables observed, 0 allowed: {'; '.join(bad[:5])}")
+    promised = [
+        text for text in unclear if text.partition(":")[0] in {s.table.name for s in sights if s.table.promised}
+    ]
+    if promised:
+        seen.unmet(f"{len(promised)} tables could not be judged: {'; '.join(promised[:5])}")
+
+
+@pytest.mark.check(
+    spec(
+        "own-rows-visible",
+        "A tenant sees its own rows in every table of the contract.",
+        "Tenants see nothing: dashboards are empty, and every other check of tenancy would be vacuous.",
+        "J00",
+        "J06",
+    )
+)
+def test_own_rows_visible(looked: Probe, seen: Observer) -> None:
+    """The control of this module."""
+
+    def hidden(sight: Sight, attempt: Attempt) -> str:
+        if not sight.table.promised or not sight.owner_mine:
+            return ""
+        return f"{sight.owner_mine} own rows are there, 0 were seen. {attempt.error}" if not attempt.rows else ""
+
+    sights = _sights(looked, seen)
+    _judge(seen, sights, "own", hidden)
+    missing = CONTRACT - {s.table.name for s in sights if s.table.promised}
+    if missing:
+        seen.unmet(
+            f"no row to look at in {', '.join(sorted(missing))}; one is needed. Use a login that may write them"
+        )
+
+
+@pytest.mark.check(
+    spec(
+        "other-tenants-hidden",
+        "A tenant sees no row of another tenant, in any table or view.",
+        "Customers read each other's data.",
+        "J07",
+        "J15",
+    )
+)
+def test_other_tenants_hidden(looked: Probe, seen: Observer) -> None:
+    """The same rows that the login counts, a tenant does not."""
+    sights = _sights(looked, seen)
+    for sight in sights:
+        if sight.owner_other and sight.table.promised and not sight.seen["own"].rows:
+            seen.unmet(f"{sight.table.name}: the tenant does not even see its own row; see {CONTROL}")
+    _judge(
+        seen, sights, "foreign", lambda s, a: f"{a.rows} rows of others seen, such as of {s.other}" if a.rows else ""
+    )
+
+
+@pytest.mark.check(
+    spec("stranger-sees-nothing", "A tenant without rows sees none.", "Customers read each other's data.", "J07")
+)
+def test_stranger_sees_nothing(looked: Probe, seen: Observer) -> None:
+    """Global rows (without a tenant) are nobody's own; they may be shown, and do not count."""
+    _judge(
+        seen,
+        [s for s in _sights(looked, seen) if not _has_global_rows(s)],
+        "stranger",
+        lambda _s, a: f"{a.rows} rows seen by a company that has none" if a.rows else "",
+    )
+
+
+def _has_global_rows(sight: Sight) -> bool:
+    return sight.table.name in {"feature_flags", "agent_controls", "feature_flags_status"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(key, id=key, marks=pytest.mark.check(spec(name, claim, cost, *covers)))
+        for key, name, claim, cost, covers in (
+            (
+                "no_claims",
+                "no-claims-see-nothing",
+                "Without claims, authenticated sees no row.",
+                "A request that forgot its tenant reads everybody's data.",
+                ("J08",),
+            ),
+            (
+                "empty_claims",
+                "empty-claims-see-nothing",
+                "With empty claims, authenticated sees no row, and no error.",
+                "A request that forgot its tenant reads everybody's data.",
+                ("J09",),
+            ),
+            (
+                "no_company",
+                "claims-without-company-see-nothing",
+                "Claims without a company see no row.",
+                "A token without a tenant reads everybody's data.",
+                ("J08",),
+            ),
+            (
+                "anon",
+                "anon-sees-nothing",
+                "anon sees no row, whatever it claims.",
+                "Whoever has the public key reads everybody's data.",
+                ("J05", "J23"),
+            ),
+            (
+                "row_security_off",
+                "row-security-off-shows-nothing",
+                "A tenant that switches row_security off gets an error.",
+                "One SET statement undoes all policies.",
+                ("J27",),
+            ),
+        )
+    ],
+)
+def test_sees_nothing(name: str, looked: Probe, seen: Observer) -> None:
+    """Nobody's rows without a tenant."""
+    _judge(seen, _sights(looked, seen), name, lambda _s, a: f"{a.rows} rows seen" if a.rows else "")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(key, id=key, marks=pytest.mark.check(spec(name, claim, cost, *covers)))
+        for key, name, claim, cost, covers in (
+            (
+                "insert",
+                "insert-for-another-refused",
+                "A tenant cannot insert a row for another tenant.",
+                "Customers write into each other's queues.",
+                ("J10",),
+            ),
+            (
+                "move",
+                "move-to-another-refused",
+                "A tenant cannot make its row another tenant's.",
+                "Customers write into each other's queues.",
+                ("J11",),
+            ),
+            (
+                "update",
+                "update-of-another-touches-nothing",
+                "A tenant cannot change another tenant's row.",
+                "Customers change each other's data.",
+                ("J12",),
+            ),
+            (
+                "delete",
+                "delete-of-another-touches-nothing",
+                "A tenant cannot delete another tenant's row.",
+                "Customers delete each other's data.",
+                ("J12",),
+            ),
+            (
+                "upsert",
+                "upsert-of-another-refused",
+                "ON CONFLICT DO UPDATE cannot reach another tenant's row.",
+                "Customers overwrite each other's flags and budgets.",
+                ("J13",),
+            ),
+        )
+    ],
+)
+def test_writes_nothing(name: str, looked: Probe, seen: Observer) -> None:
+    """Refused with insufficient_privilege, or no row touched."""
+    _judge(seen, _sights(looked, seen), name, lambda _s, a: f"{a.rows} rows written" if a.rows else "")
