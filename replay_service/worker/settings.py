@@ -93,8 +93,8 @@ def read_worker_settings(environment: Mapping[str, str]) -> WorkerSettings:
     )
     if settings.agent == "http" and settings.http_timeout_s >= settings.lease_s:
         raise ConfigurationError(
-            f"WORKER_HTTP_TIMEOUT_S is {settings.http_timeout_s} and WORKER_LEASE_S {settings.lease_s}; a delivery must end"
-            " before its lease does; shorten the timeout or lengthen the lease"
+            f"WORKER_HTTP_TIMEOUT_S is {settings.http_timeout_s} and WORKER_LEASE_S {settings.lease_s}; a delivery"
+            " must end before its lease does; shorten the timeout or lengthen the lease"
         )
     return settings
 
