@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import json
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any
 
 import gevent
 
 from loadtests.drive import Drive
+from loadtests.lag import json_object, lag_ms
 from loadtests.wire import Connection
 from loadtests.workload import Workload
 
@@ -19,34 +17,6 @@ POLLS_S = (0.03, 0.05, 0.1, 0.2, 0.4)
 """Waits between two questions; the last one repeats. What lies between two answers, the server's own times decide."""
 
 DEAD = frozenset({"dead", "failed", "dead_letter", "dead_lettered"})
-
-
-def lag_ms(committed_at: Any, effect_at: Any, least_s: float, most_s: float) -> float:
-    """The lag in milliseconds: what the server says, held within what we saw ourselves.
-
-    least_s: from the answer to the POST until the last question that found no effect; most_s: from the sending of the
-    POST until the answer that showed the effect. A server whose times do not fit gets the nearer end.
-    """
-    claimed = _seconds_between(committed_at, effect_at)
-    least_s = max(0.0, least_s)
-    most_s = max(least_s, most_s)
-    return (most_s if math.isnan(claimed) else min(max(claimed, least_s), most_s)) * 1000.0
-
-
-def _seconds_between(first: Any, second: Any) -> float:
-    try:
-        return (dt.datetime.fromisoformat(str(second)) - dt.datetime.fromisoformat(str(first))).total_seconds()
-    except (ValueError, TypeError):
-        return math.nan
-
-
-def json_object(body: bytes) -> dict[str, Any]:
-    """The body as a JSON object, or an empty one."""
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 @dataclass(slots=True)

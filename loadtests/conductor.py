@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loadtests.judgement import CONFIDENCE, Judgement, certain_failure, invalidate, judge
-from loadtests.plan import Plan, length_s, users_at
+from loadtests.plan import Plan
 from loadtests.samples import RequestGroup, Samples
+from loadtests.schedule import length_s, users_at
 from loadtests.sinks import TrendSink
 from loadtests.thresholds import MetricKey, Threshold, ThresholdSet, k6_verdict
 from loadtests.validity import Facts, invalid_reasons

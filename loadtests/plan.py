@@ -98,20 +98,3 @@ class Credentials:
 
     hmac_secret: str = field(default="", repr=False)
     admin_jwt: str = field(default="", repr=False)
-
-
-def users_at(plan: Plan, elapsed_s: float) -> int:
-    """How many users the closed model has at this time: straight lines between the stages, from 1 user on."""
-    if not plan.stages:
-        return plan.vus
-    before, start = 1, 0.0
-    for stage in plan.stages:
-        if elapsed_s < start + stage.duration_s:
-            return round(before + (stage.target - before) * (elapsed_s - start) / stage.duration_s)
-        before, start = stage.target, start + stage.duration_s
-    return before
-
-
-def length_s(plan: Plan) -> float:
-    """How long the run is meant to take."""
-    return sum(stage.duration_s for stage in plan.stages) if plan.stages else plan.duration_s

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import gevent
 from locust import User, constant, task
 
 from loadtests.canaries import Canaries
 from loadtests.drive import Call, Drive
-from loadtests.plan import Stream
+from loadtests.schedule import arrivals
 from loadtests.wire import Connection
 from loadtests.workload import Workload
 
 CLOSED_MIX = ("event", "probe", "event", "probe", "replay")
-
-
-def arrivals(streams: tuple[Stream, ...], index: int, of: int) -> Iterator[tuple[float, str]]:
-    """Times (seconds from the start) and kinds of the arrivals of one process, in order, without end.
-
-    Arrival number j of a stream comes at (j + 1/2) / rate; process `index` takes every `of`-th.
-    """
-
-    def one(stream: Stream) -> Iterator[tuple[float, str]]:
-        for number in itertools.count(index, of):
-            yield (number + 0.5) / stream.per_s, stream.kind
-
-    return heapq.merge(*(one(stream) for stream in streams if stream.per_s > 0))
 
 
 class Traffic:

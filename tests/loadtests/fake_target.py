@@ -1,0 +1,107 @@
+"""A small real HTTP server that behaves well or badly on purpose: delays, errors, stalls, effects that never come."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass
+class Behaviour:
+    """`delay_s` by the number of the request; `status` likewise; `lag_s` None: no event ever has its effect."""
+
+    delay_s: Callable[[int], float] = lambda _number: 0.0
+    status: Callable[[int], int] = lambda _number: 200
+    lag_s: float | None = 0.02
+    path: str = "outbox"
+    stall_at_s: float | None = None
+    stall_s: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+    count: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    events: dict[str, dt.datetime] = field(default_factory=dict)
+
+    def next(self) -> int:
+        with self.lock:
+            self.count += 1
+            return self.count
+
+    def wait_of_stall(self) -> float:
+        """How long a request that comes now has to wait for the end of the stall."""
+        if self.stall_at_s is None:
+            return 0.0
+        at = time.monotonic() - self.started - self.stall_at_s
+        return self.stall_s - at if 0 <= at < self.stall_s else 0.0
+
+
+def handler(behaviour: Behaviour) -> type[BaseHTTPRequestHandler]:
+    """The request handler of one behaviour."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def do_GET(self) -> None:
+            self.answer()
+
+        def do_POST(self) -> None:
+            self.answer(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+
+        def answer(self, body: bytes = b"") -> None:
+            number = behaviour.next()
+            time.sleep(max(behaviour.delay_s(number), behaviour.wait_of_stall()))  # the fault itself, not a wait
+            status, document = behaviour.status(number), self.document(body)
+            if status == 200 and self.command == "POST":
+                status = 202
+            data = json.dumps(document).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def document(self, body: bytes) -> dict[str, object]:
+            now = dt.datetime.now(dt.UTC)
+            if self.command == "POST" and self.path.endswith("/events"):
+                event_id = json.loads(body)["event_id"]
+                behaviour.events[event_id] = now
+                return {"event_id": event_id, "path": behaviour.path, "duplicate": False}
+            committed = behaviour.events.get(self.path.rpartition("/")[2])
+            if committed is None:
+                return {}
+            effect = committed + dt.timedelta(seconds=behaviour.lag_s) if behaviour.lag_s is not None else None
+            done = effect is not None and now >= effect
+            return {
+                "status": "processed" if done else "pending",
+                "committed_at": committed.isoformat(),
+                "effect_at": effect.isoformat() if effect is not None and done else None,
+            }
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            del format, args
+
+    return Handler
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 256
+
+
+@contextmanager
+def target(behaviour: Behaviour) -> Iterator[str]:
+    """The base URL of a running server of this behaviour."""
+    server = Server(("127.0.0.1", 0), handler(behaviour))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(timeout=5)

@@ -1,0 +1,45 @@
+"""Runs `python -m loadtests` on a plan, as the gate does, and reads its result."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from loadtests.plan import Plan, dump_plan
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+ENVIRON = {"TRANSBOT_HMAC_SECRET": "a-secret-of-the-tests", "PATH": "/usr/bin:/bin"}
+
+
+def start(plan: Plan, folder: Path) -> subprocess.Popen[str]:
+    """Start a run; its result will be in `folder`/out."""
+    path = folder / "plan.json"
+    path.write_text(dump_plan(plan), encoding="utf-8")
+    return subprocess.Popen(
+        [sys.executable, "-m", "loadtests", str(path), str(folder / "out")],
+        cwd=ROOT,
+        env=ENVIRON,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], folder: Path, *, timeout_s: float = 60) -> dict[str, Any]:
+    """Wait for a run and return its result."""
+    output, _ = process.communicate(timeout=timeout_s)
+    assert process.returncode == 0, output
+    document: dict[str, Any] = json.loads((folder / "out" / "result.json").read_text(encoding="utf-8"))
+    return document
+
+
+def verdicts(result: dict[str, Any]) -> dict[str, str]:
+    """Verdict by check."""
+    return {one["check"]: one["verdict"] for one in result["judgements"]}
+
+
+def messages(result: dict[str, Any]) -> str:
+    return " | ".join(one["message"] for one in result["judgements"])

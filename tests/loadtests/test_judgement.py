@@ -1,0 +1,202 @@
+"""Bounds and verdicts: what a point estimate would wrongly pass or fail, and what ours says instead."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtests.intervals import (
+    binomial_cdf,
+    mean_bounds,
+    percentile_bounds,
+    percentile_minimum,
+    rate_bounds,
+    rate_minimum,
+    student_quantile,
+)
+from loadtests.judgement import Judgement, Verdict, Why, certain_failure, invalidate, judge
+from loadtests.sinks import CounterSink, GaugeSink, RateSink, Sink, TrendSink
+from loadtests.thresholds import MetricKey, Threshold, k6_verdict, parse_expression
+from loadtests.validity import Facts, invalid_reasons
+
+
+def said(source: str, sink: Sink, **more: str) -> Judgement:
+    return judge(MetricKey("mm"), Threshold(parse_expression(source)), sink, 10.0, **more)  # type: ignore[arg-type]
+
+
+def trend(*values: float) -> TrendSink:
+    sink = TrendSink()
+    for value in values:
+        sink.add(value)
+    return sink
+
+
+def test_the_smallest_sample_counts_are_those_of_the_binomial_distribution() -> None:
+    """59 samples for a p95, 299 for a p99, 149 for a rate of 2 % without a failure."""
+    assert percentile_minimum(95, 0.95, upper=True) == 59
+    assert percentile_minimum(99, 0.95, upper=True) == 299
+    assert rate_minimum(0.02, 0.95, upper=True) == 149
+    assert rate_minimum(0.98, 0.95, upper=False) == 149
+
+
+@pytest.mark.parametrize(
+    ("trues", "total", "low", "high"),
+    [(0, 10, 0.0, 0.2589), (1, 10, 0.00512, 0.3942), (5, 10, 0.2224, 0.7776), (2, 100, 0.0036, 0.0616)],
+)  # fmt: skip
+def test_rate_bounds_are_the_published_ones(trues: int, total: int, low: float, high: float) -> None:
+    """One-sided 95 % Clopper-Pearson bounds, as in tables of the 90 % two-sided interval."""
+    found = rate_bounds(trues, total, 0.95)
+    assert found[0] == pytest.approx(low, abs=6e-5)
+    assert found[1] == pytest.approx(high, abs=6e-5)
+
+
+def test_binomial_and_student_agree_with_exact_sums_and_tables() -> None:
+    """The two distributions behind all bounds."""
+    for n, k, p in ((10, 3, 0.2), (59, 58, 0.95), (200, 3, 0.02)):
+        exact = sum(math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(k + 1))
+        assert binomial_cdf(k, n, p) == pytest.approx(exact, rel=1e-10)
+    assert student_quantile(0.95, 29) == pytest.approx(1.6991, abs=1e-4)
+    assert student_quantile(0.975, 10) == pytest.approx(2.2281, abs=1e-4)
+
+
+def test_bounds_hold_the_truth_as_often_as_they_say() -> None:
+    """Over 2,000 drawn samples the bound on either side misses the truth in at most about 5 %."""
+    rng = random.Random(7)
+    misses = {"rate": 0, "p95": 0, "mean": 0}
+    rounds = 2000
+    for _ in range(rounds):
+        hits = sum(rng.random() < 0.1 for _ in range(80))
+        misses["rate"] += rate_bounds(hits, 80, 0.95)[1] < 0.1
+        values = [rng.expovariate(1.0) for _ in range(80)]
+        misses["p95"] += percentile_bounds(sorted(values), 95.0, 0.95)[1] < -math.log(0.05)
+        normal = [rng.gauss(5, 2) for _ in range(40)]
+        misses["mean"] += mean_bounds(normal, sum(normal) / 40, 0.95)[1] < 5
+    for name, count in misses.items():
+        assert count / rounds < 0.065, name
+
+
+def test_a_percentile_has_no_upper_bound_below_its_sample_count() -> None:
+    """58 samples say nothing about the 95th percentile from above; 59 say that the largest bounds it."""
+    assert percentile_bounds(range(1, 59), 95.0, 0.95)[1] == math.inf
+    assert percentile_bounds(range(1, 60), 95.0, 0.95) == (53, 59)
+
+
+@given(st.integers(0, 300), st.integers(1, 300), st.floats(0.01, 0.99))
+def test_a_rate_verdict_is_monotone_in_failures(failures: int, total: int, limit: float) -> None:
+    """One more failure never makes a verdict better."""
+    order = [Verdict.PASS, Verdict.UNKNOWN, Verdict.FAIL]
+    failures = min(failures, total - 1)
+    less = said(f"rate<{limit}", RateSink(failures, total)).verdict
+    more = said(f"rate<{limit}", RateSink(failures + 1, total)).verdict
+    assert order.index(more) >= order.index(less)
+
+
+def test_errors_above_the_limit_that_pass_by_luck_are_unknown() -> None:
+    """1 failure in 59 (1.7 %) is a pass for k6 though the true rate may well be 3 %; here it decides nothing."""
+    lucky = RateSink(1, 59)
+    assert k6_verdict(lucky, parse_expression("rate<0.02"), 1)
+    assert said("rate<0.02", lucky).verdict is Verdict.UNKNOWN
+
+
+def test_an_interval_decides_only_when_it_is_clear_of_the_limit() -> None:
+    """Inside: pass; outside: fail; across: unknown, with the samples that would decide it."""
+    assert said("rate<0.02", RateSink(0, 149)).verdict is Verdict.PASS
+    assert said("rate<0.02", RateSink(0, 148)).why is Why.TOO_FEW
+    assert said("rate<0.02", RateSink(30, 500)).verdict is Verdict.FAIL
+    across = said("rate<0.02", RateSink(8, 500))
+    assert (across.verdict, across.why) == (Verdict.UNKNOWN, Why.UNDECIDED)
+    assert across.needed > 500
+
+
+def test_a_p95_just_under_the_limit_is_not_passed_on_its_estimate() -> None:
+    """An estimate of 2,480 ms under a limit of 2,500 passes in k6; its upper bound is over the limit."""
+    values = [20.0 * n for n in range(131)]
+    sink = trend(*values)
+    assert k6_verdict(sink, parse_expression("p(95)<2500"), 1)
+    found = said("p(95)<2500", sink)
+    assert found.verdict is Verdict.UNKNOWN
+    assert found.high is not None
+    assert found.high >= 2500
+
+
+def test_nothing_observed_is_unknown_where_k6_passes() -> None:
+    """Rates, trends and gauges without samples; a counter's zero is real."""
+    for source, sink in (("rate>0.98", RateSink()), ("p(95)<1", TrendSink()), ("value<1", GaugeSink())):
+        found = said(source, sink)
+        assert found.k6_passes
+        assert (found.verdict, found.why) == (Verdict.UNKNOWN, Why.NO_DATA)
+    assert said("count<1", CounterSink()).verdict is Verdict.PASS
+
+
+def test_a_metric_that_could_not_be_measured_is_unknown_even_for_a_counter() -> None:
+    """A counter that nobody counted has no zero."""
+    found = said("count<10", CounterSink(), absent="no DATABASE_URL was given")
+    assert (found.verdict, found.why) == (Verdict.UNKNOWN, Why.NO_DATA)
+    assert said("count<10", CounterSink(), absent="switched off (TEST_DLQ=false)").why is Why.SWITCHED_OFF
+
+
+def test_limits_at_the_edge_and_equalities_are_judged_on_the_run_itself() -> None:
+    """No interval is ever inside `rate<=0` or `rate==1`: these are statements about this run."""
+    assert said("rate==1", RateSink(40, 40)).verdict is Verdict.PASS
+    assert said("rate<=0", RateSink(1, 40)).verdict is Verdict.FAIL
+    assert said("rate==1", RateSink(3, 3)).verdict is Verdict.UNKNOWN
+    assert said("max<10", trend(*range(9), *range(9), *range(9), *range(9))).verdict is Verdict.PASS
+
+
+def test_a_nan_limit_can_decide_nothing() -> None:
+    """Comparisons with NaN are false whatever was seen: unknown, never a fail of the target."""
+    assert said("avg<NaN", trend(*range(50))).why is Why.UNDECIDABLE
+
+
+def test_the_margin_is_that_of_the_worse_end() -> None:
+    """Relative to the limit, positive inside."""
+    found = said("p(95)<100", trend(*([50.0] * 59)))
+    assert (found.observed, found.high, found.margin) == (50.0, 50.0, 0.5)
+    assert said("rate>0.5", RateSink(60, 60)).margin == pytest.approx((0.05 ** (1 / 60) - 0.5) / 0.5)
+
+
+def test_an_invalid_run_takes_every_verdict_away() -> None:
+    """Passes and failures alike become unknown, with the reason in front."""
+    judged = [said("rate<0.02", RateSink(0, 200)), said("rate<0.02", RateSink(100, 200))]
+    assert {j.verdict for j in judged} == {Verdict.PASS, Verdict.FAIL}
+    found = invalidate(judged, ("a worker was lost",))
+    assert all(j.verdict is Verdict.UNKNOWN and "a worker was lost" in j.message for j in found)
+    assert invalidate(judged, ()) == judged
+
+
+def test_a_failure_is_certain_only_when_no_rest_could_save_it() -> None:
+    """30 of at most 500 failed: lost. 5 of at most 500: not yet."""
+    limit = Threshold(parse_expression("rate<0.02"))
+    assert certain_failure(limit, RateSink(30, 100), 500)
+    assert not certain_failure(limit, RateSink(5, 100), 500)
+    slow = Threshold(parse_expression("p(95)<100"))
+    assert certain_failure(slow, trend(*([200.0] * 60)), 500)
+    assert not certain_failure(slow, trend(*([200.0] * 20), *([1.0] * 80)), 500)
+    assert not certain_failure(Threshold(parse_expression("count<1")), CounterSink(5, 5), 10)
+
+
+GOOD = Facts(100, 100, 0, 1, 1, 1, (), {"local": 10.0}, 1.0, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"requests": 0, "answers": 0}, "not one request"),
+        ({"answers": 0}, "not one answer"),
+        ({"workers_lost": ("w1",)}, "were lost"),
+        ({"dropped_iterations": 3}, "3 arrivals were dropped"),
+        ({"users_spawned": 0}, "0 of 1 users"),
+        ({"cpu_percent": {"local": 90.0}}, "90 % of a core"),
+        ({"lateness_ms": 150.0}, "150 ms late"),
+    ],
+)
+def test_a_run_that_measured_the_generator_is_invalid(change: dict[str, object], words: str) -> None:
+    """Each reason alone is enough, and is said."""
+    assert invalid_reasons(GOOD) == ()
+    (reason,) = invalid_reasons(dataclasses.replace(GOOD, **change))  # type: ignore[arg-type]
+    assert words in reason

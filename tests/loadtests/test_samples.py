@@ -1,0 +1,163 @@
+"""Samples: exact over processes and reports, selected by tags."""
+
+from __future__ import annotations
+
+import random
+
+import msgpack  # type: ignore[import-untyped]
+import pytest
+
+from loadtests.conductor import Conductor
+from loadtests.lag import lag_ms
+from loadtests.plan import Plan, Stream, dump_plan, load_plan
+from loadtests.samples import Samples
+from loadtests.schedule import arrivals, users_at
+from loadtests.sinks import CounterSink, RateSink, TrendSink
+from loadtests.thresholds import MetricKey, Threshold, ThresholdSet, parse_expression, parse_metric_key
+from loadtests.thresholds_file import Stage
+
+
+def recorded(rng: random.Random, count: int) -> tuple[Samples, list[float]]:
+    """Samples of one process and its durations."""
+    samples, durations = Samples(), []
+    for _ in range(count):
+        status = rng.choice(["200", "503"])
+        group = samples.group({"name": rng.choice("ab"), "status": status}, failed=status == "503")
+        value = rng.expovariate(0.01)
+        group.timings["http_req_duration"].append(value)
+        group.sent += 10
+        durations.append(value)
+        samples.add("agent_success", rng.random() < 0.9)
+        samples.add("outbox_lag_ms", value, {"source": "canary"})
+        samples.add("iterations", 1)
+        samples.add("dlq_items", rng.randrange(9), at=rng.random())
+    return samples, durations
+
+
+def test_reports_of_many_processes_add_up_to_the_last_bit() -> None:
+    """Whatever is cut into reports, packed for the wire and merged is exactly what was recorded."""
+    rng, master, everything = random.Random(5), Samples(), []
+    for _ in range(4):
+        samples, durations = recorded(rng, 500)
+        everything += durations
+        master.merge_report(msgpack.unpackb(msgpack.packb(samples.take_report())))
+        assert samples.requests == 0
+    trend = master.select(MetricKey("http_req_duration"))
+    assert isinstance(trend, TrendSink)
+    assert sorted(trend.values) == sorted(everything)
+    lag = master.select(parse_metric_key("outbox_lag_ms{source:canary}"))
+    assert isinstance(lag, TrendSink)
+    assert sorted(lag.values) == sorted(everything)
+    assert master.select(MetricKey("http_reqs")) == CounterSink(2000.0, 2000)
+    assert master.select(MetricKey("data_sent")) == CounterSink(20000.0, 2000)
+    assert master.select(MetricKey("iterations")) == CounterSink(2000.0, 2000)
+
+
+def test_a_group_goes_on_after_a_report() -> None:
+    """The hot path keeps its group over reports; nothing is counted twice and nothing is lost."""
+    samples, master = Samples(), Samples()
+    group = samples.group({"name": "a", "status": "200"}, failed=False)
+    durations = samples.sink("iteration_duration")
+    for value in (1.0, 2.0, 3.0):
+        group.timings["http_req_duration"].append(value)
+        assert isinstance(durations, TrendSink)
+        durations.add(value)
+        master.merge_report(samples.take_report())
+    assert master.requests == 3
+    assert master.select(MetricKey("iteration_duration")).samples == 3
+
+
+def test_tags_select_a_part() -> None:
+    """A submetric takes only the requests that carry its tags."""
+    samples, _ = recorded(random.Random(1), 300)
+    parts = [samples.select(parse_metric_key(f"http_reqs{{name:{n}}}")).samples for n in "ab"]
+    assert sum(parts) == 300
+    failed = samples.select(parse_metric_key("http_req_failed{status:503}"))
+    assert isinstance(failed, RateSink)
+    assert failed.trues == failed.total > 0
+    assert samples.select(parse_metric_key("http_reqs{name:nobody}")).is_empty
+
+
+def test_arrivals_are_dealt_out_without_a_gap() -> None:
+    """All processes together make exactly the arrivals of the rate, each of them once."""
+    streams = (Stream("event", 20.0), Stream("probe", 30.0))
+
+    def first_second(index: int, of: int) -> list[tuple[float, str]]:
+        found: list[tuple[float, str]] = []
+        for at, kind in arrivals(streams, index, of):
+            if at >= 1.0:
+                return found
+            found.append((at, kind))
+        return found
+
+    assert len(first_second(0, 1)) == 50
+    assert sorted(first_second(0, 3) + first_second(1, 3) + first_second(2, 3)) == first_second(0, 1)
+
+
+def test_stages_ramp_in_straight_lines_from_one_user() -> None:
+    """As k6 does: from 1 to the first target, then from target to target."""
+    plan = Plan("http://x", stages=(Stage(10.0, 5), Stage(10.0, 10), Stage(5.0, 0)))
+    assert [users_at(plan, t) for t in (0, 5, 10, 15, 20, 22.5, 25)] == [1, 3, 5, 8, 10, 5, 0]
+
+
+def test_a_plan_survives_its_text() -> None:
+    """What the master sends is what the worker performs."""
+    plan = Plan("http://x", stages=(Stage(1.0, 2),), streams=(Stream("event", 2.5),), notes=("a",))
+    assert load_plan(dump_plan(plan)) == plan
+
+
+@pytest.mark.parametrize(
+    ("claimed_s", "least_s", "most_s", "expected_ms"),
+    [(0.5, 0.4, 0.6, 500), (0.0, 0.4, 0.6, 400), (9.0, 0.4, 0.6, 600), (None, 0.4, 0.6, 600), (0.5, -0.1, 0.6, 500)],
+)
+def test_a_lag_is_held_within_what_we_saw(
+    claimed_s: float | None, least_s: float, most_s: float, expected_ms: float
+) -> None:
+    """A server that says nothing was late cannot hide a lag that our own questions measured."""
+    effect = None if claimed_s is None else f"2024-06-01T00:00:{claimed_s:09.6f}+00:00"
+    assert lag_ms("2024-06-01T00:00:00+00:00", effect, least_s, most_s) == pytest.approx(expected_ms)
+
+
+def conductor(*sources: str, plan: Plan | None = None) -> Conductor:
+    thresholds = ThresholdSet({MetricKey("http_req_failed"): tuple(Threshold(parse_expression(s)) for s in sources)})
+    return Conductor(plan or Plan("http://x", streams=(Stream("url", 1.0),)), thresholds, {}, has_database=False)
+
+
+def report(sequence: int, *, final: bool = False) -> dict[str, object]:
+    samples = Samples()
+    samples.group({"name": "a", "status": "200"}, failed=False).timings["http_req_duration"].append(1.0)
+    rest = {"second": 0, "dropped": 0, "cpu_percent": 1.0, "users": 1, "canaries": [0, 0, 0], "paused": False}
+    return {**samples.take_report(), **rest, "sequence": sequence, "final": final}
+
+
+def test_a_report_that_is_missing_makes_the_run_invalid() -> None:
+    """Reports are numbered: a gap means lost samples, and lost samples are no verdict."""
+    whole, gap = conductor("rate<0.5"), conductor("rate<0.5")
+    for number in (0, 1, 2):
+        whole.on_report("w", report(number))
+        if number != 1:
+            gap.on_report("w", report(number))
+    assert whole.invalid_reasons() == ()
+    assert "reports missing" in gap.invalid_reasons()[0]
+
+
+def test_every_further_look_halves_the_risk() -> None:
+    """Looking again and again must not buy a pass."""
+    one = conductor("rate<0.5")
+    levels = []
+    for looks in (0, 1, 2, 3):
+        one.looks = looks
+        levels.append(one.confidence)
+    assert levels == pytest.approx([0.95, 0.95, 0.975, 0.9875])
+
+
+def test_a_stuck_oldest_event_fails_the_lag_and_never_saves_it() -> None:
+    """Canaries may be fast while an old event starves: the worse of the two counts."""
+    thresholds = ThresholdSet({MetricKey("outbox_lag_ms"): (Threshold(parse_expression("avg<2000")),)})
+    plan = Plan("http://x", streams=(Stream("event", 1.0),))
+    for canary, oldest, expected in ((10.0, 9000.0, "fail"), (10.0, 0.0, "pass"), (9000.0, 0.0, "fail")):
+        one = Conductor(plan, thresholds, {}, has_database=True)
+        for index in range(40):
+            one.samples.add("outbox_lag_ms", canary + index * 0.1)
+            one.samples.add("outbox_oldest_age_ms", oldest + index * 0.1)
+        assert [j.verdict.value for j in one.judgements()] == [expected]
