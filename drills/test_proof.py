@@ -30,17 +30,23 @@ LIMITED = ("signed", "token", "dry", "fourth")
 
 @dataclass
 class Scenario:
-    """The exchanges of the short drill by name, and what the database showed after the dry run."""
+    """The exchanges of the short drill by name, and what the database showed after the dry run.
+
+    `fresh`: the tenant was created for this drill, so that no call before ours can have counted.
+    """
 
     company: str
+    fresh: bool
     exchanges: dict[str, Exchange] = field(default_factory=dict)
     outbox_rows: list[int] = field(default_factory=list)
 
     def of(self, name: str) -> tuple[Request, Answer]:
         """Request and answer; a limited one is unknown where the limit was used up before the drill began."""
-        first = self.exchanges["signed"].answer
-        if name in LIMITED and first.status == 429:
-            wait_s = int(first.header("retry-after") or 300)
+        ours = [self.exchanges[n].answer for n in LIMITED[:3]]
+        refused = [a for a in (ours[:1] if self.fresh else ours) if a.status == 429]
+        if name in LIMITED and refused:
+            header = refused[-1].header("retry-after") or ""
+            wait_s = int(header) if header.isdigit() else 300
             again = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=wait_s)
             raise Unmet(
                 f"the three calls of {self.company} are used up; 3 in 5 minutes are allowed. "
@@ -88,7 +94,7 @@ def scenario(company: str, target: Target, http: HttpDoor, signer: Signer, sql_d
     """Carry the short drill out, once."""
     if not target.admin_jwt:
         raise Unmet("ADMIN_JWT is not set. Set it to a valid admin token")
-    drill = Scenario(company)
+    drill = Scenario(company, fresh=bool(target.database_url))
     count = "select count(*) from event_outbox where company_id = %s"
     for name, request in _requests(company, target, signer):
         if target.database_url and name in {"dry", "fourth"}:
