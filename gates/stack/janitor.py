@@ -11,12 +11,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from gates.stack import rundir
 from gates.stack.errors import StackError
-from gates.stack.roles import Guest
 from gates.stack.service import SOURCE_ROOT
+
+if TYPE_CHECKING:
+    from gates.stack.roles import Guest  # loads the database driver, which the janitor almost never needs
 
 DONE = "done"
 DROP_TIMEOUT_S = 30.0
@@ -79,6 +81,8 @@ def listen(lines: IO[str]) -> tuple[Path | None, Guest | None]:
         if "folder" in word:
             folder = Path(word["folder"])
         if "guest" in word:
+            from gates.stack.roles import Guest  # noqa: PLC0415  -- see above
+
             url, database, run, missing = word["guest"]
             guest = Guest(url, database, run, tuple(missing))
     return folder, guest

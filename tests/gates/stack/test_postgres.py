@@ -93,7 +93,7 @@ def test_a_kill_of_the_owner_ends_the_server() -> None:
         owner.stdin.close()
     assert procfs.wait_until(lambda: not procfs.is_running(int(pid), None), 10)
     rundir.sweep([Path(path).parent])
-    assert not Path(path).exists()
+    assert procfs.wait_until(lambda: not Path(path).exists(), 10)
 
 
 def test_a_taken_port_is_no_failure(
