@@ -22,8 +22,12 @@ FORMAT = 1
 RUN, VERDICT, EVIDENCE = "run.json", "verdict.json", "evidence.ndjson"
 UNFINISHED = "the run did not finish"
 
-OURS = (RUN, VERDICT, EVIDENCE, "companies.txt", "report.html", "summary.md", "junit.xml", "slack.json")
-"""Files of an earlier run in the same folder, removed before a new one begins: an old promote must not survive."""
+OURS = (
+    *(RUN, VERDICT, EVIDENCE, "evidence.ndjson.found.json", "companies.txt"),
+    *("report.html", "summary.md", "junit.xml"),
+)
+"""Files of an earlier run in the same place, removed before a new one begins: an old promote must not survive."""
+ALLURE = ("*-result.json", "*-container.json", "*-attachment*")
 
 
 def stamp(at: dt.datetime) -> str:
@@ -40,8 +44,8 @@ def begin(folder: Path, facts: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         for name in OURS:
             if name != VERDICT:
                 (folder / name).unlink(missing_ok=True)
-        for old in (folder / "allure-results").glob("*"):
-            if old.is_file():
+        for pattern in ALLURE:
+            for old in (folder / "allure-results").glob(pattern):
                 old.unlink()
         write_run(folder, run)
     except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -183,6 +184,15 @@ class Verdict:
     def dump(self) -> str:
         """The text of verdict.json; the same verdict gives the same bytes."""
         return json.dumps(self.to_json(), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+
+
+def grouped(findings: Sequence[Finding]) -> list[tuple[Finding, ...]]:
+    """The findings in their order; those that are unknown for one and the same reason stand together."""
+    groups: dict[tuple[str, str], list[Finding]] = {}
+    for one in findings:
+        alike = ("unknown", one.message) if one.outcome == "unknown" and one.message else ("", one.check)
+        groups.setdefault(alike, []).append(one)
+    return [tuple(group) for group in groups.values()]
 
 
 def settle(verdict: Verdict, action: Action, started_at: str, finished_at: str) -> Verdict:

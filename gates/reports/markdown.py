@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from gates.reports.rows import Row
-from gates.verdict import Verdict
+from gates.verdict import Verdict, grouped
 
 MOST_ROWS = 20
 MOST_WITNESS = 1500
@@ -48,11 +48,13 @@ def _findings(verdict: Verdict) -> list[str]:
     if not deciding:
         return []
     lines = ["", "| check | outcome | observed | allowed | what was seen |", "|---|---|---|---|---|"]
-    for one in deciding[:MOST_ROWS]:
+    groups = grouped(deciding)
+    for one, *others in groups[:MOST_ROWS]:
+        names = f"`{one.check}`" + (f" and {len(others)} more" if others else "")
         numbers = [cell("" if v is None else f"{v} {one.unit}".strip()) for v in (one.observed, one.limit)]
-        lines.append(f"| `{one.check}` | {one.outcome} | {numbers[0]} | {numbers[1]} | {cell(one.message)[:400]} |")
-    if len(deciding) > MOST_ROWS:
-        lines.append(f"\n… and {len(deciding) - MOST_ROWS} more.")
+        lines.append(f"| {names} | {one.outcome} | {numbers[0]} | {numbers[1]} | {cell(one.message)[:400]} |")
+    if len(groups) > MOST_ROWS:
+        lines.append(f"\n… and {sum(map(len, groups[MOST_ROWS:]))} more.")
     first = next((f for f in deciding if f.witness or f.reproduce), None)
     if first is not None:
         witness = json.dumps(first.witness, ensure_ascii=False, indent=1)[:MOST_WITNESS] if first.witness else ""

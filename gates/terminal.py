@@ -1,0 +1,79 @@
+"""Text for people at a terminal: progress, the verdict in a few lines, a table. Pure: the caller prints."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from gates.stages.context import Progress
+from gates.verdict import Decision, Finding, Verdict, grouped
+
+COLOURS = {"red": "31", "green": "32", "yellow": "33", "dim": "2", "bold": "1"}
+DECISION_COLOURS = {Decision.PROMOTE: "green", Decision.HOLD: "yellow", Decision.ROLLBACK: "red"}
+MOST_FINDINGS = 8
+WIDTH = 110
+
+
+def paint(text: str, colour: str, *, on: bool) -> str:
+    """The text in a colour, or plain."""
+    return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m" if on else text
+
+
+def progress_line(progress: Progress, *, colour: bool) -> str:
+    """One line about a stage: a mark, its name, how many checks came to what, the seconds."""
+    bad = progress.failed or progress.error
+    mark = "·" if not progress.done else "✗" if bad else "?" if progress.unknown else "✓"
+    tint = "dim" if not progress.done else "red" if bad else "yellow" if progress.unknown else "green"
+    counts = [f"{progress.passed}/{progress.expected} passed" if progress.expected else f"{progress.passed} passed"]
+    counts += [f"{progress.failed} failed"] * bool(progress.failed)
+    counts += [f"{progress.unknown} unknown"] * bool(progress.unknown)
+    error = f"  {progress.error}" if progress.error else ""
+    return (
+        f"{paint(mark, tint, on=colour)} {progress.stage:<12} {', '.join(counts):<44} {progress.seconds:6.1f} s{error}"
+    )
+
+
+def verdict_text(verdict: Verdict, *, colour: bool, folder: str = "") -> str:
+    """One sentence, the deciding findings, the margin."""
+    head = paint(verdict.decision.value.upper(), DECISION_COLOURS[verdict.decision], on=colour)
+    lines = ["", f"{paint(head, 'bold', on=colour)}: {verdict.reason}"]
+    groups = grouped(verdict.deciding)
+    for group in groups[:MOST_FINDINGS]:
+        lines += _findings(group, colour=colour)
+    if len(groups) > MOST_FINDINGS:
+        lines.append(f"  … and {sum(map(len, groups[MOST_FINDINGS:]))} more")
+    blocked = sum(bool(f.blocked_by) for f in verdict.findings)
+    lines += [f"  {blocked} more could not be carried out because of these"] * bool(blocked)
+    if verdict.ends_when and len(verdict.ends_when) <= MOST_FINDINGS:
+        lines.append(f"  ends when: {'; '.join(verdict.ends_when)}")
+    lines += [f"  {name}: {value}" for name, value in verdict.action.recovery.items()]
+    counts = verdict.counts
+    said = f"{counts.passed} passed, {counts.failed} failed, {counts.unknown} unknown"
+    lines.append(paint(f"  {said}, {counts.not_applicable} not applicable", "dim", on=colour))
+    if verdict.margin is not None:
+        lines.append(paint(f"  {verdict.margin.sentence}", "dim", on=colour))
+    if folder:
+        lines.append(paint(f"  evidence and report: {folder}", "dim", on=colour))
+    return "\n".join(lines) + "\n"
+
+
+def _findings(group: Sequence[Finding], *, colour: bool) -> list[str]:
+    finding = group[0]
+    names = finding.check + (f" and {len(group) - 1} more of the same reason" if len(group) > 1 else "")
+    tint = "red" if finding.outcome == "fail" else "yellow"
+    message = finding.message or f"observed {finding.observed}, allowed {finding.limit}"
+    wrapped = textwrap.wrap(message, WIDTH - 6) or [""]
+    more = ["      …"] if len(wrapped) > 3 else []
+    return [
+        f"  {paint(finding.outcome, tint, on=colour)} {names}",
+        *(f"      {line}" for line in wrapped[:3]),
+        *more,
+        *([f"      {paint(finding.reproduce, 'dim', on=colour)}"] if finding.reproduce else []),
+    ]
+
+
+def table(rows: Sequence[Sequence[object]], titles: Sequence[str]) -> str:
+    """Columns as wide as their widest cell."""
+    cells = [list(titles), *([("" if c is None else str(c)) for c in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(titles))]
+    return "".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() + "\n" for row in cells)
