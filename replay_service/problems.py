@@ -26,7 +26,7 @@ TITLES: Mapping[str, tuple[int, str]] = {
     "body_too_large": (413, "The body is too large"),
     "unsupported_media_type": (415, "The body must be plain application/json in UTF-8"),
     "idempotency_key_reused": (422, "The idempotency key was used with another request"),
-    "event_id_reused": (422, "The event id was used for another event"),
+    "event_id_reused": (409, "The event id was used for another event"),
     "rate_limited": (429, "Too many requests"),
     "budget_exhausted": (429, "The replay budget is used up"),
     "internal_error": (500, "The service failed"),

@@ -91,7 +91,7 @@ def test_an_event_id_makes_it_idempotent(http: httpx.Client, db: Db, company: st
     assert (again.status_code, again.json()["duplicate"]) == (202, True)
     for change in ({"payload": {"n": 2}}, {"event_type": "x"}, {"aggregate_key": "k"}):
         answer = emit(http, company, event_id=event_id, **change)
-        assert (answer.status_code, answer.json()["code"]) == (422, "event_id_reused")
+        assert (answer.status_code, answer.json()["code"]) == (409, "event_id_reused")
     assert value(db, "SELECT count(*) FROM event_outbox WHERE event_id = %s", event_id) == 1
 
 
