@@ -123,7 +123,7 @@ def test_end_and_effect_together(scene: Scene) -> None:
     end = scene.number("select xmin::text::bigint from audit_logs where scope = %s and action = %s", company, COMPLETED)
     # a savepoint gives rows of one transaction different, but never earlier, numbers than the transaction's own
     own = scene.number(
-        "select txid::text::bigint % 4294967296 from audit_logs where scope = %s and action = %s", company, COMPLETED
+        "select txid::text::bigint %% 4294967296 from audit_logs where scope = %s and action = %s", company, COMPLETED
     )
     assert effect >= own, f"the effect was written by transaction {effect}, before {own}, which wrote the audit row"
     scene.seen.details["written by"] = {"effect": effect, "audit": end, "transaction": own}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from threading import Barrier
 from typing import Self
 
@@ -23,6 +25,12 @@ class NoAnswer(Exception):  # noqa: N818  -- it is an observation about the targ
     """The target gave no HTTP answer within our own limit: proves nothing, so the check is unknown."""
 
 
+@cache
+def _trust() -> ssl.SSLContext:
+    """The authorities that are trusted, read once: reading them takes longer than a request."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
 class HttpDoor:
     """Requests to one target. `source` is the local address to bind (loopback targets only)."""
 
@@ -30,6 +38,7 @@ class HttpDoor:
         self.base_url = base_url.rstrip("/")
         self.exchanges: list[Exchange] = []
         transport = httpx.HTTPTransport(
+            verify=_trust(),
             local_address=source,
             limits=httpx.Limits(max_connections=128, max_keepalive_connections=32, keepalive_expiry=KEEPALIVE_S),
         )

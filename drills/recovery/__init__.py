@@ -1,0 +1,1 @@
+"""Faults in the middle of the work, and what is left when they stop."""

@@ -1,0 +1,166 @@
+"""Faults of processes and of backends, and the ledger that must balance when they have stopped."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import psycopg
+
+from drills.scene import Scene, as_jsonb
+from gates.target.control import Control
+from gates.target.database import Connection, connect, execute
+
+DRAIN_S = 20.0
+"""How long a drill's backlog may take to drain when the faults have stopped and its claims have run out."""
+
+
+@contextmanager
+def processes(scene: Scene) -> Iterator[Control]:
+    """The processes of the stack, mended at the end. Ends the check where the gate did not start the stack."""
+    scene.seen.require(scene.target.control, "the gate did not start this stack: its processes cannot be killed")
+    control = Control(scene.target.control)
+    try:
+        yield control
+    finally:
+        control.mend()
+
+
+def named(control: Control, kind: str) -> list[str]:
+    """The names of the stack's processes of a kind: `worker`, `service`, `postgres`."""
+    return [p.name for p in control.processes() if p.name.startswith(kind)]
+
+
+def terminate_backends(scene: Scene, role: str) -> int:
+    """End every database session of a role; how many there were."""
+    return scene.number(
+        "select count(*) from (select pg_terminate_backend(pid) from pg_stat_activity"
+        " where usename = %s and datname = current_database()) t",
+        role,
+    )
+
+
+def terminate_waiting_for(scene: Scene, holder: int) -> int:
+    """End the sessions that wait for a lock held by the backend `holder`; how many there were."""
+    return scene.number(
+        "select count(*) from (select pg_terminate_backend(pid) from pg_stat_activity"
+        " where %s = any(pg_blocking_pids(pid))) t",
+        holder,
+    )
+
+
+def backend_of(connection: psycopg.Connection[dict[str, object]]) -> int:
+    """The process id of a connection's backend."""
+    return connection.info.backend_pid
+
+
+def work(scene: Scene, company: str, count: int, delay_ms: int) -> list[str]:
+    """Events of several keys and of none, each of which its agent takes a while for."""
+    payload = as_jsonb({"drill": {"delay_ms": delay_ms}})
+    third = count // 3
+    events = scene.write_outbox(company, third, payload=payload)
+    for key in ("a", "b"):
+        events += scene.write_outbox(company, third, payload=payload, aggregate_key=key)
+    return events
+
+
+def let_claims_run_out(scene: Scene, company: str) -> None:
+    """Advance the clock of a tenant's rows: what a killed worker had claimed is free, what waits is due."""
+    scene.rows(
+        "update event_outbox set claimed_until = now() - interval '1 second' where company_id = %s"
+        " and claimed_until > now() and processed_at is null and dead_at is null",
+        company,
+    )
+    scene.hurry(company)
+
+
+@dataclass(frozen=True)
+class Books:
+    """A tenant's outbox in one snapshot."""
+
+    emitted: int
+    pending: int
+    in_flight: int
+    processed: int
+    dead: int
+    effects: int
+    twice: int
+
+    @property
+    def balanced(self) -> bool:
+        return self.emitted == self.pending + self.in_flight + self.processed + self.dead
+
+
+BOOKS = """
+with r as (
+  select o.event_id, o.processed_at is not null as processed, o.dead_at is not null as dead,
+         coalesce(o.claimed_until > now(), false) as claimed
+  from event_outbox o where o.company_id = %s
+), e as (
+  select event_id, count(*) as n from agent_tasks where company_id = %s and status = 'completed' group by event_id
+)
+select (select count(*) from unnest(%s::uuid[]) id where exists (select from r where r.event_id = id)) as emitted,
+       (select count(*) from r where not processed and not dead and not claimed) as pending,
+       (select count(*) from r where not processed and not dead and claimed) as in_flight,
+       (select count(*) from r where processed) as processed,
+       (select count(*) from r where dead and not processed) as dead,
+       (select count(*) from e) as effects,
+       (select count(*) from e where n > 1) as twice
+"""
+
+
+def books(scene: Scene, company: str, events: Sequence[str]) -> Books:
+    """The tenant's books."""
+    row = scene.one(BOOKS, company, company, list(events))
+    return Books(**{k: int(v) for k, v in row.items()})
+
+
+def assert_recovered(scene: Scene, company: str, events: Sequence[str]) -> None:
+    """After the faults: the backlog drains, each effect is there once, the ledger balances, new events go through."""
+    let_claims_run_out(scene, company)
+
+    def drained() -> bool:
+        # claims are left alone from here on: those that run now are those of living workers
+        scene.hurry(company)
+        return set(events) <= set(scene.effects(events))
+
+    scene.until(drained, f"the effects of {len(events)} events after the fault", within_s=DRAIN_S)
+    scene.until(lambda: books(scene, company, events).processed >= len(events), "the rows as processed")
+    now = books(scene, company, events)
+    scene.seen.details["books"] = str(now)
+    assert now.emitted == len(events), f"{len(events) - now.emitted} of {len(events)} events are gone from the outbox"
+    assert now.balanced, f"the ledger does not balance: {now}"
+    assert now.twice == 0, f"{now.twice} events have more than one effect after the fault"
+    scene.seen.count(len(events))
+    scene.passes_by(company, 1)
+
+
+class SqlDoor(Protocol):
+    """Opens the session's connection anew where it was lost."""
+
+    def connection(self) -> Connection: ...
+
+
+def reconnect(scene: Scene, door: SqlDoor) -> None:
+    """Open the check's connection anew, after the database was restarted."""
+    scene.db.close()
+    scene.until_true(lambda: _opens(scene), within_s=15)
+    scene.db = door.connection()
+    scene.tenants.connection = scene.db
+
+
+def _opens(scene: Scene) -> bool:
+    try:
+        with connect(scene.target.database_url) as connection:
+            execute(connection, "select 1")
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def new_key() -> str:
+    """An idempotency key of this check."""
+    return f"recovery-{uuid.uuid4()}"

@@ -1,0 +1,158 @@
+"""Requests under fire: a service killed, or cut off, in the middle of a request leaves all of it or nothing."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from concurrent.futures import Future
+
+from drills.recovery.faults import backend_of, named, new_key, processes, terminate_waiting_for
+from drills.scene import Scene
+from gates.evidence import Where
+from gates.recorder import check
+from gates.target.client import NoAnswer
+from gates.target.database import Connection, execute
+from gates.target.requests import Answer
+
+SQL = ("database",)
+SIGNED = ("drill/authentication/signed-accepted",)
+HELD_S = 3.0
+
+
+def _waits_for(scene: Scene, held: Connection) -> bool:
+    """Whether somebody comes to wait for what this connection holds."""
+    ask = "select count(*) from pg_stat_activity where %s = any(pg_blocking_pids(pid))"
+    return scene.until_true(lambda: scene.number(ask, backend_of(held)) > 0, within_s=HELD_S)
+
+
+def _outcome(future: Future[Answer]) -> int:
+    """The status of a request that was disturbed; 0 where it has no answer."""
+    try:
+        return future.result(timeout=15).status
+    except NoAnswer:
+        return 0
+
+
+def _whole_or_nothing(scene: Scene, company: str, key: str, status: int) -> None:
+    """A disturbed replay moved all of its items under one run, or none; its repetition gives one effect."""
+    runs = scene.number("select count(*) from replay_runs where company_id = %s", company)
+    moved = scene.number("select count(*) from event_outbox where company_id = %s", company)
+    assert (runs, moved) in {(0, 0), (1, 3)}, f"the disturbed replay ({status}) left {runs} runs and {moved} of 3 items"
+    assert scene.used(company)[0] == moved, f"{moved} items were moved, {scene.used(company)[0]} charged"
+    assert status != 200 or runs == 1, "the replay was answered 200 and left no run"
+    scene.forget_limit(company)
+    answer = scene.replay(company, max=3, idempotency_key=key).json()
+    assert answer["duplicate"] is (runs == 1), f"the repetition says duplicate {answer['duplicate']} after {runs} runs"
+    scene.ended(str(answer["replay_run_id"]))
+    rows = scene.number("select count(*) from event_outbox where company_id = %s", company)
+    states = {str(r["status"]) for r in scene.items(company)}
+    assert (rows, states) == (3, {"resolved"}), f"after the repetition: {rows} outbox rows of 3, items {sorted(states)}"
+    scene.seen.control("the repetition with the same key was accepted")
+    scene.seen.count(3)
+
+
+@check(
+    "drill/recovery/replay-session-ended",
+    needs=SQL,
+    after=SIGNED,
+    covers=("D11", "L11"),
+    where=Where.STAGING,
+    phase="last",
+    deep=True,
+)
+def test_replay_session_ended(scene: Scene) -> None:
+    """A replay whose database session is ended in one of its phases leaves all or nothing, its key included.
+
+    A key without an effect makes the retry do nothing; an effect without a key makes it do everything again.
+    """
+    for table, where in (
+        ("replay_budgets", "company_id = %s"),
+        ("audit_heads", "scope = %s"),
+    ):
+        company = scene.company(items=3)
+        scene.budget(company, daily_limit=50)
+        # so that the scope has a head to be waited for
+        scene.run(company, max=3, dry_run=True)
+        key = new_key()
+        with scene.transaction() as held:
+            execute(held, f"select from {table} where {where} for update", company)
+            running = scene.in_background(scene.replay_request(company, max=3, idempotency_key=key))
+            if _waits_for(scene, held):
+                terminate_waiting_for(scene, backend_of(held))
+            held.rollback()
+        _whole_or_nothing(scene, company, key, _outcome(running))
+
+
+@check(
+    "drill/recovery/service-killed-in-a-replay",
+    needs=SQL,
+    after=SIGNED,
+    covers=("D11", "L11"),
+    where=Where.REFERENCE,
+    phase="last",
+    deep=True,
+)
+def test_service_killed_in_a_replay(scene: Scene) -> None:
+    """A service killed in the middle of a replay leaves all or nothing; the same request, sent again, has one effect.
+
+    Nobody knows after a crash whether the request was done; the key is the only answer.
+    """
+    company, key = scene.company(items=3), new_key()
+    scene.budget(company, daily_limit=50)
+    with processes(scene) as control:
+        with scene.transaction() as held:
+            execute(held, "select from replay_budgets where company_id = %s for update", company)
+            running = scene.in_background(scene.replay_request(company, max=3, idempotency_key=key))
+            scene.seen.require(_waits_for(scene, held), "the replay does not wait for its budget row")
+            for service in named(control, "service"):
+                control.kill(service)
+            held.rollback()
+        status = _outcome(running)
+    scene.until_true(lambda: _settled(scene), within_s=5)
+    _whole_or_nothing(scene, company, key, status)
+
+
+def _settled(scene: Scene) -> bool:
+    """Whether no session of the service is in a transaction: PostgreSQL has seen that its client is gone."""
+    ask = "select count(*) from pg_stat_activity where usename = 'replay_service' and xact_start is not null"
+    return scene.number(ask) == 0
+
+
+@check(
+    "drill/recovery/event-session-ended",
+    needs=SQL,
+    after=SIGNED,
+    covers=("K02", "K03"),
+    where=Where.STAGING,
+    phase="last",
+    deep=True,
+)
+def test_event_session_ended(scene: Scene) -> None:
+    """An event whose database session is ended while it waits for either table leaves both rows or neither.
+
+    It is the promise of the outbox, at the only moment at which it can be broken.
+    """
+    for table in ("event_outbox", "events"):
+        company, event = scene.company(), str(uuid.uuid4())
+        with scene.transaction() as held:
+            execute(held, f"lock table {table} in exclusive mode")
+            running = scene.in_background(scene.event_request(company, event_id=event))
+            waits = _waits_for(scene, held)
+            deadline = time.monotonic() + 0.5
+            while waits and time.monotonic() < deadline and not _ours_waits(scene, held):
+                time.sleep(0.02)
+            terminate_waiting_for(scene, backend_of(held))
+            held.rollback()
+        status = _outcome(running)
+        business = scene.number("select count(*) from events where id = %s", event)
+        rows = scene.number("select count(*) from event_outbox where event_id = %s", event)
+        assert (business, rows) in {(0, 0), (1, 1)}, f"the event ({status}) left {business} and {rows} rows"
+        assert status != 202 or business == 1, "the event was accepted and left no row"
+        again = scene.emit(company, event_id=event, control=True)
+        assert again["duplicate"] is (business == 1), f"sent again, it is called duplicate: {again['duplicate']}"
+        scene.delivered([event])
+
+
+def _ours_waits(scene: Scene, held: Connection) -> bool:
+    ask = "select count(*) from pg_stat_activity where usename = 'replay_service' and %s = any(pg_blocking_pids(pid))"
+    return scene.number(ask, backend_of(held)) > 0
