@@ -65,7 +65,7 @@ class Policy:
     waivers: tuple[Waiver, ...] = ()
     unwaivable: tuple[str, ...] = ()
     max_age_minutes: int = 60
-    lag_checks: tuple[str, ...] = ("load/outbox_lag_ms/*", "alert/outbox-lag*")
+    lag_checks: tuple[str, ...] = ("load/outbox_lag_ms/*", "alert/outbox-lag*", "alert/pending-outbox")
     rollout: RolloutPlan = field(default_factory=RolloutPlan)
 
     def may_waive(self, check: str) -> bool:

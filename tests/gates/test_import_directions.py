@@ -1,0 +1,136 @@
+"""Who may import whom: reads the syntax trees of the whole harness."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+ALLOWED: dict[str, set[str]] = {
+    "gates.evidence": set(),
+    "gates.errors": set(),
+    "gates.verdict": {"gates.evidence"},
+    "gates.rules": {"gates.evidence", "gates.verdict"},  # the policy as data: effects are words of the verdict
+    "gates.assessment": {"gates.evidence", "gates.rules", "gates.verdict"},
+    "gates.policy": {"gates.evidence", "gates.rules", "gates.assessment", "gates.verdict"},
+    "gates.strict_yaml": {"gates.errors"},
+    "gates.shapes": {"gates.evidence", "gates.strict_yaml"},
+    "gates.policy_file": {
+        "gates.evidence",
+        "gates.errors",
+        "gates.rules",
+        "gates.shapes",
+        "gates.strict_yaml",
+        "gates.verdict",
+    },
+    "gates.catalogue": {"gates.evidence", "gates.errors"},
+    # config -> target: a plain `pytest drills` must parse the environment once and in one place
+    "gates.config": {"gates.evidence", "gates.errors", "gates.policy_file", "gates.target"},
+    "gates.observation": {"gates.evidence", "gates.target"},
+    # recorder -> config: likewise; the recorder gives a test its target
+    "gates.recorder": {"gates.evidence", "gates.config", "gates.observation", "gates.target"},
+    "gates.target": {"gates.evidence", "gates.target"},
+    # stages never see the policy or the rollout; the load stage owns its companies, the suites' launcher is the stack's
+    "gates.stages": {
+        "gates.evidence",
+        "gates.errors",
+        "gates.config",
+        "gates.policy_file",
+        "gates.target",
+        "gates.stages",
+    },
+    # rules: the plan of steps; never evidence of checks (JsonValue is the type of what it returns)
+    "gates.rollout": {"gates.config", "gates.evidence", "gates.rules", "gates.target", "gates.verdict"},
+    "gates.reports": {"gates.evidence", "gates.verdict", "gates.reports"},
+    # target: the stack tells its users what the target is, and asks its own readiness through the same door
+    "gates.stack": {"gates.evidence", "gates.config", "gates.target", "gates.stack"},
+    # the operator's hand takes the same path as a run
+    "gates.operations": {"gates.errors", "gates.rollout", "gates.target", "gates.verdict"},
+    "gates.boxes": {"gates.policy_file", "gates.reports"},
+    "gates.record": {"gates.errors", "gates.evidence", "gates.policy", "gates.rules", "gates.verdict"},
+    "gates.lint": {
+        "gates.catalogue",
+        "gates.config",
+        "gates.errors",
+        "gates.evidence",
+        "gates.policy_file",
+        "gates.stages",
+    },
+    "gates.terminal": {"gates.stages", "gates.verdict"},
+    "gates.arguments": {"gates.rules", "gates.stack", "gates.stages"},
+    "drills": {
+        "gates.target",
+        "gates.recorder",
+        "gates.evidence",
+        "drills",
+    },  # evidence: the words of severity and place
+    # config, observation: a .sql or .yaml file is an item without fixtures, so it makes its own target and observer
+    "sql_checks": {
+        "gates.config",
+        "gates.evidence",
+        "gates.observation",
+        "gates.recorder",
+        "gates.target",
+        "sql_checks",
+    },
+    "loadtests": {"gates.target", "gates.evidence", "loadtests"},
+    "replay_service": {"replay_service"},
+}
+"""Package or module -> what of ours it may import. Modules that are not listed (run, cli) may import any of gates."""
+
+ANY_OF_GATES = {"gates.run", "gates.cli", "gates.proof", "gates.watching"}
+OURS = ("gates", "drills", "sql_checks", "loadtests", "replay_service", "faults", "tests")
+
+
+def files() -> list[Path]:
+    return sorted(p for top in OURS[:-2] for p in (ROOT / top).rglob("*.py"))
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported(path: Path) -> set[str]:
+    """Modules of ours that the file imports, `from gates import x` as gates.x."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            parent = ROOT.joinpath(*node.module.split("."))
+            found |= {f"{node.module}.{a.name}" if parent.is_dir() else node.module for a in node.names}
+    return {name for name in found if name.split(".")[0] in OURS}
+
+
+def owner(module: str) -> str | None:
+    """The entry of ALLOWED that a module falls under: the longest that it begins with."""
+    own = [name for name in ALLOWED if module == name or module.startswith(name + ".")]
+    return max(own, key=len, default=None)
+
+
+@pytest.mark.parametrize("path", files(), ids=module_of)
+def test_a_module_imports_only_what_it_may(path: Path) -> None:
+    """The directions of the layout hold; where a need breaks them, the list is changed, with the reason beside it."""
+    module = module_of(path)
+    rule = owner(module)
+    if rule is None:
+        assert module == "gates" or module in ANY_OF_GATES or module.startswith("gates.proof."), (
+            f"{module} has no rule; add it to ALLOWED with what it may import"
+        )
+        assert not {m for m in imported(path) if not m.startswith("gates")}
+        return
+    wrong = {m for m in imported(path) if not any(m == a or m.startswith(a + ".") for a in ALLOWED[rule] | {rule})}
+    assert not wrong, f"{module} imports {sorted(wrong)}; allowed: {sorted(ALLOWED[rule])}"
+
+
+def test_the_decision_needs_the_standard_library_only() -> None:
+    """policy, assessment, rules, verdict and evidence import nothing that has to be installed."""
+    for name in ("policy", "assessment", "rules", "verdict", "evidence"):
+        tree = ast.parse((ROOT / "gates" / f"{name}.py").read_text(encoding="utf-8"))
+        tops = {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+        tops |= {n.module.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
+        assert tops <= {"gates", "__future__", "collections", "dataclasses", "datetime", "enum", "fnmatch", "hashlib",
+                        "itertools", "json", "math", "pathlib", "typing"}, name  # fmt: skip
