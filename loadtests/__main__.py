@@ -11,9 +11,10 @@ import os
 import sys
 from pathlib import Path
 
+from loadtests.credentials import credentials_from
 from loadtests.engine import serve_worker  # first: Locust patches the process
 from loadtests.plan import load_plan
-from loadtests.run import credentials_from, run, thresholds_of
+from loadtests.run import run, thresholds_of
 from loadtests.thresholds import ThresholdError
 
 USAGE = "usage: python -m loadtests PLAN.json OUT | --worker HOST PORT | --checks PLAN.json\n"

@@ -28,6 +28,7 @@ from loadtests.worker import FINISH, REPORT, Worker
 
 TICK_S = 0.25
 FINAL_WAIT_S = 40.0
+START_WAIT_S = 3.0
 ROOT = Path(__file__).resolve().parent.parent
 _LOG = logging.getLogger("loadtests")
 
@@ -130,8 +131,10 @@ class Engine:
         while not conductor.ended:
             target = max(1, self.expected) if self.plan.is_open else conductor.users_now()
             if target != wanted:
-                wanted = target
                 gevent.spawn(self.runner.start, target, max(100, target))
+                if not wanted:
+                    self._wait_for_users(target)
+                wanted = target
             gevent.sleep(TICK_S)
             conductor.users_wanted = wanted
             conductor.users_spawned = max(self.runner.user_count, 0)
@@ -140,6 +143,13 @@ class Engine:
             self.tick()
         conductor.stopped = time.perf_counter()
         self._finish()
+
+    def _wait_for_users(self, target: int) -> None:
+        """Let the clock of the run begin when its first users are there."""
+        deadline = time.monotonic() + START_WAIT_S
+        while self.runner.user_count < target and time.monotonic() < deadline:
+            gevent.sleep(0.01)
+        self.conductor.started = time.perf_counter()
 
     def _watch_workers(self) -> None:
         for number, process in self.processes.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import resource
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,17 +15,13 @@ from loadtests import database, report  # isort: skip
 import psycopg
 
 from loadtests.conductor import SQL_METRICS, Conductor
+from loadtests.credentials import credentials_from
 from loadtests.judgement import Judgement
 from loadtests.metrics import TYPES
-from loadtests.plan import Credentials, Plan
+from loadtests.plan import Plan
 from loadtests.profiles import CHECKLIST_THRESHOLDS, resolve
 from loadtests.sinks import RateSink
 from loadtests.thresholds_file import ThresholdsFile, parse_thresholds
-
-
-def credentials_from(environ: Mapping[str, str]) -> Credentials:
-    """The first HMAC secret and the admin token of the contract's variables."""
-    return Credentials(environ.get("TRANSBOT_HMAC_SECRET", "").partition(",")[0], environ.get("ADMIN_JWT", ""))
 
 
 def thresholds_of(plan: Plan) -> ThresholdsFile:
@@ -79,6 +76,7 @@ def _drive(
     extra: dict[str, Any] = {"database_error": "", "agents": {}, "backlog": {}}
     if watch is not None:
         extra = _settle(watch, conductor)
+    extra["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
     judgements = conductor.judgements()
     document = report.result(conductor, judgements, notes=notes, companies=prepared.created, extra=extra)
     report.write(out, document, conductor.samples, engine.html())

@@ -1,0 +1,12 @@
+"""Which variables of the environment sign the requests of a load process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from loadtests.plan import Credentials
+
+
+def credentials_from(environ: Mapping[str, str]) -> Credentials:
+    """The first HMAC secret and the admin token of the contract's variables."""
+    return Credentials(environ.get("TRANSBOT_HMAC_SECRET", "").partition(",")[0], environ.get("ADMIN_JWT", ""))
