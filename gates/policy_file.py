@@ -23,7 +23,7 @@ SECONDS = Number(1, 86_400)
 RULE = Table(
     {
         "severity": (
-            Choice(tuple(Severity)),
+            Choice(tuple(s.value for s in Severity)),
             "How bad a failure is: page rolls back, warn holds, investigate is noted.",
         ),
         "decides": (Choice(("rollback", "hold", "note")), "What a failure decides, whatever its severity."),
