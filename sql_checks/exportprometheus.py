@@ -38,9 +38,7 @@ def _expression(rule: Rule, limit: float) -> str:
     sign = ">" if rule.above else "<"
     value, samples = metric(rule, "value"), metric(rule, "samples")
     fleet = f'({value}{{subject="{FLEET}"}} {sign} {limit:g} and {samples}{{subject="{FLEET}"}} >= {rule.min_samples})'
-    tenants = (
-        f'({value}{{subject!="{FLEET}"}} {sign} {limit:g} and {samples}{{subject!="{FLEET}"}} >= {rule.min_samples_tenant})'
-    )
+    tenants = f'({value}{{subject!="{FLEET}"}} {sign} {limit:g} and {samples}{{subject!="{FLEET}"}} >= {rule.min_samples_tenant})'
     return f"{fleet} or {tenants}"
 
 

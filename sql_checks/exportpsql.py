@@ -76,11 +76,12 @@ def _rule_block(rule: Rule) -> str:
     return f"""
 -- {rule.name}: {rule.spec.claim}
 do $gate$
+#variable_conflict use_column
 declare
-  r record;
-  fleets int := 0;
+  gate_row record;
+  gate_fleets int := 0;
 begin
-  for r in
+  for gate_row in
     select j.*, case
              when samples < case subject when 'all' then {rule.min_samples} else {rule.min_samples_tenant} end then 'few'
              when value is null or value = 'NaN' or value not between {rule.low:g} and {rule.high:g}
@@ -95,21 +96,21 @@ begin
       ) q
     ) j
   loop
-    fleets := fleets + (r.subject = 'all')::int;
-    if r.state = 'page' and r.draining then
-      r.state := 'warn';
+    gate_fleets := gate_fleets + (gate_row.subject = 'all')::int;
+    if gate_row.state = 'page' and gate_row.draining then
+      gate_row.state := 'warn';
     end if;
-    if r.state in ('page', 'warn', 'investigate') then
-      raise warning '{rule.name} of %: % {rule.unit} (%, % samples, %)', r.subject, r.value, r.state, r.samples, r.witness;
+    if gate_row.state in ('page', 'warn', 'investigate') then
+      raise warning '{rule.name} of %: % {rule.unit} (%, % samples, %)', gate_row.subject, gate_row.value, gate_row.state, gate_row.samples, gate_row.witness;
     end if;
-    if r.state in ('page', 'warn') then
+    if gate_row.state in ('page', 'warn') then
       perform set_config('replaygate.bad',
-        current_setting('replaygate.bad') || format(' {rule.name}/%s (%s: %s)', r.state, r.subject, r.value), true);
-    elsif r.state = 'unknown' or r.state = 'few' and r.subject = 'all' then
+        current_setting('replaygate.bad') || format(' {rule.name}/%s (%s: %s)', gate_row.state, gate_row.subject, gate_row.value), true);
+    elsif gate_row.state = 'unknown' or gate_row.state = 'few' and gate_row.subject = 'all' then
       perform set_config('replaygate.unknown', current_setting('replaygate.unknown') || ' {rule.name}', true);
     end if;
   end loop;
-  if fleets <> 1 then
+  if gate_fleets <> 1 then
     perform set_config('replaygate.unknown', current_setting('replaygate.unknown') || ' {rule.name}', true);
   end if;
 end
@@ -121,36 +122,37 @@ def _spot_block(spot: SpotCheck) -> str:
     failing = spot.spec.severity in FAILING
     record = (
         "perform set_config('replaygate.bad', current_setting('replaygate.bad')"
-        f" || format(' {name} (%s: %s)', r.subject, r.detail), true);"
+        f" || format(' {name} (%s: %s)', gate_row.subject, gate_row.detail), true);"
         if failing
         else "null;"
     )
     return f"""
 -- {name}: {spot.spec.claim}
 do $gate$
+#variable_conflict use_column
 declare
-  r record;
-  bad int := 0;
-  seen bigint;
+  gate_row record;
+  gate_bad int := 0;
+  gate_seen bigint;
 begin
-  for r in
+  for gate_row in
     select * from (
 {_indented(spot.violations)}
     ) violations limit 20
   loop
-    bad := bad + 1;
-    raise warning '{name}: %: %', r.subject, r.detail;
+    gate_bad := gate_bad + 1;
+    raise warning '{name}: %: %', gate_row.subject, gate_row.detail;
     {record}
   end loop;
   select case when count(*) = 1 and bool_and(row_seen ? 'seen') then max((row_seen ->> 'seen')::bigint) else count(*) end
-  into seen
+  into gate_seen
   from (
     select to_jsonb(s) as row_seen from (
 {_indented(spot.seen)}
     ) s
   ) counted;
-  if bad = 0 and coalesce(seen, 0) < {spot.minimum} then
-    raise warning '{name}: % rows seen, {spot.minimum} needed', coalesce(seen, 0);
+  if gate_bad = 0 and coalesce(gate_seen, 0) < {spot.minimum} then
+    raise warning '{name}: % rows seen, {spot.minimum} needed', coalesce(gate_seen, 0);
     perform set_config('replaygate.unknown', current_setting('replaygate.unknown') || ' {name}', true);
   end if;
 end

@@ -32,7 +32,9 @@ class RuleFileError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One alert rule. `limits` run from the worst severity to the mildest; a value on a limit does not break it."""
+    """One alert rule. `limits` run from the worst severity to the mildest; a value on a limit does not break it.
+
+    `query` is the source with its fragments put in."""
 
     spec: CheckSpec
     name: str
@@ -49,6 +51,7 @@ class Rule:
     for_s: int
     runbook: str
     query: str
+    source: str
     path: Path
 
 
@@ -128,6 +131,7 @@ def _rule(path: Path, group: str, data: Mapping[str, Any]) -> Rule:
         for_s=span_s(path, str(data["for"])),
         runbook=str(data["runbook"]),
         query=_expanded(path, str(data["query"]).strip()),
+        source=str(data["query"]).strip(),
         path=path,
     )
 

@@ -1,7 +1,7 @@
 """Unit tests of alert rules: rows put into bare contract tables, one clock, and what the rule has to say.
 
 A case either fills tables by SQL (`given`) or hands the judge the rows of the query (`rows`: subject, value, samples and
-the age of the newest row in seconds, or null). `expect` is page, warn, investigate, ok or unknown.
+the age of the newest row in seconds, or null; then, if need be, whether the backlog is draining). `expect` is page, warn, investigate, ok or unknown.
 """
 
 from __future__ import annotations
@@ -22,7 +22,19 @@ from sql_checks.strictyaml import read_yaml
 
 TESTS = ALERTS / "tests"
 SCHEMA = TESTS / "contract_schema.sql"
-COMPULSORY = ("breach", "healthy", "below", "at", "above", "empty", "no-number", "bad-tenant", "stale", "wrong-unit", "few")
+COMPULSORY = (
+    "breach",
+    "healthy",
+    "below",
+    "at",
+    "above",
+    "empty",
+    "no-number",
+    "bad-tenant",
+    "stale",
+    "wrong-unit",
+    "few",
+)
 KINDS = (*COMPULSORY, "excluded", "draining", "predicate")
 EXPECTED = ("page", "warn", "investigate", "ok", "unknown")
 CLOCK = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
@@ -92,9 +104,11 @@ def _case(path: Path, data: Any) -> Case:
 
 
 def _row(row: list[Any]) -> Sample:
-    subject, number, samples, age_s = row
+    subject, number, samples, age_s, draining = [*row, False][:5]
     newest = None if age_s is None else CLOCK - dt.timedelta(seconds=age_s)
-    return Sample(str(subject), None if number is None else float(number), int(samples), newest)
+    return Sample(
+        str(subject), None if number is None else float(number), int(samples), newest, draining=bool(draining)
+    )
 
 
 def prepare(connection: Connection) -> None:
@@ -102,6 +116,7 @@ def prepare(connection: Connection) -> None:
     execute(connection, "drop schema if exists fixture cascade")
     execute(connection, "create schema fixture")
     execute(connection, "set search_path = fixture, pg_catalog")
+    execute(connection, "set jit = off")
     connection.execute(sql(SCHEMA).encode())
 
 

@@ -70,8 +70,8 @@ def read_spot(path: Path) -> SpotCheck:
     return SpotCheck(
         spec=_spec(header),
         path=path,
-        violations=_expanded(path, _statement(path, parts[0])),
-        seen=_expanded(path, _statement(path, parts[1])),
+        violations=_expanded(path, require_query(path, parts[0])),
+        seen=_expanded(path, require_query(path, parts[1])),
         minimum=int(header.get("minimum", "1")),
         reads=header.get("reads", "rows"),
     )
@@ -124,8 +124,8 @@ def _complete(path: Path, header: dict[str, str]) -> None:
         raise SpotFileError(f"{path}:1: minimum is {header['minimum']!r}; allowed: a whole number of at least 1")
 
 
-def _statement(path: Path, text: str) -> str:
-    """One read-only statement, without its semicolon."""
+def require_query(path: Path, text: str) -> str:
+    """The one read-only statement of a text, without its semicolon. Raise SpotFileError for anything else."""
     bare = STRING_OR_COMMENT.sub(" ", text).strip()
     if not re.match(r"(select|with|table|values)\b", bare, re.IGNORECASE):
         raise SpotFileError(f"{path}: {bare[:40]!r} is no query; allowed: one SELECT (or WITH ... SELECT)")

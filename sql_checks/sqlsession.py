@@ -52,6 +52,7 @@ class SqlSession:
             "statement_timeout": str(timeout),
             "search_path": self.search_path,
             "timezone": "UTC",
+            "jit": "off",  # compiling costs more than these queries
             "replaygate.excluded": "{" + ",".join(self.excluded) + "}",
             "replaygate.deep": "on" if self.deep else "off",
             **{f"replaygate.{k}": v for k, v in self.settings.items()},

@@ -90,9 +90,7 @@ def test_own_rows_visible(looked: Probe, seen: Observer) -> None:
     _judge(seen, sights, "own", hidden)
     missing = CONTRACT - {s.table.name for s in sights if s.table.promised}
     if missing:
-        seen.unmet(
-            f"no row to look at in {', '.join(sorted(missing))}; one is needed. Use a login that may write them"
-        )
+        seen.unmet(f"no row to look at in {', '.join(sorted(missing))}; one is needed. Use a login that may write them")
 
 
 @pytest.mark.check(

@@ -1,0 +1,144 @@
+"""The tools around the SQL suites: write the manifest, export, lint, generate docs/alerts.md.
+
+Reads DATABASE_URL where a command needs a database. Exit codes: 0 done, 2 usage, 3 a file or the configuration is wrong,
+4 the database could not be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psycopg
+
+from gates.config import load_target, process_environment
+from sql_checks.alertdocs import alerts_markdown
+from sql_checks.exportprometheus import queries_yaml, rules_yaml, tests_yaml
+from sql_checks.exportpsql import alerts_to_psql, spots_to_psql
+from sql_checks.fingerprint import DEFAULT_MANIFEST, read_schema
+from sql_checks.lint import lint
+from sql_checks.rulefile import ALERTS, Rule, read_all_rules
+from sql_checks.spotfile import SPOT, SpotCheck, read_folder
+from sql_checks.sqlsession import SqlSession
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+class CommandError(Exception):
+    """A command cannot do its work; `code` is the exit code."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command; the exit code. Usage errors exit with 2."""
+    options = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], str] = options.run
+    try:
+        _say(sys.stdout, command(options))
+    except CommandError as error:
+        _say(sys.stderr, f"{error}\n")
+        return error.code
+    except (ValueError, OSError) as error:
+        _say(sys.stderr, f"{error}\n")
+        return 3
+    return 0
+
+
+def _say(stream: object, text: str) -> None:
+    getattr(stream, "write")(text)  # noqa: B009  -- the stream is stdout or stderr
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m sql_checks", description=(__doc__ or "").partition("\n")[0])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    manifest = commands.add_parser("write-manifest", help="write the manifest of the schema at DATABASE_URL")
+    manifest.add_argument("--output", default=str(DEFAULT_MANIFEST), help="file, or - for stdout")
+    manifest.set_defaults(run=_write_manifest)
+    export = commands.add_parser("export", help="write alert rules or spot checks for other tools")
+    export.add_argument("what", choices=("alerts", "spots"))
+    export.add_argument("--to", choices=("prometheus", "psql"), default="psql")
+    export.add_argument("--output", default="-", help="file (psql) or folder (prometheus); - for stdout")
+    _folders(export)
+    export.set_defaults(run=_export)
+    check = commands.add_parser("lint", help="check spot checks, alert rules and their tests without a database")
+    _folders(check)
+    check.set_defaults(run=_lint)
+    docs = commands.add_parser("docs", help="write docs/alerts.md")
+    docs.add_argument("--output", default=str(DOCS / "alerts.md"), help="file, or - for stdout")
+    docs.set_defaults(run=_docs)
+    return parser
+
+
+def _folders(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--spot-folder", action="append", default=[], metavar="DIR")
+    parser.add_argument("--alert-folder", action="append", default=[], metavar="DIR")
+
+
+def _rules(options: argparse.Namespace) -> list[Rule]:
+    return [r for f in (ALERTS, *map(Path, options.alert_folder)) for r in read_all_rules(f)]
+
+
+def _spots(options: argparse.Namespace) -> list[SpotCheck]:
+    return [s for f in (SPOT, *map(Path, options.spot_folder)) for s in read_folder(f)]
+
+
+def _put(output: str, text: str) -> str:
+    if output == "-":
+        return text
+    Path(output).write_text(text, encoding="utf-8")
+    return f"wrote {output}\n"
+
+
+def _write_manifest(options: argparse.Namespace) -> str:
+    url = load_target(process_environment()).database_url
+    if not url:
+        raise CommandError("DATABASE_URL is not set; the schema of a database you trust is needed. Set it", 3)
+    session = SqlSession(url)
+    try:
+        with session.snapshot() as connection:
+            manifest = read_schema(connection)
+    except psycopg.Error as error:
+        raise CommandError(f"the schema could not be read: {type(error).__name__}: {error}".strip(), 4) from error
+    finally:
+        session.close()
+    if not manifest.migrations:
+        raise CommandError(
+            "no migrations were found; public.schema_migrations with version and checksum is needed. Migrate first", 4
+        )
+    return _put(options.output, manifest.to_text())
+
+
+def _export(options: argparse.Namespace) -> str:
+    if options.to == "psql":
+        text = alerts_to_psql(_rules(options)) if options.what == "alerts" else spots_to_psql(_spots(options))
+        return _put(options.output, text)
+    if options.what == "spots":
+        raise CommandError("spot checks have no form in Prometheus; allowed: --to psql", 2)
+    rules = _rules(options)
+    if options.output == "-":
+        return rules_yaml(rules)
+    folder = Path(options.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (
+        ("rules.yml", rules_yaml(rules)),
+        ("queries.yml", queries_yaml(rules)),
+        ("rules_test.yml", tests_yaml(rules)),
+    ):
+        (folder / name).write_text(text, encoding="utf-8")
+    return f"wrote {folder}/rules.yml, queries.yml, rules_test.yml\n"
+
+
+def _lint(options: argparse.Namespace) -> str:
+    problems = lint(list(map(Path, options.spot_folder)), list(map(Path, options.alert_folder)))
+    if problems:
+        raise CommandError("\n".join(problems), 3)
+    return "spot checks, alert rules and their tests: nothing found\n"
+
+
+def _docs(options: argparse.Namespace) -> str:
+    return _put(options.output, alerts_markdown(read_all_rules()))

@@ -1,0 +1,103 @@
+"""Checks spot checks, alert rules, their tests and runbooks without a database. Each problem is one line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from sql_checks.rulefile import ALERTS, Rule, RuleFileError, read_all_rules
+from sql_checks.ruletest import RuleTestError, read_test
+from sql_checks.spotfile import SPOT, SpotFileError, read_spot, require_query
+
+OBSERVABILITY = Path(__file__).parent / "observability"
+ROOT = Path(__file__).parent.parent
+INTERVAL = re.compile(r"interval '([^']+)'")
+HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
+
+
+def lint(spot_folders: Sequence[Path] = (), alert_folders: Sequence[Path] = ()) -> list[str]:
+    """All problems, in the order of the files; an empty list is good."""
+    return [
+        *_spots([SPOT, *spot_folders]),
+        *_observability(),
+        *(problem for folder in (ALERTS, *alert_folders) for problem in lint_rules(folder)),
+    ]
+
+
+def _tried(read: Callable[[], object]) -> Iterator[str]:
+    try:
+        read()
+    except (SpotFileError, RuleFileError, RuleTestError, UnicodeDecodeError) as error:
+        yield str(error)
+
+
+def _spots(folders: Sequence[Path]) -> Iterator[str]:
+    seen: dict[str, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            yield f"{folder}: there is no such folder; allowed: a folder of spot checks. Correct spot_folders in gate.yaml"
+            continue
+        for path in sorted(folder.glob("*.sql")):
+            problems = list(_tried(lambda path=path: read_spot(path)))  # type: ignore[misc]
+            yield from problems
+            if not problems:
+                check_id = read_spot(path).spec.id
+                if check_id in seen:
+                    yield f"{path}:1: the id {check_id} is also in {seen[check_id]}; allowed: once. Rename one"
+                seen[check_id] = path
+
+
+def _observability() -> Iterator[str]:
+    for path in sorted(OBSERVABILITY.glob("*.sql")):
+        text = path.read_text(encoding="utf-8")
+        if not text.startswith("-- "):
+            yield f"{path}:1: no comment on the first line; it is needed: `gate status` shows it"
+        body = "\n".join(line for line in text.splitlines() if not line.startswith("--"))
+        yield from _tried(lambda path=path, body=body: require_query(path, body))  # type: ignore[misc]
+
+
+def lint_rules(folder: Path) -> Iterator[str]:
+    """Problems of a folder of alert rules and of the tests beside them."""
+    try:
+        rules = read_all_rules(folder)
+    except RuleFileError as error:
+        yield str(error)
+        return
+    names = [rule.name for rule in rules]
+    for rule in rules:
+        if names.count(rule.name) > 1:
+            yield f"{rule.path}: the alert {rule.name} is in two files; allowed: once. Rename one"
+        yield from _lint_rule(rule, folder)
+    for path in sorted((folder / "tests").glob("*.yaml")):
+        if path.stem not in names:
+            yield f"{path}: there is no rule {path.stem}; allowed: the name of a rule. Remove or rename the file"
+
+
+def _lint_rule(rule: Rule, folder: Path) -> Iterator[str]:
+    if rule.window != "now" and rule.window not in INTERVAL.findall(rule.query):
+        yield f"{rule.path}: rule {rule.name}: its window is {rule.window}, but no `interval '{rule.window}'` is in the query"
+    yield from _lint_runbook(rule)
+    try:
+        test = read_test(rule.name, folder / "tests")
+    except RuleTestError as error:
+        yield str(error)
+        return
+    if test is None:
+        yield f"{rule.path}: rule {rule.name} has no fixtures; needed: {folder / 'tests' / f'{rule.name}.yaml'}"
+        return
+    for kind in test.missing():
+        yield f"{rule.path}: rule {rule.name} has no fixture for `{kind}`; add one, or the reason under not_applicable"
+    for severity, _ in rule.limits:
+        if severity.value not in {case.expect for case in test.cases}:
+            yield f"{rule.path}: rule {rule.name}: no fixture expects {severity.value}; add one beyond its limit"
+
+
+def _lint_runbook(rule: Rule) -> Iterator[str]:
+    file, _, anchor = rule.runbook.partition("#")
+    if file.startswith("https://"):
+        return
+    path = ROOT / file
+    headings = HEADING.findall(path.read_text(encoding="utf-8")) if path.exists() else []
+    if anchor not in {re.sub(r"[^a-z0-9]+", "-", h.lower()).strip("-") for h in headings}:
+        yield f"{rule.path}: rule {rule.name}: its runbook {rule.runbook} is not there; add the section or correct the link"
