@@ -1,23 +1,25 @@
 """`python -m loadtests PLAN.json OUT`: perform a plan. `--worker HOST PORT`: serve a master. `--checks PLAN.json`:
-print the ids of the checks that its thresholds make, one a line, and load nothing.
+print the ids of the checks that its thresholds make, one a line. `--compare BEFORE AFTER`: two runs' latencies.
 
 Exit codes: 0 the result is in OUT/result.json (whatever it says), 3 the thresholds or the plan cannot be used.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
 from pathlib import Path
 
+from loadtests.baseline import compare_folders
 from loadtests.credentials import credentials_from
 from loadtests.engine import serve_worker  # first: Locust patches the process
 from loadtests.plan import load_plan
 from loadtests.run import run, thresholds_of
 from loadtests.thresholds import ThresholdError
 
-USAGE = "usage: python -m loadtests PLAN.json OUT | --worker HOST PORT | --checks PLAN.json\n"
+USAGE = "usage: python -m loadtests PLAN.json OUT | --worker HOST PORT | --checks PLAN.json | --compare DIR DIR\n"
 
 
 def refuse(error: Exception) -> int:
@@ -42,6 +44,10 @@ def main(arguments: list[str]) -> int:
             for key, thresholds in file.thresholds.by_metric.items():
                 for one in thresholds:
                     sys.stdout.write(f"load/{key}/{one.expression.aggregation}\n")
+            return 0
+        case ["--compare", before, after]:
+            for line in compare_folders(Path(before), Path(after)):
+                sys.stdout.write(json.dumps(line) + "\n")
             return 0
         case [plan, out]:
             try:

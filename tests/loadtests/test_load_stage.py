@@ -1,0 +1,157 @@
+"""The stage around the load process: a result becomes evidence, no result is unknown, options become a plan."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gates.errors import ConfigError
+from gates.evidence import Evidence, Outcome, TargetKind
+from gates.stages import load as stage
+from gates.target.deployment import Target
+from loadtests.baseline import compare
+from loadtests.sinks import TrendSink
+from tests.loadtests.fake_target import Behaviour, target
+
+
+def options(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    stage.add_arguments(parser)
+    return parser.parse_args(list(words))
+
+
+def judged(check: str, verdict: str, **more: Any) -> dict[str, Any]:
+    metric, _, aggregation = check.removeprefix("load/").rpartition("/")
+    return {
+        "check": check, "metric": metric, "aggregation": aggregation, "verdict": verdict, "why": "decided",
+        "k6_passes": True, "observed": 1.0, "limit": 2.0, "samples": 200, "source": "x", "low": 0.0, "high": 1.5,
+        "method": "m", "needed": 59, "margin": 0.2, "message": "said", **more,
+    }  # fmt: skip
+
+
+def result(**more: Any) -> dict[str, Any]:
+    rest: dict[str, Any] = dict.fromkeys(stage.SHOWN)
+    return {
+        **rest, "valid": True, "invalid_reasons": [], "elapsed_s": 10.0, "ended": "as planned",
+        "facts": {"requests": 700}, "judgements": [judged("load/http_req_failed/rate", "pass")], **more,
+    }  # fmt: skip
+
+
+def by_check(found: list[Evidence]) -> dict[str, Evidence]:
+    return {e.check: e for e in found}
+
+
+def test_a_result_becomes_one_evidence_per_threshold_and_one_for_the_run() -> None:
+    """Outcome, numbers, unit, samples and bounds arrive; k6's verdict stands beside ours when asked for."""
+    document = result(
+        judgements=[judged("load/http_req_duration/p95", "fail"), judged("load/agent_success/rate", "pass")]
+    )
+    found = by_check(stage.evidence_of(document, compat=True, started_at="2024-06-01T00:00:00Z"))
+    assert found["load/run-valid"].outcome is Outcome.PASS
+    assert found["load/run-valid"].samples == 700
+    one = found["load/http_req_duration/p95"]
+    assert (one.outcome, one.unit, one.samples, one.limit) == (Outcome.FAIL, "ms", 200, 2.0)
+    assert "k6 says: pass" in one.message
+    assert found["load/agent_success/rate"].unit == ""
+    assert one.details["high"] == 1.5
+
+
+def test_an_invalid_run_blocks_its_thresholds() -> None:
+    """The cause is cited once; what it blocks is unknown, even a failure."""
+    document = result(valid=False, invalid_reasons=["a worker was lost"], judgements=[judged("load/x/avg", "fail")])
+    found = by_check(stage.evidence_of(document, compat=False, started_at=""))
+    assert found["load/run-valid"].outcome is Outcome.UNKNOWN
+    assert "a worker was lost" in found["load/run-valid"].message
+    assert found["load/x/avg"].outcome is Outcome.UNKNOWN
+    assert found["load/x/avg"].blocked_by == "load/run-valid"
+
+
+def test_a_switched_off_metric_says_so() -> None:
+    """The message begins with what a reader must not overlook."""
+    one = judged("load/outbox_lag_ms/avg", "unknown", why="switched off", message="switched off (TEST_OUTBOX=false)")
+    found = by_check(stage.evidence_of(result(judgements=[one]), compat=False, started_at=""))
+    assert found["load/outbox_lag_ms/avg"].message.startswith("unknown (switched off)")
+
+
+def test_the_checks_of_the_checklist_are_the_catalogue() -> None:
+    """Default thresholds and declared checks are the same ids."""
+    from loadtests.metrics import TYPES  # noqa: PLC0415
+    from loadtests.profiles import CHECKLIST_THRESHOLDS  # noqa: PLC0415
+    from loadtests.thresholds_file import parse_thresholds  # noqa: PLC0415
+
+    file = parse_thresholds(CHECKLIST_THRESHOLDS, "c.js", TYPES)
+    ids = {f"load/{k}/{t.expression.aggregation}" for k, ts in file.thresholds.by_metric.items() for t in ts}
+    assert {spec.id for spec in stage.SPECS} == ids | {"load/run-valid"}
+
+
+def test_no_base_url_is_unknown_everywhere(tmp_path: Path) -> None:
+    """Nothing to load: every check has evidence, none a verdict."""
+    found = stage.load(Target(TargetKind.STAGING), options(), tmp_path)
+    assert {e.check for e in found} == {spec.id for spec in stage.SPECS}
+    assert {e.outcome for e in found} == {Outcome.UNKNOWN}
+
+
+def test_any_url_is_loaded_with_a_thresholds_file(tmp_path: Path) -> None:
+    """`--url URL --thresholds FILE` needs no deployment and no Python; its own thresholds are the required checks."""
+    file = tmp_path / "t.js"
+    file.write_text(
+        "export const options = { thresholds: { http_req_failed: ['rate<0.02'], http_reqs: ['count>50'] } };"
+    )
+    nobody = Target(TargetKind.PRODUCTION)
+    with target(Behaviour()) as url:
+        chosen = options("--url", url, "--thresholds", str(file), "--rate", "200", "--duration", "1")
+        specs = stage.checks_of(nobody, chosen, tmp_path)
+        found = by_check(stage.load(nobody, chosen, tmp_path))
+    assert set(found) == {spec.id for spec in specs}
+    assert {e.outcome for e in found.values()} == {Outcome.PASS}, [e.message for e in found.values()]
+    assert json.loads((tmp_path / "load" / "result.json").read_text(encoding="utf-8"))["model"] == "open"
+
+
+@pytest.mark.parametrize("text", ["{http_req_failed: ['rate<2%']}", "{nonsense: ['rate<1']}"])
+def test_a_thresholds_file_of_no_use_is_a_configuration_error(text: str, tmp_path: Path) -> None:
+    """Named by file, line and column, before anything is loaded."""
+    file = tmp_path / "t.js"
+    file.write_text(text)
+    for act in (stage.load, stage.checks_of):
+        with pytest.raises(ConfigError, match=r"t\.js:1:\d+: "):
+            act(
+                Target(TargetKind.PRODUCTION),
+                options("--url", "http://127.0.0.1:9/", "--thresholds", str(file)),
+                tmp_path,
+            )
+
+
+def test_a_missing_thresholds_file_is_a_configuration_error(tmp_path: Path) -> None:
+    """The path is named."""
+    with pytest.raises(ConfigError, match=r"none\.js:1:1:"):
+        stage.plan_of(Target(TargetKind.PRODUCTION), options("--thresholds", str(tmp_path / "none.js")))
+
+
+def test_no_secret_is_in_the_plan() -> None:
+    """The plan may be kept and shown: secrets stay in the environment."""
+    planted = Target(
+        TargetKind.STAGING, "http://x", ("planted-hmac-secret",), admin_jwt="planted-jwt", jwt_secret="planted-key",
+        database_url="postgresql://u:planted-password@h/d",
+    )  # fmt: skip
+    assert "planted" not in json.dumps(stage.plan_of(planted, options()))
+
+
+def trend(values: list[float]) -> TrendSink:
+    sink = TrendSink()
+    for value in values:
+        sink.add(value)
+    return sink
+
+
+@pytest.mark.parametrize(
+    ("factor", "outcome"), [(1.0, "pass"), (1.05, "pass"), (1.5, "fail"), (0.5, "pass"), (1.1, "unknown")]
+)
+def test_a_baseline_counts_only_what_noise_does_not_explain(factor: float, outcome: str) -> None:
+    """A tenth more is within what runs differ by; half more is not."""
+    before = trend([100.0 + n * 0.01 for n in range(400)])
+    after = trend([(100.0 + n * 0.01) * factor for n in range(400)])
+    assert compare(before, after, 95.0)["outcome"] == outcome
