@@ -41,7 +41,7 @@ WAIVER = "waivers:\n- {check: sql/spot/x, reason: known, owner: ann, expires: 20
         ("version: 1\nrollout: {bake_minutes: 1:30}\n", "2:25", "'1:30'"),
         ("version: 1\nrollout: {bake_minutes: 0x10}\n", "2:25", "'0x10'"),
         ("version: 1\nrollout: {bake_minutes: 010}\n", "2:25", "'010'"),
-        ("version: 1\nchecks: {drill/a/b: {required: yes}}\n", "2:32", "true or false. Write one of them, without quotes"),
+        ("version: 1\nchecks: {drill/a/b: {required: yes}}\n", "2:32", "Write one of them, without quotes"),
         ("version: 1\nchecks: {drill/a/b: {severity: pgae}}\n", "2:32", "Did you mean 'page'?"),
         ("version: 1\nchecks: {drill/a/b: {below: .nan}}\n", "2:29", "'.nan'"),
         ("version: 1\nx: &a 1\n", "2:4", "an anchor or alias"),

@@ -148,18 +148,8 @@ LEAN = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
 def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    words = (
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "gates.recorder",
-        "-p",
-        "no:cacheprovider",
-        "-c",
-        "/dev/null",
-        str(folder),
-    )
+    plugins = ("-p", "gates.recorder", "-p", "xdist.plugin", "-p", "no:cacheprovider")
+    words = (sys.executable, "-m", "pytest", *plugins, "-c", "/dev/null", str(folder))
     return subprocess.run(
         [*words, f"--rootdir={folder}", *options],
         cwd=ROOT,
