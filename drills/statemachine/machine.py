@@ -1,0 +1,311 @@
+"""Runs a program against the real service beside a model of the contract, and compares after every step.
+
+The model knows one tenant: its items, its budget, its keys and its limit. An answer that did not come is indeterminate:
+the model then takes over what the database says, and compares again from there.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from drills.audit_chain import broken_links
+from drills.scene import Scene
+from drills.statemachine.programs import Step
+from gates.target.client import NoAnswer
+from gates.target.requests import SIGNATURE, Answer, Request
+
+LIMIT = 3
+DRAIN_S = 15.0
+WINDOW_S = 301
+
+
+@dataclass(frozen=True)
+class Wrong(Exception):  # noqa: N818  -- a finding, not an error
+    """The service and the model disagree."""
+
+    step: int
+    rule: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"step {self.step} ({self.rule}): {self.what}"
+
+
+@dataclass
+class Model:
+    """What the tenant looks like if the service keeps the contract."""
+
+    pending: list[str] = field(default_factory=list)
+    moved: list[str] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
+    keys: dict[str, tuple[int, dict[str, Any]]] = field(default_factory=dict)
+    paused: bool = False
+    limit: int = 500
+    used: int = 0
+    admitted: int = 0
+
+
+@dataclass
+class Machine:
+    """One program on one fresh tenant. `done` counts the completed rules of all machines that share it."""
+
+    scene: Scene
+    done: Counter[str]
+    company: str = ""
+    model: Model = field(default_factory=Model)
+    step: int = 0
+    rule: str = ""
+
+    def run(self, program: Sequence[Step]) -> None:
+        """Run all steps and settle. Raise Wrong at the first disagreement."""
+        self.company = self.scene.company("machine")
+        self.model = Model()
+        for self.step, one in enumerate([*program, Step("quiesce", 0)]):
+            self.rule = one.rule
+            try:
+                idle = getattr(self, f"_{one.rule}")(one.number) is False
+                self.done["idle" if idle else one.rule] += 1
+            except NoAnswer:
+                self.done["indeterminate"] += 1
+                self._take_over()
+        self.scene.tenants.remove([self.company])
+
+    def _wrong(self, what: str) -> None:
+        raise Wrong(self.step, self.rule, what)
+
+    # --- rules: False where there was nothing to do it to---------------------------------------------------------
+
+    def _emit(self, number: int) -> None:
+        event = str(uuid.uuid4())
+        answer = self._send(self.scene.event_request(self.company, key=f"k{number % 3}", event_id=event))
+        if answer.status != 202 or answer.json().get("duplicate") is not False:
+            self._wrong(f"a new event is answered {answer.status} {answer.json()}")
+        self.model.events.append(event)
+
+    def _emit_again(self, number: int) -> bool:
+        if not self.model.events:
+            return False
+        index = number % len(self.model.events)
+        event = self.model.events[index]
+        answer = self._send(self.scene.event_request(self.company, key="again", event_id=event))
+        # the same id with another key: a duplicate to some, a conflict to others; never a second event
+        if answer.status == 202 and answer.json().get("duplicate") is not True:
+            self._wrong("an event that was there is accepted as a new one")
+        if answer.status not in {202, 409, 422}:
+            self._wrong(f"an event that was there is answered {answer.status}")
+        return True
+
+    def _add_items(self, number: int) -> None:
+        ids = self.scene.tenants.add_items(self.company, 1 + number % 6)
+        # later batches are younger, so that the order of claims is the order of insertion
+        self.scene.rows(
+            "update dead_letter_queue set created_at = created_at + make_interval(secs => %s)"
+            " where id = any(%s::uuid[])",
+            len(self.model.pending) + len(self.model.moved) + self.step * 10,
+            ids,
+        )
+        self.model.pending += ids
+
+    def _replay(self, number: int) -> None:
+        self._replay_with(str(uuid.uuid4()), 1 + number % 7)
+
+    def _retry_same(self, number: int) -> bool:
+        return self._retry(number, 0)
+
+    def _retry_other(self, number: int) -> bool:
+        return self._retry(number, 20)
+
+    def _retry(self, number: int, more: int) -> bool:
+        if not self.model.keys:
+            return False
+        key = sorted(self.model.keys)[number % len(self.model.keys)]
+        self._replay_with(key, self.model.keys[key][0] + more)
+        return True
+
+    def _dry_run(self, number: int) -> None:
+        most = 1 + number % 7
+        answer = self._send(self.scene.replay_request(self.company, max=most, dry_run=True))
+        due = self._refusal(None, most)
+        if due is not None:
+            self._compare_refusal(answer, due, most)
+            return
+        if answer.status != 200 or answer.json().get("items") != self._claim(most):
+            self._wrong(f"a dry run shows {answer.status} {answer.json().get('items')}; due: {self._claim(most)}")
+
+    def _discard(self, number: int) -> bool:
+        if not self.model.pending:
+            return False
+        item = self.model.pending.pop(number % len(self.model.pending))
+        self.scene.rows("update dead_letter_queue set status = 'discarded' where id = %s", item)
+        return True
+
+    def _pause(self, _number: int) -> None:
+        self.scene.pause(self.company)
+        self.model.paused = True
+
+    def _resume(self, _number: int) -> None:
+        self.scene.pause(self.company, on=False)
+        self.model.paused = False
+
+    def _set_budget(self, number: int) -> None:
+        self.model.limit = self.model.used + number % 5
+        self.scene.rows(
+            "insert into replay_budgets (company_id, daily_limit) values (%s, %s)"
+            " on conflict (company_id) do update set daily_limit = excluded.daily_limit",
+            self.company,
+            self.model.limit,
+        )
+
+    def _advance_clock(self, _number: int) -> None:
+        self.scene.rows(
+            "update edge_rate_limits set hits = array(select h - make_interval(secs => %s) from unnest(hits) h)"
+            " where starts_with(key, %s)",
+            WINDOW_S,
+            f"replay:{self.company}:",
+        )
+        self.model.admitted = 0
+
+    def _hostile(self, number: int) -> None:
+        good = self.scene.replay_request(self.company, max=5)
+        hostile = (
+            (good.with_header(SIGNATURE, "0" * 64), 401),
+            (good.without_header(SIGNATURE), 401),
+            (good.with_body(good.body + b" "), 401),
+            (self.scene.replay_request(self.company, max=51), 400),
+            (self.scene.replay_request(self.company, max=1, role="super_admin"), 400),
+            (self.scene.replay_request(str(uuid.uuid4()), max=5), 403),
+        )
+        request, status = hostile[number % len(hostile)]
+        answer = self._send(request)
+        if answer.status != status:
+            self._wrong(f"a hostile request is answered {answer.status}; due: {status}")
+        self._check_still()
+
+    def _quiesce(self, _number: int) -> None:
+        if self.model.paused:
+            self._resume(0)
+        scene, model = self.scene, self.model
+        scene.until(self._drained, "the backlog of a program", within_s=DRAIN_S)
+        self._check_still()
+        open_runs = scene.number(
+            "select count(*) from replay_runs where company_id = %s and status = 'started'", self.company
+        )
+        if open_runs:
+            self._wrong(f"{open_runs} runs are still started with nothing left to do")
+        twice = scene.rows(
+            "select event_id from agent_tasks where company_id = %s and status = 'completed'"
+            " group by 1 having count(*) > 1",
+            self.company,
+        )
+        if twice:
+            self._wrong(f"{len(twice)} events have more than one effect")
+        effects = len(scene.effects(model.events))
+        if effects != len(model.events):
+            self._wrong(f"{effects} of {len(model.events)} events had their effect")
+        resolved = scene.number(
+            "select count(*) from dead_letter_queue where id = any(%s::uuid[]) and status = 'resolved'", model.moved
+        )
+        if resolved != len(model.moved):
+            self._wrong(f"{resolved} of {len(model.moved)} replayed items are resolved")
+        rows, wrong = broken_links(scene.db, self.company)
+        if wrong:
+            self._wrong(f"{len(wrong)} of {rows} links of the audit chain are broken: {wrong[0]}")
+
+    # --- the model -----------------------------------------------------------------------------------------------
+
+    def _replay_with(self, key: str, most: int) -> None:
+        answer = self._send(self.scene.replay_request(self.company, max=most, idempotency_key=key))
+        due = self._refusal(key, most)
+        if due is not None:
+            self._compare_refusal(answer, due, most)
+            return
+        if answer.status != 200:
+            self._wrong(f"a replay is answered {answer.status} {answer.code}; due: 200")
+        body = answer.json()
+        if key in self.model.keys:
+            first = self.model.keys[key][1]
+            if body.get("duplicate") is not True or body.get("items") != first.get("items"):
+                self._wrong(f"the repetition is answered {body}; first was {first}")
+            return
+        claim = self._claim(most)
+        if sorted(body.get("items", [])) != sorted(claim):
+            self._wrong(f"a replay took {len(body.get('items', []))} items; due: {len(claim)}, the oldest first")
+        self.model.keys[key] = (most, body)
+        self.model.pending = self.model.pending[len(claim) :]
+        self.model.moved += claim
+        self.model.used += len(claim)
+
+    def _refusal(self, key: str | None, most: int) -> tuple[int, str] | None:
+        """The refusal that is due, in the contract's order; counts the admitted request."""
+        model = self.model
+        if model.admitted >= LIMIT:
+            return 429, "rate_limited"
+        model.admitted += 1
+        if key in model.keys:
+            return None if model.keys[str(key)][0] == most else (422, "idempotency_key_reused")
+        if model.paused:
+            return 409, "agents_paused"
+        if model.limit <= model.used:
+            return 429, "budget_exhausted"
+        return None
+
+    def _compare_refusal(self, answer: Answer, due: tuple[int, str], most: int) -> None:
+        # a spent budget refuses nothing where nothing is eligible: the contract leaves it open
+        if due[1] == "budget_exhausted" and not self.model.pending and answer.status == 200:
+            if answer.json().get("items"):
+                self._wrong("a spent budget let items through")
+            if not answer.json().get("dry_run"):
+                self.model.keys[str(answer.json()["idempotency_key"])] = (most, answer.json())
+            return
+        if (answer.status, answer.code) != due:
+            self._wrong(f"a replay is answered {answer.status} {answer.code}; due: {due[0]} {due[1]}")
+
+    def _claim(self, most: int) -> list[str]:
+        return self.model.pending[: min(most, max(self.model.limit - self.model.used, 0))]
+
+    def _send(self, request: Request) -> Answer:
+        answer = self.scene.http.send(request)
+        if answer.status >= 500:
+            if answer.status in {502, 503, 504}:
+                raise NoAnswer(f"answered {answer.status}")
+            self._wrong(f"answered {answer.status}")
+        return answer
+
+    def _drained(self) -> bool:
+        self.scene.hurry(self.company)
+        return (
+            self.scene.number(
+                "select count(*) from event_outbox where company_id = %s and processed_at is null and dead_at is null",
+                self.company,
+            )
+            == 0
+        )
+
+    def _check_still(self) -> None:
+        """The database agrees with the model on what is pending and what was charged."""
+        rows = self.scene.rows(
+            "select id from dead_letter_queue where company_id = %s and status = 'pending'", self.company
+        )
+        pending = {str(r["id"]) for r in rows}
+        if pending != set(self.model.pending):
+            self._wrong(f"{len(pending)} items are pending; due: {len(self.model.pending)}")
+        used = self.scene.used(self.company)[0]
+        if used != self.model.used:
+            self._wrong(f"{used} items were charged; due: {self.model.used}")
+
+    def _take_over(self) -> None:
+        """After an indeterminate step: what the database says is what happened."""
+        rows = self.scene.items(self.company)
+        self.model.pending = [str(r["id"]) for r in rows if r["status"] == "pending"]
+        self.model.moved = [str(r["id"]) for r in rows if r["status"] in {"replaying", "resolved"}]
+        self.model.used = self.scene.used(self.company)[0]
+        self.model.admitted = LIMIT
+        self._advance_clock(0)
+        known = self.scene.rows("select id::text as id from events where company_id = %s", self.company)
+        self.model.events = [str(r["id"]) for r in known]
+        runs = self.scene.rows("select idempotency_key as key from replay_runs where company_id = %s", self.company)
+        self.model.keys = {k: v for k, v in self.model.keys.items() if k in {str(r["key"]) for r in runs}}
