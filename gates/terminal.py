@@ -19,6 +19,11 @@ def paint(text: str, colour: str, *, on: bool) -> str:
     return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m" if on else text
 
 
+def plain(text: str) -> str:
+    """Text of the target without what a terminal would obey."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
+
+
 def progress_line(progress: Progress, *, colour: bool) -> str:
     """One line about a stage: a mark, its name, how many checks came to what, the seconds."""
     bad = progress.failed or progress.error
@@ -36,7 +41,7 @@ def progress_line(progress: Progress, *, colour: bool) -> str:
 def verdict_text(verdict: Verdict, *, colour: bool, folder: str = "") -> str:
     """One sentence, the deciding findings, the margin."""
     head = paint(verdict.decision.value.upper(), DECISION_COLOURS[verdict.decision], on=colour)
-    lines = ["", f"{paint(head, 'bold', on=colour)}: {verdict.reason}"]
+    lines = ["", f"{paint(head, 'bold', on=colour)}: {plain(verdict.reason)}"]
     groups = grouped(verdict.deciding)
     for group in groups[:MOST_FINDINGS]:
         lines += _findings(group, colour=colour)
@@ -45,7 +50,7 @@ def verdict_text(verdict: Verdict, *, colour: bool, folder: str = "") -> str:
     blocked = sum(bool(f.blocked_by) for f in verdict.findings)
     lines += [f"  {blocked} more could not be carried out because of these"] * bool(blocked)
     if verdict.ends_when and len(verdict.ends_when) <= MOST_FINDINGS:
-        lines.append(f"  ends when: {'; '.join(verdict.ends_when)}")
+        lines.append(f"  ends when: {plain('; '.join(verdict.ends_when))}")
     lines += [f"  {name}: {value}" for name, value in verdict.action.recovery.items()]
     counts = verdict.counts
     said = f"{counts.passed} passed, {counts.failed} failed, {counts.unknown} unknown"
@@ -59,16 +64,16 @@ def verdict_text(verdict: Verdict, *, colour: bool, folder: str = "") -> str:
 
 def _findings(group: Sequence[Finding], *, colour: bool) -> list[str]:
     finding = group[0]
-    names = finding.check + (f" and {len(group) - 1} more of the same reason" if len(group) > 1 else "")
+    names = plain(finding.check) + (f" and {len(group) - 1} more of the same reason" if len(group) > 1 else "")
     tint = "red" if finding.outcome == "fail" else "yellow"
     message = finding.message or f"observed {finding.observed}, allowed {finding.limit}"
-    wrapped = textwrap.wrap(message, WIDTH - 6) or [""]
+    wrapped = textwrap.wrap(plain(message), WIDTH - 6) or [""]
     more = ["      …"] if len(wrapped) > 3 else []
     return [
         f"  {paint(finding.outcome, tint, on=colour)} {names}",
         *(f"      {line}" for line in wrapped[:3]),
         *more,
-        *([f"      {paint(finding.reproduce, 'dim', on=colour)}"] if finding.reproduce else []),
+        *([f"      {paint(plain(finding.reproduce), 'dim', on=colour)}"] if finding.reproduce else []),
     ]
 
 

@@ -1,0 +1,192 @@
+"""The reports: golden files, and nothing of the target's text that could act.
+
+`python -m tests.gates.test_reports` writes the golden files anew.
+"""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from gates import reports
+from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where
+from gates.reports.github import outputs
+from gates.stages.context import Progress
+from gates.terminal import progress_line, table, verdict_text
+from gates.verdict import Action, Counts, Decision, Effect, Exempt, Finding, Margin, Verdict
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "reports"
+HOSTILE = '<script>alert(1)</script> | `x` "quoted" & \x00\x1b[31m ]]> @channel\n::set-output name=decision::promote'
+
+
+def spec(check: str, severity: Severity = Severity.PAGE) -> CheckSpec:
+    return CheckSpec(check, f"The promise of {check}.", "What it costs.", severity, Where.READ_ONLY)
+
+
+CATALOGUE = [
+    spec("drill/idempotency/same-key-other-payload"),
+    spec("drill/proof/hmac-refused"),
+    spec("load/outbox_lag_ms/p95"),
+    spec("sql/spot/replay-runs-unique"),
+    spec("sql/spot/audit-chain", Severity.WARN),
+    spec("drill/recovery/kill-worker"),
+]
+EVIDENCE = [
+    Evidence("drill/proof/hmac-refused", Outcome.PASS, samples=4, observed=401, limit=401, duration_ms=12.5),
+    Evidence(
+        "load/outbox_lag_ms/p95", Outcome.PASS, samples=90, observed=4100.0, limit=5000, unit="ms", duration_ms=9000
+    ),
+    Evidence("drill/idempotency/same-key-other-payload", Outcome.FAIL, duration_ms=31.0),
+]
+FAILED = Finding(
+    "drill/idempotency/same-key-other-payload",
+    "fail",
+    "page",
+    Effect.ROLLBACK,
+    "same key, other max: observed 200; allowed: 422 idempotency_key_reused",
+    200,
+    422,
+    samples=1,
+    witness={"request": {"status": 200}, "twin": {"status": 422}},
+    reproduce="curl -i -X POST http://x/dlq-replay",
+)
+UNKNOWN = Finding("sql/spot/replay-runs-unique", "unknown", "page", Effect.HOLD, "there is no evidence of it")
+BLOCKED = Finding(
+    "sql/spot/audit-chain", "unknown", "warn", Effect.HOLD, "blocked", blocked_by="sql/spot/replay-runs-unique"
+)
+COMMON = {
+    "release": "r-1",
+    "target": "staging",
+    "started_at": "2026-01-02T12:00:00.000+00:00",
+    "finished_at": "2026-01-02T12:00:40.000+00:00",
+    "policy_digest": "sha256:abc",
+    "not_applicable": (Exempt("drill/recovery/kill-worker", "may run on reference targets only"),),
+    "margin": Margin("load/outbox_lag_ms/p95", 4100.0, 5000.0, "ms", 0.18),
+}
+VERDICTS = {
+    "promote": Verdict(
+        Decision.PROMOTE,
+        "all 5 required checks passed; outbox.enabled went from 10 % to 50 %",
+        counts=Counts(5, 0, 0, 1),
+        action=Action("promote", 10, 50, "done"),
+        **COMMON,  # type: ignore[arg-type]
+    ),
+    "hold": Verdict(
+        Decision.HOLD,
+        "sql/spot/replay-runs-unique is unknown: there is no evidence of it",
+        counts=Counts(3, 0, 2, 1),
+        findings=(UNKNOWN, BLOCKED),
+        ends_when=("sql/spot/replay-runs-unique is observed",),
+        action=Action("none", 10, 10, "nothing_to_do"),
+        **COMMON,  # type: ignore[arg-type]
+    ),
+    "rollback": Verdict(
+        Decision.ROLLBACK,
+        "drill/idempotency/same-key-other-payload failed: observed 200, allowed 422",
+        counts=Counts(2, 1, 2, 1),
+        findings=(FAILED, UNKNOWN, BLOCKED),
+        action=Action("rollback", 10, 0, "done", recovery={"decision_to_off_s": 0.01, "held": 3, "proved": True}),
+        **COMMON,  # type: ignore[arg-type]
+    ),
+}
+RUN: dict[str, JsonValue] = {
+    "run_id": "0a1b2c3d",
+    "gate": "0.1.0",
+    "stages": [{"stage": "drill main", "seconds": 9.8, "exit_code": 1, "error": ""}],
+}
+KINDS = {"html": "html", "markdown": "md", "junit": "xml", "slack": "json"}
+
+
+def rendered() -> dict[str, str]:
+    """Every golden file by name."""
+    texts = {
+        f"{name}.{ending}": reports.render(kind, verdict, EVIDENCE, CATALOGUE, RUN)
+        for name, verdict in VERDICTS.items()
+        for kind, ending in KINDS.items()
+    }
+    for name, verdict in VERDICTS.items():
+        texts[f"{name}.txt"] = verdict_text(verdict, colour=False, folder="gate-out")
+    return texts
+
+
+@pytest.mark.parametrize("name", sorted(rendered()))
+def test_a_report_looks_as_agreed(name: str) -> None:
+    """The golden file; look at the difference before renewing it."""
+    assert rendered()[name] == (GOLDEN / name).read_text(encoding="utf-8")
+
+
+class Tags(html.parser.HTMLParser):
+    """The tags of a document, and every address in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [v or "" for k, v in attrs if k in {"src", "href", "action"}]
+
+
+def hostile() -> Verdict:
+    finding = Finding(
+        HOSTILE, "fail", "page", Effect.ROLLBACK, HOSTILE, HOSTILE, HOSTILE, HOSTILE, 1, {"x": HOSTILE}, HOSTILE
+    )
+    return Verdict(Decision.ROLLBACK, HOSTILE, release=HOSTILE, findings=(finding,), counts=Counts(0, 1, 0, 0))
+
+
+def test_hostile_text_stays_text() -> None:
+    """What a target answers cannot become markup, a mention, an output of the workflow, or broken XML."""
+    verdict = hostile()
+    page = reports.render("html", verdict, [], CATALOGUE, RUN)
+    tags = Tags()
+    tags.feed(page)
+    assert tags.tags.count("script") == 1
+    assert not tags.addresses
+    ET.fromstring(reports.render("junit", verdict, [], CATALOGUE, RUN))  # noqa: S314  -- our own text
+    assert "<script" not in reports.render("markdown", verdict, [], CATALOGUE, RUN)
+    message = json.loads(reports.render("slack", verdict, [], CATALOGUE, RUN))
+    assert "<script" not in json.dumps(message)
+    assert "\x1b" not in verdict_text(verdict, colour=False)
+    assert outputs(verdict).count("\n") == 4
+    assert outputs(verdict).startswith("decision=rollback\n")
+
+
+def test_reports_say_each_outcome_in_the_tool_s_own_word() -> None:
+    """JUnit: a fail is a failure, an unknown an error, not applicable skipped; nothing unseen counts as passed."""
+    tree = ET.fromstring(reports.render("junit", VERDICTS["rollback"], EVIDENCE, CATALOGUE, RUN))  # noqa: S314
+    cases = {f"{c.get('classname')}.{c.get('name')}": [child.tag for child in c] for c in tree.iter("testcase")}
+    assert cases["drill.idempotency.same-key-other-payload"] == ["failure"]
+    assert cases["sql.spot.replay-runs-unique"] == ["error"]
+    assert cases["drill.recovery.kill-worker"] == ["skipped"]
+    assert cases["drill.proof.hmac-refused"] == []
+
+
+def test_github_gets_the_summary_and_the_outputs(tmp_path: Path) -> None:
+    """Both are appended to what the workflow already wrote."""
+    summary, output = tmp_path / "summary", tmp_path / "output"
+    summary.write_text("before\n", encoding="utf-8")
+    environ = {"GITHUB_STEP_SUMMARY": str(summary), "GITHUB_OUTPUT": str(output)}
+    reports.write(tmp_path, VERDICTS["hold"], EVIDENCE, CATALOGUE, RUN, environ)
+    assert summary.read_text(encoding="utf-8").startswith("before\n## 🟡 hold\n")
+    assert "decision=hold\n" in output.read_text(encoding="utf-8")
+    assert (tmp_path / "report.html").exists()
+
+
+def test_the_terminal_is_plain_without_colour() -> None:
+    """No escape sequence where colour is off; one line a stage."""
+    line = progress_line(Progress("drill main", 10, 1, 2, 20, 3.25, done=True), colour=False)
+    assert line == "✗ drill main   10/20 passed, 1 failed, 2 unknown                     3.2 s"
+    assert "\x1b" in progress_line(Progress("drill main"), colour=True)
+    assert "\x1b" not in verdict_text(VERDICTS["rollback"], colour=False)
+    assert table([["a", None], ["bcd", 2]], ["x", "long"]) == "x    long\na\nbcd  2\n"
+
+
+if __name__ == "__main__":
+    GOLDEN.mkdir(parents=True, exist_ok=True)
+    for file, text in rendered().items():
+        (GOLDEN / file).write_text(text, encoding="utf-8")
