@@ -1,7 +1,7 @@
 """The tools around the SQL suites: write the manifest, export, lint, generate docs/alerts.md.
 
-Reads DATABASE_URL where a command needs a database. Exit codes: 0 done, 2 usage, 3 a file or the configuration is wrong,
-4 the database could not be read.
+Reads DATABASE_URL where a command needs a database. Exit codes: 0 done, 2 usage, 3 a file or the configuration is
+wrong, 4 the database could not be read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import psycopg
 
 from gates.config import load_target, process_environment
 from sql_checks.alertdocs import alerts_markdown
-from sql_checks.exportprometheus import queries_yaml, rules_yaml, tests_yaml
+from sql_checks.exportprometheus import queries_yaml, rules_yaml, unit_tests_yaml
 from sql_checks.exportpsql import alerts_to_psql, spots_to_psql
 from sql_checks.fingerprint import DEFAULT_MANIFEST, read_schema
 from sql_checks.lint import lint
@@ -60,8 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     manifest.add_argument("--output", default=str(DEFAULT_MANIFEST), help="file, or - for stdout")
     manifest.set_defaults(run=_write_manifest)
     export = commands.add_parser("export", help="write alert rules or spot checks for other tools")
-    export.add_argument("what", choices=("alerts", "spots"))
-    export.add_argument("--to", choices=("prometheus", "psql"), default="psql")
+    export.add_argument("what", choices=("alerts", "sql"))
+    export.add_argument("to", choices=("prometheus", "psql"))
     export.add_argument("--output", default="-", help="file (psql) or folder (prometheus); - for stdout")
     _folders(export)
     export.set_defaults(run=_export)
@@ -117,17 +117,18 @@ def _export(options: argparse.Namespace) -> str:
     if options.to == "psql":
         text = alerts_to_psql(_rules(options)) if options.what == "alerts" else spots_to_psql(_spots(options))
         return _put(options.output, text)
-    if options.what == "spots":
-        raise CommandError("spot checks have no form in Prometheus; allowed: --to psql", 2)
+    if options.what == "sql":
+        raise CommandError("spot checks have no form in Prometheus; allowed: export sql psql", 2)
     rules = _rules(options)
     if options.output == "-":
-        return rules_yaml(rules)
+        commented = "".join(f"# {line}\n" for line in queries_yaml(rules).splitlines())
+        return f"{rules_yaml(rules)}\n# queries.yml, for the exporter:\n{commented}"
     folder = Path(options.output)
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in (
         ("rules.yml", rules_yaml(rules)),
         ("queries.yml", queries_yaml(rules)),
-        ("rules_test.yml", tests_yaml(rules)),
+        ("rules_test.yml", unit_tests_yaml(rules, "rules.yml")),
     ):
         (folder / name).write_text(text, encoding="utf-8")
     return f"wrote {folder}/rules.yml, queries.yml, rules_test.yml\n"

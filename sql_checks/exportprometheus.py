@@ -1,4 +1,4 @@
-"""Writes alert rules for Prometheus: rules, the queries of a PostgreSQL exporter, and the rules' unit tests for promtool."""
+"""Writes alert rules for Prometheus: rules, queries for a PostgreSQL exporter, and unit tests for promtool."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def metric(rule: Rule, column: str) -> str:
 
 
 def rules_yaml(rules: Sequence[Rule]) -> str:
-    """The rule file: each limit an alert, a `no data` alert for each rule, and a dead man's switch that always fires."""
+    """The rule file: an alert for each limit, `no data` for each rule, a dead man's switch that always fires."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for rule in rules:
         groups.setdefault(rule.group, []).extend([*_alerts(rule), _no_data(rule)])
@@ -38,8 +38,8 @@ def _expression(rule: Rule, limit: float) -> str:
     sign = ">" if rule.above else "<"
     value, samples = metric(rule, "value"), metric(rule, "samples")
     fleet = f'({value}{{subject="{FLEET}"}} {sign} {limit:g} and {samples}{{subject="{FLEET}"}} >= {rule.min_samples})'
-    tenants = f'({value}{{subject!="{FLEET}"}} {sign} {limit:g} and {samples}{{subject!="{FLEET}"}} >= {rule.min_samples_tenant})'
-    return f"{fleet} or {tenants}"
+    other = f'{{subject!="{FLEET}"}}'
+    return f"{fleet} or ({value}{other} {sign} {limit:g} and {samples}{other} >= {rule.min_samples_tenant})"
 
 
 def _alerts(rule: Rule) -> list[dict[str, Any]]:
@@ -51,12 +51,16 @@ def _alerts(rule: Rule) -> list[dict[str, Any]]:
             "labels": {"severity": severity.value, "check": rule.spec.id},
             "annotations": {
                 "summary": rule.spec.claim,
-                "description": f"{{{{ $labels.subject }}}}: {{{{ $value }}}} {rule.unit} over {rule.window}. {rule.spec.cost}",
+                "description": _description(rule, "{{ $labels.subject }}", "{{ $value }}"),
                 "runbook_url": rule.runbook,
             },
         }
         for severity, limit in rule.limits
     ]
+
+
+def _description(rule: Rule, subject: str, value: str) -> str:
+    return f"{subject}: {value} {rule.unit} over {rule.window}. {rule.spec.cost}"
 
 
 def _no_data(rule: Rule) -> dict[str, Any]:
@@ -76,7 +80,8 @@ def queries_yaml(rules: Sequence[Rule]) -> str:
     for rule in rules:
         found[f"replaygate_{rule.name.replace('-', '_')}"] = {
             "query": (
-                f"select subject, case when value between {rule.low:g} and {rule.high:g} then value::float8 end as value,"
+                "select subject,"
+                f" case when value between {rule.low:g} and {rule.high:g} then value::float8 end as value,"
                 f" coalesce(samples, 0)::float8 as samples from (\n{rule.query}\n) q"
             ),
             "metrics": [
@@ -88,8 +93,8 @@ def queries_yaml(rules: Sequence[Rule]) -> str:
     return _dump(found)
 
 
-def tests_yaml(rules: Sequence[Rule], rules_file: str = "rules.yml") -> str:
-    """promtool unit tests: on the limit quiet, beyond it firing after `for`, with too few samples quiet."""
+def unit_tests_yaml(rules: Sequence[Rule], rules_file: str) -> str:
+    """Unit tests for promtool: on the limit quiet, beyond it firing after `for`, with too few samples quiet."""
     cases = [case for rule in rules for severity, limit in rule.limits for case in _cases(rule, severity.value, limit)]
     return _dump({"rule_files": [rules_file], "evaluation_interval": "15s", "tests": cases})
 
@@ -110,7 +115,7 @@ def _case(rule: Rule, severity: str, value: float, samples: int, *, fires: bool,
         "exp_labels": {"severity": severity, "check": rule.spec.id, "subject": FLEET},
         "exp_annotations": {
             "summary": rule.spec.claim,
-            "description": f"{FLEET}: {value:.6g} {rule.unit} over {rule.window}. {rule.spec.cost}",
+            "description": _description(rule, FLEET, f"{value:.6g}"),
             "runbook_url": rule.runbook,
         },
     }

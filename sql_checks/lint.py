@@ -36,7 +36,7 @@ def _spots(folders: Sequence[Path]) -> Iterator[str]:
     seen: dict[str, Path] = {}
     for folder in folders:
         if not folder.is_dir():
-            yield f"{folder}: there is no such folder; allowed: a folder of spot checks. Correct spot_folders in gate.yaml"
+            yield f"{folder}: no such folder; allowed: a folder of spot checks. Correct spot_folders in gate.yaml"
             continue
         for path in sorted(folder.glob("*.sql")):
             problems = list(_tried(lambda path=path: read_spot(path)))  # type: ignore[misc]
@@ -76,7 +76,8 @@ def lint_rules(folder: Path) -> Iterator[str]:
 
 def _lint_rule(rule: Rule, folder: Path) -> Iterator[str]:
     if rule.window != "now" and rule.window not in INTERVAL.findall(rule.query):
-        yield f"{rule.path}: rule {rule.name}: its window is {rule.window}, but no `interval '{rule.window}'` is in the query"
+        wanted = f"interval '{rule.window}'"
+        yield f"{rule.path}: rule {rule.name}: its window is {rule.window}, but no `{wanted}` is in the query"
     yield from _lint_runbook(rule)
     try:
         test = read_test(rule.name, folder / "tests")
@@ -100,4 +101,4 @@ def _lint_runbook(rule: Rule) -> Iterator[str]:
     path = ROOT / file
     headings = HEADING.findall(path.read_text(encoding="utf-8")) if path.exists() else []
     if anchor not in {re.sub(r"[^a-z0-9]+", "-", h.lower()).strip("-") for h in headings}:
-        yield f"{rule.path}: rule {rule.name}: its runbook {rule.runbook} is not there; add the section or correct the link"
+        yield f"{rule.path}: rule {rule.name}: there is no runbook {rule.runbook}; add the section or correct the link"

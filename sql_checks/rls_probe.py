@@ -29,10 +29,12 @@ SEEDS: dict[str, str] = {
     "replay_budgets": "insert into public.replay_budgets (company_id) values (%(id)s)",
     "edge_rate_limits": "insert into public.edge_rate_limits (key, hits)"
     " values ('replay:' || %(id)s || ':192.0.2.1', array[now()])",
-    "replay_runs": "insert into public.replay_runs (idempotency_key, company_id, actor, payload_hash, status, completed_at)"
+    "replay_runs": "insert into public.replay_runs"
+    " (idempotency_key, company_id, actor, payload_hash, status, completed_at)"
     " values ('drill-rls', %(id)s, 'drill', '', 'completed', now())",
     "audit_logs": "insert into public.audit_logs (action, actor, scope) values ('dlq_replay_dry_run', 'drill', %(id)s)",
-    "event_outbox": "insert into public.event_outbox (company_id, event_type, payload) values (%(id)s, 'drill.rls', '{}')",
+    "event_outbox": "insert into public.event_outbox (company_id, event_type, payload)"
+    " values (%(id)s, 'drill.rls', '{}')",
     "dead_letter_queue": "insert into public.dead_letter_queue (company_id, event_type, payload, error_type)"
     " values (%(id)s, 'drill.rls', '{}', 'drill')",
     "agent_tasks": "insert into public.agent_tasks (company_id, agent_name, status) values (%(id)s, 'drill', 'queued')",

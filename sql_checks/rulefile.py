@@ -34,7 +34,8 @@ class RuleFileError(ValueError):
 class Rule:
     """One alert rule. `limits` run from the worst severity to the mildest; a value on a limit does not break it.
 
-    `query` is the source with its fragments put in."""
+    `query` is the source with its fragments put in.
+    """
 
     spec: CheckSpec
     name: str

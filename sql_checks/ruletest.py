@@ -1,7 +1,8 @@
 """Unit tests of alert rules: rows put into bare contract tables, one clock, and what the rule has to say.
 
-A case either fills tables by SQL (`given`) or hands the judge the rows of the query (`rows`: subject, value, samples and
-the age of the newest row in seconds, or null; then, if need be, whether the backlog is draining). `expect` is page, warn, investigate, ok or unknown.
+A case either fills tables by SQL (`given`) or hands the judge the rows of the query (`rows`: subject, value, samples,
+the age of the newest row in seconds or null, and, if need be, whether the backlog is draining). `expect` is page, warn,
+investigate, ok or unknown.
 """
 
 from __future__ import annotations

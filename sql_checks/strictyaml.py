@@ -1,32 +1,25 @@
-"""YAML read strictly: a key that is there twice is an error, and every error says where it is."""
+"""Rule files as plain values, read by the gate's own strict YAML."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader without the silent last-wins for duplicate keys."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key {key!r} is there twice", problem_mark=key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+from gates.errors import ConfigError
+from gates.strict_yaml import Node, read
 
 
 def read_yaml(path: Path) -> Any:
     """The value of a YAML file. Raise ValueError with file:line:column."""
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506  -- a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        raise ValueError(f"{where}: {error.problem}; allowed: one well-formed YAML document. Correct it") from error
+        return _plain(read(path.read_text(encoding="utf-8"), str(path)))
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+
+
+def _plain(node: Node) -> Any:
+    if isinstance(node.value, dict):
+        return {name: _plain(member) for name, (_, member) in node.value.items()}
+    if isinstance(node.value, list):
+        return [_plain(item) for item in node.value]
+    return node.value

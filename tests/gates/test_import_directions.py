@@ -68,9 +68,12 @@ ALLOWED: dict[str, set[str]] = {
         "drills",
     },  # evidence: the words of severity and place
     # config, observation: a .sql or .yaml file is an item without fixtures, so it makes its own target and observer
+    # errors, strict_yaml: rule files are read as strictly as gate.yaml, by the same code
     "sql_checks": {
         "gates.config",
+        "gates.errors",
         "gates.evidence",
+        "gates.strict_yaml",
         "gates.observation",
         "gates.recorder",
         "gates.target",
