@@ -50,7 +50,7 @@ def _findings(verdict: Verdict) -> list[str]:
     lines = ["", "| check | outcome | observed | allowed | what was seen |", "|---|---|---|---|---|"]
     groups = grouped(deciding)
     for one, *others in groups[:MOST_ROWS]:
-        names = f"`{one.check}`" + (f" and {len(others)} more" if others else "")
+        names = f"`{cell(one.check)}`" + (f" and {len(others)} more" if others else "")
         numbers = [cell("" if v is None else f"{v} {one.unit}".strip()) for v in (one.observed, one.limit)]
         lines.append(f"| {names} | {one.outcome} | {numbers[0]} | {numbers[1]} | {cell(one.message)[:400]} |")
     if len(groups) > MOST_ROWS:
@@ -59,7 +59,7 @@ def _findings(verdict: Verdict) -> list[str]:
     if first is not None:
         witness = json.dumps(first.witness, ensure_ascii=False, indent=1)[:MOST_WITNESS] if first.witness else ""
         body = "\n\n".join(part for part in (first.reproduce, witness) if part).replace("```", "` ` `")
-        lines += ["", f"<details><summary>{first.check}</summary>", "", "```", body, "```", "", "</details>"]
+        lines += ["", f"<details><summary>{cell(first.check)}</summary>", "", "```", body, "```", "", "</details>"]
     return lines
 
 
@@ -70,7 +70,7 @@ def _groups(rows: Sequence[Row]) -> list[str]:
     lines = ["", "| checks | passed | failed | unknown | not applicable |", "|---|---|---|---|---|"]
     for name in sorted(groups):
         c = groups[name]
-        lines.append(f"| {name} | {c['pass']} | {c['fail']} | {c['unknown']} | {c['not applicable']} |")
+        lines.append(f"| {cell(name)} | {c['pass']} | {c['fail']} | {c['unknown']} | {c['not applicable']} |")
     return lines
 
 
