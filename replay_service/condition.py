@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,9 @@ from replay_service.metrics import heading, sample
 if TYPE_CHECKING:
     from replay_service.parts import Parts
 
+ANSWER_S = 1.5
+"""Probes give up soon: an answer that says `not ready` in time is worth more than a late one."""
+SCRAPE_S = 5.0
 MIN_GAUGE_AGE_S = 1.0
 GAUGE_COST_SHARE = 20
 """Gauges are kept for 20 times what asking for them took: scraping costs the database 5 % of its time at most."""
@@ -29,12 +33,12 @@ async def readiness(parts: Parts) -> dict[str, bool]:
     """What is needed to serve -> whether it is there. Never raises psycopg.Error."""
     found = {"database": False, "migrations": False, "worker": False}
     try:
-        async with parts.database.connection() as conn:
+        async with asyncio.timeout(ANSWER_S), parts.database.connection(ANSWER_S) as conn:
             row = await fetch_row(conn, "schema_version")
             found["database"] = True
             found["migrations"] = row == parts.expected_migrations
             found["worker"] = bool(await fetch_value(conn, "worker_is_fresh", fresh_s=parts.settings.heartbeat_fresh_s))
-    except psycopg.Error:
+    except (psycopg.Error, TimeoutError):
         pass
     return found
 
@@ -43,9 +47,9 @@ async def version(parts: Parts) -> dict[str, Any]:
     """What runs here. `schema_version` is null while the database cannot be asked."""
     schema_version = None
     try:
-        async with parts.database.connection() as conn:
+        async with asyncio.timeout(ANSWER_S), parts.database.connection(ANSWER_S) as conn:
             schema_version = await fetch_value(conn, "schema_version")
-    except psycopg.Error:
+    except (psycopg.Error, TimeoutError):
         pass
     return {
         "release": parts.settings.release,
@@ -69,9 +73,9 @@ class Gauges:
         if started < self._fresh_until:
             return self._lines
         try:
-            async with parts.database.connection() as conn:
+            async with asyncio.timeout(SCRAPE_S), parts.database.connection(ANSWER_S) as conn:
                 self._lines = await _read_gauges(conn)
-        except psycopg.Error:
+        except (psycopg.Error, TimeoutError):
             return [*heading("replay_database_up", "gauge", "Whether the database answers."), "replay_database_up 0"]
         now = time.monotonic()
         self._fresh_until = now + max(MIN_GAUGE_AGE_S, GAUGE_COST_SHARE * (now - started))

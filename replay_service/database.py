@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from replay_service.settings import Settings
 
@@ -53,10 +53,13 @@ async def run(conn: Connection, name: str, **parameters: Any) -> int:
     return cursor.rowcount
 
 
-async def _check_alive(conn: Connection) -> None:
+def _hung_up(conn: Connection) -> bool:
     """An idle connection has nothing to say: if its socket is readable, the server hung up. Costs no round trip."""
-    if select.select([conn.pgconn.socket], [], [], 0)[0]:
-        await conn.execute(b"SELECT 1")
+    if conn.closed:
+        return True
+    idle = select.poll()
+    idle.register(conn.pgconn.socket, select.POLLIN)
+    return bool(idle.poll(0))
 
 
 class Database:
@@ -68,6 +71,8 @@ class Database:
             "statement_timeout": settings.statement_timeout_ms,
             "lock_timeout": settings.lock_timeout_ms,
             "idle_in_transaction_session_timeout": settings.idle_in_transaction_timeout_ms,
+            # a killed service must not keep its key for as long as its backend waits for a lock
+            "client_connection_check_interval": 1000,
             "TimeZone": "UTC",
         }
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
@@ -76,13 +81,15 @@ class Database:
             max_size=settings.pool_max,
             timeout=settings.pool_timeout_s,
             reconnect_timeout=RECONNECT_TIMEOUT_S,
-            check=_check_alive,
             open=False,
             name="replay-service",
             kwargs={
                 "autocommit": True,
                 "prepare_threshold": 0,
                 "connect_timeout": CONNECT_TIMEOUT_S,
+                "keepalives_idle": 10,
+                "keepalives_interval": 3,
+                "keepalives_count": 3,
                 "application_name": "replay-service",
                 "options": " ".join(f"-c {name}={value}" for name, value in options.items()),
             },
@@ -96,10 +103,23 @@ class Database:
         await self._pool.close(timeout=2.0)
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
+    async def connection(self, timeout_s: float | None = None) -> AsyncIterator[Connection]:
         """A connection for one request. Raise psycopg.OperationalError where there is none in time."""
-        async with self._pool.connection(self._timeout_s) as conn:
+        conn = await self._living(self._timeout_s if timeout_s is None else timeout_s)
+        try:
             yield conn
+        finally:
+            await self._pool.putconn(conn)
+
+    async def _living(self, timeout_s: float) -> Connection:
+        """A connection that the server has not closed. The pool's own check waits a second before it tries the next."""
+        for _attempt in range(self._pool.max_size + 1):
+            conn = await self._pool.getconn(timeout_s)
+            if not _hung_up(conn):
+                return conn
+            await conn.close()
+            await self._pool.putconn(conn)
+        raise PoolTimeout
 
 
 def is_outage(error: psycopg.Error) -> bool:

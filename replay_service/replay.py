@@ -96,15 +96,17 @@ async def _execute(
         limit = await _limit(parts, conn, request, flags)
         items = await parts.pick(conn, request, limit)
         found = await parts.describe(conn, request, items, limit)
-        await parts.move(conn, started.run_id, items)
         charged = len(items) if flags.budget_control else 0
-        if charged:
-            await parts.charge(conn, request.company_id, charged)
         body = _body("started" if items else "completed", started.run_id, started.key, request, found)
         outcome = Outcome(body["status"], len(items), charged, msgspec.json.encode(body).decode())
-        await parts.finish_run(conn, started, outcome)
-        for action in _actions(bool(items)):
-            await parts.append_audit(conn, _row(action, call, caller, request, found, started))
+        # Nothing below is read back, so the statements travel together; an error in any of them ends all of them.
+        async with conn.pipeline():
+            await parts.move(conn, started.run_id, items)
+            if charged:
+                await parts.charge(conn, request.company_id, charged)
+            await parts.finish_run(conn, started, outcome)
+            for action in _actions(bool(items)):
+                await parts.append_audit(conn, _row(action, call, caller, request, found, started))
     return Reply(200, body, outcome=body["status"], items=len(items))
 
 

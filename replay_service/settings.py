@@ -34,7 +34,7 @@ class Settings:
     base_path: str = ""
     pool_min: int = 2
     pool_max: int = 12
-    pool_timeout_s: float = 4.0
+    pool_timeout_s: float = 3.0
     statement_timeout_ms: int = 10_000
     lock_timeout_ms: int = 4_000
     idle_in_transaction_timeout_ms: int = 10_000

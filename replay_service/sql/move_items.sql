@@ -9,4 +9,4 @@ WITH moved AS (
 INSERT INTO public.event_outbox (event_id, company_id, event_type, aggregate_key, payload, replay_run_id, dlq_id)
 SELECT event_id, company_id, event_type, aggregate_key, payload, %(run_id)s::uuid, id
 FROM moved
-ORDER BY created_at, id
+ORDER BY moved.created_at, moved.id

@@ -13,4 +13,4 @@ WITH picked AS MATERIALIZED (
   LIMIT %(limit)s
   FOR UPDATE SKIP LOCKED
 )
-SELECT id::text FROM picked ORDER BY created_at, id
+SELECT picked.id::text FROM picked ORDER BY picked.created_at, picked.id
