@@ -75,9 +75,9 @@ def plan_of(plan: RolloutPlan, flag: str | None) -> RolloutPlan:
 
 def sql_suite_words(options: argparse.Namespace) -> list[str]:
     """The words after `python -m sql_checks` for --export and --write-manifest."""
-    if getattr(options, "write_manifest", None):
-        return ["write-manifest", str(options.write_manifest)]
-    return ["export", options.command, options.export]
+    if getattr(options, "write_manifest", None) is not None:
+        return ["write-manifest", *(["--output", options.write_manifest] if options.write_manifest else [])]
+    return ["export", options.command, options.export, *(["--output", options.to] if options.to else [])]
 
 
 def _target(made: argparse.ArgumentParser) -> None:
@@ -119,6 +119,7 @@ def _manifest(made: argparse.ArgumentParser) -> None:
 def _export(*kinds: str) -> Callable[[argparse.ArgumentParser], None]:
     def add(made: argparse.ArgumentParser) -> None:
         made.add_argument("--export", choices=kinds, help="print the checks for that tool instead of running them")
+        made.add_argument("--to", metavar="PATH", help="write the export there (a file; a folder for prometheus)")
 
     return add
 

@@ -118,7 +118,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
 
 
 def _stage(options: argparse.Namespace, console: Console) -> int:
-    if getattr(options, "export", None) or getattr(options, "write_manifest", None):
+    if getattr(options, "export", None) or getattr(options, "write_manifest", None) is not None:
         return _sql_suite(options, console)
     with _request(options, console) as request:
         verdict = run_stage(request, options.command)

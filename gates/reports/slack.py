@@ -20,7 +20,9 @@ def slack(verdict: Verdict, rows: Sequence[Row]) -> str:
     counts = verdict.counts
     head = f"{SIGNS[verdict.decision]} *{verdict.decision.value}* {escaped(verdict.release) or 'release not said'}"
     blocks = [_section(f"{head} on {verdict.target}\n{escaped(verdict.reason)}")]
-    deciding = [f"• `{f.check}` {f.outcome}: {escaped(f.message)[:200]}" for f in verdict.deciding[:MOST_FINDINGS]]
+    deciding = [
+        f"• `{escaped(f.check)}` {f.outcome}: {escaped(f.message)[:200]}" for f in verdict.deciding[:MOST_FINDINGS]
+    ]
     more = len(verdict.deciding) - MOST_FINDINGS
     deciding += [f"… and {more} more"] * (more > 0)
     blocks += [_section("\n".join(deciding))] * bool(deciding)
