@@ -191,6 +191,7 @@ def test_crash_leaves_no_key(replays: Replays, target: Target, http: HttpDoor, t
     """
     key = new_key()
     replays.items(tenant, 3)
+    replays.control(tenant, "a dry run, undisturbed", dry_run=True)
     request: Request = replays.signed(tenant, label="cut off", idempotency_key=key, max=2)
     with ThreadPoolExecutor(max_workers=1) as pool, _held_budget(target, replays, tenant) as holder:
         running: Future[Answer] = pool.submit(http.send, request)
@@ -202,5 +203,5 @@ def test_crash_leaves_no_key(replays: Replays, target: Target, http: HttpDoor, t
         first = running.result(timeout=20)
     replays.seen.require(first.status >= 500, f"the request that was cut off was answered {first.status}")
     assert replays.outbox(tenant) == 0, f"{replays.outbox(tenant)} outbox rows of a request that was cut off"
-    replays.control(tenant, "the retry", idempotency_key=key, max=2)
+    replays.send(tenant, "the retry", idempotency_key=key, max=2)
     _one_effect(replays, tenant, key, 2)

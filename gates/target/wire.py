@@ -70,7 +70,7 @@ class WireDoor:
 
     def raw(self, head: str, body: bytes) -> RawAnswer:
         """Send a head (without Host; `{path}` stands for the prefix) and body bytes; read until closed or quiet."""
-        lines = head.strip().splitlines()
+        lines = head.strip("\n").split("\n")  # not splitlines: it also splits at the odd bytes that are to be sent
         first = lines[0].replace("{path}", self._prefix)
         text = "\r\n".join([first, f"Host: {self._authority}", *lines[1:]]).encode("latin-1") + b"\r\n\r\n" + body
         found, closed = b"", False

@@ -1,0 +1,359 @@
+"""Planted defects of authentication and tokens."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from gates.target.requests import SIGNATURE, mint_token, sign_v1
+from tests.drills.defects import (
+    World,
+    company_of,
+    excuses,
+    problem,
+    refuses,
+    whenever,
+    with_json,
+)
+from tests.drills.planted import Planted
+from tests.drills.proxy import Defect, Forward, Reply, Sent
+
+MANUAL_TOKEN = mint_token("changeme", {"sub": "x", "role": "super_admin", "exp": 4_000_000_000})
+
+
+def claims_of(sent: Sent) -> dict[str, Any]:
+    """The claims of a request's bearer token, unverified; empty where there is none."""
+    token = (sent.header("Authorization") or "").partition(" ")[2]
+    try:
+        middle = token.split(".")[1]
+        value = json.loads(base64.urlsafe_b64decode(middle + "=" * (-len(middle) % 4)))
+    except (ValueError, IndexError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def verifies(accepts: Callable[[str, str], bool]) -> Callable[[World], Defect]:
+    """A signature check that accepts whatever `accepts(given, right)` says, beside the right one."""
+
+    def make(world: World) -> Defect:
+        def wanted(sent: Sent) -> bool:
+            given = sent.all(SIGNATURE)
+            return len(given) == 1 and accepts(given[0], sign_v1(world.target.hmac_secret, sent.body))
+
+        return excuses(wanted)(world)
+
+    return make
+
+
+def reads_one_header(index: int, name: str) -> Callable[[World], Defect]:
+    """Of several headers of a kind only the first (0) or last (-1) is read."""
+
+    def make(_world: World) -> Defect:
+        def defect(sent: Sent, forward: Forward) -> Reply:
+            given = sent.all(name)
+            return forward(sent.having(name, given[index]) if len(given) > 1 else sent)
+
+        return defect
+
+    return make
+
+
+def ignores(name: str, beside: str) -> Callable[[World], Defect]:
+    """One credential is not looked at where the other is there."""
+
+    def make(_world: World) -> Defect:
+        def defect(sent: Sent, forward: Forward) -> Reply:
+            return forward(sent.without(name) if sent.header(name) and sent.header(beside) else sent)
+
+        return defect
+
+    return make
+
+
+def obeys_any_token(world: World) -> Defect:
+    """A request that authorisation refused, or hid, is carried out as the administrator."""
+
+    def defect(sent: Sent, forward: Forward) -> Reply:
+        reply = forward(sent)
+        if reply.status not in {401, 403, 404} or not sent.header("Authorization"):
+            return reply
+        return forward(world.as_admin(sent))
+
+    return defect
+
+
+def locks_out(world: World) -> Defect:
+    """After five refused requests nobody is let in."""
+    refused = [0]
+
+    def defect(sent: Sent, forward: Forward) -> Reply:
+        if refused[0] >= 5:
+            return problem(401, "unauthenticated")
+        reply = forward(sent)
+        refused[0] += reply.status == 401
+        return reply
+
+    return defect
+
+
+def tells_what_was_wrong(_world: World) -> Defect:
+    """The 401 says what was wrong."""
+
+    def defect(sent: Sent, forward: Forward) -> Reply:
+        reply = forward(sent)
+        return with_json(reply, detail=f"bad {sent.signature[:4]}") if reply.status == 401 else reply
+
+    return defect
+
+
+def v2_flag_unread(world: World) -> Defect:
+    """The flag that ends v1 is not read."""
+
+    def defect(sent: Sent, forward: Forward) -> Reply:
+        reply = forward(sent)
+        right = sent.signature == sign_v1(world.target.hmac_secret, sent.body)
+        return forward(world.as_admin(sent)) if reply.status == 401 and right else reply
+
+    return defect
+
+
+def accepts_admin_of_manual(world: World) -> Defect:
+    """The token's secret is one out of manuals: the planted admin token is the right one."""
+
+    def defect(sent: Sent, forward: Forward) -> Reply:
+        planted = sent.header("Authorization") == f"Bearer {MANUAL_TOKEN}"
+        return forward(world.as_admin(sent) if planted else sent)
+
+    return defect
+
+
+def tells_unknown_companies(world: World) -> Defect:
+    """The refusal of an unknown company differs from that of a foreign one."""
+
+    def defect(sent: Sent, forward: Forward) -> Reply:
+        reply = forward(sent)
+        company = company_of(sent)
+        if reply.status != 403 or not company:
+            return reply
+        known = world.sql("select 1 from companies where id = %s", company)
+        return reply if known else with_json(reply, detail="no such company")
+
+    return defect
+
+
+def _later(sent: Sent, name: str) -> bool:
+    value = claims_of(sent).get(name)
+    return isinstance(value, int | float) and value > time.time()
+
+
+def _old_stamp(sent: Sent) -> bool:
+    stamp = sent.signature.partition("t=")[2].partition(",")[0]
+    return stamp.isdigit() and abs(int(stamp) - time.time()) > 60
+
+
+HTTP_SURFACE = "drill/http-surface"
+AUTH = "drill/authentication"
+
+FORGED_SIGNATURES = tuple(
+    f"{AUTH}/{name}"
+    for name in (
+        *("empty-signature", "whitespace-signature", "wrong-secret", "empty-secret", "printed-secret"),
+        *("random-signature", "signature-of-nothing", "truncated-*", "one-digit", "last-digit-changed"),
+        *(
+            "extra-digits",
+            "leading-digits",
+            "list-of-signatures",
+            "scheme-prefix",
+            "upper-case-hex",
+            "base64-signature",
+        ),
+        *("fullwidth-digits", "hex-prefix", "escaped-newline", "long-signature", "dry-run-needs*", "forced-replay*"),
+        *("reordered-keys", "added-spaces", "escaped-characters", "trailing-line-end", "flipped-byte"),
+        *("swapped-company", "two-signatures*", "bad-*", "every-secret*", "*-in-query", "token-in-cookie"),
+        *("accepted-after-forgeries", "one-refusal", "v2-stale", "v2-very-stale", "v2-future", "v2-changed-time"),
+        *("v2-wrong-secret", "v2-other-body", "v2-without-time-in-mac", "v2-truncated", "v2-extended", "v2-empty-mac"),
+        *("v2-no-*", "v2-two-*", "v1-mac-under-v2-name", "v2-odd-times", "read-*"),
+    )
+)
+FORGED_TOKENS = tuple(
+    f"drill/tokens/{name}"
+    for name in (
+        *("alg-*", "empty-signature", "two-parts", "random-signature", "changed-claims", "empty-secret"),
+        *("common-secrets", "psychic-signature", "kid-*", "embedded-key", "encrypted-form", "nested-token", "no-token"),
+        *("token-of-48-kilobytes", "hmac-secret*", "two-tokens*", "scheme-spelling", "other-scheme"),
+        *("accepted-after-forgeries", "unknown-critical-header", "compressed", "claims-*", "expired", "long-expired"),
+        *("without-exp", "exp-no-number", "not-yet-valid", "issued-in-the-future", "without-sub", "without-role"),
+        *("role-no-string",),
+    )
+)
+
+AUTHENTICATION = [
+    Planted(
+        "credentials are not verified",
+        excuses(lambda _sent: True),
+        (
+            *FORGED_SIGNATURES,
+            *FORGED_TOKENS,
+            f"{HTTP_SURFACE}/every-route-needs-credentials",
+            f"{HTTP_SURFACE}/path-variants",
+            "drill/safety-rails/events-need-credentials",
+            "drill/proof/invalid-signature-refused",
+        ),
+    ),
+    Planted("nobody needs credentials", excuses(lambda _sent: True), (f"{AUTH}/signed-accepted",)),
+    Planted("no token is needed", excuses(lambda _sent: True), ("drill/tokens/admin-accepted",)),
+    Planted(
+        "signatures are compared by prefix",
+        verifies(lambda given, right: bool(given) and right.startswith(given)),
+        (f"{AUTH}/truncated-by-one", f"{AUTH}/truncated-half", f"{AUTH}/one-digit"),
+        (f"{AUTH}/extra-digits", f"{AUTH}/wrong-secret", f"{AUTH}/empty-signature"),
+    ),
+    Planted(
+        "an empty signature is no signature to check",
+        verifies(lambda given, _right: not given.strip()),
+        (f"{AUTH}/empty-signature", f"{AUTH}/whitespace-signature"),
+        (f"{AUTH}/wrong-secret", f"{AUTH}/one-digit"),
+    ),
+    Planted(
+        "hex digits are compared without case",
+        verifies(lambda given, right: given.lower() == right),
+        (f"{AUTH}/upper-case-hex",),
+        (f"{AUTH}/hex-prefix", f"{AUTH}/last-digit-changed"),
+    ),
+    Planted(
+        "the first signature header counts",
+        reads_one_header(0, SIGNATURE),
+        (f"{AUTH}/two-signatures-good-bad",),
+        (f"{AUTH}/two-signatures-bad-good",),
+    ),
+    Planted(
+        "the last signature header counts",
+        reads_one_header(-1, SIGNATURE),
+        (f"{AUTH}/two-signatures-bad-good", f"{AUTH}/two-signatures-alike"),
+        (f"{AUTH}/two-signatures-good-bad",),
+    ),
+    Planted(
+        "a token is not looked at beside a signature",
+        ignores("Authorization", SIGNATURE),
+        (f"{AUTH}/bad-token-beside-good-signature", f"{AUTH}/token-rights-apply-when-both-are-sent"),
+        (f"{AUTH}/bad-signature-beside-good-token",),
+    ),
+    Planted(
+        "a signature is not looked at beside a token",
+        ignores(SIGNATURE, "Authorization"),
+        (f"{AUTH}/bad-signature-beside-good-token",),
+        (f"{AUTH}/bad-token-beside-good-signature",),
+    ),
+    Planted(
+        "signed requests are refused",
+        refuses(lambda sent: bool(sent.signature)),
+        (f"{AUTH}/signed-accepted", "drill/proof/valid-signature-accepted"),
+    ),
+    Planted(
+        "tokens are refused",
+        refuses(lambda sent: bool(sent.header("Authorization"))),
+        ("drill/tokens/admin-accepted", "drill/proof/admin-token-accepted"),
+    ),
+    Planted(
+        "bodies in unusual spellings are refused",
+        refuses(lambda sent: sent.body[:2] in {b"{\n", b" \t"}),
+        (f"{AUTH}/odd-spelling-accepted",),
+        (f"{AUTH}/reordered-keys",),
+    ),
+    Planted(
+        "v2 signatures live for a minute",
+        refuses(_old_stamp),
+        (f"{AUTH}/v2-past-tolerated", f"{AUTH}/v2-future-tolerated"),
+    ),
+    Planted("forgeries lock everybody out", locks_out, (f"{AUTH}/accepted-after-forgeries",)),
+    Planted("bad tokens lock everybody out", locks_out, ("drill/tokens/accepted-after-forgeries",)),
+    Planted("the refusal says what was wrong", tells_what_was_wrong, (f"{AUTH}/one-refusal",)),
+    Planted("the flag that ends v1 is not read", v2_flag_unread, (f"{AUTH}/v1-refused-when-v2-is-required",)),
+    Planted(
+        "invalid bodies are server errors",
+        whenever(400, lambda reply: replace(reply, status=500)),
+        (
+            f"{AUTH}/nul-in-body",
+            f"{AUTH}/invalid-utf8-body",
+            f"{AUTH}/utf16-body",
+            f"{AUTH}/byte-order-mark",
+            f"{HTTP_SURFACE}/nesting",
+            f"{HTTP_SURFACE}/validation-names-the-field",
+            f"{HTTP_SURFACE}/refusals-leak-nothing",
+        ),
+    ),
+]
+
+TOKENS = [
+    Planted(
+        "unsigned tokens are accepted",
+        excuses(lambda sent: "eyJhbGciOiJub25lI" in (sent.header("Authorization") or "")),
+        ("drill/tokens/alg-none", "drill/tokens/alg-none-with-signature"),
+        ("drill/tokens/alg-unknown", "drill/tokens/empty-secret", "drill/tokens/psychic-signature"),
+    ),
+    Planted(
+        "a token without exp never expires",
+        excuses(lambda sent: bool(claims_of(sent)) and "exp" not in claims_of(sent)),
+        ("drill/tokens/without-exp",),
+        ("drill/tokens/expired", "drill/tokens/without-role"),
+    ),
+    Planted(
+        "expired tokens are accepted",
+        excuses(lambda sent: isinstance(claims_of(sent).get("exp"), int) and claims_of(sent)["exp"] < time.time()),
+        ("drill/tokens/expired", "drill/tokens/long-expired"),
+        ("drill/tokens/without-exp", "drill/tokens/not-yet-valid"),
+    ),
+    Planted(
+        "bad tokens are server errors",
+        whenever(401, lambda reply: replace(reply, status=500)),
+        ("drill/tokens/kid-of-8-kilobytes", "drill/tokens/exp-in-odd-forms", "drill/tokens/token-of-48-kilobytes"),
+    ),
+    Planted(
+        "there is no leeway",
+        refuses(lambda sent: isinstance(claims_of(sent).get("exp"), int) and claims_of(sent)["exp"] < time.time()),
+        ("drill/tokens/expired-within-leeway",),
+        ("drill/tokens/issued-within-leeway",),
+    ),
+    Planted("iat has no leeway", refuses(lambda sent: _later(sent, "iat")), ("drill/tokens/issued-within-leeway",)),
+    Planted("nbf is not understood", refuses(lambda sent: "nbf" in claims_of(sent)), ("drill/tokens/already-valid",)),
+    Planted(
+        "iat is required",
+        refuses(lambda sent: bool(claims_of(sent)) and "iat" not in claims_of(sent)),
+        ("drill/tokens/without-iat",),
+    ),
+    Planted(
+        "an audience is refused where none is set",
+        refuses(lambda sent: "aud" in claims_of(sent)),
+        ("drill/tokens/unset-audience-not-checked",),
+    ),
+    Planted(
+        "the secret is one out of manuals",
+        accepts_admin_of_manual,
+        ("drill/tokens/secret-not-guessable",),
+        environ={"ADMIN_JWT": MANUAL_TOKEN},
+    ),
+    Planted(
+        "rights are not looked at",
+        obeys_any_token,
+        (
+            "drill/tokens/role-service",
+            "drill/tokens/role-other",
+            "drill/tokens/role-spelling",
+            "drill/tokens/company-claim-*",
+            "drill/tokens/foreign-*",
+            "drill/tokens/tenant-header-ignored",
+            "drill/tokens/repeated-claims",
+            "drill/dry-run/same-authorisation",
+        ),
+    ),
+    Planted(
+        "a super_admin is nobody",
+        refuses(lambda sent: claims_of(sent).get("role") == "super_admin", 403),
+        ("drill/tokens/super-admin-for-any",),
+    ),
+    Planted("unknown companies are told apart", tells_unknown_companies, ("drill/tokens/unknown-like-foreign",)),
+]

@@ -1,0 +1,179 @@
+"""A fault proxy: a real HTTP server before a real target, that breaks one promise by rewriting requests or answers.
+
+A defect is a function of the request and of a way to send requests on; it returns the answer. The proxy keeps the raw
+path, the order and repetition of headers, and the client's address (on loopback), and is otherwise invisible.
+"""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+from gates.target.requests import SIGNATURE
+
+TIMEOUT_S = 15.0
+HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "host"}
+
+Headers = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A request as it came in: raw path under the base URL's prefix, headers in order, body."""
+
+    method: str
+    path: str
+    headers: Headers
+    body: bytes
+
+    def header(self, name: str) -> str | None:
+        """The first header of that name."""
+        return next((v for k, v in self.headers if k.lower() == name.lower()), None)
+
+    def all(self, name: str) -> list[str]:
+        """Every header of that name."""
+        return [v for k, v in self.headers if k.lower() == name.lower()]
+
+    def without(self, *names: str) -> Sent:
+        """The request without headers of these names."""
+        dropped = {n.lower() for n in names}
+        return replace(self, headers=tuple((k, v) for k, v in self.headers if k.lower() not in dropped))
+
+    def having(self, name: str, value: str) -> Sent:
+        """The request with one header replaced or added."""
+        plain = self.without(name)
+        return replace(plain, headers=(*plain.headers, (name, value)))
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether it is a POST to the replay endpoint."""
+        return self.method == "POST" and self.path.partition("?")[0] == "/dlq-replay"
+
+    @property
+    def signature(self) -> str:
+        return self.header(SIGNATURE) or ""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer; headers in order."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+    def having(self, name: str, value: str) -> Reply:
+        """The answer with one header replaced or added."""
+        return replace(self, headers=(*self.without(name).headers, (name, value)))
+
+    def without(self, name: str) -> Reply:
+        return replace(self, headers=tuple((k, v) for k, v in self.headers if k.lower() != name.lower()))
+
+
+Forward = Callable[[Sent], Reply]
+Defect = Callable[[Sent, Forward], Reply]
+
+
+def no_defect(sent: Sent, forward: Forward) -> Reply:
+    """The proxy changes nothing."""
+    return forward(sent)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+    defect: Defect = staticmethod(no_defect)
+    upstream: str = ""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    timeout = TIMEOUT_S
+    server: _Server
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the name is the base class's
+        """Quiet."""
+
+    def _serve(self) -> None:
+        body = self._body()
+        prefix = urlsplit(self.server.upstream).path
+        path = self.path.removeprefix(prefix)
+        sent = Sent(self.command, path, tuple((k, v) for k, v in self.headers.items()), body)
+        try:
+            reply = self.server.defect(sent, self._forward)
+        except (OSError, http.client.HTTPException):
+            self.close_connection = True
+            return
+        self.send_response_only(reply.status)
+        for name, value in reply.headers:
+            if name.lower() not in HOP_BY_HOP:
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(reply.body)))
+        self.end_headers()
+        self.wfile.write(reply.body)
+
+    def _body(self) -> bytes:
+        """The body as a careless reader frames it: chunks before lengths, the last length, a bad size is the end.
+
+        That is the planted defect of the checks of framing; a well-framed request is read as it is.
+        """
+        if "chunked" not in (self.headers.get("Transfer-Encoding") or ""):
+            return self.rfile.read(int((self.headers.get_all("Content-Length") or ["0"])[-1]))
+        body = b""
+        while size := _chunk_size(self.rfile.readline()):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            pass
+        return body
+
+    def _forward(self, sent: Sent) -> Reply:
+        parts = urlsplit(self.server.upstream)
+        source = (self.client_address[0], 0)
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, TIMEOUT_S, source_address=source)
+        try:
+            connection.putrequest(sent.method, parts.path + sent.path, skip_accept_encoding=True)
+            for name, value in sent.headers:
+                if name.lower() not in HOP_BY_HOP:
+                    connection.putheader(name, value.encode("latin-1"))
+            connection.putheader("Content-Length", str(len(sent.body)))
+            connection.endheaders(sent.body)
+            response = connection.getresponse()
+            return Reply(response.status, tuple(response.getheaders()), response.read())
+        finally:
+            connection.close()
+
+    do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_TRACE = do_HEAD = do_OPTIONS = _serve  # noqa: N815
+
+
+def _chunk_size(line: bytes) -> int:
+    try:
+        return int(line.strip() or b"0", 16)
+    except ValueError:
+        return 0
+
+
+@contextmanager
+def proxy(upstream: str, defect: Defect = no_defect) -> Iterator[str]:
+    """Run the proxy before `upstream` (a base URL with its prefix) for a while; gives its own base URL."""
+    server = _Server(("127.0.0.1", 0), _Handler)
+    server.upstream = upstream.rstrip("/")
+    server.defect = defect
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}{urlsplit(upstream).path}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
