@@ -13,8 +13,11 @@ from loadtests.lag import json_object, lag_ms
 from loadtests.wire import Connection
 from loadtests.workload import Workload
 
-POLLS_S = (0.03, 0.05, 0.1, 0.2, 0.4)
+POLLS_S = (0.03, 0.05, 0.1, 0.2, 0.4, 0.8)
 """Waits between two questions; the last one repeats. What lies between two answers, the server's own times decide."""
+
+ASK_PER_S = 40.0
+"""Most questions a second of one process: when many events wait, asking must not become the load."""
 
 DEAD = frozenset({"dead", "failed", "dead_letter", "dead_lettered"})
 
@@ -52,7 +55,7 @@ class Canaries:
         """Ask until there is an effect; an event without one counts with its age, which its lag exceeds."""
         unseen, turn = done, 0
         while True:
-            gevent.sleep(POLLS_S[min(turn, len(POLLS_S) - 1)])
+            gevent.sleep(self._pause_s(turn))
             turn += 1
             connection = self.drive.borrow()
             asked = time.perf_counter()
@@ -74,6 +77,10 @@ class Canaries:
                     self.drive.samples.add("outbox_lag_ms", (unseen - done) * 1000.0, {"source": "undelivered"})
                 break
         self.watching.pop(event_id, None)
+
+    def _pause_s(self, turn: int) -> float:
+        wait = max(POLLS_S[min(turn, len(POLLS_S) - 1)], len(self.watching) / ASK_PER_S if turn else 0.0)
+        return max(0.01, min(wait, self.give_up_at - time.perf_counter() + 0.01))
 
     def drain(self) -> None:
         """Stop following `patience_s` from now at the latest."""

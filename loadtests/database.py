@@ -21,6 +21,7 @@ from loadtests.samples import Samples
 FOLDER = Path(__file__).parent / "sql"
 ITEMS_EACH = 4
 POLL_S = 0.25
+MOST_REFUSED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +73,13 @@ def clean_up(url: str, companies: Sequence[str]) -> None:
 
 
 class Watch:
-    """Polls backlog, age and dead letters while a run lasts; a poll that fails ends it, and `error` says why."""
+    """Polls backlog, age and dead letters while a run lasts; three refusals in a row end it; `error` says why."""
 
     def __init__(self, url: str, plan: Plan, samples: Samples) -> None:
         self.samples = samples
         self.plan = plan
         self.error = ""
+        self._refused = 0
         self.first_items: float | None = None
         self.backlog: list[tuple[float, float]] = []
         self._seeded = [item for tenant in plan.tenants for item in tenant.items]
@@ -87,11 +89,6 @@ class Watch:
 
     def start(self) -> None:
         """First poll now, then again and again."""
-        try:
-            self._connection = connect(self._url, read_only=True)
-        except psycopg.Error as error:
-            self.error = f"no connection to the database ({type(error).__name__})"
-            return
         self.poll()
         self._greenlet = gevent.spawn(self._poll_forever)
 
@@ -102,14 +99,22 @@ class Watch:
 
     def poll(self) -> None:
         """One look at the outbox and the dead letters."""
-        if self._connection is None or self.error:
+        if self.error:
             return
         try:
+            if self._connection is None or self._connection.closed:
+                self._connection = connect(self._url, read_only=True)
             outbox = execute(self._connection, sql(FOLDER / "backlog.sql"))[0]
             letters = execute(self._connection, sql(FOLDER / "dead_letters.sql"), self._seeded)[0]
         except psycopg.Error as error:
-            self.error = f"the database refused a poll ({type(error).__name__})"
+            self._refused += 1
+            if self._connection is not None:
+                self._connection.close()
+            if self._refused >= MOST_REFUSED:
+                text = (str(error).splitlines() or [""])[0][:120]
+                self.error = f"the database refused {MOST_REFUSED} polls in a row ({type(error).__name__}: {text})"
             return
+        self._refused = 0
         now, backlog = time.time(), _number(outbox["backlog"])
         self.backlog.append((now, backlog))
         if self.plan.test_outbox:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import resource
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,16 @@ def run(plan: Plan, out: Path, environ: Mapping[str, str]) -> dict[str, Any]:
         return _drive(plan, thresholds, prepared, notes, out, environ, url)
     finally:
         if prepared.created and not plan.keep_tenants:
-            database.clean_up(url, prepared.created)
+            _clean_up(url, prepared.created)
+
+
+def _clean_up(url: str, companies: Sequence[str]) -> None:
+    """Remove the companies of the run; where the database refuses, say which are left and let the result stand."""
+    try:
+        database.clean_up(url, companies)
+    except psycopg.Error as error:
+        left = ", ".join(companies)
+        sys.stderr.write(f"companies not removed ({type(error).__name__}): {left}; delete them by hand\n")
 
 
 def _prepare(url: str, plan: Plan, notes: list[str]) -> tuple[database.Prepared, list[str]]:

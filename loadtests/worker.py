@@ -57,7 +57,6 @@ class Worker:
         if not drive.stopping:
             self.cpu_percent = 100.0 * (_cpu_s() - self._cpu) / max(1e-9, time.perf_counter() - self._cpu_at)
         users = self.count_users()
-        drive.samples.add("vus", users, at=time.time())
         report = drive.samples.take_report()
         report |= {
             "sequence": self.sequence,

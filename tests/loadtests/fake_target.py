@@ -14,7 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Behaviour:
-    """`delay_s` by the number of the request; `status` likewise; `lag_s` None: no event ever has its effect."""
+    """`delay_s` by the number of the request; `status` likewise; `lag_s` None: no event ever has its effect.
+
+    A stall begins `stall_at_s` after the first request and delays every request until it is over.
+    """
 
     delay_s: Callable[[int], float] = lambda _number: 0.0
     status: Callable[[int], int] = lambda _number: 200
@@ -22,13 +25,14 @@ class Behaviour:
     path: str = "outbox"
     stall_at_s: float | None = None
     stall_s: float = 0.0
-    started: float = field(default_factory=time.monotonic)
+    first_at: float = 0.0
     count: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
     events: dict[str, dt.datetime] = field(default_factory=dict)
 
     def next(self) -> int:
         with self.lock:
+            self.first_at = self.first_at or time.monotonic()
             self.count += 1
             return self.count
 
@@ -36,7 +40,7 @@ class Behaviour:
         """How long a request that comes now has to wait for the end of the stall."""
         if self.stall_at_s is None:
             return 0.0
-        at = time.monotonic() - self.started - self.stall_at_s
+        at = time.monotonic() - self.first_at - self.stall_at_s
         return self.stall_s - at if 0 <= at < self.stall_s else 0.0
 
 
