@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import psycopg
 
-from drills.ground import BUDGET_FLAG
+from drills.ground import BUDGET_FLAG, OUTBOX_FLAG
 from drills.scene import Scene
 from gates.evidence import Where
 from gates.recorder import check
@@ -141,11 +141,14 @@ def test_same_answer_for_every_caller(scene: Scene) -> None:
     A function that reads the flags through row-level security answers by who asks, not by whom it is asked about.
     """
     company, other = scene.company("a"), scene.company("b")
-    scene.set_flag(company, "outbox.enabled", enabled=False)
-    ask = "select is_feature_enabled('outbox.enabled', %s::uuid)"
-    own = scene.value(ask, company)
-    scene.seen.require(own is False, "the override that was written does not count")
-    scene.seen.control("the drill's own login sees the override")
+    # one override that says yes where nothing else does, one that says no where the canary says yes
+    scene.set_flag(company, KEY, enabled=True)
+    scene.set_flag(company, OUTBOX_FLAG, enabled=False)
+    ask = "select is_feature_enabled(%s, %s::uuid)::text || is_feature_enabled(%s, %s::uuid)::text"
+    question = (KEY, company, OUTBOX_FLAG, company)
+    own = scene.value(ask, *question)
+    scene.seen.require(own == "truefalse", f"the overrides that were written do not count: {own}")
+    scene.seen.control("the drill's own login sees the overrides")
     answers: dict[str, object] = {}
     for name, role, claims in (
         ("its tenant", "authenticated", company),
@@ -154,7 +157,7 @@ def test_same_answer_for_every_caller(scene: Scene) -> None:
     ):
         try:
             with scene.as_tenant(claims, role=role) as connection:
-                answers[name] = value(connection, ask, company)
+                answers[name] = value(connection, ask, *question)
                 scene.seen.count()
         except psycopg.errors.InsufficientPrivilege:
             continue  # a caller that may not ask gets no wrong answer

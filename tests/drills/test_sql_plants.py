@@ -1,0 +1,51 @@
+"""The checks of budgets, flags, pause, trail, outbox, letters and runs turn red on defects planted by SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from drills.scene import Scene
+from gates.evidence import Outcome
+from tests.drills.examination import ROOT, examine
+from tests.drills.sql_plants import Plant, planted
+from tests.drills.sql_plants_outbox import LETTERS, OUTBOX, RUNS
+from tests.drills.sql_plants_switches import BUDGETS, FLAGS, PAUSES
+from tests.drills.sql_plants_trail import AUDIT
+
+TABLE = [*BUDGETS, *FLAGS, *PAUSES, *AUDIT, *OUTBOX, *LETTERS, *RUNS]
+HASTE = 0.3
+"""Nobody else works on this target: what does not come within 2 s never comes."""
+
+
+@pytest.fixture
+def in_haste() -> Iterator[None]:
+    """Let the drills wait less for what will not come."""
+    Scene.haste = HASTE
+    yield
+    Scene.haste = 1.0
+
+
+def folders(checks: tuple[str, ...]) -> list[Path]:
+    """The files in which the checks may be, by their second word."""
+    drills = ROOT / "drills"
+    found: list[Path] = []
+    for word in sorted({c.split("/")[1] for c in checks}):
+        own = drills / word
+        found += [own] if own.is_dir() else sorted(drills.glob(f"test_{word.removesuffix('s')}*.py"))
+    return found
+
+
+@pytest.mark.parametrize("plant", TABLE, ids=lambda p: p.name.replace(" ", "-"))
+@pytest.mark.usefixtures("in_haste")
+def test_defect_turns_its_checks_red(plant: Plant, variables: dict[str, str], tmp_path: Path) -> None:
+    """The defect turns its checks to fail, by an observation."""
+    files = [str(f) for f in folders(plant.red)]
+    with planted(variables["DATABASE_URL"], plant):
+        found = examine(variables, plant.red, tmp_path, files, "--deep")
+    missing = set(plant.red) - set(found)
+    assert not missing, f"no such checks: {sorted(missing)}"
+    wrong = {i: f"{e.outcome}: {e.message}" for i, e in found.items() if e.outcome is not Outcome.FAIL}
+    assert not wrong, f"with {plant.name!r} planted: {wrong}"
