@@ -14,6 +14,7 @@ from gates.config import load_target, process_environment
 from gates.evidence import CheckSpec
 from gates.observation import Observer, Unmet
 from gates.recorder import OBSERVER
+from sql_checks import checkpoint
 from sql_checks.rulefile import Rule, RuleFileError, read_rules
 from sql_checks.rulerun import judge_rule
 from sql_checks.spotfile import SpotCheck, SpotFileError, read_spot
@@ -67,18 +68,14 @@ def session_of(config: pytest.Config) -> SqlSession:
     """The one connection of this pytest run, opened at first use."""
     if SESSION not in config.stash:
         target = load_target(process_environment())
-        listed = config.getoption("--exclude-companies")
+        listed, remembered = config.getoption("--exclude-companies"), config.getoption("--checkpoint")
         config.stash[SESSION] = SqlSession(
             target.database_url,
             excluded=read_companies(Path(listed), never=target.test_company_id) if listed else (),
-            settings=_checkpoint(config.getoption("--checkpoint")),
+            settings={"checkpoint": checkpoint.read(Path(remembered))} if remembered else {},
             deep=bool(config.getoption("--deep")),
         )
     return config.stash[SESSION]
-
-
-def _checkpoint(name: str | None) -> dict[str, str]:
-    return {"checkpoint": Path(name).read_text(encoding="utf-8")} if name and Path(name).exists() else {}
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -144,7 +141,15 @@ class SpotItem(CheckItem):
         self.spot = spot
 
     def observe(self, session: SqlSession, observer: Observer) -> None:
+        name = self.config.getoption("--checkpoint")
+        remembers = bool(name) and self.spot.spec.id == checkpoint.CHAIN
+        end = ""
+        if remembers:
+            with session.snapshot() as connection:
+                end = checkpoint.position(connection)
         judge_spot(self.spot, session, observer)
+        if remembers and end:
+            checkpoint.write(Path(name), end)
 
 
 class RuleItem(CheckItem):

@@ -24,7 +24,7 @@ from expressions
 where bare ~ '^(true|not ?false)($|or)|or(true|notfalse)($|or)'
    or bare ~ '(^|or)''?([a-z0-9_.]+)''?=''?\2''?($|or)'
    or bare ~ '(^|or)[a-z_.]*(company_id|tenant_id|scope|key|id)is(not)?null($|or)'
-   or bare ~ '(^|or)[^=<>]*(jwt|current_setting)[^=<>]*isnull($|or)'
+   or bare ~ '(^|or)(select)?(auth\.)?(jwt|current_setting)[^=]*isnull($|or)'
    or bare ~ 'coalesce.*,true';
 
 -- seen:

@@ -1,0 +1,78 @@
+"""What is exported is what the gate evaluates: promtool and psql are asked."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from sql_checks.exportpsql import alerts_to_psql, spots_to_psql
+from sql_checks.rulefile import read_all_rules
+from sql_checks.spotfile import read_folder
+from tests.postgres_fixture import PgServer
+
+PROMTOOL = shutil.which("promtool")
+PSQL = shutil.which("psql")
+
+
+def run(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, env=env)
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (apt-get install prometheus)")
+def test_promtool_accepts_the_rules_and_their_tests(tmp_path: Path) -> None:
+    """The exported rules are valid, quiet on each limit, firing beyond it, and quiet with too few samples."""
+    made = run(sys.executable, "-m", "sql_checks", "export", "alerts", "prometheus", "--output", str(tmp_path))
+    assert made.returncode == 0, made.stderr
+    for words in (("check", "rules", "rules.yml"), ("test", "rules", "rules_test.yml")):
+        done = run("promtool", *words[:2], str(tmp_path / words[2]))
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(PSQL is None, reason="psql is not installed (apt-get install postgresql-client)")
+@pytest.mark.parametrize(
+    ("what", "breach"),
+    [
+        (
+            "alerts",
+            "insert into agent_tasks (company_id, status) select c, 'failed' from gen_random_uuid() c, generate_series(1, 99)",
+        ),
+        ("sql", "alter table audit_logs disable trigger all"),
+        ("sql", "alter table events no force row level security"),
+    ],
+)
+def test_psql_fails_on_a_breach_only(
+    what: str, breach: str, pg_server: PgServer, seeded_db: str, tmp_path: Path
+) -> None:
+    """Plain psql runs the exported file: exit 0 on the healthy reference, not 0 on a breach."""
+    text = alerts_to_psql(read_all_rules()) if what == "alerts" else spots_to_psql(read_folder())
+    file = tmp_path / "checks.sql"
+    file.write_text(text, encoding="utf-8")
+    name = pg_server.create_database(seeded_db)
+    try:
+        url = pg_server.url(name)
+        words = ("psql", "-X", "-v", "ON_ERROR_STOP=1", "-f", str(file), url)
+        healthy = run(*words)
+        assert healthy.returncode == 0, healthy.stderr
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(breach.encode())
+        broken = run(*words)
+        assert broken.returncode != 0
+        assert "breach:" in broken.stderr
+    finally:
+        pg_server.drop_database(name)
+
+
+@pytest.mark.skipif(PSQL is None, reason="psql is not installed (apt-get install postgresql-client)")
+def test_psql_fails_where_nothing_was_seen(migrated_url: str, tmp_path: Path) -> None:
+    """An empty database is no healthy one; -v allow_unknown=1 lets it pass."""
+    file = tmp_path / "alerts.sql"
+    file.write_text(alerts_to_psql(read_all_rules()), encoding="utf-8")
+    words = ("psql", "-X", "-v", "ON_ERROR_STOP=1", "-f", str(file), migrated_url)
+    assert "unknown:" in run(*words).stderr
+    assert run(*words).returncode != 0
+    assert run(*words, "-v", "allow_unknown=1").returncode == 0

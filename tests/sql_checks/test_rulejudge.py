@@ -1,0 +1,75 @@
+"""The judgement of a rule: no row, NULL, NaN, too few, stale or impossible values never pass."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gates.evidence import Outcome, Severity
+from sql_checks.rulefile import read_all_rules
+from sql_checks.rulejudge import Sample, judge
+
+NOW = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
+LAG = next(r for r in read_all_rules() if r.name == "outbox-lag")
+SUCCESS = next(r for r in read_all_rules() if r.name == "agent-success")
+
+
+def fleet(value: float | None, samples: int = 100, age_s: float = 1) -> Sample:
+    return Sample("all", value, samples, NOW - dt.timedelta(seconds=age_s))
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        [],
+        [fleet(1.0), fleet(1.0)],
+        [Sample("tenant", 1.0, 100)],
+        [fleet(None)],
+        [fleet(math.nan)],
+        [fleet(math.inf)],
+        [fleet(-1.0)],
+        [fleet(1.0, samples=0)],
+        [fleet(1.0, age_s=601)],
+        [fleet(1.0, age_s=-61)],
+        [fleet(1.0), Sample("tenant", None, 100)],
+        [fleet(1.0), Sample("tenant", math.nan, 100)],
+    ],
+)
+def test_what_proves_nothing_is_unknown(samples: list[Sample]) -> None:
+    """Nothing but an observation passes."""
+    assert judge(LAG, samples, NOW).outcome is Outcome.UNKNOWN
+
+
+def test_the_worst_breach_decides_and_is_named() -> None:
+    """Among several breaches, the worst severity, then the farthest value, is the witness."""
+    rows = [fleet(2.5), Sample("a", 3.0, 50, NOW), Sample("b", 9.0, 50, NOW), Sample("c", 7.0, 50, NOW)]
+    found = judge(LAG, rows, NOW)
+    assert (found.outcome, found.severity, found.broken) == (Outcome.FAIL, Severity.PAGE, 4)
+    assert "outbox-lag of b: 9 s" in found.message
+
+
+def test_a_falling_backlog_holds_and_does_not_page() -> None:
+    """A large backlog that only falls is not rolled back."""
+    assert judge(LAG, [replace(fleet(60.0), draining=True)], NOW).severity is Severity.WARN
+
+
+def test_a_bad_tenant_counts_though_the_fleet_has_too_few() -> None:
+    """A breach that was seen stays one, whatever else is missing."""
+    rows = [fleet(0.1, samples=1), Sample("bad", 60.0, 50, NOW)]
+    assert judge(LAG, rows, NOW).outcome is Outcome.FAIL
+
+
+@given(st.floats(min_value=0, max_value=1, allow_nan=False), st.integers(0, 1000))
+def test_pass_means_seen_and_within_the_limit(value: float, samples: int) -> None:
+    """A pass always has enough samples and a value on the good side of every limit."""
+    found = judge(SUCCESS, [fleet(value, samples)], NOW)
+    if found.outcome is Outcome.PASS:
+        assert samples >= SUCCESS.min_samples
+        assert all(value >= limit for _, limit in SUCCESS.limits)
+    else:
+        assert samples < SUCCESS.min_samples or any(value < limit for _, limit in SUCCESS.limits)

@@ -1,0 +1,60 @@
+"""Every spot check is seen red on a planted violation, and green on the reference's own history."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from sql_checks.spotfile import SpotCheck, read_folder
+from sql_checks.spotrun import judge_spot
+from sql_checks.strictyaml import read_yaml
+from tests.sql_checks.conftest import COMPANY, PlantedSession, outcome_of
+
+VIOLATIONS: dict[str, list[str]] = read_yaml(Path(__file__).with_name("spot_violations.yaml"))
+SPOTS = {spot.spec.id.removeprefix("sql/spot/"): spot for spot in read_folder()}
+CASES = [(name, index) for name in sorted(VIOLATIONS) for index in range(len(VIOLATIONS[name]))]
+
+
+def test_every_spot_check_has_a_violation() -> None:
+    """No spot check is without a violation that it has been seen to find."""
+    assert set(VIOLATIONS) == set(SPOTS)
+
+
+@pytest.mark.parametrize("spot", SPOTS.values(), ids=list(SPOTS))
+def test_green_on_the_reference(spot: SpotCheck, planted: PlantedSession) -> None:
+    """A spot check passes on the reference's schema and history."""
+    outcome, message, _ = outcome_of(lambda seen: judge_spot(spot, planted, seen))
+    assert (outcome, message) == ("pass", "")
+
+
+@pytest.mark.parametrize(("name", "index"), CASES, ids=[f"{n}-{i}" for n, i in CASES])
+def test_red_on_a_violation(name: str, index: int, planted: PlantedSession) -> None:
+    """A spot check fails on a planted violation, and says where it is."""
+    statement = VIOLATIONS[name][index]
+    assert planted.planted is not None
+    try:
+        planted.planted.execute("set local search_path = public, pg_catalog")
+        planted.planted.execute(statement.replace("COMPANY", COMPANY).encode())
+        planted.planted.execute("set local search_path = pg_catalog, public")
+    except psycopg.errors.CheckViolation as error:
+        pytest.fail(f"the violation could not be planted: {error}")
+    outcome, message, seen = outcome_of(lambda seen: judge_spot(SPOTS[name], planted, seen))
+    assert outcome == "fail", message or outcome
+    assert seen.witness
+    assert SPOTS[name].spec.cost in message
+
+
+@pytest.mark.parametrize(
+    "name", sorted(n for n, s in SPOTS.items() if s.reads == "rows" and n not in {"pause-row-exists", "unique-rows"})
+)
+def test_unknown_on_nothing(name: str, migrated_url: str) -> None:
+    """On an empty database no check of rows passes: nothing was seen. Where rows must be there, their lack fails."""
+    with psycopg.connect(migrated_url, row_factory=psycopg.rows.dict_row) as connection:
+        connection.execute("set search_path = pg_catalog, public")
+        connection.execute("delete from feature_flags; delete from agent_controls")
+        session = PlantedSession(migrated_url, planted=connection)
+        outcome, _, _ = outcome_of(lambda seen: judge_spot(SPOTS[name], session, seen))
+        connection.rollback()
+    assert outcome == "unknown" or (outcome == "fail" and name in {"feature-flags-status", "flags-as-planned"})
