@@ -163,6 +163,7 @@ class Conductor:
             cpu_percent={name: seen.cpu_percent for name, seen in self.workers.items()},
             lateness_ms=late_ms,
             elapsed_s=self.elapsed_s,
+            errors=tuple(sorted({dict(tags).get("error", "") for tags, _ in self.samples.groups} - {""})),
         )
 
     def invalid_reasons(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ Locust must be imported before this module: psycopg picks its waiting function w
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -51,9 +52,10 @@ def prepare(url: str, plan: Plan) -> Prepared:
             return Prepared(absent={"outbox_lag_ms": why, "agent_success": why})
         tenants = Tenants(connection, f"load-{plan.run}")
         made = [_company(tenants, below, number) for number in range(plan.tenants_wanted)]
-        usable = {str(row["id"]) for row in execute(connection, sql(FOLDER / "flags_of.sql"), [t.id for t in made])}
-        absent = {} if usable else {"outbox_lag_ms": "the flags are off for every company of this run"}
-        return Prepared(tuple(t for t in made if t.id in usable), tuple(tenants.created), absent)
+        flags = {str(row["id"]): row for row in execute(connection, sql(FOLDER / "flags_of.sql"), [t.id for t in made])}
+        usable = [dataclasses.replace(t, replays=bool(flags[t.id]["replays"])) for t in made if flags[t.id]["outbox"]]
+        absent = {} if usable else {"outbox_lag_ms": "outbox.enabled is off for every company of this run"}
+        return Prepared(tuple(usable), tuple(tenants.created), absent)
     finally:
         connection.close()
 

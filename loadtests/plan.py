@@ -23,10 +23,11 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """A company of this run: three replay calls may be made for it; `items` are its seeded DLQ items."""
+    """A company of this run, with the ids of its seeded DLQ items; `replays`: three replay calls may be made for it."""
 
     id: str
     items: tuple[str, ...] = ()
+    replays: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,9 @@ def load_plan(text: str) -> Plan:
     values: dict[str, Any] = json.loads(text)
     values["streams"] = tuple(Stream(**one) for one in values.get("streams", ()))
     values["stages"] = tuple(Stage(**one) for one in values.get("stages", ()))
-    values["tenants"] = tuple(Tenant(one["id"], tuple(one["items"])) for one in values.get("tenants", ()))
+    values["tenants"] = tuple(
+        Tenant(one["id"], tuple(one["items"]), one["replays"]) for one in values.get("tenants", ())
+    )
     values["notes"] = tuple(values.get("notes", ()))
     return Plan(**values)
 

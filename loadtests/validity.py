@@ -20,6 +20,7 @@ class Facts:
     cpu_percent: Mapping[str, float]
     lateness_ms: float
     elapsed_s: float
+    errors: tuple[str, ...] = ()
 
 
 CPU_LIMIT_PERCENT = 85.0
@@ -35,7 +36,8 @@ def invalid_reasons(facts: Facts) -> tuple[str, ...]:
     if facts.requests == 0:
         found.append("not one request was made")
     elif facts.answers == 0:
-        found.append(f"the target gave not one answer to {facts.requests} requests; is the address right?")
+        seen = f" ({', '.join(facts.errors)})" if facts.errors else ""
+        found.append(f"the target gave not one answer to {facts.requests} requests{seen}; is the address right?")
     if facts.dropped_iterations:
         found.append(f"{facts.dropped_iterations} arrivals were dropped because too many requests were still open")
     if facts.users_spawned < facts.users_wanted:

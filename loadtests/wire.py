@@ -8,6 +8,7 @@ kept-alive connection closed before a single byte came back (as browsers and k6 
 from __future__ import annotations
 
 import _socket
+import functools
 import ssl
 import time
 from dataclasses import dataclass
@@ -56,6 +57,12 @@ def request_bytes(address: Address, method: str, path: str, headers: list[tuple[
     if body or method in {"POST", "PUT", "PATCH"}:
         lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
+@functools.cache
+def _tls_context() -> Any:
+    """The platform's certificates, checked; read once, because reading them takes longer than a request."""
+    return gevent_ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
 
 
 class NoAnswer(Exception):  # noqa: N818  -- an observation about the target, not an error of ours
@@ -160,37 +167,41 @@ class Connection:
         self._sock = self._tls = self._reader = self._writer = None
 
     def _open(self) -> None:
+        """Connect to the first address of the host that answers (a name may stand for IPv6 and IPv4)."""
         before = time.perf_counter()
         found = gevent_socket.getaddrinfo(self._address.host, self._address.port, 0, _socket.SOCK_STREAM)
-        family, kind, proto, _, where = found[0]
+        for number, (family, kind, proto, _, where) in enumerate(found, 1):
+            try:
+                self._connect(family, kind, proto, where)
+                break
+            except OSError:
+                self.close()
+                if number == len(found):
+                    raise
+        middle = time.perf_counter()
+        self.connected_s = middle - before
         if self._address.tls:
-            self._open_tls(family, kind, where, before)
+            self._tls = self._sock = _tls_context().wrap_socket(self._sock, server_hostname=self._address.host)
+            self.tls_s = time.perf_counter() - middle
+
+    def _connect(self, family: int, kind: int, proto: int, where: Any) -> None:
+        left_s = max(0.1, self.deadline - time.perf_counter())
+        if self._address.tls:
+            self._sock = gevent_socket.socket(family, kind)
+            self._sock.settimeout(left_s)
+            self._sock.connect(where)
             return
-        sock = _socket.socket(family, kind, proto)
-        self._sock = sock
+        self._sock = sock = _socket.socket(family, kind, proto)
         sock.setblocking(False)
         sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
         loop = self._hub.loop
         self._reader, self._writer = loop.io(sock.fileno(), READ), loop.io(sock.fileno(), WRITE)
         if sock.connect_ex(where):
-            with Timeout(max(0.1, self.deadline - time.perf_counter()), TimeoutError("connect")):
+            with Timeout(left_s, TimeoutError("connect")):
                 self._hub.wait(self._writer)
             code = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
             if code:
                 raise ConnectionError(code, "connect failed")
-        self.connected_s = time.perf_counter() - before
-
-    def _open_tls(self, family: int, kind: int, where: Any, before: float) -> None:
-        plain = gevent_socket.socket(family, kind)
-        plain.settimeout(max(0.1, self.deadline - time.perf_counter()))
-        self._sock = plain
-        plain.connect(where)
-        middle = time.perf_counter()
-        self.connected_s = middle - before
-        context = gevent_ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
-        self._tls = context.wrap_socket(plain, server_hostname=self._address.host)
-        self._sock = self._tls
-        self.tls_s = time.perf_counter() - middle
 
     def _send(self, data: bytes) -> None:
         if self._tls is not None:

@@ -13,7 +13,7 @@ from gates.target.requests import (
     encode_body,
     replay_fields,
     signed_get,
-    signed_post,
+    signed_post_v2,
     token_get,
     token_post,
 )
@@ -21,9 +21,11 @@ from loadtests.drive import Call
 from loadtests.plan import Credentials, Plan, Tenant
 from loadtests.wire import Address, request_bytes
 
+AGENT = "replaygate-load"
 PROBES = ("/healthz", "/version")
 REPLAY_REFUSALS = frozenset({409, 422})
 """Refusals that a replay may meet without a failure: paused, still running, a key with another payload."""
+TEST_COMPANY_REFUSALS = REPLAY_REFUSALS | {403, 429}
 
 
 @dataclass(slots=True)
@@ -46,7 +48,9 @@ class Workload:
         self._companies = itertools.cycle(companies) if companies else iter(())
         self._replays = self._all_replays(mine)
         path = self.address.prefix or "/"
-        self._plain = Call("url", "GET", path, request_bytes(self.address, "GET", "", [("Accept", "*/*")]))
+        self._plain = Call(
+            "url", "GET", path, request_bytes(self.address, "GET", "", [("Accept", "*/*"), ("User-Agent", AGENT)])
+        )
 
     def call(self, kind: str) -> Call | None:
         """The next call of a kind; None where there is nothing (more) to call. Events come from `event` instead."""
@@ -55,7 +59,13 @@ class Workload:
                 return self._plain
             case "probe":
                 path = next(self._probes)
-                return Call(f"GET {path}", "GET", path, request_bytes(self.address, "GET", path, []), scenario="probe")
+                return Call(
+                    f"GET {path}",
+                    "GET",
+                    path,
+                    request_bytes(self.address, "GET", path, [("User-Agent", AGENT)]),
+                    scenario="probe",
+                )
             case "replay":
                 return next(self._replays, None)
         return None
@@ -86,25 +96,27 @@ class Workload:
 
     def _post(self, path: str, fields: Mapping[str, object]) -> Request:
         if self.credentials.hmac_secret:
-            return signed_post(path, fields, self.credentials.hmac_secret)
+            return signed_post_v2(path, fields, self.credentials.hmac_secret, int(time.time()))
         return token_post(path, encode_body(fields), self.credentials.admin_jwt)
 
     def _call(
         self, name: str, request: Request, scenario: str, *, url: str = "", expected: frozenset[int] = frozenset()
     ) -> Call:
-        data = request_bytes(self.address, request.method, request.path, list(request.headers), request.body)
+        headers = [*request.headers, ("User-Agent", AGENT)]
+        data = request_bytes(self.address, request.method, request.path, headers, request.body)
         return Call(name, request.method, url or request.path, data, expected, scenario)
 
     def _all_replays(self, tenants: tuple[Tenant, ...]) -> Iterator[Call]:
         """Three calls a tenant, never more: what the rate limit allows in five minutes from one address.
 
-        Without tenants of our own, three dry runs for the test company, of which drills may have used up the limit.
+        Without tenants of our own, three dry runs for the test company, of which drills may have used up the limit and
+        whose flags may be off.
         """
         if not tenants and self.plan.test_company_id and self.index == 0:
             for _ in range(3):
                 fields = replay_fields(self.plan.test_company_id, max=1, dry_run=True)
-                yield self._replay(fields, frozenset({409, 422, 429}), "dry run")
-        for turn, tenant in enumerate(tenants):
+                yield self._replay(fields, TEST_COMPANY_REFUSALS, "dry run")
+        for turn, tenant in enumerate(one for one in tenants if one.replays):
             size = max(1, len(tenant.items))
             key = f"{self.plan.run}-{tenant.id}"
             real = replay_fields(tenant.id, max=size, idempotency_key=key)

@@ -1,4 +1,5 @@
--- Which of these companies may use the outbox and replays. $1: companies.
-SELECT id::text AS id
+-- What these companies may use. $1: companies.
+SELECT id::text AS id,
+       is_feature_enabled('outbox.enabled', id) AS outbox,
+       is_feature_enabled('dlq.replay.enabled', id) AS replays
 FROM unnest(%s::uuid[]) AS id
-WHERE is_feature_enabled('outbox.enabled', id) AND is_feature_enabled('dlq.replay.enabled', id)
