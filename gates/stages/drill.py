@@ -18,6 +18,8 @@ def drill(context: Context) -> list[StageReport]:
             continue
         workers = ("-n", str(context.settings.drill_workers), "--dist", "loadgroup") if phase == "main" else ()
         options = (f"--phase={phase}", f"--companies={context.companies}", *workers)
-        reports.append(run(Suite(f"drill {phase}", "drills", expected, max(left_s, 1.0), options), context))
+        limit_s = context.settings.drill_timeout_s
+        suite = Suite(f"drill {phase}", "drills", expected, max(left_s, 1.0), options, limit_s)
+        reports.append(run(suite, context))
         left_s -= reports[-1].seconds
     return reports

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gates import config
 from gates.errors import CannotWork
-from gates.evidence import CheckSpec, Outcome, parse_lines
+from gates.evidence import CAPABILITIES, CheckSpec, Outcome, parse_lines
 from gates.stages.context import Context, Progress, StageReport
 from gates.target.redaction import hidden, redact_text
 
@@ -41,6 +41,8 @@ class Suite:
     expected: Sequence[CheckSpec]
     timeout_s: float
     options: tuple[str, ...] = ()
+    limit_s: float = 0.0
+    """The limit as the policy has it, where several subprocesses share it."""
 
 
 def run(suite: Suite, context: Context) -> StageReport:
@@ -62,11 +64,20 @@ def run(suite: Suite, context: Context) -> StageReport:
     text = redact_text(log.read_text(encoding="utf-8", errors="replace"), hidden(context.target))
     log.write_text(text, encoding="utf-8")
     error = _error(code, suite, text)
-    if error:
-        context.account_for(suite.expected, error, already=already)
+    context.account_for(
+        suite.expected if error else _certain(suite), error or _ABSENT.format(suite.name), already=already
+    )
     seconds = time.monotonic() - started
     follow(done=True, error=error)
     return StageReport(suite.name, seconds, code if code is not None else -1, error)
+
+
+_ABSENT = "the {0} stage ended without it; see logs/{0}.log"
+
+
+def _certain(suite: Suite) -> list[CheckSpec]:
+    """The checks that a suite which ran to its end must have seen: those that need no capability of the target."""
+    return [s for s in suite.expected if not set(s.needs) & set(CAPABILITIES)]
 
 
 def _command(suite: Suite, context: Context, folder: Path) -> list[str]:
@@ -125,7 +136,8 @@ def end(process: subprocess.Popen[bytes]) -> None:
 def _error(code: int | None, suite: Suite, text: str) -> str:
     """Why the suite did not see all that it should have; empty where it ran to its end."""
     if code is None:
-        return f"the {suite.name} stage ran out of its {suite.timeout_s:g} s before this was seen"
+        limit_s = suite.limit_s or suite.timeout_s
+        return f"the {suite.name} stage ran out of time before this was seen (limit {limit_s:g} s)"
     if code in {0, 1}:
         return ""
     if code == 5:

@@ -46,8 +46,12 @@ def _two_sources(target: Target) -> bool | None:
         return None
     if not is_loopback(target.base_url):
         return False
+    return _answers(target, SECOND_SOURCE) if _answers(target, None) else None
+
+
+def _answers(target: Target, source: str | None) -> bool:
     try:
-        with HttpDoor(target.base_url, timeout_s=PROBE_TIMEOUT_S, source=SECOND_SOURCE) as door:
+        with HttpDoor(target.base_url, timeout_s=PROBE_TIMEOUT_S, source=source) as door:
             return door.send(VERSION).status == 200
     except (NoAnswer, OSError):
         return False

@@ -1,0 +1,262 @@
+"""The story of a run over small suites and a small target: order, rounds, what is left on disk, and secrets."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gates import record
+from gates.errors import CannotWork
+from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where, read_lines
+from gates.policy_file import parse
+from gates.run import Request, run_gate, run_stage
+from gates.stages import preflight, suite
+from gates.stages.context import Progress
+from gates.target.deployment import Target
+from gates.verdict import Action, Decision, Verdict
+
+SECRET = "planted-secret-0123456789"
+ROOT = Path(__file__).resolve().parents[2]
+
+SMALL = """
+import os, time
+from pathlib import Path
+import pytest
+from gates.recorder import check
+
+@pytest.fixture(autouse=True)
+def ground(seen):
+    seen.control("x")
+    seen.count()
+"""
+DRILL = (
+    SMALL
+    + '''
+@check("drill/small/first", phase="first")
+def test_first(seen, request):
+    """A sentinel."""
+    Path(request.config.getoption("--companies")).open("a").write("11111111-1111-4111-8111-111111111111\\n")
+
+@check("drill/small/main", after=("drill/small/first",))
+def test_main(seen):
+    """A drill."""
+    print(os.environ["TRANSBOT_HMAC_SECRET"])
+    seen.details["said"] = os.environ["TRANSBOT_HMAC_SECRET"]
+    seen.witness = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJlLXRoYXQtd29ya3M"
+    MAIN
+
+@check("drill/small/last", phase="last")
+def test_last(seen):
+    """Alone."""
+'''
+)
+SQL = (
+    SMALL
+    + '''
+@check("sql/small/data")
+def test_data(seen, request):
+    """Data."""
+    excluded = Path(request.config.getoption("--exclude-companies")).read_text().split()
+    seen.value(len(excluded), 10, "companies")
+
+@check("alert/small")
+def test_alert(seen, request):
+    """An alert that has its samples only after the load."""
+    seen.require(request.config.getoption("--round") != "before", "too few samples")
+'''
+)
+OPTIONS = """
+def pytest_addoption(parser):
+    for name in ("--companies", "--exclude-companies", "--manifest"):
+        parser.addoption(name)
+    for name in ("--spot-folder", "--alert-folder"):
+        parser.addoption(name, action="append")
+"""
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """A target that is alive, ready and of release r1."""
+
+    def do_GET(self) -> None:
+        body = json.dumps({"release": "r1", "drill_agent": True}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Quiet."""
+
+
+@pytest.fixture(scope="module")
+def base_url() -> Iterator[str]:
+    """Where the small target answers."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join(5)
+
+
+def spec(check: str, phase: str = "main") -> CheckSpec:
+    return CheckSpec(check, "c", "c", Severity.PAGE, Where.READ_ONLY, phase=phase)
+
+
+WITHOUT_SQL = (preflight.REACHABLE, preflight.RELEASE, preflight.READY)
+CATALOGUE = (
+    *WITHOUT_SQL,
+    spec("drill/small/first", "first"),
+    spec("drill/small/main"),
+    spec("drill/small/last", "last"),
+    spec("sql/small/data"),
+    spec("alert/small"),
+    spec("load/small"),
+)
+
+
+@pytest.fixture
+def asked(tmp_path: Path, base_url: str, monkeypatch: pytest.MonkeyPatch) -> Request:
+    """A run over the small suites."""
+    for name, text in (("drills", DRILL), ("sql_checks", SQL)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "conftest.py").write_text(OPTIONS, encoding="utf-8")
+        (tmp_path / name / f"test_{name}.py").write_text(text.replace("MAIN", "pass"), encoding="utf-8")
+    monkeypatch.setattr(suite, "ROOT", tmp_path)
+    target = Target(TargetKind.STAGING, base_url, hmac_secrets=(SECRET,), release="r1")
+    file = parse("version: 1\n", "gate.yaml", tmp_path, dt.date(2026, 1, 1))
+    environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": "--deselect=everything -k nothing"}
+    return Request(target, file, CATALOGUE, tmp_path / "out", environ=environ, load=loaded)
+
+
+def loaded(_target: Target, out: Path) -> list[Evidence]:
+    (out / "load.log").write_text(f"the secret is {SECRET}", encoding="utf-8")
+    return [Evidence("load/small", Outcome.PASS, samples=60, observed=1.0, limit=2.0)]
+
+
+def change(request: Request, main: str) -> None:
+    file = request.out.parent / "drills" / "test_drills.py"
+    file.write_text(DRILL.replace("MAIN", main), encoding="utf-8")
+
+
+def test_a_run_passes_through_all_stages_in_their_order(asked: Request) -> None:
+    """Preflight, data, drill, load, data again; the second look leaves out the companies that this run created."""
+    stages: list[str] = []
+
+    def follow(progress: Progress) -> None:
+        if progress.done:
+            stages.append(progress.stage)
+
+    verdict = run_gate(dataclasses.replace(asked, progress=follow))
+    assert stages == ["preflight", "data before", "drill first", "drill main", "drill last", "load", "data after"]
+    lines = read_lines(asked.out / "evidence.ndjson")
+    seen = [(e.check, e.round, e.observed) for e in lines if e.check == "sql/small/data"]
+    assert seen == [("sql/small/data", "before", 0), ("sql/small/data", "", 1)]
+    assert [e.outcome for e in lines if e.check == "alert/small"] == [Outcome.UNKNOWN, Outcome.PASS]
+    assert verdict.counts.passed == len(CATALOGUE)
+    # all passed, but there is no database: the flag cannot be stepped, so it is no promotion
+    assert (verdict.decision, verdict.action.result) == (Decision.HOLD, "not_possible")
+    assert "DATABASE_URL is not set" in verdict.reason
+    run = json.loads((asked.out / "run.json").read_text(encoding="utf-8"))
+    assert run["companies"] == ["11111111-1111-4111-8111-111111111111"]
+
+
+def test_what_is_on_disk_gives_the_verdict_again_byte_for_byte(asked: Request) -> None:
+    """From evidence.ndjson and run.json alone."""
+    run_gate(asked)
+    written = (asked.out / "verdict.json").read_text(encoding="utf-8")
+    assert record.recompute(asked.out).dump() == written
+    (asked.out / "evidence.ndjson").write_text("", encoding="utf-8")
+    assert record.recompute(asked.out).decision is Decision.HOLD
+
+
+def test_no_secret_is_in_any_file_of_a_run(asked: Request) -> None:
+    """Planted in a test's output, its details, a token, the load stage's log; looked for in every file."""
+    change(asked, 'assert not os.environ["TRANSBOT_HMAC_SECRET"]')
+    verdict = run_gate(asked)
+    assert verdict.decision is Decision.ROLLBACK
+    files = [p for p in asked.out.rglob("*") if p.is_file()]
+    assert len(files) > 10
+    for path in files:
+        content = path.read_bytes()
+        assert SECRET.encode() not in content, path
+        assert b"c2lnbmF0dXJl" not in content, path
+    assert "$TRANSBOT_HMAC_SECRET" in (asked.out / "load.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("main", "words"),
+    [
+        ("os._exit(7)", "drill/small/main is unknown"),
+        ("time.sleep(60)", "ran out of time before this was seen (limit 3 s)"),
+    ],
+)
+def test_a_stage_that_breaks_is_unknown_and_says_why(asked: Request, main: str, words: str) -> None:
+    """A crash, an overrun: the check is unknown, the rest of the run goes on, the run holds."""
+    change(asked, main)
+    settings = dataclasses.replace(asked.policy_file.settings, drill_timeout_s=3 if "sleep" in main else 60)
+    request = dataclasses.replace(asked, policy_file=dataclasses.replace(asked.policy_file, settings=settings))
+    verdict = run_gate(request)
+    assert verdict.decision is Decision.HOLD
+    assert words in verdict.reason + "".join(f.message for f in verdict.findings)
+    assert verdict.counts.failed == 0
+
+
+def test_a_suite_that_cannot_be_collected_is_unknown(asked: Request) -> None:
+    """All its checks are, with what pytest said."""
+    (asked.out.parent / "drills" / "test_drills.py").write_text("def broken(:\n", encoding="utf-8")
+    verdict = run_gate(asked)
+    assert verdict.decision is Decision.HOLD
+    unknown = [f for f in verdict.findings if f.check.startswith("drill/")]
+    assert len(unknown) == 3
+    assert all("stage broke" in f.message or "ended without it" in f.message for f in unknown)
+
+
+def test_a_run_that_is_cut_short_leaves_a_hold_and_no_older_promote(asked: Request) -> None:
+    """An old promote in the same folder is gone from the first moment on; decide says the same."""
+    asked.out.mkdir()
+    old = Verdict(Decision.PROMOTE, "yesterday", action=Action("promote", 10, 50, "done"))
+    (asked.out / "verdict.json").write_text(old.dump(), encoding="utf-8")
+    (asked.out / "report.html").write_text("promote", encoding="utf-8")
+
+    def cut(_target: Target, _out: Path) -> list[Evidence]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_gate(dataclasses.replace(asked, load=cut))
+    left = json.loads((asked.out / "verdict.json").read_text(encoding="utf-8"))
+    assert (left["decision"], left["reason"]) == ("hold", "the run did not finish")
+    assert record.recompute(asked.out).decision is Decision.HOLD
+    assert not (asked.out / "report.html").exists()
+
+
+def test_one_stage_leaves_its_evidence_and_no_verdict_to_act_on(asked: Request) -> None:
+    """What it shows is about its own checks; on disk a hold stays, because a stage is not a gate."""
+    shown = run_stage(asked, "drill")
+    assert (shown.decision, shown.counts.passed) == (Decision.PROMOTE, 3)
+    assert json.loads((asked.out / "verdict.json").read_text(encoding="utf-8"))["decision"] == "hold"
+    assert record.recompute(asked.out).decision is Decision.HOLD
+
+
+def test_a_folder_that_cannot_be_written_is_said(asked: Request, tmp_path: Path) -> None:
+    """The gate cannot work there."""
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(CannotWork, match="Correct --output"):
+        run_gate(dataclasses.replace(asked, out=tmp_path / "file"))
+
+
+def test_a_run_json_that_is_not_one_is_said(tmp_path: Path) -> None:
+    """Nothing is recomputed from a damaged record."""
+    for text in ("", "[]", '{"format": 2}', '{"format": 1, "finished_at": "x"}'):
+        (tmp_path / "run.json").write_text(text, encoding="utf-8")
+        with pytest.raises(CannotWork, match=r"run\.json"):
+            record.recompute(tmp_path)
