@@ -2,6 +2,7 @@
 
 `gate up` prints the variables; then: `python benchmarks/replay_latency.py < variables.json`
 (one JSON object with BASE_URL, DATABASE_URL and TRANSBOT_HMAC_SECRET). Prints the median of each run and over the runs.
+A worker has to run: each replay is measured after the run before it has ended.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from urllib.parse import urlsplit
 import psycopg
 
 RUNS = 5
-REPLAYS_PER_RUN = 40
+REPLAYS_PER_RUN = 20
 ITEMS = 50
 CONNECTIONS = 16
-REFUSAL_SECONDS = 3.0
+REFUSAL_SECONDS = 2.0
+SETTLE_LIMIT_S = 20.0
 
 
 def signed(fields: dict[str, object], secret: str) -> tuple[bytes, dict[str, str]]:
@@ -59,7 +61,17 @@ def replay_latencies(url: str, secret: str, db: psycopg.Connection[tuple[object,
         took.append((time.perf_counter() - started) * 1000)
         if answer.status != 200 or content["target_count"] != ITEMS:
             raise SystemExit(f"a replay answered {answer.status}: {content}")
+        wait_settled(db, content["replay_run_id"])
     return took
+
+
+def wait_settled(db: psycopg.Connection[tuple[object, ...]], run_id: str) -> None:
+    """Let the worker finish the run: what is measured is a replay, not the backlog that the last ones left behind."""
+    deadline = time.monotonic() + SETTLE_LIMIT_S
+    while db.execute("SELECT 1 FROM replay_runs WHERE id = %s AND status = 'started'", [run_id]).fetchone():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"run {run_id} has not ended after {SETTLE_LIMIT_S} s; is a worker running?")
+        time.sleep(0.01)
 
 
 async def refusals_per_second(url: str, body: bytes, headers: dict[str, str], status: int) -> float:

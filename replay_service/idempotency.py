@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 
-from replay_service.database import Connection, fetch_row, fetch_value, run
+from replay_service.database import Connection, fetch_row, run
 from replay_service.problems import Refusal
 from replay_service.validation import ReplayRequest
 
@@ -38,12 +38,10 @@ async def begin(conn: Connection, request: ReplayRequest, started: Run) -> dict[
     Raise Refusal `in_progress` or `idempotency_key_reused`. A rollback, however it comes, leaves no key behind.
     """
     scope = {"idempotency_key": started.key, "company_id": request.company_id}
-    if not await fetch_value(conn, "take_key", **scope):
-        raise _in_progress()
     try:
-        is_first = await fetch_value(
+        taken = await fetch_row(
             conn,
-            "insert_run",
+            "take_key",
             run_id=started.run_id,
             actor=started.actor,
             payload_hash=request.payload_hash,
@@ -52,6 +50,9 @@ async def begin(conn: Connection, request: ReplayRequest, started: Run) -> dict[
         )
     except psycopg.errors.LockNotAvailable:
         raise _in_progress() from None
+    is_free, is_first = taken or (False, False)
+    if not is_free:
+        raise _in_progress()
     if is_first:
         return None
     row = await fetch_row(conn, "find_run", **scope)

@@ -89,7 +89,9 @@ async def _execute(
 ) -> Reply:
     """Steps 7 to 9 and the effect in one transaction. Lock order: key, run, budget, items, audit head."""
     started = Run(parts.new_id(), _key(parts, caller, request), caller.actor, call.request_id)
-    async with parts.transaction(conn):
+    # In a pipeline what is not read back waits for the next statement that is: BEGIN goes with the key, the writes with
+    # COMMIT. An error in any of them ends all of them.
+    async with conn.pipeline(), parts.transaction(conn):
         stored = await parts.begin_run(conn, request, started)
         if stored is not None:
             return _duplicate(stored, started, request)
@@ -99,14 +101,12 @@ async def _execute(
         charged = len(items) if flags.budget_control else 0
         body = _body("started" if items else "completed", started.run_id, started.key, request, found)
         outcome = Outcome(body["status"], len(items), charged, msgspec.json.encode(body).decode())
-        # Nothing below is read back, so the statements travel together; an error in any of them ends all of them.
-        async with conn.pipeline():
-            await parts.move(conn, started.run_id, items)
-            if charged:
-                await parts.charge(conn, request.company_id, charged)
-            await parts.finish_run(conn, started, outcome)
-            for action in _actions(bool(items)):
-                await parts.append_audit(conn, _row(action, call, caller, request, found, started))
+        await parts.move(conn, started.run_id, items)
+        if charged:
+            await parts.charge(conn, request.company_id, charged)
+        await parts.finish_run(conn, started, outcome)
+        for action in _actions(bool(items)):
+            await parts.append_audit(conn, _row(action, call, caller, request, found, started))
     return Reply(200, body, outcome=body["status"], items=len(items))
 
 

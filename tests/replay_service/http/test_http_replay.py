@@ -228,3 +228,24 @@ def test_strangers_and_unknown_companies_are_refused_alike(http: httpx.Client, d
     assert answers[0].json()["code"] == "forbidden"
     assert value(db, "SELECT count(*) FROM edge_rate_limits WHERE key LIKE %s", f"replay:{company}:%") == 0
     assert audit(db, company) == []
+
+
+def test_a_run_commits_as_a_whole(http: httpx.Client, db: Db, company: str) -> None:
+    """Where the outbox, the budget, the run or the audit cannot be written, nothing is, and the key stays free."""
+    ids = add_items(db, company, 2)
+    db.execute("INSERT INTO replay_budgets (company_id) VALUES (%s)", [company])
+    before = digest(db, company)
+    for right in (
+        "INSERT ON event_outbox",
+        "UPDATE ON replay_budgets",
+        "UPDATE ON replay_runs",
+        "INSERT ON audit_logs",
+    ):
+        db.execute(f"REVOKE {right} FROM replay_service".encode())
+        try:
+            assert refused(http, db, company, idempotency_key="k") == (503, "unavailable"), right
+        finally:
+            db.execute(f"GRANT {right} TO replay_service".encode())
+        assert digest(db, company) == before, right
+    body = replay(http, db, company, idempotency_key="k")
+    assert (body["items"], body["duplicate"]) == (ids, False)
