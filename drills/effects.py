@@ -32,7 +32,9 @@ class Replays:
     ) -> Answer:
         """The claim: a signed replay is answered with this status (and code)."""
         request = self.signed(company, label=label, **fields)
-        return self.seen.expect(request, self.http.send(request), status, code)
+        answer = self.http.send(request)
+        # a refusal by the tenant's own budget is the target's judgement, not a busy target
+        return self.seen.expect(request, answer, status, code, busy=answer.code == "budget_exhausted")
 
     def control(self, company: str, label: str, **fields: Any) -> Answer:
         """The control: a signed replay is accepted."""

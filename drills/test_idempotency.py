@@ -301,5 +301,6 @@ def test_rate_limited_not_stored(replays: Replays, tenant: str) -> None:
     replays.seen.expect(refused, replays.http.send(refused), 429, "rate_limited", control=True)
     replays.items(tenant, 1)
     replays.reset_limit(tenant)
-    answer = replays.send(tenant, "afterwards, same key", idempotency_key=key).json()
+    request = replays.signed(tenant, label="afterwards, same key", idempotency_key=key)
+    answer = replays.seen.expect(request, replays.http.send(request), 200, busy=True).json()
     assert answer.get("target_count") == 1, f"the retry took {answer.get('target_count')} of 1 item"

@@ -145,7 +145,7 @@ def whenever(status: int, change: Callable[[Reply], Reply]) -> Callable[[World],
 
 
 def rewrites(change: Callable[[World, dict[str, Any]], dict[str, Any] | None]) -> Callable[[World], Defect]:
-    """Something happens after each replay request; an answer that it gives replaces that of the service."""
+    """The service reads other fields than were sent (None: as they are); the caller's signature holds."""
 
     def make(world: World) -> Defect:
         def defect(sent: Sent, forward: Forward) -> Reply:

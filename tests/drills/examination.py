@@ -35,7 +35,7 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
 def run_pytest(arguments: Sequence[str], variables: Mapping[str, str]) -> str:
     """Run pytest in this process with these variables; what it printed."""
     said = io.StringIO()
-    plain = ["-q", "--tb=line", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore"]
+    plain = ["-q", "--tb=line", "-p", "no:cacheprovider", "-W", "ignore"]
     with environment(variables), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         pytest.main(["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), *plain, *arguments])
     return said.getvalue()
