@@ -1,7 +1,8 @@
 """How exact the latencies are: a server whose delays are known to the microsecond, and what the load run says of them.
 
 `python benchmarks/load_accuracy.py [seconds]` prints the exact and the measured p50, p95 and p99, and the error against
-what is allowed (0.1 % of the value and 1 ms). The server notes every delay that it really made.
+what is allowed (0.1 % of the value and 1 ms). The server notes every delay that it really made. On a busy machine give
+both processes a priority (`chrt -f 5 python benchmarks/load_accuracy.py`): else its scheduler is measured.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -60,8 +61,11 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.stdout.flush()
-    code = main(sys.argv[1:])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the companies of the run are removed
+    try:
+        code = main(sys.argv[1:])
+    except SystemExit as ended:
+        code = int(ended.code or 0)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # Locust's greenlets would otherwise hold the process for seconds

@@ -32,6 +32,8 @@ FOLDER = "load"
 RUN_VALID = "load/run-valid"
 GRACE_S = 60.0
 """Beyond the planned time: companies made, canaries waited for, companies removed."""
+END_S = 5.0
+"""For removing the companies after SIGTERM."""
 QUICK_S, QUICK_MOST_S = 10.0, 30.0
 SHOWN = (
     *("model", "profile", "ended", "looks", "confidence", "notes", "facts"),
@@ -287,7 +289,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
             os.killpg(process.pid, number)
-            process.wait(timeout=2.0)
+            process.wait(timeout=END_S)
 
 
 def _compared(baseline: Path, folder: Path, target: Target, started_at: str) -> list[Evidence]:
