@@ -1,0 +1,231 @@
+"""The command line as users run it: exit codes, streams, and errors without a traceback."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from gates import catalogue, lint
+from gates.config import process_environment
+from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where, write_lines
+from gates.record import begin, recompute, stamp, write, write_run
+from gates.rules import Policy
+from gates.target.requests import sign_v1
+from gates.verdict import Action
+
+ROOT = Path(__file__).resolve().parents[2]
+SECRET = "planted-secret-0123456789"
+COMPANY = "00000000-0000-4000-8000-000000000004"
+NOW = dt.datetime(2026, 1, 2, 12, tzinfo=dt.UTC)
+
+
+def gate(*words: str, cwd: Path = ROOT, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `gate` with nothing of the user's environment."""
+    clean = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(cwd), **(environ or {})}
+    return subprocess.run(
+        [sys.executable, "-m", "gates.cli", *words],
+        cwd=cwd,
+        env=clean,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def saved(folder: Path, outcome: Outcome, action: Action | None = None, **evidence: Any) -> Path:
+    """The record of a finished run with one check."""
+    spec = CheckSpec("drill/small/main", "c", "c", Severity.PAGE, Where.READ_ONLY)
+    policy = Policy(catalogue=(spec,), target=TargetKind.STAGING)
+    run = begin(folder, {"started_at": stamp(NOW), "run_id": "x", "gate": "0", "target": "staging", "release": ""})
+    write_lines(folder / "evidence.ndjson", [Evidence(spec.id, outcome, samples=1, started_at=stamp(NOW), **evidence)])
+    done = (action or Action("none", result="nothing_to_do")).to_json()
+    times = {"decided_at": stamp(NOW), "finished_at": stamp(NOW)}
+    write_run(folder, {**run, **times, "policy": policy.to_json(), "policy_digest": policy.digest, "action": done})
+    write(folder / "verdict.json", recompute(folder).dump())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "decision"),
+    [(Outcome.PASS, 0, "promote"), (Outcome.UNKNOWN, 10, "hold"), (Outcome.FAIL, 20, "rollback")],
+)
+def test_decide_gives_the_bytes_of_the_verdict_and_its_exit_code(
+    tmp_path: Path, outcome: Outcome, code: int, decision: str
+) -> None:
+    """0 promote, 10 hold, 20 rollback; stdout has exactly verdict.json, and a missing file is written again."""
+    folder = saved(tmp_path, outcome)
+    written = (folder / "verdict.json").read_text(encoding="utf-8")
+    done = gate("decide", str(folder))
+    assert (done.returncode, done.stdout) == (code, written)
+    assert json.loads(done.stdout)["decision"] == decision
+    (folder / "verdict.json").unlink()
+    assert gate("decide", str(folder)).stdout == written
+    assert (folder / "verdict.json").read_text(encoding="utf-8") == written
+
+
+def test_a_hold_can_be_spared_and_a_rollback_cannot(tmp_path: Path) -> None:
+    """For systems that know only pass or fail."""
+    assert gate("decide", str(saved(tmp_path / "h", Outcome.UNKNOWN)), "--exit-zero-on", "hold").returncode == 0
+    assert gate("decide", str(saved(tmp_path / "r", Outcome.FAIL)), "--exit-zero-on", "hold").returncode == 20
+    assert gate("decide", str(tmp_path), "--exit-zero-on", "rollback").returncode == 2
+
+
+def test_the_reports_are_rendered_from_the_record(tmp_path: Path) -> None:
+    """To files, or one to stdout."""
+    folder = saved(tmp_path, Outcome.FAIL, message="seen")
+    done = gate("report", str(folder))
+    assert done.returncode == 0
+    assert (folder / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert gate("report", str(folder), "--print", "markdown").stdout.startswith("## 🔴 rollback\n")
+    assert json.loads(gate("report", str(folder), "--print", "slack").stdout)["blocks"]
+
+
+@pytest.mark.parametrize(
+    ("words", "environ", "code", "said"),
+    [
+        ((), {}, 2, "usage: gate"),
+        (("fly",), {}, 2, "invalid choice"),
+        (("promote",), {}, 2, "--reason"),
+        (("promote", "--reason", " "), {}, 2, "it is empty"),
+        (("run", "--policy", "nowhere.yaml"), {}, 3, "nowhere.yaml:1:1: "),
+        (("run", "--policy", "BROKEN"), {}, 3, "broken.yaml:2:1: the unknown key 'rolout'"),
+        (("lint", "--policy", "BROKEN"), {}, 3, "Did you mean 'rollout'?"),
+        (("run",), {"GATE_TARGET": "prod"}, 3, "GATE_TARGET is 'prod'"),
+        (("drill",), {"TEST_DLQ": "1", "BASE_URL": "http://127.0.0.1:9"}, 3, "TEST_DLQ"),
+        (("promote", "--reason", "x"), {}, 3, "DATABASE_URL is not set"),
+        (("flags",), {"DATABASE_URL": "postgresql://u:planted-pw@127.0.0.1:9/x"}, 4, "at DATABASE_URL"),
+        (("sign", "-c", COMPANY), {}, 3, "TRANSBOT_HMAC_SECRET is not set"),
+        (("sign",), {"TRANSBOT_HMAC_SECRET": SECRET}, 2, "TEST_COMPANY_ID"),
+        (("replay", "-c", COMPANY), {"TRANSBOT_HMAC_SECRET": SECRET}, 3, "BASE_URL is not set"),
+        (
+            ("replay", "-c", COMPANY),
+            {"TRANSBOT_HMAC_SECRET": SECRET, "BASE_URL": "http://127.0.0.1:9"},
+            4,
+            "allowed: an answer",
+        ),
+        (("decide", "nowhere"), {}, 4, "run.json"),
+        (("budget", "--daily", "-1"), {}, 2, "0 or more"),
+        (("budget", "--daily", "5"), {"DATABASE_URL": "postgresql://127.0.0.1:9/x"}, 2, "Give -c"),
+    ],
+)
+def test_an_error_has_its_exit_code_and_no_traceback(
+    tmp_path: Path, words: tuple[str, ...], environ: dict[str, str], code: int, said: str
+) -> None:
+    """2 usage, 3 configuration, 4 the gate could not work: on stderr, nothing on stdout, no secret."""
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("version: 1\nrolout: {}\n", encoding="utf-8")
+    done = gate(*(str(broken) if w == "BROKEN" else w for w in words), cwd=tmp_path, environ=environ)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "planted" not in done.stderr
+    assert not done.stdout
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_leaves_a_hold(tmp_path: Path, number: int, code: int) -> None:
+    """Ctrl-C and SIGTERM end the run and its subprocesses; what is on disk says hold."""
+    clean = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "BASE_URL": "http://127.0.0.1:9"}
+    words = [sys.executable, "-m", "gates.cli", "run", "--output", str(tmp_path)]
+    process = subprocess.Popen(words, cwd=ROOT, env=clean, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "logs").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == code, err
+    assert not out
+    assert json.loads((tmp_path / "verdict.json").read_text(encoding="utf-8"))["decision"] == "hold"
+    assert str(tmp_path) not in "".join(command_lines())
+
+
+def command_lines() -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace"))
+        except OSError:  # it ended meanwhile
+            continue
+    return [f for f in found if str(os.getpid()) not in f]
+
+
+def test_a_signed_body_is_what_the_contract_says() -> None:
+    """The signature is over the very bytes of the curl command; -v shows both; the secret is nowhere."""
+    environ = {"TRANSBOT_HMAC_SECRET": f"{SECRET},other-secret-16-bytes", "BASE_URL": "http://x/functions/v1"}
+    done = gate("sign", "-c", COMPANY.upper(), "-m", "25", "-k", "INC-1", "-d", "-f", "-v", environ=environ)
+    assert done.returncode == 0
+    body = f'{{"company_id":"{COMPANY}","max":25,"idempotency_key":"INC-1","dry_run":true,"force":true}}'
+    assert f"'{body}'" in done.stdout
+    assert f"X-Transbot-Signature: {sign_v1(SECRET, body.encode())}" in done.stdout
+    assert "http://x/functions/v1/dlq-replay" in done.stdout
+    assert body in done.stderr
+    assert SECRET not in done.stdout + done.stderr
+    second = json.loads(gate("sign", "-c", COMPANY, "--v2", "--json", environ=environ).stdout)
+    assert re.fullmatch(r"t=\d+,v2=[0-9a-f]{64}", second["signature"])
+
+
+def test_the_operator_s_hand_works_on_a_database(migrated_url: str) -> None:
+    """flags, budget, promote, rollback, emergency: what is shown and done is what the database has."""
+    with psycopg.connect(migrated_url, autocommit=True) as database:
+        database.execute("delete from feature_flags where key = 'outbox.enabled'")
+        database.execute(
+            "insert into feature_flags (key, enabled, rollout_percentage) values ('outbox.enabled', true, 10)"
+        )
+        database.execute("insert into companies (id, name) values (%s, 'one')", (COMPANY,))
+        environ = {"DATABASE_URL": migrated_url, "RELEASE": "r1", "USER": "ann"}
+        (flag,) = [
+            f for f in json.loads(gate("flags", "--json", environ=environ).stdout) if f["key"] == "outbox.enabled"
+        ]
+        assert (flag["enabled"], flag["rollout_percentage"]) == (True, 10)
+        dry = gate("promote", "--reason", "try", "--dry-run", environ=environ)
+        assert (dry.returncode, "dry_run, 10 % -> 50 %" in dry.stdout) == (0, True), dry
+        assert gate("promote", "--reason", "go", environ=environ).returncode == 0
+        baking = gate("promote", "--reason", "again", environ=environ)
+        assert (baking.returncode, "may come in" in baking.stdout) == (10, True)
+        assert gate("budget", "-c", COMPANY, "--daily", "7", environ=environ).returncode == 0
+        (budget,) = json.loads(gate("budget", "-c", COMPANY, "--json", environ=environ).stdout)
+        assert budget["daily_limit"] == 7
+        assert gate("rollback", "--reason", "harm", environ=environ).returncode == 0
+        emergency = json.loads(gate("emergency", "--reason", "worse", "--json", environ=environ).stdout)
+        assert (emergency["kind"], emergency["result"]) == ("emergency", "done")
+        actors = {r[0] for r in database.execute("select actor from audit_logs where action like 'flag_%'").fetchall()}
+        assert actors == {"gate:ann"}
+
+
+def test_the_checklist_is_ticked_by_evidence_or_not_ticked(tmp_path: Path) -> None:
+    """A record with one drill ticks nothing that it did not see; people's boxes need an attestation."""
+    folder = saved(tmp_path, Outcome.PASS)
+    policy = tmp_path / "gate.yaml"
+    said = "{box: Team trained on new procedures, by: ann, date: 2026-01-01}"
+    policy.write_text(f"version: 1\nattestations: [{said}]\n", encoding="utf-8")
+    done = gate("checklist", str(folder), "--policy", str(policy))
+    assert done.returncode == 10
+    assert "[x] Team trained on new procedures: ann, 2026-01-01" in done.stdout
+    assert "[ ] SQL spot checks verified: " in done.stdout
+    assert "[ ] Success metrics defined: nobody says so" in done.stdout
+
+
+def test_lint_finds_no_problem_and_the_catalogue_is_complete_both_ways() -> None:
+    """Every check that is declared is listed as it is declared, and nothing else is."""
+    environ = dict(process_environment())
+    declared = {s.id: s for s in lint.collect(environ)}
+    listed = {s.id: s for s in catalogue.load()}
+    assert declared.keys() - listed.keys() == set(), "run `gate lint --write-catalogue`"
+    assert listed.keys() - declared.keys() == set(), "run `gate lint --write-catalogue`"
+    assert declared == listed, "run `gate lint --write-catalogue`"
+    done = gate("lint")
+    assert done.returncode == 0, done.stdout + done.stderr
