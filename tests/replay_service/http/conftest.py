@@ -33,11 +33,11 @@ def start_service(
     """Start service processes on the module's database; each is stopped at the end and has to exit 0."""
     running: list[Service] = []
 
-    def start(**environment: str) -> Service:
+    def start(*arguments: str, **environment: str) -> Service:
         port = free_port()
         log = tmp_path_factory.mktemp("service") / "stderr.log"
         variables = {"DATABASE_URL": pg_server.url(database, "replay_service"), **ENVIRONMENT, **environment}
-        process = _spawn(port, {**os.environ, **variables}, log)
+        process = _spawn(port, {**os.environ, **variables}, log, arguments)
         service = Service(process, f"http://127.0.0.1:{port}{BASE_PATH}", port, log, pg_server.url(database))
         running.append(service)
         service.wait_alive()
@@ -48,8 +48,8 @@ def start_service(
         service.stop()
 
 
-def _spawn(port: int, environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
-    arguments = ["serve", "--port", str(port), "--base-path", BASE_PATH]
+def _spawn(port: int, environment: dict[str, str], log: Path, extra: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+    arguments = ["serve", "--port", str(port), "--base-path", BASE_PATH, *extra]
     with log.open("wb") as stderr:
         return subprocess.Popen([sys.executable, "-m", "replay_service", *arguments], env=environment, stderr=stderr)
 
