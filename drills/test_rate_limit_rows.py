@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import psycopg
+
 from drills.limits import ADMITTED, Limit
-from gates.evidence import Severity
+from gates.evidence import Severity, Where
 from gates.recorder import check
 from gates.target.client import NoAnswer
 from gates.target.database import Connection, connect, execute, value
@@ -209,3 +211,33 @@ def test_locked_store(limit: Limit, target: Target, tenant: str) -> None:
     for answer in answers:
         if isinstance(answer, Answer):
             limit.seen.expect(request, answer, (429, 503))
+
+
+@check(
+    "drill/rate-limit/missing-store-fails-closed",
+    where=Where.REFERENCE,
+    needs=SQL,
+    after=LIMIT,
+    covers=("C14",),
+    phase="last",
+)
+def test_missing_store(limit: Limit, tenants: Tenants, tenant: str) -> None:
+    """While the table of the limit cannot be read, a replay is refused with 503 `unavailable` and does nothing.
+
+    Otherwise the limit ends where the trouble begins: a store that is gone lets everything pass.
+    """
+    tenants.add_items(tenant, 2)
+    limit.admit(tenant, "a dry run, the store in place", control=True, dry_run=True)
+    before = owned(limit.db, tenant)
+    request = limit.request(tenant, "a replay, the store gone", max=2)
+    try:
+        execute(limit.db, "alter table edge_rate_limits rename to edge_rate_limits_away")
+    except psycopg.errors.InsufficientPrivilege:
+        limit.seen.unmet("the login of DATABASE_URL may not rename tables")
+    try:
+        answer = limit.http.send(request)
+    finally:
+        execute(limit.db, "alter table edge_rate_limits_away rename to edge_rate_limits")
+    limit.seen.expect(request, answer, 503, busy=True)
+    assert owned(limit.db, tenant) == before, "a replay was carried out while the limit could not be asked"
+    limit.admit(tenant, "the store back in place", max=2)

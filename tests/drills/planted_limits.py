@@ -224,6 +224,16 @@ def opens_when_locked(world: World) -> Defect:
     return defect
 
 
+def lets_pass_without_store(world: World) -> Defect:
+    """A store that is gone lets everything pass."""
+
+    def defect(sent: Sent, forward: Forward) -> Reply:
+        reply = forward(sent)
+        return with_json(problem(200, ""), status="completed") if sent.is_replay and reply.status == 503 else reply
+
+    return defect
+
+
 SPOOFED = ("X-Forwarded-For", "Forwarded", "X-Real-IP", "True-Client-IP", "CF-Connecting-IP", "X-Client-IP")
 SPOOF_CHECKS = ("x-forwarded-for", "forwarded", "x-real-ip", "true-client-ip", "cf-connecting-ip", "x-client-ip")
 
@@ -328,6 +338,7 @@ LIMITS = [
         ),
         (f"{LIMIT}/refusals-audited-once-a-minute",),
     ),
+    Planted("a missing store lets pass", lets_pass_without_store, (f"{LIMIT}/missing-store-fails-closed",)),
     Planted("a locked store lets pass", opens_when_locked, (f"{LIMIT}/locked-store-fails-closed",)),
     Planted(
         "Retry-After is missing", whenever(429, lambda reply: reply.without("Retry-After")), (f"{LIMIT}/retry-after",)
