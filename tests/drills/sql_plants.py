@@ -91,8 +91,8 @@ def flag_function(
 @contextmanager
 def planted(url: str, plant: Plant) -> Iterator[None]:
     """Plant a defect for a while."""
+    kept = ""
     with session(url) as connection:
-        kept = ""
         if plant.replaced:
             name = plant.replaced.partition("(")[0]
             row = connection.execute(
@@ -100,7 +100,9 @@ def planted(url: str, plant: Plant) -> Iterator[None]:
             ).fetchone()
             kept = str(row["text"]) if row else ""
         connection.execute(plant.on.encode())
-        try:
-            yield
-        finally:
+    try:
+        yield
+    finally:
+        # another session: the drill may have restarted the server
+        with session(url) as connection:
             connection.execute((kept or plant.off).encode())
