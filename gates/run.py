@@ -104,7 +104,7 @@ def load(context: Context, request: Request) -> list[StageReport]:
     error = "" if request.load else "the load stage is not installed"
     found: list[Evidence] = []
     if request.load is not None:
-        found = [stamped(e, context.target, started) for e in request.load(context.target, request.out)]
+        found = [stamped(e, context.target, started) for e in request.load(context.target, context.out)]
         write_lines(context.evidence, found)
     context.account_for(expected, error or "the load stage did not come to this")
     seconds = (request.now() - started).total_seconds()

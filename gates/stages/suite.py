@@ -88,7 +88,7 @@ def _command(suite: Suite, context: Context, folder: Path) -> list[str]:
     depth = ["--deep"] if context.deep else []
     return [
         *(sys.executable, "-m", "pytest", str(folder), "-c", str(ini), f"--rootdir={ROOT}"),
-        *(*plugins, "-p", "no:cacheprovider", "-q", "--no-header", "--tb=short", "--color=no"),
+        *(*plugins, "-p", "no:cacheprovider", "-q", "--no-header", "--tb=native", "--color=no"),
         *(f"--evidence={context.evidence}", f"--run-id={context.run_id}"),
         *(f"--alluredir={context.out / 'allure-results'}", *depth, *suite.options),
     ]
