@@ -19,11 +19,20 @@ Queries = Mapping[str, bytes]
 CONNECT_TIMEOUT_S = 5
 STATEMENT_LIMIT_S = 45.0  # beyond the server's own limit: for a server that answers nothing at all
 RECONNECT_PAUSE_S = 0.5
-# Plans are made anew for every statement and never by a sequential scan: a plan made while the outbox was empty would
-# be wrong by orders of magnitude a second later.
-SESSION = (
-    "-c statement_timeout=30s -c lock_timeout=5s -c idle_in_transaction_session_timeout=10s"
-    " -c enable_seqscan=off -c jit=off -c work_mem=16MB -c default_transaction_isolation=read\\ committed"
+# Statistics of an outbox are those of an empty one until a burst comes, so no plan may rest on them: each is made anew,
+# and the statements are written so that, without sequential scans and sorts, one index alone can answer them.
+SESSION = " ".join(
+    f"-c {setting}"
+    for setting in (
+        "statement_timeout=30s",
+        "lock_timeout=5s",
+        "idle_in_transaction_session_timeout=10s",
+        "enable_seqscan=off",
+        "enable_sort=off",
+        "enable_incremental_sort=off",
+        "jit=off",
+        "work_mem=16MB",
+    )
 )
 _LOG = logging.getLogger("replay_service.worker")
 

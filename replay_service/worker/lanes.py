@@ -59,6 +59,8 @@ class Sweeper:
         has_items = False
         while live and not self._stop.is_set():
             for lane in tuple(live):
+                if lane not in live:
+                    continue
                 step = await self._step(conn, lane, done.ends[lane])
                 self._moving()
                 done.ends[lane] = step.last_id
@@ -68,8 +70,7 @@ class Sweeper:
                     live.remove(lane)
                 elif step.moved:
                     kept = share()
-                    live = [lane for lane in live if lane in kept]
-                    break
+                    live = [other for other in live if other in kept]
         if has_items:
             done.moved += await self._lease_items(conn)
         self._moving()

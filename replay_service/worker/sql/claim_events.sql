@@ -6,8 +6,10 @@ WITH win AS MATERIALIZED (
     e.next_attempt_at <= now() AND (e.claimed_until IS NULL OR e.claimed_until <= now()) AS is_due,
     e.event_type LIKE 'drill.%%' AND e.payload ? 'drill' AS is_scripted
   FROM public.event_outbox e
-  WHERE e.lane = %(lane)s AND e.processed_at IS NULL AND e.dead_at IS NULL AND e.id > %(after)s
-  ORDER BY e.id
+  -- row comparisons here and below as in drain_lane.sql: they leave one index to choose
+  WHERE e.processed_at IS NULL AND e.dead_at IS NULL
+    AND (e.lane, e.id) > (%(lane)s::smallint, %(after)s::bigint) AND e.lane <= %(lane)s::smallint
+  ORDER BY e.lane, e.id
   LIMIT %(window)s
 ), tenants AS MATERIALIZED (
   SELECT
@@ -17,22 +19,26 @@ WITH win AS MATERIALIZED (
   FROM (SELECT w.company_id, bool_or(w.is_scripted) AS has_scripted FROM win w GROUP BY w.company_id) t
 ), able AS MATERIALIZED (
   -- a row of a run is the run's to lease; where its run is gone or over, it is an event like any other
-  SELECT w.ctid, w.id, w.company_id, w.aggregate_key, w.is_scripted AND t.is_drill AS is_scripted,
+  SELECT
+    w.ctid, w.id, w.company_id, w.aggregate_key,
+    w.is_scripted AND w.company_id IN (SELECT t.company_id FROM tenants t WHERE t.is_drill) AS is_scripted,
     w.replay_run_id IS NOT NULL
       AND EXISTS (SELECT FROM public.replay_runs r WHERE r.id = w.replay_run_id AND r.status = 'started') AS is_item,
     w.replay_run_id IS NOT NULL AS is_replay
   FROM win w
-  JOIN tenants t USING (company_id)
-  WHERE w.is_due AND t.is_on
+  WHERE w.is_due AND w.company_id NOT IN (SELECT t.company_id FROM tenants t WHERE NOT t.is_on)
 ), heads AS MATERIALIZED (
   SELECT a.ctid, a.id, a.is_scripted
   FROM able a
   WHERE NOT a.is_item AND (a.is_scripted OR a.is_replay OR %(every)s)
-    AND (a.aggregate_key IS NULL OR NOT EXISTS (
-      SELECT FROM public.event_outbox b
-      WHERE b.company_id = a.company_id AND b.aggregate_key = a.aggregate_key
-        AND b.processed_at IS NULL AND b.dead_at IS NULL AND b.id < a.id
-    ))
+    AND (a.aggregate_key IS NULL OR (
+      SELECT b.id FROM public.event_outbox b
+      WHERE b.processed_at IS NULL AND b.dead_at IS NULL AND b.aggregate_key IS NOT NULL
+        AND (b.company_id, b.aggregate_key) >= (a.company_id, a.aggregate_key)
+        AND (b.company_id, b.aggregate_key, b.id) < (a.company_id, a.aggregate_key, a.id)
+      ORDER BY b.company_id, b.aggregate_key, b.id
+      LIMIT 1
+    ) IS NULL)
   ORDER BY a.id
   LIMIT %(slots)s
 ), locked AS MATERIALIZED (

@@ -11,14 +11,18 @@ WITH rooms AS MATERIALIZED (
   CROSS JOIN LATERAL (
     SELECT e.ctid, e.id
     FROM public.event_outbox e
-    WHERE e.replay_run_id = r.id AND e.processed_at IS NULL AND e.dead_at IS NULL
+    -- a range of one, so that the order cannot come from the primary key
+    WHERE e.replay_run_id BETWEEN r.id AND r.id AND e.processed_at IS NULL AND e.dead_at IS NULL
       AND e.next_attempt_at <= now() AND (e.claimed_until IS NULL OR e.claimed_until <= now())
-      AND (e.aggregate_key IS NULL OR NOT EXISTS (
-        SELECT FROM public.event_outbox b
-        WHERE b.company_id = e.company_id AND b.aggregate_key = e.aggregate_key
-          AND b.processed_at IS NULL AND b.dead_at IS NULL AND b.id < e.id
-      ))
-    ORDER BY e.id
+      AND (e.aggregate_key IS NULL OR (
+        SELECT b.id FROM public.event_outbox b
+        WHERE b.processed_at IS NULL AND b.dead_at IS NULL AND b.aggregate_key IS NOT NULL
+          AND (b.company_id, b.aggregate_key) >= (e.company_id, e.aggregate_key)
+          AND (b.company_id, b.aggregate_key, b.id) < (e.company_id, e.aggregate_key, e.id)
+        ORDER BY b.company_id, b.aggregate_key, b.id
+        LIMIT 1
+      ) IS NULL)
+    ORDER BY e.replay_run_id, e.id
     LIMIT greatest(r.free, 0)
   ) i
   ORDER BY i.id

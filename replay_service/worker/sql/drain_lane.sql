@@ -9,8 +9,10 @@ WITH win AS MATERIALIZED (
     e.replay_run_id IS NOT NULL AS is_replay,
     e.event_type LIKE 'drill.%%' AND e.payload ? 'drill' AS is_scripted
   FROM public.event_outbox e
-  WHERE e.lane = %(lane)s AND e.processed_at IS NULL AND e.dead_at IS NULL AND e.id > %(after)s
-  ORDER BY e.id
+  -- as a row comparison, so that no index but (lane, id) can give the order: the primary key would walk all finished rows
+  WHERE e.processed_at IS NULL AND e.dead_at IS NULL
+    AND (e.lane, e.id) > (%(lane)s::smallint, %(after)s::bigint) AND e.lane <= %(lane)s::smallint
+  ORDER BY e.lane, e.id
   LIMIT %(window)s
 ), tenants AS MATERIALIZED (
   SELECT
@@ -19,10 +21,12 @@ WITH win AS MATERIALIZED (
     t.has_scripted AND public.is_drill_company(t.company_id) AS is_drill
   FROM (SELECT w.company_id, bool_or(w.is_scripted) AS has_scripted FROM win w GROUP BY w.company_id) t
 ), able AS MATERIALIZED (
-  SELECT w.ctid, w.is_replay OR (w.is_scripted AND t.is_drill) AS is_leased
+  -- IN and NOT IN, because they are hashed whatever the planner expects; a join could become a loop over all pairs
+  SELECT
+    w.ctid,
+    w.is_replay OR (w.is_scripted AND w.company_id IN (SELECT t.company_id FROM tenants t WHERE t.is_drill)) AS is_leased
   FROM win w
-  JOIN tenants t USING (company_id)
-  WHERE w.is_due AND t.is_on
+  WHERE w.is_due AND w.company_id NOT IN (SELECT t.company_id FROM tenants t WHERE NOT t.is_on)
 ), locked AS MATERIALIZED (
   SELECT e.ctid, e.id, e.event_id, e.company_id, e.aggregate_key
   FROM able a
@@ -30,10 +34,10 @@ WITH win AS MATERIALIZED (
   WHERE NOT a.is_leased AND e.processed_at IS NULL AND e.dead_at IS NULL
     AND e.next_attempt_at <= now() AND (e.claimed_until IS NULL OR e.claimed_until <= now())
   FOR UPDATE OF e SKIP LOCKED
-), blockers AS MATERIALIZED (
-  SELECT k.company_id, k.aggregate_key, b.id
+), held_back AS MATERIALIZED (
+  SELECT u.id
   FROM (
-    SELECT l.company_id, l.aggregate_key, max(l.id) AS last_id
+    SELECT l.company_id, l.aggregate_key, max(l.id) AS last_id, array_agg(l.id) AS ids
     FROM locked l
     WHERE l.aggregate_key IS NOT NULL
     GROUP BY l.company_id, l.aggregate_key
@@ -41,17 +45,19 @@ WITH win AS MATERIALIZED (
   CROSS JOIN LATERAL (
     SELECT e.id
     FROM public.event_outbox e
-    WHERE e.company_id = k.company_id AND e.aggregate_key = k.aggregate_key
-      AND e.processed_at IS NULL AND e.dead_at IS NULL
-      AND e.id < k.last_id AND e.id NOT IN (SELECT l.id FROM locked l)
-    ORDER BY e.id
+    WHERE e.processed_at IS NULL AND e.dead_at IS NULL AND e.aggregate_key IS NOT NULL
+      AND (e.company_id, e.aggregate_key) >= (k.company_id, k.aggregate_key)
+      AND (e.company_id, e.aggregate_key, e.id) < (k.company_id, k.aggregate_key, k.last_id)
+      AND e.id NOT IN (SELECT l.id FROM locked l)
+    ORDER BY e.company_id, e.aggregate_key, e.id
     LIMIT 1
-  ) b
+  ) first_blocker
+  CROSS JOIN LATERAL unnest(k.ids) AS u (id)
+  WHERE u.id > first_blocker.id
 ), ready AS MATERIALIZED (
   SELECT l.ctid, l.id, l.event_id, l.company_id
   FROM locked l
-  LEFT JOIN blockers b ON b.company_id = l.company_id AND b.aggregate_key = l.aggregate_key
-  WHERE b.id IS NULL OR l.id < b.id
+  WHERE l.id NOT IN (SELECT h.id FROM held_back h)
 ), made AS (
   INSERT INTO public.agent_tasks (company_id, agent_name, event_id, status, created_at, updated_at)
   SELECT r.company_id, 'sql', r.event_id, 'completed', c.at, c.at

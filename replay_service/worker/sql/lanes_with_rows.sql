@@ -2,7 +2,10 @@
 SELECT t.lane
 FROM unnest(%(after)s::bigint[]) WITH ORDINALITY AS a (after, position)
 CROSS JOIN LATERAL (SELECT (a.position - 1)::smallint AS lane) t
-WHERE EXISTS (
-  SELECT FROM public.event_outbox e
-  WHERE e.lane = t.lane AND e.processed_at IS NULL AND e.dead_at IS NULL AND e.id > a.after
-)
+CROSS JOIN LATERAL (
+  SELECT e.id
+  FROM public.event_outbox e
+  WHERE e.processed_at IS NULL AND e.dead_at IS NULL AND (e.lane, e.id) > (t.lane, a.after) AND e.lane <= t.lane
+  ORDER BY e.lane, e.id
+  LIMIT 1
+) first
