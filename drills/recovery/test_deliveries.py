@@ -28,6 +28,10 @@ def _some_but_not_all(scene: Scene, company: str, total: int) -> bool:
     return 0 < done < total
 
 
+def _any_is(scene: Scene, company: str, events: list[str], state: str) -> bool:
+    return any(r["state"] == state for r in scene.outbox(company) if r["event"] in events)
+
+
 @check(
     "drill/recovery/worker-killed-in-each-phase",
     needs=AGENT,
@@ -45,9 +49,12 @@ def test_worker_killed_in_each_phase(scene: Scene) -> None:
     company = scene.company()
     events: list[str] = []
     with processes(scene) as control:
-        # 0: claiming; 5 to 80 ms: the agent works, or has just finished; 150: acknowledging the last
-        for wait_ms in (0, 5, 40, 80, 150):
-            events += work(scene, company, 9, 60)
+        # before a claim, just after one, while the agent works, and when some are acknowledged and others not
+        for state, wait_ms in ((None, 0), ("in_flight", 0), ("in_flight", 40), ("in_flight", 60), ("processed", 0)):
+            fresh = work(scene, company, 9, 60)
+            events += fresh
+            if state:
+                scene.until_true(lambda s=state, f=fresh: _any_is(scene, company, f, s), within_s=3)  # type: ignore[misc]
             time.sleep(wait_ms / 1000)
             for worker in named(control, "worker"):
                 control.kill(worker)
