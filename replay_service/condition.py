@@ -15,7 +15,7 @@ from replay_service.metrics import heading, sample
 if TYPE_CHECKING:
     from replay_service.parts import Parts
 
-ANSWER_S = 1.5
+ANSWER_S = 2.0
 """Probes give up soon: an answer that says `not ready` in time is worth more than a late one."""
 SCRAPE_S = 5.0
 MIN_GAUGE_AGE_S = 1.0
@@ -98,6 +98,6 @@ async def _read_gauges(conn: Connection) -> list[str]:
         sample("outbox_lag_seconds", (), (), lag_s),
         *heading("dlq_items", "gauge", "Dead letters that are not settled, by status."),
         *(sample("dlq_items", ("status",), (status,), count) for status, count in sorted(letters.items())),
-        *heading("agent_tasks_total", "gauge", "Effects in the database, by status."),
+        *heading("agent_tasks_total", "counter", "Effects in the database, by status."),
         *(sample("agent_tasks_total", ("status",), (status,), count) for status, count in sorted(tasks.items())),
     ]
