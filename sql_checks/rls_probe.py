@@ -110,8 +110,9 @@ def _look(connection: Connection) -> Probe:
     found = Probe(exempt=_exemption(connection))
     if found.exempt:
         return found
-    mine, other = str(uuid.uuid4()), str(uuid.uuid4())
+    mine, other, bystander = str(uuid.uuid4()), str(uuid.uuid4()), str(uuid.uuid4())
     seeded = {name for name in SEEDS if _seed(connection, name, mine) and _seed(connection, name, other)}
+    _seed(connection, "companies", bystander)  # has no rows: an insert for it meets no other row's unique key
     if "audit_logs" in seeded:
         seeded.add("audit_heads")
     tables = [Table(**row) for row in execute(connection, sql(TABLES))]  # type: ignore[arg-type]
@@ -119,8 +120,8 @@ def _look(connection: Connection) -> Probe:
         sight = _sight(connection, table, mine, other, seeded=table.name in seeded)
         if sight is not None:
             _probe_reads(connection, sight)
-            if not table.is_view:
-                _probe_writes(connection, sight)
+            if not table.is_view and sight.mine == mine:  # never tries to write rows that are not the probe's own
+                _probe_writes(connection, sight, bystander)
             found.sights.append(sight)
     return found
 
@@ -210,13 +211,13 @@ def _without_row_security(connection: Connection, table: Table, mine: str) -> ps
     return connection.execute(query.encode(), (mine,))
 
 
-def _probe_writes(connection: Connection, sight: Sight) -> None:
+def _probe_writes(connection: Connection, sight: Sight, bystander: str) -> None:
     table, other = sight.table, sight.other
     where_other = f"where {table.tenant} = %s"
     moved = _moved(table, other)
     with _role(connection, "authenticated", sight.mine):
         if table.name in SEEDS and table.promised:
-            victim = str(uuid.uuid4()) if table.name == "companies" else other
+            victim = str(uuid.uuid4()) if table.name == "companies" else bystander
             sight.seen["insert"] = _attempt(connection, lambda c: c.execute(SEEDS[table.name].encode(), {"id": victim}))
         sight.seen["move"] = _attempt(
             connection,

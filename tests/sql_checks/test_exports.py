@@ -39,7 +39,7 @@ def test_promtool_accepts_the_rules_and_their_tests(tmp_path: Path) -> None:
     [
         (
             "alerts",
-            "insert into agent_tasks (company_id, status) select c, 'failed' from gen_random_uuid() c, generate_series(1, 99)",
+            "insert into agent_tasks (company_id, status) select id, 'failed' from companies, generate_series(1, 99)",
         ),
         ("sql", "alter table audit_logs disable trigger all"),
         ("sql", "alter table events no force row level security"),

@@ -1,0 +1,140 @@
+"""pytest collects files as checks: drop-in folders, exclusion of companies, checkpoints, evidence, blind roles."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from gates.evidence import Evidence, Outcome, read_lines
+from tests.postgres_fixture import PgServer
+from tests.sql_checks.conftest import COMPANY
+
+ROOT = Path(__file__).resolve().parents[2]
+OWN_CHECK = """-- id: sql/spot/companies-named
+-- claim: Every company has a name.
+-- cost: Nobody knows whom to call.
+-- severity: warn
+select id::text as subject, 'no name' as detail, null::text as witness
+from public.companies where coalesce(name, '') = '';
+
+-- seen:
+select count(*) as seen from public.companies;
+"""
+OTHER = "00000000-0000-4000-8000-0000000000bb"
+
+
+@pytest.fixture
+def database(pg_server: PgServer, seeded_db: str) -> Iterator[str]:
+    """A copy of the seeded database that a test may change."""
+    name = pg_server.create_database(seeded_db)
+    yield name
+    pg_server.drop_database(name)
+
+
+def run(url: str, tmp_path: Path, *options: str) -> dict[str, Evidence]:
+    """Run the suite as the gate does; the evidence by check."""
+    file = tmp_path / "evidence.ndjson"
+    file.unlink(missing_ok=True)
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "sql_checks", "-q", "--evidence", str(file), *options],
+        cwd=ROOT,
+        env={**os.environ, "DATABASE_URL": url, "TEST_COMPANY_ID": COMPANY, "GATE_TARGET": "staging"},
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    return {one.check: one for one in read_lines(file)}
+
+
+@pytest.mark.parametrize("role", [None, "replay_gate"])
+def test_everything_passes_on_the_reference(
+    role: str | None, pg_server: PgServer, database: str, tmp_path: Path
+) -> None:
+    """For the superuser and for the least role, every check passes on the seeded reference, and none is unknown."""
+    found = run(pg_server.url(database, role), tmp_path)
+    assert len(found) > 100
+    assert {c: e.message for c, e in found.items() if e.outcome is not Outcome.PASS} == {}
+
+
+def test_a_dropped_in_file_is_a_check(pg_server: PgServer, database: str, tmp_path: Path) -> None:
+    """A .sql file in a named folder is a check, without Python; a violation in it fails it."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "0001_companies_named.sql").write_text(OWN_CHECK, encoding="utf-8")
+    words = ("--spot-folder", str(folder), "--only", "sql/spot/companies-named")
+    url = pg_server.url(database)
+    assert run(url, tmp_path, *words)["sql/spot/companies-named"].outcome is Outcome.PASS
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("insert into companies (id, name) values (gen_random_uuid(), '')")
+    failed = run(url, tmp_path, *words)["sql/spot/companies-named"]
+    assert failed.outcome is Outcome.FAIL
+    assert failed.samples == 2
+
+
+def test_exactly_the_listed_companies_are_left_out(pg_server: PgServer, database: str, tmp_path: Path) -> None:
+    """The list leaves out what is on it, and never TEST_COMPANY_ID."""
+    url = pg_server.url(database)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("insert into companies (id, name) values (%s, 'drill-x')", (OTHER,))
+        connection.execute(
+            "insert into agent_tasks (company_id, status) select %s, 'failed' from generate_series(1, 99)", (OTHER,)
+        )
+    listed = tmp_path / "companies"
+    words = ("--exclude-companies", str(listed), "--only", "alert/agent-success")
+    listed.write_text("", encoding="utf-8")
+    assert run(url, tmp_path, *words)["alert/agent-success"].outcome is Outcome.FAIL
+    listed.write_text(f"{OTHER}\n{COMPANY}\n", encoding="utf-8")
+    assert run(url, tmp_path, *words)["alert/agent-success"].outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize("role", ["replay_service_blind", "empty"])
+def test_a_role_that_sees_nothing_judges_nothing(role: str, pg_server: PgServer, database: str, tmp_path: Path) -> None:
+    """Under a role that row security hides rows from, no check of data passes or fails."""
+    with psycopg.connect(pg_server.url(database), autocommit=True) as connection:
+        connection.execute("drop role if exists blind")
+        connection.execute("create role blind login password 'blindblind'")
+        connection.execute("grant usage on schema public to blind")
+        if role != "empty":
+            connection.execute("grant select on all tables in schema public to blind")
+            connection.execute("grant execute on all functions in schema public to blind")
+        connection.execute("analyze")
+    url = pg_server.url(database).replace("//postgres:", "//blind:")
+    password = pg_server.url(database).partition("//")[2].partition(":")[2].partition("@")[0]
+    found = run(url.replace(password, "blindblind"), tmp_path, "--only", "alert/*", "--only", "sql/spot/outbox*")
+    with psycopg.connect(pg_server.url(database), autocommit=True) as connection:
+        connection.execute("drop owned by blind")
+        connection.execute("drop role blind")
+    assert found
+    assert {e.outcome for e in found.values()} == {Outcome.UNKNOWN}
+
+
+def test_the_chain_goes_on_from_its_checkpoint(pg_server: PgServer, database: str, tmp_path: Path) -> None:
+    """A run remembers how far it verified; a trail that was replaced as a whole is then noticed."""
+    url, file = pg_server.url(database), tmp_path / "checkpoint.json"
+    words = ("--checkpoint", str(file), "--only", "sql/spot/audit-*")
+    assert {e.outcome for e in run(url, tmp_path, *words).values()} == {Outcome.PASS}
+    assert "audit_id" in file.read_text(encoding="utf-8")
+    assert {e.outcome for e in run(url, tmp_path, *words).values()} == {Outcome.PASS}
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("alter table audit_logs disable trigger audit_logs_append_only")
+        connection.execute("truncate audit_logs, audit_heads")
+        connection.execute("alter table audit_logs enable always trigger audit_logs_append_only")
+        connection.execute("insert into audit_logs (action, actor, scope) values ('dlq_replay', 'x', %s)", (COMPANY,))
+    found = run(url, tmp_path, *words)
+    assert found["sql/spot/audit-chain"].outcome is not Outcome.FAIL
+    assert found["sql/spot/audit-checkpoint"].outcome is Outcome.FAIL
+
+
+def test_a_service_that_logs_in_as_superuser_is_seen(pg_server: PgServer, database: str, tmp_path: Path) -> None:
+    """A superuser's session while none of the service's roles is connected fails; the service's own login passes."""
+    words = ("--only", "sql/spot/service-sessions")
+    with psycopg.connect(pg_server.url(database), application_name="service"):
+        assert run(pg_server.url(database), tmp_path, *words)["sql/spot/service-sessions"].outcome is Outcome.FAIL
+    with psycopg.connect(pg_server.url(database, "replay_service"), application_name="service"):
+        assert run(pg_server.url(database), tmp_path, *words)["sql/spot/service-sessions"].outcome is Outcome.PASS

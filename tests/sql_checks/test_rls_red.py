@@ -1,0 +1,121 @@
+"""Row-level security is seen red on each hole, green on the reference, and unknown where the probe proves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import psycopg
+import pytest
+
+from gates.observation import Observer
+from sql_checks import test_row_level_security as checks
+from sql_checks.rls_probe import Probe, probe
+from tests.postgres_fixture import PgServer
+from tests.sql_checks.conftest import outcome_of
+
+OWN = "company_id = (auth.jwt() ->> 'company_id')::uuid"
+READS = ("no_claims", "empty_claims", "no_company", "anon", "row_security_off")
+WRITES = ("insert", "move", "update", "delete", "upsert")
+
+
+def verdicts(looked: Probe) -> dict[str, str]:
+    """The outcome of every check of the module on one probe."""
+    judges: dict[str, Callable[[Observer], None]] = {
+        "own": lambda seen: checks.test_own_rows_visible(looked, seen),
+        "foreign": lambda seen: checks.test_other_tenants_hidden(looked, seen),
+        "stranger": lambda seen: checks.test_stranger_sees_nothing(looked, seen),
+        **{n: lambda seen, n=n: checks.test_sees_nothing(n, looked, seen) for n in READS},  # type: ignore[misc]
+        **{n: lambda seen, n=n: checks.test_writes_nothing(n, looked, seen) for n in WRITES},  # type: ignore[misc]
+    }
+    return {name: outcome_of(judge)[0] for name, judge in judges.items()}
+
+
+@pytest.fixture
+def clone(pg_server: PgServer, seeded_db: str) -> Iterator[str]:
+    """A copy of the seeded database, to be broken."""
+    name = pg_server.create_database(seeded_db)
+    yield name
+    pg_server.drop_database(name)
+
+
+@pytest.mark.parametrize("role", [None, "replay_gate"])
+def test_green_on_the_reference(role: str | None, pg_server: PgServer, clone: str) -> None:
+    """All checks pass for the superuser and for the least role, and nothing of the probe stays."""
+    url = pg_server.url(clone, role) if role else pg_server.url(clone)
+    assert set(verdicts(probe(url)).values()) == {"pass"}
+    with psycopg.connect(pg_server.url(clone)) as connection:
+        left = connection.execute("select count(*) from companies where name like 'drill-rls%'").fetchone()
+    assert left == (0,)
+
+
+HOLES: dict[str, tuple[str, set[str]]] = {
+    "rls off": ("alter table events disable row level security", {"foreign", "no_claims", "stranger"}),
+    "always true": (
+        "create policy p on event_outbox for select to authenticated using (true)",
+        {"foreign", "no_claims"},
+    ),
+    "null sees all": (
+        f"create policy p on events for select to authenticated using ({OWN} or auth.jwt() ->> 'company_id' is null)",
+        {"no_claims", "no_company"},
+    ),
+    "empty sees all": (
+        (
+            "create policy p on events for select to authenticated"
+            " using (coalesce(current_setting('request.jwt.claims', true), '') = '')"
+        ),
+        {"empty_claims"},
+    ),
+    "deny all": ("drop policy tenant_sees_own on events", {"own"}),
+    "view of the owner": (
+        "alter view replay_budgets_status reset (security_invoker); alter view replay_budgets_status owner to postgres",
+        {"foreign", "no_claims"},
+    ),
+    "anon reads": ("grant select on events to anon; create policy p on events to anon using (true)", {"anon"}),
+    "insert hole": (
+        (
+            "grant insert on feature_flags to authenticated;"
+            " create policy p on feature_flags for insert to authenticated with check (true)"
+        ),
+        {"insert"},
+    ),
+    "move hole": (
+        # a new row must pass the policies for SELECT too, where the statement reads: a hole needs both
+        (
+            f"grant update on events to authenticated; create policy p on events for update to authenticated"
+            f" using ({OWN}) with check (true); create policy q on events for select to authenticated using (true)"
+        ),
+        {"move", "foreign"},
+    ),
+    "write hole": (
+        "grant update, delete on events to authenticated; alter table events disable row level security",
+        {"update", "delete"},
+    ),
+    "definer bypass": (
+        "create view leak as select * from agent_tasks; grant select on leak to authenticated",
+        {"foreign", "stranger"},
+    ),
+    "new table": (
+        (
+            "create table notes (company_id uuid); grant select on notes to authenticated;"
+            " insert into notes select gen_random_uuid() from generate_series(1, 2)"
+        ),
+        {"foreign"},
+    ),
+}
+
+
+@pytest.mark.parametrize("hole", list(HOLES))
+def test_red_on_a_hole(hole: str, pg_server: PgServer, clone: str) -> None:
+    """The checks that the hole concerns fail."""
+    statement, failing = HOLES[hole]
+    url = pg_server.url(clone)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(statement.encode())
+    found = verdicts(probe(url))
+    assert {name for name, outcome in found.items() if outcome == "fail"} >= failing
+
+
+@pytest.mark.parametrize("login", ["replay_service", "replay_worker"])
+def test_a_login_that_cannot_imitate_tenants_proves_nothing(login: str, pg_server: PgServer, clone: str) -> None:
+    """Without SET ROLE authenticated every check is unknown."""
+    assert set(verdicts(probe(pg_server.url(clone, login))).values()) == {"unknown"}
