@@ -129,7 +129,12 @@ class Ground:
 
     def items(self, company: str) -> list[dict[str, Any]]:
         """The DLQ rows of a tenant, in claiming order."""
-        return self.rows("select * from dead_letter_queue where company_id = %s order by created_at, id", company)
+        return self.rows(
+            "select id, company_id, event_id, event_type, aggregate_key, payload, error_type, error_message,"
+            " retry_count, max_retries, least(retry_after, '9000-01-01') as retry_after, status, created_at"
+            " from dead_letter_queue where company_id = %s order by created_at, id",
+            company,
+        )
 
     def set_flag(self, company: str, key: str, *, enabled: bool, percentage: int = 100) -> None:
         """Write the tenant's override row of a flag."""
@@ -258,7 +263,8 @@ class Ground:
     def outbox(self, company: str) -> list[dict[str, Any]]:
         """The outbox rows of a tenant by id, each with `state`: pending, in_flight, processed or dead."""
         return self.rows(
-            "select o.*, event_id::text as event, case when processed_at is not null then 'processed'"
+            "select id, event_id::text as event, company_id, event_type, aggregate_key, payload, attempts,"
+            " replay_run_id, processed_at is not null as processed, case when processed_at is not null then 'processed'"
             " when dead_at is not null then 'dead' when claimed_until > now() then 'in_flight'"
             " else 'pending' end as state"
             " from event_outbox o where company_id = %s order by id",
@@ -268,7 +274,9 @@ class Ground:
     def audit(self, scope: str, *actions: str) -> list[dict[str, Any]]:
         """The audit rows of a scope by id, of these actions (none: all)."""
         return self.rows(
-            "select * from audit_logs where scope = %s and (cardinality(%s::text[]) = 0 or action = any(%s::text[]))"
+            "select id, action, actor, scope, target_count, success_count, failure_count, metadata, request_id,"
+            " created_at, prev_hash, hash, txid from audit_logs"
+            " where scope = %s and (cardinality(%s::text[]) = 0 or action = any(%s::text[]))"
             " order by id",
             scope,
             list(actions),

@@ -48,6 +48,12 @@ where o.processed_at is null and o.dead_at is null and (o.claimed_until is null 
 """
 
 
+RUN_ROW = """
+select id, idempotency_key, status, target_count, success_count, failure_count, completed_at
+from replay_runs where id = %s
+"""
+
+
 @dataclass
 class Scene(Ground):
     """What one check works with. `haste` scales every wait that ends in a judgement: the project's own tests, which
@@ -179,7 +185,7 @@ class Scene(Ground):
         """Wait until a run has ended; its row."""
 
         def probe() -> dict[str, Any]:
-            return self.one("select * from replay_runs where id = %s and status <> 'started'", run)
+            return self.one(RUN_ROW + " and status <> 'started'", run)
 
         return self.until(probe, f"the end of replay run {run}", within_s=within_s)
 

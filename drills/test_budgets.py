@@ -16,6 +16,11 @@ SQL = ("database",)
 SIGNED = ("drill/authentication/signed-accepted",)
 
 
+BUDGET_ROW = """
+select daily_limit, monthly_limit, daily_used, monthly_used, day from replay_budgets where company_id = %s
+"""
+
+
 def _today(scene: Scene) -> dt.date:
     return scene.value("select (now() at time zone 'UTC')::date")  # type: ignore[no-any-return]
 
@@ -170,7 +175,10 @@ def test_new_day_starts_at_zero(scene: Scene) -> None:
     answer = scene.run_or_fail(company, max=2)
     scene.seen.require(_today(scene) == day, "the UTC day changed meanwhile; run again")
     assert answer["target_count"] == 2, f"{answer['target_count']} items taken where the new day leaves 2"
-    row = scene.one("select * from replay_budgets where company_id = %s", company)
+    row = scene.one(
+        BUDGET_ROW,
+        company,
+    )
     assert row["daily_used"] == 2, f"daily_used is {row['daily_used']} after 2 items on the new day"
     assert row["day"] == day, f"the row's day is {row['day']}; today in UTC is {day}"
     assert row["monthly_used"] == 4, f"monthly_used is {row['monthly_used']}; 2 from yesterday and 2 of today are 4"
@@ -299,7 +307,10 @@ def test_no_row_means_the_defaults(scene: Scene) -> None:
     company = scene.company(items=2)
     scene.rows("delete from replay_budgets where company_id = %s", company)
     scene.run(company, max=2)
-    row = scene.one("select * from replay_budgets where company_id = %s", company)
+    row = scene.one(
+        BUDGET_ROW,
+        company,
+    )
     assert row, "the replay of a tenant without a budget row was charged nowhere"
     limits = (row["daily_limit"], row["monthly_limit"])
     assert limits == (500, 10_000), f"the limits are {limits}; the defaults are 500 and 10000"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from drills.scene import Scene, as_jsonb
+from drills.scene import RUN_ROW, Scene, as_jsonb
 from gates.recorder import check
 
 SQL = ("database",)
@@ -206,7 +206,7 @@ def _stopped_run(scene: Scene) -> tuple[dict[str, Any], str, str]:
     run = str(scene.run(company, max=30)["replay_run_id"])
     scene.ended(run)
     scene.until(lambda: _unfinished(scene, run) == 0, "the end of the run's open deliveries")
-    return scene.one("select * from replay_runs where id = %s", run), company, run
+    return scene.one(RUN_ROW, run), company, run
 
 
 @check("drill/lifecycle/twenty-percent-is-allowed", needs=AGENT, after=DELIVERS, covers=("E10",))
