@@ -22,6 +22,9 @@ BACKLOG = "watch/outbox-backlog"
 """Evidence that is no check: the number of events not yet delivered and not held, sampled through the whole run."""
 
 FACTS = (CAPABILITY, "watch/")
+PLAINEST_FIRST = ("preflight", "sql", "drill", "load", "alert")
+"""A missing constraint is named by the SQL check; the drills that it breaks only show what follows from it."""
+
 LEAST_BACKLOG_SAMPLES = 4
 LIMITED = ("load/", "alert/")
 """Checks whose numbers have a limit that one can be near to; elsewhere the limit is what must be equalled."""
@@ -38,7 +41,7 @@ def decide(evidence: Sequence[Evidence], policy: Policy, now: dt.datetime) -> Ve
     findings = [_finding(a, policy, lines, now) for a in assessed if a.outcome is not Outcome.PASS]
     findings += _unlisted(lines, policy, now)
     findings = _without_false_blocks(findings)
-    findings.sort(key=lambda f: (EFFECT_ORDER.index(f.effect), bool(f.blocked_by), f.outcome, f.check))
+    findings.sort(key=_by_gravity)
     decision = _decision(findings, assessed)
     outcomes = Counter(a.outcome for a in assessed)
     counts = Counts(outcomes[Outcome.PASS], outcomes[Outcome.FAIL], outcomes[Outcome.UNKNOWN], len(exempt))
@@ -54,6 +57,13 @@ def decide(evidence: Sequence[Evidence], policy: Policy, now: dt.datetime) -> Ve
         margin=_margin(assessed),
         ends_when=_ends(decision, findings),
     )
+
+
+def _by_gravity(finding: Finding) -> tuple[int, bool, str, int, str]:
+    """What decides first, causes before what they block, and the stage that names a cause most plainly first."""
+    stage = finding.check.split("/", 1)[0]
+    plain = PLAINEST_FIRST.index(stage) if stage in PLAINEST_FIRST else len(PLAINEST_FIRST)
+    return EFFECT_ORDER.index(finding.effect), bool(finding.blocked_by), finding.outcome, plain, finding.check
 
 
 def by_check(evidence: Sequence[Evidence]) -> dict[str, list[Evidence]]:
