@@ -18,6 +18,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 
 from drills.ground import PLAIN_TYPE, Ground
 from gates.target.client import NoAnswer
+from gates.target.database import Connection
 from gates.target.requests import (
     Answer,
     Request,
@@ -150,9 +151,10 @@ class Scene(Ground):
             time.sleep(POLL_S)
         return found
 
-    def somebody_waits(self) -> bool:
-        """Whether another session waits for a lock that is held."""
-        return self.number("select count(*) from pg_locks where not granted and pid <> pg_backend_pid()") > 0
+    def somebody_waits(self, held: Connection, *, within_s: float) -> bool:
+        """Whether a session comes to wait, in that time, for what the connection holds."""
+        ask = "select count(*) from pg_stat_activity where %s = any(pg_blocking_pids(pid))"
+        return self.until_true(lambda: self.number(ask, held.info.backend_pid) > 0, within_s=within_s)
 
     def late(self, what: str, waited_s: float, since: object) -> NoReturn:
         """A deadline passed: a failure where the target answers and nothing else was waiting, else unknown."""

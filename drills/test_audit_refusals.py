@@ -161,9 +161,7 @@ def test_refusal_waits_for_no_replay(scene: Scene) -> None:
     with scene.transaction() as held:
         execute(held, "select from replay_budgets where company_id = %s for update", company)
         running = scene.in_background(scene.replay_request(company, max=1))
-        scene.seen.require(
-            scene.until_true(scene.somebody_waits, within_s=2.0), "the replay does not wait for its budget"
-        )
+        scene.seen.require(scene.somebody_waits(held, within_s=2.0), "the replay does not wait for its budget")
         scene.set_flag(company, REPLAY_FLAG, enabled=False)
         request = scene.replay_request(company, max=1)
         refused = scene.in_background(request)

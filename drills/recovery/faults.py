@@ -36,20 +36,24 @@ def named(control: Control, kind: str) -> list[str]:
 
 def terminate_backends(scene: Scene, role: str) -> int:
     """End every database session of a role; how many there were."""
-    return scene.number(
-        "select count(*) from (select pg_terminate_backend(pid) from pg_stat_activity"
-        " where usename = %s and datname = current_database()) t",
-        role,
-    )
+    return _terminate(scene, "usename = %s and datname = current_database()", role)
 
 
 def terminate_waiting_for(scene: Scene, holder: int) -> int:
     """End the sessions that wait for a lock held by the backend `holder`; how many there were."""
-    return scene.number(
-        "select count(*) from (select pg_terminate_backend(pid) from pg_stat_activity"
-        " where %s = any(pg_blocking_pids(pid))) t",
-        holder,
-    )
+    return _terminate(scene, "%s = any(pg_blocking_pids(pid))", holder)
+
+
+def _terminate(scene: Scene, which: str, value: object) -> int:
+    try:
+        return scene.number(
+            f"select count(*) from (select pg_terminate_backend(pid) from pg_stat_activity where {which}) t", value
+        )
+    except psycopg.errors.InsufficientPrivilege:
+        scene.seen.unmet(
+            "this login may not end other sessions; a superuser, or a member of pg_signal_backend, may."
+            " Give such a login in DATABASE_URL to run this drill"
+        )
 
 
 def backend_of(connection: psycopg.Connection[dict[str, object]]) -> int:

@@ -19,12 +19,6 @@ SIGNED = ("drill/authentication/signed-accepted",)
 HELD_S = 3.0
 
 
-def _waits_for(scene: Scene, held: Connection) -> bool:
-    """Whether somebody comes to wait for what this connection holds."""
-    ask = "select count(*) from pg_stat_activity where %s = any(pg_blocking_pids(pid))"
-    return scene.until_true(lambda: scene.number(ask, backend_of(held)) > 0, within_s=HELD_S)
-
-
 def _outcome(future: Future[Answer]) -> int:
     """The status of a request that was disturbed; 0 where it has no answer."""
     try:
@@ -77,7 +71,7 @@ def test_replay_session_ended(scene: Scene) -> None:
         with scene.transaction() as held:
             execute(held, f"select from {table} where {where} for update", company)
             running = scene.in_background(scene.replay_request(company, max=3, idempotency_key=key))
-            if _waits_for(scene, held):
+            if scene.somebody_waits(held, within_s=HELD_S):
                 terminate_waiting_for(scene, backend_of(held))
             held.rollback()
         _whole_or_nothing(scene, company, key, _outcome(running))
@@ -103,7 +97,9 @@ def test_service_killed_in_a_replay(scene: Scene) -> None:
         with scene.transaction() as held:
             execute(held, "select from replay_budgets where company_id = %s for update", company)
             running = scene.in_background(scene.replay_request(company, max=3, idempotency_key=key))
-            scene.seen.require(_waits_for(scene, held), "the replay does not wait for its budget row")
+            scene.seen.require(
+                scene.somebody_waits(held, within_s=HELD_S), "the replay does not wait for its budget row"
+            )
             for service in named(control, "service"):
                 control.kill(service)
             held.rollback()
@@ -137,7 +133,7 @@ def test_event_session_ended(scene: Scene) -> None:
         with scene.transaction() as held:
             execute(held, f"lock table {table} in exclusive mode")
             running = scene.in_background(scene.event_request(company, event_id=event))
-            waits = _waits_for(scene, held)
+            waits = scene.somebody_waits(held, within_s=HELD_S)
             deadline = time.monotonic() + 0.5
             while waits and time.monotonic() < deadline and not _ours_waits(scene, held):
                 time.sleep(0.02)

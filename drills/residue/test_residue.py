@@ -12,6 +12,7 @@ from drills.scene import Scene
 from gates.evidence import Severity
 from gates.recorder import Observer, check
 from gates.target.database import Connection
+from gates.target.tenants import Tenants
 
 SQL = ("database",)
 SETTLE_S = 3.0
@@ -26,7 +27,7 @@ def _companies(request: pytest.FixtureRequest, born: list[str]) -> list[str]:
 
 
 @check("drill/residue/no-rows-left", needs=SQL, covers=("H09",), severity=Severity.WARN, phase="last")
-def test_no_rows_left(request: pytest.FixtureRequest, scene: Scene, born: list[str]) -> None:
+def test_no_rows_left(request: pytest.FixtureRequest, scene: Scene, born: list[str], run_id: str) -> None:
     """No table with a tenant column has a row left of a company that this run created; audit rows stay.
 
     A gate that litters is switched off, or counted as a customer.
@@ -46,7 +47,7 @@ def test_no_rows_left(request: pytest.FixtureRequest, scene: Scene, born: list[s
         tables, left = rows_left(scene.db, companies)
         if not left or time.monotonic() > deadline:
             break
-        scene.tenants.sweep()
+        Tenants(scene.db, run_id, companies).sweep()
         time.sleep(0.05)
     scene.seen.value(sum(left.values()), 0, "rows")
     scene.seen.details["companies"] = len(companies)
