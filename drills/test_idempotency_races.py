@@ -22,6 +22,8 @@ from gates.target.requests import Answer, Request
 SIGNED = ("drill/authentication/signed-accepted",)
 SQL = ("tenants",)
 WAITER_WITHIN_S = 2.0
+ROUNDS = 3
+"""A race is had several times: one round may end in the right order by luck."""
 
 
 def new_key() -> str:
@@ -45,19 +47,20 @@ def test_race_same_request(replays: Replays, tenant: str) -> None:
 
     Otherwise an impatient client, or a proxy that repeats, replays the events twice.
     """
-    key = new_key()
-    replays.items(tenant, 6)
-    requests = [replays.signed(tenant, label="concurrent", idempotency_key=key, max=2) for _ in range(8)]
-    answers = replays.burst(requests)
-    for request, answer in zip(requests, answers, strict=True):
-        replays.seen.expect(request, answer, (200, 409, 429))
-    raced = [a for a in answers if a.status in {200, 409}]
-    replays.seen.require(len(raced) > 1, "the rate limit let only one of the concurrent requests through: no race")
-    replays.seen.require(any(a.status == 200 for a in answers), "none of the concurrent requests was accepted")
-    replays.seen.control(f"{len(raced)} of {len(answers)} concurrent requests passed the rate limit")
-    _one_effect(replays, tenant, key, 2)
-    firsts = [a for a in answers if a.status == 200 and a.json().get("duplicate") is False]
-    assert len(firsts) == 1, f"{len(firsts)} of the answers claim to be the first; allowed: 1"
+    for company in (tenant, *(replays.tenants.create(label="race") for _ in range(ROUNDS - 1))):
+        key = new_key()
+        replays.items(company, 6)
+        requests = [replays.signed(company, label="concurrent", idempotency_key=key, max=2) for _ in range(8)]
+        answers = replays.burst(requests)
+        for request, answer in zip(requests, answers, strict=True):
+            replays.seen.expect(request, answer, (200, 409, 429))
+        raced = [a for a in answers if a.status in {200, 409}]
+        replays.seen.require(len(raced) > 1, "the rate limit let only one of the concurrent requests through: no race")
+        replays.seen.require(any(a.status == 200 for a in answers), "none of the concurrent requests was accepted")
+        replays.seen.control(f"{len(raced)} of {len(answers)} concurrent requests passed the rate limit")
+        _one_effect(replays, company, key, 2)
+        firsts = [a for a in answers if a.status == 200 and a.json().get("duplicate") is False]
+        assert len(firsts) == 1, f"{len(firsts)} of the answers claim to be the first; allowed: 1"
 
 
 @check("drill/idempotency/race-other-body", needs=SQL, after=SIGNED, covers=("D04",))
@@ -66,7 +69,7 @@ def test_race_other_body(replays: Replays, tenant: str) -> None:
 
     Otherwise a request is refused after its effect was committed.
     """
-    for _ in range(3):
+    for _ in range(ROUNDS):
         key = new_key()
         company = replays.tenants.create(label="race")
         replays.items(company, 6)
@@ -143,7 +146,7 @@ def _held_budget(target: Target, replays: Replays, company: str) -> Iterator[Con
 
 def _waiter(replays: Replays, holder: Connection, running: Future[Answer]) -> int:
     """The pid of the backend that waits for the holder's row; unknown where the request does not wait."""
-    pid = holder.info.backend_pid
+    pid = value(holder, "select pg_backend_pid()")
     deadline = time.monotonic() + WAITER_WITHIN_S
     while time.monotonic() < deadline and not running.done():
         found = value(

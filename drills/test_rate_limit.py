@@ -12,11 +12,14 @@ from drills.limits import ADMITTED, Limit
 from gates.evidence import Severity, Where
 from gates.recorder import check
 from gates.target.requests import SIGNATURE, Request, encode_body, post, signed_get, token_post
+from gates.target.tenants import Tenants
 from gates.target.wire import WireDoor
 
 INDEPENDENT = "drill/rate-limit/tenants-independent"
 LIMIT = ("drill/authentication/signed-accepted", INDEPENDENT)
 SQL = ("tenants",)
+RACES = 3
+"""A race is had several times: one may end in the right order by luck."""
 
 
 @check(INDEPENDENT, needs=SQL, after=LIMIT[:1], covers=("C04",), phase="first")
@@ -315,19 +318,21 @@ def test_precedence(case: Case, limit: Limit, tenant: str) -> None:
 
 
 @check("drill/rate-limit/concurrent-exactly-three", needs=SQL, after=LIMIT, covers=("C10",))
-def test_concurrent_exactly_three(limit: Limit, tenant: str, other: str) -> None:
+def test_concurrent_exactly_three(limit: Limit, tenants: Tenants, other: str) -> None:
     """Of many calls at once, exactly three are admitted.
 
     Otherwise whoever sends fast enough has no limit, or each process of the service counts for itself.
     """
     limit.admit(other, "another tenant", control=True)
-    requests = [limit.request(tenant, "concurrent", dry_run=True) for _ in range(12)]
-    answers = limit.burst(limit.http, requests)
-    for request, answer in zip(requests, answers, strict=True):
-        limit.seen.expect(request, answer, (200, 429))
-    admitted = sum(a.status == 200 for a in answers)
-    limit.seen.value(admitted, ADMITTED, "admitted")
-    assert admitted == ADMITTED, f"{admitted} of {len(answers)} concurrent calls were admitted; allowed: exactly 3"
+    for _ in range(RACES):
+        tenant = tenants.create(label="race")
+        requests = [limit.request(tenant, "concurrent", dry_run=True) for _ in range(12)]
+        answers = limit.burst(limit.http, requests)
+        for request, answer in zip(requests, answers, strict=True):
+            limit.seen.expect(request, answer, (200, 429))
+        admitted = sum(a.status == 200 for a in answers)
+        limit.seen.value(admitted, ADMITTED, "admitted")
+        assert admitted == ADMITTED, f"{admitted} of {len(answers)} concurrent calls were admitted; allowed: exactly 3"
 
 
 @check(

@@ -59,7 +59,7 @@ class Tenants:
         if self.on_create:
             self.on_create(company)
         self.created.append(company)
-        name = f"drill-{self.run}-{label}"
+        name = f"drill-{self.run}-{label}-{company[:8]}"
         execute(self.connection, "insert into companies (id, name) values (%s, %s)", company, name)
         return company
 
