@@ -28,7 +28,7 @@ class Seen:
     """The last that was heard of one load process."""
 
     sequence: int = -1
-    final: bool = False
+    finals: int = 0
     gap: bool = False
     cpu_percent: float = 0.0
     users: int = 0
@@ -74,7 +74,7 @@ class Conductor:
         seen = self.workers.setdefault(worker, Seen())
         seen.gap = seen.gap or report["sequence"] != seen.sequence + 1
         seen.sequence = report["sequence"]
-        seen.final = seen.final or report["final"]
+        seen.finals += 1 if report["final"] else 0
         seen.cpu_percent, seen.users, seen.dropped = report["cpu_percent"], report["users"], report["dropped"]
         seen.canaries, seen.paused = tuple(report["canaries"]), seen.paused or report["paused"]
         came = self.samples.merge_report(report)
@@ -141,6 +141,21 @@ class Conductor:
             return canary
         oldest = judge(MetricKey("outbox_lag_ms"), threshold, sink, self.elapsed_s, confidence=confidence)
         return oldest if oldest.verdict.value == "fail" else canary
+
+    def goes_on(self) -> bool:
+        """Whether the run should be taken up again, now that everything under way has come in.
+
+        At the look before, requests still open were missing; with them an outcome may be open again.
+        """
+        elapsed = time.perf_counter() - self.started
+        if not self.plan.run_on or self.ended.startswith("aborted") or elapsed + LOOK_S > self._most_s():
+            return False
+        wanting = [j for j in self.judgements() if j.wants_more]
+        if not wanting or self.invalid_reasons():
+            return False
+        self.stopped, self.ended = 0.0, ""
+        self._look_at = min(self._most_s(), elapsed + self._wait_for(wanting, elapsed))
+        return True
 
     @property
     def confidence(self) -> float:

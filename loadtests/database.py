@@ -23,6 +23,8 @@ FOLDER = Path(__file__).parent / "sql"
 ITEMS_EACH = 4
 POLL_S = 0.25
 MOST_REFUSED = 3
+JOIN_S = 12.0
+"""A statement of ours ends after 10 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class Watch:
         self.plan = plan
         self.error = ""
         self._refused = 0
+        self._done = False
         self.first_items: float | None = None
         self.backlog: list[tuple[float, float]] = []
         self._seeded = [item for tenant in plan.tenants for item in tenant.items]
@@ -95,9 +98,9 @@ class Watch:
         self._greenlet = gevent.spawn(self._poll_forever)
 
     def _poll_forever(self) -> None:
-        while not self.error:
-            gevent.sleep(POLL_S)
+        while not self.error and not self._done:
             self.poll()
+            gevent.sleep(POLL_S)
 
     def poll(self) -> None:
         """One look at the outbox and the dead letters."""
@@ -129,8 +132,9 @@ class Watch:
 
     def finish(self) -> dict[str, int]:
         """Last poll; the change of the dead letters and the fate of the events become samples. Returns that fate."""
+        self._done = True
         if self._greenlet is not None:
-            self._greenlet.kill()
+            self._greenlet.join(timeout=JOIN_S)  # never killed: a query cut off in the middle spoils the connection
         self.poll()
         last = self.samples.sink("dlq_items")
         if self.plan.test_dlq and self.first_items is not None and not self.error:

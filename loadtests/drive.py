@@ -38,6 +38,7 @@ class Drive:
     of: int = 1
     samples: Samples = field(default_factory=Samples)
     stopping: bool = False
+    resumed_at: float = 0.0
     started: float = field(default_factory=time.perf_counter)
     open_requests: int = 0
     dropped: int = 0
@@ -126,6 +127,11 @@ class Drive:
             for connection in self._all:
                 if connection.deadline and now > connection.deadline and not connection.timed_out:
                     connection.expire()
+
+    def resume(self) -> None:
+        """Go on after `finish`; arrivals that fell into the pause are left out."""
+        self.resumed_at = time.perf_counter()
+        self.stopping = False
 
     def finish(self, grace_s: float = GRACE_S) -> None:
         """Stop starting anything; wait for what is under way, at most `grace_s`."""

@@ -24,7 +24,7 @@ from loadtests.conductor import Conductor
 from loadtests.locust_stats import feed
 from loadtests.plan import Credentials, Plan, dump_plan, load_plan
 from loadtests.users import ScheduledUser, WaitingUser
-from loadtests.worker import FINISH, REPORT, Worker
+from loadtests.worker import FINISH, REPORT, RESUME, Worker
 
 TICK_S = 0.25
 FINAL_WAIT_S = 40.0
@@ -53,9 +53,14 @@ def attach(environment: Any, credentials: Credentials, on_report: Callable[[str,
         del msg
         environment.load_worker.finish()
 
+    def resume(environment: Any, msg: Any, **_: Any) -> None:
+        del msg
+        environment.load_worker.resume()
+
     environment.events.test_start.add_listener(begin)
     if isinstance(environment.runner, WorkerRunner):
         environment.runner.register_message(FINISH, finish, concurrent=True)
+        environment.runner.register_message(RESUME, resume, concurrent=True)
 
 
 def environment_for(plan: Plan) -> Any:
@@ -82,6 +87,7 @@ class Engine:
         self.tick = tick
         self.environment = environment_for(plan)
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        self.finishes = 0
         self.expected = plan.workers + plan.expect_workers
         if self.expected:
             host = "127.0.0.1" if not plan.expect_workers else plan.master_host
@@ -141,8 +147,11 @@ class Engine:
             self._watch_workers()
             conductor.ended = conductor.stop_reason()
             self.tick()
-        conductor.stopped = time.perf_counter()
-        self._finish()
+            if conductor.ended:
+                conductor.stopped = time.perf_counter()
+                self._finish()
+                if conductor.goes_on():
+                    self._resume()
 
     def _wait_for_users(self, target: int) -> None:
         """Let the clock of the run begin when its first users are there."""
@@ -164,7 +173,14 @@ class Engine:
         if alive < self.expected and not self.conductor.lost:
             self.conductor.lose(f"{self.expected - alive} that went away")
 
+    def _resume(self) -> None:
+        if self.expected:
+            self.runner.send_message(RESUME)
+        else:
+            self.environment.load_worker.resume()
+
     def _finish(self) -> None:
+        self.finishes += 1
         if not self.expected:
             self.environment.load_worker.finish()
             return
@@ -173,18 +189,18 @@ class Engine:
         while not self._all_final():
             self._watch_workers()
             alive = self.expected - len(self.conductor.lost)
-            if alive <= sum(seen.final for seen in self.conductor.workers.values()):
+            if alive <= sum(seen.finals >= self.finishes for seen in self.conductor.workers.values()):
                 break
             if time.monotonic() > deadline:
                 for name, seen in self.conductor.workers.items():
-                    if not seen.final:
+                    if seen.finals < self.finishes:
                         self.conductor.lose(f"{name} (no last report within {FINAL_WAIT_S:g} s)")
                 break
             gevent.sleep(0.02)
 
     def _all_final(self) -> bool:
         workers = self.conductor.workers.values()
-        return len(workers) >= self.expected and all(seen.final for seen in workers)
+        return len(workers) >= self.expected and all(seen.finals >= self.finishes for seen in workers)
 
     def html(self) -> str:
         """Locust's own report; empty where Locust could not make one."""

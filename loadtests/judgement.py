@@ -204,19 +204,27 @@ def margin(e: Expression, low: float, high: float) -> float | None:
 def _more(judged: Judgement, e: Expression, sink: Sink, confidence: float) -> int:
     """About how many samples would decide at the present estimate: intervals shrink with the root of n."""
     if isinstance(sink, RateSink) and sink.total:
-        share, n = sink.trues / sink.total, sink.total
-        for _ in range(12):
-            n = math.ceil(n * 1.5)
-            low, high = rate_bounds(min(n, round(share * n)), n, confidence)
-            if e.holds(low) == e.holds(high):
-                return n
-        return n
+        return _more_trials(sink.trues / sink.total, e.limit, sink.total, confidence)
+    if isinstance(sink, TrendSink) and e.method in {"p", "med"}:
+        beyond = sum(value > e.limit for value in sink.values) / sink.samples
+        percent = 50.0 if e.method == "med" else e.percentile
+        return _more_trials(beyond, 1.0 - percent / 100.0, sink.samples, confidence)
     if judged.low is None or judged.high is None or not math.isfinite(judged.high - judged.low):
         return judged.samples * 4
     gap = abs((judged.observed or 0.0) - e.limit)
     width = max(judged.high - (judged.observed or 0.0), (judged.observed or 0.0) - judged.low)
     factor = (width / gap) ** 2 if gap > 0 else 100.0
     return max(judged.samples + 1, math.ceil(judged.samples * min(factor, 100.0)))
+
+
+def _more_trials(share: float, limit: float, total: int, confidence: float) -> int:
+    """How many trials at this share would have bounds on one side of the limit; a percentile is such a share, too."""
+    for _ in range(12):
+        total = math.ceil(total * 1.5)
+        low, high = rate_bounds(min(total, round(share * total)), total, confidence)
+        if low > limit or high < limit:
+            break
+    return total
 
 
 def number_text(value: float | None) -> str:

@@ -18,6 +18,8 @@ from loadtests.workload import Workload
 CLOSED_MIX = ("event", "probe", "event", "probe", "replay")
 
 
+PAUSE_S = 0.05
+"""How often a paused user looks whether the run goes on."""
 SPIN_S, SPIN_RATE = 0.0012, 150.0
 """The event loop sleeps in whole milliseconds; the last one is passed looking at the clock, unless that would cost CPU
 that a high rate needs for its requests (150 a second times 1.2 ms is a sixth of a core)."""
@@ -63,10 +65,6 @@ class LoadUser(User):  # type: ignore[misc]
         self.traffic: Traffic = self.environment.load_traffic
         self.drive: Drive = self.traffic.drive
 
-    @property
-    def goes_on(self) -> bool:
-        return not self.drive.stopping and self._state != "stopping"
-
 
 class ScheduledUser(LoadUser):
     """The open model: starts every arrival at its time, however many are still under way."""
@@ -81,9 +79,15 @@ class ScheduledUser(LoadUser):
         spin_s = SPIN_S if rate <= SPIN_RATE else 0.0
         origin = drive.started
         for at, kind in arrivals(drive.plan.streams, drive.index, drive.of):
+            if origin + at < drive.resumed_at:
+                continue  # it fell into a pause
             _sleep_until(origin + at, spin_s)
-            if not self.goes_on:
+            while drive.stopping:
+                gevent.sleep(PAUSE_S)
+            if self._state == "stopping":
                 return
+            if origin + at < drive.resumed_at:
+                continue
             late.add("schedule_lateness_ms", max(0.0, (time.perf_counter() - origin - at) * 1000.0))
             if drive.open_requests >= drive.plan.max_open:
                 drive.dropped += 1
@@ -118,7 +122,9 @@ class WaitingUser(LoadUser):
             self._hammer(drive, connection, self.traffic.workload.call("url"))
             return
         for kind in itertools.cycle(CLOSED_MIX):
-            if not self.goes_on:
+            while drive.stopping:
+                gevent.sleep(PAUSE_S)
+            if self._state == "stopping":
                 break
             begun = time.perf_counter()
             self.traffic.perform(kind, connection)
@@ -131,7 +137,10 @@ class WaitingUser(LoadUser):
             return
         durations = drive.samples.sink("iteration_duration")
         request, think_s = drive.request, drive.plan.think_s
-        while self.goes_on:
+        while self._state != "stopping":
+            if drive.stopping:
+                gevent.sleep(PAUSE_S)
+                continue
             request(call, connection)
             durations.add((connection.ended - connection.started) * 1000.0)
             if think_s:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from loadtests.users import Traffic
 from loadtests.workload import Workload
 
 REPORT_S = 0.5
-REPORT, FINISH, BEGIN = "load_report", "load_finish", "load_begin"
+REPORT, FINISH, RESUME = "load_report", "load_finish", "load_resume"
 PATIENCE_S = 5.5
 """How long after the end a canary is waited for: past the checklist's limit for the lag, 5 s."""
 
@@ -77,9 +78,12 @@ class Worker:
         self.drive.stopping = True
         self.traffic.canaries.drain()
         self.drive.finish()
-        if self._reporter is not None:
-            self._reporter.kill(block=False)
         self.report(final=True)
+
+    def resume(self) -> None:
+        """Go on where `finish` stopped: what was under way is known now, and it did not decide."""
+        self.traffic.canaries.give_up_at = math.inf
+        self.drive.resume()
 
 
 def _cpu_s() -> float:

@@ -229,3 +229,18 @@ def test_a_broken_thresholds_file_is_refused_before_any_request(tmp_path: Path) 
     assert process.returncode == 3
     assert "t.js:1:20:" in output
     assert behaviour.count == 0
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_slow_requests_still_open_at_the_end_are_waited_for_and_counted(workers: int, tmp_path: Path) -> None:
+    """At the planned end the slow ones have not come in; judged without them the run would pass. With them it is
+    undecided or failed, and the run is taken up again.
+    """
+    behaviour = Behaviour(delay_s=lambda n: 1.2 if n % 14 == 0 else 0.0)
+    with target(behaviour) as url:
+        plan = url_plan(url, duration_s=1.0, most_s=5.0, early_abort=False, workers=workers)
+        result = finish(start(plan, tmp_path), tmp_path)
+    assert result["valid"], result["invalid_reasons"]
+    assert verdicts(result)[DURATION] != "pass", messages(result)
+    assert result["latency"]["p100"] > 1100
+    assert result["facts"]["requests"] == behaviour.count
