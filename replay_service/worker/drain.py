@@ -18,6 +18,7 @@ from replay_service.worker.parts import WorkerParts
 
 LONG_SWEEP_S = 0.05
 REST_PER_SWEEP = 2.0  # a third of one core at most goes into looking at what cannot be delivered
+REST_LIMIT_S = 5.0  # but a tenant that is switched on again waits no longer than this
 
 
 class Drain:
@@ -69,7 +70,8 @@ class Drain:
             if is_full:
                 length = self._clock() - begun
                 is_long_for_nothing = length > LONG_SWEEP_S and not done.moved
-                next_full = self._clock() + length * REST_PER_SWEEP if is_long_for_nothing else 0.0
+                rest_s = min(length * REST_PER_SWEEP, REST_LIMIT_S)
+                next_full = self._clock() + rest_s if is_long_for_nothing else 0.0
             if not done.moved:
                 await wait_for(self._news, max(self._settings.poll_s, next_full - self._clock()))
 

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ class Bench:
         query = f"INSERT INTO event_outbox ({names}) VALUES ({marks}) RETURNING event_id"
         return str(self.one(query, *columns.values()))
 
-    def start_run(self, company: str, scripts: list[Mapping[str, int]], *, charged: bool = True) -> str:
+    def start_run(self, company: str, scripts: Sequence[Mapping[str, int]], *, charged: bool = True) -> str:
         """What the service does for a replay: one dead letter an item, a run, outbox rows, the budget."""
         with self.conn.transaction():
             letters = [
