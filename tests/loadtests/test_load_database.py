@@ -1,0 +1,195 @@
+"""The SQL side of a run on a migrated database: its companies, the backlog, dead letters, what became of events."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from gates.target.database import Connection, connect, execute, sql
+from loadtests import database
+from loadtests.plan import Plan, Tenant
+from loadtests.samples import Samples
+from loadtests.thresholds import MetricKey
+from tests.postgres_fixture import migrated_db, migrated_url, pg_server
+
+__all__ = ["migrated_db", "migrated_url", "pg_server"]
+PLAN = Plan("http://127.0.0.1:1", run="t1", tenants_wanted=3)
+
+
+@pytest.fixture
+def db(migrated_url: str) -> Iterator[Connection]:
+    """A connection to a fresh database with the outbox on for everybody."""
+    connection = connect(migrated_url)
+    for key in ("outbox.enabled", "dlq.replay.enabled"):
+        set_flag(connection, key, 100)
+    yield connection
+    connection.close()
+
+
+def set_flag(db: Connection, key: str, percentage: int, company: str | None = None) -> None:
+    execute(db, "delete from feature_flags where key = %s and company_id is not distinct from %s::uuid", key, company)
+    execute(
+        db,
+        "insert into feature_flags (key, company_id, enabled, rollout_percentage) values (%s, %s::uuid, true, %s)",
+        key,
+        company,
+        percentage,
+    )
+
+
+def a_company(db: Connection) -> str:
+    company = str(uuid.uuid4())
+    execute(db, "insert into companies (id, name) values (%s, 'drill-load-test')", company)
+    return company
+
+
+def add_event(db: Connection, company: str, key: str | None = None, **columns: object) -> str:
+    """An outbox row, 5 s old; extra columns are SQL expressions."""
+    event = str(uuid.uuid4())
+    values = {"inserted_at": "now() - interval '5 s'", **columns}
+    execute(
+        db,
+        f"insert into event_outbox (event_id, company_id, event_type, aggregate_key, payload, {', '.join(values)})"
+        f" values (%s, %s, 'load.canary', %s, '{{}}', {', '.join(str(v) for v in values.values())})",
+        event,
+        company,
+        key,
+    )
+    return event
+
+
+def look(db: Connection) -> tuple[int, float]:
+    """Backlog and the age in seconds of the most overdue event."""
+    row = execute(db, sql(Path(database.__file__).parent / "sql" / "backlog.sql"))[0]
+    return int(str(row["backlog"])), float(str(row["oldest_ms"])) / 1000.0
+
+
+def test_companies_are_made_with_dead_letters_and_removed(db: Connection, migrated_url: str) -> None:
+    """As many as wanted, with flags on and items to replay; nothing of them stays."""
+    prepared = database.prepare(migrated_url, PLAN)
+    assert len(prepared.tenants) == len(prepared.created) == 3
+    assert prepared.absent == {}
+    assert all(len(tenant.items) == database.ITEMS_EACH and tenant.replays for tenant in prepared.tenants)
+    names = execute(db, "select name from companies where id = any(%s::uuid[])", list(prepared.created))
+    assert all(str(row["name"]).startswith("drill-load-t1-") for row in names)
+    database.clean_up(migrated_url, prepared.created)
+    left = execute(db, "select from companies where id = any(%s::uuid[])", list(prepared.created))
+    items = execute(db, "select from dead_letter_queue where company_id = any(%s::uuid[])", list(prepared.created))
+    assert left == items == []
+
+
+def test_companies_are_chosen_inside_a_canary_of_ten_percent(db: Connection, migrated_url: str) -> None:
+    """A drill examines the canary: every company of the run has the outbox on."""
+    set_flag(db, "outbox.enabled", 10)
+    assert len(database.prepare(migrated_url, PLAN).tenants) == 3
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        ("update feature_flags set enabled = false where key = 'outbox.enabled'", "on for no new company"),
+        ("update agent_controls set agents_paused = true where company_id is null", "paused for everybody"),
+    ],
+)
+def test_what_an_operator_switched_off_is_absent_and_not_late(
+    spoil: str, words: str, db: Connection, migrated_url: str
+) -> None:
+    """Held events are not late ones: the lag cannot be measured, and nobody is rolled back."""
+    execute(db, spoil)
+    prepared = database.prepare(migrated_url, PLAN)
+    assert prepared.tenants == ()
+    assert words in prepared.absent["outbox_lag_ms"]
+
+
+def test_replays_are_left_out_where_their_flag_is_off(db: Connection, migrated_url: str) -> None:
+    """Events can be measured without replays; calls that must be refused are not made."""
+    execute(db, "update feature_flags set enabled = false where key = 'dlq.replay.enabled'")
+    prepared = database.prepare(migrated_url, PLAN)
+    assert [tenant.replays for tenant in prepared.tenants] == [False] * 3
+
+
+def test_an_event_that_is_due_and_waits_is_backlog_and_overdue(db: Connection) -> None:
+    """Neither done nor dead nor held: it counts, with the time since it was due."""
+    company = a_company(db)
+    add_event(db, company, next_attempt_at="now() - interval '5 s'")
+    add_event(db, company, processed_at="now()")
+    add_event(db, company, dead_at="now()")
+    backlog, age_s = look(db)
+    assert backlog == 1
+    assert 5 <= age_s < 10
+
+
+def test_a_claimed_or_backing_off_event_waits_without_being_overdue(db: Connection) -> None:
+    """A worker has it, or it is not due yet: backlog, but no sign of a worker that does not come."""
+    company = a_company(db)
+    add_event(db, company, claimed_until="now() + interval '1 minute'")
+    add_event(db, company, next_attempt_at="now() + interval '1 minute'")
+    assert look(db) == (2, 0.0)
+
+
+def test_an_event_behind_another_of_its_key_is_not_overdue_itself(db: Connection) -> None:
+    """Order within a key is kept: what waits behind a backing-off event waits rightly."""
+    company = a_company(db)
+    add_event(db, company, "k", next_attempt_at="now() + interval '1 minute'")
+    add_event(db, company, "k")
+    assert look(db) == (2, 0.0)
+
+
+def test_held_events_are_no_backlog(db: Connection) -> None:
+    """Switched off or paused, for one company or for all."""
+    off, paused = a_company(db), a_company(db)
+    set_flag(db, "outbox.enabled", 0, off)
+    execute(db, "insert into agent_controls (company_id, agents_paused) values (%s, true)", paused)
+    add_event(db, off)
+    add_event(db, paused)
+    assert look(db) == (0, 0.0)
+
+
+def test_the_change_of_dead_letters_leaves_out_what_was_seeded(db: Connection, migrated_url: str) -> None:
+    """Two new dead letters in the run are two, whatever lay there before and whatever the run seeded."""
+    company = a_company(db)
+    insert = (
+        "insert into dead_letter_queue (company_id, event_type, payload, error_type) values (%s, 'x', '{}', 'x')"
+        " returning id::text"
+    )
+    seeded = str(execute(db, insert, company)[0]["id"])
+    execute(db, insert, company)
+    plan = Plan("http://127.0.0.1:1", tenants=(Tenant(company, (seeded,)),))
+    watch = database.Watch(migrated_url, plan, samples := Samples())
+    watch.start()
+    execute(db, insert, company)
+    execute(db, insert, company)
+    watch.finish()
+    assert watch.error == ""
+    count = samples.select(MetricKey("dlq_items_count"))
+    assert getattr(count, "total", None) == 2
+    assert getattr(samples.select(MetricKey("dlq_items")), "value", None) == 3
+
+
+def test_an_event_called_processed_without_a_completed_task_is_a_failure(db: Connection, migrated_url: str) -> None:
+    """Succeeded, failed, lost and still open events are told apart."""
+    company = a_company(db)
+    task = "insert into agent_tasks (company_id, agent_name, event_id, status) values (%s, 'a', %s, %s)"
+    execute(db, task, company, add_event(db, company, processed_at="now()"), "completed")
+    execute(db, task, company, add_event(db, company), "failed")
+    add_event(db, company, processed_at="now()")
+    add_event(db, company, dead_at="now()")
+    add_event(db, company)
+    watch = database.Watch(migrated_url, Plan("http://127.0.0.1:1", tenants=(Tenant(company),)), Samples())
+    watch.start()
+    assert watch.finish() == {"succeeded": 1, "failed": 3, "open": 1}
+
+
+def test_a_database_that_is_gone_leaves_the_metrics_unmeasured(migrated_url: str) -> None:
+    """No connection is an error that is said, not an empty dead-letter queue."""
+    nowhere = psycopg.conninfo.make_conninfo(migrated_url, port=1)
+    watch = database.Watch(nowhere, PLAN, samples := Samples())
+    for _ in range(database.MOST_REFUSED):
+        watch.poll()
+    watch.finish()
+    assert "refused" in watch.error
+    assert samples.select(MetricKey("dlq_items_count")).is_empty
