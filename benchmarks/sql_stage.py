@@ -1,0 +1,121 @@
+"""How the SQL stage grows with its data: writes a history of N rows, runs every check, prints a table.
+
+    DATABASE_URL=... python benchmarks/sql_stage.py --rows 10000 --rows 1000000
+
+DATABASE_URL names a server on which it may make databases. The rate is the same for every N, one event in three
+seconds: a longer history reaches further back. Audit rows before the last 12,000 are written without their trigger,
+under scopes of their own, with heads that fit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import psycopg
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from gates.evidence import TargetKind
+from gates.observation import Observer, Unmet
+from gates.stack import seed
+from gates.target.deployment import Target
+from replay_service.migrate import migrate
+from sql_checks.rulefile import read_all_rules
+from sql_checks.rulerun import judge_rule
+from sql_checks.spotfile import read_folder
+from sql_checks.spotrun import judge_spot
+from sql_checks.sqlsession import SqlSession
+
+COMPANY = "00000000-0000-4000-8000-000000000004"
+CHUNK = 500_000
+STATEMENTS = Path(__file__).with_suffix(".sql")
+
+
+def statements(name: str) -> bytes:
+    """The statements of one section of sql_stage.sql."""
+    sections = STATEMENTS.read_text(encoding="utf-8").split("-- name: ")
+    return next(body for title, _, body in (s.partition("\n") for s in sections) if title == name).encode()
+
+
+def fill(url: str, rows: int) -> None:
+    """Write a history of `rows` outbox, task and audit rows and a tenth as many dead letters to a migrated database."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("set synchronous_commit = off")
+        connection.execute(statements("setup"))
+        for low in range(1, rows + 1, CHUNK):
+            bounds = {"rows": rows, "low": low, "high": min(low + CHUNK - 1, rows)}
+            for key, value in bounds.items():
+                connection.execute("select set_config(%s, %s, false)", (f"bench.{key}", str(value)))
+            connection.execute(statements("chunk"))
+        connection.execute(statements("finish"))
+    seed.write(url, COMPANY)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("vacuum (analyze)")
+
+
+def measure(url: str) -> list[tuple[str, float, str]]:
+    """Milliseconds and outcome of every check, the best of five."""
+    session = SqlSession(url)
+    try:
+        return [
+            *(_timed(s.spec.id, partial(judge_spot, s, session)) for s in read_folder()),
+            *(_timed(r.spec.id, partial(judge_rule, r, session)) for r in read_all_rules()),
+        ]
+    finally:
+        session.close()
+
+
+def _timed(name: str, judge: Callable[[Observer], None]) -> tuple[str, float, str]:
+    best, outcome = float("inf"), ""
+    for _ in range(5):
+        began = time.perf_counter()
+        try:
+            judge(Observer(Target(TargetKind.REFERENCE)))
+            outcome = "pass"
+        except Unmet as error:
+            outcome = f"unknown: {error}"
+        except AssertionError as error:
+            outcome = f"fail: {error}"
+        best = min(best, (time.perf_counter() - began) * 1000)
+    return name, best, outcome
+
+
+def _database(server: str, name: str) -> str:
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"drop database if exists {name} with (force)".encode())
+        connection.execute(f"create database {name}".encode())
+    return psycopg.conninfo.make_conninfo(server, dbname=name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rows", type=int, action="append", required=True)
+    parser.add_argument("--slowest", type=int, default=12)
+    options = parser.parse_args()
+    server = os.environ["DATABASE_URL"]
+    for rows in options.rows:
+        url = _database(server, f"sql_stage_{rows}")
+        migrate(url)
+        began = time.perf_counter()
+        fill(url, rows)
+        filled_s = time.perf_counter() - began
+        found = sorted(measure(url), key=lambda one: -one[1])
+        total = sum(ms for _, ms, _ in found)
+        sys.stdout.write(f"\n{rows} rows (written in {filled_s:.0f} s): {len(found)} checks in {total:.0f} ms\n")
+        for name, ms, outcome in found[: options.slowest]:
+            sys.stdout.write(f"  {ms:8.1f} ms  {name}  {outcome[:150]}\n")
+        for name, _, outcome in found:
+            if outcome != "pass":
+                sys.stdout.write(f"  not passed: {name}: {outcome[:300]}\n")
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute(f"drop database sql_stage_{rows} with (force)".encode())
+
+
+if __name__ == "__main__":
+    main()
