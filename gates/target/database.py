@@ -18,7 +18,7 @@ Connection = psycopg.Connection[dict[str, object]]
 
 
 def connect(url: str, *, read_only: bool = False, autocommit: bool = True) -> Connection:
-    """Open a connection whose every statement has a limit. Raise psycopg.OperationalError where there is no database."""
+    """A connection whose every statement has a limit. Raise psycopg.OperationalError where there is no database."""
     options = f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}"
     if read_only:
         options += " -c default_transaction_read_only=on"

@@ -11,7 +11,7 @@ import hmac
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 SIGNATURE = "X-Transbot-Signature"
