@@ -89,13 +89,31 @@ def test_backs_off(scene: Scene) -> None:
     company, other = scene.company("a"), scene.company("b")
     scene.write_outbox(company, 5, payload=as_jsonb(POISON))
     scene.until(lambda: _attempted(scene, company), "the first failures")
-    far = scene.value("select now() + interval '1 hour'")
-    scene.rows("update event_outbox set next_attempt_at = %s where company_id = %s and dead_at is null", far, company)
+    put_off = scene.until_true(lambda: _put_off(scene, company), within_s=5)
+    scene.seen.require(put_off, "the failing events could not be put off while none was in flight")
     before = scene.number("select sum(attempts) from event_outbox where company_id = %s", company)
     scene.passes_by(other, 3)
     after = scene.number("select sum(attempts) from event_outbox where company_id = %s", company)
     assert after == before, f"{after - before} attempts were made before they were due"
     scene.seen.count(5)
+
+
+def _put_off(scene: Scene, company: str) -> bool:
+    """Put the tenant's events off by an hour; whether none of them was in flight, or came back since."""
+    scene.rows(
+        "update event_outbox set next_attempt_at = now() + interval '1 hour' where company_id = %s and dead_at is null"
+        " and next_attempt_at < now() + interval '50 minutes' and (claimed_until is null or claimed_until <= now())",
+        company,
+    )
+    scene.quiet(company)
+    return (
+        scene.number(
+            "select count(*) from event_outbox where company_id = %s and dead_at is null"
+            " and (next_attempt_at < now() + interval '50 minutes' or claimed_until > now())",
+            company,
+        )
+        == 0
+    )
 
 
 @check("drill/outbox/back-off-grows", needs=AGENT, after=DELIVERS, covers=("K15",), severity=Severity.WARN)
