@@ -179,6 +179,20 @@ class SqlDoor:
 
 
 @dataclass
+class Guard:
+    """Whether the target refuses requests without credentials; asked once a session."""
+
+    answer: bool | None = None
+
+    def closed(self, http: HttpDoor) -> bool:
+        """Ask, for a company that does not exist."""
+        if self.answer is None:
+            bare = post(REPLAY, encode_body(replay_fields(str(uuid.uuid4()))))
+            self.answer = http.send(bare).status == 401
+        return self.answer
+
+
+@dataclass
 class Bench:
     """Requests for a company that does not exist, and what their answers say."""
 
@@ -187,6 +201,7 @@ class Bench:
     seen: Observer
     clock: Clock
     signer: Signer
+    guard: Guard
     company: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     def body(self, **fields: Any) -> bytes:
@@ -223,8 +238,16 @@ class Bench:
         """The control: these credentials are accepted, so that authorisation refuses the unknown company."""
         return self.seen.expect(request, self.http.send(request), 403, "forbidden", control=True)
 
+    def guarded(self) -> None:
+        """End the check as unknown where requests without credentials are not refused."""
+        self.seen.require(self.guard.closed(self.http), "an unsigned request is not refused: acceptance proves nothing")
+
     def accepted(self, request: Request, answer: Answer | None = None) -> Answer:
-        """The claim: these credentials are accepted, so that authorisation refuses the unknown company."""
+        """The claim: these credentials are accepted, so that authorisation refuses the unknown company.
+
+        It proves something only where other credentials are not; elsewhere the check is unknown.
+        """
+        self.guarded()
         return self.seen.expect(request, answer or self.http.send(request), 403, "forbidden")
 
     def shut(self, request: Request, answer: Answer | None = None) -> Answer:
@@ -233,4 +256,6 @@ class Bench:
 
     def refused(self, request: Request, status: int | tuple[int, ...], code: str | None = None) -> Answer:
         """The claim: this request is refused with this status."""
+        if 403 in ((status,) if isinstance(status, int) else status):
+            self.guarded()
         return self.seen.expect(request, self.http.send(request), status, code)

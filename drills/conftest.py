@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from drills.bench import REPLAY, Bench, Clock, Minter, Signer, Sources, SqlDoor
+from drills.bench import REPLAY, Bench, Clock, Guard, Minter, Signer, Sources, SqlDoor
 from drills.effects import Replays
 from drills.limits import Limit
 from drills.scene import Scene
@@ -169,10 +169,16 @@ def signed(signer: Signer) -> Callable[..., Request]:
     return build
 
 
+@pytest.fixture(scope="session")
+def guard() -> Guard:
+    """Whether the target refuses requests without credentials."""
+    return Guard()
+
+
 @pytest.fixture
-def bench(http: HttpDoor, target: Target, seen: Observer, clock: Clock, signer: Signer) -> Bench:
+def bench(http: HttpDoor, target: Target, seen: Observer, clock: Clock, signer: Signer, guard: Guard) -> Bench:
     """What an HTTP check without a tenant works with."""
-    return Bench(http, target, seen, clock, signer)
+    return Bench(http, target, seen, clock, signer, guard)
 
 
 @pytest.fixture

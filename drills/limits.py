@@ -41,7 +41,14 @@ class Limit:
         request = self.request(company, label, **fields)
         answer = self.http.send(request)
         # `rate_limited` is the target's own word for a tenant that nobody else uses: that is no busy target
-        return self.seen.expect(request, answer, 200, control=control, busy=answer.code == "rate_limited")
+        self.seen.expect(request, answer, 200, control=control, busy=answer.code == "rate_limited")
+        return self.carried_out(answer)
+
+    def carried_out(self, answer: Answer) -> Answer:
+        """An answer that says what a replay says; another 200 (a login page) proves nothing."""
+        known = answer.json().get("status") in {"started", "completed", "dry_run"}
+        self.seen.require(known, f"a 200 without the status of a replay: {answer.body[:80]!r}")
+        return answer
 
     def fill(self, company: str, count: int = ADMITTED) -> None:
         """Send so many requests that are admitted: the controls of what follows."""

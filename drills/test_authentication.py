@@ -24,8 +24,8 @@ def test_signed_accepted(bench: Bench) -> None:
     Otherwise nobody can replay anything, and no other check of the drill proves anything.
     """
     bench.seen.control("the unsigned twin is sent as well")
-    bench.accepted(bench.signed())
     bench.shut(post(REPLAY, bench.body(), label="no credentials"))
+    bench.accepted(bench.signed())
 
 
 @dataclass(frozen=True)

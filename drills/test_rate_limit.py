@@ -52,7 +52,7 @@ def test_three_admitted(limit: Limit, tenant: str) -> None:
     limit.admit(tenant, "call 1", control=True)
     for number in (2, 3):
         request = limit.request(tenant, f"call {number}")
-        limit.seen.expect(request, limit.http.send(request), 200, busy=True)
+        limit.carried_out(limit.seen.expect(request, limit.http.send(request), 200, busy=True))
 
 
 @check("drill/rate-limit/retry-after", severity=Severity.WARN, needs=SQL, after=LIMIT, covers=("C02",))
@@ -372,4 +372,4 @@ def test_victim_not_locked_out(limit: Limit, sources: Sources, tenant: str) -> N
         limit.seen.expect(request, limit.http.send(request), 200, control=True)
     limit.untrusted(tenant)
     request = limit.request(tenant, "the victim's own call")
-    limit.seen.expect(request, victim.send(request), 200, busy=True)
+    limit.carried_out(limit.seen.expect(request, victim.send(request), 200, busy=True))

@@ -1,0 +1,41 @@
+"""Servers that are nothing at all: what answers everything alike passes no check but those of being alive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gates.evidence import Outcome
+from tests.drills.examination import examine
+from tests.drills.planted import PROMISES, catalogue, files_of
+from tests.drills.proxy import Reply, proxy
+
+JSON = (("Content-Type", "application/json"),)
+SERVERS = {
+    "yes to all": Reply(200, JSON, b"{}"),
+    "accepted and empty": Reply(202, JSON, b""),
+    "no to all": Reply(401, JSON, b'{"code":"unauthenticated"}'),
+    "forbidden": Reply(403, (("Content-Type", "application/problem+json"),), b'{"code":"forbidden"}'),
+    "invalid": Reply(400, JSON, b'{"code":"invalid_request","errors":[]}'),
+    "limited": Reply(429, (*JSON, ("Retry-After", "1")), b'{"code":"rate_limited"}'),
+    "broken": Reply(500, JSON, b"{}"),
+    "a login page": Reply(200, (("Content-Type", "text/html"),), b"<html>please log in</html>"),
+    "a redirect": Reply(302, (("Location", "/login"),), b""),
+}
+PASSES_ON = {
+    "yes to all": {"drill/http-surface/ready", "drill/http-surface/open-routes"},
+    "a login page": {"drill/http-surface/ready", "drill/http-surface/open-routes"},
+}
+"""A server that says yes is alive, as far as a status can say; what its answers mean is examined elsewhere."""
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_degenerate_server_passes_nothing(server: str, variables: dict[str, str], tmp_path: Path) -> None:
+    """A server that gives one answer to everything passes no check but those of being alive."""
+    files = files_of([f"drill/{p}" for p in PROMISES])
+    early = [i for i, spec in catalogue().items() if spec.phase == "main"]
+    with proxy(variables["BASE_URL"], lambda _sent, _forward: SERVERS[server]) as url:
+        seen = examine({**variables, "BASE_URL": url}, [*early, "drill/http-surface/ready"], tmp_path, files)
+    passed = {i for i, e in seen.items() if e.outcome is Outcome.PASS}
+    assert sorted(passed - PASSES_ON.get(server, set())) == []
