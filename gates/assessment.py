@@ -53,17 +53,21 @@ def assess(spec: CheckSpec, lines: Sequence[Evidence], policy: Policy, now: dt.d
     """The worst of the check's lines; no line is unknown. What was seen `before` must have been seen again later."""
     rules = [rule for rule in policy.rules if rule.matches(spec.id)]
     judged = [_judge(line, rules, policy, now) for line in lines]
-    failed = [j for j in judged if j.outcome is Outcome.FAIL]
-    if failed:
-        return _worst_failure(spec, failed, rules)
     severity = _last(r.severity for r in rules) or spec.severity
     required = _last(r.required for r in rules)
     effect = Effect.NOTE if required is False else Effect.HOLD
     final = [j for j in judged if j.line.round != "before"]
+    failed = [j for j in judged if j.outcome is Outcome.FAIL]
+    if failed:
+        worst = _worst_failure(spec, failed, rules)
+        unseen = any(j.outcome is Outcome.UNKNOWN for j in final)
+        # a failure that is only noted must not hide that the check also could not be carried out
+        if not unseen or EFFECT_ORDER.index(worst.effect) <= EFFECT_ORDER.index(effect):
+            return worst
     unknown = [j for j in final or judged if j.outcome is Outcome.UNKNOWN]
     if unknown:
-        worst = min(unknown, key=lambda j: (bool(j.line.blocked_by), dump_line(j.line)))
-        return Assessed(spec, Outcome.UNKNOWN, severity, effect, worst.message, worst.line)
+        first = min(unknown, key=lambda j: (bool(j.line.blocked_by), dump_line(j.line)))
+        return Assessed(spec, Outcome.UNKNOWN, severity, effect, first.message, first.line)
     if not judged:
         return Assessed(spec, Outcome.UNKNOWN, severity, effect, "there is no evidence of it", None)
     if not final:
