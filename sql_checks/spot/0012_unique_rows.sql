@@ -3,7 +3,7 @@
 -- cost: A corrupt or missing index has let duplicates in; what they mean is chance.
 -- severity: page
 select 'replay_runs ' || company_id as subject, format('%s runs under one key', count(*)) as detail, idempotency_key as witness
-from (select company_id, idempotency_key from public.replay_runs order by requested_at desc limit 10000) recent
+from (select company_id, idempotency_key from public.replay_runs order by requested_at desc {{at_most}}) recent
 group by company_id, idempotency_key having count(*) > 1
 union all
 select 'feature_flags ' || key, format('%s rows for one company', count(*)), coalesce(company_id::text, 'global')

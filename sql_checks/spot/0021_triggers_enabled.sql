@@ -1,7 +1,7 @@
 -- id: sql/spot/triggers-enabled
 -- claim: No trigger on a table of the contract is switched off.
 -- cost: A rule that the schema promises is not kept, and nothing says so.
--- severity: page
+-- severity: warn
 -- reads: catalogue
 -- covers: I09
 with {{contract_tables}}

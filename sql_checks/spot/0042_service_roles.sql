@@ -6,11 +6,10 @@
 -- covers: J01
 with {{tenant_tables}}
 select r.rolname::text as subject,
-       concat_ws(', ', case when r.rolsuper then 'superuser' end, case when r.rolbypassrls then 'BYPASSRLS' end,
-                 case when r.rolcreaterole then 'CREATEROLE' end) as detail,
+       concat_ws(', ', case when r.rolsuper then 'superuser' end, case when r.rolbypassrls then 'BYPASSRLS' end) as detail,
        null::text as witness
 from pg_roles r
-where r.rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon') and (r.rolsuper or r.rolbypassrls or r.rolcreaterole)
+where r.rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon') and (r.rolsuper or r.rolbypassrls)
 union all
 select r.rolname::text, format('owns, or may act as the owner of, %s', string_agg(t.name, ', ')), null
 from pg_roles r

@@ -1,16 +1,21 @@
 -- id: sql/spot/no-role-escape
--- claim: Service, worker, tenants and gate cannot become an owner, a superuser or each other.
+-- claim: Service, worker, tenants and gate cannot become an owner or a superuser, nor tenants and gate the service.
 -- cost: One SET ROLE undoes all separation.
 -- severity: page
 -- reads: catalogue
 -- covers: J19
+with {{contract_tables}}, owners as (
+  select distinct c.relowner from pg_class c join contract on contract.name = c.relname
+  where c.relnamespace = 'public'::regnamespace
+)
 select r.rolname::text as subject, format('is a member of %s', o.rolname) as detail, null::text as witness
 from pg_roles r
 join pg_roles o on o.oid <> r.oid and pg_has_role(r.oid, o.oid, 'MEMBER')
 where r.rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon', 'replay_gate') and not r.rolsuper
-  and (o.rolsuper or o.rolbypassrls or o.rolname in ('replay_owner', 'replay_service', 'replay_worker',
-       'pg_execute_server_program', 'pg_write_server_files', 'pg_read_server_files', 'pg_write_all_data')
-       or r.rolname in ('authenticated', 'anon') and o.rolname = 'replay_gate');
+  and (o.rolsuper or o.rolbypassrls or o.oid in (select relowner from owners)
+    or o.rolname in ('pg_execute_server_program', 'pg_write_server_files', 'pg_read_server_files', 'pg_write_all_data')
+    or r.rolname in ('authenticated', 'anon', 'replay_gate') and o.rolname in ('replay_service', 'replay_worker')
+    or r.rolname in ('authenticated', 'anon') and o.rolname = 'replay_gate');
 
 -- seen:
 select count(*) as seen from pg_roles where rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon', 'replay_gate');

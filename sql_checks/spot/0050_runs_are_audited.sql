@@ -7,7 +7,7 @@ with runs as (
   select id, company_id, txid, requested_at
   from public.replay_runs
   where requested_at > now() - interval '1 day' and {{not_excluded}}
-  order by requested_at desc limit 10000
+  order by requested_at desc {{at_most}}
 ), trail as (
   select scope, txid, count(*) as rows
   from public.audit_logs

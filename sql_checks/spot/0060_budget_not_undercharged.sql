@@ -20,7 +20,12 @@ from moved m
 left join public.replay_budgets b
   on b.company_id = m.company_id and b.day = (now() at time zone 'UTC')::date
 where coalesce(b.daily_used, 0) < m.items
-  and is_feature_enabled('dlq.replay.budget_control', m.company_id);
+  and is_feature_enabled('dlq.replay.budget_control', m.company_id)
+  -- what was moved while the control was off is not charged
+  and not exists (
+    select from public.feature_flags f
+    where f.key = 'dlq.replay.budget_control' and (f.company_id is null or f.company_id = m.company_id)
+      and f.updated_at >= date_trunc('day', now() at time zone 'UTC') at time zone 'UTC');
 
 -- seen:
 select (select count(*) from (select from public.replay_runs limit 100) r)

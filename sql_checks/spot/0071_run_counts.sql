@@ -7,7 +7,7 @@ select format('run %s', id) as subject,
               completed_at) as detail,
        company_id::text as witness
 from (
-  select * from public.replay_runs where {{not_excluded}} order by requested_at desc limit 10000
+  select * from public.replay_runs where {{not_excluded}} order by requested_at desc {{at_most}}
 ) r
 where success_count < 0 or failure_count < 0 or success_count + failure_count > target_count
    or status = 'completed' and success_count + failure_count <> target_count

@@ -10,6 +10,10 @@ from public.dead_letter_queue d
 where d.status = 'replaying' and {{not_excluded}}
   and not exists (
     select from public.event_outbox o where o.event_id = d.event_id and o.processed_at is null and o.dead_at is null)
+  -- an item that came without an event id need not have it written back: then any replayed event of its tenant will do
+  and (d.event_id is not null or not exists (
+    select from public.event_outbox o
+    where o.company_id = d.company_id and o.replay_run_id is not null and o.processed_at is null and o.dead_at is null))
 limit 1000;
 
 -- seen:

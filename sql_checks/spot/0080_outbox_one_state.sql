@@ -6,7 +6,7 @@
 select format('outbox row %s', id) as subject,
        format('processed %s and dead %s', processed_at, dead_at) as detail,
        event_id::text as witness
-from (select * from public.event_outbox where dead_at is not null order by dead_at desc limit 10000) o
+from (select * from public.event_outbox where dead_at is not null order by dead_at desc {{at_most}}) o
 where processed_at is not null and {{not_excluded}};
 
 -- seen:

@@ -7,7 +7,7 @@ with emitted as (
   select id, company_id, txid, created_at
   from public.events
   where created_at > now() - interval '1 hour' and path = 'outbox' and {{not_excluded}}
-  order by created_at desc limit 10000
+  order by created_at desc {{at_most}}
 )
 select format('event %s', e.id) as subject,
        case when exists (select from public.event_outbox o where o.event_id = e.id)

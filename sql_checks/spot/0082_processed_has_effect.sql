@@ -7,7 +7,7 @@ with processed as (
   select id, event_id, company_id, processed_at
   from public.event_outbox
   where processed_at > now() - interval '1 hour' and {{not_excluded}}
-  order by processed_at desc limit 10000
+  order by processed_at desc {{at_most}}
 )
 select format('outbox row %s', p.id) as subject,
        format('processed %s, but event %s has no completed agent task', p.processed_at, p.event_id) as detail,

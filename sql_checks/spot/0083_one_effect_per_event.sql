@@ -6,7 +6,14 @@
 with recent as (
   select id, event_id from public.agent_tasks
   where created_at > now() - interval '1 day' and event_id is not null and {{not_excluded}}
-  order by created_at desc limit 10000
+    -- with a valid unique index there is nothing to look for
+    and not exists (
+      select from pg_index i
+      join pg_attribute a on a.attrelid = i.indrelid and a.attname = 'event_id'
+      where i.indrelid = to_regclass('public.agent_tasks') and i.indisunique and i.indisvalid and i.indnkeyatts = 1
+        and i.indkey[0] = a.attnum and i.indimmediate
+        and (i.indpred is null or pg_get_expr(i.indpred, i.indrelid) = '(event_id IS NOT NULL)'))
+  order by created_at desc {{at_most}}
 )
 select format('event %s', r.event_id) as subject, 'more than one agent task' as detail,
        format('%s, %s', twin.id, r.id) as witness

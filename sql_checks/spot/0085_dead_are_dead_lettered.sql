@@ -6,7 +6,7 @@
 with dead as (
   select id, event_id, company_id, dead_at from public.event_outbox
   where dead_at > now() - interval '1 day' and {{not_excluded}}
-  order by dead_at desc limit 10000
+  order by dead_at desc {{at_most}}
 )
 select format('outbox row %s', d.id) as subject,
        format('dead since %s, but event %s is not in the dead-letter queue', d.dead_at, d.event_id) as detail,

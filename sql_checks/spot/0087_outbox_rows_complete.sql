@@ -8,7 +8,7 @@ select format('outbox row %s', id) as subject,
                  case when inserted_at is null then 'no inserted_at' end,
                  case when processed_at < inserted_at - interval '1 second' then 'processed before it was inserted' end) as detail,
        null::text as witness
-from (select * from public.event_outbox order by id desc limit 10000) o
+from (select * from public.event_outbox order by id desc {{at_most}}) o
 where event_id is null or company_id is null or inserted_at is null or processed_at < inserted_at - interval '1 second';
 
 -- seen:
