@@ -247,8 +247,9 @@ class Bench:
 
         It proves something only where other credentials are not; elsewhere the check is unknown.
         """
+        found = self.seen.expect(request, answer or self.http.send(request), 403, "forbidden")
         self.guarded()
-        return self.seen.expect(request, answer or self.http.send(request), 403, "forbidden")
+        return found
 
     def shut(self, request: Request, answer: Answer | None = None) -> Answer:
         """The claim: these credentials are refused."""
@@ -256,6 +257,7 @@ class Bench:
 
     def refused(self, request: Request, status: int | tuple[int, ...], code: str | None = None) -> Answer:
         """The claim: this request is refused with this status."""
-        if 403 in ((status,) if isinstance(status, int) else status):
+        answer = self.seen.expect(request, self.http.send(request), status, code)
+        if answer.status == 403:
             self.guarded()
-        return self.seen.expect(request, self.http.send(request), status, code)
+        return answer
