@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gates.target.database import session
 from tests.drills.defects import World, fields_of
 from tests.drills.proxy import Defect, Forward, Reply, Sent
 
@@ -116,11 +117,12 @@ def half_an_event(world: World, sent: Sent, reply: Reply) -> Reply:
     """Leaves the outbox row of an event whose request failed."""
     fields = fields_of(sent)
     if sent.path == "/events" and reply.status >= 500:
-        world.sql(
-            "insert into event_outbox (company_id, event_id, event_type, payload) values (%s, %s, 'drill.half', '{}')",
-            fields.get("company_id"),
-            fields.get("event_id"),
-        )
+        with session(world.target.database_url) as connection:  # the drill ends sessions, this one may be next
+            connection.execute(
+                "insert into event_outbox (company_id, event_id, event_type, payload)"
+                " values (%s, %s, 'drill.half', '{}')",
+                (fields.get("company_id"), fields.get("event_id")),
+            )
     return reply
 
 

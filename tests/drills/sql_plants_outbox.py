@@ -142,11 +142,20 @@ OUTBOX = [
         ("drill/outbox/failing-is-not-processed",),
     ),
     meddler(
-        "no waiting between attempts",
+        "waits that shrink",
         "event_outbox",
         "update",
-        "if new.next_attempt_at > now() then new.next_attempt_at := date_trunc('minute', now()); end if;",
-        ("drill/outbox/backs-off", "drill/outbox/back-off-grows"),
+        "if session_user = 'replay_worker' and new.attempts > old.attempts then"
+        " new.next_attempt_at := date_trunc('minute', now()) + interval '3 hours' / new.attempts; end if;",
+        ("drill/outbox/back-off-grows",),
+    ),
+    meddler(
+        "tried whenever somebody wakes the relay",
+        "event_outbox",
+        "insert",
+        "update event_outbox set attempts = attempts + 1 where next_attempt_at > now() + interval '50 minutes';",
+        ("drill/outbox/backs-off",),
+        timing="after",
     ),
     meddler(
         "letters are dropped",
