@@ -6,7 +6,7 @@ WITH win AS MATERIALIZED (
     e.next_attempt_at <= now() AND (e.claimed_until IS NULL OR e.claimed_until <= now()) AS is_due,
     e.event_type LIKE 'drill.%%' AND e.payload ? 'drill' AS is_scripted
   FROM public.event_outbox e
-  -- row comparisons here and below as in drain_lane.sql: they leave one index to choose
+  -- conditions of one element here and below as in drain_lane.sql: they leave one index to choose
   WHERE e.processed_at IS NULL AND e.dead_at IS NULL
     AND (e.lane, e.id) > (%(lane)s::smallint, %(after)s::bigint) AND e.lane <= %(lane)s::smallint
   ORDER BY e.lane, e.id
@@ -34,9 +34,8 @@ WITH win AS MATERIALIZED (
     AND (a.aggregate_key IS NULL OR (
       SELECT b.id FROM public.event_outbox b
       WHERE b.processed_at IS NULL AND b.dead_at IS NULL AND b.aggregate_key IS NOT NULL
-        AND (b.company_id, b.aggregate_key) >= (a.company_id, a.aggregate_key)
-        AND (b.company_id, b.aggregate_key, b.id) < (a.company_id, a.aggregate_key, a.id)
-      ORDER BY b.company_id, b.aggregate_key, b.id
+        AND b.company_id = ANY(ARRAY[a.company_id, NULL]) AND b.aggregate_key = a.aggregate_key AND b.id < a.id
+      ORDER BY b.company_id, b.id
       LIMIT 1
     ) IS NULL)
   ORDER BY a.id

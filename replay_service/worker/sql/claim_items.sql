@@ -17,9 +17,8 @@ WITH rooms AS MATERIALIZED (
       AND (e.aggregate_key IS NULL OR (
         SELECT b.id FROM public.event_outbox b
         WHERE b.processed_at IS NULL AND b.dead_at IS NULL AND b.aggregate_key IS NOT NULL
-          AND (b.company_id, b.aggregate_key) >= (e.company_id, e.aggregate_key)
-          AND (b.company_id, b.aggregate_key, b.id) < (e.company_id, e.aggregate_key, e.id)
-        ORDER BY b.company_id, b.aggregate_key, b.id
+          AND b.company_id = ANY(ARRAY[e.company_id, NULL]) AND b.aggregate_key = e.aggregate_key AND b.id < e.id
+        ORDER BY b.company_id, b.id
         LIMIT 1
       ) IS NULL)
     ORDER BY e.replay_run_id, e.id

@@ -43,13 +43,13 @@ WITH win AS MATERIALIZED (
     GROUP BY l.company_id, l.aggregate_key
   ) k
   CROSS JOIN LATERAL (
+    -- = ANY of one, so that here, too, one index alone gives the order: the one that has the key
     SELECT e.id
     FROM public.event_outbox e
     WHERE e.processed_at IS NULL AND e.dead_at IS NULL AND e.aggregate_key IS NOT NULL
-      AND (e.company_id, e.aggregate_key) >= (k.company_id, k.aggregate_key)
-      AND (e.company_id, e.aggregate_key, e.id) < (k.company_id, k.aggregate_key, k.last_id)
+      AND e.company_id = ANY(ARRAY[k.company_id, NULL]) AND e.aggregate_key = k.aggregate_key AND e.id < k.last_id
       AND e.id NOT IN (SELECT l.id FROM locked l)
-    ORDER BY e.company_id, e.aggregate_key, e.id
+    ORDER BY e.company_id, e.id
     LIMIT 1
   ) first_blocker
   CROSS JOIN LATERAL unnest(k.ids) AS u (id)
