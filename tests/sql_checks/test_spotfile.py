@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from sql_checks.alertdocs import alerts_markdown
 from sql_checks.lint import lint, lint_rules
+from sql_checks.rulefile import read_all_rules
 from sql_checks.spotfile import SpotFileError, read_folder, read_spot
 
 GOOD = """-- id: sql/spot/good
@@ -113,3 +115,9 @@ def test_a_rule_without_fixtures_is_refused(tmp_path: Path) -> None:
     assert any("no runbook" in p for p in lint_rules(tmp_path))
     (tmp_path / "own.yaml").write_text(RULES.replace("above:", "abov:"), encoding="utf-8")
     assert any("did you mean 'above'" in p for p in lint_rules(tmp_path))
+
+
+def test_the_page_of_alerts_is_generated() -> None:
+    """docs/alerts.md is what the rules say."""
+    page = Path(__file__).resolve().parents[2] / "docs" / "alerts.md"
+    assert page.read_text(encoding="utf-8") == alerts_markdown(read_all_rules()), "run: python -m sql_checks docs"
