@@ -1,7 +1,7 @@
 """The drain: a scout that sweeps whenever something may have come, and runners that join it while there is a backlog.
 
 A full sweep starts at the lowest id, because rows commit in any order and come due at any time. Where full sweeps have
-become long for nothing (many held or blocked rows), news is looked for above the last id seen, and full sweeps wait for
+become long for little (many held or blocked rows), news is looked for above the last id seen, and full sweeps wait for
 a time in proportion to their length.
 """
 
@@ -69,9 +69,9 @@ class Drain:
             ends = done.ends
             if is_full:
                 length = self._clock() - begun
-                is_long_for_nothing = length > LONG_SWEEP_S and not done.moved
+                is_long_for_little = length > LONG_SWEEP_S and done.moved < self._settings.window
                 rest_s = min(length * REST_PER_SWEEP, REST_LIMIT_S)
-                next_full = self._clock() + rest_s if is_long_for_nothing else 0.0
+                next_full = self._clock() + rest_s if is_long_for_little else 0.0
             if not done.moved:
                 await wait_for(self._news, max(self._settings.poll_s, next_full - self._clock()))
 

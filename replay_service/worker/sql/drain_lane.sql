@@ -4,7 +4,7 @@
 -- A stale snapshot can only show a finished row as unfinished, which holds back and never overtakes.
 WITH win AS MATERIALIZED (
   SELECT
-    e.ctid, e.id, e.company_id,
+    e.ctid, e.id, e.company_id, e.aggregate_key,
     e.next_attempt_at <= now() AND (e.claimed_until IS NULL OR e.claimed_until <= now()) AS is_due,
     e.replay_run_id IS NOT NULL AS is_replay,
     e.event_type LIKE 'drill.%%' AND e.payload ? 'drill' AS is_scripted
@@ -23,24 +23,20 @@ WITH win AS MATERIALIZED (
 ), able AS MATERIALIZED (
   -- IN and NOT IN, because they are hashed whatever the planner expects; a join could become a loop over all pairs
   SELECT
-    w.ctid,
+    w.ctid, w.id, w.company_id, w.aggregate_key,
     w.is_replay OR (w.is_scripted AND w.company_id IN (SELECT t.company_id FROM tenants t WHERE t.is_drill)) AS is_leased
   FROM win w
   WHERE w.is_due AND w.company_id NOT IN (SELECT t.company_id FROM tenants t WHERE NOT t.is_on)
-), locked AS MATERIALIZED (
-  SELECT e.ctid, e.id, e.event_id, e.company_id, e.aggregate_key
-  FROM able a
-  JOIN public.event_outbox e ON e.ctid = a.ctid
-  WHERE NOT a.is_leased AND e.processed_at IS NULL AND e.dead_at IS NULL
-    AND e.next_attempt_at <= now() AND (e.claimed_until IS NULL OR e.claimed_until <= now())
-  FOR UPDATE OF e SKIP LOCKED
-), held_back AS MATERIALIZED (
+), ordinary AS MATERIALIZED (
+  SELECT a.ctid, a.id, a.company_id, a.aggregate_key FROM able a WHERE NOT a.is_leased
+), blocked AS MATERIALIZED (
+  -- before any lock, so that followers of a blocked head are not locked in vain with every sweep
   SELECT u.id
   FROM (
-    SELECT l.company_id, l.aggregate_key, max(l.id) AS last_id, array_agg(l.id) AS ids
-    FROM locked l
-    WHERE l.aggregate_key IS NOT NULL
-    GROUP BY l.company_id, l.aggregate_key
+    SELECT r.company_id, r.aggregate_key, max(r.id) AS last_id, array_agg(r.id) AS ids
+    FROM ordinary r
+    WHERE r.aggregate_key IS NOT NULL
+    GROUP BY r.company_id, r.aggregate_key
   ) k
   CROSS JOIN LATERAL (
     -- = ANY of one, so that here, too, one index alone gives the order: the one that has the key
@@ -48,16 +44,45 @@ WITH win AS MATERIALIZED (
     FROM public.event_outbox e
     WHERE e.processed_at IS NULL AND e.dead_at IS NULL AND e.aggregate_key IS NOT NULL
       AND e.company_id = ANY(ARRAY[k.company_id, NULL]) AND e.aggregate_key = k.aggregate_key AND e.id < k.last_id
-      AND e.id NOT IN (SELECT l.id FROM locked l)
+      AND e.id NOT IN (SELECT r.id FROM ordinary r)
     ORDER BY e.company_id, e.id
     LIMIT 1
-  ) first_blocker
+  ) first
   CROSS JOIN LATERAL unnest(k.ids) AS u (id)
-  WHERE u.id > first_blocker.id
+  WHERE u.id > first.id
+), free AS MATERIALIZED (
+  SELECT o.ctid FROM ordinary o WHERE o.id NOT IN (SELECT b.id FROM blocked b)
+), locked AS MATERIALIZED (
+  SELECT e.ctid, e.id, e.event_id, e.company_id, e.aggregate_key
+  FROM free f
+  JOIN public.event_outbox e ON e.ctid = f.ctid
+  WHERE e.processed_at IS NULL AND e.dead_at IS NULL
+    AND e.next_attempt_at <= now() AND (e.claimed_until IS NULL OR e.claimed_until <= now())
+  FOR UPDATE OF e SKIP LOCKED
+), overtaking AS MATERIALIZED (
+  -- once more, and only where another session had some of the rows: theirs may come before ours
+  SELECT u.id
+  FROM (
+    SELECT r.company_id, r.aggregate_key, max(r.id) AS last_id, array_agg(r.id) AS ids
+    FROM locked r
+    WHERE r.aggregate_key IS NOT NULL AND (SELECT count(*) FROM locked) < (SELECT count(*) FROM free)
+    GROUP BY r.company_id, r.aggregate_key
+  ) k
+  CROSS JOIN LATERAL (
+    SELECT e.id
+    FROM public.event_outbox e
+    WHERE e.processed_at IS NULL AND e.dead_at IS NULL AND e.aggregate_key IS NOT NULL
+      AND e.company_id = ANY(ARRAY[k.company_id, NULL]) AND e.aggregate_key = k.aggregate_key AND e.id < k.last_id
+      AND e.id NOT IN (SELECT r.id FROM locked r)
+    ORDER BY e.company_id, e.id
+    LIMIT 1
+  ) first
+  CROSS JOIN LATERAL unnest(k.ids) AS u (id)
+  WHERE u.id > first.id
 ), ready AS MATERIALIZED (
   SELECT l.ctid, l.id, l.event_id, l.company_id
   FROM locked l
-  WHERE l.id NOT IN (SELECT h.id FROM held_back h)
+  WHERE l.id NOT IN (SELECT o.id FROM overtaking o)
 ), made AS (
   INSERT INTO public.agent_tasks (company_id, agent_name, event_id, status, created_at, updated_at)
   SELECT r.company_id, 'sql', r.event_id, 'completed', c.at, c.at
