@@ -11,16 +11,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from gates import catalogue, config, policy_file
 from gates.errors import CannotWork
 from gates.evidence import CheckSpec, TargetKind
 from gates.policy_file import PolicyFile
+from gates.reports import promises
 from gates.stages import loading, preflight
 from gates.stages.suite import NOT_PASSED_ON, ROOT
 
 SUITES = ("drills", "sql_checks")
 COLLECT_S = 60
 SCHEMA = Path(policy_file.__file__).with_name("gate.schema.json")
+LINES = Path(__file__).with_name("lines.json")
+CHECKS_PAGE = ROOT / "docs" / "checks.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +132,24 @@ def sql_suite(words: list[str], environ: Mapping[str, str]) -> subprocess.Comple
     )
 
 
+def promised_lines() -> dict[str, str]:
+    """Every promise that a strong harness verifies: id (A01...) -> text."""
+    return dict(json.loads(LINES.read_text(encoding="utf-8")))
+
+
+def left_out_lines() -> dict[str, str]:
+    """The promises that a suite has no check for: id -> reason. Two suites may say why, each for itself."""
+    found: dict[str, str] = {}
+    for path in sorted(ROOT.glob("*/left_out*.yaml")):
+        for line, reason in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+            found[line] = f"{found[line]} {reason}" if line in found else reason
+    return found
+
+
 def write_catalogue(environ: Mapping[str, str]) -> int:
-    """Write catalogue.json and gate.schema.json from the code; the number of checks."""
+    """Write catalogue.json, docs/checks.md and gate.schema.json from the code; the number of checks."""
     specs = collect(environ)
     catalogue.FILE.write_text(catalogue.dump(specs), encoding="utf-8")
+    CHECKS_PAGE.write_text(promises.render(specs, promised_lines(), left_out_lines()), encoding="utf-8")
     SCHEMA.write_text(policy_file.schema(), encoding="utf-8")
     return len(specs)
