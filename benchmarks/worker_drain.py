@@ -48,7 +48,7 @@ JOIN (SELECT id, row_number() OVER () - 1 AS place FROM companies) AS c ON c.pla
 
 @dataclass(frozen=True)
 class Measured:
-    """Events a second, and microseconds of processor an event (worker and its backends; 0 where the server is remote)."""
+    """Events a second, and microseconds of CPU an event (worker and its backends; remote ones count 0)."""
 
     rate: float
     cpu_us: float
@@ -160,8 +160,8 @@ def measure(url: str, case: Case, number: int, runners: int) -> Measured:
             )
             conn.execute("VACUUM ANALYZE event_outbox, agent_tasks")
         conn.execute("CHECKPOINT")
-        with workers(worker_url, number, runners) as processes:
-            processes += backends(conn)
+        with workers(worker_url, number, runners) as started:
+            processes = [*started, *backends(conn)]
             used = cpu_s(processes)
             fill(conn, case, case.pending, "NULL::timestamptz")
             row = conn.execute("SELECT clock_timestamp()").fetchone()
@@ -203,7 +203,8 @@ def main() -> None:
                 cpu_us = statistics.median(one.cpu_us for one in rates)
                 print(
                     f"pending {pending:>9,} processed {processed:>9,} keys {options.keys}: "
-                    f"median {statistics.median(one.rate for one in rates):>8,.0f} events/s  ({listed}), {cpu_us:.1f} us of CPU an event",
+                    f"median {statistics.median(one.rate for one in rates):>8,.0f} events/s  ({listed}), "
+                    f"{cpu_us:.1f} us of CPU an event",
                     flush=True,
                 )
 
