@@ -13,17 +13,17 @@ def main(argv: Sequence[str]) -> int:
     """Dispatch to the job. Imports are lazy: a migration needs no HTTP server, a worker neither."""
     job, rest = (argv[0], argv[1:]) if argv else ("", ())
     if job == "migrate":
-        from replay_service import migrate  # noqa: PLC0415
+        from replay_service.migrate import main as migrate  # noqa: PLC0415
 
-        return migrate.main(rest, os.environ)
+        return migrate(rest, os.environ)
     if job == "work":
-        from replay_service.worker import process  # noqa: PLC0415
+        from replay_service.worker.process import main as work  # noqa: PLC0415
 
-        return process.main(rest, os.environ)
+        return work(rest, os.environ)
     if job == "serve":
-        from replay_service import app  # noqa: PLC0415
+        from replay_service.app import main as serve  # noqa: PLC0415
 
-        return app.main(list(rest))
+        return serve(list(rest))
     sys.stderr.write(USAGE)
     return 3
 
