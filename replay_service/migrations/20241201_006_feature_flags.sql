@@ -111,7 +111,9 @@ AS $$
       OR EXISTS (SELECT 1 FROM public.agent_controls a WHERE a.company_id = $1 AND a.agents_paused)
 $$;
 
-GRANT EXECUTE ON FUNCTION public.is_feature_enabled(text, uuid) TO replay_service, replay_worker, replay_gate, authenticated;
+-- Alike for every caller, anon too: the answer is a fact of the release, not data of a tenant.
+GRANT EXECUTE ON FUNCTION public.is_feature_enabled(text, uuid)
+  TO replay_service, replay_worker, replay_gate, authenticated, anon;
 GRANT EXECUTE ON FUNCTION public.feature_bucket(text, uuid) TO replay_service, replay_worker, replay_gate, authenticated;
 GRANT EXECUTE ON FUNCTION public.is_company_paused(uuid) TO replay_service, replay_worker, replay_gate;
 GRANT SELECT ON public.feature_flags, public.feature_flags_status, public.agent_controls
