@@ -82,7 +82,7 @@ def load_manifest(path: Path | None) -> Manifest | None:
         data = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ManifestError(
-            f"{file}: {error}; allowed: what `gate sql --write-manifest` writes. Write it again"
+            f"{file}: {error}; allowed: what `gate sql --write-manifest FILE` writes. Write it again"
         ) from error
     wanted = {"format", "migrations", *KINDS}
     if not isinstance(data, dict) or set(data) != wanted or data["format"] != FORMAT:

@@ -72,12 +72,12 @@ def manifest(request: pytest.FixtureRequest) -> Manifest | None:
 def _applied(sql_session: SqlSession, manifest: Manifest | None, seen: Observer) -> tuple[Manifest, dict[str, str]]:
     if manifest is None:
         seen.unmet(
-            "there is no manifest of the release. Make one with `gate sql --write-manifest` on a database you trust"
+            "there is no manifest of the release. Make one with `gate sql --write-manifest FILE` on a database you trust"
         )
     with sql_session.snapshot() as connection:
         applied = dict(read_migrations(connection))
     if reason := other_release(manifest, applied):
-        seen.unmet(f"{reason}. Make its own with `gate sql --write-manifest` on a database you trust")
+        seen.unmet(f"{reason}. Make its own with `gate sql --write-manifest FILE` on a database you trust")
     return manifest, applied
 
 
