@@ -72,7 +72,7 @@ def manifest(request: pytest.FixtureRequest) -> Manifest | None:
 def _applied(sql_session: SqlSession, manifest: Manifest | None, seen: Observer) -> tuple[Manifest, dict[str, str]]:
     if manifest is None:
         seen.unmet(
-            "there is no manifest of the release. Make one with `gate sql --write-manifest FILE` on a database you trust"
+            "there is no manifest of the release. Make one with `gate sql --write-manifest FILE` where you trust it"
         )
     with sql_session.snapshot() as connection:
         applied = dict(read_migrations(connection))
