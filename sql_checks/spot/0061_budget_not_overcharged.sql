@@ -16,7 +16,7 @@ select b.company_id::text as subject,
 from public.replay_budgets b
 left join moved m using (company_id)
 where b.day = (now() at time zone 'UTC')::date and b.daily_used > coalesce(m.items, 0)
-  and b.company_id <> all ((select coalesce(nullif(current_setting('replaygate.excluded', true), ''), '{}'))::uuid[]);
+  and b.company_id not in (select unnest(coalesce(nullif(current_setting('replaygate.excluded', true), ''), '{}')::uuid[]));
 
 -- seen:
 select (select count(*) from (select from public.replay_runs limit 100) r)

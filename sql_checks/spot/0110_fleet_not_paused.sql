@@ -9,7 +9,7 @@ select 'tenants', format('%s of %s are paused', p.paused, t.tenants), null
 from (select count(*) as paused from public.agent_controls a join public.companies c on c.id = a.company_id
       where a.agents_paused and {{not_excluded}}) p,
      (select count(*) as tenants from public.companies
-      where id <> all ((select coalesce(nullif(current_setting('replaygate.excluded', true), ''), '{}'))::uuid[])) t
+      where id not in (select unnest(coalesce(nullif(current_setting('replaygate.excluded', true), ''), '{}')::uuid[]))) t
 where p.paused * 2 > t.tenants;
 
 -- seen:

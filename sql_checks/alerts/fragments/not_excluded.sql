@@ -1,1 +1,1 @@
-company_id <> all ((select coalesce(nullif(current_setting('replaygate.excluded', true), ''), '{}'))::uuid[])
+company_id not in (select unnest(coalesce(nullif(current_setting('replaygate.excluded', true), ''), '{}')::uuid[]))
