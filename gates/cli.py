@@ -143,7 +143,11 @@ def _request(options: argparse.Namespace, console: Console) -> Iterator[Request]
     today = dt.datetime.now(dt.UTC).date()
     file = config.load_policy(options.policy, today)
     specs = lint.with_own_checks(file, console.environ)
-    load_options = options if options.command == "load" else None
+    alone = options.command == "load"
+    load_options = options if alone else loading.options_of_a_run()
+    url_only = alone and bool(options.url)
+    if url_only:  # nothing of the target is looked at, and nothing of it is sent to that URL
+        target = Target(target.kind, release=target.release)
     request = Request(
         target=target,
         policy_file=file,
@@ -153,10 +157,13 @@ def _request(options: argparse.Namespace, console: Console) -> Iterator[Request]
         dry_run=getattr(options, "dry_run", False),
         environ=console.environ,
         load=loading.runner(load_options),
+        after_load=None if alone else loading.clean_up,
+        load_checks=loading.checks_of(target, options, options.output) if alone else None,
+        url_only=url_only,
         progress=console.progress,
     )
     file.policy(specs, target.kind, target.release, deep=options.deep)
-    if target.base_url or target.database_url:
+    if target.base_url or target.database_url or url_only:
         yield request
         return
     console.say("no BASE_URL and no DATABASE_URL: bringing up the reference")

@@ -24,7 +24,7 @@ UNFINISHED = "the run did not finish"
 
 OURS = (
     *(RUN, VERDICT, EVIDENCE, "evidence.ndjson.found.json", "companies.txt"),
-    *("report.html", "summary.md", "junit.xml"),
+    *("report.html", "summary.md", "junit.xml", "load/companies.txt", "load/result.json"),
 )
 """Files of an earlier run in the same place, removed before a new one begins: an old promote must not survive."""
 ALLURE = ("*-result.json", "*-container.json", "*-attachment*")

@@ -37,7 +37,12 @@ def utc_now() -> dt.datetime:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a run is asked to do. `load` runs the load stage; None where there is none."""
+    """What a run is asked to do.
+
+    load: runs the load stage, None where there is none; after_load: removes what that left, once the data was looked
+    at again, and says why if it could not; load_checks: the checks of `gate load` where its options make others than
+    the catalogue's; url_only: a URL is loaded, whatever stands behind it, so that no target is looked at.
+    """
 
     target: Target
     policy_file: PolicyFile
@@ -47,6 +52,9 @@ class Request:
     dry_run: bool = False
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     load: Callable[[Target, Path], list[Evidence]] | None = None
+    after_load: Callable[[Target, Path], str] | None = None
+    load_checks: tuple[CheckSpec, ...] | None = None
+    url_only: bool = False
     progress: Callable[[Progress], None] = silent
     now: Callable[[], dt.datetime] = utc_now
 
@@ -90,8 +98,11 @@ def collect(context: Context, request: Request) -> tuple[Target, list[StageRepor
     with BacklogWatch(context):
         stages += sql(context, (*DATA, *ALERTS), name="data before", before=True)
         stages += drill(context)
-        stages += load(context, request)
-        stages += sql(context, (*DATA, *ALERTS), name="data after")
+        try:
+            stages += load(context, request)
+            stages += sql(context, (*DATA, *ALERTS), name="data after")
+        finally:
+            stages += clean_up(context, request)
     scrub(request.out, hidden(context.target))
     return first.target, stages
 
@@ -115,6 +126,18 @@ def load(context: Context, request: Request) -> list[StageReport]:
     return [StageReport("load", seconds, 0, error)]
 
 
+def clean_up(context: Context, request: Request) -> list[StageReport]:
+    """Remove the companies of the load, however the stages ended; nothing is said unless that was refused."""
+    if request.after_load is None:
+        return []
+    started = request.now()
+    error = redact_text(request.after_load(context.target, context.out), hidden(context.target))
+    seconds = (request.now() - started).total_seconds()
+    if error:
+        context.progress(Progress("clean up", seconds=seconds, done=True, error=error))
+    return [StageReport("clean up", seconds, 1 if error else 0, error)]
+
+
 def stamped(one: Evidence, target: Target, started: dt.datetime) -> Evidence:
     """Evidence of a stage that ran just now, with the release and the time that it was seen."""
     at = one.started_at or record.stamp(started)
@@ -127,9 +150,10 @@ def run_stage(request: Request, stage: str) -> Verdict:
     The verdict is on the checks of this stage alone; it is not written, because a stage is not a gate.
     """
     run = begin(request)
-    context = context_of(request, str(run["run_id"]))
-    first = preflight(context)
-    context = dataclasses.replace(context, target=first.target)
+    catalogue = catalogue_of(request)
+    context = dataclasses.replace(context_of(request, str(run["run_id"])), catalogue=catalogue)
+    target = request.target if request.url_only else preflight(context).target
+    context = dataclasses.replace(context, target=target)
     prefixes = {"drill": ("drill/",), "sql": DATA, "alerts": ALERTS, "load": LOAD}[stage]
     {
         "drill": lambda: drill(context),
@@ -138,8 +162,8 @@ def run_stage(request: Request, stage: str) -> Verdict:
         "load": lambda: load(context, request),
     }[stage]()
     scrub(request.out, hidden(context.target))
-    wanted = tuple(s for s in request.catalogue if s.id.startswith(prefixes))
-    policy = request.policy_file.policy(request.catalogue, first.target.kind, first.target.release, deep=request.deep)
+    wanted = tuple(s for s in catalogue if s.id.startswith(prefixes))
+    policy = request.policy_file.policy(request.catalogue, target.kind, target.release, deep=request.deep)
     policy = dataclasses.replace(policy, catalogue=wanted)
     own = [e for e in read_lines(context.evidence) if e.check.startswith((*prefixes, "preflight/capability/"))]
     finished = request.now()
@@ -162,6 +186,13 @@ def begin(request: Request) -> dict[str, JsonValue]:
         **facts_of(run_plan(request)),
     }
     return record.begin(request.out, facts)
+
+
+def catalogue_of(request: Request) -> tuple[CheckSpec, ...]:
+    """The catalogue, with the checks of the load as the options made them."""
+    if request.load_checks is None:
+        return request.catalogue
+    return (*(s for s in request.catalogue if not s.id.startswith(LOAD)), *request.load_checks)
 
 
 def run_plan(request: Request) -> Policy:

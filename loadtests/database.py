@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,8 +21,10 @@ from loadtests.samples import Samples
 
 FOLDER = Path(__file__).parent / "sql"
 ITEMS_EACH = 4
+ITEM_TYPE = "load.replayed"
 POLL_S = 0.25
 MOST_REFUSED = 3
+SETTLE_S = 5.0
 JOIN_S = 12.0
 """A statement of ours ends after 10 s."""
 
@@ -36,9 +38,10 @@ class Prepared:
     absent: dict[str, str] = field(default_factory=dict)
 
 
-def prepare(url: str, plan: Plan) -> Prepared:
+def prepare(url: str, plan: Plan, note: Callable[[str], None] | None = None) -> Prepared:
     """Create the companies of the run, each with dead letters to replay, where the outbox is on for them.
 
+    note: told each company before it exists.
     Raise psycopg.Error where the database refuses.
     """
     connection = connect(url)
@@ -52,7 +55,7 @@ def prepare(url: str, plan: Plan) -> Prepared:
         if below <= 0:
             why = "outbox.enabled is on for no new company, so there is no canary; enable it and run again"
             return Prepared(absent={"outbox_lag_ms": why, "agent_success": why})
-        tenants = Tenants(connection, f"load-{plan.run}")
+        tenants = Tenants(connection, f"load-{plan.run}", on_create=note)
         made = [_company(tenants, below, number) for number in range(plan.tenants_wanted)]
         flags = {str(row["id"]): row for row in execute(connection, sql(FOLDER / "flags_of.sql"), [t.id for t in made])}
         usable = [dataclasses.replace(t, replays=bool(flags[t.id]["replays"])) for t in made if flags[t.id]["outbox"]]
@@ -64,7 +67,26 @@ def prepare(url: str, plan: Plan) -> Prepared:
 
 def _company(tenants: Tenants, below: int, number: int) -> Tenant:
     company = tenants.create(below=below, label=str(number))
-    return Tenant(company, tuple(tenants.add_items(company, ITEMS_EACH, event_type="load.replayed", error_type="load")))
+    return Tenant(company, tuple(tenants.add_items(company, ITEMS_EACH, event_type=ITEM_TYPE, error_type="load")))
+
+
+def settle(url: str, companies: Sequence[str]) -> None:
+    """Wait a little for replays under way, then remove the dead letters that we made and nobody replayed.
+
+    They are no failure of the target; what the target made dead, or gave back after an attempt, stays.
+    Raise psycopg.Error where that is refused.
+    """
+    ids = list(companies)
+    connection = connect(url)
+    try:
+        deadline = time.monotonic() + SETTLE_S
+        while execute(connection, sql(FOLDER / "being_replayed.sql"), ids)[0]["items"]:
+            if time.monotonic() > deadline:
+                break
+            gevent.sleep(POLL_S)
+        connection.execute(sql(FOLDER / "forget_untouched.sql").encode(), (ids, ITEM_TYPE))
+    finally:
+        connection.close()
 
 
 def clean_up(url: str, companies: Sequence[str]) -> None:

@@ -56,6 +56,7 @@ class Plan:
     test_dlq: bool = True
     test_agents: bool = True
     test_company_id: str = ""
+    test_company_replays: bool = True
     tenants_wanted: int = 0
     tenants: tuple[Tenant, ...] = ()
     early_abort: bool = True

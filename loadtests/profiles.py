@@ -19,6 +19,15 @@ CHECKLIST_THRESHOLDS = """{
 }
 """
 
+URL_THRESHOLDS = """{
+  thresholds: {
+    http_req_failed: ['rate<0.02'],
+    http_req_duration: ['p(95)<2500'],
+  },
+}
+"""
+"""Of the checklist's thresholds those that any URL has."""
+
 QUICK_STREAMS = (Stream("event", 20.0), Stream("probe", 30.0), Stream("replay", 3.0))
 """In 10 s: 200 events (149 decide a rate of 98 %), 300 probes, 30 replays, and one or two questions an event."""
 

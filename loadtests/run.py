@@ -19,14 +19,14 @@ from loadtests.credentials import credentials_from
 from loadtests.judgement import Judgement
 from loadtests.metrics import TYPES
 from loadtests.plan import Plan
-from loadtests.profiles import CHECKLIST_THRESHOLDS, resolve
+from loadtests.profiles import CHECKLIST_THRESHOLDS, URL_THRESHOLDS, resolve
 from loadtests.sinks import RateSink
 from loadtests.thresholds_file import ThresholdsFile, parse_thresholds
 
 
 def thresholds_of(plan: Plan) -> ThresholdsFile:
     """The thresholds of a plan, the checklist's where it brings none. Raise ThresholdsFileError."""
-    text = plan.thresholds_text or CHECKLIST_THRESHOLDS
+    text = plan.thresholds_text or (URL_THRESHOLDS if plan.url_only else CHECKLIST_THRESHOLDS)
     return parse_thresholds(text, plan.thresholds_name if plan.thresholds_text else "checklist.js", TYPES)
 
 
@@ -35,15 +35,33 @@ def run(plan: Plan, out: Path, environ: Mapping[str, str]) -> dict[str, Any]:
     thresholds = thresholds_of(plan)
     plan = resolve(plan, thresholds)
     url = "" if plan.url_only else environ.get("DATABASE_URL", "")
-    prepared, notes = _prepare(url, plan, [*plan.notes, *thresholds.notes])
     out.mkdir(parents=True, exist_ok=True)
-    (out / "companies.txt").write_text("".join(f"{one}\n" for one in prepared.created), encoding="utf-8")
-    plan = dataclasses.replace(plan, tenants=prepared.tenants)
+    created: list[str] = []
+    with (out / "companies.txt").open("w", encoding="utf-8", buffering=1) as listing:
+
+        def note(company: str) -> None:  # before it exists: a run that is killed leaves the names of what to remove
+            created.append(company)
+            listing.write(f"{company}\n")
+
+        try:
+            prepared, notes = _prepare(url, plan, [*plan.notes, *thresholds.notes], note)
+            plan = dataclasses.replace(plan, tenants=prepared.tenants)
+            return _drive(plan, thresholds, prepared, notes, out, environ, url)
+        finally:
+            _leave(url, plan, created)
+
+
+def _leave(url: str, plan: Plan, created: Sequence[str]) -> None:
+    """Remove the companies of the run; or leave them as their tenants would, without what nobody replayed."""
+    if not created:
+        return
+    if not plan.keep_tenants:
+        _clean_up(url, created)
+        return
     try:
-        return _drive(plan, thresholds, prepared, notes, out, environ, url)
-    finally:
-        if prepared.created and not plan.keep_tenants:
-            _clean_up(url, prepared.created)
+        database.settle(url, created)
+    except psycopg.Error as error:
+        sys.stderr.write(f"dead letters that were not replayed stay ({type(error).__name__})\n")
 
 
 def _clean_up(url: str, companies: Sequence[str]) -> None:
@@ -55,11 +73,13 @@ def _clean_up(url: str, companies: Sequence[str]) -> None:
         sys.stderr.write(f"companies not removed ({type(error).__name__}): {left}; delete them by hand\n")
 
 
-def _prepare(url: str, plan: Plan, notes: list[str]) -> tuple[database.Prepared, list[str]]:
+def _prepare(
+    url: str, plan: Plan, notes: list[str], note: Callable[[str], None]
+) -> tuple[database.Prepared, list[str]]:
     if not url:
         return database.Prepared(), notes
     try:
-        return database.prepare(url, plan), notes
+        return database.prepare(url, plan, note), notes
     except psycopg.Error as error:
         why = f"no company could be created ({type(error).__name__}); give the gate's role its rights and run again"
         return database.Prepared(absent={"outbox_lag_ms": why, "agent_success": why}), [*notes, why]

@@ -119,6 +119,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-run-on", action="store_true", help="stop at the planned end even where the samples do not decide")
     add("--no-early-abort", action="store_true", help="run to the end even where a threshold can no longer pass")
     add("--keep-tenants", action="store_true", help="leave the companies of the run; `clean_up` removes them")
+    add("--spare-test-company", action="store_true", help="make no replay call for TEST_COMPANY_ID")
     add("--baseline", type=Path, metavar="DIR", help="the load folder of an earlier run to compare latencies with")
 
 
@@ -126,7 +127,8 @@ def load(target: Target, options: argparse.Namespace, out: Path) -> list[Evidenc
     """Run the load and return evidence for every threshold. Raise ConfigError for a thresholds file of no use."""
     folder = out / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "result.json").unlink(missing_ok=True)
+    for name in ("result.json", "companies.txt"):  # an earlier run's must not count
+        (folder / name).unlink(missing_ok=True)
     plan = plan_of(target, options)
     started_at = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
     if not plan["base_url"]:
@@ -175,6 +177,7 @@ def plan_of(target: Target, options: argparse.Namespace) -> dict[str, Any]:
         "test_dlq": target.test_dlq,
         "test_agents": target.test_agents,
         "test_company_id": target.test_company_id,
+        "test_company_replays": not options.spare_test_company,
         "early_abort": not options.no_early_abort,
         "run_on": not options.no_run_on,
         "keep_tenants": options.keep_tenants,
@@ -229,7 +232,9 @@ def clean_up(target: Target, out: Path) -> list[str]:
     companies = listing.read_text(encoding="utf-8").split() if listing.exists() else []
     if companies and target.database_url:
         with session(target.database_url) as connection:
-            Tenants(connection, FOLDER).remove(companies)
+            ours = Tenants(connection, FOLDER, list(companies))
+            ours.remove()
+            ours.sweep()
     return companies
 
 

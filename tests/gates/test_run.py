@@ -260,3 +260,41 @@ def test_a_run_json_that_is_not_one_is_said(tmp_path: Path) -> None:
         (tmp_path / "run.json").write_text(text, encoding="utf-8")
         with pytest.raises(CannotWork, match=r"run\.json"):
             record.recompute(tmp_path)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_the_companies_of_the_load_count_until_the_data_was_seen_again(asked: Request, broken: bool) -> None:
+    """They are removed after the second look, and just so where a stage cannot work."""
+    seen: list[str] = []
+
+    def after_load(_target: Target, out: Path) -> str:
+        seen.extend(e.check for e in read_lines(out / "evidence.ndjson") if e.check.startswith("sql/") and not e.round)
+        seen.append("removed")
+        return "they were not removed: planted-secret-0123456789"
+
+    def load(_target: Target, _out: Path) -> list[Evidence]:
+        raise CannotWork("no load")
+
+    request = dataclasses.replace(asked, after_load=after_load, load=load if broken else asked.load)
+    if broken:
+        with pytest.raises(CannotWork):
+            run_gate(request)
+        assert seen == ["removed"]
+        return
+    run_gate(request)
+    assert seen == ["sql/small/data", "removed"]
+    last = json.loads((asked.out / "run.json").read_text())["stages"][-1]
+    assert (last["stage"], last["error"]) == ("clean up", "they were not removed: $TRANSBOT_HMAC_SECRET")
+
+
+def test_the_checks_of_a_thresholds_file_replace_those_of_the_checklist(asked: Request) -> None:
+    """What the file does not name is not required; what it names is, and no target is looked at for a URL alone."""
+
+    def load(_target: Target, _out: Path) -> list[Evidence]:
+        return [Evidence("load/own", Outcome.PASS, samples=60, observed=1.0, limit=2.0)]
+
+    own = (spec("load/own"), spec("load/other"))
+    request = dataclasses.replace(asked, load=load, load_checks=own, url_only=True, target=Target(TargetKind.STAGING))
+    verdict = run_stage(request, "load")
+    assert [(f.check, f.outcome) for f in verdict.findings] == [("load/other", "unknown")]
+    assert {e.check for e in read_lines(asked.out / "evidence.ndjson")} == {"load/own", "load/other"}

@@ -82,6 +82,39 @@ def test_companies_are_made_with_dead_letters_and_removed(db: Connection, migrat
     assert left == items == []
 
 
+def test_a_company_is_noted_before_it_exists(db: Connection, migrated_url: str) -> None:
+    """A run that is killed while it makes its companies has left the names of what to remove."""
+    there: list[bool] = []
+    noted: list[str] = []
+
+    def note(company: str) -> None:
+        there.append(bool(execute(db, "select from companies where id = %s", company)))
+        noted.append(company)
+
+    prepared = database.prepare(migrated_url, PLAN, note)
+    assert there == [False, False, False]
+    assert noted == list(prepared.created)
+
+
+def test_companies_that_stay_keep_only_what_the_target_did(db: Connection, migrated_url: str) -> None:
+    """What nobody replayed is gone; what came back from a replay, and what the target made dead itself, stays."""
+    prepared = database.prepare(migrated_url, PLAN)
+    returned, company = prepared.tenants[0].items[0], prepared.tenants[1].id
+    execute(db, "update dead_letter_queue set retry_count = 1 where id = %s", returned)
+    execute(
+        db,
+        "insert into dead_letter_queue (company_id, event_type, payload, error_type)"
+        " values (%s, 'load.canary', '{}', 'agent')",
+        company,
+    )
+    database.settle(migrated_url, prepared.created)
+    left = execute(db, "select company_id::text as c, event_type as t from dead_letter_queue order by event_type")
+    assert [(r["c"], r["t"]) for r in left] == [
+        (company, "load.canary"),
+        (prepared.tenants[0].id, database.ITEM_TYPE),
+    ]
+
+
 def test_companies_are_chosen_inside_a_canary_of_ten_percent(db: Connection, migrated_url: str) -> None:
     """A drill examines the canary: every company of the run has the outbox on."""
     set_flag(db, "outbox.enabled", 10)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,13 @@ import pytest
 from gates.errors import ConfigError
 from gates.evidence import Evidence, Outcome, TargetKind
 from gates.stages import load as stage
+from gates.stages import loading
 from gates.target.deployment import Target
 from loadtests.baseline import compare
+from loadtests.plan import Credentials, load_plan
 from loadtests.sinks import TrendSink
+from loadtests.wire import parse_address
+from loadtests.workload import Workload
 from tests.loadtests.fake_target import Behaviour, target
 
 
@@ -123,6 +129,53 @@ def test_a_thresholds_file_of_no_use_is_a_configuration_error(text: str, tmp_pat
                 options("--url", "http://127.0.0.1:9/", "--thresholds", str(file)),
                 tmp_path,
             )
+
+
+def test_gate_load_needs_no_target_for_a_url(tmp_path: Path) -> None:
+    """The command line loads the URL, brings nothing up, and requires what the file names, nothing of the checklist."""
+    file = tmp_path / "t.js"
+    file.write_text("{http_req_failed: ['rate<0.02']}")
+    words = ("--rate", "200", "--duration", "1", "--thresholds", str(file), "--output", str(tmp_path / "out"), "--json")
+    with target(Behaviour()) as url:
+        done = subprocess.run(
+            [sys.executable, "-m", "gates.cli", "load", "--url", url, *words],
+            env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(stage.ROOT)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["counts"] == {"pass": 2, "fail": 0, "unknown": 0, "not_applicable": 0}
+    assert "bringing up" not in done.stderr
+
+
+def test_a_url_alone_has_the_thresholds_that_any_url_has(tmp_path: Path) -> None:
+    """Without a file: failures and latency; a lag or an agent is not expected of it."""
+    specs = stage.checks_of(Target(TargetKind.PRODUCTION), options("--url", "http://127.0.0.1:9/"), tmp_path)
+    assert [s.id for s in specs] == ["load/run-valid", "load/http_req_failed/rate", "load/http_req_duration/p95"]
+
+
+@pytest.mark.parametrize(("words", "calls"), [((), 3), (("--spare-test-company",), 0)])
+def test_a_whole_run_leaves_the_calls_of_the_test_company_to_the_drill(words: tuple[str, ...], calls: int) -> None:
+    """Without companies of its own the load makes three limited calls for TEST_COMPANY_ID, in a whole run none."""
+    company = "00000000-0000-4000-8000-000000000001"
+    one = Target(TargetKind.STAGING, "http://127.0.0.1:9", test_company_id=company)
+    work = Workload(
+        load_plan(json.dumps(stage.plan_of(one, options(*words)))),
+        Credentials(hmac_secret="0123456789abcdef"),
+        parse_address(one.base_url),
+    )
+    made = [work.call("replay") for _ in range(4)]
+    assert sum(call is not None for call in made) == calls
+
+
+def test_a_whole_run_keeps_its_companies_and_spares_the_test_company() -> None:
+    """What `gate run` asks the load stage for."""
+    asked = loading.options_of_a_run()
+    assert asked is not None
+    assert (asked.keep_tenants, asked.spare_test_company, asked.profile) == (True, True, "quick")
 
 
 def test_a_missing_thresholds_file_is_a_configuration_error(tmp_path: Path) -> None:
