@@ -35,6 +35,7 @@ from gates.target.requests import (
 
 REPLAY = "/dlq-replay"
 TOKEN_LIFE_S = 600
+OLDEST_SIGNATURE_S = 200
 SKEW_LIMIT_S = 2.0
 """A difference between the clocks under this is taken for the rounding of the Date header and the way of the answer."""
 
@@ -70,11 +71,16 @@ class Clock:
 
 @dataclass(frozen=True)
 class Signer:
-    """Signs as the target wants it: v1, or v2 where the flag `security.signing_v2_required` refuses v1."""
+    """Signs as the target wants it: v1, or v2 where the flag `security.signing_v2_required` refuses v1.
+
+    By v2 the same body is never signed twice at the same second: without a key it would be called a duplicate.
+    """
 
     target: Target
     clock: Clock
     v2_only: bool = False
+    signed_at: dict[tuple[str, bytes], int] = field(default_factory=dict, compare=False)
+    """The earliest second at which each body was signed by v2; the next one is signed a second before."""
 
     @classmethod
     def measure(cls, http: HttpDoor, target: Target, clock: Clock) -> Signer:
@@ -89,7 +95,11 @@ class Signer:
     def post(self, path: str, body: bytes, label: str = "") -> Request:
         """A correctly signed POST of these bytes."""
         if self.v2_only:
-            return signed_post_v2(path, body, self.target.hmac_secret, self.clock.now(), label)
+            now = self.clock.now()
+            earliest = self.signed_at.get((path, body), now + 1)
+            at = earliest - 1 if now - earliest < OLDEST_SIGNATURE_S else now
+            self.signed_at[path, body] = at
+            return signed_post_v2(path, body, self.target.hmac_secret, at, label)
         return signed_post(path, body, self.target.hmac_secret, label)
 
 

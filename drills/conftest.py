@@ -182,9 +182,9 @@ def bench(http: HttpDoor, target: Target, seen: Observer, clock: Clock, signer: 
 
 
 @pytest.fixture
-def scene(target: Target, http: HttpDoor, db: Connection, tenants: Tenants, seen: Observer) -> Scene:
+def scene(target: Target, http: HttpDoor, db: Connection, tenants: Tenants, seen: Observer, signer: Signer) -> Scene:
     """What a check with a tenant and both doors works with."""
-    return Scene(target, http, db, tenants, seen)
+    return Scene(target, http, db, tenants, seen, signer)
 
 
 @pytest.fixture

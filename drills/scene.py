@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn, TypeVar
 
+from drills.bench import REPLAY, Signer
 from drills.ground import PLAIN_TYPE, Ground
 from gates.target.client import NoAnswer
 from gates.target.database import Connection
@@ -25,8 +26,6 @@ from gates.target.requests import (
     encode_body,
     replay_fields,
     signed_get,
-    signed_post,
-    signed_post_v2,
 )
 
 T = TypeVar("T")
@@ -69,6 +68,8 @@ class Scene(Ground):
 
     haste: ClassVar[float] = 1.0
 
+    signer: Signer
+
     # --- requests ------------------------------------------------------------------------------------------------
 
     def event_request(
@@ -89,7 +90,7 @@ class Scene(Ground):
         }
         if event_id is not None:
             fields["event_id"] = event_id
-        return signed_post("/events", fields, self.target.hmac_secret, "an event")
+        return self.signer.post("/events", encode_body(fields), "an event")
 
     def emit(self, company: str, *, control: bool = False, **fields: Any) -> dict[str, Any]:
         """Send one event; the answer's members. Anything but 202 ends the check."""
@@ -98,7 +99,7 @@ class Scene(Ground):
 
     def replay_request(self, company: str, **fields: Any) -> Request:
         """A signed POST /dlq-replay."""
-        return signed_post("/dlq-replay", replay_fields(company, **fields), self.target.hmac_secret, "a replay")
+        return self.signer.post(REPLAY, encode_body(replay_fields(company, **fields)), "a replay")
 
     def replay(
         self, company: str, status: int = 200, code: str | None = None, *, control: bool = False, **fields: Any
@@ -117,11 +118,6 @@ class Scene(Ground):
         """Start a replay whose acceptance is what the check is about. The answer's members."""
         return self.replay(company, **fields).json()
 
-    def replay_request_v2(self, company: str, **fields: Any) -> Request:
-        """A POST /dlq-replay signed by v2."""
-        body = encode_body(replay_fields(company, **fields))
-        return signed_post_v2("/dlq-replay", body, self.target.hmac_secret, int(time.time()), "a replay signed by v2")
-
     def in_background(self, request: Request) -> Future[Answer]:
         """Send one request from a thread of its own."""
         pool = ThreadPoolExecutor(max_workers=1)
@@ -132,7 +128,7 @@ class Scene(Ground):
 
     def get_run(self, run: str) -> tuple[Request, Answer]:
         """GET /dlq-replay/{id}, signed by v2."""
-        request = signed_get(f"/dlq-replay/{run}", self.target.hmac_secret, int(time.time()), "a run")
+        request = signed_get(f"{REPLAY}/{run}", self.target.hmac_secret, self.signer.clock.now(), "a run")
         return request, self.http.send(request)
 
     # --- waiting -------------------------------------------------------------------------------------------------

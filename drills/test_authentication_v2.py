@@ -6,14 +6,13 @@ import hashlib
 import hmac
 import uuid
 from collections.abc import Callable
-from typing import Any
 
 from drills.bench import REPLAY, Bench, Clock
 from drills.cases import Case, cases
+from drills.scene import Scene
 from gates.evidence import Severity, Where
 from gates.recorder import Observer, check
 from gates.target.client import HttpDoor
-from gates.target.database import Connection, execute
 from gates.target.deployment import Target
 from gates.target.requests import SIGNATURE, Request, post, sign_v1, sign_v2, signed_get
 
@@ -248,16 +247,6 @@ def test_forged_read(case: Case, http: HttpDoor, target: Target, clock: Clock, s
 V2_FLAG = "security.signing_v2_required"
 
 
-def _switch(db: Connection, found: list[dict[str, Any]], *, on: bool) -> None:
-    if found:
-        statement = (
-            "update feature_flags set enabled = %s, rollout_percentage = 100 where key = %s and company_id is null"
-        )
-    else:
-        statement = "insert into feature_flags (enabled, key, rollout_percentage) values (%s, %s, 100)"
-    execute(db, statement, on, V2_FLAG)
-
-
 @check(
     "drill/authentication/v1-refused-when-v2-is-required",
     where=Where.STAGING,
@@ -266,29 +255,16 @@ def _switch(db: Connection, found: list[dict[str, Any]], *, on: bool) -> None:
     covers=("A19",),
     phase="last",
 )
-def test_v2_required(bench: Bench, db: Connection) -> None:
+def test_v2_required(bench: Bench, scene: Scene) -> None:
     """With the global flag `security.signing_v2_required` on, v1 is refused and v2 is accepted; off, both are.
 
     Otherwise the switch that is to end requests without a time does nothing, or locks everyone out.
     """
-    read = "select enabled, rollout_percentage from feature_flags where key = %s and company_id is null"
-    found = execute(db, read, V2_FLAG)
-    bench.seen.require(not (found and found[0]["enabled"]), "v2 is required already: v1 cannot be seen to be accepted")
     body = bench.body()
-    bench.opens(bench.signed(body, "v1, flag off"))
-    try:
-        _switch(db, found, on=True)
-        bench.accepted(bench.signed_v2(body, label="v2, flag on"))
-        bench.shut(post(REPLAY, body, (SIGNATURE, bench.mac(body)), label="v1, flag on"))
-    finally:
-        if found:
-            execute(
-                db,
-                "update feature_flags set enabled = %s, rollout_percentage = %s where key = %s and company_id is null",
-                found[0]["enabled"],
-                found[0]["rollout_percentage"],
-                V2_FLAG,
-            )
-        else:
-            execute(db, "delete from feature_flags where key = %s and company_id is null", V2_FLAG)
-    bench.accepted(bench.signed(body, "v1, flag off again"))
+    v1 = post(REPLAY, body, (SIGNATURE, bench.mac(body)), label="v1, flag off")
+    with scene.global_flag(V2_FLAG, enabled=False):
+        bench.opens(v1)
+        with scene.global_flag(V2_FLAG, enabled=True):
+            bench.accepted(bench.signed_v2(body, label="v2, flag on"))
+            bench.shut(v1.labelled("v1, flag on"))
+        bench.accepted(v1.labelled("v1, flag off again"))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 
+from drills.bench import REPLAY
 from drills.ground import BUDGET_FLAG, OUTBOX_FLAG, REPLAY_FLAG
 from drills.scene import Scene
 from gates.evidence import Severity, Where
 from gates.recorder import check
 from gates.target.client import HttpDoor
 from gates.target.database import execute, value
+from gates.target.requests import encode_body, replay_fields
 
 SQL = ("database",)
 SIGNED = ("drill/authentication/signed-accepted",)
@@ -162,13 +165,15 @@ def test_signing_v2_required(scene: Scene) -> None:
 
     Without it there is no way to end the use of signatures that bind no time.
     """
-    company = scene.company(items=1)
+    body = encode_body(replay_fields(scene.company(items=1), dry_run=True))
+    signer = scene.signer
+    v1 = replace(signer, v2_only=False).post(REPLAY, body, "signed by v1")
+    v2 = replace(signer, v2_only=True).post(REPLAY, body, "signed by v2")
     with scene.global_flag("security.signing_v2_required", enabled=False):
-        scene.replay(company, control=True, dry_run=True)
+        scene.seen.expect(v1, scene.http.send(v1), 200, control=True)
     with scene.global_flag("security.signing_v2_required", enabled=True):
-        scene.replay(company, 401, dry_run=True)
-        request = scene.replay_request_v2(company, dry_run=True)
-        scene.seen.expect(request, scene.http.send(request), 200)
+        scene.seen.expect(v1, scene.http.send(v1), 401)
+        scene.seen.expect(v2, scene.http.send(v2), 200)
 
 
 @check(

@@ -11,7 +11,7 @@ from drills.scene import Scene, as_jsonb, best_of
 from gates.evidence import Severity
 from gates.recorder import check
 from gates.target.client import NoAnswer
-from gates.target.requests import signed_get, signed_post
+from gates.target.requests import encode_body, signed_get
 
 SQL = ("database",)
 SIGNED = ("drill/authentication/signed-accepted",)
@@ -131,7 +131,7 @@ def test_refused_leaves_nothing(scene: Scene) -> None:
     company, event = scene.company(), str(uuid.uuid4())
     good = {"company_id": company, "event_type": PLAIN_TYPE, "aggregate_key": "k", "payload": {}, "event_id": event}
     for change in ({"payload": None}, {"event_type": 7}, {"surplus": 1}, {"aggregate_key": None}):
-        request = signed_post("/events", {**good, **change}, scene.target.hmac_secret, f"an event with {change}")
+        request = scene.signer.post("/events", encode_body({**good, **change}), f"an event with {change}")
         scene.seen.expect(request, scene.http.send(request), 400, "invalid_request")
     left = scene.number(
         "select (select count(*) from events where id = %s) + (select count(*) from event_outbox where event_id = %s)",
@@ -245,5 +245,5 @@ def test_status_of_an_event(scene: Scene) -> None:
 
 
 def _status(scene: Scene, event: str) -> dict[str, Any]:
-    request = signed_get(f"/events/{event}", scene.target.hmac_secret, int(time.time()), "an event's status")
+    request = signed_get(f"/events/{event}", scene.target.hmac_secret, scene.signer.clock.now(), "an event's status")
     return scene.seen.expect(request, scene.http.send(request), 200).json()
