@@ -52,7 +52,12 @@ def parser() -> argparse.ArgumentParser:
     budget.add_argument("-c", "--company", metavar="UUID", help="one tenant")
     budget.add_argument("--daily", type=_limit, metavar="N", help="set the daily limit")
     budget.add_argument("--monthly", type=_limit, metavar="N", help="set the monthly limit")
-    command("flags", "show the flags (`gate promote --flag KEY` steps one)", _json)
+    flags = command("flags", "show the flags, or step one", _json)
+    step = flags.add_subparsers(dest="do", metavar="step").add_parser(
+        "step", help="one step up, as `gate promote --flag KEY`", description="one step up", epilog=EXIT_CODES
+    )
+    step.add_argument("flag", metavar="KEY", help="the flag")
+    _by_hand(step, flag=False)
     command(
         "checklist",
         "the production-ready checklist, each box ticked by evidence or not ticked",
@@ -124,12 +129,13 @@ def _export(*kinds: str) -> Callable[[argparse.ArgumentParser], None]:
     return add
 
 
-def _by_hand(made: argparse.ArgumentParser) -> None:
+def _by_hand(made: argparse.ArgumentParser, *, flag: bool = True) -> None:
     _policy(made)
     _json(made)
     _dry_run(made)
     made.add_argument("--reason", required=True, type=_reason, help="why; it goes into the audit row")
-    made.add_argument("--flag", metavar="KEY", help="another flag than the policy's")
+    if flag:
+        made.add_argument("--flag", metavar="KEY", help="another flag than the policy's")
     made.add_argument("--release", default="", metavar="R", help="the release that takes the step (RELEASE)")
 
 

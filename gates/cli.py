@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import datetime as dt
 import json
 import signal
@@ -161,6 +162,7 @@ def _request(options: argparse.Namespace, console: Console) -> Iterator[Request]
         load_checks=loading.checks_of(target, options, options.output) if alone else None,
         url_only=url_only,
         progress=console.progress,
+        warn=console.say,
     )
     file.policy(specs, target.kind, target.release, deep=options.deep)
     if target.base_url or target.database_url or url_only:
@@ -169,14 +171,24 @@ def _request(options: argparse.Namespace, console: Console) -> Iterator[Request]
     console.say("no BASE_URL and no DATABASE_URL: bringing up the reference")
     stack_options = StackOptions(release=target.release or default_release())
     with reference_stack(stack_options, console.environ) as stack:
-        reference = stack.info.target()
+        reference = _with_wishes_of(target, stack.info.target())
         console.hide = hidden(reference)
         yield _with_target(request, reference)
 
 
+def _with_wishes_of(given: Target, reference: Target) -> Target:
+    """The reference, with what the environment says about the run and not about a deployment."""
+    return dataclasses.replace(
+        reference,
+        slack_webhook_url=given.slack_webhook_url,
+        test_outbox=given.test_outbox,
+        test_dlq=given.test_dlq,
+        test_agents=given.test_agents,
+    )
+
+
 def _with_target(request: Request, target: Target) -> Request:
-    values: dict[str, Any] = {name: getattr(request, name) for name in Request.__dataclass_fields__}
-    return Request(**{**values, "target": target})
+    return dataclasses.replace(request, target=target)
 
 
 def _target(console: Console) -> Target:
@@ -245,6 +257,7 @@ def _lint(options: argparse.Namespace, console: Console) -> int:
 
 
 def _by_hand(options: argparse.Namespace, console: Console) -> int:
+    """`promote`, `rollback`, `emergency`, and `flags step KEY`, which is `promote --flag KEY`."""
     target = _target(console)
     file = config.load_policy(options.policy, dt.datetime.now(dt.UTC).date())
     policy = file.policy(lint.with_own_checks(file, console.environ), TargetKind.PRODUCTION, "", deep=False)
@@ -252,7 +265,7 @@ def _by_hand(options: argparse.Namespace, console: Console) -> int:
     by = console.environ.get("USER") or console.environ.get("LOGNAME") or "operator"
     release = options.release or target.release
     order = Order(plan, release, f"gate:{by}", options.reason, same_version=False, dry_run=options.dry_run)
-    action = operations.by_hand(target, options.command, order)
+    action = operations.by_hand(target, "promote" if options.command == "flags" else options.command, order)
     if options.json:
         console.result(json.dumps(action.to_json(), ensure_ascii=False) + "\n")
     else:
@@ -314,6 +327,8 @@ def _budget(options: argparse.Namespace, console: Console) -> int:
 
 
 def _flags(options: argparse.Namespace, console: Console) -> int:
+    if options.do == "step":
+        return _by_hand(options, console)
     return _rows(operations.flags(_target(console)), options, console)
 
 

@@ -21,6 +21,9 @@ CAPABILITY = "preflight/capability/"
 BACKLOG = "watch/outbox-backlog"
 """Evidence that is no check: the number of events not yet delivered and not held, sampled through the whole run."""
 
+VARIABLES = "preflight/variables"
+"""Its message names all variables that are not set; every other check names the first that it missed."""
+
 FACTS = (CAPABILITY, "watch/")
 PLAINEST_FIRST = ("preflight", "sql", "drill", "load", "alert")
 """A missing constraint is named by the SQL check; the drills that it breaks only show what follows from it."""
@@ -238,6 +241,9 @@ def _reason(decision: Decision, findings: Sequence[Finding], counts: Counts) -> 
         return f"{first.check} is unknown: {_said(first)}"
     if len(alike) == len(causes):
         return f"{len(causes)} checks are unknown: {_said(first)}"
+    for told in (f for f in causes if f.check == VARIABLES):
+        if usual.startswith(tuple(told.message.partition(" not set")[0].split(", "))):
+            return f"{len(causes)} checks are unknown: {told.message}"
     return f"{len(causes)} checks are unknown, most of them ({often}) because: {usual}; the first is {first.check}"
 
 

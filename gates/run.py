@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from gates import record, reports
+from gates import notify, record, reports
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, read_lines, write_lines
 from gates.policy import decide
 from gates.policy_file import PolicyFile
@@ -57,6 +57,7 @@ class Request:
     url_only: bool = False
     progress: Callable[[Progress], None] = silent
     now: Callable[[], dt.datetime] = utc_now
+    warn: Callable[[str], None] = lambda _text: None
 
 
 def run_gate(request: Request) -> Verdict:
@@ -87,6 +88,7 @@ def run_gate(request: Request) -> Verdict:
     final = record.recompute(request.out)
     record.write(request.out / record.VERDICT, final.dump())
     reports.write(request.out, final, read_lines(context.evidence), request.catalogue, run, request.environ)
+    announce(request, final, run)
     return final
 
 
@@ -124,6 +126,21 @@ def load(context: Context, request: Request) -> list[StageReport]:
     )
     context.progress(Progress("load", passed, failed, unknown, len(expected), seconds, done=True, error=error))
     return [StageReport("load", seconds, 0, error)]
+
+
+def announce(request: Request, verdict: Verdict, run: dict[str, JsonValue]) -> None:
+    """Post the verdict to Slack, where there is a webhook: last of all, when everything is done and on disk.
+
+    A dry run tells nobody. That it was not taken is a warning, and stands in run.json.
+    """
+    url = request.target.slack_webhook_url
+    if not url or request.dry_run:
+        return
+    evidence = read_lines(request.out / record.EVIDENCE)
+    error = notify.post(url, reports.render("slack", verdict, evidence, request.catalogue, run))
+    record.write_run(request.out, {**run, "slack": {"posted": not error, "error": error}})
+    if error:
+        request.warn(f"the verdict was not posted to Slack: {error}; see SLACK_WEBHOOK_URL. It stands all the same")
 
 
 def clean_up(context: Context, request: Request) -> list[StageReport]:

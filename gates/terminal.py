@@ -29,12 +29,13 @@ def progress_line(progress: Progress, *, colour: bool) -> str:
     bad = progress.failed or progress.error
     mark = "·" if not progress.done else "✗" if bad else "?" if progress.unknown else "✓"
     tint = "dim" if not progress.done else "red" if bad else "yellow" if progress.unknown else "green"
-    counts = [f"{progress.passed}/{progress.expected} passed" if progress.expected else f"{progress.passed} passed"]
+    known = bool(progress.expected) and not progress.done
+    counts = [f"{progress.passed} passed of about {progress.expected}" if known else f"{progress.passed} passed"]
     counts += [f"{progress.failed} failed"] * bool(progress.failed)
     counts += [f"{progress.unknown} unknown"] * bool(progress.unknown)
     error = f"  {progress.error}" if progress.error else ""
     return (
-        f"{paint(mark, tint, on=colour)} {progress.stage:<12} {', '.join(counts):<44} {progress.seconds:6.1f} s{error}"
+        f"{paint(mark, tint, on=colour)} {progress.stage:<12} {', '.join(counts):<50} {progress.seconds:6.1f} s{error}"
     )
 
 

@@ -51,6 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     "gates.operations": {"gates.errors", "gates.rollout", "gates.target", "gates.verdict"},
     "gates.boxes": {"gates.policy_file", "gates.reports"},
     "gates.record": {"gates.errors", "gates.evidence", "gates.policy", "gates.rules", "gates.verdict"},
+    "gates.notify": set(),
     "gates.lint": {  # it writes docs/checks.md, which is rendered like a report
         "gates.reports.promises",
         "gates.catalogue",

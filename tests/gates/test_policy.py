@@ -179,6 +179,26 @@ def test_a_waiver_counts_until_its_day_and_never_for_what_cannot_be_waived() -> 
     assert decide([saw("preflight/release", Outcome.FAIL), saw("b")], fixed, NOW).decision is Decision.ROLLBACK
 
 
+def test_the_reason_of_a_hold_names_every_variable_that_is_missing() -> None:
+    """Where most checks are unknown for want of one, the sentence names all; where not, it does not blame them."""
+    missing = saw("preflight/variables", Outcome.UNKNOWN, message="REPLAY_JWT_SECRET, DATABASE_URL not set: see it")
+    names = [f"sql/x{i}" for i in range(3)]
+    specs = [spec("preflight/variables", Severity.WARN), *(spec(n) for n in names)]
+    want = [saw(n, Outcome.UNKNOWN, message="DATABASE_URL is not set: this check needs SQL") for n in names]
+    verdict = decide([missing, *want], policy(*specs), NOW)
+    assert verdict.reason == "4 checks are unknown: REPLAY_JWT_SECRET, DATABASE_URL not set: see it"
+    slow = [saw(n, Outcome.UNKNOWN, message="it ran out of time") for n in names]
+    assert "it ran out of time" in decide([missing, *slow], policy(*specs), NOW).reason
+
+
+def test_a_missing_constraint_is_the_cause_and_not_the_drill_that_it_broke() -> None:
+    """Among failures alike in gravity the SQL check that names the thing is cited, in whatever order they came."""
+    names = ("drill/idempotency/race-same-request", "alert/replay-failure-rate", "sql/spot/replay-runs-unique")
+    for order in itertools.permutations(names):
+        verdict = decide([saw(n, Outcome.FAIL, message="m") for n in order], policy(*map(spec, names)), NOW)
+        assert verdict.reason.startswith("sql/spot/replay-runs-unique failed")
+
+
 def test_the_reason_cites_the_cause_and_not_what_it_blocks() -> None:
     """Blocked findings stand behind their cause."""
     lines = [

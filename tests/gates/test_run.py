@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gates import record
+from gates import notify, record
 from gates.errors import CannotWork
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where, read_lines
 from gates.policy_file import parse
@@ -298,3 +298,38 @@ def test_the_checks_of_a_thresholds_file_replace_those_of_the_checklist(asked: R
     verdict = run_stage(request, "load")
     assert [(f.check, f.outcome) for f in verdict.findings] == [("load/other", "unknown")]
     assert {e.check for e in read_lines(asked.out / "evidence.ndjson")} == {"load/own", "load/other"}
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_the_verdict_is_posted_when_everything_is_done(
+    asked: Request, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Slack is sent is on disk already; a refusal is a warning and a line in run.json, and the verdict stands."""
+    sent: list[str] = []
+    url = "https://hooks.invalid/planted-path-secret"
+
+    def post(where: str, body: str) -> str:
+        assert where == url
+        assert json.loads((asked.out / "verdict.json").read_text())["action"]["result"] != "pending"
+        assert (asked.out / "report.html").exists()
+        sent.append(json.loads(body)["text"])
+        return "" if taken else "the webhook answered 500"
+
+    monkeypatch.setattr(notify, "post", post)
+    warned: list[str] = []
+    target = dataclasses.replace(asked.target, slack_webhook_url=url)
+    verdict = run_gate(dataclasses.replace(asked, target=target, warn=warned.append))
+    assert [text.partition(":")[0] for text in sent] == [verdict.decision.value]
+    run = json.loads((asked.out / "run.json").read_text())
+    assert run["slack"] == {"posted": taken, "error": "" if taken else "the webhook answered 500"}
+    assert bool(warned) is not taken
+    assert record.recompute(asked.out).dump() == verdict.dump()
+    assert all("planted-path-secret" not in p.read_text() for p in asked.out.rglob("*") if p.is_file())
+
+
+def test_a_dry_run_tells_nobody(asked: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It shows what would be done; a channel would take it for done."""
+    monkeypatch.setattr(notify, "post", lambda *_: pytest.fail("it was posted"))
+    target = dataclasses.replace(asked.target, slack_webhook_url="https://hooks.invalid/x")
+    run_gate(dataclasses.replace(asked, target=target, dry_run=True))
+    assert "slack" not in json.loads((asked.out / "run.json").read_text())
