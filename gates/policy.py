@@ -25,8 +25,9 @@ VARIABLES = "preflight/variables"
 """Its message names all variables that are not set; every other check names the first that it missed."""
 
 FACTS = (CAPABILITY, "watch/")
-PLAINEST_FIRST = ("preflight", "sql", "drill", "load", "alert")
-"""A missing constraint is named by the SQL check; the drills that it breaks only show what follows from it."""
+PLAINEST_FIRST = ("preflight/", "sql/spot/", "sql/rls/", "sql/", "drill/", "load/", "alert/")
+"""A missing constraint is named by the spot check that looks for it; the manifest only says that something differs, and
+the drills that it breaks show what follows from it."""
 
 LEAST_BACKLOG_SAMPLES = 4
 LIMITED = ("load/", "alert/")
@@ -64,8 +65,7 @@ def decide(evidence: Sequence[Evidence], policy: Policy, now: dt.datetime) -> Ve
 
 def _by_gravity(finding: Finding) -> tuple[int, bool, str, int, str]:
     """What decides first, causes before what they block, and the stage that names a cause most plainly first."""
-    stage = finding.check.split("/", 1)[0]
-    plain = PLAINEST_FIRST.index(stage) if stage in PLAINEST_FIRST else len(PLAINEST_FIRST)
+    plain = next((i for i, p in enumerate(PLAINEST_FIRST) if finding.check.startswith(p)), len(PLAINEST_FIRST))
     return EFFECT_ORDER.index(finding.effect), bool(finding.blocked_by), finding.outcome, plain, finding.check
 
 
