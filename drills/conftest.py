@@ -16,9 +16,10 @@ from drills.bench import REPLAY, Bench, Clock, Guard, Minter, Signer, Sources, S
 from drills.effects import Replays
 from drills.limits import Limit
 from drills.scene import Scene
+from drills.turns import Conductor
 from gates.recorder import Observer, Unmet
 from gates.target.client import HttpDoor
-from gates.target.database import Connection, execute
+from gates.target.database import Connection, execute, value
 from gates.target.deployment import Target
 from gates.target.requests import Request, encode_body, replay_fields
 from gates.target.tenants import OUTBOX_FLAG, REPLAY_FLAG, Tenants
@@ -30,6 +31,14 @@ CANARY_PERCENT = 10
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("drills")
     group.addoption("--companies", metavar="FILE", help="append the id of every company that is created to FILE")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Phases take turns; under xdist the workers also share the list of companies."""
+    shared = getattr(config, "workerinput", {}).get("turns")
+    config.pluginmanager.register(Conductor(shared), "drill-turns")
+    if shared and not config.getoption("--companies"):
+        config.option.companies = str(Path(shared) / "companies")
 
 
 @pytest.fixture(scope="session")
@@ -92,7 +101,12 @@ def db(target: Target, sql_door: SqlDoor) -> Connection:
 
 @pytest.fixture(scope="session")
 def rollouts(sql_door: SqlDoor) -> dict[str, int]:
-    """Flag -> percentage under which a drill tenant's bucket must lie, so that the flag is on for it."""
+    """Flag -> percentage under which a drill tenant's bucket must lie, so that the flag is on for it.
+
+    Where an operator has paused everybody nothing can be drilled: a target that then refuses is right.
+    """
+    if value(sql_door.connection(), "select bool_or(agents_paused) from agent_controls where company_id is null"):
+        raise Unmet("everybody is paused (agent_controls): replays are rightly refused. Resume the agents, or wait")
     rows = execute(
         sql_door.connection(),
         "select key, case when enabled then rollout_percentage else 0 end as percent from feature_flags"

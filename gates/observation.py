@@ -13,6 +13,9 @@ from gates.target.requests import Answer, Exchange, Request, curl
 BUSY_STATUSES = (429, 502, 503, 504)
 """Answers that, where another one was due, say that the target was busy or limited us: they prove nothing."""
 
+OPERATOR_CODES = ("agents_paused", "feature_disabled")
+"""Refusals that a healthy target gives where an operator paused it or switched it off."""
+
 
 class Unmet(Exception):  # noqa: N818  -- a precondition was not met: an outcome, not an error
     """The check could not be carried out: its outcome is unknown, for the reason given."""
@@ -92,6 +95,8 @@ class Observer:
             if answer.status in BUSY_STATUSES and answer.status not in wanted and not busy:
                 due = f"{_short(exchange)} where {_wanted(wanted, code)} was due"
                 raise Unmet(f"{due}: the target was busy or limited us")
+            if answer.code in OPERATOR_CODES and not self.target.database_url:
+                raise Unmet(f"{_short(exchange)}: an operator may have wanted that, and without SQL nobody can tell")
             self.failing = exchange
             raise AssertionError(f"{_short(exchange)}; allowed: {_wanted(wanted, code)}")
         self.count()
