@@ -1,0 +1,72 @@
+"""Turns: a phase waits for the one before it, the last runs alone, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from drills import turns
+from drills.turns import LAST, SQL, Turns
+
+MAIN = 2
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(max_workers=4) as made:
+        yield made
+
+
+def _one(shared: Turns, number: int, order: list[int], hold: Event | None = None) -> None:
+    with shared.turn(number):
+        order.append(number)
+        if hold:
+            assert hold.wait(10)
+
+
+def test_a_phase_waits_for_the_one_before_it(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
+    """Checks of a later phase begin when all of the earlier ones have ended, whatever order they came in."""
+    shared, order, hold = Turns(tmp_path, Counter({SQL: 1, MAIN: 2, LAST: 1})), list[int](), Event()
+    last = pool.submit(_one, shared, LAST, order)
+    held = pool.submit(_one, shared, SQL, order, hold)
+    later = [pool.submit(_one, shared, MAIN, order) for _ in range(2)]
+    deadline = time.monotonic() + 10
+    while not order and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert order == [SQL]
+    hold.set()
+    for done in (held, *later, last):
+        done.result(timeout=10)
+    assert order == [SQL, MAIN, MAIN, LAST]
+
+
+def test_only_the_last_is_alone(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
+    """Two checks of the main phase run at once; two of the last never do."""
+    shared = Turns(tmp_path, Counter({MAIN: 2, LAST: 2}))
+    with ExitStack() as both:
+        both.enter_context(shared.turn(MAIN))
+        pool.submit(_one, shared, MAIN, []).result(timeout=10)
+    hold, order = Event(), list[int]()
+    first, second = pool.submit(_one, shared, LAST, order, hold), pool.submit(_one, shared, LAST, order, hold)
+    deadline = time.monotonic() + 10
+    while not order and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert len(order) == 1
+    hold.set()
+    first.result(timeout=10)
+    second.result(timeout=10)
+
+
+def test_nobody_waits_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing runs any more, a check goes on although the phase before it is not complete."""
+    monkeypatch.setattr(turns, "IDLE_S", 0.05)
+    order: list[int] = []
+    _one(Turns(tmp_path, Counter({SQL: 5, MAIN: 1})), MAIN, order)
+    assert order == [MAIN]
