@@ -25,7 +25,8 @@ VARIABLES = "preflight/variables"
 """Its message names all variables that are not set; every other check names the first that it missed."""
 
 FACTS = (CAPABILITY, "watch/")
-PLAINEST_FIRST = ("preflight/", "sql/spot/replay-runs-unique", "sql/spot/", "sql/rls/", "sql/", "drill/", "load/", "alert/")
+NAMES_THE_CONSTRAINT = "sql/spot/replay-runs-unique"
+PLAINEST_FIRST = ("preflight/", NAMES_THE_CONSTRAINT, "sql/spot/", "sql/rls/", "sql/", "drill/", "load/", "alert/")
 """A missing constraint is named by the spot check that looks for it; the checklist's own query only sees that there is
 none, the manifest that something differs, and the drills that it breaks show what follows from it."""
 

@@ -193,7 +193,8 @@ def test_the_reason_of_a_hold_names_every_variable_that_is_missing() -> None:
 
 def test_a_missing_constraint_is_the_cause_and_not_the_drill_that_it_broke() -> None:
     """Among failures alike in gravity the SQL check that names the thing is cited, in whatever order they came."""
-    names = ("drill/x/y", "alert/z", "sql/manifest/y", "sql/spot/idempotency-constraints", "sql/spot/replay-runs-unique")
+    spots = ("sql/spot/idempotency-constraints", "sql/spot/replay-runs-unique")
+    names = ("drill/x/y", "alert/z", "sql/manifest/y", *spots)
     for order in itertools.permutations(names):
         verdict = decide([saw(n, Outcome.FAIL, message="m") for n in order], policy(*map(spec, names)), NOW)
         assert verdict.reason.startswith("sql/spot/replay-runs-unique failed")
