@@ -34,6 +34,10 @@ from gates.target.requests import (
 )
 
 REPLAY = "/dlq-replay"
+BUSY = (429, 502, 503, 504)
+"""Answers that, where another one was due, prove nothing about the target."""
+
+ASKED_AT_MOST = 3
 TOKEN_LIFE_S = 600
 OLDEST_SIGNATURE_S = 200
 SKEW_LIMIT_S = 2.0
@@ -84,13 +88,15 @@ class Signer:
 
     @classmethod
     def measure(cls, http: HttpDoor, target: Target, clock: Clock) -> Signer:
-        """Ask once, for a company that does not exist: v1 is refused and v2 accepted, or v1 is taken to be the form."""
-        body = encode_body(replay_fields(str(uuid.uuid4())))
-        try:
-            v1, v2 = (http.send(cls(target, clock, v2_only=only).post(REPLAY, body)).status for only in (False, True))
-        except NoAnswer:
-            return cls(target, clock)
-        return cls(target, clock, v2_only=(v1, v2) == (401, 403))
+        """Ask for a company that does not exist: v1 is refused and v2 accepted, or v1 is taken to be the form.
+
+        A target that is too busy to say is asked again: the wrong form would look like a target that locks us out.
+        """
+        for _ in range(ASKED_AT_MOST):
+            statuses = [_asked(http, cls(target, clock, v2_only=only)) for only in (False, True)]
+            if not set(statuses) & {0, *BUSY}:
+                return cls(target, clock, v2_only=statuses == [401, 403])
+        return cls(target, clock)
 
     def post(self, path: str, body: bytes, label: str = "") -> Request:
         """A correctly signed POST of these bytes."""
@@ -101,6 +107,14 @@ class Signer:
             self.signed_at[path, body] = at
             return signed_post_v2(path, body, self.target.hmac_secret, at, label)
         return signed_post(path, body, self.target.hmac_secret, label)
+
+
+def _asked(http: HttpDoor, signer: Signer) -> int:
+    """The status of a replay for a company that does not exist; 0 for no answer."""
+    try:
+        return http.send(signer.post(REPLAY, encode_body(replay_fields(str(uuid.uuid4()))))).status
+    except NoAnswer:
+        return 0
 
 
 @dataclass(frozen=True)
@@ -198,7 +212,10 @@ class Guard:
         """Ask, for a company that does not exist."""
         if self.answer is None:
             bare = post(REPLAY, encode_body(replay_fields(str(uuid.uuid4()))))
-            self.answer = http.send(bare).status == 401
+            status = http.send(bare).status
+            if status in BUSY:
+                return False
+            self.answer = status == 401
         return self.answer
 
 

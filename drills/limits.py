@@ -36,6 +36,10 @@ class Limit:
         """A replay of at most one item."""
         return self.signed(company, label=label, **{"max": 1, **fields})
 
+    def passes(self, request: Request, answer: Answer, status: int = 200) -> Answer:
+        """The claim: the limit does not refuse this request. Its own refusal is no busy target; any other 429 is."""
+        return self.seen.expect(request, answer, status, busy=answer.code == "rate_limited")
+
     def admit(self, company: str, label: str = "admitted", *, control: bool = False, **fields: Any) -> Answer:
         """Send one request that must be admitted."""
         request = self.request(company, label, **fields)

@@ -34,6 +34,9 @@ PATIENCE_S = 6.0
 """How long a check waits for an effect that is due within 2 s: three times that, for a machine that does other work."""
 
 POLL_S = 0.02
+STALL_S = 1.0
+"""A look at the database, a commit or an answer of /healthz that takes longer: somebody's machine stands still."""
+
 QUIET_S = 0.4
 """How long nothing must have changed before a tenant counts as quiet."""
 
@@ -107,7 +110,10 @@ class Scene(Ground):
         """Send one replay and expect this answer. A `rate_limited` that was not expected says nothing of the target."""
         request = self.replay_request(company, **fields).labelled(f"replay {fields}" if fields else "replay")
         answer = self.http.send(request)
-        judged = answer.status == 429 and answer.code not in {"rate_limited", ""}
+        limited = answer.status == 429 and answer.code in {"rate_limited", ""}
+        wanted = status == 429 and code in {None, "rate_limited"}
+        self.seen.require(wanted or not limited, f"{request.label}: observed 429 {answer.code}: we were limited")
+        judged = answer.status == 429
         return self.seen.expect(request, answer, status, code, control=control, busy=judged)
 
     def run(self, company: str, **fields: Any) -> dict[str, Any]:
@@ -137,13 +143,16 @@ class Scene(Ground):
         """Poll until the probe gives something true, and return it; at the deadline, judge as `late` says."""
         started = self.value("select clock_timestamp()")
         within_s *= self.haste
-        deadline = time.monotonic() + within_s
+        before = time.monotonic()
+        deadline, stalled_s = before + within_s, 0.0
         while True:
             found = probe()
             if found:
                 return found
-            if time.monotonic() > deadline:
-                self.late(what, within_s, started)
+            now = time.monotonic()
+            stalled_s, before = max(stalled_s, now - before), now
+            if now > deadline:
+                self.late(what, within_s, started, stalled_s)
             time.sleep(every_s)
 
     def until_true(self, probe: Callable[[], bool], *, within_s: float) -> bool:
@@ -158,13 +167,16 @@ class Scene(Ground):
         ask = "select count(*) from pg_stat_activity where %s = any(pg_blocking_pids(pid))"
         return self.until_true(lambda: self.number(ask, held.info.backend_pid) > 0, within_s=within_s)
 
-    def late(self, what: str, waited_s: float, since: object) -> NoReturn:
-        """A deadline passed: a failure where the target answers and nothing else was waiting, else unknown."""
-        try:
-            alive = self.http.send(Request("GET", "/healthz")).status == 200
-        except NoAnswer:
-            alive = False
-        self.seen.require(alive, f"{what}: not seen in {waited_s:g} s, and the target did not answer")
+    def late(self, what: str, waited_s: float, since: object, stalled_s: float = 0.0) -> NoReturn:
+        """A deadline passed: a failure where the target answers promptly, nothing else was waiting, and neither we nor
+        the database stood still meanwhile (stalled_s: the longest time between two looks); else unknown.
+        """
+        self.seen.require(
+            stalled_s < STALL_S, f"{what}: not seen in {waited_s:g} s, of which {stalled_s:.1f} s went to one look"
+        )
+        self.seen.require(
+            self.prompt(), f"{what}: not seen in {waited_s:g} s, and the target did not answer within {STALL_S:g} s"
+        )
         moving = self.value("select exists (select from event_outbox where processed_at > %s)", since)
         waiting = self.number(_BACKLOG)
         self.seen.require(
@@ -174,6 +186,17 @@ class Scene(Ground):
         raise AssertionError(
             f"{what}: observed nothing in {waited_s:g} s; due within 2 s with nothing waiting. Look at the workers"
         )
+
+    def prompt(self) -> bool:
+        """Whether the target answers, and the database commits, without delay: nobody's machine stands still."""
+        try:
+            answer = self.http.send(Request("GET", "/healthz"), timeout_s=STALL_S)
+        except NoAnswer:
+            return False
+        started = time.monotonic()
+        for company in self.tenants.created[-1:]:
+            self.rows("update companies set name = name where id = %s", company)
+        return answer.status == 200 and answer.elapsed_ms < STALL_S * 1000 and time.monotonic() - started < STALL_S
 
     def delivered(self, events: Sequence[str], *, within_s: float = PATIENCE_S) -> None:
         """Wait until every event has its effect, and assert that none has two."""

@@ -167,10 +167,12 @@ def test_refusal_waits_for_no_replay(scene: Scene) -> None:
         refused = scene.in_background(request)
         answered = scene.until_true(refused.done, within_s=1.5)
         still_running = not running.done()
+        prompt = answered or scene.prompt()
         held.commit()
     running.result(timeout=10)
     answer = refused.result(timeout=10)
     scene.seen.require(still_running or answered, "the held replay ended before its lock was released")
+    scene.seen.require(prompt, "a refusal was not answered in 1.5 s, and neither was anything else")
     assert answered, "a refusal was not answered in 1.5 s while a replay of the same tenant was in its transaction"
     scene.seen.expect(request, answer, 403, "feature_disabled")
     _one_row(scene, company, "feature_disabled")

@@ -6,7 +6,7 @@ import gzip
 import json
 from typing import Any
 
-from drills.bench import REPLAY, Bench
+from drills.bench import BUSY, REPLAY, Bench
 from drills.cases import Case, cases
 from gates.evidence import Severity, Where
 from gates.recorder import Observer, check
@@ -70,6 +70,9 @@ def test_chunked_body(bench: Bench, wire: WireDoor) -> None:
         chunks + b"0\r\n\r\n",
     )
     bench.seen.require(answer.statuses, "no answer to a chunked body")
+    bench.seen.require(
+        answer.statuses[0] not in BUSY, f"a chunked body was answered {answer.statuses[0]}: a busy target"
+    )
     bench.seen.count()
     bench.seen.value(answer.statuses[0], 413, "status")
     assert answer.statuses[0] in {413, 411}, f"a chunked body of 68 KiB: observed {answer.statuses[0]}; allowed: 413"

@@ -174,6 +174,9 @@ def test_dlq_depth_is_the_tables(scene: Scene) -> None:
     request = SCRAPE
     scene.seen.expect(request, scene.http.send(request), 200, control=True)
     company = scene.company()
+    others = "select count(*), count(*) filter (where status = 'pending') as pending, max(created_at) as newest"
+    others += " from dead_letter_queue where company_id <> %s"
+    found = scene.one(others, company)
     before = _scrape(scene.http, scene.seen).total("dlq_items")
     scene.seen.require(before is not None, "/metrics has no dlq_items: drill/observability/series-are-there")
     scene.tenants.add_items(company, 7)
@@ -185,6 +188,8 @@ def test_dlq_depth_is_the_tables(scene: Scene) -> None:
 
     scene.until_true(probe, within_s=5.0)
     scene.seen.value(grown[-1], 7, "items")
+    still = 7.0 in grown or scene.one(others, company) == found
+    scene.seen.require(still, f"dlq_items grew by {grown[-1]:g}, but other tenants' dead letters changed meanwhile")
     assert 7.0 in grown, f"seven new dead letters changed dlq_items by {grown[-1]:g}"
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from drills.audit_chain import broken_links
+from drills.bench import BUSY
 from drills.scene import Scene
 from drills.statemachine.programs import Step
 from gates.target.client import NoAnswer
@@ -270,9 +271,11 @@ class Machine:
     def _send(self, request: Request) -> Answer:
         answer = self.scene.http.send(request)
         if answer.status >= 500:
-            if answer.status in {502, 503, 504}:
+            if answer.status in BUSY:
                 raise NoAnswer(f"answered {answer.status}")
             self._wrong(f"answered {answer.status}")
+        if answer.status == 429 and not answer.code:
+            raise NoAnswer("limited by something that is not the service")
         return answer
 
     def _drained(self) -> bool:
