@@ -117,6 +117,10 @@ def _finding(one: Assessed, policy: Policy, lines: dict[str, list[Evidence]], no
             effect = Effect.HOLD
             ends = f"the backlog fell through the whole run; it is gone in about {gone_in_s:.0f} s"
             message = f"{message}; {ends}"
+        elif _was_seen_draining([e for e in lines[one.spec.id] if not distrust(e, policy, now)]):
+            effect = Effect.HOLD
+            ends = "the backlog that was there before the run has left the window"
+            message = f"{message}; {ends.replace('has left', 'was gone after it; it has yet to leave')}"
     line = one.line
     return Finding(
         check=one.spec.id,
@@ -132,6 +136,16 @@ def _finding(one: Assessed, policy: Policy, lines: dict[str, list[Evidence]], no
         reproduce=line.reproduce if line else "",
         blocked_by=one.blocked_by,
         ends_when=ends,
+    )
+
+
+def _was_seen_draining(lines: Sequence[Evidence]) -> bool:
+    """Whether the failure was seen before the load alone, and the second look found the backlog falling or gone."""
+    later = [e for e in lines if e.round != "before"]
+    return bool(later) and all(
+        e.outcome is Outcome.PASS
+        or (e.outcome is Outcome.FAIL and e.details.get("draining") is True and e.severity == "warn")
+        for e in later
     )
 
 

@@ -245,6 +245,21 @@ def test_a_lag_with_a_falling_backlog_holds(backlog: list[object], expected: Dec
     assert other.decision is Decision.ROLLBACK
 
 
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [
+        (saw("alert/outbox-lag", Outcome.FAIL, severity="warn", details={"draining": True}), Decision.HOLD),
+        (saw("alert/outbox-lag"), Decision.HOLD),
+        (saw("alert/outbox-lag", Outcome.FAIL, severity="page"), Decision.ROLLBACK),
+        (saw("alert/outbox-lag", Outcome.UNKNOWN), Decision.ROLLBACK),
+    ],
+)
+def test_a_lag_of_before_the_run_holds_if_the_backlog_is_seen_gone(after: Evidence, expected: Decision) -> None:
+    """A large backlog that a healthy release drains while the gate looks never rolls it back."""
+    before = saw("alert/outbox-lag", Outcome.FAIL, severity="page", round="before")
+    assert decide([before, after], policy(spec("alert/outbox-lag")), NOW).decision is expected
+
+
 def test_the_margin_is_the_nearest_limit_in_relative_terms() -> None:
     """Ratios near one are measured by what may be missing."""
     checks = [spec("load/lag/p95"), spec("load/agents/rate"), spec("drill/x")]
