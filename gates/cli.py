@@ -30,7 +30,7 @@ from gates.stages import loading
 from gates.stages.context import Progress
 from gates.target.deployment import Target
 from gates.target.redaction import hidden, redact_text
-from gates.terminal import paint, progress_line, table, verdict_text
+from gates.terminal import groups_text, paint, progress_line, table, verdict_text
 from gates.verdict import Decision, Verdict
 
 EXIT_INTERNAL = 1
@@ -123,6 +123,8 @@ def _stage(options: argparse.Namespace, console: Console) -> int:
         return _sql_suite(options, console)
     with _request(options, console) as request:
         verdict = run_stage(request, options.command)
+    if not getattr(options, "json", False):
+        console.say(groups_text(read_lines(request.out / record.EVIDENCE)))
     return _show(verdict, options, console)
 
 

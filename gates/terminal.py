@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+from gates.evidence import Evidence
 from gates.stages.context import Progress
 from gates.verdict import Decision, Finding, Verdict, grouped
 
@@ -76,6 +77,19 @@ def _findings(group: Sequence[Finding], *, colour: bool) -> list[str]:
         *more,
         *([f"      {paint(plain(finding.reproduce), 'dim', on=colour)}"] if finding.reproduce else []),
     ]
+
+
+def groups_text(evidence: Sequence[Evidence]) -> str:
+    """Checks and seconds of each group, the slowest first. The seconds are summed over checks that run in parallel."""
+    groups: dict[str, list[Evidence]] = {}
+    for line in evidence:
+        if line.check.count("/") > 1:
+            groups.setdefault(line.check.rsplit("/", 1)[0], []).append(line)
+    rows = [
+        (name, len({e.check for e in seen}), sum(e.duration_ms for e in seen) / 1000) for name, seen in groups.items()
+    ]
+    ordered = sorted(rows, key=lambda r: (-r[2], r[0]))
+    return table([(name, checks, f"{seconds:.1f} s") for name, checks, seconds in ordered], ("group", "checks", "time"))
 
 
 def table(rows: Sequence[Sequence[object]], titles: Sequence[str]) -> str:

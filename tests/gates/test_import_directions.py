@@ -61,7 +61,7 @@ ALLOWED: dict[str, set[str]] = {
         "gates.policy_file",
         "gates.stages",
     },
-    "gates.terminal": {"gates.stages", "gates.verdict"},
+    "gates.terminal": {"gates.evidence", "gates.stages", "gates.verdict"},
     "gates.arguments": {"gates.rules", "gates.stack", "gates.stages"},
     "drills": {
         "gates.target",

@@ -16,7 +16,7 @@ from gates import reports
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where
 from gates.reports.github import outputs
 from gates.stages.context import Progress
-from gates.terminal import progress_line, table, verdict_text
+from gates.terminal import groups_text, progress_line, table, verdict_text
 from gates.verdict import Action, Counts, Decision, Effect, Exempt, Finding, Margin, Verdict
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "reports"
@@ -189,6 +189,16 @@ def test_the_terminal_is_plain_without_colour() -> None:
     assert "\x1b" in progress_line(Progress("drill main"), colour=True)
     assert "\x1b" not in verdict_text(VERDICTS["rollback"], colour=False)
     assert table([["a", None], ["bcd", 2]], ["x", "long"]) == "x    long\na\nbcd  2\n"
+
+
+def test_a_stage_says_how_many_checks_each_group_has_and_what_they_took() -> None:
+    """The slowest group comes first; a check seen twice is one check."""
+    lines = [
+        Evidence("drill/flags/a", Outcome.PASS, samples=1, duration_ms=500),
+        Evidence("drill/audit/a", Outcome.PASS, samples=1, duration_ms=1500),
+        Evidence("drill/audit/a", Outcome.PASS, samples=1, duration_ms=1500),
+    ]
+    assert groups_text(lines) == "group        checks  time\ndrill/audit  1       3.0 s\ndrill/flags  1       0.5 s\n"
 
 
 if __name__ == "__main__":
