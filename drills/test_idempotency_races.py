@@ -210,8 +210,12 @@ def test_crash_leaves_no_key(replays: Replays, target: Target, http: HttpDoor, t
     assert replays.outbox(tenant) == 0, f"{replays.outbox(tenant)} outbox rows of a request that was cut off"
     retry = request.labelled("the retry")
     answer = http.send(retry)
-    if answer.status >= 500:
+    for _ in range(2):
+        if answer.status < 500:
+            break
+        replays.reset_limit(tenant)
         replays.control(tenant, "another key, in between", dry_run=True)
         answer = http.send(retry)
-    replays.seen.expect(retry, answer, 200)
+    # the first answer again and again, while another key is accepted: that is no busy target
+    replays.seen.expect(retry, answer, 200, busy=answer.status == first.status)
     _one_effect(replays, tenant, key, 2)
