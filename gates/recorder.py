@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import fnmatch
 import json
+import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from gates.observation import Blocked, NotApplicable, Observer, Unmet
 from gates.target.capabilities import claims, evidence_id
 from gates.target.client import HttpDoor
 from gates.target.deployment import Target
+from gates.target.requests import has_expired
 
 __all__ = ["Blocked", "NotApplicable", "Observer", "Unmet", "check"]
 
@@ -87,7 +89,9 @@ def current_target() -> Target:
 
 
 def _target() -> Target:
-    return gates_config.load_target(gates_config.process_environment())
+    """From the environment. A token whose time is over is none: a target that refuses it is right."""
+    found = gates_config.load_target(gates_config.process_environment())
+    return replace(found, admin_jwt="") if has_expired(found.admin_jwt, time.time()) else found
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from gates.target.client import HttpDoor, NoAnswer
 from gates.target.database import Connection, execute, session, sql
 from gates.target.deployment import Target
 from gates.target.redaction import hidden, redact_text
-from gates.target.requests import Request
+from gates.target.requests import Request, has_expired
 
 QUERIES = Path(__file__).with_name("queries")
 VERSION_REQUESTS = 12
@@ -183,6 +183,9 @@ def variables(target: Target) -> Seen:
     if missing:
         message = f"{', '.join(missing)} not set: what needs them is unknown. Set them (docs/contract.md, section 1)"
         return Seen(Outcome.UNKNOWN, message, len(given) - len(missing), len(given), "variables", len(given))
+    if has_expired(target.admin_jwt, time.time()):
+        message = "ADMIN_JWT has expired: what needs it is unknown. Set it to a valid admin token"
+        return Seen(Outcome.UNKNOWN, message, len(given) - 1, len(given), "variables", len(given))
     return Seen(Outcome.PASS, "", len(given), len(given), "variables", len(given))
 
 

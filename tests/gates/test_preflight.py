@@ -6,6 +6,7 @@ import dataclasses
 import http.server
 import json
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from gates.stages import preflight
 from gates.stages.context import Context
 from gates.stages.watch import BACKLOG, BacklogWatch
 from gates.target.deployment import Target
+from gates.target.requests import has_expired, mint_token
 from tests.postgres_fixture import PASSWORD, PgServer
 
 Answers = Callable[[str], tuple[int, Any]]
@@ -223,3 +225,13 @@ def test_the_backlog_is_watched_through_a_run(tmp_path: Path, migrated_url: str)
     with BacklogWatch(without):
         pass
     assert not without.evidence.exists()
+
+
+def test_an_expired_admin_token_is_the_users_and_not_the_targets_fault() -> None:
+    """A healthy target refuses it rightly: nothing is concluded from that."""
+    now = time.time()
+    spent, good = (mint_token("k" * 32, {"exp": int(now) + d}) for d in (-3600, 3600))
+    assert has_expired(spent, now)
+    assert not has_expired(good, now)
+    assert not has_expired("not.a.token", now)
+    assert not has_expired("", now)
