@@ -199,7 +199,9 @@ def test_claims_are_judged_strictly(
 ) -> None:
     """Missing, mistyped or untimely claims are 401, a role without rights is 403."""
     before = time.time()
-    answer = by_token(http, company, forge(good_claims(**claims)))
+    late = int(before) - NOW  # the table is as old as the collection of the suite
+    timely = {k: v + late if type(v) is int and abs(v - NOW) < 1000 else v for k, v in claims.items()}
+    answer = by_token(http, company, forge(good_claims(**timely)))
     assert time.time() - before < 5
     assert answer.status_code == status, answer.text
 

@@ -170,11 +170,13 @@ def test_a_settlement_without_the_lease_changes_nothing(bench: Bench, workers: W
     held = "SELECT claimed_until > now() FROM event_outbox WHERE event_id = %s"
     until(lambda: bench.one(held, event))
     bench.conn.execute(
-        "UPDATE event_outbox SET claim_token = gen_random_uuid(), claimed_until = now() + interval '2 s'"
+        "UPDATE event_outbox SET claim_token = gen_random_uuid(), claimed_until = now() + interval '4 s'"
         " WHERE event_id = %s",
         (event,),
     )
-    until(lambda: not bench.one(held, event))
+    # the old holder is long done with its attempt of 600 ms, and the new lease still stands
+    still_long = "SELECT claimed_until > now() + interval '2 s' FROM event_outbox WHERE event_id = %s"
+    until(lambda: not bench.one(still_long, event))
     first = bench.one("SELECT processed_at, attempts FROM event_outbox WHERE event_id = %s", event)
     until(bench.settled)
     assert first == (None, 0)
