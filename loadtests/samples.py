@@ -19,6 +19,10 @@ from loadtests.sinks import CounterSink, GaugeSink, RateSink, Sink, TrendSink
 from loadtests.thresholds import MetricKey
 
 Tags = tuple[tuple[str, str], ...]
+FOLD_AT_ONCE = 100_000
+"""Values folded in one go, about 10 ms: the process that gathers may be the one that sends and must not stall. What
+comes in is always folded twice as fast, so that memory never grows above the cap.
+"""
 
 
 @dataclass(slots=True)
@@ -42,11 +46,9 @@ class RequestGroup:
         """A timing as a trend; it shares the values with the group, so do not change it."""
         return TrendSink(self.timings[name], self.folded.get(name))
 
-    def fold(self, name: str) -> None:
-        """Give up the exact values of a timing for the histogram's; the array stays the same object."""
-        if self.timings[name]:
-            self.folded.setdefault(name, Histogram()).fold(self.timings[name])
-            del self.timings[name][:]
+    def fold(self, name: str, most: int) -> int:
+        """Give up exact values of a timing, at most so many; see TrendSink."""
+        return TrendSink(self.timings[name], self.folded.setdefault(name, Histogram())).fold(most)
 
 
 @dataclass(slots=True)
@@ -134,37 +136,41 @@ class Samples:
         """Add a report of this or another process. Returns what came, group by group. Raise KeyError or TypeError on
         a report that is none.
         """
-        came = [_unpack_group(packed) for packed in report["groups"]]
+        came, new = [_unpack_group(packed) for packed in report["groups"]], 0
         for group in came:
             mine = self.group(dict(group.tags), failed=group.failed, refused=group.refused)
             mine.sent += group.sent
             mine.received += group.received
             for name, values in group.timings.items():
                 mine.timings[name].extend(values)
+                new += len(values)
             for name, histogram in group.folded.items():
                 mine.folded.setdefault(name, Histogram()).merge(histogram)
                 self.folded.add(name)
         for packed in report["series"]:
             metric, tags, sink = _unpack_sink(packed)
             self.sink(metric, dict(tags)).merge(sink)  # type: ignore[arg-type]
-            if isinstance(sink, TrendSink) and sink.folded is not None:
-                self.folded.add(metric)
-        self._keep_cap()
+            if isinstance(sink, TrendSink):
+                new += len(sink.values)
+                self.folded |= {metric} if sink.folded is not None else set()
+        self._keep_cap(new)
         return came
 
-    def _keep_cap(self) -> None:
-        """Fold every trend that has more values than are kept exactly, with all of its tags."""
+    def _keep_cap(self, came: int) -> None:
+        """Fold every trend that has more values than are kept exactly, with all of its tags; a piece at each report."""
         trends = [(metric, sink) for (metric, _), sink in self.series.items() if isinstance(sink, TrendSink)]
         counts = Counter({name: sum(len(g.timings[name]) for g in self.groups.values()) for name in TIMINGS})
         for metric, sink in trends:
             counts[metric] += len(sink.values)
         self.folded |= {metric for metric, count in counts.items() if count > self.most_exact}
-        for metric in self.folded:
+        left = max(FOLD_AT_ONCE, 2 * came)
+        for metric in sorted(self.folded):
             for group in self.groups.values() if metric in TIMINGS else ():
-                group.fold(metric)
+                if left > 0 and group.timings[metric]:
+                    left -= group.fold(metric, left)
             for name, sink in trends:
-                if name == metric and sink.values:
-                    sink.fold()
+                if left > 0 and name == metric and sink.values:
+                    left -= sink.fold(left)
 
 
 def _pack_group(group: RequestGroup) -> dict[str, Any]:

@@ -114,12 +114,15 @@ class TrendSink:
         self.folded.merge(histogram)
         self._sorted = None
 
-    def fold(self) -> None:
-        """Give up the exact values for the histogram's."""
+    def fold(self, most: int | None = None) -> int:
+        """Give up exact values, at most so many, for the histogram's. Returns how many. The array stays the same."""
+        start = 0 if most is None else max(0, len(self.values) - most)
+        part = self.values[start:]
         self.folded = self.folded or Histogram()
-        self.folded.fold(self.values)
-        del self.values[:]
+        self.folded.fold(part)
+        del self.values[start:]  # from the end: nothing is moved
         self._sorted = None
+        return len(part)
 
     def reset(self) -> None:
         del self.values[:]

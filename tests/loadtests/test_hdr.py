@@ -102,6 +102,22 @@ def test_above_the_cap_percentiles_stay_within_a_thousandth() -> None:
     assert all(not group.timings["http_req_duration"] for group in master.groups.values())
 
 
+def test_folding_goes_piece_by_piece_and_keeps_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No report makes the generator stall: the old values go in pieces, with the same percentiles all the while."""
+    monkeypatch.setattr("loadtests.samples.FOLD_AT_ONCE", 100)
+    master, values = Samples(most_exact=1000), drawn(2000)
+    master.merge_report(part(values[:1000]).take_report())
+    kept = []
+    for start in range(1000, 2000, 50):
+        master.merge_report(part(values[start : start + 50]).take_report())
+        trend, exact = select(master), TrendSink(array("d", values[: start + 50]))
+        assert trend.percentile(95.0) == pytest.approx(exact.percentile(95.0), rel=RELATIVE_ERROR)
+        kept.append(len(trend.values))
+    assert kept == sorted(kept, reverse=True)
+    assert kept[0] > 500
+    assert kept[-1] == 0
+
+
 def test_up_to_the_cap_every_value_is_exact() -> None:
     """The cap itself is still exact."""
     master, values = Samples(most_exact=1000), drawn(1000)
