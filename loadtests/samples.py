@@ -20,7 +20,7 @@ from loadtests.thresholds import MetricKey
 
 Tags = tuple[tuple[str, str], ...]
 FOLD_AT_ONCE = 100_000
-"""Values folded in one go, about 10 ms: the process that gathers may be the one that sends and must not stall. What
+"""Values folded in one go, 10 to 20 ms: the process that gathers may be the one that sends and must not stall. What
 comes in is always folded twice as fast, so that memory never grows above the cap.
 """
 
