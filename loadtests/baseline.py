@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from loadtests.hdr import widened
 from loadtests.intervals import percentile_bounds
 from loadtests.judgement import CONFIDENCE
 from loadtests.report import read_samples
@@ -19,8 +20,8 @@ TOLERANCE, LEAST_MS = 0.10, 5.0
 
 def compare(before: TrendSink, after: TrendSink, percent: float) -> dict[str, object]:
     """One comparison as the members of an evidence line: `load/baseline/p95`."""
-    old_low, old_high = percentile_bounds(before.in_order(), percent, CONFIDENCE)
-    new_low, new_high = percentile_bounds(after.in_order(), percent, CONFIDENCE)
+    old_low, old_high = widened(*percentile_bounds(before.in_order(), percent, CONFIDENCE), before.error)
+    new_low, new_high = widened(*percentile_bounds(after.in_order(), percent, CONFIDENCE), after.error)
     old, new = before.percentile(percent), after.percentile(percent)
     allowed = old + max(TOLERANCE * old, LEAST_MS)
     slack = allowed - old

@@ -18,8 +18,8 @@ from loadtests.validity import Facts, invalid_reasons
 
 NO_ANSWER_S = 3.0
 LOOK_S = 2.0
-MOST_SAMPLES = 20_000_000
-"""Cap of exact recording, 160 MB for the durations alone; a run ends there instead of rounding."""
+FREEZE_S = 10
+"""Above the cap of exact values, seconds that lie so far back keep their numbers and no longer their values."""
 SQL_METRICS = ("dlq_items", "dlq_items_count", "outbox_oldest_age_ms", "outbox_backlog")
 
 
@@ -39,10 +39,25 @@ class Seen:
 
 @dataclass(slots=True)
 class Second:
-    """One second of the time series: durations in ms, and how many requests failed."""
+    """One second of the time series: durations in ms, and how many requests failed. `summary` is what is left of a
+    second that was frozen: requests, p50, p95, max.
+    """
 
     durations: array[float] = field(default_factory=lambda: array("d"))
     failed: int = 0
+    summary: tuple[int, float, float, float] | None = None
+
+    def numbers(self) -> tuple[int, float, float, float]:
+        """Requests, p50, p95, max. Of what came after the freezing only number and maximum count."""
+        trend = TrendSink(self.durations)
+        if self.summary is None:
+            return trend.samples, trend.percentile(50.0), trend.percentile(95.0), trend.percentile(100.0)
+        count, p50, p95, most = self.summary
+        return count + trend.samples, p50, p95, max(most, trend.percentile(100.0))
+
+    def freeze(self) -> None:
+        self.summary = self.numbers()
+        del self.durations[:]
 
 
 class Conductor:
@@ -51,7 +66,7 @@ class Conductor:
     def __init__(self, plan: Plan, thresholds: ThresholdSet, absent: Mapping[str, str], *, has_database: bool) -> None:
         self.plan = plan
         self.thresholds = thresholds
-        self.samples = Samples()
+        self.samples = Samples(most_exact=plan.most_exact)
         self.seconds: dict[int, Second] = {}
         self.workers: dict[str, Seen] = {}
         self.lost: list[str] = []
@@ -86,6 +101,10 @@ class Conductor:
         for group in came:
             second.durations.extend(group.timings["http_req_duration"])
             second.failed += group.count if group.failed else 0
+        if "http_req_duration" in self.samples.folded:
+            for number, old in self.seconds.items():
+                if old.durations and number < report["second"] - FREEZE_S:
+                    old.freeze()
         return came
 
     def lose(self, worker: str) -> None:
@@ -191,8 +210,6 @@ class Conductor:
         elapsed = self.elapsed_s
         if elapsed > NO_ANSWER_S and self.samples.requests >= 20 and self.samples.answers == 0:
             return "aborted: the target gives no answer at all"
-        if self.samples.requests >= MOST_SAMPLES:
-            return f"ended: {MOST_SAMPLES} samples are the most that are kept exactly"
         early = self._early(elapsed)
         if early:
             return early

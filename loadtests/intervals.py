@@ -102,10 +102,14 @@ def student_quantile(confidence: float, degrees: int) -> float:
 
 def mean_bounds(values: Sequence[float], mean: float, confidence: float) -> tuple[float, float]:
     """Student-t bounds of a mean; infinite for fewer than two values."""
-    n = len(values)
+    return mean_bounds_of(len(values), math.fsum((v - mean) ** 2 for v in values), mean, confidence)
+
+
+def mean_bounds_of(n: int, squares: float, mean: float, confidence: float) -> tuple[float, float]:
+    """The same from the sum of the squared distances from the mean."""
     if n < 2:
         return -math.inf, math.inf
-    spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
+    spread = math.sqrt(squares / (n - 1))
     half = student_quantile(confidence, n - 1) * spread / math.sqrt(n)
     return mean - half, mean + half
 

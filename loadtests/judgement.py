@@ -10,7 +10,8 @@ import enum
 import math
 from dataclasses import dataclass, replace
 
-from loadtests.intervals import mean_bounds, percentile_bounds, percentile_minimum, rate_bounds, rate_minimum
+from loadtests.hdr import EXACT, widened
+from loadtests.intervals import mean_bounds_of, percentile_bounds, percentile_minimum, rate_bounds, rate_minimum
 from loadtests.sinks import CounterSink, GaugeSink, RateSink, Sink, TrendSink
 from loadtests.thresholds import Expression, MetricKey, Threshold, aggregate, k6_verdict
 
@@ -63,6 +64,7 @@ class Judgement:
     needed: int
     margin: float | None
     message: str
+    recorder: str = EXACT
 
     @property
     def check(self) -> str:
@@ -81,6 +83,7 @@ class _Estimate:
     high: float
     method: str
     minimum: int
+    is_rounded: bool = False
 
 
 def judge(
@@ -113,6 +116,7 @@ def judge(
         needed=1,
         margin=None,
         message="",
+        recorder=sink.recorder if isinstance(sink, TrendSink) else EXACT,
     )
     if absent:
         why = Why.SWITCHED_OFF if absent.startswith("switched off") else Why.NO_DATA
@@ -144,13 +148,16 @@ def _decide(judged: Judgement, e: Expression, sink: Sink, estimate: _Estimate, c
     span = f"[{number_text(judged.low)}, {number_text(judged.high)}]"
     limit = f"limit {e.operator}{number_text(e.limit)}"
     facts = f"{number}, {confidence * 100:.4g} % bounds {span}, {judged.samples} samples, {limit}"
+    if judged.recorder != EXACT:
+        facts += f", recorder: {judged.recorder}"
     if judged.samples < estimate.minimum and not isinstance(sink, CounterSink):
         message = f"{facts}: too few samples, {estimate.minimum} are needed"
         return replace(judged, why=Why.TOO_FEW, message=message)
     inside = e.holds(estimate.low), e.holds(estimate.high)
-    if all(inside):
+    blurred = estimate.is_rounded and estimate.low <= e.limit <= estimate.high
+    if all(inside) and not blurred:
         return replace(judged, verdict=Verdict.PASS, why=Why.DECIDED, message=f"{facts}: inside")
-    if not any(inside) and not e.holds(judged.observed or 0.0):
+    if not any(inside) and not blurred and not e.holds(judged.observed or 0.0):
         return replace(judged, verdict=Verdict.FAIL, why=Why.DECIDED, message=f"{facts}: outside")
     needed = _more(judged, e, sink, confidence)
     message = f"{facts}: the interval reaches across the limit; about {needed} samples would decide it"
@@ -178,14 +185,24 @@ def _estimate_trend(
     sink: TrendSink, e: Expression, value: float, confidence: float, *, exact: bool, upper: bool
 ) -> _Estimate:
     percent = 50.0 if e.method == "med" else e.percentile
-    if exact or e.method in {"min", "max"} or (e.method == "p" and percent in {0.0, 100.0}):
+    if e.method in {"min", "max"} or (e.method == "p" and percent in {0.0, 100.0}):  # exact in a histogram, too
+        return _Estimate(value, value, "exact: a statement about the run itself", EXACT_MINIMUM)
+    rounded = sink.folded is not None
+    blur = f"; {sink.error:.1%} of the recorder on top" if rounded else ""
+    if exact and rounded:
+        low, high = widened(value, value, sink.error)
+        return _Estimate(low, high, f"a statement about the run itself{blur}", EXACT_MINIMUM, is_rounded=True)
+    if exact:
         return _Estimate(value, value, "exact: a statement about the run itself", EXACT_MINIMUM)
     if e.method == "avg":
-        low, high = mean_bounds(sink.values, value, confidence)
-        return _Estimate(low, high, f"Student's t, {confidence:.4g} on each side", MEAN_MINIMUM)
-    low, high = percentile_bounds(sink.in_order(), percent, confidence)
+        squares = math.fsum((v - value) ** 2 for v in sink.values)
+        squares += math.fsum(n * (v - value) ** 2 for v, n in sink.rounded())
+        low, high = widened(*mean_bounds_of(sink.samples, squares, value, confidence), sink.error)
+        method = f"Student's t, {confidence:.4g} on each side{blur}"
+        return _Estimate(low, high, method, MEAN_MINIMUM, is_rounded=rounded)
+    low, high = widened(*percentile_bounds(sink.in_order(), percent, confidence), sink.error)
     minimum = percentile_minimum(percent, confidence, upper=upper)
-    return _Estimate(low, high, f"order statistics, {confidence:.4g} on each side", minimum)
+    return _Estimate(low, high, f"order statistics, {confidence:.4g} on each side{blur}", minimum, is_rounded=rounded)
 
 
 def margin(e: Expression, low: float, high: float) -> float | None:
@@ -206,9 +223,10 @@ def _more(judged: Judgement, e: Expression, sink: Sink, confidence: float) -> in
     if isinstance(sink, RateSink) and sink.total:
         return _more_trials(sink.trues / sink.total, e.limit, sink.total, confidence)
     if isinstance(sink, TrendSink) and e.method in {"p", "med"}:
-        beyond = sum(value > e.limit for value in sink.values) / sink.samples
+        beyond = sum(value > e.limit for value in sink.values)
+        beyond += sum(count for value, count in sink.rounded() if value > e.limit)
         percent = 50.0 if e.method == "med" else e.percentile
-        return _more_trials(beyond, 1.0 - percent / 100.0, sink.samples, confidence)
+        return _more_trials(beyond / sink.samples, 1.0 - percent / 100.0, sink.samples, confidence)
     if judged.low is None or judged.high is None or not math.isfinite(judged.high - judged.low):
         return judged.samples * 4
     gap = abs((judged.observed or 0.0) - e.limit)
@@ -260,6 +278,8 @@ def certain_failure(threshold: Threshold, sink: Sink, most_samples: int, *, conf
     if isinstance(sink, TrendSink) and e.method in {"p", "med"} and upper:
         percent = 50.0 if e.method == "med" else e.percentile
         bad = sum(1 for value in sink.values if not e.holds(value))
+        surely = 1.0 - sink.error
+        bad += sum(count for value, count in sink.rounded() if not e.holds(value * surely))
         low, _ = rate_bounds(bad, total, confidence)
         return 0.0 < percent < 100.0 and low > 1.0 - percent / 100.0
     return False

@@ -32,7 +32,10 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do. `stages` or `vus` mean the closed model, `streams` the open one. Seconds everywhere."""
+    """What to do. `stages` or `vus` mean the closed model, `streams` the open one. Seconds everywhere.
+
+    `most_exact` values of each metric are kept as measured (8 bytes each); a metric with more goes over to a histogram.
+    """
 
     base_url: str
     thresholds_name: str = "default"
@@ -66,6 +69,7 @@ class Plan:
     rate_per_s: float = 50.0
     keep_tenants: bool = False
     progress: bool = False
+    most_exact: int = 20_000_000
     notes: tuple[str, ...] = field(default=())
 
     @property

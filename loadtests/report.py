@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.conductor import Conductor, Second
+from loadtests.hdr import EXACT, RECORDER, unpack
 from loadtests.judgement import Judgement
 from loadtests.samples import Samples
 from loadtests.sinks import TrendSink
@@ -41,6 +42,8 @@ def result(
         "confidence": conductor.confidence,
         "model": "open" if conductor.plan.is_open else "closed",
         "profile": conductor.plan.profile,
+        "recorder": RECORDER if conductor.samples.folded else EXACT,
+        "recorder_metrics": sorted(conductor.samples.folded),
         "facts": dataclasses.asdict(facts),
         "judgements": [{**dataclasses.asdict(j), "check": j.check} for j in judgements],
         "k6_passes": all(j.k6_passes for j in judgements),
@@ -62,6 +65,7 @@ def distribution(sink: object) -> dict[str, Any]:
         return {"samples": 0}
     return {
         "samples": sink.samples,
+        "recorder": sink.recorder,
         "mean": sink.mean(),
         "min": sink.percentile(0.0),
         **{f"p{p:g}": sink.percentile(p) for p in PERCENTILES},
@@ -75,7 +79,7 @@ def _by_name(samples: Samples) -> list[dict[str, Any]]:
     for group in samples.groups.values():
         if not group.count:
             continue
-        tags, trend = dict(group.tags), TrendSink(group.timings["http_req_duration"])
+        tags, trend = dict(group.tags), group.trend("http_req_duration")
         rows.append(
             {
                 "name": tags["name"],
@@ -93,14 +97,14 @@ def _by_name(samples: Samples) -> list[dict[str, Any]]:
 
 
 def _second(number: int, second: Second) -> dict[str, Any]:
-    trend = TrendSink(second.durations)
+    requests, p50, p95, most = second.numbers()
     return {
         "second": number,
-        "requests": trend.samples,
+        "requests": requests,
         "failed": second.failed,
-        "p50": trend.percentile(50.0),
-        "p95": trend.percentile(95.0),
-        "max": trend.percentile(100.0),
+        "p50": p50,
+        "p95": p95,
+        "max": most,
     }
 
 
@@ -119,7 +123,15 @@ def write(folder: Path, document: Mapping[str, Any], samples: Samples, html: str
     folder.mkdir(parents=True, exist_ok=True)
     for metric in ("http_req_duration", "outbox_lag_ms"):
         sink = samples.select(MetricKey(metric))
-        if isinstance(sink, TrendSink) and not sink.is_empty:
+        for suffix in (".f64", ".hdr.json"):  # of an earlier run into the same folder
+            (folder / f"{metric}{suffix}").unlink(missing_ok=True)
+        if not isinstance(sink, TrendSink) or sink.is_empty:
+            continue
+        if sink.folded is not None:
+            sink.fold()
+            packed = json.dumps(sink.folded.pack(), allow_nan=False)
+            (folder / f"{metric}.hdr.json").write_text(packed, encoding="utf-8")
+        else:
             (folder / f"{metric}.f64").write_bytes(sink.values.tobytes())
     if html:
         (folder / "locust.html").write_text(html, encoding="utf-8")
@@ -129,7 +141,15 @@ def write(folder: Path, document: Mapping[str, Any], samples: Samples, html: str
 
 
 def read_samples(path: Path) -> TrendSink:
-    """Samples that `write` wrote, in milliseconds. Raise OSError or ValueError."""
+    """Samples that `write` wrote, in milliseconds; beside a name without raw samples their histogram is looked for.
+    Raise OSError or ValueError.
+    """
+    folded = path.with_suffix(".hdr.json")
+    if not path.exists() and folded.exists():
+        try:
+            return TrendSink(folded=unpack(json.loads(folded.read_text(encoding="utf-8"))))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{folded.name} is no histogram; run the load stage again") from error
     values = array("d")
     values.frombytes(path.read_bytes())
     return TrendSink(values)

@@ -1,21 +1,28 @@
 """All samples of a run, or of one worker since its last report: recorded cheaply, merged exactly, selected by tags.
 
 A request costs one dictionary look-up and a few array appends; what follows from it (http_reqs, http_req_failed,
-tags) is derived when somebody asks. A report is plain bytes: 8 bytes a sample, no rounding anywhere.
+tags) is derived when somebody asks. A report is plain bytes: 8 bytes a sample, no rounding. Only where all reports come
+together, a trend with more values than `most_exact` goes over to a histogram of 3 significant digits, and says so.
 """
 
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from loadtests.hdr import Histogram, unpack
 from loadtests.metrics import TIMINGS, TYPES, empty_sink
 from loadtests.sinks import CounterSink, GaugeSink, RateSink, Sink, TrendSink
 from loadtests.thresholds import MetricKey
 
 Tags = tuple[tuple[str, str], ...]
+FOLD_AT_ONCE = 100_000
+"""Values folded in one go, 10 to 20 ms: the process that gathers may be the one that sends and must not stall. What
+comes in is always folded twice as fast, so that memory never grows above the cap.
+"""
 
 
 @dataclass(slots=True)
@@ -28,18 +35,32 @@ class RequestGroup:
     sent: int = 0
     received: int = 0
     timings: dict[str, array[float]] = field(default_factory=lambda: {name: array("d") for name in TIMINGS})
+    folded: dict[str, Histogram] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
-        return len(self.timings["http_req_duration"])
+        folded = self.folded.get("http_req_duration")
+        return len(self.timings["http_req_duration"]) + (0 if folded is None else folded.samples)
+
+    def trend(self, name: str) -> TrendSink:
+        """A timing as a trend; it shares the values with the group, so do not change it."""
+        return TrendSink(self.timings[name], self.folded.get(name))
+
+    def fold(self, name: str, most: int) -> int:
+        """Give up exact values of a timing, at most so many; see TrendSink."""
+        return TrendSink(self.timings[name], self.folded.setdefault(name, Histogram())).fold(most)
 
 
 @dataclass(slots=True)
 class Samples:
-    """Groups of requests by their tags, and every other metric by name and tags."""
+    """Groups of requests by their tags, and every other metric by name and tags. `folded` are the metrics that had more
+    than `most_exact` values.
+    """
 
     groups: dict[tuple[Tags, bool], RequestGroup] = field(default_factory=dict)
     series: dict[tuple[str, Tags], Sink] = field(default_factory=dict)
+    most_exact: int = 20_000_000
+    folded: set[str] = field(default_factory=set)
 
     def group(self, tags: Mapping[str, str], *, failed: bool, refused: bool = False) -> RequestGroup:
         """The group of these tags, made if it is new. Keep it: it stays the same object over reports."""
@@ -82,7 +103,7 @@ class Samples:
             case name if name in TIMINGS:
                 trend = TrendSink()
                 for group in groups:
-                    trend.values.extend(group.timings[name])
+                    trend.merge(group.trend(name))
                 return trend
         result = empty_sink(TYPES[key.name])
         for (name, tags), sink in self.series.items():
@@ -104,6 +125,7 @@ class Samples:
         series = [_pack_sink(metric, tags, s) for (metric, tags), s in self.series.items() if not s.is_empty]
         for group in self.groups.values():
             group.sent = group.received = 0
+            group.folded.clear()
             for values in group.timings.values():
                 del values[:]
         for sink in self.series.values():
@@ -114,17 +136,41 @@ class Samples:
         """Add a report of this or another process. Returns what came, group by group. Raise KeyError or TypeError on
         a report that is none.
         """
-        came = [_unpack_group(packed) for packed in report["groups"]]
+        came, new = [_unpack_group(packed) for packed in report["groups"]], 0
         for group in came:
             mine = self.group(dict(group.tags), failed=group.failed, refused=group.refused)
             mine.sent += group.sent
             mine.received += group.received
             for name, values in group.timings.items():
                 mine.timings[name].extend(values)
+                new += len(values)
+            for name, histogram in group.folded.items():
+                mine.folded.setdefault(name, Histogram()).merge(histogram)
+                self.folded.add(name)
         for packed in report["series"]:
             metric, tags, sink = _unpack_sink(packed)
             self.sink(metric, dict(tags)).merge(sink)  # type: ignore[arg-type]
+            if isinstance(sink, TrendSink):
+                new += len(sink.values)
+                self.folded |= {metric} if sink.folded is not None else set()
+        self._keep_cap(new)
         return came
+
+    def _keep_cap(self, came: int) -> None:
+        """Fold every trend that has more values than are kept exactly, with all of its tags; a piece at each report."""
+        trends = [(metric, sink) for (metric, _), sink in self.series.items() if isinstance(sink, TrendSink)]
+        counts = Counter({name: sum(len(g.timings[name]) for g in self.groups.values()) for name in TIMINGS})
+        for metric, sink in trends:
+            counts[metric] += len(sink.values)
+        self.folded |= {metric for metric, count in counts.items() if count > self.most_exact}
+        left = max(FOLD_AT_ONCE, 2 * came)
+        for metric in sorted(self.folded):
+            for group in self.groups.values() if metric in TIMINGS else ():
+                if left > 0 and group.timings[metric]:
+                    left -= group.fold(metric, left)
+            for name, sink in trends:
+                if left > 0 and name == metric and sink.values:
+                    left -= sink.fold(left)
 
 
 def _pack_group(group: RequestGroup) -> dict[str, Any]:
@@ -136,6 +182,7 @@ def _pack_group(group: RequestGroup) -> dict[str, Any]:
         "sent": group.sent,
         "received": group.received,
         "timings": timings,
+        "folded": {name: histogram.pack() for name, histogram in group.folded.items()},
     }
 
 
@@ -143,13 +190,14 @@ def _unpack_group(packed: Mapping[str, Any]) -> RequestGroup:
     group = RequestGroup(_tags(packed["tags"]), packed["failed"], packed["refused"], packed["sent"], packed["received"])
     for name, data in packed["timings"].items():
         group.timings[name].frombytes(data)
+    group.folded.update({name: unpack(data) for name, data in packed.get("folded", {}).items()})
     return group
 
 
 def _pack_sink(metric: str, tags: Tags, sink: Sink) -> dict[str, Any]:
     match sink:
         case TrendSink():
-            data: Any = sink.values.tobytes()
+            data: Any = [sink.values.tobytes(), None if sink.folded is None else sink.folded.pack()]
         case CounterSink():
             data = [sink.total, sink.samples]
         case GaugeSink():
@@ -163,7 +211,9 @@ def _unpack_sink(packed: Mapping[str, Any]) -> tuple[str, Tags, Sink]:
     sink = empty_sink(TYPES[packed["metric"]])
     match sink:
         case TrendSink():
-            sink.values.frombytes(packed["data"])
+            values, folded = packed["data"]
+            sink.values.frombytes(values)
+            sink.folded = None if folded is None else unpack(folded)
         case CounterSink():
             sink.total, sink.samples = packed["data"]
         case GaugeSink():

@@ -1,4 +1,4 @@
-"""Where samples end: the four metric types, each kept exactly. Trends keep every value, 8 bytes a sample."""
+"""Where samples end: the four metric types. Trends keep every value, 8 bytes a sample, until they are folded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import functools
 import math
 import operator
 from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+
+from loadtests.hdr import EXACT, RECORDER, RELATIVE_ERROR, Histogram, Ordered
 
 
 @dataclass(slots=True)
@@ -88,39 +91,85 @@ class RateSink:
 
 @dataclass(slots=True)
 class TrendSink:
-    """Every value as measured, in order of arrival. Sorting is put off until somebody asks."""
+    """Every value as measured, in order of arrival. Sorting is put off until somebody asks.
+
+    Above the cap of exact values `folded` holds most of them, as a histogram; `values` then are those since.
+    """
 
     values: array[float] = field(default_factory=lambda: array("d"))
-    _sorted: array[float] | None = None
+    folded: Histogram | None = None
+    _sorted: Sequence[float] | None = None
 
     def add(self, value: float) -> None:
         self.values.append(value)
 
     def merge(self, other: TrendSink) -> None:
         self.values.extend(other.values)
+        if other.folded is not None:
+            self.take(other.folded)
+
+    def take(self, histogram: Histogram) -> None:
+        """Add the values of a histogram; from here on this trend is rounded, too."""
+        self.folded = self.folded or Histogram()
+        self.folded.merge(histogram)
+        self._sorted = None
+
+    def fold(self, most: int | None = None) -> int:
+        """Give up exact values, at most so many, for the histogram's. Returns how many. The array stays the same."""
+        start = 0 if most is None else max(0, len(self.values) - most)
+        part = self.values[start:]
+        self.folded = self.folded or Histogram()
+        self.folded.fold(part)
+        del self.values[start:]  # from the end: nothing is moved
+        self._sorted = None
+        return len(part)
 
     def reset(self) -> None:
         del self.values[:]
-        self._sorted = None
+        self.folded = self._sorted = None
+
+    @property
+    def recorder(self) -> str:
+        """How the values were kept, for the report."""
+        return EXACT if self.folded is None else RECORDER
+
+    @property
+    def error(self) -> float:
+        """The relative error of what `in_order`, `percentile` and `mean` say; 0 for exact values."""
+        return 0.0 if self.folded is None else RELATIVE_ERROR
 
     @property
     def samples(self) -> int:
-        return len(self.values)
+        return len(self.values) + (0 if self.folded is None else self.folded.samples)
+
+    def rounded(self) -> Iterator[tuple[float, int]]:
+        """Those values that were folded, each with its count; the others are in `values`."""
+        return iter(()) if self.folded is None else self.folded.pairs()
 
     @property
     def is_empty(self) -> bool:
-        return not self.values
+        return not self.samples
 
-    def in_order(self) -> array[float]:
+    def in_order(self) -> Sequence[float]:
         """All values, smallest first."""
-        if self._sorted is None or len(self._sorted) != len(self.values):
-            self._sorted = array("d", sorted(self.values))
+        if self._sorted is None or len(self._sorted) != self.samples:
+            self._sorted = array("d", sorted(self.values)) if self.folded is None else Ordered(self._whole(self.folded))
         return self._sorted
+
+    def _whole(self, folded: Histogram) -> Histogram:
+        if not self.values:
+            return folded
+        whole = Histogram()
+        whole.merge(folded)
+        whole.fold(self.values)
+        return whole
 
     def mean(self) -> float:
         """Sum in order of arrival by the count, as k6 does it; 0 where there is nothing."""
-        if not self.values:
+        if self.is_empty:
             return 0.0
+        if self.folded is not None:
+            return (self.folded.total + math.fsum(self.values)) / self.samples
         return functools.reduce(operator.add, self.values, 0.0) / len(self.values)
 
     def percentile(self, percent: float) -> float:

@@ -38,7 +38,7 @@ END_S = 5.0
 """For removing the companies after SIGTERM."""
 QUICK_S, QUICK_MOST_S = 10.0, 30.0
 SHOWN = (
-    *("model", "profile", "ended", "looks", "confidence", "notes", "facts"),
+    *("model", "profile", "ended", "looks", "confidence", "notes", "facts", "recorder", "recorder_metrics"),
     *("requests", "latency", "outbox_lag", "timeline", "backlog", "agents", "expected_refusals", "database_error"),
 )
 """Members of the result that the run's evidence carries for the reports."""
@@ -207,7 +207,7 @@ def evidence_of(result: Mapping[str, Any], *, compat: bool, started_at: str) -> 
 
 def _judged(one: Mapping[str, Any], *, valid: bool, compat: bool, common: Mapping[str, Any]) -> Evidence:
     k6 = "pass" if one["k6_passes"] else "fail"
-    names = ("source", "why", "low", "high", "method", "needed", "margin")
+    names = ("source", "why", "low", "high", "method", "needed", "margin", "recorder")
     message = str(one["message"]) + (f" (k6 says: {k6})" if compat else "")
     if one["why"] == "switched off":
         message = f"unknown (switched off): {message}"

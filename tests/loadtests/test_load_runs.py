@@ -142,6 +142,20 @@ def test_the_samples_of_two_workers_are_merged_to_the_last_one(tmp_path: Path) -
     assert len(result["facts"]["cpu_percent"]) == 2
 
 
+def test_above_the_cap_a_run_goes_on_rounded_and_says_so(tmp_path: Path) -> None:
+    """Two workers, a cap of 100 values: no request is lost, the run ends as planned, and the recorder is named."""
+    behaviour = Behaviour()
+    with target(behaviour) as url:
+        result = finish(start(url_plan(url, workers=2, most_exact=100), tmp_path), tmp_path)
+    assert result["valid"], result["invalid_reasons"]
+    assert result["ended"] == "as planned"
+    assert result["recorder"] == "hdr, 3 significant digits"
+    assert result["latency"]["samples"] == result["facts"]["requests"] == behaviour.count
+    assert verdicts(result) == {FAILED: "pass", DURATION: "pass"}
+    assert "recorder: hdr, 3 significant digits" in messages(result)
+    assert (tmp_path / "out" / "http_req_duration.hdr.json").exists()
+
+
 def test_a_killed_worker_makes_the_run_invalid(tmp_path: Path) -> None:
     """Locust exits 0 when a worker is killed and its samples are lost; here the run is no verdict."""
     behaviour = Behaviour()
