@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PHASES = (("first", ()), ("main", ("-n", "2", "--dist", "loadgroup")), ("last", ()))
+PHASES = (("first", ()), ("main", ("-n", "2")), ("last", ()))
 PHASE_TIMEOUT_S = 300.0
 
 

@@ -16,7 +16,8 @@ def drill(context: Context) -> list[StageReport]:
         expected = context.applicable(PREFIX, phase)
         if not expected:
             continue
-        workers = ("-n", str(context.settings.drill_workers), "--dist", "loadgroup") if phase == "main" else ()
+        # no --dist: a check takes a fraction of a second, and what checks share they share by files, not by worker
+        workers = ("-n", str(context.settings.drill_workers)) if phase == "main" else ()
         options = (f"--phase={phase}", f"--companies={context.companies}", *workers)
         limit_s = context.settings.drill_timeout_s
         suite = Suite(f"drill {phase}", "drills", expected, max(left_s, 1.0), options, limit_s)
