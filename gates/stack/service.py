@@ -6,8 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gates.stack.errors import StackError
@@ -82,7 +82,7 @@ class Supervised:
 
     def __init__(self, name: str, program: Program, spawner: Spawner) -> None:
         self.name = name
-        self._program = program
+        self._program = self._own = program
         self._spawner = spawner
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -114,6 +114,15 @@ class Supervised:
         """Kill it if it runs, and start it again with the same arguments."""
         self.signal(signal.SIGKILL)
         self.start()
+
+    def restart_as(self, arguments: Sequence[str], variables: Mapping[str, str]) -> None:
+        """Kill it and start it with these besides its own arguments and variables, now and at later restarts. With
+        none of them it is again what it was.
+        """
+        own = self._own
+        environ = {**own.environ, **variables}
+        self._program = replace(own, command=(*own.command, *arguments), environ=environ)
+        self.restart()
 
     def terminate(self) -> None:
         """Ask it to stop, and do not wait."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from urllib.parse import urlsplit
 
@@ -76,6 +76,17 @@ class Stack:
     def stop(self) -> None:
         """Take everything down, in the reverse order of the start, and delete the run folder. Twice is no error."""
         self._exit.close()
+
+    def recompose(self, serve: Sequence[str], work: Sequence[str], variables: Mapping[str, str]) -> None:
+        """Start all service instances and workers again with these arguments and variables besides their own, and wait
+        until they are ready. With none of them they are again what they were. Raise StackError where they do not come.
+        """
+        for process in self._services:
+            process.restart_as(serve, variables)
+        for process in self._workers:
+            process.restart_as(work, variables)
+        self.note_processes()
+        self.wait_ready(READY_TIMEOUT_S)
 
     def note_processes(self) -> None:
         """Write down what runs now, for whoever must clear up after a crash."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,3 +141,25 @@ def test_stop_of_a_frozen_process_ends_it(stack: FakeStack) -> None:
     process.terminate()
     process.stop()
     assert process.exit_code == -signal.SIGTERM
+
+
+def test_a_process_is_started_with_more_and_is_what_it_was_again(tmp_path: Path, spawner: Spawner) -> None:
+    """Other arguments and variables hold through later restarts, until none are given."""
+    shown = tmp_path / "shown"
+    script = 'printf "%s\\n" "$FAULT:$*" >> "$0"; exec sleep 60'
+    command = ("/bin/sh", "-c", script, str(shown), "own")
+    process = Supervised("service-0", Program(command, tmp_path, tmp_path / "log", {"PATH": "/usr/bin:/bin"}), spawner)
+    process.restart_as(("more",), {"FAULT": "on"})
+    _wait_for_lines(shown, 1)
+    process.restart()
+    _wait_for_lines(shown, 2)
+    process.restart_as((), {})
+    _wait_for_lines(shown, 3)
+    process.stop()
+    assert shown.read_text().splitlines() == ["on:own more", "on:own more", ":own"]
+
+
+def _wait_for_lines(path: Path, count: int) -> None:
+    deadline = time.monotonic() + 10
+    while not path.exists() or len(path.read_text().splitlines()) < count:
+        assert time.monotonic() < deadline, f"{path.name} has not {count} lines"
