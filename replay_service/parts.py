@@ -16,8 +16,9 @@ from functools import partial
 from typing import Any, Protocol
 
 import psycopg
+from starlette.types import ASGIApp
 
-from replay_service import audit, budget, claim, events, idempotency, rate_limit, tenants
+from replay_service import audit, budget, claim, condition, events, idempotency, rate_limit, reads, tenants
 from replay_service.authentication import Caller, RawHeaders, authenticate
 from replay_service.client_ip import Network, client_ip
 from replay_service.condition import Gauges, expected_migrations
@@ -60,6 +61,14 @@ class Parts:
     # the two stories that change something, each a whole
     replay: Callable[[Parts, Call], Awaitable[Reply]]
     accept_event: Callable[[Parts, Call], Awaitable[Reply]]
+    # the two that only read: the path is signed as it was sent from /dlq-replay/ or /events/ on
+    read_run: Callable[[Parts, Call, bytes, str], Awaitable[Reply]]
+    read_event_state: Callable[[Parts, Call, bytes, str], Awaitable[Reply]]
+    # what the deployment says about itself
+    readiness: Callable[[Parts], Awaitable[Mapping[str, bool]]]
+    version: Callable[[Parts], Awaitable[Mapping[str, Any]]]
+    # around everything: the application -> the application that is served
+    wrap: Callable[[ASGIApp], ASGIApp]
 
     # step 2
     authenticate: Authenticate
@@ -110,6 +119,10 @@ def new_uuid() -> str:
     return str(uuid.uuid4())
 
 
+def unwrapped(app: ASGIApp) -> ASGIApp:
+    return app
+
+
 def build_parts(settings: Settings) -> Parts:
     """The composition of a release."""
     database = Database(settings)
@@ -124,6 +137,11 @@ def build_parts(settings: Settings) -> Parts:
         new_id=new_uuid,
         replay=replay,
         accept_event=events.accept_event,
+        read_run=reads.read_run,
+        read_event_state=reads.read_event,
+        readiness=condition.readiness,
+        version=condition.version,
+        wrap=unwrapped,
         authenticate=authenticate,
         signature_check=check_signature,
         token_check=check_token,

@@ -16,7 +16,6 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from replay_service import condition, reads
 from replay_service.authentication import header_values
 from replay_service.body import ClientGone, read_body
 from replay_service.database import is_outage
@@ -37,9 +36,9 @@ def build_surface(parts: Parts) -> ASGIApp:
     base = parts.settings.base_path
     table: tuple[tuple[str, str, Endpoint], ...] = (
         ("POST", "/dlq-replay", _posts(parts, _replay)),
-        ("GET", "/dlq-replay/{replay_run_id}", _reads(parts, "/dlq-replay/", "replay_run_id", reads.read_run)),
+        ("GET", "/dlq-replay/{replay_run_id}", _reads(parts, "/dlq-replay/", "replay_run_id", parts.read_run)),
         ("POST", "/events", _posts(parts, _event)),
-        ("GET", "/events/{event_id}", _reads(parts, "/events/", "event_id", reads.read_event)),
+        ("GET", "/events/{event_id}", _reads(parts, "/events/", "event_id", parts.read_event_state)),
         ("GET", "/healthz", _healthz),
         ("GET", "/readyz", _readyz(parts)),
         ("GET", "/version", _version(parts)),
@@ -47,7 +46,7 @@ def build_surface(parts: Parts) -> ASGIApp:
         ("GET", "/openapi.json", _openapi(parts)),
     )
     routes = [Route(base + path, endpoint, methods=[method], name=path) for method, path, endpoint in table]
-    return Surface(parts, Router(routes, redirect_slashes=False, default=_unknown_path))
+    return parts.wrap(Surface(parts, Router(routes, redirect_slashes=False, default=_unknown_path)))
 
 
 def _json(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -115,7 +114,7 @@ async def _healthz(_request: Request) -> Response:
 
 def _readyz(parts: Parts) -> Endpoint:
     async def endpoint(_request: Request) -> Response:
-        checks = await condition.readiness(parts)
+        checks = await parts.readiness(parts)
         is_ready = all(checks.values())
         body = {"status": "ready" if is_ready else "not_ready", "checks": checks}
         if is_ready:
@@ -128,7 +127,7 @@ def _readyz(parts: Parts) -> Endpoint:
 
 def _version(parts: Parts) -> Endpoint:
     async def endpoint(_request: Request) -> Response:
-        return _json(await condition.version(parts))
+        return _json(await parts.version(parts))
 
     return endpoint
 

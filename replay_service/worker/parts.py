@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from replay_service.database import load_queries
 from replay_service.worker.agents import Agent, HttpAgent, ScriptedAgent, SqlAgent
+from replay_service.worker.rail import PLACES, Counts, must_stop
 from replay_service.worker.settings import WorkerSettings
 
 WORKER_QUERIES = load_queries(Path(__file__).parent / "sql")
@@ -22,6 +23,8 @@ class WorkerParts:
     queries: Mapping[str, bytes]
     agent: Agent
     has_fast_path: bool  # whether ordinary events are drained by the statement; otherwise every event is leased
+    places: int = PLACES  # items of a run in flight at most
+    must_stop: Callable[[Counts], bool] = must_stop
 
 
 def build_worker_parts(settings: WorkerSettings) -> WorkerParts:

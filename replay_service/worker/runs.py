@@ -7,29 +7,13 @@ outbox rows that nobody else has locked.
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
 
 from replay_service.worker.agents import Event, Failure
 from replay_service.worker.door import Connection, rows
 from replay_service.worker.parts import WorkerParts
+from replay_service.worker.rail import Counts
 
-PLACES = 10  # items of a run in flight at most (contract, section 2)
-MIN_SETTLED = 5
 RUNS_AT_ONCE = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """A run's settled items."""
-
-    success: int
-    failure: int
-
-
-def must_stop(counts: Counts) -> bool:
-    """The safety rail: more than 20 % of at least 5 settled items have failed."""
-    settled = counts.success + counts.failure
-    return settled >= MIN_SETTLED and counts.failure * 5 > settled
 
 
 async def claim_items(conn: Connection, parts: WorkerParts, token: uuid.UUID, slots: int) -> list[Event]:
@@ -42,7 +26,7 @@ async def claim_items(conn: Connection, parts: WorkerParts, token: uuid.UUID, sl
             conn,
             parts.queries["claim_items"],
             runs=runs,
-            places=PLACES,
+            places=parts.places,
             slots=slots,
             token=token,
             lease_s=parts.settings.lease_s,
@@ -75,7 +59,7 @@ async def settle_item(
             record_task=record_task,
             **parts.settings.retry,
         )
-        stops_now = not is_stopping and must_stop(Counts(success, failed))
+        stops_now = not is_stopping and parts.must_stop(Counts(success, failed))
         if stops_now:
             await rows(conn, queries["return_unattempted"], run_id=event.replay_run_id)
         ((unsettled,),) = await rows(conn, queries["run_standing"], run_id=event.replay_run_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from replay_service.worker.runs import Counts, must_stop
+from replay_service.worker.rail import Counts, must_stop
 from tests.replay_service.worker.harness import Bench, Workers, until
 
 ENDS = (

@@ -1,0 +1,73 @@
+"""How a fault is made: the release's composition with one part replaced, or with one statement altered."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from replay_service.audit import RefusalLog
+from replay_service.database import QUERIES, Connection, Database
+from replay_service.parts import Parts, build_parts
+from replay_service.settings import Settings
+from replay_service.worker.parts import WORKER_QUERIES, WorkerParts, build_worker_parts
+from replay_service.worker.settings import WorkerSettings
+
+Change = tuple[str, str]
+"""What stands in a statement, exactly once, and what stands there in its place."""
+
+
+def altered(settings: Settings, name: str, *changes: Change) -> Parts:
+    """The service whose statement `name` is altered."""
+    return with_database(build_parts(settings), {QUERIES[name]: rewrite(QUERIES[name], *changes)})
+
+
+def with_database(parts: Parts, statements: Mapping[bytes, bytes]) -> Parts:
+    """The service with these statements in the place of others."""
+    database = AlteredDatabase(parts.settings, statements)
+    return dataclasses.replace(parts, database=database, refusals=RefusalLog(database))
+
+
+def altered_worker(settings: WorkerSettings, *changes: tuple[str, str, str]) -> WorkerParts:
+    """The worker with altered statements: (name, what stands in it, what stands there in its place)."""
+    queries = dict(WORKER_QUERIES)
+    for name, old, new in changes:
+        queries[name] = rewrite(queries[name], (old, new))
+    return dataclasses.replace(build_worker_parts(settings), queries=queries)
+
+
+def rewrite(text: bytes, *changes: Change) -> bytes:
+    """The altered text. Raise ValueError where what a change replaces does not stand in it exactly once."""
+    altered_text = text.decode()
+    for old, new in changes:
+        if altered_text.count(old) != 1:
+            raise ValueError(f"{old!r} stands {altered_text.count(old)} times in the statement; mend the fault")
+        altered_text = altered_text.replace(old, new)
+    return altered_text.encode()
+
+
+class AlteredDatabase(Database):
+    """A pool whose connections run other texts in the place of some statements."""
+
+    def __init__(self, settings: Settings, statements: Mapping[bytes, bytes]) -> None:
+        super().__init__(settings)
+        self._statements = statements
+
+    @asynccontextmanager
+    async def connection(self, timeout_s: float | None = None) -> AsyncIterator[Connection]:
+        async with super().connection(timeout_s) as conn:
+            yield cast("Connection", _AlteredConnection(conn, self._statements))
+
+
+class _AlteredConnection:
+    """A connection that swaps statements and is otherwise the one behind."""
+
+    def __init__(self, behind: Connection, statements: Mapping[bytes, bytes]) -> None:
+        self._behind, self._statements = behind, statements
+
+    async def execute(self, query: bytes, params: Any = None) -> Any:
+        return await self._behind.execute(self._statements.get(query, query), params)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._behind, name)
