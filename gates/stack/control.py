@@ -17,6 +17,7 @@ SOCKET_NAME = "control.sock"
 REQUEST_TIMEOUT_S = 5.0
 ACCEPT_TIMEOUT_S = 0.2
 LONGEST_WAIT_S = 120.0
+LARGEST_SKEW_S = 366 * 86_400.0
 
 
 class Process(Protocol):
@@ -29,9 +30,11 @@ class Process(Protocol):
     @property
     def exit_code(self) -> int | None: ...
     @property
+    def clock_s(self) -> float: ...
+    @property
     def log(self) -> Path: ...
     def signal(self, signal_number: int) -> None: ...
-    def restart(self) -> object: ...
+    def restart(self, clock_s: float = 0.0) -> object: ...
 
 
 class Controlled(Protocol):
@@ -95,12 +98,12 @@ def _do(stack: Controlled, words: Mapping[str, Any]) -> dict[str, Any]:
     timeout_s = min(float(words.get("timeout_s", 30.0)), LONGEST_WAIT_S)
     match words.get("do"):
         case "list":
-            rows = [{"name": p.name, "pid": p.pid, "exit_code": p.exit_code} for p in stack.processes]
-            return {"processes": rows}
+            names = ("name", "pid", "exit_code", "clock_s")
+            return {"processes": [{name: getattr(p, name) for name in names} for p in stack.processes]}
         case "signal":
             _named(stack, words["name"]).signal(signal.Signals[str(words["signal"])])
         case "restart":
-            _named(stack, words["name"]).restart()
+            _named(stack, words["name"]).restart(_clock(words))
             stack.note_processes()
         case "wait":
             stack.wait_ready(timeout_s)
@@ -112,10 +115,17 @@ def _do(stack: Controlled, words: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def _clock(words: Mapping[str, Any]) -> float:
+    clock_s = float(words.get("clock_s", 0.0))
+    if not abs(clock_s) <= LARGEST_SKEW_S:  # NaN, too
+        raise ValueError(f"a clock may be wrong by {LARGEST_SKEW_S:g} s at most, either way; asked for {clock_s}")
+    return clock_s
+
+
 def _mend(stack: Controlled) -> None:
     for process in stack.processes:
         process.signal(signal.SIGCONT)
-        if process.pid is None:
+        if process.pid is None or process.clock_s:
             process.restart()
     stack.note_processes()
 

@@ -189,8 +189,18 @@ class Postgres:
             if signal_number == signal.SIGKILL:
                 self._process.wait(timeout=10.0)
 
-    def restart(self) -> Server:
+    @property
+    def clock_s(self) -> float:
+        """Its clock is the machine's, and what all others go by."""
+        return 0.0
+
+    def restart(self, clock_s: float = 0.0) -> Server:
         """Kill it if it runs, and start it again on its port: what was committed is there again after its recovery."""
+        if clock_s:
+            raise StackError(
+                f"PostgreSQL was asked to run with its clock wrong by {clock_s:g} s; allowed: the machine's clock; in "
+                "the control door. Ask it of a service or a worker"
+            )
         self.signal(signal.SIGKILL)
         self._wait_for_backends()
         return self.start()

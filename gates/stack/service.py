@@ -85,6 +85,8 @@ class Supervised:
         self._program = self._own = program
         self._spawner = spawner
         self._process: subprocess.Popen[bytes] | None = None
+        self.clock_s = 0.0
+        """By how much its wall clock is ahead of the machine's."""
 
     @property
     def pid(self) -> int | None:
@@ -101,7 +103,7 @@ class Supervised:
         return self._program.log
 
     def start(self) -> None:
-        self._process = self._spawner.start(self._program)
+        self._process = self._spawner.start(skewed(self._program, self.clock_s))
 
     def signal(self, signal_number: int) -> None:
         """Signal it; with SIGKILL wait until it is gone."""
@@ -110,10 +112,12 @@ class Supervised:
             if signal_number == signal.SIGKILL:
                 self._process.wait(timeout=10.0)
 
-    def restart(self) -> None:
-        """Kill it if it runs, and start it again with the same arguments."""
+    def restart(self, clock_s: float = 0.0) -> None:
+        """Kill it if it runs, and start it again with the same arguments, its wall clock wrong by so much."""
+        program = skewed(self._program, clock_s)
         self.signal(signal.SIGKILL)
-        self.start()
+        self.clock_s = clock_s
+        self._process = self._spawner.start(program)
 
     def restart_as(self, arguments: Sequence[str], variables: Mapping[str, str]) -> None:
         """Kill it and start it with these besides its own arguments and variables, now and at later restarts. With
@@ -134,6 +138,19 @@ class Supervised:
         """Stop it within 5 s, or kill it."""
         if self._process:
             stop(self._process, STOP_STEPS)
+
+
+def skewed(program: Program, clock_s: float) -> Program:
+    """The program with its wall clock wrong by so many seconds (`skewed.py`). Raise StackError for what cannot be."""
+    if clock_s == 0:
+        return program
+    python, option, *rest = program.command
+    if (python, option) != (sys.executable, "-m"):
+        raise StackError(
+            f"{Path(python).name} was asked to run with its clock wrong by {clock_s:g} s; allowed: for modules that "
+            "this Python runs; in the control door. Ask it of a service or a worker"
+        )
+    return replace(program, command=(python, "-m", "gates.stack.skewed", repr(clock_s), *rest))
 
 
 def service_process(

@@ -26,11 +26,15 @@ class ControlError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ProcessState:
-    """One process of the stack: `service-0`, `worker-0`, `postgres`. `pid` is None when it does not run."""
+    """One process of the stack: `service-0`, `worker-0`, `postgres`.
+
+    `pid` is None when it does not run; `clock_s` is by how much its wall clock was set ahead.
+    """
 
     name: str
     pid: int | None
     exit_code: int | None
+    clock_s: float = 0.0
 
 
 class Control:
@@ -42,7 +46,7 @@ class Control:
     def processes(self) -> tuple[ProcessState, ...]:
         """All processes of the stack, in the order of their start."""
         rows = self._ask({"do": "list"})["processes"]
-        return tuple(ProcessState(r["name"], r["pid"], r["exit_code"]) for r in rows)
+        return tuple(ProcessState(r["name"], r["pid"], r["exit_code"], r["clock_s"]) for r in rows)
 
     def kill(self, name: str, signal_name: str = "SIGKILL") -> None:
         """Send a signal: SIGKILL (returns when the process is gone), SIGTERM, SIGSTOP, SIGCONT..."""
@@ -55,16 +59,20 @@ class Control:
     def thaw(self, name: str) -> None:
         self.kill(name, "SIGCONT")
 
-    def restart(self, name: str) -> None:
-        """Kill it if it runs and start it again. PostgreSQL: returns when it takes connections on its old port."""
-        self._ask({"do": "restart", "name": name})
+    def restart(self, name: str, clock_s: float = 0.0) -> None:
+        """Kill it if it runs and start it again; a service or a worker with its wall clock ahead by `clock_s` (behind,
+        where negative), until its next restart. PostgreSQL: returns when it takes connections on its old port.
+        """
+        self._ask({"do": "restart", "name": name, "clock_s": clock_s})
 
     def wait_ready(self, timeout_s: float = 30.0) -> None:
         """Wait until every process runs and the service says that it is ready."""
         self._ask({"do": "wait", "timeout_s": timeout_s}, timeout_s + CONNECT_TIMEOUT_S)
 
     def mend(self, timeout_s: float = 30.0) -> None:
-        """Thaw what is frozen, start what does not run, wait until all is ready: the end of every recovery drill."""
+        """Thaw what is frozen, start what does not run, set wrong clocks right, wait until all is ready: the end of
+        every recovery drill.
+        """
         self._ask({"do": "mend", "timeout_s": timeout_s}, timeout_s + ANSWER_TIMEOUT_S)
 
     def _ask(self, words: Mapping[str, Any], timeout_s: float = ANSWER_TIMEOUT_S) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import stat
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,9 @@ import pytest
 
 from gates.stack import procfs
 from gates.stack.control import Door, answer
-from gates.stack.service import Supervised
+from gates.stack.errors import StackError
+from gates.stack.postgres import Postgres
+from gates.stack.service import SOURCE_ROOT, Supervised
 from gates.stack.spawner import Program, Spawner
 from gates.target.control import Control, ControlError, open_socket
 
@@ -100,6 +103,10 @@ def test_restart_gives_a_new_process(control: Control) -> None:
         b'{"do": "signal", "name": "nobody", "signal": "SIGKILL"}',
         b'{"do": "signal", "name": "worker-0", "signal": "SIGNAL"}',
         b'{"do": "restart"}',
+        b'{"do": "restart", "name": "worker-0", "clock_s": "early"}',
+        b'{"do": "restart", "name": "worker-0", "clock_s": NaN}',
+        b'{"do": "restart", "name": "worker-0", "clock_s": 1e9}',
+        b'{"do": "restart", "name": "worker-0", "clock_s": 600}',  # /bin/sleep is no module of Python's
     ],
 )
 def test_nonsense_is_an_error_answer(stack: FakeStack, line: bytes) -> None:
@@ -157,6 +164,39 @@ def test_a_process_is_started_with_more_and_is_what_it_was_again(tmp_path: Path,
     _wait_for_lines(shown, 3)
     process.stop()
     assert shown.read_text().splitlines() == ["on:own more", "on:own more", ":own"]
+
+
+TELLS_TIME = "import sys, time; open(sys.argv[1], 'a').write(f'{time.time()}\\n'); time.sleep(60)"
+
+
+def test_a_wrong_clock_lasts_until_it_is_mended(tmp_path: Path, spawner: Spawner) -> None:
+    """A process started with its clock wrong is listed with it, and has the right one again after mend."""
+    shown = tmp_path / "shown"
+    (tmp_path / "tells_time.py").write_text(TELLS_TIME, encoding="utf-8")
+    environ = {"PYTHONPATH": f"{SOURCE_ROOT}:{tmp_path}", "PATH": "/usr/bin:/bin"}
+    command = (sys.executable, "-m", "tells_time", str(shown))
+    stack = FakeStack(tmp_path, spawner)
+    worker = Supervised("worker-0", Program(command, tmp_path, tmp_path / "log", environ), spawner)
+    stack.processes = [worker]
+    door = Door(tmp_path, stack)
+    control = Control(str(door.path))
+    control.restart("worker-0", clock_s=-600)
+    _wait_for_lines(shown, 1)
+    assert [p.clock_s for p in control.processes()] == [-600]
+    control.mend()
+    _wait_for_lines(shown, 2)
+    assert [p.clock_s for p in control.processes()] == [0]
+    door.close()
+    worker.stop()
+    off = [float(line) - time.time() for line in shown.read_text().splitlines()]
+    assert [round(s / 60) for s in off] == [-10, 0]
+
+
+def test_the_databases_clock_cannot_be_wrong(postgres: Postgres) -> None:
+    """PostgreSQL's clock is what the others are judged by: a skew of it is refused, and it goes on."""
+    with pytest.raises(StackError, match="the machine's clock"):
+        postgres.restart(600)
+    assert (postgres.clock_s, postgres.pid is not None) == (0, True)
 
 
 def _wait_for_lines(path: Path, count: int) -> None:
