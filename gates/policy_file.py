@@ -19,6 +19,7 @@ from gates.verdict import Effect
 CHECK_ID = Text(r"[a-z0-9_.-]+(/[A-Za-z0-9_.-]+)+", "the id of a check, like sql/spot/replay-runs-unique")
 PATTERN = r"[A-Za-z0-9_.*?-]+(/[A-Za-z0-9_.*?-]+)*"
 SECONDS = Number(1, 86_400)
+STATE = "gate-state"
 
 RULE = Table(
     {
@@ -103,6 +104,10 @@ FILE = Table(
             ),
             "SQL checks of your own: a file dropped into such a folder is a check.",
         ),
+        "state": (
+            Text(),
+            "Folder for what must outlive a run, relative to this file (else gate-state in the working directory).",
+        ),
         "attestations": (ListOf(ATTESTATION), "Boxes of the checklist that people tick."),
     },
     needed=("version",),
@@ -120,7 +125,10 @@ class Attestation:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What gate.yaml says beyond the policy: limits of the stages, folders, attestations."""
+    """What gate.yaml says beyond the policy: limits of the stages, folders, attestations.
+
+    state: the folder for what must outlive a run; every target has a folder of its own in it (`state_of`).
+    """
 
     drill_timeout_s: int = 180
     drill_workers: int = 2
@@ -129,7 +137,12 @@ class Settings:
     spot_folders: tuple[Path, ...] = ()
     alert_folders: tuple[Path, ...] = ()
     manifest: Path | None = None
+    state: Path = Path(STATE)
     attestations: tuple[Attestation, ...] = field(default=())
+
+    def state_of(self, target: str) -> Path:
+        """The folder of one target, by its identity (`gates.target.identity`): two targets must share no memory."""
+        return self.state / target
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +225,7 @@ def _settings(values: Mapping[str, Any], folder: Path) -> Settings:
         spot_folders=tuple(folder / p for p in sql.get("spot_folders", ())),
         alert_folders=tuple(folder / p for p in sql.get("alert_folders", ())),
         manifest=folder / sql["manifest"] if "manifest" in sql else None,
+        state=folder / values["state"] if "state" in values else Path(STATE),
         attestations=tuple(Attestation(**a) for a in values.get("attestations", ())),
     )
 
