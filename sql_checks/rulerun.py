@@ -80,3 +80,6 @@ def _record(rule: Rule, judgement: Judgement, observer: Observer) -> None:
         observer.details["draining"] = sample.draining
     observer.details["limits"] = {severity.value: number for severity, number in rule.limits}
     observer.details["runbook"] = rule.runbook
+    observer.details["for_s"] = rule.for_s
+    if judgement.outcome is Outcome.UNKNOWN and sample is not None and sample.samples < rule.min_samples:
+        observer.details["samples_needed"] = rule.min_samples - sample.samples

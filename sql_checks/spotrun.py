@@ -31,6 +31,7 @@ def judge_spot(spot: SpotCheck, session: SqlSession, observer: Observer) -> None
             f" first: {first['subject']}: {one_line(str(first['detail']))}. Cost: {spot.spec.cost}"
         )
     if seen < spot.minimum:
+        observer.details["samples_needed"] = spot.minimum - seen
         observer.unmet(f"{seen} rows were seen, at least {spot.minimum} are needed to judge: {spot.spec.claim}")
     observer.control(f"{seen} rows seen")
 
