@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from gates.evidence import TargetKind
+from gates.proof.trial import Suite
 from gates.rules import RolloutPlan
 from gates.stack.plan import StackOptions
 from gates.stack.up import add_arguments as add_stack_arguments
@@ -30,12 +32,12 @@ def parser() -> argparse.ArgumentParser:
             part(made)
         return made
 
-    command("run", "the whole gate: collect, decide, act, report", _target, _deep, _dry_run, _exit_zero)
+    command("run", "the whole gate: collect, decide, act, report", _target, _deep, _state, _dry_run, _exit_zero)
     command(
         "up", "the embedded PostgreSQL, the reference service and its worker, until interrupted", add_stack_arguments
     )
     command("drill", "the drill stage alone", _target, _deep, _exit_zero)
-    command("sql", "the SQL checks alone", _target, _deep, _exit_zero, _manifest, _export("psql"))
+    command("sql", "the SQL checks alone", _target, _deep, _state, _exit_zero, _manifest, _export("psql"))
     command("alerts", "the alert rules, now", _target, _deep, _exit_zero, _export("prometheus", "psql"))
     command("load", "the load stage alone", _target, _deep, _exit_zero, loading.add_arguments)
     command("decide", "the verdict again, from the evidence and run.json in DIR", _folder, _exit_zero)
@@ -43,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--print", choices=("html", "markdown", "junit", "slack"), help="to stdout instead of to DIR")
     made = command("lint", "policy, waivers, catalogue and SQL files, without a target", _policy)
     made.add_argument("--write-catalogue", action="store_true", help="write gates/catalogue.json from the code first")
+    command("prove", "the gate against known-bad, known-good and senseless deployments", _prove)
     command("promote", "one step up, by hand", _by_hand)
     command("rollback", "the flag off, by hand", _by_hand)
     command("emergency", "the flag off, all agents paused, replay limits cleared", _by_hand)
@@ -91,6 +94,23 @@ def _target(made: argparse.ArgumentParser) -> None:
     made.add_argument("--output", type=Path, default=Path("gate-out"), metavar="DIR", help="where to write (gate-out)")
 
 
+def _prove(made: argparse.ArgumentParser) -> None:
+    _policy(made)
+    _json(made)
+    suites = [*(s.value for s in Suite), "all"]
+    made.add_argument("--suite", action="append", choices=suites, default=[], help="a part of the proof (all)")
+    made.add_argument("--only", action="append", default=[], metavar="GLOB", help="ids of faults or trials")
+    made.add_argument("--quick", action="store_true", help="one clean run for ten faults instead of one for each")
+    made.add_argument("--target", choices=[k.value for k in TargetKind], default="staging", help="what the gate may do")
+    made.add_argument("--list", action="store_true", help="only list what would be examined")
+    made.add_argument(
+        "--keep", action="store_true", help="let later runs of the gate cite this proof (whole proofs only)"
+    )
+    made.add_argument(
+        "--output", type=Path, default=Path("proof-out"), metavar="DIR", help="where to write (proof-out)"
+    )
+
+
 def _policy(made: argparse.ArgumentParser) -> None:
     made.add_argument("--policy", type=Path, metavar="FILE", help="the release policy (gate.yaml)")
 
@@ -101,6 +121,12 @@ def _json(made: argparse.ArgumentParser) -> None:
 
 def _deep(made: argparse.ArgumentParser) -> None:
     made.add_argument("--deep", action="store_true", help="also what is slow: recovery, state machine, whole tables")
+
+
+def _state(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--state", type=Path, metavar="DIR", help="what runs remember: how far the audit trail was verified"
+    )
 
 
 def _dry_run(made: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
@@ -19,6 +20,7 @@ from gates import arguments, boxes, config, lint, operations, record, reports
 from gates.errors import CannotWork, ConfigError, GateError, UsageError
 from gates.evidence import TargetKind, read_lines
 from gates.operations import Body
+from gates.proof.command import prove
 from gates.reports.rows import rows_of
 from gates.rollout import Order
 from gates.run import Request, run_gate, run_stage
@@ -158,6 +160,7 @@ def _request(options: argparse.Namespace, console: Console) -> Iterator[Request]
         out=options.output,
         deep=options.deep,
         dry_run=getattr(options, "dry_run", False),
+        state=_state(options, file.settings.state, target, console),
         environ=console.environ,
         load=loading.runner(load_options),
         after_load=None if alone else loading.clean_up,
@@ -176,6 +179,14 @@ def _request(options: argparse.Namespace, console: Console) -> Iterator[Request]
         reference = _with_wishes_of(target, stack.info.target())
         console.hide = hidden(reference)
         yield _with_target(request, reference)
+
+
+def _state(options: argparse.Namespace, named: Path | None, target: Target, console: Console) -> Path | None:
+    """Where runs of this database remember; a reference that is brought up for one run is never met again."""
+    named = getattr(options, "state", None) or named
+    if named is None and not target.database_url:
+        return None
+    return config.state_folder(named, console.environ)
 
 
 def _with_wishes_of(given: Target, reference: Target) -> Target:
@@ -253,6 +264,12 @@ def _lint(options: argparse.Namespace, console: Console) -> int:
         raise ConfigError(f"{len(found.problems)} problem(s) in {found.checks} checks; allowed: none. See above")
     console.say(f"{found.checks} checks, policy and waivers: no problem found")
     return 0
+
+
+def _prove(options: argparse.Namespace, console: Console) -> int:
+    text, code = prove(options, console.environ, console.say)
+    console.result(text)
+    return code
 
 
 # --- the operator's hand -----------------------------------------------------------------------------------------
@@ -370,6 +387,7 @@ COMMANDS = {
     "decide": _decide,
     "report": _report,
     "lint": _lint,
+    "prove": _prove,
     "promote": _by_hand,
     "rollback": _by_hand,
     "emergency": _by_hand,

@@ -90,8 +90,12 @@ class Policy:
     @property
     def digest(self) -> str:
         """sha256 over the canonical text of the policy and its catalogue."""
-        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+        return _digest(self.to_json())
+
+    @property
+    def proof_digest(self) -> str:
+        """The same without release, target and depth: a proof holds for every release that is judged by these rules."""
+        return _digest({k: v for k, v in self.to_json().items() if k not in {"release", "target", "deep"}})
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Policy:
@@ -108,6 +112,11 @@ class Policy:
             lag_checks=tuple(data["lag_checks"]),
             rollout=RolloutPlan(**{**data["rollout"], "steps": tuple(data["rollout"]["steps"])}),
         )
+
+
+def _digest(value: JsonValue) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 def _lean(spec: CheckSpec) -> dict[str, JsonValue]:

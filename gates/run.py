@@ -50,6 +50,7 @@ class Request:
     out: Path
     deep: bool = False
     dry_run: bool = False
+    state: Path | None = None
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     load: Callable[[Target, Path], list[Evidence]] | None = None
     after_load: Callable[[Target, Path], str] | None = None
@@ -224,6 +225,7 @@ def facts_of(policy: Policy) -> dict[str, JsonValue]:
         "target": policy.target.value,
         "release": policy.release,
         "policy_digest": policy.digest,
+        "proof_digest": policy.proof_digest,
         "policy": policy.to_json(),
     }
 
@@ -237,6 +239,7 @@ def context_of(request: Request, run_id: str) -> Context:
         run_id=run_id,
         catalogue=request.catalogue,
         deep=request.deep,
+        state=request.state,
         environ=request.environ,
         progress=request.progress,
     )

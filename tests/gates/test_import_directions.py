@@ -62,7 +62,8 @@ ALLOWED: dict[str, set[str]] = {
         "gates.stages",
     },
     "gates.terminal": {"gates.evidence", "gates.stages", "gates.verdict"},
-    "gates.arguments": {"gates.rules", "gates.stack", "gates.stages"},
+    # proof, evidence: the words that --suite and --target take
+    "gates.arguments": {"gates.evidence", "gates.proof", "gates.rules", "gates.stack", "gates.stages"},
     "drills": {
         "gates.target",
         "gates.recorder",
@@ -126,7 +127,7 @@ def test_a_module_imports_only_what_it_may(path: Path) -> None:
     module = module_of(path)
     rule = owner(module)
     if rule is None:
-        assert module == "gates" or module in ANY_OF_GATES or module.startswith("gates.proof."), (
+        assert module == "gates" or module in ANY_OF_GATES or module.startswith("gates.proof"), (
             f"{module} has no rule; add it to ALLOWED with what it may import"
         )
         assert not {m for m in imported(path) if not m.startswith("gates")}

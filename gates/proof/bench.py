@@ -1,0 +1,83 @@
+"""A deployment to prove on: the embedded stack, with one fault put in and taken out again."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from gates.evidence import TargetKind
+from gates.proof import programs
+from gates.proof.fault import Fault, Kind
+from gates.stack.plan import StackOptions
+from gates.stack.postgres import connect
+from gates.stack.stack import Stack
+
+READY_TIMEOUT_S = 30.0
+
+
+@dataclass
+class Bench:
+    """A running stack, as seen by a gate that may do `kind` on it."""
+
+    stack: Stack
+    environ: Mapping[str, str] = field(repr=False)
+    kind: TargetKind = TargetKind.STAGING
+
+    def variables(self, kind: TargetKind | None = None) -> dict[str, str]:
+        """The environment of a gate or a witness. In production the gate has its own login, the least that it needs."""
+        wanted, info = kind or self.kind, self.stack.info
+        told = {**info.variables(), "GATE_TARGET": wanted.value}
+        if wanted is TargetKind.PRODUCTION:
+            told["DATABASE_URL"] = info.gate_url
+        if wanted is TargetKind.REFERENCE:
+            told["GATE_STACK_CONTROL"] = info.control
+        return programs.clean(self.environ, told)
+
+    def witness(self, fault: Fault) -> bool | str:
+        """Whether the fault is on, by the fault's own witness; it sees the deployment as a superuser."""
+        return programs.ask_witness(fault, self.variables(TargetKind.STAGING))
+
+    def put_in(self, fault: Fault) -> None:
+        """Put the fault in. Raise StackError or psycopg.Error where that does not work."""
+        parts = ("--parts", fault.parts)
+        match fault.kind:
+            case Kind.SERVICE:
+                self.stack.recompose(parts, (), fault.env)
+            case Kind.WORKER:
+                self.stack.recompose((), parts, fault.env)
+            case Kind.SQL:
+                self.execute(fault.sql)
+            case Kind.PROCESS:
+                number = signal.SIGSTOP if fault.event == "stop-worker" else signal.SIGKILL
+                for process in self.stack.processes:
+                    if process.name.startswith("worker"):
+                        process.signal(number)
+            case Kind.NONE:
+                return
+        if fault.env and fault.kind is Kind.SQL:
+            self.stack.recompose((), (), fault.env)
+
+    def take_out(self, fault: Fault) -> None:
+        """Take the fault out again."""
+        if fault.kind is Kind.SQL and fault.undo_sql:
+            self.execute(fault.undo_sql)
+        if fault.kind in {Kind.SERVICE, Kind.WORKER, Kind.PROCESS} or fault.env:
+            self.stack.recompose((), (), {})
+
+    def execute(self, sql: str) -> None:
+        """Run statements as the superuser, in one transaction unless they say otherwise."""
+        with connect(self.stack.info.database_url) as connection:
+            connection.execute(sql.encode())
+
+
+@contextmanager
+def bench(options: StackOptions, environ: Mapping[str, str], kind: TargetKind) -> Iterator[Bench]:
+    """A stack for the time of a `with` block."""
+    stack = Stack(options, environ)
+    stack.start()
+    try:
+        yield Bench(stack, environ, kind)
+    finally:
+        stack.stop()

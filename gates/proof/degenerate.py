@@ -1,0 +1,220 @@
+"""Servers and databases that are no deployment at all: nothing of this may be promoted.
+
+The HTTP servers stand before the healthy database of a real stack, so that what is looked at by SQL alone is in order
+and only the checks over HTTP can tell; the SQL twins stand behind a healthy service.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from psycopg import sql
+
+from gates.proof.bench import Bench
+from gates.proof.servers import Asked, Behaviour, Reply, forward
+from gates.stack.postgres import connect
+from gates.stack.roles import database_url
+
+JSON = ("Content-Type", "application/json")
+PROBLEM = ("Content-Type", "application/problem+json")
+PAGES = ("/healthz", "/readyz", "/version", "/metrics", "/openapi.json")
+HTTP_CHECKS = ("drill/", "load/")
+"""Prefixes of the checks that look over HTTP: each must be seen not to pass on one of these servers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Senseless:
+    """A server that is no deployment. `make` is given the base of the real one (scheme, host, port) and its release."""
+
+    name: str
+    said: str
+    make: Callable[[str, str], Behaviour]
+
+
+def problem(status: int, code: str, *headers: tuple[str, str]) -> Reply:
+    """A refusal in the contract's form."""
+    body = {"type": "about:blank", "title": code, "status": status, "detail": code, "code": code}
+    return Reply(status, (PROBLEM, ("X-Request-Id", "1"), *headers), json.dumps(body).encode())
+
+
+def always(reply: Reply) -> Callable[[str, str], Behaviour]:
+    """The same answer to everything."""
+    return lambda _real, _release: lambda _asked: reply
+
+
+def _echo(_real: str, _release: str) -> Behaviour:
+    return lambda asked: Reply(200, (("Content-Type", asked.headers.get("Content-Type", "text/plain")),), asked.body)
+
+
+def _redirect(_real: str, _release: str) -> Behaviour:
+    page = Reply(
+        200, (("Content-Type", "text/html"),), b"<!doctype html><title>Log in</title><form method=post></form>"
+    )
+    away = Reply(302, (("Location", "/login"),))
+    return lambda asked: page if asked.path.startswith("/login") else away
+
+
+def _pages(release: str, path: str) -> Reply | None:
+    """What an instance in good order says of itself."""
+    name = urlsplit(path).path.rpartition("/")[2]
+    version = {"release": release, "commit": release, "schema_version": "1", "drill_agent": True}
+    bodies = {"healthz": {"status": "ok"}, "readyz": {"status": "ready"}, "version": version}
+    if name in bodies:
+        return Reply(200, (JSON,), json.dumps(bodies[name]).encode())
+    return None
+
+
+def _polite_yes(_real: str, release: str) -> Behaviour:
+    """Success in the contract's form to everything, whoever asks for whatever."""
+
+    def answer(asked: Asked) -> Reply:
+        if page := _pages(release, asked.path):
+            return page
+        company = "00000000-0000-4000-8000-000000000004"
+        body: dict[str, object] = {"status": "processed", "committed_at": None, "effect_at": None}
+        if asked.method == "POST":
+            asked_for = _object(asked.body)
+            lists: dict[str, list[str]] = {"items": [], "not_found": [], "ineligible": []}
+            body = {
+                "status": "completed",
+                "replay_run_id": company,
+                "idempotency_key": asked_for.get("idempotency_key", "key"),
+                "company_id": asked_for.get("company_id", company),
+                "dry_run": asked_for.get("dry_run", False),
+                "duplicate": False,
+                "target_count": 0,
+                "event_id": asked_for.get("event_id", company),
+                "path": "outbox",
+                **lists,
+            }
+        status = 202 if asked.path.endswith("/events") else 200
+        return Reply(status, (JSON, ("X-Request-Id", "1")), json.dumps(body).encode())
+
+    return answer
+
+
+def _object(body: bytes) -> Mapping[str, object]:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _polite_no(_real: str, release: str) -> Behaviour:
+    """Says of itself that all is well, and refuses everybody in the contract's form."""
+    refusal = problem(401, "unauthenticated")
+    return lambda asked: _pages(release, asked.path) or refusal
+
+
+def _previous(real: str, _release: str) -> Behaviour:
+    """The build before: another release, and it knows no signatures with a time."""
+
+    def answer(asked: Asked) -> Reply:
+        if asked.headers.get("X-Transbot-Signature", asked.headers.get("x-transbot-signature", "")).startswith("t="):
+            return problem(401, "unauthenticated")
+        reply = forward(real, asked)
+        if urlsplit(asked.path).path.endswith("/version") and reply.status == 200:
+            told = {**_object(reply.body), "release": "the-one-before", "commit": "0000000"}
+            return Reply(200, (JSON,), json.dumps(told).encode())
+        return reply
+
+    return answer
+
+
+def _half(real: str, _release: str) -> Behaviour:
+    """Half a build: the pages are there, the functions are not."""
+    missing = Reply(404, (("Content-Type", "text/plain"),), b"Not Found")
+    return lambda asked: forward(real, asked) if urlsplit(asked.path).path.endswith(PAGES) else missing
+
+
+def _every_other(real: str, _release: str) -> Behaviour:
+    """One of two instances is not there: every other request ends at the load balancer."""
+    turn = iter(range(10**12))
+    away = Reply(502, (("Content-Type", "text/html"),), b"<h1>502 Bad Gateway</h1>")
+    return lambda asked: away if next(turn) % 2 else forward(real, asked)
+
+
+SERVERS: tuple[Senseless, ...] = (
+    Senseless("yes", "200 {} to everything", always(Reply(200, (JSON,), b"{}"))),
+    Senseless("polite-yes", "success in the contract's form to everything", _polite_yes),
+    Senseless("no", "401 to everything", always(problem(401, "unauthenticated"))),
+    Senseless("polite-no", "health pages that are well, 401 to everything else", _polite_no),
+    Senseless("empty", "200 without a body", always(Reply(200))),
+    Senseless("echo", "200 with the request's own body", _echo),
+    Senseless("error-500", "500 to everything", always(Reply(500, (("Content-Type", "text/plain"),), b"oops"))),
+    Senseless("hang", "takes connections and never answers", always(Reply(hang=True))),
+    Senseless("garbage", "bytes that are no HTTP", always(Reply(raw=b"\x00\xff\x16\x03\x01 not HTTP\r\n\r\n"))),
+    Senseless("limit-429", "429 to everything", always(problem(429, "rate_limited", ("Retry-After", "60")))),
+    Senseless("redirect", "302 to a login page", _redirect),
+    Senseless("previous-build", "the build before: another release, no v2 signatures", _previous),
+    Senseless("half-a-build", "the pages are there, the functions are not", _half),
+    Senseless("every-other", "every other request ends with 502", _every_other),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """A database that shows nothing, or everything. `url` gives the gate's DATABASE_URL, for a while."""
+
+    name: str
+    said: str
+    url: Callable[[Bench], Iterator[str]]
+
+
+BLIND = """create role prove_blind login password {0};
+grant usage on schema public to prove_blind;
+grant select, insert, update, delete on all tables in schema public to prove_blind"""
+"""May read every table, and row-level security shows it none of the rows."""
+
+
+def _empty(bench: Bench) -> Iterator[str]:
+    url = bench.stack.info.database_url
+    with connect(url) as connection:
+        connection.execute("create database prove_empty")
+    yield database_url(url, "prove_empty")
+
+
+def _missing(bench: Bench) -> Iterator[str]:
+    bench.execute("alter table replay_runs rename to replay_runs_gone")
+    yield bench.stack.info.database_url
+
+
+def _blind(bench: Bench) -> Iterator[str]:
+    url, password = bench.stack.info.database_url, "prove-blind-password"
+    with connect(url) as connection:
+        connection.execute(sql.SQL(BLIND).format(sql.Literal(password)))
+    parts = urlsplit(url)
+    yield parts._replace(netloc=f"prove_blind:{password}@{parts.netloc.rpartition('@')[2]}").geturl()
+
+
+def _all_seeing(bench: Bench) -> Iterator[str]:
+    bench.execute("alter role authenticated bypassrls; alter role anon bypassrls")
+    yield bench.stack.info.database_url
+
+
+TWINS: tuple[Twin, ...] = (
+    Twin("empty-schema", "a database without a table", _empty),
+    Twin("missing-table", "replay_runs is not there", _missing),
+    Twin("blind-role", "a login that row-level security shows nothing", _blind),
+    Twin("all-seeing-role", "tenants' roles that row-level security does not bind", _all_seeing),
+)
+
+
+@contextmanager
+def standing(twin: Twin, bench: Bench) -> Iterator[str]:
+    """The twin's DATABASE_URL. The bench is spoilt by it."""
+    steps = twin.url(bench)
+    yield next(steps)
+    for _ in steps:
+        pass
+
+
+def never_unpassed(checks: Sequence[str], unpassed: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """The HTTP checks of these that passed on every server."""
+    seen = {check for one in unpassed for check in one}
+    return tuple(c for c in checks if c.startswith(HTTP_CHECKS) and c not in seen)

@@ -1,0 +1,117 @@
+"""A fault as `python -m faults list` declares it, read strictly."""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from gates.errors import CannotWork
+from gates.verdict import Decision
+
+
+class Kind(enum.StrEnum):
+    """How a fault gets into a deployment."""
+
+    SERVICE = "service"
+    WORKER = "worker"
+    SQL = "sql"
+    PROCESS = "process"
+    NONE = "none"
+
+
+EVENTS = ("stop-worker", "kill-worker")
+"""Process events: stop-worker freezes every worker, kill-worker kills each; neither is started again until the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One named defect. `checks` are ids, prefixes that end in `/`, or globs; one of `names` must be in the finding."""
+
+    id: str
+    breaks: str
+    kind: Kind
+    decision: Decision
+    parts: str = ""
+    sql: str = ""
+    undo_sql: str = ""
+    event: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    production: bool = False
+    checks: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+
+    @property
+    def is_noop(self) -> bool:
+        """Nothing is wrong with the deployment: the gate must promote it."""
+        return self.kind is Kind.NONE
+
+    def declares(self, check: str) -> bool:
+        """Whether this check is one of those that must catch the fault."""
+        return any(fnmatchcase(check, p) or (p.endswith("/") and check.startswith(p)) for p in self.checks)
+
+
+NEEDED = {Kind.SERVICE: "parts", Kind.WORKER: "parts", Kind.SQL: "sql", Kind.PROCESS: "event"}
+TEXTS = ("parts", "sql", "undo_sql", "event")
+MEMBERS = {"id", "breaks", "kind", "decision", "env", "production", "checks", "names", *TEXTS}
+
+
+def read_list(text: str) -> tuple[Fault, ...]:
+    """The faults in the JSON array that the package prints. Raise CannotWork on anything that is not one."""
+    try:
+        faults = tuple(_fault(row) for row in _listed(json.loads(text)))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CannotWork(
+            f"the list of faults cannot be read: {type(error).__name__}: {error}; allowed: a JSON array of faults; "
+            "from `python -m faults list`. Correct the catalogue"
+        ) from error
+    doubled = sorted({f.id for f in faults if sum(f.id == other.id for other in faults) > 1})
+    if doubled:
+        raise CannotWork(f"the list of faults has {', '.join(doubled)} twice; allowed: once. Rename one")
+    return faults
+
+
+def _fault(row: Mapping[str, Any]) -> Fault:
+    if unknown := sorted(set(row) - MEMBERS):
+        raise ValueError(f"{row.get('id')}: unknown members {unknown}")
+    fault = Fault(
+        id=_text(row["id"]),
+        breaks=_text(row["breaks"]),
+        kind=Kind(row["kind"]),
+        decision=Decision(row["decision"]),
+        env={_text(k): _text(v) for k, v in row.get("env", {}).items()},
+        production=row.get("production", False) is True,
+        checks=_texts(row.get("checks", [])),
+        names=_texts(row.get("names", [])),
+        **{name: _text(row.get(name) or "") for name in TEXTS},
+    )
+    if fault.kind in NEEDED and not getattr(fault, NEEDED[fault.kind]):
+        raise ValueError(f"{fault.id}: a fault of kind {fault.kind} without {NEEDED[fault.kind]}")
+    if fault.event and fault.event not in EVENTS:
+        raise ValueError(f"{fault.id}: unknown event {fault.event!r}; known are {', '.join(EVENTS)}")
+    if fault.is_noop != (fault.decision is Decision.PROMOTE):
+        raise ValueError(f"{fault.id}: only a fault of kind none is to be promoted, and it must be")
+    if not fault.is_noop and not (fault.checks and fault.names):
+        raise ValueError(f"{fault.id}: without checks that must catch it, or names that must be in the finding")
+    return fault
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} where a text was expected")
+    return value
+
+
+def _listed(rows: object) -> list[Any]:
+    if not isinstance(rows, list):
+        raise TypeError(f"{type(rows).__name__} where a list was expected")
+    return rows
+
+
+def _texts(values: Sequence[object]) -> tuple[str, ...]:
+    if isinstance(values, str):
+        raise TypeError(f"{values!r} where a list was expected")
+    return tuple(_text(v) for v in values)

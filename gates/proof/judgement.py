@@ -1,0 +1,155 @@
+"""What a cell of the matrix comes to, from recorded facts alone. Pure.
+
+Only one way leads to `killed`: a clean run before and after, the fault seen to be on and then off, a declared check
+that failed and names the faulted thing, and the declared decision.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gates.proof.fault import Fault
+from gates.verdict import Decision, Finding, Verdict
+
+
+class Status(enum.StrEnum):
+    """All but the first count as not killed. For a no-op `survived` is what is wanted."""
+
+    KILLED = "killed"
+    KILLED_COLLATERAL = "killed_collateral"
+    MASKED = "masked"
+    SURVIVED = "survived"
+    NOT_INSTALLED = "not_installed"
+    INVALID_BASELINE = "invalid_baseline"
+    HARNESS_ERROR = "harness_error"
+
+
+@dataclass(frozen=True, slots=True)
+class GateRun:
+    """One `gate run`: its verdict, and what it took. `error` is set where the gate came to no verdict of its own.
+
+    costs: seconds and things observed, by check.
+    """
+
+    verdict: Verdict | None
+    seconds: float = 0.0
+    error: str = ""
+    proof_digest: str = ""
+    costs: tuple[tuple[str, float, int], ...] = ()
+
+    @property
+    def is_green(self) -> bool:
+        return self.verdict is not None and self.verdict.decision is Decision.PROMOTE
+
+    @property
+    def said(self) -> str:
+        """The decision and its reason, in one line."""
+        return f"{self.verdict.decision}: {self.verdict.reason}" if self.verdict else f"no verdict: {self.error}"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What was recorded about one fault. None: it did not come to this. The four answers of the witness are those
+    before the fault was put in, before the run, after the run, and after the fault was taken out.
+    """
+
+    before: GateRun | None = None
+    witness_before: bool | None = None
+    witness_on: bool | None = None
+    run: GateRun | None = None
+    witness_still_on: bool | None = None
+    witness_after: bool | None = None
+    after: GateRun | None = None
+    error: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One fault's line of the matrix. killers: declared checks that failed and name the thing; failed: all that did."""
+
+    fault: Fault
+    status: Status
+    reason: str
+    killers: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+    decision: str = ""
+    seconds: float = 0.0
+
+    @property
+    def as_declared(self) -> bool:
+        """Killed; or, for a no-op, survived."""
+        return self.status is (Status.SURVIVED if self.fault.is_noop else Status.KILLED)
+
+
+def judge(fault: Fault, facts: Facts) -> Cell:
+    """The cell of a fault."""
+    status, reason = _invalid(fault, facts) or (None, "")
+    verdict = facts.run.verdict if facts.run else None
+    failed = tuple(f for f in verdict.findings if f.outcome == "fail") if verdict else ()
+    killers = tuple(f.check for f in failed if fault.declares(f.check) and names_it(f, fault.names))
+    if status is None and verdict is not None:
+        status, reason = _seen(fault, verdict, failed, killers)
+    return Cell(
+        fault,
+        status or Status.HARNESS_ERROR,
+        reason or "there was no verdict",
+        killers,
+        tuple(f.check for f in failed),
+        verdict.decision.value if verdict else "",
+        facts.seconds,
+    )
+
+
+def _invalid(fault: Fault, facts: Facts) -> tuple[Status, str] | None:
+    """Why nothing can be said about the fault, or None."""
+    if facts.error:
+        return Status.HARNESS_ERROR, facts.error
+    for when, run in (("before", facts.before), ("after", facts.after)):
+        if run is None or not run.is_green:
+            said = run.said if run else "it was not done"
+            return Status.INVALID_BASELINE, f"the clean run {when} was not green: {said}"
+    if facts.run is None or facts.run.verdict is None:
+        return Status.HARNESS_ERROR, facts.run.said if facts.run else "the gate was not run on the fault"
+    answers = (facts.witness_before, facts.witness_on, facts.witness_still_on, facts.witness_after)
+    if None in answers:
+        return Status.HARNESS_ERROR, "the witness was not asked each time"
+    expected = (False,) * 4 if fault.is_noop else (False, True, True, False)
+    times = ("before the fault was put in", "before the run", "after the run", "after the fault was taken out")
+    for answer, due, when in zip(answers, expected, times, strict=True):
+        if answer is not due:
+            said = f"the witness says {'on' if answer else 'off'} {when}, where {'on' if due else 'off'} was due"
+            return Status.NOT_INSTALLED, said
+    return None
+
+
+def _seen(fault: Fault, verdict: Verdict, failed: Sequence[Finding], killers: Sequence[str]) -> tuple[Status, str]:
+    """What the gate saw of a fault that was surely on."""
+    if verdict.decision is Decision.PROMOTE:
+        return Status.SURVIVED, "the gate promoted"
+    declared = [f for f in failed if fault.declares(f.check)]
+    if killers and verdict.decision is fault.decision:
+        return Status.KILLED, f"{killers[0]}: {_one(failed, killers[0]).message}"
+    if killers:
+        said = f"{killers[0]} failed, but the decision was {verdict.decision} where {fault.decision} was due"
+        return Status.MASKED, f"{said}: {verdict.reason}"
+    if declared:
+        names = " or ".join(fault.names)
+        return Status.KILLED_COLLATERAL, f"{declared[0].check} failed, but does not name {names}: {declared[0].message}"
+    if failed:
+        return Status.KILLED_COLLATERAL, f"no declared check failed, but {failed[0].check}: {failed[0].message}"
+    return Status.MASKED, f"no check failed, and some could not be carried out: {verdict.reason}"
+
+
+def _one(findings: Sequence[Finding], check: str) -> Finding:
+    return next(f for f in findings if f.check == check)
+
+
+def names_it(finding: Finding, names: Sequence[str]) -> bool:
+    """Whether what the check saw (not its id, which is always the same) has one of the names in it, in any case."""
+    seen = (finding.observed, finding.limit, finding.witness)
+    text = "\n".join([finding.message, *(json.dumps(v, ensure_ascii=False) for v in seen)]).casefold()
+    return any(name.casefold() in text for name in names)

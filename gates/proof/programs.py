@@ -1,0 +1,140 @@
+"""The programs that a proof runs, each with a limit: the catalogue of faults, its witnesses, and the gate itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gates import config, record
+from gates.errors import CannotWork
+from gates.evidence import read_lines
+from gates.proof.fault import Fault, read_list
+from gates.proof.judgement import GateRun
+from gates.stages.suite import LAUNCHER, ROOT
+from gates.verdict import Verdict
+
+LIST_TIMEOUT_S = 30.0
+WITNESS_TIMEOUT_S = 60.0
+RUN_TIMEOUT_S = 600.0
+GRACE_S = 15.0
+TAIL_CHARACTERS = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A program that has ended: its exit code (None: it was ended at its limit), stdout, the end of stderr."""
+
+    code: int | None
+    out: str
+    err: str
+    seconds: float = 0.0
+
+
+def clean(environ: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a child: the user's without any other target's variables, and these."""
+    kept = {k: v for k, v in environ.items() if k not in config.VARIABLES and not k.startswith(("PG", "GITHUB_"))}
+    return {**kept, **variables}
+
+
+def run(words: Sequence[str], environ: Mapping[str, str], timeout_s: float, cwd: Path = ROOT) -> Done:
+    """Run a program to its end, or end it and all it started at the limit. It also dies when we do."""
+    started = time.monotonic()
+    process = start(words, environ, cwd)
+    try:
+        out, err = process.communicate(timeout=timeout_s)
+        code: int | None = process.returncode
+    except subprocess.TimeoutExpired:
+        end(process)
+        out, err = process.communicate(timeout=GRACE_S)
+        code = None
+    except BaseException:
+        end(process)
+        raise
+    return Done(code, out, err[-TAIL_CHARACTERS:], time.monotonic() - started)
+
+
+def start(words: Sequence[str], environ: Mapping[str, str], cwd: Path = ROOT) -> subprocess.Popen[str]:
+    """Start a program in a session of its own, with pipes; the kernel ends it when we end."""
+    me = (str(os.getpid()), str(int(signal.SIGTERM)), "-1", "-1")
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", str(LAUNCHER), *me, *words],
+        cwd=cwd,
+        env=dict(environ),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """End a program and its process group, gently first."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is not None:
+            return
+        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, number)
+            process.wait(timeout=GRACE_S)
+
+
+def list_faults(environ: Mapping[str, str]) -> tuple[Fault, ...]:
+    """The catalogue. Raise CannotWork where the package is not there or does not answer."""
+    done = run((sys.executable, "-m", "faults", "list"), clean(environ, {}), LIST_TIMEOUT_S)
+    if done.code != 0:
+        raise CannotWork(
+            f"`python -m faults list` ended with {done.code}: {done.err.strip()}; allowed: 0 within "
+            f"{LIST_TIMEOUT_S:.0f} s. A proof needs the source tree, which holds the faults"
+        )
+    return read_list(done.out)
+
+
+def ask_witness(fault: Fault, environ: Mapping[str, str]) -> bool | str:
+    """Whether the fault is on; a text where the witness could not tell."""
+    done = run((sys.executable, "-m", "faults", "witness", fault.id), environ, WITNESS_TIMEOUT_S)
+    if done.code in {0, 1}:
+        return done.code == 0
+    return f"the witness ended with {done.code}: {done.err.strip()}"
+
+
+def gate(words: Sequence[str]) -> tuple[str, ...]:
+    """The command line of the gate."""
+    return (sys.executable, "-m", "gates.cli", *words)
+
+
+def gate_run(environ: Mapping[str, str], out: Path, *options: str, timeout_s: float = RUN_TIMEOUT_S) -> GateRun:
+    """Run the whole gate as a user does. Its verdict counts only if the exit code says the same."""
+    done = run(gate(("run", "--output", str(out), *options)), environ, timeout_s)
+    return read_run(out, done)
+
+
+def read_run(out: Path, done: Done) -> GateRun:
+    """What a finished gate left in its folder."""
+    try:
+        verdict = record.recompute(out)
+        facts = json.loads((out / record.RUN).read_text(encoding="utf-8"))
+    except (CannotWork, OSError, ValueError) as error:
+        return GateRun(None, done.seconds, f"exit code {done.code}, {error}: {done.err.strip()}")
+    if error_text := _disagreement(verdict, done):
+        return GateRun(None, done.seconds, error_text)
+    costs = tuple((e.check, e.duration_ms / 1000, e.samples) for e in read_lines(out / record.EVIDENCE))
+    return GateRun(verdict, done.seconds, "", str(facts.get("proof_digest", "")), costs)
+
+
+def _disagreement(verdict: Verdict, done: Done) -> str:
+    if done.code is None:
+        return "the gate did not end within its limit"
+    if verdict.reason == record.UNFINISHED:
+        return f"the gate did not finish: exit code {done.code}: {done.err.strip()}"
+    if done.code != verdict.decision.exit_code:
+        return f"exit code {done.code}, but the verdict on disk says {verdict.decision}: {done.err.strip()}"
+    return ""

@@ -1,0 +1,133 @@
+"""A whole proof: the cells of the matrix, the trials, and what follows from them. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from gates.evidence import JsonValue
+from gates.proof.judgement import Cell, Status
+from gates.proof.measures import Cost, Minimal, smallest_set
+from gates.proof.trial import Suite, Trial
+
+FORMAT = 1
+EXIT_AS_DECLARED, EXIT_NOT_PROVED, EXIT_HARMFUL = 0, 10, 20
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What was proved. `whole`: nothing was left out by --only or --suite; `digest`: of the policy, without release."""
+
+    started_at: str
+    finished_at: str
+    digest: str
+    target: str
+    gate: str
+    cells: tuple[Cell, ...] = ()
+    trials: tuple[Trial, ...] = ()
+    pending: tuple[str, ...] = ()
+    unpassed_nowhere: tuple[str, ...] = ()
+    """HTTP checks that passed on every degenerate server: they would pass on nothing at all."""
+    costs: dict[str, Cost] = field(default_factory=dict)
+    applicable: tuple[str, ...] = ()
+    """The checks that this target runs."""
+    whole: bool = False
+    quick: bool = False
+    seconds: float = 0.0
+
+    @property
+    def faults(self) -> tuple[Cell, ...]:
+        """The cells of the faults, without the no-ops."""
+        return tuple(c for c in self.cells if not c.fault.is_noop)
+
+    @property
+    def killed(self) -> int:
+        return sum(c.status is Status.KILLED for c in self.cells)
+
+    @property
+    def invalid(self) -> str:
+        """Why nothing in the matrix counts; empty where it does."""
+        noops = [c for c in self.cells if c.fault.is_noop]
+        if self.faults and not noops:
+            return "no no-op was among the faults: nobody knows whether the gate would have promoted nothing wrong"
+        bad = [c for c in noops if not c.as_declared]
+        return f"the no-op {bad[0].fault.id} did not survive: {bad[0].status}: {bad[0].reason}" if bad else ""
+
+    @property
+    def idle(self) -> tuple[str, ...]:
+        """Checks that killed no fault, of those that this target runs."""
+        killers = {check for c in self.cells for check in c.killers if c.status is Status.KILLED}
+        return tuple(c for c in self.applicable if c not in killers) if self.cells else ()
+
+    @property
+    def idle_declared(self) -> tuple[str, ...]:
+        """Checks that some fault names by their full id as its catcher, and that killed nothing."""
+        idle = set(self.idle)
+        return tuple(sorted({p for c in self.faults for p in c.fault.checks if p in idle}))
+
+    @property
+    def single(self) -> tuple[Cell, ...]:
+        """Faults killed by one check only."""
+        return tuple(c for c in self.faults if c.status is Status.KILLED and len(c.killers) == 1)
+
+    @property
+    def minimal(self) -> Minimal:
+        """The smallest set of checks that kills every production fault that was killed, and what it costs."""
+        killers = {c.fault.id: c.killers for c in self.faults if c.status is Status.KILLED and c.fault.production}
+        return smallest_set(killers, self.costs)
+
+    def of(self, suite: Suite) -> tuple[Trial, ...]:
+        return tuple(t for t in self.trials if t.suite is suite)
+
+    @property
+    def healthy_runs(self) -> int:
+        return len([t for t in self.of(Suite.HEALTHY) if t.decision])
+
+    @property
+    def rollbacks(self) -> int:
+        """Healthy deployments that were rolled back."""
+        return sum(t.decision == "rollback" for t in self.of(Suite.HEALTHY))
+
+    @property
+    def bound(self) -> float | None:
+        """With no rollback in R healthy runs, their rate is under 3/R with 95 % confidence (rule of three)."""
+        return 3 / self.healthy_runs if self.healthy_runs and not self.rollbacks else None
+
+    @property
+    def exit_code(self) -> int:
+        """0 all as declared; 20 the proof is invalid or the gate did harm; 10 anything else that is not as declared."""
+        if self.invalid or any(t.harmful for t in self.trials):
+            return EXIT_HARMFUL
+        wrong = not all(c.as_declared for c in self.cells) or not all(t.ok for t in self.trials)
+        return EXIT_NOT_PROVED if wrong or self.pending or self.unpassed_nowhere else EXIT_AS_DECLARED
+
+    def summary(self) -> dict[str, JsonValue]:
+        """What later runs cite: the contents of proof.json."""
+        trials: dict[str, JsonValue] = {
+            suite.value: {"run": len(self.of(suite)), "right": sum(t.ok for t in self.of(suite))}
+            for suite in (Suite.HEALTHY, Suite.DEGENERATE, Suite.SELF)
+        }
+        return {
+            "format": FORMAT,
+            "proof_digest": self.digest,
+            "proved_at": self.finished_at,
+            "target": self.target,
+            "gate": self.gate,
+            "whole": self.whole,
+            "quick": self.quick,
+            "invalid": self.invalid,
+            "faults": len(self.faults),
+            "killed": self.killed,
+            "not_killed": [c.fault.id for c in self.faults if c.status is not Status.KILLED],
+            "cells": {k: v for k, v in sorted(Counter(c.status.value for c in self.faults).items())},  # noqa: C416
+            "trials": trials,
+            "rollbacks_of_healthy": self.rollbacks,
+            "exit_code": self.exit_code,
+            "seconds": round(self.seconds, 1),
+        }
+
+
+def names(cells: Sequence[Cell]) -> str:
+    """Their ids, as a list in a sentence."""
+    return ", ".join(c.fault.id for c in cells)

@@ -1,0 +1,201 @@
+"""THE STORY of a proof: the suites one after another, each cell and trial written down as it comes."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from gates import record
+from gates.errors import UsageError
+from gates.evidence import CheckSpec, TargetKind
+from gates.proof import programs, stryker, summary
+from gates.proof.bench import Bench, bench
+from gates.proof.campaign import Campaign
+from gates.proof.fault import Fault
+from gates.proof.judgement import Cell, Facts, GateRun
+from gates.proof.measures import Cost
+from gates.proof.proof import Proof
+from gates.proof.trial import Suite, Trial
+from gates.proof.trials import Trials
+from gates.rules import Policy
+from gates.stack.plan import StackOptions
+from gates.stack.up import default_release
+from gates.stages.suite import ROOT
+
+MATRIX, PAGE, SUMMARY, LAST = "matrix.json", "proof.html", "proof.md", "proof.json"
+QUICK_EVERY = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to prove. `only`: globs of ids of faults and trials; `policy`: the policy that the gate is run with, as
+    options, and read; `say` takes one line of chatter.
+    """
+
+    out: Path
+    policy: Policy
+    policy_options: tuple[str, ...] = ()
+    suites: tuple[Suite, ...] = tuple(Suite)
+    only: tuple[str, ...] = ()
+    quick: bool = False
+    kind: TargetKind = TargetKind.STAGING
+    gate: str = ""
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    say: Callable[[str], None] = lambda _text: None
+    now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)
+
+    def wants(self, name: str) -> bool:
+        return not self.only or any(fnmatchcase(name, pattern) for pattern in self.only)
+
+    @property
+    def whole(self) -> bool:
+        return not self.only and set(self.suites) == set(Suite)
+
+
+class Prover:
+    """Collects what the suites find, and keeps it on disk."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._started, self._started_at = time.monotonic(), record.stamp(request.now())
+        self._cells: list[Cell] = []
+        self._trials: list[Trial] = []
+        self._costs: dict[str, Cost] = {}
+        self._faults: tuple[Fault, ...] = ()
+
+    def run(self) -> Proof:
+        """Everything that was asked for. Raise CannotWork without a catalogue, UsageError where nothing matches."""
+        request = self._request
+        request.out.mkdir(parents=True, exist_ok=True)
+        for name in (MATRIX, PAGE, SUMMARY, LAST):
+            (request.out / name).unlink(missing_ok=True)
+        if Suite.FAULTS in request.suites:
+            self._faults = chosen(programs.list_faults(request.environ), request)
+        if self._faults:
+            self._campaign().run(self._faults)
+        self._run_trials()
+        if not self._cells and not self._trials:
+            raise UsageError(f"nothing is called {', '.join(request.only)}; allowed: ids of `gate prove --list`")
+        return self.keep()
+
+    def _run_trials(self) -> None:
+        suites = self._request.suites
+        trials = self._make_trials()
+        if Suite.DEGENERATE in suites:
+            trials.senseless()
+
+    def _make_trials(self) -> Trials:
+        request = self._request
+        return Trials(self._open, request.out, request.wants, self._trial_done, request.policy_options)
+
+    def _trial_done(self, one: Trial) -> None:
+        self._trials.append(one)
+        self.keep()
+        mark = "✓" if one.ok else "✗"
+        self._request.say(f"{mark} {one.id:<34} {one.decision or 'none':<18} {one.seconds:5.0f} s  {one.reason[:90]}")
+
+    def keep(self) -> Proof:
+        """Write what is known so far."""
+        proof, request = self._proof(), self._request
+        done = {c.fault.id for c in self._cells}
+        pending = [f for f in self._faults if f.id not in done]
+        report = stryker.matrix(proof, pending, source_of)
+        texts = {
+            MATRIX: json.dumps(report, ensure_ascii=False, indent=1, allow_nan=False) + "\n",
+            SUMMARY: summary.markdown(proof),
+            LAST: json.dumps(proof.summary(), ensure_ascii=False, indent=1, allow_nan=False) + "\n",
+        }
+        for name, text in texts.items():
+            record.write(request.out / name, text)
+        return proof
+
+    def _proof(self) -> Proof:
+        request = self._request
+        done = {c.fault.id for c in self._cells}
+        return Proof(
+            started_at=self._started_at,
+            finished_at=record.stamp(request.now()),
+            digest=request.policy.proof_digest,
+            target=request.kind.value,
+            gate=request.gate,
+            cells=tuple(self._cells),
+            trials=tuple(self._trials),
+            pending=tuple(f.id for f in self._faults if f.id not in done),
+            costs=self._costs,
+            applicable=applicable(request.policy.catalogue, request.kind),
+            whole=request.whole,
+            quick=request.quick,
+            seconds=time.monotonic() - self._started,
+        )
+
+    def _campaign(self) -> Campaign:
+        request = self._request
+        return Campaign(
+            open_bench=self._open,
+            catalogue=request.policy.catalogue,
+            out=request.out,
+            wanted=request.kind,
+            every=QUICK_EVERY if request.quick else 1,
+            policy=request.policy_options,
+            done=self._cell_done,
+            clean_done=self._clean_done,
+            examined=self._examined,
+        )
+
+    def _cell_done(self, cell: Cell) -> None:
+        self._cells.append(cell)
+        self.keep()
+        mark = "✓" if cell.as_declared else "✗"
+        self._request.say(
+            f"{mark} {cell.fault.id:<34} {cell.status.value:<18} {cell.seconds:5.0f} s  {summary.why(cell)[:90]}"
+        )
+
+    def _examined(self, fault: Fault, facts: Facts) -> None:
+        said = facts.error or (facts.run.said if facts.run else "not run")
+        self._request.say(f"· {fault.id:<53} {facts.seconds:5.0f} s  {said[:90]}")
+
+    def _clean_done(self, run: GateRun) -> None:
+        if run.is_green:
+            self._costs = {check: Cost(seconds, seen) for check, seconds, seen in run.costs}
+        self._request.say(f"{'✓' if run.is_green else '?'} {'clean run':<53} {run.seconds:5.0f} s  {run.said[:90]}")
+
+    @contextmanager
+    def _open(self, kind: TargetKind) -> Iterator[Bench]:
+        with bench(StackOptions(release=default_release()), self._request.environ, kind) as made:
+            yield made
+
+
+def chosen(faults: Sequence[Fault], request: Request) -> tuple[Fault, ...]:
+    """The faults that are asked for, the no-ops first; the no-ops come along with any fault. In production only those
+    that can occur there.
+    """
+    wanted = [f for f in faults if request.wants(f.id) or request.wants(f"{Suite.FAULTS}/{f.id}")]
+    if request.kind is TargetKind.PRODUCTION:
+        wanted = [f for f in wanted if f.production]
+    noops = [f for f in faults if f.is_noop] if wanted else []
+    return (*noops, *(f for f in wanted if not f.is_noop))
+
+
+def applicable(catalogue: Iterable[CheckSpec], kind: TargetKind) -> tuple[str, ...]:
+    """The checks that a run on such a target has, without --deep."""
+    return tuple(s.id for s in catalogue if kind.allows(s.where) and not s.deep)
+
+
+def source_of(path: str) -> str:
+    """The text of a file of the package faults, empty where it cannot be read."""
+    try:
+        return (ROOT / path).read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def listed(request: Request) -> list[tuple[str, str, str]]:
+    """Everything that could be examined: id, expected decision, what it is."""
+    faults = programs.list_faults(request.environ) if Suite.FAULTS in request.suites else ()
+    return [(f.id, f.decision.value, f.breaks) for f in faults if request.wants(f.id)]

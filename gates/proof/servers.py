@@ -1,0 +1,135 @@
+"""Small HTTP servers on loopback that answer as they are told: no deployment at all, or a door to a real one."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+MOST_BODY = 8 * 1024 * 1024
+FORWARD_TIMEOUT_S = 30.0
+IDLE_TIMEOUT_S = 120.0
+LONGEST_HANG_S = 600.0
+HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "host", "date", "server"}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request: path with its query, headers as sent."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What to answer. `raw` is sent as it is, without a status line; `hang` answers nothing for a long time."""
+
+    status: int = 200
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+    raw: bytes = b""
+    hang: bool = False
+
+
+Behaviour = Callable[[Asked], Reply]
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 1024
+
+    def __init__(self, behaviour: Behaviour, host: str) -> None:
+        self.behaviour, self.closing = behaviour, threading.Event()
+        if ":" in host:
+            import socket  # noqa: PLC0415  -- only here
+
+            self.address_family = socket.AF_INET6
+        super().__init__((host, 0), _Handler)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that went away is no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = IDLE_TIMEOUT_S
+    server: _Server
+
+    def _answer(self) -> None:
+        if "chunked" in self.headers.get("Transfer-Encoding", ""):
+            body, self.close_connection = b"", True
+        else:
+            length = self.headers.get("Content-Length", "0")
+            size = min(int(length), MOST_BODY) if length.isascii() and length.isdigit() else 0
+            body = self.rfile.read(size)
+        asked = Asked(str(self.command), str(self.path), dict(self.headers.items()), body)
+        reply = self.server.behaviour(asked)
+        if reply.hang:
+            self.server.closing.wait(LONGEST_HANG_S)
+            self.close_connection = True
+            return
+        if reply.raw:
+            self.wfile.write(reply.raw)
+            self.close_connection = True
+            return
+        self.send_response(reply.status)
+        for name, value in reply.headers:
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(reply.body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(reply.body)
+
+    def __getattr__(self, name: str) -> Callable[[], None]:
+        """Every method is answered alike; the base class looks for `do_` and its name."""
+        if name.startswith("do_"):
+            return self._answer
+        raise AttributeError(name)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  -- the name of the base class
+        """Silent."""
+
+
+@contextmanager
+def serve(behaviour: Behaviour, host: str = "127.0.0.1") -> Iterator[str]:
+    """A server for the time of a `with` block; its URL, without a path."""
+    server = _Server(behaviour, host)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
+    thread.start()
+    try:
+        shown = f"[{host}]" if ":" in host else host
+        yield f"http://{shown}:{server.server_address[1]}"
+    finally:
+        server.closing.set()
+        server.shutdown()
+        server.server_close()
+        thread.join(timeout=5.0)
+
+
+def forward(base: str, asked: Asked) -> Reply:
+    """What the server at `base` (scheme, host, port) answers to the same request; 502 where it does not."""
+    parts = urlsplit(base)
+    connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=FORWARD_TIMEOUT_S)
+    try:
+        connection.putrequest(asked.method, asked.path, skip_host=True, skip_accept_encoding=True)
+        connection.putheader("Host", parts.netloc)
+        for name, value in asked.headers.items():
+            if name.lower() not in HOP_BY_HOP:
+                connection.putheader(name, value)
+        connection.putheader("Content-Length", str(len(asked.body)))
+        connection.endheaders(asked.body or None)
+        with connection.getresponse() as response:
+            kept = tuple((n, v) for n, v in response.getheaders() if n.lower() not in HOP_BY_HOP)
+            return Reply(response.status, kept, response.read())
+    except (OSError, http.client.HTTPException) as error:
+        return Reply(502, (("Content-Type", "text/plain"),), f"{type(error).__name__}".encode())
+    finally:
+        with suppress(OSError):
+            connection.close()

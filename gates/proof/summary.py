@@ -1,0 +1,113 @@
+"""A proof for people: the table at the terminal, and proof.md. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gates.proof.judgement import Cell, Status
+from gates.proof.proof import Proof, names
+from gates.proof.trial import Suite
+from gates.reports.markdown import cell as escaped
+from gates.terminal import plain, table
+
+MOST_REASON = 110
+MOST_IDLE = 400
+
+
+def lines(proof: Proof) -> list[str]:
+    """What a proof came to, one sentence a line."""
+    said = [f"INVALID: {proof.invalid}"] if proof.invalid else []
+    if proof.cells:
+        per = sum(c.seconds for c in proof.cells) / len(proof.cells)
+        said.append(
+            f"{proof.killed} of {len(proof.faults)} faults killed; {per:.0f} s a fault, {proof.seconds:.0f} s in all"
+        )
+        left = [c for c in proof.faults if c.status is not Status.KILLED]
+        said += [f"not killed: {names(left)}"] if left else []
+        said += [f"killed by one check only: {names(proof.single)}"] if proof.single else []
+        idle = proof.idle
+        said.append(f"{len(idle)} of {len(proof.applicable)} checks killed no fault")
+        small = proof.minimal
+        which = "smallest set" if small.exact else "a small set (no smaller one was found)"
+        cost = f"{small.seconds:.1f} s, {small.observed} observations"
+        said += [f"{which} that kills all {small.faults} production faults: {len(small.checks)} checks, {cost}"] * bool(
+            small.checks
+        )
+    said += _of_trials(proof)
+    said += [f"not examined: {', '.join(proof.pending)}"] if proof.pending else []
+    return said
+
+
+def _of_trials(proof: Proof) -> list[str]:
+    said = []
+    for suite in (Suite.HEALTHY, Suite.DEGENERATE, Suite.SELF):
+        trials = proof.of(suite)
+        if trials:
+            wrong = [t.name for t in trials if not t.ok]
+            tail = f"; not as due: {', '.join(wrong)}" if wrong else ""
+            said.append(f"{suite}: {len(trials) - len(wrong)} of {len(trials)} as due{tail}")
+    if proof.healthy_runs:
+        bound = f"; under {proof.bound:.0%} with 95 % confidence (3/R)" if proof.bound is not None else ""
+        said.append(f"healthy deployments rolled back: {proof.rollbacks} of {proof.healthy_runs} runs{bound}")
+    if proof.unpassed_nowhere:
+        said.append(f"passed on every degenerate server: {', '.join(proof.unpassed_nowhere)}")
+    return said
+
+
+def terminal(proof: Proof) -> str:
+    """The matrix and the trials as plain tables, then the sentences."""
+    text = ""
+    if proof.cells:
+        rows = [_cell_row(c) for c in proof.cells]
+        text += table(rows, ("fault", "cell", "decision", "seconds", "killed by, or why not")) + "\n"
+    if proof.trials:
+        shown = [
+            (t.id, "ok" if t.ok else "WRONG", t.decision or "none", f"{t.seconds:.0f}", plain(t.reason)[:MOST_REASON])
+            for t in proof.trials
+        ]
+        text += table(shown, ("trial", "", "decision", "seconds", "reason")) + "\n"
+    return text + "".join(f"{line}\n" for line in lines(proof))
+
+
+def _cell_row(cell: Cell) -> tuple[str, str, str, str, str]:
+    mark = cell.status.value if cell.as_declared else cell.status.value.upper()
+    return cell.fault.id, mark, cell.decision or "none", f"{cell.seconds:.0f}", plain(why(cell))[:MOST_REASON]
+
+
+def why(cell: Cell) -> str:
+    """The checks that killed it, or why it was not killed."""
+    if cell.status is not Status.KILLED:
+        return cell.reason
+    more = f" and {len(cell.killers) - 1} more" if len(cell.killers) > 1 else ""
+    return cell.killers[0] + more
+
+
+def markdown(proof: Proof) -> str:
+    """proof.md."""
+    out = ["# Proof of the gate", "", f"{proof.finished_at}, replaygate {proof.gate}, policy {proof.digest}.", ""]
+    out += [f"- {escaped(line)}" for line in lines(proof)]
+    if proof.cells:
+        head = ("fault", "breaks", "cell", "decision", "killed by, or why not", "s")
+        rows = [
+            (f"`{c.fault.id}`", c.fault.breaks, c.status.value, c.decision, why(c), f"{c.seconds:.0f}")
+            for c in proof.cells
+        ]
+        out += ["", "## Faults", "", *_table(head, rows)]
+    if proof.trials:
+        head = ("trial", "what it is", "may be", "was", "right", "reason")
+        rows = [
+            (f"`{t.id}`", t.said, ", ".join(t.allowed), t.decision, "yes" if t.ok else "**no**", t.reason)
+            for t in proof.trials
+        ]
+        out += ["", "## Trials", "", *_table(head, rows)]
+    if proof.minimal.checks:
+        out += ["", "## Smallest set for production", "", *(f"- `{c}`" for c in proof.minimal.checks)]
+    if proof.cells:
+        out += ["", "## Checks that killed nothing", "", *(f"- `{c}`" for c in proof.idle[:MOST_IDLE])]
+    return "\n".join(out) + "\n"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    ruler = "|" + "---|" * len(head)
+    body = ["| " + " | ".join(v if v.startswith(("`", "**")) else escaped(v)[:300] for v in row) + " |" for row in rows]
+    return ["| " + " | ".join(head) + " |", ruler, *body]

@@ -1,0 +1,65 @@
+"""One deployment, or one way to mislead the gate, and what the gate may say of it: all suites but the faults."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from gates.proof.judgement import GateRun
+from gates.verdict import Decision
+
+
+class Suite(enum.StrEnum):
+    """The parts of a proof."""
+
+    FAULTS = "faults"
+    HEALTHY = "healthy"
+    DEGENERATE = "degenerate"
+    SELF = "self"
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What came of it. allowed: the decisions that are right; unpassed: checks that did not pass (degenerate only)."""
+
+    suite: Suite
+    name: str
+    said: str
+    allowed: tuple[str, ...]
+    decision: str
+    ok: bool
+    reason: str
+    seconds: float = 0.0
+    unpassed: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        return f"{self.suite}/{self.name}"
+
+    @property
+    def harmful(self) -> bool:
+        """A healthy deployment was rolled back, or nothing at all was promoted."""
+        wrong = {Suite.HEALTHY: Decision.ROLLBACK}.get(self.suite, Decision.PROMOTE)
+        return not self.ok and self.decision == wrong.value
+
+
+def trial(suite: Suite, name: str, said: str, allowed: tuple[Decision, ...], run: GateRun) -> Trial:
+    """The trial that follows from one run of the gate. No verdict at all is never right."""
+    decision = run.verdict.decision.value if run.verdict else ""
+    unpassed = tuple(f.check for f in run.verdict.findings) if run.verdict else ()
+    return Trial(
+        suite,
+        name,
+        said,
+        tuple(d.value for d in allowed),
+        decision,
+        run.verdict is not None and run.verdict.decision in allowed,
+        run.verdict.reason if run.verdict else run.error,
+        round(run.seconds, 1),
+        unpassed,
+    )
+
+
+def broken(suite: Suite, name: str, said: str, allowed: tuple[Decision, ...], error: str) -> Trial:
+    """A trial that the harness could not carry out: not as it should be."""
+    return Trial(suite, name, said, tuple(d.value for d in allowed), "", ok=False, reason=error)

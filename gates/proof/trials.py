@@ -1,0 +1,72 @@
+"""Runs the trials against deployments: the degenerate servers, the SQL twins, the healthy variants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+
+from gates.evidence import TargetKind
+from gates.proof import degenerate, programs
+from gates.proof.bench import Bench
+from gates.proof.servers import serve
+from gates.proof.trial import Suite, Trial, broken, trial
+from gates.stack.errors import StackError
+from gates.verdict import Decision
+
+NOT_PROMOTED = (Decision.HOLD, Decision.ROLLBACK)
+NEVER_ROLLED_BACK = (Decision.PROMOTE, Decision.HOLD)
+TROUBLES = (StackError, psycopg.Error, OSError)
+
+
+@dataclass(frozen=True, slots=True)
+class Trials:
+    """What the trials need. open_bench: a fresh stack with these options; wants: whether an id was asked for; done:
+    called with each trial.
+    """
+
+    open_bench: Callable[[TargetKind], AbstractContextManager[Bench]]
+    out: Path
+    wants: Callable[[str], bool]
+    done: Callable[[Trial], None]
+    policy: tuple[str, ...] = ()
+
+    def senseless(self) -> list[Trial]:
+        """Every senseless server before one healthy database, every SQL twin behind a healthy service of its own."""
+        found: list[Trial] = []
+        servers = [s for s in degenerate.SERVERS if self.wants(f"{Suite.DEGENERATE}/{s.name}")]
+        if servers:
+            with self.open_bench(TargetKind.STAGING) as bench:
+                found += [self._keep(self._senseless(one, bench)) for one in servers]
+        for twin in degenerate.TWINS:
+            if self.wants(f"{Suite.DEGENERATE}/{twin.name}"):
+                found.append(self._keep(self._twin(twin)))
+        return found
+
+    def _senseless(self, one: degenerate.Senseless, bench: Bench) -> Trial:
+        info = bench.stack.info
+        parts = urlsplit(info.base_url)
+        behaviour = one.make(f"{parts.scheme}://{parts.netloc}", info.release)
+        with serve(behaviour) as base:
+            variables = {**bench.variables(), "BASE_URL": base + parts.path}
+            return self._run(Suite.DEGENERATE, one.name, one.said, NOT_PROMOTED, variables)
+
+    def _twin(self, twin: degenerate.Twin) -> Trial:
+        try:
+            with self.open_bench(TargetKind.STAGING) as bench, degenerate.standing(twin, bench) as url:
+                variables = {**bench.variables(), "DATABASE_URL": url}
+                return self._run(Suite.DEGENERATE, twin.name, twin.said, NOT_PROMOTED, variables)
+        except TROUBLES as error:
+            return broken(Suite.DEGENERATE, twin.name, twin.said, NOT_PROMOTED, f"{type(error).__name__}: {error}")
+
+    def _run(self, suite: Suite, name: str, said: str, allowed: Sequence[Decision], variables: dict[str, str]) -> Trial:
+        run = programs.gate_run(variables, self.out / suite.value / name, "--dry-run", *self.policy)
+        return trial(suite, name, said, tuple(allowed), run)
+
+    def _keep(self, one: Trial) -> Trial:
+        self.done(one)
+        return one

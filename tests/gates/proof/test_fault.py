@@ -1,0 +1,90 @@
+"""The list of faults is read strictly."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from gates.errors import CannotWork
+from gates.evidence import CheckSpec, Severity, TargetKind, Where
+from gates.proof.campaign import Way, way_of
+from gates.proof.fault import Fault, Kind, read_list
+from gates.verdict import Decision
+
+ROW: dict[str, Any] = {
+    "id": "sql/rls-off",
+    "breaks": "Row-level security is off.",
+    "kind": "sql",
+    "parts": None,
+    "sql": "select 1",
+    "undo_sql": None,
+    "event": None,
+    "env": {},
+    "production": True,
+    "decision": "rollback",
+    "checks": ["sql/rls/", "sql/spot/*"],
+    "names": ["dead_letter_queue"],
+}
+
+
+def test_a_fault_is_read_and_declares_its_checks() -> None:
+    """Ids, prefixes that end in a slash, and globs declare a check; others do not."""
+    (fault,) = read_list(json.dumps([ROW]))
+    assert fault.kind is Kind.SQL
+    assert fault.declares("sql/rls/events/forced")
+    assert fault.declares("sql/spot/x")
+    assert not fault.declares("sql/rls")
+    assert not fault.declares("drill/sql/spot")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "service"},
+        {"kind": "none"},
+        {"sql": None},
+        {"decision": "maybe"},
+        {"decision": "promote"},
+        {"checks": []},
+        {"names": []},
+        {"checks": "sql/*"},
+        {"env": {"A": 1}},
+        {"more": 1},
+        {"id": 5},
+        {"kind": "process", "event": "earthquake"},
+    ],
+)
+def test_a_fault_that_cannot_be_judged_is_refused(change: dict[str, Any]) -> None:
+    """A fault without a way in, without checks or names, or with unknown members proves nothing."""
+    with pytest.raises(CannotWork):
+        read_list(json.dumps([{**ROW, **change}]))
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", "null", json.dumps([ROW, ROW])])
+def test_what_is_no_list_of_faults_is_refused(text: str) -> None:
+    """Neither rubbish nor the same id twice is a catalogue."""
+    with pytest.raises(CannotWork):
+        read_list(text)
+
+
+def spec(check: str, where: Where, *, deep: bool = False) -> CheckSpec:
+    return CheckSpec(check, "", "", Severity.PAGE, where, deep=deep)
+
+
+@pytest.mark.parametrize(
+    ("specs", "way"),
+    [
+        ([spec("a/b", Where.READ_ONLY)], Way(TargetKind.STAGING)),
+        ([spec("a/b", Where.READ_ONLY, deep=True)], Way(TargetKind.STAGING, deep=True)),
+        ([spec("a/b", Where.REFERENCE)], Way(TargetKind.REFERENCE)),
+        ([spec("a/b", Where.REFERENCE, deep=True)], Way(TargetKind.REFERENCE, deep=True)),
+        ([spec("a/b", Where.REFERENCE, deep=True), spec("a/c", Where.STAGING)], Way(TargetKind.STAGING)),
+        ([], Way(TargetKind.STAGING)),
+    ],
+)
+def test_the_gate_is_run_as_gently_as_a_declared_check_allows(specs: list[CheckSpec], way: Way) -> None:
+    """Deep runs and process-level drills only where nothing less would look at the fault."""
+    fault = Fault("x/y", "x", Kind.SQL, Decision.ROLLBACK, sql="select 1", checks=("a/*",), names=("x",))
+    assert way_of(fault, specs, TargetKind.STAGING) == way

@@ -1,0 +1,88 @@
+"""What a cell comes to: the whole table, and that a kill has one way only."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from gates.proof.fault import Fault, Kind
+from gates.proof.judgement import Facts, GateRun, Status, judge, names_it
+from gates.verdict import Counts, Decision, Effect, Finding, Verdict
+
+FAULT = Fault(
+    "idempotency/key-ignored",
+    "The key is ignored.",
+    Kind.SERVICE,
+    Decision.ROLLBACK,
+    parts="faults.idempotency:key_ignored",
+    checks=("drill/idempotency/*",),
+    names=("duplicate", "idempotency_key"),
+)
+NOOP = Fault("noop/nothing", "Nothing.", Kind.NONE, Decision.PROMOTE)
+
+
+def finding(check: str, message: str, outcome: str = "fail") -> Finding:
+    return Finding(check, outcome, "page", Effect.ROLLBACK, message)
+
+
+def run(decision: Decision, *findings: Finding) -> GateRun:
+    return GateRun(Verdict(decision, "why", counts=Counts(failed=len(findings)), findings=findings), 1.0)
+
+
+GREEN = run(Decision.PROMOTE)
+CAUGHT = run(Decision.ROLLBACK, finding("drill/idempotency/same-key", "observed two; allowed: a duplicate"))
+GOOD = Facts(GREEN, False, True, CAUGHT, True, False, GREEN)
+COLLATERAL = run(Decision.ROLLBACK, finding("drill/audit/chain", "a duplicate"))
+UNNAMED = run(Decision.ROLLBACK, finding("drill/idempotency/same-key", "observed 500"))
+WEAKER = run(Decision.HOLD, finding("drill/idempotency/same-key", "no duplicate"))
+BLIND = run(Decision.HOLD, finding("drill/idempotency/same-key", "duplicate", "unknown"))
+
+TABLE = [
+    (GOOD, Status.KILLED),
+    (dataclasses.replace(GOOD, run=GREEN), Status.SURVIVED),
+    (dataclasses.replace(GOOD, run=COLLATERAL), Status.KILLED_COLLATERAL),
+    (dataclasses.replace(GOOD, run=UNNAMED), Status.KILLED_COLLATERAL),
+    (dataclasses.replace(GOOD, run=WEAKER), Status.MASKED),
+    (dataclasses.replace(GOOD, run=BLIND), Status.MASKED),
+    (dataclasses.replace(GOOD, run=GateRun(None, error="killed")), Status.HARNESS_ERROR),
+    (dataclasses.replace(GOOD, run=None), Status.HARNESS_ERROR),
+    (dataclasses.replace(GOOD, error="the stack did not come up"), Status.HARNESS_ERROR),
+    (dataclasses.replace(GOOD, witness_still_on=None), Status.HARNESS_ERROR),
+    (dataclasses.replace(GOOD, witness_before=True), Status.NOT_INSTALLED),
+    (dataclasses.replace(GOOD, witness_on=False), Status.NOT_INSTALLED),
+    (dataclasses.replace(GOOD, witness_still_on=False), Status.NOT_INSTALLED),
+    (dataclasses.replace(GOOD, witness_after=True), Status.NOT_INSTALLED),
+    (dataclasses.replace(GOOD, before=CAUGHT), Status.INVALID_BASELINE),
+    (dataclasses.replace(GOOD, before=None), Status.INVALID_BASELINE),
+    (dataclasses.replace(GOOD, after=WEAKER), Status.INVALID_BASELINE),
+    (dataclasses.replace(GOOD, after=None), Status.INVALID_BASELINE),
+    (dataclasses.replace(GOOD, after=GateRun(None, error="killed")), Status.INVALID_BASELINE),
+    (Facts(), Status.INVALID_BASELINE),
+]
+
+
+@pytest.mark.parametrize(("facts", "status"), TABLE)
+def test_each_set_of_facts_comes_to_its_cell(facts: Facts, status: Status) -> None:
+    """The cells are as defined; only the first row, where everything is right, is a kill."""
+    cell = judge(FAULT, facts)
+    assert cell.status is status
+    assert cell.as_declared is (status is Status.KILLED)
+    assert cell.reason
+
+
+@pytest.mark.parametrize("run_of_it", [CAUGHT, WEAKER, COLLATERAL, BLIND])
+def test_a_noop_that_does_not_survive_is_not_as_declared(run_of_it: GateRun) -> None:
+    """Where nothing is wrong, anything but a promotion is wrong."""
+    facts = Facts(GREEN, False, False, run_of_it, False, False, GREEN)
+    assert not judge(NOOP, facts).as_declared
+    assert judge(NOOP, dataclasses.replace(facts, run=GREEN)).as_declared
+
+
+def test_the_id_of_a_check_names_nothing() -> None:
+    """It is the same whatever was seen; message, numbers and witness are what was seen."""
+    seen = finding("drill/idempotency/duplicate", "observed 500")
+    assert not names_it(seen, FAULT.names)
+    assert names_it(dataclasses.replace(seen, witness={"row": "DUPLICATE"}), FAULT.names)
+    assert names_it(dataclasses.replace(seen, observed="idempotency_key"), FAULT.names)
+    assert not names_it(seen, ())
