@@ -16,6 +16,8 @@ Build = TypeVar("Build", bound=Callable[[Any], Any])
 
 MODULES = (
     "noop",
+    "authentication",
+    "signing",
     "rate_limit",
     "idempotency",
     "outbox",

@@ -16,10 +16,11 @@ from functools import partial
 from typing import Any, Protocol
 
 import psycopg
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive
 
 from replay_service import audit, budget, claim, condition, events, idempotency, rate_limit, reads, tenants
 from replay_service.authentication import Caller, RawHeaders, authenticate
+from replay_service.body import read_body
 from replay_service.client_ip import Network, client_ip
 from replay_service.condition import Gauges, expected_migrations
 from replay_service.database import Connection, Database
@@ -67,6 +68,8 @@ class Parts:
     # what the deployment says about itself
     readiness: Callable[[Parts], Awaitable[Mapping[str, bool]]]
     version: Callable[[Parts], Awaitable[Mapping[str, Any]]]
+    # step 1
+    read_body: Callable[[RawHeaders, Receive, float], Awaitable[bytes]]
     # around everything: the application -> the application that is served
     wrap: Callable[[ASGIApp], ASGIApp]
 
@@ -141,6 +144,7 @@ def build_parts(settings: Settings) -> Parts:
         read_event_state=reads.read_event,
         readiness=condition.readiness,
         version=condition.version,
+        read_body=read_body,
         wrap=unwrapped,
         authenticate=authenticate,
         signature_check=check_signature,

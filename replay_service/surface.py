@@ -17,7 +17,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from replay_service.authentication import header_values
-from replay_service.body import ClientGone, read_body
+from replay_service.body import ClientGone
 from replay_service.database import is_outage
 from replay_service.openapi import document
 from replay_service.parts import Parts
@@ -67,7 +67,7 @@ def _call(parts: Parts, request: Request, body: bytes = b"") -> Call:
 
 def _posts(parts: Parts, story: Callable[[Parts, Call], Awaitable[Reply]]) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        body = await read_body(request.scope["headers"], request.receive, parts.settings.body_timeout_s)
+        body = await parts.read_body(request.scope["headers"], request.receive, parts.settings.body_timeout_s)
         reply = await story(parts, _call(parts, request, body))
         return _json(reply.body, reply.status, reply.headers)
 

@@ -1,0 +1,284 @@
+"""Faults of signatures: what is accepted without a valid one, and what a valid one is good for."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import hmac
+import json
+
+from faults.catalogue import service
+from faults.probe import Probe
+from faults.requests import calling, hearing
+from replay_service.authentication import Caller, RawHeaders, authenticate
+from replay_service.parts import Parts, build_parts
+from replay_service.problems import Refusal
+from replay_service.replay import Call, Reply
+from replay_service.settings import Settings
+from replay_service.signatures import Signature, check_signature
+
+HEADER = b"x-transbot-signature"
+SCOPE = "drill/authentication"
+
+
+def answers(probe: Probe, sent: str, body: bytes = b"", *, token: str = "") -> int:
+    """The status of a dry run with this signature, whoever it is for."""
+    more = probe.as_token(token) if token else {}
+    return probe.send(body or dry_body(probe), {"X-Transbot-Signature": sent, **more}).status_code
+
+
+def dry_body(probe: Probe) -> bytes:
+    company = probe.environ.get("TEST_COMPANY_ID", "00000000-0000-4000-8000-000000000001")
+    return json.dumps({"company_id": company, "dry_run": True, "max": 0}).encode()
+
+
+def is_let_in(status: int) -> bool:
+    """Past step 2: the body of `_dry` is invalid, so what is let in is a 400 and changes nothing."""
+    return status == 400
+
+
+@service(
+    "Any signature of the right shape is accepted.",
+    lambda p: is_let_in(answers(p, "0" * 64)),
+    (f"{SCOPE}/wrong-secret", f"{SCOPE}/random-signature", "drill/proof/invalid-signature-refused"),
+    names=("401",),
+)
+def unverified(settings: Settings) -> Parts:
+    def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+        if len(header) == 64:
+            return Signature(1, header.decode("latin-1"))
+        return check_signature(header, message, secrets, now_s)
+
+    return dataclasses.replace(build_parts(settings), signature_check=check)
+
+
+@service(
+    "An empty signature header skips the check (`if signature and not valid`).",
+    lambda p: is_let_in(answers(p, "")),
+    (f"{SCOPE}/empty-signature", f"{SCOPE}/whitespace-signature"),
+    names=("empty", "401"),
+)
+def empty_skips(settings: Settings) -> Parts:
+    async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+        if [value.strip() for name, value in headers if name == HEADER] == [b""]:
+            return Caller(None, None)
+        return await authenticate(parts, headers, message, accepts_v1=accepts_v1)
+
+    return dataclasses.replace(build_parts(settings), authenticate=twin)
+
+
+@service(
+    "The beginning of a valid signature is enough (prefix compare).",
+    lambda p: is_let_in(answers(p, p.sign(dry_body(p))[:32])),
+    (f"{SCOPE}/truncated-half", f"{SCOPE}/leading-digits", f"{SCOPE}/truncated-by-one", f"{SCOPE}/one-digit"),
+    names=("401",),
+)
+def prefix_is_enough(settings: Settings) -> Parts:
+    def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+        macs = [hmac.new(secret, message, hashlib.sha256).hexdigest() for secret in secrets]
+        found = [mac for mac in macs if header and mac.startswith(header.decode("latin-1"))]
+        return Signature(1, found[0]) if found else check_signature(header, message, secrets, now_s)
+
+    return dataclasses.replace(build_parts(settings), signature_check=check)
+
+
+@service(
+    "Hex digits in upper case are accepted: one request has two spellings.",
+    lambda p: is_let_in(answers(p, p.sign(dry_body(p)).upper())),
+    (f"{SCOPE}/upper-case-hex",),
+    names=("upper",),
+    decision="hold",
+)
+def case_folded(settings: Settings) -> Parts:
+    return hearing(settings, lambda found: [(n, v.lower() if n == HEADER else v) for n, v in found])
+
+
+@service(
+    "The MAC is taken over the parsed body, not over the raw bytes.",
+    lambda p: is_let_in(answers(p, p.sign(json.dumps(json.loads(dry_body(p))).encode()), b" " + dry_body(p) + b" ")),
+    (f"{SCOPE}/added-spaces", f"{SCOPE}/reordered-keys", f"{SCOPE}/escaped-characters"),
+    names=("401",),
+)
+def mac_over_parsed_body(settings: Settings) -> Parts:
+    def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+        found = check_signature(header, message, secrets, now_s)
+        try:
+            body = json.loads(message)
+        except (ValueError, RecursionError):
+            return found
+        for text in (json.dumps(body), json.dumps(body, separators=(",", ":"))):
+            found = found or check_signature(header, text.encode(), secrets, now_s)
+        return found
+
+    return dataclasses.replace(build_parts(settings), signature_check=check)
+
+
+@service(
+    "Of two signature headers the first is taken.",
+    lambda p: is_let_in(_two_signatures(p, good_first=True)),
+    (f"{SCOPE}/two-signatures-good-bad",),
+    names=("two", "401"),
+)
+def first_of_two(settings: Settings) -> Parts:
+    def first(found: RawHeaders) -> RawHeaders:
+        ours = [pair for pair in found if pair[0] == HEADER]
+        return [pair for pair in found if pair[0] != HEADER] + ours[:1]
+
+    return hearing(settings, first)
+
+
+@service(
+    "Of two signature headers the last is taken.",
+    lambda p: is_let_in(_two_signatures(p, good_first=False)),
+    (f"{SCOPE}/two-signatures-bad-good",),
+    names=("two", "401"),
+)
+def last_of_two(settings: Settings) -> Parts:
+    return hearing(settings, lambda found: list(dict(found).items()))
+
+
+def _two_signatures(probe: Probe, *, good_first: bool) -> int:
+    body = dry_body(probe)
+    pair = [probe.sign(body), "0" * 64]
+    headers = [("X-Transbot-Signature", value) for value in (pair if good_first else reversed(pair))]
+    return probe.http.post(
+        f"{probe.base_url}/dlq-replay", content=body, headers=[("Content-Type", "application/json"), *headers]
+    ).status_code
+
+
+@service(
+    "A valid signature is enough, whatever token comes with it.",
+    lambda p: is_let_in(answers(p, p.sign(dry_body(p)), token="nonsense")),
+    (f"{SCOPE}/bad-token-beside-good-signature",),
+    names=("token", "401"),
+)
+def bad_token_ignored(settings: Settings) -> Parts:
+    async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+        try:
+            return await authenticate(parts, headers, message, accepts_v1=accepts_v1)
+        except Refusal:
+            kept = [pair for pair in headers if pair[0] != b"authorization"]
+            return await authenticate(parts, kept, message, accepts_v1=accepts_v1)
+
+    return dataclasses.replace(build_parts(settings), authenticate=twin)
+
+
+@service(
+    "A valid token is enough, whatever signature comes with it.",
+    lambda p: is_let_in(answers(p, "0" * 64, token=p.environ["ADMIN_JWT"])),
+    (f"{SCOPE}/bad-signature-beside-good-token",),
+    names=("signature", "401"),
+)
+def bad_signature_ignored(settings: Settings) -> Parts:
+    async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+        has_token = any(name == b"authorization" for name, _ in headers)
+        kept = [pair for pair in headers if not has_token or pair[0] != HEADER]
+        return await authenticate(parts, kept, message, accepts_v1=accepts_v1)
+
+    return dataclasses.replace(build_parts(settings), authenticate=twin)
+
+
+@service(
+    "With a token and a signature the signature's rights apply: a company admin acts for any company.",
+    lambda p: _both_for_another(p) == 200,
+    (f"{SCOPE}/token-rights-apply-when-both-are-sent",),
+    names=("token", "403"),
+)
+def signature_rights_win(settings: Settings) -> Parts:
+    return calling(settings, lambda caller: Caller(caller.signature, None) if caller.signature else caller)
+
+
+def _both_for_another(probe: Probe) -> int:
+    with probe.tenant() as company:
+        body = json.dumps({"company_id": company, "dry_run": True}).encode()
+        claims = {"role": "company_admin", "company_id": "00000000-0000-4000-8000-0000000000ff"}
+        both = {"X-Transbot-Signature": probe.sign(body), **probe.as_token(probe.token(claims))}
+        return probe.send(body, both).status_code
+
+
+@service(
+    "POST /events needs no credentials.",
+    lambda p: p.send(b"{}", {}, "/events").status_code == 400,
+    ("drill/safety-rails/events-need-credentials", "drill/http-surface/every-route-needs-credentials"),
+    names=("/events", "401"),
+)
+def events_open_to_all(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def anybody(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+        return Caller(None, None)
+
+    async def accept(given: Parts, call: Call) -> Reply:
+        return await release.accept_event(dataclasses.replace(given, authenticate=anybody), call)
+
+    return dataclasses.replace(release, accept_event=accept)
+
+
+@service(
+    "The status of a run needs no credentials.",
+    lambda p: p.get("/dlq-replay/00000000-0000-4000-8000-0000000000ff").status_code == 404,
+    (f"{SCOPE}/read-without-credentials", "drill/http-surface/every-route-needs-credentials"),
+    names=("401",),
+)
+def reads_open_to_all(settings: Settings) -> Parts:
+    async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+        if not accepts_v1 and not any(name in {HEADER, b"authorization"} for name, _ in headers):
+            return Caller(None, None)
+        return await authenticate(parts, headers, message, accepts_v1=accepts_v1)
+
+    return dataclasses.replace(build_parts(settings), authenticate=twin)
+
+
+@service(
+    "A 401 says what was wrong with the credentials.",
+    lambda p: (
+        p.send(dry_body(p), {"X-Transbot-Signature": "0" * 64}).json()["detail"]
+        != p.send(dry_body(p), {}).json()["detail"]
+    ),
+    (f"{SCOPE}/one-refusal",),
+    names=("401", "body", "refus"),
+    decision="hold",
+)
+def tells_what_was_wrong(settings: Settings) -> Parts:
+    async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+        try:
+            return await authenticate(parts, headers, message, accepts_v1=accepts_v1)
+        except Refusal as refusal:
+            if any(name == HEADER for name, _ in headers):
+                raise Refusal("unauthenticated", "The signature does not match.", headers=refusal.headers) from None
+            raise
+
+    return dataclasses.replace(build_parts(settings), authenticate=twin)
+
+
+@service(
+    "A dry run needs no signature: it only looks.",
+    lambda p: is_let_in(answers(p, "0" * 64)),
+    (f"{SCOPE}/dry-run-needs-a-signature",),
+    names=("dry", "401"),
+)
+def dry_run_unsigned(settings: Settings) -> Parts:
+    async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+        try:
+            return await authenticate(parts, headers, message, accepts_v1=accepts_v1)
+        except Refusal:
+            if b'"dry_run"' in message and b"true" in message:
+                return Caller(None, None)
+            raise
+
+    return dataclasses.replace(build_parts(settings), authenticate=twin)
+
+
+@service(
+    "A signature that is no hex ends in a 500 instead of a 401.",
+    lambda p: answers(p, "zz" * 32) == 500,
+    (f"{SCOPE}/*",),
+    names=("500",),
+)
+def odd_signature_crashes(settings: Settings) -> Parts:
+    def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+        if b"=" not in header:
+            bytes.fromhex(header.decode())
+        return check_signature(header, message, secrets, now_s)
+
+    return dataclasses.replace(build_parts(settings), signature_check=check)

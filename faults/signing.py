@@ -1,0 +1,170 @@
+"""Faults of v2 signatures and of the signatures of reads: what they bind, and for how long they are good."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+
+from faults.authentication import answers, dry_body, is_let_in
+from faults.catalogue import service
+from faults.probe import Probe
+from faults.requests import calling
+from replay_service.authentication import Caller, RawHeaders, authenticate
+from replay_service.parts import Parts, build_parts
+from replay_service.settings import Settings
+from replay_service.signatures import Signature, check_signature
+
+SCOPE = "drill/authentication"
+_PATH = b"/dlq-replay/00000000-0000-4000-8000-0000000000ff"
+_WHERE = "WHERE key = %s AND company_id IS NULL"
+_GLOBAL = f"feature_flags {_WHERE}"
+
+
+def _v1_while_v2_required(probe: Probe) -> bool:
+    key = "security.signing_v2_required"
+    before = probe.rows(f"SELECT enabled, rollout_percentage FROM {_GLOBAL}", key)
+    try:
+        if before:
+            turn = f"UPDATE feature_flags SET enabled = true, rollout_percentage = 100 {_WHERE}"
+        else:
+            turn = "INSERT INTO feature_flags (key, enabled, rollout_percentage) VALUES (%s, true, 100)"
+        probe.rows(turn, key)
+        return is_let_in(answers(probe, probe.sign(dry_body(probe))))
+    finally:
+        back = f"UPDATE feature_flags SET enabled = %s, rollout_percentage = %s {_WHERE}"
+        for enabled, percentage in before:
+            probe.rows(back, enabled, percentage, key)
+        if not before:
+            probe.rows(f"DELETE FROM {_GLOBAL}", key)
+
+
+def _v2_sent_twice(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        probe.letters(company, 2)
+        body = json.dumps({"company_id": company, "max": 1}).encode()
+        headers = {"X-Transbot-Signature": probe.sign_v2(body, int(time.time()))}
+        runs = [probe.send(body, headers).json().get("replay_run_id") for _ in range(2)]
+        return bool(runs[0] != runs[1])
+
+
+def _v2_key(probe: Probe) -> str:
+    with probe.tenant() as company:
+        body = json.dumps({"company_id": company, "dry_run": True}).encode()
+        return str(
+            probe.send(body, {"X-Transbot-Signature": probe.sign_v2(body, int(time.time()))}).json()["idempotency_key"]
+        )
+
+
+def _read_with_signature_of(probe: Probe, text: bytes) -> int:
+    return probe.get(_PATH.decode(), **{"X-Transbot-Signature": probe.sign_v2(text, int(time.time()))}).status_code
+
+
+def _tolerating(settings: Settings, past_s: int, future_s: int) -> Parts:
+    def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+        sent = header.partition(b",")[0].removeprefix(b"t=")
+        sent_at = int(sent) if sent.isdigit() and len(sent) < 13 and header.startswith(b"t=") else None
+        if sent_at is None:
+            return check_signature(header, message, secrets, now_s)
+        is_in_time = -past_s <= sent_at - now_s <= future_s
+        return check_signature(header, message, secrets, sent_at) if is_in_time else None
+
+    return dataclasses.replace(build_parts(settings), signature_check=check)
+
+
+@service(
+    "v2 signatures are good for a day instead of 300 s.",
+    lambda p: is_let_in(answers(p, p.sign_v2(dry_body(p), int(time.time()) - 3600))),
+    (f"{SCOPE}/v2-stale",),
+    names=("401",),
+)
+def v2_good_for_a_day(settings: Settings) -> Parts:
+    return _tolerating(settings, past_s=86_400, future_s=300)
+
+
+@service(
+    "v2 signatures from the future are accepted (only the age is checked).",
+    lambda p: is_let_in(answers(p, p.sign_v2(dry_body(p), int(time.time()) + 3600))),
+    (f"{SCOPE}/v2-future",),
+    names=("future", "401"),
+)
+def v2_from_the_future(settings: Settings) -> Parts:
+    return _tolerating(settings, past_s=300, future_s=10**9)
+
+
+@service(
+    "v2 tolerance is 30 s instead of 300 s: honest callers with a slow clock are refused.",
+    lambda p: answers(p, p.sign_v2(dry_body(p), int(time.time()) - 200)) == 401,
+    (f"{SCOPE}/v2-past-tolerated", f"{SCOPE}/v2-future-tolerated"),
+    names=("v2", "300"),
+    decision="hold",
+)
+def v2_tolerance_too_small(settings: Settings) -> Parts:
+    return _tolerating(settings, past_s=30, future_s=30)
+
+
+@service(
+    "v1 signatures are accepted although security.signing_v2_required is on.",
+    _v1_while_v2_required,
+    (f"{SCOPE}/v1-refused-when-v2-is-required", "drill/flags/signing-v2-required"),
+    names=("v1",),
+    production=False,
+)
+def v2_never_required(settings: Settings) -> Parts:
+    async def required(_conn: object) -> bool:
+        return False
+
+    return dataclasses.replace(build_parts(settings), signing_v2_required=required)
+
+
+@service(
+    "A re-sent v2 request without a key replays again: no key is made of its MAC.",
+    _v2_sent_twice,
+    ("drill/idempotency/v2-resend-is-duplicate",),
+    names=("v2", "duplicate"),
+)
+def v2_resend_replays(settings: Settings) -> Parts:
+    return calling(settings, lambda caller: Caller(None, caller.claims))
+
+
+@service(
+    "The key of a v2 request without one is made of 8 digits of the MAC instead of 32.",
+    lambda p: len(_v2_key(p)) < 36,
+    ("drill/idempotency/v2-resend-is-duplicate",),
+    names=("sig-",),
+)
+def v2_key_too_short(settings: Settings) -> Parts:
+    def short(caller: Caller) -> Caller:
+        found = caller.signature
+        return caller if found is None else Caller(Signature(found.version, found.mac[:8]), caller.claims)
+
+    return calling(settings, short)
+
+
+@service(
+    "The signature of a read does not bind the path: it opens every run.",
+    lambda p: _read_with_signature_of(p, b"/dlq-replay/x") == 404,
+    (f"{SCOPE}/read-other-path", f"{SCOPE}/read-empty-body-signature"),
+    names=("path", "401"),
+)
+def read_binds_no_path(settings: Settings) -> Parts:
+    def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+        found = check_signature(header, message, secrets, now_s)
+        for text in (b"", b"/dlq-replay/x", b"/dlq-replay/00000000-0000-4000-8000-000000000000"):
+            found = found or (check_signature(header, text, secrets, now_s) if message.startswith(b"/") else None)
+        return found
+
+    return dataclasses.replace(build_parts(settings), signature_check=check)
+
+
+@service(
+    "A read accepts a v1 signature, which can be sent again for ever.",
+    lambda p: p.get(_PATH.decode(), **{"X-Transbot-Signature": p.sign(_PATH)}).status_code == 404,
+    (f"{SCOPE}/read-v1",),
+    names=("v1", "401"),
+)
+def read_accepts_v1(settings: Settings) -> Parts:
+    async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+        return await authenticate(parts, headers, message)
+
+    return dataclasses.replace(build_parts(settings), authenticate=twin)
