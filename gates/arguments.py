@@ -14,6 +14,7 @@ from gates.stack.plan import StackOptions
 from gates.stack.up import add_arguments as add_stack_arguments
 from gates.stack.up import options_of
 from gates.stages import loading
+from gates.watch_command import add_arguments as add_watch_arguments
 
 EXIT_CODES = """exit codes: 0 promote, 10 hold, 20 rollback, 2 usage, 3 configuration, 4 the gate itself could not work,
 1 internal error, 130/143 interrupted"""
@@ -46,6 +47,13 @@ def parser() -> argparse.ArgumentParser:
     made = command("lint", "policy, waivers, catalogue and SQL files, without a target", _policy)
     made.add_argument("--write-catalogue", action="store_true", help="write gates/catalogue.json from the code first")
     command("prove", "the gate against known-bad, known-good and senseless deployments", _prove)
+    command("watch", "rounds of canary checks, with history and trends", _policy, _json, add_watch_arguments)
+    status = command(
+        "status", "what the target shows now: lag, backlog, dead letters, runs, flags, releases", _policy, _json
+    )
+    status.add_argument(
+        "--output", type=Path, default=Path("gate-out"), metavar="DIR", help="of the last run (gate-out)"
+    )
     command("promote", "one step up, by hand", _by_hand)
     command("rollback", "the flag off, by hand", _by_hand)
     command("emergency", "the flag off, all agents paused, replay limits cleared", _by_hand)
@@ -100,7 +108,7 @@ def _prove(made: argparse.ArgumentParser) -> None:
     suites = [*(s.value for s in Suite), "all"]
     made.add_argument("--suite", action="append", choices=suites, default=[], help="a part of the proof (all)")
     made.add_argument("--only", action="append", default=[], metavar="GLOB", help="ids of faults or trials")
-    made.add_argument("--quick", action="store_true", help="one clean run for ten faults instead of one for each")
+    made.add_argument("--quick", action="store_true", help="fewer clean runs; a stage alone where it will do")
     made.add_argument("--target", choices=[k.value for k in TargetKind], default="staging", help="what the gate may do")
     made.add_argument("--list", action="store_true", help="only list what would be examined")
     made.add_argument(
@@ -124,9 +132,7 @@ def _deep(made: argparse.ArgumentParser) -> None:
 
 
 def _state(made: argparse.ArgumentParser) -> None:
-    made.add_argument(
-        "--state", type=Path, metavar="DIR", help="what runs remember: how far the audit trail was verified"
-    )
+    made.add_argument("--state", type=Path, metavar="DIR", help="what must outlive a run (the policy's; gate-state)")
 
 
 def _dry_run(made: argparse.ArgumentParser) -> None:

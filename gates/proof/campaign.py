@@ -27,21 +27,35 @@ CLEAN_ATTEMPTS = 2
 back, or saw a failure, is not repeated."""
 
 
+STAGES = {"drill": "drill", "sql": "sql", "alert": "alerts", "load": "load"}
+"""The stage that a check belongs to, by the first word of its id."""
+
+
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How the gate is run on a fault: the least that lets a declared check look."""
+    """How the gate is run on a fault: the least that lets a declared check look; `stage` empty: the whole gate."""
 
     kind: TargetKind = TargetKind.STAGING
     deep: bool = False
+    stage: str = ""
 
-    def options(self) -> tuple[str, ...]:
-        return ("--dry-run", "--deep") if self.deep else ("--dry-run",)
+    def gate(self, bench: Bench, out: Path, policy: Sequence[str]) -> GateRun:
+        """Run the gate on the bench. A stage alone never touches a flag; the whole gate is told not to."""
+        words = (*policy, "--deep") if self.deep else tuple(policy)
+        if self.stage:
+            return programs.stage_run(self.stage, bench.variables(self.kind), out, *words)
+        return programs.gate_run(bench.variables(self.kind), out, "--dry-run", *words)
 
 
-def way_of(fault: Fault, catalogue: Sequence[CheckSpec], wanted: TargetKind) -> Way:
-    """The wanted target; for a fault that only deeper or more daring checks can see, the least that runs one."""
+def way_of(fault: Fault, catalogue: Sequence[CheckSpec], wanted: TargetKind, *, quick: bool = False) -> Way:
+    """The wanted target; for a fault that only deeper or more daring checks can see, the least that runs one. Quick:
+    the stage of the declared checks alone, where they are all of one.
+    """
     declared = [s for s in catalogue if fault.declares(s.id)]
-    for way in (Way(wanted), Way(wanted, deep=True), Way(TargetKind.REFERENCE), Way(TargetKind.REFERENCE, deep=True)):
+    stages = {STAGES.get(s.id.partition("/")[0], "") for s in declared}
+    stage = stages.pop() if quick and len(stages) == 1 else ""
+    ways = (Way(kind, deep, stage) for kind in (wanted, TargetKind.REFERENCE) for deep in (False, True))
+    for way in ways:
         if any(way.kind.allows(s.where) and (way.deep or not s.deep) for s in declared):
             return way
     return Way(wanted)
@@ -65,8 +79,8 @@ class Campaign:
 
     def run(self, faults: Sequence[Fault]) -> list[Cell]:
         """The cells of these faults, the no-ops first."""
-        ways = {f.id: way_of(f, self.catalogue, self.wanted) for f in faults}
-        ordered = sorted(faults, key=lambda f: (ways[f.id].kind.value != self.wanted.value, ways[f.id].deep))
+        ways = {f.id: way_of(f, self.catalogue, self.wanted, quick=self.every > 1) for f in faults}
+        ordered = sorted(faults, key=lambda f: _rank(ways[f.id], self.wanted))
         cells: list[Cell] = []
         waiting: list[tuple[Fault, Facts]] = []
         before: GateRun | None = None
@@ -113,7 +127,7 @@ class Campaign:
             return self._clean_on(bench, way)
 
     def _clean_on(self, bench: Bench, way: Way) -> GateRun:
-        return programs.gate_run(bench.variables(way.kind), self.out / "clean", *way.options(), *self.policy)
+        return way.gate(bench, self.out / "clean", self.policy)
 
     def _examine(self, bench: Bench, fault: Fault, way: Way, before: GateRun | None) -> Facts:
         """Put the fault in, look, take it out. Whatever the harness cannot do is an error of the harness."""
@@ -143,7 +157,7 @@ class Campaign:
             return ""
 
         def gate() -> str:
-            seen["run"] = programs.gate_run(bench.variables(way.kind), out, *way.options(), *self.policy)
+            seen["run"] = way.gate(bench, out, self.policy)
             return ""
 
         error = (
@@ -156,3 +170,7 @@ class Campaign:
             or look("witness_after")
         )
         return dataclasses.replace(facts, error=error, **seen)  # type: ignore[arg-type]
+
+
+def _rank(way: Way, wanted: TargetKind) -> tuple[bool, bool, str]:
+    return way.kind is not wanted, way.deep, way.stage

@@ -37,7 +37,6 @@ class GateRun:
     verdict: Verdict | None
     seconds: float = 0.0
     error: str = ""
-    proof_digest: str = ""
     costs: tuple[tuple[str, float, int], ...] = ()
 
     @property

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gates import config, record
 from gates.errors import CannotWork
@@ -19,7 +20,7 @@ from gates.evidence import read_lines
 from gates.proof.fault import Fault, read_list
 from gates.proof.judgement import GateRun
 from gates.stages.suite import LAUNCHER, ROOT
-from gates.verdict import Verdict
+from gates.verdict import Counts, Decision, Effect, Finding, Verdict
 
 LIST_TIMEOUT_S = 30.0
 WITNESS_TIMEOUT_S = 60.0
@@ -117,17 +118,44 @@ def gate_run(environ: Mapping[str, str], out: Path, *options: str, timeout_s: fl
     return read_run(out, done)
 
 
+def stage_run(stage: str, environ: Mapping[str, str], out: Path, *options: str) -> GateRun:
+    """Run one stage of the gate: `drill`, `sql`, `alerts` or `load`. Its verdict is on stdout alone."""
+    done = run(gate((stage, "--json", "--output", str(out), *options)), environ, RUN_TIMEOUT_S)
+    try:
+        verdict = read_verdict(json.loads(done.out))
+    except (ValueError, TypeError, KeyError) as error:
+        return GateRun(None, done.seconds, f"exit code {done.code}, {type(error).__name__}: {done.err.strip()}")
+    return _with_costs(verdict, out, done)
+
+
+def read_verdict(data: Mapping[str, Any]) -> Verdict:
+    """The parts of a printed verdict that a proof goes by. Raise KeyError, TypeError or ValueError on anything else."""
+    counts = data["counts"]
+    return Verdict(
+        Decision(data["decision"]),
+        data["reason"],
+        release=data["release"],
+        target=data["target"],
+        policy_digest=data["policy_digest"],
+        counts=Counts(counts["pass"], counts["fail"], counts["unknown"], counts["not_applicable"]),
+        findings=tuple(Finding(**{**f, "effect": Effect(f["effect"])}) for f in data["findings"]),
+    )
+
+
 def read_run(out: Path, done: Done) -> GateRun:
     """What a finished gate left in its folder."""
     try:
         verdict = record.recompute(out)
-        facts = json.loads((out / record.RUN).read_text(encoding="utf-8"))
-    except (CannotWork, OSError, ValueError) as error:
+    except (CannotWork, OSError) as error:
         return GateRun(None, done.seconds, f"exit code {done.code}, {error}: {done.err.strip()}")
-    if error_text := _disagreement(verdict, done):
-        return GateRun(None, done.seconds, error_text)
+    return _with_costs(verdict, out, done)
+
+
+def _with_costs(verdict: Verdict, out: Path, done: Done) -> GateRun:
+    if error := _disagreement(verdict, done):
+        return GateRun(None, done.seconds, error)
     costs = tuple((e.check, e.duration_ms / 1000, e.samples) for e in read_lines(out / record.EVIDENCE))
-    return GateRun(verdict, done.seconds, "", str(facts.get("proof_digest", "")), costs)
+    return GateRun(verdict, done.seconds, "", costs)
 
 
 def _disagreement(verdict: Verdict, done: Done) -> str:

@@ -88,3 +88,12 @@ def test_the_gate_is_run_as_gently_as_a_declared_check_allows(specs: list[CheckS
     """Deep runs and process-level drills only where nothing less would look at the fault."""
     fault = Fault("x/y", "x", Kind.SQL, Decision.ROLLBACK, sql="select 1", checks=("a/*",), names=("x",))
     assert way_of(fault, specs, TargetKind.STAGING) == way
+
+
+def test_a_quick_proof_runs_one_stage_where_all_declared_checks_are_of_it() -> None:
+    """Checks of two stages need the whole gate; so does a slow proof."""
+    fault = Fault("x/y", "x", Kind.SQL, Decision.ROLLBACK, sql="select 1", checks=("sql/*", "drill/*"), names=("x",))
+    one, two = spec("sql/a", Where.READ_ONLY), spec("drill/a", Where.READ_ONLY)
+    assert way_of(fault, [one], TargetKind.STAGING, quick=True).stage == "sql"
+    assert way_of(fault, [one], TargetKind.STAGING).stage == ""
+    assert way_of(fault, [one, two], TargetKind.STAGING, quick=True).stage == ""
