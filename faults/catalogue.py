@@ -18,6 +18,8 @@ MODULES = (
     "noop",
     "authentication",
     "signing",
+    "tokens",
+    "validation",
     "rate_limit",
     "idempotency",
     "outbox",

@@ -132,12 +132,13 @@ class Probe:
         return f"t={sent_at},v2={self.sign(str(sent_at).encode() + b'.' + message)}"
 
     def token(self, claims: Mapping[str, Any], header: Mapping[str, Any] | None = None, secret: str = "") -> str:
-        """A token under REPLAY_JWT_SECRET; `exp`, `sub` and `role` are added where they are not given."""
+        """A token under REPLAY_JWT_SECRET; `exp`, `sub` and `role` are added, None leaves out."""
         key = secret or self.environ.get("REPLAY_JWT_SECRET", "")
         if not key:
             raise ProbeError("REPLAY_JWT_SECRET is not set; this witness mints tokens; set it")
         whole = {"exp": int(time.time()) + 600, "sub": "witness", "role": "super_admin", **claims}
-        text = b".".join(_segment(part) for part in (header or {"alg": "HS256", "typ": "JWT"}, whole))
+        given = {name: value for name, value in whole.items() if value is not None}
+        text = b".".join(_segment(part) for part in (header or {"alg": "HS256", "typ": "JWT"}, given))
         mac = hmac.new(key.encode(), text, hashlib.sha256).digest()
         return (text + b"." + base64.urlsafe_b64encode(mac).rstrip(b"=")).decode()
 
