@@ -44,7 +44,22 @@ ALLOWED: dict[str, set[str]] = {
     },
     # rules: the plan of steps; never evidence of checks (JsonValue is the type of what it returns)
     "gates.rollout": {"gates.config", "gates.evidence", "gates.rules", "gates.target", "gates.verdict"},
-    "gates.reports": {"gates.evidence", "gates.verdict", "gates.reports"},
+    # rounds, incidents, trends: what the reports of a watch show, as pure as the verdict
+    "gates.reports": {
+        "gates.evidence",
+        "gates.verdict",
+        "gates.reports",
+        "gates.rounds",
+        "gates.incidents",
+        "gates.trends",
+    },
+    "gates.rounds": {"gates.evidence", "gates.verdict"},
+    "gates.incidents": {"gates.evidence", "gates.rounds"},
+    "gates.trends": {"gates.evidence", "gates.rounds"},
+    "gates.history": {"gates.errors", "gates.rounds"},
+    # the watch and what it is told by are a story like run: policy, rollout and reports meet there and nowhere below
+    "gates.watch": {"gates"},
+    "gates.watch_command": {"gates"},
     # target: the stack tells its users what the target is, and asks its own readiness through the same door
     "gates.stack": {"gates.evidence", "gates.config", "gates.target", "gates.stack"},
     # the operator's hand takes the same path as a run

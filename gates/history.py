@@ -1,0 +1,210 @@
+"""The history of the watch: one file, one JSON object a line, appended under a lock and flushed to the disk.
+
+A writer that is killed leaves at most one cut line; the next one puts it on a line of its own, and readers count it.
+Two watchers take turns: a round is made under one lock, and every write under another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gates.errors import CannotWork, ConfigError
+from gates.rounds import FORMAT, Change, Round
+
+FILE = "history.ndjson"
+KEEP = dt.timedelta(days=14)
+MOST_BYTES = 64 * 1024 * 1024
+MOST_UNTOLD = 50
+MADE_OF = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """That people were told of everything up to round `number`, or that there was nobody to tell."""
+
+    number: int
+    at: str
+    to: str
+
+    def line(self) -> str:
+        return json.dumps({"v": FORMAT, "kind": "told", "number": self.number, "at": self.at, "to": self.to}) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What could be read. broken: numbers of the lines that could not; others: rounds of other targets, left out;
+    dropped: rounds that were removed because they were too old or too many; last_number: the last round of any target.
+    """
+
+    rounds: tuple[Round, ...] = ()
+    told: int = 0
+    broken: tuple[int, ...] = ()
+    others: int = 0
+    dropped: int = 0
+    last_number: int = 0
+
+    @property
+    def last(self) -> Round | None:
+        return self.rounds[-1] if self.rounds else None
+
+    @property
+    def good(self) -> Round | None:
+        """The last round that saw anything."""
+        return next((r for r in reversed(self.rounds) if r.saw_something), None)
+
+    @property
+    def untold(self) -> tuple[Change, ...]:
+        """Changes that people should have been told and were not: the webhook failed, or the watcher was killed."""
+        found = [c for r in self.rounds if r.number > self.told for c in r.changes if c.told]
+        return tuple(found[-MOST_UNTOLD:])
+
+    @property
+    def said(self) -> str:
+        """What is odd about the file, in words; empty where nothing is."""
+        if not self.broken:
+            return ""
+        shown = ", ".join(map(str, self.broken[:5])) + (" …" if len(self.broken) > 5 else "")
+        return f"{len(self.broken)} line(s) of the history cannot be read (line {shown}): cut off or damaged; left out"
+
+
+def read(path: Path, target: str) -> History:
+    """The rounds of one target; an absent file is empty. Raise ConfigError on a history of a newer gate."""
+    try:
+        text = path.read_bytes().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return History()
+    except OSError as error:
+        raise CannotWork(f"{path}: {error}; allowed: a file that can be read. Correct --history") from error
+    rounds: list[Round] = []
+    broken: list[int] = []
+    told = others = dropped = last_number = 0
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        data = _parsed(line)
+        if isinstance(data.get("v"), int) and data["v"] > FORMAT:
+            raise ConfigError(
+                f"{path}:{number}:1: format {data['v']}; allowed: up to {FORMAT}. Use the gate that wrote it, or "
+                "another --history"
+            )
+        try:
+            if data["kind"] == "told":
+                told = max(told, int(data["number"]))
+            elif data["kind"] == "dropped":
+                dropped += int(data["rounds"])
+                last_number = max(last_number, int(data["number"]))
+            elif str(data["target"]) != target:
+                others += 1
+                last_number = max(last_number, int(data["number"]))
+            else:
+                rounds.append(Round.from_json(data))
+                last_number = max(last_number, rounds[-1].number)
+        except MADE_OF:
+            broken.append(number)
+    return History(tuple(rounds), told, tuple(broken), others, dropped, last_number)
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def append(path: Path, line: str) -> None:
+    """Add one line, whole and on the disk. Raise CannotWork where it cannot be kept."""
+    try:
+        with _locked(path, "write"), path.open("a+b") as out:
+            if out.seek(0, os.SEEK_END):
+                out.seek(-1, os.SEEK_END)
+                if out.read(1) != b"\n":  # somebody was killed here: what is left of his line stays by itself
+                    line = "\n" + line
+            out.write(line.encode())
+            out.flush()
+            os.fsync(out.fileno())
+    except OSError as error:
+        raise CannotWork(
+            f"{path}: {error}; allowed: a file that can be written. Make room, or correct --history"
+        ) from error
+
+
+def tidy(path: Path, now: dt.datetime, keep: dt.timedelta = KEEP, most_bytes: int = MOST_BYTES) -> int:
+    """Remove rounds older than `keep`, and the oldest beyond half of `most_bytes` once the file is larger than that.
+
+    The last round stays whatever its age: it holds what is open. Returns how many rounds went.
+    """
+    if not path.exists():
+        return 0
+    with _locked(path, "write"):
+        lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
+        size = sum(len(line) + 1 for line in lines)
+        left = most_bytes // 2 if size > most_bytes else size
+        kept: list[bytes] = []
+        gone: list[dict[str, Any]] = []
+        for line in reversed(lines):
+            data = _parsed(line.decode("utf-8", "replace"))
+            left -= len(line) + 1
+            if kept and (left < 0 or data.get("kind") == "dropped" or _older(data, now - keep)):
+                gone.append(data)
+            else:
+                kept.append(line)
+        rounds = sum(1 if d.get("kind") == "round" else 0 for d in gone)
+        if not rounds:
+            return 0
+        before = sum(int(d["rounds"]) for d in gone if d.get("kind") == "dropped")
+        highest = max(int(d["number"]) for d in gone if isinstance(d.get("number"), int))
+        note = {"v": FORMAT, "kind": "dropped", "rounds": before + rounds, "number": highest}
+        _replace(path, [json.dumps(note).encode(), *reversed(kept)])
+        return rounds
+
+
+def _older(data: dict[str, Any], than: dt.datetime) -> bool:
+    try:
+        return dt.datetime.fromisoformat(str(data["at"])) < than
+    except (KeyError, ValueError, TypeError):
+        return False
+
+
+def _replace(path: Path, lines: list[bytes]) -> None:
+    beside = path.with_name(path.name + ".new")
+    with beside.open("wb") as out:
+        out.write(b"\n".join(lines) + b"\n")
+        out.flush()
+        os.fsync(out.fileno())
+    beside.replace(path)
+
+
+@contextlib.contextmanager
+def turn(path: Path) -> Iterator[bool]:
+    """Whether this watcher may make a round now: no other one is in the middle of one on this history."""
+    with contextlib.ExitStack() as held:
+        mine = True
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(_locked(path, "round", wait=False))
+        except BlockingIOError:
+            mine = False
+        except OSError as error:
+            said = f"{path}: {error}; allowed: a folder that can be written"
+            raise CannotWork(f"{said}. Correct --history, or state in gate.yaml") from error
+        yield mine
+
+
+@contextlib.contextmanager
+def _locked(path: Path, what: str, *, wait: bool = True) -> Iterator[None]:
+    """A lock on a file beside the history, for `tidy` puts another file in the place of the history itself.
+
+    It ends with the process, however that ends.
+    """
+    with path.with_name(f".{path.name}.{what}").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield

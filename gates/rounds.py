@@ -1,0 +1,260 @@
+"""What one round of the watch saw, as one line of its history. Pure; standard library only.
+
+A round holds a reading of every check that was due, the incidents that were open after it, and what changed.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gates.evidence import Evidence, JsonValue, Outcome
+from gates.verdict import Effect, Finding
+
+FORMAT = 1
+MOST_MESSAGE = 300
+"""Characters of a message that are kept: a history of thousands of rounds keeps the sentence, not the witness."""
+
+STATES = ("good", "doubtful", "failing")
+EXIT_CODES = {"good": 0, "doubtful": 10, "failing": 20}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one check came to in one round.
+
+    effect: what the policy makes of it (a word of Effect, empty for a pass); value, limits: the number in `unit` and
+    the limits it is held against, by severity; for_s: how long it must have been seen broken before anybody is told;
+    lacking: unknown only because too few samples were there; blocked_by: the check without which it proves nothing.
+    """
+
+    check: str
+    outcome: Outcome
+    effect: str = ""
+    value: float | None = None
+    limits: tuple[tuple[str, float], ...] = ()
+    unit: str = ""
+    message: str = ""
+    for_s: float = 0.0
+    lacking: bool = False
+    blocked_by: str = ""
+
+    @property
+    def harmful(self) -> bool:
+        """Seen failing, and grave enough to roll back."""
+        return self.outcome is Outcome.FAIL and self.effect == Effect.ROLLBACK
+
+    @property
+    def level(self) -> str:
+        """`page`, `warn` or `note` for a failure; `blind` for what could not be seen; empty for a pass."""
+        if self.outcome is Outcome.PASS:
+            return ""
+        if self.effect in {Effect.NOTE, Effect.WAIVED}:
+            return "note"
+        if self.outcome is Outcome.UNKNOWN:
+            return "blind"
+        return "page" if self.effect == Effect.ROLLBACK else "warn"
+
+    def to_json(self) -> JsonValue:
+        """The word alone for a pass without a number: most of a history is that."""
+        members: dict[str, JsonValue] = {
+            "effect": self.effect,
+            "value": self.value,
+            "limits": dict(self.limits),
+            "unit": self.unit,
+            "message": self.message,
+            "for_s": self.for_s,
+            "lacking": self.lacking,
+            "blocked_by": self.blocked_by,
+        }
+        kept = {k: v for k, v in members.items() if v not in ("", None, {}, False) and (k, v) != ("for_s", 0.0)}
+        return {"outcome": self.outcome.value, **kept} if kept else self.outcome.value
+
+    @classmethod
+    def from_json(cls, check: str, data: Any) -> Reading:
+        """Raise ValueError, TypeError, KeyError or AttributeError on anything that to_json did not write."""
+        if isinstance(data, str):
+            return cls(check, Outcome(data))
+        values = dict(data)
+        outcome = Outcome(values.pop("outcome"))
+        limits = tuple((str(k), float(v)) for k, v in values.pop("limits", {}).items())
+        value = values.pop("value", None)
+        return cls(check, outcome, limits=limits, value=None if value is None else float(value), **values)
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """Something that is not known to be good again.
+
+    kind: `failing` (seen failing) or `blind` (could not be seen); since, seen_at: first and last time that it was seen
+    so; rounds: rounds in which it was seen so; harm: consecutive rounds in which it was seen grave enough to roll back;
+    firing: whether its time (`for`) is over, so that people are told; told_at: when they were told last;
+    unseen_since: since when the failing check cannot be seen; acted: whether a rollback was made because of it.
+    """
+
+    check: str
+    kind: str
+    level: str
+    since: str
+    seen_at: str
+    rounds: int = 1
+    harm: int = 0
+    firing: bool = False
+    told_at: str = ""
+    unseen_since: str = ""
+    acted: bool = False
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is otherwise than in the round before.
+
+    kind: `failing`, `worse`, `recovered`, `blind`, `seen again`, `still failing` (a reminder), `watcher down`,
+    `rolled back`, `not rolled back`; or, told to nobody: `pending` (failing, its `for` not over), `newly unknown`.
+    """
+
+    kind: str
+    check: str
+    level: str
+    message: str
+    at: str
+
+    @property
+    def told(self) -> bool:
+        """Whether people are told, and not only the report."""
+        return self.kind not in {"pending", "newly unknown"} and self.level != "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round: when, of which target, what was seen, what is open, what changed, what was done.
+
+    interval_s: when the next one is due; down_s: how long before it nothing was seen, beyond what was due, else 0;
+    clock: what is odd about the clock, else empty; not_due: checks left out of this round on purpose.
+    """
+
+    number: int
+    at: str
+    finished_at: str
+    target: str
+    state: str
+    reason: str = ""
+    release: str = ""
+    interval_s: float = 0.0
+    down_s: float = 0.0
+    clock: str = ""
+    drills: str = ""
+    readings: Mapping[str, Reading] = field(default_factory=dict)
+    not_due: tuple[str, ...] = ()
+    incidents: tuple[Incident, ...] = ()
+    changes: tuple[Change, ...] = ()
+    action: Mapping[str, JsonValue] = field(default_factory=dict)
+
+    @property
+    def started(self) -> dt.datetime:
+        return dt.datetime.fromisoformat(self.at)
+
+    @property
+    def saw_something(self) -> bool:
+        """Whether anything at all was observed; a round without is a sign of life, but no watch over the target."""
+        return any(r.outcome is not Outcome.UNKNOWN for r in self.readings.values())
+
+    @property
+    def counts(self) -> dict[str, int]:
+        outcomes = [r.outcome for r in self.readings.values()]
+        return {o.value: outcomes.count(o) for o in Outcome}
+
+    def line(self) -> str:
+        """One line of the history, with its newline."""
+        data: dict[str, JsonValue] = {
+            "v": FORMAT,
+            "kind": "round",
+            "number": self.number,
+            "at": self.at,
+            "finished_at": self.finished_at,
+            "target": self.target,
+            "state": self.state,
+            "reason": self.reason,
+            "release": self.release,
+            "interval_s": self.interval_s,
+            "down_s": self.down_s,
+            "clock": self.clock,
+            "drills": self.drills,
+            "readings": {name: r.to_json() for name, r in self.readings.items()},
+            "not_due": list(self.not_due),
+            "incidents": [_members(i) for i in self.incidents],
+            "changes": [_members(c) for c in self.changes],
+            "action": dict(self.action),
+        }
+        return json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Round:
+        """Raise ValueError, TypeError, KeyError or AttributeError on anything that `line` did not write."""
+        values = {k: v for k, v in data.items() if k not in {"v", "kind"}}
+        values["readings"] = {str(k): Reading.from_json(str(k), v) for k, v in values["readings"].items()}
+        values["incidents"] = tuple(Incident(**i) for i in values["incidents"])
+        values["changes"] = tuple(Change(**c) for c in values["changes"])
+        values["not_due"] = tuple(values["not_due"])
+        made = cls(**values)
+        if made.state not in STATES or made.started.tzinfo is None:
+            raise ValueError(f"state {made.state!r}, at {made.at!r}")
+        return made
+
+
+def _members(value: Incident | Change) -> dict[str, JsonValue]:
+    found = {name: getattr(value, name) for name in value.__dataclass_fields__}
+    return {k: v for k, v in found.items() if v not in ("", False) or k in {"check", "level", "message", "since"}}
+
+
+def readings_of(checks: Sequence[str], findings: Sequence[Finding], evidence: Sequence[Evidence]) -> dict[str, Reading]:
+    """A reading of every check that was due: what the verdict found of it, with the number of its last evidence."""
+    found = {f.check: f for f in findings}
+    last = {e.check: e for e in evidence}
+    return {check: _reading(check, found.get(check), last.get(check)) for check in sorted({*checks, *found})}
+
+
+def _reading(check: str, finding: Finding | None, line: Evidence | None) -> Reading:
+    details = line.details if line is not None else {}
+    observed = finding.observed if finding is not None else line.observed if line is not None else None
+    limit = finding.limit if finding is not None else line.limit if line is not None else None
+    value = _number(observed)
+    if finding is None and value == _number(limit) and "limits" not in details:
+        value = None  # what must be equalled was equalled: no number that moves
+    return Reading(
+        check,
+        Outcome(finding.outcome) if finding is not None else Outcome.PASS,
+        finding.effect.value if finding is not None else "",
+        value,
+        _limits(details.get("limits"), limit) if value is not None else (),
+        line.unit if line is not None else "",
+        _short(finding.message) if finding is not None else "",
+        _number(details.get("for_s")) or 0.0,
+        finding is not None
+        and finding.outcome == Outcome.UNKNOWN
+        and _number(details.get("samples_needed")) is not None,
+        finding.blocked_by if finding is not None else "",
+    )
+
+
+def _limits(told: JsonValue, limit: JsonValue) -> tuple[tuple[str, float], ...]:
+    if isinstance(told, Mapping):
+        return tuple((k, n) for k, v in told.items() if (n := _number(v)) is not None)
+    one = _number(limit)
+    return () if one is None else (("limit", one),)
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    number = float(value)
+    return number if number - number == 0 else None  # neither NaN nor infinite
+
+
+def _short(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= MOST_MESSAGE else flat[: MOST_MESSAGE - 1] + "…"

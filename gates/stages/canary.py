@@ -1,0 +1,118 @@
+"""One round of the watch over the target: preflight, read-only SQL checks and alert rules, and some drills.
+
+Never the load, and never what may run on a staging target only: a watch treats every target as production.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gates.evidence import CheckSpec, TargetKind, Where
+from gates.stages.context import Context, StageReport
+from gates.stages.drill import drill
+from gates.stages.preflight import VARIABLES, preflight
+from gates.stages.suite import Suite, run
+from gates.target.deployment import Target
+from gates.target.redaction import hidden, scrub
+
+PROOF = "drill/proof/"
+LIMIT_WINDOW_S = 305.0
+"""Three calls in any 300 s are allowed for TEST_COMPANY_ID; a little more, because its window begins when they end."""
+SQL = ("sql/", "alert/")
+
+
+class Drills(enum.StrEnum):
+    """Which drills a round makes."""
+
+    AUTO = "auto"
+    NONE = "none"
+    SHORT = "short"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a round looks at, and what it leaves out although the watch has it: not due yet."""
+
+    checks: tuple[CheckSpec, ...]
+    not_due: tuple[str, ...] = ()
+    drills: Drills = Drills.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """The target with the release that its instances agree on, and what became of the stages."""
+
+    target: Target
+    stages: tuple[StageReport, ...]
+
+
+def drills_for(target: Target, wanted: Drills) -> Drills:
+    """`auto` is the short drill where its variables are given, else none."""
+    if wanted is not Drills.AUTO:
+        return wanted
+    tenant = target.database_url or target.test_company_id
+    able = bool(target.base_url and target.hmac_secret and target.admin_jwt and tenant)
+    return Drills.SHORT if able else Drills.NONE
+
+
+def plan(catalogue: Sequence[CheckSpec], target: Target, drills: Drills, since_drill_s: float | None) -> Plan:
+    """The checks of a round. since_drill_s: seconds since the last short drill ended, None for never.
+
+    Without a database the short drill acts for TEST_COMPANY_ID, whose rate limit it must leave room: it then runs once
+    in five minutes at most. `preflight/variables` is left out: each check says itself what it misses.
+    """
+    seen = [s for s in catalogue if s.id.startswith("preflight/") and s.id != VARIABLES.id]
+    everywhere = {Where.READ_ONLY, Where.SELF_CLEANING} if drills is Drills.ALL else {Where.READ_ONLY}
+    seen += [s for s in catalogue if s.id.startswith(SQL) and s.where in everywhere and not s.deep]
+    prefix = {Drills.SHORT: PROOF, Drills.ALL: "drill/"}.get(drills)
+    drilled = [s for s in catalogue if prefix and s.id.startswith(prefix) and not s.deep]
+    drilled = [s for s in drilled if TargetKind.PRODUCTION.allows(s.where)]
+    too_soon = not target.database_url and since_drill_s is not None and 0 <= since_drill_s < LIMIT_WINDOW_S
+    if too_soon:
+        later = [s for s in drilled if s.id.startswith(PROOF)]
+        return Plan((*seen, *(s for s in drilled if s not in later)), tuple(s.id for s in later), drills)
+    return Plan((*seen, *drilled), (), drills)
+
+
+def look(context: Context, plan: Plan) -> Looked:
+    """Ask, in this order: preflight, SQL and alerts, drills. All evidence is in `context.evidence` afterwards.
+
+    context.companies holds the companies of earlier rounds, which the SQL checks leave out; those of this round follow.
+    """
+    guarded = dataclasses.replace(context.target, kind=TargetKind.PRODUCTION, control="")
+    context = dataclasses.replace(context, target=guarded, catalogue=plan.checks, deep=False)
+    first = preflight(context)
+    context = dataclasses.replace(context, target=first.target)
+    stages = [first.report, *_sql(context), *_drills(context, plan)]
+    scrub(context.out, hidden(context.target))
+    return Looked(first.target, tuple(stages))
+
+
+def _sql(context: Context) -> list[StageReport]:
+    expected = context.applicable(SQL)
+    if not expected:
+        return []
+    settings = context.settings
+    context.companies.touch()
+    options = [f"--only={s.id}" for s in expected]
+    options += [f"--exclude-companies={context.companies}"]
+    options += [f"--spot-folder={path}" for path in settings.spot_folders]
+    options += [f"--alert-folder={path}" for path in settings.alert_folders]
+    if settings.manifest is not None:
+        options.append(f"--manifest={settings.manifest}")
+    return [run(Suite("data", "sql_checks", expected, settings.sql_timeout_s, tuple(options)), context)]
+
+
+def _drills(context: Context, plan: Plan) -> list[StageReport]:
+    if plan.drills is Drills.ALL:
+        return drill(context)
+    expected = context.applicable((PROOF,))
+    if not expected:
+        return []
+    limit_s = float(context.settings.drill_timeout_s)
+    options = (f"--companies={context.companies}", f"--only={PROOF}*")
+    return [run(Suite("short drill", "drills", expected, limit_s, options), context)]

@@ -1,0 +1,198 @@
+"""`gate watch`: its options, its reports, its exit code. Returns text or hands it on; does not print."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime as dt
+import re
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+from gates import config, history, lint, record
+from gates.errors import ConfigError, UsageError
+from gates.incidents import Patience, pulse
+from gates.reports.watch_html import html
+from gates.reports.watch_text import markdown, round_text, to_json
+from gates.reports.watch_view import WatchView, nearing
+from gates.rounds import EXIT_CODES
+from gates.stages.canary import Drills
+from gates.stages.context import Progress
+from gates.target.deployment import Target
+from gates.target.identity import database_place, http_place
+from gates.watch import Done, Watch, one_round, rounds
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+BUSY = "another watcher is in the middle of a round on this history; this one looked at nothing"
+DOUBTFUL = EXIT_CODES["doubtful"]
+
+
+class Console(Protocol):
+    """Where text goes."""
+
+    environ: Mapping[str, str]
+
+    def result(self, text: str) -> None: ...
+    def say(self, text: str) -> None: ...
+    def progress(self, progress: Progress) -> None: ...
+
+
+def add_arguments(made: argparse.ArgumentParser) -> None:
+    """The options of `gate watch`."""
+    add = made.add_argument
+    how = made.add_mutually_exclusive_group()
+    how.add_argument(
+        "--once", action="store_true", help="one round, for a scheduler; without it, rounds until a signal"
+    )
+    how.add_argument("--report", action="store_true", help="no round: the reports and the exit code from the history")
+    add("--every", type=duration, default=300.0, metavar="T", help="when the next round is due: 30s, 5m (default), 1h")
+    add(
+        "--drills",
+        type=Drills,
+        choices=list(Drills),
+        default=Drills.AUTO,
+        help="auto: the short drill if it can be made",
+    )
+    add("--history", type=Path, metavar="FILE", help="the history (history.ndjson in the target's folder under state)")
+    add("--output", type=Path, metavar="DIR", help="write history.html and history.md there after each round")
+    add("--rollback-on-page", action="store_true", help="switch the flag off on a page failure that lasts")
+    add(
+        "--confirm",
+        type=_count,
+        default=2,
+        metavar="N",
+        help="rounds in a row before that, or before blindness is told",
+    )
+    add("--remind", type=duration, default=14_400.0, metavar="T", help="tell again of what still fails (default 4h)")
+
+
+def watch(options: argparse.Namespace, target: Target, console: Console) -> int:
+    """Run the command. Raise UsageError or ConfigError where it cannot be."""
+    made = _watch(options, target, console)
+    if options.report:
+        return _reported(options, made, console)
+    if not target.base_url and not target.database_url:
+        raise ConfigError("neither BASE_URL nor DATABASE_URL is set; allowed: at least one of them. Set what to watch")
+    if options.rollback_on_page and not target.database_url:
+        raise ConfigError("--rollback-on-page without DATABASE_URL; allowed: with it. Set the variable")
+    if options.once:
+        return _shown(one_round(made), options, made, console)
+    try:
+        rounds(made, lambda done: _each(done, options, made, console))
+    finally:
+        console.say(f"the watch ended; its rounds are in {made.history}")
+    return 0
+
+
+def _watch(options: argparse.Namespace, target: Target, console: Console) -> Watch:
+    file = config.load_policy(options.policy, dt.datetime.now(dt.UTC).date())
+    specs = lint.with_own_checks(file, console.environ)
+    made = Watch(
+        target=target,
+        policy_file=file,
+        catalogue=specs,
+        history=Path(),
+        interval_s=options.every,
+        drills=options.drills,
+        patience=Patience(options.confirm, options.remind),
+        rollback=options.rollback_on_page,
+        environ=console.environ,
+        progress=(lambda _p: None) if options.json else console.progress,
+        warn=console.say,
+    )
+    path = options.history or file.settings.state_of(made.name) / history.FILE
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; allowed: a file. Correct --history")
+    return dataclasses.replace(made, history=path)
+
+
+def _each(done: Done | None, options: argparse.Namespace, made: Watch, console: Console) -> None:
+    """After a round of the long-running watch: a signal that comes while a round is shown waits for its end."""
+    with _signals_held():
+        _shown(done, options, made, console)
+
+
+def _shown(done: Done | None, options: argparse.Namespace, made: Watch, console: Console) -> int:
+    if done is None:
+        console.say(BUSY)
+        return DOUBTFUL
+    view = _view(made, done)
+    if options.output is not None:
+        _write(view, options.output)
+    if options.json:
+        console.result(to_json(view, done.round, done.slack_error))
+    else:
+        console.result(round_text(done.round, done.pulse, nearing(view.trends())))
+        if view.odd:
+            console.say(view.odd)
+    return EXIT_CODES[done.round.state]
+
+
+def _reported(options: argparse.Namespace, made: Watch, console: Console) -> int:
+    view = _view(made, None)
+    folder = options.output or Path("gate-watch")
+    files = _write(view, folder)
+    if options.json:
+        console.result(to_json(view))
+    else:
+        console.result(f"{view.state.upper()}: {view.reason}\n" + "".join(f"  {path}\n" for path in files))
+        if view.odd:
+            console.say(view.odd)
+    return EXIT_CODES[view.state]
+
+
+def _view(made: Watch, done: Done | None) -> WatchView:
+    found = history.read(made.history, made.name)
+    now = made.now()
+    alive = done.pulse if done else pulse(found.last, found.good, now)
+    place = " and ".join(p for p in (http_place(made.target), database_place(made.target)) if p)
+    specs = {s.id: s for s in made.catalogue}
+    return WatchView(found.rounds, now, alive, place, found.said, found.dropped, found.others, specs)
+
+
+def _write(view: WatchView, folder: Path) -> list[Path]:
+    texts = {"history.html": html(view), "history.md": markdown(view)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            record.write(folder / name, text)
+    except OSError as error:
+        raise ConfigError(f"{error}; allowed: a folder that can be written. Correct --output") from error
+    return [folder / name for name in texts]
+
+
+class _signals_held:  # noqa: N801  -- reads as what it does
+    """SIGINT and SIGTERM that come inside wait until it is left."""
+
+    HELD = (signal.SIGINT, signal.SIGTERM)
+
+    def __enter__(self) -> None:
+        self._came: list[int] = []
+        self._before = {number: signal.signal(number, self._note) for number in self.HELD}
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self._came.append(number)
+
+    def __exit__(self, *_exc: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if self._came:
+            signal.raise_signal(self._came[0])
+
+
+def duration(text: str) -> float:
+    """Seconds of `90`, `30s`, `5m`, `1h` or `1d`."""
+    found = re.fullmatch(r"(\d{1,9})([smhd]?)", text.strip())
+    seconds = int(found[1]) * UNITS[found[2] or "s"] if found else 0
+    if not 1 <= seconds <= 366 * 86_400:
+        raise argparse.ArgumentTypeError(f"{text!r}; allowed: 1s to 366d, like 30s, 5m or 1h")
+    return float(seconds)
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r}; allowed: 1 to 100")
+    return int(text)
