@@ -34,6 +34,7 @@ from gates.target.deployment import Target
 from gates.target.redaction import hidden, redact_text
 from gates.terminal import groups_text, paint, progress_line, table, verdict_text
 from gates.verdict import Decision, Verdict
+from gates.watch_command import watch
 
 EXIT_INTERNAL = 1
 
@@ -266,6 +267,10 @@ def _lint(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _watch(options: argparse.Namespace, console: Console) -> int:
+    return watch(options, _target(console), console)
+
+
 def _prove(options: argparse.Namespace, console: Console) -> int:
     text, code = prove(options, console.environ, console.say)
     console.result(text)
@@ -388,6 +393,7 @@ COMMANDS = {
     "report": _report,
     "lint": _lint,
     "prove": _prove,
+    "watch": _watch,
     "promote": _by_hand,
     "rollback": _by_hand,
     "emergency": _by_hand,
