@@ -78,7 +78,15 @@ ALLOWED: dict[str, set[str]] = {
     },
     "gates.terminal": {"gates.evidence", "gates.stages", "gates.verdict"},
     # proof, evidence: the words that --suite and --target take
-    "gates.arguments": {"gates.evidence", "gates.proof", "gates.rules", "gates.stack", "gates.stages"},
+    # watch_command: the options of a command stand beside it
+    "gates.arguments": {
+        "gates.evidence",
+        "gates.proof",
+        "gates.rules",
+        "gates.stack",
+        "gates.stages",
+        "gates.watch_command",
+    },
     "drills": {
         "gates.target",
         "gates.recorder",
