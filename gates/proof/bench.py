@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from gates.evidence import TargetKind
 from gates.proof import programs
@@ -70,6 +71,12 @@ class Bench:
         """Run statements as the superuser, in one transaction unless they say otherwise."""
         with connect(self.stack.info.database_url) as connection:
             connection.execute(sql.encode())
+
+
+class OpenBench(Protocol):
+    """Opens a fresh deployment for a gate that may do `kind` on it; `options` are StackOptions'."""
+
+    def __call__(self, kind: TargetKind, **options: Any) -> AbstractContextManager[Bench]: ...
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import psycopg
 
 from gates.evidence import CheckSpec, TargetKind
 from gates.proof import programs
-from gates.proof.bench import Bench
+from gates.proof.bench import Bench, OpenBench
 from gates.proof.fault import Fault
 from gates.proof.judgement import Cell, Facts, GateRun, judge
 from gates.stack.errors import StackError
@@ -67,7 +66,7 @@ class Campaign:
     runs; policy: options that name the policy; done: called with each cell, examined with what is known before.
     """
 
-    open_bench: Callable[[TargetKind], AbstractContextManager[Bench]]
+    open_bench: OpenBench
     catalogue: tuple[CheckSpec, ...]
     out: Path
     wanted: TargetKind = TargetKind.STAGING

@@ -47,7 +47,7 @@ def always(reply: Reply) -> Callable[[str, str], Behaviour]:
 
 
 def _echo(_real: str, _release: str) -> Behaviour:
-    return lambda asked: Reply(200, (("Content-Type", asked.headers.get("Content-Type", "text/plain")),), asked.body)
+    return lambda asked: Reply(200, (("Content-Type", asked.header("Content-Type") or "text/plain"),), asked.body)
 
 
 def _redirect(_real: str, _release: str) -> Behaviour:
@@ -115,7 +115,7 @@ def _previous(real: str, _release: str) -> Behaviour:
     """The build before: another release, and it knows no signatures with a time."""
 
     def answer(asked: Asked) -> Reply:
-        if asked.headers.get("X-Transbot-Signature", asked.headers.get("x-transbot-signature", "")).startswith("t="):
+        if asked.header("X-Transbot-Signature").startswith("t="):
             return problem(401, "unauthenticated")
         reply = forward(real, asked)
         if urlsplit(asked.path).path.endswith("/version") and reply.status == 200:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from gates import record
 from gates.errors import UsageError
@@ -87,6 +88,8 @@ class Prover:
     def _run_trials(self) -> None:
         suites = self._request.suites
         trials = self._make_trials()
+        if Suite.HEALTHY in suites:
+            trials.right()
         if Suite.DEGENERATE in suites:
             trials.senseless()
 
@@ -166,8 +169,8 @@ class Prover:
         self._request.say(f"{'✓' if run.is_green else '?'} {'clean run':<53} {run.seconds:5.0f} s  {run.said[:90]}")
 
     @contextmanager
-    def _open(self, kind: TargetKind) -> Iterator[Bench]:
-        with bench(StackOptions(release=default_release()), self._request.environ, kind) as made:
+    def _open(self, kind: TargetKind, **options: Any) -> Iterator[Bench]:
+        with bench(StackOptions(release=default_release(), **options), self._request.environ, kind) as made:
             yield made
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import http.client
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -19,12 +19,16 @@ HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length",
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request: path with its query, headers as sent."""
+    """A request: path with its query, headers as sent, repeated ones too; a chunked body is put together."""
 
     method: str
     path: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
+
+    def header(self, name: str) -> str:
+        """The first header of that name, or an empty string."""
+        return next((v for k, v in self.headers if k.lower() == name.lower()), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def _answer(self) -> None:
-        if "chunked" in self.headers.get("Transfer-Encoding", ""):
-            body, self.close_connection = b"", True
-        else:
-            length = self.headers.get("Content-Length", "0")
-            size = min(int(length), MOST_BODY) if length.isascii() and length.isdigit() else 0
-            body = self.rfile.read(size)
-        asked = Asked(str(self.command), str(self.path), dict(self.headers.items()), body)
+        asked = Asked(str(self.command), str(self.path), tuple(self.headers.items()), self._body())
         reply = self.server.behaviour(asked)
         if reply.hang:
             self.server.closing.wait(LONGEST_HANG_S)
@@ -86,6 +84,19 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(reply.body)
+
+    def _body(self) -> bytes:
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            length = self.headers.get("Content-Length", "0")
+            return self.rfile.read(min(int(length), MOST_BODY) if length.isascii() and length.isdigit() else 0)
+        body = bytearray()
+        while len(body) < MOST_BODY:
+            size = int(self.rfile.readline(64).split(b";")[0].strip() or b"0", 16)
+            body += self.rfile.read(size)
+            self.rfile.readline(64)
+            if not size:
+                break
+        return bytes(body)
 
     def __getattr__(self, name: str) -> Callable[[], None]:
         """Every method is answered alike; the base class looks for `do_` and its name."""
@@ -120,7 +131,7 @@ def forward(base: str, asked: Asked) -> Reply:
     try:
         connection.putrequest(asked.method, asked.path, skip_host=True, skip_accept_encoding=True)
         connection.putheader("Host", parts.netloc)
-        for name, value in asked.headers.items():
+        for name, value in asked.headers:
             if name.lower() not in HOP_BY_HOP:
                 connection.putheader(name, value)
         connection.putheader("Content-Length", str(len(asked.body)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,8 +10,8 @@ from urllib.parse import urlsplit
 import psycopg
 
 from gates.evidence import TargetKind
-from gates.proof import degenerate, programs
-from gates.proof.bench import Bench
+from gates.proof import degenerate, healthy, programs
+from gates.proof.bench import Bench, OpenBench
 from gates.proof.servers import serve
 from gates.proof.trial import Suite, Trial, broken, trial
 from gates.stack.errors import StackError
@@ -29,7 +28,7 @@ class Trials:
     called with each trial.
     """
 
-    open_bench: Callable[[TargetKind], AbstractContextManager[Bench]]
+    open_bench: OpenBench
     out: Path
     wants: Callable[[str], bool]
     done: Callable[[Trial], None]
@@ -62,6 +61,17 @@ class Trials:
                 return self._run(Suite.DEGENERATE, twin.name, twin.said, NOT_PROMOTED, variables)
         except TROUBLES as error:
             return broken(Suite.DEGENERATE, twin.name, twin.said, NOT_PROMOTED, f"{type(error).__name__}: {error}")
+
+    def right(self) -> list[Trial]:
+        """Every healthy variant on a deployment of its own."""
+        return [self._keep(self._variant(v)) for v in healthy.VARIANTS if self.wants(f"{Suite.HEALTHY}/{v.name}")]
+
+    def _variant(self, one: healthy.Variant) -> Trial:
+        try:
+            with self.open_bench(one.kind, **one.options) as bench, one.prepare(bench) as more:
+                return self._run(Suite.HEALTHY, one.name, one.said, NEVER_ROLLED_BACK, {**bench.variables(), **more})
+        except TROUBLES as error:
+            return broken(Suite.HEALTHY, one.name, one.said, NEVER_ROLLED_BACK, f"{type(error).__name__}: {error}")
 
     def _run(self, suite: Suite, name: str, said: str, allowed: Sequence[Decision], variables: dict[str, str]) -> Trial:
         run = programs.gate_run(variables, self.out / suite.value / name, "--dry-run", *self.policy)

@@ -1,0 +1,86 @@
+"""A relay for TCP on loopback: bytes go through unchanged, on another address and later if asked."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+PIECE = 65_536
+START_TIMEOUT_S = 5.0
+BACKLOG = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where to listen, and how many seconds each piece of an answer is held back."""
+
+    host: str = "127.0.0.1"
+    delay_s: float = 0.0
+
+
+class _Relay:
+    def __init__(self, base: str, way: Way) -> None:
+        parts = urlsplit(base)
+        self._to, self._way = (str(parts.hostname), parts.port), way
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="proof-relay", daemon=True)
+        self._thread.start()
+        started = asyncio.run_coroutine_threadsafe(
+            asyncio.start_server(self._serve, way.host, 0, backlog=BACKLOG), self._loop
+        )
+        try:
+            self._server = started.result(timeout=START_TIMEOUT_S)
+        except BaseException:
+            self._stop()
+            raise
+        self.port: int = self._server.sockets[0].getsockname()[1]
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            there, back = await asyncio.open_connection(*self._to)
+        except OSError:
+            writer.close()
+            return
+        await asyncio.gather(self._pump(reader, back, 0.0), self._pump(there, writer, self._way.delay_s))
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_s: float) -> None:
+        with suppress(OSError):
+            while piece := await reader.read(PIECE):
+                if delay_s:
+                    await asyncio.sleep(delay_s)
+                writer.write(piece)
+                await writer.drain()
+        with suppress(OSError):
+            writer.close()
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._server.close)
+        self._stop()
+
+    def _stop(self) -> None:
+        async def cancel() -> None:
+            tasks = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        with suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(cancel(), self._loop).result(timeout=START_TIMEOUT_S)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=START_TIMEOUT_S)
+        self._loop.close()
+
+
+@contextmanager
+def relay(base: str, way: Way) -> Iterator[str]:
+    """A relay to the server at `base` (scheme, host, port) for the time of a `with` block; its own base."""
+    made = _Relay(base, way)
+    try:
+        host = f"[{way.host}]" if ":" in way.host else way.host
+        yield f"http://{host}:{made.port}"
+    finally:
+        made.close()
