@@ -14,6 +14,7 @@ from gates.stack.plan import StackOptions
 from gates.stack.up import add_arguments as add_stack_arguments
 from gates.stack.up import options_of
 from gates.stages import loading
+from gates.status_command import add_arguments as add_status_arguments
 from gates.watch_command import add_arguments as add_watch_arguments
 
 EXIT_CODES = """exit codes: 0 promote, 10 hold, 20 rollback, 2 usage, 3 configuration, 4 the gate itself could not work,
@@ -48,12 +49,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--write-catalogue", action="store_true", help="write gates/catalogue.json from the code first")
     command("prove", "the gate against known-bad, known-good and senseless deployments", _prove)
     command("watch", "rounds of canary checks, with history and trends", _policy, _json, add_watch_arguments)
-    status = command(
-        "status", "what the target shows now: lag, backlog, dead letters, runs, flags, releases", _policy, _json
-    )
-    status.add_argument(
-        "--output", type=Path, default=Path("gate-out"), metavar="DIR", help="of the last run (gate-out)"
-    )
+    command("status", "what the target shows now: lag, backlog, flags, releases", _policy, _json, add_status_arguments)
     command("promote", "one step up, by hand", _by_hand)
     command("rollback", "the flag off, by hand", _by_hand)
     command("emergency", "the flag off, all agents paused, replay limits cleared", _by_hand)

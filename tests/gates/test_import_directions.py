@@ -60,6 +60,8 @@ ALLOWED: dict[str, set[str]] = {
     # the watch and what it is told by are a story like run: policy, rollout and reports meet there and nowhere below
     "gates.watch": {"gates"},
     "gates.watch_command": {"gates"},
+    "gates.status": {"gates.errors", "gates.evidence", "gates.history", "gates.record", "gates.stages", "gates.target"},
+    "gates.status_command": {"gates"},
     # target: the stack tells its users what the target is, and asks its own readiness through the same door
     "gates.stack": {"gates.evidence", "gates.config", "gates.target", "gates.stack"},
     # the operator's hand takes the same path as a run
@@ -78,13 +80,14 @@ ALLOWED: dict[str, set[str]] = {
     },
     "gates.terminal": {"gates.evidence", "gates.stages", "gates.verdict"},
     # proof, evidence: the words that --suite and --target take
-    # watch_command: the options of a command stand beside it
+    # watch_command, status_command: the options of a command stand beside it
     "gates.arguments": {
         "gates.evidence",
         "gates.proof",
         "gates.rules",
         "gates.stack",
         "gates.stages",
+        "gates.status_command",
         "gates.watch_command",
     },
     "drills": {
