@@ -30,6 +30,7 @@ from gates.stack.stack import reference_stack
 from gates.stack.up import default_release, up
 from gates.stages import loading
 from gates.stages.context import Progress
+from gates.status_command import status
 from gates.target.deployment import Target
 from gates.target.redaction import hidden, redact_text
 from gates.terminal import groups_text, paint, progress_line, table, verdict_text
@@ -267,8 +268,8 @@ def _lint(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _watch(options: argparse.Namespace, console: Console) -> int:
-    return watch(options, _target(console), console)
+def _look(options: argparse.Namespace, console: Console) -> int:
+    return {"watch": watch, "status": status}[options.command](options, _target(console), console)
 
 
 def _prove(options: argparse.Namespace, console: Console) -> int:
@@ -393,7 +394,8 @@ COMMANDS = {
     "report": _report,
     "lint": _lint,
     "prove": _prove,
-    "watch": _watch,
+    "watch": _look,
+    "status": _look,
     "promote": _by_hand,
     "rollback": _by_hand,
     "emergency": _by_hand,
