@@ -21,6 +21,7 @@ MODULES = (
     "tokens",
     "validation",
     "rate_limit",
+    "rate_limit_store",
     "idempotency",
     "outbox",
 )
