@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loadtests.judgement import CONFIDENCE, Judgement, certain_failure, invalidate, judge
-from loadtests.plan import Plan
+from loadtests.plan import Plan, replays_of
 from loadtests.samples import RequestGroup, Samples
 from loadtests.schedule import length_s, users_at
 from loadtests.sinks import TrendSink
 from loadtests.thresholds import MetricKey, Threshold, ThresholdSet, k6_verdict
+from loadtests.trend import distrust_rise
 from loadtests.validity import Facts, invalid_reasons
 
 NO_ANSWER_S = 3.0
@@ -146,13 +147,30 @@ class Conductor:
         level = self.confidence if confidence is None else confidence
         found = []
         for key, thresholds in self.thresholds.by_metric.items():
-            sink, absent = self.samples.select(key), self.absent(key.name)
+            sink = self.samples.select(key)
+            absent = self.absent(key.name) or (self._no_replays(key) if sink.is_empty else "")
             for threshold in thresholds:
                 one = judge(key, threshold, sink, self.elapsed_s, confidence=level, absent=absent)
                 if str(key) == "outbox_lag_ms" and not absent:
                     one = self._worse_of_oldest(one, threshold, level)
+                    one = distrust_rise(one, sink.values) if isinstance(sink, TrendSink) else one
                 found.append(one)
         return invalidate(found, self.invalid_reasons()) if self.stopped else found
+
+    def _no_replays(self, key: MetricKey) -> str:
+        if ("operation", "replay") not in key.tags or replays_of(self.plan):
+            return ""
+        return (
+            "no replay call could be made: they are limited to three a company, and this run has none of its own"
+            " (DATABASE_URL and dlq.replay.enabled give it some)"
+        )
+
+    def _wanting(self) -> list[Judgement]:
+        """What more samples could decide. Of replay calls no more come than the companies of the run allow."""
+        most = replays_of(self.plan)
+        return [
+            j for j in self.judgements() if j.wants_more and not ("operation:replay" in j.metric and j.samples >= most)
+        ]
 
     def _worse_of_oldest(self, canary: Judgement, threshold: Threshold, confidence: float) -> Judgement:
         sink = self.samples.select(MetricKey("outbox_oldest_age_ms"))
@@ -169,7 +187,7 @@ class Conductor:
         elapsed = time.perf_counter() - self.started
         if not self.plan.run_on or self.ended.startswith("aborted") or elapsed + LOOK_S > self._most_s():
             return False
-        wanting = [j for j in self.judgements() if j.wants_more]
+        wanting = self._wanting()
         if not wanting or self.invalid_reasons():
             return False
         self.stopped, self.ended = 0.0, ""
@@ -197,7 +215,7 @@ class Conductor:
             cpu_percent={name: seen.cpu_percent for name, seen in self.workers.items()},
             lateness_ms=late_ms,
             elapsed_s=self.elapsed_s,
-            errors=tuple(sorted({dict(tags).get("error", "") for tags, _ in self.samples.groups} - {""})),
+            errors=tuple(sorted({dict(g.tags).get("error", "") for g in self.samples.groups.values()} - {""})),
         )
 
     def invalid_reasons(self) -> tuple[str, ...]:
@@ -216,7 +234,7 @@ class Conductor:
         if elapsed < self._next_look():
             return ""
         self.looks += 1
-        wanting = [j for j in self.judgements() if j.wants_more]
+        wanting = self._wanting()
         if not wanting:
             return "as planned" if self.looks == 1 else "decided after running on"
         if not self.plan.run_on or elapsed >= self._most_s():
@@ -263,8 +281,8 @@ class Conductor:
     def _certain(self, elapsed: float) -> str:
         grow = 1.2 * self._most_s() / elapsed
         for key, thresholds in self.thresholds.by_metric.items():
-            if self.absent(key.name):
-                continue
+            if self.absent(key.name) or (key.tags and not self.plan.thresholds_text):
+                continue  # of our own, one operation must not end what the others are still to show
             sink = self.samples.select(key)
             for threshold in thresholds:
                 if certain_failure(threshold, sink, int(sink.samples * grow)):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +16,14 @@ import gevent
 import psycopg
 
 from gates.target.database import Connection, connect, execute, sql
-from gates.target.tenants import Tenants
+from gates.target.tenants import REPLAY_FLAG, Tenants, new_company_id
 from loadtests.plan import Plan, Tenant
 from loadtests.samples import Samples
 
 FOLDER = Path(__file__).parent / "sql"
-ITEMS_EACH = 4
+ITEMS_EACH = 2
+LEAST_SHARE = 0.001
+"""Of all ids those that are inside both rollouts; for less, looking for them would take seconds."""
 ITEM_TYPE = "load.replayed"
 POLL_S = 0.25
 MOST_REFUSED = 3
@@ -50,24 +53,35 @@ def prepare(url: str, plan: Plan, note: Callable[[str], None] | None = None) -> 
         if state["paused"]:
             why = "agents are paused for everybody, so nothing is delivered; resume them and run again"
             return Prepared(absent={"outbox_lag_ms": why, "agent_success": why})
-        percentage = state["percentage"]
-        below = percentage if isinstance(percentage, int) else 0
+        below = _whole(state["percentage"])
         if below <= 0:
             why = "outbox.enabled is on for no new company, so there is no canary; enable it and run again"
             return Prepared(absent={"outbox_lag_ms": why, "agent_success": why})
-        tenants = Tenants(connection, f"load-{plan.run}", on_create=note)
-        made = [_company(tenants, below, number) for number in range(plan.tenants_wanted)]
+        made = _companies(connection, plan, below, _whole(state["replay_percentage"]), note or (lambda _: None))
         flags = {str(row["id"]): row for row in execute(connection, sql(FOLDER / "flags_of.sql"), [t.id for t in made])}
         usable = [dataclasses.replace(t, replays=bool(flags[t.id]["replays"])) for t in made if flags[t.id]["outbox"]]
         absent = {} if usable else {"outbox_lag_ms": "outbox.enabled is off for every company of this run"}
-        return Prepared(tuple(usable), tuple(tenants.created), absent)
+        return Prepared(tuple(usable), tuple(t.id for t in made), absent)
     finally:
         connection.close()
 
 
-def _company(tenants: Tenants, below: int, number: int) -> Tenant:
-    company = tenants.create(below=below, label=str(number))
-    return Tenant(company, tuple(tenants.add_items(company, ITEMS_EACH, event_type=ITEM_TYPE, error_type="load")))
+def _companies(
+    connection: Connection, plan: Plan, below: int, replay_below: int, note: Callable[[str], None]
+) -> list[Tenant]:
+    """As many companies as wanted, each with its dead letters, in two statements."""
+    is_found = below * replay_below / 10_000 >= LEAST_SHARE
+    rollouts = {REPLAY_FLAG: replay_below} if is_found else {}
+    made = []
+    for _ in range(plan.tenants_wanted):
+        company = new_company_id(below, rollouts)
+        note(company)
+        made.append(Tenant(company, tuple(str(uuid.uuid4()) for _ in range(ITEMS_EACH))))
+    names = [f"drill-load-{plan.run}-{number}-{tenant.id[:8]}" for number, tenant in enumerate(made)]
+    execute(connection, sql(FOLDER / "new_companies.sql"), [t.id for t in made], names)
+    items = [(item, tenant.id) for tenant in made for item in tenant.items]
+    execute(connection, sql(FOLDER / "new_items.sql"), ITEM_TYPE, [i for i, _ in items], [c for _, c in items])
+    return made
 
 
 def settle(url: str, companies: Sequence[str]) -> None:
@@ -176,6 +190,10 @@ class Watch:
             self.error = f"the database refused to say what became of the events ({type(error).__name__})"
             return {}
         return {name: int(_number(row[name])) for name in ("succeeded", "failed", "open")}
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def _number(value: object) -> float:

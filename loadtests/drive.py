@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import gevent
 
+from loadtests.expectations import SUCCEEDS, Expectation
 from loadtests.plan import Credentials, Plan
 from loadtests.samples import RequestGroup, Samples
 from loadtests.wire import Address, Connection, NoAnswer, parse_address
@@ -18,7 +19,10 @@ GRACE_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request ready to be sent. `url` is the template that tags it; `expected` are refusals that are no failures."""
+    """A request ready to be sent. `url` is the template that tags it; `expected` are refusals that are no failures.
+
+    `operation` tags what is asked of the deployment; `expectation` is what `checks` counts.
+    """
 
     name: str
     method: str
@@ -26,6 +30,8 @@ class Call:
     data: bytes
     expected: frozenset[int] = frozenset()
     scenario: str = "default"
+    operation: str = "url"
+    expectation: Expectation = SUCCEEDS
 
 
 @dataclass(slots=True)
@@ -46,7 +52,7 @@ class Drive:
     address: Address = field(init=False)
     _idle: list[Connection] = field(default_factory=list)
     _all: list[Connection] = field(default_factory=list)
-    _groups: dict[tuple[str, str, str, str, int, str], RequestGroup] = field(default_factory=dict)
+    _groups: dict[tuple[str, str, str, str, int, str, bool], RequestGroup] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.address = parse_address(self.plan.base_url)
@@ -86,10 +92,11 @@ class Drive:
             status = connection.exchange(call.data, self.plan.timeout_s)
         except NoAnswer as none:
             status, error = 0, str(none.args[0])
-        key = (call.scenario, call.name, call.method, call.url, status, error)
+        passed = call.expectation.holds(status, connection.body)
+        key = (call.scenario, call.name, call.method, call.url, status, error, passed)
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = self._group(call, status, error)
+            group = self._groups[key] = self._group(call, status, error, passed=passed)
         timings, c = group.timings, connection
         setup = c.connected_s + c.tls_s
         timings["http_req_duration"].append((c.ended - (intended or c.started + setup)) * 1000.0)
@@ -104,7 +111,7 @@ class Drive:
             timings["http_req_blocked"].append(setup * 1000.0)
         return status
 
-    def _group(self, call: Call, status: int, error: str) -> RequestGroup:
+    def _group(self, call: Call, status: int, error: str, *, passed: bool) -> RequestGroup:
         answered = 200 <= status < 400
         expected = answered or status in call.expected
         tags = {
@@ -112,12 +119,15 @@ class Drive:
             "method": call.method,
             "url": call.url,
             "scenario": call.scenario,
+            "operation": call.operation,
             "status": str(status),
             "expected_response": "true" if expected else "false",
         }
         if error:
             tags["error"] = error
-        return self.samples.group(tags, failed=not expected, refused=expected and not answered)
+        check = f"{call.name}: {call.expectation.says}"
+        refused = expected and not answered
+        return self.samples.group(tags, failed=not expected, refused=refused, check=check, passed=passed)
 
     def _sweep(self) -> None:
         """Give up on requests that are over their limit; one timer for all of them is cheaper than one each."""

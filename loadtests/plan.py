@@ -83,6 +83,17 @@ class Plan:
         return self.url_only
 
 
+REPLAYS_EACH = 3
+"""Replay calls that the rate limit allows a company from one address in five minutes."""
+
+
+def replays_of(plan: Plan) -> int:
+    """How many replay calls the companies of a plan allow."""
+    if plan.tenants:
+        return REPLAYS_EACH * sum(tenant.replays for tenant in plan.tenants)
+    return REPLAYS_EACH if plan.test_company_id and plan.test_company_replays else 0
+
+
 def dump_plan(plan: Plan) -> str:
     """The plan as JSON."""
     return json.dumps(dataclasses.asdict(plan))

@@ -45,7 +45,7 @@ def run(plan: Plan, out: Path, environ: Mapping[str, str]) -> dict[str, Any]:
 
         try:
             prepared, notes = _prepare(url, plan, [*plan.notes, *thresholds.notes], note)
-            plan = dataclasses.replace(plan, tenants=prepared.tenants)
+            plan = dataclasses.replace(plan, tenants=prepared.tenants if url else plan.tenants)
             return _drive(plan, thresholds, prepared, notes, out, environ, url)
         finally:
             _leave(url, plan, created)

@@ -27,11 +27,16 @@ comes in is always folded twice as fast, so that memory never grows above the ca
 
 @dataclass(slots=True)
 class RequestGroup:
-    """Requests that share all their tags. `timings` are milliseconds by name of the trend, in order of arrival."""
+    """Requests that share all their tags. `timings` are milliseconds by name of the trend, in order of arrival.
+
+    `check` names what was expected of the answers (nothing where it is empty), `passed` whether they were that.
+    """
 
     tags: Tags
     failed: bool
     refused: bool = False
+    check: str = ""
+    passed: bool = True
     sent: int = 0
     received: int = 0
     timings: dict[str, array[float]] = field(default_factory=lambda: {name: array("d") for name in TIMINGS})
@@ -57,17 +62,19 @@ class Samples:
     than `most_exact` values.
     """
 
-    groups: dict[tuple[Tags, bool], RequestGroup] = field(default_factory=dict)
+    groups: dict[tuple[Tags, bool, str, bool], RequestGroup] = field(default_factory=dict)
     series: dict[tuple[str, Tags], Sink] = field(default_factory=dict)
     most_exact: int = 20_000_000
     folded: set[str] = field(default_factory=set)
 
-    def group(self, tags: Mapping[str, str], *, failed: bool, refused: bool = False) -> RequestGroup:
+    def group(
+        self, tags: Mapping[str, str], *, failed: bool, refused: bool = False, check: str = "", passed: bool = True
+    ) -> RequestGroup:
         """The group of these tags, made if it is new. Keep it: it stays the same object over reports."""
-        key = (tuple(sorted(tags.items())), failed)
+        key = (tuple(sorted(tags.items())), failed, check, passed)
         found = self.groups.get(key)
         if found is None:
-            found = self.groups[key] = RequestGroup(key[0], failed, refused)
+            found = self.groups[key] = RequestGroup(key[0], failed, refused, check, passed)
         return found
 
     def sink(self, metric: str, tags: Mapping[str, str] | None = None) -> Sink:
@@ -88,6 +95,8 @@ class Samples:
 
     def select(self, key: MetricKey) -> Sink:
         """All samples of a metric that carry the tags of the key, in one new sink."""
+        if key.name == "checks":
+            return self._checks(key)
         groups = [g for g in self.groups.values() if key.matches(dict(g.tags))]
         match key.name:
             case "http_reqs":
@@ -110,6 +119,11 @@ class Samples:
             if name == key.name and key.matches(dict(tags)):
                 result.merge(sink)  # type: ignore[arg-type]
         return result
+
+    def _checks(self, key: MetricKey) -> RateSink:
+        """One check a request: whether its answer was what the call expects; the tag `check` names it."""
+        asked = [g for g in self.groups.values() if g.check and key.matches({**dict(g.tags), "check": g.check})]
+        return RateSink(sum(g.count for g in asked if g.passed), sum(g.count for g in asked))
 
     @property
     def requests(self) -> int:
@@ -138,7 +152,13 @@ class Samples:
         """
         came, new = [_unpack_group(packed) for packed in report["groups"]], 0
         for group in came:
-            mine = self.group(dict(group.tags), failed=group.failed, refused=group.refused)
+            mine = self.group(
+                dict(group.tags),
+                failed=group.failed,
+                refused=group.refused,
+                check=group.check,
+                passed=group.passed,
+            )
             mine.sent += group.sent
             mine.received += group.received
             for name, values in group.timings.items():
@@ -179,6 +199,8 @@ def _pack_group(group: RequestGroup) -> dict[str, Any]:
         "tags": [list(pair) for pair in group.tags],
         "failed": group.failed,
         "refused": group.refused,
+        "check": group.check,
+        "passed": group.passed,
         "sent": group.sent,
         "received": group.received,
         "timings": timings,
@@ -187,7 +209,15 @@ def _pack_group(group: RequestGroup) -> dict[str, Any]:
 
 
 def _unpack_group(packed: Mapping[str, Any]) -> RequestGroup:
-    group = RequestGroup(_tags(packed["tags"]), packed["failed"], packed["refused"], packed["sent"], packed["received"])
+    group = RequestGroup(
+        _tags(packed["tags"]),
+        packed["failed"],
+        packed["refused"],
+        packed.get("check", ""),
+        packed.get("passed", True),
+        packed["sent"],
+        packed["received"],
+    )
     for name, data in packed["timings"].items():
         group.timings[name].frombytes(data)
     group.folded.update({name: unpack(data) for name, data in packed.get("folded", {}).items()})

@@ -39,14 +39,21 @@ def invalid_reasons(facts: Facts) -> tuple[str, ...]:
         seen = f" ({', '.join(facts.errors)})" if facts.errors else ""
         found.append(f"the target gave not one answer to {facts.requests} requests{seen}; is the address right?")
     if facts.dropped_iterations:
-        found.append(f"{facts.dropped_iterations} arrivals were dropped because too many requests were still open")
+        found.append(
+            f"{facts.dropped_iterations} arrivals were dropped because too many requests were still open;"
+            " lower the rate, or look why the target answers none of them"
+        )
     if facts.users_spawned < facts.users_wanted:
         found.append(f"{facts.users_spawned} of {facts.users_wanted} users started")
     for name, percent in sorted(facts.cpu_percent.items()):
         if percent > CPU_LIMIT_PERCENT:
             found.append(
-                f"the load generator {name} used {percent:.0f} % of a core, {CPU_LIMIT_PERCENT:.0f} % are allowed"
+                f"the load generator {name} used {percent:.0f} % of a core, {CPU_LIMIT_PERCENT:.0f} % are allowed;"
+                " spread the load (--workers 2) or lower the rate"
             )
     if facts.lateness_ms > LATENESS_LIMIT_MS:
-        found.append(f"the schedule ran {facts.lateness_ms:.0f} ms late (p95), {LATENESS_LIMIT_MS:.0f} ms are allowed")
+        found.append(
+            f"the schedule ran {facts.lateness_ms:.0f} ms late (p95), {LATENESS_LIMIT_MS:.0f} ms are allowed:"
+            " this machine is too busy to load anything; run again when it is idle, or from another one"
+        )
     return tuple(found)

@@ -18,14 +18,18 @@ from gates.target.requests import (
     token_post,
 )
 from loadtests.drive import Call
-from loadtests.plan import Credentials, Plan, Tenant
+from loadtests.expectations import ALIVE, EVENT_STATUS, REFUSED, VERSION, Expectation, accepted_event, replayed
+from loadtests.plan import REPLAYS_EACH, Credentials, Plan, Tenant
 from loadtests.wire import Address, request_bytes
 
 AGENT = "replaygate-load"
-PROBES = ("/healthz", "/version")
-REPLAY_REFUSALS = frozenset({409})
-"""Refusals that a replay may meet without a failure: paused, still running."""
-TEST_COMPANY_REFUSALS = REPLAY_REFUSALS | {403, 429}
+PROBES = {"/healthz": ALIVE, "/version": VERSION}
+EVENT_TENANTS = 10
+"""Companies that events are sent for; the others are there for their replay calls."""
+PAUSED = frozenset({"agents_paused"})
+REPLAY_REFUSALS = PAUSED | {"in_progress"}
+"""Refusals that a replay may meet without a failure."""
+TEST_COMPANY_REFUSALS = PAUSED | {"feature_disabled", "rate_limited"}
 
 
 @dataclass(slots=True)
@@ -44,7 +48,8 @@ class Workload:
 
     def __post_init__(self) -> None:
         mine = self.plan.tenants[self.index :: self.of]
-        companies = [tenant.id for tenant in mine] or ([self.plan.test_company_id] if self.plan.test_company_id else [])
+        companies = [t.id for t in mine[: max(1, EVENT_TENANTS // self.of)]]
+        companies = companies or ([self.plan.test_company_id] if self.plan.test_company_id else [])
         self._companies = itertools.cycle(companies) if companies else iter(())
         self._replays = self._all_replays(mine)
         path = self.address.prefix or "/"
@@ -65,6 +70,8 @@ class Workload:
                     path,
                     request_bytes(self.address, "GET", path, [("User-Agent", AGENT)]),
                     scenario="probe",
+                    operation="probe",
+                    expectation=PROBES[path],
                 )
             case "replay":
                 return next(self._replays, None)
@@ -83,7 +90,8 @@ class Workload:
             "payload": {"run": self.plan.run},
             "event_id": event_id,
         }
-        return self._call("POST /events", self._post("/events", fields), "event"), event_id
+        request, expectation = self._post("/events", fields), accepted_event(event_id)
+        return self._call("POST /events", request, "event", "event", expectation), event_id
 
     def event_status(self, event_id: str) -> Call:
         """The question what became of an event."""
@@ -92,7 +100,7 @@ class Workload:
             request = signed_get(path, self.credentials.hmac_secret, int(time.time()))
         else:
             request = token_get(path, self.credentials.admin_jwt)
-        return self._call("GET /events/{id}", request, "canary", url="/events/{id}")
+        return self._call("GET /events/{id}", request, "canary", "status", EVENT_STATUS, url="/events/{id}")
 
     def _post(self, path: str, fields: Mapping[str, object]) -> Request:
         if self.credentials.hmac_secret:
@@ -100,30 +108,44 @@ class Workload:
         return token_post(path, encode_body(fields), self.credentials.admin_jwt)
 
     def _call(
-        self, name: str, request: Request, scenario: str, *, url: str = "", expected: frozenset[int] = frozenset()
+        self,
+        name: str,
+        request: Request,
+        scenario: str,
+        operation: str,
+        expectation: Expectation,
+        *,
+        url: str = "",
+        expected: frozenset[int] = frozenset(),
     ) -> Call:
         headers = [*request.headers, ("User-Agent", AGENT)]
         data = request_bytes(self.address, request.method, request.path, headers, request.body)
-        return Call(name, request.method, url or request.path, data, expected, scenario)
+        return Call(name, request.method, url or request.path, data, expected, scenario, operation, expectation)
 
     def _all_replays(self, tenants: tuple[Tenant, ...]) -> Iterator[Call]:
         """Three calls a tenant, never more: what the rate limit allows in five minutes from one address.
 
-        Without tenants of our own, three dry runs for the test company, of which drills may have used up the limit and
-        whose flags may be off; none where that company is spared.
+        Two of the three are real runs, of one item each; the third is a dry run, or a duplicate, by turns. Without
+        tenants of our own, three dry runs for the test company, of which drills may have used up the limit and whose
+        flags may be off; none where that company is spared.
         """
         of_test_company = self.plan.test_company_id and self.plan.test_company_replays
         if not tenants and of_test_company and self.index == 0:
-            for _ in range(3):
-                fields = replay_fields(self.plan.test_company_id, max=1, dry_run=True)
-                yield self._replay(fields, TEST_COMPANY_REFUSALS, "dry run")
-        for tenant in (one for one in tenants if one.replays):
-            size = max(1, len(tenant.items))
-            key = f"{self.plan.run}-{tenant.id}"
-            real = replay_fields(tenant.id, max=size, idempotency_key=key)
-            yield self._replay(replay_fields(tenant.id, max=size, dry_run=True), REPLAY_REFUSALS, "dry run")
-            yield self._replay(real, REPLAY_REFUSALS, "real run")
-            yield self._replay(real, REPLAY_REFUSALS, "duplicate")
+            for _ in range(REPLAYS_EACH):
+                yield self._replay(self.plan.test_company_id, "", TEST_COMPANY_REFUSALS, "dry run")
+        for number, tenant in enumerate(one for one in tenants if one.replays):
+            keys = [f"{self.plan.run}-{tenant.id}-{turn}" for turn in "ab"]
+            if number % 2 == 0:
+                yield self._replay(tenant.id, "", PAUSED, "dry run")
+            yield self._replay(tenant.id, keys[0], REPLAY_REFUSALS, "real run")
+            if number % 2:
+                yield self._replay(tenant.id, keys[0], REPLAY_REFUSALS, "duplicate")
+            yield self._replay(tenant.id, keys[1], REPLAY_REFUSALS, "real run")
 
-    def _replay(self, fields: dict[str, object], expected: frozenset[int], what: str) -> Call:
-        return self._call(f"POST /dlq-replay ({what})", self._post("/dlq-replay", fields), "replay", expected=expected)
+    def _replay(self, company: str, key: str, refusals: frozenset[str], what: str) -> Call:
+        more: dict[str, object] = {"idempotency_key": key} if key else {"dry_run": True}
+        request = self._post("/dlq-replay", replay_fields(company, max=1, **more))
+        expectation = replayed(company, key, refusals=refusals)
+        expected = frozenset(REFUSED[code] for code in refusals)
+        name = f"POST /dlq-replay ({what})"
+        return self._call(name, request, "replay", "replay", expectation, expected=expected)

@@ -31,12 +31,23 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = "load"
 RUN_VALID = "load/run-valid"
 COVERED = {"run-valid": ("P01", "P04", "P09"), "http_req_failed/rate": ("P03",)}
-"""Lines of the catalogue of promises; every other threshold is P02."""
+"""Lines of the catalogue of promises; checks are P03 as well, every other threshold is P02."""
 GRACE_S = 60.0
 """Beyond the planned time: companies made, canaries waited for, companies removed."""
 END_S = 5.0
 """For removing the companies after SIGTERM."""
 QUICK_S, QUICK_MOST_S = 10.0, 30.0
+MOST_EXACT = 20_000_000
+MOST_EXACT_HELP = (
+    "values of a metric kept as measured; beyond, a histogram of 3 significant digits (default 20 million)"
+)
+OPERATIONS = {
+    "replay": ("replay calls", 95),
+    "event": ("events posted", 98),
+    "status": ("questions for an event", 98),
+    "probe": ("calls of /healthz and /version", 98),
+}
+"""What the calls of the load are for: in words, and how many percent of them must be answered as expected."""
 SHOWN = (
     *("model", "profile", "ended", "looks", "confidence", "notes", "facts", "recorder", "recorder_metrics"),
     *("requests", "latency", "outbox_lag", "timeline", "backlog", "agents", "expected_refusals", "database_error"),
@@ -46,7 +57,7 @@ SHOWN = (
 
 def _spec(name: str, claim: str, cost: str, *needs: str, severity: Severity = Severity.PAGE) -> CheckSpec:
     after = () if name == "run-valid" else (RUN_VALID,)
-    lines = COVERED.get(name, ("P02",))
+    lines = COVERED.get(name, ("P03",) if name.startswith("checks") else ("P02",))
     return CheckSpec(f"load/{name}", claim, cost, severity, Where.SELF_CLEANING, needs, after, lines)
 
 
@@ -88,6 +99,23 @@ SPECS: tuple[CheckSpec, ...] = (
         "The release turns live events into dead letters.",
         "database",
     ),
+    *(
+        _spec(
+            f"http_req_duration{{operation:{name}}}/p95",
+            f"Under load, 95 % of the {calls} alone take less than 2.5 s.",
+            "Their users wait, and the many fast calls beside them hide it.",
+            severity=Severity.WARN,
+        )
+        for name, (calls, _) in OPERATIONS.items()
+    ),
+    *(
+        _spec(
+            f"checks{{operation:{name}}}/rate",
+            f"Under load, more than {percent} % of the {calls} are answered with what was asked for.",
+            "A failure of one operation, or answers that only look like success, are lost among all requests.",
+        )
+        for name, (calls, percent) in OPERATIONS.items()
+    ),
 )
 
 
@@ -118,6 +146,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--compat", choices=("k6",), help="say beside each verdict what k6 would have said")
     add("--no-run-on", action="store_true", help="stop at the planned end even where the samples do not decide")
     add("--no-early-abort", action="store_true", help="run to the end even where a threshold can no longer pass")
+    add("--most-exact", type=int, default=0, metavar="N", help=MOST_EXACT_HELP)
     add("--keep-tenants", action="store_true", help="leave the companies of the run; `clean_up` removes them")
     add("--spare-test-company", action="store_true", help="make no replay call for TEST_COMPANY_ID")
     add("--baseline", type=Path, metavar="DIR", help="the load folder of an earlier run to compare latencies with")
@@ -180,6 +209,7 @@ def plan_of(target: Target, options: argparse.Namespace) -> dict[str, Any]:
         "test_company_replays": not options.spare_test_company,
         "early_abort": not options.no_early_abort,
         "run_on": not options.no_run_on,
+        "most_exact": options.most_exact or MOST_EXACT,
         "keep_tenants": options.keep_tenants,
         "progress": True,
     }

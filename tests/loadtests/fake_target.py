@@ -16,17 +16,23 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Behaviour:
     """`delay_s` by the number of the request; `status` likewise; `lag_s` None: no event ever has its effect.
 
-    A stall begins `stall_at_s` after the first request and delays every request until it is over.
+    `replay_delay_s` and `replay_status` are those of the replay calls alone; `lag_growth` adds so many seconds to the
+    lag with each second of the run. A stall begins `stall_at_s` after the first request and delays every request until
+    it is over.
     """
 
     delay_s: Callable[[int], float] = lambda _number: 0.0
     status: Callable[[int], int] = lambda _number: 200
     lag_s: float | None = 0.02
+    replay_delay_s: Callable[[int], float] = lambda _number: 0.0
+    replay_status: Callable[[int], int] = lambda _number: 200
+    lag_growth: float = 0.0
     path: str = "outbox"
     stall_at_s: float | None = None
     stall_s: float = 0.0
     first_at: float = 0.0
     count: int = 0
+    replays: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
     events: dict[str, dt.datetime] = field(default_factory=dict)
 
@@ -35,6 +41,18 @@ class Behaviour:
             self.first_at = self.first_at or time.monotonic()
             self.count += 1
             return self.count
+
+    def next_replay(self) -> int:
+        with self.lock:
+            self.replays += 1
+            return self.replays
+
+    def lag_at(self, committed: dt.datetime) -> dt.timedelta | None:
+        """How long an event of that time waits for its effect."""
+        if self.lag_s is None:
+            return None
+        begun = min(self.events.values())
+        return dt.timedelta(seconds=self.lag_s + self.lag_growth * (committed - begun).total_seconds())
 
     def wait_of_stall(self) -> float:
         """How long a request that comes now has to wait for the end of the stall."""
@@ -59,9 +77,14 @@ def handler(behaviour: Behaviour) -> type[BaseHTTPRequestHandler]:
 
         def answer(self, body: bytes = b"") -> None:
             number = behaviour.next()
-            time.sleep(max(behaviour.delay_s(number), behaviour.wait_of_stall()))  # the fault itself, not a wait
-            status, document = behaviour.status(number), self.document(body)
-            if status == 200 and self.command == "POST":
+            wait_s = max(behaviour.delay_s(number), behaviour.wait_of_stall())
+            status = behaviour.status(number)
+            if self.path.endswith("/dlq-replay"):
+                replay = behaviour.next_replay()
+                wait_s, status = max(wait_s, behaviour.replay_delay_s(replay)), behaviour.replay_status(replay)
+            time.sleep(wait_s)  # the fault itself, not a wait
+            document = self.document(body)
+            if status == 200 and self.path.endswith("/events"):
                 status = 202
             data = json.dumps(document).encode()
             self.send_response(status)
@@ -75,16 +98,26 @@ def handler(behaviour: Behaviour) -> type[BaseHTTPRequestHandler]:
                 event_id = json.loads(body)["event_id"]
                 behaviour.events[event_id] = now
                 return {"event_id": event_id, "path": behaviour.path, "duplicate": False}
+            if self.command == "POST" and self.path.endswith("/dlq-replay"):
+                return self.run(json.loads(body))
+            if self.path.endswith("/version"):
+                return {"release": "r1"}
             committed = behaviour.events.get(self.path.rpartition("/")[2])
             if committed is None:
                 return {}
-            effect = committed + dt.timedelta(seconds=behaviour.lag_s) if behaviour.lag_s is not None else None
+            lag = behaviour.lag_at(committed)
+            effect = committed + lag if lag is not None else None
             done = effect is not None and now >= effect
             return {
                 "status": "processed" if done else "pending",
                 "committed_at": committed.isoformat(),
                 "effect_at": effect.isoformat() if effect is not None and done else None,
             }
+
+        def run(self, asked: dict[str, object]) -> dict[str, object]:
+            status = "dry_run" if asked.get("dry_run") else "started"
+            key = asked.get("idempotency_key", "made-up")
+            return {"status": status, "company_id": asked["company_id"], "idempotency_key": key, "items": []}
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             del format, args

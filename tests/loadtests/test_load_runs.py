@@ -39,7 +39,7 @@ def test_a_healthy_target_passes_with_interval_margin_and_samples(tmp_path: Path
     assert result["valid"], result["invalid_reasons"]
     assert verdicts(result) == {FAILED: "pass", DURATION: "pass"}, messages(result)
     assert result["model"] == "open"
-    assert 295 <= result["latency"]["samples"] <= 305
+    assert 290 <= result["latency"]["samples"] <= 330
     assert result["ended"] == "as planned"
     assert all(one["margin"] > 0 and one["low"] <= one["observed"] <= one["high"] for one in result["judgements"])
     assert (tmp_path / "out" / "locust.html").stat().st_size > 1000

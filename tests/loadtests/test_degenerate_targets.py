@@ -1,0 +1,101 @@
+"""Servers that answer without doing anything, and such as do one operation badly: none of them passes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from loadtests.plan import Plan, Stream, Tenant
+from tests.loadtests.degenerate_target import degenerate_target
+from tests.loadtests.fake_target import Behaviour, target
+from tests.loadtests.load_process import finish, messages, start, verdicts
+
+TENANTS = tuple(Tenant(f"00000000-0000-4000-8000-{number:012d}") for number in range(60))
+REPLAY, EVENT = "load/checks{operation:replay}/rate", "load/checks{operation:event}/rate"
+STATUS, PROBE = "load/checks{operation:status}/rate", "load/checks{operation:probe}/rate"
+REPLAY_P95 = "load/http_req_duration{operation:replay}/p95"
+OF_SQL = {"load/dlq_items_count/count"}
+
+
+def plan(url: str, **more: object) -> Plan:
+    """The checklist's thresholds over 1.5 s: 150 events, 150 probes, 75 replays; nothing waits for longer than 1 s."""
+    values: dict[str, object] = {
+        "streams": (Stream("event", 110.0), Stream("probe", 110.0), Stream("replay", 50.0)),
+        "tenants": TENANTS,
+        "duration_s": 1.5,
+        "most_s": 1.5,
+        "timeout_s": 1.0,
+        **more,
+    }
+    return Plan(base_url=url, **values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["yes to all", "accepted to all", "echo", "empty", "login page"])
+def test_a_server_that_answers_anything_fails_its_checks(kind: str, tmp_path: Path) -> None:
+    """Its statuses are no failures to k6; what it answers is not what was asked for."""
+    with degenerate_target(kind) as url:
+        result = finish(start(plan(url, early_abort=False), tmp_path), tmp_path)
+    found = verdicts(result)
+    assert found["load/http_req_failed/rate"] == "pass", messages(result)
+    assert [found[check] for check in (EVENT, REPLAY)] == ["fail", "fail"], messages(result)
+    assert "pass" not in {found["load/agent_success/rate"], found["load/outbox_lag_ms/p95"]}
+
+
+@pytest.mark.parametrize("kind", ["too many to all", "broken"])
+def test_a_server_that_refuses_everything_fails(kind: str, tmp_path: Path) -> None:
+    """A refusal that the call need not expect is a failure."""
+    with degenerate_target(kind) as url:
+        result = finish(start(plan(url), tmp_path), tmp_path)
+    assert verdicts(result)["load/http_req_failed/rate"] == "fail", messages(result)
+    assert "pass" not in {verdicts(result)[check] for check in (EVENT, REPLAY, PROBE)}
+
+
+@pytest.mark.parametrize("kind", ["garbage", "slow loris", "hang"])
+def test_a_server_without_a_single_answer_is_no_verdict(kind: str, tmp_path: Path) -> None:
+    """Neither harm nor health was seen: everything is unknown, and the run says that nothing answered."""
+    with degenerate_target(kind) as url:
+        result = finish(start(plan(url), tmp_path), tmp_path)
+    assert not result["valid"]
+    assert "not one answer" in result["invalid_reasons"][0]
+    assert set(verdicts(result).values()) == {"unknown"}, messages(result)
+
+
+def test_a_healthy_server_passes_every_operation(tmp_path: Path) -> None:
+    """The twin of all the others: all that needs no SQL passes."""
+    with target(Behaviour()) as url:
+        result = finish(start(plan(url), tmp_path), tmp_path)
+    found = verdicts(result)
+    assert {check for check, verdict in found.items() if verdict != "pass"} == OF_SQL, messages(result)
+
+
+def _replays_alone(number: int) -> bool:
+    return number % 12 == 0
+
+
+def test_slow_replays_do_not_hide_among_fast_requests(tmp_path: Path) -> None:
+    """8 % of the replays alone take 3 s: over all requests that is nothing, over the replays it is not passed."""
+    with target(Behaviour(replay_delay_s=lambda n: 3.0 if _replays_alone(n) else 0.0)) as url:
+        result = finish(start(plan(url, timeout_s=10.0), tmp_path), tmp_path)
+    found = verdicts(result)
+    assert found["load/http_req_duration/p95"] == "pass", messages(result)
+    assert found[REPLAY_P95] != "pass", messages(result)
+
+
+def test_failing_replays_do_not_hide_among_good_requests(tmp_path: Path) -> None:
+    """8 % of the replays alone fail: fewer than 2 % of all requests, and not passed."""
+    with target(Behaviour(replay_status=lambda n: 500 if _replays_alone(n) else 200)) as url:
+        result = finish(start(plan(url), tmp_path), tmp_path)
+    found = verdicts(result)
+    assert found["load/http_req_failed/rate"] != "fail", messages(result)
+    assert found[REPLAY] != "pass", messages(result)
+
+
+def test_a_lag_that_rises_through_the_run_is_not_passed(tmp_path: Path) -> None:
+    """Inside every limit at the end, and only because the end came: unknown, neither passed nor failed."""
+    with target(Behaviour(lag_growth=1.2)) as url:
+        streams = (Stream("event", 60.0), Stream("probe", 60.0), Stream("replay", 25.0))
+        result = finish(start(plan(url, streams=streams, duration_s=2.6, most_s=2.6), tmp_path), tmp_path)
+    found = verdicts(result)
+    assert found["load/outbox_lag_ms/p95"] == found["load/outbox_lag_ms/avg"] == "unknown", messages(result)
+    assert "rises through the whole run" in messages(result)

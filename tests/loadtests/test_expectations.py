@@ -1,0 +1,117 @@
+"""What a call expects of its answer, and the metric `checks` that counts it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from loadtests.expectations import EVENT_STATUS, SUCCEEDS, VERSION, accepted_event, replayed
+from loadtests.plan import Credentials, Plan, Tenant, replays_of
+from loadtests.samples import Samples
+from loadtests.sinks import RateSink
+from loadtests.thresholds import parse_metric_key
+from loadtests.trend import is_rising
+from loadtests.wire import parse_address
+from loadtests.workload import Workload
+
+COMPANY, EVENT = "00000000-0000-4000-8000-00000000000A", "00000000-0000-4000-8000-00000000000b"
+PAUSED = frozenset({"agents_paused"})
+RUN = {"status": "started", "company_id": COMPANY.lower(), "idempotency_key": "k", "items": []}
+
+
+def body(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "passes"),
+    [
+        (200, RUN, True),
+        (200, {**RUN, "status": "completed", "duplicate": True}, True),
+        (200, {**RUN, "status": "dry_run"}, False),
+        (200, {**RUN, "company_id": EVENT}, False),
+        (200, {**RUN, "idempotency_key": "other"}, False),
+        (200, {}, False),
+        (200, [], False),
+        (302, RUN, False),
+        (409, {"code": "agents_paused"}, True),
+        (409, {"code": "in_progress"}, False),
+        (429, {"code": "rate_limited"}, False),
+        (403, {"code": "agents_paused"}, False),
+        (409, {"code": ["agents_paused"]}, False),
+        (0, {}, False),
+    ],
+)
+def test_a_replay_is_answered_with_its_own_run(status: int, answer: object, passes: bool) -> None:
+    """Company, key and status are those of the call; of refusals only those that the call may meet."""
+    assert replayed(COMPANY, "k", refusals=PAUSED).holds(status, body(answer)) is passes
+
+
+def test_a_dry_run_is_answered_as_one() -> None:
+    """A real run in its place would be harm, not success."""
+    dry = replayed(COMPANY, refusals=PAUSED)
+    assert dry.holds(200, body({**RUN, "status": "dry_run"}))
+    assert not dry.holds(200, body(RUN))
+
+
+def test_events_their_status_and_the_version_are_told_from_mere_success() -> None:
+    """202 with the event's own id; a status with a commit; a release."""
+    assert accepted_event(EVENT).holds(202, body({"event_id": EVENT.upper(), "path": "outbox"}))
+    assert not accepted_event(EVENT).holds(202, body({"event_id": COMPANY, "path": "outbox"}))
+    assert not accepted_event(EVENT).holds(200, body({"event_id": EVENT, "path": "outbox"}))
+    assert EVENT_STATUS.holds(200, body({"status": "pending", "committed_at": "2024-06-01T00:00:00Z"}))
+    assert not EVENT_STATUS.holds(200, b"{}")
+    assert VERSION.holds(200, body({"release": "r1"}))
+    assert not VERSION.holds(200, b"<html>")
+    assert [SUCCEEDS.holds(status, b"") for status in (200, 204, 302, 429, 0)] == [True, True, False, False, False]
+
+
+def test_checks_are_one_rate_that_tags_take_apart() -> None:
+    """By operation, by name of the check; what no check asked is no sample; packing loses nothing."""
+    samples, merged = Samples(), Samples()
+    for operation, passed, count in (("replay", True, 3), ("replay", False, 1), ("event", True, 4)):
+        group = samples.group(
+            {"operation": operation, "status": "200"}, failed=False, check=f"{operation}: fine", passed=passed
+        )
+        group.timings["http_req_duration"].extend([1.0] * count)
+    samples.group({"operation": "replay"}, failed=False).timings["http_req_duration"].append(1.0)
+    merged.merge_report(samples.take_report())
+    found = {key: merged.select(parse_metric_key(key)) for key in ("checks", "checks{operation:replay}")}
+    found["by name"] = merged.select(parse_metric_key("checks{check:event: fine}"))
+    assert found == {
+        "checks": RateSink(7, 8),
+        "checks{operation:replay}": RateSink(3, 4),
+        "by name": RateSink(4, 4),
+    }
+
+
+def test_replay_calls_stay_within_the_limit_and_most_of_them_are_real() -> None:
+    """Three a company, two of them real runs under keys of their own; the number is known beforehand."""
+    tenants = tuple(Tenant(f"00000000-0000-4000-8000-{n:012d}", replays=n != 1) for n in range(5))
+    plan = Plan("http://127.0.0.1:9", tenants=tenants)
+    work = Workload(plan, Credentials(hmac_secret="0123456789abcdef"), parse_address(plan.base_url))
+    calls = [call for _ in range(50) if (call := work.call("replay"))]
+    assert len(calls) == replays_of(plan) == 12
+    bodies = [json.loads(call.data.partition(b"\r\n\r\n")[2]) for call in calls]
+    each = [sum(one["company_id"] == tenant.id for one in bodies) for tenant in tenants]
+    assert each == [3, 0, 3, 3, 3]
+    assert len({one["idempotency_key"] for one in bodies if "idempotency_key" in one}) == 8
+    assert {one["max"] for one in bodies} == {1}
+
+
+@pytest.mark.parametrize(
+    ("values", "rises"),
+    [
+        ([n * 10.0 for n in range(200)], True),
+        ([float(n % 60) * 30 for n in range(240)], False),
+        ([1900.0 - float(n % 36) * 50 for n in range(180)], False),
+        ([5.0] * 180 + [3000.0] * 60, False),
+        ([3000.0] * 60 + [5.0] * 180, False),
+        ([n * 10.0 for n in range(50)], False),
+        ([n * 1.0 for n in range(300)], False),
+    ],
+)
+def test_only_a_rise_through_the_whole_run_is_one(values: list[float], rises: bool) -> None:
+    """Neither a sawtooth, nor a hiccup at an end, nor few samples, nor a small rise."""
+    assert is_rising(values) is rises
