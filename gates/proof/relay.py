@@ -45,7 +45,11 @@ class _Relay:
         except OSError:
             writer.close()
             return
-        await asyncio.gather(self._pump(reader, back, 0.0), self._pump(there, writer, self._way.delay_s))
+        try:
+            await asyncio.gather(self._pump(reader, back, 0.0), self._pump(there, writer, self._way.delay_s))
+        finally:
+            writer.close()
+            back.close()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_s: float) -> None:
         with suppress(OSError):
@@ -67,6 +71,7 @@ class _Relay:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.sleep(0)  # lets the loop close the sockets
 
         with suppress(TimeoutError):
             asyncio.run_coroutine_threadsafe(cancel(), self._loop).result(timeout=START_TIMEOUT_S)

@@ -1,0 +1,148 @@
+"""The senseless servers and the relay do to bytes what they say, and no more."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import time
+from contextlib import closing
+from urllib.parse import urlsplit
+
+import pytest
+
+from gates.proof.degenerate import SERVERS, Senseless, never_unpassed
+from gates.proof.healthy import _other_case, _with_a_member
+from gates.proof.relay import Way, relay
+from gates.proof.servers import Asked, Reply, forward, serve
+
+BODY = b'{"company_id": "x", "max": 3}'
+
+
+def ask(base: str, path: str = "/dlq-replay", method: str = "POST", timeout_s: float = 5.0) -> Reply:
+    parts = urlsplit(base)
+    with closing(http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=timeout_s)) as connection:
+        connection.request(method, path, BODY, {"Content-Type": "application/json", "Connection": "close"})
+        with connection.getresponse() as response:
+            return Reply(response.status, tuple(response.getheaders()), response.read())
+
+
+def told(asked: Asked) -> Reply:
+    """Says what it was asked."""
+    shown = {"method": asked.method, "path": asked.path, "body": asked.body.decode(), "headers": asked.headers}
+    return Reply(201, (("Content-Type", "application/json"), ("X-A", "1"), ("X-A", "2")), json.dumps(shown).encode())
+
+
+def named(name: str) -> Senseless:
+    return next(s for s in SERVERS if s.name == name)
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "body"),
+    [
+        ("yes", 200, b"{}"),
+        ("empty", 200, b""),
+        ("echo", 200, BODY),
+        ("error-500", 500, b"oops"),
+        ("redirect", 302, b""),
+    ],
+)
+def test_a_senseless_server_answers_everything_alike(name: str, status: int, body: bytes) -> None:
+    """Whatever the method and the path."""
+    with serve(named(name).make("http://127.0.0.1:9", "r1")) as base:
+        for method, path in (("POST", "/functions/v1/dlq-replay"), ("GET", "/functions/v1/version"), ("BREW", "/")):
+            reply = ask(base, path, method)
+            assert (reply.status, reply.body) == (status, BODY if name == "echo" else body)
+
+
+@pytest.mark.parametrize(("name", "code"), [("no", "unauthenticated"), ("limit-429", "rate_limited")])
+def test_a_refusing_server_keeps_the_form_of_the_contract(name: str, code: str) -> None:
+    """Problem details with a code: only the content is senseless."""
+    with serve(named(name).make("http://127.0.0.1:9", "r1")) as base:
+        assert json.loads(ask(base).body)["code"] == code
+
+
+def test_polite_yes_claims_the_release_and_success() -> None:
+    """It looks like a deployment in every answer's form."""
+    with serve(named("polite-yes").make("http://127.0.0.1:9", "r1")) as base:
+        assert json.loads(ask(base, "/version", "GET").body)["release"] == "r1"
+        assert json.loads(ask(base).body)["status"] == "completed"
+        assert ask(base, "/events").status == 202
+
+
+def test_garbage_is_no_http_and_hanging_answers_nothing() -> None:
+    """Neither gives an answer; hanging servers end with their block."""
+    with serve(named("garbage").make("", "")) as base, pytest.raises(http.client.HTTPException):
+        ask(base)
+    started = time.monotonic()
+    with serve(named("hang").make("", "")) as base, pytest.raises(TimeoutError):
+        ask(base, timeout_s=0.2)
+    assert time.monotonic() - started < 10
+
+
+def test_the_previous_build_says_another_release_and_forwards_the_rest() -> None:
+    """Only /version and v2 signatures differ."""
+
+    def real(asked: Asked) -> Reply:
+        return Reply(200, (), b'{"release": "r2", "drill_agent": true}') if "version" in asked.path else told(asked)
+
+    with serve(real) as there, serve(named("previous-build").make(there, "r2")) as base:
+        version = json.loads(ask(base, "/version", "GET").body)
+        assert version["release"] != "r2"
+        assert version["drill_agent"] is True
+        assert ask(base).status == 201
+
+
+def test_half_a_build_has_its_pages_and_not_its_functions() -> None:
+    """A health page alone says nothing about the functions."""
+    with serve(told) as there, serve(named("half-a-build").make(there, "r")) as base:
+        assert ask(base, "/x/healthz", "GET").status == 201
+        assert ask(base, "/x/dlq-replay").status == 404
+    with serve(told) as there, serve(named("every-other").make(there, "r")) as base:
+        assert sorted(ask(base).status for _ in range(4)) == [201, 201, 502, 502]
+
+
+def test_a_request_is_forwarded_with_repeated_headers_and_a_chunked_body() -> None:
+    """What a drill sends twice must arrive twice, and what comes back twice, too."""
+    with serve(told) as there, serve(lambda asked: forward(there, asked)) as base:
+        parts = urlsplit(base)
+        with socket.create_connection((str(parts.hostname), parts.port), timeout=5) as sock:
+            sock.sendall(
+                b"POST /p?q=1 HTTP/1.1\r\nHost: x\r\nX-S: 1\r\nX-S: 2\r\nTransfer-Encoding: chunked\r\n"
+                b"Connection: close\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+            )
+            answer = b"".join(iter(lambda: sock.recv(65_536), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    seen = json.loads(body)
+    assert (seen["path"], seen["body"]) == ("/p?q=1", "abcde")
+    assert [v for k, v in seen["headers"] if k == "X-S"] == ["1", "2"]
+    assert head.count(b"X-A:") == 2
+
+
+def test_nobody_behind_is_a_bad_gateway() -> None:
+    """The proxy itself never hangs on a server that is gone."""
+    assert forward("http://127.0.0.1:9", Asked("GET", "/")).status == 502
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.1])
+def test_a_relay_changes_no_byte_and_holds_back_answers(delay_s: float) -> None:
+    """The slow variant is slow by its delay, and is otherwise the deployment itself."""
+    with serve(told) as there, relay(there, Way(delay_s=delay_s)) as base:
+        started = time.monotonic()
+        assert ask(base).status == 201
+        assert time.monotonic() - started >= delay_s
+
+
+def test_the_healthy_proxies_change_only_what_clients_must_ignore() -> None:
+    """Cases of header names, unknown headers, unknown members; never the API's description."""
+    reply = Reply(200, (("Content-Type", "application/json"),), b'{"a": 1}')
+    assert _other_case(reply).headers[0] == ("cONTENT-tYPE", "application/json")
+    assert json.loads(_with_a_member(reply).body) == {"a": 1, "served_by": "edge-7"}
+    described = Reply(200, reply.headers, b'{"openapi": "3.1.0"}')
+    assert _with_a_member(described) == described
+
+
+def test_a_check_that_passes_on_every_senseless_server_is_named() -> None:
+    """Only checks over HTTP must be seen not to pass."""
+    checks = ("drill/a", "drill/b", "sql/c", "load/d")
+    assert never_unpassed(checks, [["drill/a"], ["load/d", "drill/a"]]) == ("drill/b",)
