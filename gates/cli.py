@@ -12,7 +12,6 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
@@ -148,7 +147,7 @@ def _request(options: argparse.Namespace, console: Console) -> Iterator[Request]
     """What to run against which target. Without BASE_URL and DATABASE_URL, the reference is brought up for it."""
     target = _target(console)
     today = dt.datetime.now(dt.UTC).date()
-    file = config.load_policy(options.policy, today)
+    file = config.load_policy(options.policy, today, getattr(options, "state", None))
     specs = lint.with_own_checks(file, console.environ)
     alone = options.command == "load"
     load_options = options if alone else loading.options_of_a_run()
@@ -162,7 +161,6 @@ def _request(options: argparse.Namespace, console: Console) -> Iterator[Request]
         out=options.output,
         deep=options.deep,
         dry_run=getattr(options, "dry_run", False),
-        state=_state(options, file.settings.state, target, console),
         environ=console.environ,
         load=loading.runner(load_options),
         after_load=None if alone else loading.clean_up,
@@ -181,14 +179,6 @@ def _request(options: argparse.Namespace, console: Console) -> Iterator[Request]
         reference = _with_wishes_of(target, stack.info.target())
         console.hide = hidden(reference)
         yield _with_target(request, reference)
-
-
-def _state(options: argparse.Namespace, named: Path | None, target: Target, console: Console) -> Path | None:
-    """Where runs of this database remember; a reference that is brought up for one run is never met again."""
-    named = getattr(options, "state", None) or named
-    if named is None and not target.database_url:
-        return None
-    return config.state_folder(named, console.environ)
 
 
 def _with_wishes_of(given: Target, reference: Target) -> Target:

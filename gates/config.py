@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from gates.errors import ConfigError
@@ -104,18 +105,24 @@ def environment_of(target: Target, environ: Mapping[str, str]) -> dict[str, str]
     return {**others, **{k: v for k, v in described.items() if v}}
 
 
-def load_policy(path: Path | None, today: dt.date) -> PolicyFile:
+def load_policy(path: Path | None, today: dt.date, state: Path | None = None) -> PolicyFile:
     """gate.yaml: the file named, or that of the working directory, or the one shipped, or the defaults.
+
+    state: another folder than the file's for what must outlive a run.
 
     Raise ConfigError where a named file cannot be read, or on anything in it that is not right.
     """
     if path is None:
         found = [p for p in (Path(POLICY_FILE), SHIPPED_POLICY) if p.is_file()]
         if not found:
-            return parse("version: 1\n", POLICY_FILE, Path(), today)
+            return _remembering(parse("version: 1\n", POLICY_FILE, Path(), today), state)
         path = found[0]
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}:1:1: {error}; allowed: a readable text file. Correct --policy") from None
-    return parse(text, str(path), path.parent, today)
+    return _remembering(parse(text, str(path), path.parent, today), state)
+
+
+def _remembering(file: PolicyFile, state: Path | None) -> PolicyFile:
+    return file if state is None else replace(file, settings=replace(file.settings, state=state))

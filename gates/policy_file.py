@@ -100,6 +100,7 @@ FILE = Table(
                     "spot_folders": (ListOf(Text()), "Further folders of spot checks, relative to this file."),
                     "alert_folders": (ListOf(Text()), "Further folders of alert rules."),
                     "manifest": (Text(), "The release's manifest."),
+                    "require_checkpoint": (Switch(), "true: an audit trail that no run verified before is unknown."),
                 }
             ),
             "SQL checks of your own: a file dropped into such a folder is a check.",
@@ -137,6 +138,7 @@ class Settings:
     spot_folders: tuple[Path, ...] = ()
     alert_folders: tuple[Path, ...] = ()
     manifest: Path | None = None
+    require_checkpoint: bool = False
     state: Path = Path(STATE)
     attestations: tuple[Attestation, ...] = field(default=())
 
@@ -225,6 +227,7 @@ def _settings(values: Mapping[str, Any], folder: Path) -> Settings:
         spot_folders=tuple(folder / p for p in sql.get("spot_folders", ())),
         alert_folders=tuple(folder / p for p in sql.get("alert_folders", ())),
         manifest=folder / sql["manifest"] if "manifest" in sql else None,
+        require_checkpoint=sql.get("require_checkpoint", False),
         state=folder / values["state"] if "state" in values else Path(STATE),
         attestations=tuple(Attestation(**a) for a in values.get("attestations", ())),
     )

@@ -50,7 +50,6 @@ class Request:
     out: Path
     deep: bool = False
     dry_run: bool = False
-    state: Path | None = None
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     load: Callable[[Target, Path], list[Evidence]] | None = None
     after_load: Callable[[Target, Path], str] | None = None
@@ -239,7 +238,6 @@ def context_of(request: Request, run_id: str) -> Context:
         run_id=run_id,
         catalogue=request.catalogue,
         deep=request.deep,
-        state=request.state,
         environ=request.environ,
         progress=request.progress,
     )

@@ -1,40 +1,173 @@
-"""Remembers how far the audit chain was verified, in a file of the gate: a gate owns no table of its target."""
+"""Remembers how far the audit trail was verified, in a file of the gate: a gate owns no table of its target.
+
+One file a database, in the folder of `--state`. It is written when all checks of the trail passed, and only forwards. A
+file that cannot be used is never taken for none: the check that rests on it is unknown.
+"""
 
 from __future__ import annotations
 
+import datetime as dt
+import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from gates.target.database import Connection, execute
+import psycopg
 
-CHAIN = "sql/spot/audit-chain"
-FORMAT = re.compile(r'\{"audit_id": \d+, "audit_hash": "[0-9a-f]{64}"\}')
+from gates.target.database import Connection, execute, sql
+from sql_checks.fragments import expand
+
+HERE = Path(__file__).parent
+POSITION = HERE / "checkpoint_position.sql"
+DATABASE = HERE / "checkpoint_database.sql"
+FRAGMENTS = (HERE / "spot" / "fragments",)
+
+CHECK = "sql/spot/audit-checkpoint"
+TRAIL = frozenset({CHECK, "sql/spot/audit-chain", "sql/spot/audit-heads", "sql/spot/audit-row-counts"})
+"""The checks that must all have passed before a run may say that it verified the trail."""
+
+FORMAT = 1
+HASH = re.compile(r"[0-9a-f]{64}")
+CLOCK_SLACK = dt.timedelta(minutes=1)
 
 
 class CheckpointError(ValueError):
-    """A checkpoint file cannot be used: what was observed, what is allowed, where, what to do."""
+    """A checkpoint cannot be used: what was observed, what is allowed, where, what to do."""
 
 
-def read(path: Path) -> str:
-    """The checkpoint as the queries take it; empty where there is none yet. Raise CheckpointError."""
-    if not path.exists():
-        return ""
-    text = path.read_text(encoding="utf-8").strip()
-    if not FORMAT.fullmatch(text):
-        raise CheckpointError(f"{path}: {text[:60]!r} is no checkpoint; allowed: what a run wrote. Delete the file")
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Where a run ended: the last row of the trail that is verified without a gap, and the heads of its scopes then.
+
+    database: which one, see `identify`; scopes: of each, id and hash of its last row, and how many rows it had;
+    is_behind: rows after it were left for the next run; written_at: by the clock of the database.
+    """
+
+    database: str
+    last_id: int
+    last_hash: str
+    scopes: Mapping[str, tuple[int, str, int]]
+    written_at: dt.datetime
+    is_behind: bool = False
+
+    def settings(self) -> dict[str, str]:
+        """What the queries are given: `replaygate.<name>`."""
+        place = {"last_id": self.last_id, "last_hash": self.last_hash}
+        return {"checkpoint": json.dumps(place), "checkpoint_scopes": json.dumps(self.scopes)}
+
+    def dump(self) -> str:
+        """The text of the file."""
+        return json.dumps(
+            {
+                "format": FORMAT,
+                "database": self.database,
+                "written_at": self.written_at.isoformat(),
+                "last_id": self.last_id,
+                "last_hash": self.last_hash,
+                "is_behind": self.is_behind,
+                "scopes": self.scopes,
+            }
+        )
+
+
+def identify(connection: Connection) -> str:
+    """Which database this is: cluster, oid, and the address it was reached at (a clone on disk has the same cluster).
+
+    Raise psycopg.Error.
+    """
+    info = connection.info
+    address = f"{info.host}:{info.port}/{info.dbname}"
+    try:
+        row = execute(connection, sql(DATABASE))[0]
+    except psycopg.errors.InsufficientPrivilege:
+        return address
+    return f"{row['system']}/{row['oid']} at {address}"
+
+
+def file_of(folder: Path, database: str) -> Path:
+    """The file of one database."""
+    return folder / f"audit-{hashlib.sha256(database.encode()).hexdigest()[:24]}.json"
+
+
+def read(path: Path, database: str, now: dt.datetime) -> Checkpoint | None:
+    """The checkpoint, None where there is none yet. Raise CheckpointError for anything that is not what a run wrote."""
+    try:
+        found = _parsed(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unusable(path, f"{type(error).__name__}: {str(error)[:80]}", "what a run wrote") from error
+    if found.database != database:
+        raise _unusable(path, f"it is of {found.database}", f"a checkpoint of {database}")
+    if found.written_at > now + CLOCK_SLACK:
+        raise _unusable(path, f"it is of {found.written_at}, the database says {now}", "a time that has been")
+    return found
+
+
+def _unusable(path: Path, observed: str, allowed: str) -> CheckpointError:
+    advice = "Find out why; remove the file only to begin anew, with `--deep`"
+    return CheckpointError(f"{path}: the checkpoint cannot be used: {observed}; allowed: {allowed}. {advice}")
+
+
+def _parsed(text: str) -> Checkpoint:
+    data: Any = json.loads(text)
+    if data["format"] != FORMAT:
+        raise ValueError(f"format {data['format']!r}")
+    scopes = {str(s): (int(i), _hash(h), int(n)) for s, (i, h, n) in data["scopes"].items()}
+    written = dt.datetime.fromisoformat(data["written_at"])
+    if written.tzinfo is None:
+        raise ValueError("written_at has no time zone")
+    place = (int(data["last_id"]), _hash(data["last_hash"]))
+    return Checkpoint(str(data["database"]), *place, scopes, written, bool(data["is_behind"]))
+
+
+def _hash(text: object) -> str:
+    if not isinstance(text, str) or not HASH.fullmatch(text):
+        raise ValueError(f"{str(text)[:20]!r} is no hash")
     return text
 
 
-def position(connection: Connection) -> str:
-    """The end of the trail in this snapshot; empty where there are no rows. Raise psycopg.Error."""
-    rows = execute(connection, "select id, hash from public.audit_logs order by id desc limit 1")
-    return json.dumps({"audit_id": int(str(rows[0]["id"])), "audit_hash": str(rows[0]["hash"])}) if rows else ""
+def position(connection: Connection, database: str) -> Checkpoint | None:
+    """How far a run that starts in this snapshot verifies; None where there are no rows. Raise psycopg.Error."""
+    row: dict[str, Any] = execute(connection, expand(sql(POSITION), FRAGMENTS))[0]
+    if row["last_id"] is None:
+        return None
+    scopes = {s: (int(i), str(h), int(n)) for s, (i, h, n) in row["scopes"].items()}
+    place = (int(row["last_id"]), str(row["last_hash"]))
+    return Checkpoint(database, *place, scopes, row["written_at"], bool(row["is_behind"]))
 
 
-def write(path: Path, text: str) -> None:
-    """Replace the checkpoint at once or not at all. Call only after the chain verified up to it."""
+def write(path: Path, reached: Checkpoint, before: Checkpoint | None) -> None:
+    """Replace the file at once or not at all, unless another run came further meanwhile. Raise OSError.
+
+    Scopes that only the earlier checkpoint knows are kept: what was verified once must stay.
+    """
+    now = read_or_none(path, reached.database)
+    if now is not None and now.last_id > reached.last_id:
+        return
+    scopes = {**(before.scopes if before else {}), **reached.scopes}
+    whole = Checkpoint(
+        reached.database, reached.last_id, reached.last_hash, scopes, reached.written_at, reached.is_behind
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(text + "\n", encoding="utf-8")
-    fresh.replace(path)
+    try:
+        with fresh.open("w", encoding="utf-8") as file:
+            file.write(whole.dump() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def read_or_none(path: Path, database: str) -> Checkpoint | None:
+    """What another run may have left meanwhile; a file that cannot be used counts as none here."""
+    try:
+        return read(path, database, dt.datetime.max.replace(tzinfo=dt.UTC) - CLOCK_SLACK)
+    except CheckpointError:
+        return None

@@ -20,9 +20,11 @@ from sql_checks.rulerun import judge_rule
 from sql_checks.spotfile import SpotCheck, SpotFileError, read_spot
 from sql_checks.spotrun import judge_spot
 from sql_checks.sqlsession import SqlSession, read_companies
+from sql_checks.trail import Trail, open_trail
 
 HERE = Path(__file__).parent
 SESSION = pytest.StashKey[SqlSession]()
+TRAIL = pytest.StashKey[Trail]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,7 +35,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--exclude-companies", metavar="FILE", help="leave out these companies (one id a line)")
     group.addoption("--manifest", metavar="FILE", help="the release's manifest (default: the reference's)")
-    group.addoption("--checkpoint", metavar="FILE", help="where whole-table checks remember how far they came")
+    group.addoption("--state", metavar="DIR", help="where the checks of the audit trail remember how far they came")
+    group.addoption("--require-checkpoint", action="store_true", help="a trail that no run verified before is unknown")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -68,14 +71,21 @@ def session_of(config: pytest.Config) -> SqlSession:
     """The one connection of this pytest run, opened at first use."""
     if SESSION not in config.stash:
         target = load_target(process_environment())
-        listed, remembered = config.getoption("--exclude-companies"), config.getoption("--checkpoint")
+        listed = config.getoption("--exclude-companies")
         config.stash[SESSION] = SqlSession(
             target.database_url,
             excluded=read_companies(Path(listed), never=target.test_company_id) if listed else (),
-            settings={"checkpoint": checkpoint.read(Path(remembered))} if remembered else {},
             deep=bool(config.getoption("--deep")),
         )
     return config.stash[SESSION]
+
+
+def trail_of(config: pytest.Config) -> Trail | None:
+    """The one trail of this pytest run, opened at first use; None where nothing is remembered."""
+    folder = config.getoption("--state")
+    if folder and TRAIL not in config.stash:
+        config.stash[TRAIL] = open_trail(session_of(config), Path(folder))
+    return config.stash.get(TRAIL, None)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -141,15 +151,11 @@ class SpotItem(CheckItem):
         self.spot = spot
 
     def observe(self, session: SqlSession, observer: Observer) -> None:
-        name = self.config.getoption("--checkpoint")
-        remembers = bool(name) and self.spot.spec.id == checkpoint.CHAIN
-        end = ""
-        if remembers:
-            with session.snapshot() as connection:
-                end = checkpoint.position(connection)
-        judge_spot(self.spot, session, observer)
-        if remembers and end:
-            checkpoint.write(Path(name), end)
+        trail = trail_of(self.config) if self.spot.spec.id in checkpoint.TRAIL else None
+        if trail is None:
+            judge_spot(self.spot, session, observer)
+        else:
+            trail.judge(self.spot, session, observer, required=self.config.getoption("--require-checkpoint"))
 
 
 class RuleItem(CheckItem):

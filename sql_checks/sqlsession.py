@@ -57,12 +57,12 @@ class SqlSession:
             "replaygate.deep": "on" if self.deep else "off",
             **{f"replaygate.{k}": v for k, v in self.settings.items()},
         }
-        execute(
-            connection,
-            "select " + ", ".join(["set_config(%s, %s, false)"] * len(given)),
-            *(part for item in given.items() for part in item),
-        )
+        _set(connection, given)
         return connection
+
+    def give(self, settings: Mapping[str, str]) -> None:
+        """Hand further settings to the queries, as `replaygate.<name>`."""
+        _set(self.connection, {f"replaygate.{k}": v for k, v in settings.items()})
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
@@ -91,6 +91,11 @@ class SqlSession:
     def close(self) -> None:
         if "connection" in self.__dict__:
             self.connection.close()
+
+
+def _set(connection: Connection, given: Mapping[str, str]) -> None:
+    calls = ", ".join(["set_config(%s, %s, false)"] * len(given))
+    execute(connection, f"select {calls}", *(part for item in given.items() for part in item))
 
 
 def _hides(connection: Connection, table: str, estimate: int) -> bool:

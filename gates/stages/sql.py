@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from gates.evidence import TargetKind
 from gates.stages.context import Context, StageReport
 from gates.stages.suite import Suite, run
 
@@ -24,7 +26,19 @@ def sql(
     options += [f"--exclude-companies={context.companies}", *(["--round=before"] if before else [])]
     options += [f"--spot-folder={path}" for path in settings.spot_folders]
     options += [f"--alert-folder={path}" for path in settings.alert_folders]
+    options.append(f"--state={_memory(context)}")
+    if settings.require_checkpoint:
+        options.append("--require-checkpoint")
     if settings.manifest is not None:
         options.append(f"--manifest={settings.manifest}")
     expected = context.applicable(prefixes)
     return [run(Suite(name, "sql_checks", expected, settings.sql_timeout_s, tuple(options)), context)]
+
+
+def _memory(context: Context) -> Path:
+    """Where the suite remembers how far the audit trail was verified, one file a database; absolute.
+
+    A reference that was brought up for this run is never met again: what is remembered of it stays with the results.
+    """
+    own = context.target.kind is TargetKind.REFERENCE
+    return (context.out / "state" if own else context.settings.state).resolve()

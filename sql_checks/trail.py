@@ -1,0 +1,93 @@
+"""One run's way along the audit trail: from the checkpoint of the run before to a new one, if all its checks pass."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+from gates.observation import Observer
+from gates.target.database import value
+from sql_checks import checkpoint
+from sql_checks.checkpoint import Checkpoint, CheckpointError
+from sql_checks.spotfile import SpotCheck
+from sql_checks.spotrun import judge_spot
+from sql_checks.sqlsession import SqlSession
+
+
+@dataclass
+class Trail:
+    """What an earlier run left (`before`, or a `problem` with it), and what this one may leave (`reached`)."""
+
+    path: Path
+    database: str
+    before: Checkpoint | None
+    problem: str
+    reached: Checkpoint | None
+    is_deep: bool
+    passed: set[str] = field(default_factory=set)
+
+    def judge(self, spot: SpotCheck, session: SqlSession, observer: Observer, *, required: bool = False) -> None:
+        """Judge one check of the trail, and write the checkpoint when it was the last of them to pass.
+
+        required: that no earlier run verified the trail is unknown. So is a checkpoint that cannot be used.
+        """
+        observer.details["trail"] = self._said()
+        if spot.spec.id == checkpoint.CHECK:
+            self._require_usable(observer, required=required)
+        judge_spot(spot, session, observer)
+        observer.control(self._said())
+        self.passed.add(spot.spec.id)
+        if not self.problem and self.reached is not None and self.passed >= checkpoint.TRAIL:
+            self._write(self.reached, observer)
+
+    def _require_usable(self, observer: Observer, *, required: bool) -> None:
+        if self.problem:
+            observer.unmet(self.problem)
+        if required and self.before is None:
+            observer.unmet(
+                f"{self.path}: there is no checkpoint of this database, and `sql.require_checkpoint` wants one."
+                " Keep the state folder between runs; make a first one with a run that does not require it"
+            )
+
+    def _write(self, reached: Checkpoint, observer: Observer) -> None:
+        try:
+            checkpoint.write(self.path, reached, self.before)
+        except OSError as error:
+            observer.unmet(f"{self.path}: the checkpoint cannot be written: {error}. Name another folder with --state")
+
+    def _said(self) -> str:
+        if self.problem:
+            said = "the checkpoint cannot be used: the newest 10,000 rows are read"
+        elif self.before is None:
+            said = "no checkpoint of this database yet: the newest 10,000 rows are read, older ones are not"
+        else:
+            said = (
+                f"goes on after row {self.before.last_id}, verified before {self.before.written_at:%Y-%m-%d %H:%M:%SZ}"
+            )
+        if self.is_deep:
+            said = "all rows are read"
+        elif self.reached is not None and self.reached.is_behind:
+            said += (
+                f"; more than 10,000 rows are new: without a gap to row {self.reached.last_id}, and the newest 5,000"
+            )
+        return said
+
+
+def open_trail(session: SqlSession, folder: Path) -> Trail:
+    """Look for the checkpoint of this database and hand it to the queries. Raise psycopg.Error."""
+    before, problem = None, ""
+    with session.snapshot() as connection:
+        database = checkpoint.identify(connection)
+    path = checkpoint.file_of(folder, database)
+    now = cast("dt.datetime", value(session.connection, "select now()"))
+    try:
+        before = checkpoint.read(path, database, now)
+    except CheckpointError as error:
+        problem = str(error)
+    if before is not None:
+        session.give(before.settings())
+    with session.snapshot() as connection:
+        reached = checkpoint.position(connection, database)
+    return Trail(path, database, before, problem, reached, session.deep)
