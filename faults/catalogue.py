@@ -23,6 +23,7 @@ MODULES = (
     "rate_limit",
     "rate_limit_store",
     "idempotency",
+    "idempotency_store",
     "outbox",
 )
 """The modules that declare faults, in the order of the list."""

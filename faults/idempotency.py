@@ -3,30 +3,314 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
 
+from faults.altered import altered
 from faults.catalogue import service
 from faults.probe import Probe
+from faults.requests import requesting
+from replay_service.database import Connection
+from replay_service.idempotency import Run, begin
 from replay_service.parts import Parts, build_parts
+from replay_service.replay import Call, Reply, replay
 from replay_service.settings import Settings
 from replay_service.validation import ReplayRequest, read_replay
 
+KEYS = "drill/idempotency"
 
-def _key_moves_twice(probe: Probe) -> bool:
+
+def _twice(probe: Probe, first: Mapping[str, Any], second: Mapping[str, Any], letters: int = 3) -> list[Any]:
+    """The answers to two requests of a tenant with dead letters."""
     with probe.tenant() as company:
-        probe.letters(company, 2)
-        answers = [probe.replay(company, max_items=1, idempotency_key="w").json() for _ in range(2)]
-        return bool(answers[0].get("replay_run_id") != answers[1].get("replay_run_id"))
+        probe.letters(company, letters)
+        return [
+            probe.replay(company, **{"max_items": 1, "idempotency_key": "w", **fields}) for fields in (first, second)
+        ]
+
+
+def _runs_differ(probe: Probe, first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two requests, both accepted, started two runs."""
+    runs = [answer.json().get("replay_run_id") for answer in _twice(probe, first, second)]
+    return None not in runs and runs[0] != runs[1]
+
+
+def _is_duplicate(probe: Probe, first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether the second request was answered as a duplicate of the first."""
+    return _twice(probe, first, second)[1].json().get("duplicate") is True
 
 
 @service(
     "The idempotency key is ignored: a re-sent request replays again.",
-    _key_moves_twice,
-    ("drill/idempotency/duplicate-one-effect", "drill/idempotency/race-same-request"),
+    lambda p: _runs_differ(p, {}, {}),
+    (f"{KEYS}/duplicate-one-effect", f"{KEYS}/race-same-request", "drill/proof/duplicate-short-circuits"),
     names=("duplicate", "key"),
 )
 def key_ignored(settings: Settings) -> Parts:
+    return requesting(settings, lambda r: dataclasses.replace(r, idempotency_key=f"gen-{uuid.uuid4()}"))
+
+
+@service(
+    "Another payload under a used key is answered as a duplicate.",
+    lambda p: _is_duplicate(p, {}, {"max_items": 2}),
+    (f"{KEYS}/other-payload-refused", f"{KEYS}/payload-max"),
+    names=("422", "payload"),
+)
+def payload_not_compared(settings: Settings) -> Parts:
+    return _hashing(settings, lambda r: [r.company_id])
+
+
+@service(
+    "`max` is not part of the payload.",
+    lambda p: _is_duplicate(p, {}, {"max_items": 2}),
+    (f"{KEYS}/payload-max", f"{KEYS}/other-payload-refused"),
+    names=("422", "max"),
+)
+def payload_without_max(settings: Settings) -> Parts:
+    return _hashing(settings, lambda r: [r.company_id, r.force, r.dlq_ids, r.error_type])
+
+
+@service(
+    "`force` is not part of the payload.",
+    lambda p: _is_duplicate(p, {}, {"force": True}),
+    (f"{KEYS}/payload-force",),
+    names=("422", "force"),
+)
+def payload_without_force(settings: Settings) -> Parts:
+    return _hashing(settings, lambda r: [r.company_id, r.max_items, r.dlq_ids, r.error_type])
+
+
+@service(
+    "`error_type` is not part of the payload.",
+    lambda p: _is_duplicate(p, {}, {"error_type": "timeout"}),
+    (f"{KEYS}/payload-error-type",),
+    names=("422", "error_type"),
+)
+def payload_without_error_type(settings: Settings) -> Parts:
+    return _hashing(settings, lambda r: [r.company_id, r.max_items, r.force, r.dlq_ids])
+
+
+@service(
+    "`dlq_ids` are not part of the payload: other items under the same key are never replayed.",
+    lambda p: _is_duplicate(p, {"dlq_ids": [str(uuid.UUID(int=1))]}, {"dlq_ids": [str(uuid.UUID(int=2))]}),
+    (f"{KEYS}/payload-dlq-ids",),
+    names=("422", "dlq_ids"),
+)
+def payload_without_ids(settings: Settings) -> Parts:
+    return _hashing(settings, lambda r: [r.company_id, r.max_items, r.force, r.error_type])
+
+
+def _hashing(settings: Settings, content: Callable[[ReplayRequest], list[Any]]) -> Parts:
+    """The service whose payload hash is taken over something else."""
+    return requesting(settings, lambda request: _Hashed.of(request, content(request)))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Hashed(ReplayRequest):
+    """A request with a payload hash of its own."""
+
+    content: str = ""
+
+    @classmethod
+    def of(cls, request: ReplayRequest, content: Any) -> _Hashed:
+        values = {f.name: getattr(request, f.name) for f in dataclasses.fields(ReplayRequest)}
+        return cls(**values, content=json.dumps(content))
+
+    @property
+    def payload_hash(self) -> str:
+        return self.content
+
+
+@service(
+    "The payload is compared as raw bytes: the same request in another spelling is refused.",
+    lambda p: _spelt_twice(p) == 422,
+    (f"{KEYS}/spelling-is-equal", f"{KEYS}/defaults-are-equal"),
+    names=("spelling", "422"),
+    decision="hold",
+)
+def payload_is_raw_bytes(settings: Settings) -> Parts:
     def read(raw: bytes) -> ReplayRequest:
-        return dataclasses.replace(read_replay(raw), idempotency_key=f"gen-{uuid.uuid4()}")
+        return _Hashed.of(read_replay(raw), raw.decode("latin-1"))
 
     return dataclasses.replace(build_parts(settings), read_replay=read)
+
+
+def _spelt_twice(probe: Probe) -> int:
+    with probe.tenant() as company:
+        fields = {"company_id": company, "idempotency_key": "w", "max": 1}
+        probe.send(json.dumps(fields).encode())
+        return probe.send(json.dumps(fields, indent=1).encode()).status_code
+
+
+@service(
+    "The payload is compared before the defaults: `dry_run: false` is another request than none.",
+    lambda p: _twice(p, {}, {"dry_run": False})[1].status_code == 422,
+    (f"{KEYS}/defaults-are-equal",),
+    names=("default", "422"),
+    decision="hold",
+)
+def payload_before_defaults(settings: Settings) -> Parts:
+    def read(raw: bytes) -> ReplayRequest:
+        request = read_replay(raw)
+        return _Hashed.of(request, {n: str(v).lower() for n, v in sorted(json.loads(raw).items())})
+
+    return dataclasses.replace(build_parts(settings), read_replay=read)
+
+
+@service(
+    "The order of `dlq_ids` is part of the payload.",
+    lambda p: _ids_in_two_orders(p) == 422,
+    (f"{KEYS}/spelling-is-equal", f"{KEYS}/*"),
+    names=("dlq_ids", "order", "422"),
+    decision="hold",
+)
+def order_of_ids_matters(settings: Settings) -> Parts:
+    def read(raw: bytes) -> ReplayRequest:
+        request = read_replay(raw)
+        return _Hashed.of(request, [request.payload_hash, json.loads(raw).get("dlq_ids")])
+
+    return dataclasses.replace(build_parts(settings), read_replay=read)
+
+
+def _ids_in_two_orders(probe: Probe) -> int:
+    ids = [str(uuid.UUID(int=n)) for n in (1, 2)]
+    return int(_twice(probe, {"dlq_ids": ids, "max_items": 2}, {"dlq_ids": ids[::-1], "max_items": 2})[1].status_code)
+
+
+@service(
+    "Keys are compared without their case: `INC-a` and `INC-A` are one.",
+    lambda p: _is_duplicate(p, {"idempotency_key": "w"}, {"idempotency_key": "W"}),
+    (f"{KEYS}/*",),
+    names=("case", "key"),
+)
+def key_case_folded(settings: Settings) -> Parts:
+    return _keyed(settings, str.lower)
+
+
+@service(
+    "Keys are cut to 64 characters: two long ones with one beginning are one.",
+    lambda p: _is_duplicate(p, {"idempotency_key": "w" * 99 + "1"}, {"idempotency_key": "w" * 99 + "2"}),
+    (f"{KEYS}/*",),
+    names=("key", "long", "characters"),
+)
+def key_truncated(settings: Settings) -> Parts:
+    return _keyed(settings, lambda key: key[:64])
+
+
+@service(
+    "Keys are trimmed: ` a` and `a` are one.",
+    lambda p: _is_duplicate(p, {"idempotency_key": "w"}, {"idempotency_key": " w"}),
+    (f"{KEYS}/*",),
+    names=("key", "space"),
+)
+def key_trimmed(settings: Settings) -> Parts:
+    return _keyed(settings, lambda key: key.strip() or "k")
+
+
+def _keyed(settings: Settings, change: Callable[[str], str]) -> Parts:
+    def changed(request: ReplayRequest) -> ReplayRequest:
+        key = request.idempotency_key
+        return dataclasses.replace(request, idempotency_key=change(key)) if key else request
+
+    return requesting(settings, changed)
+
+
+@service(
+    "Keys are global: one tenant's key answers another's request with what is not its own.",
+    lambda p: _in_two_tenants(p),
+    (f"{KEYS}/scope-is-the-tenant",),
+    names=("tenant", "scope", "duplicate"),
+)
+def key_is_global(settings: Settings) -> Parts:
+    async def twin(conn: Connection, request: ReplayRequest, started: Run) -> Mapping[str, Any] | None:
+        find = b"SELECT response FROM replay_runs WHERE idempotency_key = %s AND response IS NOT NULL LIMIT 1"
+        row = await (await conn.execute(find, (started.key,))).fetchone()
+        return dict(row[0]) if row else await begin(conn, request, started)
+
+    return dataclasses.replace(build_parts(settings), begin_run=twin)
+
+
+def _in_two_tenants(probe: Probe) -> bool:
+    key = f"w-{uuid.uuid4()}"
+    with probe.tenant() as one, probe.tenant() as other:
+        probe.replay(one, idempotency_key=key)
+        return bool(probe.replay(other, idempotency_key=key).json().get("company_id") == one)
+
+
+@service(
+    "The key is per actor: the same request by a token replays again.",
+    lambda p: _by_two_actors(p),
+    (f"{KEYS}/other-credentials-same-key",),
+    names=("credential", "token", "key"),
+)
+def key_is_per_actor(settings: Settings) -> Parts:
+    async def twin(conn: Connection, request: ReplayRequest, started: Run) -> Mapping[str, Any] | None:
+        return await begin(conn, request, dataclasses.replace(started, key=f"{started.actor}/{started.key}"[:200]))
+
+    return dataclasses.replace(build_parts(settings), begin_run=twin)
+
+
+def _by_two_actors(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        body = json.dumps({"company_id": company, "idempotency_key": "w"}).encode()
+        signed, token = probe.send(body), probe.send(body, probe.as_token(probe.environ["ADMIN_JWT"]))
+        return bool(signed.json().get("replay_run_id") != token.json().get("replay_run_id"))
+
+
+@service(
+    "A duplicate says what the run is now, not what was answered.",
+    lambda p: _lost_items(p),
+    (f"{KEYS}/duplicate-same-answer",),
+    names=("items", "answer", "duplicate"),
+    decision="hold",
+)
+def duplicate_is_read_anew(settings: Settings) -> Parts:
+    change = ("response, status, target_count", "NULL::jsonb, status, target_count")
+    return altered(settings, "find_run", change)
+
+
+def _lost_items(probe: Probe) -> bool:
+    first, second = (answer.json() for answer in _twice(probe, {}, {}))
+    return bool(first["items"] and first["items"] != second.get("items"))
+
+
+@service(
+    "A duplicate is not marked.",
+    lambda p: not _is_duplicate(p, {}, {}),
+    (f"{KEYS}/duplicate-marked",),
+    names=("duplicate",),
+    decision="hold",
+)
+def duplicate_not_marked(settings: Settings) -> Parts:
+    return _answering_duplicates(settings, lambda r: dataclasses.replace(r, body={**r.body, "duplicate": False}))
+
+
+@service(
+    "A duplicate has no Idempotent-Replayed header.",
+    lambda p: "idempotent-replayed" not in _twice(p, {}, {})[1].headers,
+    (f"{KEYS}/duplicate-marked",),
+    names=("Idempotent-Replayed", "header"),
+    decision="hold",
+)
+def duplicate_without_header(settings: Settings) -> Parts:
+    return _answering_duplicates(settings, lambda r: dataclasses.replace(r, headers={}))
+
+
+@service(
+    "A duplicate is answered with 409.",
+    lambda p: _twice(p, {}, {})[1].status_code == 409,
+    (f"{KEYS}/*", "drill/proof/duplicate-short-circuits"),
+    names=("409", "duplicate"),
+)
+def duplicate_is_a_conflict(settings: Settings) -> Parts:
+    return _answering_duplicates(settings, lambda r: dataclasses.replace(r, status=409))
+
+
+def _answering_duplicates(settings: Settings, change: Callable[[Reply], Reply]) -> Parts:
+    async def twin(parts: Parts, call: Call) -> Reply:
+        reply = await replay(parts, call)
+        return change(reply) if reply.outcome == "duplicate" else reply
+
+    return dataclasses.replace(build_parts(settings), replay=twin)

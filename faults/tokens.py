@@ -342,7 +342,7 @@ def scheme_ignored(settings: Settings) -> Parts:
 
 @service(
     "Five forged tokens lock the good one out for a minute.",
-    lambda p: _locks_out(p),  # noqa: PLW0108
+    lambda p: _locks_out(p),
     (f"{SCOPE}/accepted-after-forgeries", f"{SCOPE}/*"),
     names=("401",),
 )

@@ -1,0 +1,266 @@
+"""Faults of how a key is kept: when, in which transaction, for whom it waits, and what it outlives."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+
+from faults.altered import altered
+from faults.catalogue import service
+from faults.probe import Probe
+from faults.requests import REQUEST, is_dry, remembering
+from replay_service.audit import AuditRow
+from replay_service.database import Connection
+from replay_service.idempotency import Run, begin
+from replay_service.parts import Parts, build_parts
+from replay_service.problems import Refusal
+from replay_service.replay import Call, Reply, replay
+from replay_service.settings import Settings
+from replay_service.validation import ReplayRequest
+
+KEYS = "drill/idempotency"
+_RUNS = "SELECT count(*) FROM replay_runs WHERE company_id = %s"
+_PAUSE = "INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)"
+
+
+@asynccontextmanager
+async def _committing_refusals(conn: Connection, *, keep: bool = True) -> AsyncIterator[None]:
+    """A transaction that is committed where a step refuses the request."""
+    refused: Refusal | None = None
+    async with conn.transaction():
+        try:
+            yield
+        except Refusal as refusal:
+            refused = refusal
+        if not keep:
+            raise psycopg.Rollback
+    if refused is not None:
+        raise refused
+
+
+@service(
+    "A refusal is stored under the key: when the pause is over, the same request is a duplicate of nothing.",
+    lambda p: _keys_after_a_pause(p) == 1,
+    (f"{KEYS}/refusal-by-pause-not-stored", f"{KEYS}/refusal-by-budget-not-stored", "drill/pause/burns-no-key"),
+    names=("key", "refus", "stored"),
+)
+def refusals_stored(settings: Settings) -> Parts:
+    return dataclasses.replace(build_parts(settings), transaction=_committing_refusals)
+
+
+def _keys_after_a_pause(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.rows(_PAUSE, company)
+        probe.replay(company, idempotency_key="w")
+        return int(probe.value(_RUNS, company))
+
+
+@service(
+    "A dry run takes its key: the real run after it is a duplicate that does nothing.",
+    lambda p: _runs_after_dry(p) == 1,
+    (f"{KEYS}/dry-run-stores-no-key", "drill/dry-run/opens-no-run"),
+    names=("dry", "key", "run"),
+)
+def dry_run_stores_key(settings: Settings) -> Parts:
+    release = remembering(settings)
+    add = b"""INSERT INTO replay_runs (idempotency_key, company_id, payload_hash, status)
+        VALUES (%s, %s, %s, 'completed') ON CONFLICT DO NOTHING"""
+
+    async def append(conn: Connection, row: AuditRow) -> None:
+        await release.append_audit(conn, row)
+        request = REQUEST.get()
+        if request is not None and request.dry_run and request.idempotency_key:
+            real = dataclasses.replace(request, dry_run=False)
+            await conn.execute(add, (request.idempotency_key, request.company_id, real.payload_hash))
+
+    return dataclasses.replace(release, append_audit=append)
+
+
+def _runs_after_dry(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.replay(company, idempotency_key="w", dry_run=True)
+        return int(probe.value(_RUNS, company))
+
+
+@service(
+    "A dry run looks its key up and is refused where another request used it.",
+    lambda p: _dry_after_real(p) == 422,
+    (f"{KEYS}/dry-run-looks-up-no-key",),
+    names=("dry", "key"),
+    decision="hold",
+)
+def dry_run_looks_up_key(settings: Settings) -> Parts:
+    release = remembering(settings)
+
+    async def paused(conn: Connection, company_id: str) -> bool:
+        request = REQUEST.get()
+        if is_dry() and request is not None and request.idempotency_key:
+            find = b"SELECT 1 FROM replay_runs WHERE company_id = %s AND idempotency_key = %s"
+            if await (await conn.execute(find, (company_id, request.idempotency_key))).fetchone():
+                raise Refusal("idempotency_key_reused", "This key was used.")
+        return await release.is_paused(conn, company_id)
+
+    return dataclasses.replace(release, is_paused=paused)
+
+
+def _dry_after_real(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.replay(company, idempotency_key="w")
+        return probe.replay(company, idempotency_key="w", dry_run=True).status_code
+
+
+@service(
+    "A duplicate is audited like a run.",
+    lambda p: _audited_after_duplicate(p) > 0,
+    (f"{KEYS}/duplicate-not-audited", "drill/audit/duplicate-leaves-no-row"),
+    names=("audit", "duplicate"),
+)
+def duplicates_audited(settings: Settings) -> Parts:
+    async def twin(parts: Parts, call: Call) -> Reply:
+        reply = await replay(parts, call)
+        if reply.outcome == "duplicate":
+            row = AuditRow("dlq_replay_started", "signature", str(reply.body["company_id"]), call.request_id)
+            async with parts.database.connection() as conn, parts.transaction(conn):
+                await parts.append_audit(conn, row)
+        return reply
+
+    return dataclasses.replace(build_parts(settings), replay=twin)
+
+
+def _audited_after_duplicate(probe: Probe) -> int:
+    text = "SELECT count(*) FROM audit_logs WHERE scope = %s AND action = 'dlq_replay_started'"
+    with probe.tenant() as company:
+        probe.replay(company, idempotency_key="w")
+        before = probe.value(text, company)
+        probe.replay(company, idempotency_key="w")
+        return int(probe.value(text, company) - before)
+
+
+@service(
+    "A late retry sets the ended run back to `started` (ON CONFLICT DO UPDATE).",
+    lambda p: _status_after_late_retry(p) == "started",
+    (f"{KEYS}/late-retry-keeps-the-run",),
+    names=("started", "run"),
+)
+def late_retry_restarts(settings: Settings) -> Parts:
+    back = b"""UPDATE replay_runs SET status = 'started', completed_at = NULL
+        WHERE idempotency_key = %s AND company_id = %s"""
+
+    async def twin(conn: Connection, request: ReplayRequest, started: Run) -> Mapping[str, Any] | None:
+        stored = await begin(conn, request, started)
+        if stored is not None:
+            await conn.execute(back, (started.key, request.company_id))
+        return stored
+
+    return dataclasses.replace(build_parts(settings), begin_run=twin)
+
+
+def _status_after_late_retry(probe: Probe) -> str:
+    with probe.tenant() as company:
+        run = probe.replay(company, idempotency_key="w").json()["replay_run_id"]
+        probe.settled(run)
+        probe.replay(company, idempotency_key="w")
+        return str(probe.value("SELECT status FROM replay_runs WHERE id = %s", run))
+
+
+@service(
+    "A request whose key is running elsewhere waits for it instead of being refused at once.",
+    lambda p: _seconds_behind_a_lock(p) > 2,
+    (f"{KEYS}/in-progress",),
+    names=("in_progress", "409"),
+    decision="hold",
+)
+def waits_for_the_key(settings: Settings) -> Parts:
+    return altered(
+        settings,
+        "take_key",
+        ("pg_try_advisory_xact_lock(hashtextextended", "(SELECT true FROM pg_advisory_xact_lock(hashtextextended"),
+        ("1))) AS free", "1)))) AS free"),
+        ("'200ms'", "'9s'"),
+    )
+
+
+def _seconds_behind_a_lock(probe: Probe) -> float:
+    with probe.tenant() as company, psycopg.connect(probe.environ["DATABASE_URL"]) as other:
+        other.execute("INSERT INTO replay_runs (idempotency_key, company_id) VALUES ('w', %s)", (company,))
+        started = time.monotonic()
+        probe.replay(company, idempotency_key="w")
+        return time.monotonic() - started
+
+
+@service(
+    "The key commits before the effect: a crash between them leaves a key without one.",
+    lambda p: _txids_of_a_run(p) > 1,
+    (f"{KEYS}/crash-leaves-no-key", "drill/audit/start-and-effect-together"),
+    names=("key", "transaction", "txid"),
+)
+def key_commits_first(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def twin(conn: Connection, request: ReplayRequest, started: Run) -> Mapping[str, Any] | None:
+        async with release.database.connection() as other:
+            stored = await begin(other, request, started)
+        await conn.execute(b"SELECT 1")
+        return stored
+
+    return dataclasses.replace(release, begin_run=twin)
+
+
+def _txids_of_a_run(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.letters(company, 1)
+        probe.replay(company)
+        both = """SELECT count(DISTINCT t) FROM (SELECT txid AS t FROM replay_runs WHERE company_id = %s
+            UNION ALL SELECT txid FROM audit_logs WHERE scope = %s AND action = 'dlq_replay_started') AS found"""
+        return int(probe.value(both, company, company))
+
+
+@service(
+    "A reused key is answered with 409 instead of 422.",
+    lambda p: _status_of_reuse(p) == 409,
+    (f"{KEYS}/other-payload-refused",),
+    names=("422",),
+)
+def reuse_is_in_progress(settings: Settings) -> Parts:
+    async def twin(conn: Connection, request: ReplayRequest, started: Run) -> Mapping[str, Any] | None:
+        try:
+            return await begin(conn, request, started)
+        except Refusal as refusal:
+            raise Refusal("in_progress", refusal.detail) from None
+
+    return dataclasses.replace(build_parts(settings), begin_run=twin)
+
+
+def _status_of_reuse(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.replay(company, idempotency_key="w")
+        return probe.replay(company, idempotency_key="w", max_items=3).status_code
+
+
+@service(
+    "A key is forgotten after a day: what is re-sent later replays again.",
+    lambda p: _runs_of_an_old_key(p),
+    (f"{KEYS}/*",),
+    names=("key", "day", "old"),
+)
+def key_expires(settings: Settings) -> Parts:
+    forget = b"""UPDATE replay_runs SET idempotency_key = idempotency_key || '-' || id
+        WHERE idempotency_key = %s AND company_id = %s AND requested_at < now() - interval '1 day'"""
+
+    async def twin(conn: Connection, request: ReplayRequest, started: Run) -> Mapping[str, Any] | None:
+        await conn.execute(forget, (started.key, request.company_id))
+        return await begin(conn, request, started)
+
+    return dataclasses.replace(build_parts(settings), begin_run=twin)
+
+
+def _runs_of_an_old_key(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        first = probe.replay(company, idempotency_key="w").json()["replay_run_id"]
+        probe.rows("UPDATE replay_runs SET requested_at = now() - interval '25 h' WHERE id = %s", first)
+        return bool(probe.replay(company, idempotency_key="w").json()["replay_run_id"] != first)
