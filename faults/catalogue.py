@@ -24,6 +24,7 @@ MODULES = (
     "rate_limit_store",
     "idempotency",
     "idempotency_store",
+    "selection",
     "outbox",
 )
 """The modules that declare faults, in the order of the list."""

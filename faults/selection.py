@@ -1,0 +1,372 @@
+"""Faults of what a replay takes: which dead letters, in which order, how many, and what it says of the others."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from faults.altered import Change, altered, rewrite
+from faults.catalogue import service
+from faults.probe import Probe
+from faults.requests import is_dry, remembering
+from replay_service.claim import Selection
+from replay_service.database import QUERIES, Connection
+from replay_service.parts import Parts, build_parts
+from replay_service.settings import Settings
+from replay_service.validation import ReplayRequest
+
+RAILS = "drill/safety-rails"
+_ORDER = "ORDER BY created_at, id\n  LIMIT"
+
+
+def _items(probe: Probe, count: int = 1, columns: dict[str, Any] | None = None, **fields: Any) -> list[str]:
+    """What a dry run would take of a tenant with such letters."""
+    with probe.tenant() as company:
+        probe.letters(company, count, **(columns or {}))
+        return list(probe.replay(company, dry_run=True, **fields).json()["items"])
+
+
+@service(
+    "The newest items are taken first.",
+    lambda p: _first_of_three(p) == 2,
+    (f"{RAILS}/oldest-first",),
+    names=("order", "oldest"),
+)
+def newest_first(settings: Settings) -> Parts:
+    return altered(settings, "pick_items", (_ORDER, "ORDER BY created_at DESC, id\n  LIMIT"))
+
+
+@service(
+    "Items are taken by their id, not by their age.",
+    lambda p: _by_id(p),
+    (f"{RAILS}/oldest-first",),
+    names=("order", "oldest"),
+)
+def by_id_only(settings: Settings) -> Parts:
+    return altered(settings, "pick_items", (_ORDER, "ORDER BY id\n  LIMIT"))
+
+
+def _by_id(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        ids = probe.letters(company, 8)
+        taken = [probe.replay(company, dry_run=True, max_items=n).json()["items"] for n in (1, 2, 4)]
+        return [sorted(found) for found in taken] == [sorted(ids)[:n] for n in (1, 2, 4)]
+
+
+@service(
+    "Of items of one moment the highest id is taken first.",
+    lambda p: _tied(p),
+    (f"{RAILS}/ties-by-id",),
+    names=("id", "tie"),
+    decision="hold",
+)
+def ties_the_other_way(settings: Settings) -> Parts:
+    return altered(settings, "pick_items", (_ORDER, "ORDER BY created_at, id DESC\n  LIMIT"))
+
+
+def _tied(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        ids = probe.letters(company, 4)
+        probe.rows("UPDATE dead_letter_queue SET created_at = now() WHERE company_id = %s", company)
+        return bool(probe.replay(company, dry_run=True, max_items=1).json()["items"] == [max(ids)])
+
+
+def _first_of_three(probe: Probe) -> int:
+    with probe.tenant() as company:
+        ids = probe.letters(company, 3)
+        return ids.index(probe.replay(company, dry_run=True, max_items=1).json()["items"][0])
+
+
+@service(
+    "`max` does not bound the batch: 50 items move at once.",
+    lambda p: len(_items(p, 5, max_items=2)) == 5,
+    (f"{RAILS}/max-bounds-the-effect",),
+    names=("max", "items"),
+)
+def max_not_a_bound(settings: Settings) -> Parts:
+    return altered(settings, "pick_items", ("LIMIT %(limit)s", "LIMIT greatest(%(limit)s, 50)"))
+
+
+@service(
+    "One item too few is taken (off by one).",
+    lambda p: len(_items(p, 5, max_items=3)) == 2,
+    (f"{RAILS}/*", "drill/budgets/*"),
+    names=("items", "3"),
+)
+def one_item_too_few(settings: Settings) -> Parts:
+    return altered(settings, "pick_items", ("LIMIT %(limit)s", "LIMIT greatest(%(limit)s - 1, 1)"))
+
+
+@service(
+    "`retry_after` is ignored.",
+    lambda p: bool(_items(p, 1, {"retry_after": "2099-01-01"})),
+    (f"{RAILS}/not-due-waits", "drill/dlq/not-before-retry-after"),
+    names=("retry_after", "due"),
+)
+def retry_after_ignored(settings: Settings) -> Parts:
+    return altered(settings, "pick_items", ("(%(force)s OR retry_after <= now())", "(%(force)s OR true)"))
+
+
+@service(
+    "`force` does not ignore `retry_after`.",
+    lambda p: not _items(p, 1, {"retry_after": "2099-01-01"}, force=True),
+    (f"{RAILS}/force-ignores-retry-after",),
+    names=("force",),
+    decision="hold",
+)
+def force_ignored(settings: Settings) -> Parts:
+    return altered(settings, "pick_items", ("(%(force)s OR retry_after", "(%(force)s AND false OR retry_after"))
+
+
+@service(
+    "`max_retries` is ignored: exhausted items are replayed for ever.",
+    lambda p: bool(_items(p, 1, {"retry_count": 5, "max_retries": 5})),
+    (f"{RAILS}/exhausted-not-replayed", "drill/dlq/max-retries-is-the-end"),
+    names=("max_retries", "exhausted", "retry_count"),
+)
+def max_retries_ignored(settings: Settings) -> Parts:
+    return altered(settings, "pick_items", ("AND retry_count < max_retries\n", ""))
+
+
+@service(
+    "One retry more than `max_retries` is allowed (off by one).",
+    lambda p: bool(_items(p, 1, {"retry_count": 5, "max_retries": 5})),
+    (f"{RAILS}/exhausted-not-replayed", "drill/dlq/max-retries-is-the-end"),
+    names=("max_retries", "exhausted", "retry_count"),
+)
+def one_retry_more(settings: Settings) -> Parts:
+    return altered(settings, "pick_items", ("retry_count < max_retries", "retry_count <= max_retries"))
+
+
+@service(
+    "`force` ignores `max_retries`, too.",
+    lambda p: bool(_items(p, 1, {"retry_count": 5, "max_retries": 5}, force=True)),
+    (f"{RAILS}/*", "drill/dlq/*"),
+    names=("max_retries", "exhausted", "force"),
+)
+def force_ignores_max_retries(settings: Settings) -> Parts:
+    change = ("AND retry_count < max_retries\n", "AND (%(force)s OR retry_count < max_retries)\n")
+    return altered(settings, "pick_items", change)
+
+
+@service(
+    "Named ids are taken whether they are due or not.",
+    lambda p: _named(p, {"retry_after": "2099-01-01"}),
+    (f"{RAILS}/*", "drill/dlq/*"),
+    names=("due", "retry_after", "ids"),
+)
+def named_ids_need_not_be_due(settings: Settings) -> Parts:
+    return altered(settings, "pick_items_by_id", ("(%(force)s OR retry_after <= now())", "(%(force)s OR true)"))
+
+
+@service(
+    "Named ids are taken whether they are exhausted or not.",
+    lambda p: _named(p, {"retry_count": 5, "max_retries": 5}),
+    (f"{RAILS}/*", "drill/dlq/*"),
+    names=("max_retries", "exhausted", "ids"),
+)
+def named_ids_may_be_exhausted(settings: Settings) -> Parts:
+    return altered(settings, "pick_items_by_id", ("AND retry_count < max_retries\n", ""))
+
+
+def _named(probe: Probe, columns: dict[str, Any]) -> bool:
+    with probe.tenant() as company:
+        ids = probe.letters(company, 1, **columns)
+        return bool(probe.replay(company, dry_run=True, dlq_ids=ids).json()["items"])
+
+
+@service(
+    "Discarded items are replayed.",
+    lambda p: bool(_items(p, 1, {"status": "discarded"})),
+    (f"{RAILS}/discarded-not-replayed", "drill/dlq/discarded-stays-discarded"),
+    names=("discarded",),
+)
+def discarded_replayed(settings: Settings) -> Parts:
+    return altered(settings, "pick_items", ("status = 'pending'", "status IN ('pending', 'discarded')"))
+
+
+@service(
+    "Resolved items are replayed again.",
+    lambda p: bool(_items(p, 1, {"status": "resolved"})),
+    (f"{RAILS}/resolved-not-replayed",),
+    names=("resolved",),
+)
+def resolved_replayed(settings: Settings) -> Parts:
+    return altered(settings, "pick_items", ("status = 'pending'", "status IN ('pending', 'resolved')"))
+
+
+@service(
+    "Items that a run has taken are taken by another.",
+    lambda p: bool(_items(p, 1, {"status": "replaying"})),
+    (f"{RAILS}/replaying-not-replayed", "drill/dlq/concurrent-replays-one-claim"),
+    names=("replaying",),
+)
+def replaying_taken_again(settings: Settings) -> Parts:
+    return altered(settings, "pick_items", ("status = 'pending'", "status IN ('pending', 'replaying')"))
+
+
+@service(
+    "Named ids may be another tenant's.",
+    lambda p: bool(_foreign(p)["items"]),
+    (f"{RAILS}/foreign-ids-not-found", "drill/dry-run/foreign-ids-hidden"),
+    names=("foreign", "not_found", "tenant"),
+)
+def foreign_ids_taken(settings: Settings) -> Parts:
+    return altered(settings, "pick_items_by_id", ("company_id = %(company_id)s::uuid", "%(company_id)s IS NOT NULL"))
+
+
+@service(
+    "Foreign ids are told from unknown ones: they are `ineligible`, not `not_found`.",
+    lambda p: bool(_foreign(p)["ineligible"]),
+    (f"{RAILS}/foreign-ids-not-found", "drill/dry-run/foreign-ids-hidden"),
+    names=("foreign", "not_found", "ineligible"),
+)
+def foreign_ids_told(settings: Settings) -> Parts:
+    return altered(
+        settings,
+        "describe_items",
+        ("status = 'pending'", "company_id = %(company_id)s::uuid AND status = 'pending'"),
+        ("WHERE company_id = %(company_id)s::uuid AND id", "WHERE id"),
+    )
+
+
+def _foreign(probe: Probe) -> dict[str, Any]:
+    with probe.tenant() as company, probe.tenant() as other:
+        ids = probe.letters(other, 1)
+        return dict(probe.replay(company, dry_run=True, dlq_ids=ids).json())
+
+
+@service(
+    "`error_type` is a pattern.",
+    lambda p: bool(_items(p, 1, error_type="time%")),
+    (f"{RAILS}/pattern-percent", f"{RAILS}/pattern-underscore"),
+    names=("pattern", "error_type", "%"),
+)
+def error_type_is_a_pattern(settings: Settings) -> Parts:
+    return altered(
+        settings, "pick_items", ("error_type = %(error_type)s::text)", "error_type LIKE %(error_type)s::text)")
+    )
+
+
+@service(
+    "The beginning of an `error_type` is enough.",
+    lambda p: bool(_items(p, 1, error_type="time")),
+    (f"{RAILS}/pattern-prefix",),
+    names=("prefix", "error_type"),
+)
+def error_type_is_a_prefix(settings: Settings) -> Parts:
+    change = ("error_type = %(error_type)s::text)", "starts_with(error_type, %(error_type)s::text))")
+    return altered(settings, "pick_items", change)
+
+
+@service(
+    "`error_type` is ignored where ids are named.",
+    lambda p: _named_of_other_type(p),
+    (f"{RAILS}/ids-and-error-type",),
+    names=("error_type", "ids"),
+    decision="hold",
+)
+def error_type_ignored_with_ids(settings: Settings) -> Parts:
+    return altered(
+        settings, "pick_items_by_id", ("AND (%(error_type)s::text IS NULL", "AND (true OR %(error_type)s::text IS NULL")
+    )
+
+
+def _named_of_other_type(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        ids = probe.letters(company, 1)
+        return bool(probe.replay(company, dry_run=True, dlq_ids=ids, error_type="other").json()["items"])
+
+
+@service(
+    "Named ids are ignored: the oldest are taken.",
+    lambda p: _others_than_named(p),
+    (f"{RAILS}/only-the-named-ids",),
+    names=("ids", "named"),
+)
+def named_ids_ignored(settings: Settings) -> Parts:
+    return altered(
+        settings, "pick_items_by_id", ("AND id = ANY(%(dlq_ids)s::uuid[])", "AND %(dlq_ids)s::uuid[] IS NOT NULL")
+    )
+
+
+def _others_than_named(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        ids = probe.letters(company, 3)
+        return bool(probe.replay(company, dry_run=True, dlq_ids=ids[2:]).json()["items"] != ids[2:])
+
+
+def _describing(settings: Settings, **changes: Any) -> Parts:
+    release = build_parts(settings)
+
+    async def twin(conn: Connection, request: ReplayRequest, items: Sequence[str], limit: int) -> Selection:
+        return dataclasses.replace(await release.describe(conn, request, items, limit), **changes)
+
+    return dataclasses.replace(release, describe=twin)
+
+
+@service(
+    "Ids that are not there are not reported.",
+    lambda p: not _unknown(p)["not_found"],
+    (f"{RAILS}/answer-adds-up", "drill/dlq/every-id-is-accounted-for", f"{RAILS}/foreign-ids-not-found"),
+    names=("not_found",),
+)
+def unknown_ids_not_reported(settings: Settings) -> Parts:
+    return _describing(settings, not_found=())
+
+
+def _unknown(probe: Probe) -> dict[str, Any]:
+    with probe.tenant() as company:
+        return dict(probe.replay(company, dry_run=True, dlq_ids=["00000000-0000-4000-8000-0000000000ee"]).json())
+
+
+@service(
+    "Ids that are not eligible are not reported.",
+    lambda p: not _ineligible(p),
+    (f"{RAILS}/answer-adds-up", "drill/dlq/every-id-is-accounted-for"),
+    names=("ineligible",),
+)
+def ineligible_ids_not_reported(settings: Settings) -> Parts:
+    return _describing(settings, ineligible=())
+
+
+def _ineligible(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        ids = probe.letters(company, 1, status="discarded")
+        return bool(probe.replay(company, dry_run=True, dlq_ids=ids).json()["ineligible"])
+
+
+@service(
+    "A dry run looks at the newest items, the real run takes the oldest.",
+    lambda p: _first_of_three(p) == 2,
+    ("drill/dry-run/same-items-as-the-real-run", f"{RAILS}/oldest-first"),
+    names=("items", "order", "oldest"),
+)
+def dry_run_looks_elsewhere(settings: Settings) -> Parts:
+    return _looking(settings, (_ORDER, "ORDER BY created_at DESC, id\n  LIMIT"))
+
+
+@service(
+    "A dry run shows exhausted items, too, that the real run leaves.",
+    lambda p: bool(_items(p, 1, {"retry_count": 5, "max_retries": 5})),
+    ("drill/dry-run/same-items-as-the-real-run", "drill/dry-run/*", "drill/dlq/*", f"{RAILS}/*"),
+    names=("items", "exhausted", "max_retries"),
+)
+def dry_run_shows_exhausted(settings: Settings) -> Parts:
+    return _looking(settings, ("AND retry_count < max_retries\n", ""))
+
+
+def _looking(settings: Settings, change: Change) -> Parts:
+    """The service whose dry runs, and only they, pick with another statement."""
+    release = remembering(settings)
+    text = rewrite(QUERIES["pick_items"], change)
+
+    async def twin(conn: Connection, request: ReplayRequest, limit: int) -> tuple[str, ...]:
+        if not is_dry() or request.dlq_ids is not None:
+            return await release.pick(conn, request, limit)
+        values = {"company_id": request.company_id, "force": request.force, "error_type": request.error_type}
+        rows = await (await conn.execute(text, values | {"limit": limit})).fetchall()
+        return tuple(row[0] for row in rows)
+
+    return dataclasses.replace(release, pick=twin)
