@@ -11,18 +11,21 @@ import datetime as dt
 import fcntl
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gates.errors import CannotWork, ConfigError
+from gates.evidence import Outcome
 from gates.rounds import FORMAT, Change, Round
+from gates.trends import Before
 
 FILE = "history.ndjson"
 KEEP = dt.timedelta(days=14)
 MOST_BYTES = 64 * 1024 * 1024
 MOST_UNTOLD = 50
+EVER = dt.datetime.min.replace(tzinfo=dt.UTC)
 MADE_OF = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
@@ -40,31 +43,23 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What could be read. broken: numbers of the lines that could not; others: rounds of other targets, left out;
-    dropped: rounds that were removed because they were too old or too many; last_number: the last round of any target.
+    """What could be read. rounds: those since the time that was asked for; last, good: the last of all, and the last
+    that saw anything; before: the checks as they were before `rounds`; untold: changes that people should have been
+    told and were not (the webhook failed, or the watcher was killed); broken: numbers of the lines that cannot be read;
+    others: rounds of other targets, left out; total: rounds of this target; dropped: rounds that were removed because
+    they were too old or too many; last_number: the last round of any target.
     """
 
     rounds: tuple[Round, ...] = ()
-    told: int = 0
+    last: Round | None = None
+    good: Round | None = None
+    before: Mapping[str, Before] = field(default_factory=dict)
+    untold: tuple[Change, ...] = ()
     broken: tuple[int, ...] = ()
     others: int = 0
+    total: int = 0
     dropped: int = 0
     last_number: int = 0
-
-    @property
-    def last(self) -> Round | None:
-        return self.rounds[-1] if self.rounds else None
-
-    @property
-    def good(self) -> Round | None:
-        """The last round that saw anything."""
-        return next((r for r in reversed(self.rounds) if r.saw_something), None)
-
-    @property
-    def untold(self) -> tuple[Change, ...]:
-        """Changes that people should have been told and were not: the webhook failed, or the watcher was killed."""
-        found = [c for r in self.rounds if r.number > self.told for c in r.changes if c.told]
-        return tuple(found[-MOST_UNTOLD:])
 
     @property
     def said(self) -> str:
@@ -75,41 +70,92 @@ class History:
         return f"{len(self.broken)} line(s) of the history cannot be read (line {shown}): cut off or damaged; left out"
 
 
-def read(path: Path, target: str) -> History:
-    """The rounds of one target; an absent file is empty. Raise ConfigError on a history of a newer gate."""
+def read(path: Path, target: str, since: dt.datetime = EVER) -> History:
+    """The rounds of one target; an absent file is empty. Rounds before `since` are only summed up.
+
+    Raise ConfigError on a history of a newer gate, CannotWork on a file that cannot be read.
+    """
+    reader = _Reader(target, since)
     try:
-        text = path.read_bytes().decode("utf-8", "replace")
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    reader.take(path, number, line.decode("utf-8", "replace"))
     except FileNotFoundError:
         return History()
     except OSError as error:
         raise CannotWork(f"{path}: {error}; allowed: a file that can be read. Correct --history") from error
-    rounds: list[Round] = []
-    broken: list[int] = []
-    told = others = dropped = last_number = 0
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
+    return reader.history()
+
+
+class _Reader:
+    """Takes the lines of a history one by one, and keeps no more of them than is asked for."""
+
+    def __init__(self, target: str, since: dt.datetime) -> None:
+        self._target, self._since = target, since
+        self._rounds: list[Round] = []
+        self._last: Round | None = None
+        self._good: Round | None = None
+        self._before: dict[str, Before] = {}
+        self._untold: list[tuple[int, Change]] = []
+        self._broken: list[int] = []
+        self._others = self._total = self._dropped = self._last_number = 0
+
+    def take(self, path: Path, number: int, line: str) -> None:
         data = _parsed(line)
         if isinstance(data.get("v"), int) and data["v"] > FORMAT:
-            raise ConfigError(
-                f"{path}:{number}:1: format {data['v']}; allowed: up to {FORMAT}. Use the gate that wrote it, or "
-                "another --history"
-            )
+            said = f"{path}:{number}:1: format {data['v']}; allowed: up to {FORMAT}"
+            raise ConfigError(f"{said}. Use the gate that wrote it, or another --history")
         try:
-            if data["kind"] == "told":
-                told = max(told, int(data["number"]))
-            elif data["kind"] == "dropped":
-                dropped += int(data["rounds"])
-                last_number = max(last_number, int(data["number"]))
-            elif str(data["target"]) != target:
-                others += 1
-                last_number = max(last_number, int(data["number"]))
-            else:
-                rounds.append(Round.from_json(data))
-                last_number = max(last_number, rounds[-1].number)
+            {"round": self._round, "told": self._told, "dropped": self._removed}[data["kind"]](data)
         except MADE_OF:
-            broken.append(number)
-    return History(tuple(rounds), told, tuple(broken), others, dropped, last_number)
+            self._broken.append(number)
+
+    def _round(self, data: dict[str, Any]) -> None:
+        if str(data["target"]) != self._target:
+            self._last_number = max(self._last_number, int(data["number"]))
+            self._others += 1
+            return
+        made = Round.from_json(data)
+        self._last_number = max(self._last_number, made.number)
+        self._total += 1
+        self._last = made
+        if made.saw_something:
+            self._good = made
+        self._untold += [(made.number, c) for c in made.changes if c.told]
+        if made.started >= self._since:
+            self._rounds.append(made)
+        else:
+            self._sum_up(made)
+
+    def _sum_up(self, made: Round) -> None:
+        for check, reading in made.readings.items():
+            outcome, old = reading.outcome.value, self._before.get(check)
+            since = old.since if old is not None and old.outcome == outcome else made.at
+            good = made.at if reading.outcome is Outcome.PASS else old.last_good if old is not None else ""
+            self._before[check] = Before(outcome, since, good)
+
+    def _told(self, data: dict[str, Any]) -> None:
+        told = int(data["number"])
+        self._untold = [(number, change) for number, change in self._untold if number > told]
+
+    def _removed(self, data: dict[str, Any]) -> None:
+        self._dropped += int(data["rounds"])
+        self._last_number = max(self._last_number, int(data["number"]))
+
+    def history(self) -> History:
+        return History(
+            tuple(self._rounds),
+            self._last,
+            self._good,
+            self._before,
+            tuple(change for _, change in self._untold[-MOST_UNTOLD:]),
+            tuple(self._broken),
+            self._others,
+            self._total,
+            self._dropped,
+            self._last_number,
+        )
 
 
 def _parsed(line: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from gates.evidence import Evidence, JsonValue, Outcome
@@ -70,19 +71,26 @@ class Reading:
             "lacking": self.lacking,
             "blocked_by": self.blocked_by,
         }
-        kept = {k: v for k, v in members.items() if v not in ("", None, {}, False) and (k, v) != ("for_s", 0.0)}
+        given = {k for k, v in members.items() if v or k == "value"} - ({"value"} if self.value is None else set())
+        kept = {k: v for k, v in members.items() if k in given}
         return {"outcome": self.outcome.value, **kept} if kept else self.outcome.value
 
     @classmethod
     def from_json(cls, check: str, data: Any) -> Reading:
         """Raise ValueError, TypeError, KeyError or AttributeError on anything that to_json did not write."""
         if isinstance(data, str):
-            return cls(check, Outcome(data))
+            return _plain(check, data)
         values = dict(data)
         outcome = Outcome(values.pop("outcome"))
         limits = tuple((str(k), float(v)) for k, v in values.pop("limits", {}).items())
         value = values.pop("value", None)
         return cls(check, outcome, limits=limits, value=None if value is None else float(value), **values)
+
+
+@lru_cache(maxsize=10_000)
+def _plain(check: str, outcome: str) -> Reading:
+    """Most readings of a history are alike; they are one object."""
+    return Reading(check, Outcome(outcome))
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +231,7 @@ def _reading(check: str, finding: Finding | None, line: Evidence | None) -> Read
     observed = finding.observed if finding is not None else line.observed if line is not None else None
     limit = finding.limit if finding is not None else line.limit if line is not None else None
     value = _number(observed)
+    value = None if value is None else float(f"{value:.6g}")
     if finding is None and value == _number(limit) and "limits" not in details:
         value = None  # what must be equalled was equalled: no number that moves
     return Reading(
@@ -233,7 +242,7 @@ def _reading(check: str, finding: Finding | None, line: Evidence | None) -> Read
         _limits(details.get("limits"), limit) if value is not None else (),
         line.unit if line is not None else "",
         _short(finding.message) if finding is not None else "",
-        _number(details.get("for_s")) or 0.0,
+        (_number(details.get("for_s")) or 0.0) if finding is not None else 0.0,
         finding is not None
         and finding.outcome == Outcome.UNKNOWN
         and _number(details.get("samples_needed")) is not None,

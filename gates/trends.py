@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
@@ -81,8 +81,23 @@ class Trend:
         return self.changes >= FLAPS
 
 
-def trends(rounds: Sequence[Round], now: dt.datetime, window: dt.timedelta = WINDOW) -> dict[str, Trend]:
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What a check was before the rounds that are looked at: its outcome, since when, and when it was good last."""
+
+    outcome: str
+    since: str
+    last_good: str
+
+
+def trends(
+    rounds: Sequence[Round],
+    now: dt.datetime,
+    before: Mapping[str, Before] | None = None,
+    window: dt.timedelta = WINDOW,
+) -> dict[str, Trend]:
     """The trend of every check that any round of the window looked at. Rounds stamped in the future are left out."""
+    earlier = before or {}
     past = [r for r in rounds if r.started <= now + CLOCK_TOLERANCE]
     checks: dict[str, list[tuple[Round, Reading]]] = {}
     for one in past:
@@ -90,7 +105,7 @@ def trends(rounds: Sequence[Round], now: dt.datetime, window: dt.timedelta = WIN
             checks.setdefault(name, []).append((one, reading))
     start = now - window
     return {
-        name: _trend(name, seen, start)
+        name: _trend(seen, start, earlier.get(name))
         for name, seen in sorted(checks.items())
         if any(r.started >= start for r, _ in seen)
     }
@@ -101,14 +116,18 @@ def from_the_future(rounds: Sequence[Round], now: dt.datetime) -> int:
     return sum(r.started > now + CLOCK_TOLERANCE for r in rounds)
 
 
-def _trend(check: str, seen: Sequence[tuple[Round, Reading]], start: dt.datetime) -> Trend:
+def _trend(seen: Sequence[tuple[Round, Reading]], start: dt.datetime, before: Before | None) -> Trend:
     last_round, last = seen[-1]
-    since = last_round
+    since, whole = last_round.at, True
     for one, reading in reversed(seen):
         if reading.outcome is not last.outcome:
+            whole = False
             break
-        since = one
+        since = one.at
+    if whole and before is not None and before.outcome == last.outcome.value:
+        since = before.since
     good = next((r.at for r, reading in reversed(seen) if reading.outcome is Outcome.PASS), "")
+    good = good or (before.last_good if before is not None else "")
     recent = sorted(
         ((r.started.timestamp(), reading) for r, reading in seen if r.started >= start), key=lambda pair: pair[0]
     )  # a clock may have gone back
@@ -119,10 +138,10 @@ def _trend(check: str, seen: Sequence[tuple[Round, Reading]], start: dt.datetime
     limits = next((x.limits for _, x in reversed(recent) if x.limits), ())
     reach, why = reach_of(points, limits, slope, rising=rising(recent))
     return Trend(
-        check,
+        last.check,
         last,
         last_round.at,
-        since.at,
+        since,
         good,
         points,
         tuple((at, x.outcome.value) for at, x in recent),

@@ -32,6 +32,8 @@ from gates.target.identity import identity
 from gates.target.redaction import hidden, redact_text
 from gates.verdict import Action, Decision, Verdict
 
+RECENT = dt.timedelta(minutes=10)
+"""What a round must know of the rounds before it, beyond the last one: when the short drill was made."""
 STATE_OF = {Decision.PROMOTE: "good", Decision.HOLD: "doubtful", Decision.ROLLBACK: "failing"}
 COMPANIES_KEPT = dt.timedelta(hours=25)
 """A little longer than the longest window of an alert rule: what earlier rounds left in the trail must not count."""
@@ -86,8 +88,8 @@ def one_round(watch: Watch, jump_s: float = 0.0) -> Done | None:
     with history.turn(watch.history) as mine:
         if not mine:
             return None
-        past = history.read(watch.history, watch.name)
         started = watch.now()
+        past = history.read(watch.history, watch.name, started - RECENT)
         alive = pulse(past.last, past.good, started, jump_s)
         plan = _plan(watch, past, started)
         flag = look_at(watch.target.database_url, _policy(watch, plan, "").rollout.flag) if watch.rollback else None

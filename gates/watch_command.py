@@ -23,6 +23,7 @@ from gates.stages.canary import Drills
 from gates.stages.context import Progress
 from gates.target.deployment import Target
 from gates.target.identity import database_place, http_place
+from gates.trends import WINDOW
 from gates.watch import Done, Watch, one_round, rounds
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -145,12 +146,24 @@ def _reported(options: argparse.Namespace, made: Watch, console: Console) -> int
 
 
 def _view(made: Watch, done: Done | None) -> WatchView:
-    found = history.read(made.history, made.name)
     now = made.now()
+    found = history.read(made.history, made.name, now - WINDOW)
     alive = done.pulse if done else pulse(found.last, found.good, now)
     place = " and ".join(p for p in (http_place(made.target), database_place(made.target)) if p)
     specs = {s.id: s for s in made.catalogue}
-    return WatchView(found.rounds, now, alive, place, found.said, found.dropped, found.others, specs)
+    return WatchView(
+        rounds=found.rounds,
+        last=found.last,
+        now=now,
+        pulse=alive,
+        place=place,
+        before=found.before,
+        total=found.total,
+        odd=found.said,
+        dropped=found.dropped,
+        others=found.others,
+        specs=specs,
+    )
 
 
 def _write(view: WatchView, folder: Path) -> list[Path]:

@@ -20,7 +20,7 @@ def line(
     values = [v for _, v in points]
     low, high = min(values), max(values)
     room = (high - low) or abs(high) or 1.0
-    shown = [limit for limit in limits if low - 3 * room <= limit <= high + 3 * room]
+    shown = [limit for limit in limits if low - room <= limit <= high + room]
     low, high = min([low, *shown]), max([high, *shown])
     height = (high - low) or 1.0
 
@@ -85,4 +85,5 @@ def _svg(kind: str, width: float, height: float, body: str, said: str) -> str:
     """`said` must be free of markup or escaped; it is what a reader without pictures gets."""
     label = f'role="img" aria-label="{said}"' if said else 'aria-hidden="true"'
     size = f'viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}"'
-    return f'<svg class="{kind}" {size} {label}>{body}</svg>'
+    stretched = 'preserveAspectRatio="none" ' if kind == "strip" else ""
+    return f'<svg class="{kind}" {size} {stretched}{label}>{body}</svg>'

@@ -17,6 +17,7 @@ from gates.reports.watch_view import (
     clock,
     counts_text,
     grouped_changes,
+    grouped_incidents,
     limits_text,
     nearing,
     number,
@@ -83,12 +84,14 @@ def _open(view: WatchView, found: Mapping[str, Trend]) -> str:
     incidents = view.open
     if not incidents:
         return ""
-    cards = "".join(_incident(i, found.get(i.check), view) for i in incidents[:MOST_OPEN])
-    more = f"<p>… and {len(incidents) - MOST_OPEN} more.</p>" if len(incidents) > MOST_OPEN else ""
+    groups = grouped_incidents(incidents)
+    cards = "".join(_incident(g, found.get(g[0].check), view) for g in groups[:MOST_OPEN])
+    more = f"<p>… and {len(groups) - MOST_OPEN} more.</p>" if len(groups) > MOST_OPEN else ""
     return f"<h2>Open</h2>\n{cards}{more}"
 
 
-def _incident(one: Incident, trend: Trend | None, view: WatchView) -> str:
+def _incident(group: Sequence[Incident], trend: Trend | None, view: WatchView) -> str:
+    one = group[0]
     tint = "fail" if one.level == "page" else "not-applicable" if one.level == "note" else "unknown"
     seen = (
         f"not seen since {clock(one.unseen_since)}" if one.unseen_since else f"seen last {ago(one.seen_at, view.now)}"
@@ -96,11 +99,12 @@ def _incident(one: Incident, trend: Trend | None, view: WatchView) -> str:
     facts = [one.level if one.firing else f"{one.level}, not certain yet", f"since {clock(one.since)}", seen]
     facts += [f"seen so in {one.rounds} round{'s' if one.rounds > 1 else ''}"]
     facts += ["rolled back"] * one.acted
-    spec = view.specs.get(one.check)
+    spec = view.specs.get(one.check) if len(group) == 1 else None
     about = f'<p class="claim">{text(spec.claim)}</p><p class="cost">{text(spec.cost)}</p>' if spec else ""
     picture = _strip(trend, view) if trend else ""
+    names = "<br>".join(text(i.check) for i in group)
     return (
-        f'<div class="finding {tint}"><h3>{text(one.check)}</h3><p class="numbers">{text(", ".join(facts))}</p>'
+        f'<div class="finding {tint}"><h3>{names}</h3><p class="numbers">{text(", ".join(facts))}</p>'
         f"<p>{text(one.message)}</p>{about}{picture}</div>\n"
     )
 
@@ -114,7 +118,7 @@ def _changes(view: WatchView) -> str:
 
 def _change_rows(changes: Sequence[Change], *, when: bool = False) -> str:
     rows = []
-    for first, *others in grouped_changes(changes) if not when else [(c,) for c in changes]:
+    for first, *others in grouped_changes(changes):
         more = f" and {len(others)} more" if others else ""
         at = f"<td>{clock(first.at)}</td>" if when else ""
         kind = f'<td class="{_kind_class(first)}">{text(first.kind)}</td>'
@@ -184,7 +188,8 @@ def _group(name: str, group: Sequence[Trend], view: WatchView) -> str:
     worst = next(o for o in OUTCOMES if counts[o])
     said = ", ".join(f"{counts[o]} {'passed' if o == 'pass' else o}" for o in OUTCOMES if counts[o])
     opened = " open" if worst != "pass" else ""
-    rows = "".join(_row(t, view) for t in group)
+    ordered = sorted(group, key=lambda t: (OUTCOMES.index(t.reading.outcome.value), t.check))
+    rows = "".join(_row(t, view) for t in ordered)
     return (
         f'<details class="group"{opened}><summary><i class="dot {worst}"></i>{text(name)}<span>{said}</span></summary>'
         f"{rows}</details>\n"
@@ -219,7 +224,7 @@ def _events(view: WatchView) -> str:
 
 def _watcher(view: WatchView) -> str:
     """The watch itself: how often it looked, when it was down, what is odd about its file."""
-    facts = [("rounds in the history", str(len(view.rounds)))]
+    facts = [("rounds in the history", str(view.total))]
     if view.last is not None:
         facts.append(("drills of a round", view.last.drills))
         facts.append(("what the last round came to", counts_text(view.last.counts)))

@@ -15,6 +15,7 @@ from gates.reports.watch_view import (
     clock,
     counts_text,
     grouped_changes,
+    grouped_incidents,
     limits_text,
     nearing,
     number,
@@ -110,10 +111,11 @@ def _open(incidents: Sequence[Incident]) -> list[str]:
     if not incidents:
         return ["", "Nothing is open."]
     lines = ["", "| open | level | since | seen last | |", "|---|---|---|---|---|"]
-    for one in incidents[:30]:
+    for one, *others in grouped_incidents(incidents)[:30]:
         seen = f"not seen since {clock(one.unseen_since)}" if one.unseen_since else clock(one.seen_at)
         level = one.level if one.firing else f"{one.level}, not certain yet"
-        lines.append(f"| `{one.check}` | {level} | {clock(one.since)} | {seen} | {cell(one.message)[:300]} |")
+        more = f" and {len(others)} more" if others else ""
+        lines.append(f"| `{one.check}`{more} | {level} | {clock(one.since)} | {seen} | {cell(one.message)[:300]} |")
     return lines
 
 

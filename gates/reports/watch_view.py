@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from gates.evidence import CheckSpec, Outcome
 from gates.incidents import Pulse, span
 from gates.rounds import Change, Incident, Round
-from gates.trends import WINDOW, Trend, from_the_future, trends
+from gates.trends import WINDOW, Before, Trend, from_the_future, trends
 
 MOST_EVENTS = 100
 SOON_S = 7 * 86_400.0
@@ -18,20 +18,21 @@ SOON_S = 7 * 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class WatchView:
-    """All that a report needs. place: the two doors without secrets; odd: what is odd about the history's file."""
+    """All that a report needs. rounds: those of the window; last: the last one of all, however old; place: the two
+    doors without secrets; before: the checks as they were before the window; odd: what is odd about the file.
+    """
 
     rounds: tuple[Round, ...]
+    last: Round | None
     now: dt.datetime
     pulse: Pulse
     place: str = ""
+    before: Mapping[str, Before] = field(default_factory=dict)
+    total: int = 0
     odd: str = ""
     dropped: int = 0
     others: int = 0
     specs: Mapping[str, CheckSpec] = field(default_factory=dict)
-
-    @property
-    def last(self) -> Round | None:
-        return self.rounds[-1] if self.rounds else None
 
     @property
     def state(self) -> str:
@@ -70,7 +71,7 @@ class WatchView:
         return found[::-1][:MOST_EVENTS]
 
     def trends(self) -> dict[str, Trend]:
-        return trends(self.rounds, self.now)
+        return trends(self.rounds, self.now, self.before)
 
 
 def nearing(found: Mapping[str, Trend]) -> list[Trend]:
@@ -89,7 +90,7 @@ def number(value: float | None, unit: str = "") -> str:
     """A number as people read it, with its unit."""
     if value is None:
         return "?"
-    text = f"{value:.4g}" if abs(value) < 1e6 else f"{value:.0f}"
+    text = f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
     return f"{text} {unit}".rstrip()
 
 
@@ -133,9 +134,18 @@ def clock(at: str) -> str:
 
 
 def grouped_changes(changes: Sequence[Change]) -> list[tuple[Change, ...]]:
-    """Changes in their order; those of one kind for one and the same reason stand together."""
-    groups: dict[tuple[str, str], list[Change]] = {}
+    """Changes in their order; those of one time and kind for one and the same reason stand together."""
+    groups: dict[tuple[str, str, str], list[Change]] = {}
     for one in changes:
-        alike = one.message if one.kind in {"blind", "newly unknown"} and one.message else one.check
+        alike = one.message if one.kind in {"blind", "newly unknown", "seen again"} and one.message else one.check
+        groups.setdefault((one.at, one.kind, alike), []).append(one)
+    return [tuple(g) for g in groups.values()]
+
+
+def grouped_incidents(incidents: Sequence[Incident]) -> list[tuple[Incident, ...]]:
+    """Incidents in their order; checks that cannot be seen for one and the same reason stand together."""
+    groups: dict[tuple[str, str], list[Incident]] = {}
+    for one in incidents:
+        alike = one.message if one.kind == "blind" and one.message else one.check
         groups.setdefault((one.kind, alike), []).append(one)
     return [tuple(g) for g in groups.values()]

@@ -56,7 +56,7 @@ ALLOWED: dict[str, set[str]] = {
     "gates.rounds": {"gates.evidence", "gates.verdict"},
     "gates.incidents": {"gates.evidence", "gates.rounds"},
     "gates.trends": {"gates.evidence", "gates.rounds"},
-    "gates.history": {"gates.errors", "gates.rounds"},
+    "gates.history": {"gates.errors", "gates.evidence", "gates.rounds", "gates.trends"},
     # the watch and what it is told by are a story like run: policy, rollout and reports meet there and nowhere below
     "gates.watch": {"gates"},
     "gates.watch_command": {"gates"},
