@@ -25,6 +25,8 @@ MODULES = (
     "idempotency",
     "idempotency_store",
     "selection",
+    "budget",
+    "budget_left",
     "outbox",
 )
 """The modules that declare faults, in the order of the list."""

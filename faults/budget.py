@@ -1,0 +1,184 @@
+"""Faults of what a replay is charged: how much, to which period, and where there is no row yet."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from faults.altered import altered
+from faults.catalogue import service
+from faults.probe import Probe
+from faults.requests import REQUEST, remembering
+from replay_service.database import QUERIES, Connection
+from replay_service.parts import Parts
+from replay_service.settings import Settings
+
+BUDGETS = "drill/budgets"
+NONE_LEFT = {"daily_limit": 5, "daily_used": 5, "monthly_used": 5}
+_USED = "SELECT coalesce(max(daily_used), 0), coalesce(max(monthly_used), 0) FROM replay_budgets WHERE company_id = %s"
+_PLUS_MONTH = ("THEN monthly_used ELSE 0 END + %(items)s", "THEN monthly_used ELSE 0 END")
+_PLUS_DAY = ("THEN daily_used ELSE 0 END + %(items)s", "THEN daily_used ELSE 0 END")
+_NO_ROW = ("VALUES (%(company_id)s::uuid)", "SELECT %(company_id)s::uuid WHERE false")
+
+
+def set_budget(probe: Probe, company: str, columns: dict[str, Any]) -> None:
+    names, marks = ", ".join(columns), ", ".join(["%s"] * len(columns))
+    probe.rows(f"INSERT INTO replay_budgets (company_id, {names}) VALUES (%s, {marks})", company, *columns.values())
+
+
+def answer_of(probe: Probe, columns: dict[str, Any], letters: int = 4, **fields: Any) -> dict[str, Any]:
+    """The answer to a replay of a tenant with this budget; its status is in `http`."""
+    with probe.tenant() as company:
+        probe.letters(company, letters)
+        if columns:
+            set_budget(probe, company, columns)
+        answer = probe.replay(company, **fields)
+        return {"http": answer.status_code, **answer.json()}
+
+
+def used_by(probe: Probe, letters: int = 4, columns: dict[str, Any] | None = None, **fields: Any) -> tuple[int, int]:
+    """What a replay of a tenant charges to its day and its month."""
+    with probe.tenant() as company:
+        probe.letters(company, letters)
+        if columns:
+            set_budget(probe, company, columns)
+        probe.replay(company, **fields)
+        day, month = probe.rows(_USED, company)[0]
+        return int(day), int(month)
+
+
+@service(
+    "Replays are not charged.",
+    lambda p: used_by(p) == (0, 0),
+    (f"{BUDGETS}/charged-by-items-moved", "sql/spot/budget-not-undercharged"),
+    names=("charge", "used", "budget"),
+)
+def nothing_charged(settings: Settings) -> Parts:
+    return _charging(settings, lambda _items: 0)
+
+
+@service(
+    "A replay is charged by what it asked for, not by what it moved.",
+    lambda p: used_by(p, 2, max_items=9)[0] == 9,
+    (f"{BUDGETS}/charged-by-items-moved",),
+    names=("charge", "used", "moved"),
+)
+def charged_by_max(settings: Settings) -> Parts:
+    def asked(items: int) -> int:
+        request = REQUEST.get()
+        return request.max_items if request else items
+
+    return _charging(settings, asked)
+
+
+@service(
+    "Every replay is charged twice.",
+    lambda p: used_by(p, 4)[0] == 8,
+    (f"{BUDGETS}/charged-by-items-moved",),
+    names=("charge", "used"),
+)
+def charged_twice(settings: Settings) -> Parts:
+    return _charging(settings, lambda items: 2 * items)
+
+
+@service(
+    "A replay is charged as one, however many items it moves.",
+    lambda p: used_by(p, 4)[0] == 1,
+    (f"{BUDGETS}/charged-by-items-moved", "sql/spot/budget-not-undercharged"),
+    names=("charge", "used"),
+)
+def charged_by_call(settings: Settings) -> Parts:
+    return _charging(settings, lambda _items: 1)
+
+
+def _charging(settings: Settings, change: Callable[[int], int]) -> Parts:
+    release = remembering(settings)
+
+    async def twin(conn: Connection, company_id: str, items: int) -> None:
+        await release.charge(conn, company_id, change(items))
+
+    return dataclasses.replace(release, charge=twin)
+
+
+@service(
+    "Only the day is charged: the month never fills.",
+    lambda p: used_by(p, 4) == (4, 0),
+    (f"{BUDGETS}/*",),
+    names=("month",),
+)
+def month_not_charged(settings: Settings) -> Parts:
+    return altered(settings, "charge_budget", _PLUS_MONTH)
+
+
+@service(
+    "Only the month is charged: the day never fills.",
+    lambda p: used_by(p, 4) == (0, 4),
+    (f"{BUDGETS}/*",),
+    names=("day", "daily"),
+)
+def day_not_charged(settings: Settings) -> Parts:
+    return altered(settings, "charge_budget", _PLUS_DAY)
+
+
+@service(
+    "A new day resets the month, too.",
+    lambda p: used_by(p, 4, {"monthly_used": 100, "day": "2020-01-01"}) == (4, 4),
+    (f"{BUDGETS}/*",),
+    names=("month",),
+)
+def new_day_resets_month(settings: Settings) -> Parts:
+    rolled = "WHEN month = date_trunc('month', now() AT TIME ZONE 'UTC')::date THEN monthly_used"
+    return altered(settings, "charge_budget", (rolled, f"WHEN day = (now() AT TIME ZONE 'UTC')::date AND {rolled[5:]}"))
+
+
+def _day_after_charge(probe: Probe) -> str:
+    with probe.tenant() as company:
+        probe.letters(company, 2)
+        set_budget(probe, company, {"daily_used": 3, "day": "2020-01-01"})
+        probe.replay(company)
+        return str(probe.value("SELECT day FROM replay_budgets WHERE company_id = %s", company))
+
+
+@service(
+    "A tenant without a budget row has none left.",
+    lambda p: answer_of(p, {})["http"] == 429,
+    (f"{BUDGETS}/no-row-means-the-defaults",),
+    names=("row", "default", "429"),
+)
+def no_row_is_nothing(settings: Settings) -> Parts:
+    return altered(settings, "create_budget", _NO_ROW)
+
+
+@service(
+    "A tenant without a budget row has no limit and is not charged.",
+    lambda p: used_by(p, 4) == (0, 0),
+    (f"{BUDGETS}/no-row-means-the-defaults", f"{BUDGETS}/charged-by-items-moved", "sql/spot/budget-not-undercharged"),
+    names=("row", "default", "used"),
+)
+def no_row_is_no_limit(settings: Settings) -> Parts:
+    release = altered(settings, "create_budget", _NO_ROW)
+
+    async def reserve(conn: Connection, company_id: str) -> int:
+        row = await (await conn.execute(QUERIES["read_budget"], {"company_id": company_id})).fetchone()
+        return 10_000 if row is None else await release.reserve_budget(conn, company_id)
+
+    return dataclasses.replace(release, reserve_budget=reserve)
+
+
+@service(
+    "A dry run is charged.",
+    lambda p: used_by(p, 4, dry_run=True)[0] == 4,
+    ("drill/dry-run/consumes-nothing", "drill/dry-run/writes-nothing", "drill/proof/dry-run-changes-nothing"),
+    names=("dry", "budget", "used"),
+)
+def dry_run_charged(settings: Settings) -> Parts:
+    release = remembering(settings)
+
+    async def append(conn: Connection, row: Any) -> None:
+        await release.append_audit(conn, row)
+        if row.action == "dlq_replay_dry_run" and row.target_count:
+            await release.reserve_budget(conn, row.scope)
+            await release.charge(conn, row.scope, row.target_count)
+
+    return dataclasses.replace(release, append_audit=append)

@@ -1,0 +1,274 @@
+"""Faults of what is left of a budget: how it is asked, and what an empty one refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from faults.altered import altered, with_database
+from faults.budget import BUDGETS, NONE_LEFT, answer_of, set_budget
+from faults.catalogue import service
+from faults.probe import Probe
+from faults.requests import is_forced, remembering
+from replay_service.database import QUERIES, Connection
+from replay_service.parts import Parts, build_parts
+from replay_service.problems import Refusal
+from replay_service.settings import Settings
+from replay_service.tenants import ReplayFlags
+
+
+@service(
+    "A batch is not cut: whoever has one item left moves all (the trigger then refuses the whole).",
+    lambda p: answer_of(p, {"daily_limit": 2}, 4).get("target_count") != 2,
+    (f"{BUDGETS}/batch-cut-to-what-is-left", "drill/dry-run/cut-by-the-budget"),
+    names=("cut", "left", "2", "3"),
+)
+def batch_not_cut(settings: Settings) -> Parts:
+    return _leaving(settings, lambda left: 500 if left > 0 else left)
+
+
+@service(
+    "One item too few is left of a budget (off by one): the last one can never be replayed.",
+    lambda p: answer_of(p, {"daily_limit": 2}, 4).get("target_count") == 1,
+    (f"{BUDGETS}/batch-cut-to-what-is-left", "drill/dry-run/cut-by-the-budget"),
+    names=("cut", "left", "2", "3"),
+)
+def one_left_too_few(settings: Settings) -> Parts:
+    return _leaving(settings, lambda left: left - 1)
+
+
+@service(
+    "An empty budget still lets a request through: nothing is moved and nothing refused.",
+    lambda p: answer_of(p, NONE_LEFT)["http"] == 200,
+    (f"{BUDGETS}/exhausted-refused",),
+    names=("exhausted", "429"),
+)
+def exhausted_not_refused(settings: Settings) -> Parts:
+    return altered(settings, "lock_budget", ("SELECT least(", "SELECT greatest(1, least("), ("END\n)", "END\n))"))
+
+
+@service(
+    "A limit lowered below what is used counts as none.",
+    lambda p: (
+        answer_of(p, {"daily_limit": 5, "daily_used": 5, "monthly_used": 5}, 2)["http"] == 429 and _lowered(p) == 200
+    ),
+    (f"{BUDGETS}/lowered-limit-leaves-nothing",),
+    names=("lower", "429"),
+)
+def lowered_limit_is_none(settings: Settings) -> Parts:
+    return _leaving(settings, lambda left: 500 if left < 0 else left)
+
+
+def _lowered(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.letters(company, 2)
+        set_budget(probe, company, {"daily_limit": 9, "daily_used": 9, "monthly_used": 9})
+        probe.rows("UPDATE replay_budgets SET daily_limit = 5 WHERE company_id = %s", company)
+        return probe.replay(company, dry_run=True).status_code
+
+
+def _leaving(settings: Settings, change: Callable[[int], int]) -> Parts:
+    """The service with another amount left."""
+    release = build_parts(settings)
+
+    async def reserve(conn: Connection, company_id: str) -> int:
+        return change(await release.reserve_budget(conn, company_id))
+
+    async def preview(conn: Connection, company_id: str) -> int:
+        return change(await release.preview_budget(conn, company_id))
+
+    return dataclasses.replace(release, reserve_budget=reserve, preview_budget=preview)
+
+
+@service(
+    "The monthly limit does not bind.",
+    lambda p: answer_of(p, {"monthly_limit": 1, "monthly_used": 1}, dry_run=True)["http"] == 200,
+    (f"{BUDGETS}/monthly-limit-binds",),
+    names=("month",),
+)
+def month_not_asked(settings: Settings) -> Parts:
+    both = {QUERIES[name]: _only_daily(QUERIES[name]) for name in ("lock_budget", "read_budget")}
+    return with_database(build_parts(settings), both)
+
+
+def _only_daily(text: bytes) -> bytes:
+    return text.replace(b"monthly_limit::bigint -", b"1000000 + monthly_limit::bigint -")
+
+
+@service(
+    "The daily limit does not bind.",
+    lambda p: answer_of(p, NONE_LEFT, dry_run=True)["http"] == 200,
+    (f"{BUDGETS}/exhausted-refused", f"{BUDGETS}/*", "drill/dry-run/no-budget-like-real"),
+    names=("429", "exhausted", "daily"),
+)
+def day_not_asked(settings: Settings) -> Parts:
+    both = {
+        QUERIES[name]: QUERIES[name].replace(b"daily_limit::bigint -", b"1000000 + daily_limit::bigint -")
+        for name in ("lock_budget", "read_budget")
+    }
+    return with_database(build_parts(settings), both)
+
+
+@service(
+    "What was used yesterday still counts today.",
+    lambda p: answer_of(p, {"daily_limit": 5, "daily_used": 5, "day": "2020-01-01"}, dry_run=True)["http"] == 429,
+    (f"{BUDGETS}/new-day-starts-at-zero",),
+    names=("day",),
+)
+def day_never_ends(settings: Settings) -> Parts:
+    return _unbounded(
+        settings, b"CASE WHEN day = (now() AT TIME ZONE 'UTC')::date THEN daily_used ELSE 0 END", b"daily_used"
+    )
+
+
+@service(
+    "What was used last month still counts this month.",
+    lambda p: answer_of(p, {"monthly_limit": 5, "monthly_used": 5, "month": "2020-01-01"}, dry_run=True)["http"] == 429,
+    (f"{BUDGETS}/new-month-starts-at-zero",),
+    names=("month",),
+)
+def month_never_ends(settings: Settings) -> Parts:
+    rolled = b"CASE WHEN month = date_trunc('month', now() AT TIME ZONE 'UTC')::date THEN monthly_used ELSE 0 END"
+    return _unbounded(settings, rolled, b"monthly_used")
+
+
+def _unbounded(settings: Settings, rolled: bytes, plain: bytes) -> Parts:
+    names = ("lock_budget", "read_budget", "charge_budget")
+    return with_database(build_parts(settings), {QUERIES[n]: QUERIES[n].replace(rolled, plain) for n in names})
+
+
+@service(
+    "The day of a budget is not set when it is charged in a new one: the next request starts at zero again.",
+    lambda p: _day_after_charge(p) == "2020-01-01",
+    (f"{BUDGETS}/*",),
+    names=("day", "used"),
+)
+def day_notset_budget(settings: Settings) -> Parts:
+    return altered(settings, "charge_budget", ("day = (now() AT TIME ZONE 'UTC')::date,\n", "day = day,\n"))
+
+
+@service(
+    "Budgets bind although `dlq.replay.budget_control` is off.",
+    lambda p: _without_control(p) == 429,
+    ("drill/flags/budget-switch-is-wired",),
+    names=("budget_control", "429"),
+)
+def control_always_on(settings: Settings) -> Parts:
+    return _controlling(settings, is_on=True)
+
+
+@service(
+    "Budgets never bind: `dlq.replay.budget_control` is not looked at.",
+    lambda p: answer_of(p, NONE_LEFT)["http"] == 200,
+    (f"{BUDGETS}/exhausted-refused", "drill/flags/budget-switch-is-wired"),
+    names=("429", "exhausted", "budget_control"),
+)
+def control_always_off(settings: Settings) -> Parts:
+    return _controlling(settings, is_on=False)
+
+
+def _controlling(settings: Settings, *, is_on: bool) -> Parts:
+    release = build_parts(settings)
+
+    async def twin(conn: Connection, company_id: str) -> ReplayFlags:
+        return dataclasses.replace(await release.read_flags(conn, company_id), budget_control=is_on)
+
+    return dataclasses.replace(release, read_flags=twin)
+
+
+def _without_control(probe: Probe) -> int:
+    off = "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('dlq.replay.budget_control', %s, false)"
+    with probe.tenant() as company:
+        probe.rows(off, company)
+        set_budget(probe, company, NONE_LEFT)
+        return probe.replay(company, dry_run=True).status_code
+
+
+@service(
+    "`force` ignores the budget.",
+    lambda p: answer_of(p, NONE_LEFT, force=True, dry_run=True)["http"] == 200,
+    (f"{BUDGETS}/force-does-not-ignore-it", "drill/safety-rails/force-respects-budget"),
+    names=("force", "429"),
+)
+def force_ignores_budget(settings: Settings) -> Parts:
+    release = remembering(settings)
+
+    def unless_forced(ask: Callable[[Connection, str], Awaitable[int]]) -> Callable[[Connection, str], Awaitable[int]]:
+        async def twin(conn: Connection, company_id: str) -> int:
+            return 500 if is_forced() else await ask(conn, company_id)
+
+        return twin
+
+    return dataclasses.replace(
+        release,
+        reserve_budget=unless_forced(release.reserve_budget),
+        preview_budget=unless_forced(release.preview_budget),
+    )
+
+
+@service(
+    "The budget is read without a lock: parallel replays overspend.",
+    lambda p: _spent_at_once(p) > 3 or _failed_at_once(p),
+    (f"{BUDGETS}/race-never-overspends",),
+    names=("race", "budget", "spent", "500"),
+)
+def read_without_lock(settings: Settings) -> Parts:
+    release = altered(settings, "lock_budget", ("\nFOR UPDATE", ""))
+
+    async def reserve(conn: Connection, company_id: str) -> int:
+        left = await release.reserve_budget(conn, company_id)
+        await asyncio.sleep(0.05)
+        return left
+
+    return dataclasses.replace(release, reserve_budget=reserve)
+
+
+def _race(probe: Probe) -> list[Any]:
+    with probe.tenant() as company, ThreadPoolExecutor(max_workers=3) as pool:
+        probe.letters(company, 9)
+        set_budget(probe, company, {"daily_limit": 3})
+        calls = [pool.submit(probe.replay, company, max_items=3) for _ in range(3)]
+        return [call.result() for call in calls]
+
+
+def _spent_at_once(probe: Probe) -> int:
+    return sum(answer.json().get("target_count", 0) for answer in _race(probe))
+
+
+def _failed_at_once(probe: Probe) -> bool:
+    return any(answer.status_code >= 500 for answer in _race(probe))
+
+
+@service(
+    "A dry run does not ask the budget: it shows what the real run cannot take.",
+    lambda p: answer_of(p, {"daily_limit": 2}, 4, dry_run=True).get("target_count") == 4,
+    ("drill/dry-run/cut-by-the-budget", "drill/dry-run/no-budget-like-real", f"{BUDGETS}/dry-run-shows-what-is-left"),
+    names=("dry", "budget"),
+    decision="hold",
+)
+def dry_run_asks_no_budget(settings: Settings) -> Parts:
+    async def preview(_conn: Connection, _company_id: str) -> int:
+        return 500
+
+    return dataclasses.replace(build_parts(settings), preview_budget=preview)
+
+
+@service(
+    "An empty budget is answered as a rate limit: clients wait five minutes instead of a day.",
+    lambda p: answer_of(p, NONE_LEFT)["code"] == "rate_limited",
+    (f"{BUDGETS}/exhausted-refused",),
+    names=("budget_exhausted", "rate_limited"),
+)
+def exhausted_is_rate_limited(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def reserve(conn: Connection, company_id: str) -> int:
+        left = await release.reserve_budget(conn, company_id)
+        if left <= 0:
+            raise Refusal("rate_limited", "Too much.", headers={"retry-after": "300"})
+        return left
+
+    return dataclasses.replace(release, reserve_budget=reserve)
