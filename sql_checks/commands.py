@@ -106,10 +106,8 @@ def _write_manifest(options: argparse.Namespace) -> str:
         raise CommandError(f"the schema could not be read: {type(error).__name__}: {error}".strip(), 4) from error
     finally:
         session.close()
-    if not manifest.migrations:
-        raise CommandError(
-            "no migrations were found; public.schema_migrations with version and checksum is needed. Migrate first", 4
-        )
+    if not manifest.kinds["columns"]:
+        raise CommandError("no tables were found in the schema public. Migrate first", 4)
     return _put(options.output, manifest.to_text())
 
 

@@ -126,6 +126,8 @@ def normalise(kind: str, text: str) -> str:
 
 def other_release(manifest: Manifest, applied: Objects) -> str:
     """Why this database is not of the manifest's release, or an empty string."""
+    if not applied and not manifest.migrations:
+        return ""  # a deployment that keeps its migrations elsewhere; the manifest was made from one
     if not applied:
         return "the deployment keeps no public.schema_migrations: it is not of the manifest's release"
     shared = [v for v, checksum in applied.items() if manifest.migrations.get(v) == checksum]

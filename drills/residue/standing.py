@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from psycopg import sql as statements
 
 from gates.target.database import Connection, execute
+from gates.target.tenants import OWNED_TABLES
 
 FLAGS = """
 select f.key, f.company_id::text as company, f.enabled, f.rollout_percentage, f.description
@@ -34,6 +35,9 @@ where a.attname in ('company_id', 'tenant_id') and a.attnum > 0 and not a.attisd
 order by 1, 2, 3
 """
 """Every table with a tenant column. The audit trail's is `scope`: its rows stay."""
+
+KEPT_BY_CONTRACT = {f"public.{t}" for t in (*OWNED_TABLES, "companies", "edge_rate_limits")}
+"""The tables that a gate knows and has to clean. What a deployment keeps in tables of its own is its own affair."""
 
 
 def standing_of(connection: Connection) -> dict[str, list[str]]:

@@ -3,17 +3,17 @@
 -- cost: A row in an unknown state is looked at by nobody.
 -- severity: warn
 -- covers: K17
-select 'replay_runs ' || id as subject, format('status %s', coalesce(status, 'NULL')) as detail, company_id::text as witness
+select 'replay_runs ' || id as subject, format('status %s', coalesce(status::text, 'NULL')) as detail, company_id::text as witness
 from (select * from public.replay_runs order by requested_at desc {{at_most}}) r
-where status is null or status not in ('started', 'completed', 'stopped', 'failed')
+where status is null or status::text not in ('started', 'completed', 'stopped', 'failed')
 union all
-select 'dead_letter_queue ' || id, format('status %s', coalesce(status, 'NULL')), company_id::text
+select 'dead_letter_queue ' || id, format('status %s', coalesce(status::text, 'NULL')), company_id::text
 from (select * from public.dead_letter_queue order by created_at desc {{at_most}}) d
-where status is null or status not in ('pending', 'replaying', 'resolved', 'discarded')
+where status is null or status::text not in ('pending', 'replaying', 'resolved', 'discarded')
 union all
-select 'agent_tasks ' || id, format('status %s', coalesce(status, 'NULL')), company_id::text
+select 'agent_tasks ' || id, format('status %s', coalesce(status::text, 'NULL')), company_id::text
 from (select * from public.agent_tasks order by id desc {{at_most}}) t
-where status is null or status not in ('queued', 'running', 'completed', 'failed');
+where status is null or status::text not in ('queued', 'running', 'completed', 'failed');
 
 -- seen:
 select count(*) as seen from (select from public.agent_tasks limit 100) t;

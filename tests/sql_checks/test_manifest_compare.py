@@ -86,3 +86,13 @@ def test_another_release_is_unknown(migrated_url: str) -> None:
         assert "another release" in other_release(shipped, read_schema(connection).migrations)
         connection.execute("drop table schema_migrations")
         assert "keeps no" in other_release(shipped, read_schema(connection).migrations)
+
+
+def test_a_manifest_may_be_of_a_deployment_without_recorded_migrations(migrated_url: str) -> None:
+    """Where neither keeps migrations in schema_migrations, the objects are compared."""
+    with psycopg.connect(migrated_url, row_factory=dict_row) as connection:
+        connection.execute("drop table schema_migrations")
+        own = read_schema(connection)
+        assert own.migrations == {}
+        assert not other_release(own, {})
+        assert not compare("columns", own.kinds["columns"], read_schema(connection).kinds["columns"])

@@ -1,0 +1,49 @@
+"""Spot checks pass on schemas that keep the contract and are made otherwise than the reference's."""
+
+from __future__ import annotations
+
+import pytest
+
+from sql_checks.spotfile import read_folder
+from sql_checks.spotrun import judge_spot
+from tests.sql_checks.conftest import PlantedSession, outcome_of
+
+SPOTS = {spot.spec.id.removeprefix("sql/spot/"): spot for spot in read_folder()}
+
+SPLIT_BY_SCOPE = """
+alter table audit_logs drop constraint audit_logs_pkey;
+alter table audit_logs add primary key (scope, id)
+"""
+STATES_OF_A_TYPE = """
+create type task_state as enum ('queued', 'running', 'completed', 'failed');
+drop table agent_tasks cascade;
+create table agent_tasks (id bigserial primary key, company_id uuid not null, agent_name text, event_id uuid unique,
+  status task_state not null default 'completed',
+  created_at timestamptz default now(), updated_at timestamptz default now());
+insert into agent_tasks (company_id) select id from companies
+"""
+PARTITION_WITHOUT_POLICIES = """
+create table parted (company_id uuid not null) partition by hash (company_id);
+create table parted_0 partition of parted for values with (modulus 1, remainder 0);
+alter table parted enable row level security;
+alter table parted_0 enable row level security;
+create policy own on parted for select to authenticated using (company_id is null)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "statements"),
+    [
+        ("unique-keys", SPLIT_BY_SCOPE),
+        ("known-states", STATES_OF_A_TYPE),
+        ("lint-policies-in-use", PARTITION_WITHOUT_POLICIES),
+    ],
+)
+def test_green_on_another_make(name: str, statements: str, planted: PlantedSession) -> None:
+    """What the contract leaves open is no violation."""
+    assert planted.planted is not None
+    planted.planted.execute("set local search_path = public, pg_catalog")
+    planted.planted.execute(statements.encode())
+    planted.planted.execute("set local search_path = pg_catalog, public")
+    outcome, message, _ = outcome_of(lambda seen: judge_spot(SPOTS[name], planted, seen))
+    assert (outcome, message) == ("pass", "")
