@@ -22,6 +22,7 @@ from gates.proof.fault import Fault
 from gates.proof.judgement import Cell, Facts, GateRun
 from gates.proof.measures import Cost
 from gates.proof.proof import Proof
+from gates.proof.selfsuite import SelfSuite
 from gates.proof.trial import Suite, Trial
 from gates.proof.trials import Trials
 from gates.rules import Policy
@@ -92,6 +93,9 @@ class Prover:
             trials.right()
         if Suite.DEGENERATE in suites:
             trials.senseless()
+        if Suite.SELF in suites:
+            request = self._request
+            SelfSuite(self._open, request.out, request.wants, self._trial_done, request.policy_options).run()
 
     def _make_trials(self) -> Trials:
         request = self._request

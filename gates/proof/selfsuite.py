@@ -1,0 +1,151 @@
+"""The suite `self`: whatever happens to the gate on its way, it ends in a hold or in exactly one action."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import psycopg
+
+from gates import record
+from gates.errors import CannotWork
+from gates.evidence import TargetKind, read_lines
+from gates.proof import live, programs
+from gates.proof.bench import Bench, OpenBench
+from gates.proof.judgement import GateRun
+from gates.proof.tampering import HELD, TAMPERINGS, Tampering, tamper
+from gates.proof.trial import Suite, Trial, broken, trial
+from gates.stack.errors import StackError
+from gates.verdict import Decision
+
+DECIDE_TIMEOUT_S = 60.0
+PATH = {"PATH": "/usr/bin:/bin"}
+OFF = "update feature_flags set enabled = false where key = 'outbox.enabled' and company_id is null"
+MOVED = "update feature_flags set rollout_percentage = 50 where key = 'outbox.enabled' and company_id is null"
+ONE_ACTION = (Decision.HOLD, Decision.PROMOTE)
+NOT_PROMOTED = (Decision.HOLD, Decision.ROLLBACK)
+TALKED_OUT = {"PYTEST_ADDOPTS": "-k nothing_at_all --deselect drills", "PYTEST_PLUGINS": "no_such_plugin"}
+NO_LOAD = {"TEST_OUTBOX": "false", "TEST_DLQ": "false", "TEST_AGENTS": "false"}
+
+VIOLATION = "select 'canary' as subject, 'it must fail' as detail, '1' as witness"
+CANARIES = {
+    "9001_canary_fails": ("the check that always fails", VIOLATION, 1),
+    "9002_canary_passes": ("the check that always passes", f"{VIOLATION} where false", 1),
+    "9003_canary_sees_nothing": ("the check that sees nothing", f"{VIOLATION} where false", 0),
+}
+"""A user's own checks, dropped into a folder: file name, what it is, its violations, how much it sees."""
+DUE = {"canary-fails": "fail", "canary-passes": "pass", "canary-sees-nothing": "unknown"}
+
+
+@dataclass(frozen=True, slots=True)
+class SelfSuite:
+    """What the suite needs; see Trials."""
+
+    open_bench: OpenBench
+    out: Path
+    wants: Callable[[str], bool]
+    done: Callable[[Trial], None]
+    policy: tuple[str, ...] = ()
+
+    def run(self) -> None:
+        """Tampered evidence first, then what needs a deployment."""
+        asked = [t for t in TAMPERINGS if self._asked(t.name)]
+        live_ones = [(name, said, allowed, act) for name, said, allowed, act in self._live() if self._asked(name)]
+        if not asked and not live_ones:
+            return
+        base = self.out / Suite.SELF.value / "green"
+        with self.open_bench(TargetKind.STAGING) as bench:
+            green = programs.gate_run(bench.variables(), base, "--dry-run", *self.policy)
+            if not green.is_green:
+                said = "a green run, to begin with"
+                self.done(broken(Suite.SELF, "green", said, (Decision.PROMOTE,), green.said))
+                return
+        for one in asked:
+            self.done(self._tampered(one, base))
+        for name, said, allowed, act in live_ones:
+            self.done(self._carry_out(name, said, allowed, act))
+
+    def _asked(self, name: str) -> bool:
+        return self.wants(f"{Suite.SELF}/{name}")
+
+    def _tampered(self, one: Tampering, base: Path) -> Trial:
+        """`gate decide` on a copy of the green run, spoilt."""
+        folder = self._folder(one.name)
+        lines = [e.to_json() for e in read_lines(base / record.EVIDENCE)]
+        run = json.loads((base / record.RUN).read_text(encoding="utf-8"))
+        changed, run = tamper(one, lines, run)
+        record.write_run(folder, run)
+        if changed is not None:
+            text = changed if isinstance(changed, str) else "".join(json.dumps(line) + "\n" for line in changed)
+            (folder / record.EVIDENCE).write_text(text, encoding="utf-8")
+        done = programs.run(programs.gate(("decide", str(folder))), PATH, DECIDE_TIMEOUT_S)
+        return trial(Suite.SELF, one.name, one.said, one.allowed, programs.read_run(folder, done))
+
+    def _carry_out(
+        self, name: str, said: str, allowed: tuple[Decision, ...], act: Callable[[Bench, Path], GateRun]
+    ) -> Trial:
+        try:
+            with self.open_bench(TargetKind.STAGING) as bench:
+                return trial(Suite.SELF, name, said, allowed, act(bench, self._folder(name)))
+        except (StackError, psycopg.Error, OSError, CannotWork) as error:
+            return broken(Suite.SELF, name, said, allowed, f"{type(error).__name__}: {error}")
+
+    def _folder(self, name: str) -> Path:
+        folder = self.out / Suite.SELF.value / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+    def _live(self) -> Iterator[tuple[str, str, tuple[Decision, ...], Callable[[Bench, Path], GateRun]]]:
+        """Name, what it is, the decisions that are right, and how it is done."""
+        for phase in live.PHASES:
+            allowed = ONE_ACTION if phase == live.PHASES[-1] else HELD
+            name = f"killed-after-{phase.replace(' ', '-')}"
+            yield name, f"the gate is killed after {phase}", allowed, partial(self._killed, phase)
+        yield "two-gates", "two gates at once", ONE_ACTION, lambda b, o: live.two_at_once(b, o, self.policy)
+        off, moved = "the flag is switched off under it", "the flag is moved up under it"
+        yield "flag-off", off, NOT_PROMOTED, lambda b, o: live.changed_under_it(b, o, OFF, self.policy)
+        yield "flag-moved", moved, HELD, lambda b, o: live.changed_under_it(b, o, MOVED, self.policy)
+        yield "deselected", "the environment deselects every test", ONE_ACTION, self._talked_out
+        yield "no-load", "every switch of the load is off", HELD, self._no_load
+        yield "canary", "checks that must fail, pass and see nothing", NOT_PROMOTED, self._canary
+
+    def _killed(self, phase: str, bench: Bench, out: Path) -> GateRun:
+        """In a folder that holds an older promote."""
+        shutil.copytree(self.out / Suite.SELF.value / "green", out, dirs_exist_ok=True)
+        return live.killed(bench, out, phase, self.policy)
+
+    def _talked_out(self, bench: Bench, out: Path) -> GateRun:
+        """A promote must stand on as many passed checks as the green run."""
+        run = programs.gate_run({**bench.variables(), **TALKED_OUT}, out, "--dry-run", *self.policy)
+        green = record.recompute(self.out / Suite.SELF.value / "green")
+        if run.verdict and run.is_green and run.verdict.counts.passed < green.counts.passed:
+            return GateRun(
+                None, run.seconds, f"promoted on {run.verdict.counts.passed} of {green.counts.passed} checks"
+            )
+        return run
+
+    def _no_load(self, bench: Bench, out: Path) -> GateRun:
+        return programs.gate_run({**bench.variables(), **NO_LOAD}, out, "--dry-run", *self.policy)
+
+    def _canary(self, bench: Bench, out: Path) -> GateRun:
+        """Three checks of a user's own, through the pipeline of every check."""
+        folder = out / "checks"
+        folder.mkdir()
+        for name, (said, violations, seen) in CANARIES.items():
+            check = name[5:].replace("_", "-")
+            head = f"-- id: sql/spot/{check}\n-- claim: This is {said}.\n-- cost: Nothing.\n-- severity: warn\n"
+            counted = f"\n-- seen:\nselect {seen} as seen;\n"
+            (folder / f"{name}.sql").write_text(f"{head}{violations};\n{counted}", encoding="utf-8")
+        policy = out / "gate.yaml"
+        policy.write_text("version: 1\nsql: {spot_folders: [checks]}\n", encoding="utf-8")
+        run = programs.stage_run("sql", bench.variables(), out / "run", "--policy", str(policy))
+        lines = read_lines(out / "run" / record.EVIDENCE)
+        found = {c: next((str(e.outcome) for e in lines if e.check == f"sql/spot/{c}"), "absent") for c in DUE}
+        if found != DUE:
+            return GateRun(None, run.seconds, f"the canaries came to {found}; due: {DUE}")
+        return run

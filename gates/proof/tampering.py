@@ -1,0 +1,130 @@
+"""Ways in which what the gate reads may be missing, old, foreign or no number. Pure.
+
+Each turns the evidence and run.json of a green run into what `gate decide` is given; no evidence is None.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gates import record
+from gates.evidence import JsonValue
+from gates.verdict import Decision
+
+Line = dict[str, JsonValue]
+Run = dict[str, JsonValue]
+Change = Callable[[list[Line], Run], "list[Line] | str | None"]
+
+HELD = (Decision.HOLD,)
+HARMED = (Decision.HOLD, Decision.ROLLBACK)
+
+
+@dataclass(frozen=True, slots=True)
+class Tampering:
+    """A green run, spoilt. `change` may alter its arguments; it returns the lines, or the text of the file, or None."""
+
+    name: str
+    said: str
+    change: Change
+    allowed: tuple[Decision, ...] = HELD
+
+
+def _every(member: str, value: Callable[[Line], JsonValue], *, only: str = "") -> Change:
+    def change(lines: list[Line], _run: Run) -> list[Line]:
+        return [{**one, member: value(one)} if str(one["check"]).startswith(only) else one for one in lines]
+
+    return change
+
+
+def _moved(delta: dt.timedelta) -> Change:
+    return _every("started_at", lambda one: record.stamp(_time(one["started_at"]) + delta))
+
+
+def _time(text: JsonValue) -> dt.datetime:
+    return dt.datetime.fromisoformat(str(text))
+
+
+def _half_the_drills(lines: list[Line], _run: Run) -> list[Line]:
+    drills = sorted({str(one["check"]) for one in lines if str(one["check"]).startswith("drill/")})
+    gone = set(drills[::2])
+    return [one for one in lines if one["check"] not in gone]
+
+
+def _without_one(lines: list[Line], _run: Run) -> list[Line]:
+    last = max(str(one["check"]) for one in lines if str(one["check"]).startswith("sql/"))
+    return [one for one in lines if one["check"] != last]
+
+
+def _cut(lines: list[Line], _run: Run) -> list[Line]:
+    return lines[: len(lines) // 2]
+
+
+def _numbers(value: JsonValue, samples: Callable[[Line], JsonValue]) -> Change:
+    """What every check compared becomes `value`, where it was a number."""
+
+    def change(lines: list[Line], _run: Run) -> list[Line]:
+        return [
+            {**one, "observed": value, "samples": samples(one)} if isinstance(one.get("observed"), int | float) else one
+            for one in lines
+        ]
+
+    return change
+
+
+def _later(lines: list[Line], run: Run) -> list[Line]:
+    run["decided_at"] = record.stamp(_time(run["decided_at"]) + dt.timedelta(hours=3))
+    return lines
+
+
+def _earlier(lines: list[Line], run: Run) -> list[Line]:
+    run["decided_at"] = record.stamp(_time(run["decided_at"]) - dt.timedelta(hours=3))
+    return lines
+
+
+def _unfinished(lines: list[Line], run: Run) -> list[Line]:
+    run["finished_at"] = ""
+    return lines
+
+
+def _failed_too(*, first: bool) -> Change:
+    """One check also failed, in a line before or after the one that passed."""
+
+    def change(lines: list[Line], _run: Run) -> list[Line]:
+        one = next(line for line in lines if str(line["check"]).startswith("drill/proof/"))
+        worse = {**one, "outcome": "fail", "message": "planted"}
+        return [worse, *lines] if first else [*lines, worse]
+
+    return change
+
+
+DAYS = dt.timedelta(days=3)
+TAMPERINGS: tuple[Tampering, ...] = (
+    Tampering("evidence-missing", "the evidence file is gone", lambda _lines, _run: None),
+    Tampering("evidence-empty", "the evidence file is empty", lambda _lines, _run: []),
+    Tampering("evidence-cut", "half of the evidence file is there", _cut),
+    Tampering("evidence-rubbish", "the evidence file is no evidence", lambda _lines, _run: "PROMOTE\n{}\n[]\nnull\n"),
+    Tampering("one-missing", "one check has no evidence", _without_one),
+    Tampering("stale", "the evidence is three days old", _moved(-DAYS)),
+    Tampering("from-the-future", "the evidence is from in three days", _moved(DAYS)),
+    Tampering("clock-jumps-ahead", "the clock jumps three hours ahead before the decision", _later),
+    Tampering("clock-jumps-back", "the clock jumps three hours back before the decision", _earlier),
+    Tampering("other-release", "the evidence is of another release", _every("release", lambda _one: "the-one-before")),
+    Tampering("half-the-drills", "half of the drills were deselected", _half_the_drills),
+    Tampering("all-skipped", "every check was skipped", _every("outcome", lambda _one: "unknown")),
+    Tampering("load-of-nothing", "the load saw no request", _every("samples", lambda _one: 0, only="load/")),
+    Tampering("nothing-seen", "no check observed anything", _every("samples", lambda _one: 0)),
+    Tampering("not-a-number", "every number is NaN", _numbers("nan", lambda one: one.get("samples"))),
+    Tampering("null", "every number is NULL, of nothing", _numbers(None, lambda _one: 0)),
+    Tampering("unfinished", "the run did not finish", _unfinished),
+    Tampering("failed-then-passed", "a check failed before it passed", _failed_too(first=True), HARMED),
+    Tampering("passed-then-failed", "a check failed after it passed", _failed_too(first=False), HARMED),
+)
+
+
+def tamper(one: Tampering, lines: list[Line], run: Run) -> tuple[list[Line] | str | None, Run]:
+    """The spoilt evidence and run.json; what is given stays as it is."""
+    changed = copy.deepcopy(run)
+    return one.change(copy.deepcopy(lines), changed), changed

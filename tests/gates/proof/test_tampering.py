@@ -1,0 +1,57 @@
+"""Whatever is done to the evidence of a green run, it is no promote any more."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+
+import pytest
+
+from gates import record
+from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, TargetKind, Where, dump_line
+from gates.proof.tampering import TAMPERINGS, Tampering, tamper
+from gates.rules import Policy
+from gates.verdict import Action, Decision
+
+AT = dt.datetime(2025, 1, 13, 12, 0, tzinfo=dt.UTC)
+CHECKS = ("drill/proof/hmac-refused", "drill/proof/b", "load/run-valid", "sql/spot/a", "sql/spot/b")
+POLICY = Policy(tuple(CheckSpec(c, "", "", Severity.PAGE, Where.READ_ONLY) for c in CHECKS), TargetKind.STAGING, "r1")
+ACTION = Action("promote", 10, 50, "dry_run")
+RUN: dict[str, JsonValue] = {
+    "format": record.FORMAT,
+    "run_id": "1",
+    "policy": POLICY.to_json(),
+    "policy_digest": POLICY.digest,
+    "started_at": record.stamp(AT),
+    "decided_at": record.stamp(AT),
+    "finished_at": record.stamp(AT),
+    "action": ACTION.to_json(),
+}
+GREEN = [
+    Evidence(c, Outcome.PASS, observed=1.0, limit=2.0, samples=3, started_at=record.stamp(AT), release="r1")
+    for c in CHECKS
+]
+
+
+def decision(folder: Path, lines: list[dict[str, JsonValue]] | str | None, run: dict[str, JsonValue]) -> Decision:
+    record.write_run(folder, run)
+    if lines is not None:
+        text = lines if isinstance(lines, str) else "".join(json.dumps(line) + "\n" for line in lines)
+        (folder / record.EVIDENCE).write_text(text)
+    return record.recompute(folder).decision
+
+
+def test_the_run_is_green_before(tmp_path: Path) -> None:
+    """The control: without tampering the same evidence promotes."""
+    lines = [json.loads(dump_line(e)) for e in GREEN]
+    assert decision(tmp_path, lines, RUN) is Decision.PROMOTE
+
+
+@pytest.mark.parametrize("one", TAMPERINGS, ids=lambda t: t.name)
+def test_a_spoilt_run_is_never_promoted(one: Tampering, tmp_path: Path) -> None:
+    """Missing, old, foreign, skipped, empty or no number: a hold; a failure stays one in whatever order."""
+    lines = [json.loads(dump_line(e)) for e in GREEN]
+    changed, run = tamper(one, lines, RUN)
+    assert decision(tmp_path, changed, run) in one.allowed
+    assert lines == [json.loads(dump_line(e)) for e in GREEN], "the green run itself stays as it was"
