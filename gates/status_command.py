@@ -37,7 +37,7 @@ def status(options: argparse.Namespace, target: Target, console: Console) -> int
         raise ConfigError(
             "neither BASE_URL nor DATABASE_URL is set; allowed: at least one of them. Set what to look at"
         )
-    file = config.load_policy(options.policy, dt.datetime.now(dt.UTC).date())
+    file = config.load_policy(options.policy, dt.datetime.now(dt.UTC).date(), options.state)
     name = identity(target)
     remembered = options.history or file.settings.state_of(name) / history.FILE
     found = look(target, options.output, remembered, name)

@@ -89,7 +89,7 @@ def watch(options: argparse.Namespace, target: Target, console: Console) -> int:
 
 
 def _watch(options: argparse.Namespace, target: Target, console: Console) -> Watch:
-    file = config.load_policy(options.policy, dt.datetime.now(dt.UTC).date())
+    file = config.load_policy(options.policy, dt.datetime.now(dt.UTC).date(), options.state)
     specs = lint.with_own_checks(file, console.environ)
     made = Watch(
         target=target,

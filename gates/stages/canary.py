@@ -14,6 +14,7 @@ from gates.evidence import CheckSpec, TargetKind, Where
 from gates.stages.context import Context, StageReport
 from gates.stages.drill import drill
 from gates.stages.preflight import VARIABLES, preflight
+from gates.stages.sql import ALERTS, DATA, suite
 from gates.stages.suite import Suite, run
 from gates.target.deployment import Target
 from gates.target.redaction import hidden, scrub
@@ -21,7 +22,7 @@ from gates.target.redaction import hidden, scrub
 PROOF = "drill/proof/"
 LIMIT_WINDOW_S = 305.0
 """Three calls in any 300 s are allowed for TEST_COMPANY_ID; a little more, because its window begins when they end."""
-SQL = ("sql/", "alert/")
+SQL = (*DATA, *ALERTS)
 
 
 class Drills(enum.StrEnum):
@@ -96,15 +97,7 @@ def _sql(context: Context) -> list[StageReport]:
     expected = context.applicable(SQL)
     if not expected:
         return []
-    settings = context.settings
-    context.companies.touch()
-    options = [f"--only={s.id}" for s in expected]
-    options += [f"--exclude-companies={context.companies}"]
-    options += [f"--spot-folder={path}" for path in settings.spot_folders]
-    options += [f"--alert-folder={path}" for path in settings.alert_folders]
-    if settings.manifest is not None:
-        options.append(f"--manifest={settings.manifest}")
-    return [run(Suite("data", "sql_checks", expected, settings.sql_timeout_s, tuple(options)), context)]
+    return [run(suite(context, "data", expected, [f"--only={s.id}" for s in expected]), context)]
 
 
 def _drills(context: Context, plan: Plan) -> list[StageReport]:

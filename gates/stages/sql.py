@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gates.evidence import TargetKind
+from gates.evidence import CheckSpec, TargetKind
 from gates.stages.context import Context, StageReport
 from gates.stages.suite import Suite, run
 
@@ -20,10 +20,16 @@ def sql(
 
     Leaves out exactly the companies that this run created so far.
     """
+    options = (*(f"--only={prefix}*" for prefix in prefixes), *(["--round=before"] if before else []))
+    expected = context.applicable(prefixes)
+    return [run(suite(context, name, expected, options), context)]
+
+
+def suite(context: Context, name: str, expected: Sequence[CheckSpec], options: Sequence[str]) -> Suite:
+    """The subprocess that runs what `options` select, with what gate.yaml says of folders, manifest and memory."""
     settings = context.settings
     context.companies.touch()
-    options = [f"--only={prefix}*" for prefix in prefixes]
-    options += [f"--exclude-companies={context.companies}", *(["--round=before"] if before else [])]
+    options = [*options, f"--exclude-companies={context.companies}"]
     options += [f"--spot-folder={path}" for path in settings.spot_folders]
     options += [f"--alert-folder={path}" for path in settings.alert_folders]
     options.append(f"--state={_memory(context)}")
@@ -31,8 +37,7 @@ def sql(
         options.append("--require-checkpoint")
     if settings.manifest is not None:
         options.append(f"--manifest={settings.manifest}")
-    expected = context.applicable(prefixes)
-    return [run(Suite(name, "sql_checks", expected, settings.sql_timeout_s, tuple(options)), context)]
+    return Suite(name, "sql_checks", expected, settings.sql_timeout_s, tuple(options))
 
 
 def _memory(context: Context) -> Path:
