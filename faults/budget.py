@@ -132,6 +132,16 @@ def new_day_resets_month(settings: Settings) -> Parts:
     return altered(settings, "charge_budget", (rolled, f"WHEN day = (now() AT TIME ZONE 'UTC')::date AND {rolled[5:]}"))
 
 
+@service(
+    "The day of a budget is not set when it is charged in a new one: the next request starts at zero again.",
+    lambda p: _day_after_charge(p) == "2020-01-01",
+    (f"{BUDGETS}/*",),
+    names=("day", "used"),
+)
+def day_not_set(settings: Settings) -> Parts:
+    return altered(settings, "charge_budget", ("day = (now() AT TIME ZONE 'UTC')::date,\n", "day = day,\n"))
+
+
 def _day_after_charge(probe: Probe) -> str:
     with probe.tenant() as company:
         probe.letters(company, 2)

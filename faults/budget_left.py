@@ -141,16 +141,6 @@ def _unbounded(settings: Settings, rolled: bytes, plain: bytes) -> Parts:
 
 
 @service(
-    "The day of a budget is not set when it is charged in a new one: the next request starts at zero again.",
-    lambda p: _day_after_charge(p) == "2020-01-01",
-    (f"{BUDGETS}/*",),
-    names=("day", "used"),
-)
-def day_notset_budget(settings: Settings) -> Parts:
-    return altered(settings, "charge_budget", ("day = (now() AT TIME ZONE 'UTC')::date,\n", "day = day,\n"))
-
-
-@service(
     "Budgets bind although `dlq.replay.budget_control` is off.",
     lambda p: _without_control(p) == 429,
     ("drill/flags/budget-switch-is-wired",),

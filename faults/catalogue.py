@@ -27,6 +27,8 @@ MODULES = (
     "selection",
     "budget",
     "budget_left",
+    "lifecycle",
+    "run_end",
     "outbox",
 )
 """The modules that declare faults, in the order of the list."""

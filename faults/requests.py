@@ -14,6 +14,7 @@ from typing import Any
 from replay_service.authentication import Caller, RawHeaders, authenticate
 from replay_service.parts import Parts, build_parts
 from replay_service.settings import Settings
+from replay_service.strict_json import parse
 from replay_service.tokens import Claims, TokenRules, check_token
 from replay_service.validation import ReplayRequest, read_replay
 
@@ -24,12 +25,12 @@ REQUEST: ContextVar[ReplayRequest | None] = ContextVar("REQUEST", default=None)
 """The replay request of this task, for twins of parts that are not given it."""
 
 
-def reading(settings: Settings, change: Callable[[Json], Json]) -> Parts:
-    """The service that reads a replay body with an ordinary JSON parser and changes it before it is validated."""
+def reading(settings: Settings, change: Callable[[Json], Json], parser: Callable[[bytes], Any] = parse) -> Parts:
+    """The service that changes a replay body before it is validated; `parser` reads it."""
 
     def read(raw: bytes) -> ReplayRequest:
         try:
-            body = json.loads(raw)
+            body = parser(raw)
         except (ValueError, RecursionError):
             return read_replay(raw)
         return read_replay(json.dumps(change(dict(body))).encode()) if isinstance(body, dict) else read_replay(raw)

@@ -1,0 +1,283 @@
+"""Faults of a running replay: its rail, what becomes of its items, its counts and its end."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from faults.altered import altered_worker
+from faults.catalogue import worker
+from faults.probe import Probe
+from replay_service.worker.parts import WorkerParts, build_worker_parts
+from replay_service.worker.settings import WorkerSettings
+
+LIFE = "drill/lifecycle"
+FAILS = {"event_type": "drill.witness", "payload": Jsonb({"drill": {"fail_times": -1}})}
+SLOW = {"event_type": "drill.witness", "payload": Jsonb({"drill": {"delay_ms": 1500}})}
+
+
+def after_run(probe: Probe, good: int, bad: int, ask: str, letters: dict[str, Any] | None = None) -> list[Any]:
+    """The first row of `ask` about a tenant after a run over so many items, the good ones first."""
+    with probe.tenant() as company:
+        probe.letters(company, good, **(letters or {}))
+        failing = probe.letters(company, bad, **FAILS)
+        late = "UPDATE dead_letter_queue SET created_at = now() WHERE id = ANY(%s::uuid[])"
+        probe.rows(late, failing)
+        run = probe.replay(company, max_items=50).json()["replay_run_id"]
+        probe.settled(run)
+        return list(probe.rows(ask, company)[0])
+
+
+_RUN = "SELECT status, target_count, success_count, failure_count FROM replay_runs WHERE company_id = %s"
+_STUCK = "SELECT bool_or(status = 'replaying') FROM dead_letter_queue WHERE company_id = %s"
+_LETTER = """SELECT status, retry_count, retry_after > now() + interval '1 s', retry_after
+    FROM dead_letter_queue WHERE company_id = %s ORDER BY retry_count DESC, status"""
+
+
+@worker(
+    "A run has 25 items in flight instead of at most 10.",
+    lambda p: _most_in_flight(p) > 10,
+    (f"{LIFE}/ten-in-flight",),
+    names=("10", "flight"),
+)
+def places_25(settings: WorkerSettings) -> WorkerParts:
+    return dataclasses.replace(build_worker_parts(settings), places=25)
+
+
+@worker(
+    "A run has 11 items in flight (off by one).",
+    lambda p: _most_in_flight(p) > 10,
+    (f"{LIFE}/ten-in-flight",),
+    names=("10", "flight"),
+)
+def places_11(settings: WorkerSettings) -> WorkerParts:
+    return dataclasses.replace(build_worker_parts(settings), places=11)
+
+
+def _most_in_flight(probe: Probe) -> int:
+    flying = (
+        "SELECT count(*) FROM event_outbox WHERE company_id = %s AND claimed_until > now() AND processed_at IS NULL"
+    )
+    most = 0
+
+    def look() -> bool:
+        nonlocal most
+        most = max(most, int(probe.value(flying, company)))
+        return most > 10
+
+    with probe.tenant() as company:
+        probe.letters(company, 30, **SLOW)
+        probe.replay(company, max_items=50)
+        probe.within(3, look)
+        probe.within(9, lambda: probe.value(flying, company) == 0)
+    return most
+
+
+@worker(
+    "A run is never stopped, however many of its items fail.",
+    lambda p: after_run(p, 0, 25, _RUN)[3] == 25,
+    (f"{LIFE}/stops-above-twenty-percent",),
+    names=("stop", "20"),
+)
+def never_stops(settings: WorkerSettings) -> WorkerParts:
+    return dataclasses.replace(build_worker_parts(settings), must_stop=lambda _counts: False)
+
+
+@worker(
+    "A run is stopped at 20 % of failures, not above.",
+    lambda p: after_run(p, 8, 2, _RUN)[0] == "stopped",
+    (f"{LIFE}/twenty-percent-is-allowed",),
+    names=("20", "stop"),
+)
+def stops_at_twenty(settings: WorkerSettings) -> WorkerParts:
+    rail = lambda c: c.success + c.failure >= 5 and c.failure * 5 >= c.success + c.failure  # noqa: E731
+    return dataclasses.replace(build_worker_parts(settings), must_stop=rail)
+
+
+@worker(
+    "A run is stopped at its first failure: 5 settled items are not waited for.",
+    lambda p: after_run(p, 0, 4, _RUN)[0] == "stopped",
+    (f"{LIFE}/four-failures-do-not-stop",),
+    names=("4", "stop"),
+)
+def stops_too_early(settings: WorkerSettings) -> WorkerParts:
+    rail = lambda c: c.failure * 5 > c.success + c.failure  # noqa: E731
+    return dataclasses.replace(build_worker_parts(settings), must_stop=rail)
+
+
+@worker(
+    "A run is stopped only above 50 % of failures.",
+    lambda p: after_run(p, 12, 12, _RUN)[0] == "completed",
+    (f"{LIFE}/stops-above-twenty-percent", f"{LIFE}/*"),
+    names=("20", "stop"),
+)
+def stops_at_half(settings: WorkerSettings) -> WorkerParts:
+    rail = lambda c: c.success + c.failure >= 5 and c.failure * 2 > c.success + c.failure  # noqa: E731
+    return dataclasses.replace(build_worker_parts(settings), must_stop=rail)
+
+
+@worker(
+    "The budget of what a stopped run did not attempt is not refunded.",
+    lambda p: _used_after_stop(p) == 25,
+    (f"{LIFE}/stop-refunds-the-rest",),
+    names=("refund", "budget"),
+)
+def nothing_refunded(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("return_unattempted", "AND f.items > 0", "AND false"))
+
+
+@worker(
+    "The budget is refunded twice.",
+    lambda p: _used_after_stop(p) < _attempted(p),
+    (f"{LIFE}/stop-refunds-the-rest",),
+    names=("refund", "budget"),
+)
+def refunded_twice(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("return_unattempted", "daily_used - f.items", "daily_used - 2 * f.items"))
+
+
+@worker(
+    "A stop refunds the whole run, also what was attempted.",
+    lambda p: _used_after_stop(p) == 0,
+    (f"{LIFE}/stop-refunds-the-rest",),
+    names=("refund", "budget"),
+)
+def all_refunded(settings: WorkerSettings) -> WorkerParts:
+    whole = ("least((SELECT count(*) FROM gone), r.budget_charged)", "r.budget_charged")
+    return altered_worker(settings, ("return_unattempted", *whole))
+
+
+@worker(
+    "The refund goes to the day and not to the month.",
+    lambda p: _month_after_stop(p) == 25,
+    (f"{LIFE}/stop-refunds-the-rest",),
+    names=("refund", "budget", "month"),
+)
+def month_not_refunded(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("return_unattempted", "greatest(b.monthly_used - f.items, 0)", "b.monthly_used"))
+
+
+_USED = "SELECT daily_used, monthly_used FROM replay_budgets WHERE company_id = %s"
+
+
+def _used_after_stop(probe: Probe) -> int:
+    return int(after_run(probe, 0, 25, _USED)[0])
+
+
+def _month_after_stop(probe: Probe) -> int:
+    return int(after_run(probe, 0, 25, _USED)[1])
+
+
+def _attempted(_probe: Probe) -> int:
+    """Of 25 failing items at least so many are attempted before the rail trips."""
+    return 5
+
+
+@worker(
+    "Items that a stopped run did not attempt come back with an attempt counted.",
+    lambda p: after_run(p, 0, 25, "SELECT min(retry_count) FROM dead_letter_queue WHERE company_id = %s")[0] == 1,
+    (f"{LIFE}/stop-leaves-the-rest-untouched",),
+    names=("untouched", "retry_count"),
+)
+def returned_items_touched(settings: WorkerSettings) -> WorkerParts:
+    change = ("SET status = 'pending', replay_run_id = NULL", "SET status = 'pending', retry_count = d.retry_count + 1")
+    return altered_worker(settings, ("return_unattempted", *change))
+
+
+@worker(
+    "Items that a stopped run did not attempt stay `replaying` for ever.",
+    lambda p: after_run(p, 0, 25, _STUCK)[0],
+    (f"{LIFE}/stop-leaves-the-rest-untouched", "sql/spot/replaying-items-are-on-their-way"),
+    names=("untouched", "replaying"),
+)
+def returned_items_stuck(settings: WorkerSettings) -> WorkerParts:
+    change = ("SET status = 'pending', replay_run_id", "SET status = 'replaying', replay_run_id")
+    return altered_worker(settings, ("return_unattempted", *change))
+
+
+@worker(
+    "The outbox rows of what a stopped run did not attempt are kept: the items are delivered all the same.",
+    lambda p: after_run(p, 0, 25, "SELECT count(*) FROM event_outbox WHERE company_id = %s")[0] == 25,
+    (f"{LIFE}/stop-leaves-the-rest-untouched",),
+    names=("untouched", "outbox"),
+)
+def returned_rows_kept(settings: WorkerSettings) -> WorkerParts:
+    gone = "DELETE FROM public.event_outbox e\n  USING run r"
+    kept = "UPDATE public.event_outbox e\n  SET next_attempt_at = now()\n  FROM run r"
+    return altered_worker(settings, ("return_unattempted", gone, kept))
+
+
+@worker(
+    "A failed item does not count its retry.",
+    lambda p: after_run(p, 1, 1, _LETTER)[1] == 0,
+    (f"{LIFE}/failed-item-is-pending-again",),
+    names=("retry_count",),
+)
+def retry_not_counted(settings: WorkerSettings) -> WorkerParts:
+    change = ("THEN 0 ELSE 1 END,\n    retry_after", "THEN 0 ELSE 0 END,\n    retry_after")
+    return altered_worker(settings, ("settle_item", *change))
+
+
+@worker(
+    "`retry_after` of a failed item is left as it was: it is due at once.",
+    lambda p: not after_run(p, 1, 1, _LETTER)[2],
+    (f"{LIFE}/failed-item-is-pending-again",),
+    names=("retry_after",),
+)
+def retry_at_once(settings: WorkerSettings) -> WorkerParts:
+    change = ("ELSE greatest(d.retry_after, clock_timestamp()) + ", "ELSE d.retry_after + 0 * ")
+    return altered_worker(settings, ("settle_item", *change))
+
+
+@worker(
+    "`retry_after` of a failed item is in the past.",
+    lambda p: not after_run(p, 1, 1, _LETTER)[2],
+    (f"{LIFE}/failed-item-is-pending-again",),
+    names=("retry_after",),
+)
+def retry_in_the_past(settings: WorkerSettings) -> WorkerParts:
+    change = ("greatest(d.retry_after, clock_timestamp()) + ", "greatest(d.retry_after, clock_timestamp()) - ")
+    return altered_worker(settings, ("settle_item", *change))
+
+
+@worker(
+    "A failed item stays `replaying`: nobody can replay it again.",
+    lambda p: after_run(p, 0, 1, _LETTER)[0] == "replaying",
+    (f"{LIFE}/failed-item-is-pending-again", "sql/spot/replaying-items-are-on-their-way"),
+    names=("pending", "replaying"),
+)
+def failed_item_stuck(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("settle_item", "'resolved' ELSE 'pending' END", "'resolved' ELSE d.status END"))
+
+
+@worker(
+    "A failed item is resolved like a delivered one: the event is lost.",
+    lambda p: after_run(p, 0, 1, _LETTER)[0] == "resolved",
+    (f"{LIFE}/failed-item-is-pending-again", "drill/dlq/only-legal-transitions"),
+    names=("pending", "resolved"),
+)
+def failed_item_resolved(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("settle_item", "'resolved' ELSE 'pending' END", "'resolved' ELSE 'resolved' END"))
+
+
+@worker(
+    "A delivered item goes back to `pending`: it is replayed for ever.",
+    lambda p: after_run(p, 1, 0, _LETTER)[0] == "pending",
+    ("drill/dlq/replayed-item-is-resolved", f"{LIFE}/all-of-an-item-together"),
+    names=("resolved",),
+)
+def delivered_item_pending(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("settle_item", "THEN 'resolved' ELSE 'pending'", "THEN 'pending' ELSE 'pending'"))
+
+
+@worker(
+    "A delivered item is counted as a retry.",
+    lambda p: after_run(p, 1, 0, _LETTER)[1] == 1,
+    ("drill/dlq/*", f"{LIFE}/*"),
+    names=("retry_count",),
+)
+def delivered_counts_as_retry(settings: WorkerSettings) -> WorkerParts:
+    change = ("THEN 0 ELSE 1 END,\n    retry_after", "THEN 1 ELSE 1 END,\n    retry_after")
+    return altered_worker(settings, ("settle_item", *change))

@@ -1,0 +1,202 @@
+"""Faults of how a replay ends: its counts, its status, its effects and what the audit says of it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from psycopg.types.json import Jsonb
+
+from faults.altered import altered_worker
+from faults.catalogue import worker
+from faults.lifecycle import LIFE, after_run
+from faults.probe import Probe
+from replay_service.worker.agents import Event, Failure, ScriptedAgent, SqlAgent
+from replay_service.worker.parts import WorkerParts, build_worker_parts
+from replay_service.worker.settings import WorkerSettings
+
+_RUN = "SELECT status, target_count, success_count, failure_count FROM replay_runs WHERE company_id = %s"
+_EFFECTS = "SELECT count(*) FROM agent_tasks WHERE company_id = %s AND status = 'completed'"
+_STARTED = "SELECT count(*) FROM replay_runs WHERE company_id = %s AND status = 'started'"
+_REST = """r.actor, r.scope, r.target_count, r.success_count, r.failure_count,
+                      r.metadata, r.request_id)"""
+
+
+def _audited(action: str, column: str = "count(*)", scope: str = "%s") -> str:
+    return f"SELECT {column} FROM audit_logs WHERE scope = {scope} AND action = '{action}'"
+
+
+@worker(
+    "A failure counts as a success in the run.",
+    lambda p: after_run(p, 1, 1, _RUN)[2] == 2,
+    (f"{LIFE}/run-counts-add-up", "sql/spot/run-counts"),
+    names=("count",),
+)
+def failures_count_as_success(settings: WorkerSettings) -> WorkerParts:
+    change = (
+        "r.success_count + CASE WHEN %(is_delivered)s THEN 1 ELSE 0",
+        "r.success_count + CASE WHEN true THEN 1 ELSE 0",
+    )
+    return altered_worker(settings, ("settle_item", *change))
+
+
+@worker(
+    "Failures are not counted in the run.",
+    lambda p: after_run(p, 1, 1, _RUN)[3] == 0,
+    (f"{LIFE}/run-counts-add-up", "sql/spot/run-counts"),
+    names=("count",),
+)
+def failures_not_counted(settings: WorkerSettings) -> WorkerParts:
+    change = ("r.failure_count + CASE WHEN %(is_delivered)s THEN 0", "r.failure_count + CASE WHEN true THEN 0")
+    return altered_worker(settings, ("settle_item", *change))
+
+
+@worker(
+    "A run never ends: its last item does not close it.",
+    lambda p: after_run(p, 1, 0, _STARTED)[0] == 1,
+    (f"{LIFE}/run-counts-add-up", "drill/audit/end-of-a-run", "sql/spot/runs-not-stuck"),
+    names=("end", "started"),
+)
+def never_ends(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("run_standing", "SELECT count(*)", "SELECT count(*) + 1"))
+
+
+@worker(
+    "A stopped run is called completed.",
+    lambda p: after_run(p, 0, 25, _RUN)[0] == "completed",
+    (f"{LIFE}/stops-above-twenty-percent",),
+    names=("stopped",),
+)
+def stopped_is_completed(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("finish_run", "SET status = %(status)s", "SET status = 'completed'"))
+
+
+@worker(
+    "The end of a run is not stamped.",
+    lambda p: after_run(p, 1, 0, "SELECT completed_at IS NULL FROM replay_runs WHERE company_id = %s")[0],
+    (f"{LIFE}/*", "sql/spot/*"),
+    names=("completed_at",),
+)
+def end_not_stamped(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("finish_run", ", completed_at = clock_timestamp()", ""))
+
+
+@worker(
+    "The end of a run is not audited.",
+    lambda p: after_run(p, 1, 0, _audited("dlq_replay_completed"))[0] == 0,
+    ("drill/audit/end-of-a-run", "sql/spot/run-ends-are-audited"),
+    names=("dlq_replay_completed",),
+)
+def end_not_audited(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("finish_run", f"public.append_audit('dlq_replay_' || %(status)s, {_REST}", "1"))
+
+
+@worker(
+    "The summary row of a run is missing.",
+    lambda p: after_run(p, 1, 0, _audited("dlq_replay"))[0] == 0,
+    ("drill/audit/end-of-a-run", "sql/spot/run-ends-are-audited"),
+    names=("dlq_replay",),
+)
+def summary_missing(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("finish_run", f"public.append_audit('dlq_replay', {_REST}", "1"))
+
+
+@worker(
+    "The audit of a run's end always says that nothing failed.",
+    lambda p: after_run(p, 5, 1, _audited("dlq_replay", "max(failure_count)"))[0] == 0,
+    ("drill/audit/end-of-a-run", "sql/spot/run-ends-are-audited"),
+    names=("count", "failure"),
+)
+def audited_without_failures(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(
+        settings,
+        (
+            "finish_run",
+            "r.success_count, r.failure_count,\n                      r.metadata",
+            "r.success_count, 0,\n                      r.metadata",
+        ),
+    )
+
+
+@worker(
+    "The end of a run is audited under `all`, where its tenant cannot see it.",
+    lambda p: after_run(p, 1, 0, _audited("dlq_replay"))[0] == 0,
+    ("drill/audit/end-of-a-run", "sql/spot/run-ends-are-audited"),
+    names=("scope", "dlq_replay"),
+)
+def audited_under_all(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("finish_run", "r.company_id::text AS scope", "'all'::text AS scope"))
+
+
+@worker(
+    "The run's end does not carry the request id on.",
+    lambda p: after_run(p, 1, 0, _audited("dlq_replay", "max(request_id)"))[0] is None,
+    ("drill/audit/*", "drill/observability/request-id-in-the-trail"),
+    names=("request_id", "request id"),
+    decision="hold",
+)
+def request_id_lost(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("finish_run", "r.request_id,\n", "NULL::text AS request_id,\n"))
+
+
+@worker(
+    "A replayed item is resolved without an effect.",
+    lambda p: after_run(p, 1, 0, _EFFECTS)[0] == 0,
+    ("drill/dlq/replayed-item-is-resolved", f"{LIFE}/all-of-an-item-together", "sql/spot/processed-has-effect"),
+    names=("effect",),
+)
+def resolved_without_effect(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("settle_item", "WHERE %(record_task)s\n", "WHERE %(record_task)s AND false\n"))
+
+
+@worker(
+    "A failed replay adds a second dead letter beside the first.",
+    lambda p: after_run(p, 0, 1, "SELECT count(*) FROM dead_letter_queue WHERE company_id = %s")[0] == 2,
+    (f"{LIFE}/failed-item-is-pending-again", "sql/spot/one-dead-letter-per-event", "drill/dlq/letter-is-kept"),
+    names=("dead letter", "second", "one"),
+)
+def second_dead_letter(settings: WorkerSettings) -> WorkerParts:
+    more = """again AS (
+  INSERT INTO public.dead_letter_queue (company_id, event_id, event_type, payload, error_type, retry_after)
+  SELECT h.company_id, h.event_id, e.event_type, e.payload, %(error_type)s, now() + interval '1 h'
+  FROM held h JOIN public.event_outbox e ON e.id = h.id
+  WHERE NOT %(is_delivered)s
+), letter AS ("""
+    return altered_worker(settings, ("settle_item", "letter AS (", more))
+
+
+@worker(
+    "A delivered item is called discarded.",
+    lambda p: after_run(p, 1, 0, "SELECT status FROM dead_letter_queue WHERE company_id = %s")[0] == "discarded",
+    ("drill/dlq/replayed-item-is-resolved", "drill/dlq/only-legal-transitions"),
+    names=("resolved", "discarded"),
+)
+def delivered_is_discarded(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("settle_item", "THEN 'resolved'", "THEN 'discarded'"))
+
+
+@worker(
+    "A replayed item gets five attempts instead of one.",
+    lambda p: _attempts_after_one_failure(p),
+    (f"{LIFE}/one-attempt",),
+    names=("attempt",),
+)
+def five_attempts(settings: WorkerSettings) -> WorkerParts:
+    release = build_worker_parts(settings)
+    return dataclasses.replace(release, agent=_Retrying(SqlAgent()))
+
+
+class _Retrying(ScriptedAgent):
+    """An agent that tries a replayed item five times before it says that it failed."""
+
+    async def deliver(self, event: Event) -> Failure | None:
+        failure = await super().deliver(event)
+        for tried in range(1, 5):
+            if failure is None or event.replay_run_id is None:
+                break
+            failure = await super().deliver(dataclasses.replace(event, failures=event.failures + tried))
+        return failure
+
+
+def _attempts_after_one_failure(probe: Probe) -> bool:
+    once = {"event_type": "drill.witness", "payload": Jsonb({"drill": {"fail_times": 1}})}
+    return bool(after_run(probe, 1, 0, _RUN, once)[2] == 1)
