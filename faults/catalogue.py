@@ -30,6 +30,7 @@ MODULES = (
     "lifecycle",
     "run_end",
     "outbox",
+    "outbox_failures",
 )
 """The modules that declare faults, in the order of the list."""
 

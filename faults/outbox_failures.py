@@ -1,0 +1,209 @@
+"""Faults of what happens to a delivery that fails: back-off, dead letters, and the order of writing things down."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from faults.altered import altered_worker
+from faults.catalogue import worker
+from faults.outbox import OUTBOX, failing, put, state_of
+from faults.probe import Probe
+from replay_service.worker.parts import WorkerParts, build_worker_parts
+from replay_service.worker.settings import WorkerSettings
+
+_LETTERS = "SELECT count(*) FROM dead_letter_queue WHERE company_id = %s"
+_ROW = "SELECT attempts, dead_at IS NOT NULL, processed_at IS NOT NULL FROM event_outbox WHERE company_id = %s"
+_WAIT = "SELECT extract(epoch FROM next_attempt_at - now()) FROM event_outbox WHERE company_id = %s"
+_BACKOFF = "least(%(backoff_cap_s)s, %(backoff_base_s)s * 2 ^ least(h.ended - 1, 30)) * (0.5 + random() / 2)"
+
+
+def _after_death(probe: Probe, ask: str) -> Any:
+    """What `ask` finds of a tenant whose event had its last attempt."""
+    with probe.tenant() as company:
+        put(probe, company, **failing(), attempts=4, aggregate_key="k")
+        dead = "SELECT 1 FROM event_outbox WHERE company_id = %s AND dead_at IS NOT NULL"
+        probe.within(6, lambda: bool(probe.rows(dead, company)))
+        return probe.value(ask, company)
+
+
+@worker(
+    "A dead event has no dead letter: it is lost.",
+    lambda p: _after_death(p, _LETTERS) == 0,
+    (f"{OUTBOX}/dead-letter-is-the-event", f"{OUTBOX}/dead-letter-once", "sql/spot/dead-are-dead-lettered"),
+    names=("dead",),
+)
+def no_dead_letter(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(
+        settings, ("settle_failed", "FROM held h\n  WHERE h.is_last\n)", "FROM held h\n  WHERE false\n)")
+    )
+
+
+@worker(
+    "A dead event has a dead letter for every attempt.",
+    lambda p: state_of(p, _LETTERS, 3, **failing())[0] > 1,
+    (f"{OUTBOX}/dead-letter-once", "sql/spot/one-dead-letter-per-event"),
+    names=("dead letter", "once", "one"),
+)
+def letter_for_every_attempt(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("settle_failed", "FROM held h\n  WHERE h.is_last\n)", "FROM held h\n)"))
+
+
+@worker(
+    "An event goes to the dead letters and is retried all the same: it is in both.",
+    lambda p: state_of(p, _ROW, 4, **failing(), attempts=4)[1] is False,
+    (f"{OUTBOX}/dead-letter-in-one-transaction", f"{OUTBOX}/dead-letter-once", f"{OUTBOX}/dead-letter-is-the-event"),
+    names=("dead",),
+)
+def dead_not_marked(settings: WorkerSettings) -> WorkerParts:
+    change = ("dead_at = CASE WHEN h.is_last THEN clock_timestamp() END", "dead_at = NULL")
+    return altered_worker(settings, ("settle_failed", *change))
+
+
+@worker(
+    "The dead letter loses the key of its event: after a replay it is out of order.",
+    lambda p: _after_death(p, "SELECT aggregate_key FROM dead_letter_queue WHERE company_id = %s") is None,
+    (f"{OUTBOX}/dead-letter-is-the-event",),
+    names=("aggregate_key", "key"),
+)
+def letter_without_key(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(
+        settings, ("settle_failed", "h.event_type, h.aggregate_key, h.payload", "h.event_type, NULL, h.payload")
+    )
+
+
+@worker(
+    "The dead letter has a new event id: a replay makes a second effect.",
+    lambda p: not _after_death(p, _SAME_ID),
+    (f"{OUTBOX}/dead-letter-is-the-event", "sql/spot/dead-are-dead-lettered"),
+    names=("event_id", "event"),
+)
+def letter_with_new_id(settings: WorkerSettings) -> WorkerParts:
+    change = ("SELECT h.company_id, h.event_id, h.event_type", "SELECT h.company_id, gen_random_uuid(), h.event_type")
+    return altered_worker(settings, ("settle_failed", *change))
+
+
+_SAME_ID = """SELECT EXISTS (SELECT FROM dead_letter_queue d JOIN event_outbox o USING (company_id, event_id)
+    WHERE company_id = %s)"""
+
+
+@worker(
+    "The payload of a dead letter is wrapped in another one.",
+    lambda p: _after_death(p, "SELECT payload ? 'payload' FROM dead_letter_queue WHERE company_id = %s"),
+    (f"{OUTBOX}/dead-letter-is-the-event",),
+    names=("payload",),
+)
+def letter_payload_wrapped(settings: WorkerSettings) -> WorkerParts:
+    change = (
+        "h.aggregate_key, h.payload, %(error_type)s",
+        "h.aggregate_key, jsonb_build_object('payload', h.payload), %(error_type)s",
+    )
+    return altered_worker(settings, ("settle_failed", *change))
+
+
+@worker(
+    "A failed attempt is retried at once, in a loop.",
+    lambda p: state_of(p, _ROW, 0.4, **failing())[0] >= 4,
+    (f"{OUTBOX}/backs-off", f"{OUTBOX}/back-off-grows"),
+    names=("back", "next_attempt_at"),
+    decision="hold",
+)
+def no_back_off(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("settle_failed", _BACKOFF, "0"))
+
+
+@worker(
+    "The back-off does not grow.",
+    lambda p: state_of(p, _ROW, 1.5, **failing())[0] >= 5,
+    (f"{OUTBOX}/back-off-grows",),
+    names=("back", "grow"),
+    decision="hold",
+)
+def back_off_constant(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("settle_failed", _BACKOFF, "0.2"))
+
+
+@worker(
+    "The back-off has no cap and is counted in hours: one failure and an event is gone for a day.",
+    lambda p: float(state_of(p, _WAIT, 1, **failing())[0]) > 3600,
+    (f"{OUTBOX}/failed-is-tried-again", f"{OUTBOX}/*"),
+    names=("attempt", "again", "back"),
+)
+def back_off_of_hours(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("settle_failed", _BACKOFF, "7200"))
+
+
+@worker(
+    "The back-off has no jitter: all that failed together comes back together.",
+    lambda p: _same_wait(p),
+    (f"{OUTBOX}/*",),
+    names=("jitter",),
+    decision="hold",
+)
+def no_jitter(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("settle_failed", " * (0.5 + random() / 2)", ""))
+
+
+def _same_wait(probe: Probe) -> bool:
+    ask = """SELECT max(w) - min(w) FROM (SELECT extract(epoch FROM next_attempt_at - (
+        SELECT t.updated_at FROM agent_tasks t WHERE t.event_id = o.event_id)) AS w
+        FROM event_outbox o WHERE company_id = %s) AS waits"""
+    with probe.tenant() as company:
+        for n in range(5):
+            put(probe, company, **failing(), attempts=3, aggregate_key=f"k{n}")
+        probe.within(1, lambda: False)
+        return float(probe.value(ask, company)) < 0.2
+
+
+@worker(
+    "A failing event is dead after its first attempt.",
+    lambda p: bool(state_of(p, _ROW, 1.5, **failing(1))[1]),
+    (f"{OUTBOX}/failed-is-tried-again", f"{OUTBOX}/backs-off"),
+    names=("again", "attempt", "dead"),
+)
+def dead_at_once(settings: WorkerSettings) -> WorkerParts:
+    return build_worker_parts(dataclasses.replace(settings, max_attempts=1))
+
+
+@worker(
+    "A failed delivery is marked as processed: the event is lost.",
+    lambda p: bool(state_of(p, _ROW, 1.5, **failing())[2]),
+    (f"{OUTBOX}/failing-is-not-processed", f"{OUTBOX}/failed-is-tried-again", "sql/spot/processed-has-effect"),
+    names=("processed",),
+)
+def failure_is_processed(settings: WorkerSettings) -> WorkerParts:
+    change = ("attempts = h.ended,", "attempts = h.ended, processed_at = CASE WHEN NOT h.is_last THEN now() END,")
+    return altered_worker(settings, ("settle_failed", *change))
+
+
+@worker(
+    "An event is marked as processed when it is claimed: a killed worker loses it.",
+    lambda p: bool(state_of(p, _ROW, 0.5, **_slow())[2]),
+    (f"{OUTBOX}/effect-and-acknowledgement-together", f"{OUTBOX}/*", "sql/spot/processed-has-effect"),
+    names=("processed", "effect"),
+)
+def processed_at_claim(settings: WorkerSettings) -> WorkerParts:
+    token = "claim_token = %(token)s\n  FROM locked l"
+    return altered_worker(
+        settings,
+        ("claim_events", token, f"processed_at = now(), {token}"),
+        ("settle_delivered", " AND e.processed_at IS NULL AND e.dead_at IS NULL\n  FOR", "\n  FOR"),
+        ("settle_failed", " AND e.processed_at IS NULL AND e.dead_at IS NULL\n  FOR", "\n  FOR"),
+        ("settle_failed", "claimed_until = NULL,\n", "claimed_until = NULL, processed_at = NULL,\n"),
+    )
+
+
+def _slow() -> dict[str, Any]:
+    return {"event_type": "drill.witness", "payload": Jsonb({"drill": {"delay_ms": 1500}})}
+
+
+@worker(
+    "Attempts are not counted: a poison event is tried for ever.",
+    lambda p: state_of(p, _ROW, 1, **failing())[0] == 0,
+    (f"{OUTBOX}/failed-is-tried-again", f"{OUTBOX}/*"),
+    names=("attempt", "dead"),
+)
+def attempts_not_counted(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("settle_failed", "attempts = h.ended,", "attempts = e.attempts,"))
