@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from array import array
 from collections.abc import Iterable, Mapping
@@ -167,10 +168,10 @@ class Conductor:
 
     def _wanting(self) -> list[Judgement]:
         """What more samples could decide. Of replay calls no more come than the companies of the run allow."""
-        most = replays_of(self.plan)
-        return [
-            j for j in self.judgements() if j.wants_more and not ("operation:replay" in j.metric and j.samples >= most)
-        ]
+        return [j for j in self.judgements() if j.wants_more and j.samples < self._most_of(j)]
+
+    def _most_of(self, judged: Judgement) -> float:
+        return replays_of(self.plan) if "operation:replay" in judged.metric else math.inf
 
     def _worse_of_oldest(self, canary: Judgement, threshold: Threshold, confidence: float) -> Judgement:
         sink = self.samples.select(MetricKey("outbox_oldest_age_ms"))
@@ -251,10 +252,9 @@ class Conductor:
     def _most_s(self) -> float:
         return max(self.plan.most_s, length_s(self.plan))
 
-    @staticmethod
-    def _wait_for(wanting: list[Judgement], elapsed: float) -> float:
+    def _wait_for(self, wanting: list[Judgement], elapsed: float) -> float:
         """Seconds until the first of the undecided could be decided at the pace so far, and a fifth more."""
-        waits = [(j.needed - j.samples) * elapsed / j.samples for j in wanting if j.samples]
+        waits = [(min(j.needed, self._most_of(j)) - j.samples) * elapsed / j.samples for j in wanting if j.samples]
         return max(LOOK_S, 1.2 * min(waits, default=LOOK_S))
 
     def _early(self, elapsed: float) -> str:

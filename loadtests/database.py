@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,12 +16,15 @@ import gevent
 import psycopg
 
 from gates.target.database import Connection, connect, execute, sql
-from gates.target.tenants import REPLAY_FLAG, Tenants, new_company_id
+from gates.target.leftovers import id_of, name_of
+from gates.target.requests import bucket
+from gates.target.tenants import OUTBOX_FLAG, REPLAY_FLAG, Tenants
 from loadtests.plan import Plan, Tenant
 from loadtests.samples import Samples
 
 FOLDER = Path(__file__).parent / "sql"
 ITEMS_EACH = 2
+MOST_NONCES = 100_000
 LEAST_SHARE = 0.001
 """Of all ids those that are inside both rollouts; for less, looking for them would take seconds."""
 ITEM_TYPE = "load.replayed"
@@ -71,17 +74,27 @@ def _companies(
 ) -> list[Tenant]:
     """As many companies as wanted, each with its dead letters, in two statements."""
     is_found = below * replay_below / 10_000 >= LEAST_SHARE
-    rollouts = {REPLAY_FLAG: replay_below} if is_found else {}
-    made = []
-    for _ in range(plan.tenants_wanted):
-        company = new_company_id(below, rollouts)
-        note(company)
-        made.append(Tenant(company, tuple(str(uuid.uuid4()) for _ in range(ITEMS_EACH))))
-    names = [f"drill-load-{plan.run}-{number}-{tenant.id[:8]}" for number, tenant in enumerate(made)]
+    rollouts = {OUTBOX_FLAG: below} | ({REPLAY_FLAG: replay_below} if is_found else {})
+    made: list[Tenant] = []
+    names: list[str] = []
+    for number in range(plan.tenants_wanted):
+        name = _name(plan, number, rollouts)
+        names.append(name)
+        note(id_of(name))
+        made.append(Tenant(id_of(name), tuple(str(uuid.uuid4()) for _ in range(ITEMS_EACH))))
     execute(connection, sql(FOLDER / "new_companies.sql"), [t.id for t in made], names)
     items = [(item, tenant.id) for tenant in made for item in tenant.items]
     execute(connection, sql(FOLDER / "new_items.sql"), ITEM_TYPE, [i for i, _ in items], [c for _, c in items])
     return made
+
+
+def _name(plan: Plan, number: int, rollouts: Mapping[str, int]) -> str:
+    """A name whose company has these flags on: the id follows from the name."""
+    for nonce in range(MOST_NONCES):
+        name = name_of(plan.run, plan.lease[0], int(plan.lease[1:]), number, nonce)
+        if all(bucket(key, id_of(name)) < percent for key, percent in rollouts.items()):
+            return name
+    raise ValueError(f"no company inside {dict(rollouts)} was found; at least 1 percent each is needed")
 
 
 def settle(url: str, companies: Sequence[str]) -> None:

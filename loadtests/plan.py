@@ -34,6 +34,8 @@ class Tenant:
 class Plan:
     """What to do. `stages` or `vus` mean the closed model, `streams` the open one. Seconds everywhere.
 
+    `lease` goes into the names of the companies (see gates/target/leftovers.py): a mark, and epoch seconds. The run
+    ends when it is no longer a child of the process `parent` (0: whoever started it).
     `most_exact` values of each metric are kept as measured (8 bytes each); a metric with more goes over to a histogram.
     """
 
@@ -68,6 +70,8 @@ class Plan:
     url_only: bool = False
     rate_per_s: float = 50.0
     keep_tenants: bool = False
+    lease: str = "t0"
+    parent: int = 0
     progress: bool = False
     most_exact: int = 20_000_000
     notes: tuple[str, ...] = field(default=())

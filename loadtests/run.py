@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import resource
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,19 @@ from loadtests.plan import Plan
 from loadtests.profiles import CHECKLIST_THRESHOLDS, URL_THRESHOLDS, resolve
 from loadtests.sinks import RateSink
 from loadtests.thresholds_file import ThresholdsFile, parse_thresholds
+
+
+class OrphanedError(SystemExit):
+    """The process that asked for the run is gone: the load ends, and the companies are removed."""
+
+
+def _watch_parent(parent: int, then: Callable[[], None]) -> Callable[[], None]:
+    def tick() -> None:
+        if parent and os.getppid() != parent:
+            raise OrphanedError(143)
+        then()
+
+    return tick
 
 
 def thresholds_of(plan: Plan) -> ThresholdsFile:
@@ -47,6 +61,9 @@ def run(plan: Plan, out: Path, environ: Mapping[str, str]) -> dict[str, Any]:
             prepared, notes = _prepare(url, plan, [*plan.notes, *thresholds.notes], note)
             plan = dataclasses.replace(plan, tenants=prepared.tenants if url else plan.tenants)
             return _drive(plan, thresholds, prepared, notes, out, environ, url)
+        except OrphanedError:  # nobody is left who would look at the companies, or remove them
+            plan = dataclasses.replace(plan, keep_tenants=False)
+            raise
         finally:
             _leave(url, plan, created)
 
@@ -97,7 +114,7 @@ def _drive(
     conductor = Conductor(plan, thresholds.thresholds, prepared.absent, has_database=bool(url))
     watch = database.Watch(url, plan, conductor.samples) if url else None
     show = _progress(conductor) if plan.progress else (lambda: None)
-    engine = Engine(plan, conductor, credentials_from(environ), show)
+    engine = Engine(plan, conductor, credentials_from(environ), _watch_parent(plan.parent, show))
     if watch is not None:
         watch.start()
     engine.run()

@@ -15,15 +15,19 @@ import secrets
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import psycopg
 
 from gates import config
 from gates.errors import CannotWork, ConfigError
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where
 from gates.target.database import session
 from gates.target.deployment import Target
+from gates.target.leftovers import KEPT, LEASE_S, TIMED, Lease, sweep, take_lease
 from gates.target.redaction import hidden, redact_text
 from gates.target.tenants import Tenants
 
@@ -162,7 +166,38 @@ def load(target: Target, options: argparse.Namespace, out: Path) -> list[Evidenc
     started_at = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
     if not plan["base_url"]:
         return [_unknown(spec.id, "no BASE_URL was given, so there is nothing to load", started_at) for spec in SPECS]
+    lease = _lease(target, plan, options)
     (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    try:
+        return _measure(plan, target, options, folder, started_at)
+    finally:
+        if lease is not None and not options.keep_tenants:
+            lease.release()
+        elif lease is not None:
+            _LEASES[str(out)] = lease
+
+
+_LEASES: dict[str, Lease] = {}
+"""Of the runs of this process whose companies stay until `clean_up`."""
+
+
+def _lease(target: Target, plan: dict[str, Any], options: argparse.Namespace) -> Lease | None:
+    """Remove what killed runs left, and mark this one as alive; where the database refuses, neither."""
+    if not target.database_url or plan["url_only"]:
+        return None
+    with contextlib.suppress(psycopg.Error):
+        sweep(target.database_url, target.test_company_id)
+    if options.keep_tenants and not getattr(options, "whole_run", False):
+        return None
+    lease, mark = take_lease(target.database_url, plan["run"])
+    plan["lease"] = mark + plan["lease"][1:]
+    return lease
+
+
+def _measure(
+    plan: Mapping[str, Any], target: Target, options: argparse.Namespace, folder: Path, started_at: str
+) -> list[Evidence]:
+    """Run the plan in `folder` and read what it found."""
     code, text = _run([str(folder / "plan.json"), str(folder)], target, _limit_s(plan), show=sys.stderr.isatty())
     (folder / "load.log").write_text(text, encoding="utf-8")
     if code == 3:
@@ -211,6 +246,8 @@ def plan_of(target: Target, options: argparse.Namespace) -> dict[str, Any]:
         "run_on": not options.no_run_on,
         "most_exact": options.most_exact or MOST_EXACT,
         "keep_tenants": options.keep_tenants,
+        "parent": os.getpid(),
+        "lease": f"{KEPT if options.keep_tenants else TIMED}{int(time.time()) + LEASE_S}",
         "progress": True,
     }
 
@@ -265,6 +302,9 @@ def clean_up(target: Target, out: Path) -> list[str]:
             ours = Tenants(connection, FOLDER, list(companies))
             ours.remove()
             ours.sweep()
+    lease = _LEASES.pop(str(out), None)
+    if lease is not None:
+        lease.release()
     return companies
 
 

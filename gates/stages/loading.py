@@ -44,7 +44,7 @@ def options_of_a_run() -> argparse.Namespace | None:
         return None
     parser = argparse.ArgumentParser()
     module.add_arguments(parser)
-    return parser.parse_args(["--keep-tenants", "--spare-test-company"])
+    return parser.parse_args(["--keep-tenants", "--spare-test-company"], argparse.Namespace(whole_run=True))
 
 
 def runner(options: argparse.Namespace | None) -> Callable[[Target, Path], list[Evidence]] | None:

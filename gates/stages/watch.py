@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import threading
 import time
@@ -14,6 +15,7 @@ import psycopg
 from gates.evidence import Evidence, JsonValue, Outcome, write_lines
 from gates.stages.context import Context
 from gates.target.database import Connection, connect, sql, value
+from gates.target.leftovers import sweep
 
 BACKLOG = "watch/outbox-backlog"
 QUERY = Path(__file__).with_name("queries") / "backlog.sql"
@@ -25,7 +27,8 @@ JOIN_S = 15.0
 class BacklogWatch:
     """A context: samples `[seconds, events waiting]` until it is left, then writes them as one line of evidence.
 
-    What the database refuses ends the watching, not the run: without the line, a failing lag is judged by itself.
+    Before, it removes what a killed run left: those dead letters would be taken for the release's. What the database
+    refuses ends the watching, not the run: without the line, a failing lag is judged by itself.
     """
 
     def __init__(self, context: Context, interval_s: float = INTERVAL_S) -> None:
@@ -37,7 +40,10 @@ class BacklogWatch:
         self._thread = threading.Thread(target=self._run, name="backlog-watch", daemon=True)
 
     def __enter__(self) -> Self:
-        if self._context.target.database_url:
+        target = self._context.target
+        if target.database_url:
+            with contextlib.suppress(psycopg.Error):  # what is left then is counted, and says whose it is by its name
+                sweep(target.database_url, target.test_company_id)
             self._thread.start()
         return self
 

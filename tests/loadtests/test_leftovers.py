@@ -1,0 +1,114 @@
+"""What a killed run left is found again and removed; nothing else is."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gates.target.database import Connection, connect, execute
+from gates.target.leftovers import HELD, KEPT, TIMED, id_of, name_of, sweep, take_lease
+from loadtests import database
+from loadtests.plan import Plan, dump_plan
+from tests.loadtests.fake_target import Behaviour, target
+from tests.loadtests.load_process import ENVIRON, ROOT
+from tests.loadtests.test_load_database import set_flag
+from tests.postgres_fixture import migrated_db, migrated_url, pg_server
+
+__all__ = ["migrated_db", "migrated_url", "pg_server"]
+RUN, PAST, FUTURE = "00c0ffee", 1_000_000_000, 9_999_999_999
+
+
+@pytest.fixture
+def db(migrated_url: str) -> Iterator[Connection]:
+    """A connection to a fresh database with the outbox on for everybody."""
+    connection = connect(migrated_url)
+    for key in ("outbox.enabled", "dlq.replay.enabled"):
+        set_flag(connection, key, 100)
+    yield connection
+    connection.close()
+
+
+def company(db: Connection, name: str, own_id: str = "") -> str:
+    made = own_id or id_of(name)
+    execute(db, "insert into companies (id, name) values (%s, %s)", made, name)
+    execute(
+        db,
+        "insert into dead_letter_queue (company_id, event_type, payload, error_type) values (%s, 'x', '{}', 'x')",
+        made,
+    )
+    return made
+
+
+def names_left(db: Connection) -> set[str]:
+    return {str(row["name"]) for row in execute(db, "select name from companies where name like 'drill-%'")}
+
+
+def test_only_companies_of_dead_runs_are_removed(db: Connection, migrated_url: str) -> None:
+    """Whose lock is free or whose lease is over; never what was to be kept, or only looks like one of ours."""
+    dead = [company(db, name_of(RUN, HELD, FUTURE, n, 0)) for n in range(2)]
+    dead.append(company(db, name_of(RUN, TIMED, PAST, 3, 0)))
+    stay = [name_of(RUN, TIMED, FUTURE, 4, 0), name_of(RUN, KEPT, PAST, 5, 0), "drill-load-x", "drill-other"]
+    for name in stay:
+        company(db, name)
+    lookalike = name_of(RUN, HELD, PAST, 6, 0)
+    company(db, lookalike, str(uuid.uuid4()))
+    test_company = name_of(RUN, HELD, PAST, 7, 0)
+    company(db, test_company)
+    assert sorted(sweep(migrated_url, id_of(test_company).upper())) == sorted(dead)
+    assert names_left(db) == {*stay, lookalike, test_company}
+    assert execute(db, "select from dead_letter_queue where company_id = any(%s::uuid[])", dead) == []
+
+
+def test_a_living_run_keeps_its_companies_until_it_lets_go(db: Connection, migrated_url: str) -> None:
+    """The lock of another gate is respected, and is gone with its connection."""
+    lease, mark = take_lease(migrated_url, RUN)
+    assert lease is not None
+    assert mark == HELD
+    own = company(db, name_of(RUN, mark, FUTURE, 0, 0))
+    assert sweep(migrated_url) == []
+    lease.release()
+    assert sweep(migrated_url) == [own]
+    assert take_lease(migrated_url.replace("/", "/no-such-host-", 1), RUN) == (None, TIMED)
+
+
+def test_the_companies_of_a_run_are_named_to_be_found_again(db: Connection, migrated_url: str) -> None:
+    """What `prepare` makes is what `sweep` knows."""
+    plan = Plan("http://127.0.0.1:1", run=RUN, lease=f"{HELD}{FUTURE}", tenants_wanted=3)
+    prepared = database.prepare(migrated_url, plan)
+    assert len(names_left(db)) == 3
+    assert sorted(sweep(migrated_url)) == sorted(prepared.created)
+    assert names_left(db) == set()
+
+
+def test_a_load_whose_gate_was_killed_ends_and_removes_its_companies(
+    db: Connection, migrated_url: str, tmp_path: Path
+) -> None:
+    """Even those that were to stay for a second look: nobody is left who would take it."""
+    with target(Behaviour()) as url:
+        plan = Plan(base_url=url, run=RUN, duration_s=60.0, most_s=60.0, keep_tenants=True, tenants_wanted=3)
+        path = tmp_path / "plan.json"
+        path.write_text(dump_plan(plan).replace('"parent": 0', '"parent": PARENT'), encoding="utf-8")
+        command = [sys.executable, "-m", "loadtests", str(path), str(tmp_path / "out")]
+        starter = (
+            f"import os, pathlib, subprocess; p = pathlib.Path({str(path)!r});"
+            " p.write_text(p.read_text().replace('PARENT', str(os.getpid())));"
+            f" subprocess.run({command!r}, start_new_session=True, check=False)"
+        )
+        environ = {**ENVIRON, "DATABASE_URL": migrated_url}
+        gate = subprocess.Popen([sys.executable, "-c", starter], cwd=ROOT, env=environ)
+        listing, deadline = tmp_path / "out" / "companies.txt", time.monotonic() + 30
+        while not names_left(db) or not listing.exists():
+            assert time.monotonic() < deadline
+        os.kill(gate.pid, signal.SIGKILL)
+        gate.wait()
+        while names_left(db):
+            assert time.monotonic() < deadline + 30
+    assert len(listing.read_text(encoding="utf-8").split()) == 60
