@@ -34,7 +34,10 @@ def parser() -> argparse.ArgumentParser:
             part(made)
         return made
 
-    command("run", "the whole gate: collect, decide, act, report", _target, _deep, _state, _dry_run, _exit_zero)
+    made = command("run", "the whole gate: collect, decide, act, report", _target, _deep, _state, _dry_run, _exit_zero)
+    made.add_argument(
+        "--proof", type=Path, metavar="FILE", help="the proof.json to cite (that of the last whole proof)"
+    )
     command(
         "up", "the embedded PostgreSQL, the reference service and its worker, until interrupted", add_stack_arguments
     )

@@ -166,6 +166,7 @@ def _request(options: argparse.Namespace, console: Console) -> Iterator[Request]
         after_load=None if alone else loading.clean_up,
         load_checks=loading.checks_of(target, options, options.output) if alone else None,
         url_only=url_only,
+        proof=getattr(options, "proof", None),
         progress=console.progress,
         warn=console.say,
     )
@@ -263,9 +264,7 @@ def _look(options: argparse.Namespace, console: Console) -> int:
 
 
 def _prove(options: argparse.Namespace, console: Console) -> int:
-    text, code = prove(options, console.environ, console.say)
-    console.result(text)
-    return code
+    return prove(options, console.environ, console.say, console.result)
 
 
 # --- the operator's hand -----------------------------------------------------------------------------------------

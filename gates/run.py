@@ -14,6 +14,7 @@ from gates import notify, record, reports
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, read_lines, write_lines
 from gates.policy import decide
 from gates.policy_file import PolicyFile
+from gates.proof.cited import cited
 from gates.rollout import FlagState, Order, act, look_at
 from gates.rules import Policy
 from gates.stages.alerts import alerts
@@ -41,7 +42,8 @@ class Request:
 
     load: runs the load stage, None where there is none; after_load: removes what that left, once the data was looked
     at again, and says why if it could not; load_checks: the checks of `gate load` where its options make others than
-    the catalogue's; url_only: a URL is loaded, whatever stands behind it, so that no target is looked at.
+    the catalogue's; url_only: a URL is loaded, whatever stands behind it, so that no target is looked at;
+    proof: the proof.json that the reports cite, None for the one shipped.
     """
 
     target: Target
@@ -55,6 +57,7 @@ class Request:
     after_load: Callable[[Target, Path], str] | None = None
     load_checks: tuple[CheckSpec, ...] | None = None
     url_only: bool = False
+    proof: Path | None = None
     progress: Callable[[Progress], None] = silent
     now: Callable[[], dt.datetime] = utc_now
     warn: Callable[[str], None] = lambda _text: None
@@ -82,6 +85,7 @@ def run_gate(request: Request) -> Verdict:
         "stages": [s.to_json() for s in stages],
         "companies": list[JsonValue](context.companies.read_text().split() if context.companies.exists() else []),
         "action": action.to_json(),
+        "proof": cited(request.proof, policy.proof_digest),
     }
     record.write_run(request.out, run)
     # what is on disk is what counts: the verdict is made again from it, so that nobody can find another one there

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import json
 from collections.abc import Callable, Mapping
 
-from gates import config, lint
+from gates import config, lint, record
+from gates.errors import UsageError
 from gates.evidence import TargetKind
 from gates.proof import summary
+from gates.proof.cited import SHIPPED
 from gates.proof.prove import Prover, Request, listed
 from gates.proof.trial import Suite
 from gates.run import gate_version
 from gates.terminal import table
 
+Tell = Callable[[str], None]
 
-def prove(options: argparse.Namespace, environ: Mapping[str, str], say: Callable[[str], None]) -> tuple[str, int]:
-    """The text of the result, and the exit code: 0 all is as declared, 10 something is not, 20 the proof is invalid or
-    the gate did harm. Raise GateError where nothing can be proved.
+
+def prove(options: argparse.Namespace, environ: Mapping[str, str], say: Tell, result: Tell) -> int:
+    """Carry the command out; `result` takes its result, `say` what it tells meanwhile. The exit code: 0 all is as
+    declared, 10 something is not, 20 the proof is invalid or the gate did harm. Raise GateError where nothing can be
+    proved.
     """
     file = config.load_policy(options.policy, dt.datetime.now(dt.UTC).date())
     kind = TargetKind(options.target)
@@ -34,9 +38,13 @@ def prove(options: argparse.Namespace, environ: Mapping[str, str], say: Callable
         environ=environ,
         say=say,
     )
+    if options.keep and not request.whole:
+        raise UsageError("--keep with --only or --suite; allowed: with a whole proof, which later runs cite. Drop one")
     if options.list:
-        return table(listed(request), ("id", "expected", "what it is")), 0
+        result(table(listed(request), ("id", "expected", "what it is")))
+        return 0
     proof = Prover(request).run()
-    if options.json:
-        return json.dumps(proof.summary(), ensure_ascii=False, indent=1) + "\n", proof.exit_code
-    return summary.terminal(proof), proof.exit_code
+    if options.keep:
+        record.write(SHIPPED, proof.dump())
+    result(proof.dump() if options.json else summary.terminal(proof))
+    return proof.exit_code

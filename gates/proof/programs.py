@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,13 +115,20 @@ def gate(words: Sequence[str]) -> tuple[str, ...]:
 
 def gate_run(environ: Mapping[str, str], out: Path, *options: str, timeout_s: float = RUN_TIMEOUT_S) -> GateRun:
     """Run the whole gate as a user does. Its verdict counts only if the exit code says the same."""
-    done = run(gate(("run", "--output", str(out), *options)), environ, timeout_s)
+    done = run(gate(("run", *_places(out), *options)), environ, timeout_s)
     return read_run(out, done)
+
+
+def _places(out: Path) -> tuple[str, ...]:
+    """Where a gate writes. It remembers nothing of another deployment that was proved on."""
+    shutil.rmtree(out, ignore_errors=True)
+    return "--output", str(out), "--state", str(out / "state")
 
 
 def stage_run(stage: str, environ: Mapping[str, str], out: Path, *options: str) -> GateRun:
     """Run one stage of the gate: `drill`, `sql`, `alerts` or `load`. Its verdict is on stdout alone."""
-    done = run(gate((stage, "--json", "--output", str(out), *options)), environ, RUN_TIMEOUT_S)
+    places = _places(out) if stage == "sql" else ("--output", str(out))
+    done = run(gate((stage, "--json", *places, *options)), environ, RUN_TIMEOUT_S)
     try:
         verdict = read_verdict(json.loads(done.out))
     except (ValueError, TypeError, KeyError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -126,6 +127,10 @@ class Proof:
             "exit_code": self.exit_code,
             "seconds": round(self.seconds, 1),
         }
+
+    def dump(self) -> str:
+        """The text of proof.json."""
+        return json.dumps(self.summary(), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 
 def names(cells: Sequence[Cell]) -> str:

@@ -21,6 +21,7 @@ from gates.proof.campaign import Campaign
 from gates.proof.fault import Fault
 from gates.proof.judgement import Cell, Facts, GateRun
 from gates.proof.measures import Cost
+from gates.proof.page import page
 from gates.proof.proof import Proof
 from gates.proof.selfsuite import SelfSuite
 from gates.proof.trial import Suite, Trial
@@ -115,8 +116,9 @@ class Prover:
         report = stryker.matrix(proof, pending, source_of)
         texts = {
             MATRIX: json.dumps(report, ensure_ascii=False, indent=1, allow_nan=False) + "\n",
+            PAGE: page(proof),
             SUMMARY: summary.markdown(proof),
-            LAST: json.dumps(proof.summary(), ensure_ascii=False, indent=1, allow_nan=False) + "\n",
+            LAST: proof.dump(),
         }
         for name, text in texts.items():
             record.write(request.out / name, text)

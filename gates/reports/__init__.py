@@ -26,7 +26,9 @@ def render(
     rows = rows_of(verdict, evidence, catalogue)
     if kind == "html":
         return html(verdict, rows, run)
-    return {"markdown": markdown, "junit": junit, "slack": slack}[kind](verdict, rows)
+    if kind == "markdown":
+        return markdown(verdict, rows, run)
+    return {"junit": junit, "slack": slack}[kind](verdict, rows)
 
 
 def write(
@@ -41,7 +43,7 @@ def write(
     rows = rows_of(verdict, evidence, catalogue)
     texts = {
         "report.html": html(verdict, rows, run),
-        "summary.md": markdown(verdict, rows),
+        "summary.md": markdown(verdict, rows, run),
         "junit.xml": junit(verdict, rows),
     }
     for name, text in texts.items():

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gates.evidence import JsonValue
-from gates.reports.rows import OUTCOMES, Row, shown
+from gates.reports.rows import OUTCOMES, Row, proof_of, shown
 from gates.verdict import Verdict, grouped
 
 HERE = Path(__file__).parent
@@ -161,7 +161,9 @@ def _stages(run: Mapping[str, JsonValue]) -> str:
 
 def _footer(verdict: Verdict, run: Mapping[str, JsonValue]) -> str:
     facts = (f"run {run.get('run_id', '')}", f"replaygate {run.get('gate', '')}", f"policy {verdict.policy_digest}")
-    return f"<footer>{text(' · '.join(facts))}. Read it again from the evidence: <code>gate decide</code>.</footer>\n"
+    proof = f"<p>This gate: {text(proof_of(run))}.</p>" if proof_of(run) else ""
+    again = "Read it again from the evidence: <code>gate decide</code>."
+    return f"<footer>{proof}{text(' · '.join(facts))}. {again}</footer>\n"
 
 
 def _class(outcome: str) -> str:

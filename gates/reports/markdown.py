@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from gates.reports.rows import Row
+from gates.evidence import JsonValue
+from gates.reports.rows import Row, proof_of
 from gates.verdict import Verdict, grouped
 
 MOST_ROWS = 20
@@ -14,8 +15,8 @@ MOST_WITNESS = 1500
 SIGNS = {"promote": "🟢", "hold": "🟡", "rollback": "🔴"}
 
 
-def markdown(verdict: Verdict, rows: Sequence[Row]) -> str:
-    """Decision, reason, deciding findings, margin, action, and the checks by group."""
+def markdown(verdict: Verdict, rows: Sequence[Row], run: Mapping[str, JsonValue]) -> str:
+    """Decision, reason, deciding findings, margin, action, the checks by group, and the last proof of the gate."""
     counts = verdict.counts
     said = f"{counts.passed} passed, {counts.failed} failed, {counts.unknown} unknown"
     where = f"Release `{cell(verdict.release) or 'not said'}` on `{verdict.target}`"
@@ -32,7 +33,8 @@ def markdown(verdict: Verdict, rows: Sequence[Row]) -> str:
     lines += _findings(verdict)
     if verdict.ends_when:
         lines += ["", "The hold ends when:", "", *(f"- {cell(e)}" for e in verdict.ends_when[:MOST_ROWS])]
-    return "\n".join([*lines, *_groups(rows)]) + "\n"
+    proof = proof_of(run)
+    return "\n".join([*lines, *_groups(rows), *(["", f"This gate: {cell(proof)}."] if proof else [])]) + "\n"
 
 
 def _action(verdict: Verdict) -> list[str]:

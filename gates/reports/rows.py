@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gates.evidence import CheckSpec, Evidence, JsonValue
@@ -109,3 +109,9 @@ def shown(value: JsonValue) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e6 else f"{value:.0f}"
     return str(value)
+
+
+def proof_of(run: Mapping[str, JsonValue]) -> str:
+    """The sentence about the last proof of the gate; empty where run.json has none."""
+    proof = run.get("proof")
+    return str(proof.get("sentence", "")) if isinstance(proof, dict) else ""

@@ -1,0 +1,46 @@
+"""The last proof, as the report of a run cites it: only a proof of the very same policy counts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gates.evidence import JsonValue
+from gates.proof.proof import FORMAT
+
+SHIPPED = Path(__file__).with_name("last.json")
+NEVER = "never proved"
+
+
+def cited(path: Path | None, digest: str) -> dict[str, JsonValue]:
+    """What run.json says of the proof in this file (the shipped one where none is named): `proved` and a `sentence`."""
+    try:
+        proof = json.loads((path or SHIPPED).read_text(encoding="utf-8"))
+        return _cite(proof, digest)
+    except FileNotFoundError:
+        return {"proved": False, "sentence": f"{NEVER}: no proof is known; `gate prove` makes one"}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        said = f"{NEVER}: the proof cannot be read ({type(error).__name__}); `gate prove` makes one"
+        return {"proved": False, "sentence": said}
+
+
+def _cite(proof: Mapping[str, Any], digest: str) -> dict[str, JsonValue]:
+    if proof["format"] != FORMAT:
+        raise ValueError(f"format {proof['format']} where {FORMAT} is read")
+    day = str(proof["proved_at"])[:10]
+    if proof["proof_digest"] != digest:
+        said = f"{NEVER} with this policy and these checks; the last proof, of {day}, was of others"
+        return {"proved": False, "sentence": said}
+    if proof["invalid"]:
+        return {"proved": False, "sentence": f"{NEVER}: the proof of {day} is invalid: {proof['invalid']}"}
+    trials = proof["trials"]
+    healthy, others = trials["healthy"], [trials[name] for name in ("degenerate", "self")]
+    parts = [f"{int(proof['killed'])} of {int(proof['faults'])} known faults killed"]
+    if healthy["run"]:
+        parts.append(f"{int(proof['rollbacks_of_healthy'])} of {int(healthy['run'])} healthy deployments rolled back")
+    run, right = (sum(int(one[key]) for one in others) for key in ("run", "right"))
+    parts += [f"{right} of {run} attempts to mislead it failed"] * bool(run)
+    how = " (a part of the proof)" if not proof["whole"] else " (quickly)" if proof["quick"] else ""
+    return {"proved": True, "sentence": f"proved on {day}{how}: {', '.join(parts)}"}

@@ -1,0 +1,212 @@
+"""What follows from the cells and trials: validity, exit codes, measures, reports, the citation of later runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gates.evidence import TargetKind
+from gates.proof import stryker, summary
+from gates.proof.cited import cited
+from gates.proof.fault import Fault, Kind
+from gates.proof.judgement import Cell, Status
+from gates.proof.measures import Cost, Minimal, smallest_set
+from gates.proof.page import page
+from gates.proof.proof import Proof
+from gates.proof.prove import Request, applicable, chosen
+from gates.proof.trial import Suite, Trial
+from gates.rules import Policy
+from gates.verdict import Decision
+
+SCHEMA = "mutation-testing-report-schema"
+HOSTILE = "<script>alert(1)</script> | `x`"
+SOURCE = "# faults\n\n\ndef key_ignored(settings):\n    return settings\n"
+
+NOOP = Fault("noop/nothing", "Nothing.", Kind.NONE, Decision.PROMOTE, production=True)
+KEY = Fault(
+    "idempotency/key-ignored", HOSTILE, Kind.SERVICE, Decision.ROLLBACK, "faults.idempotency:key_ignored",
+    production=True, checks=("drill/a", "drill/b"), names=("key",),
+)  # fmt: skip
+RLS = Fault(
+    "rls/off", "RLS is off.", Kind.SQL, Decision.ROLLBACK, sql="alter table x\n  disable row level security",
+    checks=("sql/rls",), names=("x",),
+)  # fmt: skip
+SURVIVED = Cell(NOOP, Status.SURVIVED, "the gate promoted", decision="promote", seconds=30)
+KILLED = Cell(
+    KEY, Status.KILLED, "drill/a: two effects", ("drill/a", "drill/b"), ("drill/a", "drill/b"), "rollback", 31
+)
+SINGLE = Cell(RLS, Status.KILLED, "sql/rls: x", ("sql/rls",), ("sql/rls", "drill/c"), "rollback", 29)
+GOOD = Trial(Suite.HEALTHY, "plain", "as it is", ("promote", "hold"), "promote", ok=True, reason="all passed")
+PROOF = Proof(
+    "2025-01-13T12:00:00.000+00:00", "2025-01-13T13:00:00.000+00:00", "sha256:1", "staging", "0.1.0",
+    (SURVIVED, KILLED, SINGLE), (GOOD,), costs={"drill/a": Cost(2.0, 5), "drill/b": Cost(1.0, 3)},
+    applicable=("drill/a", "drill/b", "drill/idle", "sql/rls"), whole=True, seconds=100.0,
+)  # fmt: skip
+
+
+def with_cells(*cells: Cell) -> Proof:
+    return dataclasses.replace(PROOF, cells=cells)
+
+
+def with_trial(suite: Suite, decision: str, *, ok: bool) -> Proof:
+    return dataclasses.replace(PROOF, trials=(dataclasses.replace(GOOD, suite=suite, decision=decision, ok=ok),))
+
+
+@pytest.mark.parametrize(
+    ("proof", "code"),
+    [
+        (PROOF, 0),
+        (with_cells(SURVIVED, dataclasses.replace(KILLED, status=Status.SURVIVED)), 10),
+        (with_cells(SURVIVED, dataclasses.replace(KILLED, status=Status.KILLED_COLLATERAL)), 10),
+        (with_cells(SURVIVED, dataclasses.replace(KILLED, status=Status.HARNESS_ERROR)), 10),
+        (with_cells(KILLED), 20),
+        (with_cells(dataclasses.replace(SURVIVED, status=Status.INVALID_BASELINE), KILLED), 20),
+        (dataclasses.replace(PROOF, pending=("x/y",)), 10),
+        (dataclasses.replace(PROOF, unpassed_nowhere=("drill/a",)), 10),
+        (with_trial(Suite.HEALTHY, "rollback", ok=False), 20),
+        (with_trial(Suite.HEALTHY, "", ok=False), 10),
+        (with_trial(Suite.DEGENERATE, "promote", ok=False), 20),
+        (with_trial(Suite.SELF, "promote", ok=False), 20),
+        (with_trial(Suite.SELF, "rollback", ok=False), 10),
+        (dataclasses.replace(PROOF, cells=(), trials=(GOOD,)), 0),
+    ],
+)
+def test_the_exit_code_says_how_bad_it_is(proof: Proof, code: int) -> None:
+    """0 only if everything is as declared; 20 for harm, or for a matrix that means nothing."""
+    assert proof.exit_code == code
+
+
+def test_a_proof_counts_and_lists_what_is_weak() -> None:
+    """Faults without the no-op; checks that killed nothing; faults with a single killer; the bound of healthy runs."""
+    assert (len(PROOF.faults), PROOF.killed) == (2, 2)
+    assert PROOF.idle == ("drill/idle",)
+    assert PROOF.single == (SINGLE,)
+    assert PROOF.bound == 3.0
+    assert with_trial(Suite.HEALTHY, "rollback", ok=False).bound is None
+    assert PROOF.minimal == Minimal(("drill/b",), 1.0, 3, exact=True, faults=1), "production faults only, the cheaper"
+
+
+@pytest.mark.parametrize(
+    ("killers", "checks"),
+    [
+        ({}, ()),
+        ({"f": ("a",)}, ("a",)),
+        ({"f": ("a", "b"), "g": ("b", "c"), "h": ("c", "a")}, ("a", "c")),
+        ({"f": ("a",), "g": ("a", "b"), "h": ("b", "c")}, ("a", "c")),
+        ({"f": ("x", "a"), "g": ("x", "b"), "h": ("y", "a"), "i": ("y", "b")}, ("a", "b")),
+    ],
+)
+def test_the_smallest_set_is_smallest_and_cheapest(
+    killers: dict[str, tuple[str, ...]], checks: tuple[str, ...]
+) -> None:
+    """Greedy alone would take one check too many, or a dear one."""
+    costs = {"a": Cost(1), "b": Cost(2), "c": Cost(1.5), "x": Cost(9), "y": Cost(9)}
+    found = smallest_set(killers, costs)
+    assert (found.checks, found.exact) == (checks, True)
+
+
+def request(**more: Any) -> Request:
+    return Request(Path("x"), Policy(), **more)
+
+
+def test_the_noop_comes_along_with_any_fault() -> None:
+    """A matrix without its control would be invalid; in production only what can occur there is examined."""
+    faults = (KEY, RLS, NOOP)
+    assert chosen(faults, request(only=("rls/*",))) == (NOOP, RLS)
+    assert chosen(faults, request(only=("healthy/*",))) == ()
+    assert chosen(faults, request(kind=TargetKind.PRODUCTION)) == (NOOP, KEY)
+    assert applicable((), TargetKind.STAGING) == ()
+
+
+def matrix() -> dict[str, Any]:
+    waiting = dataclasses.replace(RLS, id="rls/forced", sql="", kind=Kind.PROCESS, event="stop-worker")
+    bad = dataclasses.replace(SINGLE, fault=dataclasses.replace(RLS, id="rls/2"), status=Status.MASKED, killers=())
+    proof = with_cells(SURVIVED, KILLED, SINGLE, bad)
+    found: dict[str, Any] = json.loads(json.dumps(stryker.matrix(proof, [waiting], lambda _path: SOURCE)))
+    return found
+
+
+def test_the_matrix_maps_cells_to_mutants() -> None:
+    """Killed with its killers, the rest as survived, the no-op ignored, what was not examined pending."""
+    mutants = {m["id"]: m for f in matrix()["files"].values() for m in f["mutants"]}
+    assert {k: m["status"] for k, m in mutants.items()} == {
+        "noop/nothing": "Ignored",
+        "idempotency/key-ignored": "Killed",
+        "rls/off": "Killed",
+        "rls/2": "Survived",
+        "rls/forced": "Pending",
+    }
+    assert mutants["idempotency/key-ignored"]["killedBy"] == ["drill/a", "drill/b"]
+    assert mutants["idempotency/key-ignored"]["location"]["start"] == {"line": 4, "column": 1}
+    assert mutants["rls/2"]["statusReason"].startswith("masked: ")
+    assert mutants["rls/off"]["location"]["end"]["line"] == 2
+
+
+@pytest.fixture(scope="session")
+def schema(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The published JSON Schema of the report, through npm."""
+    npm, folder = shutil.which("npm"), tmp_path_factory.mktemp("npm")
+    if npm is None:
+        pytest.skip("npm is not installed: the schema cannot be fetched")
+    try:
+        words = (npm, "pack", f"{SCHEMA}@3", "--silent", "--pack-destination", str(folder))
+        subprocess.run(words, cwd=folder, timeout=60, check=True, capture_output=True)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        pytest.skip(f"npm could not fetch the schema: {error}")
+    with tarfile.open(next(folder.glob("*.tgz"))) as packed:
+        member = packed.extractfile(f"package/src/{SCHEMA}.json")
+        assert member is not None
+        found: dict[str, Any] = json.load(member)
+        return found
+
+
+def test_the_matrix_is_valid_by_the_published_schema(schema: dict[str, Any]) -> None:
+    """Stryker's viewer opens it."""
+    validator = pytest.importorskip("jsonschema_rs").validator_for(schema)
+    assert validator.is_valid(matrix())
+    broken = matrix()
+    next(iter(broken["files"].values()))["mutants"][0]["status"] = "Slain"
+    assert not validator.is_valid(broken), "the control"
+
+
+def test_the_reports_show_every_cell_and_obey_nothing() -> None:
+    """Text of a catalogue or a target stays text."""
+    markdown, document, terminal = summary.markdown(PROOF), page(PROOF), summary.terminal(PROOF)
+    for cell in PROOF.cells:
+        assert all(cell.fault.id in text for text in (markdown, document, terminal))
+    assert "2 of 2 faults killed" in terminal
+    assert "under 300% with 95 % confidence" in terminal
+    assert "<script>" not in document
+    assert "<script>" not in markdown
+
+
+def test_a_proof_is_cited_by_runs_of_the_same_policy_alone(tmp_path: Path) -> None:
+    """Another policy, no file, rubbish or an invalid proof: never proved."""
+    file = tmp_path / "proof.json"
+    assert cited(file, "sha256:1")["proved"] is False
+    file.write_text(PROOF.dump())
+    assert cited(file, "sha256:1") == {
+        "proved": True,
+        "sentence": "proved on 2025-01-13: 2 of 2 known faults killed, 0 of 1 healthy deployments rolled back",
+    }
+    for text, digest in ((PROOF.dump(), "sha256:2"), ("{}", "sha256:1"), ("rubbish", "sha256:1")):
+        file.write_text(text)
+        assert str(cited(file, digest)["sentence"]).startswith("never proved")
+    file.write_text(with_cells(KILLED).dump())
+    assert str(cited(file, "sha256:1")["sentence"]).startswith("never proved: the proof of 2025-01-13 is invalid")
+
+
+def test_a_proof_holds_whatever_release_target_and_depth_but_not_for_other_rules() -> None:
+    """The digest that ties a proof to a policy leaves out what a run chooses."""
+    policy = Policy()
+    same = dataclasses.replace(policy, release="r2", target=TargetKind.STAGING, deep=True)
+    assert policy.proof_digest == same.proof_digest
+    assert policy.digest != same.digest
+    assert policy.proof_digest != dataclasses.replace(policy, max_age_minutes=5).proof_digest
