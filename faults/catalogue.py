@@ -31,6 +31,8 @@ MODULES = (
     "run_end",
     "outbox",
     "outbox_failures",
+    "events",
+    "switches",
 )
 """The modules that declare faults, in the order of the list."""
 

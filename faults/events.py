@@ -1,0 +1,388 @@
+"""Faults of POST /events and of the status of an event: the business row and its event no longer belong together."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+import uuid
+from typing import Any
+
+from faults.altered import altered
+from faults.catalogue import service
+from faults.outbox import is_done
+from faults.probe import Probe
+from replay_service.authentication import Caller, RawHeaders, authenticate
+from replay_service.database import Connection
+from replay_service.parts import Parts, build_parts
+from replay_service.problems import Refusal
+from replay_service.reads import read_event, read_run
+from replay_service.replay import Call, Reply
+from replay_service.settings import Settings
+from replay_service.validation import EventRequest
+
+OUTBOX = "drill/outbox"
+_QUEUED = "SELECT id, company_id, event_type, aggregate_key, payload FROM stored WHERE path = 'outbox'"
+_IS_PAUSED = "public.is_company_paused(%(company_id)s::uuid)\n        OR "
+_ROUTE = f"{_IS_PAUSED}public.is_feature_enabled('outbox.enabled', %(company_id)s::uuid)"
+_ITS_EVENT = """SELECT EXISTS (SELECT FROM event_outbox o JOIN events e ON e.id = o.event_id WHERE o.company_id = %s)"""
+_LARGE = 2**60 + 1
+_ROWS = "SELECT count(*) FROM event_outbox WHERE company_id = %s"
+
+
+def _after(probe: Probe, ask: str, *sent: dict[str, Any]) -> Any:
+    """What `ask` finds of a tenant after these events."""
+    with probe.tenant() as company:
+        for fields in sent or ({},):
+            probe.event(company, **fields)
+        return probe.value(ask, company)
+
+
+def _of_row(column: str) -> str:
+    return f"SELECT {column} FROM event_outbox WHERE company_id = %s"
+
+
+def _path(probe: Probe, *setup: str) -> str:
+    """The path that an event takes after some statements about its tenant."""
+    with probe.tenant() as company:
+        for text in setup:
+            probe.rows(text, company)
+        return str(probe.event(company).json()["path"])
+
+
+_OFF = "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, false)"
+_PAUSED = "INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)"
+
+
+@service(
+    "The flag outbox.enabled is not looked at: every event goes to the outbox.",
+    lambda p: _path(p, _OFF) == "outbox",
+    ("drill/flags/outbox-off-takes-direct-path",),
+    names=("direct", "path"),
+)
+def always_outbox(settings: Settings) -> Parts:
+    return altered(settings, "emit_event", (_ROUTE, "true OR %(company_id)s IS NULL"))
+
+
+@service(
+    "Every event takes the direct path: the outbox is not used at all.",
+    lambda p: _path(p) == "direct",
+    ("drill/flags/outbox-on-takes-outbox", f"{OUTBOX}/*"),
+    names=("outbox", "path"),
+)
+def always_direct(settings: Settings) -> Parts:
+    return altered(settings, "emit_event", (_ROUTE, "false AND %(company_id)s IS NULL"))
+
+
+@service(
+    "While a company is paused, its events take the direct path if its outbox is off.",
+    lambda p: _path(p, _OFF, _PAUSED) == "direct",
+    ("drill/pause/switched-off-and-paused-go-to-the-outbox", "drill/pause/events-go-to-the-outbox"),
+    names=("pause", "path", "outbox"),
+)
+def paused_goes_direct(settings: Settings) -> Parts:
+    change = (_IS_PAUSED, "false OR ")
+    return altered(settings, "emit_event", change)
+
+
+@service(
+    "Of some events the outbox row is lost: the business row is there, the event is not.",
+    lambda p: _after(p, _ROWS, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}) < 12,
+    (f"{OUTBOX}/event-and-row-together", f"{OUTBOX}/crowd-once-each", "sql/spot/outbox-conserves-events"),
+    names=("event", "outbox"),
+)
+def events_lost(settings: Settings) -> Parts:
+    return altered(settings, "emit_event", (_QUEUED, f"{_QUEUED} AND hashtext(id::text) % 4 <> 0".replace("%", "%%")))
+
+
+@service(
+    "The outbox row has an event id of its own: nobody finds the effect of an event.",
+    lambda p: (
+        not _after(
+            p, "SELECT EXISTS (SELECT FROM event_outbox o JOIN events e ON e.id = o.event_id WHERE o.company_id = %s)"
+        )
+    ),
+    (f"{OUTBOX}/event-and-row-together", f"{OUTBOX}/*", "sql/spot/*"),
+    names=("event",),
+)
+def other_event_id(settings: Settings) -> Parts:
+    return altered(settings, "emit_event", (_QUEUED, _QUEUED.replace("SELECT id", "SELECT gen_random_uuid()")))
+
+
+@service(
+    "An event is written twice into the outbox.",
+    lambda p: _after(p, _ROWS) == 2,
+    (f"{OUTBOX}/delivered-once", f"{OUTBOX}/event-and-row-together", f"{OUTBOX}/*", "sql/spot/outbox-conserves-events"),
+    names=("row", "outbox", "2"),
+)
+def written_twice(settings: Settings) -> Parts:
+    return altered(settings, "emit_event", (_QUEUED, f"{_QUEUED} UNION ALL {_QUEUED}"))
+
+
+@service(
+    "The payload is changed on its way into the outbox: numbers lose digits.",
+    lambda p: (
+        _after(p, "SELECT payload ->> 'n' FROM event_outbox WHERE company_id = %s", {"payload": {"n": 2**60 + 1}})
+        != str(2**60 + 1)
+    ),
+    (f"{OUTBOX}/payload-unchanged",),
+    names=("payload",),
+)
+def payload_loses_digits(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
+        body = json.dumps(json.loads(request.body, parse_int=float))
+        return await release.emit(conn, dataclasses.replace(request, body=body), event_id)
+
+    return dataclasses.replace(release, emit=emit)
+
+
+@service(
+    "The payload is stored as a string in which the JSON is written.",
+    lambda p: _after(p, _of_row("jsonb_typeof(payload)")) == "string",
+    (f"{OUTBOX}/payload-unchanged",),
+    names=("payload",),
+)
+def payload_is_a_string(settings: Settings) -> Parts:
+    return altered(settings, "emit_event", (_QUEUED, _QUEUED.replace("payload FROM", "to_jsonb(payload::text) FROM")))
+
+
+@service(
+    "The key of an event is dropped: its order is lost.",
+    lambda p: _after(p, _of_row("aggregate_key")) is None,
+    (f"{OUTBOX}/event-and-row-together", f"{OUTBOX}/*"),
+    names=("aggregate_key", "key", "order"),
+)
+def key_dropped(settings: Settings) -> Parts:
+    return altered(settings, "emit_event", (_QUEUED, _QUEUED.replace("aggregate_key,", "NULL,")))
+
+
+@service(
+    "The event type is written in lower case.",
+    lambda p: _after(p, _of_row("event_type"), {"event_type": "Witness"}) == "witness",
+    (f"{OUTBOX}/*",),
+    names=("event_type",),
+)
+def type_in_lower_case(settings: Settings) -> Parts:
+    return altered(settings, "emit_event", (_QUEUED, _QUEUED.replace("event_type,", "lower(event_type),")))
+
+
+@service(
+    "The outbox row is written after the business row has committed: a crash between them loses the event.",
+    lambda p: _after(p, _TOGETHER) == 0,
+    (f"{OUTBOX}/event-and-row-together",),
+    names=("transaction", "txid", "together"),
+)
+def two_transactions(settings: Settings) -> Parts:
+    release = altered(settings, "emit_event", (_QUEUED, f"{_QUEUED} AND false"))
+    add = b"""INSERT INTO event_outbox (event_id, company_id, event_type, aggregate_key, payload)
+        SELECT id, company_id, event_type, aggregate_key, payload FROM events WHERE id = %s"""
+
+    async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
+        path, is_duplicate = await release.emit(conn, request, event_id)
+        if path == "outbox" and not is_duplicate:
+            await conn.execute(add, (event_id,))
+        return path, is_duplicate
+
+    return dataclasses.replace(release, emit=emit)
+
+
+_TOGETHER = """SELECT count(*) FROM event_outbox o JOIN events e ON e.id = o.event_id AND e.txid = o.txid
+    WHERE o.company_id = %s"""
+
+
+@service(
+    "`event_id` makes nothing idempotent: the event is emitted again.",
+    lambda p: _after(p, _ROWS, *[{"event_id": _fixed()}] * 2) == 2,
+    (f"{OUTBOX}/same-event-id-once", f"{OUTBOX}/same-event-id-raced"),
+    names=("event_id", "duplicate", "once"),
+)
+def event_id_not_idempotent(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
+        path, is_duplicate = await release.emit(conn, request, event_id)
+        if is_duplicate:
+            return await release.emit(conn, dataclasses.replace(request, event_id=None), str(uuid.uuid4()))
+        return path, is_duplicate
+
+    return dataclasses.replace(release, emit=emit)
+
+
+def _fixed() -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, str(time.time_ns())))
+
+
+@service(
+    "An event that was sent again is a conflict (409) instead of a duplicate.",
+    lambda p: _second_status(p) == 409,
+    (f"{OUTBOX}/same-event-id-once", f"{OUTBOX}/same-event-id-raced"),
+    names=("event_id", "202", "duplicate"),
+)
+def duplicate_event_conflicts(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
+        path, is_duplicate = await release.emit(conn, request, event_id)
+        if is_duplicate:
+            raise Refusal("event_id_reused", "This event_id was used.")
+        return path, is_duplicate
+
+    return dataclasses.replace(release, emit=emit)
+
+
+def _second_status(probe: Probe) -> int:
+    event_id = _fixed()
+    with probe.tenant() as company:
+        probe.event(company, event_id=event_id)
+        return probe.event(company, event_id=event_id).status_code
+
+
+@service(
+    "A duplicate event does not say that it is one.",
+    lambda p: _says_duplicate(p) is False,
+    (f"{OUTBOX}/same-event-id-once", f"{OUTBOX}/same-event-id-raced"),
+    names=("duplicate",),
+)
+def duplicate_event_not_marked(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
+        return (await release.emit(conn, request, event_id))[0], False
+
+    return dataclasses.replace(release, emit=emit)
+
+
+def _says_duplicate(probe: Probe) -> Any:
+    event_id = _fixed()
+    with probe.tenant() as company:
+        probe.event(company, event_id=event_id)
+        return probe.event(company, event_id=event_id).json()["duplicate"]
+
+
+@service(
+    "On the direct path the effect is missing.",
+    lambda p: _effect_of_direct(p) == 0,
+    ("drill/flags/outbox-off-takes-direct-path", "sql/spot/*"),
+    names=("effect", "direct"),
+)
+def direct_without_effect(settings: Settings) -> Parts:
+    change = ("FROM stored WHERE path = 'direct'", "FROM stored WHERE path = 'none'")
+    return altered(settings, "emit_event", change)
+
+
+@service(
+    "On the direct path an outbox row is written, too: the event is delivered a second time.",
+    lambda p: _rows_of_direct(p) == 1,
+    ("drill/flags/outbox-off-takes-direct-path",),
+    names=("outbox", "direct", "row"),
+)
+def direct_and_outbox(settings: Settings) -> Parts:
+    return altered(settings, "emit_event", (_QUEUED, _QUEUED.replace(" WHERE path = 'outbox'", "")))
+
+
+def _direct(probe: Probe, ask: str) -> Any:
+    with probe.tenant() as company:
+        probe.rows(_OFF, company)
+        probe.event(company)
+        return probe.value(ask, company)
+
+
+def _effect_of_direct(probe: Probe) -> int:
+    return int(_direct(probe, "SELECT count(*) FROM agent_tasks WHERE company_id = %s AND status = 'completed'"))
+
+
+def _rows_of_direct(probe: Probe) -> int:
+    return int(_direct(probe, _ROWS))
+
+
+@service(
+    "The status of an event is always `processed`.",
+    lambda p: _status_of_waiting(p) == "processed",
+    (f"{OUTBOX}/status-of-an-event",),
+    names=("status",),
+)
+def status_lies(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def read(parts: Parts, call: Call, path: bytes, event_id: str) -> Reply:
+        reply = await release.read_event_state(parts, call, path, event_id)
+        return dataclasses.replace(reply, body={**reply.body, "status": "processed"})
+
+    return dataclasses.replace(release, read_event_state=read)
+
+
+@service(
+    "The status of an event tells no `effect_at`.",
+    lambda p: _effect_at(p) is None,
+    (f"{OUTBOX}/status-of-an-event",),
+    names=("effect_at",),
+)
+def status_without_effect_at(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def read(parts: Parts, call: Call, path: bytes, event_id: str) -> Reply:
+        reply = await release.read_event_state(parts, call, path, event_id)
+        return dataclasses.replace(reply, body={**reply.body, "effect_at": None})
+
+    return dataclasses.replace(release, read_event_state=read)
+
+
+def _state(probe: Probe, event_id: str) -> dict[str, Any]:
+    path = f"/events/{event_id}"
+    signed = {"X-Transbot-Signature": probe.sign_v2(path.encode(), int(time.time()))}
+    return dict(probe.get(path, **signed).json())
+
+
+def _status_of_waiting(probe: Probe) -> str:
+    with probe.tenant() as company:
+        probe.rows(_PAUSED, company)
+        return str(_state(probe, probe.event(company).json()["event_id"])["status"])
+
+
+def _effect_at(probe: Probe) -> Any:
+    with probe.tenant() as company:
+        event_id = str(probe.event(company).json()["event_id"])
+        is_done(probe, event_id)
+        return _state(probe, event_id)["effect_at"]
+
+
+async def _anybody(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+    """The caller as somebody who may act for every company."""
+    caller = await authenticate(parts, headers, message, accepts_v1=accepts_v1)
+    return Caller(caller.signature, caller.claims and dataclasses.replace(caller.claims, role="super_admin"))
+
+
+@service(
+    "The status of another company's run is shown.",
+    lambda p: _read_foreign(p, "/dlq-replay/") == 200,
+    ("drill/tokens/foreign-run-hidden",),
+    names=("404", "foreign"),
+)
+def foreign_run_shown(settings: Settings) -> Parts:
+    async def read(parts: Parts, call: Call, path: bytes, run_id: str) -> Reply:
+        return await read_run(dataclasses.replace(parts, authenticate=_anybody), call, path, run_id)
+
+    return dataclasses.replace(build_parts(settings), read_run=read)
+
+
+@service(
+    "The status of another company's event is shown.",
+    lambda p: _read_foreign(p, "/events/") == 200,
+    ("drill/tokens/foreign-event-hidden",),
+    names=("404", "foreign"),
+)
+def foreign_event_shown(settings: Settings) -> Parts:
+    async def read(parts: Parts, call: Call, path: bytes, event_id: str) -> Reply:
+        return await read_event(dataclasses.replace(parts, authenticate=_anybody), call, path, event_id)
+
+    return dataclasses.replace(build_parts(settings), read_event_state=read)
+
+
+def _read_foreign(probe: Probe, path: str) -> int:
+    stranger = probe.token({"role": "company_admin", "company_id": "00000000-0000-4000-8000-0000000000ff"})
+    with probe.tenant() as company:
+        run, event = probe.replay(company).json()["replay_run_id"], probe.event(company).json()["event_id"]
+        wanted = run if "replay" in path else event
+        return probe.get(f"{path}{wanted}", **probe.as_token(stranger)).status_code

@@ -1,0 +1,344 @@
+"""Faults of the switches: pauses and feature flags that are not asked, asked too late, or asked of somebody else."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+from faults.altered import altered
+from faults.catalogue import service, statement
+from faults.probe import Probe
+from faults.requests import REQUEST, is_forced, remembering
+from replay_service.database import Connection
+from replay_service.parts import Parts, build_parts
+from replay_service.settings import Settings
+from replay_service.tenants import ReplayFlags
+
+_PAUSED = "INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)"
+_OFF = "INSERT INTO feature_flags (key, company_id, enabled) VALUES (%s, %s, false)"
+REPLAY, OUTBOX = "dlq.replay.enabled", "outbox.enabled"
+
+
+def _paused(probe: Probe, **fields: Any) -> int:
+    with probe.tenant() as company:
+        probe.rows(_PAUSED, company)
+        return probe.replay(company, **fields).status_code
+
+
+def _off(probe: Probe, key: str, **fields: Any) -> int:
+    with probe.tenant() as company:
+        probe.rows(_OFF, key, company)
+        return probe.replay(company, **fields).status_code
+
+
+@service(
+    "A pause does not stop replays.",
+    lambda p: _paused(p) == 200,
+    ("drill/pause/refuses-replay", "drill/safety-rails/force-respects-pause"),
+    names=("409", "pause"),
+)
+def pause_not_asked(settings: Settings) -> Parts:
+    async def twin(_conn: Connection, _company_id: str) -> bool:
+        return False
+
+    return dataclasses.replace(build_parts(settings), is_paused=twin)
+
+
+@service(
+    "`force` ignores a pause.",
+    lambda p: _paused(p, force=True) == 200,
+    ("drill/pause/force-does-not-ignore-it", "drill/safety-rails/force-respects-pause"),
+    names=("409", "pause", "force"),
+)
+def force_ignores_pause(settings: Settings) -> Parts:
+    return _pausing(settings, lambda is_paused: is_paused and not is_forced())
+
+
+@service(
+    "A dry run is not refused while a company is paused.",
+    lambda p: _paused(p, dry_run=True) == 200,
+    ("drill/pause/dry-run-refused-too", "drill/dry-run/paused-like-real"),
+    names=("409", "pause", "dry"),
+)
+def dry_run_ignores_pause(settings: Settings) -> Parts:
+    return _pausing(settings, lambda is_paused: is_paused and not (REQUEST.get() or _NO).dry_run)
+
+
+class _NO:
+    dry_run = False
+
+
+def _pausing(settings: Settings, change: Callable[[bool], bool]) -> Parts:
+    release = remembering(settings)
+
+    async def twin(conn: Connection, company_id: str) -> bool:
+        return change(await release.is_paused(conn, company_id))
+
+    return dataclasses.replace(release, is_paused=twin)
+
+
+@service(
+    "Only the pause of everybody is asked, not the tenant's own.",
+    lambda p: _paused(p) == 200,
+    ("drill/pause/refuses-replay",),
+    names=("409", "pause"),
+)
+def own_pause_not_asked(settings: Settings) -> Parts:
+    fleet = "EXISTS (SELECT FROM public.agent_controls WHERE company_id IS NULL AND agents_paused)"
+    change = ("public.is_company_paused(%(company_id)s::uuid)", f"{fleet} AND %(company_id)s IS NOT NULL")
+    return altered(settings, "is_paused", change)
+
+
+@service(
+    "A pause row of the tenant hides the pause of everybody.",
+    lambda p: _fleet_paused_with_own_row(p) == 200,
+    ("drill/pause/fleet", "drill/pause/a-row-that-says-no-is-no-pause"),
+    names=("409", "pause"),
+    production=False,
+)
+def own_row_hides_fleet(settings: Settings) -> Parts:
+    first = """coalesce((SELECT agents_paused FROM public.agent_controls WHERE company_id = %(company_id)s::uuid
+        OR company_id IS NULL ORDER BY company_id NULLS LAST LIMIT 1), false)"""
+    return altered(settings, "is_paused", ("public.is_company_paused(%(company_id)s::uuid)", first))
+
+
+def _fleet_paused_with_own_row(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.rows("INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, false)", company)
+        probe.rows("UPDATE agent_controls SET agents_paused = true WHERE company_id IS NULL")
+        try:
+            return probe.replay(company, dry_run=True).status_code
+        finally:
+            probe.rows("UPDATE agent_controls SET agents_paused = false WHERE company_id IS NULL")
+
+
+def _flagging(settings: Settings, **fixed: bool) -> Parts:
+    release = build_parts(settings)
+
+    async def twin(conn: Connection, company_id: str) -> ReplayFlags:
+        return dataclasses.replace(await release.read_flags(conn, company_id), **fixed)
+
+    return dataclasses.replace(release, read_flags=twin)
+
+
+@service(
+    "dlq.replay.enabled is not asked.",
+    lambda p: _off(p, REPLAY) == 200,
+    (
+        "drill/flags/replay-switch-is-wired",
+        "drill/safety-rails/force-respects-flags",
+        "drill/dry-run/flag-off-like-real",
+    ),
+    names=("403", "flag", REPLAY),
+)
+def replay_flag_not_asked(settings: Settings) -> Parts:
+    return _flagging(settings, replay_enabled=True)
+
+
+@service(
+    "A replay does not ask outbox.enabled: its items wait in a queue that is switched off.",
+    lambda p: _off(p, OUTBOX) == 200,
+    ("drill/flags/outbox-switch-stops-replays",),
+    names=("403", "flag", OUTBOX),
+)
+def outbox_flag_not_asked(settings: Settings) -> Parts:
+    return _flagging(settings, outbox_enabled=True)
+
+
+@service(
+    "Flags are kept for a minute: what an operator switches off goes on.",
+    lambda p: _switched_off_between(p) == 200,
+    ("drill/flags/*", "drill/budgets/*"),
+    names=("403", "flag"),
+)
+def flags_cached(settings: Settings) -> Parts:
+    release = build_parts(settings)
+    kept: dict[str, tuple[float, ReplayFlags]] = {}
+
+    async def twin(conn: Connection, company_id: str) -> ReplayFlags:
+        at, flags = kept.get(company_id, (-60.0, None))
+        if flags is None or time.monotonic() > at + 60:
+            flags = await release.read_flags(conn, company_id)
+            kept[company_id] = (time.monotonic(), flags)
+        return flags
+
+    return dataclasses.replace(release, read_flags=twin)
+
+
+def _switched_off_between(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.replay(company, dry_run=True)
+        probe.rows(_OFF, REPLAY, company)
+        return probe.replay(company, dry_run=True).status_code
+
+
+@service(
+    "The pause is kept for a minute.",
+    lambda p: _paused_between(p) == 200,
+    ("drill/pause/*",),
+    names=("409", "pause"),
+)
+def pause_cached(settings: Settings) -> Parts:
+    release = build_parts(settings)
+    kept: dict[str, tuple[float, bool]] = {}
+
+    async def twin(conn: Connection, company_id: str) -> bool:
+        at, is_paused = kept.get(company_id, (-60.0, False))
+        if time.monotonic() > at + 60:
+            is_paused = await release.is_paused(conn, company_id)
+            kept[company_id] = (time.monotonic(), is_paused)
+        return is_paused
+
+    return dataclasses.replace(release, is_paused=twin)
+
+
+def _paused_between(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.replay(company, dry_run=True)
+        probe.rows(_PAUSED, company)
+        return probe.replay(company, dry_run=True).status_code
+
+
+@service(
+    "`force` ignores the flags.",
+    lambda p: _off(p, REPLAY, force=True) == 200,
+    ("drill/safety-rails/force-respects-flags",),
+    names=("403", "flag", "force"),
+)
+def force_ignores_flags(settings: Settings) -> Parts:
+    release = remembering(settings)
+
+    async def twin(conn: Connection, company_id: str) -> ReplayFlags:
+        flags = await release.read_flags(conn, company_id)
+        return dataclasses.replace(flags, replay_enabled=True, outbox_enabled=True) if is_forced() else flags
+
+    return dataclasses.replace(release, read_flags=twin)
+
+
+_FUNCTION = """CREATE OR REPLACE FUNCTION public.is_feature_enabled(key text, company uuid) RETURNS boolean
+  LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = ''
+AS $$
+DECLARE
+  is_on boolean;
+  percentage integer;
+BEGIN
+  {own}
+  IF NOT FOUND THEN
+    SELECT f.enabled, f.rollout_percentage INTO is_on, percentage
+    FROM public.feature_flags f WHERE f.key = $1 AND f.company_id IS NULL;
+  END IF;
+  IF NOT FOUND THEN
+    RETURN {missing};
+  END IF;
+  IF NOT is_on OR percentage <= 0 THEN
+    RETURN false;
+  END IF;
+  RETURN percentage >= 100 OR {bucket} < percentage;
+END
+$$"""
+_OWN = """SELECT f.enabled, f.rollout_percentage INTO is_on, percentage
+  FROM public.feature_flags f WHERE f.key = $1 AND f.company_id = $2;"""
+_MISSING = "coalesce($1 = 'dlq.replay.budget_control', false)"
+_BUCKET = "public.feature_bucket($1, $2)"
+
+
+def _function(own: str = _OWN, missing: str = _MISSING, bucket: str = _BUCKET) -> str:
+    return _FUNCTION.format(own=own, missing=missing, bucket=bucket)
+
+
+def _share(probe: Probe) -> tuple[int, int]:
+    """Of 200 companies: how many have the flag on at 10 %, and for how many that agrees with the formula."""
+    ask = """SELECT u::text, is_feature_enabled('outbox.enabled', u)
+        FROM (SELECT gen_random_uuid() AS u FROM generate_series(1, 200)) AS made"""
+    found = probe.rows(ask)
+    agrees = sum(is_on == (_bucket(company) < 10) for company, is_on in found)
+    return sum(bool(is_on) for _, is_on in found), agrees
+
+
+def _bucket(company: str) -> int:
+    digest = hashlib.sha256(f"{OUTBOX}:{company}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") % 100
+
+
+def _own_row(probe: Probe, ask: str, key: str = OUTBOX) -> Any:
+    with probe.tenant() as company:
+        probe.rows(_OFF, key, company)
+        return probe.value(ask, company)
+
+
+statement(
+    "switches/bucket-by-other-hash",
+    "The bucket of a company comes from another hash: other companies are in the canary than was agreed.",
+    _function(bucket="(abs(hashtext($2::text)) % 100)"),
+    _function(),
+    lambda p: _share(p)[1] < 200,
+    ("drill/flags/bucket-formula", "sql/spot/flags-decided-by-formula"),
+    names=("bucket", "formula"),
+)
+statement(
+    "switches/bucket-without-key",
+    "The bucket does not depend on the flag: the same companies are first in every canary.",
+    _function(bucket="public.feature_bucket('', $2)"),
+    _function(),
+    lambda p: _share(p)[1] < 200,
+    ("drill/flags/bucket-formula", "sql/spot/flags-decided-by-formula"),
+    names=("bucket", "formula"),
+)
+statement(
+    "switches/bucket-random",
+    "The bucket is drawn anew for every request.",
+    _function(bucket="(random() * 100)::integer").replace("STABLE", "VOLATILE"),
+    _function(),
+    lambda p: _share(p)[1] < 200,
+    ("drill/flags/sticky", "drill/flags/bucket-formula", "sql/spot/flags-decided-by-formula"),
+    names=("bucket", "same", "sticky"),
+)
+statement(
+    "switches/percentage-off-by-one",
+    "A rollout of 10 % takes in 11 buckets (<= instead of <).",
+    _function(bucket="public.feature_bucket($1, $2) - 1"),
+    _function(),
+    lambda p: _share(p)[1] < 200,
+    ("drill/flags/bucket-formula", "sql/spot/flags-decided-by-formula"),
+    names=("bucket", "formula"),
+)
+statement(
+    "switches/tenant-row-ignored",
+    "A tenant's own flag row is ignored.",
+    _function(own="PERFORM 1 WHERE false;"),
+    _function(),
+    lambda p: bool(_own_row(p, "SELECT is_feature_enabled('outbox.enabled', %s)")),
+    ("drill/flags/tenant-row-wins", "drill/flags/outbox-off-takes-direct-path"),
+    names=("tenant", "row"),
+)
+statement(
+    "switches/missing-flag-is-on",
+    "A flag without any row is on.",
+    _function(missing="true"),
+    _function(),
+    lambda p: bool(p.value("SELECT is_feature_enabled('witness.none', gen_random_uuid())")),
+    ("drill/flags/missing-row-is-off",),
+    names=("missing",),
+)
+statement(
+    "switches/missing-budget-control-is-off",
+    "Without its row the budget control is off: losing a row lifts all budgets.",
+    _function(missing="false"),
+    _function(),
+    lambda p: not p.value("SELECT prosrc LIKE '%%budget_control%%' FROM pg_proc WHERE proname = 'is_feature_enabled'"),
+    ("drill/flags/missing-budget-control-is-on", "sql/spot/flags-decided-by-formula"),
+    names=("budget_control",),
+    production=False,
+)
+statement(
+    "switches/unknown-company-is-null",
+    "A flag of a company without a row is null instead of false.",
+    _function(missing="NULL"),
+    _function(),
+    lambda p: p.value("SELECT is_feature_enabled('witness.none', gen_random_uuid())") is None,
+    ("drill/flags/missing-row-is-off", "sql/spot/flags-decided-by-formula"),
+    names=("null", "missing", "None"),
+)
