@@ -15,6 +15,7 @@ from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, read_lines, 
 from gates.policy import decide
 from gates.policy_file import PolicyFile
 from gates.proof.cited import cited
+from gates.proof.source import source_digest
 from gates.rollout import FlagState, Order, act, look_at
 from gates.rules import Policy
 from gates.stages.alerts import alerts
@@ -85,7 +86,7 @@ def run_gate(request: Request) -> Verdict:
         "stages": [s.to_json() for s in stages],
         "companies": list[JsonValue](context.companies.read_text().split() if context.companies.exists() else []),
         "action": action.to_json(),
-        "proof": cited(request.proof, policy.proof_digest),
+        "proof": cited(request.proof, policy.proof_digest, source_digest()),
     }
     record.write_run(request.out, run)
     # what is on disk is what counts: the verdict is made again from it, so that nobody can find another one there

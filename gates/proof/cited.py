@@ -14,11 +14,14 @@ SHIPPED = Path(__file__).with_name("last.json")
 NEVER = "never proved"
 
 
-def cited(path: Path | None, digest: str) -> dict[str, JsonValue]:
-    """What run.json says of the proof in this file (the shipped one where none is named): `proved` and a `sentence`."""
+def cited(path: Path | None, digest: str, source: str) -> dict[str, JsonValue]:
+    """What run.json says of the proof in this file (the shipped one where none is named): `proved` and a `sentence`.
+
+    digest: of the policy of this run, source: of the code that runs; a proof of other code counts, and says so.
+    """
     try:
         proof = json.loads((path or SHIPPED).read_text(encoding="utf-8"))
-        return _cite(proof, digest)
+        return _cite(proof, digest, source)
     except FileNotFoundError:
         return {"proved": False, "sentence": f"{NEVER}: no proof is known; `gate prove` makes one"}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -26,7 +29,7 @@ def cited(path: Path | None, digest: str) -> dict[str, JsonValue]:
         return {"proved": False, "sentence": said}
 
 
-def _cite(proof: Mapping[str, Any], digest: str) -> dict[str, JsonValue]:
+def _cite(proof: Mapping[str, Any], digest: str, source: str) -> dict[str, JsonValue]:
     if proof["format"] != FORMAT:
         raise ValueError(f"format {proof['format']} where {FORMAT} is read")
     day = str(proof["proved_at"])[:10]
@@ -43,4 +46,5 @@ def _cite(proof: Mapping[str, Any], digest: str) -> dict[str, JsonValue]:
     run, right = (sum(int(one[key]) for one in others) for key in ("run", "right"))
     parts += [f"{right} of {run} attempts to mislead it failed"] * bool(run)
     how = " (a part of the proof)" if not proof["whole"] else " (quickly)" if proof["quick"] else ""
+    parts += ["by an earlier state of its code"] * (proof["source"] != source)
     return {"proved": True, "sentence": f"proved on {day}{how}: {', '.join(parts)}"}

@@ -33,6 +33,9 @@ class Proof:
     costs: dict[str, Cost] = field(default_factory=dict)
     applicable: tuple[str, ...] = ()
     """The checks that this target runs."""
+    source: str = ""
+    changed: bool = False
+    """The sources are not any more what they were at the start."""
     whole: bool = False
     quick: bool = False
     seconds: float = 0.0
@@ -49,6 +52,8 @@ class Proof:
     @property
     def invalid(self) -> str:
         """Why nothing in the matrix counts; empty where it does."""
+        if self.changed:
+            return "the sources of the gate changed while it was proved"
         noops = [c for c in self.cells if c.fault.is_noop]
         if self.faults and not noops:
             return "no no-op was among the faults: nobody knows whether the gate would have promoted nothing wrong"
@@ -115,6 +120,7 @@ class Proof:
             "proved_at": self.finished_at,
             "target": self.target,
             "gate": self.gate,
+            "source": self.source,
             "whole": self.whole,
             "quick": self.quick,
             "invalid": self.invalid,

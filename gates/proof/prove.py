@@ -18,12 +18,14 @@ from gates.evidence import CheckSpec, TargetKind
 from gates.proof import programs, stryker, summary
 from gates.proof.bench import Bench, bench
 from gates.proof.campaign import Campaign
+from gates.proof.degenerate import SERVERS, never_unpassed
 from gates.proof.fault import Fault
 from gates.proof.judgement import Cell, Facts, GateRun
 from gates.proof.measures import Cost
 from gates.proof.page import page
 from gates.proof.proof import Proof
 from gates.proof.selfsuite import SelfSuite
+from gates.proof.source import source_digest
 from gates.proof.trial import Suite, Trial
 from gates.proof.trials import Trials
 from gates.rules import Policy
@@ -71,6 +73,7 @@ class Prover:
         self._trials: list[Trial] = []
         self._costs: dict[str, Cost] = {}
         self._faults: tuple[Fault, ...] = ()
+        self._source = source_digest()
 
     def run(self) -> Proof:
         """Everything that was asked for. Raise CannotWork without a catalogue, UsageError where nothing matches."""
@@ -137,7 +140,10 @@ class Prover:
             trials=tuple(self._trials),
             pending=tuple(f.id for f in self._faults if f.id not in done),
             costs=self._costs,
+            unpassed_nowhere=unpassed_nowhere(self._trials, applicable(request.policy.catalogue, request.kind)),
             applicable=applicable(request.policy.catalogue, request.kind),
+            source=self._source,
+            changed=source_digest() != self._source,
             whole=request.whole,
             quick=request.quick,
             seconds=time.monotonic() - self._started,
@@ -194,6 +200,13 @@ def chosen(faults: Sequence[Fault], request: Request) -> tuple[Fault, ...]:
 def applicable(catalogue: Iterable[CheckSpec], kind: TargetKind) -> tuple[str, ...]:
     """The checks that a run on such a target has, without --deep."""
     return tuple(s.id for s in catalogue if kind.allows(s.where) and not s.deep)
+
+
+def unpassed_nowhere(trials: Sequence[Trial], checks: Sequence[str]) -> tuple[str, ...]:
+    """The HTTP checks that passed on every senseless server; nothing is said before all of them were seen."""
+    seen = {t.name: t.unpassed for t in trials if t.suite is Suite.DEGENERATE}
+    servers = [s.name for s in SERVERS]
+    return never_unpassed(checks, [seen[n] for n in servers]) if set(servers) <= set(seen) else ()
 
 
 def source_of(path: str) -> str:

@@ -20,7 +20,7 @@ class Suite(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What came of it. allowed: the decisions that are right; unpassed: checks that did not pass (degenerate only)."""
+    """What came of it. allowed: the decisions that are right; unpassed: checks that did not pass."""
 
     suite: Suite
     name: str
@@ -46,7 +46,8 @@ class Trial:
 def trial(suite: Suite, name: str, said: str, allowed: tuple[Decision, ...], run: GateRun) -> Trial:
     """The trial that follows from one run of the gate. No verdict at all is never right."""
     decision = run.verdict.decision.value if run.verdict else ""
-    unpassed = tuple(f.check for f in run.verdict.findings) if run.verdict else ()
+    verdict = run.verdict
+    found = [f.check for f in verdict.findings] + [n.check for n in verdict.not_applicable] if verdict else []
     return Trial(
         suite,
         name,
@@ -56,7 +57,7 @@ def trial(suite: Suite, name: str, said: str, allowed: tuple[Decision, ...], run
         run.verdict is not None and run.verdict.decision in allowed,
         run.verdict.reason if run.verdict else run.error,
         round(run.seconds, 1),
-        unpassed,
+        tuple(found),
     )
 
 

@@ -21,6 +21,7 @@ from gates.proof.measures import Cost, Minimal, smallest_set
 from gates.proof.page import page
 from gates.proof.proof import Proof
 from gates.proof.prove import Request, applicable, chosen
+from gates.proof.source import source_digest
 from gates.proof.trial import Suite, Trial
 from gates.rules import Policy
 from gates.verdict import Decision
@@ -47,7 +48,8 @@ GOOD = Trial(Suite.HEALTHY, "plain", "as it is", ("promote", "hold"), "promote",
 PROOF = Proof(
     "2025-01-13T12:00:00.000+00:00", "2025-01-13T13:00:00.000+00:00", "sha256:1", "staging", "0.1.0",
     (SURVIVED, KILLED, SINGLE), (GOOD,), costs={"drill/a": Cost(2.0, 5), "drill/b": Cost(1.0, 3)},
-    applicable=("drill/a", "drill/b", "drill/idle", "sql/rls"), whole=True, seconds=100.0,
+    applicable=("drill/a", "drill/b", "drill/idle", "sql/rls"), whole=True, source="code",
+    seconds=100.0,
 )  # fmt: skip
 
 
@@ -67,6 +69,7 @@ def with_trial(suite: Suite, decision: str, *, ok: bool) -> Proof:
         (with_cells(SURVIVED, dataclasses.replace(KILLED, status=Status.KILLED_COLLATERAL)), 10),
         (with_cells(SURVIVED, dataclasses.replace(KILLED, status=Status.HARNESS_ERROR)), 10),
         (with_cells(KILLED), 20),
+        (dataclasses.replace(PROOF, changed=True), 20),
         (with_cells(dataclasses.replace(SURVIVED, status=Status.INVALID_BASELINE), KILLED), 20),
         (dataclasses.replace(PROOF, pending=("x/y",)), 10),
         (dataclasses.replace(PROOF, unpassed_nowhere=("drill/a",)), 10),
@@ -190,17 +193,20 @@ def test_the_reports_show_every_cell_and_obey_nothing() -> None:
 def test_a_proof_is_cited_by_runs_of_the_same_policy_alone(tmp_path: Path) -> None:
     """Another policy, no file, rubbish or an invalid proof: never proved."""
     file = tmp_path / "proof.json"
-    assert cited(file, "sha256:1")["proved"] is False
+    assert cited(file, "sha256:1", "code")["proved"] is False
     file.write_text(PROOF.dump())
-    assert cited(file, "sha256:1") == {
+    assert cited(file, "sha256:1", "code") == {
         "proved": True,
         "sentence": "proved on 2025-01-13: 2 of 2 known faults killed, 0 of 1 healthy deployments rolled back",
     }
+    assert str(cited(file, "sha256:1", "other")["sentence"]).endswith(", by an earlier state of its code")
     for text, digest in ((PROOF.dump(), "sha256:2"), ("{}", "sha256:1"), ("rubbish", "sha256:1")):
         file.write_text(text)
-        assert str(cited(file, digest)["sentence"]).startswith("never proved")
+        assert str(cited(file, digest, "code")["sentence"]).startswith("never proved")
     file.write_text(with_cells(KILLED).dump())
-    assert str(cited(file, "sha256:1")["sentence"]).startswith("never proved: the proof of 2025-01-13 is invalid")
+    assert str(cited(file, "sha256:1", "code")["sentence"]).startswith(
+        "never proved: the proof of 2025-01-13 is invalid"
+    )
 
 
 def test_a_proof_holds_whatever_release_target_and_depth_but_not_for_other_rules() -> None:
@@ -210,3 +216,17 @@ def test_a_proof_holds_whatever_release_target_and_depth_but_not_for_other_rules
     assert policy.proof_digest == same.proof_digest
     assert policy.digest != same.digest
     assert policy.proof_digest != dataclasses.replace(policy, max_age_minutes=5).proof_digest
+
+
+def test_the_digest_of_the_source_sees_every_change_of_code(tmp_path: Path) -> None:
+    """A line, a name or a new file; never the proof that is kept."""
+    (tmp_path / "gates" / "proof").mkdir(parents=True)
+    (tmp_path / "gates" / "a.py").write_text("1")
+    seen = [source_digest(tmp_path)]
+    (tmp_path / "gates" / "proof" / "last.json").write_text("{}")
+    assert source_digest(tmp_path) == seen[0]
+    for change in ("2", "3"):
+        (tmp_path / "gates" / "a.py").write_text(change)
+        seen.append(source_digest(tmp_path))
+    (tmp_path / "gates" / "a.py").rename(tmp_path / "gates" / "b.py")
+    assert len({*seen, source_digest(tmp_path)}) == 4
