@@ -36,19 +36,20 @@ SLACK_SIGNS = {
 }
 OTHER_SIGN = ":large_yellow_circle:"
 MOST_LINES = 15
+MOST_TOLD = 10
 
 
 def slack(made: Round, changes: Sequence[Change]) -> str:
     """The body of a POST to an incoming webhook: what changed, and the state of all."""
     groups = grouped_changes(changes)
     lines = []
-    for first, *others in groups[:MOST_LINES]:
+    for first, *others in groups[:MOST_TOLD]:
         more = f" and {len(others)} more" if others else ""
         sign = SLACK_SIGNS.get(first.kind, OTHER_SIGN)
         level = f" ({first.level})" if first.level in {"page", "warn"} else ""
-        lines.append(f"{sign} *{first.kind}*{level} `{escaped(first.check)}`{more}: {escaped(first.message)[:180]}")
-    lines += [f"… and {len(groups) - MOST_LINES} more"] * (len(groups) > MOST_LINES)
-    release = escaped(made.release) or "release not said"
+        lines.append(f"{sign} *{first.kind}*{level} `{escaped(first.check)}`{more}: {escaped(first.message)[:150]}")
+    lines += [f"… and {len(groups) - MOST_TOLD} more"] * (len(groups) > MOST_TOLD)
+    release = made.release or "release not said"
     foot = f"watch: {made.state}, {release}, {counts_text(made.counts)}, round {made.number} at {clock(made.at)}"
     blocks: list[JsonValue] = [
         {"type": "section", "text": {"type": "mrkdwn", "text": "\n".join(lines)[:MOST_TEXT]}},
