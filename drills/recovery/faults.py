@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import psycopg
 
 from drills.scene import Scene, as_jsonb
+from gates.recorder import check
 from gates.target.control import Control
 from gates.target.database import Connection, connect, execute
+
+delivery_drill = partial(
+    check, needs=("database", "drill-agent"), after=("drill/outbox/delivered-once",), phase="last", deep=True
+)
+"""A check of deliveries under fire: id, covers and where are its own."""
+
+request_drill = partial(
+    check, needs=("database",), after=("drill/authentication/signed-accepted",), phase="last", deep=True
+)
+"""A check of requests under fire: id, covers and where are its own."""
 
 DRAIN_S = 20.0
 """How long a drill's backlog may take to drain when the faults have stopped and its claims have run out."""
@@ -32,6 +45,12 @@ def processes(scene: Scene) -> Iterator[Control]:
 def named(control: Control, kind: str) -> list[str]:
     """The names of the stack's processes of a kind: `worker`, `service`, `postgres`."""
     return [p.name for p in control.processes() if p.name.startswith(kind)]
+
+
+def kill_all(control: Control, kind: str) -> None:
+    """Kill every process of a kind, and return when they are gone."""
+    for name in named(control, kind):
+        control.kill(name)
 
 
 def terminate_backends(scene: Scene, role: str) -> int:
@@ -61,13 +80,19 @@ def backend_of(connection: psycopg.Connection[dict[str, object]]) -> int:
     return connection.info.backend_pid
 
 
-def work(scene: Scene, company: str, count: int, delay_ms: int) -> list[str]:
-    """Events of several keys and of none, each of which its agent takes a while for."""
-    payload = as_jsonb({"drill": {"delay_ms": delay_ms}})
-    third = count // 3
-    events = scene.write_outbox(company, third, payload=payload)
-    for key in ("a", "b"):
-        events += scene.write_outbox(company, third, payload=payload, aggregate_key=key)
+def work(scene: Scene, company: str, delay_ms: int) -> list[str]:
+    """Nine events, three each of two keys and of none; the agent takes its time for the first of each three alone.
+
+    So there is a time in which some are delivered, some are in the agent's hands and some wait for those before them.
+    They come in one transaction: that time must not pass while they are written.
+    """
+    slow = as_jsonb({"drill": {"delay_ms": delay_ms}})
+    events: list[str] = []
+    with scene.transaction() as connection:
+        for key in (None, "a", "b"):
+            events += scene.write_outbox(company, 1, connection=connection, aggregate_key=key, payload=slow)
+            events += scene.write_outbox(company, 2, connection=connection, aggregate_key=key)
+        connection.commit()
     return events
 
 
@@ -122,8 +147,11 @@ def books(scene: Scene, company: str, events: Sequence[str]) -> Books:
     return Books(**{k: int(v) for k, v in row.items()})
 
 
-def assert_recovered(scene: Scene, company: str, events: Sequence[str]) -> None:
-    """After the faults: the backlog drains, each effect is there once, the ledger balances, new events go through."""
+def assert_recovered(scene: Scene, company: str, events: Sequence[str], *, settle_s: float = 0.0) -> None:
+    """After the faults: the backlog drains, each effect is there once, the ledger balances, new events go through.
+
+    settle_s: how long attempts may still be under way that nobody waits for any more.
+    """
     let_claims_run_out(scene, company)
 
     def drained() -> bool:
@@ -133,6 +161,7 @@ def assert_recovered(scene: Scene, company: str, events: Sequence[str]) -> None:
 
     scene.until(drained, f"the effects of {len(events)} events after the fault", within_s=DRAIN_S)
     scene.until(lambda: books(scene, company, events).processed >= len(events), "the rows as processed")
+    time.sleep(settle_s)
     now = books(scene, company, events)
     scene.seen.details["books"] = str(now)
     assert now.emitted == len(events), f"{len(events) - now.emitted} of {len(events)} events are gone from the outbox"

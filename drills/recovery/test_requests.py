@@ -6,16 +6,13 @@ import time
 import uuid
 from concurrent.futures import Future
 
-from drills.recovery.faults import backend_of, named, new_key, processes, terminate_waiting_for
+from drills.recovery.faults import backend_of, kill_all, new_key, processes, request_drill, terminate_waiting_for
 from drills.scene import Scene
 from gates.evidence import Where
-from gates.recorder import check
 from gates.target.client import NoAnswer
 from gates.target.database import Connection, execute
 from gates.target.requests import Answer
 
-SQL = ("database",)
-SIGNED = ("drill/authentication/signed-accepted",)
 HELD_S = 3.0
 
 
@@ -45,15 +42,7 @@ def _whole_or_nothing(scene: Scene, company: str, key: str, status: int) -> None
     scene.seen.count(3)
 
 
-@check(
-    "drill/recovery/replay-session-ended",
-    needs=SQL,
-    after=SIGNED,
-    covers=("D11", "L11"),
-    where=Where.STAGING,
-    phase="last",
-    deep=True,
-)
+@request_drill("drill/recovery/replay-session-ended", covers=("D11", "L11"), where=Where.STAGING)
 def test_replay_session_ended(scene: Scene) -> None:
     """A replay whose database session is ended in one of its phases leaves all or nothing, its key included.
 
@@ -77,15 +66,7 @@ def test_replay_session_ended(scene: Scene) -> None:
         _whole_or_nothing(scene, company, key, _outcome(running))
 
 
-@check(
-    "drill/recovery/service-killed-in-a-replay",
-    needs=SQL,
-    after=SIGNED,
-    covers=("D11", "L11"),
-    where=Where.REFERENCE,
-    phase="last",
-    deep=True,
-)
+@request_drill("drill/recovery/service-killed-in-a-replay", covers=("D11", "L11"), where=Where.REFERENCE)
 def test_service_killed_in_a_replay(scene: Scene) -> None:
     """A service killed in the middle of a replay leaves all or nothing; the same request, sent again, has one effect.
 
@@ -100,8 +81,7 @@ def test_service_killed_in_a_replay(scene: Scene) -> None:
             scene.seen.require(
                 scene.somebody_waits(held, within_s=HELD_S), "the replay does not wait for its budget row"
             )
-            for service in named(control, "service"):
-                control.kill(service)
+            kill_all(control, "service")
             held.rollback()
         status = _outcome(running)
     scene.until_true(lambda: _settled(scene), within_s=5)
@@ -114,15 +94,7 @@ def _settled(scene: Scene) -> bool:
     return scene.number(ask) == 0
 
 
-@check(
-    "drill/recovery/event-session-ended",
-    needs=SQL,
-    after=SIGNED,
-    covers=("K02", "K03"),
-    where=Where.STAGING,
-    phase="last",
-    deep=True,
-)
+@request_drill("drill/recovery/event-session-ended", covers=("K02", "K03"), where=Where.STAGING)
 def test_event_session_ended(scene: Scene) -> None:
     """An event whose database session is ended while it waits for either table leaves both rows or neither.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from gates.evidence import CheckSpec
-from tests.drills import http_plants
+from tests.drills import http_plants, test_twins
 from tests.drills.examination import ROOT, run_pytest
 from tests.drills.test_sql_plants import TABLE
 
@@ -41,6 +41,7 @@ def test_every_check_has_been_seen_red(tmp_path: Path) -> None:
     """Each check is named by a planted defect, and each defect names checks that exist."""
     ours = {s.id for s in catalogue(tmp_path) if s.id.split("/")[1] in WORDS}
     red = {c for p in TABLE for c in p.red} | {c for p in http_plants.TABLE for c in p.red} | ELSEWHERE
+    red |= {c for twin in test_twins.TABLE for c in twin.red}
     assert ours == {c for c in red if c.split("/")[1] in WORDS}
 
 
