@@ -31,6 +31,7 @@ MODULES = (
     "run_end",
     "outbox",
     "outbox_failures",
+    "effects",
     "events",
     "switches",
 )

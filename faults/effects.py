@@ -1,0 +1,356 @@
+"""Faults of how a replay starts: moving the items, the run, the answer, and all of it in one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from faults.altered import altered
+from faults.catalogue import service
+from faults.probe import Probe
+from faults.requests import is_dry, remembering
+from replay_service.audit import AuditRow
+from replay_service.claim import Selection
+from replay_service.database import Connection
+from replay_service.idempotency import Outcome, Run
+from replay_service.parts import Parts, build_parts
+from replay_service.replay import Call, Reply, replay
+from replay_service.settings import Settings
+from replay_service.validation import ReplayRequest
+
+DLQ, RAILS = "drill/dlq", "drill/safety-rails"
+_KEY = "SELECT aggregate_key FROM event_outbox WHERE company_id = %s"
+_EVENT = "00000000-0000-4000-8000-%012d"
+_SAME_ID = f"SELECT bool_and(event_id = '{_EVENT % 77}') FROM event_outbox WHERE company_id = %s"
+
+
+def _after(probe: Probe, ask: str, letters: int = 2, columns: dict[str, Any] | None = None, **fields: Any) -> Any:
+    """What `ask` finds of a tenant after a replay of its letters."""
+    with probe.tenant() as company:
+        probe.letters(company, letters, **(columns or {}))
+        probe.replay(company, **fields)
+        return probe.value(ask, company)
+
+
+def _answer(probe: Probe, letters: int = 2, **fields: Any) -> dict[str, Any]:
+    with probe.tenant() as company:
+        probe.letters(company, letters)
+        return dict(probe.replay(company, **fields).json())
+
+
+@service(
+    "A replay gives its event a new id: the agent cannot refuse a second effect.",
+    lambda p: not _after(p, _SAME_ID, 1, {"event_id": _EVENT % 77}),
+    ("drill/lifecycle/event-id-is-stable", f"{DLQ}/effect-that-was-there"),
+    names=("event_id", "event id", "id"),
+)
+def new_event_id(settings: Settings) -> Parts:
+    change = ("event_id = coalesce(event_id, gen_random_uuid())", "event_id = gen_random_uuid()")
+    return altered(settings, "move_items", change)
+
+
+@service(
+    "The payload of a replayed item is changed on its way.",
+    lambda p: _after(p, "SELECT payload ? 'replayed' FROM event_outbox WHERE company_id = %s", 1),
+    (f"{DLQ}/*", "drill/lifecycle/*", "drill/outbox/payload-unchanged", "sql/spot/*"),
+    names=("payload",),
+)
+def payload_changed(settings: Settings) -> Parts:
+    change = ("aggregate_key, payload, %(run_id)s", "aggregate_key, payload || '{\"replayed\": true}', %(run_id)s")
+    return altered(settings, "move_items", change)
+
+
+@service(
+    "A replayed item loses its key: it is delivered out of order.",
+    lambda p: _after(p, _KEY, 1, {"aggregate_key": "k"}) is None,
+    (f"{DLQ}/*", "drill/lifecycle/*", "drill/outbox/*"),
+    names=("aggregate_key", "key", "order"),
+)
+def key_dropped(settings: Settings) -> Parts:
+    change = ("aggregate_key, payload, %(run_id)s", "NULL, payload, %(run_id)s")
+    return altered(settings, "move_items", change)
+
+
+@service(
+    "A replayed item gets another event type.",
+    lambda p: _after(p, "SELECT event_type FROM event_outbox WHERE company_id = %s", 1) == "replay",
+    (f"{DLQ}/*", "drill/lifecycle/*", "drill/outbox/*"),
+    names=("event_type", "type"),
+)
+def type_replaced(settings: Settings) -> Parts:
+    change = ("event_type, aggregate_key, payload, %(run_id)s", "'replay', aggregate_key, payload, %(run_id)s")
+    return altered(settings, "move_items", change)
+
+
+@service(
+    "Items of a replay are resolved when they are taken, before their effect.",
+    lambda p: _after(p, "SELECT bool_or(status = 'resolved') FROM dead_letter_queue WHERE company_id = %s", 2, _slow()),
+    (f"{DLQ}/only-legal-transitions", "drill/lifecycle/*", f"{DLQ}/replayed-item-is-resolved"),
+    names=("resolved", "transition"),
+)
+def resolved_at_once(settings: Settings) -> Parts:
+    return altered(settings, "move_items", ("status = 'replaying', event_id", "status = 'resolved', event_id"))
+
+
+def _slow() -> dict[str, Any]:
+    return {"event_type": "drill.witness", "payload": Jsonb({"drill": {"delay_ms": 1000}})}
+
+
+@service(
+    "Items are taken, but get no outbox row: they hang as `replaying`.",
+    lambda p: _after(p, "SELECT count(*) FROM event_outbox WHERE company_id = %s") == 0,
+    (f"{DLQ}/replayed-item-is-resolved", "sql/spot/replaying-items-are-on-their-way", "drill/lifecycle/*"),
+    names=("outbox", "replaying", "resolved", "item"),
+)
+def no_outbox_row(settings: Settings) -> Parts:
+    return altered(settings, "move_items", ("FROM moved\nORDER", "FROM moved WHERE false\nORDER"))
+
+
+@service(
+    "Items get their outbox row, but stay `pending`: the next replay takes them again.",
+    lambda p: _after(p, "SELECT bool_or(status = 'pending') FROM dead_letter_queue WHERE company_id = %s", 2, _slow()),
+    (f"{DLQ}/only-legal-transitions", f"{DLQ}/concurrent-replays-one-claim", "drill/lifecycle/*", "drill/budgets/*"),
+    names=("pending", "twice", "claim", "transition"),
+)
+def not_taken(settings: Settings) -> Parts:
+    return altered(settings, "move_items", ("status = 'replaying', event_id", "status = status, event_id"))
+
+
+@service(
+    "Items are moved before the transaction of the run: a crash between them leaves items without a run.",
+    lambda p: not _after(p, _ONE_TXID),
+    ("drill/audit/start-and-effect-together", "sql/spot/*"),
+    names=("transaction", "txid", "together"),
+)
+def moved_in_another_transaction(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def move(conn: Connection, run_id: str, items: Sequence[str]) -> None:
+        moving.append((run_id, items))
+
+    async def twin(parts: Parts, call: Call) -> Reply:
+        reply = await replay(parts, call)
+        while moving:
+            run_id, items = moving.pop()
+            async with parts.database.connection() as conn:
+                await release.move(conn, run_id, items)
+        return reply
+
+    moving: list[tuple[str, Sequence[str]]] = []
+    return dataclasses.replace(release, move=move, replay=twin)
+
+
+_ONE_TXID = """SELECT count(DISTINCT t) = 1 FROM (SELECT txid AS t, company_id::text AS c FROM event_outbox
+    UNION ALL SELECT txid, scope FROM audit_logs WHERE action = 'dlq_replay_started') AS found WHERE c = %s"""
+
+
+@service(
+    "The start of a run is not audited.",
+    lambda p: _audited(p, "dlq_replay_started") == 0,
+    ("drill/audit/start-of-a-run", "sql/spot/runs-are-audited"),
+    names=("dlq_replay_started",),
+)
+def start_not_audited(settings: Settings) -> Parts:
+    return _auditing(settings, lambda row: None if row.action == "dlq_replay_started" else row)
+
+
+def _audited(probe: Probe, action: str, letters: int = 2, **fields: Any) -> int:
+    with probe.tenant() as company:
+        probe.letters(company, letters)
+        probe.replay(company, **fields)
+        return int(probe.value("SELECT count(*) FROM audit_logs WHERE scope = %s AND action = %s", company, action))
+
+
+def _auditing(settings: Settings, change: Callable[[AuditRow], AuditRow | None]) -> Parts:
+    """The service that writes another audit row, or none."""
+    release = build_parts(settings)
+
+    async def append(conn: Connection, row: AuditRow) -> None:
+        changed = change(row)
+        if changed is not None:
+            await release.append_audit(conn, changed)
+
+    return dataclasses.replace(release, append_audit=append)
+
+
+@service(
+    "A dry run is not audited.",
+    lambda p: _audited(p, "dlq_replay_dry_run", dry_run=True) == 0,
+    ("drill/dry-run/one-audit-row", "drill/audit/dry-run"),
+    names=("dry",),
+    decision="hold",
+)
+def dry_run_not_audited(settings: Settings) -> Parts:
+    return _auditing(settings, lambda row: None if row.action == "dlq_replay_dry_run" else row)
+
+
+@service(
+    "A dry run is audited as a run.",
+    lambda p: _audited(p, "dlq_replay_started", dry_run=True) == 1,
+    ("drill/dry-run/one-audit-row", "drill/audit/dry-run", "sql/spot/*"),
+    names=("dry", "started"),
+    decision="hold",
+)
+def dry_run_audited_as_run(settings: Settings) -> Parts:
+    def as_run(row: AuditRow) -> AuditRow:
+        return dataclasses.replace(row, action=row.action.replace("dry_run", "started"))
+
+    return _auditing(settings, as_run)
+
+
+@service(
+    "The start of a run is audited with a target of 0.",
+    lambda p: _after_audit(p) == 0,
+    ("drill/audit/start-of-a-run", "sql/spot/runs-are-audited"),
+    names=("target_count", "count"),
+)
+def started_without_target(settings: Settings) -> Parts:
+    return _auditing(settings, lambda row: dataclasses.replace(row, target_count=0))
+
+
+def _after_audit(probe: Probe) -> int:
+    ask = "SELECT max(target_count) FROM audit_logs WHERE scope = %s AND action = 'dlq_replay_started'"
+    return int(_after(probe, ask))
+
+
+@service(
+    "A run without items stays `started`.",
+    lambda p: _answer(p, 0)["status"] == "started",
+    (f"{RAILS}/nothing-eligible-completes", "drill/audit/nothing-eligible", "sql/spot/runs-not-stuck"),
+    names=("completed", "started"),
+)
+def empty_run_stays_started(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def finish(conn: Connection, run: Run, outcome: Outcome) -> None:
+        await release.finish_run(conn, run, dataclasses.replace(outcome, status="started"))
+
+    return _saying(dataclasses.replace(release, finish_run=finish), {"status": "started"}, only="completed")
+
+
+@service(
+    "A run with items is called completed in the answer, before anything was delivered.",
+    lambda p: _answer(p)["status"] == "completed",
+    ("drill/idempotency/*", f"{RAILS}/*", "drill/dlq/*", "drill/lifecycle/*"),
+    names=("started", "completed", "status"),
+)
+def started_called_completed(settings: Settings) -> Parts:
+    return _saying(build_parts(settings), {"status": "completed"}, only="started")
+
+
+def _saying(parts: Parts, members: Mapping[str, Any], only: str = "") -> Parts:
+    """The service whose answers have other members."""
+
+    async def twin(given: Parts, call: Call) -> Reply:
+        reply = await replay(given, call)
+        is_meant = only in {"", reply.body["status"]}
+        return dataclasses.replace(reply, body={**reply.body, **members}) if is_meant else reply
+
+    return dataclasses.replace(parts, replay=twin)
+
+
+@service(
+    "`target_count` is what was asked for, not what is taken.",
+    lambda p: _answer(p, 2, max_items=9)["target_count"] == 9,
+    (f"{RAILS}/answer-adds-up", "drill/dry-run/answer", "sql/spot/run-counts"),
+    names=("target_count",),
+    decision="hold",
+)
+def target_is_max(settings: Settings) -> Parts:
+    return _saying(build_parts(settings), {"target_count": 9})
+
+
+@service(
+    "The answer lacks `not_found` and `ineligible`.",
+    lambda p: "not_found" not in _answer(p),
+    (f"{RAILS}/answer-adds-up", f"{RAILS}/foreign-ids-not-found", f"{DLQ}/every-id-is-accounted-for"),
+    names=("not_found",),
+)
+def lists_missing(settings: Settings) -> Parts:
+    async def twin(given: Parts, call: Call) -> Reply:
+        reply = await replay(given, call)
+        kept = {name: value for name, value in reply.body.items() if name not in {"not_found", "ineligible"}}
+        return dataclasses.replace(reply, body=kept)
+
+    return dataclasses.replace(build_parts(settings), replay=twin)
+
+
+@service(
+    "Without a key none is returned: the caller cannot repeat its request.",
+    lambda p: _answer(p)["idempotency_key"] is None,
+    ("drill/idempotency/key-generated",),
+    names=("idempotency_key", "key"),
+)
+def generated_key_not_told(settings: Settings) -> Parts:
+    async def twin(given: Parts, call: Call) -> Reply:
+        reply = await replay(given, call)
+        is_made = str(reply.body["idempotency_key"]).startswith("gen-")
+        return dataclasses.replace(reply, body={**reply.body, "idempotency_key": None}) if is_made else reply
+
+    return dataclasses.replace(build_parts(settings), replay=twin)
+
+
+@service(
+    "A dry run moves the items.",
+    lambda p: _after(p, "SELECT count(*) FROM event_outbox WHERE company_id = %s", dry_run=True) > 0,
+    ("drill/dry-run/writes-nothing", "drill/dry-run/delivers-nothing", "drill/proof/dry-run-changes-nothing"),
+    names=("dry", "outbox"),
+)
+def dry_run_is_real(settings: Settings) -> Parts:
+    release = remembering(settings)
+
+    async def twin(conn: Connection, request: ReplayRequest, items: Sequence[str], limit: int) -> Selection:
+        found = await release.describe(conn, request, items, limit)
+        if is_dry():
+            await release.move(conn, release.new_id(), items)
+        return found
+
+    @asynccontextmanager
+    async def keeping(conn: Connection, *, keep: bool = True) -> AsyncIterator[None]:
+        async with conn.transaction():
+            yield
+
+    return dataclasses.replace(release, describe=twin, transaction=keeping)
+
+
+@service(
+    "A run takes an item that another run is just taking (no lock).",
+    lambda p: _taken_twice(p),
+    (f"{DLQ}/concurrent-replays-one-claim",),
+    names=("twice", "claim", "both"),
+)
+def no_lock_on_items(settings: Settings) -> Parts:
+    parts = altered(settings, "pick_items", ("  FOR UPDATE SKIP LOCKED\n", ""))
+
+    async def pick(conn: Connection, request: ReplayRequest, limit: int) -> tuple[str, ...]:
+        found = await parts.pick(conn, request, limit)
+        await asyncio.sleep(0.1)
+        return found
+
+    async def unpaid(_conn: Connection, _company_id: str) -> int:
+        return 500
+
+    return dataclasses.replace(parts, pick=pick, reserve_budget=unpaid)
+
+
+def _taken_twice(probe: Probe) -> bool:
+    with probe.tenant() as company, ThreadPoolExecutor(max_workers=2) as pool:
+        probe.letters(company, 3)
+        calls = [pool.submit(probe.replay, company) for _ in range(2)]
+        return bool(sum(call.result().json().get("target_count", 0) for call in calls) > 3)
+
+
+@service(
+    "The stored row of a run says another number of items than the answer.",
+    lambda p: _after(p, "SELECT target_count FROM replay_runs WHERE company_id = %s") == 0,
+    ("sql/spot/run-counts", "drill/lifecycle/run-counts-add-up", "drill/audit/*"),
+    names=("target_count", "count"),
+)
+def run_without_target(settings: Settings) -> Parts:
+    return altered(settings, "finish_request", ("target_count = %(target_count)s", "target_count = 0"))
