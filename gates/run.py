@@ -21,6 +21,7 @@ from gates.rules import Policy
 from gates.stages.alerts import alerts
 from gates.stages.context import Context, Progress, StageReport, silent
 from gates.stages.drill import drill
+from gates.stages.pipeline import pipeline
 from gates.stages.preflight import preflight
 from gates.stages.sql import ALERTS, DATA, sql
 from gates.stages.watch import BacklogWatch
@@ -101,7 +102,7 @@ def collect(context: Context, request: Request) -> tuple[Target, list[StageRepor
     """All stages, in their order; each appends to the evidence. Returns the target with its release."""
     first = preflight(context)
     context = dataclasses.replace(context, target=first.target)
-    stages = [first.report]
+    stages = [first.report, *pipeline(context)]
     with BacklogWatch(context):
         stages += sql(context, (*DATA, *ALERTS), name="data before", before=True)
         stages += drill(context)

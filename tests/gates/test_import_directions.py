@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "gates.observation": {"gates.evidence", "gates.target"},
     # recorder -> config: likewise; the recorder gives a test its target
     "gates.recorder": {"gates.evidence", "gates.config", "gates.observation", "gates.target"},
+    "gates.pipeline_checks": {"gates.recorder"},
     "gates.target": {"gates.evidence", "gates.target"},
     # stages never see the policy or the rollout; the load stage owns its companies, the suites' launcher is the stack's
     "gates.stages": {

@@ -1,0 +1,68 @@
+"""Whether the gate itself tells red from green: checks whose outcome is known go the way of all others, every run."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import shutil
+import time
+from collections.abc import Mapping
+
+from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where, read_lines, write_lines
+from gates.stages.context import Context, StageReport, silent
+from gates.stages.suite import Suite, run
+
+FOLDER = "gates/pipeline_checks"
+TIMEOUT_S = 60.0
+SPEC = CheckSpec(
+    "preflight/pipeline",
+    "Checks that must fail, pass or stay unknown come out so, through the same recorder and file as all others.",
+    "A pipeline that lost its failures shows every release as good.",
+    Severity.WARN,
+    Where.READ_ONLY,
+    covers=("Q02",),
+    phase="first",
+)
+DUE: Mapping[str, Outcome] = {
+    "pipeline/passes": Outcome.PASS,
+    "pipeline/fails": Outcome.FAIL,
+    "pipeline/sees-nothing": Outcome.UNKNOWN,
+    "pipeline/without-control": Outcome.UNKNOWN,
+    "pipeline/breaks": Outcome.UNKNOWN,
+    "pipeline/is-skipped": Outcome.UNKNOWN,
+}
+
+
+def pipeline(context: Context) -> list[StageReport]:
+    """Run the known checks into an evidence file of their own, and write one line about them into the run's."""
+    if SPEC.id not in {s.id for s in context.catalogue}:
+        return []
+    started, at = time.monotonic(), dt.datetime.now(dt.UTC)
+    inner = dataclasses.replace(context, out=context.out / "pipeline", catalogue=(), progress=silent)
+    shutil.rmtree(inner.out, ignore_errors=True)
+    inner.out.mkdir(parents=True)
+    report = run(Suite("pipeline", FOLDER, (), TIMEOUT_S), inner)
+    line = judge(read_lines(inner.evidence), report.error)
+    shutil.rmtree(inner.out / "allure-results", ignore_errors=True)
+    line = dataclasses.replace(
+        line,
+        started_at=at.isoformat(timespec="milliseconds"),
+        duration_ms=round((time.monotonic() - started) * 1000, 1),
+        release=context.target.release,
+    )
+    write_lines(context.evidence, [line])
+    return [dataclasses.replace(report, stage="pipeline")]
+
+
+def judge(lines: list[Evidence], error: str) -> Evidence:
+    """The evidence about the pipeline, from what the known checks came to. Nothing at all is unknown. Pure."""
+    found = {e.check: e.outcome for e in lines}
+    wrong = [f"{c} is {found.get(c, 'absent')} where {due} is due" for c, due in DUE.items() if found.get(c) is not due]
+    wrong += [f"{c} is {found[c]}, and no such check was planted" for c in sorted(set(found) - set(DUE))]
+    if not lines:
+        reason = error or "the known checks left no evidence"
+        return Evidence(SPEC.id, Outcome.UNKNOWN, f"the pipeline was not seen to work: {reason}; see pipeline/logs")
+    if wrong:
+        message = f"{'; '.join(wrong)}. Nothing that this gate says counts: install it anew"
+        return Evidence(SPEC.id, Outcome.FAIL, message, len(wrong), 0, "outcomes", len(lines))
+    return Evidence(SPEC.id, Outcome.PASS, "", 0, 0, "wrong outcomes", len(lines))
