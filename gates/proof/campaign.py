@@ -78,7 +78,7 @@ class Campaign:
 
     def run(self, faults: Sequence[Fault]) -> list[Cell]:
         """The cells of these faults, the no-ops first."""
-        ways = {f.id: way_of(f, self.catalogue, self.wanted, quick=self.every > 1) for f in faults}
+        ways = self._ways(faults)
         ordered = sorted(faults, key=lambda f: _rank(ways[f.id], self.wanted))
         cells: list[Cell] = []
         waiting: list[tuple[Fault, Facts]] = []
@@ -97,6 +97,15 @@ class Campaign:
             if position == len(ordered) - 1:
                 cells += self._close(waiting, self._clean(way))
         return cells
+
+    def _ways(self, faults: Sequence[Fault]) -> dict[str, Way]:
+        """How the gate is run on each. A no-op is examined as the faults are, where they are all examined alike."""
+        ways = {f.id: way_of(f, self.catalogue, self.wanted, quick=self.every > 1) for f in faults}
+        of_faults = {ways[f.id] for f in faults if not f.is_noop}
+        if len(of_faults) == 1:
+            (only,) = of_faults
+            ways |= {f.id: only for f in faults if f.is_noop}
+        return ways
 
     def _close(self, waiting: list[tuple[Fault, Facts]], after: GateRun) -> list[Cell]:
         """Judge what waited for this clean run."""

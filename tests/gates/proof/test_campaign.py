@@ -1,0 +1,142 @@
+"""The order of a campaign: clean, fault, clean; what may be shared, what is done again, what is never hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gates.evidence import CheckSpec, Severity, TargetKind, Where
+from gates.proof import programs
+from gates.proof.bench import Bench
+from gates.proof.campaign import Campaign
+from gates.proof.fault import Fault, Kind
+from gates.proof.judgement import Cell, GateRun, Status
+from gates.stack.errors import StackError
+from gates.verdict import Counts, Decision, Effect, Finding, Verdict
+
+NOOP = Fault("noop/nothing", "Nothing.", Kind.NONE, Decision.PROMOTE)
+CATALOGUE = tuple(CheckSpec(c, "", "", Severity.PAGE, Where.READ_ONLY) for c in ("drill/a", "sql/b"))
+
+
+def fault(name: str, check: str = "drill/a", **more: Any) -> Fault:
+    more = {"kind": Kind.SQL, "sql": "select 1", "decision": Decision.ROLLBACK, **more}
+    return Fault(id=name, breaks="x", checks=(check,), names=("it",), **more)
+
+
+class FakeBench(Bench):
+    """A deployment that writes down what is done to it."""
+
+    def __init__(self, log: list[str], answers: Mapping[str, Any]) -> None:
+        self.log, self.answers, self.on, self.environ = log, answers, "", {}
+
+    def variables(self, kind: TargetKind | None = None) -> dict[str, str]:
+        return {"ON": self.on, "KIND": str(kind)}
+
+    def witness(self, fault: Fault) -> bool | str:
+        self.log.append(f"witness {fault.id}")
+        answer = self.answers.get(f"witness {fault.id}", self.on == fault.id)
+        return answer if isinstance(answer, str) else bool(answer)
+
+    def put_in(self, fault: Fault) -> None:
+        self.log.append(f"in {fault.id}")
+        if self.answers.get(f"in {fault.id}"):
+            raise StackError("it did not come up")
+        self.on = "" if fault.is_noop else fault.id
+
+    def take_out(self, fault: Fault) -> None:
+        self.log.append(f"out {fault.id}")
+        self.on = ""
+
+
+class World:
+    """Deployments and a gate that catches every fault that is on; `answers` says what goes otherwise."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        self.log: list[str] = []
+        self.answers: dict[str, Any] = {}
+        self.cleans: list[GateRun] = []
+        self.out = tmp_path
+        monkeypatch.setattr(programs, "gate_run", lambda env, _out, *_words: self.gate("run", env))
+        monkeypatch.setattr(programs, "stage_run", lambda stage, env, _out, *_words: self.gate(stage, env))
+
+    @contextmanager
+    def open(self, kind: TargetKind, **_options: Any) -> Iterator[Bench]:
+        assert kind is TargetKind.STAGING
+        self.log.append("up")
+        yield FakeBench(self.log, self.answers)
+        self.log.append("down")
+
+    def gate(self, how: str, environ: Mapping[str, str]) -> GateRun:
+        on = environ["ON"]
+        self.log.append(f"gate {how} {on or 'clean'}")
+        if not on and self.cleans:
+            return self.cleans.pop(0)
+        if not on or self.answers.get(f"gate {on}") == "promote":
+            return GateRun(Verdict(Decision.PROMOTE, "fine"))
+        return GateRun(Verdict(Decision.ROLLBACK, "bad", findings=(found("it is wrong"),)))
+
+    def run(self, *faults: Fault, every: int = 1) -> list[Cell]:
+        return Campaign(self.open, CATALOGUE, self.out, every=every).run(faults)
+
+
+def found(message: str) -> Finding:
+    return Finding("drill/a", "fail", "page", Effect.ROLLBACK, message)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
+    return World(monkeypatch, tmp_path)
+
+
+def test_each_fault_stands_between_two_clean_runs_that_its_neighbours_share(world: World) -> None:
+    """One deployment a fault; the clean run on the next one is the one after."""
+    cells = world.run(NOOP, fault("a/1"))
+    assert [c.status for c in cells] == [Status.SURVIVED, Status.KILLED]
+    steps = ("witness {0}", "in {0}", "witness {0}", "gate run {1}", "witness {0}", "out {0}", "witness {0}")
+    noop, first = ([s.format(n, on) for s in steps] for n, on in ((NOOP.id, "clean"), ("a/1", "a/1")))
+    up, clean = ["up", "gate run clean"], ["up", "gate run clean", "down"]
+    assert world.log == [*up, *noop, "down", *up, *first, "down", *clean]
+
+
+def test_a_quick_campaign_shares_clean_runs_and_asks_one_stage(world: World) -> None:
+    """Ten faults of one stage: one clean run before, one after."""
+    cells = world.run(NOOP, *(fault(f"a/{n}") for n in range(9)), every=10)
+    assert [c.as_declared for c in cells] == [True] * 10
+    assert world.log.count("gate drill clean") == 3, "before, after, and the no-op's own"
+    assert "gate run clean" not in world.log
+
+
+def test_faults_of_different_stages_have_clean_runs_of_their_own(world: World) -> None:
+    """A clean run of one stage says nothing about another."""
+    world.run(fault("a/1"), fault("b/1", "sql/b"), every=10)
+    assert [s for s in world.log if s.startswith("gate")] == [
+        "gate drill clean", "gate drill a/1", "gate drill clean", "gate sql clean", "gate sql b/1", "gate sql clean",
+    ]  # fmt: skip
+
+
+def test_a_survivor_and_a_fault_that_does_not_come_up_are_told_apart(world: World) -> None:
+    """One is the gate's, the other the harness's."""
+    world.answers = {"gate a/1": "promote", "in a/2": True, "witness a/3": "no answer"}
+    cells = world.run(fault("a/1"), fault("a/2"), fault("a/3"), every=10)
+    assert [c.status for c in cells] == [Status.SURVIVED, Status.HARNESS_ERROR, Status.HARNESS_ERROR]
+
+
+def test_a_red_baseline_runs_no_fault(world: World) -> None:
+    """What fails without a fault proves nothing with one; it is not repeated until it is green."""
+    world.cleans = [GateRun(Verdict(Decision.ROLLBACK, "bad", counts=Counts(failed=1)))]
+    (cell,) = world.run(fault("a/1"))
+    assert cell.status is Status.INVALID_BASELINE
+    assert "in a/1" not in world.log
+
+
+def test_a_clean_run_that_saw_too_little_is_made_once_more(world: World) -> None:
+    """A busy machine is no baseline, and a second hold is one too many."""
+    hold = GateRun(Verdict(Decision.HOLD, "unknown", counts=Counts(unknown=3)))
+    world.cleans = [hold]
+    assert world.run(fault("a/1"))[0].status is Status.KILLED
+    world.cleans = [hold, hold]
+    assert world.run(fault("a/1"))[0].status is Status.INVALID_BASELINE
