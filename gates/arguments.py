@@ -115,6 +115,7 @@ def _prove(made: argparse.ArgumentParser) -> None:
     made.add_argument("--suite", action="append", choices=suites, default=[], help="a part of the proof (all)")
     made.add_argument("--only", action="append", default=[], metavar="GLOB", help="ids of faults or trials")
     made.add_argument("--quick", action="store_true", help="fewer clean runs; a stage alone where it will do")
+    made.add_argument("--sample", type=int, default=0, metavar="N", help="only N faults, spread over the catalogue")
     made.add_argument("--target", choices=[k.value for k in TargetKind], default="staging", help="what the gate may do")
     made.add_argument("--list", action="store_true", help="only list what would be examined")
     made.add_argument(

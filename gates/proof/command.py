@@ -33,13 +33,16 @@ def prove(options: argparse.Namespace, environ: Mapping[str, str], say: Tell, re
         suites=tuple(s for s in Suite if not {s.value, "all"}.isdisjoint(options.suite or ["all"])),
         only=tuple(options.only),
         quick=options.quick,
+        sample=max(options.sample, 0),
         kind=kind,
         gate=gate_version(),
         environ=environ,
         say=say,
     )
     if options.keep and not request.whole:
-        raise UsageError("--keep with --only or --suite; allowed: with a whole proof, which later runs cite. Drop one")
+        raise UsageError(
+            "--keep with --only, --suite or --sample; allowed: with a whole proof, which later runs cite. Drop one"
+        )
     if options.list:
         result(table(listed(request), ("id", "expected", "what it is")))
         return 0

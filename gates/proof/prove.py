@@ -39,7 +39,7 @@ QUICK_EVERY = 10
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to prove. `only`: globs of ids of faults and trials; `policy`: the policy that the gate is run with, as
+    """What to prove. `only`: globs of ids of faults and trials; `sample`: so many faults at most; `policy`: the policy that the gate is run with, as
     options, and read; `say` takes one line of chatter.
     """
 
@@ -49,6 +49,7 @@ class Request:
     suites: tuple[Suite, ...] = tuple(Suite)
     only: tuple[str, ...] = ()
     quick: bool = False
+    sample: int = 0
     kind: TargetKind = TargetKind.STAGING
     gate: str = ""
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -60,7 +61,7 @@ class Request:
 
     @property
     def whole(self) -> bool:
-        return not self.only and set(self.suites) == set(Suite)
+        return not self.only and not self.sample and set(self.suites) == set(Suite)
 
 
 class Prover:
@@ -188,13 +189,15 @@ class Prover:
 
 def chosen(faults: Sequence[Fault], request: Request) -> tuple[Fault, ...]:
     """The faults that are asked for, the no-ops first; the no-ops come along with any fault. In production only those
-    that can occur there.
+    that can occur there. A sample is spread evenly over the list, which is ordered by promise.
     """
     wanted = [f for f in faults if request.wants(f.id) or request.wants(f"{Suite.FAULTS}/{f.id}")]
     if request.kind is TargetKind.PRODUCTION:
         wanted = [f for f in wanted if f.production]
     noops = [f for f in faults if f.is_noop] if wanted else []
-    return (*noops, *(f for f in wanted if not f.is_noop))
+    wanted = [f for f in wanted if not f.is_noop]
+    count = min(request.sample or len(wanted), len(wanted))
+    return (*noops, *(wanted[i * len(wanted) // count] for i in range(count)))
 
 
 def applicable(catalogue: Iterable[CheckSpec], kind: TargetKind) -> tuple[str, ...]:

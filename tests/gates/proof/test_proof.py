@@ -125,6 +125,9 @@ def test_the_noop_comes_along_with_any_fault() -> None:
     assert chosen(faults, request(only=("rls/*",))) == (NOOP, RLS)
     assert chosen(faults, request(only=("healthy/*",))) == ()
     assert chosen(faults, request(kind=TargetKind.PRODUCTION)) == (NOOP, KEY)
+    many = [dataclasses.replace(RLS, id=f"rls/{n}") for n in range(7)]
+    assert [f.id for f in chosen([*many, NOOP], request(sample=3))] == ["noop/nothing", "rls/0", "rls/2", "rls/4"]
+    assert len(chosen(many, request(sample=9))) == 7
     assert applicable((), TargetKind.STAGING) == ()
 
 
