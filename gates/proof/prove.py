@@ -39,8 +39,8 @@ QUICK_EVERY = 10
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to prove. `only`: globs of ids of faults and trials; `sample`: so many faults at most; `policy`: the policy that the gate is run with, as
-    options, and read; `say` takes one line of chatter.
+    """What to prove. `only`: globs of ids of faults and trials; `sample`: so many faults at most; `policy`: the policy
+    that the gate is run with, read, and as options; `say` takes one line of chatter.
     """
 
     out: Path
