@@ -128,8 +128,9 @@ def rounds(
         made += 1
         if most and made >= most:
             return
-        due = max(due + watch.interval_s, time.monotonic())
-        sleep(due - time.monotonic())
+        now = time.monotonic()
+        due = max(due + watch.interval_s, now)
+        sleep(due - now)
 
 
 # --- looking -----------------------------------------------------------------------------------------------------
@@ -255,7 +256,7 @@ def _rolled_back(watch: Watch, past: History, made: Round, policy: Policy, seen:
     due = harmful(made.incidents, made.readings, watch.patience.confirm)
     if not due:
         return made
-    first = due[0]
+    first = next((i for i in due if made.reason.startswith(f"{i.check} ")), due[0])  # as the round cites it
     reason = f"watch: {first.check} was seen failing in {first.harm} rounds in a row: {first.message}"[:500]
     order = Order(policy.rollout, policy.release, "replaygate", reason, seen)
     action: Action = act(Verdict(Decision.ROLLBACK, reason), order, watch.target.database_url)

@@ -71,8 +71,10 @@ def round_text(made: Round, alive: Pulse, found: Sequence[Trend] = ()) -> str:
         more = f" and {len(others)} more" if others else ""
         lines.append(f"  {first.kind}: {first.check}{more}: {first.message}"[:240])
     said = {c.check for c in made.changes}
-    left = [i for i in made.incidents if i.check not in said and i.level != "note"]
-    lines += [f"  open since {clock(i.since)}: {i.check} ({i.level})" for i in left[:MOST_LINES]]
+    left = grouped_incidents([i for i in made.incidents if i.check not in said and i.level != "note"])
+    for one, *alike in left[:MOST_LINES]:
+        more = f" and {len(alike)} more" if alike else ""
+        lines.append(f"  open since {clock(one.since)}: {one.check}{more} ({one.level}): {one.message}"[:240])
     lines += [f"  … and {len(left) - MOST_LINES} more open"] * (len(left) > MOST_LINES)
     lines += [f"  nears its limit: {t.check}: {reach_text(t)} at {slope_text(t)}" for t in found[:5]]
     lines += [f"  not due in this round: {len(made.not_due)} checks"] * bool(made.not_due)

@@ -35,10 +35,13 @@ def history(number: int = 40) -> list[Round]:
         }
         incident = Incident("sql/spot/odd", "failing", "page", at, at, 3, 3, True, at, message=ODD)
         change = Change("failing", "sql/spot/odd", "page", ODD, at)
+        state, reason = ("failing", ODD) if bad else ("good", "fine")
+        opened, changed = (incident,) * bad, (change,) * (i == number - 3)
         made.append(
-            Round(i + 1, at, at, "t", "failing" if bad else "good", ODD if bad else "fine", "r<1>", 300.0, readings=readings,
-                  incidents=(incident,) if bad else (), changes=(change,) if i == number - 3 else ())
-        )  # fmt: skip
+            Round(
+                i + 1, at, at, "t", state, reason, "r<1>", 300.0, readings=readings, incidents=opened, changes=changed
+            )
+        )
     return made
 
 
