@@ -64,6 +64,12 @@ class Limit:
         answer = (door or self.http).send(request)
         return self.seen.expect(request, answer, 429, "rate_limited", control=control)
 
+    def uncounted(self, request: Request, statuses: tuple[int, ...]) -> Answer:
+        """Send one request that an earlier step must refuse. Where the limit refuses it, it was counted: a failure."""
+        answer = self.http.send(request)
+        limited = answer.status == 429 and answer.code == "rate_limited"
+        return self.seen.expect(request, answer, statuses, control=not limited, busy=limited)
+
     def exhaust(self, company: str) -> None:
         """Fill the bucket and see the next call refused; where that is not so, the check is unknown."""
         self.fill(company)

@@ -32,7 +32,8 @@ def test_tenants_independent(limit: Limit, tenant: str, other: str) -> None:
     limit.admit(other, "another tenant, same address")
 
 
-@check("drill/rate-limit/fourth-refused", needs=SQL, after=LIMIT, covers=("C01",))
+# These two wait for no sentinel: a limit of another size is what keeps the sentinel from judging.
+@check("drill/rate-limit/fourth-refused", needs=SQL, after=LIMIT[:1], covers=("C01",))
 def test_fourth_refused(limit: Limit, tenant: str) -> None:
     """Three calls are admitted and the fourth is refused with 429 `rate_limited`.
 
@@ -43,7 +44,7 @@ def test_fourth_refused(limit: Limit, tenant: str) -> None:
     limit.limited(limit.request(tenant, "call 5"))
 
 
-@check("drill/rate-limit/three-admitted", needs=SQL, after=LIMIT, covers=("C01",))
+@check("drill/rate-limit/three-admitted", needs=SQL, after=LIMIT[:1], covers=("C01",))
 def test_three_admitted(limit: Limit, tenant: str) -> None:
     """The second and third call in a row are admitted like the first.
 
@@ -210,7 +211,7 @@ def test_uncounted(case: Case, limit: Limit, bench: Bench, tenant: str) -> None:
     make: Refused = case.value
     for _ in range(10):
         request = make(limit, bench, tenant)
-        limit.seen.expect(request, limit.http.send(request), (400, 401), control=True)
+        limit.uncounted(request, (400, 401))
     for number in (1, 2, 3):
         request = limit.request(tenant, f"call {number} after ten refused ones")
         limit.passes(request, limit.http.send(request), 200)
@@ -224,7 +225,7 @@ def test_forbidden_do_not_count(limit: Limit, tenant: str, other: str, token: Mi
     """
     foreign = token_post(REPLAY, {"company_id": tenant, "max": 1}, token.for_company(other), "foreign token")
     for _ in range(5):
-        limit.seen.expect(foreign, limit.http.send(foreign), 403, control=True)
+        limit.uncounted(foreign, (403,))
     for number in (1, 2, 3):
         request = limit.request(tenant, f"call {number} after five forbidden ones")
         limit.passes(request, limit.http.send(request), 200)

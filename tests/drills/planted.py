@@ -21,7 +21,7 @@ PROMISES = {
     "authentication": ("authentication", "authentication_v2", "raw_bytes", "credentials"),
     "tokens": ("tokens", "token_claims", "token_rights"),
     "http-surface": ("http_surface", "http_bodies", "refusals"),
-    "rate-limit": ("rate_limit", "rate_limit_rows"),
+    "rate-limit": ("rate_limit", "rate_limit_rows", "rate_limit_steps"),
     "idempotency": ("idempotency", "idempotency_races"),
     "safety-rails": ("safety_rails", "selection"),
     "dry-run": ("dry_run",),

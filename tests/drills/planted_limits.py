@@ -113,6 +113,24 @@ def charges_refused(world: World) -> Defect:
     return defect
 
 
+LATER = (b"agents_paused", b"feature_disabled", b"budget_exhausted")
+
+
+def takes_back(world: World) -> Defect:
+    """What a later step refuses is not counted."""
+
+    def defect(sent: Sent, forward: Forward) -> Reply:
+        reply = forward(sent)
+        if sent.is_replay and any(code in reply.body for code in LATER):
+            world.sql(
+                "update edge_rate_limits set hits = hits[1:cardinality(hits) - 1] where key like %s",
+                f"replay:{company_of(sent)}:%",
+            )
+        return reply
+
+    return defect
+
+
 def limits_before_all(world: World) -> Defect:
     """The limit is looked at before anything else."""
 
@@ -300,6 +318,12 @@ LIMITS = [
             f"{LIMIT}/forbidden-do-not-count",
         ),
     ),
+    Planted(
+        "what is refused later does not count",
+        takes_back,
+        (f"{LIMIT}/later-refusals-count", f"{LIMIT}/exhausted-budget-counts"),
+        (f"{LIMIT}/fourth-refused",),
+    ),
     Planted("everything is limited", limits_everything, (f"{LIMIT}/reads-not-limited", f"{LIMIT}/events-not-limited")),
     Planted(
         "the limit comes first",
@@ -339,7 +363,11 @@ LIMITS = [
         (f"{LIMIT}/refusals-audited-once-a-minute",),
     ),
     Planted("a missing store lets pass", lets_pass_without_store, (f"{LIMIT}/missing-store-fails-closed",)),
-    Planted("a locked store lets pass", opens_when_locked, (f"{LIMIT}/locked-store-fails-closed",)),
+    Planted(
+        "a locked store lets pass",
+        opens_when_locked,
+        (f"{LIMIT}/locked-store-fails-closed", f"{LIMIT}/uncounted-is-not-admitted"),
+    ),
     Planted(
         "Retry-After is missing", whenever(429, lambda reply: reply.without("Retry-After")), (f"{LIMIT}/retry-after",)
     ),
