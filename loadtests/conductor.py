@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from loadtests.judgement import CONFIDENCE, Judgement, certain_failure, invalidate, judge
+from loadtests.judgement import CONFIDENCE, Judgement, Verdict, certain_failure, invalidate, judge
 from loadtests.plan import Plan, replays_of
 from loadtests.samples import RequestGroup, Samples
 from loadtests.schedule import length_s, users_at
@@ -22,7 +22,10 @@ NO_ANSWER_S = 3.0
 LOOK_S = 2.0
 FREEZE_S = 10
 """Above the cap of exact values, seconds that lie so far back keep their numbers and no longer their values."""
-SQL_METRICS = ("dlq_items", "dlq_items_count", "outbox_oldest_age_ms", "outbox_backlog")
+SQL_METRICS = (
+    *("dlq_items", "dlq_items_count", "outbox_oldest_age_ms", "outbox_backlog", "outbox_drained"),
+    *("db_connections", "db_connections_growth"),
+)
 
 
 @dataclass(slots=True)
@@ -118,7 +121,7 @@ class Conductor:
         """Why a metric cannot be measured in this run; empty where it can."""
         plan = self.plan
         switches = {
-            "TEST_OUTBOX": (plan.test_outbox, ("outbox_lag_ms", "outbox_oldest_age_ms", "outbox_backlog")),
+            "TEST_OUTBOX": (plan.test_outbox, ("outbox_lag_ms", *(m for m in SQL_METRICS if m.startswith("outbox_")))),
             "TEST_DLQ": (plan.test_dlq, ("dlq_items", "dlq_items_count")),
             "TEST_AGENTS": (plan.test_agents, ("agent_success",)),
         }
@@ -131,7 +134,7 @@ class Conductor:
             return "a plain URL was loaded; only a whole deployment has it"
         if metric in SQL_METRICS and not self._has_database:
             return "it is counted by SQL and no DATABASE_URL was given"
-        if metric in {"outbox_lag_ms", "agent_success"}:
+        if metric in {"outbox_lag_ms", "agent_success", "outbox_drained"}:
             if any(seen.paused for seen in self.workers.values()):
                 return "agents are paused, so events are held; resume them and run again"
             accepted, direct = (sum(seen.canaries[i] for seen in self.workers.values()) for i in (0, 1))
@@ -170,6 +173,11 @@ class Conductor:
         """What more samples could decide. Of replay calls no more come than the companies of the run allow."""
         return [j for j in self.judgements() if j.wants_more and j.samples < self._most_of(j)]
 
+    def _has_failed(self) -> bool:
+        """Whether a threshold over all requests failed: the load need not go on for the others."""
+        whole = (j for j in self.judgements() if "{" not in j.metric or self.plan.thresholds_text)
+        return any(j.verdict is Verdict.FAIL for j in whole)
+
     def _most_of(self, judged: Judgement) -> float:
         return replays_of(self.plan) if "operation:replay" in judged.metric else math.inf
 
@@ -189,7 +197,7 @@ class Conductor:
         if not self.plan.run_on or self.ended.startswith("aborted") or elapsed + LOOK_S > self._most_s():
             return False
         wanting = self._wanting()
-        if not wanting or self.invalid_reasons():
+        if not wanting or self._has_failed() or self.invalid_reasons():
             return False
         self.stopped, self.ended = 0.0, ""
         self._look_at = min(self._most_s(), elapsed + self._wait_for(wanting, elapsed))
@@ -236,6 +244,8 @@ class Conductor:
             return ""
         self.looks += 1
         wanting = self._wanting()
+        if wanting and self._has_failed():
+            return "as planned, with a failure that more samples would not undo"
         if not wanting:
             return "as planned" if self.looks == 1 else "decided after running on"
         if not self.plan.run_on or elapsed >= self._most_s():

@@ -21,6 +21,8 @@ from gates.target.requests import bucket
 from gates.target.tenants import OUTBOX_FLAG, REPLAY_FLAG, Tenants
 from loadtests.plan import Plan, Tenant
 from loadtests.samples import Samples
+from loadtests.sinks import RateSink
+from loadtests.trend import rise_of
 
 FOLDER = Path(__file__).parent / "sql"
 ITEMS_EACH = 2
@@ -31,6 +33,8 @@ ITEM_TYPE = "load.replayed"
 POLL_S = 0.25
 MOST_REFUSED = 3
 SETTLE_S = 5.0
+DRAIN_S = 5.0
+"""For the events under way at the end, on top of the wait for the canaries."""
 JOIN_S = 12.0
 """A statement of ours ends after 10 s."""
 
@@ -136,6 +140,7 @@ class Watch:
         self._done = False
         self.first_items: float | None = None
         self.backlog: list[tuple[float, float]] = []
+        self.connections: list[float] = []
         self._seeded = [item for tenant in plan.tenants for item in tenant.items]
         self._connection: Connection | None = None
         self._url = url
@@ -159,6 +164,7 @@ class Watch:
             if self._connection is None or self._connection.closed:
                 self._connection = connect(self._url, read_only=True)
             outbox = execute(self._connection, sql(FOLDER / "backlog.sql"))[0]
+            sessions = execute(self._connection, sql(FOLDER / "connections.sql"))[0]
             letters = execute(self._connection, sql(FOLDER / "dead_letters.sql"), self._seeded)[0]
         except psycopg.Error as error:
             self._refused += 1
@@ -171,6 +177,8 @@ class Watch:
         self._refused = 0
         now, backlog = time.time(), _number(outbox["backlog"])
         self.backlog.append((now, backlog))
+        self.connections.append(_number(sessions["sessions"]))
+        self.samples.add("db_connections", self.connections[-1], at=now)
         if self.plan.test_outbox:
             self.samples.add("outbox_backlog", backlog, at=now)
             self.samples.add("outbox_oldest_age_ms", _number(outbox["oldest_ms"]))
@@ -188,12 +196,27 @@ class Watch:
         last = self.samples.sink("dlq_items")
         if self.plan.test_dlq and self.first_items is not None and not self.error:
             self.samples.add("dlq_items_count", getattr(last, "value", 0.0) - self.first_items)
-        fate = self._agents() if self.plan.test_agents else {}
+        if self.connections and not self.error:
+            self.samples.add("db_connections_growth", rise_of(self.connections))
+        fate = self._drained()
         if self._connection is not None:
             self._connection.close()
         return fate
 
-    def _agents(self) -> dict[str, int]:
+    def _drained(self) -> dict[str, int]:
+        """What became of the events, once all have come to an end or `DRAIN_S` after the load is over."""
+        deadline = time.monotonic() + DRAIN_S
+        fate = self._fate()
+        while fate.get("open") and time.monotonic() < deadline:
+            gevent.sleep(POLL_S)
+            fate = self._fate()
+        settled = fate.get("succeeded", 0) + fate.get("failed", 0)
+        sink = self.samples.sink("outbox_drained")
+        if fate and self.plan.test_outbox and isinstance(sink, RateSink):
+            sink.merge(RateSink(settled, settled + fate["open"]))
+        return fate if self.plan.test_agents else {}
+
+    def _fate(self) -> dict[str, int]:
         companies = [tenant.id for tenant in self.plan.tenants]
         if self._connection is None or self.error or not companies:
             return {}

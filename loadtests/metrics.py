@@ -36,6 +36,9 @@ TYPES: Mapping[str, MetricType] = {
     "agent_success": MetricType.RATE,
     "dlq_items": MetricType.GAUGE,
     "dlq_items_count": MetricType.COUNTER,
+    "outbox_drained": MetricType.RATE,
+    "db_connections": MetricType.GAUGE,
+    "db_connections_growth": MetricType.COUNTER,
     "expected_refusals": MetricType.COUNTER,
     "schedule_lateness_ms": MetricType.TREND,
 }

@@ -15,6 +15,8 @@ CHECKLIST_THRESHOLDS = """{
     outbox_lag_ms: ['p(95)<5000', 'avg<2000'],
     agent_success: ['rate>0.98'],
     dlq_items_count: ['count<10'],
+    outbox_drained: ['rate>0.95'],
+    db_connections_growth: ['count<10'],
     'http_req_duration{operation:replay}': ['p(95)<2500'],
     'http_req_duration{operation:event}': ['p(95)<2500'],
     'http_req_duration{operation:status}': ['p(95)<2500'],

@@ -13,6 +13,7 @@ from dataclasses import replace
 from loadtests.judgement import Judgement, Verdict, Why
 
 FEWEST = 60
+LEAST_VALUES = 9
 LEAST_RISE_MS = 500.0
 """From the first third of a run to the last."""
 LEAST_SHARE = 0.2
@@ -34,11 +35,16 @@ def thirds(values: Sequence[float]) -> tuple[float, float, float]:
 
 def is_rising(values: Sequence[float]) -> bool:
     """Whether lags in ms, in order of arrival, rise through the whole of a run."""
-    if len(values) < FEWEST:
-        return False
+    return len(values) >= FEWEST and rise_of(values) > LEAST_RISE_MS
+
+
+def rise_of(values: Sequence[float]) -> float:
+    """By how much values rise from the first third to the last; 0 unless they do so in both halves of the run."""
+    if len(values) < LEAST_VALUES:
+        return 0.0
     first, middle, last = thirds(values)
     rise = last - first
-    return rise > LEAST_RISE_MS and min(middle - first, last - middle) > LEAST_SHARE * rise
+    return rise if rise > 0 and min(middle - first, last - middle) > LEAST_SHARE * rise else 0.0
 
 
 def distrust_rise(judged: Judgement, values: Sequence[float]) -> Judgement:

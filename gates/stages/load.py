@@ -24,7 +24,8 @@ import psycopg
 
 from gates import config
 from gates.errors import CannotWork, ConfigError
-from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where
+from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome
+from gates.stages.load_checks import RUN_VALID, SPECS, spec_of
 from gates.target.database import session
 from gates.target.deployment import Target
 from gates.target.leftovers import KEPT, LEASE_S, TIMED, Lease, sweep, take_lease
@@ -33,9 +34,6 @@ from gates.target.tenants import Tenants
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = "load"
-RUN_VALID = "load/run-valid"
-COVERED = {"run-valid": ("P01", "P04", "P09"), "http_req_failed/rate": ("P03",)}
-"""Lines of the catalogue of promises; checks are P03 as well, every other threshold is P02."""
 GRACE_S = 60.0
 """Beyond the planned time: companies made, canaries waited for, companies removed."""
 END_S = 5.0
@@ -45,82 +43,11 @@ MOST_EXACT = 20_000_000
 MOST_EXACT_HELP = (
     "values of a metric kept as measured; beyond, a histogram of 3 significant digits (default 20 million)"
 )
-OPERATIONS = {
-    "replay": ("replay calls", 95),
-    "event": ("events posted", 98),
-    "status": ("questions for an event", 98),
-    "probe": ("calls of /healthz and /version", 98),
-}
-"""What the calls of the load are for: in words, and how many percent of them must be answered as expected."""
 SHOWN = (
     *("model", "profile", "ended", "looks", "confidence", "notes", "facts", "recorder", "recorder_metrics"),
     *("requests", "latency", "outbox_lag", "timeline", "backlog", "agents", "expected_refusals", "database_error"),
 )
 """Members of the result that the run's evidence carries for the reports."""
-
-
-def _spec(name: str, claim: str, cost: str, *needs: str, severity: Severity = Severity.PAGE) -> CheckSpec:
-    after = () if name == "run-valid" else (RUN_VALID,)
-    lines = COVERED.get(name, ("P03",) if name.startswith("checks") else ("P02",))
-    return CheckSpec(f"load/{name}", claim, cost, severity, Where.SELF_CLEANING, needs, after, lines)
-
-
-SPECS: tuple[CheckSpec, ...] = (
-    _spec(
-        "run-valid",
-        "The load run was a measurement: every worker lived, the schedule was kept, the target answered.",
-        "A run that measured the generator, or nothing, says nothing about the release.",
-        severity=Severity.WARN,
-    ),
-    _spec(
-        "http_req_failed/rate",
-        "Under load, fewer than 2 % of the requests fail.",
-        "More than one request in fifty is lost to users.",
-    ),
-    _spec(
-        "http_req_duration/p95",
-        "Under load, 95 % of the requests take less than 2.5 s from the moment they were due.",
-        "Users wait; callers time out and retry, which makes the load worse.",
-    ),
-    _spec(
-        "outbox_lag_ms/p95",
-        "Under load, 95 % of the events have their effect within 5 s of their commit.",
-        "Events pile up faster than they are delivered.",
-    ),
-    _spec(
-        "outbox_lag_ms/avg",
-        "Under load, the mean lag of the outbox stays under 2 s.",
-        "Everything that follows from an event comes late.",
-    ),
-    _spec(
-        "agent_success/rate",
-        "Under load, more than 98 % of the events' agent tasks succeed.",
-        "Work is accepted and then not done.",
-    ),
-    _spec(
-        "dlq_items_count/count",
-        "During the load run the dead-letter queue grows by fewer than 10 items.",
-        "The release turns live events into dead letters.",
-        "database",
-    ),
-    *(
-        _spec(
-            f"http_req_duration{{operation:{name}}}/p95",
-            f"Under load, 95 % of the {calls} alone take less than 2.5 s.",
-            "Their users wait, and the many fast calls beside them hide it.",
-            severity=Severity.WARN,
-        )
-        for name, (calls, _) in OPERATIONS.items()
-    ),
-    *(
-        _spec(
-            f"checks{{operation:{name}}}/rate",
-            f"Under load, more than {percent} % of the {calls} are answered with what was asked for.",
-            "A failure of one operation, or answers that only look like success, are lost among all requests.",
-        )
-        for name, (calls, percent) in OPERATIONS.items()
-    ),
-)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -324,7 +251,9 @@ def checks_of(target: Target, options: argparse.Namespace, out: Path) -> tuple[C
         raise ConfigError(lines[-1] if lines else "the thresholds cannot be used")
     known = {spec.id: spec for spec in SPECS}
     ids = dict.fromkeys(line for line in lines if line.startswith("load/"))
-    own = [_spec(one.partition("/")[2], f"{one} keeps its threshold.", "A limit of the team is broken.") for one in ids]
+    own = [
+        spec_of(one.partition("/")[2], f"{one} keeps its threshold.", "A limit of the team is broken.") for one in ids
+    ]
     return (SPECS[0], *(known.get(one.id, one) for one in own))
 
 

@@ -15,7 +15,7 @@ TENANTS = tuple(Tenant(f"00000000-0000-4000-8000-{number:012d}") for number in r
 REPLAY, EVENT = "load/checks{operation:replay}/rate", "load/checks{operation:event}/rate"
 STATUS, PROBE = "load/checks{operation:status}/rate", "load/checks{operation:probe}/rate"
 REPLAY_P95 = "load/http_req_duration{operation:replay}/p95"
-OF_SQL = {"load/dlq_items_count/count"}
+OF_SQL = {"load/dlq_items_count/count", "load/outbox_drained/rate", "load/db_connections_growth/count"}
 
 
 def plan(url: str, **more: object) -> Plan:

@@ -13,6 +13,7 @@ from gates.target.database import Connection, connect, execute, sql
 from loadtests import database
 from loadtests.plan import Plan, Tenant
 from loadtests.samples import Samples
+from loadtests.sinks import CounterSink, RateSink
 from loadtests.thresholds import MetricKey
 from tests.postgres_fixture import migrated_db, migrated_url, pg_server
 
@@ -203,7 +204,9 @@ def test_the_change_of_dead_letters_leaves_out_what_was_seeded(db: Connection, m
     assert getattr(samples.select(MetricKey("dlq_items")), "value", None) == 3
 
 
-def test_an_event_called_processed_without_a_completed_task_is_a_failure(db: Connection, migrated_url: str) -> None:
+def test_an_event_called_processed_without_a_completed_task_is_a_failure(
+    db: Connection, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Succeeded, failed, lost and still open events are told apart."""
     company = a_company(db)
     task = "insert into agent_tasks (company_id, agent_name, event_id, status) values (%s, 'a', %s, %s)"
@@ -212,9 +215,46 @@ def test_an_event_called_processed_without_a_completed_task_is_a_failure(db: Con
     add_event(db, company, processed_at="now()")
     add_event(db, company, dead_at="now()")
     add_event(db, company)
-    watch = database.Watch(migrated_url, Plan("http://127.0.0.1:1", tenants=(Tenant(company),)), Samples())
+    monkeypatch.setattr(database, "DRAIN_S", 0.3)
+    samples = Samples()
+    watch = database.Watch(migrated_url, Plan("http://127.0.0.1:1", tenants=(Tenant(company),)), samples)
     watch.start()
     assert watch.finish() == {"succeeded": 1, "failed": 3, "open": 1}
+    assert samples.select(MetricKey("outbox_drained")) == RateSink(4, 5)
+
+
+def test_events_that_come_to_an_end_after_the_load_are_waited_for(
+    db: Connection, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow worker has its time; the wait ends with the last event."""
+    company = a_company(db)
+    add_event(db, company)
+    watch = database.Watch(migrated_url, Plan("http://127.0.0.1:1", tenants=(Tenant(company),)), samples := Samples())
+    watch.start()
+    real = watch._fate
+    monkeypatch.setattr(watch, "_fate", lambda: [real(), execute(db, "update event_outbox set dead_at = now()")][0])
+    assert watch.finish() == {"succeeded": 0, "failed": 1, "open": 0}
+    assert samples.select(MetricKey("outbox_drained")) == RateSink(1, 1)
+
+
+@pytest.mark.parametrize("leaks", [True, False])
+def test_connections_that_grow_through_the_run_are_counted(leaks: bool, db: Connection, migrated_url: str) -> None:
+    """A leak of one connection a look grows in every part of the run; a pool that is filled at once does not."""
+    watch = database.Watch(migrated_url, PLAN, samples := Samples())
+    held = [] if leaks else [connect_as_service(migrated_url) for _ in range(12)]
+    for _ in range(18):
+        watch.poll()
+        held += [connect_as_service(migrated_url)] if leaks else []
+    watch.finish()
+    for one in held:
+        one.close()
+    growth = samples.select(MetricKey("db_connections_growth"))
+    assert isinstance(growth, CounterSink)
+    assert (growth.total >= 10) is leaks
+
+
+def connect_as_service(url: str) -> psycopg.Connection:
+    return psycopg.connect(url, application_name="service", autocommit=True)
 
 
 def test_a_database_that_is_gone_leaves_the_metrics_unmeasured(migrated_url: str) -> None:

@@ -15,6 +15,7 @@ from gates.errors import ConfigError
 from gates.evidence import Evidence, Outcome, TargetKind
 from gates.stages import load as stage
 from gates.stages import loading
+from gates.stages.load_checks import SPECS
 from gates.target.deployment import Target
 from loadtests.baseline import compare
 from loadtests.plan import Credentials, load_plan
@@ -92,13 +93,13 @@ def test_the_checks_of_the_checklist_are_the_catalogue() -> None:
 
     file = parse_thresholds(CHECKLIST_THRESHOLDS, "c.js", TYPES)
     ids = {f"load/{k}/{t.expression.aggregation}" for k, ts in file.thresholds.by_metric.items() for t in ts}
-    assert {spec.id for spec in stage.SPECS} == ids | {"load/run-valid"}
+    assert {spec.id for spec in SPECS} == ids | {"load/run-valid"}
 
 
 def test_no_base_url_is_unknown_everywhere(tmp_path: Path) -> None:
     """Nothing to load: every check has evidence, none a verdict."""
     found = stage.load(Target(TargetKind.STAGING), options(), tmp_path)
-    assert {e.check for e in found} == {spec.id for spec in stage.SPECS}
+    assert {e.check for e in found} == {spec.id for spec in SPECS}
     assert {e.outcome for e in found} == {Outcome.UNKNOWN}
 
 
