@@ -133,7 +133,13 @@ def require_query(path: Path, text: str) -> str:
         raise SpotFileError(f"{path}: more than one statement in a section; allowed: one. Split the file")
     if writes := FORBIDDEN.search(bare):
         raise SpotFileError(f"{path}: the query holds {writes.group(0)!r}; a spot check only reads")
-    return text.strip().rstrip(";").rstrip()
+    masked = STRING_OR_COMMENT.sub(_mask, text).rstrip("; \t\n")
+    return text[: len(masked)].strip() if bare.endswith(";") else text.strip()
+
+
+def _mask(found: re.Match[str]) -> str:
+    text = found.group()
+    return (" " if text.startswith(("--", "/*")) else "x") * len(text)
 
 
 def _expanded(path: Path, text: str) -> str:

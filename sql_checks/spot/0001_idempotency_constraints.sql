@@ -10,7 +10,7 @@ select 'public.replay_runs' as subject,
 where to_regclass('public.replay_runs') is not null
   and not exists (
     select from pg_constraint c
-    where c.conrelid = to_regclass('public.replay_runs') and c.contype = 'u'
+    where c.conrelid = to_regclass('public.replay_runs') and c.contype in ('u', 'p') and cardinality(c.conkey) > 1
   );
 
 -- seen:

@@ -7,7 +7,7 @@ select key as subject,
               hits[cardinality(hits)]) as detail,
        hits::text as witness
 from (select * from public.edge_rate_limits where key like 'replay:%' order by window_start desc limit 1000) recent
-where count is distinct from cardinality(hits)
+where coalesce(count, 0) is distinct from cardinality(hits)
    or cardinality(hits) > 0 and (window_start is null or window_start <> all(hits))
    or hits[cardinality(hits)] > now() + interval '1 minute';
 

@@ -10,8 +10,7 @@ with wanted(name, columns, nulls_equal) as (
          ('replay_budgets', array['company_id'], false),
          ('edge_rate_limits', array['key'], false),
          ('audit_heads', array['scope'], false),
-         ('companies', array['id'], false),
-         ('audit_logs', array['id'], false) -- the chain is one per scope: a table split by scope has its key on both
+         ('companies', array['id'], false) -- the chain is one per scope: a table split by scope has its key on both
 )
 select 'public.' || w.name as subject,
        format('no valid unique index on (%s)%s', array_to_string(w.columns, ', '),
@@ -33,4 +32,4 @@ where to_regclass('public.' || w.name) is not null
 -- seen:
 select count(*) as seen from pg_class
 where relnamespace = 'public'::regnamespace
-  and relname in ('feature_flags', 'agent_controls', 'replay_budgets', 'edge_rate_limits', 'audit_heads', 'companies', 'audit_logs');
+  and relname in ('feature_flags', 'agent_controls', 'replay_budgets', 'edge_rate_limits', 'audit_heads', 'companies');

@@ -4,9 +4,8 @@
 -- severity: page
 -- reads: catalogue
 -- covers: J04 J05
-with {{tenant_tables}}, expressions as (
-  select t.name, p.polname, p.polcmd, e.kind,
-         regexp_replace(lower(e.text), '[\s()]|::[a-z]+', '', 'g') as bare, e.text
+with recursive {{tenant_tables}}, expressions as materialized (
+  select t.name, p.polname, e.kind, e.text
   from pg_policy p
   join tenant_tables t on t.oid = p.polrelid
   cross join lateral (
@@ -17,15 +16,56 @@ with {{tenant_tables}}, expressions as (
     and exists (
       select from unnest(p.polroles) r left join pg_roles g on g.oid = r
       where r = 0 or g.rolname in ('anon', 'authenticated'))
+), parts(text, part, depth) as (
+  -- the operands of OR, each on its own: one that is always true makes the whole so; one behind an AND does not
+  select distinct text, regexp_replace(text, '\s+', ' ', 'g'), 0 from expressions
+  union
+  select p.text, s.part, p.depth + 1
+  from parts p
+  cross join lateral (
+    select string_agg(ch, '' order by n) as part
+    from (
+      select n, ch, last_n, is_wrapped, sum(is_cut::int) over (order by n) as number,
+             max(n) filter (where is_cut) over (order by n) as cut_at
+      from (
+        select n, ch, last_n, is_wrapped, level = is_wrapped::int and not is_quoted and substr(p.part, n::int, 4) = ' OR ' as is_cut
+        from (
+          select *, left(p.part, 1) = '(' and bool_and(level > 0 or n = last_n) over () as is_wrapped
+          from (
+            select n, ch, is_quoted, max(n) over () as last_n,
+                   sum(case when is_quoted then 0 when ch = '(' then 1 when ch = ')' then -1 else 0 end) over (order by n) as level
+            from (
+              select n, ch, sum((ch = '''')::int) over (order by n) % 2 = 1 as is_quoted
+              from regexp_split_to_table(p.part, '') with ordinality c(ch, n)
+            ) quoted
+          ) levelled
+        ) wrapped
+      ) cut
+    ) numbered
+    where not (is_wrapped and n in (1, last_n)) and (cut_at is null or n > cut_at + 3)
+    group by number
+  ) s
+  where p.depth < 12 and s.part <> p.part
+), bare as (
+  select text, depth, regexp_replace(lower(part), '[\s()]|::[a-z]+', '', 'g') as bare, part from parts
+), always as (
+  select distinct text from bare
+  where bare ~ '^(true|notfalse)$'
+     or bare ~ '^(''?[a-z0-9_.]+''?)=\1$'
+     or bare ~ '^[a-z_.]*(company_id|tenant_id|scope|key|id)is(not)?null$'
+     or bare ~ '^(select)?(auth\.)?(jwt|current_setting)[^=]*isnull$'
+     -- coalesce(..., true), where its parenthesis is the one that ends the text
+     or part ~* '^coalesce\(.*, true\)$' and not exists (
+       select from (
+         select n, sum((ch = '(')::int - (ch = ')')::int) over (order by n) as level
+         from regexp_split_to_table(part, '') with ordinality c(ch, n)
+       ) levelled
+       where n between 9 and length(part) - 1 and level = 0)
 )
-select format('%s policy %s', name, polname) as subject, format('%s is always true, or true without a tenant', kind) as detail,
-       text as witness
-from expressions
-where bare ~ '^(true|not ?false)($|or)|or(true|notfalse)($|or)'
-   or bare ~ '(^|or)''?([a-z0-9_.]+)''?=''?\2''?($|or)'
-   or bare ~ '(^|or)[a-z_.]*(company_id|tenant_id|scope|key|id)is(not)?null($|or)'
-   or bare ~ '(^|or)(select)?(auth\.)?(jwt|current_setting)[^=]*isnull($|or)'
-   or bare ~ 'coalesce.*,true';
+select format('%s policy %s', e.name, e.polname) as subject, format('%s is always true, or true without a tenant', e.kind) as detail,
+       e.text as witness
+from expressions e
+join always a on a.text = e.text;
 
 -- seen:
 with {{tenant_tables}}

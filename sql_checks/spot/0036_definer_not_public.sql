@@ -1,5 +1,5 @@
 -- id: sql/spot/definer-not-public
--- claim: No SECURITY DEFINER function but is_feature_enabled may be called by everybody, and none belongs to a superuser.
+-- claim: No SECURITY DEFINER function but is_feature_enabled may be called by everybody, none belongs to a superuser, and every one pins its search_path.
 -- cost: Anybody who can connect acts with the owner's rights.
 -- severity: warn
 -- reads: catalogue
@@ -21,6 +21,12 @@ from pg_proc p
 join pg_namespace n on n.oid = p.pronamespace
 join pg_roles r on r.oid = p.proowner
 where p.prosecdef and r.rolsuper and n.nspname = 'public'
+  and not exists (select from pg_depend d where d.objid = p.oid and d.classid = 'pg_proc'::regclass and d.deptype = 'e')
+union all
+select p.oid::regprocedure::text, 'no pinned search_path', array_to_string(p.proconfig, ', ')
+from pg_proc p
+where p.prosecdef and p.pronamespace = 'public'::regnamespace and p.prosqlbody is null
+  and not exists (select from unnest(p.proconfig) c where c like 'search\_path=%')
   and not exists (select from pg_depend d where d.objid = p.oid and d.classid = 'pg_proc'::regclass and d.deptype = 'e');
 
 -- seen:

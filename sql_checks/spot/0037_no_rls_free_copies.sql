@@ -10,7 +10,7 @@ select c.oid::regclass::text as subject,
 from pg_class c
 join pg_roles r on r.rolname in ('anon', 'authenticated')
 where c.relkind in ('m', 'f')
-  and has_table_privilege(r.oid, c.oid, 'SELECT')
+  and has_schema_privilege(r.oid, c.relnamespace, 'USAGE') and has_table_privilege(r.oid, c.oid, 'SELECT')
   and exists (select from pg_attribute a where a.attrelid = c.oid and a.attname in ('company_id', 'tenant_id', 'scope', 'payload'));
 
 -- seen:

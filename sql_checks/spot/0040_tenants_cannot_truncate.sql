@@ -1,5 +1,5 @@
 -- id: sql/spot/tenants-cannot-truncate
--- claim: Neither tenants nor service nor worker hold TRUNCATE on tables with tenant data.
+-- claim: Tenants hold no TRUNCATE on tables with tenant data.
 -- cost: TRUNCATE is not subject to row-level security: one statement wipes every tenant.
 -- severity: page
 -- reads: catalogue
@@ -7,10 +7,10 @@
 with {{tenant_tables}}
 select t.name as subject, format('%s holds TRUNCATE', r.rolname) as detail, t.relacl::text as witness
 from tenant_tables t
-join pg_roles r on r.rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon') and not r.rolsuper
+join pg_roles r on r.rolname in ('authenticated', 'anon') and not r.rolsuper
 where has_table_privilege(r.oid, t.oid, 'TRUNCATE');
 
 -- seen:
 with {{tenant_tables}}
 select count(*) as seen from tenant_tables t
-join pg_roles r on r.rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon');
+join pg_roles r on r.rolname in ('authenticated', 'anon');

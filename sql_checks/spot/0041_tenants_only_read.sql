@@ -1,5 +1,5 @@
 -- id: sql/spot/tenants-only-read
--- claim: Tenants hold no right but SELECT; service and worker hold neither REFERENCES nor TRIGGER.
+-- claim: Tenants hold no right but SELECT; service and worker hold neither TRUNCATE nor REFERENCES nor TRIGGER.
 -- cost: One missing WITH CHECK, and a tenant writes into the queue.
 -- severity: warn
 -- reads: catalogue
@@ -9,7 +9,7 @@ select t.name as subject, format('%s holds %s', r.rolname, p) as detail, t.relac
 from tenant_tables t
 join pg_roles r on r.rolname in ('replay_service', 'replay_worker', 'authenticated') and not r.rolsuper
 cross join unnest(case r.rolname when 'authenticated' then array['INSERT', 'UPDATE', 'DELETE', 'REFERENCES', 'TRIGGER']
-                                 else array['REFERENCES', 'TRIGGER'] end) p
+                                 else array['TRUNCATE', 'REFERENCES', 'TRIGGER'] end) p
 where has_table_privilege(r.oid, t.oid, p);
 
 -- seen:

@@ -1,5 +1,5 @@
 -- id: sql/spot/service-roles
--- claim: The service's and the worker's roles are neither superuser nor BYPASSRLS nor owner of a table with tenant data.
+-- claim: The service's and the worker's roles are neither superuser nor BYPASSRLS nor owner of a table of the contract.
 -- cost: Row-level security does not bind the program that serves the tenants.
 -- severity: page
 -- reads: catalogue
@@ -13,7 +13,7 @@ where r.rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon') 
 union all
 select r.rolname::text, format('owns, or may act as the owner of, %s', string_agg(t.name, ', ')), null
 from pg_roles r
-join tenant_tables t on pg_has_role(r.oid, t.relowner, 'MEMBER')
+join tenant_tables t on t.promised and pg_has_role(r.oid, t.relowner, 'MEMBER')
 where r.rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon') and not r.rolsuper
 group by r.rolname;
 

@@ -4,23 +4,29 @@
 -- severity: page
 -- reads: catalogue
 -- covers: J01
-with {{tenant_tables}}, sessions as (
-  select a.pid, a.application_name, r.rolname,
+with {{contract_tables}}, owners as (
+  select distinct c.relowner from pg_class c join contract on contract.name = c.relname
+  where c.relnamespace = 'public'::regnamespace
+), sessions as (
+  select a.pid, a.application_name, r.rolname, r.rolsuper or exists (select from owners o where pg_has_role(r.oid, o.relowner, 'MEMBER'))
+           as is_owner,
+         r.rolbypassrls,
          coalesce(pg_has_role(r.oid, to_regrole('replay_service'), 'MEMBER')
-                  or pg_has_role(r.oid, to_regrole('replay_worker'), 'MEMBER'), false) and not r.rolsuper as is_service,
-         r.rolsuper or r.rolbypassrls
-           or exists (select from tenant_tables t where pg_has_role(r.oid, t.relowner, 'MEMBER')) as is_exempt
+                  or pg_has_role(r.oid, to_regrole('replay_worker'), 'MEMBER'), false) and not r.rolsuper as is_service
   from pg_stat_activity a
   join pg_roles r on r.oid = a.usesysid
-  where a.datname = current_database() and a.pid <> pg_backend_pid() and a.leader_pid is null
-    and coalesce(a.application_name, '') !~* '^(replaygate|psql|pg_|pgadmin|autovacuum)'
+  where a.datname = current_database() and a.pid <> pg_backend_pid() and a.backend_type = 'client backend'
+    and coalesce(a.application_name, '') !~* '^(replaygate|psql|pg_|pgadmin|dbeaver|datagrip|postgres_exporter|datadog)'
 )
 select format('session of %s', rolname) as subject,
        format('%s sessions exempt from row security', count(*))
-         || case when bool_or(is_service) then '' else ', and none of replay_service or replay_worker' end as detail,
+         || case when bool_or(is_service) then '' else ', and none that is bound by it' end as detail,
        string_agg(distinct application_name, ', ') as witness
-from sessions
-where is_exempt and (is_service or not exists (select from sessions s where s.is_service))
+from sessions s
+-- a login that is exempt is the service's where it may act as the service; and where no other than such logins is connected
+-- (beside a bound one, it is an operator's or a monitor's)
+where rolbypassrls and is_service and not is_owner
+   or (is_owner or rolbypassrls) and not exists (select from sessions o where not (o.is_owner or o.rolbypassrls))
 group by rolname;
 
 -- seen:

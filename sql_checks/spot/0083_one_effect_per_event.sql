@@ -1,11 +1,11 @@
 -- id: sql/spot/one-effect-per-event
--- claim: No event of the last day has two effects.
+-- claim: No event of the last day has two effects: completed tasks.
 -- cost: A customer is charged, mailed or shipped to twice.
 -- severity: page
 -- covers: K18 L05
 with recent as (
   select id, event_id from public.agent_tasks
-  where created_at > now() - interval '1 day' and event_id is not null and {{not_excluded}}
+  where created_at > now() - interval '1 day' and event_id is not null and status = 'completed' and {{not_excluded}}
     -- with a valid unique index there is nothing to look for
     and not exists (
       select from pg_index i
@@ -15,12 +15,12 @@ with recent as (
         and (i.indpred is null or pg_get_expr(i.indpred, i.indrelid) = '(event_id IS NOT NULL)'))
   order by created_at desc {{at_most}}
 )
-select format('event %s', r.event_id) as subject, 'more than one agent task' as detail,
+select format('event %s', r.event_id) as subject, 'more than one completed agent task' as detail,
        format('%s, %s', twin.id, r.id) as witness
 from recent r
 -- one look-up a row: a join would read the whole table
 cross join lateral (
-  select t.id from public.agent_tasks t where t.event_id = r.event_id and t.id <> r.id limit 1
+  select t.id from public.agent_tasks t where t.event_id = r.event_id and t.id <> r.id and t.status = 'completed' limit 1
 ) twin;
 
 -- seen:

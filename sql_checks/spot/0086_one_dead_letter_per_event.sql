@@ -1,7 +1,7 @@
 -- id: sql/spot/one-dead-letter-per-event
 -- claim: No event has two unresolved dead letters.
 -- cost: Replaying them delivers one event twice, or fails for no reason.
--- severity: page
+-- severity: warn
 -- covers: L06
 select format('event %s', event_id) as subject, format('%s unresolved dead letters', count(*)) as detail,
        string_agg(id::text, ', ') as witness

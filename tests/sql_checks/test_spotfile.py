@@ -9,7 +9,7 @@ import pytest
 from sql_checks.alertdocs import alerts_markdown
 from sql_checks.lint import lint, lint_rules
 from sql_checks.rulefile import read_all_rules
-from sql_checks.spotfile import SpotFileError, read_folder, read_spot
+from sql_checks.spotfile import SpotFileError, read_folder, read_spot, require_query
 
 GOOD = """-- id: sql/spot/good
 -- claim: A claim
@@ -121,3 +121,18 @@ def test_the_page_of_alerts_is_generated() -> None:
     """docs/alerts.md is what the rules say."""
     page = Path(__file__).resolve().parents[2] / "docs" / "alerts.md"
     assert page.read_text(encoding="utf-8") == alerts_markdown(read_all_rules()), "run: python -m sql_checks docs"
+
+
+@pytest.mark.parametrize(
+    ("text", "query"),
+    [
+        ("select 1;", "select 1"),
+        ("select 1; -- why", "select 1"),
+        ("select 1;\n-- one\n-- two;\n", "select 1"),
+        ("select 'a; -- x';", "select 'a; -- x'"),
+        ("select '--x'", "select '--x'"),
+    ],
+)
+def test_what_follows_the_semicolon_is_left_out(text: str, query: str) -> None:
+    """A query is embedded in others: neither its semicolon nor a comment behind it may stay."""
+    assert require_query(Path("0001_x.sql"), text) == query

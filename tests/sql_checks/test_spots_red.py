@@ -19,7 +19,7 @@ CASES = [(name, index) for name in sorted(VIOLATIONS) for index in range(len(VIO
 
 def test_every_spot_check_has_a_violation() -> None:
     """No spot check is without a violation that it has been seen to find."""
-    assert set(VIOLATIONS) == set(SPOTS)
+    assert {name for name, planted in VIOLATIONS.items() if planted} == set(SPOTS)
 
 
 @pytest.mark.parametrize("spot", SPOTS.values(), ids=list(SPOTS))
@@ -37,7 +37,8 @@ def test_red_on_a_violation(name: str, index: int, planted: PlantedSession) -> N
     try:
         planted.planted.execute("set local search_path = public, pg_catalog")
         planted.planted.execute(statement.replace("COMPANY", COMPANY).encode())
-        planted.planted.execute("set local search_path = pg_catalog, public")
+        if "search_path" not in statement:
+            planted.planted.execute("set local search_path = pg_catalog, public")
     except psycopg.errors.CheckViolation as error:
         pytest.fail(f"the violation could not be planted: {error}")
     outcome, message, seen = outcome_of(lambda seen: judge_spot(SPOTS[name], planted, seen))

@@ -2,7 +2,12 @@
   -- every table with tenant data in a schema that tenants can reach, found from the catalogue: those of the contract, their
   -- partitions, any with a tenant column, any that refers to companies
   select c.oid, format('%s.%s', n.nspname, c.relname) as name, c.relkind, c.relowner, c.relacl, c.relrowsecurity,
-         c.relforcerowsecurity, n.nspname = 'public' and c.relname in (select contract.name from contract) as promised
+         c.relforcerowsecurity, n.nspname = 'public' and c.relname in (select contract.name from contract) as promised,
+         -- what tenants hold no right on is nobody's leak
+         exists (select from pg_roles r
+                 where r.rolname in ('anon', 'authenticated') and not r.rolsuper and has_schema_privilege(r.oid, n.oid, 'USAGE')
+                   and (has_table_privilege(r.oid, c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE')
+                     or has_any_column_privilege(r.oid, c.oid, 'SELECT, INSERT, UPDATE'))) as is_reachable
   from pg_class c
   join pg_namespace n on n.oid = c.relnamespace
   where c.relkind in ('r', 'p')

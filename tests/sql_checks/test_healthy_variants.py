@@ -1,0 +1,35 @@
+"""No spot check rolls back a deployment that keeps the contract in another way than the reference."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from gates.evidence import Severity
+from sql_checks.spotfile import read_folder
+from sql_checks.spotrun import judge_spot
+from sql_checks.strictyaml import read_yaml
+from tests.sql_checks.conftest import COMPANY, PlantedSession, outcome_of
+
+VARIANTS: dict[str, list[str]] = read_yaml(Path(__file__).with_name("healthy_variants.yaml"))
+CASES = [(name, statement) for name, statements in VARIANTS.items() for statement in statements]
+PAGES = [spot for spot in read_folder() if spot.spec.severity is Severity.PAGE]
+
+
+@pytest.mark.parametrize(("name", "statement"), CASES, ids=[name for name, _ in CASES])
+def test_nobody_is_paged(name: str, statement: str, planted: PlantedSession) -> None:
+    """A healthy deployment is not rolled back by a spot check, and the checks still see something to judge."""
+    connection = planted.planted
+    assert connection is not None
+    connection.execute("set local search_path = public, pg_catalog")
+    connection.execute(statement.replace("COMPANY", COMPANY).encode())
+    if "search_path" not in statement:
+        connection.execute("set local search_path = pg_catalog, public")
+    found: dict[str, str] = {}
+    for spot in PAGES:
+        outcome, message, _ = outcome_of(partial(judge_spot, spot, planted))
+        if outcome != "pass":
+            found[spot.spec.id] = f"{outcome}: {message}"
+    assert found == {}, name
