@@ -37,6 +37,7 @@ from gates.verdict import Decision, Verdict
 from gates.watch_command import watch
 
 EXIT_INTERNAL = 1
+LEFT = {"watch": "its rounds are in the history"}
 
 
 class Interrupted(BaseException):
@@ -93,12 +94,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = error.exit_code if isinstance(error, GateError) else 3 if isinstance(error, StackOptionError) else 4
         console.say(f"gate {options.command}: {error}")
         return code
-    except KeyboardInterrupt:
-        console.say(f"gate {options.command}: interrupted; what is on disk says hold")
-        return 130
-    except Interrupted:
-        console.say(f"gate {options.command}: terminated; what is on disk says hold")
-        return 143
+    except (KeyboardInterrupt, Interrupted) as came:
+        word, code = ("interrupted", 130) if isinstance(came, KeyboardInterrupt) else ("terminated", 143)
+        console.say(f"gate {options.command}: {word}; {LEFT.get(options.command, 'what is on disk says hold')}")
+        return code
     except BrokenPipeError:
         sys.stderr.close()
         return EXIT_INTERNAL

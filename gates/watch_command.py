@@ -14,7 +14,7 @@ from typing import Protocol
 
 from gates import config, history, lint, record
 from gates.errors import ConfigError, UsageError
-from gates.incidents import Patience, pulse
+from gates.incidents import Patience, pulse, span
 from gates.reports.watch_html import html
 from gates.reports.watch_text import markdown, round_text, to_json
 from gates.reports.watch_view import WatchView, nearing
@@ -81,10 +81,8 @@ def watch(options: argparse.Namespace, target: Target, console: Console) -> int:
         raise ConfigError("--rollback-on-page without DATABASE_URL; allowed: with it. Set the variable")
     if options.once:
         return _shown(one_round(made), options, made, console)
-    try:
-        rounds(made, lambda done: _each(done, options, made, console))
-    finally:
-        console.say(f"the watch ended; its rounds are in {made.history}")
+    console.say(f"a round every {span(made.interval_s)}; the history is {made.history}")
+    rounds(made, lambda done: _each(done, options, made, console))
     return 0
 
 
@@ -198,7 +196,7 @@ class _signals_held:  # noqa: N801  -- reads as what it does
 
 def duration(text: str) -> float:
     """Seconds of `90`, `30s`, `5m`, `1h` or `1d`."""
-    found = re.fullmatch(r"(\d{1,9})([smhd]?)", text.strip())
+    found = re.fullmatch(r"([0-9]{1,9})([smhd]?)", text.strip())
     seconds = int(found[1]) * UNITS[found[2] or "s"] if found else 0
     if not 1 <= seconds <= 366 * 86_400:
         raise argparse.ArgumentTypeError(f"{text!r}; allowed: 1s to 366d, like 30s, 5m or 1h")
