@@ -143,6 +143,8 @@ class Campaign:
         facts = Facts(before=before)
         if before is None or not before.is_green:
             return facts
+        if not fault.is_noop and not any(fault.declares(s.id) for s in self.catalogue):
+            return dataclasses.replace(facts, error=f"no check is called {' or '.join(fault.checks)}")
         try:
             facts = self._steps(bench, fault, way, facts)
         except (StackError, psycopg.Error, OSError) as error:

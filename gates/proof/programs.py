@@ -150,12 +150,14 @@ def read_verdict(data: Mapping[str, Any]) -> Verdict:
     )
 
 
-def read_run(out: Path, done: Done) -> GateRun:
-    """What a finished gate left in its folder."""
+def read_run(out: Path, done: Done, *, unfinished: bool = False) -> GateRun:
+    """What a gate left in its folder; `unfinished`: it may be the hold of a run that did not finish."""
     try:
         verdict = record.recompute(out)
     except (CannotWork, OSError) as error:
         return GateRun(None, done.seconds, f"exit code {done.code}, {error}: {done.err.strip()}")
+    if verdict.reason == record.UNFINISHED and not unfinished:
+        return GateRun(None, done.seconds, f"the gate did not finish: exit code {done.code}: {done.err.strip()}")
     return _with_costs(verdict, out, done)
 
 
@@ -169,8 +171,6 @@ def _with_costs(verdict: Verdict, out: Path, done: Done) -> GateRun:
 def _disagreement(verdict: Verdict, done: Done) -> str:
     if done.code is None:
         return "the gate did not end within its limit"
-    if verdict.reason == record.UNFINISHED:
-        return f"the gate did not finish: exit code {done.code}: {done.err.strip()}"
     if done.code != verdict.decision.exit_code:
         return f"exit code {done.code}, but the verdict on disk says {verdict.decision}: {done.err.strip()}"
     return ""

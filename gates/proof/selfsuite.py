@@ -83,7 +83,7 @@ class SelfSuite:
             text = changed if isinstance(changed, str) else "".join(json.dumps(line) + "\n" for line in changed)
             (folder / record.EVIDENCE).write_text(text, encoding="utf-8")
         done = programs.run(programs.gate(("decide", str(folder))), PATH, DECIDE_TIMEOUT_S)
-        return trial(Suite.SELF, one.name, one.said, one.allowed, programs.read_run(folder, done))
+        return trial(Suite.SELF, one.name, one.said, one.allowed, programs.read_run(folder, done, unfinished=True))
 
     def _carry_out(
         self, name: str, said: str, allowed: tuple[Decision, ...], act: Callable[[Bench, Path], GateRun]

@@ -121,8 +121,13 @@ def test_faults_of_different_stages_have_clean_runs_of_their_own(world: World) -
 def test_a_survivor_and_a_fault_that_does_not_come_up_are_told_apart(world: World) -> None:
     """One is the gate's, the other the harness's."""
     world.answers = {"gate a/1": "promote", "in a/2": True, "witness a/3": "no answer"}
-    cells = world.run(fault("a/1"), fault("a/2"), fault("a/3"), every=10)
-    assert [c.status for c in cells] == [Status.SURVIVED, Status.HARNESS_ERROR, Status.HARNESS_ERROR]
+    cells = world.run(fault("a/1"), fault("a/2"), fault("a/3"), fault("a/4", "drill/unheard-of"))
+    assert {c.fault.id: c.status for c in cells} == {
+        "a/1": Status.SURVIVED,
+        "a/2": Status.HARNESS_ERROR,
+        "a/3": Status.HARNESS_ERROR,
+        "a/4": Status.HARNESS_ERROR,
+    }
 
 
 def test_a_red_baseline_runs_no_fault(world: World) -> None:

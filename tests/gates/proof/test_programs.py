@@ -1,0 +1,94 @@
+"""Programs of a proof end at their limits, and their word counts only where it agrees with what they left."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gates import record
+from gates.evidence import JsonValue, TargetKind
+from gates.proof.live import MARK, Running, _marked
+from gates.proof.programs import Done, clean, read_run, read_verdict, run, start
+from gates.rules import Policy
+from gates.verdict import Action, Decision, Effect, Finding, Verdict
+
+FACTS: dict[str, JsonValue] = {
+    "release": "r1",
+    "target": "staging",
+    "started_at": "2025-01-13T12:00:00.000+00:00",
+    "policy": Policy(target=TargetKind.STAGING).to_json(),
+}
+FINISHED: dict[str, JsonValue] = {
+    "decided_at": "2025-01-13T12:00:00.000+00:00",
+    "finished_at": "2025-01-13T12:00:00.000+00:00",
+    "action": Action(result="dry_run").to_json(),
+}
+
+
+@pytest.mark.parametrize(
+    ("finished", "code", "error"),
+    [
+        (True, 10, ""),
+        (True, 0, "exit code 0, but the verdict on disk says hold"),
+        (True, None, "did not end within its limit"),
+        (False, 143, "did not finish"),
+    ],
+)
+def test_a_verdict_counts_only_with_the_same_exit_code(
+    finished: bool, code: int | None, error: str, tmp_path: Path
+) -> None:
+    """A gate that says one thing to a pipeline and another to a reader has no verdict."""
+    begun = record.begin(tmp_path, FACTS)
+    if finished:
+        record.write_run(tmp_path, {**begun, **FINISHED})
+    found = read_run(tmp_path, Done(code, "", "said"))
+    assert (found.verdict is not None) is (not error)
+    assert error in found.error
+
+
+def test_a_folder_without_a_run_is_no_verdict(tmp_path: Path) -> None:
+    """The gate died before it began."""
+    assert read_run(tmp_path, Done(1, "", "")).verdict is None
+
+
+def test_a_printed_verdict_is_read_back() -> None:
+    """What a stage prints is all that it leaves."""
+    one = Finding("drill/a", "fail", "page", Effect.ROLLBACK, "observed 2", 2, 1, witness={"row": 1})
+    verdict = Verdict(Decision.ROLLBACK, "drill/a failed", findings=(one,), policy_digest="sha256:1")
+    again = read_verdict(json.loads(verdict.dump()))
+    assert (again.decision, again.findings, again.reason) == (verdict.decision, verdict.findings, verdict.reason)
+
+
+def test_a_program_is_ended_at_its_limit() -> None:
+    """What it wrote until then is kept."""
+    stubborn = (
+        "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_DFL); print('up', flush=True); time.sleep(60)"
+    )
+    started = time.monotonic()
+    done = run((sys.executable, "-c", stubborn), {}, 1.0)
+    assert (done.code, done.out) == (None, "up\n")
+    assert time.monotonic() - started < 30
+
+
+def test_no_other_target_reaches_a_program() -> None:
+    """A proof never touches what the user's variables name."""
+    told = clean(
+        {"DATABASE_URL": "x", "BASE_URL": "y", "PGHOST": "z", "GITHUB_OUTPUT": "f", "PATH": "/bin"}, {"RELEASE": "r"}
+    )
+    assert told == {"PATH": "/bin", "RELEASE": "r"}
+
+
+def test_a_running_gate_is_followed_killed_and_leaves_nothing(tmp_path: Path) -> None:
+    """Its phases are read as they end; what it started is found by its mark, and gone."""
+    script = "import sys,time; print('✓ preflight    7 passed', file=sys.stderr, flush=True); time.sleep(60)"
+    words = (sys.executable, "-c", script)
+    gate = Running(start(words, {MARK: "m-1", "PYTHONIOENCODING": "utf-8"}), tmp_path, "m-1", time.monotonic())
+    assert gate.wait_for("preflight", 20)
+    assert _marked("m-1") == [gate.process.pid]
+    assert not gate.wait_for("load", 0.2)
+    gate.kill()
+    assert gate.leftovers() == 0
