@@ -186,6 +186,8 @@ def evidence_of(result: Mapping[str, Any], *, compat: bool, started_at: str) -> 
     valid = bool(result["valid"])
     reasons = "; ".join(result["invalid_reasons"])
     seen = f"{result['facts']['requests']} requests in {result['elapsed_s']:.1f} s, {result['ended']}"
+    if result["recorder_metrics"]:
+        seen += f"; not exact but {result['recorder']}: {', '.join(result['recorder_metrics'])}"
     run = Evidence(
         RUN_VALID,
         Outcome.PASS if valid else Outcome.UNKNOWN,
