@@ -22,7 +22,7 @@ PROMISES = {
     "tokens": ("tokens", "token_claims", "token_rights"),
     "http-surface": ("http_surface", "http_bodies", "refusals"),
     "rate-limit": ("rate_limit", "rate_limit_rows", "rate_limit_steps"),
-    "idempotency": ("idempotency", "idempotency_races"),
+    "idempotency": ("idempotency", "idempotency_races", "idempotency_keys"),
     "safety-rails": ("safety_rails", "selection"),
     "dry-run": ("dry_run",),
     "proof": ("proof",),

@@ -194,6 +194,30 @@ IDEMPOTENCY = [
         (f"{KEY}/duplicate-one-effect", f"{KEY}/scope-is-the-tenant"),
     ),
     Planted(
+        "keys are compared loosely",
+        rewrites(lambda _w, f: {**f, "idempotency_key": str(f.get("idempotency_key")).strip().lower()[:100]}),
+        (f"{KEY}/keys-differ-*",),
+        (f"{KEY}/duplicate-one-effect", f"{KEY}/ids-are-a-set"),
+    ),
+    Planted(
+        "the order of ids matters",
+        rewrites(lambda _w, f: f if "dlq_ids" not in f else {**f, "error_type": "".join(f["dlq_ids"])[:199]}),
+        (f"{KEY}/ids-are-a-set",),
+        (f"{KEY}/duplicate-one-effect",),
+    ),
+    Planted(
+        "keys are forgotten after a day",
+        before_replays(
+            lambda w, f: w.sql(
+                "update replay_runs set idempotency_key = id::text where company_id = %s"
+                " and requested_at < now() - interval '1 day'",
+                company_id(f),
+            )
+        ),
+        (f"{KEY}/old-key-is-known",),
+        (f"{KEY}/duplicate-one-effect",),
+    ),
+    Planted(
         "keys are shared by tenants",
         remembers(lambda f: f.get("idempotency_key"), lambda reply: reply.status == 200),
         (f"{KEY}/scope-is-the-tenant",),
