@@ -34,6 +34,7 @@ MODULES = (
     "effects",
     "events",
     "switches",
+    "audit",
 )
 """The modules that declare faults, in the order of the list."""
 

@@ -1,0 +1,375 @@
+"""Faults of the audit trail: refusals that are not written, rows that say too much or the wrong thing, edited rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+
+from faults.catalogue import service, statement
+from faults.probe import Probe
+from replay_service.audit import AuditRow, RefusalLog, RefusalNote
+from replay_service.database import Connection
+from replay_service.parts import Parts, build_parts
+from replay_service.problems import Refusal
+from replay_service.replay import Call, Reply, replay
+from replay_service.settings import Settings
+
+AUDIT = "drill/audit"
+_OTHER = "00000000-0000-4000-8000-0000000000ff"
+_PAUSED = "INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)"
+_ROWS = "SELECT {0} FROM audit_logs WHERE scope = %s AND action = %s"
+
+
+class _Notes(RefusalLog):
+    """A log of refusals that changes or drops what it is given."""
+
+    def __init__(self, parts: Parts, change: Callable[[RefusalNote], RefusalNote | None]) -> None:
+        super().__init__(parts.database)
+        self._change = change
+
+    async def note(self, conn: Connection, note: RefusalNote) -> None:
+        changed = self._change(note)
+        if changed is not None:
+            await super().note(conn, changed)
+
+
+def _noting(settings: Settings, change: Callable[[RefusalNote], RefusalNote | None]) -> Parts:
+    release = build_parts(settings)
+    return dataclasses.replace(release, refusals=_Notes(release, change))
+
+
+def _appending(settings: Settings, change: Callable[[AuditRow], AuditRow]) -> Parts:
+    release = build_parts(settings)
+
+    async def append(conn: Connection, row: AuditRow) -> None:
+        await release.append_audit(conn, change(row))
+
+    return dataclasses.replace(release, append_audit=append)
+
+
+def _paused_rows(probe: Probe, what: str = "count(*)") -> Any:
+    """What the trail says of a replay that a pause refused."""
+    with probe.tenant() as company:
+        probe.rows(_PAUSED, company)
+        probe.replay(company, error_type="witness-secret")
+        return probe.value(_ROWS.format(what), company, "dlq_replay_refused")
+
+
+def _run_rows(probe: Probe, what: str, action: str = "dlq_replay_started") -> Any:
+    """What the trail says of a replay that was carried out."""
+    with probe.tenant() as company:
+        probe.letters(company, 1)
+        run = probe.replay(company, error_type="timeout").json()["replay_run_id"]
+        probe.settled(run)
+        return probe.value(_ROWS.format(what), company, action)
+
+
+def _limited_rows(probe: Probe) -> int:
+    with probe.tenant() as company:
+        for _ in range(9):
+            probe.replay(company, dry_run=True)
+        return int(probe.value(_ROWS.format("count(*)"), company, "dlq_replay_refused"))
+
+
+@service(
+    "Refusals are not audited.",
+    lambda p: _paused_rows(p) == 0,
+    (f"{AUDIT}/refusal-agents-paused", f"{AUDIT}/refusal-budget-exhausted", f"{AUDIT}/refusal-feature-disabled"),
+    names=("dlq_replay_refused", "refus", "audit"),
+    decision="hold",
+)
+def refusals_not_audited(settings: Settings) -> Parts:
+    return _noting(settings, lambda _note: None)
+
+
+@service(
+    "Refusals by the rate limit are not audited.",
+    lambda p: _limited_rows(p) == 0,
+    (f"{AUDIT}/rate-limited-once-a-minute", "drill/rate-limit/refusals-audited-once-a-minute"),
+    names=("rate_limited", "refus", "audit"),
+    decision="hold",
+)
+def limited_not_audited(settings: Settings) -> Parts:
+    return _noting(settings, lambda note: None if note.code == "rate_limited" else note)
+
+
+@service(
+    "Every refusal by the rate limit has a row of its own: a script fills the trail.",
+    lambda p: _limited_rows(p) > 3,
+    (f"{AUDIT}/rate-limited-once-a-minute", "drill/rate-limit/refusals-audited-once-a-minute"),
+    names=("minute", "rows", "rate_limited"),
+    decision="hold",
+)
+def every_limited_audited(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    class Flooding(RefusalLog):
+        async def note(self, conn: Connection, note: RefusalNote) -> None:
+            row = AuditRow("dlq_replay_refused", note.actor, note.scope, note.request_id, metadata={"code": note.code})
+            async with conn.transaction():
+                await release.append_audit(conn, row)
+
+    return dataclasses.replace(release, refusals=Flooding(release.database))
+
+
+@service(
+    "A refusal is audited without its code.",
+    lambda p: _paused_rows(p, "metadata ->> 'code'") != "agents_paused",
+    (f"{AUDIT}/refusal-agents-paused", f"{AUDIT}/refusal-budget-exhausted", f"{AUDIT}/refusal-feature-disabled"),
+    names=("code",),
+    decision="hold",
+)
+def refusal_without_code(settings: Settings) -> Parts:
+    return _noting(settings, lambda note: dataclasses.replace(note, code="refused"))
+
+
+@service(
+    "A forbidden request is audited under the company that it asked for: a stranger fills another's trail.",
+    lambda p: _forbidden_rows(p) > 0,
+    (f"{AUDIT}/refusal-forbidden",),
+    names=("forbidden", "scope"),
+    decision="hold",
+)
+def forbidden_under_the_victim(settings: Settings) -> Parts:
+    async def twin(parts: Parts, call: Call) -> Reply:
+        victim = _company_of(call.body)
+        notes = _Notes(parts, lambda note: dataclasses.replace(note, scope=victim) if victim else note)
+        return await replay(dataclasses.replace(parts, refusals=notes), call)
+
+    return dataclasses.replace(build_parts(settings), replay=twin)
+
+
+def _company_of(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["company_id"]).lower()
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+
+
+def _forbidden_rows(probe: Probe) -> int:
+    with probe.tenant() as company:
+        token = probe.token({"role": "company_admin", "company_id": _OTHER})
+        probe.send(json.dumps({"company_id": company}).encode(), probe.as_token(token))
+        return int(probe.value(_ROWS.format("count(*)"), company, "dlq_replay_refused"))
+
+
+@service(
+    "Invalid requests are audited, too: garbage fills the trail.",
+    lambda p: _invalid_rows(p) > 0,
+    (f"{AUDIT}/bad-requests-leave-no-row",),
+    names=("400", "invalid", "row"),
+    decision="hold",
+)
+def invalid_audited(settings: Settings) -> Parts:
+    async def twin(parts: Parts, call: Call) -> Reply:
+        try:
+            return await replay(parts, call)
+        except Refusal as refusal:
+            company = _company_of(call.body)
+            if refusal.status == 400 and len(company) == 36:
+                async with parts.database.connection() as conn, conn.transaction():
+                    metadata = {"code": refusal.code}
+                    row = AuditRow("dlq_replay_refused", "signature", company, call.request_id, metadata=metadata)
+                    await parts.append_audit(conn, row)
+            raise
+
+    return dataclasses.replace(build_parts(settings), replay=twin)
+
+
+def _invalid_rows(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.replay(company, max_items=0)
+        return int(probe.value(_ROWS.format("count(*)"), company, "dlq_replay_refused"))
+
+
+@service(
+    "The audit row has a request id of its own: the answer's leads nowhere.",
+    lambda p: not _request_id_found(p),
+    ("drill/observability/request-id-in-the-trail", f"{AUDIT}/*"),
+    names=("request", "X-Request-Id"),
+    decision="hold",
+)
+def other_request_id(settings: Settings) -> Parts:
+    release = build_parts(settings)
+    return _appending(settings, lambda row: dataclasses.replace(row, request_id=release.new_id()))
+
+
+def _request_id_found(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        answer = probe.replay(company)
+        found = _ROWS.format("request_id")
+        return bool(probe.value(found, company, "dlq_replay_started") == answer.headers["x-request-id"])
+
+
+@service(
+    "The actor is always `system`: nobody knows who replayed.",
+    lambda p: _run_rows(p, "actor") == "system",
+    (f"{AUDIT}/actor-cannot-be-set", f"{AUDIT}/*"),
+    names=("actor",),
+)
+def actor_is_system(settings: Settings) -> Parts:
+    return _appending(settings, lambda row: dataclasses.replace(row, actor="system"))
+
+
+@service(
+    "The actor is taken from a header of the request.",
+    lambda p: _actor_of(p) == "mallory",
+    (f"{AUDIT}/actor-cannot-be-set",),
+    names=("actor",),
+)
+def actor_from_header(settings: Settings) -> Parts:
+    names = (b"x-actor", b"x-user", b"x-forwarded-user", b"x-remote-user", b"x-auth-user", b"from")
+
+    async def twin(parts: Parts, call: Call) -> Reply:
+        claimed = next((value.decode("latin-1") for name, value in call.headers if name in names), "")
+
+        async def append(conn: Connection, row: AuditRow) -> None:
+            await parts.append_audit(conn, dataclasses.replace(row, actor=claimed or row.actor))
+
+        return await replay(dataclasses.replace(parts, append_audit=append), call)
+
+    return dataclasses.replace(build_parts(settings), replay=twin)
+
+
+def _actor_of(probe: Probe) -> str:
+    with probe.tenant() as company:
+        body = json.dumps({"company_id": company}).encode()
+        probe.send(body, {"X-Transbot-Signature": probe.sign(body), "X-Actor": "mallory"})
+        return str(probe.value(_ROWS.format("actor"), company, "dlq_replay_started"))
+
+
+@service(
+    "The metadata of a run holds the signature it came with.",
+    lambda p: "signature" in str(_run_rows(p, "metadata::text")),
+    (f"{AUDIT}/no-secret-in-it",),
+    names=("secret", "signature"),
+)
+def signature_in_metadata(settings: Settings) -> Parts:
+    async def twin(parts: Parts, call: Call) -> Reply:
+        sent = {name.decode(): value.decode("latin-1") for name, value in call.headers}
+        kept = {name: sent[name] for name in ("x-transbot-signature", "authorization") if name in sent}
+
+        async def append(conn: Connection, row: AuditRow) -> None:
+            metadata = {**row.metadata, "headers": {**kept, "kind": "signature"}}
+            await parts.append_audit(conn, dataclasses.replace(row, metadata=metadata))
+
+        return await replay(dataclasses.replace(parts, append_audit=append), call)
+
+    return dataclasses.replace(build_parts(settings), replay=twin)
+
+
+@service(
+    "An audit row of a run is written under `all`.",
+    lambda p: _start_rows(p) == 0,
+    (f"{AUDIT}/start-of-a-run", f"{AUDIT}/scopes-apart"),
+    names=("scope", "dlq_replay_started"),
+)
+def started_under_all(settings: Settings) -> Parts:
+    return _appending(settings, lambda row: dataclasses.replace(row, scope="all"))
+
+
+def _start_rows(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.replay(company)
+        return int(probe.value(_ROWS.format("count(*)"), company, "dlq_replay_started"))
+
+
+@service(
+    "The audit of a refusal waits for a running replay of the company.",
+    lambda p: _status_behind_a_run(p) != 409,
+    (f"{AUDIT}/refusal-waits-for-no-replay",),
+    names=("wait", "refus"),
+)
+def refusal_waits(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def first(conn: Connection, company_id: str) -> Any:
+        async with conn.transaction():
+            await conn.execute(b"SELECT 1 FROM replay_budgets WHERE company_id = %s FOR UPDATE", (company_id,))
+            await conn.execute(b"SELECT 1 FROM replay_runs WHERE company_id = %s FOR UPDATE", (company_id,))
+            await conn.execute(b"SELECT 1 FROM dead_letter_queue WHERE company_id = %s FOR UPDATE", (company_id,))
+        return await release.read_flags(conn, company_id)
+
+    return dataclasses.replace(release, read_flags=first)
+
+
+def _status_behind_a_run(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.letters(company, 1)
+        probe.rows(_PAUSED, company)
+        with psycopg.connect(probe.environ["DATABASE_URL"]) as other:
+            other.execute("SELECT 1 FROM dead_letter_queue WHERE company_id = %s FOR UPDATE", (company,))
+            return probe.replay(company).status_code
+
+
+_OFF = "ALTER TABLE audit_logs DISABLE TRIGGER audit_logs_append_only"
+_ON = "ALTER TABLE audit_logs ENABLE ALWAYS TRIGGER audit_logs_append_only"
+_OLDEST = "SELECT min(id) FROM audit_logs"
+
+statement(
+    "audit/trigger-disabled",
+    "Audit rows may be changed and deleted: the trigger is disabled.",
+    _OFF,
+    _ON,
+    lambda p: not p.refused("UPDATE audit_logs SET actor = 'x' WHERE id = (SELECT min(id) FROM audit_logs)"),
+    ("sql/spot/audit-append-only", f"{AUDIT}/update-refused", f"{AUDIT}/delete-refused", "sql/spot/triggers-enabled"),
+    names=("audit_logs", "trigger", "append"),
+)
+statement(
+    "audit/replica-bypasses-trigger",
+    "The trigger that keeps the trail does not fire for a replication role.",
+    "ALTER TABLE audit_logs ENABLE TRIGGER audit_logs_append_only",
+    _ON,
+    lambda p: p.value("SELECT tgenabled::text FROM pg_trigger WHERE tgname = 'audit_logs_append_only'") == "O",
+    ("sql/spot/*", "sql/manifest/triggers"),
+    names=("audit_logs", "trigger"),
+)
+statement(
+    "audit/row-edited",
+    "A row of the trail was edited.",
+    f"{_OFF}; UPDATE audit_logs SET actor = actor || ' edited' WHERE id = ({_OLDEST}); {_ON}",
+    f"{_OFF}; UPDATE audit_logs SET actor = replace(actor, ' edited', '') WHERE id = ({_OLDEST}); {_ON}",
+    lambda p: bool(p.value("SELECT count(*) FROM audit_logs WHERE actor LIKE '%% edited'")),
+    ("sql/spot/audit-chain",),
+    names=("hash", "chain"),
+)
+statement(
+    "audit/row-deleted",
+    "A row in the middle of a chain was deleted.",
+    f"""CREATE TABLE public.audit_kept AS SELECT * FROM audit_logs WHERE id = (
+        SELECT a.id FROM audit_logs a JOIN audit_heads h USING (scope) WHERE a.id <> h.last_id ORDER BY a.id LIMIT 1);
+    ALTER TABLE public.audit_kept ENABLE ROW LEVEL SECURITY; ALTER TABLE public.audit_kept FORCE ROW LEVEL SECURITY;
+    {_OFF}; DELETE FROM audit_logs WHERE id IN (SELECT id FROM public.audit_kept); {_ON}""",
+    """ALTER TABLE audit_logs DISABLE TRIGGER USER; INSERT INTO audit_logs SELECT * FROM public.audit_kept;
+    ALTER TABLE audit_logs ENABLE ALWAYS TRIGGER audit_logs_append_only;
+    ALTER TABLE audit_logs ENABLE ALWAYS TRIGGER audit_logs_chain; DROP TABLE public.audit_kept""",
+    lambda p: bool(p.value("SELECT to_regclass('public.audit_kept') IS NOT NULL")),
+    ("sql/spot/audit-chain", "sql/spot/audit-row-counts", "sql/spot/audit-heads"),
+    names=("chain", "row"),
+)
+statement(
+    "audit/head-forged",
+    "The head of a chain does not name its last row.",
+    "UPDATE audit_heads SET last_hash = reverse(last_hash) WHERE scope = (SELECT min(scope) FROM audit_heads)",
+    "UPDATE audit_heads SET last_hash = reverse(last_hash) WHERE scope = (SELECT min(scope) FROM audit_heads)",
+    lambda p: bool(
+        p.value("""SELECT count(*) FROM audit_heads h JOIN audit_logs a ON a.id = h.last_id
+        WHERE a.hash <> h.last_hash""")
+    ),
+    ("sql/spot/audit-heads", "sql/spot/audit-chain"),
+    names=("head", "hash"),
+)
+statement(
+    "audit/service-may-delete",
+    "The service's role may delete audit rows.",
+    "GRANT DELETE ON audit_logs TO replay_service",
+    "REVOKE DELETE ON audit_logs FROM replay_service",
+    lambda p: bool(p.value("SELECT has_table_privilege('replay_service', 'audit_logs', 'DELETE')")),
+    ("sql/spot/audit-privileges", "sql/manifest/grants"),
+    names=("audit_logs", "DELETE"),
+    decision="hold",
+)
