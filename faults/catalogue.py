@@ -35,6 +35,8 @@ MODULES = (
     "events",
     "switches",
     "audit",
+    "surface",
+    "load",
 )
 """The modules that declare faults, in the order of the list."""
 

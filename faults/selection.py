@@ -213,7 +213,9 @@ def replaying_taken_again(settings: Settings) -> Parts:
     names=("foreign", "not_found", "tenant"),
 )
 def foreign_ids_taken(settings: Settings) -> Parts:
-    return altered(settings, "pick_items_by_id", ("company_id = %(company_id)s::uuid", "%(company_id)s::uuid IS NOT NULL"))
+    return altered(
+        settings, "pick_items_by_id", ("company_id = %(company_id)s::uuid", "%(company_id)s::uuid IS NOT NULL")
+    )
 
 
 @service(
