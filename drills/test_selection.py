@@ -30,17 +30,20 @@ def took(answer: dict[str, Any]) -> set[str]:
 
 @check("drill/safety-rails/max-bounds-the-effect", needs=SQL, after=SIGNED, covers=("E02",))
 def test_max_bounds_the_effect(replays: Replays, tenant: str) -> None:
-    """A replay takes at most `max` items.
+    """A replay takes at most `max` items, forced and by their ids too.
 
     Otherwise the limit stands in the request and nowhere else.
     """
-    replays.items(tenant, 6)
+    ids = replays.items(tenant, 6)
     whole = replays.control(tenant, "max 50, dry", max=50, dry_run=True).json()
     replays.seen.require(len(took(whole)) == 6, f"a dry run of max 50 shows {len(took(whole))} of 6 eligible items")
-    answer = replays.send(tenant, "max 2", max=2).json()
-    replays.seen.value(len(took(answer)), 2, "items")
-    assert len(took(answer)) == answer.get("target_count") == 2, f"max 2 took {len(took(answer))} of 6 items"
-    assert replays.outbox(tenant) == 2, f"{replays.outbox(tenant)} outbox rows after max 2; allowed: 2"
+    replays.reset_limit(tenant)
+    ways: list[tuple[str, dict[str, Any]]] = [("", {}), (", forced", {"force": True}), (", of 6 ids", {"dlq_ids": ids})]
+    for moved, (how, fields) in zip((2, 4, 6), ways, strict=True):
+        answer = replays.send(tenant, f"max 2{how}", max=2, **fields).json()
+        replays.seen.value(len(took(answer)), 2, "items")
+        assert len(took(answer)) == answer.get("target_count") == 2, f"max 2{how} took {len(took(answer))} items"
+        assert replays.outbox(tenant) == moved, f"{replays.outbox(tenant)} outbox rows after max 2{how}; due: {moved}"
 
 
 @check("drill/safety-rails/default-max-25", needs=SQL, after=SIGNED, covers=("E01", "E02"))

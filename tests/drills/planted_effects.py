@@ -255,6 +255,11 @@ SELECTION = [
         tuple(f"{RAILS}/{n}" for n in ("max-bounds-the-effect", "default-max-25", "oldest-first", "ties-by-id")),
     ),
     Planted(
+        "force takes one more",
+        rewrites(lambda _w, f: {**f, "max": f["max"] + 1} if f.get("force") and "max" in f else None),
+        (f"{RAILS}/max-bounds-the-effect",),
+    ),
+    Planted(
         "batches of any size are accepted",
         rewrites(lambda _w, f: {**f, "max": 50} if f.get("max", 0) > 50 else None),
         (f"{RAILS}/max-over-50", f"{RAILS}/max-huge", "drill/proof/oversized-batch-refused"),
