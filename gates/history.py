@@ -7,8 +7,10 @@ Two watchers take turns: a round is made under one lock, and every write under a
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime as dt
 import fcntl
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -23,6 +25,8 @@ from gates.trends import Before
 
 FILE = "history.ndjson"
 KEEP = dt.timedelta(days=14)
+LEAST_KEPT = 1000
+"""So many rounds stay whatever their age: a clock that jumps by a year must not wipe the history out."""
 MOST_BYTES = 64 * 1024 * 1024
 MOST_UNTOLD = 50
 EVER = dt.datetime.min.replace(tzinfo=dt.UTC)
@@ -33,12 +37,13 @@ MADE_OF = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 class Told:
     """That people were told of everything up to round `number`, or that there was nobody to tell."""
 
+    target: str
     number: int
     at: str
     to: str
 
     def line(self) -> str:
-        return json.dumps({"v": FORMAT, "kind": "told", "number": self.number, "at": self.at, "to": self.to}) + "\n"
+        return json.dumps({"v": FORMAT, "kind": "told", **dataclasses.asdict(self)}) + "\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +142,8 @@ class _Reader:
 
     def _told(self, data: dict[str, Any]) -> None:
         told = int(data["number"])
-        self._untold = [(number, change) for number, change in self._untold if number > told]
+        if data["target"] == self._target:
+            self._untold = [(number, change) for number, change in self._untold if number > told]
 
     def _removed(self, data: dict[str, Any]) -> None:
         self._dropped += int(data["rounds"])
@@ -183,12 +189,19 @@ def append(path: Path, line: str) -> None:
         ) from error
 
 
-def tidy(path: Path, now: dt.datetime, keep: dt.timedelta = KEEP, most_bytes: int = MOST_BYTES) -> int:
+def tidy(
+    path: Path,
+    now: dt.datetime,
+    keep: dt.timedelta = KEEP,
+    most_bytes: int = MOST_BYTES,
+    least: int = LEAST_KEPT,
+) -> int:
     """Remove rounds older than `keep`, and the oldest beyond half of `most_bytes` once the file is larger than that.
 
-    The last round stays whatever its age: it holds what is open. Returns how many rounds went.
+    The newest `least` rounds stay whatever their age, and the last one whatever its size: it holds what is open.
+    Returns how many rounds went.
     """
-    if not path.exists():
+    if not _has_old(path, now - keep, most_bytes):
         return 0
     with _locked(path, "write"):
         lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
@@ -196,13 +209,16 @@ def tidy(path: Path, now: dt.datetime, keep: dt.timedelta = KEEP, most_bytes: in
         left = most_bytes // 2 if size > most_bytes else size
         kept: list[bytes] = []
         gone: list[dict[str, Any]] = []
+        stays = 0
         for line in reversed(lines):
             data = _parsed(line.decode("utf-8", "replace"))
             left -= len(line) + 1
-            if kept and (left < 0 or data.get("kind") == "dropped" or _older(data, now - keep)):
+            old = stays >= least and _older(data, now - keep)
+            if stays and (left < 0 or old or data.get("kind") == "dropped"):
                 gone.append(data)
             else:
                 kept.append(line)
+                stays += data.get("kind") == "round"
         rounds = sum(1 if d.get("kind") == "round" else 0 for d in gone)
         if not rounds:
             return 0
@@ -211,6 +227,16 @@ def tidy(path: Path, now: dt.datetime, keep: dt.timedelta = KEEP, most_bytes: in
         note = {"v": FORMAT, "kind": "dropped", "rounds": before + rounds, "number": highest}
         _replace(path, [json.dumps(note).encode(), *reversed(kept)])
         return rounds
+
+
+def _has_old(path: Path, than: dt.datetime, most_bytes: int) -> bool:
+    """Whether there may be something to remove, seen from the size and the first lines alone."""
+    try:
+        with path.open("rb") as lines:
+            first = [_parsed(line.decode("utf-8", "replace")) for line in itertools.islice(lines, 3)]
+    except FileNotFoundError:
+        return False
+    return path.stat().st_size > most_bytes or any(_older(one, than) for one in first)
 
 
 def _older(data: dict[str, Any], than: dt.datetime) -> bool:

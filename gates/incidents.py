@@ -14,6 +14,11 @@ from gates.evidence import Outcome
 from gates.rounds import Change, Incident, Reading, Round
 
 LEVELS = ("note", "warn", "page")
+COMPARING = ("preflight/", "sql/manifest/")
+"""Checks that compare a deployment with what somebody wrote down. A watch runs for weeks, and what was written down may
+be of another release than the one that is running: that is told, but a release must not be rolled back for it.
+"""
+ITSELF = "preflight/pipeline"
 LEAST_PATIENCE_S = 30.0
 """A scheduler is never punctual: a round may be half an interval late, and this much at least."""
 
@@ -73,13 +78,15 @@ def fold(
 
 
 def harmful(incidents: Sequence[Incident], readings: Mapping[str, Reading], confirm: int) -> list[Incident]:
-    """The incidents that a rollback is due for: seen grave in this round and in `confirm` rounds in a row.
+    """The incidents that a rollback is due for: harm that was seen in this round and in `confirm` rounds in a row.
 
     One rollback an incident: whoever switches the flag on again while it lasts has decided so.
     """
-    return [
-        i for i in incidents if i.harm >= confirm and not i.acted and i.check in readings and readings[i.check].harmful
-    ]
+    itself = readings.get(ITSELF)
+    if itself is not None and itself.outcome is not Outcome.PASS:
+        return []  # a gate that does not tell red from green acts on nothing
+    lasting = [i for i in incidents if i.harm >= confirm and not i.acted and not i.check.startswith(COMPARING)]
+    return [i for i in lasting if i.check in readings and readings[i.check].harmful]
 
 
 def acted(incidents: Sequence[Incident], because: Collection[str]) -> tuple[Incident, ...]:

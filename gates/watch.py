@@ -298,7 +298,9 @@ def _tell(watch: Watch, past: History, made: Round) -> str:
         watch.warn(f"Slack was not told: {error}; see SLACK_WEBHOOK_URL. The next round tries again")
         return error
     try:
-        history.append(watch.history, Told(made.number, record.stamp(watch.now()), "slack" if url else "nobody").line())
+        history.append(
+            watch.history, Told(watch.name, made.number, record.stamp(watch.now()), "slack" if url else "nobody").line()
+        )
     except CannotWork as failed:
         watch.warn(f"the next round will tell this again: {failed}")
     return ""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from gates.evidence import CheckSpec, TargetKind, Where
 from gates.stages.context import Context, StageReport
 from gates.stages.drill import drill
+from gates.stages.pipeline import pipeline
 from gates.stages.preflight import VARIABLES, preflight
 from gates.stages.sql import ALERTS, DATA, suite
 from gates.stages.suite import Suite, run
@@ -80,7 +81,7 @@ def plan(catalogue: Sequence[CheckSpec], target: Target, drills: Drills, since_d
 
 
 def look(context: Context, plan: Plan) -> Looked:
-    """Ask, in this order: preflight, SQL and alerts, drills. All evidence is in `context.evidence` afterwards.
+    """Ask, in this order: preflight, the gate itself, SQL and alerts, drills; all of it is then in `context.evidence`.
 
     context.companies holds the companies of earlier rounds, which the SQL checks leave out; those of this round follow.
     """
@@ -88,7 +89,7 @@ def look(context: Context, plan: Plan) -> Looked:
     context = dataclasses.replace(context, target=guarded, catalogue=plan.checks, deep=False)
     first = preflight(context)
     context = dataclasses.replace(context, target=first.target)
-    stages = [first.report, *_sql(context), *_drills(context, plan)]
+    stages = [first.report, *pipeline(context), *_sql(context), *_drills(context, plan)]
     scrub(context.out, hidden(context.target))
     return Looked(first.target, tuple(stages))
 

@@ -167,7 +167,9 @@ def test_what_nobody_was_told_is_told_later(tmp_path: Path) -> None:
     """Until a line says that people were told, a change waits."""
     path = written(tmp_path / "h", made(1, told=True), made(2, told=True))
     assert [c.check for c in history.read(path, TARGET, START + dt.timedelta(days=9)).untold] == ["a/b/1", "a/b/2"]
-    history.append(path, Told(1, START.isoformat(), "slack").line())
+    history.append(path, Told("other", 2, START.isoformat(), "slack").line())
+    assert len(history.read(path, TARGET).untold) == 2
+    history.append(path, Told(TARGET, 1, START.isoformat(), "slack").line())
     assert [c.check for c in history.read(path, TARGET).untold] == ["a/b/2"]
 
 
@@ -175,11 +177,20 @@ def test_old_rounds_are_removed_and_counted(tmp_path: Path) -> None:
     """Beyond the time that is kept; the last one stays however old it is, and numbers go on."""
     path = written(tmp_path / "h", made(1, 0), made(2, 60), made(3, 120))
     keep = dt.timedelta(minutes=90)
-    assert history.tidy(path, START + dt.timedelta(minutes=125), keep) == 1
-    assert history.tidy(path, START + dt.timedelta(minutes=125), keep) == 0
-    assert history.tidy(path, START + dt.timedelta(days=9), keep) == 1
+    assert history.tidy(path, START + dt.timedelta(minutes=125), keep, least=1) == 1
+    assert history.tidy(path, START + dt.timedelta(minutes=125), keep, least=1) == 0
+    assert history.tidy(path, START + dt.timedelta(days=9), keep, least=1) == 1
     found = history.read(path, TARGET)
     assert ([r.number for r in found.rounds], found.dropped, found.last_number) == ([3], 2, 3)
+
+
+def test_a_clock_that_jumps_by_years_does_not_wipe_the_history_out(tmp_path: Path) -> None:
+    """The newest rounds stay whatever their age."""
+    path = written(tmp_path / "h", *(made(n, n) for n in range(1, 6)))
+    later = START + dt.timedelta(days=3650)
+    assert history.tidy(path, later) == 0
+    assert history.tidy(path, later, least=3) == 2
+    assert [r.number for r in history.read(path, TARGET).rounds] == [3, 4, 5]
 
 
 def test_a_file_that_grew_too_large_is_halved(tmp_path: Path) -> None:

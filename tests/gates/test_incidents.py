@@ -113,6 +113,23 @@ def test_a_rollback_is_due_only_for_harm_seen_in_a_row(readings: tuple[Reading |
     assert bool(harmful(incidents, last, 2)) == due
 
 
+@pytest.mark.parametrize("check", ["preflight/release", "sql/manifest/columns"])
+def test_what_only_differs_from_what_was_written_down_is_never_rolled_back(check: str) -> None:
+    """A watch that was set up for another release must not roll a healthy one back."""
+    reading = dataclasses.replace(PAGE, check=check)
+    incident = Incident(check, "failing", "page", START.isoformat(), START.isoformat(), 9, 9, True)
+    assert harmful([incident], {check: reading}, 2) == []
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FAIL, Outcome.UNKNOWN])
+def test_a_gate_that_does_not_work_itself_rolls_nothing_back(outcome: Outcome) -> None:
+    """Where its own known checks come out wrong, what it saw of the target counts for nothing."""
+    incidents, _, _ = watched(PAGE, PAGE)
+    itself = Reading("preflight/pipeline", outcome, "hold")
+    assert harmful(incidents, {CHECK: PAGE, itself.check: itself}, 2) == []
+    assert harmful(incidents, {CHECK: PAGE, itself.check: Reading(itself.check, Outcome.PASS)}, 2)
+
+
 def test_one_rollback_an_incident() -> None:
     """Who switches on again while it lasts has decided so; a new incident after a recovery is another one."""
     incidents, _, _ = watched(PAGE, PAGE)
