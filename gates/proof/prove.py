@@ -15,23 +15,24 @@ from typing import Any
 from gates import record
 from gates.errors import UsageError
 from gates.evidence import CheckSpec, TargetKind
-from gates.proof import programs, stryker, summary
+from gates.proof import programs, selfsuite, stryker, summary
 from gates.proof.bench import Bench, bench
 from gates.proof.campaign import Campaign
-from gates.proof.degenerate import SERVERS, never_unpassed
+from gates.proof.degenerate import SERVERS, TWINS, never_unpassed
 from gates.proof.fault import Fault
+from gates.proof.healthy import VARIANTS
 from gates.proof.judgement import Cell, Facts, GateRun
 from gates.proof.measures import Cost
 from gates.proof.page import page
 from gates.proof.proof import Proof
-from gates.proof.selfsuite import SelfSuite
 from gates.proof.source import source_digest
 from gates.proof.trial import Suite, Trial
-from gates.proof.trials import Trials
+from gates.proof.trials import NEVER_ROLLED_BACK, NOT_PROMOTED, Trials
 from gates.rules import Policy
 from gates.stack.plan import StackOptions
 from gates.stack.up import default_release
 from gates.stages.suite import ROOT
+from gates.verdict import Decision
 
 MATRIX, PAGE, SUMMARY, LAST = "matrix.json", "proof.html", "proof.md", "proof.json"
 QUICK_EVERY = 10
@@ -100,7 +101,7 @@ class Prover:
             trials.senseless()
         if Suite.SELF in suites:
             request = self._request
-            SelfSuite(self._open, request.out, request.wants, self._trial_done, request.policy_options).run()
+            selfsuite.SelfSuite(self._open, request.out, request.wants, self._trial_done, request.policy_options).run()
 
     def _make_trials(self) -> Trials:
         request = self._request
@@ -221,6 +222,17 @@ def source_of(path: str) -> str:
 
 
 def listed(request: Request) -> list[tuple[str, str, str]]:
-    """Everything that could be examined: id, expected decision, what it is."""
+    """Everything that would be examined: id, right decisions, what it is."""
     faults = programs.list_faults(request.environ) if Suite.FAULTS in request.suites else ()
-    return [(f.id, f.decision.value, f.breaks) for f in faults if request.wants(f.id)]
+    rows = [(f.id, f.decision.value, f.breaks) for f in (chosen(faults, request) if faults else ())]
+    trials: list[tuple[Suite, str, Sequence[Decision], str]] = []
+    trials += [(Suite.HEALTHY, v.name, NEVER_ROLLED_BACK, v.said) for v in VARIANTS]
+    trials += [(Suite.DEGENERATE, s.name, NOT_PROMOTED, s.said) for s in SERVERS]
+    trials += [(Suite.DEGENERATE, t.name, NOT_PROMOTED, t.said) for t in TWINS]
+    trials += [(Suite.SELF, *one) for one in selfsuite.names()]
+    rows += [
+        (f"{suite}/{name}", " or ".join(allowed), said)
+        for suite, name, allowed, said in trials
+        if suite in request.suites and request.wants(f"{suite}/{name}")
+    ]
+    return rows

@@ -41,6 +41,31 @@ CANARIES = {
 DUE = {"canary-fails": "fail", "canary-passes": "pass", "canary-sees-nothing": "unknown"}
 
 
+Act = Callable[[Bench, Path], GateRun]
+
+
+def _killed_after(phase: str) -> str:
+    return f"killed-after-{phase.replace(' ', '-')}"
+
+
+LIVE: tuple[tuple[str, str, tuple[Decision, ...]], ...] = (
+    *((_killed_after(phase), f"the gate is killed after {phase}", HELD) for phase in live.PHASES[:-1]),
+    (_killed_after(live.PHASES[-1]), f"the gate is killed after {live.PHASES[-1]}", ONE_ACTION),
+    ("two-gates", "two gates at once", ONE_ACTION),
+    ("flag-off", "the flag is switched off under it", NOT_PROMOTED),
+    ("flag-moved", "the flag is moved up under it", HELD),
+    ("deselected", "the environment deselects every test", ONE_ACTION),
+    ("no-load", "every switch of the load is off", HELD),
+    ("canary", "checks that must fail, pass and see nothing", NOT_PROMOTED),
+)
+"""What needs a deployment: name, what it is, the decisions that are right."""
+
+
+def names() -> list[tuple[str, tuple[Decision, ...], str]]:
+    """Every trial of the suite: name, the decisions that are right, what it is."""
+    return [(t.name, t.allowed, t.said) for t in TAMPERINGS] + [(n, allowed, said) for n, said, allowed in LIVE]
+
+
 @dataclass(frozen=True, slots=True)
 class SelfSuite:
     """What the suite needs; see Trials."""
@@ -100,19 +125,19 @@ class SelfSuite:
         folder.mkdir(parents=True)
         return folder
 
-    def _live(self) -> Iterator[tuple[str, str, tuple[Decision, ...], Callable[[Bench, Path], GateRun]]]:
+    def _live(self) -> Iterator[tuple[str, str, tuple[Decision, ...], Act]]:
         """Name, what it is, the decisions that are right, and how it is done."""
-        for phase in live.PHASES:
-            allowed = ONE_ACTION if phase == live.PHASES[-1] else HELD
-            name = f"killed-after-{phase.replace(' ', '-')}"
-            yield name, f"the gate is killed after {phase}", allowed, partial(self._killed, phase)
-        yield "two-gates", "two gates at once", ONE_ACTION, lambda b, o: live.two_at_once(b, o, self.policy)
-        off, moved = "the flag is switched off under it", "the flag is moved up under it"
-        yield "flag-off", off, NOT_PROMOTED, lambda b, o: live.changed_under_it(b, o, OFF, self.policy)
-        yield "flag-moved", moved, HELD, lambda b, o: live.changed_under_it(b, o, MOVED, self.policy)
-        yield "deselected", "the environment deselects every test", ONE_ACTION, self._talked_out
-        yield "no-load", "every switch of the load is off", HELD, self._no_load
-        yield "canary", "checks that must fail, pass and see nothing", NOT_PROMOTED, self._canary
+        acts: dict[str, Act] = {
+            "two-gates": lambda b, o: live.two_at_once(b, o, self.policy),
+            "flag-off": lambda b, o: live.changed_under_it(b, o, OFF, self.policy),
+            "flag-moved": lambda b, o: live.changed_under_it(b, o, MOVED, self.policy),
+            "deselected": self._talked_out,
+            "no-load": self._no_load,
+            "canary": self._canary,
+        }
+        acts |= {_killed_after(phase): partial(self._killed, phase) for phase in live.PHASES}
+        for name, said, allowed in LIVE:
+            yield name, said, allowed, acts[name]
 
     def _killed(self, phase: str, bench: Bench, out: Path) -> GateRun:
         """In a folder that holds an older promote."""

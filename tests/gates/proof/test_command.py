@@ -1,0 +1,61 @@
+"""`gate prove` at the command line: what it lists, what it refuses, what it prints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gates import cli
+from gates.proof import command
+from gates.proof.proof import Proof
+from gates.proof.prove import Prover, Request
+from gates.proof.trial import Suite, Trial
+
+
+def test_it_lists_what_it_would_examine(capsys: pytest.CaptureFixture[str]) -> None:
+    """Faults and trials with the decisions that are right; nothing is started."""
+    assert cli.main(["prove", "--list", "--only", "noop/*", "--only", "healthy/ipv6", "--only", "self/stale"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["id", "noop/nothing", "healthy/ipv6", "self/stale"]
+
+
+@pytest.mark.parametrize("words", [["--only", "x"], ["--suite", "self"], ["--sample", "3"]])
+def test_only_a_whole_proof_is_kept(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Later runs would cite a part as if it were all."""
+    assert cli.main(["prove", "--keep", *words]) == 2
+    assert "--keep" in capsys.readouterr().err
+
+
+def test_what_is_called_nothing_is_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A pattern that matches nothing would prove everything."""
+    assert cli.main(["prove", "--only", "no/such/fault", "--output", str(tmp_path)]) == 2
+    assert "no/such/fault" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("decision", "ok", "code"), [("hold", True, 0), ("promote", False, 20), ("", False, 10)])
+def test_the_result_is_printed_and_kept_where_it_is_asked_for(
+    decision: str,
+    ok: bool,
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As a table, or as JSON; the exit code is the proof's."""
+
+    def run(prover: Prover) -> Proof:
+        request: Request = prover._request
+        one = Trial(Suite.SELF, "stale", "old evidence", ("hold",), decision, decision == "hold", "why")
+        assert request.whole
+        return Proof("", "2025-01-13T12:00:00", "sha256:1", "staging", "0", trials=(one,), whole=True)
+
+    monkeypatch.setattr(Prover, "run", run)
+    monkeypatch.setattr(command, "SHIPPED", tmp_path / "last.json")
+    assert cli.main(["prove", "--keep", "--json"]) == code
+    printed: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((tmp_path / "last.json").read_text())
+    assert cli.main(["prove"]) == code
+    assert "self/stale" in capsys.readouterr().out
