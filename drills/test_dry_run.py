@@ -152,8 +152,9 @@ def test_same_items(replays: Replays, tenant: str) -> None:
 
     Otherwise the preview is of another program.
     """
-    replays.items(tenant, 2, status="resolved")
-    replays.items(tenant, 1, retry_after="2999-01-01T00:00:00Z")
+    for spent in ({"status": "resolved"}, {"status": "discarded"}, {"retry_count": 3, "max_retries": 3}):
+        replays.items(tenant, 1, error_type="wanted", **spent)
+    replays.items(tenant, 1, error_type="wanted", retry_after="2999-01-01T00:00:00Z")
     replays.items(tenant, 4, error_type="wanted")
     replays.items(tenant, 2, error_type="other")
     arguments: dict[str, Any] = {"max": 3, "error_type": "wanted"}

@@ -314,6 +314,14 @@ SELECTION = [
     ),
     Planted("force is ignored", rewrites(lambda _w, f: {**f, "force": False}), (f"{RAILS}/force-ignores-retry-after",)),
     Planted(
+        "force lifts max_retries",
+        before_replays(
+            forced("update dead_letter_queue set max_retries = 99 where company_id = %s and retry_count >= max_retries")
+        ),
+        (f"{RAILS}/exhausted-not-replayed",),
+        (f"{RAILS}/discarded-not-replayed",),
+    ),
+    Planted(
         "force ignores a pause",
         before_replays(forced("update agent_controls set agents_paused = false where company_id = %s")),
         (f"{RAILS}/force-respects-pause",),
