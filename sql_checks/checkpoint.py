@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,8 @@ class Checkpoint:
     """Where a run ended: the last row of the trail that is verified without a gap, and the heads of its scopes then.
 
     database: which one, see `identify`; scopes: of each, id and hash of its last row, and how many rows it had;
-    is_behind: rows after it were left for the next run; written_at: by the clock of the database.
+    is_behind: rows after it were left for the next run; written_at: by the clock of the database; server_started_at: a
+    server that was started since may be a restored one.
     """
 
     database: str
@@ -52,6 +53,7 @@ class Checkpoint:
     last_hash: str
     scopes: Mapping[str, tuple[int, str, int]]
     written_at: dt.datetime
+    server_started_at: dt.datetime
     is_behind: bool = False
 
     def settings(self) -> dict[str, str]:
@@ -66,6 +68,7 @@ class Checkpoint:
                 "format": FORMAT,
                 "database": self.database,
                 "written_at": self.written_at.isoformat(),
+                "server_started_at": self.server_started_at.isoformat(),
                 "last_id": self.last_id,
                 "last_hash": self.last_hash,
                 "is_behind": self.is_behind,
@@ -118,11 +121,16 @@ def _parsed(text: str) -> Checkpoint:
     if data["format"] != FORMAT:
         raise ValueError(f"format {data['format']!r}")
     scopes = {str(s): (int(i), _hash(h), int(n)) for s, (i, h, n) in data["scopes"].items()}
-    written = dt.datetime.fromisoformat(data["written_at"])
-    if written.tzinfo is None:
-        raise ValueError("written_at has no time zone")
     place = (int(data["last_id"]), _hash(data["last_hash"]))
-    return Checkpoint(str(data["database"]), *place, scopes, written, bool(data["is_behind"]))
+    times = (_time(data["written_at"]), _time(data["server_started_at"]))
+    return Checkpoint(str(data["database"]), *place, scopes, *times, bool(data["is_behind"]))
+
+
+def _time(text: str) -> dt.datetime:
+    found = dt.datetime.fromisoformat(text)
+    if found.tzinfo is None:
+        raise ValueError(f"{text} has no time zone")
+    return found
 
 
 def _hash(text: object) -> str:
@@ -138,7 +146,7 @@ def position(connection: Connection, database: str) -> Checkpoint | None:
         return None
     scopes = {s: (int(i), str(h), int(n)) for s, (i, h, n) in row["scopes"].items()}
     place = (int(row["last_id"]), str(row["last_hash"]))
-    return Checkpoint(database, *place, scopes, row["written_at"], bool(row["is_behind"]))
+    return Checkpoint(database, *place, scopes, row["written_at"], row["server_started_at"], bool(row["is_behind"]))
 
 
 def write(path: Path, reached: Checkpoint, before: Checkpoint | None) -> None:
@@ -150,9 +158,7 @@ def write(path: Path, reached: Checkpoint, before: Checkpoint | None) -> None:
     if now is not None and now.last_id > reached.last_id:
         return
     scopes = {**(before.scopes if before else {}), **reached.scopes}
-    whole = Checkpoint(
-        reached.database, reached.last_id, reached.last_hash, scopes, reached.written_at, reached.is_behind
-    )
+    whole = replace(reached, scopes=scopes)
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -6,6 +6,7 @@ with {{audit_tail}}, reached as (
   from audit_range
 )
 select r.last_id, a.hash as last_hash, coalesce(r.is_behind, false) as is_behind, now() as written_at,
+       pg_postmaster_start_time() as server_started_at,
        (select coalesce(jsonb_object_agg(h.scope, jsonb_build_array(h.last_id, h.last_hash, h.row_count)), '{}')
         from (select * from public.audit_heads order by last_id desc limit 10000) h) as scopes
 from reached r

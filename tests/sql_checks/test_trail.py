@@ -93,9 +93,10 @@ where scope = '{COMPANY}'"""
         (CUT, append(5, COMPANY)),
         (f"delete from audit_logs where scope = '{OTHER}'", f"delete from audit_heads where scope = '{OTHER}'"),
         ("truncate audit_logs, audit_heads", append(9, OTHER)),
+        ("truncate audit_logs, audit_heads",),
         (f"update audit_heads set row_count = row_count - 1 where scope = '{OTHER}'",),
     ],
-    ids=["tail", "tail-grown-again", "scope", "everything", "count"],
+    ids=["tail", "tail-grown-again", "scope", "everything", "emptied", "count"],
 )
 def test_what_was_verified_cannot_be_removed(statements: tuple[str, ...], url: str, tmp_path: Path) -> None:
     """The end of a chain, or all of it, is missed by the next run, heads repaired or not; and by the one after it."""
@@ -184,6 +185,19 @@ def test_a_trail_older_than_its_checkpoint_fails(url: str, tmp_path: Path) -> No
     assert red(verify(url, tmp_path)) == {checkpoint.CHECK}
 
 
+def test_a_server_that_was_started_since_may_be_a_restored_one(url: str, tmp_path: Path) -> None:
+    """What is gone from a server that was started since is unknown, not a fault of the release; it stays so."""
+    assert outcomes(verify(url, tmp_path)) == GREEN
+    path = the_file(tmp_path)
+    data = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**data, "server_started_at": "2001-01-01T00:00:00+00:00"}), encoding="utf-8")
+    change(url, CUT)
+    for _ in range(2):
+        found = verify(url, tmp_path)
+        assert outcomes(found) == {**GREEN, checkpoint.CHECK: "unknown"}
+        assert "restored" in found["message"]
+
+
 def test_a_checkpoint_of_another_database_never_counts(
     url: str, pg_server: PgServer, seeded_db: str, tmp_path: Path
 ) -> None:
@@ -226,7 +240,7 @@ def test_an_earlier_end_does_not_replace_a_later_one(url: str, tmp_path: Path) -
     data = json.loads(later)
     place = (data["last_id"] - 10, "a" * 64)
     now = dt.datetime.now(dt.UTC)
-    checkpoint.write(path, checkpoint.Checkpoint(data["database"], *place, {}, now), None)
+    checkpoint.write(path, checkpoint.Checkpoint(data["database"], *place, {}, now, now), None)
     assert path.read_text(encoding="utf-8") == later
 
 
