@@ -98,8 +98,13 @@ def plan_of(plan: RolloutPlan, flag: str | None) -> RolloutPlan:
 def sql_suite_words(options: argparse.Namespace) -> list[str]:
     """The words after `python -m sql_checks` for --export and --write-manifest."""
     if getattr(options, "write_manifest", None) is not None:
-        return ["write-manifest", *(["--output", options.write_manifest] if options.write_manifest else [])]
-    return ["export", options.command, options.export, *(["--output", options.to] if options.to else [])]
+        return ["write-manifest", *(["--output", _place(options.write_manifest)] if options.write_manifest else [])]
+    return ["export", options.command, options.export, *(["--output", _place(options.to)] if options.to else [])]
+
+
+def _place(path: Path) -> str:
+    """A path of the caller's working directory, for a process that runs in another one; - is stdout."""
+    return str(path) if str(path) == "-" else str(path.resolve())
 
 
 def _target(made: argparse.ArgumentParser) -> None:
@@ -163,7 +168,9 @@ def _manifest(made: argparse.ArgumentParser) -> None:
 def _export(*kinds: str) -> Callable[[argparse.ArgumentParser], None]:
     def add(made: argparse.ArgumentParser) -> None:
         made.add_argument("--export", choices=kinds, help="print the checks for that tool instead of running them")
-        made.add_argument("--to", metavar="PATH", help="write the export there (a file; a folder for prometheus)")
+        made.add_argument(
+            "--to", type=Path, metavar="PATH", help="write the export there (a file; a folder for prometheus)"
+        )
 
     return add
 
