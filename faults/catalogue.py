@@ -37,6 +37,8 @@ MODULES = (
     "audit",
     "surface",
     "load",
+    "schema",
+    "data",
 )
 """The modules that declare faults, in the order of the list."""
 

@@ -1,0 +1,200 @@
+"""Faults that only the rows show: lost and doubled events, stuck runs, drifted budgets, backlogs, dead workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from faults.catalogue import Fault, declare, statement
+from faults.outbox import is_done, put
+from faults.probe import Probe
+
+SPOT = "sql/spot"
+COMPANY = "00000000-0000-4000-8000-0000000000d7"
+"""A company that only these faults use."""
+
+_ADD = f"INSERT INTO companies (id, name) VALUES ('{COMPANY}', 'Faulty');"
+_TABLES = (
+    "event_outbox",
+    "events",
+    "dead_letter_queue",
+    "agent_tasks",
+    "replay_runs",
+    "replay_budgets",
+    "feature_flags",
+)
+_CLEAR = "; ".join(f"DELETE FROM {t} WHERE company_id = '{COMPANY}'" for t in _TABLES)
+_GONE = f"{_CLEAR}; DELETE FROM companies WHERE id = '{COMPANY}'"
+
+
+def _rows(fault_id: str, breaks: str, sql: str, ask: str, checks: tuple[str, ...], **more: Any) -> None:
+    """A fault made of rows of COMPANY; `ask` is true while they are there."""
+    witness: Callable[[Probe], bool] = lambda probe: bool(probe.value(f"{ask} AND company_id = '{COMPANY}'"))  # noqa: E731
+    statement(f"data/{fault_id}", breaks, f"{_ADD} {sql}", _GONE, witness, checks, **more)
+
+
+_rows(
+    "processed-without-effect",
+    "Events are marked as processed and have no effect.",
+    f"""INSERT INTO event_outbox (company_id, event_type, inserted_at, processed_at)
+        SELECT '{COMPANY}', 'order.paid', now() - interval '2 h', now() - interval '1 h' FROM generate_series(1, 5)""",
+    "SELECT count(*) = 5 FROM event_outbox WHERE processed_at IS NOT NULL",
+    (f"{SPOT}/processed-has-effect",),
+    names=("effect",),
+)
+_rows(
+    "event-without-outbox-row",
+    "Business rows have lost their event: neither an outbox row nor an effect.",
+    f"""INSERT INTO events (company_id, event_type, created_at, path)
+        SELECT '{COMPANY}', 'order.paid', now() - interval '2 h', 'outbox' FROM generate_series(1, 5)""",
+    "SELECT count(*) = 5 FROM events WHERE true",
+    (f"{SPOT}/outbox-conserves-events",),
+    names=("event",),
+)
+_rows(
+    "dead-without-letter",
+    "Events are dead in the outbox and in no dead letter.",
+    f"""INSERT INTO event_outbox (company_id, event_type, inserted_at, dead_at, attempts)
+        SELECT '{COMPANY}', 'order.paid', now() - interval '2 h', now() - interval '1 h', 5
+        FROM generate_series(1, 3)""",
+    "SELECT count(*) = 3 FROM event_outbox WHERE dead_at IS NOT NULL",
+    (f"{SPOT}/dead-are-dead-lettered",),
+    names=("dead",),
+)
+_rows(
+    "two-letters-of-one-event",
+    "An event waits in two dead letters: both replays will have their effect.",
+    f"""INSERT INTO dead_letter_queue (company_id, event_id, event_type, payload, error_type, retry_after)
+        SELECT '{COMPANY}', '{COMPANY}', 'order.paid', '{{}}', 'timeout', now() + interval '1 d'
+        FROM generate_series(1, 2)""",
+    "SELECT count(*) = 2 FROM dead_letter_queue WHERE true",
+    (f"{SPOT}/one-dead-letter-per-event",),
+    names=("dead",),
+)
+_rows(
+    "replaying-without-a-way",
+    "Dead letters are `replaying` for hours and nothing is on its way.",
+    f"""INSERT INTO dead_letter_queue (company_id, event_id, event_type, payload, error_type, status, created_at)
+        SELECT '{COMPANY}', gen_random_uuid(), 'order.paid', '{{}}', 'timeout', 'replaying', now() - interval '3 h'
+        FROM generate_series(1, 3)""",
+    "SELECT count(*) = 3 FROM dead_letter_queue WHERE status = 'replaying'",
+    (f"{SPOT}/replaying-items-are-on-their-way",),
+    names=("replaying",),
+)
+_rows(
+    "run-stuck",
+    "A run is `started` since hours; nothing of it moves.",
+    f"""INSERT INTO replay_runs (company_id, status, target_count, requested_at)
+        VALUES ('{COMPANY}', 'started', 3, now() - interval '5 h')""",
+    "SELECT count(*) = 1 FROM replay_runs WHERE status = 'started'",
+    (f"{SPOT}/runs-not-stuck",),
+    names=("started", "run"),
+)
+_rows(
+    "run-not-audited",
+    "A run has no row in the audit trail.",
+    f"""INSERT INTO replay_runs (company_id, status, target_count, success_count, requested_at, completed_at)
+        VALUES ('{COMPANY}', 'completed', 3, 3, now() - interval '2 h', now() - interval '1 h')""",
+    "SELECT count(*) = 1 FROM replay_runs WHERE status = 'completed'",
+    (f"{SPOT}/runs-are-audited", f"{SPOT}/run-ends-are-audited"),
+    names=("run",),
+)
+_rows(
+    "run-counts-wrong",
+    "A completed run settled more items than it had.",
+    f"""INSERT INTO replay_runs
+        (company_id, status, target_count, success_count, failure_count, requested_at, completed_at)
+        VALUES ('{COMPANY}', 'completed', 3, 5, 1, now() - interval '2 h', now() - interval '1 h')""",
+    "SELECT count(*) = 1 FROM replay_runs WHERE success_count = 5",
+    (f"{SPOT}/run-counts",),
+    names=("count", "run"),
+)
+_rows(
+    "rows-overdue",
+    "Thirty events wait for an hour; nothing delivers them.",
+    f"""INSERT INTO event_outbox (company_id, event_type, inserted_at, claimed_until)
+        SELECT '{COMPANY}', 'order.paid', now() - interval '1 h', now() + interval '1 d' FROM generate_series(1, 30);
+        INSERT INTO feature_flags (key, company_id, enabled, rollout_percentage)
+        VALUES ('outbox.enabled', '{COMPANY}', true, 100)""",
+    "SELECT count(*) = 30 FROM event_outbox WHERE claimed_until > now()",
+    ("alert/outbox-lag", "alert/pending-outbox", f"{SPOT}/claims-within-lease"),
+    names=("lag", "outbox", "claim"),
+)
+_rows(
+    "dead-letters-pile-up",
+    "Twenty-five dead letters of one company wait.",
+    f"""INSERT INTO dead_letter_queue (company_id, event_type, payload, error_type)
+        SELECT '{COMPANY}', 'order.paid', '{{}}', 'timeout' FROM generate_series(1, 25)""",
+    "SELECT count(*) = 25 FROM dead_letter_queue WHERE status = 'pending'",
+    ("alert/dlq-size", "load/dlq_items_count/count"),
+    names=("dlq", "dead"),
+)
+_rows(
+    "agents-fail",
+    "A third of the agents' work fails.",
+    f"""INSERT INTO agent_tasks (company_id, agent_name, status, created_at, updated_at)
+        SELECT '{COMPANY}', 'a', CASE WHEN n % 3 = 0 THEN 'failed' ELSE 'completed' END, now(), now()
+        FROM generate_series(1, 600) n""",
+    "SELECT count(*) = 600 FROM agent_tasks WHERE true",
+    ("alert/agent-success", "load/agent_success/rate"),
+    names=("agent", "success"),
+)
+_rows(
+    "budget-overcharged",
+    "A budget says that more was used than any run moved.",
+    f"INSERT INTO replay_budgets (company_id, daily_used, monthly_used) VALUES ('{COMPANY}', 77, 77)",
+    "SELECT count(*) = 1 FROM replay_budgets WHERE daily_used = 77",
+    (f"{SPOT}/budget-not-overcharged",),
+    names=("budget", "used"),
+    decision="hold",
+)
+
+statement(
+    "data/flag-switched-off",
+    "The global row of dlq.replay.enabled is off.",
+    "UPDATE feature_flags SET enabled = false WHERE key = 'dlq.replay.enabled' AND company_id IS NULL",
+    "UPDATE feature_flags SET enabled = true WHERE key = 'dlq.replay.enabled' AND company_id IS NULL",
+    lambda p: not p.value("SELECT enabled FROM feature_flags WHERE key = 'dlq.replay.enabled' AND company_id IS NULL"),
+    (f"{SPOT}/flags-as-planned", "drill/proof/*"),
+    names=("dlq.replay.enabled",),
+    decision="hold",
+)
+statement(
+    "data/fleet-paused",
+    "All agents are paused, and nobody remembers why.",
+    "UPDATE agent_controls SET agents_paused = true WHERE company_id IS NULL",
+    "UPDATE agent_controls SET agents_paused = false WHERE company_id IS NULL",
+    lambda p: bool(p.value("SELECT agents_paused FROM agent_controls WHERE company_id IS NULL")),
+    (f"{SPOT}/fleet-not-paused",),
+    names=("paused",),
+    decision="hold",
+)
+
+
+def _nothing_is_delivered(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        return not is_done(probe, put(probe, company), 4)
+
+
+declare(
+    Fault(
+        "process/worker-stands-still",
+        "The worker stands still: nothing is delivered.",
+        "process",
+        _nothing_is_delivered,
+        event="stop-worker",
+        checks=("drill/outbox/effect-within-two-seconds", "alert/relay-heartbeat", "load/outbox_lag_ms/*"),
+        names=("effect", "heartbeat", "lag"),
+    )
+)
+declare(
+    Fault(
+        "process/worker-dead",
+        "The worker is dead and nobody starts it again.",
+        "process",
+        _nothing_is_delivered,
+        event="kill-worker",
+        checks=("drill/outbox/effect-within-two-seconds", "alert/relay-heartbeat", "load/outbox_lag_ms/*"),
+        names=("effect", "heartbeat", "lag"),
+    )
+)

@@ -1,0 +1,268 @@
+"""Faults of the schema: row-level security, policies, grants, constraints, triggers, views, indexes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from faults.catalogue import statement
+from faults.probe import Probe
+
+TENANT_TABLES = (
+    *("companies", "events", "feature_flags", "replay_budgets", "edge_rate_limits", "replay_runs"),
+    *("audit_logs", "audit_heads", "event_outbox", "dead_letter_queue", "agent_tasks", "agent_controls"),
+)
+SPOT, RLS = "sql/spot", "sql/rls"
+
+
+def _true(ask: str) -> Callable[[Probe], bool]:
+    return lambda probe: bool(probe.value(ask))
+
+
+def _catalogue(fault_id: str, breaks: str, sql: str, undo: str, ask: str, checks: tuple[str, ...], **more: Any) -> None:
+    """A fault that shows in the system catalogue."""
+    statement(f"schema/{fault_id}", breaks, sql, undo, _true(ask), checks, **more)
+
+
+for _table in TENANT_TABLES:
+    _name = _table.replace("_", "-")
+    _catalogue(
+        f"rls-off-{_name}",
+        f"Row-level security is off on {_table}: every tenant sees every row.",
+        f"ALTER TABLE {_table} DISABLE ROW LEVEL SECURITY",
+        f"ALTER TABLE {_table} ENABLE ROW LEVEL SECURITY",
+        f"SELECT NOT relrowsecurity FROM pg_class WHERE oid = 'public.{_table}'::regclass",
+        (f"{SPOT}/rls-enabled", f"{RLS}/other-tenants-hidden", "sql/manifest/row-security"),
+        names=(_table,),
+    )
+
+for _table in ("dead_letter_queue", "audit_logs", "feature_flags"):
+    _name = _table.replace("_", "-")
+    _catalogue(
+        f"rls-not-forced-{_name}",
+        f"Row-level security does not bind the owner of {_table}.",
+        f"ALTER TABLE {_table} NO FORCE ROW LEVEL SECURITY",
+        f"ALTER TABLE {_table} FORCE ROW LEVEL SECURITY",
+        f"SELECT NOT relforcerowsecurity FROM pg_class WHERE oid = 'public.{_table}'::regclass",
+        (f"{SPOT}/rls-forced", "sql/manifest/row-security"),
+        names=(_table,),
+    )
+
+_catalogue(
+    "policy-always-true",
+    "A policy lets every tenant see all events.",
+    "CREATE POLICY witness_all ON events FOR SELECT TO authenticated USING (true)",
+    "DROP POLICY witness_all ON events",
+    "SELECT count(*) > 0 FROM pg_policies WHERE policyname = 'witness_all'",
+    (f"{SPOT}/policies-not-always-true", f"{RLS}/other-tenants-hidden", "sql/manifest/policies"),
+    names=("events", "witness_all"),
+)
+_catalogue(
+    "policy-always-true-disguised",
+    "A policy is always true without saying so (`company_id IS NOT NULL`).",
+    "CREATE POLICY witness_all ON replay_runs FOR SELECT TO authenticated USING (company_id IS NOT NULL)",
+    "DROP POLICY witness_all ON replay_runs",
+    "SELECT count(*) > 0 FROM pg_policies WHERE policyname = 'witness_all'",
+    (f"{RLS}/other-tenants-hidden", f"{RLS}/stranger-sees-nothing", f"{SPOT}/policies-not-always-true"),
+    names=("replay_runs", "rows"),
+)
+_catalogue(
+    "policy-for-no-claims",
+    "Who comes without claims sees all companies.",
+    """CREATE POLICY witness_none ON companies FOR SELECT TO authenticated
+        USING (coalesce(auth.jwt() ->> 'company_id', '') = '')""",
+    "DROP POLICY witness_none ON companies",
+    "SELECT count(*) > 0 FROM pg_policies WHERE policyname = 'witness_none'",
+    (f"{RLS}/no-claims-see-nothing", f"{RLS}/empty-claims-see-nothing", f"{RLS}/claims-without-company-see-nothing"),
+    names=("companies",),
+)
+_catalogue(
+    "anon-sees-companies",
+    "`anon` may read companies.",
+    "GRANT SELECT ON companies TO anon; CREATE POLICY witness_anon ON companies FOR SELECT TO anon USING (true)",
+    "DROP POLICY witness_anon ON companies; REVOKE SELECT ON companies FROM anon",
+    "SELECT has_table_privilege('anon', 'public.companies', 'SELECT')",
+    (f"{RLS}/anon-sees-nothing", f"{SPOT}/policies-not-always-true", f"{SPOT}/no-public-grants"),
+    names=("companies", "anon"),
+)
+_catalogue(
+    "tenants-write-flags",
+    "Tenants may switch their own flags on.",
+    """GRANT INSERT, UPDATE ON feature_flags TO authenticated; CREATE POLICY witness_write ON feature_flags FOR ALL
+        TO authenticated USING (company_id::text = auth.jwt() ->> 'company_id')""",
+    "DROP POLICY witness_write ON feature_flags; REVOKE INSERT, UPDATE ON feature_flags FROM authenticated",
+    "SELECT has_table_privilege('authenticated', 'public.feature_flags', 'UPDATE')",
+    ("drill/flags/tenants-cannot-write", f"{SPOT}/tenants-only-read", "sql/manifest/grants"),
+    names=("feature_flags",),
+)
+_catalogue(
+    "tenants-truncate",
+    "Tenants may truncate the dead letters: row-level security does not see that.",
+    "GRANT TRUNCATE ON dead_letter_queue TO authenticated",
+    "REVOKE TRUNCATE ON dead_letter_queue FROM authenticated",
+    "SELECT has_table_privilege('authenticated', 'public.dead_letter_queue', 'TRUNCATE')",
+    (f"{SPOT}/tenants-cannot-truncate", "sql/manifest/grants"),
+    names=("dead_letter_queue",),
+)
+_catalogue(
+    "public-may-read-heads",
+    "Everybody may read the heads of the audit chains.",
+    "GRANT SELECT ON audit_heads TO PUBLIC",
+    "REVOKE SELECT ON audit_heads FROM PUBLIC",
+    "SELECT has_table_privilege('anon', 'public.audit_heads', 'SELECT')",
+    (f"{SPOT}/no-public-grants", "sql/manifest/grants"),
+    names=("audit_heads",),
+)
+_catalogue(
+    "service-bypasses-rls",
+    "The service's role bypasses row-level security.",
+    "ALTER ROLE replay_service BYPASSRLS",
+    "ALTER ROLE replay_service NOBYPASSRLS",
+    "SELECT rolbypassrls FROM pg_roles WHERE rolname = 'replay_service'",
+    (f"{SPOT}/service-roles", f"{SPOT}/service-sessions", "sql/manifest/roles"),
+    names=("replay_service",),
+)
+_catalogue(
+    "tenant-becomes-service",
+    "`authenticated` may become the service's role.",
+    "GRANT replay_service TO authenticated",
+    "REVOKE replay_service FROM authenticated",
+    "SELECT pg_has_role('authenticated', 'replay_service', 'MEMBER')",
+    (f"{SPOT}/no-role-escape", "sql/manifest/roles"),
+    names=("authenticated", "replay_service"),
+)
+_catalogue(
+    "view-of-its-owner",
+    "The view of the budgets runs with its owner's rights: every tenant sees every budget.",
+    "ALTER VIEW replay_budgets_status SET (security_invoker = false)",
+    "ALTER VIEW replay_budgets_status SET (security_invoker = true)",
+    "SELECT NOT reloptions::text LIKE '%security_invoker=true%' FROM pg_class WHERE relname = 'replay_budgets_status'",
+    (f"{SPOT}/views-security-invoker", "sql/manifest/views"),
+    names=("replay_budgets_status",),
+)
+_catalogue(
+    "copy-without-rls",
+    "A copy of the events without row-level security was left behind.",
+    "CREATE TABLE public.events_backup AS SELECT * FROM events; GRANT SELECT ON public.events_backup TO authenticated",
+    "DROP TABLE public.events_backup",
+    "SELECT to_regclass('public.events_backup') IS NOT NULL",
+    (f"{SPOT}/no-rls-free-copies", f"{SPOT}/rls-enabled", f"{RLS}/other-tenants-hidden"),
+    names=("events_backup",),
+)
+_catalogue(
+    "definer-for-all",
+    "A function that anybody may call runs with its owner's rights and shows all companies.",
+    """CREATE FUNCTION public.witness_all() RETURNS SETOF public.companies LANGUAGE sql SECURITY DEFINER
+        AS 'SELECT * FROM public.companies'""",
+    "DROP FUNCTION public.witness_all()",
+    "SELECT count(*) > 0 FROM pg_proc WHERE proname = 'witness_all'",
+    (f"{SPOT}/definer-search-path", f"{SPOT}/definer-not-public"),
+    names=("witness_all",),
+)
+_catalogue(
+    "keys-not-unique",
+    "The unique constraint of the idempotency keys is gone: two requests at once both run.",
+    "ALTER TABLE replay_runs DROP CONSTRAINT replay_runs_idempotency_key_company_id_key",
+    """ALTER TABLE replay_runs ADD CONSTRAINT replay_runs_idempotency_key_company_id_key
+        UNIQUE (idempotency_key, company_id)""",
+    """SELECT count(*) = 0 FROM pg_constraint WHERE conrelid = 'public.replay_runs'::regclass AND contype = 'u'""",
+    (f"{SPOT}/replay-runs-unique", f"{SPOT}/idempotency-constraints", "sql/manifest/constraints"),
+    names=("replay_runs", "idempotency"),
+)
+_catalogue(
+    "keys-unique-globally",
+    "Idempotency keys are unique over all tenants: one can block another's key.",
+    "ALTER TABLE replay_runs ADD CONSTRAINT witness_key UNIQUE (idempotency_key)",
+    "ALTER TABLE replay_runs DROP CONSTRAINT witness_key",
+    "SELECT count(*) > 0 FROM pg_constraint WHERE conname = 'witness_key'",
+    (f"{SPOT}/unique-keys-name-the-tenant", "drill/idempotency/scope-is-the-tenant", "sql/manifest/constraints"),
+    names=("idempotency_key", "witness_key", "tenant"),
+)
+_catalogue(
+    "effects-not-unique",
+    "An event may have two effects: the unique constraint is gone.",
+    "ALTER TABLE agent_tasks DROP CONSTRAINT agent_tasks_event_id_key",
+    "ALTER TABLE agent_tasks ADD CONSTRAINT agent_tasks_event_id_key UNIQUE (event_id)",
+    "SELECT count(*) = 0 FROM pg_constraint WHERE conname = 'agent_tasks_event_id_key'",
+    (f"{SPOT}/unique-keys", f"{SPOT}/one-effect-per-event", "sql/manifest/constraints"),
+    names=("agent_tasks", "event_id"),
+)
+_catalogue(
+    "two-global-flag-rows",
+    "A flag may have two global rows: nulls are distinct.",
+    """ALTER TABLE feature_flags DROP CONSTRAINT feature_flags_key_company_key;
+        ALTER TABLE feature_flags ADD CONSTRAINT feature_flags_key_company_key UNIQUE (key, company_id)""",
+    """ALTER TABLE feature_flags DROP CONSTRAINT feature_flags_key_company_key;
+        ALTER TABLE feature_flags ADD CONSTRAINT feature_flags_key_company_key
+        UNIQUE NULLS NOT DISTINCT (key, company_id)""",
+    """SELECT NOT indnullsnotdistinct FROM pg_index
+        WHERE indexrelid = 'public.feature_flags_key_company_key'::regclass""",
+    (f"{SPOT}/unique-keys", "drill/flags/one-global-row", "sql/manifest/constraints"),
+    names=("feature_flags",),
+)
+_catalogue(
+    "budget-trigger-gone",
+    "The trigger that keeps budgets within their limits is gone.",
+    "ALTER TABLE replay_budgets DISABLE TRIGGER replay_budgets_cap",
+    "ALTER TABLE replay_budgets ENABLE ALWAYS TRIGGER replay_budgets_cap",
+    "SELECT tgenabled = 'D' FROM pg_trigger WHERE tgname = 'replay_budgets_cap'",
+    (f"{SPOT}/budget-trigger", "drill/budgets/database-refuses-overspending", f"{SPOT}/triggers-enabled"),
+    names=("replay_budgets", "budget"),
+)
+_catalogue(
+    "flag-version-stands-still",
+    "The version of a flag does not grow: two gates that race both act.",
+    "ALTER TABLE feature_flags DISABLE TRIGGER feature_flags_touch",
+    "ALTER TABLE feature_flags ENABLE ALWAYS TRIGGER feature_flags_touch",
+    "SELECT tgenabled = 'D' FROM pg_trigger WHERE tgname = 'feature_flags_touch'",
+    ("drill/flags/version-grows", f"{SPOT}/triggers-enabled", "sql/manifest/triggers"),
+    names=("version", "feature_flags"),
+)
+_catalogue(
+    "percentage-unchecked",
+    "A rollout may be 900 %.",
+    "ALTER TABLE feature_flags DROP CONSTRAINT feature_flags_rollout_range",
+    """ALTER TABLE feature_flags ADD CONSTRAINT feature_flags_rollout_range
+        CHECK (rollout_percentage BETWEEN 0 AND 100)""",
+    "SELECT count(*) = 0 FROM pg_constraint WHERE conname = 'feature_flags_rollout_range'",
+    ("drill/flags/percentage-out-of-range-refused", "sql/manifest/constraints"),
+    names=("percentage", "feature_flags"),
+)
+_catalogue(
+    "index-invalid",
+    "An index is invalid, as a cancelled CREATE INDEX CONCURRENTLY leaves it.",
+    "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'public.event_outbox_event_idx'::regclass",
+    "UPDATE pg_index SET indisvalid = true WHERE indexrelid = 'public.event_outbox_event_idx'::regclass",
+    "SELECT NOT indisvalid FROM pg_index WHERE indexrelid = 'public.event_outbox_event_idx'::regclass",
+    (f"{SPOT}/indexes-valid", "sql/manifest/indexes"),
+    names=("event_outbox_event_idx",),
+    decision="hold",
+)
+_catalogue(
+    "constraint-not-validated",
+    "A constraint was added NOT VALID and never validated.",
+    "ALTER TABLE agent_tasks ADD CONSTRAINT witness_new CHECK (agent_name <> '') NOT VALID",
+    "ALTER TABLE agent_tasks DROP CONSTRAINT witness_new",
+    "SELECT count(*) > 0 FROM pg_constraint WHERE conname = 'witness_new'",
+    (f"{SPOT}/constraints-validated", "sql/manifest/constraints"),
+    names=("witness_new", "agent_tasks"),
+    decision="hold",
+)
+_catalogue(
+    "insert-needs-more",
+    "A new column without a default breaks every other producer of dead letters.",
+    "ALTER TABLE dead_letter_queue ADD COLUMN trace_id text CHECK (trace_id IS NOT NULL) NOT VALID",
+    "ALTER TABLE dead_letter_queue DROP COLUMN trace_id",
+    "SELECT count(*) > 0 FROM pg_attribute WHERE attname = 'trace_id' AND NOT attisdropped",
+    ("sql/manifest/columns", "sql/manifest/constraints", f"{SPOT}/constraints-validated"),
+    names=("trace_id", "dead_letter_queue"),
+)
+_catalogue(
+    "pause-row-missing",
+    "The global row of agent_controls is gone: the emergency pause changes nothing.",
+    "DELETE FROM agent_controls WHERE company_id IS NULL",
+    "INSERT INTO agent_controls (company_id) VALUES (NULL)",
+    "SELECT count(*) = 0 FROM agent_controls WHERE company_id IS NULL",
+    (f"{SPOT}/pause-row-exists",),
+    names=("agent_controls", "row"),
+)
