@@ -38,9 +38,15 @@ class Trials:
         """Every senseless server before one healthy database, every SQL twin behind a healthy service of its own."""
         found: list[Trial] = []
         servers = [s for s in degenerate.SERVERS if self.wants(f"{Suite.DEGENERATE}/{s.name}")]
-        if servers:
-            with self.open_bench(TargetKind.STAGING) as bench:
-                found += [self._keep(self._senseless(one, bench)) for one in servers]
+        try:
+            if servers:
+                with self.open_bench(TargetKind.STAGING) as bench:
+                    for one in servers:
+                        found.append(self._keep(self._senseless(one, bench)))
+        except TROUBLES as error:
+            why = f"{type(error).__name__}: {error}"
+            left = servers[len(found) :]
+            found += [self._keep(broken(Suite.DEGENERATE, s.name, s.said, NOT_PROMOTED, why)) for s in left]
         for twin in degenerate.TWINS:
             if self.wants(f"{Suite.DEGENERATE}/{twin.name}"):
                 found.append(self._keep(self._twin(twin)))

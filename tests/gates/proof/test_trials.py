@@ -1,0 +1,80 @@
+"""Trials: which decisions are right, what counts as harm, and that no trouble of the harness looks like a result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gates.evidence import TargetKind
+from gates.proof import degenerate, healthy, programs, selfsuite
+from gates.proof.bench import Bench
+from gates.proof.judgement import GateRun
+from gates.proof.trial import Suite, Trial, trial
+from gates.proof.trials import NEVER_ROLLED_BACK, NOT_PROMOTED, Trials
+from gates.stack.errors import StackError
+from gates.verdict import Decision, Effect, Exempt, Finding, Verdict
+
+
+@pytest.mark.parametrize(
+    ("suite", "allowed", "decision", "ok", "harmful"),
+    [
+        (Suite.HEALTHY, NEVER_ROLLED_BACK, Decision.PROMOTE, True, False),
+        (Suite.HEALTHY, NEVER_ROLLED_BACK, Decision.HOLD, True, False),
+        (Suite.HEALTHY, NEVER_ROLLED_BACK, Decision.ROLLBACK, False, True),
+        (Suite.HEALTHY, NEVER_ROLLED_BACK, None, False, False),
+        (Suite.DEGENERATE, NOT_PROMOTED, Decision.HOLD, True, False),
+        (Suite.DEGENERATE, NOT_PROMOTED, Decision.PROMOTE, False, True),
+        (Suite.SELF, (Decision.HOLD,), Decision.ROLLBACK, False, False),
+        (Suite.SELF, (Decision.HOLD,), Decision.PROMOTE, False, True),
+        (Suite.SELF, (Decision.HOLD,), None, False, False),
+    ],
+)
+def test_a_trial_is_right_only_with_a_decision_that_is_allowed(
+    suite: Suite, allowed: tuple[Decision, ...], decision: Decision | None, ok: bool, harmful: bool
+) -> None:
+    """No verdict at all is never right; harm is a healthy one rolled back or nothing promoted."""
+    one = trial(suite, "x", "said", allowed, GateRun(Verdict(decision, "why") if decision else None))
+    assert (one.ok, one.harmful) == (ok, harmful)
+
+
+def test_what_did_not_pass_includes_what_was_not_applicable() -> None:
+    """Only a pass on nothing is suspicious."""
+    found = Finding("drill/a", "unknown", "page", Effect.HOLD)
+    verdict = Verdict(Decision.HOLD, "why", findings=(found,), not_applicable=(Exempt("drill/b", "no agent"),))
+    assert trial(Suite.DEGENERATE, "x", "", NOT_PROMOTED, GateRun(verdict)).unpassed == ("drill/a", "drill/b")
+
+
+def test_every_trial_has_a_name_of_its_own() -> None:
+    """--only and the folders of the output go by it."""
+    for names in (
+        [v.name for v in healthy.VARIANTS],
+        [s.name for s in (*degenerate.SERVERS, *degenerate.TWINS)],
+        [name for name, _, _ in selfsuite.names()],
+    ):
+        assert len(set(names)) == len(names)
+        assert all(name == name.lower() and "/" not in name for name in names)
+
+
+def test_a_stack_that_does_not_come_up_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each trial says why it could not be carried out, and none is left out."""
+
+    @contextmanager
+    def broken(_kind: TargetKind, **_options: Any) -> Iterator[Bench]:
+        raise StackError("no room")
+        yield
+
+    def never(*_words: object, **_more: object) -> GateRun:
+        raise AssertionError("no gate may be run")
+
+    monkeypatch.setattr(programs, "gate_run", never)
+    kept: list[Trial] = []
+    trials = Trials(broken, tmp_path, lambda _name: True, kept.append)
+    trials.right()
+    trials.senseless()
+    assert len(kept) == len(healthy.VARIANTS) + len(degenerate.SERVERS) + len(degenerate.TWINS)
+    assert not any(t.ok or t.harmful for t in kept)
+    assert {t.reason for t in kept} == {"StackError: no room"}
