@@ -31,6 +31,19 @@ CANARY_PERCENT = 10
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("drills")
     group.addoption("--companies", metavar="FILE", help="append the id of every company that is created to FILE")
+    machine = parser.getgroup("state machine")
+    machine.addoption("--programs", type=int, metavar="N", help="run N random programs, however long it takes")
+    machine.addoption("--seed", type=int, metavar="S", help="of another seed than the fixed one")
+    machine.addoption("--program", action="append", default=[], metavar="FILE", help="replay FILE, not the kept ones")
+    machine.addoption("--failed-programs", metavar="DIR", help="write programs that fail there (default: beside FILE)")
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Which random programs a run by hand is about to run."""
+    count, seed = config.getoption("--programs"), config.getoption("--seed")
+    if count is None and seed is None:
+        return None
+    return f"state machine: {count or 'as many as the time allows'} programs, seed {'fixed' if seed is None else seed}"
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,7 +1,9 @@
 """Runs a program against the real service beside a model of the contract, and compares after every step.
 
-The model knows one tenant: its items, its budget, its keys and its limit. An answer that did not come is indeterminate:
-the model then takes over what the database says, and compares again from there.
+The model knows one tenant: its items, its budget, its keys and its limit. A step ends as `ok`, as `fail` (refused, as
+was due), as `idle` (there was nothing to do it to) or as `indeterminate` (no answer came: nobody knows whether it was
+done, or will be). After an indeterminate step the model takes over what the database says; what it disagrees with from
+then on proves nothing and ends the program, but two effects of one event and a broken audit chain always count.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from drills.audit_chain import broken_links
 from drills.bench import BUSY
@@ -19,6 +21,9 @@ from drills.statemachine.programs import Step
 from gates.target.client import NoAnswer
 from gates.target.requests import SIGNATURE, Answer, Request
 
+OK, FAIL, IDLE, INDETERMINATE = "ok", "fail", "idle", "indeterminate"
+COMPLETED = (OK, FAIL)
+TODAY = "select (now() at time zone 'UTC')::date"
 LIMIT = 3
 DRAIN_S = 15.0
 WINDOW_S = 301
@@ -36,6 +41,10 @@ class Wrong(Exception):  # noqa: N818  -- a finding, not an error
         return f"step {self.step} ({self.rule}): {self.what}"
 
 
+class Unsure(Exception):  # noqa: N818  -- the end of a program, not an error
+    """The service and the model disagree after a step whose outcome nobody knows."""
+
+
 @dataclass
 class Model:
     """What the tenant looks like if the service keeps the contract."""
@@ -43,7 +52,10 @@ class Model:
     pending: list[str] = field(default_factory=list)
     moved: list[str] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
+    event_keys: dict[str, str] = field(default_factory=dict)
     keys: dict[str, tuple[int, dict[str, Any]]] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
+    """Keys that were refused, and with which size: nothing of them is stored, they are as new."""
     paused: bool = False
     limit: int = 500
     used: int = 0
@@ -52,53 +64,68 @@ class Model:
 
 @dataclass
 class Machine:
-    """One program on one fresh tenant. `done` counts the completed rules of all machines that share it."""
+    """One program on one fresh tenant. `done` counts (rule, outcome) of all machines that share it."""
 
     scene: Scene
-    done: Counter[str]
+    done: Counter[tuple[str, str]]
     company: str = ""
     model: Model = field(default_factory=Model)
     step: int = 0
     rule: str = ""
+    unsure: bool = False
+    _day: object = None
 
     def run(self, program: Sequence[Step]) -> None:
         """Run all steps and settle. Raise Wrong at the first disagreement."""
         self.company = self.scene.company("machine")
-        self.model = Model()
-        for self.step, one in enumerate([*program, Step("quiesce", 0)]):
-            self.rule = one.rule
-            try:
-                idle = getattr(self, f"_{one.rule}")(one.number) is False
-                self.done["idle" if idle else one.rule] += 1
-            except NoAnswer:
-                self.done["indeterminate"] += 1
-                self._take_over()
-        self.scene.tenants.remove([self.company])
+        self.model, self.unsure, self._day = Model(), False, self.scene.value(TODAY)
+        try:
+            for self.step, one in enumerate([*program, Step("quiesce", 0)]):
+                self.rule = one.rule
+                self.done[one.rule, self._outcome(one)] += 1
+        except Unsure:
+            self.done[self.rule, INDETERMINATE] += 1
+        finally:
+            self.scene.tenants.remove([self.company])
 
-    def _wrong(self, what: str) -> None:
+    def _outcome(self, one: Step) -> str:
+        try:
+            return str(getattr(self, f"_{one.rule}")(one.number) or OK)
+        except NoAnswer:
+            self._take_over()
+            return INDETERMINATE
+        except AssertionError as error:  # a wait that ended in a judgement
+            raise Wrong(self.step, self.rule, str(error)) from error
+
+    def _wrong(self, what: str, *, always: bool = False) -> NoReturn:
+        # at midnight UTC a budget begins anew, which the model does not know
+        if not always and (self.unsure or self.scene.value(TODAY) != self._day):
+            raise Unsure
         raise Wrong(self.step, self.rule, what)
 
-    # --- rules: False where there was nothing to do it to---------------------------------------------------------
+    # --- rules: None is OK ---------------------------------------------------------------------------------------
 
     def _emit(self, number: int) -> None:
-        event = str(uuid.uuid4())
-        answer = self._send(self.scene.event_request(self.company, key=f"k{number % 3}", event_id=event))
+        event, key = str(uuid.uuid4()), f"k{number % 3}"
+        answer = self._send(self.scene.event_request(self.company, key=key, event_id=event))
         if answer.status != 202 or answer.json().get("duplicate") is not False:
             self._wrong(f"a new event is answered {answer.status} {answer.json()}")
         self.model.events.append(event)
+        self.model.event_keys[event] = key
 
-    def _emit_again(self, number: int) -> bool:
+    def _emit_again(self, number: int) -> str:
         if not self.model.events:
-            return False
-        index = number % len(self.model.events)
-        event = self.model.events[index]
-        answer = self._send(self.scene.event_request(self.company, key="again", event_id=event))
-        # the same id with another key: a duplicate to some, a conflict to others; never a second event
+            return IDLE
+        event = self.model.events[number % len(self.model.events)]
+        known = self.model.event_keys.get(event, "again")
+        same = number % 2 == 0 and known != "again"
+        answer = self._send(self.scene.event_request(self.company, key=known if same else "again", event_id=event))
         if answer.status == 202 and answer.json().get("duplicate") is not True:
             self._wrong("an event that was there is accepted as a new one")
-        if answer.status not in {202, 409, 422}:
-            self._wrong(f"an event that was there is answered {answer.status}")
-        return True
+        # the same id with another key: a duplicate to some, a conflict to others; never a second event
+        if answer.status not in ({202} if same else {202, 409, 422}):
+            self._wrong(f"an event that was there is answered {answer.status}, sent as it was: {same}")
+        return OK if answer.status == 202 else FAIL
 
     def _add_items(self, number: int) -> None:
         ids = self.scene.tenants.add_items(self.company, 1 + number % 6)
@@ -111,38 +138,39 @@ class Machine:
         )
         self.model.pending += ids
 
-    def _replay(self, number: int) -> None:
-        self._replay_with(str(uuid.uuid4()), 1 + number % 7)
+    def _replay(self, number: int) -> str:
+        return self._replay_with(str(uuid.uuid4()), 1 + number % 7)
 
-    def _retry_same(self, number: int) -> bool:
+    def _retry_same(self, number: int) -> str:
         return self._retry(number, 0)
 
-    def _retry_other(self, number: int) -> bool:
+    def _retry_other(self, number: int) -> str:
         return self._retry(number, 20)
 
-    def _retry(self, number: int, more: int) -> bool:
-        if not self.model.keys:
-            return False
-        key = sorted(self.model.keys)[number % len(self.model.keys)]
-        self._replay_with(key, self.model.keys[key][0] + more)
-        return True
+    def _retry(self, number: int, more: int) -> str:
+        # in the order of their first use: a program means the same each time it is run
+        sizes = {**{key: size for key, (size, _) in self.model.keys.items()}, **self.model.refused}
+        if not sizes:
+            return IDLE
+        key = list(sizes)[number % len(sizes)]
+        return self._replay_with(key, sizes[key] + more)
 
-    def _dry_run(self, number: int) -> None:
+    def _dry_run(self, number: int) -> str:
         most = 1 + number % 7
         answer = self._send(self.scene.replay_request(self.company, max=most, dry_run=True))
         due = self._refusal(None, most)
         if due is not None:
-            self._compare_refusal(answer, due, most)
-            return
+            return self._compare_refusal(answer, due, most)
         if answer.status != 200 or answer.json().get("items") != self._claim(most):
             self._wrong(f"a dry run shows {answer.status} {answer.json().get('items')}; due: {self._claim(most)}")
+        return OK
 
-    def _discard(self, number: int) -> bool:
+    def _discard(self, number: int) -> str:
         if not self.model.pending:
-            return False
+            return IDLE
         item = self.model.pending.pop(number % len(self.model.pending))
         self.scene.rows("update dead_letter_queue set status = 'discarded' where id = %s", item)
-        return True
+        return OK
 
     def _pause(self, _number: int) -> None:
         self.scene.pause(self.company)
@@ -170,7 +198,7 @@ class Machine:
         )
         self.model.admitted = 0
 
-    def _hostile(self, number: int) -> None:
+    def _hostile(self, number: int) -> str:
         good = self.scene.replay_request(self.company, max=5)
         hostile = (
             (good.with_header(SIGNATURE, "0" * 64), 401),
@@ -185,6 +213,7 @@ class Machine:
         if answer.status != status:
             self._wrong(f"a hostile request is answered {answer.status}; due: {status}")
         self._check_still()
+        return FAIL
 
     def _quiesce(self, _number: int) -> None:
         if self.model.paused:
@@ -203,7 +232,7 @@ class Machine:
             self.company,
         )
         if twice:
-            self._wrong(f"{len(twice)} events have more than one effect")
+            self._wrong(f"{len(twice)} events have more than one effect", always=True)
         effects = len(scene.effects(model.events))
         if effects != len(model.events):
             self._wrong(f"{effects} of {len(model.events)} events had their effect")
@@ -214,16 +243,19 @@ class Machine:
             self._wrong(f"{resolved} of {len(model.moved)} replayed items are resolved")
         rows, wrong = broken_links(scene.db, self.company)
         if wrong:
-            self._wrong(f"{len(wrong)} of {rows} links of the audit chain are broken: {wrong[0]}")
+            self._wrong(f"{len(wrong)} of {rows} links of the audit chain are broken: {wrong[0]}", always=True)
 
     # --- the model -----------------------------------------------------------------------------------------------
 
-    def _replay_with(self, key: str, most: int) -> None:
+    def _replay_with(self, key: str, most: int) -> str:
         answer = self._send(self.scene.replay_request(self.company, max=most, idempotency_key=key))
         due = self._refusal(key, most)
         if due is not None:
-            self._compare_refusal(answer, due, most)
-            return
+            outcome = self._compare_refusal(answer, due, most)
+            if outcome == FAIL and key not in self.model.keys:
+                self.model.refused[key] = most
+            return outcome
+        self.model.refused.pop(key, None)
         if answer.status != 200:
             self._wrong(f"a replay is answered {answer.status} {answer.code}; due: 200")
         body = answer.json()
@@ -231,7 +263,7 @@ class Machine:
             first = self.model.keys[key][1]
             if body.get("duplicate") is not True or body.get("items") != first.get("items"):
                 self._wrong(f"the repetition is answered {body}; first was {first}")
-            return
+            return OK
         claim = self._claim(most)
         if sorted(body.get("items", [])) != sorted(claim):
             self._wrong(f"a replay took {len(body.get('items', []))} items; due: {len(claim)}, the oldest first")
@@ -239,6 +271,7 @@ class Machine:
         self.model.pending = self.model.pending[len(claim) :]
         self.model.moved += claim
         self.model.used += len(claim)
+        return OK
 
     def _refusal(self, key: str | None, most: int) -> tuple[int, str] | None:
         """The refusal that is due, in the contract's order; counts the admitted request."""
@@ -254,16 +287,17 @@ class Machine:
             return 429, "budget_exhausted"
         return None
 
-    def _compare_refusal(self, answer: Answer, due: tuple[int, str], most: int) -> None:
+    def _compare_refusal(self, answer: Answer, due: tuple[int, str], most: int) -> str:
         # a spent budget refuses nothing where nothing is eligible: the contract leaves it open
         if due[1] == "budget_exhausted" and not self.model.pending and answer.status == 200:
             if answer.json().get("items"):
                 self._wrong("a spent budget let items through")
             if not answer.json().get("dry_run"):
                 self.model.keys[str(answer.json()["idempotency_key"])] = (most, answer.json())
-            return
+            return OK
         if (answer.status, answer.code) != due:
             self._wrong(f"a replay is answered {answer.status} {answer.code}; due: {due[0]} {due[1]}")
+        return FAIL
 
     def _claim(self, most: int) -> list[str]:
         return self.model.pending[: min(most, max(self.model.limit - self.model.used, 0))]
@@ -301,7 +335,9 @@ class Machine:
             self._wrong(f"{used} items were charged; due: {self.model.used}")
 
     def _take_over(self) -> None:
-        """After an indeterminate step: what the database says is what happened."""
+        """After an indeterminate step: what the database says when it has come to rest is what happened, so far."""
+        self.unsure = True
+        self.scene.quiet(self.company)
         rows = self.scene.items(self.company)
         self.model.pending = [str(r["id"]) for r in rows if r["status"] == "pending"]
         self.model.moved = [str(r["id"]) for r in rows if r["status"] in {"replaying", "resolved"}]

@@ -11,9 +11,11 @@ from typing import Any
 
 import psycopg
 
+from faults.altered import altered as altered_service
 from replay_service import idempotency
 from replay_service.database import Connection as ServiceConnection
 from replay_service.parts import Parts, build_parts
+from replay_service.problems import Refusal
 from replay_service.settings import Settings
 from replay_service.validation import EventRequest, ReplayRequest
 from replay_service.worker import process
@@ -209,3 +211,76 @@ def two_transactions(settings: Settings) -> Parts:
         return "outbox", False
 
     return replace(build_parts(settings), emit=emit)
+
+
+def charges_duplicates(settings: Settings) -> Parts:
+    """A repeated request is answered as a duplicate, and charged once more."""
+    parts = build_parts(settings)
+
+    async def begin_run(
+        conn: ServiceConnection, request: ReplayRequest, run: idempotency.Run
+    ) -> Mapping[str, Any] | None:
+        stored = await parts.begin_run(conn, request, run)
+        if stored is not None and await parts.reserve_budget(conn, request.company_id) > 0:
+            await parts.charge(conn, request.company_id, 1)
+        return stored
+
+    return replace(parts, begin_run=begin_run)
+
+
+def refuses_duplicates_of_the_broke(settings: Settings) -> Parts:
+    """A repeated request is refused where the budget is spent by now, and not answered as it was."""
+    parts = build_parts(settings)
+
+    async def begin_run(
+        conn: ServiceConnection, request: ReplayRequest, run: idempotency.Run
+    ) -> Mapping[str, Any] | None:
+        stored = await parts.begin_run(conn, request, run)
+        if stored is not None and await parts.reserve_budget(conn, request.company_id) <= 0:
+            raise Refusal("budget_exhausted", "Spent.")
+        return stored
+
+    return replace(parts, begin_run=begin_run)
+
+
+def looks_at_the_budget_first(settings: Settings) -> Parts:
+    """Where a tenant is paused and has no budget left, the budget is told, not the pause."""
+    parts = build_parts(settings)
+
+    async def is_paused(conn: ServiceConnection, company: str) -> bool:
+        return await parts.preview_budget(conn, company) > 0 and await parts.is_paused(conn, company)
+
+    return replace(parts, is_paused=is_paused)
+
+
+def counts_no_calls_of_the_paused(settings: Settings) -> Parts:
+    """The rate limit does not count while a tenant is paused."""
+    parts = build_parts(settings)
+
+    async def admit(conn: ServiceConnection, company: str, client: str) -> None:
+        if not await parts.is_paused(conn, company):
+            await parts.admit(conn, company, client)
+
+    return replace(parts, admit=admit)
+
+
+def replays_what_was_discarded(settings: Settings) -> Parts:
+    """A discarded item is as good as a pending one."""
+    return altered_service(settings, "pick_items", ("status = 'pending'", "status IN ('pending', 'discarded')"))
+
+
+def sends_a_known_event_again(settings: Settings) -> Parts:
+    """An event that is sent a second time is put into the outbox a second time, under another id."""
+    parts = build_parts(settings)
+
+    async def emit(conn: ServiceConnection, request: EventRequest, event_id: str) -> tuple[str, bool]:
+        path, is_duplicate = await parts.emit(conn, request, event_id)
+        return (path, is_duplicate) if not is_duplicate else await parts.emit(conn, request, parts.new_id())
+
+    return replace(parts, emit=emit)
+
+
+def forgets_the_letters(settings: WorkerSettings) -> WorkerParts:
+    """The dead letter of an item is not told that it was delivered."""
+    letter = "WHERE d.status = 'replaying' AND d.company_id = h.company_id"
+    return altered(settings, ("settle_item", letter, f"{letter} AND false"))

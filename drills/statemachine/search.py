@@ -1,0 +1,103 @@
+"""Looks for a program that fails, makes it small, and writes it down with the way to run it again."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from drills.statemachine.machine import Wrong
+from drills.statemachine.programs import Program, Step, dump
+
+Run = Callable[[Program], Wrong | None]
+"""Runs a program from scratch: what was wrong, None where nothing was."""
+
+PROGRAMS = 40
+GATE_S = 12.0
+"""A gate on a slow machine runs fewer programs; each rule must still have been completed."""
+BY_HAND_S_EACH = 5.0
+SHRINK_S, SHRINK_BY_HAND_S = 10.0, 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How many programs of which seed, how long at most (s), how long to shrink a failure (s), where to write it."""
+
+    count: int
+    seed: int
+    limit_s: float
+    shrink_s: float
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A program that fails, as small as was found; `number` is its place among those of the seed."""
+
+    number: int
+    program: Program
+    wrong: Wrong
+
+
+def search(
+    programs: Sequence[Program], run: Run, plan: Plan, clock: Callable[[], float] = time.monotonic
+) -> tuple[int, Failure | None]:
+    """Run programs until one fails or the time is over: how many were run, and the failure, already made small."""
+    started = clock()
+    for number, program in enumerate(programs):
+        if clock() - started > plan.limit_s:
+            return number, None
+        wrong = run(program)
+        if wrong is not None:
+            return number + 1, Failure(number, *shrink(program, wrong, run, plan.shrink_s, clock))
+    return len(programs), None
+
+
+def shrink(
+    program: Program, wrong: Wrong, run: Run, limit_s: float, clock: Callable[[], float]
+) -> tuple[Program, Wrong]:
+    """The smallest program found in `limit_s` that still fails in the same rule: what comes after the step that failed
+    is left out, then halves, quarters... of the steps, then numbers become 0. (Delta debugging, Zeller 1999.)
+    """
+    deadline = clock() + limit_s
+    best, why = program[: wrong.step + 1], wrong
+    if len(best) < len(program):
+        found = run(best)
+        best, why = (best, found) if found is not None and found.rule == wrong.rule else (program, wrong)
+
+    def is_late() -> bool:
+        return clock() > deadline
+
+    def still_fails(smaller: Program) -> bool:
+        nonlocal best, why
+        found = run(smaller)
+        if found is None or found.rule != why.rule:
+            return False
+        best, why = smaller, found
+        return True
+
+    size = len(best) // 2
+    while size and not is_late():
+        start, removed = 0, False
+        while start < len(best) and not is_late():
+            if still_fails(best[:start] + best[start + size :]):
+                removed = True
+            else:
+                start += size
+        size = size if removed and size == 1 else size // 2
+    for index in range(len(best)):
+        if best[index].number and not is_late():
+            still_fails((*best[:index], Step(best[index].rule, 0), *best[index + 1 :]))
+    return best, why
+
+
+def write_down(failure: Failure, why: str, folder: Path) -> Path:
+    """Write a failed program into a folder, under a name of its own; where it is."""
+    text = dump(failure.program, why)
+    folder.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256(repr(failure.program).encode()).hexdigest()[:8]
+    path = folder / f"{failure.wrong.rule.replace('_', '-')}-{digest}.json"
+    path.write_text(text, encoding="utf-8")
+    return path
