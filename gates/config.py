@@ -121,7 +121,7 @@ def load_policy(path: Path | None, today: dt.date, state: Path | None = None) ->
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}:1:1: {error}; allowed: a readable text file. Correct --policy") from None
-    return _remembering(parse(text, str(path), path.parent, today), state)
+    return _remembering(parse(text, str(path), path.parent.resolve(), today), state)
 
 
 def _remembering(file: PolicyFile, state: Path | None) -> PolicyFile:

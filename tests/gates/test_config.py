@@ -133,6 +133,21 @@ def test_a_policy_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         load_policy(tmp_path / "nowhere.yaml", TODAY)
 
 
+def test_folders_are_those_beside_the_policy_wherever_a_suite_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A policy that is named by a relative path names folders that another process finds; --state wins over it."""
+    text = "version: 1\nsql: {spot_folders: [own], require_checkpoint: true}\nstate: memory\n"
+    (tmp_path / "gate.yaml").write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for named in (None, Path("gate.yaml")):
+        settings = load_policy(named, TODAY).settings
+        assert settings.spot_folders == (tmp_path / "own",)
+        assert settings.state == tmp_path / "memory"
+        assert settings.require_checkpoint
+    assert load_policy(None, TODAY, Path("other")).settings.state == Path("other")
+
+
 def test_a_target_survives_the_environment_of_a_suite() -> None:
     """What a suite is given describes the same target, and nothing of another one."""
     environ = {

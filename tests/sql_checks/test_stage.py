@@ -1,0 +1,63 @@
+"""What the SQL stage hands to its suite, and where exports go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gates import arguments
+from gates.evidence import TargetKind
+from gates.policy_file import Settings
+from gates.stages import sql as stage
+from gates.stages.context import Context, StageReport
+from gates.stages.suite import Suite
+from gates.target.deployment import Target
+
+
+def options_of(context: Context, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """The options of the suite that the stage would start."""
+    seen: list[Suite] = []
+
+    def run(suite: Suite, _context: Context) -> StageReport:
+        seen.append(suite)
+        return StageReport(suite.name, 0.0)
+
+    monkeypatch.setattr(stage, "run", run)
+    context.out.mkdir(exist_ok=True)
+    stage.sql(context)
+    return seen[0].options
+
+
+@pytest.mark.parametrize(
+    ("kind", "folder"),
+    [(TargetKind.REFERENCE, "out/state"), (TargetKind.STAGING, "memory"), (TargetKind.PRODUCTION, "memory")],
+)
+def test_the_suite_remembers_between_runs(
+    kind: TargetKind, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trail's checkpoint lies in the state folder; that of a reference made for one run lies with its results."""
+    monkeypatch.chdir(tmp_path)
+    settings = Settings(state=Path("memory"), require_checkpoint=kind is TargetKind.PRODUCTION)
+    options = options_of(Context(Target(kind), settings, tmp_path / "out", "run"), monkeypatch)
+    assert f"--state={tmp_path / folder}" in options
+    assert ("--require-checkpoint" in options) == settings.require_checkpoint
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("sql", "--export", "psql", "--to", "x.sql"),
+        ("alerts", "--export", "prometheus", "--to", "x.sql"),
+        ("sql", "--write-manifest", "x.sql"),
+    ],
+)
+def test_files_are_written_where_the_caller_stands(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative path is the caller's, wherever the suite runs; - stays stdout."""
+    monkeypatch.chdir(tmp_path)
+    found = arguments.sql_suite_words(arguments.parser().parse_args(words))
+    assert found[-1] == str(tmp_path / "x.sql")
+    dash = arguments.sql_suite_words(arguments.parser().parse_args([*words[:-1], "-"]))
+    assert dash[-1] == "-"
