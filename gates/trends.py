@@ -159,9 +159,9 @@ def slope_of(points: Sequence[tuple[float, float]]) -> tuple[Slope | None, str]:
     """Theil and Sen's slope with its interval, or None and why there is none."""
     ordered = thinned(sorted(points))
     if len(ordered) < LEAST_POINTS:
-        return None, f"{len(ordered)} values; at least {LEAST_POINTS} are needed"
+        return None, f"{len(ordered)} of {LEAST_POINTS} values"
     if ordered[-1][0] - ordered[0][0] < LEAST_SPAN_S:
-        return None, f"values of less than {LEAST_SPAN_S / 60:.0f} minutes"
+        return None, f"under {LEAST_SPAN_S / 60:.0f} min of values"
     slopes = sorted(
         (y2 - y1) / (x2 - x1) for i, (x1, y1) in enumerate(ordered) for x2, y2 in ordered[i + 1 :] if x2 > x1
     )

@@ -118,11 +118,11 @@ def _shown(done: Done | None, options: argparse.Namespace, made: Watch, console:
     if done is None:
         console.say(BUSY)
         return DOUBTFUL
-    view = _view(made, done)
+    view = _view(made)
     if options.output is not None:
         _write(view, options.output)
     if options.json:
-        console.result(to_json(view, done.round, done.slack_error))
+        console.result(to_json(view, done.round, done.pulse, done.slack_error))
     else:
         console.result(round_text(done.round, done.pulse, nearing(view.trends())))
         if view.odd:
@@ -131,7 +131,7 @@ def _shown(done: Done | None, options: argparse.Namespace, made: Watch, console:
 
 
 def _reported(options: argparse.Namespace, made: Watch, console: Console) -> int:
-    view = _view(made, None)
+    view = _view(made)
     folder = options.output or Path("gate-watch")
     files = _write(view, folder)
     if options.json:
@@ -143,17 +143,16 @@ def _reported(options: argparse.Namespace, made: Watch, console: Console) -> int
     return EXIT_CODES[view.state]
 
 
-def _view(made: Watch, done: Done | None) -> WatchView:
+def _view(made: Watch) -> WatchView:
     now = made.now()
     found = history.read(made.history, made.name, now - WINDOW)
-    alive = done.pulse if done else pulse(found.last, found.good, now)
     place = " and ".join(p for p in (http_place(made.target), database_place(made.target)) if p)
     specs = {s.id: s for s in made.catalogue}
     return WatchView(
         rounds=found.rounds,
         last=found.last,
         now=now,
-        pulse=alive,
+        pulse=pulse(found.last, found.good, now),
         place=place,
         before=found.before,
         total=found.total,

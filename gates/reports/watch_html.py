@@ -122,7 +122,7 @@ def _change_rows(changes: Sequence[Change], *, when: bool = False) -> str:
         more = f" and {len(others)} more" if others else ""
         at = f"<td>{clock(first.at)}</td>" if when else ""
         kind = f'<td class="{_kind_class(first)}">{text(first.kind)}</td>'
-        said = f"<td><code>{text(first.check)}</code>{more}</td><td>{text(first.message[:220])}</td>"
+        said = f'<td class="id"><code>{text(first.check)}</code>{more}</td><td>{text(first.message[:220])}</td>'
         rows.append(f"<tr>{at}{kind}{said}</tr>")
     return "".join(rows)
 

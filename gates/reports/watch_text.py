@@ -66,7 +66,8 @@ def round_text(made: Round, alive: Pulse, found: Sequence[Trend] = ()) -> str:
         f"{made.state.upper()}: {made.reason}",
         f"  {clock(made.at)}, round {made.number}, {counts_text(made.counts)}",
     ]
-    lines += [f"  {alive.said}"] * bool(alive.said)
+    told = any(c.kind == "watcher down" for c in made.changes)
+    lines += [f"  {alive.said}"] * bool(alive.said and not told)
     for first, *others in grouped_changes(made.changes):
         more = f" and {len(others)} more" if others else ""
         lines.append(f"  {first.kind}: {first.check}{more}: {first.message}"[:240])
@@ -130,9 +131,12 @@ def _numbers(trend: Trend) -> list[str]:
     return [trend.check, *shown, slope_text(trend), limits_text(trend), reach_text(trend)]
 
 
-def to_json(view: WatchView, made: Round | None = None, slack_error: str = "") -> str:
-    """One JSON object on one line, for machines; `made` is the round that was just made."""
-    last = made or view.last
+def to_json(view: WatchView, made: Round | None = None, alive: Pulse | None = None, slack_error: str = "") -> str:
+    """One JSON object on one line, for machines.
+
+    made: the round that was just made; alive: the watcher until then. Without them, the last round, and now.
+    """
+    last, pulse = made or view.last, alive or view.pulse
     state = made.state if made else view.state
     data: dict[str, JsonValue] = {
         "state": state,
@@ -148,10 +152,10 @@ def to_json(view: WatchView, made: Round | None = None, slack_error: str = "") -
         "open": [_members(i) for i in view.open],
         "action": dict(last.action) if last else {},
         "watcher": {
-            "down_s": view.pulse.down_s,
-            "blind_s": view.pulse.blind_s,
-            "clock": view.pulse.clock,
-            "said": view.pulse.said,
+            "down_s": pulse.down_s,
+            "blind_s": pulse.blind_s,
+            "clock": pulse.clock,
+            "said": pulse.said,
             "rounds_24h": len(view.recent),
             "from_the_future": view.future,
             "history": view.odd,

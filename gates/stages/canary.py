@@ -103,7 +103,8 @@ def _sql(context: Context) -> list[StageReport]:
 
 def _drills(context: Context, plan: Plan) -> list[StageReport]:
     if plan.drills is Drills.ALL:
-        return drill(context)
+        everything = () if not plan.not_due else [f"--only={s.id}" for s in context.applicable(("drill/",))]
+        return drill(context, everything)
     expected = context.applicable((PROOF,))
     if not expected:
         return []

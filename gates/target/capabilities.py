@@ -59,8 +59,8 @@ def _answers(target: Target, source: str | None) -> bool:
 
 def is_loopback(base_url: str) -> bool:
     """Whether the host of the URL is an IPv4 loopback address (or localhost)."""
-    host = urlsplit(base_url).hostname or ""
     try:
+        host = urlsplit(base_url).hostname or ""
         return host == "localhost" or ipaddress.ip_address(host) in ipaddress.ip_network("127.0.0.0/8")
     except (ValueError, TypeError):
         return False

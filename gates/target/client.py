@@ -48,15 +48,10 @@ class HttpDoor:
 
     def send(self, request: Request, *, timeout_s: float | None = None) -> Answer:
         """Send one request. Raise NoAnswer where there was none; milliseconds are from send to the last byte."""
-        built = httpx.Request(
-            request.method,
-            self.base_url + request.path,
-            headers=[(k.encode("latin-1"), v.encode("utf-8", "surrogateescape")) for k, v in request.headers],
-            content=request.body or None,
-            extensions={} if timeout_s is None else {"timeout": httpx.Timeout(timeout_s).as_dict()},
-        )
-        if request.method in {"POST", "PUT", "PATCH"} and not request.body:
-            built.headers["Content-Length"] = "0"
+        try:
+            built = self._built(request, timeout_s)
+        except (httpx.InvalidURL, ValueError) as error:
+            raise NoAnswer(f"{request.method} {request.path}: {type(error).__name__}: {error}") from error
         started = time.perf_counter()
         at = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
         try:
@@ -71,6 +66,18 @@ class HttpDoor:
         )
         self.exchanges.append(Exchange(request, answer, at))
         return answer
+
+    def _built(self, request: Request, timeout_s: float | None) -> httpx.Request:
+        built = httpx.Request(
+            request.method,
+            self.base_url + request.path,
+            headers=[(k.encode("latin-1"), v.encode("utf-8", "surrogateescape")) for k, v in request.headers],
+            content=request.body or None,
+            extensions={} if timeout_s is None else {"timeout": httpx.Timeout(timeout_s).as_dict()},
+        )
+        if request.method in {"POST", "PUT", "PATCH"} and not request.body:
+            built.headers["Content-Length"] = "0"
+        return built
 
     def burst(self, requests: Sequence[Request]) -> list[Answer | NoAnswer]:
         """Send all at once, each from its own thread behind one barrier; answers in the order of the requests."""
