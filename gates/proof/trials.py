@@ -42,7 +42,7 @@ class Trials:
             if servers:
                 with self.open_bench(TargetKind.STAGING) as bench:
                     for one in servers:
-                        found.append(self._keep(self._senseless(one, bench)))
+                        found.append(self._keep(self._senseless(one, bench)))  # noqa: PERF401  -- kept one by one
         except TROUBLES as error:
             why = f"{type(error).__name__}: {error}"
             left = servers[len(found) :]
