@@ -1,0 +1,88 @@
+"""The catalogue of faults: every entry is whole, names checks that exist, and can be built."""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from faults.catalogue import EVENTS, MODULES, Fault, catalogue, declare
+from faults.probe import Probe, ProbeError
+from replay_service.settings import Settings
+from replay_service.tokens import TokenRules
+from replay_service.worker.settings import WorkerSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+FAULTS = list(catalogue().values())
+CHECKS = [spec["id"] for spec in json.loads((ROOT / "gates" / "catalogue.json").read_text(encoding="utf-8"))]
+SETTINGS = Settings("postgresql://x/y", (b"h" * 16,), TokenRules(b"j" * 32, "", ""))
+WORKER = WorkerSettings("postgresql://x/y")
+PLACES = {"service": "parts", "worker": "parts", "sql": "sql", "process": "event"}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.id)
+def test_a_fault_is_whole(fault: Fault) -> None:
+    """It says in one sentence what breaks, how it is installed and undone, and what must catch it."""
+    assert fault.breaks.endswith(".")
+    assert [p for p in ("parts", "sql", "event") if getattr(fault, p)] == [
+        PLACES[k] for k in [fault.kind] if k in PLACES
+    ]
+    assert (fault.undo_sql is None) == (fault.sql is None)
+    assert fault.event is None or fault.event in EVENTS
+    assert callable(fault.witness)
+    assert (fault.decision == "promote") == (fault.kind == "none")
+    assert bool(fault.checks) == bool(fault.names) == (fault.kind != "none")
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.id)
+def test_the_declared_checks_exist(fault: Fault) -> None:
+    """Every id, or glob of ids, is one of the gate's checks."""
+    unknown = [wanted for wanted in fault.checks if not fnmatch.filter(CHECKS, wanted)]
+    assert not unknown
+
+
+@pytest.mark.parametrize("fault", [f for f in FAULTS if f.parts], ids=lambda f: f.id)
+def test_a_composition_can_be_built(fault: Fault) -> None:
+    """What a statement or a part is replaced by still fits the service, or the worker, as it is now."""
+    module, _, name = (fault.parts or "").partition(":")
+    build = getattr(importlib.import_module(module), name)
+    assert build(SETTINGS if fault.kind == "service" else WORKER) is not None
+
+
+def test_ids_are_unique_and_every_module_declares() -> None:
+    """Two faults of one name are refused, and no module is empty."""
+    with pytest.raises(ValueError, match="two faults"):
+        declare(FAULTS[0])
+    assert {f.id.split("/")[0].replace("-", "_") for f in FAULTS} - {"process"} == set(MODULES)
+
+
+def test_the_list_is_json() -> None:
+    """`python -m faults list` prints one array with what the harness needs of each fault."""
+    done = subprocess.run(
+        [sys.executable, "-m", "faults", "list"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    listed = json.loads(done.stdout)
+    assert [f["id"] for f in listed] == [f.id for f in FAULTS]
+    assert all(isinstance(f["env"], dict) and isinstance(f["checks"], list) for f in listed)
+
+
+def test_a_witness_without_a_deployment_cannot_tell() -> None:
+    """Without the deployment's variables a witness is an error, and never says that a fault is off."""
+    done = subprocess.run(
+        [sys.executable, "-m", "faults", "witness", "noop/nothing"],
+        cwd=ROOT,
+        env={"PATH": "/usr/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 4
+    assert "BASE_URL" in done.stderr
+    with pytest.raises(ProbeError):
+        Probe({"BASE_URL": "http://127.0.0.1:1"})
