@@ -52,7 +52,7 @@ def test_every_trial_has_a_name_of_its_own() -> None:
     """--only and the folders of the output go by it."""
     for names in (
         [v.name for v in healthy.VARIANTS],
-        [s.name for s in (*degenerate.SERVERS, *degenerate.TWINS)],
+        [*(s.name for s in degenerate.SERVERS), *(t.name for t in degenerate.TWINS)],
         [name for name, _, _ in selfsuite.names()],
     ):
         assert len(set(names)) == len(names)
