@@ -51,7 +51,15 @@ def parser() -> argparse.ArgumentParser:
     made = command("lint", "policy, waivers, catalogue and SQL files, without a target", _policy)
     made.add_argument("--write-catalogue", action="store_true", help="write gates/catalogue.json from the code first")
     command("prove", "the gate against known-bad, known-good and senseless deployments", _prove)
-    command("watch", "rounds of canary checks, with history and trends", _policy, _state, _json, add_watch_arguments)
+    command(
+        "watch",
+        "rounds of canary checks, with history and trends",
+        _policy,
+        _state,
+        _json,
+        _exit_zero,
+        add_watch_arguments,
+    )
     command(
         "status",
         "what the target shows now: lag, backlog, flags, releases",

@@ -30,7 +30,7 @@ LEAST_KEPT = 1000
 MOST_BYTES = 64 * 1024 * 1024
 MOST_UNTOLD = 50
 EVER = dt.datetime.min.replace(tzinfo=dt.UTC)
-MADE_OF = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+MADE_OF = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)

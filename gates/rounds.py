@@ -141,6 +141,8 @@ class Change:
 class Round:
     """One round: when, of which target, what was seen, what is open, what changed, what was done.
 
+    A line of the history has each message once, in `texts`; where it belongs stands its number in that list.
+
     interval_s: when the next one is due; down_s: how long before it nothing was seen, beyond what was due, else 0;
     clock: what is odd about the clock, else empty; not_due: checks left out of this round on purpose.
     """
@@ -178,6 +180,7 @@ class Round:
 
     def line(self) -> str:
         """One line of the history, with its newline."""
+        texts: dict[str, int] = {}
         data: dict[str, JsonValue] = {
             "v": FORMAT,
             "kind": "round",
@@ -192,26 +195,42 @@ class Round:
             "down_s": self.down_s,
             "clock": self.clock,
             "drills": self.drills,
-            "readings": {name: r.to_json() for name, r in self.readings.items()},
+            "readings": {name: _pointing(r.to_json(), texts) for name, r in self.readings.items()},
             "not_due": list(self.not_due),
-            "incidents": [_members(i) for i in self.incidents],
-            "changes": [_members(c) for c in self.changes],
+            "incidents": [_pointing(_members(i), texts) for i in self.incidents],
+            "changes": [_pointing(_members(c), texts) for c in self.changes],
             "action": dict(self.action),
         }
+        data["texts"] = list(texts)
         return json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Round:
-        """Raise ValueError, TypeError, KeyError or AttributeError on anything that `line` did not write."""
-        values = {k: v for k, v in data.items() if k not in {"v", "kind"}}
-        values["readings"] = {str(k): Reading.from_json(str(k), v) for k, v in values["readings"].items()}
-        values["incidents"] = tuple(Incident(**i) for i in values["incidents"])
-        values["changes"] = tuple(Change(**c) for c in values["changes"])
+        """Raise ValueError, TypeError, LookupError or AttributeError on anything that `line` did not write."""
+        values = {k: v for k, v in data.items() if k not in {"v", "kind", "texts"}}
+        texts = data["texts"]
+        values["readings"] = {k: Reading.from_json(k, _resolved(v, texts)) for k, v in values["readings"].items()}
+        values["incidents"] = tuple(Incident(**_resolved(i, texts)) for i in values["incidents"])
+        values["changes"] = tuple(Change(**_resolved(c, texts)) for c in values["changes"])
         values["not_due"] = tuple(values["not_due"])
         made = cls(**values)
         if made.state not in STATES or made.started.tzinfo is None:
             raise ValueError(f"state {made.state!r}, at {made.at!r}")
         return made
+
+
+def _pointing(data: Any, texts: dict[str, int]) -> Any:
+    """The members with the number of the message instead of the message: a hundred checks may miss one thing."""
+    if not isinstance(data, dict) or not data.get("message"):
+        return data
+    return {**data, "message": texts.setdefault(data["message"], len(texts))}
+
+
+def _resolved(data: Any, texts: Sequence[str]) -> Any:
+    """The members with their message again. Raise IndexError where there is no such text."""
+    if not isinstance(data, dict) or not isinstance(data.get("message"), int):
+        return data
+    return {**data, "message": texts[data["message"]]}
 
 
 def _members(value: Incident | Change) -> dict[str, JsonValue]:

@@ -71,7 +71,12 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
 
 
 def watch(options: argparse.Namespace, target: Target, console: Console) -> int:
-    """Run the command. Raise UsageError or ConfigError where it cannot be."""
+    """Run the command; its exit code. Raise UsageError or ConfigError where it cannot be run."""
+    code = _run(options, target, console)
+    return 0 if options.exit_zero_on == "hold" and code == DOUBTFUL else code
+
+
+def _run(options: argparse.Namespace, target: Target, console: Console) -> int:
     made = _watch(options, target, console)
     if options.report:
         return _reported(options, made, console)

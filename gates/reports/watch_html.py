@@ -31,6 +31,7 @@ from gates.trends import FLAPS, WINDOW, Trend
 CLASSES = {"good": "promote", "doubtful": "hold", "failing": "rollback"}
 OUTCOMES = ("fail", "unknown", "pass")
 MOST_OPEN = 60
+MOST_NAMES = 12
 
 
 def html(view: WatchView) -> str:
@@ -102,7 +103,8 @@ def _incident(group: Sequence[Incident], trend: Trend | None, view: WatchView) -
     spec = view.specs.get(one.check) if len(group) == 1 else None
     about = f'<p class="claim">{text(spec.claim)}</p><p class="cost">{text(spec.cost)}</p>' if spec else ""
     picture = _strip(trend, view) if trend else ""
-    names = "<br>".join(text(i.check) for i in group)
+    names = "<br>".join(text(i.check) for i in group[:MOST_NAMES])
+    names += f"<br>and {len(group) - MOST_NAMES} more" if len(group) > MOST_NAMES else ""
     return (
         f'<div class="finding {tint}"><h3>{names}</h3><p class="numbers">{text(", ".join(facts))}</p>'
         f"<p>{text(one.message)}</p>{about}{picture}</div>\n"

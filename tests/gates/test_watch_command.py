@@ -93,6 +93,8 @@ def test_a_history_that_is_not_there_is_doubtful(tmp_path: Path) -> None:
     done = gate("watch", "--report", "--json", "--output", "out", cwd=tmp_path, environ=NOWHERE)
     assert done.returncode == 10
     assert json.loads(done.stdout)["state"] == "doubtful"
+    spared = gate("watch", "--report", "--exit-zero-on", "hold", cwd=tmp_path, environ=NOWHERE)
+    assert spared.returncode == 0
 
 
 def test_a_damaged_history_is_survived_and_said(tmp_path: Path) -> None:
