@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from benchmarks.sql_stage import fill
-from gates.target.database import Connection, execute
+from gates.target.database import Connection, execute, sql
+from sql_checks import checkpoint
+from sql_checks.fragments import expand
 from sql_checks.rulefile import read_all_rules
 from sql_checks.spotfile import read_folder
 from sql_checks.sqlsession import SqlSession
@@ -21,16 +23,17 @@ GROWING = {"audit_logs", "event_outbox", "events", "agent_tasks", "dead_letter_q
 QUERIES = {
     **{f"{s.spec.id} {part}": text for s in read_folder() for part, text in (("rows", s.violations), ("seen", s.seen))},
     **{r.spec.id: r.query for r in read_all_rules()},
+    "the position of a checkpoint": expand(sql(checkpoint.POSITION), checkpoint.FRAGMENTS),
 }
 
 
 @pytest.fixture(scope="module")
-def large(pg_server: PgServer) -> Iterator[Connection]:
+def large(pg_server: PgServer) -> Iterator[SqlSession]:
     """A database with 100,000 rows in each growing table, analysed."""
     name = pg_server.create_database(TEMPLATE)
     fill(pg_server.url(name), ROWS)
     session = SqlSession(pg_server.url(name))
-    yield session.connection
+    yield session
     session.close()
     pg_server.drop_database(name)
 
@@ -43,17 +46,41 @@ def scans(node: dict[str, Any], limited: bool = False) -> Iterator[str]:
         yield from scans(child, limited=node["Node Type"] == "Limit")
 
 
+@pytest.fixture(scope="module", params=[False, True], ids=["first-run", "from-a-checkpoint"])
+def prepared(request: pytest.FixtureRequest, large: SqlSession) -> Connection:
+    """The connection as a first run has it, and as one that goes on from a checkpoint."""
+    with large.snapshot() as connection:
+        reached = checkpoint.position(connection, "it")
+    assert reached is not None
+    settings = reached.settings()
+    large.give(settings if request.param else dict.fromkeys(settings, ""))
+    return large.connection
+
+
 @pytest.mark.parametrize("name", list(QUERIES))
-def test_no_growing_table_is_scanned(name: str, large: Connection) -> None:
+def test_no_growing_table_is_scanned(name: str, prepared: Connection) -> None:
     """No query of a check or a rule reads a growing table from end to end."""
-    plan = execute(large, f"explain (format json) {QUERIES[name]}")[0]["QUERY PLAN"]
-    assert isinstance(plan, list)
-    assert list(scans(plan[0]["Plan"])) == []
+    assert list(scans(plan_of(prepared, QUERIES[name]))) == []
 
 
-def test_the_scan_is_seen_where_there_is_one(large: Connection) -> None:
-    """The control: a query that scans is found out."""
-    plan = execute(large, "explain (format json) select count(*) from public.event_outbox where payload = '{}'")
-    found = plan[0]["QUERY PLAN"]
+PLANTED = {
+    "a filter without an index": "select count(*) from public.event_outbox where payload = '{}'",
+    "a join with the whole table": "select count(*) from public.agent_tasks join public.companies on name = agent_name",
+    "a sub-query that is hashed": """select count(*) from public.companies c
+        where c.id not in (select q.company_id from public.dead_letter_queue q where q.status <> 'resolved')""",
+    "everything of the trail": "select max(hash) from public.audit_logs",
+}
+
+
+@pytest.mark.parametrize("query", PLANTED.values(), ids=list(PLANTED))
+def test_a_scan_is_seen_where_there_is_one(query: str, prepared: Connection) -> None:
+    """The control: a query that reads a growing table from end to end is found out."""
+    assert list(scans(plan_of(prepared, query)))
+
+
+def plan_of(connection: Connection, query: str) -> dict[str, Any]:
+    """The plan, without running it."""
+    found = execute(connection, f"explain (format json) {query}")[0]["QUERY PLAN"]
     assert isinstance(found, list)
-    assert list(scans(found[0]["Plan"]))
+    plan: dict[str, Any] = found[0]["Plan"]
+    return plan

@@ -5,7 +5,7 @@ audit_low as materialized (
            when current_setting('replaygate.deep', true) = 'on' then null
            when nullif(current_setting('replaygate.checkpoint', true), '') is not null then
              (select id from public.audit_logs
-              where id <= (current_setting('replaygate.checkpoint', true)::jsonb ->> 'last_id')::bigint
+              where id <= (nullif(current_setting('replaygate.checkpoint', true), '')::jsonb ->> 'last_id')::bigint
               order by id desc offset 999 limit 1)
            else (select id from public.audit_logs order by id desc offset 9999 limit 1)
          end, -9223372036854775808) as low
