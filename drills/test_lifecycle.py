@@ -225,6 +225,24 @@ def test_twenty_percent_is_allowed(scene: Scene) -> None:
     scene.seen.count(20)
 
 
+@check("drill/lifecycle/stops-soon-above-a-fifth", needs=AGENT, after=DELIVERS, covers=("E10",))
+def test_stops_soon_above_a_fifth(scene: Scene) -> None:
+    """A run that begins well and then fails is stopped as soon as more than a fifth of what it settled has failed.
+
+    A brake that waits for half burns retries that a fifth would have saved. Of 16 that succeed and 24 that fail, the
+    fifth failure stops it in whatever order they settle, and nine more were in flight at most.
+    """
+    scene.claims_drill_agent()
+    company = scene.company(items=16)
+    _add_last(scene, company, as_jsonb({"drill": {"fail_times": -1, "delay_ms": 300}}), 24)
+    run = str(scene.run(company, max=40)["replay_run_id"])
+    row = scene.ended(run, within_s=10)
+    scene.seen.value(row["failure_count"], 14, "failed items")
+    assert row["status"] == "stopped", f"a run of which {row['failure_count']} items failed is {row['status']!r}"
+    assert row["failure_count"] <= 14, f"{row['failure_count']} items failed before the stop; allowed: 14"
+    scene.seen.count(row["success_count"] + row["failure_count"])
+
+
 @check("drill/lifecycle/four-failures-do-not-stop", needs=AGENT, after=DELIVERS, covers=("E10",))
 def test_four_failures_do_not_stop(scene: Scene) -> None:
     """A run of four items that all fail is completed: with fewer than five settled nothing is stopped.

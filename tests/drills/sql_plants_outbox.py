@@ -242,7 +242,7 @@ RUNS = [
         "replay_runs",
         "update",
         "if new.status = 'stopped' then new.status := 'completed'; end if;",
-        ("drill/lifecycle/stops-above-twenty-percent",),
+        ("drill/lifecycle/stops-above-twenty-percent", "drill/lifecycle/stops-soon-above-a-fifth"),
     ),
     meddler(
         "one failure stops a run",
