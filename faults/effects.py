@@ -58,8 +58,8 @@ def new_event_id(settings: Settings) -> Parts:
 @service(
     "The payload of a replayed item is changed on its way.",
     lambda p: _after(p, "SELECT payload ? 'replayed' FROM event_outbox WHERE company_id = %s", 1),
-    (f"{DLQ}/*", "drill/lifecycle/*", "drill/outbox/payload-unchanged", "sql/spot/*"),
-    names=("payload",),
+    (f"{DLQ}/letter-is-kept",),
+    names=("differs", "payload",),
 )
 def payload_changed(settings: Settings) -> Parts:
     change = ("aggregate_key, payload, %(run_id)s", "aggregate_key, payload || '{\"replayed\": true}', %(run_id)s")
@@ -69,8 +69,8 @@ def payload_changed(settings: Settings) -> Parts:
 @service(
     "A replayed item loses its key: it is delivered out of order.",
     lambda p: _after(p, _KEY, 1, {"aggregate_key": "k"}) is None,
-    (f"{DLQ}/*", "drill/lifecycle/*", "drill/outbox/*"),
-    names=("aggregate_key", "key", "order"),
+    (f"{DLQ}/letter-is-kept",),
+    names=("differs", "aggregate_key", "key", "order"),
 )
 def key_dropped(settings: Settings) -> Parts:
     change = ("aggregate_key, payload, %(run_id)s", "NULL, payload, %(run_id)s")
@@ -80,8 +80,8 @@ def key_dropped(settings: Settings) -> Parts:
 @service(
     "A replayed item gets another event type.",
     lambda p: _after(p, "SELECT event_type FROM event_outbox WHERE company_id = %s", 1) == "replay",
-    (f"{DLQ}/*", "drill/lifecycle/*", "drill/outbox/*"),
-    names=("event_type", "type"),
+    (f"{DLQ}/letter-is-kept",),
+    names=("differs", "event_type", "type"),
 )
 def type_replaced(settings: Settings) -> Parts:
     change = ("event_type, aggregate_key, payload, %(run_id)s", "'replay', aggregate_key, payload, %(run_id)s")
