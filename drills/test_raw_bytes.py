@@ -71,6 +71,21 @@ def test_signature_of_other_bytes(case: Case, bench: Bench) -> None:
     bench.shut(bench.with_signature(bench.mac(old), body, "with the signature of the other bytes"))
 
 
+@check("drill/authentication/canonical-forms", where=Where.READ_ONLY, after=SIGNED, covers=("A11",))
+def test_canonical_forms(bench: Bench) -> None:
+    """The signature of the body as any common library would write it anew is refused.
+
+    Otherwise the service signs what it parsed: what two parsers read differently was signed by nobody.
+    """
+    fields = {"max": 10, "company_id": bench.company, "error_type": "timeout"}
+    body = json.dumps(fields, indent=1).encode()
+    bench.opens(bench.signed(body, "with its own signature"))
+    for separators in ((",", ":"), (", ", ": ")):
+        for ordered in (False, True):
+            form = json.dumps(fields, separators=separators, sort_keys=ordered).encode()
+            bench.shut(bench.with_signature(bench.mac(form), body, f"with the signature of {form.decode()}"))
+
+
 @check("drill/authentication/odd-spelling-accepted", where=Where.READ_ONLY, after=SIGNED, covers=("A11",))
 def test_odd_spelling_accepted(bench: Bench) -> None:
     """A body in an unusual but valid spelling is accepted with the signature of its own bytes.

@@ -32,6 +32,12 @@ MAXIMA: list[Case] = [
 FIELDS: list[Case] = [
     Case("dlq-ids-empty", "An empty list of ids is refused: it is not `all`.", {"dlq_ids": []}),
     Case("dlq-ids-no-uuid", "Ids that are no UUIDs are refused.", {"dlq_ids": ["x"]}, ("E13",)),
+    Case(
+        "dlq-ids-one-bad-among-good",
+        "One id that is no UUID among good ones is refused, not dropped.",
+        {"dlq_ids": ["00000000-0000-4000-8000-0000000000aa", "x"]},
+        ("E13",),
+    ),
     Case("dlq-ids-string", "Ids as one string are refused.", {"dlq_ids": "00000000-0000-4000-8000-0000000000aa"}),
     Case("dlq-ids-null", "Ids null are refused.", {"dlq_ids": None}),
     Case("dlq-ids-with-null", "A null among the ids is refused.", {"dlq_ids": [None]}),

@@ -49,6 +49,19 @@ def verifies(accepts: Callable[[str, str], bool]) -> Callable[[World], Defect]:
     return make
 
 
+def verifies_rewritten(world: World) -> Defect:
+    """A signature check that writes the body anew before it takes the MAC of it."""
+
+    def wanted(sent: Sent) -> bool:
+        try:
+            rewritten = json.dumps(json.loads(sent.body), sort_keys=True, separators=(",", ":")).encode()
+        except (ValueError, RecursionError):
+            return False
+        return sent.signature == sign_v1(world.target.hmac_secret, rewritten)
+
+    return excuses(wanted)(world)
+
+
 def reads_one_header(index: int, name: str) -> Callable[[World], Defect]:
     """Of several headers of a kind only the first (0) or last (-1) is read."""
 
@@ -206,6 +219,12 @@ AUTHENTICATION = [
     ),
     Planted("nobody needs credentials", excuses(lambda _sent: True), (f"{AUTH}/signed-accepted",)),
     Planted("no token is needed", excuses(lambda _sent: True), ("drill/tokens/admin-accepted",)),
+    Planted(
+        "the signature of the parsed body is accepted, too",
+        verifies_rewritten,
+        (f"{AUTH}/canonical-forms",),
+        (f"{AUTH}/wrong-secret", f"{AUTH}/flipped-byte"),
+    ),
     Planted(
         "signatures are compared by prefix",
         verifies(lambda given, right: bool(given) and right.startswith(given)),
