@@ -59,7 +59,7 @@ def new_event_id(settings: Settings) -> Parts:
     "The payload of a replayed item is changed on its way.",
     lambda p: _after(p, "SELECT payload ? 'replayed' FROM event_outbox WHERE company_id = %s", 1),
     (f"{DLQ}/letter-is-kept",),
-    names=("differs", "payload",),
+    names=("differs", "payload"),
 )
 def payload_changed(settings: Settings) -> Parts:
     change = ("aggregate_key, payload, %(run_id)s", "aggregate_key, payload || '{\"replayed\": true}', %(run_id)s")
