@@ -371,5 +371,4 @@ statement(
     lambda p: bool(p.value("SELECT has_table_privilege('replay_service', 'audit_logs', 'DELETE')")),
     ("sql/spot/audit-privileges", "sql/manifest/grants"),
     names=("audit_logs", "DELETE"),
-    decision="hold",
 )

@@ -96,7 +96,7 @@ def case_folded(settings: Settings) -> Parts:
 @service(
     "The MAC is taken over the parsed body, not over the raw bytes.",
     lambda p: is_let_in(answers(p, p.sign(json.dumps(json.loads(dry_body(p))).encode()), b" " + dry_body(p) + b" ")),
-    (f"{SCOPE}/added-spaces", f"{SCOPE}/reordered-keys", f"{SCOPE}/escaped-characters"),
+    ("drill/authentication/canonical-forms",),
     names=("401",),
 )
 def mac_over_parsed_body(settings: Settings) -> Parts:

@@ -237,8 +237,8 @@ def empty_run_stays_started(settings: Settings) -> Parts:
 @service(
     "A run with items is called completed in the answer, before anything was delivered.",
     lambda p: _answer(p)["status"] == "completed",
-    ("drill/idempotency/*", f"{RAILS}/*", "drill/dlq/*", "drill/lifecycle/*"),
-    names=("started", "completed", "status"),
+    ("drill/safety-rails/nothing-eligible-completes", "drill/dry-run/absent-means-real"),
+    names=("started", "completed"),
 )
 def started_called_completed(settings: Settings) -> Parts:
     return _saying(build_parts(settings), {"status": "completed"}, only="started")

@@ -162,8 +162,8 @@ def payload_before_defaults(settings: Settings) -> Parts:
 @service(
     "The order of `dlq_ids` is part of the payload.",
     lambda p: _ids_in_two_orders(p) == 422,
-    (f"{KEYS}/spelling-is-equal", f"{KEYS}/*"),
-    names=("dlq_ids", "order", "422"),
+    ("drill/idempotency/ids-are-a-set",),
+    names=("order", "idempotency_key_reused"),
     decision="hold",
 )
 def order_of_ids_matters(settings: Settings) -> Parts:
@@ -182,8 +182,8 @@ def _ids_in_two_orders(probe: Probe) -> int:
 @service(
     "Keys are compared without their case: `INC-a` and `INC-A` are one.",
     lambda p: _is_duplicate(p, {"idempotency_key": "w"}, {"idempotency_key": "W"}),
-    (f"{KEYS}/*",),
-    names=("case", "key"),
+    ("drill/idempotency/keys-differ-in-case",),
+    names=("key",),
 )
 def key_case_folded(settings: Settings) -> Parts:
     return _keyed(settings, str.lower)
@@ -192,8 +192,8 @@ def key_case_folded(settings: Settings) -> Parts:
 @service(
     "Keys are cut to 64 characters: two long ones with one beginning are one.",
     lambda p: _is_duplicate(p, {"idempotency_key": "w" * 99 + "1"}, {"idempotency_key": "w" * 99 + "2"}),
-    (f"{KEYS}/*",),
-    names=("key", "long", "characters"),
+    ("drill/idempotency/keys-differ-at-the-end",),
+    names=("key",),
 )
 def key_truncated(settings: Settings) -> Parts:
     return _keyed(settings, lambda key: key[:64])
@@ -202,8 +202,8 @@ def key_truncated(settings: Settings) -> Parts:
 @service(
     "Keys are trimmed: ` a` and `a` are one.",
     lambda p: _is_duplicate(p, {"idempotency_key": "w"}, {"idempotency_key": " w"}),
-    (f"{KEYS}/*",),
-    names=("key", "space"),
+    ("drill/idempotency/keys-differ-in-spaces",),
+    names=("key",),
 )
 def key_trimmed(settings: Settings) -> Parts:
     return _keyed(settings, lambda key: key.strip() or "k")
@@ -243,7 +243,7 @@ def _in_two_tenants(probe: Probe) -> bool:
     "The key is per actor: the same request by a token replays again.",
     lambda p: _by_two_actors(p),
     (f"{KEYS}/other-credentials-same-key",),
-    names=("credential", "token", "key"),
+    names=("outbox rows", "same request"),
 )
 def key_is_per_actor(settings: Settings) -> Parts:
     async def twin(conn: Connection, request: ReplayRequest, started: Run) -> Mapping[str, Any] | None:
@@ -281,7 +281,6 @@ def _lost_items(probe: Probe) -> bool:
     lambda p: not _is_duplicate(p, {}, {}),
     (f"{KEYS}/duplicate-marked",),
     names=("duplicate",),
-    decision="hold",
 )
 def duplicate_not_marked(settings: Settings) -> Parts:
     return _answering_duplicates(settings, lambda r: dataclasses.replace(r, body={**r.body, "duplicate": False}))

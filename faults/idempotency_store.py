@@ -245,8 +245,9 @@ def _status_of_reuse(probe: Probe) -> int:
 @service(
     "A key is forgotten after a day: what is re-sent later replays again.",
     lambda p: _runs_of_an_old_key(p),
-    (f"{KEYS}/*",),
-    names=("key", "day", "old"),
+    ("drill/idempotency/old-key-is-known",),
+    names=("another run",),
+    decision="hold",
 )
 def key_expires(settings: Settings) -> Parts:
     forget = b"""UPDATE replay_runs SET idempotency_key = idempotency_key || '-' || id

@@ -79,7 +79,7 @@ def _most_in_flight(probe: Probe) -> int:
     "A run is never stopped, however many of its items fail.",
     lambda p: after_run(p, 0, 25, _RUN)[3] == 25,
     (f"{LIFE}/stops-above-twenty-percent",),
-    names=("stop", "20"),
+    names=("items failed",),
 )
 def never_stops(settings: WorkerSettings) -> WorkerParts:
     return dataclasses.replace(build_worker_parts(settings), must_stop=lambda _counts: False)
@@ -110,8 +110,8 @@ def stops_too_early(settings: WorkerSettings) -> WorkerParts:
 @worker(
     "A run is stopped only above 50 % of failures.",
     lambda p: after_run(p, 12, 12, _RUN)[0] == "completed",
-    (f"{LIFE}/stops-above-twenty-percent", f"{LIFE}/*"),
-    names=("20", "stop"),
+    ("drill/lifecycle/stops-soon-above-a-fifth",),
+    names=("before the stop", "failed"),
 )
 def stops_at_half(settings: WorkerSettings) -> WorkerParts:
     rail = lambda c: c.success + c.failure >= 5 and c.failure * 2 > c.success + c.failure  # noqa: E731
@@ -122,7 +122,7 @@ def stops_at_half(settings: WorkerSettings) -> WorkerParts:
     "The budget of what a stopped run did not attempt is not refunded.",
     lambda p: _used_after_stop(p) == 25,
     (f"{LIFE}/stop-refunds-the-rest",),
-    names=("refund", "budget"),
+    names=("ledger",),
 )
 def nothing_refunded(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(settings, ("return_unattempted", "AND f.items > 0", "AND false"))
@@ -132,7 +132,7 @@ def nothing_refunded(settings: WorkerSettings) -> WorkerParts:
     "The budget is refunded twice.",
     lambda p: _used_after_stop(p) < _attempted(p),
     (f"{LIFE}/stop-refunds-the-rest",),
-    names=("refund", "budget"),
+    names=("ledger",),
 )
 def refunded_twice(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(settings, ("return_unattempted", "daily_used - f.items", "daily_used - 2 * f.items"))
@@ -142,7 +142,7 @@ def refunded_twice(settings: WorkerSettings) -> WorkerParts:
     "A stop refunds the whole run, also what was attempted.",
     lambda p: _used_after_stop(p) == 0,
     (f"{LIFE}/stop-refunds-the-rest",),
-    names=("refund", "budget"),
+    names=("ledger",),
 )
 def all_refunded(settings: WorkerSettings) -> WorkerParts:
     whole = ("least((SELECT count(*) FROM gone), r.budget_charged)", "r.budget_charged")
@@ -153,7 +153,7 @@ def all_refunded(settings: WorkerSettings) -> WorkerParts:
     "The refund goes to the day and not to the month.",
     lambda p: _month_after_stop(p) == 25,
     (f"{LIFE}/stop-refunds-the-rest",),
-    names=("refund", "budget", "month"),
+    names=("ledger",),
 )
 def month_not_refunded(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(settings, ("return_unattempted", "greatest(b.monthly_used - f.items, 0)", "b.monthly_used"))
@@ -179,7 +179,7 @@ def _attempted(_probe: Probe) -> int:
     "Items that a stopped run did not attempt come back with an attempt counted.",
     lambda p: after_run(p, 0, 25, "SELECT min(retry_count) FROM dead_letter_queue WHERE company_id = %s")[0] == 1,
     (f"{LIFE}/stop-leaves-the-rest-untouched",),
-    names=("untouched", "retry_count"),
+    names=("retry counted",),
 )
 def returned_items_touched(settings: WorkerSettings) -> WorkerParts:
     change = ("SET status = 'pending', replay_run_id = NULL", "SET status = 'pending', retry_count = d.retry_count + 1")
@@ -201,7 +201,7 @@ def returned_items_stuck(settings: WorkerSettings) -> WorkerParts:
     "The outbox rows of what a stopped run did not attempt are kept: the items are delivered all the same.",
     lambda p: after_run(p, 0, 25, "SELECT count(*) FROM event_outbox WHERE company_id = %s")[0] == 25,
     (f"{LIFE}/stop-leaves-the-rest-untouched",),
-    names=("untouched", "outbox"),
+    names=("retry counted", "outbox"),
 )
 def returned_rows_kept(settings: WorkerSettings) -> WorkerParts:
     gone = "DELETE FROM public.event_outbox e\n  USING run r"
@@ -270,14 +270,3 @@ def failed_item_resolved(settings: WorkerSettings) -> WorkerParts:
 )
 def delivered_item_pending(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(settings, ("settle_item", "THEN 'resolved' ELSE 'pending'", "THEN 'pending' ELSE 'pending'"))
-
-
-@worker(
-    "A delivered item is counted as a retry.",
-    lambda p: after_run(p, 1, 0, _LETTER)[1] == 1,
-    ("drill/dlq/*", f"{LIFE}/*"),
-    names=("retry_count",),
-)
-def delivered_counts_as_retry(settings: WorkerSettings) -> WorkerParts:
-    change = ("THEN 0 ELSE 1 END,\n    retry_after", "THEN 1 ELSE 1 END,\n    retry_after")
-    return altered_worker(settings, ("settle_item", *change))

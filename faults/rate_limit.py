@@ -159,7 +159,6 @@ def _two_tenants(probe: Probe) -> int:
     lambda p: _key_of(p).endswith(":0.0.0.0"),
     (f"{LIMIT}/sources-independent", f"{LIMIT}/row-as-documented", f"{LIMIT}/victim-not-locked-out"),
     names=("address", "key", "source"),
-    decision="hold",
 )
 def per_tenant_only(settings: Settings) -> Parts:
     async def twin(conn: Connection, company_id: str, _client: str) -> None:
@@ -279,6 +278,7 @@ def _takes_back(settings: Settings, wanted: Callable[[Reply | Refusal], bool]) -
     lambda p: _statuses(p, 5, dry_run=False, idempotency_key="k") == [200] * 5,
     (f"{LIMIT}/duplicates-count",),
     names=("duplicate",),
+    decision="hold",
 )
 def duplicates_free(settings: Settings) -> Parts:
     return _takes_back(settings, lambda found: isinstance(found, Reply) and found.outcome == "duplicate")
@@ -291,8 +291,8 @@ _PAUSED = "INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, tr
 @service(
     "A request that a later step refuses is not counted: the paused, the switched off and the poor ask without limit.",
     lambda p: _hits_after(p, p.replay, _PAUSED) == 0,
-    (f"{LIMIT}/*", "drill/pause/*", "drill/flags/*", "drill/budgets/*"),
-    names=("count", "rate", "429"),
+    ("drill/rate-limit/later-refusals-count", "drill/rate-limit/exhausted-budget-counts"),
+    names=("was not counted",),
 )
 def later_refusals_free(settings: Settings) -> Parts:
     later = {"feature_disabled", "agents_paused", "budget_exhausted", "idempotency_key_reused"}
@@ -302,8 +302,8 @@ def later_refusals_free(settings: Settings) -> Parts:
 @service(
     "The count is in the transaction of the replay: what is refused by its flag is rolled back with it.",
     lambda p: _hits_after(p, p.replay, _FLAG_OFF) == 0,
-    (f"{LIMIT}/*", "drill/flags/*"),
-    names=("count", "rate", "429", "flag"),
+    ("drill/rate-limit/later-refusals-count",),
+    names=("the flag refused",),
 )
 def flag_refusals_free(settings: Settings) -> Parts:
     return _takes_back(settings, lambda found: isinstance(found, Refusal) and found.code == "feature_disabled")

@@ -92,8 +92,8 @@ def _admitted_at_once(probe: Probe) -> int:
 @service(
     "Where the store of the limit fails, requests are admitted.",
     lambda p: _without_store(p) == 200,
-    (f"{LIMIT}/missing-store-fails-closed", f"{LIMIT}/locked-store-fails-closed"),
-    names=("503", "store"),
+    ("drill/rate-limit/uncounted-is-not-admitted", "drill/rate-limit/missing-store-fails-closed"),
+    names=("locked", "gone", "429"),
     production=False,
 )
 def fails_open(settings: Settings) -> Parts:
@@ -133,7 +133,6 @@ def _saying(settings: Settings, change: Callable[[str], str | None]) -> Parts:
     lambda p: not _fourth(p),
     (f"{LIMIT}/retry-after",),
     names=("Retry-After",),
-    decision="hold",
 )
 def no_retry_after(settings: Settings) -> Parts:
     return _saying(settings, lambda _said: None)
@@ -144,7 +143,6 @@ def no_retry_after(settings: Settings) -> Parts:
     lambda p: int(_fourth(p)) > WINDOW_S,
     (f"{LIMIT}/retry-after",),
     names=("Retry-After",),
-    decision="hold",
 )
 def retry_after_in_milliseconds(settings: Settings) -> Parts:
     return _saying(settings, lambda said: said and f"{said}000")
@@ -155,7 +153,6 @@ def retry_after_in_milliseconds(settings: Settings) -> Parts:
     lambda p: "GMT" in _fourth(p),
     (f"{LIMIT}/retry-after",),
     names=("Retry-After",),
-    decision="hold",
 )
 def retry_after_is_a_date(settings: Settings) -> Parts:
     return _saying(settings, lambda said: said and "Wed, 21 Oct 2099 07:28:00 GMT")
@@ -251,6 +248,7 @@ def _fifth_event(probe: Probe) -> int:
     lambda p: _fifth_read(p) == 429,
     (f"{LIMIT}/reads-not-limited",),
     names=("read",),
+    decision="hold",
 )
 def reads_limited(settings: Settings) -> Parts:
     seen: dict[str, int] = defaultdict(int)

@@ -88,6 +88,8 @@ def trusting(
     settings: Settings,
     claims: Callable[[Json, float], Json] = lambda found, _now: found,
     genuine: Callable[[bytes, Json, bytes], bool] | None = None,
+    *,
+    any_alg: bool = False,
 ) -> Parts:
     """The service with a lenient token check.
 
@@ -101,10 +103,13 @@ def trusting(
             header, found = json.loads(_decode(head)), json.loads(_decode(body))
         except (ValueError, RecursionError):
             return check_token(token, rules, now_s)
-        is_genuine = hmac.compare_digest(_decode(mac), _mac(head + b"." + body, rules.secret))
-        if not is_genuine and not (genuine and genuine(mac, header, head + b"." + body)):
+        is_hs256 = any_alg or (isinstance(header, dict) and header.get("alg") == "HS256")
+        is_signed = is_hs256 and hmac.compare_digest(_decode(mac), _mac(head + b"." + body, rules.secret))
+        is_forged = not is_signed and genuine is not None and genuine(mac, header, head + b"." + body)
+        if not isinstance(found, dict) or not (is_signed or is_forged):
             return check_token(token, rules, now_s)
-        text = _encode({"alg": "HS256", "typ": "JWT"}) + b"." + _encode(claims(dict(found), now_s))
+        first = _encode({"alg": "HS256", "typ": "JWT"}) if is_forged or any_alg else head
+        text = first + b"." + _encode(claims(found, now_s))
         signed = text + b"." + base64.urlsafe_b64encode(_mac(text, rules.secret)).rstrip(b"=")
         return check_token(signed, rules, now_s)
 

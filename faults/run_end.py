@@ -29,7 +29,7 @@ def _audited(action: str, column: str = "count(*)", scope: str = "%s") -> str:
     "A failure counts as a success in the run.",
     lambda p: after_run(p, 1, 1, _RUN)[2] == 2,
     (f"{LIFE}/run-counts-add-up", "sql/spot/run-counts"),
-    names=("count",),
+    names=("the run is", "count"),
 )
 def failures_count_as_success(settings: WorkerSettings) -> WorkerParts:
     change = (
@@ -43,7 +43,7 @@ def failures_count_as_success(settings: WorkerSettings) -> WorkerParts:
     "Failures are not counted in the run.",
     lambda p: after_run(p, 1, 1, _RUN)[3] == 0,
     (f"{LIFE}/run-counts-add-up", "sql/spot/run-counts"),
-    names=("count",),
+    names=("the run is", "count"),
 )
 def failures_not_counted(settings: WorkerSettings) -> WorkerParts:
     change = ("r.failure_count + CASE WHEN %(is_delivered)s THEN 0", "r.failure_count + CASE WHEN true THEN 0")

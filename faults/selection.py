@@ -142,8 +142,8 @@ def one_retry_more(settings: Settings) -> Parts:
 @service(
     "`force` ignores `max_retries`, too.",
     lambda p: bool(_items(p, 1, {"retry_count": 5, "max_retries": 5}, force=True)),
-    (f"{RAILS}/*", "drill/dlq/*"),
-    names=("max_retries", "exhausted", "force"),
+    ("drill/safety-rails/exhausted-not-replayed",),
+    names=("not eligible", "exhausted"),
 )
 def force_ignores_max_retries(settings: Settings) -> Parts:
     change = ("AND retry_count < max_retries\n", "AND (%(force)s OR retry_count < max_retries)\n")
@@ -154,7 +154,7 @@ def force_ignores_max_retries(settings: Settings) -> Parts:
     "Named ids are taken whether they are due or not.",
     lambda p: _named(p, {"retry_after": "2099-01-01"}),
     (f"{RAILS}/*", "drill/dlq/*"),
-    names=("due", "retry_after", "ids"),
+    names=("before its time", "retry_after"),
 )
 def named_ids_need_not_be_due(settings: Settings) -> Parts:
     return altered(settings, "pick_items_by_id", ("(%(force)s OR retry_after <= now())", "(%(force)s OR true)"))
@@ -164,7 +164,7 @@ def named_ids_need_not_be_due(settings: Settings) -> Parts:
     "Named ids are taken whether they are exhausted or not.",
     lambda p: _named(p, {"retry_count": 5, "max_retries": 5}),
     (f"{RAILS}/*", "drill/dlq/*"),
-    names=("max_retries", "exhausted", "ids"),
+    names=("not eligible", "exhausted", "retries"),
 )
 def named_ids_may_be_exhausted(settings: Settings) -> Parts:
     return altered(settings, "pick_items_by_id", ("AND retry_count < max_retries\n", ""))
@@ -266,7 +266,7 @@ def error_type_is_a_prefix(settings: Settings) -> Parts:
     "`error_type` is ignored where ids are named.",
     lambda p: _named_of_other_type(p),
     (f"{RAILS}/ids-and-error-type",),
-    names=("error_type", "ids"),
+    names=("error type", "error_type"),
     decision="hold",
 )
 def error_type_ignored_with_ids(settings: Settings) -> Parts:
@@ -327,7 +327,7 @@ def _unknown(probe: Probe) -> dict[str, Any]:
     "Ids that are not eligible are not reported.",
     lambda p: not _ineligible(p),
     (f"{RAILS}/answer-adds-up", "drill/dlq/every-id-is-accounted-for"),
-    names=("ineligible",),
+    names=("ineligible", "accounted for", "named ids"),
 )
 def ineligible_ids_not_reported(settings: Settings) -> Parts:
     return _describing(settings, ineligible=())
@@ -352,8 +352,8 @@ def dry_run_looks_elsewhere(settings: Settings) -> Parts:
 @service(
     "A dry run shows exhausted items, too, that the real run leaves.",
     lambda p: bool(_items(p, 1, {"retry_count": 5, "max_retries": 5})),
-    ("drill/dry-run/same-items-as-the-real-run", "drill/dry-run/*", "drill/dlq/*", f"{RAILS}/*"),
-    names=("items", "exhausted", "max_retries"),
+    ("drill/dry-run/same-items-as-the-real-run",),
+    names=("items differs", "dry"),
 )
 def dry_run_shows_exhausted(settings: Settings) -> Parts:
     return _looking(settings, ("AND retry_count < max_retries\n", ""))

@@ -121,7 +121,7 @@ def v2_never_required(settings: Settings) -> Parts:
     "A re-sent v2 request without a key replays again: no key is made of its MAC.",
     _v2_sent_twice,
     ("drill/idempotency/v2-resend-is-duplicate",),
-    names=("v2", "duplicate"),
+    names=("re-send", "duplicate"),
 )
 def v2_resend_replays(settings: Settings) -> Parts:
     return calling(settings, lambda caller: Caller(None, caller.claims))

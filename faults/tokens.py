@@ -99,7 +99,7 @@ def empty_signature(settings: Settings) -> Parts:
     names=("alg", "401"),
 )
 def any_alg(settings: Settings) -> Parts:
-    return trusting(settings)
+    return trusting(settings, any_alg=True)
 
 
 @service(
@@ -332,6 +332,7 @@ def audience_always_checked(settings: Settings) -> Parts:
     lambda p: p.send(b"{}", {"Authorization": p.token({})}).status_code == 400,
     (f"{SCOPE}/scheme-spelling", f"{SCOPE}/other-scheme"),
     names=("401", "scheme"),
+    decision="hold",
 )
 def scheme_ignored(settings: Settings) -> Parts:
     def bearing(name: bytes, value: bytes) -> bytes:
