@@ -168,3 +168,20 @@ def test_long_transaction_held_open(scene: Scene) -> None:
         assert row["success_count"] == 4, f"beside an open transaction a run of 4 items counts {row['success_count']}"
         slow.commit()
     scene.delivered(late)
+
+
+@delivery_drill("drill/recovery/notice-lost", needs=("database",), covers=("K20",), where=Where.REFERENCE)
+def test_notice_lost(scene: Scene) -> None:
+    """Events of whose commit no notice was given are delivered all the same, once, within the time of any other.
+
+    A notice is lost with the session that listens; a worker that only waits for the next one leaves them lying.
+    """
+    company = scene.company()
+    with scene.transaction() as silent:
+        # triggers do not fire for a replica's writes, so that nobody is told
+        silent.execute("set local session_replication_role = replica")
+        events = scene.write_outbox(company, 3, connection=silent)
+        events += scene.write_outbox(company, 3, connection=silent, aggregate_key="k")
+        silent.commit()
+    scene.delivered(events)
+    assert_recovered(scene, company, events)

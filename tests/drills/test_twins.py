@@ -22,6 +22,7 @@ IN_A_REPLAY = "drill/recovery/worker-killed-in-a-replay"
 FROZEN = "drill/recovery/worker-frozen-past-its-claim"
 SESSIONS = "drill/recovery/worker-sessions-ended"
 RESTARTED = "drill/recovery/database-restarted"
+NOTICE_LOST = "drill/recovery/notice-lost"
 LONG = "drill/recovery/long-transaction-held-open"
 REPLAY_ENDED = "drill/recovery/replay-session-ended"
 SERVICE_KILLED = "drill/recovery/service-killed-in-a-replay"
@@ -66,7 +67,7 @@ TABLE = (
     Twin("new_id_at_each_claim", (EACH_PHASE,), green=(LONG,)),
     Twin("no_fence", (FROZEN,), plant=NOT_UNIQUE),
     Twin("no_reconnect", (SESSIONS,)),
-    Twin("no_polling", (IN_A_REPLAY,), green=(LONG,)),
+    Twin("no_polling", (IN_A_REPLAY, NOTICE_LOST), green=(LONG,)),
     Twin("above_the_last", (LONG,)),
     Twin("", (RESTARTED,), plant=NOT_DURABLE),
     Twin("commits_the_key_first", (REPLAY_ENDED, SERVICE_KILLED), green=(EVENT_ENDED,), serve=True),
