@@ -17,20 +17,21 @@ DELIVERS = ("drill/outbox/delivered-once",)
 
 @check("drill/held/switched-off-is-not-delivered", needs=SQL, after=DELIVERS, covers=("H01", "K18"))
 def test_switched_off_is_not_delivered(scene: Scene) -> None:
-    """Rows of a tenant whose outbox is switched off are not delivered, not failed and not lost.
+    """Rows of a tenant whose outbox is switched off are not delivered, not failed and not lost, however old.
 
     A rollback that goes on delivering is none; one that drops what was accepted is a loss.
     """
     company, other = scene.company("a"), scene.company("b")
     scene.set_flag(company, OUTBOX_FLAG, enabled=False)
-    events = scene.write_outbox(company, 4)
+    old = scene.value("select now() - interval '2 days'")
+    events = scene.write_outbox(company, 2, inserted_at=old) + scene.write_outbox(company, 4)
     scene.passes_by(other, 3)
     assert not scene.effects(events), "an event of a switched-off tenant was delivered"
     states = [r["state"] for r in scene.outbox(company)]
-    assert states == ["pending"] * 4, f"the held rows are {states}"
+    assert states == ["pending"] * 6, f"the held rows, of which two are two days old, are {states}"
     letters = len(scene.items(company))
     assert letters == 0, f"{letters} held events are in the dead letter queue"
-    scene.seen.count(4)
+    scene.seen.count(6)
 
 
 @check("drill/held/delivered-when-on-again", needs=SQL, after=DELIVERS, covers=("H01", "K11"))

@@ -177,7 +177,7 @@ def test_stops_a_running_replay(scene: Scene) -> None:
     scene.passes_by(other, 1)
     assert scene.number(done, run) == after, "the paused run went on"
     scene.pause(company, on=False)
-    row = scene.ended(run)
+    row = scene.ended(run, within_s=12)  # a worker may take the items one after another
     assert (row["success_count"], row["failure_count"]) == (30, 0), f"after the pause the run counts {row}"
     scene.seen.count(30)
 

@@ -119,6 +119,14 @@ OUTBOX = [
         "drill/held/others-do-not-wait",
     ),
     meddler(
+        "held rows are dropped by their age",
+        "event_outbox",
+        "insert",
+        "if new.inserted_at < now() - interval '1 day'"
+        " and not is_feature_enabled('outbox.enabled', new.company_id) then new.processed_at := now(); end if;",
+        ("drill/held/switched-off-is-not-delivered",),
+    ),
+    meddler(
         "keys are forgotten",
         "event_outbox",
         "insert",
