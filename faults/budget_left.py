@@ -18,6 +18,7 @@ from replay_service.parts import Parts, build_parts
 from replay_service.problems import Refusal
 from replay_service.settings import Settings
 from replay_service.tenants import ReplayFlags
+from replay_service.validation import ReplayRequest
 
 
 @service(
@@ -47,7 +48,18 @@ def one_left_too_few(settings: Settings) -> Parts:
     names=("exhausted", "429"),
 )
 def exhausted_not_refused(settings: Settings) -> Parts:
-    return altered(settings, "lock_budget", ("SELECT least(", "SELECT greatest(1, least("), ("END\n)", "END\n))"))
+    release = build_parts(settings)
+    poor: set[str] = set()
+
+    async def reserve(conn: Connection, company_id: str) -> int:
+        left = await release.reserve_budget(conn, company_id)
+        (poor.add if left <= 0 else poor.discard)(company_id)
+        return max(left, 1)
+
+    async def pick(conn: Connection, request: ReplayRequest, limit: int) -> tuple[str, ...]:
+        return () if request.company_id in poor else await release.pick(conn, request, limit)
+
+    return dataclasses.replace(release, reserve_budget=reserve, pick=pick)
 
 
 @service(

@@ -61,7 +61,7 @@ _PAUSED = "INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, tr
     names=("direct", "path"),
 )
 def always_outbox(settings: Settings) -> Parts:
-    return altered(settings, "emit_event", (_ROUTE, "true OR %(company_id)s IS NULL"))
+    return altered(settings, "emit_event", (_ROUTE, "true OR %(company_id)s::uuid IS NULL"))
 
 
 @service(
@@ -71,7 +71,7 @@ def always_outbox(settings: Settings) -> Parts:
     names=("outbox", "path"),
 )
 def always_direct(settings: Settings) -> Parts:
-    return altered(settings, "emit_event", (_ROUTE, "false AND %(company_id)s IS NULL"))
+    return altered(settings, "emit_event", (_ROUTE, "false AND %(company_id)s::uuid IS NULL"))
 
 
 @service(

@@ -75,7 +75,7 @@ def read_then_written(settings: Settings) -> Parts:
         if row is not None and row[0] >= ALLOWED:
             await admit(conn, company_id, client)
             return
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)
         add = b"""INSERT INTO edge_rate_limits (key, hits) VALUES (%s, ARRAY[clock_timestamp()])
             ON CONFLICT (key) DO UPDATE SET hits = edge_rate_limits.hits || clock_timestamp()"""
         await conn.execute(add, (key,))

@@ -251,7 +251,8 @@ _catalogue(
 _catalogue(
     "insert-needs-more",
     "A new column without a default breaks every other producer of dead letters.",
-    "ALTER TABLE dead_letter_queue ADD COLUMN trace_id text CHECK (trace_id IS NOT NULL) NOT VALID",
+    """ALTER TABLE dead_letter_queue ADD COLUMN trace_id text; ALTER TABLE dead_letter_queue
+        ADD CONSTRAINT witness_trace CHECK (trace_id IS NOT NULL) NOT VALID""",
     "ALTER TABLE dead_letter_queue DROP COLUMN trace_id",
     "SELECT count(*) > 0 FROM pg_attribute WHERE attname = 'trace_id' AND NOT attisdropped",
     ("sql/manifest/columns", "sql/manifest/constraints", f"{SPOT}/constraints-validated"),

@@ -88,7 +88,7 @@ def _pausing(settings: Settings, change: Callable[[bool], bool]) -> Parts:
 )
 def own_pause_not_asked(settings: Settings) -> Parts:
     fleet = "EXISTS (SELECT FROM public.agent_controls WHERE company_id IS NULL AND agents_paused)"
-    change = ("public.is_company_paused(%(company_id)s::uuid)", f"{fleet} AND %(company_id)s IS NOT NULL")
+    change = ("public.is_company_paused(%(company_id)s::uuid)", f"{fleet} AND %(company_id)s::uuid IS NOT NULL")
     return altered(settings, "is_paused", change)
 
 
