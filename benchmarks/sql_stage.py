@@ -7,12 +7,12 @@ seconds: a longer history reaches further back. Audit rows before the last 12,00
 with heads that fit; the last 12,000 are chained, half of them of one scope, the others of all in turn.
 
 Written are N audit rows, N processed outbox rows with their tasks, and N/10 dead letters. On 2 cores, PostgreSQL 18
-without fsync, 200 tenants, 90 checks, best of five of each (milliseconds of CPU of the server process; the machine had
-other work, which made the clock's figures about four times as large at either size):
+without fsync, 200 tenants, 90 checks, best of each over 8 rounds of five (milliseconds of CPU of the server process; in
+brackets by the clock, on a machine that had much other work):
 
     rows   without a checkpoint                   from a checkpoint
-    10^4   157 (audit-chain 43, the next 10)      120 (the slowest 10)
-    10^7   187 (audit-chain 52, audit-heads 12)   137 (the slowest 10)
+    10^4   146 (350)                              104 (259)
+    10^7   176 (523)                              122 (298)
 
 The five slowest at 10^7: audit-chain 52, audit-heads 12, policies-not-always-true 10, flags-decided-by-formula 8,
 processed-has-effect 8. With 10^4 tenants at 10^6 rows: 238 and 188, audit-chain 88 without a checkpoint (it reads the
