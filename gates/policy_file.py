@@ -51,7 +51,12 @@ ATTESTATION = Table(
     needed=("box", "by", "date"),
 )
 STAGE = Table({"timeout_s": (SECONDS, "After so many seconds what has not been seen is unknown.")})
-DRILL_STAGE = Table({**STAGE.members, "workers": (Number(1, 64), "Drills that run at once.")})
+DRILL_STAGE = Table(
+    {
+        **STAGE.members,
+        "workers": (Number(1, 64), "Drills at once; more where the target is slow."),
+    }
+)
 
 FILE = Table(
     {

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gates.evidence import Outcome, read_lines
 from gates.stages.context import Context, StageReport
+from gates.stages.preflight import REACHABLE
 from gates.stages.suite import Suite, run
 
 PREFIX = ("drill/",)
+MOST_WORKERS = 8
+SLOW_MS = 50.0
+"""For each so many milliseconds of the first answer, one worker more: drills of a slow target mostly wait."""
 
 
 def drill(context: Context, selection: Sequence[str] = ()) -> list[StageReport]:
@@ -22,10 +27,21 @@ def drill(context: Context, selection: Sequence[str] = ()) -> list[StageReport]:
         if not expected:
             continue
         # no --dist: a check takes a fraction of a second, and what checks share they share by files, not by worker
-        workers = ("-n", str(context.settings.drill_workers)) if phase == "main" else ()
+        workers = ("-n", str(workers_for(context))) if phase == "main" else ()
         options = (f"--phase={phase}", f"--companies={context.companies}", *workers, *selection)
         limit_s = context.settings.drill_timeout_s
         suite = Suite(f"drill {phase}", "drills", expected, max(left_s, 1.0), options, limit_s)
         reports.append(run(suite, context))
         left_s -= reports[-1].seconds
     return reports
+
+
+def workers_for(context: Context) -> int:
+    """How many drills run at once: what the policy says, and more where the target was seen to answer slowly.
+
+    A target at a distance is no worse for it, and would never be seen whole within the time of the stage.
+    """
+    reached = [e for e in read_lines(context.evidence) if e.check == REACHABLE.id and e.outcome is Outcome.PASS]
+    policy = context.settings.drill_workers
+    slowness = int(reached[-1].duration_ms // SLOW_MS) if reached else 0
+    return max(policy, min(MOST_WORKERS, policy + slowness))
