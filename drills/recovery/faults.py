@@ -81,7 +81,7 @@ def backend_of(connection: psycopg.Connection[dict[str, object]]) -> int:
 
 
 def work(scene: Scene, company: str, delay_ms: int) -> list[str]:
-    """Nine events, three each of two keys and of none; the agent takes its time for the first of each three alone.
+    """Nine events, three each of two new keys and of none; the agent takes its time for the first of each three alone.
 
     So there is a time in which some are delivered, some are in the agent's hands and some wait for those before them.
     They come in one transaction: that time must not pass while they are written.
@@ -89,7 +89,7 @@ def work(scene: Scene, company: str, delay_ms: int) -> list[str]:
     slow = as_jsonb({"drill": {"delay_ms": delay_ms}})
     events: list[str] = []
     with scene.transaction() as connection:
-        for key in (None, "a", "b"):
+        for key in (None, new_key(), new_key()):
             events += scene.write_outbox(company, 1, connection=connection, aggregate_key=key, payload=slow)
             events += scene.write_outbox(company, 2, connection=connection, aggregate_key=key)
         connection.commit()
@@ -195,5 +195,5 @@ def _opens(scene: Scene) -> bool:
 
 
 def new_key() -> str:
-    """An idempotency key of this check."""
+    """A key of this check that nobody else has, of requests or of events."""
     return f"recovery-{uuid.uuid4()}"
