@@ -158,6 +158,22 @@ def test_payload_unchanged(scene: Scene) -> None:
         scene.seen.count()
 
 
+@check("drill/outbox/event-as-sent", needs=SQL, after=SIGNED, covers=("K12",))
+def test_event_as_sent(scene: Scene) -> None:
+    """Type and key of an event are in the business row and in the outbox row as they were sent, letter by letter.
+
+    A consumer that waits for `Order.Paid` never sees `order.paid`, and a key that was changed has an order of its own.
+    """
+    company, kind, key = scene.company(), "Order.Paid/v2", "Kunde Ä 0007"
+    event = scene.emit(company, event_type=kind, key=key, control=True)["event_id"]
+    for table, column in (("events", "id"), ("event_outbox", "event_id")):
+        row = scene.one(f"select event_type, aggregate_key from {table} where {column} = %s", event)
+        scene.seen.require(row, f"the accepted event {event} has no row in {table}")
+        found = (row["event_type"], row["aggregate_key"])
+        assert found == (kind, key), f"event_type and aggregate_key in {table} are {found}; sent: {(kind, key)}"
+        scene.seen.count()
+
+
 @check("drill/outbox/written-by-hand", needs=SQL, after=DELIVERS, covers=("K20", "K10"), severity=Severity.WARN)
 def test_written_by_hand(scene: Scene) -> None:
     """Rows that another producer inserts, with the contract's columns alone and without any notice, are delivered once.

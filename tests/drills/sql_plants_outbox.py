@@ -49,6 +49,13 @@ OUTBOX = [
         ("drill/outbox/event-and-row-together", "drill/audit/start-and-effect-together"),
     ),
     meddler(
+        "types are written in lower case",
+        "event_outbox",
+        "insert",
+        "new.event_type := lower(new.event_type);",
+        ("drill/outbox/event-as-sent",),
+    ),
+    meddler(
         "payloads are touched",
         "event_outbox",
         "insert",
