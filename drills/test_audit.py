@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import uuid
 
+from drills.bench import REPLAY
 from drills.scene import Scene
 from gates.evidence import Severity
 from gates.recorder import check
-from gates.target.requests import Request
+from gates.target.requests import SIGNATURE, Request, replay_fields, token_post
 
 SQL = ("database",)
 SIGNED = ("drill/authentication/signed-accepted",)
@@ -242,7 +243,11 @@ def test_no_secret_in_it(scene: Scene) -> None:
     canary = uuid.uuid4().hex
     company = scene.company()
     scene.tenants.add_items(company, 1, payload=f'{{"password": "payload-{canary}"}}')
-    good = scene.replay(company, control=True, max=1)
+    sent = scene.replay_request(company, max=1, idempotency_key=canary)
+    good = scene.seen.expect(sent, scene.http.send(sent), 200, control=True)
+    if scene.target.admin_jwt:
+        with_token = token_post(REPLAY, replay_fields(company, max=1, dry_run=True), scene.target.admin_jwt)
+        scene.http.send(with_token)  # an admin of one company only is refused here, and that is audited, too
     scene.pause(company)
     refused = scene.replay(company, 409, "agents_paused", max=1)
     bad = [
@@ -267,6 +272,8 @@ def test_no_secret_in_it(scene: Scene) -> None:
     scene.seen.require(company in text, "the tenant's requests left no audit row")
     for word in ("payload", "signature", "token", "body"):
         assert f"{word}-{canary}" not in text, f"the {word} that was sent is in the audit trail"
+    signature = next(value for name, value in sent.headers if name == SIGNATURE)
+    assert signature not in text, "the signature of an accepted request is in the audit trail"
     for secret in scene.target.secrets():
         assert secret not in text, "a secret of the deployment is in the audit trail"
         for answer in answers:

@@ -29,6 +29,21 @@ def test_refuses_replay(scene: Scene) -> None:
     scene.run(company, max=1)
 
 
+@check("drill/pause/counts-from-the-next-request", needs=SQL, after=SIGNED, covers=("E03",))
+def test_counts_from_the_next_request(scene: Scene) -> None:
+    """A tenant that is paused between two requests is refused at the second, and admitted once it is not paused.
+
+    A pause that is kept in memory for a minute comes a minute late, and ends a minute late.
+    """
+    company, other = scene.company(items=2), scene.company("b")
+    scene.run(company, max=1, dry_run=True)
+    scene.pause(company)
+    scene.replay(company, 409, "agents_paused", max=1)
+    scene.pause(company, on=False)
+    scene.run(other, max=1, dry_run=True)
+    scene.replay(company, 200, max=1)
+
+
 @check("drill/pause/force-does-not-ignore-it", needs=SQL, after=SIGNED, covers=("E03",))
 def test_force_does_not_ignore_it(scene: Scene) -> None:
     """`force` does not get past a pause.

@@ -178,6 +178,7 @@ PAUSES = [
         "begin return false; end",
         (
             "drill/pause/refuses-replay",
+            "drill/pause/counts-from-the-next-request",
             "drill/pause/force-does-not-ignore-it",
             "drill/pause/dry-run-refused-too",
             "drill/pause/burns-no-key",
