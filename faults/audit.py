@@ -206,16 +206,6 @@ def _request_id_found(probe: Probe) -> bool:
 
 
 @service(
-    "The actor is always `system`: nobody knows who replayed.",
-    lambda p: _run_rows(p, "actor") == "system",
-    (f"{AUDIT}/actor-cannot-be-set", f"{AUDIT}/*"),
-    names=("actor",),
-)
-def actor_is_system(settings: Settings) -> Parts:
-    return _appending(settings, lambda row: dataclasses.replace(row, actor="system"))
-
-
-@service(
     "The actor is taken from a header of the request.",
     lambda p: _actor_of(p) == "mallory",
     (f"{AUDIT}/actor-cannot-be-set",),

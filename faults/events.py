@@ -151,8 +151,8 @@ def payload_is_a_string(settings: Settings) -> Parts:
 @service(
     "The key of an event is dropped: its order is lost.",
     lambda p: _after(p, _of_row("aggregate_key")) is None,
-    (f"{OUTBOX}/event-and-row-together", f"{OUTBOX}/*"),
-    names=("aggregate_key", "key", "order"),
+    ("drill/outbox/event-as-sent",),
+    names=("aggregate_key",),
 )
 def key_dropped(settings: Settings) -> Parts:
     return altered(settings, "emit_event", (_QUEUED, _QUEUED.replace("aggregate_key,", "NULL,")))
@@ -161,7 +161,7 @@ def key_dropped(settings: Settings) -> Parts:
 @service(
     "The event type is written in lower case.",
     lambda p: _after(p, _of_row("event_type"), {"event_type": "Witness"}) == "witness",
-    (f"{OUTBOX}/*",),
+    ("drill/outbox/event-as-sent",),
     names=("event_type",),
 )
 def type_in_lower_case(settings: Settings) -> Parts:

@@ -144,7 +144,7 @@ def _lease_seconds(probe: Probe) -> float:
 )
 def effects_lost(settings: WorkerSettings) -> WorkerParts:
     ready = "FROM ready r CROSS JOIN (SELECT clock_timestamp() AS at) c\n  ORDER BY r.id"
-    some = ready.replace("ORDER BY", "WHERE hashtext(r.event_id::text) % 10 <> 0 ORDER BY")
+    some = ready.replace("ORDER BY", "WHERE hashtext(r.event_id::text) %% 10 <> 0 ORDER BY")
     fence = " AND ((SELECT y.is_clean FROM tally y) OR r.event_id IN (SELECT f.event_id FROM effects f))"
     return altered_worker(settings, ("drain_lane", ready, some), ("drain_lane", fence, ""))
 

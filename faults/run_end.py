@@ -128,17 +128,6 @@ def audited_under_all(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "The run's end does not carry the request id on.",
-    lambda p: after_run(p, 1, 0, _audited("dlq_replay", "max(request_id)"))[0] is None,
-    ("drill/audit/*", "drill/observability/request-id-in-the-trail"),
-    names=("request_id", "request id"),
-    decision="hold",
-)
-def request_id_lost(settings: WorkerSettings) -> WorkerParts:
-    return altered_worker(settings, ("finish_run", "r.request_id,\n", "NULL::text AS request_id,\n"))
-
-
-@worker(
     "A replayed item is resolved without an effect.",
     lambda p: after_run(p, 1, 0, _EFFECTS)[0] == 0,
     ("drill/dlq/replayed-item-is-resolved", f"{LIFE}/all-of-an-item-together", "sql/spot/processed-has-effect"),

@@ -178,8 +178,11 @@ def _switched_off_between(probe: Probe) -> int:
 @service(
     "The pause is kept for a minute.",
     lambda p: _paused_between(p) == 200,
-    ("drill/pause/*",),
-    names=("409", "pause"),
+    ("drill/pause/counts-from-the-next-request",),
+    names=(
+        "agents_paused",
+        "pause",
+    ),
 )
 def pause_cached(settings: Settings) -> Parts:
     release = build_parts(settings)
