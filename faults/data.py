@@ -37,7 +37,7 @@ _rows(
     "processed-without-effect",
     "Events are marked as processed and have no effect.",
     f"""INSERT INTO event_outbox (company_id, event_type, inserted_at, processed_at)
-        SELECT '{COMPANY}', 'order.paid', now() - interval '2 h', now() - interval '1 h' FROM generate_series(1, 5)""",
+        SELECT '{COMPANY}', 'order.paid', now() - interval '40 min', now() - interval '30 min' FROM generate_series(1, 5)""",
     "SELECT count(*) = 5 FROM event_outbox WHERE processed_at IS NOT NULL",
     (f"{SPOT}/processed-has-effect",),
     names=("effect",),
@@ -46,7 +46,7 @@ _rows(
     "event-without-outbox-row",
     "Business rows have lost their event: neither an outbox row nor an effect.",
     f"""INSERT INTO events (company_id, event_type, created_at, path)
-        SELECT '{COMPANY}', 'order.paid', now() - interval '2 h', 'outbox' FROM generate_series(1, 5)""",
+        SELECT '{COMPANY}', 'order.paid', now() - interval '40 min', 'outbox' FROM generate_series(1, 5)""",
     "SELECT count(*) = 5 FROM events WHERE true",
     (f"{SPOT}/outbox-conserves-events",),
     names=("event",),
@@ -55,7 +55,7 @@ _rows(
     "dead-without-letter",
     "Events are dead in the outbox and in no dead letter.",
     f"""INSERT INTO event_outbox (company_id, event_type, inserted_at, dead_at, attempts)
-        SELECT '{COMPANY}', 'order.paid', now() - interval '2 h', now() - interval '1 h', 5
+        SELECT '{COMPANY}', 'order.paid', now() - interval '40 min', now() - interval '30 min', 5
         FROM generate_series(1, 3)""",
     "SELECT count(*) = 3 FROM event_outbox WHERE dead_at IS NOT NULL",
     (f"{SPOT}/dead-are-dead-lettered",),
@@ -94,7 +94,7 @@ _rows(
     "run-not-audited",
     "A run has no row in the audit trail.",
     f"""INSERT INTO replay_runs (company_id, status, target_count, success_count, requested_at, completed_at)
-        VALUES ('{COMPANY}', 'completed', 3, 3, now() - interval '2 h', now() - interval '1 h')""",
+        VALUES ('{COMPANY}', 'completed', 3, 3, now() - interval '40 min', now() - interval '30 min')""",
     "SELECT count(*) = 1 FROM replay_runs WHERE status = 'completed'",
     (f"{SPOT}/runs-are-audited", f"{SPOT}/run-ends-are-audited"),
     names=("run",),
@@ -104,7 +104,7 @@ _rows(
     "A completed run settled more items than it had.",
     f"""INSERT INTO replay_runs
         (company_id, status, target_count, success_count, failure_count, requested_at, completed_at)
-        VALUES ('{COMPANY}', 'completed', 3, 5, 1, now() - interval '2 h', now() - interval '1 h')""",
+        VALUES ('{COMPANY}', 'completed', 3, 5, 1, now() - interval '40 min', now() - interval '30 min')""",
     "SELECT count(*) = 1 FROM replay_runs WHERE success_count = 5",
     (f"{SPOT}/run-counts",),
     names=("count", "run"),
