@@ -170,7 +170,7 @@ def stamped(one: Evidence, target: Target, started: dt.datetime) -> Evidence:
 def run_stage(request: Request, stage: str) -> Verdict:
     """One stage after the preflight: its evidence is kept, nothing is done to the flag.
 
-    The verdict is on the checks of this stage alone; it is not written, because a stage is not a gate.
+    The verdict is on the checks of this stage alone. On disk a hold says so: a stage is not a gate.
     """
     run = begin(request)
     catalogue = catalogue_of(request)
@@ -192,6 +192,9 @@ def run_stage(request: Request, stage: str) -> Verdict:
     finished = request.now()
     verdict = decide(own, policy, finished)
     action = dataclasses.replace(verdict.action, result="nothing_to_do")
+    run["ended"] = f"the {stage} stage alone was run, which is no gate: it came to {verdict.decision.value}"
+    record.write_run(request.out, run)
+    record.write(request.out / record.VERDICT, record.recompute(request.out).dump())
     return settle(verdict, action, str(run["started_at"]), record.stamp(finished))
 
 

@@ -243,7 +243,8 @@ def test_one_stage_leaves_its_evidence_and_no_verdict_to_act_on(asked: Request) 
     """What it shows is about its own checks; on disk a hold stays, because a stage is not a gate."""
     shown = run_stage(asked, "drill")
     assert (shown.decision, shown.counts.passed) == (Decision.PROMOTE, 3)
-    assert json.loads((asked.out / "verdict.json").read_text(encoding="utf-8"))["decision"] == "hold"
+    left = json.loads((asked.out / "verdict.json").read_text(encoding="utf-8"))
+    assert (left["decision"], left["reason"][:21]) == ("hold", "the drill stage alone")
     assert record.recompute(asked.out).decision is Decision.HOLD
 
 
