@@ -37,7 +37,8 @@ _rows(
     "processed-without-effect",
     "Events are marked as processed and have no effect.",
     f"""INSERT INTO event_outbox (company_id, event_type, inserted_at, processed_at)
-        SELECT '{COMPANY}', 'order.paid', now() - interval '40 min', now() - interval '30 min' FROM generate_series(1, 5)""",
+        SELECT '{COMPANY}', 'order.paid', now() - interval '40 min', now() - interval '30 min'
+        FROM generate_series(1, 5)""",
     "SELECT count(*) = 5 FROM event_outbox WHERE processed_at IS NOT NULL",
     (f"{SPOT}/processed-has-effect",),
     names=("effect",),

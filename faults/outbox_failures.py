@@ -136,28 +136,6 @@ def back_off_of_hours(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "The back-off has no jitter: all that failed together comes back together.",
-    lambda p: _same_wait(p),
-    (f"{OUTBOX}/*",),
-    names=("jitter",),
-    decision="hold",
-)
-def no_jitter(settings: WorkerSettings) -> WorkerParts:
-    return altered_worker(settings, ("settle_failed", " * (0.5 + random() / 2)", ""))
-
-
-def _same_wait(probe: Probe) -> bool:
-    ask = """SELECT max(w) - min(w) FROM (SELECT extract(epoch FROM next_attempt_at - (
-        SELECT t.updated_at FROM agent_tasks t WHERE t.event_id = o.event_id)) AS w
-        FROM event_outbox o WHERE company_id = %s) AS waits"""
-    with probe.tenant() as company:
-        for n in range(5):
-            put(probe, company, **failing(), attempts=3, aggregate_key=f"k{n}")
-        probe.within(1, lambda: False)
-        return float(probe.value(ask, company)) < 0.2
-
-
-@worker(
     "A failing event is dead after its first attempt.",
     lambda p: bool(state_of(p, _ROW, 1.5, **failing(1))[1]),
     (f"{OUTBOX}/failed-is-tried-again", f"{OUTBOX}/backs-off"),
