@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
+from decimal import Decimal
 from typing import Any
 
 from drills.scene import Scene
@@ -260,7 +261,8 @@ def test_lowered_limit_leaves_nothing(scene: Scene) -> None:
     """
     company = scene.company(items=2)
     scene.budget(company, daily_limit=10, daily_used=6, monthly_used=6)
-    scene.rows("update replay_budgets set daily_limit = 4 where company_id = %s", company)
+    refused = scene.refused_by_database("update replay_budgets set daily_limit = 4 where company_id = %s", company)
+    assert not refused, "the database refuses to lower the limit to 4 where 6 are used"
     scene.replay(company, 429, "budget_exhausted", max=1)
     assert _untouched(scene, company), "an item was taken although nothing was left"
     scene.rows("update replay_budgets set daily_limit = 7 where company_id = %s", company)
@@ -282,6 +284,32 @@ def test_database_refuses_overspending(scene: Scene) -> None:
         refused = scene.refused_by_database(f"update replay_budgets set {column} = 6 where company_id = %s", company)
         assert refused, f"{column} was raised to 6 where the limit is 5"
         scene.seen.count()
+
+
+@check("drill/budgets/view-forgets-past-periods", needs=SQL, covers=("G08",), severity=Severity.WARN)
+def test_view_forgets_past_periods(scene: Scene) -> None:
+    """replay_budgets_status shows what is left, and counts what was used in a past period as nothing.
+
+    An operator who reads there that nothing is left on a new day waits for nothing, or raises the limit.
+    """
+    company = scene.company()
+    scene.budget(company, daily_limit=7919, monthly_limit=104_729, daily_used=17, monthly_used=29)
+    shown = _shown(scene, company)
+    assert {7902, 104_700} <= set(shown), f"the view shows {shown}; 7902 of 7919 and 104700 of 104729 are left"
+    scene.rows(
+        "update replay_budgets set day = day - 1, month = (month - interval '1 month')::date where company_id = %s",
+        company,
+    )
+    shown = _shown(scene, company)
+    whole = shown.count(7919) > 1 and shown.count(104_729) > 1
+    assert whole, f"the view shows {shown} of a row of past periods; 7919 and 104729 are left, whatever was used then"
+    scene.seen.count(4)
+
+
+def _shown(scene: Scene, company: str) -> list[int]:
+    """All numbers of the tenant's row in the view: how the remaining amounts are called is not promised."""
+    row = scene.one("select * from replay_budgets_status where company_id = %s", company)
+    return [int(v) for v in row.values() if isinstance(v, int | Decimal)]
 
 
 @check("drill/budgets/dry-run-shows-what-is-left", needs=SQL, after=SIGNED, covers=("G08",), severity=Severity.WARN)

@@ -126,6 +126,18 @@ def test_slow_event_holds_nobody(scene: Scene) -> None:
     scene.seen.control("events of other keys and tenants were delivered")
 
 
+@check("drill/outbox/slow-event-comes-through", needs=AGENT, after=DELIVERS, covers=("K06",))
+def test_slow_event_comes_through(scene: Scene) -> None:
+    """An event for which the agent takes seconds has its effect, once.
+
+    A claim that ends before the work does is given to the next worker for ever, and nothing slow is ever done.
+    """
+    scene.claims_drill_agent()
+    company = scene.company()
+    slow = str(scene.emit(company, payload={"drill": {"delay_ms": 4000}})["event_id"])
+    scene.delivered([slow], within_s=12)
+
+
 def _overtakes_slow_event(scene: Scene, company: str, other: str) -> bool:
     slow = str(scene.emit(company, key="slow", payload={"drill": {"delay_ms": 4000}})["event_id"])
     events = [str(scene.emit(c, key=str(uuid.uuid4()))["event_id"]) for c in (company, other, company, other)]

@@ -109,6 +109,11 @@ OUTBOX = [
         "drill/outbox/slow-event-holds-nobody",
     ),
     lost_if(
+        "slow events are never done",
+        "o.payload #>> '{drill,delay_ms}' = '4000'",
+        "drill/outbox/slow-event-comes-through",
+    ),
+    lost_if(
         "poison stops everybody",
         "exists (select from event_outbox b where b.company_id <> o.company_id and b.processed_at is null"
         " and b.payload ? 'drill')",

@@ -4,7 +4,25 @@ from __future__ import annotations
 
 from tests.drills.sql_plants import FLAG, PAUSED, Plant, answers, flag_function, meddler
 
+VIEW_OF_BUDGETS = """
+alter view replay_budgets_status rename to kept_budgets_status;
+create view replay_budgets_status as
+select company_id, daily_limit, monthly_limit, daily_limit - daily_used as a, monthly_limit - monthly_used as b
+from replay_budgets;
+"""
 BUDGETS = [
+    Plant(
+        "the view counts what was used yesterday",
+        VIEW_OF_BUDGETS,
+        "drop view replay_budgets_status; alter view kept_budgets_status rename to replay_budgets_status;",
+        ("drill/budgets/view-forgets-past-periods",),
+    ),
+    Plant(
+        "limits cannot be lowered",
+        "alter table replay_budgets add constraint planted check (daily_used <= daily_limit);",
+        "alter table replay_budgets drop constraint planted;",
+        ("drill/budgets/lowered-limit-leaves-nothing",),
+    ),
     meddler(
         "nothing is charged",
         "replay_budgets",
