@@ -261,8 +261,9 @@ def test_lowered_limit_leaves_nothing(scene: Scene) -> None:
     """
     company = scene.company(items=2)
     scene.budget(company, daily_limit=10, daily_used=6, monthly_used=6)
-    refused = scene.refused_by_database("update replay_budgets set daily_limit = 4 where company_id = %s", company)
-    assert not refused, "the database refuses to lower the limit to 4 where 6 are used"
+    lower = "update replay_budgets set daily_limit = 4 where company_id = %s"
+    assert not scene.refused_by_database(lower, company), "a limit of 4 is refused where 6 are used"
+    scene.rows(lower, company)
     scene.replay(company, 429, "budget_exhausted", max=1)
     assert _untouched(scene, company), "an item was taken although nothing was left"
     scene.rows("update replay_budgets set daily_limit = 7 where company_id = %s", company)
@@ -296,6 +297,7 @@ def test_view_forgets_past_periods(scene: Scene) -> None:
     scene.budget(company, daily_limit=7919, monthly_limit=104_729, daily_used=17, monthly_used=29)
     shown = _shown(scene, company)
     assert {7902, 104_700} <= set(shown), f"the view shows {shown}; 7902 of 7919 and 104700 of 104729 are left"
+    scene.seen.control("what is left of the current periods is shown")
     scene.rows(
         "update replay_budgets set day = day - 1, month = (month - interval '1 month')::date where company_id = %s",
         company,

@@ -134,7 +134,7 @@ def test_slow_event_comes_through(scene: Scene) -> None:
     """
     scene.claims_drill_agent()
     company = scene.company()
-    slow = str(scene.emit(company, payload={"drill": {"delay_ms": 4000}})["event_id"])
+    slow = str(scene.emit(company, payload={"drill": {"delay_ms": 4000}}, control=True)["event_id"])
     scene.delivered([slow], within_s=12)
 
 
