@@ -194,6 +194,7 @@ AT_100 = "update feature_flags set rollout_percentage = 100 where key = 'outbox.
 VARIANTS: tuple[Variant, ...] = (
     Variant("plain", "the reference as it is"),
     Variant("production", "a production target, by the gate's own login", kind=TargetKind.PRODUCTION),
+    Variant("port-forward", "behind a relay, which hides where calls come from", prepare=_through_a_relay(Way())),
     Variant("slow", f"every answer {SLOW_S * 1000:.0f} ms later", prepare=_through_a_relay(Way(delay_s=SLOW_S))),
     Variant("cold", "PostgreSQL and the service have just started", prepare=_cold),
     Variant("empty", "a database without history", {"history": False}),
