@@ -191,7 +191,6 @@ def _invalid_rows(probe: Probe) -> int:
     lambda p: not _request_id_found(p),
     ("drill/observability/request-id-in-the-trail", f"{AUDIT}/*"),
     names=("request", "X-Request-Id"),
-    decision="hold",
 )
 def other_request_id(settings: Settings) -> Parts:
     release = build_parts(settings)

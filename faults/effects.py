@@ -116,7 +116,7 @@ def no_outbox_row(settings: Settings) -> Parts:
     "Items get their outbox row, but stay `pending`: the next replay takes them again.",
     lambda p: _after(p, "SELECT bool_or(status = 'pending') FROM dead_letter_queue WHERE company_id = %s", 2, _slow()),
     (f"{DLQ}/only-legal-transitions", f"{DLQ}/concurrent-replays-one-claim", "drill/lifecycle/*", "drill/budgets/*"),
-    names=("pending", "twice", "claim", "transition"),
+    names=("in the answers", "resolved items", "pending"),
 )
 def not_taken(settings: Settings) -> Parts:
     return altered(settings, "move_items", ("status = 'replaying', event_id", "status = status, event_id"))

@@ -112,7 +112,7 @@ def claims_ignored(settings: WorkerSettings) -> WorkerParts:
     "A claim never expires: what a killed worker held is never delivered.",
     lambda p: not _done_of(p, claimed_until="2020-01-01"),
     (f"{OUTBOX}/expired-claim-is-taken-up",),
-    names=("claim",),
+    names=("effects of", "claim"),
 )
 def claims_never_expire(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(settings, *((name, _FREE, "e.claimed_until IS NULL") for name in BOTH))
@@ -219,7 +219,7 @@ def _held_up(probe: Probe, key: str) -> bool:
     "A dead event holds its key for ever.",
     lambda p: _behind_the_dead(p),
     (f"{OUTBOX}/dead-event-frees-its-key",),
-    names=("key", "dead"),
+    names=("effects of", "key"),
 )
 def dead_holds_its_key(settings: WorkerSettings) -> WorkerParts:
     fine = "b.processed_at IS NULL AND b.dead_at IS NULL AND b.aggregate_key IS NOT NULL"
@@ -244,7 +244,7 @@ def _behind_the_dead(probe: Probe) -> bool:
     "The worker looks only at rows above the last one it saw: what commits late is never delivered.",
     lambda p: _late_commit_lost(p),
     (f"{OUTBOX}/late-commit-is-delivered",),
-    names=("late", "commit"),
+    names=("effects of", "late"),
 )
 def watermark(settings: WorkerSettings) -> WorkerParts:
     seen = "f.processed_at IS NOT NULL AND f.lane = %(lane)s::smallint"
@@ -292,7 +292,7 @@ def _nothing_moves_beside_the_paused(probe: Probe) -> bool:
     "A frozen agent holds up all deliveries: one event at a time.",
     lambda p: _behind_a_slow_one(p),
     (f"{OUTBOX}/slow-event-holds-nobody", f"{OUTBOX}/*", "drill/lifecycle/*"),
-    names=("slow", "wait", "effect"),
+    names=("delivered only after", "effects of"),
 )
 def one_at_a_time(settings: WorkerSettings) -> WorkerParts:
     lock = asyncio.Lock()

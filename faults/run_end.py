@@ -64,7 +64,7 @@ def never_ends(settings: WorkerSettings) -> WorkerParts:
     "A stopped run is called completed.",
     lambda p: after_run(p, 0, 25, _RUN)[0] == "completed",
     (f"{LIFE}/stops-above-twenty-percent",),
-    names=("stopped",),
+    names=("items failed", "stopped"),
 )
 def stopped_is_completed(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(settings, ("finish_run", "SET status = %(status)s", "SET status = 'completed'"))
@@ -103,8 +103,8 @@ def summary_missing(settings: WorkerSettings) -> WorkerParts:
 @worker(
     "The audit of a run's end always says that nothing failed.",
     lambda p: after_run(p, 5, 1, _audited("dlq_replay", "max(failure_count)"))[0] == 0,
-    ("drill/audit/end-of-a-run", "sql/spot/run-ends-are-audited"),
-    names=("count", "failure"),
+    ("drill/lifecycle/run-counts-add-up",),
+    names=("audit", "failure_count"),
 )
 def audited_without_failures(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(
@@ -167,7 +167,7 @@ def delivered_is_discarded(settings: WorkerSettings) -> WorkerParts:
     "A replayed item gets five attempts instead of one.",
     lambda p: _attempts_after_one_failure(p),
     (f"{LIFE}/one-attempt",),
-    names=("attempt",),
+    names=("second time",),
 )
 def five_attempts(settings: WorkerSettings) -> WorkerParts:
     release = build_worker_parts(settings)

@@ -236,7 +236,6 @@ _catalogue(
     "SELECT NOT indisvalid FROM pg_index WHERE indexrelid = 'public.event_outbox_event_idx'::regclass",
     (f"{SPOT}/indexes-valid", "sql/manifest/indexes"),
     names=("event_outbox_event_idx",),
-    decision="hold",
 )
 _catalogue(
     "constraint-not-validated",
@@ -246,7 +245,6 @@ _catalogue(
     "SELECT count(*) > 0 FROM pg_constraint WHERE conname = 'witness_new'",
     (f"{SPOT}/constraints-validated", "sql/manifest/constraints"),
     names=("witness_new", "agent_tasks"),
-    decision="hold",
 )
 _catalogue(
     "insert-needs-more",

@@ -6,12 +6,14 @@ import dataclasses
 import hashlib
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from faults.altered import altered
+from faults.altered import Change, altered, rewrite
 from faults.catalogue import service, statement
 from faults.probe import Probe
 from faults.requests import REQUEST, is_forced, remembering
+from replay_service import migrate
 from replay_service.database import Connection
 from replay_service.parts import Parts, build_parts
 from replay_service.settings import Settings
@@ -152,7 +154,7 @@ def outbox_flag_not_asked(settings: Settings) -> Parts:
     "Flags are kept for a minute: what an operator switches off goes on.",
     lambda p: _switched_off_between(p) == 200,
     ("drill/flags/*", "drill/budgets/*"),
-    names=("403", "flag"),
+    names=("budget_exhausted", "flag"),
 )
 def flags_cached(settings: Settings) -> Parts:
     release = build_parts(settings)
@@ -221,35 +223,17 @@ def force_ignores_flags(settings: Settings) -> Parts:
     return dataclasses.replace(release, read_flags=twin)
 
 
-_FUNCTION = """CREATE OR REPLACE FUNCTION public.is_feature_enabled(key text, company uuid) RETURNS boolean
-  LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = ''
-AS $$
-DECLARE
-  is_on boolean;
-  percentage integer;
-BEGIN
-  {own}
-  IF NOT FOUND THEN
-    SELECT f.enabled, f.rollout_percentage INTO is_on, percentage
-    FROM public.feature_flags f WHERE f.key = $1 AND f.company_id IS NULL;
-  END IF;
-  IF NOT FOUND THEN
-    RETURN {missing};
-  END IF;
-  IF NOT is_on OR percentage <= 0 THEN
-    RETURN false;
-  END IF;
-  RETURN percentage >= 100 OR {bucket} < percentage;
-END
-$$"""
-_OWN = """SELECT f.enabled, f.rollout_percentage INTO is_on, percentage
-  FROM public.feature_flags f WHERE f.key = $1 AND f.company_id = $2;"""
-_MISSING = "coalesce($1 = 'dlq.replay.budget_control', false)"
+_FLAGS = Path(migrate.__file__).parent / "migrations" / "20241201_006_feature_flags.sql"
+_NAME = "FUNCTION public.is_feature_enabled"
 _BUCKET = "public.feature_bucket($1, $2)"
+_MISSING = "coalesce($1 = 'dlq.replay.budget_control', false)"
+_OWN = "f.key = $1 AND f.company_id = $2;"
 
 
-def _function(own: str = _OWN, missing: str = _MISSING, bucket: str = _BUCKET) -> str:
-    return _FUNCTION.format(own=own, missing=missing, bucket=bucket)
+def _function(*changes: Change) -> str:
+    """The function that decides a flag, letter by letter that of the release, with these changes."""
+    text = _FLAGS.read_text(encoding="utf-8").partition(f"CREATE {_NAME}")[2].partition("$$;")[0]
+    return rewrite(f"CREATE OR REPLACE {_NAME}{text}$$".encode(), *changes).decode()
 
 
 def _share(probe: Probe) -> tuple[int, int]:
@@ -275,7 +259,7 @@ def _own_row(probe: Probe, ask: str, key: str = OUTBOX) -> Any:
 statement(
     "switches/bucket-by-other-hash",
     "The bucket of a company comes from another hash: other companies are in the canary than was agreed.",
-    _function(bucket="(abs(hashtext($2::text)) % 100)"),
+    _function((_BUCKET, "(abs(hashtext($2::text)) % 100)")),
     _function(),
     lambda p: _share(p)[1] < 200,
     ("drill/flags/bucket-formula", "sql/spot/flags-decided-by-formula"),
@@ -284,7 +268,7 @@ statement(
 statement(
     "switches/bucket-without-key",
     "The bucket does not depend on the flag: the same companies are first in every canary.",
-    _function(bucket="public.feature_bucket('', $2)"),
+    _function((_BUCKET, "public.feature_bucket('', $2)")),
     _function(),
     lambda p: _share(p)[1] < 200,
     ("drill/flags/bucket-formula", "sql/spot/flags-decided-by-formula"),
@@ -293,7 +277,7 @@ statement(
 statement(
     "switches/bucket-random",
     "The bucket is drawn anew for every request.",
-    _function(bucket="(random() * 100)::integer").replace("STABLE", "VOLATILE"),
+    _function((_BUCKET, "(random() * 100)::integer"), ("STABLE PARALLEL SAFE", "VOLATILE")),
     _function(),
     lambda p: _share(p)[1] < 200,
     ("drill/flags/sticky", "drill/flags/bucket-formula", "sql/spot/flags-decided-by-formula"),
@@ -302,7 +286,7 @@ statement(
 statement(
     "switches/percentage-off-by-one",
     "A rollout of 10 % takes in 11 buckets (<= instead of <).",
-    _function(bucket="public.feature_bucket($1, $2) - 1"),
+    _function((_BUCKET, f"{_BUCKET} - 1")),
     _function(),
     lambda p: _share(p)[1] < 200,
     ("drill/flags/bucket-formula", "sql/spot/flags-decided-by-formula"),
@@ -311,7 +295,7 @@ statement(
 statement(
     "switches/tenant-row-ignored",
     "A tenant's own flag row is ignored.",
-    _function(own="PERFORM 1 WHERE false;"),
+    _function((_OWN, "false;")),
     _function(),
     lambda p: bool(_own_row(p, "SELECT is_feature_enabled('outbox.enabled', %s)")),
     ("drill/flags/tenant-row-wins", "drill/flags/outbox-off-takes-direct-path"),
@@ -320,7 +304,7 @@ statement(
 statement(
     "switches/missing-flag-is-on",
     "A flag without any row is on.",
-    _function(missing="true"),
+    _function((_MISSING, "true")),
     _function(),
     lambda p: bool(p.value("SELECT is_feature_enabled('witness.none', gen_random_uuid())")),
     ("drill/flags/missing-row-is-off",),
@@ -329,7 +313,7 @@ statement(
 statement(
     "switches/missing-budget-control-is-off",
     "Without its row the budget control is off: losing a row lifts all budgets.",
-    _function(missing="false"),
+    _function((_MISSING, "false")),
     _function(),
     lambda p: not p.value("SELECT prosrc LIKE '%%budget_control%%' FROM pg_proc WHERE proname = 'is_feature_enabled'"),
     ("drill/flags/missing-budget-control-is-on", "sql/spot/flags-decided-by-formula"),
@@ -339,7 +323,7 @@ statement(
 statement(
     "switches/unknown-company-is-null",
     "A flag of a company without a row is null instead of false.",
-    _function(missing="NULL"),
+    _function((_MISSING, "NULL")),
     _function(),
     lambda p: p.value("SELECT is_feature_enabled('witness.none', gen_random_uuid())") is None,
     ("drill/flags/missing-row-is-off", "sql/spot/flags-decided-by-formula"),
