@@ -124,7 +124,13 @@ def test_run_counts_add_up(scene: Scene) -> None:
     wrong = {k: shown.get(k) for k in names if (shown[k] != row[k] if k in shown else row[k] not in numbers)}
     assert not wrong, f"the endpoint shows {wrong}; the row says {counts}"
     assert row["completed_at"] is not None, "the run that ended has no completed_at"
-    scene.seen.count(3)
+    summaries = [
+        (r["target_count"], r["success_count"], r["failure_count"]) for r in scene.audit(company, "dlq_replay")
+    ]
+    assert summaries == [(10, 9, 1)], (
+        f"the audit's dlq_replay rows say (target_count, success_count, failure_count) {summaries}; the row says {counts}"
+    )
+    scene.seen.count(4)
 
 
 def _numbers(shown: Any) -> set[int]:

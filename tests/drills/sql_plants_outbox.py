@@ -258,6 +258,14 @@ RUNS = [
         ("drill/lifecycle/run-counts-add-up", "drill/lifecycle/four-failures-do-not-stop"),
     ),
     meddler(
+        "the trail knows no failures",
+        "audit_logs",
+        "insert",
+        "if new.action = 'dlq_replay' then new.failure_count := 0; end if;",
+        ("drill/lifecycle/run-counts-add-up",),
+        first=True,
+    ),
+    meddler(
         "no run is stopped",
         "replay_runs",
         "update",
