@@ -128,7 +128,7 @@ def test_run_counts_add_up(scene: Scene) -> None:
         (r["target_count"], r["success_count"], r["failure_count"]) for r in scene.audit(company, "dlq_replay")
     ]
     assert summaries == [(10, 9, 1)], (
-        f"the audit's dlq_replay rows say (target_count, success_count, failure_count) {summaries}; the row says {counts}"
+        f"the audit's summary says (target_count, success_count, failure_count) {summaries}; the row says {counts}"
     )
     scene.seen.count(4)
 
