@@ -262,3 +262,31 @@ def test_dead_event_frees_its_key(scene: Scene) -> None:
     scene.seen.require(scene.until_true(dead, within_s=DEATH_S), "the last attempt of the first event was not reached")
     scene.delivered(after)
     scene.in_order(after)
+
+
+@check("drill/outbox/processed-after-its-effect", needs=AGENT, after=DELIVERS, covers=("K18",))
+def test_processed_after_its_effect(scene: Scene) -> None:
+    """While the agent works on an event it is not marked as processed: at no moment is it processed without its effect.
+
+    A row that is ticked off when it is claimed is lost with the worker that held it.
+    """
+    scene.claims_drill_agent()
+    company = scene.company()
+    event = str(scene.emit(company, payload={"drill": {"delay_ms": 1500}}, control=True)["event_id"])
+    look = (
+        "select o.processed_at is not null as processed, exists (select from agent_tasks t"
+        " where t.event_id = o.event_id and t.status = 'completed') as done from event_outbox o where o.event_id = %s"
+    )
+    waiting, early = 0, 0
+
+    def probe() -> bool:
+        nonlocal waiting, early
+        row = scene.one(look, event)
+        waiting += bool(row) and not row["processed"] and not row["done"]
+        early += bool(row) and row["processed"] and not row["done"]
+        return early > 0 or bool(row and row["done"])
+
+    scene.until(probe, "the effect of a slow event")
+    assert not early, f"event {event} is marked as processed while the agent still works on it"
+    scene.seen.require(waiting, "the event was never seen before its effect")
+    scene.seen.count(waiting)

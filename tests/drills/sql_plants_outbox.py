@@ -49,6 +49,13 @@ OUTBOX = [
         ("drill/outbox/event-and-row-together", "drill/audit/start-and-effect-together"),
     ),
     meddler(
+        "processed when it is claimed",
+        "event_outbox",
+        "update",
+        "if new.claimed_until > now() and new.processed_at is null then new.processed_at := now(); end if;",
+        ("drill/outbox/processed-after-its-effect",),
+    ),
+    meddler(
         "types are written in lower case",
         "event_outbox",
         "insert",
