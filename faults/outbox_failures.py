@@ -159,8 +159,8 @@ def failure_is_processed(settings: WorkerSettings) -> WorkerParts:
 @worker(
     "An event is marked as processed when it is claimed: a killed worker loses it.",
     lambda p: bool(state_of(p, _ROW, 0.5, **_slow())[2]),
-    (f"{OUTBOX}/effect-and-acknowledgement-together", f"{OUTBOX}/*", "sql/spot/processed-has-effect"),
-    names=("processed", "effect"),
+    ("drill/outbox/processed-after-its-effect",),
+    names=("marked as processed",),
 )
 def processed_at_claim(settings: WorkerSettings) -> WorkerParts:
     token = "claim_token = %(token)s\n  FROM locked l"
