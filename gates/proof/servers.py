@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ MOST_BODY = 8 * 1024 * 1024
 FORWARD_TIMEOUT_S = 30.0
 IDLE_TIMEOUT_S = 120.0
 LONGEST_HANG_S = 600.0
+CHUNK = re.compile(rb"[0-9A-Fa-f]{1,8}(;[^\r\n]*)?\r\n")
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "host", "date", "server"}
 
 
@@ -67,7 +69,13 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def _answer(self) -> None:
-        asked = Asked(str(self.command), str(self.path), tuple(self.headers.items()), self._body())
+        try:
+            body = self._body()
+        except ValueError:  # how long the request is cannot be told: what follows must not be read as another one
+            self._send(Reply(400))
+            self.close_connection = True
+            return
+        asked = Asked(str(self.command), str(self.path), tuple(self.headers.items()), body)
         reply = self.server.behaviour(asked)
         if reply.hang:
             self.server.closing.wait(LONGEST_HANG_S)
@@ -77,7 +85,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(reply.raw)
             self.close_connection = True
             return
-        self.send_response(reply.status)
+        self._send(reply)
+
+    def _send(self, reply: Reply) -> None:
+        self.send_response_only(reply.status)  # without the name of the server
         for name, value in reply.headers:
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(reply.body)))
@@ -86,14 +97,24 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(reply.body)
 
     def _body(self) -> bytes:
-        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
-            length = self.headers.get("Content-Length", "0")
-            return self.rfile.read(min(int(length), MOST_BODY) if length.isascii() and length.isdigit() else 0)
+        """Raise ValueError where the length is said twice, or in a way that two readers could take differently."""
+        lengths, codings = (self.headers.get_all(name, []) for name in ("Content-Length", "Transfer-Encoding"))
+        if len(lengths) + len(codings) > 1 or (codings and codings[0].strip().lower() != "chunked"):
+            raise ValueError
+        if not codings:
+            length = lengths[0].strip() if lengths else "0"
+            if not (length.isascii() and length.isdigit()):
+                raise ValueError
+            return self.rfile.read(min(int(length), MOST_BODY))
         body = bytearray()
         while len(body) < MOST_BODY:
-            size = int(self.rfile.readline(64).split(b";")[0].strip() or b"0", 16)
+            line = self.rfile.readline(64)
+            if not CHUNK.fullmatch(line):
+                raise ValueError
+            size = int(line.split(b";")[0].rstrip(), 16)
             body += self.rfile.read(size)
-            self.rfile.readline(64)
+            if self.rfile.readline(64) != b"\r\n":
+                raise ValueError
             if not size:
                 break
         return bytes(body)

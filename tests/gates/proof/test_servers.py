@@ -6,7 +6,7 @@ import http.client
 import json
 import socket
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from urllib.parse import urlsplit
 
 import pytest
@@ -117,6 +117,33 @@ def test_a_request_is_forwarded_with_repeated_headers_and_a_chunked_body() -> No
     assert (seen["path"], seen["body"]) == ("/p?q=1", "abcde")
     assert [v for k, v in seen["headers"] if k == "X-S"] == ["1", "2"]
     assert head.count(b"X-A:") == 2
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
+        b"Content-Length: 3\r\nContent-Length: 3\r\n",
+        b"Transfer-Encoding: xchunked\r\n",
+        b"Content-Length: 3x\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n+2\r\nab",
+    ],
+)
+def test_a_request_of_doubtful_length_is_refused_once(head: bytes) -> None:
+    """A proxy that reads one request as two would be no healthy deployment."""
+    with serve(told) as base:
+        parts = urlsplit(base)
+        with socket.create_connection((str(parts.hostname), parts.port), timeout=5) as sock:
+            sock.sendall(
+                b"POST /p HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+            )
+            sock.shutdown(socket.SHUT_WR)
+            answer = b""
+            with suppress(ConnectionResetError):
+                answer = sock.recv(65_536)
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"Server:" not in answer
 
 
 def test_nobody_behind_is_a_bad_gateway() -> None:
