@@ -71,6 +71,7 @@ _rows(
     "SELECT count(*) = 2 FROM dead_letter_queue WHERE true",
     (f"{SPOT}/one-dead-letter-per-event",),
     names=("dead",),
+    decision="hold",
 )
 _rows(
     "replaying-without-a-way",

@@ -255,6 +255,7 @@ _catalogue(
     "SELECT count(*) > 0 FROM pg_attribute WHERE attname = 'trace_id' AND NOT attisdropped",
     ("sql/manifest/columns", "sql/manifest/constraints", f"{SPOT}/constraints-validated"),
     names=("trace_id", "dead_letter_queue"),
+    decision="hold",
 )
 _catalogue(
     "pause-row-missing",

@@ -315,9 +315,13 @@ statement(
     "Without its row the budget control is off: losing a row lifts all budgets.",
     _function((_MISSING, "false")),
     _function(),
-    lambda p: not p.value("SELECT prosrc LIKE '%%budget_control%%' FROM pg_proc WHERE proname = 'is_feature_enabled'"),
-    ("drill/flags/missing-budget-control-is-on", "sql/spot/flags-decided-by-formula"),
-    names=("budget_control",),
+    lambda p: (
+        not p.value(
+            "SELECT strpos(prosrc, 'dlq.replay.budget_control') > 0 FROM pg_proc WHERE proname = 'is_feature_enabled'"
+        )
+    ),
+    ("drill/flags/missing-budget-control-is-on", "sql/manifest/functions"),
+    names=("budget_control", "is_feature_enabled"),
     production=False,
 )
 statement(
