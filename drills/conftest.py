@@ -16,7 +16,7 @@ from drills.bench import REPLAY, Bench, Clock, Guard, Minter, Signer, Sources, S
 from drills.effects import Replays
 from drills.limits import Limit
 from drills.scene import Scene
-from drills.turns import Conductor
+from drills.turns import WAITS, Conductor
 from gates.recorder import Observer, Unmet
 from gates.target.client import HttpDoor
 from gates.target.database import Connection, execute, value
@@ -48,6 +48,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Phases take turns; under xdist the workers also share the list of companies."""
+    config.addinivalue_line("markers", f"{WAITS}: the check waits for half a second or longer; it begins early")
     shared = getattr(config, "workerinput", {}).get("turns")
     config.pluginmanager.register(Conductor(shared), "drill-turns")
     if shared and not config.getoption("--companies"):

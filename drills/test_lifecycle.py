@@ -6,6 +6,8 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
+
 from drills.scene import RUN_ROW, Scene, as_jsonb
 from gates.recorder import check
 
@@ -227,6 +229,7 @@ def _stopped_run(scene: Scene) -> tuple[dict[str, Any], str, str]:
     return scene.one(RUN_ROW, run), company, run
 
 
+@pytest.mark.waits
 @check("drill/lifecycle/twenty-percent-is-allowed", needs=AGENT, after=DELIVERS, covers=("E10",))
 def test_twenty_percent_is_allowed(scene: Scene) -> None:
     """A run of which exactly a fifth fails is completed, not stopped.
@@ -243,6 +246,7 @@ def test_twenty_percent_is_allowed(scene: Scene) -> None:
     scene.seen.count(20)
 
 
+@pytest.mark.waits
 @check("drill/lifecycle/stops-soon-above-a-fifth", needs=AGENT, after=DELIVERS, covers=("E10",))
 def test_stops_soon_above_a_fifth(scene: Scene) -> None:
     """A run that begins well and then fails is stopped as soon as more than a fifth of what it settled has failed.
@@ -276,6 +280,7 @@ def test_four_failures_do_not_stop(scene: Scene) -> None:
     scene.seen.count(4)
 
 
+@pytest.mark.waits
 @check("drill/lifecycle/ten-in-flight", needs=AGENT, after=DELIVERS, covers=("E10",))
 def test_ten_in_flight(scene: Scene) -> None:
     """However many items a run has, at no moment more than ten of them are in flight.

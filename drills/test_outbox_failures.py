@@ -9,6 +9,8 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+import pytest
+
 from drills.scene import Scene, as_jsonb
 from gates.evidence import Severity
 from gates.recorder import check
@@ -93,6 +95,7 @@ def test_failing_is_not_processed(scene: Scene) -> None:
     scene.passes_by(company, 1)
 
 
+@pytest.mark.waits
 @check("drill/outbox/backs-off", needs=AGENT, after=DELIVERS, covers=("K15",), severity=Severity.WARN)
 def test_backs_off(scene: Scene) -> None:
     """After a failure the next attempt lies ahead, and is not made before.
@@ -169,6 +172,7 @@ def _failed_times(scene: Scene, company: str, attempts: int) -> bool:
     return all(r["state"] == "dead" or (r["state"] == "pending" and int(r["attempts"]) >= attempts) for r in rows)
 
 
+@pytest.mark.waits
 @check("drill/outbox/dead-letter-once", needs=AGENT, after=DELIVERS, covers=("K14", "L01"))
 def test_dead_letter_once(scene: Scene) -> None:
     """After its last attempt an event is dead, without effect, and in the dead letter queue once, with a reason.
@@ -243,6 +247,7 @@ def test_dead_letter_in_one_transaction(scene: Scene) -> None:
     scene.seen.control("six events died, each with its letter")
 
 
+@pytest.mark.waits
 @check("drill/outbox/dead-event-frees-its-key", needs=AGENT, after=DELIVERS, covers=("K11", "K14"))
 def test_dead_event_frees_its_key(scene: Scene) -> None:
     """When an event is dead, the next event of its key is delivered.
@@ -264,6 +269,7 @@ def test_dead_event_frees_its_key(scene: Scene) -> None:
     scene.in_order(after)
 
 
+@pytest.mark.waits
 @check("drill/outbox/processed-after-its-effect", needs=AGENT, after=DELIVERS, covers=("K18",))
 def test_processed_after_its_effect(scene: Scene) -> None:
     """While the agent works on an event it is not marked as processed: at no moment is it processed without its effect.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import uuid
 
+import pytest
+
 from drills.scene import Scene
 from gates.recorder import check
 
@@ -126,6 +128,7 @@ def test_slow_event_holds_nobody(scene: Scene) -> None:
     scene.seen.control("events of other keys and tenants were delivered")
 
 
+@pytest.mark.waits
 @check("drill/outbox/slow-event-comes-through", needs=AGENT, after=DELIVERS, covers=("K06",))
 def test_slow_event_comes_through(scene: Scene) -> None:
     """An event for which the agent takes seconds has its effect, once.

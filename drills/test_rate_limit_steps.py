@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from drills.limits import Limit
 from drills.scene import Scene
 from gates.recorder import check
@@ -57,6 +59,7 @@ def test_exhausted_budget_counts(limit: Limit, scene: Scene) -> None:
     assert limit.hits(company) == 1, "a request that the budget refused was not counted"
 
 
+@pytest.mark.waits
 @check("drill/rate-limit/uncounted-is-not-admitted", needs=SQL, after=LIMIT, covers=("C14",))
 def test_uncounted_is_not_admitted(limit: Limit, target: Target, tenant: str) -> None:
     """While a request cannot be counted, because its row is locked, it is not admitted.

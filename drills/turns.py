@@ -24,6 +24,8 @@ from gates.recorder import spec_of
 
 PHASES = ("first", "main", "last")
 SQL, LAST = 0, len(PHASES)
+WAITS = "waits"
+"""Marks a check that waits for half a second or longer."""
 POLL_S = 0.01
 IDLE_S = 2.0
 """After so long without a check that runs anywhere, nobody is waited for: a worker leaves less between two checks."""
@@ -39,8 +41,8 @@ def rank(item: pytest.Item) -> int:
 
 
 def in_order(items: Sequence[pytest.Item]) -> list[pytest.Item]:
-    """The items by phase, each phase in the order in which it was found."""
-    return sorted(items, key=rank)
+    """The items by phase; in each, those that wait first, so that nothing waits at its end with nobody beside it."""
+    return sorted(items, key=lambda item: (rank(item), item.get_closest_marker(WAITS) is None))
 
 
 @dataclass

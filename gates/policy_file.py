@@ -137,7 +137,7 @@ class Settings:
     """
 
     drill_timeout_s: int = 180
-    drill_workers: int = 2
+    drill_workers: int = 4
     sql_timeout_s: int = 60
     load_timeout_s: int = 180
     spot_folders: tuple[Path, ...] = ()

@@ -26,8 +26,8 @@ def drill(context: Context, selection: Sequence[str] = ()) -> list[StageReport]:
         expected = context.applicable(PREFIX, phase)
         if not expected:
             continue
-        # no --dist: a check takes a fraction of a second, and what checks share they share by files, not by worker
-        workers = ("-n", str(workers_for(context))) if phase == "main" else ()
+        # no --dist: what checks share they share by files, not by worker; handed out one by one, since some wait long
+        workers = ("-n", str(workers_for(context)), "--maxschedchunk=1") if phase == "main" else ()
         options = (f"--phase={phase}", f"--companies={context.companies}", *workers, *selection)
         limit_s = context.settings.drill_timeout_s
         suite = Suite(f"drill {phase}", "drills", expected, max(left_s, 1.0), options, limit_s)

@@ -120,7 +120,7 @@ class Tenants:
 
         A company row is put back for that moment: the least role of a gate may delete the rows of drill tenants only.
         """
-        late = [c for c in self.created if self._owns_rows(c)]
+        late = self._owners()
         for company in late:
             execute(
                 self.connection,
@@ -131,9 +131,11 @@ class Tenants:
         self.remove(late)
         return len(late)
 
-    def _owns_rows(self, company: str) -> bool:
-        asked = " union all ".join(f"select 1 from {t} where company_id = %s" for t in OWNED_TABLES)
-        return bool(execute(self.connection, f"select 1 where exists ({asked})", *([company] * len(OWNED_TABLES))))
+    def _owners(self) -> list[str]:
+        """The companies of this run that own rows, asked for all at once."""
+        asked = " union ".join(f"select company_id from {t} where company_id = any(%s::uuid[])" for t in OWNED_TABLES)
+        rows = execute(self.connection, asked, *([self.created] * len(OWNED_TABLES)))
+        return [str(row["company_id"]) for row in rows]
 
 
 def new_company_id(below: int = 100, rollouts: Mapping[str, int] | None = None) -> str:
