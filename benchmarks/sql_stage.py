@@ -7,15 +7,16 @@ seconds: a longer history reaches further back. Audit rows before the last 12,00
 with heads that fit; the last 12,000 are chained, half of them of one scope, the others of all in turn.
 
 Written are N audit rows, N processed outbox rows with their tasks, and N/10 dead letters. On 2 cores, PostgreSQL 18
-without fsync, 200 tenants, 90 checks, best of each over 8 rounds of five (milliseconds of CPU of the server process; in
-brackets by the clock, on a machine that had much other work):
+without fsync, 200 tenants, 90 checks, best of each over 8 rounds of five (milliseconds by the clock; in brackets CPU of
+the server process):
 
     rows   without a checkpoint                   from a checkpoint
-    10^4   146 (350)                              104 (259)
-    10^7   176 (523)                              122 (298)
+    10^4   154 (130)                              118 (92)
+    10^7   211 (148)                              143 (105)
 
-The five slowest at 10^7: audit-chain 52, audit-heads 12, policies-not-always-true 10, flags-decided-by-formula 8,
-processed-has-effect 8. With 10^4 tenants at 10^6 rows: 238 and 188, audit-chain 88 without a checkpoint (it reads the
+The five slowest at 10^7 by the clock: audit-chain 69, audit-heads 13, policies-not-always-true 12,
+performance-degradation 10, processed-has-effect 8. On a machine that had much other work the clock said 523 and 298.
+With 10^4 tenants at 10^6 rows: 238 and 188, audit-chain 88 without a checkpoint (it reads the
 last 10,000 rows, of 5,000 scopes), audit-checkpoint 53 from one (it looks 10,000 heads up).
 """
 
