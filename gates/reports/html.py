@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gates.evidence import JsonValue
-from gates.reports.rows import OUTCOMES, Row, proof_of, shown
+from gates.reports.rows import LOAD, OUTCOMES, Row, proof_of, shown
 from gates.verdict import Verdict, grouped
 
 HERE = Path(__file__).parent
@@ -130,7 +130,8 @@ def _group(name: str, rows: Sequence[Row]) -> str:
     counts = Counter(row.outcome for row in rows)
     worst = next((o for o in OUTCOMES if counts[o]), "pass")
     said = ", ".join(f"{counts[o]} {'passed' if o == 'pass' else o}" for o in OUTCOMES if counts[o])
-    seconds = sum(row.duration_ms for row in rows) / 1000
+    together = max if name == LOAD else sum
+    seconds = together(row.duration_ms for row in rows) / 1000
     opened = " open" if worst in {"fail", "unknown"} else ""
     body = "".join(_row(row) for row in rows)
     return (

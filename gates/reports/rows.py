@@ -11,6 +11,10 @@ from gates.verdict import Finding, Verdict
 OUTCOMES = ("fail", "unknown", "pass", "not applicable")
 
 
+LOAD = "load"
+"""The stage whose checks all judge one measurement."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One check in a report. outcome: one of OUTCOMES; effect: what it does to the decision, empty for a pass."""
@@ -33,8 +37,9 @@ class Row:
 
     @property
     def group(self) -> str:
-        """The first two parts of the id: the promise that the check belongs to."""
-        return "/".join(self.check.split("/")[:2]) if self.check.count("/") > 1 else self.check.split("/", 1)[0]
+        """The first two parts of the id: the promise that the check belongs to; the load is one group."""
+        stage, *rest = self.check.split("/")
+        return f"{stage}/{rest[0]}" if len(rest) > 1 and stage != LOAD else stage
 
     @property
     def compared(self) -> str:
