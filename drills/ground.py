@@ -156,25 +156,17 @@ class Ground:
             "select enabled, rollout_percentage, description from feature_flags where key = %s and company_id is null"
         )
         found = self.one(read, key)
-        self.rows(
-            "insert into feature_flags (key, company_id, enabled, rollout_percentage) values (%s, null, %s, %s)"
-            " on conflict (key, company_id) do update"
-            " set enabled = excluded.enabled, rollout_percentage = excluded.rollout_percentage",
-            key,
-            enabled,
-            percentage,
-        )
+        change = (
+            "update feature_flags set enabled = %s, rollout_percentage = %s where key = %s and company_id is null"
+            if found
+            else "insert into feature_flags (enabled, rollout_percentage, key) values (%s, %s, %s)"
+        )  # no upsert: where nulls are distinct, it would leave a second global row
+        self.rows(change, enabled, percentage, key)
         try:
             yield
         finally:
             if found:
-                self.rows(
-                    "update feature_flags set enabled = %s, rollout_percentage = %s"
-                    " where key = %s and company_id is null",
-                    found["enabled"],
-                    found["rollout_percentage"],
-                    key,
-                )
+                self.rows(change, found["enabled"], found["rollout_percentage"], key)
             else:
                 self.rows("delete from feature_flags where key = %s and company_id is null", key)
         self.seen.require(

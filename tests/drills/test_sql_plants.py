@@ -9,6 +9,7 @@ import pytest
 
 from drills.scene import Scene
 from gates.evidence import Outcome
+from gates.stack.postgres import connect
 from tests.drills.examination import ROOT, examine
 from tests.drills.sql_plants import Plant, planted
 from tests.drills.sql_plants_outbox import LETTERS, OUTBOX, RUNS
@@ -50,3 +51,32 @@ def test_defect_turns_its_checks_red(plant: Plant, variables: dict[str, str], tm
     assert not missing, f"no such checks: {sorted(missing)}"
     wrong = {i: f"{e.outcome}: {e.message}" for i, e in found.items() if e.outcome is not Outcome.FAIL}
     assert not wrong, f"with {plant.name!r} planted: {wrong}"
+
+
+NULLS_DISTINCT = Plant(
+    "nulls are distinct",
+    "alter table feature_flags drop constraint feature_flags_key_company_key;"
+    " alter table feature_flags add constraint feature_flags_key_company_key unique (key, company_id)",
+    "alter table feature_flags drop constraint feature_flags_key_company_key;"
+    " alter table feature_flags add constraint feature_flags_key_company_key"
+    " unique nulls not distinct (key, company_id)",
+    ("drill/flags/global-switch-is-wired", "drill/flags/signing-v2-required"),
+)
+
+
+@pytest.mark.usefixtures("in_haste")
+def test_no_second_global_row_is_left(variables: dict[str, str], tmp_path: Path) -> None:
+    """A drill that changes a global flag leaves one row of it, even where the table would take two."""
+    files = [str(f) for f in folders(NULLS_DISTINCT.red)]
+    with planted(variables["DATABASE_URL"], NULLS_DISTINCT):
+        found = examine(variables, NULLS_DISTINCT.red, tmp_path, files)
+        with connect(variables["DATABASE_URL"]) as connection:
+            doubled = connection.execute(
+                "select key from feature_flags where company_id is null group by key having count(*) > 1"
+            ).fetchall()
+            connection.execute(
+                "delete from feature_flags a using feature_flags b"
+                " where a.key = b.key and a.company_id is null and b.company_id is null and a.ctid > b.ctid"
+            )
+    assert {e.outcome for e in found.values()} == {Outcome.PASS}
+    assert doubled == []
