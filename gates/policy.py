@@ -259,7 +259,8 @@ def _reason(decision: Decision, findings: Sequence[Finding], counts: Counts) -> 
     for told in (f for f in causes if f.check == VARIABLES):
         if usual.startswith(tuple(told.message.partition(" not set")[0].split(", "))):
             return f"{len(causes)} checks are unknown: {told.message}"
-    return f"{len(causes)} checks are unknown, most of them ({often}) because: {usual}; the first is {first.check}"
+    share = f"most of them ({often})" if 2 * often > len(causes) else f"{often} of them"
+    return f"{len(causes)} checks are unknown, {share} because: {usual}; the first is {first.check}"
 
 
 def _said(finding: Finding) -> str:

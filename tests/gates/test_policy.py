@@ -188,7 +188,9 @@ def test_the_reason_of_a_hold_names_every_variable_that_is_missing() -> None:
     verdict = decide([missing, *want], policy(*specs), NOW)
     assert verdict.reason == "4 checks are unknown: REPLAY_JWT_SECRET, DATABASE_URL not set: see it"
     slow = [saw(n, Outcome.UNKNOWN, message="it ran out of time") for n in names]
-    assert "it ran out of time" in decide([missing, *slow], policy(*specs), NOW).reason
+    assert "most of them (3) because: it ran out of time" in decide([missing, *slow], policy(*specs), NOW).reason
+    mixed = [saw(n, Outcome.UNKNOWN, message=f"{n} was late") for n in names]
+    assert "3 checks are unknown, 1 of them because: " in decide(mixed, policy(*specs[1:]), NOW).reason
 
 
 def test_a_missing_constraint_is_the_cause_and_not_the_drill_that_it_broke() -> None:
