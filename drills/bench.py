@@ -24,10 +24,12 @@ from gates.target.requests import (
     Answer,
     Request,
     encode_body,
+    is_of_another_company,
     mint_token,
     post,
     replay_fields,
     sign_v1,
+    sign_v2,
     signed_post,
     signed_post_v2,
     token_post,
@@ -155,6 +157,19 @@ class Minter:
         return self(role="company_admin", company_id=company, **claims)
 
 
+def admin_token(target: Target, now: Callable[[], int], company: str = "") -> str:
+    """ADMIN_JWT; for a company which it may not act for, since it is of an administrator of another one, a token of
+    that company's administrator. Raise Unmet where there is neither.
+    """
+    if not target.admin_jwt:
+        raise Unmet("ADMIN_JWT is not set. Set it to a valid admin token")
+    if not company or not is_of_another_company(target.admin_jwt, company):
+        return target.admin_jwt
+    if not target.jwt_secret:
+        raise Unmet("ADMIN_JWT may act for its own company only. Set it to a super_admin's, or set REPLAY_JWT_SECRET")
+    return Minter(target, now).for_company(company)
+
+
 @dataclass
 class Sources:
     """HTTP doors by local address, opened on demand."""
@@ -256,10 +271,13 @@ class Bench:
         """The right v1 signature of these bytes."""
         return sign_v1(self.target.hmac_secret, body)
 
-    def admin(self) -> str:
-        """The admin token of the target; without one the check is unknown."""
-        self.seen.require(self.target.admin_jwt, "ADMIN_JWT is not set. Set it to a valid admin token")
-        return self.target.admin_jwt
+    def signature(self, secret: str, body: bytes) -> str:
+        """The signature of these bytes by this secret, in the form that the target takes."""
+        return sign_v2(secret, body, self.clock.now()) if self.signer.v2_only else sign_v1(secret, body)
+
+    def admin(self, company: str = "") -> str:
+        """The admin token of the target, good for the company; without one the check is unknown."""
+        return admin_token(self.target, self.clock.now, company)
 
     def opens(self, request: Request) -> Answer:
         """The control: these credentials are accepted, so that authorisation refuses the unknown company."""

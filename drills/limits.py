@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -15,11 +16,29 @@ from gates.target.requests import Answer, Request
 ADMITTED = 3
 WINDOW_S = 300
 
+_KEYS = "select key from edge_rate_limits where key like %s"
+
 _BACK_DATE = """
 update edge_rate_limits
 set hits = array(select h - make_interval(secs => %s) from unnest(hits) with ordinality as u(h, n) order by n)
 where key like %s
 """
+
+
+def client_addresses(connection: Connection, company: str, named: Sequence[str] = ()) -> set[str]:
+    """The addresses for which a tenant has a row, but for those that the client itself named; one that is no address
+    (a limit by something else) is none.
+    """
+    found = set()
+    for row in execute(connection, _KEYS, f"replay:{company}:%"):
+        text = str(row["key"]).split(":", 2)[2]
+        try:
+            address = str(ip_address(text))
+        except ValueError:
+            continue
+        if not any(text in value or address in value for value in named):
+            found.add(address)
+    return found
 
 
 @dataclass
@@ -62,7 +81,19 @@ class Limit:
     def limited(self, request: Request, door: HttpDoor | None = None, *, control: bool = False) -> Answer:
         """Send one request that must be refused by the rate limit."""
         answer = (door or self.http).send(request)
+        if answer.status == 200:
+            self.at_one_address(request)
         return self.seen.expect(request, answer, 429, "rate_limited", control=control)
+
+    def at_one_address(self, request: Request) -> None:
+        """End the check as unknown where calls of ours come to the target from several addresses (of a proxy that it
+        does not trust, or of ours): each has three calls of its own.
+        """
+        company = str(json.loads(request.body)["company_id"]).lower()
+        found = client_addresses(self.db, company, [value for _, value in request.headers])
+        self.seen.require(
+            len(found) < 2, f"our calls come to the target from {len(found)} addresses ({', '.join(sorted(found))})"
+        )
 
     def uncounted(self, request: Request, statuses: tuple[int, ...]) -> Answer:
         """Send one request that an earlier step must refuse. Where the limit refuses it, it was counted: a failure."""

@@ -9,7 +9,7 @@ from drills.cases import Case, cases
 from gates.evidence import Severity, Where
 from gates.recorder import check
 from gates.target.client import HttpDoor
-from gates.target.requests import SIGNATURE, Request, encode_body, post, sign_v1
+from gates.target.requests import SIGNATURE, Request, encode_body, post
 from gates.target.tenants import Tenants
 
 SIGNED = ("drill/authentication/signed-accepted",)
@@ -54,8 +54,7 @@ def test_bad_signature_beside_good_token(bench: Bench) -> None:
 
     Otherwise a body that was changed on its way passes.
     """
-    bench.seen.require(bench.target.admin_jwt, "ADMIN_JWT is not set. Set it to a valid admin token")
-    good = bench.with_token(bench.target.admin_jwt, label="token alone")
+    good = bench.with_token(bench.admin(), label="token alone")
     bench.opens(good)
     bench.shut(good.adding_header(SIGNATURE, "0" * 64).labelled("valid token, wrong signature"))
 
@@ -93,10 +92,11 @@ def test_every_secret_of_the_list(bench: Bench) -> None:
     body = bench.body()
     bench.opens(bench.signed(body))
     for secret in secrets[1:]:
-        bench.accepted(bench.with_signature(sign_v1(secret, body), body, "signed with a later secret of the list"))
-    bench.shut(bench.with_signature(sign_v1(",".join([*secrets, "x"]), body), body, "signed with the list itself"))
-    if len(secrets) > 1:
-        bench.shut(bench.with_signature(sign_v1(",".join(secrets), body), body, "signed with the list itself"))
+        later = bench.with_signature(bench.signature(secret, body), body, "signed with a later secret of the list")
+        bench.accepted(later)
+    lists = [",".join([*secrets, "x"]), *([",".join(secrets)] if len(secrets) > 1 else [])]
+    for whole in lists:
+        bench.shut(bench.with_signature(bench.signature(whole, body), body, "signed with the list itself"))
     bench.seen.value(len(secrets), unit="secrets")
 
 

@@ -165,7 +165,7 @@ def test_other_credentials(replays: Replays, bench: Bench, tenant: str) -> None:
     replays.items(tenant, 4)
     request = bench.signer.post(REPLAY, encode_body(fields), "first, signed")
     replays.seen.expect(request, replays.http.send(request), 200, control=True)
-    second = token_post(REPLAY, fields, bench.admin(), "again, by the admin token")
+    second = token_post(REPLAY, fields, bench.admin(tenant), "again, by the admin token")
     answer = replays.seen.expect(second, replays.http.send(second), 200)
     assert replays.outbox(tenant) == 2, f"{replays.outbox(tenant)} outbox rows; allowed: 2 of the first call"
     assert answer.json().get("duplicate") is True, "not taken for the same request"
@@ -194,7 +194,8 @@ def test_key_generated(replays: Replays, bench: Bench, tenant: str) -> None:
     Otherwise requests without a key are taken for repetitions of each other.
     """
     replays.items(tenant, 2)
-    calls = [token_post(REPLAY, replay_fields(tenant, max=1), bench.admin(), f"call {n} without a key") for n in (1, 2)]
+    token = bench.admin(tenant)
+    calls = [token_post(REPLAY, replay_fields(tenant, max=1), token, f"call {n} without a key") for n in (1, 2)]
     first = replays.seen.expect(calls[0], replays.http.send(calls[0]), 200, control=True).json()
     second = replays.seen.expect(calls[1], replays.http.send(calls[1]), 200).json()
     keys = [first.get("idempotency_key"), second.get("idempotency_key")]

@@ -50,7 +50,10 @@ def test_one_release_on_every_instance(target: Target, seen: Observer) -> None:
         release = str(answer.json().get("release"))
         releases[release] = releases.get(release, 0) + 1
     seen.value(", ".join(sorted(releases)), target.release or "one release")
+    if not target.release:
+        seen.severity = Severity.WARN  # no release is meant: a deployment that is under way is no harm yet
     assert len(releases) == 1, f"the instances say different releases: {releases}"
+    seen.severity = None
     release = next(iter(releases))
     assert release not in {"", "None"}, "/version names no release"
     assert not target.release or release == target.release, f"release {release} runs; {target.release} is meant to"

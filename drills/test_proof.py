@@ -11,13 +11,14 @@ import datetime as dt
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from drills.bench import REPLAY, Signer, SqlDoor
+from drills.bench import REPLAY, Signer, SqlDoor, admin_token
+from drills.limits import client_addresses
 from gates.evidence import Severity
 from gates.recorder import Observer, Unmet, check
 from gates.target.client import HttpDoor
@@ -41,6 +42,8 @@ class Scenario:
     fresh: bool
     exchanges: dict[str, Exchange] = field(default_factory=dict)
     outbox_rows: list[int] = field(default_factory=list)
+    addresses: int = 1
+    """From how many addresses the calls came to the target; each has three of its own."""
 
     def of(self, name: str) -> tuple[Request, Answer]:
         """Request and answer; a limited one is unknown where the limit was used up before the drill began."""
@@ -58,7 +61,7 @@ class Scenario:
         return exchange.request, exchange.answer
 
 
-def _requests(company: str, target: Target, signer: Signer) -> Iterator[tuple[str, Request]]:
+def _requests(company: str, token: str, signer: Signer) -> Iterator[tuple[str, Request]]:
     """The requests in their order; the first five are refused before the limit and do not count."""
     fields = {"company_id": company, "max": 1, "idempotency_key": f"drill-{uuid.uuid4()}"}
     body = encode_body(fields)
@@ -66,11 +69,11 @@ def _requests(company: str, target: Target, signer: Signer) -> Iterator[tuple[st
     elsewhere = encode_body({"company_id": str(uuid.uuid4()), "max": 50})
     yield "unsigned", post(REPLAY, body, label="no credentials")
     yield "forged", post(REPLAY, body, (SIGNATURE, "0" * 64), label="a wrong signature")
-    yield "bad token", token_post(REPLAY, body, f"{target.admin_jwt[:-8]}AAAAAAAA", "a wrong token")
+    yield "bad token", token_post(REPLAY, body, f"{token[:-8]}AAAAAAAA", "a wrong token")
     yield "oversized", signer.post(REPLAY, encode_body({"company_id": company, "max": 51}), "a batch of 51")
     yield "largest", signer.post(REPLAY, elsewhere, "a batch of 50, for a company that does not exist")
     yield "signed", signer.post(REPLAY, body, "call 1: signed, at most 1 item")
-    yield "token", token_post(REPLAY, body, target.admin_jwt, "call 2: the same by the admin token")
+    yield "token", token_post(REPLAY, body, token, "call 2: the same by the admin token")
     yield "dry", signer.post(REPLAY, preview, "call 3: a dry run")
     yield "fourth", signer.post(REPLAY, preview, "call 4")
 
@@ -107,20 +110,19 @@ def scenario(
     do: xdist 3.8 writes the group into `item._nodeid`, and since 9.2 pytest makes the node id of something else, so
     that no scheduler sees a group (`--dist loadgroup` is then the same as no groups at all).
     """
-    if not target.admin_jwt:
-        raise Unmet("ADMIN_JWT is not set. Set it to a valid admin token")
+    token = admin_token(target, signer.clock.now, company)
     drill = Scenario(company, fresh=bool(target.database_url))
     shared = tmp_path_factory.getbasetemp().parent / f"proof-{company}"
     if drill.fresh or not hasattr(request.config, "workerinput"):
-        _carry_out(drill, target, http, signer, sql_door)
+        _carry_out(drill, target, http, _requests(company, token, signer), sql_door)
     elif _first(shared):
-        _carry_out(drill, target, http, signer, sql_door)
+        _carry_out(drill, target, http, _requests(company, token, signer), sql_door)
         answers = {n: [e.answer.status, e.answer.headers, e.answer.body.hex()] for n, e in drill.exchanges.items()}
         (shared / "writing").write_text(json.dumps(answers), encoding="utf-8")
         (shared / "writing").rename(shared / "answers.json")
     else:
         answers = json.loads(_awaited(shared / "answers.json"))
-        for name, asked in _requests(company, target, signer):
+        for name, asked in _requests(company, token, signer):
             status, headers, body = answers[name]
             told = Answer(status, tuple((k, v) for k, v in headers), bytes.fromhex(body), 0.0)
             drill.exchanges[name] = Exchange(asked, told)
@@ -144,12 +146,16 @@ def _awaited(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _carry_out(drill: Scenario, target: Target, http: HttpDoor, signer: Signer, sql_door: SqlDoor) -> None:
+def _carry_out(
+    drill: Scenario, target: Target, http: HttpDoor, requests: Iterable[tuple[str, Request]], sql_door: SqlDoor
+) -> None:
     count = "select count(*) from event_outbox where company_id = %s"
-    for name, request in _requests(drill.company, target, signer):
+    for name, request in requests:
         if target.database_url and name in {"dry", "fourth"}:
             drill.outbox_rows.append(int(str(value(sql_door.connection(), count, drill.company))))
         drill.exchanges[name] = Exchange(request, http.send(request))
+    if target.database_url:
+        drill.addresses = len(client_addresses(sql_door.connection(), drill.company)) or 1
 
 
 @check("drill/proof/invalid-signature-refused", covers=("A02", "A04"))
@@ -196,6 +202,8 @@ def test_fourth_call(scenario: Scenario, seen: Observer) -> None:
     for name in ("token", "dry"):
         request, answer = scenario.of(name)
         seen.expect(request, answer, 200, busy=answer.code == "rate_limited")
+    several = scenario.addresses > 1 and scenario.of("fourth")[1].status == 200
+    seen.require(not several, f"our calls come to the target from {scenario.addresses} addresses")
     answer = seen.expect(*scenario.of("fourth"), 429, "rate_limited")
     wait = answer.header("retry-after") or ""
     if not (wait.isdigit() and 1 <= int(wait) <= 300):

@@ -88,6 +88,7 @@ def test_row_as_documented(limit: Limit, tenant: str) -> None:
     Otherwise the operators' query shows nothing, and the emergency procedure clears nothing.
     """
     limit.fill(tenant, 2)
+    limit.at_one_address(limit.request(tenant))
     rows = limit.rows(tenant)
     assert len(rows) == 1, f"two calls left rows {[r['key'] for r in rows]}; due: one"
     row: dict[str, Any] = rows[0]

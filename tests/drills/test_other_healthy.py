@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import http.client
+import itertools
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
-from gates.evidence import Outcome
+from gates.evidence import Outcome, Severity
 from gates.stack.plan import StackOptions
 from gates.stack.stack import reference_stack
+from gates.target.database import execute, session
+from gates.target.requests import mint_token
 from tests.drills.defects import json_of, problem
 from tests.drills.examination import ROOT, examine
 from tests.drills.proxy import Forward, Reply, Sent, proxy
@@ -57,3 +63,116 @@ def test_counts_may_have_names_of_their_own(variables: dict[str, str], tmp_path:
     with proxy(variables["BASE_URL"], _counts_of_its_own) as url:
         found = examine({**variables, "BASE_URL": url}, [check], tmp_path, [str(ROOT / "drills/test_lifecycle.py")])
     assert found[check].outcome is Outcome.PASS, found[check].message
+
+
+ROTATED = ("the-new-secret-of-32-characters!", "the-old-secret-of-32-characters!")
+
+
+@pytest.fixture(scope="module")
+def in_rotation() -> Iterator[dict[str, str]]:
+    """The variables of a deployment in the middle of a rotation, which takes v2 signatures only."""
+    secrets = ",".join(ROTATED)
+    options = StackOptions(history=False, variables={"TRANSBOT_HMAC_SECRET": secrets})
+    with reference_stack(options, os.environ) as stack:
+        with session(stack.info.database_url) as connection:
+            execute(
+                connection,
+                "insert into feature_flags (key, enabled, rollout_percentage)"
+                " values ('security.signing_v2_required', true, 100) on conflict (key, company_id)"
+                " do update set enabled = true, rollout_percentage = 100",
+            )
+        yield {**stack.info.variables(), "TRANSBOT_HMAC_SECRET": secrets}
+
+
+def test_rotation_where_v1_is_refused(in_rotation: dict[str, str], tmp_path: Path) -> None:
+    """Where v2 is required, the older secret is tried by v2: a deployment that refuses v1 is right."""
+    check = "drill/authentication/every-secret-of-the-list"
+    found = examine(in_rotation, [check], tmp_path, [str(ROOT / "drills/test_credentials.py")])
+    assert found[check].outcome is Outcome.PASS, found[check].message
+    assert found[check].observed == 2
+
+
+def test_older_secret_that_is_refused(in_rotation: dict[str, str], tmp_path: Path) -> None:
+    """A secret of the list that the deployment does not take is a failure under v2, too."""
+    check = "drill/authentication/every-secret-of-the-list"
+    lacking = {**in_rotation, "TRANSBOT_HMAC_SECRET": f"{ROTATED[0]},a-secret-that-nobody-knows-here!"}
+    found = examine(lacking, [check], tmp_path, [str(ROOT / "drills/test_credentials.py")])
+    assert found[check].outcome is Outcome.FAIL, found[check].message
+
+
+TOKEN_CHECKS = (
+    "drill/proof/admin-token-accepted",
+    "drill/proof/duplicate-short-circuits",
+    "drill/proof/fourth-call-refused",
+    "drill/idempotency/other-credentials-same-key",
+    "drill/idempotency/key-generated",
+    "drill/rate-limit/credentials-share",
+    "drill/tokens/admin-accepted",
+)
+
+
+def test_admin_of_one_company(variables: dict[str, str], tmp_path: Path) -> None:
+    """ADMIN_JWT may be of an administrator of TEST_COMPANY_ID, who may not act for the drill's own tenants."""
+    claims = {"sub": "ops", "role": "company_admin", "company_id": variables["TEST_COMPANY_ID"]}
+    own = mint_token(variables["REPLAY_JWT_SECRET"], {**claims, "exp": int(time.time()) + 3600})
+    files = [str(ROOT / f"drills/test_{name}.py") for name in ("proof", "idempotency", "rate_limit", "tokens")]
+    found = examine({**variables, "ADMIN_JWT": own}, TOKEN_CHECKS, tmp_path, files)
+    assert set(TOKEN_CHECKS) <= set(found)
+    wrong = {i: f"{e.outcome}: {e.message}" for i, e in found.items() if e.outcome is not Outcome.PASS}
+    assert not wrong
+    unminted = {**variables, "ADMIN_JWT": own, "REPLAY_JWT_SECRET": ""}
+    alone = examine(unminted, TOKEN_CHECKS[:1], tmp_path, files[:1])[TOKEN_CHECKS[0]]
+    assert alone.outcome is Outcome.UNKNOWN, alone.message
+
+
+LIMITED = (
+    "drill/rate-limit/fourth-refused",
+    "drill/rate-limit/concurrent-exactly-three",
+    "drill/rate-limit/row-as-documented",
+    "drill/rate-limit/row-is-the-limit",
+    "drill/rate-limit/spoofed-address-not-charged",
+    "drill/rate-limit/window-rolls",
+    "drill/proof/fourth-call-refused",
+)
+
+
+def test_balancer_of_several_addresses(variables: dict[str, str], tmp_path: Path) -> None:
+    """Behind a balancer of several addresses that is not trusted, each address has its three calls: nobody's fault."""
+    turns = itertools.cycle(("127.0.0.5", "127.0.0.6"))
+    target = urlsplit(variables["BASE_URL"])
+
+    def balanced(sent: Sent, _forward: Forward) -> Reply:
+        source = (next(turns), 0)
+        upstream = http.client.HTTPConnection(target.hostname or "", target.port, 15, source_address=source)
+        try:
+            upstream.request(sent.method, target.path + sent.path, sent.body, dict(sent.headers))
+            answer = upstream.getresponse()
+            return Reply(answer.status, tuple(answer.getheaders()), answer.read())
+        finally:
+            upstream.close()
+
+    files = [str(ROOT / f"drills/test_{name}.py") for name in ("proof", "rate_limit", "rate_limit_rows")]
+    with proxy(variables["BASE_URL"], balanced) as url:
+        found = examine({**variables, "BASE_URL": url}, LIMITED, tmp_path, files)
+    assert set(LIMITED) <= set(found)
+    failed = {i: e.message for i, e in found.items() if e.outcome is Outcome.FAIL}
+    assert not failed
+    assert "2 addresses" in found["drill/proof/fourth-call-refused"].message
+
+
+def test_release_under_way(variables: dict[str, str], tmp_path: Path) -> None:
+    """Two releases at once hold where no release is meant (a deployment under way), and are a page where one is."""
+    check, turns = "drill/identity/one-release-on-every-instance", itertools.count()
+
+    def rolling(sent: Sent, forward: Forward) -> Reply:
+        reply = forward(sent)
+        old = sent.path == "/version" and next(turns) % 2
+        return (
+            dataclasses.replace(reply, body=json.dumps({**json_of(reply), "release": "old"}).encode()) if old else reply
+        )
+
+    with proxy(variables["BASE_URL"], rolling) as url:
+        for release, severity in (("", Severity.WARN.value), (variables["RELEASE"], "")):
+            told = {**variables, "BASE_URL": url, "RELEASE": release}
+            found = examine(told, [check], tmp_path, [str(ROOT / "drills/test_identity.py")])[check]
+            assert (found.outcome, found.severity) == (Outcome.FAIL, severity), found.message
