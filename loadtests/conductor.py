@@ -298,7 +298,10 @@ class Conductor:
                 continue  # of our own, one operation must not end what the others are still to show
             sink = self.samples.select(key)
             for threshold in thresholds:
-                if certain_failure(threshold, sink, int(sink.samples * grow)):
+                if not certain_failure(threshold, sink, int(sink.samples * grow)):
+                    continue
+                now = judge(key, threshold, sink, elapsed, confidence=self.confidence)
+                if now.verdict is Verdict.FAIL:  # not while it would end as unknown, of too few samples
                     source = threshold.expression.source
                     return f"aborted: {key} {source} can no longer pass, whatever the rest of the run brings"
         return ""

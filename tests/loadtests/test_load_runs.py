@@ -112,6 +112,14 @@ def test_a_certain_failure_ends_the_run_early(tmp_path: Path) -> None:
     assert result["elapsed_s"] < 6
 
 
+def test_a_certain_failure_is_not_cut_short_to_an_unknown(tmp_path: Path) -> None:
+    """At a low rate the run goes on until its failure is one by number of samples, too."""
+    with target(Behaviour(status=lambda n: 503 if n % 2 else 200)) as url:
+        result = finish(start(url_plan(url, rate_per_s=40.0, duration_s=8.0, most_s=8.0), tmp_path), tmp_path)
+    assert verdicts(result)[FAILED] == "fail", messages(result)
+    assert "can no longer pass" in result["ended"]
+
+
 def test_abort_on_fail_stops_the_run_after_its_delay(tmp_path: Path) -> None:
     """An abortOnFail with delayAbortEval behaves as in k6."""
     text = "{http_req_duration: [{threshold: 'max<1', abortOnFail: true, delayAbortEval: '1s'}]}"
