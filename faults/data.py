@@ -116,8 +116,8 @@ _rows(
     "Thirty events wait for an hour; nothing delivers them.",
     f"""INSERT INTO event_outbox (company_id, event_type, inserted_at, claimed_until)
         SELECT '{COMPANY}', 'order.paid', now() - interval '1 h', now() + interval '1 d' FROM generate_series(1, 30);
-        INSERT INTO feature_flags (key, company_id, enabled, rollout_percentage)
-        VALUES ('outbox.enabled', '{COMPANY}', true, 100)""",
+        INSERT INTO feature_flags (key, company_id, enabled, rollout_percentage, updated_at)
+        VALUES ('outbox.enabled', '{COMPANY}', true, 100, now() - interval '2 h')""",
     "SELECT count(*) = 30 FROM event_outbox WHERE claimed_until > now()",
     ("alert/outbox-lag", "alert/pending-outbox", f"{SPOT}/claims-within-lease"),
     names=("lag", "outbox", "claim"),

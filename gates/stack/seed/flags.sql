@@ -13,6 +13,6 @@ values
 on conflict (key, company_id) do update
 set enabled = excluded.enabled, rollout_percentage = excluded.rollout_percentage, description = excluded.description;
 
-insert into agent_controls (company_id, agents_paused, pause_reason)
-values (null, false, null)
-on conflict (company_id) do nothing;
+insert into agent_controls (company_id, agents_paused, pause_reason, updated_at)
+values (null, false, null, now() - interval '25 hours')
+on conflict (company_id) do update set updated_at = excluded.updated_at;

@@ -1,11 +1,11 @@
 backlog as materialized (
   -- how much was waiting at eight moments; a large backlog that only fell since its peak is draining, or drained
-  select n, count(e.inserted_at) as size
+  select n, count(e.live_since) as size
   from unnest(array[570, 420, 300, 120, 60, 30, 10, 0]) with ordinality as moments(seconds_ago, n)
-  left join (select inserted_at, 'infinity'::timestamptz as gone_at from waiting
+  left join (select live_since, 'infinity'::timestamptz as gone_at from waiting
              union all
-             select inserted_at, processed_at from delivered) e
-    on e.inserted_at <= now() - make_interval(secs => seconds_ago)
+             select live_since, processed_at from delivered) e
+    on e.live_since <= now() - make_interval(secs => seconds_ago)
    and e.gone_at > now() - make_interval(secs => seconds_ago)
   group by n
 ), trend as materialized (

@@ -5,7 +5,8 @@ create table event_outbox (
   inserted_at timestamptz default now(), processed_at timestamptz, dead_at timestamptz, claimed_until timestamptz,
   next_attempt_at timestamptz default now(), txid xid8 default pg_current_xact_id());
 create table agent_tasks (company_id uuid, status text, updated_at timestamptz);
-create table agent_controls (company_id uuid, agents_paused boolean);
+create table agent_controls (company_id uuid, agents_paused boolean, updated_at timestamptz);
+create table feature_flags (key text, company_id uuid, enabled boolean, updated_at timestamptz);
 create table replay_runs (
   id uuid default gen_random_uuid(), company_id uuid, status text default 'completed', success_count int default 0,
   failure_count int default 0, requested_at timestamptz, completed_at timestamptz, txid xid8 default pg_current_xact_id());
@@ -49,7 +50,8 @@ create table pg_stat_database (numbackends int);
 create table pg_settings (name text, setting text);
 create table pg_database (oid oid default 1, datname text, datfrozenxid int, datallowconn boolean default true);
 create function age(transactions int) returns int language sql immutable as $$ select transactions $$;
-create table pg_stat_activity (datname text default current_database(), pid int, xact_start timestamptz, query text default '');
+create table pg_stat_activity (
+  datname text default current_database(), pid int, xact_start timestamptz, query text default '', backend_type text default 'client backend');
 create function pg_backend_pid() returns int language sql immutable as $$ select 1 $$;
 create table pg_replication_slots (slot_name text, restart_lsn numeric);
 create function pg_current_wal_lsn() returns numeric language sql immutable as $$ select 1099511627776 $$;
