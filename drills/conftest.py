@@ -21,6 +21,7 @@ from gates.recorder import Observer, Unmet
 from gates.target.client import HttpDoor
 from gates.target.database import Connection, execute, value
 from gates.target.deployment import Target
+from gates.target.leftovers import LEASE_S, take_lease
 from gates.target.requests import Request, encode_body, replay_fields
 from gates.target.tenants import OUTBOX_FLAG, REPLAY_FLAG, Tenants
 from gates.target.wire import WireDoor
@@ -159,10 +160,21 @@ def keep(request: pytest.FixtureRequest, born: list[str]) -> Callable[[str], Non
     return note
 
 
+@pytest.fixture(scope="session")
+def lease(target: Target, run_id: str) -> Iterator[str]:
+    """What goes into the names of drill tenants: where this run is killed, the next one removes them."""
+    held, mark = take_lease(target.database_url, run_id, shared=True)
+    yield f"{mark}{int(time.time()) + LEASE_S}"
+    if held is not None:
+        held.release()
+
+
 @pytest.fixture
-def tenants(db: Connection, run_id: str, rollouts: dict[str, int], keep: Callable[[str], None]) -> Iterator[Tenants]:
+def tenants(
+    db: Connection, run_id: str, rollouts: dict[str, int], keep: Callable[[str], None], lease: str
+) -> Iterator[Tenants]:
     """Creates drill tenants for this check; they are removed when it ends."""
-    made = Tenants(db, run_id, rollouts=rollouts, on_create=keep)
+    made = Tenants(db, run_id, rollouts=rollouts, on_create=keep, lease=lease)
     yield made
     made.remove()
 

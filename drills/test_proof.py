@@ -87,7 +87,8 @@ def company(request: pytest.FixtureRequest, target: Target, run_id: str, sql_doo
         yield target.test_company_id
         return
     keep: Callable[[str], None] = request.getfixturevalue("keep")
-    made = Tenants(sql_door.connection(), run_id, rollouts=request.getfixturevalue("rollouts"), on_create=keep)
+    rollouts, lease = request.getfixturevalue("rollouts"), request.getfixturevalue("lease")
+    made = Tenants(sql_door.connection(), run_id, rollouts=rollouts, on_create=keep, lease=lease)
     created = made.create(label="proof")
     made.add_items(created, 2)
     yield created

@@ -23,7 +23,7 @@ from gates.stages.context import Context, Progress, StageReport, silent
 from gates.stages.drill import drill
 from gates.stages.pipeline import pipeline
 from gates.stages.preflight import preflight
-from gates.stages.sql import ALERTS, DATA, sql
+from gates.stages.sql import ALERTS, DATA, data, sql
 from gates.stages.watch import BacklogWatch
 from gates.target.deployment import Target
 from gates.target.redaction import hidden, redact_text, scrub
@@ -104,11 +104,11 @@ def collect(context: Context, request: Request) -> tuple[Target, list[StageRepor
     context = dataclasses.replace(context, target=first.target)
     stages = [first.report, *pipeline(context)]
     with BacklogWatch(context):
-        stages += sql(context, (*DATA, *ALERTS), name="data before", before=True)
+        stages += data(context, before=True)
         stages += drill(context)
         try:
             stages += load(context, request)
-            stages += sql(context, (*DATA, *ALERTS), name="data after")
+            stages += data(context)
         finally:
             stages += clean_up(context, request)
     scrub(request.out, hidden(context.target))

@@ -16,9 +16,9 @@ import gevent
 import psycopg
 
 from gates.target.database import Connection, connect, execute, sql
-from gates.target.leftovers import id_of, name_of
+from gates.target.leftovers import name_of
 from gates.target.requests import bucket
-from gates.target.tenants import OUTBOX_FLAG, REPLAY_FLAG, Tenants
+from gates.target.tenants import OUTBOX_FLAG, REPLAY_FLAG, Tenants, id_of
 from loadtests.plan import Plan, Tenant
 from loadtests.samples import Samples
 from loadtests.sinks import RateSink

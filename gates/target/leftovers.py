@@ -1,6 +1,6 @@
-"""Companies of the load stage that a killed run left: how they are told from all others, and removed.
+"""Companies that a killed run left, or that another one works with: how they are told from all others, and removed.
 
-A company is one of a load run only if its id is the hash of its name; a name alone proves nothing. Its run is over
+A company is one of a run only if its id is the hash of its name; a name alone proves nothing. Its run is over
 only if its lease has expired, or if nobody holds the advisory lock that a living gate holds from the first company to
 the last. The lock counts only where it was seen to work: a pooler that lends connections by transaction loses it, and
 then the lease alone decides.
@@ -10,32 +10,30 @@ from __future__ import annotations
 
 import hashlib
 import re
-import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import psycopg
 
 from gates.target.database import Connection, connect, execute, session, value
-from gates.target.tenants import Tenants
+from gates.target.tenants import Tenants, id_of
 
 LEASE_S = 1800
 """Longer than any whole run takes: until then a run without a lock counts as alive."""
 HELD, TIMED, KEPT = "h", "t", "k"
 """Marks in the name: the lock tells whether the run lives; the lease alone does; the companies are to be left."""
 _LOCKS = 0x6C6F6164
-_RUN = re.compile(r"[0-9a-f]{8}")
-_NAME = re.compile(r"drill-load-([0-9a-f]{8})-([htk])([0-9]{1,12})-[0-9]{1,6}-[0-9]{1,9}")
+_RUN = re.compile(r"[0-9a-f]{1,20}")
+_NAME = re.compile(
+    r"drill-(?:load-([0-9a-f]{8})-([htk])([0-9]{1,12})-[0-9]{1,6}-[0-9]{1,9}"
+    r"|([0-9a-f]{1,20})-[a-z0-9-]{1,20}-([ht])([0-9]{1,12})-[0-9a-f]{12})"
+)
+"""Of the load stage, and of the drills."""
 
 
 def name_of(run: str, mark: str, until: int, number: int, nonce: int) -> str:
     """The name of a company: its run (8 hex digits to be found again), and until when (epoch seconds) it may live."""
     return f"drill-load-{run}-{mark}{until}-{number}-{nonce}"
-
-
-def id_of(name: str) -> str:
-    """The id that belongs to a name: nobody has such a pair by chance."""
-    return str(uuid.UUID(bytes=hashlib.sha256(f"replaygate {name}".encode()).digest()[:16], version=4))
 
 
 class Lease:
@@ -49,8 +47,11 @@ class Lease:
         self._connection.close()
 
 
-def take_lease(url: str, run: str) -> tuple[Lease | None, str]:
-    """The lease of a run and the mark of its companies. Where no lock can be had or relied on: None, `TIMED`."""
+def take_lease(url: str, run: str, *, shared: bool = False) -> tuple[Lease | None, str]:
+    """The lease of a run and the mark of its companies. Where no lock can be had or relied on: None, `TIMED`.
+
+    shared: several processes of one run hold it together.
+    """
     try:
         connection = connect(url)
     except psycopg.Error:
@@ -58,7 +59,7 @@ def take_lease(url: str, run: str) -> tuple[Lease | None, str]:
     try:
         execute(connection, "set idle_session_timeout = 0")
         with session(url) as other:
-            if _try_lock(connection, run) and not _try_lock(other, run):
+            if _try_lock(connection, run, shared=shared) and not _try_lock(other, run):
                 return Lease(connection), HELD
     except psycopg.Error:
         pass  # without a lock the lease decides
@@ -66,14 +67,15 @@ def take_lease(url: str, run: str) -> tuple[Lease | None, str]:
     return None, TIMED
 
 
-def _try_lock(connection: Connection, run: str) -> bool:
+def _try_lock(connection: Connection, run: str, *, shared: bool = False) -> bool:
     if not _RUN.fullmatch(run):
         return False
-    return value(connection, "select pg_try_advisory_lock(%s::int, %s::int)", _LOCKS, _number(run)) is True
+    kind = "pg_try_advisory_lock_shared" if shared else "pg_try_advisory_lock"
+    return value(connection, f"select {kind}(%s::int, %s::int)", _LOCKS, _number(run)) is True
 
 
 def _number(run: str) -> int:
-    return int(run, 16) - 2**31
+    return int.from_bytes(hashlib.sha256(run.encode()).digest()[:4]) - 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +87,29 @@ class _Company:
 
 
 def _ours(rows: Iterable[dict[str, object]], spare: str) -> list[_Company]:
-    """Of these companies those that a load run made and did not mean to leave."""
+    """Of these companies those that a run made and did not mean to leave."""
     found = []
     for row in rows:
         name, company = str(row["name"]), str(row["id"])
         parts = _NAME.fullmatch(name)
-        if parts and company == id_of(name) and company != spare.lower() and parts[2] != KEPT:
-            found.append(_Company(company, parts[1], parts[2], int(parts[3])))
+        run, mark, until = [p for p in parts.groups() if p is not None] if parts else ("", KEPT, "")
+        if mark != KEPT and company == id_of(name) and company != spare.lower():
+            found.append(_Company(company, run, mark, int(until)))
     return found
+
+
+_NAMED = "select id::text as id, name from companies where name like 'drill-%'"
+
+
+def at_work(url: str, own: Collection[str], spare: str = "") -> list[str]:
+    """Names of the companies of other runs, which live or may live: `own` are not of them. To be asked after `sweep`.
+
+    Raise psycopg.Error where the database refuses.
+    """
+    with session(url, read_only=True) as connection:
+        rows = {str(row["id"]): str(row["name"]) for row in execute(connection, _NAMED)}
+    found = _ours(({"id": i, "name": name} for i, name in rows.items()), spare)
+    return sorted(rows[one.id] for one in found if one.id not in own)
 
 
 def sweep(url: str, spare: str = "") -> list[str]:
@@ -101,8 +118,7 @@ def sweep(url: str, spare: str = "") -> list[str]:
     Raise psycopg.Error where the database refuses.
     """
     with session(url) as connection:
-        rows = execute(connection, "select id::text as id, name from companies where name like 'drill-load-%'")
-        ours = _ours(rows, spare)
+        ours = _ours(execute(connection, _NAMED), spare)
         if not ours:
             return []
         now = int(str(value(connection, "select extract(epoch from clock_timestamp())::bigint")))

@@ -5,8 +5,10 @@ The ids created are the only ones that the second pass of alerts and data checks
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import psycopg
@@ -43,6 +45,8 @@ REMOVALS_SETTLED_BY_WAITING = (
 class Tenants:
     """Creates and removes the companies of one run. `created` keeps every id, removed or not.
 
+    lease: goes into the names (see gates/target/leftovers.py), so that what a killed run left is found again; then the
+    id follows from the name.
     rollouts: flag key -> percentage under which the bucket of every new company must lie; on_create: told each new id
     before the company exists, so that a run that is killed still knows its tenants.
     """
@@ -52,16 +56,27 @@ class Tenants:
     created: list[str] = field(default_factory=list)
     rollouts: Mapping[str, int] = field(default_factory=lambda: {OUTBOX_FLAG: 10})
     on_create: Callable[[str], object] | None = None
+    lease: str = ""
 
     def create(self, *, below: int | None = None, label: str = "t") -> str:
         """A new company whose buckets lie within `rollouts` (or, for outbox.enabled, under `below`). Returns its id."""
-        company = new_company_id(below or 100, self.rollouts if below is None else {})
+        wanted = {OUTBOX_FLAG: below or 100, **(self.rollouts if below is None else {})}
+        name, company = in_rollouts(self._candidates(label), wanted)
         if self.on_create:
             self.on_create(company)
         self.created.append(company)
-        name = f"drill-{self.run}-{label}-{company[:8]}"
         execute(self.connection, "insert into companies (id, name) values (%s, %s)", company, name)
         return company
+
+    def _candidates(self, label: str) -> Iterator[tuple[str, str]]:
+        """Names and ids for a new company."""
+        while True:
+            if self.lease:
+                name = f"drill-{self.run}-{label}-{self.lease}-{secrets.token_hex(6)}"
+                yield name, id_of(name)
+            else:
+                company = str(uuid.uuid4())
+                yield f"drill-{self.run}-{label}-{company[:8]}", company
 
     def add_items(self, company: str, count: int, **columns: object) -> list[str]:
         """Pending DLQ items, oldest first; extra columns are set on each. Returns their ids in order."""
@@ -138,11 +153,15 @@ class Tenants:
         return [str(row["company_id"]) for row in rows]
 
 
-def new_company_id(below: int = 100, rollouts: Mapping[str, int] | None = None) -> str:
-    """A random UUID whose bucket for outbox.enabled is under `below`, for each flag in `rollouts` under its."""
-    wanted = {OUTBOX_FLAG: below, **(rollouts or {})}
+def id_of(name: str) -> str:
+    """The id that belongs to a name: nobody has such a pair by chance."""
+    return str(uuid.UUID(bytes=hashlib.sha256(f"replaygate {name}".encode()).digest()[:16], version=4))
+
+
+def in_rollouts(candidates: Iterator[tuple[str, str]], rollouts: Mapping[str, int]) -> tuple[str, str]:
+    """The first name and id whose bucket for each flag is under its percentage. Raise ValueError if none is."""
     for _ in range(100_000):
-        candidate = str(uuid.uuid4())
-        if all(bucket(key, candidate) < limit for key, limit in wanted.items()):
-            return candidate
-    raise ValueError(f"no company id whose buckets are under {wanted} was found; at least 1 percent each is needed")
+        name, company = next(candidates)
+        if all(bucket(key, company) < limit for key, limit in rollouts.items()):
+            return name, company
+    raise ValueError(f"no company id whose buckets are under {rollouts} was found; at least 1 percent each is needed")

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from gates.target.database import Connection, connect, execute
-from gates.target.leftovers import HELD, KEPT, TIMED, id_of, name_of, sweep, take_lease
+from gates.target.leftovers import HELD, KEPT, TIMED, at_work, name_of, sweep, take_lease
+from gates.target.tenants import Tenants, id_of
 from loadtests import database
 from loadtests.plan import Plan, dump_plan
 from tests.loadtests.fake_target import Behaviour, target
@@ -112,3 +113,25 @@ def test_a_load_whose_gate_was_killed_ends_and_removes_its_companies(
         while names_left(db):
             assert time.monotonic() < deadline + 30
     assert len(listing.read_text(encoding="utf-8").split()) == 60
+
+
+def test_drill_tenants_of_a_killed_run(db: Connection, migrated_url: str) -> None:
+    """What a killed drill left is removed, and what another one works with is seen, and let alone."""
+    held, mark = take_lease(migrated_url, "0badcafe", shared=True)
+    again, _ = take_lease(migrated_url, "0badcafe", shared=True)
+    assert held is not None
+    assert again is not None
+    assert mark == HELD
+    made = Tenants(db, "0badcafe", lease=f"{mark}{FUTURE}")
+    company_id = made.create(label="race")
+    made.add_items(company_id, 12)
+    bystander = Tenants(db, "0badcafe").create()
+    assert sweep(migrated_url) == []
+    again.release()
+    assert sweep(migrated_url) == []
+    assert [n.rpartition("-")[0] for n in at_work(migrated_url, ())] == [f"drill-0badcafe-race-{HELD}{FUTURE}"]
+    assert at_work(migrated_url, {company_id}) == []
+    held.release()
+    assert sweep(migrated_url) == [company_id]
+    assert execute(db, "select from dead_letter_queue") == []
+    assert execute(db, "select id::text from companies where name like 'drill-%'") == [{"id": bystander}]
