@@ -9,7 +9,6 @@ from drills.cases import Case, cases
 from drills.effects import Replays
 from gates.evidence import Severity
 from gates.recorder import check
-from gates.target.database import execute
 
 SIGNED = ("drill/authentication/signed-accepted",)
 SQL = ("tenants",)
@@ -79,7 +78,10 @@ def test_oldest_first(replays: Replays, tenant: str) -> None:
 
     Otherwise the oldest events wait for ever behind newer ones.
     """
-    ids = replays.tenants.add_rows(tenant, [{"age_s": age} for age in (10, 500, 30, 400, 20, 300)])
+    # neither ids nor the order of insertion agree with the ages, whichever end is taken first
+    drawn = sorted(str(uuid.uuid4()) for _ in range(6))
+    rows = [{"id": i, "age_s": age} for i, age in zip(drawn, (10, 500, 30, 400, 20, 300), strict=True)]
+    ids = replays.tenants.add_rows(tenant, rows)
     dry = replays.control(tenant, "max 1, dry", max=1, dry_run=True).json()
     replays.seen.require(took(dry), "a dry run of max 1 shows no item")
     answer = replays.send(tenant, "max 3", max=3).json()
@@ -94,10 +96,8 @@ def test_ties_by_id(replays: Replays, tenant: str) -> None:
 
     Otherwise a dry run and the real run choose differently.
     """
-    ids = replays.items(tenant, 6)
-    execute(
-        replays.db, "update dead_letter_queue set created_at = now() - interval '1 h' where company_id = %s", tenant
-    )
+    drawn = sorted((str(uuid.uuid4()) for _ in range(6)), reverse=True)  # inserted the other way round
+    ids = replays.tenants.add_rows(tenant, [{"id": i, "age_s": 3600} for i in drawn])
     replays.control(tenant, "max 1, dry", max=1, dry_run=True)
     answer = replays.send(tenant, "max 3", max=3).json()
     assert took(answer) == set(sorted(ids)[:3]), "the three lowest ids of six items of one age are due"

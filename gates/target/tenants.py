@@ -85,14 +85,15 @@ class Tenants:
     def add_rows(self, company: str, rows: Sequence[Mapping[str, object]]) -> list[str]:
         """DLQ items of one tenant, one for each mapping of columns, oldest first unless `created_at` says otherwise.
 
-        All mappings have the same names. `age_s` (seconds) gives created_at as an age. Returns their ids in order.
+        All mappings have the same names. `age_s` (seconds) gives created_at as an age; `id` is drawn where it is not
+        given. Returns their ids in order.
         """
         if not rows:
             return []
-        ids = [str(uuid.uuid4()) for _ in rows]
+        ids = [str(row.get("id") or uuid.uuid4()) for row in rows]
         defaults = {"event_type": "drill.item", "payload": "{}", "error_type": "drill"}
         filled = [{**defaults, "age_s": 3600 - index, **row} for index, row in enumerate(rows)]
-        names = [n for n in filled[0] if n != "age_s"]
+        names = [n for n in filled[0] if n not in {"age_s", "id"}]
         marks = ", ".join(["%s"] * len(names))
         values = ", ".join(f"(%s, %s, now() - make_interval(secs => %s), {marks})" for _ in filled)
         execute(
