@@ -157,7 +157,7 @@ statement(
     "UPDATE feature_flags SET enabled = false WHERE key = 'dlq.replay.enabled' AND company_id IS NULL",
     "UPDATE feature_flags SET enabled = true WHERE key = 'dlq.replay.enabled' AND company_id IS NULL",
     lambda p: not p.value("SELECT enabled FROM feature_flags WHERE key = 'dlq.replay.enabled' AND company_id IS NULL"),
-    (f"{SPOT}/flags-as-planned", "drill/proof/*"),
+    (f"{SPOT}/feature-flags-status",),
     names=("dlq.replay.enabled",),
     decision="hold",
 )
