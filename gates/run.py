@@ -24,6 +24,7 @@ from gates.stages.drill import drill
 from gates.stages.pipeline import pipeline
 from gates.stages.preflight import preflight
 from gates.stages.sql import ALERTS, DATA, data, sql
+from gates.stages.turn import Turn
 from gates.stages.watch import BacklogWatch
 from gates.target.deployment import Target
 from gates.target.redaction import hidden, redact_text, scrub
@@ -103,6 +104,18 @@ def collect(context: Context, request: Request) -> tuple[Target, list[StageRepor
     first = preflight(context)
     context = dataclasses.replace(context, target=first.target)
     stages = [first.report, *pipeline(context)]
+    with Turn(context) as turn:
+        if turn.busy:
+            turn.block()
+        else:
+            stages += examine(context, request)
+    scrub(request.out, hidden(context.target))
+    return first.target, stages
+
+
+def examine(context: Context, request: Request) -> list[StageReport]:
+    """The stages that change something, and the data before and after them."""
+    stages: list[StageReport] = []
     with BacklogWatch(context):
         stages += data(context, before=True)
         stages += drill(context)
@@ -111,8 +124,7 @@ def collect(context: Context, request: Request) -> tuple[Target, list[StageRepor
             stages += data(context)
         finally:
             stages += clean_up(context, request)
-    scrub(request.out, hidden(context.target))
-    return first.target, stages
+    return stages
 
 
 def load(context: Context, request: Request) -> list[StageReport]:
@@ -178,12 +190,20 @@ def run_stage(request: Request, stage: str) -> Verdict:
     target = request.target if request.url_only else preflight(context).target
     context = dataclasses.replace(context, target=target)
     prefixes = {"drill": ("drill/",), "sql": DATA, "alerts": ALERTS, "load": LOAD}[stage]
-    {
+    works: dict[str, Callable[[], list[StageReport]]] = {
         "drill": lambda: drill(context),
         "sql": lambda: sql(context),
         "alerts": lambda: alerts(context),
         "load": lambda: load(context, request),
-    }[stage]()
+    }
+    if stage in {"sql", "alerts"} or request.url_only:  # what only reads disturbs nobody
+        works[stage]()
+    else:
+        with Turn(context) as turn:
+            if turn.busy:
+                turn.block()
+            else:
+                works[stage]()
     scrub(request.out, hidden(context.target))
     wanted = tuple(s for s in catalogue if s.id.startswith(prefixes))
     policy = request.policy_file.policy(request.catalogue, target.kind, target.release, deep=request.deep)

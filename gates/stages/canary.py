@@ -17,6 +17,7 @@ from gates.stages.pipeline import pipeline
 from gates.stages.preflight import VARIABLES, preflight
 from gates.stages.sql import ALERTS, DATA, suite
 from gates.stages.suite import Suite, run
+from gates.stages.turn import SPEC as ALONE
 from gates.target.deployment import Target
 from gates.target.redaction import hidden, scrub
 
@@ -65,9 +66,10 @@ def plan(catalogue: Sequence[CheckSpec], target: Target, drills: Drills, since_d
     """The checks of a round. since_drill_s: seconds since the last short drill ended, None for never.
 
     Without a database the short drill acts for TEST_COMPANY_ID, whose rate limit it must leave room: it then runs once
-    in five minutes at most. `preflight/variables` is left out: each check says itself what it misses.
+    in five minutes at most. `preflight/variables` is left out: each check says itself what it misses;
+    so is `preflight/alone`: a round of the watch waits for nobody.
     """
-    seen = [s for s in catalogue if s.id.startswith("preflight/") and s.id != VARIABLES.id]
+    seen = [s for s in catalogue if s.id.startswith("preflight/") and s.id not in {VARIABLES.id, ALONE.id}]
     everywhere = {Where.READ_ONLY, Where.SELF_CLEANING} if drills is Drills.ALL else {Where.READ_ONLY}
     seen += [s for s in catalogue if s.id.startswith(SQL) and s.where in everywhere and not s.deep]
     prefix = {Drills.SHORT: PROOF, Drills.ALL: "drill/"}.get(drills)

@@ -83,14 +83,21 @@ class Context:
             and phase in {None, s.phase}
         ]
 
-    def account_for(self, specs: Sequence[CheckSpec], reason: str, *, already: int = 0) -> None:
+    def account_for(self, specs: Sequence[CheckSpec], reason: str, *, already: int = 0, blocked_by: str = "") -> None:
         """Write an unknown, saying why, for every check of `specs` without evidence after line `already`."""
         seen = {e.check for e in read_lines(self.evidence)[already:]}
         now = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
         write_lines(
             self.evidence,
             [
-                Evidence(s.id, Outcome.UNKNOWN, reason, started_at=now, release=self.target.release)
+                Evidence(
+                    s.id,
+                    Outcome.UNKNOWN,
+                    reason,
+                    started_at=now,
+                    release=self.target.release,
+                    blocked_by=blocked_by,
+                )
                 for s in specs
                 if s.id not in seen
             ],

@@ -1,0 +1,120 @@
+"""One run at a time: the drills and the load of another gate change what this one judges.
+
+A second gate pauses the fleet, flips flags and leaves dead letters for a while; the first would take them for harm done
+by the release. Whoever comes second looks at nothing and holds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import threading
+from types import TracebackType
+from typing import Self
+
+import psycopg
+
+from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where, write_lines
+from gates.stages.context import Context
+from gates.target.database import Connection, connect
+from gates.target.redaction import hidden, redact_text
+
+SPEC = CheckSpec(
+    "preflight/alone",
+    "No other run of the gate examines the same deployment at the same time.",
+    "Two runs take what the other does for what the release does, and a healthy release is rolled back.",
+    Severity.WARN,
+    Where.READ_ONLY,
+    after=("preflight/database",),
+    phase="first",
+)
+BUSY = "another run of the gate is examining this deployment; run again when it has ended"
+RENEW_S = 10.0
+"""The lock belongs to a transaction, which no pooler lends to somebody else; none of them is kept for long."""
+JOIN_S = 15.0
+TAKE = (
+    "begin; select set_config('idle_in_transaction_session_timeout', '0', true); "
+    "select pg_try_advisory_xact_lock(hashtextextended('replaygate run', 0)) as taken"
+)
+
+
+class Turn:
+    """A context that holds the deployment's lock. `busy`: somebody else has it, and nothing may be looked at;
+    `lost`: why it is no longer held.
+
+    Where no database can be asked, nobody is kept away; the check is then unknown, like all that needs SQL.
+    """
+
+    def __init__(self, context: Context, renew_s: float = RENEW_S) -> None:
+        self._context, self._renew_s = context, renew_s
+        self._stop = threading.Event()
+        self._connection: Connection | None = None
+        self._thread = threading.Thread(target=self._keep, name="turn", daemon=True)
+        self.busy = False
+        self.lost = ""
+
+    def __enter__(self) -> Self:
+        if SPEC.id not in {s.id for s in self._context.catalogue}:
+            return self
+        if not self._context.target.database_url:
+            self._note(Outcome.UNKNOWN, "blocked by preflight/database", blocked_by="preflight/database")
+            return self
+        try:
+            self.busy = not self._take()
+        except psycopg.Error as error:
+            self._note(Outcome.UNKNOWN, f"whether another run is under way cannot be told: {_first_line(error)}")
+            return self
+        if self.busy:
+            self._note(Outcome.UNKNOWN, BUSY)
+        else:
+            self._note(Outcome.PASS, "")
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(JOIN_S)
+        if self._connection is not None:
+            self._connection.close()
+        if self.lost:
+            self._note(Outcome.UNKNOWN, self.lost)
+
+    def block(self) -> None:
+        """Write down that none of the checks after the preflight was made."""
+        expected = self._context.applicable(("sql/", "alert/", "drill/", "load/"))
+        self._context.account_for(expected, f"blocked by {SPEC.id}: {BUSY}", blocked_by=SPEC.id)
+
+    def _take(self) -> bool:
+        """Let go of the lock and take it again in one message, so that nobody comes between."""
+        if self._connection is None or self._connection.closed:
+            self._connection = connect(self._context.target.database_url)
+        held = self._connection.info.transaction_status is psycopg.pq.TransactionStatus.INTRANS
+        cursor = self._connection.execute(("commit; " if held else "") + TAKE)
+        while cursor.nextset():
+            pass
+        row = cursor.fetchone()
+        return row is not None and row["taken"] is True
+
+    def _keep(self) -> None:
+        while not self._stop.wait(self._renew_s):
+            try:
+                if not self._take():
+                    self.lost = f"the turn was lost to another run of the gate: {BUSY}"
+                    return
+            except psycopg.Error:  # a drill may have restarted the server: the next round asks again
+                if self._connection is not None:
+                    self._connection.close()
+
+    def _note(self, outcome: Outcome, message: str, blocked_by: str = "") -> None:
+        target = self._context.target
+        at = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+        line = Evidence(SPEC.id, outcome, message, samples=1, started_at=at, release=target.release)
+        line = dataclasses.replace(line, message=redact_text(message, hidden(target)), blocked_by=blocked_by)
+        write_lines(self._context.evidence, [line])
+
+
+def _first_line(error: psycopg.Error) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
