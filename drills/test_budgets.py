@@ -298,10 +298,7 @@ def test_view_forgets_past_periods(scene: Scene) -> None:
     shown = _shown(scene, company)
     assert {7902, 104_700} <= set(shown), f"the view shows {shown}; 7902 of 7919 and 104700 of 104729 are left"
     scene.seen.control("what is left of the current periods is shown")
-    scene.rows(
-        "update replay_budgets set day = day - 1, month = (month - interval '1 month')::date where company_id = %s",
-        company,
-    )
+    _roll_back(scene, company, "month")
     shown = _shown(scene, company)
     whole = shown.count(7919) > 1 and shown.count(104_729) > 1
     assert whole, f"the view shows {shown} of a row of past periods; 7919 and 104729 are left, whatever was used then"

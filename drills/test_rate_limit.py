@@ -162,7 +162,9 @@ def test_path_variants_share(limit: Limit, wire: WireDoor, tenant: str) -> None:
     for path in ("/dlq-replay?x=1", "/dlq-replay/", "//dlq-replay", "/DLQ-REPLAY", "/dlq%2Dreplay"):
         request = Request("POST", path, plain.headers, plain.body, f"POST {path}")
         answer = wire.send(request)
-        limit.seen.expect(request, answer, answer.status if 300 <= answer.status < 500 else 429)
+        # a page for any path (of a front end, say) is not the endpoint
+        elsewhere = 300 <= answer.status < 500 or (answer.status < 300 and answer.json().get("status") is None)
+        limit.seen.expect(request, answer, answer.status if elsewhere else 429)
 
 
 @check("drill/rate-limit/credentials-share", needs=SQL, after=LIMIT, covers=("C07",))

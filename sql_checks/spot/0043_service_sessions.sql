@@ -19,14 +19,12 @@ with {{contract_tables}}, owners as (
     and coalesce(a.application_name, '') !~* '^(replaygate|psql|pg_|pgadmin|dbeaver|datagrip|postgres_exporter|datadog)'
 )
 select format('session of %s', rolname) as subject,
-       format('%s sessions exempt from row security', count(*))
-         || case when bool_or(is_service) then '' else ', and none that is bound by it' end as detail,
+       format('%s sessions exempt from row security', count(*)) as detail,
        string_agg(distinct application_name, ', ') as witness
 from sessions s
--- a login that is exempt is the service's where it may act as the service; and where no other than such logins is connected
--- (beside a bound one, it is an operator's or a monitor's)
+-- a login that is exempt is the service's where it may act as the service, and is no owner, as an operator's is
 where rolbypassrls and is_service and not is_owner
-   or (is_owner or rolbypassrls) and not exists (select from sessions o where not (o.is_owner or o.rolbypassrls))
+   or is_owner and rolname in ('replay_service', 'replay_worker')
 group by rolname;
 
 -- seen:

@@ -240,3 +240,18 @@ PAUSES = [
         ),
     ),
 ]
+
+LOGINS = [
+    Plant(
+        "the service's login bypasses row security",
+        "alter role replay_service bypassrls",
+        "alter role replay_service nobypassrls",
+        ("drill/identity/service-login-is-bound",),
+    ),
+    Plant(
+        "the service's login may act as the owner",
+        "grant replay_owner to replay_service",
+        "revoke replay_owner from replay_service",
+        ("drill/identity/service-login-is-bound",),
+    ),
+]

@@ -176,3 +176,26 @@ def test_release_under_way(variables: dict[str, str], tmp_path: Path) -> None:
             told = {**variables, "BASE_URL": url, "RELEASE": release}
             found = examine(told, [check], tmp_path, [str(ROOT / "drills/test_identity.py")])[check]
             assert (found.outcome, found.severity) == (Outcome.FAIL, severity), found.message
+
+
+def test_page_for_any_path(variables: dict[str, str], tmp_path: Path) -> None:
+    """A front end that answers paths which it does not know with its page opens no way around the checks."""
+
+    def front_end(sent: Sent, forward: Forward) -> Reply:
+        known = sent.path.partition("?")[0] in {"/dlq-replay", "/healthz", "/version", "/openapi.json"}
+        return forward(sent) if known else Reply(200, (("Content-Type", "text/html"),), b"<html>Welcome</html>")
+
+    checks = ("drill/http-surface/path-variants", "drill/rate-limit/path-variants-share")
+    files = [str(ROOT / f"drills/test_{name}.py") for name in ("http_surface", "rate_limit")]
+    with proxy(variables["BASE_URL"], front_end) as url:
+        found = examine({**variables, "BASE_URL": url}, checks, tmp_path, files)
+    wrong = {i: f"{e.outcome}: {e.message}" for i, e in found.items() if e.outcome is not Outcome.PASS}
+    assert not wrong
+
+
+def test_login_of_the_reference(variables: dict[str, str], tmp_path: Path) -> None:
+    """The reference's service is bound by row-level security, and is seen to be."""
+    check = "drill/identity/service-login-is-bound"
+    found = examine(variables, [check], tmp_path, [str(ROOT / "drills/test_identity_login.py")])
+    assert found[check].outcome is Outcome.PASS, found[check].message
+    assert found[check].observed == "replay_service"

@@ -14,10 +14,10 @@ from tests.drills.examination import ROOT, examine
 from tests.drills.sql_plants import Plant, planted
 from tests.drills.sql_plants_outbox import LETTERS, OUTBOX, RUNS
 from tests.drills.sql_plants_recovery import RECOVERY, RESIDUE
-from tests.drills.sql_plants_switches import BUDGETS, FLAGS, PAUSES
+from tests.drills.sql_plants_switches import BUDGETS, FLAGS, LOGINS, PAUSES
 from tests.drills.sql_plants_trail import AUDIT
 
-TABLE = [*BUDGETS, *FLAGS, *PAUSES, *AUDIT, *OUTBOX, *LETTERS, *RUNS, *RECOVERY, *RESIDUE]
+TABLE = [*BUDGETS, *FLAGS, *PAUSES, *AUDIT, *OUTBOX, *LETTERS, *RUNS, *RECOVERY, *RESIDUE, *LOGINS]
 HASTE = 0.3
 """Nobody else works on this target: what does not come within 2 s never comes."""
 

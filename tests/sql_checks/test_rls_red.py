@@ -48,6 +48,23 @@ def test_green_on_the_reference(role: str | None, pg_server: PgServer, clone: st
     assert left == (0,)
 
 
+def test_shared_rows_of_an_own_table(pg_server: PgServer, clone: str) -> None:
+    """A table of the deployment's own may show everybody its rows of no tenant; those of tenants it may not."""
+    with psycopg.connect(pg_server.url(clone), autocommit=True) as connection:
+        connection.execute("create table templates (company_id uuid, body text)")
+        connection.execute(
+            "insert into templates values (null, 'for all'), (gen_random_uuid(), 'a'), (gen_random_uuid(), 'b')"
+        )
+        connection.execute(
+            "alter table templates enable row level security; alter table templates force row level security"
+        )
+        connection.execute(f"create policy p on templates for select using (company_id is null or {OWN})")
+        connection.execute("grant select on templates to authenticated, anon")
+        assert set(verdicts(probe(pg_server.url(clone))).values()) == {"pass"}
+        connection.execute("create policy q on templates for select to anon using (true)")
+        assert verdicts(probe(pg_server.url(clone)))["anon"] == "fail"
+
+
 HOLES: dict[str, tuple[str, set[str]]] = {
     "rls off": ("alter table events disable row level security", {"foreign", "no_claims", "stranger"}),
     "always true": (
