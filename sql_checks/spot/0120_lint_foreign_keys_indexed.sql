@@ -9,7 +9,11 @@ from pg_constraint c
 where c.contype = 'f' and c.connamespace = 'public'::regnamespace
   and not exists (
     select from pg_index i
-    where i.indrelid = c.conrelid and i.indpred is null
+    where i.indrelid = c.conrelid
+      -- An index that leaves out nothing but nulls of the key's own column serves the key as well.
+      and (i.indpred is null or pg_get_expr(i.indpred, i.indrelid) in (
+        select format('(%I IS NOT NULL)', a.attname)
+        from pg_attribute a where a.attrelid = c.conrelid and a.attnum = any (c.conkey)))
       and (select array_agg(k order by k) from unnest(i.indkey[0:cardinality(c.conkey) - 1]) k)
         = (select array_agg(k order by k) from unnest(c.conkey) k));
 

@@ -29,6 +29,10 @@ alter table parted enable row level security;
 alter table parted_0 enable row level security;
 create policy own on parted for select to authenticated using (company_id is null)
 """
+KEY_INDEXED_WHERE_SET = """
+create table "Note" (id int primary key, "Run" uuid references replay_runs (id));
+create index on "Note" ("Run") where "Run" is not null
+"""
 
 
 @pytest.mark.parametrize(
@@ -37,6 +41,7 @@ create policy own on parted for select to authenticated using (company_id is nul
         ("unique-keys", SPLIT_BY_SCOPE),
         ("known-states", STATES_OF_A_TYPE),
         ("lint-policies-in-use", PARTITION_WITHOUT_POLICIES),
+        ("lint-foreign-keys-indexed", KEY_INDEXED_WHERE_SET),
     ],
 )
 def test_green_on_another_make(name: str, statements: str, planted: PlantedSession) -> None:
