@@ -75,7 +75,8 @@ ALGORITHMS: list[Case] = [
     Case(
         "claims-deeply-nested",
         "A signed token with deeply nested claims is refused, and is no server error.",
-        lambda m, _now: [mint_token(m.target.jwt_secret, b"[" * 4000 + b"]" * 4000)],
+        # deeper than parsers recurse, and shorter than the 8 KB of header that proxies let through
+        lambda m, _now: [mint_token(m.target.jwt_secret, b"[" * 2800 + b"]" * 2800)],
         ("B25",),
         Severity.WARN,
     ),

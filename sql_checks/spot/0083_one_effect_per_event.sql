@@ -10,8 +10,11 @@ with recent as (
     and not exists (
       select from pg_index i
       join pg_attribute a on a.attrelid = i.indrelid and a.attname = 'event_id'
-      where i.indrelid = to_regclass('public.agent_tasks') and i.indisunique and i.indisvalid and i.indnkeyatts = 1
-        and i.indkey[0] = a.attnum and i.indimmediate
+      left join pg_attribute c on c.attrelid = i.indrelid and c.attname = 'company_id'
+      where i.indrelid = to_regclass('public.agent_tasks') and i.indisunique and i.indisvalid and i.indimmediate
+        -- of the event alone, or of the event within its tenant
+        and (i.indkey[0:i.indnkeyatts - 1] = array[a.attnum]
+          or i.indkey[0:i.indnkeyatts - 1] in (array[a.attnum, c.attnum], array[c.attnum, a.attnum]))
         and (i.indpred is null or pg_get_expr(i.indpred, i.indrelid) = '(event_id IS NOT NULL)'))
   order by created_at desc {{at_most}}
 )

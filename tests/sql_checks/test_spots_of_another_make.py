@@ -33,6 +33,10 @@ KEY_INDEXED_WHERE_SET = """
 create table "Note" (id int primary key, "Run" uuid references replay_runs (id));
 create index on "Note" ("Run") where "Run" is not null
 """
+ONE_EFFECT_WITHIN_A_TENANT = """
+alter table agent_tasks drop constraint agent_tasks_event_id_key;
+alter table agent_tasks add unique (company_id, event_id)
+"""
 
 
 @pytest.mark.parametrize(
@@ -41,6 +45,7 @@ create index on "Note" ("Run") where "Run" is not null
         ("unique-keys", SPLIT_BY_SCOPE),
         ("known-states", STATES_OF_A_TYPE),
         ("lint-policies-in-use", PARTITION_WITHOUT_POLICIES),
+        ("one-effect-per-event", ONE_EFFECT_WITHIN_A_TENANT),
         ("lint-foreign-keys-indexed", KEY_INDEXED_WHERE_SET),
     ],
 )
