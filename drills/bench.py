@@ -300,6 +300,20 @@ class Bench:
         """The claim: these credentials are refused."""
         return self.seen.expect(request, answer or self.http.send(request), 401)
 
+    @staticmethod
+    def said(answer: Answer) -> bytes:
+        """The body of an answer without the id of its request."""
+        mark = answer.header("x-request-id")
+        return answer.body.replace(mark.encode(), b"<id>") if mark else answer.body
+
+    def one_body(self, bodies: Mapping[str, bytes]) -> None:
+        """The claim: these refusals say the same."""
+        different = set(bodies.values())
+        self.seen.value(len(different), 1, "different bodies")
+        if len(different) > 1:
+            self.seen.witness = {k: v.decode("utf-8", "replace") for k, v in bodies.items()}
+        assert len(different) == 1, f"{len(different)} different bodies of 401; allowed: 1"
+
     def refused(self, request: Request, status: int | tuple[int, ...], code: str | None = None) -> Answer:
         """The claim: this request is refused with this status."""
         answer = self.seen.expect(request, self.http.send(request), status, code)

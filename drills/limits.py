@@ -117,7 +117,10 @@ class Limit:
     def untrusted(self, company: str) -> None:
         """End the check as unknown where the target believes what this machine says about addresses."""
         for row in self.rows(company):
-            address = ip_address(str(row["key"]).split(":", 2)[2])
+            try:
+                address = ip_address(str(row["key"]).split(":", 2)[2])
+            except ValueError:
+                continue  # a bucket of no address is judged as it is
             trusted = [p for p in self.trusted_proxies if address in ip_network(p, strict=False)]
             self.seen.require(not trusted, f"{address} is among TRUSTED_PROXIES: it may name any client address")
 

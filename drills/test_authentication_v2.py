@@ -258,7 +258,8 @@ V2_FLAG = "security.signing_v2_required"
 def test_v2_required(bench: Bench, scene: Scene) -> None:
     """With the global flag `security.signing_v2_required` on, v1 is refused and v2 is accepted; off, both are.
 
-    Otherwise the switch that is to end requests without a time does nothing, or locks everyone out.
+    Otherwise the switch that is to end requests without a time does nothing, or locks everyone out. A v1 that
+    is refused is refused like a forgery: whoever signs rightly is not told that he does.
     """
     body = bench.body()
     v1 = post(REPLAY, body, (SIGNATURE, bench.mac(body)), label="v1, flag off")
@@ -266,5 +267,7 @@ def test_v2_required(bench: Bench, scene: Scene) -> None:
         bench.opens(v1)
         with scene.global_flag(V2_FLAG, enabled=True):
             bench.accepted(bench.signed_v2(body, label="v2, flag on"))
-            bench.shut(v1.labelled("v1, flag on"))
+            ended = bench.said(bench.shut(v1.labelled("v1, flag on")))
+            wrong = bench.said(bench.shut(bench.with_signature("0" * 64, body, "wrong digits, flag on")))
         bench.accepted(v1.labelled("v1, flag off again"))
+    bench.one_body({"v1, flag on": ended, "wrong digits, flag on": wrong})

@@ -16,6 +16,8 @@ AGENT = ("database", "drill-agent")
 SIGNED = ("drill/authentication/signed-accepted",)
 DELIVERS = ("drill/outbox/delivered-once",)
 POISON = as_jsonb({"drill": {"fail_times": -1}})
+LATE_POISON = as_jsonb({"drill": {"fail_times": -1, "delay_ms": 1000}})
+BATCH = 50
 
 
 def _unfinished(scene: Scene, run: str) -> int:
@@ -161,7 +163,8 @@ def test_stops_above_twenty_percent(scene: Scene) -> None:
     """A run whose items all fail is stopped after at least five and at most fourteen attempts.
 
     A replay into a broken agent must not burn every item's retries. Five settled items stop it, and no more than ten
-    were in flight then, the fifth among them.
+    were in flight then, the fifth among them. Six fail at once and the others late: a brake that waits for more than
+    five, or for a fifth of the whole batch, lets sixteen begin.
     """
     row, company, run = _stopped_run(scene)
     attempted = row["success_count"] + row["failure_count"]
@@ -187,8 +190,8 @@ def test_stop_leaves_the_rest_untouched(scene: Scene) -> None:
     states = {str(r["status"]) for r in items}
     assert states == {"pending"}, f"after the stop the items are {sorted(states)}"
     untouched = [r for r in items if r["retry_count"] == 0]
-    assert len(untouched) == 30 - attempted, (
-        f"{attempted} items were attempted, {30 - len(untouched)} have a retry counted"
+    assert len(untouched) == BATCH - attempted, (
+        f"{attempted} items were attempted, {BATCH - len(untouched)} have a retry counted"
     )
     moved = scene.number(
         "select count(*) from dead_letter_queue where company_id = %s and retry_count = 0"
@@ -212,19 +215,20 @@ def test_stop_refunds_the_rest(scene: Scene) -> None:
     attempted = row["success_count"] + row["failure_count"]
     scene.seen.value(list(scene.used(company)), [attempted + 7, attempted + 7], "items")
     assert scene.used(company) == (attempted + 7, attempted + 7), (
-        f"the ledger says {scene.used(company)}; 7 were used before, {attempted} of 30 items were attempted"
+        f"the ledger says {scene.used(company)}; 7 were used before, {attempted} of {BATCH} items were attempted"
     )
     scene.seen.count(2)
 
 
 def _stopped_run(scene: Scene) -> tuple[dict[str, Any], str, str]:
-    """A run of thirty items that all fail, at its end."""
+    """A run of fifty items that all fail, six at once and the others late, at its end."""
     scene.claims_drill_agent()
-    company = scene.company(items=30, payload=POISON, max_retries=9)
+    company = scene.company(items=6, payload=POISON, max_retries=9)
+    _add_last(scene, company, LATE_POISON, BATCH - 6)
     scene.rows("update dead_letter_queue set retry_after = now() - interval '1 minute' where company_id = %s", company)
     scene.budget(company, daily_used=7, monthly_used=7)
-    run = str(scene.run(company, max=30)["replay_run_id"])
-    scene.ended(run)
+    run = str(scene.run(company, max=BATCH)["replay_run_id"])
+    scene.ended(run, within_s=10)
     scene.until(lambda: _unfinished(scene, run) == 0, "the end of the run's open deliveries")
     return scene.one(RUN_ROW, run), company, run
 
@@ -251,12 +255,14 @@ def test_twenty_percent_is_allowed(scene: Scene) -> None:
 def test_stops_soon_above_a_fifth(scene: Scene) -> None:
     """A run that begins well and then fails is stopped as soon as more than a fifth of what it settled has failed.
 
-    A brake that waits for half burns retries that a fifth would have saved. Of 16 that succeed and 24 that fail, the
-    fifth failure stops it in whatever order they settle, and nine more were in flight at most.
+    A brake that waits for half burns retries that a fifth would have saved. Of 16 that succeed and 24 that fail, six at
+    once and the others late, the fifth failure stops it in whatever order they settle, and nine more were in flight at
+    most; where the sixth does not, sixteen fail.
     """
     scene.claims_drill_agent()
     company = scene.company(items=16)
-    _add_last(scene, company, as_jsonb({"drill": {"fail_times": -1, "delay_ms": 300}}), 24)
+    _add_last(scene, company, POISON, 6)
+    _add_last(scene, company, LATE_POISON, 18)
     run = str(scene.run(company, max=40)["replay_run_id"])
     row = scene.ended(run, within_s=10)
     scene.seen.value(row["failure_count"], 14, "failed items")

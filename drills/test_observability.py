@@ -24,6 +24,9 @@ SIGNED = ("drill/authentication/signed-accepted",)
 REPLAYS = "replay_requests_total"
 SPREAD_SCRAPES = 24
 """Enough to meet each of four instances that are taken at random but once in 250 times."""
+WAITING = """
+select id from event_outbox where company_id <> %s and processed_at is null and dead_at is null order by id
+"""
 SCRAPE = Request("GET", "/metrics", label="GET /metrics")
 
 SeriesKey = tuple[str, tuple[tuple[str, str], ...]]
@@ -182,6 +185,10 @@ def _spread(scene: Scene) -> bool:
     return values != sorted(values)
 
 
+def _tasks(series: Series) -> float:
+    return sum(count for (name, _), count in series.items() if name == "agent_tasks_total")
+
+
 def _replays(series: Series) -> float:
     return sum(count for (name, _), count in series.items() if name == REPLAYS)
 
@@ -219,6 +226,76 @@ def test_dlq_depth_is_the_tables(scene: Scene) -> None:
     still = 7.0 in grown or scene.one(others, company) == found
     scene.seen.require(still, f"dlq_items grew by {grown[-1]:g}, but other tenants' dead letters changed meanwhile")
     assert 7.0 in grown, f"seven new dead letters changed dlq_items by {grown[-1]:g}"
+
+
+@check(
+    "drill/observability/waiting-events-show",
+    needs=SQL,
+    after=SIGNED,
+    covers=("L14", "K04"),
+    severity=Severity.WARN,
+    phase="last",
+)
+def test_waiting_events_show(scene: Scene) -> None:
+    """Seven events that back off, and were written a minute ago, raise outbox_pending by seven and show as lag.
+
+    Events that fail are the ones an operator must see; a lag that leaves them out is zero while nothing is delivered.
+    """
+    company = scene.company()
+    before = _scrape(scene.http, scene.seen)
+    for name in ("outbox_pending", "outbox_lag_seconds"):
+        scene.seen.require(before.named(name), f"/metrics has no {name}: drill/observability/series-are-there")
+    scene.seen.control("both series were read before")
+    others = scene.rows(WAITING, company)
+    now = scene.one("select now() - interval '1 minute' as old, now() + interval '10 minutes' as due")
+    scene.write_outbox(company, 7, inserted_at=now["old"], next_attempt_at=now["due"], attempts=1)
+    seen: list[tuple[float, float]] = []
+
+    def probe() -> bool:
+        scrape = _scrape(scene.http, scene.seen)
+        grown = (scrape.total("outbox_pending") or 0.0) - (before.total("outbox_pending") or 0.0)
+        seen.append((grown, max(s.value for s in scrape.named("outbox_lag_seconds"))))
+        return grown >= 7 and seen[-1][1] >= least_s
+
+    # the lag may be the oldest's, a percentile, or the mean with what else waits
+    least_s = 59 * 7 / (7 + len(others))
+    shown = scene.until_true(probe, within_s=5.0)
+    scene.seen.value([round(n, 1) for n in seen[-1]], [7, 60], "events, s")
+    quiet = scene.number("select count(*) from event_outbox where company_id = %s and processed_at is null", company)
+    scene.seen.require(quiet == 7, "the events did not wait: drill/outbox/not-before-it-is-due")
+    scene.seen.require(shown or others == scene.rows(WAITING, company), "other tenants' events changed meanwhile")
+    assert seen[-1][0] >= 7, f"seven events that back off changed outbox_pending by {seen[-1][0]:g}"
+    assert seen[-1][1] >= least_s, f"outbox_lag_seconds is {seen[-1][1]:g} with seven events that back off for a minute"
+
+
+@check(
+    "drill/observability/effects-are-counted",
+    needs=SQL,
+    after=("drill/outbox/delivered-once",),
+    covers=("O06",),
+    severity=Severity.WARN,
+    phase="last",
+)
+def test_effects_are_counted(scene: Scene) -> None:
+    """Three events that have their effect raise agent_tasks_total by three or more.
+
+    The agents' success rate is computed from this counter; where it stands still, the rate has no samples.
+    """
+    company, spread = scene.company(), _spread(scene)
+    grown: list[float] = []
+    with HttpDoor(scene.target.base_url) as door:
+        before = _tasks(_counted(door, scene.seen, spread=spread))
+        scene.delivered([str(scene.emit(company, control=True)["event_id"]) for _ in range(3)])
+
+        def probe() -> bool:
+            grown.append(_tasks(_counted(door, scene.seen, spread=spread)) - before)
+            return grown[-1] >= 3
+
+        scene.until_true(probe, within_s=5.0)
+    scene.seen.value(grown[-1], 3, "tasks")
+    fell = min(grown) < 0
+    scene.seen.require(grown[-1] >= 3 or not fell, "tasks of other tenants were deleted meanwhile")
+    assert grown[-1] >= 3, f"three effects raised agent_tasks_total by {grown[-1]:g}"
 
 
 @check("drill/observability/request-id-in-the-trail", needs=SQL, after=SIGNED, covers=("O03",), severity=Severity.WARN)

@@ -109,7 +109,11 @@ def test_poison_holds_no_other_tenant(scene: Scene) -> None:
     company, other = scene.company("a"), scene.company("b")
     scene.write_outbox(company, 20, payload='{"drill": {"fail_times": -1}}')
     scene.write_outbox(company, 1, payload='{"drill": {"fail_times": -1}}', aggregate_key="same")
+    # one that backs off for long: the others give up, or have their effect, before anybody's patience ends
+    due = scene.value("select now() + interval '10 minutes'")
+    scene.write_outbox(company, 1, aggregate_key="put off", attempts=1, next_attempt_at=due)
     events = [str(scene.emit(other, key="same", payload={"n": n})["event_id"]) for n in range(4)]
+    events += [str(scene.emit(other, key="put off", payload={"n": n})["event_id"]) for n in range(2)]
     scene.delivered(events)
     scene.seen.control("the other tenant's events were delivered")
 

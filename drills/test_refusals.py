@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping
 
 from drills.bench import REPLAY, Bench
+from drills.ground import REPLAY_FLAG
+from drills.scene import Scene
+from drills.traces import traces_in
 from gates.evidence import Severity, Where
 from gates.recorder import check
-from gates.target.requests import Request, post
+from gates.target.requests import Answer, Request, post
 
 SIGNED = ("drill/authentication/signed-accepted",)
 BODY_LIMIT = 65_536
@@ -49,14 +53,53 @@ def test_problem_documents(bench: Bench) -> None:
     bench.seen.control("six refusals of known kinds")
     for name, (request, status) in _refusals(bench).items():
         answer = bench.refused(request.labelled(f"a refusal with {name}"), status)
-        kind = (answer.header("content-type") or "").partition(";")[0].strip().lower()
-        assert kind == "application/problem+json", f"{name}: content type {kind!r}; due: application/problem+json"
-        document = answer.json()
-        missing = {"type", "title", "status", "detail", "code"} - set(document)
-        assert not missing, f"{name}: the problem document lacks {sorted(missing)}"
-        assert document["status"] == status, f"{name}: status member {document['status']!r}; due: {status}"
-        due = CODES.get(status, document["code"])
-        assert document["code"] == due, f"{name}: code {document['code']!r}; due: {due!r}"
+        _is_problem(name, answer, status)
+        due = CODES.get(status, answer.code)
+        assert answer.code == due, f"{name}: code {answer.code!r}; due: {due!r}"
+
+
+def _is_problem(name: str, answer: Answer, status: int) -> None:
+    kind = (answer.header("content-type") or "").partition(";")[0].strip().lower()
+    assert kind == "application/problem+json", f"{name}: content type {kind!r}; due: application/problem+json"
+    document = answer.json()
+    missing = {"type", "title", "status", "detail", "code"} - set(document)
+    assert not missing, f"{name}: the problem document lacks {sorted(missing)}"
+    assert document["status"] == status, f"{name}: status member {document['status']!r}; due: {status}"
+
+
+@check(
+    "drill/http-surface/late-problem-documents",
+    severity=Severity.WARN,
+    needs=("database",),
+    after=SIGNED,
+    covers=("I02",),
+)
+def test_late_problem_documents(scene: Scene) -> None:
+    """The refusals that come after validation are problem documents too, of the code that is due.
+
+    A client that knows `rate_limited` by its code alone waits; one that must guess sends again at once.
+    """
+    for code, status, answer in _late_refusals(scene):
+        _is_problem(code, answer, status)
+        assert answer.code == code, f"{code}: code {answer.code!r}; due: {code!r}"
+        scene.seen.count()
+
+
+def _late_refusals(scene: Scene) -> Iterator[tuple[str, int, Answer]]:
+    """One refusal of each later step, with the code and status that are due."""
+    company, off, paused, spent = (scene.company(label) for label in "abcd")
+    scene.set_flag(off, REPLAY_FLAG, enabled=False)
+    scene.pause(paused)
+    scene.budget(spent, daily_limit=0)
+    yield "feature_disabled", 403, scene.replay(off, 403, max=1)
+    yield "agents_paused", 409, scene.replay(paused, 409, max=1)
+    yield "budget_exhausted", 429, scene.replay(spent, 429, "budget_exhausted", max=1)
+    key = str(uuid.uuid4())
+    scene.run(company, max=1, idempotency_key=key)
+    yield "idempotency_key_reused", 422, scene.replay(company, 422, max=2, idempotency_key=key)
+    scene.run(company, max=1)
+    yield "rate_limited", 429, scene.replay(company, 429, max=1)
+    yield "forbidden", 403, scene.replay(str(uuid.uuid4()), 403, max=1)
 
 
 @check("drill/http-surface/validation-names-the-field", severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED)
@@ -91,18 +134,6 @@ def test_request_ids(bench: Bench) -> None:
     assert len(set(found)) == len(found), "two answers have the same X-Request-Id"
 
 
-TRACES = (
-    b"Traceback (most recent",
-    b'File "/',
-    b"\n    at ",
-    b"psycopg",
-    b"SQLSTATE",
-    b"asyncpg",
-    b"node_modules",
-    b'.py"',
-)
-
-
 @check("drill/http-surface/refusals-leak-nothing", where=Where.READ_ONLY, after=SIGNED, covers=("O08", "O12"))
 def test_refusals_leak_nothing(bench: Bench) -> None:
     """No refusal carries a stack trace, a secret, or what the sender gave as credentials.
@@ -124,7 +155,7 @@ def test_refusals_leak_nothing(bench: Bench) -> None:
     for request in hostile:
         answer = bench.http.send(request)
         bench.seen.expect(request, answer, (400, 401, 403, 404, 405, 413, 415, 422))
-        leaked = [t.decode() for t in TRACES if t in answer.body]
+        leaked = traces_in(answer.body)
         assert not leaked, f"{request.label or request.method}: the answer shows {leaked}"
         assert not any(s in answer.body for s in secrets), (
             f"{request.label or request.method}: the answer shows a secret"

@@ -119,6 +119,32 @@ REQUIRED: list[Case] = [
 ]
 
 
+@check(
+    "drill/tokens/one-refusal",
+    severity=Severity.WARN,
+    where=Where.READ_ONLY,
+    needs=("mint",),
+    after=TOKEN,
+    covers=("A25",),
+)
+def test_one_refusal(bench: Bench, token: Minter) -> None:
+    """A token that was signed rightly is refused in the words of one that was not, whatever is wrong with it.
+
+    Otherwise a thief learns which of his tokens was once good, and whose.
+    """
+    now = bench.clock.now()
+    bench.opens(bench.with_token(token(), label="a good token"))
+    wrong = {
+        "signed wrongly": token()[:-4] + "AAAA",
+        "expired": token(exp=now - 3600),
+        "not yet valid": token(nbf=now + 3600),
+        "without sub": token(sub=MISSING),
+        "role no string": token(role=1),
+        "HS512": token(header={"alg": "HS512", "typ": "JWT"}, digest="sha512"),
+    }
+    bench.one_body({n: bench.said(bench.shut(bench.with_token(t, label=n))) for n, t in wrong.items()})
+
+
 @cases("drill/tokens", [*ALGORITHMS, *TIMES, *REQUIRED], where=Where.READ_ONLY, needs=("mint",), after=TOKEN)
 def test_refused_token(case: Case, bench: Bench, token: Minter) -> None:
     """A token that the service's secret signed is refused where its algorithm, times or claims are not as required.

@@ -140,7 +140,10 @@ class Watch:
         self._done = False
         self.first_items: float | None = None
         self.backlog: list[tuple[float, float]] = []
-        self.connections: list[float] = []
+        self.unused: list[float] = []
+        """Connections that were not used from one look to the next: a leaked one is there and never used again, one
+        that a pool opens because all others are busy is."""
+        self._looked_at: object = None
         self._seeded = [item for tenant in plan.tenants for item in tenant.items]
         self._connection: Connection | None = None
         self._url = url
@@ -164,7 +167,7 @@ class Watch:
             if self._connection is None or self._connection.closed:
                 self._connection = connect(self._url, read_only=True)
             outbox = execute(self._connection, sql(FOLDER / "backlog.sql"))[0]
-            sessions = execute(self._connection, sql(FOLDER / "connections.sql"))[0]
+            sessions = execute(self._connection, sql(FOLDER / "connections.sql"), self._looked_at)[0]
             letters = execute(self._connection, sql(FOLDER / "dead_letters.sql"), self._seeded)[0]
         except psycopg.Error as error:
             self._refused += 1
@@ -177,8 +180,9 @@ class Watch:
         self._refused = 0
         now, backlog = time.time(), _number(outbox["backlog"])
         self.backlog.append((now, backlog))
-        self.connections.append(_number(sessions["sessions"]))
-        self.samples.add("db_connections", self.connections[-1], at=now)
+        self._looked_at = sessions["seen_at"]
+        self.unused.append(_number(sessions["unused"]))
+        self.samples.add("db_connections", _number(sessions["sessions"]), at=now)
         if self.plan.test_outbox:
             self.samples.add("outbox_backlog", backlog, at=now)
             self.samples.add("outbox_oldest_age_ms", _number(outbox["oldest_ms"]))
@@ -196,8 +200,8 @@ class Watch:
         last = self.samples.sink("dlq_items")
         if self.plan.test_dlq and self.first_items is not None and not self.error:
             self.samples.add("dlq_items_count", getattr(last, "value", 0.0) - self.first_items)
-        if self.connections and not self.error:
-            self.samples.add("db_connections_growth", rise_of(self.connections))
+        if self.unused and not self.error:
+            self.samples.add("db_connections_growth", rise_of(self.unused))
         fate = self._drained()
         if self._connection is not None:
             self._connection.close()

@@ -75,7 +75,7 @@ SPECS: tuple[CheckSpec, ...] = (
     ),
     spec_of(
         "db_connections_growth/count",
-        "Through the load run, the open connections to the database do not grow steadily by ten.",
+        "Through the load run, connections to the database that nobody uses do not grow steadily by ten.",
         "Connections leak: the database refuses everybody when they are used up.",
         "database",
         severity=Severity.WARN,

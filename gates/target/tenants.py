@@ -30,7 +30,10 @@ OWNED_TABLES = (
     "agent_controls",
 )
 """Tables of the contract with rows by company_id, in the order in which a worker takes their rows: the outbox first, so
-that a delivery in progress ends before anything else of its tenant is touched."""
+that a delivery in progress ends before anything else of its tenant is touched.
+
+A worker that takes the run's row first, and then its outbox rows, is waited for at the run: every second attempt.
+"""
 
 REMOVAL_ATTEMPTS = 3
 REMOVALS_SETTLED_BY_WAITING = (
@@ -114,15 +117,19 @@ class Tenants:
             return
         for attempt in range(1, REMOVAL_ATTEMPTS + 1):
             try:
-                self._remove(ids)
+                self._remove(ids, runs_first=attempt % 2 == 0)
             except REMOVALS_SETTLED_BY_WAITING:
                 if attempt == REMOVAL_ATTEMPTS:
                     raise
             else:
                 return
 
-    def _remove(self, ids: Sequence[str]) -> None:
+    def _remove(self, ids: Sequence[str], *, runs_first: bool) -> None:
         with self.connection.transaction(), self.connection.pipeline():
+            if runs_first:
+                self.connection.execute(
+                    "select 1 from replay_runs where company_id = any(%s::uuid[]) order by id for update", (list(ids),)
+                )
             for table in OWNED_TABLES:
                 self.connection.execute(
                     f"delete from {table} where company_id = any(%s::uuid[])".encode(), (list(ids),)

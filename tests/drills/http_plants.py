@@ -210,6 +210,26 @@ def renamed(_world: World, _sent: Sent, reply: Reply) -> Reply:
     return replace(reply, body=reply.body.replace(b"outbox_lag_seconds", b"outbox_delay_seconds"))
 
 
+def showing(name: str, number: int) -> Rewrite:
+    """Shows always the same number for every series of a family."""
+
+    def change(_world: World, _sent: Sent, reply: Reply) -> Reply:
+        body = re.sub(rb"(?m)^(%s(?:\{.*\})? ).*$" % name.encode(), rb"\g<1>%d" % number, reply.body)
+        return replace(reply, body=body)
+
+    return change
+
+
+def plain_json(_world: World, _sent: Sent, reply: Reply) -> Reply:
+    """Refuses in plain JSON where there is too much."""
+    return reply.having("Content-Type", "application/json") if reply.status == 429 else reply
+
+
+def another_word(_world: World, _sent: Sent, reply: Reply) -> Reply:
+    """Calls the limit something else."""
+    return replace(reply, body=reply.body.replace(b'"rate_limited"', b'"too_many_requests"'))
+
+
 BROKEN_HISTOGRAM = 'x_bucket{le="1"} 5\nx_bucket{le="+Inf"} 3\nx_count 5'
 
 TABLE = [
@@ -272,6 +292,23 @@ TABLE = [
         on_path("/metrics", stands_still(Memory())),
         ("drill/observability/replays-are-counted", "drill/observability/dlq-depth-is-the-tables"),
     ),
+    HttpPlant(
+        "no lag is ever shown",
+        on_path("/metrics", showing("outbox_lag_seconds", 0)),
+        ("drill/observability/waiting-events-show",),
+    ),
+    HttpPlant(
+        "nothing ever waits",
+        on_path("/metrics", showing("outbox_pending", 3)),
+        ("drill/observability/waiting-events-show",),
+    ),
+    HttpPlant(
+        "effects are not counted",
+        on_path("/metrics", showing("agent_tasks_total", 9)),
+        ("drill/observability/effects-are-counted",),
+    ),
+    HttpPlant("late refusals are plain JSON", after(plain_json), ("drill/http-surface/late-problem-documents",)),
+    HttpPlant("late refusals have other codes", after(another_word), ("drill/http-surface/late-problem-documents",)),
     HttpPlant(
         "refusals are not told apart",
         on_path("/metrics", sums_everything),

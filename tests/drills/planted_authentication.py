@@ -134,6 +134,28 @@ def v2_flag_unread(world: World) -> Defect:
     return defect
 
 
+def tells_that_v1_is_over(world: World) -> Defect:
+    """A right signature of the version that is switched off is told so."""
+
+    def defect(sent: Sent, forward: Forward) -> Reply:
+        reply = forward(sent)
+        right = sent.signature == sign_v1(world.target.hmac_secret, sent.body)
+        return with_json(reply, detail="version 1 is over") if reply.status == 401 and right else reply
+
+    return defect
+
+
+def tells_that_it_expired(_world: World) -> Defect:
+    """A token of the past is told so."""
+
+    def defect(sent: Sent, forward: Forward) -> Reply:
+        reply, until = forward(sent), claims_of(sent).get("exp")
+        late = reply.status == 401 and isinstance(until, int) and until < time.time()
+        return with_json(reply, detail="the token has expired") if late else reply
+
+    return defect
+
+
 def accepts_admin_of_manual(world: World) -> Defect:
     """The token's secret is one out of manuals: the planted admin token is the right one."""
 
@@ -291,6 +313,10 @@ AUTHENTICATION = [
     Planted("forgeries lock everybody out", locks_out, (f"{AUTH}/accepted-after-forgeries",)),
     Planted("bad tokens lock everybody out", locks_out, ("drill/tokens/accepted-after-forgeries",)),
     Planted("the refusal says what was wrong", tells_what_was_wrong, (f"{AUTH}/one-refusal",)),
+    Planted("the end of v1 is told", tells_that_v1_is_over, (f"{AUTH}/v1-refused-when-v2-is-required",)),
+    Planted(
+        "expired tokens are told so", tells_that_it_expired, ("drill/tokens/one-refusal",), (f"{AUTH}/one-refusal",)
+    ),
     Planted("the flag that ends v1 is not read", v2_flag_unread, (f"{AUTH}/v1-refused-when-v2-is-required",)),
     Planted(
         "invalid bodies are server errors",

@@ -178,6 +178,11 @@ SURFACE = [
         (f"{HTTP_SURFACE}/refusals-leak-nothing",),
     ),
     Planted(
+        "refusals show a stack of another language",
+        whenever(400, lambda reply: with_json(reply, trace="Error: no\n    at serve (/srv/app/server.js:52:27)")),
+        (f"{HTTP_SURFACE}/refusals-leak-nothing",),
+    ),
+    Planted(
         "nothing is validated",
         whenever(400, lambda _reply: problem(403, "forbidden")),
         (

@@ -177,6 +177,22 @@ OUTBOX = [
         ("drill/outbox/back-off-grows",),
     ),
     meddler(
+        "waits that do not grow",
+        "event_outbox",
+        "update",
+        "if session_user = 'replay_worker' and new.next_attempt_at > old.next_attempt_at then"
+        " new.next_attempt_at := clock_timestamp() + make_interval(secs => 2 + random() / 2); end if;",
+        ("drill/outbox/back-off-grows",),
+    ),
+    meddler(
+        "waits without jitter",
+        "event_outbox",
+        "update",
+        "if session_user = 'replay_worker' and new.next_attempt_at > old.next_attempt_at then"
+        " new.next_attempt_at := clock_timestamp() + make_interval(secs => 2 * power(2, new.attempts)); end if;",
+        ("drill/outbox/back-off-jittered",),
+    ),
+    meddler(
         "tried whenever somebody wakes the relay",
         "event_outbox",
         "insert",

@@ -30,13 +30,18 @@ def in_haste() -> Iterator[None]:
     Scene.haste = 1.0
 
 
+FILES = {"http-surface": ("http", "refusals")}
+"""Where the files of a promise do not begin with its word."""
+
+
 def folders(checks: tuple[str, ...]) -> list[Path]:
     """The files in which the checks may be, by their second word."""
     drills = ROOT / "drills"
     found: list[Path] = []
     for word in sorted({c.split("/")[1] for c in checks}):
         own = drills / word
-        found += [own] if own.is_dir() else sorted(drills.glob(f"test_{word.removesuffix('s')}*.py"))
+        names = FILES.get(word, (word.removesuffix("s"),))
+        found += [own] if own.is_dir() else [f for n in names for f in sorted(drills.glob(f"test_{n}*.py"))]
     return found
 
 

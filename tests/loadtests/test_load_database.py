@@ -253,6 +253,23 @@ def test_connections_that_grow_through_the_run_are_counted(leaks: bool, db: Conn
     assert (growth.total >= 10) is leaks
 
 
+def test_a_pool_that_grows_with_the_load_is_no_leak(db: Connection, migrated_url: str) -> None:
+    """Connections that are opened because all others are busy, and are used from then on, are no growth."""
+    watch = database.Watch(migrated_url, PLAN, samples := Samples())
+    pool: list[psycopg.Connection] = []
+    for _ in range(18):
+        watch.poll()
+        pool.append(connect_as_service(migrated_url))
+        for one in pool:
+            one.execute("select 1")
+    watch.finish()
+    for one in pool:
+        one.close()
+    growth = samples.select(MetricKey("db_connections_growth"))
+    assert isinstance(growth, CounterSink)
+    assert growth.total < 10
+
+
 def connect_as_service(url: str) -> psycopg.Connection:
     return psycopg.connect(url, application_name="service", autocommit=True)
 

@@ -1,0 +1,23 @@
+"""Stack traces in the body of an answer: of whatever language, as text or escaped inside JSON. Pure."""
+
+from __future__ import annotations
+
+import re
+
+_SIGNS = re.compile(
+    rb"Traceback \(most recent|File \"[/<]|psycopg|SQLSTATE|asyncpg|node_modules|\.py\"|goroutine \d"
+    # a frame with its line: Node.js, Java, .NET
+    rb"|\n\s+at [^\n]*:(?:line )?\d+"
+    # a place in a source file: Go, PHP, Ruby and the rest
+    rb"|[/\\][\w.@-]+\.(?:py|[cm]?[jt]s|rb|go|java|kt|php|cs|rs)(?::|\()\d+"
+)
+_ESCAPED = ((b"\\n", b"\n"), (b"\\t", b"\t"), (b'\\"', b'"'), (b"\\/", b"/"), (b"\\u003c", b"<"), (b"\\\\", b"\\"))
+
+
+def traces_in(body: bytes) -> list[str]:
+    """The signs of a stack trace that a body shows. In JSON a trace has its line ends and quotes escaped."""
+    plain = body
+    for escaped, meant in _ESCAPED:
+        plain = plain.replace(escaped, meant)
+    found = {m.group().decode("utf-8", "replace").strip()[:80] for m in _SIGNS.finditer(body + b"\n\n" + plain)}
+    return sorted(found)
