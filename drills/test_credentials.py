@@ -146,7 +146,7 @@ def test_accepted_after_forgeries(bench: Bench) -> None:
 
 @check("drill/authentication/one-refusal", severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED, covers=("A25",))
 def test_one_refusal(bench: Bench) -> None:
-    """A 401 has the same body whatever was wrong, for a known and an unknown company.
+    """A 401 has the same body whatever was wrong, and the same headers for a known and an unknown company.
 
     Otherwise the answer tells an attacker how near a forgery came, or which tenants exist.
     """
@@ -162,4 +162,7 @@ def test_one_refusal(bench: Bench) -> None:
         "no token": bench.with_token("abc", body),
         "unsigned token": bench.with_token("eyJhbGciOiJub25lIn0.e30.", body),
     }
-    bench.one_body({name: bench.said(bench.shut(request.labelled(name))) for name, request in wrong.items()})
+    answers = {name: bench.shut(request.labelled(name)) for name, request in wrong.items()}
+    bench.one_body({name: bench.said(answer) for name, answer in answers.items()})
+    known_ones, others = (sorted({k for k, _ in answers[n].headers}) for n in ("known company", "wrong digits"))
+    assert known_ones == others, f"the headers of a 401 are {known_ones} for a known company, else {others}"

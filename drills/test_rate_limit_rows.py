@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 
-from drills.limits import ADMITTED, Limit
+from drills.limits import ADMITTED, WINDOW_S, Limit
 from gates.evidence import Severity, Where
 from gates.recorder import check
 from gates.target.client import NoAnswer
@@ -19,32 +19,42 @@ from gates.target.tenants import OWNED_TABLES, Tenants
 LIMIT = ("drill/authentication/signed-accepted", "drill/rate-limit/tenants-independent")
 SQL = ("tenants",)
 LOCK_HELD_S = 0.6
+CLOSED_S, OPEN_S = 298.5, 301.0
+"""Ages of calls at either edge of the window; a refused call changes nothing, so that a slow one is tried again."""
+
+TRIES = 3
 
 
 @check("drill/rate-limit/window-closed-until-300-s", needs=SQL, after=LIMIT, covers=("C11",))
 def test_window_closed(limit: Limit, tenant: str) -> None:
-    """With the oldest call 290 s ago, the fourth is still refused.
+    """With the oldest call just under 300 s ago, the fourth is still refused.
 
     Otherwise the window is shorter than promised: a script has many times its limit.
     """
     limit.fill(tenant)
-    limit.back_date(tenant, 290)
-    request = limit.request(tenant, "call 4, 290 s later")
-    answer = limit.http.send(request)
-    limit.seen.require(limit.age_s(tenant) < 299, "the machine was too slow: the window had passed")
+    request = limit.request(tenant, f"call 4, {CLOSED_S:g} s later")
+    for _ in range(TRIES):
+        limit.back_date(tenant, CLOSED_S - limit.age_s(tenant))
+        answer = limit.http.send(request)
+        if limit.age_s(tenant) < WINDOW_S:
+            break
+    else:
+        limit.seen.unmet(f"the machine was too slow: the window had passed, {TRIES} times")
+    if answer.status == 200:
+        limit.at_one_address(request)
     limit.seen.expect(request, answer, 429, "rate_limited")
 
 
 @check("drill/rate-limit/window-open-after-300-s", needs=SQL, after=LIMIT, covers=("C11",))
 def test_window_open(limit: Limit, tenant: str) -> None:
-    """With all calls over 300 s ago, three more are admitted, and a fourth is refused.
+    """With all calls just over 300 s ago, three more are admitted, and a fourth is refused.
 
     Otherwise a tenant that once used up its limit is locked out for longer than promised.
     """
     limit.exhaust(tenant)
-    limit.back_date(tenant, 302)
+    limit.back_date(tenant, OPEN_S)
     for number in (1, 2, 3):
-        request = limit.request(tenant, f"call {number}, 302 s later")
+        request = limit.request(tenant, f"call {number}, {OPEN_S:g} s later")
         limit.passes(request, limit.http.send(request), 200)
     limit.limited(limit.request(tenant, "call 4 of the new window"))
 

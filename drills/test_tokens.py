@@ -11,6 +11,7 @@ from typing import Any
 
 from drills.bench import Bench
 from drills.cases import Case, cases
+from drills.scene import best_of
 from gates.evidence import Severity, Where
 from gates.recorder import check
 from gates.target.requests import Request, encode_segment, mint_token, post, raw_token
@@ -203,22 +204,45 @@ def test_long_kid(bench: Bench) -> None:
     shut_out(bench, token, "a kid of 8 KB", (400, 401, 413, 431))
 
 
+QUERIES = ("x'; select pg_sleep(5)--", "x' or (select 1 from pg_sleep(5)) is null--", "x;waitfor delay '0:0:5'--")
+SLOWER_MS = 4000
+
+
+@check("drill/tokens/kid-runs-nothing", where=Where.READ_ONLY, after=TOKEN, covers=("B09",))
+def test_kid_runs_nothing(bench: Bench) -> None:
+    """A token whose `kid` would make a database wait is refused as fast as any other.
+
+    Otherwise what stands in the header of a token nobody trusts yet is run as a query.
+    """
+    _, claims, own = parts(bench.admin())
+    bench.opens(bench.with_token(bench.admin(), label="admin token"))
+    plain = bench.with_token(raw_token({"alg": "HS256", "typ": "JWT", "kid": "x"}, claims, own), label="a plain kid")
+    usual_ms = bench.shut(plain).elapsed_ms
+    for kid in QUERIES:
+        forged = bench.with_token(
+            raw_token({"alg": "HS256", "typ": "JWT", "kid": kid}, claims, own), label=f"kid {kid}"
+        )
+        best_ms = min(best_of(2, lambda f=forged: bench.shut(f).elapsed_ms, usual_ms + SLOWER_MS))  # type: ignore[misc]
+        bench.seen.value(round(best_ms, 1), round(usual_ms + SLOWER_MS, 1), "ms")
+        assert best_ms < usual_ms + SLOWER_MS, f"refused after {best_ms:.0f} ms, twice; a plain kid: {usual_ms:.0f} ms"
+
+
 @check(
     "drill/tokens/token-of-48-kilobytes", severity=Severity.WARN, where=Where.READ_ONLY, after=TOKEN, covers=("B25",)
 )
 def test_long_token(bench: Bench, wire: WireDoor) -> None:
-    """A token of 48 KB is refused within a second (the best of three) and is no server error.
+    """A token of 48 KB is refused within a second of the time that any takes (the best of three), by no server error.
 
     Otherwise one header costs the service seconds, or makes it fail.
     """
-    bench.opens(bench.with_token(bench.admin(), label="admin token"))
+    usual_ms = bench.opens(bench.with_token(bench.admin(), label="admin token")).elapsed_ms
     long = bench.with_token(mint_token("", {"sub": "x" * 36_000}), label="a token of 48 KB")
     answers = [wire.send(long) for _ in range(3)]
     for answer in answers:
         bench.seen.expect(long, answer, (400, 401, 413, 431))
     best_ms = min(a.elapsed_ms for a in answers)
-    bench.seen.value(round(best_ms, 1), 1000, "ms")
-    assert best_ms < 1000, f"refused after {best_ms:.0f} ms at best; allowed: 1000 ms"
+    bench.seen.value(round(best_ms, 1), round(usual_ms + 1000, 1), "ms")
+    assert best_ms < usual_ms + 1000, f"refused after {best_ms:.0f} ms at best; allowed: {usual_ms:.0f} + 1000 ms"
 
 
 @check("drill/tokens/secret-not-guessable", where=Where.READ_ONLY, after=TOKEN, covers=("B06",))
@@ -230,7 +254,7 @@ def test_secret_not_guessable(bench: Bench) -> None:
     token = bench.admin()
     bench.opens(bench.with_token(token, label="admin token"))
     bench.guarded()
-    words = [*COMMON_SECRETS, *(f"{w}{n}" for w in COMMON_SECRETS[:11] for n in ("1", "123", "!", "2024", "2025"))]
+    words = [*COMMON_SECRETS, *(f"{w}{n}" for w in COMMON_SECRETS[:17] for n in ("1", "123", "!", "2024", "2025"))]
     bench.seen.require(_cracked(mint_token("changeme", {"sub": "x"}), words), "the search misses a planted secret")
     bench.seen.count(len(words))
     assert not _cracked(token, words), f"the admin token is signed with one of {len(words)} common secrets"

@@ -1,5 +1,5 @@
 -- id: sql/spot/replay-budgets-status
--- claim: The budget controls are active and their remaining amounts are right (query 5 of the checklist).
+-- claim: The budget controls are active: budgets are there, and none has a negative or missing amount (query 5 of the checklist).
 -- cost: A replay costs more than the tenant agreed to.
 -- severity: page
 select company_id::text as subject,

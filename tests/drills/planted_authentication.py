@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -190,6 +191,29 @@ def _old_stamp(sent: Sent) -> bool:
     return stamp.isdigit() and abs(int(stamp) - time.time()) > 60
 
 
+def marks_the_known(world: World) -> Defect:
+    """A refusal names the tenant, in a header, where there is one."""
+
+    def defect(sent: Sent, forward: Forward) -> Reply:
+        reply = forward(sent)
+        known = company_of(sent) == world.target.test_company_id.lower()
+        return reply.having("X-Tenant", "known") if reply.status == 401 and known else reply
+
+    return defect
+
+
+def runs_the_key_id(_world: World) -> Defect:
+    """What stands in the key id of a token is run by the database."""
+
+    def defect(sent: Sent, forward: Forward) -> Reply:
+        head = (sent.header("Authorization") or "").removeprefix("Bearer ").partition(".")[0]
+        if b"pg_sleep(5)" in base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)):
+            threading.Event().wait(5)
+        return forward(sent)
+
+    return defect
+
+
 HTTP_SURFACE = "drill/http-surface"
 AUTH = "drill/authentication"
 
@@ -317,6 +341,7 @@ AUTHENTICATION = [
     Planted(
         "expired tokens are told so", tells_that_it_expired, ("drill/tokens/one-refusal",), (f"{AUTH}/one-refusal",)
     ),
+    Planted("the refusal of a known company has a header of its own", marks_the_known, (f"{AUTH}/one-refusal",)),
     Planted("the flag that ends v1 is not read", v2_flag_unread, (f"{AUTH}/v1-refused-when-v2-is-required",)),
     Planted(
         "invalid bodies are server errors",
@@ -352,6 +377,7 @@ TOKENS = [
         ("drill/tokens/expired", "drill/tokens/long-expired"),
         ("drill/tokens/without-exp", "drill/tokens/not-yet-valid"),
     ),
+    Planted("a key id is a query", runs_the_key_id, ("drill/tokens/kid-runs-nothing",), ("drill/tokens/kid-sql",)),
     Planted(
         "bad tokens are server errors",
         whenever(401, lambda reply: replace(reply, status=500)),

@@ -337,6 +337,17 @@ LIMITS = [
         (f"{LIMIT}/window-closed-until-300-s",),
         (f"{LIMIT}/window-open-after-300-s",),
     ),
+    Planted(
+        "the window is 297 s",
+        before_replays(drop_older("297 s", whole=False)),
+        (f"{LIMIT}/window-closed-until-300-s",),
+        (f"{LIMIT}/window-open-after-300-s",),
+    ),
+    Planted(
+        "the window is 302 s",
+        before_replays(shift("1.5 s")),
+        (f"{LIMIT}/window-open-after-300-s",),
+    ),
     Planted("the window is fixed", before_replays(drop_older("300 s", whole=True)), (f"{LIMIT}/window-rolls",)),
     Planted(
         "the window is too long",

@@ -1,0 +1,30 @@
+-- id: sql/spot/replay-budgets-remaining
+-- claim: replay_budgets_status shows every budget, with what is left of the day and of the month; what a past period used counts as nothing.
+-- cost: An operator reads there that nothing is left, and waits or raises a limit for nothing.
+-- severity: warn
+-- covers: G08
+with budgets as (
+  select company_id, daily_limit, monthly_limit,
+         case when day = (now() at time zone 'UTC')::date then daily_used else 0 end as used_today,
+         case when left(month::text, 7) = to_char(now() at time zone 'UTC', 'YYYY-MM') then monthly_used else 0 end as used_this_month
+  from public.replay_budgets
+  order by day desc {{at_most}}
+), shown as (
+  select b.*, to_jsonb(v) as row from budgets b left join public.replay_budgets_status v on v.company_id = b.company_id
+)
+select company_id::text as subject,
+       case when row is null then 'the view does not show it'
+            else format('%s of %s a day and %s of %s a month are used; the view shows %s', used_today, daily_limit, used_this_month,
+                        monthly_limit, row) end as detail,
+       row::text as witness
+from shown
+-- how the remaining amounts are called is not promised, and neither is whether an overdrawn one is shown as 0
+where row is null
+   or not exists (select from jsonb_each_text(row) r
+                  where r.value in ((daily_limit - used_today)::text, greatest(daily_limit - used_today, 0)::text))
+   or not exists (select from jsonb_each_text(row) r
+                  where r.value in ((monthly_limit - used_this_month)::text, greatest(monthly_limit - used_this_month, 0)::text))
+limit 1000;
+
+-- seen:
+select count(*) as seen from (select from public.replay_budgets limit 1000) b;
