@@ -89,7 +89,7 @@ def test_alive_and_ready(target: Target, seen: Observer) -> None:
 @check(
     "drill/identity/documented-is-served",
     where=Where.READ_ONLY,
-    covers=("O13", "I16"),
+    covers=("O13",),
     severity=Severity.WARN,
 )
 def test_documented_is_served(http: HttpDoor, seen: Observer) -> None:

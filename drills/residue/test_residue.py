@@ -26,7 +26,7 @@ def _companies(request: pytest.FixtureRequest, born: list[str]) -> list[str]:
     return sorted({*kept, *born})
 
 
-@check("drill/residue/no-rows-left", needs=SQL, covers=("H09",), severity=Severity.WARN, phase="last")
+@check("drill/residue/no-rows-left", needs=SQL, covers=("H09", "Q11"), severity=Severity.WARN, phase="last")
 def test_no_rows_left(request: pytest.FixtureRequest, scene: Scene, born: list[str], run_id: str) -> None:
     """No table of the contract has a row left of a company that this run created; audit rows stay.
 

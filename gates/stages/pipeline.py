@@ -20,6 +20,7 @@ SPEC = CheckSpec(
     "A pipeline that lost its failures shows every release as good.",
     Severity.WARN,
     Where.READ_ONLY,
+    covers=("Q02",),
     phase="first",
 )
 DUE: Mapping[str, Outcome] = {
