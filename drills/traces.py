@@ -1,4 +1,4 @@
-"""Stack traces in the body of an answer: of whatever language, as text or escaped inside JSON. Pure."""
+"""Stack traces and connection strings in the body of an answer: of whatever language, as text or in JSON. Pure."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ _SIGNS = re.compile(
     rb"|\n\s+at [^\n]*:(?:line )?\d+"
     # a place in a source file: Go, PHP, Ruby and the rest
     rb"|[/\\][\w.@-]+\.(?:py|[cm]?[jt]s|rb|go|java|kt|php|cs|rs)(?::|\()\d+"
+    # where a store is and by which login: only its beginning, which is no secret
+    rb"|\b(?:postgres(?:ql)?|mysql|mongodb(?:\+srv)?|rediss?|amqps?)://|\bpassword="
 )
 _ESCAPED = ((b"\\n", b"\n"), (b"\\t", b"\t"), (b'\\"', b'"'), (b"\\/", b"/"), (b"\\u003c", b"<"), (b"\\\\", b"\\"))
 
 
 def traces_in(body: bytes) -> list[str]:
-    """The signs of a stack trace that a body shows. In JSON a trace has its line ends and quotes escaped."""
+    """The signs of a stack trace or a connection string that a body shows. JSON escapes line ends and quotes."""
     plain = body
     for escaped, meant in _ESCAPED:
         plain = plain.replace(escaped, meant)

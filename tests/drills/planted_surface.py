@@ -183,6 +183,11 @@ SURFACE = [
         (f"{HTTP_SURFACE}/refusals-leak-nothing",),
     ),
     Planted(
+        "refusals show the service's database",
+        whenever(400, lambda reply: with_json(reply, debug="postgresql://replay_service:hidden@db:5432/replay")),
+        (f"{HTTP_SURFACE}/refusals-leak-nothing",),
+    ),
+    Planted(
         "nothing is validated",
         whenever(400, lambda _reply: problem(403, "forbidden")),
         (
