@@ -8,7 +8,7 @@ from typing import Any
 from drills.audit_chain import says
 from drills.bench import Minter
 from drills.ground import REPLAY_FLAG
-from drills.scene import Scene
+from drills.scene import PATIENCE_S, Scene
 from gates.evidence import Severity
 from gates.recorder import check
 from gates.target.database import execute
@@ -154,9 +154,13 @@ def test_refusal_waits_for_no_replay(scene: Scene) -> None:
 
     A trail that is locked by the longest replay stops the whole tenant.
     """
-    company = scene.company(items=2)
+    company, free = scene.company(items=2), scene.company(items=1)
     scene.run(company, dry_run=True)
     scene.budget(company, daily_limit=5)
+    scene.set_flag(free, REPLAY_FLAG, enabled=False)
+    scene.replay(free, 403, "feature_disabled", control=True, max=1)
+    kept = scene.until_true(lambda: bool(_refusals(scene, free, "feature_disabled")), within_s=PATIENCE_S)
+    scene.seen.require(kept, "a refusal leaves no audit row while no replay runs, either")
     # the replay waits for the budget row, as it would for a slow neighbour
     with scene.transaction() as held:
         execute(held, "select from replay_budgets where company_id = %s for update", company)

@@ -93,7 +93,8 @@ def test_monthly_limit_binds(scene: Scene) -> None:
     company, free = scene.company(items=3), scene.company(items=1)
     scene.run(free, max=1)
     scene.budget(company, daily_limit=100, monthly_limit=2)
-    answer = scene.run_or_fail(company, max=3)
+    request = scene.replay_request(company, max=3).labelled("replay of 3 where the month leaves 2")
+    answer = scene.seen.expect(request, scene.http.send(request), 200).json()
     assert answer["target_count"] == 2, f"{answer['target_count']} items taken where the month leaves 2"
     scene.replay(company, 429, "budget_exhausted", max=1)
 
