@@ -120,7 +120,7 @@ def every_limited_audited(settings: Settings) -> Parts:
     "A refusal is audited without its code.",
     lambda p: _paused_rows(p, "metadata ->> 'code'") != "agents_paused",
     (f"{AUDIT}/refusal-agents-paused", f"{AUDIT}/refusal-budget-exhausted", f"{AUDIT}/refusal-feature-disabled"),
-    names=("code",),
+    names=("agents_paused", "budget_exhausted", "feature_disabled"),
     decision="hold",
 )
 def refusal_without_code(settings: Settings) -> Parts:
@@ -131,7 +131,7 @@ def refusal_without_code(settings: Settings) -> Parts:
     "A forbidden request is audited under the company that it asked for: a stranger fills another's trail.",
     lambda p: _forbidden_rows(p) > 0,
     (f"{AUDIT}/refusal-forbidden",),
-    names=("forbidden", "scope"),
+    names=("stranger",),
     decision="hold",
 )
 def forbidden_under_the_victim(settings: Settings) -> Parts:
@@ -255,7 +255,7 @@ def signature_in_metadata(settings: Settings) -> Parts:
     "An audit row of a run is written under `all`.",
     lambda p: _start_rows(p) == 0,
     (f"{AUDIT}/start-of-a-run", f"{AUDIT}/scopes-apart"),
-    names=("scope", "dlq_replay_started"),
+    names=("say that the run started",),
 )
 def started_under_all(settings: Settings) -> Parts:
     return _appending(settings, lambda row: dataclasses.replace(row, scope="all"))

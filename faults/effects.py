@@ -154,7 +154,7 @@ _ONE_TXID = """SELECT count(DISTINCT t) = 1 FROM (SELECT txid AS t, company_id::
     "The start of a run is not audited.",
     lambda p: _audited(p, "dlq_replay_started") == 0,
     ("drill/audit/start-of-a-run", "sql/spot/runs-are-audited"),
-    names=("dlq_replay_started",),
+    names=("say that the run started",),
 )
 def start_not_audited(settings: Settings) -> Parts:
     return _auditing(settings, lambda row: None if row.action == "dlq_replay_started" else row)
@@ -260,7 +260,6 @@ def _saying(parts: Parts, members: Mapping[str, Any], only: str = "") -> Parts:
     lambda p: _answer(p, 2, max_items=9)["target_count"] == 9,
     (f"{RAILS}/answer-adds-up", "drill/dry-run/answer", "sql/spot/run-counts"),
     names=("target_count",),
-    decision="hold",
 )
 def target_is_max(settings: Settings) -> Parts:
     return _saying(build_parts(settings), {"target_count": 9})
@@ -323,7 +322,7 @@ def dry_run_is_real(settings: Settings) -> Parts:
     "A run takes an item that another run is just taking (no lock).",
     lambda p: _taken_twice(p),
     (f"{DLQ}/concurrent-replays-one-claim",),
-    names=("twice", "claim", "both"),
+    names=("answers of two replays",),
 )
 def no_lock_on_items(settings: Settings) -> Parts:
     parts = altered(settings, "pick_items", ("  FOR UPDATE SKIP LOCKED\n", ""))

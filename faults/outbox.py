@@ -121,7 +121,7 @@ def claims_never_expire(settings: WorkerSettings) -> WorkerParts:
 @worker(
     "Claims last an hour instead of seconds: what a killed worker held waits so long.",
     lambda p: _lease_seconds(p) > 600,
-    ("sql/spot/claims-within-lease", "drill/recovery/*"),
+    ("drill/recovery/*",),
     names=("claim",),
     production=False,
 )

@@ -16,7 +16,6 @@ from replay_service.worker.settings import WorkerSettings
 
 _LETTERS = "SELECT count(*) FROM dead_letter_queue WHERE company_id = %s"
 _ROW = "SELECT attempts, dead_at IS NOT NULL, processed_at IS NOT NULL FROM event_outbox WHERE company_id = %s"
-_WAIT = "SELECT extract(epoch FROM next_attempt_at - now()) FROM event_outbox WHERE company_id = %s"
 _BACKOFF = "least(%(backoff_cap_s)s, %(backoff_base_s)s * 2 ^ least(h.ended - 1, 30)) * (0.5 + random() / 2)"
 
 
@@ -77,8 +76,8 @@ def letter_without_key(settings: WorkerSettings) -> WorkerParts:
 @worker(
     "The dead letter has a new event id: a replay makes a second effect.",
     lambda p: not _after_death(p, _SAME_ID),
-    (f"{OUTBOX}/dead-letter-is-the-event", "sql/spot/dead-are-dead-lettered"),
-    names=("event_id", "event"),
+    (f"{OUTBOX}/dead-letter-once",),
+    names=("event id",),
 )
 def letter_with_new_id(settings: WorkerSettings) -> WorkerParts:
     change = ("SELECT h.company_id, h.event_id, h.event_type", "SELECT h.company_id, gen_random_uuid(), h.event_type")
@@ -106,8 +105,8 @@ def letter_payload_wrapped(settings: WorkerSettings) -> WorkerParts:
 @worker(
     "A failed attempt is retried at once, in a loop.",
     lambda p: state_of(p, _ROW, 0.4, **failing())[0] >= 4,
-    (f"{OUTBOX}/backs-off", f"{OUTBOX}/back-off-grows"),
-    names=("back", "next_attempt_at"),
+    (f"{OUTBOX}/back-off-grows",),
+    names=("next attempt",),
     decision="hold",
 )
 def no_back_off(settings: WorkerSettings) -> WorkerParts:
@@ -118,21 +117,11 @@ def no_back_off(settings: WorkerSettings) -> WorkerParts:
     "The back-off does not grow.",
     lambda p: state_of(p, _ROW, 1.5, **failing())[0] >= 5,
     (f"{OUTBOX}/back-off-grows",),
-    names=("back", "grow"),
+    names=("mean wait",),
     decision="hold",
 )
 def back_off_constant(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(settings, ("settle_failed", _BACKOFF, "0.2"))
-
-
-@worker(
-    "The back-off has no cap and is counted in hours: one failure and an event is gone for a day.",
-    lambda p: float(state_of(p, _WAIT, 1, **failing())[0]) > 3600,
-    (f"{OUTBOX}/failed-is-tried-again", f"{OUTBOX}/*"),
-    names=("attempt", "again", "back"),
-)
-def back_off_of_hours(settings: WorkerSettings) -> WorkerParts:
-    return altered_worker(settings, ("settle_failed", _BACKOFF, "7200"))
 
 
 @worker(

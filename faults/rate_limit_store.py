@@ -133,6 +133,7 @@ def _saying(settings: Settings, change: Callable[[str], str | None]) -> Parts:
     lambda p: not _fourth(p),
     (f"{LIMIT}/retry-after",),
     names=("Retry-After",),
+    decision="hold",
 )
 def no_retry_after(settings: Settings) -> Parts:
     return _saying(settings, lambda _said: None)
@@ -143,6 +144,7 @@ def no_retry_after(settings: Settings) -> Parts:
     lambda p: int(_fourth(p)) > WINDOW_S,
     (f"{LIMIT}/retry-after",),
     names=("Retry-After",),
+    decision="hold",
 )
 def retry_after_in_milliseconds(settings: Settings) -> Parts:
     return _saying(settings, lambda said: said and f"{said}000")
@@ -153,6 +155,7 @@ def retry_after_in_milliseconds(settings: Settings) -> Parts:
     lambda p: "GMT" in _fourth(p),
     (f"{LIMIT}/retry-after",),
     names=("Retry-After",),
+    decision="hold",
 )
 def retry_after_is_a_date(settings: Settings) -> Parts:
     return _saying(settings, lambda said: said and "Wed, 21 Oct 2099 07:28:00 GMT")

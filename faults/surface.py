@@ -168,7 +168,7 @@ def database_url_in_errors(settings: Settings) -> Parts:
 @service(
     "/readyz says ready although the database is gone.",
     lambda p: _ready_without_migration(p),
-    (f"{IDENTITY}/not-ready-without-database", f"{HTTP}/ready"),
+    (f"{IDENTITY}/not-ready-without-database",),
     names=("ready", "503"),
     production=False,
 )
