@@ -146,6 +146,8 @@ class Settings:
     require_checkpoint: bool = False
     state: Path = Path(STATE)
     attestations: tuple[Attestation, ...] = field(default=())
+    steps: tuple[int, ...] = field(default=RolloutPlan().steps)
+    """Those of the rollout, which the SQL checks hold the flag against."""
 
     def state_of(self, target: str) -> Path:
         """The folder of one target, by its identity (`gates.target.identity`): two targets must share no memory."""
@@ -235,6 +237,7 @@ def _settings(values: Mapping[str, Any], folder: Path) -> Settings:
         require_checkpoint=sql.get("require_checkpoint", False),
         state=folder / values["state"] if "state" in values else Path(STATE),
         attestations=tuple(Attestation(**a) for a in values.get("attestations", ())),
+        steps=tuple(values.get("rollout", {}).get("steps", RolloutPlan().steps)),
     )
 
 

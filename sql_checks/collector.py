@@ -34,6 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--alert-folder", action="append", default=[], metavar="DIR", help="a further folder of alert rules"
     )
     group.addoption("--exclude-companies", metavar="FILE", help="leave out these companies (one id a line)")
+    group.addoption("--steps", metavar="N,N,...", default="", help="the steps of the rollout, in percent (10,50,100)")
     group.addoption("--manifest", metavar="FILE", help="the release's manifest (default: the reference's)")
     group.addoption("--state", metavar="DIR", help="where the checks of the audit trail remember how far they came")
     group.addoption("--require-checkpoint", action="store_true", help="a trail that no run verified before is unknown")
@@ -75,6 +76,7 @@ def session_of(config: pytest.Config) -> SqlSession:
         config.stash[SESSION] = SqlSession(
             target.database_url,
             excluded=read_companies(Path(listed), never=target.test_company_id) if listed else (),
+            settings={"steps": str(config.getoption("--steps"))},
             deep=bool(config.getoption("--deep")),
         )
     return config.stash[SESSION]

@@ -68,7 +68,7 @@ def suite(context: Context, name: str, expected: Sequence[CheckSpec], options: S
     options = [*options, f"--exclude-companies={context.companies}"]
     options += [f"--spot-folder={path}" for path in settings.spot_folders]
     options += [f"--alert-folder={path}" for path in settings.alert_folders]
-    options.append(f"--state={_memory(context)}")
+    options += [f"--steps={','.join(map(str, settings.steps))}", f"--state={_memory(context)}"]
     if settings.require_checkpoint:
         options.append("--require-checkpoint")
     if settings.manifest is not None:

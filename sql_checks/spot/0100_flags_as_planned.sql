@@ -1,13 +1,18 @@
 -- id: sql/spot/flags-as-planned
--- claim: The rollout flag stands on a step of the plan, and every rollout is between 0 and 100 %.
+-- claim: The rollout flag stands on a step of the plan, or before the first one, and every rollout is between 0 and 100 %.
 -- cost: The gate and the service do not agree on who gets the release.
 -- severity: warn
 -- covers: H08
+with plan as (
+  select string_to_array(coalesce(nullif(current_setting('replaygate.steps', true), ''), '10,50,100'), ',')::int[] as steps
+)
 select key as subject,
-       format('enabled %s at %s %%; allowed: 0, 10, 50 or 100', enabled, rollout_percentage) as detail,
+       format('enabled %s at %s %%; allowed: %s, or less than the first of them', enabled, rollout_percentage,
+              array_to_string(steps, ', ')) as detail,
        coalesce(company_id::text, 'global') as witness
-from public.feature_flags
-where key = 'outbox.enabled' and company_id is null and (rollout_percentage is null or rollout_percentage not in (0, 10, 50, 100))
+from public.feature_flags, plan
+where key = 'outbox.enabled' and company_id is null
+  and (rollout_percentage is null or rollout_percentage <> all(steps) and rollout_percentage >= steps[1])
 union all
 select key, format('rollout %s', coalesce(rollout_percentage::text, 'NULL')), coalesce(company_id::text, 'global')
 from public.feature_flags

@@ -141,3 +141,21 @@ def test_a_service_that_logs_in_as_superuser_is_seen(pg_server: PgServer, databa
     with psycopg.connect(pg_server.url(database, "replay_service"), application_name="service"):
         found = run(pg_server.url(database), tmp_path, *words)
         assert (found[bound].outcome, found[exempt].outcome) == (Outcome.PASS, Outcome.PASS)
+
+
+def test_the_steps_of_the_plan(pg_server: PgServer, database: str, tmp_path: Path) -> None:
+    """A canary under the first step is no deviation; a rollout between two steps of the policy is one."""
+    url, check = pg_server.url(database), "sql/spot/flags-as-planned"
+    for percent, steps, outcome in (
+        (1, "", Outcome.PASS),
+        (25, "", Outcome.FAIL),
+        (25, "5,25,100", Outcome.PASS),
+        (10, "5,25,100", Outcome.FAIL),
+        (0, "5,25,100", Outcome.PASS),
+    ):
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(
+                "update feature_flags set rollout_percentage = %s where key = 'outbox.enabled'", (percent,)
+            )
+        found = run(url, tmp_path, "--only", check, *([f"--steps={steps}"] if steps else []))
+        assert found[check].outcome is outcome, (percent, steps)
