@@ -1,6 +1,7 @@
 """The preflight: can the target be asked at all, is it the release that is meant, and does the login see what it must.
 
-Everything here is read-only. What cannot be asked is unknown; only a wrong release is harm.
+Everything here is read-only, but for one company and two dry runs on a staging target of loopback. What cannot be asked
+is unknown; only a wrong release is harm.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ def preflight(context: Context) -> Preflight:
         lines.append(_after(lines, RELEASE, target, lambda: release(target, versions)))
         lines.append(_after(lines, READY, target, lambda: ready(door)))
     lines += _database_lines(target)
-    lines += _capabilities(target)
+    lines += _capabilities(target, context.companies)
     agreed = {str(v["release"]) for v in versions if v.get("release")}
     if not target.release and len(agreed) == 1:
         target = dataclasses.replace(target, release=agreed.pop())
@@ -335,10 +336,14 @@ def clock_skew(connection: Connection) -> Seen:
     return Seen(Outcome.PASS, "", skew_s, MOST_SKEW_S, "s", 3)
 
 
-def _capabilities(target: Target) -> list[Evidence]:
+def _capabilities(target: Target, companies: Path) -> list[Evidence]:
+    def note(company: str) -> None:
+        with companies.open("a", encoding="utf-8") as file:
+            file.write(f"{company}\n")
+
     at = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
     lines = []
-    for name, claimed in claims(target).items():
+    for name, claimed in claims(target, note).items():
         outcome = Outcome.UNKNOWN if claimed is None else Outcome.PASS
         message = "the target could not be asked" if claimed is None else ""
         lines.append(Evidence(evidence_id(name), outcome, message, claimed, samples=1, started_at=at))

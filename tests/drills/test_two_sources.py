@@ -1,0 +1,36 @@
+"""Whether calls from two addresses can be told apart is seen at the target, not taken from a connection that works."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from gates.evidence import TargetKind
+from gates.proof.relay import Way, relay
+from gates.stack.postgres import connect
+from gates.target.capabilities import claims
+from gates.target.deployment import Target
+
+
+def at(variables: dict[str, str], base_url: str, kind: TargetKind = TargetKind.STAGING) -> Target:
+    """The target behind this URL."""
+    secret = variables["TRANSBOT_HMAC_SECRET"]
+    return Target(kind, base_url, hmac_secrets=(secret,), database_url=variables["DATABASE_URL"])
+
+
+def test_a_port_forward_hides_the_second_source(variables: dict[str, str]) -> None:
+    """Behind a relay every call comes from the relay's address, and nothing is left of the company that showed it."""
+    direct = variables["BASE_URL"]
+    parts = urlsplit(direct)
+    made: list[str] = []
+    assert claims(at(variables, direct), made.append)["two-sources"] is True
+    with relay(f"{parts.scheme}://{parts.netloc}", Way()) as base:
+        hidden = base + parts.path
+        assert claims(at(variables, hidden), made.append)["two-sources"] is False
+        assert claims(at(variables, hidden, TargetKind.PRODUCTION))["two-sources"] is True
+    assert len(made) == 2, "a company for each look on staging, none in production"
+    with connect(variables["DATABASE_URL"]) as connection:
+        left = connection.execute("select from companies where id = any(%s::uuid[])", (made,)).fetchall()
+        hits = connection.execute(
+            "select from edge_rate_limits where split_part(key, ':', 2) = any(%s)", (made,)
+        ).fetchall()
+    assert (left, hits) == ([], [])
