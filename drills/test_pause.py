@@ -202,21 +202,25 @@ def test_stops_a_running_replay(scene: Scene) -> None:
 
 @check("drill/pause/fleet", needs=SQL, after=DELIVERS, covers=("E03", "E09"), where=Where.STAGING, phase="last")
 def test_fleet(scene: Scene) -> None:
-    """The emergency statement, pausing all agents, stops replays and deliveries of every tenant until it is undone.
+    """The emergency statement, pausing all agents, stops replays and deliveries of every tenant until it is undone,
+    also of one whose own row says that it is not paused.
 
     It is the last brake of the checklist's emergency procedure.
     """
-    company = scene.company(items=1)
+    company, own = scene.company("a", items=1), scene.company("b", items=1)
+    scene.pause(own, on=False)
     scene.seen.require(
         scene.number("select count(*) from agent_controls where company_id is null") == 1,
         "agent_controls has no row for everybody",
     )
     with scene.fleet_paused():
         scene.replay(company, 409, "agents_paused", max=1)
+        spared = scene.replay_request(own, max=1).labelled("pause of everybody, own row without one")
+        scene.seen.expect(spared, scene.http.send(spared), 409, "agents_paused")
         event = str(scene.emit(company)["event_id"])
-        written = scene.write_outbox(company, 2)
+        written = [*scene.write_outbox(company, 2), *scene.write_outbox(own, 1)]
         scene.quiet(company, within_s=1.0)
         early = scene.effects([event, *written])
-        assert not early, f"{len(early)} of 3 events were delivered while the fleet was paused"
+        assert not early, f"{len(early)} of 4 events were delivered while the fleet was paused"
     scene.delivered([event, *written])
     scene.run(company, max=1)

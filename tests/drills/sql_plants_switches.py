@@ -214,6 +214,13 @@ PAUSES = [
         ("drill/pause/a-row-that-says-no-is-no-pause",),
     ),
     answers(
+        "an own row hides the pause of everybody",
+        PAUSED,
+        "begin return coalesce((select a.agents_paused from agent_controls a where a.company_id = $1"
+        " or a.company_id is null order by a.company_id nulls last limit 1), false); end",
+        ("drill/pause/fleet",),
+    ),
+    answers(
         "one pause stops all",
         PAUSED,
         "begin return exists (select from agent_controls a where a.agents_paused); end",
