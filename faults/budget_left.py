@@ -215,7 +215,7 @@ def force_ignores_budget(settings: Settings) -> Parts:
     "The budget is read without a lock: parallel replays overspend.",
     lambda p: _spent_at_once(p) > 3 or _failed_at_once(p),
     (f"{BUDGETS}/race-never-overspends",),
-    names=("race", "budget", "spent", "500"),
+    names=("racing", "spent"),
 )
 def read_without_lock(settings: Settings) -> Parts:
     release = altered(settings, "lock_budget", ("\nFOR UPDATE", ""))

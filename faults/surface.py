@@ -194,6 +194,7 @@ def _ready_without_migration(probe: Probe) -> bool:
     lambda p: p.within(16, lambda: p.get("/readyz").status_code == 503),
     (f"{HTTP}/ready", f"{IDENTITY}/alive-and-ready", "preflight/ready"),
     names=("ready", "503"),
+    decision="hold",
 )
 def never_ready(settings: Settings) -> Parts:
     started = time.monotonic()

@@ -97,8 +97,8 @@ def own_pause_not_asked(settings: Settings) -> Parts:
 @service(
     "A pause row of the tenant hides the pause of everybody.",
     lambda p: _fleet_paused_with_own_row(p) == 200,
-    ("drill/pause/fleet", "drill/pause/a-row-that-says-no-is-no-pause"),
-    names=("409", "pause"),
+    ("drill/pause/fleet",),
+    names=("own row",),
     production=False,
 )
 def own_row_hides_fleet(settings: Settings) -> Parts:
@@ -308,7 +308,7 @@ statement(
     _function(),
     lambda p: bool(p.value("SELECT is_feature_enabled('witness.none', gen_random_uuid())")),
     ("drill/flags/missing-row-is-off",),
-    names=("missing",),
+    names=("without a row",),
 )
 statement(
     "switches/missing-budget-control-is-off",
