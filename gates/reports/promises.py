@@ -19,8 +19,8 @@ made good afterwards is a `page` though its line is about form: a replay answere
 budgets and the brake of a run (E10, G03, G05, G09), a limit that forgets or that stops events (C12, C17), a due time
 ignored (K15, K20), texts that two parsers read apart (A12), tokens in other forms (B26), resources that run out (N12,
 O14), another release than is meant (O01). And what harms nobody by itself is a `warn`: a refusal of what is allowed, a
-mere spelling, a mark or a list missing from an answer, and a second guard behind one that holds (I08, I09, J02, J17,
-J23, J24).
+mere spelling, a mark or a list missing from an answer, a ledger that an operator may have changed by hand (G07), and a
+second guard behind one that holds (I08, I09, J02, J17, J23, J24).
 """
 
 
