@@ -298,22 +298,6 @@ def _rows_of_direct(probe: Probe) -> int:
 
 
 @service(
-    "The status of an event is always `processed`.",
-    lambda p: _status_of_waiting(p) == "processed",
-    (f"{OUTBOX}/status-of-an-event",),
-    names=("status",),
-)
-def status_lies(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def read(parts: Parts, call: Call, path: bytes, event_id: str) -> Reply:
-        reply = await release.read_event_state(parts, call, path, event_id)
-        return dataclasses.replace(reply, body={**reply.body, "status": "processed"})
-
-    return dataclasses.replace(release, read_event_state=read)
-
-
-@service(
     "The status of an event tells no `effect_at`.",
     lambda p: _effect_at(p) is None,
     (f"{OUTBOX}/status-of-an-event",),
@@ -333,12 +317,6 @@ def _state(probe: Probe, event_id: str) -> dict[str, Any]:
     path = f"/events/{event_id}"
     signed = {"X-Transbot-Signature": probe.sign_v2(path.encode(), int(time.time()))}
     return dict(probe.get(path, **signed).json())
-
-
-def _status_of_waiting(probe: Probe) -> str:
-    with probe.tenant() as company:
-        probe.rows(_PAUSED, company)
-        return str(_state(probe, probe.event(company).json()["event_id"])["status"])
 
 
 def _effect_at(probe: Probe) -> Any:
