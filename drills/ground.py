@@ -117,9 +117,9 @@ class Ground:
     # --- tenants -------------------------------------------------------------------------------------------------
 
     def company(self, label: str = "t", *, items: int = 0, **columns: object) -> str:
-        """A fresh tenant that has the outbox and replay on, with pending DLQ items on demand."""
+        """A fresh tenant that has the outbox, replay and budget control on, with pending DLQ items on demand."""
         company = self.tenants.create(label=label)
-        for flag in (OUTBOX_FLAG, REPLAY_FLAG):
+        for flag in (OUTBOX_FLAG, REPLAY_FLAG, BUDGET_FLAG):
             if not self.value("select is_feature_enabled(%s, %s::uuid)", flag, company):
                 self.set_flag(company, flag, enabled=True)
         fleet = self.value("select bool_or(agents_paused) from agent_controls where company_id is null")

@@ -13,9 +13,9 @@ with {{contract_tables}}, owners as (
          r.rolbypassrls,
          coalesce(pg_has_role(r.oid, to_regrole('replay_service'), 'MEMBER')
                   or pg_has_role(r.oid, to_regrole('replay_worker'), 'MEMBER'), false) and not r.rolsuper as is_service
-  from pg_stat_activity a
+  from pg_stat_activity a -- whose backend_type is hidden from a login without pg_read_all_stats, unlike the user
   join pg_roles r on r.oid = a.usesysid
-  where a.datname = current_database() and a.pid <> pg_backend_pid() and a.backend_type = 'client backend'
+  where a.datname = current_database() and a.pid <> pg_backend_pid() and coalesce(a.backend_type, 'client backend') = 'client backend'
     and coalesce(a.application_name, '') !~* '^(replaygate|psql|pg_|pgadmin|dbeaver|datagrip|postgres_exporter|datadog)'
 )
 select format('session of %s', rolname) as subject,

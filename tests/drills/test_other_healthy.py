@@ -199,3 +199,51 @@ def test_login_of_the_reference(variables: dict[str, str], tmp_path: Path) -> No
     found = examine(variables, [check], tmp_path, [str(ROOT / "drills/test_identity_login.py")])
     assert found[check].outcome is Outcome.PASS, found[check].message
     assert found[check].observed == "replay_service"
+
+
+SWITCHED = (
+    "drill/budgets/*",
+    "drill/dlq/*",
+    "drill/lifecycle/stop-refunds-the-rest",
+    "drill/audit/refusal-budget-exhausted",
+    "drill/rate-limit/exhausted-budget-counts",
+    "drill/rate-limit/fourth-refused",
+    "drill/dry-run/no-budget-like-real",
+    "drill/dry-run/same-items-as-the-real-run",
+    "drill/idempotency/refusal-by-*",
+    "drill/flags/tenant-row-wins",
+    "drill/flags/budget-switch-is-wired",
+    "drill/outbox/delivered-once",
+)
+WORDS = ("budgets", "dlq", "lifecycle", "audit_refusals", "rate_limit", "rate_limit_steps", "dry_run", "idempotency")
+
+
+@pytest.mark.parametrize("at", ["true, 1", "false, 100"], ids=["for one in a hundred", "off"])
+def test_budget_control_that_is_not_on_for_all(at: str, variables: dict[str, str], tmp_path: Path) -> None:
+    """Whom budgets are controlled for is the operator's to say, and so is the size of the canary."""
+    update = (
+        "update feature_flags set (enabled, rollout_percentage) = ({})"
+        " where key = 'dlq.replay.budget_control' and company_id is null"
+    )
+    canary = "update feature_flags set rollout_percentage = {} where key in ('outbox.enabled', 'dlq.replay.enabled')"
+    canary += " and company_id is null"
+    found_at = "select key, rollout_percentage as percent from feature_flags where company_id is null"
+    files = [str(ROOT / f"drills/test_{name}.py") for name in (*WORDS, "flags", "flag_rollout", "outbox")]
+    with session(variables["DATABASE_URL"]) as connection:
+        before = {str(r["key"]): r["percent"] for r in execute(connection, found_at)}
+        execute(connection, update.format(at))
+        execute(connection, canary.format(5))
+        try:
+            found = examine(variables, SWITCHED, tmp_path, files)
+        finally:
+            execute(connection, update.format("true, 100"))
+            for key in ("outbox.enabled", "dlq.replay.enabled"):
+                execute(
+                    connection,
+                    "update feature_flags set rollout_percentage = %s where key = %s and company_id is null",
+                    before[key],
+                    key,
+                )
+    assert len(found) > 30
+    wrong = {i: f"{e.outcome}: {e.message}" for i, e in found.items() if e.outcome is not Outcome.PASS}
+    assert not wrong
