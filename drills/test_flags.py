@@ -16,6 +16,13 @@ from gates.target.requests import encode_body, replay_fields
 
 SQL = ("database",)
 SIGNED = ("drill/authentication/signed-accepted",)
+SAME_EFFECT = """
+insert into agent_tasks (company_id, agent_name, event_id, status) values (%s, 'drill', %s, 'completed')
+"""
+HALF_AN_EVENT = """
+select count(*) from events e
+where e.id = %s and not exists (select from agent_tasks t where t.event_id = e.id and t.status = 'completed')
+"""
 
 
 def _named(scene: Scene, company: str, flag: str) -> None:
@@ -69,6 +76,28 @@ def test_outbox_off_takes_direct_path(scene: Scene) -> None:
     queued = scene.number("select count(*) from event_outbox where event_id = %s", event)
     assert queued == 0, f"the direct event has {queued} outbox rows"
     scene.seen.count(2)
+
+
+@check("drill/flags/direct-effect-with-its-event", needs=SQL, after=SIGNED, covers=("K03",))
+def test_direct_effect_with_its_event(scene: Scene) -> None:
+    """An event that takes the direct path is there with its effect or not at all, also while the effect must wait.
+
+    Of two transactions the second is lost when the service is killed in between: an event without its effect.
+    """
+    company = scene.company()
+    scene.set_flag(company, OUTBOX_FLAG, enabled=False)
+    path = scene.emit(company, control=True)["path"]
+    scene.seen.require(path == "direct", f"switched off, an event took the path {path!r}")
+    event = str(uuid.uuid4())
+    with scene.transaction() as held:
+        execute(held, SAME_EFFECT, company, event)
+        answer = scene.in_background(scene.event_request(company, event_id=event))
+        waits = scene.somebody_waits(held, within_s=3)
+        half = scene.until_true(lambda: scene.number(HALF_AN_EVENT, event) > 0, within_s=0.5)
+    scene.until_true(answer.done, within_s=5)
+    assert not half, "an event of the direct path was there before its effect"
+    scene.seen.require(waits or answer.done(), "the event neither waited for the effect's row nor was it answered")
+    scene.seen.count()
 
 
 @check("drill/flags/outbox-on-takes-outbox", needs=SQL, after=SIGNED, covers=("H01",))

@@ -10,6 +10,7 @@ from typing import Any
 from drills.bench import REPLAY, Bench
 from drills.cases import Case, cases
 from drills.effects import Replays
+from drills.scene import Scene
 from gates.evidence import Severity
 from gates.recorder import check
 from gates.target.requests import encode_body, replay_fields, signed_post_v2, token_post
@@ -43,14 +44,17 @@ def test_duplicate_one_effect(replays: Replays, tenant: str) -> None:
 
 
 @check("drill/idempotency/duplicate-same-answer", severity=Severity.WARN, needs=SQL, after=SIGNED, covers=("D01",))
-def test_duplicate_same_answer(replays: Replays, tenant: str) -> None:
-    """A duplicate gets the stored body of the first answer, but for `duplicate`.
+def test_duplicate_same_answer(replays: Replays, scene: Scene, tenant: str) -> None:
+    """A duplicate gets the stored body of the first answer, but for `duplicate`, also when the run has ended since.
 
     Otherwise a client that lost the first answer never learns what was replayed.
     """
     key = new_key()
     replays.items(tenant, 2)
     first = replays.control(tenant, "first", idempotency_key=key).json()
+    ended = "select count(*) from replay_runs where id::text = %s and status <> 'started'"
+    run = str(first.get("replay_run_id"))
+    scene.seen.require(scene.until_true(lambda: scene.number(ended, run) > 0, within_s=6.0), "the run does not end")
     again = replays.send(tenant, "again", idempotency_key=key).json()
     differs = sorted(k for k in first if k != "duplicate" and again.get(k) != first[k])
     assert not differs, f"the duplicate's answer differs in {differs}"

@@ -279,6 +279,17 @@ def test_dry_runs_count(limit: Limit, tenant: str) -> None:
     limit.limited(limit.request(tenant, "call 4"))
 
 
+@check("drill/rate-limit/forced-calls-count", needs=SQL, after=LIMIT, covers=("C01",))
+def test_forced_calls_count(limit: Limit, tenant: str) -> None:
+    """`force` ignores retry_after only: forced calls are counted and refused like others.
+
+    Otherwise one word in the body takes the brake off.
+    """
+    for number in (1, 2, 3):
+        limit.admit(tenant, f"forced call {number}", control=True, force=True)
+    limit.limited(limit.request(tenant, "forced call 4", force=True))
+
+
 @check("drill/rate-limit/duplicates-count", severity=Severity.WARN, needs=SQL, after=LIMIT, covers=("C01",))
 def test_duplicates_count(limit: Limit, tenant: str) -> None:
     """Repeated requests with one key count like first ones.

@@ -113,6 +113,18 @@ def moves_first(world: World, sent: Sent) -> None:
         )
 
 
+def writes_the_event_first(world: World, sent: Sent) -> None:
+    """Writes the business row in a transaction of its own, before the effect."""
+    fields = fields_of(sent)
+    if sent.path == "/events" and sent.method == "POST" and fields.get("event_id"):
+        world.sql(
+            "insert into events (id, company_id, event_type, payload, path)"
+            " values (%s, %s, 'drill.first', '{}', 'direct')",
+            fields["event_id"],
+            fields.get("company_id"),
+        )
+
+
 def half_an_event(world: World, sent: Sent, reply: Reply) -> Reply:
     """Leaves the outbox row of an event whose request failed."""
     fields = fields_of(sent)
@@ -291,6 +303,11 @@ TABLE = [
         "metrics that stand still",
         on_path("/metrics", stands_still(Memory())),
         ("drill/observability/replays-are-counted", "drill/observability/dlq-depth-is-the-tables"),
+    ),
+    HttpPlant(
+        "the event is written before its effect",
+        before(writes_the_event_first),
+        ("drill/flags/direct-effect-with-its-event",),
     ),
     HttpPlant(
         "no lag is ever shown",

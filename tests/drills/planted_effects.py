@@ -30,6 +30,19 @@ DRY = "drill/dry-run"
 Fields = dict[str, Any]
 
 
+def tells_the_run_as_it_is(world: World) -> Defect:
+    """A duplicate gets the status that the run has by now."""
+
+    def defect(sent: Sent, forward: Forward) -> Reply:
+        reply = forward(sent)
+        shown = json_of(reply)
+        if reply.status != 200 or shown.get("duplicate") is not True:
+            return reply
+        return with_json(reply, **world.sql("select status from replay_runs where id = %s", shown["replay_run_id"])[0])
+
+    return defect
+
+
 def scope_of(fields: Fields) -> object:
     """Key and tenant, as they should be."""
     return fields.get("idempotency_key"), str(fields.get("company_id")).lower()
@@ -235,6 +248,7 @@ IDEMPOTENCY = [
         rewrites(lambda _w, f: None if "idempotency_key" in f else {**f, "idempotency_key": "none"}),
         (f"{KEY}/key-generated",),
     ),
+    Planted("a duplicate tells the run as it is", tells_the_run_as_it_is, (f"{KEY}/duplicate-same-answer",)),
     Planted("the same key waits", waits_for_the_first, (f"{KEY}/in-progress",)),
     Planted(
         "a late retry opens the run again",

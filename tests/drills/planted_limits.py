@@ -257,6 +257,12 @@ SPOOF_CHECKS = ("x-forwarded-for", "forwarded", "x-real-ip", "true-client-ip", "
 
 LIMITS = [
     Planted(
+        "forced calls are free",
+        forgets_when(lambda sent: fields_of(sent).get("force") is True),
+        (f"{LIMIT}/forced-calls-count",),
+        (f"{LIMIT}/dry-runs-count",),
+    ),
+    Planted(
         "there is no limit",
         forgets_when(lambda _sent: True),
         tuple(
