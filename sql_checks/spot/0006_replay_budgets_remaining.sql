@@ -6,7 +6,7 @@
 with budgets as (
   select company_id, daily_limit, monthly_limit,
          case when day = (now() at time zone 'UTC')::date then daily_used else 0 end as used_today,
-         case when left(month::text, 7) = to_char(now() at time zone 'UTC', 'YYYY-MM') then monthly_used else 0 end as used_this_month
+         case when left(to_jsonb(month) #>> '{}', 7) = to_char(now() at time zone 'UTC', 'YYYY-MM') then monthly_used else 0 end as used_this_month
   from public.replay_budgets
   order by day desc {{at_most}}
 ), shown as (
