@@ -104,7 +104,7 @@ def letter_payload_wrapped(settings: WorkerSettings) -> WorkerParts:
 
 @worker(
     "A failed attempt is retried at once, in a loop.",
-    lambda p: state_of(p, _ROW, 1.5, **failing())[0] >= 4,
+    lambda p: state_of(p, _ROW, 1.4, **failing())[0] >= 5,
     (f"{OUTBOX}/back-off-grows",),
     names=("next attempt",),
     decision="hold",
