@@ -62,6 +62,7 @@ def test_old_key_is_known(replays: Replays, tenant: str) -> None:
     key = f"drill-{uuid.uuid4()}"
     replays.items(tenant, 2)
     first = replays.control(tenant, "first", idempotency_key=key, max=1).json()
+    replays.seen.require(first.get("replay_run_id"), "the first call names no run: there is none to compare with")
     execute(
         replays.db,
         "update replay_runs set requested_at = requested_at - interval '2 days' where company_id = %s",

@@ -16,6 +16,7 @@ from tests.drills.planted_surface import SURFACE
 from tests.drills.proxy import proxy
 
 SEEN_ELSEWHERE = {
+    "drill/http-surface/late-problem-documents": "http_plants.py: it takes a tenant of its own",
     "drill/tokens/audience": "test_planted_issuer.py: it takes a service with an audience",
     "drill/tokens/issuer": "test_planted_issuer.py: it takes a service with an issuer",
 }

@@ -75,7 +75,7 @@ def test_alert(seen, request):
 )
 OPTIONS = """
 def pytest_addoption(parser):
-    for name in ("--companies", "--exclude-companies", "--manifest", "--state"):
+    for name in ("--companies", "--exclude-companies", "--manifest", "--state", "--steps"):
         parser.addoption(name)
     for name in ("--spot-folder", "--alert-folder"):
         parser.addoption(name, action="append")
