@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
 from gates.catalogue import load
 from gates.evidence import Evidence, Outcome, TargetKind, read_lines
 from gates.policy_file import Settings
@@ -11,7 +15,7 @@ from gates.stages.context import Context
 from gates.stages.sql import data
 from gates.target.database import connect, execute
 from gates.target.deployment import Target
-from gates.target.leftovers import take_lease
+from gates.target.leftovers import TIMED, sweep, take_lease
 from gates.target.tenants import Tenants
 from tests.postgres_fixture import migrated_db, migrated_url, pg_server
 
@@ -49,3 +53,23 @@ def test_the_dead_letters_of_another_gate(migrated_url: str, tmp_path: Path) -> 
         assert [e.outcome for e in look(migrated_url, tmp_path)] == [Outcome.PASS]
         Tenants(connection, "customer").add_items(customer, 12)
         assert [e.outcome for e in look(migrated_url, tmp_path)] == [Outcome.FAIL]
+
+
+def test_a_login_that_may_remove_nothing_sees_the_other_gate(migrated_url: str, tmp_path: Path) -> None:
+    """What a dead gate left and this login may not delete hides no living one."""
+    with connect(migrated_url) as connection:
+        execute(connection, "drop role if exists data_stage_reader")
+        execute(connection, "create role data_stage_reader login bypassrls password 'r'")
+        execute(connection, "grant pg_read_all_data to data_stage_reader")
+        Tenants(connection, "0dead000", lease=f"{TIMED}1").create()
+        lease, mark = take_lease(migrated_url, OTHER, shared=True)
+        assert lease is not None
+        Tenants(connection, OTHER, lease=f"{mark}{UNTIL}").create()
+        url = make_conninfo(migrated_url, user="data_stage_reader", password="r")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            sweep(url)
+        (after,) = look(url, tmp_path)
+        lease.release()
+        assert (after.outcome, "another gate" in after.message) == (Outcome.UNKNOWN, True)
+        execute(connection, "drop owned by data_stage_reader")
+        execute(connection, "drop role data_stage_reader")
