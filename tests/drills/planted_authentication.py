@@ -1,16 +1,13 @@
-"""Planted defects of authentication and tokens."""
+"""Planted defects of authentication, and of the HTTP surface before it."""
 
 from __future__ import annotations
 
-import base64
 import json
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
-from gates.target.requests import SIGNATURE, mint_token, sign_v1
+from gates.target.requests import SIGNATURE, sign_v1
 from tests.drills.defects import (
     World,
     company_of,
@@ -21,20 +18,8 @@ from tests.drills.defects import (
     with_json,
 )
 from tests.drills.planted import Planted
+from tests.drills.planted_tokens import FORGED_TOKENS
 from tests.drills.proxy import Defect, Forward, Reply, Sent
-
-MANUAL_TOKEN = mint_token("changeme", {"sub": "x", "role": "super_admin", "exp": 4_000_000_000})
-
-
-def claims_of(sent: Sent) -> dict[str, Any]:
-    """The claims of a request's bearer token, unverified; empty where there is none."""
-    token = (sent.header("Authorization") or "").partition(" ")[2]
-    try:
-        middle = token.split(".")[1]
-        value = json.loads(base64.urlsafe_b64decode(middle + "=" * (-len(middle) % 4)))
-    except (ValueError, IndexError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def verifies(accepts: Callable[[str, str], bool]) -> Callable[[World], Defect]:
@@ -88,18 +73,6 @@ def ignores(name: str, beside: str) -> Callable[[World], Defect]:
     return make
 
 
-def obeys_any_token(world: World) -> Defect:
-    """A request that authorisation refused, or hid, is carried out as the administrator."""
-
-    def defect(sent: Sent, forward: Forward) -> Reply:
-        reply = forward(sent)
-        if reply.status not in {401, 403, 404} or not sent.header("Authorization"):
-            return reply
-        return forward(world.as_admin(sent))
-
-    return defect
-
-
 def locks_out(world: World) -> Defect:
     """After five refused requests nobody is let in."""
     refused = [0]
@@ -146,46 +119,6 @@ def tells_that_v1_is_over(world: World) -> Defect:
     return defect
 
 
-def tells_that_it_expired(_world: World) -> Defect:
-    """A token of the past is told so."""
-
-    def defect(sent: Sent, forward: Forward) -> Reply:
-        reply, until = forward(sent), claims_of(sent).get("exp")
-        late = reply.status == 401 and isinstance(until, int) and until < time.time()
-        return with_json(reply, detail="the token has expired") if late else reply
-
-    return defect
-
-
-def accepts_admin_of_manual(world: World) -> Defect:
-    """The token's secret is one out of manuals: the planted admin token is the right one."""
-
-    def defect(sent: Sent, forward: Forward) -> Reply:
-        planted = sent.header("Authorization") == f"Bearer {MANUAL_TOKEN}"
-        return forward(world.as_admin(sent) if planted else sent)
-
-    return defect
-
-
-def tells_unknown_companies(world: World) -> Defect:
-    """The refusal of an unknown company differs from that of a foreign one."""
-
-    def defect(sent: Sent, forward: Forward) -> Reply:
-        reply = forward(sent)
-        company = company_of(sent)
-        if reply.status != 403 or not company:
-            return reply
-        known = world.sql("select 1 from companies where id = %s", company)
-        return reply if known else with_json(reply, detail="no such company")
-
-    return defect
-
-
-def _later(sent: Sent, name: str) -> bool:
-    value = claims_of(sent).get(name)
-    return isinstance(value, int | float) and value > time.time()
-
-
 def _old_stamp(sent: Sent) -> bool:
     stamp = sent.signature.partition("t=")[2].partition(",")[0]
     return stamp.isdigit() and abs(int(stamp) - time.time()) > 60
@@ -198,18 +131,6 @@ def marks_the_known(world: World) -> Defect:
         reply = forward(sent)
         known = company_of(sent) == world.target.test_company_id.lower()
         return reply.having("X-Tenant", "known") if reply.status == 401 and known else reply
-
-    return defect
-
-
-def runs_the_key_id(_world: World) -> Defect:
-    """What stands in the key id of a token is run by the database."""
-
-    def defect(sent: Sent, forward: Forward) -> Reply:
-        head = (sent.header("Authorization") or "").removeprefix("Bearer ").partition(".")[0]
-        if b"pg_sleep(5)" in base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)):
-            threading.Event().wait(5)
-        return forward(sent)
 
     return defect
 
@@ -236,17 +157,6 @@ FORGED_SIGNATURES = tuple(
         *("accepted-after-forgeries", "one-refusal", "v2-stale", "v2-very-stale", "v2-future", "v2-changed-time"),
         *("v2-wrong-secret", "v2-other-body", "v2-without-time-in-mac", "v2-truncated", "v2-extended", "v2-empty-mac"),
         *("v2-no-*", "v2-two-*", "v1-mac-under-v2-name", "v2-odd-times", "read-*"),
-    )
-)
-FORGED_TOKENS = tuple(
-    f"drill/tokens/{name}"
-    for name in (
-        *("alg-*", "empty-signature", "two-parts", "random-signature", "changed-claims", "empty-secret"),
-        *("common-secrets", "psychic-signature", "kid-*", "embedded-key", "encrypted-form", "nested-token", "no-token"),
-        *("token-of-48-kilobytes", "hmac-secret*", "two-tokens*", "scheme-spelling", "other-scheme"),
-        *("accepted-after-forgeries", "unknown-critical-header", "compressed", "claims-*", "expired", "long-expired"),
-        *("without-exp", "exp-no-number", "not-yet-valid", "issued-in-the-future", "without-sub", "without-role"),
-        *("role-no-string",),
     )
 )
 
@@ -338,9 +248,6 @@ AUTHENTICATION = [
     Planted("bad tokens lock everybody out", locks_out, ("drill/tokens/accepted-after-forgeries",)),
     Planted("the refusal says what was wrong", tells_what_was_wrong, (f"{AUTH}/one-refusal",)),
     Planted("the end of v1 is told", tells_that_v1_is_over, (f"{AUTH}/v1-refused-when-v2-is-required",)),
-    Planted(
-        "expired tokens are told so", tells_that_it_expired, ("drill/tokens/one-refusal",), (f"{AUTH}/one-refusal",)
-    ),
     Planted("the refusal of a known company has a header of its own", marks_the_known, (f"{AUTH}/one-refusal",)),
     Planted("the flag that ends v1 is not read", v2_flag_unread, (f"{AUTH}/v1-refused-when-v2-is-required",)),
     Planted(
@@ -356,75 +263,4 @@ AUTHENTICATION = [
             f"{HTTP_SURFACE}/refusals-leak-nothing",
         ),
     ),
-]
-
-TOKENS = [
-    Planted(
-        "unsigned tokens are accepted",
-        excuses(lambda sent: "eyJhbGciOiJub25lI" in (sent.header("Authorization") or "")),
-        ("drill/tokens/alg-none", "drill/tokens/alg-none-with-signature"),
-        ("drill/tokens/alg-unknown", "drill/tokens/empty-secret", "drill/tokens/psychic-signature"),
-    ),
-    Planted(
-        "a token without exp never expires",
-        excuses(lambda sent: bool(claims_of(sent)) and "exp" not in claims_of(sent)),
-        ("drill/tokens/without-exp",),
-        ("drill/tokens/expired", "drill/tokens/without-role"),
-    ),
-    Planted(
-        "expired tokens are accepted",
-        excuses(lambda sent: isinstance(claims_of(sent).get("exp"), int) and claims_of(sent)["exp"] < time.time()),
-        ("drill/tokens/expired", "drill/tokens/long-expired"),
-        ("drill/tokens/without-exp", "drill/tokens/not-yet-valid"),
-    ),
-    Planted("a key id is a query", runs_the_key_id, ("drill/tokens/kid-runs-nothing",), ("drill/tokens/kid-sql",)),
-    Planted(
-        "bad tokens are server errors",
-        whenever(401, lambda reply: replace(reply, status=500)),
-        ("drill/tokens/kid-of-8-kilobytes", "drill/tokens/exp-in-odd-forms", "drill/tokens/token-of-48-kilobytes"),
-    ),
-    Planted(
-        "there is no leeway",
-        refuses(lambda sent: isinstance(claims_of(sent).get("exp"), int) and claims_of(sent)["exp"] < time.time()),
-        ("drill/tokens/expired-within-leeway",),
-        ("drill/tokens/issued-within-leeway",),
-    ),
-    Planted("iat has no leeway", refuses(lambda sent: _later(sent, "iat")), ("drill/tokens/issued-within-leeway",)),
-    Planted("nbf is not understood", refuses(lambda sent: "nbf" in claims_of(sent)), ("drill/tokens/already-valid",)),
-    Planted(
-        "iat is required",
-        refuses(lambda sent: bool(claims_of(sent)) and "iat" not in claims_of(sent)),
-        ("drill/tokens/without-iat",),
-    ),
-    Planted(
-        "an audience is refused where none is set",
-        refuses(lambda sent: "aud" in claims_of(sent)),
-        ("drill/tokens/unset-audience-not-checked",),
-    ),
-    Planted(
-        "the secret is one out of manuals",
-        accepts_admin_of_manual,
-        ("drill/tokens/secret-not-guessable",),
-        environ={"ADMIN_JWT": MANUAL_TOKEN},
-    ),
-    Planted(
-        "rights are not looked at",
-        obeys_any_token,
-        (
-            "drill/tokens/role-service",
-            "drill/tokens/role-other",
-            "drill/tokens/role-spelling",
-            "drill/tokens/company-claim-*",
-            "drill/tokens/foreign-*",
-            "drill/tokens/tenant-header-ignored",
-            "drill/tokens/repeated-claims",
-            "drill/dry-run/same-authorisation",
-        ),
-    ),
-    Planted(
-        "a super_admin is nobody",
-        refuses(lambda sent: claims_of(sent).get("role") == "super_admin", 403),
-        ("drill/tokens/super-admin-for-any",),
-    ),
-    Planted("unknown companies are told apart", tells_unknown_companies, ("drill/tokens/unknown-like-foreign",)),
 ]

@@ -9,10 +9,12 @@ import pytest
 from gates.evidence import Outcome
 from tests.drills.examination import examine
 from tests.drills.planted import PROMISES, Planted, catalogue, files_of, matching, seen_red
-from tests.drills.planted_authentication import AUTHENTICATION, TOKENS
-from tests.drills.planted_effects import DRY_RUN, IDEMPOTENCY, SELECTION
+from tests.drills.planted_authentication import AUTHENTICATION
+from tests.drills.planted_effects import DRY_RUN, SELECTION
+from tests.drills.planted_idempotency import IDEMPOTENCY
 from tests.drills.planted_limits import LIMITS
 from tests.drills.planted_surface import SURFACE
+from tests.drills.planted_tokens import TOKENS
 from tests.drills.proxy import proxy
 
 SEEN_ELSEWHERE = {

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.drills.planted import Planted, seen_red
-from tests.drills.planted_authentication import AUTHENTICATION, TOKENS
+from tests.drills.planted_authentication import AUTHENTICATION
 from tests.drills.planted_surface import SURFACE
+from tests.drills.planted_tokens import TOKENS
 
 TABLE = [*AUTHENTICATION, *TOKENS, *SURFACE]
 

@@ -11,7 +11,7 @@ from gates.target.requests import mint_token
 from tests.drills.defects import excuses
 from tests.drills.examination import examine
 from tests.drills.planted import Planted, files_of, seen_red
-from tests.drills.planted_authentication import claims_of
+from tests.drills.planted_tokens import claims_of
 
 CHECKS = ("drill/tokens/audience", "drill/tokens/issuer")
 EXPECTED = {"REPLAY_JWT_AUDIENCE": "replay", "REPLAY_JWT_ISSUER": "https://issuer.example"}
