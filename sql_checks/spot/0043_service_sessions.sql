@@ -4,20 +4,7 @@
 -- severity: page
 -- reads: catalogue
 -- covers: J01
-with {{contract_tables}}, owners as (
-  select distinct c.relowner from pg_class c join contract on contract.name = c.relname
-  where c.relnamespace = 'public'::regnamespace
-), sessions as (
-  select a.pid, a.application_name, r.rolname, r.rolsuper or exists (select from owners o where pg_has_role(r.oid, o.relowner, 'MEMBER'))
-           as is_owner,
-         r.rolbypassrls,
-         coalesce(pg_has_role(r.oid, to_regrole('replay_service'), 'MEMBER')
-                  or pg_has_role(r.oid, to_regrole('replay_worker'), 'MEMBER'), false) and not r.rolsuper as is_service
-  from pg_stat_activity a -- whose backend_type is hidden from a login without pg_read_all_stats, unlike the user
-  join pg_roles r on r.oid = a.usesysid
-  where a.datname = current_database() and a.pid <> pg_backend_pid() and coalesce(a.backend_type, 'client backend') = 'client backend'
-    and coalesce(a.application_name, '') !~* '^(replaygate|psql|pg_|pgadmin|dbeaver|datagrip|postgres_exporter|datadog)'
-)
+with {{contract_tables}}, {{sessions}}
 select format('session of %s', rolname) as subject,
        format('%s sessions exempt from row security', count(*)) as detail,
        string_agg(distinct application_name, ', ') as witness
@@ -28,4 +15,5 @@ where rolbypassrls and is_service and not is_owner
 group by rolname;
 
 -- seen:
+-- a service without a pool has no session now: drill/identity/service-login-is-bound sees the one of its own request
 select count(*) as seen from pg_stat_activity where datname = current_database();
