@@ -153,7 +153,7 @@ def test_no_debug_routes(http: HttpDoor, seen: Observer) -> None:
         assert not any(c.isdigit() for c in banner), f"the Server header says {banner!r}"
         assert answer.header("x-powered-by") is None, f"X-Powered-By says {answer.header('x-powered-by')!r}"
         trace = traces_in(answer.body)
-        assert not trace, f"an answer {answer.status} shows a stack trace: {trace[0] if trace else ''}"
+        assert not trace, f"an answer {answer.status} shows a stack trace: {trace[0]}"
         seen.count()
 
 

@@ -46,7 +46,7 @@ def _some_but_not_all(scene: Scene, company: str, total: int) -> bool:
 
 
 def _rest_is_claimed(scene: Scene, company: str) -> None:
-    """Wait until the living get no further: then nothing but their own looking leads them to what the dead had claimed."""
+    """Wait until the living get no further: only looking leads them then to what the dead had claimed."""
     done, since = -1, 0.0
 
     def probe() -> bool:
