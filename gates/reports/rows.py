@@ -9,8 +9,6 @@ from gates.evidence import CheckSpec, Evidence, JsonValue
 from gates.verdict import Finding, Verdict
 
 OUTCOMES = ("fail", "unknown", "pass", "not applicable")
-
-
 LOAD = "load"
 """The stage whose checks all judge one measurement."""
 
