@@ -158,6 +158,7 @@ def _add_last(scene: Scene, company: str, payload: str, count: int = 1) -> None:
     )
 
 
+@pytest.mark.waits
 @check("drill/lifecycle/stops-above-twenty-percent", needs=AGENT, after=DELIVERS, covers=("E10", "L10"))
 def test_stops_above_twenty_percent(scene: Scene) -> None:
     """A run whose items all fail is stopped after at least five and at most fourteen attempts.
@@ -177,6 +178,7 @@ def test_stops_above_twenty_percent(scene: Scene) -> None:
     scene.seen.count(attempted)
 
 
+@pytest.mark.waits
 @check("drill/lifecycle/stop-leaves-the-rest-untouched", needs=AGENT, after=DELIVERS, covers=("E10", "L11"))
 def test_stop_leaves_the_rest_untouched(scene: Scene) -> None:
     """When a run is stopped, the items that were not attempted are pending as they were, and not in the outbox.
@@ -204,6 +206,7 @@ def test_stop_leaves_the_rest_untouched(scene: Scene) -> None:
     scene.seen.count(len(untouched))
 
 
+@pytest.mark.waits
 @check("drill/lifecycle/stop-refunds-the-rest", needs=AGENT, after=DELIVERS, covers=("G03", "E10"))
 def test_stop_refunds_the_rest(scene: Scene) -> None:
     """When a run is stopped, the budget is charged for the attempted items alone, once.

@@ -151,6 +151,7 @@ def _put_off(scene: Scene, company: str) -> bool:
     )
 
 
+@pytest.mark.waits
 @check("drill/outbox/back-off-grows", needs=AGENT, after=DELIVERS, covers=("K15",), severity=Severity.WARN)
 def test_back_off_grows(scene: Scene) -> None:
     """From one failure to the next (up to three) the wait grows, as far as two looks tell.
@@ -257,6 +258,7 @@ def test_dead_letter_once(scene: Scene) -> None:
     scene.seen.count(4)
 
 
+@pytest.mark.waits
 @check("drill/outbox/dead-letter-is-the-event", needs=AGENT, after=DELIVERS, covers=("K12", "L09"))
 def test_dead_letter_is_the_event(scene: Scene) -> None:
     """The dead letter has the event's type, key and payload, unchanged.
@@ -279,6 +281,7 @@ def test_dead_letter_is_the_event(scene: Scene) -> None:
     scene.seen.count(3)
 
 
+@pytest.mark.waits
 @check("drill/outbox/dead-letter-in-one-transaction", needs=AGENT, after=DELIVERS, covers=("K14", "K18"))
 def test_dead_letter_in_one_transaction(scene: Scene) -> None:
     """No snapshot shows an event that is dead in the outbox and not in the dead letter queue, or in both alive.
