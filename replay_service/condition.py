@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ANSWER_S = 2.0
 """Probes give up soon: an answer that says `not ready` in time is worth more than a late one."""
 SCRAPE_S = 5.0
-MIN_GAUGE_AGE_S = 1.0
+MIN_GAUGE_AGE_S = 0.2
 GAUGE_COST_SHARE = 20
 """Gauges are kept for 20 times what asking for them took: scraping costs the database 5 % of its time at most."""
 
