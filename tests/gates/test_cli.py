@@ -142,7 +142,8 @@ def test_an_error_has_its_exit_code_and_no_traceback(
 def test_an_interrupted_run_leaves_a_hold(tmp_path: Path, number: int, code: int) -> None:
     """Ctrl-C and SIGTERM end the run and its subprocesses; what is on disk says hold."""
     clean = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "BASE_URL": "http://127.0.0.1:9"}
-    words = [sys.executable, "-m", "gates.cli", "run", "--output", str(tmp_path)]
+    default = ["env", "--default-signal=INT"]  # a suite in the background inherits that Ctrl-C is ignored
+    words = [*default, sys.executable, "-m", "gates.cli", "run", "--output", str(tmp_path)]
     process = subprocess.Popen(words, cwd=ROOT, env=clean, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not (tmp_path / "logs").exists():
