@@ -215,7 +215,10 @@ def run_stage(request: Request, stage: str) -> Verdict:
     run["ended"] = f"the {stage} stage alone was run, which is no gate: it came to {verdict.decision.value}"
     record.write_run(request.out, run)
     record.write(request.out / record.VERDICT, record.recompute(request.out).dump())
-    return settle(verdict, action, str(run["started_at"]), record.stamp(finished))
+    final = settle(verdict, action, str(run["started_at"]), record.stamp(finished))
+    shown = dataclasses.replace(final, reason=f"{final.reason} (the {stage} stage alone, which is no gate)")
+    reports.write(request.out, shown, own, wanted, run, {})
+    return final
 
 
 # --- parts -------------------------------------------------------------------------------------------------------

@@ -169,7 +169,6 @@ def _look(watch: Watch, plan: canary.Plan, number: int, now: dt.datetime) -> tup
         progress=watch.progress,
     )
     looked = canary.look(context, plan)
-    shutil.rmtree(out / "allure-results", ignore_errors=True)  # for a report that a watch does not make
     born = [c for c in context.companies.read_text(encoding="utf-8").split() if c not in set(earlier)]
     if born:
         folder = watch.beside("companies")

@@ -1,4 +1,4 @@
-"""Renders a verdict: html, markdown, junit, slack are pure functions to text; `write` puts them beside the evidence."""
+"""Renders a verdict: html, markdown, junit, slack are pure functions to text; `write` puts all beside the evidence."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gates.evidence import CheckSpec, Evidence, JsonValue
+from gates.reports.allure import write_allure
 from gates.reports.github import outputs
 from gates.reports.html import html
 from gates.reports.junit import junit
@@ -39,7 +40,10 @@ def write(
     run: Mapping[str, JsonValue],
     environ: Mapping[str, str],
 ) -> list[Path]:
-    """Write report.html, summary.md and junit.xml, and append to what GitHub Actions names. Returns the files."""
+    """Write report.html, summary.md, junit.xml and allure-results, and append to what GitHub Actions names.
+
+    Returns the files.
+    """
     rows = rows_of(verdict, evidence, catalogue)
     texts = {
         "report.html": html(verdict, rows, run),
@@ -48,6 +52,7 @@ def write(
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
+    write_allure(folder, rows)
     for variable, text in (("GITHUB_STEP_SUMMARY", texts["summary.md"]), ("GITHUB_OUTPUT", outputs(verdict))):
         if environ.get(variable):
             with Path(environ[variable]).open("a", encoding="utf-8") as out:

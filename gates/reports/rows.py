@@ -32,6 +32,7 @@ class Row:
     witness: JsonValue = None
     reproduce: str = ""
     blocked_by: str = ""
+    started_at: str = ""
 
     @property
     def group(self) -> str:
@@ -87,6 +88,7 @@ def _found(finding: Finding, spec: CheckSpec | None, line: Evidence | None) -> R
         finding.witness,
         finding.reproduce,
         finding.blocked_by,
+        line.started_at if line else "",
     )
 
 
@@ -104,6 +106,7 @@ def _passed(spec: CheckSpec, line: Evidence) -> Row:
         line.unit,
         line.samples,
         line.duration_ms,
+        started_at=line.started_at,
     )
 
 

@@ -26,7 +26,9 @@ POLL_S = 0.05
 GRACE_S = 5.0
 TAIL_CHARACTERS = 4000
 NOT_PASSED_ON = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_XDIST_WORKER", "PYTEST_CURRENT_TEST")
-PLUGINS = ("gates.recorder", "xdist.plugin", "allure_pytest.plugin")
+PLUGINS = ("gates.recorder", "xdist.plugin")
+LEFT_OUT = ("-p", "no:cacheprovider", "-p", "no:unraisableexception")
+"""Plugins of pytest's own: one writes into the repository, the other collects garbage five times in every process."""
 
 SAID_BY_PYTEST = {2: "it was interrupted", 3: "it had an internal error", 4: "it could not be started that way"}
 """pytest's own exit codes; 0 and 1 are results, 5 means that nothing was collected."""
@@ -88,9 +90,10 @@ def _command(suite: Suite, context: Context, folder: Path) -> list[str]:
     depth = ["--deep"] if context.deep else []
     return [
         *(sys.executable, "-m", "pytest", str(folder), "-c", str(ini), f"--rootdir={ROOT}"),
-        *(*plugins, "-p", "no:cacheprovider", "-q", "--no-header", "--tb=native", "--color=no"),
+        *(*plugins, *LEFT_OUT, "-q", "--no-header", "--tb=native", "--color=no"),
         *(f"--evidence={context.evidence}", f"--run-id={context.run_id}"),
-        *(f"--alluredir={context.out / 'allure-results'}", *depth, *suite.options),
+        *depth,
+        *suite.options,
     ]
 
 

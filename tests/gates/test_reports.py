@@ -8,13 +8,16 @@ from __future__ import annotations
 import html.parser
 import json
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from gates import reports
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where
+from gates.reports.allure import result_of
 from gates.reports.github import outputs
+from gates.reports.rows import Row
 from gates.stages.context import Progress
 from gates.terminal import groups_text, progress_line, table, verdict_text
 from gates.verdict import Action, Counts, Decision, Effect, Exempt, Finding, Margin, Verdict
@@ -167,6 +170,51 @@ def test_reports_say_each_outcome_in_the_tool_s_own_word() -> None:
     assert cases["sql.spot.replay-runs-unique"] == ["error"]
     assert cases["drill.recovery.kill-worker"] == ["skipped"]
     assert cases["drill.proof.hmac-refused"] == []
+
+
+def allure_results(folder: Path, verdict: Verdict, evidence: Sequence[Evidence]) -> dict[str, dict[str, JsonValue]]:
+    """What `reports.write` leaves for Allure, by the full name of each result."""
+    reports.write(folder, verdict, evidence, CATALOGUE, RUN, {})
+    files = (folder / "allure-results").glob("*-result.json")
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+    assert len({r["fullName"] for r in results}) == len(results)
+    return {r["fullName"]: r for r in results}
+
+
+def test_allure_has_every_check_of_the_catalogue_once(tmp_path: Path) -> None:
+    """What nobody saw is broken, not absent; a second report takes the place of the first."""
+    allure_results(tmp_path, VERDICTS["promote"], EVIDENCE)
+    results = allure_results(tmp_path, VERDICTS["rollback"], EVIDENCE)
+    assert {name: r["status"] for name, r in results.items()} == {
+        "drill/idempotency/same-key-other-payload": "failed",
+        "drill/proof/hmac-refused": "passed",
+        "drill/recovery/kill-worker": "skipped",
+        "load/outbox_lag_ms/p95": "passed",
+        "sql/spot/audit-chain": "broken",
+        "sql/spot/replay-runs-unique": "broken",
+    }
+    failed = results["drill/idempotency/same-key-other-payload"]
+    assert failed["statusDetails"] == {"message": FAILED.message, "trace": FAILED.reproduce}
+    assert isinstance(failed["attachments"], list)
+    (witness,) = failed["attachments"]
+    assert isinstance(witness, dict)
+    text = (tmp_path / "allure-results" / str(witness["source"])).read_text(encoding="utf-8")
+    assert json.loads(text) == FAILED.witness
+    assert len(list((tmp_path / "allure-results").iterdir())) == len(CATALOGUE) + 1
+
+
+def test_allure_knows_a_check_again_in_the_next_run(tmp_path: Path) -> None:
+    """The identity is the check's, whatever it saw; the times are those of the evidence."""
+    at = "2026-01-02T12:00:00.250+00:00"
+    one, other = (
+        result_of(Row("load/x", "pass", severity="page", samples=n, started_at=at, duration_ms=n)) for n in (1, 2)
+    )
+    assert one.historyId == other.historyId
+    assert one.uuid != other.uuid
+    assert (one.start, other.stop) == (1767355200250, 1767355200252)
+    assert all(p.excluded for p in one.parameters)
+    assert result_of(Row("load/x", "fail", "waived", "page", message="seen")).status == "passed"
+    assert result_of(Row("load/x", "unknown")).start is None
 
 
 def test_github_gets_the_summary_and_the_outputs(tmp_path: Path) -> None:

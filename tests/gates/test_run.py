@@ -246,6 +246,9 @@ def test_one_stage_leaves_its_evidence_and_no_verdict_to_act_on(asked: Request) 
     left = json.loads((asked.out / "verdict.json").read_text(encoding="utf-8"))
     assert (left["decision"], left["reason"][:21]) == ("hold", "the drill stage alone")
     assert record.recompute(asked.out).decision is Decision.HOLD
+    assert "the drill stage alone, which is no gate" in (asked.out / "summary.md").read_text(encoding="utf-8")
+    allure = (asked.out / "allure-results").glob("*-result.json")
+    assert sum("drill/" in json.loads(path.read_text(encoding="utf-8"))["fullName"] for path in allure) == 3
 
 
 def test_a_folder_that_cannot_be_written_is_said(asked: Request, tmp_path: Path) -> None:

@@ -1,0 +1,81 @@
+"""The checks as Allure results: one file a check of the catalogue, from the evidence and the verdict.
+
+Not from pytest: what no test saw would be absent there, and a quality gate over what is present passes it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+
+from allure_commons.logger import AllureFileLogger
+from allure_commons.model2 import Attachment, Label, Parameter, Status, StatusDetails, TestResult
+
+from gates.reports.rows import Row, shown
+
+FOLDER = "allure-results"
+OLD = ("*-result.json", "*-attachment.json")
+_STATUS = {
+    "pass": Status.PASSED,
+    "fail": Status.FAILED,
+    "unknown": Status.BROKEN,
+    "not applicable": Status.SKIPPED,
+}
+_SEVERITY = {"page": "critical", "warn": "normal", "info": "minor"}
+
+
+def write_allure(folder: Path, rows: Iterable[Row]) -> None:
+    """Write the results into `allure-results` of a run's folder, in place of those that an earlier report left."""
+    results = folder / FOLDER
+    for pattern in OLD:
+        for old in results.glob(pattern):
+            old.unlink()
+    logger = AllureFileLogger(results)
+    for row in rows:
+        result = result_of(row)
+        if row.witness is not None:
+            name = f"{uuid.uuid4()}-attachment.json"
+            logger.report_attached_data(json.dumps(row.witness, ensure_ascii=False, indent=1), name)
+            result.attachments.append(Attachment(name="witness", source=name, type="application/json"))
+        logger.report_result(result)
+
+
+def result_of(row: Row) -> TestResult:
+    """One check: a failure is failed, an unknown is broken; waived and noted findings passed, with what was seen."""
+    stage, _, _ = row.check.partition("/")
+    start = _milliseconds(row.started_at)
+    identity = hashlib.sha256(row.check.encode()).hexdigest()
+    labels = {"parentSuite": stage, "suite": row.group, "framework": "replaygate", "language": "python"}
+    if row.severity:
+        labels["severity"] = _SEVERITY[row.severity]
+    if row.effect:
+        labels["tag"] = row.effect
+    numbers = {"observed": row.compared, "samples": str(row.samples) if row.samples else ""}
+    return TestResult(
+        uuid=str(uuid.uuid4()),
+        historyId=identity,
+        testCaseId=identity,
+        fullName=row.check,
+        name=row.check,
+        titlePath=row.check.split("/")[:-1],
+        status=Status.PASSED if row.effect in {"note", "waived"} else _STATUS[row.outcome],
+        statusDetails=StatusDetails(message=row.message or row.compared, trace=row.reproduce) if row.effect else None,
+        description="\n\n".join(text for text in (row.claim, row.cost) if text),
+        labels=[Label(name, value) for name, value in labels.items()],
+        # excluded: a number is no part of what makes this the same check as in the last run
+        parameters=[Parameter(name, shown(value), excluded=True) for name, value in numbers.items() if value],
+        start=start,
+        stop=None if start is None else start + round(row.duration_ms),
+    )
+
+
+def _milliseconds(stamp: str) -> int | None:
+    """RFC 3339 as Allure has it; None for what has no time, because nothing was seen."""
+    try:
+        return round(dt.datetime.fromisoformat(stamp).timestamp() * 1000)
+    except ValueError:
+        return None
