@@ -49,7 +49,9 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Phases take turns; under xdist the workers also share the list of companies."""
-    config.addinivalue_line("markers", f"{WAITS}: the check waits for half a second or longer; it begins early")
+    config.addinivalue_line(
+        "markers", f"{WAITS}(seconds): the check waits for half a second or longer; it begins early"
+    )
     shared = getattr(config, "workerinput", {}).get("turns")
     config.pluginmanager.register(Conductor(shared), "drill-turns")
     if shared and not config.getoption("--companies"):

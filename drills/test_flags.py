@@ -80,7 +80,7 @@ def test_outbox_off_takes_direct_path(scene: Scene) -> None:
     scene.seen.count(2)
 
 
-@pytest.mark.waits
+@pytest.mark.waits(0.5)
 @check("drill/flags/direct-effect-with-its-event", needs=SQL, after=SIGNED, covers=("K03",))
 def test_direct_effect_with_its_event(scene: Scene) -> None:
     """An event that takes the direct path is there with its effect or not at all, also while the effect must wait.

@@ -158,7 +158,7 @@ def _add_last(scene: Scene, company: str, payload: str, count: int = 1) -> None:
     )
 
 
-@pytest.mark.waits
+@pytest.mark.waits(1)
 @check("drill/lifecycle/stops-above-twenty-percent", needs=AGENT, after=DELIVERS, covers=("E10", "L10"))
 def test_stops_above_twenty_percent(scene: Scene) -> None:
     """A run whose items all fail is stopped after at least five and at most fourteen attempts.
@@ -178,7 +178,7 @@ def test_stops_above_twenty_percent(scene: Scene) -> None:
     scene.seen.count(attempted)
 
 
-@pytest.mark.waits
+@pytest.mark.waits(1)
 @check("drill/lifecycle/stop-leaves-the-rest-untouched", needs=AGENT, after=DELIVERS, covers=("E10", "L11"))
 def test_stop_leaves_the_rest_untouched(scene: Scene) -> None:
     """When a run is stopped, the items that were not attempted are pending as they were, and not in the outbox.
@@ -206,7 +206,7 @@ def test_stop_leaves_the_rest_untouched(scene: Scene) -> None:
     scene.seen.count(len(untouched))
 
 
-@pytest.mark.waits
+@pytest.mark.waits(1)
 @check("drill/lifecycle/stop-refunds-the-rest", needs=AGENT, after=DELIVERS, covers=("G03", "E10"))
 def test_stop_refunds_the_rest(scene: Scene) -> None:
     """When a run is stopped, the budget is charged for the attempted items alone, once.
@@ -236,7 +236,7 @@ def _stopped_run(scene: Scene) -> tuple[dict[str, Any], str, str]:
     return scene.one(RUN_ROW, run), company, run
 
 
-@pytest.mark.waits
+@pytest.mark.waits(0.5)
 @check("drill/lifecycle/twenty-percent-is-allowed", needs=AGENT, after=DELIVERS, covers=("E10",))
 def test_twenty_percent_is_allowed(scene: Scene) -> None:
     """A run of which exactly a fifth fails is completed, not stopped.
@@ -253,7 +253,7 @@ def test_twenty_percent_is_allowed(scene: Scene) -> None:
     scene.seen.count(20)
 
 
-@pytest.mark.waits
+@pytest.mark.waits(1)
 @check("drill/lifecycle/stops-soon-above-a-fifth", needs=AGENT, after=DELIVERS, covers=("E10",))
 def test_stops_soon_above_a_fifth(scene: Scene) -> None:
     """A run that begins well and then fails is stopped as soon as more than a fifth of what it settled has failed.
@@ -289,7 +289,7 @@ def test_four_failures_do_not_stop(scene: Scene) -> None:
     scene.seen.count(4)
 
 
-@pytest.mark.waits
+@pytest.mark.waits(0.5)
 @check("drill/lifecycle/ten-in-flight", needs=AGENT, after=DELIVERS, covers=("E10",))
 def test_ten_in_flight(scene: Scene) -> None:
     """However many items a run has, at no moment more than ten of them are in flight.

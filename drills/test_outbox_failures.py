@@ -111,7 +111,7 @@ def test_failing_is_not_processed(scene: Scene) -> None:
     scene.passes_by(company, 1)
 
 
-@pytest.mark.waits
+@pytest.mark.waits(0.5)
 @check("drill/outbox/backs-off", needs=AGENT, after=DELIVERS, covers=("K15",), severity=Severity.WARN)
 def test_backs_off(scene: Scene) -> None:
     """After a failure the next attempt lies ahead, and is not made before.
@@ -151,7 +151,7 @@ def _put_off(scene: Scene, company: str) -> bool:
     )
 
 
-@pytest.mark.waits
+@pytest.mark.waits(0.5)
 @check("drill/outbox/back-off-grows", needs=AGENT, after=DELIVERS, covers=("K15",), severity=Severity.WARN)
 def test_back_off_grows(scene: Scene) -> None:
     """From one failure to the next (up to three) the wait grows, as far as two looks tell.
@@ -236,7 +236,7 @@ def _waits(scene: Scene, company: str, attempt: int) -> list[tuple[float, float]
     return list(found.values())
 
 
-@pytest.mark.waits
+@pytest.mark.waits(0.5)
 @check("drill/outbox/dead-letter-once", needs=AGENT, after=DELIVERS, covers=("K14", "L01"))
 def test_dead_letter_once(scene: Scene) -> None:
     """After its last attempt an event is dead, without effect, and in the dead letter queue once, with a reason.
@@ -258,7 +258,7 @@ def test_dead_letter_once(scene: Scene) -> None:
     scene.seen.count(4)
 
 
-@pytest.mark.waits
+@pytest.mark.waits(0.5)
 @check("drill/outbox/dead-letter-is-the-event", needs=AGENT, after=DELIVERS, covers=("K12", "L09"))
 def test_dead_letter_is_the_event(scene: Scene) -> None:
     """The dead letter has the event's type, key and payload, unchanged.
@@ -281,7 +281,7 @@ def test_dead_letter_is_the_event(scene: Scene) -> None:
     scene.seen.count(3)
 
 
-@pytest.mark.waits
+@pytest.mark.waits(0.5)
 @check("drill/outbox/dead-letter-in-one-transaction", needs=AGENT, after=DELIVERS, covers=("K14", "K18"))
 def test_dead_letter_in_one_transaction(scene: Scene) -> None:
     """No snapshot shows an event that is dead in the outbox and not in the dead letter queue, or in both alive.
@@ -313,7 +313,7 @@ def test_dead_letter_in_one_transaction(scene: Scene) -> None:
     scene.seen.control("six events died, each with its letter")
 
 
-@pytest.mark.waits
+@pytest.mark.waits(0.5)
 @check("drill/outbox/dead-event-frees-its-key", needs=AGENT, after=DELIVERS, covers=("K11", "K14"))
 def test_dead_event_frees_its_key(scene: Scene) -> None:
     """When an event is dead, the next event of its key is delivered.
@@ -335,7 +335,7 @@ def test_dead_event_frees_its_key(scene: Scene) -> None:
     scene.in_order(after)
 
 
-@pytest.mark.waits
+@pytest.mark.waits(1.5)
 @check("drill/outbox/processed-after-its-effect", needs=AGENT, after=DELIVERS, covers=("K18",))
 def test_processed_after_its_effect(scene: Scene) -> None:
     """While the agent works on an event it is not marked as processed: at no moment is it processed without its effect.

@@ -132,7 +132,7 @@ def test_slow_event_holds_nobody(scene: Scene) -> None:
     scene.seen.control("events of other keys and tenants were delivered")
 
 
-@pytest.mark.waits
+@pytest.mark.waits(4)
 @check("drill/outbox/slow-event-comes-through", needs=AGENT, after=DELIVERS, covers=("K06",))
 def test_slow_event_comes_through(scene: Scene) -> None:
     """An event for which the agent takes seconds has its effect, once.

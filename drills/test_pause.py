@@ -171,7 +171,7 @@ def test_held_events_follow_in_order(scene: Scene) -> None:
     scene.in_order(events)
 
 
-@pytest.mark.waits
+@pytest.mark.waits(1)
 @check("drill/pause/stops-a-running-replay", needs=("database", "drill-agent"), after=DELIVERS, covers=("E03", "E04"))
 def test_stops_a_running_replay(scene: Scene) -> None:
     """A pause during a replay lets at most the ten items in flight finish and holds the rest; unpaused, all is done.

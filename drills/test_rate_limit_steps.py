@@ -60,7 +60,7 @@ def test_exhausted_budget_counts(limit: Limit, scene: Scene) -> None:
 
 
 @pytest.mark.waits
-@pytest.mark.waits
+@pytest.mark.waits(4)
 @check("drill/rate-limit/uncounted-is-not-admitted", needs=SQL, after=LIMIT, covers=("C14",))
 def test_uncounted_is_not_admitted(limit: Limit, target: Target, tenant: str) -> None:
     """While a request cannot be counted, because its row is locked, it is not admitted.

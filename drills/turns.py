@@ -25,7 +25,10 @@ from gates.recorder import spec_of
 PHASES = ("first", "main", "last")
 SQL, LAST = 0, len(PHASES)
 WAITS = "waits"
-"""Marks a check that waits for half a second or longer."""
+"""Marks a check that waits for half a second or longer: `waits(seconds)`."""
+LONG_WAIT_S = 2.0
+APART = 20
+"""So many checks that work are between two long waits: one worker would get both, one behind the other."""
 POLL_S = 0.01
 IDLE_S = 2.0
 """After so long without a check that runs anywhere, nobody is waited for: a worker leaves less between two checks."""
@@ -42,7 +45,27 @@ def rank(item: pytest.Item) -> int:
 
 def in_order(items: Sequence[pytest.Item]) -> list[pytest.Item]:
     """The items by phase; in each, those that wait first, so that nothing waits at its end with nobody beside it."""
-    return sorted(items, key=lambda item: (rank(item), item.get_closest_marker(WAITS) is None))
+    phases: dict[int, list[pytest.Item]] = {}
+    for item in items:
+        phases.setdefault(rank(item), []).append(item)
+    return [item for number in sorted(phases) for item in _spread(phases[number])]
+
+
+def _spread(items: Sequence[pytest.Item]) -> list[pytest.Item]:
+    """Short waits together, then each long one with work beside it, then the rest of the work."""
+    working = [item for item in items if not wait_s(item)]
+    spread = [item for item in items if 0 < wait_s(item) < LONG_WAIT_S]
+    for item in items:
+        if wait_s(item) >= LONG_WAIT_S:
+            spread += [item, *working[:APART]]
+            del working[:APART]
+    return spread + working
+
+
+def wait_s(item: pytest.Item) -> float:
+    """For how many seconds the check waits, as its marker says; 0 without one."""
+    marker = item.get_closest_marker(WAITS)
+    return float(marker.args[0]) if marker else 0.0
 
 
 @dataclass

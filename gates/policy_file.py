@@ -54,7 +54,7 @@ STAGE = Table({"timeout_s": (SECONDS, "After so many seconds what has not been s
 DRILL_STAGE = Table(
     {
         **STAGE.members,
-        "workers": (Number(1, 64), "Drills at once; more where the target is slow."),
+        "workers": (Number(1, 64), "Drills at once (6); more where the target is slow."),
     }
 )
 
@@ -137,7 +137,7 @@ class Settings:
     """
 
     drill_timeout_s: int = 180
-    drill_workers: int = 4
+    drill_workers: int = 6
     sql_timeout_s: int = 60
     load_timeout_s: int = 180
     spot_folders: tuple[Path, ...] = ()

@@ -9,11 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from drills import turns
 from drills.turns import LAST, SQL, Turns
+from gates.evidence import CheckSpec, Severity, Where
 
 MAIN = 2
 
@@ -62,6 +65,33 @@ def test_only_the_last_is_alone(tmp_path: Path, pool: ThreadPoolExecutor) -> Non
     hold.set()
     first.result(timeout=10)
     second.result(timeout=10)
+
+
+class Item:
+    """What the order sees of a pytest item."""
+
+    def __init__(self, name: str, phase: str = "main", wait_s: float = 0.0) -> None:
+        self.name = name
+        spec = CheckSpec(f"drill/{name}", "c", "c", Severity.PAGE, Where.SELF_CLEANING, phase=phase)
+        self._marks = {"check": SimpleNamespace(args=(spec,))}
+        if wait_s:
+            self._marks["waits"] = SimpleNamespace(args=(wait_s,))
+
+    def get_closest_marker(self, name: str) -> SimpleNamespace | None:
+        return self._marks.get(name)
+
+
+def test_those_that_wait_come_first_and_long_ones_apart() -> None:
+    """By phase; two long waits never follow each other: xdist gives a worker the next one before this one ends."""
+    work = [Item(f"work-{n}") for n in range(2 * turns.APART + 5)]
+    waits = [Item("long-1", wait_s=4), Item("short", wait_s=0.5), Item("long-2", wait_s=4)]
+    items = [Item("last", "last"), *work, *waits, Item("first", "first")]
+    names = [item.name for item in cast("list[Item]", turns.in_order(cast("list[pytest.Item]", items)))]
+    assert sorted(names) == sorted(item.name for item in items)
+    assert names[:3] == ["first", "short", "long-1"]
+    assert names[3 + turns.APART] == "long-2"
+    assert names[-1] == "last"
+    assert [n for n in names if n.startswith("work")] == [item.name for item in work]
 
 
 def test_nobody_waits_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
