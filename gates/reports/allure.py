@@ -15,6 +15,7 @@ from pathlib import Path
 from allure_commons.logger import AllureFileLogger
 from allure_commons.model2 import Attachment, Label, Parameter, Status, StatusDetails, TestResult
 
+from gates.evidence import Severity
 from gates.reports.rows import Row, shown
 
 FOLDER = "allure-results"
@@ -25,7 +26,7 @@ _STATUS = {
     "unknown": Status.BROKEN,
     "not applicable": Status.SKIPPED,
 }
-_SEVERITY = {"page": "critical", "warn": "normal", "info": "minor"}
+_SEVERITY = {Severity.PAGE: "critical", Severity.WARN: "normal", Severity.INVESTIGATE: "minor"}
 
 
 def write_allure(folder: Path, rows: Iterable[Row]) -> None:
@@ -51,7 +52,7 @@ def result_of(row: Row) -> TestResult:
     identity = hashlib.sha256(row.check.encode()).hexdigest()
     labels = {"parentSuite": stage, "suite": row.group, "framework": "replaygate", "language": "python"}
     if row.severity:
-        labels["severity"] = _SEVERITY[row.severity]
+        labels["severity"] = _SEVERITY[Severity(row.severity)]
     if row.effect:
         labels["tag"] = row.effect
     numbers = {"observed": row.compared, "samples": str(row.samples) if row.samples else ""}

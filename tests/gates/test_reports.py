@@ -17,7 +17,7 @@ from gates import reports
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where
 from gates.reports.allure import result_of
 from gates.reports.github import outputs
-from gates.reports.rows import Row
+from gates.reports.rows import OUTCOMES, Row
 from gates.stages.context import Progress
 from gates.terminal import groups_text, progress_line, table, verdict_text
 from gates.verdict import Action, Counts, Decision, Effect, Exempt, Finding, Margin, Verdict
@@ -215,6 +215,15 @@ def test_allure_knows_a_check_again_in_the_next_run(tmp_path: Path) -> None:
     assert all(p.excluded for p in one.parameters)
     assert result_of(Row("load/x", "fail", "waived", "page", message="seen")).status == "passed"
     assert result_of(Row("load/x", "unknown")).start is None
+
+
+@pytest.mark.parametrize("severity", list(Severity))
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_allure_takes_every_severity_and_outcome(severity: Severity, outcome: str) -> None:
+    """Nothing that a check can be is without a word there."""
+    result = result_of(Row("load/x", outcome, severity=severity.value))
+    assert result.status
+    assert [label.value for label in result.labels if label.name == "severity"]
 
 
 def test_github_gets_the_summary_and_the_outputs(tmp_path: Path) -> None:
