@@ -119,6 +119,34 @@ def _dlq_metric(probe: Probe) -> float:
 
 
 @service(
+    "Every request leaves 400 KB behind.",
+    lambda p: _grown_mb(p, requests=50) > 10,
+    ("load/memory_growth_mb/count",),
+    names=("memory", "mb"),
+    decision="hold",
+)
+def memory_leaks(settings: Settings) -> Parts:
+    kept: list[bytes] = []
+
+    def leaking(scope: Any, status: int, headers: Any, body: bytes) -> Any:
+        kept.append(b"x" * 400_000)
+        return status, headers, body
+
+    return answering(settings, leaking)
+
+
+def _grown_mb(probe: Probe, *, requests: int) -> float:
+    def resident() -> float:
+        lines = probe.get("/metrics").text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("process_resident_memory_bytes"))
+
+    before = resident()
+    for _ in range(requests):
+        probe.get("/healthz")
+    return (resident() - before) / 1e6
+
+
+@service(
     "6 % of all requests fail with 500.",
     lambda p: any(p.get("/healthz").status_code == 500 for _ in range(200)),
     ("load/http_req_failed/rate",),

@@ -59,7 +59,7 @@ class TargetKind(enum.StrEnum):
         return where in ladder[self]
 
 
-CAPABILITIES = ("drill-agent", "two-sources")
+CAPABILITIES = ("drill-agent", "two-sources", "memory-metric")
 """What a target may claim or lack. Evidence `preflight/capability/<name>` with observed False makes the checks that
 need it not applicable; without that evidence they are required, so losing evidence can only add unknowns."""
 

@@ -26,6 +26,7 @@ SQL_METRICS = (
     *("dlq_items", "dlq_items_count", "outbox_oldest_age_ms", "outbox_backlog", "outbox_drained"),
     *("db_connections", "db_connections_growth"),
 )
+MEMORY_METRICS = ("memory_mb", "memory_growth_mb")
 
 
 @dataclass(slots=True)

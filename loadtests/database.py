@@ -22,7 +22,7 @@ from gates.target.tenants import OUTBOX_FLAG, REPLAY_FLAG, Tenants, id_of
 from loadtests.plan import Plan, Tenant
 from loadtests.samples import Samples
 from loadtests.sinks import RateSink
-from loadtests.trend import rise_of
+from loadtests.trend import LEAST_VALUES, rise_of
 
 FOLDER = Path(__file__).parent / "sql"
 ITEMS_EACH = 2
@@ -200,7 +200,7 @@ class Watch:
         last = self.samples.sink("dlq_items")
         if self.plan.test_dlq and self.first_items is not None and not self.error:
             self.samples.add("dlq_items_count", getattr(last, "value", 0.0) - self.first_items)
-        if self.unused and not self.error:
+        if len(self.unused) >= LEAST_VALUES and not self.error:
             self.samples.add("db_connections_growth", rise_of(self.unused))
         fate = self._drained()
         if self._connection is not None:

@@ -39,6 +39,8 @@ TYPES: Mapping[str, MetricType] = {
     "outbox_drained": MetricType.RATE,
     "db_connections": MetricType.GAUGE,
     "db_connections_growth": MetricType.COUNTER,
+    "memory_mb": MetricType.GAUGE,
+    "memory_growth_mb": MetricType.COUNTER,
     "expected_refusals": MetricType.COUNTER,
     "schedule_lateness_ms": MetricType.TREND,
 }

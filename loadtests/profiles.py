@@ -17,6 +17,7 @@ CHECKLIST_THRESHOLDS = """{
     dlq_items_count: ['count<10'],
     outbox_drained: ['rate>0.95'],
     db_connections_growth: ['count<10'],
+    memory_growth_mb: ['count<50'],
     'http_req_duration{operation:replay}': ['p(95)<2500'],
     'http_req_duration{operation:event}': ['p(95)<2500'],
     'http_req_duration{operation:status}': ['p(95)<2500'],

@@ -15,14 +15,16 @@ from loadtests.engine import Engine  # first: Locust patches the process before 
 from loadtests import database, report  # isort: skip
 import psycopg
 
-from loadtests.conductor import SQL_METRICS, Conductor
+from loadtests.conductor import MEMORY_METRICS, SQL_METRICS, Conductor
 from loadtests.credentials import credentials_from
 from loadtests.judgement import Judgement
+from loadtests.memory import MemoryWatch
 from loadtests.metrics import TYPES
 from loadtests.plan import Plan
 from loadtests.profiles import CHECKLIST_THRESHOLDS, URL_THRESHOLDS, resolve
 from loadtests.sinks import RateSink
 from loadtests.thresholds_file import ThresholdsFile, parse_thresholds
+from loadtests.trend import LEAST_VALUES
 
 
 class OrphanedError(SystemExit):
@@ -113,15 +115,20 @@ def _drive(
 ) -> dict[str, Any]:
     conductor = Conductor(plan, thresholds.thresholds, prepared.absent, has_database=bool(url))
     watch = database.Watch(url, plan, conductor.samples) if url else None
+    memory = None if plan.is_url else MemoryWatch(plan.base_url, conductor.samples)
     show = _progress(conductor) if plan.progress else (lambda: None)
     engine = Engine(plan, conductor, credentials_from(environ), _watch_parent(plan.parent, show))
-    if watch is not None:
-        watch.start()
+    for started in (watch, memory):
+        if started is not None:
+            started.start()
     engine.run()
     conductor.stopped = conductor.stopped or conductor.started + 1e-9
     extra: dict[str, Any] = {"database_error": "", "agents": {}, "backlog": {}}
     if watch is not None:
         extra = _settle(watch, conductor)
+    why = memory.finish() if memory is not None else "the memory of a plain URL is not looked at"
+    if why:
+        conductor.lack(MEMORY_METRICS, why)
     extra["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
     judgements = conductor.judgements()
     document = report.result(conductor, judgements, notes=notes, companies=prepared.created, extra=extra)
@@ -134,6 +141,8 @@ def _settle(watch: database.Watch, conductor: Conductor) -> dict[str, Any]:
     fate = watch.finish()
     if watch.error or watch.first_items is None:
         conductor.lack(SQL_METRICS, watch.error or "the database was not asked in time")
+    elif len(watch.unused) < LEAST_VALUES:
+        conductor.lack(["db_connections_growth"], f"the database answered {len(watch.unused)} of {LEAST_VALUES} polls")
     settled = fate.get("succeeded", 0) + fate.get("failed", 0)
     if settled:
         canaries = ("agent_success", (("source", "canary"),))

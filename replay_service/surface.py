@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from replay_service.authentication import header_values
 from replay_service.body import ClientGone
+from replay_service.condition import memory_lines
 from replay_service.database import is_outage
 from replay_service.openapi import document
 from replay_service.parts import Parts
@@ -134,7 +135,7 @@ def _version(parts: Parts) -> Endpoint:
 
 def _metrics(parts: Parts) -> Endpoint:
     async def endpoint(_request: Request) -> Response:
-        lines = [*parts.metrics.lines(), *await parts.gauges.lines(parts)]
+        lines = [*parts.metrics.lines(), *memory_lines(), *await parts.gauges.lines(parts)]
         return Response("\n".join(lines) + "\n", media_type=METRICS_TYPE)
 
     return endpoint

@@ -10,6 +10,7 @@ COVERED = {
     "http_req_failed/rate": ("P03",),
     "outbox_drained/rate": ("P05",),
     "db_connections_growth/count": ("P08",),
+    "memory_growth_mb/count": ("P08",),
 }
 """Lines of the catalogue of promises; checks are P03 as well, every other threshold is P02."""
 OPERATIONS = {
@@ -78,6 +79,13 @@ SPECS: tuple[CheckSpec, ...] = (
         "Through the load run, connections to the database that nobody uses do not grow steadily by ten.",
         "Connections leak: the database refuses everybody when they are used up.",
         "database",
+        severity=Severity.WARN,
+    ),
+    spec_of(
+        "memory_growth_mb/count",
+        "Through the load run the memory of the service, as /metrics shows it, does not grow steadily by 50 MB.",
+        "Memory leaks with every request: the service is killed under load, and again after every restart.",
+        "memory-metric",
         severity=Severity.WARN,
     ),
     *(

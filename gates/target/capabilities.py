@@ -2,7 +2,8 @@
 
 `drill-agent`: `/version` says `"drill_agent": true`. `two-sources`: requests from two local addresses reach the target
 (only a loopback target can be asked that way) and are not seen as coming from one: a forwarded or published port hides
-where a call comes from, and each address then has what the other leaves of the rate limit.
+where a call comes from, and each address then has what the other leaves of the rate limit. `memory-metric`: `/metrics`
+shows how much memory the process has.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from gates.target.client import HttpDoor, NoAnswer
 from gates.target.database import Connection, execute, session
 from gates.target.deployment import Target
 from gates.target.leftovers import LEASE_S, TIMED
+from gates.target.metrics import MEMORY_METRIC, parse_metrics
 from gates.target.requests import Request, signed_post_v2
 from gates.target.tenants import Tenants
 
 PROBE_TIMEOUT_S = 5.0
 SECOND_SOURCE = "127.0.0.2"
 VERSION = Request("GET", "/version")
+METRICS = Request("GET", "/metrics")
 
 
 def evidence_id(capability: str) -> str:
@@ -39,7 +42,11 @@ def claims(target: Target, on_create: Callable[[str], object] | None = None) -> 
     on_create: told the id of a company before it is made, to see how the target tells two sources apart. Only where
     staging checks may run is one made; two sources are of use to no other.
     """
-    return {"drill-agent": _drill_agent(target), "two-sources": _two_sources(target, on_create)}
+    return {
+        "drill-agent": _drill_agent(target),
+        "two-sources": _two_sources(target, on_create),
+        "memory-metric": _memory_metric(target),
+    }
 
 
 def _drill_agent(target: Target) -> bool | None:
@@ -53,6 +60,19 @@ def _drill_agent(target: Target) -> bool | None:
     if answer.status != 200 or not answer.json():
         return None
     return answer.json().get("drill_agent") is True
+
+
+def _memory_metric(target: Target) -> bool | None:
+    if not target.base_url:
+        return None
+    try:
+        with HttpDoor(target.base_url, timeout_s=PROBE_TIMEOUT_S) as door:
+            answer = door.send(METRICS)
+    except NoAnswer:
+        return None
+    if answer.status != 200:
+        return None
+    return bool(parse_metrics(answer.body.decode("utf-8", "replace")).named(MEMORY_METRIC))
 
 
 def _two_sources(target: Target, on_create: Callable[[str], object] | None) -> bool | None:

@@ -21,6 +21,7 @@ from gates.policy_file import Settings
 from gates.stages import preflight
 from gates.stages.context import Context
 from gates.stages.watch import BACKLOG, BacklogWatch
+from gates.target.capabilities import claims
 from gates.target.deployment import Target
 from gates.target.requests import has_expired, mint_token
 from tests.postgres_fixture import PASSWORD, PgServer
@@ -130,6 +131,16 @@ def test_capabilities_are_asked_of_the_target(tmp_path: Path) -> None:
             found, _ = looked(folder, Target(TargetKind.PRODUCTION, url))
         assert found["capability/drill-agent"].observed is claimed
         assert found["capability/two-sources"].observed is True
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "claimed"),
+    [(200, b"process_resident_memory_bytes 1e6\n", True), (200, b"outbox_pending 1\n", False), (500, b"", None)],
+)
+def test_a_target_that_shows_its_memory_is_examined_for_leaks(status: int, text: bytes, claimed: bool | None) -> None:
+    """Only metrics that were read and do not have it make the check not applicable."""
+    with serving(paths(metrics=(status, text))) as url:
+        assert claims(Target(TargetKind.PRODUCTION, url))["memory-metric"] is claimed
 
 
 # --- over SQL ----------------------------------------------------------------------------------------------------
