@@ -40,9 +40,11 @@ WAKES_MS = 1500
 """The agent of a worker that is frozen is still at it when the worker wakes, and sees its events claimed again."""
 
 
-def _some_but_not_all(scene: Scene, company: str, total: int) -> bool:
+def _half_way(scene: Scene, company: str, total: int) -> bool:
+    """Whether some events are marked as processed, be it too early, and not all have their effect."""
     done = scene.number("select count(*) from event_outbox where company_id = %s and processed_at is not null", company)
-    return 0 < done < total
+    effects = "select count(*) from agent_tasks where company_id = %s and status = 'completed'"
+    return done > 0 and scene.number(effects, company) < total
 
 
 def _rest_is_claimed(scene: Scene, company: str) -> None:
@@ -98,10 +100,14 @@ def test_worker_killed_in_a_replay(scene: Scene) -> None:
 
     A run that is stuck half-way keeps its items as replaying for good.
     """
-    company = scene.company(items=20, payload='{"drill": {"delay_ms": 60}}')
+    company = scene.company()
+    # some take long, so that whenever the kill comes an agent is at work
+    delays_ms = (400 if number % 3 == 0 else 60 for number in range(20))
+    rows = [{"payload": f'{{"drill": {{"delay_ms": {delay_ms}}}}}'} for delay_ms in delays_ms]
+    scene.tenants.add_rows(company, rows)
     with processes(scene) as control:
         run = str(scene.run(company, max=20)["replay_run_id"])
-        scene.until_true(lambda: _some_but_not_all(scene, company, 20), within_s=5)
+        half_way = scene.until_true(lambda: _half_way(scene, company, 20), within_s=5)
         kill_all(control, "worker")
     _rest_is_claimed(scene, company)
     let_claims_run_out(scene, company)
@@ -114,6 +120,7 @@ def test_worker_killed_in_a_replay(scene: Scene) -> None:
     assert not twice, f"{len(twice)} items have more than one effect"
     ends = [r["action"] for r in scene.audit(company, "dlq_replay_completed", "dlq_replay")]
     assert sorted(ends) == ["dlq_replay", "dlq_replay_completed"], f"the end of the run is audited as {ends}"
+    scene.seen.require(half_way, "the replay was not seen half-way: its workers were killed before or after it")
     scene.seen.count(20)
 
 
