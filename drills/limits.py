@@ -106,6 +106,21 @@ class Limit:
         self.fill(company)
         self.limited(self.request(company, "call 4"), control=True)
 
+    def use_up(self, company: str) -> None:
+        """Call until the limit refuses, be it of another size; the first call of a new company it must not refuse."""
+        for number in range(1, ADMITTED + 2):
+            request = self.request(company, f"call {number}")
+            answer = self.http.send(request)
+            limited = answer.status == 429 and answer.code == "rate_limited"
+            if limited and number > 1:
+                return
+            first = "the first call of a tenant that was just created is refused with 429 rate_limited"
+            assert not limited, f"{first}: what another tenant, or nobody, did counts for it"
+            self.seen.expect(request, answer, 200, control=True)
+            self.carried_out(answer)
+        self.at_one_address(request)
+        self.seen.require(False, f"call {ADMITTED + 1} is admitted: a limit that is not used up shows nothing")
+
     def rows(self, company: str) -> list[dict[str, Any]]:
         """The tenant's rows: key, hits, count, window_start."""
         return execute(

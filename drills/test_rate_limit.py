@@ -28,11 +28,11 @@ def test_tenants_independent(limit: Limit, tenant: str, other: str) -> None:
 
     Otherwise one tenant locks out all others behind the same address, the drills of this gate among them.
     """
-    limit.exhaust(tenant)
+    limit.use_up(tenant)
     limit.admit(other, "another tenant, same address")
 
 
-# These two wait for no sentinel: a limit of another size is what keeps the sentinel from judging.
+# These two wait for no sentinel: a limit that is never used up is what keeps the sentinel from judging.
 @check("drill/rate-limit/fourth-refused", needs=SQL, after=LIMIT[:1], covers=("C01",))
 def test_fourth_refused(limit: Limit, tenant: str) -> None:
     """Three calls are admitted and the fourth is refused with 429 `rate_limited`.
