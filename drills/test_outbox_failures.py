@@ -161,16 +161,18 @@ def test_back_off_grows(scene: Scene) -> None:
     """
     scene.claims_drill_agent()
     company, other = scene.company("a"), scene.company("b")
+    since = _clock(scene)
     scene.write_outbox(company, 12, payload=as_jsonb(POISON))
     waits: list[list[tuple[float, float]]] = []
     for attempt in range(1, 4):
-        seen = _waits(scene, company, attempt)
+        seen = _waits(scene, company, attempt, since)
         rows = scene.number("select count(*) from event_outbox where company_id = %s and dead_at is null", company)
         if (not rows and waits) or (rows < 12 and len(waits) > 1):
             break  # so many attempts are all that this deployment makes
         scene.seen.require(rows == 12, f"after {attempt} failures {12 - rows} events are dead already")
         scene.seen.require(len(seen) >= 6, f"of twelve failures only {len(seen)} were seen between two looks")
         waits.append(seen)
+        since = _clock(scene)
         scene.hurry(company)
     # how late we look counts for the deployment: the first wait was at least so long, the last one at most
     first, last = (sum(w[i] for w in ws) / len(ws) for ws, i in ((waits[0], 0), (waits[-1], 1)))
@@ -196,11 +198,12 @@ def test_back_off_jittered(scene: Scene) -> None:
     """
     scene.claims_drill_agent()
     company, other = scene.company("a"), scene.company("b")
+    since = _clock(scene)
     scene.write_outbox(company, 12, payload=as_jsonb(POISON))
     steady: list[str] = []
     proved = False
     for attempt in range(1, 4):
-        seen = _waits(scene, company, attempt)
+        seen = _waits(scene, company, attempt, since)
         if len(seen) < 8:
             break  # so many attempts are all that this deployment makes
         least, most = max(low for low, _ in seen), min(high for _, high in seen)
@@ -212,22 +215,31 @@ def test_back_off_jittered(scene: Scene) -> None:
         apart = max(high - low for low, high in seen)
         if apart <= JITTER_SHARE * most:
             steady.append(f"{most:.3f} s after failure {attempt}, seen within {apart * 1000:.0f} ms")
+        since = _clock(scene)
         scene.hurry(company)
     scene.seen.require(proved or steady, "the looks at the failing events were too far apart to see a jitter")
     assert proved, f"{len(seen)} events that failed equally often all wait {steady[-1]}"
     scene.passes_by(other, 1)
 
 
-def _waits(scene: Scene, company: str, attempt: int) -> list[tuple[float, float]]:
-    """The least and the most that each event was put off by after this failure, as far as two looks tell, in s."""
+def _clock(scene: Scene) -> float:
+    """The database's clock, in Unix seconds."""
+    return float(scene.value("select extract(epoch from clock_timestamp())::float8"))
+
+
+def _waits(scene: Scene, company: str, attempt: int, since: float) -> list[tuple[float, float]]:
+    """The least and the most that each event was put off by after this failure, as far as two looks tell, in s.
+
+    since: a time before this failure, for events that had it before the first look.
+    """
     found: dict[int, tuple[float, float]] = {}
-    before = 0.0
+    before = since
 
     def probe() -> bool:
         nonlocal before
         rows = scene.rows(LOOK, company)
         for row in rows:
-            if before and row["pending"] and row["attempts"] == attempt and row["id"] not in found:
+            if row["pending"] and row["attempts"] == attempt and row["id"] not in found:
                 found[row["id"]] = (row["due"] - row["now"], row["due"] - before + COMMIT_S)
         before = max((row["began"] for row in rows), default=before)
         return all(row["dead"] or (row["pending"] and row["attempts"] >= attempt) for row in rows)

@@ -41,7 +41,7 @@ _rows(
         FROM generate_series(1, 5)""",
     "SELECT count(*) = 5 FROM event_outbox WHERE processed_at IS NOT NULL",
     (f"{SPOT}/processed-has-effect",),
-    names=("effect",),
+    names=("completed agent task",),
 )
 _rows(
     "event-without-outbox-row",

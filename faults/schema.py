@@ -236,6 +236,7 @@ _catalogue(
     "SELECT NOT indisvalid FROM pg_index WHERE indexrelid = 'public.event_outbox_event_idx'::regclass",
     (f"{SPOT}/indexes-valid", "sql/manifest/indexes"),
     names=("event_outbox_event_idx",),
+    decision="hold",
 )
 _catalogue(
     "constraint-not-validated",
