@@ -198,12 +198,11 @@ def test_back_off_jittered(scene: Scene) -> None:
     """
     scene.claims_drill_agent()
     company, other = scene.company("a"), scene.company("b")
-    since = _clock(scene)
     scene.write_outbox(company, 12, payload=as_jsonb(POISON))
     steady: list[str] = []
     proved = False
     for attempt in range(1, 4):
-        seen = _waits(scene, company, attempt, since)
+        seen = _waits(scene, company, attempt)
         if len(seen) < 8:
             break  # so many attempts are all that this deployment makes
         least, most = max(low for low, _ in seen), min(high for _, high in seen)
@@ -215,7 +214,6 @@ def test_back_off_jittered(scene: Scene) -> None:
         apart = max(high - low for low, high in seen)
         if apart <= JITTER_SHARE * most:
             steady.append(f"{most:.3f} s after failure {attempt}, seen within {apart * 1000:.0f} ms")
-        since = _clock(scene)
         scene.hurry(company)
     scene.seen.require(proved or steady, "the looks at the failing events were too far apart to see a jitter")
     assert proved, f"{len(seen)} events that failed equally often all wait {steady[-1]}"
@@ -227,10 +225,10 @@ def _clock(scene: Scene) -> float:
     return float(scene.value("select extract(epoch from clock_timestamp())::float8"))
 
 
-def _waits(scene: Scene, company: str, attempt: int, since: float) -> list[tuple[float, float]]:
+def _waits(scene: Scene, company: str, attempt: int, since: float = 0.0) -> list[tuple[float, float]]:
     """The least and the most that each event was put off by after this failure, as far as two looks tell, in s.
 
-    since: a time before this failure, for events that had it before the first look.
+    since: a time before this failure, for events that had it before the first look; without it they are left out.
     """
     found: dict[int, tuple[float, float]] = {}
     before = since
@@ -239,7 +237,7 @@ def _waits(scene: Scene, company: str, attempt: int, since: float) -> list[tuple
         nonlocal before
         rows = scene.rows(LOOK, company)
         for row in rows:
-            if row["pending"] and row["attempts"] == attempt and row["id"] not in found:
+            if before and row["pending"] and row["attempts"] == attempt and row["id"] not in found:
                 found[row["id"]] = (row["due"] - row["now"], row["due"] - before + COMMIT_S)
         before = max((row["began"] for row in rows), default=before)
         return all(row["dead"] or (row["pending"] and row["attempts"] >= attempt) for row in rows)

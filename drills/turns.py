@@ -26,7 +26,7 @@ PHASES = ("first", "main", "last")
 SQL, LAST = 0, len(PHASES)
 WAITS = "waits"
 """Marks a check that waits for half a second or longer: `waits(seconds)`."""
-LONG_WAIT_S = 2.0
+LONG_CHECK_S = 2.0
 APART = 20
 """So many checks that work are between two long waits: one worker would get both, one behind the other."""
 POLL_S = 0.01
@@ -54,9 +54,9 @@ def in_order(items: Sequence[pytest.Item]) -> list[pytest.Item]:
 def _spread(items: Sequence[pytest.Item]) -> list[pytest.Item]:
     """Short waits together, then each long one with work beside it, then the rest of the work."""
     working = [item for item in items if not wait_s(item)]
-    spread = [item for item in items if 0 < wait_s(item) < LONG_WAIT_S]
+    spread = [item for item in items if 0 < wait_s(item) < LONG_CHECK_S]
     for item in items:
-        if wait_s(item) >= LONG_WAIT_S:
+        if wait_s(item) >= LONG_CHECK_S:
             spread += [item, *working[:APART]]
             del working[:APART]
     return spread + working

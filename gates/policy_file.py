@@ -54,7 +54,7 @@ STAGE = Table({"timeout_s": (SECONDS, "After so many seconds what has not been s
 DRILL_STAGE = Table(
     {
         **STAGE.members,
-        "workers": (Number(1, 64), "Drills at once (6); more where the target is slow."),
+        "workers": (Number(1, 64), "Drills at once; more where the target is slow."),
     }
 )
 

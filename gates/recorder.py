@@ -20,6 +20,7 @@ import pytest
 
 from gates import config as gates_config
 from gates.evidence import (
+    CAPABILITIES,
     CheckSpec,
     Outcome,
     Severity,
@@ -217,7 +218,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     missing = _missing(spec, _target())
     if missing:
         raise Unmet(missing)
-    for capability in ("drill-agent", "two-sources"):
+    for capability in CAPABILITIES:
         if capability in spec.needs and not _claimed(item.config, progress, capability):
             pytest.skip(f"not applicable: the target does not claim {capability}")
 

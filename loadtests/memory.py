@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import gevent
 
 from gates.target.client import HttpDoor, NoAnswer
@@ -41,11 +43,11 @@ class MemoryWatch:
             answer = self._door.send(SCRAPE)
         except NoAnswer:
             return
-        found = (
-            parse_metrics(answer.body.decode("utf-8", "replace")).named(MEMORY_METRIC) if answer.status == 200 else []
-        )
-        if found:
-            self.megabytes.append(max(one.value for one in found) / MB)
+        if answer.status != 200:
+            return
+        found = [one.value for one in parse_metrics(answer.body.decode("utf-8", "replace")).named(MEMORY_METRIC)]
+        if found and all(math.isfinite(value) and value > 0 for value in found):  # of NaN nothing is above a limit
+            self.megabytes.append(max(found) / MB)
             self._samples.add("memory_mb", self.megabytes[-1])
 
     def finish(self) -> str:

@@ -1,4 +1,4 @@
-"""The condition of the deployment: readiness, version, and the gauges that only the database knows."""
+"""The condition of the deployment: readiness, version, and the gauges of the process and of the database."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ async def version(parts: Parts) -> dict[str, Any]:
     }
 
 
-def memory_lines(statm: Path = Path("/proc/self/statm")) -> list[str]:
+def memory_lines() -> list[str]:
     """The memory of this process in bytes, by the name that Prometheus' clients give it; nothing but on Linux."""
     try:
-        pages = int(statm.read_text(encoding="ascii").split()[1])
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except (OSError, ValueError, IndexError):
         return []
     name = "process_resident_memory_bytes"

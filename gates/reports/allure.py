@@ -64,7 +64,7 @@ def result_of(row: Row) -> TestResult:
         name=row.check,
         titlePath=row.check.split("/")[:-1],
         status=Status.PASSED if row.effect in {"note", "waived"} else _STATUS[row.outcome],
-        statusDetails=StatusDetails(message=row.message or row.compared, trace=row.reproduce) if row.effect else None,
+        statusDetails=_details(row),
         description="\n\n".join(text for text in (row.claim, row.cost) if text),
         labels=[Label(name, value) for name, value in labels.items()],
         # excluded: a number is no part of what makes this the same check as in the last run
@@ -72,6 +72,13 @@ def result_of(row: Row) -> TestResult:
         start=start,
         stop=None if start is None else start + round(row.duration_ms),
     )
+
+
+def _details(row: Row) -> StatusDetails | None:
+    """What is said of a check that did not simply pass."""
+    if row.outcome == "pass" and not row.message:
+        return None
+    return StatusDetails(message=row.message or row.compared, trace=row.reproduce)
 
 
 def _milliseconds(stamp: str) -> int | None:

@@ -22,7 +22,7 @@ from gates.target.database import Connection, execute, session
 from gates.target.deployment import Target
 from gates.target.leftovers import LEASE_S, TIMED
 from gates.target.metrics import MEMORY_METRIC, parse_metrics
-from gates.target.requests import Request, signed_post_v2
+from gates.target.requests import Answer, Request, signed_post_v2
 from gates.target.tenants import Tenants
 
 PROBE_TIMEOUT_S = 5.0
@@ -50,29 +50,25 @@ def claims(target: Target, on_create: Callable[[str], object] | None = None) -> 
 
 
 def _drill_agent(target: Target) -> bool | None:
-    if not target.base_url:
-        return None
-    try:
-        with HttpDoor(target.base_url, timeout_s=PROBE_TIMEOUT_S) as door:
-            answer = door.send(VERSION)
-    except NoAnswer:
-        return None
-    if answer.status != 200 or not answer.json():
-        return None
-    return answer.json().get("drill_agent") is True
+    answer = _asked(target, VERSION)
+    return answer.json().get("drill_agent") is True if answer and answer.json() else None
 
 
 def _memory_metric(target: Target) -> bool | None:
+    answer = _asked(target, METRICS)
+    return bool(parse_metrics(answer.body.decode("utf-8", "replace")).named(MEMORY_METRIC)) if answer else None
+
+
+def _asked(target: Target, request: Request) -> Answer | None:
+    """The answer, where it is a 200."""
     if not target.base_url:
         return None
     try:
         with HttpDoor(target.base_url, timeout_s=PROBE_TIMEOUT_S) as door:
-            answer = door.send(METRICS)
+            answer = door.send(request)
     except NoAnswer:
         return None
-    if answer.status != 200:
-        return None
-    return bool(parse_metrics(answer.body.decode("utf-8", "replace")).named(MEMORY_METRIC))
+    return answer if answer.status == 200 else None
 
 
 def _two_sources(target: Target, on_create: Callable[[str], object] | None) -> bool | None:

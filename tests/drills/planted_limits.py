@@ -275,6 +275,11 @@ LIMITS = [
     ),
     Planted("one limit for all tenants", one_for_all, (f"{LIMIT}/tenants-independent",)),
     Planted(
+        "the limit of a new tenant is used up",
+        lambda _world: lambda sent, forward: limited() if sent.is_replay else forward(sent),
+        (f"{LIMIT}/tenants-independent",),
+    ),
+    Planted(
         "two calls are allowed",
         counts_by(company_of, 2),
         (f"{LIMIT}/three-admitted", "drill/proof/fourth-call-refused"),

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import http.server
-import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,36 +21,9 @@ from gates.target.capabilities import claims
 from gates.target.deployment import Target
 from gates.target.requests import has_expired, mint_token
 from tests.postgres_fixture import PASSWORD, PgServer
+from tests.small_target import Answers, serving
 
-Answers = Callable[[str], tuple[int, Any]]
 FINE: dict[str, Any] = {"release": "r1", "instance": "i1", "drill_agent": True}
-
-
-@contextmanager
-def serving(answers: Answers) -> Iterator[str]:
-    """A target that answers each path as told."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, content = answers(self.path)
-            body = json.dumps(content).encode() if not isinstance(content, bytes) else content
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            """Quiet."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
 
 
 def looked(folder: Path, target: Target) -> tuple[dict[str, Evidence], Target]:

@@ -2,55 +2,28 @@
 
 from __future__ import annotations
 
-import http.server
-import itertools
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import pytest
 
+from gates.target.metrics import MEMORY_METRIC
 from loadtests.memory import MemoryWatch
 from loadtests.samples import Samples
 from loadtests.sinks import CounterSink
 from loadtests.thresholds import MetricKey
 from loadtests.trend import LEAST_VALUES
+from tests.small_target import serving
 
 MB = 1_000_000
 LOOKS = 21
-
-
-@contextmanager
-def showing(lines: Callable[[], str]) -> Iterator[str]:
-    """A target whose /metrics says what `lines` gives."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = lines().encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Quiet."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
 
 
 def watched(megabytes: Sequence[float]) -> tuple[float, str]:
     """The growth that is measured, and why none is."""
     values = iter(megabytes)
     samples = Samples()
-    with showing(lambda: f"# TYPE x gauge\nprocess_resident_memory_bytes {next(values) * MB}\n") as url:
+    text = "# TYPE x gauge\nprocess_resident_memory_bytes {}\n"
+    with serving(lambda _path: (200, text.format(next(values) * MB).encode())) as url:
         watch = MemoryWatch(url, samples)
         for _ in megabytes:
             watch.poll()
@@ -85,14 +58,18 @@ def test_few_readings_are_no_growth_of_zero() -> None:
     assert why.startswith(f"{LEAST_VALUES - 1} readings")
 
 
-def test_metrics_without_memory_and_no_metrics_at_all_are_unknown() -> None:
-    """Neither is a memory that stands still."""
-    counter = itertools.count()
-    with showing(lambda: f"outbox_pending {next(counter)}\n") as url:
+@pytest.mark.parametrize("text", ["outbox_pending 1", *(f"{MEMORY_METRIC} {v}" for v in ("NaN", "+Inf", "0", "-1"))])
+def test_metrics_without_a_memory_that_can_be_are_unknown(text: str) -> None:
+    """No reading is no memory that stands still, and neither is one that compares with nothing."""
+    with serving(lambda _path: (200, text.encode())) as url:
         watch = MemoryWatch(url, Samples())
         for _ in range(LOOKS):
             watch.poll()
         assert watch.finish().startswith("0 readings")
+
+
+def test_a_target_that_does_not_answer_is_unknown() -> None:
+    """Nothing was read."""
     watch = MemoryWatch("http://127.0.0.1:1", Samples())
     watch.poll()
     assert watch.finish().startswith("0 readings")
