@@ -200,12 +200,18 @@ class Watch:
         last = self.samples.sink("dlq_items")
         if self.plan.test_dlq and self.first_items is not None and not self.error:
             self.samples.add("dlq_items_count", getattr(last, "value", 0.0) - self.first_items)
-        if len(self.unused) >= LEAST_VALUES and not self.error:
+        if not (self.too_few or self.error):
             self.samples.add("db_connections_growth", rise_of(self.unused))
         fate = self._drained()
         if self._connection is not None:
             self._connection.close()
         return fate
+
+    @property
+    def too_few(self) -> str:
+        """Why nothing can be said of growth; empty where it can."""
+        polls = len(self.unused)
+        return f"the database answered {polls} of {LEAST_VALUES} polls" if polls < LEAST_VALUES else ""
 
     def _drained(self) -> dict[str, int]:
         """What became of the events, once all have come to an end or `DRAIN_S` after the load is over."""

@@ -24,7 +24,6 @@ from loadtests.plan import Plan
 from loadtests.profiles import CHECKLIST_THRESHOLDS, URL_THRESHOLDS, resolve
 from loadtests.sinks import RateSink
 from loadtests.thresholds_file import ThresholdsFile, parse_thresholds
-from loadtests.trend import LEAST_VALUES
 
 
 class OrphanedError(SystemExit):
@@ -141,8 +140,8 @@ def _settle(watch: database.Watch, conductor: Conductor) -> dict[str, Any]:
     fate = watch.finish()
     if watch.error or watch.first_items is None:
         conductor.lack(SQL_METRICS, watch.error or "the database was not asked in time")
-    elif len(watch.unused) < LEAST_VALUES:
-        conductor.lack(["db_connections_growth"], f"the database answered {len(watch.unused)} of {LEAST_VALUES} polls")
+    elif watch.too_few:
+        conductor.lack(["db_connections_growth"], watch.too_few)
     settled = fate.get("succeeded", 0) + fate.get("failed", 0)
     if settled:
         canaries = ("agent_success", (("source", "canary"),))

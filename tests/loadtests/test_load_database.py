@@ -15,6 +15,7 @@ from loadtests.plan import Plan, Tenant
 from loadtests.samples import Samples
 from loadtests.sinks import CounterSink, RateSink
 from loadtests.thresholds import MetricKey
+from loadtests.trend import LEAST_VALUES
 from tests.postgres_fixture import migrated_db, migrated_url, pg_server
 
 __all__ = ["migrated_db", "migrated_url", "pg_server"]
@@ -283,3 +284,14 @@ def test_a_database_that_is_gone_leaves_the_metrics_unmeasured(migrated_url: str
     watch.finish()
     assert "refused" in watch.error
     assert samples.select(MetricKey("dlq_items_count")).is_empty
+
+
+@pytest.mark.parametrize("polls", [1, LEAST_VALUES])
+def test_too_few_polls_are_no_growth_of_zero(polls: int, migrated_url: str) -> None:
+    """A database that answers seldom leaves the growth of connections unmeasured, and it is said why."""
+    watch = database.Watch(migrated_url, PLAN, samples := Samples())
+    for _ in range(polls - 1):  # one more at the end
+        watch.poll()
+    watch.finish()
+    assert bool(watch.too_few) is (polls < LEAST_VALUES)
+    assert samples.select(MetricKey("db_connections_growth")).is_empty is (polls < LEAST_VALUES)
