@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, TextIO
 
-from gates import arguments, boxes, config, lint, operations, record, reports
+from gates import arguments, boxes, config, lint, record, reports
+from gates.act import operations
+from gates.act.operations import Body
+from gates.act.rollout import Order
 from gates.errors import CannotWork, ConfigError, GateError, UsageError
 from gates.evidence import TargetKind, read_lines
-from gates.operations import Body
 from gates.proof.command import prove
 from gates.reports.rows import rows_of
-from gates.rollout import Order
 from gates.run import Request, run_gate, run_stage
 from gates.stack.errors import StackError, StackOptionError
 from gates.stack.plan import StackOptions

@@ -11,12 +11,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from gates import notify, record, reports
+from gates.act.rollout import FlagState, Order, act, look_at
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, read_lines, write_lines
 from gates.policy import decide
 from gates.policy_file import PolicyFile
 from gates.proof.cited import cited
 from gates.proof.source import source_digest
-from gates.rollout import FlagState, Order, act, look_at
 from gates.rules import Policy
 from gates.stages.alerts import alerts
 from gates.stages.context import Context, Progress, StageReport, silent

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gates import history, notify, record
+from gates.act.rollout import FlagState, Order, act, look_at
 from gates.errors import CannotWork
 from gates.evidence import CheckSpec, Evidence, TargetKind, read_lines
 from gates.history import History, Told
@@ -21,7 +22,6 @@ from gates.incidents import Patience, Pulse, acted, fold, harmful, pulse
 from gates.policy import decide
 from gates.policy_file import PolicyFile
 from gates.reports.watch_text import slack
-from gates.rollout import FlagState, Order, act, look_at
 from gates.rounds import Change, Incident, Reading, Round, readings_of
 from gates.rules import Policy
 from gates.stages import canary

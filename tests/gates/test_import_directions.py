@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
         "gates.stages",
     },
     # rules: the plan of steps; never evidence of checks (JsonValue is the type of what it returns)
-    "gates.rollout": {"gates.config", "gates.evidence", "gates.rules", "gates.target", "gates.verdict"},
+    "gates.act": {"gates.act", "gates.config", "gates.evidence", "gates.rules", "gates.target", "gates.verdict"},
     # rounds, incidents, trends: what the reports of a watch show, as pure as the verdict
     "gates.reports": {
         "gates.evidence",
@@ -66,7 +66,7 @@ ALLOWED: dict[str, set[str]] = {
     # target: the stack tells its users what the target is, and asks its own readiness through the same door
     "gates.stack": {"gates.evidence", "gates.config", "gates.target", "gates.stack"},
     # the operator's hand takes the same path as a run
-    "gates.operations": {"gates.errors", "gates.rollout", "gates.target", "gates.verdict"},
+    "gates.act.operations": {"gates.errors", "gates.act", "gates.target", "gates.verdict"},
     "gates.boxes": {"gates.policy_file", "gates.reports"},
     "gates.record": {"gates.errors", "gates.evidence", "gates.policy", "gates.rules", "gates.verdict"},
     "gates.notify": set(),

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import psycopg
 
+from gates.act.rollout import SQL, Order, emergency, look, promote, roll_back
 from gates.errors import CannotWork, ConfigError
-from gates.rollout import SQL, Order, emergency, look, promote, roll_back
 from gates.target.client import HttpDoor, NoAnswer
 from gates.target.database import Connection, session, sql
 from gates.target.deployment import Target

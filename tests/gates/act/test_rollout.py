@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from gates.rollout import FlagState, Order, Override, act, emergency, look, look_at, next_step
+from gates.act.rollout import FlagState, Order, Override, act, emergency, look, look_at, next_step
 from gates.rules import RolloutPlan
 from gates.target.database import connect
 from gates.verdict import Decision, Verdict
