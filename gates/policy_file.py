@@ -69,7 +69,7 @@ FILE = Table(
                         "The flag that the release is behind.",
                     ),
                     "steps": (ListOf(Number(1, 100), 1), "The rollout percentages, rising."),
-                    "bake_minutes": (Number(0, 43_200), "One release takes one step in so many minutes."),
+                    "bake_minutes": (Number(0, 43_200), "The flag takes one step in so many minutes."),
                     "drain_timeout_s": (Number(1, 600), "How long a rollback waits for what is in flight."),
                 }
             ),

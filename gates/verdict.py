@@ -107,8 +107,8 @@ class Action:
 
     kind: `none`, `promote`, `rollback` or `emergency`; from_percent, to_percent: the global row's rollout before and
     after (0 for off), None where it is not known; result: one of `done`, `dry_run`, `nothing_to_do`, `baking`, `busy`,
-    `changed`, `off`, `override`, `not_possible`, `failed`, `pending`; holds: whether a promotion that came to this
-    result is a hold; recovery: what was proved after a rollback.
+    `changed`, `off`, `override`, `unexplained`, `not_possible`, `failed`, `pending`; holds: whether a promotion that
+    came to this result is a hold; recovery: what was proved after a rollback.
     """
 
     kind: str = "none"

@@ -94,7 +94,7 @@ def by_hand(target: Target, what: str, order: Order) -> Action:
 
     def act(connection: Connection) -> Action:
         if what == "promote":
-            return promote(connection, replace(order, seen=look(connection, order.plan.flag)))
+            return promote(connection, replace(order, seen=look(connection, order.plan.flag), by_hand=True))
         return emergency(connection, order) if what == "emergency" else roll_back(connection, order)
 
     return _with(target, act, write=not order.dry_run)

@@ -54,7 +54,8 @@ class Order:
     """What to do about which flag, and what the audit row says about it.
 
     seen: the flag as it was when the run began, None where it could not be read; same_version: whether it must not have
-    been touched at all since then (on a production target; elsewhere our own drills touch it and put it back).
+    been touched at all since then (on a production target; elsewhere our own drills touch it and put it back);
+    by_hand: a person asks for the step, and answers for where the flag is found.
     """
 
     plan: RolloutPlan
@@ -63,7 +64,18 @@ class Order:
     reason: str
     seen: FlagState | None = None
     same_version: bool = True
+    by_hand: bool = False
     dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """What the audit rows tell about a flag: the percentage of its last step as it is written there (empty: there is
+    none), and the seconds until it may take its next step, whichever release takes it.
+    """
+
+    told: str = ""
+    baking_s: float | None = None
 
 
 def look(connection: Connection, flag: str) -> FlagState | None:
@@ -113,7 +125,7 @@ def act(verdict: Verdict, order: Order, database_url: str, clock: Callable[[], f
 # --- one step up -------------------------------------------------------------------------------------------------
 
 
-def next_step(now: FlagState | None, order: Order, baking_s: float | None) -> Action:
+def next_step(now: FlagState | None, order: Order, trail: Trail) -> Action:
     """What a promotion does to the flag as it is now. Pure.
 
     kind `promote` is a step to take; anything else says why there is none.
@@ -136,30 +148,52 @@ def next_step(now: FlagState | None, order: Order, baking_s: float | None) -> Ac
     if now.percent <= 0:
         return stop("off", f"the flag {plan.flag} is on for nobody (0 %): switch on its first step by hand")
     above = [step for step in plan.steps if step > now.percent]
+    explained = _explained(now, plan, trail)
+    if not explained and not order.by_hand:
+        return stop("unexplained", _unexplained(now, plan, trail))
+    if not explained and not above:  # a person answers for it: the audit row says so, and nothing else changes
+        return Action("promote", now.percent, now.percent, "dry_run" if order.dry_run else "done")
     if not above:
         return stop("nothing_to_do", f"{plan.flag} is at {now.percent} %, its last step", holds=False)
     against = [o for o in now.overrides if not o.enabled or o.percent < above[0]]
     if against:
         companies = ", ".join(o.company_id for o in against[:3])
         return stop("override", f"{len(against)} tenant(s) have {plan.flag} otherwise by an override: {companies}")
-    if baking_s is not None and baking_s > 0:
-        wait = f"release {order.release or '(unnamed)'} took a step already; its next one may come in {baking_s:.0f} s"
+    if trail.baking_s is not None and trail.baking_s > 0:
+        wait = f"{plan.flag} took a step already and bakes: its next one may come in {trail.baking_s:.0f} s"
         return stop("baking", wait, holds=False)
     return Action("promote", now.percent, above[0], "dry_run" if order.dry_run else "done")
+
+
+def _explained(now: FlagState, plan: RolloutPlan, trail: Trail) -> bool:
+    """Whether the flag is where its last audit row put it. At its first step or below it may be by anybody's hand: a
+    rollout begins there, and nobody can have put it back to less harm than that.
+    """
+    return now.percent <= min(plan.steps) or trail.told == str(now.percent)
+
+
+def _unexplained(now: FlagState, plan: RolloutPlan, trail: Trail) -> str:
+    back = trail.told if trail.told.strip("0") else min(plan.steps)
+    last = f"the last one about it says {trail.told} %" if trail.told else "there is none about it"
+    return (
+        f"{plan.flag} is on at {now.percent} %, which no audit row explains ({last}): it was changed past the gate. "
+        f"Put it back to {back} %, or answer for it: "
+        f"gate flags step {plan.flag} --reason WHY goes on from {now.percent} %"
+    )
 
 
 def promote(connection: Connection, order: Order) -> Action:
     """Take one step, if there is one to take."""
     flag = order.plan.flag
     if order.dry_run:
-        return _said(next_step(look(connection, flag), order, _baking_s(connection, order)), order)
+        return _said(next_step(look(connection, flag), order, _trail(connection, order)), order)
     with connection.transaction():
         if not _locked(connection, flag):
             state = look(connection, flag)
             at = state.shown if state else None
             return Action("none", at, at, "busy", f"another gate is acting on {flag}", holds=True)
         now = look(connection, flag)
-        step = next_step(now, order, _baking_s(connection, order))
+        step = next_step(now, order, _trail(connection, order))
         if step.kind != "promote" or now is None:
             return step
         values = {"flag": flag, "version": now.version, "percent": step.to_percent}
@@ -177,15 +211,17 @@ def promote(connection: Connection, order: Order) -> Action:
 def _said(step: Action, order: Order) -> Action:
     if step.kind != "promote":
         return step
+    if step.from_percent == step.to_percent:
+        return replace(step, message=f"{order.plan.flag} is at {step.to_percent} %, which is on record now")
     verb = "would go" if order.dry_run else "went"
     return replace(step, message=f"{order.plan.flag} {verb} from {step.from_percent} % to {step.to_percent} %")
 
 
-def _baking_s(connection: Connection, order: Order) -> float | None:
-    bake_s = order.plan.bake_minutes * 60
-    values = {"flag": order.plan.flag, "release": order.release, "bake_s": bake_s}
-    left = _rows(connection, "flag_baking", values)[0]["left_s"] if bake_s else None
-    return float(str(left)) if left is not None else None
+def _trail(connection: Connection, order: Order) -> Trail:
+    values = {"flag": order.plan.flag, "bake_s": order.plan.bake_minutes * 60}
+    row = _rows(connection, "flag_trail", values)[0]
+    left = row["baking_s"]
+    return Trail(str(row["told"] or ""), None if left is None else float(str(left)))
 
 
 # --- all the way down --------------------------------------------------------------------------------------------

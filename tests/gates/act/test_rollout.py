@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from gates.act.rollout import FlagState, Order, Override, act, emergency, look, look_at, next_step
+from gates.act.rollout import FlagState, Order, Override, Trail, act, emergency, look, look_at, next_step
 from gates.rules import RolloutPlan
 from gates.target.database import connect
 from gates.verdict import Decision, Verdict
@@ -50,22 +50,64 @@ def test_a_step_is_taken_only_from_what_was_seen_on(
     now: FlagState | None, seen: FlagState | None, kind: str, result: str, to: int | None
 ) -> None:
     """Every state of the flag has its one answer; all but the last step's end hold."""
-    step = next_step(now, order(seen), None)
+    step = next_step(now, order(seen), Trail(str(now.percent if now else "")))
     assert (step.kind, step.result, step.to_percent) == (kind, result, to)
     assert step.holds is (kind == "none" and result != "nothing_to_do")
 
 
 def test_where_our_own_drills_touch_the_flag_only_its_state_counts() -> None:
     """On staging a drill switches the flag off and on again; the version grows, the state is the same."""
-    step = next_step(FlagState(True, 10, 9), order(same_version=False), None)
+    step = next_step(FlagState(True, 10, 9), order(same_version=False), Trail())
     assert step.kind == "promote"
 
 
-def test_a_release_that_is_baking_takes_no_step() -> None:
+def test_a_flag_that_is_baking_takes_no_step() -> None:
     """It is no hold: nothing is wrong, the step was taken already."""
-    step = next_step(ON_10, order(), 60.0)
+    step = next_step(ON_10, order(), Trail(baking_s=60.0))
     assert (step.kind, step.result, step.holds) == ("none", "baking", False)
-    assert next_step(ON_10, order(), -1.0).kind == "promote"
+    assert next_step(ON_10, order(), Trail(baking_s=-1.0)).kind == "promote"
+
+
+@pytest.mark.parametrize(
+    ("percent", "told", "result"),
+    [
+        (5, "", "done"),
+        (10, "", "done"),
+        (10, "50", "done"),
+        (10, "0", "done"),
+        (50, "50", "done"),
+        (25, "25", "done"),
+        (100, "100", "nothing_to_do"),
+        (50, "", "unexplained"),
+        (50, "10", "unexplained"),
+        (50, "0", "unexplained"),
+        (50, "100", "unexplained"),
+        (11, "", "unexplained"),
+        (100, "", "unexplained"),
+        (100, "50", "unexplained"),
+    ],
+)
+def test_a_flag_is_believed_where_its_last_audit_row_put_it_or_at_its_first_step(
+    percent: int, told: str, result: str
+) -> None:
+    """Anywhere else it was changed past the gate: the promotion holds, and says what was found and what to do."""
+    at = FlagState(True, percent, 5)
+    step = next_step(at, order(at), Trail(told))
+    assert step.result == result
+    assert step.holds is (result == "unexplained")
+    if result == "unexplained":
+        assert f"at {percent} %, which no audit row explains" in step.message
+        assert f"Put it back to {told if told not in {'', '0'} else 10} %" in step.message
+
+
+def test_a_person_answers_for_where_the_flag_is() -> None:
+    """By hand the flag steps on from where it is found; at its last step the audit row is all that is written."""
+    for percent, to in ((50, 100), (100, 100)):
+        at = FlagState(True, percent, 5)
+        step = next_step(at, order(at, by_hand=True), Trail())
+        assert (step.kind, step.to_percent, step.holds) == ("promote", to, False)
+    at = FlagState(True, 100, 5)
+    assert next_step(at, order(at, by_hand=True), Trail("100")).result == "nothing_to_do"
 
 
 # --- on a database -----------------------------------------------------------------------------------------------
@@ -101,7 +143,10 @@ def test_a_promotion_is_one_transaction_with_its_audit_row(
     again = act(PROMOTE, order(look_at(url, PLAN.flag)), url)
     assert (again.kind, again.result, again.holds) == ("none", "baking", False)
     other = act(PROMOTE, order(look_at(url, PLAN.flag), release="r2"), url)
-    assert (other.kind, other.to_percent) == ("promote", 100)
+    assert (other.kind, other.result) == ("none", "baking")
+    quick = dataclasses.replace(PLAN, bake_minutes=0)
+    baked = act(PROMOTE, order(look_at(url, PLAN.flag), release="r2", plan=quick), url)
+    assert (baked.kind, baked.to_percent) == ("promote", 100)
     last = act(PROMOTE, order(look_at(url, PLAN.flag), release="r3"), url)
     assert (last.kind, last.result, last.to_percent, last.holds) == ("none", "nothing_to_do", 100, False)
 
@@ -127,6 +172,42 @@ def test_of_gates_that_race_one_acts(migrated_url: str, database: psycopg.Connec
     assert [a.kind for a in actions].count("promote") == 1
     assert all(a.holds and a.result in {"busy", "changed"} for a in actions if a.kind != "promote")
     assert len(audited(database, "flag_promoted")) == 1
+
+
+def test_twenty_gates_with_twenty_releases_take_one_step(
+    migrated_url: str, database: psycopg.Connection[dict[str, Any]]
+) -> None:
+    """Each looks for itself, again and again: the bake time belongs to the flag, not to whoever asks."""
+
+    def insists(release: str) -> list[str]:
+        looks = (look_at(migrated_url, PLAN.flag) for _ in range(3))
+        return [act(PROMOTE, order(seen, release=release), migrated_url).result for seen in looks]
+
+    with ThreadPoolExecutor(20) as pool:
+        results = [r for found in pool.map(insists, [f"r{n}" for n in range(20)]) for r in found]
+    assert results.count("done") == 1
+    assert set(results) <= {"done", "busy", "changed", "baking"}
+    assert database.execute("select rollout_percentage from feature_flags").fetchall() == [{"rollout_percentage": 50}]
+
+
+def test_a_step_past_the_gate_holds_until_a_person_answers_for_it(
+    migrated_url: str, database: psycopg.Connection[dict[str, Any]]
+) -> None:
+    """A bare UPDATE to 100 % is never the gate's own step; what a drill notes of a flag explains nothing."""
+    database.execute("update feature_flags set rollout_percentage = 100 where key = 'outbox.enabled'")
+    database.execute(
+        """insert into audit_logs (action, actor, scope, metadata) values
+        ('drill_switch_set', 'drill', 'all', '{"key": "outbox.enabled", "written": {"rollout_percentage": 100}}'),
+        ('flag_promoted', 'gate', 'all', '{"key": "other", "to": 100}'),
+        ('flag_promoted', 'gate', 'all', '{"key": "outbox.enabled", "to": 50}')"""
+    )
+    held = act(PROMOTE, order(look_at(migrated_url, PLAN.flag)), migrated_url)
+    assert (held.kind, held.result, held.holds) == ("none", "unexplained", True)
+    assert "the last one about it says 50 %" in held.message
+    by_hand = order(look_at(migrated_url, PLAN.flag), by_hand=True)
+    assert act(PROMOTE, by_hand, migrated_url).result == "done"
+    after = act(PROMOTE, order(look_at(migrated_url, PLAN.flag)), migrated_url)
+    assert (after.result, after.holds) == ("nothing_to_do", False)
 
 
 def test_a_gate_that_meets_another_one_is_busy(migrated_url: str, database: psycopg.Connection[dict[str, Any]]) -> None:
