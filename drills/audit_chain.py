@@ -11,7 +11,7 @@ select id, action, prev_hash, hash,
        encode(sha256(convert_to(prev_hash || jsonb_build_array(
          id, action, actor, scope, target_count, success_count, failure_count, metadata, request_id,
          (extract(epoch from created_at) * 1000000)::bigint)::text, 'UTF8')), 'hex') as due
-from audit_logs where scope = %s order by id
+from public.audit_logs where scope = %s order by id
 """
 
 GENESIS = "0" * 64
@@ -33,7 +33,7 @@ def broken_links(connection: Connection, scope: str) -> tuple[int, list[str]]:
 
 def head_of(connection: Connection, scope: str) -> dict[str, Any]:
     """The head row of a scope, or an empty mapping."""
-    rows = execute(connection, "select last_id, last_hash, row_count from audit_heads where scope = %s", scope)
+    rows = execute(connection, "select last_id, last_hash, row_count from public.audit_heads where scope = %s", scope)
     return rows[0] if rows else {}
 
 

@@ -122,11 +122,13 @@ def rollouts(sql_door: SqlDoor) -> dict[str, int]:
 
     Where an operator has paused everybody nothing can be drilled: a target that then refuses is right.
     """
-    if value(sql_door.connection(), "select bool_or(agents_paused) from agent_controls where company_id is null"):
+    if value(
+        sql_door.connection(), "select bool_or(agents_paused) from public.agent_controls where company_id is null"
+    ):
         raise Unmet("everybody is paused (agent_controls): replays are rightly refused. Resume the agents, or wait")
     rows = execute(
         sql_door.connection(),
-        "select key, case when enabled then rollout_percentage else 0 end as percent from feature_flags"
+        "select key, case when enabled then rollout_percentage else 0 end as percent from public.feature_flags"
         " where company_id is null and key = any(%s)",
         [OUTBOX_FLAG, REPLAY_FLAG],
     )

@@ -52,7 +52,7 @@ class Replays:
     def reset_limit(self, *companies: str) -> None:
         """Give tenants their three calls back."""
         for company in companies:
-            execute(self.db, "delete from edge_rate_limits where key like %s", f"replay:{company}:%")
+            execute(self.db, "delete from public.edge_rate_limits where key like %s", f"replay:{company}:%")
 
     # --- rows -----------------------------------------------------------------------------------------------------
 
@@ -69,25 +69,27 @@ class Replays:
 
     def runs(self, company: str) -> int:
         """How many runs a tenant has had."""
-        return self.number("select count(*) from replay_runs where company_id = %s", company)
+        return self.number("select count(*) from public.replay_runs where company_id = %s", company)
 
     def moved(self, company: str) -> set[str]:
         """The items of a tenant that a replay has taken: no longer pending, or tried again."""
         found = self.rows(
-            "select id::text as id, status, retry_count from dead_letter_queue where company_id = %s", company
+            "select id::text as id, status, retry_count from public.dead_letter_queue where company_id = %s", company
         )
         return {str(r["id"]) for r in found if r["status"] in {"replaying", "resolved"}}
 
     def outbox(self, company: str) -> int:
         """How many outbox rows a tenant has that a replay wrote."""
         return self.number(
-            "select count(*) from event_outbox where company_id = %s and replay_run_id is not null", company
+            "select count(*) from public.event_outbox where company_id = %s and replay_run_id is not null", company
         )
 
     def audited(self, company: str, *actions: str) -> int:
         """How many audit rows of these actions a tenant has."""
         return self.number(
-            "select count(*) from audit_logs where scope = %s and action = any(%s::text[])", company, list(actions)
+            "select count(*) from public.audit_logs where scope = %s and action = any(%s::text[])",
+            company,
+            list(actions),
         )
 
     def digest(self, company: str) -> str:
@@ -98,7 +100,7 @@ class Replays:
         """For each table with a company_id: the tenant's rows, row versions included, as one digest."""
         parts = [
             f"select '{table}' as part, count(*) || ' rows ' || coalesce(md5(string_agg(x::text || x.xmin::text, ','"
-            f" order by x::text)), '') as rows from {table} x where company_id = %s"
+            f" order by x::text)), '') as rows from public.{table} x where company_id = %s"
             for table in self.owned_tables()
         ]
         found = self.rows(" union all ".join(parts), *([company] * len(parts)))
@@ -120,7 +122,7 @@ class Replays:
         """Write the tenant's override row of a flag."""
         execute(
             self.db,
-            "insert into feature_flags (key, company_id, enabled, rollout_percentage) values (%s, %s, %s, 100)"
+            "insert into public.feature_flags (key, company_id, enabled, rollout_percentage) values (%s, %s, %s, 100)"
             " on conflict (key, company_id) do update set enabled = excluded.enabled, rollout_percentage = 100",
             key,
             company,
@@ -131,7 +133,7 @@ class Replays:
         """Pause or unpause the tenant."""
         execute(
             self.db,
-            "insert into agent_controls (company_id, agents_paused, pause_reason) values (%s, %s, 'drill')"
+            "insert into public.agent_controls (company_id, agents_paused, pause_reason) values (%s, %s, 'drill')"
             " on conflict (company_id) do update set agents_paused = excluded.agents_paused",
             company,
             on,
@@ -142,7 +144,7 @@ class Replays:
         self.flag(company, "dlq.replay.budget_control", on=True)
         execute(
             self.db,
-            "insert into replay_budgets (company_id, daily_limit) values (%s, %s)"
+            "insert into public.replay_budgets (company_id, daily_limit) values (%s, %s)"
             " on conflict (company_id) do update set daily_limit = excluded.daily_limit",
             company,
             daily_limit,

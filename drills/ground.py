@@ -120,9 +120,9 @@ class Ground:
         """A fresh tenant that has the outbox, replay and budget control on, with pending DLQ items on demand."""
         company = self.tenants.create(label=label)
         for flag in (OUTBOX_FLAG, REPLAY_FLAG, BUDGET_FLAG):
-            if not self.value("select is_feature_enabled(%s, %s::uuid)", flag, company):
+            if not self.value("select public.is_feature_enabled(%s, %s::uuid)", flag, company):
                 self.set_flag(company, flag, enabled=True)
-        fleet = self.value("select bool_or(agents_paused) from agent_controls where company_id is null")
+        fleet = self.value("select bool_or(agents_paused) from public.agent_controls where company_id is null")
         self.seen.require(not fleet, "the whole fleet is paused: nothing is delivered or replayed. Unpause it first")
         if items:
             self.tenants.add_items(company, items, **columns)
@@ -133,14 +133,14 @@ class Ground:
         return self.rows(
             "select id, company_id, event_id, event_type, aggregate_key, payload, error_type, error_message,"
             " retry_count, max_retries, least(retry_after, '9000-01-01') as retry_after, status, created_at"
-            " from dead_letter_queue where company_id = %s order by created_at, id",
+            " from public.dead_letter_queue where company_id = %s order by created_at, id",
             company,
         )
 
     def set_flag(self, company: str, key: str, *, enabled: bool, percentage: int = 100) -> None:
         """Write the tenant's override row of a flag."""
         self.rows(
-            "insert into feature_flags (key, company_id, enabled, rollout_percentage) values (%s, %s, %s, %s)"
+            "insert into public.feature_flags (key, company_id, enabled, rollout_percentage) values (%s, %s, %s, %s)"
             " on conflict (key, company_id) do update"
             " set enabled = excluded.enabled, rollout_percentage = excluded.rollout_percentage",
             key,
@@ -153,13 +153,15 @@ class Ground:
     def global_flag(self, key: str, *, enabled: bool, percentage: int = 100) -> Iterator[None]:
         """Set the global row of a flag for a while (staging, last phase); put back what was found, and prove it."""
         read = (
-            "select enabled, rollout_percentage, description from feature_flags where key = %s and company_id is null"
+            "select enabled, rollout_percentage, description from public.feature_flags where key ="
+            " %s and company_id is null"
         )
         found = self.one(read, key)
         change = (
-            "update feature_flags set enabled = %s, rollout_percentage = %s where key = %s and company_id is null"
+            "update public.feature_flags set enabled = %s, rollout_percentage = %s where key ="
+            " %s and company_id is null"
             if found
-            else "insert into feature_flags (enabled, rollout_percentage, key) values (%s, %s, %s)"
+            else "insert into public.feature_flags (enabled, rollout_percentage, key) values (%s, %s, %s)"
         )  # no upsert: where nulls are distinct, it would leave a second global row
         self.rows(change, enabled, percentage, key)
         try:
@@ -168,7 +170,7 @@ class Ground:
             if found:
                 self.rows(change, found["enabled"], found["rollout_percentage"], key)
             else:
-                self.rows("delete from feature_flags where key = %s and company_id is null", key)
+                self.rows("delete from public.feature_flags where key = %s and company_id is null", key)
         self.seen.require(
             self.one(read, key) == found, f"the global row of {key} could not be put back as it was found"
         )
@@ -176,14 +178,16 @@ class Ground:
     @contextmanager
     def fleet_paused(self) -> Iterator[None]:
         """Pause everybody for a while (staging, last phase); put back what was found, and prove it."""
-        read = "select agents_paused, pause_reason from agent_controls where company_id is null"
+        read = "select agents_paused, pause_reason from public.agent_controls where company_id is null"
         found = self.one(read)
-        self.rows("update agent_controls set agents_paused = true, pause_reason = 'drill' where company_id is null")
+        self.rows(
+            "update public.agent_controls set agents_paused = true, pause_reason = 'drill' where company_id is null"
+        )
         try:
             yield
         finally:
             self.rows(
-                "update agent_controls set agents_paused = %s, pause_reason = %s where company_id is null",
+                "update public.agent_controls set agents_paused = %s, pause_reason = %s where company_id is null",
                 found["agents_paused"],
                 found["pause_reason"],
             )
@@ -192,7 +196,7 @@ class Ground:
     def pause(self, company: str, *, on: bool = True) -> None:
         """Pause or unpause one tenant."""
         self.rows(
-            "insert into agent_controls (company_id, agents_paused, pause_reason) values (%s, %s, 'drill')"
+            "insert into public.agent_controls (company_id, agents_paused, pause_reason) values (%s, %s, 'drill')"
             " on conflict (company_id) do update set agents_paused = excluded.agents_paused",
             company,
             on,
@@ -202,17 +206,17 @@ class Ground:
         """Write the tenant's budget row; columns that are not given have their defaults."""
         names = ", ".join(["company_id", *columns])
         marks = ", ".join(["%s"] * (len(columns) + 1))
-        self.rows("delete from replay_budgets where company_id = %s", company)
-        self.rows(f"insert into replay_budgets ({names}) values ({marks})", company, *columns.values())
+        self.rows("delete from public.replay_budgets where company_id = %s", company)
+        self.rows(f"insert into public.replay_budgets ({names}) values ({marks})", company, *columns.values())
 
     def used(self, company: str) -> tuple[int, int]:
         """The daily and monthly items charged to a tenant in the current UTC periods."""
-        row = self.one("select daily_used, monthly_used from replay_budgets where company_id = %s", company)
+        row = self.one("select daily_used, monthly_used from public.replay_budgets where company_id = %s", company)
         return int(row.get("daily_used", 0)), int(row.get("monthly_used", 0))
 
     def forget_limit(self, company: str) -> None:
         """Delete the tenant's rate-limit rows, which resets the limit."""
-        self.rows("delete from edge_rate_limits where starts_with(key, %s)", f"replay:{company}:")
+        self.rows("delete from public.edge_rate_limits where starts_with(key, %s)", f"replay:{company}:")
 
     # --- the outbox by hand --------------------------------------------------------------------------------------
 
@@ -228,7 +232,7 @@ class Ground:
             event = str(uuid.uuid4())
             execute(
                 connection or self.db,
-                f"insert into event_outbox (event_id, company_id, {names}) values (%s, %s, {marks})",
+                f"insert into public.event_outbox (event_id, company_id, {names}) values (%s, %s, {marks})",
                 event,
                 company,
                 *chosen.values(),
@@ -239,7 +243,7 @@ class Ground:
     def hurry(self, company: str) -> None:
         """Make the tenant's events that wait for their next attempt due now."""
         self.rows(
-            "update event_outbox set next_attempt_at = now() where company_id = %s and processed_at is null"
+            "update public.event_outbox set next_attempt_at = now() where company_id = %s and processed_at is null"
             " and dead_at is null and next_attempt_at > now() and (claimed_until is null or claimed_until <= now())",
             company,
         )
@@ -247,7 +251,7 @@ class Ground:
     def effects(self, events: Sequence[str]) -> dict[str, int]:
         """How many effects (completed agent tasks) each event has; events without one are absent."""
         found = self.rows(
-            "select event_id::text as event, count(*) as n from agent_tasks"
+            "select event_id::text as event, count(*) as n from public.agent_tasks"
             " where event_id = any(%s::uuid[]) and status = 'completed' group by event_id",
             list(events),
         )
@@ -260,7 +264,7 @@ class Ground:
             " replay_run_id, processed_at is not null as processed, case when processed_at is not null then 'processed'"
             " when dead_at is not null then 'dead' when claimed_until > now() then 'in_flight'"
             " else 'pending' end as state"
-            " from event_outbox o where company_id = %s order by id",
+            " from public.event_outbox o where company_id = %s order by id",
             company,
         )
 
@@ -268,7 +272,7 @@ class Ground:
         """The audit rows of a scope by id, of these actions (none: all)."""
         return self.rows(
             "select id, action, actor, scope, target_count, success_count, failure_count, metadata, request_id,"
-            " created_at, prev_hash, hash, txid from audit_logs"
+            " created_at, prev_hash, hash, txid from public.audit_logs"
             " where scope = %s and (cardinality(%s::text[]) = 0 or action = any(%s::text[]))"
             " order by id",
             scope,

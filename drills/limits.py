@@ -16,10 +16,10 @@ from gates.target.requests import Answer, Request
 ADMITTED = 3
 WINDOW_S = 300
 
-_KEYS = "select key from edge_rate_limits where key like %s"
+_KEYS = "select key from public.edge_rate_limits where key like %s"
 
 _BACK_DATE = """
-update edge_rate_limits
+update public.edge_rate_limits
 set hits = array(select h - make_interval(secs => %s) from unnest(hits) with ordinality as u(h, n) order by n)
 where key like %s
 """
@@ -125,7 +125,7 @@ class Limit:
         """The tenant's rows: key, hits, count, window_start."""
         return execute(
             self.db,
-            "select key, hits, count, window_start from edge_rate_limits where key like %s order by key",
+            "select key, hits, count, window_start from public.edge_rate_limits where key like %s order by key",
             f"replay:{company}:%",
         )
 
@@ -150,7 +150,7 @@ class Limit:
     def age_s(self, company: str) -> float:
         """The age in seconds of the tenant's oldest admitted request, by the database clock."""
         statement = (
-            "select extract(epoch from clock_timestamp() - min(h))::float8 from edge_rate_limits, unnest(hits) h"
+            "select extract(epoch from clock_timestamp() - min(h))::float8 from public.edge_rate_limits, unnest(hits) h"
             " where key like %s"
         )
         return float(str(value(self.db, statement, f"replay:{company}:%") or 0))

@@ -41,19 +41,19 @@ QUIET_S = 0.4
 """How long nothing must have changed before a tenant counts as quiet."""
 
 _BACKLOG = """
-select count(*) from event_outbox o left join companies c on c.id = o.company_id
+select count(*) from public.event_outbox o left join public.companies c on c.id = o.company_id
 where o.processed_at is null and o.dead_at is null and (o.claimed_until is null or o.claimed_until <= now())
   and (o.next_attempt_at is null or o.next_attempt_at <= now()) and coalesce(c.name, '') not like 'drill-%'
-  and is_feature_enabled('outbox.enabled', o.company_id)
+  and public.is_feature_enabled('outbox.enabled', o.company_id)
   and not exists (
-    select from agent_controls a where a.agents_paused and (a.company_id is null or a.company_id = o.company_id)
+    select from public.agent_controls a where a.agents_paused and (a.company_id is null or a.company_id = o.company_id)
   )
 """
 
 
 ORDER = """
 select o.event_id::text as event, extract(epoch from o.processed_at) as at, o.xmin::text as tx, o.id
-from unnest(%s::uuid[]) with ordinality e(id, n) join event_outbox o on o.event_id = e.id order by e.n
+from unnest(%s::uuid[]) with ordinality e(id, n) join public.event_outbox o on o.event_id = e.id order by e.n
 """
 TOGETHER_S, CLOSE_S = 0.1, 0.05
 """Within one transaction, and between two that were written in the due order: a time may be that of the beginning of a
@@ -61,7 +61,7 @@ transaction, which had to wait for the one before it."""
 
 RUN_ROW = """
 select id, idempotency_key, status, target_count, success_count, failure_count, completed_at
-from replay_runs where id = %s
+from public.replay_runs where id = %s
 """
 
 
@@ -179,7 +179,7 @@ class Scene(Ground):
         self.seen.require(
             self.prompt(), f"{what}: not seen in {waited_s:g} s, and the target did not answer within {STALL_S:g} s"
         )
-        moving = self.value("select exists (select from event_outbox where processed_at > %s)", since)
+        moving = self.value("select exists (select from public.event_outbox where processed_at > %s)", since)
         waiting = self.number(_BACKLOG)
         self.seen.require(
             not (waiting and moving),
@@ -197,7 +197,7 @@ class Scene(Ground):
             return False
         started = time.monotonic()
         for company in self.tenants.created[-1:]:
-            self.rows("update companies set name = name where id = %s", company)
+            self.rows("update public.companies set name = name where id = %s", company)
         return answer.status == 200 and answer.elapsed_ms < STALL_S * 1000 and time.monotonic() - started < STALL_S
 
     def delivered(self, events: Sequence[str], *, within_s: float = PATIENCE_S) -> None:
@@ -232,7 +232,7 @@ class Scene(Ground):
         row = self.one(
             "select count(*) filter (where claimed_until > now() and processed_at is null and dead_at is null)"
             " as flying, count(processed_at) as processed, count(dead_at) as dead"
-            " from event_outbox where company_id = %s",
+            " from public.event_outbox where company_id = %s",
             company,
         )
         return int(row["flying"]), int(row["processed"]), int(row["dead"])

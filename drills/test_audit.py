@@ -14,9 +14,9 @@ SQL = ("database",)
 SIGNED = ("drill/authentication/signed-accepted",)
 DELIVERS = ("drill/outbox/delivered-once",)
 SNAPSHOT = """
-select (select count(*) from agent_tasks t join event_outbox o using (event_id)
+select (select count(*) from public.agent_tasks t join public.event_outbox o using (event_id)
         where o.replay_run_id = %s and t.status = 'completed') as effects,
-       (select count(*) from audit_logs where scope = %s and action = 'dlq_replay_completed') as ends
+       (select count(*) from public.audit_logs where scope = %s and action = 'dlq_replay_completed') as ends
 """
 STARTED, COMPLETED, SUMMARY = "dlq_replay_started", "dlq_replay_completed", "dlq_replay"
 
@@ -84,8 +84,8 @@ def test_start_and_effect_together(scene: Scene) -> None:
     company = scene.company(items=2)
     run = str(scene.run(company, max=2)["replay_run_id"])
     audit = {str(r["txid"]) for r in scene.audit(company, STARTED)}
-    own = {str(r["txid"]) for r in scene.rows("select txid from replay_runs where id = %s", run)}
-    outbox = {str(r["txid"]) for r in scene.rows("select txid from event_outbox where replay_run_id = %s", run)}
+    own = {str(r["txid"]) for r in scene.rows("select txid from public.replay_runs where id = %s", run)}
+    outbox = {str(r["txid"]) for r in scene.rows("select txid from public.event_outbox where replay_run_id = %s", run)}
     scene.seen.require(own and outbox, "the run or its outbox rows are gone")
     assert audit, "the run has no audit row"
     assert audit == own == outbox, f"transactions: audit {audit}, run {own}, outbox {outbox}; one is due"
@@ -117,14 +117,18 @@ def test_end_and_effect_together(scene: Scene) -> None:
     scene.until(probe, "effect and audit row of the run's end", every_s=0)
     assert not half, f"effect and audit row were not committed together: {half[0]} was seen in one snapshot"
     effect = scene.number(
-        "select t.xmin::text::bigint from agent_tasks t join event_outbox o using (event_id)"
+        "select t.xmin::text::bigint from public.agent_tasks t join public.event_outbox o using (event_id)"
         " where o.replay_run_id = %s and t.status = 'completed'",
         run,
     )
-    end = scene.number("select xmin::text::bigint from audit_logs where scope = %s and action = %s", company, COMPLETED)
+    end = scene.number(
+        "select xmin::text::bigint from public.audit_logs where scope = %s and action = %s", company, COMPLETED
+    )
     # a savepoint gives rows of one transaction different, but never earlier, numbers than the transaction's own
     own = scene.number(
-        "select txid::text::bigint %% 4294967296 from audit_logs where scope = %s and action = %s", company, COMPLETED
+        "select txid::text::bigint %% 4294967296 from public.audit_logs where scope = %s and action = %s",
+        company,
+        COMPLETED,
     )
     assert effect >= own, f"the effect was written by transaction {effect}, before {own}, which wrote the audit row"
     scene.seen.details["written by"] = {"effect": effect, "audit": end, "transaction": own}
@@ -225,7 +229,7 @@ def test_tenant_reads_only_its_own(scene: Scene) -> None:
     scene.run(own, max=1)
     scene.run(other, max=1)
     with scene.as_tenant(own) as connection:
-        rows = connection.execute("select scope, count(*) as n from audit_logs group by scope").fetchall()
+        rows = connection.execute("select scope, count(*) as n from public.audit_logs group by scope").fetchall()
     seen = {str(r["scope"]): int(str(r["n"])) for r in rows}
     scene.seen.require(seen.get(own), "the tenant does not see its own audit rows")
     scene.seen.control("the tenant sees its own audit rows")
@@ -264,7 +268,7 @@ def test_no_secret_in_it(scene: Scene) -> None:
     answers.append(scene.seen.expect(invalid, scene.http.send(invalid), 400))
     answers.append(scene.http.send(Request("GET", "/metrics")))
     rows = scene.rows(
-        "select row_to_json(a)::text as line from audit_logs a where scope in (%s, 'all')"
+        "select row_to_json(a)::text as line from public.audit_logs a where scope in (%s, 'all')"
         " and created_at > now() - interval '10 minutes'",
         company,
     )

@@ -163,7 +163,7 @@ def test_refusal_waits_for_no_replay(scene: Scene) -> None:
     scene.seen.require(kept, "a refusal leaves no audit row while no replay runs, either")
     # the replay waits for the budget row, as it would for a slow neighbour
     with scene.transaction() as held:
-        execute(held, "select from replay_budgets where company_id = %s for update", company)
+        execute(held, "select from public.replay_budgets where company_id = %s for update", company)
         running = scene.in_background(scene.replay_request(company, max=1))
         scene.seen.require(scene.somebody_waits(held, within_s=2.0), "the replay does not wait for its budget")
         scene.set_flag(company, REPLAY_FLAG, enabled=False)

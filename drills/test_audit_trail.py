@@ -34,8 +34,8 @@ def test_update_refused(scene: Scene) -> None:
     """
     _, row = _row_on_record(scene)
     for change in ("actor = 'nobody'", "metadata = '{}'", "hash = prev_hash", "created_at = now()"):
-        refused = scene.refused_by_database(f"update audit_logs set {change} where id = %s", row)
-        assert refused, f"update audit_logs set {change} was accepted on a row that exists"
+        refused = scene.refused_by_database(f"update public.audit_logs set {change} where id = %s", row)
+        assert refused, f"update public.audit_logs set {change} was accepted on a row that exists"
         scene.seen.count()
 
 
@@ -46,8 +46,10 @@ def test_delete_refused(scene: Scene) -> None:
     The last row of a trail is the one that somebody wants gone.
     """
     _, row = _row_on_record(scene)
-    assert scene.refused_by_database("delete from audit_logs where id = %s", row), "an audit row was deleted"
-    scene.seen.require(scene.number("select count(*) from audit_logs where id = %s", row) == 1, "the row is not there")
+    assert scene.refused_by_database("delete from public.audit_logs where id = %s", row), "an audit row was deleted"
+    scene.seen.require(
+        scene.number("select count(*) from public.audit_logs where id = %s", row) == 1, "the row is not there"
+    )
     scene.seen.count()
 
 
@@ -58,8 +60,12 @@ def test_truncate_refused(scene: Scene) -> None:
     A trigger for each row does not see a TRUNCATE.
     """
     _, row = _row_on_record(scene)
-    assert scene.refused_by_database("truncate audit_logs"), "the whole audit trail was truncated (and rolled back)"
-    scene.seen.require(scene.number("select count(*) from audit_logs where id = %s", row) == 1, "the row is not there")
+    assert scene.refused_by_database("truncate public.audit_logs"), (
+        "the whole audit trail was truncated (and rolled back)"
+    )
+    scene.seen.require(
+        scene.number("select count(*) from public.audit_logs where id = %s", row) == 1, "the row is not there"
+    )
     scene.seen.count()
 
 
@@ -121,7 +127,7 @@ def test_chain_under_concurrency(scene: Scene) -> None:
     _assert_chain(scene, company, at_least=len(runs))
     head = head_of(scene.db, company)
     scene.seen.require(head, "the scope has no head: drill/audit/head-of-a-tenant")
-    total = scene.number("select count(*) from audit_logs where scope = %s", company)
+    total = scene.number("select count(*) from public.audit_logs where scope = %s", company)
     # the trail may still grow between the two statements; a head that counts more than there is, never
     assert head["row_count"] <= total, f"the head counts {head['row_count']} rows, the trail has {total}"
     scene.seen.control(f"{len(runs)} concurrent replays were accepted")
@@ -138,7 +144,8 @@ def test_plain_insert_is_chained(scene: Scene) -> None:
     with scene.transaction() as connection:
         execute(
             connection,
-            "insert into audit_logs (action, actor, scope, metadata) values ('rate_limits_cleared', 'drill', %s, %s)",
+            "insert into public.audit_logs (action, actor, scope, metadata) values"
+            " ('rate_limits_cleared', 'drill', %s, %s)",
             company,
             '{"ö": [1.50, null, "\\u2028"], "b": {"a": 1}}',
         )
@@ -176,7 +183,7 @@ def test_forged_hash_is_not_kept(scene: Scene) -> None:
         try:
             execute(
                 connection,
-                "insert into audit_logs (action, actor, scope, metadata, prev_hash, hash)"
+                "insert into public.audit_logs (action, actor, scope, metadata, prev_hash, hash)"
                 " values ('rate_limits_cleared', 'drill', %s, '{}', repeat('0', 64), repeat('f', 64))",
                 company,
             )

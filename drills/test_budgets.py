@@ -18,7 +18,7 @@ SIGNED = ("drill/authentication/signed-accepted",)
 
 
 BUDGET_ROW = """
-select daily_limit, monthly_limit, daily_used, monthly_used, day from replay_budgets where company_id = %s
+select daily_limit, monthly_limit, daily_used, monthly_used, day from public.replay_budgets where company_id = %s
 """
 
 
@@ -62,7 +62,7 @@ def test_batch_cut_to_what_is_left(scene: Scene) -> None:
     left = [r for r in scene.items(company) if str(r["id"]) not in oldest]
     assert all(r["status"] == "pending" for r in left), "items beyond the budget were touched"
     scene.seen.count(len(left))
-    scene.rows("update replay_budgets set daily_limit = 5 where company_id = %s", company)
+    scene.rows("update public.replay_budgets set daily_limit = 5 where company_id = %s", company)
     scene.run(company, max=5)
 
 
@@ -110,14 +110,14 @@ def test_race_never_overspends(scene: Scene) -> None:
     requests = [scene.replay_request(company, max=3, idempotency_key=str(uuid.uuid4())) for _ in range(3)]
     # all three wait for the tenant's budget row, so that none can read it after another has written
     with scene.transaction() as held:
-        execute(held, "select from replay_budgets where company_id = %s for update", company)
+        execute(held, "select from public.replay_budgets where company_id = %s for update", company)
         release = scene.released_after(held, 0.25)
         answers = scene.http.burst(requests)
         release.join(timeout=5)
     given = [a for a in answers if not isinstance(a, NoAnswer)]
     scene.seen.require(len(given) == 3, "a racing request had no answer")
     taken = sum(int(a.json().get("target_count", 0)) for a in given if a.status == 200)
-    moved = scene.number("select count(*) from event_outbox where company_id = %s", company)
+    moved = scene.number("select count(*) from public.event_outbox where company_id = %s", company)
     scene.seen.value(max(taken, moved), 4, "items")
     assert max(taken, moved) <= 4, f"{max(taken, moved)} items taken by three racing replays; the budget left 4"
     assert scene.used(company)[0] == moved, f"the ledger says {scene.used(company)[0]}, {moved} items were moved"
@@ -145,17 +145,17 @@ def test_tenants_apart(scene: Scene) -> None:
 
 def _roll_back(scene: Scene, company: str, part: str) -> dict[str, Any]:
     """Set the row's day (or day and month) one period back; the row as it then is."""
-    row = scene.one("select day, month from replay_budgets where company_id = %s", company)
+    row = scene.one("select day, month from public.replay_budgets where company_id = %s", company)
     scene.seen.require(isinstance(row["day"], dt.date), f"replay_budgets.day is no date but {row['day']!r}")
     if part == "day":
-        scene.rows("update replay_budgets set day = day - 1 where company_id = %s", company)
+        scene.rows("update public.replay_budgets set day = day - 1 where company_id = %s", company)
     else:
         scene.rows(
-            "update replay_budgets set day = day - 45, month = %s where company_id = %s",
+            "update public.replay_budgets set day = day - 45, month = %s where company_id = %s",
             _month_before(scene, row["month"]),
             company,
         )
-    return scene.one("select day, month from replay_budgets where company_id = %s", company)
+    return scene.one("select day, month from public.replay_budgets where company_id = %s", company)
 
 
 def _month_before(scene: Scene, month: object) -> object:
@@ -203,7 +203,7 @@ def test_spent_today_stays_spent(scene: Scene) -> None:
     scene.budget(company, daily_limit=2, daily_used=2, monthly_used=2)
     scene.replay(company, 429, "budget_exhausted", max=1)
     scene.seen.require(_today(scene) == day, "the UTC day changed meanwhile; run again")
-    scene.rows("update replay_budgets set daily_used = 1 where company_id = %s", company)
+    scene.rows("update public.replay_budgets set daily_used = 1 where company_id = %s", company)
     scene.replay(company, control=True, max=1)
 
 
@@ -234,7 +234,7 @@ def test_force_does_not_ignore_it(scene: Scene) -> None:
     scene.budget(company, daily_limit=1, daily_used=1, monthly_used=1)
     scene.replay(company, 429, "budget_exhausted", max=1, force=True)
     assert _untouched(scene, company), "the item was taken all the same"
-    scene.rows("update replay_budgets set daily_limit = 2 where company_id = %s", company)
+    scene.rows("update public.replay_budgets set daily_limit = 2 where company_id = %s", company)
     scene.replay(company, control=True, max=1, force=True)
 
 
@@ -262,12 +262,12 @@ def test_lowered_limit_leaves_nothing(scene: Scene) -> None:
     """
     company = scene.company(items=2)
     scene.budget(company, daily_limit=10, daily_used=6, monthly_used=6)
-    lower = "update replay_budgets set daily_limit = 4 where company_id = %s"
+    lower = "update public.replay_budgets set daily_limit = 4 where company_id = %s"
     assert not scene.refused_by_database(lower, company), "a limit of 4 is refused where 6 are used"
     scene.rows(lower, company)
     scene.replay(company, 429, "budget_exhausted", max=1)
     assert _untouched(scene, company), "an item was taken although nothing was left"
-    scene.rows("update replay_budgets set daily_limit = 7 where company_id = %s", company)
+    scene.rows("update public.replay_budgets set daily_limit = 7 where company_id = %s", company)
     answer = scene.run(company, max=2)
     assert answer["target_count"] == 1, f"{answer['target_count']} items taken where 1 is left"
 
@@ -280,10 +280,12 @@ def test_database_refuses_overspending(scene: Scene) -> None:
     """
     company = scene.company()
     scene.budget(company, daily_limit=5, monthly_limit=5)
-    scene.rows("update replay_budgets set daily_used = 5, monthly_used = 5 where company_id = %s", company)
+    scene.rows("update public.replay_budgets set daily_used = 5, monthly_used = 5 where company_id = %s", company)
     scene.seen.control("raising used to the limit is allowed")
     for column in ("daily_used", "monthly_used"):
-        refused = scene.refused_by_database(f"update replay_budgets set {column} = 6 where company_id = %s", company)
+        refused = scene.refused_by_database(
+            f"update public.replay_budgets set {column} = 6 where company_id = %s", company
+        )
         assert refused, f"{column} was raised to 6 where the limit is 5"
         scene.seen.count()
 
@@ -308,7 +310,7 @@ def test_view_forgets_past_periods(scene: Scene) -> None:
 
 def _shown(scene: Scene, company: str) -> list[int]:
     """All numbers of the tenant's row in the view: how the remaining amounts are called is not promised."""
-    row = scene.one("select * from replay_budgets_status where company_id = %s", company)
+    row = scene.one("select * from public.replay_budgets_status where company_id = %s", company)
     return [int(v) for v in row.values() if isinstance(v, int | Decimal)]
 
 
@@ -324,7 +326,7 @@ def test_dry_run_shows_what_is_left(scene: Scene) -> None:
     scene.seen.value(answer["target_count"], 2, "items")
     assert answer["target_count"] == 2, f"the dry run shows {answer['target_count']} items; the ledger leaves 2"
     assert scene.used(company) == (8, 8), f"the dry run changed the ledger to {scene.used(company)}"
-    scene.rows("update replay_budgets set daily_limit = 11 where company_id = %s", company)
+    scene.rows("update public.replay_budgets set daily_limit = 11 where company_id = %s", company)
     again = scene.run(company, max=5, dry_run=True)
     assert again["target_count"] == 3, (
         f"after the limit was raised, {again['target_count']} items are shown; 3 are left"
@@ -340,7 +342,7 @@ def test_no_row_means_the_defaults(scene: Scene) -> None:
     company, known = scene.company(items=2), scene.company(items=1)
     scene.budget(known, daily_limit=100)
     scene.run(known, max=1)
-    scene.rows("delete from replay_budgets where company_id = %s", company)
+    scene.rows("delete from public.replay_budgets where company_id = %s", company)
     scene.run_or_fail(company, max=2)
     row = scene.one(
         BUDGET_ROW,
@@ -380,11 +382,11 @@ def test_unreadable_starts_nothing(scene: Scene) -> None:
     company = scene.company(items=2)
     scene.budget(company, daily_limit=2)
     with scene.transaction() as held:
-        execute(held, "select from replay_budgets where company_id = %s for update", company)
+        execute(held, "select from public.replay_budgets where company_id = %s for update", company)
         release = scene.released_after(held, 2.5)
         answers = scene.in_background(scene.replay_request(company, max=2))
         while release.is_alive():
-            moved = scene.number("select count(*) from event_outbox where company_id = %s", company)
+            moved = scene.number("select count(*) from public.event_outbox where company_id = %s", company)
             held_still = not release.released.is_set()
             assert not (moved and held_still), f"{moved} items were moved while the budget row was locked by another"
             scene.seen.count()
@@ -392,5 +394,5 @@ def test_unreadable_starts_nothing(scene: Scene) -> None:
     answer = answers.result(timeout=10)
     scene.seen.require(answer.status in {200, 429, 500, 503}, f"the replay ended with {answer.status}")
     scene.forget_limit(company)
-    scene.rows("update replay_budgets set daily_limit = 9 where company_id = %s", company)
+    scene.rows("update public.replay_budgets set daily_limit = 9 where company_id = %s", company)
     scene.replay(company, control=True, dry_run=True)

@@ -45,7 +45,7 @@ def test_letter_is_kept(scene: Scene) -> None:
     run = str(scene.run(company, max=1)["replay_run_id"])
     row = scene.one(
         "select event_id::text as event, event_type, aggregate_key, payload = %s::jsonb as same,"
-        " company_id::text as company from event_outbox where replay_run_id = %s",
+        " company_id::text as company from public.event_outbox where replay_run_id = %s",
         payload,
         run,
     )
@@ -64,7 +64,7 @@ def test_item_without_event_id(scene: Scene) -> None:
     company = scene.company()
     for n in range(3):
         scene.rows(
-            "insert into dead_letter_queue (company_id, event_type, payload, error_type)"
+            "insert into public.dead_letter_queue (company_id, event_type, payload, error_type)"
             " values (%s, 'drill.foreign', %s, 'foreign')",
             company,
             as_jsonb({"n": n}),
@@ -117,10 +117,10 @@ def test_concurrent_replays_one_claim(scene: Scene) -> None:
     taken = [item for a in good for item in a["items"]]
     assert len(taken) == len(set(taken)), f"{len(taken) - len(set(taken))} items are in the answers of two replays"
     rows = scene.rows(
-        "select event_id from event_outbox where company_id = %s group by event_id having count(*) > 1", company
+        "select event_id from public.event_outbox where company_id = %s group by event_id having count(*) > 1", company
     )
     assert not rows, f"{len(rows)} events have two outbox rows after three racing replays"
-    moved = scene.number("select count(*) from event_outbox where company_id = %s", company)
+    moved = scene.number("select count(*) from public.event_outbox where company_id = %s", company)
     assert moved == len(taken), f"the answers name {len(taken)} items, {moved} were moved"
     assert scene.used(company)[0] == moved, f"{moved} items were moved, {scene.used(company)[0]} charged"
     scene.seen.count(len(taken))
@@ -181,7 +181,7 @@ def test_max_retries_is_the_end(scene: Scene) -> None:
     answer = scene.run(company, dlq_ids=[used_up], force=True)
     assert answer["items"] == [], "an item without retries left was taken"
     assert answer["ineligible"] == [used_up], f"it is reported as {[k for k in answer if used_up in str(answer[k])]}"
-    scene.rows("update dead_letter_queue set retry_count = 4 where company_id = %s", company)
+    scene.rows("update public.dead_letter_queue set retry_count = 4 where company_id = %s", company)
     again = scene.run_or_fail(company, dlq_ids=[used_up])
     assert again["items"] == [used_up], "an item with one retry left was not taken"
 
@@ -213,14 +213,14 @@ def test_only_legal_transitions(scene: Scene) -> None:
     def probe() -> bool:
         rows = scene.rows(
             "select d.status, case when o.event_id is null then 'none' when o.processed_at is null then 'open'"
-            " else 'processed' end as state from dead_letter_queue d left join event_outbox o"
+            " else 'processed' end as state from public.dead_letter_queue d left join public.event_outbox o"
             " on o.event_id = d.event_id and o.company_id = d.company_id where d.company_id = %s",
             company,
         )
         seen.update((str(r["status"]), str(r["state"])) for r in rows)
         return all(r["status"] == "resolved" for r in rows)
 
-    scene.rows("update dead_letter_queue set event_id = gen_random_uuid() where company_id = %s", company)
+    scene.rows("update public.dead_letter_queue set event_id = gen_random_uuid() where company_id = %s", company)
     probe()
     scene.run(company, max=8)
     scene.until(probe, "eight resolved items", every_s=0)

@@ -90,7 +90,7 @@ def test_one_audit_row(replays: Replays, tenant: str) -> None:
     """
     replays.items(tenant, 2)
     replays.control(tenant, "dry run", dry_run=True)
-    rows = replays.rows("select action from audit_logs where scope = %s order by id", tenant)
+    rows = replays.rows("select action from public.audit_logs where scope = %s order by id", tenant)
     actions = [str(r["action"]) for r in rows]
     replays.seen.value(", ".join(actions), "dlq_replay_dry_run")
     assert actions == ["dlq_replay_dry_run"], f"audit rows {actions}; due: one dlq_replay_dry_run"
@@ -103,7 +103,7 @@ def test_one_limited_call(replays: Replays, tenant: str) -> None:
     Otherwise previews are free for whoever wants to load the database.
     """
     replays.control(tenant, "dry run", dry_run=True)
-    read = "select coalesce(sum(cardinality(hits)), 0) from edge_rate_limits where key like %s"
+    read = "select coalesce(sum(cardinality(hits)), 0) from public.edge_rate_limits where key like %s"
     hits = replays.number(read, f"replay:{tenant}:%")
     replays.seen.value(hits, 1, "hits")
     assert hits == 1, f"{hits} hits after one dry run; due: 1"
@@ -118,9 +118,11 @@ def test_consumes_nothing(replays: Replays, tenant: str) -> None:
     replays.items(tenant, 3)
     replays.budget(tenant, 3)
     replays.send(tenant, "dry run", dry_run=True)
-    used = replays.rows("select daily_used, monthly_used from replay_budgets where company_id = %s", tenant)
+    used = replays.rows("select daily_used, monthly_used from public.replay_budgets where company_id = %s", tenant)
     assert used == [{"daily_used": 0, "monthly_used": 0}], f"a dry run used {used}"
-    tried = replays.number("select coalesce(sum(retry_count), 0) from dead_letter_queue where company_id = %s", tenant)
+    tried = replays.number(
+        "select coalesce(sum(retry_count), 0) from public.dead_letter_queue where company_id = %s", tenant
+    )
     assert tried == 0, f"a dry run used {tried} attempts"
     real = replays.control(tenant, "real run with the whole budget").json()
     assert real.get("target_count") == 3, f"after a dry run {real.get('target_count')} of 3 items have budget"
@@ -134,10 +136,10 @@ def test_delivers_nothing(replays: Replays, tenant: str) -> None:
     """
     ids = replays.items(tenant, 3)
     replays.send(tenant, "dry run", dry_run=True)
-    written = replays.number("select count(*) from event_outbox where company_id = %s", tenant)
-    effects = replays.number("select count(*) from agent_tasks where company_id = %s", tenant)
+    written = replays.number("select count(*) from public.event_outbox where company_id = %s", tenant)
+    effects = replays.number("select count(*) from public.agent_tasks where company_id = %s", tenant)
     pending = replays.number(
-        "select count(*) from dead_letter_queue where company_id = %s and status = 'pending'", tenant
+        "select count(*) from public.dead_letter_queue where company_id = %s and status = 'pending'", tenant
     )
     replays.seen.value(written + effects, 0, "rows")
     assert (written, effects) == (0, 0), f"a dry run wrote {written} outbox rows and {effects} effects"

@@ -30,12 +30,12 @@ COMPANIES = [str(uuid.uuid5(uuid.NAMESPACE_URL, f"rollout-{n}")) for n in range(
 """The same ids in every run: what passed once passes again."""
 
 UPSERT = """
-insert into feature_flags (key, company_id, enabled, rollout_percentage) values (%s, %s, true, 100)
+insert into public.feature_flags (key, company_id, enabled, rollout_percentage) values (%s, %s, true, 100)
 on conflict (key, company_id) do update set enabled = excluded.enabled
 """
 
 ENABLED = """
-select company::text from unnest(%s::uuid[]) company where is_feature_enabled(%s, company)
+select company::text from unnest(%s::uuid[]) company where public.is_feature_enabled(%s, company)
 """
 
 
@@ -44,7 +44,7 @@ def _rollout(scene: Scene, key: str, percentage: int, *, enabled: bool = True) -
     with scene.transaction() as connection:
         execute(
             connection,
-            "insert into feature_flags (key, company_id, enabled, rollout_percentage) values (%s, null, %s, %s)",
+            "insert into public.feature_flags (key, company_id, enabled, rollout_percentage) values (%s, null, %s, %s)",
             key,
             enabled,
             percentage,
@@ -126,7 +126,7 @@ def test_sticky(scene: Scene) -> None:
     some = COMPANIES[:1000]
     with _rollout(scene, KEY, 50) as connection:
         first = _on(connection, KEY, some)
-        execute(connection, "update feature_flags set description = 'touched' where key = %s", KEY)
+        execute(connection, "update public.feature_flags set description = 'touched' where key = %s", KEY)
         second = _on(connection, KEY, some)
         third = _on(connection, KEY, list(reversed(some)))
     flipped = (first ^ second) | (first ^ third)
@@ -144,7 +144,7 @@ def test_same_answer_for_every_caller(scene: Scene) -> None:
     # one override that says yes where nothing else does, one that says no where the canary says yes
     scene.set_flag(company, KEY, enabled=True)
     scene.set_flag(company, OUTBOX_FLAG, enabled=False)
-    ask = "select is_feature_enabled(%s, %s::uuid)::text || is_feature_enabled(%s, %s::uuid)::text"
+    ask = "select public.is_feature_enabled(%s, %s::uuid)::text || public.is_feature_enabled(%s, %s::uuid)::text"
     question = (KEY, company, OUTBOX_FLAG, company)
     own = scene.value(ask, *question)
     scene.seen.require(own == "truefalse", f"the overrides that were written do not count: {own}")
@@ -175,10 +175,10 @@ def test_missing_row_is_off(scene: Scene) -> None:
     _both_ways(scene)
     key = f"drill.missing.{uuid.uuid4()}"
     for company in (scene.company(), str(uuid.uuid4()), None):
-        answer = scene.value("select is_feature_enabled(%s, %s::uuid)", key, company)
+        answer = scene.value("select public.is_feature_enabled(%s, %s::uuid)", key, company)
         assert answer is False, f"is_feature_enabled of a flag without a row is {answer!r} for company {company}"
         scene.seen.count()
-    rows = scene.number("select count(*) from feature_flags where key = %s", key)
+    rows = scene.number("select count(*) from public.feature_flags where key = %s", key)
     assert rows == 0, f"asking for an unknown flag created {rows} rows"
 
 
@@ -190,14 +190,15 @@ def test_missing_budget_control_is_on(scene: Scene) -> None:
     """
     company = scene.company()
     with scene.transaction() as connection:
-        execute(connection, "delete from feature_flags where key = %s", BUDGET_FLAG)
-        missing = value(connection, "select is_feature_enabled(%s, %s::uuid)", BUDGET_FLAG, company)
+        execute(connection, "delete from public.feature_flags where key = %s", BUDGET_FLAG)
+        missing = value(connection, "select public.is_feature_enabled(%s, %s::uuid)", BUDGET_FLAG, company)
         execute(
             connection,
-            "insert into feature_flags (key, company_id, enabled, rollout_percentage) values (%s, null, false, 100)",
+            "insert into public.feature_flags (key, company_id, enabled, rollout_percentage)"
+            " values (%s, null, false, 100)",
             BUDGET_FLAG,
         )
-        off = value(connection, "select is_feature_enabled(%s, %s::uuid)", BUDGET_FLAG, company)
+        off = value(connection, "select public.is_feature_enabled(%s, %s::uuid)", BUDGET_FLAG, company)
     scene.seen.require(off is False, "a row that switches budget control off does not count")
     scene.seen.control("a row that says off switches it off")
     assert missing is True, f"without a row, budget control is {missing!r}"
@@ -225,8 +226,8 @@ def test_tenant_row_wins(scene: Scene) -> None:
     An override that does not override leaves no way to spare one customer.
     """
     company = scene.company()
-    insert = "insert into feature_flags (key, company_id, enabled, rollout_percentage) values (%s, %s, %s, %s)"
-    ask = "select is_feature_enabled(%s, %s::uuid)"
+    insert = "insert into public.feature_flags (key, company_id, enabled, rollout_percentage) values (%s, %s, %s, %s)"
+    ask = "select public.is_feature_enabled(%s, %s::uuid)"
     own = bucket(KEY, company)
     table = ((True, 100, False, 100, False), (False, 100, True, 100, True), (True, 100, True, own, False))
     for global_on, global_at, tenant_on, tenant_at, due in table:
@@ -249,7 +250,7 @@ def test_percentage_out_of_range_refused(scene: Scene) -> None:
 
     110 typed for 10 is a full release.
     """
-    insert = "insert into feature_flags (key, enabled, rollout_percentage) values (%s, true, %s)"
+    insert = "insert into public.feature_flags (key, enabled, rollout_percentage) values (%s, true, %s)"
     for good in (0, 100):
         refused = scene.refused_by_database(insert, KEY, good)
         scene.seen.require(not refused, f"a percentage of {good} is refused")
@@ -265,7 +266,9 @@ def test_one_global_row(scene: Scene) -> None:
 
     With two global rows a rollback may switch off the one that nobody reads.
     """
-    insert = "insert into feature_flags (key, company_id, enabled, rollout_percentage) values (%s, null, true, 100)"
+    insert = (
+        "insert into public.feature_flags (key, company_id, enabled, rollout_percentage) values (%s, null, true, 100)"
+    )
     with scene.transaction() as connection:
         execute(connection, insert, KEY)
         scene.seen.control("the first global row is accepted")
@@ -286,16 +289,16 @@ def test_version_grows(scene: Scene) -> None:
     company = scene.company()
     key = "drill.version"
     scene.set_flag(company, key, enabled=False, percentage=10)
-    last = scene.value("select version from feature_flags where key = %s and company_id = %s", key, company)
+    last = scene.value("select version from public.feature_flags where key = %s and company_id = %s", key, company)
     scene.seen.control("a fresh row has a version")
     for statement in (
-        "update feature_flags set enabled = true where key = %s and company_id = %s",
-        "update feature_flags set rollout_percentage = 50 where key = %s and company_id = %s",
-        "update feature_flags set version = 0, enabled = false where key = %s and company_id = %s",
+        "update public.feature_flags set enabled = true where key = %s and company_id = %s",
+        "update public.feature_flags set rollout_percentage = 50 where key = %s and company_id = %s",
+        "update public.feature_flags set version = 0, enabled = false where key = %s and company_id = %s",
         UPSERT,
     ):
         scene.rows(statement, key, company)
-        now = scene.value("select version from feature_flags where key = %s and company_id = %s", key, company)
+        now = scene.value("select version from public.feature_flags where key = %s and company_id = %s", key, company)
         assert now > last, f"the version went from {last} to {now} with: {statement[:60]}"
         last = now
         scene.seen.count()

@@ -19,11 +19,11 @@ from gates.target.requests import encode_body, replay_fields
 SQL = ("database",)
 SIGNED = ("drill/authentication/signed-accepted",)
 SAME_EFFECT = """
-insert into agent_tasks (company_id, agent_name, event_id, status) values (%s, 'drill', %s, 'completed')
+insert into public.agent_tasks (company_id, agent_name, event_id, status) values (%s, 'drill', %s, 'completed')
 """
 HALF_AN_EVENT = """
-select count(*) from events e
-where e.id = %s and not exists (select from agent_tasks t where t.event_id = e.id and t.status = 'completed')
+select count(*) from public.events e
+where e.id = %s and not exists (select from public.agent_tasks t where t.event_id = e.id and t.status = 'completed')
 """
 
 
@@ -75,7 +75,7 @@ def test_outbox_off_takes_direct_path(scene: Scene) -> None:
     event = str(off["event_id"])
     assert off["path"] == "direct", f"the event took the path {off['path']!r} with the outbox switched off"
     assert scene.effects([event]) == {event: 1}, "the direct event had no effect when its answer was there"
-    queued = scene.number("select count(*) from event_outbox where event_id = %s", event)
+    queued = scene.number("select count(*) from public.event_outbox where event_id = %s", event)
     assert queued == 0, f"the direct event has {queued} outbox rows"
     scene.seen.count(2)
 
@@ -99,7 +99,7 @@ def test_direct_effect_with_its_event(scene: Scene) -> None:
         half = scene.until_true(lambda: scene.number(HALF_AN_EVENT, event) > 0, within_s=0.5)
     scene.until_true(answer.done, within_s=5)
     assert not half, "an event of the direct path was there before its effect"
-    written = scene.number("select count(*) from events where id = %s", event)
+    written = scene.number("select count(*) from public.events where id = %s", event)
     scene.seen.require(waits or written, "the event neither waited for the effect's row nor was it written")
     scene.seen.count()
 
@@ -114,7 +114,7 @@ def test_outbox_on_takes_outbox(scene: Scene) -> None:
     scene.set_flag(company, OUTBOX_FLAG, enabled=True)
     on = scene.emit(company)
     assert on["path"] == "outbox", f"the event took the path {on['path']!r} with the outbox switched on"
-    rows = scene.number("select count(*) from event_outbox where event_id = %s", on["event_id"])
+    rows = scene.number("select count(*) from public.event_outbox where event_id = %s", on["event_id"])
     assert rows == 1, f"the event has {rows} outbox rows"
     scene.set_flag(company, OUTBOX_FLAG, enabled=False)
     off = scene.emit(company)
@@ -163,7 +163,7 @@ def test_refused_before_anything_else(scene: Scene) -> None:
     key = str(uuid.uuid4())
     scene.set_flag(company, REPLAY_FLAG, enabled=False)
     scene.replay(company, 403, "feature_disabled", max=1, idempotency_key=key)
-    runs = scene.number("select count(*) from replay_runs where company_id = %s", company)
+    runs = scene.number("select count(*) from public.replay_runs where company_id = %s", company)
     assert (runs, scene.used(company)) == (0, (0, 0)), (
         f"the refused replay left {runs} runs, {scene.used(company)} used"
     )
@@ -216,7 +216,7 @@ def test_global_switch_is_wired(scene: Scene) -> None:
     It is the statement that the gate itself runs to roll back.
     """
     company = scene.company()
-    scene.rows("delete from feature_flags where company_id = %s", company)
+    scene.rows("delete from public.feature_flags where company_id = %s", company)
     with scene.global_flag(OUTBOX_FLAG, enabled=True, percentage=100):
         before = scene.emit(company, control=True)
         scene.seen.require(
@@ -244,11 +244,11 @@ def test_unreadable_starts_nothing(scene: Scene) -> None:
     """
     company = scene.company(items=2)
     with scene.transaction() as held:
-        execute(held, "lock table feature_flags in access exclusive mode")
+        execute(held, "lock table public.feature_flags in access exclusive mode")
         release = scene.released_after(held, 1.0)
         answers = scene.in_background(scene.replay_request(company, max=2))
         while release.is_alive():
-            moved = scene.number("select count(*) from event_outbox where company_id = %s", company)
+            moved = scene.number("select count(*) from public.event_outbox where company_id = %s", company)
             held_still = not release.released.is_set()
             assert not (moved and held_still), f"{moved} items were moved while the flags were locked by another"
             scene.seen.count()
@@ -267,13 +267,16 @@ def test_tenants_cannot_write(scene: Scene) -> None:
     company = scene.company()
     scene.set_flag(company, REPLAY_FLAG, enabled=False)
     with scene.as_tenant(company) as tenant:
-        visible = value(tenant, "select count(*) from companies where id = %s", company)
+        visible = value(tenant, "select count(*) from public.companies where id = %s", company)
     scene.seen.require(visible == 1, "as role authenticated with its claims, the tenant does not see its own company")
     scene.seen.control("the same role sees its own company")
     for statement in (
-        "update feature_flags set enabled = true where company_id = %s",
-        "insert into feature_flags (key, company_id, enabled, rollout_percentage) values ('drill.own', %s, true, 100)",
-        "delete from feature_flags where company_id = %s",
+        "update public.feature_flags set enabled = true where company_id = %s",
+        (
+            "insert into public.feature_flags (key, company_id, enabled, rollout_percentage) values"
+            " ('drill.own', %s, true, 100)"
+        ),
+        "delete from public.feature_flags where company_id = %s",
     ):
         changed = scene.changed_as_tenant(company, statement, company)
         assert changed == 0, f"as the tenant, {statement.split(' ', 2)[0]} of its own flag changed {changed} rows"

@@ -59,13 +59,15 @@ def test_others_do_not_wait(scene: Scene) -> None:
     paused, other = scene.company("a"), scene.company("b")
     scene.pause(paused)
     scene.rows(
-        "insert into event_outbox (event_id, company_id, event_type, payload, inserted_at)"
+        "insert into public.event_outbox (event_id, company_id, event_type, payload, inserted_at)"
         " select gen_random_uuid(), %s, 'drill.plain', '{}', now() - interval '1 day' from generate_series(1, 600)",
         paused,
     )
     events = [str(scene.emit(other, key=str(uuid.uuid4()))["event_id"]) for _ in range(3)]
     scene.delivered(events)
-    held = scene.number("select count(*) from event_outbox where company_id = %s and processed_at is null", paused)
+    held = scene.number(
+        "select count(*) from public.event_outbox where company_id = %s and processed_at is null", paused
+    )
     scene.seen.require(held == 600, f"{600 - held} of the paused tenant's rows were delivered")
     scene.seen.control("the other tenant's events were delivered past 600 held rows")
 

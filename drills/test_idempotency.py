@@ -52,7 +52,7 @@ def test_duplicate_same_answer(replays: Replays, scene: Scene, tenant: str) -> N
     key = new_key()
     replays.items(tenant, 2)
     first = replays.control(tenant, "first", idempotency_key=key).json()
-    ended = "select count(*) from replay_runs where id::text = %s and status <> 'started'"
+    ended = "select count(*) from public.replay_runs where id::text = %s and status <> 'started'"
     run = str(first.get("replay_run_id"))
     scene.seen.require(scene.until_true(lambda: scene.number(ended, run) > 0, within_s=6.0), "the run does not end")
     again = replays.send(tenant, "again", idempotency_key=key).json()
@@ -86,10 +86,10 @@ def test_duplicate_not_audited(replays: Replays, tenant: str) -> None:
     """
     key = new_key()
     replays.control(tenant, "first", idempotency_key=key)
-    before = replays.number("select count(*) from audit_logs where scope = %s", tenant)
+    before = replays.number("select count(*) from public.audit_logs where scope = %s", tenant)
     replays.seen.require(before, "the first call left no audit row")
     replays.send(tenant, "again", idempotency_key=key)
-    after = replays.number("select count(*) from audit_logs where scope = %s", tenant)
+    after = replays.number("select count(*) from public.audit_logs where scope = %s", tenant)
     assert after == before, f"{after - before} audit rows for a duplicate; allowed: 0"
 
 

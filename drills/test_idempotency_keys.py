@@ -65,7 +65,7 @@ def test_old_key_is_known(replays: Replays, tenant: str) -> None:
     replays.seen.require(first.get("replay_run_id"), "the first call names no run: there is none to compare with")
     execute(
         replays.db,
-        "update replay_runs set requested_at = requested_at - interval '2 days' where company_id = %s",
+        "update public.replay_runs set requested_at = requested_at - interval '2 days' where company_id = %s",
         tenant,
     )
     again = replays.send(tenant, "two days later", idempotency_key=key, max=1).json()

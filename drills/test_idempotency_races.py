@@ -33,7 +33,7 @@ def new_key() -> str:
 
 def _one_effect(replays: Replays, company: str, key: str, items: int) -> None:
     runs = replays.number(
-        "select count(*) from replay_runs where company_id = %s and idempotency_key = %s", company, key
+        "select count(*) from public.replay_runs where company_id = %s and idempotency_key = %s", company, key
     )
     written = replays.outbox(company)
     replays.seen.value(written, items, "outbox rows")
@@ -119,7 +119,7 @@ def test_late_retry(replays: Replays, tenant: str) -> None:
     key = new_key()
     first = replays.control(tenant, "nothing to replay", idempotency_key=key).json()
     replays.seen.require(first.get("status") == "completed", f"an empty run is {first.get('status')!r}, not completed")
-    read = "select r.xmin::text as version, r.* from replay_runs r where company_id = %s"
+    read = "select r.xmin::text as version, r.* from public.replay_runs r where company_id = %s"
     before = replays.rows(read, tenant)
     replays.items(tenant, 2)
     replays.send(tenant, "late retry", idempotency_key=key)
@@ -137,7 +137,7 @@ def _held_budget(target: Target, replays: Replays, company: str) -> Iterator[Con
     replays.budget(company, 100)
     holder = connect(target.database_url, autocommit=False)
     try:
-        execute(holder, "select 1 from replay_budgets where company_id = %s for update", company)
+        execute(holder, "select 1 from public.replay_budgets where company_id = %s for update", company)
         yield holder
     finally:
         holder.rollback()

@@ -36,7 +36,7 @@ def test_service_login_is_bound(limit: Limit, scene: Scene, tenant: str) -> None
     found: list[dict[str, Any]] = []
 
     with scene.transaction() as held:
-        execute(held, "select from edge_rate_limits where key like %s for update", f"replay:{tenant}:%")
+        execute(held, "select from public.edge_rate_limits where key like %s for update", f"replay:{tenant}:%")
         call = scene.in_background(limit.request(tenant, "call 2, its row locked", dry_run=True))
 
         def probe() -> bool:

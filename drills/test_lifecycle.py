@@ -22,7 +22,9 @@ BATCH = 50
 
 def _unfinished(scene: Scene, run: str) -> int:
     return scene.number(
-        "select count(*) from event_outbox where replay_run_id = %s and processed_at is null and dead_at is null", run
+        "select count(*) from public.event_outbox where replay_run_id = %s and processed_at is"
+        " null and dead_at is null",
+        run,
     )
 
 
@@ -69,7 +71,7 @@ def test_one_attempt(scene: Scene) -> None:
     assert _unfinished(scene, run) == 0, "the run has ended and left an open outbox row"
     assert scene.items(company)[0]["status"] == "pending", f"the item is {scene.items(company)[0]['status']!r}"
     scene.seen.count(2)
-    scene.rows("update dead_letter_queue set retry_after = now() where company_id = %s", company)
+    scene.rows("update public.dead_letter_queue set retry_after = now() where company_id = %s", company)
     again = str(scene.run(company, max=1)["replay_run_id"])
     scene.ended(again)
 
@@ -83,13 +85,13 @@ def test_event_id_is_stable(scene: Scene) -> None:
     scene.claims_drill_agent()
     company = scene.company()
     scene.rows(
-        "insert into dead_letter_queue (company_id, event_type, payload, error_type, max_retries)"
+        "insert into public.dead_letter_queue (company_id, event_type, payload, error_type, max_retries)"
         " values (%s, 'drill.foreign', %s, 'foreign', 9)",
         company,
         as_jsonb({"drill": {"fail_times": 1}}),
     )
     first = _events_of_a_replay(scene, company)
-    scene.rows("update dead_letter_queue set retry_after = now() where company_id = %s", company)
+    scene.rows("update public.dead_letter_queue set retry_after = now() where company_id = %s", company)
     second = _events_of_a_replay(scene, company)
     assert len(first) == 1, f"the first replay has the event ids {first}"
     assert first == second, f"the replays of one item have the event ids {first} and {second}"
@@ -149,7 +151,7 @@ def _numbers(shown: Any) -> set[int]:
 def _add_last(scene: Scene, company: str, payload: str, count: int = 1) -> None:
     """Items that are claimed after all others of the tenant."""
     scene.rows(
-        "insert into dead_letter_queue (company_id, event_id, event_type, payload, error_type, created_at)"
+        "insert into public.dead_letter_queue (company_id, event_id, event_type, payload, error_type, created_at)"
         " select %s, gen_random_uuid(), 'drill.item', %s, 'drill', now() - interval '1 minute'"
         " from generate_series(1, %s)",
         company,
@@ -196,7 +198,7 @@ def test_stop_leaves_the_rest_untouched(scene: Scene) -> None:
         f"{attempted} items were attempted, {BATCH - len(untouched)} have a retry counted"
     )
     moved = scene.number(
-        "select count(*) from dead_letter_queue where company_id = %s and retry_count = 0"
+        "select count(*) from public.dead_letter_queue where company_id = %s and retry_count = 0"
         " and retry_after > now() - interval '30 seconds'",
         company,
     )
@@ -228,7 +230,9 @@ def _stopped_run(scene: Scene) -> tuple[dict[str, Any], str, str]:
     scene.claims_drill_agent()
     company = scene.company(items=6, payload=POISON, max_retries=9)
     _add_last(scene, company, LATE_POISON, BATCH - 6)
-    scene.rows("update dead_letter_queue set retry_after = now() - interval '1 minute' where company_id = %s", company)
+    scene.rows(
+        "update public.dead_letter_queue set retry_after = now() - interval '1 minute' where company_id = %s", company
+    )
     scene.budget(company, daily_used=7, monthly_used=7)
     run = str(scene.run(company, max=BATCH)["replay_run_id"])
     scene.ended(run, within_s=10)
@@ -305,7 +309,7 @@ def test_ten_in_flight(scene: Scene) -> None:
         nonlocal most
         row = scene.one(
             "select count(*) filter (where claimed_until > now() and processed_at is null and dead_at is null)"
-            " as flying, count(processed_at) as done from event_outbox where replay_run_id = %s",
+            " as flying, count(processed_at) as done from public.event_outbox where replay_run_id = %s",
             run,
         )
         most = max(most, int(row["flying"]))
@@ -343,11 +347,12 @@ def test_all_of_an_item_together(scene: Scene) -> None:
 
 
 TOGETHER = """
-select (select count(*) from event_outbox o where o.replay_run_id = %s and o.processed_at is not null) as processed,
-       (select count(distinct t.event_id) from agent_tasks t join event_outbox o using (event_id)
+select (select count(*) from public.event_outbox o where o.replay_run_id = %s and o.processed_at is not
+  null) as processed,
+       (select count(distinct t.event_id) from public.agent_tasks t join public.event_outbox o using (event_id)
         where o.replay_run_id = %s and t.status = 'completed') as effects,
-       (select count(*) from dead_letter_queue where company_id = %s and status = 'resolved') as resolved,
-       (select success_count from replay_runs where id = %s) as counted
+       (select count(*) from public.dead_letter_queue where company_id = %s and status = 'resolved') as resolved,
+       (select success_count from public.replay_runs where id = %s) as counted
 """
 
 

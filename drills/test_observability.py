@@ -25,7 +25,7 @@ REPLAYS = "replay_requests_total"
 SPREAD_SCRAPES = 24
 """Enough to meet each of four instances that are taken at random but once in 250 times."""
 WAITING = """
-select id from event_outbox where company_id <> %s and processed_at is null and dead_at is null order by id
+select id from public.event_outbox where company_id <> %s and processed_at is null and dead_at is null order by id
 """
 SCRAPE = Request("GET", "/metrics", label="GET /metrics")
 
@@ -210,7 +210,7 @@ def test_dlq_depth_is_the_tables(scene: Scene) -> None:
     scene.seen.expect(request, scene.http.send(request), 200, control=True)
     company = scene.company()
     others = "select count(*), count(*) filter (where status = 'pending') as pending, max(created_at) as newest"
-    others += " from dead_letter_queue where company_id <> %s"
+    others += " from public.dead_letter_queue where company_id <> %s"
     found = scene.one(others, company)
     before = _scrape(scene.http, scene.seen).total("dlq_items")
     scene.seen.require(before is not None, "/metrics has no dlq_items: drill/observability/series-are-there")
@@ -261,7 +261,9 @@ def test_waiting_events_show(scene: Scene) -> None:
     least_s = 59 * 7 / (7 + len(others))
     shown = scene.until_true(probe, within_s=5.0)
     scene.seen.value([round(n, 1) for n in seen[-1]], [7, 60], "events, s")
-    quiet = scene.number("select count(*) from event_outbox where company_id = %s and processed_at is null", company)
+    quiet = scene.number(
+        "select count(*) from public.event_outbox where company_id = %s and processed_at is null", company
+    )
     scene.seen.require(quiet == 7, "the events did not wait: drill/outbox/not-before-it-is-due")
     scene.seen.require(shown or others == scene.rows(WAITING, company), "other tenants' events changed meanwhile")
     assert seen[-1][0] >= 7, f"seven events that back off changed outbox_pending by {seen[-1][0]:g}"

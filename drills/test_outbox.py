@@ -39,7 +39,7 @@ def test_delivered_once(scene: Scene) -> None:
     scene.delivered([event])
     rows = scene.outbox(company)
     assert [r["event"] for r in rows] == [event], f"one accepted event has {len(rows)} outbox rows"
-    business = scene.number("select count(*) from events where id = %s and company_id = %s", event, company)
+    business = scene.number("select count(*) from public.events where id = %s and company_id = %s", event, company)
     assert business == 1, f"one accepted event has {business} business rows"
     state = scene.until(lambda: scene.outbox(company)[0]["state"] == "processed", "the outbox row as processed")
     scene.seen.count(int(state))
@@ -74,7 +74,7 @@ def test_event_and_row_together(scene: Scene) -> None:
     for _ in range(3):
         event = scene.emit(company, control=True)["event_id"]
         row = scene.one(
-            "select e.txid::text as event, o.txid::text as outbox from events e left join event_outbox o"
+            "select e.txid::text as event, o.txid::text as outbox from public.events e left join public.event_outbox o"
             " on o.event_id = e.id where e.id = %s",
             event,
         )
@@ -134,7 +134,8 @@ def test_refused_leaves_nothing(scene: Scene) -> None:
         request = scene.signer.post("/events", encode_body({**good, **change}), f"an event with {change}")
         scene.seen.expect(request, scene.http.send(request), 400, "invalid_request")
     left = scene.number(
-        "select (select count(*) from events where id = %s) + (select count(*) from event_outbox where event_id = %s)",
+        "select (select count(*) from public.events where id = %s) + (select count(*) from"
+        " public.event_outbox where event_id = %s)",
         event,
         event,
     )
@@ -151,9 +152,13 @@ def test_payload_unchanged(scene: Scene) -> None:
     company = scene.company()
     event = scene.emit(company, payload=PAYLOAD, control=True)["event_id"]
     for table, column in (("events", "id"), ("event_outbox", "event_id")):
-        same = scene.value(f"select payload = %s::jsonb from {table} where {column} = %s", as_jsonb(PAYLOAD), event)
+        same = scene.value(
+            f"select payload = %s::jsonb from public.{table} where {column} = %s", as_jsonb(PAYLOAD), event
+        )
         if not same:
-            scene.seen.witness = str(scene.value(f"select payload::text from {table} where {column} = %s", event))
+            scene.seen.witness = str(
+                scene.value(f"select payload::text from public.{table} where {column} = %s", event)
+            )
         assert same, f"the payload in {table} is not what was sent"
         scene.seen.count()
 
@@ -167,7 +172,7 @@ def test_event_as_sent(scene: Scene) -> None:
     company, kind, key = scene.company(), "Order.Paid/v2", "Kunde Ä 0007"
     event = scene.emit(company, event_type=kind, key=key, control=True)["event_id"]
     for table, column in (("events", "id"), ("event_outbox", "event_id")):
-        row = scene.one(f"select event_type, aggregate_key from {table} where {column} = %s", event)
+        row = scene.one(f"select event_type, aggregate_key from public.{table} where {column} = %s", event)
         scene.seen.require(row, f"the accepted event {event} has no row in {table}")
         found = (row["event_type"], row["aggregate_key"])
         assert found == (kind, key), f"event_type and aggregate_key in {table} are {found}; sent: {(kind, key)}"

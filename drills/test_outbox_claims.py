@@ -24,7 +24,7 @@ def test_not_before_it_is_due(scene: Scene) -> None:
     scene.passes_by(company, 3)
     early = scene.effects(events)
     assert not early, f"{len(early)} of 2 rows were delivered an hour before they are due"
-    scene.rows("update event_outbox set next_attempt_at = now() where company_id = %s", company)
+    scene.rows("update public.event_outbox set next_attempt_at = now() where company_id = %s", company)
     scene.delivered(events)
 
 
@@ -41,7 +41,8 @@ def test_claimed_by_another(scene: Scene) -> None:
     early = scene.effects(events)
     assert not early, f"{len(early)} of 2 rows were delivered while another relay's claim was running"
     scene.rows(
-        "update event_outbox set claimed_until = now() - interval '1 second' where event_id = any(%s::uuid[])", events
+        "update public.event_outbox set claimed_until = now() - interval '1 second' where event_id = any(%s::uuid[])",
+        events,
     )
     scene.delivered(events)
 
@@ -83,7 +84,8 @@ def test_second_row_of_an_event(scene: Scene) -> None:
     company, event = scene.company(), str(uuid.uuid4())
     for _ in range(2):
         scene.rows(
-            "insert into event_outbox (event_id, company_id, event_type, payload) values (%s, %s, 'drill.plain', '{}')",
+            "insert into public.event_outbox (event_id, company_id, event_type, payload) values"
+            " (%s, %s, 'drill.plain', '{}')",
             event,
             company,
         )
@@ -106,8 +108,9 @@ def test_effect_and_acknowledgement_together(scene: Scene) -> None:
     def probe() -> bool:
         rows = scene.rows(
             "select o.event_id::text as event, o.processed_at is not null as done,"
-            " exists (select from agent_tasks t where t.event_id = o.event_id and t.status = 'completed') as effect"
-            " from event_outbox o where o.company_id = %s",
+            " exists (select from public.agent_tasks t where t.event_id = o.event_id and"
+            " t.status = 'completed') as effect"
+            " from public.event_outbox o where o.company_id = %s",
             company,
         )
         half.extend(str(r["event"]) for r in rows if r["done"] and not r["effect"])

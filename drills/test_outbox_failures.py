@@ -29,7 +29,7 @@ LOOK = """
 select id, attempts, dead_at is not null as dead, (claimed_until is null or claimed_until <= now()) as pending,
        extract(epoch from next_attempt_at)::float8 as due, extract(epoch from clock_timestamp())::float8 as now,
        extract(epoch from statement_timestamp())::float8 as began
-from event_outbox where company_id = %s
+from public.event_outbox where company_id = %s
 """
 POISON: dict[str, Any] = {"drill": {"fail_times": -1}}
 DEATH_S = 25.0
@@ -51,9 +51,9 @@ def _to_death(scene: Scene, company: str) -> None:
         scene.hurry(company)
         return all(r["state"] == "dead" for r in scene.outbox(company))
 
-    moving = scene.number("select coalesce(sum(attempts), 0) from event_outbox where company_id = %s", company)
+    moving = scene.number("select coalesce(sum(attempts), 0) from public.event_outbox where company_id = %s", company)
     if not scene.until_true(probe, within_s=DEATH_S):
-        now = scene.number("select coalesce(sum(attempts), 0) from event_outbox where company_id = %s", company)
+        now = scene.number("select coalesce(sum(attempts), 0) from public.event_outbox where company_id = %s", company)
         scene.seen.require(now <= moving, f"after {DEATH_S:g} s and {now} attempts the last attempt was not reached")
         scene.late("the last attempt of an event that always fails", DEATH_S, None)
 
@@ -124,11 +124,13 @@ def test_backs_off(scene: Scene) -> None:
     scene.until(lambda: _attempted(scene, company), "the first failures")
     put_off = scene.until_true(lambda: _put_off(scene, company), within_s=5)
     scene.seen.require(put_off, "the failing events could not be put off while none was in flight")
-    before = scene.number("select sum(attempts) from event_outbox where company_id = %s", company)
+    before = scene.number("select sum(attempts) from public.event_outbox where company_id = %s", company)
     scene.passes_by(other, 3)
-    after = scene.number("select sum(attempts) from event_outbox where company_id = %s", company)
+    after = scene.number("select sum(attempts) from public.event_outbox where company_id = %s", company)
     assert after == before, f"{after - before} attempts were made before they were due"
-    waiting = scene.number("select count(*) from event_outbox where company_id = %s and dead_at is null", company)
+    waiting = scene.number(
+        "select count(*) from public.event_outbox where company_id = %s and dead_at is null", company
+    )
     scene.seen.require(waiting, "all failing events were dead before their back-off could be seen")
     scene.seen.count(waiting)
 
@@ -136,14 +138,15 @@ def test_backs_off(scene: Scene) -> None:
 def _put_off(scene: Scene, company: str) -> bool:
     """Put the tenant's events off by an hour; whether none of them was in flight, or came back since."""
     scene.rows(
-        "update event_outbox set next_attempt_at = now() + interval '1 hour' where company_id = %s and dead_at is null"
+        "update public.event_outbox set next_attempt_at = now() + interval '1 hour' where"
+        " company_id = %s and dead_at is null"
         " and next_attempt_at < now() + interval '50 minutes' and (claimed_until is null or claimed_until <= now())",
         company,
     )
     scene.quiet(company)
     return (
         scene.number(
-            "select count(*) from event_outbox where company_id = %s and dead_at is null"
+            "select count(*) from public.event_outbox where company_id = %s and dead_at is null"
             " and (next_attempt_at < now() + interval '50 minutes' or claimed_until > now())",
             company,
         )
@@ -166,7 +169,9 @@ def test_back_off_grows(scene: Scene) -> None:
     waits: list[list[tuple[float, float]]] = []
     for attempt in range(1, 4):
         seen = _waits(scene, company, attempt, since)
-        rows = scene.number("select count(*) from event_outbox where company_id = %s and dead_at is null", company)
+        rows = scene.number(
+            "select count(*) from public.event_outbox where company_id = %s and dead_at is null", company
+        )
         if (not rows and waits) or (rows < 12 and len(waits) > 1):
             break  # so many attempts are all that this deployment makes
         scene.seen.require(rows == 12, f"after {attempt} failures {12 - rows} events are dead already")
@@ -285,7 +290,7 @@ def test_dead_letter_is_the_event(scene: Scene) -> None:
     got = (items[0]["event_type"], items[0]["aggregate_key"])
     assert got == ("drill.letter", "the key"), f"the letter has type and key {got}"
     same = scene.value(
-        "select payload = %s::jsonb from dead_letter_queue where company_id = %s", as_jsonb(payload), company
+        "select payload = %s::jsonb from public.dead_letter_queue where company_id = %s", as_jsonb(payload), company
     )
     assert same, f"the letter's payload is {items[0]['payload']}"
     scene.seen.count(3)
@@ -305,8 +310,8 @@ def test_dead_letter_in_one_transaction(scene: Scene) -> None:
 
     def probe() -> bool:
         row = scene.one(
-            "select (select count(*) from event_outbox where company_id = %s and dead_at is not null) as dead,"
-            " (select count(*) from dead_letter_queue where company_id = %s) as letters",
+            "select (select count(*) from public.event_outbox where company_id = %s and dead_at is not null) as dead,"
+            " (select count(*) from public.dead_letter_queue where company_id = %s) as letters",
             company,
             company,
         )
@@ -356,8 +361,9 @@ def test_processed_after_its_effect(scene: Scene) -> None:
     company = scene.company()
     event = str(scene.emit(company, payload={"drill": {"delay_ms": 1500}}, control=True)["event_id"])
     look = (
-        "select o.processed_at is not null as processed, exists (select from agent_tasks t"
-        " where t.event_id = o.event_id and t.status = 'completed') as done from event_outbox o where o.event_id = %s"
+        "select o.processed_at is not null as processed, exists (select from public.agent_tasks t"
+        " where t.event_id = o.event_id and t.status = 'completed') as done from"
+        " public.event_outbox o where o.event_id = %s"
     )
     waiting, early = 0, 0
 

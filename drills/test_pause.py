@@ -132,7 +132,9 @@ def test_events_go_to_the_outbox(scene: Scene) -> None:
     events = [str(a["event_id"]) for a in answers]
     early = scene.effects(events)
     assert not early, f"{len(early)} of 3 events of a paused tenant had their effect"
-    rows = scene.number("select count(*) from event_outbox where company_id = %s and processed_at is null", paused)
+    rows = scene.number(
+        "select count(*) from public.event_outbox where company_id = %s and processed_at is null", paused
+    )
     assert rows == 3, f"{rows} of the 3 events wait in the outbox"
     scene.seen.count(3)
 
@@ -181,7 +183,7 @@ def test_stops_a_running_replay(scene: Scene) -> None:
     scene.claims_drill_agent()
     company, other = scene.company("a", items=30, payload='{"drill": {"delay_ms": 150}}'), scene.company("b")
     run = str(scene.run(company, max=30)["replay_run_id"])
-    done = "select count(*) from event_outbox where replay_run_id = %s and processed_at is not null"
+    done = "select count(*) from public.event_outbox where replay_run_id = %s and processed_at is not null"
     scene.until(lambda: scene.number(done, run) >= 1, "the first item of the run")
     scene.pause(company)
     at_pause = scene.number(done, run)
@@ -190,7 +192,7 @@ def test_stops_a_running_replay(scene: Scene) -> None:
     after = scene.number(done, run)
     scene.seen.value(after - at_pause, 10, "items")
     assert after - at_pause <= 10, f"{after - at_pause} items were delivered after the pause; at most 10 are in flight"
-    status = scene.value("select status from replay_runs where id = %s", run)
+    status = scene.value("select status from public.replay_runs where id = %s", run)
     assert status == "started", f"the paused run is {status!r} with {30 - after} items to go"
     scene.passes_by(other, 1)
     assert scene.number(done, run) == after, "the paused run went on"
@@ -210,7 +212,7 @@ def test_fleet(scene: Scene) -> None:
     company, own = scene.company("a", items=1), scene.company("b", items=1)
     scene.pause(own, on=False)
     scene.seen.require(
-        scene.number("select count(*) from agent_controls where company_id is null") == 1,
+        scene.number("select count(*) from public.agent_controls where company_id is null") == 1,
         "agent_controls has no row for everybody",
     )
     with scene.fleet_paused():

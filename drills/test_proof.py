@@ -150,7 +150,7 @@ def _awaited(path: Path) -> str:
 def _carry_out(
     drill: Scenario, target: Target, http: HttpDoor, requests: Iterable[tuple[str, Request]], sql_door: SqlDoor
 ) -> None:
-    count = "select count(*) from event_outbox where company_id = %s"
+    count = "select count(*) from public.event_outbox where company_id = %s"
     for name, request in requests:
         if target.database_url and name in {"dry", "fourth"}:
             drill.outbox_rows.append(int(str(value(sql_door.connection(), count, drill.company))))

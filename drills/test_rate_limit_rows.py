@@ -124,7 +124,7 @@ def test_row_is_the_limit(limit: Limit, tenant: str, other: str) -> None:
     address = str(rows[0]["key"]).split(":", 2)[2]
     execute(
         limit.db,
-        "insert into edge_rate_limits (key, hits) values"
+        "insert into public.edge_rate_limits (key, hits) values"
         " (%s, array[now() - interval '30 s', now() - interval '20 s', now()])",
         f"replay:{tenant}:{address}",
     )
@@ -139,7 +139,7 @@ def test_deleting_the_row_resets(limit: Limit, tenant: str) -> None:
     Otherwise the emergency procedure of the checklist does not work.
     """
     limit.exhaust(tenant)
-    execute(limit.db, "delete from edge_rate_limits where key like %s", f"replay:{tenant}:%")
+    execute(limit.db, "delete from public.edge_rate_limits where key like %s", f"replay:{tenant}:%")
     request = limit.request(tenant, "after the row was deleted")
     limit.passes(request, limit.http.send(request), 200)
 
@@ -148,7 +148,7 @@ def owned(db: Connection, company: str) -> str:
     """A digest of everything that a company owns, with the row versions."""
     parts = [
         f"select '{t}' as part, coalesce(string_agg(x::text || x.xmin::text, ',' order by x::text), '') as rows"
-        f" from {t} x where company_id = %s"
+        f" from public.{t} x where company_id = %s"
         for t in OWNED_TABLES
     ]
     found = execute(db, " union all ".join(parts), *([company] * len(parts)))
@@ -166,7 +166,7 @@ def test_refused_call_does_nothing(limit: Limit, tenants: Tenants, tenant: str) 
     before = owned(limit.db, tenant)
     limit.limited(limit.request(tenant, "refused", max=2))
     assert owned(limit.db, tenant) == before, "a refused call changed rows of its tenant"
-    execute(limit.db, "delete from edge_rate_limits where key like %s", f"replay:{tenant}:%")
+    execute(limit.db, "delete from public.edge_rate_limits where key like %s", f"replay:{tenant}:%")
     limit.admit(tenant, "the same call, admitted", control=True, max=2)
     limit.seen.require(owned(limit.db, tenant) != before, "the admitted twin changed nothing either")
 
@@ -185,7 +185,7 @@ def test_refusals_audited(limit: Limit, tenant: str) -> None:
         limit.limited(limit.request(tenant, f"refused {number}"))
     rows = execute(
         limit.db,
-        "select metadata from audit_logs where scope = %s and action = 'dlq_replay_refused'"
+        "select metadata from public.audit_logs where scope = %s and action = 'dlq_replay_refused'"
         " and metadata::text like '%%rate_limited%%' order by id",
         tenant,
     )
@@ -212,7 +212,7 @@ def test_locked_store(limit: Limit, target: Target, tenant: str) -> None:
             answers.append(none)
 
     try:
-        execute(blocker, "select 1 from edge_rate_limits where key like %s for update", f"replay:{tenant}:%")
+        execute(blocker, "select 1 from public.edge_rate_limits where key like %s for update", f"replay:{tenant}:%")
         thread = threading.Thread(target=call)
         thread.start()
         thread.join(LOCK_HELD_S)
@@ -244,13 +244,13 @@ def test_missing_store(limit: Limit, tenants: Tenants, tenant: str) -> None:
     before = owned(limit.db, tenant)
     request = limit.request(tenant, "a replay, the store gone", max=2)
     try:
-        execute(limit.db, "alter table edge_rate_limits rename to edge_rate_limits_away")
+        execute(limit.db, "alter table public.edge_rate_limits rename to edge_rate_limits_away")
     except psycopg.errors.InsufficientPrivilege:
         limit.seen.unmet("the login of DATABASE_URL may not rename tables")
     try:
         answer = limit.http.send(request)
     finally:
-        execute(limit.db, "alter table edge_rate_limits_away rename to edge_rate_limits")
+        execute(limit.db, "alter table public.edge_rate_limits_away rename to edge_rate_limits")
     limit.seen.expect(request, answer, 503, busy=True)
     assert owned(limit.db, tenant) == before, "a replay was carried out while the limit could not be asked"
     limit.admit(tenant, "the store back in place", max=2)

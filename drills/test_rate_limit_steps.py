@@ -80,7 +80,7 @@ def test_uncounted_is_not_admitted(limit: Limit, target: Target, tenant: str) ->
     blocker = connect(target.database_url, autocommit=False)
     thread = threading.Thread(target=call)
     try:
-        execute(blocker, "select 1 from edge_rate_limits where key like %s for update", f"replay:{tenant}:%")
+        execute(blocker, "select 1 from public.edge_rate_limits where key like %s for update", f"replay:{tenant}:%")
         thread.start()
         thread.join(LOCK_HELD_S)
         early = list(answers)

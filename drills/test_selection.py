@@ -17,7 +17,7 @@ SQL = ("tenants",)
 def touched(replays: Replays, company: str) -> set[str]:
     """The items of a tenant that are not as they were created: taken, or tried."""
     found = replays.rows(
-        "select id::text as id, status, retry_count from dead_letter_queue where company_id = %s", company
+        "select id::text as id, status, retry_count from public.dead_letter_queue where company_id = %s", company
     )
     return {str(r["id"]) for r in found if r["status"] in {"replaying", "resolved"} or r["retry_count"] > 0}
 
@@ -129,7 +129,7 @@ def test_ineligible(case: Case, replays: Replays, tenant: str) -> None:
     """
     good = replays.items(tenant, 1)
     bad = replays.items(tenant, 2, **case.value)
-    read = "select x.xmin::text as version, x.* from dead_letter_queue x where id = any(%s::uuid[]) order by id"
+    read = "select x.xmin::text as version, x.* from public.dead_letter_queue x where id = any(%s::uuid[]) order by id"
     before = replays.rows(read, bad)
     answer = replays.control(tenant, "by selection", max=10).json()
     replays.seen.require(took(answer) == set(good) or took(answer) & set(bad), "the eligible item was not taken")

@@ -14,7 +14,7 @@ from gates.target.database import sql
 from sql_checks.rulefile import Rule
 from sql_checks.rulejudge import FUTURE_S
 from sql_checks.spotfile import SpotCheck
-from sql_checks.sqlsession import SEARCH_PATH, STATEMENT_TIMEOUT_MS
+from sql_checks.sqlsession import STATEMENT_TIMEOUT_MS
 
 FRAME = Path(__file__).parent / "psql"
 FAILING = (Severity.PAGE, Severity.WARN)
@@ -35,7 +35,7 @@ def spots_to_psql(spots: Sequence[SpotCheck]) -> str:
 
 
 def _file(title: str, blocks: Sequence[str]) -> str:
-    head = _framed("head", timeout_ms=str(STATEMENT_TIMEOUT_MS), search_path=SEARCH_PATH)
+    head = _framed("head", timeout_ms=str(STATEMENT_TIMEOUT_MS))
     return "\n".join([f"-- {title}. Generated: do not edit.", head, *blocks, _framed("foot")])
 
 

@@ -38,6 +38,8 @@ GUARDED = {"PUBLIC", "anon", "authenticated", "replay_service", "replay_worker",
 
 Objects = Mapping[str, str]
 
+OF_PUBLIC = re.compile(r"\bpublic\.")
+
 
 class ManifestError(ValueError):
     """A manifest cannot be used: what was observed, what is allowed, where, what to do."""
@@ -87,7 +89,7 @@ def load_manifest(path: Path | None) -> Manifest | None:
     wanted = {"format", "migrations", *KINDS}
     if not isinstance(data, dict) or set(data) != wanted or data["format"] != FORMAT:
         raise ManifestError(f"{file}: not a manifest of format {FORMAT}; allowed keys: {', '.join(sorted(wanted))}")
-    return Manifest(data["migrations"], {k: data[k] for k in KINDS})
+    return Manifest(data["migrations"], {k: _bare(k, data[k]) for k in KINDS})
 
 
 def read_schema(connection: Connection) -> Manifest:
@@ -107,7 +109,15 @@ def read_migrations(connection: Connection) -> Objects:
 
 def read_kind(connection: Connection, kind: str) -> Objects:
     """Names and normalised definitions of one kind."""
-    return {name: normalise(kind, text) for name, text in _objects(connection, QUERIES / f"{kind}.sql").items()}
+    return _bare(kind, {n: normalise(kind, t) for n, t in _objects(connection, QUERIES / f"{kind}.sql").items()})
+
+
+def _bare(kind: str, objects: Objects) -> Objects:
+    """Without the schema `public`, which goes without saying; a function's body stays as its author wrote it."""
+    return {
+        OF_PUBLIC.sub("", name): text if kind == "functions" else OF_PUBLIC.sub("", text)
+        for name, text in objects.items()
+    }
 
 
 def _objects(connection: Connection, path: Path) -> dict[str, str]:

@@ -98,7 +98,6 @@ def probe(url: str) -> Probe:
     connection = connect(url)
     try:
         execute(connection, "begin")
-        execute(connection, "set local search_path = pg_catalog, public")
         return _look(connection)
     finally:
         if not connection.closed:

@@ -113,7 +113,7 @@ def _row(row: list[Any]) -> Sample:
 
 
 def prepare(connection: Connection) -> None:
-    """Make the bare contract tables of the fixtures in a schema of their own. For test databases only."""
+    """Make the bare contract tables, and the fixtures' functions in a schema of their own. For test databases only."""
     execute(connection, "drop schema if exists fixture cascade")
     execute(connection, "create schema fixture")
     execute(connection, "set search_path = fixture, pg_catalog")

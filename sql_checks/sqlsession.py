@@ -16,7 +16,6 @@ from gates.target.database import Connection, connect, execute, sql
 
 STATEMENT_TIMEOUT_MS = 5_000
 DEEP_TIMEOUT_MS = 120_000
-SEARCH_PATH = "pg_catalog, public"
 BLINDNESS = Path(__file__).parent / "blindness.sql"
 
 
@@ -42,7 +41,6 @@ class SqlSession:
     excluded: Sequence[str] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     deep: bool = False
-    search_path: str = SEARCH_PATH
 
     @cached_property
     def connection(self) -> Connection:
@@ -50,7 +48,6 @@ class SqlSession:
         timeout = DEEP_TIMEOUT_MS if self.deep else STATEMENT_TIMEOUT_MS
         given = {
             "statement_timeout": str(timeout),
-            "search_path": self.search_path,
             "timezone": "UTC",
             "jit": "off",  # compiling costs more than these queries
             "replaygate.excluded": "{" + ",".join(self.excluded) + "}",

@@ -99,7 +99,7 @@ def work(scene: Scene, company: str, delay_ms: int) -> list[str]:
 def let_claims_run_out(scene: Scene, company: str) -> None:
     """Advance the clock of a tenant's rows: what a killed worker had claimed is free, what waits is due."""
     scene.rows(
-        "update event_outbox set claimed_until = now() - interval '1 second' where company_id = %s"
+        "update public.event_outbox set claimed_until = now() - interval '1 second' where company_id = %s"
         " and claimed_until > now() and processed_at is null and dead_at is null",
         company,
     )
@@ -127,9 +127,10 @@ BOOKS = """
 with r as (
   select o.event_id, o.processed_at is not null as processed, o.dead_at is not null as dead,
          coalesce(o.claimed_until > now(), false) as claimed
-  from event_outbox o where o.company_id = %s
+  from public.event_outbox o where o.company_id = %s
 ), e as (
-  select event_id, count(*) as n from agent_tasks where company_id = %s and status = 'completed' group by event_id
+  select event_id, count(*) as n from public.agent_tasks where company_id = %s and status = 'completed'
+    group by event_id
 )
 select (select count(*) from unnest(%s::uuid[]) id where exists (select from r where r.event_id = id)) as emitted,
        (select count(*) from r where not processed and not dead and not claimed) as pending,

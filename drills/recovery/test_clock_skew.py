@@ -20,11 +20,12 @@ FAR = "1 minute"
 STAMPS = """
 select o.event_id::text as event, extract(epoch from o.processed_at - o.inserted_at)::float8 as processed_s,
        extract(epoch from o.next_attempt_at - o.inserted_at)::float8 as due_s
-from event_outbox o where o.event_id = any(%s::uuid[])
+from public.event_outbox o where o.event_id = any(%s::uuid[])
 """
 LEASE = """
 select extract(epoch from max(claimed_until) - clock_timestamp())::float8
-from event_outbox where company_id = %s and processed_at is null and dead_at is null and payload -> 'drill' ? 'delay_ms'
+from public.event_outbox where company_id = %s and processed_at is null and dead_at is null and payload
+  -> 'drill' ? 'delay_ms'
 """
 """Of the slow events alone: a claim that was put in by hand is not a worker's."""
 
@@ -57,7 +58,7 @@ def test_worker_clock_skewed(scene: Scene) -> None:
             _judge_lease(scene, lease_s, skew_s)
             # what was kept back is due now, and still delivered by the same workers
             scene.rows(
-                "update event_outbox set claimed_until = null, next_attempt_at = now()"
+                "update public.event_outbox set claimed_until = null, next_attempt_at = now()"
                 " where event_id = any(%s::uuid[])",
                 given.kept_back,
             )
@@ -123,7 +124,7 @@ def _judge_replay(scene: Scene, company: str, skew_s: float) -> None:
     counts = (row["status"], row["success_count"], row["failure_count"])
     assert counts == ("completed", 5, 1), f"with the clock {skew_s:+g} s wrong, 5 good items and a bad one: {counts}"
     retry_s = scene.value(
-        "select extract(epoch from retry_after - now())::float8 from dead_letter_queue"
+        "select extract(epoch from retry_after - now())::float8 from public.dead_letter_queue"
         " where company_id = %s and status = 'pending'",
         company,
     )

@@ -42,8 +42,10 @@ WAKES_MS = 1500
 
 def _half_way(scene: Scene, company: str, total: int) -> bool:
     """Whether some events are marked as processed, be it too early, and not all have their effect."""
-    done = scene.number("select count(*) from event_outbox where company_id = %s and processed_at is not null", company)
-    effects = "select count(*) from agent_tasks where company_id = %s and status = 'completed'"
+    done = scene.number(
+        "select count(*) from public.event_outbox where company_id = %s and processed_at is not null", company
+    )
+    effects = "select count(*) from public.agent_tasks where company_id = %s and status = 'completed'"
     return done > 0 and scene.number(effects, company) < total
 
 
@@ -53,7 +55,7 @@ def _rest_is_claimed(scene: Scene, company: str) -> None:
 
     def probe() -> bool:
         nonlocal done, since
-        now = scene.number("select count(processed_at) from event_outbox where company_id = %s", company)
+        now = scene.number("select count(processed_at) from public.event_outbox where company_id = %s", company)
         if now != done:
             done, since = now, time.monotonic()
         return time.monotonic() - since > STANDS_S
@@ -116,7 +118,9 @@ def test_worker_killed_in_a_replay(scene: Scene) -> None:
     assert counts == ("completed", 20, 0, (20, 20)), f"after the kill the run is {counts}"
     states = {r["status"] for r in scene.items(company)}
     assert states == {"resolved"}, f"after the kill the items are {sorted(states)}"
-    twice = scene.rows("select event_id from agent_tasks where company_id = %s group by 1 having count(*) > 1", company)
+    twice = scene.rows(
+        "select event_id from public.agent_tasks where company_id = %s group by 1 having count(*) > 1", company
+    )
     assert not twice, f"{len(twice)} items have more than one effect"
     ends = [r["action"] for r in scene.audit(company, "dlq_replay_completed", "dlq_replay")]
     assert sorted(ends) == ["dlq_replay", "dlq_replay_completed"], f"the end of the run is audited as {ends}"
@@ -196,7 +200,7 @@ def test_long_transaction_held_open(scene: Scene) -> None:
     company = scene.company(items=4)
     with scene.transaction() as slow:
         slow.execute("set transaction isolation level repeatable read")
-        slow.execute("select count(*) from event_outbox")
+        slow.execute("select count(*) from public.event_outbox")
         late = scene.write_outbox(company, 3, connection=slow)
         events = scene.write_outbox(company, 12)
         scene.delivered(events)

@@ -26,8 +26,8 @@ def _outcome(future: Future[Answer]) -> int:
 
 def _whole_or_nothing(scene: Scene, company: str, key: str, status: int) -> None:
     """A disturbed replay moved all of its items under one run, or none; its repetition gives one effect."""
-    runs = scene.number("select count(*) from replay_runs where company_id = %s", company)
-    moved = scene.number("select count(*) from event_outbox where company_id = %s", company)
+    runs = scene.number("select count(*) from public.replay_runs where company_id = %s", company)
+    moved = scene.number("select count(*) from public.event_outbox where company_id = %s", company)
     assert (runs, moved) in {(0, 0), (1, 3)}, f"the disturbed replay ({status}) left {runs} runs and {moved} of 3 items"
     assert scene.used(company)[0] == moved, f"{moved} items were moved, {scene.used(company)[0]} charged"
     assert status != 200 or runs == 1, "the replay was answered 200 and left no run"
@@ -35,7 +35,7 @@ def _whole_or_nothing(scene: Scene, company: str, key: str, status: int) -> None
     answer = scene.replay(company, max=3, idempotency_key=key).json()
     assert answer["duplicate"] is (runs == 1), f"the repetition says duplicate {answer['duplicate']} after {runs} runs"
     scene.ended(str(answer["replay_run_id"]))
-    rows = scene.number("select count(*) from event_outbox where company_id = %s", company)
+    rows = scene.number("select count(*) from public.event_outbox where company_id = %s", company)
     states = {str(r["status"]) for r in scene.items(company)}
     assert (rows, states) == (3, {"resolved"}), f"after the repetition: {rows} outbox rows of 3, items {sorted(states)}"
     scene.seen.control("the repetition with the same key was accepted")
@@ -58,7 +58,7 @@ def test_replay_session_ended(scene: Scene) -> None:
         scene.run(company, max=3, dry_run=True)
         key = new_key()
         with scene.transaction() as held:
-            execute(held, f"select from {table} where {where} for update", company)
+            execute(held, f"select from public.{table} where {where} for update", company)
             running = scene.in_background(scene.replay_request(company, max=3, idempotency_key=key))
             if scene.somebody_waits(held, within_s=HELD_S):
                 terminate_waiting_for(scene, backend_of(held))
@@ -76,7 +76,7 @@ def test_service_killed_in_a_replay(scene: Scene) -> None:
     scene.budget(company, daily_limit=50)
     with processes(scene) as control:
         with scene.transaction() as held:
-            execute(held, "select from replay_budgets where company_id = %s for update", company)
+            execute(held, "select from public.replay_budgets where company_id = %s for update", company)
             running = scene.in_background(scene.replay_request(company, max=3, idempotency_key=key))
             scene.seen.require(
                 scene.somebody_waits(held, within_s=HELD_S), "the replay does not wait for its budget row"
@@ -103,7 +103,7 @@ def test_event_session_ended(scene: Scene) -> None:
     for table in ("event_outbox", "events"):
         company, event = scene.company(), str(uuid.uuid4())
         with scene.transaction() as held:
-            execute(held, f"lock table {table} in exclusive mode")
+            execute(held, f"lock table public.{table} in exclusive mode")
             running = scene.in_background(scene.event_request(company, event_id=event))
             waits = scene.somebody_waits(held, within_s=HELD_S)
             deadline = time.monotonic() + 0.5
@@ -112,8 +112,8 @@ def test_event_session_ended(scene: Scene) -> None:
             terminate_waiting_for(scene, backend_of(held))
             held.rollback()
         status = _outcome(running)
-        business = scene.number("select count(*) from events where id = %s", event)
-        rows = scene.number("select count(*) from event_outbox where event_id = %s", event)
+        business = scene.number("select count(*) from public.events where id = %s", event)
+        rows = scene.number("select count(*) from public.event_outbox where event_id = %s", event)
         assert (business, rows) in {(0, 0), (1, 1)}, f"the event ({status}) left {business} and {rows} rows"
         assert status != 202 or business == 1, "the event was accepted and left no row"
         again = scene.emit(company, event_id=event, control=True)

@@ -12,14 +12,14 @@ from gates.target.tenants import OWNED_TABLES
 
 FLAGS = """
 select f.key, f.company_id::text as company, f.enabled, f.rollout_percentage, f.description
-from feature_flags f left join companies c on c.id = f.company_id
+from public.feature_flags f left join public.companies c on c.id = f.company_id
 where f.company_id is null or (c.id is not null and c.name not like 'drill-%')
 order by f.key, f.company_id nulls first
 """
 
 PAUSES = """
 select a.company_id::text as company, a.agents_paused, a.pause_reason
-from agent_controls a left join companies c on c.id = a.company_id
+from public.agent_controls a left join public.companies c on c.id = a.company_id
 where a.company_id is null or (c.id is not null and c.name not like 'drill-%')
 order by a.company_id nulls first
 """
@@ -57,11 +57,11 @@ def rows_left(connection: Connection, companies: Sequence[str]) -> tuple[int, di
             statements.Identifier(str(row["schema"]), str(row["table"])), statements.Identifier(str(row["column"]))
         )
         _note(left, f"{row['schema']}.{row['table']}", connection.execute(query, (list(companies),)).fetchone())
-    own = connection.execute("select count(*) as n from companies where id::text = any(%s)", (list(companies),))
+    own = connection.execute("select count(*) as n from public.companies where id::text = any(%s)", (list(companies),))
     _note(left, "public.companies", own.fetchone())
     keys = [f"replay:{c}:" for c in companies]
     limits = connection.execute(
-        "select count(*) as n from edge_rate_limits where exists (select from unnest(%s::text[]) k"
+        "select count(*) as n from public.edge_rate_limits where exists (select from unnest(%s::text[]) k"
         " where starts_with(key, k))",
         (keys,),
     )

@@ -131,7 +131,7 @@ class Machine:
         ids = self.scene.tenants.add_items(self.company, 1 + number % 6)
         # later batches are younger, so that the order of claims is the order of insertion
         self.scene.rows(
-            "update dead_letter_queue set created_at = created_at + make_interval(secs => %s)"
+            "update public.dead_letter_queue set created_at = created_at + make_interval(secs => %s)"
             " where id = any(%s::uuid[])",
             len(self.model.pending) + len(self.model.moved) + self.step * 10,
             ids,
@@ -169,7 +169,7 @@ class Machine:
         if not self.model.pending:
             return IDLE
         item = self.model.pending.pop(number % len(self.model.pending))
-        self.scene.rows("update dead_letter_queue set status = 'discarded' where id = %s", item)
+        self.scene.rows("update public.dead_letter_queue set status = 'discarded' where id = %s", item)
         return OK
 
     def _pause(self, _number: int) -> None:
@@ -183,7 +183,7 @@ class Machine:
     def _set_budget(self, number: int) -> None:
         self.model.limit = self.model.used + number % 5
         self.scene.rows(
-            "insert into replay_budgets (company_id, daily_limit) values (%s, %s)"
+            "insert into public.replay_budgets (company_id, daily_limit) values (%s, %s)"
             " on conflict (company_id) do update set daily_limit = excluded.daily_limit",
             self.company,
             self.model.limit,
@@ -191,7 +191,7 @@ class Machine:
 
     def _advance_clock(self, _number: int) -> None:
         self.scene.rows(
-            "update edge_rate_limits set hits = array(select h - make_interval(secs => %s) from unnest(hits) h)"
+            "update public.edge_rate_limits set hits = array(select h - make_interval(secs => %s) from unnest(hits) h)"
             " where starts_with(key, %s)",
             WINDOW_S,
             f"replay:{self.company}:",
@@ -222,12 +222,12 @@ class Machine:
         scene.until(self._drained, "the backlog of a program", within_s=DRAIN_S)
         self._check_still()
         open_runs = scene.number(
-            "select count(*) from replay_runs where company_id = %s and status = 'started'", self.company
+            "select count(*) from public.replay_runs where company_id = %s and status = 'started'", self.company
         )
         if open_runs:
             self._wrong(f"{open_runs} runs are still started with nothing left to do")
         twice = scene.rows(
-            "select event_id from agent_tasks where company_id = %s and status = 'completed'"
+            "select event_id from public.agent_tasks where company_id = %s and status = 'completed'"
             " group by 1 having count(*) > 1",
             self.company,
         )
@@ -237,7 +237,8 @@ class Machine:
         if effects != len(model.events):
             self._wrong(f"{effects} of {len(model.events)} events had their effect")
         resolved = scene.number(
-            "select count(*) from dead_letter_queue where id = any(%s::uuid[]) and status = 'resolved'", model.moved
+            "select count(*) from public.dead_letter_queue where id = any(%s::uuid[]) and status = 'resolved'",
+            model.moved,
         )
         if resolved != len(model.moved):
             self._wrong(f"{resolved} of {len(model.moved)} replayed items are resolved")
@@ -316,7 +317,8 @@ class Machine:
         self.scene.hurry(self.company)
         return (
             self.scene.number(
-                "select count(*) from event_outbox where company_id = %s and processed_at is null and dead_at is null",
+                "select count(*) from public.event_outbox where company_id = %s and"
+                " processed_at is null and dead_at is null",
                 self.company,
             )
             == 0
@@ -325,7 +327,7 @@ class Machine:
     def _check_still(self) -> None:
         """The database agrees with the model on what is pending and what was charged."""
         rows = self.scene.rows(
-            "select id from dead_letter_queue where company_id = %s and status = 'pending'", self.company
+            "select id from public.dead_letter_queue where company_id = %s and status = 'pending'", self.company
         )
         pending = {str(r["id"]) for r in rows}
         if pending != set(self.model.pending):
@@ -344,7 +346,9 @@ class Machine:
         self.model.used = self.scene.used(self.company)[0]
         self.model.admitted = LIMIT
         self._advance_clock(0)
-        known = self.scene.rows("select id::text as id from events where company_id = %s", self.company)
+        known = self.scene.rows("select id::text as id from public.events where company_id = %s", self.company)
         self.model.events = [str(r["id"]) for r in known]
-        runs = self.scene.rows("select idempotency_key as key from replay_runs where company_id = %s", self.company)
+        runs = self.scene.rows(
+            "select idempotency_key as key from public.replay_runs where company_id = %s", self.company
+        )
         self.model.keys = {k: v for k, v in self.model.keys.items() if k in {str(r["key"]) for r in runs}}

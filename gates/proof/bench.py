@@ -68,8 +68,9 @@ class Bench:
             self.stack.recompose((), (), {})
 
     def execute(self, sql: str) -> None:
-        """Run statements as the superuser, in one transaction unless they say otherwise."""
+        """Run statements as the superuser, as a person would type them: names are looked up in `public`, too."""
         with connect(self.stack.info.database_url) as connection:
+            connection.execute("set search_path = public")
             connection.execute(sql.encode())
 
 

@@ -180,7 +180,7 @@ def _empty(bench: Bench) -> Iterator[str]:
 
 
 def _missing(bench: Bench) -> Iterator[str]:
-    bench.execute("alter table replay_runs rename to replay_runs_gone")
+    bench.execute("alter table public.replay_runs rename to replay_runs_gone")
     yield bench.stack.info.database_url
 
 

@@ -107,7 +107,7 @@ def _skewed(bench: Bench) -> Iterator[Mapping[str, str]]:
 def _backlog(bench: Bench) -> Iterator[Mapping[str, str]]:
     with connect(bench.stack.info.database_url) as connection:
         connection.execute(
-            "insert into event_outbox (company_id, event_type, inserted_at) "
+            "insert into public.event_outbox (company_id, event_type, inserted_at) "
             "select %s, 'order.paid', now() - interval '20 seconds' from generate_series(1, %s)",
             (bench.stack.info.company_id, BACKLOG_ROWS),
         )
@@ -137,7 +137,7 @@ def _company(bench: Bench) -> str:
     """A new tenant that the canary has on."""
     company = next(c for c in (str(uuid.uuid4()) for _ in range(10_000)) if bucket(CANARY_FLAG, c) < CANARY_PERCENT)
     with connect(bench.stack.info.database_url) as connection:
-        connection.execute("insert into companies (id, name) values (%s, 'A neighbour')", (company,))
+        connection.execute("insert into public.companies (id, name) values (%s, 'A neighbour')", (company,))
     return company
 
 
@@ -188,8 +188,11 @@ def _retrying(bench: Bench) -> Iterator[Mapping[str, str]]:
             yield {}
 
 
-V2 = "update feature_flags set enabled = true, rollout_percentage = 100 where key = 'security.signing_v2_required'"
-AT_100 = "update feature_flags set rollout_percentage = 100 where key = 'outbox.enabled'"
+V2 = (
+    "update public.feature_flags set enabled = true, rollout_percentage = 100 where key ="
+    " 'security.signing_v2_required'"
+)
+AT_100 = "update public.feature_flags set rollout_percentage = 100 where key = 'outbox.enabled'"
 
 VARIANTS: tuple[Variant, ...] = (
     Variant("plain", "the reference as it is"),

@@ -52,9 +52,9 @@ def look_at_flag(bench: Bench) -> Flag:
     with connect(bench.stack.info.database_url) as connection:
         row = connection.execute(
             "select f.enabled, f.rollout_percentage, "
-            "(select count(*) from audit_logs where action = 'flag_promoted'), "
-            "(select count(*) from audit_logs where action = 'flag_rolled_back') "
-            "from feature_flags f where f.key = %s and f.company_id is null",
+            "(select count(*) from public.audit_logs where action = 'flag_promoted'), "
+            "(select count(*) from public.audit_logs where action = 'flag_rolled_back') "
+            "from public.feature_flags f where f.key = %s and f.company_id is null",
             (FLAG,),
         ).fetchone()
     if row is None:

@@ -24,8 +24,8 @@ from gates.verdict import Decision
 
 DECIDE_TIMEOUT_S = 60.0
 PATH = {"PATH": "/usr/bin:/bin"}
-OFF = "update feature_flags set enabled = false where key = 'outbox.enabled' and company_id is null"
-MOVED = "update feature_flags set rollout_percentage = 50 where key = 'outbox.enabled' and company_id is null"
+OFF = "update public.feature_flags set enabled = false where key = 'outbox.enabled' and company_id is null"
+MOVED = "update public.feature_flags set rollout_percentage = 50 where key = 'outbox.enabled' and company_id is null"
 ONE_ACTION = (Decision.HOLD, Decision.PROMOTE)
 NOT_PROMOTED = (Decision.HOLD, Decision.ROLLBACK)
 TALKED_OUT = {"PYTEST_ADDOPTS": "-k nothing_at_all --deselect drills", "PYTEST_PLUGINS": "no_such_plugin"}

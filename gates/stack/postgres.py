@@ -276,11 +276,11 @@ def free_port() -> int:
 
 
 def connect(url: str) -> psycopg.Connection[tuple[object, ...]]:
-    """A connection of the stack itself, with limits, in autocommit."""
+    """A connection of the stack itself, with limits, in autocommit; a name without a schema is PostgreSQL's own."""
     return psycopg.connect(
         url,
         autocommit=True,
         connect_timeout=5,
-        options="-c statement_timeout=60000 -c lock_timeout=30000",
+        options="-c statement_timeout=60000 -c lock_timeout=30000 -c search_path=pg_catalog,pg_temp",
         application_name="replaygate-stack",
     )

@@ -108,7 +108,7 @@ def _counted_at_one(target: Target, connection: Connection, company: str) -> boo
             door.send(request)
     rows = execute(
         connection,
-        "select substr(key, %s) as address, cardinality(hits) as calls from edge_rate_limits where key like %s",
+        "select substr(key, %s) as address, cardinality(hits) as calls from public.edge_rate_limits where key like %s",
         len(f"replay:{company}:") + 1,
         f"replay:{company}:%",
     )

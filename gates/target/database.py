@@ -16,13 +16,16 @@ CONNECT_TIMEOUT_S = 5
 
 Connection = psycopg.Connection[dict[str, object]]
 
+PINNED = "-c search_path=pg_catalog,pg_temp"
+"""A name without a schema is PostgreSQL's own, whatever an owner of the target made in `public` under that name."""
+
 READABLE = "-c datestyle=ISO -c intervalstyle=postgres -c bytea_output=hex -c extra_float_digits=1"
 """How values are written to us: a server may be set up to write them so that no driver reads them."""
 
 
 def connect(url: str, *, read_only: bool = False, autocommit: bool = True) -> Connection:
     """A connection whose every statement has a limit. Raise psycopg.OperationalError where there is no database."""
-    options = f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS} {READABLE}"
+    options = f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS} {PINNED} {READABLE}"
     if read_only:
         options += " -c default_transaction_read_only=on"
     return psycopg.connect(

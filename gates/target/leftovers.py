@@ -98,7 +98,7 @@ def _ours(rows: Iterable[dict[str, object]], spare: str) -> list[_Company]:
     return found
 
 
-_NAMED = "select id::text as id, name from companies where name like 'drill-%'"
+_NAMED = "select id::text as id, name from public.companies where name like 'drill-%'"
 
 
 def at_work(url: str, own: Collection[str], spare: str = "") -> list[str]:

@@ -68,7 +68,7 @@ class Tenants:
         if self.on_create:
             self.on_create(company)
         self.created.append(company)
-        execute(self.connection, "insert into companies (id, name) values (%s, %s)", company, name)
+        execute(self.connection, "insert into public.companies (id, name) values (%s, %s)", company, name)
         return company
 
     def _candidates(self, label: str) -> Iterator[tuple[str, str]]:
@@ -101,7 +101,7 @@ class Tenants:
         values = ", ".join(f"(%s, %s, now() - make_interval(secs => %s), {marks})" for _ in filled)
         execute(
             self.connection,
-            f"insert into dead_letter_queue (id, company_id, created_at, {', '.join(names)}) values {values}",
+            f"insert into public.dead_letter_queue (id, company_id, created_at, {', '.join(names)}) values {values}",
             *(
                 v
                 for i, row in zip(ids, filled, strict=True)
@@ -128,15 +128,18 @@ class Tenants:
         with self.connection.transaction(), self.connection.pipeline():
             if runs_first:
                 self.connection.execute(
-                    "select 1 from replay_runs where company_id = any(%s::uuid[]) order by id for update", (list(ids),)
+                    "select 1 from public.replay_runs where company_id = any(%s::uuid[]) order by id for update",
+                    (list(ids),),
                 )
             for table in OWNED_TABLES:
                 self.connection.execute(
-                    f"delete from {table} where company_id = any(%s::uuid[])".encode(), (list(ids),)
+                    f"delete from public.{table} where company_id = any(%s::uuid[])".encode(), (list(ids),)
                 )
             for company in ids:
-                self.connection.execute("delete from edge_rate_limits where key like %s", (f"replay:{company}:%",))
-            self.connection.execute("delete from companies where id = any(%s::uuid[])", (list(ids),))
+                self.connection.execute(
+                    "delete from public.edge_rate_limits where key like %s", (f"replay:{company}:%",)
+                )
+            self.connection.execute("delete from public.companies where id = any(%s::uuid[])", (list(ids),))
 
     def sweep(self) -> int:
         """Remove what was written for removed companies after their removal (a late delivery); the companies swept.
@@ -147,7 +150,7 @@ class Tenants:
         for company in late:
             execute(
                 self.connection,
-                "insert into companies (id, name) values (%s, %s) on conflict do nothing",
+                "insert into public.companies (id, name) values (%s, %s) on conflict do nothing",
                 company,
                 f"drill-{self.run}-late",
             )
@@ -156,7 +159,9 @@ class Tenants:
 
     def _owners(self) -> list[str]:
         """The companies of this run that own rows, asked for all at once."""
-        asked = " union ".join(f"select company_id from {t} where company_id = any(%s::uuid[])" for t in OWNED_TABLES)
+        asked = " union ".join(
+            f"select company_id from public.{t} where company_id = any(%s::uuid[])" for t in OWNED_TABLES
+        )
         rows = execute(self.connection, asked, *([self.created] * len(OWNED_TABLES)))
         return [str(row["company_id"]) for row in rows]
 

@@ -2,10 +2,10 @@
 -- completed task is a failure: its effect was lost.
 WITH outbox AS (
   SELECT event_id, bool_or(processed_at IS NOT NULL) AS processed, bool_or(dead_at IS NOT NULL) AS dead
-  FROM event_outbox WHERE company_id = ANY (%s::uuid[]) GROUP BY event_id
+  FROM public.event_outbox WHERE company_id = ANY (%s::uuid[]) GROUP BY event_id
 ), task AS (
   SELECT event_id, bool_or(status = 'completed') AS completed, bool_or(status = 'failed') AS failed
-  FROM agent_tasks WHERE company_id = ANY (%s::uuid[]) AND event_id IS NOT NULL GROUP BY event_id
+  FROM public.agent_tasks WHERE company_id = ANY (%s::uuid[]) AND event_id IS NOT NULL GROUP BY event_id
 ), event AS (
   SELECT coalesce(task.completed, false) AS completed,
          coalesce(outbox.processed, false) OR coalesce(outbox.dead, false) OR coalesce(task.failed, false) AS settled

@@ -2,14 +2,14 @@
 -- An event behind an earlier one of its own key waits in order and is not overdue itself.
 WITH waiting AS MATERIALIZED (
   SELECT o.id, o.company_id, o.aggregate_key, o.inserted_at, o.next_attempt_at, o.claimed_until
-  FROM event_outbox o
+  FROM public.event_outbox o
   WHERE o.processed_at IS NULL AND o.dead_at IS NULL
 ), on_air AS MATERIALIZED (
   SELECT c.company_id
   FROM (SELECT DISTINCT company_id FROM waiting) c
-  WHERE is_feature_enabled('outbox.enabled', c.company_id)
+  WHERE public.is_feature_enabled('outbox.enabled', c.company_id)
     AND NOT EXISTS (
-      SELECT FROM agent_controls a
+      SELECT FROM public.agent_controls a
       WHERE a.agents_paused AND (a.company_id IS NULL OR a.company_id = c.company_id)
     )
 ), live AS MATERIALIZED (

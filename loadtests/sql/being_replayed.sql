@@ -1,5 +1,5 @@
 -- Dead letters of these companies whose replay has not ended.
 select count(*) as items
-from dead_letter_queue
+from public.dead_letter_queue
 where company_id = any(%s::uuid[])
   and status = 'replaying'

@@ -8,7 +8,7 @@
 \pset format unaligned
 begin transaction isolation level repeatable read read only;
 set local statement_timeout = {{timeout_ms}};
-set local search_path = {{search_path}};
+set local search_path = pg_catalog, pg_temp;
 set local timezone = 'UTC';
 set local client_min_messages = notice;
 select 'checked at ' || now() || set_config('replaygate.bad', '', true) || set_config('replaygate.unknown', '', true);

@@ -16,4 +16,4 @@ where not exists (
 );
 
 -- seen:
-SELECT * FROM feature_flags_status WHERE key LIKE 'dlq%';
+SELECT * FROM public.feature_flags_status WHERE key LIKE 'dlq%';

@@ -10,4 +10,4 @@ where daily_used < 0 or monthly_used < 0 or daily_limit < 0 or monthly_limit < 0
    or daily_used is null or monthly_used is null or daily_limit is null or monthly_limit is null;
 
 -- seen:
-SELECT * FROM replay_budgets_status;
+SELECT * FROM public.replay_budgets_status;

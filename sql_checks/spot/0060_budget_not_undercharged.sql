@@ -21,7 +21,7 @@ from moved m
 left join public.replay_budgets b
   on b.company_id = m.company_id and b.day = (now() at time zone 'UTC')::date
 where coalesce(b.daily_used, 0) < m.items
-  and is_feature_enabled('dlq.replay.budget_control', m.company_id)
+  and public.is_feature_enabled('dlq.replay.budget_control', m.company_id)
   -- what was moved while the control was off is not charged
   and not exists (
     select from public.feature_flags f

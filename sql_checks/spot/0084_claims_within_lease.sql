@@ -16,7 +16,7 @@ cross join (
 where processed_at is null and dead_at is null and claimed_until is not null and {{not_excluded}}
   and (claimed_until > now() + interval '1 day'
     or greatest(claimed_until, next_attempt_at) < now() - p.patience
-       and is_feature_enabled('outbox.enabled', o.company_id)
+       and public.is_feature_enabled('outbox.enabled', o.company_id)
        and not exists (select from public.agent_controls a
                        where a.agents_paused and (a.company_id is null or a.company_id = o.company_id))
        and not exists (select from public.event_outbox earlier

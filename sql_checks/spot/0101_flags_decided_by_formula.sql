@@ -10,7 +10,7 @@ with sample as (
 ), asked as (
   select s.id, k.key,
          ('x' || encode(substr(sha256(convert_to(lower(k.key || ':' || s.id), 'UTF8')), 1, 4), 'hex'))::bit(32)::bigint % 100 as bucket,
-         is_feature_enabled(k.key, s.id) as answer
+         public.is_feature_enabled(k.key, s.id) as answer
   from sample s cross join (values ('outbox.enabled'), ('dlq.replay.enabled'), ('dlq.replay.budget_control'),
                                    ('security.signing_v2_required'), ('no.such.flag')) k(key)
 ), expected as (

@@ -47,7 +47,7 @@ class World:
 
     def forget(self, company: str) -> None:
         """Reset a tenant's rate limit."""
-        self.sql("delete from edge_rate_limits where key like %s", f"replay:{company.lower()}:%")
+        self.sql("delete from public.edge_rate_limits where key like %s", f"replay:{company.lower()}:%")
 
 
 def fields_of(sent: Sent) -> dict[str, Any]:

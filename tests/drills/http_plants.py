@@ -79,7 +79,7 @@ def keeps_its_own_trail(world: World, sent: Sent, reply: Reply) -> Reply:
     if sent.is_replay and company and reply.status in {200, 400, 401, 403, 429}:
         code = body_of(reply).get("code", "")
         world.sql(
-            "insert into audit_logs (action, actor, scope, metadata) values (%s, %s, %s, %s)",
+            "insert into public.audit_logs (action, actor, scope, metadata) values (%s, %s, %s, %s)",
             "dlq_replay_started" if reply.status == 200 else "dlq_replay_refused",
             sent.header("X-Actor") or "service",
             company,
@@ -93,7 +93,8 @@ def gives_back(world: World, sent: Sent) -> None:
     fields = fields_of(sent)
     if sent.is_replay and isinstance(fields.get("max"), int) and fields["max"] < 0:
         world.sql(
-            "update replay_budgets set daily_used = daily_used - 1 where company_id = %s", fields.get("company_id")
+            "update public.replay_budgets set daily_used = daily_used - 1 where company_id = %s",
+            fields.get("company_id"),
         )
 
 
@@ -102,12 +103,13 @@ def moves_first(world: World, sent: Sent) -> None:
     fields = fields_of(sent)
     if sent.is_replay and not fields.get("dry_run"):
         world.sql(
-            "insert into event_outbox (company_id, event_type, payload) values (%s, 'drill.first', '{}')",
+            "insert into public.event_outbox (company_id, event_type, payload) values (%s, 'drill.first', '{}')",
             fields.get("company_id"),
         )
     if sent.path == "/events" and sent.method == "POST" and fields.get("event_id"):
         world.sql(
-            "insert into event_outbox (company_id, event_id, event_type, payload) values (%s, %s, 'drill.first', '{}')",
+            "insert into public.event_outbox (company_id, event_id, event_type, payload) values"
+            " (%s, %s, 'drill.first', '{}')",
             fields.get("company_id"),
             fields.get("event_id"),
         )
@@ -118,7 +120,7 @@ def writes_the_event_first(world: World, sent: Sent) -> None:
     fields = fields_of(sent)
     if sent.path == "/events" and sent.method == "POST" and fields.get("event_id"):
         world.sql(
-            "insert into events (id, company_id, event_type, payload, path)"
+            "insert into public.events (id, company_id, event_type, payload, path)"
             " values (%s, %s, 'drill.first', '{}', 'direct')",
             fields["event_id"],
             fields.get("company_id"),
@@ -131,7 +133,7 @@ def half_an_event(world: World, sent: Sent, reply: Reply) -> Reply:
     if sent.path == "/events" and reply.status >= 500:
         with session(world.target.database_url) as connection:  # the drill ends sessions, this one may be next
             connection.execute(
-                "insert into event_outbox (company_id, event_id, event_type, payload)"
+                "insert into public.event_outbox (company_id, event_id, event_type, payload)"
                 " values (%s, %s, 'drill.half', '{}')",
                 (fields.get("company_id"), fields.get("event_id")),
             )
@@ -141,7 +143,7 @@ def half_an_event(world: World, sent: Sent, reply: Reply) -> Reply:
 def counts_held_rows(world: World, _sent: Sent, reply: Reply) -> Reply:
     """Shows the age of the oldest row, held or not."""
     row = world.sql(
-        "select coalesce(extract(epoch from max(now() - inserted_at)), 0)::float as lag from event_outbox"
+        "select coalesce(extract(epoch from max(now() - inserted_at)), 0)::float as lag from public.event_outbox"
         " where processed_at is null and dead_at is null"
     )[0]
     text = re.sub(rb"(?m)^outbox_lag_seconds.*$", f"outbox_lag_seconds {row['lag']}".encode(), reply.body)

@@ -57,7 +57,7 @@ def matches(operator: str) -> Callable[[World, Fields], Fields | None]:
         if wanted is None:
             return None
         found = world.sql(
-            f"select id::text as id from dead_letter_queue where company_id = %s and error_type {operator}",
+            f"select id::text as id from public.dead_letter_queue where company_id = %s and error_type {operator}",
             company_id(fields),
             wanted,
         )
@@ -73,7 +73,9 @@ def replays_foreign(world: World) -> Defect:
         named = fields_of(sent).get("dlq_ids")
         if sent.is_replay and named:
             world.sql(
-                "update dead_letter_queue set company_id = %s where id = any(%s::uuid[])", company_of(sent), list(named)
+                "update public.dead_letter_queue set company_id = %s where id = any(%s::uuid[])",
+                company_of(sent),
+                list(named),
             )
         return forward(sent)
 
@@ -84,7 +86,7 @@ def touches_all(world: World, _fields: Fields, reply: Reply) -> None:
     """A replay of one tenant writes into the rows of all."""
     if reply.status == 200:
         world.sql(
-            "update dead_letter_queue d set retry_count = retry_count from companies c"
+            "update public.dead_letter_queue d set retry_count = retry_count from public.companies c"
             " where c.id = d.company_id and c.name like 'drill-%%'"
         )
 
@@ -124,7 +126,9 @@ def dry_runs_pass(world: World) -> Defect:
 def uncut_dry_runs(world: World, fields: Fields) -> object:
     """A dry run does not look at the budget."""
     limit = 1000 if fields.get("dry_run") else 2
-    return world.sql("update replay_budgets set daily_limit = %s where company_id = %s", limit, company_id(fields))
+    return world.sql(
+        "update public.replay_budgets set daily_limit = %s where company_id = %s", limit, company_id(fields)
+    )
 
 
 def on_dry_run(text: str) -> Callable[[World], Defect]:
@@ -163,7 +167,7 @@ SELECTION = [
         "the newest come first",
         before_replays(
             statement(
-                "update dead_letter_queue set created_at = '2000-01-01'::timestamptz + (now() - created_at)"
+                "update public.dead_letter_queue set created_at = '2000-01-01'::timestamptz + (now() - created_at)"
                 " where company_id = %s and created_at > '2020-01-01'"
             )
         ),
@@ -173,7 +177,8 @@ SELECTION = [
         "ties are broken by luck",
         before_replays(
             statement(
-                "update dead_letter_queue set created_at = created_at - make_interval(secs => 1 + ascii(id::text))"
+                "update public.dead_letter_queue set created_at = created_at -"
+                " make_interval(secs => 1 + ascii(id::text))"
                 " where company_id = %s"
             )
         ),
@@ -183,7 +188,7 @@ SELECTION = [
         "status and attempts are not looked at",
         before_replays(
             statement(
-                "update dead_letter_queue set status = 'pending', retry_count = 0 where company_id = %s"
+                "update public.dead_letter_queue set status = 'pending', retry_count = 0 where company_id = %s"
                 " and (status <> 'pending' or retry_count > 0)"
             )
         ),
@@ -205,24 +210,27 @@ SELECTION = [
     Planted(
         "force lifts max_retries",
         before_replays(
-            forced("update dead_letter_queue set max_retries = 99 where company_id = %s and retry_count >= max_retries")
+            forced(
+                "update public.dead_letter_queue set max_retries = 99 where company_id = %s and"
+                " retry_count >= max_retries"
+            )
         ),
         (f"{RAILS}/exhausted-not-replayed",),
         (f"{RAILS}/discarded-not-replayed",),
     ),
     Planted(
         "force ignores a pause",
-        before_replays(forced("update agent_controls set agents_paused = false where company_id = %s")),
+        before_replays(forced("update public.agent_controls set agents_paused = false where company_id = %s")),
         (f"{RAILS}/force-respects-pause",),
     ),
     Planted(
         "force ignores the budget",
-        before_replays(forced("update replay_budgets set daily_limit = 100 where company_id = %s")),
+        before_replays(forced("update public.replay_budgets set daily_limit = 100 where company_id = %s")),
         (f"{RAILS}/force-respects-budget",),
     ),
     Planted(
         "force ignores flags",
-        before_replays(forced("update feature_flags set enabled = true where company_id = %s")),
+        before_replays(forced("update public.feature_flags set enabled = true where company_id = %s")),
         (f"{RAILS}/force-respects-flags",),
     ),
     Planted(
@@ -290,12 +298,12 @@ DRY_RUN = [
     Planted("dry runs ignore the budget", before_replays(uncut_dry_runs), (f"{DRY}/cut-by-the-budget",)),
     Planted(
         "dry runs are free",
-        on_dry_run("delete from edge_rate_limits where key like 'replay:' || %s || ':%%'"),
+        on_dry_run("delete from public.edge_rate_limits where key like 'replay:' || %s || ':%%'"),
         (f"{DRY}/one-limited-call",),
     ),
     Planted(
         "dry runs use attempts",
-        on_dry_run("update dead_letter_queue set retry_count = retry_count + 1 where company_id = %s"),
+        on_dry_run("update public.dead_letter_queue set retry_count = retry_count + 1 where company_id = %s"),
         (f"{DRY}/consumes-nothing", f"{DRY}/writes-nothing"),
         (f"{DRY}/one-audit-row",),
     ),

@@ -32,7 +32,9 @@ def tells_the_run_as_it_is(world: World) -> Defect:
         shown = json_of(reply)
         if reply.status != 200 or shown.get("duplicate") is not True:
             return reply
-        return with_json(reply, **world.sql("select status from replay_runs where id = %s", shown["replay_run_id"])[0])
+        return with_json(
+            reply, **world.sql("select status from public.replay_runs where id = %s", shown["replay_run_id"])[0]
+        )
 
     return defect
 
@@ -105,7 +107,7 @@ IDEMPOTENCY = [
         "keys are forgotten after a day",
         before_replays(
             lambda w, f: w.sql(
-                "update replay_runs set idempotency_key = id::text where company_id = %s"
+                "update public.replay_runs set idempotency_key = id::text where company_id = %s"
                 " and requested_at < now() - interval '1 day'",
                 company_id(f),
             )
@@ -135,7 +137,7 @@ IDEMPOTENCY = [
     Planted("the same key waits", waits_for_the_first, (f"{KEY}/in-progress",)),
     Planted(
         "a late retry opens the run again",
-        repeats("update replay_runs set status = 'started', completed_at = null where company_id = %s"),
+        repeats("update public.replay_runs set status = 'started', completed_at = null where company_id = %s"),
         (f"{KEY}/late-retry-keeps-the-run",),
     ),
     Planted(

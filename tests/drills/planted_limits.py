@@ -38,7 +38,7 @@ def limited(**headers: str) -> Reply:
 def charge(world: World, company: str, address: str = ADDRESS) -> None:
     """Use up a tenant's limit."""
     world.sql(
-        f"insert into edge_rate_limits (key, hits) values (%s, {FULL})"
+        f"insert into public.edge_rate_limits (key, hits) values (%s, {FULL})"
         " on conflict (key) do update set hits = excluded.hits",
         f"replay:{company}:{address}",
     )
@@ -47,7 +47,9 @@ def charge(world: World, company: str, address: str = ADDRESS) -> None:
 def used_up(world: World, company: str) -> bool:
     """Whether the tenant's limit is used up, whatever the address."""
     return bool(
-        world.sql("select 1 from edge_rate_limits where key like %s and cardinality(hits) >= 3", f"replay:{company}:%")
+        world.sql(
+            "select 1 from public.edge_rate_limits where key like %s and cardinality(hits) >= 3", f"replay:{company}:%"
+        )
     )
 
 
@@ -123,7 +125,7 @@ def takes_back(world: World) -> Defect:
         reply = forward(sent)
         if sent.is_replay and any(code in reply.body for code in LATER):
             world.sql(
-                "update edge_rate_limits set hits = hits[1:cardinality(hits) - 1] where key like %s",
+                "update public.edge_rate_limits set hits = hits[1:cardinality(hits) - 1] where key like %s",
                 f"replay:{company_of(sent)}:%",
             )
         return reply
@@ -161,7 +163,9 @@ def keyed_on_tenant(world: World) -> Defect:
     def defect(sent: Sent, forward: Forward) -> Reply:
         reply = forward(sent)
         shared = sent.is_replay and reply.status == 200 and used_up(world, company_of(sent))
-        others = len(world.sql("select 1 from edge_rate_limits where key like %s", f"replay:{company_of(sent)}:%"))
+        others = len(
+            world.sql("select 1 from public.edge_rate_limits where key like %s", f"replay:{company_of(sent)}:%")
+        )
         return limited() if shared and others > 1 else reply
 
     return defect
@@ -185,7 +189,8 @@ def shift(seconds: str) -> Callable[[World, dict[str, Any]], object]:
 
     def action(world: World, fields: dict[str, Any]) -> object:
         return world.sql(
-            f"update edge_rate_limits set hits = array(select h + interval '{seconds}' from unnest(hits) h order by 1)"
+            f"update public.edge_rate_limits set hits = array(select h + interval '{seconds}'"
+            " from unnest(hits) h order by 1)"
             " where key like %s",
             f"replay:{str(fields['company_id']).lower()}:%",
         )
@@ -203,7 +208,8 @@ def drop_older(seconds: str, *, whole: bool) -> Callable[[World, dict[str, Any]]
             else f"array(select h from unnest(hits) h where h > now() - interval '{seconds}')"
         )
         return world.sql(
-            f"update edge_rate_limits set hits = {kept} where key like %s and hits[1] < now() - interval '{seconds}'",
+            f"update public.edge_rate_limits set hits = {kept} where key like %s and hits[1] <"
+            f" now() - interval '{seconds}'",
             f"replay:{str(fields['company_id']).lower()}:%",
         )
 
@@ -223,7 +229,7 @@ def on_refusal(statement: str) -> Callable[[World], Defect]:
 def rename_row(world: World, fields: dict[str, Any], _reply: Reply) -> None:
     """The key of the row is not the documented one."""
     company = str(fields["company_id"]).lower()
-    world.sql("update edge_rate_limits set hits = hits || now() where key like %s", f"replay:{company}:%")
+    world.sql("update public.edge_rate_limits set hits = hits || now() where key like %s", f"replay:{company}:%")
 
 
 def opens_when_locked(world: World) -> Defect:
@@ -233,7 +239,8 @@ def opens_when_locked(world: World) -> Defect:
         if sent.is_replay:
             try:
                 world.sql(
-                    "select 1 from edge_rate_limits where key like %s for update nowait", f"replay:{company_of(sent)}:%"
+                    "select 1 from public.edge_rate_limits where key like %s for update nowait",
+                    f"replay:{company_of(sent)}:%",
                 )
             except psycopg.errors.LockNotAvailable:
                 return with_json(problem(200, ""), status="completed")
@@ -367,19 +374,21 @@ LIMITS = [
     ),
     Planted(
         "a refusal counts",
-        on_refusal("update edge_rate_limits set hits = hits[2:3] || now() where key like 'replay:' || %s || ':%%'"),
+        on_refusal(
+            "update public.edge_rate_limits set hits = hits[2:3] || now() where key like 'replay:' || %s || ':%%'"
+        ),
         (f"{LIMIT}/refusal-changes-nothing",),
     ),
     Planted("the row counts twice", after_replays(rename_row), (f"{LIMIT}/row-as-documented",)),
     Planted(
         "the work is done before the limit is looked at",
-        on_refusal("update dead_letter_queue set retry_count = retry_count where company_id = %s"),
+        on_refusal("update public.dead_letter_queue set retry_count = retry_count where company_id = %s"),
         (f"{LIMIT}/refused-call-does-nothing",),
     ),
     Planted(
         "every refusal is audited",
         on_refusal(
-            "insert into audit_logs (action, scope, metadata)"
+            "insert into public.audit_logs (action, scope, metadata)"
             " values ('dlq_replay_refused', %s, '{\"code\": \"rate_limited\"}')"
         ),
         (f"{LIMIT}/refusals-audited-once-a-minute",),

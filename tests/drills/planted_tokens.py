@@ -70,7 +70,7 @@ def tells_unknown_companies(world: World) -> Defect:
         company = company_of(sent)
         if reply.status != 403 or not company:
             return reply
-        known = world.sql("select 1 from companies where id = %s", company)
+        known = world.sql("select 1 from public.companies where id = %s", company)
         return reply if known else with_json(reply, detail="no such company")
 
     return defect

@@ -63,15 +63,15 @@ def answers(name: str, signature: str, body: str, red: Sequence[str], *, options
     return Plant(name, on, "", tuple(red), replaced=signature)
 
 
-FLAG = "is_feature_enabled(key text, company uuid)"
-BUCKET = "feature_bucket(key text, company uuid)"
-PAUSED = "is_company_paused(company uuid)"
+FLAG = "public.is_feature_enabled(key text, company uuid)"
+BUCKET = "public.feature_bucket(key text, company uuid)"
+PAUSED = "public.is_company_paused(company uuid)"
 
 WITH_BUCKET = """
 declare f record; b integer;
 begin
-  select * into f from feature_flags x where x.key = $1 and x.company_id = $2;
-  if not found then select * into f from feature_flags x where x.key = $1 and x.company_id is null; end if;
+  select * into f from public.feature_flags x where x.key = $1 and x.company_id = $2;
+  if not found then select * into f from public.feature_flags x where x.key = $1 and x.company_id is null; end if;
   if not found then return {missing}; end if;
   b := {bucket};
   return {answer};
@@ -81,7 +81,7 @@ end
 
 def flag_function(
     missing: str = "coalesce($1 = 'dlq.replay.budget_control', false)",
-    bucket: str = "feature_bucket($1, $2)",
+    bucket: str = "public.feature_bucket($1, $2)",
     answer: str = "f.enabled and b < f.rollout_percentage",
 ) -> str:
     """The body of is_feature_enabled with one part replaced."""

@@ -12,7 +12,7 @@ LOSE = "return null;"
 def lost_if(name: str, condition: str, *red: str) -> Plant:
     """An effect is lost where a condition on the event's outbox row `o` holds."""
     body = (
-        "if new.status = 'completed' and exists (select from event_outbox o where o.event_id = new.event_id"
+        "if new.status = 'completed' and exists (select from public.event_outbox o where o.event_id = new.event_id"
         f" and {condition}) then return null; end if;"
     )
     return meddler(name, "agent_tasks", "insert", body, red)
@@ -98,7 +98,7 @@ OUTBOX = [
     ),
     lost_if(
         "what commits late is lost",
-        "exists (select from event_outbox b where b.company_id = o.company_id and b.id > o.id"
+        "exists (select from public.event_outbox b where b.company_id = o.company_id and b.id > o.id"
         " and b.processed_at < now())",
         "drill/outbox/late-commit-is-delivered",
     ),
@@ -110,7 +110,7 @@ OUTBOX = [
     ),
     lost_if(
         "poison stops its tenant",
-        "exists (select from event_outbox b where b.company_id = o.company_id and b.processed_at is null"
+        "exists (select from public.event_outbox b where b.company_id = o.company_id and b.processed_at is null"
         " and b.payload ? 'drill' and b.event_id <> o.event_id)",
         "drill/outbox/poison-holds-no-other-key",
         "drill/outbox/slow-event-holds-nobody",
@@ -122,19 +122,20 @@ OUTBOX = [
     ),
     lost_if(
         "poison stops everybody",
-        "exists (select from event_outbox b where b.company_id <> o.company_id and b.processed_at is null"
+        "exists (select from public.event_outbox b where b.company_id <> o.company_id and b.processed_at is null"
         " and b.payload ? 'drill')",
         "drill/outbox/poison-holds-no-other-tenant",
     ),
     lost_if(
         "a dead event blocks its key",
-        "exists (select from event_outbox b where b.company_id = o.company_id and b.aggregate_key = o.aggregate_key"
+        "exists (select from public.event_outbox b where b.company_id = o.company_id and"
+        " b.aggregate_key = o.aggregate_key"
         " and b.dead_at is not null)",
         "drill/outbox/dead-event-frees-its-key",
     ),
     lost_if(
         "held rows stop everybody",
-        "(select count(*) from event_outbox b where b.processed_at is null) > 500",
+        "(select count(*) from public.event_outbox b where b.processed_at is null) > 500",
         "drill/held/others-do-not-wait",
     ),
     meddler(
@@ -142,7 +143,7 @@ OUTBOX = [
         "event_outbox",
         "insert",
         "if new.inserted_at < now() - interval '1 day'"
-        " and not is_feature_enabled('outbox.enabled', new.company_id) then new.processed_at := now(); end if;",
+        " and not public.is_feature_enabled('outbox.enabled', new.company_id) then new.processed_at := now(); end if;",
         ("drill/held/switched-off-is-not-delivered",),
     ),
     meddler(
@@ -196,7 +197,7 @@ OUTBOX = [
         "tried whenever somebody wakes the relay",
         "event_outbox",
         "insert",
-        "update event_outbox set attempts = attempts + 1 where next_attempt_at > now() + interval '50 minutes';",
+        "update public.event_outbox set attempts = attempts + 1 where next_attempt_at > now() + interval '50 minutes';",
         ("drill/outbox/backs-off",),
         timing="after",
     ),

@@ -42,9 +42,9 @@ RESIDUE = [
         "rows that come back",
         "companies",
         "delete",
-        "insert into agent_tasks (company_id, status) values (old.id, 'completed');"
-        " update feature_flags set description = clock_timestamp()::text where company_id is null;"
-        " update agent_controls set pause_reason = clock_timestamp()::text where company_id is null;",
+        "insert into public.agent_tasks (company_id, status) values (old.id, 'completed');"
+        " update public.feature_flags set description = clock_timestamp()::text where company_id is null;"
+        " update public.agent_controls set pause_reason = clock_timestamp()::text where company_id is null;",
         ("drill/residue/no-rows-left", "drill/residue/flags-as-found", "drill/residue/pauses-as-found"),
         timing="after",
     ),

@@ -8,7 +8,7 @@ VIEW_OF_BUDGETS = """
 alter view replay_budgets_status rename to kept_budgets_status;
 create view replay_budgets_status as
 select company_id, daily_limit, monthly_limit, daily_limit - daily_used as a, monthly_limit - monthly_used as b
-from replay_budgets;
+from public.replay_budgets;
 """
 BUDGETS = [
     Plant(
@@ -19,8 +19,8 @@ BUDGETS = [
     ),
     Plant(
         "limits cannot be lowered",
-        "alter table replay_budgets add constraint planted check (daily_used <= daily_limit);",
-        "alter table replay_budgets drop constraint planted;",
+        "alter table public.replay_budgets add constraint planted check (daily_used <= daily_limit);",
+        "alter table public.replay_budgets drop constraint planted;",
         ("drill/budgets/lowered-limit-leaves-nothing",),
     ),
     meddler(
@@ -70,7 +70,7 @@ BUDGETS = [
         "one counter for all",
         "replay_budgets",
         "update",
-        "if pg_trigger_depth() = 1 and session_user = 'replay_service' then update replay_budgets b"
+        "if pg_trigger_depth() = 1 and session_user = 'replay_service' then update public.replay_budgets b"
         " set daily_used = b.daily_used + 1"
         " where b.company_id <> new.company_id and b.daily_used < b.daily_limit; end if;",
         ("drill/budgets/tenants-apart",),
@@ -104,7 +104,7 @@ FLAGS = [
     answers(
         "an override switches everybody off",
         FLAG,
-        "begin return not exists (select from feature_flags x where x.key = $1 and not x.enabled"
+        "begin return not exists (select from public.feature_flags x where x.key = $1 and not x.enabled"
         " and x.company_id is not null); end",
         ("drill/flags/override-touches-only-its-tenant",),
     ),
@@ -117,7 +117,7 @@ FLAGS = [
     answers(
         "half of the buckets are empty",
         FLAG,
-        flag_function(bucket="feature_bucket($1, $2) / 2"),
+        flag_function(bucket="public.feature_bucket($1, $2) / 2"),
         ("drill/flags/uniform",),
     ),
     answers(
@@ -160,24 +160,24 @@ FLAGS = [
     ),
     Plant(
         "any percentage",
-        "alter table feature_flags drop constraint feature_flags_rollout_range",
-        "alter table feature_flags add constraint feature_flags_rollout_range"
+        "alter table public.feature_flags drop constraint feature_flags_rollout_range",
+        "alter table public.feature_flags add constraint feature_flags_rollout_range"
         " check (rollout_percentage between 0 and 100)",
         ("drill/flags/percentage-out-of-range-refused",),
     ),
     Plant(
         "nulls are distinct",
-        "alter table feature_flags drop constraint feature_flags_key_company_key;"
-        "alter table feature_flags add constraint feature_flags_key_company_key unique (key, company_id)",
-        "alter table feature_flags drop constraint feature_flags_key_company_key;"
-        "alter table feature_flags add constraint feature_flags_key_company_key"
+        "alter table public.feature_flags drop constraint feature_flags_key_company_key;"
+        "alter table public.feature_flags add constraint feature_flags_key_company_key unique (key, company_id)",
+        "alter table public.feature_flags drop constraint feature_flags_key_company_key;"
+        "alter table public.feature_flags add constraint feature_flags_key_company_key"
         " unique nulls not distinct (key, company_id)",
         ("drill/flags/one-global-row",),
     ),
     Plant(
         "versions stand still",
-        "alter table feature_flags disable trigger feature_flags_touch",
-        "alter table feature_flags enable always trigger feature_flags_touch",
+        "alter table public.feature_flags disable trigger feature_flags_touch",
+        "alter table public.feature_flags enable always trigger feature_flags_touch",
         ("drill/flags/version-grows",),
     ),
     Plant(
@@ -210,20 +210,20 @@ PAUSES = [
     answers(
         "any row pauses",
         PAUSED,
-        "begin return exists (select from agent_controls a where a.company_id = $1); end",
+        "begin return exists (select from public.agent_controls a where a.company_id = $1); end",
         ("drill/pause/a-row-that-says-no-is-no-pause",),
     ),
     answers(
         "an own row hides the pause of everybody",
         PAUSED,
-        "begin return coalesce((select a.agents_paused from agent_controls a where a.company_id = $1"
+        "begin return coalesce((select a.agents_paused from public.agent_controls a where a.company_id = $1"
         " or a.company_id is null order by a.company_id nulls last limit 1), false); end",
         ("drill/pause/fleet",),
     ),
     answers(
         "one pause stops all",
         PAUSED,
-        "begin return exists (select from agent_controls a where a.agents_paused); end",
+        "begin return exists (select from public.agent_controls a where a.agents_paused); end",
         ("drill/pause/touches-only-its-tenant",),
     ),
     meddler(

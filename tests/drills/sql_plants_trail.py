@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from tests.drills.sql_plants import Plant, meddler
 
-DROP_GUARD = "alter table audit_logs disable trigger audit_logs_append_only"
-RAISE_GUARD = "alter table audit_logs enable always trigger audit_logs_append_only"
+DROP_GUARD = "alter table public.audit_logs disable trigger audit_logs_append_only"
+RAISE_GUARD = "alter table public.audit_logs enable always trigger audit_logs_append_only"
 
 AUDIT = [
     meddler(
         "every row twice",
         "audit_logs",
         "insert",
-        "if pg_trigger_depth() = 1 then insert into audit_logs (action, actor, scope, target_count, success_count,"
+        "if pg_trigger_depth() = 1 then insert into public.audit_logs (action, actor, scope,"
+        " target_count, success_count,"
         " failure_count, metadata, request_id) values (new.action, new.actor, new.scope, new.target_count,"
         " new.success_count, new.failure_count, new.metadata, new.request_id); end if;",
         (
@@ -56,7 +57,7 @@ AUDIT = [
         "audit_logs",
         "insert",
         "new.metadata := new.metadata || jsonb_build_object('items', (select jsonb_agg(d.payload)"
-        " from dead_letter_queue d where d.company_id::text = new.scope));",
+        " from public.dead_letter_queue d where d.company_id::text = new.scope));",
         ("drill/audit/no-secret-in-it",),
         first=True,
     ),
@@ -76,7 +77,7 @@ AUDIT = [
         "heads miscount",
         "audit_logs",
         "insert",
-        "update audit_heads set row_count = row_count + 1 where scope = new.scope;",
+        "update public.audit_heads set row_count = row_count + 1 where scope = new.scope;",
         ("drill/audit/head-of-a-tenant",),
         timing="after",
     ),
@@ -92,7 +93,7 @@ AUDIT = [
         "audit_logs",
         "insert",
         "if new.action = 'dlq_replay_refused' then"
-        " perform from replay_budgets b where b.company_id::text = new.scope for update; end if;",
+        " perform from public.replay_budgets b where b.company_id::text = new.scope for update; end if;",
         ("drill/audit/refusal-waits-for-no-replay",),
         first=True,
     ),

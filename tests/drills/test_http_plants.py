@@ -73,7 +73,7 @@ def dirty_reader(url: str, path: Path) -> Iterator[None]:
                 for line in lines[done:]:
                     event, company = line.split()
                     connection.execute(
-                        "insert into agent_tasks (event_id, company_id, status) values (%s, %s, 'completed')"
+                        "insert into public.agent_tasks (event_id, company_id, status) values (%s, %s, 'completed')"
                         " on conflict do nothing",
                         (event, company),
                     )

@@ -77,7 +77,7 @@ def in_rotation() -> Iterator[dict[str, str]]:
         with session(stack.info.database_url) as connection:
             execute(
                 connection,
-                "insert into feature_flags (key, enabled, rollout_percentage)"
+                "insert into public.feature_flags (key, enabled, rollout_percentage)"
                 " values ('security.signing_v2_required', true, 100) on conflict (key, company_id)"
                 " do update set enabled = true, rollout_percentage = 100",
             )
@@ -222,12 +222,14 @@ WORDS = ("budgets", "dlq", "lifecycle", "audit_refusals", "rate_limit", "rate_li
 def test_budget_control_that_is_not_on_for_all(at: str, variables: dict[str, str], tmp_path: Path) -> None:
     """Whom budgets are controlled for is the operator's to say, and so is the size of the canary."""
     update = (
-        "update feature_flags set (enabled, rollout_percentage) = ({})"
+        "update public.feature_flags set (enabled, rollout_percentage) = ({})"
         " where key = 'dlq.replay.budget_control' and company_id is null"
     )
-    canary = "update feature_flags set rollout_percentage = {} where key in ('outbox.enabled', 'dlq.replay.enabled')"
+    canary = (
+        "update public.feature_flags set rollout_percentage = {} where key in ('outbox.enabled', 'dlq.replay.enabled')"
+    )
     canary += " and company_id is null"
-    found_at = "select key, rollout_percentage as percent from feature_flags where company_id is null"
+    found_at = "select key, rollout_percentage as percent from public.feature_flags where company_id is null"
     files = [str(ROOT / f"drills/test_{name}.py") for name in (*WORDS, "flags", "flag_rollout", "outbox")]
     with session(variables["DATABASE_URL"]) as connection:
         before = {str(r["key"]): r["percent"] for r in execute(connection, found_at)}
@@ -240,7 +242,7 @@ def test_budget_control_that_is_not_on_for_all(at: str, variables: dict[str, str
             for key in ("outbox.enabled", "dlq.replay.enabled"):
                 execute(
                     connection,
-                    "update feature_flags set rollout_percentage = %s where key = %s and company_id is null",
+                    "update public.feature_flags set rollout_percentage = %s where key = %s and company_id is null",
                     before[key],
                     key,
                 )

@@ -35,7 +35,8 @@ def test_order(written: Sequence[int], apart_ms: int, ordered: bool, migrated_ur
         for index in written:
             execute(
                 connection,
-                "insert into event_outbox (event_id, company_id, event_type, payload, aggregate_key, processed_at)"
+                "insert into public.event_outbox (event_id, company_id, event_type, payload,"
+                " aggregate_key, processed_at)"
                 " values (%s, %s, 'x', '{}', 'k', timestamptz '2025-01-01 12:00Z' + make_interval(secs => %s))",
                 events[index],
                 company,

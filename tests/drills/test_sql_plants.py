@@ -60,10 +60,10 @@ def test_defect_turns_its_checks_red(plant: Plant, variables: dict[str, str], tm
 
 NULLS_DISTINCT = Plant(
     "nulls are distinct",
-    "alter table feature_flags drop constraint feature_flags_key_company_key;"
-    " alter table feature_flags add constraint feature_flags_key_company_key unique (key, company_id)",
-    "alter table feature_flags drop constraint feature_flags_key_company_key;"
-    " alter table feature_flags add constraint feature_flags_key_company_key"
+    "alter table public.feature_flags drop constraint feature_flags_key_company_key;"
+    " alter table public.feature_flags add constraint feature_flags_key_company_key unique (key, company_id)",
+    "alter table public.feature_flags drop constraint feature_flags_key_company_key;"
+    " alter table public.feature_flags add constraint feature_flags_key_company_key"
     " unique nulls not distinct (key, company_id)",
     ("drill/flags/global-switch-is-wired", "drill/flags/signing-v2-required"),
 )
@@ -77,10 +77,10 @@ def test_no_second_global_row_is_left(variables: dict[str, str], tmp_path: Path)
         found = examine(variables, NULLS_DISTINCT.red, tmp_path, files)
         with connect(variables["DATABASE_URL"]) as connection:
             doubled = connection.execute(
-                "select key from feature_flags where company_id is null group by key having count(*) > 1"
+                "select key from public.feature_flags where company_id is null group by key having count(*) > 1"
             ).fetchall()
             connection.execute(
-                "delete from feature_flags a using feature_flags b"
+                "delete from public.feature_flags a using feature_flags b"
                 " where a.key = b.key and a.company_id is null and b.company_id is null and a.ctid > b.ctid"
             )
     assert {e.outcome for e in found.values()} == {Outcome.PASS}

@@ -31,15 +31,15 @@ HASTE = 0.3
 
 NOT_UNIQUE = Plant(
     "effects are not unique",
-    "alter table agent_tasks drop constraint agent_tasks_event_id_key",
-    "delete from agent_tasks t using agent_tasks o where t.event_id = o.event_id and t.id > o.id;"
-    " alter table agent_tasks add constraint agent_tasks_event_id_key unique (event_id)",
+    "alter table public.agent_tasks drop constraint agent_tasks_event_id_key",
+    "delete from public.agent_tasks t using agent_tasks o where t.event_id = o.event_id and t.id > o.id;"
+    " alter table public.agent_tasks add constraint agent_tasks_event_id_key unique (event_id)",
     (),
 )
 NOT_DURABLE = Plant(
     "the outbox does not survive a crash",
-    "alter table event_outbox set unlogged",
-    "alter table event_outbox set logged",
+    "alter table public.event_outbox set unlogged",
+    "alter table public.event_outbox set logged",
     (),
 )
 

@@ -29,8 +29,8 @@ def test_a_port_forward_hides_the_second_source(variables: dict[str, str]) -> No
         assert claims(at(variables, hidden, TargetKind.PRODUCTION))["two-sources"] is True
     assert len(made) == 2, "a company for each look on staging, none in production"
     with connect(variables["DATABASE_URL"]) as connection:
-        left = connection.execute("select from companies where id = any(%s::uuid[])", (made,)).fetchall()
+        left = connection.execute("select from public.companies where id = any(%s::uuid[])", (made,)).fetchall()
         hits = connection.execute(
-            "select from edge_rate_limits where split_part(key, ':', 2) = any(%s)", (made,)
+            "select from public.edge_rate_limits where split_part(key, ':', 2) = any(%s)", (made,)
         ).fetchall()
     assert (left, hits) == ([], [])

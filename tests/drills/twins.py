@@ -197,14 +197,14 @@ def two_transactions(settings: Settings) -> Parts:
     async def emit(conn: ServiceConnection, request: EventRequest, event_id: str) -> tuple[str, bool]:
         row = (event_id, request.company_id, request.event_type, request.aggregate_key, json.dumps(request.payload))
         stored = await conn.execute(
-            "insert into events (id, company_id, event_type, aggregate_key, payload, path)"
+            "insert into public.events (id, company_id, event_type, aggregate_key, payload, path)"
             " values (%s, %s, %s, %s, %s, 'outbox') on conflict (id) do nothing",
             row,
         )
         if not stored.rowcount:
             return "outbox", True
         await conn.execute(
-            "insert into event_outbox (event_id, company_id, event_type, aggregate_key, payload)"
+            "insert into public.event_outbox (event_id, company_id, event_type, aggregate_key, payload)"
             " values (%s, %s, %s, %s, %s)",
             row,
         )

@@ -186,11 +186,11 @@ def test_a_signed_body_is_what_the_contract_says() -> None:
 def test_the_operator_s_hand_works_on_a_database(migrated_url: str) -> None:
     """flags, budget, promote, rollback, emergency: what is shown and done is what the database has."""
     with psycopg.connect(migrated_url, autocommit=True) as database:
-        database.execute("delete from feature_flags where key = 'outbox.enabled'")
+        database.execute("delete from public.feature_flags where key = 'outbox.enabled'")
         database.execute(
-            "insert into feature_flags (key, enabled, rollout_percentage) values ('outbox.enabled', true, 10)"
+            "insert into public.feature_flags (key, enabled, rollout_percentage) values ('outbox.enabled', true, 10)"
         )
-        database.execute("insert into companies (id, name) values (%s, 'one')", (COMPANY,))
+        database.execute("insert into public.companies (id, name) values (%s, 'one')", (COMPANY,))
         environ = {"DATABASE_URL": migrated_url, "RELEASE": "r1", "USER": "ann"}
         (flag,) = [
             f for f in json.loads(gate("flags", "--json", environ=environ).stdout) if f["key"] == "outbox.enabled"
@@ -207,7 +207,9 @@ def test_the_operator_s_hand_works_on_a_database(migrated_url: str) -> None:
         assert gate("rollback", "--reason", "harm", environ=environ).returncode == 0
         emergency = json.loads(gate("emergency", "--reason", "worse", "--json", environ=environ).stdout)
         assert (emergency["kind"], emergency["result"]) == ("emergency", "done")
-        actors = {r[0] for r in database.execute("select actor from audit_logs where action like 'flag_%'").fetchall()}
+        actors = {
+            r[0] for r in database.execute("select actor from public.audit_logs where action like 'flag_%'").fetchall()
+        }
         assert actors == {"gate:ann"}
 
 

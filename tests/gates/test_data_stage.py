@@ -38,7 +38,8 @@ def test_the_dead_letters_of_another_gate(migrated_url: str, tmp_path: Path) -> 
         customer = Tenants(connection, "customer").create()
         execute(
             connection,
-            "insert into event_outbox (company_id, event_type, payload, processed_at) values (%s, 'x', '{}', now())",
+            "insert into public.event_outbox (company_id, event_type, payload, processed_at)"
+            " values (%s, 'x', '{}', now())",
             customer,
         )
         lease, mark = take_lease(migrated_url, OTHER, shared=True)

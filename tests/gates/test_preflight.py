@@ -147,7 +147,7 @@ def test_a_login_that_row_level_security_blinds_is_unknown(
 @pytest.mark.parametrize(
     ("statement", "words"),
     [
-        ("drop table audit_logs cascade", "audit_logs not found"),
+        ("drop table public.audit_logs cascade", "audit_logs not found"),
         ("revoke select on events from replay_gate", "may not read events"),
         ("drop policy replay_gate_sees_all on dead_letter_queue", "hides rows of dead_letter_queue"),
         (
@@ -178,19 +178,20 @@ def test_a_database_that_does_not_answer_is_unknown_and_its_password_is_not_show
 def test_the_backlog_is_watched_through_a_run(tmp_path: Path, migrated_url: str) -> None:
     """Waiting events count, held ones do not; without a database there is no line, and nothing breaks."""
     with psycopg.connect(migrated_url, autocommit=True) as connection:
-        connection.execute("delete from feature_flags where key = 'outbox.enabled'")
-        connection.execute("insert into feature_flags (key, enabled) values ('outbox.enabled', true)")
+        connection.execute("delete from public.feature_flags where key = 'outbox.enabled'")
+        connection.execute("insert into public.feature_flags (key, enabled) values ('outbox.enabled', true)")
         on, off = (
-            connection.execute("insert into companies (name) values ('c') returning id").fetchone() for _ in "ab"
+            connection.execute("insert into public.companies (name) values ('c') returning id").fetchone() for _ in "ab"
         )
         assert on
         assert off
         connection.execute(
-            "insert into feature_flags (key, company_id, enabled) values ('outbox.enabled', %s, false)", (off[0],)
+            "insert into public.feature_flags (key, company_id, enabled) values ('outbox.enabled', %s, false)",
+            (off[0],),
         )
         for company, count in ((on[0], 3), (off[0], 5)):
             connection.execute(
-                "insert into event_outbox (company_id, event_type, payload)"
+                "insert into public.event_outbox (company_id, event_type, payload)"
                 " select %s, 'x', '{}' from generate_series(1, %s)",
                 (company, count),
             )

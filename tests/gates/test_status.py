@@ -57,17 +57,17 @@ def test_pauses_limits_and_operations_are_what_the_tables_hold(
     key = f"replay:{COMPANY}:192.0.2.77"
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(
-            "insert into edge_rate_limits (key, hits) values (%s, array[now() - interval '9 minutes',"
+            "insert into public.edge_rate_limits (key, hits) values (%s, array[now() - interval '9 minutes',"
             " now() - interval '2 minutes', now() - interval '1 minute', now()])",
             (key,),
         )
         connection.execute(
-            "insert into audit_logs (action, actor, scope, target_count, success_count, failure_count, metadata)"
+            "insert into public.audit_logs (action, actor, scope, target_count, success_count, failure_count, metadata)"
             " values ('flag_promoted', 'gate:ann', 'all', 1, 1, 0, %s)",
             (json.dumps({"key": "outbox.enabled", "from": 10, "to": 50, "release": "r1", "reason": "good"}),),
         )
         connection.execute(
-            "update agent_controls set agents_paused = true, pause_reason = 'a test' where company_id is null"
+            "update public.agent_controls set agents_paused = true, pause_reason = 'a test' where company_id is null"
         )
     found = seen(Target(TargetKind.STAGING, database_url=url), tmp_path)
     used = next(r for r in found["rate_limits"].rows if r["key"] == key)
@@ -97,7 +97,7 @@ def test_a_missing_table_is_unknown_and_the_rest_is_shown(pg_server: PgServer, t
     name = pg_server.create_database(TEMPLATE)
     try:
         with psycopg.connect(pg_server.url(name), autocommit=True) as connection:
-            connection.execute("drop table edge_rate_limits cascade")
+            connection.execute("drop table public.edge_rate_limits cascade")
         found = seen(Target(TargetKind.STAGING, database_url=pg_server.url(name)), tmp_path)
     finally:
         pg_server.drop_database(name)
@@ -109,7 +109,7 @@ def test_looking_writes_nothing(
     pg_server: PgServer, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A query that would write is refused by the session."""
-    monkeypatch.setattr(status, "queries", lambda: [("bad", "Writes.", "delete from companies returning id")])
+    monkeypatch.setattr(status, "queries", lambda: [("bad", "Writes.", "delete from public.companies returning id")])
     found = seen(Target(TargetKind.STAGING, database_url=pg_server.url(database)), tmp_path)
     assert "read-only" in found["bad"].unknown
 

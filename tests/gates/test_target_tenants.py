@@ -13,8 +13,8 @@ from gates.target.tenants import Tenants
 
 WORKERS = 6
 WAITING = "select count(*) from pg_locks where not granted"
-RUN = "insert into replay_runs (idempotency_key, company_id) values ('k', %s) returning id"
-ROW = "insert into event_outbox (company_id, event_type, payload, replay_run_id) values (%s, 'x', '{}', %s)"
+RUN = "insert into public.replay_runs (idempotency_key, company_id) values ('k', %s) returning id"
+ROW = "insert into public.event_outbox (company_id, event_type, payload, replay_run_id) values (%s, 'x', '{}', %s)"
 
 
 def _until_waiting(url: str, count: int) -> None:
@@ -29,8 +29,8 @@ def _settle(url: str, company: str, done: threading.Event) -> None:
     with psycopg.connect(url) as connection:
         while not done.is_set():
             with suppress(psycopg.errors.DeadlockDetected), connection.transaction():
-                connection.execute("select 1 from replay_runs where company_id = %s for update", (company,))
-                connection.execute("select 1 from event_outbox where company_id = %s for update", (company,))
+                connection.execute("select 1 from public.replay_runs where company_id = %s for update", (company,))
+                connection.execute("select 1 from public.event_outbox where company_id = %s for update", (company,))
 
 
 def test_a_worker_that_takes_the_run_first_does_not_hinder(migrated_url: str) -> None:
@@ -50,4 +50,4 @@ def test_a_worker_that_takes_the_run_first_does_not_hinder(migrated_url: str) ->
             done.set()
             for thread in threads:
                 thread.join(20)
-        assert value(connection, "select count(*) from companies where id = %s", company) == 0
+        assert value(connection, "select count(*) from public.companies where id = %s", company) == 0

@@ -288,22 +288,25 @@ def flagged(watched: Watch, pg_server: PgServer) -> Iterator[tuple[Watch, str]]:
 
 def put(url: str, enabled: bool) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("delete from feature_flags where key = 'outbox.enabled'")
+        connection.execute("delete from public.feature_flags where key = 'outbox.enabled'")
         connection.execute(
-            "insert into feature_flags (key, enabled, rollout_percentage) values ('outbox.enabled', %s, 50)", (enabled,)
+            "insert into public.feature_flags (key, enabled, rollout_percentage) values ('outbox.enabled', %s, 50)",
+            (enabled,),
         )
 
 
 def flag(url: str) -> bool:
     with psycopg.connect(url) as connection:
-        row = connection.execute("select enabled from feature_flags where key = 'outbox.enabled'").fetchone()
+        row = connection.execute("select enabled from public.feature_flags where key = 'outbox.enabled'").fetchone()
     assert row is not None
     return bool(row[0])
 
 
 def audited(url: str) -> list[dict[str, Any]]:
     with psycopg.connect(url) as connection:
-        rows = connection.execute("select metadata from audit_logs where action = 'flag_rolled_back' order by id")
+        rows = connection.execute(
+            "select metadata from public.audit_logs where action = 'flag_rolled_back' order by id"
+        )
         return [r[0] for r in rows.fetchall()]
 
 
@@ -461,9 +464,9 @@ def test_a_fault_in_the_database_between_two_rounds(watched: Watch, pg_server: P
         states = []
         for statement in (
             "select",
-            "alter table agent_tasks disable row level security",
+            "alter table public.agent_tasks disable row level security",
             "select",
-            "alter table agent_tasks enable row level security",
+            "alter table public.agent_tasks enable row level security",
         ):
             with psycopg.connect(url, autocommit=True) as connection:
                 connection.execute(statement.encode())

@@ -54,11 +54,11 @@ def test_a_fault_between_rounds_is_seen_told_once_rolled_back_and_recovers_on_si
         assert (first.round.state, first.round.drills) == ("good", "short"), first.round.reason
         assert sum(c.startswith("drill/proof/") for c in first.round.readings) == 7
         quiet = dataclasses.replace(watch, drills=Drills.NONE)
-        broken = run(quiet, "alter table dead_letter_queue disable row level security")
+        broken = run(quiet, "alter table public.dead_letter_queue disable row level security")
         assert (broken.round.state, broken.round.action) == ("failing", {})
         again = run(quiet)
         assert (again.round.state, again.round.action["result"]) == ("failing", "done")
-        repaired = run(quiet, "alter table dead_letter_queue enable row level security")
+        repaired = run(quiet, "alter table public.dead_letter_queue enable row level security")
         assert repaired.round.state == "good", repaired.round.reason
     kinds = [[word for word in ("*failing*", "*rolled back*", "*recovered*") if word in str(p)] for p in posts]
     assert kinds == [["*failing*"], ["*rolled back*"], ["*recovered*"]]
@@ -66,8 +66,8 @@ def test_a_fault_between_rounds_is_seen_told_once_rolled_back_and_recovers_on_si
     assert (found.total, found.broken, found.untold) == (4, (), ())
     with psycopg.connect(deployed.target.database_url) as connection:
         rows = connection.execute(
-            "select (select enabled from feature_flags where key = 'outbox.enabled' and company_id is null),"
-            " (select count(*) from audit_logs where action = 'flag_rolled_back'),"
-            " (select count(*) from companies where name like 'drill-%')"
+            "select (select enabled from public.feature_flags where key = 'outbox.enabled' and company_id is null),"
+            " (select count(*) from public.audit_logs where action = 'flag_rolled_back'),"
+            " (select count(*) from public.companies where name like 'drill-%')"
         ).fetchone()
     assert rows == (False, 1, 0)

@@ -39,17 +39,18 @@ def db(migrated_url: str) -> Iterator[Connection]:
 
 def company(db: Connection, name: str, own_id: str = "") -> str:
     made = own_id or id_of(name)
-    execute(db, "insert into companies (id, name) values (%s, %s)", made, name)
+    execute(db, "insert into public.companies (id, name) values (%s, %s)", made, name)
     execute(
         db,
-        "insert into dead_letter_queue (company_id, event_type, payload, error_type) values (%s, 'x', '{}', 'x')",
+        "insert into public.dead_letter_queue (company_id, event_type, payload, error_type)"
+        " values (%s, 'x', '{}', 'x')",
         made,
     )
     return made
 
 
 def names_left(db: Connection) -> set[str]:
-    return {str(row["name"]) for row in execute(db, "select name from companies where name like 'drill-%'")}
+    return {str(row["name"]) for row in execute(db, "select name from public.companies where name like 'drill-%'")}
 
 
 def test_only_companies_of_dead_runs_are_removed(db: Connection, migrated_url: str) -> None:
@@ -65,7 +66,7 @@ def test_only_companies_of_dead_runs_are_removed(db: Connection, migrated_url: s
     company(db, test_company)
     assert sorted(sweep(migrated_url, id_of(test_company).upper())) == sorted(dead)
     assert names_left(db) == {*stay, lookalike, test_company}
-    assert execute(db, "select from dead_letter_queue where company_id = any(%s::uuid[])", dead) == []
+    assert execute(db, "select from public.dead_letter_queue where company_id = any(%s::uuid[])", dead) == []
 
 
 def test_a_living_run_keeps_its_companies_until_it_lets_go(db: Connection, migrated_url: str) -> None:
@@ -133,5 +134,5 @@ def test_drill_tenants_of_a_killed_run(db: Connection, migrated_url: str) -> Non
     assert at_work(migrated_url, {company_id}) == []
     held.release()
     assert sweep(migrated_url) == [company_id]
-    assert execute(db, "select from dead_letter_queue") == []
-    assert execute(db, "select id::text from companies where name like 'drill-%'") == [{"id": bystander}]
+    assert execute(db, "select from public.dead_letter_queue") == []
+    assert execute(db, "select id::text from public.companies where name like 'drill-%'") == [{"id": bystander}]

@@ -33,10 +33,13 @@ def db(migrated_url: str) -> Iterator[Connection]:
 
 
 def set_flag(db: Connection, key: str, percentage: int, company: str | None = None) -> None:
-    execute(db, "delete from feature_flags where key = %s and company_id is not distinct from %s::uuid", key, company)
+    execute(
+        db, "delete from public.feature_flags where key = %s and company_id is not distinct from %s::uuid", key, company
+    )
     execute(
         db,
-        "insert into feature_flags (key, company_id, enabled, rollout_percentage) values (%s, %s::uuid, true, %s)",
+        "insert into public.feature_flags (key, company_id, enabled, rollout_percentage) values"
+        " (%s, %s::uuid, true, %s)",
         key,
         company,
         percentage,
@@ -45,7 +48,7 @@ def set_flag(db: Connection, key: str, percentage: int, company: str | None = No
 
 def a_company(db: Connection) -> str:
     company = str(uuid.uuid4())
-    execute(db, "insert into companies (id, name) values (%s, 'drill-load-test')", company)
+    execute(db, "insert into public.companies (id, name) values (%s, 'drill-load-test')", company)
     return company
 
 
@@ -55,7 +58,8 @@ def add_event(db: Connection, company: str, key: str | None = None, **columns: o
     values = {"inserted_at": "now() - interval '5 s'", **columns}
     execute(
         db,
-        f"insert into event_outbox (event_id, company_id, event_type, aggregate_key, payload, {', '.join(values)})"
+        "insert into public.event_outbox (event_id, company_id, event_type, aggregate_key,"
+        f" payload, {', '.join(values)})"
         f" values (%s, %s, 'load.canary', %s, '{{}}', {', '.join(str(v) for v in values.values())})",
         event,
         company,
@@ -76,11 +80,13 @@ def test_companies_are_made_with_dead_letters_and_removed(db: Connection, migrat
     assert len(prepared.tenants) == len(prepared.created) == 3
     assert prepared.absent == {}
     assert all(len(tenant.items) == database.ITEMS_EACH and tenant.replays for tenant in prepared.tenants)
-    names = execute(db, "select name from companies where id = any(%s::uuid[])", list(prepared.created))
+    names = execute(db, "select name from public.companies where id = any(%s::uuid[])", list(prepared.created))
     assert all(str(row["name"]).startswith("drill-load-t1-") for row in names)
     database.clean_up(migrated_url, prepared.created)
-    left = execute(db, "select from companies where id = any(%s::uuid[])", list(prepared.created))
-    items = execute(db, "select from dead_letter_queue where company_id = any(%s::uuid[])", list(prepared.created))
+    left = execute(db, "select from public.companies where id = any(%s::uuid[])", list(prepared.created))
+    items = execute(
+        db, "select from public.dead_letter_queue where company_id = any(%s::uuid[])", list(prepared.created)
+    )
     assert left == items == []
 
 
@@ -90,7 +96,7 @@ def test_a_company_is_noted_before_it_exists(db: Connection, migrated_url: str) 
     noted: list[str] = []
 
     def note(company: str) -> None:
-        there.append(bool(execute(db, "select from companies where id = %s", company)))
+        there.append(bool(execute(db, "select from public.companies where id = %s", company)))
         noted.append(company)
 
     prepared = database.prepare(migrated_url, PLAN, note)
@@ -102,15 +108,17 @@ def test_companies_that_stay_keep_only_what_the_target_did(db: Connection, migra
     """What nobody replayed is gone; what came back from a replay, and what the target made dead itself, stays."""
     prepared = database.prepare(migrated_url, PLAN)
     returned, company = prepared.tenants[0].items[0], prepared.tenants[1].id
-    execute(db, "update dead_letter_queue set retry_count = 1 where id = %s", returned)
+    execute(db, "update public.dead_letter_queue set retry_count = 1 where id = %s", returned)
     execute(
         db,
-        "insert into dead_letter_queue (company_id, event_type, payload, error_type)"
+        "insert into public.dead_letter_queue (company_id, event_type, payload, error_type)"
         " values (%s, 'load.canary', '{}', 'agent')",
         company,
     )
     database.settle(migrated_url, prepared.created)
-    left = execute(db, "select company_id::text as c, event_type as t from dead_letter_queue order by event_type")
+    left = execute(
+        db, "select company_id::text as c, event_type as t from public.dead_letter_queue order by event_type"
+    )
     assert [(r["c"], r["t"]) for r in left] == [
         (company, "load.canary"),
         (prepared.tenants[0].id, database.ITEM_TYPE),
@@ -126,8 +134,8 @@ def test_companies_are_chosen_inside_a_canary_of_ten_percent(db: Connection, mig
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        ("update feature_flags set enabled = false where key = 'outbox.enabled'", "on for no new company"),
-        ("update agent_controls set agents_paused = true where company_id is null", "paused for everybody"),
+        ("update public.feature_flags set enabled = false where key = 'outbox.enabled'", "on for no new company"),
+        ("update public.agent_controls set agents_paused = true where company_id is null", "paused for everybody"),
     ],
 )
 def test_what_an_operator_switched_off_is_absent_and_not_late(
@@ -142,7 +150,7 @@ def test_what_an_operator_switched_off_is_absent_and_not_late(
 
 def test_replays_are_left_out_where_their_flag_is_off(db: Connection, migrated_url: str) -> None:
     """Events can be measured without replays; calls that must be refused are not made."""
-    execute(db, "update feature_flags set enabled = false where key = 'dlq.replay.enabled'")
+    execute(db, "update public.feature_flags set enabled = false where key = 'dlq.replay.enabled'")
     prepared = database.prepare(migrated_url, PLAN)
     assert [tenant.replays for tenant in prepared.tenants] == [False] * 3
 
@@ -178,7 +186,7 @@ def test_held_events_are_no_backlog(db: Connection) -> None:
     """Switched off or paused, for one company or for all."""
     off, paused = a_company(db), a_company(db)
     set_flag(db, "outbox.enabled", 0, off)
-    execute(db, "insert into agent_controls (company_id, agents_paused) values (%s, true)", paused)
+    execute(db, "insert into public.agent_controls (company_id, agents_paused) values (%s, true)", paused)
     add_event(db, off)
     add_event(db, paused)
     assert look(db) == (0, 0.0)
@@ -188,7 +196,7 @@ def test_the_change_of_dead_letters_leaves_out_what_was_seeded(db: Connection, m
     """Two new dead letters in the run are two, whatever lay there before and whatever the run seeded."""
     company = a_company(db)
     insert = (
-        "insert into dead_letter_queue (company_id, event_type, payload, error_type) values (%s, 'x', '{}', 'x')"
+        "insert into public.dead_letter_queue (company_id, event_type, payload, error_type) values (%s, 'x', '{}', 'x')"
         " returning id::text"
     )
     seeded = str(execute(db, insert, company)[0]["id"])
@@ -210,7 +218,7 @@ def test_an_event_called_processed_without_a_completed_task_is_a_failure(
 ) -> None:
     """Succeeded, failed, lost and still open events are told apart."""
     company = a_company(db)
-    task = "insert into agent_tasks (company_id, agent_name, event_id, status) values (%s, 'a', %s, %s)"
+    task = "insert into public.agent_tasks (company_id, agent_name, event_id, status) values (%s, 'a', %s, %s)"
     execute(db, task, company, add_event(db, company, processed_at="now()"), "completed")
     execute(db, task, company, add_event(db, company), "failed")
     add_event(db, company, processed_at="now()")
@@ -233,7 +241,9 @@ def test_events_that_come_to_an_end_after_the_load_are_waited_for(
     watch = database.Watch(migrated_url, Plan("http://127.0.0.1:1", tenants=(Tenant(company),)), samples := Samples())
     watch.start()
     real = watch._fate
-    monkeypatch.setattr(watch, "_fate", lambda: [real(), execute(db, "update event_outbox set dead_at = now()")][0])
+    monkeypatch.setattr(
+        watch, "_fate", lambda: [real(), execute(db, "update public.event_outbox set dead_at = now()")][0]
+    )
     assert watch.finish() == {"succeeded": 0, "failed": 1, "open": 0}
     assert samples.select(MetricKey("outbox_drained")) == RateSink(1, 1)
 

@@ -10,6 +10,6 @@ FROM public.audit_logs
 WHERE action IN ('dlq_replay', 'dlq_replay_started', 'dlq_replay_completed')
 ORDER BY created_at DESC LIMIT 10;
 
-SELECT * FROM feature_flags_status WHERE key LIKE 'dlq%';
+SELECT * FROM public.feature_flags_status WHERE key LIKE 'dlq%';
 
-SELECT * FROM replay_budgets_status;
+SELECT * FROM public.replay_budgets_status;

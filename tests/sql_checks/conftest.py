@@ -51,7 +51,7 @@ def planted(seeded_url: str) -> Iterator[PlantedSession]:
     """An open transaction on the seeded database; rolled back at the end."""
     connection = connect(seeded_url)
     execute(connection, "begin transaction isolation level repeatable read")
-    execute(connection, "set local search_path = pg_catalog, public")
+    execute(connection, "set local search_path = pg_catalog, pg_temp")
     execute(connection, "set local timezone = 'UTC'")
     try:
         yield PlantedSession(seeded_url, planted=connection)

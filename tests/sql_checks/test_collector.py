@@ -71,7 +71,7 @@ def test_a_dropped_in_file_is_a_check(pg_server: PgServer, database: str, tmp_pa
     url = pg_server.url(database)
     assert run(url, tmp_path, *words)["sql/spot/companies-named"].outcome is Outcome.PASS
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("insert into companies (id, name) values (gen_random_uuid(), '')")
+        connection.execute("insert into public.companies (id, name) values (gen_random_uuid(), '')")
     failed = run(url, tmp_path, *words)["sql/spot/companies-named"]
     assert failed.outcome is Outcome.FAIL
     assert failed.samples == 2
@@ -81,9 +81,10 @@ def test_exactly_the_listed_companies_are_left_out(pg_server: PgServer, database
     """The list leaves out what is on it, and never TEST_COMPANY_ID."""
     url = pg_server.url(database)
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("insert into companies (id, name) values (%s, 'drill-x')", (OTHER,))
+        connection.execute("insert into public.companies (id, name) values (%s, 'drill-x')", (OTHER,))
         connection.execute(
-            "insert into agent_tasks (company_id, status) select %s, 'failed' from generate_series(1, 99)", (OTHER,)
+            "insert into public.agent_tasks (company_id, status) select %s, 'failed' from generate_series(1, 99)",
+            (OTHER,),
         )
     listed = tmp_path / "companies"
     words = ("--exclude-companies", str(listed), "--only", "alert/agent-success")
@@ -121,10 +122,12 @@ def test_a_trail_that_was_replaced_is_noticed(pg_server: PgServer, database: str
     for _ in range(2):
         assert {e.outcome for e in run(url, tmp_path, *words).values()} == {Outcome.PASS}
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("alter table audit_logs disable trigger audit_logs_append_only")
-        connection.execute("truncate audit_logs, audit_heads")
-        connection.execute("alter table audit_logs enable always trigger audit_logs_append_only")
-        connection.execute("insert into audit_logs (action, actor, scope) values ('dlq_replay', 'x', %s)", (COMPANY,))
+        connection.execute("alter table public.audit_logs disable trigger audit_logs_append_only")
+        connection.execute("truncate public.audit_logs, public.audit_heads")
+        connection.execute("alter table public.audit_logs enable always trigger audit_logs_append_only")
+        connection.execute(
+            "insert into public.audit_logs (action, actor, scope) values ('dlq_replay', 'x', %s)", (COMPANY,)
+        )
     for _ in range(2):
         found = run(url, tmp_path, *words)
         assert found["sql/spot/audit-chain"].outcome is Outcome.PASS
@@ -155,7 +158,7 @@ def test_the_steps_of_the_plan(pg_server: PgServer, database: str, tmp_path: Pat
     ):
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(
-                "update feature_flags set rollout_percentage = %s where key = 'outbox.enabled'", (percent,)
+                "update public.feature_flags set rollout_percentage = %s where key = 'outbox.enabled'", (percent,)
             )
         found = run(url, tmp_path, "--only", check, *([f"--steps={steps}"] if steps else []))
         assert found[check].outcome is outcome, (percent, steps)

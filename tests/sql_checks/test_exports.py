@@ -39,10 +39,13 @@ def test_promtool_accepts_the_rules_and_their_tests(tmp_path: Path) -> None:
     [
         (
             "alerts",
-            "insert into agent_tasks (company_id, status) select id, 'failed' from companies, generate_series(1, 99)",
+            (
+                "insert into public.agent_tasks (company_id, status) select id, 'failed' from"
+                " public.companies, generate_series(1, 99)"
+            ),
         ),
-        ("sql", "alter table audit_logs disable trigger all"),
-        ("sql", "alter table events no force row level security"),
+        ("sql", "alter table public.audit_logs disable trigger all"),
+        ("sql", "alter table public.events no force row level security"),
     ],
 )
 def test_psql_fails_on_a_breach_only(

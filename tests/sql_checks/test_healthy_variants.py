@@ -26,7 +26,7 @@ def test_nobody_is_paged(name: str, statement: str, planted: PlantedSession) -> 
     connection.execute("set local search_path = public, pg_catalog")
     connection.execute(statement.replace("COMPANY", COMPANY).encode())
     if "search_path" not in statement:
-        connection.execute("set local search_path = pg_catalog, public")
+        connection.execute("set local search_path = pg_catalog, pg_temp")
     found: dict[str, str] = {}
     for spot in PAGES:
         outcome, message, _ = outcome_of(partial(judge_spot, spot, planted))

@@ -27,27 +27,27 @@ def test_the_shipped_manifest_is_the_reference(planted: PlantedSession) -> None:
 @pytest.mark.parametrize(
     ("kind", "statement", "severity"),
     [
-        ("columns", "alter table events drop column path", PAGE),
-        ("columns", "alter table events alter payload drop not null", PAGE),
-        ("columns", "alter table companies add column region text default 'eu'", WARN),
+        ("columns", "alter table public.events drop column path", PAGE),
+        ("columns", "alter table public.events alter payload drop not null", PAGE),
+        ("columns", "alter table public.companies add column region text default 'eu'", WARN),
         ("columns", "create table regions (name text)", WARN),
-        ("constraints", "alter table event_outbox drop constraint event_outbox_one_state", PAGE),
-        ("constraints", "alter table companies add check (length(name) < 500)", WARN),
+        ("constraints", "alter table public.event_outbox drop constraint event_outbox_one_state", PAGE),
+        ("constraints", "alter table public.companies add check (length(name) < 500)", WARN),
         ("indexes", "drop index event_outbox_event_idx", WARN),
         ("indexes", "create index extra on companies (name)", WARN),
-        ("indexes", "alter table agent_tasks drop constraint agent_tasks_event_id_key", PAGE),
+        ("indexes", "alter table public.agent_tasks drop constraint agent_tasks_event_id_key", PAGE),
         ("triggers", "drop trigger audit_logs_chain on audit_logs", PAGE),
-        ("triggers", "alter table audit_logs disable trigger audit_logs_chain", PAGE),
+        ("triggers", "alter table public.audit_logs disable trigger audit_logs_chain", PAGE),
         ("policies", "drop policy tenant_sees_own on events", PAGE),
         ("policies", "alter policy tenant_sees_own on events using (true)", PAGE),
         ("policies", "create policy more on events for select to authenticated using (id is null)", PAGE),
         ("policies", "create policy less on events as restrictive for select to authenticated using (true)", WARN),
         ("grants", "grant insert on events to authenticated", PAGE),
-        ("grants", "grant execute on function is_company_paused(uuid) to public", PAGE),
+        ("grants", "grant execute on function public.is_company_paused(uuid) to public", PAGE),
         ("grants", "grant select on events to pg_monitor", WARN),
         ("grants", "create table regions (name text); grant select on regions to authenticated", WARN),
         ("grants", "revoke select on events from replay_gate", WARN),
-        ("functions", "alter function is_feature_enabled(text, uuid) security invoker", PAGE),
+        ("functions", "alter function public.is_feature_enabled(text, uuid) security invoker", PAGE),
         (
             "functions",
             "create or replace function auth.jwt() returns jsonb language sql stable as $$ select '{}'::jsonb $$",
@@ -55,7 +55,7 @@ def test_the_shipped_manifest_is_the_reference(planted: PlantedSession) -> None:
         ),
         ("functions", "create function extra() returns int language sql as 'select 1'", WARN),
         ("views", "alter view feature_flags_status reset (security_invoker)", PAGE),
-        ("row_security", "alter table events no force row level security", PAGE),
+        ("row_security", "alter table public.events no force row level security", PAGE),
         ("row_security", "create table regions (name text)", WARN),
         ("roles", "alter role replay_service bypassrls", PAGE),
         ("roles", "alter role replay_gate createdb", WARN),
@@ -70,7 +70,7 @@ def test_a_difference_is_as_bad_as_what_it_weakens(
     assert planted.planted is not None
     planted.planted.execute("set local search_path = public, pg_catalog")
     planted.planted.execute(statement.encode())
-    planted.planted.execute("set local search_path = pg_catalog, public")
+    planted.planted.execute("set local search_path = pg_catalog, pg_temp")
     differences = compare(kind, shipped.kinds[kind], read_schema(planted.planted).kinds[kind])
     assert differences
     assert differences[0].severity is severity, differences[0].text
@@ -82,16 +82,16 @@ def test_another_release_is_unknown(migrated_url: str) -> None:
     assert shipped is not None
     with psycopg.connect(migrated_url, row_factory=dict_row) as connection:
         assert not other_release(shipped, read_schema(connection).migrations)
-        connection.execute("update schema_migrations set checksum = 'other'")
+        connection.execute("update public.schema_migrations set checksum = 'other'")
         assert "another release" in other_release(shipped, read_schema(connection).migrations)
-        connection.execute("drop table schema_migrations")
+        connection.execute("drop table public.schema_migrations")
         assert "keeps no" in other_release(shipped, read_schema(connection).migrations)
 
 
 def test_a_manifest_may_be_of_a_deployment_without_recorded_migrations(migrated_url: str) -> None:
     """Where neither keeps migrations in schema_migrations, the objects are compared."""
     with psycopg.connect(migrated_url, row_factory=dict_row) as connection:
-        connection.execute("drop table schema_migrations")
+        connection.execute("drop table public.schema_migrations")
         own = read_schema(connection)
         assert own.migrations == {}
         assert not other_release(own, {})

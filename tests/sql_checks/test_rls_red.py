@@ -44,7 +44,7 @@ def test_green_on_the_reference(role: str | None, pg_server: PgServer, clone: st
     url = pg_server.url(clone, role) if role else pg_server.url(clone)
     assert set(verdicts(probe(url)).values()) == {"pass"}
     with psycopg.connect(pg_server.url(clone)) as connection:
-        left = connection.execute("select count(*) from companies where name like 'drill-rls%'").fetchone()
+        left = connection.execute("select count(*) from public.companies where name like 'drill-rls%'").fetchone()
     assert left == (0,)
 
 
@@ -66,7 +66,7 @@ def test_shared_rows_of_an_own_table(pg_server: PgServer, clone: str) -> None:
 
 
 HOLES: dict[str, tuple[str, set[str]]] = {
-    "rls off": ("alter table events disable row level security", {"foreign", "no_claims", "stranger"}),
+    "rls off": ("alter table public.events disable row level security", {"foreign", "no_claims", "stranger"}),
     "always true": (
         "create policy p on event_outbox for select to authenticated using (true)",
         {"foreign", "no_claims"},
@@ -104,11 +104,11 @@ HOLES: dict[str, tuple[str, set[str]]] = {
         {"move", "foreign"},
     ),
     "write hole": (
-        "grant update, delete on events to authenticated; alter table events disable row level security",
+        "grant update, delete on events to authenticated; alter table public.events disable row level security",
         {"update", "delete"},
     ),
     "definer bypass": (
-        "create view leak as select * from agent_tasks; grant select on leak to authenticated",
+        "create view leak as select * from public.agent_tasks; grant select on leak to authenticated",
         {"foreign", "stranger"},
     ),
     "new table": (

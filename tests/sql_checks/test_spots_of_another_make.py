@@ -11,16 +11,17 @@ from tests.sql_checks.conftest import PlantedSession, outcome_of
 SPOTS = {spot.spec.id.removeprefix("sql/spot/"): spot for spot in read_folder()}
 
 SPLIT_BY_SCOPE = """
-alter table audit_logs drop constraint audit_logs_pkey;
-alter table audit_logs add primary key (scope, id)
+alter table public.audit_logs drop constraint audit_logs_pkey;
+alter table public.audit_logs add primary key (scope, id)
 """
 STATES_OF_A_TYPE = """
 create type task_state as enum ('queued', 'running', 'completed', 'failed');
-drop table agent_tasks cascade;
-create table agent_tasks (id bigserial primary key, company_id uuid not null, agent_name text, event_id uuid unique,
+drop table public.agent_tasks cascade;
+create table public.agent_tasks (id bigserial primary key, company_id uuid not null, agent_name text,
+  event_id uuid unique,
   status task_state not null default 'completed',
   created_at timestamptz default now(), updated_at timestamptz default now());
-insert into agent_tasks (company_id) select id from companies
+insert into public.agent_tasks (company_id) select id from public.companies
 """
 PARTITION_WITHOUT_POLICIES = """
 create table parted (company_id uuid not null) partition by hash (company_id);
@@ -34,8 +35,8 @@ create table "Note" (id int primary key, "Run" uuid references replay_runs (id))
 create index on "Note" ("Run") where "Run" is not null
 """
 ONE_EFFECT_WITHIN_A_TENANT = """
-alter table agent_tasks drop constraint agent_tasks_event_id_key;
-alter table agent_tasks add unique (company_id, event_id)
+alter table public.agent_tasks drop constraint agent_tasks_event_id_key;
+alter table public.agent_tasks add unique (company_id, event_id)
 """
 
 
@@ -54,6 +55,6 @@ def test_green_on_another_make(name: str, statements: str, planted: PlantedSessi
     assert planted.planted is not None
     planted.planted.execute("set local search_path = public, pg_catalog")
     planted.planted.execute(statements.encode())
-    planted.planted.execute("set local search_path = pg_catalog, public")
+    planted.planted.execute("set local search_path = pg_catalog, pg_temp")
     outcome, message, _ = outcome_of(lambda seen: judge_spot(SPOTS[name], planted, seen))
     assert (outcome, message) == ("pass", "")

@@ -38,7 +38,7 @@ def test_red_on_a_violation(name: str, index: int, planted: PlantedSession) -> N
         planted.planted.execute("set local search_path = public, pg_catalog")
         planted.planted.execute(statement.replace("COMPANY", COMPANY).encode())
         if "search_path" not in statement:
-            planted.planted.execute("set local search_path = pg_catalog, public")
+            planted.planted.execute("set local search_path = pg_catalog, pg_temp")
     except psycopg.errors.CheckViolation as error:
         pytest.fail(f"the violation could not be planted: {error}")
     outcome, message, seen = outcome_of(lambda seen: judge_spot(SPOTS[name], planted, seen))
@@ -53,8 +53,8 @@ def test_red_on_a_violation(name: str, index: int, planted: PlantedSession) -> N
 def test_unknown_on_nothing(name: str, migrated_url: str) -> None:
     """On an empty database no check of rows passes: nothing was seen. Where rows must be there, their lack fails."""
     with psycopg.connect(migrated_url, row_factory=psycopg.rows.dict_row) as connection:
-        connection.execute("set search_path = pg_catalog, public")
-        connection.execute("delete from feature_flags; delete from agent_controls")
+        connection.execute("set search_path = pg_catalog, pg_temp")
+        connection.execute("delete from public.feature_flags; delete from public.agent_controls")
         session = PlantedSession(migrated_url, planted=connection)
         outcome, _, _ = outcome_of(lambda seen: judge_spot(SPOTS[name], session, seen))
         connection.rollback()

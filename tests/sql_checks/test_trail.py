@@ -34,18 +34,21 @@ def url(pg_server: PgServer, seeded_db: str) -> Iterator[str]:
 
 
 def append(rows: int, scope: str) -> str:
-    return f"insert into audit_logs (action, actor, scope) select 'x', 'x', '{scope}' from generate_series(1, {rows})"
+    return (
+        f"insert into public.audit_logs (action, actor, scope) select 'x', 'x', '{scope}' from"
+        f" generate_series(1, {rows})"
+    )
 
 
 def change(url: str, *statements: str) -> None:
     """Append rows as a service does, and run all other statements past the triggers that guard the trail."""
     with psycopg.connect(url, autocommit=True) as connection:
         for statement in statements:
-            if not statement.startswith("insert into audit_logs (action"):
-                connection.execute("alter table audit_logs disable trigger user")
+            if not statement.startswith("insert into public.audit_logs (action"):
+                connection.execute("alter table public.audit_logs disable trigger user")
             connection.execute(statement.encode())
-            connection.execute("alter table audit_logs enable always trigger audit_logs_chain")
-            connection.execute("alter table audit_logs enable always trigger audit_logs_append_only")
+            connection.execute("alter table public.audit_logs enable always trigger audit_logs_chain")
+            connection.execute("alter table public.audit_logs enable always trigger audit_logs_append_only")
 
 
 def verify(url: str, state: Path, *, deep: bool = False, required: bool = False) -> dict[str, str]:
@@ -79,10 +82,10 @@ def the_file(state: Path) -> Path:
 
 CUT = f"""
 with gone as (
-  delete from audit_logs where scope = '{COMPANY}' and id > (
-    select id from audit_logs where scope = '{COMPANY}' order by id desc offset 5 limit 1) returning 1)
-update audit_heads h set row_count = row_count - 5, (last_id, last_hash) = (
-  select id, hash from audit_logs where scope = h.scope order by id desc offset 5 limit 1)
+  delete from public.audit_logs where scope = '{COMPANY}' and id > (
+    select id from public.audit_logs where scope = '{COMPANY}' order by id desc offset 5 limit 1) returning 1)
+update public.audit_heads h set row_count = row_count - 5, (last_id, last_hash) = (
+  select id, hash from public.audit_logs where scope = h.scope order by id desc offset 5 limit 1)
 where scope = '{COMPANY}'"""
 
 
@@ -91,10 +94,13 @@ where scope = '{COMPANY}'"""
     [
         (CUT,),
         (CUT, append(5, COMPANY)),
-        (f"delete from audit_logs where scope = '{OTHER}'", f"delete from audit_heads where scope = '{OTHER}'"),
-        ("truncate audit_logs, audit_heads", append(9, OTHER)),
-        ("truncate audit_logs, audit_heads",),
-        (f"update audit_heads set row_count = row_count - 1 where scope = '{OTHER}'",),
+        (
+            f"delete from public.audit_logs where scope = '{OTHER}'",
+            f"delete from public.audit_heads where scope = '{OTHER}'",
+        ),
+        ("truncate public.audit_logs, public.audit_heads", append(9, OTHER)),
+        ("truncate public.audit_logs, public.audit_heads",),
+        (f"update public.audit_heads set row_count = row_count - 1 where scope = '{OTHER}'",),
     ],
     ids=["tail", "tail-grown-again", "scope", "everything", "emptied", "count"],
 )
@@ -116,7 +122,9 @@ def test_the_next_run_reads_only_what_is_new(url: str, tmp_path: Path) -> None:
     """Rows before the checkpoint are not read again, but for a thousand; --deep reads them."""
     assert outcomes(verify(url, tmp_path)) == GREEN
     change(
-        url, "update audit_logs set actor = 'another' where id = (select min(id) from audit_logs)", append(7, COMPANY)
+        url,
+        "update public.audit_logs set actor = 'another' where id = (select min(id) from public.audit_logs)",
+        append(7, COMPANY),
     )
     assert outcomes(verify(url, tmp_path)) == GREEN
     assert red(verify(url, tmp_path, deep=True)) == {CHAIN}
@@ -126,9 +134,15 @@ def test_the_next_run_reads_only_what_is_new(url: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("statement", "check"),
     [
-        ("update audit_logs set actor = 'another' where id = (select max(id) - 3 from audit_logs)", {CHAIN}),
-        ("delete from audit_logs where id = (select max(id) - 3 from audit_logs)", {CHAIN, HEADS, COUNTS}),
-        ("delete from audit_logs where id = (select max(id) from audit_logs)", {HEADS, COUNTS}),
+        (
+            "update public.audit_logs set actor = 'another' where id = (select max(id) - 3 from public.audit_logs)",
+            {CHAIN},
+        ),
+        (
+            "delete from public.audit_logs where id = (select max(id) - 3 from public.audit_logs)",
+            {CHAIN, HEADS, COUNTS},
+        ),
+        ("delete from public.audit_logs where id = (select max(id) from public.audit_logs)", {HEADS, COUNTS}),
     ],
 )
 def test_what_is_new_is_verified(statement: str, check: set[str], url: str, tmp_path: Path) -> None:
@@ -144,7 +158,9 @@ def test_more_than_a_run_reads_is_read_without_a_gap(url: str, tmp_path: Path) -
     """Where too much is new, a run reads its first and its last rows, and the next one goes on after the first."""
     assert outcomes(verify(url, tmp_path)) == GREEN
     change(url, append(13_000, COMPANY))
-    change(url, "update audit_logs set actor = 'another' where id = (select max(id) - 7000 from audit_logs)")
+    change(
+        url, "update public.audit_logs set actor = 'another' where id = (select max(id) - 7000 from public.audit_logs)"
+    )
     assert outcomes(verify(url, tmp_path)) == GREEN
     assert json.loads(the_file(tmp_path).read_text(encoding="utf-8"))["is_behind"]
     assert red(verify(url, tmp_path)) == {CHAIN}
@@ -251,18 +267,18 @@ do $$
 declare
   a audit_logs; b audit_logs; head audit_heads; spare text;
 begin
-  select * into a from audit_logs where scope = '{OTHER}' order by id desc offset {first + 1} limit 1;
-  select * into b from audit_logs where scope = '{OTHER}' order by id desc offset {first} limit 1;
-  delete from audit_logs where id >= a.id and scope = '{OTHER}';
+  select * into a from public.audit_logs where scope = '{OTHER}' order by id desc offset {first + 1} limit 1;
+  select * into b from public.audit_logs where scope = '{OTHER}' order by id desc offset {first} limit 1;
+  delete from public.audit_logs where id >= a.id and scope = '{OTHER}';
   select a.id into spare; a.id := b.id; b.id := spare::bigint;
   a.hash := audit_hash(a.prev_hash, a.id, a.action, a.actor, a.scope, a.target_count, a.success_count, a.failure_count,
                        a.metadata, a.request_id, a.created_at);
   b.prev_hash := a.hash;
   b.hash := audit_hash(b.prev_hash, b.id, b.action, b.actor, b.scope, b.target_count, b.success_count, b.failure_count,
                        b.metadata, b.request_id, b.created_at);
-  insert into audit_logs values (a.*), (b.*);
-  update audit_heads set last_id = b.id, last_hash = b.hash, row_count = (
-    select count(*) from audit_logs where scope = '{OTHER}')
+  insert into public.audit_logs values (a.*), (b.*);
+  update public.audit_heads set last_id = b.id, last_hash = b.hash, row_count = (
+    select count(*) from public.audit_logs where scope = '{OTHER}')
   where scope = '{OTHER}';
 end $$"""
 
@@ -281,10 +297,10 @@ def test_two_rows_after_one_are_a_fork(url: str, tmp_path: Path) -> None:
     """Two rows that follow the same row fail, each being in itself right."""
     change(
         url,
-        f"""insert into audit_logs (id, action, actor, scope, created_at, prev_hash, hash)
+        f"""insert into public.audit_logs (id, action, actor, scope, created_at, prev_hash, hash)
         select id + 1000000, action, actor, scope, created_at, prev_hash, audit_hash(prev_hash, id + 1000000,
           action, actor, scope, target_count, success_count, failure_count, metadata, request_id, created_at)
-        from audit_logs where scope = '{OTHER}' order by id desc limit 1""",
+        from public.audit_logs where scope = '{OTHER}' order by id desc limit 1""",
     )
     assert CHAIN in red(verify(url, tmp_path))
 
@@ -294,6 +310,7 @@ def test_ids_may_have_gaps(url: str, tmp_path: Path) -> None:
     change(url, "alter sequence audit_logs_id_seq increment by 1000000", append(50, OTHER))
     change(
         url,
-        "update audit_logs set actor = 'y' where id = (select id from audit_logs order by id desc offset 40 limit 1)",
+        "update public.audit_logs set actor = 'y' where id = (select id from public.audit_logs"
+        " order by id desc offset 40 limit 1)",
     )
     assert red(verify(url, tmp_path)) == {CHAIN}

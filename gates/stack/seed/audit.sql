@@ -1,7 +1,7 @@
 -- Audit rows in the order of time: the schema chains them. Three rows a run. Every six hours, and just now, a sixth
 -- operator made three dry runs and was refused the fourth call.
 
-insert into audit_logs (action, actor, scope, target_count, success_count, failure_count, metadata, request_id, created_at)
+insert into public.audit_logs (action, actor, scope, target_count, success_count, failure_count, metadata, request_id, created_at)
 select action, actor, current_setting('seed.company'), target_count, success_count, failure_count, metadata, request_id, at
 from (
     select

@@ -1,6 +1,6 @@
 -- Events with their outbox rows and effects. The identity of an outbox row grows with its time, as in real life.
 
-insert into events (id, company_id, event_type, aggregate_key, payload, path, created_at)
+insert into public.events (id, company_id, event_type, aggregate_key, payload, path, created_at)
 select event_id, current_setting('seed.company')::uuid, event_type, aggregate_key, payload, 'outbox', inserted_at
 from seed_events
 union all
@@ -10,7 +10,7 @@ from seed_items
 where ours
 order by inserted_at;
 
-insert into event_outbox (
+insert into public.event_outbox (
     event_id, company_id, event_type, aggregate_key, payload,
     inserted_at, processed_at, dead_at, attempts, next_attempt_at, replay_run_id
 )
@@ -32,7 +32,7 @@ from (
 ) as rows
 order by inserted_at;
 
-insert into agent_tasks (company_id, agent_name, event_id, status, created_at, updated_at)
+insert into public.agent_tasks (company_id, agent_name, event_id, status, created_at, updated_at)
 select
     current_setting('seed.company')::uuid, 'dispatcher', event_id, status, created_at, updated_at
 from (

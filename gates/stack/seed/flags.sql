@@ -1,10 +1,10 @@
 -- The company, the flags of the contract (section 1) and the row of agent_controls that is for everybody.
 
-insert into companies (id, name)
+insert into public.companies (id, name)
 values (current_setting('seed.company')::uuid, 'Reference Logistics')
 on conflict (id) do nothing;
 
-insert into feature_flags (key, company_id, enabled, rollout_percentage, description, updated_at)
+insert into public.feature_flags (key, company_id, enabled, rollout_percentage, description, updated_at)
 values
     ('outbox.enabled', null, true, 10, 'Events go through the outbox', now() - interval '25 hours'),
     ('dlq.replay.enabled', null, true, 100, 'Dead letters can be replayed', now() - interval '25 hours'),
@@ -13,6 +13,6 @@ values
 on conflict (key, company_id) do update
 set enabled = excluded.enabled, rollout_percentage = excluded.rollout_percentage, description = excluded.description;
 
-insert into agent_controls (company_id, agents_paused, pause_reason, updated_at)
+insert into public.agent_controls (company_id, agents_paused, pause_reason, updated_at)
 values (null, false, null, now() - interval '25 hours')
 on conflict (company_id) do update set updated_at = excluded.updated_at;

@@ -1,6 +1,6 @@
 -- Replay runs and the dead letters that they moved.
 
-insert into replay_runs (
+insert into public.replay_runs (
     id, idempotency_key, company_id, actor, payload_hash, status,
     target_count, success_count, failure_count, requested_at, completed_at
 )
@@ -11,7 +11,7 @@ select
 from seed_runs
 order by requested_at;
 
-insert into dead_letter_queue (
+insert into public.dead_letter_queue (
     id, company_id, event_id, event_type, payload, error_type, error_message,
     retry_count, max_retries, retry_after, status, created_at
 )

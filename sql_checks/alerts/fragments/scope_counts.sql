@@ -1,2 +1,2 @@
-exists (select from companies c where c.id::text = scope)
+exists (select from public.companies c where c.id::text = scope)
   and scope not in (select unnest(coalesce(nullif(current_setting('replaygate.excluded', true), ''), '{}')::text[]))

@@ -117,15 +117,15 @@ def test_a_person_answers_for_where_the_flag_is() -> None:
 def database(migrated_url: str) -> Iterator[psycopg.Connection[dict[str, Any]]]:
     """A connection beside the gate's; the flag is on at 10 %."""
     with psycopg.connect(migrated_url, autocommit=True, row_factory=dict_row) as connection:
-        connection.execute("delete from feature_flags where key = 'outbox.enabled'")
+        connection.execute("delete from public.feature_flags where key = 'outbox.enabled'")
         connection.execute(
-            "insert into feature_flags (key, enabled, rollout_percentage) values ('outbox.enabled', true, 10)"
+            "insert into public.feature_flags (key, enabled, rollout_percentage) values ('outbox.enabled', true, 10)"
         )
         yield connection
 
 
 def audited(database: psycopg.Connection[dict[str, Any]], action: str) -> list[dict[str, Any]]:
-    return database.execute("select * from audit_logs where action = %s order by id", (action,)).fetchall()
+    return database.execute("select * from public.audit_logs where action = %s order by id", (action,)).fetchall()
 
 
 @pytest.mark.parametrize("role", [None, "replay_gate"])
@@ -231,7 +231,7 @@ def test_a_flag_that_a_human_switched_off_stays_off(
 ) -> None:
     """The gate saw it on; while it ran somebody switched it off: promote holds, rollback has nothing to do."""
     seen = look_at(migrated_url, PLAN.flag)
-    database.execute("update feature_flags set enabled = false where key = 'outbox.enabled'")
+    database.execute("update public.feature_flags set enabled = false where key = 'outbox.enabled'")
     action = act(PROMOTE, order(seen), migrated_url)
     assert (action.result, action.holds, action.to_percent) == ("off", True, 0)
     off = act(ROLLBACK, order(seen), migrated_url)
@@ -245,15 +245,15 @@ def test_a_rollback_switches_off_every_row_and_proves_recovery(
     migrated_url: str, database: psycopg.Connection[dict[str, Any]]
 ) -> None:
     """Overrides too; what is pending is counted as held, nothing is in flight, and both times are measured."""
-    company = database.execute("insert into companies (name) values ('a') returning id").fetchone()
+    company = database.execute("insert into public.companies (name) values ('a') returning id").fetchone()
     assert company
     database.execute(
-        "insert into feature_flags (key, company_id, enabled, rollout_percentage)"
+        "insert into public.feature_flags (key, company_id, enabled, rollout_percentage)"
         " values ('outbox.enabled', %s, true, 100)",
         (company["id"],),
     )
     database.execute(
-        "insert into event_outbox (company_id, event_type, payload) values (%s, 'x', '{}')", (company["id"],)
+        "insert into public.event_outbox (company_id, event_type, payload) values (%s, 'x', '{}')", (company["id"],)
     )
     action = act(ROLLBACK, order(look_at(migrated_url, PLAN.flag)), migrated_url)
     assert (action.kind, action.from_percent, action.to_percent, action.result) == ("rollback", 10, 0, "done")
@@ -268,10 +268,10 @@ def test_a_rollback_switches_off_every_row_and_proves_recovery(
 
 def test_a_recovery_that_does_not_come_is_said(migrated_url: str, database: psycopg.Connection[dict[str, Any]]) -> None:
     """Something stays in flight: the flag is off all the same, and nothing is claimed."""
-    company = database.execute("insert into companies (name) values ('a') returning id").fetchone()
+    company = database.execute("insert into public.companies (name) values ('a') returning id").fetchone()
     assert company
     database.execute(
-        "insert into event_outbox (company_id, event_type, payload, claimed_until)"
+        "insert into public.event_outbox (company_id, event_type, payload, claimed_until)"
         " values (%s, 'x', '{}', now() + interval '1 hour')",
         (company["id"],),
     )
@@ -289,17 +289,17 @@ def test_an_emergency_pauses_everybody_and_clears_the_limits(
 ) -> None:
     """Flag off, all agents paused, replay limits gone; each is audited."""
     database.execute(
-        "insert into edge_rate_limits (key, hits) values ('replay:x:1', array[now()]), ('other', array[now()])"
+        "insert into public.edge_rate_limits (key, hits) values ('replay:x:1', array[now()]), ('other', array[now()])"
     )
     with connect(pg_server.url(migrated_db, role)) as connection:
         action = emergency(connection, order(look(connection, PLAN.flag)))
     assert (action.kind, action.result) == ("emergency", "done")
     for name in ("flag_rolled_back", "agents_paused", "rate_limits_cleared"):
         assert len(audited(database, name)) == 1, name
-    rows = database.execute("select agents_paused, pause_reason from agent_controls").fetchall()
+    rows = database.execute("select agents_paused, pause_reason from public.agent_controls").fetchall()
     assert rows
     assert all(r["agents_paused"] and r["pause_reason"] == "why" for r in rows)
-    assert [r["key"] for r in database.execute("select key from edge_rate_limits").fetchall()] == ["other"]
+    assert [r["key"] for r in database.execute("select key from public.edge_rate_limits").fetchall()] == ["other"]
 
 
 def test_without_a_database_nothing_is_possible_and_a_promotion_holds() -> None:
@@ -317,6 +317,6 @@ def test_a_flag_row_that_is_locked_is_not_waited_for_for_ever(
     """A human's open transaction on the row: the promotion holds within the lock timeout."""
     seen = look_at(migrated_url, PLAN.flag)
     with database.transaction():
-        database.execute("update feature_flags set description = 'x' where key = 'outbox.enabled'")
+        database.execute("update public.feature_flags set description = 'x' where key = 'outbox.enabled'")
         action = act(PROMOTE, order(seen), migrated_url)
     assert (action.result, action.holds) == ("failed", True)

@@ -141,4 +141,4 @@ def replay_request(info: StackInfo, company: str, key: str) -> Request:
 def forget_limit(url: str, company: str) -> None:
     """Give a tenant its calls back, if the database answers."""
     with suppress(psycopg.Error), session(url) as connection:
-        execute(connection, "delete from edge_rate_limits where starts_with(key, %s)", f"replay:{company}:")
+        execute(connection, "delete from public.edge_rate_limits where starts_with(key, %s)", f"replay:{company}:")

@@ -26,13 +26,13 @@ SEED = 20241201
 
 TENANT = """
 with c as (
-  insert into companies (id, name) select gen_random_uuid(), 'drill-kill-' || n from generate_series(1, %s) n
+  insert into public.companies (id, name) select gen_random_uuid(), 'drill-kill-' || n from generate_series(1, %s) n
   returning id
 ), f as (
-  insert into feature_flags (key, company_id, enabled, rollout_percentage)
+  insert into public.feature_flags (key, company_id, enabled, rollout_percentage)
   select k, id, %s, 100 from c, unnest(array['outbox.enabled', 'dlq.replay.enabled']) k
 ), d as (
-  insert into dead_letter_queue (company_id, event_type, payload, error_type, max_retries)
+  insert into public.dead_letter_queue (company_id, event_type, payload, error_type, max_retries)
   select id, 'drill.kill', case when n %% 10 = 0 then '{"drill": {"fail_times": 1}}'::jsonb
     when n %% 4 = 0 then '{"drill": {"delay_ms": 30}}' else '{}' end, 'crash', 5
   from c, generate_series(1, %s) n
@@ -42,51 +42,55 @@ select id::text as id from c
 
 LEFT = """
 with c as (select unnest(%s::uuid[]) as id)
-select (select count(*) from event_outbox o join c on c.id = o.company_id
+select (select count(*) from public.event_outbox o join c on c.id = o.company_id
         where o.processed_at is null and o.dead_at is null)
-     + (select count(*) from replay_runs r join c on c.id = r.company_id where r.status = 'started')
-     + (select count(*) from dead_letter_queue d join c on c.id = d.company_id where d.status = 'replaying') as n
+     + (select count(*) from public.replay_runs r join c on c.id = r.company_id where r.status = 'started')
+     + (select count(*) from public.dead_letter_queue d join c on c.id = d.company_id where d.status = 'replaying') as n
 """
 
 # each gives the rows that break one promise, and the promise
 PROMISES = {
     "an accepted event has exactly one effect": """
-        select e as event, (select count(*) from agent_tasks a where a.event_id = e and a.status = 'completed') as n
+        select e as event, (select count(*) from public.agent_tasks a where a.event_id = e and a.status
+          = 'completed') as n
         from unnest(%(accepted)s::uuid[]) e
-        where (select count(*) from agent_tasks a where a.event_id = e and a.status = 'completed') <> 1""",
+        where (select count(*) from public.agent_tasks a where a.event_id = e and a.status = 'completed') <> 1""",
     "an accepted event has its business row": """
-        select e as event from unnest(%(accepted)s::uuid[]) e where not exists (select from events where id = e)""",
+        select e as event from unnest(%(accepted)s::uuid[]) e where not exists (select from
+          public.events where id = e)""",
     "no event has two effects": """
-        select event_id, count(*) as n from agent_tasks
+        select event_id, count(*) as n from public.agent_tasks
         where company_id = any(%(ours)s::uuid[]) group by event_id having count(*) > 1""",
     "an item is resolved with one effect, or pending with none": """
-        select d.id, d.status from dead_letter_queue d where d.company_id = any(%(ours)s::uuid[]) and
-          (select count(*) from agent_tasks a where a.event_id = d.event_id and a.status = 'completed')
+        select d.id, d.status from public.dead_letter_queue d where d.company_id = any(%(ours)s::uuid[]) and
+          (select count(*) from public.agent_tasks a where a.event_id = d.event_id and a.status = 'completed')
           is distinct from (case d.status when 'resolved' then 1 when 'pending' then 0 end)""",
     "a taken item is resolved, or pending again": """
-        select i as item, d.status from unnest(%(items)s::uuid[]) i left join dead_letter_queue d on d.id = i
+        select i as item, d.status from unnest(%(items)s::uuid[]) i left join public.dead_letter_queue d on d.id = i
         where coalesce(d.status, 'gone') not in ('resolved', 'pending')""",
     "a key has one run": """
         select k as key, count(r.id) as n from unnest(%(keys)s::text[]) k
-        left join replay_runs r on r.idempotency_key = k group by k having count(r.id) <> 1""",
+        left join public.replay_runs r on r.idempotency_key = k group by k having count(r.id) <> 1""",
     "a run counts what it settled": """
-        select r.id, r.status, r.success_count, r.failure_count from replay_runs r
+        select r.id, r.status, r.success_count, r.failure_count from public.replay_runs r
         where r.company_id = any(%(ours)s::uuid[]) and r.success_count + r.failure_count <>
-          (select count(*) from event_outbox o where o.replay_run_id = r.id)""",
+          (select count(*) from public.event_outbox o where o.replay_run_id = r.id)""",
     "the budget is charged by items moved": """
-        select b.company_id, b.monthly_used from replay_budgets b
+        select b.company_id, b.monthly_used from public.replay_budgets b
         where b.company_id = any(%(ours)s::uuid[]) and b.monthly_used <>
-          (select count(*) from event_outbox o where o.company_id = b.company_id and o.replay_run_id is not null)""",
+          (select count(*) from public.event_outbox o where o.company_id = b.company_id and
+            o.replay_run_id is not null)""",
     "every event of the outbox is processed or dead, and not both": """
-        select id from event_outbox
+        select id from public.event_outbox
         where company_id = any(%(ours)s::uuid[]) and (processed_at is null) = (dead_at is null)""",
     "an event that took the outbox is in it": """
-        select e.id from events e where e.company_id = any(%(ours)s::uuid[]) and e.path = 'outbox'
-          and not exists (select from event_outbox o where o.event_id = e.id)""",
+        select e.id from public.events e where e.company_id = any(%(ours)s::uuid[]) and e.path = 'outbox'
+          and not exists (select from public.event_outbox o where o.event_id = e.id)""",
     "a run is audited once as started and once in summary": """
-        select r.id from replay_runs r where r.company_id = any(%(ours)s::uuid[]) and r.target_count > 0 and exists (
+        select r.id from public.replay_runs r where r.company_id = any(%(ours)s::uuid[]) and
+          r.target_count > 0 and exists (
           select from unnest(array['dlq_replay_started', 'dlq_replay']) a where 1 <>
-            (select count(*) from audit_logs l where l.scope = r.company_id::text and l.action = a
+            (select count(*) from public.audit_logs l where l.scope = r.company_id::text and l.action = a
                and l.metadata::text like '%%' || r.id::text || '%%'))""",
 }
 
@@ -144,7 +148,7 @@ def _judge(connection: Connection, info: StackInfo, traffic: Traffic, ours: list
     for promise, query in PROMISES.items():
         broken = connection.execute(query.encode(), seen).fetchall()
         assert not broken, f"{promise}: {len(broken)} times not, e.g. {broken[0]}"
-    scopes = [str(r["scope"]) for r in execute(connection, "select scope from audit_heads")]
+    scopes = [str(r["scope"]) for r in execute(connection, "select scope from public.audit_heads")]
     for scope in scopes:
         rows, wrong = broken_links(connection, scope)
         last = head_of(connection, scope)

@@ -45,69 +45,71 @@ def seeded(request: pytest.FixtureRequest) -> Iterator[Seeded]:
 
 CLAIMS = {
     "an effect without its event, or an event without its effect": """
-        select count(*) from agent_tasks t
-        full join event_outbox o on o.event_id = t.event_id and o.processed_at is not null
+        select count(*) from public.agent_tasks t
+        full join public.event_outbox o on o.event_id = t.event_id and o.processed_at is not null
         where (o.id is null and t.status = 'completed') or (t.id is null and o.processed_at is not null)""",
     "a business row without its outbox row in the same transaction": """
-        select count(*) from events e
-        where not exists (select from event_outbox o where o.event_id = e.id and o.txid = e.txid)""",
+        select count(*) from public.events e
+        where not exists (select from public.event_outbox o where o.event_id = e.id and o.txid = e.txid)""",
     "an outbox row that is not processed or dead, or is both": """
-        select count(*) from event_outbox
+        select count(*) from public.event_outbox
         where num_nonnulls(processed_at, dead_at) <> 1 or claimed_until is not null""",
     "a dead outbox row without its dead letter": """
-        select count(*) from event_outbox o where dead_at is not null
-        and not exists (select from dead_letter_queue d where d.event_id = o.event_id)""",
+        select count(*) from public.event_outbox o where dead_at is not null
+        and not exists (select from public.dead_letter_queue d where d.event_id = o.event_id)""",
     "a resolved dead letter without a successful replay, or the other way round": """
-        select count(*) from dead_letter_queue d
-        full join (select * from event_outbox where replay_run_id is not null) o using (event_id)
+        select count(*) from public.dead_letter_queue d
+        full join (select * from public.event_outbox where replay_run_id is not null) o using (event_id)
         where (d.status = 'resolved') is distinct from (o.processed_at is not null)""",
     "a replay before its dead letter was there": """
-        select count(*) from dead_letter_queue d join event_outbox o using (event_id)
+        select count(*) from public.dead_letter_queue d join public.event_outbox o using (event_id)
         where o.replay_run_id is not null and o.inserted_at <= d.created_at""",
     "a run whose counts differ from its outbox rows": """
-        select count(*) from replay_runs r
-        where success_count <> (select count(*) from event_outbox o where o.replay_run_id = r.id)
+        select count(*) from public.replay_runs r
+        where success_count <> (select count(*) from public.event_outbox o where o.replay_run_id = r.id)
         or target_count <> success_count + failure_count""",
     "a run whose audit rows are not exactly one of each with the same counts": """
-        select count(*) from replay_runs r
-        where (select array_agg(action order by id) from audit_logs a
+        select count(*) from public.replay_runs r
+        where (select array_agg(action order by id) from public.audit_logs a
                where a.metadata ->> 'replay_run_id' = r.id::text and a.actor = r.actor
                and (a.action = 'dlq_replay_started'
                     or (a.success_count, a.failure_count) = (r.success_count, r.failure_count)))
               is distinct from array['dlq_replay_started', 'dlq_replay_completed', 'dlq_replay']""",
     "a budget that differs from the items moved in its period": """
-        select count(*) from replay_budgets b
-        where daily_used <> (select coalesce(sum(target_count), 0) from replay_runs r
+        select count(*) from public.replay_budgets b
+        where daily_used <> (select coalesce(sum(target_count), 0) from public.replay_runs r
             where r.company_id = b.company_id and (requested_at at time zone 'UTC')::date = b.day)
-        or monthly_used <> (select coalesce(sum(target_count), 0) from replay_runs r
+        or monthly_used <> (select coalesce(sum(target_count), 0) from public.replay_runs r
             where r.company_id = b.company_id
             and date_trunc('month', requested_at at time zone 'UTC')::date = b.month)""",
     "more than three admitted calls of one caller in five minutes": """
         select count(*) from (
             select count(*) over (partition by actor order by created_at
                 range between interval '5 minutes' preceding and current row) as calls
-            from audit_logs where action in ('dlq_replay_started', 'dlq_replay_dry_run')) w
+            from public.audit_logs where action in ('dlq_replay_started', 'dlq_replay_dry_run')) w
         where calls > 3""",
     "a delivery out of the order of its key": """
         select count(*) from (
             select processed_at < lag(processed_at) over (partition by aggregate_key order by id) as late
-            from event_outbox where aggregate_key is not null and processed_at is not null) w
+            from public.event_outbox where aggregate_key is not null and processed_at is not null) w
         where late""",
     "anything that happens in the future": """
-        select (select count(*) from event_outbox where greatest(inserted_at, processed_at, dead_at) > now())
-             + (select count(*) from agent_tasks where greatest(created_at, updated_at) > now())
-             + (select count(*) from audit_logs where created_at > now())
-             + (select count(*) from dead_letter_queue where greatest(created_at, retry_after) > now())""",
+        select (select count(*) from public.event_outbox where greatest(inserted_at, processed_at, dead_at) > now())
+             + (select count(*) from public.agent_tasks where greatest(created_at, updated_at) > now())
+             + (select count(*) from public.audit_logs where created_at > now())
+             + (select count(*) from public.dead_letter_queue where greatest(created_at, retry_after) > now())""",
     "audit rows out of the order of time": """
-        select count(*) from (select created_at < lag(created_at) over (order by id) as late from audit_logs) w
+        select count(*) from (select created_at < lag(created_at) over (order by id) as late from public.audit_logs) w
         where late""",
     "tables without rows": """
         select count(*) from unnest(array[
-            (select count(*) from events), (select count(*) from event_outbox), (select count(*) from replay_runs),
-            (select count(*) from audit_logs), (select count(*) from agent_tasks),
-            (select count(*) from replay_budgets), (select count(*) from edge_rate_limits),
-            (select count(*) from dead_letter_queue),
-            (select count(*) from agent_controls), (select count(*) from feature_flags)]) as n where n = 0""",
+            (select count(*) from public.events), (select count(*) from public.event_outbox), (select
+              count(*) from public.replay_runs),
+            (select count(*) from public.audit_logs), (select count(*) from public.agent_tasks),
+            (select count(*) from public.replay_budgets), (select count(*) from public.edge_rate_limits),
+            (select count(*) from public.dead_letter_queue),
+            (select count(*) from public.agent_controls), (select count(*) from public.feature_flags)])
+              as n where n = 0""",
 }
 
 
@@ -151,7 +153,7 @@ def test_every_alert_has_samples_and_is_quiet(seeded: Seeded) -> None:
 def test_the_flags_are_those_of_the_contract(seeded: Seeded) -> None:
     """outbox.enabled at 10 %, replay and budgets at 100 %, v2 not required; our company is in the canary."""
     rows = seeded.execute(
-        "select key, enabled, rollout_percentage, is_feature_enabled(key, %s::uuid) from feature_flags"
+        "select key, enabled, rollout_percentage, public.is_feature_enabled(key, %s::uuid) from public.feature_flags"
         " where company_id is null order by key",
         (DEFAULT_COMPANY_ID,),
     ).fetchall()
@@ -169,7 +171,7 @@ def test_the_audit_chain_verifies(seeded: Seeded) -> None:
     rows = seeded.execute(
         "select prev_hash, hash, jsonb_build_array(id, action, actor, scope, target_count, success_count,"
         " failure_count, metadata, request_id, (extract(epoch from created_at) * 1000000)::bigint)::text"
-        " from audit_logs where scope = %s order by id",
+        " from public.audit_logs where scope = %s order by id",
         (DEFAULT_COMPANY_ID,),
     ).fetchall()
     before = "0" * 64
@@ -177,12 +179,12 @@ def test_the_audit_chain_verifies(seeded: Seeded) -> None:
         assert prev_hash == before
         before = audit_hash(before, str(text))
         assert found == before
-    head = seeded.execute("select last_hash, row_count from audit_heads where scope = %s", (DEFAULT_COMPANY_ID,))
+    head = seeded.execute("select last_hash, row_count from public.audit_heads where scope = %s", (DEFAULT_COMPANY_ID,))
     assert head.fetchone() == (before, len(rows))
 
 
 def test_two_seeds_differ_only_by_their_moment(seeded: Seeded) -> None:
     """The ids are the same in every stack: the digest of all event ids is a constant."""
-    row = seeded.execute("select string_agg(event_id::text, ',' order by id) from event_outbox").fetchone()
+    row = seeded.execute("select string_agg(event_id::text, ',' order by id) from public.event_outbox").fetchone()
     assert row is not None
     assert hashlib.sha256(str(row[0]).encode()).hexdigest()[:16] == "453828057d322956"

@@ -275,6 +275,6 @@ def test_the_reference_stack_can_kill_and_mend_every_process() -> None:
             control.mend()
             assert get(target.base_url, "/readyz")[0] == 200
         with connect(target.database_url) as connection:
-            assert connection.execute("select count(*) from companies").fetchone() == (1,)
+            assert connection.execute("select count(*) from public.companies").fetchone() == (1,)
         with psycopg.connect(stack.info.gate_url) as connection:
             assert connection.execute("select session_user").fetchone() == ("replay_gate",)
