@@ -1,6 +1,7 @@
 """What a check promised and what it saw: the words every other module speaks.
 
-Imports nothing of ours. Everything here is frozen and turns into one JSON object and back without loss.
+Imports nothing of ours but the door for foreign values. Everything here is frozen and turns into one JSON object and
+back without loss; no value that a target chose can keep an evidence line from being written.
 """
 
 from __future__ import annotations
@@ -8,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
+from gates import foreign
+
+JsonValue = foreign.JsonValue
 
 
 class Outcome(enum.StrEnum):
@@ -128,16 +130,25 @@ class Evidence:
     details: Mapping[str, JsonValue] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """A pass that observed nothing, or not a number, is no pass."""
-        odd = self.samples < 1 or _not_a_number(self.observed) or _not_a_number(self.limit)
+        """A pass that observed nothing, or not a number, is no pass. What is in memory is what is on disk."""
+        samples = foreign.whole(self.samples) or 0
+        odd = samples < 1 or _not_a_number(self.observed) or _not_a_number(self.limit)
         if self.outcome is Outcome.PASS and odd:
             object.__setattr__(self, "outcome", Outcome.UNKNOWN)
             object.__setattr__(self, "message", f"nothing was observed; {self.message}".rstrip("; "))
-        for name in ("observed", "limit", "witness", "details"):  # what is in memory is what is on disk
-            object.__setattr__(self, name, _plain(getattr(self, name)))
+        details = foreign.plain(self.details)
+        safe = {
+            **{name: foreign.text(getattr(self, name)) for name in _TEXTS},
+            **{name: foreign.plain(getattr(self, name)) for name in ("observed", "limit", "witness")},
+            "samples": samples,
+            "duration_ms": foreign.number(self.duration_ms) or 0.0,
+            "details": details if isinstance(details, dict) else {"details": details},
+        }
+        for name, value in safe.items():
+            object.__setattr__(self, name, value)
 
     def to_json(self) -> dict[str, JsonValue]:
-        return {k: _plain(v) for k, v in dataclasses.asdict(self).items() if v not in ("", None, {})}
+        return {k: v for k, v in dataclasses.asdict(self).items() if v not in ("", None, {})}
 
     @classmethod
     def from_json(cls, data: Mapping[str, JsonValue]) -> Evidence:
@@ -155,9 +166,9 @@ class Evidence:
         return cls(**values)
 
 
+_TEXTS = (*("check", "message", "unit", "started_at", "reproduce"), *("blocked_by", "release", "severity", "round"))
 _MEMBERS: dict[str, Any] = {
-    **dict.fromkeys(("check", "outcome", "message", "unit", "started_at", "reproduce", "blocked_by", "release"), str),
-    **dict.fromkeys(("severity", "round"), str),
+    **dict.fromkeys((*_TEXTS, "outcome"), str),
     "samples": int,
     "duration_ms": int | float,
     "details": Mapping,
@@ -171,22 +182,11 @@ def _strings(value: JsonValue) -> Sequence[str]:
 
 
 def _not_a_number(value: JsonValue) -> bool:
-    if isinstance(value, str):  # as _plain writes them
+    if isinstance(value, str):  # as foreign.plain writes them
         return value in {"nan", "inf", "-inf"}
-    return isinstance(value, float) and not math.isfinite(value)
-
-
-def _plain(value: object) -> JsonValue:
-    """Make a value JSON-safe: NaN and infinities become strings, tuples lists, anything else its text."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(v) for v in value]
-    return str(value)
+    if isinstance(value, int):
+        return foreign.whole(int(value)) is None
+    return isinstance(value, float) and foreign.number(value) is None
 
 
 def dump_line(evidence: Evidence) -> str:

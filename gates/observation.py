@@ -154,7 +154,7 @@ def _shown(exchange: Exchange) -> dict[str, JsonValue]:
         "request": f"{request.method} {request.path}",
         "label": request.label,
         "headers": [f"{k}: {v}" for k, v in request.headers],
-        "body": request.body[:2000].decode("utf-8", "backslashreplace"),
+        "body": request.body.decode("utf-8", "backslashreplace"),
         "status": answer.status,
-        "answer": answer.body[:2000].decode("utf-8", "backslashreplace"),
+        "answer": answer.body.decode("utf-8", "backslashreplace"),
     }

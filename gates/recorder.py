@@ -29,11 +29,15 @@ from gates.evidence import (
     parse_lines,
     write_lines,
 )
+from gates.foreign import text
 from gates.observation import Blocked, NotApplicable, Observer, Unmet
 from gates.target.capabilities import claims, evidence_id
 from gates.target.client import HttpDoor
 from gates.target.deployment import Target
 from gates.target.requests import has_expired
+
+MOST_REPORT = 20_000
+"""Characters of a failure's text and of each captured output that pytest is given."""
 
 __all__ = ["Blocked", "NotApplicable", "Observer", "Unmet", "check"]
 
@@ -259,6 +263,7 @@ def pytest_runtest_makereport(
     if spec is None:
         return report
     error = call.excinfo.value if call.excinfo else None
+    _make_inert(report)
     observer = item.stash.get(OBSERVER, None)
     if call.when == "setup" and error is not None:
         by = error.by if isinstance(error, Blocked) else ""
@@ -273,6 +278,13 @@ def pytest_runtest_makereport(
             item.stash[RESULT] = Result(Outcome.UNKNOWN, f"clean-up failed: {_reason(error)}", *_when(call))
         _write(item, spec, observer)
     return report
+
+
+def _make_inert(report: pytest.TestReport) -> None:
+    """The report as bounded text: one lone surrogate of a target in it would end the worker that sends it."""
+    if report.longrepr and not isinstance(report.longrepr, tuple):
+        report.longrepr = text(report.longrepr, MOST_REPORT)
+    report.sections = [(text(name), text(said, MOST_REPORT)) for name, said in report.sections]
 
 
 def _when(call: pytest.CallInfo[None]) -> tuple[str, float]:
@@ -293,11 +305,11 @@ def _judge(error: BaseException | None, observer: Observer | None) -> tuple[Outc
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, pytest.skip.Exception):
-        return f"skipped: {error}"
-    text = str(error).strip() or type(error).__name__
+        return f"skipped: {text(error)}"
+    said = text(error, MOST_REPORT).strip() or type(error).__name__
     if isinstance(error, AssertionError | pytest.fail.Exception | Unmet):
-        return text.partition("\nassert ")[0]
-    return f"{type(error).__name__}: {text}"
+        return said.partition("\nassert ")[0]
+    return f"{type(error).__name__}: {said}"
 
 
 def _write(item: pytest.Item, spec: CheckSpec, observer: Observer | None) -> None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 import gevent
 
+from gates.foreign import json_object
 from loadtests.drive import Drive
-from loadtests.lag import json_object, lag_ms
+from loadtests.lag import lag_ms
 from loadtests.wire import Connection
 from loadtests.workload import Workload
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from loadtests.lag import json_object
+from gates.foreign import json_object
 
 RUN_STATUSES = frozenset({"started", "completed"})
 REFUSED = {"agents_paused": 409, "in_progress": 409, "rate_limited": 429, "feature_disabled": 403}

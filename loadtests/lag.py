@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import math
 from typing import Any
 
@@ -25,12 +24,3 @@ def _seconds_between(first: Any, second: Any) -> float:
         return (dt.datetime.fromisoformat(str(second)) - dt.datetime.fromisoformat(str(first))).total_seconds()
     except (ValueError, TypeError):
         return math.nan
-
-
-def json_object(body: bytes) -> dict[str, Any]:
-    """The body as a JSON object, or an empty one."""
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,8 @@ READY_PATIENCE_S = 5.0
 READY_POLL_S = 0.25
 MOST_SKEW_S = 2.0
 SERVERS = (15, 18)
+MOST_RELEASE = 200
+"""Characters of a release; a longer text names none."""
 TIMEOUT_S = 5.0
 
 
@@ -123,7 +125,7 @@ def preflight(context: Context) -> Preflight:
         lines.append(_after(lines, READY, target, lambda: ready(door)))
     lines += _database_lines(target)
     lines += _capabilities(target, context.companies)
-    agreed = {str(v["release"]) for v in versions if v.get("release")}
+    agreed = {_release_of(v) for v in versions} - {""}
     if not target.release and len(agreed) == 1:
         target = dataclasses.replace(target, release=agreed.pop())
     hide = hidden(target)
@@ -140,7 +142,7 @@ def _timed(spec: CheckSpec, target: Target, look: Callable[[], Seen]) -> Evidenc
     at, started = dt.datetime.now(dt.UTC), time.monotonic()
     try:
         seen = look()
-    except (NoAnswer, psycopg.Error, OSError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001  -- nothing that a target says ends the gate
         text = (str(error).strip() or type(error).__name__).splitlines()[0]
         seen = Seen(Outcome.UNKNOWN, f"{text}. See that the target can be reached from here")
     return Evidence(
@@ -216,8 +218,8 @@ def _versions(door: HttpDoor) -> list[dict[str, JsonValue]]:
 
 def release(target: Target, versions: Sequence[dict[str, JsonValue]]) -> Seen:
     """The releases of all instances met; a wrong one fails, an unsaid one is unknown."""
-    said = [v.get("release") for v in versions]
-    named = sorted({r for r in said if isinstance(r, str) and r})
+    said = [_release_of(v) for v in versions]
+    named = sorted({r for r in said if r})
     instances = len({str(v.get("instance", "")) for v in versions if v})
     details: dict[str, JsonValue] = {"releases": list[JsonValue](named), "instances": instances}
     if target.release and any(r != target.release for r in named):
@@ -228,11 +230,17 @@ def release(target: Target, versions: Sequence[dict[str, JsonValue]]) -> Seen:
     if len(named) != 1:
         message = f"the instances say {', '.join(named) or 'no release'}; allowed: one release. Wait, or set RELEASE"
         return Seen(Outcome.UNKNOWN, message, ", ".join(named), samples=len(said), details=details)
-    silent = sum(not isinstance(r, str) or not r for r in said)
+    silent = said.count("")
     if silent:
         message = f"{silent} of {len(said)} answers of /version name no release; allowed: none such"
         return Seen(Outcome.UNKNOWN, message, named[0], target.release, samples=len(said), details=details)
     return Seen(Outcome.PASS, "", named[0], target.release or named[0], samples=len(said), details=details)
+
+
+def _release_of(version: Mapping[str, JsonValue]) -> str:
+    """The release in an answer of /version; empty where it names none that anybody would give a release."""
+    said = version.get("release")
+    return said if isinstance(said, str) and len(said) <= MOST_RELEASE else ""
 
 
 def ready(door: HttpDoor) -> Seen:

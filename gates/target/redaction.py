@@ -11,10 +11,9 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
-from gates.evidence import JsonValue
+from gates.foreign import JsonValue, plain
 from gates.target.deployment import Target
 
 SHORTEST_SECRET = 6
@@ -24,8 +23,6 @@ _TOKEN = re.compile(r"(eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+)\.[A-Za-z0-9_-]{16,}")
 _PASSWORD_IN_URL = re.compile(r"(postgres(?:ql)?://[^\s:@/'\"]+):[^\s@'\"]+@")
 _TOKEN_BYTES = re.compile(_TOKEN.pattern.encode())
 _PASSWORD_BYTES = re.compile(_PASSWORD_IN_URL.pattern.encode())
-
-V = TypeVar("V", bound=JsonValue)
 
 
 def hidden(target: Target) -> dict[str, str]:
@@ -57,14 +54,8 @@ def redact_text(text: str, hide: Mapping[str, str]) -> str:
 
 
 def redact(value: JsonValue, hide: Mapping[str, str]) -> JsonValue:
-    """The JSON value with every string in it redacted, keys included."""
-    if isinstance(value, str):
-        return redact_text(value, hide)
-    if isinstance(value, list):
-        return [redact(v, hide) for v in value]
-    if isinstance(value, dict):
-        return {redact_text(k, hide): redact(v, hide) for k, v in value.items()}
-    return value
+    """The value as bounded JSON, every string in it redacted before it is cut, keys included."""
+    return plain(value, lambda text: redact_text(text, hide))
 
 
 def scrub(folder: Path, hide: Mapping[str, str]) -> list[Path]:

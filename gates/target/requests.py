@@ -14,8 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gates.foreign import json_object, text
+
 SIGNATURE = "X-Transbot-Signature"
 JSON_TYPE = "application/json"
+MOST_CODE = 200
+"""Characters of a problem's `code` that are shown; no code of the contract is nearly as long."""
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -66,16 +70,12 @@ class Answer:
 
     def json(self) -> dict[str, Any]:
         """The body as a JSON object; an empty mapping where it is none (the caller's assertion then names the body)."""
-        try:
-            value = json.loads(self.body)
-        except (ValueError, RecursionError):
-            return {}
-        return value if isinstance(value, dict) else {}
+        return json_object(self.body)
 
     @property
     def code(self) -> str:
         """The machine-readable `code` of a problem answer, or an empty string."""
-        return str(self.json().get("code", ""))
+        return text(self.json().get("code", ""), MOST_CODE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +163,9 @@ def claims_of(token: str) -> dict[str, Any]:
     """What a token says of itself; empty where it says nothing. Checks no signature."""
     try:
         payload = token.split(".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        return json_object(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     except (ValueError, IndexError):
         return {}
-    return claims if isinstance(claims, dict) else {}
 
 
 def has_expired(token: str, now_s: float, leeway_s: int = 30) -> bool:

@@ -1,0 +1,189 @@
+"""The door for foreign values: text, numbers and documents that a target, a database or a server chose.
+
+They come in through `json_value`, `number` and `whole`, and are written down through `plain`. Nothing here raises on
+any value, and what comes out is safe: text of a stated length without NUL and lone surrogates, finite numbers,
+documents of a stated depth and size. Standard library only, so that the evidence, too, can be made here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import reprlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
+
+MOST_TEXT = 4_000
+"""Characters of one text that is written down. A cut text ends in its whole length."""
+MOST_DEPTH = 16
+MOST_PARTS = 20_000
+"""Members, items and kilobytes of text of one value that is written down."""
+MOST_DEPTH_READ = 64
+"""Nesting of a document that is read: the contract allows no more in what is sent to a target, either."""
+MOST_BITS = 64
+"""Whole numbers beyond 64 bits fit no column and no counter of the contract; Python refuses to print the longest."""
+
+_UNSAFE = re.compile("[\x00\ud800-\udfff]")
+
+
+def text(value: object, most: int = MOST_TEXT) -> str:
+    """The value as text, at most `most` characters; NUL and lone surrogates are shown as escapes."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        value = bytes(value).decode("utf-8", "replace")
+    elif isinstance(value, int) and value.bit_length() > MOST_BITS:
+        return f"a whole number of {value.bit_length()} bits"
+    elif not isinstance(value, str):
+        value = _said(value)
+    safe = _UNSAFE.sub(lambda found: f"\\u{ord(found.group()):04x}", value[: most + 1])
+    if len(safe) <= most:
+        return safe
+    mark = f"… [{len(value)} characters in all]"
+    return safe[: max(0, most - len(mark))] + mark
+
+
+def _said(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001  -- a value whose text cannot be had must not end the gate
+        return f"<{type(value).__name__}>"
+
+
+def number(value: object) -> float | None:
+    """The finite number that the value is, or that its text says; None for anything else."""
+    if value is None or isinstance(value, bool):
+        return None
+    try:
+        found = float(value if isinstance(value, int | float) else _said(value))
+    except (ValueError, OverflowError, TypeError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def whole(value: object) -> int | None:
+    """The whole number that the value is, within 64 bits; None for anything else: 12.5, text, true, NaN."""
+    is_whole = isinstance(value, int) and not isinstance(value, bool) and value.bit_length() <= MOST_BITS
+    return int(value) if is_whole else None  # type: ignore[call-overload]
+
+
+class _Beyond(Exception):  # noqa: N818  -- a limit was reached; never leaves this module
+    """The value is deeper or larger than what is kept."""
+
+
+def plain(value: object, change: Callable[[str], str] = str) -> JsonValue:
+    """The value as bounded JSON; a value beyond the limits becomes its first characters. Text goes through `change`.
+
+    plain(plain(x)) == plain(x), so that what is in memory is what is on disk.
+    """
+    left = [MOST_PARTS]
+
+    def walk(one: object, depth: int) -> JsonValue:
+        left[0] -= 1
+        if left[0] < 0 or depth > MOST_DEPTH:
+            raise _Beyond
+        if isinstance(one, Mapping):
+            return {text(change(_said(k))): walk(v, depth + 1) for k, v in one.items()}
+        if isinstance(one, list | tuple | set | frozenset):
+            return [walk(v, depth + 1) for v in one]
+        simple = _scalar(one, change)
+        left[0] -= len(simple) >> 10 if isinstance(simple, str) else 0
+        return simple
+
+    try:
+        return walk(value, 0)
+    except (_Beyond, RecursionError):
+        return text(f"too large to keep whole: {change(_beginning(value))}")
+
+
+def _scalar(value: object, change: Callable[[str], str]) -> JsonValue:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, int) and value.bit_length() <= MOST_BITS:
+        return value
+    return text(change(value if isinstance(value, str) else text(value)))
+
+
+def _beginning(value: object) -> str:
+    shown = reprlib.Repr()
+    shown.maxlevel, shown.maxdict, shown.maxlist, shown.maxstring, shown.maxother = 4, 20, 20, 400, 400
+    try:
+        return shown.repr(value)
+    except Exception:  # noqa: BLE001  -- as in _said
+        return f"<{type(value).__name__}>"
+
+
+def json_value(body: bytes | str) -> JsonValue:
+    """The JSON document (RFC 8259), made safe; None where it is none: two members of one name are none either.
+
+    A number beyond a double or 64 bits becomes its text, so that nothing compares it as a number.
+    """
+    try:
+        source = body.decode("utf-8-sig") if isinstance(body, bytes) else body
+        found: JsonValue = _DECODER.decode(source)
+    except (ValueError, RecursionError):
+        return None
+    if _is_deep(found):
+        return None
+    return _unescaped(found) if "\\u" in source else found
+
+
+def json_object(body: bytes | str) -> dict[str, Any]:
+    """The document as an object; empty where it is none."""
+    found = json_value(body)
+    return found if isinstance(found, dict) else {}
+
+
+def _is_deep(document: JsonValue) -> bool:
+    level = [document]
+    for _ in range(MOST_DEPTH_READ + 1):
+        level = [part for one in level if isinstance(one, list | dict) for part in _parts(one)]
+        if not level:
+            return False
+    return True
+
+
+def _parts(one: list[JsonValue] | dict[str, JsonValue]) -> Iterable[JsonValue]:
+    return one.values() if isinstance(one, dict) else one
+
+
+def _no_twins(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("two members of one name")
+    return members
+
+
+def _whole_or_text(digits: str) -> int | str:
+    return int(digits) if len(digits) <= 20 and int(digits).bit_length() <= MOST_BITS else text(digits)
+
+
+def _real_or_text(digits: str) -> float | str:
+    found = float(digits)
+    return found if math.isfinite(found) else text(digits)
+
+
+def _no_constant(name: str) -> JsonValue:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_no_twins,
+    parse_int=_whole_or_text,
+    parse_float=_real_or_text,
+    parse_constant=_no_constant,
+)
+
+
+def _unescaped(value: JsonValue) -> JsonValue:
+    """The value without NUL and lone surrogates, which a document can spell as escapes."""
+    if isinstance(value, str):
+        return text(value, len(value) + 6 * len(_UNSAFE.findall(value)))
+    if isinstance(value, list):
+        return [_unescaped(one) for one in value]
+    if isinstance(value, dict):
+        return {str(_unescaped(name)): _unescaped(one) for name, one in value.items()}
+    return value
