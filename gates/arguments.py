@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from gates import values
 from gates.evidence import TargetKind
 from gates.proof.trial import Suite
 from gates.rules import RolloutPlan
@@ -15,10 +16,16 @@ from gates.stack.up import add_arguments as add_stack_arguments
 from gates.stack.up import options_of
 from gates.stages import loading
 from gates.status_command import add_arguments as add_status_arguments
+from gates.values import option
 from gates.watch_command import add_arguments as add_watch_arguments
 
 EXIT_CODES = """exit codes: 0 promote, 10 hold, 20 rollback, 2 usage, 3 configuration, 4 the gate itself could not work,
 1 internal error, 130/143 interrupted"""
+
+MOST_ITEMS = 50
+"""Of one replay (contract, section 2)."""
+COMPANY, FLAG, FOLDER, RELEASE = map(option, (values.company, values.flag_key, values.folder, values.release))
+LIMIT = option(values.whole(0))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -74,14 +81,14 @@ def parser() -> argparse.ArgumentParser:
     command("sign", "sign the body of a replay; prints the curl command", _body)
     command("replay", "sign the body of a replay and send it", _body)
     budget = command("budget", "show budgets, or set one tenant's", _json)
-    budget.add_argument("-c", "--company", metavar="UUID", help="one tenant")
-    budget.add_argument("--daily", type=_limit, metavar="N", help="set the daily limit")
-    budget.add_argument("--monthly", type=_limit, metavar="N", help="set the monthly limit")
+    budget.add_argument("-c", "--company", type=COMPANY, metavar="UUID", help="one tenant")
+    budget.add_argument("--daily", type=LIMIT, metavar="N", help="set the daily limit")
+    budget.add_argument("--monthly", type=LIMIT, metavar="N", help="set the monthly limit")
     flags = command("flags", "show the flags, or step one", _json)
     step = flags.add_subparsers(dest="do", metavar="step").add_parser(
         "step", help="one step up, as `gate promote --flag KEY`", description="one step up", epilog=EXIT_CODES
     )
-    step.add_argument("flag", metavar="KEY", help="the flag")
+    step.add_argument("flag", type=FLAG, metavar="KEY", help="the flag")
     _by_hand(step, flag=False)
     command(
         "checklist",
@@ -118,7 +125,9 @@ def _place(path: Path) -> str:
 def _target(made: argparse.ArgumentParser) -> None:
     _policy(made)
     _json(made)
-    made.add_argument("--output", type=Path, default=Path("gate-out"), metavar="DIR", help="where to write (gate-out)")
+    made.add_argument(
+        "--output", type=FOLDER, default=Path("gate-out"), metavar="DIR", help="where to write (gate-out)"
+    )
 
 
 def _prove(made: argparse.ArgumentParser) -> None:
@@ -128,14 +137,20 @@ def _prove(made: argparse.ArgumentParser) -> None:
     made.add_argument("--suite", action="append", choices=suites, default=[], help="a part of the proof (all)")
     made.add_argument("--only", action="append", default=[], metavar="GLOB", help="ids of faults or trials")
     made.add_argument("--quick", action="store_true", help="fewer clean runs; a stage alone where it will do")
-    made.add_argument("--sample", type=int, default=0, metavar="N", help="only N faults, spread over the catalogue")
+    made.add_argument(
+        "--sample",
+        type=option(values.whole(0)),
+        default=0,
+        metavar="N",
+        help="only N faults, spread over the catalogue",
+    )
     made.add_argument("--target", choices=[k.value for k in TargetKind], default="staging", help="what the gate may do")
     made.add_argument("--list", action="store_true", help="only list what would be examined")
     made.add_argument(
         "--keep", action="store_true", help="let later runs of the gate cite this proof (whole proofs only)"
     )
     made.add_argument(
-        "--output", type=Path, default=Path("proof-out"), metavar="DIR", help="where to write (proof-out)"
+        "--output", type=FOLDER, default=Path("proof-out"), metavar="DIR", help="where to write (proof-out)"
     )
 
 
@@ -152,7 +167,7 @@ def _deep(made: argparse.ArgumentParser) -> None:
 
 
 def _state(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--state", type=Path, metavar="DIR", help="what must outlive a run (the policy's; gate-state)")
+    made.add_argument("--state", type=FOLDER, metavar="DIR", help="what must outlive a run (the policy's; gate-state)")
 
 
 def _dry_run(made: argparse.ArgumentParser) -> None:
@@ -187,31 +202,22 @@ def _by_hand(made: argparse.ArgumentParser, *, flag: bool = True) -> None:
     _policy(made)
     _json(made)
     _dry_run(made)
-    made.add_argument("--reason", required=True, type=_reason, help="why; it goes into the audit row")
+    made.add_argument("--reason", required=True, type=option(values.reason), help="why; it goes into the audit row")
     if flag:
-        made.add_argument("--flag", metavar="KEY", help="another flag than the policy's")
-    made.add_argument("--release", default="", metavar="R", help="the release that takes the step (RELEASE)")
+        made.add_argument("--flag", type=FLAG, metavar="KEY", help="another flag than the policy's")
+    made.add_argument(
+        "--release", type=RELEASE, default="", metavar="R", help="the release that takes the step (RELEASE)"
+    )
 
 
 def _body(made: argparse.ArgumentParser) -> None:
     _json(made)
-    made.add_argument("-c", "--company", metavar="UUID", help="the tenant (TEST_COMPANY_ID)")
-    made.add_argument("-m", "--max", type=int, metavar="N", help="at most so many items, 1 to 50")
-    made.add_argument("-k", "--key", metavar="KEY", help="the idempotency key")
+    made.add_argument("-c", "--company", type=COMPANY, metavar="UUID", help="the tenant (TEST_COMPANY_ID)")
+    made.add_argument(
+        "-m", "--max", type=option(values.whole(1, MOST_ITEMS)), metavar="N", help="at most so many items, 1 to 50"
+    )
+    made.add_argument("-k", "--key", type=option(values.idempotency_key), metavar="KEY", help="the idempotency key")
     made.add_argument("-d", "--dry-run", action="store_true", help="show what would be replayed")
     made.add_argument("-f", "--force", action="store_true", help="ignore retry_after")
     made.add_argument("-v", "--verbose", action="store_true", help="also print the body and the signature, on stderr")
     made.add_argument("--v2", action="store_true", help="sign the time, too: a captured request is soon worthless")
-
-
-def _limit(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{value}; allowed: 0 or more")
-    return value
-
-
-def _reason(text: str) -> str:
-    if not text.strip():
-        raise argparse.ArgumentTypeError("it is empty; allowed: why this is done")
-    return text

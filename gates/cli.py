@@ -296,7 +296,7 @@ def _body(options: argparse.Namespace, target: Target) -> Body:
     company = options.company or target.test_company_id
     if not company:
         raise UsageError("no company: -c is not given and TEST_COMPANY_ID is not set; allowed: a UUID. Give -c")
-    return Body(company.lower(), options.max, options.key, options.dry_run, options.force)
+    return Body(company, options.max, options.key, options.dry_run, options.force)
 
 
 def _sign(options: argparse.Namespace, console: Console) -> int:
@@ -334,7 +334,7 @@ def _budget(options: argparse.Namespace, console: Console) -> int:
     if options.daily is not None or options.monthly is not None:
         if not options.company:
             raise UsageError("--daily or --monthly without a tenant; allowed: with -c COMPANY. Give -c")
-        rows = [operations.set_budget(target, options.company.lower(), options.daily, options.monthly)]
+        rows = [operations.set_budget(target, options.company, options.daily, options.monthly)]
     else:
         rows = operations.budgets(target, options.company)
     return _rows(rows, options, console)

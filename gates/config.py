@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from gates import values
 from gates.errors import ConfigError
 from gates.evidence import TargetKind
 from gates.policy_file import PolicyFile, parse
+from gates.shapes import nearest
 from gates.target.deployment import Target
 
 __all__ = ["ConfigError", "environment_of", "load_policy", "load_target", "process_environment"]
@@ -18,24 +21,34 @@ __all__ = ["ConfigError", "environment_of", "load_policy", "load_target", "proce
 POLICY_FILE = "gate.yaml"
 SHIPPED_POLICY = Path(__file__).resolve().parent.parent / POLICY_FILE
 
-VARIABLES = (
-    "GATE_TARGET",
-    "BASE_URL",
-    "TRANSBOT_HMAC_SECRET",
-    "TEST_COMPANY_ID",
-    "ADMIN_JWT",
-    "REPLAY_JWT_SECRET",
-    "REPLAY_JWT_AUDIENCE",
-    "REPLAY_JWT_ISSUER",
-    "DATABASE_URL",
-    "RELEASE",
-    "SLACK_WEBHOOK_URL",
-    "TEST_OUTBOX",
-    "TEST_DLQ",
-    "TEST_AGENTS",
-    "GATE_STACK_CONTROL",
-)
-"""The variables that describe a target (contract, section 1)."""
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One variable of the contract: the field of Target that it fills, its parser, whether its value is a secret."""
+
+    field: str
+    parse: Callable[[str], object]
+    secret: bool = False
+
+
+VARIABLES = {
+    "BASE_URL": Variable("base_url", values.http_url, secret=True),  # it may hold a user and a password
+    "TRANSBOT_HMAC_SECRET": Variable("hmac_secrets", values.hmac_secrets, secret=True),
+    "TRUSTED_PROXIES": Variable("trusted_proxies", values.networks),
+    "TEST_COMPANY_ID": Variable("test_company_id", values.company),
+    "ADMIN_JWT": Variable("admin_jwt", values.token, secret=True),
+    "REPLAY_JWT_SECRET": Variable("jwt_secret", values.jwt_secret, secret=True),
+    "REPLAY_JWT_AUDIENCE": Variable("jwt_audience", values.utf8),
+    "REPLAY_JWT_ISSUER": Variable("jwt_issuer", values.utf8),
+    "DATABASE_URL": Variable("database_url", values.conninfo, secret=True),
+    "RELEASE": Variable("release", values.release),
+    "SLACK_WEBHOOK_URL": Variable("slack_webhook_url", values.webhook, secret=True),
+    "TEST_OUTBOX": Variable("test_outbox", values.switch),
+    "TEST_DLQ": Variable("test_dlq", values.switch),
+    "TEST_AGENTS": Variable("test_agents", values.switch),
+    "GATE_STACK_CONTROL": Variable("control", values.utf8),
+}
+"""The variables that describe a target (contract, section 1), beside GATE_TARGET, which says what may be done to it."""
 
 
 def process_environment() -> Mapping[str, str]:
@@ -45,64 +58,44 @@ def process_environment() -> Mapping[str, str]:
 
 def load_target(environ: Mapping[str, str]) -> Target:
     """Parse the variables of the contract. Raise ConfigError naming the variable that is wrong."""
-
-    def text(name: str) -> str:
-        return environ.get(name, "").strip()
-
-    try:
-        kind = TargetKind(text("GATE_TARGET") or "production")
-    except ValueError:
+    given = {name: environ.get(name, "").strip() for name in VARIABLES}
+    found: dict[str, Any] = {VARIABLES[n].field: _parsed(n, text) for n, text in given.items() if text}
+    if found.get("jwt_secret", "") in found.get("hmac_secrets", ()):
         raise ConfigError(
-            f"GATE_TARGET is {text('GATE_TARGET')!r}; allowed: production, staging, reference. Correct the variable"
-        ) from None
-    return Target(
-        kind=kind,
-        base_url=text("BASE_URL").rstrip("/"),
-        hmac_secrets=tuple(s.strip() for s in text("TRANSBOT_HMAC_SECRET").split(",") if s.strip()),
-        test_company_id=text("TEST_COMPANY_ID").lower(),
-        admin_jwt=text("ADMIN_JWT"),
-        jwt_secret=text("REPLAY_JWT_SECRET"),
-        jwt_audience=text("REPLAY_JWT_AUDIENCE"),
-        jwt_issuer=text("REPLAY_JWT_ISSUER"),
-        trusted_proxies=tuple(p.strip() for p in text("TRUSTED_PROXIES").split(",") if p.strip()),
-        database_url=text("DATABASE_URL"),
-        release=text("RELEASE"),
-        slack_webhook_url=text("SLACK_WEBHOOK_URL"),
-        test_outbox=_switch("TEST_OUTBOX", text("TEST_OUTBOX")),
-        test_dlq=_switch("TEST_DLQ", text("TEST_DLQ")),
-        test_agents=_switch("TEST_AGENTS", text("TEST_AGENTS")),
-        control=text("GATE_STACK_CONTROL"),
-    )
+            "REPLAY_JWT_SECRET is one of TRANSBOT_HMAC_SECRET; allowed: different secrets. Correct the variables"
+        )
+    return Target(kind=_kind(environ.get("GATE_TARGET", "").strip()), **found)
 
 
-def _switch(name: str, value: str) -> bool:
-    if value.lower() in {"", "true"}:
-        return True
-    if value.lower() == "false":
-        return False
-    raise ConfigError(f"{name} is {value!r}; allowed: true or false. Correct the variable")
+def _kind(word: str) -> TargetKind:
+    kinds = tuple(k.value for k in TargetKind)
+    if word and word not in kinds:
+        raise ConfigError(f"GATE_TARGET is {word[:80]!a}; allowed: {', '.join(kinds)}. {nearest(word, kinds)}")
+    return TargetKind(word or "production")
+
+
+def _parsed(name: str, text: str) -> object:
+    variable = VARIABLES[name]
+    try:
+        return variable.parse(values.utf8(text))
+    except values.Unfit as unfit:
+        observed = "cannot be used" if variable.secret else f"is {text[:80]!a}"
+        raise ConfigError(f"{name} {observed}; allowed: {unfit}. Correct the variable") from None
 
 
 def environment_of(target: Target, environ: Mapping[str, str]) -> dict[str, str]:
     """The environment for a suite that examines `target`: load_target of it gives the target again."""
-    switches = {"TEST_OUTBOX": target.test_outbox, "TEST_DLQ": target.test_dlq, "TEST_AGENTS": target.test_agents}
-    described = {
-        "GATE_TARGET": target.kind.value,
-        "BASE_URL": target.base_url,
-        "TRANSBOT_HMAC_SECRET": ",".join(target.hmac_secrets),
-        "TRUSTED_PROXIES": ",".join(target.trusted_proxies),
-        "TEST_COMPANY_ID": target.test_company_id,
-        "ADMIN_JWT": target.admin_jwt,
-        "REPLAY_JWT_SECRET": target.jwt_secret,
-        "REPLAY_JWT_AUDIENCE": target.jwt_audience,
-        "REPLAY_JWT_ISSUER": target.jwt_issuer,
-        "DATABASE_URL": target.database_url,
-        "RELEASE": target.release,
-        "GATE_STACK_CONTROL": target.control,
-        **{name: "true" if on else "false" for name, on in switches.items()},
-    }
-    others = {k: v for k, v in environ.items() if k not in VARIABLES}
+    described = {name: _written(getattr(target, variable.field)) for name, variable in VARIABLES.items()}
+    described["GATE_TARGET"] = target.kind.value
+    others = {k: v for k, v in environ.items() if k not in described}
     return {**others, **{k: v for k, v in described.items() if v}}
+
+
+def _written(value: str | bool | tuple[str, ...]) -> str:
+    """A field of a target as its variable has it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str) else ",".join(value)
 
 
 def load_policy(path: Path | None, today: dt.date, state: Path | None = None) -> PolicyFile:

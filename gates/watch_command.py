@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from gates import config, history, lint, record
+from gates import config, history, lint, record, values
 from gates.errors import ConfigError, UsageError
 from gates.incidents import Patience, pulse, span
 from gates.reports.watch_html import html
@@ -24,6 +24,7 @@ from gates.stages.context import Progress
 from gates.target.deployment import Target
 from gates.target.identity import database_place, http_place
 from gates.trends import WINDOW
+from gates.values import option
 from gates.watch import Done, Watch, one_round, rounds
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -58,11 +59,16 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
         help="auto: the short drill if it can be made",
     )
     add("--history", type=Path, metavar="FILE", help="the history (history.ndjson in the target's folder under state)")
-    add("--output", type=Path, metavar="DIR", help="write history.html and history.md there after each round")
+    add(
+        "--output",
+        type=option(values.folder),
+        metavar="DIR",
+        help="write history.html and history.md there after each round",
+    )
     add("--rollback-on-page", action="store_true", help="switch the flag off on a page failure that lasts")
     add(
         "--confirm",
-        type=_count,
+        type=option(values.whole(1, 100)),
         default=2,
         metavar="N",
         help="rounds in a row before that, or before blindness is told",
@@ -205,9 +211,3 @@ def duration(text: str) -> float:
     if not 1 <= seconds <= 366 * 86_400:
         raise argparse.ArgumentTypeError(f"{text!r}; allowed: 1s to 366d, like 30s, 5m or 1h")
     return float(seconds)
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or not 1 <= int(text) <= 100:
-        raise argparse.ArgumentTypeError(f"{text!r}; allowed: 1 to 100")
-    return int(text)

@@ -20,6 +20,7 @@ from typing import TextIO
 from gates.stack.errors import StackError, StackOptionError
 from gates.stack.plan import DEFAULT_COMPANY_ID, StackOptions
 from gates.stack.stack import Cancelled, Stack
+from gates.values import company, option
 
 EXIT_CONFIGURATION, EXIT_GATE_CANNOT_WORK = 3, 4
 WATCH_INTERVAL_S = 0.5
@@ -32,7 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--instances", type=int, default=1, metavar="N", help="service processes (default 1)")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="outbox workers (default 1)")
     parser.add_argument("--release", default=default_release(), metavar="R", help="what /version says")
-    parser.add_argument("--company-id", default=DEFAULT_COMPANY_ID, metavar="UUID", help="the tenant with the history")
+    parser.add_argument(
+        "--company-id",
+        type=option(company),
+        default=DEFAULT_COMPANY_ID,
+        metavar="UUID",
+        help="the tenant with the history",
+    )
 
 
 def options_of(arguments: argparse.Namespace) -> StackOptions:

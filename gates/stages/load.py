@@ -22,7 +22,7 @@ from typing import Any
 
 import psycopg
 
-from gates import config
+from gates import config, values
 from gates.errors import CannotWork, ConfigError
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome
 from gates.stages.load_checks import RUN_VALID, SPECS, spec_of
@@ -31,6 +31,7 @@ from gates.target.deployment import Target
 from gates.target.leftovers import KEPT, LEASE_S, TIMED, Lease, sweep, take_lease
 from gates.target.redaction import hidden, redact_text
 from gates.target.tenants import Tenants
+from gates.values import option
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = "load"
@@ -65,19 +66,61 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="k6 options: JavaScript, JSON or YAML",
     )
-    add("--url", default="", help="load this URL alone, whatever stands behind it")
-    add("--rate", type=float, default=50.0, metavar="N", help="arrivals a second with --url (open model; default 50)")
-    add("--vus", type=int, default=0, metavar="N", help="closed model: N users, each waiting for its answer")
-    add("--duration", type=float, default=0.0, metavar="S", help=f"seconds of load (default {QUICK_S:g})")
-    add("--most", type=float, default=0.0, metavar="S", help="seconds after which an undecided run ends")
-    add("--workers", type=int, default=0, metavar="N", help="spread the load over N processes of this machine")
-    add("--expect-workers", type=int, default=0, metavar="N", help="wait for N workers of other machines (30 s)")
+    add("--url", type=option(values.webhook), help="load this URL alone, whatever stands behind it")
+    add(
+        "--rate",
+        type=option(values.decimal(0.001, 1e6)),
+        default=50.0,
+        metavar="N",
+        help="arrivals a second with --url (open model; default 50)",
+    )
+    add(
+        "--vus",
+        type=option(values.whole(0)),
+        default=0,
+        metavar="N",
+        help="closed model: N users, each waiting for its answer",
+    )
+    add(
+        "--duration",
+        type=option(values.decimal(0, 604_800)),
+        default=0.0,
+        metavar="S",
+        help=f"seconds of load (default {QUICK_S:g})",
+    )
+    add(
+        "--most",
+        type=option(values.decimal(0, 604_800)),
+        default=0.0,
+        metavar="S",
+        help="seconds after which an undecided run ends",
+    )
+    add(
+        "--workers",
+        type=option(values.whole(0, 1000)),
+        default=0,
+        metavar="N",
+        help="spread the load over N processes of this machine",
+    )
+    add(
+        "--expect-workers",
+        type=option(values.whole(0, 1000)),
+        default=0,
+        metavar="N",
+        help="wait for N workers of other machines (30 s)",
+    )
     add("--master-host", default="*", metavar="ADDRESS", help="where remote workers connect (default: all addresses)")
-    add("--master-port", type=int, default=0, metavar="PORT", help="its port (default 5557 with --expect-workers)")
+    add(
+        "--master-port",
+        type=option(values.whole(0, 65_535)),
+        default=0,
+        metavar="PORT",
+        help="its port (default 5557 with --expect-workers)",
+    )
     add("--compat", choices=("k6",), help="say beside each verdict what k6 would have said")
     add("--no-run-on", action="store_true", help="stop at the planned end even where the samples do not decide")
     add("--no-early-abort", action="store_true", help="run to the end even where a threshold can no longer pass")
-    add("--most-exact", type=int, default=0, metavar="N", help=MOST_EXACT_HELP)
+    add("--most-exact", type=option(values.whole(0)), default=0, metavar="N", help=MOST_EXACT_HELP)
     add("--keep-tenants", action="store_true", help="leave the companies of the run; `clean_up` removes them")
     add("--spare-test-company", action="store_true", help="make no replay call for TEST_COMPANY_ID")
     add("--baseline", type=Path, metavar="DIR", help="the load folder of an earlier run to compare latencies with")

@@ -14,6 +14,7 @@ ALLOWED: dict[str, set[str]] = {
     # what a target says is made safe where it is kept: no value can keep an evidence line from being written
     "gates.evidence": {"gates.foreign"},
     "gates.errors": set(),
+    "gates.values": set(),
     "gates.verdict": {"gates.evidence"},
     "gates.rules": {"gates.evidence", "gates.verdict"},  # the policy as data: effects are words of the verdict
     "gates.assessment": {"gates.evidence", "gates.rules", "gates.verdict"},
@@ -30,7 +31,15 @@ ALLOWED: dict[str, set[str]] = {
     },
     "gates.catalogue": {"gates.evidence", "gates.errors"},
     # config -> target: a plain `pytest drills` must parse the environment once and in one place
-    "gates.config": {"gates.evidence", "gates.errors", "gates.policy_file", "gates.target"},
+    # values: the parsers that variables share with options; shapes: the nearest of some words
+    "gates.config": {
+        "gates.evidence",
+        "gates.errors",
+        "gates.policy_file",
+        "gates.shapes",
+        "gates.target",
+        "gates.values",
+    },
     "gates.observation": {"gates.evidence", "gates.target"},
     # recorder -> config: likewise; the recorder gives a test its target
     "gates.recorder": {"gates.evidence", "gates.config", "gates.foreign", "gates.observation", "gates.target"},
@@ -45,6 +54,7 @@ ALLOWED: dict[str, set[str]] = {
         "gates.policy_file",
         "gates.target",
         "gates.stages",
+        "gates.values",  # the options of `gate load` stand beside it
     },
     # rules: the plan of steps; never evidence of checks (JsonValue is the type of what it returns)
     "gates.act": {"gates.act", "gates.config", "gates.evidence", "gates.rules", "gates.target", "gates.verdict"},
@@ -67,7 +77,7 @@ ALLOWED: dict[str, set[str]] = {
     "gates.status": {"gates.errors", "gates.evidence", "gates.history", "gates.record", "gates.stages", "gates.target"},
     "gates.status_command": {"gates"},
     # target: the stack tells its users what the target is, and asks its own readiness through the same door
-    "gates.stack": {"gates.evidence", "gates.config", "gates.target", "gates.stack"},
+    "gates.stack": {"gates.evidence", "gates.config", "gates.target", "gates.stack", "gates.values"},
     # the operator's hand takes the same path as a run
     "gates.act.operations": {"gates.errors", "gates.act", "gates.target", "gates.verdict"},
     "gates.boxes": {"gates.policy_file", "gates.reports"},
@@ -92,6 +102,7 @@ ALLOWED: dict[str, set[str]] = {
         "gates.stack",
         "gates.stages",
         "gates.status_command",
+        "gates.values",
         "gates.watch_command",
     },
     "drills": {

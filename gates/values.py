@@ -1,0 +1,209 @@
+"""The values of variables and options, parsed at the edge: each parser returns the value or raises Unfit. Pure.
+
+`option` makes an argparse type of a parser, so that an option and a variable of one meaning take the same values.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import ipaddress
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+T = TypeVar("T")
+
+LEAST_HMAC_BYTES, LEAST_JWT_BYTES = 16, 32
+"""The contract, section 1: shorter secrets are a start-up error of the service."""
+LONGEST_KEY, LONGEST_RELEASE = 200, 200
+
+_COMPANY = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_FLAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}")
+_SEGMENT = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class Unfit(ValueError):  # noqa: N818  -- it is about the value
+    """The value is none of those allowed. The message says which are, and never repeats the value."""
+
+
+def utf8(text: str) -> str:
+    """Text without bytes that are not UTF-8 and without control characters."""
+    if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+        raise Unfit("UTF-8 text; some of its bytes are not")
+    if any(c < " " or c == "\x7f" for c in text):
+        raise Unfit("one line without control characters")
+    return text
+
+
+def company(text: str) -> str:
+    """A UUID of 36 characters, in lower case."""
+    if not _COMPANY.fullmatch(text):
+        raise Unfit(
+            "a UUID of 36 characters, like 00000000-0000-4000-8000-000000000004; `select id from companies` lists them"
+        )
+    return text.lower()
+
+
+def idempotency_key(text: str) -> str:
+    if not 1 <= len(text) <= LONGEST_KEY or not text.isascii() or not text.isprintable():
+        raise Unfit(f"1 to {LONGEST_KEY} printable ASCII characters")
+    return text
+
+
+def flag_key(text: str) -> str:
+    if not _FLAG.fullmatch(text):
+        raise Unfit(
+            "letters, digits and . _ : / - in up to 200 characters, like outbox.enabled; `gate flags` lists them"
+        )
+    return text
+
+
+def release(text: str) -> str:
+    if len(utf8(text)) > LONGEST_RELEASE:
+        raise Unfit(f"up to {LONGEST_RELEASE} characters, as /version says it")
+    return text
+
+
+def reason(text: str) -> str:
+    if not utf8(text).strip():
+        raise Unfit("why this is done; it is empty")
+    return text
+
+
+def http_url(text: str) -> str:
+    """An absolute http or https URL without query and fragment, and without a slash at its end."""
+    allowed = "http://HOST[:PORT][/PATH] or https://..., without spaces, query and fragment"
+    try:
+        parts = urlsplit(text)
+        right = parts.scheme in {"http", "https"} and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        raise Unfit(allowed) from None
+    if not right or re.search(r"[\s?#\\<>\"]", text):
+        raise Unfit(allowed)
+    return text.rstrip("/")
+
+
+def webhook(text: str) -> str:
+    """Like `http_url`, but a query may be part of the address."""
+    http_url(text.partition("?")[0])
+    return text
+
+
+def conninfo(text: str) -> str:
+    """A connection string of PostgreSQL, as URI or as keywords, with one host or several."""
+    allowed = (
+        "a connection string of PostgreSQL: postgresql://USER:PASSWORD@HOST:PORT/NAME, special characters of the "
+        "password percent-encoded, or host=... port=... dbname=... user=..."
+    )
+    try:
+        parts = conninfo_to_dict(text)
+    except (psycopg.Error, UnicodeError, ValueError):
+        raise Unfit(allowed) from None  # the parser's own words may hold a part of the password
+    ports = str(parts.get("port") or "").split(",")
+    if any(p and not (p.isdecimal() and 1 <= int(p) <= 65_535) for p in ports):
+        raise Unfit(f"{allowed}; with a port from 1 to 65535")
+    return text
+
+
+def token(text: str) -> str:
+    """A JSON Web Token: header and claims are JSON objects; who signed it is not looked at."""
+    parts = text.split(".")
+    if len(parts) != 3 or not all(_SEGMENT.fullmatch(p) for p in parts) or not all(map(_is_object, parts[:2])):
+        raise Unfit("a JSON Web Token, header.claims.signature, without the word Bearer")
+    return text
+
+
+def _is_object(segment: str) -> bool:
+    try:
+        return isinstance(json.loads(base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def hmac_secrets(text: str) -> tuple[str, ...]:
+    """Secrets between commas; the first signs."""
+    found = tuple(part.strip() for part in text.split(","))
+    if any(len(s.encode()) < LEAST_HMAC_BYTES for s in found):
+        raise Unfit(
+            f"secrets of {LEAST_HMAC_BYTES} bytes or more, with single commas between them; no element may be empty"
+        )
+    return found
+
+
+def jwt_secret(text: str) -> str:
+    if len(text.encode()) < LEAST_JWT_BYTES:
+        raise Unfit(f"{LEAST_JWT_BYTES} bytes or more")
+    return text
+
+
+def networks(text: str) -> tuple[str, ...]:
+    """CIDRs between commas."""
+    found = tuple(part.strip() for part in text.split(","))
+    try:
+        for one in found:
+            ipaddress.ip_network(one, strict=False)
+    except ValueError:
+        raise Unfit("CIDRs with single commas between them, like 10.0.0.0/8,fd00::/8") from None
+    return found
+
+
+def switch(text: str) -> bool:
+    if text.lower() not in {"true", "false"}:
+        raise Unfit("true or false")
+    return text.lower() == "true"
+
+
+def whole(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:
+    """Whole numbers between two, both included; the greatest is that of an integer column."""
+    allowed = f"{least} or more, up to {most}" if most == 2**31 - 1 else f"{least} to {most}"
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"-?[0-9]{1,18}", text) or not least <= int(text) <= most:
+            raise Unfit(f"{allowed}, a whole number")
+        return int(text)
+
+    return parse
+
+
+def decimal(least: float, most: float) -> Callable[[str], float]:
+    """Finite numbers between two, both included."""
+
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not least <= number <= most:
+            raise Unfit(f"{least:g} to {most:g}")
+        return number
+
+    return parse
+
+
+def folder(text: str) -> Path:
+    """A folder, or a place where one can be made."""
+    path = Path(utf8(text))
+    standing = next((p for p in (path, *path.parents) if p.exists()), path)
+    if standing.exists() and not standing.is_dir():
+        raise Unfit("a folder, or the name of one to be made; it names a file")
+    return path
+
+
+def option(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """The parser as the `type` of an option: argparse then says the option's name and ends with exit code 2."""
+
+    def of_argument(text: str) -> T:
+        try:
+            return parse(text)
+        except Unfit as unfit:
+            raise argparse.ArgumentTypeError(f"{text[:80]!a}; allowed: {unfit}") from None
+
+    return of_argument
