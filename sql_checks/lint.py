@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from sql_checks.names import unqualified
 from sql_checks.rulefile import ALERTS, Rule, RuleFileError, read_all_rules
 from sql_checks.ruletest import RuleTestError, read_test
 from sql_checks.spotfile import SPOT, SpotFileError, read_spot, require_query
@@ -42,7 +43,9 @@ def _spots(folders: Sequence[Path]) -> Iterator[str]:
             problems = list(_tried(lambda path=path: read_spot(path)))  # type: ignore[misc]
             yield from problems
             if not problems:
-                check_id = read_spot(path).spec.id
+                spot = read_spot(path)
+                yield from _named(str(path), spot.violations, spot.seen)
+                check_id = spot.spec.id
                 if check_id in seen:
                     yield f"{path}:1: the id {check_id} is also in {seen[check_id]}; allowed: once. Rename one"
                 seen[check_id] = path
@@ -55,6 +58,18 @@ def _observability() -> Iterator[str]:
             yield f"{path}:1: no comment on the first line; it is needed: `gate status` shows it"
         body = "\n".join(line for line in text.splitlines() if not line.startswith("--"))
         yield from _tried(lambda path=path, body=body: require_query(path, body))  # type: ignore[misc]
+        yield from _named(str(path), body)
+
+
+def _named(where: str, *queries: str) -> Iterator[str]:
+    """Names without a schema."""
+    try:
+        names = sorted({name for query in queries for name in unqualified(query)})
+    except ValueError as error:
+        yield f"{where}: cannot be read as SQL: {error}"
+        return
+    if names:
+        yield f"{where}: {', '.join(names)} without a schema; allowed: public.{names[0]}. Name the schema"
 
 
 def lint_rules(folder: Path) -> Iterator[str]:
@@ -78,6 +93,7 @@ def _lint_rule(rule: Rule, folder: Path) -> Iterator[str]:
     if rule.window != "now" and rule.window not in INTERVAL.findall(rule.query):
         wanted = f"interval '{rule.window}'"
         yield f"{rule.path}: rule {rule.name}: its window is {rule.window}, but no `{wanted}` is in the query"
+    yield from _named(f"{rule.path}: rule {rule.name}", rule.query)
     yield from _lint_runbook(rule)
     try:
         test = read_test(rule.name, folder / "tests")
