@@ -20,7 +20,8 @@ from gates.act import operations
 from gates.act.operations import Body
 from gates.act.rollout import Order
 from gates.errors import CannotWork, ConfigError, GateError, UsageError
-from gates.evidence import TargetKind, read_lines
+from gates.evidence import TargetKind
+from gates.evidence_file import read_lines
 from gates.proof.command import prove
 from gates.reports.rows import rows_of
 from gates.run import Request, run_gate, run_stage
@@ -234,15 +235,13 @@ def _decide(options: argparse.Namespace, console: Console) -> int:
 
 
 def _report(options: argparse.Namespace, console: Console) -> int:
-    verdict = record.recompute(options.folder)
+    made = record.read(options.folder)
     file = config.load_policy(options.policy, dt.date.min)
     specs = lint.with_own_checks(file, console.environ)
-    evidence = read_lines(options.folder / record.EVIDENCE)
-    run = json.loads((options.folder / record.RUN).read_text(encoding="utf-8"))
     if options.print:
-        console.result(reports.render(options.print, verdict, evidence, specs, run))
+        console.result(reports.render(options.print, made.verdict, made.evidence, specs, made.run))
         return 0
-    for path in reports.write(options.folder, verdict, evidence, specs, run, {}):
+    for path in reports.write(options.folder, made.verdict, made.evidence, specs, made.run, {}):
         console.result(str(path))
     return 0
 
@@ -359,9 +358,8 @@ def _rows(rows: Sequence[Mapping[str, Any]], options: argparse.Namespace, consol
 
 def _checklist(options: argparse.Namespace, console: Console) -> int:
     file = config.load_policy(options.policy, dt.datetime.now(dt.UTC).date())
-    verdict = record.recompute(options.folder)
-    specs = lint.with_own_checks(file, console.environ)
-    rows = rows_of(verdict, read_lines(options.folder / record.EVIDENCE), specs)
+    made = record.read(options.folder)
+    rows = rows_of(made.verdict, made.evidence, lint.with_own_checks(file, console.environ))
     ticked = boxes.tick(rows, file.settings.attestations)
     if options.json:
         console.result(json.dumps([vars_of(t) for t in ticked], ensure_ascii=False) + "\n")

@@ -9,14 +9,16 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from gates import foreign
 
 JsonValue = foreign.JsonValue
+
+UNREADABLE = "evidence/"
+"""Begins the id of what could not be read of the evidence itself (`gates.evidence_file`): it always holds."""
 
 
 class Outcome(enum.StrEnum):
@@ -163,6 +165,8 @@ class Evidence:
         values["outcome"] = Outcome(str(data["outcome"]))
         if values.get("severity"):
             Severity(str(values["severity"]))
+        if values.get("round", "") not in {"", "before"}:
+            raise ValueError(f"round is {values['round']!r}; it is empty or `before`")
         return cls(**values)
 
 
@@ -190,34 +194,5 @@ def _not_a_number(value: JsonValue) -> bool:
 
 
 def dump_line(evidence: Evidence) -> str:
-    """One line of evidence.ndjson, with its newline."""
+    """The evidence as one line of text: what it is ordered by."""
     return json.dumps(evidence.to_json(), ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
-
-
-def read_lines(path: Path) -> list[Evidence]:
-    """Read evidence.ndjson; an absent file is an empty list.
-
-    A line that is cut or malformed (a writer that was killed) is dropped: its check then has no evidence, which is
-    unknown, never a pass.
-    """
-    if not path.exists():
-        return []
-    return parse_lines(path.read_text(encoding="utf-8", errors="replace"))
-
-
-def parse_lines(text: str) -> list[Evidence]:
-    """The evidence in the text of an evidence.ndjson; malformed lines are dropped."""
-    found: list[Evidence] = []
-    for line in text.split("\n"):
-        try:
-            found.append(Evidence.from_json(json.loads(line)))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            continue
-    return found
-
-
-def write_lines(path: Path, evidence: Iterable[Evidence]) -> None:
-    """Append evidence lines to a file, each flushed by one write."""
-    with path.open("ab", buffering=0) as out:
-        for one in evidence:
-            out.write(dump_line(one).encode())

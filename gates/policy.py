@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from itertools import pairwise
 
 from gates.assessment import Assessed, assess, distrust, number
-from gates.evidence import CAPABILITIES, CheckSpec, Evidence, Outcome, Severity, Where
+from gates.evidence import CAPABILITIES, UNREADABLE, CheckSpec, Evidence, Outcome, Severity, Where
 from gates.rules import Policy, Waiver
 from gates.verdict import EFFECT_ORDER, Counts, Decision, Effect, Exempt, Finding, Margin, Verdict
 
@@ -24,9 +24,19 @@ BACKLOG = "watch/outbox-backlog"
 VARIABLES = "preflight/variables"
 """Its message names all variables that are not set; every other check names the first that it missed."""
 
-FACTS = (CAPABILITY, "watch/")
+FACTS = (CAPABILITY, "watch/", UNREADABLE)
 NAMES_THE_CONSTRAINT = "sql/spot/replay-runs-unique"
-PLAINEST_FIRST = ("preflight/", NAMES_THE_CONSTRAINT, "sql/spot/", "sql/rls/", "sql/", "drill/", "load/", "alert/")
+PLAINEST_FIRST = (
+    UNREADABLE,
+    "preflight/",
+    NAMES_THE_CONSTRAINT,
+    "sql/spot/",
+    "sql/rls/",
+    "sql/",
+    "drill/",
+    "load/",
+    "alert/",
+)
 """A missing constraint is named by the spot check that looks for it; the checklist's own query only sees that there is
 none, the manifest that something differs, and the drills that it breaks show what follows from it."""
 
@@ -45,6 +55,7 @@ def decide(evidence: Sequence[Evidence], policy: Policy, now: dt.datetime) -> Ve
     assessed = [assess(s, lines.get(s.id, ()), policy, now) for s in required]
     findings = [_finding(a, policy, lines, now) for a in assessed if a.outcome is not Outcome.PASS]
     findings += _unlisted(lines, policy, now)
+    findings += _unreadable(lines)
     findings = _without_false_blocks(findings)
     findings.sort(key=_by_gravity)
     decision = _decision(findings, assessed)
@@ -169,6 +180,15 @@ def _unlisted(lines: dict[str, list[Evidence]], policy: Policy, now: dt.datetime
     return findings
 
 
+def _unreadable(lines: dict[str, list[Evidence]]) -> list[Finding]:
+    """What could not be read of the evidence holds, whatever the policy says: it may have been a failure."""
+    told = {line.message: line.check for check in lines if check.startswith(UNREADABLE) for line in lines[check]}
+    return [
+        Finding(check, "unknown", "warn", Effect.HOLD, message, ends_when="the gate is run again")
+        for message, check in sorted(told.items())
+    ]
+
+
 def _waiver(check: str, policy: Policy, now: dt.datetime) -> Waiver | None:
     """The waiver of this check that is still good, if the check may be waived at all."""
     today = now.astimezone(dt.UTC).date()
@@ -245,7 +265,9 @@ def _reason(decision: Decision, findings: Sequence[Finding], counts: Counts) -> 
     causes = [f for f in holding if not f.blocked_by] or holding
     if not causes:
         return "no check was required, or nothing was seen: that proves nothing"
-    first = causes[0]
+    first = next((f for f in causes if f.check.startswith(UNREADABLE)), causes[0])
+    if first.check.startswith(UNREADABLE) and decision is Decision.HOLD:
+        return first.message
     failed = [f for f in causes if f.outcome == Outcome.FAIL.value]
     if failed:
         more = f" (and {len(failed) - 1} more failed)" if len(failed) > 1 else ""

@@ -9,16 +9,19 @@ import datetime as dt
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gates.errors import CannotWork
-from gates.evidence import JsonValue, read_lines
+from gates.evidence import Evidence, JsonValue
+from gates.evidence_file import ChainEnd, read_log
 from gates.policy import decide
 from gates.rules import Policy
 from gates.verdict import Action, Decision, Verdict, settle
 
-FORMAT = 1
+FORMAT = 2
+"""2: evidence is chained, and run.json ends the chain."""
 RUN, VERDICT, EVIDENCE = "run.json", "verdict.json", "evidence.ndjson"
 UNFINISHED = "the run did not finish"
 
@@ -81,24 +84,41 @@ def write(path: Path, text: str) -> None:
     beside.replace(path)
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A folder as it was read: its run.json, its evidence (troubles of the file included), and the verdict on both."""
+
+    run: dict[str, Any]
+    evidence: tuple[Evidence, ...]
+    verdict: Verdict
+
+
 def recompute(folder: Path) -> Verdict:
     """The verdict from evidence.ndjson and run.json alone. Raise CannotWork where run.json cannot be read."""
+    return read(folder).verdict
+
+
+def read(folder: Path) -> Recorded:
+    """What a folder holds, and the verdict made again from it. Raise CannotWork where it is no record of a run."""
     path = folder / RUN
     try:
         run = _readable(json.loads(path.read_text(encoding="utf-8")))
         if not run["finished_at"]:
-            return unfinished(run, str(run.get("ended", UNFINISHED)))
+            reason = str(run.get("ended", UNFINISHED))
+            return Recorded(run, read_log(folder / EVIDENCE).evidence, unfinished(run, reason))
         policy = Policy.from_json(run["policy"])
         decided_at = dt.datetime.fromisoformat(run["decided_at"])
         action = Action.from_json(run["action"])
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        evidence = read_log(folder / EVIDENCE, ChainEnd(**run["evidence"])).evidence
+        started_at, finished_at = str(run["started_at"]), str(run["finished_at"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         text = f"{type(error).__name__}: {error}"
         raise CannotWork(f"{path}: {text}; allowed: the run.json of a gate run. Name the folder of one") from error
-    verdict = decide(read_lines(folder / EVIDENCE), policy, decided_at)
-    return settle(verdict, action, run["started_at"], run["finished_at"])
+    verdict = decide(evidence, policy, decided_at)
+    return Recorded(run, evidence, settle(verdict, action, started_at, finished_at))
 
 
 def _readable(run: dict[str, Any]) -> dict[str, Any]:
     if run["format"] != FORMAT:
-        raise ValueError(f"format {run['format']} where {FORMAT} is read")
+        raise ValueError(f"format {run['format']} where {FORMAT} is read: another version of the gate wrote it")
     return run

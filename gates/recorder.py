@@ -19,16 +19,8 @@ from typing import TypeVar
 import pytest
 
 from gates import config as gates_config
-from gates.evidence import (
-    CAPABILITIES,
-    CheckSpec,
-    Outcome,
-    Severity,
-    TargetKind,
-    Where,
-    parse_lines,
-    write_lines,
-)
+from gates.evidence import CAPABILITIES, CheckSpec, Outcome, Severity, TargetKind, Where
+from gates.evidence_file import parse, write_lines
 from gates.foreign import text
 from gates.observation import Blocked, NotApplicable, Observer, Unmet
 from gates.target.capabilities import claims, evidence_id
@@ -161,7 +153,7 @@ class EvidenceFile:
             lines.seek(self.offset)
             whole, newline, _ = lines.read().rpartition(b"\n")
         self.offset += len(whole) + len(newline)
-        for one in parse_lines(whole.decode("utf-8", "replace")):
+        for one in parse(whole):
             if one.outcome is not Outcome.PASS:
                 self.failed.add(one.check)
             elif isinstance(one.observed, bool):

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from gates import notify, record, reports
 from gates.act.rollout import FlagState, Order, act, look_at
-from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, read_lines, write_lines
+from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome
+from gates.evidence_file import read_lines, read_log, write_lines
 from gates.policy import decide
 from gates.policy_file import PolicyFile
 from gates.proof.cited import cited
@@ -75,7 +76,8 @@ def run_gate(request: Request) -> Verdict:
 
     policy = request.policy_file.policy(request.catalogue, target.kind, target.release, deep=request.deep)
     decided_at = request.now()
-    verdict = decide(read_lines(context.evidence), policy, decided_at)
+    log = read_log(context.evidence)
+    verdict = decide(log.evidence, policy, decided_at)
 
     hide = hidden(target)
     action = act(verdict, order_of(request, policy, seen, verdict), target.database_url)
@@ -84,6 +86,7 @@ def run_gate(request: Request) -> Verdict:
 
     run |= facts_of(policy) | {
         "decided_at": record.stamp(decided_at),
+        "evidence": log.end.to_json(),
         "finished_at": final.finished_at,
         "stages": [s.to_json() for s in stages],
         "companies": list[JsonValue](context.companies.read_text().split() if context.companies.exists() else []),
@@ -92,11 +95,11 @@ def run_gate(request: Request) -> Verdict:
     }
     record.write_run(request.out, run)
     # what is on disk is what counts: the verdict is made again from it, so that nobody can find another one there
-    final = record.recompute(request.out)
-    record.write(request.out / record.VERDICT, final.dump())
-    reports.write(request.out, final, read_lines(context.evidence), request.catalogue, run, request.environ)
-    announce(request, final, run)
-    return final
+    recorded = record.read(request.out)
+    record.write(request.out / record.VERDICT, recorded.verdict.dump())
+    reports.write(request.out, recorded.verdict, recorded.evidence, request.catalogue, run, request.environ)
+    announce(request, recorded.verdict, recorded.evidence, run)
+    return recorded.verdict
 
 
 def collect(context: Context, request: Request) -> tuple[Target, list[StageReport]]:
@@ -146,7 +149,7 @@ def load(context: Context, request: Request) -> list[StageReport]:
     return [StageReport("load", seconds, 0, error)]
 
 
-def announce(request: Request, verdict: Verdict, run: dict[str, JsonValue]) -> None:
+def announce(request: Request, verdict: Verdict, evidence: Sequence[Evidence], run: dict[str, JsonValue]) -> None:
     """Post the verdict to Slack, where there is a webhook: last of all, when everything is done and on disk.
 
     A dry run tells nobody. That it was not taken is a warning, and stands in run.json.
@@ -154,7 +157,6 @@ def announce(request: Request, verdict: Verdict, run: dict[str, JsonValue]) -> N
     url = request.target.slack_webhook_url
     if not url or request.dry_run:
         return
-    evidence = read_lines(request.out / record.EVIDENCE)
     error = notify.post(url, reports.render("slack", verdict, evidence, request.catalogue, run))
     record.write_run(request.out, {**run, "slack": {"posted": not error, "error": error}})
     if error:

@@ -16,7 +16,8 @@ from pathlib import Path
 from gates import history, notify, record
 from gates.act.rollout import FlagState, Order, act, look_at
 from gates.errors import CannotWork
-from gates.evidence import CheckSpec, Evidence, TargetKind, read_lines
+from gates.evidence import CheckSpec, Evidence, TargetKind
+from gates.evidence_file import read_log
 from gates.history import History, Told
 from gates.incidents import Patience, Pulse, acted, fold, harmful, pulse
 from gates.policy import decide
@@ -95,7 +96,7 @@ def one_round(watch: Watch, jump_s: float = 0.0) -> Done | None:
         flag = look_at(watch.target.database_url, _policy(watch, plan, "").rollout.flag) if watch.rollback else None
         context, looked = _look(watch, plan, past.last_number + 1, started)
         policy = _policy(watch, plan, looked.target.release)
-        made = _judged(watch, past, alive, plan, read_lines(context.evidence), policy, started)
+        made = _judged(watch, past, alive, plan, list(read_log(context.evidence).evidence), policy, started)
         if watch.rollback:
             made = _rolled_back(watch, past, made, policy, flag)
         error = _kept(watch, made)

@@ -17,7 +17,7 @@ from typing import Any
 
 from gates import config, record
 from gates.errors import CannotWork
-from gates.evidence import read_lines
+from gates.evidence_file import read_lines
 from gates.proof.fault import Fault, read_list
 from gates.proof.judgement import GateRun
 from gates.stages.suite import LAUNCHER, ROOT

@@ -13,7 +13,8 @@ import psycopg
 
 from gates import record
 from gates.errors import CannotWork
-from gates.evidence import TargetKind, read_lines
+from gates.evidence import TargetKind
+from gates.evidence_file import read_lines
 from gates.proof import live, programs
 from gates.proof.bench import Bench, OpenBench
 from gates.proof.judgement import GateRun
@@ -105,8 +106,7 @@ class SelfSuite:
         changed, run = tamper(one, lines, run)
         record.write_run(folder, run)
         if changed is not None:
-            text = changed if isinstance(changed, str) else "".join(json.dumps(line) + "\n" for line in changed)
-            (folder / record.EVIDENCE).write_text(text, encoding="utf-8")
+            (folder / record.EVIDENCE).write_bytes(changed)
         done = programs.run(programs.gate(("decide", str(folder))), PATH, DECIDE_TIMEOUT_S)
         return trial(Suite.SELF, one.name, one.said, one.allowed, programs.read_run(folder, done, unfinished=True))
 

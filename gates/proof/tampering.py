@@ -1,6 +1,7 @@
 """Ways in which what the gate reads may be missing, old, foreign or no number. Pure.
 
-Each turns the evidence and run.json of a green run into what `gate decide` is given; no evidence is None.
+Each turns the evidence and run.json of a green run into what `gate decide` is given; no evidence is None. Changed lines
+are chained anew, and run.json ends them, so that the decision itself is looked at; changed bytes are not.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from dataclasses import dataclass
 
 from gates import record
 from gates.evidence import JsonValue
+from gates.evidence_file import chained, read_bytes
 from gates.verdict import Decision
 
 Line = dict[str, JsonValue]
 Run = dict[str, JsonValue]
-Change = Callable[[list[Line], Run], "list[Line] | str | None"]
+Change = Callable[[list[Line], Run], "list[Line] | bytes | None"]
 
 HELD = (Decision.HOLD,)
 HARMED = (Decision.HOLD, Decision.ROLLBACK)
@@ -24,7 +26,7 @@ HARMED = (Decision.HOLD, Decision.ROLLBACK)
 
 @dataclass(frozen=True, slots=True)
 class Tampering:
-    """A green run, spoilt. `change` may alter its arguments; it returns the lines, or the text of the file, or None."""
+    """A green run, spoilt. `change` may alter its arguments; it returns lines, or bytes, or None."""
 
     name: str
     said: str
@@ -100,12 +102,28 @@ def _failed_too(*, first: bool) -> Change:
     return change
 
 
+def _failing(change: Callable[[list[bytes]], list[bytes]]) -> Change:
+    """One check failed before it passed, and the file was changed afterwards: its lines, the failure the third."""
+
+    def changed(lines: list[Line], run: Run) -> bytes:
+        failed = {**lines[2], "outcome": "fail", "message": "planted"}
+        whole = chained([*lines[:2], failed, *lines[2:]])
+        run["evidence"] = read_bytes(whole).end.to_json()
+        return b"".join(change(whole.splitlines(keepends=True)))
+
+    return changed
+
+
+def _third(change: Callable[[bytes], bytes]) -> Change:
+    return _failing(lambda lines: [*lines[:2], change(lines[2]), *lines[3:]])
+
+
 DAYS = dt.timedelta(days=3)
 TAMPERINGS: tuple[Tampering, ...] = (
     Tampering("evidence-missing", "the evidence file is gone", lambda _lines, _run: None),
     Tampering("evidence-empty", "the evidence file is empty", lambda _lines, _run: []),
     Tampering("evidence-cut", "half of the evidence file is there", _cut),
-    Tampering("evidence-rubbish", "the evidence file is no evidence", lambda _lines, _run: "PROMOTE\n{}\n[]\nnull\n"),
+    Tampering("evidence-rubbish", "the evidence file is no evidence", lambda _lines, _run: b"PROMOTE\n{}\n[]\nnull\n"),
     Tampering("one-missing", "one check has no evidence", _without_one),
     Tampering("stale", "the evidence is three days old", _moved(-DAYS)),
     Tampering("from-the-future", "the evidence is from in three days", _moved(DAYS)),
@@ -120,11 +138,25 @@ TAMPERINGS: tuple[Tampering, ...] = (
     Tampering("null", "every number is NULL, of nothing", _numbers(None, lambda _one: 0)),
     Tampering("unfinished", "the run did not finish", _unfinished),
     Tampering("failed-then-passed", "a check failed before it passed", _failed_too(first=True), HARMED),
+    Tampering("line-torn", "the line of a failure is cut", _third(lambda one: one[: len(one) // 2] + b"\n")),
+    Tampering("line-rotten", "a failure's line is no UTF-8", _third(lambda one: one[:90] + b"\xff" + one[91:])),
+    Tampering("line-turned", "a failure's line says pass", _third(lambda one: one.replace(b'"fail"', b'"pass"'))),
+    Tampering("line-of-another-kind", "a failure's outcome is none", _third(lambda one: one.replace(b"fail", b"bad!"))),
+    Tampering("line-with-more", "a failure has a member too many", _third(lambda one: one[:-2] + b',"more":1}\n')),
+    Tampering("line-removed", "a failure's line is gone", _third(lambda _one: b"")),
+    Tampering("line-doubled", "a line stands twice", _failing(lambda lines: [lines[0], *lines]), HARMED),
+    Tampering("lines-moved", "two lines are swapped", _failing(lambda lines: [*lines[1::-1], *lines[2:]]), HARMED),
+    Tampering("tail-cut", "the evidence ends before the failure", _failing(lambda lines: lines[:2])),
     Tampering("passed-then-failed", "a check failed after it passed", _failed_too(first=False), HARMED),
 )
 
 
-def tamper(one: Tampering, lines: list[Line], run: Run) -> tuple[list[Line] | str | None, Run]:
-    """The spoilt evidence and run.json; what is given stays as it is."""
+def tamper(one: Tampering, lines: list[Line], run: Run) -> tuple[bytes | None, Run]:
+    """The spoilt evidence file (None: there is none) and run.json; what is given stays as it is."""
     changed = copy.deepcopy(run)
-    return one.change(copy.deepcopy(lines), changed), changed
+    changed["evidence"] = read_bytes(chained(lines)).end.to_json()
+    spoilt = one.change(copy.deepcopy(lines), changed)
+    if isinstance(spoilt, list):
+        text = chained(spoilt)
+        return text, {**changed, "evidence": read_bytes(text).end.to_json()}
+    return spoilt, changed

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, read_lines, write_lines
+from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome
+from gates.evidence_file import read_lines, write_lines
 from gates.policy_file import Settings
 from gates.target.deployment import Target
 

@@ -8,7 +8,8 @@ import shutil
 import time
 from collections.abc import Mapping
 
-from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where, read_lines, write_lines
+from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where
+from gates.evidence_file import read_lines, write_lines
 from gates.stages.context import Context, StageReport, silent
 from gates.stages.suite import Suite, run
 

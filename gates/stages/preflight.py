@@ -15,7 +15,8 @@ from pathlib import Path
 
 import psycopg
 
-from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where, write_lines
+from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where
+from gates.evidence_file import write_lines
 from gates.stages.context import Context, Progress, StageReport
 from gates.target.capabilities import claims, evidence_id
 from gates.target.client import HttpDoor, NoAnswer

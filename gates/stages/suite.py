@@ -16,7 +16,8 @@ from pathlib import Path
 
 from gates import config
 from gates.errors import CannotWork
-from gates.evidence import CAPABILITIES, CheckSpec, Outcome, parse_lines
+from gates.evidence import CAPABILITIES, CheckSpec, Outcome
+from gates.evidence_file import parse, read_lines
 from gates.stages.context import Context, Progress, StageReport
 from gates.target.redaction import hidden, redact_text
 
@@ -150,7 +151,7 @@ def _error(code: int | None, suite: Suite, text: str) -> str:
 
 
 def _count_lines(path: Path) -> int:
-    return len(parse_lines(path.read_text(encoding="utf-8", errors="replace"))) if path.exists() else 0
+    return len(read_lines(path))
 
 
 class _Follower:
@@ -169,7 +170,7 @@ class _Follower:
                 lines.seek(self._offset)
                 whole, newline, _ = lines.read().rpartition(b"\n")
             self._offset += len(whole) + len(newline)
-            for one in parse_lines(whole.decode("utf-8", "replace")):
+            for one in parse(whole):
                 self._counts[one.outcome] += 1
         self._context.progress(
             Progress(

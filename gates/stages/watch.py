@@ -12,7 +12,8 @@ from typing import Self
 
 import psycopg
 
-from gates.evidence import Evidence, JsonValue, Outcome, write_lines
+from gates.evidence import Evidence, JsonValue, Outcome
+from gates.evidence_file import write_lines
 from gates.stages.context import Context
 from gates.target.database import Connection, connect, sql, value
 from gates.target.leftovers import sweep

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
+from gates.evidence_file import rechained
 from gates.foreign import JsonValue, plain
 from gates.target.deployment import Target
 
@@ -69,6 +70,7 @@ def scrub(folder: Path, hide: Mapping[str, str]) -> list[Path]:
             after = after.replace(form, f"${name}".encode())
         after = _PASSWORD_BYTES.sub(rb"\1:$PGPASSWORD@", _TOKEN_BYTES.sub(rb"\1.<signature>", after))
         if after != before:
+            after = rechained(before, after) if path.suffix == ".ndjson" else after
             path.write_bytes(after)
             rewritten.append(path)
     return rewritten

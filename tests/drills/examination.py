@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gates.evidence import Evidence, read_lines
+from gates.evidence import Evidence
+from gates.evidence_file import read_lines
 
 ROOT = Path(__file__).resolve().parents[2]
 

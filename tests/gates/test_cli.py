@@ -19,7 +19,8 @@ import pytest
 
 from gates import catalogue, lint
 from gates.config import process_environment
-from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where, write_lines
+from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
+from gates.evidence_file import read_log, write_lines
 from gates.record import begin, recompute, stamp, write, write_run
 from gates.rules import Policy
 from gates.target.requests import sign_v1
@@ -52,7 +53,8 @@ def saved(folder: Path, outcome: Outcome, action: Action | None = None, **eviden
     run = begin(folder, {"started_at": stamp(NOW), "run_id": "x", "gate": "0", "target": "staging", "release": ""})
     write_lines(folder / "evidence.ndjson", [Evidence(spec.id, outcome, samples=1, started_at=stamp(NOW), **evidence)])
     done = (action or Action("none", result="nothing_to_do")).to_json()
-    times = {"decided_at": stamp(NOW), "finished_at": stamp(NOW)}
+    end = read_log(folder / "evidence.ndjson").end.to_json()
+    times: dict[str, Any] = {"decided_at": stamp(NOW), "finished_at": stamp(NOW), "evidence": end}
     write_run(folder, {**run, **times, "policy": policy.to_json(), "policy_digest": policy.digest, "action": done})
     write(folder / "verdict.json", recompute(folder).dump())
     return folder

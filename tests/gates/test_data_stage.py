@@ -9,7 +9,8 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from gates.catalogue import load
-from gates.evidence import Evidence, Outcome, TargetKind, read_lines
+from gates.evidence import Evidence, Outcome, TargetKind
+from gates.evidence_file import read_lines
 from gates.policy_file import Settings
 from gates.stages.context import Context
 from gates.stages.sql import data

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gates.evidence import Evidence, Outcome, TargetKind, write_lines
+from gates.evidence import Evidence, Outcome, TargetKind
+from gates.evidence_file import write_lines
 from gates.policy_file import Settings
 from gates.stages.context import Context
 from gates.stages.drill import MOST_WORKERS, workers_for

@@ -15,6 +15,7 @@ ALLOWED: dict[str, set[str]] = {
     "gates.evidence": {"gates.foreign"},
     "gates.errors": set(),
     "gates.values": set(),
+    "gates.evidence_file": {"gates.errors", "gates.evidence", "gates.foreign"},
     "gates.verdict": {"gates.evidence"},
     "gates.rules": {"gates.evidence", "gates.verdict"},  # the policy as data: effects are words of the verdict
     "gates.assessment": {"gates.evidence", "gates.rules", "gates.verdict"},
@@ -42,12 +43,21 @@ ALLOWED: dict[str, set[str]] = {
     },
     "gates.observation": {"gates.evidence", "gates.target"},
     # recorder -> config: likewise; the recorder gives a test its target
-    "gates.recorder": {"gates.evidence", "gates.config", "gates.foreign", "gates.observation", "gates.target"},
+    "gates.recorder": {
+        "gates.evidence",
+        "gates.evidence_file",
+        "gates.config",
+        "gates.foreign",
+        "gates.observation",
+        "gates.target",
+    },
     "gates.pipeline_checks": {"gates.recorder"},
-    "gates.target": {"gates.evidence", "gates.foreign", "gates.target"},
+    # evidence_file: a file without its secrets is chained anew
+    "gates.target": {"gates.evidence", "gates.evidence_file", "gates.foreign", "gates.target"},
     # stages never see the policy or the rollout; the load stage owns its companies, the suites' launcher is the stack's
     "gates.stages": {
         "gates.evidence",
+        "gates.evidence_file",
         "gates.errors",
         "gates.config",
         "gates.foreign",
@@ -81,7 +91,14 @@ ALLOWED: dict[str, set[str]] = {
     # the operator's hand takes the same path as a run
     "gates.act.operations": {"gates.errors", "gates.act", "gates.target", "gates.verdict"},
     "gates.boxes": {"gates.policy_file", "gates.reports"},
-    "gates.record": {"gates.errors", "gates.evidence", "gates.policy", "gates.rules", "gates.verdict"},
+    "gates.record": {
+        "gates.errors",
+        "gates.evidence",
+        "gates.evidence_file",
+        "gates.policy",
+        "gates.rules",
+        "gates.verdict",
+    },
     "gates.notify": set(),
     "gates.lint": {  # it writes docs/checks.md, which is rendered like a report
         "gates.reports.promises",

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gates.evidence import Evidence, Outcome, TargetKind, read_lines
+from gates.evidence import Evidence, Outcome, TargetKind
+from gates.evidence_file import read_lines
 from gates.policy_file import Settings
 from gates.stages import suite
 from gates.stages.context import Context

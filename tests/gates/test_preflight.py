@@ -12,7 +12,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from gates.evidence import Evidence, Outcome, TargetKind, read_lines
+from gates.evidence import Evidence, Outcome, TargetKind
+from gates.evidence_file import read_lines
 from gates.policy_file import Settings
 from gates.stages import preflight
 from gates.stages.context import Context

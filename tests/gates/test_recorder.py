@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gates.evidence import Evidence, Outcome, read_lines
+from gates.evidence import Evidence, Outcome
+from gates.evidence_file import read_lines
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "planted-secret-0123456789"

@@ -15,7 +15,8 @@ import pytest
 
 from gates import notify, record
 from gates.errors import CannotWork
-from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where, read_lines
+from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
+from gates.evidence_file import read_lines
 from gates.policy_file import parse
 from gates.run import Request, run_gate, run_stage
 from gates.stages import preflight, suite
@@ -260,7 +261,7 @@ def test_a_folder_that_cannot_be_written_is_said(asked: Request, tmp_path: Path)
 
 def test_a_run_json_that_is_not_one_is_said(tmp_path: Path) -> None:
     """Nothing is recomputed from a damaged record."""
-    for text in ("", "[]", '{"format": 2}', '{"format": 1, "finished_at": "x"}'):
+    for text in ("", "[]", '{"format": 1, "finished_at": "x"}', '{"format": 2, "finished_at": "x"}', "[" * 10**5):
         (tmp_path / "run.json").write_text(text, encoding="utf-8")
         with pytest.raises(CannotWork, match=r"run\.json"):
             record.recompute(tmp_path)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where, read_lines
+from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
+from gates.evidence_file import read_lines
 from gates.policy import decide
 from gates.policy_file import parse
 from gates.stages.context import Context

@@ -15,7 +15,8 @@ import pytest
 
 from gates import history, watch
 from gates.errors import CannotWork
-from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where, write_lines
+from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
+from gates.evidence_file import write_lines
 from gates.incidents import Patience
 from gates.policy_file import parse
 from gates.record import stamp

@@ -11,7 +11,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from gates.evidence import Evidence, Outcome, read_lines
+from gates.evidence import Evidence, Outcome
+from gates.evidence_file import read_lines
 from tests.postgres_fixture import PgServer
 from tests.sql_checks.conftest import COMPANY
 

@@ -1,0 +1,208 @@
+"""evidence.ndjson: one line a check, each chained to the line before it, so that nothing in it changes unseen.
+
+`after` of a line is the sha256 of the bytes of the line before (of nothing, for the first). A writer holds the file's
+lock while it looks at the last line and appends; run.json ends the chain with the last line's digest and their number.
+Reading drops nothing: what cannot be read, or does not follow, is an unknown of `evidence/line-N`, and holds.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gates import foreign
+from gates.errors import CannotWork
+from gates.evidence import UNREADABLE, Evidence, JsonValue, Outcome
+
+AFTER = "after"
+NOTHING = hashlib.sha256(b"").hexdigest()
+LOCK_S = 30.0
+POLL_S = 0.005
+BLOCK = 65_536
+SHOWN = 200
+"""Characters of a parser's message in a finding; a line itself is never quoted: it may hold anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChainEnd:
+    """How evidence.ndjson ended when the run decided: the number of its lines, the sha256 of the last one."""
+
+    lines: int = 0
+    digest: str = NOTHING
+
+    def to_json(self) -> dict[str, JsonValue]:
+        return {"lines": self.lines, "digest": self.digest}
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceLog:
+    """A file as it was read: its evidence (with an unknown for each trouble), how it ended, whether it had none."""
+
+    evidence: tuple[Evidence, ...]
+    end: ChainEnd
+    whole: bool
+
+
+# --- writing -----------------------------------------------------------------------------------------------------
+
+
+def write_lines(path: Path, evidence: Iterable[Evidence]) -> None:
+    """Append evidence, each line whole or not at all. Raise CannotWork where the file takes no more.
+
+    Processes that write at the same time take turns. What a killed one left half written becomes a line of its own.
+    """
+    try:
+        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            _lock(file, path)
+            for one in evidence:
+                _append(file, one.to_json())
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise CannotWork(f"{error}; allowed: {path}, which takes every line of evidence. See to its disk") from error
+
+
+def _lock(file: int, path: Path) -> None:
+    deadline = time.monotonic() + LOCK_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{path} was locked by another process for {LOCK_S:.0f} s") from None
+            time.sleep(POLL_S)
+        else:
+            return
+
+
+def _append(file: int, members: Mapping[str, JsonValue]) -> None:
+    last, torn = _last_line(file)
+    line = (b"\n" if torn else b"") + linked(members, _digest(last)) + b"\n"
+    size = os.fstat(file).st_size
+    written = 0
+    try:
+        while written < len(line):
+            written += os.write(file, line[written:])
+    except OSError:
+        os.ftruncate(file, size)
+        raise
+
+
+def _last_line(file: int) -> tuple[bytes, bool]:
+    """The last line without its newline, and whether it had none."""
+    size, block = os.fstat(file).st_size, BLOCK
+    while True:
+        start = max(0, size - block)
+        tail = os.pread(file, size - start, start)
+        _, newline, last = tail.removesuffix(b"\n").rpartition(b"\n")
+        if newline or not start:
+            return last, bool(size) and not tail.endswith(b"\n")
+        block *= 4
+
+
+def linked(members: Mapping[str, JsonValue], after: str) -> bytes:
+    """The bytes of a line, without its newline, that follows the line with the digest `after`."""
+    text = json.dumps({AFTER: after, **members}, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.encode()
+
+
+def chained(lines: Iterable[Mapping[str, JsonValue]]) -> bytes:
+    """The whole text of an evidence file with these lines, chained anew."""
+    text, after = bytearray(), NOTHING
+    for members in lines:
+        line = linked({k: v for k, v in members.items() if k != AFTER}, after)
+        text += line + b"\n"
+        after = _digest(line)
+    return bytes(text)
+
+
+def rechained(before: bytes, after: bytes) -> bytes:
+    """`after`, which is `before` without its secrets, chained anew; what could not be read before stays broken."""
+    if not read_bytes(before).whole:
+        return after
+    try:
+        return chained(_members(line) for line in _split(after))
+    except _MALFORMED:
+        return after
+
+
+# --- reading -----------------------------------------------------------------------------------------------------
+
+
+def read_lines(path: Path) -> list[Evidence]:
+    """The evidence of a file that may still grow, one for each line; an absent file is an empty list."""
+    return list(parse(path.read_bytes())) if path.exists() else []
+
+
+def parse(text: bytes) -> Iterator[Evidence]:
+    """The evidence of each line; a line that cannot be read is an unknown, which holds."""
+    return (_entry(number, line)[1] for number, line in enumerate(_split(text), 1))
+
+
+def read_log(path: Path, end: ChainEnd | None = None) -> EvidenceLog:
+    """The evidence of a file that is complete: every line follows the one before, and the last is the `end`.
+
+    Each trouble is an unknown of its own, after the evidence. Raise OSError where the file cannot be read.
+    """
+    return read_bytes(path.read_bytes() if path.exists() else b"", end)
+
+
+def read_bytes(text: bytes, end: ChainEnd | None = None) -> EvidenceLog:
+    """`read_log` of the contents of a file."""
+    lines = _split(text)
+    seen = [_entry(number, line) for number, line in enumerate(lines, 1)]
+    troubles = [_trouble(len(lines), "is cut off: its end is missing")] if text and not text.endswith(b"\n") else []
+    after = NOTHING
+    for number, (told, _) in enumerate(seen, 1):
+        if told not in {after, None}:
+            troubles.append(
+                _trouble(number, "does not follow the line before it: one was changed, lost, added or moved")
+            )
+        after = _digest(lines[number - 1])
+    found = ChainEnd(len(lines), after)
+    if end is not None and end != found:
+        said = f"is the last of {found.lines}; the run ended its evidence with {end.lines} lines, and another last one"
+        troubles.append(_trouble(found.lines, said))
+    whole = not troubles and all(told is not None for told, _ in seen)
+    return EvidenceLog((*(one for _, one in seen), *troubles), found, whole)
+
+
+_MALFORMED = (ValueError, TypeError, KeyError, AttributeError)
+
+
+def _split(text: bytes) -> list[bytes]:
+    lines = text.split(b"\n")
+    return lines if lines[-1] else lines[:-1]
+
+
+def _members(line: bytes) -> dict[str, JsonValue]:
+    """The members of a line. Raise TypeError where it is no object, or one that names a member twice."""
+    found = foreign.json_value(line)
+    if not isinstance(found, dict):
+        raise TypeError("it is no JSON object")
+    return found
+
+
+def _entry(number: int, line: bytes) -> tuple[str | None, Evidence]:
+    """The digest that the line says it follows (None where it cannot be read), and what it is evidence of."""
+    try:
+        members = _members(line)
+        return str(members.pop(AFTER, "")), Evidence.from_json(members)
+    except _MALFORMED as error:
+        return None, _trouble(number, f"cannot be read: {foreign.text(error, SHOWN)}")
+
+
+def _digest(line: bytes) -> str:
+    return hashlib.sha256(line).hexdigest()
+
+
+def _trouble(number: int, said: str) -> Evidence:
+    message = f"evidence line {number} {said}. Run the gate again, and see who else writes to its folder"
+    return Evidence(f"{UNREADABLE}line-{number}", Outcome.UNKNOWN, message)
