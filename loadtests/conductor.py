@@ -9,14 +9,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from loadtests.judgement import CONFIDENCE, Judgement, Verdict, certain_failure, invalidate, judge
+from loadtests.judgement import CONFIDENCE, Judgement, Verdict, certain_failure, judge
 from loadtests.plan import Plan, replays_of
 from loadtests.samples import RequestGroup, Samples
 from loadtests.schedule import length_s, users_at
 from loadtests.sinks import TrendSink
 from loadtests.thresholds import MetricKey, Threshold, ThresholdSet, k6_verdict
 from loadtests.trend import distrust_rise
-from loadtests.validity import Facts, invalid_reasons
+from loadtests.validity import Facts, doubts, invalid_reasons, weigh
 
 NO_ANSWER_S = 3.0
 LOOK_S = 2.0
@@ -39,6 +39,7 @@ class Seen:
     cpu_percent: float = 0.0
     users: int = 0
     dropped: int = 0
+    silent_s: float = 0.0
     canaries: tuple[int, int, int] = (0, 0, 0)
     paused: bool = False
 
@@ -97,6 +98,7 @@ class Conductor:
         seen.sequence = report["sequence"]
         seen.finals += 1 if report["final"] else 0
         seen.cpu_percent, seen.users, seen.dropped = report["cpu_percent"], report["users"], report["dropped"]
+        seen.silent_s = report["silent_s"]
         seen.canaries, seen.paused = tuple(report["canaries"]), seen.paused or report["paused"]
         came = self.samples.merge_report(report)
         users = sum(one.users for one in self.workers.values())
@@ -160,7 +162,7 @@ class Conductor:
                     one = self._worse_of_oldest(one, threshold, level)
                     one = distrust_rise(one, sink.values) if isinstance(sink, TrendSink) else one
                 found.append(one)
-        return invalidate(found, self.invalid_reasons()) if self.stopped else found
+        return weigh(found, self.facts()) if self.stopped else found
 
     def _no_replays(self, key: MetricKey) -> str:
         if ("operation", "replay") not in key.tags or replays_of(self.plan):
@@ -228,11 +230,14 @@ class Conductor:
             cpu_percent={name: seen.cpu_percent for name, seen in self.workers.items()},
             lateness_ms=late_ms,
             elapsed_s=self.elapsed_s,
+            silent_s=max((seen.silent_s for seen in self.workers.values()), default=0.0),
             errors=tuple(sorted({dict(g.tags).get("error", "") for g in self.samples.groups.values()} - {""})),
         )
 
     def invalid_reasons(self) -> tuple[str, ...]:
-        return invalid_reasons(self.facts())
+        """Why the run says nothing, or at least nothing good, of the target."""
+        facts = self.facts()
+        return (*invalid_reasons(facts), *doubts(facts))
 
     def stop_reason(self) -> str:
         """Why the run should end now; empty while it should go on. Call it about every half second."""

@@ -14,7 +14,10 @@ from loadtests.samples import RequestGroup, Samples
 from loadtests.wire import Address, Connection, NoAnswer, parse_address
 
 SWEEP_S = 0.2
-GRACE_S = 30.0
+SILENCE_S = 0.5
+"""No answer for so long before the end, and none after it to the requests that were open: the target had stopped."""
+UNFINISHED = "unfinished"
+"""The error of a request that the end of the run cut off; its time until then is a lower bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,9 @@ class Drive:
     dropped: int = 0
     background: set[gevent.Greenlet] = field(default_factory=set)
     address: Address = field(init=False)
+    answered_at: float = 0.0
+    silent_s: float = 0.0
+    _open: dict[Connection, tuple[Call, float]] = field(default_factory=dict)
     _idle: list[Connection] = field(default_factory=list)
     _all: list[Connection] = field(default_factory=list)
     _groups: dict[tuple[str, str, str, str, int, str, bool], RequestGroup] = field(default_factory=dict)
@@ -84,32 +90,40 @@ class Drive:
     def request(self, call: Call, connection: Connection, intended: float = 0.0) -> int:
         """Send, wait, record. Returns the status, 0 without an answer; the connection then holds body and times.
 
+        What the end of the run cuts off is recorded by `finish`.
         With an intended start the duration begins there (what a stalled server delays counts); else with the sending,
         and without the connecting, as in k6.
         """
-        error = ""
+        status, error = 0, UNFINISHED
+        self._open[connection] = call, intended
         try:
-            status = connection.exchange(call.data, self.plan.timeout_s)
+            status, error = connection.exchange(call.data, self.plan.timeout_s), ""
+            self.answered_at = connection.ended
         except NoAnswer as none:
-            status, error = 0, str(none.args[0])
-        passed = call.expectation.holds(status, connection.body)
+            error = str(none.args[0])
+        finally:  # a user may be stopped in the middle of a request: that counts, too
+            if self._open.pop(connection, None):
+                self._record(call, connection, status, error, connection.ended, intended)
+        return status
+
+    def _record(self, call: Call, c: Connection, status: int, error: str, ended: float, intended: float) -> None:
+        passed = call.expectation.holds(status, c.body)
         key = (call.scenario, call.name, call.method, call.url, status, error, passed)
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = self._group(call, status, error, passed=passed)
-        timings, c = group.timings, connection
+        timings = group.timings
         setup = c.connected_s + c.tls_s
-        timings["http_req_duration"].append((c.ended - (intended or c.started + setup)) * 1000.0)
+        timings["http_req_duration"].append((ended - (intended or c.started + setup)) * 1000.0)
         group.sent += len(call.data)
         group.received += c.received
         if self.plan.detail:
             timings["http_req_waiting"].append((c.first_byte - c.sent) * 1000.0)
             timings["http_req_sending"].append((c.sent - c.started - setup) * 1000.0)
-            timings["http_req_receiving"].append((c.ended - c.first_byte) * 1000.0)
+            timings["http_req_receiving"].append((ended - c.first_byte) * 1000.0)
             timings["http_req_connecting"].append(c.connected_s * 1000.0)
             timings["http_req_tls_handshaking"].append(c.tls_s * 1000.0)
             timings["http_req_blocked"].append(setup * 1000.0)
-        return status
 
     def _group(self, call: Call, status: int, error: str, *, passed: bool) -> RequestGroup:
         answered = 200 <= status < 400
@@ -143,7 +157,18 @@ class Drive:
         self.resumed_at = time.perf_counter()
         self.stopping = False
 
-    def finish(self, grace_s: float = GRACE_S) -> None:
-        """Stop starting anything; wait for what is under way, at most `grace_s`."""
-        self.stopping = True
-        gevent.joinall(list(self.background), timeout=grace_s)
+    def finish(self) -> None:
+        """Stop starting anything; wait for what is under way, at most the grace of the plan. What is then still open
+        counts as failed, with its age: a target that answers no more must not drop out of the numbers.
+        """
+        self.stopping, now = True, time.perf_counter()
+        is_waiting = bool(self._open)
+        deadline = now + self.plan.grace_s
+        gevent.joinall(list(self.background), timeout=self.plan.grace_s)
+        while self._open and time.perf_counter() < deadline:
+            gevent.sleep(0.02)
+        for connection, (call, intended) in self._open.items():
+            self._record(call, connection, 0, UNFINISHED, time.perf_counter(), intended)
+        self._open.clear()
+        silent_s = now - max(self.answered_at, self.started)
+        self.silent_s = silent_s if is_waiting and silent_s > SILENCE_S else 0.0

@@ -252,17 +252,6 @@ def number_text(value: float | None) -> str:
     return f"{value:.0f}" if abs(value) >= 10_000 and math.isfinite(value) else f"{value:.4g}"
 
 
-def invalidate(judgements: list[Judgement], reasons: tuple[str, ...]) -> list[Judgement]:
-    """An invalid run is no verdict: every threshold becomes unknown, and says why."""
-    if not reasons:
-        return judgements
-    text = "; ".join(reasons)
-    return [
-        replace(j, verdict=Verdict.UNKNOWN, why=Why.INVALID_RUN, message=f"the run is not valid ({text}); {j.message}")
-        for j in judgements
-    ]
-
-
 def certain_failure(threshold: Threshold, sink: Sink, most_samples: int, *, confidence: float = CONFIDENCE) -> bool:
     """Whether the threshold must fail even if every sample still to come (up to `most_samples` in all) is perfect."""
     e = threshold.expression

@@ -34,6 +34,7 @@ class Tenant:
 class Plan:
     """What to do. `stages` or `vus` mean the closed model, `streams` the open one. Seconds everywhere.
 
+    A request may take `timeout_s`; at the end all that is under way has `grace_s`, as k6's gracefulStop.
     `lease` goes into the names of the companies (see gates/target/leftovers.py): a mark, and epoch seconds. The run
     ends when it is no longer a child of the process `parent` (0: whoever started it).
     `most_exact` values of each metric are kept as measured (8 bytes each); a metric with more goes over to a histogram.
@@ -51,6 +52,7 @@ class Plan:
     duration_s: float = 10.0
     most_s: float = 30.0
     timeout_s: float = 10.0
+    grace_s: float = 30.0
     max_open: int = 2000
     workers: int = 0
     expect_workers: int = 0

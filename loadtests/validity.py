@@ -1,9 +1,15 @@
-"""Whether a run measured the target at all. Pure. A run that did not is no verdict, whatever its numbers say."""
+"""Whether a run measured the target at all, and whether a pass of it can be trusted. Pure.
+
+A run that measured nothing is no verdict, whatever its numbers say. A run that is in doubt passes nothing; what it saw
+fail has failed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from loadtests.judgement import Judgement, Verdict, Why
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +26,7 @@ class Facts:
     cpu_percent: Mapping[str, float]
     lateness_ms: float
     elapsed_s: float
+    silent_s: float = 0.0
     errors: tuple[str, ...] = ()
 
 
@@ -38,13 +45,24 @@ def invalid_reasons(facts: Facts) -> tuple[str, ...]:
     elif facts.answers == 0:
         seen = f" ({', '.join(facts.errors)})" if facts.errors else ""
         found.append(f"the target gave not one answer to {facts.requests} requests{seen}; is the address right?")
+    if facts.users_spawned < facts.users_wanted:
+        found.append(f"{facts.users_spawned} of {facts.users_wanted} users started")
+    return tuple(found)
+
+
+def doubts(facts: Facts) -> tuple[str, ...]:
+    """Why the run passes nothing, one sentence each; empty where its passes stand."""
+    found: list[str] = []
+    if facts.silent_s:
+        found.append(
+            f"the target stopped answering: no answer came in the last {facts.silent_s:.1f} s of the load, though"
+            " requests were open; look for a crash or a deadlock"
+        )
     if facts.dropped_iterations:
         found.append(
             f"{facts.dropped_iterations} arrivals were dropped because too many requests were still open;"
             " lower the rate, or look why the target answers none of them"
         )
-    if facts.users_spawned < facts.users_wanted:
-        found.append(f"{facts.users_spawned} of {facts.users_wanted} users started")
     for name, percent in sorted(facts.cpu_percent.items()):
         if percent > CPU_LIMIT_PERCENT:
             found.append(
@@ -57,3 +75,17 @@ def invalid_reasons(facts: Facts) -> tuple[str, ...]:
             " this machine is too busy to load anything; run again when it is idle, or from another one"
         )
     return tuple(found)
+
+
+def weigh(judgements: Sequence[Judgement], facts: Facts) -> list[Judgement]:
+    """What the judgements are worth in a run of these facts."""
+    nothing = invalid_reasons(facts)
+    text = "; ".join((*nothing, *doubts(facts)))
+    if not text:
+        return list(judgements)
+    return [_weighed(one, text) if nothing or one.verdict is Verdict.PASS else one for one in judgements]
+
+
+def _weighed(one: Judgement, text: str) -> Judgement:
+    message = f"the run is not valid ({text}); {one.message}"
+    return replace(one, verdict=Verdict.UNKNOWN, why=Why.INVALID_RUN, message=message)

@@ -64,6 +64,7 @@ class Worker:
             "second": int(drive.elapsed_s),
             "final": final,
             "dropped": drive.dropped,
+            "silent_s": drive.silent_s,
             "cpu_percent": self.cpu_percent,
             "users": users,
             "canaries": [canaries.accepted, canaries.direct, len(canaries.watching)],

@@ -245,6 +245,7 @@ def evidence_of(result: Mapping[str, Any], *, compat: bool, started_at: str) -> 
 
 
 def _judged(one: Mapping[str, Any], *, valid: bool, compat: bool, common: Mapping[str, Any]) -> Evidence:
+    verdict = Outcome(one["verdict"])
     k6 = "pass" if one["k6_passes"] else "fail"
     names = ("source", "why", "low", "high", "method", "needed", "margin", "recorder")
     message = str(one["message"]) + (f" (k6 says: {k6})" if compat else "")
@@ -253,13 +254,13 @@ def _judged(one: Mapping[str, Any], *, valid: bool, compat: bool, common: Mappin
     trend = one["metric"].partition("{")[0]
     return Evidence(
         str(one["check"]),
-        Outcome(one["verdict"]) if valid else Outcome.UNKNOWN,
+        verdict,
         message,
         observed=one["observed"],
         limit=one["limit"],
         unit="ms" if (trend.startswith("http_req_") and trend != "http_req_failed") or trend.endswith("_ms") else "",
         samples=int(one["samples"]),
-        blocked_by="" if valid else RUN_VALID,
+        blocked_by=RUN_VALID if verdict is Outcome.UNKNOWN and not valid else "",
         details={"k6": k6, **{name: one[name] for name in names}},
         **common,
     )

@@ -129,6 +129,9 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that gives up is what these servers are for."""
+
 
 @contextmanager
 def target(behaviour: Behaviour) -> Iterator[str]:

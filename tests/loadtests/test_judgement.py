@@ -19,10 +19,12 @@ from loadtests.intervals import (
     rate_minimum,
     student_quantile,
 )
-from loadtests.judgement import Judgement, Verdict, Why, certain_failure, invalidate, judge
+from loadtests.judgement import Judgement, Verdict, Why, certain_failure, judge
 from loadtests.sinks import CounterSink, GaugeSink, RateSink, Sink, TrendSink
 from loadtests.thresholds import MetricKey, Threshold, k6_verdict, parse_expression
-from loadtests.validity import Facts, invalid_reasons
+from loadtests.validity import Facts, doubts, invalid_reasons, weigh
+
+GOOD = Facts(100, 100, 0, 1, 1, 1, (), {"local": 10.0}, 1.0, 10.0)
 
 
 def said(source: str, sink: Sink, **more: str) -> Judgement:
@@ -161,12 +163,29 @@ def test_the_margin_is_that_of_the_worse_end() -> None:
 
 
 def test_an_invalid_run_takes_every_verdict_away() -> None:
-    """Passes and failures alike become unknown, with the reason in front."""
+    """Where nothing was measured passes and failures alike become unknown, with the reason in front."""
     judged = [said("rate<0.02", RateSink(0, 200)), said("rate<0.02", RateSink(100, 200))]
     assert {j.verdict for j in judged} == {Verdict.PASS, Verdict.FAIL}
-    found = invalidate(judged, ("a worker was lost",))
-    assert all(j.verdict is Verdict.UNKNOWN and "a worker was lost" in j.message for j in found)
-    assert invalidate(judged, ()) == judged
+    found = weigh(judged, dataclasses.replace(GOOD, workers_lost=("w1",)))
+    assert all(j.verdict is Verdict.UNKNOWN and "were lost (w1)" in j.message for j in found)
+    assert weigh(judged, GOOD) == judged
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"silent_s": 7.0}, "no answer came in the last 7.0 s"),
+        ({"dropped_iterations": 3}, "3 arrivals were dropped"),
+        ({"cpu_percent": {"local": 90.0}}, "90 % of a core"),
+        ({"lateness_ms": 150.0}, "150 ms late"),
+    ],
+)
+def test_a_run_in_doubt_passes_nothing_and_excuses_no_failure(change: dict[str, object], words: str) -> None:
+    """Each reason alone takes the passes away; what failed has failed."""
+    judged = [said("rate<0.02", RateSink(0, 200)), said("rate<0.02", RateSink(100, 200))]
+    passed, failed = weigh(judged, dataclasses.replace(GOOD, **change))  # type: ignore[arg-type]
+    assert (passed.verdict, failed) == (Verdict.UNKNOWN, judged[1])
+    assert words in passed.message
 
 
 def test_a_failure_is_certain_only_when_no_rest_could_save_it() -> None:
@@ -180,23 +199,17 @@ def test_a_failure_is_certain_only_when_no_rest_could_save_it() -> None:
     assert not certain_failure(Threshold(parse_expression("count<1")), CounterSink(5, 5), 10)
 
 
-GOOD = Facts(100, 100, 0, 1, 1, 1, (), {"local": 10.0}, 1.0, 10.0)
-
-
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"requests": 0, "answers": 0}, "not one request"),
         ({"answers": 0}, "not one answer"),
         ({"workers_lost": ("w1",)}, "were lost"),
-        ({"dropped_iterations": 3}, "3 arrivals were dropped"),
         ({"users_spawned": 0}, "0 of 1 users"),
-        ({"cpu_percent": {"local": 90.0}}, "90 % of a core"),
-        ({"lateness_ms": 150.0}, "150 ms late"),
     ],
 )
-def test_a_run_that_measured_the_generator_is_invalid(change: dict[str, object], words: str) -> None:
+def test_a_run_that_measured_nothing_is_invalid(change: dict[str, object], words: str) -> None:
     """Each reason alone is enough, and is said."""
-    assert invalid_reasons(GOOD) == ()
+    assert invalid_reasons(GOOD) == doubts(GOOD) == ()
     (reason,) = invalid_reasons(dataclasses.replace(GOOD, **change))  # type: ignore[arg-type]
     assert words in reason

@@ -69,13 +69,15 @@ def test_a_result_becomes_one_evidence_per_threshold_and_one_for_the_run() -> No
 
 
 def test_an_invalid_run_blocks_its_thresholds() -> None:
-    """The cause is cited once; what it blocks is unknown, even a failure."""
-    document = result(valid=False, invalid_reasons=["a worker was lost"], judgements=[judged("load/x/avg", "fail")])
+    """The cause is cited once, by what it made unknown; a failure that was left standing stands."""
+    judgements = [judged("load/x/avg", "unknown"), judged("load/x/max", "fail")]
+    document = result(valid=False, invalid_reasons=["the machine was busy"], judgements=judgements)
     found = by_check(stage.evidence_of(document, compat=False, started_at=""))
     assert found["load/run-valid"].outcome is Outcome.UNKNOWN
-    assert "a worker was lost" in found["load/run-valid"].message
+    assert "the machine was busy" in found["load/run-valid"].message
     assert found["load/x/avg"].outcome is Outcome.UNKNOWN
     assert found["load/x/avg"].blocked_by == "load/run-valid"
+    assert (found["load/x/max"].outcome, found["load/x/max"].blocked_by) == (Outcome.FAIL, "")
 
 
 def test_a_switched_off_metric_says_so() -> None:

@@ -1,0 +1,88 @@
+"""A target that stops answering in the middle of a run never passes, whatever it did before, and however it is loaded."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadtests.plan import Plan
+from loadtests.thresholds_file import Stage
+from tests.loadtests.fake_target import Behaviour, target
+from tests.loadtests.k6_program import k6_binary
+from tests.loadtests.load_process import finish, messages, start, verdicts
+
+HTTP = "{http_req_failed: ['rate<0.02'], http_req_duration: ['p(95)<400']}"
+MODELS: dict[str, dict[str, Any]] = {
+    "open": {"rate_per_s": 80.0},
+    "vus": {"vus": 4},
+    "stages": {"stages": (Stage(1.0, 4), Stage(1.0, 4))},
+    "two processes": {"vus": 4, "workers": 2},
+}
+FOR_EVER_S = 60.0
+
+
+def plan(url: str, **more: Any) -> Plan:
+    """Two seconds of load; a request may take one."""
+    values: dict[str, Any] = {"duration_s": 2.0, "most_s": 2.0, "timeout_s": 1.0, "thresholds_text": HTTP, **more}
+    if "stages" in values:
+        stages = "[{duration: '1s', target: 4}, {duration: '1s', target: 4}]"
+        values["thresholds_text"] = f"{{stages: {stages}, thresholds: {HTTP}}}"
+    return Plan(base_url=url, url_only=True, thresholds_name="t.js", **values)
+
+
+@pytest.mark.parametrize("dies_at_s", [0.1, 0.7, 1.4])
+@pytest.mark.parametrize("model", MODELS)
+def test_a_target_that_stops_answering_passes_nothing(model: str, dies_at_s: float, tmp_path: Path) -> None:
+    """Thousands of fast answers before it died outnumber the few users that wait for ever: still no pass."""
+    with target(Behaviour(stall_at_s=dies_at_s, stall_s=FOR_EVER_S)) as url:
+        result = finish(start(plan(url, **MODELS[model]), tmp_path), tmp_path)
+    assert "pass" not in verdicts(result).values(), messages(result)
+    assert result["latency"]["p100"] >= 900, "the open requests count with their age"
+
+
+@pytest.mark.parametrize("model", ["vus", "open"])
+def test_requests_that_the_end_cuts_off_are_failed_samples(model: str, tmp_path: Path) -> None:
+    """A limit of 20 s a request, a grace of one: what is then open has failed, and its age is its latency."""
+    behaviour = Behaviour(stall_at_s=0.0, stall_s=FOR_EVER_S)
+    with target(behaviour) as url:
+        values = {**MODELS[model], "timeout_s": 20.0, "grace_s": 1.0, "duration_s": 1.0, "most_s": 1.0, "run_on": False}
+        result = finish(start(plan(url, **values), tmp_path), tmp_path)
+    rows = {row["error"]: row for row in result["requests"]}
+    assert rows["unfinished"]["failed"]
+    assert rows["unfinished"]["max"] >= 1000
+    assert result["facts"]["requests"] == behaviour.count
+
+
+def test_one_hanging_request_is_no_dead_target(tmp_path: Path) -> None:
+    """While others are answered, a single request that hangs through the end is one failed sample of many."""
+    with target(Behaviour(delay_s=lambda number: FOR_EVER_S if number == 100 else 0.0)) as url:
+        result = finish(start(plan(url, rate_per_s=150.0), tmp_path), tmp_path)
+    assert set(verdicts(result).values()) == {"pass"}, messages(result)
+
+
+K6 = """
+import http from 'k6/http'; import {{ sleep }} from 'k6';
+export const options = {{ vus: 4, duration: '2s', thresholds: {thresholds} }};
+export default function () {{ http.get('{url}', {{ timeout: '1s' }}); sleep({think_s}); }}
+"""
+
+
+@pytest.mark.parametrize("dies_at_s", [0.1, 0.7, 1.4])
+def test_what_the_real_k6_fails_does_not_pass_here(dies_at_s: float, tmp_path: Path) -> None:
+    """The same users, pauses and limits against the same dying server."""
+    binary = k6_binary()
+    if binary is None:
+        pytest.skip("no k6 binary on PATH; the development extra brings one")
+    with target(Behaviour(stall_at_s=dies_at_s, stall_s=FOR_EVER_S)) as url:
+        (tmp_path / "s.js").write_text(K6.format(url=url, think_s=0.2, thresholds=HTTP), encoding="utf-8")
+        command = [binary, "run", "--quiet", "--no-usage-report", "--address", "127.0.0.1:0", str(tmp_path / "s.js")]
+        theirs = subprocess.run(command, capture_output=True, timeout=60, check=False, env={"HOME": str(tmp_path)})
+    assert theirs.returncode == 99, theirs.stderr
+    with target(Behaviour(stall_at_s=dies_at_s, stall_s=FOR_EVER_S)) as url:
+        own = plan(url, vus=4, think_s=0.2)
+        result = finish(start(own, tmp_path), tmp_path)
+    assert not result["k6_passes"] or set(verdicts(result).values()) == {"unknown"}, json.dumps(result["judgements"])
