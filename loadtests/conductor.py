@@ -13,7 +13,8 @@ from loadtests.judgement import CONFIDENCE, Judgement, Verdict, certain_failure,
 from loadtests.plan import Plan, replays_of
 from loadtests.samples import RequestGroup, Samples
 from loadtests.schedule import length_s, users_at
-from loadtests.sinks import TrendSink
+from loadtests.sinks import Sink, TrendSink
+from loadtests.starvation import LATENESS, NULL, excuse
 from loadtests.thresholds import MetricKey, Threshold, ThresholdSet, k6_verdict
 from loadtests.trend import distrust_rise
 from loadtests.validity import Facts, doubts, invalid_reasons, weigh
@@ -40,6 +41,7 @@ class Seen:
     users: int = 0
     dropped: int = 0
     silent_s: float = 0.0
+    pressure: Mapping[str, float] = field(default_factory=dict)
     canaries: tuple[int, int, int] = (0, 0, 0)
     paused: bool = False
 
@@ -98,7 +100,7 @@ class Conductor:
         seen.sequence = report["sequence"]
         seen.finals += 1 if report["final"] else 0
         seen.cpu_percent, seen.users, seen.dropped = report["cpu_percent"], report["users"], report["dropped"]
-        seen.silent_s = report["silent_s"]
+        seen.silent_s, seen.pressure = report["silent_s"], report["pressure"]
         seen.canaries, seen.paused = tuple(report["canaries"]), seen.paused or report["paused"]
         came = self.samples.merge_report(report)
         users = sum(one.users for one in self.workers.values())
@@ -157,12 +159,23 @@ class Conductor:
             sink = self.samples.select(key)
             absent = self.absent(key.name) or (self._no_replays(key) if sink.is_empty else "")
             for threshold in thresholds:
-                one = judge(key, threshold, sink, self.elapsed_s, confidence=level, absent=absent)
+                one = self._judge(key, threshold, sink, level, absent)
                 if str(key) == "outbox_lag_ms" and not absent:
                     one = self._worse_of_oldest(one, threshold, level)
                     one = distrust_rise(one, sink.values) if isinstance(sink, TrendSink) else one
                 found.append(one)
         return weigh(found, self.facts()) if self.stopped else found
+
+    def _judge(
+        self, key: MetricKey, threshold: Threshold, sink: Sink, confidence: float, absent: str = ""
+    ) -> Judgement:
+        """One threshold judged by the samples; what the instrument itself could have made is no failure."""
+        one = judge(key, threshold, sink, self.elapsed_s, confidence=confidence, absent=absent)
+        return excuse(one, key, threshold, sink, self._trend(NULL), confidence=confidence)
+
+    def _trend(self, metric: str) -> TrendSink:
+        sink = self.samples.select(MetricKey(metric))
+        return sink if isinstance(sink, TrendSink) else TrendSink()
 
     def _no_replays(self, key: MetricKey) -> str:
         if ("operation", "replay") not in key.tags or replays_of(self.plan):
@@ -216,8 +229,7 @@ class Conductor:
 
     def facts(self) -> Facts:
         """What is known about the run apart from its samples."""
-        lateness = self.samples.select(MetricKey("schedule_lateness_ms"))
-        late_ms = lateness.percentile(95) if isinstance(lateness, TrendSink) else 0.0
+        null = self._trend(NULL)
         gone = [*self.lost, *(f"{name} (reports missing)" for name, seen in self.workers.items() if seen.gap)]
         return Facts(
             requests=self.samples.requests,
@@ -228,9 +240,15 @@ class Conductor:
             workers_wanted=max(1, self.plan.workers + self.plan.expect_workers),
             workers_lost=tuple(gone),
             cpu_percent={name: seen.cpu_percent for name, seen in self.workers.items()},
-            lateness_ms=late_ms,
+            lateness_ms=self._trend("schedule_lateness_ms").percentile(95.0),
             elapsed_s=self.elapsed_s,
             silent_s=max((seen.silent_s for seen in self.workers.values()), default=0.0),
+            null_ms={
+                "requests": null.samples,
+                **{f"p{q:g}": null.percentile(q) for q in (50.0, 95.0, 99.0, 100.0)},
+                "loop_lateness_p95": self._trend(LATENESS).percentile(95.0),
+            },
+            pressure={name: seen.pressure for name, seen in self.workers.items()},
             errors=tuple(sorted({dict(g.tags).get("error", "") for g in self.samples.groups.values()} - {""})),
         )
 
@@ -306,7 +324,7 @@ class Conductor:
             for threshold in thresholds:
                 if not certain_failure(threshold, sink, int(sink.samples * grow)):
                     continue
-                now = judge(key, threshold, sink, elapsed, confidence=self.confidence)
+                now = self._judge(key, threshold, sink, self.confidence)
                 if now.verdict is Verdict.FAIL:  # not while it would end as unknown, of too few samples
                     source = threshold.expression.source
                     return f"aborted: {key} {source} can no longer pass, whatever the rest of the run brings"

@@ -145,9 +145,13 @@ class Drive:
 
     def _sweep(self) -> None:
         """Give up on requests that are over their limit; one timer for all of them is cheaper than one each."""
+        before = time.perf_counter()
         while True:
             gevent.sleep(SWEEP_S)
             now = time.perf_counter()
+            late_s, before = max(0.0, now - before - 2 * SWEEP_S), now
+            for connection in self._open:  # while this process stood still it could read no answer
+                connection.deadline += late_s
             for connection in self._all:
                 if connection.deadline and now > connection.deadline and not connection.timed_out:
                     connection.expire()

@@ -40,6 +40,7 @@ class Why(enum.StrEnum):
     SWITCHED_OFF = "switched off"
     INVALID_RUN = "invalid run"
     UNDECIDABLE = "undecidable"
+    STARVED = "the gate itself was slow"
 
 
 @dataclass(frozen=True, slots=True)

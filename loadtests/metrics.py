@@ -43,6 +43,8 @@ TYPES: Mapping[str, MetricType] = {
     "memory_growth_mb": MetricType.COUNTER,
     "expected_refusals": MetricType.COUNTER,
     "schedule_lateness_ms": MetricType.TREND,
+    "null_request_ms": MetricType.TREND,
+    "loop_lateness_ms": MetricType.TREND,
 }
 
 _SINKS: Mapping[MetricType, type[Sink]] = {

@@ -7,14 +7,17 @@ fail has failed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from loadtests.judgement import Judgement, Verdict, Why
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known about a run apart from its samples; the validity of the run is decided on these alone."""
+    """What is known about a run apart from its samples; the validity of the run is decided on these alone.
+
+    `null_ms` and `pressure` say how much the instrument itself was in need; see starvation.py and pressure.py.
+    """
 
     requests: int
     answers: int
@@ -27,6 +30,8 @@ class Facts:
     lateness_ms: float
     elapsed_s: float
     silent_s: float = 0.0
+    null_ms: Mapping[str, float] = field(default_factory=dict)
+    pressure: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     errors: tuple[str, ...] = ()
 
 

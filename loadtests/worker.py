@@ -10,8 +10,10 @@ from typing import Any
 
 import gevent
 
+from gates.target.pressure import CpuPressure
 from loadtests.canaries import Canaries
 from loadtests.drive import Drive
+from loadtests.null_requests import NullRequests
 from loadtests.plan import Credentials, Plan
 from loadtests.users import Traffic
 from loadtests.workload import Workload
@@ -40,9 +42,12 @@ class Worker:
         self._cpu_at = time.perf_counter()
         self.cpu_percent = 0.0
         self._reporter: gevent.Greenlet | None = None
+        self._pressure = CpuPressure()
 
     def begin(self) -> None:
-        """Start the clock of the run and the reports."""
+        """Start the null requests, the clock of the run and the reports."""
+        NullRequests(self.drive.samples).start()
+        self._pressure = CpuPressure()
         self.drive.started = time.perf_counter()
         self._cpu, self._cpu_at = _cpu_s(), self.drive.started
         self._reporter = gevent.spawn(self._report_forever)
@@ -66,6 +71,7 @@ class Worker:
             "dropped": drive.dropped,
             "silent_s": drive.silent_s,
             "cpu_percent": self.cpu_percent,
+            "pressure": self._pressure.percent(),
             "users": users,
             "canaries": [canaries.accepted, canaries.direct, len(canaries.watching)],
             "paused": self.traffic.paused,

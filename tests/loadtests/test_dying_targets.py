@@ -1,4 +1,4 @@
-"""A target that stops answering in the middle of a run never passes, whatever it did before, and however it is loaded."""
+"""A target that stops answering in the middle of a run never passes, whatever it did before it died."""
 
 from __future__ import annotations
 

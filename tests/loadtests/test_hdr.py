@@ -180,7 +180,15 @@ def finished(cap: int, values: list[float]) -> Conductor:
     plan = Plan("http://x", streams=(Stream("url", 1.0),), most_exact=cap)
     one = Conductor(plan, expected, {}, has_database=False)
     half = len(values) // 2
-    rest = {"dropped": 0, "silent_s": 0.0, "cpu_percent": 1.0, "users": 1, "canaries": [0, 0, 0], "paused": False}
+    rest = {
+        "dropped": 0,
+        "silent_s": 0.0,
+        "pressure": {},
+        "cpu_percent": 1.0,
+        "users": 1,
+        "canaries": [0, 0, 0],
+        "paused": False,
+    }
     for sequence, (second, some) in enumerate(((0, values[:half]), (40, values[half:]))):
         taken = part(some).take_report()
         one.on_report("w", {**taken, **rest, "second": second, "sequence": sequence, "final": sequence == 1})

@@ -126,7 +126,16 @@ def conductor(*sources: str, plan: Plan | None = None) -> Conductor:
 def report(sequence: int, *, final: bool = False) -> dict[str, object]:
     samples = Samples()
     samples.group({"name": "a", "status": "200"}, failed=False).timings["http_req_duration"].append(1.0)
-    rest = {"second": 0, "dropped": 0, "silent_s": 0.0, "cpu_percent": 1.0, "users": 1, "canaries": [0, 0, 0], "paused": False}
+    rest = {
+        "second": 0,
+        "dropped": 0,
+        "silent_s": 0.0,
+        "pressure": {},
+        "cpu_percent": 1.0,
+        "users": 1,
+        "canaries": [0, 0, 0],
+        "paused": False,
+    }
     return {**samples.take_report(), **rest, "sequence": sequence, "final": final}
 
 

@@ -1,0 +1,59 @@
+"""The instrument measures itself: requests to a server that does nothing, by the client that loads the target.
+
+What they take is what this machine, this event loop and this client add to every latency. They run through the whole
+load, each timed from the moment it was due, so that an event loop that stalls shows as it does in the open model.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gevent
+
+from loadtests.samples import Samples
+from loadtests.sinks import Sink
+from loadtests.starvation import LATENESS, NULL
+from loadtests.wire import Address, Connection, NoAnswer, request_bytes
+
+EVERY_S = 0.05
+SERVER = Path(__file__).with_name("null_server.py")
+
+
+class NullRequests:
+    """Twenty null requests a second, from `start` to the end of the process. The server ends with its connection."""
+
+    def __init__(self, samples: Samples) -> None:
+        self._null: Sink = samples.sink(NULL)
+        self._late: Sink = samples.sink(LATENESS)
+
+    def start(self) -> None:
+        """Start the server, and ask it from now on. Raise OSError where no process can be started."""
+        with socket.create_server(("127.0.0.1", 0)) as door:
+            command = [sys.executable, "-I", "-S", str(SERVER), str(door.fileno())]
+            subprocess.Popen(command, pass_fds=[door.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            address = Address("127.0.0.1", door.getsockname()[1], tls=False, prefix="")
+            connection, data = Connection(address), request_bytes(address, "GET", "/", [])
+            _ask(connection, data)  # this one waited for the server to start
+        gevent.spawn(self._ask_for_ever, connection, data)
+
+    def _ask_for_ever(self, connection: Connection, data: bytes) -> None:
+        due = time.perf_counter()
+        while True:
+            due += EVERY_S
+            gevent.sleep(max(0.0, due - time.perf_counter()))
+            began = time.perf_counter()
+            if not _ask(connection, data):
+                return  # too few of them say that the instrument is blind
+            self._late.add((began - due) * 1000.0)
+            self._null.add((connection.ended - due) * 1000.0)
+
+
+def _ask(connection: Connection, data: bytes) -> bool:
+    try:
+        return connection.exchange(data, timeout_s=3600.0) == 204
+    except NoAnswer:
+        return False

@@ -1,0 +1,174 @@
+"""A gate that gets no CPU blames nobody for what it took itself, and excuses nobody for anything else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from gates.target.pressure import CpuPressure
+from loadtests.judgement import Judgement, Verdict, Why, judge
+from loadtests.sinks import RateSink, Sink, TrendSink
+from loadtests.starvation import excuse
+from loadtests.thresholds import MetricKey, Threshold, parse_expression
+from tests.loadtests.fake_target import Behaviour, target
+from tests.loadtests.load_process import finish, messages, start, verdicts
+from tests.loadtests.test_load_runs import DURATION, FAILED, url_plan
+
+
+def trend(*parts: tuple[int, float]) -> TrendSink:
+    """So many samples of each value."""
+    sink = TrendSink()
+    for count, value in parts:
+        for _ in range(count):
+            sink.add(value)
+    return sink
+
+
+def excused(metric: str, source: str, sink: Sink, null: TrendSink) -> Judgement:
+    key, threshold = MetricKey(metric), Threshold(parse_expression(source))
+    return excuse(judge(key, threshold, sink, 10.0), key, threshold, sink, null)
+
+
+SOUND = trend((195, 1.0), (5, 20.0))
+STARVED = trend((150, 50.0), (50, 1800.0))
+LATENCY = "http_req_duration"
+
+
+@pytest.mark.parametrize(
+    ("source", "sink", "null", "expected"),
+    [
+        ("p(95)<2500", trend((500, 3000.0)), SOUND, Verdict.FAIL),
+        ("p(95)<2500", trend((500, 3000.0)), STARVED, Verdict.UNKNOWN),
+        ("p(95)<2500", trend((500, 10_000.0)), STARVED, Verdict.FAIL),  # a dead target is dead, whoever asks
+        ("p(95)<2500", trend((400, 100.0), (100, 9000.0)), STARVED, Verdict.FAIL),
+        ("p(95)<2500", trend((465, 100.0), (35, 2510.0)), SOUND, Verdict.UNKNOWN),  # 20 ms more might be ours
+        ("p(95)<2500", trend((500, 3000.0)), trend((19, 1.0)), Verdict.UNKNOWN),  # nobody measured the instrument
+        ("p(95)<2500", trend((500, 1800.0)), STARVED, Verdict.PASS),  # starving only adds
+        ("avg<1000", trend((500, 1300.0)), STARVED, Verdict.UNKNOWN),
+        ("avg<1000", trend((500, 1300.0)), SOUND, Verdict.FAIL),
+        ("avg<1000", trend((500, 2500.0)), STARVED, Verdict.FAIL),
+        ("max<1000", trend((499, 1.0), (1, 2700.0)), STARVED, Verdict.UNKNOWN),
+        ("max<1000", trend((499, 1.0), (1, 2900.0)), STARVED, Verdict.FAIL),
+        ("med<1000", trend((500, 1500.0)), STARVED, Verdict.UNKNOWN),
+        ("p(99)<1000", trend((480, 1.0), (20, 1300.0)), SOUND, Verdict.FAIL),
+        ("p(100)<1000", trend((499, 1.0), (1, 1010.0)), SOUND, Verdict.UNKNOWN),
+        ("p(0)<1000", trend((500, 1300.0)), SOUND, Verdict.FAIL),
+    ],
+)
+def test_a_latency_fails_only_beyond_what_the_instrument_added(
+    source: str, sink: TrendSink, null: TrendSink, expected: Verdict
+) -> None:
+    """The limit is raised by what the null requests took; a pass stands, and a dead target fails."""
+    one = excused(LATENCY, source, sink, null)
+    assert one.verdict is expected, one.message
+    assert (one.why is Why.STARVED) is (expected is Verdict.UNKNOWN)
+
+
+def test_a_failing_status_is_never_excused() -> None:
+    """Whatever the gate suffered, it did not answer 500 in the target's place."""
+    assert excused("http_req_failed", "rate<0.02", RateSink(30, 300), STARVED).verdict is Verdict.FAIL
+    assert excused("checks", "rate>0.98", RateSink(200, 300), STARVED).verdict is Verdict.FAIL
+
+
+def test_an_age_that_the_database_measured_is_not_excused() -> None:
+    """The most overdue event is as old as the database says, however late the gate asks."""
+    assert excused("outbox_oldest_age_ms", "max<5000", trend((60, 6000.0)), STARVED).verdict is Verdict.FAIL
+
+
+@contextmanager
+def starved(process: subprocess.Popen[str], behaviour: Behaviour, stopped_s: float, running_s: float) -> Iterator[None]:
+    """Let the process run only now and then, from its first request on."""
+    over = threading.Event()
+
+    def take_turns() -> None:
+        while not over.wait(0.01) and not behaviour.count:
+            pass
+        while not over.is_set() and process.poll() is None:
+            os.kill(process.pid, signal.SIGSTOP)
+            over.wait(stopped_s)
+            os.kill(process.pid, signal.SIGCONT)
+            over.wait(running_s)
+
+    thread = threading.Thread(target=take_turns)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(timeout=10)
+
+
+def run_starved(behaviour: Behaviour, folder: Path, stopped_s: float = 0.5, running_s: float = 0.1) -> dict[str, str]:
+    """Verdicts of 3 s of load by a process that stands still most of the time; the limit is 400 ms."""
+    with target(behaviour) as url:
+        process = start(url_plan(url, duration_s=3.0, most_s=3.0, rate_per_s=100.0, timeout_s=6.0), folder)
+        with starved(process, behaviour, stopped_s, running_s):
+            result = finish(process, folder, timeout_s=120)
+    assert result["facts"]["null_ms"]["p99"] > 300, result["facts"]
+    return verdicts(result) | {"said": messages(result)}
+
+
+def test_a_healthy_target_does_not_fail_under_a_starved_gate(tmp_path: Path) -> None:
+    """Half of the latencies are above the limit, and none of it is the target's."""
+    found = run_starved(Behaviour(), tmp_path)
+    assert "fail" not in found.values(), found["said"]
+    assert found[DURATION] == "unknown", found["said"]
+    assert "the gate itself was slow" in found["said"]
+
+
+BAD: dict[str, Callable[[], Behaviour]] = {
+    "seconds late": lambda: Behaviour(delay_s=lambda _number: 3.5),
+    "failing": lambda: Behaviour(status=lambda _number: 503),
+    "dead": lambda: Behaviour(stall_at_s=0.3, stall_s=60.0),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_target_fails_even_under_a_starved_gate(kind: str, tmp_path: Path) -> None:
+    """What is beyond anything that the gate added, and every failing status, is the target's."""
+    found = run_starved(BAD[kind](), tmp_path)
+    assert found[DURATION if kind == "seconds late" else FAILED] == "fail", found["said"]
+
+
+def test_a_gate_that_stood_still_does_not_call_answers_missing(tmp_path: Path) -> None:
+    """Stopped for longer than a request may take, it reads the answers that wait for it before it gives any up."""
+    found = run_starved(Behaviour(delay_s=lambda _number: 0.05), tmp_path, stopped_s=7.0, running_s=60.0)
+    assert found[FAILED] != "fail", found["said"]
+    assert "http_req_failed rate 0," in found["said"]
+
+
+def test_the_kernel_tells_of_pressure_or_is_left_out(tmp_path: Path) -> None:
+    """Each figure stands alone: a kernel without pressure files, or another cgroup, makes nothing up."""
+    assert CpuPressure(tmp_path).percent() == {}
+    _kernel(tmp_path, "proc/self/cgroup", "0::/a\n")
+    _kernel(tmp_path, "sys/fs/cgroup/a/cpu.stat", "usage_usec 5\nthrottled_usec 0\n")
+    _kernel(tmp_path, "proc/pressure/cpu", "some avg10=1 avg60=1 avg300=1 total=0\nfull avg10=0 total=0\n")
+    _kernel(tmp_path, "proc/self/schedstat", "1 0 1\n")
+    meter = CpuPressure(tmp_path)
+    _kernel(tmp_path, "sys/fs/cgroup/a/cpu.stat", "throttled_usec 9000000\n")
+    _kernel(tmp_path, "proc/self/schedstat", "1 8000000000 1\n")
+    found = meter.percent()
+    assert set(found) == {"throttled_percent", "pressure_percent", "waiting_percent"}
+    assert found["throttled_percent"] > found["waiting_percent"] > found["pressure_percent"] == 0
+
+
+def test_a_cgroup_of_the_first_version_is_read(tmp_path: Path) -> None:
+    """There the counter is called otherwise, and counts nanoseconds."""
+    _kernel(tmp_path, "proc/self/cgroup", "3:cpuset:/x\n2:cpu,cpuacct:/b\n0::/\n")
+    _kernel(tmp_path, "sys/fs/cgroup/cpu/b/cpu.stat", "throttled_time 0\n")
+    meter = CpuPressure(tmp_path)
+    _kernel(tmp_path, "sys/fs/cgroup/cpu/b/cpu.stat", "throttled_time 9000000000\n")
+    assert meter.percent()["throttled_percent"] > 0
+
+
+def _kernel(root: Path, name: str, text: str) -> None:
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="ascii")
