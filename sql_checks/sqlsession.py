@@ -44,10 +44,9 @@ class SqlSession:
 
     @cached_property
     def connection(self) -> Connection:
-        connection = connect(self.url, read_only=True)
-        timeout = DEEP_TIMEOUT_MS if self.deep else STATEMENT_TIMEOUT_MS
+        timeout_ms = DEEP_TIMEOUT_MS if self.deep else STATEMENT_TIMEOUT_MS
+        connection = connect(self.url, read_only=True, statement_timeout_ms=timeout_ms)
         given = {
-            "statement_timeout": str(timeout),
             "timezone": "UTC",
             "jit": "off",  # compiling costs more than these queries
             "replaygate.excluded": "{" + ",".join(self.excluded) + "}",

@@ -33,10 +33,7 @@ BUSY = "another run of the gate is examining this deployment; run again when it 
 RENEW_S = 10.0
 """The lock belongs to a transaction, which no pooler lends to somebody else; none of them is kept for long."""
 JOIN_S = 15.0
-TAKE = (
-    "begin; select set_config('idle_in_transaction_session_timeout', '0', true); "
-    "select pg_try_advisory_xact_lock(hashtextextended('replaygate run', 0)) as taken"
-)
+TAKE = "begin; select pg_try_advisory_xact_lock(hashtextextended('replaygate run', 0)) as taken"
 
 
 class Turn:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 
-from gates.target.database import session, value
+import psycopg
+import pytest
+
+from gates.target.database import connect, session, value
+from tests.gates.act.network import Fault, network
 from tests.postgres_fixture import PgServer
 
 SETTINGS = ("datestyle = 'German, DMY'", "intervalstyle = 'iso_8601'", "bytea_output = 'escape'")
@@ -23,3 +28,52 @@ def test_values_are_read_under_any_settings(pg_server: PgServer) -> None:
             assert value(connection, r"select '\x00ff'::bytea") == b"\x00\xff"
     finally:
         pg_server.drop_database(name)
+
+
+def test_every_session_has_limits_on_the_server(pg_server: PgServer) -> None:
+    """Statement, lock, idle transaction, and a client that the network cut off: none of them lasts for ever."""
+    with session(pg_server.url("postgres")) as connection:
+        limits = (
+            "statement_timeout",
+            "lock_timeout",
+            "idle_in_transaction_session_timeout",
+            "tcp_user_timeout",
+            "tcp_keepalives_idle",
+        )
+        for limit in limits:
+            setting = value(connection, "select setting::int from pg_settings where name = %s", limit)
+            assert 0 < int(str(setting)) <= 60_000, limit
+
+
+def test_a_database_that_is_read_only_by_habit_can_be_written_to(pg_server: PgServer) -> None:
+    """Whoever set default_transaction_read_only for a login or a database does not keep a rollback away."""
+    name = pg_server.create_database()
+    try:
+        with session(pg_server.url("postgres")) as connection:
+            connection.execute(f'alter database "{name}" set default_transaction_read_only = on'.encode())
+        with session(pg_server.url(name)) as connection:
+            connection.execute("create table written (a int)")
+    finally:
+        pg_server.drop_database(name)
+
+
+def test_a_server_that_falls_silent_ends_the_statement(pg_server: PgServer) -> None:
+    """TCP is alive behind a proxy that no longer forwards: the client's own limit ends the wait."""
+    with network(pg_server.url("postgres"), Fault.SILENT_AFTER, at=1) as (url, _), session(url) as connection:
+        connection.answer_limit_s = 0.5
+        started = time.monotonic()
+        with pytest.raises(psycopg.OperationalError, match=r"no answer within 0\.5 s"):
+            connection.execute("select 1")
+        assert time.monotonic() - started < 5
+        assert connection.closed
+
+
+def test_a_session_whose_client_falls_silent_in_a_transaction_is_ended_by_the_server(pg_server: PgServer) -> None:
+    """Its locks must not outlive it."""
+    lost = connect(pg_server.url("postgres"), autocommit=False, idle_in_transaction_ms=300)
+    pid = value(lost, "select pg_backend_pid()")
+    with session(pg_server.url("postgres")) as looking:
+        deadline = time.monotonic() + 20
+        while value(looking, "select count(*) from pg_stat_activity where pid = %s", pid) != 0:
+            assert time.monotonic() < deadline
+    lost.close()
