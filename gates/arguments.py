@@ -19,8 +19,8 @@ from gates.status_command import add_arguments as add_status_arguments
 from gates.values import option
 from gates.watch_command import add_arguments as add_watch_arguments
 
-EXIT_CODES = """exit codes: 0 promote, 10 hold, 20 rollback, 2 usage, 3 configuration, 4 the gate itself could not work,
-1 internal error, 130/143 interrupted"""
+EXIT_CODES = """exit codes: 0 promote, 10 hold, 20 rollback, 21 rollback that could not be carried out, 2 usage,
+3 configuration, 4 the gate itself could not work, 1 internal error, 130/143 interrupted"""
 
 MOST_ITEMS = 50
 """Of one replay (contract, section 2)."""

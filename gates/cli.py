@@ -18,11 +18,11 @@ from typing import Any, TextIO
 from gates import arguments, boxes, config, lint, record, reports
 from gates.act import operations
 from gates.act.operations import Body
-from gates.act.rollout import Order
-from gates.errors import CannotWork, ConfigError, GateError, UsageError
-from gates.evidence import TargetKind
+from gates.errors import ConfigError, GateError, UsageError
 from gates.evidence_file import read_lines
+from gates.hand_command import by_hand
 from gates.proof.command import prove
+from gates.reports.github import annotation
 from gates.reports.rows import rows_of
 from gates.run import Request, run_gate, run_stage
 from gates.stack.errors import StackError, StackOptionError
@@ -210,12 +210,14 @@ def _show(verdict: Verdict, options: argparse.Namespace, console: Console) -> in
         console.result(verdict.dump())
     else:
         console.result(verdict_text(verdict, colour=console.colour and console.out.isatty(), folder=folder))
+    if verdict.headline and console.environ.get("GITHUB_ACTIONS") == "true":
+        console.say(annotation(verdict.headline, f"{verdict.reason}\n{verdict.action.by_hand}"))
     return _exit_code(verdict, options)
 
 
 def _exit_code(verdict: Verdict, options: argparse.Namespace) -> int:
     spared = getattr(options, "exit_zero_on", None) == "hold" and verdict.decision is Decision.HOLD
-    return 0 if spared else verdict.decision.exit_code
+    return 0 if spared else verdict.exit_code
 
 
 def _up(options: argparse.Namespace, console: Console) -> int:
@@ -270,25 +272,7 @@ def _prove(options: argparse.Namespace, console: Console) -> int:
 
 
 def _by_hand(options: argparse.Namespace, console: Console) -> int:
-    """`promote`, `rollback`, `emergency`, and `flags step KEY`, which is `promote --flag KEY`."""
-    target = _target(console)
-    file = config.load_policy(options.policy, dt.datetime.now(dt.UTC).date())
-    policy = file.policy(lint.with_own_checks(file, console.environ), TargetKind.PRODUCTION, "", deep=False)
-    plan = arguments.plan_of(policy.rollout, options.flag)
-    by = console.environ.get("USER") or console.environ.get("LOGNAME") or "operator"
-    release = options.release or target.release
-    order = Order(plan, release, f"gate:{by}", options.reason, same_version=False, dry_run=options.dry_run)
-    action = operations.by_hand(target, "promote" if options.command == "flags" else options.command, order)
-    if options.json:
-        console.result(json.dumps(action.to_json(), ensure_ascii=False) + "\n")
-    else:
-        said = f"{action.from_percent} % -> {action.to_percent} %"
-        console.result(f"{action.kind}: {action.result}, {said}. {action.message}".rstrip())
-        for name, value in action.recovery.items():
-            console.result(f"  {name}: {value}")
-    if action.result in {"failed", "not_possible"}:
-        raise CannotWork(action.message)
-    return Decision.HOLD.exit_code if action.holds or action.result == "baking" else 0
+    return by_hand(options, _target(console), console)
 
 
 def _body(options: argparse.Namespace, target: Target) -> Body:

@@ -71,6 +71,10 @@ FILE = Table(
                     "steps": (ListOf(Number(1, 100), 1), "The rollout percentages, rising."),
                     "bake_minutes": (Number(0, 43_200), "The flag takes one step in so many minutes."),
                     "drain_timeout_s": (Number(1, 600), "How long a rollback waits for what is in flight."),
+                    "rollback_patience_s": (
+                        Number(1, 3600),
+                        "How long a rollback that a lock or the network keeps from happening is tried again.",
+                    ),
                 }
             ),
             "The steps of a release.",
@@ -163,10 +167,15 @@ class PolicyFile:
     folder: Path
     settings: Settings
 
+    @property
+    def plan(self) -> RolloutPlan:
+        """The steps of a release, which need no catalogue."""
+        return RolloutPlan(**self.values.get("rollout", {}))
+
     def policy(self, catalogue: Sequence[CheckSpec], target: TargetKind, release: str, *, deep: bool) -> Policy:
         """The policy for this target. Raise ConfigError where a rule or waiver names no check of the catalogue."""
         self._check_names([s.id for s in catalogue])
-        plan, values = self.values.get("rollout", {}), self.values
+        values = self.values
         optional = {k: values[k] for k in ("lag_checks", "unwaivable") if k in values}
         return Policy(
             catalogue=tuple(sorted(catalogue, key=lambda s: s.id)),
@@ -175,7 +184,7 @@ class PolicyFile:
             deep=deep,
             rules=tuple(_rule(name, rule) for _, name, rule in values.get("checks", ())),
             waivers=tuple(Waiver(**w) for w in values.get("waivers", ())),
-            rollout=RolloutPlan(**plan),
+            rollout=self.plan,
             **values.get("evidence", {}),
             **optional,
         )

@@ -45,12 +45,16 @@ class Waiver:
 
 @dataclass(frozen=True, slots=True)
 class RolloutPlan:
-    """The flag that the release is behind, its steps in percent, and the time a step must bake."""
+    """The flag that the release is behind, its steps in percent, and the time a step must bake.
+
+    drain_timeout_s: how long a rollback waits for what is in flight; rollback_patience_s: how long it tries again.
+    """
 
     flag: str = "outbox.enabled"
     steps: tuple[int, ...] = (10, 50, 100)
     bake_minutes: int = 60
     drain_timeout_s: int = 30
+    rollback_patience_s: int = 60
 
 
 @dataclass(frozen=True, slots=True)

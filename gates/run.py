@@ -11,7 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from gates import notify, record, reports
-from gates.act.rollout import FlagState, Order, act, look_at
+from gates.act.flag import FlagState, Order, look_at
+from gates.act.rollout import act
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome
 from gates.evidence_file import read_lines, read_log, write_lines
 from gates.policy import decide
@@ -80,7 +81,7 @@ def run_gate(request: Request) -> Verdict:
     verdict = decide(log.evidence, policy, decided_at)
 
     hide = hidden(target)
-    action = act(verdict, order_of(request, policy, seen, verdict), target.database_url)
+    action = act(verdict, order_of(request, policy, seen, verdict), target.database_url, tell=request.warn)
     action = dataclasses.replace(action, message=redact_text(action.message, hide))
     final = settle(verdict, action, str(run["started_at"]), record.stamp(request.now()))
 

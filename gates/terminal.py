@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from gates.evidence import Evidence
 from gates.stages.context import Progress
-from gates.verdict import Decision, Finding, Verdict, grouped
+from gates.verdict import Action, Decision, Finding, Verdict, grouped
 
 COLOURS = {"red": "31", "green": "32", "yellow": "33", "dim": "2", "bold": "1"}
 DECISION_COLOURS = {Decision.PROMOTE: "green", Decision.HOLD: "yellow", Decision.ROLLBACK: "red"}
@@ -43,7 +43,7 @@ def progress_line(progress: Progress, *, colour: bool) -> str:
 def verdict_text(verdict: Verdict, *, colour: bool, folder: str = "") -> str:
     """One sentence, the deciding findings, the margin."""
     head = paint(verdict.decision.value.upper(), DECISION_COLOURS[verdict.decision], on=colour)
-    lines = ["", f"{paint(head, 'bold', on=colour)}: {plain(verdict.reason)}"]
+    lines = ["", *_alarm(verdict.headline, colour=colour), f"{paint(head, 'bold', on=colour)}: {plain(verdict.reason)}"]
     groups = grouped(verdict.deciding)
     for group in groups[:MOST_FINDINGS]:
         lines += _findings(group, colour=colour)
@@ -53,7 +53,7 @@ def verdict_text(verdict: Verdict, *, colour: bool, folder: str = "") -> str:
     lines += [f"  {blocked} more could not be carried out because of these"] * bool(blocked)
     if verdict.ends_when and len(verdict.ends_when) <= MOST_FINDINGS:
         lines.append(f"  ends when: {plain('; '.join(verdict.ends_when))}")
-    lines += [f"  {name}: {value}" for name, value in verdict.action.recovery.items()]
+    lines += _act(verdict.action)
     counts = verdict.counts
     said = f"{counts.passed} passed, {counts.failed} failed, {counts.unknown} unknown"
     lines.append(paint(f"  {said}, {counts.not_applicable} not applicable", "dim", on=colour))
@@ -62,6 +62,24 @@ def verdict_text(verdict: Verdict, *, colour: bool, folder: str = "") -> str:
     if folder:
         lines.append(paint(f"  evidence and report: {folder}", "dim", on=colour))
     return "\n".join(lines) + "\n"
+
+
+def action_text(action: Action, *, colour: bool = False) -> str:
+    """What was done by hand."""
+    percents = [f"{p} %" if p is not None else "?" for p in (action.from_percent, action.to_percent)]
+    said = f"{action.kind}: {action.result}, {' -> '.join(percents)}. {plain(action.message)}".rstrip()
+    return "\n".join([*_alarm(action.headline, colour=colour), said, *_act(action)]) + "\n"
+
+
+def _alarm(headline: str, *, colour: bool) -> list[str]:
+    return [paint(paint(headline, "red", on=colour), "bold", on=colour)] * bool(headline)
+
+
+def _act(action: Action) -> list[str]:
+    """What came of each part, what was proved after it, and what is left to do by hand."""
+    lines = [f"  {plain(s.name)}: {s.result}, {plain(s.message)}" for s in action.steps]
+    lines += [f"  {name}: {plain(str(value))}" for name, value in action.recovery.items()]
+    return [*lines, *["  run this by hand:"] * bool(action.by_hand), *(f"    {s}" for s in action.by_hand.splitlines())]
 
 
 def _findings(group: Sequence[Finding], *, colour: bool) -> list[str]:

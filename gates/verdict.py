@@ -101,6 +101,23 @@ class Counts:
         }
 
 
+SETTLED = ("done", "dry_run", "nothing_to_do", "pending")
+"""Results after which nothing that was ordered is left to do, or nothing was tried yet."""
+FLAG_STANDS = {"on": "THE FLAG IS STILL ON", "unknown": "THE FLAG MAY STILL BE ON"}
+PAUSE = "pause all agents"
+PAUSE_STANDS = {"failed": "THE AGENTS ARE NOT PAUSED", "unknown": "THE AGENTS MAY NOT BE PAUSED"}
+NOT_ROLLED_BACK = 21
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutcome:
+    """One of several things that an action does. result: `done`, `failed`, or `unknown` where it was not read back."""
+
+    name: str
+    result: str
+    message: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Action:
     """What was done about the flag.
@@ -108,7 +125,9 @@ class Action:
     kind: `none`, `promote`, `rollback` or `emergency`; from_percent, to_percent: the global row's rollout before and
     after (0 for off), None where it is not known; result: one of `done`, `dry_run`, `nothing_to_do`, `baking`, `busy`,
     `changed`, `off`, `override`, `unexplained`, `not_possible`, `failed`, `pending`; holds: whether a promotion that
-    came to this result is a hold; recovery: what was proved after a rollback.
+    came to this result is a hold; recovery: what was proved after a rollback; flag: after a rollback, how the flag was
+    read back on a new connection (`off`, `on`, `unknown`); by_hand: the SQL that does what could not be done; steps:
+    what became of each part of an emergency.
     """
 
     kind: str = "none"
@@ -118,6 +137,15 @@ class Action:
     message: str = ""
     holds: bool = False
     recovery: dict[str, JsonValue] = field(default_factory=dict)
+    flag: str = ""
+    by_hand: str = ""
+    steps: tuple[StepOutcome, ...] = ()
+
+    @property
+    def headline(self) -> str:
+        """What still stands although a rollback was ordered; empty where it was carried out."""
+        paused = next((s.result for s in self.steps if s.name == PAUSE), "")
+        return FLAG_STANDS.get(self.flag) or PAUSE_STANDS.get(paused, "")
 
     def to_json(self) -> dict[str, JsonValue]:
         return {
@@ -128,12 +156,24 @@ class Action:
             "message": self.message,
             "holds": self.holds,
             "recovery": self.recovery,
+            "flag": self.flag,
+            "by_hand": self.by_hand,
+            "steps": [dataclasses.asdict(s) for s in self.steps],
         }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Action:
         return cls(
-            data["kind"], data["from"], data["to"], data["result"], data["message"], data["holds"], data["recovery"]
+            data["kind"],
+            data["from"],
+            data["to"],
+            data["result"],
+            data["message"],
+            data["holds"],
+            data["recovery"],
+            data.get("flag", ""),
+            data.get("by_hand", ""),
+            tuple(StepOutcome(**s) for s in data.get("steps", ())),
         )
 
 
@@ -154,6 +194,18 @@ class Verdict:
     action: Action = field(default_factory=Action)
     margin: Margin | None = None
     ends_when: tuple[str, ...] = ()
+
+    @property
+    def headline(self) -> str:
+        """What still stands although the decision is to roll back; empty where that was carried out, and otherwise."""
+        if self.decision is not Decision.ROLLBACK or self.action.result in SETTLED:
+            return ""
+        return self.action.headline or FLAG_STANDS["unknown"]
+
+    @property
+    def exit_code(self) -> int:
+        """That of the decision, or 21: a rollback that could not be carried out."""
+        return NOT_ROLLED_BACK if self.headline else self.decision.exit_code
 
     @property
     def deciding(self) -> tuple[Finding, ...]:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gates import history, notify, record
-from gates.act.rollout import FlagState, Order, act, look_at
+from gates.act.flag import FlagState, Order, look_at
+from gates.act.rollout import act
 from gates.errors import CannotWork
 from gates.evidence import CheckSpec, Evidence, TargetKind
 from gates.evidence_file import read_log
@@ -259,12 +260,12 @@ def _rolled_back(watch: Watch, past: History, made: Round, policy: Policy, seen:
     first = next((i for i in due if made.reason.startswith(f"{i.check} ")), due[0])  # as the round cites it
     reason = f"watch: {first.check} was seen failing in {first.harm} rounds in a row: {first.message}"[:500]
     order = Order(policy.rollout, policy.release, "replaygate", reason, seen)
-    action: Action = act(Verdict(Decision.ROLLBACK, reason), order, watch.target.database_url)
+    action: Action = act(Verdict(Decision.ROLLBACK, reason), order, watch.target.database_url, tell=watch.warn)
     action = dataclasses.replace(action, message=redact_text(action.message, hidden(watch.target)))
     settled = action.result in {"done", "nothing_to_do"}
     kind = "rolled back" if settled else "not rolled back"
     again = past.last is not None and past.last.action.get("result") == action.result  # that is no news
-    message = f"{action.message or action.result}; {reason}"
+    message = "; ".join(filter(None, (action.headline, action.message or action.result, reason, action.by_hand)))
     change = Change(kind, first.check, "note" if again else "page", message, made.at)
     return dataclasses.replace(
         made,

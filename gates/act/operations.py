@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import psycopg
 
-from gates.act.rollout import SQL, Order, emergency, look, promote, roll_back
+from gates.act.emergency import emergency
+from gates.act.flag import Order, Tell, first_line, look_at, rows
+from gates.act.rollback import roll_back
+from gates.act.rollout import promote
 from gates.errors import CannotWork, ConfigError
 from gates.target.client import HttpDoor, NoAnswer
-from gates.target.database import Connection, session, sql
+from gates.target.database import session
 from gates.target.deployment import Target
 from gates.target.redaction import hidden, redact_text
 from gates.target.requests import SIGNATURE, Answer, Request, curl, encode_body, signed_post, signed_post_v2
 from gates.verdict import Action
 
-T = TypeVar("T")
+UNSET = "DATABASE_URL is not set; allowed: the target's database. Set the variable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,30 +92,22 @@ def flags(target: Target) -> list[dict[str, Any]]:
     return _ask(target, "flags_status", {})
 
 
-def by_hand(target: Target, what: str, order: Order) -> Action:
-    """`promote`, `rollback` or `emergency`, by the same path as a run: lock, compare-and-set, audit row, read-back."""
-
-    def act(connection: Connection) -> Action:
-        if what == "promote":
-            return promote(connection, replace(order, seen=look(connection, order.plan.flag), by_hand=True))
-        return emergency(connection, order) if what == "emergency" else roll_back(connection, order)
-
-    return _with(target, act, write=not order.dry_run)
+def act_by_hand(target: Target, what: str, order: Order, tell: Tell) -> Action:
+    """`promote`, `rollback` or `emergency`, by the same path as a run: compare-and-set, audit row, read-back."""
+    if not target.database_url:
+        raise ConfigError(UNSET)
+    url = target.database_url
+    if what == "promote":
+        return promote(url, replace(order, seen=look_at(url, order.plan.flag)))
+    return {"emergency": emergency, "rollback": roll_back}[what](url, order, time.monotonic, tell)
 
 
 def _ask(target: Target, name: str, values: dict[str, object], *, write: bool = False) -> list[dict[str, Any]]:
-    def ask(connection: Connection) -> list[dict[str, Any]]:
-        return connection.execute(sql(SQL / f"{name}.sql").encode(), values).fetchall()
-
-    return _with(target, ask, write=write)
-
-
-def _with(target: Target, what: Callable[[Connection], T], *, write: bool) -> T:
     if not target.database_url:
-        raise ConfigError("DATABASE_URL is not set; allowed: the target's database. Set the variable")
+        raise ConfigError(UNSET)
     try:
         with session(target.database_url, read_only=not write) as connection:
-            return what(connection)
+            return rows(connection, name, values)
     except psycopg.Error as error:
-        text = redact_text((str(error).strip() or type(error).__name__).splitlines()[0], hidden(target))
+        text = redact_text(first_line(error), hidden(target))
         raise CannotWork(f"{text}; allowed: a database that keeps the contract; at DATABASE_URL. Correct it") from None

@@ -1,71 +1,27 @@
 """The flag's steps: decided purely, done by compare-and-set in one transaction with the audit row, then read back.
 
-Sees the verdict, never raw evidence. A promotion that cannot be carried out becomes a hold (`Action.holds`); a rollback
-is retried against a busy lock, because it is the safe direction.
+Sees the verdict, never raw evidence. A promotion that cannot be carried out becomes a hold (`Action.holds`).
 """
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import psycopg
 
-from gates.evidence import JsonValue
+from gates.act.flag import UNREADABLE, FlagState, Order, Tell, audit, first_line, look, rows
+from gates.act.insist import IDLE_IN_TRANSACTION_MS
+from gates.act.lookout import Lookout, blocker_of
+from gates.act.rollback import not_possible, roll_back
 from gates.rules import RolloutPlan
-from gates.target.database import Connection, session, sql
+from gates.target.database import Connection, session
 from gates.verdict import Action, Decision, Verdict
 
-SQL = Path(__file__).with_name("sql")
-LOCK_PATIENCE_S = 5.0
-"""How long a rollback tries to get the lock of a flag that another gate holds."""
-POLL_S = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Override:
-    """A tenant's own row of the flag."""
-
-    company_id: str
-    enabled: bool
-    percent: int
-
-
-@dataclass(frozen=True, slots=True)
-class FlagState:
-    """The rows of one flag as they were read; `percent` and `version` are those of the global row."""
-
-    enabled: bool
-    percent: int
-    version: int
-    overrides: tuple[Override, ...] = ()
-
-    @property
-    def shown(self) -> int:
-        """The rollout as verdict.json shows it: 0 where the flag is off."""
-        return self.percent if self.enabled else 0
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What to do about which flag, and what the audit row says about it.
-
-    seen: the flag as it was when the run began, None where it could not be read; same_version: whether it must not have
-    been touched at all since then (on a production target; elsewhere our own drills touch it and put it back);
-    by_hand: a person asks for the step, and answers for where the flag is found.
-    """
-
-    plan: RolloutPlan
-    release: str
-    actor: str
-    reason: str
-    seen: FlagState | None = None
-    same_version: bool = True
-    by_hand: bool = False
-    dry_run: bool = False
+SETTLE_S = 20.0
+"""The server ends a session that is left in a transaction after half of this."""
+POLL_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,48 +34,23 @@ class Trail:
     baking_s: float | None = None
 
 
-def look(connection: Connection, flag: str) -> FlagState | None:
-    """The flag now, or None where there is no global row (or none that this login sees)."""
-    rows = _rows(connection, "flag_state", {"flag": flag})
-    if not rows or rows[0]["company_id"] is not None:
-        return None
-    first = rows[0]
-    return FlagState(
-        bool(first["enabled"]),
-        int(str(first["rollout_percentage"])),
-        int(str(first["version"])),
-        tuple(Override(str(r["company_id"]), bool(r["enabled"]), int(str(r["rollout_percentage"]))) for r in rows[1:]),
-    )
-
-
-def look_at(database_url: str, flag: str) -> FlagState | None:
-    """`look` over a connection of its own; None, too, where there is no database."""
-    if not database_url:
-        return None
-    try:
-        with session(database_url, read_only=True) as connection:
-            return look(connection, flag)
-    except psycopg.Error:
-        return None
-
-
-def act(verdict: Verdict, order: Order, database_url: str, clock: Callable[[], float] = time.monotonic) -> Action:
-    """Carry the verdict out. Never raises for what the database refuses: that is the action's result."""
+def act(
+    verdict: Verdict,
+    order: Order,
+    database_url: str,
+    clock: Callable[[], float] = time.monotonic,
+    tell: Tell = lambda _text: None,
+) -> Action:
+    """Carry the verdict out. Never raises for what the database does: that is the action's result."""
     if verdict.decision is Decision.HOLD:
         at = order.seen.shown if order.seen else None
         return Action("none", at, at, "nothing_to_do")
+    if verdict.decision is Decision.ROLLBACK:
+        return roll_back(database_url, order, clock, tell) if database_url else not_possible(order)
     if not database_url:
         message = "DATABASE_URL is not set, so the flag cannot be changed"
         return Action("none", result="not_possible", message=message, holds=True)
-    try:
-        with session(database_url, read_only=order.dry_run) as connection:
-            if verdict.decision is Decision.PROMOTE:
-                return promote(connection, order)
-            return roll_back(connection, order, clock)
-    except psycopg.Error as error:
-        return Action(
-            "none", result="failed", message=f"the flag could not be changed: {_first_line(error)}", holds=True
-        )
+    return promote(database_url, order)
 
 
 # --- one step up -------------------------------------------------------------------------------------------------
@@ -182,27 +113,106 @@ def _unexplained(now: FlagState, plan: RolloutPlan, trail: Trail) -> str:
     )
 
 
-def promote(connection: Connection, order: Order) -> Action:
-    """Take one step, if there is one to take."""
+@dataclass(slots=True)
+class _Transaction:
+    """A step as far as it came. step: set when nothing but the commit is left."""
+
+    pid: object = None
+    xid: str = ""
+    step: Action | None = None
+    kept_waiting: str = ""
+
+
+def promote(url: str, order: Order) -> Action:
+    """Take one step, if there is one to take. Never raises for what the database does."""
+    transaction = _Transaction()
+    try:
+        if order.dry_run:
+            with session(url, read_only=True) as connection:
+                return _said(next_step(look(connection, order.plan.flag), order, _trail(connection, order)), order)
+        with session(url, idle_in_transaction_ms=IDLE_IN_TRANSACTION_MS) as connection, connection.transaction():
+            step = _take(connection, url, order, transaction)
+    except UNREADABLE as error:
+        if transaction.step is not None:
+            return _settled(url, order, transaction, transaction.step)
+        why = transaction.kept_waiting if isinstance(error, psycopg.errors.LockNotAvailable) else ""
+        message = f"the flag {order.plan.flag} could not be changed: {why or first_line(error)}"
+        return Action("none", result="failed", message=message, holds=True)
+    return _read_back(url, order, step) if step.kind == "promote" else step
+
+
+def _take(connection: Connection, url: str, order: Order, transaction: _Transaction) -> Action:
+    """The step and its audit row, or why there is none; the commit is the caller's."""
+    own = rows(connection, "transaction", {})[0]
+    transaction.pid, transaction.xid = own["pid"], str(own["xid"])
+    with Lookout(url, own["pid"]) as lookout:
+        try:
+            step = _step(connection, order)
+        finally:
+            transaction.kept_waiting = lookout.blamed
+    transaction.step = step if step.kind == "promote" else None
+    return step
+
+
+def _step(connection: Connection, order: Order) -> Action:
     flag = order.plan.flag
-    if order.dry_run:
-        return _said(next_step(look(connection, flag), order, _trail(connection, order)), order)
-    with connection.transaction():
-        if not _locked(connection, flag):
-            state = look(connection, flag)
-            at = state.shown if state else None
-            return Action("none", at, at, "busy", f"another gate is acting on {flag}", holds=True)
-        now = look(connection, flag)
-        step = next_step(now, order, _trail(connection, order))
-        if step.kind != "promote" or now is None:
-            return step
-        values = {"flag": flag, "version": now.version, "percent": step.to_percent}
-        if not _rows(connection, "flag_promote", values):
-            message = f"the flag {flag} was changed in the moment of the step"
-            return Action("none", step.from_percent, step.from_percent, "changed", message, holds=True)
-        details: dict[str, JsonValue] = {"from": step.from_percent, "to": step.to_percent}
-        _audit(connection, "flag_promoted", order, 1, details)
-    after = look(connection, flag)
+    if rows(connection, "flag_lock", {"flag": flag})[0]["locked"] is not True:
+        holders = [str(blocker_of(r)) for r in rows(connection, "flag_lock_holder", {"flag": flag})]
+        who = ", ".join(holders) or "a session that has let go of it since"
+        state = look(connection, flag)
+        at = state.shown if state else None
+        return Action("none", at, at, "busy", f"the lock of {flag} is held by {who}", holds=True)
+    now = look(connection, flag)
+    step = next_step(now, order, _trail(connection, order))
+    if step.kind != "promote" or now is None:
+        return step
+    if not rows(connection, "flag_promote", {"flag": flag, "version": now.version, "percent": step.to_percent}):
+        message = f"the flag {flag} was changed in the moment of the step"
+        return Action("none", step.from_percent, step.from_percent, "changed", message, holds=True)
+    audit(connection, "flag_promoted", order, 1, {"from": step.from_percent, "to": step.to_percent})
+    return step
+
+
+def _settled(url: str, order: Order, transaction: _Transaction, step: Action) -> Action:
+    """The connection was lost at the commit: whether it went through, as a new connection is told."""
+    flag, lost = order.plan.flag, "the connection was lost at the commit of the step"
+    status = _status(url, transaction)
+    if status == "committed":
+        done = _read_back(url, order, step)
+        return replace(done, message=f"{done.message}; {lost}, which went through")
+    if status == "aborted":
+        at = step.from_percent
+        said = f"{lost}, which did not go through: {flag} was left at {at} %"
+        return Action("none", at, at, "failed", said, holds=True)
+    said = f"{lost}, and whether it went through is not known ({status}): see gate flags and the audit rows"
+    return replace(step, to_percent=None, result="unknown", message=said, holds=True)
+
+
+def _status(url: str, transaction: _Transaction) -> str:
+    """Committed or aborted; another word where that could not be found out in time."""
+    until, status = time.monotonic() + SETTLE_S, "it was not asked"
+    while time.monotonic() < until:
+        try:
+            with session(url) as connection:
+                status = str(rows(connection, "transaction_status", {"xid": transaction.xid})[0]["status"])
+                if status in {"committed", "aborted"}:
+                    return status
+                rows(connection, "end_session", {"pid": transaction.pid})
+        except UNREADABLE as error:
+            status = first_line(error)
+        time.sleep(POLL_S)
+    return status
+
+
+def _read_back(url: str, order: Order, step: Action) -> Action:
+    """The step, once a new connection has seen it."""
+    flag = order.plan.flag
+    try:
+        with session(url, read_only=True) as connection:
+            after = look(connection, flag)
+    except UNREADABLE as error:
+        said = f"{flag} was set to {step.to_percent} %, which could not be read back: {first_line(error)}"
+        return replace(step, result="unknown", message=said, holds=True)
     if after is None or not after.enabled or after.percent != step.to_percent:
         return replace(step, result="changed", holds=True, message=f"{flag} reads back as {after}, not as it was set")
     return _said(step, order)
@@ -219,110 +229,6 @@ def _said(step: Action, order: Order) -> Action:
 
 def _trail(connection: Connection, order: Order) -> Trail:
     values = {"flag": order.plan.flag, "bake_s": order.plan.bake_minutes * 60}
-    row = _rows(connection, "flag_trail", values)[0]
+    row = rows(connection, "flag_trail", values)[0]
     left = row["baking_s"]
     return Trail(str(row["told"] or ""), None if left is None else float(str(left)))
-
-
-# --- all the way down --------------------------------------------------------------------------------------------
-
-
-def roll_back(connection: Connection, order: Order, clock: Callable[[], float] = time.monotonic) -> Action:
-    """Switch off every row of the flag, then prove that nothing is left in flight."""
-    flag, decided = order.plan.flag, clock()
-    before = look(connection, flag)
-    at = before.shown if before else None
-    if order.dry_run:
-        return Action("rollback", at, 0, "dry_run", f"{flag} would be switched off")
-    while (changed := _switch_off(connection, order, at)) is None:
-        if clock() - decided > LOCK_PATIENCE_S:
-            return Action("none", at, at, "busy", f"another gate is acting on {flag}", holds=True)
-        time.sleep(POLL_S)
-    recovery = prove_recovery(connection, order.plan, decided, clock)
-    if not changed:
-        return Action("none", at, at, "nothing_to_do", f"{flag} was off already", recovery=recovery)
-    proved = recovery.get("on_somewhere") is False
-    message = f"{flag} was switched off in {recovery['decision_to_off_s']} s"
-    return Action("rollback", at, 0, "done" if proved else "failed", message, recovery=recovery)
-
-
-def _switch_off(connection: Connection, order: Order, at: int | None) -> int | None:
-    """Rows switched off, with their audit row; None where somebody else holds the flag."""
-    flag = order.plan.flag
-    try:
-        with connection.transaction():
-            if not _locked(connection, flag):
-                return None
-            rows = _rows(connection, "flag_rollback", {"flag": flag})
-            if rows:
-                _audit(connection, "flag_rolled_back", order, len(rows), {"from": at, "to": 0, "rows": len(rows)})
-            return len(rows)
-    except psycopg.errors.LockNotAvailable:
-        return None
-
-
-def prove_recovery(
-    connection: Connection, plan: RolloutPlan, decided: float, clock: Callable[[], float]
-) -> dict[str, JsonValue]:
-    """Wait until nothing is in flight, for at most the plan's time; what is held and what is half done, counted."""
-    off_s = clock() - decided
-    while True:
-        row = _rows(connection, "recovery", {"flag": plan.flag})[0]
-        drained = row["in_flight"] == 0
-        if drained or clock() - decided > plan.drain_timeout_s:
-            break
-        time.sleep(POLL_S)
-    return {
-        "decision_to_off_s": round(off_s, 3),
-        "decision_to_drained_s": round(clock() - decided, 3) if drained else None,
-        "in_flight": int(str(row["in_flight"])),
-        "held": int(str(row["held"])),
-        "half_replayed": int(str(row["half_replayed"])),
-        "on_somewhere": bool(row["on_somewhere"]),
-        "proved": bool(drained and not row["on_somewhere"] and row["half_replayed"] == 0),
-    }
-
-
-def emergency(connection: Connection, order: Order, clock: Callable[[], float] = time.monotonic) -> Action:
-    """The checklist's instant rollback: flag off, agents paused, replay limits cleared; each with its audit row.
-
-    Each is a transaction of its own, the flag first: what cannot be done does not undo what could.
-    """
-    if order.dry_run:
-        done = roll_back(connection, order, clock)
-        return replace(done, kind="emergency", message=f"{done.message}, agents paused, replay limits cleared")
-    action = roll_back(connection, order, clock)
-    counts: dict[str, JsonValue] = {}
-    for name, audited, values in (
-        ("agents_pause", "agents_paused", {"reason": order.reason}),
-        ("rate_limits_clear", "rate_limits_cleared", {}),
-    ):
-        with connection.transaction():
-            rows = _rows(connection, name, values)
-            _audit(connection, audited, order, len(rows), {"rows": len(rows)})
-        counts[audited] = len(rows)
-    said = f"{counts['agents_paused']} pause row(s) set, {counts['rate_limits_cleared']} limit(s) cleared"
-    message = f"{action.message}; {said}"
-    result = action.result if action.result in {"busy", "failed"} else "done"
-    return replace(action, kind="emergency", result=result, message=message, recovery={**action.recovery, **counts})
-
-
-# --- SQL ---------------------------------------------------------------------------------------------------------
-
-
-def _rows(connection: Connection, name: str, values: Mapping[str, object]) -> list[dict[str, object]]:
-    return connection.execute(sql(SQL / f"{name}.sql").encode(), values).fetchall()
-
-
-def _locked(connection: Connection, flag: str) -> bool:
-    return _rows(connection, "flag_lock", {"flag": flag})[0]["locked"] is True
-
-
-def _audit(connection: Connection, action: str, order: Order, count: int, details: Mapping[str, JsonValue]) -> None:
-    metadata = {"key": order.plan.flag, "release": order.release, "reason": order.reason, **details}
-    values = {"action": action, "actor": order.actor, "target_count": count, "success_count": count}
-    _rows(connection, "audit_append", {**values, "metadata": json.dumps(metadata)})
-
-
-def _first_line(error: psycopg.Error) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

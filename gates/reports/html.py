@@ -31,7 +31,7 @@ def html(verdict: Verdict, rows: Sequence[Row], run: Mapping[str, JsonValue]) ->
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{text(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-        f"{_header(verdict)}\n<main>\n{_deciding(verdict, rows)}{_ends(verdict)}{_recovery(verdict)}"
+        f"{_header(verdict)}\n<main>\n{_by_hand(verdict)}{_deciding(verdict, rows)}{_ends(verdict)}{_recovery(verdict)}"
         f"{_checks(rows)}{_stages(run)}{_footer(verdict, run)}</main>\n<script>\n{script}</script>\n</body>\n</html>\n"
     )
 
@@ -53,12 +53,19 @@ def _header(verdict: Verdict) -> str:
         "not applicable": str(counts.not_applicable),
     }
     listed = "".join(f"<span>{name} <b>{text(value)}</b></span>" for name, value in facts.items())
+    alarm = f"<h1>{text(verdict.headline)}</h1>" if verdict.headline else ""
     margin = f'<p class="facts">{text(verdict.margin.sentence)}</p>' if verdict.margin else ""
     return (
-        f'<header class="{verdict.decision.value}"><div><h1>{verdict.decision.value}</h1>'
+        f'<header class="{verdict.decision.value}"><div>{alarm}<h1>{verdict.decision.value}</h1>'
         f'<p class="reason">{text(verdict.reason)}</p><div class="facts">{listed}</div>{margin}'
         f'<div class="bar">{bar}</div></div></header>'
     )
+
+
+def _by_hand(verdict: Verdict) -> str:
+    if not verdict.action.by_hand:
+        return ""
+    return f"<h2>Run this by hand</h2>\n<pre>{text(verdict.action.by_hand)}</pre>\n"
 
 
 def _deciding(verdict: Verdict, rows: Sequence[Row]) -> str:

@@ -25,6 +25,7 @@ def junit(verdict: Verdict, rows: Sequence[Row]) -> str:
             ("decision", verdict.decision.value),
             ("reason", verdict.reason),
             ("release", verdict.release),
+            *((("headline", verdict.headline), ("by_hand", verdict.action.by_hand)) if verdict.headline else ()),
         )
     )
     head = (

@@ -23,6 +23,7 @@ def markdown(verdict: Verdict, rows: Sequence[Row], run: Mapping[str, JsonValue]
     lines = [
         f"## {SIGNS[verdict.decision]} {verdict.decision.value}",
         "",
+        *_alarm(verdict),
         cell(verdict.reason),
         "",
         f"{where}: {said}, {counts.not_applicable} not applicable.",
@@ -35,6 +36,15 @@ def markdown(verdict: Verdict, rows: Sequence[Row], run: Mapping[str, JsonValue]
         lines += ["", "The hold ends when:", "", *(f"- {cell(e)}" for e in verdict.ends_when[:MOST_ROWS])]
     proof = proof_of(run)
     return "\n".join([*lines, *_groups(rows), *(["", f"This gate: {cell(proof)}."] if proof else [])]) + "\n"
+
+
+def _alarm(verdict: Verdict) -> list[str]:
+    """The headline, and what to run by hand, before everything else."""
+    if not verdict.headline:
+        return []
+    sql = verdict.action.by_hand.replace("```", "` ` `")
+    by_hand = ["Run this by hand:", "", "```sql", sql, "```", ""] if sql else []
+    return [f"**{verdict.headline}**", "", *by_hand]
 
 
 def _action(verdict: Verdict) -> list[str]:

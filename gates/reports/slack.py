@@ -19,7 +19,9 @@ def slack(verdict: Verdict, rows: Sequence[Row]) -> str:
     """The body of a POST to an incoming webhook."""
     counts = verdict.counts
     head = f"{SIGNS[verdict.decision]} *{verdict.decision.value}* {escaped(verdict.release) or 'release not said'}"
-    blocks = [_section(f"{head} on {verdict.target}\n{escaped(verdict.reason)}")]
+    alarm = f":rotating_light: *{verdict.headline}*\n" if verdict.headline else ""
+    blocks = [_section(f"{alarm}{head} on {verdict.target}\n{escaped(verdict.reason)}")]
+    blocks += [_section(f"Run this by hand:\n```{escaped(verdict.action.by_hand)}```")] * bool(verdict.action.by_hand)
     deciding = [
         f"• `{escaped(f.check)}` {f.outcome}: {escaped(f.message)[:200]}" for f in verdict.deciding[:MOST_FINDINGS]
     ]
@@ -30,7 +32,7 @@ def slack(verdict: Verdict, rows: Sequence[Row]) -> str:
     said = f"{counts.passed} of {required} passed, {counts.failed} failed, {counts.unknown} unknown"
     foot = f"{said}. {verdict.margin.sentence}" if verdict.margin else said
     blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": escaped(foot)[:MOST_TEXT]}]})
-    text = f"{verdict.decision.value}: {verdict.reason}"
+    text = ": ".join(filter(None, (verdict.headline, verdict.decision.value, verdict.reason)))
     return json.dumps({"text": escaped(text)[:MOST_TEXT], "blocks": blocks}, ensure_ascii=False, indent=1) + "\n"
 
 

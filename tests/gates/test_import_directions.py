@@ -90,6 +90,7 @@ ALLOWED: dict[str, set[str]] = {
     "gates.stack": {"gates.evidence", "gates.config", "gates.target", "gates.stack", "gates.values"},
     # the operator's hand takes the same path as a run
     "gates.act.operations": {"gates.errors", "gates.act", "gates.target", "gates.verdict"},
+    "gates.hand_command": {"gates"},
     "gates.boxes": {"gates.policy_file", "gates.reports"},
     "gates.record": {
         "gates.errors",

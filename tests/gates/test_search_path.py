@@ -10,7 +10,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from gates.act.rollout import Order, act, look_at
+from gates.act.flag import Order, look_at
+from gates.act.rollout import act
 from gates.rules import RolloutPlan
 from gates.target.database import connect, value
 from gates.target.leftovers import take_lease

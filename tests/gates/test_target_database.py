@@ -52,7 +52,7 @@ def test_a_database_that_is_read_only_by_habit_can_be_written_to(pg_server: PgSe
         with session(pg_server.url("postgres")) as connection:
             connection.execute(f'alter database "{name}" set default_transaction_read_only = on'.encode())
         with session(pg_server.url(name)) as connection:
-            connection.execute("create table written (a int)")
+            connection.execute("create table public.written (a int)")
     finally:
         pg_server.drop_database(name)
 

@@ -1,2 +1,2 @@
 -- The checklist's emergency: replay limits begin anew.
-delete from public.edge_rate_limits where key like 'replay:%%' returning key;
+delete from public.edge_rate_limits where key like 'replay:%%';

@@ -9,5 +9,4 @@ select
   (select count(*) from public.dead_letter_queue d
    where d.status = 'replaying'
      and not exists (select from public.event_outbox o
-                     where o.event_id = d.event_id and o.processed_at is null and o.dead_at is null)) as half_replayed,
-  (select coalesce(bool_or(enabled), false) from public.feature_flags where key = %(flag)s) as on_somewhere;
+                     where o.event_id = d.event_id and o.processed_at is null and o.dead_at is null)) as half_replayed;

@@ -1,0 +1,117 @@
+"""The checklist's instant rollback: flag off, agents paused, replay limits cleared; each with its audit row.
+
+Each is tried on connections of its own, at the same time as the others and whatever becomes of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import psycopg
+
+from gates.act.flag import Order, Tell, count, rows
+from gates.act.insist import TRANSIENT, Carried, Forced, ReadBack, first_that_works, insist
+from gates.act.rollback import roll_back
+from gates.evidence import JsonValue
+from gates.target.database import Connection
+from gates.verdict import PAUSE, Action, StepOutcome
+
+CLEARING_MS = 60_000
+"""There may be a row for each tenant and address."""
+BY_HAND = {
+    PAUSE: "UPDATE public.agent_controls SET agents_paused = true;",
+    "clear the replay limits": "DELETE FROM public.edge_rate_limits WHERE key LIKE 'replay:%';",
+}
+
+
+def emergency(url: str, order: Order, clock: Callable[[], float], tell: Tell) -> Action:
+    """All three; done only where each was read back."""
+    if order.dry_run:
+        shown = roll_back(url, order, clock, tell)
+        return replace(shown, kind="emergency", message=f"{shown.message}, agents paused, replay limits cleared")
+    with ThreadPoolExecutor(3) as pool:
+        off = pool.submit(roll_back, url, order, clock, tell)
+        others = [(change, pool.submit(insist, url, change, order, clock, tell)) for change in (pause(order), clear())]
+        action = off.result()
+        carried = [(change, future.result()) for change, future in others]
+    steps = (_flag_step(order, action), *(_step(change, done) for change, done in carried))
+    failed = [s for s in steps if s.result != "done"]
+    counts: dict[str, JsonValue] = {change.audited: done.rows for change, done in carried}
+    return replace(
+        action,
+        kind="emergency",
+        result="failed" if failed else "done",
+        holds=bool(failed),
+        message="; ".join(f"{s.name}: {s.message}" for s in steps),
+        recovery={**action.recovery, **counts},
+        by_hand="\n".join(filter(None, (action.by_hand, *(BY_HAND.get(s.name, "") for s in failed)))),
+        steps=steps,
+    )
+
+
+def _flag_step(order: Order, action: Action) -> StepOutcome:
+    result = {"off": "done", "on": "failed"}.get(action.flag, "unknown")
+    return StepOutcome(f"switch off {order.plan.flag}", result, action.message)
+
+
+def _step(change: Forced, carried: Carried) -> StepOutcome:
+    result = {True: "done", False: "failed", None: "unknown"}[carried.done]
+    said = f"{carried.rows} row(s), in {carried.seconds:.3f} s" if carried.done else carried.why
+    return StepOutcome(change.words, result, "; ".join([said, *carried.notes]))
+
+
+def pause(order: Order) -> Forced:
+    """Everybody pauses. The row for everybody is made where it is missing."""
+
+    def carry(connection: Connection) -> Mapping[str, JsonValue]:
+        changed = first_that_works(connection, ("pause", "pause_least"), {"reason": order.reason})
+        return {"rows": changed + _made(connection)}
+
+    return Forced(PAUSE, "agents_paused", carry, _read_pause, audit_nothing=True)
+
+
+def _made(connection: Connection) -> int:
+    """1 where the row for everybody was missing and could be made. Whether that is enough is read back."""
+    try:
+        with connection.transaction():
+            return count(connection, "pause_missing", {})
+    except TRANSIENT:
+        raise
+    except psycopg.Error:
+        return 0
+
+
+def _read_pause(connection: Connection, _xid: str) -> ReadBack:
+    seen = rows(connection, "pause_left", {})[0]
+    if seen["rows"] == 0:
+        why = "public.agent_controls has no row for everybody that this login sees, and it could make none"
+        return ReadBack(None, f"{why}: insert one, or use a login that sees all rows (replay_gate)", final=True)
+    if seen["left_on"] != 0:
+        return ReadBack(False, f"{seen['left_on']} of {seen['rows']} row(s) read back as not paused")
+    try:
+        everybody = rows(connection, "pause_everybody", {})[0]["paused"]
+    except psycopg.errors.UndefinedColumn:  # a pause without tenants
+        return ReadBack(True)
+    why = "the row for everybody (company_id null) is missing, or this login does not see it"
+    return ReadBack(True) if everybody else ReadBack(False, why)
+
+
+def clear() -> Forced:
+    """Replay limits begin anew."""
+
+    def carry(connection: Connection) -> Mapping[str, JsonValue]:
+        return {"rows": count(connection, "rate_limits_clear", {})}
+
+    words = "clear the replay limits"
+    return Forced(words, "rate_limits_cleared", carry, _read_limits, True, CLEARING_MS)
+
+
+def _read_limits(connection: Connection, xid: str) -> ReadBack:
+    if rows(connection, "rate_limits_seen", {})[0]["blind"]:
+        return ReadBack(None, "row-level security shows this login no row of public.edge_rate_limits", final=True)
+    if not xid:
+        return ReadBack(None)
+    left = rows(connection, "rate_limits_left", {"xid": xid})[0]["left_on"]
+    return ReadBack(True) if left == 0 else ReadBack(False, f"{left} row(s) are still there")

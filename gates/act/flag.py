@@ -1,0 +1,116 @@
+"""The flag as it is read, what is ordered about it, and the audit row that tells of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from gates.evidence import JsonValue
+from gates.rules import RolloutPlan
+from gates.target.database import Connection, session, sql
+
+SQL = Path(__file__).with_name("sql")
+UNREADABLE = (psycopg.Error, ValueError, TypeError, KeyError)
+"""What reading a row can raise: the server's refusal, or a value that is not what the contract says."""
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """A tenant's own row of the flag."""
+
+    company_id: str
+    enabled: bool
+    percent: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlagState:
+    """The rows of one flag as they were read; `percent` and `version` are those of the global row."""
+
+    enabled: bool
+    percent: int
+    version: int
+    overrides: tuple[Override, ...] = ()
+
+    @property
+    def shown(self) -> int:
+        """The rollout as verdict.json shows it: 0 where the flag is off."""
+        return self.percent if self.enabled else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to do about which flag, and what the audit row says about it.
+
+    seen: the flag as it was when the run began, None where it could not be read; same_version: whether it must not have
+    been touched at all since then (on a production target; elsewhere our own drills touch it and put it back);
+    by_hand: a person asks for the step, and answers for where the flag is found.
+    """
+
+    plan: RolloutPlan
+    release: str
+    actor: str
+    reason: str
+    seen: FlagState | None = None
+    same_version: bool = True
+    by_hand: bool = False
+    dry_run: bool = False
+
+
+def look(connection: Connection, flag: str) -> FlagState | None:
+    """The flag now, or None where there is no global row (or none that this login sees).
+
+    Raise one of UNREADABLE where the rows are not what the contract says.
+    """
+    found = rows(connection, "flag_state", {"flag": flag})
+    if not found or found[0]["company_id"] is not None:
+        return None
+    first = found[0]
+    return FlagState(
+        bool(first["enabled"]),
+        int(str(first["rollout_percentage"])),
+        int(str(first["version"])),
+        tuple(Override(str(r["company_id"]), bool(r["enabled"]), int(str(r["rollout_percentage"]))) for r in found[1:]),
+    )
+
+
+def look_at(database_url: str, flag: str) -> FlagState | None:
+    """`look` over a connection of its own; None, too, where there is no database or it cannot be read."""
+    if not database_url:
+        return None
+    try:
+        with session(database_url, read_only=True) as connection:
+            return look(connection, flag)
+    except UNREADABLE:
+        return None
+
+
+def rows(connection: Connection, name: str, values: Mapping[str, object]) -> list[dict[str, object]]:
+    """What the statement of `sql/<name>.sql` gives."""
+    cursor = connection.execute(sql(SQL / f"{name}.sql").encode(), values)
+    return cursor.fetchall() if cursor.description else []
+
+
+def count(connection: Connection, name: str, values: Mapping[str, object]) -> int:
+    """How many rows the statement of `sql/<name>.sql` changed."""
+    return connection.execute(sql(SQL / f"{name}.sql").encode(), values).rowcount
+
+
+def audit(
+    connection: Connection, action: str, order: Order, target_count: int, details: Mapping[str, JsonValue]
+) -> None:
+    """Append the audit row."""
+    metadata = {"key": order.plan.flag, "release": order.release, "reason": order.reason, **details}
+    values = {"action": action, "actor": order.actor, "target_count": target_count, "success_count": target_count}
+    rows(connection, "audit_append", {**values, "metadata": json.dumps(metadata)})
+
+
+def first_line(error: Exception) -> str:
+    """The error in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,207 @@
+"""Carries out a change that must happen: tries, reads back on a new connection, and tries again for a stated time.
+
+It needs no lock but those of the rows it changes. Nothing is done that was not read back; an audit row that cannot be
+written keeps no change from happening.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import psycopg
+
+from gates.act.flag import UNREADABLE, Order, Tell, audit, count, first_line, rows
+from gates.act.lookout import Lookout
+from gates.evidence import JsonValue
+from gates.target.database import Connection, connect
+
+POLL_S = 0.25
+MOST_UNDONE = 3
+"""So often a change is made that somebody or something undoes at once; more of that fills the audit trail."""
+IDLE_IN_TRANSACTION_MS = 10_000
+"""Our statements come one right after the other: whoever is cut off in between gives its locks back soon."""
+TRANSIENT = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)
+"""A lock, a lost connection, a server that restarts or is read-only for the time of a failover: it may pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBack:
+    """What a new connection saw: done, not done, or None where that cannot be told. final: trying again is no use."""
+
+    done: bool | None
+    why: str = ""
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Forced:
+    """A change that must happen.
+
+    words: what it does, as in "to ..."; carry: makes it in the transaction that it is given, and returns what the audit
+    row says, `rows` among it; read_back: looks whether it is done, given the id of the transaction that made it;
+    audit_nothing: whether a change of no row is audited, too; statement_timeout_ms: what it may take.
+    """
+
+    words: str
+    audited: str
+    carry: Callable[[Connection], Mapping[str, JsonValue]]
+    read_back: Callable[[Connection, str], ReadBack]
+    audit_nothing: bool = False
+    statement_timeout_ms: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What became of a change: `done` as it was read back, rows changed, seconds, and what there is to say about it.
+
+    blocker: the session that kept it from happening at the end, 0 for none.
+    """
+
+    done: bool | None
+    rows: int
+    seconds: float
+    why: str = ""
+    notes: tuple[str, ...] = ()
+    blocker: int = 0
+
+
+@dataclass(slots=True)
+class _Try:
+    """One try, as far as it came. committed is None where the connection was lost at the commit."""
+
+    xid: str = ""
+    details: Mapping[str, JsonValue] = field(default_factory=dict)
+    committed: bool | None = False
+    unaudited: psycopg.Error | None = None
+    error: Exception | None = None
+    why: str = ""
+    blocker: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        return int(str(self.details.get("rows", 0))) if self.committed else 0
+
+
+def insist(url: str, change: Forced, order: Order, clock: Callable[[], float], tell: Tell) -> Carried:
+    """Make the change. Never raises for what the server does: that is the result."""
+    started, patience_s = clock(), order.plan.rollback_patience_s
+    notes: list[str] = []
+    changed = undone = 0
+    told = ""
+    while True:
+        tried = _try(url, change, order)
+        seen = _read_back(url, change, tried)
+        changed += tried.rows
+        notes += [n for n in tried.notes if n not in notes]
+        if seen.done:
+            notes += _audited_late(url, change, order, tried)
+            return Carried(True, changed, clock() - started, notes=tuple(notes))
+        undone += tried.error is None and seen.done is False
+        why = "; ".join(w for w in (tried.why, seen.why) if w)
+        passing = isinstance(tried.error, TRANSIENT)
+        final = undone >= MOST_UNDONE or (not passing and (seen.final or tried.error is not None))
+        if final or clock() - started > patience_s:
+            tries = "" if final else f" (tried for {patience_s} s)"
+            return Carried(seen.done, changed, clock() - started, f"{why}{tries}", tuple(notes), tried.blocker)
+        if why != told:
+            tell(f"not yet possible to {change.words}: {why}; trying again until {patience_s} s are over")
+            told = why
+        time.sleep(POLL_S)
+
+
+def _try(url: str, change: Forced, order: Order) -> _Try:
+    tried = _Try()
+    connection = None
+    try:
+        connection = connect(
+            url,
+            statement_timeout_ms=change.statement_timeout_ms,
+            idle_in_transaction_ms=IDLE_IN_TRANSACTION_MS,
+        )
+        with connection.transaction():
+            own = rows(connection, "transaction", {})[0]
+            tried.xid = str(own["xid"])
+            with Lookout(url, own["pid"]) as lookout:
+                try:
+                    _carry(connection, change, order, tried)
+                finally:
+                    tried.notes += lookout.notes
+                    tried.why, tried.blocker = lookout.blamed, next((b.pid for b in lookout.blockers), 0)
+            tried.committed = None
+        tried.committed, tried.why, tried.blocker = True, "", 0
+    except UNREADABLE as error:
+        tried.error = error
+        tried.why = tried.why if isinstance(error, psycopg.errors.LockNotAvailable) and tried.why else first_line(error)
+    finally:
+        if connection is not None:
+            connection.close()
+    return tried
+
+
+def _carry(connection: Connection, change: Forced, order: Order, tried: _Try) -> None:
+    tried.details = change.carry(connection)
+    if not tried.details["rows"] and not change.audit_nothing:
+        return
+    try:
+        with connection.transaction():
+            _audit(connection, change, order, tried)
+    except psycopg.Error as error:
+        tried.unaudited = error
+        if connection.closed:  # the change went with it
+            raise
+
+
+def _audit(connection: Connection, change: Forced, order: Order, tried: _Try) -> None:
+    audit(connection, change.audited, order, int(str(tried.details["rows"])), tried.details)
+
+
+def _read_back(url: str, change: Forced, tried: _Try) -> ReadBack:
+    """Look on a new connection; where the old one was lost at the commit, what became of that, too."""
+    try:
+        connection = connect(url, read_only=True, statement_timeout_ms=change.statement_timeout_ms)
+    except psycopg.Error as error:
+        return ReadBack(None, f"it cannot be read back: {first_line(error)}")
+    try:
+        if tried.committed is None:
+            status = str(rows(connection, "transaction_status", {"xid": tried.xid})[0]["status"])
+            tried.committed = status == "committed"
+            tried.notes.append(f"a connection was lost at the commit, which is {status}")
+        return change.read_back(connection, tried.xid)
+    except UNREADABLE as error:
+        return ReadBack(None, f"it cannot be read back: {first_line(error)}")
+    finally:
+        connection.close()
+
+
+def _audited_late(url: str, change: Forced, order: Order, tried: _Try) -> list[str]:
+    """Where the audit row was refused: once more in a transaction of its own, unless that is no use."""
+    if tried.unaudited is None or not tried.committed:
+        return []
+    error: Exception = tried.unaudited
+    if isinstance(error, TRANSIENT):
+        try:
+            with connect(url) as connection:
+                _audit(connection, change, order, tried)
+        except psycopg.Error as again:
+            error = again
+        else:
+            return []
+    return [f"no audit row ({change.audited}) could be written: {first_line(error)}"]
+
+
+def first_that_works(connection: Connection, names: tuple[str, ...], values: Mapping[str, object]) -> int:
+    """Rows changed by the first statement that the server does not refuse: a table may have less than the contract
+    says, or a login less rights. Raise the refusal of the last.
+    """
+    for name in names[:-1]:
+        try:
+            with connection.transaction():
+                return count(connection, name, values)
+        except TRANSIENT:
+            raise
+        except psycopg.Error:
+            continue
+    return count(connection, names[-1], values)

@@ -1,0 +1,180 @@
+"""All the way down: every row of the flag goes off, is read back, and the recovery is proved."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import psycopg
+
+from gates.act.flag import UNREADABLE, FlagState, Order, Tell, first_line, look, look_at, rows
+from gates.act.insist import Carried, Forced, ReadBack, first_that_works, insist
+from gates.evidence import JsonValue
+from gates.rules import RolloutPlan
+from gates.target.database import Connection, session
+from gates.verdict import Action
+
+POLL_S = 0.1
+
+
+def by_hand(flag: str) -> str:
+    """The checklist's statement, for whoever does it by hand."""
+    return f"UPDATE public.feature_flags SET enabled = false WHERE key = {quoted(flag)};"
+
+
+def quoted(text: str) -> str:
+    """An SQL literal in printable ASCII, whatever the text."""
+    if text.isascii() and text.isprintable() and "\\" not in text:
+        return "'" + text.replace("'", "''") + "'"
+    return "E'" + "".join(c if c.isascii() and c.isalnum() else f"\\U{ord(c):08x}" for c in text) + "'"
+
+
+def not_possible(order: Order) -> Action:
+    """The rollback where there is no database."""
+    message = f"DATABASE_URL is not set, so the flag {order.plan.flag} cannot be switched off"
+    return Action("none", None, None, "not_possible", message, True, flag="unknown", by_hand=by_hand(order.plan.flag))
+
+
+def roll_back(url: str, order: Order, clock: Callable[[], float], tell: Tell) -> Action:
+    """Switch off every row of the flag, then prove that nothing is left in flight."""
+    flag, decided = order.plan.flag, clock()
+    if order.dry_run:
+        before = look_at(url, flag)
+        return Action("rollback", before.shown if before else None, 0, "dry_run", f"{flag} would be switched off")
+    change, befores = _switch_off(flag)
+    carried = insist(url, change, order, clock, tell)
+    at = next((b.shown for b in befores if b is not None), None)
+    if not carried.done:
+        return _failed(order, carried, at)
+    recovery = prove_recovery(url, order.plan, decided, decided + carried.seconds, clock)
+    if recovery.get("on_somewhere"):
+        again = replace(carried, done=False, why="it was switched off and is on again: somebody switches it on")
+        return _failed(order, again, at, recovery)
+    said = "; ".join([f"{flag} was off already", *carried.notes])
+    if not carried.rows:
+        return Action("none", at, at, "nothing_to_do", said, recovery=recovery, flag="off")
+    said = "; ".join([f"{flag} was switched off in {recovery['decision_to_off_s']} s", *carried.notes])
+    return Action("rollback", at, 0, "done", said, recovery=recovery, flag="off")
+
+
+def _switch_off(flag: str) -> tuple[Forced, list[FlagState | None]]:
+    """The change, and the flag as it was before each try."""
+    befores: list[FlagState | None] = []
+
+    def carry(connection: Connection) -> Mapping[str, JsonValue]:
+        befores.append(_before(connection, flag))
+        changed = first_that_works(connection, ("flag_off", "flag_off_least"), {"flag": flag})
+        before = befores[-1]
+        return {"from": before.shown if before else None, "to": 0, "rows": changed}
+
+    def read_back(connection: Connection, _xid: str) -> ReadBack:
+        return read_flag(connection, flag)
+
+    return Forced(f"switch off {flag}", "flag_rolled_back", carry, read_back), befores
+
+
+def _before(connection: Connection, flag: str) -> FlagState | None:
+    """What the flag was, for those who read of it; what cannot be read stops no rollback."""
+    try:
+        with connection.transaction():
+            return look(connection, flag)
+    except UNREADABLE:
+        if connection.closed:
+            raise
+        return None
+
+
+def _failed(order: Order, carried: Carried, at: int | None, recovery: dict[str, JsonValue] | None = None) -> Action:
+    flag = order.plan.flag
+    unblock = f"SELECT pg_catalog.pg_terminate_backend({carried.blocker}); -- the session in the way\n"
+    still = "is still on" if carried.done is False else "may still be on"
+    said = "; ".join([f"{flag} {still}: {carried.why}", *carried.notes])
+    return Action(
+        "none",
+        at,
+        at,
+        "failed",
+        said,
+        holds=True,
+        recovery=recovery or {},
+        flag="on" if carried.done is False else "unknown",
+        by_hand=(unblock if carried.blocker else "") + by_hand(flag),
+    )
+
+
+# --- read back ---------------------------------------------------------------------------------------------------
+
+
+def read_flag(connection: Connection, flag: str) -> ReadBack:
+    """Whether the flag is off: its rows are there, this login sees them, and all of them are off."""
+    seen = rows(connection, "flag_left", {"flag": flag})[0]
+    if seen["rows"] == 0:
+        return ReadBack(None, _unseen(connection, flag), final=True)
+    if seen["left_on"] != 0:
+        return ReadBack(False, f"{seen['left_on']} of {seen['rows']} row(s) read back as not off")
+    try:
+        on = rows(connection, "flag_on_for", {"flag": flag})[0]
+    except UNREADABLE:  # a table or function that this deployment does not have
+        return ReadBack(True)
+    if on["companies"] != 0:
+        why = f"every row that this login sees is off, but is_feature_enabled says on for {on['companies']} companies"
+        return ReadBack(False, f"{why} ({on['first']} among them): row-level security hides rows from this login")
+    return ReadBack(True)
+
+
+def _unseen(connection: Connection, flag: str) -> str:
+    """Which of the two it is where no row is seen: a key that does not exist, or a login that may not see it."""
+    said = f"this login sees no row of a flag {flag!r}"
+    try:
+        found = rows(connection, "flag_keys", {})[0]
+    except UNREADABLE as error:
+        return f"{said} ({first_line(error)})"
+    keys = [str(k) for k in found["keys"]] if isinstance(found["keys"], list) else []
+    if not keys:
+        blind = "row-level security hides them from it: use a login that sees all rows (replay_gate)"
+        return f"{said}, nor of any other: {blind if found['hidden'] else 'public.feature_flags is empty'}"
+    hidden = ", or row-level security hides it from this login" if found["hidden"] else ""
+    near = difflib.get_close_matches(flag, keys, 3, 0.5) or sorted(keys)[:10]
+    return f"{said}: the key may be mistyped{hidden}. It sees {', '.join(map(repr, near))}"
+
+
+def prove_recovery(
+    url: str, plan: RolloutPlan, decided: float, off: float, clock: Callable[[], float]
+) -> dict[str, JsonValue]:
+    """Wait until nothing is in flight, for at most the plan's time; what is held and what is half done, counted.
+
+    Whether the flag is still off is read last. What cannot be read is not proved, and undoes nothing.
+    """
+    proof: dict[str, JsonValue] = {"decision_to_off_s": round(off - decided, 3)}
+    try:
+        with session(url, read_only=True) as connection:
+            while True:
+                row = _counted(connection, plan.flag)
+                drained = row.get("in_flight") == 0
+                if drained or "unread" in row or clock() - decided > plan.drain_timeout_s:
+                    break
+                time.sleep(POLL_S)
+            drained_s = round(clock() - decided, 3) if drained else None
+            still_off = read_flag(connection, plan.flag).done
+    except UNREADABLE as error:
+        return {**proof, "unread": first_line(error), "proved": False}
+    whole = bool(drained and still_off and row.get("half_replayed") == 0)
+    return {
+        **proof,
+        "decision_to_drained_s": drained_s,
+        **row,
+        "on_somewhere": still_off is False,
+        "proved": whole,
+    }
+
+
+def _counted(connection: Connection, flag: str) -> dict[str, JsonValue]:
+    try:
+        row = rows(connection, "recovery", {"flag": flag})[0]
+        return {name: int(str(row[name])) for name in ("in_flight", "held", "half_replayed")}
+    except psycopg.Error as error:
+        if connection.closed:
+            raise
+        return {"unread": first_line(error)}

@@ -1,0 +1,2 @@
+-- Read back: whether the row for everybody is there and paused.
+select coalesce(bool_or(agents_paused), false) as paused from public.agent_controls where company_id is null;

@@ -1,0 +1,2 @@
+-- By which others find out what became of this transaction, and who keeps it waiting.
+select pg_backend_pid() as pid, pg_current_xact_id()::text as xid;

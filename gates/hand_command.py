@@ -1,0 +1,44 @@
+"""`gate promote`, `gate rollback`, `gate emergency`, `gate flags step`: what they print, and their exit code."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+
+from gates import arguments, config
+from gates.act import operations
+from gates.act.flag import Order
+from gates.errors import CannotWork
+from gates.reports.github import annotation
+from gates.target.deployment import Target
+from gates.terminal import action_text
+from gates.verdict import NOT_ROLLED_BACK, Decision
+from gates.watch_command import Console
+
+
+def by_hand(options: argparse.Namespace, target: Target, console: Console) -> int:
+    """Act, and say what became of it. Raise CannotWork where nothing could be done, but for a rollback: that is 21."""
+    what = "promote" if options.command == "flags" else options.command
+    # a waiver that has expired, or a check that nobody knows any more, keeps no rollback from happening
+    today = dt.datetime.now(dt.UTC).date() if what == "promote" else dt.date.min
+    plan = arguments.plan_of(config.load_policy(options.policy, today).plan, options.flag)
+    by = console.environ.get("USER") or console.environ.get("LOGNAME") or "operator"
+    order = Order(
+        plan,
+        options.release or target.release,
+        f"gate:{by}",
+        options.reason,
+        same_version=False,
+        by_hand=True,
+        dry_run=options.dry_run,
+    )
+    action = operations.act_by_hand(target, what, order, console.say)
+    console.result(json.dumps(action.to_json(), ensure_ascii=False) + "\n" if options.json else action_text(action))
+    if action.headline:
+        if console.environ.get("GITHUB_ACTIONS") == "true":
+            console.say(annotation(action.headline, f"{action.message}\n{action.by_hand}"))
+        return NOT_ROLLED_BACK
+    if action.result in {"failed", "not_possible"}:
+        raise CannotWork(action.message)
+    return Decision.HOLD.exit_code if action.holds or action.result == "baking" else 0
