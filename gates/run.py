@@ -24,7 +24,9 @@ from gates.stages.alerts import alerts
 from gates.stages.context import Context, Progress, StageReport, silent
 from gates.stages.drill import drill
 from gates.stages.pipeline import pipeline
-from gates.stages.preflight import preflight
+from gates.stages.preflight import Preflight, preflight
+from gates.stages.preflight.database import DATABASE
+from gates.stages.reach import if_reached
 from gates.stages.sql import ALERTS, DATA, data, sql
 from gates.stages.turn import Turn
 from gates.stages.watch import BacklogWatch
@@ -104,9 +106,16 @@ def run_gate(request: Request) -> Verdict:
 
 
 def collect(context: Context, request: Request) -> tuple[Target, list[StageReport]]:
-    """All stages, in their order; each appends to the evidence. Returns the target with its release."""
+    """All stages, in their order; each appends to the evidence. Returns the target with its release.
+
+    A target that cannot be reached ends the run here: all the rest is unknown for that one cause.
+    """
     first = preflight(context)
     context = dataclasses.replace(context, target=first.target)
+    if first.unreachable:
+        context.block(context.applicable(("",)), first.unreachable[0])
+        scrub(request.out, hidden(context.target))
+        return first.target, [first.report]
     stages = [first.report, *pipeline(context)]
     with Turn(context) as turn:
         if turn.busy:
@@ -122,10 +131,10 @@ def examine(context: Context, request: Request) -> list[StageReport]:
     stages: list[StageReport] = []
     with BacklogWatch(context):
         stages += data(context, before=True)
-        stages += drill(context)
+        stages += if_reached(context, "drill", ("drill/",), lambda: drill(context))
         try:
-            stages += load(context, request)
-            stages += data(context)
+            stages += if_reached(context, "load", LOAD, lambda: load(context, request))
+            stages += if_reached(context, "data after", (*DATA, *ALERTS), lambda: data(context))
         finally:
             stages += clean_up(context, request)
     return stages
@@ -190,8 +199,11 @@ def run_stage(request: Request, stage: str) -> Verdict:
     run = begin(request)
     catalogue = catalogue_of(request)
     context = dataclasses.replace(context_of(request, str(run["run_id"])), catalogue=catalogue)
-    target = request.target if request.url_only else preflight(context).target
+    first = Preflight(request.target, StageReport("preflight", 0.0)) if request.url_only else preflight(context)
+    target = first.target
     context = dataclasses.replace(context, target=target)
+    reading = stage in {"sql", "alerts"}  # what only reads disturbs nobody, and needs the database alone
+    unreachable = [e for e in first.unreachable if e.check == DATABASE.id or not reading]
     prefixes = {"drill": ("drill/",), "sql": DATA, "alerts": ALERTS, "load": LOAD}[stage]
     works: dict[str, Callable[[], list[StageReport]]] = {
         "drill": lambda: drill(context),
@@ -199,7 +211,9 @@ def run_stage(request: Request, stage: str) -> Verdict:
         "alerts": lambda: alerts(context),
         "load": lambda: load(context, request),
     }
-    if stage in {"sql", "alerts"} or request.url_only:  # what only reads disturbs nobody
+    if unreachable:
+        context.block(context.applicable(prefixes), unreachable[0])
+    elif reading or request.url_only:
         works[stage]()
     else:
         with Turn(context) as turn:

@@ -18,7 +18,7 @@ import psycopg
 from gates import history, record
 from gates.errors import GateError
 from gates.evidence import JsonValue, Outcome
-from gates.stages import preflight
+from gates.stages.preflight.database import sees_rows
 from gates.stages.suite import ROOT
 from gates.target.client import HttpDoor, NoAnswer
 from gates.target.database import Connection, session, sql
@@ -177,7 +177,7 @@ def _sight(connection: Connection, target: Target) -> Section:
     """A login that row-level security blinds sees empty tables, which must not look like an empty queue."""
     title = "Whether this login sees all rows."
     try:
-        seen = preflight.sees_rows(connection, target)
+        seen = sees_rows(connection, target)
     except psycopg.Error as error:
         return Section("sight", title, unknown=_first_line(error))
     if seen.outcome is not Outcome.PASS:

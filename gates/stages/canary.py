@@ -15,6 +15,7 @@ from gates.stages.context import Context, StageReport
 from gates.stages.drill import drill
 from gates.stages.pipeline import pipeline
 from gates.stages.preflight import VARIABLES, preflight
+from gates.stages.preflight.database import DATABASE
 from gates.stages.sql import ALERTS, DATA, suite
 from gates.stages.suite import Suite, run
 from gates.stages.turn import SPEC as ALONE
@@ -91,7 +92,16 @@ def look(context: Context, plan: Plan) -> Looked:
     context = dataclasses.replace(context, target=guarded, catalogue=plan.checks, deep=False)
     first = preflight(context)
     context = dataclasses.replace(context, target=first.target)
-    stages = [first.report, *pipeline(context), *_sql(context), *_drills(context, plan)]
+    stages = [first.report, *pipeline(context)]
+    shut = {e.check: e for e in first.unreachable}
+    if DATABASE.id in shut:
+        context.block(context.applicable(SQL), shut[DATABASE.id])
+    else:
+        stages += _sql(context)
+    if first.unreachable:
+        context.block(context.applicable(("drill/",)), first.unreachable[0])
+    else:
+        stages += _drills(context, plan)
     scrub(context.out, hidden(context.target))
     return Looked(first.target, tuple(stages))
 

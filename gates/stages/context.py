@@ -84,6 +84,10 @@ class Context:
             and phase in {None, s.phase}
         ]
 
+    def block(self, specs: Sequence[CheckSpec], by: Evidence, *, already: int = 0) -> None:
+        """Write, for every check of `specs` without evidence after line `already`, that `by` blocks it."""
+        self.account_for(specs, f"blocked by {by.check}: {by.message}", already=already, blocked_by=by.check)
+
     def account_for(self, specs: Sequence[CheckSpec], reason: str, *, already: int = 0, blocked_by: str = "") -> None:
         """Write an unknown, saying why, for every check of `specs` without evidence after line `already`."""
         seen = {e.check for e in read_lines(self.evidence)[already:]}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gates.evidence import Outcome
 from gates.evidence_file import read_lines
 from gates.stages.context import Context, StageReport
-from gates.stages.preflight import REACHABLE
+from gates.stages.preflight.endpoints import REACHABLE
 from gates.stages.suite import Suite, run
 
 PREFIX = ("drill/",)

@@ -11,7 +11,7 @@ from gates.evidence_file import write_lines
 from gates.policy_file import Settings
 from gates.stages.context import Context
 from gates.stages.drill import MOST_WORKERS, workers_for
-from gates.stages.preflight import REACHABLE
+from gates.stages.preflight.endpoints import REACHABLE
 from gates.target.deployment import Target
 
 

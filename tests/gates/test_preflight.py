@@ -17,6 +17,7 @@ from gates.evidence_file import read_lines
 from gates.policy_file import Settings
 from gates.stages import preflight
 from gates.stages.context import Context
+from gates.stages.preflight import endpoints
 from gates.stages.watch import BACKLOG, BacklogWatch
 from gates.target.capabilities import claims
 from gates.target.deployment import Target
@@ -35,7 +36,7 @@ def looked(folder: Path, target: Target) -> tuple[dict[str, Evidence], Target]:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "READY_PATIENCE_S", 0.1)
+    monkeypatch.setattr(endpoints, "READY_PATIENCE_S", 0.1)
 
 
 def paths(**by_path: tuple[int, Any]) -> Answers:

@@ -19,8 +19,9 @@ from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, W
 from gates.evidence_file import read_lines
 from gates.policy_file import parse
 from gates.run import Request, run_gate, run_stage
-from gates.stages import preflight, suite
+from gates.stages import suite
 from gates.stages.context import Progress
+from gates.stages.preflight import endpoints
 from gates.target.deployment import Target
 from gates.verdict import Action, Decision, Verdict
 
@@ -113,7 +114,7 @@ def spec(check: str, phase: str = "main") -> CheckSpec:
     return CheckSpec(check, "c", "c", Severity.PAGE, Where.READ_ONLY, phase=phase)
 
 
-WITHOUT_SQL = (preflight.REACHABLE, preflight.RELEASE, preflight.READY)
+WITHOUT_SQL = (endpoints.REACHABLE, endpoints.RELEASE, endpoints.READY)
 CATALOGUE = (
     *WITHOUT_SQL,
     spec("drill/small/first", "first"),

@@ -1,0 +1,118 @@
+"""The preflight: can the target be asked at all, is it the release that is meant, and does the login see what it must.
+
+Everything here is read-only, but for one company and two dry runs on a staging target of loopback. What cannot be asked
+is unknown; only a wrong release is harm.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from gates.evidence import Evidence, JsonValue, Outcome, Severity, write_lines
+from gates.stages.context import Context, Progress, StageReport
+from gates.stages.preflight.database import DATABASE, SIGHT, SKEW, database_lines
+from gates.stages.preflight.endpoints import (
+    REACHABLE,
+    READY,
+    RELEASE,
+    TIMEOUT_S,
+    reachable,
+    ready,
+    release,
+    release_of,
+    versions_of,
+)
+from gates.stages.preflight.looks import Seen, after, spec, timed
+from gates.target.capabilities import claims, evidence_id
+from gates.target.client import HttpDoor
+from gates.target.deployment import Target
+from gates.target.redaction import hidden, redact_text
+from gates.target.requests import has_expired
+
+VARIABLES = spec(
+    "variables",
+    "Every variable that the required checks need is set.",
+    "What is not given cannot be checked, and what was not checked does not promote.",
+    Severity.WARN,
+)
+SPECS = (VARIABLES, REACHABLE, RELEASE, READY, DATABASE, SIGHT, SKEW)
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """The target with the release that its instances agree on, the stage's report, and the doors that are shut.
+
+    unreachable: the evidence that BASE_URL or DATABASE_URL was given and nothing answers there.
+    """
+
+    target: Target
+    report: StageReport
+    unreachable: tuple[Evidence, ...] = ()
+
+
+def preflight(context: Context) -> Preflight:
+    """Ask the target; write one line a check, and one a capability. Blocked checks say by what."""
+    started = time.monotonic()
+    target = context.target
+    versions: list[dict[str, JsonValue]] = []
+    lines = [timed(VARIABLES, target, lambda: variables(target))]
+    with HttpDoor(target.base_url or "http://unset.invalid", timeout_s=TIMEOUT_S) as door:
+        lines.append(timed(REACHABLE, target, lambda: reachable(target, door), 3 * TIMEOUT_S))
+        if lines[-1].outcome is Outcome.PASS:
+            versions = versions_of(door)
+        lines.append(after(lines, RELEASE, target, lambda: release(target, versions)))
+        lines.append(after(lines, READY, target, lambda: ready(door)))
+    lines += database_lines(target)
+    if not any(e.details.get("unreachable") for e in lines):
+        lines += _capabilities(target, context.companies)
+    agreed = {release_of(v) for v in versions} - {""}
+    if not target.release and len(agreed) == 1:
+        target = dataclasses.replace(target, release=agreed.pop())
+    hide = hidden(target)
+    clean = [dataclasses.replace(e, release=target.release, message=redact_text(e.message, hide)) for e in lines]
+    write_lines(context.evidence, clean)
+    seconds = time.monotonic() - started
+    outcomes = [e.outcome for e in clean if not e.check.startswith("preflight/capability/")]
+    passed, failed, unknown = (outcomes.count(o) for o in (Outcome.PASS, Outcome.FAIL, Outcome.UNKNOWN))
+    shut = tuple(e for e in clean if e.details.get("unreachable"))
+    error = "; ".join(e.message for e in shut)
+    context.progress(Progress("preflight", passed, failed, unknown, len(outcomes), seconds, done=True, error=error))
+    return Preflight(target, StageReport("preflight", seconds, error=error), shut)
+
+
+def variables(target: Target) -> Seen:
+    """Which variables of the contract are missing."""
+    given = {
+        "BASE_URL": target.base_url,
+        "TRANSBOT_HMAC_SECRET": target.hmac_secret,
+        "TEST_COMPANY_ID": target.test_company_id,
+        "ADMIN_JWT": target.admin_jwt,
+        "REPLAY_JWT_SECRET": target.jwt_secret,
+        "DATABASE_URL": target.database_url,
+    }
+    missing = [name for name, text in given.items() if not text]
+    if missing:
+        message = f"{', '.join(missing)} not set: what needs them is unknown. Set them (docs/contract.md, section 1)"
+        return Seen(Outcome.UNKNOWN, message, len(given) - len(missing), len(given), "variables", len(given))
+    if has_expired(target.admin_jwt, time.time()):
+        message = "ADMIN_JWT has expired: what needs it is unknown. Set it to a valid admin token"
+        return Seen(Outcome.UNKNOWN, message, len(given) - 1, len(given), "variables", len(given))
+    return Seen(Outcome.PASS, "", len(given), len(given), "variables", len(given))
+
+
+def _capabilities(target: Target, companies: Path) -> list[Evidence]:
+    def note(company: str) -> None:
+        with companies.open("a", encoding="utf-8") as file:
+            file.write(f"{company}\n")
+
+    at = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+    lines = []
+    for name, claimed in claims(target, note).items():
+        outcome = Outcome.UNKNOWN if claimed is None else Outcome.PASS
+        message = "the target could not be asked" if claimed is None else ""
+        lines.append(Evidence(evidence_id(name), outcome, message, claimed, samples=1, started_at=at))
+    return lines

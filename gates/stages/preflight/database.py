@@ -1,0 +1,134 @@
+"""What the gate's login sees of the database: the server, all rows of the contract's tables, its clock."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+from collections.abc import Sequence
+from pathlib import Path
+
+import psycopg
+
+from gates.evidence import Evidence, Outcome, Severity
+from gates.stages.preflight.looks import Seen, after, first_line, spec, timed, within
+from gates.target.database import Connection, connect, execute, sql
+from gates.target.deployment import Target
+from gates.target.identity import database_place
+
+QUERIES = Path(__file__).parent.with_name("queries")
+MOST_SKEW_S = 2.0
+SERVERS = (15, 18)
+
+DATABASE = spec(
+    "database",
+    "The database answers, and is a PostgreSQL that the contract allows.",
+    "Without SQL most promises cannot be seen, and the flag cannot be stepped.",
+    Severity.WARN,
+)
+SIGHT = spec(
+    "database-role-sees-rows",
+    "The gate's login sees all rows of every table of the contract.",
+    "A login that row-level security blinds finds no bad row anywhere, and everything looks fine.",
+    Severity.WARN,
+    "M17",
+    after=(DATABASE.id,),
+)
+SKEW = spec(
+    "clock-skew",
+    "The clocks of the gate and of the database agree to two seconds.",
+    "Signatures, windows and lags are measured with both clocks.",
+    Severity.WARN,
+    "O11",
+    after=(DATABASE.id,),
+)
+
+
+def database_lines(target: Target) -> list[Evidence]:
+    """The three checks over one connection."""
+    if not target.database_url:
+        missing = "DATABASE_URL is not set. Set it to a login that sees all rows (replay_gate)"
+        return _shut(target, Seen(Outcome.UNKNOWN, missing))
+    try:
+        connection = within(lambda: connected(target.database_url))
+    except (psycopg.Error, OSError) as error:
+        place = database_place(target) or "DATABASE_URL"
+        message = f"no connection to {place}: {first_line(error)}. See that it runs, and DATABASE_URL"
+        return _shut(target, Seen(Outcome.UNKNOWN, message, unreachable=True))
+    with contextlib.closing(connection):
+        first = timed(DATABASE, target, lambda: database(connection))
+        sight = after([first], SIGHT, target, lambda: sees_rows(connection, target))
+        return [first, sight, after([first], SKEW, target, lambda: clock_skew(connection))]
+
+
+def connected(url: str) -> Connection:
+    """A connection that has answered. Raise psycopg.Error where there is none."""
+    connection = connect(url, read_only=True)
+    execute(connection, "select 1")
+    return connection
+
+
+def _shut(target: Target, seen: Seen) -> list[Evidence]:
+    first = timed(DATABASE, target, lambda: seen)
+    return [first, *(after([first], s, target, lambda: seen) for s in (SIGHT, SKEW))]
+
+
+def database(connection: Connection) -> Seen:
+    """The server's major version."""
+    major = connection.info.server_version // 10_000
+    least, most = SERVERS
+    if not least <= major <= most:
+        message = f"PostgreSQL {major}; allowed: {least} to {most}. The checks are not known to hold there"
+        return Seen(Outcome.UNKNOWN, message, major, f"{least}..{most}")
+    return Seen(Outcome.PASS, "", major, f"{least}..{most}", samples=1)
+
+
+def sees_rows(connection: Connection, target: Target) -> Seen:
+    """Row-level security does not bind the login, or a policy opens every row to it."""
+    tables = execute(connection, sql(QUERIES / "role_sight.sql"))
+    absent = [str(t["name"]) for t in tables if not t["present"]]
+    if absent:
+        return Seen(Outcome.UNKNOWN, f"{', '.join(absent)} not found in schema public; allowed: the contract's tables")
+    locked = [str(t["name"]) for t in tables if not t["readable"]]
+    if locked:
+        return Seen(Outcome.UNKNOWN, f"the login may not read {', '.join(locked)}. Grant SELECT to it")
+    doubtful = [t for t in tables if t["secured"] and (t["narrowed"] or not t["open"])]
+    if doubtful and not _counts_agree(connection, tables, target):
+        names = ", ".join(str(t["name"]) for t in doubtful)
+        message = f"row-level security hides rows of {names} from this login. Use one that sees all rows (replay_gate)"
+        return Seen(Outcome.UNKNOWN, message, len(tables) - len(doubtful), len(tables), "tables", len(tables))
+    return Seen(Outcome.PASS, "", len(tables), len(tables), "tables", len(tables))
+
+
+def _counts_agree(connection: Connection, tables: Sequence[dict[str, object]], target: Target) -> bool:
+    """Where policies do not say it plainly: the login sees the test company and about as many as there are."""
+    row = connection.execute(
+        sql(QUERIES / "company_sight.sql").encode(), {"company": target.test_company_id}
+    ).fetchone()
+    estimate = next(int(str(t["estimate"])) for t in tables if t["name"] == "companies")
+    narrowed = any(t["narrowed"] for t in tables)
+    visible = int(str(row["visible"])) if row else 0
+    enough = visible >= 2 and visible >= min(estimate, 1000) / 2
+    return row is not None and row["sees_test_company"] is True and enough and not narrowed
+
+
+def clock_skew(connection: Connection) -> Seen:
+    """The database's clock against ours, in the middle of the best of three round trips."""
+    best: tuple[float, float] | None = None
+    for _ in range(3):
+        before = dt.datetime.now(dt.UTC)
+        row = connection.execute("select clock_timestamp() as now").fetchone()
+        after = dt.datetime.now(dt.UTC)
+        now = row["now"] if row else None
+        if isinstance(now, dt.datetime):
+            trip_s = (after - before).total_seconds()
+            skew_s = (now - before).total_seconds() - trip_s / 2
+            best = min(best or (trip_s, skew_s), (trip_s, skew_s))
+    if best is None:
+        return Seen(Outcome.UNKNOWN, "the database did not say its time")
+    skew_s = round(abs(best[1]), 3)
+    if skew_s > MOST_SKEW_S:
+        message = (
+            f"the clocks differ by {skew_s:g} s; allowed: {MOST_SKEW_S:g} s. Which is wrong is not known: see both"
+        )
+        return Seen(Outcome.UNKNOWN, message, skew_s, MOST_SKEW_S, "s", 3)
+    return Seen(Outcome.PASS, "", skew_s, MOST_SKEW_S, "s", 3)

@@ -1,0 +1,140 @@
+"""What the target says of itself over HTTP: that it is there, which release it runs, that it is ready."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from gates.evidence import JsonValue, Outcome, Severity
+from gates.stages.preflight.looks import Seen, first_line, spec, within
+from gates.target.client import HttpDoor, NoAnswer
+from gates.target.deployment import Target
+from gates.target.identity import http_place
+from gates.target.requests import Answer, Request, post
+
+VERSION_REQUESTS = 12
+"""New connections that ask for /version: enough to meet each of three instances with 97 % at random balancing."""
+READY_PATIENCE_S = 5.0
+READY_POLL_S = 0.25
+TIMEOUT_S = 5.0
+MOST_RELEASE = 200
+"""Characters of a release; a longer text names none."""
+BY_A_PROXY = (502, 503, 504)
+"""Answers of whoever stands before the target, or of a target that says itself that it cannot serve."""
+
+REACHABLE = spec(
+    "target-reachable",
+    "The target answers at BASE_URL.",
+    "Without an answer nothing can be said about the release.",
+    Severity.WARN,
+)
+RELEASE = spec(
+    "release",
+    "Every instance says that it runs the release that is meant.",
+    "Another release is examined than the one that would be promoted.",
+    Severity.PAGE,
+    "O01",
+    after=(REACHABLE.id,),
+)
+READY = spec(
+    "ready",
+    "The target says that it is ready: database reachable, schema as expected, worker alive.",
+    "A target that is not ready fails for reasons that have nothing to do with the release.",
+    Severity.WARN,
+    after=(REACHABLE.id,),
+)
+
+
+def reachable(target: Target, door: HttpDoor) -> Seen:
+    """A 200 of the service at /healthz. No answer, a redirect, a proxy's error or a web page: the target is not there.
+
+    Any other status is the service's own, which the other checks judge.
+    """
+    if not target.base_url:
+        return Seen(Outcome.UNKNOWN, "BASE_URL is not set. Set it to where the functions live")
+    try:
+        answer = within(lambda: door.send(Request("GET", "/healthz")))
+        absent = answer.status == 404 and within(lambda: door.send(post("/dlq-replay", b"{}"))).status == 404
+    except (NoAnswer, OSError) as error:
+        return _not_there(target, first_line(error))
+    shut = "/healthz and /dlq-replay answer 404" if absent else _in_the_way(answer)
+    if shut:
+        return _not_there(target, shut, answer.status)
+    if answer.status != 200:
+        return Seen(Outcome.UNKNOWN, f"/healthz answers {answer.status}; allowed: 200", answer.status, 200)
+    return Seen(Outcome.PASS, "", answer.status, 200, samples=1)
+
+
+def _in_the_way(answer: Answer) -> str:
+    """What answers in the target's place; empty where the target itself does."""
+    if 300 <= answer.status < 400:
+        return f"/healthz answers {answer.status}, a redirect to {(answer.header('location') or 'nowhere')[:200]}"
+    if answer.status in BY_A_PROXY:
+        return f"/healthz answers {answer.status}"
+    page = answer.body.lstrip()[:15].lower().startswith((b"<!doctype", b"<html"))
+    if answer.status == 200 and (page or "text/html" in (answer.header("content-type") or "").lower()):
+        return "/healthz answers with a web page, as a login or a proxy does"
+    return ""
+
+
+def _not_there(target: Target, why: str, status: int | None = None) -> Seen:
+    message = f"the target at {http_place(target)} cannot be reached: {why}. See that it runs, and BASE_URL"
+    return Seen(Outcome.UNKNOWN, message, status, 200, unreachable=True)
+
+
+def versions_of(door: HttpDoor) -> list[dict[str, JsonValue]]:
+    """What /version says over new connections; empty mappings for what is no such answer."""
+    request = Request("GET", "/version", (("Connection", "close"),))
+    found: list[dict[str, JsonValue]] = []
+    deadline = time.monotonic() + TIMEOUT_S
+    while len(found) < VERSION_REQUESTS and (not found or time.monotonic() < deadline):
+        try:
+            answer = door.send(request)
+        except NoAnswer:
+            found.append({})
+            continue
+        found.append(answer.json() if answer.status == 200 else {})
+    return found
+
+
+def release(target: Target, versions: Sequence[dict[str, JsonValue]]) -> Seen:
+    """The releases of all instances met; a wrong one fails, an unsaid one is unknown."""
+    said = [release_of(v) for v in versions]
+    named = sorted({r for r in said if r})
+    instances = len({str(v.get("instance", "")) for v in versions if v})
+    details: dict[str, JsonValue] = {"releases": list[JsonValue](named), "instances": instances}
+    if target.release and any(r != target.release for r in named):
+        message = (
+            f"/version says {', '.join(named)}; allowed: {target.release} (RELEASE). Finish or repair the deployment"
+        )
+        return Seen(Outcome.FAIL, message, ", ".join(named), target.release, samples=len(said), details=details)
+    if len(named) != 1:
+        message = f"the instances say {', '.join(named) or 'no release'}; allowed: one release. Wait, or set RELEASE"
+        return Seen(Outcome.UNKNOWN, message, ", ".join(named), samples=len(said), details=details)
+    silent = said.count("")
+    if silent:
+        message = f"{silent} of {len(said)} answers of /version name no release; allowed: none such"
+        return Seen(Outcome.UNKNOWN, message, named[0], target.release, samples=len(said), details=details)
+    return Seen(Outcome.PASS, "", named[0], target.release or named[0], samples=len(said), details=details)
+
+
+def release_of(version: Mapping[str, JsonValue]) -> str:
+    """The release in an answer of /version; empty where it names none that anybody would give a release."""
+    said = version.get("release")
+    return said if isinstance(said, str) and len(said) <= MOST_RELEASE else ""
+
+
+def ready(door: HttpDoor) -> Seen:
+    """/readyz within a few seconds; only an answer of the target that it is not ready is a failure."""
+    deadline = time.monotonic() + READY_PATIENCE_S
+    while True:
+        answer = door.send(Request("GET", "/readyz"))
+        if answer.status == 200:
+            return Seen(Outcome.PASS, "", 200, 200, samples=1)
+        if time.monotonic() > deadline:
+            break
+        time.sleep(READY_POLL_S)
+    said = answer.body[:200].decode("utf-8", "replace")
+    message = f"/readyz answers {answer.status} for {READY_PATIENCE_S:g} s; allowed: 200. It says: {said}"
+    outcome = Outcome.FAIL if answer.status == 503 else Outcome.UNKNOWN
+    return Seen(outcome, message, answer.status, 200, samples=1)

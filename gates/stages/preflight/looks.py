@@ -1,0 +1,97 @@
+"""What one look of the preflight sees, and the evidence that it becomes. Every look ends within its limit."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where
+from gates.target.deployment import Target
+
+LOOK_S = 10.0
+"""The longest that one look may take: resolving a name has no limit of its own, and an answer may drip for ever."""
+
+T = TypeVar("T")
+
+
+def spec(name: str, claim: str, cost: str, severity: Severity, *covers: str, after: tuple[str, ...] = ()) -> CheckSpec:
+    """A check of the preflight."""
+    return CheckSpec(f"preflight/{name}", claim, cost, severity, Where.READ_ONLY, (), after, covers, phase="first")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one preflight check saw. `unreachable`: a door of the target is shut, so nothing behind it can be seen."""
+
+    outcome: Outcome
+    message: str = ""
+    observed: JsonValue = None
+    limit: JsonValue = None
+    unit: str = ""
+    samples: int = 0
+    details: dict[str, JsonValue] = dataclasses.field(default_factory=dict)
+    unreachable: bool = False
+
+
+def within(look: Callable[[], T], limit_s: float = LOOK_S) -> T:
+    """The result of the look. Raise TimeoutError at the limit; the look is then left to end by itself."""
+    found: list[T] = []
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            found.append(look())
+        except BaseException as error:  # noqa: BLE001  -- handed to the thread that waits
+            raised.append(error)
+
+    thread = threading.Thread(target=run, name="preflight-look", daemon=True)
+    thread.start()
+    thread.join(limit_s)
+    if raised:
+        raise raised[0]
+    if not found:
+        raise TimeoutError(f"no answer within {limit_s:g} s")
+    return found[0]
+
+
+def timed(check: CheckSpec, target: Target, look: Callable[[], Seen], limit_s: float = LOOK_S) -> Evidence:
+    """The evidence of one look. What cannot be asked is unknown."""
+    at, started = dt.datetime.now(dt.UTC), time.monotonic()
+    try:
+        seen = within(look, limit_s)
+    except Exception as error:  # noqa: BLE001  -- nothing that a target says ends the gate
+        seen = Seen(Outcome.UNKNOWN, f"{first_line(error)}. See that the target can be reached from here")
+    return Evidence(
+        check.id,
+        seen.outcome,
+        seen.message,
+        seen.observed,
+        seen.limit,
+        seen.unit,
+        seen.samples,
+        at.isoformat(timespec="milliseconds"),
+        round((time.monotonic() - started) * 1000, 1),
+        release=target.release,
+        details={**seen.details, "unreachable": True} if seen.unreachable else seen.details,
+    )
+
+
+def after(
+    lines: Sequence[Evidence], check: CheckSpec, target: Target, look: Callable[[], Seen], limit_s: float = LOOK_S
+) -> Evidence:
+    """The check, unless one that it comes after did not pass."""
+    failed = [e.check for e in lines if e.check in check.after and e.outcome is not Outcome.PASS]
+    if not failed:
+        return timed(check, target, look, limit_s)
+    blocked = timed(check, target, lambda: Seen(Outcome.UNKNOWN, f"blocked by {failed[0]}"))
+    return dataclasses.replace(blocked, blocked_by=failed[0])
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

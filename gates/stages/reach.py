@@ -1,0 +1,75 @@
+"""Whether the target can still be reached: asked before each stage, so that a dead target ends the run at once."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+
+import psycopg
+
+from gates.evidence import Evidence, Outcome, read_lines, write_lines
+from gates.stages.context import Context, Progress, StageReport
+from gates.stages.preflight.database import DATABASE, connected
+from gates.stages.preflight.endpoints import REACHABLE, reachable
+from gates.stages.preflight.looks import Seen, first_line, timed, within
+from gates.target.client import HttpDoor
+from gates.target.deployment import Target
+from gates.target.redaction import hidden, redact_text
+
+PATIENCE_S = 10.0
+"""A target that is gone for shorter was restarted, by a drill or by its operator."""
+POLL_S = 0.5
+LOOK_S = 3.0
+
+
+def if_reached(
+    context: Context, name: str, prefixes: Sequence[str], stage: Callable[[], list[StageReport]]
+) -> list[StageReport]:
+    """Run the stage. Where the target is gone, its checks are unknown and blocked by that, in seconds."""
+    started = time.monotonic()
+    shut = shut_doors(context)
+    if not shut:
+        return stage()
+    expected = context.applicable(prefixes)
+    context.block(expected, shut[0], already=len(read_lines(context.evidence)))
+    seconds, error = time.monotonic() - started, shut[0].message
+    context.progress(Progress(name, unknown=len(expected), expected=len(expected), seconds=seconds, done=True))
+    return [StageReport(name, seconds, 0, error)]
+
+
+def shut_doors(context: Context) -> list[Evidence]:
+    """Evidence that a door of the target is shut: seen before in this run, or now and for as long as the patience."""
+    known = [e for e in read_lines(context.evidence) if e.details.get("unreachable")]
+    if known:
+        return known
+    deadline = time.monotonic() + PATIENCE_S
+    while shut := _look(context.target):
+        if time.monotonic() > deadline:
+            hide = hidden(context.target)
+            lines = [dataclasses.replace(e, message=redact_text(e.message, hide)) for e in shut]
+            write_lines(context.evidence, lines)
+            return lines
+        time.sleep(POLL_S)
+    return []
+
+
+def _look(target: Target) -> list[Evidence]:
+    """One short look through each door that is given; lines for those that are shut."""
+    lines = []
+    if target.base_url:
+        with HttpDoor(target.base_url, timeout_s=LOOK_S) as door:
+            lines.append(timed(REACHABLE, target, lambda: reachable(target, door), 2 * LOOK_S))
+    if target.database_url:
+        lines.append(timed(DATABASE, target, lambda: _database(target), 2 * LOOK_S))
+    return [e for e in lines if e.details.get("unreachable")]
+
+
+def _database(target: Target) -> Seen:
+    try:
+        with contextlib.closing(within(lambda: connected(target.database_url), LOOK_S)):
+            return Seen(Outcome.PASS, samples=1)
+    except (psycopg.Error, OSError) as error:
+        message = f"the database stopped answering: {first_line(error)}. See that it runs"
+        return Seen(Outcome.UNKNOWN, message, unreachable=True)
