@@ -11,12 +11,14 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from typing import Any, Self
 
 import psycopg
 
 from gates.recorder import Observer, Unmet
 from gates.target.client import HttpDoor, NoAnswer
+from gates.target.credentials import good_claims
 from gates.target.database import Connection, connect
 from gates.target.deployment import Target
 from gates.target.requests import (
@@ -40,7 +42,6 @@ BUSY = (429, 502, 503, 504)
 """Answers that, where another one was due, prove nothing about the target."""
 
 ASKED_AT_MOST = 3
-TOKEN_LIFE_S = 600
 OLDEST_SIGNATURE_S = 200
 SKEW_LIMIT_S = 2.0
 """A difference between the clocks under this is taken for the rounding of the Date header and the way of the answer."""
@@ -83,40 +84,50 @@ class Signer:
     """
 
     target: Target
+    http: HttpDoor
     clock: Clock
-    v2_only: bool = False
     signed_at: dict[tuple[str, bytes], int] = field(default_factory=dict, compare=False)
     """The earliest second at which each body was signed by v2; the next one is signed a second before."""
 
-    @classmethod
-    def measure(cls, http: HttpDoor, target: Target, clock: Clock) -> Signer:
+    @property
+    def secret(self) -> str:
+        """The secret that signs. Raise Unmet where there is none, or where the target refuses it."""
+        if not self.target.hmac_secret:
+            raise Unmet("TRANSBOT_HMAC_SECRET is not set: nothing can be signed. Set it to the secret of the service")
+        return self.target.hmac_secret
+
+    @cached_property
+    def v2_only(self) -> bool:
         """Ask for a company that does not exist: v1 is refused and v2 accepted, or v1 is taken to be the form.
 
         A target that is too busy to say is asked again: the wrong form would look like a target that locks us out.
         """
         for _ in range(ASKED_AT_MOST):
-            statuses = [_asked(http, cls(target, clock, v2_only=only)) for only in (False, True)]
+            statuses = [self._asked(form) for form in (self.v1, self.v2)]
             if not set(statuses) & {0, *BUSY}:
-                return cls(target, clock, v2_only=statuses == [401, 403])
-        return cls(target, clock)
+                return statuses == [401, 403]
+        return False
+
+    def _asked(self, form: Callable[[str, bytes], Request]) -> int:
+        """The status of a replay for a company that does not exist; 0 for no answer."""
+        try:
+            return self.http.send(form(REPLAY, encode_body(replay_fields(str(uuid.uuid4()))))).status
+        except NoAnswer:
+            return 0
 
     def post(self, path: str, body: bytes, label: str = "") -> Request:
         """A correctly signed POST of these bytes."""
-        if self.v2_only:
-            now = self.clock.now()
-            earliest = self.signed_at.get((path, body), now + 1)
-            at = earliest - 1 if now - earliest < OLDEST_SIGNATURE_S else now
-            self.signed_at[path, body] = at
-            return signed_post_v2(path, body, self.target.hmac_secret, at, label)
-        return signed_post(path, body, self.target.hmac_secret, label)
+        return self.v2(path, body, label) if self.v2_only else self.v1(path, body, label)
 
+    def v1(self, path: str, body: bytes, label: str = "") -> Request:
+        return signed_post(path, body, self.secret, label)
 
-def _asked(http: HttpDoor, signer: Signer) -> int:
-    """The status of a replay for a company that does not exist; 0 for no answer."""
-    try:
-        return http.send(signer.post(REPLAY, encode_body(replay_fields(str(uuid.uuid4()))))).status
-    except NoAnswer:
-        return 0
+    def v2(self, path: str, body: bytes, label: str = "") -> Request:
+        now = self.clock.now()
+        earliest = self.signed_at.get((path, body), now + 1)
+        at = earliest - 1 if now - earliest < OLDEST_SIGNATURE_S else now
+        self.signed_at[path, body] = at
+        return signed_post_v2(path, body, self.secret, at, label)
 
 
 @dataclass(frozen=True)
@@ -128,17 +139,7 @@ class Minter:
 
     def claims(self, **claims: Any) -> dict[str, Any]:
         """The claims of a good super_admin token, with some replaced or left out."""
-        good: dict[str, Any] = {
-            "sub": "drill",
-            "role": "super_admin",
-            "iat": self.now() - 5,
-            "exp": self.now() + TOKEN_LIFE_S,
-            "jti": uuid.uuid4().hex,
-        }
-        if self.target.jwt_audience:
-            good["aud"] = self.target.jwt_audience
-        if self.target.jwt_issuer:
-            good["iss"] = self.target.jwt_issuer
+        good = {**good_claims(self.target, self.now()), "jti": uuid.uuid4().hex}
         return {k: v for k, v in {**good, **claims}.items() if v is not MISSING}
 
     def __call__(
@@ -257,7 +258,7 @@ class Bench:
     def signed_v2(self, body: bytes | None = None, *, age_s: int = 0, label: str = "correctly signed (v2)") -> Request:
         """A correct v2 signature over these bytes, of that age."""
         chosen = self.body() if body is None else body
-        return signed_post_v2(REPLAY, chosen, self.target.hmac_secret, self.clock.now() - age_s, label)
+        return signed_post_v2(REPLAY, chosen, self.signer.secret, self.clock.now() - age_s, label)
 
     def with_signature(self, signature: str, body: bytes | None = None, label: str = "") -> Request:
         """A valid body with this signature header."""
@@ -269,7 +270,7 @@ class Bench:
 
     def mac(self, body: bytes) -> str:
         """The right v1 signature of these bytes."""
-        return sign_v1(self.target.hmac_secret, body)
+        return sign_v1(self.signer.secret, body)
 
     def signature(self, secret: str, body: bytes) -> str:
         """The signature of these bytes by this secret, in the form that the target takes."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import replace
 
 import pytest
 
@@ -197,9 +196,8 @@ def test_signing_v2_required(scene: Scene) -> None:
     Without it there is no way to end the use of signatures that bind no time.
     """
     body = encode_body(replay_fields(scene.company(items=1), dry_run=True))
-    signer = scene.signer
-    v1 = replace(signer, v2_only=False).post(REPLAY, body, "signed by v1")
-    v2 = replace(signer, v2_only=True).post(REPLAY, body, "signed by v2")
+    v1 = scene.signer.v1(REPLAY, body, "signed by v1")
+    v2 = scene.signer.v2(REPLAY, body, "signed by v2")
     with scene.global_flag("security.signing_v2_required", enabled=False):
         scene.seen.expect(v1, scene.http.send(v1), 200, control=True)
     with scene.global_flag("security.signing_v2_required", enabled=True):

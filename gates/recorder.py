@@ -25,8 +25,8 @@ from gates.foreign import text
 from gates.observation import Blocked, NotApplicable, Observer, Unmet
 from gates.target.capabilities import claims, evidence_id
 from gates.target.client import HttpDoor
+from gates.target.credentials import CheckedTarget, unfit
 from gates.target.deployment import Target
-from gates.target.requests import has_expired
 
 MOST_REPORT = 20_000
 """Characters of a failure's text and of each captured output that pytest is given."""
@@ -86,15 +86,21 @@ def current_target() -> Target:
 
 
 def _target() -> Target:
-    """From the environment. A token whose time is over is none: a target that refuses it is right."""
-    found = gates_config.load_target(gates_config.process_environment())
-    return replace(found, admin_jwt="") if has_expired(found.admin_jwt, time.time()) else found
+    return gates_config.load_target(gates_config.process_environment())
 
 
 @pytest.fixture(scope="session")
-def target() -> Target:
-    """The deployment under test, from the environment."""
-    return _target()
+def target(request: pytest.FixtureRequest) -> Target:
+    """The deployment under test, from the environment. What needs a credential that it refuses is blocked by that."""
+    found = _target()
+    why = unfit(found, time.time()) if found.admin_jwt else ""
+    refused: dict[str, Exception] = (
+        {"admin_jwt": Unmet(f"ADMIN_JWT {why}. Set it to a valid admin token")} if why else {}
+    )
+    progress = _progress(request.config)
+    if progress is not None:
+        refused |= {n: Blocked(c) for n, c in CREDENTIALS.items() if getattr(found, n) and c in progress.failed}
+    return CheckedTarget.of(found, refused)
 
 
 @pytest.fixture(scope="session")
@@ -104,9 +110,9 @@ def run_id(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def seen(request: pytest.FixtureRequest, target: Target) -> Observer:
+def seen(request: pytest.FixtureRequest) -> Observer:
     """What this check sees."""
-    observer = Observer(target)
+    observer = Observer(_target())
     request.node.stash[OBSERVER] = observer
     return observer
 
@@ -124,6 +130,12 @@ OBSERVER = pytest.StashKey[Observer]()
 RESULT = pytest.StashKey["Result"]()
 PROGRESS = pytest.StashKey["EvidenceFile"]()
 CLAIMS = pytest.StashKey[dict[str, bool]]()
+CREDENTIALS = {
+    "hmac_secrets": "preflight/credentials/signing-secret",
+    "admin_jwt": "preflight/credentials/admin-token",
+    "jwt_secret": "preflight/credentials/token-secret",
+}
+"""Field of the target -> the check of the preflight that shows the credential to it."""
 
 
 @dataclass(frozen=True, slots=True)

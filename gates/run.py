@@ -25,6 +25,7 @@ from gates.stages.context import Context, Progress, StageReport, silent
 from gates.stages.drill import drill
 from gates.stages.pipeline import pipeline
 from gates.stages.preflight import Preflight, preflight
+from gates.stages.preflight.credentials import ADMIN, SIGNING
 from gates.stages.preflight.database import DATABASE
 from gates.stages.reach import if_reached
 from gates.stages.sql import ALERTS, DATA, data, sql
@@ -141,8 +142,12 @@ def examine(context: Context, request: Request) -> list[StageReport]:
 
 
 def load(context: Context, request: Request) -> list[StageReport]:
-    """The load stage; where there is none, its checks are unknown."""
+    """The load stage; where there is none, or the target refuses what it would sign with, its checks are unknown."""
     expected = context.applicable(LOAD)
+    if refused := unaccepted(context, (SIGNING if context.target.hmac_secret else ADMIN).id):
+        context.block(expected, refused)
+        context.progress(Progress("load", unknown=len(expected), expected=len(expected), done=True))
+        return [StageReport("load", 0.0, 0, refused.message)]
     started = request.now()
     context.progress(Progress("load", expected=len(expected)))
     error = "" if request.load else "the load stage is not installed"
@@ -157,6 +162,12 @@ def load(context: Context, request: Request) -> list[StageReport]:
     )
     context.progress(Progress("load", passed, failed, unknown, len(expected), seconds, done=True, error=error))
     return [StageReport("load", seconds, 0, error)]
+
+
+def unaccepted(context: Context, credential: str) -> Evidence | None:
+    """The preflight's evidence that the target was not seen to accept a credential that is given."""
+    lines = [e for e in read_lines(context.evidence) if e.check == credential and not e.blocked_by]
+    return next((e for e in lines if e.outcome is not Outcome.PASS), None)
 
 
 def announce(request: Request, verdict: Verdict, evidence: Sequence[Evidence], run: dict[str, JsonValue]) -> None:

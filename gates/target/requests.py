@@ -168,12 +168,6 @@ def claims_of(token: str) -> dict[str, Any]:
         return {}
 
 
-def has_expired(token: str, now_s: float, leeway_s: int = 30) -> bool:
-    """Whether the token itself says that its time is over, beyond the leeway of the contract. Checks no signature."""
-    exp = claims_of(token).get("exp")
-    return isinstance(exp, int | float) and exp + leeway_s <= now_s
-
-
 def is_of_another_company(token: str, company_id: str) -> bool:
     """Whether the token itself says that it is of a company_admin of another company. Checks no signature."""
     claims = claims_of(token)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from gates.stages.preflight import endpoints
 from gates.stages.watch import BACKLOG, BacklogWatch
 from gates.target.capabilities import claims
 from gates.target.deployment import Target
-from gates.target.requests import has_expired, mint_token
 from tests.postgres_fixture import PASSWORD, PgServer
 from tests.small_target import Answers, serving
 
@@ -208,13 +206,3 @@ def test_the_backlog_is_watched_through_a_run(tmp_path: Path, migrated_url: str)
     with BacklogWatch(without):
         pass
     assert not without.evidence.exists()
-
-
-def test_an_expired_admin_token_is_the_users_and_not_the_targets_fault() -> None:
-    """A healthy target refuses it rightly: nothing is concluded from that."""
-    now = time.time()
-    spent, good = (mint_token("k" * 32, {"exp": int(now) + d}) for d in (-3600, 3600))
-    assert has_expired(spent, now)
-    assert not has_expired(good, now)
-    assert not has_expired("not.a.token", now)
-    assert not has_expired("", now)

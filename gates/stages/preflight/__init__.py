@@ -1,7 +1,7 @@
 """The preflight: can the target be asked at all, is it the release that is meant, and does the login see what it must.
 
 Everything here is read-only, but for one company and two dry runs on a staging target of loopback. What cannot be asked
-is unknown; only a wrong release is harm.
+is unknown; only a wrong release is harm, and a credential refused that this target accepted before.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from gates.evidence import Evidence, JsonValue, Outcome, Severity, write_lines
+from gates.evidence import Evidence, JsonValue, Outcome, Severity, TargetKind, write_lines
 from gates.stages.context import Context, Progress, StageReport
+from gates.stages.preflight import credentials
+from gates.stages.preflight.credentials import credential_lines
 from gates.stages.preflight.database import DATABASE, SIGHT, SKEW, database_lines
 from gates.stages.preflight.endpoints import (
     REACHABLE,
@@ -27,11 +29,12 @@ from gates.stages.preflight.endpoints import (
     versions_of,
 )
 from gates.stages.preflight.looks import Seen, after, spec, timed
+from gates.stages.preflight.memory import Memory
 from gates.target.capabilities import claims, evidence_id
 from gates.target.client import HttpDoor
 from gates.target.deployment import Target
+from gates.target.identity import identity
 from gates.target.redaction import hidden, redact_text
-from gates.target.requests import has_expired
 
 VARIABLES = spec(
     "variables",
@@ -39,7 +42,7 @@ VARIABLES = spec(
     "What is not given cannot be checked, and what was not checked does not promote.",
     Severity.WARN,
 )
-SPECS = (VARIABLES, REACHABLE, RELEASE, READY, DATABASE, SIGHT, SKEW)
+SPECS = (VARIABLES, REACHABLE, RELEASE, READY, DATABASE, SIGHT, SKEW, *credentials.SPECS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,8 @@ def preflight(context: Context) -> Preflight:
         lines.append(after(lines, READY, target, lambda: ready(door)))
     lines += database_lines(target)
     if not any(e.details.get("unreachable") for e in lines):
+        if credentials.SPECS[0].id in {s.id for s in context.catalogue}:
+            lines += credential_lines(target, _memory(context), lines)
         lines += _capabilities(target, context.companies)
     agreed = {release_of(v) for v in versions} - {""}
     if not target.release and len(agreed) == 1:
@@ -84,6 +89,13 @@ def preflight(context: Context) -> Preflight:
     return Preflight(target, StageReport("preflight", seconds, error=error), shut)
 
 
+def _memory(context: Context) -> Memory:
+    """A reference that was brought up for this run is never met again: what is remembered of it stays with the run."""
+    own = context.target.kind is TargetKind.REFERENCE
+    name = identity(context.target)
+    return Memory.of(context.target, context.out / "state" / name if own else context.settings.state_of(name))
+
+
 def variables(target: Target) -> Seen:
     """Which variables of the contract are missing."""
     given = {
@@ -98,9 +110,6 @@ def variables(target: Target) -> Seen:
     if missing:
         message = f"{', '.join(missing)} not set: what needs them is unknown. Set them (docs/contract.md, section 1)"
         return Seen(Outcome.UNKNOWN, message, len(given) - len(missing), len(given), "variables", len(given))
-    if has_expired(target.admin_jwt, time.time()):
-        message = "ADMIN_JWT has expired: what needs it is unknown. Set it to a valid admin token"
-        return Seen(Outcome.UNKNOWN, message, len(given) - 1, len(given), "variables", len(given))
     return Seen(Outcome.PASS, "", len(given), len(given), "variables", len(given))
 
 

@@ -1,0 +1,210 @@
+"""Whether the target accepts the gate's own credentials: a wrong one is no harm that the release does.
+
+Nothing asked here has an effect or counts against a limit: a body without its members is refused by validation (400)
+once its credentials are accepted, and by authentication (401) where they are not; a run that does not exist is 404.
+A refusal is harm only where this very credential was accepted by this target before, or where the gate gave it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind
+from gates.stages.preflight.endpoints import REACHABLE, TIMEOUT_S
+from gates.stages.preflight.looks import Seen, after, spec, timed
+from gates.stages.preflight.memory import Memory
+from gates.target.client import HttpDoor
+from gates.target.credentials import good_claims, of_another_secret, unfit
+from gates.target.deployment import Target
+from gates.target.requests import (
+    Answer,
+    Request,
+    encode_body,
+    mint_token,
+    post,
+    replay_fields,
+    signed_get,
+    signed_post,
+    signed_post_v2,
+    token_post,
+)
+
+REPLAY, EVENTS = "/dlq-replay", "/events"
+ASKED_AT_MOST = 3
+ABSENT = (404, 405, 501)
+BUSY = (429, 502, 503, 504)
+MOST_S = 30.0
+
+SIGNING = spec(
+    "credentials/signing-secret",
+    "The target accepts what TRANSBOT_HMAC_SECRET signs.",
+    "With a wrong secret every signed request is refused, which looks like a release that locks everybody out.",
+    Severity.PAGE,
+    after=(REACHABLE.id,),
+)
+ADMIN = spec(
+    "credentials/admin-token",
+    "The target accepts ADMIN_JWT.",
+    "With a spent or foreign token every administrator is refused, which looks like a release that locks them out.",
+    Severity.PAGE,
+    after=(REACHABLE.id,),
+)
+MINTED = spec(
+    "credentials/token-secret",
+    "The target accepts a token that REPLAY_JWT_SECRET signed.",
+    "With a wrong secret every minted token is refused, and the refusals that the drills look for prove nothing.",
+    Severity.PAGE,
+    after=(REACHABLE.id,),
+)
+SPECS = (SIGNING, ADMIN, MINTED)
+NAMES = {SIGNING.id: "TRANSBOT_HMAC_SECRET", ADMIN.id: "ADMIN_JWT", MINTED.id: "REPLAY_JWT_SECRET"}
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Where credentials are shown: a body that authentication refuses before validation does, and the target's clock.
+
+    guarded: the body without credentials is refused, so that acceptance means something.
+    """
+
+    target: Target
+    door: HttpDoor
+    body: bytes
+    guarded: bool
+    now: int
+
+    def takes(self, request: Request) -> bool:
+        """Whether the credentials of the request are accepted. A path that is not there accepts nothing."""
+        return _asked(self.door, request).status not in {401, *ABSENT}
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What became of a credential that was shown; `doubt`: what may be wrong on our side where it is refused."""
+
+    taken: bool
+    doubt: str = ""
+    ours: bool = False
+    """It is wrong by what it says of itself: no history makes its refusal harm."""
+
+
+def credential_lines(target: Target, memory: Memory, before: Sequence[Evidence]) -> list[Evidence]:
+    """One line for each credential that is given; `preflight/variables` names the others."""
+    given = {
+        SIGNING: (target.hmac_secret, signing),
+        ADMIN: (target.admin_jwt, admin),
+        MINTED: (target.jwt_secret, minted),
+    }
+    with HttpDoor(target.base_url or "http://unset.invalid", timeout_s=TIMEOUT_S) as door:
+        return [
+            after(before, check, target, lambda c=check, s=secret, f=show: _look(target, door, memory, c, s, f), MOST_S)  # type: ignore[misc]
+            if secret
+            else _not_given(check, target)
+            for check, (secret, show) in given.items()
+        ]
+
+
+def _not_given(check: CheckSpec, target: Target) -> Evidence:
+    seen = Seen(Outcome.UNKNOWN, f"{NAMES[check.id]} is not set")
+    return dataclasses.replace(timed(check, target, lambda: seen), blocked_by="preflight/variables")
+
+
+def _look(
+    target: Target, door: HttpDoor, memory: Memory, check: CheckSpec, secret: str, show: Callable[[Desk], Shown]
+) -> Seen:
+    """Show the credential. Refused by a target that took this very one before, or was given it by us, it is harm."""
+    desk = _desk(target, door)
+    shown, name = show(desk), NAMES[check.id]
+    if shown.taken:
+        if desk.guarded:
+            memory.note(check.id, secret, target.release)
+        return Seen(Outcome.PASS, "", "accepted", "accepted", samples=1, details={"guarded": desk.guarded})
+    known = memory.accepted(check.id, secret)
+    if target.kind is TargetKind.REFERENCE and target.control:
+        known = "when the gate started the service with it"
+    if known and not shown.ours:
+        message = f"{name} is refused; this target accepted it {known}. The release locks its callers out"
+        return Seen(Outcome.FAIL, message, "refused", "accepted", samples=1)
+    return Seen(Outcome.UNKNOWN, shown.doubt, "refused", "accepted", samples=1)
+
+
+def _desk(target: Target, door: HttpDoor) -> Desk:
+    """Find the body that is refused without credentials. Raise ValueError where there is no endpoint to show them."""
+    for body in (b"{}", encode_body(replay_fields(str(uuid.uuid4()), dry_run=True))):
+        bare = _asked(door, post(REPLAY, body))
+        if bare.status in ABSENT or bare.status >= 500:
+            raise ValueError(f"POST {REPLAY} answers {bare.status}, so that no credential can be shown")
+        if bare.status == 401:
+            break
+    return Desk(target, door, body, bare.status == 401, _clock(bare))
+
+
+def _asked(door: HttpDoor, request: Request) -> Answer:
+    """The answer; a target that is busy is asked again. Raise TimeoutError where it stays so."""
+    for _ in range(ASKED_AT_MOST):
+        answer = door.send(request)
+        if answer.status not in BUSY:
+            return answer
+    raise TimeoutError(f"{request.method} {request.path} answers {answer.status}: the target is busy")
+
+
+def _clock(answer: Answer) -> int:
+    """Unix seconds by the target's clock: a signature of now is stale to a target whose clock is wrong."""
+    try:
+        return int(parsedate_to_datetime(answer.header("date") or "").timestamp())
+    except (ValueError, TypeError):
+        return int(time.time())
+
+
+# --- the three credentials ---------------------------------------------------------------------------------------
+
+
+def signing(desk: Desk) -> Shown:
+    """Every form in which the secret signs: the release may have broken one, a wrong secret breaks all."""
+    first, *others = desk.target.hmac_secrets
+    if any(desk.takes(r) for r in _signed(desk, first)):
+        return Shown(taken=True)
+    for number, secret in enumerate(others, 2):
+        if any(desk.takes(r) for r in _signed(desk, secret)):
+            doubt = (
+                f"the first secret of TRANSBOT_HMAC_SECRET is refused, and number {number} is accepted."
+                " Put the accepted one first, or give the service the same list"
+            )
+            return Shown(taken=False, doubt=doubt)
+    doubt = (
+        "nothing that TRANSBOT_HMAC_SECRET signs is accepted (v1, v2; a replay, an event, the status of a run)."
+        " Does TRANSBOT_HMAC_SECRET match the service's?"
+    )
+    return Shown(taken=False, doubt=doubt)
+
+
+def _signed(desk: Desk, secret: str) -> Iterator[Request]:
+    for path in (REPLAY, EVENTS):
+        yield signed_post(path, desk.body, secret)
+        yield signed_post_v2(path, desk.body, secret, desk.now)
+    yield signed_get(f"{REPLAY}/{uuid.uuid4()}", secret, desk.now)
+
+
+def admin(desk: Desk) -> Shown:
+    """A token that is spent or meant for another door is not shown: a target that refuses it is right."""
+    if why := unfit(desk.target, desk.now):
+        return Shown(False, f"ADMIN_JWT {why}. Set it to a valid admin token", ours=True)
+    if desk.takes(token_post(REPLAY, desk.body, desk.target.admin_jwt)):
+        return Shown(taken=True)
+    hint = of_another_secret(desk.target) or "was it signed with the service's REPLAY_JWT_SECRET?"
+    return Shown(False, f"ADMIN_JWT is refused: {hint} Set it to a valid admin token")
+
+
+def minted(desk: Desk) -> Shown:
+    """A token that the gate makes itself."""
+    token = mint_token(desk.target.jwt_secret, good_claims(desk.target, desk.now))
+    doubt = (
+        "a token signed with REPLAY_JWT_SECRET is refused. Does REPLAY_JWT_SECRET match the service's,"
+        " and REPLAY_JWT_AUDIENCE and REPLAY_JWT_ISSUER?"
+    )
+    return Shown(desk.takes(token_post(REPLAY, desk.body, token)), doubt)
