@@ -269,11 +269,11 @@ def pytest_runtest_makereport(
     error = call.excinfo.value if call.excinfo else None
     _make_inert(report)
     observer = item.stash.get(OBSERVER, None)
+    by = error.by if isinstance(error, Blocked) else ""
     if call.when == "setup" and error is not None:
-        by = error.by if isinstance(error, Blocked) else ""
         item.stash[RESULT] = Result(Outcome.UNKNOWN, _reason(error), *_when(call), by)
     elif call.when == "call":
-        item.stash[RESULT] = Result(*_judge(error, observer), *_when(call))
+        item.stash[RESULT] = Result(*_judge(error, observer), *_when(call), by)
         if item.stash[RESULT].outcome is Outcome.UNKNOWN and report.passed:
             report.outcome = "failed"
             report.longrepr = f"unknown: {item.stash[RESULT].message}"
