@@ -25,6 +25,7 @@ from gates.record import begin, recompute, stamp, write, write_run
 from gates.rules import Policy
 from gates.target.requests import sign_v1
 from gates.verdict import Action
+from tests.small_target import serving
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "planted-secret-0123456789"
@@ -143,21 +144,26 @@ def test_an_error_has_its_exit_code_and_no_traceback(
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_leaves_a_hold(tmp_path: Path, number: int, code: int) -> None:
     """Ctrl-C and SIGTERM end the run and its subprocesses; what is on disk says hold."""
-    clean = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "BASE_URL": "http://127.0.0.1:9"}
-    default = ["env", "--default-signal=INT"]  # a suite in the background inherits that Ctrl-C is ignored
-    words = [*default, sys.executable, "-m", "gates.cli", "run", "--output", str(tmp_path)]
-    process = subprocess.Popen(words, cwd=ROOT, env=clean, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "logs").exists():
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-    process.send_signal(number)
-    out, err = process.communicate(timeout=30)
-    assert process.returncode == code, err
-    assert not out
-    assert json.loads((tmp_path / "verdict.json").read_text(encoding="utf-8"))["decision"] == "hold"
-    while str(tmp_path) in "".join(command_lines()):  # what was just being started dies with its parent, a moment later
-        assert time.monotonic() < deadline
+    with serving(lambda _path: (200, {"release": "r1"})) as url:
+        clean = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "BASE_URL": url}
+        default = ["env", "--default-signal=INT"]  # a suite in the background inherits that Ctrl-C is ignored
+        words = [*default, sys.executable, "-m", "gates.cli", "run", "--output", str(tmp_path)]
+        process = subprocess.Popen(
+            words, cwd=ROOT, env=clean, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "logs").exists():
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+        assert process.returncode == code, err
+        assert not out
+        assert json.loads((tmp_path / "verdict.json").read_text(encoding="utf-8"))["decision"] == "hold"
+        while str(tmp_path) in "".join(
+            command_lines()
+        ):  # what was just being started dies with its parent, a moment later
+            assert time.monotonic() < deadline
 
 
 def command_lines() -> list[str]:
