@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 
 import psycopg
 
-from gates.evidence import Evidence, Outcome, read_lines, write_lines
+from gates.evidence import Evidence, Outcome
+from gates.evidence_file import read_lines, write_lines
 from gates.stages.context import Context, Progress, StageReport
 from gates.stages.preflight.database import DATABASE, connected
 from gates.stages.preflight.endpoints import REACHABLE, reachable

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from gates.evidence import Evidence, Outcome, TargetKind, read_lines
+from gates.evidence import Evidence, Outcome, TargetKind
+from gates.evidence_file import read_lines
 from gates.observation import Blocked
 from gates.policy_file import Settings
 from gates.proof.servers import Asked, Reply, serve

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from gates.evidence import CheckSpec, Evidence, Severity, TargetKind, Where, read_lines
+from gates.evidence import CheckSpec, Evidence, Severity, TargetKind, Where
+from gates.evidence_file import read_lines
 from gates.policy_file import parse
 from gates.proof.servers import Behaviour, Reply, serve
 from gates.run import Request, run_gate, run_stage

@@ -12,7 +12,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from gates.evidence import Evidence, JsonValue, Outcome, Severity, TargetKind, write_lines
+from gates.evidence import Evidence, JsonValue, Outcome, Severity, TargetKind
+from gates.evidence_file import write_lines
 from gates.stages.context import Context, Progress, StageReport
 from gates.stages.preflight import credentials
 from gates.stages.preflight.credentials import credential_lines
