@@ -11,7 +11,6 @@ from gates.evidence import Severity, Where
 from gates.recorder import Observer, check
 from gates.target.client import HttpDoor
 from gates.target.requests import Request
-from gates.target.wire import WireDoor
 
 READY = "drill/http-surface/ready"
 SIGNED = ("drill/authentication/signed-accepted",)
@@ -194,7 +193,7 @@ VARIANTS = (
 
 
 @check("drill/http-surface/path-variants", where=Where.READ_ONLY, after=SIGNED, covers=("A30",))
-def test_path_variants(bench: Bench, wire: WireDoor) -> None:
+def test_path_variants(bench: Bench) -> None:
     """No other spelling of the path leads around authentication.
 
     Otherwise a doubled slash opens what the exact path protects.
@@ -203,7 +202,7 @@ def test_path_variants(bench: Bench, wire: WireDoor) -> None:
     bench.opens(bench.signed(body))
     for path in VARIANTS:
         bare = Request("POST", path, (("Content-Type", "application/json"),), body, f"POST {path} without credentials")
-        answer = wire.send(bare)
+        answer = bench.http.send(bare)
         # a page for any path (of a front end, say) is not the endpoint
         replayed = answer.status < 300 and answer.json().get("status") is not None
         reached = replayed or answer.code in {

@@ -13,7 +13,6 @@ from gates.evidence import Severity, Where
 from gates.recorder import check
 from gates.target.requests import SIGNATURE, Request, encode_body, post, signed_get, token_post
 from gates.target.tenants import Tenants
-from gates.target.wire import WireDoor
 
 INDEPENDENT = "drill/rate-limit/tenants-independent"
 LIMIT = ("drill/authentication/signed-accepted", INDEPENDENT)
@@ -152,7 +151,7 @@ def test_spelling_of_the_company(limit: Limit, tenant: str) -> None:
 
 
 @check("drill/rate-limit/path-variants-share", needs=SQL, after=LIMIT, covers=("C07",))
-def test_path_variants_share(limit: Limit, wire: WireDoor, tenant: str) -> None:
+def test_path_variants_share(limit: Limit, tenant: str) -> None:
     """No other spelling of the path or query opens a second bucket.
 
     Otherwise each spelling is three more replays.
@@ -161,7 +160,7 @@ def test_path_variants_share(limit: Limit, wire: WireDoor, tenant: str) -> None:
     plain = limit.request(tenant)
     for path in ("/dlq-replay?x=1", "/dlq-replay/", "//dlq-replay", "/DLQ-REPLAY", "/dlq%2Dreplay"):
         request = Request("POST", path, plain.headers, plain.body, f"POST {path}")
-        answer = wire.send(request)
+        answer = limit.http.send(request)
         # a page for any path (of a front end, say) is not the endpoint
         elsewhere = 300 <= answer.status < 500 or (answer.status < 300 and answer.json().get("status") is None)
         limit.seen.expect(request, answer, answer.status if elsewhere else 429)

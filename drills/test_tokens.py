@@ -15,7 +15,6 @@ from drills.scene import best_of
 from gates.evidence import Severity, Where
 from gates.recorder import check
 from gates.target.requests import Request, encode_segment, mint_token, post, raw_token
-from gates.target.wire import WireDoor
 
 ACCEPTED = "drill/tokens/admin-accepted"
 TOKEN = (ACCEPTED,)
@@ -230,14 +229,14 @@ def test_kid_runs_nothing(bench: Bench) -> None:
 @check(
     "drill/tokens/token-of-48-kilobytes", severity=Severity.WARN, where=Where.READ_ONLY, after=TOKEN, covers=("B25",)
 )
-def test_long_token(bench: Bench, wire: WireDoor) -> None:
+def test_long_token(bench: Bench) -> None:
     """A token of 48 KB is refused within a second of the time that any takes (the best of three), by no server error.
 
     Otherwise one header costs the service seconds, or makes it fail.
     """
     usual_ms = bench.opens(bench.with_token(bench.admin(), label="admin token")).elapsed_ms
     long = bench.with_token(mint_token("", {"sub": "x" * 36_000}), label="a token of 48 KB")
-    answers = [wire.send(long) for _ in range(3)]
+    answers = [bench.http.send(long) for _ in range(3)]
     for answer in answers:
         bench.seen.expect(long, answer, (400, 401, 413, 431))
     best_ms = min(a.elapsed_ms for a in answers)

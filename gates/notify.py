@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import queue
 import threading
-import urllib.error
-import urllib.request
-from http.client import HTTPException
+
+from gates.target.client import HttpDoor, NoAnswer
+from gates.target.requests import JSON_TYPE, Request
 
 LIMIT_S = 5.0
 """For everything together: name, connection, sending, answer."""
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A webhook answers itself; what it was sent goes nowhere else."""
-
-    def redirect_request(self, *_args: object, **_more: object) -> None:
-        return None
-
-
 def post(url: str, body: str, limit_s: float = LIMIT_S) -> str:
     """POST the JSON text; an empty string, or why it was not taken, without the URL: that is a secret."""
     said: queue.SimpleQueue[str] = queue.SimpleQueue()
-    # a thread, because a socket's own limit counts anew with every byte, and looking up a name has none
+    # a thread, because looking up a name has no limit of its own
     threading.Thread(target=lambda: said.put(_sent(url, body, limit_s)), name="slack", daemon=True).start()
     try:
         return said.get(timeout=limit_s)
@@ -33,13 +26,10 @@ def post(url: str, body: str, limit_s: float = LIMIT_S) -> str:
 def _sent(url: str, body: str, limit_s: float) -> str:
     if not url.startswith(("https://", "http://")):
         return "SLACK_WEBHOOK_URL is no http or https address"
+    request = Request("POST", "", (("Content-Type", JSON_TYPE), ("User-Agent", "replaygate")), body.encode())
     try:
-        request = urllib.request.Request(  # noqa: S310  -- the scheme was looked at
-            url, body.encode(), {"Content-Type": "application/json", "User-Agent": "replaygate"}
-        )
-        with urllib.request.build_opener(_NoRedirect).open(request, timeout=limit_s):
-            return ""
-    except urllib.error.HTTPError as error:
-        return f"the webhook answered {error.code}"
-    except (OSError, HTTPException, ValueError) as error:
-        return f"the webhook could not be reached ({type(error).__name__})"
+        with HttpDoor(url, timeout_s=limit_s) as door:
+            status = door.send(request).status
+    except NoAnswer as none:
+        return f"the webhook could not be reached ({type(none.__cause__).__name__})"
+    return "" if 200 <= status < 300 else f"the webhook answered {status}"

@@ -19,9 +19,11 @@ from gevent import Timeout, get_hub
 from gevent import socket as gevent_socket
 from gevent import ssl as gevent_ssl
 
+from gates.target.limits import MOST_BODY, MOST_HEAD
+
 READ, WRITE = 1, 2
 CHUNK = 65_536
-MAX_HEAD = 65_536
+MOST_SIZE_DIGITS = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,80 +222,99 @@ class Connection:
                 continue
 
     def _receive(self) -> bytes:
+        data = self._more()
+        if not data:
+            raise NoAnswer("closed")
+        return data
+
+    def _more(self) -> bytes:
+        """The next bytes, empty at the end. Raise NoAnswer beyond the limits of an answer."""
         if self._tls is not None:
             data: bytes = self._tls.recv(CHUNK)
         else:
             self._hub.wait(self._reader)
             data = self._sock.recv(CHUNK)
-        if not data:
-            raise NoAnswer("closed")
         self.received += len(data)
+        if self.received > MOST_HEAD + MOST_BODY:
+            raise NoAnswer("too large")
         return data
 
     def _read_response(self, buffer: bytes, *, head: bool) -> int:
-        end = buffer.find(b"\r\n\r\n")
-        while end < 0:
-            if len(buffer) > MAX_HEAD:
-                raise NoAnswer("malformed")
-            buffer += self._receive()
+        status = 100
+        while 100 <= status < 200:
             end = buffer.find(b"\r\n\r\n")
-        if buffer[:5] != b"HTTP/":
-            raise NoAnswer("malformed")
-        status = int(buffer[9:12])
-        if 100 <= status < 200:
-            rest = buffer[end + 4 :]
-            return self._read_response(rest or self._receive(), head=head)
-        fields = buffer[:end].lower()
-        closing = self._read_body(buffer, end, fields, bodiless=head or status in {204, 304})
+            while end < 0:
+                if self.received > MOST_HEAD:
+                    raise NoAnswer("too large")
+                buffer += self._receive()
+                end = buffer.find(b"\r\n\r\n")
+            if buffer[:5] != b"HTTP/":
+                raise NoAnswer("malformed")
+            status = _size(buffer[9:12])
+            top, buffer = buffer[:end], buffer[end + 4 :]
+            if 100 <= status < 200 and not buffer:
+                buffer = self._receive()
+        fields = top.lower()
+        closing = self._read_body(buffer, fields, bodiless=head or status in {204, 304})
         self.status = status
-        if closing or b"\r\nconnection: close" in fields or buffer[5:8] == b"1.0":
+        if closing or b"\r\nconnection: close" in fields or top[5:8] == b"1.0":
             self.close()
         return status
 
-    def _read_body(self, buffer: bytes, end: int, fields: bytes, *, bodiless: bool) -> bool:
+    def _read_body(self, buffer: bytes, fields: bytes, *, bodiless: bool) -> bool:
         """Read the body into `self.body`; True where only the end of the connection ends it."""
         if bodiless:
             return False
         at = fields.find(b"\r\ncontent-length:")
         if at >= 0:
             stop = fields.find(b"\r\n", at + 2)
-            length = int(fields[at + 17 : stop if stop >= 0 else end])
-            need = end + 4 + length
-            if len(buffer) < need:
-                parts, have = [buffer], len(buffer)
-                while have < need:
-                    parts.append(self._receive())
-                    have += len(parts[-1])
-                buffer = b"".join(parts)
-            self.body = buffer[end + 4 : need]
+            length = _size(fields[at + 17 : stop if stop >= 0 else len(fields)])
+            parts, have = [buffer], len(buffer)
+            while have < length:
+                parts.append(self._receive())
+                have += len(parts[-1])
+            self.body = b"".join(parts)[:length]
             return False
         if b"\r\ntransfer-encoding:" in fields and b"chunked" in fields:
-            self.body = self._read_chunks(buffer[end + 4 :])
+            self.body = self._read_chunks(buffer)
             return False
-        parts = [buffer[end + 4 :]]
-        try:
-            while True:
-                parts.append(self._receive())
-        except NoAnswer:
-            self.body = b"".join(parts)
+        parts = [buffer]
+        while data := self._more():
+            parts.append(data)
+        if self.timed_out:
+            raise NoAnswer("timeout")
+        self.body = b"".join(parts)
         return True
 
     def _read_chunks(self, buffer: bytes) -> bytes:
         parts: list[bytes] = []
-        while True:
-            line = buffer.find(b"\r\n")
-            if line < 0:
-                buffer += self._receive()
-                continue
-            size = int(buffer[:line].split(b";")[0], 16)
-            need = line + 2 + size + 2
-            while len(buffer) < need:
-                buffer += self._receive()
-            if size == 0 and buffer[line + 2 : line + 4] != b"\r\n":  # trailers follow
-                while b"\r\n\r\n" not in buffer:
-                    buffer += self._receive()
-                return b"".join(parts)
-            parts.append(buffer[line + 2 : line + 2 + size])
-            buffer = buffer[need:]
-            if size == 0:
-                return b"".join(parts)
+        at, size = 0, 1
+        while size:
+            line = buffer.find(b"\r\n", at)
+            while line < 0:
+                buffer, at = self._joined(buffer, at, MOST_HEAD), 0
+                line = buffer.find(b"\r\n")
+            size = _size(buffer[at:line].split(b";")[0], 16)
+            at = line + 2
+            while len(buffer) < at + size + 2:
+                buffer, at = self._joined(buffer, at, MOST_BODY), 0
+            if size:
+                parts.append(buffer[at : at + size])
+                at += size + 2
+        while buffer[at : at + 2] != b"\r\n" and buffer.find(b"\r\n\r\n", at) < 0:  # trailers follow
+            buffer, at = self._joined(buffer, at, MOST_HEAD), 0
+        return b"".join(parts)
+
+    def _joined(self, buffer: bytes, at: int, most: int) -> bytes:
+        """What is left of the buffer with the bytes that come next. Raise NoAnswer where the rest has no end."""
+        if len(buffer) - at > most + CHUNK:
+            raise NoAnswer("too large")
+        return buffer[at:] + self._receive()
+
+
+def _size(digits: bytes, radix: int = 10) -> int:
+    """The number in a head. Raise ValueError for what is none: a sign, an underscore, too many digits."""
+    text = digits.strip()
+    if not text.isalnum() or len(text) > MOST_SIZE_DIGITS:
+        raise ValueError("no size")
+    return int(text, radix)

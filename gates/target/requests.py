@@ -84,7 +84,6 @@ class Exchange:
 
     request: Request
     answer: Answer
-    started_at: str = ""
 
 
 def sign_v1(secret: str, body: bytes) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import re
 import socket
 import ssl
@@ -11,9 +10,9 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from gates.target.client import NoAnswer
-from gates.target.requests import Answer, Request
 
 WIRE_TIMEOUT_S = 5.0
+"""For a whole exchange."""
 QUIET_S = 1.0
 """How long a socket must be silent until we take it that no further response comes."""
 
@@ -31,9 +30,9 @@ class RawAnswer:
 
 
 class WireDoor:
-    """Raw exchanges with one target. `source` is the local address to bind (loopback targets only)."""
+    """Raw exchanges with one target."""
 
-    def __init__(self, base_url: str, *, timeout_s: float = WIRE_TIMEOUT_S, source: str | None = None) -> None:
+    def __init__(self, base_url: str, *, timeout_s: float = WIRE_TIMEOUT_S) -> None:
         parts = urlsplit(base_url)
         self._tls = parts.scheme == "https"
         self._host = parts.hostname or ""
@@ -41,44 +40,21 @@ class WireDoor:
         self._authority = parts.netloc.rpartition("@")[2]
         self._prefix = parts.path.rstrip("/")
         self._timeout_s = timeout_s
-        self._source = source
-
-    def send(self, request: Request) -> Answer:
-        """Send a request with exactly its headers (plus Host, Content-Length, Connection: close) and its path as it is.
-
-        Header values are sent as UTF-8 (undecodable bytes by surrogateescape). Raise NoAnswer where there was none.
-        """
-        lines = [
-            f"{request.method} {self._prefix}{request.path} HTTP/1.1",
-            f"Host: {self._authority}",
-            *(f"{k}: {v}" for k, v in request.headers),
-            f"Content-Length: {len(request.body)}",
-            "Connection: close",
-        ]
-        raw = "\r\n".join(lines).encode("utf-8", "surrogateescape") + b"\r\n\r\n" + request.body
-        started = time.perf_counter()
-        try:
-            with self._open() as sock:
-                sock.sendall(raw)
-                response = http.client.HTTPResponse(sock, method=request.method)
-                response.begin()
-                body = response.read(READ_LIMIT)
-        except (OSError, http.client.HTTPException) as error:
-            raise NoAnswer(f"{request.method} {request.path}: {type(error).__name__}: {error}") from error
-        headers = tuple((k.lower(), v) for k, v in response.getheaders())
-        return Answer(response.status, headers, body, (time.perf_counter() - started) * 1000)
 
     def raw(self, head: str, body: bytes) -> RawAnswer:
-        """Send a head (without Host; `{path}` stands for the prefix) and body bytes; read until closed or quiet."""
+        """Send a head (without Host; `{path}` stands for the prefix) and body bytes; read until closed or quiet.
+
+        What came until the time was over counts. Raise NoAnswer where the target cannot be reached.
+        """
         lines = head.strip("\n").split("\n")  # not splitlines: it also splits at the odd bytes that are to be sent
         first = lines[0].replace("{path}", self._prefix)
         text = "\r\n".join([first, f"Host: {self._authority}", *lines[1:]]).encode("latin-1") + b"\r\n\r\n" + body
         found, closed = b"", False
+        ends = time.monotonic() + self._timeout_s
         try:
             with self._open() as sock:
                 sock.sendall(text)
-                sock.settimeout(self._timeout_s)
-                found, closed = _drain(sock)
+                found, closed = _drain(sock, ends)
         except ConnectionError:
             closed = True
         except OSError as error:
@@ -90,25 +66,27 @@ class WireDoor:
         return f"GET {self._prefix}{path} HTTP/1.1\r\nHost: {self._authority}\r\n\r\n".encode()
 
     def _open(self) -> socket.socket:
-        source = (self._source, 0) if self._source else None
-        sock = socket.create_connection((self._host, self._port), self._timeout_s, source)
+        sock = socket.create_connection((self._host, self._port), self._timeout_s)
         if not self._tls:
             return sock
         return ssl.create_default_context().wrap_socket(sock, server_hostname=self._host)
 
 
-def _drain(sock: socket.socket) -> tuple[bytes, bool]:
-    """All bytes until the peer closes (True) or is quiet after its first bytes (False)."""
-    found = b""
+def _drain(sock: socket.socket, ends: float) -> tuple[bytes, bool]:
+    """All bytes until the peer closes (True), is quiet after its first bytes, or says too much or too slowly."""
+    found = bytearray()
     while len(found) < READ_LIMIT:
+        left_s = ends - time.monotonic()
+        if left_s <= 0:
+            break
+        sock.settimeout(min(left_s, QUIET_S) if found else left_s)
         try:
             chunk = sock.recv(65_536)
         except TimeoutError:
-            return found, False
+            break
         except ConnectionError:
-            return found, True
+            return bytes(found), True
         if not chunk:
-            return found, True
+            return bytes(found), True
         found += chunk
-        sock.settimeout(QUIET_S)
-    return found, False
+    return bytes(found), False

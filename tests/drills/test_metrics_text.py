@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from gates.target.metrics import broken_histograms, parse_metrics
+import time
+
+import pytest
+
+from gates.target.metrics import MOST_LINES, broken_histograms, parse_metrics
 
 TEXT = r"""
 # HELP a_total things
@@ -33,3 +37,33 @@ def test_broken_histograms() -> None:
     falling = 'h_bucket{le="1"} 5\nh_bucket{le="2"} 4\n'
     assert broken_histograms(parse_metrics(falling).samples) == ["h{}"]
     assert broken_histograms(parse_metrics('h_bucket{le="+Inf"} 4\nh_count 5\n').samples) == ["h{}"]
+    assert broken_histograms(parse_metrics('h_bucket{le="x"} 4\n').samples) == ["h_bucket{'le': 'x'}"]
+
+
+MEGABYTES = 2_000_000
+HOSTILE = {
+    "backslashes": 'a{b="' + "\\" * MEGABYTES + '"} 1',
+    "escapes": 'a{b="' + '\\"' * (MEGABYTES // 2) + '"} 1',
+    "open text": 'a{b="' + "x" * MEGABYTES,
+    "open escapes": 'a{b="' + '\\"' * (MEGABYTES // 2),
+    "commas": "a{" + "," * MEGABYTES + "} 1",
+    "labels": "a{" + 'b="",' * (MEGABYTES // 5) + "} 1",
+    "labels without an end": "a{" + 'b="",' * (MEGABYTES // 5),
+    "braces": "a" + "{" * MEGABYTES + "} 1",
+    "spaces": "a" + " " * MEGABYTES + "x",
+    "spaces in labels": "a{" + " " * MEGABYTES + "x",
+    "names": "a" * MEGABYTES,
+    "quotes": "a{b=" + '"' * MEGABYTES + "} 1",
+    "words": "a 1 " + "1 " * (MEGABYTES // 2),
+    "digits": "a 1 " + "1" * MEGABYTES,
+    "lines": "a 1\n" * (MEGABYTES // 4),
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_reading_is_linear(text: str) -> None:
+    """Two megabytes of the worst text take about as long as two megabytes of any."""
+    began = time.process_time()
+    scrape = parse_metrics(text)
+    assert time.process_time() - began < 3
+    assert len(scrape.samples) + len(scrape.malformed) <= MOST_LINES + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
@@ -43,7 +44,8 @@ def scripted(*answers: bytes | None) -> Iterator[str]:
             if answer is None:
                 held.append(peer)
                 continue
-            peer.sendall(answer)
+            with contextlib.suppress(OSError):  # a reader may have had enough
+                peer.sendall(answer)
             peer.close()
 
     thread = threading.Thread(target=serve, daemon=True)
@@ -54,6 +56,30 @@ def scripted(*answers: bytes | None) -> Iterator[str]:
         listener.close()
         for peer in held:
             peer.close()
+
+
+@contextmanager
+def dripping(first: bytes) -> Iterator[str]:
+    """A server that begins with these bytes and sends one more every 50 ms."""
+    listener, closing = socket.create_server(("127.0.0.1", 0)), threading.Event()
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            peer, _ = listener.accept()
+            with peer:
+                peer.recv(65536)
+                peer.sendall(first)
+                while not closing.wait(0.05):
+                    peer.sendall(b"x")
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        closing.set()
+        listener.close()
+        thread.join(5)
 
 
 def ask(url: str, times: int = 1) -> list[str]:
@@ -81,6 +107,12 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
         (b"", "0||closed"),
         (b"SSH-2.0-x\r\n\r\n", "0||malformed"),
         (b"HTTP/1.1 abc\r\n\r\n", "0||malformed"),
+        (b"HTTP/1.1 +20 OK\r\n\r\n", "0||malformed"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nok", "0||malformed"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1_0\r\n\r\n0123456789", "0||malformed"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-6\r\nxxxx\r\n", "0||malformed"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 3 + b"0\r\n\r\n", "200|xxx|"),
+        (b"HTTP/1.1 103 Early\r\n\r\n" * 500 + OK, "200|ok|"),
         (None, "0||timeout"),
     ],
 )  # fmt: skip
@@ -102,3 +134,31 @@ def test_nothing_listens() -> None:
         free.bind(("127.0.0.1", 0))
         (line,) = ask(f"http://127.0.0.1:{free.getsockname()[1]}")
     assert line == "0||ConnectionError"
+
+
+DOES_NOT_END = {
+    "status line": (b"HTTP/1.1 200 ", b"x" * 65_536),
+    "headers": (b"HTTP/1.1 200 OK\r\n", b"a: b\r\n" * 10_000),
+    "1xx": (b"", b"HTTP/1.1 103 Early\r\n\r\n" * 3_000),
+    "body": (b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 65_536),
+    "length": (b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n", b"x" * 65_536),
+    "small chunks": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 10_000),
+    "chunk": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffffff\r\n", b"x" * 65_536),
+    "chunk line": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1" * 65_536),
+    "trailers": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"a: b\r\n" * 10_000),
+}
+
+
+@pytest.mark.parametrize("name", DOES_NOT_END)
+def test_an_answer_without_end_is_none(name: str) -> None:
+    """It is given up at the limits of an answer or of the request's time, and is no answer."""
+    first, again = DOES_NOT_END[name]
+    with scripted(first + again * (8_000_000 // len(again))) as url:
+        (line,) = ask(url)
+    assert line in {"0||too large", "0||timeout", "0||malformed"}
+
+
+def test_a_body_that_only_time_ended_is_no_answer() -> None:
+    """A body without a length whose connection stays open is late, not whole."""
+    with dripping(b"HTTP/1.1 200 OK\r\n\r\n") as url:
+        assert ask(url) == ["0||timeout"]
