@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gates.intervals import percentile_bounds
 from loadtests.hdr import widened
-from loadtests.intervals import percentile_bounds
 from loadtests.judgement import CONFIDENCE
 from loadtests.report import read_samples
 from loadtests.sinks import TrendSink

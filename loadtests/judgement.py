@@ -10,8 +10,8 @@ import enum
 import math
 from dataclasses import dataclass, replace
 
+from gates.intervals import mean_bounds_of, percentile_bounds, percentile_minimum, rate_bounds, rate_minimum
 from loadtests.hdr import EXACT, widened
-from loadtests.intervals import mean_bounds_of, percentile_bounds, percentile_minimum, rate_bounds, rate_minimum
 from loadtests.sinks import CounterSink, GaugeSink, RateSink, Sink, TrendSink
 from loadtests.thresholds import Expression, MetricKey, Threshold, aggregate, k6_verdict
 

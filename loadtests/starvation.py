@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from loadtests.intervals import mean_bounds
+from gates.intervals import mean_bounds
 from loadtests.judgement import CONFIDENCE, Judgement, Verdict, Why, judge
 from loadtests.metrics import TIMINGS
 from loadtests.sinks import Sink, TrendSink

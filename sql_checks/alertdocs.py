@@ -14,6 +14,13 @@ A rule's query gives a value and what it rests on, for the fleet and, where it m
 limit that is broken decides: `page` rolls back, `warn` holds, `investigate` is noted. Nothing seen, NULL, too few
 samples, stale or impossible values are `unknown`. `for` is for Prometheus and for `gate watch`: a run treats a value
 beyond its limit as firing.
+
+A rule with `allowed_bad` is judged by a share of its samples. There a page needs proof: the probability of so many bad
+samples where every true share is at the limit, exact for each tenant, in the spread of its tenants for the fleet, by
+Holm's procedure over all of them at 5 %. With 20, 200 or 2,000 tenants of 50 tasks at a true 99 % of successes, under
+one window in two hundred pages (simulated in the tests); by the bare numbers 85 to 100 of a hundred would. A tenant at
+90 % among 999 good ones is named in 95 of 100 windows from 300 tasks on. A breach that may be chance warns, so it
+holds, and says how many samples would tell. An exported rule knows the bare numbers alone.
 """
 
 

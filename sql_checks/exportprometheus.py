@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from sql_checks.rulefile import Rule
-from sql_checks.rulejudge import FLEET
+from sql_checks.ruleproof import FLEET
 
 NO_DATA_FOR = "15m"
 SCENARIOS = ("on the limit", "beyond the limit", "too few samples")

@@ -1,7 +1,7 @@
 """Reads alert rules: YAML in the manner of Prometheus rule files, with SQL for the expression.
 
-A query gives rows `subject, value, samples, newest, witness[, draining]`: one row with subject `all` for the fleet, and
-one for each tenant where that matters. `{{name}}` in a query is replaced by `fragments/name.sql`.
+A query gives rows `subject, value, samples, newest, witness[, draining][, bad]`: one row with subject `all` for the
+fleet, and one for each tenant where that matters. `{{name}}` in a query is replaced by `fragments/name.sql`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ALERTS = HERE / "alerts"
 SPAN = re.compile(r"^(\d+) ?(s|m|h|d|seconds?|minutes?|hours?|days?)$")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 REQUIRED = ("alert", "claim", "cost", "unit", "window", "range", "min_samples", "for", "covers", "runbook", "query")
-OPTIONAL = ("above", "below", "min_samples_tenant", "stale_after")
+OPTIONAL = ("above", "below", "min_samples_tenant", "stale_after", "allowed_bad")
 ORDER = (Severity.PAGE, Severity.WARN, Severity.INVESTIGATE)
 
 
@@ -34,7 +34,8 @@ class RuleFileError(ValueError):
 class Rule:
     """One alert rule. `limits` run from the worst severity to the mildest; a value on a limit does not break it.
 
-    `query` is the source with its fragments put in.
+    `query` is the source with its fragments put in; `allowed_bad`: the share of samples that may be beyond the paging
+    limit, for a rule whose query counts them (column `bad`).
     """
 
     spec: CheckSpec
@@ -54,6 +55,7 @@ class Rule:
     query: str
     source: str
     path: Path
+    allowed_bad: float | None = None
 
 
 def read_rules(path: Path) -> list[Rule]:
@@ -134,6 +136,7 @@ def _rule(path: Path, group: str, data: Mapping[str, Any]) -> Rule:
         query=_expanded(path, str(data["query"]).strip()),
         source=str(data["query"]).strip(),
         path=path,
+        allowed_bad=_share(path, name, data["allowed_bad"]) if "allowed_bad" in data else None,
     )
 
 
@@ -151,6 +154,12 @@ def _range(path: Path, name: str, data: Any) -> tuple[float, float]:
     if not isinstance(data, list) or len(data) != 2 or not float(data[0]) < float(data[1]):
         raise RuleFileError(f"{path}: rule {name}: range is {data!r}; allowed: [lowest, highest] possible value")
     return float(data[0]), float(data[1])
+
+
+def _share(path: Path, name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise RuleFileError(f"{path}: rule {name}: allowed_bad is {value!r}; allowed: a share between 0 and 1")
+    return float(value)
 
 
 def span_s(path: Path, text: str) -> int:

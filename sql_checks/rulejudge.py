@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from gates.evidence import Outcome, Severity
 from sql_checks.rulefile import Rule
+from sql_checks.ruleproof import FLEET, needed, proved
 
-FLEET = "all"
 FUTURE_S = 60
 """Clocks differ by seconds; a newest row this far ahead of the database clock was written with another unit or zone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One row of a rule's query: a value of the fleet (`all`) or of one tenant, with what it rests on."""
+    """One row of a rule's query: a value of the fleet (`all`) or of one tenant, with what it rests on.
+
+    bad: how many of the samples are beyond the paging limit, for rules that are judged by that share.
+    """
 
     subject: str
     value: float | None
@@ -29,11 +32,15 @@ class Sample:
     newest: dt.datetime | None = None
     witness: str = ""
     draining: bool = False
+    bad: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a rule came to. `severity` and `limit` are those of the worst limit that was broken."""
+    """What a rule came to. `severity` and `limit` are those of the worst limit that was broken.
+
+    samples_needed: with how many samples the same share would be proof, where it is none yet.
+    """
 
     outcome: Outcome
     message: str
@@ -41,10 +48,24 @@ class Judgement:
     severity: Severity | None = None
     limit: float | None = None
     broken: int = 0
+    samples_needed: int | None = None
+
+
+Breach = tuple[tuple[Severity, float], Sample]
+"""The worst limit that a row breaks, and the row."""
 
 
 def judge(rule: Rule, samples: Sequence[Sample], now: dt.datetime) -> Judgement:
-    """The judgement of one rule at one moment."""
+    """The judgement of one rule at one moment, as an exported rule makes it: by the numbers as they were seen."""
+    return _judge(rule, samples, now, prove=False)
+
+
+def judge_proved(rule: Rule, samples: Sequence[Sample], now: dt.datetime) -> Judgement:
+    """The same, but that only a proved breach pages; one that may be chance is a warning."""
+    return _judge(rule, samples, now, prove=rule.allowed_bad is not None)
+
+
+def _judge(rule: Rule, samples: Sequence[Sample], now: dt.datetime, *, prove: bool) -> Judgement:
     fleets = [s for s in samples if s.subject == FLEET]
     if len(fleets) != 1:
         return Judgement(Outcome.UNKNOWN, f"{len(fleets)} rows for the fleet were observed, exactly 1 is needed")
@@ -52,7 +73,7 @@ def judge(rule: Rule, samples: Sequence[Sample], now: dt.datetime) -> Judgement:
     doubts = {s.subject: _doubt(rule, s, now) for s in samples}
     breaches = [(found, s) for s in samples if not doubts[s.subject] and (found := _broken(rule, s))]
     if breaches:
-        return _firing(rule, breaches)
+        return _proving(rule, breaches, samples, doubts) if prove else _firing(rule, breaches)
     if doubts[FLEET]:
         return Judgement(Outcome.UNKNOWN, doubts[FLEET], fleet)
     wrong = [s for s in samples if doubts[s.subject] and s.samples >= rule.min_samples_tenant]
@@ -91,11 +112,11 @@ def _broken(rule: Rule, sample: Sample) -> tuple[Severity, float] | None:
     return None
 
 
-def _firing(rule: Rule, breaches: Sequence[tuple[tuple[Severity, float], Sample]]) -> Judgement:
+def _firing(rule: Rule, breaches: Sequence[Breach]) -> Judgement:
     """The worst breach: by severity, then by distance from the limit."""
     order = [severity for severity, _ in rule.limits]
 
-    def rank(breach: tuple[tuple[Severity, float], Sample]) -> tuple[int, float]:
+    def rank(breach: Breach) -> tuple[int, float]:
         (severity, _), sample = breach
         value = sample.value or 0.0
         return order.index(severity), -value if rule.above else value
@@ -110,6 +131,25 @@ def _firing(rule: Rule, breaches: Sequence[tuple[tuple[Severity, float], Sample]
         # a large backlog that only falls is a system at work: it must not go on, and must not be rolled back either
         severity, message = Severity.WARN, f"{message}. The backlog is falling: wait until it is gone"
     return Judgement(Outcome.FAIL, message, sample, severity, limit, len(breaches))
+
+
+def _proving(rule: Rule, breaches: Sequence[Breach], samples: Sequence[Sample], doubts: Mapping[str, str]) -> Judgement:
+    """The worst breach that is proved; where none is, a warning about the worst."""
+    allowed = rule.allowed_bad or 0.0
+    counts = {s.subject: (s.bad or 0, s.samples) for s in samples if not doubts[s.subject]}
+    sure = proved(counts, [(s.bad or 0, s.samples) for s in samples if s.subject != FLEET], allowed)
+    certain = [b for b in breaches if b[0][0] is not Severity.PAGE or b[1].subject in sure]
+    found = _firing(rule, certain or breaches)
+    if found.severity is not Severity.PAGE or found.sample is None or found.sample.subject in sure:
+        return found
+    bad, seen = counts[found.sample.subject]
+    more = needed(bad, seen, len(counts), allowed)
+    wait = f"{more} samples would tell" if more else "no number of samples would tell"
+    message = (
+        f"{found.message}. That may be chance: {bad} of {seen} samples are bad, {allowed:.0%} may be, and"
+        f" {len(counts)} subjects were looked at; at this share {wait}"
+    )
+    return replace(found, severity=Severity.WARN, message=message, samples_needed=more and more - seen)
 
 
 def _short(value: float | None) -> str:

@@ -9,7 +9,7 @@ from gates.evidence import Outcome
 from gates.observation import Observer
 from gates.target.database import Connection, value
 from sql_checks.rulefile import Rule
-from sql_checks.rulejudge import Judgement, Sample, judge
+from sql_checks.rulejudge import Judgement, Sample, judge_proved
 from sql_checks.sqlsession import SqlSession
 
 COLUMNS = ("subject", "value", "samples", "newest", "witness")
@@ -33,8 +33,11 @@ def measure(rule: Rule, connection: Connection) -> Measurement:
     now = value(connection, "select now()")
     cursor = connection.execute(rule.query.encode())
     columns = tuple(d.name for d in cursor.description or ())
-    if columns not in {COLUMNS, (*COLUMNS, "draining")}:
-        raise RowContractError(f"rule {rule.name} gives columns {columns}; allowed: {COLUMNS} and draining")
+    extra = (*(["draining"] * ("draining" in columns)), *(["bad"] * (rule.allowed_bad is not None)))
+    if columns != (*COLUMNS, *extra):
+        raise RowContractError(
+            f"rule {rule.name} gives columns {columns}; allowed: {COLUMNS}, then draining, then bad with allowed_bad"
+        )
     rows = cursor.fetchmany(MAX_ROWS)
     if not isinstance(now, dt.datetime):
         raise RowContractError("the database gave no time")
@@ -50,6 +53,7 @@ def _sample(row: dict[str, object]) -> Sample:
         newest=newest if isinstance(newest, dt.datetime) else None,
         witness=str(row["witness"] or ""),
         draining=bool(row.get("draining")),
+        bad=None if row.get("bad") is None else int(str(row["bad"])),
     )
 
 
@@ -59,7 +63,7 @@ def judge_rule(rule: Rule, session: SqlSession, observer: Observer) -> None:
         observer.unmet(session.blindness)
     with session.snapshot() as connection:
         measured = measure(rule, connection)
-    judgement = judge(rule, measured.samples, measured.now)
+    judgement = judge_proved(rule, measured.samples, measured.now)
     _record(rule, judgement, observer)
     if judgement.outcome is Outcome.UNKNOWN:
         observer.unmet(judgement.message)
@@ -81,5 +85,7 @@ def _record(rule: Rule, judgement: Judgement, observer: Observer) -> None:
     observer.details["limits"] = {severity.value: number for severity, number in rule.limits}
     observer.details["runbook"] = rule.runbook
     observer.details["for_s"] = rule.for_s
+    if judgement.samples_needed is not None:
+        observer.details["samples_needed"] = judgement.samples_needed
     if judgement.outcome is Outcome.UNKNOWN and sample is not None and sample.samples < rule.min_samples:
         observer.details["samples_needed"] = rule.min_samples - sample.samples

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtests.intervals import (
+from gates.intervals import (
     binomial_cdf,
     mean_bounds,
     percentile_bounds,

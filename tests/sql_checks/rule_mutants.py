@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from sql_checks.fragments import expand
 from sql_checks.rulefile import ALERTS, Rule
-from sql_checks.rulejudge import FLEET, Sample
+from sql_checks.rulejudge import Sample
+from sql_checks.ruleproof import FLEET
 from sql_checks.rulerun import Measurement
 
 INTERVAL = re.compile(r"interval '(\d+) (\w+)'")
