@@ -167,6 +167,7 @@ def test_a_stuck_oldest_event_fails_the_lag_and_never_saves_it() -> None:
     for canary, oldest, expected in ((10.0, 9000.0, "fail"), (10.0, 0.0, "pass"), (9000.0, 0.0, "fail")):
         one = Conductor(plan, thresholds, {}, has_database=True)
         for index in range(40):
+            one.samples.add("null_request_ms", 1.0)  # the instrument is sound
             one.samples.add("outbox_lag_ms", canary + index * 0.1)
             one.samples.add("outbox_oldest_age_ms", oldest + index * 0.1)
         assert [j.verdict.value for j in one.judgements()] == [expected]
