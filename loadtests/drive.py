@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,11 +12,13 @@ import gevent
 from loadtests.expectations import SUCCEEDS, Expectation
 from loadtests.plan import Credentials, Plan
 from loadtests.samples import RequestGroup, Samples
-from loadtests.wire import Address, Connection, NoAnswer, parse_address
+from loadtests.wire import OWN_FAULTS, Address, Connection, NoAnswer, parse_address
 
 SWEEP_S = 0.2
 SILENCE_S = 0.5
 """No answer for so long before the end, and none after it to the requests that were open: the target had stopped."""
+SPARE_DESCRIPTORS = 100
+"""Of all that this process may open, for everything but requests: a run without them could not even write its end."""
 UNFINISHED = "unfinished"
 """The error of a request that the end of the run cut off; its time until then is a lower bound."""
 
@@ -53,6 +56,7 @@ class Drive:
     dropped: int = 0
     background: set[gevent.Greenlet] = field(default_factory=set)
     address: Address = field(init=False)
+    most_open: int = field(init=False)
     answered_at: float = 0.0
     silent_s: float = 0.0
     _open: dict[Connection, tuple[Call, float]] = field(default_factory=dict)
@@ -61,6 +65,8 @@ class Drive:
     _groups: dict[tuple[str, str, str, str, int, str, bool], RequestGroup] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.most_open = min(self.plan.max_open, max(1, limit - SPARE_DESCRIPTORS))
         self.address = parse_address(self.plan.base_url)
         gevent.spawn(self._sweep)
 
@@ -87,6 +93,11 @@ class Drive:
         self.background.add(greenlet)
         greenlet.rawlink(self.background.discard)
 
+    def drop(self) -> None:
+        """A request that was due and that this process could not send."""
+        self.dropped += 1
+        self.samples.add("dropped_iterations", 1)
+
     def request(self, call: Call, connection: Connection, intended: float = 0.0) -> int:
         """Send, wait, record. Returns the status, 0 without an answer; the connection then holds body and times.
 
@@ -107,6 +118,9 @@ class Drive:
         return status
 
     def _record(self, call: Call, c: Connection, status: int, error: str, ended: float, intended: float) -> None:
+        if error in OWN_FAULTS:
+            self.drop()
+            return
         passed = call.expectation.holds(status, c.body)
         key = (call.scenario, call.name, call.method, call.url, status, error, passed)
         group = self._groups.get(key)

@@ -4,6 +4,7 @@
 share the event loop and the interpreter lock with what it is to measure. Standard library only; started with -I -S.
 """
 
+import contextlib
 import socket
 import sys
 
@@ -12,7 +13,7 @@ def main(descriptor: int) -> None:
     """Serve the first connection until its client goes away."""
     with socket.socket(fileno=descriptor) as door:
         connection, _ = door.accept()
-    with connection:
+    with connection, contextlib.suppress(ConnectionError):
         while connection.recv(65_536):
             connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
 

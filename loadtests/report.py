@@ -15,6 +15,7 @@ from loadtests.hdr import EXACT, RECORDER, unpack
 from loadtests.judgement import Judgement
 from loadtests.samples import Samples
 from loadtests.sinks import TrendSink
+from loadtests.starvation import NULL
 from loadtests.thresholds import MetricKey
 
 VERSION = 1
@@ -121,7 +122,7 @@ def _plain(value: Any) -> Any:
 def write(folder: Path, document: Mapping[str, Any], samples: Samples, html: str) -> None:
     """Write everything; result.json last and in one step, so that a half-written run has none."""
     folder.mkdir(parents=True, exist_ok=True)
-    for metric in ("http_req_duration", "outbox_lag_ms"):
+    for metric in ("http_req_duration", "outbox_lag_ms", NULL):
         sink = samples.select(MetricKey(metric))
         for suffix in (".f64", ".hdr.json"):  # of an earlier run into the same folder
             (folder / f"{metric}{suffix}").unlink(missing_ok=True)

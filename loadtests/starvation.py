@@ -50,6 +50,11 @@ def excuse(
     return replace(one, verdict=Verdict.UNKNOWN, why=Why.STARVED, message=f"{one.message}, but {why}")
 
 
+def conceded(percent: float) -> float:
+    """Percent of all requests that the instrument may have made slow, of those that a percentile leaves over."""
+    return min(percent, CONCEDED * (100.0 - percent))
+
+
 def without_instrument(e: Expression, null: TrendSink) -> Expression:
     """The expression that must fail, too, before the target is blamed."""
     match e.method:
@@ -57,8 +62,8 @@ def without_instrument(e: Expression, null: TrendSink) -> Expression:
             return replace(e, limit=e.limit + mean_bounds(null.in_order(), null.mean(), CONFIDENCE)[1])
         case "p" | "med":
             percent = e.percentile if e.method == "p" else 50.0
-            conceded = CONCEDED * (100.0 - percent)
-            limit = e.limit + null.percentile(100.0 - conceded)
-            return replace(e, method="p", percentile=max(0.0, percent - conceded), limit=limit)
+            share = conceded(percent)
+            limit = e.limit + null.percentile(100.0 - share)
+            return replace(e, method="p", percentile=percent - share, limit=limit)
         case _:
             return replace(e, limit=e.limit + null.percentile(100.0))

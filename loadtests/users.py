@@ -89,9 +89,8 @@ class ScheduledUser(LoadUser):
             if origin + at < drive.resumed_at:
                 continue
             late.add("schedule_lateness_ms", max(0.0, (time.perf_counter() - origin - at) * 1000.0))
-            if drive.open_requests >= drive.plan.max_open:
-                drive.dropped += 1
-                late.add("dropped_iterations", 1)
+            if drive.open_requests >= drive.most_open:
+                drive.drop()
                 continue
             drive.open_requests += 1
             drive.spawn(self._arrival(kind, origin + at))

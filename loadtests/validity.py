@@ -65,8 +65,9 @@ def doubts(facts: Facts) -> tuple[str, ...]:
         )
     if facts.dropped_iterations:
         found.append(
-            f"{facts.dropped_iterations} arrivals were dropped because too many requests were still open;"
-            " lower the rate, or look why the target answers none of them"
+            f"{facts.dropped_iterations} arrivals were dropped because too many requests were still open,"
+            " or this machine had no descriptor or port left; lower the rate, see `ulimit -n`, or look why the target"
+            " answers none of them"
         )
     for name, percent in sorted(facts.cpu_percent.items()):
         if percent > CPU_LIMIT_PERCENT:

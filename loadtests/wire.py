@@ -8,6 +8,7 @@ kept-alive connection closed before a single byte came back (as browsers and k6 
 from __future__ import annotations
 
 import _socket
+import errno
 import functools
 import ssl
 import time
@@ -21,6 +22,8 @@ from gevent import ssl as gevent_ssl
 
 from gates.target.limits import MOST_BODY, MOST_HEAD
 
+OWN_FAULTS = frozenset({"EMFILE", "ENFILE", "EADDRNOTAVAIL", "ENOBUFS", "ENOMEM"})
+"""This machine ran out of descriptors, ports or memory: such a request never left it."""
 READ, WRITE = 1, 2
 CHUNK = 65_536
 MOST_SIZE_DIGITS = 15
@@ -130,7 +133,9 @@ class Connection:
             raise NoAnswer("timeout" if self.timed_out else none.args[0]) from none
         except OSError as error:
             self.close()
-            raise NoAnswer("timeout" if self.timed_out else type(error).__name__) from error
+            code = errno.errorcode.get(error.errno or 0, "")
+            said = code if code in OWN_FAULTS else type(error).__name__
+            raise NoAnswer("timeout" if self.timed_out else said) from error
         except ValueError as error:
             self.close()
             raise NoAnswer("malformed") from error

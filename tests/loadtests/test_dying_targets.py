@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tests.loadtests.fake_target import Behaviour, target
 from tests.loadtests.k6_program import k6_binary
 from tests.loadtests.load_process import finish, messages, start, verdicts
 
+FAILED = "load/http_req_failed/rate"
 HTTP = "{http_req_failed: ['rate<0.02'], http_req_duration: ['p(95)<400']}"
 MODELS: dict[str, dict[str, Any]] = {
     "open": {"rate_per_s": 80.0},
@@ -62,6 +64,18 @@ def test_one_hanging_request_is_no_dead_target(tmp_path: Path) -> None:
     with target(Behaviour(delay_s=lambda number: FOR_EVER_S if number == 100 else 0.0)) as url:
         result = finish(start(plan(url, rate_per_s=150.0), tmp_path), tmp_path)
     assert set(verdicts(result).values()) == {"pass"}, messages(result)
+
+
+def test_what_this_machine_could_not_send_is_no_failure_of_the_target(tmp_path: Path) -> None:
+    """Out of descriptors, requests are dropped: nothing passes, and those that were sent are judged alone."""
+    behaviour = Behaviour(delay_s=lambda _number: 0.4)
+    with target(behaviour) as url:
+        process = start(plan(url, rate_per_s=300.0, early_abort=False), tmp_path)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (160, 160))
+        result = finish(process, tmp_path)
+    assert result["facts"]["dropped_iterations"] > 0
+    assert result["facts"]["requests"] == behaviour.count
+    assert verdicts(result)[FAILED] == "unknown", messages(result)
 
 
 K6 = """

@@ -211,4 +211,11 @@ def test_a_baseline_counts_only_what_noise_does_not_explain(factor: float, outco
     """A tenth more is within what runs differ by; half more is not."""
     before = trend([100.0 + n * 0.01 for n in range(400)])
     after = trend([(100.0 + n * 0.01) * factor for n in range(400)])
-    assert compare(before, after, 95.0)["outcome"] == outcome
+    assert compare(before, after, 95.0, trend([1.0] * 200))["outcome"] == outcome
+
+
+def test_a_starved_gate_is_no_change_of_the_release() -> None:
+    """Half more, all of which the null requests took as well, is not the release's; three times as much is."""
+    before, null = trend([100.0] * 400), trend([1.0] * 100 + [60.0] * 100)
+    assert compare(before, trend([150.0] * 400), 95.0, null)["outcome"] == "unknown"
+    assert compare(before, trend([300.0] * 400), 95.0, null)["outcome"] == "fail"
