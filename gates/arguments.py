@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from gates import values
+from gates.console import put, shown
 from gates.evidence import TargetKind
+from gates.inert import Terminal
 from gates.proof.trial import Suite
 from gates.rules import RolloutPlan
 from gates.stack.plan import StackOptions
@@ -28,11 +32,16 @@ COMPANY, FLAG, FOLDER, RELEASE = map(option, (values.company, values.flag_key, v
 LIMIT = option(values.whole(0))
 
 
+class Parser(argparse.ArgumentParser):
+    """Its words go the way of all others: inert, and whoever does not read them to the end does no harm."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        put(file or sys.stderr, shown(Terminal.document(message)))
+
+
 def parser() -> argparse.ArgumentParser:
     """Every command with its options."""
-    top = argparse.ArgumentParser(
-        prog="gate", description="May this release go to the next rollout step?", epilog=EXIT_CODES
-    )
+    top = Parser(prog="gate", description="May this release go to the next rollout step?", epilog=EXIT_CODES)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, said: str, *parts: Callable[[argparse.ArgumentParser], None]) -> argparse.ArgumentParser:

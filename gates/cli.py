@@ -1,4 +1,4 @@
-"""The command line: argv in, exit code out. The only module that prints."""
+"""The command line: argv in, exit code out."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any
 
 from gates import arguments, boxes, config, lint, record, reports
 from gates.act import operations
 from gates.act.operations import Body
+from gates.console import Console
 from gates.errors import ConfigError, GateError, UsageError
 from gates.evidence_file import read_lines
 from gates.hand_command import by_hand
+from gates.inert import Terminal
 from gates.proof.command import prove
-from gates.reports.github import annotation
 from gates.reports.rows import rows_of
 from gates.run import Request, run_gate, run_stage
 from gates.stack.errors import StackError, StackOptionError
@@ -30,11 +30,10 @@ from gates.stack.plan import StackOptions
 from gates.stack.stack import reference_stack
 from gates.stack.up import default_release, up
 from gates.stages import loading
-from gates.stages.context import Progress
 from gates.status_command import status
 from gates.target.deployment import Target
-from gates.target.redaction import hidden, redact_text
-from gates.terminal import groups_text, paint, progress_line, table, verdict_text
+from gates.target.redaction import hidden
+from gates.terminal import groups_text, paint, table, verdict_text
 from gates.verdict import Decision, Verdict
 from gates.watch_command import watch
 
@@ -46,48 +45,9 @@ class Interrupted(BaseException):
     """SIGTERM came; like KeyboardInterrupt it must reach the top."""
 
 
-@dataclass
-class Console:
-    """Where text goes: results to `out`, chatter to `err`."""
-
-    out: TextIO
-    err: TextIO
-    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
-    hide: dict[str, str] = field(default_factory=dict, repr=False)
-    _live: bool = False
-
-    @property
-    def colour(self) -> bool:
-        return not self.environ.get("NO_COLOR") and self.err.isatty()
-
-    def result(self, text: str) -> None:
-        """A result, on stdout."""
-        print(redact_text(text, self.hide), end="" if text.endswith("\n") else "\n", file=self.out, flush=True)
-
-    def say(self, text: str) -> None:
-        """Chatter, on stderr."""
-        self._end_live()
-        print(redact_text(text, self.hide), end="" if text.endswith("\n") else "\n", file=self.err, flush=True)
-
-    def progress(self, progress: Progress) -> None:
-        """On a terminal a line that is written over until the stage is done; elsewhere one line a finished stage."""
-        if progress.done:
-            self.say(progress_line(progress, colour=self.colour))
-        elif self.err.isatty():
-            self._end_live()
-            print(progress_line(progress, colour=self.colour), end="", file=self.err, flush=True)
-            self._live = True
-
-    def _end_live(self) -> None:
-        if self._live:
-            print("\r\x1b[2K", end="", file=self.err, flush=True)
-            self._live = False
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Never a traceback, but for an internal error (exit code 1)."""
-    environ = config.process_environment()
-    console = Console(sys.stdout, sys.stderr, environ)
+    console = Console.of_process(config.process_environment())
     options = arguments.parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -100,11 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         word, code = ("interrupted", 130) if isinstance(came, KeyboardInterrupt) else ("terminated", 143)
         console.say(f"gate {options.command}: {word}; {LEFT.get(options.command, 'what is on disk says hold')}")
         return code
-    except BrokenPipeError:
-        sys.stderr.close()
-        return EXIT_INTERNAL
     except Exception as error:  # noqa: BLE001  -- the last resort: say what to report, and never look like a verdict
-        console.say("".join(traceback.format_exception(error)))
+        console.say(Terminal.document("".join(traceback.format_exception(error))))
         console.say(f"gate {options.command}: internal error ({type(error).__name__}); please report the lines above")
         return EXIT_INTERNAL
 
@@ -137,9 +94,9 @@ def _sql_suite(options: argparse.Namespace, console: Console) -> int:
     words = arguments.sql_suite_words(options)
     done = lint.sql_suite(words, config.environment_of(_target(console), console.environ))
     if done.stdout:
-        console.result(done.stdout)
+        console.result(Terminal.document(done.stdout))
     if done.stderr:
-        console.say(done.stderr)
+        console.say(Terminal.document(done.stderr))
     return done.returncode
 
 
@@ -207,11 +164,11 @@ def _target(console: Console) -> Target:
 def _show(verdict: Verdict, options: argparse.Namespace, console: Console) -> int:
     folder = str(options.output) if getattr(options, "output", None) else ""
     if getattr(options, "json", False):
-        console.result(verdict.dump())
+        console.result(Terminal.document(verdict.dump()))
     else:
-        console.result(verdict_text(verdict, colour=console.colour and console.out.isatty(), folder=folder))
-    if verdict.headline and console.environ.get("GITHUB_ACTIONS") == "true":
-        console.say(annotation(verdict.headline, f"{verdict.reason}\n{verdict.action.by_hand}"))
+        console.result(verdict_text(verdict, colour=console.colours_results, folder=folder))
+    if verdict.headline:
+        console.annotate(verdict.headline, f"{verdict.reason}\n{verdict.action.by_hand}")
     return _exit_code(verdict, options)
 
 
@@ -221,7 +178,7 @@ def _exit_code(verdict: Verdict, options: argparse.Namespace) -> int:
 
 
 def _up(options: argparse.Namespace, console: Console) -> int:
-    return up(arguments.stack_options(options), console.environ, console.out, console.err)
+    return up(arguments.stack_options(options), console.environ, console.reveal, console.say)
 
 
 def _decide(options: argparse.Namespace, console: Console) -> int:
@@ -231,7 +188,7 @@ def _decide(options: argparse.Namespace, console: Console) -> int:
     same = path.exists() and path.read_text(encoding="utf-8") == verdict.dump()
     if not same:
         record.write(path, verdict.dump())
-    console.result(verdict.dump())
+    console.result(Terminal.document(verdict.dump()))
     console.say(f"{path}: {'as it was' if same else 'written anew'}; {verdict.decision}: {verdict.reason}")
     return _exit_code(verdict, options)
 
@@ -241,7 +198,7 @@ def _report(options: argparse.Namespace, console: Console) -> int:
     file = config.load_policy(options.policy, dt.date.min)
     specs = lint.with_own_checks(file, console.environ)
     if options.print:
-        console.result(reports.render(options.print, made.verdict, made.evidence, specs, made.run))
+        console.result(Terminal.document(reports.render(options.print, made.verdict, made.evidence, specs, made.run)))
         return 0
     for path in reports.write(options.folder, made.verdict, made.evidence, specs, made.run, {}):
         console.result(str(path))
@@ -264,10 +221,6 @@ def _look(options: argparse.Namespace, console: Console) -> int:
     return {"watch": watch, "status": status}[options.command](options, _target(console), console)
 
 
-def _prove(options: argparse.Namespace, console: Console) -> int:
-    return prove(options, console.environ, console.say, console.result)
-
-
 # --- the operator's hand -----------------------------------------------------------------------------------------
 
 
@@ -286,10 +239,10 @@ def _sign(options: argparse.Namespace, console: Console) -> int:
     target = _target(console)
     signed = operations.sign(target, _body(options, target), _seconds(options))
     if options.json:
-        console.result(json.dumps(vars_of(signed), ensure_ascii=False) + "\n")
+        console.result(Terminal.document(json.dumps(vars_of(signed), ensure_ascii=False)))
         return 0
     if options.verbose:
-        console.say(f"body:      {signed.body}\nsignature: {signed.signature}")
+        console.say(Terminal.of_lines((f"body:      {signed.body}", f"signature: {signed.signature}")))
     console.result(signed.curl)
     return 0
 
@@ -299,7 +252,7 @@ def _replay(options: argparse.Namespace, console: Console) -> int:
     answer = operations.replay(target, _body(options, target), _seconds(options))
     if options.verbose:
         console.say(f"status {answer.status} in {answer.elapsed_ms:.1f} ms, request {answer.header('x-request-id')}")
-    console.result(answer.body.decode("utf-8", "backslashreplace"))
+    console.result(Terminal.document(answer.body.decode("utf-8", "backslashreplace")))
     return 0 if answer.status == 200 else Decision.HOLD.exit_code
 
 
@@ -331,7 +284,7 @@ def _flags(options: argparse.Namespace, console: Console) -> int:
 
 def _rows(rows: Sequence[Mapping[str, Any]], options: argparse.Namespace, console: Console) -> int:
     if options.json:
-        console.result(json.dumps([dict(r) for r in rows], ensure_ascii=False, default=str) + "\n")
+        console.result(Terminal.document(json.dumps([dict(r) for r in rows], ensure_ascii=False, default=str)))
     elif rows:
         titles = list(rows[0])
         console.result(table([[row[t] for t in titles] for row in rows], titles))
@@ -346,11 +299,11 @@ def _checklist(options: argparse.Namespace, console: Console) -> int:
     rows = rows_of(made.verdict, made.evidence, lint.with_own_checks(file, console.environ))
     ticked = boxes.tick(rows, file.settings.attestations)
     if options.json:
-        console.result(json.dumps([vars_of(t) for t in ticked], ensure_ascii=False) + "\n")
+        console.result(Terminal.document(json.dumps([vars_of(t) for t in ticked], ensure_ascii=False)))
     else:
         for one in ticked:
             mark = paint("[x]", "green", on=console.colour) if one.ticked else paint("[ ]", "yellow", on=console.colour)
-            console.result(f"{mark} {one.name}: {one.why}")
+            console.result(Terminal("{} {}: {}").format(mark, one.name, one.why))
     return 0 if all(t.ticked for t in ticked) else Decision.HOLD.exit_code
 
 
@@ -364,7 +317,7 @@ COMMANDS = {
     "decide": _decide,
     "report": _report,
     "lint": _lint,
-    "prove": _prove,
+    "prove": prove,
     "watch": _look,
     "status": _look,
     "promote": _by_hand,

@@ -9,12 +9,12 @@ import json
 from gates import arguments, config
 from gates.act import operations
 from gates.act.flag import Order
+from gates.console import Console
 from gates.errors import CannotWork
-from gates.reports.github import annotation
+from gates.inert import Terminal
 from gates.target.deployment import Target
 from gates.terminal import action_text
 from gates.verdict import NOT_ROLLED_BACK, Decision
-from gates.watch_command import Console
 
 
 def by_hand(options: argparse.Namespace, target: Target, console: Console) -> int:
@@ -34,10 +34,10 @@ def by_hand(options: argparse.Namespace, target: Target, console: Console) -> in
         dry_run=options.dry_run,
     )
     action = operations.act_by_hand(target, what, order, console.say)
-    console.result(json.dumps(action.to_json(), ensure_ascii=False) + "\n" if options.json else action_text(action))
+    as_json = Terminal.document(json.dumps(action.to_json(), ensure_ascii=False))
+    console.result(as_json if options.json else action_text(action))
     if action.headline:
-        if console.environ.get("GITHUB_ACTIONS") == "true":
-            console.say(annotation(action.headline, f"{action.message}\n{action.by_hand}"))
+        console.annotate(action.headline, f"{action.message}\n{action.by_hand}")
         return NOT_ROLLED_BACK
     if action.result in {"failed", "not_possible"}:
         raise CannotWork(action.message)

@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gates import config, history
+from gates.console import Console
 from gates.errors import ConfigError
 from gates.evidence import JsonValue
+from gates.inert import Terminal
 from gates.rounds import EXIT_CODES
 from gates.status import Section, look
 from gates.target.deployment import Target
 from gates.target.identity import identity
-from gates.terminal import plain, table
-from gates.watch_command import Console
+from gates.terminal import table
 
 WIDEST_CELL = 60
 MOST_ROWS = 20
@@ -41,7 +42,7 @@ def status(options: argparse.Namespace, target: Target, console: Console) -> int
     name = identity(target)
     remembered = options.history or file.settings.state_of(name) / history.FILE
     found = look(target, options.output, remembered, name)
-    console.result(as_json(found) if options.json else as_tables(found))
+    console.result(Terminal.document(as_json(found)) if options.json else as_tables(found))
     return EXIT_CODES["doubtful" if any(_counts(s) for s in found) else "good"]
 
 
@@ -56,25 +57,25 @@ def as_json(sections: Sequence[Section]) -> str:
     return json.dumps(members, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
-def as_tables(sections: Sequence[Section]) -> str:
+def as_tables(sections: Sequence[Section]) -> Terminal:
     """One table a section; text of the target cannot command the terminal."""
-    return "\n".join(_as_table(s) for s in sections)
+    return Terminal("\n").join(_as_table(s) for s in sections)
 
 
-def _as_table(section: Section) -> str:
+def _as_table(section: Section) -> Terminal:
     if section.unknown:
-        return f"{section.title}\n  unknown: {plain(section.unknown)}\n"
+        return Terminal.of_lines((section.title, f"  unknown: {section.unknown}"))
     if not section.rows:
-        return f"{section.title}\n  none\n"
+        return Terminal.of_lines((section.title, "  none"))
     titles = list(dict.fromkeys(name for row in section.rows for name in row))
     cells = [[_cell(row.get(name)) for name in titles] for row in section.rows[:MOST_ROWS]]
     more = len(section.rows) - MOST_ROWS
-    lines = table(cells, titles).splitlines() + [f"… and {more} more (--json has all)"] * (more > 0)
-    return f"{section.title}\n" + "".join(f"  {line}\n" for line in lines)
+    lines = [*table(cells, titles).splitlines(), *[f"… and {more} more (--json has all)"] * (more > 0)]
+    return Terminal.of_lines((section.title, *(f"  {line}" for line in lines)))
 
 
 def _cell(value: JsonValue) -> str:
     if value is None:
         return "-"
-    text = plain(f"{value:.{0 if abs(value) >= 1000 else 3}f}" if isinstance(value, float) else str(value))
-    return text if len(text) <= WIDEST_CELL else text[: WIDEST_CELL - 1] + "…"
+    text = Terminal.escape(f"{value:.{0 if abs(value) >= 1000 else 3}f}" if isinstance(value, float) else value)
+    return text if len(text) <= WIDEST_CELL else f"{text[: WIDEST_CELL - 1]}…"

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from gates.evidence import Evidence
+from gates.inert import Terminal
 from gates.stages.context import Progress
 from gates.verdict import Action, Decision, Finding, Verdict, grouped
 
@@ -15,17 +16,12 @@ MOST_FINDINGS = 8
 WIDTH = 110
 
 
-def paint(text: str, colour: str, *, on: bool) -> str:
+def paint(text: str, colour: str, *, on: bool) -> Terminal:
     """The text in a colour, or plain."""
-    return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m" if on else text
+    return Terminal("\x1b[{}m{}\x1b[0m").format(COLOURS[colour], text) if on else Terminal.escape(text)
 
 
-def plain(text: str) -> str:
-    """Text of the target without what a terminal would obey."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
-
-
-def progress_line(progress: Progress, *, colour: bool) -> str:
+def progress_line(progress: Progress, *, colour: bool) -> Terminal:
     """One line about a stage: a mark, its name, how many checks came to what, the seconds."""
     bad = progress.failed or progress.error
     mark = "·" if not progress.done else "✗" if bad else "?" if progress.unknown else "✓"
@@ -35,15 +31,15 @@ def progress_line(progress: Progress, *, colour: bool) -> str:
     counts += [f"{progress.failed} failed"] * bool(progress.failed)
     counts += [f"{progress.unknown} unknown"] * bool(progress.unknown)
     error = f"  {progress.error}" if progress.error else ""
-    return (
-        f"{paint(mark, tint, on=colour)} {progress.stage:<12} {', '.join(counts):<50} {progress.seconds:6.1f} s{error}"
-    )
+    line = Terminal("{} {:<12} {:<50} {:6.1f} s{}")
+    return line.format(paint(mark, tint, on=colour), progress.stage, ", ".join(counts), progress.seconds, error)
 
 
-def verdict_text(verdict: Verdict, *, colour: bool, folder: str = "") -> str:
+def verdict_text(verdict: Verdict, *, colour: bool, folder: str = "") -> Terminal:
     """One sentence, the deciding findings, the margin."""
     head = paint(verdict.decision.value.upper(), DECISION_COLOURS[verdict.decision], on=colour)
-    lines = ["", *_alarm(verdict.headline, colour=colour), f"{paint(head, 'bold', on=colour)}: {plain(verdict.reason)}"]
+    lines: list[str] = ["", *_alarm(verdict.headline, colour=colour)]
+    lines.append(Terminal("{}: {}").format(paint(head, "bold", on=colour), verdict.reason))
     groups = grouped(verdict.deciding)
     for group in groups[:MOST_FINDINGS]:
         lines += _findings(group, colour=colour)
@@ -52,7 +48,7 @@ def verdict_text(verdict: Verdict, *, colour: bool, folder: str = "") -> str:
     blocked = sum(bool(f.blocked_by) for f in verdict.findings)
     lines += [f"  {blocked} more could not be carried out because of these"] * bool(blocked)
     if verdict.ends_when and len(verdict.ends_when) <= MOST_FINDINGS:
-        lines.append(f"  ends when: {plain('; '.join(verdict.ends_when))}")
+        lines.append(f"  ends when: {'; '.join(verdict.ends_when)}")
     lines += _act(verdict.action)
     counts = verdict.counts
     said = f"{counts.passed} passed, {counts.failed} failed, {counts.unknown} unknown"
@@ -61,43 +57,43 @@ def verdict_text(verdict: Verdict, *, colour: bool, folder: str = "") -> str:
         lines.append(paint(f"  {verdict.margin.sentence}", "dim", on=colour))
     if folder:
         lines.append(paint(f"  evidence and report: {folder}", "dim", on=colour))
-    return "\n".join(lines) + "\n"
+    return Terminal.of_lines(lines)
 
 
-def action_text(action: Action, *, colour: bool = False) -> str:
+def action_text(action: Action, *, colour: bool = False) -> Terminal:
     """What was done by hand."""
     percents = [f"{p} %" if p is not None else "?" for p in (action.from_percent, action.to_percent)]
-    said = f"{action.kind}: {action.result}, {' -> '.join(percents)}. {plain(action.message)}".rstrip()
-    return "\n".join([*_alarm(action.headline, colour=colour), said, *_act(action)]) + "\n"
+    said = f"{action.kind}: {action.result}, {' -> '.join(percents)}. {action.message}".rstrip()
+    return Terminal.of_lines([*_alarm(action.headline, colour=colour), said, *_act(action)])
 
 
-def _alarm(headline: str, *, colour: bool) -> list[str]:
+def _alarm(headline: str, *, colour: bool) -> list[Terminal]:
     return [paint(paint(headline, "red", on=colour), "bold", on=colour)] * bool(headline)
 
 
 def _act(action: Action) -> list[str]:
     """What came of each part, what was proved after it, and what is left to do by hand."""
-    lines = [f"  {plain(s.name)}: {s.result}, {plain(s.message)}" for s in action.steps]
-    lines += [f"  {name}: {plain(str(value))}" for name, value in action.recovery.items()]
+    lines = [f"  {s.name}: {s.result}, {s.message}" for s in action.steps]
+    lines += [f"  {name}: {value}" for name, value in action.recovery.items()]
     return [*lines, *["  run this by hand:"] * bool(action.by_hand), *(f"    {s}" for s in action.by_hand.splitlines())]
 
 
 def _findings(group: Sequence[Finding], *, colour: bool) -> list[str]:
     finding = group[0]
-    names = plain(finding.check) + (f" and {len(group) - 1} more of the same reason" if len(group) > 1 else "")
+    names = finding.check + (f" and {len(group) - 1} more of the same reason" if len(group) > 1 else "")
     tint = "red" if finding.outcome == "fail" else "yellow"
     message = finding.message or f"observed {finding.observed}, allowed {finding.limit}"
-    wrapped = textwrap.wrap(plain(message), WIDTH - 6) or [""]
+    wrapped = textwrap.wrap(Terminal.escape(message), WIDTH - 6) or [""]
     more = ["      …"] if len(wrapped) > 3 else []
     return [
-        f"  {paint(finding.outcome, tint, on=colour)} {names}",
+        Terminal("  {} {}").format(paint(finding.outcome, tint, on=colour), names),
         *(f"      {line}" for line in wrapped[:3]),
         *more,
-        *([f"      {paint(plain(finding.reproduce), 'dim', on=colour)}"] if finding.reproduce else []),
+        *([Terminal("      {}").format(paint(finding.reproduce, "dim", on=colour))] if finding.reproduce else []),
     ]
 
 
-def groups_text(evidence: Sequence[Evidence]) -> str:
+def groups_text(evidence: Sequence[Evidence]) -> Terminal:
     """Checks and seconds of each group, the slowest first. The seconds are summed over checks that run in parallel."""
     groups: dict[str, list[Evidence]] = {}
     for line in evidence:
@@ -110,8 +106,9 @@ def groups_text(evidence: Sequence[Evidence]) -> str:
     return table([(name, checks, f"{seconds:.1f} s") for name, checks, seconds in ordered], ("group", "checks", "time"))
 
 
-def table(rows: Sequence[Sequence[object]], titles: Sequence[str]) -> str:
+def table(rows: Sequence[Sequence[object]], titles: Sequence[str]) -> Terminal:
     """Columns as wide as their widest cell."""
-    cells = [list(titles), *([("" if c is None else str(c)) for c in row] for row in rows)]
+    cells = [[Terminal.escape("" if c is None else c) for c in row] for row in [titles, *rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(titles))]
-    return "".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() + "\n" for row in cells)
+    lines = (Terminal("  ").join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)
+    return Terminal.of_lines(lines)

@@ -7,20 +7,19 @@ import dataclasses
 import datetime as dt
 import re
 import signal
-from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
 
 from gates import config, history, lint, record, values
+from gates.console import Console
 from gates.errors import ConfigError, UsageError
 from gates.incidents import Patience, pulse, span
+from gates.inert import Terminal
 from gates.reports.watch_html import html
 from gates.reports.watch_text import markdown, round_text, to_json
 from gates.reports.watch_view import WatchView, nearing
 from gates.rounds import EXIT_CODES
 from gates.stages.canary import Drills
-from gates.stages.context import Progress
 from gates.target.deployment import Target
 from gates.target.identity import database_place, http_place
 from gates.trends import WINDOW
@@ -30,16 +29,6 @@ from gates.watch import Done, Watch, one_round, rounds
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 BUSY = "another watcher is in the middle of a round on this history; this one looked at nothing"
 DOUBTFUL = EXIT_CODES["doubtful"]
-
-
-class Console(Protocol):
-    """Where text goes."""
-
-    environ: Mapping[str, str]
-
-    def result(self, text: str) -> None: ...
-    def say(self, text: str) -> None: ...
-    def progress(self, progress: Progress) -> None: ...
 
 
 def add_arguments(made: argparse.ArgumentParser) -> None:
@@ -133,7 +122,7 @@ def _shown(done: Done | None, options: argparse.Namespace, made: Watch, console:
     if options.output is not None:
         _write(view, options.output)
     if options.json:
-        console.result(to_json(view, done.round, done.pulse, done.slack_error))
+        console.result(Terminal.document(to_json(view, done.round, done.pulse, done.slack_error)))
     else:
         console.result(round_text(done.round, done.pulse, nearing(view.trends())))
         if view.odd:
@@ -146,9 +135,9 @@ def _reported(options: argparse.Namespace, made: Watch, console: Console) -> int
     folder = options.output or Path("gate-watch")
     files = _write(view, folder)
     if options.json:
-        console.result(to_json(view))
+        console.result(Terminal.document(to_json(view)))
     else:
-        console.result(f"{view.state.upper()}: {view.reason}\n" + "".join(f"  {path}\n" for path in files))
+        console.result(Terminal.of_lines((f"{view.state.upper()}: {view.reason}", *(f"  {path}" for path in files))))
         if view.odd:
             console.say(view.odd)
     return EXIT_CODES[view.state]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gates.inert import Terminal
 from gates.proof.judgement import Cell, Status
 from gates.proof.proof import Proof, names
 from gates.proof.trial import Suite
 from gates.reports.markdown import cell as escaped
-from gates.terminal import plain, table
+from gates.terminal import table
 
 MOST_REASON = 110
 MOST_IDLE = 400
@@ -54,24 +55,24 @@ def _of_trials(proof: Proof) -> list[str]:
     return said
 
 
-def terminal(proof: Proof) -> str:
+def terminal(proof: Proof) -> Terminal:
     """The matrix and the trials as plain tables, then the sentences."""
-    text = ""
+    tables = []
     if proof.cells:
         rows = [_cell_row(c) for c in proof.cells]
-        text += table(rows, ("fault", "cell", "decision", "seconds", "killed by, or why not")) + "\n"
+        tables.append(table(rows, ("fault", "cell", "decision", "seconds", "killed by, or why not")))
     if proof.trials:
         shown = [
-            (t.id, "ok" if t.ok else "WRONG", t.decision or "none", f"{t.seconds:.0f}", plain(t.reason)[:MOST_REASON])
+            (t.id, "ok" if t.ok else "WRONG", t.decision or "none", f"{t.seconds:.0f}", t.reason[:MOST_REASON])
             for t in proof.trials
         ]
-        text += table(shown, ("trial", "", "decision", "seconds", "reason")) + "\n"
-    return text + "".join(f"{line}\n" for line in lines(proof))
+        tables.append(table(shown, ("trial", "", "decision", "seconds", "reason")))
+    return Terminal("\n").join([*tables, Terminal.of_lines(lines(proof))])
 
 
 def _cell_row(cell: Cell) -> tuple[str, str, str, str, str]:
     mark = cell.status.value if cell.as_declared else cell.status.value.upper()
-    return cell.fault.id, mark, cell.decision or "none", f"{cell.seconds:.0f}", plain(why(cell))[:MOST_REASON]
+    return cell.fault.id, mark, cell.decision or "none", f"{cell.seconds:.0f}", why(cell)[:MOST_REASON]
 
 
 def why(cell: Cell) -> str:

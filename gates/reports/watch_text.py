@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from gates.evidence import JsonValue
 from gates.incidents import Pulse
+from gates.inert import Terminal
 from gates.reports.markdown import cell
 from gates.reports.slack import MOST_TEXT, escaped
 from gates.reports.watch_view import (
@@ -60,7 +61,7 @@ def slack(made: Round, changes: Sequence[Change]) -> str:
     return json.dumps({"text": escaped(text)[:MOST_TEXT], "blocks": blocks}, ensure_ascii=False, indent=1) + "\n"
 
 
-def round_text(made: Round, alive: Pulse, found: Sequence[Trend] = ()) -> str:
+def round_text(made: Round, alive: Pulse, found: Sequence[Trend] = ()) -> Terminal:
     """A round for a terminal: one sentence, what changed, what is open, what nears its limit. Not coloured."""
     lines = [
         f"{made.state.upper()}: {made.reason}",
@@ -79,7 +80,7 @@ def round_text(made: Round, alive: Pulse, found: Sequence[Trend] = ()) -> str:
     lines += [f"  … and {len(left) - MOST_LINES} more open"] * (len(left) > MOST_LINES)
     lines += [f"  nears its limit: {t.check}: {reach_text(t)} at {slope_text(t)}" for t in found[:5]]
     lines += [f"  not due in this round: {len(made.not_due)} checks"] * bool(made.not_due)
-    return "\n".join(lines) + "\n"
+    return Terminal.of_lines(lines)
 
 
 def markdown(view: WatchView) -> str:

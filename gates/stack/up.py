@@ -11,11 +11,10 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
-from typing import TextIO
 
 from gates.stack.errors import StackError, StackOptionError
 from gates.stack.plan import DEFAULT_COMPANY_ID, StackOptions
@@ -23,6 +22,8 @@ from gates.stack.stack import Cancelled, Stack
 from gates.values import company, option
 
 EXIT_CONFIGURATION, EXIT_GATE_CANNOT_WORK = 3, 4
+Tell = Callable[[str], None]
+"""Takes a text to where it goes."""
 WATCH_INTERVAL_S = 0.5
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -61,7 +62,7 @@ def default_release() -> str:
         return "reference-dev"
 
 
-def up(options: StackOptions, environ: Mapping[str, str], out: TextIO, err: TextIO) -> int:
+def up(options: StackOptions, environ: Mapping[str, str], reveal: Tell, say: Tell) -> int:
     """Run a stack until SIGINT, SIGTERM or SIGHUP. Exit code: 130, 143 or 129 like the signal's; 3 for an option that
     cannot be used, 4 where the stack does not come up.
     """
@@ -73,47 +74,41 @@ def up(options: StackOptions, environ: Mapping[str, str], out: TextIO, err: Text
         except Cancelled:
             return interruption.exit_code
         except StackOptionError as error:
-            err.write(f"gate up: {error}\n")
+            say(f"gate up: {error}")
             return EXIT_CONFIGURATION
         except StackError as error:
-            err.write(f"gate up: {error}\n")
+            say(f"gate up: {error}")
             return EXIT_GATE_CANNOT_WORK
         try:
-            out.write(json.dumps(info.variables()) + "\n")
-            out.flush()
+            reveal(json.dumps(info.variables()) + "\n")
             took_s = time.monotonic() - started
-            _say(err, f"up in {took_s:.1f} s at {info.base_url}; logs in {info.folder / 'log'}; Ctrl-C ends it")
-            _watch(stack, interruption, err)
+            say(f"gate up: up in {took_s:.1f} s at {info.base_url}; logs in {info.folder / 'log'}; Ctrl-C ends it")
+            _watch(stack, interruption, say)
         finally:
-            down = _take_down(stack, err)
+            down = _take_down(stack, say)
         return interruption.exit_code if down else EXIT_GATE_CANNOT_WORK
 
 
-def _take_down(stack: Stack, err: TextIO) -> bool:
+def _take_down(stack: Stack, say: Tell) -> bool:
     """Stop the stack; False, and a message, where something is left."""
     try:
         stack.stop()
     except (StackError, OSError) as error:
-        _say(err, str(error))
+        say(f"gate up: {error}")
         return False
-    _say(err, "down; nothing is left")
+    say("gate up: down; nothing is left")
     return True
 
 
-def _watch(stack: Stack, interruption: Interruption, err: TextIO) -> None:
+def _watch(stack: Stack, interruption: Interruption, say: Tell) -> None:
     """Wait for the signal; say once of each process that it ended."""
     ended: set[str] = set()
     while not interruption.wait(WATCH_INTERVAL_S):
         now = {p.name for p in stack.processes if p.pid is None}
         for process in stack.processes:
             if process.name in now - ended:
-                _say(err, f"{process.name} ended with exit code {process.exit_code}; it is not started again")
+                say(f"gate up: {process.name} ended with exit code {process.exit_code}; it is not started again")
         ended = now
-
-
-def _say(err: TextIO, text: str) -> None:
-    err.write(f"gate up: {text}\n")
-    err.flush()
 
 
 class Interruption:
