@@ -94,7 +94,7 @@ class Ground:
     @contextmanager
     def as_tenant(self, company: str, *, role: str = "authenticated") -> Iterator[Connection]:
         """A transaction as a tenant comes in: role and claims are set locally, all is rolled back. No claims: ''."""
-        claims = json.dumps({"role": role, "company_id": company}) if company else ""
+        claims = json.dumps({"sub": str(uuid.uuid4()), "role": role, "company_id": company}) if company else ""
         with self.transaction() as connection:
             execute(connection, "select set_config('request.jwt.claims', %s, true)", claims)
             execute(connection, f"set local role {role}")

@@ -7,18 +7,24 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
 
-from gates.target.database import Connection, connect, execute, sql, value
+from gates.target.database import Connection, connect, execute, sql
 
 TABLES = Path(__file__).parent / "rls_tables.sql"
-REFUSED = {"42501", "P0001"}
-"""insufficient_privilege, which row security and missing rights give, and what a trigger raises."""
+REFUSED = "42501"
+"""insufficient_privilege, which row security and missing rights give."""
+OURS = ("08", "25", "40", "53", "55", "57", "58", "XX")
+"""Classes of SQLSTATE that speak of the connection, limits and locks: they say nothing about a policy."""
+UNRESOLVED = ("3F000", "42703", "42704", "42883", "42P01")
+"""A name was not found: it may be one that the tenants' own search_path finds."""
+TENANTS_PATH = '"$user", public, extensions'
+"""Where a function of the target looks for names when a tenant calls it, unless it says so itself."""
 
 SEEDS: dict[str, str] = {
     "companies": "insert into public.companies (id, name) values (%(id)s::uuid, 'drill-rls-' || left(%(id)s::text, 8))",
@@ -61,27 +67,41 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What a statement of a tenant came to: rows it saw or touched, or the SQLSTATE that refused it."""
+    """The result of one statement of a tenant: rows it saw or touched, or the error with its SQLSTATE."""
 
     rows: int = 0
-    refused: str = ""
+    state: str = ""
     error: str = ""
 
     @property
+    def refused(self) -> bool:
+        return self.state == REFUSED
+
+    @property
+    def raised(self) -> bool:
+        """Whether the target's own policy, view or function raised it, since the login runs the same statement."""
+        ours = not self.state or self.state.startswith(OURS) or self.state in UNRESOLVED
+        return bool(self.error) and not self.refused and not ours
+
+    @property
     def unclear(self) -> bool:
-        """Neither rows nor a refusal: the statement failed for a reason that proves nothing."""
-        return bool(self.error) and not self.refused
+        """Neither rows nor a refusal nor the target's own error: it proves nothing."""
+        return bool(self.error) and not self.refused and not self.raised
 
 
 @dataclass
 class Sight:
-    """What the probe saw of one table. `mine`: the tenant it looked as; `other`: another tenant with rows, or ''."""
+    """What the probe saw of one table. `mine`: the tenant it looked as; `other`: another tenant with rows, or ''.
+
+    error: why the login itself could not count its rows. seen: attempts by name; several of a kind are `kind:case`.
+    """
 
     table: Table
     mine: str
     other: str
     owner_mine: int
     owner_other: int
+    error: str = ""
     seen: dict[str, Attempt] = field(default_factory=dict)
 
 
@@ -115,13 +135,15 @@ def _look(connection: Connection) -> Probe:
     if "audit_logs" in seeded:
         seeded.add("audit_heads")
     tables = [Table(**row) for row in execute(connection, sql(TABLES))]  # type: ignore[arg-type]
-    for table in tables:
-        sight = _sight(connection, table, mine, other, seeded=table.name in seeded)
-        if sight is not None:
-            _probe_reads(connection, sight)
-            if not table.is_view and sight.mine == mine:  # never tries to write rows that are not the probe's own
-                _probe_writes(connection, sight, bystander)
-            found.sights.append(sight)
+    sights = (_sight(connection, t, mine, other, seeded=t.name in seeded) for t in tables)
+    found.sights = [sight for sight in sights if sight is not None]
+    for sight in found.sights:  # before any claims are set: what was set once reads as '' and never as unset again
+        _probe_claims(connection, sight, UNSET)
+    for sight in found.sights:
+        _probe_reads(connection, sight)
+        _probe_claims(connection, sight, _claims_to_try(sight.mine))
+        if not sight.table.is_view and sight.mine == mine:  # never tries to write rows that are not the probe's own
+            _probe_writes(connection, sight, bystander)
     return found
 
 
@@ -156,7 +178,7 @@ def _sight(connection: Connection, table: Table, mine: str, other: str, *, seede
     if not mine:
         return None
     counts = [_count(connection, table, tenant) for tenant in (mine, other)]
-    return Sight(table, mine, other, counts[0].rows, counts[1].rows)
+    return Sight(table, mine, other, counts[0].rows, counts[1].rows, counts[0].error)
 
 
 def _two_tenants(connection: Connection, table: Table) -> tuple[str, str]:
@@ -179,11 +201,9 @@ def _count(connection: Connection, table: Table, tenant: str) -> Attempt:
 
 
 def _probe_reads(connection: Connection, sight: Sight) -> None:
+    """Look as the tenant itself: at its own rows, and at those of all others."""
     table = sight.table
-    # a table of the deployment's own may hold rows of no tenant, which everybody may read
-    of_tenants = "" if table.promised else f" where {table.tenant} is not null"
-    everything = f"select from {table.quoted}{of_tenants} limit 1000"
-    with _role(connection, "authenticated", sight.mine):
+    with _role(connection, "authenticated", _claims(sight.mine)):
         sight.seen["own"] = _count(connection, table, sight.mine)
         sight.seen["foreign"] = _attempt(
             connection,
@@ -194,15 +214,33 @@ def _probe_reads(connection: Connection, sight: Sight) -> None:
             ),
         )
         sight.seen["row_security_off"] = _attempt(connection, lambda c: _without_row_security(c, table, sight.mine))
-    stranger = str(uuid.uuid4())
-    for name, role, claims in (
-        ("stranger", "authenticated", _claims(stranger)),
-        ("no_claims", "authenticated", None),
-        ("empty_claims", "authenticated", ""),
-        ("no_company", "authenticated", "{}"),
-        ("anon", "anon", _claims(sight.mine, "anon")),
-    ):
-        with _role(connection, role, claims=claims) as allowed:
+
+
+UNSET = (("no_claims", "authenticated", None), ("anon:unset", "anon", None))
+
+
+def _claims_to_try(mine: str) -> Iterator[tuple[str, str, str]]:
+    """Claims under which no row may be seen: the name of the attempt, the role, the text of the claims."""
+    for role, name in (("authenticated", "stranger"), ("anon", "anon:stranger")):
+        yield name, role, _claims(str(uuid.uuid4()), role)
+    yield "anon:company", "anon", _claims(mine, "anon")
+    for role, empty, without in (("authenticated", "empty_claims", "no_company"), ("anon", "anon:empty", "anon")):
+        yield empty, role, ""
+        yield f"{without}:object", role, "{}"
+        yield f"{without}:subject", role, json.dumps({"sub": str(uuid.uuid4()), "role": role})
+    for number, company in enumerate((None, "", "%", "null", [mine], {"id": mine}, True)):
+        yield f"garbage:{number}", "authenticated", json.dumps({"company_id": company, "sub": str(uuid.uuid4())})
+    for number, text in enumerate(("not json", "[]", "null", '"x"', "0", json.dumps([{"company_id": mine}]))):
+        yield f"garbage:text-{number}", "authenticated", text
+
+
+def _probe_claims(connection: Connection, sight: Sight, tries: Iterable[tuple[str, str, str | None]]) -> None:
+    """Ask for everything under claims that show nothing."""
+    # a table of the deployment's own may hold rows of no tenant, which everybody may read
+    of_tenants = "" if sight.table.promised else f" where {sight.table.tenant} is not null"
+    everything = f"select from {sight.table.quoted}{of_tenants} limit 1000"
+    for name, role, claims in tries:
+        with _role(connection, role, claims) as allowed:
             if allowed:
                 sight.seen[name] = _attempt(connection, lambda c: c.execute(everything.encode()))
 
@@ -218,7 +256,7 @@ def _probe_writes(connection: Connection, sight: Sight, bystander: str) -> None:
     table, other = sight.table, sight.other
     where_other = f"where {table.tenant} = %s"
     moved = _moved(table, other)
-    with _role(connection, "authenticated", sight.mine):
+    with _role(connection, "authenticated", _claims(sight.mine)):
         if table.name in SEEDS and table.promised:
             victim = str(uuid.uuid4()) if table.name == "companies" else bystander
             sight.seen["insert"] = _attempt(connection, lambda c: c.execute(SEEDS[table.name].encode(), {"id": victim}))
@@ -252,21 +290,19 @@ def _moved(table: Table, other: str) -> str:
 
 
 def _claims(company: str, role: str = "authenticated") -> str:
-    return json.dumps({"sub": "drill", "role": role, "company_id": company})
+    """As Supabase sets them: `sub` is a UUID, since auth.uid() reads it as one."""
+    return json.dumps({"sub": str(uuid.uuid4()), "role": role, "company_id": company})
 
 
 @contextmanager
-def _role(
-    connection: Connection, role: str, company: str | None = None, *, claims: str | None = None
-) -> Iterator[bool]:
-    """Be a role with claims until the end of the block. Gives whether the login may be it."""
+def _role(connection: Connection, role: str, claims: str | None) -> Iterator[bool]:
+    """Be a role with claims (None: unset) until the end of the block. Gives whether the login may be it."""
     execute(connection, "savepoint rls_role")
-    if company is not None:
-        claims = _claims(company)
     try:
+        execute(connection, "select pg_catalog.set_config('search_path', %s, true)", TENANTS_PATH)
         execute(connection, f'set local role "{role}"')
         if claims is not None:
-            value(connection, "select set_config('request.jwt.claims', %s, true)", claims)
+            execute(connection, "select pg_catalog.set_config('request.jwt.claims', %s, true)", claims)
         allowed = True
     except psycopg.Error:
         allowed = False
@@ -290,8 +326,7 @@ def _attempt(
         rows = max(run(connection).rowcount, 0)
     except psycopg.Error as error:
         execute(connection, "rollback to savepoint rls_attempt")
-        state = error.sqlstate or ""
-        return Attempt(refused=state if state in REFUSED else "", error=str(error).strip() or type(error).__name__)
+        return Attempt(state=error.sqlstate or "", error=str(error).strip() or type(error).__name__)
     if not keep:
         execute(connection, "rollback to savepoint rls_attempt")
     execute(connection, "release savepoint rls_attempt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 
 import pytest
@@ -13,6 +14,14 @@ from sql_checks.rls_probe import SEEDS, Attempt, Probe, Sight, probe
 
 CONTROL = "sql/rls/own-rows-visible"
 CONTRACT = {*SEEDS, "audit_heads"}
+
+
+class Errors(enum.Enum):
+    """What an error means that the target's own code raised."""
+
+    ARE_FAILURES = "nobody may meet one"
+    REFUSE = "whoever is refused may be told so by an error"
+    PROVE_NOTHING = "the statement did not come so far"
 
 
 def spec(name: str, claim: str, cost: str, *covers: str, severity: Severity = Severity.PAGE) -> CheckSpec:
@@ -42,31 +51,52 @@ def _judge(
     name: str,
     violates: Callable[[Sight, Attempt], str],
     *,
-    controlled: bool = True,
+    errors: Errors = Errors.ARE_FAILURES,
 ) -> None:
     """Judge one kind of attempt on all tables: a violation fails, a table without its control proves nothing."""
     bad: list[str] = []
     unclear: list[str] = []
     for sight in sights:
-        attempt = sight.seen.get(name)
-        if attempt is None:
-            continue
-        if problem := violates(sight, attempt):
-            bad.append(f"{sight.table.name}: {problem}")
-        elif attempt.unclear or (controlled and not sight.owner_mine):
-            unclear.append(f"{sight.table.name}: {attempt.error or 'no row to look at'}")
-        else:
-            seen.count()
-            seen.control(f"{sight.table.name}: {sight.owner_mine} own rows are there, refused or unseen otherwise")
-    seen.value(len(bad), 0, "tables")
+        for case, attempt in _of_kind(sight, name):
+            where = f"{sight.table.name}{case}"
+            if problem := violates(sight, attempt) or _broken(sight, attempt, errors):
+                bad.append(f"{where}: {problem}")
+            elif attempt.unclear or not sight.owner_mine or _stopped_short(attempt, errors):
+                unclear.append(f"{sight.table.name}: {attempt.error or 'no row to look at'}")
+            else:
+                seen.count()
+                seen.control(f"{where}: {sight.owner_mine} own rows are there, refused or unseen otherwise")
+    seen.value(len(bad), 0, "attempts")
     if bad:
         seen.witness = list(bad)
-        raise AssertionError(f"{len(bad)} tables observed, 0 allowed: {'; '.join(bad[:5])}")
+        raise AssertionError(f"{len(bad)} observed, 0 allowed: {'; '.join(bad[:5])}")
     promised = [
         text for text in unclear if text.partition(":")[0] in {s.table.name for s in sights if s.table.promised}
     ]
     if promised:
         seen.unmet(f"{len(promised)} tables could not be judged: {'; '.join(promised[:5])}")
+
+
+def _stopped_short(attempt: Attempt, errors: Errors) -> bool:
+    """Whether a write ended in another error than a refusal: a trigger refuses by raising."""
+    return errors is Errors.PROVE_NOTHING and attempt.raised and attempt.state != "P0001"
+
+
+def _of_kind(sight: Sight, name: str) -> list[tuple[str, Attempt]]:
+    """The attempts of a kind, with what tells several apart."""
+    found = [(key.removeprefix(name), attempt) for key, attempt in sight.seen.items()]
+    return [(f" ({case[1:]})" if case else "", a) for case, a in found if not case or case.startswith(":")]
+
+
+def _broken(sight: Sight, attempt: Attempt, errors: Errors) -> str:
+    """What the target's own policy, view or function raised, where it must not and the login runs the same statement.
+
+    A view or table of the deployment's own may refuse by raising.
+    """
+    own_refusal = attempt.state == "P0001" and not sight.table.promised
+    if errors is not Errors.ARE_FAILURES or not attempt.raised or sight.error or own_refusal:
+        return ""
+    return f"the target's own policy or function raised {attempt.state}: {attempt.error.splitlines()[0]}"
 
 
 @pytest.mark.check(
@@ -84,7 +114,8 @@ def test_own_rows_visible(looked: Probe, seen: Observer) -> None:
     def hidden(sight: Sight, attempt: Attempt) -> str:
         if not sight.table.promised or not sight.owner_mine:
             return ""
-        return f"{sight.owner_mine} own rows are there, 0 were seen. {attempt.error}" if not attempt.rows else ""
+        told = "" if attempt.rows or attempt.unclear else f"{sight.owner_mine} own rows are there, 0 were seen."
+        return f"{told} {attempt.error}".rstrip() if told else ""
 
     sights = _sights(looked, seen)
     _judge(seen, sights, "own", hidden)
@@ -138,7 +169,7 @@ def _has_global_rows(sight: Sight) -> bool:
             (
                 "no_claims",
                 "no-claims-see-nothing",
-                "Without claims, authenticated sees no row.",
+                "Without claims, authenticated sees no row, and no error.",
                 "A request that forgot its tenant reads everybody's data.",
                 ("J08",),
             ),
@@ -159,9 +190,16 @@ def _has_global_rows(sight: Sight) -> bool:
             (
                 "anon",
                 "anon-sees-nothing",
-                "anon sees no row, whatever it claims.",
+                "anon sees no row, whatever it claims, and if it claims nothing.",
                 "Whoever has the public key reads everybody's data.",
                 ("J05", "J23"),
+            ),
+            (
+                "garbage",
+                "garbage-claims-see-nothing",
+                "Claims that name no tenant (a list, a wildcard, text that is no JSON) see no row.",
+                "Whoever can shape the claims of a token reads everybody's data.",
+                ("J09",),
             ),
             (
                 "row_security_off",
@@ -175,7 +213,9 @@ def _has_global_rows(sight: Sight) -> bool:
 )
 def test_sees_nothing(name: str, looked: Probe, seen: Observer) -> None:
     """Nobody's rows without a tenant."""
-    _judge(seen, _sights(looked, seen), name, lambda _s, a: f"{a.rows} rows seen" if a.rows else "")
+    told = {"garbage": Errors.REFUSE, "row_security_off": Errors.REFUSE}
+    errors = told.get(name, Errors.ARE_FAILURES)
+    _judge(seen, _sights(looked, seen), name, lambda _s, a: f"{a.rows} rows seen" if a.rows else "", errors=errors)
 
 
 @pytest.mark.parametrize(
@@ -222,5 +262,11 @@ def test_sees_nothing(name: str, looked: Probe, seen: Observer) -> None:
     ],
 )
 def test_writes_nothing(name: str, looked: Probe, seen: Observer) -> None:
-    """Refused with insufficient_privilege, or no row touched."""
-    _judge(seen, _sights(looked, seen), name, lambda _s, a: f"{a.rows} rows written" if a.rows else "")
+    """Refused with insufficient_privilege or by a trigger, or no row touched."""
+    _judge(
+        seen,
+        _sights(looked, seen),
+        name,
+        lambda _s, a: f"{a.rows} rows written" if a.rows else "",
+        errors=Errors.PROVE_NOTHING,
+    )

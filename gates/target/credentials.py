@@ -17,12 +17,14 @@ from gates.target.requests import claims_of, encode_segment
 LEEWAY_S = 30
 """Of the contract: by so much two clocks may differ."""
 LIFE_S = 600
+SUBJECT = "d2111000-0000-4000-8000-000000000001"
+"""Who a minted token is of: a UUID, since a database may read `sub` as one (auth.uid() of Supabase)."""
 REFUSABLE = ("hmac_secrets", "admin_jwt", "jwt_secret")
 
 
 def good_claims(target: Target, now_s: int) -> dict[str, Any]:
     """The claims of a super_admin's token that the target accepts, where its audience and issuer are told rightly."""
-    claims: dict[str, Any] = {"sub": "drill", "role": "super_admin", "iat": now_s - 5, "exp": now_s + LIFE_S}
+    claims: dict[str, Any] = {"sub": SUBJECT, "role": "super_admin", "iat": now_s - 5, "exp": now_s + LIFE_S}
     if target.jwt_audience:
         claims["aud"] = target.jwt_audience
     if target.jwt_issuer:

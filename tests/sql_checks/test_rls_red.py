@@ -8,13 +8,14 @@ import psycopg
 import pytest
 
 from gates.observation import Observer
+from gates.target import database
 from sql_checks import test_row_level_security as checks
 from sql_checks.rls_probe import Probe, probe
 from tests.postgres_fixture import PgServer
 from tests.sql_checks.conftest import outcome_of
 
 OWN = "company_id = (auth.jwt() ->> 'company_id')::uuid"
-READS = ("no_claims", "empty_claims", "no_company", "anon", "row_security_off")
+READS = ("no_claims", "empty_claims", "no_company", "anon", "garbage", "row_security_off")
 WRITES = ("insert", "move", "update", "delete", "upsert")
 
 
@@ -82,6 +83,62 @@ HOLES: dict[str, tuple[str, set[str]]] = {
         ),
         {"empty_claims"},
     ),
+    "unset sees all": (
+        (
+            "create policy p on events for select to authenticated"
+            " using (current_setting('request.jwt.claims', true) is null)"
+        ),
+        {"no_claims"},
+    ),
+    "anon without a company": (
+        (
+            "grant select on events to anon; create policy p on events for select to anon"
+            " using (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'company_id' is null)"
+        ),
+        {"anon"},
+    ),
+    "anon with unset claims": (
+        (
+            "grant select on events to anon; create policy p on events for select to anon"
+            " using (current_setting('request.jwt.claims', true) is null)"
+        ),
+        {"anon"},
+    ),
+    "a wildcard is a company": (
+        (
+            "create policy p on events for select to authenticated"
+            " using (company_id::text like auth.jwt() ->> 'company_id')"
+        ),
+        {"garbage"},
+    ),
+    "a list holds a company": (
+        "create policy p on events for select to authenticated using (auth.jwt() -> 'company_id' ? company_id::text)",
+        {"garbage"},
+    ),
+    "a function that raises": (
+        (
+            "create function tenant() returns uuid language plpgsql stable as $$ begin"
+            " if auth.jwt() ->> 'company_id' is null then raise exception 'no tenant'; end if;"
+            " return (auth.jwt() ->> 'company_id')::uuid; end $$;"
+            " create policy p on events for select to authenticated using (company_id = tenant())"
+        ),
+        {"no_claims", "empty_claims", "no_company"},
+    ),
+    "an endless policy": (
+        "create policy p on events for select to authenticated using (exists (select from events e))",
+        {"own", "no_claims"},
+    ),
+    "empty text read as JSON": (
+        (
+            "create policy p on events for select to authenticated"
+            " using (company_id = (current_setting('request.jwt.claims', true)::jsonb ->> 'company_id')::uuid)"
+        ),
+        {"empty_claims"},
+    ),
+    "a division by zero": (
+        "create policy p on events for select to authenticated using (1 / (length(event_type) * 0) > 0)",
+        {"own", "stranger"},
+    ),
     "deny all": ("drop policy tenant_sees_own on events", {"own"}),
     "view of the owner": (
         "alter view replay_budgets_status reset (security_invoker); alter view replay_budgets_status owner to postgres",
@@ -136,3 +193,38 @@ def test_red_on_a_hole(hole: str, pg_server: PgServer, clone: str) -> None:
 def test_a_login_that_cannot_imitate_tenants_proves_nothing(login: str, pg_server: PgServer, clone: str) -> None:
     """Without SET ROLE authenticated every check is unknown."""
     assert set(verdicts(probe(pg_server.url(clone, login))).values()) == {"unknown"}
+
+
+def test_policies_that_ask_who_the_user_is_are_healthy(pg_server: PgServer, clone: str) -> None:
+    """`sub` is a UUID, as auth.uid() reads it; names are found where a tenant's own search_path finds them."""
+    with psycopg.connect(pg_server.url(clone), autocommit=True) as connection:
+        connection.execute(
+            "create or replace function auth.uid() returns uuid language sql stable as"
+            " $$ select (auth.jwt() ->> 'sub')::uuid $$; grant execute on function auth.uid() to public;"
+            " create function known() returns boolean language plpgsql stable as"
+            " $$ begin return yes(); end $$;"
+            " create function yes() returns boolean language sql stable as $$ select auth.uid() is not null $$;"
+            " create policy p on events as restrictive for select to authenticated using (known())"
+        )
+    assert set(verdicts(probe(pg_server.url(clone))).values()) == {"pass"}
+
+
+@pytest.mark.parametrize("statement", ["pg_sleep(1) is null", "pg_terminate_backend(pg_backend_pid())"])
+def test_an_error_of_ours_is_unknown(
+    statement: str, pg_server: PgServer, clone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A statement that our limit ended, or a connection that was cut, proves nothing about the policy."""
+    monkeypatch.setattr(database, "STATEMENT_TIMEOUT_MS", 50)
+    with psycopg.connect(pg_server.url(clone), autocommit=True) as connection:
+        connection.execute(
+            "create function slow() returns boolean language plpgsql stable security definer as"
+            f" $$ begin return ({statement}); end $$; drop policy tenant_sees_own on events;"
+            " create policy p on events for select to authenticated using (slow())".encode()
+        )
+    if "terminate" in statement:
+        with pytest.raises(psycopg.OperationalError):
+            probe(pg_server.url(clone))
+        return
+    found = verdicts(probe(pg_server.url(clone)))
+    assert "fail" not in found.values(), found
+    assert found["foreign"] == "unknown"
