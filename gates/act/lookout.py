@@ -20,6 +20,8 @@ DEAD_AFTER_S = 1.0
 """A session of ours does its statements one right after the other: idle in a transaction for so long, it is stopped,
 killed or cut off from the server."""
 OURS = "replaygate"
+WAITING = ("idle in transaction", "waiting for its client")
+"""States in which it is the client's turn; the second is that of a message that was cut off in its middle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +38,8 @@ class Blocker:
     @property
     def dead(self) -> bool:
         """Whether it is a session of ours whose gate does not go on."""
-        waits = self.state_s is not None and self.state_s >= DEAD_AFTER_S
-        return bool(self.pid) and waits and self.application.startswith(OURS) and self.state.startswith("idle in trans")
+        lasts = self.state_s is not None and self.state_s >= DEAD_AFTER_S
+        return bool(self.pid) and lasts and self.application.startswith(OURS) and self.state.startswith(WAITING)
 
     def __str__(self) -> str:
         if not self.pid:

@@ -1,5 +1,6 @@
 -- Who has the lock of the flag. %(flag)s
-select l.pid, a.usename::text as login, a.application_name as application, a.state,
+select l.pid, a.usename::text as login, a.application_name as application,
+  case when a.state = 'active' and a.wait_event_type = 'Client' then 'waiting for its client' else a.state end as state,
   extract(epoch from clock_timestamp() - a.state_change)::float8 as state_s,
   extract(epoch from clock_timestamp() - a.xact_start)::float8 as transaction_s
 from pg_locks l
