@@ -55,13 +55,12 @@ def test_effect_within_two_seconds(scene: Scene) -> None:
 
     def measure() -> float:
         event = str(scene.emit(company, control=True, key=str(uuid.uuid4()))["event_id"])
-        started = time.perf_counter()
+        started = time.monotonic()
         scene.delivered([event])
-        return time.perf_counter() - started
+        return (time.monotonic() - started) * 1000.0
 
-    values = best_of(3, measure, 2.0)
-    scene.seen.value(round(min(values), 3), 2.0, "s")
-    assert min(values) <= 2.0, f"the effect came after {min(values):.2f} s at best of {len(values)}; allowed: 2 s"
+    since = time.monotonic()
+    scene.seen.quick("the effect came", best_of(3, measure, 2000.0), 2000.0, since)
 
 
 @check("drill/outbox/event-and-row-together", needs=SQL, after=SIGNED, covers=("K03",))

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -221,9 +222,9 @@ def test_kid_runs_nothing(bench: Bench) -> None:
         forged = bench.with_token(
             raw_token({"alg": "HS256", "typ": "JWT", "kid": kid}, claims, own), label=f"kid {kid}"
         )
-        best_ms = min(best_of(2, lambda f=forged: bench.shut(f).elapsed_ms, usual_ms + SLOWER_MS))  # type: ignore[misc]
-        bench.seen.value(round(best_ms, 1), round(usual_ms + SLOWER_MS, 1), "ms")
-        assert best_ms < usual_ms + SLOWER_MS, f"refused after {best_ms:.0f} ms, twice; a plain kid: {usual_ms:.0f} ms"
+        since = time.monotonic()
+        taken_ms = best_of(2, lambda f=forged: bench.shut(f).elapsed_ms, usual_ms + SLOWER_MS)  # type: ignore[misc]
+        bench.seen.quick(f"refused (a plain kid: {usual_ms:.0f} ms)", taken_ms, usual_ms + SLOWER_MS, since)
 
 
 @check(
@@ -236,12 +237,12 @@ def test_long_token(bench: Bench) -> None:
     """
     usual_ms = bench.opens(bench.with_token(bench.admin(), label="admin token")).elapsed_ms
     long = bench.with_token(mint_token("", {"sub": "x" * 36_000}), label="a token of 48 KB")
+    since = time.monotonic()
     answers = [bench.http.send(long) for _ in range(3)]
     for answer in answers:
         bench.seen.expect(long, answer, (400, 401, 413, 431))
-    best_ms = min(a.elapsed_ms for a in answers)
-    bench.seen.value(round(best_ms, 1), round(usual_ms + 1000, 1), "ms")
-    assert best_ms < usual_ms + 1000, f"refused after {best_ms:.0f} ms at best; allowed: {usual_ms:.0f} + 1000 ms"
+    taken_ms = [a.elapsed_ms for a in answers]
+    bench.seen.quick(f"refused (a short one: {usual_ms:.0f} ms)", taken_ms, usual_ms + 1000, since)
 
 
 @check("drill/tokens/secret-not-guessable", where=Where.READ_ONLY, after=TOKEN, covers=("B06",))

@@ -27,6 +27,7 @@ from gates.target.capabilities import claims, evidence_id
 from gates.target.client import HttpDoor
 from gates.target.credentials import CheckedTarget, unfit
 from gates.target.deployment import Target
+from gates.target.standstill import own_standstill
 
 MOST_REPORT = 20_000
 """Characters of a failure's text and of each captured output that pytest is given."""
@@ -112,6 +113,7 @@ def run_id(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def seen(request: pytest.FixtureRequest) -> Observer:
     """What this check sees."""
+    own_standstill()  # watches from here on
     observer = Observer(_target())
     request.node.stash[OBSERVER] = observer
     return observer
