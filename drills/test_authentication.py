@@ -11,6 +11,7 @@ from drills.cases import Case, cases
 from gates.evidence import Severity, Where
 from gates.recorder import check
 from gates.target.requests import post, sign_v1
+from gates.target.wire import WireDoor
 
 ACCEPTED = "drill/authentication/signed-accepted"
 SIGNED = (ACCEPTED,)
@@ -157,7 +158,7 @@ SHAPES = [
 
 
 @cases("drill/authentication", SHAPES, where=Where.READ_ONLY, after=SIGNED)
-def test_forged_signature(case: Case, bench: Bench) -> None:
+def test_forged_signature(case: Case, bench: Bench, wire: WireDoor) -> None:
     """A signature in a wrong shape is refused with 401.
 
     Otherwise anyone who can reach the endpoint can replay events of any tenant.
@@ -165,7 +166,7 @@ def test_forged_signature(case: Case, bench: Bench) -> None:
     body = bench.body()
     bench.opens(bench.signed(body))
     forged = bench.with_signature(case.value.make(bench, body, bench.mac(body)), body, case.name)
-    bench.seen.expect(forged, bench.http.send(forged), case.value.answers)
+    bench.seen.expect(forged, wire.send(forged), case.value.answers)
 
 
 FLAVOURS = [

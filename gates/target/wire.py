@@ -9,7 +9,11 @@ import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+import h11
+
 from gates.target.client import NoAnswer
+from gates.target.limits import BeyondLimit, checked_headers
+from gates.target.requests import Answer, Headers, Request
 
 WIRE_TIMEOUT_S = 5.0
 """For a whole exchange."""
@@ -49,6 +53,27 @@ class WireDoor:
         lines = head.strip("\n").split("\n")  # not splitlines: it also splits at the odd bytes that are to be sent
         first = lines[0].replace("{path}", self._prefix)
         text = "\r\n".join([first, f"Host: {self._authority}", *lines[1:]]).encode("latin-1") + b"\r\n\r\n" + body
+        return self._exchange(text, first)
+
+    def send(self, request: Request) -> Answer:
+        """Send a request with header values that no client would send. Raise NoAnswer where there was none."""
+        lines = [
+            f"{request.method} {self._prefix}{request.path} HTTP/1.1",
+            f"Host: {self._authority}",
+            *(f"{k}: {v}" for k, v in request.headers),
+            f"Content-Length: {len(request.body)}",
+            "Connection: close",
+        ]
+        started = time.perf_counter()
+        data = "\r\n".join(lines).encode("utf-8", "surrogateescape") + b"\r\n\r\n" + request.body
+        answer = self._exchange(data, lines[0])
+        try:
+            status, headers, body = _parsed(answer.text)
+        except (h11.RemoteProtocolError, BeyondLimit) as error:
+            raise NoAnswer(f"{lines[0]}: {type(error).__name__}: {error}") from error
+        return Answer(status, headers, body, (time.perf_counter() - started) * 1000)
+
+    def _exchange(self, text: bytes, first: str) -> RawAnswer:
         found, closed = b"", False
         ends = time.monotonic() + self._timeout_s
         try:
@@ -70,6 +95,28 @@ class WireDoor:
         if not self._tls:
             return sock
         return ssl.create_default_context().wrap_socket(sock, server_hostname=self._host)
+
+
+def _parsed(text: bytes) -> tuple[int, Headers, bytes]:
+    """Status, headers and body of the one response. Raise h11.RemoteProtocolError where it is none, or cut."""
+    reader = h11.Connection(h11.CLIENT)
+    reader.send(h11.Request(method="POST", target="/", headers=[("Host", "x"), ("Content-Length", "0")]))
+    reader.send(h11.EndOfMessage())
+    reader.receive_data(text)
+    reader.receive_data(b"")
+    status, parts = 0, list[bytes]()
+    headers: Headers = ()
+    while True:
+        match reader.next_event():
+            case h11.Response() as head:
+                status = head.status_code
+                headers = checked_headers(tuple((k.decode("latin-1"), v.decode("latin-1")) for k, v in head.headers))
+            case h11.Data() as data:
+                parts.append(bytes(data.data))
+            case h11.InformationalResponse():
+                continue
+            case _:
+                return status, headers, b"".join(parts)
 
 
 def _drain(sock: socket.socket, ends: float) -> tuple[bytes, bool]:
