@@ -1,8 +1,8 @@
 """The door for foreign values: text, numbers and documents that a target, a database or a server chose.
 
-They come in through `json_value`, `number` and `whole`, and are written down through `plain`. Nothing here raises on
-any value, and what comes out is safe: text of a stated length without NUL and lone surrogates, finite numbers,
-documents of a stated depth and size. Standard library only, so that the evidence, too, can be made here.
+They come in through `json_value`, `number`, `whole` and `count`, and are written down through `plain`. Nothing here
+raises on any value, and what comes out is safe: text of a stated length without NUL and lone surrogates, finite
+numbers, documents of a stated depth and size. Standard library only, so that the evidence, too, can be made here.
 """
 
 from __future__ import annotations
@@ -66,6 +66,12 @@ def whole(value: object) -> int | None:
     """The whole number that the value is, within 64 bits; None for anything else: 12.5, text, true, NaN."""
     is_whole = isinstance(value, int) and not isinstance(value, bool) and value.bit_length() <= MOST_BITS
     return int(value) if is_whole else None  # type: ignore[call-overload]
+
+
+def count(value: object) -> int:
+    """How many the value says, in any spelling of a whole number within 64 bits; 0 for anything else."""
+    said = text(value, 30)
+    return int(said) if said.isascii() and said.isdecimal() and int(said).bit_length() <= MOST_BITS else 0
 
 
 class _Beyond(Exception):  # noqa: N818  -- a limit was reached; never leaves this module

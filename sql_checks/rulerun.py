@@ -6,6 +6,7 @@ import datetime as dt
 from dataclasses import dataclass
 
 from gates.evidence import Outcome
+from gates.foreign import count, number, text
 from gates.observation import Observer
 from gates.target.database import Connection, value
 from sql_checks.rulefile import Rule
@@ -45,13 +46,13 @@ def measure(rule: Rule, connection: Connection) -> Measurement:
 
 
 def _sample(row: dict[str, object]) -> Sample:
-    number, newest = row["value"], row["newest"]
+    newest = row["newest"]
     return Sample(
-        subject=str(row["subject"]),
-        value=None if number is None else float(str(number)),
-        samples=int(str(row["samples"] or 0)),
+        subject=text(row["subject"]),
+        value=number(row["value"]),
+        samples=count(row["samples"]),
         newest=newest if isinstance(newest, dt.datetime) else None,
-        witness=str(row["witness"] or ""),
+        witness=text(row["witness"] or ""),
         draining=bool(row.get("draining")),
         bad=None if row.get("bad") is None else int(str(row["bad"])),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gates.evidence import JsonValue
+from gates.foreign import count, plain, text
 from gates.observation import Observer
 from gates.target.database import Connection, execute
 from sql_checks.spotfile import SpotCheck
@@ -24,11 +24,11 @@ def judge_spot(spot: SpotCheck, session: SqlSession, observer: Observer) -> None
     observer.value(len(bad), 0, "violations")
     observer.reproduce = f'gate sql --export psql > checks.sql && psql "$DATABASE_URL" -f checks.sql  # {spot.spec.id}'
     if bad:
-        observer.witness = [{k: _plain(v) for k, v in row.items()} for row in bad[:SHOWN_ROWS]]
+        observer.witness = [{k: plain(v) for k, v in row.items()} for row in bad[:SHOWN_ROWS]]
         first = bad[0]
         raise AssertionError(
             f"{_number(len(bad))} violations observed, 0 allowed;"
-            f" first: {first['subject']}: {one_line(str(first['detail']))}. Cost: {spot.spec.cost}"
+            f" first: {text(first['subject'])}: {one_line(text(first['detail']))}. Cost: {spot.spec.cost}"
         )
     if seen < spot.minimum:
         observer.details["samples_needed"] = spot.minimum - seen
@@ -48,16 +48,8 @@ def _seen(spot: SpotCheck, connection: Connection) -> int:
     """What the seen query says (one row, one column `seen`), else the number of its rows."""
     rows = execute(connection, spot.seen)
     if len(rows) == 1 and list(rows[0]) == ["seen"]:
-        return int(str(rows[0]["seen"] or 0))
+        return count(rows[0]["seen"])
     return len(rows)
-
-
-def _plain(value: object) -> JsonValue:
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, list | dict):
-        return one_line(str(value), 2000)
-    return str(value)
 
 
 def _number(count: int) -> str:

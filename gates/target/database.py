@@ -17,6 +17,8 @@ import psycopg
 from psycopg.abc import PQGen
 from psycopg.rows import dict_row
 
+from gates.target.cells import TOLERANCE
+
 STATEMENT_TIMEOUT_MS = 10_000
 LOCK_TIMEOUT_MS = 2_000
 IDLE_IN_TRANSACTION_MS = 60_000
@@ -94,6 +96,7 @@ def connect(
         options=" ".join(f"-c {name}={setting}" for name, setting in settings.items()),
         application_name="replaygate",
         row_factory=dict_row,
+        context=TOLERANCE,
         **KEEPALIVE,
     )
     connection.answer_limit_s = statement_timeout_ms / 1000 + ANSWER_GRACE_S

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+import uuid
 
 import psycopg
 import pytest
 
-from gates.target.database import connect, session, value
+from gates.evidence import Evidence, Outcome, dump_line
+from gates.target.database import connect, execute, session, value
 from tests.gates.act.network import Fault, network
 from tests.postgres_fixture import PgServer
 
@@ -77,3 +79,71 @@ def test_a_session_whose_client_falls_silent_in_a_transaction_is_ended_by_the_se
         while value(looking, "select count(*) from pg_stat_activity where pid = %s", pid) != 0:
             assert time.monotonic() < deadline
     lost.close()
+
+
+CELLS = (
+    "'infinity'::timestamptz",
+    "'-infinity'::date",
+    "'20000-01-01'::date",
+    "'0044-03-15 BC'::timestamp",
+    "'24:00'::time",
+    "'NaN'::numeric",
+    "'Infinity'::numeric",
+    "1e400::numeric",
+    "repeat('9', 5000)::numeric",
+    "'NaN'::float8",
+    "('{\"a\":' || repeat('9', 5000) || '}')::jsonb",
+    "'{\"a\":1e400}'::jsonb",
+    "'\"\\ud83d\\ude00\"'::jsonb",
+    "(repeat('[', 2000) || repeat(']', 2000))::json",
+    '\'{"a":1,"a":2}\'::json',
+    "'null'::jsonb",
+    "interval '200000 years'",
+    "array['infinity'::timestamptz, null]",
+    "tstzrange('-infinity', 'infinity')",
+    "row(1, 'infinity'::date)",
+    "'<a/>'::xml",
+    "repeat('x', 3000000)",
+    "decode(repeat('ff', 1000000), 'hex')",
+    "pg_catalog.pg_current_xact_id()",
+    "'(1,2)'::point",
+    "null::timestamptz",
+    "array[[1,2],[3,4]]",
+    "'{}'::int[]",
+    "'::/0'::inet",
+    "'a'::tsvector",
+    "B'101'",
+    "1::money",
+    "'x'::\"char\"",
+    "'infinity'::interval",
+    "datemultirange(daterange('-infinity','infinity'))",
+    "''::name",
+    "'24:00+15:59'::timetz",
+)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_cell_is_read_and_written_down(pg_server: PgServer, cell: str) -> None:
+    """No cell spoils its row, and each can stand in evidence."""
+    with session(pg_server.url("postgres")) as connection:
+        try:
+            (row,) = execute(connection, f"select {cell} as cell, 1 as other")
+        except psycopg.DatabaseError as refused:
+            pytest.skip(f"this server has no such value: {refused}")
+    assert row["other"] == 1
+    assert dump_line(Evidence("t/x", Outcome.FAIL, witness=row["cell"], samples=1))  # type: ignore[arg-type]
+
+
+def test_text_that_is_no_utf8_is_read(pg_server: PgServer) -> None:
+    """A database of SQL_ASCII holds any bytes: they are text, too, and never `bytes`."""
+    name = f"ascii_{uuid.uuid4().hex}"
+    with session(pg_server.url("postgres")) as connection:
+        connection.execute(f"create database {name} encoding 'SQL_ASCII' locale 'C' template template0".encode())
+    try:
+        with session(pg_server.url(name)) as connection:
+            (row,) = execute(
+                connection, r"select convert_from('\x61ff62'::bytea, 'SQL_ASCII') as cell, 'x'::text as good"
+            )
+            assert row == {"cell": "a\ufffdb", "good": "x"}
+    finally:
+        pg_server.drop_database(name)
