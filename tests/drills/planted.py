@@ -18,8 +18,8 @@ from tests.drills.examination import ROOT, examine, run_pytest
 from tests.drills.proxy import Defect, proxy
 
 PROMISES = {
-    "authentication": ("authentication", "authentication_v2", "raw_bytes", "credentials"),
-    "tokens": ("tokens", "token_claims", "token_rights"),
+    "authentication": ("authentication", "authentication_v2", "raw_bytes", "credentials", "known_secrets"),
+    "tokens": ("tokens", "token_claims", "token_rights", "known_secrets"),
     "http-surface": ("http_surface", "http_bodies", "refusals"),
     "rate-limit": ("rate_limit", "rate_limit_rows", "rate_limit_steps"),
     "idempotency": ("idempotency", "idempotency_races", "idempotency_keys"),
@@ -33,7 +33,7 @@ PROMISES = {
 def files_of(ids: Sequence[str]) -> list[str]:
     """The files that hold these checks."""
     promises = sorted({i.split("/")[1] for i in ids})
-    return [str(ROOT / "drills" / f"test_{name}.py") for promise in promises for name in PROMISES[promise]]
+    return sorted({str(ROOT / "drills" / f"test_{name}.py") for promise in promises for name in PROMISES[promise]})
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from gates.target.requests import SIGNATURE, sign_v1
+from gates.target.requests import SIGNATURE, sign_v1, sign_v2
 from tests.drills.defects import (
     World,
     company_of,
@@ -135,13 +135,19 @@ def marks_the_known(world: World) -> Defect:
     return defect
 
 
+def _stamped(sent: Sent, secret: str) -> bool:
+    """Whether the request is signed by v2 with this secret."""
+    at = (sent.signature or "").removeprefix("t=").partition(",")[0]
+    return at.isdigit() and sent.signature == sign_v2(secret, sent.body, int(at))
+
+
 HTTP_SURFACE = "drill/http-surface"
 AUTH = "drill/authentication"
 
 FORGED_SIGNATURES = tuple(
     f"{AUTH}/{name}"
     for name in (
-        *("empty-signature", "whitespace-signature", "wrong-secret", "empty-secret", "printed-secret"),
+        *("empty-signature", "whitespace-signature", "wrong-secret", "known-secrets"),
         *("random-signature", "signature-of-nothing", "truncated-*", "one-digit", "last-digit-changed"),
         *(
             "extra-digits",
@@ -172,6 +178,18 @@ AUTHENTICATION = [
             "drill/safety-rails/events-need-credentials",
             "drill/proof/invalid-signature-refused",
         ),
+    ),
+    Planted(
+        "the printed secret signs, too",
+        excuses(lambda sent: sent.signature == sign_v1("your-hmac-secret", sent.body)),
+        (f"{AUTH}/known-secrets",),
+        (f"{AUTH}/wrong-secret",),
+    ),
+    Planted(
+        "a secret that was not filled in signs v2",
+        excuses(lambda sent: _stamped(sent, "undefined")),
+        (f"{AUTH}/known-secrets",),
+        (f"{AUTH}/wrong-secret",),
     ),
     Planted("nobody needs credentials", excuses(lambda _sent: True), (f"{AUTH}/signed-accepted",)),
     Planted("no token is needed", excuses(lambda _sent: True), ("drill/tokens/admin-accepted",)),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import hmac
 import threading
 import time
 from dataclasses import replace
@@ -93,10 +95,17 @@ def runs_the_key_id(_world: World) -> Defect:
     return defect
 
 
+def _signed_with(sent: Sent, secret: str) -> bool:
+    """Whether the token of the request is signed with this secret."""
+    unsigned, _, signature = (sent.header("Authorization") or "").partition(" ")[2].rpartition(".")
+    mac = hmac.new(secret.encode(), unsigned.encode(), hashlib.sha256).digest()
+    return bool(unsigned) and signature == requests.encode_segment(mac)
+
+
 FORGED_TOKENS = tuple(
     f"drill/tokens/{name}"
     for name in (
-        *("alg-*", "empty-signature", "two-parts", "random-signature", "changed-claims", "empty-secret"),
+        *("alg-*", "empty-signature", "two-parts", "random-signature", "changed-claims"),
         *("common-secrets", "psychic-signature", "kid-*", "embedded-key", "encrypted-form", "nested-token", "no-token"),
         *("token-of-48-kilobytes", "hmac-secret*", "two-tokens*", "scheme-spelling", "other-scheme"),
         *("accepted-after-forgeries", "unknown-critical-header", "compressed", "claims-*", "expired", "long-expired"),
@@ -111,7 +120,7 @@ TOKENS = [
         "unsigned tokens are accepted",
         excuses(lambda sent: "eyJhbGciOiJub25lI" in (sent.header("Authorization") or "")),
         ("drill/tokens/alg-none", "drill/tokens/alg-none-with-signature"),
-        ("drill/tokens/alg-unknown", "drill/tokens/empty-secret", "drill/tokens/psychic-signature"),
+        ("drill/tokens/alg-unknown", "drill/tokens/common-secrets", "drill/tokens/psychic-signature"),
     ),
     Planted(
         "a token without exp never expires",
@@ -154,6 +163,12 @@ TOKENS = [
         "an audience is refused where none is set",
         refuses(lambda sent: "aud" in claims_of(sent)),
         ("drill/tokens/unset-audience-not-checked",),
+    ),
+    Planted(
+        "the default secret of Supabase signs tokens, too",
+        excuses(lambda sent: _signed_with(sent, "super-secret-jwt-token-with-at-least-32-characters-long")),
+        ("drill/tokens/common-secrets",),
+        ("drill/tokens/random-signature",),
     ),
     Planted(
         "the secret is one out of manuals",
