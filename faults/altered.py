@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 from replay_service.audit import RefusalLog
+from replay_service.composition import build_parts
 from replay_service.database import QUERIES, Connection, Database
-from replay_service.parts import Parts, build_parts
+from replay_service.parts import Parts
 from replay_service.settings import Settings
 from replay_service.worker.parts import WORKER_QUERIES, WorkerParts, build_worker_parts
 from replay_service.worker.settings import WorkerSettings

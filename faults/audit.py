@@ -12,10 +12,12 @@ import psycopg
 from faults.catalogue import service, statement
 from faults.probe import Probe
 from replay_service.audit import AuditRow, RefusalLog, RefusalNote
+from replay_service.composition import build_parts
 from replay_service.database import Connection
-from replay_service.parts import Parts, build_parts
+from replay_service.exchange import Call, Reply
+from replay_service.parts import Parts
 from replay_service.problems import Refusal
-from replay_service.replay import Call, Reply, replay
+from replay_service.replay import replay
 from replay_service.settings import Settings
 
 AUDIT = "drill/audit"

@@ -10,10 +10,11 @@ import json
 from faults.catalogue import service
 from faults.probe import Probe
 from faults.requests import calling, hearing
-from replay_service.authentication import Caller, RawHeaders, authenticate
-from replay_service.parts import Parts, build_parts
+from replay_service.authentication import authenticate
+from replay_service.composition import build_parts
+from replay_service.exchange import Call, Caller, RawHeaders, Reply
+from replay_service.parts import Parts
 from replay_service.problems import Refusal
-from replay_service.replay import Call, Reply
 from replay_service.settings import Settings
 from replay_service.signatures import Signature, check_signature
 

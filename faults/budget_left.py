@@ -13,8 +13,9 @@ from faults.budget import BUDGETS, NONE_LEFT, answer_of, set_budget
 from faults.catalogue import service
 from faults.probe import Probe
 from faults.requests import is_forced, remembering
+from replay_service.composition import build_parts
 from replay_service.database import QUERIES, Connection
-from replay_service.parts import Parts, build_parts
+from replay_service.parts import Parts
 from replay_service.problems import Refusal
 from replay_service.settings import Settings
 from replay_service.tenants import ReplayFlags

@@ -12,12 +12,13 @@ from faults.altered import altered
 from faults.catalogue import service
 from faults.outbox import is_done
 from faults.probe import Probe
-from replay_service.authentication import Caller, RawHeaders, authenticate
+from replay_service.authentication import authenticate
+from replay_service.composition import build_parts
 from replay_service.database import Connection
-from replay_service.parts import Parts, build_parts
+from replay_service.exchange import Call, Caller, RawHeaders, Reply
+from replay_service.parts import Parts
 from replay_service.problems import Refusal
 from replay_service.reads import read_event, read_run
-from replay_service.replay import Call, Reply
 from replay_service.settings import Settings
 from replay_service.validation import EventRequest
 

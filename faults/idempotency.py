@@ -12,10 +12,12 @@ from faults.altered import altered
 from faults.catalogue import service
 from faults.probe import Probe
 from faults.requests import requesting
+from replay_service.composition import build_parts
 from replay_service.database import Connection
+from replay_service.exchange import Call, Reply
 from replay_service.idempotency import Run, begin
-from replay_service.parts import Parts, build_parts
-from replay_service.replay import Call, Reply, replay
+from replay_service.parts import Parts
+from replay_service.replay import replay
 from replay_service.settings import Settings
 from replay_service.validation import ReplayRequest, read_replay
 

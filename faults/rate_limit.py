@@ -12,11 +12,13 @@ from faults.catalogue import service
 from faults.probe import Probe
 from faults.requests import App, is_dry, remembering, wrapped
 from replay_service.client_ip import Network, client_ip
+from replay_service.composition import build_parts
 from replay_service.database import Connection
-from replay_service.parts import Parts, build_parts
+from replay_service.exchange import Call, Reply
+from replay_service.parts import Parts
 from replay_service.problems import Refusal
 from replay_service.rate_limit import admit
-from replay_service.replay import Call, Reply, replay
+from replay_service.replay import replay
 from replay_service.settings import Settings
 
 LIMIT = "drill/rate-limit"

@@ -15,11 +15,12 @@ import psycopg
 from faults.catalogue import service
 from faults.probe import Probe
 from faults.requests import App, requesting, wrapped
+from replay_service.composition import build_parts
 from replay_service.database import Connection
-from replay_service.parts import Parts, build_parts
+from replay_service.exchange import Call, Reply
+from replay_service.parts import Parts
 from replay_service.problems import Refusal
 from replay_service.rate_limit import ALLOWED, WINDOW_S, admit
-from replay_service.replay import Call, Reply
 from replay_service.settings import Settings
 from replay_service.validation import ReplayRequest, read_replay
 

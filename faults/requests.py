@@ -11,8 +11,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
-from replay_service.authentication import Caller, RawHeaders, authenticate
-from replay_service.parts import Parts, build_parts
+from replay_service.authentication import authenticate
+from replay_service.composition import build_parts
+from replay_service.exchange import Caller, RawHeaders
+from replay_service.parts import Parts
 from replay_service.settings import Settings
 from replay_service.strict_json import parse
 from replay_service.tokens import Claims, TokenRules, check_token

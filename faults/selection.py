@@ -11,8 +11,9 @@ from faults.catalogue import service
 from faults.probe import Probe
 from faults.requests import is_dry, remembering
 from replay_service.claim import Selection
+from replay_service.composition import build_parts
 from replay_service.database import QUERIES, Connection
-from replay_service.parts import Parts, build_parts
+from replay_service.parts import Parts
 from replay_service.settings import Settings
 from replay_service.validation import ReplayRequest
 

@@ -10,8 +10,10 @@ from faults.authentication import answers, dry_body, is_let_in
 from faults.catalogue import service
 from faults.probe import Probe
 from faults.requests import calling
-from replay_service.authentication import Caller, RawHeaders, authenticate
-from replay_service.parts import Parts, build_parts
+from replay_service.authentication import authenticate
+from replay_service.composition import build_parts
+from replay_service.exchange import Caller, RawHeaders
+from replay_service.parts import Parts
 from replay_service.settings import Settings
 from replay_service.signatures import Signature, check_signature
 

@@ -13,7 +13,8 @@ from faults.catalogue import service
 from faults.probe import Probe
 from faults.requests import App, wrapped
 from replay_service.body import read_body
-from replay_service.parts import Parts, build_parts
+from replay_service.composition import build_parts
+from replay_service.parts import Parts
 from replay_service.settings import Settings
 
 HTTP, SEEN, IDENTITY = "drill/http-surface", "drill/observability", "drill/identity"

@@ -14,8 +14,9 @@ from faults.catalogue import service, statement
 from faults.probe import Probe
 from faults.requests import REQUEST, is_forced, remembering
 from replay_service import migrate
+from replay_service.composition import build_parts
 from replay_service.database import Connection
-from replay_service.parts import Parts, build_parts
+from replay_service.parts import Parts
 from replay_service.settings import Settings
 from replay_service.tenants import ReplayFlags
 

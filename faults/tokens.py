@@ -12,8 +12,9 @@ from typing import Any
 from faults.catalogue import service
 from faults.probe import Probe
 from faults.requests import Json, calling, hearing, trusting, without
-from replay_service.authentication import Caller
-from replay_service.parts import Parts, build_parts
+from replay_service.composition import build_parts
+from replay_service.exchange import Caller
+from replay_service.parts import Parts
 from replay_service.settings import Settings
 from replay_service.tokens import Claims, TokenRules, check_token
 

@@ -11,7 +11,8 @@ from typing import Any
 from faults.catalogue import service
 from faults.probe import Probe
 from faults.requests import Json, reading, requesting, without
-from replay_service.parts import Parts, build_parts
+from replay_service.composition import build_parts
+from replay_service.parts import Parts
 from replay_service.problems import Refusal
 from replay_service.settings import Settings
 from replay_service.validation import ReplayRequest, read_replay

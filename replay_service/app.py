@@ -17,8 +17,9 @@ import uvicorn
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
+from replay_service.composition import build_parts
 from replay_service.logs import configure_logs
-from replay_service.parts import Parts, build_parts
+from replay_service.parts import Parts
 from replay_service.problems import PROBLEM_TYPE, problem_body
 from replay_service.settings import ConfigurationError, Settings, read_settings
 from replay_service.surface import build_surface

@@ -7,7 +7,7 @@ import re
 
 from starlette.types import Receive
 
-from replay_service.authentication import RawHeaders, header_values
+from replay_service.exchange import RawHeaders, header_values
 from replay_service.problems import Refusal
 
 MAX_BODY_BYTES = 64 * 1024

@@ -1,27 +1,15 @@
-"""The condition of the deployment: readiness, version, and the gauges of the process and of the database."""
+"""The condition of the deployment: readiness and version."""
 
 from __future__ import annotations
 
 import asyncio
-import resource
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 
-from replay_service.database import Connection, fetch_row, fetch_rows, fetch_value
-from replay_service.metrics import heading, sample
-
-if TYPE_CHECKING:
-    from replay_service.parts import Parts
-
-ANSWER_S = 2.0
-"""Probes give up soon: an answer that says `not ready` in time is worth more than a late one."""
-SCRAPE_S = 5.0
-MIN_GAUGE_AGE_S = 0.2
-GAUGE_COST_SHARE = 20
-"""Gauges are kept for 20 times what asking for them took: scraping costs the database 5 % of its time at most."""
+from replay_service.database import ANSWER_S, fetch_row, fetch_value
+from replay_service.parts import Parts
 
 
 def expected_migrations(folder: Path = Path(__file__).parent / "migrations") -> tuple[str, int]:
@@ -59,56 +47,3 @@ async def version(parts: Parts) -> dict[str, Any]:
         "drill_agent": True,
         "instance": parts.instance,
     }
-
-
-def memory_lines() -> list[str]:
-    """The memory of this process in bytes, by the name that Prometheus' clients give it; nothing but on Linux."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except (OSError, ValueError, IndexError):
-        return []
-    name = "process_resident_memory_bytes"
-    return [*heading(name, "gauge", "Resident memory."), sample(name, (), (), pages * resource.getpagesize())]
-
-
-class Gauges:
-    """Gauges read from the database at scrape time and kept for a moment."""
-
-    def __init__(self) -> None:
-        self._lines: list[str] = []
-        self._fresh_until = 0.0
-
-    async def lines(self, parts: Parts) -> list[str]:
-        """The lines, at most a moment old; without the database only `replay_database_up 0`."""
-        started = time.monotonic()
-        if started < self._fresh_until:
-            return self._lines
-        try:
-            async with asyncio.timeout(SCRAPE_S), parts.database.connection(ANSWER_S) as conn:
-                self._lines = await _read_gauges(conn)
-        except (psycopg.Error, TimeoutError):
-            return [*heading("replay_database_up", "gauge", "Whether the database answers."), "replay_database_up 0"]
-        now = time.monotonic()
-        self._fresh_until = now + max(MIN_GAUGE_AGE_S, GAUGE_COST_SHARE * (now - started))
-        return self._lines
-
-
-async def _read_gauges(conn: Connection) -> list[str]:
-    outbox = await fetch_row(conn, "count_outbox")
-    pending, held, lag_s = outbox or (0, 0, 0.0)
-    letters = {"pending": 0, "replaying": 0} | dict(await fetch_rows(conn, "count_dead_letters"))
-    tasks = {"queued": 0, "running": 0, "completed": 0, "failed": 0} | dict(await fetch_rows(conn, "count_agent_tasks"))
-    return [
-        *heading("replay_database_up", "gauge", "Whether the database answers."),
-        "replay_database_up 1",
-        *heading("outbox_pending", "gauge", "Events not yet delivered and not held."),
-        sample("outbox_pending", (), (), pending),
-        *heading("outbox_held", "gauge", "Events held because their company is paused or switched off."),
-        sample("outbox_held", (), (), held),
-        *heading("outbox_lag_seconds", "gauge", "Age of the oldest event not yet delivered and not held."),
-        sample("outbox_lag_seconds", (), (), lag_s),
-        *heading("dlq_items", "gauge", "Dead letters that are not settled, by status."),
-        *(sample("dlq_items", ("status",), (status,), count) for status, count in sorted(letters.items())),
-        *heading("agent_tasks_total", "counter", "Effects in the database, by status."),
-        *(sample("agent_tasks_total", ("status",), (status,), count) for status, count in sorted(tasks.items())),
-    ]

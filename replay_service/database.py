@@ -17,6 +17,8 @@ from replay_service.settings import Settings
 Row = tuple[Any, ...]
 Connection = AsyncConnection[Row]
 
+ANSWER_S = 2.0
+"""Probes give up soon: an answer that says `not ready` in time is worth more than a late one."""
 CONNECT_TIMEOUT_S = 3
 RECONNECT_TIMEOUT_S = 60.0
 

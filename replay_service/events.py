@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from replay_service.authentication import forbidden
 from replay_service.database import Connection, fetch_row
+from replay_service.exchange import Call, Reply
+from replay_service.parts import Parts
 from replay_service.problems import Refusal
-from replay_service.replay import Call, Reply
 from replay_service.validation import EventRequest
-
-if TYPE_CHECKING:
-    from replay_service.parts import Parts
 
 MAX_DRILL_DELAY_MS = 5000
 

@@ -1,35 +1,27 @@
-"""The composition: every part of the service by name, put together in one place.
-
-A release runs what `build_parts` returns. `serve --parts module:function` runs another composition, for example one
-with a single faulty twin (`dataclasses.replace(build_parts(settings), admit=...)`), without an `if` in the service.
-"""
+"""What the service is made of: every part by name, with the form that it has."""
 
 from __future__ import annotations
 
-import secrets
-import time
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
-import psycopg
 from starlette.types import ASGIApp, Receive
 
-from replay_service import audit, budget, claim, condition, events, idempotency, rate_limit, reads, tenants
-from replay_service.authentication import Caller, RawHeaders, authenticate
-from replay_service.body import read_body
-from replay_service.client_ip import Network, client_ip
-from replay_service.condition import Gauges, expected_migrations
+from replay_service.audit import AuditRow, RefusalLog
+from replay_service.claim import Selection
+from replay_service.client_ip import Network
 from replay_service.database import Connection, Database
+from replay_service.exchange import Call, Caller, RawHeaders, Reply
+from replay_service.gauges import Gauges
+from replay_service.idempotency import Outcome, Run
 from replay_service.metrics import Metrics
-from replay_service.replay import Call, Reply, replay
 from replay_service.settings import Settings
-from replay_service.signatures import Signature, check_signature
-from replay_service.tokens import Claims, TokenRules, check_token
-from replay_service.validation import EventRequest, ReplayRequest, read_event, read_replay
+from replay_service.signatures import Signature
+from replay_service.tenants import ReplayFlags
+from replay_service.tokens import Claims, TokenRules
+from replay_service.validation import EventRequest, ReplayRequest
 
 
 class Authenticate(Protocol):
@@ -87,10 +79,10 @@ class Parts:
     client_ip: Callable[[str | None, Sequence[bytes], Sequence[Network]], str]
     admit: Callable[[Connection, str, str], Awaitable[None]]
     # step 6
-    read_flags: Callable[[Connection, str], Awaitable[tenants.ReplayFlags]]
+    read_flags: Callable[[Connection, str], Awaitable[ReplayFlags]]
     # step 7
-    begin_run: Callable[[Connection, ReplayRequest, idempotency.Run], Awaitable[Mapping[str, Any] | None]]
-    finish_run: Callable[[Connection, idempotency.Run, idempotency.Outcome], Awaitable[None]]
+    begin_run: Callable[[Connection, ReplayRequest, Run], Awaitable[Mapping[str, Any] | None]]
+    finish_run: Callable[[Connection, Run, Outcome], Awaitable[None]]
     # step 8
     is_paused: Callable[[Connection, str], Awaitable[bool]]
     # step 9
@@ -100,74 +92,10 @@ class Parts:
     # the effect
     transaction: Transaction
     pick: Callable[[Connection, ReplayRequest, int], Awaitable[tuple[str, ...]]]
-    describe: Callable[[Connection, ReplayRequest, Sequence[str], int], Awaitable[claim.Selection]]
+    describe: Callable[[Connection, ReplayRequest, Sequence[str], int], Awaitable[Selection]]
     move: Callable[[Connection, str, Sequence[str]], Awaitable[None]]
-    append_audit: Callable[[Connection, audit.AuditRow], Awaitable[None]]
-    refusals: audit.RefusalLog
+    append_audit: Callable[[Connection, AuditRow], Awaitable[None]]
+    refusals: RefusalLog
     # events
     emit: Callable[[Connection, EventRequest, str], Awaitable[tuple[str, bool]]]
     obey_drill: Callable[[Connection, EventRequest], Awaitable[int]]
-
-
-@asynccontextmanager
-async def transaction(conn: Connection, *, keep: bool = True) -> AsyncIterator[None]:
-    """BEGIN and COMMIT, or ROLLBACK at an exception or with `keep=False`."""
-    async with conn.transaction():
-        yield
-        if not keep:
-            raise psycopg.Rollback
-
-
-def new_uuid() -> str:
-    return str(uuid.uuid4())
-
-
-def unwrapped(app: ASGIApp) -> ASGIApp:
-    return app
-
-
-def build_parts(settings: Settings) -> Parts:
-    """The composition of a release."""
-    database = Database(settings)
-    return Parts(
-        settings=settings,
-        database=database,
-        metrics=Metrics(),
-        gauges=Gauges(),
-        instance=secrets.token_hex(4),
-        expected_migrations=expected_migrations(),
-        clock=time.time,
-        new_id=new_uuid,
-        replay=replay,
-        accept_event=events.accept_event,
-        read_run=reads.read_run,
-        read_event_state=reads.read_event,
-        readiness=condition.readiness,
-        version=condition.version,
-        read_body=read_body,
-        wrap=unwrapped,
-        authenticate=authenticate,
-        signature_check=check_signature,
-        token_check=check_token,
-        signing_v2_required=tenants.signing_v2_required,
-        read_replay=read_replay,
-        read_event=read_event,
-        is_authorised=tenants.is_authorised,
-        client_ip=client_ip,
-        admit=rate_limit.admit,
-        read_flags=tenants.read_flags,
-        begin_run=idempotency.begin,
-        finish_run=idempotency.finish,
-        is_paused=partial(tenants.is_paused, lock_timeout_ms=settings.lock_timeout_ms),
-        reserve_budget=budget.reserve,
-        preview_budget=budget.preview,
-        charge=budget.charge,
-        transaction=transaction,
-        pick=claim.pick,
-        describe=claim.describe,
-        move=claim.move,
-        append_audit=audit.append,
-        refusals=audit.RefusalLog(database),
-        emit=events.emit,
-        obey_drill=events.obey_drill,
-    )

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
-from replay_service.authentication import Caller, forbidden
+from replay_service.authentication import forbidden
 from replay_service.database import fetch_row
+from replay_service.exchange import Call, Caller, Reply
+from replay_service.parts import Parts
 from replay_service.problems import Refusal
-from replay_service.replay import Call, Reply
 from replay_service.validation import as_uuid
-
-if TYPE_CHECKING:
-    from replay_service.parts import Parts
 
 
 async def read_run(parts: Parts, call: Call, signed_path: bytes, run_id: str) -> Reply:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from replay_service.audit import AuditRow, RefusalNote
-from replay_service.authentication import Caller, RawHeaders, forbidden
+from replay_service.authentication import forbidden
 from replay_service.claim import Selection
 from replay_service.database import Connection
+from replay_service.exchange import Call, Caller, Reply
 from replay_service.idempotency import Outcome, Run
+from replay_service.parts import Parts
 from replay_service.problems import Refusal
 from replay_service.tenants import ReplayFlags
 from replay_service.validation import ReplayRequest
-
-if TYPE_CHECKING:
-    from replay_service.parts import Parts
 
 AUDITED = frozenset(
     {
@@ -34,27 +32,6 @@ AUDITED = frozenset(
 """Codes of steps 4 to 9 that leave a `dlq_replay_refused` row."""
 
 REPLAYED_HEADER = "idempotent-replayed"
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One HTTP request as the steps see it: raw headers, raw body, client address, request id."""
-
-    headers: RawHeaders
-    body: bytes
-    client: str
-    request_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A successful answer. `outcome` is for the metrics, `items` the number of dead letters moved."""
-
-    status: int
-    body: Mapping[str, Any]
-    headers: Mapping[str, str] = field(default_factory=dict)
-    outcome: str = "ok"
-    items: int = 0
 
 
 async def replay(parts: Parts, call: Call) -> Reply:

@@ -16,14 +16,13 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from replay_service.authentication import header_values
 from replay_service.body import ClientGone
-from replay_service.condition import memory_lines
 from replay_service.database import is_outage
+from replay_service.exchange import Call, Reply, header_values
+from replay_service.gauges import memory_lines
 from replay_service.openapi import document
 from replay_service.parts import Parts
 from replay_service.problems import Refusal, problem_response, unavailable
-from replay_service.replay import Call, Reply
 
 _LOG = logging.getLogger("replay_service.http")
 REQUEST_TIMEOUT_S = 20.0
@@ -135,7 +134,7 @@ def _version(parts: Parts) -> Endpoint:
 
 def _metrics(parts: Parts) -> Endpoint:
     async def endpoint(_request: Request) -> Response:
-        lines = [*parts.metrics.lines(), *memory_lines(), *await parts.gauges.lines(parts)]
+        lines = [*parts.metrics.lines(), *memory_lines(), *await parts.gauges.lines(parts.database)]
         return Response("\n".join(lines) + "\n", media_type=METRICS_TYPE)
 
     return endpoint

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from replay_service.authentication import Caller
 from replay_service.database import Connection, fetch_row, fetch_value
+from replay_service.exchange import Caller
 from replay_service.problems import Refusal, unavailable
 
 

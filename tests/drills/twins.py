@@ -13,8 +13,9 @@ import psycopg
 
 from faults.altered import altered as altered_service
 from replay_service import idempotency
+from replay_service.composition import build_parts
 from replay_service.database import Connection as ServiceConnection
-from replay_service.parts import Parts, build_parts
+from replay_service.parts import Parts
 from replay_service.problems import Refusal
 from replay_service.settings import Settings
 from replay_service.validation import EventRequest, ReplayRequest

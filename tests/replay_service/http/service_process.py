@@ -17,8 +17,9 @@ import httpx
 import jwt
 import psycopg
 
+from replay_service.composition import build_parts
 from replay_service.database import Connection
-from replay_service.parts import Parts, build_parts
+from replay_service.parts import Parts
 from replay_service.settings import Settings
 
 BASE_PATH = "/functions/v1"
