@@ -18,7 +18,7 @@ from gates import arguments, boxes, config, lint, record, reports
 from gates.act import operations
 from gates.act.operations import Body
 from gates.console import Console
-from gates.errors import ConfigError, GateError, UsageError
+from gates.errors import CannotWork, ConfigError, GateError, UsageError
 from gates.evidence_file import read_lines
 from gates.hand_command import by_hand
 from gates.inert import Terminal
@@ -60,6 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         word, code = ("interrupted", 130) if isinstance(came, KeyboardInterrupt) else ("terminated", 143)
         console.say(f"gate {options.command}: {word}; {LEFT.get(options.command, 'what is on disk says hold')}")
         return code
+    except OSError as error:  # a full disk, a folder that is gone: nothing that a traceback would explain
+        console.say(f"gate {options.command}: {error}; allowed: files that can be read and written. See to the disk")
+        return CannotWork.exit_code
     except Exception as error:  # noqa: BLE001  -- the last resort: say what to report, and never look like a verdict
         console.say(Terminal.document("".join(traceback.format_exception(error))))
         console.say(f"gate {options.command}: internal error ({type(error).__name__}); please report the lines above")

@@ -25,3 +25,9 @@ class CannotWork(GateError):  # noqa: N818  -- reads as a sentence
     """The gate itself cannot work here (no stack, no disk, no suite); whoever runs it must act."""
 
     exit_code = 4
+
+
+class NotRolledBack(GateError):  # noqa: N818  -- reads as a sentence
+    """A rollback that could not be carried out, and no record of it either; somebody must run the SQL at once."""
+
+    exit_code = 21

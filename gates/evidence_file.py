@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,14 @@ POLL_S = 0.005
 BLOCK = 65_536
 SHOWN = 200
 """Characters of a parser's message in a finding; a line itself is never quoted: it may hold anything."""
+
+
+class Unwritten(CannotWork):
+    """Evidence that found no room on disk; it was seen all the same, and harm in it still rolls back."""
+
+    def __init__(self, message: str, evidence: tuple[Evidence, ...]) -> None:
+        super().__init__(message)
+        self.evidence = evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +60,8 @@ class EvidenceLog:
 # --- writing -----------------------------------------------------------------------------------------------------
 
 
-def write_lines(path: Path, evidence: Iterable[Evidence]) -> None:
-    """Append evidence, each line whole or not at all. Raise CannotWork where the file takes no more.
+def write_lines(path: Path, evidence: Sequence[Evidence]) -> None:
+    """Append evidence, each line whole or not at all. Raise Unwritten where the file takes no more.
 
     Processes that write at the same time take turns. What a killed one left half written becomes a line of its own.
     """
@@ -66,7 +74,8 @@ def write_lines(path: Path, evidence: Iterable[Evidence]) -> None:
         finally:
             os.close(file)
     except OSError as error:
-        raise CannotWork(f"{error}; allowed: {path}, which takes every line of evidence. See to its disk") from error
+        said = f"{error}; allowed: {path}, which takes every line of evidence. See to its disk"
+        raise Unwritten(said, (*evidence,)) from error
 
 
 def _lock(file: int, path: Path) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gates.errors import CannotWork
+from gates.errors import CannotWork, GateError, NotRolledBack
 from gates.evidence import Evidence, JsonValue
 from gates.evidence_file import ChainEnd, read_log
 from gates.policy import decide
@@ -24,6 +24,7 @@ FORMAT = 2
 """2: evidence is chained, and run.json ends the chain."""
 RUN, VERDICT, EVIDENCE = "run.json", "verdict.json", "evidence.ndjson"
 UNFINISHED = "the run did not finish"
+MAY_BE_DONE = "whether that was done is not known: see gate flags and the audit rows"
 
 OURS = (
     *(RUN, VERDICT, EVIDENCE, "evidence.ndjson.found.json", "companies.txt"),
@@ -56,8 +57,12 @@ def begin(folder: Path, facts: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     return run
 
 
-def unfinished(run: Mapping[str, Any], reason: str = UNFINISHED) -> Verdict:
+def unfinished(run: Mapping[str, Any]) -> Verdict:
     """The verdict of a run that was killed, or is still going on."""
+    reason, intent = str(run.get("ended", UNFINISHED)), run.get("intent")
+    if isinstance(intent, dict):
+        at = "" if intent.get("at") is None else f", seen at {intent['at']} %"
+        reason += f": it was about to {intent.get('decision')} {intent.get('flag')}{at}, and {MAY_BE_DONE}"
     return Verdict(
         Decision.HOLD,
         reason,
@@ -67,6 +72,31 @@ def unfinished(run: Mapping[str, Any], reason: str = UNFINISHED) -> Verdict:
         policy_digest=str(run.get("policy_digest", "")),
         ends_when=("the gate runs to its end",),
     )
+
+
+def intend(folder: Path, run: dict[str, JsonValue], decision: Decision, flag: str, at: int | None) -> None:
+    """Write down what is about to be done, before it is done: a gate that dies in between leaves this behind.
+
+    Raise CannotWork where that is not possible.
+    """
+    run["intent"] = {"decision": decision.value, "flag": flag, "at": at}
+    try:
+        write_run(folder, run)
+        write(folder / VERDICT, unfinished(run).dump())
+    except OSError as error:
+        raise CannotWork(f"{error}; allowed: a folder that can be written. See to the disk of --output") from error
+
+
+def unkept(verdict: Verdict, error: Exception) -> GateError:
+    """The error of a run that cannot be written down: what was done goes to stderr, and nowhere else."""
+    action = verdict.action
+    said = (
+        f"{action.kind}: {action.result}. {verdict.reason}. This could not be written down: {error}. Keep these lines"
+    )
+    if not verdict.headline:
+        return CannotWork(said)
+    by_hand = " ".join(action.by_hand.split("\n"))
+    return NotRolledBack(f"{verdict.headline}. {said}" + (f". Run this by hand: {by_hand}" if by_hand else ""))
 
 
 def write_run(folder: Path, run: Mapping[str, JsonValue]) -> None:
@@ -82,6 +112,11 @@ def write(path: Path, text: str) -> None:
         out.flush()
         os.fsync(out.fileno())
     beside.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +139,7 @@ def read(folder: Path) -> Recorded:
     try:
         run = _readable(json.loads(path.read_text(encoding="utf-8")))
         if not run["finished_at"]:
-            reason = str(run.get("ended", UNFINISHED))
-            return Recorded(run, read_log(folder / EVIDENCE).evidence, unfinished(run, reason))
+            return Recorded(run, read_log(folder / EVIDENCE).evidence, unfinished(run))
         policy = Policy.from_json(run["policy"])
         decided_at = dt.datetime.fromisoformat(run["decided_at"])
         action = Action.from_json(run["action"])

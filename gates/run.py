@@ -13,8 +13,9 @@ from pathlib import Path
 from gates import notify, record, reports
 from gates.act.flag import FlagState, Order, look_at
 from gates.act.rollout import act
+from gates.errors import CannotWork
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome
-from gates.evidence_file import read_lines, read_log, write_lines
+from gates.evidence_file import EvidenceLog, Unwritten, read_bytes, read_lines, read_log, write_lines
 from gates.policy import decide
 from gates.policy_file import PolicyFile
 from gates.proof.cited import cited
@@ -33,7 +34,7 @@ from gates.stages.turn import Turn
 from gates.stages.watch import BacklogWatch
 from gates.target.deployment import Target
 from gates.target.redaction import hidden, redact_text, scrub
-from gates.verdict import Verdict, settle
+from gates.verdict import Decision, Verdict, settle
 
 LOAD = ("load/",)
 STAGES = ("drill", "sql", "alerts", "load")
@@ -72,59 +73,105 @@ class Request:
 
 
 def run_gate(request: Request) -> Verdict:
-    """The whole gate. Raises GateError where the gate itself cannot work; the folder then holds a hold."""
+    """The whole gate. Raises GateError where the gate itself cannot work; the folder then holds a hold.
+
+    A disk that is full, or a folder that is gone, keeps no rollback from happening: harm that was seen is acted upon,
+    and what was done is in the error. A promotion is made only where it can be written down before and after.
+    """
     run = begin(request)
     context = context_of(request, str(run["run_id"]))
     seen = look_at(request.target.database_url, run_plan(request).rollout.flag)
-    target, stages = collect(context, request)
+    looked = collect(context, request)
 
-    policy = request.policy_file.policy(request.catalogue, target.kind, target.release, deep=request.deep)
+    policy = request.policy_file.policy(request.catalogue, looked.target.kind, looked.target.release, deep=request.deep)
     decided_at = request.now()
-    log = read_log(context.evidence)
-    verdict = decide(log.evidence, policy, decided_at)
+    verdict = decide(looked.log.evidence, policy, decided_at)
+    order = order_of(request, policy, seen, verdict)
+    trouble = looked.trouble or intend(request, run, verdict, order)
+    if trouble is not None and verdict.decision is not Decision.ROLLBACK:
+        raise trouble
 
-    hide = hidden(target)
-    action = act(verdict, order_of(request, policy, seen, verdict), target.database_url, tell=request.warn)
-    action = dataclasses.replace(action, message=redact_text(action.message, hide))
+    action = act(verdict, order, looked.target.database_url, tell=request.warn)
+    action = dataclasses.replace(action, message=redact_text(action.message, hidden(looked.target)))
     final = settle(verdict, action, str(run["started_at"]), record.stamp(request.now()))
-
     run |= facts_of(policy) | {
         "decided_at": record.stamp(decided_at),
-        "evidence": log.end.to_json(),
+        "evidence": looked.log.end.to_json(),
         "finished_at": final.finished_at,
-        "stages": [s.to_json() for s in stages],
-        "companies": list[JsonValue](context.companies.read_text().split() if context.companies.exists() else []),
+        "stages": [s.to_json() for s in looked.stages],
         "action": action.to_json(),
         "proof": cited(request.proof, policy.proof_digest, source_digest()),
     }
+    try:
+        if trouble is not None:
+            raise trouble
+        return keep(request, context, run)
+    except (OSError, CannotWork) as error:
+        tell(request, final, looked.log.evidence, run)
+        raise record.unkept(final, error) from error
+
+
+def intend(request: Request, run: dict[str, JsonValue], verdict: Verdict, order: Order) -> CannotWork | None:
+    """Write down what is about to be done; why that was not possible, or None."""
+    if verdict.decision is Decision.HOLD or request.dry_run:
+        return None
+    try:
+        at = order.seen.shown if order.seen else None
+        record.intend(request.out, run, verdict.decision, order.plan.flag, at)
+    except CannotWork as error:
+        return error
+    return None
+
+
+def keep(request: Request, context: Context, run: dict[str, JsonValue]) -> Verdict:
+    """Write the run down, its verdict and its reports; then tell of it.
+
+    What is on disk is what counts: the verdict is made again from it, so that nobody can find another one there.
+    """
+    run["companies"] = list[JsonValue](context.companies.read_text().split() if context.companies.exists() else [])
     record.write_run(request.out, run)
-    # what is on disk is what counts: the verdict is made again from it, so that nobody can find another one there
     recorded = record.read(request.out)
     record.write(request.out / record.VERDICT, recorded.verdict.dump())
     reports.write(request.out, recorded.verdict, recorded.evidence, request.catalogue, run, request.environ)
-    announce(request, recorded.verdict, recorded.evidence, run)
+    told = tell(request, recorded.verdict, recorded.evidence, run)
+    if told:
+        record.write_run(request.out, {**run, "slack": told})
     return recorded.verdict
 
 
-def collect(context: Context, request: Request) -> tuple[Target, list[StageReport]]:
-    """All stages, in their order; each appends to the evidence. Returns the target with its release.
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What the stages saw. trouble: why they did not come to their end."""
 
-    A target that cannot be reached ends the run here: all the rest is unknown for that one cause.
-    """
-    first = preflight(context)
-    context = dataclasses.replace(context, target=first.target)
-    if first.unreachable:
-        context.block(context.applicable(("",)), first.unreachable[0])
-        scrub(request.out, hidden(context.target))
-        return first.target, [first.report]
-    stages = [first.report, *pipeline(context)]
-    with Turn(context) as turn:
-        if turn.busy:
-            turn.block()
-        else:
-            stages += examine(context, request)
-    scrub(request.out, hidden(context.target))
-    return first.target, stages
+    target: Target
+    stages: tuple[StageReport, ...]
+    log: EvidenceLog
+    trouble: OSError | CannotWork | None = None
+
+
+def collect(context: Context, request: Request) -> Collected:
+    """All stages, in their order; each appends to the evidence."""
+    # readable also when somebody removes the folder
+    with context.evidence.open("ab+") as held:
+        first = preflight(context)
+        context = dataclasses.replace(context, target=first.target)
+        stages = [first.report]
+        try:
+            stages += pipeline(context)
+            with Turn(context) as turn:
+                if turn.busy:
+                    turn.block()
+                else:
+                    stages += examine(context, request)
+            scrub(request.out, hidden(context.target))
+            context.evidence.stat()
+            return Collected(first.target, tuple(stages), read_log(context.evidence))
+        except (OSError, CannotWork) as error:
+            held.seek(0)
+            log = read_bytes(held.read())
+            more = error.evidence if isinstance(error, Unwritten) else ()
+            log = dataclasses.replace(log, evidence=(*log.evidence, *more))
+            return Collected(first.target, tuple(stages), log, error)
 
 
 def examine(context: Context, request: Request) -> list[StageReport]:
@@ -170,18 +217,20 @@ def unaccepted(context: Context, credential: str) -> Evidence | None:
     return next((e for e in lines if e.outcome is not Outcome.PASS), None)
 
 
-def announce(request: Request, verdict: Verdict, evidence: Sequence[Evidence], run: dict[str, JsonValue]) -> None:
-    """Post the verdict to Slack, where there is a webhook: last of all, when everything is done and on disk.
+def tell(
+    request: Request, verdict: Verdict, evidence: Sequence[Evidence], run: Mapping[str, JsonValue]
+) -> dict[str, JsonValue]:
+    """Post the verdict to Slack, where there is a webhook: last of all, when everything is done.
 
     A dry run tells nobody. That it was not taken is a warning, and stands in run.json.
     """
     url = request.target.slack_webhook_url
     if not url or request.dry_run:
-        return
+        return {}
     error = notify.post(url, reports.render("slack", verdict, evidence, request.catalogue, run))
-    record.write_run(request.out, {**run, "slack": {"posted": not error, "error": error}})
     if error:
         request.warn(f"the verdict was not posted to Slack: {error}; see SLACK_WEBHOOK_URL. It stands all the same")
+    return {"posted": not error, "error": error}
 
 
 def clean_up(context: Context, request: Request) -> list[StageReport]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import errno
 import http.server
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,17 +15,19 @@ from typing import Any
 
 import pytest
 
-from gates import notify, record
-from gates.errors import CannotWork
+from gates import notify, record, run
+from gates.errors import CannotWork, NotRolledBack
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
-from gates.evidence_file import read_lines
+from gates.evidence_file import Unwritten, read_lines
 from gates.policy_file import parse
+from gates.reports import render
 from gates.run import Request, run_gate, run_stage
 from gates.stages import suite
 from gates.stages.context import Progress
 from gates.stages.preflight import endpoints
 from gates.target.deployment import Target
-from gates.verdict import Action, Decision, Verdict
+from gates.terminal import verdict_text
+from gates.verdict import NOT_ROLLED_BACK, Action, Decision, Verdict
 
 SECRET = "planted-secret-0123456789"
 ROOT = Path(__file__).resolve().parents[2]
@@ -339,3 +343,141 @@ def test_a_dry_run_tells_nobody(asked: Request, monkeypatch: pytest.MonkeyPatch)
     target = dataclasses.replace(asked.target, slack_webhook_url="https://hooks.invalid/x")
     run_gate(dataclasses.replace(asked, target=target, dry_run=True))
     assert "slack" not in json.loads((asked.out / "run.json").read_text())
+
+
+# --- a disk that is full, a folder that is gone, a gate that is killed ----------------------------------------------
+
+
+@pytest.fixture
+def acted(monkeypatch: pytest.MonkeyPatch) -> list[Decision]:
+    """The decisions that were acted upon; each act succeeds."""
+    seen: list[Decision] = []
+
+    def act(verdict: Verdict, *_order: object, **_tell: object) -> Action:
+        seen.append(verdict.decision)
+        if verdict.decision is Decision.PROMOTE:
+            return Action("promote", 10, 50, "done", "outbox.enabled went from 10 % to 50 %")
+        return Action("rollback", 10, 0, "done", "outbox.enabled was switched off in 0.1 s", flag="off")
+
+    monkeypatch.setattr(run, "act", act)
+    return seen
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+HARM = "assert False"
+
+
+@pytest.mark.parametrize(("main", "word"), [("pass", "promote"), (HARM, "rollback")])
+def test_what_is_about_to_be_done_is_on_disk_before_it_is_done(
+    asked: Request, main: str, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gate that is killed between the commit and its report leaves a hold that says so, here and in gate decide."""
+    change(asked, main)
+
+    def killed(*_order: object, **_tell: object) -> Action:
+        left = json.loads((asked.out / "verdict.json").read_text(encoding="utf-8"))
+        assert f"it was about to {word} outbox.enabled" in left["reason"]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "act", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_gate(asked)
+    again = record.recompute(asked.out)
+    assert (again.decision, again.exit_code) == (Decision.HOLD, 10)
+    assert "whether that was done is not known: see gate flags" in again.reason
+    assert again.dump() == (asked.out / "verdict.json").read_text(encoding="utf-8")
+
+
+def test_a_promotion_that_cannot_be_written_down_first_is_not_made(
+    asked: Request, acted: list[Decision], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fills up before the act: nothing is done, exit code 4, and what is on disk says hold."""
+
+    def load(target: Target, out: Path) -> list[Evidence]:
+        monkeypatch.setattr(record, "write", full)
+        return loaded(target, out)
+
+    with pytest.raises(CannotWork, match="No space left"):
+        run_gate(dataclasses.replace(asked, load=load))
+    assert not acted
+    assert json.loads((asked.out / "verdict.json").read_text(encoding="utf-8"))["decision"] == "hold"
+
+
+def test_a_rollback_that_cannot_be_written_down_is_made(
+    asked: Request, acted: list[Decision], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Harm was seen: the flag goes off, and what was done is in the error."""
+    change(asked, HARM)
+
+    def load(target: Target, out: Path) -> list[Evidence]:
+        monkeypatch.setattr(record, "write", full)
+        return loaded(target, out)
+
+    with pytest.raises(CannotWork, match=r"outbox\.enabled was switched off in 0\.1 s.*No space left") as told:
+        run_gate(dataclasses.replace(asked, load=load))
+    assert (acted, told.value.exit_code) == ([Decision.ROLLBACK], 4)
+
+
+def test_a_rollback_that_fails_on_a_full_disk_is_exit_code_21(asked: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no database: the headline and the SQL are in the error, in place of every report."""
+    change(asked, HARM)
+
+    def load(target: Target, out: Path) -> list[Evidence]:
+        monkeypatch.setattr(record, "write", full)
+        return loaded(target, out)
+
+    with pytest.raises(NotRolledBack, match=r"THE FLAG MAY STILL BE ON.*UPDATE public\.feature_flags") as told:
+        run_gate(dataclasses.replace(asked, load=load))
+    assert told.value.exit_code == NOT_ROLLED_BACK
+
+
+@pytest.mark.parametrize(("main", "decisions"), [("pass", []), (HARM, [Decision.ROLLBACK])])
+def test_a_folder_that_is_removed_in_the_middle_stops_a_promotion_and_no_rollback(
+    asked: Request, acted: list[Decision], main: str, decisions: list[Decision]
+) -> None:
+    """What was seen until then counts for harm alone."""
+    change(asked, main)
+
+    def load(_target: Target, out: Path) -> list[Evidence]:
+        shutil.rmtree(out)
+        return [Evidence("load/small", Outcome.PASS, samples=60, observed=1.0, limit=2.0)]
+
+    with pytest.raises(CannotWork):
+        run_gate(dataclasses.replace(asked, load=load))
+    assert acted == decisions
+
+
+def test_harm_that_finds_no_room_on_disk_is_acted_upon(
+    asked: Request, acted: list[Decision], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The very line of the failure could not be written."""
+
+    def no_room(path: Path, evidence: list[Evidence]) -> None:
+        raise Unwritten(f"{path}: No space left on device", (*evidence,))
+
+    def load(_target: Target, _out: Path) -> list[Evidence]:
+        monkeypatch.setattr(run, "write_lines", no_room)
+        return [Evidence("load/small", Outcome.FAIL, samples=60, observed=3.0, limit=2.0)]
+
+    with pytest.raises(CannotWork, match="was switched off"):
+        run_gate(dataclasses.replace(asked, load=load))
+    assert acted == [Decision.ROLLBACK]
+
+
+def test_without_a_database_a_rollback_is_exit_code_21_in_every_report(asked: Request) -> None:
+    """The flag was not switched off: headline and SQL are in each of them, and gate decide says the same."""
+    change(asked, HARM)
+    verdict = run_gate(asked)
+    assert (verdict.decision, verdict.exit_code) == (Decision.ROLLBACK, NOT_ROLLED_BACK)
+    assert record.recompute(asked.out).exit_code == NOT_ROLLED_BACK
+    evidence, file = read_lines(asked.out / "evidence.ndjson"), json.loads((asked.out / "run.json").read_text())
+    for kind in ("html", "markdown", "junit", "slack"):
+        text = render(kind, verdict, evidence, CATALOGUE, file)
+        assert "THE FLAG MAY STILL BE ON" in text, kind
+        assert "UPDATE public.feature_flags SET enabled = false WHERE key" in text, kind
+    shown = str(verdict_text(verdict, colour=False))
+    assert shown.lstrip().startswith("THE FLAG MAY STILL BE ON")
+    assert "UPDATE public.feature_flags SET enabled = false WHERE key = 'outbox.enabled';" in shown
