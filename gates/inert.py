@@ -71,9 +71,13 @@ class Html(Inert):
         """Style and script that stand beside the reports."""
         return cls("".join(f.read_text(encoding="utf-8") for f in files))
 
-    def csp_hash(self) -> str:
+    def csp_hash(self) -> Self:
         """How a Content-Security-Policy names this text."""
-        return f"'sha256-{base64.b64encode(hashlib.sha256(self.encode()).digest()).decode()}'"
+        return type(self)(f"'sha256-{base64.b64encode(hashlib.sha256(self.encode()).digest()).decode()}'")
+
+
+_WORDS = re.compile(r"[A-Za-z0-9]+([ _][A-Za-z0-9]+)*|[0-9]+\.[0-9]+")
+"""Words and numbers, which are nothing but text to Markdown and to Slack."""
 
 
 class Markdown(Inert):
@@ -89,25 +93,48 @@ class Markdown(Inert):
     @classmethod
     def escaped(cls, text: str) -> str:
         shown = cls._ACTIVE.sub(lambda found: f"&#{ord(found.group())};", characters.line(text).strip())
-        return f"<code>{shown}</code>" if shown else ""
+        return shown if not shown or _WORDS.fullmatch(shown) else f"<code>{shown}</code>"
 
     @classmethod
-    def block(cls, text: str) -> Self:
+    def of_lines(cls, lines: Iterable[str]) -> Self:
+        return cls("").join(cls("{}\n").format(line) for line in lines)
+
+    @classmethod
+    def row(cls, cells: Iterable[object]) -> Self:
+        """A row of a table."""
+        return cls("| {} |").format(cls(" | ").join(cls.escape(c) for c in cells))
+
+    @classmethod
+    def block(cls, text: str, language: str = "") -> Self:
         """A fenced block, whose fence is longer than any in the text."""
         longest = max(map(len, re.findall("`+", text)), default=0)
         fence = "`" * max(3, longest + 1)
-        return cls(f"{fence}\n{characters.document(text)}\n{fence}")
+        return cls(f"{fence}{language}\n{characters.document(text)}\n{fence}")
 
 
 class Slack(Inert):
     """Slack's mrkdwn. A foreign text is code: no mention, channel, link, emoji or emphasis is looked for in there."""
 
     __slots__ = ()
+    _TICK, _QUOTE = "`", "'"
 
     @classmethod
     def escaped(cls, text: str) -> str:
-        shown = html.escape(characters.line(text).strip().replace("`", "'"), quote=False)
-        return f"`{shown}`" if shown else ""
+        shown = html.escape(characters.line(text).strip().replace(cls._TICK, cls._QUOTE), quote=False)
+        return shown if not shown or _WORDS.fullmatch(shown) else f"`{shown}`"
+
+    @classmethod
+    def block(cls, text: str) -> Self:
+        """A block of code."""
+        return cls(f"```{html.escape(characters.document(text.replace(cls._TICK, cls._QUOTE)), quote=False)}```")
+
+    def cut(self, most: int) -> Self:
+        """At most so many characters and a few; what is code in it stays code."""
+        if len(self) <= most:
+            return self
+        kept = re.sub(r"&[a-z]*$", "", str(self[:most]))
+        end = "```" if kept.count("```") % 2 else "`" if kept.count("`") % 2 else ""
+        return type(self)(f"{kept}…{end}")
 
 
 def xml(value: object) -> str:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
+from gates.inert import Html
 from gates.proof.judgement import Cell, Status
 from gates.proof.proof import Proof
 from gates.proof.summary import lines
 from gates.proof.trial import Trial
-from gates.reports.html import POLICY, text
+from gates.reports.html import document
 
-STYLE = Path(__file__).resolve().parent.parent / "reports" / "report.css"
 COLOURS = {0: "promote", 10: "hold", 20: "rollback"}
 TITLES = {0: "as declared", 10: "not proved", 20: "invalid or harmful"}
 DOTS = {Status.KILLED: "pass", Status.SURVIVED: "fail"}
 
 
-def page(proof: Proof) -> str:
+def page(proof: Proof) -> Html:
     """The whole document."""
     title = f"proof of the gate: {TITLES[proof.exit_code]}"
     facts = {
@@ -28,51 +27,65 @@ def page(proof: Proof) -> str:
         "healthy runs": str(proof.healthy_runs),
         "rolled back": str(proof.rollbacks),
     }
-    shown = "".join(f"<span>{name} <b>{text(value)}</b></span>" for name, value in facts.items())
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{text(title)}</title>\n<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n"
-        f'<header class="{COLOURS[proof.exit_code]}"><div><h1>{TITLES[proof.exit_code]}</h1>'
-        f'<div class="facts">{shown}</div></div></header>\n<main>\n'
-        f"<ul>{''.join(f'<li>{text(line)}</li>' for line in lines(proof))}</ul>\n"
-        f"{_faults(proof.cells)}{_trials(proof.trials)}{_smallest(proof)}"
-        f"{_list('Checks that killed nothing', proof.idle)}"
-        f"<footer>{text(f'replaygate {proof.gate} · policy {proof.digest}')}</footer>\n</main>\n</body>\n</html>\n"
+    shown = Html("").join(Html("<span>{} <b>{}</b></span>").format(name, value) for name, value in facts.items())
+    header = Html('<header class="{}"><div><h1>{}</h1><div class="facts">{}</div></div></header>').format(
+        COLOURS[proof.exit_code], TITLES[proof.exit_code], shown
     )
+    said = Html("<ul>{}</ul>\n").format(Html("").join(Html("<li>{}</li>").format(line) for line in lines(proof)))
+    parts = (said, _faults(proof.cells), _trials(proof.trials), _smallest(proof))
+    idle = _list("Checks that killed nothing", proof.idle)
+    foot = Html("<footer>replaygate {} · policy {}</footer>\n").format(proof.gate, proof.digest)
+    return document(title, ("report.css",), header, Html("").join([*parts, idle, foot]))
 
 
-def _faults(cells: Sequence[Cell]) -> str:
-    return "".join(["<h2>Faults</h2>\n", *map(_fault, cells)]) if cells else ""
+def _faults(cells: Sequence[Cell]) -> Html:
+    return Html("").join([Html("<h2>Faults</h2>\n"), *map(_fault, cells)]) if cells else Html("")
 
 
-def _fault(cell: Cell) -> str:
+def _fault(cell: Cell) -> Html:
     dot = "pass" if cell.as_declared else DOTS.get(cell.status, "unknown")
     opened = "" if cell.as_declared else " open"
-    killers = "".join(f"<li>{text(check)}</li>" for check in cell.killers)
+    killers = Html("").join(Html("<li>{}</li>").format(check) for check in cell.killers)
     others = [check for check in cell.failed if check not in cell.killers]
-    more = f"<p>Also failed: {text(', '.join(others))}</p>" if others else ""
+    more = Html("<p>Also failed: {}</p>").format(", ".join(others)) if others else Html("")
     source = cell.fault.sql or cell.fault.parts or cell.fault.event
-    return (
-        f'<details class="row"{opened}><summary><i class="dot {dot}"></i>{text(cell.fault.id)}'
-        f"<em>{cell.status.value}, {cell.decision or 'no decision'}, {len(cell.killers)} checks</em></summary><div>"
-        f'<p class="claim">{text(cell.fault.breaks)}</p><p>{text(cell.reason)}</p><ul>{killers}</ul>{more}'
-        f"<pre>{text(source)}</pre></div></details>\n"
+    return Html(
+        '<details class="row"{}><summary><i class="dot {}"></i>{}<em>{}, {}, {} checks</em></summary>'
+        '<div><p class="claim">{}</p><p>{}</p><ul>{}</ul>{}<pre>{}</pre></div></details>\n'
+    ).format(
+        opened,
+        dot,
+        cell.fault.id,
+        cell.status.value,
+        cell.decision or "no decision",
+        len(cell.killers),
+        cell.fault.breaks,
+        cell.reason,
+        killers,
+        more,
+        source,
     )
 
 
-def _trials(trials: Sequence[Trial]) -> str:
+def _trials(trials: Sequence[Trial]) -> Html:
     if not trials:
-        return ""
-    rows = "".join(
-        f'<details class="row"{"" if t.ok else " open"}><summary><i class="dot {"pass" if t.ok else "fail"}"></i>'
-        f"{text(t.id)}<em>{text(t.decision or 'no decision')}</em></summary><div>"
-        f'<p class="claim">{text(t.said)}; right are: {text(", ".join(t.allowed))}</p>'
-        f"<p>{text(t.reason)}</p></div></details>\n"
+        return Html("")
+    rows = Html("").join(
+        Html(
+            '<details class="row"{}><summary><i class="dot {}"></i>{}<em>{}</em></summary><div>'
+            '<p class="claim">{}; right are: {}</p><p>{}</p></div></details>\n'
+        ).format(
+            "" if t.ok else " open",
+            "pass" if t.ok else "fail",
+            t.id,
+            t.decision or "no decision",
+            t.said,
+            ", ".join(t.allowed),
+            t.reason,
+        )
         for t in trials
     )
-    return f"<h2>Trials</h2>\n{rows}"
+    return Html("<h2>Trials</h2>\n{}").format(rows)
 
 
 def _smallest(proof: Proof) -> str:
@@ -81,6 +94,10 @@ def _smallest(proof: Proof) -> str:
     return _list(f"Smallest set of checks for production ({cost})", small.checks) if small.checks else ""
 
 
-def _list(title: str, items: Iterable[str]) -> str:
-    rows = "".join(f"<li>{text(one)}</li>" for one in items)
-    return f"<details class='group'><summary>{text(title)}</summary><ul>{rows}</ul></details>\n" if rows else ""
+def _list(title: str, items: Iterable[str]) -> Html:
+    rows = Html("").join(Html("<li>{}</li>").format(one) for one in items)
+    return (
+        Html("<details class='group'><summary>{}</summary><ul>{}</ul></details>\n").format(title, rows)
+        if rows
+        else Html("")
+    )

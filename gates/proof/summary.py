@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gates.inert import Terminal
+from gates.inert import Markdown, Terminal
 from gates.proof.judgement import Cell, Status
 from gates.proof.proof import Proof, names
 from gates.proof.trial import Suite
-from gates.reports.markdown import cell as escaped
+from gates.reports.markdown import EMPTY, head
 from gates.terminal import table
 
 MOST_REASON = 110
@@ -83,32 +83,34 @@ def why(cell: Cell) -> str:
     return cell.killers[0] + more
 
 
-def markdown(proof: Proof) -> str:
+def markdown(proof: Proof) -> Markdown:
     """proof.md."""
-    out = ["# Proof of the gate", "", f"{proof.finished_at}, replaygate {proof.gate}, policy {proof.digest}.", ""]
-    out += [f"- {escaped(line)}" for line in lines(proof)]
+    facts = Markdown("{}, replaygate {}, policy {}.").format(proof.finished_at, proof.gate, proof.digest)
+    out = [Markdown("# Proof of the gate"), EMPTY, facts, EMPTY, *_items(lines(proof))]
     if proof.cells:
-        head = ("fault", "breaks", "cell", "decision", "killed by, or why not", "s")
+        titles = head("fault", "breaks", "cell", "decision", "killed by, or why not", "s")
         rows = [
-            (f"`{c.fault.id}`", c.fault.breaks, c.status.value, c.decision, why(c), f"{c.seconds:.0f}")
+            Markdown.row((c.fault.id, c.fault.breaks, c.status.value, c.decision, why(c)[:300], f"{c.seconds:.0f}"))
             for c in proof.cells
         ]
-        out += ["", "## Faults", "", *_table(head, rows)]
+        out += [EMPTY, Markdown("## Faults"), EMPTY, *titles, *rows]
     if proof.trials:
-        head = ("trial", "what it is", "may be", "was", "right", "reason")
+        titles = head("trial", "what it is", "may be", "was", "right", "reason")
         rows = [
-            (f"`{t.id}`", t.said, ", ".join(t.allowed), t.decision, "yes" if t.ok else "**no**", t.reason)
+            Markdown.row((t.id, t.said, ", ".join(t.allowed), t.decision, _right(ok=t.ok), t.reason[:300]))
             for t in proof.trials
         ]
-        out += ["", "## Trials", "", *_table(head, rows)]
+        out += [EMPTY, Markdown("## Trials"), EMPTY, *titles, *rows]
     if proof.minimal.checks:
-        out += ["", "## Smallest set for production", "", *(f"- `{c}`" for c in proof.minimal.checks)]
+        out += [EMPTY, Markdown("## Smallest set for production"), EMPTY, *_items(proof.minimal.checks)]
     if proof.cells:
-        out += ["", "## Checks that killed nothing", "", *(f"- `{c}`" for c in proof.idle[:MOST_IDLE])]
-    return "\n".join(out) + "\n"
+        out += [EMPTY, Markdown("## Checks that killed nothing"), EMPTY, *_items(proof.idle[:MOST_IDLE])]
+    return Markdown.of_lines(out)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    ruler = "|" + "---|" * len(head)
-    body = ["| " + " | ".join(v if v.startswith(("`", "**")) else escaped(v)[:300] for v in row) + " |" for row in rows]
-    return ["| " + " | ".join(head) + " |", ruler, *body]
+def _items(texts: Sequence[str]) -> list[Markdown]:
+    return [Markdown("- {}").format(text) for text in texts]
+
+
+def _right(*, ok: bool) -> Markdown:
+    return Markdown("yes") if ok else Markdown("**no**")

@@ -15,7 +15,9 @@ from pathlib import Path
 from allure_commons.logger import AllureFileLogger
 from allure_commons.model2 import Attachment, Label, Parameter, Status, StatusDetails, TestResult
 
+from gates.characters import document, line
 from gates.evidence import Severity
+from gates.inert import Markdown
 from gates.reports.rows import Row, shown
 
 FOLDER = "allure-results"
@@ -40,7 +42,7 @@ def write_allure(folder: Path, rows: Iterable[Row]) -> None:
         result = result_of(row)
         if row.witness is not None:
             name = f"{uuid.uuid4()}-attachment.json"
-            logger.report_attached_data(json.dumps(row.witness, ensure_ascii=False, indent=1), name)
+            logger.report_attached_data(document(json.dumps(row.witness, ensure_ascii=False, indent=1)), name)
             result.attachments.append(Attachment(name="witness", source=name, type="application/json"))
         logger.report_result(result)
 
@@ -49,7 +51,7 @@ def result_of(row: Row) -> TestResult:
     """One check: a failure is failed, an unknown is broken; waived and noted findings passed, with what was seen."""
     stage, _, _ = row.check.partition("/")
     start = _milliseconds(row.started_at)
-    identity = hashlib.sha256(row.check.encode()).hexdigest()
+    identity = hashlib.sha256(line(row.check).encode()).hexdigest()
     labels = {"parentSuite": stage, "suite": row.group, "framework": "replaygate", "language": "python"}
     if row.severity:
         labels["severity"] = _SEVERITY[Severity(row.severity)]
@@ -60,15 +62,15 @@ def result_of(row: Row) -> TestResult:
         uuid=str(uuid.uuid4()),
         historyId=identity,
         testCaseId=identity,
-        fullName=row.check,
-        name=row.check,
-        titlePath=row.check.split("/")[:-1],
+        fullName=line(row.check),
+        name=line(row.check),
+        titlePath=line(row.check).split("/")[:-1],
         status=Status.PASSED if row.effect in {"note", "waived"} else _STATUS[row.outcome],
         statusDetails=_details(row),
-        description="\n\n".join(text for text in (row.claim, row.cost) if text),
-        labels=[Label(name, value) for name, value in labels.items()],
+        description=Markdown("\n\n").join(text for text in (row.claim, row.cost) if text),
+        labels=[Label(name, line(value)) for name, value in labels.items()],
         # excluded: a number is no part of what makes this the same check as in the last run
-        parameters=[Parameter(name, shown(value), excluded=True) for name, value in numbers.items() if value],
+        parameters=[Parameter(name, line(shown(value)), excluded=True) for name, value in numbers.items() if value],
         start=start,
         stop=None if start is None else start + round(row.duration_ms),
     )
@@ -78,7 +80,7 @@ def _details(row: Row) -> StatusDetails | None:
     """What is said of a check that did not simply pass."""
     if row.outcome == "pass" and not row.message:
         return None
-    return StatusDetails(message=row.message or row.compared, trace=row.reproduce)
+    return StatusDetails(message=document(row.message or row.compared), trace=document(row.reproduce))
 
 
 def _milliseconds(stamp: str) -> int | None:

@@ -1,45 +1,60 @@
 """report.html: one self-contained file without a network. The verdict first, then why, then every check. Pure.
 
-Style and script stand beside this module; everything that comes from the target is escaped.
+Style and script stand beside this module.
 """
 
 from __future__ import annotations
 
-import html as markup
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gates.evidence import JsonValue
+from gates.inert import Html
 from gates.reports.rows import LOAD, OUTCOMES, Row, proof_of, shown
 from gates.verdict import Verdict, grouped
 
 HERE = Path(__file__).parent
 MOST_WITNESS = 6000
 MOST_FINDINGS = 50
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
-def html(verdict: Verdict, rows: Sequence[Row], run: Mapping[str, JsonValue]) -> str:
+def html(verdict: Verdict, rows: Sequence[Row], run: Mapping[str, JsonValue]) -> Html:
     """The whole document."""
-    style = (HERE / "report.css").read_text(encoding="utf-8")
-    script = (HERE / "report.js").read_text(encoding="utf-8")
     title = f"{verdict.decision.value}: {verdict.release or 'release not said'}"
-    return (
+    parts = (_by_hand(verdict), _deciding(verdict, rows), _ends(verdict), _recovery(verdict))
+    body = Html("").join([*parts, _checks(rows), _stages(run), _footer(verdict, run)])
+    return document(title, ("report.css",), _header(verdict), body, script="report.js")
+
+
+def document(title: str, styles: Sequence[str], header: Html, body: Html, script: str = "") -> Html:
+    """A page that runs its own script and style alone: the browser is told their hashes."""
+    style = Html.packaged(*(HERE / name for name in styles))
+    code = Html.packaged(*([HERE / script] if script else []))
+    return Html(
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{text(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-        f"{_header(verdict)}\n<main>\n{_by_hand(verdict)}{_deciding(verdict, rows)}{_ends(verdict)}{_recovery(verdict)}"
-        f"{_checks(rows)}{_stages(run)}{_footer(verdict, run)}</main>\n<script>\n{script}</script>\n</body>\n</html>\n"
-    )
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src {}; script-src {}; '
+        "base-uri 'none'; form-action 'none'\">\n"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{}</title>\n'
+        "<style>{}</style>\n</head>\n<body>\n{}\n<main>\n{}</main>\n<script>{}</script>\n</body>\n</html>\n"
+    ).format(style.csp_hash(), code.csp_hash(), title, style, header, body, code)
 
 
-def _header(verdict: Verdict) -> str:
+def proportions(numbers: Mapping[str, int]) -> Html:
+    """A bar with a part for each number, as wide as the number is great."""
+    rects, x = [], 0
+    for name, number in numbers.items():
+        rects.append(Html('<rect class="{}" x="{}" width="{}" height="1"/>').format(name, x, number))
+        x += number
+    picture = Html('<svg class="bar" viewBox="0 0 {} 1" preserveAspectRatio="none" aria-hidden="true">{}</svg>')
+    return picture.format(x or 1, Html("").join(rects))
+
+
+def _header(verdict: Verdict) -> Html:
     counts = verdict.counts
     numbers = {"pass": counts.passed, "fail": counts.failed, "unknown": counts.unknown}
-    bar = "".join(f'<i class="{name}" style="flex:{n}"></i>' for name, n in numbers.items() if n)
+    bar = proportions(numbers)
     action = verdict.action
     steps = f"{action.kind}, {_percent(action.from_percent)} → {_percent(action.to_percent)} ({action.result})"
     facts = {
@@ -52,126 +67,141 @@ def _header(verdict: Verdict) -> str:
         "unknown": str(counts.unknown),
         "not applicable": str(counts.not_applicable),
     }
-    listed = "".join(f"<span>{name} <b>{text(value)}</b></span>" for name, value in facts.items())
-    alarm = f"<h1>{text(verdict.headline)}</h1>" if verdict.headline else ""
-    margin = f'<p class="facts">{text(verdict.margin.sentence)}</p>' if verdict.margin else ""
-    return (
-        f'<header class="{verdict.decision.value}"><div>{alarm}<h1>{verdict.decision.value}</h1>'
-        f'<p class="reason">{text(verdict.reason)}</p><div class="facts">{listed}</div>{margin}'
-        f'<div class="bar">{bar}</div></div></header>'
-    )
+    listed = Html("").join(Html("<span>{} <b>{}</b></span>").format(name, value) for name, value in facts.items())
+    alarm = Html("<h1>{}</h1>").format(verdict.headline) if verdict.headline else Html("")
+    margin = Html('<p class="facts">{}</p>').format(verdict.margin.sentence) if verdict.margin else Html("")
+    return Html(
+        '<header class="{}"><div>{}<h1>{}</h1><p class="reason">{}</p><div class="facts">{}</div>{}{}</div></header>'
+    ).format(verdict.decision.value, alarm, verdict.decision.value, verdict.reason, listed, margin, bar)
 
 
-def _by_hand(verdict: Verdict) -> str:
+def _by_hand(verdict: Verdict) -> Html:
     if not verdict.action.by_hand:
-        return ""
-    return f"<h2>Run this by hand</h2>\n<pre>{text(verdict.action.by_hand)}</pre>\n"
+        return Html("")
+    return Html("<h2>Run this by hand</h2>\n<pre>{}</pre>\n").format(verdict.action.by_hand)
 
 
-def _deciding(verdict: Verdict, rows: Sequence[Row]) -> str:
+def _deciding(verdict: Verdict, rows: Sequence[Row]) -> Html:
     """The findings that decided, with what they cost; what they block is only counted."""
     by_check = {row.check: row for row in rows}
     groups = [[by_check[f.check] for f in group if f.check in by_check] for group in grouped(verdict.deciding)]
     if not groups:
-        return ""
+        return Html("")
     blocked = Counter(row.blocked_by for row in rows if row.blocked_by)
-    cards = "".join(_finding(group, sum(blocked[r.check] for r in group)) for group in groups[:MOST_FINDINGS] if group)
-    more = f"<p>… and {len(groups) - MOST_FINDINGS} more below.</p>" if len(groups) > MOST_FINDINGS else ""
-    return f"<h2>Why</h2>\n{cards}{more}"
+    cards = Html("").join(
+        _finding(group, sum(blocked[r.check] for r in group)) for group in groups[:MOST_FINDINGS] if group
+    )
+    more = (
+        Html("<p>… and {} more below.</p>").format(len(groups) - MOST_FINDINGS)
+        if len(groups) > MOST_FINDINGS
+        else Html("")
+    )
+    return Html("<h2>Why</h2>\n{}{}").format(cards, more)
 
 
-def _finding(group: Sequence[Row], blocks: int) -> str:
+def _finding(group: Sequence[Row], blocks: int) -> Html:
     row = group[0]
-    blocked = f'<p class="claim">{blocks} more could not be carried out because of this.</p>' if blocks else ""
-    names = "<br>".join(text(r.check) for r in group)
-    about = _about(row) if len(group) == 1 else ""
-    return (
-        f'<div class="finding {row.outcome}"><h3>{names}</h3>'
-        f"<p>{text(row.message or row.compared)}</p>{about}{blocked}</div>\n"
+    blocked = (
+        Html('<p class="claim">{} more could not be carried out because of this.</p>').format(blocks)
+        if blocks
+        else Html("")
+    )
+    names = Html("<br>").join(r.check for r in group)
+    about = _about(row) if len(group) == 1 else Html("")
+    return Html('<div class="finding {}"><h3>{}</h3><p>{}</p>{}{}</div>\n').format(
+        row.outcome, names, row.message or row.compared, about, blocked
     )
 
 
-def _about(row: Row) -> str:
+def _about(row: Row) -> Html:
     """Numbers, promise, cost, the command that repeats it, the witness."""
     parts = []
     if row.compared:
-        unseen = f" ({row.samples} observed)" if row.samples else ""
-        parts.append(f'<p class="numbers">observed {text(row.compared)}{unseen}</p>')
-    parts += [f'<p class="claim">{text(row.claim)}</p>'] * bool(row.claim)
-    parts += [f'<p class="cost">{text(row.cost)}</p>'] * bool(row.cost)
-    parts += [f"<pre>{text(row.reproduce)}</pre>"] * bool(row.reproduce)
+        unseen = f" ({row.samples} observed)" if row.samples else Html("")
+        parts.append(Html('<p class="numbers">observed {}{}</p>').format(row.compared, unseen))
+    parts += [Html('<p class="claim">{}</p>').format(row.claim)] * bool(row.claim)
+    parts += [Html('<p class="cost">{}</p>').format(row.cost)] * bool(row.cost)
+    parts += [Html("<pre>{}</pre>").format(row.reproduce)] * bool(row.reproduce)
     if row.witness is not None:
-        parts.append(f"<pre>{text(json.dumps(row.witness, ensure_ascii=False, indent=1)[:MOST_WITNESS])}</pre>")
-    return "".join(parts)
+        parts.append(Html("<pre>{}</pre>").format(json.dumps(row.witness, ensure_ascii=False, indent=1)[:MOST_WITNESS]))
+    return Html("").join(parts)
 
 
-def _ends(verdict: Verdict) -> str:
+def _ends(verdict: Verdict) -> Html:
     if not verdict.ends_when:
-        return ""
-    items = "".join(f"<li>{text(one)}</li>" for one in verdict.ends_when[:MOST_FINDINGS])
-    return f"<h2>The hold ends when</h2>\n<ul>{items}</ul>\n"
+        return Html("")
+    items = Html("").join(Html("<li>{}</li>").format(one) for one in verdict.ends_when[:MOST_FINDINGS])
+    return Html("<h2>The hold ends when</h2>\n<ul>{}</ul>\n").format(items)
 
 
-def _recovery(verdict: Verdict) -> str:
+def _recovery(verdict: Verdict) -> Html:
     if not verdict.action.recovery:
-        return ""
-    rows = "".join(
-        f"<tr><td>{text(name.replace('_', ' '))}</td><td>{text(shown(value))}</td></tr>"
-        for name, value in verdict.action.recovery.items()
+        return Html("")
+    rows = Html("").join(
+        (
+            Html("<tr><td>{}</td><td>{}</td></tr>").format(name.replace("_", " "), shown(value))
+            for name, value in verdict.action.recovery.items()
+        )
     )
-    return f"<h2>After the rollback</h2>\n<table>{rows}</table>\n"
+    return Html("<h2>After the rollback</h2>\n<table>{}</table>\n").format(rows)
 
 
-def _checks(rows: Sequence[Row]) -> str:
+def _checks(rows: Sequence[Row]) -> Html:
     groups: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda r: r.check):
         groups.setdefault(row.group, []).append(row)
-    boxes = "".join(
-        f'<label><input type="checkbox" value="{name}" checked> <span>{name}</span></label>' for name in OUTCOMES
+    boxes = Html("").join(
+        Html('<label><input type="checkbox" value="{}" checked> <span>{}</span></label>').format(name, name)
+        for name in OUTCOMES
     )
-    tools = f'<div class="tools"><input type="search" placeholder="Filter {len(rows)} checks">{boxes}</div>'
-    return f"<h2>All checks</h2>\n{tools}\n{''.join(_group(n, groups[n]) for n in sorted(groups))}"
+    tools = Html('<div class="tools"><input type="search" placeholder="Filter {} checks">{}</div>').format(
+        len(rows), boxes
+    )
+    return Html("<h2>All checks</h2>\n{}\n{}").format(
+        tools, Html("").join(_group(n, groups[n]) for n in sorted(groups))
+    )
 
 
-def _group(name: str, rows: Sequence[Row]) -> str:
+def _group(name: str, rows: Sequence[Row]) -> Html:
     counts = Counter(row.outcome for row in rows)
     worst = next((o for o in OUTCOMES if counts[o]), "pass")
-    said = ", ".join(f"{counts[o]} {'passed' if o == 'pass' else o}" for o in OUTCOMES if counts[o])
+    said = ", ".join(f"{counts[o]} {('passed' if o == 'pass' else o)}" for o in OUTCOMES if counts[o])
     together = max if name == LOAD else sum
     seconds = together(row.duration_ms for row in rows) / 1000
-    opened = " open" if worst in {"fail", "unknown"} else ""
-    body = "".join(_row(row) for row in rows)
-    return (
-        f'<details class="group"{opened}><summary><i class="dot {_class(worst)}"></i>{text(name)}'
-        f"<span>{said} · {seconds:.1f} s</span></summary>{body}</details>\n"
-    )
+    opened = " open" if worst in {"fail", "unknown"} else Html("")
+    body = Html("").join(_row(row) for row in rows)
+    return Html(
+        '<details class="group"{}><summary><i class="dot {}"></i>{}<span>{} · {:.1f} s</span></summary>{}</details>\n'
+    ).format(opened, _class(worst), name, said, seconds, body)
 
 
-def _row(row: Row) -> str:
-    effect = f"<p>{text(row.message)}</p>" if row.message else ""
-    return (
-        f'<details class="row" data-outcome="{row.outcome}"><summary><i class="dot {_class(row.outcome)}"></i>'
-        f"{text(row.check)}<em>{text(row.compared)}</em></summary><div>{effect}{_about(row)}</div></details>\n"
-    )
+def _row(row: Row) -> Html:
+    effect = Html("<p>{}</p>").format(row.message) if row.message else Html("")
+    return Html(
+        '<details class="row" data-outcome="{}"><summary><i class="dot {}"></i>{}<em>{}</em></summary>'
+        "<div>{}{}</div></details>\n"
+    ).format(row.outcome, _class(row.outcome), row.check, row.compared, effect, _about(row))
 
 
-def _stages(run: Mapping[str, JsonValue]) -> str:
+def _stages(run: Mapping[str, JsonValue]) -> Html:
     stages = run.get("stages")
     if not isinstance(stages, list) or not stages:
-        return ""
-    rows = "".join(
-        f"<tr><td>{text(s.get('stage'))}</td><td>{text(s.get('seconds'))} s</td><td>{text(s.get('error'))}</td></tr>"
+        return Html("")
+    rows = Html("").join(
+        Html("<tr><td>{}</td><td>{} s</td><td>{}</td></tr>").format(
+            s.get("stage") or "", s.get("seconds"), s.get("error") or ""
+        )
         for s in stages
         if isinstance(s, dict)
     )
-    return f"<h2>Stages</h2>\n<table>{rows}</table>\n"
+    return Html("<h2>Stages</h2>\n<table>{}</table>\n").format(rows)
 
 
-def _footer(verdict: Verdict, run: Mapping[str, JsonValue]) -> str:
+def _footer(verdict: Verdict, run: Mapping[str, JsonValue]) -> Html:
     facts = (f"run {run.get('run_id', '')}", f"replaygate {run.get('gate', '')}", f"policy {verdict.policy_digest}")
-    proof = f"<p>This gate: {text(proof_of(run))}.</p>" if proof_of(run) else ""
-    again = "Read it again from the evidence: <code>gate decide</code>."
-    return f"<footer>{proof}{text(' · '.join(facts))}. {again}</footer>\n"
+    proof = Html("<p>This gate: {}.</p>").format(proof_of(run)) if proof_of(run) else Html("")
+    again = Html("Read it again from the evidence: <code>gate decide</code>.")
+    return Html("<footer>{}{}. {}</footer>\n").format(proof, " · ".join(facts), again)
 
 
 def _class(outcome: str) -> str:
@@ -180,8 +210,3 @@ def _class(outcome: str) -> str:
 
 def _percent(value: int | None) -> str:
     return "?" if value is None else f"{value} %"
-
-
-def text(value: object) -> str:
-    """Text of whatever origin, safe in an element or an attribute."""
-    return markup.escape("" if value is None else str(value), quote=True)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
+import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Sequence
-from xml.sax.saxutils import escape, quoteattr
 
+from gates.inert import xml
 from gates.reports.rows import Row
 from gates.verdict import Verdict
-
-_NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def junit(verdict: Verdict, rows: Sequence[Row]) -> str:
@@ -18,30 +16,33 @@ def junit(verdict: Verdict, rows: Sequence[Row]) -> str:
     suites: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda r: r.check):
         suites.setdefault(row.check.split("/", 1)[0], []).append(row)
-    body = "".join(_suite(name, suites[name]) for name in sorted(suites))
-    properties = "".join(
-        f"<property name={_attribute(name)} value={_attribute(value)}/>"
-        for name, value in (
-            ("decision", verdict.decision.value),
-            ("reason", verdict.reason),
-            ("release", verdict.release),
-            *((("headline", verdict.headline), ("by_hand", verdict.action.by_hand)) if verdict.headline else ()),
-        )
-    )
-    head = (
-        f'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="replaygate"><properties>{properties}</properties>\n'
-    )
-    return f"{head}{body}</testsuites>\n"
+    top = ET.Element("testsuites", name="replaygate")
+    properties = _under(top, "properties")
+    facts = [("decision", verdict.decision.value), ("reason", verdict.reason), ("release", verdict.release)]
+    facts += [("headline", verdict.headline), ("by_hand", verdict.action.by_hand)] if verdict.headline else []
+    for name, value in facts:
+        _under(properties, "property", name=name, value=value)
+    for name in sorted(suites):
+        _suite(top, name, suites[name])
+    ET.indent(top, "")
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(top, encoding="unicode")}\n'
 
 
-def _suite(name: str, rows: Sequence[Row]) -> str:
+def _under(parent: ET.Element, tag: str, text: str = "", /, **attributes: object) -> ET.Element:
+    """A child; every text in it is made fit for XML here and nowhere else."""
+    made = ET.SubElement(parent, tag, {name: xml(value) for name, value in attributes.items()})
+    made.text = xml(text) or None
+    return made
+
+
+def _suite(top: ET.Element, name: str, rows: Sequence[Row]) -> None:
     kinds = Counter(_kind(row) for row in rows)
-    seconds = sum(row.duration_ms for row in rows) / 1000
-    cases = "".join(_case(row) for row in rows)
-    return (
-        f'<testsuite name={_attribute(name)} tests="{len(rows)}" failures="{kinds["failure"]}" '
-        f'errors="{kinds["error"]}" skipped="{kinds["skipped"]}" time="{seconds:.3f}">\n{cases}</testsuite>\n'
-    )
+    seconds = f"{sum(row.duration_ms for row in rows) / 1000:.3f}"
+    failures, errors, skipped = (kinds[kind] for kind in ("failure", "error", "skipped"))
+    numbers: dict[str, object] = {"tests": len(rows), "failures": failures, "errors": errors, "skipped": skipped}
+    made = _under(top, "testsuite", **{"name": name, **numbers, "time": seconds})
+    for row in rows:
+        _case(made, row)
 
 
 def _kind(row: Row) -> str:
@@ -52,24 +53,15 @@ def _kind(row: Row) -> str:
     return "failure" if row.outcome == "fail" else "error"
 
 
-def _case(row: Row) -> str:
+def _case(suite: ET.Element, row: Row) -> None:
     group, _, name = row.check.rpartition("/")
-    names = f"classname={_attribute(group.replace('/', '.'))} name={_attribute(name)}"
-    head = f'<testcase {names} time="{row.duration_ms / 1000:.3f}"'
+    time = f"{row.duration_ms / 1000:.3f}"
+    made = _under(suite, "testcase", classname=group.replace("/", "."), name=name, time=time)
     kind = _kind(row)
     if kind == "skipped":
-        return f"{head}><skipped message={_attribute(row.message)}/></testcase>\n"
-    if kind:
-        text = _text(f"{row.claim}\n{row.cost}\n{row.reproduce}".strip())
-        return f"{head}><{kind} message={_attribute(row.message or row.compared)}>{text}</{kind}></testcase>\n"
-    if row.message:
-        return f"{head}><system-out>{_text(row.message)}</system-out></testcase>\n"
-    return f"{head}/>\n"
-
-
-def _text(value: str) -> str:
-    return escape(_NOT_XML.sub("\ufffd", value))
-
-
-def _attribute(value: str) -> str:
-    return quoteattr(_NOT_XML.sub("\ufffd", value))
+        _under(made, kind, message=row.message)
+    elif kind:
+        about = f"{row.claim}\n{row.cost}\n{row.reproduce}".strip()
+        _under(made, kind, about, message=row.message or row.compared)
+    elif row.message:
+        _under(made, "system-out", row.message)

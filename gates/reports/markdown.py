@@ -7,86 +7,98 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from gates.evidence import JsonValue
+from gates.inert import Markdown
 from gates.reports.rows import Row, proof_of
 from gates.verdict import Verdict, grouped
 
 MOST_ROWS = 20
 MOST_WITNESS = 1500
-SIGNS = {"promote": "🟢", "hold": "🟡", "rollback": "🔴"}
+SIGNS = {"promote": Markdown("🟢"), "hold": Markdown("🟡"), "rollback": Markdown("🔴")}
+EMPTY = Markdown("")
 
 
-def markdown(verdict: Verdict, rows: Sequence[Row], run: Mapping[str, JsonValue]) -> str:
+def markdown(verdict: Verdict, rows: Sequence[Row], run: Mapping[str, JsonValue]) -> Markdown:
     """Decision, reason, deciding findings, margin, action, the checks by group, and the last proof of the gate."""
     counts = verdict.counts
-    said = f"{counts.passed} passed, {counts.failed} failed, {counts.unknown} unknown"
-    where = f"Release `{cell(verdict.release) or 'not said'}` on `{verdict.target}`"
     lines = [
-        f"## {SIGNS[verdict.decision]} {verdict.decision.value}",
-        "",
+        Markdown("## {} {}").format(SIGNS[verdict.decision], verdict.decision.value),
+        EMPTY,
         *_alarm(verdict),
-        cell(verdict.reason),
-        "",
-        f"{where}: {said}, {counts.not_applicable} not applicable.",
+        Markdown.escape(verdict.reason),
+        EMPTY,
+        Markdown("Release {} on {}: {} passed, {} failed, {} unknown, {} not applicable.").format(
+            verdict.release or "not said",
+            verdict.target,
+            counts.passed,
+            counts.failed,
+            counts.unknown,
+            counts.not_applicable,
+        ),
+        *_action(verdict),
     ]
-    lines += _action(verdict)
     if verdict.margin is not None:
-        lines += ["", verdict.margin.sentence]
+        lines += [EMPTY, Markdown.escape(verdict.margin.sentence)]
     lines += _findings(verdict)
     if verdict.ends_when:
-        lines += ["", "The hold ends when:", "", *(f"- {cell(e)}" for e in verdict.ends_when[:MOST_ROWS])]
+        ends = (Markdown("- {}").format(e) for e in verdict.ends_when[:MOST_ROWS])
+        lines += [EMPTY, Markdown("The hold ends when:"), EMPTY, *ends]
     proof = proof_of(run)
-    return "\n".join([*lines, *_groups(rows), *(["", f"This gate: {cell(proof)}."] if proof else [])]) + "\n"
+    lines += [*_groups(rows), *([EMPTY, Markdown("This gate: {}.").format(proof)] if proof else [])]
+    return Markdown.of_lines(lines)
 
 
-def _alarm(verdict: Verdict) -> list[str]:
+def _alarm(verdict: Verdict) -> list[Markdown]:
     """The headline, and what to run by hand, before everything else."""
     if not verdict.headline:
         return []
-    sql = verdict.action.by_hand.replace("```", "` ` `")
-    by_hand = ["Run this by hand:", "", "```sql", sql, "```", ""] if sql else []
-    return [f"**{verdict.headline}**", "", *by_hand]
+    sql = verdict.action.by_hand
+    by_hand = [Markdown("Run this by hand:"), EMPTY, Markdown.block(sql, "sql"), EMPTY] if sql else []
+    return [Markdown("**{}**").format(verdict.headline), EMPTY, *by_hand]
 
 
-def _action(verdict: Verdict) -> list[str]:
+def _action(verdict: Verdict) -> list[Markdown]:
     action = verdict.action
     if action.kind == "none":
         return []
-    recovery = [f"{k} {v}" for k, v in action.recovery.items()]
-    return ["", f"Action: {action.kind}, {action.from_percent} % → {action.to_percent} %, {action.result}.", *recovery]
+    done = Markdown("Action: {}, {} % → {} %, {}.")
+    recovery = [Markdown("- {} {}").format(k, v) for k, v in action.recovery.items()]
+    return [
+        EMPTY,
+        done.format(action.kind, action.from_percent, action.to_percent, action.result),
+        *[EMPTY] * bool(recovery),
+        *recovery,
+    ]
 
 
-def _findings(verdict: Verdict) -> list[str]:
+def _findings(verdict: Verdict) -> list[Markdown]:
     deciding = verdict.deciding
     if not deciding:
         return []
-    lines = ["", "| check | outcome | observed | allowed | what was seen |", "|---|---|---|---|---|"]
+    lines = [EMPTY, *head("check", "outcome", "observed", "allowed", "what was seen")]
     groups = grouped(deciding)
     for one, *others in groups[:MOST_ROWS]:
-        names = f"`{cell(one.check)}`" + (f" and {len(others)} more" if others else "")
-        numbers = [cell("" if v is None else f"{v} {one.unit}".strip()) for v in (one.observed, one.limit)]
-        lines.append(f"| {names} | {one.outcome} | {numbers[0]} | {numbers[1]} | {cell(one.message)[:400]} |")
+        names = Markdown("{} and {} more").format(one.check, len(others)) if others else one.check
+        numbers = ["" if v is None else f"{v} {one.unit}".strip() for v in (one.observed, one.limit)]
+        lines.append(Markdown.row((names, one.outcome, *numbers, one.message[:400])))
     if len(groups) > MOST_ROWS:
-        lines.append(f"\n… and {sum(map(len, groups[MOST_ROWS:]))} more.")
+        lines += [EMPTY, Markdown("… and {} more.").format(sum(map(len, groups[MOST_ROWS:])))]
     first = next((f for f in deciding if f.witness or f.reproduce), None)
     if first is not None:
         witness = json.dumps(first.witness, ensure_ascii=False, indent=1)[:MOST_WITNESS] if first.witness else ""
-        body = "\n\n".join(part for part in (first.reproduce, witness) if part).replace("```", "` ` `")
-        lines += ["", f"<details><summary>{cell(first.check)}</summary>", "", "```", body, "```", "", "</details>"]
+        body = Markdown.block("\n\n".join(part for part in (first.reproduce, witness) if part))
+        summary = Markdown("<details><summary>{}</summary>").format(first.check)
+        lines += [EMPTY, summary, EMPTY, body, EMPTY, Markdown("</details>")]
     return lines
 
 
-def _groups(rows: Sequence[Row]) -> list[str]:
+def _groups(rows: Sequence[Row]) -> list[Markdown]:
     groups: dict[str, Counter[str]] = {}
     for row in rows:
         groups.setdefault(row.group, Counter())[row.outcome] += 1
-    lines = ["", "| checks | passed | failed | unknown | not applicable |", "|---|---|---|---|---|"]
-    for name in sorted(groups):
-        c = groups[name]
-        lines.append(f"| {cell(name)} | {c['pass']} | {c['fail']} | {c['unknown']} | {c['not applicable']} |")
-    return lines
+    outcomes = ("pass", "fail", "unknown", "not applicable")
+    titles = head("checks", "passed", "failed", "unknown", "not applicable")
+    return [EMPTY, *titles, *(Markdown.row((name, *(groups[name][o] for o in outcomes))) for name in sorted(groups))]
 
 
-def cell(text: str) -> str:
-    """Text that cannot break out of a table cell or into markup."""
-    flat = " ".join(str(text).split())
-    return flat.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("`", "'")
+def head(*titles: str) -> list[Markdown]:
+    return [Markdown.row(titles), Markdown("|{}").format(Markdown("---|") * len(titles))]

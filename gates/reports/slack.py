@@ -6,40 +6,64 @@ import json
 from collections.abc import Sequence
 
 from gates.evidence import JsonValue
+from gates.inert import Slack
 from gates.reports.rows import Row
 from gates.verdict import Verdict
 
-SIGNS = {"promote": ":large_green_circle:", "hold": ":large_yellow_circle:", "rollback": ":red_circle:"}
+SIGNS = {
+    "promote": Slack(":large_green_circle:"),
+    "hold": Slack(":large_yellow_circle:"),
+    "rollback": Slack(":red_circle:"),
+}
 MOST_FINDINGS = 5
 MOST_TEXT = 2900
 """Slack refuses a text block over 3000 characters."""
+MOST_PART = 500
+"""Of one foreign text, so that what follows it is still told."""
 
 
 def slack(verdict: Verdict, rows: Sequence[Row]) -> str:
     """The body of a POST to an incoming webhook."""
     counts = verdict.counts
-    head = f"{SIGNS[verdict.decision]} *{verdict.decision.value}* {escaped(verdict.release) or 'release not said'}"
-    alarm = f":rotating_light: *{verdict.headline}*\n" if verdict.headline else ""
-    blocks = [_section(f"{alarm}{head} on {verdict.target}\n{escaped(verdict.reason)}")]
-    blocks += [_section(f"Run this by hand:\n```{escaped(verdict.action.by_hand)}```")] * bool(verdict.action.by_hand)
+    alarm = Slack(":rotating_light: *{}*\n").format(verdict.headline) if verdict.headline else ""
+    head = Slack("{} *{}* {} on {}\n{}").format(
+        SIGNS[verdict.decision],
+        verdict.decision.value,
+        verdict.release[:MOST_PART] or "release not said",
+        verdict.target[:MOST_PART],
+        verdict.reason[:MOST_PART],
+    )
+    blocks = [section(Slack("{}{}").format(alarm, head))]
+    by_hand = verdict.action.by_hand
+    blocks += [section(Slack("Run this by hand:\n{}").format(Slack.block(by_hand)))] * bool(by_hand)
     deciding = [
-        f"• `{escaped(f.check)}` {f.outcome}: {escaped(f.message)[:200]}" for f in verdict.deciding[:MOST_FINDINGS]
+        Slack("• {} {}: {}").format(f.check[:MOST_PART], f.outcome, f.message[:200])
+        for f in verdict.deciding[:MOST_FINDINGS]
     ]
     more = len(verdict.deciding) - MOST_FINDINGS
-    deciding += [f"… and {more} more"] * (more > 0)
-    blocks += [_section("\n".join(deciding))] * bool(deciding)
+    deciding += [Slack("… and {} more").format(more)] * (more > 0)
+    blocks += [section(Slack("\n").join(deciding))] * bool(deciding)
     required = len(rows) - counts.not_applicable
-    said = f"{counts.passed} of {required} passed, {counts.failed} failed, {counts.unknown} unknown"
-    foot = f"{said}. {verdict.margin.sentence}" if verdict.margin else said
-    blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": escaped(foot)[:MOST_TEXT]}]})
-    text = ": ".join(filter(None, (verdict.headline, verdict.decision.value, verdict.reason)))
-    return json.dumps({"text": escaped(text)[:MOST_TEXT], "blocks": blocks}, ensure_ascii=False, indent=1) + "\n"
+    foot = Slack("{} of {} passed, {} failed, {} unknown. {}").format(
+        counts.passed, required, counts.failed, counts.unknown, verdict.margin.sentence if verdict.margin else ""
+    )
+    said = filter(None, (verdict.headline, verdict.decision.value, verdict.reason))
+    return message(Slack(": ").join(said), [*blocks, context(foot.strip())])
 
 
-def _section(text: str) -> dict[str, JsonValue]:
-    return {"type": "section", "text": {"type": "mrkdwn", "text": text[:MOST_TEXT]}}
+def message(text: Slack, blocks: Sequence[JsonValue]) -> str:
+    """The body as JSON; `text` is what a notification shows. Addresses in it are neither linked nor looked up."""
+    whole = {"text": text.cut(MOST_TEXT), "blocks": list(blocks), "unfurl_links": False, "unfurl_media": False}
+    return json.dumps(whole, ensure_ascii=False, indent=1) + "\n"
 
 
-def escaped(text: str) -> str:
-    """Text that cannot mention anybody or make a link."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("`", "'")
+def section(text: Slack) -> dict[str, JsonValue]:
+    return {"type": "section", "text": _mrkdwn(text)}
+
+
+def context(text: Slack) -> dict[str, JsonValue]:
+    return {"type": "context", "elements": [_mrkdwn(text)]}
+
+
+def _mrkdwn(text: Slack) -> JsonValue:
+    return {"type": "mrkdwn", "text": text.cut(MOST_TEXT), "verbatim": True}

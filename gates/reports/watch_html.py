@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from gates.incidents import span
-from gates.reports.html import HERE, POLICY, text
+from gates.inert import Html
+from gates.reports.html import document, proportions
 from gates.reports.sparkline import line, strip
 from gates.reports.watch_view import (
     WatchView,
@@ -34,25 +35,18 @@ MOST_OPEN = 60
 MOST_NAMES = 12
 
 
-def html(view: WatchView) -> str:
+def html(view: WatchView) -> Html:
     """The whole document."""
-    style = "".join((HERE / name).read_text(encoding="utf-8") for name in ("report.css", "watch.css"))
-    script = (HERE / "report.js").read_text(encoding="utf-8")
     found = view.trends()
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>watch: {view.state}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-        f"{_header(view, found)}\n<main>\n{_open(view, found)}{_changes(view)}{_near(found)}{_numbers(view, found)}"
-        f"{_checks(view, found)}{_events(view)}{_watcher(view)}</main>\n<script>\n{script}</script>\n</body>\n</html>\n"
-    )
+    parts = (_open(view, found), _changes(view), _near(found), _numbers(view, found), _checks(view, found))
+    body = Html("").join([*parts, _events(view), _watcher(view)])
+    title = f"watch: {view.state}"
+    return document(title, ("report.css", "watch.css"), _header(view, found), body, script="report.js")
 
 
-def _header(view: WatchView, found: Mapping[str, Trend]) -> str:
+def _header(view: WatchView, found: Mapping[str, Trend]) -> Html:
     last = view.last
     counts = last.counts if last else {}
-    bar = "".join(f'<i class="{name}" style="flex:{counts[name]}"></i>' for name in counts if counts[name])
     facts = {"target": view.place or "not said"}
     if last is not None:
         facts |= {
@@ -65,7 +59,7 @@ def _header(view: WatchView, found: Mapping[str, Trend]) -> str:
             "unknown": str(counts["unknown"]),
             "flapping": str(sum(t.flapping for t in found.values())),
         }
-    listed = "".join(f"<span>{name} <b>{text(value)}</b></span>" for name, value in facts.items())
+    listed = Html("").join(Html("<span>{} <b>{}</b></span>").format(name, value) for name, value in facts.items())
     states = strip(
         [
             (r.started.timestamp(), {"good": "pass", "doubtful": "unknown", "failing": "fail"}[r.state])
@@ -74,59 +68,57 @@ def _header(view: WatchView, found: Mapping[str, Trend]) -> str:
         *_window(view),
         "the state of every round in 24 hours",
     )
-    return (
-        f'<header class="{CLASSES[view.state]}"><div><h1>{view.state}<small>watch, 24 h</small></h1>'
-        f'<p class="reason">{text(view.reason)}</p><div class="facts">{listed}</div>'
-        f'<div class="bar">{bar}</div><div class="wide">{states}</div></div></header>'
-    )
+    return Html(
+        '<header class="{}"><div><h1>{}<small>watch, 24 h</small></h1><p class="reason">{}</p>'
+        '<div class="facts">{}</div>{}<div class="wide">{}</div></div></header>'
+    ).format(CLASSES[view.state], view.state, view.reason, listed, proportions(counts), states)
 
 
-def _open(view: WatchView, found: Mapping[str, Trend]) -> str:
+def _open(view: WatchView, found: Mapping[str, Trend]) -> Html:
     incidents = view.open
     if not incidents:
-        return ""
+        return Html("")
     groups = grouped_incidents(incidents)
-    cards = "".join(_incident(g, found.get(g[0].check), view) for g in groups[:MOST_OPEN])
-    more = f"<p>… and {len(groups) - MOST_OPEN} more.</p>" if len(groups) > MOST_OPEN else ""
-    return f"<h2>Open</h2>\n{cards}{more}"
+    cards = Html("").join(_incident(g, found.get(g[0].check), view) for g in groups[:MOST_OPEN])
+    more = Html("<p>… and {} more.</p>").format(len(groups) - MOST_OPEN) if len(groups) > MOST_OPEN else Html("")
+    return Html("<h2>Open</h2>\n{}{}").format(cards, more)
 
 
-def _incident(group: Sequence[Incident], trend: Trend | None, view: WatchView) -> str:
+def _incident(group: Sequence[Incident], trend: Trend | None, view: WatchView) -> Html:
     one = group[0]
     tint = "fail" if one.level == "page" else "not-applicable" if one.level == "note" else "unknown"
     seen = (
         f"not seen since {clock(one.unseen_since)}" if one.unseen_since else f"seen last {ago(one.seen_at, view.now)}"
     )
     facts = [one.level if one.firing else f"{one.level}, not certain yet", f"since {clock(one.since)}", seen]
-    facts += [f"seen so in {one.rounds} round{'s' if one.rounds > 1 else ''}"]
+    facts += [f"seen so in {one.rounds} round{('s' if one.rounds > 1 else Html(''))}"]
     facts += ["rolled back"] * one.acted
     spec = view.specs.get(one.check) if len(group) == 1 else None
-    about = f'<p class="claim">{text(spec.claim)}</p><p class="cost">{text(spec.cost)}</p>' if spec else ""
-    picture = _strip(trend, view) if trend else ""
-    names = "<br>".join(text(i.check) for i in group[:MOST_NAMES])
-    names += f"<br>and {len(group) - MOST_NAMES} more" if len(group) > MOST_NAMES else ""
-    return (
-        f'<div class="finding {tint}"><h3>{names}</h3><p class="numbers">{text(", ".join(facts))}</p>'
-        f"<p>{text(one.message)}</p>{about}{picture}</div>\n"
+    about = Html('<p class="claim">{}</p><p class="cost">{}</p>').format(spec.claim, spec.cost) if spec else Html("")
+    picture = _strip(trend, view) if trend else Html("")
+    names = Html("<br>").join(i.check for i in group[:MOST_NAMES])
+    names += Html("<br>and {} more").format(len(group) - MOST_NAMES) if len(group) > MOST_NAMES else Html("")
+    return Html('<div class="finding {}"><h3>{}</h3><p class="numbers">{}</p><p>{}</p>{}{}</div>\n').format(
+        tint, names, ", ".join(facts), one.message, about, picture
     )
 
 
-def _changes(view: WatchView) -> str:
+def _changes(view: WatchView) -> Html:
     changes = view.last.changes if view.last else ()
     if not changes:
-        return ""
-    return f"<h2>Otherwise than in the round before</h2>\n<table>{_change_rows(changes)}</table>\n"
+        return Html("")
+    return Html("<h2>Otherwise than in the round before</h2>\n<table>{}</table>\n").format(_change_rows(changes))
 
 
-def _change_rows(changes: Sequence[Change], *, when: bool = False) -> str:
+def _change_rows(changes: Sequence[Change], *, when: bool = False) -> Html:
     rows = []
     for first, *others in grouped_changes(changes):
-        more = f" and {len(others)} more" if others else ""
-        at = f"<td>{clock(first.at)}</td>" if when else ""
-        kind = f'<td class="{_kind_class(first)}">{text(first.kind)}</td>'
-        said = f'<td class="id"><code>{text(first.check)}</code>{more}</td><td>{text(first.message[:220])}</td>'
-        rows.append(f"<tr>{at}{kind}{said}</tr>")
-    return "".join(rows)
+        more = f" and {len(others)} more" if others else Html("")
+        at = Html("<td>{}</td>").format(clock(first.at)) if when else Html("")
+        kind = Html('<td class="{}">{}</td>').format(_kind_class(first), first.kind)
+        said = Html('<td class="id"><code>{}</code>{}</td><td>{}</td>').format(first.check, more, first.message[:220])
+        rows.append(Html("<tr>{}{}{}</tr>").format(at, kind, said))
+    return Html("").join(rows)
 
 
 def _kind_class(change: Change) -> str:
@@ -135,80 +127,84 @@ def _kind_class(change: Change) -> str:
     return "said fail" if change.level == "page" else "said unknown"
 
 
-def _near(found: Mapping[str, Trend]) -> str:
+def _near(found: Mapping[str, Trend]) -> Html:
     near = nearing(found)
     if not near:
-        return ""
-    items = "".join(
-        f"<li><code>{text(t.check)}</code>: {text(reach_text(t))}, at {text(slope_text(t))}</li>" for t in near
+        return Html("")
+    items = Html("").join(
+        Html("<li><code>{}</code>: {}, at {}</li>").format(t.check, reach_text(t), slope_text(t)) for t in near
     )
-    return f"<h2>Near a limit</h2>\n<ul>{items}</ul>\n"
+    return Html("<h2>Near a limit</h2>\n<ul>{}</ul>\n").format(items)
 
 
-def _numbers(view: WatchView, found: Mapping[str, Trend]) -> str:
-    rows = "".join(_number_row(t, view) for t in with_numbers(found))
+def _numbers(view: WatchView, found: Mapping[str, Trend]) -> Html:
+    rows = Html("").join(_number_row(t, view) for t in with_numbers(found))
     if not rows:
-        return ""
+        return Html("")
     titles = ("check", "24 h", "now", "least", "median", "most", "slope", "limits", "limit reached")
-    head = "".join(f"<th>{t}</th>" for t in titles)
-    note = (
+    head = Html("").join(Html("<th>{}</th>").format(t) for t in titles)
+    note = Html(
         '<p class="claim">Slope: Theil and Sen’s median of all pairs; “steady” where its 95 % interval has zero in it. '
         "The limit is reached from the last value on at that slope.</p>"
     )
-    return f'<h2>Numbers</h2>\n{note}<table class="numbers"><tr>{head}</tr>{rows}</table>\n'
+    return Html('<h2>Numbers</h2>\n{}<table class="numbers"><tr>{}</tr>{}</table>\n').format(note, head, rows)
 
 
-def _number_row(trend: Trend, view: WatchView) -> str:
+def _number_row(trend: Trend, view: WatchView) -> Html:
     unit = trend.reading.unit
     limits = [limit for _, limit in trend.reading.limits]
     said = f"{trend.check}: {number(trend.low)} to {number(trend.high)} {unit}"
-    picture = line(trend.points, *_window(view), limits, text(said))
+    picture = line(trend.points, *_window(view), limits, said)
     now = number(trend.reading.value, unit) if trend.reading.value is not None else "unknown"
     cells = (now, number(trend.low), number(trend.middle), number(trend.high), slope_text(trend), limits_text(trend))
-    listed = "".join(f"<td>{text(c)}</td>" for c in (*cells, reach_text(trend)))
+    listed = Html("").join(Html("<td>{}</td>").format(c) for c in (*cells, reach_text(trend)))
     name = trend.check.removeprefix("alert/")
-    return f'<tr class="{trend.reading.outcome.value}"><td>{text(name)}</td><td>{picture}</td>{listed}</tr>'
+    return Html('<tr class="{}"><td>{}</td><td>{}</td>{}</tr>').format(
+        trend.reading.outcome.value, name, picture, listed
+    )
 
 
-def _checks(view: WatchView, found: Mapping[str, Trend]) -> str:
+def _checks(view: WatchView, found: Mapping[str, Trend]) -> Html:
     groups: dict[str, list[Trend]] = {}
     for trend in found.values():
         group = "/".join(trend.check.split("/")[:2]) if trend.check.count("/") > 1 else trend.check.split("/")[0]
         groups.setdefault(group, []).append(trend)
     if not groups:
-        return ""
-    boxes = "".join(
-        f'<label><input type="checkbox" value="{name}" checked> <span>{name}</span></label>' for name in OUTCOMES
+        return Html("")
+    boxes = Html("").join(
+        Html('<label><input type="checkbox" value="{}" checked> <span>{}</span></label>').format(name, name)
+        for name in OUTCOMES
     )
-    tools = f'<div class="tools"><input type="search" placeholder="Filter {len(found)} checks">{boxes}</div>'
-    body = "".join(_group(name, groups[name], view) for name in sorted(groups))
-    return f"<h2>All checks, 24 hours</h2>\n{tools}\n{body}"
+    tools = Html('<div class="tools"><input type="search" placeholder="Filter {} checks">{}</div>').format(
+        len(found), boxes
+    )
+    body = Html("").join(_group(name, groups[name], view) for name in sorted(groups))
+    return Html("<h2>All checks, 24 hours</h2>\n{}\n{}").format(tools, body)
 
 
-def _group(name: str, group: Sequence[Trend], view: WatchView) -> str:
+def _group(name: str, group: Sequence[Trend], view: WatchView) -> Html:
     counts = Counter(t.reading.outcome.value for t in group)
     worst = next(o for o in OUTCOMES if counts[o])
-    said = ", ".join(f"{counts[o]} {'passed' if o == 'pass' else o}" for o in OUTCOMES if counts[o])
-    opened = " open" if worst != "pass" else ""
+    said = ", ".join(f"{counts[o]} {('passed' if o == 'pass' else o)}" for o in OUTCOMES if counts[o])
+    opened = " open" if worst != "pass" else Html("")
     ordered = sorted(group, key=lambda t: (OUTCOMES.index(t.reading.outcome.value), t.check))
-    rows = "".join(_row(t, view) for t in ordered)
-    return (
-        f'<details class="group"{opened}><summary><i class="dot {worst}"></i>{text(name)}<span>{said}</span></summary>'
-        f"{rows}</details>\n"
-    )
+    rows = Html("").join(_row(t, view) for t in ordered)
+    return Html(
+        '<details class="group"{}><summary><i class="dot {}"></i>{}<span>{}</span></summary>{}</details>\n'
+    ).format(opened, worst, name, said, rows)
 
 
-def _row(trend: Trend, view: WatchView) -> str:
+def _row(trend: Trend, view: WatchView) -> Html:
     outcome = trend.reading.outcome.value
     facts = [f"{outcome} since {clock(trend.since)}", f"seen good last: {ago(trend.last_good, view.now)}"]
     facts += [f"flapping: {trend.changes} changes in 24 h (from {FLAPS} on)"] * trend.flapping
     facts += [trend.reading.message] * bool(trend.reading.message)
     spec = view.specs.get(trend.check)
-    claim = f'<p class="claim">{text(spec.claim)}</p>' if spec else ""
-    return (
-        f'<details class="row" data-outcome="{outcome}"><summary><i class="dot {outcome}"></i>{text(trend.check)}'
-        f"<em>{_strip(trend, view)}</em></summary><div><p>{text('; '.join(facts))}</p>{claim}</div></details>\n"
-    )
+    claim = Html('<p class="claim">{}</p>').format(spec.claim) if spec else Html("")
+    return Html(
+        '<details class="row" data-outcome="{}"><summary><i class="dot {}"></i>{}<em>{}</em></summary>'
+        "<div><p>{}</p>{}</div></details>\n"
+    ).format(outcome, outcome, trend.check, _strip(trend, view), "; ".join(facts), claim)
 
 
 def _strip(trend: Trend, view: WatchView) -> str:
@@ -217,14 +213,14 @@ def _strip(trend: Trend, view: WatchView) -> str:
     return strip(trend.marks, *_window(view), f"rounds in 24 h: {said}")
 
 
-def _events(view: WatchView) -> str:
+def _events(view: WatchView) -> Html:
     events = view.events
     if not events:
-        return ""
-    return f"<h2>What happened in 24 hours</h2>\n<table>{_change_rows(events, when=True)}</table>\n"
+        return Html("")
+    return Html("<h2>What happened in 24 hours</h2>\n<table>{}</table>\n").format(_change_rows(events, when=True))
 
 
-def _watcher(view: WatchView) -> str:
+def _watcher(view: WatchView) -> Html:
     """The watch itself: how often it looked, when it was down, what is odd about its file."""
     facts = [("rounds in the history", str(view.total))]
     if view.last is not None:
@@ -237,10 +233,10 @@ def _watcher(view: WatchView) -> str:
     facts += [("the file", view.odd)] * bool(view.odd)
     facts += [("rounds removed, as too old or too many", str(view.dropped))] * bool(view.dropped)
     facts += [("rounds of other targets, left out", str(view.others))] * bool(view.others)
-    rows = "".join(f"<tr><td>{text(name)}</td><td>{text(value)}</td></tr>" for name, value in facts)
+    rows = Html("").join(Html("<tr><td>{}</td><td>{}</td></tr>").format(name, value) for name, value in facts)
     made = clock(view.now.isoformat())
-    foot = f"<footer>Made {made}: <code>gate watch --report</code>.</footer>\n"
-    return f"<h2>The watch itself</h2>\n<table>{rows}</table>\n{foot}"
+    foot = Html("<footer>Made {}: <code>gate watch --report</code>.</footer>\n").format(made)
+    return Html("<h2>The watch itself</h2>\n<table>{}</table>\n{}").format(rows, foot)
 
 
 def _down(one: Round) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from gates.evidence import JsonValue
 from gates.incidents import Pulse
-from gates.inert import Terminal
-from gates.reports.markdown import cell
-from gates.reports.slack import MOST_TEXT, escaped
+from gates.inert import Markdown, Slack, Terminal
+from gates.reports.markdown import EMPTY, head
+from gates.reports.slack import MOST_PART, context, message, section
 from gates.reports.watch_view import (
     WatchView,
     ago,
@@ -27,15 +27,15 @@ from gates.reports.watch_view import (
 from gates.rounds import EXIT_CODES, Change, Incident, Round
 from gates.trends import Trend
 
-SIGNS = {"good": "🟢", "doubtful": "🟡", "failing": "🔴"}
+SIGNS = {"good": Markdown("🟢"), "doubtful": Markdown("🟡"), "failing": Markdown("🔴")}
 SLACK_SIGNS = {
-    "failing": ":red_circle:",
-    "worse": ":red_circle:",
-    "recovered": ":large_green_circle:",
-    "seen again": ":large_green_circle:",
-    "rolled back": ":rewind:",
+    "failing": Slack(":red_circle:"),
+    "worse": Slack(":red_circle:"),
+    "recovered": Slack(":large_green_circle:"),
+    "seen again": Slack(":large_green_circle:"),
+    "rolled back": Slack(":rewind:"),
 }
-OTHER_SIGN = ":large_yellow_circle:"
+OTHER_SIGN = Slack(":large_yellow_circle:")
 MOST_LINES = 15
 MOST_TOLD = 10
 
@@ -43,22 +43,28 @@ MOST_TOLD = 10
 def slack(made: Round, changes: Sequence[Change]) -> str:
     """The body of a POST to an incoming webhook: what changed, and the state of all."""
     groups = grouped_changes(changes)
-    lines = []
-    for first, *others in groups[:MOST_TOLD]:
-        more = f" and {len(others)} more" if others else ""
-        sign = SLACK_SIGNS.get(first.kind, OTHER_SIGN)
-        level = f" ({first.level})" if first.level in {"page", "warn"} else ""
-        lines.append(f"{sign} *{first.kind}*{level} `{escaped(first.check)}`{more}: {escaped(first.message)[:150]}")
-    lines += [f"… and {len(groups) - MOST_TOLD} more"] * (len(groups) > MOST_TOLD)
-    release = made.release or "release not said"
-    foot = f"watch: {made.state}, {release}, {counts_text(made.counts)}, round {made.number} at {clock(made.at)}"
-    blocks: list[JsonValue] = [
-        {"type": "section", "text": {"type": "mrkdwn", "text": "\n".join(lines)[:MOST_TEXT]}},
-        {"type": "context", "elements": [{"type": "mrkdwn", "text": escaped(foot)[:MOST_TEXT]}]},
-    ]
+    lines = [_told(first, len(others)) for first, *others in groups[:MOST_TOLD]]
+    lines += [Slack("… and {} more").format(len(groups) - MOST_TOLD)] * (len(groups) > MOST_TOLD)
+    foot = Slack("watch: {}, {}, {}, round {} at {}").format(
+        made.state,
+        made.release[:MOST_PART] or "release not said",
+        counts_text(made.counts),
+        made.number,
+        clock(made.at),
+    )
     first = changes[0]
-    text = f"watch: {first.kind} {first.check}" + (f" and {len(changes) - 1} more" if len(changes) > 1 else "")
-    return json.dumps({"text": escaped(text)[:MOST_TEXT], "blocks": blocks}, ensure_ascii=False, indent=1) + "\n"
+    more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
+    text = Slack.escape(f"watch: {first.kind} {first.check[:MOST_PART]}{more}")
+    return message(text, [section(Slack("\n").join(lines)), context(foot)])
+
+
+def _told(first: Change, others: int) -> Slack:
+    level = Slack(" ({})").format(first.level) if first.level in {"page", "warn"} else ""
+    more = Slack(" and {} more").format(others) if others else ""
+    sign = SLACK_SIGNS.get(first.kind, OTHER_SIGN)
+    return Slack("{} *{}*{} {}{}: {}").format(
+        sign, first.kind, level, first.check[:MOST_PART], more, first.message[:150]
+    )
 
 
 def round_text(made: Round, alive: Pulse, found: Sequence[Trend] = ()) -> Terminal:
@@ -83,44 +89,44 @@ def round_text(made: Round, alive: Pulse, found: Sequence[Trend] = ()) -> Termin
     return Terminal.of_lines(lines)
 
 
-def markdown(view: WatchView) -> str:
+def markdown(view: WatchView) -> Markdown:
     """history.md: the state, what is open, what nears its limit, the numbers, what happened."""
     last = view.last
-    lines = [f"## {SIGNS[view.state]} watch: {view.state}", "", cell(view.reason), ""]
+    title = Markdown("## {} watch: {}").format(SIGNS[view.state], view.state)
+    lines = [title, EMPTY, Markdown.escape(view.reason), EMPTY]
     if last is not None:
-        lines.append(
-            f"Last round {clock(last.at)} ({ago(last.at, view.now)}), release `{cell(last.release) or 'not said'}`: "
-            f"{counts_text(last.counts)}. {len(view.recent)} rounds in 24 h."
-        )
-    lines += ["", cell(view.odd)] if view.odd else []
+        told = Markdown("Last round {} ({}), release {}: {}. {} rounds in 24 h.")
+        counts = counts_text(last.counts)
+        when = (clock(last.at), ago(last.at, view.now))
+        lines.append(told.format(*when, last.release or "not said", counts, len(view.recent)))
+    lines += [EMPTY, Markdown.escape(view.odd)] if view.odd else []
     lines += _open(view.open)
     found = view.trends()
-    near = nearing(found)
-    if near:
-        lines += ["", "Near a limit:", "", *(f"- `{t.check}`: {reach_text(t)} at {slope_text(t)}" for t in near)]
+    near = [Markdown("- {}: {} at {}").format(t.check, reach_text(t), slope_text(t)) for t in nearing(found)]
+    lines += [EMPTY, Markdown("Near a limit:"), EMPTY, *near] if near else []
     rows = with_numbers(found)
     if rows:
-        lines += ["", "| check | now | 24 h least | median | most | slope | limits | reached |"]
-        lines.append("|---|---|---|---|---|---|---|---|")
-        lines += [f"| {' | '.join(cell(c) for c in _numbers(t))} |" for t in rows]
+        lines += [EMPTY, *head("check", "now", "24 h least", "median", "most", "slope", "limits", "reached")]
+        lines += [Markdown.row(_numbers(t)) for t in rows]
     flapping = [t for t in found.values() if t.flapping]
     if flapping:
-        lines += ["", "Flapping:", "", *(f"- `{t.check}`: {t.changes} changes in 24 h" for t in flapping)]
+        changes = (Markdown("- {}: {} changes in 24 h").format(t.check, t.changes) for t in flapping)
+        lines += [EMPTY, Markdown("Flapping:"), EMPTY, *changes]
     if view.events:
-        lines += ["", "| when | what | check | |", "|---|---|---|---|"]
-        lines += [f"| {clock(c.at)} | {c.kind} | {cell(c.check)} | {cell(c.message)[:200]} |" for c in view.events[:30]]
-    return "\n".join(lines) + "\n"
+        lines += [EMPTY, *head("when", "what", "check", "")]
+        lines += [Markdown.row((clock(c.at), c.kind, c.check, c.message[:200])) for c in view.events[:30]]
+    return Markdown.of_lines(lines)
 
 
-def _open(incidents: Sequence[Incident]) -> list[str]:
+def _open(incidents: Sequence[Incident]) -> list[Markdown]:
     if not incidents:
-        return ["", "Nothing is open."]
-    lines = ["", "| open | level | since | seen last | |", "|---|---|---|---|---|"]
+        return [EMPTY, Markdown("Nothing is open.")]
+    lines = [EMPTY, *head("open", "level", "since", "seen last", "")]
     for one, *others in grouped_incidents(incidents)[:30]:
         seen = f"not seen since {clock(one.unseen_since)}" if one.unseen_since else clock(one.seen_at)
         level = one.level if one.firing else f"{one.level}, not certain yet"
-        more = f" and {len(others)} more" if others else ""
-        lines.append(f"| `{one.check}`{more} | {level} | {clock(one.since)} | {seen} | {cell(one.message)[:300]} |")
+        names = Markdown("{} and {} more").format(one.check, len(others)) if others else one.check
+        lines.append(Markdown.row((names, level, clock(one.since), seen, one.message[:300])))
     return lines
 
 
