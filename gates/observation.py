@@ -15,6 +15,9 @@ from gates.target.standstill import own_standstill
 BUSY_STATUSES = (429, 502, 503, 504)
 """Answers that, where another one was due, say that the target was busy or limited us: they prove nothing."""
 
+FIXED_PATHS = ("/dlq-replay", "/events", "/healthz", "/readyz", "/version", "/metrics", "/openapi.json")
+"""Paths of the contract that are there or not; no answer about a company or an item is a 404 at one of them."""
+
 OPERATOR_CODES = ("agents_paused", "feature_disabled")
 """Refusals that a healthy target gives where an operator paused it or switched it off."""
 
@@ -105,6 +108,8 @@ class Observer:
         if control and not right:
             raise Unmet(f"the control did not hold: {_short(exchange)} where {_wanted(wanted, code)} was due")
         if not right:
+            if is_absent(request, answer):
+                raise Unmet(f"{_short(exchange)} where {_wanted(wanted, code)} was due: the path is not there")
             if answer.status in BUSY_STATUSES and answer.status not in wanted and not busy:
                 due = f"{_short(exchange)} where {_wanted(wanted, code)} was due"
                 raise Unmet(f"{due}: the target was busy or limited us")
@@ -150,6 +155,14 @@ class Observer:
             severity=self.severity or "",
             details={k: redact(v, hide) for k, v in details.items()},
         )
+
+
+def is_absent(request: Request, answer: Answer) -> bool:
+    """Whether nothing answers at the path: a 404 of a fixed path of the contract, or one that no service worded.
+
+    A 404 with a `code` at a path that holds an id is the service's own answer about that id.
+    """
+    return answer.status == 404 and (request.path.partition("?")[0] in FIXED_PATHS or not answer.code)
 
 
 def _wanted(statuses: tuple[int, ...], code: str | None) -> str:

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from gates.evidence import CheckSpec, Evidence, Severity, TargetKind, Where
+from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.evidence_file import read_lines
 from gates.policy_file import parse
 from gates.proof.servers import Behaviour, Reply, serve
 from gates.run import Request, run_gate, run_stage
 from gates.stages import preflight, reach, suite
 from gates.stages.context import Context, Progress
-from gates.stages.preflight import looks
+from gates.stages.preflight import endpoints, looks
+from gates.target.client import HttpDoor
 from gates.target.deployment import Target
 from gates.verdict import Decision, Verdict
 from tests.postgres_fixture import PASSWORD, PgServer
@@ -206,3 +207,12 @@ def test_a_target_that_is_restarted_during_a_run_is_waited_for(tmp_path: Path, m
         settings = parse("version: 1\n", "gate.yaml", tmp_path, dt.date(2026, 1, 1)).settings
         context = Context(Target(TargetKind.STAGING, url), settings, tmp_path, "run")
         assert reach.shut_doors(context) == []
+
+
+@pytest.mark.parametrize("status", [401, 404, 500])
+def test_a_target_that_lacks_the_page_or_is_broken_is_there_all_the_same(status: int) -> None:
+    """The checks after it judge what it does: a broken release is not a target that cannot be reached."""
+    behaviour: Behaviour = lambda one: Reply(401 if one.method == "POST" else status)  # noqa: E731
+    with serve(behaviour) as url, HttpDoor(url) as door:
+        seen = endpoints.reachable(Target(TargetKind.STAGING, url), door)
+    assert (seen.outcome, seen.unreachable) == (Outcome.UNKNOWN, False)

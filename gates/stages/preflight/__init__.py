@@ -73,7 +73,7 @@ def preflight(context: Context) -> Preflight:
     lines += database_lines(target)
     if not any(e.details.get("unreachable") for e in lines):
         if credentials.SPECS[0].id in {s.id for s in context.catalogue}:
-            lines += credential_lines(target, _memory(context), lines)
+            lines += credential_lines(target, _memory(context))
         lines += _capabilities(target, context.companies)
     agreed = {release_of(v) for v in versions} - {""}
     if not target.release and len(agreed) == 1:
