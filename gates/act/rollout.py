@@ -208,14 +208,26 @@ def _read_back(url: str, order: Order, step: Action) -> Action:
     """The step, once a new connection has seen it."""
     flag = order.plan.flag
     try:
-        with session(url, read_only=True) as connection:
-            after = look(connection, flag)
+        after = _told(url, flag)
     except UNREADABLE as error:
         said = f"{flag} was set to {step.to_percent} %, which could not be read back: {first_line(error)}"
         return replace(step, result="unknown", message=said, holds=True)
     if after is None or not after.enabled or after.percent != step.to_percent:
         return replace(step, result="changed", holds=True, message=f"{flag} reads back as {after}, not as it was set")
     return _said(step, order)
+
+
+def _told(url: str, flag: str) -> FlagState | None:
+    """The flag, as a new connection sees it; one that is lost is followed by another. Raise what the last one met."""
+    until = time.monotonic() + SETTLE_S
+    while True:
+        try:
+            with session(url, read_only=True) as connection:
+                return look(connection, flag)
+        except UNREADABLE:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(POLL_S)
 
 
 def _said(step: Action, order: Order) -> Action:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from psycopg import sql
 
 from gates.proof.bench import Bench
-from gates.proof.servers import Asked, Behaviour, Reply, forward
+from gates.proof.servers import HANG, Asked, Behaviour, Reply, forward, raw
 from gates.stack.postgres import connect
 from gates.stack.roles import database_url
 
@@ -147,8 +147,8 @@ SERVERS: tuple[Senseless, ...] = (
     Senseless("empty", "200 without a body", always(Reply(200))),
     Senseless("echo", "200 with the request's own body", _echo),
     Senseless("error-500", "500 to everything", always(Reply(500, (("Content-Type", "text/plain"),), b"oops"))),
-    Senseless("hang", "takes connections and never answers", always(Reply(hang=True))),
-    Senseless("garbage", "bytes that are no HTTP", always(Reply(raw=b"\x00\xff\x16\x03\x01 not HTTP\r\n\r\n"))),
+    Senseless("hang", "takes connections and never answers", always(HANG)),
+    Senseless("garbage", "bytes that are no HTTP", always(raw(b"\x00\xff\x16\x03\x01 not HTTP\r\n\r\n"))),
     Senseless("limit-429", "429 to everything", always(problem(429, "rate_limited", ("Retry-After", "60")))),
     Senseless("redirect", "302 to a login page", _redirect),
     Senseless("previous-build", "the build before: another release, no v2 signatures", _previous),

@@ -32,12 +32,17 @@ TAIL_CHARACTERS = 600
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A program that has ended: its exit code (None: it was ended at its limit), stdout, the end of stderr."""
+    """A program that has ended: its exit code (None: it was ended at its limit), stdout, stderr."""
 
     code: int | None
     out: str
     err: str
     seconds: float = 0.0
+
+    @property
+    def tail(self) -> str:
+        """The end of stderr, for a message."""
+        return self.err[-TAIL_CHARACTERS:].strip()
 
 
 def clean(environ: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:
@@ -60,7 +65,7 @@ def run(words: Sequence[str], environ: Mapping[str, str], timeout_s: float, cwd:
     except BaseException:
         end(process)
         raise
-    return Done(code, out, err[-TAIL_CHARACTERS:], time.monotonic() - started)
+    return Done(code, out, err, time.monotonic() - started)
 
 
 def start(words: Sequence[str], environ: Mapping[str, str], cwd: Path = ROOT) -> subprocess.Popen[str]:
@@ -94,7 +99,7 @@ def list_faults(environ: Mapping[str, str]) -> tuple[Fault, ...]:
     done = run((sys.executable, "-m", "faults", "list"), clean(environ, {}), LIST_TIMEOUT_S)
     if done.code != 0:
         raise CannotWork(
-            f"`python -m faults list` ended with {done.code}: {done.err.strip()}; allowed: 0 within "
+            f"`python -m faults list` ended with {done.code}: {done.tail}; allowed: 0 within "
             f"{LIST_TIMEOUT_S:.0f} s. A proof needs the source tree, which holds the faults"
         )
     return read_list(done.out)
@@ -105,7 +110,7 @@ def ask_witness(fault: Fault, environ: Mapping[str, str]) -> bool | str:
     done = run((sys.executable, "-m", "faults", "witness", fault.id), environ, WITNESS_TIMEOUT_S)
     if done.code in {0, 1}:
         return done.code == 0
-    return f"the witness ended with {done.code}: {done.err.strip()}"
+    return f"the witness ended with {done.code}: {done.tail}"
 
 
 def gate(words: Sequence[str]) -> tuple[str, ...]:
@@ -132,7 +137,7 @@ def stage_run(stage: str, environ: Mapping[str, str], out: Path, *options: str) 
     try:
         verdict = read_verdict(json.loads(done.out))
     except (ValueError, TypeError, KeyError) as error:
-        return GateRun(None, done.seconds, f"exit code {done.code}, {type(error).__name__}: {done.err.strip()}")
+        return GateRun(None, done.seconds, f"exit code {done.code}, {type(error).__name__}: {done.tail}")
     return _with_costs(verdict, out, done)
 
 
@@ -155,9 +160,9 @@ def read_run(out: Path, done: Done, *, unfinished: bool = False) -> GateRun:
     try:
         verdict = record.recompute(out)
     except (CannotWork, OSError) as error:
-        return GateRun(None, done.seconds, f"exit code {done.code}, {error}: {done.err.strip()}")
+        return GateRun(None, done.seconds, f"exit code {done.code}, {error}: {done.tail}")
     if verdict.reason == record.UNFINISHED and not unfinished:
-        return GateRun(None, done.seconds, f"the gate did not finish: exit code {done.code}: {done.err.strip()}")
+        return GateRun(None, done.seconds, f"the gate did not finish: exit code {done.code}: {done.tail}")
     return _with_costs(verdict, out, done)
 
 
@@ -172,5 +177,5 @@ def _disagreement(verdict: Verdict, done: Done) -> str:
     if done.code is None:
         return "the gate did not end within its limit"
     if done.code != verdict.decision.exit_code:
-        return f"exit code {done.code}, but the verdict on disk says {verdict.decision}: {done.err.strip()}"
+        return f"exit code {done.code}, but the verdict on disk says {verdict.decision}: {done.tail}"
     return ""

@@ -21,6 +21,7 @@ from gates.proof.campaign import Campaign
 from gates.proof.degenerate import SERVERS, TWINS, never_unpassed
 from gates.proof.fault import Fault
 from gates.proof.healthy import VARIANTS
+from gates.proof.hostile import suite as hostile
 from gates.proof.judgement import Cell, Facts, GateRun
 from gates.proof.measures import Cost
 from gates.proof.page import page
@@ -32,7 +33,6 @@ from gates.rules import Policy
 from gates.stack.plan import StackOptions
 from gates.stack.up import default_release
 from gates.stages.suite import ROOT
-from gates.verdict import Decision
 
 MATRIX, PAGE, SUMMARY, LAST = "matrix.json", "proof.html", "proof.md", "proof.json"
 QUICK_EVERY = 10
@@ -40,8 +40,8 @@ QUICK_EVERY = 10
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to prove. `only`: globs of ids of faults and trials; `sample`: so many faults at most; `policy`: the policy
-    that the gate is run with, read, and as options; `say` takes one line of chatter.
+    """What to prove. `only`: globs of ids of faults and trials; `sample`: so many faults, and hostile trials, at
+    most; `policy`: the policy that the gate is run with, read, and as options; `say` takes one line of chatter.
     """
 
     out: Path
@@ -102,6 +102,10 @@ class Prover:
         if Suite.SELF in suites:
             request = self._request
             selfsuite.SelfSuite(self._open, request.out, request.wants, self._trial_done, request.policy_options).run()
+        if Suite.HOSTILE in suites:
+            hostile.HostileSuite(
+                self._open, self._request.out, self._request.wants, self._trial_done, self._request.sample
+            ).run()
 
     def _make_trials(self) -> Trials:
         request = self._request
@@ -225,11 +229,12 @@ def listed(request: Request) -> list[tuple[str, str, str]]:
     """Everything that would be examined: id, right decisions, what it is."""
     faults = programs.list_faults(request.environ) if Suite.FAULTS in request.suites else ()
     rows = [(f.id, f.decision.value, f.breaks) for f in (chosen(faults, request) if faults else ())]
-    trials: list[tuple[Suite, str, Sequence[Decision], str]] = []
+    trials: list[tuple[Suite, str, Sequence[str], str]] = []
     trials += [(Suite.HEALTHY, v.name, NEVER_ROLLED_BACK, v.said) for v in VARIANTS]
     trials += [(Suite.DEGENERATE, s.name, NOT_PROMOTED, s.said) for s in SERVERS]
     trials += [(Suite.DEGENERATE, t.name, NOT_PROMOTED, t.said) for t in TWINS]
     trials += [(Suite.SELF, *one) for one in selfsuite.names()]
+    trials += [(Suite.HOSTILE, *one) for one in hostile.names()]
     rows += [
         (f"{suite}/{name}", " or ".join(allowed), said)
         for suite, name, allowed, said in trials

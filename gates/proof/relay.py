@@ -1,10 +1,12 @@
-"""A relay for TCP on loopback: bytes go through unchanged, on another address and later if asked."""
+"""A relay for TCP on loopback: bytes go through unchanged, later if asked, or as a tap on the line decides."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -14,12 +16,31 @@ START_TIMEOUT_S = 5.0
 BACKLOG = 1024
 
 
+class Cut(Exception):  # noqa: N818  -- what a tap does to a connection, no error of ours
+    """The connection ends here, with a reset to both sides."""
+
+
+class Tap:
+    """One connection through the relay. What `sent` and `answered` return goes on; nothing does not. Either may wait,
+    and may raise Cut. This one lets everything through.
+    """
+
+    async def sent(self, piece: bytes) -> bytes:
+        """Bytes of the client."""
+        return piece
+
+    async def answered(self, piece: bytes) -> bytes:
+        """Bytes of the server."""
+        return piece
+
+
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Where to listen, and how many seconds each piece of an answer is held back."""
+    """Where to listen, how many seconds each piece of an answer is held back, and who taps each connection."""
 
     host: str = "127.0.0.1"
     delay_s: float = 0.0
+    tap: Callable[[], Tap] = Tap
 
 
 class _Relay:
@@ -40,23 +61,36 @@ class _Relay:
         self.port: int = self._server.sockets[0].getsockname()[1]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tap = self._way.tap()
         try:
             there, back = await asyncio.open_connection(*self._to)
         except OSError:
             writer.close()
             return
         try:
-            await asyncio.gather(self._pump(reader, back, 0.0), self._pump(there, writer, self._way.delay_s))
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._pump(reader, back, tap.sent, 0.0))
+                both.create_task(self._pump(there, writer, tap.answered, self._way.delay_s))
+        except* Cut:
+            for end in (writer, back):
+                reset(end.get_extra_info("socket"))
+                end.transport.abort()
         finally:
             writer.close()
             back.close()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_s: float) -> None:
+    async def _pump(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        through: Callable[[bytes], Awaitable[bytes]],
+        delay_s: float,
+    ) -> None:
         with suppress(OSError):
             while piece := await reader.read(PIECE):
                 if delay_s:
                     await asyncio.sleep(delay_s)
-                writer.write(piece)
+                writer.write(await through(piece))
                 await writer.drain()
         with suppress(OSError):
             writer.close()
@@ -78,6 +112,12 @@ class _Relay:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=START_TIMEOUT_S)
         self._loop.close()
+
+
+def reset(sock: socket.socket) -> None:
+    """Let the socket end with a reset when it is closed, as a firewall does that lost its table."""
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 @contextmanager

@@ -5,11 +5,13 @@ from __future__ import annotations
 import http.client
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
+
+from gates.proof.relay import reset
 
 MOST_BODY = 8 * 1024 * 1024
 FORWARD_TIMEOUT_S = 30.0
@@ -35,16 +37,28 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What to answer. `raw` is sent as it is, without a status line; `hang` answers nothing for a long time."""
+    """What to answer. `stream` is sent instead of a response, byte by byte as it comes: a number in it is a pause in
+    seconds. Then the connection is closed, or, with `reset`, torn down, or, with `keep`, used for the next request.
+    """
 
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
-    raw: bytes = b""
-    hang: bool = False
+    stream: Callable[[], Iterable[bytes | float]] | None = None
+    reset: bool = False
+    keep: bool = False
 
 
 Behaviour = Callable[[Asked], Reply]
+
+
+def raw(*pieces: bytes | float, reset: bool = False, keep: bool = False) -> Reply:
+    """These bytes and pauses, and nothing else."""
+    return Reply(stream=lambda: pieces, reset=reset, keep=keep)
+
+
+HANG = raw(LONGEST_HANG_S)
+"""No answer for a long time."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -77,15 +91,22 @@ class _Handler(BaseHTTPRequestHandler):
             return
         asked = Asked(str(self.command), str(self.path), tuple(self.headers.items()), body)
         reply = self.server.behaviour(asked)
-        if reply.hang:
-            self.server.closing.wait(LONGEST_HANG_S)
-            self.close_connection = True
-            return
-        if reply.raw:
-            self.wfile.write(reply.raw)
-            self.close_connection = True
-            return
-        self._send(reply)
+        if reply.stream is None:
+            self._send(reply)
+        else:
+            self._pour(reply, reply.stream)
+
+    def _pour(self, reply: Reply, stream: Callable[[], Iterable[bytes | float]]) -> None:
+        self.close_connection = not reply.keep
+        for piece in stream():
+            if self.server.closing.is_set():
+                break
+            if isinstance(piece, bytes):
+                self.wfile.write(piece)
+            elif self.server.closing.wait(piece):
+                break
+        if reply.reset:
+            reset(self.connection)
 
     def _send(self, reply: Reply) -> None:
         self.send_response_only(reply.status)  # without the name of the server

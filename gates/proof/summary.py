@@ -41,7 +41,7 @@ def lines(proof: Proof) -> list[str]:
 
 def _of_trials(proof: Proof) -> list[str]:
     said = []
-    for suite in (Suite.HEALTHY, Suite.DEGENERATE, Suite.SELF):
+    for suite in Suite:
         trials = proof.of(suite)
         if trials:
             wrong = [t.name for t in trials if not t.ok]

@@ -16,6 +16,7 @@ class Suite(enum.StrEnum):
     HEALTHY = "healthy"
     DEGENERATE = "degenerate"
     SELF = "self"
+    HOSTILE = "hostile"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import pytest
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.evidence_file import read_lines
 from gates.policy_file import parse
-from gates.proof.servers import Behaviour, Reply, serve
+from gates.proof.servers import Behaviour, Reply, raw, serve
 from gates.run import Request, run_gate, run_stage
 from gates.stages import preflight, reach, suite
 from gates.stages.context import Context, Progress
@@ -105,7 +105,7 @@ ABSENT: dict[str, tuple[Callable[[], AbstractContextManager[str]], str]] = {
     "unknown name": (_unknown_name, "no-such-host.invalid"),
     "silent": (_silent, "Timeout"),
     "no TLS": (answering(Reply(200), "https"), "SSL"),
-    "no HTTP": (answering(Reply(raw=b"\x00\xff no http\r\n\r\n")), "RemoteProtocolError"),
+    "no HTTP": (answering(raw(b"\x00\xff no http\r\n\r\n")), "RemoteProtocolError"),
     "redirect": (answering(Reply(302, (("Location", "https://sso.example/login"),))), "a redirect to https://sso.ex"),
     "bad gateway": (answering(Reply(502, (), b"<h1>502</h1>")), "/healthz answers 502"),
     "login page": (answering(PAGE), "a web page"),

@@ -1,0 +1,140 @@
+"""The acts of the operator's hand, what they left behind, and whether what they said is what they did."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gates.proof import programs
+from gates.proof.hostile.copies import Copy
+from gates.proof.programs import Done
+from gates.stack.postgres import connect
+
+FLAG = "outbox.enabled"
+REASON = "proof-of-the-hand"
+STEP = (10, 50)
+ACT_TIMEOUT_S = 90.0
+"""An act ends within this time, whatever the network does: a rollback may use the time that it states, and end."""
+EXIT_STILL_ON = 21
+NOT_KNOWN = "unknown"
+
+LOOK = """select
+ (select enabled from public.feature_flags where key = %(flag)s and company_id is null),
+ (select rollout_percentage from public.feature_flags where key = %(flag)s and company_id is null),
+ (select count(*) from public.feature_flags where key = %(flag)s and enabled),
+ (select count(*) from public.agent_controls where agents_paused),
+ (select count(*) from public.edge_rate_limits where key like 'replay:%%'),
+ (select count(*) from public.audit_logs where action = 'flag_promoted' and metadata ->> 'reason' = %(reason)s),
+ (select count(*) from public.audit_logs where action = 'flag_rolled_back' and metadata ->> 'reason' = %(reason)s),
+ (select count(*) from public.audit_logs where action = 'agents_paused' and metadata ->> 'reason' = %(reason)s),
+ (select count(*) from public.audit_logs where action = 'rate_limits_cleared' and metadata ->> 'reason' = %(reason)s)"""
+HELD = """select count(*) from pg_stat_activity a where a.datname = current_database() and a.pid <> pg_backend_pid()
+ and a.application_name like 'replaygate%'
+ and (a.xact_start is not null or exists (select from pg_locks l where l.pid = a.pid and l.locktype = 'advisory'))"""
+
+
+@dataclass(frozen=True, slots=True)
+class HandState:
+    """What an act may change, and the audit rows that it wrote."""
+
+    enabled: bool
+    percent: int
+    rows_on: int
+    paused: int
+    limits: int
+    promoted: int
+    rolled_back: int
+    audited_pauses: int
+    audited_clears: int
+
+
+def look(copy: Copy) -> HandState:
+    """The state now, by a superuser."""
+    with connect(copy.superuser_url) as connection:
+        row = connection.execute(LOOK, {"flag": FLAG, "reason": REASON}).fetchone() or ()
+    return HandState(bool(row[0]), *(int(str(value)) for value in row[1:]))
+
+
+def held(copy: Copy) -> int:
+    """Sessions of a gate that still hold a transaction or an advisory lock."""
+    with connect(copy.superuser_url) as connection:
+        row = connection.execute(HELD).fetchone()
+    return int(str(row[0])) if row else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """One command of the operator's hand."""
+
+    name: str
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return programs.gate((self.name, "--json", "--reason", REASON, "--release", "attacked"))
+
+    def run(self, environ: Mapping[str, str], database_url: str, timeout_s: float = ACT_TIMEOUT_S) -> Done:
+        """Carry it out as a user does."""
+        return programs.run(self.words, {**environ, "DATABASE_URL": database_url}, timeout_s)
+
+
+PROMOTE, ROLLBACK, EMERGENCY = Act("promote"), Act("rollback"), Act("emergency")
+ACTS = (PROMOTE, ROLLBACK, EMERGENCY)
+
+
+def result_of(done: Done) -> str:
+    """The result that an act printed, empty where it printed none."""
+    try:
+        return str(json.loads(done.out)["result"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def complaints(act: Act, before: HandState, after: HandState, done: Done, *, in_the_dark: bool = False) -> list[str]:
+    """What is wrong with an act, from the state before and after and what it said. Pure.
+
+    in_the_dark: the network never came back, so the act may say that it does not know.
+    """
+    found = [*crashes(done), *torn(before, after)]
+    moved = after != before
+    said = f"exit code {done.code}, result {result_of(done) or 'none'}"
+    if act is PROMOTE:
+        claimed = done.code == 0 and result_of(done) == "done"
+        dark = in_the_dark and done.code != 0
+        if claimed != moved and not dark:
+            found.append(f"the flag {'was' if moved else 'was not'} moved, but it says: {said}: {done.tail[-200:]}")
+        return found
+    if done.code not in {0, EXIT_STILL_ON, None}:
+        found.append(f"a {act.name} that is due ended with {said}; allowed: 0, or {EXIT_STILL_ON}: {done.tail[-200:]}")
+    if after.rows_on and (done.code == 0 or not in_the_dark):
+        found.append(f"{after.rows_on} row(s) of the flag are on; it says: {said}")
+    if act is EMERGENCY and (not after.paused or after.limits) and (done.code == 0 or not in_the_dark):
+        found.append(f"agents paused: {after.paused}, limits left: {after.limits}; it says: {said}")
+    if done.code == EXIT_STILL_ON and not in_the_dark:
+        found.append(f"the network was back at once, but it says: {said}: {done.tail[-200:]}")
+    return found
+
+
+def crashes(done: Done) -> list[str]:
+    """Whether a program hung, or ended as one that is broken."""
+    if done.code is None:
+        return [f"it did not end within {done.seconds:.0f} s"]
+    if "Traceback" in done.err or done.code == 1 or done.code < 0:
+        return [f"it crashed with exit code {done.code}: {done.tail[-300:]}"]
+    return []
+
+
+def torn(before: HandState, after: HandState) -> list[str]:
+    """A change without its audit row, or the other way round."""
+    step = (after.enabled, after.percent) == (True, STEP[1]) or after.promoted > before.promoted
+    pairs = (
+        ("the step", step and after.percent != before.percent, after.promoted - before.promoted),
+        ("the switching off", after.rows_on < before.rows_on, after.rolled_back - before.rolled_back),
+        ("the pause", after.paused > before.paused, after.audited_pauses - before.audited_pauses),
+        ("the clearing of limits", after.limits < before.limits, after.audited_clears - before.audited_clears),
+    )
+    return [
+        f"{name} {'happened' if happened else 'did not happen'}, and has {rows} audit rows"
+        for name, happened, rows in pairs
+        if rows != int(happened)
+    ]

@@ -1,0 +1,73 @@
+"""Copies of one deployment's database, made in a tenth of a second: each act under attack has one of its own."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg import sql
+
+from gates.errors import CannotWork
+from gates.proof.bench import Bench
+from gates.stack.postgres import Postgres, connect
+from gates.stack.roles import database_url
+
+QUIET_TIMEOUT_S = 15.0
+POLL_S = 0.05
+OTHERS = "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s and pid <> pg_backend_pid()"
+
+
+class Copies:
+    """The database of a bench whose service and workers were killed, as a template. Threads may share it."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._info, self._numbers = bench.stack.info, itertools.count()
+        self._server = database_url(self._info.database_url, "postgres")
+        self._template = urlsplit(self._info.database_url).path.lstrip("/")
+        self._one_at_a_time = threading.Lock()
+        for process in bench.stack.processes:
+            if not isinstance(process, Postgres):
+                process.signal(signal.SIGKILL)
+
+    @contextmanager
+    def fresh(self) -> Iterator[Copy]:
+        """A new copy, dropped at the end of the block. Raise CannotWork where none can be made."""
+        name = f"attacked_{next(self._numbers)}"
+        with connect(self._server) as connection:
+            self._make(connection, name)
+            try:
+                yield Copy(database_url(self._info.database_url, name), database_url(self._info.gate_url, name))
+            finally:
+                connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+    def _make(self, connection: psycopg.Connection[tuple[object, ...]], name: str) -> None:
+        statement = sql.SQL("create database {} template {} strategy file_copy").format(
+            sql.Identifier(name), sql.Identifier(self._template)
+        )
+        deadline = time.monotonic() + QUIET_TIMEOUT_S
+        with self._one_at_a_time:
+            while True:
+                connection.execute(OTHERS, (self._template,))
+                try:
+                    connection.execute(statement)
+                except psycopg.errors.ObjectInUse as error:
+                    if time.monotonic() > deadline:
+                        raise CannotWork(f"no copy of the database could be made: {error}") from error
+                    time.sleep(POLL_S)
+                else:
+                    return
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One copy: as a superuser, and by the gate's own login."""
+
+    superuser_url: str
+    gate_url: str

@@ -1,0 +1,124 @@
+"""Many gates at once, and people beside them: one step is taken, and what a person did meanwhile stays."""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import psycopg
+
+from gates.proof import programs
+from gates.proof.hostile import acts
+from gates.proof.hostile.acts import FLAG, PROMOTE, REASON, ROLLBACK, STEP, Act
+from gates.proof.hostile.copies import Copy
+from gates.proof.hostile.partitions import AT_ONCE, Hand, through
+from gates.proof.hostile.statements import Blow, Strike
+from gates.stack.postgres import connect
+
+GATES = 20
+CROWD_TIMEOUT_S = 120.0
+HELD_TIMEOUT_S = 30.0
+
+
+def one_step(hand: Hand) -> list[str]:
+    """Twenty gates, each with a release of its own, promote at the same moment."""
+    with hand.copies.fresh() as copy:
+        environ = {**hand.environ, "DATABASE_URL": copy.gate_url}
+        lines = [
+            (*programs.gate(("promote", "--json", "--reason", REASON)), "--release", f"r{n}") for n in range(GATES)
+        ]
+        with ThreadPoolExecutor(GATES) as pool:
+            done = list(pool.map(lambda words: programs.run(words, environ, CROWD_TIMEOUT_S), lines))
+        after = acts.look(copy)
+    said = Counter(acts.result_of(one) or f"exit code {one.code}" for one in done)
+    found = [line for one in done for line in acts.crashes(one)]
+    if (after.percent, after.promoted, said["done"]) != (STEP[1], 1, 1):
+        found.append(f"the flag is at {after.percent} % by {after.promoted} audited steps; the gates say {dict(said)}")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a person does to the flag or the pause while a gate acts."""
+
+    name: str
+    said: str
+    statement: str
+
+
+CHANGES = (
+    Change(
+        "flag-off", "switches the flag off", f"update public.feature_flags set enabled = false where key = '{FLAG}'"
+    ),
+    Change(
+        "flag-moved",
+        "moves the flag to 30 %",
+        f"update public.feature_flags set rollout_percentage = 30 where key = '{FLAG}'",
+    ),
+    Change(
+        "pause-set",
+        "pauses the agents",
+        "update public.agent_controls set agents_paused = true where company_id is null",
+    ),
+    Change(
+        "pause-lifted",
+        "pauses the agents and lifts the pause",
+        "update public.agent_controls set agents_paused = true where company_id is null; "
+        "update public.agent_controls set agents_paused = false where company_id is null",
+    ),
+)
+PEOPLE = tuple((act, change) for act in (PROMOTE, ROLLBACK) for change in CHANGES)
+
+
+def person(hand: Hand, act: Act, change: Change) -> list[str]:
+    """A person's change before each statement of the act."""
+    seen = hand.statements(act)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = list(pool.map(lambda number: _person(hand, act, change, number), range(len(seen))))
+    return [f"before statement {n + 1} ({seen[n][:60]}): {line}" for n, wrong in enumerate(found) for line in wrong]
+
+
+def _person(hand: Hand, act: Act, change: Change, number: int) -> list[str]:
+    strike = Strike(Blow.HOLD, number)
+    with hand.copies.fresh() as copy, through(copy.gate_url, strike) as url, ThreadPoolExecutor(1) as pool:
+        before = acts.look(copy)
+        running = pool.submit(act.run, hand.environ, url)
+        try:
+            if not strike.struck.wait(HELD_TIMEOUT_S):
+                return [f"it did not come so far: {running.result()}"]
+            blocked = _do(copy, change)
+        finally:
+            strike.go_on.set()
+        done = running.result()
+        after = acts.look(copy)
+    found = acts.crashes(done)
+    if blocked:  # the row was the gate's already: the person comes after it
+        return found
+    if change.name == "flag-off" and after.rows_on:
+        found.append("the person switched it off, and it is on")
+    if change.name == "flag-moved" and act is PROMOTE and after.percent not in {30, _after(30)}:
+        found.append(f"the person moved it to 30 %, and it is at {after.percent} %")
+    if change.name == "pause-set" and not after.paused:
+        found.append("the person paused the agents, and they are not paused")
+    if change.name == "pause-lifted" and after.paused != before.paused:
+        found.append("the person lifted the pause, and they are paused")
+    if act is ROLLBACK and after.rows_on:
+        found.append(f"the rollback left {after.rows_on} rows on: exit code {done.code}")
+    return found
+
+
+def _after(percent: int) -> int:
+    """A promotion that saw the person's percentage may step on from it."""
+    return next(step for step in (10, 50, 100) if step > percent)
+
+
+def _do(copy: Copy, change: Change) -> bool:
+    """Carry the change out; whether it had to wait for the gate's transaction, so that it did not happen."""
+    with connect(copy.superuser_url) as connection:
+        connection.execute("set lock_timeout = '500ms'")
+        try:
+            connection.execute(change.statement.encode())
+        except psycopg.errors.LockNotAvailable:
+            return True
+    return False

@@ -1,0 +1,65 @@
+"""Kills at random instants of each act: what is left is one of two states, and nobody is blocked by the dead."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from gates.proof import programs
+from gates.proof.hostile import acts
+from gates.proof.hostile.acts import Act
+from gates.proof.hostile.partitions import AT_ONCE, Hand, through
+from gates.proof.hostile.residue import Residue
+from gates.proof.hostile.statements import Strike
+
+SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+KILLS = 50
+"""For each act; with those of the drills there are 200."""
+EACH_LATER_S = 0.06
+"""Every answer is held back so long: an act then takes most of its time in the middle of its statements."""
+LONGEST_S = 1.6
+"""An act takes about so long on two quiet cores, with what EACH_LATER_S adds."""
+GENTLE_CODES = {signal.SIGTERM: (143, -15), signal.SIGINT: (130, -2)}
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """One kill: which signal, how long after the start."""
+
+    number: signal.Signals
+    after_s: float
+
+
+def kills(seed: int, count: int = KILLS) -> list[Kill]:
+    """The instants, from one seed."""
+    chance = random.Random(seed)  # noqa: S311  -- it must come out alike every time
+    return [Kill(chance.choice(SIGNALS), chance.uniform(0.0, LONGEST_S)) for _ in range(count)]
+
+
+def kill_act(hand: Hand, act: Act, seed: int, count: int = KILLS) -> list[str]:
+    """What was wrong after any of the kills."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = list(pool.map(lambda one: _kill(hand, act, one), kills(seed, count)))
+    return [line for wrong in found for line in wrong]
+
+
+def _kill(hand: Hand, act: Act, one: Kill) -> list[str]:
+    strike = Strike(each_later_s=EACH_LATER_S)
+    with hand.copies.fresh() as copy:
+        before = acts.look(copy)
+        with through(copy.gate_url, strike) as url, Residue() as residue:
+            process = programs.start(act.words, {**residue.marked(hand.environ), "DATABASE_URL": url})
+            time.sleep(one.after_s)
+            process.send_signal(one.number)
+            _, err = process.communicate(timeout=programs.GRACE_S)
+            where = len(strike.seen)
+            found = residue.left()
+        after = acts.look(copy)
+        found += acts.torn(before, after)
+        if "Traceback" in err:
+            found.append(f"it wrote a traceback: {err[-300:]}")
+        found += hand.rescue(copy)
+    return [f"{one.number.name} after {one.after_s:.2f} s, {where} statements: {line}" for line in found]

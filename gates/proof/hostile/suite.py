@@ -1,0 +1,180 @@
+"""The suite `hostile`: every attack as a trial, two servers at once at most, each part on deployments of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+
+import psycopg
+
+from gates.errors import CannotWork
+from gates.evidence import TargetKind
+from gates.proof import programs
+from gates.proof.bench import OpenBench
+from gates.proof.hostile import crowd, kills
+from gates.proof.hostile.acts import ACTS
+from gates.proof.hostile.arena import POLICY, Arena, Seen
+from gates.proof.hostile.copies import Copies
+from gates.proof.hostile.impostors import Impostor, impostors
+from gates.proof.hostile.partitions import PARTITIONS, Hand
+from gates.proof.trial import Suite, Trial, broken
+from gates.stack.errors import StackError
+
+KEPT = "kept"
+"""Not a decision: after the attack everything is as the act says, and nobody is blocked."""
+SEED = 20260101
+AT_ONCE = 2
+MOST_FOUND = 12
+TROUBLES = (StackError, psycopg.Error, OSError, CannotWork)
+
+
+@dataclass(frozen=True, slots=True)
+class OnTheHand:
+    """An attack on an act of the operator. `attack` returns what was wrong, a line each."""
+
+    name: str
+    said: str
+    attack: Callable[[Hand], list[str]]
+
+
+def on_the_hand() -> tuple[OnTheHand, ...]:
+    """Networks that break, kills, crowds, people."""
+    found = [OnTheHand(one.name, one.said, partial(Hand.partition, one=one)) for one in PARTITIONS]
+    found += [
+        OnTheHand(
+            f"kills-{act.name}",
+            f"`gate {act.name}` is killed at {kills.KILLS} random instants",
+            partial(kills.kill_act, act=act, seed=SEED),
+        )
+        for act in ACTS
+    ]
+    found.append(
+        OnTheHand("crowd", f"{crowd.GATES} gates promote {crowd.GATES} releases at the same moment", crowd.one_step)
+    )
+    found += [
+        OnTheHand(
+            f"person-{change.name}-in-{act.name}",
+            f"a person {change.said} before each statement of `gate {act.name}`",
+            partial(crowd.person, act=act, change=change),
+        )
+        for act, change in crowd.PEOPLE
+    ]
+    return tuple(found)
+
+
+def names() -> list[tuple[str, tuple[str, ...], str]]:
+    """Every trial of the suite: name, what is right, what it is."""
+    servers = [(one.name, tuple(d.value for d in one.allowed), one.said) for one in impostors()]
+    return servers + [(one.name, (KEPT,), one.said) for one in on_the_hand()]
+
+
+def spread(wanted: Sequence[str], sample: int) -> set[str]:
+    """So many of the names, spread evenly; all of them for 0."""
+    count = min(sample or len(wanted), len(wanted))
+    return {wanted[i * len(wanted) // count] for i in range(count)}
+
+
+@dataclass(frozen=True, slots=True)
+class HostileSuite:
+    """What the suite needs; see Trials. sample: so many trials at most, 0 for all."""
+
+    open_bench: OpenBench
+    out: Path
+    wants: Callable[[str], bool]
+    done: Callable[[Trial], None]
+    sample: int = 0
+
+    def run(self) -> None:
+        """Servers first, then what needs databases alone."""
+        chosen = spread([name for name, _, _ in names() if self.wants(f"{Suite.HOSTILE}/{name}")], self.sample)
+        self._meet([one for one in impostors() if one.name in chosen])
+        self._attack_the_hand([one for one in on_the_hand() if one.name in chosen])
+
+    # --- servers -------------------------------------------------------------------------------------------------
+
+    def _meet(self, servers: Sequence[Impostor]) -> None:
+        """Each hostile server before one of two healthy deployments."""
+        if not servers:
+            return
+        try:
+            with ExitStack() as benches:
+                free: SimpleQueue[Arena] = SimpleQueue()
+                for _ in range(min(AT_ONCE, len(servers))):
+                    bench = benches.enter_context(self.open_bench(TargetKind.STAGING))
+                    free.put(Arena(bench, self._folder(), self._policy()))
+                with ThreadPoolExecutor(AT_ONCE) as pool:
+                    for future in as_completed([pool.submit(_trial_of, one, free) for one in servers]):
+                        self.done(future.result())
+        except StackError as error:
+            for one in servers:
+                self.done(broken(Suite.HOSTILE, one.name, one.said, one.allowed, f"{type(error).__name__}: {error}"))
+
+    def _folder(self) -> Path:
+        folder = self.out / Suite.HOSTILE.value
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _policy(self) -> Path:
+        path = self._folder() / "gate.yaml"
+        path.write_text(POLICY, encoding="utf-8")
+        return path
+
+    # --- the operator's hand -------------------------------------------------------------------------------------
+
+    def _attack_the_hand(self, attacks: Sequence[OnTheHand]) -> None:
+        if not attacks:
+            return
+        try:
+            with self.open_bench(TargetKind.STAGING) as bench:
+                hand = Hand(Copies(bench), programs.clean(bench.environ, {}))
+                for one in attacks:
+                    self.done(_carried_out(one.name, one.said, partial(one.attack, hand)))
+        except StackError as error:
+            for one in attacks:
+                self.done(broken(Suite.HOSTILE, one.name, one.said, (), f"{type(error).__name__}: {error}"))
+
+
+def _trial_of(one: Impostor, free: SimpleQueue[Arena]) -> Trial:
+    arena = free.get()
+    try:
+        return judged(one, arena.meet(one))
+    except TROUBLES as error:
+        return broken(Suite.HOSTILE, one.name, one.said, one.allowed, f"{type(error).__name__}: {error}")
+    finally:
+        free.put(arena)
+
+
+def judged(one: Impostor, seen: Seen) -> Trial:
+    """The trial that follows from what the gate left: a right decision, and nothing else wrong."""
+    verdict = seen.run.verdict
+    decision = verdict.decision if verdict else None
+    said = verdict.reason if verdict else seen.run.error
+    found = list(seen.found) if decision in one.allowed else [said, *seen.found]
+    return Trial(
+        Suite.HOSTILE,
+        one.name,
+        one.said,
+        tuple(d.value for d in one.allowed),
+        decision.value if decision else "",
+        not found and decision is not None,
+        "; ".join(found[:MOST_FOUND]) or said,
+        round(seen.run.seconds, 1),
+    )
+
+
+def _carried_out(name: str, said: str, attack: Callable[[], list[str]]) -> Trial:
+    """A trial that is right when nothing was found."""
+    started = time.monotonic()
+    try:
+        found = attack()
+    except TROUBLES as error:
+        return broken(Suite.HOSTILE, name, said, (), f"{type(error).__name__}: {error}")
+    reason = "; ".join(found[:MOST_FOUND]) or "everything is as it says"
+    seconds = round(time.monotonic() - started, 1)
+    return Trial(Suite.HOSTILE, name, said, (KEPT,), "" if found else KEPT, not found, reason, seconds)

@@ -1,0 +1,153 @@
+"""The suite `hostile`: its table is whole, its judgement is strict, and a seeded sample of it is carried out."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gates.evidence import TargetKind
+from gates.proof import programs
+from gates.proof.bench import bench
+from gates.proof.hostile import acts, kills, liars
+from gates.proof.hostile.acts import EMERGENCY, PROMOTE, ROLLBACK, Act, HandState
+from gates.proof.hostile.arena import Seen, live
+from gates.proof.hostile.copies import Copies
+from gates.proof.hostile.impostors import Gate, Impostor, impostors
+from gates.proof.hostile.partitions import Hand
+from gates.proof.hostile.residue import leaks
+from gates.proof.hostile.suite import judged, names, on_the_hand, spread
+from gates.proof.judgement import GateRun
+from gates.proof.programs import Done
+from gates.proof.servers import Asked, Reply, serve
+from gates.stack.plan import StackOptions
+from gates.verdict import Decision, Verdict
+
+AT_FIRST = HandState(True, 10, 1, 0, 6, 0, 0, 0, 0)
+STEPPED = replace(AT_FIRST, percent=50, promoted=1)
+OFF = replace(AT_FIRST, enabled=False, rows_on=0, rolled_back=1)
+STOPPED = replace(OFF, paused=1, limits=0, audited_pauses=1, audited_clears=1)
+DONE = '{"result": "done"}'
+
+
+def test_the_table_is_as_large_as_it_is_said_to_be_and_every_name_is_used_once() -> None:
+    """At least a hundred servers; --only goes by names."""
+    found = [name for name, _, _ in names()]
+    assert len(impostors()) >= 100
+    assert [name for name, count in Counter(found).items() if count > 1] == []
+    assert all(name == name.lower() and "/" not in name for name in found)
+
+
+def test_a_sample_is_spread_over_all_parts() -> None:
+    """The first and the last parts of the table are in it, and 0 is everything."""
+    wanted = [f"n{i}" for i in range(100)]
+    assert len(spread(wanted, 0)) == 100
+    assert len(spread(wanted, 200)) == 100
+    assert spread(wanted, 4) == {"n0", "n25", "n50", "n75"}
+
+
+@pytest.mark.parametrize(
+    ("act", "after", "code", "out", "dark", "wrong"),
+    [
+        (PROMOTE, STEPPED, 0, DONE, False, ""),
+        (PROMOTE, AT_FIRST, 10, "", False, ""),
+        (PROMOTE, AT_FIRST, 0, DONE, False, "was not moved"),
+        (PROMOTE, STEPPED, 4, "", False, "was moved"),
+        (PROMOTE, STEPPED, 4, "", True, ""),
+        (PROMOTE, STEPPED, 1, DONE, True, "crashed"),
+        (PROMOTE, replace(STEPPED, promoted=0), 0, DONE, False, "0 audit rows"),
+        (PROMOTE, replace(AT_FIRST, promoted=1), 10, "", False, "did not happen"),
+        (ROLLBACK, OFF, 0, DONE, False, ""),
+        (ROLLBACK, AT_FIRST, 0, DONE, True, "are on"),
+        (ROLLBACK, AT_FIRST, 21, "", True, ""),
+        (ROLLBACK, AT_FIRST, 21, "", False, "are on"),
+        (ROLLBACK, OFF, 21, "", False, "back at once"),
+        (ROLLBACK, OFF, 4, "", False, "allowed: 0, or 21"),
+        (ROLLBACK, OFF, None, "", True, "did not end"),
+        (EMERGENCY, STOPPED, 0, DONE, False, ""),
+        (EMERGENCY, OFF, 0, DONE, False, "agents paused: 0"),
+        (EMERGENCY, replace(STOPPED, limits=6), 0, DONE, True, "limits left: 6"),
+    ],
+)
+def test_what_an_act_says_must_be_what_it_did(
+    act: Act, after: HandState, code: int | None, out: str, dark: bool, wrong: str
+) -> None:
+    """Never done what is not, never not done what is, never a change without its audit row."""
+    found = acts.complaints(act, AT_FIRST, after, Done(code, out, ""), in_the_dark=dark)
+    assert (wrong in " ".join(found)) if wrong else found == []
+
+
+def test_a_server_is_withstood_only_with_a_right_decision_and_nothing_else_wrong() -> None:
+    """A leak under the right decision is no success, and no verdict is none either."""
+    one = Impostor("x", "said", liars.counted(lambda _n: True, Reply(500)))
+    held = GateRun(Verdict(Decision.HOLD, "why"))
+    assert judged(one, Seen(held, ())).ok
+    assert not judged(one, Seen(held, ("a leak",))).ok
+    assert not judged(one, Seen(GateRun(None, 1.0, "no end"), ())).ok
+    promoted = judged(one, Seen(GateRun(Verdict(Decision.PROMOTE, "why")), ()))
+    assert promoted.harmful
+
+
+def test_a_leak_is_found_in_every_spelling(tmp_path: Path) -> None:
+    """In files and in what was printed."""
+    secret = "s3cret/with+signs"
+    for number, form in enumerate(liars.forms(secret)):
+        (tmp_path / f"f{number}").write_text(f"x {form} y", encoding="utf-8")
+    found = leaks(tmp_path, [f"at {secret}"], {"KEY": secret})
+    assert len(found) == len(liars.forms(secret)), "all but the one that is reversed, and what was printed"
+
+
+@pytest.mark.parametrize("text", ["a\x1b[2J", "\u202ePWNED", "::error::PWNED", "x ##[error]PWNED"])
+def test_live_text_on_the_terminal_is_found(tmp_path: Path, text: str) -> None:
+    """What is inert is not."""
+    assert live(tmp_path, [text])
+    assert not live(tmp_path, ["plain ✓ text\nwith lines"])
+
+
+def test_a_liar_stands_before_a_real_server() -> None:
+    """Only the chosen requests are lied to."""
+    with serve(lambda asked: Reply(200, (), asked.path.encode())) as there:
+        answer = liars.LIARS["only-health"][1](there, "r1")
+        assert answer(Asked("GET", "/healthz")).status == 200
+        assert answer(Asked("POST", "/dlq-replay")).reset
+
+
+def test_kills_are_the_same_for_a_seed() -> None:
+    """A failure can be repeated."""
+    assert kills.kills(1, 5) == kills.kills(1, 5) != kills.kills(2, 5)
+
+
+# --- a sample, carried out ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def hand() -> Iterator[Hand]:
+    """The operator's hand, and copies of a database."""
+    with bench(StackOptions(release="r1"), os.environ, TargetKind.STAGING) as made:
+        yield Hand(Copies(made), programs.clean(os.environ, {}))
+
+
+SAMPLE = ("partition-promote-cut-after", "partition-rollback-cut-before")
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_an_act_is_true_to_its_word_on_a_network_that_breaks(hand: Hand, name: str) -> None:
+    """At each of its statements."""
+    one = next(attack for attack in on_the_hand() if attack.name == name)
+    assert one.attack(hand) == []
+
+
+@pytest.mark.parametrize("act", acts.ACTS, ids=lambda act: act.name)
+def test_a_killed_act_leaves_one_of_two_states(hand: Hand, act: Act) -> None:
+    """And nobody is blocked by it."""
+    assert kills.kill_act(hand, act, 7, 3) == []
+
+
+def test_every_gate_kind_has_a_control() -> None:
+    """A gate that never promotes would withstand every server."""
+    controls = {one.gate for one in impostors() if one.allowed == (Decision.PROMOTE,)}
+    assert controls == set(Gate)
