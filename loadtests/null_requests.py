@@ -6,6 +6,7 @@ load, each timed from the moment it was due, so that an event loop that stalls s
 
 from __future__ import annotations
 
+import math
 import socket
 import subprocess
 import sys
@@ -29,27 +30,36 @@ class NullRequests:
     def __init__(self, samples: Samples) -> None:
         self._null: Sink = samples.sink(NULL)
         self._late: Sink = samples.sink(LATENESS)
+        self._due = math.inf
 
     def start(self) -> None:
         """Start the server, and ask it from now on. Raise OSError where no process can be started."""
         with socket.create_server(("127.0.0.1", 0)) as door:
             command = [sys.executable, "-I", "-S", str(SERVER), str(door.fileno())]
-            subprocess.Popen(command, pass_fds=[door.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            nowhere = subprocess.DEVNULL  # or whoever reads what this process prints would wait for that one, too
+            subprocess.Popen(command, pass_fds=[door.fileno()], stdin=nowhere, stdout=nowhere, stderr=nowhere)
             address = Address("127.0.0.1", door.getsockname()[1], tls=False, prefix="")
-            connection, data = Connection(address), request_bytes(address, "GET", "/", [])
-            _ask(connection, data)  # this one waited for the server to start
-        gevent.spawn(self._ask_for_ever, connection, data)
+        gevent.spawn(self._ask_for_ever, Connection(address), request_bytes(address, "GET", "/", []))
+
+    def settle(self) -> None:
+        """What is due and has no answer counts with its age, also where the server is gone: the instrument is blind."""
+        now = time.perf_counter()
+        while self._due < now:
+            self._null.add((now - self._due) * 1000.0)
+            self._due += EVERY_S
 
     def _ask_for_ever(self, connection: Connection, data: bytes) -> None:
-        due = time.perf_counter()
-        while True:
-            due += EVERY_S
+        is_there = _ask(connection, data)  # this one waits for the server to start, and is not counted
+        self._due = time.perf_counter() + EVERY_S
+        while is_there:
+            due = self._due
             gevent.sleep(max(0.0, due - time.perf_counter()))
             began = time.perf_counter()
-            if not _ask(connection, data):
-                return  # too few of them say that the instrument is blind
-            self._late.add((began - due) * 1000.0)
-            self._null.add((connection.ended - due) * 1000.0)
+            is_there = _ask(connection, data)
+            if is_there and self._due == due:  # else it was settled meanwhile
+                self._late.add((began - due) * 1000.0)
+                self._null.add((connection.ended - due) * 1000.0)
+                self._due += EVERY_S
 
 
 def _ask(connection: Connection, data: bytes) -> bool:

@@ -43,10 +43,11 @@ class Worker:
         self.cpu_percent = 0.0
         self._reporter: gevent.Greenlet | None = None
         self._pressure = CpuPressure()
+        self._null = NullRequests(self.drive.samples)
 
     def begin(self) -> None:
         """Start the null requests, the clock of the run and the reports."""
-        NullRequests(self.drive.samples).start()
+        self._null.start()
         self._pressure = CpuPressure()
         self.drive.started = time.perf_counter()
         self._cpu, self._cpu_at = _cpu_s(), self.drive.started
@@ -85,6 +86,7 @@ class Worker:
         self.drive.stopping = True
         self.traffic.canaries.drain()
         self.drive.finish()
+        self._null.settle()
         self.report(final=True)
 
     def resume(self) -> None:

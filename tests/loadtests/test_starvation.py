@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,9 +93,9 @@ def starved(process: subprocess.Popen[str], behaviour: Behaviour, stopped_s: flo
         while not over.wait(0.01) and not behaviour.count:
             pass
         while not over.is_set() and process.poll() is None:
-            os.kill(process.pid, signal.SIGSTOP)
+            process.send_signal(signal.SIGSTOP)
             over.wait(stopped_s)
-            os.kill(process.pid, signal.SIGCONT)
+            process.send_signal(signal.SIGCONT)
             over.wait(running_s)
 
     thread = threading.Thread(target=take_turns)
@@ -172,3 +174,24 @@ def _kernel(root: Path, name: str, text: str) -> None:
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="ascii")
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+def test_an_instrument_that_goes_blind_blames_nobody(number: signal.Signals, tmp_path: Path) -> None:
+    """The server of the null requests is stopped or gone after a second: a latency can no longer be told apart."""
+    behaviour = Behaviour(delay_s=lambda _number: 0.6)
+    with target(behaviour) as url:
+        plan = url_plan(url, duration_s=3.0, most_s=3.0, rate_per_s=100.0, early_abort=False)
+        process = start(plan, tmp_path)
+        deadline = time.monotonic() + 30
+        while behaviour.count < 100 and time.monotonic() < deadline:
+            os.sched_yield()
+        (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii").split()
+        os.kill(int(child), number)
+        try:
+            result = finish(process, tmp_path)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGKILL)
+    assert verdicts(result)[DURATION] == "unknown", messages(result)
+    assert verdicts(result)[FAILED] == "pass", messages(result)
