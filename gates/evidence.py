@@ -150,7 +150,8 @@ class Evidence:
             object.__setattr__(self, name, value)
 
     def to_json(self) -> dict[str, JsonValue]:
-        return {k: v for k, v in dataclasses.asdict(self).items() if v not in ("", None, {})}
+        members = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {k: v for k, v in members.items() if v not in ("", None, {})}
 
     @classmethod
     def from_json(cls, data: Mapping[str, JsonValue]) -> Evidence:

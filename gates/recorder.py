@@ -275,7 +275,7 @@ def pytest_runtest_makereport(
     if call.when == "setup" and error is not None:
         item.stash[RESULT] = Result(Outcome.UNKNOWN, _reason(error), *_when(call), by)
     elif call.when == "call":
-        item.stash[RESULT] = Result(*_judge(error, observer), *_when(call), by)
+        item.stash[RESULT] = Result(*judge(error, observer), *_when(call), by)
         if item.stash[RESULT].outcome is Outcome.UNKNOWN and report.passed:
             report.outcome = "failed"
             report.longrepr = f"unknown: {item.stash[RESULT].message}"
@@ -297,7 +297,7 @@ def _when(call: pytest.CallInfo[None]) -> tuple[str, float]:
     return dt.datetime.fromtimestamp(call.start, dt.UTC).isoformat(timespec="milliseconds"), call.duration * 1000
 
 
-def _judge(error: BaseException | None, observer: Observer | None) -> tuple[Outcome, str]:
+def judge(error: BaseException | None, observer: Observer | None) -> tuple[Outcome, str]:
     if isinstance(error, AssertionError | pytest.fail.Exception):
         return Outcome.FAIL, _reason(error)
     if error is not None:

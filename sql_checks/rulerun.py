@@ -47,9 +47,10 @@ def measure(rule: Rule, connection: Connection) -> Measurement:
 
 def _sample(row: dict[str, object]) -> Sample:
     newest = row["newest"]
+    is_read = newest is None or isinstance(newest, dt.datetime)  # a time that is none must not look fresh
     return Sample(
         subject=text(row["subject"]),
-        value=number(row["value"]),
+        value=number(row["value"]) if is_read else None,
         samples=count(row["samples"]),
         newest=newest if isinstance(newest, dt.datetime) else None,
         witness=text(row["witness"] or ""),

@@ -68,7 +68,7 @@ class WireDoor:
         data = "\r\n".join(lines).encode("utf-8", "surrogateescape") + b"\r\n\r\n" + request.body
         answer = self._exchange(data, lines[0])
         try:
-            status, headers, body = _parsed(answer.text)
+            status, headers, body = parsed(answer.text)
         except (h11.RemoteProtocolError, BeyondLimit) as error:
             raise NoAnswer(f"{lines[0]}: {type(error).__name__}: {error}") from error
         return Answer(status, headers, body, (time.perf_counter() - started) * 1000)
@@ -97,7 +97,7 @@ class WireDoor:
         return ssl.create_default_context().wrap_socket(sock, server_hostname=self._host)
 
 
-def _parsed(text: bytes) -> tuple[int, Headers, bytes]:
+def parsed(text: bytes) -> tuple[int, Headers, bytes]:
     """Status, headers and body of the one response. Raise h11.RemoteProtocolError where it is none, or cut."""
     reader = h11.Connection(h11.CLIENT)
     reader.send(h11.Request(method="POST", target="/", headers=[("Host", "x"), ("Content-Length", "0")]))
