@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, dump_line
-from gates.rules import Policy, Rule
+from gates.floor import on_floor
+from gates.rules import BY_SEVERITY, Policy, Rule, worst
 from gates.verdict import EFFECT_ORDER, Effect
 
 T = TypeVar("T")
 
 CLOCK_TOLERANCE = dt.timedelta(minutes=5)
 """Evidence from further in the future than this was stamped by a clock that jumped."""
-
-BY_SEVERITY = {Severity.PAGE: Effect.ROLLBACK, Severity.WARN: Effect.HOLD, Severity.INVESTIGATE: Effect.NOTE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +54,15 @@ def assess(spec: CheckSpec, lines: Sequence[Evidence], policy: Policy, now: dt.d
     judged = [_judge(line, rules, policy, now) for line in lines]
     severity = _last(r.severity for r in rules) or spec.severity
     required = _last(r.required for r in rules)
-    effect = Effect.NOTE if required is False else Effect.HOLD
+    effect = Effect.NOTE if required is False and not on_floor(spec.id) else Effect.HOLD
     final = [j for j in judged if j.line.round != "before"]
     failed = [j for j in judged if j.outcome is Outcome.FAIL]
     if failed:
-        worst = _worst_failure(spec, failed, rules)
+        gravest = _worst_failure(spec, failed, rules)
         unseen = any(j.outcome is Outcome.UNKNOWN for j in final)
         # a failure that is only noted must not hide that the check also could not be carried out
-        if not unseen or EFFECT_ORDER.index(worst.effect) <= EFFECT_ORDER.index(effect):
-            return worst
+        if not unseen or EFFECT_ORDER.index(gravest.effect) <= EFFECT_ORDER.index(effect):
+            return gravest
     unknown = [j for j in final or judged if j.outcome is Outcome.UNKNOWN]
     if unknown:
         first = min(unknown, key=lambda j: (bool(j.line.blocked_by), dump_line(j.line)))
@@ -76,15 +75,24 @@ def assess(spec: CheckSpec, lines: Sequence[Evidence], policy: Policy, now: dt.d
     return Assessed(spec, Outcome.PASS, severity, Effect.NOTE, "", best.line)
 
 
+def is_lenient(spec: CheckSpec, policy: Policy) -> bool:
+    """Whether a rule of the policy lets a release pass though the check failed, or was not seen."""
+    rules = [rule for rule in policy.rules if rule.matches(spec.id)]
+    severity = _last(r.severity for r in rules) or spec.severity
+    noted = (_last(r.decides for r in rules) or BY_SEVERITY[severity]) is Effect.NOTE
+    made_so = noted and BY_SEVERITY[spec.severity] is not Effect.NOTE
+    return not on_floor(spec.id) and (made_so or _last(r.required for r in rules) is False)
+
+
 def _worst_failure(spec: CheckSpec, failed: Sequence[_Judged], rules: Sequence[Rule]) -> Assessed:
     """The failure with the gravest effect; among equals the first in the order of their text."""
 
     def weigh(one: _Judged) -> tuple[int, str]:
         return EFFECT_ORDER.index(_effect(spec, one.line, rules)), dump_line(one.line)
 
-    worst = min(failed, key=weigh)
-    severity = _severity(spec, worst.line, rules)
-    return Assessed(spec, Outcome.FAIL, severity, _effect(spec, worst.line, rules), worst.message, worst.line)
+    first = min(failed, key=weigh)
+    severity = _severity(spec, first.line, rules)
+    return Assessed(spec, Outcome.FAIL, severity, _effect(spec, first.line, rules), first.message, first.line)
 
 
 def _severity(spec: CheckSpec, line: Evidence, rules: Sequence[Rule]) -> Severity:
@@ -93,7 +101,10 @@ def _severity(spec: CheckSpec, line: Evidence, rules: Sequence[Rule]) -> Severit
 
 
 def _effect(spec: CheckSpec, line: Evidence, rules: Sequence[Rule]) -> Effect:
-    return _last(r.decides for r in rules) or BY_SEVERITY[_severity(spec, line, rules)]
+    """What the policy says that the failure decides; on the floor that, or what the check says itself, or a hold."""
+    ruled = _last(r.decides for r in rules) or BY_SEVERITY[_severity(spec, line, rules)]
+    own = Severity(line.severity) if line.severity else spec.severity
+    return worst(ruled, BY_SEVERITY[own], Effect.HOLD) if on_floor(spec.id) else ruled
 
 
 def _last(values: Iterable[T | None]) -> T | None:

@@ -24,6 +24,7 @@ from gates.hand_command import by_hand
 from gates.inert import Terminal
 from gates.proof.command import prove
 from gates.reports.rows import rows_of
+from gates.rules import STAGES
 from gates.run import Request, run_gate, run_stage
 from gates.stack.errors import StackError, StackOptionError
 from gates.stack.plan import StackOptions
@@ -88,7 +89,8 @@ def _stage(options: argparse.Namespace, console: Console) -> int:
     with _request(options, console) as request:
         verdict = run_stage(request, options.command)
     if not getattr(options, "json", False):
-        console.say(groups_text(read_lines(request.out / record.EVIDENCE)))
+        own = STAGES[options.command]
+        console.say(groups_text([e for e in read_lines(request.out / record.EVIDENCE) if e.check.startswith(own)]))
     return _show(verdict, options, console)
 
 
@@ -176,7 +178,7 @@ def _show(verdict: Verdict, options: argparse.Namespace, console: Console) -> in
 
 
 def _exit_code(verdict: Verdict, options: argparse.Namespace) -> int:
-    spared = getattr(options, "exit_zero_on", None) == "hold" and verdict.decision is Decision.HOLD
+    spared = getattr(options, "exit_zero_on", None) == "hold" and verdict.exit_code == Decision.HOLD.exit_code
     return 0 if spared else verdict.exit_code
 
 
@@ -192,14 +194,14 @@ def _decide(options: argparse.Namespace, console: Console) -> int:
     if not same:
         record.write(path, verdict.dump())
     console.result(Terminal.document(verdict.dump()))
-    console.say(f"{path}: {'as it was' if same else 'written anew'}; {verdict.decision}: {verdict.reason}")
+    console.say(f"{path}: {'as it was' if same else 'written anew'}; {verdict.title}: {verdict.reason}")
     return _exit_code(verdict, options)
 
 
 def _report(options: argparse.Namespace, console: Console) -> int:
     made = record.read(options.folder)
     file = config.load_policy(options.policy, dt.date.min)
-    specs = lint.with_own_checks(file, console.environ)
+    specs = made.specs(lint.with_own_checks(file, console.environ))
     if options.print:
         console.result(Terminal.document(reports.render(options.print, made.verdict, made.evidence, specs, made.run)))
         return 0

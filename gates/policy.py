@@ -12,10 +12,23 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from itertools import pairwise
 
-from gates.assessment import Assessed, assess, distrust, number
+from gates.assessment import Assessed, assess, distrust, is_lenient, number
 from gates.evidence import CAPABILITIES, UNREADABLE, CheckSpec, Evidence, Outcome, Severity, Where
-from gates.rules import Policy, Waiver
-from gates.verdict import EFFECT_ORDER, Counts, Decision, Effect, Exempt, Finding, Margin, Verdict
+from gates.floor import FLOOR, area_of
+from gates.rules import STAGES, Policy, Waiver
+from gates.verdict import (
+    EFFECT_ORDER,
+    Counts,
+    Decision,
+    Effect,
+    Exempt,
+    Finding,
+    Margin,
+    Spared,
+    StageResult,
+    Verdict,
+    spared_text,
+)
 
 CAPABILITY = "preflight/capability/"
 BACKLOG = "watch/outbox-backlog"
@@ -46,24 +59,43 @@ LIMITED = ("load/", "alert/")
 
 
 def decide(evidence: Sequence[Evidence], policy: Policy, now: dt.datetime) -> Verdict:
-    """The verdict on the evidence. The order and the repetition of evidence make no difference."""
+    """The verdict on the evidence. The order and the repetition of evidence make no difference.
+
+    No policy promotes below the floor. A stage that was run alone holds, whatever became of it.
+    """
+    if not policy.stage:
+        return weigh(evidence, policy, now, whole=True)
+    own = (*STAGES[policy.stage], CAPABILITY, UNREADABLE)
+    verdict = weigh([e for e in evidence if e.check.startswith(own)], policy, now)
+    failed = any(f.outcome == "fail" for f in verdict.deciding)
+    result = "passed" if verdict.decision is Decision.PROMOTE else "failed" if failed else "unknown"
+    stage = StageResult(policy.stage, result)
+    reason = f"{stage.sentence}: {verdict.reason}; a stage alone is no gate"
+    return replace(verdict, decision=Decision.HOLD, stage=stage, reason=reason)
+
+
+def weigh(evidence: Sequence[Evidence], policy: Policy, now: dt.datetime, *, whole: bool = False) -> Verdict:
+    """The verdict on the checks of the policy's catalogue, `whole`: of a gate, which has a floor to stand on."""
     lines = by_check(evidence)
     lacking = _lacking(lines, policy, now)
     exempt = [Exempt(s.id, r) for s in policy.catalogue if (r := _not_applicable(s, policy, lacking))]
-    spared = {e.check for e in exempt}
-    required = [s for s in policy.catalogue if s.id not in spared]
+    left_out = {e.check for e in exempt}
+    required = [s for s in policy.catalogue if s.id not in left_out]
     assessed = [assess(s, lines.get(s.id, ()), policy, now) for s in required]
     findings = [_finding(a, policy, lines, now) for a in assessed if a.outcome is not Outcome.PASS]
     findings += _unlisted(lines, policy, now)
     findings += _unreadable(lines)
+    findings += _below_the_floor(assessed, findings) if whole else []
     findings = _without_false_blocks(findings)
     findings.sort(key=_by_gravity)
     decision = _decision(findings, assessed)
     outcomes = Counter(a.outcome for a in assessed)
     counts = Counts(outcomes[Outcome.PASS], outcomes[Outcome.FAIL], outcomes[Outcome.UNKNOWN], len(exempt))
+    spared = [Spared(s.id, "gate.yaml") for s in required if is_lenient(s, policy)]
+    spared += [Spared(s.id, "waived") for s in required if _waiver(s.id, policy, now)]
     return Verdict(
         decision=decision,
-        reason=_reason(decision, findings, counts),
+        reason=_reason(decision, findings, counts, spared),
         release=policy.release,
         target=policy.target.value,
         policy_digest=policy.digest,
@@ -72,7 +104,31 @@ def decide(evidence: Sequence[Evidence], policy: Policy, now: dt.datetime) -> Ve
         not_applicable=tuple(sorted(exempt, key=lambda e: e.check)),
         margin=_margin(assessed),
         ends_when=_ends(decision, findings),
+        not_required=tuple(sorted(spared, key=lambda s: (s.check, s.by))),
     )
+
+
+def _below_the_floor(assessed: Sequence[Assessed], findings: Sequence[Finding]) -> list[Finding]:
+    """What the floor lacks: a pattern of it that no check of the catalogue stands for, an area without one pass.
+
+    Nothing where a finding holds anyway: a check of the floor that is there and did not pass is one.
+    """
+    if any(f.effect in {Effect.ROLLBACK, Effect.HOLD} for f in findings):
+        return []
+    checks = [a.spec.id for a in assessed]
+    lacking = {
+        pattern: f"no check of this policy stands for {pattern} ({stands_for}), which no policy may leave out"
+        for pattern, stands_for in FLOOR.items()
+        if not any(fnmatchcase(check, pattern) for check in checks)
+    }
+    seen = {area_of(a.spec.id) for a in assessed if a.outcome is Outcome.PASS}
+    for area in sorted({area_of(check) for check in checks} - seen):
+        said = f"no check of {area} passed, and the policy requires none; at least one must be seen to pass"
+        lacking[f"{area}/*"] = said
+    return [
+        Finding(name, "unknown", "warn", Effect.HOLD, message, ends_when=f"a check of {name} passes")
+        for name, message in lacking.items()
+    ]
 
 
 def _by_gravity(finding: Finding) -> tuple[int, bool, str, int, str]:
@@ -256,10 +312,10 @@ def _decision(findings: Sequence[Finding], assessed: Sequence[Assessed]) -> Deci
     return Decision.HOLD if Effect.HOLD in effects or not seen else Decision.PROMOTE
 
 
-def _reason(decision: Decision, findings: Sequence[Finding], counts: Counts) -> str:
+def _reason(decision: Decision, findings: Sequence[Finding], counts: Counts, spared: Sequence[Spared]) -> str:
     """One sentence that cites the causes; what they block is only counted."""
     if decision is Decision.PROMOTE:
-        return f"all {counts.passed} required checks passed" + _noted(findings)
+        return f"all {counts.passed} required checks passed" + _noted(findings, spared)
     wanted = Effect.ROLLBACK if decision is Decision.ROLLBACK else Effect.HOLD
     holding = [f for f in findings if f.effect is wanted]
     causes = [f for f in holding if not f.blocked_by] or holding
@@ -292,11 +348,11 @@ def _said(finding: Finding) -> str:
     return f"observed {finding.observed}{unit}, allowed {finding.limit}{unit}"
 
 
-def _noted(findings: Sequence[Finding]) -> str:
+def _noted(findings: Sequence[Finding], spared: Sequence[Spared]) -> str:
+    """What a promote stands on less than the whole catalogue: failures only noted, checks not required."""
     noted = sum(f.effect is Effect.NOTE for f in findings)
-    waived = sum(f.effect is Effect.WAIVED for f in findings)
-    parts = [f"{noted} noted"] * bool(noted) + [f"{waived} waived"] * bool(waived)
-    return f" ({', '.join(parts)})" if parts else ""
+    parts = [part for part in (f"{noted} noted" if noted else "", spared_text(spared)) if part]
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def _ends(decision: Decision, findings: Sequence[Finding]) -> tuple[str, ...]:

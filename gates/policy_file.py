@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gates.evidence import CheckSpec, JsonValue, Severity, TargetKind
+from gates.floor import on_floor
 from gates.rules import UNWAIVABLE, Policy, RolloutPlan, Rule, Waiver
 from gates.shapes import Choice, Day, ListOf, MapOf, Number, Switch, Table, Text, nearest
 from gates.strict_yaml import Node, read
@@ -175,6 +176,7 @@ class PolicyFile:
     def policy(self, catalogue: Sequence[CheckSpec], target: TargetKind, release: str, *, deep: bool) -> Policy:
         """The policy for this target. Raise ConfigError where a rule or waiver names no check of the catalogue."""
         self._check_names([s.id for s in catalogue])
+        self._check_floor(catalogue)
         values = self.values
         optional = {k: values[k] for k in ("lag_checks", "unwaivable") if k in values}
         return Policy(
@@ -188,6 +190,22 @@ class PolicyFile:
             **values.get("evidence", {}),
             **optional,
         )
+
+    def _check_floor(self, catalogue: Sequence[CheckSpec]) -> None:
+        """Raise ConfigError where a rule would make a check of the floor count for less."""
+        floor = [s for s in catalogue if on_floor(s.id)]
+        for node, pattern, values in self.values.get("checks", ()):
+            rule = _rule(pattern, values)
+            for spec in floor:
+                member = rule.matches(spec.id) and rule.lowers(spec)
+                if member:
+                    place = (node.member(member) or node).place
+                    said = f"{member}: {str(values[member]).lower()} of {pattern!r}, which matches {spec.id}"
+                    raise place.error(
+                        said,
+                        "rules that leave the floor as it is (the target reached, the proof drill, tenancy)",
+                        "Name the checks that you mean by a narrower pattern",
+                    )
 
     def _check_names(self, known: Sequence[str]) -> None:
         for node, pattern, _ in self.values.get("checks", ()):

@@ -8,13 +8,13 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gates.errors import CannotWork, GateError, NotRolledBack
-from gates.evidence import Evidence, JsonValue
+from gates.evidence import CheckSpec, Evidence, JsonValue
 from gates.evidence_file import ChainEnd, read_log
 from gates.policy import decide
 from gates.rules import Policy
@@ -59,7 +59,7 @@ def begin(folder: Path, facts: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 def unfinished(run: Mapping[str, Any]) -> Verdict:
     """The verdict of a run that was killed, or is still going on."""
-    reason, intent = str(run.get("ended", UNFINISHED)), run.get("intent")
+    reason, intent = UNFINISHED, run.get("intent")
     if isinstance(intent, dict):
         at = "" if intent.get("at") is None else f", seen at {intent['at']} %"
         reason += f": it was about to {intent.get('decision')} {intent.get('flag')}{at}, and {MAY_BE_DONE}"
@@ -119,13 +119,53 @@ def write(path: Path, text: str) -> None:
         os.close(folder)
 
 
+def facts_of(policy: Policy) -> dict[str, JsonValue]:
+    """The members of run.json that follow from the policy."""
+    return {
+        "target": policy.target.value,
+        "release": policy.release,
+        "policy_digest": policy.digest,
+        "proof_digest": policy.proof_digest,
+        "policy": policy.to_json(),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What a verdict is made again from, with the evidence: all times RFC 3339."""
+
+    policy: Policy
+    at: dt.datetime
+    evidence: ChainEnd
+    action: Action
+    finished_at: str
+
+    def facts(self) -> dict[str, JsonValue]:
+        """The members of run.json that say so."""
+        return facts_of(self.policy) | {
+            "decided_at": stamp(self.at),
+            "evidence": self.evidence.to_json(),
+            "finished_at": self.finished_at,
+            "action": self.action.to_json(),
+        }
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A folder as it was read: its run.json, its evidence (troubles of the file included), and the verdict on both."""
+    """A folder as it was read: its run.json, its evidence (troubles of the file included), and the verdict on both.
+
+    checks: those of the policy, without their prose.
+    """
 
     run: dict[str, Any]
     evidence: tuple[Evidence, ...]
     verdict: Verdict
+    checks: tuple[CheckSpec, ...] = ()
+
+    def specs(self, known: Sequence[CheckSpec]) -> list[CheckSpec]:
+        """The checks that were judged, with their claims where `known` has them."""
+        named = {s.id: s for s in known}
+        return [named.get(s.id, s) for s in self.checks] or list(known)
 
 
 def recompute(folder: Path) -> Verdict:
@@ -149,7 +189,7 @@ def read(folder: Path) -> Recorded:
         text = f"{type(error).__name__}: {error}"
         raise CannotWork(f"{path}: {text}; allowed: the run.json of a gate run. Name the folder of one") from error
     verdict = decide(evidence, policy, decided_at)
-    return Recorded(run, evidence, settle(verdict, action, started_at, finished_at))
+    return Recorded(run, evidence, settle(verdict, action, started_at, finished_at), policy.catalogue)
 
 
 def _readable(run: dict[str, Any]) -> dict[str, Any]:

@@ -6,16 +6,27 @@ import dataclasses
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
 from gates.evidence import CheckSpec, JsonValue, Severity, TargetKind
-from gates.verdict import Effect
+from gates.floor import FLOOR
+from gates.verdict import EFFECT_ORDER, Effect
 
-UNWAIVABLE = ("preflight/*", "load/run-valid")
-"""Without these nothing else means anything: no policy can waive them."""
+UNWAIVABLE = ("preflight/*", *FLOOR)
+"""No policy can waive these: the floor, and what tells the gate what it looks at."""
+
+BY_SEVERITY = {Severity.PAGE: Effect.ROLLBACK, Severity.WARN: Effect.HOLD, Severity.INVESTIGATE: Effect.NOTE}
+
+STAGES: dict[str, tuple[str, ...]] = {
+    "drill": ("drill/",),
+    "sql": ("sql/",),
+    "alerts": ("alert/",),
+    "load": ("load/",),
+}
+"""A stage that can be run alone -> the beginnings of the ids of its checks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +42,21 @@ class Rule:
 
     def matches(self, check: str) -> bool:
         return fnmatchcase(check, self.pattern)
+
+    def lowers(self, spec: CheckSpec) -> str:
+        """The member that would make a failure of the check, or that it is unknown, count for less; empty if none."""
+        by_itself = EFFECT_ORDER.index(worst(BY_SEVERITY[spec.severity], Effect.HOLD))
+        if self.required is False:
+            return "required"
+        if self.decides is not None and EFFECT_ORDER.index(self.decides) > by_itself:
+            return "decides"
+        milder = self.severity is not None and EFFECT_ORDER.index(BY_SEVERITY[self.severity]) > by_itself
+        return "severity" if milder else ""
+
+
+def worst(*effects: Effect) -> Effect:
+    """The gravest of some effects."""
+    return min(effects, key=EFFECT_ORDER.index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +85,10 @@ class RolloutPlan:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Everything that decide() goes by. The required set follows from this alone, never from what happened to run."""
+    """Everything that decide() goes by. The required set follows from this alone, never from what happened to run.
+
+    stage: where one stage alone was run, its name in STAGES; its verdict is on its own checks and never a promote.
+    """
 
     catalogue: tuple[CheckSpec, ...] = ()
     target: TargetKind = TargetKind.PRODUCTION
@@ -71,6 +100,12 @@ class Policy:
     max_age_minutes: int = 60
     lag_checks: tuple[str, ...] = ("load/outbox_lag_ms/*", "alert/outbox-lag*", "alert/pending-outbox")
     rollout: RolloutPlan = field(default_factory=RolloutPlan)
+    stage: str = ""
+
+    def of_stage(self, stage: str, catalogue: Sequence[CheckSpec]) -> Policy:
+        """The same policy for one stage alone."""
+        own = tuple(s for s in catalogue if s.id.startswith(STAGES[stage]))
+        return dataclasses.replace(self, stage=stage, catalogue=own)
 
     def may_waive(self, check: str) -> bool:
         return not any(fnmatchcase(check, pattern) for pattern in (*UNWAIVABLE, *self.unwaivable))
@@ -82,6 +117,7 @@ class Policy:
             "target": self.target.value,
             "release": self.release,
             "deep": self.deep,
+            "stage": self.stage,
             "max_age_minutes": self.max_age_minutes,
             "lag_checks": list(self.lag_checks),
             "unwaivable": list(self.unwaivable),
@@ -98,8 +134,8 @@ class Policy:
 
     @property
     def proof_digest(self) -> str:
-        """The same without release, target and depth: a proof holds for every release that is judged by these rules."""
-        return _digest({k: v for k, v in self.to_json().items() if k not in {"release", "target", "deep"}})
+        """The same without release, target, stage and depth: a proof holds for every release judged by these rules."""
+        return _digest({k: v for k, v in self.to_json().items() if k not in {"release", "target", "deep", "stage"}})
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Policy:
@@ -109,6 +145,7 @@ class Policy:
             target=TargetKind(data["target"]),
             release=data["release"],
             deep=data["deep"],
+            stage=data["stage"],
             rules=tuple(_rule(r) for r in data["rules"]),
             waivers=tuple(Waiver(**{**w, "expires": dt.date.fromisoformat(w["expires"])}) for w in data["waivers"]),
             unwaivable=tuple(data["unwaivable"]),

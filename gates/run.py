@@ -20,7 +20,7 @@ from gates.policy import decide
 from gates.policy_file import PolicyFile
 from gates.proof.cited import cited
 from gates.proof.source import source_digest
-from gates.rules import Policy
+from gates.rules import STAGES, Policy
 from gates.stages.alerts import alerts
 from gates.stages.context import Context, Progress, StageReport, silent
 from gates.stages.drill import drill
@@ -34,10 +34,10 @@ from gates.stages.turn import Turn
 from gates.stages.watch import BacklogWatch
 from gates.target.deployment import Target
 from gates.target.redaction import hidden, redact_text, scrub
-from gates.verdict import Decision, Verdict, settle
+from gates.verdict import Action, Decision, Verdict, settle
 
 LOAD = ("load/",)
-STAGES = ("drill", "sql", "alerts", "load")
+COMPANIES = "companies.txt"
 
 
 def utc_now() -> dt.datetime:
@@ -93,22 +93,19 @@ def run_gate(request: Request) -> Verdict:
 
     action = act(verdict, order, looked.target.database_url, tell=request.warn)
     action = dataclasses.replace(action, message=redact_text(action.message, hidden(looked.target)))
-    final = settle(verdict, action, str(run["started_at"]), record.stamp(request.now()))
-    run |= facts_of(policy) | {
-        "decided_at": record.stamp(decided_at),
-        "evidence": looked.log.end.to_json(),
-        "finished_at": final.finished_at,
-        "stages": [s.to_json() for s in looked.stages],
-        "action": action.to_json(),
-        "proof": cited(request.proof, policy.proof_digest, source_digest()),
-    }
+    done = record.Decided(policy, decided_at, looked.log.end, action, record.stamp(request.now()))
+    final = settle(verdict, action, str(run["started_at"]), done.finished_at)
     try:
         if trouble is not None:
             raise trouble
-        return keep(request, context, run)
+        recorded = keep(request, run, looked.stages, done)
+        told = tell(request, recorded.verdict, recorded.evidence, run)
+        if told:
+            record.write_run(request.out, {**run, "slack": told})
     except (OSError, CannotWork) as error:
         tell(request, final, looked.log.evidence, run)
         raise record.unkept(final, error) from error
+    return recorded.verdict
 
 
 def intend(request: Request, run: dict[str, JsonValue], verdict: Verdict, order: Order) -> CannotWork | None:
@@ -123,20 +120,23 @@ def intend(request: Request, run: dict[str, JsonValue], verdict: Verdict, order:
     return None
 
 
-def keep(request: Request, context: Context, run: dict[str, JsonValue]) -> Verdict:
-    """Write the run down, its verdict and its reports; then tell of it.
-
-    What is on disk is what counts: the verdict is made again from it, so that nobody can find another one there.
-    """
-    run["companies"] = list[JsonValue](context.companies.read_text().split() if context.companies.exists() else [])
+def keep(
+    request: Request, run: dict[str, JsonValue], stages: Sequence[StageReport], done: record.Decided
+) -> record.Recorded:
+    """End run.json, and make from what is on disk the one verdict that files, terminal and reports show."""
+    companies = request.out / COMPANIES
+    run |= done.facts() | {
+        "stages": [s.to_json() for s in stages],
+        "companies": list[JsonValue](companies.read_text().split() if companies.exists() else []),
+        "proof": cited(request.proof, done.policy.proof_digest, source_digest()),
+    }
     record.write_run(request.out, run)
     recorded = record.read(request.out)
     record.write(request.out / record.VERDICT, recorded.verdict.dump())
-    reports.write(request.out, recorded.verdict, recorded.evidence, request.catalogue, run, request.environ)
-    told = tell(request, recorded.verdict, recorded.evidence, run)
-    if told:
-        record.write_run(request.out, {**run, "slack": told})
-    return recorded.verdict
+    github = {} if done.policy.stage else request.environ
+    specs = recorded.specs(catalogue_of(request))
+    reports.write(request.out, recorded.verdict, recorded.evidence, specs, run, github)
+    return recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,10 +252,7 @@ def stamped(one: Evidence, target: Target, started: dt.datetime) -> Evidence:
 
 
 def run_stage(request: Request, stage: str) -> Verdict:
-    """One stage after the preflight: its evidence is kept, nothing is done to the flag.
-
-    The verdict is on the checks of this stage alone. On disk a hold says so: a stage is not a gate.
-    """
+    """One stage after the preflight: a result on the checks of this stage alone, and nothing is done to the flag."""
     run = begin(request)
     catalogue = catalogue_of(request)
     context = dataclasses.replace(context_of(request, str(run["run_id"])), catalogue=catalogue)
@@ -264,38 +261,29 @@ def run_stage(request: Request, stage: str) -> Verdict:
     context = dataclasses.replace(context, target=target)
     reading = stage in {"sql", "alerts"}  # what only reads disturbs nobody, and needs the database alone
     unreachable = [e for e in first.unreachable if e.check == DATABASE.id or not reading]
-    prefixes = {"drill": ("drill/",), "sql": DATA, "alerts": ALERTS, "load": LOAD}[stage]
     works: dict[str, Callable[[], list[StageReport]]] = {
         "drill": lambda: drill(context),
         "sql": lambda: sql(context),
         "alerts": lambda: alerts(context),
         "load": lambda: load(context, request),
     }
+    stages: list[StageReport] = []
     if unreachable:
-        context.block(context.applicable(prefixes), unreachable[0])
+        context.block(context.applicable(STAGES[stage]), unreachable[0])
     elif reading or request.url_only:
-        works[stage]()
+        stages = works[stage]()
     else:
         with Turn(context) as turn:
             if turn.busy:
                 turn.block()
             else:
-                works[stage]()
+                stages = works[stage]()
     scrub(request.out, hidden(context.target))
-    wanted = tuple(s for s in catalogue if s.id.startswith(prefixes))
     policy = request.policy_file.policy(request.catalogue, target.kind, target.release, deep=request.deep)
-    policy = dataclasses.replace(policy, catalogue=wanted)
-    own = [e for e in read_lines(context.evidence) if e.check.startswith((*prefixes, "preflight/capability/"))]
-    finished = request.now()
-    verdict = decide(own, policy, finished)
-    action = dataclasses.replace(verdict.action, result="nothing_to_do")
-    run["ended"] = f"the {stage} stage alone was run, which is no gate: it came to {verdict.decision.value}"
-    record.write_run(request.out, run)
-    record.write(request.out / record.VERDICT, record.recompute(request.out).dump())
-    final = settle(verdict, action, str(run["started_at"]), record.stamp(finished))
-    shown = dataclasses.replace(final, reason=f"{final.reason} (the {stage} stage alone, which is no gate)")
-    reports.write(request.out, shown, own, wanted, run, {})
-    return final
+    now = request.now()
+    end, nothing = read_log(context.evidence).end, Action("none", result="nothing_to_do")
+    done = record.Decided(policy.of_stage(stage, catalogue), now, end, nothing, record.stamp(now))
+    return keep(request, run, stages, done).verdict
 
 
 # --- parts -------------------------------------------------------------------------------------------------------
@@ -309,7 +297,7 @@ def begin(request: Request) -> dict[str, JsonValue]:
         "gate": gate_version(),
         "started_at": started_at,
         "dry_run": request.dry_run,
-        **facts_of(run_plan(request)),
+        **record.facts_of(run_plan(request)),
     }
     return record.begin(request.out, facts)
 
@@ -325,17 +313,6 @@ def run_plan(request: Request) -> Policy:
     """The policy as it is known before the target said its release."""
     target = request.target
     return request.policy_file.policy(request.catalogue, target.kind, target.release, deep=request.deep)
-
-
-def facts_of(policy: Policy) -> dict[str, JsonValue]:
-    """The members of run.json that follow from the policy."""
-    return {
-        "target": policy.target.value,
-        "release": policy.release,
-        "policy_digest": policy.digest,
-        "proof_digest": policy.proof_digest,
-        "policy": policy.to_json(),
-    }
 
 
 def context_of(request: Request, run_id: str) -> Context:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from gates.evidence import Evidence
 from gates.inert import Terminal
 from gates.stages.context import Progress
-from gates.verdict import Action, Decision, Finding, Verdict, grouped
+from gates.verdict import Action, Decision, Finding, Verdict, grouped, spared_text
 
 COLOURS = {"red": "31", "green": "32", "yellow": "33", "dim": "2", "bold": "1"}
 DECISION_COLOURS = {Decision.PROMOTE: "green", Decision.HOLD: "yellow", Decision.ROLLBACK: "red"}
@@ -37,7 +37,7 @@ def progress_line(progress: Progress, *, colour: bool) -> Terminal:
 
 def verdict_text(verdict: Verdict, *, colour: bool, folder: str = "") -> Terminal:
     """One sentence, the deciding findings, the margin."""
-    head = paint(verdict.decision.value.upper(), DECISION_COLOURS[verdict.decision], on=colour)
+    head = paint(verdict.title.upper(), DECISION_COLOURS[verdict.shown_as], on=colour)
     lines: list[str] = ["", *_alarm(verdict.headline, colour=colour)]
     lines.append(Terminal("{}: {}").format(paint(head, "bold", on=colour), verdict.reason))
     groups = grouped(verdict.deciding)
@@ -53,6 +53,8 @@ def verdict_text(verdict: Verdict, *, colour: bool, folder: str = "") -> Termina
     counts = verdict.counts
     said = f"{counts.passed} passed, {counts.failed} failed, {counts.unknown} unknown"
     lines.append(paint(f"  {said}, {counts.not_applicable} not applicable", "dim", on=colour))
+    if verdict.not_required:
+        lines.append(paint(f"  {spared_text(verdict.not_required)}", "dim", on=colour))
     if verdict.margin is not None:
         lines.append(paint(f"  {verdict.margin.sentence}", "dim", on=colour))
     if folder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,6 +66,34 @@ class Exempt:
 
     check: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spared:
+    """A check that the policy lets the release pass without; by: `gate.yaml` or `waived`."""
+
+    check: str
+    by: str
+
+
+def spared_text(spared: Sequence[Spared]) -> str:
+    """How many checks the policy does not require, and by what; empty where it requires all."""
+    by = Counter(s.by for s in spared)
+    parts = [f"{by['gate.yaml']} checks by gate.yaml"] * bool(by["gate.yaml"])
+    parts += [f"{by['waived']} waived"] * bool(by["waived"])
+    return f"not required: {', '.join(parts)}" if parts else ""
+
+
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """What became of a stage that was run alone; result: `passed`, `failed` or `unknown`."""
+
+    name: str
+    result: str
+
+    @property
+    def sentence(self) -> str:
+        return f"the {self.name} stage {'is unknown' if self.result == 'unknown' else self.result}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +223,22 @@ class Verdict:
     action: Action = field(default_factory=Action)
     margin: Margin | None = None
     ends_when: tuple[str, ...] = ()
+    not_required: tuple[Spared, ...] = ()
+    stage: StageResult | None = None
+
+    @property
+    def title(self) -> str:
+        """The decision; of a stage that was run alone, what became of it: a stage is no gate."""
+        return self.decision.value if self.stage is None else f"{self.stage.name} stage {self.stage.result}"
+
+    @property
+    def shown_as(self) -> Decision:
+        """The decision by which a title is coloured: a stage that passed is as green as a promote."""
+        if self.stage is None:
+            return self.decision
+        if any(f.effect is Effect.ROLLBACK for f in self.findings):
+            return Decision.ROLLBACK
+        return Decision.PROMOTE if self.stage.result == "passed" else Decision.HOLD
 
     @property
     def headline(self) -> str:
@@ -204,13 +249,16 @@ class Verdict:
 
     @property
     def exit_code(self) -> int:
-        """That of the decision, or 21: a rollback that could not be carried out."""
-        return NOT_ROLLED_BACK if self.headline else self.decision.exit_code
+        """That of the decision, or 21: a rollback that could not be carried out.
+
+        Of a stage: 0 passed, 20 failed so that a whole run would roll back, 10 anything else.
+        """
+        return NOT_ROLLED_BACK if self.headline else self.shown_as.exit_code
 
     @property
     def deciding(self) -> tuple[Finding, ...]:
         """The findings that made the decision, causes only: what they block is left out."""
-        effect = {Decision.ROLLBACK: Effect.ROLLBACK, Decision.HOLD: Effect.HOLD}.get(self.decision)
+        effect = {Decision.ROLLBACK: Effect.ROLLBACK, Decision.HOLD: Effect.HOLD}.get(self.shown_as)
         return tuple(f for f in self.findings if f.effect is effect and not f.blocked_by)
 
     def to_json(self) -> dict[str, JsonValue]:
@@ -231,6 +279,8 @@ class Verdict:
             "action": self.action.to_json(),
             "margin": margin,
             "ends_when": list(self.ends_when),
+            "not_required": [dataclasses.asdict(s) for s in self.not_required],
+            **({} if self.stage is None else {"stage": dataclasses.asdict(self.stage)}),
         }
 
     def dump(self) -> str:

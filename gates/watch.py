@@ -21,7 +21,7 @@ from gates.evidence import CheckSpec, Evidence, TargetKind
 from gates.evidence_file import read_log
 from gates.history import History, Told
 from gates.incidents import Patience, Pulse, acted, fold, harmful, pulse
-from gates.policy import decide
+from gates.policy import weigh
 from gates.policy_file import PolicyFile
 from gates.reports.watch_text import slack
 from gates.rounds import Change, Incident, Reading, Round, readings_of
@@ -202,7 +202,7 @@ def _judged(
     policy: Policy,
     started: dt.datetime,
 ) -> Round:
-    verdict = decide(evidence, policy, watch.now())
+    verdict = weigh(evidence, policy, watch.now())  # a round is no gate, and never promotes
     exempt = {e.check for e in verdict.not_applicable}
     checks = [s.id for s in plan.checks if s.id not in exempt]
     readings = readings_of(checks, verdict.findings, evidence)

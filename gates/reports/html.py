@@ -22,7 +22,7 @@ MOST_FINDINGS = 50
 
 def html(verdict: Verdict, rows: Sequence[Row], run: Mapping[str, JsonValue]) -> Html:
     """The whole document."""
-    title = f"{verdict.decision.value}: {verdict.release or 'release not said'}"
+    title = f"{verdict.title}: {verdict.release or 'release not said'}"
     parts = (_by_hand(verdict), _deciding(verdict, rows), _ends(verdict), _recovery(verdict))
     body = Html("").join([*parts, _checks(rows), _stages(run), _footer(verdict, run)])
     return document(title, ("report.css",), _header(verdict), body, script="report.js")
@@ -66,13 +66,14 @@ def _header(verdict: Verdict) -> Html:
         "failed": str(counts.failed),
         "unknown": str(counts.unknown),
         "not applicable": str(counts.not_applicable),
+        **({"not required": str(len(verdict.not_required))} if verdict.not_required else {}),
     }
     listed = Html("").join(Html("<span>{} <b>{}</b></span>").format(name, value) for name, value in facts.items())
     alarm = Html("<h1>{}</h1>").format(verdict.headline) if verdict.headline else Html("")
     margin = Html('<p class="facts">{}</p>').format(verdict.margin.sentence) if verdict.margin else Html("")
     return Html(
         '<header class="{}"><div>{}<h1>{}</h1><p class="reason">{}</p><div class="facts">{}</div>{}{}</div></header>'
-    ).format(verdict.decision.value, alarm, verdict.decision.value, verdict.reason, listed, margin, bar)
+    ).format(verdict.shown_as.value, alarm, verdict.title, verdict.reason, listed, margin, bar)
 
 
 def _by_hand(verdict: Verdict) -> Html:

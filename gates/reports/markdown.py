@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from gates.evidence import JsonValue
 from gates.inert import Markdown
 from gates.reports.rows import Row, proof_of
-from gates.verdict import Verdict, grouped
+from gates.verdict import Verdict, grouped, spared_text
 
 MOST_ROWS = 20
 MOST_WITNESS = 1500
@@ -21,7 +21,7 @@ def markdown(verdict: Verdict, rows: Sequence[Row], run: Mapping[str, JsonValue]
     """Decision, reason, deciding findings, margin, action, the checks by group, and the last proof of the gate."""
     counts = verdict.counts
     lines = [
-        Markdown("## {} {}").format(SIGNS[verdict.decision], verdict.decision.value),
+        Markdown("## {} {}").format(SIGNS[verdict.shown_as], verdict.title),
         EMPTY,
         *_alarm(verdict),
         Markdown.escape(verdict.reason),
@@ -42,6 +42,10 @@ def markdown(verdict: Verdict, rows: Sequence[Row], run: Mapping[str, JsonValue]
     if verdict.ends_when:
         ends = (Markdown("- {}").format(e) for e in verdict.ends_when[:MOST_ROWS])
         lines += [EMPTY, Markdown("The hold ends when:"), EMPTY, *ends]
+    if verdict.not_required:
+        named = [Markdown("- {} ({})").format(s.check, s.by) for s in verdict.not_required[:MOST_ROWS]]
+        said = spared_text(verdict.not_required).capitalize()
+        lines += [EMPTY, Markdown("{}, such as:").format(said), EMPTY, *named]
     proof = proof_of(run)
     lines += [*_groups(rows), *([EMPTY, Markdown("This gate: {}.").format(proof)] if proof else [])]
     return Markdown.of_lines(lines)

@@ -27,8 +27,8 @@ def slack(verdict: Verdict, rows: Sequence[Row]) -> str:
     counts = verdict.counts
     alarm = Slack(":rotating_light: *{}*\n").format(verdict.headline) if verdict.headline else ""
     head = Slack("{} *{}* {} on {}\n{}").format(
-        SIGNS[verdict.decision],
-        verdict.decision.value,
+        SIGNS[verdict.shown_as],
+        verdict.title,
         verdict.release[:MOST_PART] or "release not said",
         verdict.target[:MOST_PART],
         verdict.reason[:MOST_PART],
@@ -47,7 +47,7 @@ def slack(verdict: Verdict, rows: Sequence[Row]) -> str:
     foot = Slack("{} of {} passed, {} failed, {} unknown. {}").format(
         counts.passed, required, counts.failed, counts.unknown, verdict.margin.sentence if verdict.margin else ""
     )
-    said = filter(None, (verdict.headline, verdict.decision.value, verdict.reason))
+    said = filter(None, (verdict.headline, verdict.title, verdict.reason))
     return message(Slack(": ").join(said), [*blocks, context(foot.strip())])
 
 

@@ -25,6 +25,7 @@ from gates.record import begin, recompute, stamp, write, write_run
 from gates.rules import Policy
 from gates.target.requests import sign_v1
 from gates.verdict import Action
+from tests.gates.floor_checks import FLOOR_SPECS, on_solid_ground
 from tests.small_target import serving
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,9 +51,10 @@ def gate(*words: str, cwd: Path = ROOT, environ: Mapping[str, str] | None = None
 def saved(folder: Path, outcome: Outcome, action: Action | None = None, **evidence: Any) -> Path:
     """The record of a finished run with one check."""
     spec = CheckSpec("drill/small/main", "c", "c", Severity.PAGE, Where.READ_ONLY)
-    policy = Policy(catalogue=(spec,), target=TargetKind.STAGING)
+    policy = Policy(catalogue=(spec, *FLOOR_SPECS), target=TargetKind.STAGING)
     run = begin(folder, {"started_at": stamp(NOW), "run_id": "x", "gate": "0", "target": "staging", "release": ""})
-    write_lines(folder / "evidence.ndjson", [Evidence(spec.id, outcome, samples=1, started_at=stamp(NOW), **evidence)])
+    line = Evidence(spec.id, outcome, samples=1, started_at=stamp(NOW), **evidence)
+    write_lines(folder / "evidence.ndjson", [line, *on_solid_ground(stamp(NOW))])
     done = (action or Action("none", result="nothing_to_do")).to_json()
     end = read_log(folder / "evidence.ndjson").end.to_json()
     times: dict[str, Any] = {"decided_at": stamp(NOW), "finished_at": stamp(NOW), "evidence": end}

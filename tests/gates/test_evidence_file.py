@@ -18,7 +18,7 @@ from gates import record
 from gates.errors import CannotWork
 from gates.evidence import UNREADABLE, CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.evidence_file import ChainEnd, chained, read_bytes, read_lines, read_log, write_lines
-from gates.policy import decide
+from gates.policy import decide, weigh
 from gates.rules import Policy
 from gates.target.redaction import scrub
 from gates.verdict import Decision
@@ -148,8 +148,8 @@ def test_what_cannot_be_read_holds_where_everything_else_passed() -> None:
     """Neither a rule nor a waiver makes it count for less."""
     green = chained(saw(c).to_json() for c in CHECKS)
     log = read_bytes(green + b"{\n", read_bytes(green + b"{\n").end)
-    assert decide(log.evidence, POLICY, NOW).decision is Decision.HOLD
-    assert decide(log.evidence, POLICY, NOW).ends_when == ("the gate is run again",)
+    assert weigh(log.evidence, POLICY, NOW).decision is Decision.HOLD
+    assert weigh(log.evidence, POLICY, NOW).ends_when == ("the gate is run again",)
 
 
 @settings(max_examples=300, deadline=None)

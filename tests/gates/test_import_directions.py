@@ -21,14 +21,20 @@ ALLOWED: dict[str, set[str]] = {
     # the last border of every text: it makes inert, redacts, and shows progress
     "gates.console": {"gates.inert", "gates.stages", "gates.target", "gates.terminal"},
     "gates.verdict": {"gates.evidence"},
-    "gates.rules": {"gates.evidence", "gates.verdict"},  # the policy as data: effects are words of the verdict
-    "gates.assessment": {"gates.evidence", "gates.rules", "gates.verdict"},
-    "gates.policy": {"gates.evidence", "gates.rules", "gates.assessment", "gates.verdict"},
+    "gates.floor": set(),
+    "gates.rules": {
+        "gates.evidence",
+        "gates.floor",
+        "gates.verdict",
+    },  # the policy as data: effects are words of the verdict
+    "gates.assessment": {"gates.evidence", "gates.floor", "gates.rules", "gates.verdict"},
+    "gates.policy": {"gates.evidence", "gates.floor", "gates.rules", "gates.assessment", "gates.verdict"},
     "gates.strict_yaml": {"gates.errors"},
     "gates.shapes": {"gates.evidence", "gates.strict_yaml"},
     "gates.policy_file": {
         "gates.evidence",
         "gates.errors",
+        "gates.floor",
         "gates.rules",
         "gates.shapes",
         "gates.strict_yaml",
@@ -216,7 +222,7 @@ def test_a_module_imports_only_what_it_may(path: Path) -> None:
 
 def test_the_decision_needs_the_standard_library_only() -> None:
     """policy, assessment, rules, verdict and evidence import nothing that has to be installed."""
-    for name in ("policy", "assessment", "rules", "verdict", "evidence"):
+    for name in ("policy", "assessment", "floor", "rules", "verdict", "evidence"):
         tree = ast.parse((ROOT / "gates" / f"{name}.py").read_text(encoding="utf-8"))
         tops = {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
         tops |= {n.module.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}

@@ -1,4 +1,4 @@
-"""decide(): the lattice enumerated, and properties over generated evidence."""
+"""weigh(): the lattice enumerated, and properties over generated evidence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.evidence_file import chained, read_bytes
-from gates.policy import BACKLOG, decide
+from gates.policy import BACKLOG, weigh
 from gates.rules import Policy, Rule, Waiver
 from gates.verdict import Action, Decision, Effect, Verdict, settle
 
@@ -51,7 +51,7 @@ def test_every_combination_of_three_severities_decides_as_the_rules_say(states: 
     for check, state in zip("abc", states, strict=True):
         one = EXPECTED_BY_STATE.get((check, state), Decision.PROMOTE if state == "pass" else Decision.HOLD)
         expected = max(expected, one, key=RANK.__getitem__)
-    verdict = decide(evidence, policy(A, B, C), NOW)
+    verdict = weigh(evidence, policy(A, B, C), NOW)
     assert verdict.decision is expected
     assert verdict.counts.passed == states.count("pass")
     assert verdict.counts.failed == states.count("fail")
@@ -74,7 +74,7 @@ def test_every_combination_of_three_severities_decides_as_the_rules_say(states: 
 )
 def test_a_pass_that_cannot_be_trusted_is_unknown(line: Evidence, why: str) -> None:
     """No samples, not a number, no time, stale, from the future, seen only before the load: none of them passes."""
-    verdict = decide([line], policy(A), NOW)
+    verdict = weigh([line], policy(A), NOW)
     assert verdict.decision is Decision.HOLD
     assert why in verdict.findings[0].message
 
@@ -82,22 +82,22 @@ def test_a_pass_that_cannot_be_trusted_is_unknown(line: Evidence, why: str) -> N
 def test_evidence_of_another_release_neither_promotes_nor_rolls_back() -> None:
     """What was seen of another release says nothing about this one."""
     for outcome in Outcome:
-        verdict = decide([saw("a", outcome, release="r1")], policy(A, release="r2"), NOW)
+        verdict = weigh([saw("a", outcome, release="r1")], policy(A, release="r2"), NOW)
         assert verdict.decision is Decision.HOLD
         assert "release r1" in verdict.reason
 
 
 def test_nothing_required_holds() -> None:
     """An empty catalogue, or one of which nothing applies, proves nothing."""
-    assert decide([], policy(), NOW).decision is Decision.HOLD
+    assert weigh([], policy(), NOW).decision is Decision.HOLD
     staging_only = policy(spec("a", where=Where.STAGING))
-    assert decide([saw("a")], staging_only, NOW).decision is Decision.HOLD
+    assert weigh([saw("a")], staging_only, NOW).decision is Decision.HOLD
 
 
 def test_two_different_lines_of_one_check_count_as_the_worse() -> None:
     """Worst wins, whichever came last."""
     for one, other in itertools.permutations(Outcome, 2):
-        verdict = decide([saw("a", one), saw("a", other)], policy(A), NOW)
+        verdict = weigh([saw("a", one), saw("a", other)], policy(A), NOW)
         worst = Decision.ROLLBACK if Outcome.FAIL in {one, other} else Decision.HOLD
         assert verdict.decision is worst
 
@@ -118,14 +118,14 @@ def test_what_was_unknown_before_the_load_may_be_seen_after_it(
 ) -> None:
     """A quiet deployment has its samples only after the load; a failure before it stays one."""
     lines = [saw("a", Outcome(before), round="before")] + ([saw("a", Outcome(after))] if after else [])
-    assert decide(lines, policy(A), NOW).decision is expected
+    assert weigh(lines, policy(A), NOW).decision is expected
 
 
 def test_a_check_that_needs_what_the_target_lacks_is_not_applicable() -> None:
     """Only if the preflight saw that it lacks it: without that evidence, or with two answers, it is required."""
     agent = policy(A, spec("drill/agent", needs=("drill-agent",)))
     capability = "preflight/capability/drill-agent"
-    verdict = decide([saw("a"), saw(capability, observed=False)], agent, NOW)
+    verdict = weigh([saw("a"), saw(capability, observed=False)], agent, NOW)
     assert verdict.decision is Decision.PROMOTE
     assert [n.check for n in verdict.not_applicable] == ["drill/agent"]
     assert verdict.counts.not_applicable == 1
@@ -134,40 +134,40 @@ def test_a_check_that_needs_what_the_target_lacks_is_not_applicable() -> None:
         [saw(capability, observed=True)],
         [saw(capability, observed=False), saw(capability, observed=True)],
     ):
-        assert decide([saw("a"), *told], agent, NOW).decision is Decision.HOLD
+        assert weigh([saw("a"), *told], agent, NOW).decision is Decision.HOLD
     unasked = saw(capability, Outcome.UNKNOWN, observed=False)
-    assert decide([saw("a"), unasked], agent, NOW).decision is Decision.HOLD
+    assert weigh([saw("a"), unasked], agent, NOW).decision is Decision.HOLD
 
 
 def test_the_target_kind_decides_what_applies() -> None:
     """A production target requires no staging check; a reference requires all."""
     checks = (spec("a"), spec("b", where=Where.STAGING), spec("c", where=Where.REFERENCE), spec("d", deep=True))
     for kind, applicable in ((TargetKind.PRODUCTION, 1), (TargetKind.STAGING, 2), (TargetKind.REFERENCE, 3)):
-        assert decide([], policy(*checks, target=kind), NOW).counts.unknown == applicable
-    assert decide([], policy(*checks, target=TargetKind.REFERENCE, deep=True), NOW).counts.unknown == 4
+        assert weigh([], policy(*checks, target=kind), NOW).counts.unknown == applicable
+    assert weigh([], policy(*checks, target=TargetKind.REFERENCE, deep=True), NOW).counts.unknown == 4
 
 
 def test_a_rule_of_the_policy_changes_severity_effect_requirement_and_limit() -> None:
     """Later rules win; a number on the wrong side of the policy's own limit fails, and no number is unknown."""
     fail = [saw("a", Outcome.FAIL)]
-    assert decide(fail, policy(A, rules=(Rule("a", severity=Severity.WARN),)), NOW).decision is Decision.HOLD
-    assert decide(fail, policy(A, rules=(Rule("*", decides=Effect.HOLD),)), NOW).decision is Decision.HOLD
+    assert weigh(fail, policy(A, rules=(Rule("a", severity=Severity.WARN),)), NOW).decision is Decision.HOLD
+    assert weigh(fail, policy(A, rules=(Rule("*", decides=Effect.HOLD),)), NOW).decision is Decision.HOLD
     both = (Rule("*", decides=Effect.HOLD), Rule("a", decides=Effect.ROLLBACK))
-    assert decide(fail, policy(A, rules=both), NOW).decision is Decision.ROLLBACK
+    assert weigh(fail, policy(A, rules=both), NOW).decision is Decision.ROLLBACK
     spare = policy(A, B, rules=(Rule("b", required=False),))
-    assert decide([saw("a")], spare, NOW).decision is Decision.PROMOTE
+    assert weigh([saw("a")], spare, NOW).decision is Decision.PROMOTE
     limit = policy(A, rules=(Rule("a", below=2000.0),))
-    assert decide([saw("a", observed=1999.9)], limit, NOW).decision is Decision.PROMOTE
-    assert decide([saw("a", observed=2000)], limit, NOW).decision is Decision.ROLLBACK
+    assert weigh([saw("a", observed=1999.9)], limit, NOW).decision is Decision.PROMOTE
+    assert weigh([saw("a", observed=2000)], limit, NOW).decision is Decision.ROLLBACK
     for odd in (None, True, "12"):
-        assert decide([saw("a", observed=odd)], limit, NOW).decision is Decision.HOLD
+        assert weigh([saw("a", observed=odd)], limit, NOW).decision is Decision.HOLD
 
 
 def test_evidence_may_say_which_of_several_limits_was_broken() -> None:
     """An alert over its warning holds, over its paging limit it rolls back; the policy has the last word."""
     over = [saw("a", Outcome.FAIL, severity="warn")]
-    assert decide(over, policy(A), NOW).decision is Decision.HOLD
-    assert decide(over, policy(A, rules=(Rule("a", severity=Severity.PAGE),)), NOW).decision is Decision.ROLLBACK
+    assert weigh(over, policy(A), NOW).decision is Decision.HOLD
+    assert weigh(over, policy(A, rules=(Rule("a", severity=Severity.PAGE),)), NOW).decision is Decision.ROLLBACK
 
 
 def test_a_waiver_counts_until_its_day_and_never_for_what_cannot_be_waived() -> None:
@@ -175,9 +175,9 @@ def test_a_waiver_counts_until_its_day_and_never_for_what_cannot_be_waived() -> 
     today = NOW.date()
     for day, expected in ((today, Decision.PROMOTE), (today - dt.timedelta(days=1), Decision.ROLLBACK)):
         waived = policy(A, B, waivers=(Waiver("a", "known", "ann", day),))
-        assert decide([saw("a", Outcome.FAIL), saw("b")], waived, NOW).decision is expected
+        assert weigh([saw("a", Outcome.FAIL), saw("b")], waived, NOW).decision is expected
     fixed = policy(spec("preflight/release"), B, waivers=(Waiver("preflight/release", "x", "ann", today),))
-    assert decide([saw("preflight/release", Outcome.FAIL), saw("b")], fixed, NOW).decision is Decision.ROLLBACK
+    assert weigh([saw("preflight/release", Outcome.FAIL), saw("b")], fixed, NOW).decision is Decision.ROLLBACK
 
 
 def test_the_reason_of_a_hold_names_every_variable_that_is_missing() -> None:
@@ -186,12 +186,12 @@ def test_the_reason_of_a_hold_names_every_variable_that_is_missing() -> None:
     names = [f"sql/x{i}" for i in range(3)]
     specs = [spec("preflight/variables", Severity.WARN), *(spec(n) for n in names)]
     want = [saw(n, Outcome.UNKNOWN, message="DATABASE_URL is not set: this check needs SQL") for n in names]
-    verdict = decide([missing, *want], policy(*specs), NOW)
+    verdict = weigh([missing, *want], policy(*specs), NOW)
     assert verdict.reason == "4 checks are unknown: REPLAY_JWT_SECRET, DATABASE_URL not set: see it"
     slow = [saw(n, Outcome.UNKNOWN, message="it ran out of time") for n in names]
-    assert "most of them (3) because: it ran out of time" in decide([missing, *slow], policy(*specs), NOW).reason
+    assert "most of them (3) because: it ran out of time" in weigh([missing, *slow], policy(*specs), NOW).reason
     mixed = [saw(n, Outcome.UNKNOWN, message=f"{n} was late") for n in names]
-    assert "3 checks are unknown, 1 of them because: " in decide(mixed, policy(*specs[1:]), NOW).reason
+    assert "3 checks are unknown, 1 of them because: " in weigh(mixed, policy(*specs[1:]), NOW).reason
 
 
 def test_a_missing_constraint_is_the_cause_and_not_the_drill_that_it_broke() -> None:
@@ -199,7 +199,7 @@ def test_a_missing_constraint_is_the_cause_and_not_the_drill_that_it_broke() -> 
     spots = ("sql/spot/idempotency-constraints", "sql/spot/replay-runs-unique")
     names = ("drill/x/y", "alert/z", "sql/manifest/y", *spots)
     for order in itertools.permutations(names):
-        verdict = decide([saw(n, Outcome.FAIL, message="m") for n in order], policy(*map(spec, names)), NOW)
+        verdict = weigh([saw(n, Outcome.FAIL, message="m") for n in order], policy(*map(spec, names)), NOW)
         assert verdict.reason.startswith("sql/spot/replay-runs-unique failed")
 
 
@@ -209,7 +209,7 @@ def test_the_reason_cites_the_cause_and_not_what_it_blocks() -> None:
         saw("a", Outcome.UNKNOWN, message="blocked by z", blocked_by="z"),
         saw("z", Outcome.UNKNOWN, message="the target gave no answer"),
     ]
-    verdict = decide(lines, policy(A, spec("z")), NOW)
+    verdict = weigh(lines, policy(A, spec("z")), NOW)
     assert verdict.reason == "z is unknown: the target gave no answer"
     assert [f.check for f in verdict.deciding] == ["z"]
     assert verdict.ends_when == ("z passes",)
@@ -217,9 +217,9 @@ def test_the_reason_cites_the_cause_and_not_what_it_blocks() -> None:
 
 def test_a_failure_of_an_unlisted_check_holds() -> None:
     """Harm that no rule weighs is not ignored, and does not roll back."""
-    verdict = decide([saw("a"), saw("x", Outcome.FAIL, severity="page")], policy(A), NOW)
+    verdict = weigh([saw("a"), saw("x", Outcome.FAIL, severity="page")], policy(A), NOW)
     assert verdict.decision is Decision.HOLD
-    assert decide([saw("a"), saw("x"), saw("y", Outcome.UNKNOWN)], policy(A), NOW).decision is Decision.PROMOTE
+    assert weigh([saw("a"), saw("x"), saw("y", Outcome.UNKNOWN)], policy(A), NOW).decision is Decision.PROMOTE
 
 
 LAG = spec("load/outbox_lag_ms/avg")
@@ -240,11 +240,11 @@ def test_a_lag_with_a_falling_backlog_holds(backlog: list[object], expected: Dec
     """A mean lag over its limit rolls back, unless the backlog fell through the whole observation."""
     lines = [saw("load/outbox_lag_ms/avg", Outcome.FAIL, observed=2400, limit=2000)]
     lines += [saw(BACKLOG, details={"samples": backlog})] if backlog else []
-    verdict = decide(lines, policy(LAG), NOW)
+    verdict = weigh(lines, policy(LAG), NOW)
     assert verdict.decision is expected
     if expected is Decision.HOLD:
         assert "gone in about 8 s" in verdict.ends_when[0]
-    other = decide([saw("a", Outcome.FAIL), *lines], policy(LAG, A), NOW)
+    other = weigh([saw("a", Outcome.FAIL), *lines], policy(LAG, A), NOW)
     assert other.decision is Decision.ROLLBACK
 
 
@@ -260,7 +260,7 @@ def test_a_lag_with_a_falling_backlog_holds(backlog: list[object], expected: Dec
 def test_a_lag_of_before_the_run_holds_if_the_backlog_is_seen_gone(after: Evidence, expected: Decision) -> None:
     """A large backlog that a healthy release drains while the gate looks never rolls it back."""
     before = saw("alert/outbox-lag", Outcome.FAIL, severity="page", round="before")
-    assert decide([before, after], policy(spec("alert/outbox-lag")), NOW).decision is expected
+    assert weigh([before, after], policy(spec("alert/outbox-lag")), NOW).decision is expected
 
 
 def test_the_margin_is_the_nearest_limit_in_relative_terms() -> None:
@@ -271,7 +271,7 @@ def test_the_margin_is_the_nearest_limit_in_relative_terms() -> None:
         saw("load/agents/rate", observed=0.995, limit=0.98),
         saw("drill/x", observed=3, limit=3),
     ]
-    margin = decide(lines, policy(*checks), NOW).margin
+    margin = weigh(lines, policy(*checks), NOW).margin
     assert margin is not None
     assert margin.sentence == "nearest limit: load/lag/p95 4100 ms of 5000 ms (18% left)"
 
@@ -316,7 +316,7 @@ def test_order_and_repetition_make_no_difference(lines: list[Evidence], rules: P
     """Same input, same bytes out, in whatever order and however often."""
     shuffled = [*lines, *lines[: len(lines) // 2]]
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert decide(shuffled, rules, NOW).dump() == decide(lines, rules, NOW).dump()
+    assert weigh(shuffled, rules, NOW).dump() == weigh(lines, rules, NOW).dump()
 
 
 @given(lines_of, policies, st.data())
@@ -326,34 +326,34 @@ def test_worse_evidence_never_gives_a_better_verdict(lines: list[Evidence], rule
     One kind of check is left out of the step from unknown (or unseen) to fail: a failure that is only noted is an
     observation, and an observation may end a hold.
     """
-    decision = decide(lines, rules, NOW).decision
+    decision = weigh(lines, rules, NOW).decision
     added = saw(
         data.draw(st.sampled_from(CHECKS)), data.draw(st.sampled_from([Outcome.UNKNOWN, Outcome.FAIL])), release="r"
     )
     if added.check != "c" or added.outcome is Outcome.UNKNOWN:
-        assert RANK[decide([*lines, added], rules, NOW).decision] >= RANK[decision]
+        assert RANK[weigh([*lines, added], rules, NOW).decision] >= RANK[decision]
     for index, line in enumerate(lines):
         noted = line.check == "c" or line.severity == "investigate"
         for outcome in (
             (Outcome.UNKNOWN,) if noted and line.outcome is Outcome.PASS else () if noted else WORSE[line.outcome]
         ):
             worse = [*lines[:index], dataclasses.replace(line, outcome=outcome), *lines[index + 1 :]]
-            assert RANK[decide(worse, rules, NOW).decision] >= RANK[decision]
+            assert RANK[weigh(worse, rules, NOW).decision] >= RANK[decision]
 
 
 @given(lines_of, policies, st.sampled_from(CHECKS))
 def test_removing_a_check_never_promotes(lines: list[Evidence], rules: Policy, removed: str) -> None:
     """Evidence that goes missing can end a rollback, but never give a promotion that was not there."""
-    before = decide(lines, rules, NOW).decision
+    before = weigh(lines, rules, NOW).decision
     left = [line for line in lines if line.check != removed]
     if (
         removed in {s.id for s in rules.catalogue}
         and not (removed == "b" and rules.waivers)
         and not (removed == "c" and rules.rules and rules.rules[0].required is False)
     ):
-        assert decide(left, rules, NOW).decision is not Decision.PROMOTE
+        assert weigh(left, rules, NOW).decision is not Decision.PROMOTE
     elif before is Decision.PROMOTE:
-        assert decide(left, rules, NOW).decision in {Decision.PROMOTE, Decision.HOLD}
+        assert weigh(left, rules, NOW).decision in {Decision.PROMOTE, Decision.HOLD}
 
 
 @given(lines_of, policies)
@@ -361,9 +361,9 @@ def test_unknown_alone_never_rolls_back_and_never_promotes(lines: list[Evidence]
     """Without a failure there is no rollback; with nothing but unknowns there is no promotion."""
     assume(all(rule.below is None for rule in rules.rules))  # a limit of the policy turns what was seen into a failure
     unfailed = [dataclasses.replace(e, outcome=Outcome.UNKNOWN) if e.outcome is Outcome.FAIL else e for e in lines]
-    assert decide(unfailed, rules, NOW).decision is not Decision.ROLLBACK
+    assert weigh(unfailed, rules, NOW).decision is not Decision.ROLLBACK
     blind = [dataclasses.replace(e, outcome=Outcome.UNKNOWN) for e in lines]
-    assert decide(blind, rules, NOW).decision is Decision.HOLD
+    assert weigh(blind, rules, NOW).decision is Decision.HOLD
 
 
 @settings(max_examples=50)
@@ -373,9 +373,9 @@ def test_evidence_and_policy_survive_the_disk(lines: list[Evidence], rules: Poli
     text = chained(e.to_json() for e in lines)
     read = read_bytes(text).evidence
     again = Policy.from_json(json.loads(json.dumps(rules.to_json())))
-    assert decide(read, again, NOW).dump() == decide(lines, rules, NOW).dump()
+    assert weigh(read, again, NOW).dump() == weigh(lines, rules, NOW).dump()
     torn = read_bytes(text + b'{"check":"a","outc')
-    assert decide(torn.evidence, rules, NOW).decision is not Decision.PROMOTE
+    assert weigh(torn.evidence, rules, NOW).decision is not Decision.PROMOTE
     assert torn.evidence[: len(lines)] == read
 
 

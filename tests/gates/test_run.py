@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -154,8 +155,9 @@ def change(request: Request, main: str) -> None:
     file.write_text(DRILL.replace("MAIN", main), encoding="utf-8")
 
 
-def test_a_run_passes_through_all_stages_in_their_order(asked: Request) -> None:
+def test_a_run_passes_through_all_stages_in_their_order(asked: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     """Preflight, data, drill, load, data again; the second look leaves out the companies that this run created."""
+    monkeypatch.setattr("gates.policy.FLOOR", {})  # the small catalogue has none
     stages: list[str] = []
 
     def follow(progress: Progress) -> None:
@@ -245,14 +247,38 @@ def test_a_run_that_is_cut_short_leaves_a_hold_and_no_older_promote(asked: Reque
     assert not (asked.out / "report.html").exists()
 
 
-def test_one_stage_leaves_its_evidence_and_no_verdict_to_act_on(asked: Request) -> None:
-    """What it shows is about its own checks; on disk a hold stays, because a stage is not a gate."""
+def told(out: Path, shown: Verdict) -> set[str]:
+    """What every file of a stage says became of it."""
+    junit = ET.fromstring((out / "junit.xml").read_text())  # noqa: S314  -- our own file
+    properties = {p.attrib["name"]: p.attrib["value"] for p in junit.iter("property")}
+    page = (out / "report.html").read_text(encoding="utf-8")
+    return {
+        shown.title,
+        record.recompute(out).title,
+        properties["stage"],
+        (out / "summary.md").read_text(encoding="utf-8").splitlines()[0].split(" ", 2)[2],
+        page.partition("<h1>")[2].partition("</h1>")[0],
+        verdict_text(shown, colour=False).strip().partition(":")[0].lower(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("main", "result", "code"), [("pass", "passed", 0), ("assert False", "failed", 20), ("1 / 0", "unknown", 10)]
+)
+def test_a_stage_comes_to_one_result_everywhere(asked: Request, main: str, result: str, code: int) -> None:
+    """Terminal, exit code, verdict.json, junit, summary, page, allure and `gate decide` agree; none says promote."""
+    change(asked, main)
     shown = run_stage(asked, "drill")
-    assert (shown.decision, shown.counts.passed) == (Decision.PROMOTE, 3)
     left = json.loads((asked.out / "verdict.json").read_text(encoding="utf-8"))
-    assert (left["decision"], left["reason"][:21]) == ("hold", "the drill stage alone")
-    assert record.recompute(asked.out).decision is Decision.HOLD
-    assert "the drill stage alone, which is no gate" in (asked.out / "summary.md").read_text(encoding="utf-8")
+    assert (left["decision"], left["stage"]) == ("hold", {"name": "drill", "result": result})
+    assert (shown.exit_code, record.recompute(asked.out).exit_code) == (code, code)
+    assert record.recompute(asked.out).dump() == shown.dump() == (asked.out / "verdict.json").read_text()
+    assert told(asked.out, shown) == {f"drill stage {result}"}
+    assert sum(left["counts"].values()) == 3
+    cases = ET.fromstring((asked.out / "junit.xml").read_text()).iter("testcase")  # noqa: S314  -- as above
+    assert {f"{c.attrib['classname']}.{c.attrib['name']}" for c in cases} == {
+        f"drill.small.{name}" for name in ("first", "main", "last")
+    }
     allure = (asked.out / "allure-results").glob("*-result.json")
     assert sum("drill/" in json.loads(path.read_text(encoding="utf-8"))["fullName"] for path in allure) == 3
 
@@ -307,6 +333,10 @@ def test_the_checks_of_a_thresholds_file_replace_those_of_the_checklist(asked: R
     request = dataclasses.replace(asked, load=load, load_checks=own, url_only=True, target=Target(TargetKind.STAGING))
     verdict = run_stage(request, "load")
     assert [(f.check, f.outcome) for f in verdict.findings] == [("load/other", "unknown")]
+    left = json.loads((asked.out / "verdict.json").read_text(encoding="utf-8"))
+    assert (
+        (left["counts"]["pass"], left["counts"]["unknown"]) == (verdict.counts.passed, verdict.counts.unknown) == (1, 1)
+    )
     assert {e.check for e in read_lines(asked.out / "evidence.ndjson")} == {"load/own", "load/other"}
 
 

@@ -13,9 +13,10 @@ from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Ta
 from gates.proof.tampering import TAMPERINGS, Tampering, tamper
 from gates.rules import Policy
 from gates.verdict import Action, Decision
+from tests.gates.floor_checks import FLOOR_SPECS
 
 AT = dt.datetime(2025, 1, 13, 12, 0, tzinfo=dt.UTC)
-CHECKS = ("drill/proof/hmac-refused", "drill/proof/b", "load/run-valid", "sql/spot/a", "sql/spot/b")
+CHECKS = ("drill/proof/hmac-refused", "drill/proof/b", "sql/spot/a", "sql/spot/b", *(s.id for s in FLOOR_SPECS))
 POLICY = Policy(tuple(CheckSpec(c, "", "", Severity.PAGE, Where.READ_ONLY) for c in CHECKS), TargetKind.STAGING, "r1")
 ACTION = Action("promote", 10, 50, "dry_run")
 RUN: dict[str, JsonValue] = {
