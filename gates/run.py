@@ -157,12 +157,10 @@ def collect(context: Context, request: Request) -> Collected:
         context = dataclasses.replace(context, target=first.target)
         stages = [first.report]
         try:
-            stages += pipeline(context)
-            with Turn(context) as turn:
-                if turn.busy:
-                    turn.block()
-                else:
-                    stages += examine(context, request)
+            if first.unreachable:  # the run ends here: all the rest is unknown for that one cause
+                context.block(context.applicable(("",)), first.unreachable[0])
+            else:
+                stages += in_turn(context, request)
             scrub(request.out, hidden(context.target))
             context.evidence.stat()
             return Collected(first.target, tuple(stages), read_log(context.evidence))
@@ -172,6 +170,17 @@ def collect(context: Context, request: Request) -> Collected:
             more = error.evidence if isinstance(error, Unwritten) else ()
             log = dataclasses.replace(log, evidence=(*log.evidence, *more))
             return Collected(first.target, tuple(stages), log, error)
+
+
+def in_turn(context: Context, request: Request) -> list[StageReport]:
+    """The gate itself, and then the stages, unless another run is at it."""
+    stages = pipeline(context)
+    with Turn(context) as turn:
+        if turn.busy:
+            turn.block()
+        else:
+            stages += examine(context, request)
+    return stages
 
 
 def examine(context: Context, request: Request) -> list[StageReport]:

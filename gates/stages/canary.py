@@ -99,7 +99,7 @@ def look(context: Context, plan: Plan) -> Looked:
     else:
         stages += _sql(context)
     if first.unreachable:
-        context.block(context.applicable(("drill/",)), first.unreachable[0])
+        context.block(context.applicable(("preflight/", "drill/")), first.unreachable[0])
     else:
         stages += _drills(context, plan)
     scrub(context.out, hidden(context.target))
