@@ -160,8 +160,10 @@ def _with_target(request: Request, target: Target) -> Request:
     return dataclasses.replace(request, target=target)
 
 
-def _target(console: Console) -> Target:
-    target = config.load_target(console.environ)
+def _target(console: Console, needed: Sequence[str] = ()) -> Target:
+    """The target that the environment describes; of `needed` variables alone, where any are named."""
+    given = {name: text for name, text in console.environ.items() if not needed or name in needed}
+    target = config.load_target(given)
     console.hide = hidden(target)
     return target
 
@@ -230,7 +232,9 @@ def _look(options: argparse.Namespace, console: Console) -> int:
 
 
 def _by_hand(options: argparse.Namespace, console: Console) -> int:
-    return by_hand(options, _target(console), console)
+    # a rollback needs the database alone: what is wrong with another variable does not keep it from happening
+    needed = ("DATABASE_URL", "RELEASE") if options.command in {"rollback", "emergency"} else ()
+    return by_hand(options, _target(console, needed), console)
 
 
 def _body(options: argparse.Namespace, target: Target) -> Body:

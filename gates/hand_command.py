@@ -10,8 +10,9 @@ from gates import arguments, config
 from gates.act import operations
 from gates.act.flag import Order
 from gates.console import Console
-from gates.errors import CannotWork
+from gates.errors import CannotWork, ConfigError
 from gates.inert import Terminal
+from gates.rules import RolloutPlan
 from gates.target.deployment import Target
 from gates.terminal import action_text
 from gates.verdict import NOT_ROLLED_BACK, Decision
@@ -20,9 +21,7 @@ from gates.verdict import NOT_ROLLED_BACK, Decision
 def by_hand(options: argparse.Namespace, target: Target, console: Console) -> int:
     """Act, and say what became of it. Raise CannotWork where nothing could be done, but for a rollback: that is 21."""
     what = "promote" if options.command == "flags" else options.command
-    # a waiver that has expired, or a check that nobody knows any more, keeps no rollback from happening
-    today = dt.datetime.now(dt.UTC).date() if what == "promote" else dt.date.min
-    plan = arguments.plan_of(config.load_policy(options.policy, today).plan, options.flag)
+    plan = _plan(options, what, console)
     by = console.environ.get("USER") or console.environ.get("LOGNAME") or "operator"
     order = Order(
         plan,
@@ -42,3 +41,18 @@ def by_hand(options: argparse.Namespace, target: Target, console: Console) -> in
     if action.result in {"failed", "not_possible"}:
         raise CannotWork(action.message)
     return Decision.HOLD.exit_code if action.holds or action.result == "baking" else 0
+
+
+def _plan(options: argparse.Namespace, what: str, console: Console) -> RolloutPlan:
+    """The policy's plan. Neither a waiver that has expired nor a policy that cannot be read keeps a rollback of a flag
+    that is named from happening.
+    """
+    today = dt.datetime.now(dt.UTC).date() if what == "promote" else dt.date.min
+    try:
+        plan = config.load_policy(options.policy, today).plan
+    except ConfigError as error:
+        if what == "promote" or not options.flag:
+            raise
+        console.say(f"{error}; the rollback goes on with the defaults of a policy")
+        plan = RolloutPlan()
+    return arguments.plan_of(plan, options.flag)

@@ -9,6 +9,7 @@ import datetime as dt
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,9 @@ def begin(folder: Path, facts: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
                 old.unlink()
         write_run(folder, run)
     except OSError as error:
+        for name in (VERDICT, RUN):  # an old promote must not survive on a full disk either
+            with suppress(OSError):
+                (folder / name).unlink(missing_ok=True)
         raise CannotWork(f"{error}; allowed: a folder that can be written. Correct --output") from error
     return run
 
@@ -90,9 +94,7 @@ def intend(folder: Path, run: dict[str, JsonValue], decision: Decision, flag: st
 def unkept(verdict: Verdict, error: Exception) -> GateError:
     """The error of a run that cannot be written down: what was done goes to stderr, and nowhere else."""
     action = verdict.action
-    said = (
-        f"{action.kind}: {action.result}. {verdict.reason}. This could not be written down: {error}. Keep these lines"
-    )
+    said = f"{action.kind}: {action.result}. {verdict.reason}. This could not be written down: {error}. Keep this line"
     if not verdict.headline:
         return CannotWork(said)
     by_hand = " ".join(action.by_hand.split("\n"))

@@ -14,7 +14,7 @@ from gates.rules import RolloutPlan
 from gates.target.database import Connection, session, sql
 
 SQL = Path(__file__).with_name("sql")
-UNREADABLE = (psycopg.Error, ValueError, TypeError, KeyError)
+UNREADABLE = (psycopg.Error, ValueError, TypeError, LookupError)
 """What reading a row can raise: the server's refusal, or a value that is not what the contract says."""
 
 Tell = Callable[[str], None]

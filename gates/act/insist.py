@@ -148,6 +148,7 @@ def _carry(connection: Connection, change: Forced, order: Order, tried: _Try) ->
     try:
         with connection.transaction():
             _audit(connection, change, order, tried)
+            connection.execute("set constraints all immediate")  # what the commit would check fails here, and alone
     except psycopg.Error as error:
         tried.unaudited = error
         if connection.closed:  # the change went with it

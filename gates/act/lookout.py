@@ -68,14 +68,18 @@ class Lookout:
         return f"a lock that it needs is held by {named}" if named else ""
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # no thread to be had: what it would look for is not worth a rollback
+            self.notes.append(f"who holds a lock cannot be seen: {error}")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._thread.join(JOIN_S)
+        if self._thread.ident is not None:
+            self._thread.join(JOIN_S)
 
     def _look(self) -> None:
         if self._stop.wait(BEGIN_AFTER_S):

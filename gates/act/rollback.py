@@ -34,6 +34,8 @@ def quoted(text: str) -> str:
 def not_possible(order: Order) -> Action:
     """The rollback where there is no database."""
     message = f"DATABASE_URL is not set, so the flag {order.plan.flag} cannot be switched off"
+    if order.dry_run:
+        return Action("rollback", None, 0, "dry_run", message)
     return Action("none", None, None, "not_possible", message, True, flag="unknown", by_hand=by_hand(order.plan.flag))
 
 

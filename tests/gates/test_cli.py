@@ -246,3 +246,34 @@ def test_lint_finds_no_problem_and_the_catalogue_is_complete_both_ways() -> None
     assert declared == listed, "run `gate lint --write-catalogue`"
     done = gate("lint")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_nothing_that_a_rollback_does_not_need_keeps_it_from_happening(migrated_url: str, tmp_path: Path) -> None:
+    """A broken policy, a wrong variable: the flag that is named goes off; one that is not there is exit code 21."""
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("version: 1\nrolout: {}\n", encoding="utf-8")
+    wrong = {"TEST_DLQ": "1", "GATE_TARGET": "prod", "TEST_COMPANY_ID": "x", "ADMIN_JWT": "x"}
+    environ = {**wrong, "DATABASE_URL": migrated_url, "GITHUB_ACTIONS": "true"}
+    words = ("rollback", "--reason", "harm", "--policy", str(broken), "--flag")
+    with psycopg.connect(migrated_url, autocommit=True) as database:
+        database.execute("insert into public.feature_flags (key, enabled) values ('other.flag', true)")
+        done = gate(*words, "other.flag", environ=environ)
+        assert (done.returncode, "rolout" in done.stderr) == (0, True), done
+        assert database.execute("select enabled from public.feature_flags where key = 'other.flag'").fetchall() == [
+            (False,)
+        ]
+    failed = gate(*words, "other.falg", environ=environ)
+    assert failed.returncode == 21
+    assert failed.stdout.startswith("THE FLAG MAY STILL BE ON\n")
+    assert "UPDATE public.feature_flags SET enabled = false WHERE key = 'other.falg';" in failed.stdout
+    assert "::error title=THE FLAG MAY STILL BE ON::" in failed.stderr
+    assert gate(*words[:-1], environ=environ).returncode == 3
+
+
+def test_a_file_that_cannot_be_written_is_no_internal_error(tmp_path: Path) -> None:
+    """Exit code 4, and no traceback."""
+    folder = saved(tmp_path, Outcome.PASS)
+    (folder / "report.html").mkdir()
+    done = gate("report", str(folder))
+    assert (done.returncode, "Traceback" in done.stderr) == (4, False), done
+    assert "See to the disk" in done.stderr

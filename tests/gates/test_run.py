@@ -511,3 +511,14 @@ def test_without_a_database_a_rollback_is_exit_code_21_in_every_report(asked: Re
     shown = str(verdict_text(verdict, colour=False))
     assert shown.lstrip().startswith("THE FLAG MAY STILL BE ON")
     assert "UPDATE public.feature_flags SET enabled = false WHERE key = 'outbox.enabled';" in shown
+
+
+def test_an_old_promote_does_not_survive_on_a_full_disk(asked: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one byte can be written, and yet nobody finds yesterday's answer there."""
+    asked.out.mkdir()
+    (asked.out / "verdict.json").write_text(Verdict(Decision.PROMOTE, "yesterday").dump(), encoding="utf-8")
+    (asked.out / "run.json").write_text("{}", encoding="utf-8")
+    monkeypatch.setattr(record, "write", full)
+    with pytest.raises(CannotWork, match="No space left"):
+        run_gate(asked)
+    assert not list(asked.out.iterdir())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -348,3 +350,39 @@ def test_the_sql_to_run_by_hand_quotes_any_key(key: str, migrated_url: str) -> N
     with psycopg.connect(migrated_url) as connection:
         assert connection.execute(f"select {literal}".encode()).fetchone() == (key,)
     assert PASSWORD not in literal
+
+
+# --- what else could be in the way -------------------------------------------------------------------------------
+
+
+def test_an_audit_table_that_refuses_at_the_commit_keeps_no_flag_on(migrated_url: str, database: Database) -> None:
+    """A deferred trigger raises only when the transaction ends; it takes the audit row with it, and nothing else."""
+    database.execute(
+        "create function public.refuse() returns trigger language plpgsql as $$ begin raise 'no room'; end $$"
+    )
+    database.execute(
+        "create constraint trigger late after insert on public.audit_logs deferrable initially deferred"
+        " for each row execute function public.refuse()"
+    )
+    action = rolled_back(migrated_url)
+    assert (action.result, action.flag) == ("done", "off")
+    assert "no audit row (flag_rolled_back) could be written: no room" in action.message
+    assert not is_on(database)
+
+
+def test_a_dry_run_without_a_database_is_no_failed_rollback() -> None:
+    """Nothing was to be done: 20, and it says what would be missing."""
+    action = act(ROLLBACK, dataclasses.replace(order(), dry_run=True), "")
+    assert settle(ROLLBACK, action, "", "").exit_code == 20
+    assert "DATABASE_URL is not set" in action.message
+
+
+def test_a_rollback_needs_no_thread(migrated_url: str, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system gives none, nobody looks who holds a lock; the flag goes off."""
+
+    def none(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none)
+    assert rolled_back(migrated_url).flag == "off"
+    assert not is_on(database)
