@@ -98,6 +98,7 @@ def insist(url: str, change: Forced, order: Order, clock: Callable[[], float], t
         notes += [n for n in tried.notes if n not in notes]
         if seen.done:
             notes += _audited_late(url, change, order, tried)
+            tell(f"done and read back: {change.words} ({changed} row(s), {clock() - started:.1f} s)")
             return Carried(True, changed, clock() - started, notes=tuple(notes))
         undone += tried.error is None and seen.done is False
         why = "; ".join(w for w in (tried.why, seen.why) if w)

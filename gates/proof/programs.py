@@ -21,7 +21,7 @@ from gates.evidence_file import read_lines
 from gates.proof.fault import Fault, read_list
 from gates.proof.judgement import GateRun
 from gates.stages.suite import LAUNCHER, ROOT
-from gates.verdict import Counts, Decision, Effect, Finding, Verdict
+from gates.verdict import Action, Counts, Decision, Effect, Finding, Verdict
 
 LIST_TIMEOUT_S = 30.0
 WITNESS_TIMEOUT_S = 60.0
@@ -152,6 +152,7 @@ def read_verdict(data: Mapping[str, Any]) -> Verdict:
         policy_digest=data["policy_digest"],
         counts=Counts(counts["pass"], counts["fail"], counts["unknown"], counts["not_applicable"]),
         findings=tuple(Finding(**{**f, "effect": Effect(f["effect"])}) for f in data["findings"]),
+        action=Action.from_json(data["action"]),
     )
 
 
@@ -168,7 +169,7 @@ def read_run(out: Path, done: Done, *, unfinished: bool = False) -> GateRun:
         verdict = record.recompute(out)
     except (CannotWork, OSError) as error:
         return GateRun(None, done.seconds, f"exit code {done.code}, {error}: {done.tail}")
-    if verdict.reason == record.UNFINISHED and not unfinished:
+    if verdict.reason.startswith(record.UNFINISHED) and not unfinished:
         return GateRun(None, done.seconds, f"the gate did not finish: exit code {done.code}: {done.tail}")
     return _with_costs(verdict, out, done)
 
@@ -183,6 +184,6 @@ def _with_costs(verdict: Verdict, out: Path, done: Done) -> GateRun:
 def _disagreement(verdict: Verdict, done: Done) -> str:
     if done.code is None:
         return "the gate did not end within its limit"
-    if done.code != verdict.decision.exit_code:
+    if done.code != verdict.exit_code:
         return f"exit code {done.code}, but the verdict on disk says {verdict.decision}: {done.tail}"
     return ""

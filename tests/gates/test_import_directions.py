@@ -77,7 +77,7 @@ ALLOWED: dict[str, set[str]] = {
         "gates.values",  # the options of `gate load` stand beside it
     },
     # rules: the plan of steps; never evidence of checks (JsonValue is the type of what it returns)
-    "gates.act": {"gates.act", "gates.config", "gates.evidence", "gates.rules", "gates.target", "gates.verdict"},
+    "gates.act": {"gates.act", "gates.evidence", "gates.rules", "gates.target", "gates.verdict"},
     # rounds, incidents, trends: what the reports of a watch show, as pure as the verdict
     "gates.reports": {
         "gates.characters",
