@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -70,8 +71,7 @@ def _collect(suite: str, environ: Mapping[str, str], options: tuple[str, ...]) -
 def with_own_checks(file: PolicyFile, environ: Mapping[str, str]) -> tuple[CheckSpec, ...]:
     """The shipped catalogue, and the checks in the folders that gate.yaml names."""
     shipped = catalogue.load()
-    options = tuple(f"--spot-folder={p}" for p in file.settings.spot_folders)
-    options += tuple(f"--alert-folder={p}" for p in file.settings.alert_folders)
+    options = _own_folders(file)
     if not options:
         return shipped
     known = {s.id for s in shipped}
@@ -89,7 +89,7 @@ def lint(path: Path | None, environ: Mapping[str, str], today: dt.date) -> Linte
     problems = _catalogue_problems(collect(environ))
     if SCHEMA.read_text(encoding="utf-8") != policy_file.schema():
         problems.append(f"{SCHEMA.name}: differs from the code; run `gate lint --write-catalogue`")
-    return Linted((*problems, *_sql_problems(environ)), len(specs))
+    return Linted((*problems, *_sql_problems(environ, file)), len(specs))
 
 
 def _catalogue_problems(collected: tuple[CheckSpec, ...]) -> list[str]:
@@ -111,12 +111,27 @@ def _catalogue_problems(collected: tuple[CheckSpec, ...]) -> list[str]:
     return problems
 
 
-def _sql_problems(environ: Mapping[str, str]) -> list[str]:
-    """What the SQL suite's own lint says, one problem a line."""
+def _sql_problems(environ: Mapping[str, str], file: PolicyFile) -> list[str]:
+    """What the SQL suite's own lint says of its files and of the folders of gate.yaml: file:line:column, one a line."""
     if not (ROOT / "sql_checks" / "__main__.py").exists():
         return []
-    done = sql_suite(["lint"], environ)
-    return [] if done.returncode == 0 else [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    done = sql_suite(["lint", *_own_folders(file)], environ)
+    said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    return [] if done.returncode == 0 else [_PLACE.sub(_placed, line) for line in said]
+
+
+_PLACE = re.compile(r"^(\S+\.(?:sql|yaml))(:\d+)?(:\d+)?: ")
+
+
+def _placed(found: re.Match[str]) -> str:
+    """The place in full: what names no line or column means the first."""
+    return f"{found[1]}{found[2] or ':1'}{found[3] or ':1'}: "
+
+
+def _own_folders(file: PolicyFile) -> tuple[str, ...]:
+    """The folders of gate.yaml as options of the SQL suite."""
+    options = tuple(f"--spot-folder={p}" for p in file.settings.spot_folders)
+    return options + tuple(f"--alert-folder={p}" for p in file.settings.alert_folders)
 
 
 def sql_suite(words: list[str], environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:

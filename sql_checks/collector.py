@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import psycopg
 import pytest
 
 from gates.config import load_target, process_environment
-from gates.evidence import CheckSpec
+from gates.evidence import CheckSpec, Severity, Where
 from gates.observation import Observer, Unmet
 from gates.recorder import OBSERVER
 from sql_checks import checkpoint
@@ -101,8 +102,9 @@ class SpotFile(pytest.File):
     def collect(self) -> Iterable[pytest.Item]:
         try:
             spot = read_spot(self.path)
-        except (SpotFileError, UnicodeDecodeError) as error:
-            raise self.CollectError(str(error)) from error
+        except (SpotFileError, UnicodeDecodeError, OSError) as error:
+            yield UnreadableItem.of(self, "sql/spot", error)
+            return
         yield SpotItem.from_parent(self, name=spot.spec.id, spot=spot)
 
 
@@ -112,8 +114,9 @@ class RuleFile(pytest.File):
     def collect(self) -> Iterable[pytest.Item]:
         try:
             rules = read_rules(self.path)
-        except (RuleFileError, UnicodeDecodeError) as error:
-            raise self.CollectError(str(error)) from error
+        except (RuleFileError, UnicodeDecodeError, OSError) as error:
+            yield UnreadableItem.of(self, "alert", error)
+            return
         for rule in rules:
             yield RuleItem.from_parent(self, name=rule.spec.id, rule=rule)
 
@@ -143,6 +146,26 @@ class CheckItem(pytest.Item):
 
     def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
         return self.path, 0, str(self.spec.id)
+
+
+class UnreadableItem(CheckItem):
+    """A file that cannot be read: a check by the file's name, which is unknown and says why. The others go on."""
+
+    def __init__(self, *, why: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.why = why
+
+    @classmethod
+    def of(cls, file: pytest.File, kind: str, error: Exception) -> UnreadableItem:
+        name = re.sub(r"^[0-9]+_", "", file.path.stem)
+        check_id = f"{kind}/{re.sub(r'[^A-Za-z0-9.-]+', '-', name) or 'file'}"
+        said = str(error) if str(error).startswith(str(file.path)) else f"{file.path}:1:1: {error}"
+        claim = f"{file.path.name} can be read, and what it promises holds."
+        spec = CheckSpec(check_id, claim, "What it looks for is not looked for.", Severity.WARN, Where.READ_ONLY)
+        return cls.from_parent(file, name=check_id, spec=spec, why=f"the file cannot be read: {said}")
+
+    def runtest(self) -> None:
+        raise Unmet(self.why)
 
 
 class SpotItem(CheckItem):

@@ -40,7 +40,8 @@ def _spots(folders: Sequence[Path]) -> Iterator[str]:
             yield f"{folder}: no such folder; allowed: a folder of spot checks. Correct spot_folders in gate.yaml"
             continue
         for path in sorted(folder.glob("*.sql")):
-            problems = list(_tried(lambda path=path: read_spot(path)))  # type: ignore[misc]
+            told = _tried(lambda path=path: read_spot(path))  # type: ignore[misc]
+            problems = [p if p.startswith(str(path)) else f"{path}:1:1: {p}" for p in told]
             yield from problems
             if not problems:
                 spot = read_spot(path)
