@@ -253,7 +253,7 @@ class Connection:
                     raise NoAnswer("too large")
                 buffer += self._receive()
                 end = buffer.find(b"\r\n\r\n")
-            if buffer[:9] not in {b"HTTP/1.1 ", b"HTTP/1.0 "}:
+            if buffer[:9] not in {b"HTTP/1.1 ", b"HTTP/1.0 "} or buffer[12:13] not in {b" ", b"\r"}:
                 raise NoAnswer("malformed")
             status = _size(buffer[9:12])
             top, buffer = buffer[:end], buffer[end + 4 :]

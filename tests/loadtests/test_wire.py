@@ -107,6 +107,8 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
         (b"", "0||closed"),
         (b"SSH-2.0-x\r\n\r\n", "0||malformed"),
         (b"HTTP/1.1 abc\r\n\r\n", "0||malformed"),
+        (b"HTTP/1.1 2000 OK\r\n\r\n", "0||malformed"),
+        (b"HTTP/1\x001 200 OK\r\n\r\n", "0||malformed"),
         (b"HTTP/1.1 +20 OK\r\n\r\n", "0||malformed"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nok", "0||malformed"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 1_0\r\n\r\n0123456789", "0||malformed"),
