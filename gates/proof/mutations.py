@@ -25,6 +25,7 @@ from psycopg.pq import Format
 
 from drills import test_proof
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where, dump_line
+from gates.floor import FLOOR
 from gates.observation import Observer
 from gates.policy import decide
 from gates.proof.recording import COMPANY, EVENT, KEY, RELEASE, Recording, Table, broken, healthy, is_good
@@ -73,6 +74,13 @@ SPLICES = (
 TARGET = Target(TargetKind.STAGING, "http://target.invalid", ("s" * 32,), test_company_id=COMPANY, release=RELEASE)
 ASKED = Request("POST", "/dlq-replay")
 LOAD = CheckSpec("load/checks/rate", "", "", Severity.PAGE, Where.SELF_CLEANING)
+SEEN_ELSEWHERE = [
+    p for p in FLOOR if not p.startswith(("preflight/target-reachable", "preflight/release", "drill/proof/"))
+]
+STANDING = tuple(
+    CheckSpec(pattern.replace("*", "any"), "", "", Severity.PAGE, Where.READ_ONLY) for pattern in SEEN_ELSEWHERE
+)
+"""The rest of the floor, as if it had passed: what is mutated here is all that stands between it and a promote."""
 EXPECTED: Mapping[str, Expectation] = {
     "healthz": ALIVE,
     "version": VERSION,
@@ -195,6 +203,8 @@ def _seen(heard: Recording) -> Iterator[tuple[CheckSpec, Evidence]]:
     wrong = [name for name, due in EXPECTED.items() if not due.holds(*_loaded(heard.answers[name]))]
     outcome = Outcome.FAIL if wrong else Outcome.PASS
     yield LOAD, Evidence(LOAD.id, outcome, ", ".join(wrong), len(wrong), 0, samples=len(EXPECTED))
+    for check in STANDING:
+        yield check, Evidence(check.id, Outcome.PASS, samples=1)
     session: Any = _Session(heard.tables)
     yield LAG.spec, _observed(LAG.spec, lambda seen: judge_rule(LAG, session, seen))
     yield SPOT.spec, _observed(SPOT.spec, lambda seen: judge_spot(SPOT, session, seen))

@@ -21,7 +21,7 @@ KEY = "key-1"
 BOOL, INT8, TEXT, FLOAT8, TIMESTAMPTZ, NUMERIC = 16, 20, 25, 701, 1184, 1700
 MOST_LAG_S, LEAST_SAMPLES = 2.0, 20
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *([0-9]{1,9})")
-_STATUS = re.compile(rb"HTTP/[0-9]\.[0-9] ([0-9]{3})[ \r]")
+_STATUS = re.compile(rb"HTTP/[0-9]\.[0-9] ([0-9]{3})(?:[ \r]|\Z)")
 
 
 @dataclass(frozen=True, slots=True)
