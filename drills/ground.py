@@ -13,15 +13,19 @@ from typing import Any
 
 import psycopg
 
-from gates.recorder import Observer
+from gates.recorder import Observer, Unmet
 from gates.target.client import HttpDoor
-from gates.target.database import Connection, connect, execute, value
+from gates.target.database import Connection, connect, execute, session, value
 from gates.target.deployment import Target
+from gates.target.loans import Changed, Ending, Loan, Switch, give_back, lend
 from gates.target.tenants import Tenants
 
 OUTBOX_FLAG = "outbox.enabled"
 REPLAY_FLAG = "dlq.replay.enabled"
 BUDGET_FLAG = "dlq.replay.budget_control"
+
+GIVE_BACK_ATTEMPTS = 5
+"""Each waits for a lock as long as any statement does."""
 
 PLAIN_TYPE = "drill.plain"
 """An event type of drills whose payload asks the agent for nothing: an ordinary event."""
@@ -149,49 +153,41 @@ class Ground:
             percentage,
         )
 
-    @contextmanager
-    def global_flag(self, key: str, *, enabled: bool, percentage: int = 100) -> Iterator[None]:
-        """Set the global row of a flag for a while (staging, last phase); put back what was found, and prove it."""
-        read = (
-            "select enabled, rollout_percentage, description from public.feature_flags where key ="
-            " %s and company_id is null"
-        )
-        found = self.one(read, key)
-        change = (
-            "update public.feature_flags set enabled = %s, rollout_percentage = %s where key ="
-            " %s and company_id is null"
-            if found
-            else "insert into public.feature_flags (enabled, rollout_percentage, key) values (%s, %s, %s)"
-        )  # no upsert: where nulls are distinct, it would leave a second global row
-        self.rows(change, enabled, percentage, key)
-        try:
-            yield
-        finally:
-            if found:
-                self.rows(change, found["enabled"], found["rollout_percentage"], key)
-            else:
-                self.rows("delete from public.feature_flags where key = %s and company_id is null", key)
-        self.seen.require(
-            self.one(read, key) == found, f"the global row of {key} could not be put back as it was found"
-        )
+    def is_on_for_everybody(self, key: str) -> bool:
+        """Whether the global row of a flag is on at 100 %."""
+        on = "select bool_and(enabled and rollout_percentage = 100) from public.feature_flags where key = %s"
+        return self.value(f"{on} and company_id is null", key) is True
 
     @contextmanager
-    def fleet_paused(self) -> Iterator[None]:
-        """Pause everybody for a while (staging, last phase); put back what was found, and prove it."""
-        read = "select agents_paused, pause_reason from public.agent_controls where company_id is null"
-        found = self.one(read)
-        self.rows(
-            "update public.agent_controls set agents_paused = true, pause_reason = 'drill' where company_id is null"
-        )
+    def lent(self, switch: Switch, **values: bool | int | str) -> Iterator[None]:
+        """Set a live row for a moment (disruptive checks, last phase). What somebody else changes meanwhile stays, and
+        then nothing that was seen in that moment counts.
+        """
+        try:
+            loan = lend(self.db, switch, values, run=self.tenants.run, lease=self.tenants.lease)
+        except Changed as error:
+            raise Unmet(str(error)) from error
         try:
             yield
         finally:
-            self.rows(
-                "update public.agent_controls set agents_paused = %s, pause_reason = %s where company_id is null",
-                found["agents_paused"],
-                found["pause_reason"],
-            )
-        self.seen.require(self.one(read) == found, "the fleet's pause could not be put back as it was found")
+            self._give_back(loan)
+
+    def _give_back(self, loan: Loan) -> None:
+        """On a connection of its own: the check's may have died. Whoever holds the row is waited for."""
+        ending = None
+        for _ in range(GIVE_BACK_ATTEMPTS):
+            with suppress(psycopg.OperationalError), session(self.target.database_url) as connection:
+                ending = give_back(connection, loan)
+                break
+        was = ", ".join(f"{name} {value}" for name, value in loan.before.items())
+        self.seen.require(
+            ending, f"{loan.switch.name} could not be given back ({was}): the next run of the gate does it"
+        )
+        self.seen.require(
+            ending is Ending.GIVEN_BACK,
+            f"somebody else changed {loan.switch.name} while this drill had set it; it stays as they left it. "
+            f"Before the drill it was: {was}. Look whether that is what they meant, then run again",
+        )
 
     def pause(self, company: str, *, on: bool = True) -> None:
         """Pause or unpause one tenant."""

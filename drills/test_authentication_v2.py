@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import uuid
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from drills.bench import REPLAY, Bench, Clock
 from drills.cases import Case, cases
@@ -14,6 +15,7 @@ from gates.evidence import Severity, Where
 from gates.recorder import Observer, check
 from gates.target.client import HttpDoor
 from gates.target.deployment import Target
+from gates.target.loans import Switch
 from gates.target.requests import SIGNATURE, Request, post, sign_v1, sign_v2, signed_get
 
 SIGNED = ("drill/authentication/signed-accepted",)
@@ -249,7 +251,7 @@ V2_FLAG = "security.signing_v2_required"
 
 @check(
     "drill/authentication/v1-refused-when-v2-is-required",
-    where=Where.STAGING,
+    where=Where.DISRUPTIVE,
     needs=("database",),
     after=SIGNED,
     covers=("A19",),
@@ -263,11 +265,14 @@ def test_v2_required(bench: Bench, scene: Scene) -> None:
     """
     body = bench.body()
     v1 = post(REPLAY, body, (SIGNATURE, bench.mac(body)), label="v1, flag off")
-    with scene.global_flag(V2_FLAG, enabled=False):
+    found_on = scene.is_on_for_everybody(V2_FLAG)  # then it stays on: a drill weakens no target
+    if not found_on:
         bench.opens(v1)
-        with scene.global_flag(V2_FLAG, enabled=True):
-            bench.accepted(bench.signed_v2(body, label="v2, flag on"))
-            ended = bench.said(bench.shut(v1.labelled("v1, flag on")))
-            wrong = bench.said(bench.shut(bench.with_signature("0" * 64, body, "wrong digits, flag on")))
+    with nullcontext() if found_on else scene.lent(Switch(V2_FLAG), enabled=True, rollout_percentage=100):
+        bench.accepted(bench.signed_v2(body, label="v2, flag on"))
+        bench.seen.control("with the flag on, v2 is accepted")
+        ended = bench.said(bench.shut(v1.labelled("v1, flag on")))
+        wrong = bench.said(bench.shut(bench.with_signature("0" * 64, body, "wrong digits, flag on")))
+    if not found_on:
         bench.accepted(v1.labelled("v1, flag off again"))
     bench.one_body({"v1, flag on": ended, "wrong digits, flag on": wrong})

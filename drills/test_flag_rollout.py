@@ -182,11 +182,12 @@ def test_missing_row_is_off(scene: Scene) -> None:
     assert rows == 0, f"asking for an unknown flag created {rows} rows"
 
 
-@check("drill/flags/missing-budget-control-is-on", needs=SQL, covers=("H02",), where=Where.STAGING, phase="last")
+@check("drill/flags/missing-budget-control-is-on", needs=SQL, covers=("H02",), where=Where.DISRUPTIVE, phase="last")
 def test_missing_budget_control_is_on(scene: Scene) -> None:
     """Without any row of `dlq.replay.budget_control` the budget is controlled.
 
-    The one flag whose safe value is on must not be lost with its row.
+    The one flag whose safe value is on must not be lost with its row. The row is away in a transaction that is never
+    committed, and locked for that long.
     """
     company = scene.company()
     with scene.transaction() as connection:

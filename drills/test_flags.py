@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import nullcontext
 
 import pytest
 
@@ -13,8 +14,10 @@ from gates.evidence import Severity, Where
 from gates.recorder import check
 from gates.target.client import HttpDoor
 from gates.target.database import execute, value
+from gates.target.loans import Switch
 from gates.target.requests import encode_body, replay_fields
 
+V2_FLAG = "security.signing_v2_required"
 SQL = ("database",)
 SIGNED = ("drill/authentication/signed-accepted",)
 SAME_EFFECT = """
@@ -189,7 +192,9 @@ def test_change_seen_by_every_instance(scene: Scene) -> None:
     scene.seen.control("both paths were taken, each when it was due")
 
 
-@check("drill/flags/signing-v2-required", needs=SQL, after=SIGNED, covers=("H01",), where=Where.STAGING, phase="last")
+@check(
+    "drill/flags/signing-v2-required", needs=SQL, after=SIGNED, covers=("H01",), where=Where.DISRUPTIVE, phase="last"
+)
 def test_signing_v2_required(scene: Scene) -> None:
     """With the global flag `security.signing_v2_required` on, v1 signatures are refused and v2 ones accepted.
 
@@ -198,29 +203,28 @@ def test_signing_v2_required(scene: Scene) -> None:
     body = encode_body(replay_fields(scene.company(items=1), dry_run=True))
     v1 = scene.signer.v1(REPLAY, body, "signed by v1")
     v2 = scene.signer.v2(REPLAY, body, "signed by v2")
-    with scene.global_flag("security.signing_v2_required", enabled=False):
+    found_on = scene.is_on_for_everybody(V2_FLAG)
+    if not found_on:
         scene.seen.expect(v1, scene.http.send(v1), 200, control=True)
-    with scene.global_flag("security.signing_v2_required", enabled=True):
+    with nullcontext() if found_on else scene.lent(Switch(V2_FLAG), enabled=True, rollout_percentage=100):
         scene.seen.expect(v1, scene.http.send(v1), 401)
-        scene.seen.expect(v2, scene.http.send(v2), 200)
+        scene.seen.expect(v2, scene.http.send(v2), 200, control=True)
 
 
 @check(
-    "drill/flags/global-switch-is-wired", needs=SQL, after=SIGNED, covers=("H01",), where=Where.STAGING, phase="last"
+    "drill/flags/global-switch-is-wired", needs=SQL, after=SIGNED, covers=("H01",), where=Where.DISRUPTIVE, phase="last"
 )
 def test_global_switch_is_wired(scene: Scene) -> None:
     """The global row of `outbox.enabled`, switched off as a rollback does it, sends every tenant down the direct path.
 
-    It is the statement that the gate itself runs to roll back.
+    It is the statement that the gate itself runs to roll back. Its twin is the canary as it is found: the flag is never
+    on for more tenants than before.
     """
     company = scene.company()
     scene.rows("delete from public.feature_flags where company_id = %s", company)
-    with scene.global_flag(OUTBOX_FLAG, enabled=True, percentage=100):
-        before = scene.emit(company, control=True)
-        scene.seen.require(
-            before["path"] == "outbox", "with the global flag on at 100, the event did not take the outbox"
-        )
-    with scene.global_flag(OUTBOX_FLAG, enabled=False, percentage=100):
+    before = scene.emit(company, control=True)
+    scene.seen.require(before["path"] == "outbox", "a tenant of the canary did not take the outbox")
+    with scene.lent(Switch(OUTBOX_FLAG), enabled=False):
         path = scene.emit(company)["path"]
         assert path == "direct", f"an event took the path {path!r} after the global switch-off"
         scene.seen.count()
@@ -231,7 +235,7 @@ def test_global_switch_is_wired(scene: Scene) -> None:
     needs=SQL,
     after=SIGNED,
     covers=("H04",),
-    where=Where.STAGING,
+    where=Where.DISRUPTIVE,
     phase="last",
     deep=True,
 )

@@ -9,6 +9,7 @@ import pytest
 from drills.scene import Scene
 from gates.evidence import Where
 from gates.recorder import check
+from gates.target.loans import Switch
 
 SQL = ("database",)
 SIGNED = ("drill/authentication/signed-accepted",)
@@ -202,7 +203,7 @@ def test_stops_a_running_replay(scene: Scene) -> None:
     scene.seen.count(30)
 
 
-@check("drill/pause/fleet", needs=SQL, after=DELIVERS, covers=("E03", "E09"), where=Where.STAGING, phase="last")
+@check("drill/pause/fleet", needs=SQL, after=DELIVERS, covers=("E03", "E09"), where=Where.DISRUPTIVE, phase="last")
 def test_fleet(scene: Scene) -> None:
     """The emergency statement, pausing all agents, stops replays and deliveries of every tenant until it is undone,
     also of one whose own row says that it is not paused.
@@ -215,7 +216,7 @@ def test_fleet(scene: Scene) -> None:
         scene.number("select count(*) from public.agent_controls where company_id is null") == 1,
         "agent_controls has no row for everybody",
     )
-    with scene.fleet_paused():
+    with scene.lent(Switch(), agents_paused=True, pause_reason="a drill of the gate"):
         scene.replay(company, 409, "agents_paused", max=1)
         spared = scene.replay_request(own, max=1).labelled("pause of everybody, own row without one")
         scene.seen.expect(spared, scene.http.send(spared), 409, "agents_paused")

@@ -50,14 +50,15 @@ def parser() -> argparse.ArgumentParser:
             part(made)
         return made
 
-    made = command("run", "the whole gate: collect, decide, act, report", _target, _deep, _state, _dry_run, _exit_zero)
+    parts = (_target, _deep, _disruptive, _state, _dry_run, _exit_zero)
+    made = command("run", "the whole gate: collect, decide, act, report", *parts)
     made.add_argument(
         "--proof", type=Path, metavar="FILE", help="the proof.json to cite (that of the last whole proof)"
     )
     command(
         "up", "the embedded PostgreSQL, the reference service and its worker, until interrupted", add_stack_arguments
     )
-    command("drill", "the drill stage alone", _target, _deep, _exit_zero)
+    command("drill", "the drill stage alone", _target, _deep, _disruptive, _exit_zero)
     command("sql", "the SQL checks alone", _target, _deep, _state, _exit_zero, _manifest, _export("psql"))
     command("alerts", "the alert rules, now", _target, _deep, _exit_zero, _export("prometheus", "psql"))
     command("load", "the load stage alone", _target, _deep, _exit_zero, loading.add_arguments)
@@ -173,6 +174,14 @@ def _json(made: argparse.ArgumentParser) -> None:
 
 def _deep(made: argparse.ArgumentParser) -> None:
     made.add_argument("--deep", action="store_true", help="also what is slow: recovery, state machine, whole tables")
+
+
+def _disruptive(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--disruptive",
+        action="store_true",
+        help="on staging, also drills that switch a live flag or pause the fleet for a moment",
+    )
 
 
 def _state(made: argparse.ArgumentParser) -> None:

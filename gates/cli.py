@@ -123,6 +123,7 @@ def _request(options: argparse.Namespace, console: Console) -> Iterator[Request]
         catalogue=specs,
         out=options.output,
         deep=options.deep,
+        disruptive=getattr(options, "disruptive", False),
         dry_run=getattr(options, "dry_run", False),
         environ=console.environ,
         load=loading.runner(load_options),

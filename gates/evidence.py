@@ -43,6 +43,8 @@ class Where(enum.StrEnum):
     READ_ONLY = "read-only"
     SELF_CLEANING = "self-cleaning"
     STAGING = "staging"
+    DISRUPTIVE = "disruptive"
+    """It writes, or locks, what everybody's requests depend on: the live row of a flag, the fleet's pause."""
     REFERENCE = "reference"
 
 
@@ -53,11 +55,16 @@ class TargetKind(enum.StrEnum):
     STAGING = "staging"
     REFERENCE = "reference"
 
-    def allows(self, where: Where) -> bool:
-        """Whether a check that may run at `where` may run on this target."""
+    def allows(self, where: Where, *, disruptive: bool = False) -> bool:
+        """Whether a check that may run at `where` may run on this target.
+
+        disruptive: on staging, where others are at work, a person has allowed what disturbs them (--disruptive). Nobody
+        can allow that in production; the reference is the gate's own.
+        """
+        gentle = {Where.READ_ONLY, Where.SELF_CLEANING}
         ladder = {
-            TargetKind.PRODUCTION: {Where.READ_ONLY, Where.SELF_CLEANING},
-            TargetKind.STAGING: {Where.READ_ONLY, Where.SELF_CLEANING, Where.STAGING},
+            TargetKind.PRODUCTION: gentle,
+            TargetKind.STAGING: {*gentle, Where.STAGING, *([Where.DISRUPTIVE] if disruptive else [])},
             TargetKind.REFERENCE: set(Where),
         }
         return where in ladder[self]

@@ -19,7 +19,7 @@ from gates.errors import CannotWork
 from gates.evidence import CheckSpec, TargetKind
 from gates.policy_file import PolicyFile
 from gates.reports import promises
-from gates.stages import loading, pipeline, preflight, turn
+from gates.stages import loading, pipeline, preflight, switches, turn
 from gates.stages.suite import NOT_PASSED_ON, ROOT
 
 SUITES = ("drills", "sql_checks")
@@ -39,7 +39,7 @@ class Linted:
 
 def collect(environ: Mapping[str, str], options: tuple[str, ...] = ()) -> tuple[CheckSpec, ...]:
     """Every check that the suites, the load stage and the preflight declare. Raise CannotWork where one cannot."""
-    specs = [*preflight.SPECS, pipeline.SPEC, turn.SPEC, *loading.specs()]
+    specs = [*preflight.SPECS, pipeline.SPEC, turn.SPEC, switches.SPEC, *loading.specs()]
     for suite in SUITES:
         if (ROOT / suite).is_dir():
             specs += _collect(suite, environ, options if suite == "sql_checks" else ())

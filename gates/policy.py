@@ -160,7 +160,11 @@ def _lacking(lines: dict[str, list[Evidence]], policy: Policy, now: dt.datetime)
 
 
 def _not_applicable(spec: CheckSpec, policy: Policy, lacking: set[str]) -> str:
-    if not policy.target.allows(spec.where):
+    if not policy.target.allows(spec.where, disruptive=policy.disruptive):
+        if policy.target.allows(spec.where, disruptive=True):
+            return "needs --disruptive"
+        if spec.where is Where.DISRUPTIVE:
+            return "may run on staging targets only, with --disruptive"
         return f"may run on {spec.where.value} targets only"
     if spec.deep and not policy.deep:
         return "runs with --deep"

@@ -173,7 +173,15 @@ class PolicyFile:
         """The steps of a release, which need no catalogue."""
         return RolloutPlan(**self.values.get("rollout", {}))
 
-    def policy(self, catalogue: Sequence[CheckSpec], target: TargetKind, release: str, *, deep: bool) -> Policy:
+    def policy(
+        self,
+        catalogue: Sequence[CheckSpec],
+        target: TargetKind,
+        release: str,
+        *,
+        deep: bool,
+        disruptive: bool = False,
+    ) -> Policy:
         """The policy for this target. Raise ConfigError where a rule or waiver names no check of the catalogue."""
         self._check_names([s.id for s in catalogue])
         self._check_floor(catalogue)
@@ -184,6 +192,7 @@ class PolicyFile:
             target=target,
             release=release,
             deep=deep,
+            disruptive=disruptive,
             rules=tuple(_rule(name, rule) for _, name, rule in values.get("checks", ())),
             waivers=tuple(Waiver(**w) for w in values.get("waivers", ())),
             rollout=self.plan,

@@ -68,6 +68,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("replaygate")
     group.addoption("--evidence", metavar="FILE", help="append one JSON line per check to FILE")
     group.addoption("--deep", action="store_true", help="also run the slow checks")
+    group.addoption("--disruptive", action="store_true", help="on staging, also what disturbs everybody there")
     group.addoption("--phase", choices=("first", "main", "last"), help="run only the checks of one phase")
     group.addoption(
         "--only", action="append", metavar="GLOB", help="run only the checks with such ids; may be repeated"
@@ -212,7 +213,8 @@ def _runs(spec: CheckSpec, config: pytest.Config, kind: TargetKind) -> bool:
     phase, only = config.getoption("--phase"), config.getoption("--only")
     wanted = not only or any(fnmatch.fnmatchcase(spec.id, pattern) for pattern in only)
     deep = not spec.deep or bool(config.getoption("--deep"))
-    return kind.allows(spec.where) and deep and phase in {None, spec.phase} and wanted
+    allowed = kind.allows(spec.where, disruptive=bool(config.getoption("--disruptive")))
+    return allowed and deep and phase in {None, spec.phase} and wanted
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

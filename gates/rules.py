@@ -29,6 +29,10 @@ STAGES: dict[str, tuple[str, ...]] = {
 """A stage that can be run alone -> the beginnings of the ids of its checks."""
 
 
+RUN_ONLY = ("release", "target", "deep", "disruptive", "stage")
+"""What one run chooses; the rest of a policy is the same for all runs by the same rules."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """What the policy says about checks whose id matches `pattern`; None leaves the check's own."""
@@ -94,6 +98,7 @@ class Policy:
     target: TargetKind = TargetKind.PRODUCTION
     release: str = ""
     deep: bool = False
+    disruptive: bool = False
     rules: tuple[Rule, ...] = ()
     waivers: tuple[Waiver, ...] = ()
     unwaivable: tuple[str, ...] = ()
@@ -118,6 +123,7 @@ class Policy:
             "release": self.release,
             "deep": self.deep,
             "stage": self.stage,
+            "disruptive": self.disruptive,
             "max_age_minutes": self.max_age_minutes,
             "lag_checks": list(self.lag_checks),
             "unwaivable": list(self.unwaivable),
@@ -134,8 +140,8 @@ class Policy:
 
     @property
     def proof_digest(self) -> str:
-        """The same without release, target, stage and depth: a proof holds for every release judged by these rules."""
-        return _digest({k: v for k, v in self.to_json().items() if k not in {"release", "target", "deep", "stage"}})
+        """The same without what one run chose: a proof holds for every release that is judged by these rules."""
+        return _digest({k: v for k, v in self.to_json().items() if k not in RUN_ONLY})
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Policy:
@@ -146,6 +152,7 @@ class Policy:
             release=data["release"],
             deep=data["deep"],
             stage=data["stage"],
+            disruptive=data["disruptive"],
             rules=tuple(_rule(r) for r in data["rules"]),
             waivers=tuple(Waiver(**{**w, "expires": dt.date.fromisoformat(w["expires"])}) for w in data["waivers"]),
             unwaivable=tuple(data["unwaivable"]),

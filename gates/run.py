@@ -13,8 +13,8 @@ from pathlib import Path
 from gates import notify, record, reports
 from gates.act.flag import FlagState, Order, look_at
 from gates.act.rollout import act
-from gates.errors import CannotWork
-from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome
+from gates.errors import CannotWork, UsageError
+from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, TargetKind, Where
 from gates.evidence_file import EvidenceLog, Unwritten, read_bytes, read_lines, read_log, write_lines
 from gates.policy import decide
 from gates.policy_file import PolicyFile
@@ -30,6 +30,7 @@ from gates.stages.preflight.credentials import ADMIN, SIGNING
 from gates.stages.preflight.database import DATABASE
 from gates.stages.reach import if_reached
 from gates.stages.sql import ALERTS, DATA, data, sql
+from gates.stages.switches import switches
 from gates.stages.turn import Turn
 from gates.stages.watch import BacklogWatch
 from gates.target.deployment import Target
@@ -60,6 +61,7 @@ class Request:
     catalogue: tuple[CheckSpec, ...]
     out: Path
     deep: bool = False
+    disruptive: bool = False
     dry_run: bool = False
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     load: Callable[[Target, Path], list[Evidence]] | None = None
@@ -80,10 +82,10 @@ def run_gate(request: Request) -> Verdict:
     """
     run = begin(request)
     context = context_of(request, str(run["run_id"]))
-    seen = look_at(request.target.database_url, run_plan(request).rollout.flag)
+    seen = look_at(request.target.database_url, policy_of(request, request.target).rollout.flag)
     looked = collect(context, request)
 
-    policy = request.policy_file.policy(request.catalogue, looked.target.kind, looked.target.release, deep=request.deep)
+    policy = policy_of(request, looked.target)
     decided_at = request.now()
     verdict = decide(looked.log.evidence, policy, decided_at)
     order = order_of(request, policy, seen, verdict)
@@ -150,7 +152,10 @@ class Collected:
 
 
 def collect(context: Context, request: Request) -> Collected:
-    """All stages, in their order; each appends to the evidence."""
+    """All stages, in their order; each appends to the evidence.
+
+    A target that cannot be reached ends the run at the preflight: all the rest is unknown for that one cause.
+    """
     # readable also when somebody removes the folder
     with context.evidence.open("ab+") as held:
         first = preflight(context)
@@ -173,8 +178,9 @@ def collect(context: Context, request: Request) -> Collected:
 
 
 def in_turn(context: Context, request: Request) -> list[StageReport]:
-    """The gate itself, and then the stages, unless another run is at it."""
+    """The gate itself, what an earlier run left set, and then the stages, unless another run is at it."""
     stages = pipeline(context)
+    switches(context)
     with Turn(context) as turn:
         if turn.busy:
             turn.block()
@@ -277,6 +283,8 @@ def run_stage(request: Request, stage: str) -> Verdict:
         "load": lambda: load(context, request),
     }
     stages: list[StageReport] = []
+    if stage == "drill" and not unreachable:
+        switches(context)
     if unreachable:
         context.block(context.applicable(STAGES[stage]), unreachable[0])
     elif reading or request.url_only:
@@ -288,8 +296,7 @@ def run_stage(request: Request, stage: str) -> Verdict:
             else:
                 stages = works[stage]()
     scrub(request.out, hidden(context.target))
-    policy = request.policy_file.policy(request.catalogue, target.kind, target.release, deep=request.deep)
-    now = request.now()
+    policy, now = policy_of(request, target), request.now()
     end, nothing = read_log(context.evidence).end, Action("none", result="nothing_to_do")
     done = record.Decided(policy.of_stage(stage, catalogue), now, end, nothing, record.stamp(now))
     return keep(request, run, stages, done).verdict
@@ -299,14 +306,16 @@ def run_stage(request: Request, stage: str) -> Verdict:
 
 
 def begin(request: Request) -> dict[str, JsonValue]:
-    """Leave a hold on disk before anything is asked."""
+    """Leave a hold on disk before anything is asked. Raise UsageError where production is to be disturbed."""
+    if request.disruptive and request.target.kind is TargetKind.PRODUCTION:
+        raise UsageError("--disruptive with GATE_TARGET=production; allowed: staging or reference. Leave it out")
     started_at = record.stamp(request.now())
     facts: dict[str, JsonValue] = {
         "run_id": secrets.token_hex(4),
         "gate": gate_version(),
         "started_at": started_at,
         "dry_run": request.dry_run,
-        **record.facts_of(run_plan(request)),
+        **record.facts_of(policy_of(request, request.target)),
     }
     return record.begin(request.out, facts)
 
@@ -318,10 +327,10 @@ def catalogue_of(request: Request) -> tuple[CheckSpec, ...]:
     return (*(s for s in request.catalogue if not s.id.startswith(LOAD)), *request.load_checks)
 
 
-def run_plan(request: Request) -> Policy:
-    """The policy as it is known before the target said its release."""
-    target = request.target
-    return request.policy_file.policy(request.catalogue, target.kind, target.release, deep=request.deep)
+def policy_of(request: Request, target: Target) -> Policy:
+    """The policy of this run; the target's release is known only once the preflight has asked for it."""
+    kind, release, file = target.kind, target.release, request.policy_file
+    return file.policy(request.catalogue, kind, release, deep=request.deep, disruptive=request.disruptive)
 
 
 def context_of(request: Request, run_id: str) -> Context:
@@ -333,6 +342,7 @@ def context_of(request: Request, run_id: str) -> Context:
         run_id=run_id,
         catalogue=request.catalogue,
         deep=request.deep,
+        disruptive=request.disruptive,
         environ=request.environ,
         progress=request.progress,
     )
@@ -346,7 +356,7 @@ def order_of(request: Request, policy: Policy, seen: FlagState | None, verdict: 
         actor="replaygate",
         reason=verdict.reason[:500],
         seen=seen,
-        same_version=policy.target.value == "production",
+        same_version=not policy.target.allows(Where.DISRUPTIVE, disruptive=policy.disruptive),
         dry_run=request.dry_run,
     )
 

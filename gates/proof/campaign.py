@@ -55,7 +55,7 @@ def way_of(fault: Fault, catalogue: Sequence[CheckSpec], wanted: TargetKind, *, 
     stage = stages.pop() if quick and len(stages) == 1 else ""
     ways = (Way(kind, deep, stage) for kind in (wanted, TargetKind.REFERENCE) for deep in (False, True))
     for way in ways:
-        if any(way.kind.allows(s.where) and (way.deep or not s.deep) for s in declared):
+        if any(way.kind.allows(s.where, disruptive=True) and (way.deep or not s.deep) for s in declared):
             return way
     return Way(wanted)
 

@@ -122,7 +122,7 @@ class Running:
 def start_gate(environ: Mapping[str, str], out: Path, *options: str) -> Running:
     """Start a gate that acts."""
     mark = uuid.uuid4().hex
-    words = programs.gate(("run", "--output", str(out), "--state", str(out / "state"), *options))
+    words = programs.gate(("run", "--output", str(out), "--state", str(out / "state"), *options), environ)
     started = time.monotonic()
     return Running(programs.start(words, {**environ, MARK: mark}), out, mark, started)
 

@@ -207,7 +207,7 @@ def chosen(faults: Sequence[Fault], request: Request) -> tuple[Fault, ...]:
 
 def applicable(catalogue: Iterable[CheckSpec], kind: TargetKind) -> tuple[str, ...]:
     """The checks that a run on such a target has, without --deep."""
-    return tuple(s.id for s in catalogue if kind.allows(s.where) and not s.deep)
+    return tuple(s.id for s in catalogue if kind.allows(s.where, disruptive=True) and not s.deep)
 
 
 def unpassed_nowhere(trials: Sequence[Trial], checks: Sequence[str]) -> tuple[str, ...]:

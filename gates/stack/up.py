@@ -12,19 +12,24 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
+
+import psycopg
 
 from gates.stack.errors import StackError, StackOptionError
 from gates.stack.plan import DEFAULT_COMPANY_ID, StackOptions
 from gates.stack.stack import Cancelled, Stack
+from gates.target.loans import Changed, give_back_for_the_dead
 from gates.values import company, option
 
 EXIT_CONFIGURATION, EXIT_GATE_CANNOT_WORK = 3, 4
 Tell = Callable[[str], None]
 """Takes a text to where it goes."""
 WATCH_INTERVAL_S = 0.5
+GIVE_BACK_EVERY = 10
+"""So many intervals: what a killed gate left set is set no longer than that."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -103,12 +108,18 @@ def _take_down(stack: Stack, say: Tell) -> bool:
 def _watch(stack: Stack, interruption: Interruption, say: Tell) -> None:
     """Wait for the signal; say once of each process that it ended."""
     ended: set[str] = set()
+    url, rounds = stack.info.database_url, 0
     while not interruption.wait(WATCH_INTERVAL_S):
         now = {p.name for p in stack.processes if p.pid is None}
         for process in stack.processes:
             if process.name in now - ended:
                 say(f"gate up: {process.name} ended with exit code {process.exit_code}; it is not started again")
         ended = now
+        rounds += 1
+        if rounds % GIVE_BACK_EVERY == 0:
+            with suppress(psycopg.Error, Changed):  # the database may just be away: the next round asks again
+                for loan, ending in give_back_for_the_dead(url):
+                    say(f"gate up: a gate was killed while its drill had set {loan.switch.name}: {ending}")
 
 
 class Interruption:

@@ -18,6 +18,7 @@ from gates.stages.preflight import VARIABLES, preflight
 from gates.stages.preflight.database import DATABASE
 from gates.stages.sql import ALERTS, DATA, suite
 from gates.stages.suite import Suite, run
+from gates.stages.switches import SPEC as SWITCHES
 from gates.stages.turn import SPEC as ALONE
 from gates.target.deployment import Target
 from gates.target.redaction import hidden, scrub
@@ -68,9 +69,11 @@ def plan(catalogue: Sequence[CheckSpec], target: Target, drills: Drills, since_d
 
     Without a database the short drill acts for TEST_COMPANY_ID, whose rate limit it must leave room: it then runs once
     in five minutes at most. `preflight/variables` is left out: each check says itself what it misses;
-    so is `preflight/alone`: a round of the watch waits for nobody.
+    so are `preflight/alone`, since a round of the watch waits for nobody, and `preflight/switches-given-back`, which
+    changes something.
     """
-    seen = [s for s in catalogue if s.id.startswith("preflight/") and s.id not in {VARIABLES.id, ALONE.id}]
+    left_out = {VARIABLES.id, ALONE.id, SWITCHES.id}
+    seen = [s for s in catalogue if s.id.startswith("preflight/") and s.id not in left_out]
     everywhere = {Where.READ_ONLY, Where.SELF_CLEANING} if drills is Drills.ALL else {Where.READ_ONLY}
     seen += [s for s in catalogue if s.id.startswith(SQL) and s.where in everywhere and not s.deep]
     prefix = {Drills.SHORT: PROOF, Drills.ALL: "drill/"}.get(drills)

@@ -61,6 +61,7 @@ class Context:
     run_id: str
     catalogue: tuple[CheckSpec, ...] = ()
     deep: bool = False
+    disruptive: bool = False
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     progress: Callable[[Progress], None] = silent
 
@@ -79,7 +80,7 @@ class Context:
             s
             for s in self.catalogue
             if s.id.startswith(tuple(prefixes))
-            and self.target.kind.allows(s.where)
+            and self.target.kind.allows(s.where, disruptive=self.disruptive)
             and (self.deep or not s.deep)
             and phase in {None, s.phase}
         ]

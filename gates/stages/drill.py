@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gates.evidence import Outcome
+from gates.evidence import CheckSpec, Outcome
 from gates.evidence_file import read_lines
 from gates.stages.context import Context, StageReport
 from gates.stages.preflight.endpoints import REACHABLE
 from gates.stages.suite import Suite, run
+from gates.stages.switches import give_back_after_drills
 
 PREFIX = ("drill/",)
 MOST_WORKERS = 8
@@ -23,18 +24,24 @@ def drill(context: Context, selection: Sequence[str] = ()) -> list[StageReport]:
     """
     reports = []
     left_s = float(context.settings.drill_timeout_s)
-    for phase in ("first", "main", "last"):
-        expected = context.applicable(PREFIX, phase)
-        if not expected:
-            continue
-        # no --dist: what checks share they share by files, not by worker; handed out one by one, since some wait long
-        workers = ("-n", str(workers_for(context)), "--maxschedchunk=1") if phase == "main" else ()
-        options = (f"--phase={phase}", f"--companies={context.companies}", *workers, *selection)
-        limit_s = context.settings.drill_timeout_s
-        suite = Suite(f"drill {phase}", "drills", expected, max(left_s, 1.0), options, limit_s)
-        reports.append(run(suite, context))
-        left_s -= reports[-1].seconds
+    try:
+        for phase in ("first", "main", "last"):
+            if expected := context.applicable(PREFIX, phase):
+                reports.append(_phase(context, phase, expected, selection, left_s))
+                left_s -= reports[-1].seconds
+    finally:
+        give_back_after_drills(context)
     return reports
+
+
+def _phase(
+    context: Context, phase: str, expected: Sequence[CheckSpec], selection: Sequence[str], left_s: float
+) -> StageReport:
+    # no --dist: what checks share they share by files, not by worker; handed out one by one, since some wait long
+    workers = ("-n", str(workers_for(context)), "--maxschedchunk=1") if phase == "main" else ()
+    options = (f"--phase={phase}", f"--companies={context.companies}", *workers, *selection)
+    limit_s = context.settings.drill_timeout_s
+    return run(Suite(f"drill {phase}", "drills", expected, max(left_s, 1.0), options, limit_s), context)
 
 
 def workers_for(context: Context) -> int:

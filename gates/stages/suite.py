@@ -88,12 +88,12 @@ def _command(suite: Suite, context: Context, folder: Path) -> list[str]:
     ini.parent.mkdir(parents=True, exist_ok=True)
     ini.write_text("[pytest]\n", encoding="utf-8")
     plugins = [word for name in PLUGINS for word in ("-p", name)]
-    depth = ["--deep"] if context.deep else []
+    allowed = [*(["--deep"] if context.deep else []), *(["--disruptive"] if context.disruptive else [])]
     return [
         *(sys.executable, "-m", "pytest", str(folder), "-c", str(ini), f"--rootdir={ROOT}"),
         *(*plugins, *LEFT_OUT, "-q", "--no-header", "--tb=native", "--color=no"),
         *(f"--evidence={context.evidence}", f"--run-id={context.run_id}"),
-        *depth,
+        *allowed,
         *suite.options,
     ]
 

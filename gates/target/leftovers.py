@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg
@@ -129,12 +130,20 @@ def sweep(url: str, spare: str = "") -> list[str]:
 
 
 def _sweep_run(connection: Connection, companies: list[_Company], now: int) -> list[str]:
-    run = companies[0].run
-    if not _try_lock(connection, run):
-        return []
-    try:
+    with lock_of(connection, companies[0].run) as nobody_holds_it:
+        if not nobody_holds_it:
+            return []
         dead = [one.id for one in companies if one.until < now or one.mark == HELD]
         Tenants(connection, "load").remove(dead)
         return dead
+
+
+@contextmanager
+def lock_of(connection: Connection, run: str) -> Iterator[bool]:
+    """Whether nobody held the lease of this run; for the time of the block we do."""
+    taken = _try_lock(connection, run)
+    try:
+        yield taken
     finally:
-        execute(connection, "select pg_advisory_unlock(%s::int, %s::int)", _LOCKS, _number(run))
+        if taken:
+            execute(connection, "select pg_advisory_unlock(%s::int, %s::int)", _LOCKS, _number(run))

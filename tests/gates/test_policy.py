@@ -141,10 +141,32 @@ def test_a_check_that_needs_what_the_target_lacks_is_not_applicable() -> None:
 
 def test_the_target_kind_decides_what_applies() -> None:
     """A production target requires no staging check; a reference requires all."""
-    checks = (spec("a"), spec("b", where=Where.STAGING), spec("c", where=Where.REFERENCE), spec("d", deep=True))
-    for kind, applicable in ((TargetKind.PRODUCTION, 1), (TargetKind.STAGING, 2), (TargetKind.REFERENCE, 3)):
+    checks = (
+        *(spec("a"), spec("b", where=Where.STAGING), spec("c", where=Where.REFERENCE), spec("d", deep=True)),
+        *(spec("e", where=Where.DISRUPTIVE),),
+    )
+    for kind, applicable in ((TargetKind.PRODUCTION, 1), (TargetKind.STAGING, 2), (TargetKind.REFERENCE, 4)):
         assert weigh([], policy(*checks, target=kind), NOW).counts.unknown == applicable
-    assert weigh([], policy(*checks, target=TargetKind.REFERENCE, deep=True), NOW).counts.unknown == 4
+    assert weigh([], policy(*checks, target=TargetKind.REFERENCE, deep=True), NOW).counts.unknown == 5
+
+
+def test_what_disturbs_everybody_is_required_on_staging_only_where_a_person_allowed_it() -> None:
+    """The allowance is part of the policy and its digest; evidence that came without it adds no check to the set."""
+    checks = (spec("a"), spec("b", where=Where.DISRUPTIVE))
+    unasked = policy(*checks, target=TargetKind.STAGING)
+    asked = policy(*checks, target=TargetKind.STAGING, disruptive=True)
+    seen = [saw("a"), saw("b")]
+    for lines in (seen, seen[:1]):
+        verdict = weigh(lines, unasked, NOW)
+        assert [(e.check, e.reason) for e in verdict.not_applicable] == [("b", "needs --disruptive")]
+        assert verdict.counts.passed == 1
+    assert weigh(seen[:1], asked, NOW).decision is Decision.HOLD
+    assert weigh(seen, asked, NOW).decision is Decision.PROMOTE
+    assert asked.digest != unasked.digest
+    assert asked.proof_digest == unasked.proof_digest
+    assert Policy.from_json(asked.to_json()).disruptive
+    production = policy(*checks, target=TargetKind.PRODUCTION, disruptive=True)
+    assert weigh(seen, production, NOW).not_applicable[0].reason == "may run on staging targets only, with --disruptive"
 
 
 def test_a_rule_of_the_policy_changes_severity_effect_requirement_and_limit() -> None:

@@ -1,0 +1,69 @@
+"""Live switches that a killed drill left set: they are given back before anything is looked at, and that run holds."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import psycopg
+
+from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where
+from gates.evidence_file import write_lines
+from gates.stages.context import Context
+from gates.target.loans import Changed, Ending, Loan, give_back_for_the_dead
+from gates.target.redaction import hidden, redact_text
+
+SPEC = CheckSpec(
+    "preflight/switches-given-back",
+    "No drill of an earlier run has left a live flag, or the pause of everybody, as it had set it.",
+    "What the last hour shows was seen with the switch as a drill had set it, not as the rollout has it.",
+    Severity.WARN,
+    Where.READ_ONLY,
+    after=("preflight/database",),
+    phase="first",
+)
+
+
+def switches(context: Context) -> None:
+    """Give back what dead runs left set, and write down whether there was anything."""
+    if SPEC.id not in {s.id for s in context.catalogue}:
+        return
+    outcome, message, blocked_by = Outcome.PASS, "", ""
+    if not context.target.database_url:
+        outcome, message, blocked_by = Outcome.UNKNOWN, "blocked by preflight/database", "preflight/database"
+    else:
+        try:
+            message = "; ".join(sentence(*one) for one in give_back_for_the_dead(context.target.database_url))
+        except (psycopg.Error, Changed) as error:
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            message = f"whether an earlier run has left a switch set cannot be told: {first}"
+        outcome = Outcome.UNKNOWN if message else Outcome.PASS
+    at = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+    line = Evidence(
+        SPEC.id,
+        outcome,
+        redact_text(message, hidden(context.target)),
+        samples=1,
+        started_at=at,
+        blocked_by=blocked_by,
+        release=context.target.release,
+    )
+    write_lines(context.evidence, [line])
+
+
+def give_back_after_drills(context: Context) -> None:
+    """What a drill process that was ended left set. Where the database refuses, the next run does it, and holds."""
+    if not context.target.database_url:
+        return
+    try:
+        give_back_for_the_dead(context.target.database_url)
+    except (psycopg.Error, Changed):
+        return
+
+
+def sentence(loan: Loan, ending: Ending) -> str:
+    """What became of a switch that a dead run left set."""
+    was = ", ".join(f"{name} {value}" for name, value in loan.before.items())
+    left = f"run {loan.run} was killed while its drill had set {loan.switch.name}"
+    if ending is Ending.GIVEN_BACK:
+        return f"{left}; it is back at {was}. Run again: what was seen until now was seen with it set"
+    return f"{left}; somebody changed it since, and it stays as they left it (before the drill: {was}). Run again"
