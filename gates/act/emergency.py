@@ -11,11 +11,12 @@ from dataclasses import replace
 
 import psycopg
 
-from gates.act.flag import Order, Tell, count, rows
+from gates.act.flag import Order, Tell, count, overrule_drill, rows
 from gates.act.insist import TRANSIENT, Carried, Forced, ReadBack, first_that_works, insist
 from gates.act.rollback import roll_back
 from gates.evidence import JsonValue
 from gates.target.database import Connection
+from gates.target.loans import Switch
 from gates.verdict import PAUSE, Action, StepOutcome
 
 CLEARING_MS = 60_000
@@ -67,6 +68,7 @@ def pause(order: Order) -> Forced:
 
     def carry(connection: Connection) -> Mapping[str, JsonValue]:
         changed = first_that_works(connection, ("pause", "pause_least"), {"reason": order.reason})
+        changed += overrule_drill(connection, Switch())
         return {"rows": changed + _made(connection)}
 
     return Forced(PAUSE, "agents_paused", carry, _read_pause, audit_nothing=True)

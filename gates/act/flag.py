@@ -12,6 +12,7 @@ import psycopg
 from gates.evidence import JsonValue
 from gates.rules import RolloutPlan
 from gates.target.database import Connection, session, sql
+from gates.target.loans import Switch
 
 SQL = Path(__file__).with_name("sql")
 UNREADABLE = (psycopg.Error, ValueError, TypeError, LookupError)
@@ -100,6 +101,21 @@ def rows(connection: Connection, name: str, values: Mapping[str, object]) -> lis
 def count(connection: Connection, name: str, values: Mapping[str, object]) -> int:
     """How many rows the statement of `sql/<name>.sql` changed."""
     return connection.execute(sql(SQL / f"{name}.sql").encode(), values).rowcount
+
+
+def overrule_drill(connection: Connection, switch: Switch) -> int:
+    """1 where a drill has this row set: it is off, or paused, already, and now stays so.
+
+    After the row is written, so that a drill that was just setting it has set it; one that was just giving it back is
+    seen when the row is read back. What cannot be done here stops no rollback.
+    """
+    try:
+        with connection.transaction():
+            return count(connection, "drill_overruled", {"record": switch.record})
+    except psycopg.Error:
+        if connection.closed:
+            raise
+        return 0
 
 
 def audit(

@@ -9,11 +9,12 @@ from dataclasses import replace
 
 import psycopg
 
-from gates.act.flag import UNREADABLE, FlagState, Order, Tell, first_line, look, look_at, rows
+from gates.act.flag import UNREADABLE, FlagState, Order, Tell, first_line, look, look_at, overrule_drill, rows
 from gates.act.insist import Carried, Forced, ReadBack, first_that_works, insist
 from gates.evidence import JsonValue
 from gates.rules import RolloutPlan
 from gates.target.database import Connection, session
+from gates.target.loans import Switch
 from gates.verdict import Action
 
 POLL_S = 0.1
@@ -68,6 +69,7 @@ def _switch_off(flag: str) -> tuple[Forced, list[FlagState | None]]:
     def carry(connection: Connection) -> Mapping[str, JsonValue]:
         befores.append(_before(connection, flag))
         changed = first_that_works(connection, ("flag_off", "flag_off_least"), {"flag": flag})
+        changed += overrule_drill(connection, Switch(flag))
         before = befores[-1]
         return {"from": before.shown if before else None, "to": 0, "rows": changed}
 

@@ -11,6 +11,10 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
+from gates.act.emergency import emergency
+from gates.act.flag import Order
+from gates.act.rollback import roll_back
+from gates.rules import RolloutPlan
 from gates.target.database import connect
 from gates.target.leftovers import HELD, TIMED, Lease, take_lease
 from gates.target.loans import (
@@ -227,3 +231,36 @@ def test_a_record_that_is_none_of_ours_is_left_alone(record: str | None, migrate
     before = standing(database)
     assert give_back_for_the_dead(migrated_url) == []
     assert standing(database) == before
+
+
+@pytest.mark.parametrize("role", [None, "replay_gate"])
+def test_a_rollback_that_comes_meanwhile_is_not_undone(
+    role: str | None, pg_server: PgServer, migrated_db: str, database: Database
+) -> None:
+    """The flag is off already and everybody paused, by a drill: from now on by the operator."""
+    url = pg_server.url(migrated_db, role)
+    off, paused = lent(url, FLAG, OFF), lent(url, FLEET, PAUSED)
+    order = Order(RolloutPlan(drain_timeout_s=1), "r1", "test", "an incident")
+    action = emergency(url, order, time.monotonic, lambda _text: None)
+    assert (action.kind, action.result, action.flag) == ("emergency", "done", "off")
+    assert {"flag_rolled_back", "agents_paused"} <= set(audited(database))
+    left = standing(database)
+    assert [ended(url, loan) for loan in (off, paused)] == [Ending.BEFORE, Ending.BEFORE]
+    assert give_back_for_the_dead(url) == []
+    assert standing(database) == left
+    assert (left[0]["enabled"], left[-1]["agents_paused"]) == (False, True)
+
+
+def test_a_rollback_in_the_moment_in_which_a_drill_sets_the_flag_is_not_undone(
+    migrated_url: str, database: Database
+) -> None:
+    """The drill's transaction is open while the rollback comes: whoever of the two is first, the flag stays off."""
+    order = Order(RolloutPlan(drain_timeout_s=1), "r1", "test", "an incident")
+    with ThreadPoolExecutor(1) as pool, connect(migrated_url) as drill:
+        with drill.transaction():
+            loan = lend(drill, FLAG, OFF, run="ab12", lease=DEAD)
+            rolling = pool.submit(roll_back, migrated_url, order, time.monotonic, lambda _text: None)
+            _waited_for(database, rolling.done)
+        assert rolling.result(timeout=30).flag == "off"
+    assert ended(migrated_url, loan) is Ending.BEFORE
+    assert standing(database)[0]["enabled"] is False
