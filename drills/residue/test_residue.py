@@ -86,5 +86,6 @@ def _unchanged(db: Connection, seen: Observer, found: dict[str, list[str]], what
     seen.count(max(len(now), 1))
     seen.control(f"{len(found[what])} rows were read before the drill")
     assert not changed, (
-        f"{len(changed)} rows of {what} differ from what was found, e.g. {changed[0] if changed else ''}"
+        f"{len(changed)} rows of {what} differ from what was found, e.g. {changed[0] if changed else ''}: a drill left"
+        " them, or somebody changed them meanwhile"
     )

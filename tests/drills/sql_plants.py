@@ -18,6 +18,9 @@ create trigger {name} {timing} {events} on {table} for each row execute function
 alter table {table} enable always trigger {name};
 """
 
+OWNERS_PATH = "set search_path to public"
+"""Who plants writes like the owner of the schema, not like the gate, whose sessions have no schema of the target's."""
+
 UNTRIGGER = """
 drop trigger if exists {name} on {table};
 drop function if exists {name}();
@@ -63,9 +66,9 @@ def answers(name: str, signature: str, body: str, red: Sequence[str], *, options
     return Plant(name, on, "", tuple(red), replaced=signature)
 
 
-FLAG = "public.is_feature_enabled(key text, company uuid)"
-BUCKET = "public.feature_bucket(key text, company uuid)"
-PAUSED = "public.is_company_paused(company uuid)"
+FLAG = "is_feature_enabled(key text, company uuid)"
+BUCKET = "feature_bucket(key text, company uuid)"
+PAUSED = "is_company_paused(company uuid)"
 
 WITH_BUCKET = """
 declare f record; b integer;
@@ -93,6 +96,7 @@ def planted(url: str, plant: Plant) -> Iterator[None]:
     """Plant a defect for a while."""
     kept = ""
     with session(url) as connection:
+        connection.execute(OWNERS_PATH)
         if plant.replaced:
             name = plant.replaced.partition("(")[0]
             row = connection.execute(
@@ -105,4 +109,5 @@ def planted(url: str, plant: Plant) -> Iterator[None]:
     finally:
         # another session: the drill may have restarted the server
         with session(url) as connection:
+            connection.execute(OWNERS_PATH)
             connection.execute((kept or plant.off).encode())

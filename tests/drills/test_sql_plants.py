@@ -80,7 +80,7 @@ def test_no_second_global_row_is_left(variables: dict[str, str], tmp_path: Path)
                 "select key from public.feature_flags where company_id is null group by key having count(*) > 1"
             ).fetchall()
             connection.execute(
-                "delete from public.feature_flags a using feature_flags b"
+                "delete from public.feature_flags a using public.feature_flags b"
                 " where a.key = b.key and a.company_id is null and b.company_id is null and a.ctid > b.ctid"
             )
     assert {e.outcome for e in found.values()} == {Outcome.PASS}
