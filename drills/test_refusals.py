@@ -11,6 +11,7 @@ from drills.scene import Scene
 from drills.traces import traces_in
 from gates.evidence import Severity, Where
 from gates.recorder import check
+from gates.target.redaction import hidden
 from gates.target.requests import Answer, Request, post
 
 SIGNED = ("drill/authentication/signed-accepted",)
@@ -151,7 +152,7 @@ def test_refusals_leak_nothing(bench: Bench) -> None:
         bench.with_token("e30." + "A" * 400 + ".e30", label="a strange token"),
         Request("GET", f"{REPLAY}/not-a-uuid'", (), b"", "a strange id"),
     ]
-    secrets = [s.encode() for s in bench.target.secrets()]
+    secrets = [s.encode() for s in hidden(bench.target)]
     for request in hostile:
         answer = bench.http.send(request)
         bench.seen.expect(request, answer, (400, 401, 403, 404, 405, 413, 415, 422))

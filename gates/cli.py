@@ -150,6 +150,7 @@ def _with_wishes_of(given: Target, reference: Target) -> Target:
     """The reference, with what the environment says about the run and not about a deployment."""
     return dataclasses.replace(
         reference,
+        other_passwords=given.other_passwords,
         slack_webhook_url=given.slack_webhook_url,
         test_outbox=given.test_outbox,
         test_dlq=given.test_dlq,

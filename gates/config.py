@@ -15,6 +15,7 @@ from gates.evidence import TargetKind
 from gates.policy_file import PolicyFile, parse
 from gates.shapes import nearest
 from gates.target.deployment import Target
+from gates.target.libpq import other_passwords
 
 __all__ = ["ConfigError", "environment_of", "load_policy", "load_target", "process_environment"]
 
@@ -64,7 +65,8 @@ def load_target(environ: Mapping[str, str]) -> Target:
         raise ConfigError(
             "REPLAY_JWT_SECRET is one of TRANSBOT_HMAC_SECRET; allowed: different secrets. Correct the variables"
         )
-    return Target(kind=_kind(environ.get("GATE_TARGET", "").strip()), **found)
+    passwords = other_passwords(found.get("database_url", ""), environ)
+    return Target(kind=_kind(environ.get("GATE_TARGET", "").strip()), other_passwords=passwords, **found)
 
 
 def _kind(word: str) -> TargetKind:

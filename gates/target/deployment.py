@@ -12,7 +12,8 @@ class Target:
     """The variables of the contract, parsed. An empty string or tuple means: not given."""
 
     kind: TargetKind
-    base_url: str = ""
+    base_url: str = field(default="", repr=False)
+    """It may hold a user and a password."""
     hmac_secrets: tuple[str, ...] = field(default=(), repr=False)
     test_company_id: str = ""
     admin_jwt: str = field(default="", repr=False)
@@ -22,6 +23,8 @@ class Target:
     trusted_proxies: tuple[str, ...] = ()
     """CIDRs (TRUSTED_PROXIES) whose X-Forwarded-For the target believes: an address among them may name any other."""
     database_url: str = field(default="", repr=False)
+    other_passwords: tuple[str, ...] = field(default=(), repr=False)
+    """Of databases, from where libpq looks for them beside DATABASE_URL (PGPASSWORD, password and service files)."""
     release: str = ""
     slack_webhook_url: str = field(default="", repr=False)
     test_outbox: bool = True
@@ -39,8 +42,7 @@ class Target:
     def can_create_tenants(self) -> bool:
         return bool(self.database_url)
 
-    def secrets(self) -> tuple[str, ...]:
-        """Everything that must never be printed, longest first."""
-        password = self.database_url.partition("://")[2].rpartition("@")[0].partition(":")[2]
-        found = {*self.hmac_secrets, self.admin_jwt, self.jwt_secret, password, self.slack_webhook_url}
-        return tuple(sorted((s for s in found if len(s) >= 6), key=len, reverse=True))
+    @property
+    def told(self) -> Target:
+        """The target as its variables describe it, also where some of them were refused: what must be hidden."""
+        return self

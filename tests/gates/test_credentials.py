@@ -24,6 +24,7 @@ from gates.stages.context import Context
 from gates.stages.preflight.memory import Memory
 from gates.target.credentials import CheckedTarget, good_claims, unfit
 from gates.target.deployment import Target
+from gates.target.redaction import hidden
 from gates.target.requests import SIGNATURE, claims_of, encode_segment, mint_token, raw_token
 
 SECRET, OLDER, WRONG = "the-secret-of-the-service-1", "the-secret-of-the-service-0", "not-the-secret-of-the-service"
@@ -267,7 +268,7 @@ def test_a_drill_cannot_use_a_refused_credential(tmp_path: Path) -> None:
         with pytest.raises(Blocked, match="signing-secret"):
             read()
     assert target.admin_jwt == GOOD.admin_jwt
-    assert target.secrets() == GOOD.secrets()
+    assert hidden(target) == hidden(GOOD)
 
 
 @pytest.mark.parametrize(

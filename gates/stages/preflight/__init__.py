@@ -35,7 +35,7 @@ from gates.target.capabilities import claims, evidence_id
 from gates.target.client import HttpDoor
 from gates.target.deployment import Target
 from gates.target.identity import identity
-from gates.target.redaction import hidden, redact_text
+from gates.target.redaction import hidden, redact_evidence, redact_text
 
 VARIABLES = spec(
     "variables",
@@ -76,10 +76,10 @@ def preflight(context: Context) -> Preflight:
             lines += credential_lines(target, _memory(context))
         lines += _capabilities(target, context.companies)
     agreed = {release_of(v) for v in versions} - {""}
-    if not target.release and len(agreed) == 1:
-        target = dataclasses.replace(target, release=agreed.pop())
     hide = hidden(target)
-    clean = [dataclasses.replace(e, release=target.release, message=redact_text(e.message, hide)) for e in lines]
+    if not target.release and len(agreed) == 1:
+        target = dataclasses.replace(target, release=redact_text(agreed.pop(), hide))  # it may echo a secret
+    clean = [redact_evidence(dataclasses.replace(e, release=target.release), hide) for e in lines]
     write_lines(context.evidence, clean)
     seconds = time.monotonic() - started
     outcomes = [e.outcome for e in clean if not e.check.startswith("preflight/capability/")]

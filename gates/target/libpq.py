@@ -1,0 +1,50 @@
+"""The passwords that libpq finds beside the connection string, so that they can be hidden: it sends them to a server,
+which may say them again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+MOST_BYTES = 65_536
+"""Of a password or service file that is read."""
+
+
+def other_passwords(conninfo: str, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Those of PGPASSWORD, the password file and the service files. What cannot be read, libpq cannot read either."""
+    found = {environ.get("PGPASSWORD", "")}
+    home = Path(environ.get("HOME") or "/nonexistent")
+    passfile = _keyword(conninfo, "passfile") or environ.get("PGPASSFILE") or home / ".pgpass"
+    found |= set(_of_passfile(_text(Path(passfile))))
+    folder = Path(environ.get("PGSYSCONFDIR") or "/nonexistent")
+    for path in (environ.get("PGSERVICEFILE") or home / ".pg_service.conf", folder / "pg_service.conf"):
+        found |= set(re.findall(r"(?m)^\s*(?:ssl)?password\s*=\s*(.*?)\s*$", _text(Path(path))))
+    return tuple(sorted(found - {""}))
+
+
+def _keyword(conninfo: str, name: str) -> str:
+    try:
+        return str(conninfo_to_dict(conninfo).get(name) or "") if conninfo else ""
+    except psycopg.Error:
+        return ""
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(MOST_BYTES).decode("utf-8", "replace") if path.is_file() else ""
+    except (OSError, ValueError):
+        return ""
+
+
+def _of_passfile(text: str) -> Iterator[str]:
+    """The last of `host:port:database:user:password`, where a backslash keeps a colon or a backslash."""
+    for line in text.splitlines():
+        parts = re.split(r"(?<!\\):", line, maxsplit=4)
+        if len(parts) == 5 and not line.startswith("#"):
+            yield re.sub(r"\\(.)", r"\1", parts[4])
