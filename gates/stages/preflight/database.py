@@ -9,7 +9,8 @@ from pathlib import Path
 
 import psycopg
 
-from gates.evidence import Evidence, Outcome, Severity
+from gates.evidence import Evidence, JsonValue, Outcome, Severity
+from gates.foreign import text
 from gates.stages.preflight.looks import Seen, after, first_line, spec, timed, within
 from gates.target.database import Connection, connect, execute, sql
 from gates.target.deployment import Target
@@ -79,7 +80,15 @@ def database(connection: Connection) -> Seen:
     if not least <= major <= most:
         message = f"PostgreSQL {major}; allowed: {least} to {most}. The checks are not known to hold there"
         return Seen(Outcome.UNKNOWN, message, major, f"{least}..{most}")
-    return Seen(Outcome.PASS, "", major, f"{least}..{most}", samples=1)
+    return Seen(Outcome.PASS, "", major, f"{least}..{most}", samples=1, details={"login": _login(connection)})
+
+
+def _login(connection: Connection) -> JsonValue:
+    """Who we are, and why that is more than a gate needs; empty where it is not."""
+    row = execute(connection, sql(QUERIES / "login.sql"))[0]
+    roles = text(row["may_become"] or "")
+    excess = "a superuser" if row["superuser"] else f"may become a superuser through {roles}" if roles else ""
+    return {"name": text(row["login"]), "excess": excess}
 
 
 def sees_rows(connection: Connection, target: Target) -> Seen:
