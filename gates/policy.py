@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from itertools import pairwise
 
 from gates.assessment import Assessed, assess, distrust, is_lenient, number
-from gates.evidence import CAPABILITIES, UNREADABLE, CheckSpec, Evidence, Outcome, Severity, Where
+from gates.evidence import CAPABILITIES, UNREADABLE, CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.floor import FLOOR, area_of
 from gates.rules import STAGES, Policy, Waiver
 from gates.verdict import (
@@ -33,6 +33,9 @@ from gates.verdict import (
 CAPABILITY = "preflight/capability/"
 BACKLOG = "watch/outbox-backlog"
 """Evidence that is no check: the number of events not yet delivered and not held, sampled through the whole run."""
+
+DATABASE = "preflight/database"
+"""Its details say who the gate's login is."""
 
 VARIABLES = "preflight/variables"
 """Its message names all variables that are not set; every other check names the first that it missed."""
@@ -63,15 +66,28 @@ def decide(evidence: Sequence[Evidence], policy: Policy, now: dt.datetime) -> Ve
 
     No policy promotes below the floor. A stage that was run alone holds, whatever became of it.
     """
+    login = strong_login(evidence, policy)
     if not policy.stage:
-        return weigh(evidence, policy, now, whole=True)
+        return replace(weigh(evidence, policy, now, whole=True), login=login)
     own = (*STAGES[policy.stage], CAPABILITY, UNREADABLE)
     verdict = weigh([e for e in evidence if e.check.startswith(own)], policy, now)
     failed = any(f.outcome == "fail" for f in verdict.deciding)
     result = "passed" if verdict.decision is Decision.PROMOTE else "failed" if failed else "unknown"
     stage = StageResult(policy.stage, result)
     reason = f"{stage.sentence}: {verdict.reason}; a stage alone is no gate"
-    return replace(verdict, decision=Decision.HOLD, stage=stage, reason=reason)
+    return replace(verdict, decision=Decision.HOLD, stage=stage, reason=reason, login=login)
+
+
+def strong_login(evidence: Sequence[Evidence], policy: Policy) -> str:
+    """The warning about a login of the gate that is, or may become, a superuser; empty where there is none to give."""
+    told = [e.details.get("login") for e in evidence if e.check == DATABASE]
+    found = sorted({f"{t.get('name')} {t['excess']}" for t in told if isinstance(t, dict) and t.get("excess")})
+    if not found or policy.target is TargetKind.REFERENCE:
+        return ""
+    return (
+        f"the gate's login {', '.join(found)}: what the target's owner put into triggers and policies runs with its"
+        " rights. Use a login that may no more than a gate needs (replay_gate)"
+    )
 
 
 def weigh(evidence: Sequence[Evidence], policy: Policy, now: dt.datetime, *, whole: bool = False) -> Verdict:

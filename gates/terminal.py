@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from gates.evidence import Evidence
 from gates.inert import Terminal
 from gates.stages.context import Progress
-from gates.verdict import Action, Decision, Finding, Verdict, grouped, spared_text
+from gates.verdict import Action, Decision, Finding, Verdict, grouped
 
 COLOURS = {"red": "31", "green": "32", "yellow": "33", "dim": "2", "bold": "1"}
 DECISION_COLOURS = {Decision.PROMOTE: "green", Decision.HOLD: "yellow", Decision.ROLLBACK: "red"}
@@ -53,10 +53,7 @@ def verdict_text(verdict: Verdict, *, colour: bool, folder: str = "") -> Termina
     counts = verdict.counts
     said = f"{counts.passed} passed, {counts.failed} failed, {counts.unknown} unknown"
     lines.append(paint(f"  {said}, {counts.not_applicable} not applicable", "dim", on=colour))
-    if verdict.not_required:
-        lines.append(paint(f"  {spared_text(verdict.not_required)}", "dim", on=colour))
-    if verdict.margin is not None:
-        lines.append(paint(f"  {verdict.margin.sentence}", "dim", on=colour))
+    lines += [paint(f"  {remark}", "dim", on=colour) for remark in verdict.remarks]
     if folder:
         lines.append(paint(f"  evidence and report: {folder}", "dim", on=colour))
     return Terminal.of_lines(lines)

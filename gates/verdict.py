@@ -224,6 +224,8 @@ class Verdict:
     margin: Margin | None = None
     ends_when: tuple[str, ...] = ()
     not_required: tuple[Spared, ...] = ()
+    login: str = ""
+    """A warning about the gate's own login, where that may do more than a gate needs."""
     stage: StageResult | None = None
 
     @property
@@ -256,6 +258,12 @@ class Verdict:
         return NOT_ROLLED_BACK if self.headline else self.shown_as.exit_code
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader should know beside the reason: the gate's login, what is not required, the nearest limit."""
+        margin = self.margin.sentence if self.margin is not None else ""
+        return tuple(filter(None, (self.login, spared_text(self.not_required), margin)))
+
+    @property
     def deciding(self) -> tuple[Finding, ...]:
         """The findings that made the decision, causes only: what they block is left out."""
         effect = {Decision.ROLLBACK: Effect.ROLLBACK, Decision.HOLD: Effect.HOLD}.get(self.shown_as)
@@ -280,6 +288,7 @@ class Verdict:
             "margin": margin,
             "ends_when": list(self.ends_when),
             "not_required": [dataclasses.asdict(s) for s in self.not_required],
+            "login": self.login,
             **({} if self.stage is None else {"stage": dataclasses.asdict(self.stage)}),
         }
 

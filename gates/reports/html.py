@@ -70,10 +70,10 @@ def _header(verdict: Verdict) -> Html:
     }
     listed = Html("").join(Html("<span>{} <b>{}</b></span>").format(name, value) for name, value in facts.items())
     alarm = Html("<h1>{}</h1>").format(verdict.headline) if verdict.headline else Html("")
-    margin = Html('<p class="facts">{}</p>').format(verdict.margin.sentence) if verdict.margin else Html("")
+    remarks = Html("").join(Html('<p class="facts">{}</p>').format(remark) for remark in verdict.remarks)
     return Html(
         '<header class="{}"><div>{}<h1>{}</h1><p class="reason">{}</p><div class="facts">{}</div>{}{}</div></header>'
-    ).format(verdict.shown_as.value, alarm, verdict.title, verdict.reason, listed, margin, bar)
+    ).format(verdict.shown_as.value, alarm, verdict.title, verdict.reason, listed, remarks, bar)
 
 
 def _by_hand(verdict: Verdict) -> Html:

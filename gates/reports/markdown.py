@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from gates.evidence import JsonValue
 from gates.inert import Markdown
 from gates.reports.rows import Row, proof_of
-from gates.verdict import Verdict, grouped, spared_text
+from gates.verdict import Verdict, grouped
 
 MOST_ROWS = 20
 MOST_WITNESS = 1500
@@ -36,16 +36,15 @@ def markdown(verdict: Verdict, rows: Sequence[Row], run: Mapping[str, JsonValue]
         ),
         *_action(verdict),
     ]
-    if verdict.margin is not None:
-        lines += [EMPTY, Markdown.escape(verdict.margin.sentence)]
+    for remark in verdict.remarks:
+        lines += [EMPTY, Markdown.escape(remark)]
     lines += _findings(verdict)
     if verdict.ends_when:
         ends = (Markdown("- {}").format(e) for e in verdict.ends_when[:MOST_ROWS])
         lines += [EMPTY, Markdown("The hold ends when:"), EMPTY, *ends]
     if verdict.not_required:
         named = [Markdown("- {} ({})").format(s.check, s.by) for s in verdict.not_required[:MOST_ROWS]]
-        said = spared_text(verdict.not_required).capitalize()
-        lines += [EMPTY, Markdown("{}, such as:").format(said), EMPTY, *named]
+        lines += [EMPTY, Markdown("Not required, among others:"), EMPTY, *named]
     proof = proof_of(run)
     lines += [*_groups(rows), *([EMPTY, Markdown("This gate: {}.").format(proof)] if proof else [])]
     return Markdown.of_lines(lines)

@@ -45,7 +45,7 @@ def slack(verdict: Verdict, rows: Sequence[Row]) -> str:
     blocks += [section(Slack("\n").join(deciding))] * bool(deciding)
     required = len(rows) - counts.not_applicable
     foot = Slack("{} of {} passed, {} failed, {} unknown. {}").format(
-        counts.passed, required, counts.failed, counts.unknown, verdict.margin.sentence if verdict.margin else ""
+        counts.passed, required, counts.failed, counts.unknown, ". ".join(verdict.remarks)
     )
     said = filter(None, (verdict.headline, verdict.title, verdict.reason))
     return message(Slack(": ").join(said), [*blocks, context(foot.strip())])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.evidence_file import chained, read_bytes
-from gates.policy import BACKLOG, weigh
+from gates.policy import BACKLOG, decide, strong_login, weigh
 from gates.rules import Policy, Rule, Waiver
 from gates.verdict import Action, Decision, Effect, Verdict, settle
 
@@ -409,3 +409,23 @@ def test_a_promotion_that_cannot_be_carried_out_is_a_hold() -> None:
     assert "another gate" in held.reason
     stays = settle(Verdict(Decision.ROLLBACK, "harm"), Action("none", result="busy", holds=True), "s", "f")
     assert stays.decision is Decision.ROLLBACK
+
+
+@pytest.mark.parametrize("kind", list(TargetKind))
+@pytest.mark.parametrize("excess", ["", "is a superuser", "may become a superuser through ops"])
+def test_a_login_that_may_do_more_than_a_gate_needs_is_named_in_every_verdict(kind: TargetKind, excess: str) -> None:
+    """Outside of the reference a superuser's login is a remark of the verdict, whatever was decided."""
+    line = saw("preflight/database", details={"login": {"name": "postgres", "excess": excess}})
+    for evidence in ([line], [line, saw("a")], [line, saw("a", Outcome.FAIL)]):
+        verdict = decide(evidence, policy(A, target=kind), NOW)
+        named = f"the gate's login postgres {excess}: " in verdict.login
+        assert named is (bool(excess) and kind is not TargetKind.REFERENCE)
+        assert (verdict.login in verdict.remarks) is named
+        assert verdict.to_json()["login"] == verdict.login
+
+
+def test_a_login_that_cannot_be_read_is_no_crash() -> None:
+    """Details of any form give no warning and no error."""
+    logins: list[object] = [None, "postgres", [], {"name": 3}, {"excess": None}]
+    for login in logins:
+        assert strong_login([saw("preflight/database", details={"login": login})], policy(A)) == ""

@@ -206,3 +206,32 @@ def test_the_backlog_is_watched_through_a_run(tmp_path: Path, migrated_url: str)
     with BacklogWatch(without):
         pass
     assert not without.evidence.exists()
+
+
+def test_the_login_says_what_it_may_become(pg_server: PgServer, migrated_db: str, tmp_path: Path) -> None:
+    """A superuser, a member of a superuser's role, and the least role of a gate are told apart."""
+    with psycopg.connect(pg_server.url(migrated_db), autocommit=True) as owner:
+        owner.execute("create role grows login password 'grows-password'")
+        owner.execute("grant postgres, pg_write_server_files to grows")
+    gate = pg_server.url(migrated_db, "replay_gate")
+    try:
+        found = {}
+        for role, url in (
+            ("postgres", pg_server.url(migrated_db)),
+            ("replay_gate", gate),
+            (
+                "grows",
+                gate.replace(f"replay_gate:{PASSWORD}", "grows:grows-password"),
+            ),
+        ):
+            (tmp_path / role).mkdir()
+            lines, _ = looked(tmp_path / role, Target(TargetKind.STAGING, database_url=url))
+            found[role] = lines["preflight/database"].details["login"]
+    finally:
+        with psycopg.connect(pg_server.url(migrated_db), autocommit=True) as owner:
+            owner.execute("drop role grows")
+    assert found == {
+        "postgres": {"name": "postgres", "excess": "is a superuser"},
+        "replay_gate": {"name": "replay_gate", "excess": ""},
+        "grows": {"name": "grows", "excess": "may become a superuser through pg_write_server_files, postgres"},
+    }

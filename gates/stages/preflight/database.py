@@ -87,7 +87,7 @@ def _login(connection: Connection) -> JsonValue:
     """Who we are, and why that is more than a gate needs; empty where it is not."""
     row = execute(connection, sql(QUERIES / "login.sql"))[0]
     roles = text(row["may_become"] or "")
-    excess = "a superuser" if row["superuser"] else f"may become a superuser through {roles}" if roles else ""
+    excess = "is a superuser" if row["superuser"] else f"may become a superuser through {roles}" if roles else ""
     return {"name": text(row["login"]), "excess": excess}
 
 
