@@ -397,6 +397,11 @@ def full(*_: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+def promoting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The small catalogue lacks what every promotion needs."""
+    monkeypatch.setattr(run, "decide", lambda *_: Verdict(Decision.PROMOTE, "all passed"))
+
+
 HARM = "assert False"
 
 
@@ -406,6 +411,8 @@ def test_what_is_about_to_be_done_is_on_disk_before_it_is_done(
 ) -> None:
     """A gate that is killed between the commit and its report leaves a hold that says so, here and in gate decide."""
     change(asked, main)
+    if word == "promote":
+        promoting(monkeypatch)
 
     def killed(*_order: object, **_tell: object) -> Action:
         left = json.loads((asked.out / "verdict.json").read_text(encoding="utf-8"))
@@ -425,6 +432,7 @@ def test_a_promotion_that_cannot_be_written_down_first_is_not_made(
     asked: Request, acted: list[Decision], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk fills up before the act: nothing is done, exit code 4, and what is on disk says hold."""
+    promoting(monkeypatch)
 
     def load(target: Target, out: Path) -> list[Evidence]:
         monkeypatch.setattr(record, "write", full)
