@@ -226,7 +226,7 @@ def test_the_login_says_what_it_may_become(pg_server: PgServer, migrated_db: str
         ):
             (tmp_path / role).mkdir()
             lines, _ = looked(tmp_path / role, Target(TargetKind.STAGING, database_url=url))
-            found[role] = lines["preflight/database"].details["login"]
+            found[role] = lines["database"].details["login"]
     finally:
         with psycopg.connect(pg_server.url(migrated_db), autocommit=True) as owner:
             owner.execute("drop role grows")
