@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import psycopg
+
 from gates.proof import programs
 from gates.proof.hostile.copies import Copy
 from gates.proof.programs import Done
@@ -13,22 +15,23 @@ from gates.stack.postgres import connect
 
 FLAG = "outbox.enabled"
 REASON = "proof-of-the-hand"
-STEP = (10, 50)
+STEP = ("10", "50")
 ACT_TIMEOUT_S = 90.0
 """An act ends within this time, whatever the network does: a rollback may use the time that it states, and end."""
 EXIT_STILL_ON = 21
 NOT_KNOWN = "unknown"
 
 LOOK = """select
- (select enabled from public.feature_flags where key = %(flag)s and company_id is null),
- (select rollout_percentage from public.feature_flags where key = %(flag)s and company_id is null),
- (select count(*) from public.feature_flags where key = %(flag)s and enabled),
- (select count(*) from public.agent_controls where agents_paused),
- (select count(*) from public.edge_rate_limits where key like 'replay:%%'),
- (select count(*) from public.audit_logs where action = 'flag_promoted' and metadata ->> 'reason' = %(reason)s),
- (select count(*) from public.audit_logs where action = 'flag_rolled_back' and metadata ->> 'reason' = %(reason)s),
- (select count(*) from public.audit_logs where action = 'agents_paused' and metadata ->> 'reason' = %(reason)s),
- (select count(*) from public.audit_logs where action = 'rate_limits_cleared' and metadata ->> 'reason' = %(reason)s)"""
+ (select pg_catalog.to_jsonb(f) ->> 'enabled' from public.feature_flags f where f.key = %(flag)s {everybody}),
+ (select pg_catalog.to_jsonb(f) ->> 'rollout_percentage'
+  from public.feature_flags f where f.key = %(flag)s {everybody}),
+ (select count(*) from public.feature_flags f where f.key = %(flag)s and f.enabled::text::boolean),
+ (select count(*) from public.agent_controls a where a.agents_paused),
+ (select count(*) from public.edge_rate_limits l where l.key like 'replay:%%')"""
+AUDITED = """select action, count(*) from public.audit_logs a
+ where pg_catalog.to_jsonb(a) -> 'metadata' ->> 'reason' = %(reason)s group by action"""
+EVERYBODY = "and (pg_catalog.to_jsonb(f) ->> 'company_id') is null limit 1"
+AUDITS = ("flag_promoted", "flag_rolled_back", "agents_paused", "rate_limits_cleared")
 HELD = """select count(*) from pg_stat_activity a where a.datname = current_database() and a.pid <> pg_backend_pid()
  and a.application_name like 'replaygate%'
  and (a.xact_start is not null or exists (select from pg_locks l where l.pid = a.pid and l.locktype = 'advisory'))"""
@@ -39,7 +42,7 @@ class HandState:
     """What an act may change, and the audit rows that it wrote."""
 
     enabled: bool
-    percent: int
+    percent: str
     rows_on: int
     paused: int
     limits: int
@@ -50,10 +53,21 @@ class HandState:
 
 
 def look(copy: Copy) -> HandState:
-    """The state now, by a superuser."""
+    """The state now, by a superuser. What is not there counts as off, none, and -1 per cent."""
+    values = {"flag": FLAG, "reason": REASON}
     with connect(copy.superuser_url) as connection:
-        row = connection.execute(LOOK, {"flag": FLAG, "reason": REASON}).fetchone() or ()
-    return HandState(bool(row[0]), *(int(str(value)) for value in row[1:]))
+        try:
+            row = connection.execute(LOOK.format(everybody=EVERYBODY).encode(), values).fetchone()
+        except psycopg.errors.UndefinedTable:
+            row = None
+        audited: dict[object, object] = {}
+        try:
+            audited = {row[0]: row[1] for row in connection.execute(AUDITED, values)}
+        except psycopg.errors.UndefinedTable:
+            pass
+    enabled, percent, *counts = row or (None, None, 0, 0, 0)
+    written = [int(str(audited.get(action, 0))) for action in AUDITS]
+    return HandState(enabled == "true", str(percent), *(int(str(n)) for n in counts), *written)
 
 
 def held(copy: Copy) -> int:
@@ -90,12 +104,15 @@ def result_of(done: Done) -> str:
         return ""
 
 
-def complaints(act: Act, before: HandState, after: HandState, done: Done, *, in_the_dark: bool = False) -> list[str]:
+def complaints(
+    act: Act, before: HandState, after: HandState, done: Done, *, in_the_dark: bool = False, audited: bool = True
+) -> list[str]:
     """What is wrong with an act, from the state before and after and what it said. Pure.
 
-    in_the_dark: the network never came back, so the act may say that it does not know.
+    in_the_dark: the network never came back, so the act may say that it does not know; audited: whether an audit row
+    can be written at all.
     """
-    found = [*crashes(done), *torn(before, after)]
+    found = [*crashes(done), *(torn(before, after) if audited else [])]
     moved = after != before
     said = f"exit code {done.code}, result {result_of(done) or 'none'}"
     if act is PROMOTE:

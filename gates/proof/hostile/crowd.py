@@ -97,7 +97,7 @@ def _person(hand: Hand, act: Act, change: Change, number: int) -> list[str]:
         return found
     if change.name == "flag-off" and after.rows_on:
         found.append("the person switched it off, and it is on")
-    if change.name == "flag-moved" and act is PROMOTE and after.percent not in {30, _after(30)}:
+    if change.name == "flag-moved" and act is PROMOTE and after.percent not in {"30", "50"}:
         found.append(f"the person moved it to 30 %, and it is at {after.percent} %")
     if change.name == "pause-set" and not after.paused:
         found.append("the person paused the agents, and they are not paused")
@@ -106,11 +106,6 @@ def _person(hand: Hand, act: Act, change: Change, number: int) -> list[str]:
     if act is ROLLBACK and after.rows_on:
         found.append(f"the rollback left {after.rows_on} rows on: exit code {done.code}")
     return found
-
-
-def _after(percent: int) -> int:
-    """A promotion that saw the person's percentage may step on from it."""
-    return next(step for step in (10, 50, 100) if step > percent)
 
 
 def _do(copy: Copy, change: Change) -> bool:

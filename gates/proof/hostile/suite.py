@@ -19,6 +19,7 @@ from gates.proof import programs
 from gates.proof.bench import OpenBench
 from gates.proof.hostile import crowd, kills
 from gates.proof.hostile.acts import ACTS
+from gates.proof.hostile.ailments import AILMENTS, suffer
 from gates.proof.hostile.arena import POLICY, Arena, Seen
 from gates.proof.hostile.copies import Copies
 from gates.proof.hostile.impostors import Impostor, impostors
@@ -54,6 +55,7 @@ def on_the_hand() -> tuple[OnTheHand, ...]:
         )
         for act in ACTS
     ]
+    found += [OnTheHand(f"database-{a.name}", f"each act meets: {a.said}", partial(suffer, one=a)) for a in AILMENTS]
     found.append(
         OnTheHand("crowd", f"{crowd.GATES} gates promote {crowd.GATES} releases at the same moment", crowd.one_step)
     )

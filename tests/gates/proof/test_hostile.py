@@ -27,8 +27,8 @@ from gates.proof.servers import Asked, Reply, serve
 from gates.stack.plan import StackOptions
 from gates.verdict import Decision, Verdict
 
-AT_FIRST = HandState(True, 10, 1, 0, 6, 0, 0, 0, 0)
-STEPPED = replace(AT_FIRST, percent=50, promoted=1)
+AT_FIRST = HandState(True, "10", 1, 0, 6, 0, 0, 0, 0)
+STEPPED = replace(AT_FIRST, percent="50", promoted=1)
 OFF = replace(AT_FIRST, enabled=False, rows_on=0, rolled_back=1)
 STOPPED = replace(OFF, paused=1, limits=0, audited_pauses=1, audited_clears=1)
 DONE = '{"result": "done"}'
