@@ -130,8 +130,13 @@ def promote(url: str, order: Order) -> Action:
         if order.dry_run:
             with session(url, read_only=True) as connection:
                 return _said(next_step(look(connection, order.plan.flag), order, _trail(connection, order)), order)
-        with session(url, idle_in_transaction_ms=IDLE_IN_TRANSACTION_MS) as connection, connection.transaction():
+        with (
+            session(url, idle_in_transaction_ms=IDLE_IN_TRANSACTION_MS) as connection,
+            connection.transaction() as block,
+        ):
             step = _take(connection, url, order, transaction)
+            if step.kind != "promote":
+                raise psycopg.Rollback(block)
     except UNREADABLE as error:
         if transaction.step is not None:
             return _settled(url, order, transaction, transaction.step)
@@ -166,8 +171,14 @@ def _step(connection: Connection, order: Order) -> Action:
     step = next_step(now, order, _trail(connection, order))
     if step.kind != "promote" or now is None:
         return step
-    if not rows(connection, "flag_promote", {"flag": flag, "version": now.version, "percent": step.to_percent}):
+    made = rows(connection, "flag_promote", {"flag": flag, "version": now.version, "percent": step.to_percent})
+    if not made or (made[0]["enabled"], made[0]["rollout_percentage"]) != (True, step.to_percent):
         message = f"the flag {flag} was changed in the moment of the step"
+        if made:
+            stood = f"{made[0]['rollout_percentage']} %" if made[0]["enabled"] else "off"
+            message = (
+                f"{flag} was set to {step.to_percent} % and stood at {stood}: a trigger or rule of its table did that"
+            )
         return Action("none", step.from_percent, step.from_percent, "changed", message, holds=True)
     audit(connection, "flag_promoted", order, 1, {"from": step.from_percent, "to": step.to_percent})
     return step

@@ -1,2 +1,6 @@
 -- The checklist's own statement, for a table that has no more than it needs. %(flag)s
-update public.feature_flags set enabled = false where key = %(flag)s and enabled is distinct from false;
+with changed as (
+  update public.feature_flags set enabled = false where key = %(flag)s and enabled is distinct from false
+  returning enabled
+)
+select from changed where enabled is false;

@@ -2,4 +2,4 @@
 update public.feature_flags
 set rollout_percentage = %(percent)s, updated_at = now()
 where key = %(flag)s and company_id is null and enabled and version = %(version)s
-returning rollout_percentage, version;
+returning enabled, rollout_percentage;

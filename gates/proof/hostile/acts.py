@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psycopg
@@ -21,16 +22,16 @@ ACT_TIMEOUT_S = 90.0
 EXIT_STILL_ON = 21
 NOT_KNOWN = "unknown"
 
-LOOK = """select
- (select pg_catalog.to_jsonb(f) ->> 'enabled' from public.feature_flags f where f.key = %(flag)s {everybody}),
- (select pg_catalog.to_jsonb(f) ->> 'rollout_percentage'
-  from public.feature_flags f where f.key = %(flag)s {everybody}),
- (select count(*) from public.feature_flags f where f.key = %(flag)s and f.enabled::text::boolean),
- (select count(*) from public.agent_controls a where a.agents_paused),
- (select count(*) from public.edge_rate_limits l where l.key like 'replay:%%')"""
+GLOBAL = (
+    "from public.feature_flags f where f.key = %(flag)s and (pg_catalog.to_jsonb(f) ->> 'company_id') is null limit 1"
+)
+ENABLED = f"select pg_catalog.to_jsonb(f) ->> 'enabled' {GLOBAL}"
+PERCENT = f"select pg_catalog.to_jsonb(f) ->> 'rollout_percentage' {GLOBAL}"
+ROWS_ON = "select count(*) from public.feature_flags f where f.key = %(flag)s and f.enabled::text::boolean"
+PAUSED = "select count(*) from public.agent_controls a where a.agents_paused"
+LIMITS = "select count(*) from public.edge_rate_limits l where l.key like 'replay:%%'"
 AUDITED = """select action, count(*) from public.audit_logs a
  where pg_catalog.to_jsonb(a) -> 'metadata' ->> 'reason' = %(reason)s group by action"""
-EVERYBODY = "and (pg_catalog.to_jsonb(f) ->> 'company_id') is null limit 1"
 AUDITS = ("flag_promoted", "flag_rolled_back", "agents_paused", "rate_limits_cleared")
 HELD = """select count(*) from pg_stat_activity a where a.datname = current_database() and a.pid <> pg_backend_pid()
  and a.application_name like 'replaygate%'
@@ -53,21 +54,22 @@ class HandState:
 
 
 def look(copy: Copy) -> HandState:
-    """The state now, by a superuser. What is not there counts as off, none, and -1 per cent."""
+    """The state now, by a superuser. What is not there counts as none."""
     values = {"flag": FLAG, "reason": REASON}
     with connect(copy.superuser_url) as connection:
-        try:
-            row = connection.execute(LOOK.format(everybody=EVERYBODY).encode(), values).fetchone()
-        except psycopg.errors.UndefinedTable:
-            row = None
-        audited: dict[object, object] = {}
-        try:
-            audited = {row[0]: row[1] for row in connection.execute(AUDITED, values)}
-        except psycopg.errors.UndefinedTable:
-            pass
-    enabled, percent, *counts = row or (None, None, 0, 0, 0)
-    written = [int(str(audited.get(action, 0))) for action in AUDITS]
-    return HandState(enabled == "true", str(percent), *(int(str(n)) for n in counts), *written)
+        connection.execute("set lock_timeout = '1s'")
+
+        def asked(statement: str) -> list[tuple[object, ...]]:
+            with suppress(psycopg.errors.UndefinedTable):
+                return connection.execute(statement.encode(), values).fetchall()
+            return []
+
+        enabled, percent, on, paused, limits = (
+            next((row[0] for row in asked(one)), None) for one in (ENABLED, PERCENT, ROWS_ON, PAUSED, LIMITS)
+        )
+        audited = {row[0]: row[1] for row in asked(AUDITED)}
+    counts = (on, paused, limits, *(audited.get(action) for action in AUDITS))
+    return HandState(enabled == "true", str(percent), *(int(str(n or 0)) for n in counts))
 
 
 def held(copy: Copy) -> int:

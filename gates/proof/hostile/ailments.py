@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 
 from gates.proof.hostile import acts
-from gates.proof.hostile.acts import ACTS, EMERGENCY, FLAG, PROMOTE, ROLLBACK, Act
+from gates.proof.hostile.acts import ACTS, EMERGENCY, FLAG, PROMOTE, ROLLBACK, Act, HandState
 from gates.proof.hostile.copies import Copy
 from gates.proof.hostile.partitions import AT_ONCE, Hand
 from gates.stack.postgres import connect
@@ -39,8 +39,8 @@ def _nothing(_copy: Copy) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Ailment:
-    """One way for a database to be ill. sql: run by a superuser before, with $LOGIN and $DATABASE in it; meanwhile: what
-    goes on during the act; login: a role to log in as, empty for the gate's; audits: whether an audit row can be written.
+    """One way for a database to be ill. sql: run by a superuser before, with $LOGIN and $DATABASE in it; meanwhile:
+    what goes on during the act; login: a role to log in as, empty: the gate's; audits: each change has one audit row.
     """
 
     name: str
@@ -122,6 +122,12 @@ def _trigger(table: str, when: str, body: str) -> str:
 FLAGS = "public.feature_flags"
 TOUCH = f"drop trigger feature_flags_touch on {FLAGS};"
 """The contract's own trigger needs the column that is taken away."""
+UNCHAINED = (
+    "alter table public.audit_logs alter metadata drop not null, alter prev_hash drop not null, "
+    "alter hash drop not null, alter created_at drop not null; "
+    "alter table public.audit_logs disable trigger all; insert into public.audit_logs"
+)
+"""Audit rows that no trigger chained, with whatever in them."""
 ALL_DONE = {PROMOTE: Due.DONE, ROLLBACK: Due.DONE, EMERGENCY: Due.DONE}
 ONLY_DOWN = {PROMOTE: Due.NOTHING, ROLLBACK: Due.DONE, EMERGENCY: Due.DONE}
 NEVER = {PROMOTE: Due.NOTHING}
@@ -203,7 +209,12 @@ AILMENTS: tuple[Ailment, ...] = (
         _trigger("feature_flags", "before update", "new.rollout_percentage := 100; return new;"),
         IN_THE_END,
     ),
-    Ailment("switched-on-again", "a program switches the flag on again at once", "", {}, _switching_on),
+    Ailment(
+        "switched-on-again",
+        "a program switches the flag on again at once",
+        meanwhile=_switching_on,
+        audits=False,  # each switching off is audited, and undone by the other program
+    ),
     Ailment(
         "blind-login",
         "a login that row-level security shows nothing",
@@ -296,10 +307,9 @@ AILMENTS: tuple[Ailment, ...] = (
     Ailment(
         "times-out-of-this-world",
         "audit rows from before Christ and for ever",
-        "alter table public.audit_logs disable trigger all; "
-        "insert into public.audit_logs "
-        "(action, actor, scope, target_count, success_count, failure_count, metadata, created_at) "
-        f"select 'flag_promoted', 'x', 'all', 1, 1, 0, '{{\"key\": \"{FLAG}\"}}', t::timestamptz "
+        f"{UNCHAINED} (action, actor, scope, target_count, success_count, failure_count, metadata, created_at, id) "
+        f"select 'flag_promoted', 'x', 'all', 1, 1, 0, '{{\"key\": \"{FLAG}\"}}', "
+        "t::timestamptz, 1000000 + row_number() over () "
         "from pg_catalog.unnest(array['infinity', '-infinity', '0044-03-15 BC', '294276-12-31']) t; "
         "alter table public.audit_logs enable trigger all",
         IN_THE_END,
@@ -307,10 +317,8 @@ AILMENTS: tuple[Ailment, ...] = (
     Ailment(
         "audit-of-no-object",
         "audit rows whose metadata are a text, a list, NULL and a number",
-        "alter table public.audit_logs alter metadata drop not null; "
-        "alter table public.audit_logs disable trigger all; "
-        "insert into public.audit_logs (action, actor, scope, target_count, success_count, failure_count, metadata) "
-        "select 'flag_promoted', 'x', 'all', 1, 1, 0, m::jsonb "
+        f"{UNCHAINED} (action, actor, scope, target_count, success_count, failure_count, metadata, id) "
+        "select 'flag_promoted', 'x', 'all', 1, 1, 0, m::jsonb, 1000000 + row_number() over () "
         "from pg_catalog.unnest(array['\"text\"', '[1]', null, '12', 'true', '{\"key\": 1}']) m; "
         "alter table public.audit_logs enable trigger all",
         IN_THE_END,
@@ -338,7 +346,8 @@ def _act(hand: Hand, one: Ailment, act: Act) -> list[str]:
             before = acts.look(copy)
             with one.meanwhile(copy):
                 done = act.run(hand.environ, url)
-                after = acts.look(copy)
+                after = _seen(copy)
+            after = after or acts.look(copy)
         finally:
             _forget(copy, login)
     found = acts.complaints(act, before, after, done, in_the_dark=True, audited=one.audits)
@@ -348,6 +357,14 @@ def _act(hand: Hand, one: Ailment, act: Act) -> list[str]:
     if due is Due.NOTHING and (done.code == 0 or after != before):
         found.append(f"{due.value}, and ended with exit code {done.code}; the flag is at {after}")
     return found
+
+
+def _seen(copy: Copy) -> HandState | None:
+    """The state now, or None where somebody's lock hides it."""
+    try:
+        return acts.look(copy)
+    except psycopg.errors.LockNotAvailable:
+        return None
 
 
 def _as(url: str, login: str) -> str:

@@ -72,7 +72,6 @@ LIVE_MARKDOWN = (
     re.compile(rf"(?<!\\)!?\[{MARKER}\]\("),
     re.compile(r"(?<![\\`])<img "),
     re.compile(rf"^# {MARKER}", re.MULTILINE),
-    re.compile(r"^</details>", re.MULTILINE),
 )
 LIVE_HTML = (re.compile(rf"<script>alert\('{MARKER}"), re.compile(r"<img src="))
 

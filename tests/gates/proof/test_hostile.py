@@ -131,12 +131,15 @@ def hand() -> Iterator[Hand]:
         yield Hand(Copies(made), programs.clean(os.environ, {}))
 
 
-SAMPLE = ("partition-promote-cut-after", "partition-rollback-cut-before")
+SAMPLE = (
+    *("partition-promote-cut-after", "partition-rollback-cut-before"),
+    *("database-change-undone", "database-other-percentage", "database-no-version", "person-flag-off-in-promote"),
+)
 
 
 @pytest.mark.parametrize("name", SAMPLE)
-def test_an_act_is_true_to_its_word_on_a_network_that_breaks(hand: Hand, name: str) -> None:
-    """At each of its statements."""
+def test_an_act_is_true_to_its_word(hand: Hand, name: str) -> None:
+    """On a network that breaks at each statement, on a database that is not what it expects, beside a person."""
     one = next(attack for attack in on_the_hand() if attack.name == name)
     assert one.attack(hand) == []
 
