@@ -21,6 +21,7 @@ from loadtests.starvation import LATENESS, NULL
 from loadtests.wire import Address, Connection, NoAnswer, request_bytes
 
 EVERY_S = 0.05
+START_S = 10.0
 SERVER = Path(__file__).with_name("null_server.py")
 
 
@@ -33,13 +34,20 @@ class NullRequests:
         self._due = math.inf
 
     def start(self) -> None:
-        """Start the server, and ask it from now on. Raise OSError where no process can be started."""
+        """Start the server, wait for its first answer, ask it from then on. Raise OSError where none can be started.
+
+        The load begins after that answer, or after ten seconds without one: from then on a missing answer counts.
+        """
         with socket.create_server(("127.0.0.1", 0)) as door:
             command = [sys.executable, "-I", "-S", str(SERVER), str(door.fileno())]
             nowhere = subprocess.DEVNULL  # or whoever reads what this process prints would wait for that one, too
             subprocess.Popen(command, pass_fds=[door.fileno()], stdin=nowhere, stdout=nowhere, stderr=nowhere)
             address = Address("127.0.0.1", door.getsockname()[1], tls=False, prefix="")
-        gevent.spawn(self._ask_for_ever, Connection(address), request_bytes(address, "GET", "/", []))
+        connection, data = Connection(address), request_bytes(address, "GET", "/", [])
+        first = gevent.spawn(_ask, connection, data)
+        first.join(timeout=START_S)
+        self._due = time.perf_counter() + EVERY_S
+        gevent.spawn(self._ask_for_ever, first, connection, data)
 
     def settle(self) -> None:
         """What is due and has no answer counts with its age, also where the server is gone: the instrument is blind."""
@@ -48,9 +56,8 @@ class NullRequests:
             self._null.add((now - self._due) * 1000.0)
             self._due += EVERY_S
 
-    def _ask_for_ever(self, connection: Connection, data: bytes) -> None:
-        is_there = _ask(connection, data)  # this one waits for the server to start, and is not counted
-        self._due = time.perf_counter() + EVERY_S
+    def _ask_for_ever(self, first: gevent.Greenlet, connection: Connection, data: bytes) -> None:
+        is_there = first.get()
         while is_there:
             due = self._due
             gevent.sleep(max(0.0, due - time.perf_counter()))
