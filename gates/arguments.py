@@ -63,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     command("alerts", "the alert rules, now", _target, _deep, _exit_zero, _export("prometheus", "psql"))
     command("load", "the load stage alone", _target, _deep, _exit_zero, loading.add_arguments)
     command("decide", "the verdict again, from the evidence and run.json in DIR", _folder, _exit_zero)
+    command("verify", "the attestation of the verdict in DIR: exit code 0 verified, 10 not", _folder)
     report = command("report", "the reports again, from the evidence in DIR", _folder, _policy)
     report.add_argument("--print", choices=("html", "markdown", "junit", "slack"), help="to stdout instead of to DIR")
     made = command("lint", "policy, waivers, catalogue and SQL files, without a target", _policy)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
-from gates import arguments, boxes, config, lint, record, reports
+from gates import arguments, attestation, boxes, config, lint, record, reports
 from gates.act import operations
 from gates.act.operations import Body
 from gates.console import Console
@@ -202,6 +202,15 @@ def _decide(options: argparse.Namespace, console: Console) -> int:
     return _exit_code(verdict, options)
 
 
+def _verify(options: argparse.Namespace, console: Console) -> int:
+    """0 where the verdict is verified, whatever it says; 10 where nothing may act on it."""
+    found = attestation.doubts(options.folder, attestation.verify_key(console.environ))
+    title = record.recompute(options.folder).title
+    said = "; ".join(found) or f"{title}, signed as it stands"
+    console.result(Terminal("{}: {}").format("not verified" if found else "verified", said))
+    return Decision.HOLD.exit_code if found else 0
+
+
 def _report(options: argparse.Namespace, console: Console) -> int:
     made = record.read(options.folder)
     file = config.load_policy(options.policy, dt.date.min)
@@ -326,6 +335,7 @@ COMMANDS = {
     "alerts": _stage,
     "load": _stage,
     "decide": _decide,
+    "verify": _verify,
     "report": _report,
     "lint": _lint,
     "prove": prove,

@@ -85,11 +85,15 @@ def _parsed(name: str, text: str) -> object:
         raise ConfigError(f"{name} {observed}; allowed: {unfit}. Correct the variable") from None
 
 
+KEYS = ("GATE_SIGNING_KEY", "GATE_VERIFY_KEY")
+"""What verdicts are signed and verified with: no suite is given it."""
+
+
 def environment_of(target: Target, environ: Mapping[str, str]) -> dict[str, str]:
     """The environment for a suite that examines `target`: load_target of it gives the target again."""
     described = {name: _written(getattr(target, variable.field)) for name, variable in VARIABLES.items()}
     described["GATE_TARGET"] = target.kind.value
-    others = {k: v for k, v in environ.items() if k not in described}
+    others = {k: v for k, v in environ.items() if k not in {*described, *KEYS}}
     return {**others, **{k: v for k, v in described.items() if v}}
 
 

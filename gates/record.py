@@ -29,7 +29,7 @@ MAY_BE_DONE = "whether that was done is not known: see gate flags and the audit 
 
 OURS = (
     *(RUN, VERDICT, EVIDENCE, "evidence.ndjson.found.json", "companies.txt"),
-    *("report.html", "summary.md", "junit.xml", "load/companies.txt", "load/result.json"),
+    *("verdict.intoto.jsonl", "report.html", "summary.md", "junit.xml", "load/companies.txt", "load/result.json"),
 )
 """Files of an earlier run in the same place, removed before a new one begins: an old promote must not survive."""
 ALLURE = ("*-result.json", "*-container.json", "*-attachment*")

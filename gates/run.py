@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from gates import notify, record, reports
+from gates import attestation, notify, record, reports
 from gates.act.flag import FlagState, Order, look_at
 from gates.act.rollout import act
 from gates.errors import CannotWork, UsageError
@@ -34,6 +34,7 @@ from gates.stages.switches import switches
 from gates.stages.turn import Turn
 from gates.stages.watch import BacklogWatch
 from gates.target.deployment import Target
+from gates.target.identity import identity
 from gates.target.redaction import hidden, redact_text, scrub
 from gates.verdict import Action, Decision, Verdict, settle
 
@@ -107,6 +108,7 @@ def run_gate(request: Request) -> Verdict:
     except (OSError, CannotWork) as error:
         tell(request, final, looked.log.evidence, run)
         raise record.unkept(final, error) from error
+    attest(request, looked.target)
     return recorded.verdict
 
 
@@ -299,7 +301,16 @@ def run_stage(request: Request, stage: str) -> Verdict:
     policy, now = policy_of(request, target), request.now()
     end, nothing = read_log(context.evidence).end, Action("none", result="nothing_to_do")
     done = record.Decided(policy.of_stage(stage, catalogue), now, end, nothing, record.stamp(now))
-    return keep(request, run, stages, done).verdict
+    recorded = keep(request, run, stages, done)
+    attest(request, target)
+    return recorded.verdict
+
+
+def attest(request: Request, target: Target) -> None:
+    """Sign what is on disk, where there is a key: the last thing that is written."""
+    key = attestation.signing_key(request.environ)
+    if key is not None:
+        attestation.attest(request.out, record.read(request.out), identity(target), key)
 
 
 # --- parts -------------------------------------------------------------------------------------------------------
@@ -315,6 +326,7 @@ def begin(request: Request) -> dict[str, JsonValue]:
         "gate": gate_version(),
         "started_at": started_at,
         "dry_run": request.dry_run,
+        "attestation": attestation.FILE if attestation.signing_key(request.environ) else attestation.UNSIGNED,
         **record.facts_of(policy_of(request, request.target)),
     }
     return record.begin(request.out, facts)

@@ -112,6 +112,7 @@ ALLOWED: dict[str, set[str]] = {
         "gates.rules",
         "gates.verdict",
     },
+    "gates.attestation": {"gates.errors", "gates.evidence", "gates.foreign", "gates.record"},
     "gates.notify": {"gates.target"},  # one HTTP client, with its limits, for the webhook as well
     "gates.lint": {  # it writes docs/checks.md, which is rendered like a report
         "gates.reports.promises",
