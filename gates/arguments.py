@@ -86,7 +86,14 @@ def parser() -> argparse.ArgumentParser:
         _json,
         add_status_arguments,
     )
-    command("promote", "one step up, by hand", _by_hand)
+    made = command("promote", "one step up, by hand", _by_hand)
+    made.add_argument(
+        "--from",
+        dest="verdict",
+        type=Path,
+        metavar="DIR",
+        help="act on the signed promote verdict in DIR, for its release and target alone (GATE_VERIFY_KEY)",
+    )
     command("rollback", "the flag off, by hand", _by_hand)
     command("emergency", "the flag off, all agents paused, replay limits cleared", _by_hand)
     command("sign", "sign the body of a replay; prints the curl command", _body)

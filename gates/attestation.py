@@ -9,12 +9,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gates import foreign, record
-from gates.errors import ConfigError
+from gates.errors import CannotWork, ConfigError
 from gates.evidence import UNREADABLE, JsonValue
 
 FILE = "verdict.intoto.jsonl"
@@ -65,45 +68,73 @@ def _key(environ: Mapping[str, str], name: str, load: Any, kind: type) -> Any:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Attested:
+    """A folder as it was read, the identity of the target that was signed, and why nothing may act on it.
+
+    doubts: empty where it is verified; only then is there a record.
+    """
+
+    doubts: tuple[str, ...]
+    recorded: record.Recorded | None = None
+    target: str = ""
+
+
 def attest(folder: Path, recorded: record.Recorded, target: str, key: Any) -> None:
     """Sign what the folder holds now, for the target of that identity. The last thing that a run does."""
-    run = recorded.run
-    predicate: dict[str, JsonValue] = {
-        "decision": recorded.verdict.decision.value,
-        "title": recorded.verdict.title,
-        "release": recorded.verdict.release,
-        "target": {"kind": recorded.verdict.target, "identity": target},
-        "policy_digest": recorded.verdict.policy_digest,
-        **{name: run[name] for name in ("run_id", "gate", "dry_run", "started_at", "decided_at", "finished_at")},
-    }
-    subjects: list[JsonValue] = [{"name": n, "digest": {"sha256": d}} for n, d in _digests(folder).items()]
-    statement = {"_type": STATEMENT, "subject": subjects, "predicateType": PREDICATE, "predicate": predicate}
+    statement = _statement_of(folder, recorded, target)
     payload = json.dumps(statement, ensure_ascii=False, separators=(",", ":")).encode()
     signature = {"keyid": _key_id(key.public_key()), "sig": _text(key.sign(pae(payload)))}
     envelope = {"payloadType": PAYLOAD_TYPE, "payload": _text(payload), "signatures": [signature]}
     record.write(folder / FILE, json.dumps(envelope) + "\n")
 
 
-def doubts(folder: Path, key: Any) -> list[str]:
-    """Why nothing may act on the verdict in the folder; empty where it is verified.
+def _statement_of(folder: Path, recorded: record.Recorded, target: str) -> dict[str, Any]:
+    """What a signature says: the digests of the files, and what became of which release on which target."""
+    run, verdict = recorded.run, recorded.verdict
+    names = ("run_id", "gate", "dry_run", "started_at", "decided_at", "finished_at", record.FLAG)
+    predicate: dict[str, JsonValue] = {
+        "decision": verdict.decision.value,
+        "title": verdict.title,
+        "release": verdict.release,
+        "target": {"kind": verdict.target, "identity": target},
+        "policy_digest": verdict.policy_digest,
+        **{name: run.get(name) for name in names},
+    }
+    subjects = [{"name": n, "digest": {"sha256": d}} for n, d in _digests(folder).items()]
+    return {"_type": STATEMENT, "subject": subjects, "predicateType": PREDICATE, "predicate": predicate}
 
-    Signature, digests, the chain of the evidence, and the verdict made again, byte for byte.
-    """
-    recorded = record.read(folder)
-    try:
-        statement = _statement((folder / FILE).read_bytes(), key)
-    except OSError as error:
-        return [f"{FILE} cannot be read: {error}"]
-    except (ValueError, TypeError, KeyError) as error:
-        return [f"{FILE} is no envelope that this key signed: {foreign.text(error, 200)}"]
-    signed = {str(s["name"]): s["digest"]["sha256"] for s in statement["subject"]}
-    found = [f"{n} is not the file that was signed" for n, d in _digests(folder).items() if signed.get(n) != d]
-    found += [e.message for e in recorded.evidence if e.check.startswith(UNREADABLE)]
+
+def verify(folder: Path, key: Any) -> Attested:
+    """Signature, digests, the chain of the evidence, and verdict and statement made again, to the byte."""
+    with tempfile.TemporaryDirectory() as place:  # what is verified is what is acted upon, whoever writes meanwhile
+        copied = Path(place)
+        try:
+            for name in (FILE, *SUBJECTS):
+                shutil.copyfile(folder / name, copied / name)
+            signed = _statement((copied / FILE).read_bytes(), key)
+            recorded = record.read(copied)
+            target = str(signed["predicate"]["target"]["identity"])
+            doubts = tuple(_doubts(copied, recorded, signed, _statement_of(copied, recorded, target)))
+        except OSError as error:
+            return Attested((f"a file cannot be read: {error}",))
+        except CannotWork as error:
+            return Attested((str(error).replace(f"{copied}/", ""),))
+        except (ValueError, TypeError, KeyError) as error:
+            return Attested((f"{FILE} is no envelope that this key signed: {foreign.text(error, 200)}",))
+    return Attested(doubts) if doubts else Attested((), recorded, target)
+
+
+def _doubts(
+    folder: Path, recorded: record.Recorded, signed: Mapping[str, Any], expected: Mapping[str, Any]
+) -> Iterator[str]:
+    changed = [s["name"] for s in expected["subject"] if s not in signed["subject"]]
+    yield from (f"{name} is not the file that was signed" for name in changed)
+    yield from (e.message for e in recorded.evidence if e.check.startswith(UNREADABLE))
     if (folder / record.VERDICT).read_bytes() != recorded.verdict.dump().encode():
-        found.append(f"{record.VERDICT} is not what the evidence comes to")
-    if statement["predicate"]["decision"] != recorded.verdict.decision.value:
-        found.append("the statement is of another decision")
-    return found
+        yield f"{record.VERDICT} is not what the evidence comes to"
+    if signed != expected and not changed:
+        yield "the statement does not say what the files say"
 
 
 def _statement(envelope: bytes, key: Any) -> dict[str, Any]:
@@ -133,8 +164,7 @@ def pae(payload: bytes) -> bytes:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    paths = {name: folder / name for name in SUBJECTS}
-    return {n: hashlib.sha256(p.read_bytes()).hexdigest() if p.exists() else "" for n, p in paths.items()}
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in SUBJECTS}
 
 
 def _key_id(public: Any) -> str:

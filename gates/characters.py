@@ -15,6 +15,8 @@ _UNSEEN = (
 )
 _IN_LINE = re.compile(f"[{_UNSEEN}]")
 _IN_DOCUMENT = re.compile(rf"(?![\n\t])[{_UNSEEN}]")
+_COMMAND = re.compile(r"(?m)^(\s*):(?=:)|#(?=#[A-Za-z]*\[)")
+"""`::name::` after the start of a line is a command to GitHub Actions, `##[` and `##vso[` anywhere are of others."""
 _LINE_ENDS = str.maketrans(dict.fromkeys("\t\n\v\f\r\x85\u2028\u2029", " "))
 
 
@@ -26,6 +28,11 @@ def line(value: object) -> str:
 def document(text: str) -> str:
     """The text with its lines and tabs; other unseen characters are escapes. JSON means the same as before."""
     return _IN_DOCUMENT.sub(_escaped, text)
+
+
+def without_commands(text: str) -> str:
+    """The text without a command to the pipeline that reads along. JSON means the same as before."""
+    return _COMMAND.sub(lambda found: f"{found[1] or ''}\\u{ord(found[0][-1]):04x}", text)
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -173,7 +173,7 @@ def _target(console: Console, needed: Sequence[str] = ()) -> Target:
 def _show(verdict: Verdict, options: argparse.Namespace, console: Console) -> int:
     folder = str(options.output) if getattr(options, "output", None) else ""
     if getattr(options, "json", False):
-        console.result(Terminal.document(verdict.dump()))
+        console.verdict(verdict)
     else:
         console.result(verdict_text(verdict, colour=console.colours_results, folder=folder))
     if verdict.headline:
@@ -194,21 +194,22 @@ def _decide(options: argparse.Namespace, console: Console) -> int:
     """Stdout has the very bytes of verdict.json; the file is written where it is missing or differs."""
     verdict = record.recompute(options.folder)
     path = options.folder / record.VERDICT
-    same = path.exists() and path.read_text(encoding="utf-8") == verdict.dump()
+    same = path.exists() and path.read_bytes() == verdict.dump().encode()
     if not same:
         record.write(path, verdict.dump())
-    console.result(Terminal.document(verdict.dump()))
+    console.verdict(verdict)
     console.say(f"{path}: {'as it was' if same else 'written anew'}; {verdict.title}: {verdict.reason}")
     return _exit_code(verdict, options)
 
 
 def _verify(options: argparse.Namespace, console: Console) -> int:
     """0 where the verdict is verified, whatever it says; 10 where nothing may act on it."""
-    found = attestation.doubts(options.folder, attestation.verify_key(console.environ))
-    title = record.recompute(options.folder).title
-    said = "; ".join(found) or f"{title}, signed as it stands"
-    console.result(Terminal("{}: {}").format("not verified" if found else "verified", said))
-    return Decision.HOLD.exit_code if found else 0
+    found = attestation.verify(options.folder, attestation.verify_key(console.environ))
+    if found.recorded is None:
+        console.result(Terminal("not verified: {}").format("; ".join(found.doubts)))
+        return Decision.HOLD.exit_code
+    console.result(Terminal("verified: {}, signed as it stands").format(found.recorded.verdict.title))
+    return 0
 
 
 def _report(options: argparse.Namespace, console: Console) -> int:

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self, TextIO
 
+from gates.characters import without_commands
 from gates.inert import Terminal, workflow
 from gates.stages.context import Progress
-from gates.target.redaction import redact_text
+from gates.target.redaction import redact_text, without_secrets
 from gates.terminal import progress_line
-
-_COMMAND = re.compile(r"(?m)^(\s*):(?=:)|#(?=#[A-Za-z]*\[)")
-"""`::name::` after the start of a line is a command to GitHub Actions, `##[` and `##vso[` anywhere are of others."""
+from gates.verdict import Verdict
 
 
 def put(stream: TextIO | None, text: str) -> None:
@@ -46,8 +44,7 @@ def _turn_away(stream: TextIO) -> None:
 
 def shown(text: str) -> str:
     """The text of a terminal without a command to the pipeline."""
-    inert = Terminal.escape(text.removesuffix("\n")) + Terminal("\n")
-    return _COMMAND.sub(lambda found: f"{found[1] or ''}\\u{ord(found[0][-1]):04x}", str(inert))
+    return without_commands(str(Terminal.escape(text.removesuffix("\n")) + Terminal("\n")))
 
 
 @dataclass
@@ -79,6 +76,10 @@ class Console:
     def result(self, text: Terminal | str) -> None:
         """A result, on stdout."""
         put(self.out, redact_text(shown(text), self.hide))
+
+    def verdict(self, verdict: Verdict) -> None:
+        """The bytes of verdict.json, on stdout: inert by themselves, and of evidence that was redacted already."""
+        put(self.out, without_secrets(verdict.dump(), self.hide))
 
     def say(self, text: Terminal | str) -> None:
         """Chatter, on stderr."""

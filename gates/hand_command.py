@@ -6,16 +6,17 @@ import argparse
 import datetime as dt
 import json
 
-from gates import arguments, config
+from gates import arguments, attestation, config, lint
 from gates.act import operations
 from gates.act.flag import Order
 from gates.console import Console
 from gates.errors import CannotWork, ConfigError
+from gates.handover import Here, order_from
 from gates.inert import Terminal
-from gates.rules import RolloutPlan
+from gates.rules import Policy, RolloutPlan
 from gates.target.deployment import Target
 from gates.terminal import action_text
-from gates.verdict import NOT_ROLLED_BACK, Decision
+from gates.verdict import NOT_ROLLED_BACK, Action, Decision
 
 
 def by_hand(options: argparse.Namespace, target: Target, console: Console) -> int:
@@ -32,7 +33,8 @@ def by_hand(options: argparse.Namespace, target: Target, console: Console) -> in
         by_hand=True,
         dry_run=options.dry_run,
     )
-    action = operations.act_by_hand(target, what, order, console.say)
+    ordered = _handed_over(options, target, order, console) if getattr(options, "verdict", None) else order
+    action = ordered if isinstance(ordered, Action) else operations.act_by_hand(target, what, ordered, console.say)
     as_json = Terminal.document(json.dumps(action.to_json(), ensure_ascii=False))
     console.result(as_json if options.json else action_text(action))
     if action.headline:
@@ -41,6 +43,23 @@ def by_hand(options: argparse.Namespace, target: Target, console: Console) -> in
     if action.result in {"failed", "not_possible"}:
         raise CannotWork(action.message)
     return Decision.HOLD.exit_code if action.holds or action.result == "baking" else 0
+
+
+def _handed_over(options: argparse.Namespace, target: Target, order: Order, console: Console) -> Order | Action:
+    """The order of the verdict in --from. Raise ConfigError where the key or the database is not given."""
+    key = attestation.verify_key(console.environ)
+    if not target.database_url:
+        raise ConfigError(operations.UNSET)
+    now = dt.datetime.now(dt.UTC)
+    file = config.load_policy(options.policy, now.date())
+
+    def digest(judged: Policy, release: str) -> str:
+        specs = lint.with_own_checks(file, console.environ)
+        return file.policy(specs, target.kind, release, deep=judged.deep, disruptive=judged.disruptive).digest
+
+    return order_from(
+        attestation.verify(options.verdict, key), Here(target, order.release, order.plan.flag, digest, now), order
+    )
 
 
 def _plan(options: argparse.Namespace, what: str, console: Console) -> RolloutPlan:

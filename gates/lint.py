@@ -129,7 +129,8 @@ def _placed(found: re.Match[str]) -> str:
 
 
 def _own_folders(file: PolicyFile) -> tuple[str, ...]:
-    """The folders of gate.yaml as options of the SQL suite."""
+    """The folders of gate.yaml as options of the SQL suite. Raise ConfigError where one of them is not there."""
+    file.check_folders()
     options = tuple(f"--spot-folder={p}" for p in file.settings.spot_folders)
     return options + tuple(f"--alert-folder={p}" for p in file.settings.alert_folders)
 

@@ -200,6 +200,15 @@ class PolicyFile:
             **optional,
         )
 
+    def check_folders(self) -> None:
+        """Raise ConfigError where a folder of checks is not there: they would be missed by nobody."""
+        sql = self.root.member("sql")
+        for name in ("spot_folders", "alert_folders"):
+            listed = sql.member(name) if sql else None
+            for node, path in zip(listed.items() if listed else (), getattr(self.settings, name), strict=True):
+                if not path.is_dir():
+                    raise node.place.error(f"{path}, which is no folder", f"folders for {name}", "Correct the path")
+
     def _check_floor(self, catalogue: Sequence[CheckSpec]) -> None:
         """Raise ConfigError where a rule would make a check of the floor count for less."""
         floor = [s for s in catalogue if on_floor(s.id)]

@@ -24,6 +24,8 @@ from gates.verdict import Action, Decision, Verdict, settle
 FORMAT = 2
 """2: evidence is chained, and run.json ends the chain."""
 RUN, VERDICT, EVIDENCE = "run.json", "verdict.json", "evidence.ndjson"
+FLAG = "flag"
+"""The member of run.json with the flag as it was seen when the run began; null where it could not be read."""
 UNFINISHED = "the run did not finish"
 MAY_BE_DONE = "whether that was done is not known: see gate flags and the audit rows"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from gates.evidence import CheckSpec, JsonValue, Severity, TargetKind
+from gates.evidence import CheckSpec, JsonValue, Severity, TargetKind, Where
 from gates.floor import FLOOR
 from gates.verdict import EFFECT_ORDER, Effect
 
@@ -111,6 +111,11 @@ class Policy:
         """The same policy for one stage alone."""
         own = tuple(s for s in catalogue if s.id.startswith(STAGES[stage]))
         return dataclasses.replace(self, stage=stage, catalogue=own)
+
+    @property
+    def touches_live_flags(self) -> bool:
+        """Whether drills of such a run may switch a live flag, and put it back."""
+        return self.target.allows(Where.DISRUPTIVE, disruptive=self.disruptive)
 
     def may_waive(self, check: str) -> bool:
         return not any(fnmatchcase(check, pattern) for pattern in (*UNWAIVABLE, *self.unwaivable))

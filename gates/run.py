@@ -14,7 +14,7 @@ from gates import attestation, notify, record, reports
 from gates.act.flag import FlagState, Order, look_at
 from gates.act.rollout import act
 from gates.errors import CannotWork, UsageError
-from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, TargetKind, Where
+from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, TargetKind
 from gates.evidence_file import EvidenceLog, Unwritten, read_bytes, read_lines, read_log, write_lines
 from gates.policy import decide
 from gates.policy_file import PolicyFile
@@ -84,6 +84,7 @@ def run_gate(request: Request) -> Verdict:
     run = begin(request)
     context = context_of(request, str(run["run_id"]))
     seen = look_at(request.target.database_url, policy_of(request, request.target).rollout.flag)
+    run[record.FLAG] = seen.to_json() if seen else None
     looked = collect(context, request)
 
     policy = policy_of(request, looked.target)
@@ -368,7 +369,7 @@ def order_of(request: Request, policy: Policy, seen: FlagState | None, verdict: 
         actor="replaygate",
         reason=verdict.reason[:500],
         seen=seen,
-        same_version=not policy.target.allows(Where.DISRUPTIVE, disruptive=policy.disruptive),
+        same_version=not policy.touches_live_flags,
         dry_run=request.dry_run,
     )
 

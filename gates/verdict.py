@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gates import characters
 from gates.evidence import JsonValue
 
 
@@ -153,9 +154,9 @@ class Action:
 
     kind: `none`, `promote`, `rollback` or `emergency`; from_percent, to_percent: the global row's rollout before and
     after (0 for off), None where it is not known; result: one of `done`, `dry_run`, `nothing_to_do`, `baking`, `busy`,
-    `changed`, `off`, `override`, `unexplained`, `not_possible`, `failed`, `pending`; holds: whether a promotion that
-    came to this result is a hold; recovery: what was proved after a rollback; flag: after a rollback, how the flag was
-    read back on a new connection (`off`, `on`, `unknown`); by_hand: the SQL that does what could not be done; steps:
+    `changed`, `off`, `override`, `unexplained`, `not_possible`, `refused`, `failed`, `pending`; holds: whether a
+    promotion that came to this result is a hold; recovery: what was proved after a rollback; flag: after a rollback,
+    how it was read back on a new connection (`off`, `on`, `unknown`); by_hand: the SQL for what was not done; steps:
     what became of each part of an emergency.
     """
 
@@ -293,8 +294,9 @@ class Verdict:
         }
 
     def dump(self) -> str:
-        """The text of verdict.json; the same verdict gives the same bytes."""
-        return json.dumps(self.to_json(), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+        """The text of verdict.json, inert wherever it is printed; the same verdict gives the same bytes."""
+        text = json.dumps(self.to_json(), ensure_ascii=False, indent=2, allow_nan=False)
+        return characters.without_commands(characters.document(text)) + "\n"
 
 
 def grouped(findings: Sequence[Finding]) -> list[tuple[Finding, ...]]:

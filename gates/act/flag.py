@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -44,6 +45,14 @@ class FlagState:
         """The rollout as verdict.json shows it: 0 where the flag is off."""
         return self.percent if self.enabled else 0
 
+    def to_json(self) -> dict[str, JsonValue]:
+        """The global row; the overrides are looked at in the moment of a step alone."""
+        return {"enabled": self.enabled, "percent": self.percent, "version": self.version}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> FlagState:
+        return cls(data["enabled"], data["percent"], data["version"])
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -51,7 +60,8 @@ class Order:
 
     seen: the flag as it was when the run began, None where it could not be read; same_version: whether it must not have
     been touched at all since then (on a production target; elsewhere our own drills touch it and put it back);
-    by_hand: a person asks for the step, and answers for where the flag is found.
+    by_hand: a person asks for the step, and answers for where the flag is found; verdict: the run whose verdict was
+    handed over for it, if one was.
     """
 
     plan: RolloutPlan
@@ -62,6 +72,7 @@ class Order:
     same_version: bool = True
     by_hand: bool = False
     dry_run: bool = False
+    verdict: str = ""
 
 
 def look(connection: Connection, flag: str) -> FlagState | None:
@@ -123,6 +134,7 @@ def audit(
 ) -> None:
     """Append the audit row."""
     metadata = {"key": order.plan.flag, "release": order.release, "reason": order.reason, **details}
+    metadata |= {"verdict": order.verdict} if order.verdict else {}
     values = {"action": action, "actor": order.actor, "target_count": target_count, "success_count": target_count}
     rows(connection, "audit_append", {**values, "metadata": json.dumps(metadata)})
 

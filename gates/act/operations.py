@@ -98,7 +98,7 @@ def act_by_hand(target: Target, what: str, order: Order, tell: Tell) -> Action:
         raise ConfigError(UNSET)
     url = target.database_url
     if what == "promote":
-        return promote(url, replace(order, seen=look_at(url, order.plan.flag)))
+        return promote(url, replace(order, seen=order.seen or look_at(url, order.plan.flag)))
     return {"emergency": emergency, "rollback": roll_back}[what](url, order, time.monotonic, tell)
 
 

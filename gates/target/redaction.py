@@ -79,14 +79,20 @@ def _parts_of_webhook(url: str) -> set[str]:
 
 def redact_text(text: str, hide: Mapping[str, str]) -> str:
     """The text without the secrets in `hide`, without signatures of tokens and passwords in connection strings."""
+    text = without_secrets(text, hide)
+    text = _RUN.sub(_unsigned, text) if "eyJ" in text else text
+    text = _IN_URL.sub(r"\1:$PASSWORD@", _IN_POSTGRES_URL.sub(r"\1:$PGPASSWORD@", text)) if "://" in text else text
+    return _KEYWORD.sub(r"\1$PGPASSWORD", text)
+
+
+def without_secrets(text: str, hide: Mapping[str, str]) -> str:
+    """The text without the secrets in `hide` alone."""
     for secret, name in hide.items():
         forms, spelled = _spellings(secret)
         for form in forms:
             text = text.replace(form, f"${name}")
         text = spelled.sub(f"${name}", text)
-    text = _RUN.sub(_unsigned, text) if "eyJ" in text else text
-    text = _IN_URL.sub(r"\1:$PASSWORD@", _IN_POSTGRES_URL.sub(r"\1:$PGPASSWORD@", text)) if "://" in text else text
-    return _KEYWORD.sub(r"\1$PGPASSWORD", text)
+    return text
 
 
 def _unsigned(run: re.Match[str]) -> str:

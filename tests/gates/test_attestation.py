@@ -44,7 +44,7 @@ def signed(tmp_path: Path) -> Path:
 
 def test_an_attested_verdict_is_verified(signed: Path) -> None:
     """By the public key alone; the envelope and its statement are those of DSSE and in-toto."""
-    assert attestation.doubts(signed, KEY.public_key()) == []
+    assert attestation.verify(signed, KEY.public_key()).doubts == ()
     done = gate("verify", str(signed), environ=ENVIRON)
     assert (done.returncode, done.stdout.partition(":")[0]) == (0, "verified")
     assert attestation.pae(b"hello") == b"DSSEv1 28 application/vnd.in-toto+json 5 hello"
@@ -68,13 +68,15 @@ def turned(folder: Path, name: str, old: str, new: str) -> None:
         lambda f: (f / attestation.FILE).write_text("[]"),
         lambda f: (f / attestation.FILE).unlink(),
         lambda f: (f / "verdict.json").write_text("{}"),
+        lambda f: (f / "run.json").write_text("{"),
+        lambda f: (f / "evidence.ndjson").unlink(),
         lambda f: attestation.attest(f, record.read(f), "abc", ed25519.Ed25519PrivateKey.generate()),
     ],
 )
 def test_whatever_was_changed_is_not_verified(signed: Path, change: Callable[[Path], object]) -> None:
     """A file, the signature, the envelope, another key: exit 10, and the reason."""
     change(signed)
-    assert attestation.doubts(signed, KEY.public_key())
+    assert attestation.verify(signed, KEY.public_key()).recorded is None
     done = gate("verify", str(signed), environ=ENVIRON)
     assert (done.returncode, done.stdout.partition(":")[0]) == (10, "not verified")
 
@@ -93,7 +95,7 @@ def test_a_run_signs_what_it_leaves(asked: Request) -> None:
     """The last thing that is written, over the files as they stand; no key, no attestation, said in run.json."""
     request = dataclasses.replace(asked, environ={**asked.environ, **ENVIRON})
     run_stage(request, "sql")
-    assert attestation.doubts(asked.out, KEY.public_key()) == []
+    assert attestation.verify(asked.out, KEY.public_key()).doubts == ()
     assert json.loads((asked.out / "run.json").read_text())["attestation"] == attestation.FILE
     assert all("PRIVATE KEY" not in p.read_text(errors="replace") for p in asked.out.rglob("*") if p.is_file())
     run_stage(asked, "sql")

@@ -16,6 +16,7 @@ import pytest
 from gates.console import Console
 from gates.evidence import Outcome
 from gates.inert import Terminal
+from gates.record import write
 from gates.stages.context import Progress
 from gates.terminal import progress_line, table, verdict_text
 from gates.verdict import Action, Counts, Decision, Effect, Finding, Margin, Verdict
@@ -59,6 +60,17 @@ def hostile_verdict(text: str, decision: Decision = Decision.ROLLBACK) -> Verdic
         margin=Margin(text, 1.0, 2.0, text, 0.5),
         ends_when=(text,),
     )
+
+
+@pytest.mark.parametrize("text", [*ALL, "password=a\nb", "postgres://u:p@h/x", "::error::x", "##vso[x]"])
+def test_a_verdict_is_printed_as_its_file_has_it(text: str, tmp_path: Path) -> None:
+    """Byte for byte, whatever is in it; it is inert in both places, and JSON means what the verdict says."""
+    verdict, out = hostile_verdict(text), io.StringIO()
+    write(tmp_path / "verdict.json", verdict.dump())
+    Console(out, None, {}).verdict(verdict)
+    assert out.getvalue().encode() == (tmp_path / "verdict.json").read_bytes()
+    assert is_inert(out.getvalue())
+    assert json.loads(out.getvalue()) == json.loads(json.dumps(verdict.to_json()))
 
 
 @pytest.mark.parametrize("text", ALL, ids=range(len(ALL)))

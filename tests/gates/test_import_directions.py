@@ -19,8 +19,15 @@ ALLOWED: dict[str, set[str]] = {
     "gates.characters": set(),
     "gates.inert": {"gates.characters"},
     # the last border of every text: it makes inert, redacts, and shows progress
-    "gates.console": {"gates.inert", "gates.stages", "gates.target", "gates.terminal"},
-    "gates.verdict": {"gates.evidence"},
+    "gates.console": {
+        "gates.characters",
+        "gates.inert",
+        "gates.stages",
+        "gates.target",
+        "gates.terminal",
+        "gates.verdict",
+    },
+    "gates.verdict": {"gates.characters", "gates.evidence"},
     "gates.floor": set(),
     "gates.rules": {
         "gates.evidence",
@@ -113,6 +120,16 @@ ALLOWED: dict[str, set[str]] = {
         "gates.verdict",
     },
     "gates.attestation": {"gates.errors", "gates.evidence", "gates.foreign", "gates.record"},
+    # whether a verdict may be acted upon: the policy, the record and the rollout's order meet here
+    "gates.handover": {
+        "gates.act",
+        "gates.attestation",
+        "gates.policy",
+        "gates.record",
+        "gates.rules",
+        "gates.target",
+        "gates.verdict",
+    },
     "gates.notify": {"gates.target"},  # one HTTP client, with its limits, for the webhook as well
     "gates.lint": {  # it writes docs/checks.md, which is rendered like a report
         "gates.reports.promises",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from pathlib import Path
 
 import pytest
 
 from gates import lint
 from gates.config import load_policy, process_environment
+from gates.errors import ConfigError
+from tests.gates.test_cli import gate
 
 GOOD = """-- id: sql/spot/own-good
 -- claim: It holds.
@@ -43,6 +46,20 @@ def test_lint_reads_the_folders_of_the_policy(policy: Path) -> None:
     own = [p for p in problems if str(policy.parent) in p]
     assert {Path(p.split(":", 1)[0]).name for p in own} == {"9002_own_bad.sql", "9003_own_binary.sql", "own_rule.yaml"}
     assert all(p.split(": ")[0].count(":") == 2 for p in own), own
+
+
+@pytest.mark.parametrize("member", ["spot_folders", "alert_folders"])
+def test_a_folder_that_is_not_there_is_a_mistake_in_the_policy(member: str, tmp_path: Path) -> None:
+    """Lint and run say so alike, exit 3, with file, line and column; a rollback by hand does not need the folder."""
+    path = tmp_path / "gate.yaml"
+    path.write_text(f"version: 1\nsql:\n  {member}: [., nowhere]\n", encoding="utf-8")
+    said = rf"gate.yaml:3:\d+: {tmp_path}/nowhere, which is no folder"
+    with pytest.raises(ConfigError, match=said):
+        lint.lint(path, {}, TODAY)
+    for words in (("run",), ("sql",), ("lint",)):
+        done = gate(*words, "--policy", str(path), cwd=tmp_path, environ={"BASE_URL": "http://127.0.0.1:9"})
+        assert (done.returncode, re.search(said, done.stderr) is not None) == (3, True), done
+    assert load_policy(path, TODAY).plan.flag
 
 
 def test_a_file_that_cannot_be_read_is_a_check_of_its_own(policy: Path) -> None:
