@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 from drills.scene import Scene
 from drills.traces import traces_in
@@ -157,15 +156,6 @@ def test_no_debug_routes(http: HttpDoor, seen: Observer) -> None:
         seen.count()
 
 
-@contextmanager
-def _mended(target: Target) -> Iterator[Control]:
-    control = Control(target.control)
-    try:
-        yield control
-    finally:
-        control.mend()
-
-
 def _ready(target: Target) -> int:
     """The status of /readyz over a new connection; 0 for no answer."""
     try:
@@ -191,7 +181,7 @@ def test_not_ready_without_database(scene: Scene) -> None:
     scene.seen.require(scene.target.control, "the gate did not start this stack: its database cannot be cut")
     scene.seen.require(_ready(scene.target) == 200, "the service is not ready to begin with")
     scene.db.close()
-    with _mended(scene.target) as control:
+    with Control(scene.target.control) as control:
         control.kill("postgres")
         cut = scene.until_true(lambda: _ready(scene.target) not in {200, 0}, within_s=6.0)
         alive = scene.http.send(Request("GET", "/healthz")).status

@@ -10,12 +10,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from itertools import pairwise
 
 from gates.assessment import Assessed, assess, distrust, is_lenient, number
+from gates.backlog import backlog_gone_in_s
 from gates.evidence import CAPABILITIES, UNREADABLE, CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.floor import FLOOR, area_of
 from gates.rules import STAGES, Policy, Waiver
+from gates.unreachable import cause, excused
 from gates.verdict import (
     EFFECT_ORDER,
     Counts,
@@ -56,7 +57,6 @@ PLAINEST_FIRST = (
 """A missing constraint is named by the spot check that looks for it; the checklist's own query only sees that there is
 none, the manifest that something differs, and the drills that it breaks show what follows from it."""
 
-LEAST_BACKLOG_SAMPLES = 4
 LIMITED = ("load/", "alert/")
 """Checks whose numbers have a limit that one can be near to; elsewhere the limit is what must be equalled."""
 
@@ -67,10 +67,11 @@ def decide(evidence: Sequence[Evidence], policy: Policy, now: dt.datetime) -> Ve
     No policy promotes below the floor. A stage that was run alone holds, whatever became of it.
     """
     login = strong_login(evidence, policy)
+    shut, evidence = cause(evidence), excused(evidence)
     if not policy.stage:
-        return replace(weigh(evidence, policy, now, whole=True), login=login)
+        return replace(weigh(evidence, policy, now, whole=True, shut=shut), login=login)
     own = (*STAGES[policy.stage], CAPABILITY, UNREADABLE)
-    verdict = weigh([e for e in evidence if e.check.startswith(own)], policy, now)
+    verdict = weigh([e for e in evidence if e.check.startswith(own)], policy, now, shut=shut)
     failed = any(f.outcome == "fail" for f in verdict.deciding)
     result = "passed" if verdict.decision is Decision.PROMOTE else "failed" if failed else "unknown"
     stage = StageResult(policy.stage, result)
@@ -90,8 +91,18 @@ def strong_login(evidence: Sequence[Evidence], policy: Policy) -> str:
     )
 
 
-def weigh(evidence: Sequence[Evidence], policy: Policy, now: dt.datetime, *, whole: bool = False) -> Verdict:
-    """The verdict on the checks of the policy's catalogue, `whole`: of a gate, which has a floor to stand on."""
+def weigh(
+    evidence: Sequence[Evidence],
+    policy: Policy,
+    now: dt.datetime,
+    *,
+    whole: bool = False,
+    shut: Evidence | None = None,
+) -> Verdict:
+    """The verdict on the checks of the policy's catalogue.
+
+    whole: of a gate, which has a floor to stand on. shut: the door of the target that ended the run.
+    """
     lines = by_check(evidence)
     lacking = _lacking(lines, policy, now)
     exempt = [Exempt(s.id, r) for s in policy.catalogue if (r := _not_applicable(s, policy, lacking))]
@@ -102,7 +113,7 @@ def weigh(evidence: Sequence[Evidence], policy: Policy, now: dt.datetime, *, who
     findings += _unlisted(lines, policy, now)
     findings += _unreadable(lines)
     findings += _below_the_floor(assessed, findings) if whole else []
-    findings = _without_false_blocks(findings)
+    findings = _without_false_blocks(findings, shut)
     findings.sort(key=_by_gravity)
     decision = _decision(findings, assessed)
     outcomes = Counter(a.outcome for a in assessed)
@@ -111,7 +122,7 @@ def weigh(evidence: Sequence[Evidence], policy: Policy, now: dt.datetime, *, who
     spared += [Spared(s.id, "waived") for s in required if _waiver(s.id, policy, now)]
     return Verdict(
         decision=decision,
-        reason=_reason(decision, findings, counts, spared),
+        reason=_reason(decision, findings, counts, spared, shut),
         release=policy.release,
         target=policy.target.value,
         policy_digest=policy.digest,
@@ -236,9 +247,9 @@ def _was_seen_draining(lines: Sequence[Evidence]) -> bool:
     )
 
 
-def _without_false_blocks(findings: Sequence[Finding]) -> list[Finding]:
+def _without_false_blocks(findings: Sequence[Finding], shut: Evidence | None) -> list[Finding]:
     """A check that is said to be blocked by one that passed is a cause itself."""
-    found = {f.check for f in findings}
+    found = {f.check for f in findings} | ({shut.check} if shut else set())
     return [f if f.blocked_by in found else replace(f, blocked_by="") for f in findings]
 
 
@@ -289,38 +300,6 @@ def _ends_when(one: Assessed) -> str:
     return f"{one.spec.id} passes"
 
 
-def backlog_gone_in_s(lines: Sequence[Evidence]) -> float | None:
-    """Seconds until the backlog is gone at the rate seen, or None unless it fell through the whole observation.
-
-    `details.samples` of each line is a list of `[seconds, events]`; it fell if the mean of each quarter of the
-    samples is under that of the quarter before.
-    """
-    estimates = []
-    for line in lines:
-        estimate = _falling(_series(line.details.get("samples")))
-        if line.outcome is not Outcome.PASS or estimate is None:
-            return None
-        estimates.append(estimate)
-    return max(estimates, default=None)
-
-
-def _series(samples: object) -> list[tuple[float, float]]:
-    pairs = [p for p in samples if isinstance(p, list) and len(p) == 2] if isinstance(samples, list) else []
-    points = [(number(at), number(events)) for at, events in pairs]
-    return sorted((at, events) for at, events in points if at is not None and events is not None)
-
-
-def _falling(series: Sequence[tuple[float, float]]) -> float | None:
-    if len(series) < LEAST_BACKLOG_SAMPLES or series[-1][0] <= series[0][0]:
-        return None
-    cuts = [round(i * len(series) / 4) for i in range(5)]
-    means = [sum(n for _, n in series[a:b]) / (b - a) for a, b in pairwise(cuts)]
-    if not all(later < earlier for earlier, later in pairwise(means)):
-        return None
-    rate = (series[0][1] - series[-1][1]) / (series[-1][0] - series[0][0])
-    return series[-1][1] / rate if rate > 0 else None
-
-
 # --- the decision and its words ----------------------------------------------------------------------------------
 
 
@@ -332,7 +311,9 @@ def _decision(findings: Sequence[Finding], assessed: Sequence[Assessed]) -> Deci
     return Decision.HOLD if Effect.HOLD in effects or not seen else Decision.PROMOTE
 
 
-def _reason(decision: Decision, findings: Sequence[Finding], counts: Counts, spared: Sequence[Spared]) -> str:
+def _reason(
+    decision: Decision, findings: Sequence[Finding], counts: Counts, spared: Sequence[Spared], shut: Evidence | None
+) -> str:
     """One sentence that cites the causes; what they block is only counted."""
     if decision is Decision.PROMOTE:
         return f"all {counts.passed} required checks passed" + _noted(findings, spared)
@@ -345,6 +326,9 @@ def _reason(decision: Decision, findings: Sequence[Finding], counts: Counts, spa
     if first.check.startswith(UNREADABLE) and decision is Decision.HOLD:
         return first.message
     failed = [f for f in causes if f.outcome == Outcome.FAIL.value]
+    if shut and decision is Decision.HOLD and any(shut.check in {f.check, f.blocked_by} for f in holding):
+        before = f"; before that {failed[0].check} failed: {_said(failed[0])}" if failed else ""
+        return f"{shut.check} is unknown: {shut.message}{before}"
     if failed:
         more = f" (and {len(failed) - 1} more failed)" if len(failed) > 1 else ""
         return f"{failed[0].check} failed: {_said(failed[0])}{more}"

@@ -33,6 +33,7 @@ from gates.stages.sql import ALERTS, DATA, data, sql
 from gates.stages.switches import switches
 from gates.stages.turn import Turn
 from gates.stages.watch import BacklogWatch
+from gates.stages.watchdog import known_shut
 from gates.target.deployment import Target
 from gates.target.identity import identity
 from gates.target.redaction import hidden, redact_text, scrub
@@ -220,6 +221,9 @@ def load(context: Context, request: Request) -> list[StageReport]:
     if request.load is not None:
         found = [stamped(e, context.target, started) for e in request.load(context.target, context.out)]
         write_lines(context.evidence, found)
+    if shut := known_shut(context.evidence):
+        error = shut[0].message
+        context.block(expected, shut[0])
     context.account_for(expected, error or "the load stage did not come to this")
     seconds = (request.now() - started).total_seconds()
     passed, failed, unknown = (

@@ -35,11 +35,8 @@ DRAIN_S = 20.0
 def processes(scene: Scene) -> Iterator[Control]:
     """The processes of the stack, mended at the end. Ends the check where the gate did not start the stack."""
     scene.seen.require(scene.target.control, "the gate did not start this stack: its processes cannot be killed")
-    control = Control(scene.target.control)
-    try:
+    with Control(scene.target.control) as control:
         yield control
-    finally:
-        control.mend()
 
 
 def named(control: Control, kind: str) -> list[str]:

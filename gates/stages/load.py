@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from gates import config, values
 from gates.errors import CannotWork, ConfigError
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome
 from gates.stages.load_checks import RUN_VALID, SPECS, spec_of
+from gates.stages.watchdog import Watchdog
 from gates.target.database import session
 from gates.target.deployment import Target
 from gates.target.leftovers import KEPT, LEASE_S, TIMED, Lease, sweep, take_lease
@@ -37,6 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = "load"
 GRACE_S = 60.0
 """Beyond the planned time: companies made, canaries waited for, companies removed."""
+POLL_S = 0.2
 END_S = 5.0
 """For removing the companies after SIGTERM."""
 QUICK_S, QUICK_MOST_S = 10.0, 30.0
@@ -168,10 +170,15 @@ def _measure(
     plan: Mapping[str, Any], target: Target, options: argparse.Namespace, folder: Path, started_at: str
 ) -> list[Evidence]:
     """Run the plan in `folder` and read what it found."""
-    code, text = _run([str(folder / "plan.json"), str(folder)], target, _limit_s(plan), show=sys.stderr.isatty())
+    watched = Target(target.kind) if plan["url_only"] else target
+    with Watchdog(watched, "the load") as dog:
+        arguments = [str(folder / "plan.json"), str(folder)]
+        code, text = _run(arguments, target, _limit_s(plan), show=sys.stderr.isatty(), ended=lambda: dog.barks)
     (folder / "load.log").write_text(text, encoding="utf-8")
     if code == 3:
         raise ConfigError(text.strip().splitlines()[-1] if text.strip() else "the thresholds cannot be used")
+    if dog.shut:
+        return dog.shut
     try:
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         found = evidence_of(result, compat=options.compat == "k6", started_at=started_at)
@@ -312,8 +319,12 @@ def _limit_s(plan: Mapping[str, Any]) -> float:
     return float(plan["most_s"]) + GRACE_S + stages + (30.0 if plan["expect_workers"] else 0.0)
 
 
-def _run(arguments: Sequence[str], target: Target, limit_s: float, *, show: bool) -> tuple[int, str]:
-    """Run `python -m loadtests`, at most `limit_s`; its exit code (-1: out of time) and its text without secrets."""
+def _run(
+    arguments: Sequence[str], target: Target, limit_s: float, *, show: bool, ended: Callable[[], bool] = lambda: False
+) -> tuple[int, str]:
+    """Run `python -m loadtests`, at most `limit_s` or until it is to be ended; its exit code (-1: it was ended) and its
+    text without secrets.
+    """
     environ = config.environment_of(target, config.process_environment()) | {"PYTHONUNBUFFERED": "1"}
     try:
         process = subprocess.Popen(
@@ -327,14 +338,17 @@ def _run(arguments: Sequence[str], target: Target, limit_s: float, *, show: bool
         )
     except OSError as error:
         raise CannotWork(f"the load process cannot be started: {error}; allowed: python -m loadtests") from error
+    output, code, deadline = b"", None, time.monotonic() + limit_s
     try:
-        output, _ = process.communicate(timeout=limit_s)
-        code = process.returncode
-    except subprocess.TimeoutExpired:
-        output, code = b"", -1
+        while code is None and time.monotonic() < deadline and not ended():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                output, _ = process.communicate(timeout=min(POLL_S, limit_s))
+                code = process.returncode
     finally:
         _end(process)
-    return code, redact_text(output.decode("utf-8", "replace"), hidden(target))
+        if process.stdout is not None:
+            process.stdout.close()
+    return -1 if code is None else code, redact_text(output.decode("utf-8", "replace"), hidden(target))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

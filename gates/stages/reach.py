@@ -7,22 +7,17 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
-import psycopg
-
-from gates.evidence import Evidence, Outcome
+from gates.evidence import Evidence
 from gates.evidence_file import read_lines, write_lines
 from gates.stages.context import Context, Progress, StageReport
-from gates.stages.preflight.database import DATABASE, connected
-from gates.stages.preflight.endpoints import REACHABLE, reachable
-from gates.stages.preflight.looks import Seen, first_line, timed, within
-from gates.target.client import HttpDoor
+from gates.stages.preflight.looks import timed
+from gates.stages.watchdog import LOOK_S, known_shut, looks_of
 from gates.target.deployment import Target
 from gates.target.redaction import hidden, redact_text
 
 PATIENCE_S = 10.0
 """A target that is gone for shorter was restarted, by a drill or by its operator."""
 POLL_S = 0.5
-LOOK_S = 3.0
 
 
 def if_reached(
@@ -42,7 +37,7 @@ def if_reached(
 
 def shut_doors(context: Context) -> list[Evidence]:
     """Evidence that a door of the target is shut: seen before in this run, or now and for as long as the patience."""
-    known = [e for e in read_lines(context.evidence) if e.details.get("unreachable")]
+    known = known_shut(context.evidence)
     if known:
         return known
     deadline = time.monotonic() + PATIENCE_S
@@ -57,20 +52,9 @@ def shut_doors(context: Context) -> list[Evidence]:
 
 
 def _look(target: Target) -> list[Evidence]:
-    """One short look through each door that is given; lines for those that are shut."""
+    """One look through each door that is given; lines for those that are shut."""
     lines = []
-    if target.base_url:
-        with HttpDoor(target.base_url, timeout_s=LOOK_S) as door:
-            lines.append(timed(REACHABLE, target, lambda: reachable(target, door), 2 * LOOK_S))
-    if target.database_url:
-        lines.append(timed(DATABASE, target, lambda: _database(target), 2 * LOOK_S))
+    for check, look in looks_of(target):
+        with contextlib.closing(look):
+            lines.append(timed(check, target, look, 2 * LOOK_S + 1))
     return [e for e in lines if e.details.get("unreachable")]
-
-
-def _database(target: Target) -> Seen:
-    try:
-        with contextlib.closing(within(lambda: connected(target.database_url), LOOK_S)):
-            return Seen(Outcome.PASS, samples=1)
-    except (psycopg.Error, OSError) as error:
-        message = f"the database stopped answering: {first_line(error)}. See that it runs"
-        return Seen(Outcome.UNKNOWN, message, unreachable=True)

@@ -76,7 +76,7 @@ def suite(context: Context, name: str, expected: Sequence[CheckSpec], options: S
         options.append("--require-checkpoint")
     if settings.manifest is not None:
         options.append(f"--manifest={settings.manifest}")
-    return Suite(name, "sql_checks", expected, settings.sql_timeout_s, tuple(options))
+    return Suite(name, "sql_checks", expected, settings.sql_timeout_s, tuple(options), http=False)
 
 
 def _memory(context: Context) -> Path:

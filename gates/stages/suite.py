@@ -5,6 +5,7 @@ The suite cannot be talked out of anything: options and plugins from the user's 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -17,8 +18,9 @@ from pathlib import Path
 from gates import config
 from gates.errors import CannotWork
 from gates.evidence import CAPABILITIES, CheckSpec, Outcome
-from gates.evidence_file import parse, read_lines
+from gates.evidence_file import parse, read_lines, write_lines
 from gates.stages.context import Context, Progress, StageReport
+from gates.stages.watchdog import Watchdog, known_shut
 from gates.target.redaction import hidden, redact_text
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -46,33 +48,51 @@ class Suite:
     options: tuple[str, ...] = ()
     limit_s: float = 0.0
     """The limit as the policy has it, where several subprocesses share it."""
+    http: bool = True
+    """Whether it looks at the service, and not at the database alone."""
 
 
 def run(suite: Suite, context: Context) -> StageReport:
-    """Run the suite. Whatever happens to it, every expected check has evidence afterwards, unknown if need be."""
+    """Run the suite. Whatever happens to it, every expected check has evidence afterwards, unknown if need be.
+
+    Where the target stops answering, or had, the suite ends, and what it did not see is blocked by that.
+    """
     folder = ROOT / suite.folder
     if not folder.is_dir():
         raise CannotWork(f"{folder} is not there; allowed: the suite {suite.folder}. Install the package whole")
     started = time.monotonic()
-    already = _count_lines(context.evidence)
+    already = len(read_lines(context.evidence))
     follow = _Follower(suite, context, started)
+    shut, code, text = known_shut(context.evidence, http=suite.http), None, ""
+    if not shut:
+        with Watchdog(context.target, suite.name, http=suite.http) as dog:
+            code, text = _ran(suite, context, started + suite.timeout_s, follow, dog)
+        shut = dog.shut
+        write_lines(context.evidence, shut)
+    error = shut[0].message if shut else _error(code, suite, text)
+    if shut:
+        context.block(suite.expected, shut[0], already=already)
+    else:
+        missed = suite.expected if error else _certain(suite)
+        context.account_for(missed, error or _ABSENT.format(suite.name), already=already)
+    seconds = time.monotonic() - started
+    follow(done=True, error=error)
+    return StageReport(suite.name, seconds, code if code is not None else -1, error)
+
+
+def _ran(suite: Suite, context: Context, deadline: float, follow: _Follower, dog: Watchdog) -> tuple[int | None, str]:
+    """The suite's exit code, None where it was ended, and what it printed, without secrets."""
     log = context.out / "logs" / f"{suite.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
-        process = _start(_command(suite, context, folder), context, output.fileno())
+        process = _start(_command(suite, context, ROOT / suite.folder), context, output.fileno())
         try:
-            code = _wait(process, started + suite.timeout_s, follow)
+            code = _wait(process, deadline, follow, dog)
         finally:
             end(process)
     text = redact_text(log.read_text(encoding="utf-8", errors="replace"), hidden(context.target))
     log.write_text(text, encoding="utf-8")
-    error = _error(code, suite, text)
-    context.account_for(
-        suite.expected if error else _certain(suite), error or _ABSENT.format(suite.name), already=already
-    )
-    seconds = time.monotonic() - started
-    follow(done=True, error=error)
-    return StageReport(suite.name, seconds, code if code is not None else -1, error)
+    return code, text
 
 
 _ABSENT = "the {0} stage ended without it; see logs/{0}.log"
@@ -115,13 +135,12 @@ def _start(command: list[str], context: Context, output: int) -> subprocess.Pope
     )
 
 
-def _wait(process: subprocess.Popen[bytes], deadline: float, follow: _Follower) -> int | None:
-    """The exit code, or None where the time ran out."""
-    while time.monotonic() < deadline:
-        try:
+def _wait(process: subprocess.Popen[bytes], deadline: float, follow: _Follower, dog: Watchdog) -> int | None:
+    """The exit code, or None where the time ran out, or the watchdog barks."""
+    while time.monotonic() < deadline and not dog.barks:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             return process.wait(timeout=POLL_S)
-        except subprocess.TimeoutExpired:
-            follow()
+        follow()
     return None
 
 
@@ -148,10 +167,6 @@ def _error(code: int | None, suite: Suite, text: str) -> str:
         return f"the {suite.name} stage found no check" if suite.expected else ""
     last = next((line for line in reversed(text.splitlines()) if line.startswith(("E ", "ERROR", "!"))), "").strip()
     return f"the {suite.name} stage broke: {SAID_BY_PYTEST.get(code, f'exit code {code}')} {last[:300]}".rstrip()
-
-
-def _count_lines(path: Path) -> int:
-    return len(read_lines(path))
 
 
 class _Follower:

@@ -6,6 +6,7 @@ it; it exists only where `Target.control` is set.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -13,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 60.0
@@ -38,10 +40,29 @@ class ProcessState:
 
 
 class Control:
-    """A client of the control door at a socket's path."""
+    """A client of the control door at a socket's path.
+
+    As a context it is the hand of a drill that disturbs the stack on purpose: everybody may know so (`is_disrupted`)
+    until all is mended at its end.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
+        self._mark: int | None = None
+
+    def __enter__(self) -> Self:
+        self._mark = os.open(_mark_of(self._path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._mark, fcntl.LOCK_SH)  # of a process that is killed, the kernel takes it off
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.mend()
+        finally:
+            if self._mark is not None:
+                os.close(self._mark)
 
     def processes(self) -> tuple[ProcessState, ...]:
         """All processes of the stack, in the order of their start."""
@@ -89,6 +110,24 @@ class Control:
         if not answer.get("ok"):
             raise ControlError(str(answer.get("error")))
         return answer
+
+
+def is_disrupted(path: str) -> bool:
+    """Whether a drill disturbs the stack with this control door on purpose; no stack without a door is."""
+    if not path:
+        return False
+    try:
+        with _mark_of(Path(path)).open("rb") as mark:
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _mark_of(path: Path) -> Path:
+    return path.with_name("disrupted")
 
 
 @contextmanager

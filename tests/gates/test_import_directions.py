@@ -35,7 +35,17 @@ ALLOWED: dict[str, set[str]] = {
         "gates.verdict",
     },  # the policy as data: effects are words of the verdict
     "gates.assessment": {"gates.evidence", "gates.floor", "gates.rules", "gates.verdict"},
-    "gates.policy": {"gates.evidence", "gates.floor", "gates.rules", "gates.assessment", "gates.verdict"},
+    "gates.backlog": {"gates.assessment", "gates.evidence"},
+    "gates.unreachable": {"gates.evidence"},
+    "gates.policy": {
+        "gates.assessment",
+        "gates.backlog",
+        "gates.evidence",
+        "gates.floor",
+        "gates.rules",
+        "gates.unreachable",
+        "gates.verdict",
+    },
     "gates.strict_yaml": {"gates.errors"},
     "gates.shapes": {"gates.evidence", "gates.strict_yaml"},
     "gates.policy_file": {
@@ -81,6 +91,7 @@ ALLOWED: dict[str, set[str]] = {
         "gates.policy_file",
         "gates.target",
         "gates.stages",
+        "gates.unreachable",  # what the watchdog writes and the verdict reads
         "gates.values",  # the options of `gate load` stand beside it
     },
     # rules: the plan of steps; never evidence of checks (JsonValue is the type of what it returns)

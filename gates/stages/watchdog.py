@@ -1,0 +1,218 @@
+"""The watchdog beside a stage: where a door of the target stays shut, the stage is ended, and says why.
+
+It looks through each door every few seconds. What it cannot hold against the target does not count: the time that the
+gate itself stood still, and the time in which a drill holds the stack's processes to stop them on purpose.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime as dt
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+import psycopg
+
+from gates.evidence import CheckSpec, Evidence, Outcome
+from gates.evidence_file import read_lines
+from gates.stages.preflight.database import DATABASE, connected
+from gates.stages.preflight.endpoints import REACHABLE, reachable
+from gates.stages.preflight.looks import Seen, first_line, within
+from gates.target.client import HttpDoor, NoAnswer
+from gates.target.control import is_disrupted
+from gates.target.database import Connection, execute
+from gates.target.deployment import Target
+from gates.target.redaction import hidden, redact_text
+from gates.target.requests import Request
+from gates.target.standstill import own_standstill
+from gates.unreachable import ANSWERED_UNTIL
+
+PATIENCE_S = 20.0
+"""A door that is shut for shorter belongs to a target that was restarted."""
+EVERY_S = 2.0
+LOOK_S = 6.0
+"""A target under load may be slow; one that says nothing for so long, look after look, is frozen."""
+MOST_STANDSTILL_S = 1.0
+"""A look during which the gate itself stood still for longer tells nothing."""
+POLL_S = 0.1
+
+
+class Watchdog:
+    """A context beside a stage. `shut`: evidence of the doors that stayed shut, the cause first; empty while none did.
+
+    Left while a door is shut, it waits until that opens, or has been shut for long enough.
+    """
+
+    def __init__(self, target: Target, stage: str, *, http: bool = True) -> None:
+        self._target = target
+        self._doors = [_Watched(target, stage, check, look) for check, look in looks_of(target, http=http)]
+
+    def __enter__(self) -> Self:
+        for door in self._doors:
+            door.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while kind is None and not self.barks and any(door.is_shut for door in self._doors):
+            time.sleep(POLL_S)
+        for door in self._doors:
+            door.end()
+
+    @property
+    def barks(self) -> bool:
+        """Whether a door has been shut for longer than the patience."""
+        return any(door.barks for door in self._doors)
+
+    @property
+    def shut(self) -> list[Evidence]:
+        if not self.barks:
+            return []
+        first, *more = [door.evidence() for door in self._doors if door.is_shut]
+        return [first, *(dataclasses.replace(e, blocked_by=first.check) for e in more)]
+
+
+class _Watched(threading.Thread):
+    """One door, looked through again and again."""
+
+    def __init__(self, target: Target, stage: str, check: CheckSpec, look: Look) -> None:
+        super().__init__(name=f"watchdog-{check.id}", daemon=True)
+        self._target, self._stage, self._check, self._look = target, stage, check, look
+        self._over = threading.Event()
+        self._began = self._open_until = time.monotonic()
+        self._clock = dt.datetime.now(dt.UTC)
+        self._shut_s = 0.0
+        self._shut_at: float | None = None
+        self._why = ""
+
+    def run(self) -> None:
+        while not self.barks and not self._over.wait(EVERY_S):
+            self._round()
+        self._look.close()
+
+    def end(self) -> None:
+        """Look no more; a look that hangs ends by itself."""
+        self._over.set()
+
+    @property
+    def is_shut(self) -> bool:
+        return self._shut_at is not None
+
+    @property
+    def barks(self) -> bool:
+        return self._shut_s >= PATIENCE_S
+
+    def _round(self) -> None:
+        before, disrupted = time.monotonic(), is_disrupted(self._target.control)
+        seen = _looked(self._look)
+        now = time.monotonic()
+        stood_still = own_standstill().lost_s(before) > MOST_STANDSTILL_S
+        if not seen.unreachable or disrupted or is_disrupted(self._target.control):
+            self._open_until, self._shut_at, self._shut_s = before, None, 0.0
+        elif self._shut_at is None and not stood_still:
+            self._shut_at, self._why, self._shut_s = before, seen.message, now - before
+        elif not stood_still:  # the pause before this look counts, as far as it was no standing still
+            self._shut_s += now - before + EVERY_S
+
+    def evidence(self) -> Evidence:
+        """What is said of a door that is shut."""
+        shut_at = self._open_until if self._shut_at is None else self._shut_at
+        at, told = self._at(shut_at), self._why
+        message = (
+            f"the target stopped answering at {at:%H:%M:%S}, {shut_at - self._began:.0f} s into {self._stage}: {told}"
+        )
+        return Evidence(
+            self._check.id,
+            Outcome.UNKNOWN,
+            redact_text(message, hidden(self._target)),
+            samples=1,
+            started_at=at.isoformat(timespec="milliseconds"),
+            duration_ms=round(self._shut_s * 1000, 1),
+            release=self._target.release,
+            details={"unreachable": True, ANSWERED_UNTIL: self._at(self._open_until).isoformat()},
+        )
+
+    def _at(self, when: float) -> dt.datetime:
+        return self._clock + dt.timedelta(seconds=when - self._began)
+
+
+class Look(Protocol):
+    """One look through a door."""
+
+    def __call__(self) -> Seen: ...
+    def close(self) -> None: ...
+
+
+def looks_of(target: Target, *, http: bool = True) -> list[tuple[CheckSpec, Look]]:
+    """A look for each door that is given, and the check that a shut one is evidence of."""
+    service: list[tuple[CheckSpec, Look]] = [(REACHABLE, _Http(target))] if http and target.base_url else []
+    return [*service, (DATABASE, _Database(target))] if target.database_url else service
+
+
+def known_shut(evidence: Path, *, http: bool = True) -> list[Evidence]:
+    """What a run has already seen of doors that are shut."""
+    doors = {DATABASE.id, *([REACHABLE.id] if http else [])}
+    return [e for e in read_lines(evidence) if e.check in doors and e.details.get("unreachable")]
+
+
+def _looked(look: Look) -> Seen:
+    try:
+        return within(look, 2 * LOOK_S + 1.0)
+    except Exception as error:  # noqa: BLE001  -- nothing that a target says ends the gate
+        return Seen(Outcome.UNKNOWN, f"{first_line(error)}. See that it runs", unreachable=True)
+
+
+class _Http:
+    """The page that says that the service is there, and the function itself: the page alone is not the target."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+
+    def __call__(self) -> Seen:
+        with HttpDoor(self._target.base_url, timeout_s=LOOK_S) as door:
+            seen = reachable(self._target, door)
+            if seen.unreachable:
+                return seen
+            try:
+                door.send(Request("GET", "/dlq-replay"))
+            except NoAnswer as error:
+                message = f"/healthz answers, and nothing behind it: {first_line(error)}. See that it runs"
+                return Seen(Outcome.UNKNOWN, message, unreachable=True)
+        return seen
+
+    def close(self) -> None:
+        """Each look has a connection of its own."""
+
+
+class _Database:
+    """`select 1` over a connection that stays open, so that a crowd keeps us not out; over a new one where it broke."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._kept: Connection | None = None
+
+    def __call__(self) -> Seen:
+        kept, self._kept = self._kept, None
+        try:
+            self._kept = within(lambda: self._asked(kept), LOOK_S)
+        except (psycopg.Error, OSError) as error:
+            message = f"the database does not answer: {first_line(error)}. See that it runs"
+            return Seen(Outcome.UNKNOWN, message, unreachable=True)
+        return Seen(Outcome.PASS, samples=1)
+
+    def _asked(self, kept: Connection | None) -> Connection:
+        if kept is not None:
+            with contextlib.suppress(psycopg.Error):
+                execute(kept, "select 1")
+                return kept
+            kept.close()
+        return connected(self._target.database_url)
+
+    def close(self) -> None:
+        if self._kept is not None:
+            self._kept.close()
