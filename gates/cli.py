@@ -20,6 +20,7 @@ from gates.act.operations import Body
 from gates.console import Console
 from gates.errors import CannotWork, ConfigError, GateError, UsageError
 from gates.evidence_file import read_lines
+from gates.foreign import json_value
 from gates.hand_command import by_hand
 from gates.inert import Terminal
 from gates.proof.command import prove
@@ -33,8 +34,8 @@ from gates.stack.up import default_release, up
 from gates.stages import loading
 from gates.status_command import status
 from gates.target.deployment import Target
-from gates.target.redaction import hidden
-from gates.terminal import groups_text, paint, table, verdict_text
+from gates.target.redaction import hidden, redact
+from gates.terminal import cell, groups_text, paint, table, verdict_text
 from gates.verdict import Decision, Verdict
 from gates.watch_command import watch
 
@@ -49,6 +50,7 @@ class Interrupted(BaseException):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Never a traceback, but for an internal error (exit code 1)."""
     console = Console.of_process(config.process_environment())
+    console.hide = hidden(config.held(console.environ))  # of every command, whichever variables it needs
     options = arguments.parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -142,7 +144,7 @@ def _request(options: argparse.Namespace, console: Console) -> Iterator[Request]
     stack_options = StackOptions(release=target.release or default_release())
     with reference_stack(stack_options, console.environ) as stack:
         reference = _with_wishes_of(target, stack.info.target())
-        console.hide = hidden(reference)
+        console.hide = {**hidden(reference), **console.hide}
         yield _with_target(request, reference)
 
 
@@ -165,9 +167,7 @@ def _with_target(request: Request, target: Target) -> Request:
 def _target(console: Console, needed: Sequence[str] = ()) -> Target:
     """The target that the environment describes; of `needed` variables alone, where any are named."""
     given = {name: text for name, text in console.environ.items() if not needed or name in needed}
-    target = config.load_target(given)
-    console.hide = hidden(target)
-    return target
+    return config.load_target(given)
 
 
 def _show(verdict: Verdict, options: argparse.Namespace, console: Console) -> int:
@@ -273,7 +273,8 @@ def _replay(options: argparse.Namespace, console: Console) -> int:
     answer = operations.replay(target, _body(options, target), _seconds(options))
     if options.verbose:
         console.say(f"status {answer.status} in {answer.elapsed_ms:.1f} ms, request {answer.header('x-request-id')}")
-    console.result(Terminal.document(answer.body.decode("utf-8", "backslashreplace")))
+    body = answer.body.decode("utf-8", "backslashreplace")
+    console.result(body if json_value(body) is None else Terminal.document(body))  # what is no JSON is one line
     return 0 if answer.status == 200 else Decision.HOLD.exit_code
 
 
@@ -304,11 +305,13 @@ def _flags(options: argparse.Namespace, console: Console) -> int:
 
 
 def _rows(rows: Sequence[Mapping[str, Any]], options: argparse.Namespace, console: Console) -> int:
+    titles = list(rows[0]) if rows else []
+    cells = [[redact(row[title], console.hide) for title in titles] for row in rows]
     if options.json:
-        console.result(Terminal.document(json.dumps([dict(r) for r in rows], ensure_ascii=False, default=str)))
+        members = [dict(zip(titles, row, strict=True)) for row in cells]
+        console.result(Terminal.document(json.dumps(members, ensure_ascii=False)))
     elif rows:
-        titles = list(rows[0])
-        console.result(table([[row[t] for t in titles] for row in rows], titles))
+        console.result(table([[cell(value) for value in row] for row in cells], titles))
     else:
         console.say("no rows")
     return 0

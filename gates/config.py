@@ -69,6 +69,15 @@ def load_target(environ: Mapping[str, str]) -> Target:
     return Target(kind=_kind(environ.get("GATE_TARGET", "").strip()), other_passwords=passwords, **found)
 
 
+def held(environ: Mapping[str, str]) -> Target:
+    """The secrets that the environment holds, also where they cannot be used: to be hidden, and for nothing else."""
+    given = {n: environ.get(n, "").strip() for n, variable in VARIABLES.items() if variable.secret}
+    secrets: dict[str, Any] = {VARIABLES[n].field: text for n, text in given.items() if n != "TRANSBOT_HMAC_SECRET"}
+    listed = tuple(part.strip() for part in given["TRANSBOT_HMAC_SECRET"].split(","))
+    passwords = other_passwords(given["DATABASE_URL"], environ)
+    return Target(TargetKind.PRODUCTION, hmac_secrets=listed, other_passwords=passwords, **secrets)
+
+
 def _kind(word: str) -> TargetKind:
     kinds = tuple(k.value for k in TargetKind)
     if word and word not in kinds:

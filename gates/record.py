@@ -189,6 +189,9 @@ def read(folder: Path) -> Recorded:
         action = Action.from_json(run["action"])
         evidence = read_log(folder / EVIDENCE, ChainEnd(**run["evidence"])).evidence
         started_at, finished_at = str(run["started_at"]), str(run["finished_at"])
+    except FileNotFoundError as error:
+        lost = f"there is no {error.filename}; allowed: the folder of a gate run"
+        raise CannotWork(f"{lost}. Run the gate, or name the folder of a run") from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         text = f"{type(error).__name__}: {error}"
         raise CannotWork(f"{path}: {text}; allowed: the run.json of a gate run. Name the folder of one") from error

@@ -94,8 +94,8 @@ def _versions(door: HttpDoor) -> list[tuple[tuple[str, JsonValue], ...]]:
             break
         answer = door.send(Request("GET", "/version", (("Connection", "close"),)))
         told = answer.json() if answer.status == 200 else {}
-        pairs = [(n, str(told.get(n, "unknown"))[:80]) for n in ("release", "commit", "schema_version")]
-        found.append((*pairs, *((("instance", str(told["instance"])[:80]),) if "instance" in told else ())))
+        pairs = [(n, str(told.get(n, "unknown"))) for n in ("release", "commit", "schema_version")]
+        found.append((*pairs, *((("instance", str(told["instance"])),) if "instance" in told else ())))
     return found
 
 

@@ -17,9 +17,8 @@ from gates.rounds import EXIT_CODES
 from gates.status import Section, look
 from gates.target.deployment import Target
 from gates.target.identity import identity
-from gates.terminal import table
+from gates.terminal import cell, table
 
-WIDEST_CELL = 60
 MOST_ROWS = 20
 
 
@@ -68,14 +67,7 @@ def _as_table(section: Section) -> Terminal:
     if not section.rows:
         return Terminal.of_lines((section.title, "  none"))
     titles = list(dict.fromkeys(name for row in section.rows for name in row))
-    cells = [[_cell(row.get(name)) for name in titles] for row in section.rows[:MOST_ROWS]]
+    cells = [[cell(row.get(name)) for name in titles] for row in section.rows[:MOST_ROWS]]
     more = len(section.rows) - MOST_ROWS
     lines = [*table(cells, titles).splitlines(), *[f"… and {more} more (--json has all)"] * (more > 0)]
     return Terminal.of_lines((section.title, *(f"  {line}" for line in lines)))
-
-
-def _cell(value: JsonValue) -> str:
-    if value is None:
-        return "-"
-    text = Terminal.escape(f"{value:.{0 if abs(value) >= 1000 else 3}f}" if isinstance(value, float) else value)
-    return text if len(text) <= WIDEST_CELL else f"{text[: WIDEST_CELL - 1]}…"

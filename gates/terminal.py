@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from gates.evidence import Evidence
+from gates.evidence import Evidence, JsonValue
 from gates.inert import Terminal
 from gates.stages.context import Progress
 from gates.verdict import Action, Decision, Finding, Verdict, grouped
@@ -14,6 +14,7 @@ COLOURS = {"red": "31", "green": "32", "yellow": "33", "dim": "2", "bold": "1"}
 DECISION_COLOURS = {Decision.PROMOTE: "green", Decision.HOLD: "yellow", Decision.ROLLBACK: "red"}
 MOST_FINDINGS = 8
 WIDTH = 110
+WIDEST_CELL = 60
 
 
 def paint(text: str, colour: str, *, on: bool) -> Terminal:
@@ -111,3 +112,11 @@ def table(rows: Sequence[Sequence[object]], titles: Sequence[str]) -> Terminal:
     widths = [max(len(row[i]) for row in cells) for i in range(len(titles))]
     lines = (Terminal("  ").join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)
     return Terminal.of_lines(lines)
+
+
+def cell(value: JsonValue) -> Terminal:
+    """A value in a table. It is cut, so redact it before: part of a secret is not known again."""
+    if value is None:
+        return Terminal("-")
+    text = Terminal.escape(f"{value:.{0 if abs(value) >= 1000 else 3}f}" if isinstance(value, float) else value)
+    return text if len(text) <= WIDEST_CELL else Terminal("{}…").format(text[: WIDEST_CELL - 1])

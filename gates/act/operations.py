@@ -79,7 +79,7 @@ def replay(target: Target, body: Body, unix_seconds: int | None = None) -> Answe
 def budgets(target: Target, company: str | None) -> list[dict[str, Any]]:
     """Rows of replay_budgets_status."""
     rows = _ask(target, "budgets_status", {"company": company})
-    return [dict(row["row"]) for row in rows]
+    return [{"company_id": row["company_id"], **row["row"]} for row in rows]
 
 
 def set_budget(target: Target, company: str, daily: int | None, monthly: int | None) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def hidden(target: Target) -> dict[str, str]:
     named = {
         target.database_url: "DATABASE_URL",
         **dict.fromkeys(_parts_of_webhook(target.slack_webhook_url), "SLACK_WEBHOOK_URL"),
-        target.admin_jwt: "ADMIN_JWT",
+        **dict.fromkeys((target.admin_jwt, target.admin_jwt.rpartition(".")[2]), "ADMIN_JWT"),
         target.jwt_secret: "REPLAY_JWT_SECRET",
         **dict.fromkeys(target.hmac_secrets, "TRANSBOT_HMAC_SECRET"),
         **dict.fromkeys((*_passwords(target.database_url), *target.other_passwords), "PGPASSWORD"),
