@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, dump_line
 from gates.floor import on_floor
@@ -65,14 +65,19 @@ def assess(spec: CheckSpec, lines: Sequence[Evidence], policy: Policy, now: dt.d
             return gravest
     unknown = [j for j in final or judged if j.outcome is Outcome.UNKNOWN]
     if unknown:
-        first = min(unknown, key=lambda j: (bool(j.line.blocked_by), dump_line(j.line)))
+        first = _first(unknown, lambda j: (bool(j.line.blocked_by), dump_line(j.line)))
         return Assessed(spec, Outcome.UNKNOWN, severity, effect, first.message, first.line)
     if not judged:
         return Assessed(spec, Outcome.UNKNOWN, severity, effect, "there is no evidence of it", None)
     if not final:
         return Assessed(spec, Outcome.UNKNOWN, severity, effect, "it was not looked at again after the load", None)
-    best = min(final, key=lambda j: dump_line(j.line))
+    best = _first(final, lambda j: dump_line(j.line))
     return Assessed(spec, Outcome.PASS, severity, Effect.NOTE, "", best.line)
+
+
+def _first(judged: Sequence[_Judged], order: Callable[[_Judged], Any]) -> _Judged:
+    """The first in that order. One alone needs no order: writing a line as text costs more than judging it."""
+    return judged[0] if len(judged) == 1 else min(judged, key=order)
 
 
 def is_lenient(spec: CheckSpec, policy: Policy) -> bool:
@@ -90,7 +95,7 @@ def _worst_failure(spec: CheckSpec, failed: Sequence[_Judged], rules: Sequence[R
     def weigh(one: _Judged) -> tuple[int, str]:
         return EFFECT_ORDER.index(_effect(spec, one.line, rules)), dump_line(one.line)
 
-    first = min(failed, key=weigh)
+    first = _first(failed, weigh)
     severity = _severity(spec, first.line, rules)
     return Assessed(spec, Outcome.FAIL, severity, _effect(spec, first.line, rules), first.message, first.line)
 

@@ -96,7 +96,8 @@ class CheckSpec:
     phase: str = "main"
 
     def to_json(self) -> dict[str, JsonValue]:
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+        members = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in members.items()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, JsonValue]) -> CheckSpec:

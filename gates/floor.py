@@ -7,6 +7,7 @@ may be spared, noted, made milder or waived, in gate.yaml (refused where it stan
 
 from __future__ import annotations
 
+import functools
 from fnmatch import fnmatchcase
 
 FLOOR: dict[str, str] = {
@@ -27,6 +28,7 @@ FLOOR: dict[str, str] = {
 """Pattern of check ids -> what it stands for. Each must match a check that applies, and every one of them must pass."""
 
 
+@functools.lru_cache(maxsize=4096)  # asked of every check, several times a decision
 def on_floor(check: str) -> bool:
     """Whether no setting may make the check count for less."""
     return any(fnmatchcase(check, pattern) for pattern in FLOOR)

@@ -32,6 +32,9 @@ STAGES: dict[str, tuple[str, ...]] = {
 RUN_ONLY = ("release", "target", "deep", "disruptive", "stage")
 """What one run chooses; the rest of a policy is the same for all runs by the same rules."""
 
+PROSE = ("claim", "cost", "covers")
+"""Members of a check that people read; the decision does not."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -122,7 +125,6 @@ class Policy:
 
     def to_json(self) -> dict[str, JsonValue]:
         """The whole policy, without the prose of the checks."""
-        prose = {"claim": "", "cost": "", "covers": ()}
         return {
             "target": self.target.value,
             "release": self.release,
@@ -135,7 +137,7 @@ class Policy:
             "rollout": {**dataclasses.asdict(self.rollout), "steps": list(self.rollout.steps)},
             "rules": [dataclasses.asdict(r) for r in self.rules],
             "waivers": [{**dataclasses.asdict(w), "expires": w.expires.isoformat()} for w in self.waivers],
-            "catalogue": [_lean(dataclasses.replace(s, **prose)) for s in self.catalogue],  # type: ignore[arg-type]
+            "catalogue": [_lean(s) for s in self.catalogue],
         }
 
     @property
@@ -173,7 +175,7 @@ def _digest(value: JsonValue) -> str:
 
 
 def _lean(spec: CheckSpec) -> dict[str, JsonValue]:
-    return {k: v for k, v in spec.to_json().items() if v not in ("", [], False)}
+    return {k: v for k, v in spec.to_json().items() if k not in PROSE and v not in ("", [], False)}
 
 
 def _rule(data: Mapping[str, Any]) -> Rule:
