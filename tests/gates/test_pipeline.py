@@ -34,9 +34,7 @@ def test_the_known_checks_come_out_as_they_must(tmp_path: Path) -> None:
 def test_a_pipeline_that_loses_failures_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A plugin that turns every failure into a pass is caught: the run holds."""
     plugin = tmp_path / "lenient.py"
-    plugin.write_text(
-        "import gates.recorder as r\nassert r.judge\nr.judge = lambda *seen: (r.Outcome.PASS, '')\n"
-    )
+    plugin.write_text("import gates.recorder as r\nassert r.judge\nr.judge = lambda *seen: (r.Outcome.PASS, '')\n")
     monkeypatch.setattr(suite, "PLUGINS", (*suite.PLUGINS, "lenient"))
     path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
     pipeline(context(tmp_path / "out", {**os.environ, "PYTHONPATH": path}))
