@@ -29,16 +29,18 @@ def html(verdict: Verdict, rows: Sequence[Row], run: Mapping[str, JsonValue]) ->
 
 
 def document(title: str, styles: Sequence[str], header: Html, body: Html, script: str = "") -> Html:
-    """A page that runs its own script and style alone: the browser is told their hashes."""
+    """A page that runs its own script and style alone: the browser is told their hashes, or that it has no script."""
     style = Html.packaged(*(HERE / name for name in styles))
-    code = Html.packaged(*([HERE / script] if script else []))
+    code = Html.packaged(HERE / script) if script else None
+    element = Html("") if code is None else Html("<script>{}</script>\n").format(code)
+    allowed = Html("'none'") if code is None else code.csp_hash()
     return Html(
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src {}; script-src {}; '
         "base-uri 'none'; form-action 'none'\">\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{}</title>\n'
-        "<style>{}</style>\n</head>\n<body>\n{}\n<main>\n{}</main>\n<script>{}</script>\n</body>\n</html>\n"
-    ).format(style.csp_hash(), code.csp_hash(), title, style, header, body, code)
+        "<style>{}</style>\n</head>\n<body>\n{}\n<main>\n{}</main>\n{}</body>\n</html>\n"
+    ).format(style.csp_hash(), allowed, title, style, header, body, element)
 
 
 def proportions(numbers: Mapping[str, int]) -> Html:

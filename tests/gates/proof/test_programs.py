@@ -11,6 +11,7 @@ import pytest
 
 from gates import record
 from gates.evidence import JsonValue, TargetKind
+from gates.evidence_file import ChainEnd
 from gates.proof.live import MARK, Running, _marked
 from gates.proof.programs import Done, clean, read_run, read_verdict, run, start
 from gates.rules import Policy
@@ -24,6 +25,7 @@ FACTS: dict[str, JsonValue] = {
 }
 FINISHED: dict[str, JsonValue] = {
     "decided_at": "2025-01-13T12:00:00.000+00:00",
+    "evidence": ChainEnd().to_json(),
     "finished_at": "2025-01-13T12:00:00.000+00:00",
     "action": Action(result="dry_run").to_json(),
 }
