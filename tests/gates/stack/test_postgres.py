@@ -58,14 +58,14 @@ def test_a_kill_of_the_server_loses_nothing_committed(postgres: Postgres) -> Non
     """Rows committed before kill -9 are there after the restart, on the same port."""
     url = postgres.server.url("postgres")
     with connect(url) as connection:
-        connection.execute("create table kept (n int)")
+        connection.execute("create table public.kept (n int)")
         for n in range(50):
-            connection.execute("insert into kept values (%s)", (n,))
+            connection.execute("insert into public.kept values (%s)", (n,))
         postgres.signal(signal.SIGKILL)
     assert postgres.pid is None
     postgres.restart()
     with connect(url) as connection:
-        assert connection.execute("select count(*) from kept").fetchone() == (50,)
+        assert connection.execute("select count(*) from public.kept").fetchone() == (50,)
 
 
 def test_a_stop_leaves_no_process_and_no_shared_memory(postgres: Postgres, run_folder: rundir.RunFolder) -> None:

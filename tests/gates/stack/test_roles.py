@@ -17,8 +17,8 @@ do $$ declare r text; begin
   end loop;
 end $$;
 grant usage on schema public to replay_service, replay_worker, replay_gate;
-create table mine (a int);
-alter table mine owner to replay_owner;
+create table public.mine (a int);
+alter table public.mine owner to replay_owner;
 """
 
 
@@ -94,7 +94,7 @@ def test_a_role_that_somebody_began_to_use_is_left(foreign_server: Postgres) -> 
     url = foreign_server.server.url("postgres")
     guest, _ = be_guest(url, "aa")
     with connect(url) as connection:
-        connection.execute("create table theirs (a int); grant select on theirs to replay_gate")
+        connection.execute("create table public.theirs (a int); grant select on public.theirs to replay_gate")
     guest.drop()
     with connect(url) as connection:
         assert roles.existing(connection) == {"replay_gate"}

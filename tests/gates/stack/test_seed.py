@@ -126,14 +126,14 @@ def test_every_alert_has_samples_and_is_quiet(seeded: Seeded) -> None:
         with late as (select now() + interval '4 minutes' as now)
         select
             (select count(*) from public.event_outbox, late where processed_at > late.now - interval '10 minutes'),
-            (select max(processed_at - inserted_at) < interval '1 second' from event_outbox),
+            (select max(processed_at - inserted_at) < interval '1 second' from public.event_outbox),
             (select count(*) from public.agent_tasks, late where updated_at > late.now - interval '10 minutes'),
-            (select sum(target_count) from replay_runs where requested_at > now() - interval '5 minutes'),
-            (select sum(failure_count) from replay_runs where requested_at > now() - interval '1 hour'),
-            (select count(*) from replay_runs where requested_at > now() - interval '1 day'),
-            (select count(*) from dead_letter_queue where status = 'pending'),
-            (select count(*) from dead_letter_queue where created_at > now() - interval '10 minutes'),
-            (select sum((metadata ->> 'count')::int) from audit_logs
+            (select sum(target_count) from public.replay_runs where requested_at > now() - interval '5 minutes'),
+            (select sum(failure_count) from public.replay_runs where requested_at > now() - interval '1 hour'),
+            (select count(*) from public.replay_runs where requested_at > now() - interval '1 day'),
+            (select count(*) from public.dead_letter_queue where status = 'pending'),
+            (select count(*) from public.dead_letter_queue where created_at > now() - interval '10 minutes'),
+            (select sum((metadata ->> 'count')::int) from public.audit_logs
              where action = 'dlq_replay_refused' and created_at > now() - interval '5 minutes')
         """
     ).fetchone()
