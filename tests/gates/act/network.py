@@ -46,6 +46,8 @@ class Network:
                 client, _ = self._server.accept()
                 server = socket.create_connection(self._to, 5)
                 server.settimeout(None)
+                for one in (client, server):  # a statement is several messages: none waits for the answer to the last
+                    one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._sockets += [client, server]
                 threading.Thread(target=self._serve, args=(client, server), daemon=True).start()
 
