@@ -1,12 +1,24 @@
-"""How properties run: the same examples every time, and no limit on the time of one (machines are shared and noisy).
+"""How the suite runs: properties with the same examples every time, and the tests shared out among the workers.
 
-`HYPOTHESIS_PROFILE=explore pytest tests` draws new and more examples.
+No limit on the time of one example: machines are shared and noisy. `HYPOTHESIS_PROFILE=explore pytest tests` draws new
+and more examples.
 """
 
 import os
 
+import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import WorkStealingScheduling
 
 settings.register_profile("fixed", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> WorkStealingScheduling | None:
+    """Neighbours stay on one worker, so that a stack or a database of a module is started once and not on every worker.
+
+    Counts where `-n` alone was given; whoever names a --dist gets that one.
+    """
+    return WorkStealingScheduling(config, log) if config.getoption("dist") == "load" else None
