@@ -157,6 +157,7 @@ def _with_wishes_of(given: Target, reference: Target) -> Target:
         test_outbox=given.test_outbox,
         test_dlq=given.test_dlq,
         test_agents=given.test_agents,
+        signing_key=given.signing_key,
     )
 
 

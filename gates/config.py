@@ -66,7 +66,8 @@ def load_target(environ: Mapping[str, str]) -> Target:
             "REPLAY_JWT_SECRET is one of TRANSBOT_HMAC_SECRET; allowed: different secrets. Correct the variables"
         )
     passwords = other_passwords(found.get("database_url", ""), environ)
-    return Target(kind=_kind(environ.get("GATE_TARGET", "").strip()), other_passwords=passwords, **found)
+    kind, key = _kind(environ.get("GATE_TARGET", "").strip()), environ.get(KEYS[0], "").strip()
+    return Target(kind=kind, other_passwords=passwords, signing_key=key, **found)
 
 
 def held(environ: Mapping[str, str]) -> Target:
@@ -75,7 +76,8 @@ def held(environ: Mapping[str, str]) -> Target:
     secrets: dict[str, Any] = {VARIABLES[n].field: text for n, text in given.items() if n != "TRANSBOT_HMAC_SECRET"}
     listed = tuple(part.strip() for part in given["TRANSBOT_HMAC_SECRET"].split(","))
     passwords = other_passwords(given["DATABASE_URL"], environ)
-    return Target(TargetKind.PRODUCTION, hmac_secrets=listed, other_passwords=passwords, **secrets)
+    key = environ.get(KEYS[0], "").strip()
+    return Target(TargetKind.PRODUCTION, hmac_secrets=listed, other_passwords=passwords, signing_key=key, **secrets)
 
 
 def _kind(word: str) -> TargetKind:

@@ -25,6 +25,8 @@ class Target:
     database_url: str = field(default="", repr=False)
     other_passwords: tuple[str, ...] = field(default=(), repr=False)
     """Of databases, from where libpq looks for them beside DATABASE_URL (PGPASSWORD, password and service files)."""
+    signing_key: str = field(default="", repr=False)
+    """What verdicts are signed with (GATE_SIGNING_KEY): no part of the target, and hidden like its secrets."""
     release: str = ""
     slack_webhook_url: str = field(default="", repr=False)
     test_outbox: bool = True

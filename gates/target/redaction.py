@@ -46,6 +46,7 @@ def hidden(target: Target) -> dict[str, str]:
         **dict.fromkeys(_parts_of_webhook(target.slack_webhook_url), "SLACK_WEBHOOK_URL"),
         **dict.fromkeys((target.admin_jwt, target.admin_jwt.rpartition(".")[2]), "ADMIN_JWT"),
         target.jwt_secret: "REPLAY_JWT_SECRET",
+        **dict.fromkeys(_parts_of_key(target.signing_key), "GATE_SIGNING_KEY"),
         **dict.fromkeys(target.hmac_secrets, "TRANSBOT_HMAC_SECRET"),
         **dict.fromkeys((*_passwords(target.database_url), *target.other_passwords), "PGPASSWORD"),
         **dict.fromkeys(_password_in_url(target.base_url), "BASE_URL_PASSWORD"),
@@ -75,6 +76,18 @@ def _parts_of_webhook(url: str) -> set[str]:
     path = url.partition("://")[2].partition("/")[2]
     long = {part for part in re.split(r"[/?&=]", path) if len(part) >= LEAST_SEGMENT}
     return {url, *long, *([path] if len(path) >= LEAST_SEGMENT else [])}
+
+
+def _parts_of_key(pem: str) -> set[str]:
+    """The PEM text, each line of it, and the bytes at its end, which are the key; none of a path."""
+    if "-----BEGIN" not in pem:
+        return set()
+    lines = [line for line in re.split(r"\s+|\\[nr]", pem) if len(line) >= LEAST_SEGMENT and "-----" not in line]
+    try:
+        key = base64.b64decode("".join(lines))[-32:].decode("utf-8", "surrogateescape")
+    except ValueError:
+        key = ""
+    return {pem, *lines, key}
 
 
 def redact_text(text: str, hide: Mapping[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 from collections.abc import Callable
@@ -11,9 +12,11 @@ from typing import Any
 import pytest
 
 from gates import attestation, record
+from gates.config import environment_of, load_target
 from gates.errors import ConfigError
 from gates.evidence import Outcome
 from gates.run import Request, run_stage
+from gates.target.redaction import hidden, redact_text
 from tests.gates.test_cli import gate, saved
 from tests.gates.test_run import asked, base_url
 
@@ -101,3 +104,16 @@ def test_a_run_signs_what_it_leaves(asked: Request) -> None:
     run_stage(asked, "sql")
     assert json.loads((asked.out / "run.json").read_text())["attestation"] == attestation.UNSIGNED
     assert not (asked.out / attestation.FILE).exists()
+
+
+def test_a_key_that_comes_back_is_hidden_in_every_spelling() -> None:
+    """The text, a line of it, JSON, hex and base64 of its bytes; no suite is given it."""
+    environ = {"GATE_SIGNING_KEY": pem(KEY)}
+    target = load_target(environ)
+    raw = KEY.private_bytes_raw()
+    secrets = (pem(KEY).splitlines()[1], raw.hex(), base64.b64encode(raw).decode())
+    for text in (pem(KEY), json.dumps(pem(KEY)), *secrets):
+        shown = redact_text(f"<{text}>", hidden(target))
+        assert "$GATE_SIGNING_KEY" in shown
+        assert not any(secret[i : i + 16] in shown for secret in secrets for i in range(len(secret) - 15))
+    assert not {k for k in environment_of(target, environ) if k.startswith("GATE_SIGN")}
