@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
@@ -27,6 +28,8 @@ from gates.target.deployment import Target
 SHORTEST_SECRET = 6
 """Shorter passwords are hidden where they stand in a connection string or URL alone: replacing them everywhere would
 garble ordinary text. Secrets that sign have 16 bytes or more."""
+LEAST_BEGINNING = 12
+"""So many first characters of a long secret are hidden also where the rest was cut off."""
 LEAST_SEGMENT = 16
 """Characters of a part of the webhook's path that is a secret by itself."""
 SECRET_KEYWORDS = ("password", "sslpassword", "scram_client_key", "scram_server_key", "oauth_client_secret")
@@ -105,7 +108,18 @@ def without_secrets(text: str, hide: Mapping[str, str]) -> str:
         for form in forms:
             text = text.replace(form, f"${name}")
         text = spelled.sub(f"${name}", text)
+        for form in _begun(secret):
+            text = _without_beginning(text, form, f"${name}")
     return text
+
+
+def _without_beginning(text: str, form: str, instead: str) -> str:
+    """The text without the beginning of a form that was cut before it came here."""
+    parts, start = [], 0
+    while (at := text.find(form[:LEAST_BEGINNING], start)) >= 0:
+        parts += [text[start:at], instead]
+        start = at + next((i for i, c in enumerate(form) if text[at + i : at + i + 1] != c), len(form))
+    return "".join([*parts, text[start:]]) if parts else text
 
 
 def _unsigned(run: re.Match[str]) -> str:
@@ -164,6 +178,15 @@ def _spellings(secret: str) -> tuple[tuple[str, ...], re.Pattern[str]]:
     forms = {f for one in (raw.hex(), *_base64(raw)) for f in (one, one.upper() if one == raw.hex() else one)}
     spelled = {change(form) for form in forms for change in _CHANGES}
     return tuple(sorted(spelled, key=len, reverse=True)), re.compile("".join(map(_written, secret)))
+
+
+@lru_cache(maxsize=128)
+def _begun(secret: str) -> tuple[str, ...]:
+    """The spellings of which a beginning is hidden: not of addresses and tokens, which all begin alike."""
+    if "://" in secret or secret.startswith("eyJ") or len(secret) < 2 * LEAST_BEGINNING:
+        return ()
+    raw = secret.encode("utf-8", "surrogateescape")
+    return (secret, json.dumps(secret)[1:-1], quote(raw, safe=""), raw.hex(), base64.b64encode(raw).decode())
 
 
 _CHANGES: tuple[Callable[[str], str], ...] = (
