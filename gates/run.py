@@ -25,7 +25,7 @@ from gates.stages.alerts import alerts
 from gates.stages.context import Context, Progress, StageReport, silent
 from gates.stages.drill import drill
 from gates.stages.pipeline import pipeline
-from gates.stages.preflight import Preflight, preflight
+from gates.stages.preflight import Preflight, preflight, refused_by_now
 from gates.stages.preflight.credentials import ADMIN, SIGNING
 from gates.stages.preflight.database import DATABASE
 from gates.stages.reach import if_reached
@@ -34,6 +34,7 @@ from gates.stages.switches import switches
 from gates.stages.turn import Turn
 from gates.stages.watch import BacklogWatch
 from gates.stages.watchdog import known_shut
+from gates.target.credentials import UNUSABLE
 from gates.target.deployment import Target
 from gates.target.identity import identity
 from gates.target.redaction import hidden, redact_text, scrub
@@ -208,9 +209,14 @@ def examine(context: Context, request: Request) -> list[StageReport]:
 
 
 def load(context: Context, request: Request) -> list[StageReport]:
-    """The load stage; where there is none, or the target refuses what it would sign with, its checks are unknown."""
+    """The load stage; where there is none, or the target refuses what it would sign with, its checks are unknown.
+
+    A credential that got no answer is no reason: a release that is too slow or busy to answer must be seen to be so.
+    """
     expected = context.applicable(LOAD)
-    if refused := unaccepted(context, (SIGNING if context.target.hmac_secret else ADMIN).id):
+    credential = (SIGNING if context.target.hmac_secret else ADMIN).id
+    refused = unaccepted(context, credential)
+    if refused and refused.observed in UNUSABLE:
         context.block(expected, refused)
         context.progress(Progress("load", unknown=len(expected), expected=len(expected), done=True))
         return [StageReport("load", 0.0, 0, refused.message)]
@@ -220,6 +226,9 @@ def load(context: Context, request: Request) -> list[StageReport]:
     found: list[Evidence] = []
     if request.load is not None:
         found = [stamped(e, context.target, started) for e in request.load(context.target, context.out)]
+        if refused and (now := refused_by_now(context, credential)):
+            found = []
+            error = f"what the load saw proves nothing: {now.message}"
         write_lines(context.evidence, found)
     if shut := known_shut(context.evidence):
         error = shut[0].message

@@ -20,6 +20,10 @@ LIFE_S = 600
 SUBJECT = "d2111000-0000-4000-8000-000000000001"
 """Who a minted token is of: a UUID, since a database may read `sub` as one (auth.uid() of Supabase)."""
 REFUSABLE = ("hmac_secrets", "admin_jwt", "jwt_secret")
+REFUSED, NOWHERE = "refused", "nowhere to show it"
+UNUSABLE = (REFUSED, NOWHERE)
+"""What the preflight observes of a credential that can be used for nothing. It is neither where no answer came: then
+the target may be slow or overloaded, which is for the load to see."""
 
 
 def good_claims(target: Target, now_s: int) -> dict[str, Any]:

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from gates.evidence import Evidence, Outcome, TargetKind
+from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.evidence_file import read_lines
 from gates.observation import Blocked
-from gates.policy_file import Settings
+from gates.policy_file import Settings, parse
 from gates.proof.servers import Asked, Reply, serve
+from gates.run import Request, load
 from gates.stages import preflight
 from gates.stages.context import Context
 from gates.stages.preflight.memory import Memory
@@ -31,6 +32,7 @@ SECRET, OLDER, WRONG = "the-secret-of-the-service-1", "the-secret-of-the-service
 JWT_SECRET = "the-jwt-secret-of-the-service-32-bytes"
 REFUSED, ACCEPTED, ABSENT = Reply(401), Reply(400), Reply(404, (("Content-Type", "text/plain"),), b"Not Found")
 NAMES = ("signing-secret", "admin-token", "token-secret")
+LOADED = CheckSpec("load/small", "c", "c", Severity.PAGE, Where.READ_ONLY)
 
 
 @dataclass
@@ -208,6 +210,36 @@ def test_an_endpoint_that_is_not_there_is_unknown(status: int, tmp_path: Path) -
     found = [e for e in read_lines(context.evidence) if e.check.startswith("preflight/credentials/")]
     assert [e.outcome for e in found] == [Outcome.UNKNOWN] * 3
     assert all(f"/dlq-replay answers {status}" in e.message for e in found)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "outcome"),
+    [(503, 503, "fail"), (503, 400, "fail"), (503, 401, "unknown"), (401, 401, "unknown"), (404, 404, "unknown")],
+)
+def test_a_target_that_is_too_busy_to_take_a_credential_is_loaded(
+    before: int, after: int, outcome: str, tmp_path: Path
+) -> None:
+    """Overload is seen as harm; a refusal, before the load or after it, may be the gate's own fault."""
+    status = before
+
+    def busy(asked: Asked) -> Reply:
+        path = "/" + asked.path.partition("/v1/")[2]
+        bare = status == 400 and not asked.header(SIGNATURE) and not asked.header("Authorization")
+        return Service()(asked) if path == "/healthz" else Reply(401 if bare else status)
+
+    def loaded(target: Target, _out: Path) -> list[Evidence]:
+        nonlocal status
+        status = after
+        return [Evidence(LOADED.id, Outcome.FAIL, "every request failed", samples=100, release=target.release)]
+
+    with serve(busy) as url:
+        target = dataclasses.replace(GOOD, base_url=f"{url}/functions/v1")
+        context = Context(target, Settings(), tmp_path, "run", (*preflight.SPECS, LOADED))
+        preflight.preflight(context)
+        file = parse("version: 1\n", "gate.yaml", tmp_path, dt.date(2026, 1, 1))
+        load(context, Request(target, file, context.catalogue, tmp_path, load=loaded))
+    (found,) = [e for e in read_lines(context.evidence) if e.check == LOADED.id]
+    assert found.outcome.value == outcome
 
 
 def test_a_credential_that_was_accepted_before_and_is_refused_is_harm(tmp_path: Path, memory: Path) -> None:

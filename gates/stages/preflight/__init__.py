@@ -33,6 +33,7 @@ from gates.stages.preflight.looks import Seen, after, spec, timed
 from gates.stages.preflight.memory import Memory
 from gates.target.capabilities import claims, evidence_id
 from gates.target.client import HttpDoor
+from gates.target.credentials import UNUSABLE
 from gates.target.deployment import Target
 from gates.target.identity import identity
 from gates.target.redaction import hidden, redact_evidence, redact_text
@@ -95,6 +96,12 @@ def _memory(context: Context) -> Memory:
     own = context.target.kind is TargetKind.REFERENCE
     name = identity(context.target)
     return Memory.of(context.target, context.out / "state" / name if own else context.settings.state_of(name))
+
+
+def refused_by_now(context: Context, credential: str) -> Evidence | None:
+    """Show a credential once more that got no answer before; the evidence that it cannot be used, if so."""
+    lines = credential_lines(context.target, _memory(context))
+    return next((e for e in lines if e.check == credential and e.observed in UNUSABLE), None)
 
 
 def variables(target: Target) -> Seen:

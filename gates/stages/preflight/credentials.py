@@ -19,7 +19,7 @@ from gates.stages.preflight.endpoints import TIMEOUT_S
 from gates.stages.preflight.looks import Seen, spec, timed
 from gates.stages.preflight.memory import Memory
 from gates.target.client import HttpDoor
-from gates.target.credentials import good_claims, of_another_secret, unfit
+from gates.target.credentials import NOWHERE, REFUSED, good_claims, of_another_secret, unfit
 from gates.target.deployment import Target
 from gates.target.requests import (
     Answer,
@@ -116,6 +116,8 @@ def _look(
 ) -> Seen:
     """Show the credential. Refused by a target that took this very one before, or was given it by us, it is harm."""
     desk = _desk(target, door)
+    if isinstance(desk, Seen):
+        return desk
     shown, name = show(desk), NAMES[check.id]
     if shown.taken:
         if desk.guarded:
@@ -126,16 +128,17 @@ def _look(
         known = "when the gate started the service with it"
     if known and not shown.ours:
         message = f"{name} is refused; this target accepted it {known}. The release locks its callers out"
-        return Seen(Outcome.FAIL, message, "refused", "not refused", samples=1)
-    return Seen(Outcome.UNKNOWN, shown.doubt, "refused", "not refused", samples=1)
+        return Seen(Outcome.FAIL, message, REFUSED, "not refused", samples=1)
+    return Seen(Outcome.UNKNOWN, shown.doubt, REFUSED, "not refused", samples=1)
 
 
-def _desk(target: Target, door: HttpDoor) -> Desk:
-    """Find the body that is refused without credentials. Raise ValueError where there is no endpoint to show them."""
+def _desk(target: Target, door: HttpDoor) -> Desk | Seen:
+    """Find the body that is refused without credentials; where there is no endpoint to show them, that is seen."""
     for body in (b"{}", encode_body(replay_fields(str(uuid.uuid4()), dry_run=True))):
         bare = _asked(door, post(REPLAY, body))
         if bare.status in ABSENT:
-            raise ValueError(f"POST {REPLAY} answers {bare.status}, so that no credential can be shown")
+            message = f"POST {REPLAY} answers {bare.status}, so that no credential can be shown"
+            return Seen(Outcome.UNKNOWN, message, NOWHERE, "not refused")
         if bare.status == 401:
             break
     return Desk(target, door, body, bare.status == 401, _clock(bare))
