@@ -139,6 +139,12 @@ def _every_other(real: str, _release: str) -> Behaviour:
     return lambda asked: away if next(turn) % 2 else forward(real, asked)
 
 
+def _locked_out(header: str) -> Callable[[str, str], Behaviour]:
+    """Whoever shows this credential is refused, however good it is; all the rest works."""
+    refusal = problem(401, "unauthenticated")
+    return lambda real, _release: lambda asked: refusal if asked.header(header) else forward(real, asked)
+
+
 SERVERS: tuple[Senseless, ...] = (
     Senseless("yes", "200 {} to everything", always(Reply(200, (JSON,), b"{}"))),
     Senseless("polite-yes", "success in the contract's form to everything", _polite_yes),
@@ -153,6 +159,8 @@ SERVERS: tuple[Senseless, ...] = (
     Senseless("redirect", "302 to a login page", _redirect),
     Senseless("previous-build", "the build before: another release, no v2 signatures", _previous),
     Senseless("half-a-build", "the pages are there, the functions are not", _half),
+    Senseless("no-signatures", "every signature is refused, good ones too", _locked_out("X-Transbot-Signature")),
+    Senseless("no-tokens", "every token is refused, good ones too", _locked_out("Authorization")),
     Senseless("every-other", "every other request ends with 502", _every_other),
 )
 
