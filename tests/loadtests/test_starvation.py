@@ -39,6 +39,7 @@ def excused(metric: str, source: str, sink: Sink, null: TrendSink) -> Judgement:
 
 
 SOUND = trend((195, 1.0), (5, 20.0))
+QUICK = trend((990, 1.0), (10, 20.0))
 STARVED = trend((150, 50.0), (50, 1800.0))
 LATENCY = "http_req_duration"
 
@@ -51,6 +52,9 @@ LATENCY = "http_req_duration"
         ("p(95)<2500", trend((500, 10_000.0)), STARVED, Verdict.FAIL),  # a dead target is dead, whoever asks
         ("p(95)<2500", trend((400, 100.0), (100, 9000.0)), STARVED, Verdict.FAIL),
         ("p(95)<2500", trend((465, 100.0), (35, 2510.0)), SOUND, Verdict.UNKNOWN),  # 20 ms more might be ours
+        ("p(95)<2500", trend((930, 100.0), (70, 3000.0)), QUICK, Verdict.FAIL),  # a slow tail stays seen
+        ("p(95)<2500", trend((930, 100.0), (70, 2510.0)), QUICK, Verdict.UNKNOWN),
+        ("p(95)<2500", trend((930, 100.0), (70, 3000.0)), STARVED, Verdict.UNKNOWN),
         ("p(95)<2500", trend((500, 3000.0)), trend((19, 1.0)), Verdict.UNKNOWN),  # nobody measured the instrument
         ("p(95)<2500", trend((500, 1800.0)), STARVED, Verdict.PASS),  # starving only adds
         ("avg<1000", trend((500, 1300.0)), STARVED, Verdict.UNKNOWN),
