@@ -53,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     console.hide = hidden(config.held(console.environ))  # of every command, whichever variables it needs
     options = arguments.parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see gates.__main__
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return int(COMMANDS[options.command](options, console))
     except (GateError, StackError) as error:

@@ -118,7 +118,7 @@ def gate(words: Sequence[str], environ: Mapping[str, str] | None = None) -> tupl
     """The command line of the gate. On staging it may disturb everybody: the deployment is the proof's own."""
     staging = (environ or {}).get("GATE_TARGET") == TargetKind.STAGING
     daring = ("--disruptive",) if staging and words[0] in {"run", "drill"} else ()
-    return (sys.executable, "-m", "gates.cli", *words, *daring)
+    return (sys.executable, "-m", "gates", *words, *daring)
 
 
 def gate_run(environ: Mapping[str, str], out: Path, *options: str, timeout_s: float = RUN_TIMEOUT_S) -> GateRun:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,8 +85,8 @@ def _ran(suite: Suite, context: Context, deadline: float, follow: _Follower, dog
     """The suite's exit code, None where it was ended, and what it printed, without secrets."""
     log = context.out / "logs" / f"{suite.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
-        process = _start(_command(suite, context, ROOT / suite.folder), context, output.fileno())
+    with log.open("wb") as output, _temporary(context) as temporary:
+        process = _start(_command(suite, context, ROOT / suite.folder), context, output.fileno(), temporary)
         try:
             code = _wait(process, deadline, follow, dog)
         finally:
@@ -93,6 +94,20 @@ def _ran(suite: Suite, context: Context, deadline: float, follow: _Follower, dog
     text = redact_text(log.read_text(encoding="utf-8", errors="replace"), hidden(context.target))
     log.write_text(text, encoding="utf-8")
     return code, text
+
+
+@contextlib.contextmanager
+def _temporary(context: Context) -> Iterator[Path]:
+    """A folder for the temporary files of a suite: who is killed removes nothing, so it is removed here, or by the next
+    run in the same place.
+    """
+    folder = context.out / "tmp"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 _ABSENT = "the {0} stage ended without it; see logs/{0}.log"
@@ -118,11 +133,11 @@ def _command(suite: Suite, context: Context, folder: Path) -> list[str]:
     ]
 
 
-def _start(command: list[str], context: Context, output: int) -> subprocess.Popen[bytes]:
+def _start(command: list[str], context: Context, output: int, temporary: Path) -> subprocess.Popen[bytes]:
     environ = config.environment_of(context.target, context.environ)
     for name in NOT_PASSED_ON:
         environ.pop(name, None)
-    environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONUNBUFFERED": "1"}
+    environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONUNBUFFERED": "1", "TMPDIR": str(temporary)}
     with_parent = [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), str(int(signal.SIGKILL)), "-1", "-1"]
     return subprocess.Popen(
         [*with_parent, *command],

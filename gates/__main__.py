@@ -1,0 +1,11 @@
+"""The program `gate`. Until its command line is read, an interrupt ends it at once and without a traceback."""
+
+import signal
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where whoever started it has it ignored
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+from gates.cli import main as main
+
+if __name__ == "__main__":
+    raise SystemExit(main())

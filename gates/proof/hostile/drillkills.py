@@ -1,0 +1,84 @@
+"""Kills while drills have the live flags and the pause: what is left is on record, and the next gate puts it back."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from gates.evidence import TargetKind
+from gates.proof import programs
+from gates.proof.bench import Bench
+from gates.proof.hostile.kills import SIGNALS
+from gates.proof.hostile.residue import Residue
+from gates.stack.postgres import connect
+from gates.target.leftovers import sweep
+from gates.target.loans import give_back_for_the_dead
+
+DRILL_KILLS = 50
+EARLIEST_S, LONGEST_S = 1.0, 12.0
+"""Before the first second a drill has done nothing; by the last they are over, on two quiet cores."""
+ROWS = """select f.key, f.company_id::text, f.enabled, f.rollout_percentage from public.feature_flags f
+ union all select 'pause', a.company_id::text, a.agents_paused, 0 from public.agent_controls a"""
+COMPANIES = "select count(*) from public.companies"
+ON_RECORD = "select description from public.feature_flags where key like 'replaygate%%'"
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRows:
+    """The rows that everybody uses, the loans that are on record, and how many companies there are."""
+
+    rows: frozenset[tuple[object, ...]]
+    loans: int
+    companies: int
+
+
+def live_rows(url: str) -> LiveRows:
+    """As they stand now."""
+    with connect(url) as connection:
+        found = connection.execute(ROWS.encode()).fetchall()
+        companies = connection.execute(COMPANIES.encode()).fetchone() or (0,)
+    records = [row for row in found if str(row[0]).startswith("replaygate")]
+    rows = frozenset(tuple(row) for row in found if row not in records)
+    return LiveRows(rows, len(records), int(str(companies[0])))
+
+
+def kill_drills(bench: Bench, out: Path, seed: int, count: int = DRILL_KILLS) -> list[str]:
+    """What was wrong after any of the kills."""
+    chance = random.Random(seed)  # noqa: S311  -- it must come out alike every time
+    url = bench.stack.info.database_url
+    first = live_rows(url)
+    found: list[str] = []
+    for number in range(count):
+        which, after_s = chance.choice(SIGNALS), chance.uniform(EARLIEST_S, LONGEST_S)
+        wrong = _kill(bench, out, which, after_s)
+        left = live_rows(url)
+        if left.rows != first.rows and not left.loans:
+            wrong.append(f"rows are changed, and no loan is on record: {sorted(map(str, left.rows ^ first.rows))[:4]}")
+        give_back_for_the_dead(url)
+        sweep(url, bench.stack.info.company_id)
+        back = live_rows(url)
+        if back.rows != first.rows or back.loans:
+            wrong.append(f"the next gate did not put back: {sorted(map(str, back.rows ^ first.rows))[:4]}")
+        if back.companies != first.companies:
+            wrong.append(f"{back.companies - first.companies} companies are left")
+        found += [f"kill {number}, {which.name} after {after_s:.1f} s: {line}" for line in wrong]
+    return found
+
+
+def _kill(bench: Bench, out: Path, which: signal.Signals, after_s: float) -> list[str]:
+    words = (sys.executable, "-m", "gates.proof.hostile.short", "drill", "--output", str(out))
+    with Residue() as residue:
+        process = programs.start(words, residue.marked(bench.variables(TargetKind.REFERENCE)))
+        deadline = time.monotonic() + after_s
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        with suppress(ProcessLookupError):
+            process.send_signal(which)
+        _, err = process.communicate(timeout=programs.GRACE_S * 2)
+        found = residue.left()
+    return found + ["it wrote a traceback"] * ("Traceback" in err)
