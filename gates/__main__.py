@@ -5,7 +5,9 @@ import signal
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where whoever started it has it ignored
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from gates.cli import main as main
+from gates.cli import main
+
+__all__ = ["main"]
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -65,7 +65,7 @@ LIVE_FORMS = (
     re.compile("[\u202a-\u202e\u2066-\u2069\u200b\u2028\u2029]"),
     re.compile(rf"^\s*(::[a-z-]+[^\n]*|##\[?[a-z]*\]?){MARKER}", re.MULTILINE),
     re.compile(rf"##(\[|vso\[)[a-z]*\]?{MARKER}"),
-    re.compile(r"::set-output name="),
+    re.compile(r"^\s*::set-output name=", re.MULTILINE),
 )
 """What must not stand in what the gate prints: the terminal and the log of a CI system read it."""
 LIVE_MARKDOWN = (

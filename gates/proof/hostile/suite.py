@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -17,22 +18,32 @@ from gates.errors import CannotWork
 from gates.evidence import TargetKind
 from gates.proof import programs
 from gates.proof.bench import OpenBench
+from gates.proof.degenerate import always
 from gates.proof.hostile import crowd, kills
 from gates.proof.hostile.acts import ACTS
 from gates.proof.hostile.ailments import AILMENTS, suffer
 from gates.proof.hostile.arena import POLICY, Arena, Seen
 from gates.proof.hostile.copies import Copies
+from gates.proof.hostile.drillkills import DRILL_KILLS, kill_drills
 from gates.proof.hostile.impostors import Impostor, impostors
 from gates.proof.hostile.partitions import PARTITIONS, Hand
+from gates.proof.hostile.sieges import SIEGES, Siege, besiege
+from gates.proof.servers import Reply
 from gates.proof.trial import Suite, Trial, broken
 from gates.stack.errors import StackError
 
 KEPT = "kept"
 """Not a decision: after the attack everything is as the act says, and nobody is blocked."""
 SEED = 20260101
+MUTATIONS = 10_000
 AT_ONCE = 2
 MOST_FOUND = 12
 TROUBLES = (StackError, psycopg.Error, OSError, CannotWork)
+
+
+KILLED_DRILLS = ("kills-drill", (KEPT,), f"`gate drill` is killed at {DRILL_KILLS} random instants, on live rows")
+MUTATED = ("mutations", (KEPT,), f"{MUTATIONS} answers and cells with bytes changed: no crash, no better decision")
+ALONE = (KILLED_DRILLS, MUTATED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +84,8 @@ def on_the_hand() -> tuple[OnTheHand, ...]:
 def names() -> list[tuple[str, tuple[str, ...], str]]:
     """Every trial of the suite: name, what is right, what it is."""
     servers = [(one.name, tuple(d.value for d in one.allowed), one.said) for one in impostors()]
-    return servers + [(one.name, (KEPT,), one.said) for one in on_the_hand()]
+    sieges = [(f"siege-{one.name}", tuple(d.value for d in one.allowed), one.said) for one in SIEGES]
+    return [*servers, *sieges, *((one.name, (KEPT,), one.said) for one in on_the_hand()), *((*one,) for one in ALONE)]
 
 
 def spread(wanted: Sequence[str], sample: int) -> set[str]:
@@ -96,7 +108,14 @@ class HostileSuite:
         """Servers first, then what needs databases alone."""
         chosen = spread([name for name, _, _ in names() if self.wants(f"{Suite.HOSTILE}/{name}")], self.sample)
         self._meet([one for one in impostors() if one.name in chosen])
+        for siege in SIEGES:
+            if f"siege-{siege.name}" in chosen:
+                self.done(self._besieged(siege))
         self._attack_the_hand([one for one in on_the_hand() if one.name in chosen])
+        if KILLED_DRILLS[0] in chosen:
+            self.done(_carried_out(KILLED_DRILLS[0], KILLED_DRILLS[2], self._kill_drills))
+        if MUTATED[0] in chosen:
+            self.done(_carried_out(MUTATED[0], MUTATED[2], _mutate))
 
     # --- servers -------------------------------------------------------------------------------------------------
 
@@ -127,6 +146,20 @@ class HostileSuite:
         path.write_text(POLICY, encoding="utf-8")
         return path
 
+    # --- databases, drills ---------------------------------------------------------------------------------------
+
+    def _besieged(self, one: Siege) -> Trial:
+        as_server = Impostor(f"siege-{one.name}", one.said, always(Reply()), one.allowed)
+        try:
+            with self.open_bench(TargetKind.STAGING) as bench:
+                return judged(as_server, besiege(bench, one, self._folder(), self._policy()))
+        except TROUBLES as error:
+            return broken(Suite.HOSTILE, as_server.name, one.said, one.allowed, f"{type(error).__name__}: {error}")
+
+    def _kill_drills(self) -> list[str]:
+        with self.open_bench(TargetKind.REFERENCE) as bench:
+            return kill_drills(bench, self._folder() / "kills-drill", SEED)
+
     # --- the operator's hand -------------------------------------------------------------------------------------
 
     def _attack_the_hand(self, attacks: Sequence[OnTheHand]) -> None:
@@ -140,6 +173,12 @@ class HostileSuite:
         except StackError as error:
             for one in attacks:
                 self.done(broken(Suite.HOSTILE, one.name, one.said, (), f"{type(error).__name__}: {error}"))
+
+
+def _mutate() -> list[str]:
+    """Read here alone: it brings pytest and the drills with it, which no command needs."""
+    report = importlib.import_module("gates.proof.mutations").mutations(SEED, MUTATIONS)
+    return [] if report.holds else [*report.crashes, *report.better, f"{report.mutations} mutations"]
 
 
 def _trial_of(one: Impostor, free: SimpleQueue[Arena]) -> Trial:
