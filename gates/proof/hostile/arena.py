@@ -96,8 +96,7 @@ def _words(gate: Gate, folder: Path, policy: Path) -> tuple[str, ...]:
     options = ("--dry-run", "--output", str(folder), "--state", str(folder / "state"))
     if gate is Gate.WHOLE:
         return programs.gate(("run", *options))
-    loaded = ["load"] * (gate is Gate.LOADED)
-    return (sys.executable, "-m", "gates.proof.hostile.short", *loaded, *options, "--policy", str(policy))
+    return (sys.executable, "-m", "gates.proof.hostile.short", *options, "--policy", str(policy))
 
 
 def _ended_badly(done: Done, folder: Path) -> list[str]:

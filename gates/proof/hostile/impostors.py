@@ -35,10 +35,9 @@ class Gate(enum.Enum):
 
     WHOLE = "whole"
     SHORT = "short"
-    LOADED = "loaded"
 
 
-LIMITS_S: Mapping[Gate, float] = {Gate.WHOLE: 420.0, Gate.SHORT: 90.0, Gate.LOADED: 150.0}
+LIMITS_S: Mapping[Gate, float] = {Gate.WHOLE: 420.0, Gate.SHORT: 180.0}
 """The whole gate has the limits of the policy that is shipped; the short one 40 s for the drills, 60 for the load."""
 
 
@@ -81,7 +80,6 @@ TOLERABLE_LIARS = {
     *("cache", "bit-flips", "two-for-one"),
 }
 """Short runs may miss these by their nature; the whole gate is run on a sample of them."""
-WITH_LOAD = {"healthy-100", "healthy-300", "dies-after-6-s", "one-in-twenty-reset", "one-in-thirty-silent", "late-3-s"}
 WHOLE = {"healthy-300", "swallows", "refusals-are-done", "good-to-test-company", "version-one-of-two", "makes-twice"}
 
 
@@ -149,11 +147,10 @@ def _liars() -> Iterator[Impostor]:
         allowed = (
             ANY if name in TOLERABLE_LIARS | set(MISSING) - {"without-replay", "without-version"} else NOT_PROMOTED
         )
-        gate = Gate.LOADED if name in WITH_LOAD else Gate.SHORT
         if name in WHOLE or name in MISSING:
             yield Impostor(name, said, make, NOT_PROMOTED if name != "makes-twice" else ANY, Gate.WHOLE)
         else:
-            yield Impostor(name, said, make, allowed, gate)
+            yield Impostor(name, said, make, allowed)
 
 
 def _echoes() -> Iterator[Impostor]:
