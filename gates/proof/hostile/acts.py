@@ -30,7 +30,7 @@ PERCENT = f"select pg_catalog.to_jsonb(f) ->> 'rollout_percentage' {GLOBAL}"
 ROWS_ON = "select count(*) from public.feature_flags f where f.key = %(flag)s and f.enabled::text::boolean"
 PAUSED = "select count(*) from public.agent_controls a where a.agents_paused"
 LIMITS = "select count(*) from public.edge_rate_limits l where l.key like 'replay:%%'"
-AUDITED = """select action, count(*) from public.audit_logs a
+AUDITED = """select action, count(*) filter (where target_count > 0) from public.audit_logs a
  where pg_catalog.to_jsonb(a) -> 'metadata' ->> 'reason' = %(reason)s group by action"""
 AUDITS = ("flag_promoted", "flag_rolled_back", "agents_paused", "rate_limits_cleared")
 HELD = """select count(*) from pg_stat_activity a where a.datname = current_database() and a.pid <> pg_backend_pid()
