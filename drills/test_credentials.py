@@ -129,7 +129,9 @@ def test_credentials_elsewhere(case: Case, bench: Bench) -> None:
         bench.shut(Request("POST", f"{REPLAY}?{query}", bare.headers, body, case.name))
 
 
-@check("drill/authentication/accepted-after-forgeries", where=Where.READ_ONLY, after=SIGNED, covers=("A01",))
+@check(
+    "drill/authentication/accepted-after-forgeries", where=Where.READ_ONLY, phase="first", after=SIGNED, covers=("A01",)
+)
 def test_accepted_after_forgeries(bench: Bench) -> None:
     """A correctly signed request is accepted before, between and after forged ones.
 

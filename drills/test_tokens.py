@@ -275,7 +275,7 @@ def test_other_scheme(bench: Bench) -> None:
         bench.shut(post("/dlq-replay", bench.body(), ("Authorization", scheme + good), label=f"scheme {scheme!r}"))
 
 
-@check("drill/tokens/accepted-after-forgeries", where=Where.READ_ONLY, after=TOKEN, covers=("B01",))
+@check("drill/tokens/accepted-after-forgeries", where=Where.READ_ONLY, phase="first", after=TOKEN, covers=("B01",))
 def test_accepted_after_forgeries(bench: Bench) -> None:
     """The admin token is accepted before, between and after forged ones.
 
