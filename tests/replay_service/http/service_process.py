@@ -46,7 +46,7 @@ class Service:
     log: Path
     database_url: str
 
-    def wait_alive(self, limit_s: float = 10) -> None:
+    def wait_alive(self, limit_s: float = 30) -> None:
         deadline = time.monotonic() + limit_s
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.log.read_text()
