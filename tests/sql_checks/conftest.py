@@ -1,7 +1,8 @@
-"""One seeded database a session; tests plant violations in a transaction of it that is rolled back."""
+"""One seeded database, written anew when it is old; a test plants violations in a transaction that is rolled back."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,16 +32,34 @@ class PlantedSession(SqlSession):
         yield self.planted
 
 
+FRESH_S = 120.0
+"""The alerts look at windows of five and ten minutes: a history that was written earlier than this is written anew."""
+
+
 @pytest.fixture(scope="session")
-def seeded_db(pg_server: PgServer) -> Iterator[str]:
+def seeds(pg_server: PgServer) -> Iterator[Callable[[], str]]:
+    """Gives the name of a database with the reference's history, at most FRESH_S old."""
+    made: list[tuple[str, float]] = []
+
+    def fresh() -> str:
+        if not made or time.monotonic() - made[-1][1] > FRESH_S:
+            name = pg_server.create_database(TEMPLATE)
+            made.append((name, time.monotonic()))
+            seed.write(pg_server.url(name), COMPANY)
+        return made[-1][0]
+
+    yield fresh
+    for name, _ in made:
+        pg_server.drop_database(name)
+
+
+@pytest.fixture
+def seeded_db(seeds: Callable[[], str]) -> str:
     """The name of a database with the reference's history."""
-    name = pg_server.create_database(TEMPLATE)
-    seed.write(pg_server.url(name), COMPANY)
-    yield name
-    pg_server.drop_database(name)
+    return seeds()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def seeded_url(pg_server: PgServer, seeded_db: str) -> str:
     """The superuser's URL of the seeded database. Leave it as it is."""
     return pg_server.url(seeded_db)
