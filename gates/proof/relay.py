@@ -61,6 +61,11 @@ class _Relay:
         self.port: int = self._server.sockets[0].getsockname()[1]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, to its end or the relay's; asyncio would print a cancelled task as an error."""
+        with suppress(asyncio.CancelledError):
+            await self._join(reader, writer)
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tap = self._way.tap()
         try:
             there, back = await asyncio.open_connection(*self._to)

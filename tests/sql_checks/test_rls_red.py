@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import psycopg
 import pytest
 
 from gates.observation import Observer
 from gates.target import database
+from sql_checks import rls_probe
 from sql_checks import test_row_level_security as checks
 from sql_checks.rls_probe import Probe, probe
 from tests.postgres_fixture import PgServer
@@ -214,7 +216,7 @@ def test_an_error_of_ours_is_unknown(
     statement: str, pg_server: PgServer, clone: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A statement that our limit ended, or a connection that was cut, proves nothing about the policy."""
-    monkeypatch.setattr(database, "STATEMENT_TIMEOUT_MS", 50)
+    monkeypatch.setattr(rls_probe, "connect", partial(database.connect, statement_timeout_ms=50))
     with psycopg.connect(pg_server.url(clone), autocommit=True) as connection:
         connection.execute(
             "create function slow() returns boolean language plpgsql stable security definer as"
