@@ -34,13 +34,15 @@ def signing_key(environ: Mapping[str, str]) -> Any | None:
 
     Raise ConfigError, which never shows the value, where it is no such key.
     """
+    if not environ.get(SIGNING_KEY):
+        return None
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415  -- a run that signs nothing needs it not
     from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
 
     def load(pem: bytes) -> object:
         return load_pem_private_key(pem, None)
 
-    return _key(environ, SIGNING_KEY, load, Ed25519PrivateKey) if environ.get(SIGNING_KEY) else None
+    return _key(environ, SIGNING_KEY, load, Ed25519PrivateKey)
 
 
 def verify_key(environ: Mapping[str, str]) -> Any:
