@@ -149,9 +149,10 @@ def is_good(heard: Recording, good: Recording) -> bool:
     if not same or not is_timed or not all(numbers) or lag[0] != b"all" or heard.tables["violations"].rows:
         return False
     seen = heard.tables["seen"].rows[0][0] or b""
-    return (
-        float(lag[1] or b"nan") <= MOST_LAG_S and float(lag[2] or b"nan") >= LEAST_SAMPLES and seen.strip(b" 0") != b""
-    )
+    value, samples = (
+        float((cell or b"nan").replace(b"_", b"")) for cell in (lag[1], lag[2])
+    )  # Decimal skips them, too
+    return value <= MOST_LAG_S and samples >= LEAST_SAMPLES and seen.strip(b" 0") != b""
 
 
 def _said(raw: bytes, members: tuple[str, ...]) -> object:
