@@ -20,7 +20,9 @@ EVENT = "22222222-2222-4222-8222-222222222222"
 KEY = "key-1"
 BOOL, INT8, TEXT, FLOAT8, TIMESTAMPTZ, NUMERIC = 16, 20, 25, 701, 1184, 1700
 MOST_LAG_S, LEAST_SAMPLES = 2.0, 20
-_LENGTH = re.compile(rb"(?i)\r\ncontent-length: *([0-9]{1,9})")
+_BLANK_LINE = re.compile(rb"\r?\n\r?\n")
+"""The end of a head; a line may end with its line feed alone (RFC 9112, section 2.2)."""
+_LENGTH = re.compile(rb"(?i)\ncontent-length: *([0-9]{1,9})")
 _STATUS = re.compile(rb"HTTP/[0-9]\.[0-9] ([0-9]{3})(?:[ \r]|\Z)")
 
 
@@ -156,7 +158,7 @@ def is_good(heard: Recording, good: Recording) -> bool:
 
 
 def _said(raw: bytes, members: tuple[str, ...]) -> object:
-    head, _, body = raw.partition(b"\r\n\r\n")
+    head, _, body = _BLANK_LINE.sub(b"\r\n\r\n", raw, count=1).partition(b"\r\n\r\n")
     length = _LENGTH.search(head)
     body = body[: int(length[1])] if length else body  # what follows an answer is none of it
     status = _STATUS.match(head)
