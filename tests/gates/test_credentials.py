@@ -32,6 +32,8 @@ SECRET, OLDER, WRONG = "the-secret-of-the-service-1", "the-secret-of-the-service
 JWT_SECRET = "the-jwt-secret-of-the-service-32-bytes"
 REFUSED, ACCEPTED, ABSENT = Reply(401), Reply(400), Reply(404, (("Content-Type", "text/plain"),), b"Not Found")
 NAMES = ("signing-secret", "admin-token", "token-secret")
+# Longer than any run of the whole suite: the parameters below are made when pytest collects.
+A_DAY_S = 86_400
 LOADED = CheckSpec("load/small", "c", "c", Severity.PAGE, Where.READ_ONLY)
 
 
@@ -93,7 +95,7 @@ def _mac(secret: str, message: bytes) -> str:
 
 def admin(secret: str = JWT_SECRET, **claims: Any) -> str:
     now = int(time.time())
-    return mint_token(secret, {"sub": "a", "role": "super_admin", "exp": now + 600, "iat": now, **claims})
+    return mint_token(secret, {"sub": "a", "role": "super_admin", "exp": now + A_DAY_S, "iat": now, **claims})
 
 
 GOOD = Target(TargetKind.STAGING, hmac_secrets=(SECRET,), admin_jwt=admin(), jwt_secret=JWT_SECRET, test_company_id="c")
