@@ -95,6 +95,18 @@ def end(process: subprocess.Popen[str]) -> None:
             process.wait(timeout=GRACE_S)
 
 
+def last_words(process: subprocess.Popen[str], timeout_s: float) -> tuple[str, list[str]]:
+    """The stderr of a program that was told to end, and what was wrong with its end."""
+    try:
+        _, err = process.communicate(timeout=timeout_s)
+        late: list[str] = []
+    except subprocess.TimeoutExpired:
+        end(process)
+        _, err = process.communicate(timeout=GRACE_S)
+        late = [f"it, or a child that holds its output, did not end within {timeout_s:.0f} s"]
+    return err, [*late, *[f"it wrote a traceback: {err[-300:]}"] * ("Traceback" in err)]
+
+
 def list_faults(environ: Mapping[str, str]) -> tuple[Fault, ...]:
     """The catalogue. Raise CannotWork where the package is not there or does not answer."""
     done = run((sys.executable, "-m", "faults", "list"), clean(environ, {}), LIST_TIMEOUT_S)

@@ -79,6 +79,5 @@ def _kill(bench: Bench, out: Path, which: signal.Signals, after_s: float) -> lis
             time.sleep(0.05)
         with suppress(ProcessLookupError):
             process.send_signal(which)
-        _, err = process.communicate(timeout=programs.GRACE_S * 2)
-        found = residue.left()
-    return found + ["it wrote a traceback"] * ("Traceback" in err)
+        _, wrong = programs.last_words(process, programs.GRACE_S * 2)
+        return [*wrong, *residue.left()]

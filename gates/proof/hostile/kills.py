@@ -54,12 +54,10 @@ def _kill(hand: Hand, act: Act, one: Kill) -> list[str]:
             process = programs.start(act.words, {**residue.marked(hand.environ), "DATABASE_URL": url})
             time.sleep(one.after_s)
             process.send_signal(one.number)
-            _, err = process.communicate(timeout=programs.GRACE_S)
+            _, wrong = programs.last_words(process, programs.GRACE_S)
             where = len(strike.seen)
-            found = residue.left()
+            found = [*wrong, *residue.left()]
         after = acts.look(copy)
         found += acts.torn(before, after)
-        if "Traceback" in err:
-            found.append(f"it wrote a traceback: {err[-300:]}")
         found += hand.rescue(copy)
     return [f"{one.number.name} after {one.after_s:.2f} s, {where} statements: {line}" for line in found]

@@ -13,7 +13,7 @@ from gates import record
 from gates.evidence import JsonValue, TargetKind
 from gates.evidence_file import ChainEnd
 from gates.proof.live import MARK, Running, _marked
-from gates.proof.programs import Done, clean, read_run, read_verdict, run, start
+from gates.proof.programs import Done, clean, last_words, read_run, read_verdict, run, start
 from gates.rules import Policy
 from gates.verdict import Action, Decision, Effect, Finding, Verdict
 
@@ -94,3 +94,20 @@ def test_a_running_gate_is_followed_killed_and_leaves_nothing(tmp_path: Path) ->
     assert not gate.wait_for("load", 0.2)
     gate.kill()
     assert gate.leftovers() == 0
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        ("pass", []),
+        ("raise SystemExit('Traceback (most recent call last)')", ["it wrote a traceback"]),
+        ("import time; time.sleep(600)", ["did not end within"]),
+    ],
+)
+def test_how_a_program_ended_is_a_finding_and_no_crash_of_the_proof(program: str, expected: list[str]) -> None:
+    """One that does not end, when it was told to, is ended, and that is said."""
+    process = start((sys.executable, "-c", program), {})
+    _, wrong = last_words(process, 5.0)
+    assert process.poll() is not None
+    assert [words for words in expected if not any(words in line for line in wrong)] == []
+    assert len(wrong) == len(expected)
