@@ -21,6 +21,7 @@ from gates.evidence_file import read_lines
 from gates.target.leftovers import sweep
 from gates.target.loans import GIVEN_BACK, SET, Ending, Loan, give_back_for_the_dead
 from tests.drills.examination import ROOT
+from tests.waiting import until
 
 FLAG, FLEET, V2 = "drill/flags/global-switch-is-wired", "drill/pause/fleet", "drill/flags/signing-v2-required"
 FILES = ["drills/test_flags.py", "drills/test_pause.py", "drills/test_authentication_v2.py"]
@@ -57,12 +58,7 @@ def drilling(variables: Mapping[str, str], out: Path, *options: str) -> Iterator
 
 def once_set(say: Callable[[str], Any]) -> None:
     """Poll until a drill has a live row set."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if say(SET_NOW)[0]:
-            return
-        time.sleep(0.002)
-    raise AssertionError("no drill set a live row")
+    until(lambda: say(SET_NOW)[0], 60, "a live row that a drill set", every_s=0.002)
 
 
 def only(out: Path, check: str) -> Evidence:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ import pytest
 from drills import turns
 from drills.turns import LAST, SQL, Turns
 from gates.evidence import CheckSpec, Severity, Where
+from tests.waiting import until
 
 MAIN = 2
 
@@ -40,9 +40,7 @@ def test_a_phase_waits_for_the_one_before_it(tmp_path: Path, pool: ThreadPoolExe
     last = pool.submit(_one, shared, LAST, order)
     held = pool.submit(_one, shared, SQL, order, hold)
     later = [pool.submit(_one, shared, MAIN, order) for _ in range(2)]
-    deadline = time.monotonic() + 10
-    while not order and time.monotonic() < deadline:
-        time.sleep(0.005)
+    until(lambda: order)
     assert order == [SQL]
     hold.set()
     for done in (held, *later, last):
@@ -58,9 +56,7 @@ def test_only_the_last_is_alone(tmp_path: Path, pool: ThreadPoolExecutor) -> Non
         pool.submit(_one, shared, MAIN, []).result(timeout=10)
     hold, order = Event(), list[int]()
     first, second = pool.submit(_one, shared, LAST, order, hold), pool.submit(_one, shared, LAST, order, hold)
-    deadline = time.monotonic() + 10
-    while not order and time.monotonic() < deadline:
-        time.sleep(0.005)
+    until(lambda: order)
     assert len(order) == 1
     hold.set()
     first.result(timeout=10)

@@ -20,7 +20,7 @@ from sql_checks.exportpsql import spots_to_psql
 from sql_checks.rulefile import read_all_rules
 from sql_checks.spotfile import read_folder
 from sql_checks.sqlsession import SqlSession
-from tests.gates.test_style import FILES, ROOT, relative
+from tests.sources import ROOT, below, nodes_of, relative
 
 TRAPS = (
     "hashtextextended(text, integer) returns bigint",
@@ -115,14 +115,14 @@ def test_every_session_is_pinned(migrated_url: str) -> None:
 
 def _texts(path: Path) -> Iterator[str]:
     """The SQL of a file: a .sql file without its comments, or the strings of a Python file that are no docstrings."""
-    text = path.read_text(encoding="utf-8")
     if path.suffix == ".sql":
-        yield "\n".join(line for line in text.splitlines() if not line.startswith("--"))
+        lines = path.read_text(encoding="utf-8").splitlines()
+        yield "\n".join(line for line in lines if not line.startswith("--"))
         return
-    tree = ast.parse(text)
+    nodes = nodes_of(path)
     holders = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    prose = {ast.get_docstring(n, clean=False) for n in ast.walk(tree) if isinstance(n, holders)}
-    for node in ast.walk(tree):
+    prose = {ast.get_docstring(n, clean=False) for n in nodes if isinstance(n, holders)}
+    for node in nodes:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value not in prose:
             yield node.value
 
@@ -130,10 +130,10 @@ def _texts(path: Path) -> Iterator[str]:
 SQL_FILES = [
     p for room in ROOMS for p in sorted((ROOT / room).rglob("*.sql")) if "with events(bit" not in p.read_text()
 ]
-PYTHON_FILES = [p for p in FILES if relative(p).startswith(tuple(f"{room}/" for room in ROOMS))]
 
 
-@pytest.mark.parametrize("path", [*SQL_FILES, *PYTHON_FILES], ids=relative)
-def test_every_table_is_named_with_its_schema(path: Path) -> None:
+def test_every_table_is_named_with_its_schema() -> None:
     """No statement of the gate, the drills, the load or the checks leaves it to the session what a name means."""
-    assert [found for text in _texts(path) for found in BARE.findall(text)] == []
+    files = [*SQL_FILES, *below(*ROOMS)]
+    assert [f"{relative(p)}: {found}" for p in files for text in _texts(p) for found in BARE.findall(text)] == []
+    assert BARE.findall("select * from feature_flags")

@@ -1,76 +1,138 @@
-"""Rules of style that no linter knows."""
+"""Rules of style that no linter knows. One test a rule: it lists every place that breaks it."""
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-TOPS = ("gates", "drills", "sql_checks", "loadtests", "replay_service", "faults", "tests", "benchmarks")
-FILES = sorted(p for top in TOPS for p in (ROOT / top).rglob("*.py"))
+from tests.sources import FILES, below, nodes_of, relative, text_of
+
 MOST_LINES, MOST_FUNCTION_LINES = 400, 80
 VAGUE = {"utils", "helpers", "common", "misc", "base", "core", "models", "types", "constants"}
 PRINTERS = {"gates/console.py"}
 PROGRAMS = {"gates/stack/launch.py", "gates/stack/sweep.py"}
 """Programs of their own, which write one line to stderr when they cannot start."""
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+MEDIA = {"Inert", "Terminal", "Html", "Markdown", "Slack", "Markup"}
+Rule = Callable[[Path], Iterator[str]]
 
 
-def relative(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
+def hold(rule: Rule, files: list[Path]) -> None:
+    """Fail with every place that breaks the rule."""
+    assert files
+    if broken := [f"{relative(path)}: {said}" for path in files for said in rule(path)]:
+        pytest.fail("\n".join(broken))
 
 
-@pytest.mark.parametrize("path", FILES, ids=relative)
-def test_a_file_is_short_says_what_lives_in_it_and_is_not_vague(path: Path) -> None:
-    """Files of at most 400 lines (tests may be longer), functions of 80, a docstring, a name with a meaning."""
-    text = path.read_text(encoding="utf-8")
-    tree = ast.parse(text)
-    assert path.stem not in VAGUE
-    assert not text.strip() or ast.get_docstring(tree), "a module opens with what lives here"
+def calls(path: Path) -> list[ast.expr]:
+    return [node.func for node in nodes_of(path) if isinstance(node, ast.Call)]
+
+
+def bad_form(path: Path) -> Iterator[str]:
+    tree, text = nodes_of(path)[0], text_of(path)
+    assert isinstance(tree, ast.Module)
+    if path.stem in VAGUE:
+        yield "the name says nothing"
+    if text.strip() and not ast.get_docstring(tree):
+        yield "a module opens with what lives here"
     if relative(path).startswith("tests/"):
         return
-    assert len(text.splitlines()) <= MOST_LINES
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+    if (lines := len(text.splitlines())) > MOST_LINES:
+        yield f"{lines} lines; allowed: {MOST_LINES}"
+    for node in nodes_of(path):
+        if isinstance(node, FUNCTIONS):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
-            assert length <= MOST_FUNCTION_LINES, f"{node.name} has {length} lines; allowed: {MOST_FUNCTION_LINES}"
+            if length > MOST_FUNCTION_LINES:
+                yield f"{node.name} has {length} lines; allowed: {MOST_FUNCTION_LINES}"
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if relative(p).startswith("gates/")], ids=relative)
-def test_only_the_console_prints_and_only_config_reads_the_environment(path: Path) -> None:
-    """Everything else returns values and is given the environment."""
-    name = relative(path)
-    calls = [n.func for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)]
-    assert not [c for c in calls if isinstance(c, ast.Name) and c.id == "print"]
+def printing(path: Path) -> Iterator[str]:
+    name, text = relative(path), text_of(path)
+    if any(isinstance(c, ast.Name) and c.id == "print" for c in calls(path)):
+        yield "print; give the text to the console"
     if name.endswith("__main__.py") or name in PROGRAMS:
         return
-    text = path.read_text(encoding="utf-8")
-    assert "os.environ" not in text or name == "gates/config.py"
-    assert "sys.stdout" not in text or name in PRINTERS
-    written = [c for c in calls if isinstance(c, ast.Attribute) and c.attr == "write" and "std" in ast.unparse(c.value)]
-    assert not written, "give the text to the console"
+    if "os.environ" in text and name != "gates/config.py":
+        yield "os.environ; take the environment as an argument"
+    if "sys.stdout" in text and name not in PRINTERS:
+        yield "sys.stdout; give the text to the console"
+    for call in calls(path):
+        if isinstance(call, ast.Attribute) and call.attr == "write" and "std" in ast.unparse(call.value):
+            yield f"{ast.unparse(call)}; give the text to the console"
 
 
-MEDIA = {"Inert", "Terminal", "Html", "Markdown", "Slack", "Markup"}
-
-
-@pytest.mark.parametrize("path", [p for p in FILES if relative(p).startswith("gates/")], ids=relative)
-def test_text_of_a_medium_begins_as_a_literal(path: Path) -> None:
-    """What a run saw comes into it through `format`, `join` and `+` alone, which escape it; mypy sees the types."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if relative(path) == "gates/inert.py":
-            return
+def foreign_text(path: Path) -> Iterator[str]:
+    if relative(path) == "gates/inert.py":
+        return
+    for node in nodes_of(path):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in MEDIA:
-            literal = len(node.args) == 1 and isinstance(node.args[0], ast.Constant)
-            assert literal, f"{ast.unparse(node)[:80]}: give a literal, and foreign text to its format"
-        if isinstance(node, ast.ImportFrom) and node.module == "markupsafe":
-            raise AssertionError("gates.inert has a type for every medium")
+            if len(node.args) != 1 or not isinstance(node.args[0], ast.Constant):
+                yield f"{ast.unparse(node)[:80]}: give a literal, and foreign text to its format"
+        elif isinstance(node, ast.ImportFrom) and node.module == "markupsafe":
+            yield "markupsafe; gates.inert has a type for every medium"
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.name.startswith("test_")], ids=relative)
-def test_a_test_says_its_claim(path: Path) -> None:
+def no_claim(path: Path) -> Iterator[str]:
+    for node in nodes_of(path):
+        if isinstance(node, FUNCTIONS) and node.name.startswith("test_") and not ast.get_docstring(node):
+            yield f"{node.name} has no claim"
+
+
+def sleeping(path: Path) -> Iterator[str]:
+    for node in nodes_of(path):
+        if isinstance(node, ast.ImportFrom):
+            found = node.module == "time" and any(alias.name == "sleep" for alias in node.names)
+        else:
+            found = isinstance(node, ast.Attribute) and ast.unparse(node) == "time.sleep"
+        if found:
+            yield "time.sleep; wait for a condition with tests.waiting.until"
+
+
+def test_a_file_is_short_says_what_lives_in_it_and_is_not_vague() -> None:
+    """Files of at most 400 lines (tests may be longer), functions of 80, a docstring, a name with a meaning."""
+    hold(bad_form, FILES)
+
+
+def test_only_the_console_prints_and_only_config_reads_the_environment() -> None:
+    """Everything else returns values and is given the environment."""
+    hold(printing, below("gates"))
+
+
+def test_text_of_a_medium_begins_as_a_literal() -> None:
+    """What a run saw comes into it through `format`, `join` and `+` alone, which escape it; mypy sees the types."""
+    hold(foreign_text, below("gates"))
+
+
+def test_a_test_says_its_claim() -> None:
     """Every test function opens with a docstring: the claim."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
-            assert ast.get_docstring(node), f"{node.name} has no claim"
+    hold(no_claim, [p for p in FILES if p.name.startswith("test_")])
+
+
+def test_no_test_sleeps() -> None:
+    """A test waits for what it needs to see; the one module that stands still says where a pause is what is tested."""
+    hold(sleeping, [p for p in below("tests") if relative(p) != "tests/waiting.py"])
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        (bad_form, "x = 1\n"),
+        (printing, 'print("x")\n'),
+        (printing, "import os\nos.environ\n"),
+        (printing, 'import sys\nsys.stderr.write("x")\n'),
+        (foreign_text, "Html(seen)\n"),
+        (no_claim, "def test_x(): pass\n"),
+        (sleeping, "import time\ntime.sleep(1)\n"),
+        (sleeping, "from time import sleep\n"),
+    ],
+)
+def test_a_rule_sees_what_breaks_it(rule: Rule, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: each rule says something of a file that breaks it."""
+    monkeypatch.setattr("tests.sources.ROOT", tmp_path)
+    path = tmp_path / "one.py"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(pytest.fail.Exception, match=r"one\.py: ."):
+        hold(rule, [path])

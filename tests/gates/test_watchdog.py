@@ -27,6 +27,7 @@ from gates.stages.watchdog import Watchdog
 from gates.target import control
 from gates.target.deployment import Target
 from gates.verdict import Decision
+from tests.waiting import until
 
 AT = dt.datetime(2026, 1, 1, 12, 0, tzinfo=dt.UTC)
 FINE = Reply(200, (("Content-Type", "application/json"),), b"{}")
@@ -111,23 +112,14 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
         yield found
 
 
-def until(true: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + MOST_S
-    while not true():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
 @pytest.mark.parametrize("death", list(DEATHS))
 def test_a_service_that_dies_is_barked_at(death: str, service: Service) -> None:
     """Gone, frozen, replaced by a proxy's page or alive at /healthz alone: the cause says when, and into what."""
     with Watchdog(service.target, "drill main") as dog:
-        assert until(lambda: len(service.asked) > 4)
+        until(lambda: len(service.asked) > 4, MOST_S)
         assert not dog.barks
         service.behaviour = DEATHS[death]
-        assert until(lambda: dog.barks)
+        until(lambda: dog.barks, MOST_S)
     (one,) = dog.shut
     assert (one.check, one.outcome, one.details["unreachable"]) == (REACHABLE.id, Outcome.UNKNOWN, True)
     assert one.message.startswith("the target stopped answering at ")
@@ -139,7 +131,7 @@ def test_a_restart_is_no_death(service: Service, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(watchdog, "PATIENCE_S", 600.0)
     with Watchdog(service.target, "drill main") as dog:
         service.behaviour = gone
-        assert until(lambda: len(service.asked) > 6)
+        until(lambda: len(service.asked) > 6, MOST_S)
         service.behaviour = lambda _asked: FINE
     assert dog.shut == []
 
@@ -149,7 +141,7 @@ def test_a_stage_that_ends_while_the_target_is_dead_says_so(service: Service) ->
     with Watchdog(service.target, "drill main") as dog:
         service.behaviour = gone
         seen = len(service.asked)
-        assert until(lambda: len(service.asked) > seen + 2)
+        until(lambda: len(service.asked) > seen + 2, MOST_S)
     assert [e.check for e in dog.shut] == [REACHABLE.id]
 
 
@@ -165,10 +157,10 @@ def test_what_a_drill_stops_on_purpose_does_not_count(
             assert control.is_disrupted(place)
             service.behaviour = gone
             seen = len(service.asked)
-            assert until(lambda: len(service.asked) > seen + 20)
+            until(lambda: len(service.asked) > seen + 20, MOST_S)
             assert not dog.barks
         assert not control.is_disrupted(place)
-        assert until(lambda: dog.barks)
+        until(lambda: dog.barks, MOST_S)
 
 
 def test_a_gate_that_stood_still_blames_nobody(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +169,7 @@ def test_a_gate_that_stood_still_blames_nobody(service: Service, monkeypatch: py
     with Watchdog(service.target, "drill main") as dog:
         service.behaviour = gone
         seen = len(service.asked)
-        assert until(lambda: len(service.asked) > seen + 20)
+        until(lambda: len(service.asked) > seen + 20, MOST_S)
         assert not dog.barks
 
 
@@ -186,10 +178,10 @@ def test_a_database_that_dies_is_barked_at(service: Service) -> None:
     target = Target(TargetKind.STAGING, service.url, database_url="postgresql://gate:planted-pw@127.0.0.1:9/x")
     service.behaviour = gone
     with Watchdog(target, "data before", http=False) as dog:
-        assert until(lambda: dog.barks)
+        until(lambda: dog.barks, MOST_S)
     assert [(e.check, e.blocked_by) for e in dog.shut] == [("preflight/database", "")]
     with Watchdog(target, "drill main") as dog:
-        assert until(lambda: len(dog.shut) == 2)
+        until(lambda: len(dog.shut) == 2, MOST_S)
     assert [e.blocked_by for e in dog.shut] == ["", REACHABLE.id]
     assert "planted-pw" not in str(dog.shut)
 

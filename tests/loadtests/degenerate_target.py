@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 
 from tests.loadtests.fake_target import Server
+from tests.waiting import pause
 
 Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
 
@@ -29,7 +29,7 @@ def _garbage(handler: BaseHTTPRequestHandler, _body: bytes) -> None:
 def _slow_loris(handler: BaseHTTPRequestHandler, _body: bytes) -> None:
     for byte in b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}":
         handler.wfile.write(bytes([byte]))
-        time.sleep(0.2)  # the fault itself, not a wait
+        pause(0.2)  # the fault itself
 
 
 def _hang(_handler: BaseHTTPRequestHandler, _body: bytes) -> None:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tests.waiting import pause
+
 
 @dataclass
 class Behaviour:
@@ -82,7 +84,7 @@ def handler(behaviour: Behaviour) -> type[BaseHTTPRequestHandler]:
             if self.path.endswith("/dlq-replay"):
                 replay = behaviour.next_replay()
                 wait_s, status = max(wait_s, behaviour.replay_delay_s(replay)), behaviour.replay_status(replay)
-            time.sleep(wait_s)  # the fault itself, not a wait
+            pause(wait_s)  # the fault itself
             document = self.document(body)
             if status == 200 and self.path.endswith("/events"):
                 status = 202

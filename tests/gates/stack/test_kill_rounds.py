@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import random
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import pytest
 
 from drills.audit_chain import broken_links, head_of
 from gates.stack.plan import StackInfo, StackOptions
+from gates.stack.procfs import wait_until
 from gates.stack.stack import Stack, reference_stack
 from gates.target.client import HttpDoor
 from gates.target.control import Control
 from gates.target.database import Connection, execute, session, value
 from tests.gates.stack.kill_traffic import Traffic, forget_limit, replay_request
+from tests.waiting import pause
 
 ROUNDS = 20
 VICTIMS = ("service-0", "worker-0", "postgres")
@@ -123,14 +126,17 @@ def _crash(control: Control, traffic: Traffic) -> None:
     """Each time some traffic went through, then a moment of chance, then the kill."""
     chance = random.Random(SEED)
     for number in range(ROUNDS):
-        before = len(traffic.replayed)
-        deadline = time.monotonic() + 20
-        while len(traffic.replayed) < before + 8 and time.monotonic() < deadline:
-            time.sleep(0.005)
-        assert len(traffic.replayed) >= before + 8, f"no replay went through before kill {number}: {traffic.statuses}"
-        time.sleep(chance.uniform(0, LONGEST_CALM_S))
+        went = wait_until(_grown(traffic.replayed, 8), 20)
+        assert went, f"no replay went through before kill {number}: {traffic.statuses}"
+        pause(chance.uniform(0, LONGEST_CALM_S))
         control.kill(VICTIMS[number % len(VICTIMS)])
         control.mend()
+
+
+def _grown(listed: list[Any], by: int) -> Callable[[], bool]:
+    """Whether the list is longer by so many than now."""
+    wanted = len(listed) + by
+    return lambda: len(listed) >= wanted
 
 
 def _judge(connection: Connection, info: StackInfo, traffic: Traffic, ours: list[str]) -> None:
@@ -157,12 +163,17 @@ def _judge(connection: Connection, info: StackInfo, traffic: Traffic, ours: list
 
 def _drained(connection: Connection, ours: list[str]) -> None:
     """Every row is settled, each time fewer rows are left within STUCK_S."""
-    least, deadline = float("inf"), 0.0
-    while left := int(str(value(connection, LEFT, ours))):
-        if left < least:
-            least, deadline = left, time.monotonic() + STUCK_S
-        assert time.monotonic() < deadline, f"{left} rows are stuck: none was settled in {STUCK_S:g} s"
-        time.sleep(0.05)
+    while least := _left(connection, ours):
+        moved = wait_until(partial(_fewer, connection, ours, least), STUCK_S, 0.05)
+        assert moved, f"{least} rows are stuck: none was settled in {STUCK_S:g} s"
+
+
+def _left(connection: Connection, ours: list[str]) -> int:
+    return int(str(value(connection, LEFT, ours)))
+
+
+def _fewer(connection: Connection, ours: list[str], least: int) -> bool:
+    return _left(connection, ours) < least
 
 
 def _keys_answer(info: StackInfo, traffic: Traffic) -> None:

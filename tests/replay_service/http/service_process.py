@@ -17,6 +17,7 @@ import httpx
 import jwt
 import psycopg
 
+from gates.stack.procfs import wait_until
 from replay_service.composition import build_parts
 from replay_service.database import Connection
 from replay_service.parts import Parts
@@ -47,16 +48,14 @@ class Service:
     database_url: str
 
     def wait_alive(self, limit_s: float = 30) -> None:
-        deadline = time.monotonic() + limit_s
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, self.log.read_text()
-            try:
-                if httpx.get(f"{self.url}/healthz", timeout=1).status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.02)
-        raise AssertionError(f"not alive after {limit_s} s: {self.log.read_text()}")
+        assert wait_until(self._alive, limit_s), f"not alive after {limit_s} s: {self.log.read_text()}"
+
+    def _alive(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        try:
+            return httpx.get(f"{self.url}/healthz", timeout=1).status_code == 200
+        except httpx.TransportError:
+            return False
 
     def stop(self) -> None:
         """End it, gracefully and with exit 0, unless the test has killed it."""

@@ -22,6 +22,7 @@ from tests.replay_service.http.service_process import (
     token,
     value,
 )
+from tests.waiting import until
 
 
 def emit(http: httpx.Client, company: str, **fields: Any) -> httpx.Response:
@@ -216,10 +217,9 @@ def test_logs_hold_no_secret(service: Service, http: httpx.Client, company: str)
     """Neither credentials nor bodies reach the log, which is JSON lines with the request id."""
     bearer = token(sub="log-canary")
     answer = post(http, {"company_id": company, "error_type": "body-canary"}, authorization=f"Bearer {bearer}")
-    deadline = time.monotonic() + 5  # the line is written after the answer is sent
-    while answer.headers["x-request-id"] not in (text := service.log.read_text()):
-        assert time.monotonic() < deadline, "the answer has no line in the log"
-        time.sleep(0.02)
+    wanted = answer.headers["x-request-id"]
+    until(lambda: wanted in service.log.read_text(), 5, "the line of the answer, written after it is sent")
+    text = service.log.read_text()
     assert not any(
         secret in text for secret in (bearer, "log-canary", "body-canary", sign(b""), "jwt-secret", "hmac-secret")
     )
@@ -233,10 +233,7 @@ def test_a_lost_database_is_503_and_comes_back(http: httpx.Client, db: Db, servi
             " AND datname = current_database()"
         )
         assert emit(http, company).status_code in {202, 503}
-    deadline = time.monotonic() + 5
-    while emit(http, company).status_code != 202:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: emit(http, company).status_code == 202, 5, every_s=0.05)
 
 
 def test_a_connection_carries_many_requests(service: Service, company: str) -> None:

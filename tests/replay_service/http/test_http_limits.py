@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import httpx
 import psycopg
@@ -23,6 +21,7 @@ from tests.replay_service.http.service_process import (
     token,
     value,
 )
+from tests.waiting import until
 
 
 def at_once(service: Service, bodies: list[bytes], addresses: int = 1) -> list[httpx.Response]:
@@ -53,7 +52,7 @@ def test_thirty_calls_at_once_pass_three(service: Service, db: Db, company: str)
     count, hits, start = row.fetchone() or (0, [], None)
     assert (count, hits[0]) == (3, start)
     assert hits == sorted(hits)
-    wait_for(lambda: counted(db, company, "rate_limited") == 27)
+    until(lambda: counted(db, company, "rate_limited") == 27, 5)
 
 
 def counted(db: Db, company: str, code: str) -> int:
@@ -67,13 +66,6 @@ def counted(db: Db, company: str, code: str) -> int:
     )
     waiting = value(db, "SELECT pending FROM refusal_counts WHERE scope = %s AND code = %s", company, code)
     return int(written) + int(waiting or 0)
-
-
-def wait_for(condition: Any, limit_s: float = 5) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "not true in time"
-        time.sleep(0.02)
 
 
 def test_fifty_one_calls_with_one_key_have_one_effect(service: Service, db: Db, company: str) -> None:
@@ -214,7 +206,7 @@ def test_refusals_wait_for_no_running_replay(service: Service, http: httpx.Clien
                 timeout=10,
             )
         )
-        wait_for(lambda: value(db, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'transactionid'") > 0)
+        until(lambda: value(db, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'transactionid'") > 0, 5)
         answer = post(http, {"company_id": company, "idempotency_key": "k"})
         assert (answer.status_code, answer.json()["code"]) == (409, "in_progress")
         assert answer.elapsed.total_seconds() < 1
@@ -231,11 +223,11 @@ def test_counted_refusals_have_one_row_a_minute(http: httpx.Client, db: Db, comp
     )
     for _ in range(6):
         assert post(http, {"company_id": company}).status_code == 429
-    wait_for(lambda: counted(db, company, "rate_limited") == 6)
+    until(lambda: counted(db, company, "rate_limited") == 6, 5)
     rows = audit(db, company)
     assert len(rows) <= 2  # 2 where a minute ended between
     db.execute("UPDATE refusal_counts SET last_row_at = last_row_at - interval '1 minute' WHERE scope = %s", [company])
-    wait_for(lambda: value(db, "SELECT pending FROM refusal_counts WHERE scope = %s", company) == 0)
+    until(lambda: value(db, "SELECT pending FROM refusal_counts WHERE scope = %s", company) == 0, 5)
     assert sum(int(row[2]) for row in audit(db, company)) == 6
 
 
@@ -251,5 +243,5 @@ def test_forbidden_is_audited_under_the_callers_company(http: httpx.Client, db: 
     assert [row[:3] for row in audit(db, mine)] == [("dlq_replay_refused", "forbidden", "1")]
     before = counted(db, "all", "forbidden")
     post(http, {"company_id": str(uuid.uuid4())})
-    wait_for(lambda: counted(db, "all", "forbidden") == before + 1)
+    until(lambda: counted(db, "all", "forbidden") == before + 1, 5)
     assert audit(db, company) == []

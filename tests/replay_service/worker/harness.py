@@ -6,27 +6,18 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psycopg
-import pytest
+
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[3]
 START_LIMIT_S = 15.0
 STOP_LIMIT_S = 5.0
-
-
-def until(condition: Callable[[], object], timeout_s: float = 10.0, what: str = "") -> None:
-    """Poll until the condition holds; fail when it does not in time."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"not within {timeout_s} s: {what or condition}")
-        time.sleep(0.02)
 
 
 @dataclass

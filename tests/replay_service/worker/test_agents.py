@@ -17,7 +17,8 @@ import pytest
 from replay_service.settings import ConfigurationError
 from replay_service.worker.agents import Event, read_script, write_body
 from replay_service.worker.settings import TUNABLES, WorkerSettings, read_worker_settings
-from tests.replay_service.worker.harness import Bench, Workers, until
+from tests.replay_service.worker.harness import Bench, Workers
+from tests.waiting import until
 
 SECRET = "agent-secret-of-the-tests"
 

@@ -7,7 +7,8 @@ import subprocess
 
 import psycopg
 
-from tests.replay_service.worker.harness import Bench, Workers, until
+from tests.replay_service.worker.harness import Bench, Workers
+from tests.waiting import until
 
 FINISH_ORDER = "SELECT id FROM event_outbox WHERE processed_at IS NOT NULL ORDER BY processed_at, id"
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from replay_service.worker.rail import Counts, must_stop
-from tests.replay_service.worker.harness import Bench, Workers, until
+from tests.replay_service.worker.harness import Bench, Workers
+from tests.waiting import until
 
 ENDS = (
     "SELECT action, actor, target_count, success_count, failure_count, request_id"

@@ -1,0 +1,23 @@
+"""The only place where a test stands still: until something holds, or where a pause is what is tested."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from gates.stack.procfs import wait_until
+
+POLL_S = 0.02
+
+
+def until(condition: Callable[[], object], timeout_s: float = 10.0, what: str = "", every_s: float = POLL_S) -> None:
+    """Poll until the condition holds; fail when it does not in time."""
+    if not wait_until(lambda: bool(condition()), timeout_s, every_s):
+        pytest.fail(f"not within {timeout_s} s: {what or condition}")
+
+
+def pause(seconds: float) -> None:
+    """Stand still, where that is the very thing under test: a slow answer, a moment of chance before a kill."""
+    time.sleep(seconds)
