@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from drills.bench import REPLAY, Bench, Clock, Guard, Minter, Signer, Sources, SqlDoor
-from drills.effects import Replays
-from drills.limits import Limit
-from drills.scene import Scene
-from drills.turns import WAITS, Conductor
+from drills.workbench.bench import REPLAY, Bench, Clock, Guard, Minter, Signer, Sources, SqlDoor
+from drills.workbench.effects import Replays
+from drills.workbench.limits import Limit
+from drills.workbench.scene import Scene
+from drills.workbench.turns import WAITS, Conductor
 from gates.recorder import Observer, Unmet
 from gates.target.client import HttpDoor
 from gates.target.database import Connection, execute, value

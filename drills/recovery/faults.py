@@ -12,7 +12,7 @@ from typing import Protocol
 
 import psycopg
 
-from drills.scene import Scene, as_jsonb
+from drills.workbench.scene import Scene, as_jsonb
 from gates.recorder import check
 from gates.target.control import Control
 from gates.target.database import Connection, connect, execute

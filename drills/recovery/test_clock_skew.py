@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from drills.recovery.faults import assert_recovered, delivery_drill, named, processes, work
-from drills.scene import Scene, as_jsonb
+from drills.workbench.scene import Scene, as_jsonb
 from gates.evidence import Where
 from gates.target.control import Control
 

@@ -16,7 +16,7 @@ from drills.recovery.faults import (
     terminate_backends,
     work,
 )
-from drills.scene import Scene
+from drills.workbench.scene import Scene
 from gates.evidence import Where
 
 TAKEN = ("in_flight", "processed")

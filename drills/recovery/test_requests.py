@@ -7,7 +7,7 @@ import uuid
 from concurrent.futures import Future
 
 from drills.recovery.faults import backend_of, kill_all, new_key, processes, request_drill, terminate_waiting_for
-from drills.scene import Scene
+from drills.workbench.scene import Scene
 from gates.evidence import Where
 from gates.target.client import NoAnswer
 from gates.target.database import Connection, execute

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from drills.residue.standing import KEPT_BY_CONTRACT, rows_left, standing_of
-from drills.scene import Scene
+from drills.workbench.scene import Scene
 from gates.evidence import Severity
 from gates.recorder import Observer, check
 from gates.target.database import Connection

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from drills.audit_chain import broken_links
-from drills.bench import BUSY
-from drills.scene import Scene
 from drills.statemachine.programs import Step
+from drills.workbench.audit_chain import broken_links
+from drills.workbench.bench import BUSY
+from drills.workbench.scene import Scene
 from gates.target.client import NoAnswer
 from gates.target.requests import SIGNATURE, Answer, Request
 

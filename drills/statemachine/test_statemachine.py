@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from drills.scene import Scene
 from drills.statemachine.machine import COMPLETED, IDLE, INDETERMINATE, Machine, Wrong
 from drills.statemachine.programs import LEAST_TIMES, RULES, Program, dump, kept, load
 from drills.statemachine.search import Failure, Plan, search, write_down
+from drills.workbench.scene import Scene
 from gates.evidence import Where
 from gates.recorder import check
 from gates.target.redaction import hidden, redact_text

@@ -23,7 +23,7 @@ import pytest
 from psycopg.adapt import Transformer
 from psycopg.pq import Format
 
-from drills import test_proof
+from drills.short_drill import test_short_drill
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where, dump_line
 from gates.floor import FLOOR
 from gates.observation import Observer
@@ -88,14 +88,14 @@ EXPECTED: Mapping[str, Expectation] = {
     "event status": EVENT_STATUS,
     "replay": replayed(COMPANY, KEY, refusals=frozenset()),
 }
-DRILLS: tuple[Callable[[test_proof.Scenario, Observer], None], ...] = (
-    test_proof.test_invalid_signature,
-    test_proof.test_valid_signature,
-    test_proof.test_admin_token,
-    test_proof.test_fourth_call,
-    test_proof.test_duplicate,
-    test_proof.test_oversized_batch,
-    test_proof.test_dry_run,
+DRILLS: tuple[Callable[[test_short_drill.Scenario, Observer], None], ...] = (
+    test_short_drill.test_invalid_signature,
+    test_short_drill.test_valid_signature,
+    test_short_drill.test_admin_token,
+    test_short_drill.test_fourth_call,
+    test_short_drill.test_duplicate,
+    test_short_drill.test_oversized_batch,
+    test_short_drill.test_dry_run,
 )
 LAG = next(rule for rule in read_rules(ALERTS / "outbox.yaml") if rule.name == "outbox-lag")
 SPOT = read_spot(ALERTS.parent / "spot" / "0010_replay_runs_unique.sql")
@@ -222,7 +222,7 @@ def _observed(spec: CheckSpec, check: Callable[[Observer], None]) -> Evidence:
     return seen.evidence_of(spec, outcome, message, "", 1.0)
 
 
-class _Scenario(test_proof.Scenario):
+class _Scenario(test_short_drill.Scenario):
     """The short drill with the answers that were told; one that was none is unknown where it is asked for."""
 
     def __init__(self, company: str, *, fresh: bool, told: Mapping[str, Answer | None]) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,24 @@ from gates.evidence import Evidence
 from gates.evidence_file import read_lines
 
 ROOT = Path(__file__).resolve().parents[2]
+DECLARED = re.compile(r'\w\(\s*"drill/([a-z-]+)[/"]')
+
+
+@cache
+def _promises() -> dict[str, set[str]]:
+    """Each file of drills, and the promises (the second words of ids) of which it declares checks."""
+    return {
+        str(file): set(DECLARED.findall(file.read_text(encoding="utf-8")))
+        for file in sorted((ROOT / "drills").rglob("test_*.py"))
+    }
+
+
+def drill_files(checks: Iterable[str]) -> list[str]:
+    """The files of drills in which these checks, or patterns of checks, may be."""
+    words = {check.split("/")[1] for check in checks}
+    found = [file for file, declared in _promises().items() if declared & words]
+    assert found, f"no drill declares a check of {sorted(words)}"
+    return found
 
 
 @contextmanager

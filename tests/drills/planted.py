@@ -14,26 +14,13 @@ from types import MappingProxyType
 from gates.config import load_target
 from gates.evidence import CheckSpec, Outcome
 from tests.drills.defects import World
-from tests.drills.examination import ROOT, examine, run_pytest
+from tests.drills.examination import drill_files, examine, run_pytest
 from tests.drills.proxy import Defect, proxy
 
-PROMISES = {
-    "authentication": ("authentication", "authentication_v2", "raw_bytes", "credentials", "known_secrets"),
-    "tokens": ("tokens", "token_claims", "token_rights", "known_secrets"),
-    "http-surface": ("http_surface", "http_bodies", "refusals"),
-    "rate-limit": ("rate_limit", "rate_limit_rows", "rate_limit_steps"),
-    "idempotency": ("idempotency", "idempotency_races", "idempotency_keys"),
-    "safety-rails": ("safety_rails", "selection"),
-    "dry-run": ("dry_run",),
-    "proof": ("proof",),
-}
-"""The promises whose checks these tables turn red, and their files."""
-
-
-def files_of(ids: Sequence[str]) -> list[str]:
-    """The files that hold these checks."""
-    promises = sorted({i.split("/")[1] for i in ids})
-    return sorted({str(ROOT / "drills" / f"test_{name}.py") for promise in promises for name in PROMISES[promise]})
+PROMISES = (
+    *("authentication", "tokens", "http-surface", "rate-limit", "idempotency", "safety-rails", "dry-run", "proof"),
+)
+"""The promises whose checks these tables turn red."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +40,7 @@ def catalogue() -> dict[str, CheckSpec]:
     with TemporaryDirectory() as folder:
         listing = Path(folder) / "catalogue.json"
         run_pytest(
-            [*files_of([f"drill/{p}" for p in PROMISES]), f"--catalogue={listing}"], {"GATE_TARGET": "reference"}
+            [*drill_files([f"drill/{p}" for p in PROMISES]), f"--catalogue={listing}"], {"GATE_TARGET": "reference"}
         )
         specs = [CheckSpec.from_json(one) for one in json.loads(listing.read_text(encoding="utf-8"))]
     return {spec.id: spec for spec in specs}
@@ -75,7 +62,7 @@ def seen_red(planted: Planted, variables: Mapping[str, str], folder: Path) -> No
     world = World(load_target(variables))
     with proxy(variables["BASE_URL"], planted.make(world)) as url:
         seen = examine(
-            {**variables, "BASE_URL": url, **planted.environ}, [*red, *green], folder, files_of([*red, *green])
+            {**variables, "BASE_URL": url, **planted.environ}, [*red, *green], folder, drill_files([*red, *green])
         )
     if world.connection is not None:
         world.connection.close()

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from gates.evidence import Outcome
-from tests.drills.examination import examine
-from tests.drills.planted import PROMISES, catalogue, files_of
+from tests.drills.examination import drill_files, examine
+from tests.drills.planted import PROMISES, catalogue
 from tests.drills.proxy import Reply, proxy
 
 JSON = (("Content-Type", "application/json"),)
@@ -33,7 +33,7 @@ PASSES_ON = {
 @pytest.mark.parametrize("server", SERVERS)
 def test_degenerate_server_passes_nothing(server: str, variables: dict[str, str], tmp_path: Path) -> None:
     """A server that gives one answer to everything passes no check but those of being alive."""
-    files = files_of([f"drill/{p}" for p in PROMISES])
+    files = drill_files([f"drill/{p}" for p in PROMISES])
     early = [i for i, spec in catalogue().items() if spec.phase == "main"]
     with proxy(variables["BASE_URL"], lambda _sent, _forward: SERVERS[server]) as url:
         seen = examine({**variables, "BASE_URL": url}, [*early, "drill/http-surface/ready"], tmp_path, files)

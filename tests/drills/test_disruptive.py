@@ -24,7 +24,7 @@ from tests.drills.examination import ROOT
 from tests.waiting import until
 
 FLAG, FLEET, V2 = "drill/flags/global-switch-is-wired", "drill/pause/fleet", "drill/flags/signing-v2-required"
-FILES = ["drills/test_flags.py", "drills/test_pause.py", "drills/test_authentication_v2.py"]
+FILES = ["drills/switches/test_flags.py", "drills/switches/test_pause.py", "drills/authentication/test_signature_v2.py"]
 DISRUPTIVE = {FLAG, FLEET, V2, "drill/authentication/v1-refused-when-v2-is-required"}
 STANDING = (
     "select (select jsonb_agg(jsonb_build_array(key, enabled, rollout_percentage) order by key) from feature_flags"

@@ -11,16 +11,15 @@ from tempfile import TemporaryDirectory
 import psycopg
 import pytest
 
-from drills.scene import Scene
+from drills.workbench.scene import Scene
 from gates.config import load_target
 from gates.evidence import Outcome
 from gates.target.database import session
 from tests.drills.defects import World
-from tests.drills.examination import examine
+from tests.drills.examination import drill_files, examine
 from tests.drills.http_plants import TABLE, HttpPlant
 from tests.drills.proxy import proxy
 from tests.drills.sql_plants import meddler, planted
-from tests.drills.test_sql_plants import folders
 
 HASTE = 0.3
 
@@ -38,7 +37,7 @@ def in_haste() -> Iterator[None]:
 def test_defect_turns_its_checks_red(plant: HttpPlant, variables: dict[str, str], tmp_path: Path) -> None:
     """The defect turns its checks to fail, by an observation."""
     world = World(load_target(variables))
-    files = [str(f) for f in folders(plant.red)]
+    files = drill_files(plant.red)
     with proxy(variables["BASE_URL"], plant.make(world)) as url:
         found = examine({**variables, "BASE_URL": url}, plant.red, tmp_path, files, "--deep")
     if world.connection is not None:
@@ -56,7 +55,7 @@ def test_taken_connections_turn_the_check_red(variables: dict[str, str], tmp_pat
     with ExitStack() as held:
         for _ in range(int(most * 0.8)):
             held.enter_context(psycopg.connect(variables["DATABASE_URL"]))
-        found = examine(variables, [check], tmp_path, [str(f) for f in folders((check,))])
+        found = examine(variables, [check], tmp_path, drill_files([check]))
     assert found[check].outcome is Outcome.FAIL, found[check].message
 
 
@@ -99,5 +98,5 @@ def test_dirty_reads_turn_the_check_red(variables: dict[str, str], tmp_path: Pat
         path.touch()
         path.chmod(0o666)
         with dirty_reader(variables["DATABASE_URL"], path):
-            found = examine(variables, [check], tmp_path, [str(f) for f in folders((check,))])
+            found = examine(variables, [check], tmp_path, drill_files([check]))
     assert found[check].outcome is Outcome.FAIL, found[check].message

@@ -20,7 +20,7 @@ from gates.stack.stack import reference_stack
 from gates.target.database import execute, session
 from gates.target.requests import mint_token
 from tests.drills.defects import json_of, problem
-from tests.drills.examination import ROOT, examine
+from tests.drills.examination import drill_files, examine
 from tests.drills.proxy import Forward, Reply, Sent, proxy
 
 OF_ATTEMPTS = (
@@ -39,7 +39,7 @@ def two_attempts() -> Iterator[dict[str, str]]:
 
 def test_two_attempts_are_enough(two_attempts: dict[str, str], tmp_path: Path) -> None:
     """How often a failing event is tried is the deployment's business, if it is tried again at all."""
-    files = [str(f) for f in sorted((ROOT / "drills").glob("test_outbox_*.py"))]
+    files = drill_files(OF_ATTEMPTS)
     found = examine(two_attempts, OF_ATTEMPTS, tmp_path, files)
     assert set(found) == set(OF_ATTEMPTS)
     wrong = {i: f"{e.outcome}: {e.message}" for i, e in found.items() if e.outcome is not Outcome.PASS}
@@ -61,7 +61,7 @@ def test_counts_may_have_names_of_their_own(variables: dict[str, str], tmp_path:
     """The contract promises the counts of a run, not what they are called."""
     check = "drill/lifecycle/run-counts-add-up"
     with proxy(variables["BASE_URL"], _counts_of_its_own) as url:
-        found = examine({**variables, "BASE_URL": url}, [check], tmp_path, [str(ROOT / "drills/test_lifecycle.py")])
+        found = examine({**variables, "BASE_URL": url}, [check], tmp_path, drill_files([check]))
     assert found[check].outcome is Outcome.PASS, found[check].message
 
 
@@ -87,7 +87,7 @@ def in_rotation() -> Iterator[dict[str, str]]:
 def test_rotation_where_v1_is_refused(in_rotation: dict[str, str], tmp_path: Path) -> None:
     """Where v2 is required, the older secret is tried by v2: a deployment that refuses v1 is right."""
     check = "drill/authentication/every-secret-of-the-list"
-    found = examine(in_rotation, [check], tmp_path, [str(ROOT / "drills/test_credentials.py")])
+    found = examine(in_rotation, [check], tmp_path, drill_files([check]))
     assert found[check].outcome is Outcome.PASS, found[check].message
     assert found[check].observed == 2
 
@@ -96,7 +96,7 @@ def test_older_secret_that_is_refused(in_rotation: dict[str, str], tmp_path: Pat
     """A secret of the list that the deployment does not take is a failure under v2, too."""
     check = "drill/authentication/every-secret-of-the-list"
     lacking = {**in_rotation, "TRANSBOT_HMAC_SECRET": f"{ROTATED[0]},a-secret-that-nobody-knows-here!"}
-    found = examine(lacking, [check], tmp_path, [str(ROOT / "drills/test_credentials.py")])
+    found = examine(lacking, [check], tmp_path, drill_files([check]))
     assert found[check].outcome is Outcome.FAIL, found[check].message
 
 
@@ -115,13 +115,13 @@ def test_admin_of_one_company(variables: dict[str, str], tmp_path: Path) -> None
     """ADMIN_JWT may be of an administrator of TEST_COMPANY_ID, who may not act for the drill's own tenants."""
     claims = {"sub": "ops", "role": "company_admin", "company_id": variables["TEST_COMPANY_ID"]}
     own = mint_token(variables["REPLAY_JWT_SECRET"], {**claims, "exp": int(time.time()) + 3600})
-    files = [str(ROOT / f"drills/test_{name}.py") for name in ("proof", "idempotency", "rate_limit", "tokens")]
+    files = drill_files(TOKEN_CHECKS)
     found = examine({**variables, "ADMIN_JWT": own}, TOKEN_CHECKS, tmp_path, files)
     assert set(TOKEN_CHECKS) <= set(found)
     wrong = {i: f"{e.outcome}: {e.message}" for i, e in found.items() if e.outcome is not Outcome.PASS}
     assert not wrong
     unminted = {**variables, "ADMIN_JWT": own, "REPLAY_JWT_SECRET": ""}
-    alone = examine(unminted, TOKEN_CHECKS[:1], tmp_path, files[:1])[TOKEN_CHECKS[0]]
+    alone = examine(unminted, TOKEN_CHECKS[:1], tmp_path, drill_files(TOKEN_CHECKS[:1]))[TOKEN_CHECKS[0]]
     assert alone.outcome is Outcome.UNKNOWN, alone.message
 
 
@@ -151,7 +151,7 @@ def test_balancer_of_several_addresses(variables: dict[str, str], tmp_path: Path
         finally:
             upstream.close()
 
-    files = [str(ROOT / f"drills/test_{name}.py") for name in ("proof", "rate_limit", "rate_limit_rows")]
+    files = drill_files(LIMITED)
     with proxy(variables["BASE_URL"], balanced) as url:
         found = examine({**variables, "BASE_URL": url}, LIMITED, tmp_path, files)
     assert set(LIMITED) <= set(found)
@@ -174,7 +174,7 @@ def test_release_under_way(variables: dict[str, str], tmp_path: Path) -> None:
     with proxy(variables["BASE_URL"], rolling) as url:
         for release, severity in (("", Severity.WARN.value), (variables["RELEASE"], "")):
             told = {**variables, "BASE_URL": url, "RELEASE": release}
-            found = examine(told, [check], tmp_path, [str(ROOT / "drills/test_identity.py")])[check]
+            found = examine(told, [check], tmp_path, drill_files([check]))[check]
             assert (found.outcome, found.severity) == (Outcome.FAIL, severity), found.message
 
 
@@ -186,7 +186,7 @@ def test_page_for_any_path(variables: dict[str, str], tmp_path: Path) -> None:
         return forward(sent) if known else Reply(200, (("Content-Type", "text/html"),), b"<html>Welcome</html>")
 
     checks = ("drill/http-surface/path-variants", "drill/rate-limit/path-variants-share")
-    files = [str(ROOT / f"drills/test_{name}.py") for name in ("http_surface", "rate_limit")]
+    files = drill_files(checks)
     with proxy(variables["BASE_URL"], front_end) as url:
         found = examine({**variables, "BASE_URL": url}, checks, tmp_path, files)
     wrong = {i: f"{e.outcome}: {e.message}" for i, e in found.items() if e.outcome is not Outcome.PASS}
@@ -196,7 +196,7 @@ def test_page_for_any_path(variables: dict[str, str], tmp_path: Path) -> None:
 def test_login_of_the_reference(variables: dict[str, str], tmp_path: Path) -> None:
     """The reference's service is bound by row-level security, and is seen to be."""
     check = "drill/identity/service-login-is-bound"
-    found = examine(variables, [check], tmp_path, [str(ROOT / "drills/test_identity_login.py")])
+    found = examine(variables, [check], tmp_path, drill_files([check]))
     assert found[check].outcome is Outcome.PASS, found[check].message
     assert found[check].observed == "replay_service"
 
@@ -215,7 +215,6 @@ SWITCHED = (
     "drill/flags/budget-switch-is-wired",
     "drill/outbox/delivered-once",
 )
-WORDS = ("budgets", "dlq", "lifecycle", "audit_refusals", "rate_limit", "rate_limit_steps", "dry_run", "idempotency")
 
 
 @pytest.mark.parametrize("at", ["true, 1", "false, 100"], ids=["for one in a hundred", "off"])
@@ -230,7 +229,7 @@ def test_budget_control_that_is_not_on_for_all(at: str, variables: dict[str, str
     )
     canary += " and company_id is null"
     found_at = "select key, rollout_percentage as percent from public.feature_flags where company_id is null"
-    files = [str(ROOT / f"drills/test_{name}.py") for name in (*WORDS, "flags", "flag_rollout", "outbox")]
+    files = drill_files(SWITCHED)
     with session(variables["DATABASE_URL"]) as connection:
         before = {str(r["key"]): r["percent"] for r in execute(connection, found_at)}
         execute(connection, update.format(at))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from gates.evidence import Outcome
-from tests.drills.examination import examine
-from tests.drills.planted import PROMISES, Planted, catalogue, files_of, matching, seen_red
+from tests.drills.examination import drill_files, examine
+from tests.drills.planted import PROMISES, Planted, catalogue, matching, seen_red
 from tests.drills.planted_authentication import AUTHENTICATION
 from tests.drills.planted_effects import DRY_RUN, SELECTION
 from tests.drills.planted_idempotency import IDEMPOTENCY
@@ -43,7 +43,7 @@ def test_transparent_proxy_stays_green(variables: dict[str, str], tmp_path: Path
     ids = sorted(set(catalogue()) - set(framing))
     early = [i for i in ids if catalogue()[i].phase != "last"]
     late = [i for i in ids if catalogue()[i].phase == "last"]
-    files = files_of([f"drill/{p}" for p in PROMISES])
+    files = drill_files([f"drill/{p}" for p in PROMISES])
     with proxy(variables["BASE_URL"]) as url:
         seen = examine({**variables, "BASE_URL": url}, early, tmp_path, files)
         seen |= examine({**variables, "BASE_URL": url}, late, tmp_path, files)

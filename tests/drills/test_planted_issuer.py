@@ -9,8 +9,8 @@ from gates.stack.plan import StackOptions
 from gates.stack.stack import reference_stack
 from gates.target.requests import mint_token
 from tests.drills.defects import excuses
-from tests.drills.examination import examine
-from tests.drills.planted import Planted, files_of, seen_red
+from tests.drills.examination import drill_files, examine
+from tests.drills.planted import Planted, seen_red
 from tests.drills.planted_tokens import claims_of
 
 CHECKS = ("drill/tokens/audience", "drill/tokens/issuer")
@@ -29,7 +29,7 @@ def test_audience_and_issuer(tmp_path: Path) -> None:
             "iss": "https://issuer.example",
         }
         variables = {**told, **EXPECTED, "ADMIN_JWT": mint_token(told["REPLAY_JWT_SECRET"], claims)}
-        seen = examine(variables, CHECKS, tmp_path, files_of(CHECKS))
+        seen = examine(variables, CHECKS, tmp_path, drill_files(CHECKS))
         assert {i: e.message for i, e in seen.items() if e.outcome != "pass"} == {}
         for claim, check in zip(("aud", "iss"), CHECKS, strict=True):
             defect = excuses(lambda sent, c=claim: bool(claims_of(sent)) and claims_of(sent).get(c) != EXPECTED)  # type: ignore[misc]

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from drills.scene import Scene
+from drills.workbench.scene import Scene
 from gates.evidence import TargetKind
 from gates.observation import Observer
 from gates.target.database import connect, execute

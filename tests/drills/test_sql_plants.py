@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from drills.scene import Scene
+from drills.workbench.scene import Scene
 from gates.evidence import Outcome
 from gates.stack.postgres import connect
-from tests.drills.examination import ROOT, examine
+from tests.drills.examination import drill_files, examine
 from tests.drills.sql_plants import Plant, planted
 from tests.drills.sql_plants_outbox import LETTERS, OUTBOX, RUNS
 from tests.drills.sql_plants_recovery import RECOVERY, RESIDUE
@@ -30,26 +30,11 @@ def in_haste() -> Iterator[None]:
     Scene.haste = 1.0
 
 
-FILES = {"http-surface": ("http", "refusals")}
-"""Where the files of a promise do not begin with its word."""
-
-
-def folders(checks: tuple[str, ...]) -> list[Path]:
-    """The files in which the checks may be, by their second word."""
-    drills = ROOT / "drills"
-    found: list[Path] = []
-    for word in sorted({c.split("/")[1] for c in checks}):
-        own = drills / word
-        names = FILES.get(word, (word.removesuffix("s"),))
-        found += [own] if own.is_dir() else [f for n in names for f in sorted(drills.glob(f"test_{n}*.py"))]
-    return found
-
-
 @pytest.mark.parametrize("plant", TABLE, ids=lambda p: p.name.replace(" ", "-"))
 @pytest.mark.usefixtures("in_haste")
 def test_defect_turns_its_checks_red(plant: Plant, variables: dict[str, str], tmp_path: Path) -> None:
     """The defect turns its checks to fail, by an observation."""
-    files = [str(f) for f in folders(plant.red)]
+    files = drill_files(plant.red)
     with planted(variables["DATABASE_URL"], plant):
         found = examine(variables, plant.red, tmp_path, files, "--deep")
     missing = set(plant.red) - set(found)
@@ -72,7 +57,7 @@ NULLS_DISTINCT = Plant(
 @pytest.mark.usefixtures("in_haste")
 def test_no_second_global_row_is_left(variables: dict[str, str], tmp_path: Path) -> None:
     """A drill that changes a global flag leaves one row of it, even where the table would take two."""
-    files = [str(f) for f in folders(NULLS_DISTINCT.red)]
+    files = drill_files(NULLS_DISTINCT.red)
     with planted(variables["DATABASE_URL"], NULLS_DISTINCT):
         found = examine(variables, NULLS_DISTINCT.red, tmp_path, files)
         with connect(variables["DATABASE_URL"]) as connection:

@@ -13,8 +13,8 @@ from typing import cast
 
 import pytest
 
-from drills import turns
-from drills.turns import LAST, SQL, Turns
+from drills.workbench import turns
+from drills.workbench.turns import LAST, SQL, Turns
 from gates.evidence import CheckSpec, Severity, Where
 from tests.waiting import until
 

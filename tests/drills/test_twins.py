@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from drills.scene import Scene
+from drills.workbench.scene import Scene
 from gates.evidence import Outcome
 from gates.stack.plan import StackOptions
 from gates.stack.stack import Stack, reference_stack

@@ -188,7 +188,7 @@ ALLOWED: dict[str, set[str]] = {
         "sql_checks",
     },
     # the property over thousands of mutations runs the very judgements in process: a suite takes seconds to start
-    "gates.proof.mutations": {"gates", "drills.test_proof", "loadtests", "sql_checks"},
+    "gates.proof.mutations": {"gates", "drills.short_drill.test_short_drill", "loadtests", "sql_checks"},
     "gates.intervals": set(),
     "loadtests": {"gates.target", "gates.evidence", "gates.foreign", "gates.intervals", "loadtests"},
     "replay_service": {"replay_service"},

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from drills.audit_chain import broken_links, head_of
+from drills.workbench.audit_chain import broken_links, head_of
 from gates.stack.plan import StackInfo, StackOptions
 from gates.stack.procfs import wait_until
 from gates.stack.stack import Stack, reference_stack

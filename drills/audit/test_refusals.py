@@ -1,0 +1,182 @@
+"""What is refused is on record: each refusal of steps 4 to 9, with its code, without flooding the trail."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from drills.workbench.audit_chain import says
+from drills.workbench.bench import Minter
+from drills.workbench.ground import REPLAY_FLAG
+from drills.workbench.scene import PATIENCE_S, Scene
+from gates.evidence import Severity
+from gates.recorder import check
+from gates.target.database import execute
+from gates.target.requests import replay_fields, token_post
+
+SQL = ("database",)
+SIGNED = ("drill/authentication/signed-accepted",)
+REFUSED = "dlq_replay_refused"
+
+
+def _refusals(scene: Scene, scope: str, code: str) -> list[dict[str, Any]]:
+    return [r for r in scene.audit(scope, REFUSED) if says(r, code)]
+
+
+def _one_row(scene: Scene, company: str, code: str) -> None:
+    """Exactly one row of this refusal, under the tenant, soon."""
+    rows = scene.until(lambda: _refusals(scene, company, code), f"the audit row of the refusal {code}")
+    assert len(rows) == 1, f"one refusal {code} left {len(rows)} audit rows"
+    assert rows[0]["request_id"], f"the audit row of the refusal {code} has no request id"
+    scene.seen.count()
+
+
+@check("drill/audit/refusal-agents-paused", needs=SQL, after=SIGNED, covers=("I02",), severity=Severity.WARN)
+def test_refusal_agents_paused(scene: Scene) -> None:
+    """A replay refused by a pause leaves one dlq_replay_refused row with the code agents_paused.
+
+    Who kept trying during the incident is the first question after it.
+    """
+    company = scene.company(items=1)
+    scene.run(company, dry_run=True)
+    scene.seen.require(not _refusals(scene, company, "agents_paused"), "an admitted replay is audited as refused")
+    scene.pause(company)
+    scene.replay(company, 409, "agents_paused", max=1)
+    _one_row(scene, company, "agents_paused")
+
+
+@check("drill/audit/refusal-feature-disabled", needs=SQL, after=SIGNED, covers=("I02",), severity=Severity.WARN)
+def test_refusal_feature_disabled(scene: Scene) -> None:
+    """A replay refused by a flag leaves one dlq_replay_refused row with the code feature_disabled.
+
+    A flag that was switched off by mistake is found by the refusals that it causes.
+    """
+    company = scene.company(items=1)
+    scene.run(company, dry_run=True)
+    scene.set_flag(company, REPLAY_FLAG, enabled=False)
+    scene.replay(company, 403, "feature_disabled", max=1)
+    _one_row(scene, company, "feature_disabled")
+
+
+@check("drill/audit/refusal-budget-exhausted", needs=SQL, after=SIGNED, covers=("I02",), severity=Severity.WARN)
+def test_refusal_budget_exhausted(scene: Scene) -> None:
+    """A replay refused by the budget leaves one dlq_replay_refused row with the code budget_exhausted.
+
+    A tenant that runs against its budget is seen here, or in its complaint.
+    """
+    company = scene.company(items=1)
+    scene.run(company, dry_run=True)
+    scene.budget(company, daily_limit=1, daily_used=1, monthly_used=1)
+    scene.replay(company, 429, "budget_exhausted", max=1)
+    _one_row(scene, company, "budget_exhausted")
+
+
+@check("drill/audit/refusal-key-reused", needs=SQL, after=SIGNED, covers=("I02",), severity=Severity.WARN)
+def test_refusal_key_reused(scene: Scene) -> None:
+    """A replay refused for a reused key leaves one dlq_replay_refused row with the code idempotency_key_reused.
+
+    The alert on key collisions counts these rows.
+    """
+    company = scene.company()
+    key = str(uuid.uuid4())
+    scene.run(company, max=1, idempotency_key=key)
+    scene.replay(company, 422, "idempotency_key_reused", max=2, idempotency_key=key)
+    _one_row(scene, company, "idempotency_key_reused")
+
+
+@check(
+    "drill/audit/refusal-forbidden", needs=("database", "mint"), after=SIGNED, covers=("I02",), severity=Severity.WARN
+)
+def test_refusal_forbidden(scene: Scene, token: Minter) -> None:
+    """A tenant's admin who asks for another tenant is on record under its own company, at most once a minute.
+
+    An attacker's refused attempts must be seen, and must not fill the trail of the victim.
+    """
+    own, victim = scene.company("a"), scene.company("b")
+    caller = token(role="company_admin", company_id=own)
+    request = token_post("/dlq-replay", replay_fields(own, dry_run=True), caller, "own company")
+    scene.seen.expect(request, scene.http.send(request), 200, control=True)
+    started = scene.value("select date_trunc('minute', clock_timestamp())")
+    for _ in range(3):
+        request = token_post("/dlq-replay", replay_fields(victim, dry_run=True), caller, "another company")
+        scene.seen.expect(request, scene.http.send(request), 403, "forbidden")
+    same = scene.value("select date_trunc('minute', clock_timestamp()) = %s", started)
+    rows = _refusals(scene, own, "forbidden")
+    foreign = _refusals(scene, victim, "forbidden")
+    assert not foreign, f"the refusals of a stranger are {len(foreign)} rows in the victim's trail"
+    # the row may be written when its minute is over: none yet is as good as one
+    allowed = 1 if same else 2
+    assert len(rows) <= allowed, f"3 refusals of one minute left {len(rows)} audit rows; allowed: {allowed}"
+    scene.seen.count(3)
+
+
+@check("drill/audit/rate-limited-once-a-minute", needs=SQL, after=SIGNED, covers=("I02",), severity=Severity.WARN)
+def test_rate_limited_once_a_minute(scene: Scene) -> None:
+    """However many replays are rate limited within a minute, the trail gets at most one row of them.
+
+    A trail that grows with every refused request is a way to fill the disk.
+    """
+    company = scene.company()
+    for _ in range(3):
+        scene.run(company, dry_run=True)
+    started = scene.value("select date_trunc('minute', clock_timestamp())")
+    for _ in range(6):
+        scene.replay(company, 429, "rate_limited", dry_run=True)
+    same = scene.value("select date_trunc('minute', clock_timestamp()) = %s", started)
+    rows = _refusals(scene, company, "rate_limited")
+    allowed = 1 if same else 2
+    scene.seen.value(len(rows), allowed, "rows")
+    assert len(rows) <= allowed, f"6 refusals within a minute left {len(rows)} audit rows; allowed: {allowed}"
+    counted = [r for r in rows if isinstance(r["metadata"], dict) and "count" in r["metadata"]]
+    assert len(counted) == len(rows), "a row of rate-limited refusals has no metadata.count"
+    scene.seen.count(6)
+
+
+@check("drill/audit/bad-requests-leave-no-row", needs=SQL, after=SIGNED, covers=("I02",), severity=Severity.WARN)
+def test_bad_requests_leave_no_row(scene: Scene) -> None:
+    """Requests that are not authenticated or not valid leave no audit row.
+
+    Anyone on the network could write the tenant's trail full.
+    """
+    company = scene.company()
+    unsigned = scene.replay_request(company).with_header("X-Transbot-Signature", "0" * 64)
+    scene.seen.expect(unsigned, scene.http.send(unsigned), 401)
+    scene.replay(company, 400, "invalid_request", max="10")
+    early = scene.audit(company)
+    assert not early, f"a 401 and a 400 left {[r['action'] for r in early]} in the tenant's trail"
+    scene.run(company, dry_run=True)
+    scene.seen.require(scene.audit(company), "an admitted dry run left no audit row")
+
+
+@check("drill/audit/refusal-waits-for-no-replay", needs=SQL, after=SIGNED, covers=("I02",))
+def test_refusal_waits_for_no_replay(scene: Scene) -> None:
+    """A refusal is answered and audited while a replay of the same tenant is still in its transaction.
+
+    A trail that is locked by the longest replay stops the whole tenant.
+    """
+    company, free = scene.company(items=2), scene.company(items=1)
+    scene.run(company, dry_run=True)
+    scene.budget(company, daily_limit=5)
+    scene.set_flag(free, REPLAY_FLAG, enabled=False)
+    scene.replay(free, 403, "feature_disabled", control=True, max=1)
+    kept = scene.until_true(lambda: bool(_refusals(scene, free, "feature_disabled")), within_s=PATIENCE_S)
+    scene.seen.require(kept, "a refusal leaves no audit row while no replay runs, either")
+    # the replay waits for the budget row, as it would for a slow neighbour
+    with scene.transaction() as held:
+        execute(held, "select from public.replay_budgets where company_id = %s for update", company)
+        running = scene.in_background(scene.replay_request(company, max=1))
+        scene.seen.require(scene.somebody_waits(held, within_s=2.0), "the replay does not wait for its budget")
+        scene.set_flag(company, REPLAY_FLAG, enabled=False)
+        request = scene.replay_request(company, max=1)
+        refused = scene.in_background(request)
+        answered = scene.until_true(refused.done, within_s=1.5)
+        still_running = not running.done()
+        prompt = answered or scene.prompt()
+        held.commit()
+    running.result(timeout=10)
+    answer = refused.result(timeout=10)
+    scene.seen.require(still_running or answered, "the held replay ended before its lock was released")
+    scene.seen.require(prompt, "a refusal was not answered in 1.5 s, and neither was anything else")
+    assert answered, "a refusal was not answered in 1.5 s while a replay of the same tenant was in its transaction"
+    scene.seen.expect(request, answer, 403, "feature_disabled")
+    _one_row(scene, company, "feature_disabled")

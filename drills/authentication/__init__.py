@@ -1,0 +1,1 @@
+"""Signed requests: which signatures open the door, and which do not."""

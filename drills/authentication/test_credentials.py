@@ -1,0 +1,170 @@
+"""Authentication with several credentials, in wrong places, or after forged ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from drills.workbench.bench import REPLAY, Bench, Minter
+from drills.workbench.cases import Case, cases
+from gates.evidence import Severity, Where
+from gates.recorder import check
+from gates.target.client import HttpDoor
+from gates.target.requests import SIGNATURE, Request, encode_body, post
+from gates.target.tenants import Tenants
+
+SIGNED = ("drill/authentication/signed-accepted",)
+
+
+DOUBLED = [
+    Case(
+        "two-signatures-good-bad", "Two signature headers, the right one first, are refused.", (True, False), ("A13",)
+    ),
+    Case("two-signatures-bad-good", "Two signature headers, the right one last, are refused.", (False, True), ("A13",)),
+    Case("two-signatures-alike", "The right signature header twice is refused.", (True, True), ("A13",), Severity.WARN),
+]
+
+
+@cases("drill/authentication", DOUBLED, where=Where.READ_ONLY, after=SIGNED)
+def test_two_signature_headers(case: Case, bench: Bench) -> None:
+    """Two signature headers are refused, whichever of them is right.
+
+    Otherwise a proxy and the service may each look at another one, and the one that was checked is not the one used.
+    """
+    body = bench.body()
+    bench.opens(bench.signed(body))
+    signatures = [bench.mac(body) if good else "0" * 64 for good in case.value]
+    twice = post(REPLAY, body, *((SIGNATURE, s) for s in signatures), label=case.name)
+    bench.refused(twice, (400, 401))
+
+
+@check("drill/authentication/bad-token-beside-good-signature", where=Where.READ_ONLY, after=SIGNED, covers=("B24",))
+def test_bad_token_beside_good_signature(bench: Bench) -> None:
+    """A right signature does not excuse a wrong token beside it: if both are sent, both must be valid.
+
+    Otherwise a forged token passes wherever something else signs the request.
+    """
+    good = bench.signed()
+    bench.opens(good)
+    bench.shut(good.adding_header("Authorization", "Bearer e30.e30.AAAA").labelled("right signature, wrong token"))
+
+
+@check("drill/authentication/bad-signature-beside-good-token", where=Where.READ_ONLY, after=SIGNED, covers=("B24",))
+def test_bad_signature_beside_good_token(bench: Bench) -> None:
+    """A valid token does not excuse a wrong signature beside it: if both are sent, both must be valid.
+
+    Otherwise a body that was changed on its way passes.
+    """
+    good = bench.with_token(bench.admin(), label="token alone")
+    bench.opens(good)
+    bench.shut(good.adding_header(SIGNATURE, "0" * 64).labelled("valid token, wrong signature"))
+
+
+@check(
+    "drill/authentication/token-rights-apply-when-both-are-sent",
+    needs=("tenants", "mint"),
+    after=SIGNED,
+    covers=("A26",),
+)
+def test_token_rights_apply(
+    bench: Bench, http: HttpDoor, tenants: Tenants, token: Minter, signed: Callable[..., Request]
+) -> None:
+    """A right signature beside a company_admin token gives that token's rights, not those of the signature.
+
+    Otherwise a tenant's administrator acts for other tenants through any gateway that signs.
+    """
+    own, foreign = tenants.create(), tenants.create(label="foreign")
+    bearer = token.for_company(own)
+    both = signed(own, dry_run=True, label="both, own company").adding_header("Authorization", f"Bearer {bearer}")
+    bench.seen.expect(both, http.send(both), 200, control=True)
+    crossed = signed(foreign, dry_run=True, label="both, foreign company").adding_header(
+        "Authorization", f"Bearer {bearer}"
+    )
+    bench.refused(crossed, 403)
+
+
+@check("drill/authentication/every-secret-of-the-list", where=Where.READ_ONLY, after=SIGNED, covers=("A23",))
+def test_every_secret_of_the_list(bench: Bench) -> None:
+    """Each secret of the rotation list verifies, and the list as a whole does not.
+
+    Otherwise senders that still use the older secret are locked out in a rotation, or the list itself is a secret.
+    """
+    secrets = bench.target.hmac_secrets
+    body = bench.body()
+    bench.opens(bench.signed(body))
+    for secret in secrets[1:]:
+        later = bench.with_signature(bench.signature(secret, body), body, "signed with a later secret of the list")
+        bench.accepted(later)
+    lists = [",".join([*secrets, "x"]), *([",".join(secrets)] if len(secrets) > 1 else [])]
+    for whole in lists:
+        bench.shut(bench.with_signature(bench.signature(whole, body), body, "signed with the list itself"))
+    bench.seen.value(len(secrets), unit="secrets")
+
+
+QUERIES = [
+    Case("signature-in-query", "The right signature in the query string is refused.", "signature", ("A32",)),
+    Case("token-in-query", "A valid token in the query string is refused.", "token", ("A32",)),
+    Case("token-in-cookie", "A valid token in a cookie is refused.", "cookie", ("A32",)),
+]
+
+
+@cases("drill/authentication", QUERIES, severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED)
+def test_credentials_elsewhere(case: Case, bench: Bench) -> None:
+    """Credentials count in their headers only.
+
+    In a URL they end in logs and histories; in a cookie any web page may send them.
+    """
+    body = bench.body()
+    bench.opens(bench.signed(body))
+    jwt = bench.target.admin_jwt
+    bench.seen.require(case.value == "signature" or jwt, "ADMIN_JWT is not set. Set it to a valid admin token")
+    bare = post(REPLAY, body, label=case.name)
+    names = {
+        "signature": [f"signature={bench.mac(body)}", f"{SIGNATURE}={bench.mac(body)}"],
+        "token": [f"access_token={jwt}", f"token={jwt}", f"authorization=Bearer%20{jwt}"],
+    }
+    if case.value == "cookie":
+        bench.shut(bare.adding_header("Cookie", f"token={jwt}; access_token={jwt}; Authorization=Bearer {jwt}"))
+        return
+    for query in names[case.value]:
+        bench.shut(Request("POST", f"{REPLAY}?{query}", bare.headers, body, case.name))
+
+
+@check(
+    "drill/authentication/accepted-after-forgeries", where=Where.READ_ONLY, phase="first", after=SIGNED, covers=("A01",)
+)
+def test_accepted_after_forgeries(bench: Bench) -> None:
+    """A correctly signed request is accepted before, between and after forged ones.
+
+    Otherwise anyone locks the operators out by sending rubbish.
+    """
+    body = bench.body()
+    bench.opens(bench.signed(body, "before"))
+    for index in range(12):
+        bench.shut(bench.with_signature(f"{index:064x}", body, "forged"))
+        if index == 5:
+            bench.accepted(bench.signed(body, "between"))
+    bench.accepted(bench.signed(body, "after"))
+
+
+@check("drill/authentication/one-refusal", severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED, covers=("A25",))
+def test_one_refusal(bench: Bench) -> None:
+    """A 401 has the same body whatever was wrong, and the same headers for a known and an unknown company.
+
+    Otherwise the answer tells an attacker how near a forgery came, or which tenants exist.
+    """
+    body = bench.body()
+    bench.opens(bench.signed(body))
+    known = encode_body({"company_id": bench.target.test_company_id or bench.company, "max": 10})
+    wrong = {
+        "no credentials": post(REPLAY, body),
+        "wrong digits": bench.with_signature("0" * 64, body),
+        "no hex": bench.with_signature("zz", body),
+        "known company": bench.with_signature("0" * 64, known),
+        "stale v2": bench.signed_v2(body, age_s=4000),
+        "no token": bench.with_token("abc", body),
+        "unsigned token": bench.with_token("eyJhbGciOiJub25lIn0.e30.", body),
+    }
+    answers = {name: bench.shut(request.labelled(name)) for name, request in wrong.items()}
+    bench.one_body({name: bench.said(answer) for name, answer in answers.items()})
+    known_ones, others = (sorted({k for k, _ in answers[n].headers}) for n in ("known company", "wrong digits"))
+    assert known_ones == others, f"the headers of a 401 are {known_ones} for a known company, else {others}"

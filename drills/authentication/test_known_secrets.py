@@ -1,0 +1,95 @@
+"""Secrets that are printed in documentation, or are somebody's default, open nothing: by signature or by token."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from drills.workbench.bench import Bench
+from gates.evidence import Where
+from gates.recorder import check
+from gates.target.credentials import good_claims
+from gates.target.requests import claims_of, encode_segment, mint_token, sign_v1, sign_v2
+
+FILE = Path(__file__).with_name("known_secrets.yaml")
+SHORT = 16
+"""Words up to this length are looked for with a number or a sign after them, too."""
+ENDINGS = ("1", "123", "!", "2024", "2025", "2026")
+
+
+@cache
+def known_secrets() -> dict[str, str]:
+    """Every known secret, and where it is printed."""
+    listed: dict[str, list[str]] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    return {secret: place for place, secrets in listed.items() for secret in secrets}
+
+
+def told(bench: Bench, secret: str, place: str, variable: str) -> str:
+    """How a finding names the secret. The gate's own is known, too, where it stands in the list."""
+    own = {*bench.seen.target.hmac_secrets, bench.seen.target.jwt_secret}
+    return f"signed with {secret!r} ({place})" + (f", which is {variable} itself" if secret in own else "")
+
+
+@check("drill/authentication/known-secrets", where=Where.READ_ONLY, covers=("A04",))
+def test_signatures_by_known_secrets(bench: Bench) -> None:
+    """A signature made with a secret out of documentation, with a well-known default or with none is refused.
+
+    Otherwise whoever has read the manual can replay events of any tenant. Change the secret at once.
+    """
+    body = bench.body()
+    for secret, place in known_secrets().items():
+        label = told(bench, secret, place, "TRANSBOT_HMAC_SECRET")
+        for signature in (sign_v1(secret, body), sign_v2(secret, body, bench.clock.now())):
+            bench.shut(bench.with_signature(signature, body, label))
+    bench.opens(bench.signed(body))  # last: a known secret that is accepted is harm, whatever ours is
+
+
+@check("drill/tokens/common-secrets", where=Where.READ_ONLY, covers=("B05", "B06"))
+def test_tokens_by_known_secrets(bench: Bench) -> None:
+    """A token signed with a secret out of documentation, with a well-known default or with none is refused.
+
+    Otherwise whoever has read the manual makes himself an administrator of every tenant. Change the secret at once.
+    """
+    target = bench.seen.target
+    claims = {**claims_of(target.admin_jwt), **good_claims(target, bench.clock.now())}
+    for secret, place in known_secrets().items():
+        label = told(bench, secret, place, "REPLAY_JWT_SECRET")
+        bench.shut(bench.with_token(mint_token(secret, claims), label=label))
+    bench.opens(bench.with_token(bench.admin(), label="admin token"))
+
+
+@check(
+    "drill/tokens/secret-not-guessable",
+    where=Where.READ_ONLY,
+    after=("drill/tokens/admin-accepted",),
+    covers=("B06",),
+)
+def test_secret_not_guessable(bench: Bench) -> None:
+    """The secret of the admin token is not a word out of manuals.
+
+    Otherwise anyone who sees one token finds the secret without asking the service.
+    """
+    token = bench.admin()
+    bench.opens(bench.with_token(token, label="admin token"))
+    bench.guarded()
+    words = list(_guesses())
+    bench.seen.require(_cracked(mint_token("changeme", {"sub": "x"}), words), "the search misses a planted secret")
+    bench.seen.count(len(words))
+    assert not _cracked(token, words), f"the admin token is signed with one of {len(words)} common secrets"
+
+
+def _guesses() -> Iterator[str]:
+    for word in known_secrets():
+        yield word
+        yield from (word + ending for ending in ENDINGS if len(word) <= SHORT)
+
+
+def _cracked(token: str, words: list[str]) -> bool:
+    unsigned, _, signature = token.rpartition(".")
+    macs = (encode_segment(hmac.new(w.encode(), unsigned.encode(), hashlib.sha256).digest()) for w in words)
+    return any(hmac.compare_digest(mac, signature) for mac in macs)

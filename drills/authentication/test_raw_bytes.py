@@ -1,0 +1,134 @@
+"""Authentication by signature: what is signed are the raw bytes of the body, before anything reads them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from drills.workbench.bench import Bench
+from drills.workbench.cases import Case, cases
+from gates.evidence import Severity, Where
+from gates.recorder import check
+from gates.target.requests import encode_body
+
+SIGNED = ("drill/authentication/signed-accepted",)
+
+
+def _spelt(bench: Bench, **fields: Any) -> dict[str, Any]:
+    return {"company_id": bench.company, "max": 10, "error_type": "é/x", **fields}
+
+
+RESPELT: list[Case] = [
+    Case(
+        "reordered-keys",
+        "The signature of the same JSON with its keys in another order is refused.",
+        lambda b: json.dumps(dict(reversed(_spelt(b).items())), separators=(",", ":"), ensure_ascii=False).encode(),
+        ("A11",),
+    ),
+    Case(
+        "added-spaces",
+        "The signature of the same JSON without its spaces is refused.",
+        lambda b: json.dumps(_spelt(b), ensure_ascii=False).encode(),
+        ("A11",),
+    ),
+    Case(
+        "escaped-characters",
+        "The signature of the same JSON without its escapes is refused.",
+        lambda b: json.dumps(_spelt(b), separators=(",", ":")).encode(),
+        ("A11",),
+    ),
+    Case(
+        "trailing-line-end",
+        "The signature of the same JSON without its last line end is refused.",
+        lambda b: encode_body(_spelt(b)) + b"\n",
+        ("A11",),
+    ),
+    Case(
+        "flipped-byte",
+        "The signature of a body that differs in one byte is refused.",
+        lambda b: encode_body(_spelt(b, max=11)),
+        ("A10",),
+    ),
+    Case(
+        "swapped-company",
+        "The signature of a body for another company is refused.",
+        lambda b: encode_body(_spelt(b, company_id="00000000-0000-4000-8000-00000000abcd")),
+        ("A10", "A20"),
+    ),
+]
+
+
+@cases("drill/authentication", RESPELT, where=Where.READ_ONLY, after=SIGNED)
+def test_signature_of_other_bytes(case: Case, bench: Bench) -> None:
+    """The signature of other bytes is refused, and each spelling is accepted with its own signature.
+
+    Otherwise a signature that was captured opens requests that nobody signed, or conformant senders are locked out.
+    """
+    body: bytes = case.value(bench)
+    old = encode_body(_spelt(bench))
+    bench.seen.require(body != old, "the two spellings are the same bytes")
+    bench.opens(bench.signed(body, "with its own signature"))
+    bench.shut(bench.with_signature(bench.mac(old), body, "with the signature of the other bytes"))
+
+
+@check("drill/authentication/canonical-forms", where=Where.READ_ONLY, after=SIGNED, covers=("A11",))
+def test_canonical_forms(bench: Bench) -> None:
+    """The signature of the body as any common library would write it anew is refused.
+
+    Otherwise the service signs what it parsed: what two parsers read differently was signed by nobody.
+    """
+    fields = {"max": 10, "company_id": bench.company, "error_type": "timeout"}
+    body = json.dumps(fields, indent=1).encode()
+    bench.opens(bench.signed(body, "with its own signature"))
+    for separators in ((",", ":"), (", ", ": ")):
+        for ordered in (False, True):
+            form = json.dumps(fields, separators=separators, sort_keys=ordered).encode()
+            bench.shut(bench.with_signature(bench.mac(form), body, f"with the signature of {form.decode()}"))
+
+
+@check("drill/authentication/odd-spelling-accepted", where=Where.READ_ONLY, after=SIGNED, covers=("A11",))
+def test_odd_spelling_accepted(bench: Bench) -> None:
+    """A body in an unusual but valid spelling is accepted with the signature of its own bytes.
+
+    Otherwise the service signs what it parsed, not what was sent: conformant senders in other languages are locked out.
+    """
+    bench.opens(bench.signed(label="compact spelling"))
+    fields = _spelt(bench)
+    odd = b" \t" + json.dumps(dict(reversed(fields.items()))).encode() + b"\r\n"
+    for body in (json.dumps(fields, indent=1).encode(), odd):
+        bench.accepted(bench.signed(body, "unusual spelling"))
+
+
+HOSTILE_BODIES = [
+    Case("nul-in-body", "A signed body with a NUL byte gets 400.", lambda b: b[:-1] + b"\x00}", ("A12",)),
+    Case(
+        "invalid-utf8-body",
+        "A signed body that is not UTF-8 gets 400.",
+        lambda b: b.replace(b"10", b'10,"error_type":"\xff"'),
+        ("A12",),
+    ),
+    Case("utf16-body", "A signed body in UTF-16 gets 400.", lambda b: b.decode().encode("utf-16"), ("A12",)),
+]
+
+
+@cases("drill/authentication", HOSTILE_BODIES, severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED)
+def test_hostile_signed_body(case: Case, bench: Bench) -> None:
+    """A correctly signed body that is no JSON text is refused as invalid, not by an error of the server.
+
+    Otherwise bytes are decoded before they are authenticated, and anyone can make the service fail.
+    """
+    body = bench.body()
+    bench.opens(bench.signed(body))
+    bench.refused(bench.signed(case.value(body), case.name), 400, "invalid_request")
+
+
+@check(
+    "drill/authentication/byte-order-mark", severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED, covers=("A12",)
+)
+def test_byte_order_mark(bench: Bench) -> None:
+    """A correctly signed body after a byte order mark is no server error.
+
+    It may be refused as invalid or read without the mark (RFC 8259 leaves both open), but it must break nothing.
+    """
+    bench.opens(bench.signed())
+    bench.refused(bench.signed(b"\xef\xbb\xbf" + bench.body(), "after a byte order mark"), (400, 403))

@@ -1,0 +1,177 @@
+"""Authentication by signature, v1: only the right MAC over the raw bytes opens the door."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from drills.workbench.bench import REPLAY, Bench
+from drills.workbench.cases import Case, cases
+from gates.evidence import Severity, Where
+from gates.recorder import check
+from gates.target.requests import post, sign_v1
+from gates.target.wire import WireDoor
+
+ACCEPTED = "drill/authentication/signed-accepted"
+SIGNED = (ACCEPTED,)
+
+
+@check(ACCEPTED, where=Where.READ_ONLY, covers=("A01",), phase="first")
+def test_signed_accepted(bench: Bench) -> None:
+    """A correctly signed request is authenticated, and the same bytes without a signature are not.
+
+    Otherwise nobody can replay anything, and no other check of the drill proves anything.
+    """
+    bench.seen.control("the unsigned twin is sent as well")
+    bench.shut(post(REPLAY, bench.body(), label="no credentials"))
+    bench.accepted(bench.signed())
+
+
+@dataclass(frozen=True)
+class Forgery:
+    """How a signature header is made from the body and its right signature."""
+
+    make: Callable[[Bench, bytes, str], str]
+    answers: tuple[int, ...] = (401,)
+
+
+def _fullwidth(signature: str) -> str:
+    return "".join(chr(ord(c) + 0xFEE0) for c in signature)
+
+
+def _base64(signature: str) -> str:
+    return base64.b64encode(bytes.fromhex(signature)).decode()
+
+
+SHAPES = [
+    Case("empty-signature", "An empty signature is refused.", Forgery(lambda _b, _r, _s: ""), ("A03",)),
+    Case("whitespace-signature", "A signature of spaces is refused.", Forgery(lambda _b, _r, _s: "   "), ("A03",)),
+    Case(
+        "wrong-secret",
+        "A signature made with another secret is refused.",
+        Forgery(lambda _b, raw, _s: sign_v1("another-secret-of-32-characters!", raw)),
+        ("A04", "A23"),
+    ),
+    Case(
+        "random-signature",
+        "64 hex digits that are no signature of the body are refused.",
+        Forgery(lambda _b, _r, _s: "0123456789abcdef" * 4),
+        ("A04",),
+    ),
+    Case(
+        "signature-of-nothing",
+        "The right signature of the empty body is refused for another body.",
+        Forgery(lambda b, _r, _s: b.mac(b"")),
+        ("A10",),
+    ),
+    Case(
+        "truncated-by-one",
+        "The right signature without its last digit is refused.",
+        Forgery(lambda _b, _r, s: s[:-1]),
+        ("A05",),
+    ),
+    Case(
+        "truncated-half",
+        "The first half of the right signature is refused.",
+        Forgery(lambda _b, _r, s: s[:32]),
+        ("A05",),
+    ),
+    Case("one-digit", "The first digit of the right signature is refused.", Forgery(lambda _b, _r, s: s[:1]), ("A05",)),
+    Case(
+        "last-digit-changed",
+        "The right signature with another last digit is refused.",
+        Forgery(lambda _b, _r, s: s[:-1] + ("0" if s[-1] != "0" else "1")),
+        ("A05",),
+    ),
+    Case(
+        "extra-digits",
+        "The right signature with two more digits is refused.",
+        Forgery(lambda _b, _r, s: s + "00"),
+        ("A06",),
+    ),
+    Case(
+        "leading-digits",
+        "The right signature with two digits before it is refused.",
+        Forgery(lambda _b, _r, s: "00" + s),
+        ("A06",),
+    ),
+    Case(
+        "list-of-signatures",
+        "A list of a wrong and the right signature is refused.",
+        Forgery(lambda _b, _r, s: f"{'0' * 64},{s}"),
+        ("A06",),
+    ),
+    Case(
+        "scheme-prefix",
+        "The right signature after `sha256=` is refused.",
+        Forgery(lambda _b, _r, s: f"sha256={s}"),
+        ("A06",),
+        Severity.WARN,
+    ),
+    Case(
+        "upper-case-hex",
+        "The right signature in upper case is refused: lower-case hex is the form.",
+        Forgery(lambda _b, _r, s: s.upper()),
+        ("A07",),
+        Severity.WARN,
+    ),
+    Case(
+        "base64-signature",
+        "The right MAC in base64 is refused: hex is the form.",
+        Forgery(lambda _b, _r, s: _base64(s)),
+        ("A08",),
+    ),
+    Case(
+        "fullwidth-digits",
+        "The right signature in full-width characters is refused.",
+        Forgery(lambda _b, _r, s: _fullwidth(s), (400, 401)),
+        ("A09",),
+    ),
+    Case("hex-prefix", "The right signature after `0x` is refused.", Forgery(lambda _b, _r, s: "0x" + s), ("A09",)),
+    Case(
+        "escaped-newline",
+        "The right signature with an escaped line end is refused.",
+        Forgery(lambda _b, _r, s: s + "%0a"),
+        ("A09",),
+    ),
+    Case(
+        "long-signature",
+        "A signature of 6,000 characters is refused and is no server error.",
+        Forgery(lambda _b, _r, s: s * 94, (400, 401, 413, 431)),
+        ("A05",),
+        Severity.WARN,
+    ),
+]
+
+
+@cases("drill/authentication", SHAPES, where=Where.READ_ONLY, after=SIGNED)
+def test_forged_signature(case: Case, bench: Bench, wire: WireDoor) -> None:
+    """A signature in a wrong shape is refused with 401.
+
+    Otherwise anyone who can reach the endpoint can replay events of any tenant.
+    """
+    body = bench.body()
+    bench.opens(bench.signed(body))
+    forged = bench.with_signature(case.value.make(bench, body, bench.mac(body)), body, case.name)
+    bench.seen.expect(forged, wire.send(forged), case.value.answers)
+
+
+FLAVOURS = [
+    Case("dry-run-needs-a-signature", "A dry run without credentials is refused.", {"dry_run": True}, ("F09",)),
+    Case(
+        "forced-replay-needs-a-signature", "A forced replay without credentials is refused.", {"force": True}, ("A02",)
+    ),
+]
+
+
+@cases("drill/authentication", FLAVOURS, where=Where.READ_ONLY, after=SIGNED)
+def test_flavours_need_credentials(case: Case, bench: Bench) -> None:
+    """No option of a request frees it from authentication.
+
+    Otherwise anyone may list, or force, the replay of any tenant's events.
+    """
+    body = bench.body(**case.value)
+    bench.opens(bench.signed(body))
+    bench.shut(post(REPLAY, body, label="no credentials"))
+    bench.shut(bench.with_signature(sign_v1("another-secret-of-32-characters!", body), body, "wrong secret"))

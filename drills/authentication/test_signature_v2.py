@@ -1,0 +1,278 @@
+"""Authentication by signature, v2: a time is signed with the bytes, and counts for 300 s both ways."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import uuid
+from collections.abc import Callable
+from contextlib import nullcontext
+
+from drills.workbench.bench import REPLAY, Bench, Clock
+from drills.workbench.cases import Case, cases
+from drills.workbench.scene import Scene
+from gates.evidence import Severity, Where
+from gates.recorder import Observer, check
+from gates.target.client import HttpDoor
+from gates.target.deployment import Target
+from gates.target.loans import Switch
+from gates.target.requests import SIGNATURE, Request, post, sign_v1, sign_v2, signed_get
+
+SIGNED = ("drill/authentication/signed-accepted",)
+TOLERANCE_S = 300
+MARGIN_S = 6
+"""Distance from the tolerance at which both sides are clear: a clock may differ by a second, a request may wait."""
+
+Forge = Callable[[Bench, bytes, int], str]
+
+
+def _mac(bench: Bench, message: bytes) -> str:
+    return hmac.new(bench.target.hmac_secret.encode(), message, hashlib.sha256).hexdigest()
+
+
+def _timed(stamp: str, mac: str) -> str:
+    return f"t={stamp},v2={mac}"
+
+
+def _other_time(bench: Bench, body: bytes, now: int) -> str:
+    return _timed(str(now), _mac(bench, f"{now - 7}.".encode() + body))
+
+
+def _two_times(bench: Bench, body: bytes, now: int, *, fresh_first: bool) -> str:
+    """A stale signature with a fresh time beside it: one of the two is checked for age, the other is signed."""
+    stale = now - 4000
+    mac = _mac(bench, f"{stale}.".encode() + body)
+    first, second = (now, stale) if fresh_first else (stale, now)
+    return f"t={first},t={second},v2={mac}"
+
+
+FORGERIES: list[Case] = [
+    Case(
+        "v2-stale",
+        "A v2 signature older than 300 s is refused.",
+        lambda b, raw, now: sign_v2(b.target.hmac_secret, raw, now - TOLERANCE_S - MARGIN_S),
+        ("A15",),
+    ),
+    Case(
+        "v2-very-stale",
+        "A v2 signature of a day ago is refused.",
+        lambda b, raw, now: sign_v2(b.target.hmac_secret, raw, now - 86_400),
+        ("A15",),
+    ),
+    Case(
+        "v2-future",
+        "A v2 signature more than 300 s in the future is refused.",
+        lambda b, raw, now: sign_v2(b.target.hmac_secret, raw, now + TOLERANCE_S + MARGIN_S),
+        ("A16",),
+    ),
+    Case("v2-changed-time", "A v2 signature with its time changed is refused.", _other_time, ("A17",)),
+    Case(
+        "v2-wrong-secret",
+        "A v2 signature made with another secret is refused.",
+        lambda _b, raw, now: sign_v2("another-secret-of-32-characters!", raw, now),
+        ("A04",),
+    ),
+    Case(
+        "v2-other-body",
+        "A v2 signature of a body that differs in one byte is refused.",
+        lambda b, raw, now: sign_v2(b.target.hmac_secret, raw.replace(b"10", b"11"), now),
+        ("A10",),
+    ),
+    Case(
+        "v2-without-time-in-mac",
+        "A v2 signature whose MAC covers the body without the time is refused.",
+        lambda b, raw, now: _timed(str(now), b.mac(raw)),
+        ("A17",),
+    ),
+    Case(
+        "v2-truncated",
+        "A v2 signature without its last digit is refused.",
+        lambda b, raw, now: sign_v2(b.target.hmac_secret, raw, now)[:-1],
+        ("A05",),
+    ),
+    Case(
+        "v2-extended",
+        "A v2 signature with more digits is refused.",
+        lambda b, raw, now: sign_v2(b.target.hmac_secret, raw, now) + "00",
+        ("A06",),
+    ),
+    Case(
+        "v2-empty-mac",
+        "A v2 signature with an empty MAC is refused.",
+        lambda _b, _r, now: _timed(str(now), ""),
+        ("A03",),
+    ),
+    Case("v2-no-mac", "A time without a MAC is refused.", lambda _b, _r, now: f"t={now}", ("A03",)),
+    Case(
+        "v2-no-time",
+        "A v2 MAC without a time is refused.",
+        lambda b, raw, _now: f"v2={_mac(b, b'.' + raw)}",
+        ("A15",),
+    ),
+    Case(
+        "v2-two-times-fresh-first",
+        "A stale signature with a fresh time before its own is refused.",
+        lambda b, raw, now: _two_times(b, raw, now, fresh_first=True),
+        ("A14",),
+    ),
+    Case(
+        "v2-two-times-fresh-last",
+        "A stale signature with a fresh time after its own is refused.",
+        lambda b, raw, now: _two_times(b, raw, now, fresh_first=False),
+        ("A14",),
+    ),
+    Case(
+        "v1-mac-under-v2-name",
+        "The right v1 signature under the name v1 beside a time is refused: that is no form of ours.",
+        lambda b, raw, now: f"t={now},v1={b.mac(raw)}",
+        ("A06",),
+        Severity.WARN,
+    ),
+]
+
+
+@cases("drill/authentication", FORGERIES, where=Where.READ_ONLY, after=SIGNED)
+def test_forged_v2(case: Case, bench: Bench) -> None:
+    """A v2 signature that is stale, altered or incomplete is refused with 401.
+
+    Otherwise a captured request can be sent again for ever, or anyone can sign.
+    """
+    body, now = bench.body(), bench.clock.now()
+    bench.opens(bench.signed_v2(body))
+    forge: Forge = case.value
+    bench.shut(bench.with_signature(forge(bench, body, now), body, case.name))
+
+
+ODD_TIMES = ("", "abc", "1e9", "-1", "9" * 40, "12.5", " 12", "0x5f5e100", "NaN", "\u0661\u0662")
+
+
+@check("drill/authentication/v2-odd-times", where=Where.READ_ONLY, after=SIGNED, covers=("A09", "A15"))
+def test_v2_odd_times(bench: Bench) -> None:
+    """A time that is no plausible count of seconds is refused with 401, even if it is signed, and is no server error.
+
+    Otherwise one odd number passes the window, or makes the service fail.
+    """
+    body = bench.body()
+    bench.opens(bench.signed_v2(body))
+    for stamp in ODD_TIMES:
+        signature = _timed(stamp, _mac(bench, f"{stamp}.".encode() + body))
+        bench.refused(bench.with_signature(signature, body, f"t={stamp[:12]!r}"), (400, 401))
+
+
+TOLERATED = [
+    Case("v2-past-tolerated", "A v2 signature a little under 300 s old is accepted.", TOLERANCE_S - MARGIN_S, ("A15",)),
+    Case(
+        "v2-future-tolerated",
+        "A v2 signature a little under 300 s in the future is accepted.",
+        MARGIN_S - TOLERANCE_S,
+        ("A16",),
+    ),
+]
+
+
+@cases("drill/authentication", TOLERATED, severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED)
+def test_v2_tolerance(case: Case, bench: Bench) -> None:
+    """A v2 signature within its 300 s is accepted.
+
+    Otherwise senders whose clocks differ by minutes are locked out.
+    """
+    bench.opens(bench.signed_v2(label="signed now"))
+    bench.accepted(bench.signed_v2(age_s=case.value, label=f"signed {case.value} s ago"))
+
+
+# --- GET /dlq-replay/{id} ----------------------------------------------------------------------------------------
+
+
+def _run_path() -> str:
+    return f"{REPLAY}/{uuid.uuid4()}"
+
+
+READS: list[Case] = [
+    Case("read-without-credentials", "Reading a run without credentials is refused.", None, ("A02",)),
+    Case(
+        "read-other-path",
+        "The v2 signature of another run's path is refused.",
+        lambda t, _path, now: sign_v2(t.hmac_secret, _run_path().encode(), now),
+        ("A18",),
+    ),
+    Case(
+        "read-empty-body-signature",
+        "The v2 signature of an empty body, in place of the path, is refused.",
+        lambda t, _path, now: sign_v2(t.hmac_secret, b"", now),
+        ("A18",),
+    ),
+    Case(
+        "read-v1",
+        "The v1 signature of the path is refused: a read takes v2, which binds a time.",
+        lambda t, path, _now: sign_v1(t.hmac_secret, path.encode()),
+        ("A18",),
+    ),
+    Case(
+        "read-v1-of-nothing",
+        "The v1 signature of the empty body is refused: it would open every read for ever.",
+        lambda t, _path, _now: sign_v1(t.hmac_secret, b""),
+        ("A18",),
+    ),
+    Case(
+        "read-stale",
+        "A stale v2 signature of the path is refused.",
+        lambda t, path, now: sign_v2(t.hmac_secret, path.encode(), now - TOLERANCE_S - MARGIN_S),
+        ("A15",),
+    ),
+    Case(
+        "read-wrong-secret",
+        "A v2 signature of the path made with another secret is refused.",
+        lambda _t, path, now: sign_v2("another-secret-of-32-characters!", path.encode(), now),
+        ("A04",),
+    ),
+]
+
+
+@cases("drill/authentication", READS, where=Where.READ_ONLY, after=SIGNED)
+def test_forged_read(case: Case, http: HttpDoor, target: Target, clock: Clock, seen: Observer) -> None:
+    """Reading a run takes a token, or a v2 signature of that very path.
+
+    Otherwise anyone who captured one request, or none, reads what every tenant replays.
+    """
+    path, now = _run_path(), clock.now()
+    good = signed_get(path, target.hmac_secret, now, "an unknown run, correctly signed")
+    seen.expect(good, http.send(good), 404, control=True)
+    forge: Callable[[Target, str, int], str] | None = case.value
+    forged = Request("GET", path, (), b"", case.name)
+    if forge is not None:
+        forged = forged.with_header(SIGNATURE, forge(target, path, now))
+    seen.expect(forged, http.send(forged), 401)
+
+
+# --- the switch that ends v1 -------------------------------------------------------------------------------------
+
+V2_FLAG = "security.signing_v2_required"
+
+
+@check(
+    "drill/authentication/v1-refused-when-v2-is-required",
+    where=Where.DISRUPTIVE,
+    needs=("database",),
+    after=SIGNED,
+    covers=("A19",),
+    phase="last",
+)
+def test_v2_required(bench: Bench, scene: Scene) -> None:
+    """With the global flag `security.signing_v2_required` on, v1 is refused and v2 is accepted; off, both are.
+
+    Otherwise the switch that is to end requests without a time does nothing, or locks everyone out. A v1 that
+    is refused is refused like a forgery: whoever signs rightly is not told that he does.
+    """
+    body = bench.body()
+    v1 = post(REPLAY, body, (SIGNATURE, bench.mac(body)), label="v1, flag off")
+    found_on = scene.is_on_for_everybody(V2_FLAG)  # then it stays on: a drill weakens no target
+    if not found_on:
+        bench.opens(v1)
+    with nullcontext() if found_on else scene.lent(Switch(V2_FLAG), enabled=True, rollout_percentage=100):
+        bench.accepted(bench.signed_v2(body, label="v2, flag on"))
+        bench.seen.control("with the flag on, v2 is accepted")
+        ended = bench.said(bench.shut(v1.labelled("v1, flag on")))
+        wrong = bench.said(bench.shut(bench.with_signature("0" * 64, body, "wrong digits, flag on")))
+    if not found_on:
+        bench.accepted(v1.labelled("v1, flag off again"))
+    bench.one_body({"v1, flag on": ended, "wrong digits, flag on": wrong})

@@ -1,0 +1,398 @@
+"""Budgets: a tenant replays no more items than its day and its month allow, whoever races, and pays for no other."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from decimal import Decimal
+from typing import Any
+
+from drills.workbench.scene import Scene
+from gates.evidence import Severity, Where
+from gates.recorder import check
+from gates.target.client import NoAnswer
+from gates.target.database import execute
+
+SQL = ("database",)
+SIGNED = ("drill/authentication/signed-accepted",)
+
+
+BUDGET_ROW = """
+select daily_limit, monthly_limit, daily_used, monthly_used, day from public.replay_budgets where company_id = %s
+"""
+
+
+def _today(scene: Scene) -> dt.date:
+    return scene.value("select (now() at time zone 'UTC')::date")  # type: ignore[no-any-return]
+
+
+def _untouched(scene: Scene, company: str) -> bool:
+    rows = scene.items(company)
+    return bool(rows) and all(r["status"] == "pending" and r["retry_count"] == 0 for r in rows)
+
+
+@check("drill/budgets/charged-by-items-moved", needs=SQL, after=SIGNED, covers=("G01",))
+def test_charged_by_items_moved(scene: Scene) -> None:
+    """A replay charges the day and the month by the number of items it moved, not by what was asked for.
+
+    Otherwise a tenant pays for nothing, or replays for free.
+    """
+    company = scene.company(items=3)
+    day = _today(scene)
+    answer = scene.run(company, max=25)
+    scene.seen.require(_today(scene) == day, "the UTC day changed meanwhile; run again")
+    assert answer["target_count"] == 3, f"target_count {answer['target_count']} where 3 items were eligible"
+    scene.seen.value(list(scene.used(company)), [3, 3], "items")
+    assert scene.used(company) == (3, 3), f"daily and monthly used are {scene.used(company)}; due: 3 and 3"
+    scene.seen.count()
+
+
+@check("drill/budgets/batch-cut-to-what-is-left", needs=SQL, after=SIGNED, covers=("G01",))
+def test_batch_cut_to_what_is_left(scene: Scene) -> None:
+    """A batch is cut to what the day's budget leaves, oldest items first.
+
+    A batch that ignores the remainder overspends; one that is refused whole leaves budget that was paid for.
+    """
+    company = scene.company(items=5)
+    scene.budget(company, daily_limit=3)
+    oldest = [str(r["id"]) for r in scene.items(company)[:3]]
+    answer = scene.run_or_fail(company, max=5)
+    scene.seen.value(answer["target_count"], 3, "items")
+    assert sorted(answer["items"]) == sorted(oldest), f"{len(answer['items'])} items taken; due: the 3 oldest of 5"
+    left = [r for r in scene.items(company) if str(r["id"]) not in oldest]
+    assert all(r["status"] == "pending" for r in left), "items beyond the budget were touched"
+    scene.seen.count(len(left))
+    scene.rows("update public.replay_budgets set daily_limit = 5 where company_id = %s", company)
+    scene.run(company, max=5)
+
+
+@check("drill/budgets/exhausted-refused", needs=SQL, after=SIGNED, covers=("G01",))
+def test_exhausted_refused(scene: Scene) -> None:
+    """When the day's budget is spent, the next replay is 429 budget_exhausted and touches no item.
+
+    Otherwise one tenant replays without end, and nobody's costs are bounded.
+    """
+    company = scene.company(items=3)
+    scene.budget(company, daily_limit=2)
+    scene.run(company, max=2)
+    before = scene.used(company)
+    poor = scene.replay_request(company, max=1).labelled("the budget is spent")
+    # the second call of a tenant that nobody else uses: a `rate_limited` here is the target's own word
+    scene.seen.expect(poor, scene.http.send(poor), 429, "budget_exhausted", busy=True)
+    assert [r["status"] for r in scene.items(company)].count("pending") >= 1, "the last item was taken all the same"
+    assert scene.used(company) == before, f"the refusal changed the ledger from {before} to {scene.used(company)}"
+    scene.seen.count()
+
+
+@check("drill/budgets/monthly-limit-binds", needs=SQL, after=SIGNED, covers=("G01",))
+def test_monthly_limit_binds(scene: Scene) -> None:
+    """The month's budget binds even where the day's leaves room.
+
+    Otherwise thirty full days cost what no month was meant to cost.
+    """
+    company, free = scene.company(items=3), scene.company(items=1)
+    scene.run(free, max=1)
+    scene.budget(company, daily_limit=100, monthly_limit=2)
+    request = scene.replay_request(company, max=3).labelled("replay of 3 where the month leaves 2")
+    answer = scene.seen.expect(request, scene.http.send(request), 200).json()
+    assert answer["target_count"] == 2, f"{answer['target_count']} items taken where the month leaves 2"
+    scene.replay(company, 429, "budget_exhausted", max=1)
+
+
+@check("drill/budgets/race-never-overspends", needs=SQL, after=SIGNED, covers=("G02",))
+def test_race_never_overspends(scene: Scene) -> None:
+    """Replays that race for one budget together take no more than it leaves, and the ledger says what they took.
+
+    A lost update lets every concurrent caller spend the same remainder.
+    """
+    company = scene.company(items=12)
+    scene.budget(company, daily_limit=4)
+    requests = [scene.replay_request(company, max=3, idempotency_key=str(uuid.uuid4())) for _ in range(3)]
+    # all three wait for the tenant's budget row, so that none can read it after another has written
+    with scene.transaction() as held:
+        execute(held, "select from public.replay_budgets where company_id = %s for update", company)
+        release = scene.released_after(held, 0.25)
+        answers = scene.http.burst(requests)
+        release.join(timeout=5)
+    given = [a for a in answers if not isinstance(a, NoAnswer)]
+    scene.seen.require(len(given) == 3, "a racing request had no answer")
+    taken = sum(int(a.json().get("target_count", 0)) for a in given if a.status == 200)
+    moved = scene.number("select count(*) from public.event_outbox where company_id = %s", company)
+    scene.seen.value(max(taken, moved), 4, "items")
+    assert max(taken, moved) <= 4, f"{max(taken, moved)} items taken by three racing replays; the budget left 4"
+    assert scene.used(company)[0] == moved, f"the ledger says {scene.used(company)[0]}, {moved} items were moved"
+    broken = [a.status for a in given if a.status == 500]
+    assert not broken, f"{len(broken)} of three racing replays ended in a server error; due: 200 or 429"
+    scene.seen.require(any(a.status == 200 for a in given), "no racing replay was accepted")
+    scene.seen.control("at least one racing replay was accepted")
+    scene.seen.count(3)
+
+
+@check("drill/budgets/tenants-apart", needs=SQL, after=SIGNED, covers=("G04",))
+def test_tenants_apart(scene: Scene) -> None:
+    """What one tenant spends leaves another tenant's budget as it was.
+
+    A shared counter lets one tenant lock out all others.
+    """
+    spender, other = scene.company("a", items=3), scene.company("b", items=1)
+    scene.budget(spender, daily_limit=3)
+    scene.budget(other, daily_limit=3, daily_used=1, monthly_used=1)
+    scene.run(spender, max=3)
+    assert scene.used(other) == (1, 1), f"the other tenant's ledger went from (1, 1) to {scene.used(other)}"
+    scene.seen.count()
+    scene.replay(other, control=True, max=1)
+
+
+def _roll_back(scene: Scene, company: str, part: str) -> dict[str, Any]:
+    """Set the row's day (or day and month) one period back; the row as it then is."""
+    row = scene.one("select day, month from public.replay_budgets where company_id = %s", company)
+    scene.seen.require(isinstance(row["day"], dt.date), f"replay_budgets.day is no date but {row['day']!r}")
+    if part == "day":
+        scene.rows("update public.replay_budgets set day = day - 1 where company_id = %s", company)
+    else:
+        scene.rows(
+            "update public.replay_budgets set day = day - 45, month = %s where company_id = %s",
+            _month_before(scene, row["month"]),
+            company,
+        )
+    return scene.one("select day, month from public.replay_budgets where company_id = %s", company)
+
+
+def _month_before(scene: Scene, month: object) -> object:
+    if isinstance(month, dt.date):
+        return (month.replace(day=1) - dt.timedelta(days=1)).replace(day=1)
+    text = str(month)
+    scene.seen.require(len(text) >= 7 and text[4] == "-", f"replay_budgets.month is neither date nor YYYY-MM: {text!r}")
+    year, number = int(text[:4]), int(text[5:7])
+    year, number = (year - 1, 12) if number == 1 else (year, number - 1)
+    return f"{year:04d}-{number:02d}{text[7:]}"
+
+
+@check("drill/budgets/new-day-starts-at-zero", needs=SQL, after=SIGNED, covers=("G05",))
+def test_new_day_starts_at_zero(scene: Scene) -> None:
+    """What was spent on an earlier UTC day does not count today: a day's budget spent yesterday is whole again.
+
+    Otherwise a tenant that once spent its day is locked out for good.
+    """
+    company = scene.company(items=2)
+    scene.budget(company, daily_limit=2, daily_used=2, monthly_used=2)
+    _roll_back(scene, company, "day")
+    day = _today(scene)
+    scene.seen.require(day.day > 1, "it is the first day of a month, where yesterday is last month, too")
+    answer = scene.run_or_fail(company, max=2)
+    scene.seen.require(_today(scene) == day, "the UTC day changed meanwhile; run again")
+    assert answer["target_count"] == 2, f"{answer['target_count']} items taken where the new day leaves 2"
+    row = scene.one(
+        BUDGET_ROW,
+        company,
+    )
+    assert row["daily_used"] == 2, f"daily_used is {row['daily_used']} after 2 items on the new day"
+    assert row["day"] == day, f"the row's day is {row['day']}; today in UTC is {day}"
+    assert row["monthly_used"] == 4, f"monthly_used is {row['monthly_used']}; 2 from yesterday and 2 of today are 4"
+    scene.seen.control("the same row with today's day is refused: drill/budgets/exhausted-refused")
+
+
+@check("drill/budgets/spent-today-stays-spent", needs=SQL, after=SIGNED, covers=("G05",))
+def test_spent_today_stays_spent(scene: Scene) -> None:
+    """A budget that was spent earlier on the same UTC day stays spent, and yesterday's row is the only one that resets.
+
+    A reset by local time or by age gives a tenant its budget twice in one day.
+    """
+    company = scene.company(items=1)
+    day = _today(scene)
+    scene.budget(company, daily_limit=2, daily_used=2, monthly_used=2)
+    scene.replay(company, 429, "budget_exhausted", max=1)
+    scene.seen.require(_today(scene) == day, "the UTC day changed meanwhile; run again")
+    scene.rows("update public.replay_budgets set daily_used = 1 where company_id = %s", company)
+    scene.replay(company, control=True, max=1)
+
+
+@check("drill/budgets/new-month-starts-at-zero", needs=SQL, after=SIGNED, covers=("G05",))
+def test_new_month_starts_at_zero(scene: Scene) -> None:
+    """What was spent in an earlier UTC month does not count in this one.
+
+    Otherwise a tenant that once spent its month is locked out for good.
+    """
+    company = scene.company(items=2)
+    scene.budget(company, daily_limit=5, daily_used=5, monthly_limit=5, monthly_used=5)
+    _roll_back(scene, company, "month")
+    day = _today(scene)
+    answer = scene.run_or_fail(company, max=2)
+    scene.seen.require(_today(scene) == day, "the UTC day changed meanwhile; run again")
+    assert answer["target_count"] == 2, f"{answer['target_count']} items taken where the new month leaves 5"
+    assert scene.used(company) == (2, 2), f"the ledger of the new month says {scene.used(company)}; 2 items were moved"
+    scene.seen.control("the same row with this month is refused: drill/budgets/monthly-limit-binds")
+
+
+@check("drill/budgets/force-does-not-ignore-it", needs=SQL, after=SIGNED, covers=("G09",))
+def test_force_does_not_ignore_it(scene: Scene) -> None:
+    """`force` does not get past a spent budget.
+
+    There is no override but a changed limit; a flag in a request that lifts the budget is a budget for the polite.
+    """
+    company = scene.company(items=1)
+    scene.budget(company, daily_limit=1, daily_used=1, monthly_used=1)
+    scene.replay(company, 429, "budget_exhausted", max=1, force=True)
+    assert _untouched(scene, company), "the item was taken all the same"
+    scene.rows("update public.replay_budgets set daily_limit = 2 where company_id = %s", company)
+    scene.replay(company, control=True, max=1, force=True)
+
+
+@check("drill/budgets/negative-spend-refused", needs=SQL, after=SIGNED, covers=("G06",))
+def test_negative_spend_refused(scene: Scene) -> None:
+    """A negative or overflowing `max` is refused and gives no budget back.
+
+    Subtracting a negative number is how budgets grow.
+    """
+    company = scene.company(items=2)
+    scene.budget(company, daily_limit=5, daily_used=3, monthly_used=3)
+    for wrong in (-1, -50, 0):
+        scene.replay(company, 400, "invalid_request", max=wrong)
+    for huge in (2**31, 2**63):
+        scene.replay(company, 400, max=huge)
+    assert scene.used(company) == (3, 3), f"refused requests changed the ledger from (3, 3) to {scene.used(company)}"
+    scene.replay(company, control=True, max=1)
+
+
+@check("drill/budgets/lowered-limit-leaves-nothing", needs=SQL, after=SIGNED, covers=("G01",))
+def test_lowered_limit_leaves_nothing(scene: Scene) -> None:
+    """A limit may be lowered below what is used, and then leaves nothing.
+
+    A database that refuses it cannot be reined in; a service that computes a negative remainder may take anything.
+    """
+    company = scene.company(items=2)
+    scene.budget(company, daily_limit=10, daily_used=6, monthly_used=6)
+    lower = "update public.replay_budgets set daily_limit = 4 where company_id = %s"
+    assert not scene.refused_by_database(lower, company), "a limit of 4 is refused where 6 are used"
+    scene.rows(lower, company)
+    scene.replay(company, 429, "budget_exhausted", max=1)
+    assert _untouched(scene, company), "an item was taken although nothing was left"
+    scene.rows("update public.replay_budgets set daily_limit = 7 where company_id = %s", company)
+    answer = scene.run(company, max=2)
+    assert answer["target_count"] == 1, f"{answer['target_count']} items taken where 1 is left"
+
+
+@check("drill/budgets/database-refuses-overspending", needs=SQL, after=SIGNED, covers=("G01",))
+def test_database_refuses_overspending(scene: Scene) -> None:
+    """The database itself refuses to raise a `used` above its limit.
+
+    It is the last guard when a release forgets the budget.
+    """
+    company = scene.company()
+    scene.budget(company, daily_limit=5, monthly_limit=5)
+    scene.rows("update public.replay_budgets set daily_used = 5, monthly_used = 5 where company_id = %s", company)
+    scene.seen.control("raising used to the limit is allowed")
+    for column in ("daily_used", "monthly_used"):
+        refused = scene.refused_by_database(
+            f"update public.replay_budgets set {column} = 6 where company_id = %s", company
+        )
+        assert refused, f"{column} was raised to 6 where the limit is 5"
+        scene.seen.count()
+
+
+@check("drill/budgets/view-forgets-past-periods", needs=SQL, covers=("G08",), severity=Severity.WARN)
+def test_view_forgets_past_periods(scene: Scene) -> None:
+    """replay_budgets_status shows what is left, and counts what was used in a past period as nothing.
+
+    An operator who reads there that nothing is left on a new day waits for nothing, or raises the limit.
+    """
+    company = scene.company()
+    scene.budget(company, daily_limit=7919, monthly_limit=104_729, daily_used=17, monthly_used=29)
+    shown = _shown(scene, company)
+    assert {7902, 104_700} <= set(shown), f"the view shows {shown}; 7902 of 7919 and 104700 of 104729 are left"
+    scene.seen.control("what is left of the current periods is shown")
+    _roll_back(scene, company, "month")
+    shown = _shown(scene, company)
+    whole = shown.count(7919) > 1 and shown.count(104_729) > 1
+    assert whole, f"the view shows {shown} of a row of past periods; 7919 and 104729 are left, whatever was used then"
+    scene.seen.count(4)
+
+
+def _shown(scene: Scene, company: str) -> list[int]:
+    """All numbers of the tenant's row in the view: how the remaining amounts are called is not promised."""
+    row = scene.one("select * from public.replay_budgets_status where company_id = %s", company)
+    return [int(v) for v in row.values() if isinstance(v, int | Decimal)]
+
+
+@check("drill/budgets/dry-run-shows-what-is-left", needs=SQL, after=SIGNED, covers=("G08",), severity=Severity.WARN)
+def test_dry_run_shows_what_is_left(scene: Scene) -> None:
+    """A dry run answers with exactly what the ledger in the database leaves, and spends none of it.
+
+    A cached remainder shows the operator a batch that the real run will not take.
+    """
+    company = scene.company(items=5)
+    scene.budget(company, daily_limit=10, daily_used=8, monthly_used=8)
+    answer = scene.run(company, max=5, dry_run=True)
+    scene.seen.value(answer["target_count"], 2, "items")
+    assert answer["target_count"] == 2, f"the dry run shows {answer['target_count']} items; the ledger leaves 2"
+    assert scene.used(company) == (8, 8), f"the dry run changed the ledger to {scene.used(company)}"
+    scene.rows("update public.replay_budgets set daily_limit = 11 where company_id = %s", company)
+    again = scene.run(company, max=5, dry_run=True)
+    assert again["target_count"] == 3, (
+        f"after the limit was raised, {again['target_count']} items are shown; 3 are left"
+    )
+
+
+@check("drill/budgets/no-row-means-the-defaults", needs=SQL, after=SIGNED, covers=("G01",))
+def test_no_row_means_the_defaults(scene: Scene) -> None:
+    """A tenant without a budget row replays under the defaults, and is charged.
+
+    A missing row read as nothing locks new tenants out; read as no limit, it lets them run free.
+    """
+    company, known = scene.company(items=2), scene.company(items=1)
+    scene.budget(known, daily_limit=100)
+    scene.run(known, max=1)
+    scene.rows("delete from public.replay_budgets where company_id = %s", company)
+    scene.run_or_fail(company, max=2)
+    row = scene.one(
+        BUDGET_ROW,
+        company,
+    )
+    assert row, "the replay of a tenant without a budget row was charged nowhere"
+    limits = (row["daily_limit"], row["monthly_limit"])
+    assert limits == (500, 10_000), f"the limits are {limits}; the defaults are 500 and 10000"
+    assert scene.used(company) == (2, 2), f"the ledger says {scene.used(company)} after 2 items"
+    scene.seen.count()
+
+
+@check("drill/budgets/duplicate-charges-nothing", needs=SQL, after=SIGNED, covers=("G03",), severity=Severity.WARN)
+def test_duplicate_charges_nothing(scene: Scene) -> None:
+    """A duplicate of a finished request is charged nothing, and neither is a refused one.
+
+    A retrying client would pay twice for one effect.
+    """
+    company = scene.company(items=2)
+    key = str(uuid.uuid4())
+    scene.run(company, max=1, idempotency_key=key)
+    scene.replay(company, max=1, idempotency_key=key)
+    assert scene.used(company) == (1, 1), f"the ledger says {scene.used(company)} after one item and its duplicate"
+    scene.replay(company, 422, "idempotency_key_reused", max=2, idempotency_key=key)
+    assert scene.used(company) == (1, 1), f"a refused request changed the ledger to {scene.used(company)}"
+    scene.seen.count(2)
+
+
+@check(
+    "drill/budgets/unreadable-starts-nothing", needs=SQL, after=SIGNED, covers=("G10",), where=Where.STAGING, deep=True
+)
+def test_unreadable_starts_nothing(scene: Scene) -> None:
+    """While the tenant's budget row cannot be read or charged, no item is moved.
+
+    A budget that fails open is no budget on the day the database is slow.
+    """
+    company = scene.company(items=2)
+    scene.budget(company, daily_limit=2)
+    with scene.transaction() as held:
+        execute(held, "select from public.replay_budgets where company_id = %s for update", company)
+        release = scene.released_after(held, 2.5)
+        answers = scene.in_background(scene.replay_request(company, max=2))
+        while release.is_alive():
+            moved = scene.number("select count(*) from public.event_outbox where company_id = %s", company)
+            held_still = not release.released.is_set()
+            assert not (moved and held_still), f"{moved} items were moved while the budget row was locked by another"
+            scene.seen.count()
+            release.join(timeout=0.1)
+    answer = answers.result(timeout=10)
+    scene.seen.require(answer.status in {200, 429, 500, 503}, f"the replay ended with {answer.status}")
+    scene.forget_limit(company)
+    scene.rows("update public.replay_budgets set daily_limit = 9 where company_id = %s", company)
+    scene.replay(company, control=True, dry_run=True)

@@ -1,0 +1,231 @@
+"""The dead letter queue: what a replay takes, what it leaves, and what it says about each item."""
+
+from __future__ import annotations
+
+import uuid
+
+from drills.workbench.scene import Scene, as_jsonb
+from gates.evidence import Severity
+from gates.recorder import check
+from gates.target.client import NoAnswer
+
+SQL = ("database",)
+SIGNED = ("drill/authentication/signed-accepted",)
+DELIVERS = ("drill/outbox/delivered-once",)
+
+
+@check("drill/dlq/replayed-item-is-resolved", needs=SQL, after=DELIVERS, covers=("L04", "L01"))
+def test_replayed_item_is_resolved(scene: Scene) -> None:
+    """A replayed item has its effect under its own event id, once, and its row is resolved.
+
+    An item that stays open after its replay is replayed again by the next operator.
+    """
+    company = scene.company()
+    event = str(uuid.uuid4())
+    scene.tenants.add_items(company, 1, event_id=event)
+    run = str(scene.run(company, max=1)["replay_run_id"])
+    scene.delivered([event])
+    scene.ended(run)
+    item = scene.items(company)[0]
+    assert item["status"] == "resolved", f"the replayed item is {item['status']!r}"
+    assert str(item["event_id"]) == event, f"the item's event id changed to {item['event_id']}"
+
+
+@check("drill/dlq/letter-is-kept", needs=SQL, after=SIGNED, covers=("L09", "K12"))
+def test_letter_is_kept(scene: Scene) -> None:
+    """The outbox row of a replay has the item's event id, type, key and payload, unchanged.
+
+    A replay under a new id has a second effect; a payload that changed on the way is another event.
+    """
+    company, event = scene.company(), str(uuid.uuid4())
+    payload = as_jsonb({"n": [1, 2.50, "ü\u2028"], "deep": {"a": [{}, [], ""]}, "big": 9007199254740991})
+    scene.tenants.add_items(
+        company, 1, event_id=event, payload=payload, event_type="drill.letter", aggregate_key="the key"
+    )
+    run = str(scene.run(company, max=1)["replay_run_id"])
+    row = scene.one(
+        "select event_id::text as event, event_type, aggregate_key, payload = %s::jsonb as same,"
+        " company_id::text as company from public.event_outbox where replay_run_id = %s",
+        payload,
+        run,
+    )
+    due = {"event": event, "event_type": "drill.letter", "aggregate_key": "the key", "same": True, "company": company}
+    wrong = {k: row.get(k) for k, v in due.items() if row.get(k) != v}
+    assert not wrong, f"the outbox row of the replay differs from its item in {wrong}"
+    scene.seen.count(len(due))
+
+
+@check("drill/dlq/item-without-event-id", needs=SQL, after=DELIVERS, covers=("L09", "L01"))
+def test_item_without_event_id(scene: Scene) -> None:
+    """Items of producers that give no event id are replayed: each gets an id of its own, one effect, and is resolved.
+
+    Half of what lies in a dead letter queue was put there by somebody else.
+    """
+    company = scene.company()
+    for n in range(3):
+        scene.rows(
+            "insert into public.dead_letter_queue (company_id, event_type, payload, error_type)"
+            " values (%s, 'drill.foreign', %s, 'foreign')",
+            company,
+            as_jsonb({"n": n}),
+        )
+    run = str(scene.run_or_fail(company, max=5)["replay_run_id"])
+    events = [r["event"] for r in scene.outbox(company) if str(r["replay_run_id"]) == run]
+    assert len(events) == 3, f"{len(events)} of 3 items without event id were taken"
+    assert None not in events, "an item without event id got an outbox row without one"
+    assert len(set(events)) == 3, "items without event id share one"
+    scene.delivered([str(e) for e in events])
+    scene.ended(run)
+    states = {r["status"] for r in scene.items(company)}
+    assert states == {"resolved"}, f"the items are {sorted(states)} after their effects"
+    scene.seen.control("the items were taken by the replay")
+
+
+@check("drill/dlq/effect-that-was-there", needs=SQL, after=DELIVERS, covers=("L05", "L12", "E08"))
+def test_effect_that_was_there(scene: Scene) -> None:
+    """The replay of an event that had its effect already has no second one, and its item is settled.
+
+    A letter whose event got through after all is the common case, and the expensive one.
+    """
+    company = scene.company()
+    event = str(scene.emit(company, control=True)["event_id"])
+    scene.delivered([event])
+    scene.tenants.add_items(company, 1, event_id=event)
+    run = str(scene.run(company, max=1)["replay_run_id"])
+    row = scene.ended(run)
+    count = scene.effects([event])[event]
+    assert count == 1, f"an event that had its effect has {count} after its replay"
+    status = scene.items(company)[0]["status"]
+    assert status != "replaying", "the item is left as replaying after its run has ended"
+    settled = row["success_count"] + row["failure_count"]
+    assert settled == 1, f"the run of one item counts {settled} settled"
+    scene.seen.count()
+
+
+@check("drill/dlq/concurrent-replays-one-claim", needs=SQL, after=SIGNED, covers=("L07", "E11"))
+def test_concurrent_replays_one_claim(scene: Scene) -> None:
+    """Three replays that race for the same items take each item once between them.
+
+    A read before the claim sends the same letter three times.
+    """
+    company = scene.company(items=6)
+    requests = [scene.replay_request(company, max=6, idempotency_key=str(uuid.uuid4())) for _ in range(3)]
+    answers = [a for a in scene.http.burst(requests) if not isinstance(a, NoAnswer)]
+    good = [a.json() for a in answers if a.status == 200]
+    scene.seen.require(good, "no racing replay was accepted")
+    scene.seen.control(f"{len(good)} racing replays were accepted")
+    taken = [item for a in good for item in a["items"]]
+    assert len(taken) == len(set(taken)), f"{len(taken) - len(set(taken))} items are in the answers of two replays"
+    rows = scene.rows(
+        "select event_id from public.event_outbox where company_id = %s group by event_id having count(*) > 1", company
+    )
+    assert not rows, f"{len(rows)} events have two outbox rows after three racing replays"
+    moved = scene.number("select count(*) from public.event_outbox where company_id = %s", company)
+    assert moved == len(taken), f"the answers name {len(taken)} items, {moved} were moved"
+    assert scene.used(company)[0] == moved, f"{moved} items were moved, {scene.used(company)[0]} charged"
+    scene.seen.count(len(taken))
+
+
+@check("drill/dlq/discarded-stays-discarded", needs=SQL, after=SIGNED, covers=("L08",), severity=Severity.WARN)
+def test_discarded_stays_discarded(scene: Scene) -> None:
+    """Items that were discarded or are resolved are not replayed, not by force and not when asked for by id.
+
+    What an operator threw away on purpose must not come back.
+    """
+    company = scene.company()
+    for status in ("discarded", "resolved"):
+        scene.tenants.add_items(company, 1, status=status)
+    ids = [str(r["id"]) for r in scene.items(company)]
+    answer = scene.run(company, dlq_ids=ids, force=True)
+    assert answer["items"] == [], f"{len(answer['items'])} of 2 settled items were taken"
+    ineligible = sorted(answer["ineligible"])
+    assert ineligible == sorted(ids), f"ineligible names {len(ineligible)} of the 2 settled items"
+    states = sorted(r["status"] for r in scene.items(company))
+    assert states == ["discarded", "resolved"], f"the items are {states} after the replay"
+    scene.seen.count(2)
+
+
+@check("drill/dlq/every-id-is-accounted-for", needs=SQL, after=SIGNED, covers=("L10", "L13"))
+def test_every_id_is_accounted_for(scene: Scene) -> None:
+    """Of the ids asked for, each is in exactly one of items, not_found and ineligible; foreign ids look unknown.
+
+    A list that silently shrinks is how an operator believes that all was replayed.
+    """
+    company, stranger = scene.company("a", items=2), scene.company("b", items=1)
+    scene.tenants.add_items(company, 1, status="resolved")
+    own = [str(r["id"]) for r in scene.items(company)]
+    foreign, unknown = str(scene.items(stranger)[0]["id"]), str(uuid.uuid4())
+    asked = [*own, foreign, unknown]
+    answer = scene.run(company, dlq_ids=asked)
+    lists = {name: sorted(answer[name]) for name in ("items", "not_found", "ineligible")}
+    eligible = [i for i in own if i in {str(r["id"]) for r in scene.items(company) if r["status"] != "resolved"}]
+    scene.seen.details["lists"] = {k: len(v) for k, v in lists.items()}
+    everything = sorted(i for ids in lists.values() for i in ids)
+    assert everything == sorted(asked), f"{len(asked)} ids were asked for, {len(everything)} are accounted for"
+    assert lists["not_found"] == sorted([foreign, unknown]), "the foreign and the unknown id are not reported alike"
+    assert set(eligible) <= set(lists["items"]), "an eligible item is not in items"
+    assert scene.items(stranger)[0]["status"] == "pending", "another tenant's item was taken"
+    assert answer["target_count"] == len(lists["items"]), "target_count is not the length of items"
+    scene.seen.count(len(asked))
+
+
+@check("drill/dlq/max-retries-is-the-end", needs=SQL, after=SIGNED, covers=("E05", "L06"))
+def test_max_retries_is_the_end(scene: Scene) -> None:
+    """An item that has used up its retries is not taken, not by force; one retry below, it is.
+
+    A letter that always fails is otherwise replayed for ever.
+    """
+    company = scene.company()
+    scene.tenants.add_items(company, 1, retry_count=5, max_retries=5)
+    used_up = str(scene.items(company)[0]["id"])
+    answer = scene.run(company, dlq_ids=[used_up], force=True)
+    assert answer["items"] == [], "an item without retries left was taken"
+    assert answer["ineligible"] == [used_up], f"it is reported as {[k for k in answer if used_up in str(answer[k])]}"
+    scene.rows("update public.dead_letter_queue set retry_count = 4 where company_id = %s", company)
+    again = scene.run_or_fail(company, dlq_ids=[used_up])
+    assert again["items"] == [used_up], "an item with one retry left was not taken"
+
+
+@check("drill/dlq/not-before-retry-after", needs=SQL, after=SIGNED, covers=("E05",))
+def test_not_before_retry_after(scene: Scene) -> None:
+    """An item whose retry_after lies ahead is taken by force alone.
+
+    A replay that ignores the wait hammers what just failed.
+    """
+    company = scene.company()
+    scene.tenants.add_items(company, 1, retry_after=scene.value("select now() + interval '1 hour'"))
+    item = str(scene.items(company)[0]["id"])
+    answer = scene.run(company, max=1)
+    assert answer["items"] == [], "an item was taken an hour before its retry_after"
+    forced = scene.run_or_fail(company, max=1, force=True)
+    assert forced["items"] == [item], "force did not take an item whose retry_after lies ahead"
+
+
+@check("drill/dlq/only-legal-transitions", needs=SQL, after=DELIVERS, covers=("L04",))
+def test_only_legal_transitions(scene: Scene) -> None:
+    """On its way an item is pending, then replaying, then resolved, and its run's outbox row says the same.
+
+    An item that is pending while its replay is on its way is replayed twice.
+    """
+    company = scene.company(items=8)
+    seen: set[tuple[str, str]] = set()
+
+    def probe() -> bool:
+        rows = scene.rows(
+            "select d.status, case when o.event_id is null then 'none' when o.processed_at is null then 'open'"
+            " else 'processed' end as state from public.dead_letter_queue d left join public.event_outbox o"
+            " on o.event_id = d.event_id and o.company_id = d.company_id where d.company_id = %s",
+            company,
+        )
+        seen.update((str(r["status"]), str(r["state"])) for r in rows)
+        return all(r["status"] == "resolved" for r in rows)
+
+    scene.rows("update public.dead_letter_queue set event_id = gen_random_uuid() where company_id = %s", company)
+    probe()
+    scene.run(company, max=8)
+    scene.until(probe, "eight resolved items", every_s=0)
+    allowed = {("pending", "none"), ("replaying", "open"), ("resolved", "processed")}
+    illegal = sorted(seen - allowed)
+    scene.seen.details["seen"] = ", ".join(sorted(f"{a}/{b}" for a, b in seen))
+    assert not illegal, f"an item was {illegal[0][0]!r} while its outbox row was {illegal[0][1]!r}"
+    scene.seen.count(8)

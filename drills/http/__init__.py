@@ -1,0 +1,1 @@
+"""The HTTP surface: methods, bodies, and the form of every refusal."""

@@ -1,0 +1,164 @@
+"""The HTTP surface: how large, how deep and how framed a body may be."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+from typing import Any
+
+from drills.workbench.bench import BUSY, REPLAY, Bench
+from drills.workbench.cases import Case, cases
+from gates.evidence import Severity, Where
+from gates.recorder import Observer, check
+from gates.target.client import HttpDoor
+from gates.target.requests import SIGNATURE, Request, encode_body
+from gates.target.wire import WireDoor
+
+SIGNED = ("drill/authentication/signed-accepted",)
+BODY_LIMIT = 65_536
+
+
+def _padded(body: bytes, size: int) -> bytes:
+    return body + b" " * (size - len(body))
+
+
+@check(
+    "drill/http-surface/body-at-the-limit", severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED, covers=("E14",)
+)
+def test_body_at_the_limit(bench: Bench) -> None:
+    """A body of exactly 64 KiB is accepted.
+
+    Otherwise the documented limit is not the limit.
+    """
+    bench.opens(bench.signed())
+    bench.accepted(bench.signed(_padded(bench.body(), BODY_LIMIT), "64 KiB"))
+
+
+SIZES = [
+    Case("body-over-the-limit", "A body of one byte more than 64 KiB is refused with 413.", BODY_LIMIT + 1),
+    Case("body-of-1-mebibyte", "A body of 1 MiB is read, dropped and refused with 413.", 1 << 20),
+]
+
+
+@cases("drill/http-surface", SIZES, severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED, covers=("E14",))
+def test_body_over_the_limit(case: Case, bench: Bench) -> None:
+    """A body over 64 KiB is refused, with an answer.
+
+    Otherwise large bodies fill the memory of the service, or senders see a broken connection instead of the reason.
+    """
+    bench.opens(bench.signed())
+    bench.refused(bench.signed(_padded(bench.body(), case.value), case.name), 413, "body_too_large")
+
+
+@check(
+    "drill/http-surface/chunked-body-over-the-limit",
+    severity=Severity.WARN,
+    where=Where.STAGING,
+    after=SIGNED,
+    covers=("E14",),
+)
+def test_chunked_body(bench: Bench, wire: WireDoor) -> None:
+    """A body over 64 KiB that is sent in chunks, without a length, is refused with 413 as well.
+
+    Otherwise the limit holds only for senders that announce what they send.
+    """
+    bench.opens(bench.signed())
+    body = _padded(bench.body(), BODY_LIMIT + 4096)
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(c), c) for c in (body[i : i + 8192] for i in range(0, len(body), 8192)))
+    answer = wire.raw(
+        _head("Connection: close", "Transfer-Encoding: chunked", f"{SIGNATURE}: {bench.mac(body)}"),
+        chunks + b"0\r\n\r\n",
+    )
+    bench.seen.require(answer.statuses, "no answer to a chunked body")
+    bench.seen.require(
+        answer.statuses[0] not in BUSY, f"a chunked body was answered {answer.statuses[0]}: a busy target"
+    )
+    bench.seen.count()
+    bench.seen.value(answer.statuses[0], 413, "status")
+    assert answer.statuses[0] in {413, 411}, f"a chunked body of 68 KiB: observed {answer.statuses[0]}; allowed: 413"
+
+
+@check("drill/http-surface/compressed-bomb", severity=Severity.WARN, where=Where.STAGING, after=SIGNED, covers=("A22",))
+def test_compressed_bomb(bench: Bench) -> None:
+    """A small compressed body that unfolds to 10 MB is refused within 2 s.
+
+    Otherwise a few kilobytes fill the memory of the service.
+    """
+    bench.opens(bench.signed())
+    bomb = gzip.compress(_padded(bench.body(), 10_000_000))
+    request = bench.signed(bomb, "10 MB in gzip").adding_header("Content-Encoding", "gzip")
+    since = time.monotonic()
+    answers = [bench.refused(request, (400, 413, 415)) for _ in range(2)]
+    bench.seen.quick("refused", [a.elapsed_ms for a in answers], 2000, since)
+
+
+# --- framing ------------------------------------------------------------------------------------------------------
+
+
+def _head(*headers: str) -> str:
+    return "\n".join([f"POST {{path}}{REPLAY} HTTP/1.1", "Content-Type: application/json", *headers])
+
+
+SMUGGLED = "/version"
+FRAMES: list[Case] = [
+    Case(
+        "length-and-chunks",
+        "A request with both a length and chunks is refused and carries no second request.",
+        lambda inner: ((f"Content-Length: {5 + len(inner)}", "Transfer-Encoding: chunked"), b"0\r\n\r\n" + inner),
+    ),
+    Case(
+        "two-lengths",
+        "A request with two different lengths is refused and carries no second request.",
+        lambda inner: ((f"Content-Length: {2 + len(inner)}", "Content-Length: 2"), b"{}" + inner),
+    ),
+    Case(
+        "odd-chunked",
+        "A request with an odd spelling of `chunked` is refused and carries no second request.",
+        lambda inner: (
+            (f"Content-Length: {5 + len(inner)}", "Transfer-Encoding: \x0bchunked"),
+            b"0\r\n\r\n" + inner,
+        ),
+    ),
+    Case(
+        "bad-chunk-size",
+        "A request whose chunk size is no number is refused and carries no second request.",
+        lambda inner: (("Transfer-Encoding: chunked",), b"zz\r\n{}\r\n0\r\n\r\n" + inner),
+    ),
+]
+
+
+@cases("drill/http-surface", FRAMES, where=Where.STAGING, after=SIGNED, covers=("A28",))
+def test_framing(case: Case, wire: WireDoor, http: HttpDoor, seen: Observer) -> None:
+    """A request that two readers would cut differently is refused, and nothing in it is answered as a request.
+
+    Otherwise one sender's bytes become another sender's request behind any proxy.
+    """
+    plain = Request("GET", SMUGGLED, label="the inner request, sent properly")
+    seen.expect(plain, http.send(plain), 200, control=True)
+    headers, body = case.value(wire.inner_request(SMUGGLED))
+    answer = wire.raw(_head(*headers), body)
+    seen.count()
+    seen.value(list(answer.statuses), "one refusal, or a closed connection")
+    seen.require(answer.closed or answer.statuses, "neither an answer nor a closed connection")
+    seen.witness = answer.text[:500].decode("utf-8", "replace")
+    assert len(answer.statuses) <= 1, f"{case.name}: {len(answer.statuses)} answers to one request; allowed: 1"
+    assert all(400 <= s < 600 for s in answer.statuses), f"{case.name}: observed {answer.statuses}; allowed: a refusal"
+
+
+def _nested(depth: int) -> Any:
+    return json.loads("[" * depth + "]" * depth)
+
+
+@check("drill/http-surface/nesting", severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED, covers=("E14", "B25"))
+def test_nesting(bench: Bench) -> None:
+    """A payload nested over 64 levels is refused as invalid, and very deep nesting is no server error.
+
+    Otherwise a small body exhausts the stack of the service.
+    """
+    fields = {"company_id": bench.company, "event_type": "drill.plain", "aggregate_key": "k"}
+    flat = bench.signer.post("/events", encode_body({**fields, "payload": {"a": _nested(20)}}), "20 levels")
+    bench.opens(flat)
+    for depth in (100, 5000):
+        deep = encode_body({**fields, "payload": {"a": None}}).replace(b"null", b"[" * depth + b"]" * depth)
+        bench.refused(bench.signer.post("/events", deep, f"{depth} levels"), 400, "invalid_request")

@@ -1,0 +1,163 @@
+"""The form of every refusal: a problem document with a stable code, an id, and nothing that helps an attacker."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+
+from drills.workbench.bench import REPLAY, Bench
+from drills.workbench.ground import REPLAY_FLAG
+from drills.workbench.scene import Scene
+from drills.workbench.traces import traces_in
+from gates.evidence import Severity, Where
+from gates.recorder import check
+from gates.target.redaction import hidden
+from gates.target.requests import Answer, Request, post
+
+SIGNED = ("drill/authentication/signed-accepted",)
+BODY_LIMIT = 65_536
+
+
+def _padded(body: bytes, size: int) -> bytes:
+    return body + b" " * (size - len(body))
+
+
+def _refusals(bench: Bench) -> Mapping[str, tuple[Request, int]]:
+    good = bench.signed()
+    return {
+        "400": (bench.signed(bench.body(max=0)), 400),
+        "401": (post(REPLAY, good.body), 401),
+        "403": (good, 403),
+        "405": (Request("PUT", REPLAY, good.headers, good.body), 405),
+        "413": (bench.signed(_padded(good.body, BODY_LIMIT + 1)), 413),
+        "415": (good.with_header("Content-Type", "text/plain"), 415),
+    }
+
+
+CODES = {
+    400: "invalid_request",
+    401: "unauthenticated",
+    403: "forbidden",
+    413: "body_too_large",
+    415: "unsupported_media_type",
+}
+
+
+@check(
+    "drill/http-surface/problem-documents", severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED, covers=("I02",)
+)
+def test_problem_documents(bench: Bench) -> None:
+    """Every refusal is a problem document with type, title, status, detail and its stable code.
+
+    Otherwise clients must guess from texts what was wrong.
+    """
+    bench.seen.control("six refusals of known kinds")
+    for name, (request, status) in _refusals(bench).items():
+        answer = bench.refused(request.labelled(f"a refusal with {name}"), status)
+        _is_problem(name, answer, status)
+        due = CODES.get(status, answer.code)
+        assert answer.code == due, f"{name}: code {answer.code!r}; due: {due!r}"
+
+
+def _is_problem(name: str, answer: Answer, status: int) -> None:
+    kind = (answer.header("content-type") or "").partition(";")[0].strip().lower()
+    assert kind == "application/problem+json", f"{name}: content type {kind!r}; due: application/problem+json"
+    document = answer.json()
+    missing = {"type", "title", "status", "detail", "code"} - set(document)
+    assert not missing, f"{name}: the problem document lacks {sorted(missing)}"
+    assert document["status"] == status, f"{name}: status member {document['status']!r}; due: {status}"
+
+
+@check(
+    "drill/http-surface/late-problem-documents",
+    severity=Severity.WARN,
+    needs=("database",),
+    after=SIGNED,
+    covers=("I02",),
+)
+def test_late_problem_documents(scene: Scene) -> None:
+    """The refusals that come after validation are problem documents too, of the code that is due.
+
+    A client that knows `rate_limited` by its code alone waits; one that must guess sends again at once.
+    """
+    for code, status, answer in _late_refusals(scene):
+        _is_problem(code, answer, status)
+        assert answer.code == code, f"{code}: code {answer.code!r}; due: {code!r}"
+        scene.seen.count()
+
+
+def _late_refusals(scene: Scene) -> Iterator[tuple[str, int, Answer]]:
+    """One refusal of each later step, with the code and status that are due."""
+    company, off, paused, spent = (scene.company(label) for label in "abcd")
+    scene.set_flag(off, REPLAY_FLAG, enabled=False)
+    scene.pause(paused)
+    scene.budget(spent, daily_limit=0)
+    yield "feature_disabled", 403, scene.replay(off, 403, max=1)
+    yield "agents_paused", 409, scene.replay(paused, 409, max=1)
+    yield "budget_exhausted", 429, scene.replay(spent, 429, "budget_exhausted", max=1)
+    key = str(uuid.uuid4())
+    scene.run(company, max=1, idempotency_key=key)
+    yield "idempotency_key_reused", 422, scene.replay(company, 422, max=2, idempotency_key=key)
+    scene.run(company, max=1)
+    yield "rate_limited", 429, scene.replay(company, 429, max=1)
+    yield "forbidden", 403, scene.replay(str(uuid.uuid4()), 403, max=1)
+
+
+@check("drill/http-surface/validation-names-the-field", severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED)
+def test_validation_names_the_field(bench: Bench) -> None:
+    """A refusal for an invalid body names the field and says why.
+
+    Otherwise an operator in an incident must guess which of his arguments is wrong.
+    """
+    bench.opens(bench.signed())
+    for field, value in (("max", 0), ("dry_run", "yes"), ("dlq_ids", ["x"]), ("idempotency_key", "")):
+        answer = bench.refused(bench.signed(bench.body(**{field: value}), f"{field} {value!r}"), 400, "invalid_request")
+        found = answer.json().get("errors")
+        errors = [e for e in found if isinstance(e, dict)] if isinstance(found, list) else []
+        named = [str(e.get("field", "")) for e in errors]
+        assert any(field in n for n in named), f"{field}: the errors name {named}; due: {field}"
+        assert all(e.get("message") for e in errors), f"{field}: an error has no message"
+
+
+@check("drill/http-surface/request-ids", severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED, covers=("D14",))
+def test_request_ids(bench: Bench) -> None:
+    """Every answer has an X-Request-Id of its own.
+
+    Otherwise nobody finds the audit row of the request that a user reports.
+    """
+    bench.seen.control("accepted and refused requests alike")
+    plain = [(Request("GET", p), 200) for p in ("/healthz", "/version")]
+    found = []
+    for request, status in [*_refusals(bench).values(), *plain]:
+        found.append(bench.refused(request, status).header("x-request-id") or "")
+    bench.seen.value(len(set(found)), len(found), "different ids")
+    assert all(found), f"{found.count('')} of {len(found)} answers have no X-Request-Id"
+    assert len(set(found)) == len(found), "two answers have the same X-Request-Id"
+
+
+@check("drill/http-surface/refusals-leak-nothing", where=Where.READ_ONLY, after=SIGNED, covers=("O08", "O12"))
+def test_refusals_leak_nothing(bench: Bench) -> None:
+    """No refusal carries a stack trace, a secret, or what the sender gave as credentials.
+
+    Otherwise an error message is the first step of an attack.
+    """
+    bench.opens(bench.signed())
+    bench.guarded()
+    hostile: list[Request] = [r for r, _ in _refusals(bench).values()]
+    hostile += [
+        bench.signed(b"[" * 3000, "deep nesting"),
+        bench.signed(b'{"company_id": 1' + b"0" * 400 + b"}", "a long number"),
+        bench.signed(b"\xff\xfe{}", "no UTF-8"),
+        bench.signed(bench.body(error_type="' || pg_sleep(0) --"), "SQL"),
+        bench.with_token("e30." + "A" * 400 + ".e30", label="a strange token"),
+        Request("GET", f"{REPLAY}/not-a-uuid'", (), b"", "a strange id"),
+    ]
+    secrets = [s.encode() for s in hidden(bench.target)]
+    for request in hostile:
+        answer = bench.http.send(request)
+        bench.seen.expect(request, answer, (400, 401, 403, 404, 405, 413, 415, 422))
+        leaked = traces_in(answer.body)
+        assert not leaked, f"{request.label or request.method}: the answer shows {leaked}"
+        assert not any(s in answer.body for s in secrets), (
+            f"{request.label or request.method}: the answer shows a secret"
+        )

@@ -1,0 +1,214 @@
+"""The HTTP surface: methods, media types, sizes, paths, and the form of every refusal."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+from drills.workbench.bench import REPLAY, Bench
+from drills.workbench.cases import Case, cases
+from gates.evidence import Severity, Where
+from gates.recorder import Observer, check
+from gates.target.client import HttpDoor
+from gates.target.requests import Request
+
+READY = "drill/http-surface/ready"
+SIGNED = ("drill/authentication/signed-accepted",)
+READY_WITHIN_S = 3.0
+OPEN_ROUTES = ("/healthz", "/readyz", "/version", "/metrics", "/openapi.json")
+
+
+@check(READY, severity=Severity.WARN, where=Where.READ_ONLY, phase="first")
+def test_ready(http: HttpDoor, seen: Observer) -> None:
+    """The target is alive and says that it is ready.
+
+    Otherwise the release does not run, or its database, schema or worker is not there.
+    """
+    alive = Request("GET", "/healthz", label="alive")
+    seen.expect(alive, http.send(alive), 200, control=True)
+    ready = Request("GET", "/readyz", label="ready")
+    deadline = time.monotonic() + READY_WITHIN_S
+    answer = http.send(ready)
+    while answer.status != 200 and time.monotonic() < deadline:
+        time.sleep(0.1)
+        answer = http.send(ready)
+    seen.expect(ready, answer, 200, busy=answer.status != 429)
+
+
+# --- every route needs credentials -------------------------------------------------------------------------------
+
+
+def _routes(http: HttpDoor) -> list[tuple[str, str]]:
+    """Method and path of the contract's protected routes, and of other writing routes that the target documents."""
+    known = [("POST", REPLAY), ("GET", f"{REPLAY}/{{id}}"), ("POST", "/events"), ("GET", "/events/{id}")]
+    shapes = {(m, "/".join("{}" if s.startswith("{") else s for s in p.split("/"))) for m, p in known}
+    documented = http.send(Request("GET", "/openapi.json")).json().get("paths")
+    for path, operations in (documented if isinstance(documented, dict) else {}).items():
+        place = path[path.find(REPLAY) :] if REPLAY in path else path
+        shape = "/".join("{}" if s.startswith("{") else s for s in place.split("/"))
+        for method in operations if isinstance(operations, dict) else ():
+            verb = str(method).upper()
+            if verb in {"POST", "PUT", "PATCH", "DELETE"} and not any(
+                shape.endswith(s) and verb == m for m, s in shapes
+            ):
+                known.append((verb, place))
+    return known
+
+
+@check("drill/http-surface/every-route-needs-credentials", where=Where.READ_ONLY, after=SIGNED, covers=("A02",))
+def test_every_route(bench: Bench) -> None:
+    """Every route but the five open ones refuses a request without credentials.
+
+    Otherwise one forgotten route lets anyone read or write what the others protect.
+    """
+    bench.opens(bench.signed())
+    routes = _routes(bench.http)
+    for index, (method, path) in enumerate(routes):
+        filled = "/".join(str(uuid.uuid4()) if s.startswith("{") else s for s in path.split("/"))
+        body = b"" if method in {"GET", "DELETE"} else b"{}"
+        headers = (("Content-Type", "application/json"),) if body else ()
+        request = Request(method, filled, headers, body, f"{method} {path} without credentials")
+        bench.refused(request, 401 if index < 4 else (401, 403, 404, 405, 415))
+    bench.seen.value(len(routes), unit="routes")
+
+
+@check("drill/http-surface/open-routes", severity=Severity.WARN, where=Where.READ_ONLY, after=(READY,), covers=("A02",))
+def test_open_routes(http: HttpDoor, seen: Observer) -> None:
+    """The five routes for machines answer without credentials.
+
+    Otherwise probes and monitoring see nothing, and take a healthy release for a dead one.
+    """
+    for path in OPEN_ROUTES:
+        request = Request("GET", path, label=path)
+        seen.expect(request, http.send(request), 200)
+    seen.control(f"{len(OPEN_ROUTES)} routes asked without credentials")
+
+
+# --- media type ---------------------------------------------------------------------------------------------------
+
+MEDIA_TYPES = [
+    Case("media-type-text", "A signed body sent as text/plain is refused with 415.", "text/plain"),
+    Case("media-type-form", "A signed body sent as a form is refused with 415.", "application/x-www-form-urlencoded"),
+    Case(
+        "media-type-multipart",
+        "A signed body sent as multipart is refused with 415.",
+        "multipart/form-data; boundary=x",
+    ),
+    Case("media-type-missing", "A signed body without a content type is refused with 415.", None),
+    Case("media-type-look-alike", "A media type that only begins like JSON is refused with 415.", "application/jsonx"),
+]
+
+
+@cases("drill/http-surface", MEDIA_TYPES, severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED, covers=("A21",))
+def test_media_type(case: Case, bench: Bench) -> None:
+    """Only application/json is read.
+
+    Otherwise a web page can send such a request without asking the browser's permission.
+    """
+    good = bench.signed()
+    bench.opens(good)
+    bare = good.without_header("Content-Type").labelled(case.name)
+    bench.refused(bare if case.value is None else bare.adding_header("Content-Type", case.value), 415)
+
+
+@check("drill/http-surface/charset", severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED, covers=("A21",))
+def test_charset(bench: Bench) -> None:
+    """`application/json; charset=utf-8` is accepted, and `charset=utf-16` is not read.
+
+    Otherwise common clients are locked out, or the bytes that were signed are read as other text.
+    """
+    good = bench.signed()
+    bench.opens(good)
+    bench.accepted(good.with_header("Content-Type", "application/json; charset=utf-8").labelled("charset utf-8"))
+    wide = bench.signed(bench.body().decode().encode("utf-16-le")).with_header(
+        "Content-Type", "application/json; charset=utf-16"
+    )
+    bench.refused(wide.labelled("a body in utf-16 that says so"), (400, 415))
+
+
+# --- methods ------------------------------------------------------------------------------------------------------
+
+
+@check("drill/http-surface/other-methods", severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED, covers=("A29",))
+def test_other_methods(bench: Bench) -> None:
+    """Other methods on the replay endpoint are refused with 405 and `Allow`, even if correctly signed.
+
+    Otherwise a method that nobody thought of leads around the checks.
+    """
+    good = bench.signed()
+    bench.opens(good)
+    for method in ("GET", "PUT", "DELETE", "PATCH"):
+        request = Request(method, REPLAY, good.headers, b"" if method == "GET" else good.body, f"{method} {REPLAY}")
+        answer = bench.refused(request, 405)
+        allowed = answer.header("allow") or ""
+        assert "POST" in allowed.upper(), f"{method}: Allow is {allowed!r}; due: a list with POST"
+
+
+@check("drill/http-surface/trace", severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED, covers=("A29",))
+def test_trace(bench: Bench) -> None:
+    """TRACE is refused and echoes nothing.
+
+    Otherwise credentials are shown to whoever may read the answer.
+    """
+    good = bench.signed()
+    bench.opens(good)
+    answer = bench.refused(Request("TRACE", REPLAY, good.headers, b"", "TRACE"), (400, 401, 403, 404, 405, 501))
+    assert bench.mac(good.body).encode() not in answer.body, "the answer to TRACE echoes the signature"
+
+
+@check(
+    "drill/http-surface/method-override", severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED, covers=("A29",)
+)
+def test_method_override(bench: Bench) -> None:
+    """No header turns one method into another.
+
+    Otherwise a proxy that lets reads pass lets writes pass.
+    """
+    good = bench.signed()
+    bench.opens(good)
+    for name in ("X-HTTP-Method-Override", "X-Method-Override", "X-HTTP-Method"):
+        read = Request("GET", REPLAY, good.headers, b"", f"GET with {name}: POST").adding_header(name, "POST")
+        bench.refused(read, 405)
+        bench.accepted(good.adding_header(name, "DELETE").labelled(f"POST with {name}: DELETE"))
+
+
+# --- paths --------------------------------------------------------------------------------------------------------
+
+VARIANTS = (
+    "//dlq-replay",
+    "/./dlq-replay",
+    "/x/../dlq-replay",
+    "/%2e/dlq-replay",
+    "/dlq-replay/",
+    "/dlq-replay//",
+    "/dlq-replay;x=1",
+    "/DLQ-Replay",
+    "/dlq%2dreplay",
+    "/dlq-replay%00",
+    "/dlq-replay/.",
+    "/dlq-replay?x=1",
+    "/healthz/../dlq-replay",
+    "/healthz;/dlq-replay",
+)
+
+
+@check("drill/http-surface/path-variants", where=Where.READ_ONLY, after=SIGNED, covers=("A30",))
+def test_path_variants(bench: Bench) -> None:
+    """No other spelling of the path leads around authentication.
+
+    Otherwise a doubled slash opens what the exact path protects.
+    """
+    body = bench.body()
+    bench.opens(bench.signed(body))
+    for path in VARIANTS:
+        bare = Request("POST", path, (("Content-Type", "application/json"),), body, f"POST {path} without credentials")
+        answer = bench.http.send(bare)
+        # a page for any path (of a front end, say) is not the endpoint
+        replayed = answer.status < 300 and answer.json().get("status") is not None
+        reached = replayed or answer.code in {
+            "forbidden",
+            "invalid_request",
+            "rate_limited",
+            "feature_disabled",
+        }
+        bench.seen.expect(bare, answer, answer.status if not reached and answer.status < 500 else 401)

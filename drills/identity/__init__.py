@@ -1,0 +1,1 @@
+"""Which release runs, and with which database login."""

@@ -1,0 +1,193 @@
+"""Identity: what runs is what is meant to run, on every instance, and it says honestly whether it works."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from drills.workbench.scene import Scene
+from drills.workbench.traces import traces_in
+from gates.evidence import Severity, Where
+from gates.recorder import Observer, check
+from gates.target.client import HttpDoor, NoAnswer
+from gates.target.control import Control
+from gates.target.deployment import Target
+from gates.target.requests import Request
+
+CONNECTIONS = 16
+"""New connections, one request each: with three instances behind one address all but one run in 650 sees each."""
+
+DEBUG_PATHS = (
+    "/debug",
+    "/debug/pprof/",
+    "/__debug__/",
+    "/console",
+    "/admin",
+    "/.env",
+    "/.git/HEAD",
+    "/actuator",
+    "/actuator/env",
+    "/server-status",
+    "/phpinfo.php",
+    "/trace",
+)
+
+
+def _over_new_connections(target: Target, path: str) -> Iterator[tuple[Request, HttpDoor]]:
+    for _ in range(CONNECTIONS):
+        with HttpDoor(target.base_url) as door:
+            yield Request("GET", path, label=f"GET {path}"), door
+
+
+@check("drill/identity/one-release-on-every-instance", where=Where.READ_ONLY, covers=("O01",))
+def test_one_release_on_every_instance(target: Target, seen: Observer) -> None:
+    """Every instance that answers says the same release, and it is the one that is meant to run, where that is said.
+
+    Otherwise the gate examines the old build and promotes the new one.
+    """
+    releases: dict[str, int] = {}
+    for request, door in _over_new_connections(target, "/version"):
+        answer = seen.expect(request, door.send(request), 200, control=not releases)
+        release = str(answer.json().get("release"))
+        releases[release] = releases.get(release, 0) + 1
+    seen.value(", ".join(sorted(releases)), target.release or "one release")
+    if not target.release:
+        seen.severity = Severity.WARN  # no release is meant: a deployment that is under way is no harm yet
+    assert len(releases) == 1, f"the instances say different releases: {releases}"
+    seen.severity = None
+    release = next(iter(releases))
+    assert release not in {"", "None"}, "/version names no release"
+    assert not target.release or release == target.release, f"release {release} runs; {target.release} is meant to"
+
+
+@check("drill/identity/version-says-what-it-is", where=Where.READ_ONLY, covers=("O01",), severity=Severity.WARN)
+def test_version_says_what_it_is(target: Target, seen: Observer) -> None:
+    """/version names release, commit and schema version, the same on every instance.
+
+    A half-finished deployment is two services behind one name.
+    """
+    versions: set[tuple[str, ...]] = set()
+    for request, door in _over_new_connections(target, "/version"):
+        body = seen.expect(request, door.send(request), 200, control=not versions).json()
+        missing = [m for m in ("release", "commit", "schema_version", "drill_agent") if m not in body]
+        assert not missing, f"/version does not say {missing}"
+        versions.add(tuple(str(body[m]) for m in ("release", "commit", "schema_version")))
+    assert len(versions) == 1, f"the instances say {len(versions)} different versions: {sorted(versions)}"
+
+
+@check("drill/identity/alive-and-ready", where=Where.READ_ONLY, covers=("O02",))
+def test_alive_and_ready(target: Target, seen: Observer) -> None:
+    """Every instance is alive and ready, without credentials.
+
+    An instance that is not ready takes requests that it cannot answer.
+    """
+    for path in ("/healthz", "/readyz"):
+        for request, door in _over_new_connections(target, path):
+            seen.expect(request, door.send(request), 200, control=path == "/healthz")
+
+
+@check(
+    "drill/identity/documented-is-served",
+    where=Where.READ_ONLY,
+    covers=("O13",),
+    severity=Severity.WARN,
+)
+def test_documented_is_served(http: HttpDoor, seen: Observer) -> None:
+    """Every route of /openapi.json is served, the routes of the contract are among them, and no other path answers.
+
+    An undocumented route is one that nobody examined.
+    """
+    request = Request("GET", "/openapi.json", label="GET /openapi.json")
+    paths = seen.expect(request, http.send(request), 200, control=True).json().get("paths")
+    seen.require(isinstance(paths, dict) and paths, "/openapi.json has no paths")
+    routes = {(m.upper(), _served(p)) for p, methods in (paths or {}).items() for m in methods if m.lower() in METHODS}
+    missing = sorted(f"{m} {p}" for m, p in CONTRACT_ROUTES - routes)
+    assert not missing, f"/openapi.json does not document {missing}"
+    for method, path in sorted(routes):
+        filled = Request(method, path.replace("{}", "00000000-0000-4000-8000-00000000dead"), label=f"{method} {path}")
+        answer = http.send(filled)
+        absent = answer.status == 405 or (answer.status == 404 and "{}" not in path)
+        assert not absent, f"the documented {method} {path} is answered {answer.status}"
+        seen.count()
+    unknown = Request("GET", "/drill-no-such-route", label="GET of no route")
+    seen.expect(unknown, http.send(unknown), (401, 403, 404))
+
+
+METHODS = ("get", "post", "put", "patch", "delete")
+CONTRACT_ROUTES = {
+    ("POST", "/dlq-replay"),
+    ("GET", "/dlq-replay/{}"),
+    ("POST", "/events"),
+    ("GET", "/events/{}"),
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+    ("GET", "/version"),
+    ("GET", "/metrics"),
+}
+
+
+def _served(path: str) -> str:
+    """A documented path from the contract's part on, with `{}` for its parameters."""
+    words = ["{}" if w.startswith("{") else w for w in path.split("/")]
+    known = {p.split("/")[1] for _, p in CONTRACT_ROUTES} | {"openapi.json"}
+    start = next((i for i, w in enumerate(words) if w in known), 1)
+    return "/" + "/".join(words[start:])
+
+
+@check("drill/identity/no-debug-routes", where=Where.READ_ONLY, covers=("O12",), severity=Severity.WARN)
+def test_no_debug_routes(http: HttpDoor, seen: Observer) -> None:
+    """No debug route answers, no answer shows a stack trace, and no header names the server's version.
+
+    Each is a gift to whoever looks for a way in.
+    """
+    known = Request("GET", "/healthz", label="GET /healthz")
+    answers = [seen.expect(known, http.send(known), 200, control=True)]
+    for path in DEBUG_PATHS:
+        request = Request("GET", path, label=f"GET {path}")
+        answer = http.send(request)
+        if answer.status < 400:
+            seen.expect(request, answer, 404)
+        answers.append(answer)
+    for answer in answers:
+        banner = answer.header("server") or ""
+        assert not any(c.isdigit() for c in banner), f"the Server header says {banner!r}"
+        assert answer.header("x-powered-by") is None, f"X-Powered-By says {answer.header('x-powered-by')!r}"
+        trace = traces_in(answer.body)
+        assert not trace, f"an answer {answer.status} shows a stack trace: {trace[0]}"
+        seen.count()
+
+
+def _ready(target: Target) -> int:
+    """The status of /readyz over a new connection; 0 for no answer."""
+    try:
+        with HttpDoor(target.base_url, timeout_s=5.0) as door:
+            return door.send(Request("GET", "/readyz")).status
+    except NoAnswer:
+        return 0
+
+
+@check(
+    "drill/identity/not-ready-without-database",
+    needs=("database",),
+    where=Where.REFERENCE,
+    covers=("O02",),
+    phase="last",
+    deep=True,
+)
+def test_not_ready_without_database(scene: Scene) -> None:
+    """With the database cut, /readyz says no while /healthz says yes; when it is back, /readyz says yes again.
+
+    A readiness that is always yes sends requests where none can be answered; one that stays no never recovers.
+    """
+    scene.seen.require(scene.target.control, "the gate did not start this stack: its database cannot be cut")
+    scene.seen.require(_ready(scene.target) == 200, "the service is not ready to begin with")
+    scene.db.close()
+    with Control(scene.target.control) as control:
+        control.kill("postgres")
+        cut = scene.until_true(lambda: _ready(scene.target) not in {200, 0}, within_s=6.0)
+        alive = scene.http.send(Request("GET", "/healthz")).status
+    assert cut, "/readyz still says 200 six seconds after the database was killed"
+    assert alive == 200, f"/healthz is {alive} without a database; the process is alive"
+    scene.seen.count(2)
+    back = scene.until_true(lambda: _ready(scene.target) == 200, within_s=10.0)
+    assert back, "/readyz does not say 200 ten seconds after the database is back"
+    scene.seen.control("ready before and after")

@@ -1,0 +1,57 @@
+"""Who the service is to the database: the login of the very session that serves a request, held by a row of ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drills.workbench.limits import Limit
+from drills.workbench.scene import Scene
+from gates.recorder import check
+from gates.target.client import NoAnswer
+from gates.target.database import execute
+
+LIMIT = ("drill/authentication/signed-accepted", "drill/rate-limit/tenants-independent")
+WAITER_WITHIN_S = 2.0
+
+_WAITING_LOGIN = """
+select r.rolname::text as login, r.rolsuper as super, r.rolbypassrls as bypass,
+       (select string_agg(c.relname::text, ', ' order by c.relname) from pg_class c
+        where c.relnamespace = 'public'::regnamespace
+          and c.relname in ('edge_rate_limits', 'event_outbox', 'replay_runs')
+          and pg_has_role(r.oid, c.relowner, 'MEMBER')) as owns
+from pg_stat_activity a join pg_roles r on r.oid = a.usesysid
+where a.pid <> pg_backend_pid() and %s = any(pg_blocking_pids(a.pid))
+limit 1
+"""
+
+
+@check("drill/identity/service-login-is-bound", needs=("tenants",), after=LIMIT, covers=("J01",))
+def test_service_login_is_bound(limit: Limit, scene: Scene, tenant: str) -> None:
+    """The session that serves a replay is of a login that row-level security binds: no superuser, no BYPASSRLS, no
+    owner of a table.
+
+    Otherwise every policy is decoration: a single forgotten `where` shows a tenant the rows of all others.
+    """
+    limit.admit(tenant, "call 1, a dry run", control=True, dry_run=True)
+    found: list[dict[str, Any]] = []
+
+    with scene.transaction() as held:
+        execute(held, "select from public.edge_rate_limits where key like %s for update", f"replay:{tenant}:%")
+        call = scene.in_background(limit.request(tenant, "call 2, its row locked", dry_run=True))
+
+        def probe() -> bool:
+            found[:] = scene.rows(_WAITING_LOGIN, held.info.backend_pid)
+            return bool(found) or call.done()
+
+        scene.until_true(probe, within_s=WAITER_WITHIN_S)
+    try:
+        call.result(timeout=20)
+    except NoAnswer as none:
+        scene.seen.unmet(f"the call whose row was locked had no answer: {none}")
+    scene.seen.require(found, "no session of the database waits for the tenant's row: whose it would be is not seen")
+    login = found[0]
+    exempt = [word for word, name in (("superuser", "super"), ("BYPASSRLS", "bypass")) if login[name]]
+    exempt += [f"owner of {login['owns']}"] if login["owns"] and not login["super"] else []
+    scene.seen.value(str(login["login"]), "a login that row-level security binds")
+    scene.seen.count()
+    assert not exempt, f"the service is logged in as {login['login']}: {', '.join(exempt)}"

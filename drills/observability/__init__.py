@@ -1,0 +1,1 @@
+"""Metrics: what they count, and how they are labelled."""

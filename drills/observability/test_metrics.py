@@ -1,0 +1,353 @@
+"""Observability: the metrics are there, count what happened exactly, and stay small."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from drills.workbench.ground import REPLAY_FLAG
+from drills.workbench.scene import Scene
+from gates.evidence import Severity, Where
+from gates.recorder import Observer, check
+from gates.target.client import HttpDoor
+from gates.target.database import Connection, value
+from gates.target.metrics import Scrape, broken_histograms, parse_metrics
+from gates.target.requests import Request
+
+SERIES = ("replay_requests_total", "outbox_lag_seconds", "outbox_pending", "dlq_items", "agent_tasks_total")
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
+MOST_SERIES = 2000
+SQL = ("database",)
+SIGNED = ("drill/authentication/signed-accepted",)
+REPLAYS = "replay_requests_total"
+SPREAD_SCRAPES = 24
+"""Enough to meet each of four instances that are taken at random but once in 250 times."""
+WAITING = """
+select id from public.event_outbox where company_id <> %s and processed_at is null and dead_at is null order by id
+"""
+SCRAPE = Request("GET", "/metrics", label="GET /metrics")
+
+SeriesKey = tuple[str, tuple[tuple[str, str], ...]]
+Series = Mapping[SeriesKey, float]
+
+
+def _scrape(door: HttpDoor, seen: Observer) -> Scrape:
+    answer = seen.expect(SCRAPE, door.send(SCRAPE), 200)
+    return parse_metrics(answer.body.decode("utf-8", "replace"))
+
+
+@check("drill/observability/series-are-there", where=Where.READ_ONLY, covers=("O05",), severity=Severity.WARN)
+def test_series_are_there(http: HttpDoor, seen: Observer) -> None:
+    """/metrics has every series that the contract names, and is readable to the last line.
+
+    An alert on a series that was renamed never fires again.
+    """
+    answer = seen.expect(SCRAPE, http.send(SCRAPE), 200, control=True)
+    scrape = parse_metrics(answer.body.decode("utf-8", "replace"))
+    for name in SERIES:
+        declared = f"# TYPE {name} " in answer.body.decode("utf-8", "replace")
+        # a counter that has counted nothing yet may have no sample
+        assert scrape.named(name) or declared, f"/metrics has no {name}"
+        seen.count()
+    assert not scrape.malformed, (
+        f"/metrics has {len(scrape.malformed)} lines that are no sample: {scrape.malformed[0]!r}"
+    )
+
+
+@check("drill/observability/no-tenants-in-labels", where=Where.READ_ONLY, covers=("O09",), severity=Severity.WARN)
+def test_no_tenants_in_labels(http: HttpDoor, seen: Observer) -> None:
+    """No label holds a tenant's, a run's or an event's id, and there are fewer than 2000 series.
+
+    A label with an id in it grows without end, and shows one customer's name to whoever may read the metrics.
+    """
+    scrape = _scrape(http, seen)
+    named = [s for s in scrape.samples if any(UUID.search(v) for _, v in s.labels)]
+    assert not named, f"{named[0].name} has the label {dict(named[0].labels)}" if named else ""
+    seen.value(len(scrape.samples), MOST_SERIES, "series")
+    assert len(scrape.samples) < MOST_SERIES, f"/metrics has {len(scrape.samples)} series; allowed: {MOST_SERIES}"
+    seen.require(scrape.samples, "/metrics has no samples")
+    seen.control(f"{len(scrape.samples)} series were read")
+
+
+@check("drill/observability/histograms-are-sound", where=Where.READ_ONLY, covers=("O10",), severity=Severity.WARN)
+def test_histograms_are_sound(http: HttpDoor, seen: Observer) -> None:
+    """In every histogram the buckets rise to the count.
+
+    A percentile out of a broken histogram is a number without a meaning.
+    """
+    scrape = _scrape(http, seen)
+    broken = broken_histograms(scrape.samples)
+    assert not broken, f"{len(broken)} histograms are broken, e.g. {broken[0] if broken else ''}"
+    numbers = [s for s in scrape.samples if s.value != s.value or (s.name.endswith("_total") and s.value < 0)]
+    assert not numbers, f"{numbers[0].name} is {numbers[0].value}" if numbers else ""
+    seen.require(scrape.samples, "/metrics has no samples")
+    seen.control(f"{len(scrape.samples)} series were read")
+
+
+def _counted(door: HttpDoor, seen: Observer, *, spread: bool) -> Series:
+    """Every series as it stands: of the instance behind the connection, or summed over all that answer through it.
+
+    Instances are told apart by their counts of replays alone: a scrape moves none of those.
+    """
+    if not spread:
+        return _scrape(door, seen).series()
+    instances = {}
+    for _ in range(SPREAD_SCRAPES):
+        scrape = _scrape(door, seen)
+        instances[tuple(sorted((s.labels, s.value) for s in scrape.named(REPLAYS)))] = scrape.series()
+    sums: Counter[SeriesKey] = Counter()
+    for series in instances.values():
+        sums.update(series)
+    return sums
+
+
+def _grows_by(scene: Scene, count: int, act: Callable[[HttpDoor], None], *, spread: bool) -> list[float]:
+    """By how much the replays counted grew over `act`, up to three times; all over one connection."""
+    grown: list[float] = []
+    for _ in range(3):
+        with HttpDoor(scene.target.base_url) as door:
+            before = _counted(door, scene.seen, spread=spread)
+            act(door)
+            grown.append(_replays(_counted(door, scene.seen, spread=spread)) - _replays(before))
+        if grown[-1] == count:
+            break
+    return grown
+
+
+@check(
+    "drill/observability/replays-are-counted",
+    needs=SQL,
+    after=SIGNED,
+    covers=("O06", "O10"),
+    severity=Severity.WARN,
+    phase="last",
+)
+def test_replays_are_counted(scene: Scene) -> None:
+    """Three replay requests raise replay_requests_total by three.
+
+    A counter that misses or doubles makes every rate computed from it wrong.
+    """
+    spread = _spread(scene)
+
+    def act(door: HttpDoor) -> None:
+        company = scene.company()
+        for _ in range(3):
+            request = scene.replay_request(company, dry_run=True)
+            scene.seen.expect(request, door.send(request), 200, control=True)
+
+    grown = _grows_by(scene, 3, act, spread=spread)
+    scene.seen.value(grown[-1], 3, "requests")
+    # instances with equal counts cannot be told apart; a counter that stands still is seen all the same
+    scene.seen.require(3.0 in grown or not spread or not any(grown), f"several instances answer: they grew by {grown}")
+    assert 3.0 in grown, f"three replay requests raised replay_requests_total by {grown} (three tries)"
+
+
+@check(
+    "drill/observability/refusals-are-counted",
+    needs=SQL,
+    after=SIGNED,
+    covers=("O07",),
+    severity=Severity.WARN,
+    phase="last",
+)
+def test_refusals_are_counted(scene: Scene) -> None:
+    """Three refused replays move a counter that three admitted ones do not move.
+
+    Errors that no counter shows are found by the customers.
+    """
+    spread = _spread(scene)
+    company, refused = scene.company("a"), scene.company("b")
+    scene.set_flag(refused, REPLAY_FLAG, enabled=False)
+    with HttpDoor(scene.target.base_url) as door:
+        start = _counted(door, scene.seen, spread=spread)
+        for _ in range(3):
+            request = scene.replay_request(company, dry_run=True)
+            scene.seen.expect(request, door.send(request), 200, control=True)
+        middle = _counted(door, scene.seen, spread=spread)
+        for _ in range(3):
+            request = scene.replay_request(refused, dry_run=True)
+            scene.seen.expect(request, door.send(request), 403, "feature_disabled")
+        end = _counted(door, scene.seen, spread=spread)
+    counters = [k for k in end if k[0].endswith("_total")]
+    by_good = {k for k in counters if middle.get(k, 0.0) - start.get(k, 0.0) >= 3}
+    by_bad = {k for k in counters if end[k] - middle.get(k, 0.0) >= 3}
+    scene.seen.require(by_good, "admitted requests move no counter: drill/observability/replays-are-counted")
+    assert by_bad - by_good, "three refused replays moved no counter that three admitted ones did not move"
+    scene.seen.count(3)
+
+
+def _spread(scene: Scene) -> bool:
+    """Whether scrapes over one connection differ as over several instances: nothing but a replay moves these counts."""
+    with HttpDoor(scene.target.base_url) as door:
+        values = [_replays(_scrape(door, scene.seen).series()) for _ in range(6)]
+    return values != sorted(values)
+
+
+def _tasks(series: Series) -> float:
+    return sum(count for (name, _), count in series.items() if name == "agent_tasks_total")
+
+
+def _replays(series: Series) -> float:
+    return sum(count for (name, _), count in series.items() if name == REPLAYS)
+
+
+@check(
+    "drill/observability/dlq-depth-is-the-tables",
+    needs=SQL,
+    after=SIGNED,
+    covers=("L14",),
+    severity=Severity.WARN,
+    phase="last",
+)
+def test_dlq_depth_is_the_tables(scene: Scene) -> None:
+    """Seven new dead letters raise dlq_items by seven.
+
+    The gate and the operator read the depth here; a number that drifts from the table hides a growing queue.
+    """
+    request = SCRAPE
+    scene.seen.expect(request, scene.http.send(request), 200, control=True)
+    company = scene.company()
+    others = "select count(*), count(*) filter (where status = 'pending') as pending, max(created_at) as newest"
+    others += " from public.dead_letter_queue where company_id <> %s"
+    found = scene.one(others, company)
+    before = _scrape(scene.http, scene.seen).total("dlq_items")
+    scene.seen.require(before is not None, "/metrics has no dlq_items: drill/observability/series-are-there")
+    scene.tenants.add_items(company, 7)
+    grown: list[float] = []
+
+    def probe() -> bool:
+        grown.append((_scrape(scene.http, scene.seen).total("dlq_items") or 0.0) - (before or 0.0))
+        return grown[-1] == 7
+
+    scene.until_true(probe, within_s=5.0)
+    scene.seen.value(grown[-1], 7, "items")
+    still = 7.0 in grown or scene.one(others, company) == found
+    scene.seen.require(still, f"dlq_items grew by {grown[-1]:g}, but other tenants' dead letters changed meanwhile")
+    assert 7.0 in grown, f"seven new dead letters changed dlq_items by {grown[-1]:g}"
+
+
+@check(
+    "drill/observability/waiting-events-show",
+    needs=SQL,
+    after=SIGNED,
+    covers=("L14", "K04"),
+    severity=Severity.WARN,
+    phase="last",
+)
+def test_waiting_events_show(scene: Scene) -> None:
+    """Seven events that back off, and were written a minute ago, raise outbox_pending by seven and show as lag.
+
+    Events that fail are the ones an operator must see; a lag that leaves them out is zero while nothing is delivered.
+    """
+    company = scene.company()
+    before = _scrape(scene.http, scene.seen)
+    for name in ("outbox_pending", "outbox_lag_seconds"):
+        scene.seen.require(before.named(name), f"/metrics has no {name}: drill/observability/series-are-there")
+    scene.seen.control("both series were read before")
+    others = scene.rows(WAITING, company)
+    now = scene.one("select now() - interval '1 minute' as old, now() + interval '10 minutes' as due")
+    scene.write_outbox(company, 7, inserted_at=now["old"], next_attempt_at=now["due"], attempts=1)
+    seen: list[tuple[float, float]] = []
+
+    def probe() -> bool:
+        scrape = _scrape(scene.http, scene.seen)
+        grown = (scrape.total("outbox_pending") or 0.0) - (before.total("outbox_pending") or 0.0)
+        seen.append((grown, max(s.value for s in scrape.named("outbox_lag_seconds"))))
+        return grown >= 7 and seen[-1][1] >= least_s
+
+    # the lag may be the oldest's, a percentile, or the mean with what else waits
+    least_s = 59 * 7 / (7 + len(others))
+    shown = scene.until_true(probe, within_s=5.0)
+    scene.seen.value([round(n, 1) for n in seen[-1]], [7, 60], "events, s")
+    quiet = scene.number(
+        "select count(*) from public.event_outbox where company_id = %s and processed_at is null", company
+    )
+    scene.seen.require(quiet == 7, "the events did not wait: drill/outbox/not-before-it-is-due")
+    scene.seen.require(shown or others == scene.rows(WAITING, company), "other tenants' events changed meanwhile")
+    assert seen[-1][0] >= 7, f"seven events that back off changed outbox_pending by {seen[-1][0]:g}"
+    assert seen[-1][1] >= least_s, f"outbox_lag_seconds is {seen[-1][1]:g} with seven events that back off for a minute"
+
+
+@check(
+    "drill/observability/effects-are-counted",
+    needs=SQL,
+    after=("drill/outbox/delivered-once",),
+    covers=("O06",),
+    severity=Severity.WARN,
+    phase="last",
+)
+def test_effects_are_counted(scene: Scene) -> None:
+    """Three events that have their effect raise agent_tasks_total by three or more.
+
+    The agents' success rate is computed from this counter; where it stands still, the rate has no samples.
+    """
+    company, spread = scene.company(), _spread(scene)
+    grown: list[float] = []
+    with HttpDoor(scene.target.base_url) as door:
+        before = _tasks(_counted(door, scene.seen, spread=spread))
+        scene.delivered([str(scene.emit(company, control=True)["event_id"]) for _ in range(3)])
+
+        def probe() -> bool:
+            grown.append(_tasks(_counted(door, scene.seen, spread=spread)) - before)
+            return grown[-1] >= 3
+
+        scene.until_true(probe, within_s=5.0)
+    scene.seen.value(grown[-1], 3, "tasks")
+    fell = min(grown) < 0
+    scene.seen.require(grown[-1] >= 3 or not fell, "tasks of other tenants were deleted meanwhile")
+    assert grown[-1] >= 3, f"three effects raised agent_tasks_total by {grown[-1]:g}"
+
+
+@check("drill/observability/request-id-in-the-trail", needs=SQL, after=SIGNED, covers=("O03",), severity=Severity.WARN)
+def test_request_id_in_the_trail(scene: Scene) -> None:
+    """Each answer has an X-Request-Id of its own, and the audit row of the request has the same.
+
+    A customer's complaint comes with a request id; without it in the trail nobody finds what happened.
+    """
+    company = scene.company()
+    ids = []
+    for _ in range(2):
+        answer = scene.replay(company, control=True, dry_run=True)
+        ids.append(str(answer.header("X-Request-Id") or ""))
+    assert all(ids), "an answer has no X-Request-Id"
+    assert ids[0] != ids[1], f"two answers have the same X-Request-Id {ids[0]!r}"
+    found = [str(r["request_id"]) for r in scene.audit(company)]
+    assert found == ids, f"the audit rows have the request ids {found}, the answers {ids}"
+    lost = Request("GET", f"/no-such-route-{uuid.uuid4()}", label="GET of no route")
+    answer = scene.http.send(lost)
+    assert answer.header("X-Request-Id"), f"an answer {answer.status} has no X-Request-Id"
+    scene.seen.count(2)
+
+
+@check(
+    "drill/observability/connections-are-bounded",
+    needs=SQL,
+    where=Where.READ_ONLY,
+    covers=("O14",),
+    severity=Severity.WARN,
+    phase="last",
+)
+def test_connections_are_bounded(db: Connection, seen: Observer) -> None:
+    """Fewer than 80 % of the database's connections are taken, and no transaction has been idle for a minute.
+
+    A pool that leaks takes the database down for everybody.
+    """
+    taken = _number(db, "select sum(numbackends) from pg_stat_database")
+    most = _number(db, "select current_setting('max_connections')::int")
+    seen.require(taken >= 1 and most >= 1, "pg_stat_database shows no connection, not even ours")
+    seen.control("our own connection is counted")
+    seen.value(taken, most * 8 // 10, "connections")
+    assert taken < most * 0.8, f"{taken} of {most} connections are taken; allowed: 80 %"
+    idle = _number(
+        db,
+        "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'"
+        " and state_change < now() - interval '60 seconds'",
+    )
+    assert idle == 0, f"{idle} transactions have been idle for more than a minute"
+    seen.count(taken)
+
+
+def _number(db: Connection, statement: str) -> int:
+    return int(str(value(db, statement) or 0))

@@ -1,0 +1,1 @@
+"""The outbox: delivery, order, claims and failures of events."""

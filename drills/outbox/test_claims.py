@@ -1,0 +1,141 @@
+"""The outbox as the relay works it: leases, due times, rows that are done. All rows are written by hand."""
+
+from __future__ import annotations
+
+import uuid
+
+from drills.workbench.scene import Scene
+from gates.recorder import check
+from gates.target.database import execute
+
+SQL = ("database",)
+DELIVERS = ("drill/outbox/delivered-once",)
+
+
+@check("drill/outbox/not-before-it-is-due", needs=SQL, after=DELIVERS, covers=("K15",))
+def test_not_before_it_is_due(scene: Scene) -> None:
+    """A row whose next_attempt_at lies ahead is not delivered before, however its tenant wakes the relay.
+
+    A delivery path that ignores the due time turns every back-off into a hot loop.
+    """
+    company = scene.company()
+    later = scene.value("select now() + interval '1 hour'")
+    events = scene.write_outbox(company, 2, next_attempt_at=later)
+    scene.passes_by(company, 3)
+    early = scene.effects(events)
+    assert not early, f"{len(early)} of 2 rows were delivered an hour before they are due"
+    scene.rows("update public.event_outbox set next_attempt_at = now() where company_id = %s", company)
+    scene.delivered(events)
+
+
+@check("drill/outbox/claimed-by-another", needs=SQL, after=DELIVERS, covers=("K05", "K08"))
+def test_claimed_by_another(scene: Scene) -> None:
+    """A row that another relay has claimed is left to it until the claim runs out, and then delivered.
+
+    Without the first, two relays deliver at once; without the second, a dead relay's rows are stuck for good.
+    """
+    company = scene.company()
+    later = scene.value("select now() + interval '1 hour'")
+    events = scene.write_outbox(company, 2, claimed_until=later, attempts=1)
+    scene.passes_by(company, 3)
+    early = scene.effects(events)
+    assert not early, f"{len(early)} of 2 rows were delivered while another relay's claim was running"
+    scene.rows(
+        "update public.event_outbox set claimed_until = now() - interval '1 second' where event_id = any(%s::uuid[])",
+        events,
+    )
+    scene.delivered(events)
+
+
+@check("drill/outbox/expired-claim-is-taken-up", needs=SQL, after=DELIVERS, covers=("K05", "K06"))
+def test_expired_claim_is_taken_up(scene: Scene) -> None:
+    """A row whose claim has run out is delivered, under its own event id.
+
+    It is what a relay leaves behind that was killed between claiming and acknowledging.
+    """
+    company = scene.company()
+    past = scene.value("select now() - interval '1 minute'")
+    events = scene.write_outbox(company, 3, claimed_until=past, attempts=1, aggregate_key="k")
+    scene.delivered(events)
+    scene.passes_by(company, 1)
+
+
+@check("drill/outbox/done-is-done", needs=SQL, after=DELIVERS, covers=("K08", "K16"))
+def test_done_is_done(scene: Scene) -> None:
+    """A row that is processed or dead is not delivered again.
+
+    A relay that looks at one of the two columns alone repeats, or resurrects.
+    """
+    company = scene.company()
+    now = scene.value("select now()")
+    events = scene.write_outbox(company, 2, processed_at=now) + scene.write_outbox(company, 2, dead_at=now)
+    scene.passes_by(company, 3)
+    again = scene.effects(events)
+    assert not again, f"{len(again)} of 4 rows that were processed or dead had an effect"
+    scene.seen.count(len(events))
+
+
+@check("drill/outbox/second-row-of-an-event", needs=SQL, after=DELIVERS, covers=("K06", "L05"))
+def test_second_row_of_an_event(scene: Scene) -> None:
+    """Two outbox rows with one event id, as a repeated delivery makes them, have one effect, and both are processed.
+
+    The event id is what makes the effect happen once; a new id for each try is a second effect.
+    """
+    company, event = scene.company(), str(uuid.uuid4())
+    for _ in range(2):
+        scene.rows(
+            "insert into public.event_outbox (event_id, company_id, event_type, payload) values"
+            " (%s, %s, 'drill.plain', '{}')",
+            event,
+            company,
+        )
+    scene.delivered([event])
+    scene.until(lambda: all(r["state"] == "processed" for r in scene.outbox(company)), "both rows as processed")
+    count = scene.effects([event])[event]
+    assert count == 1, f"one event with two outbox rows has {count} effects"
+    scene.passes_by(company, 1)
+
+
+@check("drill/outbox/effect-and-acknowledgement-together", needs=SQL, after=DELIVERS, covers=("K19", "K07"))
+def test_effect_and_acknowledgement_together(scene: Scene) -> None:
+    """No snapshot ever shows an event as processed that has no effect.
+
+    A relay that marks first loses what it was doing when it is killed.
+    """
+    company = scene.company()
+    half: list[str] = []
+
+    def probe() -> bool:
+        rows = scene.rows(
+            "select o.event_id::text as event, o.processed_at is not null as done,"
+            " exists (select from public.agent_tasks t where t.event_id = o.event_id and"
+            " t.status = 'completed') as effect"
+            " from public.event_outbox o where o.company_id = %s",
+            company,
+        )
+        half.extend(str(r["event"]) for r in rows if r["done"] and not r["effect"])
+        return all(r["done"] for r in rows)
+
+    for _ in range(4):
+        events = scene.write_outbox(company, 3, aggregate_key=str(uuid.uuid4()))
+        scene.until(probe, "the processing of three events", every_s=0)
+        scene.delivered(events)
+    scene.seen.control("every event was processed and had its effect at the end")
+    assert not half, f"event {half[0]} was seen as processed without its effect ({len(half)} such snapshots)"
+
+
+@check("drill/outbox/open-transaction-stops-nobody", needs=SQL, after=DELIVERS, covers=("K09", "K11"))
+def test_open_transaction_stops_nobody(scene: Scene) -> None:
+    """A producer whose transaction stays open holds up no other event of its tenant, nor of others.
+
+    A relay that waits for the oldest transaction stands still with the slowest client.
+    """
+    company, other = scene.company("a"), scene.company("b")
+    with scene.transaction() as slow:
+        execute(slow, "select pg_current_xact_id()")
+        waiting = scene.write_outbox(company, 1, connection=slow, aggregate_key="slow")
+        events = scene.write_outbox(company, 2, aggregate_key="fast")
+        scene.delivered(events)
+        scene.passes_by(other, 1)
+        slow.commit()
+    scene.delivered(waiting)

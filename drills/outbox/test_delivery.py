@@ -1,0 +1,270 @@
+"""The outbox as producers see it: what is committed is delivered once, what is not is never."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any
+
+from drills.workbench.ground import PLAIN_TYPE
+from drills.workbench.scene import Scene, as_jsonb, best_of
+from gates.evidence import Severity
+from gates.recorder import check
+from gates.target.client import NoAnswer
+from gates.target.requests import encode_body, signed_get
+
+SQL = ("database",)
+SIGNED = ("drill/authentication/signed-accepted",)
+DELIVERS = ("drill/outbox/delivered-once",)
+
+PAYLOAD: dict[str, Any] = {
+    "text": 'Grüße, 北京, \U0001f69a, \u2028, "quoted", back\\slash, tab\t, %s {}',
+    "numbers": [0, -1, 1.5, 9007199254740991, -9007199254740991, 1e-7],
+    "empty": [{}, [], "", False],
+    "nested": {"a": {"b": {"c": [1, [2, [3]]]}}},
+    "Ключ": True,
+}
+"""No null (the contract refuses it in every field), no integer beyond 2^53 (RFC 7493 warns of those)."""
+
+
+@check("drill/outbox/delivered-once", needs=SQL, covers=("K01",), phase="first")
+def test_delivered_once(scene: Scene) -> None:
+    """An accepted event has one business row, one outbox row and, soon after, exactly one effect.
+
+    It is what the outbox is for: everything else here is a way in which it fails.
+    """
+    company = scene.company()
+    answer = scene.emit(company, control=True)
+    event = str(answer["event_id"])
+    scene.delivered([event])
+    rows = scene.outbox(company)
+    assert [r["event"] for r in rows] == [event], f"one accepted event has {len(rows)} outbox rows"
+    business = scene.number("select count(*) from public.events where id = %s and company_id = %s", event, company)
+    assert business == 1, f"one accepted event has {business} business rows"
+    state = scene.until(lambda: scene.outbox(company)[0]["state"] == "processed", "the outbox row as processed")
+    scene.seen.count(int(state))
+
+
+@check("drill/outbox/effect-within-two-seconds", needs=SQL, after=DELIVERS, covers=("K01", "K04"))
+def test_effect_within_two_seconds(scene: Scene) -> None:
+    """With nothing waiting, an event has its effect within 2 s of its acceptance (best of three).
+
+    A relay that polls rarely, or sleeps, makes every customer wait.
+    """
+    company = scene.company()
+
+    def measure() -> float:
+        event = str(scene.emit(company, control=True, key=str(uuid.uuid4()))["event_id"])
+        started = time.monotonic()
+        scene.delivered([event])
+        return (time.monotonic() - started) * 1000.0
+
+    since = time.monotonic()
+    scene.seen.quick("the effect came", best_of(3, measure, 2000.0), 2000.0, since)
+
+
+@check("drill/outbox/event-and-row-together", needs=SQL, after=SIGNED, covers=("K03",))
+def test_event_and_row_together(scene: Scene) -> None:
+    """The business row and the outbox row of an event were written by one transaction (equal txid).
+
+    Two transactions leave, after a crash, an order that nobody is told of, or news of an order that does not exist.
+    """
+    company = scene.company()
+    for _ in range(3):
+        event = scene.emit(company, control=True)["event_id"]
+        row = scene.one(
+            "select e.txid::text as event, o.txid::text as outbox from public.events e left join public.event_outbox o"
+            " on o.event_id = e.id where e.id = %s",
+            event,
+        )
+        assert row, f"the accepted event {event} has no business row"
+        assert row["outbox"], f"the accepted event {event} has no outbox row"
+        assert row["event"] == row["outbox"], f"written by transactions {row['event']} and {row['outbox']}; one is due"
+        scene.seen.count()
+
+
+@check("drill/outbox/same-event-id-once", needs=SQL, after=DELIVERS, covers=("K01", "K10"))
+def test_same_event_id_once(scene: Scene) -> None:
+    """An event sent twice with the same event_id is one event: the second answer says duplicate, there is one effect.
+
+    Producers retry; without it every time-out doubles an order.
+    """
+    company, event = scene.company(), str(uuid.uuid4())
+    first = scene.emit(company, event_id=event, control=True)
+    second = scene.emit(company, event_id=event)
+    assert (first["duplicate"], second["duplicate"]) == (False, True), (
+        f"duplicate is {first['duplicate']!r} and {second['duplicate']!r} for the first and the second send"
+    )
+    assert first["event_id"] == event == second["event_id"], "the answers name another event id than was sent"
+    scene.delivered([event])
+    rows = len(scene.outbox(company))
+    assert rows == 1, f"one event, sent twice, has {rows} outbox rows"
+
+
+@check("drill/outbox/same-event-id-raced", needs=SQL, after=DELIVERS, covers=("K01", "K08"))
+def test_same_event_id_raced(scene: Scene) -> None:
+    """An event sent by six callers at once with the same event_id is one event with one effect, and no answer is 5xx.
+
+    A check before an insert lets two of them through.
+    """
+    company, event = scene.company(), str(uuid.uuid4())
+    requests = [scene.event_request(company, event_id=event) for _ in range(6)]
+    answers = [a for a in scene.http.burst(requests) if not isinstance(a, NoAnswer)]
+    scene.seen.require(any(a.status == 202 for a in answers), "no racing event was accepted")
+    scene.seen.control("at least one racing event was accepted")
+    broken = [a.status for a in answers if a.status >= 500 and a.status not in {502, 503, 504}]
+    assert not broken, f"racing senders of one event were answered {broken}"
+    first = [a for a in answers if a.status == 202 and a.json().get("duplicate") is False]
+    assert len(first) <= 1, f"{len(first)} of the racing senders were told that theirs was the first"
+    scene.delivered([event])
+    rows = len(scene.outbox(company))
+    assert rows == 1, f"one event, sent by six at once, has {rows} outbox rows"
+
+
+@check("drill/outbox/refused-leaves-nothing", needs=SQL, after=SIGNED, covers=("K02",))
+def test_refused_leaves_nothing(scene: Scene) -> None:
+    """An event that is refused leaves neither a business row nor an outbox row.
+
+    An event that was refused and yet happens surprises both sides.
+    """
+    company, event = scene.company(), str(uuid.uuid4())
+    good = {"company_id": company, "event_type": PLAIN_TYPE, "aggregate_key": "k", "payload": {}, "event_id": event}
+    for change in ({"payload": None}, {"event_type": 7}, {"surplus": 1}, {"aggregate_key": None}):
+        request = scene.signer.post("/events", encode_body({**good, **change}), f"an event with {change}")
+        scene.seen.expect(request, scene.http.send(request), 400, "invalid_request")
+    left = scene.number(
+        "select (select count(*) from public.events where id = %s) + (select count(*) from"
+        " public.event_outbox where event_id = %s)",
+        event,
+        event,
+    )
+    assert left == 0, f"refused requests left {left} rows"
+    scene.emit(company, event_id=event, control=True)
+
+
+@check("drill/outbox/payload-unchanged", needs=SQL, after=SIGNED, covers=("K12",))
+def test_payload_unchanged(scene: Scene) -> None:
+    """The payload in the business row and in the outbox row is the JSON value that was sent.
+
+    An amount that was rounded on the way, or a name that was cut, is delivered faithfully ever after.
+    """
+    company = scene.company()
+    event = scene.emit(company, payload=PAYLOAD, control=True)["event_id"]
+    for table, column in (("events", "id"), ("event_outbox", "event_id")):
+        same = scene.value(
+            f"select payload = %s::jsonb from public.{table} where {column} = %s", as_jsonb(PAYLOAD), event
+        )
+        if not same:
+            scene.seen.witness = str(
+                scene.value(f"select payload::text from public.{table} where {column} = %s", event)
+            )
+        assert same, f"the payload in {table} is not what was sent"
+        scene.seen.count()
+
+
+@check("drill/outbox/event-as-sent", needs=SQL, after=SIGNED, covers=("K12",))
+def test_event_as_sent(scene: Scene) -> None:
+    """Type and key of an event are in the business row and in the outbox row as they were sent, letter by letter.
+
+    A consumer that waits for `Order.Paid` never sees `order.paid`, and a key that was changed has an order of its own.
+    """
+    company, kind, key = scene.company(), "Order.Paid/v2", "Kunde Ä 0007"
+    event = scene.emit(company, event_type=kind, key=key, control=True)["event_id"]
+    for table, column in (("events", "id"), ("event_outbox", "event_id")):
+        row = scene.one(f"select event_type, aggregate_key from public.{table} where {column} = %s", event)
+        scene.seen.require(row, f"the accepted event {event} has no row in {table}")
+        found = (row["event_type"], row["aggregate_key"])
+        assert found == (kind, key), f"event_type and aggregate_key in {table} are {found}; sent: {(kind, key)}"
+        scene.seen.count()
+
+
+@check("drill/outbox/written-by-hand", needs=SQL, after=DELIVERS, covers=("K20", "K10"), severity=Severity.WARN)
+def test_written_by_hand(scene: Scene) -> None:
+    """Rows that another producer inserts, with the contract's columns alone and without any notice, are delivered once.
+
+    A relay that wakes on notices alone sleeps through whatever else is committed, and through a lost notice.
+    """
+    company = scene.company()
+    events = scene.write_outbox(company, 3)
+    scene.delivered(events)
+    scene.passes_by(company, 1)
+
+
+@check("drill/outbox/crowd-once-each", needs=SQL, after=DELIVERS, covers=("K08", "K10"))
+def test_crowd_once_each(scene: Scene) -> None:
+    """Sixty events of one transaction, of several keys and of none, have exactly one effect each.
+
+    Two relays that claim the same row, or a batch that is cut in the middle, show in a crowd.
+    """
+    company = scene.company()
+    with scene.transaction() as connection:
+        events = scene.write_outbox(company, 20, connection=connection)
+        for key in ("a", "b"):
+            events += scene.write_outbox(company, 20, connection=connection, aggregate_key=key)
+        connection.commit()
+    scene.delivered(events)
+    scene.passes_by(company, 1)
+    twice = {e: n for e, n in scene.effects(events).items() if n != 1}
+    assert not twice, f"{len(twice)} of 60 events have more than one effect"
+
+
+@check("drill/outbox/uncommitted-is-not-delivered", needs=SQL, after=DELIVERS, covers=("K02",))
+def test_uncommitted_is_not_delivered(scene: Scene) -> None:
+    """A row whose transaction is open has no effect, and after its rollback never has one.
+
+    News of what never happened cannot be taken back.
+    """
+    company, other = scene.company("a"), scene.company("b")
+    with scene.transaction() as connection:
+        events = scene.write_outbox(company, 2, connection=connection)
+        scene.passes_by(other, 2)
+        assert not scene.effects(events), "an event was delivered before its transaction was committed"
+    scene.passes_by(other, 1)
+    assert not scene.effects(events), "an event was delivered although its transaction was rolled back"
+    scene.seen.count(2)
+
+
+@check("drill/outbox/late-commit-is-delivered", needs=SQL, after=DELIVERS, covers=("K09",))
+def test_late_commit_is_delivered(scene: Scene) -> None:
+    """A row with a lower id that commits after rows with higher ids were delivered is delivered, too.
+
+    A relay that remembers the last id loses every slow transaction, silently.
+    """
+    company = scene.company()
+    with scene.transaction() as slow:
+        late = scene.write_outbox(company, 2, connection=slow)
+        # so many that a relay which remembers one id for each of its lanes has some of them in the late ones' lane
+        fast = scene.write_outbox(company, 48)
+        scene.delivered(fast)
+        scene.seen.control("rows with higher ids were delivered while the transaction was open")
+        slow.commit()
+    scene.delivered(late)
+    ids = {r["event"]: r["id"] for r in scene.outbox(company)}
+    scene.seen.require(max(ids[e] for e in late) < min(ids[e] for e in fast), "the late rows did not get lower ids")
+
+
+@check("drill/outbox/status-of-an-event", needs=SQL, after=DELIVERS, covers=("K01",))
+def test_status_of_an_event(scene: Scene) -> None:
+    """GET /events/{id} shows no effect_at while an event waits, and a sound one once it has its effect.
+
+    The load stage measures the lag by it; a lie here hides a backlog.
+    """
+    company = scene.company()
+    scene.pause(company)
+    event = str(scene.emit(company)["event_id"])
+    scene.seen.require(not scene.effects([event]), "the paused tenant's event was delivered")
+    waiting = _status(scene, event)
+    assert waiting.get("effect_at") is None, f"effect_at is {waiting.get('effect_at')!r} while the event waits"
+    scene.pause(company, on=False)
+    scene.delivered([event])
+    scene.until(lambda: _status(scene, event).get("effect_at"), "effect_at of the event")
+    done = _status(scene, event)
+    assert done.get("committed_at"), "the event has no committed_at"
+    late = scene.value("select %s::timestamptz >= %s::timestamptz", done["effect_at"], done["committed_at"])
+    assert late, f"effect_at {done['effect_at']} is before committed_at {done['committed_at']}"
+    scene.seen.control("the same event, delivered, has an effect_at")
+
+
+def _status(scene: Scene, event: str) -> dict[str, Any]:
+    request = signed_get(f"/events/{event}", scene.target.hmac_secret, scene.signer.clock.now(), "an event's status")
+    return scene.seen.expect(request, scene.http.send(request), 200).json()

@@ -1,0 +1,380 @@
+"""Failures: what fails is tried again later, less and less often, and at the end is kept, once, with its reason.
+
+All checks need an agent that can be made to fail. How often it is tried, and after how long, is the deployment's
+business: a check makes the next attempt due by SQL instead of waiting for it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+
+from drills.workbench.scene import Scene, as_jsonb
+from gates.evidence import Severity
+from gates.recorder import check
+
+AGENT = ("database", "drill-agent")
+DELIVERS = ("drill/outbox/delivered-once",)
+JITTER_SHARE = 0.05
+"""Of a wait: what is spread less than that is not spread at all."""
+PROOF_SHARE = 0.02
+"""Of a wait: a slow commit makes waits differ by less."""
+NEAR_S = 0.1
+"""Apart are two looks that tell a wait from none."""
+COMMIT_S = 0.02
+"""From the moment that a failure takes its time to the one at which others see it, mostly."""
+LOOK = """
+select id, attempts, dead_at is not null as dead, (claimed_until is null or claimed_until <= now()) as pending,
+       extract(epoch from next_attempt_at)::float8 as due, extract(epoch from clock_timestamp())::float8 as now,
+       extract(epoch from statement_timestamp())::float8 as began
+from public.event_outbox where company_id = %s
+"""
+POISON: dict[str, Any] = {"drill": {"fail_times": -1}}
+DEATH_S = 25.0
+"""How long an event may take to its last attempt when every attempt is made due at once."""
+
+
+def _attempted(scene: Scene, company: str) -> bool:
+    """Whether every outbox row of the tenant has failed at least once and waits for its next attempt."""
+    rows = scene.outbox(company)
+    return bool(rows) and all(
+        r["state"] == "dead" or (r["state"] == "pending" and int(r["attempts"] or 0) >= 1) for r in rows
+    )
+
+
+def _to_death(scene: Scene, company: str) -> None:
+    """Let the tenant's failing events come to their last attempt."""
+
+    def probe() -> bool:
+        scene.hurry(company)
+        return all(r["state"] == "dead" for r in scene.outbox(company))
+
+    moving = scene.number("select coalesce(sum(attempts), 0) from public.event_outbox where company_id = %s", company)
+    if not scene.until_true(probe, within_s=DEATH_S):
+        now = scene.number("select coalesce(sum(attempts), 0) from public.event_outbox where company_id = %s", company)
+        scene.seen.require(now <= moving, f"after {DEATH_S:g} s and {now} attempts the last attempt was not reached")
+        scene.late("the last attempt of an event that always fails", DEATH_S, None)
+
+
+@check("drill/outbox/failed-is-tried-again", needs=AGENT, after=DELIVERS, covers=("K14", "K06"))
+def test_failed_is_tried_again(scene: Scene) -> None:
+    """An event whose agent fails twice (once, where two attempts are all) has its effect at the next attempt, once,
+    under the same event id.
+
+    An agent that is down for a minute must cost a minute, not the events of that minute.
+    """
+    scene.claims_drill_agent()
+    for failures in (2, 1):
+        company = scene.company(f"f{failures}")
+        event = str(scene.emit(company, payload={"drill": {"fail_times": failures}}, control=True)["event_id"])
+        if _comes_through(scene, company, event, failures):
+            break
+    scene.delivered([event])
+    rows = [r["event"] for r in scene.outbox(company)]
+    assert rows == [event], f"after {failures} failures the outbox has the event ids {rows}"
+
+
+def _comes_through(scene: Scene, company: str, event: str, failures: int) -> bool:
+    """Whether an event that fails so often has its effect; the deployment may have given it up after two attempts."""
+
+    def probe() -> bool:
+        scene.hurry(company)
+        return event in scene.effects([event]) or all(r["state"] == "dead" for r in scene.outbox(company))
+
+    scene.until(probe, f"the effect of an event that fails {failures} times", within_s=12)
+    if event in scene.effects([event]):
+        return True
+    attempts = max(int(r["attempts"] or 0) for r in scene.outbox(company))
+    assert failures > 1, "an event that fails once is given up: no second attempt is made"
+    assert attempts <= failures, f"an event that fails twice had no effect at attempt {attempts}"
+    return False
+
+
+@check("drill/outbox/failing-is-not-processed", needs=AGENT, after=DELIVERS, covers=("K19",))
+def test_failing_is_not_processed(scene: Scene) -> None:
+    """While its agent fails, an event is neither processed nor has it an effect.
+
+    A relay that marks what it sent, not what was done, loses every event that was refused.
+    """
+    scene.claims_drill_agent()
+    company = scene.company()
+    events = scene.write_outbox(company, 3, payload=as_jsonb(POISON))
+    scene.until(
+        lambda: any(r["processed"] for r in scene.outbox(company)) or _attempted(scene, company), "the first failures"
+    )
+    wrong = [r["event"] for r in scene.outbox(company) if r["processed"]]
+    assert not wrong, f"{len(wrong)} of 3 events whose agent failed are marked as processed"
+    assert not scene.effects(events), "an event whose agent failed has a completed effect"
+    scene.seen.count(3)
+    scene.passes_by(company, 1)
+
+
+@pytest.mark.waits(0.5)
+@check("drill/outbox/backs-off", needs=AGENT, after=DELIVERS, covers=("K15",), severity=Severity.WARN)
+def test_backs_off(scene: Scene) -> None:
+    """After a failure the next attempt lies ahead, and is not made before.
+
+    A hot loop of failures is an attack on the agent that just fell over.
+    """
+    scene.claims_drill_agent()
+    company, other = scene.company("a"), scene.company("b")
+    scene.write_outbox(company, 5, payload=as_jsonb(POISON))
+    scene.until(lambda: _attempted(scene, company), "the first failures")
+    put_off = scene.until_true(lambda: _put_off(scene, company), within_s=5)
+    scene.seen.require(put_off, "the failing events could not be put off while none was in flight")
+    before = scene.number("select sum(attempts) from public.event_outbox where company_id = %s", company)
+    scene.passes_by(other, 3)
+    after = scene.number("select sum(attempts) from public.event_outbox where company_id = %s", company)
+    assert after == before, f"{after - before} attempts were made before they were due"
+    waiting = scene.number(
+        "select count(*) from public.event_outbox where company_id = %s and dead_at is null", company
+    )
+    scene.seen.require(waiting, "all failing events were dead before their back-off could be seen")
+    scene.seen.count(waiting)
+
+
+def _put_off(scene: Scene, company: str) -> bool:
+    """Put the tenant's events off by an hour; whether none of them was in flight, or came back since."""
+    scene.rows(
+        "update public.event_outbox set next_attempt_at = now() + interval '1 hour' where"
+        " company_id = %s and dead_at is null"
+        " and next_attempt_at < now() + interval '50 minutes' and (claimed_until is null or claimed_until <= now())",
+        company,
+    )
+    scene.quiet(company)
+    return (
+        scene.number(
+            "select count(*) from public.event_outbox where company_id = %s and dead_at is null"
+            " and (next_attempt_at < now() + interval '50 minutes' or claimed_until > now())",
+            company,
+        )
+        == 0
+    )
+
+
+@pytest.mark.waits(0.5)
+@check("drill/outbox/back-off-grows", needs=AGENT, after=DELIVERS, covers=("K15",), severity=Severity.WARN)
+def test_back_off_grows(scene: Scene) -> None:
+    """From one failure to the next (up to three) the wait grows, as far as two looks tell.
+
+    A crowd that comes back as often as before never lets the agent rise. Over two waits jitter may hide the growth;
+    over three it cannot, unless the first is at the cap already.
+    """
+    scene.claims_drill_agent()
+    company, other = scene.company("a"), scene.company("b")
+    since = _clock(scene)
+    scene.write_outbox(company, 12, payload=as_jsonb(POISON))
+    waits: list[list[tuple[float, float]]] = []
+    for attempt in range(1, 4):
+        seen = _waits(scene, company, attempt, since)
+        rows = scene.number(
+            "select count(*) from public.event_outbox where company_id = %s and dead_at is null", company
+        )
+        if (not rows and waits) or (rows < 12 and len(waits) > 1):
+            break  # so many attempts are all that this deployment makes
+        scene.seen.require(rows == 12, f"after {attempt} failures {12 - rows} events are dead already")
+        scene.seen.require(len(seen) >= 6, f"of twelve failures only {len(seen)} were seen between two looks")
+        waits.append(seen)
+        since = _clock(scene)
+        scene.hurry(company)
+    # how late we look counts for the deployment: the first wait was at least so long, the last one at most
+    first, last = (sum(w[i] for w in ws) / len(ws) for ws, i in ((waits[0], 0), (waits[-1], 1)))
+    scene.seen.value([round(first, 3), round(last, 3)], "growing", "s")
+    # a wait that is over before it is seen is none, if we look often enough
+    ahead, most = (max(w[i] for ws in waits for w in ws) for i in (0, 1))
+    scene.seen.require(ahead > 0 or most <= NEAR_S, f"the looks at the failing events were up to {most:.2f} s apart")
+    assert ahead > 0, f"no failure put the next attempt ahead; all were due within {most * 1000:.0f} ms"
+    least = 0.8 if len(waits) < 3 else 1.15
+    assert last >= first * least, (
+        f"the mean wait went from {first:.2f} s to {last:.2f} s in {len(waits)} failures; due: {least} times"
+    )
+    scene.seen.count(12 * len(waits))
+    scene.passes_by(other, 1)
+
+
+@check("drill/outbox/back-off-jittered", needs=AGENT, after=DELIVERS, covers=("K15",), severity=Severity.WARN)
+def test_back_off_jittered(scene: Scene) -> None:
+    """Of events that fail equally often, some wait longer than others.
+
+    A crowd that fell together comes back together, and fells the agent again. Each failure is seen between two looks;
+    where one wait fits all of them, and the looks are near enough to tell, there is no jitter.
+    """
+    scene.claims_drill_agent()
+    company, other = scene.company("a"), scene.company("b")
+    scene.write_outbox(company, 12, payload=as_jsonb(POISON))
+    steady: list[str] = []
+    proved = False
+    for attempt in range(1, 4):
+        seen = _waits(scene, company, attempt)
+        if len(seen) < 8:
+            break  # so many attempts are all that this deployment makes
+        least, most = max(low for low, _ in seen), min(high for _, high in seen)
+        scene.seen.count(len(seen))
+        proved = least - most > PROOF_SHARE * most
+        if proved:
+            scene.seen.value(round(least - most, 4), 0, "s")
+            break
+        apart = max(high - low for low, high in seen)
+        if apart <= JITTER_SHARE * most:
+            steady.append(f"{most:.3f} s after failure {attempt}, seen within {apart * 1000:.0f} ms")
+        scene.hurry(company)
+    scene.seen.require(proved or steady, "the looks at the failing events were too far apart to see a jitter")
+    assert proved, f"{len(seen)} events that failed equally often all wait {steady[-1]}"
+    scene.passes_by(other, 1)
+
+
+def _clock(scene: Scene) -> float:
+    """The database's clock, in Unix seconds."""
+    return float(scene.value("select extract(epoch from clock_timestamp())::float8"))
+
+
+def _waits(scene: Scene, company: str, attempt: int, since: float = 0.0) -> list[tuple[float, float]]:
+    """The least and the most that each event was put off by after this failure, as far as two looks tell, in s.
+
+    since: a time before this failure, for events that had it before the first look; without it they are left out.
+    """
+    found: dict[int, tuple[float, float]] = {}
+    before = since
+
+    def probe() -> bool:
+        nonlocal before
+        rows = scene.rows(LOOK, company)
+        for row in rows:
+            if before and row["pending"] and row["attempts"] == attempt and row["id"] not in found:
+                found[row["id"]] = (row["due"] - row["now"], row["due"] - before + COMMIT_S)
+        before = max((row["began"] for row in rows), default=before)
+        return all(row["dead"] or (row["pending"] and row["attempts"] >= attempt) for row in rows)
+
+    scene.until(probe, f"failure {attempt} of twelve events", every_s=0.002)
+    return list(found.values())
+
+
+@pytest.mark.waits(0.5)
+@check("drill/outbox/dead-letter-once", needs=AGENT, after=DELIVERS, covers=("K14", "L01"))
+def test_dead_letter_once(scene: Scene) -> None:
+    """After its last attempt an event is dead, without effect, and in the dead letter queue once, with a reason.
+
+    What is dropped at the end of its attempts is lost, and nobody is told.
+    """
+    scene.claims_drill_agent()
+    company = scene.company()
+    payload = {**POISON, "order": {"amount": 19.99, "name": "Grüße"}}
+    event = str(scene.emit(company, key="k", payload=payload, control=True)["event_id"])
+    _to_death(scene, company)
+    items = scene.items(company)
+    assert len(items) == 1, f"a dead event is {len(items)} times in the dead letter queue"
+    item = items[0]
+    assert str(item["event_id"]) == event, f"the item has the event id {item['event_id']}, the event {event}"
+    assert item["status"] == "pending", f"the item is {item['status']!r}; it waits for a replay, so pending is due"
+    assert item["error_type"], "the item gives no error_type"
+    assert not scene.effects([event]), "a dead event has a completed effect"
+    scene.seen.count(4)
+
+
+@pytest.mark.waits(0.5)
+@check("drill/outbox/dead-letter-is-the-event", needs=AGENT, after=DELIVERS, covers=("K12", "L09"))
+def test_dead_letter_is_the_event(scene: Scene) -> None:
+    """The dead letter has the event's type, key and payload, unchanged.
+
+    A replay delivers the letter, not the event: what is missing there is missing for good.
+    """
+    scene.claims_drill_agent()
+    company = scene.company()
+    payload = {**POISON, "n": [1, 2.5, "ü"], "deep": {"a": {"b": [True]}}}
+    scene.emit(company, key="the key", payload=payload, event_type="drill.letter", control=True)
+    _to_death(scene, company)
+    items = scene.items(company)
+    scene.seen.require(len(items) == 1, "drill/outbox/dead-letter-once does not hold")
+    got = (items[0]["event_type"], items[0]["aggregate_key"])
+    assert got == ("drill.letter", "the key"), f"the letter has type and key {got}"
+    same = scene.value(
+        "select payload = %s::jsonb from public.dead_letter_queue where company_id = %s", as_jsonb(payload), company
+    )
+    assert same, f"the letter's payload is {items[0]['payload']}"
+    scene.seen.count(3)
+
+
+@pytest.mark.waits(0.5)
+@check("drill/outbox/dead-letter-in-one-transaction", needs=AGENT, after=DELIVERS, covers=("K14", "K18"))
+def test_dead_letter_in_one_transaction(scene: Scene) -> None:
+    """No snapshot shows an event that is dead in the outbox and not in the dead letter queue, or in both alive.
+
+    Between two transactions lies the crash that loses the event, or doubles it.
+    """
+    scene.claims_drill_agent()
+    company = scene.company()
+    scene.write_outbox(company, 6, payload=as_jsonb(POISON))
+    half: list[tuple[int, int]] = []
+
+    def probe() -> bool:
+        row = scene.one(
+            "select (select count(*) from public.event_outbox where company_id = %s and dead_at is not null) as dead,"
+            " (select count(*) from public.dead_letter_queue where company_id = %s) as letters",
+            company,
+            company,
+        )
+        pair = int(row["dead"]), int(row["letters"])
+        if pair[0] != pair[1]:
+            half.append(pair)
+        scene.hurry(company)
+        return pair[0] == 6 and not half
+
+    moving = scene.until_true(lambda: probe() or bool(half), within_s=DEATH_S)
+    scene.seen.require(moving, f"after {DEATH_S:g} s the last attempt was not reached")
+    assert not half, f"one snapshot shows {half[0][0]} dead events and {half[0][1]} letters"
+    scene.seen.count(6)
+    scene.seen.control("six events died, each with its letter")
+
+
+@pytest.mark.waits(0.5)
+@check("drill/outbox/dead-event-frees-its-key", needs=AGENT, after=DELIVERS, covers=("K11", "K14"))
+def test_dead_event_frees_its_key(scene: Scene) -> None:
+    """When an event is dead, the next event of its key is delivered.
+
+    A key that stays blocked behind a dead event is lost silently, event by event.
+    """
+    scene.claims_drill_agent()
+    company = scene.company()
+    key = str(uuid.uuid4())
+    poison = str(scene.emit(company, key=key, payload=POISON, control=True)["event_id"])
+    after = [str(scene.emit(company, key=key, payload={"n": n})["event_id"]) for n in range(2)]
+
+    def dead() -> bool:
+        scene.hurry(company)
+        return any(r["event"] == poison and r["state"] == "dead" for r in scene.outbox(company))
+
+    scene.seen.require(scene.until_true(dead, within_s=DEATH_S), "the last attempt of the first event was not reached")
+    scene.delivered(after)
+    scene.in_order(after)
+
+
+@pytest.mark.waits(1.5)
+@check("drill/outbox/processed-after-its-effect", needs=AGENT, after=DELIVERS, covers=("K18",))
+def test_processed_after_its_effect(scene: Scene) -> None:
+    """While the agent works on an event it is not marked as processed: at no moment is it processed without its effect.
+
+    A row that is ticked off when it is claimed is lost with the worker that held it.
+    """
+    scene.claims_drill_agent()
+    company = scene.company()
+    event = str(scene.emit(company, payload={"drill": {"delay_ms": 1500}}, control=True)["event_id"])
+    look = (
+        "select o.processed_at is not null as processed, exists (select from public.agent_tasks t"
+        " where t.event_id = o.event_id and t.status = 'completed') as done from"
+        " public.event_outbox o where o.event_id = %s"
+    )
+    waiting, early = 0, 0
+
+    def probe() -> bool:
+        nonlocal waiting, early
+        row = scene.one(look, event)
+        waiting += bool(row) and not row["processed"] and not row["done"]
+        early += bool(row) and row["processed"] and not row["done"]
+        return early > 0 or bool(row and row["done"])
+
+    scene.until(probe, "the effect of a slow event")
+    assert not early, f"event {event} is marked as processed while the agent still works on it"
+    scene.seen.require(waiting, "the event was never seen before its effect")
+    scene.seen.count(waiting)

@@ -1,0 +1,152 @@
+"""Order: events of one key follow each other, whatever happens to the first; other keys and tenants do not wait."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from drills.workbench.scene import Scene
+from gates.recorder import check
+
+SQL = ("database",)
+AGENT = ("database", "drill-agent")
+DELIVERS = ("drill/outbox/delivered-once",)
+
+
+@check("drill/outbox/order-within-a-key", needs=SQL, after=DELIVERS, covers=("K11",))
+def test_order_within_a_key(scene: Scene) -> None:
+    """Events of one key, accepted one after the other, are delivered in that order.
+
+    "cancelled" before "created" leaves an order that nobody can cancel.
+    """
+    company = scene.company()
+    first = [str(scene.emit(company, key="first", payload={"n": n})["event_id"]) for n in range(8)]
+    written = scene.write_outbox(company, 12, aggregate_key="second")
+    scene.delivered(first + written)
+    scene.in_order(first)
+    scene.in_order(written)
+    scene.seen.control("all events were delivered")
+
+
+@check("drill/outbox/order-of-interleaved-keys", needs=SQL, after=DELIVERS, covers=("K11",))
+def test_order_of_interleaved_keys(scene: Scene) -> None:
+    """Events of several keys that are written in turn are each delivered in the order of their key.
+
+    A relay that sorts a batch by anything but its order mixes them.
+    """
+    company = scene.company()
+    events: dict[str, list[str]] = {k: [] for k in ("a", "b", "c")}
+    with scene.transaction() as connection:
+        for _ in range(6):
+            for key, ids in events.items():
+                ids.extend(scene.write_outbox(company, 1, connection=connection, aggregate_key=key))
+        connection.commit()
+    everything = [e for ids in events.values() for e in ids]
+    scene.delivered(everything)
+    for ids in events.values():
+        scene.in_order(ids)
+    scene.seen.control("all events were delivered")
+
+
+@check("drill/outbox/failing-event-holds-its-key", needs=AGENT, after=DELIVERS, covers=("K11",))
+def test_failing_event_holds_its_key(scene: Scene) -> None:
+    """While an event fails and is retried, later events of its key wait for it.
+
+    Skipping a failing event delivers its successor to a world in which it never happened.
+    """
+    scene.claims_drill_agent()
+    company = scene.company()
+    held = any(_holds_its_key(scene, company, failures) for failures in (2, 1))
+    scene.seen.require(held, "an event that fails once is given up: nothing is ever retried")
+    scene.seen.control("all three events had their effect at the end")
+
+
+def _holds_its_key(scene: Scene, company: str, failures: int) -> bool:
+    """Whether an event that fails so often comes through, ahead of its successors; false where it was given up."""
+    key = f"k{failures}"
+    failing = str(scene.emit(company, key=key, payload={"drill": {"fail_times": failures}})["event_id"])
+    later = [str(scene.emit(company, key=key, payload={"n": n})["event_id"]) for n in range(2)]
+    early: list[str] = []
+
+    def probe() -> bool:
+        scene.hurry(company)
+        done = scene.effects([failing, *later])  # one statement, one snapshot
+        dead = any(r["event"] == failing and r["state"] == "dead" for r in scene.outbox(company))
+        early.extend(e for e in later if e in done and failing not in done and not dead)
+        return len(done) == 3 or dead
+
+    scene.until(probe, "the effects of a failing event and its two successors", within_s=12)
+    assert not early, "a later event of the key had its effect before the failing one"
+    if failing not in scene.effects([failing]):
+        return False
+    scene.in_order([failing, *later])
+    return True
+
+
+@check("drill/outbox/poison-holds-no-other-key", needs=AGENT, after=DELIVERS, covers=("K11", "K14"))
+def test_poison_holds_no_other_key(scene: Scene) -> None:
+    """An event that always fails holds up no event of another key of its tenant.
+
+    Otherwise one bad record stops a customer.
+    """
+    scene.claims_drill_agent()
+    company = scene.company()
+    poison = str(scene.emit(company, key="bad", payload={"drill": {"fail_times": -1}})["event_id"])
+    others = [str(scene.emit(company, key=str(uuid.uuid4()))["event_id"]) for _ in range(5)]
+    scene.delivered(others)
+    assert not scene.effects([poison]), "the event that always fails had its effect"
+    scene.seen.control("events of other keys were delivered")
+
+
+@check("drill/outbox/poison-holds-no-other-tenant", needs=AGENT, after=DELIVERS, covers=("K11", "K14"))
+def test_poison_holds_no_other_tenant(scene: Scene) -> None:
+    """Many events that always fail, of one tenant, hold up no other tenant, not even under the same key.
+
+    Otherwise one customer's bad day is everybody's.
+    """
+    scene.claims_drill_agent()
+    company, other = scene.company("a"), scene.company("b")
+    scene.write_outbox(company, 20, payload='{"drill": {"fail_times": -1}}')
+    scene.write_outbox(company, 1, payload='{"drill": {"fail_times": -1}}', aggregate_key="same")
+    # one that backs off for long: the others give up, or have their effect, before anybody's patience ends
+    due = scene.value("select now() + interval '10 minutes'")
+    scene.write_outbox(company, 1, aggregate_key="put off", attempts=1, next_attempt_at=due)
+    events = [str(scene.emit(other, key="same", payload={"n": n})["event_id"]) for n in range(4)]
+    events += [str(scene.emit(other, key="put off", payload={"n": n})["event_id"]) for n in range(2)]
+    scene.delivered(events)
+    scene.seen.control("the other tenant's events were delivered")
+
+
+@check("drill/outbox/slow-event-holds-nobody", needs=AGENT, after=DELIVERS, covers=("K11",))
+def test_slow_event_holds_nobody(scene: Scene) -> None:
+    """An agent that takes seconds for one event holds up no event of another key or tenant.
+
+    A relay that waits for each answer in turn is as slow as its slowest customer.
+    """
+    scene.claims_drill_agent()
+    company, other = scene.company("a"), scene.company("b")
+    # twice, because a machine that is busy for four seconds looks the same once
+    overtaken = any(_overtakes_slow_event(scene, company, other) for _ in range(2))
+    assert overtaken, "events of other keys and tenants were delivered only after one that takes 4 s, twice"
+    scene.seen.control("events of other keys and tenants were delivered")
+
+
+@pytest.mark.waits(4)
+@check("drill/outbox/slow-event-comes-through", needs=AGENT, after=DELIVERS, covers=("K06",))
+def test_slow_event_comes_through(scene: Scene) -> None:
+    """An event for which the agent takes seconds has its effect, once.
+
+    A claim that ends before the work does is given to the next worker for ever, and nothing slow is ever done.
+    """
+    scene.claims_drill_agent()
+    company = scene.company()
+    slow = str(scene.emit(company, payload={"drill": {"delay_ms": 4000}}, control=True)["event_id"])
+    scene.delivered([slow], within_s=12)
+
+
+def _overtakes_slow_event(scene: Scene, company: str, other: str) -> bool:
+    slow = str(scene.emit(company, key="slow", payload={"drill": {"delay_ms": 4000}})["event_id"])
+    events = [str(scene.emit(c, key=str(uuid.uuid4()))["event_id"]) for c in (company, other, company, other)]
+    scene.delivered(events, within_s=8)
+    return slow not in scene.effects([slow])

@@ -1,0 +1,394 @@
+"""The rate limit: 3 admitted requests in any 300 s for each tenant and client address, and only those count."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from drills.workbench.bench import REPLAY, Bench, Minter, Sources
+from drills.workbench.cases import Case, cases
+from drills.workbench.limits import ADMITTED, Limit, client_addresses
+from gates.evidence import Severity, Where
+from gates.recorder import check
+from gates.target.requests import SIGNATURE, Request, encode_body, post, signed_get, token_post
+from gates.target.tenants import Tenants
+
+INDEPENDENT = "drill/rate-limit/tenants-independent"
+LIMIT = ("drill/authentication/signed-accepted", INDEPENDENT)
+SQL = ("tenants",)
+RACES = 3
+"""A race is had several times: one may end in the right order by luck."""
+
+
+@check(INDEPENDENT, needs=SQL, after=LIMIT[:1], covers=("C04",), phase="first")
+def test_tenants_independent(limit: Limit, tenant: str, other: str) -> None:
+    """Two tenants behind one address have a limit each: one that is used up leaves the other's whole.
+
+    Otherwise one tenant locks out all others behind the same address, the drills of this gate among them.
+    """
+    limit.use_up(tenant)
+    limit.admit(other, "another tenant, same address")
+
+
+# These two wait for no sentinel: a limit that is never used up is what keeps the sentinel from judging.
+@check("drill/rate-limit/fourth-refused", needs=SQL, after=LIMIT[:1], covers=("C01",))
+def test_fourth_refused(limit: Limit, tenant: str) -> None:
+    """Three calls are admitted and the fourth is refused with 429 `rate_limited`.
+
+    Otherwise nothing stops a script that replays in a loop.
+    """
+    limit.fill(tenant)
+    limit.limited(limit.request(tenant, "call 4"))
+    limit.limited(limit.request(tenant, "call 5"))
+
+
+@check("drill/rate-limit/three-admitted", needs=SQL, after=LIMIT[:1], covers=("C01",))
+def test_three_admitted(limit: Limit, tenant: str) -> None:
+    """The second and third call in a row are admitted like the first.
+
+    Otherwise an operator in an incident has fewer calls than he was promised.
+    """
+    limit.admit(tenant, "call 1", control=True)
+    for number in (2, 3):
+        request = limit.request(tenant, f"call {number}")
+        limit.carried_out(limit.passes(request, limit.http.send(request), 200))
+
+
+@check("drill/rate-limit/retry-after", severity=Severity.WARN, needs=SQL, after=LIMIT, covers=("C02",))
+def test_retry_after(limit: Limit, tenant: str) -> None:
+    """A refusal says in whole seconds, 1 to 300, when to come back, and the time does not grow.
+
+    Otherwise clients retry at once, or never.
+    """
+    limit.fill(tenant)
+    found = [limit.limited(limit.request(tenant, "refused")).header("retry-after") or "" for _ in range(3)]
+    limit.seen.value(", ".join(found), "1..300")
+    assert all(f.isdigit() and 1 <= int(f) <= 300 for f in found), f"Retry-After {found}; allowed: whole seconds 1..300"
+    assert [int(f) for f in found] == sorted((int(f) for f in found), reverse=True), f"Retry-After grows: {found}"
+
+
+@check("drill/rate-limit/retry-after-is-true", severity=Severity.WARN, needs=SQL, after=LIMIT, covers=("C02",))
+def test_retry_after_is_true(limit: Limit, tenant: str) -> None:
+    """Retry-After is the time until the oldest admitted request leaves the window, within 3 s.
+
+    Otherwise a client that obeys it is refused again, or waits in vain.
+    """
+    limit.fill(tenant)
+    limit.back_date(tenant, 200)
+    left = 300 - limit.age_s(tenant)
+    header = limit.limited(limit.request(tenant, "refused")).header("retry-after") or ""
+    limit.seen.value(header, f"{left:.1f} s")
+    assert header.isdigit(), f"Retry-After is {header!r}; allowed: whole seconds"
+    limit.seen.require(abs(300 - limit.age_s(tenant) - left) < 3, "the machine was too slow to compare the times")
+    assert abs(int(header) - left) <= 3, f"Retry-After {header} s, and the window has {left:.1f} s to go"
+
+
+SPOOFS = [
+    Case("spoofed-x-forwarded-for", "X-Forwarded-For gives no new bucket.", "X-Forwarded-For"),
+    Case("spoofed-forwarded", "Forwarded gives no new bucket.", "Forwarded"),
+    Case("spoofed-x-real-ip", "X-Real-IP gives no new bucket.", "X-Real-IP"),
+    Case("spoofed-true-client-ip", "True-Client-IP gives no new bucket.", "True-Client-IP"),
+    Case("spoofed-cf-connecting-ip", "CF-Connecting-IP gives no new bucket.", "CF-Connecting-IP"),
+    Case("spoofed-x-client-ip", "X-Client-IP and X-Cluster-Client-IP give no new bucket.", "X-Client-IP"),
+]
+
+
+def _spoofed(name: str) -> list[tuple[str, str]]:
+    address = "203.0.113.77"
+    if name == "Forwarded":
+        return [(name, f"for={address}"), (name, 'for="[2001:db8::77]";proto=https')]
+    if name == "X-Forwarded-For":
+        return [(name, v) for v in (address, f"{address}, 198.51.100.7", f"127.0.0.1, {address}", "2001:db8::77", "x")]
+    return [(name, address)] if name != "X-Client-IP" else [(name, address), ("X-Cluster-Client-IP", address)]
+
+
+@cases("drill/rate-limit", SPOOFS, needs=SQL, after=LIMIT, covers=("C03",))
+def test_spoofed_address(case: Case, limit: Limit, tenant: str) -> None:
+    """No header that the client writes moves it to another bucket.
+
+    Otherwise the limit holds only for clients that do not know the header.
+    """
+    limit.exhaust(tenant)
+    limit.untrusted(tenant)
+    for name, value in _spoofed(case.value):
+        limit.limited(limit.request(tenant, f"{name}: {value}").adding_header(name, value))
+
+
+@check("drill/rate-limit/spoofed-address-not-charged", needs=SQL, after=LIMIT, covers=("C09",))
+def test_spoofed_address_not_charged(limit: Limit, tenant: str) -> None:
+    """A request that names another address in X-Forwarded-For is charged to the address it came from.
+
+    Otherwise anyone uses up the limit of a victim whose address he knows.
+    """
+    limit.admit(tenant, "plain", control=True)
+    limit.untrusted(tenant)
+    before = [r["key"] for r in limit.rows(tenant)]
+    limit.seen.require(len(before) == 1, f"one call left {len(before)} rows in edge_rate_limits; 1 is due")
+    named = ("203.0.113.77", "203.0.113.77, 198.51.100.7")
+    for value in named:
+        request = limit.request(tenant, f"X-Forwarded-For: {value}").adding_header("X-Forwarded-For", value)
+        limit.seen.expect(request, limit.http.send(request), 200)
+    keys = [r["key"] for r in limit.rows(tenant)]
+    limit.seen.require(
+        len(client_addresses(limit.db, tenant, named)) < 2, "our calls come to the target from several addresses"
+    )
+    limit.seen.value(list(keys), list(before), "rows")
+    assert keys == before, f"charged to {keys}; allowed: {before}"
+
+
+@check("drill/rate-limit/spelling-of-the-company", needs=SQL, after=LIMIT, covers=("C06",))
+def test_spelling_of_the_company(limit: Limit, tenant: str) -> None:
+    """Another case of the company id shares the tenant's bucket.
+
+    Otherwise one tenant has as many limits as its id has spellings.
+    """
+    limit.admit(tenant, "lower case", control=True)
+    limit.admit(tenant.upper(), "upper case", control=True)
+    limit.admit(tenant[:9] + tenant[9:].upper(), "mixed case", control=True)
+    for company in (tenant.upper(), tenant.title(), tenant):
+        limit.limited(limit.request(company, f"call 4 as {company[:13]}..."))
+
+
+@check("drill/rate-limit/path-variants-share", needs=SQL, after=LIMIT, covers=("C07",))
+def test_path_variants_share(limit: Limit, tenant: str) -> None:
+    """No other spelling of the path or query opens a second bucket.
+
+    Otherwise each spelling is three more replays.
+    """
+    limit.exhaust(tenant)
+    plain = limit.request(tenant)
+    for path in ("/dlq-replay?x=1", "/dlq-replay/", "//dlq-replay", "/DLQ-REPLAY", "/dlq%2Dreplay"):
+        request = Request("POST", path, plain.headers, plain.body, f"POST {path}")
+        answer = limit.http.send(request)
+        # a page for any path (of a front end, say) is not the endpoint
+        elsewhere = 300 <= answer.status < 500 or (answer.status < 300 and answer.json().get("status") is None)
+        limit.seen.expect(request, answer, answer.status if elsewhere else 429)
+
+
+@check("drill/rate-limit/credentials-share", needs=SQL, after=LIMIT, covers=("C07",))
+def test_credentials_share(limit: Limit, bench: Bench, tenant: str) -> None:
+    """Signed requests and tokens share the tenant's bucket.
+
+    Otherwise each kind of credential is three more replays.
+    """
+    token = bench.admin(tenant)
+    fields = {"company_id": tenant, "max": 1}
+    limit.fill(tenant, 2)
+    third = token_post(REPLAY, fields, token, "call 3, by token")
+    limit.seen.expect(third, limit.http.send(third), 200, control=True)
+    limit.limited(token_post(REPLAY, fields, token, "call 4, by token"))
+    limit.limited(limit.request(tenant, "call 5, signed"))
+
+
+# --- what does not count ------------------------------------------------------------------------------------------
+
+Refused = Callable[[Limit, Bench, str], Request]
+
+UNCOUNTED: list[Case] = [
+    Case(
+        "forged-do-not-count",
+        "Requests with a forged signature do not use up the limit of the tenant they name.",
+        lambda limit, _bench, company: limit.request(company, "forged").with_header(SIGNATURE, "0" * 64),
+        ("C08",),
+    ),
+    Case(
+        "unsigned-do-not-count",
+        "Requests without credentials do not use up the limit of the tenant they name.",
+        lambda limit, _bench, company: post(REPLAY, limit.request(company).body, label="unsigned"),
+        ("C08",),
+    ),
+    Case(
+        "invalid-do-not-count",
+        "Invalid requests do not use up the limit.",
+        lambda limit, _bench, company: limit.request(company, "invalid", max=0),
+        ("C08",),
+    ),
+]
+
+
+@cases("drill/rate-limit", UNCOUNTED, needs=SQL, after=LIMIT)
+def test_uncounted(case: Case, limit: Limit, bench: Bench, tenant: str) -> None:
+    """Ten refused requests leave all three calls.
+
+    Otherwise anyone who knows a tenant's id locks its operators out, without any credentials.
+    """
+    make: Refused = case.value
+    for _ in range(10):
+        request = make(limit, bench, tenant)
+        limit.uncounted(request, (400, 401))
+    for number in (1, 2, 3):
+        request = limit.request(tenant, f"call {number} after ten refused ones")
+        limit.passes(request, limit.http.send(request), 200)
+
+
+@check("drill/rate-limit/forbidden-do-not-count", needs=("tenants", "mint"), after=LIMIT, covers=("C08",))
+def test_forbidden_do_not_count(limit: Limit, tenant: str, other: str, token: Minter) -> None:
+    """Requests of a foreign tenant's token do not use up the limit of the tenant they name.
+
+    Otherwise one tenant locks another out.
+    """
+    foreign = token_post(REPLAY, {"company_id": tenant, "max": 1}, token.for_company(other), "foreign token")
+    for _ in range(5):
+        limit.uncounted(foreign, (403,))
+    for number in (1, 2, 3):
+        request = limit.request(tenant, f"call {number} after five forbidden ones")
+        limit.passes(request, limit.http.send(request), 200)
+
+
+@check("drill/rate-limit/reads-not-limited", severity=Severity.WARN, needs=SQL, after=LIMIT, covers=("C17",))
+def test_reads_not_limited(limit: Limit, bench: Bench, tenant: str) -> None:
+    """With the limit used up, runs can still be read.
+
+    Otherwise an operator who replayed three times cannot see what became of it.
+    """
+    run = limit.admit(tenant, "call 1", control=True).json().get("replay_run_id")
+    limit.fill(tenant, 2)
+    limit.limited(limit.request(tenant, "call 4"), control=True)
+    for _ in range(4):
+        request = signed_get(f"{REPLAY}/{run}", bench.target.hmac_secret, bench.clock.now(), "read a run")
+        limit.passes(request, limit.http.send(request), 200)
+
+
+@check("drill/rate-limit/events-not-limited", needs=SQL, after=LIMIT, covers=("C17",))
+def test_events_not_limited(limit: Limit, bench: Bench, tenant: str) -> None:
+    """With the limit used up, events are still accepted.
+
+    Otherwise replaying stops a tenant's business.
+    """
+    limit.exhaust(tenant)
+    fields: dict[str, Any] = {"company_id": tenant, "event_type": "drill.plain", "aggregate_key": "k", "payload": {}}
+    for number in range(4):
+        body = encode_body({**fields, "payload": {"n": number}, "event_id": str(uuid.uuid4())})
+        request = bench.signer.post("/events", body, "an event")
+        limit.passes(request, limit.http.send(request), 202)
+
+
+# --- what counts --------------------------------------------------------------------------------------------------
+
+
+@check("drill/rate-limit/dry-runs-count", severity=Severity.WARN, needs=SQL, after=LIMIT, covers=("C16",))
+def test_dry_runs_count(limit: Limit, tenant: str) -> None:
+    """Dry runs count like real ones.
+
+    Otherwise the documented cost is not the cost.
+    """
+    for number in (1, 2, 3):
+        limit.admit(tenant, f"dry run {number}", control=True, dry_run=True)
+    limit.limited(limit.request(tenant, "call 4"))
+
+
+@check("drill/rate-limit/forced-calls-count", needs=SQL, after=LIMIT, covers=("C01",))
+def test_forced_calls_count(limit: Limit, tenant: str) -> None:
+    """`force` ignores retry_after only: forced calls are counted and refused like others.
+
+    Otherwise one word in the body takes the brake off.
+    """
+    for number in (1, 2, 3):
+        limit.admit(tenant, f"forced call {number}", control=True, force=True)
+    limit.limited(limit.request(tenant, "forced call 4", force=True))
+
+
+@check("drill/rate-limit/duplicates-count", severity=Severity.WARN, needs=SQL, after=LIMIT, covers=("C01",))
+def test_duplicates_count(limit: Limit, tenant: str) -> None:
+    """Repeated requests with one key count like first ones.
+
+    Otherwise the documented cost is not the cost.
+    """
+    key = f"drill-{uuid.uuid4()}"
+    for number in (1, 2, 3):
+        limit.admit(tenant, f"call {number} with one key", control=True, idempotency_key=key)
+    limit.limited(limit.request(tenant, "call 4", idempotency_key=key))
+
+
+# --- precedence ---------------------------------------------------------------------------------------------------
+
+PRECEDENCE: list[Case] = [
+    Case(
+        "forged-wins-over-limit",
+        "With the limit used up, a forged request is refused with 401.",
+        (lambda request: request.with_header(SIGNATURE, "0" * 64), 401),
+        ("C15",),
+    ),
+    Case(
+        "invalid-wins-over-limit",
+        "With the limit used up, an invalid request is refused with 400.",
+        (lambda _request: None, 400),
+        ("C15",),
+    ),
+]
+
+
+@cases("drill/rate-limit", PRECEDENCE, severity=Severity.WARN, needs=SQL, after=LIMIT)
+def test_precedence(case: Case, limit: Limit, tenant: str) -> None:
+    """Refusals of earlier steps win over 429.
+
+    Otherwise a stranger learns from 429 that a tenant exists and is busy.
+    """
+    change, status = case.value
+    limit.exhaust(tenant)
+    request = change(limit.request(tenant)) or limit.request(tenant, max=0)
+    limit.passes(request.labelled(case.name), limit.http.send(request), status)
+
+
+# --- concurrency and sources --------------------------------------------------------------------------------------
+
+
+@check("drill/rate-limit/concurrent-exactly-three", needs=SQL, after=LIMIT, covers=("C10",))
+def test_concurrent_exactly_three(limit: Limit, tenants: Tenants, other: str) -> None:
+    """Of many calls at once, exactly three are admitted.
+
+    Otherwise whoever sends fast enough has no limit, or each process of the service counts for itself.
+    """
+    limit.admit(other, "another tenant", control=True)
+    for _ in range(RACES):
+        tenant = tenants.create(label="race")
+        requests = [limit.request(tenant, "concurrent", dry_run=True) for _ in range(12)]
+        answers = limit.burst(limit.http, requests)
+        for request, answer in zip(requests, answers, strict=True):
+            limit.seen.expect(request, answer, (200, 429))
+        admitted = sum(a.status == 200 for a in answers)
+        if admitted > ADMITTED:
+            limit.at_one_address(requests[0])
+        limit.seen.value(admitted, ADMITTED, "admitted")
+        assert admitted == ADMITTED, f"{admitted} of {len(answers)} concurrent calls were admitted; allowed: exactly 3"
+
+
+@check(
+    "drill/rate-limit/sources-independent",
+    severity=Severity.WARN,
+    where=Where.STAGING,
+    needs=("tenants", "two-sources"),
+    after=LIMIT,
+    covers=("C05",),
+)
+def test_sources_independent(limit: Limit, sources: Sources, tenant: str) -> None:
+    """One tenant has a limit for each client address.
+
+    Otherwise one careless script locks out everyone of its tenant.
+    """
+    second = sources.door("127.0.0.2")
+    limit.exhaust(tenant)
+    request = limit.request(tenant, "from 127.0.0.2")
+    limit.passes(request, second.send(request), 200)
+
+
+@check(
+    "drill/rate-limit/victim-not-locked-out",
+    where=Where.STAGING,
+    needs=("tenants", "two-sources"),
+    after=LIMIT,
+    covers=("C09",),
+)
+def test_victim_not_locked_out(limit: Limit, sources: Sources, tenant: str) -> None:
+    """Calls that name another address leave that address its three calls.
+
+    Otherwise anyone locks out a victim whose address he knows.
+    """
+    victim = sources.door("127.0.0.2")
+    for _ in range(3):
+        request = limit.request(tenant, "naming the victim").adding_header("X-Forwarded-For", "127.0.0.2")
+        limit.seen.expect(request, limit.http.send(request), 200, control=True)
+    limit.untrusted(tenant)
+    request = limit.request(tenant, "the victim's own call")
+    limit.carried_out(limit.passes(request, victim.send(request), 200))

@@ -1,0 +1,256 @@
+"""The rate limit as its table shows it: a rolling window by the database clock, charged exactly, and nothing else."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import psycopg
+
+from drills.workbench.limits import ADMITTED, WINDOW_S, Limit
+from gates.evidence import Severity, Where
+from gates.recorder import check
+from gates.target.client import NoAnswer
+from gates.target.database import Connection, connect, execute, value
+from gates.target.deployment import Target
+from gates.target.requests import Answer, digest_of
+from gates.target.tenants import OWNED_TABLES, Tenants
+
+LIMIT = ("drill/authentication/signed-accepted", "drill/rate-limit/tenants-independent")
+SQL = ("tenants",)
+LOCK_HELD_S = 0.6
+CLOSED_S, OPEN_S = 298.5, 301.0
+"""Ages of calls at either edge of the window; a refused call changes nothing, so that a slow one is tried again."""
+
+TRIES = 3
+
+
+@check("drill/rate-limit/window-closed-until-300-s", needs=SQL, after=LIMIT, covers=("C11",))
+def test_window_closed(limit: Limit, tenant: str) -> None:
+    """With the oldest call just under 300 s ago, the fourth is still refused.
+
+    Otherwise the window is shorter than promised: a script has many times its limit.
+    """
+    limit.fill(tenant)
+    request = limit.request(tenant, f"call 4, {CLOSED_S:g} s later")
+    for _ in range(TRIES):
+        limit.back_date(tenant, CLOSED_S - limit.age_s(tenant))
+        answer = limit.http.send(request)
+        if limit.age_s(tenant) < WINDOW_S:
+            break
+    else:
+        limit.seen.unmet(f"the machine was too slow: the window had passed, {TRIES} times")
+    if answer.status == 200:
+        limit.at_one_address(request)
+    limit.seen.expect(request, answer, 429, "rate_limited")
+
+
+@check("drill/rate-limit/window-open-after-300-s", needs=SQL, after=LIMIT, covers=("C11",))
+def test_window_open(limit: Limit, tenant: str) -> None:
+    """With all calls just over 300 s ago, three more are admitted, and a fourth is refused.
+
+    Otherwise a tenant that once used up its limit is locked out for longer than promised.
+    """
+    limit.exhaust(tenant)
+    limit.back_date(tenant, OPEN_S)
+    for number in (1, 2, 3):
+        request = limit.request(tenant, f"call {number}, {OPEN_S:g} s later")
+        limit.passes(request, limit.http.send(request), 200)
+    limit.limited(limit.request(tenant, "call 4 of the new window"))
+
+
+@check("drill/rate-limit/window-rolls", needs=SQL, after=LIMIT, covers=("C11",))
+def test_window_rolls(limit: Limit, tenant: str) -> None:
+    """When the oldest call leaves the window exactly one more is admitted: never more than 3 in any 300 s.
+
+    Otherwise the window is fixed: 6 calls pass around its edge, where 3 are allowed.
+    """
+    limit.fill(tenant, 1)
+    limit.back_date(tenant, 200)
+    limit.fill(tenant, 2)
+    limit.limited(limit.request(tenant, "call 4"), control=True)
+    limit.back_date(tenant, 101)
+    request = limit.request(tenant, "the oldest call is 301 s ago")
+    limit.passes(request, limit.http.send(request), 200)
+    limit.limited(limit.request(tenant, "three calls in the last 102 s"))
+
+
+@check("drill/rate-limit/refusal-changes-nothing", needs=SQL, after=LIMIT, covers=("C13",))
+def test_refusal_changes_nothing(limit: Limit, tenant: str) -> None:
+    """A refused call does not lengthen the wait: the tenant's row is as before.
+
+    Otherwise a client that retries is locked out for as long as it retries.
+    """
+    limit.fill(tenant)
+    before = limit.rows(tenant)
+    limit.seen.require(limit.hits(tenant) == ADMITTED, f"{limit.hits(tenant)} hits after three calls; 3 are due")
+    for number in range(3):
+        limit.limited(limit.request(tenant, f"refused {number}"))
+    after = limit.rows(tenant)
+    limit.seen.value(sum(len(r["hits"]) for r in after), ADMITTED, "hits")
+    assert after == before, f"the row was {before}, after three refusals {after}"
+
+
+@check("drill/rate-limit/row-as-documented", severity=Severity.WARN, needs=SQL, after=LIMIT, covers=("C01",))
+def test_row_as_documented(limit: Limit, tenant: str) -> None:
+    """A tenant and address have one row `replay:<company>:<ip>` with its admitted calls, count and window_start.
+
+    Otherwise the operators' query shows nothing, and the emergency procedure clears nothing.
+    """
+    limit.fill(tenant, 2)
+    limit.at_one_address(limit.request(tenant))
+    rows = limit.rows(tenant)
+    assert len(rows) == 1, f"two calls left rows {[r['key'] for r in rows]}; due: one"
+    row: dict[str, Any] = rows[0]
+    assert row["key"].startswith(f"replay:{tenant}:"), f"key {row['key']}"
+    assert row["count"] == len(row["hits"]) == 2, f"count {row['count']}, {len(row['hits'])} hits; due: 2 and 2"
+    assert row["window_start"] == row["hits"][0], f"window_start {row['window_start']}; due: the oldest hit"
+    assert row["hits"] == sorted(row["hits"]), "the hits are not oldest first"
+    age = limit.age_s(tenant)
+    limit.seen.value(round(age, 1), 30, "s")
+    assert -1 < age < 30, f"the oldest hit is {age:.1f} s old by the database clock; due: just now"
+    limit.seen.count(5)
+
+
+@check("drill/rate-limit/row-is-the-limit", needs=SQL, after=LIMIT, covers=("C12",))
+def test_row_is_the_limit(limit: Limit, tenant: str, other: str) -> None:
+    """The table alone decides: a tenant whose row is full is refused at its first call, on every instance.
+
+    Otherwise the count lives in the memory of a process, and a restart or another instance forgets it.
+    """
+    limit.admit(other, "a tenant with an empty row", control=True)
+    rows = limit.rows(other)
+    assert len(rows) == 1, f"an admitted call left {len(rows)} rows in edge_rate_limits; due: one"
+    address = str(rows[0]["key"]).split(":", 2)[2]
+    execute(
+        limit.db,
+        "insert into public.edge_rate_limits (key, hits) values"
+        " (%s, array[now() - interval '30 s', now() - interval '20 s', now()])",
+        f"replay:{tenant}:{address}",
+    )
+    for number in range(1, 5):
+        limit.limited(limit.request(tenant, f"call {number} with a full row"))
+
+
+@check("drill/rate-limit/deleting-the-row-resets", severity=Severity.WARN, needs=SQL, after=LIMIT, covers=("C12",))
+def test_deleting_the_row_resets(limit: Limit, tenant: str) -> None:
+    """Deleting the row resets the limit at once.
+
+    Otherwise the emergency procedure of the checklist does not work.
+    """
+    limit.exhaust(tenant)
+    execute(limit.db, "delete from public.edge_rate_limits where key like %s", f"replay:{tenant}:%")
+    request = limit.request(tenant, "after the row was deleted")
+    limit.passes(request, limit.http.send(request), 200)
+
+
+def owned(db: Connection, company: str) -> str:
+    """A digest of everything that a company owns, with the row versions."""
+    parts = [
+        f"select '{t}' as part, coalesce(string_agg(x::text || x.xmin::text, ',' order by x::text), '') as rows"
+        f" from public.{t} x where company_id = %s"
+        for t in OWNED_TABLES
+    ]
+    found = execute(db, " union all ".join(parts), *([company] * len(parts)))
+    return digest_of(sorted(f"{r['part']}={r['rows']}" for r in found))
+
+
+@check("drill/rate-limit/refused-call-does-nothing", needs=SQL, after=LIMIT, covers=("C13",))
+def test_refused_call_does_nothing(limit: Limit, tenants: Tenants, tenant: str) -> None:
+    """A call refused with 429 moves no item, opens no run and charges no budget.
+
+    Otherwise the work is done before the limit is looked at, and the limit limits nothing.
+    """
+    limit.fill(tenant)
+    tenants.add_items(tenant, 2)
+    before = owned(limit.db, tenant)
+    limit.limited(limit.request(tenant, "refused", max=2))
+    assert owned(limit.db, tenant) == before, "a refused call changed rows of its tenant"
+    execute(limit.db, "delete from public.edge_rate_limits where key like %s", f"replay:{tenant}:%")
+    limit.admit(tenant, "the same call, admitted", control=True, max=2)
+    limit.seen.require(owned(limit.db, tenant) != before, "the admitted twin changed nothing either")
+
+
+@check(
+    "drill/rate-limit/refusals-audited-once-a-minute", severity=Severity.WARN, needs=SQL, after=LIMIT, covers=("C13",)
+)
+def test_refusals_audited(limit: Limit, tenant: str) -> None:
+    """Refusals by the limit are audited, one row for a tenant and minute, however many there are.
+
+    Otherwise abuse leaves no trace, or fills the audit trail.
+    """
+    limit.exhaust(tenant)
+    started = value(limit.db, "select date_trunc('minute', clock_timestamp())")
+    for number in range(4):
+        limit.limited(limit.request(tenant, f"refused {number}"))
+    rows = execute(
+        limit.db,
+        "select metadata from public.audit_logs where scope = %s and action = 'dlq_replay_refused'"
+        " and metadata::text like '%%rate_limited%%' order by id",
+        tenant,
+    )
+    same = value(limit.db, "select date_trunc('minute', clock_timestamp())") == started
+    limit.seen.value(len(rows), "1, or 2 across a full minute", "rows")
+    assert 1 <= len(rows) <= (1 if same else 2), f"5 refusals left {len(rows)} audit rows; due: one a minute"
+
+
+@check("drill/rate-limit/locked-store-fails-closed", needs=SQL, after=LIMIT, covers=("C14",))
+def test_locked_store(limit: Limit, target: Target, tenant: str) -> None:
+    """While the tenant's row cannot be read, a call over the limit is not admitted.
+
+    Otherwise the limit ends where the load begins: a store that is slow or gone lets everything pass.
+    """
+    limit.exhaust(tenant)
+    blocker = connect(target.database_url, autocommit=False)
+    answers: list[Answer | NoAnswer] = []
+    request = limit.request(tenant, "a call over the limit, its row locked")
+
+    def call() -> None:
+        try:
+            answers.append(limit.http.send(request))
+        except NoAnswer as none:
+            answers.append(none)
+
+    try:
+        execute(blocker, "select 1 from public.edge_rate_limits where key like %s for update", f"replay:{tenant}:%")
+        thread = threading.Thread(target=call)
+        thread.start()
+        thread.join(LOCK_HELD_S)
+    finally:
+        blocker.rollback()
+        blocker.close()
+    thread.join(20)
+    limit.seen.require(answers and isinstance(answers[0], Answer), "no answer to the call whose row was locked")
+    for answer in answers:
+        if isinstance(answer, Answer):
+            limit.seen.expect(request, answer, (429, 503))
+
+
+@check(
+    "drill/rate-limit/missing-store-fails-closed",
+    where=Where.REFERENCE,
+    needs=SQL,
+    after=LIMIT,
+    covers=("C14",),
+    phase="last",
+)
+def test_missing_store(limit: Limit, tenants: Tenants, tenant: str) -> None:
+    """While the table of the limit cannot be read, a replay is refused with 503 `unavailable` and does nothing.
+
+    Otherwise the limit ends where the trouble begins: a store that is gone lets everything pass.
+    """
+    tenants.add_items(tenant, 2)
+    limit.admit(tenant, "a dry run, the store in place", control=True, dry_run=True)
+    before = owned(limit.db, tenant)
+    request = limit.request(tenant, "a replay, the store gone", max=2)
+    try:
+        execute(limit.db, "alter table public.edge_rate_limits rename to edge_rate_limits_away")
+    except psycopg.errors.InsufficientPrivilege:
+        limit.seen.unmet("the login of DATABASE_URL may not rename tables")
+    try:
+        answer = limit.http.send(request)
+    finally:
+        execute(limit.db, "alter table public.edge_rate_limits_away rename to edge_rate_limits")
+    limit.seen.expect(request, answer, 503, busy=True)
+    assert owned(limit.db, tenant) == before, "a replay was carried out while the limit could not be asked"
+    limit.admit(tenant, "the store back in place", max=2)

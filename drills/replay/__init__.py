@@ -1,0 +1,1 @@
+"""A replay: its limits, its selection of items, its dry run and its life."""

@@ -1,0 +1,306 @@
+"""Safety rails: what a request may ask for. Every field is strict; nothing is clamped, coerced or ignored."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+from drills.workbench.bench import Bench
+from drills.workbench.cases import Case, cases
+from gates.evidence import Severity, Where
+from gates.recorder import check
+from gates.target.requests import encode_body
+
+SIGNED = ("drill/authentication/signed-accepted",)
+
+
+def _ids(count: int) -> list[str]:
+    return [str(uuid.uuid4()) for _ in range(count)]
+
+
+MAXIMA: list[Case] = [
+    Case("max-zero", "`max` 0 is refused.", 0),
+    Case("max-negative", "A negative `max` is refused.", -1),
+    Case("max-string", "`max` as a string is refused.", "10"),
+    Case("max-fraction", "A fractional `max` is refused.", 10.5),
+    Case("max-boolean", "`max` true is refused: it is no 1.", True),
+    Case("max-null", "`max` null is refused.", None),
+    Case("max-list", "`max` as a list is refused.", [10]),
+]
+
+FIELDS: list[Case] = [
+    Case("dlq-ids-empty", "An empty list of ids is refused: it is not `all`.", {"dlq_ids": []}),
+    Case("dlq-ids-no-uuid", "Ids that are no UUIDs are refused.", {"dlq_ids": ["x"]}, ("E13",)),
+    Case(
+        "dlq-ids-one-bad-among-good",
+        "One id that is no UUID among good ones is refused, not dropped.",
+        {"dlq_ids": ["00000000-0000-4000-8000-0000000000aa", "x"]},
+        ("E13",),
+    ),
+    Case("dlq-ids-string", "Ids as one string are refused.", {"dlq_ids": "00000000-0000-4000-8000-0000000000aa"}),
+    Case("dlq-ids-null", "Ids null are refused.", {"dlq_ids": None}),
+    Case("dlq-ids-with-null", "A null among the ids is refused.", {"dlq_ids": [None]}),
+    Case("error-type-empty", "An empty error type is refused.", {"error_type": ""}, ("E13",)),
+    Case("error-type-too-long", "An error type over 200 characters is refused.", {"error_type": "x" * 201}),
+    Case(
+        "error-type-no-string", "An error type that is no string is refused.", {"error_type": {"like": "%"}}, ("E13",)
+    ),
+    Case("error-type-null", "An error type null is refused.", {"error_type": None}),
+    Case("force-string", "`force` as a string is refused.", {"force": "false"}, ("F04",)),
+    Case("force-number", "`force` as a number is refused.", {"force": 1}, ("F04",)),
+    Case("force-null", "`force` null is refused.", {"force": None}, ("F04",)),
+    Case("key-empty", "An empty idempotency key is refused.", {"idempotency_key": ""}, ("D09",)),
+    Case("key-too-long", "A key over 200 characters is refused.", {"idempotency_key": "k" * 201}, ("D09",)),
+    Case("key-control-character", "A key with a control character is refused.", {"idempotency_key": "a\tb"}, ("D09",)),
+    Case("key-line-end", "A key with a line end is refused.", {"idempotency_key": "a\n"}, ("D09",)),
+    Case("key-not-ascii", "A key with a character outside ASCII is refused.", {"idempotency_key": "é"}, ("D09",)),
+    Case("key-no-string", "A key that is no string is refused.", {"idempotency_key": 7}, ("D09",)),
+    Case("key-null", "A key null is refused.", {"idempotency_key": None}, ("D09",)),
+    Case("tenant-field", "A field `tenant_id` is refused.", {"tenant_id": str(uuid.UUID(int=1))}, ("A31",)),
+    Case(
+        "role-field", "Fields `role` and `is_admin` are refused.", {"role": "super_admin", "is_admin": True}, ("A31",)
+    ),
+    Case("actor-field", "A field `actor` is refused.", {"actor": "somebody"}, ("A31", "I12")),
+    Case(
+        "destination-field",
+        "A field that names another destination is refused.",
+        {"destination_url": "http://169.254.169.254/", "agent_url": "file:///etc/passwd"},
+        ("E06",),
+    ),
+    Case("limit-field", "A misspelt `limit` is refused, not ignored.", {"limit": 1}, ("E02",)),
+    Case("field-in-other-case", "A field in another case is refused, not ignored.", {"Max": 1}, ("E02",)),
+]
+
+
+@cases("drill/safety-rails", MAXIMA, where=Where.READ_ONLY, after=SIGNED, covers=("E02",))
+def test_maximum(case: Case, bench: Bench) -> None:
+    """`max` is an integer from 1 to 50; anything else is refused with 400.
+
+    Otherwise a slip of the hand replays everything, or something else than was asked for.
+    """
+    bench.opens(bench.signed(bench.body(max=10)))
+    bench.refused(bench.signed(bench.body(max=case.value), case.name), 400, "invalid_request")
+
+
+SPELLINGS: list[Case] = [
+    Case("max-float", "`max` 10.0 is refused: it is no integer.", b"10.0", ("E02",), Severity.WARN),
+    Case("max-exponent", "`max` 1e1 is refused: it is no integer.", b"1e1", ("E02",), Severity.WARN),
+    Case("max-not-a-number", "`max` NaN is refused.", b"NaN", ("E02",)),
+    Case("max-infinite", "`max` Infinity is refused.", b"Infinity", ("E02",)),
+    Case("max-minus-zero", "`max` -0 is refused.", b"-0", ("E02",), Severity.WARN),
+    Case("max-unquoted", "`max` as a bare word is refused.", b"all", ("E02",)),
+]
+
+
+@cases("drill/safety-rails", SPELLINGS, where=Where.READ_ONLY, after=SIGNED)
+def test_maximum_spelling(case: Case, bench: Bench) -> None:
+    """`max` in a form that is no JSON integer is refused with 400.
+
+    Otherwise a lenient parser makes a number of it that nobody meant.
+    """
+    body = bench.body(max=10)
+    bench.opens(bench.signed(body))
+    bench.refused(bench.signed(body.replace(b'"max":10', b'"max":' + case.value), case.name), 400, "invalid_request")
+
+
+OVERSIZED: list[Case] = [
+    Case("max-over-50", "`max` 51 is refused as too large a batch.", {"max": 51}, ("E02",)),
+    Case("max-huge", "`max` 1,000,000,000 is refused as too large a batch.", {"max": 10**9}, ("E02",)),
+    Case(
+        "max-beyond-all-integers", "`max` of 31 digits is refused, and is no server error.", {"max": 10**30}, ("E02",)
+    ),
+    Case("dlq-ids-over-50", "51 ids are refused as too large a batch.", {"dlq_ids": _ids(51)}, ("E02",)),
+]
+
+
+@cases("drill/safety-rails", OVERSIZED, where=Where.READ_ONLY, after=SIGNED)
+def test_oversized_batch(case: Case, bench: Bench) -> None:
+    """A batch over 50 is refused with 400 `batch_too_large`, forced or not; it is never cut to size silently.
+
+    Otherwise one call floods the agents with a tenant's whole dead-letter queue.
+    """
+    bench.opens(bench.signed(bench.body(max=50), "a batch of 50"))
+    fields = {"max": 50, **case.value}
+    if "dlq_ids" in fields:
+        del fields["max"]
+    for extra in ({}, {"force": True}, {"dry_run": True}):
+        body = encode_body({"company_id": bench.company, **fields, **extra})
+        answer = bench.refused(bench.signed(body, f"{case.name} {extra or ''}".strip()), 400)
+        allowed = {"batch_too_large", "invalid_request"} if case.name.endswith("integers") else {"batch_too_large"}
+        assert answer.code in allowed, f"code {answer.code!r}; due: batch_too_large"
+
+
+@cases("drill/safety-rails", FIELDS, where=Where.READ_ONLY, after=SIGNED)
+def test_field(case: Case, bench: Bench) -> None:
+    """A field of a wrong type, out of its range, or unknown is refused with 400.
+
+    Otherwise it is ignored or guessed, and the request does what nobody asked for.
+    """
+    bench.opens(bench.signed(bench.body()))
+    bench.refused(bench.signed(bench.body(**case.value), case.name), 400, "invalid_request")
+
+
+COMPANIES: list[Case] = [
+    Case("company-missing", "A request without a company is refused.", {}, ("E01",)),
+    Case("company-null", "A company null is refused.", {"company_id": None}, ("E01",)),
+    Case("company-wildcard", "`all` and `*` are no companies.", {"company_id": "all"}, ("E01",)),
+    Case("company-number", "A number is no company.", {"company_id": 1}),
+    Case("company-list", "A list is no company.", {"company_id": [str(uuid.UUID(int=1))]}),
+    Case(
+        "company-without-dashes",
+        "A UUID without its dashes is refused.",
+        {"company_id": uuid.UUID(int=1).hex},
+        ("C06",),
+    ),
+    Case("company-in-braces", "A UUID in braces is refused.", {"company_id": f"{{{uuid.UUID(int=1)}}}"}, ("C06",)),
+    Case("company-as-urn", "A UUID as a URN is refused.", {"company_id": uuid.UUID(int=1).urn}, ("C06",)),
+    Case("company-with-space", "A UUID after a space is refused.", {"company_id": f" {uuid.UUID(int=1)}"}, ("C06",)),
+]
+
+
+@cases("drill/safety-rails", COMPANIES, where=Where.READ_ONLY, after=SIGNED)
+def test_company(case: Case, bench: Bench) -> None:
+    """The company is one UUID in its 36 characters; anything else is refused with 400.
+
+    Otherwise a request replays for every tenant, or one tenant has many names.
+    """
+    bench.opens(bench.signed(bench.body()))
+    bench.refused(bench.signed(encode_body({"max": 10, **case.value}), case.name), 400, "invalid_request")
+
+
+def _with(body: bytes, more: str) -> bytes:
+    return body[:-1] + b"," + more.encode("utf-8", "surrogatepass") + b"}"
+
+
+TEXTS: list[Case] = [
+    Case("json-duplicate-key", "A body with one key twice is refused.", lambda b: _with(b, '"max":1'), ("A31", "B20")),
+    Case(
+        "json-duplicate-company",
+        "A body with two companies is refused.",
+        lambda b: _with(b, f'"company_id":"{uuid.UUID(int=1)}"'),
+        ("A20", "B20"),
+    ),
+    Case(
+        "json-escaped-nul",
+        "A body with U+0000 in a string is refused.",
+        lambda b: _with(b, '"error_type":"a\\u0000b"'),
+        ("A12",),
+    ),
+    Case("json-lone-surrogate", "A lone surrogate is refused.", lambda b: _with(b, '"error_type":"\\ud800"'), ("A12",)),
+    Case("json-trailing-text", "Text after the object is refused.", lambda b: b + b"{}"),
+    Case("json-trailing-comma", "A trailing comma is refused.", lambda b: b[:-1] + b",}"),
+    Case("json-single-quotes", "Single quotes are refused.", lambda b: b.replace(b'"', b"'")),
+    Case("json-comment", "A comment is refused.", lambda b: b[:-1] + b"/* x */}"),
+    Case("json-list", "A list instead of an object is refused.", lambda b: b"[" + b + b"]"),
+    Case("json-empty", "An empty body is refused.", lambda _b: b""),
+    Case("json-null", "A body null is refused.", lambda _b: b"null"),
+    Case("json-string", "An object inside a string is refused.", lambda b: json.dumps(b.decode()).encode()),
+]
+
+
+@cases("drill/safety-rails", TEXTS, where=Where.READ_ONLY, after=SIGNED)
+def test_text(case: Case, bench: Bench) -> None:
+    """A body that is not one plain JSON object is refused with 400, and is no server error.
+
+    Otherwise two readers of one body see two requests, and the one that was checked is not the one carried out.
+    """
+    body = bench.body()
+    bench.opens(bench.signed(body))
+    bench.refused(bench.signed(case.value(body), case.name), 400, "invalid_request")
+
+
+ACCEPTED: list[Case] = [
+    Case("max-1-accepted", "`max` 1 is accepted.", {"max": 1}),
+    Case("max-50-accepted", "`max` 50 is accepted.", {"max": 50}),
+    Case("key-of-200-accepted", "A key of 200 printable characters is accepted.", {"idempotency_key": "k ~!" * 50}),
+    Case("error-type-of-200-accepted", "An error type of 200 characters is accepted.", {"error_type": "é" * 200}),
+    Case(
+        "all-fields-accepted",
+        "All fields together are accepted.",
+        {"dry_run": True, "force": True, "dlq_ids": _ids(50)},
+    ),
+]
+
+
+@cases("drill/safety-rails", ACCEPTED, severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED, covers=("E02",))
+def test_boundary(case: Case, bench: Bench) -> None:
+    """What lies just inside the limits is accepted.
+
+    Otherwise the rails refuse what the operators were promised.
+    """
+    fields: dict[str, Any] = {"company_id": bench.company, **case.value}
+    bench.opens(bench.signed(bench.body()))
+    bench.accepted(bench.signed(encode_body(fields), case.name))
+
+
+EVENT_FAULTS: list[Case] = [
+    Case("event-without-company", "An event without a company is refused.", {"company_id": None}),
+    Case("event-without-type", "An event without a type is refused.", {"event_type": None}),
+    Case("event-id-no-uuid", "An event whose id is no UUID is refused.", {"event_id": "x"}),
+]
+
+
+@cases("drill/safety-rails", EVENT_FAULTS, severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED)
+def test_event(case: Case, bench: Bench) -> None:
+    """An event with a missing or malformed field is refused with 400.
+
+    Otherwise events without an owner or a type reach the agents.
+    """
+    fields: dict[str, Any] = {
+        "company_id": bench.company,
+        "event_type": "drill.plain",
+        "aggregate_key": "k",
+        "payload": {"n": 1},
+    }
+    bench.opens(bench.signer.post("/events", encode_body(fields), "a good event"))
+    bad = {k: v for k, v in {**fields, **case.value}.items() if v is not None}
+    bench.refused(bench.signer.post("/events", encode_body(bad), case.name), 400, "invalid_request")
+
+
+@check("drill/safety-rails/events-need-credentials", where=Where.READ_ONLY, after=SIGNED, covers=("A02",))
+def test_events_need_credentials(bench: Bench) -> None:
+    """An event without credentials, or with a forged signature, is refused with 401.
+
+    Otherwise anyone writes business events for any tenant.
+    """
+    fields = {"company_id": bench.company, "event_type": "drill.plain", "aggregate_key": "k", "payload": {"n": 1}}
+    good = bench.signer.post("/events", encode_body(fields), "a signed event")
+    bench.opens(good)
+    bench.shut(good.without_header("X-Transbot-Signature").labelled("an unsigned event"))
+    bench.shut(good.with_header("X-Transbot-Signature", "0" * 64).labelled("a forged event"))
+
+
+ORDER: list[Case] = [
+    Case("authentication-before-validation", "An invalid body without credentials gets 401.", (True, {"max": 0}, 401)),
+    Case(
+        "validation-before-authorisation", "An invalid body for an unknown company gets 400.", (False, {"max": 0}, 400)
+    ),
+]
+
+
+@cases("drill/safety-rails", ORDER, severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED, covers=("A25", "C15"))
+def test_order(case: Case, bench: Bench) -> None:
+    """The checks of a request come in their documented order.
+
+    Otherwise a stranger learns from the later check what the earlier one should have kept from him.
+    """
+    bare, fields, status = case.value
+    bench.opens(bench.signed())
+    request = bench.signed(bench.body(**fields), case.name)
+    bench.refused(request.without_header("X-Transbot-Signature") if bare else request, status)
+
+
+@check(
+    "drill/safety-rails/media-type-before-authentication", severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED
+)
+def test_media_type_first(bench: Bench) -> None:
+    """A wrong media type, method or size is refused as such, whatever the credentials.
+
+    Otherwise the order of the checks is not the documented one.
+    """
+    good = bench.signed()
+    bench.opens(good)
+    bare = good.without_header("X-Transbot-Signature")
+    bench.refused(bare.with_header("Content-Type", "text/plain").labelled("text/plain, unsigned"), 415)
+    bench.refused(bare.with_body(bench.body() + b" " * 70_000).labelled("70 KB, unsigned"), 413)

@@ -1,0 +1,1 @@
+"""The short drill of the checklist, for a deployment that gives no SQL."""

@@ -1,0 +1,250 @@
+"""The short drill: the checklist's five promises and the dry run, in four limited calls.
+
+It needs BASE_URL, TRANSBOT_HMAC_SECRET, TEST_COMPANY_ID and ADMIN_JWT only, and then acts for TEST_COMPANY_ID: one real
+replay of at most one item, its repetition, one dry run, and a fourth call that must be refused. Where DATABASE_URL is
+given it acts for a drill tenant of its own.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from drills.workbench.bench import REPLAY, Signer, SqlDoor, admin_token
+from drills.workbench.limits import client_addresses
+from gates.evidence import Severity
+from gates.recorder import Observer, Unmet, check
+from gates.target.client import HttpDoor
+from gates.target.database import value
+from gates.target.deployment import Target
+from gates.target.requests import SIGNATURE, Answer, Exchange, Request, encode_body, post, token_post
+from gates.target.tenants import Tenants
+
+OTHER_WORKER_S = 30.0
+LIMITED = ("signed", "token", "dry", "fourth")
+
+
+@dataclass
+class Scenario:
+    """The exchanges of the short drill by name, and what the database showed after the dry run.
+
+    `fresh`: the tenant was created for this drill, so that no call before ours can have counted.
+    """
+
+    company: str
+    fresh: bool
+    exchanges: dict[str, Exchange] = field(default_factory=dict)
+    outbox_rows: list[int] = field(default_factory=list)
+    addresses: int = 1
+    """From how many addresses the calls came to the target; each has three of its own."""
+
+    def of(self, name: str) -> tuple[Request, Answer]:
+        """Request and answer; a limited one is unknown where the limit was used up before the drill began."""
+        ours = [self.exchanges[n].answer for n in LIMITED[:3]]
+        refused = [a for a in (ours[:1] if self.fresh else ours) if a.status == 429]
+        if name in LIMITED and refused:
+            header = refused[-1].header("retry-after") or ""
+            wait_s = int(header) if header.isdigit() else 300
+            again = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=wait_s)
+            raise Unmet(
+                f"the three calls of {self.company} are used up; 3 in 5 minutes are allowed. "
+                f"Try again in {wait_s} s, at {again:%H:%M:%S} UTC"
+            )
+        exchange = self.exchanges[name]
+        return exchange.request, exchange.answer
+
+
+def _requests(company: str, token: str, signer: Signer) -> Iterator[tuple[str, Request]]:
+    """The requests in their order; the first five are refused before the limit and do not count."""
+    fields = {"company_id": company, "max": 1, "idempotency_key": f"drill-{uuid.uuid4()}"}
+    body = encode_body(fields)
+    preview = encode_body({"company_id": company, "max": 1, "dry_run": True})
+    elsewhere = encode_body({"company_id": str(uuid.uuid4()), "max": 50})
+    yield "unsigned", post(REPLAY, body, label="no credentials")
+    yield "forged", post(REPLAY, body, (SIGNATURE, "0" * 64), label="a wrong signature")
+    yield "bad token", token_post(REPLAY, body, f"{token[:-8]}AAAAAAAA", "a wrong token")
+    yield "oversized", signer.post(REPLAY, encode_body({"company_id": company, "max": 51}), "a batch of 51")
+    yield "largest", signer.post(REPLAY, elsewhere, "a batch of 50, for a company that does not exist")
+    yield "signed", signer.post(REPLAY, body, "call 1: signed, at most 1 item")
+    yield "token", token_post(REPLAY, body, token, "call 2: the same by the admin token")
+    yield "dry", signer.post(REPLAY, preview, "call 3: a dry run")
+    yield "fourth", signer.post(REPLAY, preview, "call 4")
+
+
+@pytest.fixture(scope="module")
+def company(request: pytest.FixtureRequest, target: Target, run_id: str, sql_door: SqlDoor) -> Iterator[str]:
+    """A drill tenant with two items where there is a database, else TEST_COMPANY_ID."""
+    if not target.database_url:
+        if not target.test_company_id:
+            raise Unmet("TEST_COMPANY_ID is not set: there is no tenant to act for. Set it, or DATABASE_URL")
+        yield target.test_company_id
+        return
+    keep: Callable[[str], None] = request.getfixturevalue("keep")
+    rollouts, lease = request.getfixturevalue("rollouts"), request.getfixturevalue("lease")
+    made = Tenants(sql_door.connection(), run_id, rollouts=rollouts, on_create=keep, lease=lease)
+    created = made.create(label="proof")
+    made.add_items(created, 2)
+    yield created
+    made.remove()
+
+
+@pytest.fixture(scope="module")
+def scenario(
+    request: pytest.FixtureRequest,
+    company: str,
+    target: Target,
+    http: HttpDoor,
+    signer: Signer,
+    sql_door: SqlDoor,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Scenario:
+    """Carry the short drill out, once: TEST_COMPANY_ID has its three calls for all workers of a run together.
+
+    The first worker that comes carries it out; the others read its answers from a file. A mark xdist_group would not
+    do: xdist 3.8 writes the group into `item._nodeid`, and since 9.2 pytest makes the node id of something else, so
+    that no scheduler sees a group (`--dist loadgroup` is then the same as no groups at all).
+    """
+    token = admin_token(target, signer.clock.now, company)
+    drill = Scenario(company, fresh=bool(target.database_url))
+    shared = tmp_path_factory.getbasetemp().parent / f"proof-{company}"
+    if drill.fresh or not hasattr(request.config, "workerinput"):
+        _carry_out(drill, target, http, _requests(company, token, signer), sql_door)
+    elif _first(shared):
+        _carry_out(drill, target, http, _requests(company, token, signer), sql_door)
+        answers = {n: [e.answer.status, e.answer.headers, e.answer.body.hex()] for n, e in drill.exchanges.items()}
+        (shared / "writing").write_text(json.dumps(answers), encoding="utf-8")
+        (shared / "writing").rename(shared / "answers.json")
+    else:
+        answers = json.loads(_awaited(shared / "answers.json"))
+        for name, asked in _requests(company, token, signer):
+            status, headers, body = answers[name]
+            told = Answer(status, tuple((k, v) for k, v in headers), bytes.fromhex(body), 0.0)
+            drill.exchanges[name] = Exchange(asked, told)
+    return drill
+
+
+def _first(shared: Path) -> bool:
+    try:
+        shared.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+def _awaited(path: Path) -> str:
+    deadline = time.monotonic() + OTHER_WORKER_S
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise Unmet(f"another worker's short drill was not done within {OTHER_WORKER_S:g} s")
+        time.sleep(0.02)
+    return path.read_text(encoding="utf-8")
+
+
+def _carry_out(
+    drill: Scenario, target: Target, http: HttpDoor, requests: Iterable[tuple[str, Request]], sql_door: SqlDoor
+) -> None:
+    count = "select count(*) from public.event_outbox where company_id = %s"
+    for name, request in requests:
+        if target.database_url and name in {"dry", "fourth"}:
+            drill.outbox_rows.append(int(str(value(sql_door.connection(), count, drill.company))))
+        drill.exchanges[name] = Exchange(request, http.send(request))
+    if target.database_url:
+        drill.addresses = len(client_addresses(sql_door.connection(), drill.company)) or 1
+
+
+@check("drill/proof/invalid-signature-refused", covers=("A02", "A04"))
+def test_invalid_signature(scenario: Scenario, seen: Observer) -> None:
+    """A request with a wrong signature, or with none, is refused with 401.
+
+    Otherwise anyone replays any tenant's events.
+    """
+    seen.expect(*scenario.of("largest"), 403, control=True)
+    seen.expect(*scenario.of("forged"), 401)
+    seen.expect(*scenario.of("unsigned"), 401)
+
+
+@check("drill/proof/valid-signature-accepted", covers=("A01",))
+def test_valid_signature(scenario: Scenario, seen: Observer) -> None:
+    """A correctly signed replay is accepted with 200.
+
+    Otherwise the operators' tool is locked out.
+    """
+    seen.expect(*scenario.of("forged"), 401, control=True)
+    answer = seen.expect(*scenario.of("signed"), 200)
+    allowed = {"started", "completed"}
+    assert answer.json().get("status") in allowed, f"status {answer.json().get('status')!r}; allowed: {sorted(allowed)}"
+
+
+@check("drill/proof/admin-token-accepted", covers=("B01",))
+def test_admin_token(scenario: Scenario, seen: Observer) -> None:
+    """The admin token is accepted with 200, and a token that differs from it is refused with 401.
+
+    Otherwise the operators are locked out, or everybody is one.
+    """
+    seen.expect(*scenario.of("signed"), 200, control=True)
+    seen.expect(*scenario.of("bad token"), 401)
+    seen.expect(*scenario.of("token"), 200)
+
+
+@check("drill/proof/fourth-call-refused", covers=("C01", "C02"))
+def test_fourth_call(scenario: Scenario, seen: Observer) -> None:
+    """The first three calls are accepted, the fourth is refused with 429.
+
+    Otherwise nothing stops a script that replays in a loop, or the operators have fewer calls than promised.
+    """
+    seen.expect(*scenario.of("signed"), 200, control=True)
+    for name in ("token", "dry"):
+        request, answer = scenario.of(name)
+        seen.expect(request, answer, 200, busy=answer.code == "rate_limited")
+    several = scenario.addresses > 1 and scenario.of("fourth")[1].status == 200
+    seen.require(not several, f"our calls come to the target from {scenario.addresses} addresses")
+    answer = seen.expect(*scenario.of("fourth"), 429, "rate_limited")
+    wait = answer.header("retry-after") or ""
+    if not (wait.isdigit() and 1 <= int(wait) <= 300):
+        seen.severity = Severity.WARN
+        raise AssertionError(f"Retry-After is {wait!r}; allowed: whole seconds 1..300")
+
+
+@check("drill/proof/duplicate-short-circuits", covers=("D01",))
+def test_duplicate(scenario: Scenario, seen: Observer) -> None:
+    """The same request a second time, by another credential, is answered as a duplicate of the first.
+
+    Otherwise every retry replays the events again.
+    """
+    first = seen.expect(*scenario.of("signed"), 200, control=True).json()
+    again = seen.expect(*scenario.of("token"), 200).json()
+    assert again.get("duplicate") is True, f"duplicate is {again.get('duplicate')!r}; due: true"
+    assert again.get("replay_run_id") == first.get("replay_run_id"), "the repeated call started another run"
+
+
+@check("drill/proof/oversized-batch-refused", covers=("E02",))
+def test_oversized_batch(scenario: Scenario, seen: Observer) -> None:
+    """A batch of 51 is refused with 400.
+
+    Otherwise one call floods the agents.
+    """
+    seen.expect(*scenario.of("largest"), 403, control=True)
+    answer = seen.expect(*scenario.of("oversized"), 400)
+    assert answer.code == "batch_too_large", f"code {answer.code!r}; due: batch_too_large"
+
+
+@check("drill/proof/dry-run-changes-nothing", covers=("F01", "F02"))
+def test_dry_run(scenario: Scenario, seen: Observer) -> None:
+    """A dry run says that it was dry, starts no run, and (where that can be seen) writes nothing to the outbox.
+
+    Otherwise looking is doing.
+    """
+    seen.expect(*scenario.of("signed"), 200, control=True)
+    answer = seen.expect(*scenario.of("dry"), 200).json()
+    for name, due in (("status", "dry_run"), ("dry_run", True), ("replay_run_id", None)):
+        assert answer.get(name, "absent") == due, f"{name} is {answer.get(name, 'absent')!r}; due: {due!r}"
+    if scenario.outbox_rows:
+        before, after = scenario.outbox_rows
+        assert after <= before, f"a dry run wrote {after - before} outbox rows"

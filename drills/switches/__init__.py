@@ -1,0 +1,1 @@
+"""Flags and pauses: who is switched off, and what happens to their events."""

@@ -1,0 +1,305 @@
+"""The rollout function: sticky, monotone, uniform, the same for every caller, and safe where a row is missing.
+
+The service and the worker decide flags by `is_feature_enabled` alone, so what it answers is what they do. All rows are
+written in transactions that are rolled back.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+
+from drills.workbench.ground import BUDGET_FLAG, OUTBOX_FLAG
+from drills.workbench.scene import Scene
+from gates.evidence import Where
+from gates.recorder import check
+from gates.target.database import Connection, execute, value
+from gates.target.requests import bucket
+
+SQL = ("database",)
+KEY = f"drill.rollout.{uuid.uuid4()}"
+"""A key of its own for each process: two drills with one key would wait for each other's transaction."""
+COUNT = 10_000
+SPREAD = 180
+"""Six standard deviations of the number of 10,000 companies under 10 %."""
+
+COMPANIES = [str(uuid.uuid5(uuid.NAMESPACE_URL, f"rollout-{n}")) for n in range(COUNT)]
+"""The same ids in every run: what passed once passes again."""
+
+UPSERT = """
+insert into public.feature_flags (key, company_id, enabled, rollout_percentage) values (%s, %s, true, 100)
+on conflict (key, company_id) do update set enabled = excluded.enabled
+"""
+
+ENABLED = """
+select company::text from unnest(%s::uuid[]) company where public.is_feature_enabled(%s, company)
+"""
+
+
+@contextmanager
+def _rollout(scene: Scene, key: str, percentage: int, *, enabled: bool = True) -> Iterator[Connection]:
+    with scene.transaction() as connection:
+        execute(
+            connection,
+            "insert into public.feature_flags (key, company_id, enabled, rollout_percentage) values (%s, null, %s, %s)",
+            key,
+            enabled,
+            percentage,
+        )
+        yield connection
+
+
+def _on(connection: Connection, key: str, companies: list[str]) -> set[str]:
+    return {str(r["company"]) for r in execute(connection, ENABLED, companies, key)}
+
+
+def _on_at(scene: Scene, percentage: int, companies: list[str]) -> set[str]:
+    with _rollout(scene, KEY, percentage) as connection:
+        return _on(connection, KEY, companies)
+
+
+def _both_ways(scene: Scene) -> None:
+    """Control: the function says yes and no where it must."""
+    scene.seen.require(len(_on_at(scene, 100, COMPANIES[:20])) == 20, "a flag on at 100 is not on for everybody")
+    scene.seen.require(not _on_at(scene, 0, COMPANIES[:20]), "a flag at 0 is on for somebody")
+    scene.seen.control("on at 100 for all, on at 0 for none")
+
+
+@check("drill/flags/bucket-formula", needs=SQL, covers=("H01",))
+def test_bucket_formula(scene: Scene) -> None:
+    """Which of 10,000 companies are on at 10, 50 and 99 percent is what the contract's formula says.
+
+    Another formula moves tenants in and out of the canary when the service that computes it is replaced.
+    """
+    key = f"Drill.Rollout.MIXED-{uuid.uuid4()}"
+    for percentage, companies in ((10, COMPANIES), (50, COMPANIES[:2000]), (99, COMPANIES[:2000])):
+        with _rollout(scene, key, percentage) as connection:
+            on = _on(connection, key, companies)
+        due = {c for c in companies if bucket(key, c) < percentage}
+        wrong = on ^ due
+        scene.seen.witness = sorted(wrong)[:5] or None  # type: ignore[assignment]
+        assert not wrong, f"at {percentage} %, {len(wrong)} of {len(companies)} companies are not what the formula says"
+        scene.seen.count(len(companies))
+    scene.seen.control("companies on either side of the percentage were seen")
+
+
+@check("drill/flags/monotone", needs=SQL, covers=("H01",))
+def test_monotone(scene: Scene) -> None:
+    """Who is on at 10 percent is on at 50, and who is on at 50 is on at 100.
+
+    A step of the rollout that switches a tenant off again is a rollback for that tenant.
+    """
+    _both_ways(scene)
+    ten, fifty, full = (_on_at(scene, p, COMPANIES) for p in (10, 50, 100))
+    lost = (ten - fifty) | (fifty - full)
+    scene.seen.value(len(lost), 0, "companies")
+    assert not lost, f"{len(lost)} companies were on and are off at the next step, e.g. {min(lost)}"
+    assert len(full) == COUNT, f"{COUNT - len(full)} companies are off at 100 %"
+    scene.seen.count(COUNT)
+
+
+@check("drill/flags/uniform", needs=SQL, covers=("H01",))
+def test_uniform(scene: Scene) -> None:
+    """At 10 percent about a tenth of 10,000 companies is on, at 50 about half.
+
+    A skewed rollout examines the release with more, or fewer, tenants than the operator meant.
+    """
+    _both_ways(scene)
+    for percentage in (10, 50):
+        on, due = len(_on_at(scene, percentage, COMPANIES)), COUNT * percentage // 100
+        limit = SPREAD if percentage == 10 else 300
+        scene.seen.value(on, due, "companies")
+        assert abs(on - due) <= limit, f"{on} of {COUNT} companies are on at {percentage} %; allowed: {due} ± {limit}"
+        scene.seen.count(COUNT)
+
+
+@check("drill/flags/sticky", needs=SQL, covers=("H01",))
+def test_sticky(scene: Scene) -> None:
+    """The same company gets the same answer every time, and after a change that is not about it.
+
+    A tenant that flips between two paths has its events on both.
+    """
+    _both_ways(scene)
+    some = COMPANIES[:1000]
+    with _rollout(scene, KEY, 50) as connection:
+        first = _on(connection, KEY, some)
+        execute(connection, "update public.feature_flags set description = 'touched' where key = %s", KEY)
+        second = _on(connection, KEY, some)
+        third = _on(connection, KEY, list(reversed(some)))
+    flipped = (first ^ second) | (first ^ third)
+    assert not flipped, f"{len(flipped)} of {len(some)} companies changed sides without a change of the rollout"
+    scene.seen.count(len(some))
+
+
+@check("drill/flags/same-answer-for-every-caller", needs=SQL, covers=("H01", "H06"))
+def test_same_answer_for_every_caller(scene: Scene) -> None:
+    """Every caller that may ask gets the same answer, whoever's claims it carries.
+
+    A function that reads the flags through row-level security answers by who asks, not by whom it is asked about.
+    """
+    company, other = scene.company("a"), scene.company("b")
+    # one override that says yes where nothing else does, one that says no where the canary says yes
+    scene.set_flag(company, KEY, enabled=True)
+    scene.set_flag(company, OUTBOX_FLAG, enabled=False)
+    ask = "select public.is_feature_enabled(%s, %s::uuid)::text || public.is_feature_enabled(%s, %s::uuid)::text"
+    question = (KEY, company, OUTBOX_FLAG, company)
+    own = scene.value(ask, *question)
+    scene.seen.require(own == "truefalse", f"the overrides that were written do not count: {own}")
+    scene.seen.control("the drill's own login sees the overrides")
+    answers: dict[str, object] = {}
+    for name, role, claims in (
+        ("its tenant", "authenticated", company),
+        ("another tenant", "authenticated", other),
+        ("anon", "anon", ""),
+    ):
+        try:
+            with scene.as_tenant(claims, role=role) as connection:
+                answers[name] = value(connection, ask, *question)
+                scene.seen.count()
+        except psycopg.errors.InsufficientPrivilege:
+            continue  # a caller that may not ask gets no wrong answer
+    scene.seen.require(answers, "no role but the drill's own may ask is_feature_enabled")
+    wrong = {n: a for n, a in answers.items() if a != own}
+    assert not wrong, f"the same question is answered {wrong} to others and {own} to the drill's login"
+
+
+@check("drill/flags/missing-row-is-off", needs=SQL, covers=("H02", "H10"))
+def test_missing_row_is_off(scene: Scene) -> None:
+    """A flag without a row is off, never null, for a company that exists or not, and asking creates no row.
+
+    Default-on releases a feature by a typing error.
+    """
+    _both_ways(scene)
+    key = f"drill.missing.{uuid.uuid4()}"
+    for company in (scene.company(), str(uuid.uuid4()), None):
+        answer = scene.value("select public.is_feature_enabled(%s, %s::uuid)", key, company)
+        assert answer is False, f"is_feature_enabled of a flag without a row is {answer!r} for company {company}"
+        scene.seen.count()
+    rows = scene.number("select count(*) from public.feature_flags where key = %s", key)
+    assert rows == 0, f"asking for an unknown flag created {rows} rows"
+
+
+@check("drill/flags/missing-budget-control-is-on", needs=SQL, covers=("H02",), where=Where.DISRUPTIVE, phase="last")
+def test_missing_budget_control_is_on(scene: Scene) -> None:
+    """Without any row of `dlq.replay.budget_control` the budget is controlled.
+
+    The one flag whose safe value is on must not be lost with its row. The row is away in a transaction that is never
+    committed, and locked for that long.
+    """
+    company = scene.company()
+    with scene.transaction() as connection:
+        execute(connection, "delete from public.feature_flags where key = %s", BUDGET_FLAG)
+        missing = value(connection, "select public.is_feature_enabled(%s, %s::uuid)", BUDGET_FLAG, company)
+        execute(
+            connection,
+            "insert into public.feature_flags (key, company_id, enabled, rollout_percentage)"
+            " values (%s, null, false, 100)",
+            BUDGET_FLAG,
+        )
+        off = value(connection, "select public.is_feature_enabled(%s, %s::uuid)", BUDGET_FLAG, company)
+    scene.seen.require(off is False, "a row that switches budget control off does not count")
+    scene.seen.control("a row that says off switches it off")
+    assert missing is True, f"without a row, budget control is {missing!r}"
+    scene.seen.count()
+
+
+@check("drill/flags/disabled-is-off-at-any-percentage", needs=SQL, covers=("H01",))
+def test_disabled_is_off_at_any_percentage(scene: Scene) -> None:
+    """A flag that is not enabled is off for everybody, whatever its percentage; enabled at 0 is off, too.
+
+    A rollback sets `enabled` alone and leaves the percentage as it was.
+    """
+    _both_ways(scene)
+    for percentage in (10, 100):
+        with _rollout(scene, KEY, percentage, enabled=False) as connection:
+            on = _on(connection, KEY, COMPANIES[:1000])
+        assert not on, f"{len(on)} of 1000 companies are on with enabled = false at {percentage} %"
+        scene.seen.count(1000)
+
+
+@check("drill/flags/tenant-row-wins", needs=SQL, covers=("H06",))
+def test_tenant_row_wins(scene: Scene) -> None:
+    """A tenant's row wins over the global row, both ways, and its own percentage counts.
+
+    An override that does not override leaves no way to spare one customer.
+    """
+    company = scene.company()
+    insert = "insert into public.feature_flags (key, company_id, enabled, rollout_percentage) values (%s, %s, %s, %s)"
+    ask = "select public.is_feature_enabled(%s, %s::uuid)"
+    own = bucket(KEY, company)
+    table = ((True, 100, False, 100, False), (False, 100, True, 100, True), (True, 100, True, own, False))
+    for global_on, global_at, tenant_on, tenant_at, due in table:
+        with _rollout(scene, KEY, global_at, enabled=global_on) as connection:
+            before = value(connection, ask, KEY, company)
+            execute(connection, insert, KEY, company, tenant_on, tenant_at)
+            after = value(connection, ask, KEY, company)
+        scene.seen.require(
+            before is global_on, f"without an override the flag is {before!r}; the global row says {global_on}"
+        )
+        scene.seen.control("without the override, the global row counts")
+        told = f"global enabled={global_on} at {global_at}, tenant enabled={tenant_on} at {tenant_at}"
+        assert after is due, f"{told}: the flag is {after!r}, due is {due}"
+        scene.seen.count()
+
+
+@check("drill/flags/percentage-out-of-range-refused", needs=SQL, covers=("H03",))
+def test_percentage_out_of_range_refused(scene: Scene) -> None:
+    """The database refuses a percentage under 0 or over 100.
+
+    110 typed for 10 is a full release.
+    """
+    insert = "insert into public.feature_flags (key, enabled, rollout_percentage) values (%s, true, %s)"
+    for good in (0, 100):
+        refused = scene.refused_by_database(insert, KEY, good)
+        scene.seen.require(not refused, f"a percentage of {good} is refused")
+    scene.seen.control("0 and 100 are accepted")
+    for wrong in (-1, 101, 110):
+        assert scene.refused_by_database(insert, KEY, wrong), f"a rollout percentage of {wrong} was accepted"
+        scene.seen.count()
+
+
+@check("drill/flags/one-global-row", needs=SQL, covers=("H03",))
+def test_one_global_row(scene: Scene) -> None:
+    """There is one global row a flag: the database refuses a second, although its company is null.
+
+    With two global rows a rollback may switch off the one that nobody reads.
+    """
+    insert = (
+        "insert into public.feature_flags (key, company_id, enabled, rollout_percentage) values (%s, null, true, 100)"
+    )
+    with scene.transaction() as connection:
+        execute(connection, insert, KEY)
+        scene.seen.control("the first global row is accepted")
+        try:
+            execute(connection, insert, KEY)
+        except psycopg.errors.IntegrityError:
+            scene.seen.count()
+            return
+    raise AssertionError("a second global row of the same flag was accepted; unique nulls not distinct is due")
+
+
+@check("drill/flags/version-grows", needs=SQL, covers=("H07",))
+def test_version_grows(scene: Scene) -> None:
+    """Whatever statement changes a flag, its version grows.
+
+    The gate compares and sets on the version; one that stands still lets it overwrite what a human just did.
+    """
+    company = scene.company()
+    key = "drill.version"
+    scene.set_flag(company, key, enabled=False, percentage=10)
+    last = scene.value("select version from public.feature_flags where key = %s and company_id = %s", key, company)
+    scene.seen.control("a fresh row has a version")
+    for statement in (
+        "update public.feature_flags set enabled = true where key = %s and company_id = %s",
+        "update public.feature_flags set rollout_percentage = 50 where key = %s and company_id = %s",
+        "update public.feature_flags set version = 0, enabled = false where key = %s and company_id = %s",
+        UPSERT,
+    ):
+        scene.rows(statement, key, company)
+        now = scene.value("select version from public.feature_flags where key = %s and company_id = %s", key, company)
+        assert now > last, f"the version went from {last} to {now} with: {statement[:60]}"
+        last = now
+        scene.seen.count()

@@ -1,0 +1,285 @@
+"""Flags: every switch is wired, both ways, per tenant, and the rollout is the formula of the contract."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import nullcontext
+
+import pytest
+
+from drills.workbench.bench import REPLAY
+from drills.workbench.ground import BUDGET_FLAG, OUTBOX_FLAG, REPLAY_FLAG
+from drills.workbench.scene import Scene
+from gates.evidence import Severity, Where
+from gates.recorder import check
+from gates.target.client import HttpDoor
+from gates.target.database import execute, value
+from gates.target.loans import Switch
+from gates.target.requests import encode_body, replay_fields
+
+V2_FLAG = "security.signing_v2_required"
+SQL = ("database",)
+SIGNED = ("drill/authentication/signed-accepted",)
+SAME_EFFECT = """
+insert into public.agent_tasks (company_id, agent_name, event_id, status) values (%s, 'drill', %s, 'completed')
+"""
+HALF_AN_EVENT = """
+select count(*) from public.events e
+where e.id = %s and not exists (select from public.agent_tasks t where t.event_id = e.id and t.status = 'completed')
+"""
+
+
+def _named(scene: Scene, company: str, flag: str) -> None:
+    """A replay is refused by this flag, which the answer names; nothing is touched."""
+    answer = scene.replay(company, 403, "feature_disabled", max=1)
+    assert flag in answer.body.decode("utf-8", "replace"), f"the refusal does not name the flag {flag}"
+    states = [r["status"] for r in scene.items(company)]
+    assert set(states) == {"pending"}, f"the refused replay left items {states}"
+
+
+@check("drill/flags/replay-switch-is-wired", needs=SQL, after=SIGNED, covers=("H01",))
+def test_replay_switch_is_wired(scene: Scene) -> None:
+    """With `dlq.replay.enabled` off for a tenant its replays are 403 feature_disabled; on again, they are admitted.
+
+    A switch that is not wired, or wired the wrong way round, fails on the night it is needed.
+    """
+    company = scene.company(items=2)
+    scene.set_flag(company, REPLAY_FLAG, enabled=False)
+    _named(scene, company, REPLAY_FLAG)
+    scene.set_flag(company, REPLAY_FLAG, enabled=True)
+    scene.run(company, max=1)
+
+
+@check("drill/flags/outbox-switch-stops-replays", needs=SQL, after=SIGNED, covers=("H01",))
+def test_outbox_switch_stops_replays(scene: Scene) -> None:
+    """With `outbox.enabled` off for a tenant its replays are refused, too; on again, they are admitted.
+
+    A replay into an outbox that is switched off is work that nobody does.
+    """
+    company = scene.company(items=2)
+    scene.set_flag(company, OUTBOX_FLAG, enabled=False)
+    _named(scene, company, OUTBOX_FLAG)
+    scene.set_flag(company, OUTBOX_FLAG, enabled=True)
+    scene.run(company, max=1)
+
+
+@check("drill/flags/outbox-off-takes-direct-path", needs=SQL, after=SIGNED, covers=("H01",))
+def test_outbox_off_takes_direct_path(scene: Scene) -> None:
+    """With `outbox.enabled` off, an event takes the direct path: its effect is there with the answer.
+
+    A rollback that leaves events in a switched-off outbox loses them.
+    """
+    company = scene.company()
+    on = scene.emit(company, control=True)
+    scene.seen.require(on["path"] == "outbox", "with the flag on, the event did not take the outbox")
+    scene.set_flag(company, OUTBOX_FLAG, enabled=False)
+    off = scene.emit(company)
+    event = str(off["event_id"])
+    assert off["path"] == "direct", f"the event took the path {off['path']!r} with the outbox switched off"
+    assert scene.effects([event]) == {event: 1}, "the direct event had no effect when its answer was there"
+    queued = scene.number("select count(*) from public.event_outbox where event_id = %s", event)
+    assert queued == 0, f"the direct event has {queued} outbox rows"
+    scene.seen.count(2)
+
+
+@pytest.mark.waits(0.5)
+@check("drill/flags/direct-effect-with-its-event", needs=SQL, after=SIGNED, covers=("K03",))
+def test_direct_effect_with_its_event(scene: Scene) -> None:
+    """An event that takes the direct path is there with its effect or not at all, also while the effect must wait.
+
+    Of two transactions the second is lost when the service is killed in between: an event without its effect.
+    """
+    company = scene.company()
+    scene.set_flag(company, OUTBOX_FLAG, enabled=False)
+    path = scene.emit(company, control=True)["path"]
+    scene.seen.require(path == "direct", f"switched off, an event took the path {path!r}")
+    event = str(uuid.uuid4())
+    with scene.transaction() as held:
+        execute(held, SAME_EFFECT, company, event)
+        answer = scene.in_background(scene.event_request(company, event_id=event))
+        waits = scene.somebody_waits(held, within_s=3)
+        half = scene.until_true(lambda: scene.number(HALF_AN_EVENT, event) > 0, within_s=0.5)
+    scene.until_true(answer.done, within_s=5)
+    assert not half, "an event of the direct path was there before its effect"
+    written = scene.number("select count(*) from public.events where id = %s", event)
+    scene.seen.require(waits or written, "the event neither waited for the effect's row nor was it written")
+    scene.seen.count()
+
+
+@check("drill/flags/outbox-on-takes-outbox", needs=SQL, after=SIGNED, covers=("H01",))
+def test_outbox_on_takes_outbox(scene: Scene) -> None:
+    """With `outbox.enabled` on, an event is written to the outbox; the same tenant switched off is the twin.
+
+    An inverted flag sends the canary down the old path, and the canary proves nothing.
+    """
+    company = scene.company()
+    scene.set_flag(company, OUTBOX_FLAG, enabled=True)
+    on = scene.emit(company)
+    assert on["path"] == "outbox", f"the event took the path {on['path']!r} with the outbox switched on"
+    rows = scene.number("select count(*) from public.event_outbox where event_id = %s", on["event_id"])
+    assert rows == 1, f"the event has {rows} outbox rows"
+    scene.set_flag(company, OUTBOX_FLAG, enabled=False)
+    off = scene.emit(company)
+    scene.seen.require(off["path"] == "direct", "the twin with the flag off did not take the direct path")
+    scene.seen.control("the same tenant, switched off, takes the direct path")
+
+
+@check("drill/flags/budget-switch-is-wired", needs=SQL, after=SIGNED, covers=("H01",))
+def test_budget_switch_is_wired(scene: Scene) -> None:
+    """With `dlq.replay.budget_control` off a spent budget refuses nothing; on, it refuses.
+
+    The operator who lifts the budget in an emergency must get what the switch says.
+    """
+    company = scene.company(items=2)
+    scene.budget(company, daily_limit=1, daily_used=1, monthly_used=1)
+    scene.set_flag(company, BUDGET_FLAG, enabled=True)
+    scene.replay(company, 429, "budget_exhausted", max=1)
+    scene.seen.control("with the switch on, the spent budget refuses")
+    scene.set_flag(company, BUDGET_FLAG, enabled=False)
+    taken = scene.run_or_fail(company, max=1)
+    assert taken["target_count"] == 1, f"{taken['target_count']} items taken with budget control switched off"
+
+
+@check("drill/flags/override-touches-only-its-tenant", needs=SQL, after=SIGNED, covers=("H06",))
+def test_override_touches_only_its_tenant(scene: Scene) -> None:
+    """A tenant's override changes that tenant alone.
+
+    A leak switches a feature for customers who were never meant to have, or lose, it.
+    """
+    one, other = scene.company("a", items=1), scene.company("b", items=1)
+    scene.set_flag(one, REPLAY_FLAG, enabled=False)
+    scene.set_flag(one, OUTBOX_FLAG, enabled=False)
+    scene.replay(one, 403, "feature_disabled", max=1)
+    scene.seen.control("the override is in force for its own tenant")
+    scene.run_or_fail(other, max=1)
+    assert scene.emit(other)["path"] == "outbox", "another tenant's override sent this tenant down the direct path"
+
+
+@check("drill/flags/refused-before-anything-else", needs=SQL, after=SIGNED, covers=("H01",))
+def test_refused_before_anything_else(scene: Scene) -> None:
+    """A replay refused by a flag stores no key, starts no run and charges nothing.
+
+    Otherwise a key is burnt, and the retry after switching on does nothing.
+    """
+    company = scene.company(items=1)
+    key = str(uuid.uuid4())
+    scene.set_flag(company, REPLAY_FLAG, enabled=False)
+    scene.replay(company, 403, "feature_disabled", max=1, idempotency_key=key)
+    runs = scene.number("select count(*) from public.replay_runs where company_id = %s", company)
+    assert (runs, scene.used(company)) == (0, (0, 0)), (
+        f"the refused replay left {runs} runs, {scene.used(company)} used"
+    )
+    scene.set_flag(company, REPLAY_FLAG, enabled=True)
+    answer = scene.replay(company, control=True, max=1, idempotency_key=key).json()
+    assert answer["duplicate"] is False, "the refused request's key is taken: its retry was a duplicate"
+
+
+@check("drill/flags/change-seen-by-every-instance", needs=SQL, after=SIGNED, covers=("H05",), severity=Severity.WARN)
+def test_change_seen_by_every_instance(scene: Scene) -> None:
+    """A flag changed by SQL counts from the next request on, whichever instance answers it.
+
+    A stuck cache keeps a rolled-back feature alive on some instances.
+    """
+    company = scene.company()
+    for enabled, path in ((True, "outbox"), (False, "direct"), (True, "outbox"), (False, "direct")):
+        scene.set_flag(company, OUTBOX_FLAG, enabled=enabled)
+        for _ in range(4):
+            request = scene.event_request(company)
+            with HttpDoor(scene.target.base_url) as door:  # a new connection may reach another instance
+                answer = scene.seen.expect(request, door.send(request), 202)
+            got = answer.json().get("path")
+            assert got == path, f"after the change to enabled={enabled} an event took the path {got!r}; due: {path!r}"
+    scene.seen.control("both paths were taken, each when it was due")
+
+
+@check(
+    "drill/flags/signing-v2-required", needs=SQL, after=SIGNED, covers=("H01",), where=Where.DISRUPTIVE, phase="last"
+)
+def test_signing_v2_required(scene: Scene) -> None:
+    """With the global flag `security.signing_v2_required` on, v1 signatures are refused and v2 ones accepted.
+
+    Without it there is no way to end the use of signatures that bind no time.
+    """
+    body = encode_body(replay_fields(scene.company(items=1), dry_run=True))
+    v1 = scene.signer.v1(REPLAY, body, "signed by v1")
+    v2 = scene.signer.v2(REPLAY, body, "signed by v2")
+    found_on = scene.is_on_for_everybody(V2_FLAG)
+    if not found_on:
+        scene.seen.expect(v1, scene.http.send(v1), 200, control=True)
+    with nullcontext() if found_on else scene.lent(Switch(V2_FLAG), enabled=True, rollout_percentage=100):
+        scene.seen.expect(v1, scene.http.send(v1), 401)
+        scene.seen.expect(v2, scene.http.send(v2), 200, control=True)
+
+
+@check(
+    "drill/flags/global-switch-is-wired", needs=SQL, after=SIGNED, covers=("H01",), where=Where.DISRUPTIVE, phase="last"
+)
+def test_global_switch_is_wired(scene: Scene) -> None:
+    """The global row of `outbox.enabled`, switched off as a rollback does it, sends every tenant down the direct path.
+
+    It is the statement that the gate itself runs to roll back. Its twin is the canary as it is found: the flag is never
+    on for more tenants than before.
+    """
+    company = scene.company()
+    scene.rows("delete from public.feature_flags where company_id = %s", company)
+    before = scene.emit(company, control=True)
+    scene.seen.require(before["path"] == "outbox", "a tenant of the canary did not take the outbox")
+    with scene.lent(Switch(OUTBOX_FLAG), enabled=False):
+        path = scene.emit(company)["path"]
+        assert path == "direct", f"an event took the path {path!r} after the global switch-off"
+        scene.seen.count()
+
+
+@check(
+    "drill/flags/unreadable-starts-nothing",
+    needs=SQL,
+    after=SIGNED,
+    covers=("H04",),
+    where=Where.DISRUPTIVE,
+    phase="last",
+    deep=True,
+)
+def test_unreadable_starts_nothing(scene: Scene) -> None:
+    """While the flags cannot be read, no replay moves an item.
+
+    A store that cannot be reached must not mean that everything is on.
+    """
+    company = scene.company(items=2)
+    with scene.transaction() as held:
+        execute(held, "lock table public.feature_flags in access exclusive mode")
+        release = scene.released_after(held, 1.0)
+        answers = scene.in_background(scene.replay_request(company, max=2))
+        while release.is_alive():
+            moved = scene.number("select count(*) from public.event_outbox where company_id = %s", company)
+            held_still = not release.released.is_set()
+            assert not (moved and held_still), f"{moved} items were moved while the flags were locked by another"
+            scene.seen.count()
+            release.join(timeout=0.1)
+    answers.result(timeout=10)
+    scene.forget_limit(company)
+    scene.replay(company, control=True, dry_run=True)
+
+
+@check("drill/flags/tenants-cannot-write", needs=SQL, covers=("H07",))
+def test_tenants_cannot_write(scene: Scene) -> None:
+    """A tenant can change no flag, not even its own override.
+
+    A tenant that switches itself on needs no rollout.
+    """
+    company = scene.company()
+    scene.set_flag(company, REPLAY_FLAG, enabled=False)
+    with scene.as_tenant(company) as tenant:
+        visible = value(tenant, "select count(*) from public.companies where id = %s", company)
+    scene.seen.require(visible == 1, "as role authenticated with its claims, the tenant does not see its own company")
+    scene.seen.control("the same role sees its own company")
+    for statement in (
+        "update public.feature_flags set enabled = true where company_id = %s",
+        (
+            "insert into public.feature_flags (key, company_id, enabled, rollout_percentage) values"
+            " ('drill.own', %s, true, 100)"
+        ),
+        "delete from public.feature_flags where company_id = %s",
+    ):
+        changed = scene.changed_as_tenant(company, statement, company)
+        assert changed == 0, f"as the tenant, {statement.split(' ', 2)[0]} of its own flag changed {changed} rows"
+        scene.seen.count()

@@ -1,0 +1,97 @@
+"""Held events: a tenant that is switched off or paused has its rows kept, apart, and delivered when it is on again."""
+
+from __future__ import annotations
+
+import uuid
+
+from drills.workbench.ground import OUTBOX_FLAG
+from drills.workbench.scene import Scene
+from gates.evidence import Severity
+from gates.recorder import check
+from gates.target.metrics import parse_metrics
+from gates.target.requests import Request
+
+SQL = ("database",)
+DELIVERS = ("drill/outbox/delivered-once",)
+
+
+@check("drill/held/switched-off-is-not-delivered", needs=SQL, after=DELIVERS, covers=("H01", "K18"))
+def test_switched_off_is_not_delivered(scene: Scene) -> None:
+    """Rows of a tenant whose outbox is switched off are not delivered, not failed and not lost, however old.
+
+    A rollback that goes on delivering is none; one that drops what was accepted is a loss.
+    """
+    company, other = scene.company("a"), scene.company("b")
+    scene.set_flag(company, OUTBOX_FLAG, enabled=False)
+    old = scene.value("select now() - interval '2 days'")
+    events = scene.write_outbox(company, 2, inserted_at=old) + scene.write_outbox(company, 4)
+    scene.passes_by(other, 3)
+    assert not scene.effects(events), "an event of a switched-off tenant was delivered"
+    states = [r["state"] for r in scene.outbox(company)]
+    assert states == ["pending"] * 6, f"the held rows, of which two are two days old, are {states}"
+    letters = len(scene.items(company))
+    assert letters == 0, f"{letters} held events are in the dead letter queue"
+    scene.seen.count(6)
+
+
+@check("drill/held/delivered-when-on-again", needs=SQL, after=DELIVERS, covers=("H01", "K11"))
+def test_delivered_when_on_again(scene: Scene) -> None:
+    """When the tenant is switched on again, what was held is delivered once each, in order.
+
+    A roll-forward after a rollback must not need anybody's hands.
+    """
+    company, other = scene.company("a"), scene.company("b")
+    scene.set_flag(company, OUTBOX_FLAG, enabled=False)
+    events = scene.write_outbox(company, 6, aggregate_key="k")
+    scene.passes_by(other, 2)
+    scene.seen.require(not scene.effects(events), "the events were not held")
+    scene.set_flag(company, OUTBOX_FLAG, enabled=True)
+    scene.delivered(events)
+    scene.in_order(events)
+
+
+@check("drill/held/others-do-not-wait", needs=SQL, after=DELIVERS, covers=("K11",))
+def test_others_do_not_wait(scene: Scene) -> None:
+    """Hundreds of old held rows of one tenant hold up no other tenant.
+
+    A relay that reads the oldest rows first, held or not, reads the same ones for ever.
+    """
+    paused, other = scene.company("a"), scene.company("b")
+    scene.pause(paused)
+    scene.rows(
+        "insert into public.event_outbox (event_id, company_id, event_type, payload, inserted_at)"
+        " select gen_random_uuid(), %s, 'drill.plain', '{}', now() - interval '1 day' from generate_series(1, 600)",
+        paused,
+    )
+    events = [str(scene.emit(other, key=str(uuid.uuid4()))["event_id"]) for _ in range(3)]
+    scene.delivered(events)
+    held = scene.number(
+        "select count(*) from public.event_outbox where company_id = %s and processed_at is null", paused
+    )
+    scene.seen.require(held == 600, f"{600 - held} of the paused tenant's rows were delivered")
+    scene.seen.control("the other tenant's events were delivered past 600 held rows")
+
+
+@check("drill/held/does-not-count-as-lag", needs=SQL, after=DELIVERS, covers=("K04", "L14"), severity=Severity.WARN)
+def test_does_not_count_as_lag(scene: Scene) -> None:
+    """An old held row does not raise the outbox lag that the service shows.
+
+    A paused customer would page somebody every night, and the alert would be switched off.
+    """
+    company, other = scene.company("a"), scene.company("b")
+    scene.seen.require(_lag(scene) < 3000, "the lag was high before anything was done")
+    scene.pause(company)
+    old = scene.value("select now() - interval '2 hours'")
+    scene.write_outbox(company, 1, inserted_at=old)
+    scene.passes_by(other, 2)
+    lag = _lag(scene)
+    scene.seen.value(round(lag, 3), 3000, "s")
+    assert lag < 3000, f"outbox_lag_seconds is {lag:.0f} with one row held for 7200 s and nothing else waiting"
+    scene.seen.count()
+
+
+def _lag(scene: Scene) -> float:
+    answer = scene.http.send(Request("GET", "/metrics"))
+    samples = parse_metrics(answer.body.decode("utf-8", "replace")).named("outbox_lag_seconds")
+    scene.seen.require(samples, "/metrics has no outbox_lag_seconds: drill/observability/series-are-there")
+    return max(s.value for s in samples)

@@ -1,0 +1,229 @@
+"""Pause: a paused tenant's events and items wait, nobody else's do, and nothing is lost or reordered."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from drills.workbench.scene import Scene
+from gates.evidence import Where
+from gates.recorder import check
+from gates.target.loans import Switch
+
+SQL = ("database",)
+SIGNED = ("drill/authentication/signed-accepted",)
+DELIVERS = ("drill/outbox/delivered-once",)
+
+
+@check("drill/pause/refuses-replay", needs=SQL, after=SIGNED, covers=("E03",))
+def test_refuses_replay(scene: Scene) -> None:
+    """A paused tenant's replay is 409 agents_paused and touches no item and no budget; unpaused, it is admitted.
+
+    A pause that is not read leaves no way to stop a harmful replay.
+    """
+    company = scene.company(items=2)
+    before = scene.items(company)
+    scene.pause(company)
+    scene.replay(company, 409, "agents_paused", max=2)
+    assert scene.items(company) == before, "the refused replay changed the tenant's items"
+    assert scene.used(company) == (0, 0), f"the refused replay was charged {scene.used(company)}"
+    scene.pause(company, on=False)
+    scene.run(company, max=1)
+
+
+@check("drill/pause/counts-from-the-next-request", needs=SQL, after=SIGNED, covers=("E03",))
+def test_counts_from_the_next_request(scene: Scene) -> None:
+    """A tenant that is paused between two requests is refused at the second, and admitted once it is not paused.
+
+    A pause that is kept in memory for a minute comes a minute late, and ends a minute late.
+    """
+    company, other = scene.company(items=2), scene.company("b")
+    scene.run(company, max=1, dry_run=True)
+    scene.pause(company)
+    scene.replay(company, 409, "agents_paused", max=1)
+    scene.pause(company, on=False)
+    scene.run(other, max=1, dry_run=True)
+    scene.replay(company, 200, max=1)
+
+
+@check("drill/pause/force-does-not-ignore-it", needs=SQL, after=SIGNED, covers=("E03",))
+def test_force_does_not_ignore_it(scene: Scene) -> None:
+    """`force` does not get past a pause.
+
+    It is meant for retry_after alone; an operator in a hurry must not undo another operator's stop.
+    """
+    company = scene.company(items=1)
+    scene.pause(company)
+    scene.replay(company, 409, "agents_paused", max=1, force=True)
+    scene.pause(company, on=False)
+    scene.run(company, max=1, force=True)
+
+
+@check("drill/pause/dry-run-refused-too", needs=SQL, after=SIGNED, covers=("E03", "F09"))
+def test_dry_run_refused_too(scene: Scene) -> None:
+    """A dry run of a paused tenant is refused like the real run.
+
+    A preview that shows what the real run would refuse misleads the operator.
+    """
+    company = scene.company(items=1)
+    scene.pause(company)
+    scene.replay(company, 409, "agents_paused", max=1, dry_run=True)
+    scene.pause(company, on=False)
+    scene.run(company, max=1, dry_run=True)
+
+
+@check("drill/pause/touches-only-its-tenant", needs=SQL, after=SIGNED, covers=("E03",))
+def test_touches_only_its_tenant(scene: Scene) -> None:
+    """One tenant's pause stops no other tenant.
+
+    Otherwise one customer's incident is everybody's.
+    """
+    paused, other = scene.company("a", items=1), scene.company("b", items=1)
+    scene.pause(paused)
+    scene.replay(paused, 409, "agents_paused", max=1)
+    scene.seen.control("the pause is in force for its own tenant")
+    scene.run_or_fail(other, max=1)
+
+
+@check("drill/pause/a-row-that-says-no-is-no-pause", needs=SQL, after=SIGNED, covers=("E03",))
+def test_a_row_that_says_no_is_no_pause(scene: Scene) -> None:
+    """A tenant with a row that says it is not paused is not paused.
+
+    A check for the row alone keeps a tenant stopped for good after its first pause.
+    """
+    company, paused = scene.company("a", items=1), scene.company("b", items=1)
+    scene.pause(company, on=False)
+    scene.pause(paused)
+    scene.replay(paused, 409, "agents_paused", max=1)
+    scene.seen.control("a row that says paused pauses")
+    scene.run_or_fail(company, max=1)
+    event = str(scene.emit(company)["event_id"])
+    scene.delivered([event])
+
+
+@check("drill/pause/burns-no-key", needs=SQL, after=SIGNED, covers=("E03", "D10"))
+def test_burns_no_key(scene: Scene) -> None:
+    """A replay refused by a pause stores no key: the same request works once the tenant is unpaused.
+
+    Otherwise the retry after the incident silently does nothing.
+    """
+    company = scene.company(items=1)
+    key = str(uuid.uuid4())
+    scene.pause(company)
+    scene.replay(company, 409, "agents_paused", max=1, idempotency_key=key)
+    scene.pause(company, on=False)
+    answer = scene.replay(company, max=1, idempotency_key=key, control=True).json()
+    assert answer["duplicate"] is False, "the retry is called a duplicate of the refused request"
+    assert answer["target_count"] == 1, f"the retry took {answer['target_count']} items; 1 was due"
+
+
+@check("drill/pause/events-go-to-the-outbox", needs=SQL, after=DELIVERS, covers=("E03",))
+def test_events_go_to_the_outbox(scene: Scene) -> None:
+    """While a tenant is paused its events are accepted into the outbox and wait there, while others are delivered.
+
+    A pause that drops or delivers events is an outage, or no pause.
+    """
+    paused, other = scene.company("a"), scene.company("b")
+    scene.pause(paused)
+    answers = [scene.emit(paused, key="k", payload={"n": n}) for n in range(3)]
+    paths = {a["path"] for a in answers}
+    assert paths == {"outbox"}, f"events of a paused tenant took the paths {sorted(paths)}"
+    scene.passes_by(other)
+    events = [str(a["event_id"]) for a in answers]
+    early = scene.effects(events)
+    assert not early, f"{len(early)} of 3 events of a paused tenant had their effect"
+    rows = scene.number(
+        "select count(*) from public.event_outbox where company_id = %s and processed_at is null", paused
+    )
+    assert rows == 3, f"{rows} of the 3 events wait in the outbox"
+    scene.seen.count(3)
+
+
+@check("drill/pause/switched-off-and-paused-go-to-the-outbox", needs=SQL, after=DELIVERS, covers=("E03", "H01"))
+def test_switched_off_and_paused_go_to_the_outbox(scene: Scene) -> None:
+    """A tenant that is paused and has `outbox.enabled` off has no effect while it is paused: its events wait.
+
+    The contract says that a paused tenant's events go to the outbox; the direct path would work through the pause.
+    """
+    company, other = scene.company("a"), scene.company("b")
+    scene.set_flag(company, "outbox.enabled", enabled=False)
+    direct = scene.emit(company, control=True)
+    scene.seen.require(direct["path"] == "direct", "the twin that is not paused did not take the direct path")
+    scene.pause(company)
+    answer = scene.emit(company)
+    assert answer["path"] == "outbox", f"an event of a paused tenant took the path {answer['path']!r}"
+    scene.passes_by(other, 2)
+    assert not scene.effects([str(answer["event_id"])]), "an event of a paused tenant had its effect"
+
+
+@check("drill/pause/held-events-follow-in-order", needs=SQL, after=DELIVERS, covers=("E03", "K11"))
+def test_held_events_follow_in_order(scene: Scene) -> None:
+    """After a pause, the events held are delivered, each once and in order within their key, new ones after them.
+
+    A pause that loses or reorders turns every maintenance into an incident.
+    """
+    company, other = scene.company("a"), scene.company("b")
+    scene.pause(company)
+    events = [str(scene.emit(company, key="k", payload={"n": n})["event_id"]) for n in range(6)]
+    scene.passes_by(other, 2)
+    scene.seen.require(not scene.effects(events), "the events were not held: drill/pause/events-go-to-the-outbox")
+    scene.pause(company, on=False)
+    events.append(str(scene.emit(company, key="k", payload={"n": 6})["event_id"]))
+    scene.delivered(events)
+    scene.in_order(events)
+
+
+@pytest.mark.waits(1)
+@check("drill/pause/stops-a-running-replay", needs=("database", "drill-agent"), after=DELIVERS, covers=("E03", "E04"))
+def test_stops_a_running_replay(scene: Scene) -> None:
+    """A pause during a replay lets at most the ten items in flight finish and holds the rest; unpaused, all is done.
+
+    A switch that is read only at the start does not stop what does the harm.
+    """
+    scene.claims_drill_agent()
+    company, other = scene.company("a", items=30, payload='{"drill": {"delay_ms": 150}}'), scene.company("b")
+    run = str(scene.run(company, max=30)["replay_run_id"])
+    done = "select count(*) from public.event_outbox where replay_run_id = %s and processed_at is not null"
+    scene.until(lambda: scene.number(done, run) >= 1, "the first item of the run")
+    scene.pause(company)
+    at_pause = scene.number(done, run)
+    scene.quiet(company)
+    scene.passes_by(other)
+    after = scene.number(done, run)
+    scene.seen.value(after - at_pause, 10, "items")
+    assert after - at_pause <= 10, f"{after - at_pause} items were delivered after the pause; at most 10 are in flight"
+    status = scene.value("select status from public.replay_runs where id = %s", run)
+    assert status == "started", f"the paused run is {status!r} with {30 - after} items to go"
+    scene.passes_by(other, 1)
+    assert scene.number(done, run) == after, "the paused run went on"
+    scene.pause(company, on=False)
+    row = scene.ended(run, within_s=12)  # a worker may take the items one after another
+    assert (row["success_count"], row["failure_count"]) == (30, 0), f"after the pause the run counts {row}"
+    scene.seen.count(30)
+
+
+@check("drill/pause/fleet", needs=SQL, after=DELIVERS, covers=("E03", "E09"), where=Where.DISRUPTIVE, phase="last")
+def test_fleet(scene: Scene) -> None:
+    """The emergency statement, pausing all agents, stops replays and deliveries of every tenant until it is undone,
+    also of one whose own row says that it is not paused.
+
+    It is the last brake of the checklist's emergency procedure.
+    """
+    company, own = scene.company("a", items=1), scene.company("b", items=1)
+    scene.pause(own, on=False)
+    scene.seen.require(
+        scene.number("select count(*) from public.agent_controls where company_id is null") == 1,
+        "agent_controls has no row for everybody",
+    )
+    with scene.lent(Switch(), agents_paused=True, pause_reason="a drill of the gate"):
+        scene.replay(company, 409, "agents_paused", max=1)
+        spared = scene.replay_request(own, max=1).labelled("pause of everybody, own row without one")
+        scene.seen.expect(spared, scene.http.send(spared), 409, "agents_paused")
+        event = str(scene.emit(company)["event_id"])
+        written = [*scene.write_outbox(company, 2), *scene.write_outbox(own, 1)]
+        scene.quiet(company, within_s=1.0)
+        early = scene.effects([event, *written])
+        assert not early, f"{len(early)} of 4 events were delivered while the fleet was paused"
+    scene.delivered([event, *written])
+    scene.run(company, max=1)

@@ -1,0 +1,1 @@
+"""Bearer tokens: which are accepted, and what their holders may do."""

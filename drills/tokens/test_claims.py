@@ -1,0 +1,260 @@
+"""Tokens that the service's own secret signed, and that are still no good: algorithm, times, required claims."""
+
+from __future__ import annotations
+
+import json
+import uuid
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+from drills.workbench.bench import MISSING, Bench, Minter
+from drills.workbench.cases import Case, cases
+from gates.evidence import Severity, Where
+from gates.recorder import check
+from gates.target.requests import mint_token
+
+TOKEN = ("drill/tokens/admin-accepted",)
+
+Mint = Callable[[Minter, int], list[str]]
+
+NO_NUMBERS: tuple[Any, ...] = ("never", "", None, [], {}, -1)
+
+ALGORITHMS: list[Case] = [
+    Case(
+        "alg-hs384",
+        "A token signed with HS384 by the right secret is refused: HS256 only.",
+        lambda m, _now: [m(header={"alg": "HS384", "typ": "JWT"}, digest="sha384")],
+        ("B07",),
+    ),
+    Case(
+        "alg-hs512",
+        "A token signed with HS512 by the right secret is refused: HS256 only.",
+        lambda m, _now: [m(header={"alg": "HS512", "typ": "JWT"}, digest="sha512")],
+        ("B07",),
+    ),
+    Case(
+        "alg-mismatch",
+        "A token signed with HS256 whose header names another algorithm is refused.",
+        lambda m, _now: [m(header={"alg": a, "typ": "JWT"}) for a in ("HS512", "RS256", "none", "hs256")],
+        ("B07",),
+    ),
+    Case(
+        "alg-missing",
+        "A token whose header names no algorithm is refused.",
+        lambda m, _now: [m(header={"typ": "JWT"})],
+        ("B07",),
+    ),
+    Case(
+        "unknown-critical-header",
+        "A token with an unknown critical header is refused.",
+        lambda m, _now: [m(header={"alg": "HS256", "typ": "JWT", "crit": ["x-drill"], "x-drill": 1})],
+        ("B22",),
+        Severity.WARN,
+    ),
+    Case(
+        "compressed",
+        "A token with compressed claims is refused.",
+        lambda m, _now: [
+            mint_token(
+                m.target.jwt_secret,
+                zlib.compress(json.dumps(m.claims()).encode()),
+                {"alg": "HS256", "typ": "JWT", "zip": "DEF"},
+            )
+        ],
+        ("B26",),
+    ),
+    Case(
+        "claims-no-object",
+        "A signed token whose claims are no object is refused, and is no server error.",
+        lambda m, _now: [
+            mint_token(m.target.jwt_secret, text) for text in (b"[]", b'"x"', b"1", b"null", b"", b"{", b"\xff")
+        ],
+        ("B14",),
+    ),
+    Case(
+        "claims-deeply-nested",
+        "A signed token with deeply nested claims is refused, and is no server error.",
+        # deeper than parsers recurse, and shorter than the 8 KB of header that proxies let through
+        lambda m, _now: [mint_token(m.target.jwt_secret, b"[" * 2800 + b"]" * 2800)],
+        ("B25",),
+        Severity.WARN,
+    ),
+]
+
+TIMES: list[Case] = [
+    Case("expired", "A token that expired 45 s ago is refused.", lambda m, now: [m(exp=now - 45)], ("B12",)),
+    Case("long-expired", "A token that expired a day ago is refused.", lambda m, now: [m(exp=now - 86_400)], ("B12",)),
+    Case("without-exp", "A token that never expires is refused.", lambda m, _now: [m(exp=MISSING)], ("B13",)),
+    Case(
+        "exp-no-number",
+        "A token whose `exp` is no number, or negative, is refused, and is no server error.",
+        lambda m, _now: [m(exp=v) for v in NO_NUMBERS],
+        ("B14",),
+    ),
+    Case(
+        "not-yet-valid",
+        "A token whose `nbf` lies in the future is refused.",
+        lambda m, now: [m(nbf=now + 3600), m(nbf=now + 300)],
+        ("B15",),
+    ),
+    Case(
+        "issued-in-the-future",
+        "A token whose `iat` lies in the future is refused.",
+        lambda m, now: [m(iat=now + 3600), m(iat=now + 300)],
+        ("B16",),
+        Severity.WARN,
+    ),
+]
+
+REQUIRED: list[Case] = [
+    Case("without-sub", "A token without `sub` is refused.", lambda m, _now: [m(sub=MISSING)], ("B13", "B21")),
+    Case("without-role", "A token without `role` is refused.", lambda m, _now: [m(role=MISSING)], ("B21",)),
+    Case(
+        "role-no-string",
+        "A token whose role is no string is refused with 401.",
+        lambda m, _now: [m(role=v) for v in (["super_admin"], None, 1, {"super_admin": True}, True)],
+        ("B23",),
+    ),
+]
+
+
+@check(
+    "drill/tokens/one-refusal",
+    severity=Severity.WARN,
+    where=Where.READ_ONLY,
+    needs=("mint",),
+    after=TOKEN,
+    covers=("A25",),
+)
+def test_one_refusal(bench: Bench, token: Minter) -> None:
+    """A token that was signed rightly is refused in the words of one that was not, whatever is wrong with it.
+
+    Otherwise a thief learns which of his tokens was once good, and whose.
+    """
+    now = bench.clock.now()
+    bench.opens(bench.with_token(token(), label="a good token"))
+    wrong = {
+        "signed wrongly": token()[:-4] + "AAAA",
+        "expired": token(exp=now - 3600),
+        "not yet valid": token(nbf=now + 3600),
+        "without sub": token(sub=MISSING),
+        "role no string": token(role=1),
+        "HS512": token(header={"alg": "HS512", "typ": "JWT"}, digest="sha512"),
+    }
+    bench.one_body({n: bench.said(bench.shut(bench.with_token(t, label=n))) for n, t in wrong.items()})
+
+
+@cases("drill/tokens", [*ALGORITHMS, *TIMES, *REQUIRED], where=Where.READ_ONLY, needs=("mint",), after=TOKEN)
+def test_refused_token(case: Case, bench: Bench, token: Minter) -> None:
+    """A token that the service's secret signed is refused where its algorithm, times or claims are not as required.
+
+    Otherwise a leaked, expired or half-made token stays a key for ever.
+    """
+    bench.opens(bench.with_token(token(), label="a good token"))
+    mint: Mint = case.value
+    for bad in mint(token, bench.clock.now()):
+        bench.shut(bench.with_token(bad, label=case.name))
+
+
+@check(
+    "drill/tokens/exp-in-odd-forms",
+    severity=Severity.WARN,
+    where=Where.READ_ONLY,
+    needs=("mint",),
+    after=TOKEN,
+    covers=("B14",),
+)
+def test_exp_in_odd_forms(bench: Bench, token: Minter) -> None:
+    """A token whose `exp` is a fraction, a numeric string or beyond all time is no server error.
+
+    It may be accepted or refused (RFC 7519 allows fractions), but it must not break the service.
+    """
+    bench.opens(bench.with_token(token(), label="a good token"))
+    later = bench.clock.now() + 600
+    for exp in (later + 0.5, str(later), 1e20, 10**30):
+        bench.refused(bench.with_token(token(exp=exp), label=f"exp {exp!r}"), (401, 403))
+
+
+LEEWAY: list[Case] = [
+    Case(
+        "expired-within-leeway",
+        "A token that expired 12 s ago is accepted: 30 s leeway.",
+        lambda m, now: m(exp=now - 12),
+    ),
+    Case(
+        "issued-within-leeway",
+        "A token issued 12 s in the future is accepted: 30 s leeway.",
+        lambda m, now: m(iat=now + 12),
+    ),
+    Case("already-valid", "A token whose `nbf` has passed is accepted.", lambda m, now: m(nbf=now - 60)),
+    Case("without-iat", "A token without `iat` is accepted: it is not required.", lambda m, _now: m(iat=MISSING)),
+]
+
+
+@cases(
+    "drill/tokens",
+    LEEWAY,
+    severity=Severity.WARN,
+    where=Where.READ_ONLY,
+    needs=("mint",),
+    after=TOKEN,
+    covers=("B12",),
+)
+def test_accepted_token(case: Case, bench: Bench, token: Minter) -> None:
+    """A token within the leeway, or without what is optional, is accepted.
+
+    Otherwise issuers whose clocks differ by seconds are locked out.
+    """
+    bench.opens(bench.with_token(token(), label="a good token"))
+    bench.accepted(bench.with_token(case.value(token, bench.clock.now()), label=case.name))
+
+
+@check("drill/tokens/audience", where=Where.READ_ONLY, needs=("mint",), after=TOKEN, covers=("B17",))
+def test_audience(bench: Bench, token: Minter) -> None:
+    """Where an audience is set, a token for another one, or for none, is refused; where none is set, none is required.
+
+    Otherwise tokens that the same issuer made for other services open this one.
+    """
+    ours = bench.target.jwt_audience
+    bench.opens(bench.with_token(token(), label="a good token"))
+    if not ours:
+        bench.accepted(bench.with_token(token(aud=MISSING), label="no audience, none is set"))
+        return
+    for aud in ("another-service", MISSING, ["another-service"], ours + "x", ours[:-1], "", None):
+        bench.shut(bench.with_token(token(aud=aud), label=f"audience {aud!r}"))
+    bench.accepted(bench.with_token(token(aud=["another-service", ours]), label="ours among others"))
+
+
+@check("drill/tokens/issuer", where=Where.READ_ONLY, needs=("mint",), after=TOKEN, covers=("B18",))
+def test_issuer(bench: Bench, token: Minter) -> None:
+    """Where an issuer is set, a token of another one, or of none, is refused; where none is set, none is required.
+
+    Otherwise another issuer that shares the secret makes administrators here.
+    """
+    ours = bench.target.jwt_issuer
+    bench.opens(bench.with_token(token(), label="a good token"))
+    if not ours:
+        bench.accepted(bench.with_token(token(iss=MISSING), label="no issuer, none is set"))
+        return
+    for iss in ("https://another.example", MISSING, ours + "/", ours.swapcase(), "", None, [ours]):
+        bench.shut(bench.with_token(token(iss=iss), label=f"issuer {iss!r}"))
+
+
+@check(
+    "drill/tokens/unset-audience-not-checked",
+    severity=Severity.WARN,
+    where=Where.READ_ONLY,
+    needs=("mint",),
+    after=TOKEN,
+    covers=("B17", "B18"),
+)
+def test_unset_not_checked(bench: Bench, token: Minter) -> None:
+    """Audience and issuer are checked only where they are set: a token that carries them is accepted elsewhere.
+
+    Otherwise the tokens of common identity providers, which always carry both, open nothing.
+    """
+    bench.opens(bench.with_token(token(), label="a good token"))
+    extra: dict[str, Any] = {} if bench.target.jwt_audience else {"aud": "authenticated"}
+    extra |= {} if bench.target.jwt_issuer else {"iss": "https://issuer.example"}
+    bench.accepted(bench.with_token(token(**extra, jti=uuid.uuid4().hex), label="with audience and issuer"))

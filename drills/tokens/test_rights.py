@@ -1,0 +1,233 @@
+"""Rights of a token: a company_admin acts for its own company, a super_admin for any, nobody else for anyone."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from drills.workbench.bench import MISSING, REPLAY, Bench, Minter
+from drills.workbench.cases import Case, cases
+from gates.evidence import Severity
+from gates.recorder import Observer, check
+from gates.target.client import HttpDoor
+from gates.target.requests import Answer, Request, encode_body, mint_token, replay_fields, token_get, token_post
+from gates.target.tenants import Tenants
+
+TOKEN = ("drill/tokens/admin-accepted",)
+NEEDS = ("tenants", "mint")
+
+
+def dry_run(company: str, token: str, label: str = "") -> Request:
+    """A dry run for a company with a token: it answers 200 where the token may act, and has no effect."""
+    return token_post(REPLAY, replay_fields(company, dry_run=True), token, label)
+
+
+ROLES: list[Case] = [
+    Case("role-service", "The role `service_role` may replay nothing.", ("service_role",)),
+    Case(
+        "role-other",
+        "The roles `admin`, `authenticated` and `user` may replay nothing.",
+        ("admin", "authenticated", "user"),
+    ),
+    Case(
+        "role-spelling",
+        "Another spelling of a role is another role.",
+        ("Super_Admin", "super_admin ", "super-admin", ""),
+    ),
+]
+
+
+@cases("drill/tokens", ROLES, needs=NEEDS, after=TOKEN, covers=("B23", "A26"))
+def test_other_role(case: Case, http: HttpDoor, tenant: str, token: Minter, seen: Observer) -> None:
+    """A token of another role is refused with 403, even for its own company.
+
+    Otherwise every signed-in user of a tenant may replay its events.
+    """
+    good = dry_run(tenant, token.for_company(tenant), "company_admin, own company")
+    seen.expect(good, http.send(good), 200, control=True)
+    for role in case.value:
+        request = dry_run(tenant, token(role=role, company_id=tenant), f"role {role!r}")
+        answer = http.send(request)
+        seen.expect(request, answer, (401, 403) if not role else 403)
+
+
+COMPANY_CLAIMS: list[Case] = [
+    Case(
+        "foreign-company", "A company_admin of another company is refused.", lambda _own: [str(uuid.uuid4())], ("B28",)
+    ),
+    Case("company-claim-missing", "A company_admin token without a company is refused.", lambda _own: [MISSING]),
+    Case("company-claim-empty", "A company_admin token with an empty company is refused.", lambda _own: ["", " "]),
+    Case("company-claim-null", "A company_admin token whose company is null is refused.", lambda _own: [None]),
+    Case(
+        "company-claim-list",
+        "A company_admin token with a list of companies is refused.",
+        lambda own: [[own], [own, "*"]],
+    ),
+    Case(
+        "company-claim-no-string",
+        "A company_admin token whose company is no string is refused.",
+        lambda own: [True, 0, {own: True}],
+    ),
+    Case(
+        "company-claim-pattern",
+        "A company_admin token whose company is a pattern or part of an id is refused.",
+        lambda own: ["*", "%", "all", own[:8], own[:-1], f"{own},{uuid.uuid4()}", f"{own}%"],
+    ),
+    Case(
+        "company-claim-confusable",
+        "A company_admin token with look-alike characters in its company is refused.",
+        lambda own: ["".join(chr(ord(c) + 0xFEE0) if c.isalnum() else c for c in own), own + "\u200b"],
+    ),
+]
+
+
+@cases("drill/tokens", COMPANY_CLAIMS, needs=NEEDS, after=TOKEN, covers=("B19",))
+def test_company_claim(case: Case, http: HttpDoor, tenant: str, token: Minter, seen: Observer) -> None:
+    """A company_admin acts only for the company that its token names exactly.
+
+    Otherwise the administrator of one tenant replays the events of another.
+    """
+    good = dry_run(tenant, token.for_company(tenant), "company_admin, own company")
+    seen.expect(good, http.send(good), 200, control=True)
+    for claim in case.value(tenant):
+        request = dry_run(tenant, token.for_company(claim), f"company claim {claim!r}")
+        seen.expect(request, http.send(request), (401, 403))
+
+
+@check("drill/tokens/tenant-header-ignored", needs=NEEDS, after=TOKEN, covers=("A20", "B28"))
+def test_tenant_header_ignored(http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer) -> None:
+    """No header changes the company for which a token may act.
+
+    Otherwise a tenant names another one in a header and replays its events.
+    """
+    own = token.for_company(tenant)
+    good = dry_run(tenant, own, "company_admin, own company")
+    seen.expect(good, http.send(good), 200, control=True)
+    for name in ("X-Company-Id", "X-Tenant-Id", "X-Org-Id", "X-Role", "X-User-Role"):
+        for value in (other, tenant) if name.endswith("Id") else ("super_admin",):
+            request = dry_run(other, own, f"{name}: {value}").adding_header(name, value)
+            seen.expect(request, http.send(request), 403)
+
+
+@check("drill/tokens/repeated-claims", severity=Severity.WARN, needs=NEEDS, after=TOKEN, covers=("B20",))
+def test_repeated_claims(http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer) -> None:
+    """A token that names two companies under one name acts for one of them at most.
+
+    Otherwise two readers of one token see two tenants, and one check covers the other's data.
+    """
+    good = dry_run(tenant, token.for_company(tenant), "company_admin, own company")
+    seen.expect(good, http.send(good), 200, control=True)
+    text = (
+        json.dumps(token.claims(role="company_admin"))[:-1] + f', "company_id": "{tenant}", "company_id": "{other}"}}'
+    )
+    double = mint_token(token.target.jwt_secret, text.encode())
+    requests = [dry_run(company, double, "two companies in one token") for company in (tenant, other)]
+    answers = [seen.expect(r, http.send(r), (200, 400, 401, 403)) for r in requests]
+    opened = sum(a.status == 200 for a in answers)
+    seen.value(opened, 1, "companies")
+    assert opened <= 1, "one token acts for two companies"
+
+
+@check("drill/tokens/super-admin-for-any", needs=NEEDS, after=TOKEN, covers=("A26",))
+def test_super_admin_for_any(http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer) -> None:
+    """A super_admin may act for any existing company; a company_admin beside it may not.
+
+    Otherwise operators cannot help a tenant, or every tenant's administrator is one.
+    """
+    foreign = dry_run(other, token.for_company(tenant), "company_admin, foreign company")
+    seen.expect(foreign, http.send(foreign), 403, control=True)
+    for company in (tenant, other):
+        request = dry_run(company, token(), "super_admin")
+        seen.expect(request, http.send(request), 200)
+
+
+@check("drill/tokens/unknown-like-foreign", severity=Severity.WARN, needs=NEEDS, after=TOKEN, covers=("A25",))
+def test_unknown_like_foreign(http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer) -> None:
+    """A company that does not exist is refused exactly like a foreign one: same status, body and headers.
+
+    Otherwise the answers tell which tenants exist.
+    """
+    own = token.for_company(tenant)
+    good = dry_run(tenant, own, "company_admin, own company")
+    seen.expect(good, http.send(good), 200, control=True)
+    foreign, unknown = (
+        seen.expect(r, http.send(r), 403)
+        for r in (dry_run(other, own, "foreign company"), dry_run(str(uuid.uuid4()), own, "unknown company"))
+    )
+    for what, one, two in (
+        ("body", _plain(foreign), _plain(unknown)),
+        ("headers", sorted({k for k, _ in foreign.headers}), sorted({k for k, _ in unknown.headers})),
+    ):
+        assert one == two, f"the {what} differs: {one!r} for a foreign company, {two!r} for one that does not exist"
+
+
+def _plain(answer: Answer) -> dict[str, Any]:
+    """The body without what differs for each request by its nature: the request's id, and members named `instance`."""
+    mark = answer.header("x-request-id")
+    return {k: v for k, v in answer.json().items() if v != mark and k not in {"instance", "request_id", "timestamp"}}
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+def _started(http: HttpDoor, seen: Observer, tenants: Tenants, company: str, signed: Callable[..., Request]) -> str:
+    tenants.add_items(company, 1)
+    request = signed(company, max=1, label="a replay")
+    return str(seen.expect(request, http.send(request), 200, control=True).json().get("replay_run_id"))
+
+
+@check("drill/tokens/foreign-run-hidden", needs=NEEDS, after=TOKEN, covers=("A27", "B28"))
+def test_foreign_run_hidden(
+    http: HttpDoor,
+    tenant: str,
+    other: str,
+    tenants: Tenants,
+    token: Minter,
+    seen: Observer,
+    signed: Callable[..., Request],
+) -> None:
+    """A company_admin reads its own run; a foreign run is 404, exactly like one that does not exist.
+
+    Otherwise tenants read, or at least detect, each other's replays.
+    """
+    run = _started(http, seen, tenants, tenant, signed)
+    own = token_get(f"{REPLAY}/{run}", token.for_company(tenant), "own run")
+    seen.expect(own, http.send(own), 200, control=True)
+    foreign = token_get(f"{REPLAY}/{run}", token.for_company(other), "foreign run")
+    hidden = seen.expect(foreign, http.send(foreign), 404)
+    random = token_get(f"{REPLAY}/{uuid.uuid4()}", token.for_company(other), "unknown run")
+    absent = seen.expect(random, http.send(random), 404)
+    one, two = _plain(hidden), _plain(absent)
+    assert one == two, f"a foreign run answers {one!r}, one that does not exist {two!r}"
+
+
+@check("drill/tokens/foreign-event-hidden", needs=NEEDS, after=TOKEN, covers=("A27",))
+def test_foreign_event_hidden(
+    http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer, bench: Bench
+) -> None:
+    """A company_admin reads the state of its own event, and not that of another company's.
+
+    Otherwise tenants watch each other's business.
+    """
+    body = encode_body({"company_id": tenant, "event_type": "drill.plain", "aggregate_key": "k", "payload": {"n": 1}})
+    emit = bench.signer.post("/events", body, "an event")
+    event = seen.expect(emit, http.send(emit), 202, control=True).json().get("event_id")
+    own = token_get(f"/events/{event}", token.for_company(tenant), "own event")
+    seen.expect(own, http.send(own), 200, control=True)
+    foreign = token_get(f"/events/{event}", token.for_company(other), "foreign event")
+    seen.expect(foreign, http.send(foreign), (403, 404))
+
+
+@check("drill/tokens/foreign-event-refused", needs=NEEDS, after=TOKEN, covers=("A26", "B28"))
+def test_foreign_event_refused(http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer) -> None:
+    """A company_admin emits events for its own company only.
+
+    Otherwise one tenant writes another's business events.
+    """
+    fields = {"event_type": "drill.plain", "aggregate_key": "k", "payload": {"n": 1}}
+    own = token_post("/events", {"company_id": tenant, **fields}, token.for_company(tenant), "own company")
+    seen.expect(own, http.send(own), 202, control=True)
+    foreign = token_post("/events", {"company_id": other, **fields}, token.for_company(tenant), "foreign company")
+    seen.expect(foreign, http.send(foreign), 403)

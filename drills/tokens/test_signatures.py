@@ -1,0 +1,291 @@
+"""Tokens: HS256 by the service's own secret, with `exp`, `sub` and `role`; nothing else opens the door."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from drills.workbench.bench import Bench
+from drills.workbench.cases import Case, cases
+from drills.workbench.scene import best_of
+from gates.evidence import Severity, Where
+from gates.recorder import check
+from gates.target.requests import Request, encode_segment, mint_token, post, raw_token
+
+ACCEPTED = "drill/tokens/admin-accepted"
+TOKEN = (ACCEPTED,)
+
+Claims = Mapping[str, Any]
+
+
+@check(ACCEPTED, where=Where.READ_ONLY, covers=("B01",), phase="first")
+def test_admin_accepted(bench: Bench) -> None:
+    """The admin token is authenticated, and the same request without it is not.
+
+    Otherwise no operator can act, and no check of tokens proves anything.
+    """
+    token = bench.admin()
+    bench.seen.control("the twin without a token is sent as well")
+    bench.shut(post("/dlq-replay", bench.body(), label="no credentials"))
+    bench.accepted(bench.with_token(token, label="admin token"))
+
+
+def parts(token: str) -> tuple[dict[str, Any], dict[str, Any], bytes]:
+    """Header, claims and signature of a token."""
+    header, claims, signature = (base64.urlsafe_b64decode(p + "=" * (-len(p) % 4)) for p in token.split("."))
+    return json.loads(header), json.loads(claims), signature
+
+
+def shut_out(bench: Bench, token: str, label: str, answers: int | tuple[int, ...] = 401) -> None:
+    """The admin token opens the door, this one does not."""
+    bench.opens(bench.with_token(bench.admin(), label="admin token"))
+    bench.refused(bench.with_token(token, label=label), answers)
+
+
+# --- forged without the secret, from the claims of the admin token ------------------------------------------------
+
+
+def _unsigned(*names: str, signature: bytes) -> Callable[[Claims, bytes], list[str]]:
+    return lambda claims, _own: [raw_token({"alg": a, "typ": "JWT"}, claims, signature) for a in names]
+
+
+def _with_header(secret: str = "", **header: Any) -> Callable[[Claims, bytes], list[str]]:
+    return lambda claims, _own: [mint_token(secret, claims, {"alg": "HS256", "typ": "JWT", **header})]
+
+
+def _embedded_key(claims: Claims, _own: bytes) -> list[str]:
+    secret = "an-embedded-secret-of-32-characters"
+    key = {"kty": "oct", "k": encode_segment(secret.encode()), "alg": "HS256"}
+    return [mint_token(secret, claims, {"alg": "HS256", "typ": "JWT", "jwk": key})]
+
+
+def _nested(claims: Claims, _own: bytes) -> list[str]:
+    inner = raw_token({"alg": "none"}, claims, b"")
+    return [mint_token("", inner.encode(), {"alg": "HS256", "typ": "JWT", "cty": "JWT"})]
+
+
+NONE = ("none", "None", "NONE", "nOnE")
+
+FORGED: list[Case] = [
+    Case(
+        "alg-none",
+        "A token of algorithm `none`, in any spelling, is refused.",
+        _unsigned(*NONE, signature=b""),
+        ("B02",),
+    ),
+    Case(
+        "alg-none-with-signature",
+        "A token of algorithm `none` with some signature is refused.",
+        _unsigned(*NONE, signature=b"\x01" * 32),
+        ("B02",),
+    ),
+    Case("empty-signature", "A token with an empty signature is refused.", _unsigned("HS256", signature=b""), ("B03",)),
+    Case(
+        "two-parts",
+        "A token without its third part is refused.",
+        lambda claims, _own: [raw_token({"alg": a, "typ": "JWT"}, claims, None) for a in ("HS256", "none")],
+        ("B03",),
+    ),
+    Case(
+        "random-signature",
+        "A token with 32 bytes that are no signature of it is refused.",
+        _unsigned("HS256", signature=bytes(range(32))),
+        ("B02",),
+    ),
+    Case(
+        "changed-claims",
+        "The admin token with one claim changed and its old signature is refused.",
+        lambda claims, own: [raw_token({"alg": "HS256", "typ": "JWT"}, {**claims, "sub": "somebody-else"}, own)],
+        ("B02",),
+    ),
+    Case(
+        "alg-asymmetric",
+        "A token whose header names an asymmetric algorithm is refused, whatever its signature.",
+        lambda claims, own: [
+            raw_token({"alg": a, "typ": "JWT"}, claims, own) for a in ("RS256", "PS256", "ES256", "EdDSA")
+        ],
+        ("B04", "B07"),
+    ),
+    Case(
+        "psychic-signature",
+        "An ES256 token whose signature is all zeros is refused.",
+        _unsigned("ES256", signature=bytes(64)),
+        ("B08",),
+    ),
+    Case(
+        "alg-unknown", "A token of an unknown algorithm is refused.", _unsigned("XX1", "", signature=b"\x01"), ("B07",)
+    ),
+    Case(
+        "kid-empty-file",
+        "A token whose `kid` names an empty file, signed with the empty key, is refused.",
+        lambda claims, _own: [
+            mint_token("", claims, {"alg": "HS256", "typ": "JWT", "kid": kid})
+            for kid in ("/dev/null", "../../../../dev/null", "")
+        ],
+        ("B09",),
+    ),
+    Case(
+        "kid-sql",
+        "A token whose `kid` selects its own key by SQL is refused.",
+        _with_header("1", kid="x' UNION SELECT '1'--"),
+        ("B09",),
+    ),
+    Case("embedded-key", "A token signed with a key in its own header is refused.", _embedded_key, ("B10",)),
+    Case(
+        "encrypted-form",
+        "A token in five parts is refused.",
+        lambda _c, _own: [f"{encode_segment(b'{}')}.e30.e30.e30.e30", "e30.e30.e30.e30.e30"],
+        ("B26",),
+    ),
+    Case("nested-token", "A token inside a token is refused.", _nested, ("B26",)),
+    Case(
+        "no-token",
+        "Text that is no token is refused, and is no server error.",
+        lambda _c, _own: ["abc", "a.b.c", "..", ".", "null", "e30.e30.e30", "%%%.%%%.%%%", "eyJ.eyJ.", "a.b.c.d"],
+        ("B03",),
+    ),
+]
+
+
+@cases("drill/tokens", FORGED, where=Where.READ_ONLY, after=TOKEN)
+def test_forged_token(case: Case, bench: Bench) -> None:
+    """A token that the service's secret did not sign is refused with 401.
+
+    Otherwise anyone makes himself an administrator of every tenant.
+    """
+    _, claims, own = parts(bench.admin())
+    bench.opens(bench.with_token(bench.admin(), label="admin token"))
+    for token in case.value(claims, own):
+        bench.shut(bench.with_token(token, label=case.name))
+
+
+@check("drill/tokens/kid-of-8-kilobytes", severity=Severity.WARN, where=Where.READ_ONLY, after=TOKEN, covers=("B09",))
+def test_long_kid(bench: Bench) -> None:
+    """A token with a `kid` of 8 KB is refused and is no server error.
+
+    Otherwise one header makes the service fail.
+    """
+    _, claims, _ = parts(bench.admin())
+    token = mint_token("", claims, {"alg": "HS256", "typ": "JWT", "kid": "k" * 8192})
+    shut_out(bench, token, "a kid of 8 KB", (400, 401, 413, 431))
+
+
+QUERIES = ("x'; select pg_sleep(5)--", "x' or (select 1 from pg_sleep(5)) is null--", "x;waitfor delay '0:0:5'--")
+SLOWER_MS = 4000
+
+
+@check("drill/tokens/kid-runs-nothing", where=Where.READ_ONLY, after=TOKEN, covers=("B09",))
+def test_kid_runs_nothing(bench: Bench) -> None:
+    """A token whose `kid` would make a database wait is refused as fast as any other.
+
+    Otherwise what stands in the header of a token nobody trusts yet is run as a query.
+    """
+    _, claims, own = parts(bench.admin())
+    bench.opens(bench.with_token(bench.admin(), label="admin token"))
+    plain = bench.with_token(raw_token({"alg": "HS256", "typ": "JWT", "kid": "x"}, claims, own), label="a plain kid")
+    usual_ms = bench.shut(plain).elapsed_ms
+    for kid in QUERIES:
+        forged = bench.with_token(
+            raw_token({"alg": "HS256", "typ": "JWT", "kid": kid}, claims, own), label=f"kid {kid}"
+        )
+        since = time.monotonic()
+        taken_ms = best_of(2, lambda f=forged: bench.shut(f).elapsed_ms, usual_ms + SLOWER_MS)  # type: ignore[misc]
+        bench.seen.quick(f"refused (a plain kid: {usual_ms:.0f} ms)", taken_ms, usual_ms + SLOWER_MS, since)
+
+
+@check(
+    "drill/tokens/token-of-48-kilobytes", severity=Severity.WARN, where=Where.READ_ONLY, after=TOKEN, covers=("B25",)
+)
+def test_long_token(bench: Bench) -> None:
+    """A token of 48 KB is refused within a second of the time that any takes (the best of three), by no server error.
+
+    Otherwise one header costs the service seconds, or makes it fail.
+    """
+    usual_ms = bench.opens(bench.with_token(bench.admin(), label="admin token")).elapsed_ms
+    long = bench.with_token(mint_token("", {"sub": "x" * 36_000}), label="a token of 48 KB")
+    since = time.monotonic()
+    answers = [bench.http.send(long) for _ in range(3)]
+    for answer in answers:
+        bench.seen.expect(long, answer, (400, 401, 413, 431))
+    taken_ms = [a.elapsed_ms for a in answers]
+    bench.seen.quick(f"refused (a short one: {usual_ms:.0f} ms)", taken_ms, usual_ms + 1000, since)
+
+
+@check("drill/tokens/hmac-secret-signs-no-token", where=Where.READ_ONLY, after=TOKEN, covers=("B04",))
+def test_hmac_secret_signs_no_token(bench: Bench) -> None:
+    """A token signed with the secret of signed requests is refused: the two secrets differ.
+
+    Otherwise every system that may sign one body may make itself an administrator.
+    """
+    _, claims, _ = parts(bench.admin())
+    bench.seen.require(bench.target.hmac_secrets, "TRANSBOT_HMAC_SECRET is not set")
+    bench.opens(bench.with_token(bench.admin(), label="admin token"))
+    for secret in bench.target.hmac_secrets:
+        bench.shut(bench.with_token(mint_token(secret, claims), label="signed with the request secret"))
+
+
+# --- the header ---------------------------------------------------------------------------------------------------
+
+TWO_HEADERS = [
+    Case("two-tokens-good-bad", "Two Authorization headers, the valid one first, are refused.", (True, False)),
+    Case("two-tokens-bad-good", "Two Authorization headers, the valid one last, are refused.", (False, True)),
+]
+
+
+@cases("drill/tokens", TWO_HEADERS, where=Where.READ_ONLY, after=TOKEN, covers=("B24",))
+def test_two_tokens(case: Case, bench: Bench) -> None:
+    """Two Authorization headers are refused, whichever of them is valid.
+
+    Otherwise a proxy checks one token and the service obeys the other.
+    """
+    good = bench.admin()
+    bench.opens(bench.with_token(good, label="admin token"))
+    values = [f"Bearer {good if valid else raw_token({'alg': 'none'}, {}, b'')}" for valid in case.value]
+    twice = post("/dlq-replay", bench.body(), *(("Authorization", v) for v in values), label=case.name)
+    bench.refused(twice, (400, 401))
+
+
+@check("drill/tokens/scheme-spelling", where=Where.READ_ONLY, after=TOKEN, covers=("B24",))
+def test_scheme_spelling(bench: Bench) -> None:
+    """However the scheme is spelt, a forged token is refused and nothing breaks.
+
+    Otherwise `bearer` or two spaces lead around the check. A valid token may be accepted or refused in such a spelling.
+    """
+    _, claims, own = parts(bench.admin())
+    good, forged = bench.admin(), raw_token({"alg": "HS256", "typ": "JWT"}, {**claims, "sub": "x"}, own)
+    bench.opens(bench.with_token(good, label="admin token"))
+    for scheme in ("bearer ", "BEARER ", "Bearer  ", "Bearer\t"):
+        bench.shut(post("/dlq-replay", bench.body(), ("Authorization", scheme + forged), label=f"{scheme!r} forged"))
+        valid = post("/dlq-replay", bench.body(), ("Authorization", scheme + good), label=f"{scheme!r} valid")
+        bench.refused(valid, (400, 401, 403))
+
+
+@check("drill/tokens/other-scheme", severity=Severity.WARN, where=Where.READ_ONLY, after=TOKEN, covers=("B24",))
+def test_other_scheme(bench: Bench) -> None:
+    """A valid token under another scheme, or under none, is refused.
+
+    Otherwise the scheme is not looked at, and credentials of another kind are read as tokens.
+    """
+    good = bench.admin()
+    bench.opens(bench.with_token(good, label="admin token"))
+    for scheme in ("Basic ", "Token ", "JWT ", ""):
+        bench.shut(post("/dlq-replay", bench.body(), ("Authorization", scheme + good), label=f"scheme {scheme!r}"))
+
+
+@check("drill/tokens/accepted-after-forgeries", where=Where.READ_ONLY, phase="first", after=TOKEN, covers=("B01",))
+def test_accepted_after_forgeries(bench: Bench) -> None:
+    """The admin token is accepted before, between and after forged ones.
+
+    Otherwise anyone locks the operators out by sending rubbish.
+    """
+    good = bench.with_token(bench.admin(), label="admin token")
+    bench.opens(good.labelled("before"))
+    for index in range(10):
+        forged: Request = bench.with_token(raw_token({"alg": "none"}, {"sub": str(index)}, b""), label="forged")
+        bench.shut(forged)
+        if index == 4:
+            bench.accepted(good.labelled("between"))
+    bench.accepted(good.labelled("after"))

@@ -1,0 +1,287 @@
+"""The scene of one check: a fresh drill tenant, what a drill may do to it through the two doors, and how it waits.
+
+A wait polls with a deadline. What its end means is decided in one place, `Scene.late`: a deadline that passed while the
+target answered and had nothing else to do is a failure; a target with a backlog of its own, or without an answer,
+proves nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, ClassVar, NoReturn, TypeVar
+
+from drills.workbench.bench import REPLAY, Signer
+from drills.workbench.ground import PLAIN_TYPE, Ground
+from gates.target.client import NoAnswer
+from gates.target.database import Connection
+from gates.target.requests import (
+    Answer,
+    Request,
+    encode_body,
+    replay_fields,
+    signed_get,
+)
+
+T = TypeVar("T")
+
+PATIENCE_S = 6.0
+"""How long a check waits for an effect that is due within 2 s: three times that, for a machine that does other work."""
+
+POLL_S = 0.02
+STALL_S = 1.0
+"""A look at the database, a commit or an answer of /healthz that takes longer: somebody's machine stands still."""
+
+QUIET_S = 0.4
+"""How long nothing must have changed before a tenant counts as quiet."""
+
+_BACKLOG = """
+select count(*) from public.event_outbox o left join public.companies c on c.id = o.company_id
+where o.processed_at is null and o.dead_at is null and (o.claimed_until is null or o.claimed_until <= now())
+  and (o.next_attempt_at is null or o.next_attempt_at <= now()) and coalesce(c.name, '') not like 'drill-%'
+  and public.is_feature_enabled('outbox.enabled', o.company_id)
+  and not exists (
+    select from public.agent_controls a where a.agents_paused and (a.company_id is null or a.company_id = o.company_id)
+  )
+"""
+
+
+ORDER = """
+select o.event_id::text as event, extract(epoch from o.processed_at) as at, o.xmin::text as tx, o.id
+from unnest(%s::uuid[]) with ordinality e(id, n) join public.event_outbox o on o.event_id = e.id order by e.n
+"""
+TOGETHER_S, CLOSE_S = 0.1, 0.05
+"""Within one transaction, and between two that were written in the due order: a time may be that of the beginning of a
+transaction, which had to wait for the one before it."""
+
+RUN_ROW = """
+select id, idempotency_key, status, target_count, success_count, failure_count, completed_at
+from public.replay_runs where id = %s
+"""
+
+
+@dataclass
+class Scene(Ground):
+    """What one check works with. `haste` scales every wait that ends in a judgement: the project's own tests, which
+    plant defects on a quiet machine, wait less.
+    """
+
+    haste: ClassVar[float] = 1.0
+
+    signer: Signer
+
+    # --- requests ------------------------------------------------------------------------------------------------
+
+    def event_request(
+        self,
+        company: str,
+        *,
+        key: str = "k",
+        payload: Mapping[str, Any] | None = None,
+        event_type: str = PLAIN_TYPE,
+        event_id: str | None = None,
+    ) -> Request:
+        """A signed POST /events."""
+        fields: dict[str, Any] = {
+            "company_id": company,
+            "event_type": event_type,
+            "aggregate_key": key,
+            "payload": dict(payload or {"n": 1}),
+        }
+        if event_id is not None:
+            fields["event_id"] = event_id
+        return self.signer.post("/events", encode_body(fields), "an event")
+
+    def emit(self, company: str, *, control: bool = False, **fields: Any) -> dict[str, Any]:
+        """Send one event; the answer's members. Anything but 202 ends the check."""
+        request = self.event_request(company, **fields)
+        return self.seen.expect(request, self.http.send(request), 202, control=control).json()
+
+    def replay_request(self, company: str, **fields: Any) -> Request:
+        """A signed POST /dlq-replay."""
+        return self.signer.post(REPLAY, encode_body(replay_fields(company, **fields)), "a replay")
+
+    def replay(
+        self, company: str, status: int = 200, code: str | None = None, *, control: bool = False, **fields: Any
+    ) -> Answer:
+        """Send one replay and expect this answer. A `rate_limited` that was not expected says nothing of the target."""
+        request = self.replay_request(company, **fields).labelled(f"replay {fields}" if fields else "replay")
+        answer = self.http.send(request)
+        limited = answer.status == 429 and answer.code in {"rate_limited", ""}
+        wanted = status == 429 and code in {None, "rate_limited"}
+        self.seen.require(wanted or not limited, f"{request.label}: observed 429 {answer.code}: we were limited")
+        judged = answer.status == 429
+        return self.seen.expect(request, answer, status, code, control=control, busy=judged)
+
+    def run(self, company: str, **fields: Any) -> dict[str, Any]:
+        """Start a replay as a control: where it is not accepted the check is unknown. The answer's members."""
+        return self.replay(company, control=True, **fields).json()
+
+    def run_or_fail(self, company: str, **fields: Any) -> dict[str, Any]:
+        """Start a replay whose acceptance is what the check is about. The answer's members."""
+        return self.replay(company, **fields).json()
+
+    def in_background(self, request: Request) -> Future[Answer]:
+        """Send one request from a thread of its own."""
+        pool = ThreadPoolExecutor(max_workers=1)
+        try:
+            return pool.submit(self.http.send, request)
+        finally:
+            pool.shutdown(wait=False)
+
+    def get_run(self, run: str) -> tuple[Request, Answer]:
+        """GET /dlq-replay/{id}, signed by v2."""
+        request = signed_get(f"{REPLAY}/{run}", self.target.hmac_secret, self.signer.clock.now(), "a run")
+        return request, self.http.send(request)
+
+    # --- waiting -------------------------------------------------------------------------------------------------
+
+    def until(self, probe: Callable[[], T], what: str, *, within_s: float = PATIENCE_S, every_s: float = POLL_S) -> T:
+        """Poll until the probe gives something true, and return it; at the deadline, judge as `late` says."""
+        started = self.value("select clock_timestamp()")
+        within_s *= self.haste
+        before = time.monotonic()
+        deadline, stalled_s = before + within_s, 0.0
+        while True:
+            found = probe()
+            if found:
+                return found
+            now = time.monotonic()
+            stalled_s, before = max(stalled_s, now - before), now
+            if now > deadline:
+                self.late(what, within_s, started, stalled_s)
+            time.sleep(every_s)
+
+    def until_true(self, probe: Callable[[], bool], *, within_s: float) -> bool:
+        """Poll until the probe is true or the time is over, which proves nothing; whether it became true."""
+        deadline = time.monotonic() + within_s * self.haste
+        while not (found := probe()) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        return found
+
+    def somebody_waits(self, held: Connection, *, within_s: float) -> bool:
+        """Whether a session comes to wait, in that time, for what the connection holds."""
+        ask = "select count(*) from pg_stat_activity where %s = any(pg_blocking_pids(pid))"
+        return self.until_true(lambda: self.number(ask, held.info.backend_pid) > 0, within_s=within_s)
+
+    def late(self, what: str, waited_s: float, since: object, stalled_s: float = 0.0) -> NoReturn:
+        """A deadline passed: a failure where the target answers promptly, nothing else was waiting, and neither we nor
+        the database stood still meanwhile (stalled_s: the longest time between two looks); else unknown.
+        """
+        self.seen.require(
+            stalled_s < STALL_S, f"{what}: not seen in {waited_s:g} s, of which {stalled_s:.1f} s went to one look"
+        )
+        self.seen.require(
+            self.prompt(), f"{what}: not seen in {waited_s:g} s, and the target did not answer within {STALL_S:g} s"
+        )
+        moving = self.value("select exists (select from public.event_outbox where processed_at > %s)", since)
+        waiting = self.number(_BACKLOG)
+        self.seen.require(
+            not (waiting and moving),
+            f"{what}: not seen in {waited_s:g} s; {waiting} other events were waiting, and moving",
+        )
+        raise AssertionError(
+            f"{what}: observed nothing in {waited_s:g} s; due within 2 s with nothing waiting. Look at the workers"
+        )
+
+    def prompt(self) -> bool:
+        """Whether the target answers, and the database commits, without delay: nobody's machine stands still."""
+        try:
+            answer = self.http.send(Request("GET", "/healthz"), timeout_s=STALL_S)
+        except NoAnswer:
+            return False
+        started = time.monotonic()
+        for company in self.tenants.created[-1:]:
+            self.rows("update public.companies set name = name where id = %s", company)
+        return answer.status == 200 and answer.elapsed_ms < STALL_S * 1000 and time.monotonic() - started < STALL_S
+
+    def delivered(self, events: Sequence[str], *, within_s: float = PATIENCE_S) -> None:
+        """Wait until every event has its effect, and assert that none has two."""
+        wanted = set(events)
+        self.until(lambda: wanted <= set(self.effects(events)), f"effects of {len(wanted)} events", within_s=within_s)
+        twice = {e: n for e, n in self.effects(events).items() if n > 1}
+        if twice:
+            self.seen.witness = dict(twice)
+        assert not twice, f"{len(twice)} of {len(wanted)} events have more than one effect"
+        self.seen.count(len(wanted))
+
+    def ended(self, run: str, *, within_s: float = PATIENCE_S) -> dict[str, Any]:
+        """Wait until a run has ended; its row."""
+
+        def probe() -> dict[str, Any]:
+            return self.one(RUN_ROW + " and status <> 'started'", run)
+
+        return self.until(probe, f"the end of replay run {run}", within_s=within_s)
+
+    def quiet(self, company: str, *, within_s: float = 2.0) -> None:
+        """Wait until nothing of a tenant is in flight and nothing has changed for a moment, or the time is over."""
+        state, since = self._moves(company), time.monotonic()
+        deadline = since + within_s
+        while time.monotonic() < min(deadline, since + QUIET_S):
+            time.sleep(POLL_S)
+            now = self._moves(company)
+            if now != state or now[0]:
+                state, since = now, time.monotonic()
+
+    def _moves(self, company: str) -> tuple[int, int, int]:
+        row = self.one(
+            "select count(*) filter (where claimed_until > now() and processed_at is null and dead_at is null)"
+            " as flying, count(processed_at) as processed, count(dead_at) as dead"
+            " from public.event_outbox where company_id = %s",
+            company,
+        )
+        return int(row["flying"]), int(row["processed"]), int(row["dead"])
+
+    def in_order(self, events: Sequence[str]) -> None:
+        """Assert that events, all delivered, were delivered in this order.
+
+        Equal times say nothing, and neither do small differences between rows of one transaction: they became visible
+        together, and a statement over many rows reads the clock in any order. See CLOSE_S for those of two.
+        """
+        found: list[dict[str, Any]] = []
+
+        def probe() -> bool:
+            found[:] = self.rows(ORDER, list(events))
+            return len(found) == len(events) and all(r["at"] is not None for r in found)
+
+        self.seen.require(self.until_true(probe, within_s=PATIENCE_S), "not every event is marked as processed")
+        for before, after in itertools.pairwise(found):
+            first, second = int(before["tx"]), int(after["tx"])
+            allowed_s = TOGETHER_S if first == second else CLOSE_S if first < second else 0.0
+            late = float(before["at"]) - float(after["at"]) > allowed_s
+            if late:
+                self.seen.witness = [{k: str(v) for k, v in r.items()} for r in (before, after)]
+            assert not late, f"event {after['event']} of the same key was delivered before {before['event']}"
+            self.seen.count()
+
+    def claims_drill_agent(self) -> None:
+        """End the check unless the target's agent can be made to fail."""
+        answer = self.http.send(Request("GET", "/version"))
+        self.seen.require(answer.json().get("drill_agent") is True, "/version does not claim drill_agent")
+
+    def passes_by(self, company: str, rounds: int = 3) -> None:
+        """Show that time enough has passed: another tenant's events, sent one after the other, had their effects."""
+        for _ in range(rounds):
+            event = str(self.emit(company, key=str(uuid.uuid4()))["event_id"])
+            self.delivered([event])
+        self.seen.control(f"{rounds} events of another tenant were delivered meanwhile")
+
+
+def best_of(attempts: int, measure: Callable[[], float], enough: float) -> list[float]:
+    """Measure up to so many times, stopping at the first value that is small enough; all values."""
+    values: list[float] = []
+    for _ in range(attempts):
+        values.append(measure())
+        if values[-1] <= enough:
+            break
+    return values
+
+
+def as_jsonb(payload: object) -> str:
+    """JSON text for a jsonb parameter."""
+    return json.dumps(payload, ensure_ascii=False)
