@@ -1,3 +1,3 @@
 """Plugins of every suite in this repository, and nothing else."""
 
-pytest_plugins = ["gates.recorder", "tests.postgres_fixture"]
+pytest_plugins = ["gates.checks.recorder", "tests.postgres_fixture"]

@@ -18,7 +18,7 @@ import threading
 import time
 from pathlib import Path
 
-from loadtests.sinks import TrendSink
+from loadtests.engine.sinks import TrendSink
 
 ROOT = Path(__file__).resolve().parent.parent
 RATE = 100.0

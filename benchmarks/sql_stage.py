@@ -36,10 +36,10 @@ import psycopg
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from gates.checks.observation import Observer, Unmet
+from gates.deployment.target import Target
 from gates.evidence import TargetKind
-from gates.observation import Observer, Unmet
 from gates.stack import seed
-from gates.target.deployment import Target
 from replay_service.migrate import migrate
 from sql_checks import checkpoint
 from sql_checks.rulefile import read_all_rules

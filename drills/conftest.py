@@ -17,14 +17,14 @@ from drills.workbench.effects import Replays
 from drills.workbench.limits import Limit
 from drills.workbench.scene import Scene
 from drills.workbench.turns import WAITS, Conductor
-from gates.recorder import Observer, Unmet
-from gates.target.client import HttpDoor
-from gates.target.database import Connection, execute, value
-from gates.target.deployment import Target
-from gates.target.leftovers import LEASE_S, take_lease
-from gates.target.requests import Request, encode_body, replay_fields
-from gates.target.tenants import OUTBOX_FLAG, REPLAY_FLAG, Tenants
-from gates.target.wire import WireDoor
+from gates.checks.recorder import Observer, Unmet
+from gates.deployment.client import HttpDoor
+from gates.deployment.database import Connection, execute, value
+from gates.deployment.leftovers import LEASE_S, take_lease
+from gates.deployment.requests import Request, encode_body, replay_fields
+from gates.deployment.target import Target
+from gates.deployment.tenants import OUTBOX_FLAG, REPLAY_FLAG, Tenants
+from gates.deployment.wire import WireDoor
 
 CANARY_PERCENT = 10
 

@@ -5,23 +5,21 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gates import values
-from gates.console import put, shown
 from gates.evidence import TargetKind
-from gates.inert import Terminal
+from gates.inputs import values
+from gates.inputs.values import option
+from gates.operator.status_command import add_arguments as add_status_arguments
 from gates.proof.trial import Suite
-from gates.rules import RolloutPlan
+from gates.reports.console import put, shown
 from gates.stack.plan import StackOptions
 from gates.stack.up import add_arguments as add_stack_arguments
 from gates.stack.up import options_of
 from gates.stages import loading
-from gates.status_command import add_arguments as add_status_arguments
-from gates.values import option
-from gates.watch_command import add_arguments as add_watch_arguments
+from gates.text.inert import Terminal
+from gates.watch.command import add_arguments as add_watch_arguments
 
 EXIT_CODES = """exit codes: 0 promote, 10 hold, 20 rollback, 21 rollback that could not be carried out, 2 usage,
 3 configuration, 4 the gate itself could not work, 1 internal error, 130/143 interrupted"""
@@ -121,11 +119,6 @@ def parser() -> argparse.ArgumentParser:
 def stack_options(options: argparse.Namespace) -> StackOptions:
     """The options of `gate up`."""
     return options_of(options)
-
-
-def plan_of(plan: RolloutPlan, flag: str | None) -> RolloutPlan:
-    """The policy's plan, for the flag that was named."""
-    return replace(plan, flag=flag) if flag else plan
 
 
 def sql_suite_words(options: argparse.Namespace) -> list[str]:

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gates import foreign, record
+from gates import record
 from gates.errors import CannotWork, ConfigError
 from gates.evidence import UNREADABLE, JsonValue
+from gates.text import foreign
 
 FILE = "verdict.intoto.jsonl"
 SIGNING_KEY, VERIFY_KEY = "GATE_SIGNING_KEY", "GATE_VERIFY_KEY"

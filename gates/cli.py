@@ -14,30 +14,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
-from gates import arguments, attestation, boxes, config, lint, record, reports
+from gates import arguments, attestation, config, record, reports
 from gates.act import operations
 from gates.act.operations import Body
-from gates.console import Console
+from gates.decision.rules import STAGES
+from gates.deployment.redaction import hidden, redact
+from gates.deployment.target import Target
 from gates.errors import CannotWork, ConfigError, GateError, UsageError
 from gates.evidence_file import read_lines
-from gates.foreign import json_value
-from gates.hand_command import by_hand
-from gates.inert import Terminal
+from gates.operator import checklist, lint
+from gates.operator.hand_command import by_hand
+from gates.operator.status_command import status
 from gates.proof.command import prove
+from gates.reports.console import Console
 from gates.reports.rows import rows_of
-from gates.rules import STAGES
+from gates.reports.terminal import cell, groups_text, paint, table, verdict_text
 from gates.run import Request, run_gate, run_stage
 from gates.stack.errors import StackError, StackOptionError
 from gates.stack.plan import StackOptions
 from gates.stack.stack import reference_stack
 from gates.stack.up import default_release, up
-from gates.stages import loading
-from gates.status_command import status
-from gates.target.deployment import Target
-from gates.target.redaction import hidden, redact
-from gates.terminal import cell, groups_text, paint, table, verdict_text
+from gates.stages import collection, loading
+from gates.text.foreign import json_value
+from gates.text.inert import Terminal
 from gates.verdict import Decision, Verdict
-from gates.watch_command import watch
+from gates.watch.command import watch
 
 EXIT_INTERNAL = 1
 LEFT = {"watch": "its rounds are in the history"}
@@ -101,7 +102,7 @@ def _stage(options: argparse.Namespace, console: Console) -> int:
 def _sql_suite(options: argparse.Namespace, console: Console) -> int:
     """What `python -m sql_checks` does, through the same door."""
     words = arguments.sql_suite_words(options)
-    done = lint.sql_suite(words, config.environment_of(_target(console), console.environ))
+    done = collection.sql_suite(words, config.environment_of(_target(console), console.environ))
     if done.stdout:
         console.result(Terminal.document(done.stdout))
     if done.stderr:
@@ -115,7 +116,7 @@ def _request(options: argparse.Namespace, console: Console) -> Iterator[Request]
     target = _target(console)
     today = dt.datetime.now(dt.UTC).date()
     file = config.load_policy(options.policy, today, getattr(options, "state", None))
-    specs = lint.with_own_checks(file, console.environ)
+    specs = collection.with_own_checks(file, console.environ)
     alone = options.command == "load"
     load_options = options if alone else loading.options_of_a_run()
     url_only = alone and bool(options.url)
@@ -218,7 +219,7 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
 def _report(options: argparse.Namespace, console: Console) -> int:
     made = record.read(options.folder)
     file = config.load_policy(options.policy, dt.date.min)
-    specs = made.specs(lint.with_own_checks(file, console.environ))
+    specs = made.specs(collection.with_own_checks(file, console.environ))
     if options.print:
         console.result(Terminal.document(reports.render(options.print, made.verdict, made.evidence, specs, made.run)))
         return 0
@@ -323,8 +324,8 @@ def _rows(rows: Sequence[Mapping[str, Any]], options: argparse.Namespace, consol
 def _checklist(options: argparse.Namespace, console: Console) -> int:
     file = config.load_policy(options.policy, dt.datetime.now(dt.UTC).date())
     made = record.read(options.folder)
-    rows = rows_of(made.verdict, made.evidence, lint.with_own_checks(file, console.environ))
-    ticked = boxes.tick(rows, file.settings.attestations)
+    rows = rows_of(made.verdict, made.evidence, collection.with_own_checks(file, console.environ))
+    ticked = checklist.tick(rows, file.settings.attestations)
     if options.json:
         console.result(Terminal.document(json.dumps([vars_of(t) for t in ticked], ensure_ascii=False)))
     else:

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gates import values
+from gates.decision.policy_file import PolicyFile, parse
+from gates.deployment.libpq import other_passwords
+from gates.deployment.target import Target
 from gates.errors import ConfigError
 from gates.evidence import TargetKind
-from gates.policy_file import PolicyFile, parse
-from gates.shapes import nearest
-from gates.target.deployment import Target
-from gates.target.libpq import other_passwords
+from gates.inputs import values
+from gates.inputs.shapes import nearest
 
 __all__ = ["ConfigError", "environment_of", "load_policy", "load_target", "process_environment"]
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gates import foreign
+from gates.text import foreign
 
 JsonValue = foreign.JsonValue
 

@@ -16,9 +16,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gates import foreign
 from gates.errors import CannotWork
 from gates.evidence import UNREADABLE, Evidence, JsonValue, Outcome
+from gates.text import foreign
 
 AFTER = "after"
 NOTHING = hashlib.sha256(b"").hexdigest()

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gates.decision.decide import decide
+from gates.decision.rules import Policy
 from gates.errors import CannotWork, GateError, NotRolledBack
 from gates.evidence import CheckSpec, Evidence, JsonValue
 from gates.evidence_file import ChainEnd, read_log
-from gates.policy import decide
-from gates.rules import Policy
 from gates.verdict import Action, Decision, Verdict, settle
 
 FORMAT = 2

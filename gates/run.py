@@ -10,18 +10,23 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from gates import attestation, notify, record, reports
+from gates import attestation, record, reports
 from gates.act.flag import FlagState, Order, look_at
 from gates.act.rollout import act
+from gates.decision.decide import decide
+from gates.decision.policy_file import PolicyFile
+from gates.decision.rules import STAGES, Policy
+from gates.deployment.credentials import UNUSABLE
+from gates.deployment.identity import identity
+from gates.deployment.redaction import hidden, redact_text, scrub
+from gates.deployment.target import Target
 from gates.errors import CannotWork, UsageError
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, TargetKind
 from gates.evidence_file import EvidenceLog, Unwritten, read_bytes, read_lines, read_log, write_lines
-from gates.policy import decide
-from gates.policy_file import PolicyFile
-from gates.proof.cited import cited
-from gates.proof.source import source_digest
-from gates.rules import STAGES, Policy
+from gates.reports import webhook
+from gates.reports.citation import cited, source_digest
 from gates.stages.alerts import alerts
+from gates.stages.backlog import BacklogWatch
 from gates.stages.context import Context, Progress, StageReport, silent
 from gates.stages.drill import drill
 from gates.stages.pipeline import pipeline
@@ -32,12 +37,7 @@ from gates.stages.reach import if_reached
 from gates.stages.sql import ALERTS, DATA, data, sql
 from gates.stages.switches import switches
 from gates.stages.turn import Turn
-from gates.stages.watch import BacklogWatch
 from gates.stages.watchdog import known_shut
-from gates.target.credentials import UNUSABLE
-from gates.target.deployment import Target
-from gates.target.identity import identity
-from gates.target.redaction import hidden, redact_text, scrub
 from gates.verdict import Action, Decision, Verdict, settle
 
 LOAD = ("load/",)
@@ -258,7 +258,7 @@ def tell(
     url = request.target.slack_webhook_url
     if not url or request.dry_run:
         return {}
-    error = notify.post(url, reports.render("slack", verdict, evidence, request.catalogue, run))
+    error = webhook.post(url, reports.render("slack", verdict, evidence, request.catalogue, run))
     if error:
         request.warn(f"the verdict was not posted to Slack: {error}; see SLACK_WEBHOOK_URL. It stands all the same")
     return {"posted": not error, "error": error}

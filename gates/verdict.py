@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gates import characters
 from gates.evidence import JsonValue
+from gates.text import characters
 
 
 class Decision(enum.StrEnum):

@@ -13,12 +13,12 @@ import signal
 import sys
 from pathlib import Path
 
-from loadtests.baseline import compare_folders
-from loadtests.credentials import credentials_from
-from loadtests.engine import serve_worker  # first: Locust patches the process
+from loadtests.engine.credentials import credentials_from
+from loadtests.engine.locust_engine import serve_worker  # first: Locust patches the process
+from loadtests.judgement.baseline import compare_folders
 from loadtests.plan import load_plan
 from loadtests.run import run, thresholds_of
-from loadtests.thresholds import ThresholdError
+from loadtests.thresholds.language import ThresholdError
 
 USAGE = "usage: python -m loadtests PLAN.json OUT | --worker HOST PORT | --checks PLAN.json | --compare DIR DIR\n"
 

@@ -14,9 +14,9 @@ from typing import Any
 from locust import events
 from locust.runners import WorkerRunner
 
-from loadtests.credentials import credentials_from
-from loadtests.engine import attach
-from loadtests.users import ScheduledUser, WaitingUser
+from loadtests.engine.credentials import credentials_from
+from loadtests.engine.locust_engine import attach
+from loadtests.engine.users import ScheduledUser, WaitingUser
 
 __all__ = ["ScheduledUser", "WaitingUser"]
 

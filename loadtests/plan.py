@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from loadtests.thresholds_file import Stage
+from loadtests.thresholds.file import Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Plan:
     """What to do. `stages` or `vus` mean the closed model, `streams` the open one. Seconds everywhere.
 
     A request may take `timeout_s`; at the end all that is under way has `grace_s`, as k6's gracefulStop.
-    `lease` goes into the names of the companies (see gates/target/leftovers.py): a mark, and epoch seconds. The run
+    `lease` goes into the names of the companies (see gates/deployment/leftovers.py): a mark, and epoch seconds. The run
     ends when it is no longer a child of the process `parent` (0: whoever started it).
     `most_exact` values of each metric are kept as measured (8 bytes each); a metric with more goes over to a histogram.
     """

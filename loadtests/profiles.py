@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from loadtests.plan import Plan, Stream
-from loadtests.thresholds_file import Stage, ThresholdsFile
+from loadtests.thresholds.file import Stage, ThresholdsFile
 
 CHECKLIST_THRESHOLDS = """{
   thresholds: {

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from loadtests.conductor import Conductor, Second
-from loadtests.hdr import EXACT, RECORDER, unpack
-from loadtests.judgement import Judgement
-from loadtests.samples import Samples
-from loadtests.sinks import TrendSink
-from loadtests.starvation import NULL
-from loadtests.thresholds import MetricKey
+from loadtests.engine.conductor import Conductor, Second
+from loadtests.engine.hdr import EXACT, RECORDER, unpack
+from loadtests.engine.samples import Samples
+from loadtests.engine.sinks import TrendSink
+from loadtests.judgement.starvation import NULL
+from loadtests.judgement.verdict import Judgement
+from loadtests.thresholds.language import MetricKey
 
 VERSION = 1
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9, 100.0)

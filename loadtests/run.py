@@ -10,20 +10,20 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from loadtests.engine import Engine  # first: Locust patches the process before psycopg is imported
-
-from loadtests import database, report  # isort: skip
 import psycopg
 
-from loadtests.conductor import MEMORY_METRICS, SQL_METRICS, Conductor
-from loadtests.credentials import credentials_from
-from loadtests.judgement import Judgement
-from loadtests.memory import MemoryWatch
-from loadtests.metrics import TYPES
+from loadtests import report
+from loadtests.engine import database
+from loadtests.engine.conductor import MEMORY_METRICS, SQL_METRICS, Conductor
+from loadtests.engine.credentials import credentials_from
+from loadtests.engine.locust_engine import Engine  # first: Locust patches the process before psycopg is imported
+from loadtests.engine.memory import MemoryWatch
+from loadtests.engine.metrics import TYPES
+from loadtests.engine.sinks import RateSink
+from loadtests.judgement.verdict import Judgement
 from loadtests.plan import Plan
 from loadtests.profiles import CHECKLIST_THRESHOLDS, URL_THRESHOLDS, resolve
-from loadtests.sinks import RateSink
-from loadtests.thresholds_file import ThresholdsFile, parse_thresholds
+from loadtests.thresholds.file import ThresholdsFile, parse_thresholds
 
 
 class OrphanedError(SystemExit):

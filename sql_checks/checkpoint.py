@@ -18,7 +18,7 @@ from typing import Any
 
 import psycopg
 
-from gates.target.database import Connection, execute, sql
+from gates.deployment.database import Connection, execute, sql
 from sql_checks.fragments import expand
 
 HERE = Path(__file__).parent

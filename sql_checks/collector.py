@@ -11,10 +11,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from gates.checks.observation import Observer, Unmet
+from gates.checks.recorder import OBSERVER
 from gates.config import load_target, process_environment
 from gates.evidence import CheckSpec, Severity, Where
-from gates.observation import Observer, Unmet
-from gates.recorder import OBSERVER
 from sql_checks import checkpoint
 from sql_checks.rulefile import Rule, RuleFileError, read_rules
 from sql_checks.rulerun import judge_rule

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from gates.deployment.database import sql
 from gates.evidence import Severity
-from gates.target.database import sql
 from sql_checks.rulefile import Rule
 from sql_checks.rulejudge import FUTURE_S
 from sql_checks.spotfile import SpotCheck

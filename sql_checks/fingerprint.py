@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from gates.deployment.database import Connection, execute, sql
 from gates.evidence import Severity
-from gates.target.database import Connection, execute, sql
 
 HERE = Path(__file__).parent
 QUERIES = HERE / "fingerprint"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psycopg
 
-from gates.target.database import Connection, connect, execute, sql
+from gates.deployment.database import Connection, connect, execute, sql
 
 TABLES = Path(__file__).parent / "rls_tables.sql"
 REFUSED = "42501"

@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
-from gates.intervals import incomplete_beta
+from gates.decision.intervals import incomplete_beta
 
 FLEET = "all"
 ALPHA = 0.05

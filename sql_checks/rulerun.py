@@ -5,10 +5,10 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass
 
+from gates.checks.observation import Observer
+from gates.deployment.database import Connection, value
 from gates.evidence import Outcome
-from gates.foreign import count, number, text
-from gates.observation import Observer
-from gates.target.database import Connection, value
+from gates.text.foreign import count, number, text
 from sql_checks.rulefile import Rule
 from sql_checks.rulejudge import Judgement, Sample, judge_proved
 from sql_checks.sqlsession import SqlSession

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gates.deployment.database import Connection, execute, sql
 from gates.evidence import Outcome
-from gates.target.database import Connection, execute, sql
 from sql_checks.rulefile import ALERTS, Rule
 from sql_checks.rulejudge import Judgement, Sample, judge
 from sql_checks.rulerun import Measurement, measure

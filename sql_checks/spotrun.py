@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from gates.foreign import count, plain, text
-from gates.observation import Observer
-from gates.target.database import Connection, execute
+from gates.checks.observation import Observer
+from gates.deployment.database import Connection, execute
+from gates.text.foreign import count, plain, text
 from sql_checks.spotfile import SpotCheck
 from sql_checks.sqlsession import SqlSession, one_line
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psycopg.sql
 
-from gates.target.database import Connection, connect, execute, sql
+from gates.deployment.database import Connection, connect, execute, sql
 
 STATEMENT_TIMEOUT_MS = 5_000
 DEEP_TIMEOUT_MS = 120_000

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gates.errors import ConfigError
-from gates.strict_yaml import Node, read
+from gates.inputs.strict_yaml import Node, read
 
 
 def read_yaml(path: Path) -> Any:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from gates.checks.observation import Observer
 from gates.evidence import CheckSpec, Severity, Where
-from gates.observation import Observer
 from sql_checks.fingerprint import (
     Difference,
     Manifest,

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
+from gates.checks.observation import Observer
+from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Severity, Where
-from gates.observation import Observer
-from gates.target.deployment import Target
 from sql_checks.rls_probe import SEEDS, Attempt, Probe, Sight, probe
 
 CONTROL = "sql/rls/own-rows-visible"

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from gates.observation import Observer
-from gates.target.database import value
+from gates.checks.observation import Observer
+from gates.deployment.database import value
 from sql_checks import checkpoint
 from sql_checks.checkpoint import Checkpoint, CheckpointError
 from sql_checks.spotfile import SpotCheck

@@ -9,10 +9,10 @@ from drills.workbench.audit_chain import says
 from drills.workbench.bench import Minter
 from drills.workbench.ground import REPLAY_FLAG
 from drills.workbench.scene import PATIENCE_S, Scene
+from gates.checks.recorder import check
+from gates.deployment.database import execute
+from gates.deployment.requests import replay_fields, token_post
 from gates.evidence import Severity
-from gates.recorder import check
-from gates.target.database import execute
-from gates.target.requests import replay_fields, token_post
 
 SQL = ("database",)
 SIGNED = ("drill/authentication/signed-accepted",)

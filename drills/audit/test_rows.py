@@ -6,10 +6,10 @@ import uuid
 
 from drills.workbench.bench import REPLAY
 from drills.workbench.scene import Scene
+from gates.checks.recorder import check
+from gates.deployment.redaction import hidden
+from gates.deployment.requests import SIGNATURE, Request, replay_fields, token_post
 from gates.evidence import Severity
-from gates.recorder import check
-from gates.target.redaction import hidden
-from gates.target.requests import SIGNATURE, Request, replay_fields, token_post
 
 SQL = ("database",)
 SIGNED = ("drill/authentication/signed-accepted",)

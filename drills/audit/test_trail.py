@@ -8,10 +8,10 @@ import psycopg
 
 from drills.workbench.audit_chain import GENESIS, broken_links, head_of
 from drills.workbench.scene import Scene
+from gates.checks.recorder import check
+from gates.deployment.client import NoAnswer
+from gates.deployment.database import execute
 from gates.evidence import Where
-from gates.recorder import check
-from gates.target.client import NoAnswer
-from gates.target.database import execute
 
 SQL = ("database",)
 SIGNED = ("drill/authentication/signed-accepted",)

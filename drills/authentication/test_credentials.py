@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from drills.workbench.bench import REPLAY, Bench, Minter
 from drills.workbench.cases import Case, cases
+from gates.checks.recorder import check
+from gates.deployment.client import HttpDoor
+from gates.deployment.requests import SIGNATURE, Request, encode_body, post
+from gates.deployment.tenants import Tenants
 from gates.evidence import Severity, Where
-from gates.recorder import check
-from gates.target.client import HttpDoor
-from gates.target.requests import SIGNATURE, Request, encode_body, post
-from gates.target.tenants import Tenants
 
 SIGNED = ("drill/authentication/signed-accepted",)
 

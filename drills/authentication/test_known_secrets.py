@@ -11,10 +11,10 @@ from pathlib import Path
 import yaml
 
 from drills.workbench.bench import Bench
+from gates.checks.recorder import check
+from gates.deployment.credentials import good_claims
+from gates.deployment.requests import claims_of, encode_segment, mint_token, sign_v1, sign_v2
 from gates.evidence import Where
-from gates.recorder import check
-from gates.target.credentials import good_claims
-from gates.target.requests import claims_of, encode_segment, mint_token, sign_v1, sign_v2
 
 FILE = Path(__file__).with_name("known_secrets.yaml")
 SHORT = 16

@@ -7,9 +7,9 @@ from typing import Any
 
 from drills.workbench.bench import Bench
 from drills.workbench.cases import Case, cases
+from gates.checks.recorder import check
+from gates.deployment.requests import encode_body
 from gates.evidence import Severity, Where
-from gates.recorder import check
-from gates.target.requests import encode_body
 
 SIGNED = ("drill/authentication/signed-accepted",)
 

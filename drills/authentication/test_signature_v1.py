@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from drills.workbench.bench import REPLAY, Bench
 from drills.workbench.cases import Case, cases
+from gates.checks.recorder import check
+from gates.deployment.requests import post, sign_v1
+from gates.deployment.wire import WireDoor
 from gates.evidence import Severity, Where
-from gates.recorder import check
-from gates.target.requests import post, sign_v1
-from gates.target.wire import WireDoor
 
 ACCEPTED = "drill/authentication/signed-accepted"
 SIGNED = (ACCEPTED,)

@@ -11,12 +11,12 @@ from contextlib import nullcontext
 from drills.workbench.bench import REPLAY, Bench, Clock
 from drills.workbench.cases import Case, cases
 from drills.workbench.scene import Scene
+from gates.checks.recorder import Observer, check
+from gates.deployment.client import HttpDoor
+from gates.deployment.loans import Switch
+from gates.deployment.requests import SIGNATURE, Request, post, sign_v1, sign_v2, signed_get
+from gates.deployment.target import Target
 from gates.evidence import Severity, Where
-from gates.recorder import Observer, check
-from gates.target.client import HttpDoor
-from gates.target.deployment import Target
-from gates.target.loans import Switch
-from gates.target.requests import SIGNATURE, Request, post, sign_v1, sign_v2, signed_get
 
 SIGNED = ("drill/authentication/signed-accepted",)
 TOLERANCE_S = 300

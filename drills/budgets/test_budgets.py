@@ -8,10 +8,10 @@ from decimal import Decimal
 from typing import Any
 
 from drills.workbench.scene import Scene
+from gates.checks.recorder import check
+from gates.deployment.client import NoAnswer
+from gates.deployment.database import execute
 from gates.evidence import Severity, Where
-from gates.recorder import check
-from gates.target.client import NoAnswer
-from gates.target.database import execute
 
 SQL = ("database",)
 SIGNED = ("drill/authentication/signed-accepted",)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import uuid
 
 from drills.workbench.scene import Scene, as_jsonb
+from gates.checks.recorder import check
+from gates.deployment.client import NoAnswer
 from gates.evidence import Severity
-from gates.recorder import check
-from gates.target.client import NoAnswer
 
 SQL = ("database",)
 SIGNED = ("drill/authentication/signed-accepted",)

@@ -9,11 +9,11 @@ from typing import Any
 
 from drills.workbench.bench import BUSY, REPLAY, Bench
 from drills.workbench.cases import Case, cases
+from gates.checks.recorder import Observer, check
+from gates.deployment.client import HttpDoor
+from gates.deployment.requests import SIGNATURE, Request, encode_body
+from gates.deployment.wire import WireDoor
 from gates.evidence import Severity, Where
-from gates.recorder import Observer, check
-from gates.target.client import HttpDoor
-from gates.target.requests import SIGNATURE, Request, encode_body
-from gates.target.wire import WireDoor
 
 SIGNED = ("drill/authentication/signed-accepted",)
 BODY_LIMIT = 65_536

@@ -9,10 +9,10 @@ from drills.workbench.bench import REPLAY, Bench
 from drills.workbench.ground import REPLAY_FLAG
 from drills.workbench.scene import Scene
 from drills.workbench.traces import traces_in
+from gates.checks.recorder import check
+from gates.deployment.redaction import hidden
+from gates.deployment.requests import Answer, Request, post
 from gates.evidence import Severity, Where
-from gates.recorder import check
-from gates.target.redaction import hidden
-from gates.target.requests import Answer, Request, post
 
 SIGNED = ("drill/authentication/signed-accepted",)
 BODY_LIMIT = 65_536

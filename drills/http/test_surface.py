@@ -7,10 +7,10 @@ import uuid
 
 from drills.workbench.bench import REPLAY, Bench
 from drills.workbench.cases import Case, cases
+from gates.checks.recorder import Observer, check
+from gates.deployment.client import HttpDoor
+from gates.deployment.requests import Request
 from gates.evidence import Severity, Where
-from gates.recorder import Observer, check
-from gates.target.client import HttpDoor
-from gates.target.requests import Request
 
 READY = "drill/http-surface/ready"
 SIGNED = ("drill/authentication/signed-accepted",)

@@ -11,9 +11,9 @@ from drills.workbench.bench import REPLAY, Bench
 from drills.workbench.cases import Case, cases
 from drills.workbench.effects import Replays
 from drills.workbench.scene import Scene
+from gates.checks.recorder import check
+from gates.deployment.requests import encode_body, replay_fields, signed_post_v2, token_post
 from gates.evidence import Severity
-from gates.recorder import check
-from gates.target.requests import encode_body, replay_fields, signed_post_v2, token_post
 
 SIGNED = ("drill/authentication/signed-accepted",)
 SQL = ("tenants",)

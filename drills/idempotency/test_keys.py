@@ -6,9 +6,9 @@ import uuid
 
 from drills.workbench.cases import Case, cases
 from drills.workbench.effects import Replays
+from gates.checks.recorder import check
+from gates.deployment.database import execute
 from gates.evidence import Severity
-from gates.recorder import check
-from gates.target.database import execute
 
 SIGNED = ("drill/authentication/signed-accepted",)
 SQL = ("tenants",)

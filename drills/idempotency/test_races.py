@@ -12,12 +12,12 @@ import psycopg
 
 from drills.workbench.bench import Sources
 from drills.workbench.effects import Replays
+from gates.checks.recorder import Unmet, check
+from gates.deployment.client import HttpDoor, NoAnswer
+from gates.deployment.database import Connection, connect, execute, value
+from gates.deployment.requests import Answer, Request
+from gates.deployment.target import Target
 from gates.evidence import Severity, Where
-from gates.recorder import Unmet, check
-from gates.target.client import HttpDoor, NoAnswer
-from gates.target.database import Connection, connect, execute, value
-from gates.target.deployment import Target
-from gates.target.requests import Answer, Request
 
 SIGNED = ("drill/authentication/signed-accepted",)
 SQL = ("tenants",)

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 from drills.workbench.scene import Scene
 from drills.workbench.traces import traces_in
+from gates.checks.recorder import Observer, check
+from gates.deployment.client import HttpDoor, NoAnswer
+from gates.deployment.control import Control
+from gates.deployment.requests import Request
+from gates.deployment.target import Target
 from gates.evidence import Severity, Where
-from gates.recorder import Observer, check
-from gates.target.client import HttpDoor, NoAnswer
-from gates.target.control import Control
-from gates.target.deployment import Target
-from gates.target.requests import Request
 
 CONNECTIONS = 16
 """New connections, one request each: with three instances behind one address all but one run in 650 sees each."""

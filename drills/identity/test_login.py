@@ -6,9 +6,9 @@ from typing import Any
 
 from drills.workbench.limits import Limit
 from drills.workbench.scene import Scene
-from gates.recorder import check
-from gates.target.client import NoAnswer
-from gates.target.database import execute
+from gates.checks.recorder import check
+from gates.deployment.client import NoAnswer
+from gates.deployment.database import execute
 
 LIMIT = ("drill/authentication/signed-accepted", "drill/rate-limit/tenants-independent")
 WAITER_WITHIN_S = 2.0

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 
 from drills.workbench.ground import REPLAY_FLAG
 from drills.workbench.scene import Scene
+from gates.checks.recorder import Observer, check
+from gates.deployment.client import HttpDoor
+from gates.deployment.database import Connection, value
+from gates.deployment.metrics import Scrape, broken_histograms, parse_metrics
+from gates.deployment.requests import Request
 from gates.evidence import Severity, Where
-from gates.recorder import Observer, check
-from gates.target.client import HttpDoor
-from gates.target.database import Connection, value
-from gates.target.metrics import Scrape, broken_histograms, parse_metrics
-from gates.target.requests import Request
 
 SERIES = ("replay_requests_total", "outbox_lag_seconds", "outbox_pending", "dlq_items", "agent_tasks_total")
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)

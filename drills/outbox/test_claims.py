@@ -5,8 +5,8 @@ from __future__ import annotations
 import uuid
 
 from drills.workbench.scene import Scene
-from gates.recorder import check
-from gates.target.database import execute
+from gates.checks.recorder import check
+from gates.deployment.database import execute
 
 SQL = ("database",)
 DELIVERS = ("drill/outbox/delivered-once",)

@@ -8,10 +8,10 @@ from typing import Any
 
 from drills.workbench.ground import PLAIN_TYPE
 from drills.workbench.scene import Scene, as_jsonb, best_of
+from gates.checks.recorder import check
+from gates.deployment.client import NoAnswer
+from gates.deployment.requests import encode_body, signed_get
 from gates.evidence import Severity
-from gates.recorder import check
-from gates.target.client import NoAnswer
-from gates.target.requests import encode_body, signed_get
 
 SQL = ("database",)
 SIGNED = ("drill/authentication/signed-accepted",)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from drills.workbench.scene import Scene, as_jsonb
+from gates.checks.recorder import check
 from gates.evidence import Severity
-from gates.recorder import check
 
 AGENT = ("database", "drill-agent")
 DELIVERS = ("drill/outbox/delivered-once",)

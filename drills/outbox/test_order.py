@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from drills.workbench.scene import Scene
-from gates.recorder import check
+from gates.checks.recorder import check
 
 SQL = ("database",)
 AGENT = ("database", "drill-agent")

@@ -9,10 +9,10 @@ from typing import Any
 from drills.workbench.bench import REPLAY, Bench, Minter, Sources
 from drills.workbench.cases import Case, cases
 from drills.workbench.limits import ADMITTED, Limit, client_addresses
+from gates.checks.recorder import check
+from gates.deployment.requests import SIGNATURE, Request, encode_body, post, signed_get, token_post
+from gates.deployment.tenants import Tenants
 from gates.evidence import Severity, Where
-from gates.recorder import check
-from gates.target.requests import SIGNATURE, Request, encode_body, post, signed_get, token_post
-from gates.target.tenants import Tenants
 
 INDEPENDENT = "drill/rate-limit/tenants-independent"
 LIMIT = ("drill/authentication/signed-accepted", INDEPENDENT)

@@ -8,13 +8,13 @@ from typing import Any
 import psycopg
 
 from drills.workbench.limits import ADMITTED, WINDOW_S, Limit
+from gates.checks.recorder import check
+from gates.deployment.client import NoAnswer
+from gates.deployment.database import Connection, connect, execute, value
+from gates.deployment.requests import Answer, digest_of
+from gates.deployment.target import Target
+from gates.deployment.tenants import OWNED_TABLES, Tenants
 from gates.evidence import Severity, Where
-from gates.recorder import check
-from gates.target.client import NoAnswer
-from gates.target.database import Connection, connect, execute, value
-from gates.target.deployment import Target
-from gates.target.requests import Answer, digest_of
-from gates.target.tenants import OWNED_TABLES, Tenants
 
 LIMIT = ("drill/authentication/signed-accepted", "drill/rate-limit/tenants-independent")
 SQL = ("tenants",)

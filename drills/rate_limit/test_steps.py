@@ -8,11 +8,11 @@ import pytest
 
 from drills.workbench.limits import Limit
 from drills.workbench.scene import Scene
-from gates.recorder import check
-from gates.target.client import NoAnswer
-from gates.target.database import connect, execute
-from gates.target.deployment import Target
-from gates.target.requests import Answer
+from gates.checks.recorder import check
+from gates.deployment.client import NoAnswer
+from gates.deployment.database import connect, execute
+from gates.deployment.requests import Answer
+from gates.deployment.target import Target
 
 LIMIT = ("drill/authentication/signed-accepted", "drill/rate-limit/tenants-independent")
 SQL = ("tenants",)

@@ -13,9 +13,9 @@ from typing import Protocol
 import psycopg
 
 from drills.workbench.scene import Scene, as_jsonb
-from gates.recorder import check
-from gates.target.control import Control
-from gates.target.database import Connection, connect, execute
+from gates.checks.recorder import check
+from gates.deployment.control import Control
+from gates.deployment.database import Connection, connect, execute
 
 delivery_drill = partial(
     check, needs=("database", "drill-agent"), after=("drill/outbox/delivered-once",), phase="last", deep=True

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from drills.recovery.faults import assert_recovered, delivery_drill, named, processes, work
 from drills.workbench.scene import Scene, as_jsonb
+from gates.deployment.control import Control
 from gates.evidence import Where
-from gates.target.control import Control
 
 SKEW_S = 600.0
 """Ten minutes: more than any lease and any first backoff, and what a machine without time service drifts to."""

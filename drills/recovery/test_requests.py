@@ -8,10 +8,10 @@ from concurrent.futures import Future
 
 from drills.recovery.faults import backend_of, kill_all, new_key, processes, request_drill, terminate_waiting_for
 from drills.workbench.scene import Scene
+from gates.deployment.client import NoAnswer
+from gates.deployment.database import Connection, execute
+from gates.deployment.requests import Answer
 from gates.evidence import Where
-from gates.target.client import NoAnswer
-from gates.target.database import Connection, execute
-from gates.target.requests import Answer
 
 HELD_S = 3.0
 

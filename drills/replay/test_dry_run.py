@@ -8,9 +8,9 @@ from typing import Any
 from drills.workbench.bench import Bench, Minter
 from drills.workbench.cases import Case, cases
 from drills.workbench.effects import Replays
+from gates.checks.recorder import check
+from gates.deployment.requests import token_post
 from gates.evidence import Severity, Where
-from gates.recorder import check
-from gates.target.requests import token_post
 
 SIGNED = ("drill/authentication/signed-accepted",)
 SQL = ("tenants",)

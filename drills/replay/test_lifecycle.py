@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from drills.workbench.scene import RUN_ROW, Scene, as_jsonb
-from gates.recorder import check
+from gates.checks.recorder import check
 
 SQL = ("database",)
 AGENT = ("database", "drill-agent")

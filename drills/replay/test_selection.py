@@ -7,8 +7,8 @@ from typing import Any
 
 from drills.workbench.cases import Case, cases
 from drills.workbench.effects import Replays
+from gates.checks.recorder import check
 from gates.evidence import Severity
-from gates.recorder import check
 
 SIGNED = ("drill/authentication/signed-accepted",)
 SQL = ("tenants",)

@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from drills.residue.standing import standing_of
-from gates.recorder import Unmet, current_target
-from gates.target.database import session
+from gates.checks.recorder import Unmet, current_target
+from gates.deployment.database import session
 
 FOUND = pytest.StashKey[dict[str, list[str]]]()
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from psycopg import sql as statements
 
-from gates.target.database import Connection, execute
-from gates.target.tenants import OWNED_TABLES
+from gates.deployment.database import Connection, execute
+from gates.deployment.tenants import OWNED_TABLES
 
 FLAGS = """
 select f.key, f.company_id::text as company, f.enabled, f.rollout_percentage, f.description

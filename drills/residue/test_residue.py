@@ -9,10 +9,10 @@ import pytest
 
 from drills.residue.standing import KEPT_BY_CONTRACT, rows_left, standing_of
 from drills.workbench.scene import Scene
+from gates.checks.recorder import Observer, check
+from gates.deployment.database import Connection
+from gates.deployment.tenants import Tenants
 from gates.evidence import Severity
-from gates.recorder import Observer, check
-from gates.target.database import Connection
-from gates.target.tenants import Tenants
 
 SQL = ("database",)
 SETTLE_S = 3.0

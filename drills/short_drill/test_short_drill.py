@@ -19,13 +19,13 @@ import pytest
 
 from drills.workbench.bench import REPLAY, Signer, SqlDoor, admin_token
 from drills.workbench.limits import client_addresses
+from gates.checks.recorder import Observer, Unmet, check
+from gates.deployment.client import HttpDoor
+from gates.deployment.database import value
+from gates.deployment.requests import SIGNATURE, Answer, Exchange, Request, encode_body, post, token_post
+from gates.deployment.target import Target
+from gates.deployment.tenants import Tenants
 from gates.evidence import Severity
-from gates.recorder import Observer, Unmet, check
-from gates.target.client import HttpDoor
-from gates.target.database import value
-from gates.target.deployment import Target
-from gates.target.requests import SIGNATURE, Answer, Exchange, Request, encode_body, post, token_post
-from gates.target.tenants import Tenants
 
 OTHER_WORKER_S = 30.0
 LIMITED = ("signed", "token", "dry", "fourth")

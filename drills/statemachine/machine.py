@@ -18,8 +18,8 @@ from drills.statemachine.programs import Step
 from drills.workbench.audit_chain import broken_links
 from drills.workbench.bench import BUSY
 from drills.workbench.scene import Scene
-from gates.target.client import NoAnswer
-from gates.target.requests import SIGNATURE, Answer, Request
+from gates.deployment.client import NoAnswer
+from gates.deployment.requests import SIGNATURE, Answer, Request
 
 OK, FAIL, IDLE, INDETERMINATE = "ok", "fail", "idle", "indeterminate"
 COMPLETED = (OK, FAIL)

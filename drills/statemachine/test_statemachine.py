@@ -9,9 +9,9 @@ from drills.statemachine.machine import COMPLETED, IDLE, INDETERMINATE, Machine,
 from drills.statemachine.programs import LEAST_TIMES, RULES, Program, dump, kept, load
 from drills.statemachine.search import Failure, Plan, search, write_down
 from drills.workbench.scene import Scene
+from gates.checks.recorder import check
+from gates.deployment.redaction import hidden, redact_text
 from gates.evidence import Where
-from gates.recorder import check
-from gates.target.redaction import hidden, redact_text
 
 SQL = ("database",)
 NEEDED = ("drill/authentication/signed-accepted", "drill/outbox/delivered-once")

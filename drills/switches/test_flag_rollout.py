@@ -14,10 +14,10 @@ import psycopg
 
 from drills.workbench.ground import BUDGET_FLAG, OUTBOX_FLAG
 from drills.workbench.scene import Scene
+from gates.checks.recorder import check
+from gates.deployment.database import Connection, execute, value
+from gates.deployment.requests import bucket
 from gates.evidence import Where
-from gates.recorder import check
-from gates.target.database import Connection, execute, value
-from gates.target.requests import bucket
 
 SQL = ("database",)
 KEY = f"drill.rollout.{uuid.uuid4()}"

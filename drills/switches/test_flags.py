@@ -10,12 +10,12 @@ import pytest
 from drills.workbench.bench import REPLAY
 from drills.workbench.ground import BUDGET_FLAG, OUTBOX_FLAG, REPLAY_FLAG
 from drills.workbench.scene import Scene
+from gates.checks.recorder import check
+from gates.deployment.client import HttpDoor
+from gates.deployment.database import execute, value
+from gates.deployment.loans import Switch
+from gates.deployment.requests import encode_body, replay_fields
 from gates.evidence import Severity, Where
-from gates.recorder import check
-from gates.target.client import HttpDoor
-from gates.target.database import execute, value
-from gates.target.loans import Switch
-from gates.target.requests import encode_body, replay_fields
 
 V2_FLAG = "security.signing_v2_required"
 SQL = ("database",)

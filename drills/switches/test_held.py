@@ -6,10 +6,10 @@ import uuid
 
 from drills.workbench.ground import OUTBOX_FLAG
 from drills.workbench.scene import Scene
+from gates.checks.recorder import check
+from gates.deployment.metrics import parse_metrics
+from gates.deployment.requests import Request
 from gates.evidence import Severity
-from gates.recorder import check
-from gates.target.metrics import parse_metrics
-from gates.target.requests import Request
 
 SQL = ("database",)
 DELIVERS = ("drill/outbox/delivered-once",)

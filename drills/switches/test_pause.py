@@ -7,9 +7,9 @@ import uuid
 import pytest
 
 from drills.workbench.scene import Scene
+from gates.checks.recorder import check
+from gates.deployment.loans import Switch
 from gates.evidence import Where
-from gates.recorder import check
-from gates.target.loans import Switch
 
 SQL = ("database",)
 SIGNED = ("drill/authentication/signed-accepted",)

@@ -10,9 +10,9 @@ from typing import Any
 
 from drills.workbench.bench import MISSING, Bench, Minter
 from drills.workbench.cases import Case, cases
+from gates.checks.recorder import check
+from gates.deployment.requests import mint_token
 from gates.evidence import Severity, Where
-from gates.recorder import check
-from gates.target.requests import mint_token
 
 TOKEN = ("drill/tokens/admin-accepted",)
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from drills.workbench.bench import MISSING, REPLAY, Bench, Minter
 from drills.workbench.cases import Case, cases
+from gates.checks.recorder import Observer, check
+from gates.deployment.client import HttpDoor
+from gates.deployment.requests import Answer, Request, encode_body, mint_token, replay_fields, token_get, token_post
+from gates.deployment.tenants import Tenants
 from gates.evidence import Severity
-from gates.recorder import Observer, check
-from gates.target.client import HttpDoor
-from gates.target.requests import Answer, Request, encode_body, mint_token, replay_fields, token_get, token_post
-from gates.target.tenants import Tenants
 
 TOKEN = ("drill/tokens/admin-accepted",)
 NEEDS = ("tenants", "mint")

@@ -11,9 +11,9 @@ from typing import Any
 from drills.workbench.bench import Bench
 from drills.workbench.cases import Case, cases
 from drills.workbench.scene import best_of
+from gates.checks.recorder import check
+from gates.deployment.requests import Request, encode_segment, mint_token, post, raw_token
 from gates.evidence import Severity, Where
-from gates.recorder import check
-from gates.target.requests import Request, encode_segment, mint_token, post, raw_token
 
 ACCEPTED = "drill/tokens/admin-accepted"
 TOKEN = (ACCEPTED,)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gates.target.database import Connection, execute
+from gates.deployment.database import Connection, execute
 
 CHAIN = """
 select id, action, prev_hash, hash,

@@ -16,12 +16,11 @@ from typing import Any, Self
 
 import psycopg
 
-from gates.recorder import Observer, Unmet
-from gates.target.client import HttpDoor, NoAnswer
-from gates.target.credentials import good_claims
-from gates.target.database import Connection, connect
-from gates.target.deployment import Target
-from gates.target.requests import (
+from gates.checks.recorder import Observer, Unmet
+from gates.deployment.client import HttpDoor, NoAnswer
+from gates.deployment.credentials import good_claims
+from gates.deployment.database import Connection, connect
+from gates.deployment.requests import (
     SIGNATURE,
     Answer,
     Request,
@@ -36,6 +35,7 @@ from gates.target.requests import (
     signed_post_v2,
     token_post,
 )
+from gates.deployment.target import Target
 
 REPLAY = "/dlq-replay"
 BUSY = (429, 502, 503, 504)

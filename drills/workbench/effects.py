@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gates.recorder import Observer
-from gates.target.client import HttpDoor, NoAnswer
-from gates.target.database import Connection, execute, value
-from gates.target.requests import Answer, Request, digest_of
-from gates.target.tenants import OWNED_TABLES, Tenants
+from gates.checks.recorder import Observer
+from gates.deployment.client import HttpDoor, NoAnswer
+from gates.deployment.database import Connection, execute, value
+from gates.deployment.requests import Answer, Request, digest_of
+from gates.deployment.tenants import OWNED_TABLES, Tenants
 
 WRITTEN_BY_EVERY_CALL = {"edge_rate_limits", "audit_logs", "audit_heads"}
 """Tables that a call without an effect may write; a deployment may have given them a company_id of their own."""

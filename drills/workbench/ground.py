@@ -13,12 +13,12 @@ from typing import Any
 
 import psycopg
 
-from gates.recorder import Observer, Unmet
-from gates.target.client import HttpDoor
-from gates.target.database import Connection, connect, execute, session, value
-from gates.target.deployment import Target
-from gates.target.loans import Changed, Ending, Loan, Switch, give_back, lend
-from gates.target.tenants import Tenants
+from gates.checks.recorder import Observer, Unmet
+from gates.deployment.client import HttpDoor
+from gates.deployment.database import Connection, connect, execute, session, value
+from gates.deployment.loans import Changed, Ending, Loan, Switch, give_back, lend
+from gates.deployment.target import Target
+from gates.deployment.tenants import Tenants
 
 OUTBOX_FLAG = "outbox.enabled"
 REPLAY_FLAG = "dlq.replay.enabled"

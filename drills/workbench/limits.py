@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from gates.recorder import Observer
-from gates.target.client import HttpDoor, NoAnswer
-from gates.target.database import Connection, execute, value
-from gates.target.requests import Answer, Request
+from gates.checks.recorder import Observer
+from gates.deployment.client import HttpDoor, NoAnswer
+from gates.deployment.database import Connection, execute, value
+from gates.deployment.requests import Answer, Request
 
 ADMITTED = 3
 WINDOW_S = 300

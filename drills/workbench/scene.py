@@ -18,9 +18,9 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 
 from drills.workbench.bench import REPLAY, Signer
 from drills.workbench.ground import PLAIN_TYPE, Ground
-from gates.target.client import NoAnswer
-from gates.target.database import Connection
-from gates.target.requests import (
+from gates.deployment.client import NoAnswer
+from gates.deployment.database import Connection
+from gates.deployment.requests import (
     Answer,
     Request,
     encode_body,

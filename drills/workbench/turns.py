@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from gates.recorder import spec_of
+from gates.checks.recorder import spec_of
 
 PHASES = ("first", "main", "last")
 SQL, LAST = 0, len(PHASES)

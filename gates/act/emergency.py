@@ -14,9 +14,9 @@ import psycopg
 from gates.act.flag import Order, Tell, count, overrule_drill, rows
 from gates.act.insist import TRANSIENT, Carried, Forced, ReadBack, first_that_works, insist
 from gates.act.rollback import roll_back
+from gates.deployment.database import Connection
+from gates.deployment.loans import Switch
 from gates.evidence import JsonValue
-from gates.target.database import Connection
-from gates.target.loans import Switch
 from gates.verdict import PAUSE, Action, StepOutcome
 
 CLEARING_MS = 60_000

@@ -10,10 +10,10 @@ from typing import Any
 
 import psycopg
 
+from gates.decision.rules import RolloutPlan
+from gates.deployment.database import Connection, session, sql
+from gates.deployment.loans import Switch
 from gates.evidence import JsonValue
-from gates.rules import RolloutPlan
-from gates.target.database import Connection, session, sql
-from gates.target.loans import Switch
 
 SQL = Path(__file__).with_name("sql")
 UNREADABLE = (psycopg.Error, ValueError, TypeError, LookupError)

@@ -14,8 +14,8 @@ import psycopg
 
 from gates.act.flag import UNREADABLE, Order, Tell, audit, count, first_line, rows
 from gates.act.lookout import Lookout
+from gates.deployment.database import Connection, connect
 from gates.evidence import JsonValue
-from gates.target.database import Connection, connect
 
 POLL_S = 0.25
 MOST_UNDONE = 3

@@ -10,7 +10,7 @@ from typing import Self
 import psycopg
 
 from gates.act.flag import UNREADABLE, first_line, rows
-from gates.target.database import Connection, session
+from gates.deployment.database import Connection, session
 
 BEGIN_AFTER_S = 0.3
 """A change that nobody keeps waiting is done by then, and nothing is looked at."""

@@ -12,12 +12,12 @@ from gates.act.emergency import emergency
 from gates.act.flag import Order, Tell, first_line, look_at, rows
 from gates.act.rollback import roll_back
 from gates.act.rollout import promote
+from gates.deployment.client import HttpDoor, NoAnswer
+from gates.deployment.database import session
+from gates.deployment.redaction import hidden, redact_text
+from gates.deployment.requests import SIGNATURE, Answer, Request, curl, encode_body, signed_post, signed_post_v2
+from gates.deployment.target import Target
 from gates.errors import CannotWork, ConfigError
-from gates.target.client import HttpDoor, NoAnswer
-from gates.target.database import session
-from gates.target.deployment import Target
-from gates.target.redaction import hidden, redact_text
-from gates.target.requests import SIGNATURE, Answer, Request, curl, encode_body, signed_post, signed_post_v2
 from gates.verdict import Action
 
 UNSET = "DATABASE_URL is not set; allowed: the target's database. Set the variable"

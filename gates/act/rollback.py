@@ -11,10 +11,10 @@ import psycopg
 
 from gates.act.flag import UNREADABLE, FlagState, Order, Tell, first_line, look, look_at, overrule_drill, rows
 from gates.act.insist import Carried, Forced, ReadBack, first_that_works, insist
+from gates.decision.rules import RolloutPlan
+from gates.deployment.database import Connection, session
+from gates.deployment.loans import Switch
 from gates.evidence import JsonValue
-from gates.rules import RolloutPlan
-from gates.target.database import Connection, session
-from gates.target.loans import Switch
 from gates.verdict import Action
 
 POLL_S = 0.1

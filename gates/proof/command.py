@@ -5,17 +5,18 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 
-from gates import config, lint, record
-from gates.console import Console
+from gates import config, record
 from gates.errors import UsageError
 from gates.evidence import TargetKind
-from gates.inert import Terminal
 from gates.proof import summary
-from gates.proof.cited import SHIPPED
 from gates.proof.prove import Prover, Request, listed
 from gates.proof.trial import Suite
+from gates.reports.citation import SHIPPED
+from gates.reports.console import Console
+from gates.reports.terminal import table
 from gates.run import gate_version
-from gates.terminal import table
+from gates.stages import collection
+from gates.text.inert import Terminal
 
 
 def prove(options: argparse.Namespace, console: Console) -> int:
@@ -27,7 +28,7 @@ def prove(options: argparse.Namespace, console: Console) -> int:
     kind = TargetKind(options.target)
     request = Request(
         out=options.output.resolve(),
-        policy=file.policy(lint.with_own_checks(file, console.environ), kind, "", deep=False),
+        policy=file.policy(collection.with_own_checks(file, console.environ), kind, "", deep=False),
         policy_options=("--policy", str(options.policy.resolve())) if options.policy else (),
         suites=tuple(s for s in Suite if not {s.value, "all"}.isdisjoint(options.suite or ["all"])),
         only=tuple(options.only),

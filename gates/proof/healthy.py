@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from gates.deployment.client import HttpDoor, NoAnswer
+from gates.deployment.requests import bucket, signed_post
 from gates.evidence import TargetKind
 from gates.proof.bench import READY_TIMEOUT_S, Bench
 from gates.proof.relay import Way, relay
@@ -18,8 +20,6 @@ from gates.proof.servers import Asked, Behaviour, Reply, forward, serve
 from gates.stack.plan import CANARY_FLAG, CANARY_PERCENT
 from gates.stack.postgres import Postgres, connect
 from gates.stack.service import Supervised
-from gates.target.client import HttpDoor, NoAnswer
-from gates.target.requests import bucket, signed_post
 
 SLOW_S = 0.06
 """Every answer comes so much later. The tightest limit of the load is a p95 of some hundred milliseconds."""

@@ -24,25 +24,25 @@ from psycopg.adapt import Transformer
 from psycopg.pq import Format
 
 from drills.short_drill import test_short_drill
+from gates.checks.observation import Observer
+from gates.checks.recorder import judge
+from gates.decision.decide import decide
+from gates.decision.floor import FLOOR
+from gates.decision.rules import Policy
+from gates.deployment.cells import TOLERANCE
+from gates.deployment.client import HttpDoor
+from gates.deployment.limits import unpacked
+from gates.deployment.requests import Answer, Exchange, Request
+from gates.deployment.target import Target
+from gates.deployment.wire import parsed
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where, dump_line
-from gates.floor import FLOOR
-from gates.observation import Observer
-from gates.policy import decide
 from gates.proof.recording import COMPANY, EVENT, KEY, RELEASE, Recording, Table, broken, healthy, is_good
-from gates.recorder import judge
-from gates.rules import Policy
 from gates.stages.preflight.endpoints import REACHABLE, reachable, release
 from gates.stages.preflight.endpoints import RELEASE as SAYS_RELEASE
 from gates.stages.preflight.looks import after, timed
-from gates.target.cells import TOLERANCE
-from gates.target.client import HttpDoor
-from gates.target.deployment import Target
-from gates.target.limits import unpacked
-from gates.target.requests import Answer, Exchange, Request
-from gates.target.wire import parsed
 from gates.verdict import Decision
-from loadtests.expectations import ALIVE, EVENT_STATUS, VERSION, Expectation, accepted_event, replayed
-from loadtests.wire import Connection, NoAnswer
+from loadtests.engine.wire import Connection, NoAnswer
+from loadtests.thresholds.expectations import ALIVE, EVENT_STATUS, VERSION, Expectation, accepted_event, replayed
 from sql_checks.rulefile import ALERTS, read_rules
 from sql_checks.rulerun import judge_rule
 from sql_checks.spotfile import read_spot
@@ -238,7 +238,7 @@ def _answer(raw: bytes) -> Answer | None:
         encoding = ",".join(v for k, v in headers if k == "content-encoding")
         return Answer(status, headers, unpacked(body, encoding), 1.0)
     except Exception as error:
-        if type(error).__module__.startswith(("h11", "gates.target.limits")):
+        if type(error).__module__.startswith(("h11", "gates.deployment.limits")):
             return None
         raise
 

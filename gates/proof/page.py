@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from gates.inert import Html
 from gates.proof.judgement import Cell, Status
 from gates.proof.proof import Proof
 from gates.proof.summary import lines
 from gates.proof.trial import Trial
 from gates.reports.html import document
+from gates.text.inert import Html
 
 COLOURS = {0: "promote", 10: "hold", 20: "rollback"}
 TITLES = {0: "as declared", 10: "not proved", 20: "invalid or harmful"}

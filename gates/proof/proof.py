@@ -11,8 +11,8 @@ from gates.evidence import JsonValue
 from gates.proof.judgement import Cell, Status
 from gates.proof.measures import Cost, Minimal, smallest_set
 from gates.proof.trial import Suite, Trial
+from gates.reports.citation import FORMAT
 
-FORMAT = 1
 EXIT_AS_DECLARED, EXIT_NOT_PROVED, EXIT_HARMFUL = 0, 10, 20
 
 

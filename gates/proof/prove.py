@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gates import record
+from gates.decision.rules import Policy
 from gates.errors import UsageError
 from gates.evidence import CheckSpec, TargetKind
 from gates.proof import programs, selfsuite, stryker, summary
@@ -26,10 +27,9 @@ from gates.proof.judgement import Cell, Facts, GateRun
 from gates.proof.measures import Cost
 from gates.proof.page import page
 from gates.proof.proof import Proof
-from gates.proof.source import source_digest
 from gates.proof.trial import Suite, Trial
 from gates.proof.trials import NEVER_ROLLED_BACK, NOT_PROMOTED, Trials
-from gates.rules import Policy
+from gates.reports.citation import source_digest
 from gates.stack.plan import StackOptions
 from gates.stack.up import default_release
 from gates.stages.suite import ROOT

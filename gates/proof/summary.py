@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gates.inert import Markdown, Terminal
 from gates.proof.judgement import Cell, Status
 from gates.proof.proof import Proof, names
 from gates.proof.trial import Suite
 from gates.reports.markdown import EMPTY, head
-from gates.terminal import table
+from gates.reports.terminal import table
+from gates.text.inert import Markdown, Terminal
 
 MOST_REASON = 110
 MOST_IDLE = 400

@@ -15,10 +15,10 @@ from pathlib import Path
 from allure_commons.logger import AllureFileLogger
 from allure_commons.model2 import Attachment, Label, Parameter, Status, StatusDetails, TestResult
 
-from gates.characters import document, line
 from gates.evidence import Severity
-from gates.inert import Markdown
 from gates.reports.rows import Row, shown
+from gates.text.characters import document, line
+from gates.text.inert import Markdown
 
 FOLDER = "allure-results"
 OLD = ("*-result.json", "*-attachment.json")

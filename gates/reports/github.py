@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gates.characters import line
+from gates.text.characters import line
 from gates.verdict import Verdict
 
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gates.evidence import JsonValue
-from gates.inert import Html
 from gates.reports.rows import LOAD, OUTCOMES, Row, proof_of, shown
+from gates.text.inert import Html
 from gates.verdict import Verdict, grouped
 
 HERE = Path(__file__).parent

@@ -6,8 +6,8 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Sequence
 
-from gates.inert import xml
 from gates.reports.rows import Row
+from gates.text.inert import xml
 from gates.verdict import Verdict
 
 

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from gates.evidence import JsonValue
-from gates.inert import Markdown
 from gates.reports.rows import Row, proof_of
+from gates.text.inert import Markdown
 from gates.verdict import Verdict, grouped
 
 MOST_ROWS = 20

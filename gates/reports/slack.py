@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 
 from gates.evidence import JsonValue
-from gates.inert import Slack
 from gates.reports.rows import Row
+from gates.text.inert import Slack
 from gates.verdict import Verdict
 
 SIGNS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from gates.inert import Html
+from gates.text.inert import Html
 
 WIDTH, HEIGHT, PAD = 180.0, 34.0, 3.0
 STRIP_WIDTH, STRIP_HEIGHT = 180.0, 12.0

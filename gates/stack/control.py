@@ -1,4 +1,4 @@
-"""The stack's side of the control door (the client is `gates.target.control`): one JSON line in, one out."""
+"""The stack's side of the control door (the client is `gates.deployment.control`): one JSON line in, one out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from gates.target.control import LINE_LIMIT, open_socket
+from gates.deployment.control import LINE_LIMIT, open_socket
 
 SOCKET_NAME = "control.sock"
 REQUEST_TIMEOUT_S = 5.0

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gates.deployment.requests import bucket
+from gates.deployment.target import Target
 from gates.evidence import TargetKind
 from gates.stack.errors import StackOptionError
-from gates.target.deployment import Target
-from gates.target.requests import bucket
 
 DEFAULT_COMPANY_ID = "00000000-0000-4000-8000-000000000004"
 """The first of its kind whose bucket for outbox.enabled (1) is inside the canary's 10 %."""

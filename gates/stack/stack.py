@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from urllib.parse import urlsplit
 
+from gates.deployment.requests import mint_token
 from gates.stack import roles, rundir, seed, service
 from gates.stack.account import postgres_account
 from gates.stack.control import Door, Process
@@ -18,7 +19,6 @@ from gates.stack.plan import StackInfo, StackOptions
 from gates.stack.postgres import Postgres, connect
 from gates.stack.service import Supervised, Wanted
 from gates.stack.spawner import Spawner, tail
-from gates.target.requests import mint_token
 
 DATABASE = "replaygate"
 TOKEN_LIFE_S = 30 * 86_400

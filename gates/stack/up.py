@@ -18,11 +18,11 @@ from types import FrameType
 
 import psycopg
 
+from gates.deployment.loans import Changed, give_back_for_the_dead
+from gates.inputs.values import company, option
 from gates.stack.errors import StackError, StackOptionError
 from gates.stack.plan import DEFAULT_COMPANY_ID, StackOptions
 from gates.stack.stack import Cancelled, Stack
-from gates.target.loans import Changed, give_back_for_the_dead
-from gates.values import company, option
 
 EXIT_CONFIGURATION, EXIT_GATE_CANNOT_WORK = 3, 4
 Tell = Callable[[str], None]

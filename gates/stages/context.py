@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gates.decision.policy_file import Settings
+from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome
 from gates.evidence_file import read_lines, write_lines
-from gates.policy_file import Settings
-from gates.target.deployment import Target
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,17 +22,18 @@ from typing import Any
 
 import psycopg
 
-from gates import config, values
+from gates import config
+from gates.deployment.database import session
+from gates.deployment.leftovers import KEPT, LEASE_S, TIMED, Lease, sweep, take_lease
+from gates.deployment.redaction import hidden, redact_text
+from gates.deployment.target import Target
+from gates.deployment.tenants import Tenants
 from gates.errors import CannotWork, ConfigError
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome
+from gates.inputs import values
+from gates.inputs.values import option
 from gates.stages.load_checks import RUN_VALID, SPECS, spec_of
 from gates.stages.watchdog import Watchdog
-from gates.target.database import session
-from gates.target.deployment import Target
-from gates.target.leftovers import KEPT, LEASE_S, TIMED, Lease, sweep, take_lease
-from gates.target.redaction import hidden, redact_text
-from gates.target.tenants import Tenants
-from gates.values import option
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = "load"

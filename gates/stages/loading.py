@@ -10,8 +10,8 @@ from types import ModuleType
 
 import psycopg
 
+from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence
-from gates.target.deployment import Target
 
 
 def _module() -> ModuleType | None:

@@ -13,7 +13,7 @@ from gates.evidence_file import read_lines, write_lines
 from gates.stages.context import Context, StageReport, silent
 from gates.stages.suite import Suite, run
 
-FOLDER = "gates/pipeline_checks"
+FOLDER = "gates/checks/pipeline"
 TIMEOUT_S = 60.0
 SPEC = CheckSpec(
     "preflight/pipeline",

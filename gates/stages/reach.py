@@ -7,13 +7,13 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
+from gates.deployment.redaction import hidden, redact_text
+from gates.deployment.target import Target
 from gates.evidence import Evidence
 from gates.evidence_file import read_lines, write_lines
 from gates.stages.context import Context, Progress, StageReport
 from gates.stages.preflight.looks import timed
 from gates.stages.watchdog import LOOK_S, known_shut, looks_of
-from gates.target.deployment import Target
-from gates.target.redaction import hidden, redact_text
 
 PATIENCE_S = 10.0
 """A target that is gone for shorter was restarted, by a drill or by its operator."""

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import psycopg
 
+from gates.deployment.leftovers import at_work, sweep
 from gates.evidence import CheckSpec, TargetKind
 from gates.evidence_file import read_lines
 from gates.stages.context import Context, Progress, StageReport
 from gates.stages.suite import Suite, run
-from gates.target.leftovers import at_work, sweep
 
 DATA = ("sql/",)
 ALERTS = ("alert/",)

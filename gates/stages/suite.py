@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gates import config
+from gates.deployment.redaction import hidden, redact_text
 from gates.errors import CannotWork
 from gates.evidence import CAPABILITIES, CheckSpec, Outcome
 from gates.evidence_file import parse, read_lines, write_lines
 from gates.stages.context import Context, Progress, StageReport
 from gates.stages.watchdog import Watchdog, known_shut
-from gates.target.redaction import hidden, redact_text
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LAUNCHER = ROOT / "gates" / "stack" / "launch.py"
@@ -30,7 +30,7 @@ POLL_S = 0.05
 GRACE_S = 5.0
 TAIL_CHARACTERS = 4000
 NOT_PASSED_ON = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_XDIST_WORKER", "PYTEST_CURRENT_TEST")
-PLUGINS = ("gates.recorder", "xdist.plugin")
+PLUGINS = ("gates.checks.recorder", "xdist.plugin")
 LEFT_OUT = ("-p", "no:cacheprovider", "-p", "no:unraisableexception")
 """Plugins of pytest's own: one writes into the repository, the other collects garbage five times in every process."""
 

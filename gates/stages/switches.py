@@ -6,11 +6,11 @@ import datetime as dt
 
 import psycopg
 
+from gates.deployment.loans import Changed, Ending, Loan, give_back_for_the_dead
+from gates.deployment.redaction import hidden, redact_text
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where
 from gates.evidence_file import write_lines
 from gates.stages.context import Context
-from gates.target.loans import Changed, Ending, Loan, give_back_for_the_dead
-from gates.target.redaction import hidden, redact_text
 
 SPEC = CheckSpec(
     "preflight/switches-given-back",

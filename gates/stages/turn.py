@@ -14,11 +14,11 @@ from typing import Self
 
 import psycopg
 
+from gates.deployment.database import Connection, connect
+from gates.deployment.redaction import hidden, redact_text
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where
 from gates.evidence_file import write_lines
 from gates.stages.context import Context
-from gates.target.database import Connection, connect
-from gates.target.redaction import hidden, redact_text
 
 SPEC = CheckSpec(
     "preflight/alone",

@@ -17,19 +17,19 @@ from typing import Protocol, Self
 
 import psycopg
 
+from gates.decision.unreachable import ANSWERED_UNTIL
+from gates.deployment.client import HttpDoor, NoAnswer
+from gates.deployment.control import is_disrupted
+from gates.deployment.database import Connection, execute
+from gates.deployment.redaction import hidden, redact_text
+from gates.deployment.requests import Request
+from gates.deployment.standstill import own_standstill
+from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, Outcome
 from gates.evidence_file import read_lines
 from gates.stages.preflight.database import DATABASE, connected
 from gates.stages.preflight.endpoints import REACHABLE, reachable
 from gates.stages.preflight.looks import Seen, first_line, within
-from gates.target.client import HttpDoor, NoAnswer
-from gates.target.control import is_disrupted
-from gates.target.database import Connection, execute
-from gates.target.deployment import Target
-from gates.target.redaction import hidden, redact_text
-from gates.target.requests import Request
-from gates.target.standstill import own_standstill
-from gates.unreachable import ANSWERED_UNTIL
 
 PATIENCE_S = 20.0
 """A door that is shut for shorter belongs to a target that was restarted."""

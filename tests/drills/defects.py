@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gates.target.database import Connection, connect, execute
-from gates.target.deployment import Target
-from gates.target.requests import SIGNATURE, encode_body, sign_v1
+from gates.deployment.database import Connection, connect, execute
+from gates.deployment.requests import SIGNATURE, encode_body, sign_v1
+from gates.deployment.target import Target
 from tests.drills.proxy import Defect, Forward, Reply, Sent
 
 Wanted = Callable[[Sent], bool]

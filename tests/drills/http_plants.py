@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gates.target.database import session
+from gates.deployment.database import session
 from tests.drills.defects import World, fields_of
 from tests.drills.proxy import Defect, Forward, Reply, Sent
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from gates.target.requests import SIGNATURE, sign_v1, sign_v2
+from gates.deployment.requests import SIGNATURE, sign_v1, sign_v2
 from tests.drills.defects import (
     World,
     company_of,

@@ -10,8 +10,8 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from gates.target import requests
-from gates.target.requests import mint_token
+from gates.deployment import requests
+from gates.deployment.requests import mint_token
 from tests.drills.defects import (
     World,
     company_of,

@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
-from gates.target.requests import SIGNATURE
+from gates.deployment.requests import SIGNATURE
 
 TIMEOUT_S = 15.0
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "host"}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from gates.target.database import session
+from gates.deployment.database import session
 
 TRIGGER = """
 create function {name}() returns trigger language plpgsql security definer set search_path = public as $planted$

@@ -16,10 +16,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from gates.deployment.leftovers import sweep
+from gates.deployment.loans import GIVEN_BACK, SET, Ending, Loan, give_back_for_the_dead
 from gates.evidence import Evidence, Outcome
 from gates.evidence_file import read_lines
-from gates.target.leftovers import sweep
-from gates.target.loans import GIVEN_BACK, SET, Ending, Loan, give_back_for_the_dead
 from tests.drills.examination import ROOT
 from tests.waiting import until
 

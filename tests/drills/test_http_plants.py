@@ -13,8 +13,8 @@ import pytest
 
 from drills.workbench.scene import Scene
 from gates.config import load_target
+from gates.deployment.database import session
 from gates.evidence import Outcome
-from gates.target.database import session
 from tests.drills.defects import World
 from tests.drills.examination import drill_files, examine
 from tests.drills.http_plants import TABLE, HttpPlant

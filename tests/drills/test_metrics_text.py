@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from gates.target.metrics import MOST_LINES, broken_histograms, parse_metrics
+from gates.deployment.metrics import MOST_LINES, broken_histograms, parse_metrics
 
 TEXT = r"""
 # HELP a_total things

@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from gates.deployment.database import execute, session
+from gates.deployment.requests import mint_token
 from gates.evidence import Outcome, Severity
 from gates.stack.plan import StackOptions
 from gates.stack.stack import reference_stack
-from gates.target.database import execute, session
-from gates.target.requests import mint_token
 from tests.drills.defects import json_of, problem
 from tests.drills.examination import drill_files, examine
 from tests.drills.proxy import Forward, Reply, Sent, proxy

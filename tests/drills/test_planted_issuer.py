@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from gates.deployment.requests import mint_token
 from gates.stack.plan import StackOptions
 from gates.stack.stack import reference_stack
-from gates.target.requests import mint_token
 from tests.drills.defects import excuses
 from tests.drills.examination import drill_files, examine
 from tests.drills.planted import Planted, seen_red

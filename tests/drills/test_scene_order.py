@@ -9,11 +9,11 @@ from typing import Any, cast
 import pytest
 
 from drills.workbench.scene import Scene
+from gates.checks.observation import Observer
+from gates.deployment.database import connect, execute
+from gates.deployment.target import Target
+from gates.deployment.tenants import Tenants
 from gates.evidence import TargetKind
-from gates.observation import Observer
-from gates.target.database import connect, execute
-from gates.target.deployment import Target
-from gates.target.tenants import Tenants
 from tests.postgres_fixture import migrated_db, migrated_url, pg_server
 
 __all__ = ["migrated_db", "migrated_url", "pg_server"]

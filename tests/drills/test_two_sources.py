@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from gates.deployment.capabilities import claims
+from gates.deployment.target import Target
 from gates.evidence import TargetKind
 from gates.proof.relay import Way, relay
 from gates.stack.postgres import connect
-from gates.target.capabilities import claims
-from gates.target.deployment import Target
 
 
 def at(variables: dict[str, str], base_url: str, kind: TargetKind = TargetKind.STAGING) -> Target:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from gates.decision.floor import FLOOR
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where
-from gates.floor import FLOOR
 
 FLOOR_SPECS = tuple(
     CheckSpec(pattern.replace("*", "one"), "c", "c", Severity.PAGE, Where.READ_ONLY) for pattern in FLOOR

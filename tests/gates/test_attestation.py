@@ -13,10 +13,10 @@ import pytest
 
 from gates import attestation, record
 from gates.config import environment_of, load_target
+from gates.deployment.redaction import hidden, redact_text
 from gates.errors import ConfigError
 from gates.evidence import Outcome
 from gates.run import Request, run_stage
-from gates.target.redaction import hidden, redact_text
 from tests.gates.test_cli import gate, saved
 from tests.gates.test_run import asked, base_url
 

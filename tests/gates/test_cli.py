@@ -17,13 +17,14 @@ from typing import Any
 import psycopg
 import pytest
 
-from gates import catalogue, lint
+from gates import catalogue
 from gates.config import process_environment
+from gates.decision.rules import Policy
+from gates.deployment.requests import sign_v1
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.evidence_file import read_log, write_lines
 from gates.record import begin, recompute, stamp, write, write_run
-from gates.rules import Policy
-from gates.target.requests import sign_v1
+from gates.stages import collection
 from gates.verdict import Action
 from tests.gates.floor_checks import FLOOR_SPECS, on_solid_ground
 from tests.small_target import serving
@@ -239,7 +240,7 @@ def test_the_checklist_is_ticked_by_evidence_or_not_ticked(tmp_path: Path) -> No
 def test_lint_finds_no_problem_and_the_catalogue_is_complete_both_ways() -> None:
     """Every check that is declared is listed as it is declared, and nothing else is."""
     environ = dict(process_environment())
-    declared = {s.id: s for s in lint.collect(environ)}
+    declared = {s.id: s for s in collection.collect(environ)}
     listed = {s.id: s for s in catalogue.load()}
     assert declared.keys() - listed.keys() == set(), "run `gate lint --write-catalogue`"
     assert listed.keys() - declared.keys() == set(), "run `gate lint --write-catalogue`"

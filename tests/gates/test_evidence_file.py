@@ -15,14 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gates import record
+from gates.decision.decide import decide, weigh
+from gates.decision.rules import Policy
+from gates.deployment.redaction import scrub
 from gates.errors import CannotWork
 from gates.evidence import UNREADABLE, CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.evidence_file import ChainEnd, chained, read_bytes, read_lines, read_log, write_lines
-from gates.policy import decide, weigh
-from gates.rules import Policy
-from gates.target.redaction import scrub
 from gates.verdict import Decision
-from tests.gates.test_policy import NOW, saw
+from tests.gates.decision.test_decide import NOW, saw
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKS = ("drill/a/fails", "drill/b/passes", "drill/c/passes", "drill/d/passes")

@@ -16,18 +16,18 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from gates import notify, record, run
+from gates import record, run
+from gates.decision.policy_file import parse
+from gates.deployment.target import Target
 from gates.errors import CannotWork, NotRolledBack
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.evidence_file import Unwritten, read_lines
-from gates.policy_file import parse
-from gates.reports import render
+from gates.reports import render, webhook
+from gates.reports.terminal import verdict_text
 from gates.run import Request, run_gate, run_stage
 from gates.stages import suite
 from gates.stages.context import Progress
 from gates.stages.preflight import endpoints
-from gates.target.deployment import Target
-from gates.terminal import verdict_text
 from gates.verdict import NOT_ROLLED_BACK, Action, Decision, Verdict
 
 SECRET = "planted-secret-0123456789"
@@ -37,7 +37,7 @@ SMALL = """
 import os, time
 from pathlib import Path
 import pytest
-from gates.recorder import check
+from gates.checks.recorder import check
 
 @pytest.fixture(autouse=True)
 def ground(seen):
@@ -157,7 +157,7 @@ def change(request: Request, main: str) -> None:
 
 def test_a_run_passes_through_all_stages_in_their_order(asked: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     """Preflight, data, drill, load, data again; the second look leaves out the companies that this run created."""
-    monkeypatch.setattr("gates.policy.FLOOR", {})  # the small catalogue has none
+    monkeypatch.setattr("gates.decision.decide.FLOOR", {})  # the small catalogue has none
     stages: list[str] = []
 
     def follow(progress: Progress) -> None:
@@ -355,7 +355,7 @@ def test_the_verdict_is_posted_when_everything_is_done(
         sent.append(json.loads(body)["text"])
         return "" if taken else "the webhook answered 500"
 
-    monkeypatch.setattr(notify, "post", post)
+    monkeypatch.setattr(webhook, "post", post)
     warned: list[str] = []
     target = dataclasses.replace(asked.target, slack_webhook_url=url)
     verdict = run_gate(dataclasses.replace(asked, target=target, warn=warned.append))
@@ -369,7 +369,7 @@ def test_the_verdict_is_posted_when_everything_is_done(
 
 def test_a_dry_run_tells_nobody(asked: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     """It shows what would be done; a channel would take it for done."""
-    monkeypatch.setattr(notify, "post", lambda *_: pytest.fail("it was posted"))
+    monkeypatch.setattr(webhook, "post", lambda *_: pytest.fail("it was posted"))
     target = dataclasses.replace(asked.target, slack_webhook_url="https://hooks.invalid/x")
     run_gate(dataclasses.replace(asked, target=target, dry_run=True))
     assert "slack" not in json.loads((asked.out / "run.json").read_text())

@@ -12,7 +12,7 @@ from tests.sources import FILES, below, nodes_of, relative, text_of
 
 MOST_LINES, MOST_FUNCTION_LINES = 400, 80
 VAGUE = {"utils", "helpers", "common", "misc", "base", "core", "models", "types", "constants"}
-PRINTERS = {"gates/console.py"}
+PRINTERS = {"gates/reports/console.py"}
 PROGRAMS = {"gates/stack/launch.py", "gates/stack/sweep.py"}
 """Programs of their own, which write one line to stderr when they cannot start."""
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -65,14 +65,14 @@ def printing(path: Path) -> Iterator[str]:
 
 
 def foreign_text(path: Path) -> Iterator[str]:
-    if relative(path) == "gates/inert.py":
+    if relative(path) == "gates/text/inert.py":
         return
     for node in nodes_of(path):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in MEDIA:
             if len(node.args) != 1 or not isinstance(node.args[0], ast.Constant):
                 yield f"{ast.unparse(node)[:80]}: give a literal, and foreign text to its format"
         elif isinstance(node, ast.ImportFrom) and node.module == "markupsafe":
-            yield "markupsafe; gates.inert has a type for every medium"
+            yield "markupsafe; gates.text.inert has a type for every medium"
 
 
 def no_claim(path: Path) -> Iterator[str]:

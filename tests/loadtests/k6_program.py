@@ -12,8 +12,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from loadtests.sinks import CounterSink, GaugeSink, RateSink, Sink, TrendSink
-from loadtests.thresholds import AGGREGATIONS, MetricType
+from loadtests.engine.sinks import CounterSink, GaugeSink, RateSink, Sink, TrendSink
+from loadtests.thresholds.language import AGGREGATIONS, MetricType
 
 JS_NAMES = {
     MetricType.COUNTER: "Counter",

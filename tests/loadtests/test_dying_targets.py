@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from loadtests.plan import Plan
-from loadtests.thresholds_file import Stage
+from loadtests.thresholds.file import Stage
 from tests.loadtests.fake_target import Behaviour, target
 from tests.loadtests.k6_program import k6_binary
 from tests.loadtests.load_process import finish, messages, start, verdicts

@@ -6,14 +6,14 @@ import json
 
 import pytest
 
-from loadtests.expectations import EVENT_STATUS, SUCCEEDS, VERSION, accepted_event, replayed
+from loadtests.engine.samples import Samples
+from loadtests.engine.sinks import RateSink
+from loadtests.engine.wire import parse_address
+from loadtests.engine.workload import Workload
+from loadtests.judgement.trend import is_rising
 from loadtests.plan import Credentials, Plan, Tenant, replays_of
-from loadtests.samples import Samples
-from loadtests.sinks import RateSink
-from loadtests.thresholds import parse_metric_key
-from loadtests.trend import is_rising
-from loadtests.wire import parse_address
-from loadtests.workload import Workload
+from loadtests.thresholds.expectations import EVENT_STATUS, SUCCEEDS, VERSION, accepted_event, replayed
+from loadtests.thresholds.language import parse_metric_key
 
 COMPANY, EVENT = "00000000-0000-4000-8000-00000000000A", "00000000-0000-4000-8000-00000000000b"
 PAUSED = frozenset({"agents_paused"})

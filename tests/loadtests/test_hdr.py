@@ -14,15 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gates.stages.load import evidence_of
-from loadtests import baseline, report
-from loadtests.conductor import Conductor
-from loadtests.hdr import RECORDER, RELATIVE_ERROR, Histogram, Ordered, unpack, widened
-from loadtests.judgement import Judgement, Verdict, certain_failure, judge
+from loadtests import report
+from loadtests.engine.conductor import Conductor
+from loadtests.engine.hdr import RECORDER, RELATIVE_ERROR, Histogram, Ordered, unpack, widened
+from loadtests.engine.samples import Samples
+from loadtests.engine.sinks import TrendSink
+from loadtests.judgement import baseline
+from loadtests.judgement.starvation import NULL
+from loadtests.judgement.verdict import Judgement, Verdict, certain_failure, judge
 from loadtests.plan import Plan, Stream
-from loadtests.samples import Samples
-from loadtests.sinks import TrendSink
-from loadtests.starvation import NULL
-from loadtests.thresholds import MetricKey, Threshold, ThresholdSet, parse_expression
+from loadtests.thresholds.language import MetricKey, Threshold, ThresholdSet, parse_expression
 
 DURATION = MetricKey("http_req_duration")
 
@@ -105,7 +106,7 @@ def test_above_the_cap_percentiles_stay_within_a_thousandth() -> None:
 
 def test_folding_goes_piece_by_piece_and_keeps_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """No report makes the generator stall: the old values go in pieces, with the same percentiles all the while."""
-    monkeypatch.setattr("loadtests.samples.FOLD_AT_ONCE", 100)
+    monkeypatch.setattr("loadtests.engine.samples.FOLD_AT_ONCE", 100)
     master, values = Samples(most_exact=1000), drawn(2000)
     master.merge_report(part(values[:1000]).take_report())
     kept = []

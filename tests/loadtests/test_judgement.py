@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gates.intervals import (
+from gates.decision.intervals import (
     binomial_cdf,
     mean_bounds,
     percentile_bounds,
@@ -19,10 +19,10 @@ from gates.intervals import (
     rate_minimum,
     student_quantile,
 )
-from loadtests.judgement import Judgement, Verdict, Why, certain_failure, judge
-from loadtests.sinks import CounterSink, GaugeSink, RateSink, Sink, TrendSink
-from loadtests.thresholds import MetricKey, Threshold, k6_verdict, parse_expression
-from loadtests.validity import Facts, doubts, invalid_reasons, weigh
+from loadtests.engine.sinks import CounterSink, GaugeSink, RateSink, Sink, TrendSink
+from loadtests.judgement.validity import Facts, doubts, invalid_reasons, weigh
+from loadtests.judgement.verdict import Judgement, Verdict, Why, certain_failure, judge
+from loadtests.thresholds.language import MetricKey, Threshold, k6_verdict, parse_expression
 
 GOOD = Facts(100, 100, 0, 1, 1, 1, (), {"local": 10.0}, 1.0, 10.0)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.thresholds import (
+from loadtests.thresholds.language import (
     MetricType,
     Threshold,
     ThresholdError,

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.literal import LiteralError, read_literal
-from loadtests.metrics import TYPES
-from loadtests.thresholds_file import ThresholdsFileError, parse_thresholds
+from loadtests.engine.metrics import TYPES
+from loadtests.thresholds.file import ThresholdsFileError, parse_thresholds
+from loadtests.thresholds.literal import LiteralError, read_literal
 from tests.loadtests.k6_program import k6_binary
 
 REAL = "{ thresholds: { http_req_failed: ['rate<0.01'] } }"

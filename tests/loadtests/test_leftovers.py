@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from gates.target.database import Connection, connect, execute
-from gates.target.leftovers import HELD, KEPT, TIMED, at_work, name_of, sweep, take_lease
-from gates.target.tenants import Tenants, id_of
-from loadtests import database
+from gates.deployment.database import Connection, connect, execute
+from gates.deployment.leftovers import HELD, KEPT, TIMED, at_work, name_of, sweep, take_lease
+from gates.deployment.tenants import Tenants, id_of
+from loadtests.engine import database
 from loadtests.plan import Plan, dump_plan
 from tests.loadtests.fake_target import Behaviour, target
 from tests.loadtests.load_process import ENVIRON, ROOT

@@ -9,13 +9,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from gates.target.database import Connection, connect, execute, sql
-from loadtests import database
+from gates.deployment.database import Connection, connect, execute, sql
+from loadtests.engine import database
+from loadtests.engine.samples import Samples
+from loadtests.engine.sinks import CounterSink, RateSink
+from loadtests.judgement.trend import LEAST_VALUES
 from loadtests.plan import Plan, Tenant
-from loadtests.samples import Samples
-from loadtests.sinks import CounterSink, RateSink
-from loadtests.thresholds import MetricKey
-from loadtests.trend import LEAST_VALUES
+from loadtests.thresholds.language import MetricKey
 from tests.postgres_fixture import migrated_db, migrated_url, pg_server
 
 __all__ = ["migrated_db", "migrated_url", "pg_server"]

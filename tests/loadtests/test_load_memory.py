@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from gates.target.metrics import MEMORY_METRIC
-from loadtests.memory import MemoryWatch
-from loadtests.samples import Samples
-from loadtests.sinks import CounterSink
-from loadtests.thresholds import MetricKey
-from loadtests.trend import LEAST_VALUES
+from gates.deployment.metrics import MEMORY_METRIC
+from loadtests.engine.memory import MemoryWatch
+from loadtests.engine.samples import Samples
+from loadtests.engine.sinks import CounterSink
+from loadtests.judgement.trend import LEAST_VALUES
+from loadtests.thresholds.language import MetricKey
 from tests.small_target import serving
 
 MB = 1_000_000

@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
+from gates.deployment.target import Target
 from gates.errors import ConfigError
 from gates.evidence import Evidence, Outcome, TargetKind
 from gates.stages import load as stage
 from gates.stages import loading
 from gates.stages.load_checks import SPECS
-from gates.target.deployment import Target
-from loadtests.baseline import compare
+from loadtests.engine.sinks import TrendSink
+from loadtests.engine.wire import parse_address
+from loadtests.engine.workload import Workload
+from loadtests.judgement.baseline import compare
 from loadtests.plan import Credentials, load_plan
-from loadtests.sinks import TrendSink
-from loadtests.wire import parse_address
-from loadtests.workload import Workload
 from tests.loadtests.fake_target import Behaviour, target
 
 
@@ -89,9 +89,9 @@ def test_a_switched_off_metric_says_so() -> None:
 
 def test_the_checks_of_the_checklist_are_the_catalogue() -> None:
     """Default thresholds and declared checks are the same ids."""
-    from loadtests.metrics import TYPES  # noqa: PLC0415
+    from loadtests.engine.metrics import TYPES  # noqa: PLC0415
     from loadtests.profiles import CHECKLIST_THRESHOLDS  # noqa: PLC0415
-    from loadtests.thresholds_file import parse_thresholds  # noqa: PLC0415
+    from loadtests.thresholds.file import parse_thresholds  # noqa: PLC0415
 
     file = parse_thresholds(CHECKLIST_THRESHOLDS, "c.js", TYPES)
     ids = {f"load/{k}/{t.expression.aggregation}" for k, ts in file.thresholds.by_metric.items() for t in ts}

@@ -7,14 +7,14 @@ import random
 import msgpack  # type: ignore[import-untyped]
 import pytest
 
-from loadtests.conductor import Conductor
-from loadtests.lag import lag_ms
+from loadtests.engine.conductor import Conductor
+from loadtests.engine.samples import Samples
+from loadtests.engine.schedule import arrivals, users_at
+from loadtests.engine.sinks import CounterSink, RateSink, TrendSink
+from loadtests.judgement.lag import lag_ms
 from loadtests.plan import Plan, Stream, dump_plan, load_plan
-from loadtests.samples import Samples
-from loadtests.schedule import arrivals, users_at
-from loadtests.sinks import CounterSink, RateSink, TrendSink
-from loadtests.thresholds import MetricKey, Threshold, ThresholdSet, parse_expression, parse_metric_key
-from loadtests.thresholds_file import Stage
+from loadtests.thresholds.file import Stage
+from loadtests.thresholds.language import MetricKey, Threshold, ThresholdSet, parse_expression, parse_metric_key
 
 
 def recorded(rng: random.Random, count: int) -> tuple[Samples, list[float]]:

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from gates.target.pressure import CpuPressure
-from loadtests.judgement import Judgement, Verdict, Why, judge
-from loadtests.sinks import RateSink, Sink, TrendSink
-from loadtests.starvation import excuse
-from loadtests.thresholds import MetricKey, Threshold, parse_expression
+from gates.deployment.pressure import CpuPressure
+from loadtests.engine.sinks import RateSink, Sink, TrendSink
+from loadtests.judgement.starvation import excuse
+from loadtests.judgement.verdict import Judgement, Verdict, Why, judge
+from loadtests.thresholds.language import MetricKey, Threshold, parse_expression
 from tests.loadtests.fake_target import Behaviour, target
 from tests.loadtests.load_process import finish, messages, start, verdicts
 from tests.loadtests.test_load_runs import DURATION, FAILED, url_plan

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtests.sinks import CounterSink, GaugeSink, RateSink, TrendSink
-from loadtests.thresholds import (
+from loadtests.engine.sinks import CounterSink, GaugeSink, RateSink, TrendSink
+from loadtests.thresholds.language import (
     AGGREGATIONS,
     OPERATORS,
     MetricKey,

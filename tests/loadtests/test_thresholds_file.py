@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from loadtests.thresholds import MetricType
-from loadtests.thresholds_file import Stage, ThresholdsFile, ThresholdsFileError, parse_thresholds
+from loadtests.thresholds.file import Stage, ThresholdsFile, ThresholdsFileError, parse_thresholds
+from loadtests.thresholds.language import MetricType
 
 TYPES = {
     "http_req_failed": MetricType.RATE,

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 PROGRAM = """
 import sys
-from loadtests.drive import Call, Drive
+from loadtests.engine.drive import Call, Drive
 from loadtests.plan import Credentials, Plan
 drive = Drive(Plan(sys.argv[1], timeout_s=0.5), Credentials())
 connection = drive.connection()

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import pytest
 
+from gates.checks.observation import Observer, Unmet
+from gates.deployment.database import Connection, connect, execute
+from gates.deployment.target import Target
 from gates.evidence import TargetKind
-from gates.observation import Observer, Unmet
 from gates.stack import seed
-from gates.target.database import Connection, connect, execute
-from gates.target.deployment import Target
 from sql_checks.sqlsession import SqlSession
 from tests.postgres_fixture import TEMPLATE, PgServer
 

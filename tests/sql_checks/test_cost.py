@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.sql_stage import fill
-from gates.target.database import Connection, execute, sql
+from gates.deployment.database import Connection, execute, sql
 from sql_checks import checkpoint
 from sql_checks.fragments import expand
 from sql_checks.rulefile import read_all_rules

@@ -8,8 +8,8 @@ from functools import partial
 import psycopg
 import pytest
 
-from gates.observation import Observer
-from gates.target import database
+from gates.checks.observation import Observer
+from gates.deployment import database
 from sql_checks import rls_probe
 from sql_checks import test_row_level_security as checks
 from sql_checks.rls_probe import Probe, probe

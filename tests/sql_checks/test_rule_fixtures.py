@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from gates.target.database import Connection, connect
+from gates.deployment.database import Connection, connect
 from sql_checks.rulefile import Rule, read_all_rules
 from sql_checks.rulerun import Measurement
 from sql_checks.ruletest import Case, RuleTest, observe, outcome, prepare, read_test

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from gates import arguments
+from gates.decision.policy_file import Settings
+from gates.deployment.target import Target
 from gates.evidence import TargetKind
-from gates.policy_file import Settings
 from gates.stages import sql as stage
 from gates.stages.context import Context, StageReport
 from gates.stages.suite import Suite
-from gates.target.deployment import Target
 
 
 def options_of(context: Context, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:

@@ -10,14 +10,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from gates.deployment.leftovers import sweep
+from gates.deployment.loans import give_back_for_the_dead
 from gates.evidence import TargetKind
 from gates.proof import programs
 from gates.proof.bench import Bench
 from gates.proof.hostile.kills import SIGNALS
 from gates.proof.hostile.residue import Residue
 from gates.stack.postgres import connect
-from gates.target.leftovers import sweep
-from gates.target.loans import give_back_for_the_dead
 
 DRILL_KILLS = 50
 EARLIEST_S, LONGEST_S = 1.0, 12.0

@@ -16,10 +16,11 @@ from typing import Any
 from unittest import mock
 
 from gates import __main__ as program
-from gates import lint, run
+from gates import run
+from gates.decision.floor import FLOOR
+from gates.decision.policy_file import PolicyFile
 from gates.evidence import CheckSpec
-from gates.floor import FLOOR
-from gates.policy_file import PolicyFile
+from gates.stages import collection
 from gates.stages.context import Context, StageReport
 from gates.stages.drill import drill
 from gates.stages.sql import data
@@ -38,7 +39,7 @@ def main(words: Sequence[str]) -> int:
     drills_alone = words[:1] == ["drill"]
     patterns = ON_LIVE_ROWS if drills_alone else CHECKS
     selection = tuple(f"--only={pattern}" for pattern in patterns if pattern.startswith("drill/"))
-    all_checks: Callable[[PolicyFile, Mapping[str, str]], tuple[CheckSpec, ...]] = lint.with_own_checks
+    all_checks: Callable[[PolicyFile, Mapping[str, str]], tuple[CheckSpec, ...]] = collection.with_own_checks
 
     def chosen(*given: Any) -> tuple[CheckSpec, ...]:
         return tuple(s for s in all_checks(*given) if any(fnmatchcase(s.id, pattern) for pattern in patterns))
@@ -48,7 +49,7 @@ def main(words: Sequence[str]) -> int:
 
     with ExitStack() as patches:
         for module, name, value in (
-            (lint, "with_own_checks", chosen),
+            (collection, "with_own_checks", chosen),
             (run, "drill", partial(drill, selection=selection)),
             (run, "data", after_alone),
         ):

@@ -12,6 +12,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from gates.deployment.capabilities import claims, evidence_id
+from gates.deployment.client import HttpDoor
+from gates.deployment.credentials import UNUSABLE
+from gates.deployment.identity import identity
+from gates.deployment.redaction import hidden, redact_evidence, redact_text
+from gates.deployment.target import Target
 from gates.evidence import Evidence, JsonValue, Outcome, Severity, TargetKind
 from gates.evidence_file import write_lines
 from gates.stages.context import Context, Progress, StageReport
@@ -31,12 +37,6 @@ from gates.stages.preflight.endpoints import (
 )
 from gates.stages.preflight.looks import Seen, after, spec, timed
 from gates.stages.preflight.memory import Memory
-from gates.target.capabilities import claims, evidence_id
-from gates.target.client import HttpDoor
-from gates.target.credentials import UNUSABLE
-from gates.target.deployment import Target
-from gates.target.identity import identity
-from gates.target.redaction import hidden, redact_evidence, redact_text
 
 VARIABLES = spec(
     "variables",

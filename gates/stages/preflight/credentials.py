@@ -14,14 +14,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
-from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind
-from gates.stages.preflight.endpoints import TIMEOUT_S
-from gates.stages.preflight.looks import Seen, spec, timed
-from gates.stages.preflight.memory import Memory
-from gates.target.client import HttpDoor
-from gates.target.credentials import NOWHERE, REFUSED, good_claims, of_another_secret, unfit
-from gates.target.deployment import Target
-from gates.target.requests import (
+from gates.deployment.client import HttpDoor
+from gates.deployment.credentials import NOWHERE, REFUSED, good_claims, of_another_secret, unfit
+from gates.deployment.requests import (
     Answer,
     Request,
     encode_body,
@@ -33,6 +28,11 @@ from gates.target.requests import (
     signed_post_v2,
     token_post,
 )
+from gates.deployment.target import Target
+from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind
+from gates.stages.preflight.endpoints import TIMEOUT_S
+from gates.stages.preflight.looks import Seen, spec, timed
+from gates.stages.preflight.memory import Memory
 
 REPLAY, EVENTS = "/dlq-replay", "/events"
 ASKED_AT_MOST = 3

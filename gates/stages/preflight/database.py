@@ -9,12 +9,12 @@ from pathlib import Path
 
 import psycopg
 
+from gates.deployment.database import Connection, connect, execute, sql
+from gates.deployment.identity import database_place
+from gates.deployment.target import Target
 from gates.evidence import Evidence, JsonValue, Outcome, Severity
-from gates.foreign import text
 from gates.stages.preflight.looks import Seen, after, first_line, spec, timed, within
-from gates.target.database import Connection, connect, execute, sql
-from gates.target.deployment import Target
-from gates.target.identity import database_place
+from gates.text.foreign import text
 
 QUERIES = Path(__file__).parent.with_name("queries")
 MOST_SKEW_S = 2.0

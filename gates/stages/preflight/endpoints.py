@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
+from gates.deployment.client import HttpDoor, NoAnswer
+from gates.deployment.identity import http_place
+from gates.deployment.requests import Answer, Request, post
+from gates.deployment.target import Target
 from gates.evidence import JsonValue, Outcome, Severity
 from gates.stages.preflight.looks import Seen, first_line, spec, within
-from gates.target.client import HttpDoor, NoAnswer
-from gates.target.deployment import Target
-from gates.target.identity import http_place
-from gates.target.requests import Answer, Request, post
 
 VERSION_REQUESTS = 12
 """New connections that ask for /version: enough to meet each of three instances with 97 % at random balancing."""

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where
-from gates.target.deployment import Target
 
 LOOK_S = 10.0
 """The longest that one look may take: resolving a name has no limit of its own, and an answer may drip for ever."""

@@ -11,8 +11,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from gates.target.deployment import Target
-from gates.target.identity import identity
+from gates.deployment.identity import identity
+from gates.deployment.target import Target
 
 FILE = "credentials.json"
 KEPT = 8

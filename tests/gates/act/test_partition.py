@@ -14,8 +14,8 @@ from gates.act.emergency import emergency
 from gates.act.flag import Order, look_at
 from gates.act.rollback import roll_back
 from gates.act.rollout import promote
-from gates.rules import RolloutPlan
-from gates.target import database as door
+from gates.decision.rules import RolloutPlan
+from gates.deployment import database as door
 from tests.gates.act.network import Fault, network
 
 FLAG = "outbox.enabled"

@@ -20,7 +20,7 @@ from gates.act.emergency import emergency
 from gates.act.flag import Order
 from gates.act.rollback import quoted, roll_back
 from gates.act.rollout import act
-from gates.rules import RolloutPlan
+from gates.decision.rules import RolloutPlan
 from gates.verdict import NOT_ROLLED_BACK, Action, Decision, Verdict, settle
 from tests.postgres_fixture import PASSWORD, PgServer
 

@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 from gates.act.emergency import emergency
 from gates.act.flag import FlagState, Order, Override, look_at
 from gates.act.rollout import Trail, act, next_step
-from gates.rules import RolloutPlan
+from gates.decision.rules import RolloutPlan
 from gates.verdict import Decision, Verdict
 from tests.postgres_fixture import PgServer
 

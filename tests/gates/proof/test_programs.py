@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from gates import record
+from gates.decision.rules import Policy
 from gates.evidence import JsonValue, TargetKind
 from gates.evidence_file import ChainEnd
 from gates.proof.live import MARK, Running, _marked
 from gates.proof.programs import Done, clean, last_words, read_run, read_verdict, run, start
-from gates.rules import Policy
 from gates.verdict import Action, Decision, Effect, Finding, Verdict
 
 FACTS: dict[str, JsonValue] = {

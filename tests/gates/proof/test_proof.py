@@ -12,18 +12,17 @@ from typing import Any
 
 import pytest
 
+from gates.decision.rules import Policy
 from gates.evidence import TargetKind
 from gates.proof import stryker, summary
-from gates.proof.cited import cited
 from gates.proof.fault import Fault, Kind
 from gates.proof.judgement import Cell, Status
 from gates.proof.measures import Cost, Minimal, smallest_set
 from gates.proof.page import page
 from gates.proof.proof import Proof
 from gates.proof.prove import Request, applicable, chosen
-from gates.proof.source import source_digest
 from gates.proof.trial import Suite, Trial
-from gates.rules import Policy
+from gates.reports.citation import cited, source_digest
 from gates.verdict import Decision
 
 SCHEMA = "mutation-testing-report-schema"

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from gates import record
+from gates.decision.rules import Policy
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, TargetKind, Where
 from gates.proof.tampering import TAMPERINGS, Tampering, tamper
-from gates.rules import Policy
 from gates.verdict import Action, Decision
 from tests.gates.floor_checks import FLOOR_SPECS
 

@@ -15,10 +15,10 @@ from typing import Self
 
 import psycopg
 
+from gates.deployment.client import HttpDoor, NoAnswer
+from gates.deployment.database import execute, session
+from gates.deployment.requests import Answer, Request, replay_fields, signed_post
 from gates.stack.plan import StackInfo
-from gates.target.client import HttpDoor, NoAnswer
-from gates.target.database import execute, session
-from gates.target.requests import Answer, Request, replay_fields, signed_post
 
 PACE_S = 0.005
 RETRY_S = 0.03

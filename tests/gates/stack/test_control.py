@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from gates.deployment.control import Control, ControlError, open_socket
 from gates.stack import procfs
 from gates.stack.control import Door, answer
 from gates.stack.errors import StackError
 from gates.stack.postgres import Postgres
 from gates.stack.service import SOURCE_ROOT, Supervised
 from gates.stack.spawner import Program, Spawner
-from gates.target.control import Control, ControlError, open_socket
 
 SLEEP = ("/bin/sleep", "60")
 

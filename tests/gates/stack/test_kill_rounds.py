@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from drills.workbench.audit_chain import broken_links, head_of
+from gates.deployment.client import HttpDoor
+from gates.deployment.control import Control
+from gates.deployment.database import Connection, execute, session, value
 from gates.stack.plan import StackInfo, StackOptions
 from gates.stack.procfs import wait_until
 from gates.stack.stack import Stack, reference_stack
-from gates.target.client import HttpDoor
-from gates.target.control import Control
-from gates.target.database import Connection, execute, session, value
 from tests.gates.stack.kill_traffic import Traffic, forget_limit, replay_request
 from tests.waiting import pause
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from gates.deployment.requests import audit_hash, bucket
 from gates.stack import rundir, seed, service
 from gates.stack.account import postgres_account
 from gates.stack.plan import CANARY_PERCENT, DEFAULT_COMPANY_ID
 from gates.stack.postgres import Postgres, connect
 from gates.stack.spawner import Spawner
-from gates.target.requests import audit_hash, bucket
 
 DEBIAN_SERVER = Path("/usr/lib/postgresql/15/bin")
 Seeded = psycopg.Connection[tuple[object, ...]]

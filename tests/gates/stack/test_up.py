@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
+from gates.deployment.control import Control
+from gates.deployment.requests import encode_body, sign_v1
 from gates.evidence import TargetKind
 from gates.stack import procfs, rundir
 from gates.stack.account import Account
@@ -24,8 +26,6 @@ from gates.stack.errors import StackError
 from gates.stack.plan import DEFAULT_COMPANY_ID, StackOptions
 from gates.stack.postgres import Postgres, connect
 from gates.stack.stack import reference_stack
-from gates.target.control import Control
-from gates.target.requests import encode_body, sign_v1
 
 ROOT = Path(__file__).parents[3]
 START_TIMEOUT_S = 40.0

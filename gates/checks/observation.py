@@ -1,0 +1,186 @@
+"""What one check sees while it runs: controls, counts, the request that failed and its nearest passing twin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from gates.deployment.redaction import hidden, redact, redact_text
+from gates.deployment.requests import Answer, Exchange, Request, curl
+from gates.deployment.standstill import own_standstill
+from gates.deployment.target import Target
+from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity
+
+BUSY_STATUSES = (429, 502, 503, 504)
+"""Answers that, where another one was due, say that the target was busy or limited us: they prove nothing."""
+
+FIXED_PATHS = ("/dlq-replay", "/events", "/healthz", "/readyz", "/version", "/metrics", "/openapi.json")
+"""Paths of the contract that are there or not; no answer about a company or an item is a 404 at one of them."""
+
+OPERATOR_CODES = ("agents_paused", "feature_disabled")
+"""Refusals that a healthy target gives where an operator paused it or switched it off."""
+
+
+class Unmet(Exception):  # noqa: N818  -- a precondition was not met: an outcome, not an error
+    """The check could not be carried out: its outcome is unknown, for the reason given."""
+
+
+class Blocked(Unmet):
+    """Another check, without which this one proves nothing, did not pass."""
+
+    def __init__(self, by: str) -> None:
+        super().__init__(f"blocked by {by}")
+        self.by = by
+
+
+class NotApplicable(Exception):  # noqa: N818  -- likewise
+    """The target does not claim what the check needs."""
+
+
+@dataclass
+class Observer:
+    """What one check saw; the fixture `seen`."""
+
+    target: Target
+    samples: int = 0
+    controls: list[str] = field(default_factory=list)
+    observed: JsonValue = None
+    limit: JsonValue = None
+    unit: str = ""
+    failing: Exchange | None = None
+    twin: Exchange | None = None
+    witness: JsonValue = None
+    reproduce: str = ""
+    severity: Severity | None = None
+    """Set where the check has several limits and the one that was broken is not of the check's own severity."""
+    details: dict[str, JsonValue] = field(default_factory=dict)
+
+    def control(self, description: str) -> None:
+        """A positive control was seen: the same bucket, one field apart, gave the good outcome."""
+        self.controls.append(description)
+
+    def count(self, number: int = 1) -> None:
+        """So many more things were observed."""
+        self.samples += number
+
+    def value(self, observed: JsonValue, limit: JsonValue = None, unit: str = "") -> None:
+        """The number (or short text) that the check compares with its limit."""
+        self.observed, self.limit, self.unit = observed, limit, unit
+
+    def unmet(self, reason: str) -> NoReturn:
+        """End the check as unknown."""
+        raise Unmet(reason)
+
+    def require(self, condition: object, reason: str) -> None:
+        """End the check as unknown unless the precondition holds."""
+        if not condition:
+            raise Unmet(reason)
+
+    def quick(self, what: str, taken_ms: Sequence[float], limit_ms: float, since: float) -> None:
+        """Assert that the best of several times is within the limit. Where this process may have made the difference by
+        standing still since `since` (time.monotonic() before the first), the check is unknown.
+        """
+        best_ms, lost_ms = min(taken_ms), 1000.0 * own_standstill().lost_s(since)
+        self.value(round(best_ms, 1), round(limit_ms, 1), "ms")
+        told = f"{what}: {best_ms:.0f} ms at best of {len(taken_ms)}; allowed: {limit_ms:.0f} ms"
+        is_sure = best_ms <= limit_ms or best_ms - lost_ms > limit_ms
+        self.require(is_sure, f"{told}; but this gate itself stood still for {lost_ms:.0f} ms meanwhile. Run it again")
+        assert best_ms <= limit_ms, told
+
+    def expect(
+        self,
+        request: Request,
+        answer: Answer,
+        status: int | tuple[int, ...],
+        code: str | None = None,
+        *,
+        control: bool = False,
+        busy: bool = False,
+    ) -> Answer:
+        """Assert the status (and problem `code`) of an answer. As a control, it records the nearest passing twin.
+
+        An answer in BUSY_STATUSES where another was due ends the check as unknown, unless `busy` says that it counts.
+        """
+        wanted = (status,) if isinstance(status, int) else status
+        exchange = Exchange(request, answer)
+        right = answer.status in wanted and (code is None or answer.code == code)
+        if control and not right:
+            raise Unmet(f"the control did not hold: {_short(exchange)} where {_wanted(wanted, code)} was due")
+        if not right:
+            if is_absent(request, answer):
+                raise Unmet(f"{_short(exchange)} where {_wanted(wanted, code)} was due: the path is not there")
+            if answer.status in BUSY_STATUSES and answer.status not in wanted and not busy:
+                due = f"{_short(exchange)} where {_wanted(wanted, code)} was due"
+                raise Unmet(f"{due}: the target was busy or limited us")
+            if answer.code in OPERATOR_CODES and not self.target.database_url:
+                raise Unmet(f"{_short(exchange)}: an operator may have wanted that, and without SQL nobody can tell")
+            self.failing = exchange
+            raise AssertionError(f"{_short(exchange)}; allowed: {_wanted(wanted, code)}")
+        self.count()
+        if control:
+            self.control(request.label or f"{request.method} {request.path} -> {answer.status}")
+            self.twin = exchange
+        return answer
+
+    def evidence_of(
+        self, spec: CheckSpec, outcome: Outcome, message: str, started_at: str, ms: float, *, blocked_by: str = ""
+    ) -> Evidence:
+        """The evidence line, without secrets."""
+        hide = hidden(self.target)
+        witness: JsonValue = self.witness
+        reproduce = self.reproduce
+        if outcome is Outcome.FAIL and self.failing is not None:
+            witness = {
+                "request": _shown(self.failing),
+                "twin": _shown(self.twin) if self.twin else None,
+                "row": witness,
+            }
+            reproduce = reproduce or curl(self.failing.request, self.target.base_url, hide)
+        details: dict[str, JsonValue] = {"controls": list[JsonValue](self.controls), **self.details}
+        return Evidence(
+            check=spec.id,
+            outcome=outcome,
+            message=redact_text(message, hide),
+            observed=redact(self.observed, hide),
+            limit=redact(self.limit, hide),
+            unit=self.unit,
+            samples=self.samples,
+            started_at=started_at,
+            duration_ms=round(ms, 1),
+            witness=redact(witness, hide),
+            reproduce=redact_text(reproduce, hide),
+            blocked_by=blocked_by,
+            release=self.target.release,
+            severity=self.severity or "",
+            details={k: redact(v, hide) for k, v in details.items()},
+        )
+
+
+def is_absent(request: Request, answer: Answer) -> bool:
+    """Whether nothing answers at the path: a 404 of a fixed path of the contract, or one that no service worded.
+
+    A 404 with a `code` at a path that holds an id is the service's own answer about that id.
+    """
+    return answer.status == 404 and (request.path.partition("?")[0] in FIXED_PATHS or not answer.code)
+
+
+def _wanted(statuses: tuple[int, ...], code: str | None) -> str:
+    return " or ".join(map(str, statuses)) + (f" {code}" if code else "")
+
+
+def _short(exchange: Exchange) -> str:
+    what = exchange.request.label or f"{exchange.request.method} {exchange.request.path}"
+    return f"{what}: observed {exchange.answer.status} {exchange.answer.code}".rstrip()
+
+
+def _shown(exchange: Exchange) -> dict[str, JsonValue]:
+    request, answer = exchange.request, exchange.answer
+    return {
+        "request": f"{request.method} {request.path}",
+        "label": request.label,
+        "headers": [f"{k}: {v}" for k, v in request.headers],
+        "body": request.body.decode("utf-8", "backslashreplace"),
+        "status": answer.status,
+        "answer": answer.body.decode("utf-8", "backslashreplace"),
+    }

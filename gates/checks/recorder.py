@@ -1,0 +1,333 @@
+"""pytest plugin: turns what a test observed into evidence, one flushed line each, right under xdist.
+
+A check is a test with `@check(id, ...)`. It passes only if it ended without error, saw a positive control and observed
+at least one thing; an AssertionError is a failure by observation; every other error is unknown. In plain pytest an
+unknown check is red, too: nothing unseen is ever green.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import fnmatch
+import json
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from gates import config as gates_config
+from gates.checks.observation import Blocked, NotApplicable, Observer, Unmet
+from gates.deployment.capabilities import claims, evidence_id
+from gates.deployment.client import HttpDoor
+from gates.deployment.credentials import CheckedTarget, unfit
+from gates.deployment.standstill import own_standstill
+from gates.deployment.target import Target
+from gates.evidence import CAPABILITIES, CheckSpec, Outcome, Severity, TargetKind, Where
+from gates.evidence_file import parse, write_lines
+from gates.text.foreign import text
+
+MOST_REPORT = 20_000
+"""Characters of a failure's text and of each captured output that pytest is given."""
+
+__all__ = ["Blocked", "NotApplicable", "Observer", "Unmet", "check"]
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def check(
+    check_id: str,
+    *,
+    severity: Severity = Severity.PAGE,
+    where: Where = Where.SELF_CLEANING,
+    needs: tuple[str, ...] = (),
+    after: tuple[str, ...] = (),
+    covers: tuple[str, ...] = (),
+    deep: bool = False,
+    phase: str = "main",
+) -> Callable[[F], F]:
+    """Declare a test to be the check `check_id`.
+
+    The test's docstring is its claim (first paragraph) and, after a blank line, what a violation costs.
+    phase: `first` (sentinels), `main` (parallel) or `last` (global state, alone).
+    """
+
+    def mark(function: F) -> F:
+        claim, _, cost = (function.__doc__ or "").strip().partition("\n\n")
+        texts = (" ".join(claim.split()), " ".join(cost.split()))
+        spec = CheckSpec(check_id, *texts, severity, where, needs, after, covers, deep, phase)
+        marked: F = pytest.mark.check(spec)(function)
+        return marked
+
+    return mark
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("replaygate")
+    group.addoption("--evidence", metavar="FILE", help="append one JSON line per check to FILE")
+    group.addoption("--deep", action="store_true", help="also run the slow checks")
+    group.addoption("--disruptive", action="store_true", help="on staging, also what disturbs everybody there")
+    group.addoption("--phase", choices=("first", "main", "last"), help="run only the checks of one phase")
+    group.addoption(
+        "--only", action="append", metavar="GLOB", help="run only the checks with such ids; may be repeated"
+    )
+    group.addoption("--round", default="", choices=("", "before"), help="`before`: these checks are seen again later")
+    group.addoption("--run-id", default="", help="name of this run; part of the names of drill tenants")
+    group.addoption("--catalogue", metavar="FILE", help="write the specs of all collected checks to FILE, run nothing")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "check(spec): the test is a check of the catalogue")
+
+
+def current_target() -> Target:
+    """The deployment under test, for hooks, which have no fixtures."""
+    return _target()
+
+
+def _target() -> Target:
+    return gates_config.load_target(gates_config.process_environment())
+
+
+@pytest.fixture(scope="session")
+def target(request: pytest.FixtureRequest) -> Target:
+    """The deployment under test, from the environment. What needs a credential that it refuses is blocked by that."""
+    found = _target()
+    why = unfit(found, time.time()) if found.admin_jwt else ""
+    refused: dict[str, Exception] = (
+        {"admin_jwt": Unmet(f"ADMIN_JWT {why}. Set it to a valid admin token")} if why else {}
+    )
+    progress = _progress(request.config)
+    if progress is not None:
+        refused |= {n: Blocked(c) for n, c in CREDENTIALS.items() if getattr(found, n) and c in progress.failed}
+    return CheckedTarget.of(found, refused)
+
+
+@pytest.fixture(scope="session")
+def run_id(request: pytest.FixtureRequest) -> str:
+    """The name of this run."""
+    return str(request.config.getoption("--run-id")) or dt.datetime.now(dt.UTC).strftime("%H%M%S%f")
+
+
+@pytest.fixture
+def seen(request: pytest.FixtureRequest) -> Observer:
+    """What this check sees."""
+    own_standstill()  # watches from here on
+    observer = Observer(_target())
+    request.node.stash[OBSERVER] = observer
+    return observer
+
+
+@pytest.fixture
+def http(target: Target) -> Iterator[HttpDoor]:
+    """The HTTP door to the target."""
+    if not target.base_url:
+        raise Unmet("BASE_URL is not set: nothing can be asked over HTTP. Set it to where the functions live")
+    with HttpDoor(target.base_url) as door:
+        yield door
+
+
+OBSERVER = pytest.StashKey[Observer]()
+RESULT = pytest.StashKey["Result"]()
+PROGRESS = pytest.StashKey["EvidenceFile"]()
+CLAIMS = pytest.StashKey[dict[str, bool]]()
+CREDENTIALS = {
+    "hmac_secrets": "preflight/credentials/signing-secret",
+    "admin_jwt": "preflight/credentials/admin-token",
+    "jwt_secret": "preflight/credentials/token-secret",
+}
+"""Field of the target -> the check of the preflight that shows the credential to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a check came to, before its clean-up."""
+
+    outcome: Outcome
+    message: str
+    started_at: str
+    duration_ms: float
+    blocked_by: str = ""
+
+
+@dataclass
+class EvidenceFile:
+    """The evidence file as the run grows it; each line is read once."""
+
+    path: Path
+    offset: int = 0
+    failed: set[str] = field(default_factory=set)
+    capabilities: dict[str, bool] = field(default_factory=dict)
+
+    def refresh(self) -> None:
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as lines:
+            lines.seek(self.offset)
+            whole, newline, _ = lines.read().rpartition(b"\n")
+        self.offset += len(whole) + len(newline)
+        for one in parse(whole):
+            if one.outcome is not Outcome.PASS:
+                self.failed.add(one.check)
+            elif isinstance(one.observed, bool):
+                self.capabilities[one.check] = one.observed or self.capabilities.get(one.check, False)
+
+
+def spec_of(item: pytest.Item) -> CheckSpec | None:
+    """The check that a test item is, if it is one."""
+    marker = item.get_closest_marker("check")
+    return marker.args[0] if marker else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the checks of this phase, target and depth; the rest is deselected (and unknown or not applicable later)."""
+    listing = config.getoption("--catalogue")
+    if listing:
+        _write_catalogue(Path(listing), [s for s in map(spec_of, items) if s is not None])
+    kind = _target().kind
+    kept: list[pytest.Item] = []
+    dropped: list[pytest.Item] = []
+    for item in items:
+        spec = spec_of(item)
+        runs = not listing and (spec is None or _runs(spec, config, kind))
+        (kept if runs else dropped).append(item)
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = kept
+
+
+def _write_catalogue(path: Path, specs: list[CheckSpec]) -> None:
+    known: dict[str, CheckSpec] = {}
+    for spec in specs:
+        if known.setdefault(spec.id, spec) != spec:
+            raise pytest.UsageError(
+                f"check id {spec.id} is declared twice, differently; give each check an id of its own"
+            )
+    lines = ",\n".join(json.dumps(known[i].to_json(), ensure_ascii=False) for i in sorted(known))
+    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+
+
+def _runs(spec: CheckSpec, config: pytest.Config, kind: TargetKind) -> bool:
+    phase, only = config.getoption("--phase"), config.getoption("--only")
+    wanted = not only or any(fnmatch.fnmatchcase(spec.id, pattern) for pattern in only)
+    deep = not spec.deep or bool(config.getoption("--deep"))
+    allowed = kind.allows(spec.where, disruptive=bool(config.getoption("--disruptive")))
+    return allowed and deep and phase in {None, spec.phase} and wanted
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Block a check whose prerequisite failed, or whose inputs are missing; skip what the target does not claim."""
+    spec = spec_of(item)
+    if spec is None:
+        return
+    progress = _progress(item.config) if spec.after or spec.needs else None
+    if progress is not None:
+        for prerequisite in spec.after:
+            if prerequisite in progress.failed:
+                raise Blocked(prerequisite)
+    missing = _missing(spec, _target())
+    if missing:
+        raise Unmet(missing)
+    for capability in CAPABILITIES:
+        if capability in spec.needs and not _claimed(item.config, progress, capability):
+            pytest.skip(f"not applicable: the target does not claim {capability}")
+
+
+def _progress(config: pytest.Config) -> EvidenceFile | None:
+    path = config.getoption("--evidence")
+    if not path:
+        return None
+    progress = config.stash.setdefault(PROGRESS, EvidenceFile(Path(path)))
+    progress.refresh()
+    return progress
+
+
+def _claimed(config: pytest.Config, progress: EvidenceFile | None, capability: str) -> bool:
+    """What the preflight saw; without one (plain pytest), what the target says now. Unknown counts as claimed."""
+    if progress is not None and evidence_id(capability) in progress.capabilities:
+        return progress.capabilities[evidence_id(capability)]
+    if CLAIMS not in config.stash:
+        config.stash[CLAIMS] = {k: v is not False for k, v in claims(_target()).items()}
+    return config.stash[CLAIMS].get(capability, True)
+
+
+def _missing(spec: CheckSpec, target: Target) -> str:
+    if ("database" in spec.needs or "tenants" in spec.needs) and not target.database_url:
+        return "DATABASE_URL is not set: this check needs SQL. Set it to a login that sees all rows (replay_gate)"
+    if "mint" in spec.needs and not target.jwt_secret:
+        return "REPLAY_JWT_SECRET is not set: this check mints tokens. Set it to the secret of the service"
+    return ""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Classify each check; write its evidence after teardown."""
+    report = yield
+    spec = spec_of(item)
+    if spec is None:
+        return report
+    error = call.excinfo.value if call.excinfo else None
+    _make_inert(report)
+    observer = item.stash.get(OBSERVER, None)
+    by = error.by if isinstance(error, Blocked) else ""
+    if call.when == "setup" and error is not None:
+        item.stash[RESULT] = Result(Outcome.UNKNOWN, _reason(error), *_when(call), by)
+    elif call.when == "call":
+        item.stash[RESULT] = Result(*judge(error, observer), *_when(call), by)
+        if item.stash[RESULT].outcome is Outcome.UNKNOWN and report.passed:
+            report.outcome = "failed"
+            report.longrepr = f"unknown: {item.stash[RESULT].message}"
+    elif call.when == "teardown":
+        if error is not None and item.stash[RESULT].outcome is Outcome.PASS:
+            item.stash[RESULT] = Result(Outcome.UNKNOWN, f"clean-up failed: {_reason(error)}", *_when(call))
+        _write(item, spec, observer)
+    return report
+
+
+def _make_inert(report: pytest.TestReport) -> None:
+    """The report as bounded text: one lone surrogate of a target in it would end the worker that sends it."""
+    if report.longrepr and not isinstance(report.longrepr, tuple):
+        report.longrepr = text(report.longrepr, MOST_REPORT)
+    report.sections = [(text(name), text(said, MOST_REPORT)) for name, said in report.sections]
+
+
+def _when(call: pytest.CallInfo[None]) -> tuple[str, float]:
+    return dt.datetime.fromtimestamp(call.start, dt.UTC).isoformat(timespec="milliseconds"), call.duration * 1000
+
+
+def judge(error: BaseException | None, observer: Observer | None) -> tuple[Outcome, str]:
+    if isinstance(error, AssertionError | pytest.fail.Exception):
+        return Outcome.FAIL, _reason(error)
+    if error is not None:
+        return Outcome.UNKNOWN, _reason(error)
+    if observer is None or observer.samples < 1:
+        return Outcome.UNKNOWN, "nothing was observed"
+    if not observer.controls:
+        return Outcome.UNKNOWN, "no positive control was seen"
+    return Outcome.PASS, ""
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, pytest.skip.Exception):
+        return f"skipped: {text(error)}"
+    said = text(error, MOST_REPORT).strip() or type(error).__name__
+    if isinstance(error, AssertionError | pytest.fail.Exception | Unmet):
+        return said.partition("\nassert ")[0]
+    return f"{type(error).__name__}: {said}"
+
+
+def _write(item: pytest.Item, spec: CheckSpec, observer: Observer | None) -> None:
+    path = item.config.getoption("--evidence")
+    result = item.stash[RESULT]
+    if not path or result.message.startswith("skipped: not applicable"):
+        return
+    if observer is None:
+        observer = Observer(_target())
+    one = observer.evidence_of(
+        spec, result.outcome, result.message, result.started_at, result.duration_ms, blocked_by=result.blocked_by
+    )
+    write_lines(Path(path), [replace(one, round=item.config.getoption("--round"))])

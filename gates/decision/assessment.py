@@ -1,0 +1,169 @@
+"""What one check came to, from every line of evidence about it. Pure; standard library only.
+
+Where lines differ, the worst counts. A line that cannot be trusted (stale, of another release, without a time, on the
+wrong side of the policy's own limit) is never a pass.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from gates.decision.floor import on_floor
+from gates.decision.rules import BY_SEVERITY, Policy, Rule, worst
+from gates.evidence import CheckSpec, Evidence, Outcome, Severity, dump_line
+from gates.verdict import EFFECT_ORDER, Effect
+
+T = TypeVar("T")
+
+CLOCK_TOLERANCE = dt.timedelta(minutes=5)
+"""Evidence from further in the future than this was stamped by a clock that jumped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assessed:
+    """One check, judged: `line` is the evidence that decided it, None where there is none."""
+
+    spec: CheckSpec
+    outcome: Outcome
+    severity: Severity
+    effect: Effect
+    message: str
+    line: Evidence | None
+
+    @property
+    def blocked_by(self) -> str:
+        return self.line.blocked_by if self.line is not None and self.outcome is Outcome.UNKNOWN else ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """One line, judged by itself."""
+
+    outcome: Outcome
+    message: str
+    line: Evidence
+
+
+def assess(spec: CheckSpec, lines: Sequence[Evidence], policy: Policy, now: dt.datetime) -> Assessed:
+    """The worst of the check's lines; no line is unknown. What was seen `before` must have been seen again later."""
+    rules = [rule for rule in policy.rules if rule.matches(spec.id)]
+    judged = [_judge(line, rules, policy, now) for line in lines]
+    severity = _last(r.severity for r in rules) or spec.severity
+    required = _last(r.required for r in rules)
+    effect = Effect.NOTE if required is False and not on_floor(spec.id) else Effect.HOLD
+    final = [j for j in judged if j.line.round != "before"]
+    failed = [j for j in judged if j.outcome is Outcome.FAIL]
+    if failed:
+        gravest = _worst_failure(spec, failed, rules)
+        unseen = any(j.outcome is Outcome.UNKNOWN for j in final)
+        # a failure that is only noted must not hide that the check also could not be carried out
+        if not unseen or EFFECT_ORDER.index(gravest.effect) <= EFFECT_ORDER.index(effect):
+            return gravest
+    unknown = [j for j in final or judged if j.outcome is Outcome.UNKNOWN]
+    if unknown:
+        first = _first(unknown, lambda j: (bool(j.line.blocked_by), dump_line(j.line)))
+        return Assessed(spec, Outcome.UNKNOWN, severity, effect, first.message, first.line)
+    if not judged:
+        return Assessed(spec, Outcome.UNKNOWN, severity, effect, "there is no evidence of it", None)
+    if not final:
+        return Assessed(spec, Outcome.UNKNOWN, severity, effect, "it was not looked at again after the load", None)
+    best = _first(final, lambda j: dump_line(j.line))
+    return Assessed(spec, Outcome.PASS, severity, Effect.NOTE, "", best.line)
+
+
+def _first(judged: Sequence[_Judged], order: Callable[[_Judged], Any]) -> _Judged:
+    """The first in that order. One alone needs no order: writing a line as text costs more than judging it."""
+    return judged[0] if len(judged) == 1 else min(judged, key=order)
+
+
+def is_lenient(spec: CheckSpec, policy: Policy) -> bool:
+    """Whether a rule of the policy lets a release pass though the check failed, or was not seen."""
+    rules = [rule for rule in policy.rules if rule.matches(spec.id)]
+    severity = _last(r.severity for r in rules) or spec.severity
+    noted = (_last(r.decides for r in rules) or BY_SEVERITY[severity]) is Effect.NOTE
+    made_so = noted and BY_SEVERITY[spec.severity] is not Effect.NOTE
+    return not on_floor(spec.id) and (made_so or _last(r.required for r in rules) is False)
+
+
+def _worst_failure(spec: CheckSpec, failed: Sequence[_Judged], rules: Sequence[Rule]) -> Assessed:
+    """The failure with the gravest effect; among equals the first in the order of their text."""
+
+    def weigh(one: _Judged) -> tuple[int, str]:
+        return EFFECT_ORDER.index(_effect(spec, one.line, rules)), dump_line(one.line)
+
+    first = _first(failed, weigh)
+    severity = _severity(spec, first.line, rules)
+    return Assessed(spec, Outcome.FAIL, severity, _effect(spec, first.line, rules), first.message, first.line)
+
+
+def _severity(spec: CheckSpec, line: Evidence, rules: Sequence[Rule]) -> Severity:
+    own = Severity(line.severity) if line.severity else spec.severity
+    return _last(r.severity for r in rules) or own
+
+
+def _effect(spec: CheckSpec, line: Evidence, rules: Sequence[Rule]) -> Effect:
+    """What the policy says that the failure decides; on the floor that, or what the check says itself, or a hold."""
+    ruled = _last(r.decides for r in rules) or BY_SEVERITY[_severity(spec, line, rules)]
+    own = Severity(line.severity) if line.severity else spec.severity
+    return worst(ruled, BY_SEVERITY[own], Effect.HOLD) if on_floor(spec.id) else ruled
+
+
+def _last(values: Iterable[T | None]) -> T | None:
+    """The last value that is set: a later rule of the policy wins."""
+    found: T | None = None
+    for value in values:
+        found = value if value is not None else found
+    return found
+
+
+def _judge(line: Evidence, rules: Sequence[Rule], policy: Policy, now: dt.datetime) -> _Judged:
+    doubt = distrust(line, policy, now)
+    if doubt:
+        return _Judged(Outcome.UNKNOWN, doubt, line)
+    if line.outcome is Outcome.PASS:
+        for rule in rules:
+            outcome, message = _against_limit(line, rule)
+            if outcome is not Outcome.PASS:
+                return _Judged(outcome, message, line)
+    return _Judged(line.outcome, line.message, line)
+
+
+def distrust(line: Evidence, policy: Policy, now: dt.datetime) -> str:
+    """Why the line proves nothing about this release now; empty where it does."""
+    if policy.release and line.release != policy.release:
+        return f"the evidence is of release {line.release or '(not said)'}, not of {policy.release}"
+    try:
+        seen_at = dt.datetime.fromisoformat(line.started_at)
+        age = now - seen_at
+    except (ValueError, TypeError):
+        return f"the evidence does not say when it was seen ({line.started_at or 'no time'})"
+    if age < -CLOCK_TOLERANCE:
+        return f"the evidence is from the future ({line.started_at}): a clock jumped"
+    if age > dt.timedelta(minutes=policy.max_age_minutes):
+        return f"the evidence is {age.total_seconds() / 60:.0f} minutes old; allowed are {policy.max_age_minutes}"
+    return ""
+
+
+def _against_limit(line: Evidence, rule: Rule) -> tuple[Outcome, str]:
+    if rule.below is None and rule.above is None:
+        return Outcome.PASS, ""
+    seen = number(line.observed)
+    if seen is None:
+        return Outcome.UNKNOWN, f"observed {line.observed!r}; the policy has a limit for it, so a number is needed"
+    unit = f" {line.unit}" if line.unit else ""
+    if rule.below is not None and not seen < rule.below:
+        return Outcome.FAIL, f"observed {seen:g}{unit}; the policy allows less than {rule.below:g}"
+    if rule.above is not None and not seen > rule.above:
+        return Outcome.FAIL, f"observed {seen:g}{unit}; the policy allows more than {rule.above:g}"
+    return Outcome.PASS, ""
+
+
+def number(value: object) -> float | None:
+    """The value as a finite number, or None."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)

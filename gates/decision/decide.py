@@ -1,0 +1,381 @@
+"""decide(): from evidence and policy to the verdict. Pure: standard library only, no clock, no I/O, no logging.
+
+A rollback needs harm that was seen; what is unknown holds; only a complete set of passes promotes.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+from gates.decision.assessment import Assessed, assess, distrust, is_lenient, number
+from gates.decision.backlog import backlog_gone_in_s
+from gates.decision.floor import FLOOR, area_of
+from gates.decision.rules import STAGES, Policy, Waiver
+from gates.decision.unreachable import cause, excused
+from gates.evidence import CAPABILITIES, UNREADABLE, CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
+from gates.verdict import (
+    EFFECT_ORDER,
+    Counts,
+    Decision,
+    Effect,
+    Exempt,
+    Finding,
+    Margin,
+    Spared,
+    StageResult,
+    Verdict,
+    spared_text,
+)
+
+CAPABILITY = "preflight/capability/"
+BACKLOG = "watch/outbox-backlog"
+"""Evidence that is no check: the number of events not yet delivered and not held, sampled through the whole run."""
+
+DATABASE = "preflight/database"
+"""Its details say who the gate's login is."""
+
+VARIABLES = "preflight/variables"
+"""Its message names all variables that are not set; every other check names the first that it missed."""
+
+FACTS = (CAPABILITY, "watch/", UNREADABLE)
+NAMES_THE_CONSTRAINT = "sql/spot/replay-runs-unique"
+PLAINEST_FIRST = (
+    UNREADABLE,
+    "preflight/",
+    NAMES_THE_CONSTRAINT,
+    "sql/spot/",
+    "sql/rls/",
+    "sql/",
+    "drill/",
+    "load/",
+    "alert/",
+)
+"""A missing constraint is named by the spot check that looks for it; the checklist's own query only sees that there is
+none, the manifest that something differs, and the drills that it breaks show what follows from it."""
+
+LIMITED = ("load/", "alert/")
+"""Checks whose numbers have a limit that one can be near to; elsewhere the limit is what must be equalled."""
+
+
+def decide(evidence: Sequence[Evidence], policy: Policy, now: dt.datetime) -> Verdict:
+    """The verdict on the evidence. The order and the repetition of evidence make no difference.
+
+    No policy promotes below the floor. A stage that was run alone holds, whatever became of it.
+    """
+    login = strong_login(evidence, policy)
+    shut, evidence = cause(evidence), excused(evidence)
+    if not policy.stage:
+        return replace(weigh(evidence, policy, now, whole=True, shut=shut), login=login)
+    own = (*STAGES[policy.stage], CAPABILITY, UNREADABLE)
+    verdict = weigh([e for e in evidence if e.check.startswith(own)], policy, now, shut=shut)
+    failed = any(f.outcome == "fail" for f in verdict.deciding)
+    result = "passed" if verdict.decision is Decision.PROMOTE else "failed" if failed else "unknown"
+    stage = StageResult(policy.stage, result)
+    reason = f"{stage.sentence}: {verdict.reason}; a stage alone is no gate"
+    return replace(verdict, decision=Decision.HOLD, stage=stage, reason=reason, login=login)
+
+
+def strong_login(evidence: Sequence[Evidence], policy: Policy) -> str:
+    """The warning about a login of the gate that is, or may become, a superuser; empty where there is none to give."""
+    told = [e.details.get("login") for e in evidence if e.check == DATABASE]
+    found = sorted({f"{t.get('name')} {t['excess']}" for t in told if isinstance(t, dict) and t.get("excess")})
+    if not found or policy.target is TargetKind.REFERENCE:
+        return ""
+    return (
+        f"the gate's login {', '.join(found)}: what the target's owner put into triggers and policies runs with its"
+        " rights. Use a login that may no more than a gate needs (replay_gate)"
+    )
+
+
+def weigh(
+    evidence: Sequence[Evidence],
+    policy: Policy,
+    now: dt.datetime,
+    *,
+    whole: bool = False,
+    shut: Evidence | None = None,
+) -> Verdict:
+    """The verdict on the checks of the policy's catalogue.
+
+    whole: of a gate, which has a floor to stand on. shut: the door of the target that ended the run.
+    """
+    lines = by_check(evidence)
+    lacking = _lacking(lines, policy, now)
+    exempt = [Exempt(s.id, r) for s in policy.catalogue if (r := _not_applicable(s, policy, lacking))]
+    left_out = {e.check for e in exempt}
+    required = [s for s in policy.catalogue if s.id not in left_out]
+    assessed = [assess(s, lines.get(s.id, ()), policy, now) for s in required]
+    findings = [_finding(a, policy, lines, now) for a in assessed if a.outcome is not Outcome.PASS]
+    findings += _unlisted(lines, policy, now)
+    findings += _unreadable(lines)
+    findings += _below_the_floor(assessed, findings) if whole else []
+    findings = _without_false_blocks(findings, shut)
+    findings.sort(key=_by_gravity)
+    decision = _decision(findings, assessed)
+    outcomes = Counter(a.outcome for a in assessed)
+    counts = Counts(outcomes[Outcome.PASS], outcomes[Outcome.FAIL], outcomes[Outcome.UNKNOWN], len(exempt))
+    spared = [Spared(s.id, "gate.yaml") for s in required if is_lenient(s, policy)]
+    spared += [Spared(s.id, "waived") for s in required if _waiver(s.id, policy, now)]
+    return Verdict(
+        decision=decision,
+        reason=_reason(decision, findings, counts, spared, shut),
+        release=policy.release,
+        target=policy.target.value,
+        policy_digest=policy.digest,
+        counts=counts,
+        findings=tuple(findings),
+        not_applicable=tuple(sorted(exempt, key=lambda e: e.check)),
+        margin=_margin(assessed),
+        ends_when=_ends(decision, findings),
+        not_required=tuple(sorted(spared, key=lambda s: (s.check, s.by))),
+    )
+
+
+def _below_the_floor(assessed: Sequence[Assessed], findings: Sequence[Finding]) -> list[Finding]:
+    """What the floor lacks: a pattern of it that no check of the catalogue stands for, an area without one pass.
+
+    Nothing where a finding holds anyway: a check of the floor that is there and did not pass is one.
+    """
+    if any(f.effect in {Effect.ROLLBACK, Effect.HOLD} for f in findings):
+        return []
+    checks = [a.spec.id for a in assessed]
+    lacking = {
+        pattern: f"no check of this policy stands for {pattern} ({stands_for}), which no policy may leave out"
+        for pattern, stands_for in FLOOR.items()
+        if not any(fnmatchcase(check, pattern) for check in checks)
+    }
+    seen = {area_of(a.spec.id) for a in assessed if a.outcome is Outcome.PASS}
+    for area in sorted({area_of(check) for check in checks} - seen):
+        said = f"no check of {area} passed, and the policy requires none; at least one must be seen to pass"
+        lacking[f"{area}/*"] = said
+    return [
+        Finding(name, "unknown", "warn", Effect.HOLD, message, ends_when=f"a check of {name} passes")
+        for name, message in lacking.items()
+    ]
+
+
+def _by_gravity(finding: Finding) -> tuple[int, bool, str, int, str]:
+    """What decides first, causes before what they block, and the stage that names a cause most plainly first."""
+    plain = next((i for i, p in enumerate(PLAINEST_FIRST) if finding.check.startswith(p)), len(PLAINEST_FIRST))
+    return EFFECT_ORDER.index(finding.effect), bool(finding.blocked_by), finding.outcome, plain, finding.check
+
+
+def by_check(evidence: Sequence[Evidence]) -> dict[str, list[Evidence]]:
+    """Evidence by check."""
+    found: dict[str, list[Evidence]] = {}
+    for line in evidence:
+        found.setdefault(line.check, []).append(line)
+    return found
+
+
+# --- what applies here -------------------------------------------------------------------------------------------
+
+
+def _lacking(lines: dict[str, list[Evidence]], policy: Policy, now: dt.datetime) -> set[str]:
+    """Capabilities that the target was seen not to have. Without evidence, or with two answers, it has them."""
+    lacking = set()
+    for name in CAPABILITIES:
+        told = lines.get(CAPABILITY + name, [])
+        sound = [e for e in told if e.outcome is Outcome.PASS and not distrust(e, policy, now)]
+        if told and len(sound) == len(told) and all(e.observed is False for e in told):
+            lacking.add(name)
+    return lacking
+
+
+def _not_applicable(spec: CheckSpec, policy: Policy, lacking: set[str]) -> str:
+    if not policy.target.allows(spec.where, disruptive=policy.disruptive):
+        if policy.target.allows(spec.where, disruptive=True):
+            return "needs --disruptive"
+        if spec.where is Where.DISRUPTIVE:
+            return "may run on staging targets only, with --disruptive"
+        return f"may run on {spec.where.value} targets only"
+    if spec.deep and not policy.deep:
+        return "runs with --deep"
+    missing = [name for name in spec.needs if name in lacking]
+    return f"the target does not claim {', '.join(missing)}" if missing else ""
+
+
+# --- findings ----------------------------------------------------------------------------------------------------
+
+
+def _finding(one: Assessed, policy: Policy, lines: dict[str, list[Evidence]], now: dt.datetime) -> Finding:
+    effect, message = one.effect, one.message
+    ends = _ends_when(one)
+    waiver = _waiver(one.spec.id, policy, now)
+    if waiver is not None:
+        effect = Effect.WAIVED
+        message = f"{message} (waived until {waiver.expires} by {waiver.owner}: {waiver.reason})"
+    elif effect is Effect.ROLLBACK and any(fnmatchcase(one.spec.id, p) for p in policy.lag_checks):
+        gone_in_s = backlog_gone_in_s([e for e in lines.get(BACKLOG, ()) if not distrust(e, policy, now)])
+        if gone_in_s is not None:
+            effect = Effect.HOLD
+            ends = f"the backlog fell through the whole run; it is gone in about {gone_in_s:.0f} s"
+            message = f"{message}; {ends}"
+        elif _was_seen_draining([e for e in lines[one.spec.id] if not distrust(e, policy, now)]):
+            effect = Effect.HOLD
+            ends = "the backlog that was there before the run has left the window"
+            message = f"{message}; {ends.replace('has left', 'was gone after it; it has yet to leave')}"
+    line = one.line
+    return Finding(
+        check=one.spec.id,
+        outcome=one.outcome.value,
+        severity=one.severity.value,
+        effect=effect,
+        message=message.lstrip("; "),
+        observed=line.observed if line else None,
+        limit=line.limit if line else None,
+        unit=line.unit if line else "",
+        samples=line.samples if line else 0,
+        witness=line.witness if line else None,
+        reproduce=line.reproduce if line else "",
+        blocked_by=one.blocked_by,
+        ends_when=ends,
+    )
+
+
+def _was_seen_draining(lines: Sequence[Evidence]) -> bool:
+    """Whether the failure was seen before the load alone, and the second look found the backlog falling or gone."""
+    later = [e for e in lines if e.round != "before"]
+    return bool(later) and all(
+        e.outcome is Outcome.PASS
+        or (e.outcome is Outcome.FAIL and e.details.get("draining") is True and e.severity == "warn")
+        for e in later
+    )
+
+
+def _without_false_blocks(findings: Sequence[Finding], shut: Evidence | None) -> list[Finding]:
+    """A check that is said to be blocked by one that passed is a cause itself."""
+    found = {f.check for f in findings} | ({shut.check} if shut else set())
+    return [f if f.blocked_by in found else replace(f, blocked_by="") for f in findings]
+
+
+def _unlisted(lines: dict[str, list[Evidence]], policy: Policy, now: dt.datetime) -> list[Finding]:
+    """Failures of checks that the catalogue does not know hold: harm was seen, and no rule says how grave it is."""
+    known = {s.id for s in policy.catalogue}
+    findings = []
+    for check, found in lines.items():
+        if check in known or check.startswith(FACTS):
+            continue
+        spec = CheckSpec(check, "", "", Severity.WARN, Where.READ_ONLY)
+        one = assess(spec, [replace(line, severity="") for line in found], policy, now)
+        if one.outcome is Outcome.FAIL:
+            findings.append(_finding(one, policy, lines, now))
+    return findings
+
+
+def _unreadable(lines: dict[str, list[Evidence]]) -> list[Finding]:
+    """What could not be read of the evidence holds, whatever the policy says: it may have been a failure."""
+    told = {line.message: line.check for check in lines if check.startswith(UNREADABLE) for line in lines[check]}
+    return [
+        Finding(check, "unknown", "warn", Effect.HOLD, message, ends_when="the gate is run again")
+        for message, check in sorted(told.items())
+    ]
+
+
+def _waiver(check: str, policy: Policy, now: dt.datetime) -> Waiver | None:
+    """The waiver of this check that is still good, if the check may be waived at all."""
+    today = now.astimezone(dt.UTC).date()
+    good = [w for w in policy.waivers if w.check == check and w.expires >= today]
+    return good[0] if good and policy.may_waive(check) else None
+
+
+def _ends_when(one: Assessed) -> str:
+    """What would end the hold that this finding makes."""
+    if one.blocked_by:
+        return f"{one.blocked_by} passes"
+    if one.line is None:
+        return f"{one.spec.id} is observed"
+    told = one.line.details.get("ends_when")
+    if isinstance(told, str):
+        return told
+    needed = number(one.line.details.get("samples_needed"))
+    if needed is not None:
+        seconds = number(one.line.details.get("time_needed_s"))
+        wait = f", about {seconds:.0f} s more" if seconds is not None else ""
+        return f"{one.spec.id} has {needed:.0f} more samples{wait}"
+    return f"{one.spec.id} passes"
+
+
+# --- the decision and its words ----------------------------------------------------------------------------------
+
+
+def _decision(findings: Sequence[Finding], assessed: Sequence[Assessed]) -> Decision:
+    effects = {f.effect for f in findings}
+    if Effect.ROLLBACK in effects:
+        return Decision.ROLLBACK
+    seen = any(a.outcome is Outcome.PASS for a in assessed)
+    return Decision.HOLD if Effect.HOLD in effects or not seen else Decision.PROMOTE
+
+
+def _reason(
+    decision: Decision, findings: Sequence[Finding], counts: Counts, spared: Sequence[Spared], shut: Evidence | None
+) -> str:
+    """One sentence that cites the causes; what they block is only counted."""
+    if decision is Decision.PROMOTE:
+        return f"all {counts.passed} required checks passed" + _noted(findings, spared)
+    wanted = Effect.ROLLBACK if decision is Decision.ROLLBACK else Effect.HOLD
+    holding = [f for f in findings if f.effect is wanted]
+    causes = [f for f in holding if not f.blocked_by] or holding
+    if not causes:
+        return "no check was required, or nothing was seen: that proves nothing"
+    first = next((f for f in causes if f.check.startswith(UNREADABLE)), causes[0])
+    if first.check.startswith(UNREADABLE) and decision is Decision.HOLD:
+        return first.message
+    failed = [f for f in causes if f.outcome == Outcome.FAIL.value]
+    if shut and decision is Decision.HOLD and any(shut.check in {f.check, f.blocked_by} for f in holding):
+        before = f"; before that {failed[0].check} failed: {_said(failed[0])}" if failed else ""
+        return f"{shut.check} is unknown: {shut.message}{before}"
+    if failed:
+        more = f" (and {len(failed) - 1} more failed)" if len(failed) > 1 else ""
+        return f"{failed[0].check} failed: {_said(failed[0])}{more}"
+    alike = [f for f in causes if f.message == first.message]
+    usual, often = Counter(f.message for f in causes).most_common(1)[0]
+    if len(causes) == 1:
+        return f"{first.check} is unknown: {_said(first)}"
+    if len(alike) == len(causes):
+        return f"{len(causes)} checks are unknown: {_said(first)}"
+    for told in (f for f in causes if f.check == VARIABLES):
+        if usual.startswith(tuple(told.message.partition(" not set")[0].split(", "))):
+            return f"{len(causes)} checks are unknown: {told.message}"
+    share = f"most of them ({often})" if 2 * often > len(causes) else f"{often} of them"
+    return f"{len(causes)} checks are unknown, {share} because: {usual}; the first is {first.check}"
+
+
+def _said(finding: Finding) -> str:
+    if finding.message:
+        return finding.message
+    unit = f" {finding.unit}" if finding.unit else ""
+    return f"observed {finding.observed}{unit}, allowed {finding.limit}{unit}"
+
+
+def _noted(findings: Sequence[Finding], spared: Sequence[Spared]) -> str:
+    """What a promote stands on less than the whole catalogue: failures only noted, checks not required."""
+    noted = sum(f.effect is Effect.NOTE for f in findings)
+    parts = [part for part in (f"{noted} noted" if noted else "", spared_text(spared)) if part]
+    return f" ({'; '.join(parts)})" if parts else ""
+
+
+def _ends(decision: Decision, findings: Sequence[Finding]) -> tuple[str, ...]:
+    if decision is not Decision.HOLD:
+        return ()
+    said = [f.ends_when for f in findings if f.effect is Effect.HOLD and not f.blocked_by and f.ends_when]
+    return tuple(dict.fromkeys(said))
+
+
+def _margin(assessed: Sequence[Assessed]) -> Margin | None:
+    """The nearest limit, relative to it; for a least ratio (98 % of successes), relative to what may be missing."""
+    margins = []
+    for one in assessed:
+        line = one.line
+        if one.outcome is not Outcome.PASS or line is None or not one.spec.id.startswith(LIMITED):
+            continue
+        seen, limit = number(line.observed), number(line.limit)
+        if seen is None or not limit:
+            continue
+        scale = 1 - limit if seen > limit and 0 < limit < 1 and seen <= 1 else abs(limit)
+        margins.append(Margin(one.spec.id, seen, limit, line.unit, round(min(abs(limit - seen) / scale, 1.0), 4)))
+    return min(margins, key=lambda m: (m.room, m.check), default=None)

@@ -1,0 +1,303 @@
+"""The shape of gate.yaml and how it becomes a Policy and Settings. One table serves the reader and the JSON Schema."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from gates.decision.floor import on_floor
+from gates.decision.rules import UNWAIVABLE, Policy, RolloutPlan, Rule, Waiver
+from gates.evidence import CheckSpec, JsonValue, Severity, TargetKind
+from gates.inputs.shapes import Choice, Day, ListOf, MapOf, Number, Switch, Table, Text, nearest
+from gates.inputs.strict_yaml import Node, read
+from gates.verdict import Effect
+
+CHECK_ID = Text(r"[a-z0-9_.-]+(/[A-Za-z0-9_.-]+)+", "the id of a check, like sql/spot/replay-runs-unique")
+PATTERN = r"[A-Za-z0-9_.*?-]+(/[A-Za-z0-9_.*?-]+)*"
+SECONDS = Number(1, 86_400)
+STATE = "gate-state"
+
+RULE = Table(
+    {
+        "severity": (
+            Choice(tuple(s.value for s in Severity)),
+            "How bad a failure is: page rolls back, warn holds, investigate is noted.",
+        ),
+        "decides": (Choice(("rollback", "hold", "note")), "What a failure decides, whatever its severity."),
+        "required": (Switch(), "false: that the check is unknown does not hold."),
+        "below": (Number(-1e12, 1e12, whole=False), "The observed number must be less than this."),
+        "above": (Number(-1e12, 1e12, whole=False), "The observed number must be more than this."),
+    }
+)
+WAIVER = Table(
+    {
+        "check": (CHECK_ID, "The id of the check, no pattern."),
+        "reason": (Text(), "Why it may fail for a while."),
+        "owner": (Text(), "Who answers for it."),
+        "expires": (Day(), "The last day (UTC) on which the waiver counts; after it, it is an error."),
+    },
+    needed=("check", "reason", "owner", "expires"),
+)
+ATTESTATION = Table(
+    {
+        "box": (Text(), "The line of the production-ready checklist that a person answers for."),
+        "by": (Text(), "Who says so."),
+        "date": (Day(), "When."),
+    },
+    needed=("box", "by", "date"),
+)
+STAGE = Table({"timeout_s": (SECONDS, "After so many seconds what has not been seen is unknown.")})
+DRILL_STAGE = Table(
+    {
+        **STAGE.members,
+        "workers": (Number(1, 64), "Drills at once; more where the target is slow."),
+    }
+)
+
+FILE = Table(
+    {
+        "version": (Number(1, 1), "Version of this format."),
+        "rollout": (
+            Table(
+                {
+                    "flag": (
+                        Text(r"[A-Za-z0-9_.-]+", "the key of a feature flag"),
+                        "The flag that the release is behind.",
+                    ),
+                    "steps": (ListOf(Number(1, 100), 1), "The rollout percentages, rising."),
+                    "bake_minutes": (Number(0, 43_200), "The flag takes one step in so many minutes."),
+                    "drain_timeout_s": (Number(1, 600), "How long a rollback waits for what is in flight."),
+                    "rollback_patience_s": (
+                        Number(1, 3600),
+                        "How long a rollback that a lock or the network keeps from happening is tried again.",
+                    ),
+                }
+            ),
+            "The steps of a release.",
+        ),
+        "evidence": (
+            Table({"max_age_minutes": (Number(1, 1440), "Older evidence is unknown.")}),
+            "What evidence counts.",
+        ),
+        "checks": (
+            MapOf(RULE, PATTERN, "the id of a check, or a pattern with * and ?"),
+            "Rules by check; later ones win.",
+        ),
+        "lag_checks": (
+            ListOf(Text(PATTERN, "a pattern of check ids")),
+            "Checks whose failure holds instead of rolling back while the backlog falls.",
+        ),
+        "unwaivable": (ListOf(Text(PATTERN, "a pattern of check ids")), "Checks that no waiver may touch."),
+        "waivers": (ListOf(WAIVER), "Checks that may fail for a while."),
+        "stages": (
+            Table(
+                {
+                    "drill": (DRILL_STAGE, "The drills."),
+                    "sql": (STAGE, "SQL checks, alerts."),
+                    "load": (STAGE, "The load."),
+                }
+            ),
+            "Limits of the stages.",
+        ),
+        "sql": (
+            Table(
+                {
+                    "spot_folders": (ListOf(Text()), "Further folders of spot checks, relative to this file."),
+                    "alert_folders": (ListOf(Text()), "Further folders of alert rules."),
+                    "manifest": (Text(), "The release's manifest."),
+                    "require_checkpoint": (Switch(), "true: an audit trail that no run verified before is unknown."),
+                }
+            ),
+            "SQL checks of your own: a file dropped into such a folder is a check.",
+        ),
+        "state": (
+            Text(),
+            "Folder for what must outlive a run, relative to this file (else gate-state in the working directory).",
+        ),
+        "attestations": (ListOf(ATTESTATION), "Boxes of the checklist that people tick."),
+    },
+    needed=("version",),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """A box of the checklist that a person answers for."""
+
+    box: str
+    by: str
+    date: dt.date
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What gate.yaml says beyond the policy: limits of the stages, folders, attestations.
+
+    state: the folder for what must outlive a run; every target has a folder of its own in it (`state_of`).
+    """
+
+    drill_timeout_s: int = 180
+    drill_workers: int = 6
+    sql_timeout_s: int = 60
+    load_timeout_s: int = 180
+    spot_folders: tuple[Path, ...] = ()
+    alert_folders: tuple[Path, ...] = ()
+    manifest: Path | None = None
+    require_checkpoint: bool = False
+    state: Path = Path(STATE)
+    attestations: tuple[Attestation, ...] = field(default=())
+    steps: tuple[int, ...] = field(default=RolloutPlan().steps)
+    """Those of the rollout, which the SQL checks hold the flag against."""
+
+    def state_of(self, target: str) -> Path:
+        """The folder of one target, by its identity (`gates.deployment.identity`): two targets must share no memory."""
+        return self.state / target
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFile:
+    """gate.yaml, read: `rules`, `waivers` and the rest become a Policy once the catalogue and the target are known."""
+
+    root: Node
+    values: Mapping[str, Any]
+    folder: Path
+    settings: Settings
+
+    @property
+    def plan(self) -> RolloutPlan:
+        """The steps of a release, which need no catalogue."""
+        return RolloutPlan(**self.values.get("rollout", {}))
+
+    def policy(
+        self,
+        catalogue: Sequence[CheckSpec],
+        target: TargetKind,
+        release: str,
+        *,
+        deep: bool,
+        disruptive: bool = False,
+    ) -> Policy:
+        """The policy for this target. Raise ConfigError where a rule or waiver names no check of the catalogue."""
+        self._check_names([s.id for s in catalogue])
+        self._check_floor(catalogue)
+        values = self.values
+        optional = {k: values[k] for k in ("lag_checks", "unwaivable") if k in values}
+        return Policy(
+            catalogue=tuple(sorted(catalogue, key=lambda s: s.id)),
+            target=target,
+            release=release,
+            deep=deep,
+            disruptive=disruptive,
+            rules=tuple(_rule(name, rule) for _, name, rule in values.get("checks", ())),
+            waivers=tuple(Waiver(**w) for w in values.get("waivers", ())),
+            rollout=self.plan,
+            **values.get("evidence", {}),
+            **optional,
+        )
+
+    def check_folders(self) -> None:
+        """Raise ConfigError where a folder of checks is not there: they would be missed by nobody."""
+        sql = self.root.member("sql")
+        for name in ("spot_folders", "alert_folders"):
+            listed = sql.member(name) if sql else None
+            for node, path in zip(listed.items() if listed else (), getattr(self.settings, name), strict=True):
+                if not path.is_dir():
+                    raise node.place.error(f"{path}, which is no folder", f"folders for {name}", "Correct the path")
+
+    def _check_floor(self, catalogue: Sequence[CheckSpec]) -> None:
+        """Raise ConfigError where a rule would make a check of the floor count for less."""
+        floor = [s for s in catalogue if on_floor(s.id)]
+        for node, pattern, values in self.values.get("checks", ()):
+            rule = _rule(pattern, values)
+            for spec in floor:
+                member = rule.matches(spec.id) and rule.lowers(spec)
+                if member:
+                    place = (node.member(member) or node).place
+                    said = f"{member}: {str(values[member]).lower()} of {pattern!r}, which matches {spec.id}"
+                    raise place.error(
+                        said,
+                        "rules that leave the floor as it is (the target reached, the proof drill, tenancy)",
+                        "Name the checks that you mean by a narrower pattern",
+                    )
+
+    def _check_names(self, known: Sequence[str]) -> None:
+        for node, pattern, _ in self.values.get("checks", ()):
+            if not any(fnmatchcase(check, pattern) for check in known):
+                raise node.place.error(
+                    f"{pattern!r}, which matches no check", "ids of docs/checks.md", nearest(pattern, tuple(known))
+                )
+        for node, waiver in zip(_items(self.root, "waivers"), self.values.get("waivers", ()), strict=True):
+            if waiver["check"] not in known:
+                raise node.place.error(
+                    f"a waiver of the unknown check {waiver['check']!r}",
+                    "ids of docs/checks.md",
+                    nearest(waiver["check"], tuple(known)),
+                )
+
+
+def parse(text: str, file: str, folder: Path, today: dt.date) -> PolicyFile:
+    """Read gate.yaml. Raise ConfigError (file:line:column) on anything unknown, doubled, of a wrong form or expired."""
+    root = read(text, file)
+    values = FILE.read(root)
+    _check_steps(root, values)
+    unwaivable = (*UNWAIVABLE, *values.get("unwaivable", ()))
+    for node, waiver in zip(_items(root, "waivers"), values.get("waivers", ()), strict=True):
+        if waiver["expires"] < today:
+            raise node.place.error(
+                f"the waiver of {waiver['check']} expired on {waiver['expires']}",
+                f"{today} or later",
+                f"Ask {waiver['owner']}: repair the check, or renew the waiver",
+            )
+        if any(fnmatchcase(waiver["check"], pattern) for pattern in unwaivable):
+            raise node.place.error(f"a waiver of {waiver['check']}", "checks that may be waived", "Remove the waiver")
+    return PolicyFile(root, values, folder, _settings(values, folder))
+
+
+def _check_steps(root: Node, values: Mapping[str, Any]) -> None:
+    steps = values.get("rollout", {}).get("steps", ())
+    if list(steps) != sorted(set(steps)):
+        rollout = root.member("rollout")
+        node = (rollout.member("steps") if rollout else None) or root
+        raise node.place.error(f"{list(steps)}", "percentages that rise", "Put them in order")
+
+
+def _items(root: Node, name: str) -> list[Node]:
+    member = root.member(name)
+    return member.items() if member else []
+
+
+def _settings(values: Mapping[str, Any], folder: Path) -> Settings:
+    stages, sql = values.get("stages", {}), values.get("sql", {})
+    limits = {f"{name}_{key}": value for name, stage in stages.items() for key, value in stage.items()}
+    return Settings(
+        **limits,
+        spot_folders=tuple(folder / p for p in sql.get("spot_folders", ())),
+        alert_folders=tuple(folder / p for p in sql.get("alert_folders", ())),
+        manifest=folder / sql["manifest"] if "manifest" in sql else None,
+        require_checkpoint=sql.get("require_checkpoint", False),
+        state=folder / values["state"] if "state" in values else Path(STATE),
+        attestations=tuple(Attestation(**a) for a in values.get("attestations", ())),
+        steps=tuple(values.get("rollout", {}).get("steps", RolloutPlan().steps)),
+    )
+
+
+def _rule(pattern: str, values: Mapping[str, Any]) -> Rule:
+    severity = Severity(values["severity"]) if "severity" in values else None
+    decides = Effect(values["decides"]) if "decides" in values else None
+    limits = {k: float(values[k]) for k in ("below", "above") if k in values}
+    return Rule(pattern, severity, decides, values.get("required"), **limits)
+
+
+def schema() -> str:
+    """The JSON Schema of gate.yaml, for editors; the text of gates/decision/gate.schema.json."""
+    top: dict[str, JsonValue] = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "gate.yaml: the release policy of replaygate",
+        **FILE.schema(),
+    }
+    return json.dumps(top, indent=2, ensure_ascii=False) + "\n"

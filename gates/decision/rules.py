@@ -1,0 +1,184 @@
+"""The release policy as data: what gate.yaml says, with the catalogue of checks. Nothing here decides."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from gates.decision.floor import FLOOR
+from gates.evidence import CheckSpec, JsonValue, Severity, TargetKind, Where
+from gates.verdict import EFFECT_ORDER, Effect
+
+UNWAIVABLE = ("preflight/*", *FLOOR)
+"""No policy can waive these: the floor, and what tells the gate what it looks at."""
+
+BY_SEVERITY = {Severity.PAGE: Effect.ROLLBACK, Severity.WARN: Effect.HOLD, Severity.INVESTIGATE: Effect.NOTE}
+
+STAGES: dict[str, tuple[str, ...]] = {
+    "drill": ("drill/",),
+    "sql": ("sql/",),
+    "alerts": ("alert/",),
+    "load": ("load/",),
+}
+"""A stage that can be run alone -> the beginnings of the ids of its checks."""
+
+
+RUN_ONLY = ("release", "target", "deep", "disruptive", "stage")
+"""What one run chooses; the rest of a policy is the same for all runs by the same rules."""
+
+PROSE = ("claim", "cost", "covers")
+"""Members of a check that people read; the decision does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What the policy says about checks whose id matches `pattern`; None leaves the check's own."""
+
+    pattern: str
+    severity: Severity | None = None
+    decides: Effect | None = None
+    required: bool | None = None
+    below: float | None = None
+    above: float | None = None
+
+    def matches(self, check: str) -> bool:
+        return fnmatchcase(check, self.pattern)
+
+    def lowers(self, spec: CheckSpec) -> str:
+        """The member that would make a failure of the check, or that it is unknown, count for less; empty if none."""
+        by_itself = EFFECT_ORDER.index(worst(BY_SEVERITY[spec.severity], Effect.HOLD))
+        if self.required is False:
+            return "required"
+        if self.decides is not None and EFFECT_ORDER.index(self.decides) > by_itself:
+            return "decides"
+        milder = self.severity is not None and EFFECT_ORDER.index(BY_SEVERITY[self.severity]) > by_itself
+        return "severity" if milder else ""
+
+
+def worst(*effects: Effect) -> Effect:
+    """The gravest of some effects."""
+    return min(effects, key=EFFECT_ORDER.index)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiver:
+    """A check that may fail or stay unknown until a day (inclusive, UTC), because somebody answers for it."""
+
+    check: str
+    reason: str
+    owner: str
+    expires: dt.date
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutPlan:
+    """The flag that the release is behind, its steps in percent, and the time a step must bake.
+
+    drain_timeout_s: how long a rollback waits for what is in flight; rollback_patience_s: how long it tries again.
+    """
+
+    flag: str = "outbox.enabled"
+    steps: tuple[int, ...] = (10, 50, 100)
+    bake_minutes: int = 60
+    drain_timeout_s: int = 30
+    rollback_patience_s: int = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Everything that decide() goes by. The required set follows from this alone, never from what happened to run.
+
+    stage: where one stage alone was run, its name in STAGES; its verdict is on its own checks and never a promote.
+    """
+
+    catalogue: tuple[CheckSpec, ...] = ()
+    target: TargetKind = TargetKind.PRODUCTION
+    release: str = ""
+    deep: bool = False
+    disruptive: bool = False
+    rules: tuple[Rule, ...] = ()
+    waivers: tuple[Waiver, ...] = ()
+    unwaivable: tuple[str, ...] = ()
+    max_age_minutes: int = 60
+    lag_checks: tuple[str, ...] = ("load/outbox_lag_ms/*", "alert/outbox-lag*", "alert/pending-outbox")
+    rollout: RolloutPlan = field(default_factory=RolloutPlan)
+    stage: str = ""
+
+    def of_stage(self, stage: str, catalogue: Sequence[CheckSpec]) -> Policy:
+        """The same policy for one stage alone."""
+        own = tuple(s for s in catalogue if s.id.startswith(STAGES[stage]))
+        return dataclasses.replace(self, stage=stage, catalogue=own)
+
+    @property
+    def touches_live_flags(self) -> bool:
+        """Whether drills of such a run may switch a live flag, and put it back."""
+        return self.target.allows(Where.DISRUPTIVE, disruptive=self.disruptive)
+
+    def may_waive(self, check: str) -> bool:
+        return not any(fnmatchcase(check, pattern) for pattern in (*UNWAIVABLE, *self.unwaivable))
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """The whole policy, without the prose of the checks."""
+        return {
+            "target": self.target.value,
+            "release": self.release,
+            "deep": self.deep,
+            "stage": self.stage,
+            "disruptive": self.disruptive,
+            "max_age_minutes": self.max_age_minutes,
+            "lag_checks": list(self.lag_checks),
+            "unwaivable": list(self.unwaivable),
+            "rollout": {**dataclasses.asdict(self.rollout), "steps": list(self.rollout.steps)},
+            "rules": [dataclasses.asdict(r) for r in self.rules],
+            "waivers": [{**dataclasses.asdict(w), "expires": w.expires.isoformat()} for w in self.waivers],
+            "catalogue": [_lean(s) for s in self.catalogue],
+        }
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the canonical text of the policy and its catalogue."""
+        return _digest(self.to_json())
+
+    @property
+    def proof_digest(self) -> str:
+        """The same without what one run chose: a proof holds for every release that is judged by these rules."""
+        return _digest({k: v for k, v in self.to_json().items() if k not in RUN_ONLY})
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Policy:
+        """Raise KeyError, ValueError or TypeError on anything that to_json did not write."""
+        return cls(
+            catalogue=tuple(CheckSpec.from_json({"claim": "", "cost": "", **s}) for s in data["catalogue"]),
+            target=TargetKind(data["target"]),
+            release=data["release"],
+            deep=data["deep"],
+            stage=data["stage"],
+            disruptive=data["disruptive"],
+            rules=tuple(_rule(r) for r in data["rules"]),
+            waivers=tuple(Waiver(**{**w, "expires": dt.date.fromisoformat(w["expires"])}) for w in data["waivers"]),
+            unwaivable=tuple(data["unwaivable"]),
+            max_age_minutes=data["max_age_minutes"],
+            lag_checks=tuple(data["lag_checks"]),
+            rollout=RolloutPlan(**{**data["rollout"], "steps": tuple(data["rollout"]["steps"])}),
+        )
+
+
+def _digest(value: JsonValue) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def _lean(spec: CheckSpec) -> dict[str, JsonValue]:
+    return {k: v for k, v in spec.to_json().items() if k not in PROSE and v not in ("", [], False)}
+
+
+def _rule(data: Mapping[str, Any]) -> Rule:
+    severity = Severity(data["severity"]) if data["severity"] else None
+    decides = Effect(data["decides"]) if data["decides"] else None
+    return Rule(**{**data, "severity": severity, "decides": decides})

@@ -1,0 +1,134 @@
+"""What a target can do beyond the contract's minimum: asked of the target, never guessed.
+
+`drill-agent`: `/version` says `"drill_agent": true`. `two-sources`: requests from two local addresses reach the target
+(only a loopback target can be asked that way) and are not seen as coming from one: a forwarded or published port hides
+where a call comes from, and each address then has what the other leaves of the rate limit. `memory-metric`: `/metrics`
+shows how much memory the process has.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+import time
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import psycopg
+
+from gates.deployment.client import HttpDoor, NoAnswer
+from gates.deployment.database import Connection, execute, session
+from gates.deployment.leftovers import LEASE_S, TIMED
+from gates.deployment.metrics import MEMORY_METRIC, parse_metrics
+from gates.deployment.requests import Answer, Request, signed_post_v2
+from gates.deployment.target import Target
+from gates.deployment.tenants import Tenants
+from gates.evidence import Where
+
+PROBE_TIMEOUT_S = 5.0
+SECOND_SOURCE = "127.0.0.2"
+VERSION = Request("GET", "/version")
+METRICS = Request("GET", "/metrics")
+
+
+def evidence_id(capability: str) -> str:
+    """The id of the evidence that says whether the target claims the capability."""
+    return f"preflight/capability/{capability}"
+
+
+def claims(target: Target, on_create: Callable[[str], object] | None = None) -> dict[str, bool | None]:
+    """Capability -> whether the target has it; None where it could not be asked.
+
+    on_create: told the id of a company before it is made, to see how the target tells two sources apart. Only where
+    staging checks may run is one made; two sources are of use to no other.
+    """
+    return {
+        "drill-agent": _drill_agent(target),
+        "two-sources": _two_sources(target, on_create),
+        "memory-metric": _memory_metric(target),
+    }
+
+
+def _drill_agent(target: Target) -> bool | None:
+    answer = _asked(target, VERSION)
+    return answer.json().get("drill_agent") is True if answer and answer.json() else None
+
+
+def _memory_metric(target: Target) -> bool | None:
+    answer = _asked(target, METRICS)
+    return bool(parse_metrics(answer.body.decode("utf-8", "replace")).named(MEMORY_METRIC)) if answer else None
+
+
+def _asked(target: Target, request: Request) -> Answer | None:
+    """The answer, where it is a 200."""
+    if not target.base_url:
+        return None
+    try:
+        with HttpDoor(target.base_url, timeout_s=PROBE_TIMEOUT_S) as door:
+            answer = door.send(request)
+    except NoAnswer:
+        return None
+    return answer if answer.status == 200 else None
+
+
+def _two_sources(target: Target, on_create: Callable[[str], object] | None) -> bool | None:
+    if not target.base_url:
+        return None
+    if not is_loopback(target.base_url):
+        return False
+    if not _answers(target, None):
+        return None
+    return _answers(target, SECOND_SOURCE) and not _looks_like_one(target, on_create)
+
+
+def _looks_like_one(target: Target, on_create: Callable[[str], object] | None) -> bool:
+    """Whether one dry run from each source is counted at one and the same address. False where that cannot be seen:
+    whoever counts by no address at all, or does not count, is examined.
+    """
+    if not (target.kind.allows(Where.STAGING) and target.database_url and target.hmac_secret):
+        return False
+    try:
+        with session(target.database_url) as connection:
+            lease = f"{TIMED}{int(time.time()) + LEASE_S}"
+            tenants = Tenants(connection, secrets.token_hex(4), on_create=on_create, lease=lease)
+            try:
+                return _counted_at_one(target, connection, tenants.create(label="sources"))
+            finally:
+                tenants.remove()
+    except (NoAnswer, OSError, ValueError, psycopg.Error):
+        return False
+
+
+def _counted_at_one(target: Target, connection: Connection, company: str) -> bool:
+    for source in (None, SECOND_SOURCE):
+        request = signed_post_v2(
+            "/dlq-replay", {"company_id": company, "dry_run": True}, target.hmac_secret, int(time.time())
+        )
+        with HttpDoor(target.base_url, timeout_s=PROBE_TIMEOUT_S, source=source) as door:
+            door.send(request)
+    rows = execute(
+        connection,
+        "select substr(key, %s) as address, cardinality(hits) as calls from public.edge_rate_limits where key like %s",
+        len(f"replay:{company}:") + 1,
+        f"replay:{company}:%",
+    )
+    if [row["calls"] for row in rows] != [2]:
+        return False
+    return ipaddress.ip_address(str(rows[0]["address"])) != ipaddress.ip_address(SECOND_SOURCE)
+
+
+def _answers(target: Target, source: str | None) -> bool:
+    try:
+        with HttpDoor(target.base_url, timeout_s=PROBE_TIMEOUT_S, source=source) as door:
+            return door.send(VERSION).status == 200
+    except (NoAnswer, OSError):
+        return False
+
+
+def is_loopback(base_url: str) -> bool:
+    """Whether the host of the URL is an IPv4 loopback address (or localhost)."""
+    try:
+        host = urlsplit(base_url).hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host) in ipaddress.ip_network("127.0.0.0/8")
+    except (ValueError, TypeError):
+        return False

@@ -1,0 +1,84 @@
+"""How the cells of a foreign database become values: whatever is in one, it is read, and it spoils no other.
+
+A cell that Python cannot hold (a year beyond 9999, an infinite time, a document of 10^400, bytes that are no UTF-8)
+comes as its text, which no check takes for the value that it expects.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg import postgres
+from psycopg.abc import AdaptContext, Buffer
+from psycopg.adapt import AdaptersMap, Loader
+from psycopg.pq import Format
+
+from gates.text.foreign import JsonValue, json_value
+
+FAST = frozenset({"bool", "int2", "int4", "int8", "oid", "float4", "float8", "uuid", "bytea"})
+"""Types whose every text Python holds."""
+DOCUMENTS = frozenset({"json", "jsonb"})
+ANY_OTHER_TYPE = 0
+
+
+class _TextLoader(Loader):
+    """Text, whatever its bytes are: a database of SQL_ASCII holds any."""
+
+    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+        super().__init__(oid, context)
+        encoding = self.connection.info.encoding if self.connection else "utf-8"
+        self._encoding = "utf-8" if encoding == "ascii" else encoding
+
+    def load(self, data: Buffer) -> JsonValue:
+        return bytes(data).decode(self._encoding, "replace")
+
+
+class _DocumentLoader(_TextLoader):
+    """A document through the door for foreign values; one that does not pass it is its text."""
+
+    def load(self, data: Buffer) -> JsonValue:
+        source = str(super().load(data))
+        found = json_value(source)
+        return source if found is None and source.strip() != "null" else found
+
+
+def _tolerant(usual: type[Loader]) -> type[Loader]:
+    """The usual loader of a type, which gives the text where it cannot give the value."""
+
+    class TolerantLoader(_TextLoader):
+        def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+            super().__init__(oid, context)
+            self._usual = usual(oid, context)
+
+        def load(self, data: Buffer) -> Any:
+            try:
+                return self._usual.load(data)
+            except Exception:  # noqa: BLE001  -- psycopg says DataError, Python OverflowError, ValueError and others
+                return super().load(data)
+
+    return TolerantLoader
+
+
+def _loader(name: str, usual: type[Loader]) -> type[Loader]:
+    if name in DOCUMENTS:
+        return _DocumentLoader
+    is_text = usual.__name__ == "TextLoader"
+    return _TextLoader if is_text else _tolerant(usual)
+
+
+class Tolerance:
+    """What a connection is opened with, so that it reads every cell."""
+
+    connection = None
+
+    def __init__(self) -> None:
+        self.adapters = AdaptersMap(psycopg.adapters)
+        self.adapters.register_loader(ANY_OTHER_TYPE, _TextLoader)
+        for info in postgres.types:
+            usual = psycopg.adapters.get_loader(info.oid, Format.TEXT)
+            if usual is not None and info.name not in FAST:
+                self.adapters.register_loader(info.oid, _loader(info.name, usual))  # type: ignore[arg-type]
+
+
+TOLERANCE = Tolerance()

@@ -1,0 +1,218 @@
+"""The HTTP door: sends the very bytes of a Request and keeps what came back. No retries, no redirects, no cookies.
+
+Every exchange is limited as a whole, in time and in bytes (limits.py), whatever a target does with its sockets.
+"""
+
+from __future__ import annotations
+
+import base64
+import ssl
+import string
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from threading import Barrier
+from typing import Any, Self
+from urllib.parse import SplitResult, quote, unquote, urlsplit
+
+import httpcore
+
+from gates.deployment.limits import Allowance, BeyondLimit, checked_headers, unpacked
+from gates.deployment.requests import Answer, Request
+
+REQUEST_TIMEOUT_S = 10.0
+
+KEEPALIVE_S = 2.0
+"""Idle connections are dropped well before servers do (5 s is usual): a request must not meet a closing one."""
+
+WRITTEN_AT_ONCE = 16_384
+"""A target that reads slowly is looked at between pieces of this size."""
+
+_FAILURES = (
+    httpcore.NetworkError,
+    httpcore.TimeoutException,
+    httpcore.ProtocolError,
+    httpcore.ProxyError,
+    httpcore.UnsupportedProtocol,
+    httpcore.ConnectionNotAvailable,
+)
+_ALLOWANCE: ContextVar[Allowance] = ContextVar("allowance")
+
+
+class NoAnswer(Exception):  # noqa: N818  -- it is an observation about the target, not an error of ours
+    """The target gave no HTTP answer within our own limits: proves nothing, so the check is unknown."""
+
+
+@cache
+def _trust() -> ssl.SSLContext:
+    """The platform's authorities, read once: reading them takes longer than a request."""
+    return ssl.create_default_context()
+
+
+class _LimitedStream(httpcore.NetworkStream):
+    """A connection on which each exchange has the allowance of its caller."""
+
+    def __init__(self, inner: httpcore.NetworkStream) -> None:
+        self._inner = inner
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002  -- the allowance is stricter
+        allowance = _ALLOWANCE.get()
+        data = self._inner.read(max_bytes, allowance.left_s())
+        allowance.take(len(data))
+        return data
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002  -- likewise
+        for start in range(0, len(buffer), WRITTEN_AT_ONCE):
+            self._inner.write(buffer[start : start + WRITTEN_AT_ONCE], _ALLOWANCE.get().left_s())
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ARG002  -- likewise
+    ) -> httpcore.NetworkStream:
+        return _LimitedStream(self._inner.start_tls(ssl_context, server_hostname, _ALLOWANCE.get().left_s()))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+
+class _LimitedNetwork(httpcore.NetworkBackend):
+    """Opens limited connections."""
+
+    def __init__(self) -> None:
+        self._inner = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ARG002  -- the allowance is stricter
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        left_s = _ALLOWANCE.get().left_s()
+        return _LimitedStream(self._inner.connect_tcp(host, port, left_s, local_address, socket_options))
+
+
+class HttpDoor:
+    """Requests to one target. `source` is the local address to bind (loopback targets only).
+
+    timeout_s: for a whole exchange, from the first byte sent to the last one read.
+    """
+
+    def __init__(self, base_url: str, *, timeout_s: float = REQUEST_TIMEOUT_S, source: str | None = None) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._timeout_s = timeout_s
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=_trust(),
+            max_connections=128,
+            max_keepalive_connections=32,
+            keepalive_expiry=KEEPALIVE_S,
+            local_address=source,
+            network_backend=_LimitedNetwork(),
+        )
+
+    def send(self, request: Request, *, timeout_s: float | None = None) -> Answer:
+        """Send one request. Raise NoAnswer where there was none; milliseconds are from send to the last byte."""
+        limit_s = self._timeout_s if timeout_s is None else timeout_s
+        try:
+            return self._exchange(_built(self.base_url, request, limit_s), limit_s)
+        except BeyondLimit as beyond:
+            raise NoAnswer(f"{request.method} {request.path}: {beyond}") from beyond
+        except (*_FAILURES, ValueError, OSError) as error:
+            raise NoAnswer(f"{request.method} {request.path}: {type(error).__name__}: {error}") from error
+
+    def _exchange(self, built: httpcore.Request, limit_s: float) -> Answer:
+        started = time.perf_counter()
+        with _allowed(limit_s) as allowance:
+            response = self._pool.handle_request(built)
+            try:
+                allowance.has_head = True
+                headers = checked_headers(
+                    tuple((k.decode("latin-1").lower(), v.decode("latin-1")) for k, v in response.headers)
+                )
+                body = response.read()
+            finally:
+                response.close()
+        elapsed_ms = (time.perf_counter() - started) * 1000
+        encodings = [v for k, v in headers if k == "content-encoding"]
+        return Answer(response.status, headers, unpacked(body, ",".join(encodings)), elapsed_ms)
+
+    def burst(self, requests: Sequence[Request]) -> list[Answer | NoAnswer]:
+        """Send all at once, each from its own thread behind one barrier; answers in the order of the requests."""
+        barrier = Barrier(len(requests))
+        return self._together([lambda r=r: self._behind(barrier, r) for r in requests])  # type: ignore[misc]
+
+    def _behind(self, barrier: Barrier, request: Request) -> Answer | NoAnswer:
+        barrier.wait(timeout=10)
+        try:
+            return self.send(request)
+        except NoAnswer as none:
+            return none
+
+    @staticmethod
+    def _together(calls: Sequence[Callable[[], Answer | NoAnswer]]) -> list[Answer | NoAnswer]:
+        with ThreadPoolExecutor(max_workers=len(calls)) as pool:
+            return [f.result(timeout=60) for f in [pool.submit(call) for call in calls]]
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+
+@contextmanager
+def _allowed(limit_s: float) -> Iterator[Allowance]:
+    """The allowance of the exchange that this thread carries out."""
+    allowance = Allowance(limit_s)
+    token = _ALLOWANCE.set(allowance)
+    try:
+        yield allowance
+    finally:
+        _ALLOWANCE.reset(token)
+
+
+def _built(base_url: str, request: Request, limit_s: float) -> httpcore.Request:
+    """The request as it goes out: its own headers and path, with what HTTP cannot do without. Raise ValueError."""
+    whole = base_url + request.path
+    parts = urlsplit(base_url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("BASE_URL is no http or https address")
+    return httpcore.Request(
+        request.method,
+        httpcore.URL(
+            scheme=parts.scheme.encode(),
+            host=parts.hostname.encode("idna") if not parts.hostname.isascii() else parts.hostname.encode(),
+            port=parts.port,
+            target=quote(whole.partition("://")[2][len(parts.netloc) :] or "/", safe=string.punctuation).encode(),
+        ),
+        headers=[(k.encode("latin-1"), v.encode("utf-8", "surrogateescape")) for k, v in _headers(request, parts)],
+        content=request.body or None,
+        extensions={"timeout": {"pool": limit_s}},
+    )
+
+
+def _headers(request: Request, parts: SplitResult) -> list[tuple[str, str]]:
+    """The headers of the request, before them the host, after them what it does not say itself."""
+    given = {name.lower() for name, _ in request.headers}
+    more = [("Host", parts.netloc.rpartition("@")[2])] if "host" not in given else []
+    if "accept-encoding" not in given:
+        more.append(("Accept-Encoding", "identity"))
+    if "authorization" not in given and parts.username is not None:
+        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        more.append(("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}"))
+    has_body = request.body or request.method in {"POST", "PUT", "PATCH"}
+    if has_body and not given & {"content-length", "transfer-encoding"}:
+        more.append(("Content-Length", str(len(request.body))))
+    return [*more, *request.headers]

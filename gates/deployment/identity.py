@@ -1,0 +1,43 @@
+"""Which deployment a target is: one short name for its two doors, without a secret in it."""
+
+from __future__ import annotations
+
+import hashlib
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from gates.deployment.target import Target
+
+DIGITS = 12
+
+
+def identity(target: Target) -> str:
+    """Twelve hex digits over BASE_URL and the host, port and name of the database; never over a login or a password.
+
+    What is remembered of one deployment says nothing about another one, so memory is kept under this name.
+    """
+    return hashlib.sha256(f"{http_place(target)}\n{database_place(target)}".encode()).hexdigest()[:DIGITS]
+
+
+def http_place(target: Target) -> str:
+    """BASE_URL without a user and a query; empty where there is none, or none that can be read."""
+    try:
+        parts = urlsplit(target.base_url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return ""
+    return f"{parts.scheme}://{(parts.hostname or '').lower()}{port}{parts.path}" if parts.hostname else ""
+
+
+def database_place(target: Target) -> str:
+    """`host:port/name` of DATABASE_URL; empty where there is none, or none that can be read."""
+    if not target.database_url:
+        return ""
+    try:
+        parts = conninfo_to_dict(target.database_url)
+    except psycopg.Error:
+        return ""
+    name = parts.get("dbname") or parts.get("user") or ""
+    return f"{parts.get('host') or parts.get('hostaddr') or ''}:{parts.get('port') or 5432}/{name}"

@@ -1,0 +1,149 @@
+"""Companies that a killed run left, or that another one works with: how they are told from all others, and removed.
+
+A company is one of a run only if its id is the hash of its name; a name alone proves nothing. Its run is over
+only if its lease has expired, or if nobody holds the advisory lock that a living gate holds from the first company to
+the last. The lock counts only where it was seen to work: a pooler that lends connections by transaction loses it, and
+then the lease alone decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psycopg
+
+from gates.deployment.database import Connection, connect, execute, session, value
+from gates.deployment.tenants import Tenants, id_of
+
+LEASE_S = 1800
+"""Longer than any whole run takes: until then a run without a lock counts as alive."""
+HELD, TIMED, KEPT = "h", "t", "k"
+"""Marks in the name: the lock tells whether the run lives; the lease alone does; the companies are to be left."""
+_LOCKS = 0x6C6F6164
+_RUN = re.compile(r"[0-9a-f]{1,20}")
+_NAME = re.compile(
+    r"drill-(?:load-([0-9a-f]{8})-([htk])([0-9]{1,12})-[0-9]{1,6}-[0-9]{1,9}"
+    r"|([0-9a-f]{1,20})-[a-z0-9-]{1,20}-([ht])([0-9]{1,12})-[0-9a-f]{12})"
+)
+"""Of the load stage, and of the drills."""
+
+
+def name_of(run: str, mark: str, until: int, number: int, nonce: int) -> str:
+    """The name of a company: its run (8 hex digits to be found again), and until when (epoch seconds) it may live."""
+    return f"drill-load-{run}-{mark}{until}-{number}-{nonce}"
+
+
+class Lease:
+    """The advisory lock of a living run, held by a connection of its own until `release`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def release(self) -> None:
+        """Let go; whatever is left of the run's companies may be removed from now on."""
+        self._connection.close()
+
+
+def take_lease(url: str, run: str, *, shared: bool = False) -> tuple[Lease | None, str]:
+    """The lease of a run and the mark of its companies. Where no lock can be had or relied on: None, `TIMED`.
+
+    shared: several processes of one run hold it together.
+    """
+    try:
+        connection = connect(url)
+    except psycopg.Error:
+        return None, TIMED
+    try:
+        execute(connection, "set idle_session_timeout = 0")
+        with session(url) as other:
+            if _try_lock(connection, run, shared=shared) and not _try_lock(other, run):
+                return Lease(connection), HELD
+    except psycopg.Error:
+        pass  # without a lock the lease decides
+    connection.close()
+    return None, TIMED
+
+
+def _try_lock(connection: Connection, run: str, *, shared: bool = False) -> bool:
+    if not _RUN.fullmatch(run):
+        return False
+    kind = "pg_try_advisory_lock_shared" if shared else "pg_try_advisory_lock"
+    return value(connection, f"select {kind}(%s::int, %s::int)", _LOCKS, _number(run)) is True
+
+
+def _number(run: str) -> int:
+    return int.from_bytes(hashlib.sha256(run.encode()).digest()[:4]) - 2**31
+
+
+@dataclass(frozen=True, slots=True)
+class _Company:
+    id: str
+    run: str
+    mark: str
+    until: int
+
+
+def _ours(rows: Iterable[dict[str, object]], spare: str) -> list[_Company]:
+    """Of these companies those that a run made and did not mean to leave."""
+    found = []
+    for row in rows:
+        name, company = str(row["name"]), str(row["id"])
+        parts = _NAME.fullmatch(name)
+        run, mark, until = [p for p in parts.groups() if p is not None] if parts else ("", KEPT, "")
+        if mark != KEPT and company == id_of(name) and company != spare.lower():
+            found.append(_Company(company, run, mark, int(until)))
+    return found
+
+
+_NAMED = "select id::text as id, name from public.companies where name like 'drill-%'"
+
+
+def at_work(url: str, own: Collection[str], spare: str = "") -> list[str]:
+    """Names of the companies of other runs, which live or may live: `own` are not of them. To be asked after `sweep`.
+
+    Raise psycopg.Error where the database refuses.
+    """
+    with session(url, read_only=True) as connection:
+        rows = {str(row["id"]): str(row["name"]) for row in execute(connection, _NAMED)}
+    found = _ours(({"id": i, "name": name} for i, name in rows.items()), spare)
+    return sorted(rows[one.id] for one in found if one.id not in own)
+
+
+def sweep(url: str, spare: str = "") -> list[str]:
+    """Remove what dead runs left, and all that it owns but audit rows; never `spare`. Returns the ids of the companies.
+
+    Raise psycopg.Error where the database refuses.
+    """
+    with session(url) as connection:
+        ours = _ours(execute(connection, _NAMED), spare)
+        if not ours:
+            return []
+        now = int(str(value(connection, "select extract(epoch from clock_timestamp())::bigint")))
+        removed: list[str] = []
+        for run in sorted({one.run for one in ours}):
+            removed += _sweep_run(connection, [one for one in ours if one.run == run], now)
+        return removed
+
+
+def _sweep_run(connection: Connection, companies: list[_Company], now: int) -> list[str]:
+    with lock_of(connection, companies[0].run) as nobody_holds_it:
+        if not nobody_holds_it:
+            return []
+        dead = [one.id for one in companies if one.until < now or one.mark == HELD]
+        Tenants(connection, "load").remove(dead)
+        return dead
+
+
+@contextmanager
+def lock_of(connection: Connection, run: str) -> Iterator[bool]:
+    """Whether nobody held the lease of this run; for the time of the block we do."""
+    taken = _try_lock(connection, run)
+    try:
+        yield taken
+    finally:
+        if taken:
+            execute(connection, "select pg_advisory_unlock(%s::int, %s::int)", _LOCKS, _number(run))

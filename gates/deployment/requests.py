@@ -1,0 +1,207 @@
+"""Pure builders of the requests of the contract (section 2): signing, tokens, bodies. No I/O, no clock.
+
+Shared by drills, the load stage and the operator's tools.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gates.text.foreign import json_object, text
+
+SIGNATURE = "X-Transbot-Signature"
+JSON_TYPE = "application/json"
+MOST_CODE = 200
+"""Characters of a problem's `code` that are shown; no code of the contract is nearly as long."""
+
+Headers = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request under BASE_URL: `path` begins with a slash; headers keep their order and may repeat."""
+
+    method: str
+    path: str
+    headers: Headers = ()
+    body: bytes = b""
+    label: str = ""
+
+    def with_header(self, name: str, value: str) -> Request:
+        """The request with one header replaced (case-insensitive) or added."""
+        kept = tuple((k, v) for k, v in self.headers if k.lower() != name.lower())
+        return Request(self.method, self.path, (*kept, (name, value)), self.body, self.label)
+
+    def without_header(self, name: str) -> Request:
+        kept = tuple((k, v) for k, v in self.headers if k.lower() != name.lower())
+        return Request(self.method, self.path, kept, self.body, self.label)
+
+    def adding_header(self, name: str, value: str) -> Request:
+        """The request with one more header, even if there is one of that name."""
+        return Request(self.method, self.path, (*self.headers, (name, value)), self.body, self.label)
+
+    def with_body(self, body: bytes) -> Request:
+        """The request with other body bytes and the old headers: signatures are not renewed."""
+        return Request(self.method, self.path, self.headers, body, self.label)
+
+    def labelled(self, label: str) -> Request:
+        return Request(self.method, self.path, self.headers, self.body, label)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back: status, headers (names in lower case, repeated ones kept), raw body, milliseconds it took."""
+
+    status: int
+    headers: Headers
+    body: bytes
+    elapsed_ms: float
+
+    def header(self, name: str) -> str | None:
+        """The first header of that name, or None."""
+        return next((v for k, v in self.headers if k == name.lower()), None)
+
+    def json(self) -> dict[str, Any]:
+        """The body as a JSON object; an empty mapping where it is none (the caller's assertion then names the body)."""
+        return json_object(self.body)
+
+    @property
+    def code(self) -> str:
+        """The machine-readable `code` of a problem answer, or an empty string."""
+        return text(self.json().get("code", ""), MOST_CODE)
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request with its answer."""
+
+    request: Request
+    answer: Answer
+
+
+def sign_v1(secret: str, body: bytes) -> str:
+    """Lower-case hex HMAC-SHA256 of the raw body bytes."""
+    return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+
+
+def sign_v2(secret: str, message: bytes, unix_seconds: int) -> str:
+    """`t=<unix seconds>,v2=<hex HMAC-SHA256 of "<t>.<message>">`; the message is the raw body, or the path of a GET."""
+    mac = hmac.new(secret.encode(), f"{unix_seconds}.".encode() + message, hashlib.sha256).hexdigest()
+    return f"t={unix_seconds},v2={mac}"
+
+
+def encode_body(fields: Mapping[str, Any]) -> bytes:
+    """The compact JSON bytes of a body; these very bytes are signed and sent."""
+    return json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def post(path: str, body: bytes, *headers: tuple[str, str], label: str = "") -> Request:
+    """A JSON POST with these headers and nothing else."""
+    return Request("POST", path, (("Content-Type", JSON_TYPE), *headers), body, label)
+
+
+def signed_post(path: str, fields: Mapping[str, Any] | bytes, secret: str, label: str = "") -> Request:
+    """A POST with a v1 signature over exactly the bytes it sends."""
+    body = fields if isinstance(fields, bytes) else encode_body(fields)
+    return post(path, body, (SIGNATURE, sign_v1(secret, body)), label=label)
+
+
+def signed_post_v2(
+    path: str, fields: Mapping[str, Any] | bytes, secret: str, unix_seconds: int, label: str = ""
+) -> Request:
+    """A POST with a v2 signature."""
+    body = fields if isinstance(fields, bytes) else encode_body(fields)
+    return post(path, body, (SIGNATURE, sign_v2(secret, body, unix_seconds)), label=label)
+
+
+def token_post(path: str, fields: Mapping[str, Any] | bytes, token: str, label: str = "") -> Request:
+    """A POST with a bearer token."""
+    body = fields if isinstance(fields, bytes) else encode_body(fields)
+    return post(path, body, ("Authorization", f"Bearer {token}"), label=label)
+
+
+def signed_get(path: str, secret: str, unix_seconds: int, label: str = "") -> Request:
+    """A GET with a v2 signature over `<t>.<path>`; `path` is the path from /dlq-replay/ or /events/ on."""
+    return Request("GET", path, ((SIGNATURE, sign_v2(secret, path.encode(), unix_seconds)),), b"", label)
+
+
+def token_get(path: str, token: str, label: str = "") -> Request:
+    return Request("GET", path, (("Authorization", f"Bearer {token}"),), b"", label)
+
+
+def encode_segment(value: bytes) -> str:
+    """base64url without padding, as in a JWT."""
+    return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
+
+
+def raw_token(header: Mapping[str, Any] | bytes, claims: Mapping[str, Any] | bytes, signature: bytes | None) -> str:
+    """A token of any header, claims and signature, well-formed or not (None: no third part)."""
+    parts = [
+        encode_segment(p if isinstance(p, bytes) else json.dumps(p, separators=(",", ":")).encode())
+        for p in (header, claims)
+    ]
+    return ".".join(parts if signature is None else [*parts, encode_segment(signature)])
+
+
+def mint_token(
+    secret: str, claims: Mapping[str, Any] | bytes, header: Mapping[str, Any] | None = None, digest: str = "sha256"
+) -> str:
+    """A token signed by HMAC with `secret`; the header defaults to `{"alg":"HS256","typ":"JWT"}`."""
+    unsigned = raw_token({"alg": "HS256", "typ": "JWT"} if header is None else header, claims, None)
+    return f"{unsigned}.{encode_segment(hmac.new(secret.encode(), unsigned.encode(), digest).digest())}"
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    """What a token says of itself; empty where it says nothing. Checks no signature."""
+    try:
+        payload = token.split(".")[1]
+        return json_object(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except (ValueError, IndexError):
+        return {}
+
+
+def is_of_another_company(token: str, company_id: str) -> bool:
+    """Whether the token itself says that it is of a company_admin of another company. Checks no signature."""
+    claims = claims_of(token)
+    return claims.get("role") == "company_admin" and str(claims.get("company_id", "")).lower() != company_id.lower()
+
+
+def curl(request: Request, base_url: str, hide: Mapping[str, str] | None = None) -> str:
+    """A shell command that repeats the request; every secret in `hide` (secret -> variable name) is replaced."""
+    words = ["curl", "-i", "-X", request.method]
+    for name, value in request.headers:
+        words += ["-H", f"{name}: {value}"]
+    if request.body:
+        words += ["--data-binary", request.body.decode("utf-8", "backslashreplace")]
+    command = shlex.join([*words, base_url.rstrip("/") + request.path])
+    for secret, variable in (hide or {}).items():
+        command = command.replace(secret, f"'\"${variable}\"'")
+    return command
+
+
+def replay_fields(company_id: str, **fields: Any) -> dict[str, Any]:
+    """The body fields of POST /dlq-replay."""
+    return {"company_id": company_id, **fields}
+
+
+def bucket(key: str, company_id: str) -> int:
+    """The rollout bucket 0..99 of a company for a flag: first 4 bytes of sha256(`key:company`), big-endian, mod 100."""
+    digest = hashlib.sha256(f"{key}:{company_id}".lower().encode()).digest()
+    return int.from_bytes(digest[:4], "big") % 100
+
+
+def audit_hash(prev_hash: str, canonical: str) -> str:
+    """The next hash of an audit chain: hex sha256 of the previous hash followed by the row's canonical text."""
+    return hashlib.sha256((prev_hash + canonical).encode()).hexdigest()
+
+
+def digest_of(rows: Sequence[str]) -> str:
+    """One digest over rows of text, order kept."""
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()

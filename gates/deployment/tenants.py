@@ -1,0 +1,180 @@
+"""Drill tenants: companies of one run, created by SQL, named `drill-...`, removed with everything they own.
+
+The ids created are the only ones that the second pass of alerts and data checks leaves out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import psycopg
+
+from gates.deployment.database import Connection, execute
+from gates.deployment.requests import bucket
+
+OUTBOX_FLAG = "outbox.enabled"
+REPLAY_FLAG = "dlq.replay.enabled"
+
+OWNED_TABLES = (
+    "event_outbox",
+    "agent_tasks",
+    "dead_letter_queue",
+    "events",
+    "replay_runs",
+    "replay_budgets",
+    "feature_flags",
+    "agent_controls",
+)
+"""Tables of the contract with rows by company_id, in the order in which a worker takes their rows: the outbox first, so
+that a delivery in progress ends before anything else of its tenant is touched.
+
+A worker that takes the run's row first, and then its outbox rows, is waited for at the run: every second attempt.
+"""
+
+REMOVAL_ATTEMPTS = 3
+REMOVALS_SETTLED_BY_WAITING = (
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.ForeignKeyViolation,
+    psycopg.errors.LockNotAvailable,
+    psycopg.errors.SerializationFailure,
+)
+
+
+@dataclass
+class Tenants:
+    """Creates and removes the companies of one run. `created` keeps every id, removed or not.
+
+    lease: goes into the names (see gates/deployment/leftovers.py), so that what a killed run left is found again; then
+    the id follows from the name.
+    rollouts: flag key -> percentage under which the bucket of every new company must lie; on_create: told each new id
+    before the company exists, so that a run that is killed still knows its tenants.
+    """
+
+    connection: Connection
+    run: str
+    created: list[str] = field(default_factory=list)
+    rollouts: Mapping[str, int] = field(default_factory=lambda: {OUTBOX_FLAG: 10})
+    on_create: Callable[[str], object] | None = None
+    lease: str = ""
+
+    def create(self, *, below: int | None = None, label: str = "t") -> str:
+        """A new company whose buckets lie within `rollouts` (or, for outbox.enabled, under `below`). Returns its id."""
+        wanted = {OUTBOX_FLAG: below or 100, **(self.rollouts if below is None else {})}
+        name, company = in_rollouts(self._candidates(label), wanted)
+        if self.on_create:
+            self.on_create(company)
+        self.created.append(company)
+        execute(self.connection, "insert into public.companies (id, name) values (%s, %s)", company, name)
+        return company
+
+    def _candidates(self, label: str) -> Iterator[tuple[str, str]]:
+        """Names and ids for a new company."""
+        while True:
+            if self.lease:
+                name = f"drill-{self.run}-{label}-{self.lease}-{secrets.token_hex(6)}"
+                yield name, id_of(name)
+            else:
+                company = str(uuid.uuid4())
+                yield f"drill-{self.run}-{label}-{company[:8]}", company
+
+    def add_items(self, company: str, count: int, **columns: object) -> list[str]:
+        """Pending DLQ items, oldest first; extra columns are set on each. Returns their ids in order."""
+        return self.add_rows(company, [columns] * count)
+
+    def add_rows(self, company: str, rows: Sequence[Mapping[str, object]]) -> list[str]:
+        """DLQ items of one tenant, one for each mapping of columns, oldest first unless `created_at` says otherwise.
+
+        All mappings have the same names. `age_s` (seconds) gives created_at as an age; `id` is drawn where it is not
+        given. Returns their ids in order.
+        """
+        if not rows:
+            return []
+        ids = [str(row.get("id") or uuid.uuid4()) for row in rows]
+        defaults = {"event_type": "drill.item", "payload": "{}", "error_type": "drill"}
+        filled = [{**defaults, "age_s": 3600 - index, **row} for index, row in enumerate(rows)]
+        names = [n for n in filled[0] if n not in {"age_s", "id"}]
+        marks = ", ".join(["%s"] * len(names))
+        values = ", ".join(f"(%s, %s, now() - make_interval(secs => %s), {marks})" for _ in filled)
+        execute(
+            self.connection,
+            f"insert into public.dead_letter_queue (id, company_id, created_at, {', '.join(names)}) values {values}",
+            *(
+                v
+                for i, row in zip(ids, filled, strict=True)
+                for v in (i, company, row["age_s"], *(row[n] for n in names))
+            ),
+        )
+        return ids
+
+    def remove(self, companies: Sequence[str] | None = None) -> None:
+        """Delete the companies and all they own but audit rows. Raise psycopg.Error where that is refused."""
+        ids = list(self.created if companies is None else companies)
+        if not ids:
+            return
+        for attempt in range(1, REMOVAL_ATTEMPTS + 1):
+            try:
+                self._remove(ids, runs_first=attempt % 2 == 0)
+            except REMOVALS_SETTLED_BY_WAITING:
+                if attempt == REMOVAL_ATTEMPTS:
+                    raise
+            else:
+                return
+
+    def _remove(self, ids: Sequence[str], *, runs_first: bool) -> None:
+        with self.connection.transaction(), self.connection.pipeline():
+            if runs_first:
+                self.connection.execute(
+                    "select 1 from public.replay_runs where company_id = any(%s::uuid[]) order by id for update",
+                    (list(ids),),
+                )
+            for table in OWNED_TABLES:
+                self.connection.execute(
+                    f"delete from public.{table} where company_id = any(%s::uuid[])".encode(), (list(ids),)
+                )
+            for company in ids:
+                self.connection.execute(
+                    "delete from public.edge_rate_limits where key like %s", (f"replay:{company}:%",)
+                )
+            self.connection.execute("delete from public.companies where id = any(%s::uuid[])", (list(ids),))
+
+    def sweep(self) -> int:
+        """Remove what was written for removed companies after their removal (a late delivery); the companies swept.
+
+        A company row is put back for that moment: the least role of a gate may delete the rows of drill tenants only.
+        """
+        late = self._owners()
+        for company in late:
+            execute(
+                self.connection,
+                "insert into public.companies (id, name) values (%s, %s) on conflict do nothing",
+                company,
+                f"drill-{self.run}-late",
+            )
+        self.remove(late)
+        return len(late)
+
+    def _owners(self) -> list[str]:
+        """The companies of this run that own rows, asked for all at once."""
+        asked = " union ".join(
+            f"select company_id from public.{t} where company_id = any(%s::uuid[])" for t in OWNED_TABLES
+        )
+        rows = execute(self.connection, asked, *([self.created] * len(OWNED_TABLES)))
+        return [str(row["company_id"]) for row in rows]
+
+
+def id_of(name: str) -> str:
+    """The id that belongs to a name: nobody has such a pair by chance."""
+    return str(uuid.UUID(bytes=hashlib.sha256(f"replaygate {name}".encode()).digest()[:16], version=4))
+
+
+def in_rollouts(candidates: Iterator[tuple[str, str]], rollouts: Mapping[str, int]) -> tuple[str, str]:
+    """The first name and id whose bucket for each flag is under its percentage. Raise ValueError if none is."""
+    for _ in range(100_000):
+        name, company = next(candidates)
+        if all(bucket(key, company) < limit for key, limit in rollouts.items()):
+            return name, company
+    raise ValueError(f"no company id whose buckets are under {rollouts} was found; at least 1 percent each is needed")

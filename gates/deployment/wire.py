@@ -1,0 +1,139 @@
+"""The raw HTTP door: sends bytes that no HTTP client would send, over a socket of its own for each exchange."""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+import time
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import h11
+
+from gates.deployment.client import NoAnswer
+from gates.deployment.limits import BeyondLimit, checked_headers
+from gates.deployment.requests import Answer, Headers, Request
+
+WIRE_TIMEOUT_S = 5.0
+"""For a whole exchange."""
+QUIET_S = 1.0
+"""How long a socket must be silent until we take it that no further response comes."""
+
+READ_LIMIT = 1 << 20
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})")
+
+
+@dataclass(frozen=True, slots=True)
+class RawAnswer:
+    """Everything that came back on one socket: the status of each response in it, and whether the target closed it."""
+
+    statuses: tuple[int, ...]
+    text: bytes
+    closed: bool
+
+
+class WireDoor:
+    """Raw exchanges with one target."""
+
+    def __init__(self, base_url: str, *, timeout_s: float = WIRE_TIMEOUT_S) -> None:
+        parts = urlsplit(base_url)
+        self._tls = parts.scheme == "https"
+        self._host = parts.hostname or ""
+        self._port = parts.port or (443 if self._tls else 80)
+        self._authority = parts.netloc.rpartition("@")[2]
+        self._prefix = parts.path.rstrip("/")
+        self._timeout_s = timeout_s
+
+    def raw(self, head: str, body: bytes) -> RawAnswer:
+        """Send a head (without Host; `{path}` stands for the prefix) and body bytes; read until closed or quiet.
+
+        What came until the time was over counts. Raise NoAnswer where the target cannot be reached.
+        """
+        lines = head.strip("\n").split("\n")  # not splitlines: it also splits at the odd bytes that are to be sent
+        first = lines[0].replace("{path}", self._prefix)
+        text = "\r\n".join([first, f"Host: {self._authority}", *lines[1:]]).encode("latin-1") + b"\r\n\r\n" + body
+        return self._exchange(text, first)
+
+    def send(self, request: Request) -> Answer:
+        """Send a request with header values that no client would send. Raise NoAnswer where there was none."""
+        lines = [
+            f"{request.method} {self._prefix}{request.path} HTTP/1.1",
+            f"Host: {self._authority}",
+            *(f"{k}: {v}" for k, v in request.headers),
+            f"Content-Length: {len(request.body)}",
+            "Connection: close",
+        ]
+        started = time.perf_counter()
+        data = "\r\n".join(lines).encode("utf-8", "surrogateescape") + b"\r\n\r\n" + request.body
+        answer = self._exchange(data, lines[0])
+        try:
+            status, headers, body = parsed(answer.text)
+        except (h11.RemoteProtocolError, BeyondLimit) as error:
+            raise NoAnswer(f"{lines[0]}: {type(error).__name__}: {error}") from error
+        return Answer(status, headers, body, (time.perf_counter() - started) * 1000)
+
+    def _exchange(self, text: bytes, first: str) -> RawAnswer:
+        found, closed = b"", False
+        ends = time.monotonic() + self._timeout_s
+        try:
+            with self._open() as sock:
+                sock.sendall(text)
+                found, closed = _drain(sock, ends)
+        except ConnectionError:
+            closed = True
+        except OSError as error:
+            raise NoAnswer(f"{first}: {type(error).__name__}: {error}") from error
+        return RawAnswer(tuple(int(s) for s in _STATUS_LINE.findall(found)), found, closed)
+
+    def inner_request(self, path: str) -> bytes:
+        """A complete GET of `path`, to be hidden in a body."""
+        return f"GET {self._prefix}{path} HTTP/1.1\r\nHost: {self._authority}\r\n\r\n".encode()
+
+    def _open(self) -> socket.socket:
+        sock = socket.create_connection((self._host, self._port), self._timeout_s)
+        if not self._tls:
+            return sock
+        return ssl.create_default_context().wrap_socket(sock, server_hostname=self._host)
+
+
+def parsed(text: bytes) -> tuple[int, Headers, bytes]:
+    """Status, headers and body of the one response. Raise h11.RemoteProtocolError where it is none, or cut."""
+    reader = h11.Connection(h11.CLIENT)
+    reader.send(h11.Request(method="POST", target="/", headers=[("Host", "x"), ("Content-Length", "0")]))
+    reader.send(h11.EndOfMessage())
+    reader.receive_data(text)
+    reader.receive_data(b"")
+    status, parts = 0, list[bytes]()
+    headers: Headers = ()
+    while True:
+        match reader.next_event():
+            case h11.Response() as head:
+                status = head.status_code
+                headers = checked_headers(tuple((k.decode("latin-1"), v.decode("latin-1")) for k, v in head.headers))
+            case h11.Data() as data:
+                parts.append(bytes(data.data))
+            case h11.InformationalResponse():
+                continue
+            case _:
+                return status, headers, b"".join(parts)
+
+
+def _drain(sock: socket.socket, ends: float) -> tuple[bytes, bool]:
+    """All bytes until the peer closes (True), is quiet after its first bytes, or says too much or too slowly."""
+    found = bytearray()
+    while len(found) < READ_LIMIT:
+        left_s = ends - time.monotonic()
+        if left_s <= 0:
+            break
+        sock.settimeout(min(left_s, QUIET_S) if found else left_s)
+        try:
+            chunk = sock.recv(65_536)
+        except TimeoutError:
+            break
+        except ConnectionError:
+            return bytes(found), True
+        if not chunk:
+            return bytes(found), True
+        found += chunk
+    return bytes(found), False

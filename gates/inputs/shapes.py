@@ -1,0 +1,191 @@
+"""Shapes of configuration values: each reads a node strictly and describes itself as JSON Schema, so both agree."""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from gates.evidence import JsonValue
+from gates.inputs.strict_yaml import Node
+
+
+class Shape(Protocol):
+    """What a value must look like."""
+
+    def read(self, node: Node) -> Any: ...
+    def schema(self) -> dict[str, JsonValue]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Text, not empty; `pattern` is a whole match and `said` says it in words."""
+
+    pattern: str = r"[\s\S]+"
+    said: str = "text that is not empty"
+
+    def read(self, node: Node) -> str:
+        if isinstance(node.value, str) and re.fullmatch(self.pattern, node.value):
+            return node.value
+        hint = (
+            "Put it in quotes" if node.plain and not isinstance(node.value, str | list | dict) else "Correct the value"
+        )
+        raise node.place.error(f"{shown(node)}", self.said, hint)
+
+    def schema(self) -> dict[str, JsonValue]:
+        return {"type": "string", "pattern": f"^(?:{self.pattern})$", "description": self.said}
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number within bounds, both inclusive; `whole` refuses fractions."""
+
+    least: float
+    most: float
+    whole: bool = True
+
+    def read(self, node: Node) -> Any:
+        value = node.value
+        kinds: tuple[type, ...] = (int,) if self.whole else (int, float)
+        if isinstance(value, kinds) and not isinstance(value, bool) and self.least <= value <= self.most:  # type: ignore[operator]
+            return value
+        kind = "a whole number" if self.whole else "a number"
+        raise node.place.error(shown(node), f"{kind} from {self.least:g} to {self.most:g}", "Correct the value")
+
+    def schema(self) -> dict[str, JsonValue]:
+        return {"type": "integer" if self.whole else "number", "minimum": self.least, "maximum": self.most}
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """true or false, and no other word."""
+
+    def read(self, node: Node) -> bool:
+        if isinstance(node.value, bool):
+            return node.value
+        raise node.place.error(shown(node), "true or false", "Write one of them, without quotes")
+
+    def schema(self) -> dict[str, JsonValue]:
+        return {"type": "boolean"}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of a few words."""
+
+    words: tuple[str, ...]
+
+    def read(self, node: Node) -> str:
+        if isinstance(node.value, str) and node.value in self.words:
+            return node.value
+        raise node.place.error(shown(node), ", ".join(self.words), nearest(str(node.value), self.words))
+
+    def schema(self) -> dict[str, JsonValue]:
+        return {"enum": list(self.words)}
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """A date, YYYY-MM-DD."""
+
+    def read(self, node: Node) -> dt.date:
+        try:
+            if isinstance(node.value, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", node.value):
+                return dt.date.fromisoformat(node.value)
+        except ValueError:
+            pass
+        raise node.place.error(shown(node), "a day, YYYY-MM-DD", "Correct the date")
+
+    def schema(self) -> dict[str, JsonValue]:
+        return {"type": "string", "format": "date"}
+
+
+@dataclass(frozen=True, slots=True)
+class ListOf:
+    """A list of one shape."""
+
+    item: Shape
+    least: int = 0
+
+    def read(self, node: Node) -> tuple[Any, ...]:
+        if not isinstance(node.value, list) or len(node.value) < self.least:
+            raise node.place.error(shown(node), f"a list of at least {self.least}", "Write it as a list")
+        return tuple(self.item.read(child) for child in node.value)
+
+    def schema(self) -> dict[str, JsonValue]:
+        return {"type": "array", "items": self.item.schema(), "minItems": self.least}
+
+
+@dataclass(frozen=True, slots=True)
+class MapOf:
+    """A mapping from names of one pattern to one shape. Reads to a list of (node, name, value), in order."""
+
+    item: Shape
+    pattern: str = r".+"
+    said: str = "a name"
+
+    def read(self, node: Node) -> tuple[tuple[Node, str, Any], ...]:
+        if not isinstance(node.value, dict):
+            raise node.place.error(shown(node), "a mapping", "Write `name: value` lines")
+        found = []
+        for name, (place, child) in node.value.items():
+            if not re.fullmatch(self.pattern, name):
+                raise place.error(repr(name), self.said, "Correct the name")
+            found.append((child, name, self.item.read(child)))
+        return tuple(found)
+
+    def schema(self) -> dict[str, JsonValue]:
+        return {
+            "type": "object",
+            "patternProperties": {f"^(?:{self.pattern})$": self.item.schema()},
+            "additionalProperties": False,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A mapping with known members. Reads to a dict of the members that are there; `needed` ones must be."""
+
+    members: Mapping[str, tuple[Shape, str]]
+    needed: tuple[str, ...] = ()
+    said: str = field(default="")
+
+    def read(self, node: Node) -> dict[str, Any]:
+        if not isinstance(node.value, dict):
+            raise node.place.error(shown(node), "a mapping", f"Its members are: {', '.join(self.members)}")
+        for name, (place, _) in node.value.items():
+            if name not in self.members:
+                raise place.error(f"the unknown key {name!r}", ", ".join(self.members), nearest(name, self.members))
+        for name in self.needed:
+            if name not in node.value:
+                raise node.place.error(f"{name!r} is missing", f"a mapping with {', '.join(self.needed)}", "Add it")
+        return {name: self.members[name][0].read(child) for name, (_, child) in node.value.items()}
+
+    def schema(self) -> dict[str, JsonValue]:
+        members: dict[str, JsonValue] = {
+            name: {**shape.schema(), "description": said} for name, (shape, said) in self.members.items()
+        }
+        return {
+            "type": "object",
+            "properties": members,
+            "required": list(self.needed),
+            "additionalProperties": False,
+        }
+
+
+def nearest(word: str, words: Mapping[str, Any] | tuple[str, ...]) -> str:
+    """What to do about a wrong word: the nearest right one, if there is one."""
+    close = difflib.get_close_matches(word, list(words), 1, 0.5)
+    return f"Did you mean {close[0]!r}?" if close else "Remove or correct it"
+
+
+def shown(node: Node) -> str:
+    """A value as an error message shows it."""
+    if isinstance(node.value, dict):
+        return "a mapping"
+    if isinstance(node.value, list):
+        return f"a list of {len(node.value)}"
+    return "nothing" if node.value is None else repr(node.value)

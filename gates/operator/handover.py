@@ -1,0 +1,78 @@
+"""A verdict handed from one job to another: whether `gate promote --from DIR` may act on it, here and now."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from gates.act.flag import FlagState, Order
+from gates.attestation import Attested
+from gates.decision.decide import decide
+from gates.decision.rules import Policy
+from gates.deployment.identity import identity
+from gates.deployment.target import Target
+from gates.record import FLAG, Recorded
+from gates.verdict import Action, Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """Where and when a verdict is to be acted upon.
+
+    release: empty where none is named; digest: that of the policy as gate.yaml gives it now for a run like that one.
+    """
+
+    target: Target
+    release: str
+    flag: str
+    digest: Callable[[Policy, str], str]
+    now: dt.datetime
+
+
+def order_from(found: Attested, here: Here, order: Order) -> Order | Action:
+    """The order of that run, or, as an action that holds, the first part that does not fit. Nothing is written."""
+    if found.recorded is None:
+        return _refused(f"it is not verified: {'; '.join(found.doubts)}")
+    misfit = next(_misfits(found.recorded, found.target, here), "")
+    if misfit:
+        return _refused(misfit)
+    run, judged = found.recorded.run, Policy.from_json(found.recorded.run["policy"])
+    return Order(
+        judged.rollout,
+        found.recorded.verdict.release,
+        order.actor,
+        order.reason,
+        seen=FlagState.from_json(run[FLAG]),
+        same_version=not judged.touches_live_flags,
+        dry_run=order.dry_run,
+        verdict=str(run["run_id"]),
+    )
+
+
+def _refused(why: str) -> Action:
+    return Action("none", result="refused", message=f"the verdict is not acted upon: {why}", holds=True)
+
+
+def _misfits(recorded: Recorded, signed_for: str, here: Here) -> Iterator[str]:
+    run, verdict, target = recorded.run, recorded.verdict, here.target
+    if verdict.stage is not None:
+        yield f"it is of the {verdict.stage.name} stage alone, and a whole run is needed"
+    if verdict.decision is not Decision.PROMOTE:
+        yield f"its decision is {verdict.decision.value}: {verdict.reason}"
+    if here.release and here.release != verdict.release:
+        yield f"it is of release {verdict.release or '(not known)'}, and the release here is {here.release}"
+    if target.kind.value != verdict.target:
+        yield f"it is of a target that is {verdict.target}, and GATE_TARGET is {target.kind.value}"
+    if identity(target) != signed_for:
+        yield "it is of another deployment than BASE_URL and DATABASE_URL name here"
+    judged = Policy.from_json(run["policy"])
+    if here.flag != judged.rollout.flag:
+        yield f"it is about the flag {judged.rollout.flag}, and the flag here is {here.flag}"
+    if here.digest(judged, verdict.release) != verdict.policy_digest:
+        yield "it was decided by another policy than gate.yaml and the checks are now"
+    if not run.get(FLAG):
+        yield f"its run could not read the flag {judged.rollout.flag}"
+    again = decide(recorded.evidence, judged, here.now)
+    if again.decision is not Decision.PROMOTE:
+        yield f"it comes too late, or a clock is wrong: judged now, {again.reason}"

@@ -1,0 +1,105 @@
+"""`gate lint`: the policy, the catalogue and the SQL files, checked without a target."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from gates import catalogue, config
+from gates.decision import policy_file
+from gates.decision.policy_file import PolicyFile
+from gates.evidence import CheckSpec, TargetKind
+from gates.reports import promises
+from gates.stages.collection import collect, own_folders, sql_suite, with_own_checks
+from gates.stages.suite import ROOT
+
+SCHEMA = Path(policy_file.__file__).with_name("gate.schema.json")
+LINES = Path(__file__).with_name("lines.json")
+CHECKS_PAGE = ROOT / "docs" / "checks.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Linted:
+    """What lint found wrong, one line each, and how much it looked at."""
+
+    problems: tuple[str, ...]
+    checks: int
+
+
+def lint(path: Path | None, environ: Mapping[str, str], today: dt.date) -> Linted:
+    """Check gate.yaml against the catalogue, and the catalogue and the schema against the code.
+
+    Raise ConfigError on the first mistake in gate.yaml.
+    """
+    file = config.load_policy(path, today)
+    specs = with_own_checks(file, environ)
+    file.policy(specs, TargetKind.PRODUCTION, "", deep=True)
+    problems = _catalogue_problems(collect(environ))
+    if SCHEMA.read_text(encoding="utf-8") != policy_file.schema():
+        problems.append(f"{SCHEMA.name}: differs from the code; run `gate lint --write-catalogue`")
+    return Linted((*problems, *_sql_problems(environ, file)), len(specs))
+
+
+def _catalogue_problems(collected: tuple[CheckSpec, ...]) -> list[str]:
+    shipped = {s.id: s for s in catalogue.load()}
+    declared = {s.id: s for s in collected}
+    do = "run `gate lint --write-catalogue`"
+    problems = [
+        f"catalogue.json: {i} is declared and not listed; {do}" for i in sorted(declared.keys() - shipped.keys())
+    ]
+    problems += [
+        f"catalogue.json: {i} is listed and not declared; {do}" for i in sorted(shipped.keys() - declared.keys())
+    ]
+    changed = sorted(i for i in declared.keys() & shipped.keys() if declared[i] != shipped[i])
+    problems += [f"catalogue.json: {i} differs from its declaration; {do}" for i in changed]
+    problems += [
+        f"{i}: after {a}, which is no check" for i, s in declared.items() for a in s.after if a not in declared
+    ]
+    problems += [f"{i}: it has no claim" for i, s in declared.items() if not s.claim]
+    return problems
+
+
+def _sql_problems(environ: Mapping[str, str], file: PolicyFile) -> list[str]:
+    """What the SQL suite's own lint says of its files and of the folders of gate.yaml: file:line:column, one a line."""
+    if not (ROOT / "sql_checks" / "__main__.py").exists():
+        return []
+    done = sql_suite(["lint", *own_folders(file)], environ)
+    said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    return [] if done.returncode == 0 else [_PLACE.sub(_placed, line) for line in said]
+
+
+_PLACE = re.compile(r"^(\S+\.(?:sql|yaml))(:\d+)?(:\d+)?: ")
+
+
+def _placed(found: re.Match[str]) -> str:
+    """The place in full: what names no line or column means the first."""
+    return f"{found[1]}{found[2] or ':1'}{found[3] or ':1'}: "
+
+
+def promised_lines() -> dict[str, str]:
+    """Every promise that a strong harness verifies: id (A01...) -> text."""
+    return dict(json.loads(LINES.read_text(encoding="utf-8")))
+
+
+def left_out_lines() -> dict[str, str]:
+    """The promises that a suite has no check for: id -> reason. Two suites may say why, each for itself."""
+    found: dict[str, str] = {}
+    for path in sorted(ROOT.glob("*/left_out*.yaml")):
+        for line, reason in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+            found[line] = f"{found[line]} {reason}" if line in found else reason
+    return found
+
+
+def write_catalogue(environ: Mapping[str, str]) -> int:
+    """Write catalogue.json, docs/checks.md and gate.schema.json from the code; the number of checks."""
+    specs = collect(environ)
+    catalogue.FILE.write_text(catalogue.dump(specs), encoding="utf-8")
+    CHECKS_PAGE.write_text(promises.render(specs, promised_lines(), left_out_lines()), encoding="utf-8")
+    SCHEMA.write_text(policy_file.schema(), encoding="utf-8")
+    return len(specs)

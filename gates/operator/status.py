@@ -1,0 +1,203 @@
+"""What a target shows now: the observability queries and the endpoints that say who answers. Read-only.
+
+What cannot be seen is unknown, with the reason; nothing here judges.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+import psycopg
+
+from gates import record
+from gates.deployment.client import HttpDoor, NoAnswer
+from gates.deployment.database import Connection, session, sql
+from gates.deployment.redaction import hidden, redact, redact_text
+from gates.deployment.requests import Request
+from gates.deployment.target import Target
+from gates.errors import GateError
+from gates.evidence import JsonValue, Outcome
+from gates.stages.preflight.database import sees_rows
+from gates.stages.suite import ROOT
+from gates.watch import history
+
+QUERIES = ROOT / "sql_checks" / "observability"
+FIRST = ("rollout", "pauses", "outbox_lag", "outbox_depth", "held_tenants", "dead_letters")
+"""What is asked for most stands first; other files of the folder follow by name."""
+STATEMENT_TIMEOUT_MS = 5_000
+TOTAL_S = 30.0
+HTTP_TIMEOUT_S = 5.0
+INTERVAL = psycopg.adapters.types["interval"].oid
+VERSION_REQUESTS = 12
+"""New connections that ask for /version: enough to meet each of three instances with 97 % at random balancing."""
+
+Row = Mapping[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One table: its name, what it shows in words, its rows; `unknown` says why it could not be seen."""
+
+    name: str
+    title: str
+    rows: tuple[Row, ...] = ()
+    unknown: str = ""
+
+    def to_json(self) -> dict[str, JsonValue]:
+        seen: dict[str, JsonValue] = {"rows": [dict(r) for r in self.rows]}
+        return {"title": self.title, **(seen if not self.unknown else {"unknown": self.unknown})}
+
+
+def look(target: Target, out: Path, history_file: Path, name: str) -> list[Section]:
+    """Every section, in the order in which people read them. Never raises for what the target refuses.
+
+    out: the folder of the last run of the gate; history_file, name: the history of the watch, and the target in it.
+    """
+    found = [_over_http(target), _last_run(out), _last_round(history_file, name), *_over_sql(target)]
+    hide = hidden(target)
+    return [_clean(one, hide) for one in found]
+
+
+def _clean(one: Section, hide: Mapping[str, str]) -> Section:
+    rows = tuple({k: redact(v, hide) for k, v in row.items()} for row in one.rows)
+    return Section(one.name, one.title, rows, redact_text(one.unknown, hide))
+
+
+# --- over HTTP ---------------------------------------------------------------------------------------------------
+
+
+def _over_http(target: Target) -> Section:
+    title = "Instances: the releases that /version names, and what /healthz and /readyz answer."
+    if not target.base_url:
+        return Section("instances", title, unknown="BASE_URL is not set. Set it to where the functions live")
+    try:
+        with HttpDoor(target.base_url, timeout_s=HTTP_TIMEOUT_S) as door:
+            alive, ready = (door.send(Request("GET", path)).status for path in ("/healthz", "/readyz"))
+            said = _versions(door)
+    except NoAnswer as error:
+        return Section("instances", title, unknown=f"{error}. See that it runs, and BASE_URL")
+    rows = [{**dict(one), "answers": said.count(one), "healthz": alive, "readyz": ready} for one in dict.fromkeys(said)]
+    return Section("instances", title, tuple(rows))
+
+
+def _versions(door: HttpDoor) -> list[tuple[tuple[str, JsonValue], ...]]:
+    """What each of some new connections was told, as pairs, so that equal answers can be counted."""
+    found: list[tuple[tuple[str, JsonValue], ...]] = []
+    deadline = time.monotonic() + HTTP_TIMEOUT_S
+    for _ in range(VERSION_REQUESTS):
+        if found and time.monotonic() > deadline:
+            break
+        answer = door.send(Request("GET", "/version", (("Connection", "close"),)))
+        told = answer.json() if answer.status == 200 else {}
+        pairs = [(n, str(told.get(n, "unknown"))) for n in ("release", "commit", "schema_version")]
+        found.append((*pairs, *((("instance", str(told["instance"])),) if "instance" in told else ())))
+    return found
+
+
+# --- what the gate itself left -----------------------------------------------------------------------------------
+
+
+def _last_run(out: Path) -> Section:
+    title = "The last run of the gate, as its folder has it."
+    path = out / record.VERDICT
+    try:
+        verdict = json.loads(path.read_text(encoding="utf-8"))
+        names = ("decision", "release", "target", "finished_at", "reason")
+        return Section("last_run", title, ({n: str(verdict[n])[:300] for n in names},))
+    except FileNotFoundError:
+        return Section("last_run", title, unknown=f"there is no {path}. Run the gate, or name its folder with --output")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Section("last_run", title, unknown=f"{path} cannot be read ({type(error).__name__})")
+
+
+def _last_round(path: Path, name: str) -> Section:
+    title = "The last round of the watch."
+    try:
+        last = history.read(path, name).last
+    except GateError as error:
+        return Section("last_round", title, unknown=str(error))
+    if last is None:
+        return Section("last_round", title, unknown=f"there is no round of this target in {path}. See gate watch")
+    opened = sum(i.firing and i.level != "note" for i in last.incidents)
+    row: Row = {"state": last.state, "at": last.at, "release": last.release, "open": opened, "reason": last.reason}
+    return Section("last_round", title, (row,))
+
+
+# --- over SQL ----------------------------------------------------------------------------------------------------
+
+
+def queries(folder: Path = QUERIES) -> list[tuple[str, str, str]]:
+    """Name, title (its first comment) and text of every query."""
+    files = {p.stem: p for p in sorted(folder.glob("*.sql"))}
+    names = [*(n for n in FIRST if n in files), *(n for n in files if n not in FIRST)]
+    texts = {n: sql(files[n]) for n in names}
+    return [(n, texts[n].splitlines()[0].removeprefix("-- "), texts[n]) for n in names]
+
+
+def _over_sql(target: Target, clock: Callable[[], float] = time.monotonic) -> list[Section]:
+    wanted = [("sight", "Whether this login sees all rows.", ""), *queries()]
+    if not target.database_url:
+        return _unseen(wanted, "DATABASE_URL is not set. Set it to a login that sees all rows (replay_gate)")
+    deadline = clock() + TOTAL_S
+    try:
+        with session(target.database_url, read_only=True) as connection:
+            connection.execute(f"set statement_timeout = {STATEMENT_TIMEOUT_MS}".encode())
+            found = [_sight(connection, target)]
+            for one in wanted[1:]:
+                late = clock() > deadline
+                found.append(
+                    _unseen([one], f"not asked: {TOTAL_S:g} s are over")[0] if late else _ask(connection, *one)
+                )
+            return found
+    except psycopg.Error as error:
+        return _unseen(wanted, f"{_first_line(error)}. See that the database can be reached, and DATABASE_URL")
+
+
+def _unseen(wanted: Sequence[tuple[str, str, str]], why: str) -> list[Section]:
+    return [Section(name, title, unknown=why) for name, title, _ in wanted]
+
+
+def _ask(connection: Connection, name: str, title: str, text: str) -> Section:
+    try:
+        cursor = connection.execute(text.encode())
+        rows = cursor.fetchall()
+    except psycopg.Error as error:
+        return Section(name, title, unknown=f"{_first_line(error)}. See {name}.sql")
+    lengths = {d.name for d in cursor.description or () if d.type_code == INTERVAL}  # a length of time says its unit
+    named = [{f"{k}_s" if k in lengths else k: plain(v) for k, v in row.items()} for row in rows]
+    return Section(name, title, tuple(named))
+
+
+def _sight(connection: Connection, target: Target) -> Section:
+    """A login that row-level security blinds sees empty tables, which must not look like an empty queue."""
+    title = "Whether this login sees all rows."
+    try:
+        seen = sees_rows(connection, target)
+    except psycopg.Error as error:
+        return Section("sight", title, unknown=_first_line(error))
+    if seen.outcome is not Outcome.PASS:
+        return Section("sight", title, unknown=f"{seen.message}. What follows may be less than there is")
+    return Section("sight", title, ({"tables": seen.observed, "of": seen.limit},))
+
+
+def plain(value: object) -> JsonValue:
+    """A value of the database as JSON: times as RFC 3339, lengths of time as seconds."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, dt.timedelta):
+        return round(value.total_seconds(), 3)
+    if isinstance(value, dt.datetime):
+        return value.astimezone(dt.UTC).isoformat(timespec="seconds")
+    return str(value)
+
+
+def _first_line(error: psycopg.Error) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

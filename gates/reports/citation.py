@@ -1,0 +1,66 @@
+"""The last proof, as the report of a run cites it. Only a proof of the same policy counts; it says of which code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gates.evidence import JsonValue
+from gates.stages.suite import ROOT
+
+FORMAT = 1
+SHIPPED = ROOT / "gates" / "proof" / "last.json"
+NEVER = "never proved"
+SOURCES = ("gates", "drills", "sql_checks", "loadtests", "replay_service", "faults")
+ENDINGS = (".py", ".sql", ".yaml", ".json")
+NOT_CODE = ("gates/proof/last.json",)
+
+
+def cited(path: Path | None, digest: str, source: str) -> dict[str, JsonValue]:
+    """What run.json says of the proof in this file (the shipped one where none is named): `proved` and a `sentence`.
+
+    digest: of the policy of this run, source: of the code that runs; a proof of other code counts, and says so.
+    """
+    try:
+        proof = json.loads((path or SHIPPED).read_text(encoding="utf-8"))
+        return _cite(proof, digest, source)
+    except FileNotFoundError:
+        return {"proved": False, "sentence": f"{NEVER}: no proof is known; `gate prove` makes one"}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        said = f"{NEVER}: the proof cannot be read ({type(error).__name__}); `gate prove` makes one"
+        return {"proved": False, "sentence": said}
+
+
+def _cite(proof: Mapping[str, Any], digest: str, source: str) -> dict[str, JsonValue]:
+    if proof["format"] != FORMAT:
+        raise ValueError(f"format {proof['format']} where {FORMAT} is read")
+    day = str(proof["proved_at"])[:10]
+    if proof["proof_digest"] != digest:
+        said = f"{NEVER} with this policy and these checks; the last proof, of {day}, was of others"
+        return {"proved": False, "sentence": said}
+    if proof["invalid"]:
+        return {"proved": False, "sentence": f"{NEVER}: the proof of {day} is invalid: {proof['invalid']}"}
+    trials = proof["trials"]
+    healthy, others = trials["healthy"], [trials[name] for name in ("degenerate", "self")]
+    parts = [f"{int(proof['killed'])} of {int(proof['faults'])} known faults killed"]
+    if healthy["run"]:
+        parts.append(f"{int(proof['rollbacks_of_healthy'])} of {int(healthy['run'])} healthy deployments rolled back")
+    run, right = (sum(int(one[key]) for one in others) for key in ("run", "right"))
+    parts += [f"{right} of {run} attempts to mislead it failed"] * bool(run)
+    how = " (a part of the proof)" if not proof["whole"] else " (quickly)" if proof["quick"] else ""
+    parts += ["by an earlier state of its code"] * (proof["source"] != source)
+    return {"proved": True, "sentence": f"proved on {day}{how}: {', '.join(parts)}"}
+
+
+def source_digest(root: Path = ROOT) -> str:
+    """sha256 over names and contents of the sources of gate, checks, reference and faults."""
+    total = hashlib.sha256()
+    files = (p for folder in SOURCES for p in (root / folder).rglob("*") if p.suffix in ENDINGS)
+    for name, path in sorted((p.relative_to(root).as_posix(), p) for p in files):
+        if name in NOT_CODE or "__pycache__" in name:
+            continue
+        total.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return "sha256:" + total.hexdigest()

@@ -1,0 +1,119 @@
+"""Where text goes: results to stdout, chatter to stderr. The only module that prints.
+
+Everything is made inert, redacted, and kept from being a command to the pipeline that reads along. A reader who goes
+away (`gate run | head -1`) changes nothing: the run goes on, its files are written, its exit code stands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Self, TextIO
+
+from gates.deployment.redaction import redact_text, without_secrets
+from gates.reports.terminal import progress_line
+from gates.stages.context import Progress
+from gates.text.characters import without_commands
+from gates.text.inert import Terminal, workflow
+from gates.verdict import Verdict
+
+
+def put(stream: TextIO | None, text: str) -> None:
+    """Write and flush. Where that is no longer possible, this text and all later text to the stream goes nowhere."""
+    if stream is None:
+        return
+    try:
+        stream.write(text)
+        stream.flush()
+    except (OSError, ValueError):
+        _turn_away(stream)
+
+
+def _turn_away(stream: TextIO) -> None:
+    """Let the stream end in /dev/null, so that nothing fails again, at the end of the process neither."""
+    with contextlib.suppress(OSError, ValueError):  # it is no file
+        number = stream.fileno()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        if nowhere != number:
+            os.dup2(nowhere, number)
+            os.close(nowhere)
+
+
+def shown(text: str) -> str:
+    """The text of a terminal without a command to the pipeline."""
+    return without_commands(str(Terminal.escape(text.removesuffix("\n")) + Terminal("\n")))
+
+
+@dataclass
+class Console:
+    """Text that is not Terminal is foreign, and becomes one line."""
+
+    out: TextIO | None
+    err: TextIO | None
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    hide: Mapping[str, str] = field(default_factory=dict, repr=False)
+    _live: bool = False
+
+    @classmethod
+    def of_process(cls, environ: Mapping[str, str]) -> Self:
+        """The streams of this process; text that they cannot encode is written as escapes."""
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
+        return cls(sys.stdout, sys.stderr, environ)
+
+    @property
+    def colour(self) -> bool:
+        return not self.environ.get("NO_COLOR") and _is_terminal(self.err)
+
+    @property
+    def colours_results(self) -> bool:
+        return self.colour and _is_terminal(self.out)
+
+    def result(self, text: Terminal | str) -> None:
+        """A result, on stdout."""
+        put(self.out, redact_text(shown(text), self.hide))
+
+    def verdict(self, verdict: Verdict) -> None:
+        """The bytes of verdict.json, on stdout: inert by themselves, and of evidence that was redacted already."""
+        put(self.out, without_secrets(verdict.dump(), self.hide))
+
+    def say(self, text: Terminal | str) -> None:
+        """Chatter, on stderr."""
+        self._end_live()
+        put(self.err, redact_text(shown(text), self.hide))
+
+    def reveal(self, text: str) -> None:
+        """The variables of `gate up`, on stdout: the only output that holds secrets."""
+        put(self.out, text)
+
+    def annotate(self, title: str, text: str) -> None:
+        """An error that GitHub Actions shows at the top of the job: the only command to a pipeline that is printed."""
+        if self.environ.get("GITHUB_ACTIONS") == "true":
+            title, text = (redact_text(part, self.hide) for part in (title, text))
+            put(self.err, f"::error title={workflow(title, also=':,')}::{workflow(text)}\n")
+
+    def progress(self, progress: Progress) -> None:
+        """On a terminal a line that is written over until the stage is done; elsewhere one line a finished stage."""
+        line = progress_line(progress, colour=self.colour)
+        if progress.done:
+            self.say(line)
+        elif _is_terminal(self.err):
+            self._end_live()
+            put(self.err, redact_text(shown(line), self.hide).removesuffix("\n"))
+            self._live = True
+
+    def _end_live(self) -> None:
+        if self._live:
+            put(self.err, "\r\x1b[2K")
+            self._live = False
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # it was closed
+        return False

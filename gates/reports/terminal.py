@@ -1,0 +1,122 @@
+"""Text for people at a terminal: progress, the verdict in a few lines, a table. Pure: the caller prints."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from gates.evidence import Evidence, JsonValue
+from gates.stages.context import Progress
+from gates.text.inert import Terminal
+from gates.verdict import Action, Decision, Finding, Verdict, grouped
+
+COLOURS = {"red": "31", "green": "32", "yellow": "33", "dim": "2", "bold": "1"}
+DECISION_COLOURS = {Decision.PROMOTE: "green", Decision.HOLD: "yellow", Decision.ROLLBACK: "red"}
+MOST_FINDINGS = 8
+WIDTH = 110
+WIDEST_CELL = 60
+
+
+def paint(text: str, colour: str, *, on: bool) -> Terminal:
+    """The text in a colour, or plain."""
+    return Terminal("\x1b[{}m{}\x1b[0m").format(COLOURS[colour], text) if on else Terminal.escape(text)
+
+
+def progress_line(progress: Progress, *, colour: bool) -> Terminal:
+    """One line about a stage: a mark, its name, how many checks came to what, the seconds."""
+    bad = progress.failed or progress.error
+    mark = "·" if not progress.done else "✗" if bad else "?" if progress.unknown else "✓"
+    tint = "dim" if not progress.done else "red" if bad else "yellow" if progress.unknown else "green"
+    known = bool(progress.expected) and not progress.done
+    counts = [f"{progress.passed} passed of about {progress.expected}" if known else f"{progress.passed} passed"]
+    counts += [f"{progress.failed} failed"] * bool(progress.failed)
+    counts += [f"{progress.unknown} unknown"] * bool(progress.unknown)
+    error = f"  {progress.error}" if progress.error else ""
+    line = Terminal("{} {:<12} {:<50} {:6.1f} s{}")
+    return line.format(paint(mark, tint, on=colour), progress.stage, ", ".join(counts), progress.seconds, error)
+
+
+def verdict_text(verdict: Verdict, *, colour: bool, folder: str = "") -> Terminal:
+    """One sentence, the deciding findings, the margin."""
+    head = paint(verdict.title.upper(), DECISION_COLOURS[verdict.shown_as], on=colour)
+    lines: list[str] = ["", *_alarm(verdict.headline, colour=colour)]
+    lines.append(Terminal("{}: {}").format(paint(head, "bold", on=colour), verdict.reason))
+    groups = grouped(verdict.deciding)
+    for group in groups[:MOST_FINDINGS]:
+        lines += _findings(group, colour=colour)
+    if len(groups) > MOST_FINDINGS:
+        lines.append(f"  … and {sum(map(len, groups[MOST_FINDINGS:]))} more")
+    blocked = sum(bool(f.blocked_by) for f in verdict.findings)
+    lines += [f"  {blocked} more could not be carried out because of these"] * bool(blocked)
+    if verdict.ends_when and len(verdict.ends_when) <= MOST_FINDINGS:
+        lines.append(f"  ends when: {'; '.join(verdict.ends_when)}")
+    lines += _act(verdict.action)
+    counts = verdict.counts
+    said = f"{counts.passed} passed, {counts.failed} failed, {counts.unknown} unknown"
+    lines.append(paint(f"  {said}, {counts.not_applicable} not applicable", "dim", on=colour))
+    lines += [paint(f"  {remark}", "dim", on=colour) for remark in verdict.remarks]
+    if folder:
+        lines.append(paint(f"  evidence and report: {folder}", "dim", on=colour))
+    return Terminal.of_lines(lines)
+
+
+def action_text(action: Action, *, colour: bool = False) -> Terminal:
+    """What was done by hand."""
+    percents = [f"{p} %" if p is not None else "?" for p in (action.from_percent, action.to_percent)]
+    said = f"{action.kind}: {action.result}, {' -> '.join(percents)}. {action.message}".rstrip()
+    return Terminal.of_lines([*_alarm(action.headline, colour=colour), said, *_act(action)])
+
+
+def _alarm(headline: str, *, colour: bool) -> list[Terminal]:
+    return [paint(paint(headline, "red", on=colour), "bold", on=colour)] * bool(headline)
+
+
+def _act(action: Action) -> list[str]:
+    """What came of each part, what was proved after it, and what is left to do by hand."""
+    lines = [f"  {s.name}: {s.result}, {s.message}" for s in action.steps]
+    lines += [f"  {name}: {value}" for name, value in action.recovery.items()]
+    return [*lines, *["  run this by hand:"] * bool(action.by_hand), *(f"    {s}" for s in action.by_hand.splitlines())]
+
+
+def _findings(group: Sequence[Finding], *, colour: bool) -> list[str]:
+    finding = group[0]
+    names = finding.check + (f" and {len(group) - 1} more of the same reason" if len(group) > 1 else "")
+    tint = "red" if finding.outcome == "fail" else "yellow"
+    message = finding.message or f"observed {finding.observed}, allowed {finding.limit}"
+    wrapped = textwrap.wrap(Terminal.escape(message), WIDTH - 6) or [""]
+    more = ["      …"] if len(wrapped) > 3 else []
+    return [
+        Terminal("  {} {}").format(paint(finding.outcome, tint, on=colour), names),
+        *(f"      {line}" for line in wrapped[:3]),
+        *more,
+        *([Terminal("      {}").format(paint(finding.reproduce, "dim", on=colour))] if finding.reproduce else []),
+    ]
+
+
+def groups_text(evidence: Sequence[Evidence]) -> Terminal:
+    """Checks and seconds of each group, the slowest first. The seconds are summed over checks that run in parallel."""
+    groups: dict[str, list[Evidence]] = {}
+    for line in evidence:
+        if line.check.count("/") > 1:
+            groups.setdefault(line.check.rsplit("/", 1)[0], []).append(line)
+    rows = [
+        (name, len({e.check for e in seen}), sum(e.duration_ms for e in seen) / 1000) for name, seen in groups.items()
+    ]
+    ordered = sorted(rows, key=lambda r: (-r[2], r[0]))
+    return table([(name, checks, f"{seconds:.1f} s") for name, checks, seconds in ordered], ("group", "checks", "time"))
+
+
+def table(rows: Sequence[Sequence[object]], titles: Sequence[str]) -> Terminal:
+    """Columns as wide as their widest cell."""
+    cells = [[Terminal.escape("" if c is None else c) for c in row] for row in [titles, *rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(titles))]
+    lines = (Terminal("  ").join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)
+    return Terminal.of_lines(lines)
+
+
+def cell(value: JsonValue) -> Terminal:
+    """A value in a table. It is cut, so redact it before: part of a secret is not known again."""
+    if value is None:
+        return Terminal("-")
+    text = Terminal.escape(f"{value:.{0 if abs(value) >= 1000 else 3}f}" if isinstance(value, float) else value)
+    return text if len(text) <= WIDEST_CELL else Terminal("{}…").format(text[: WIDEST_CELL - 1])

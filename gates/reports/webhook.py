@@ -1,0 +1,35 @@
+"""Posts a verdict to a Slack webhook, within a time limit. What becomes of it never changes a verdict."""
+
+from __future__ import annotations
+
+import queue
+import threading
+
+from gates.deployment.client import HttpDoor, NoAnswer
+from gates.deployment.requests import JSON_TYPE, Request
+
+LIMIT_S = 5.0
+"""For everything together: name, connection, sending, answer."""
+
+
+def post(url: str, body: str, limit_s: float = LIMIT_S) -> str:
+    """POST the JSON text; an empty string, or why it was not taken, without the URL: that is a secret."""
+    said: queue.SimpleQueue[str] = queue.SimpleQueue()
+    # a thread, because looking up a name has no limit of its own
+    threading.Thread(target=lambda: said.put(_sent(url, body, limit_s)), name="slack", daemon=True).start()
+    try:
+        return said.get(timeout=limit_s)
+    except queue.Empty:
+        return f"the webhook did not answer within {limit_s:g} s"
+
+
+def _sent(url: str, body: str, limit_s: float) -> str:
+    if not url.startswith(("https://", "http://")):
+        return "SLACK_WEBHOOK_URL is no http or https address"
+    request = Request("POST", "", (("Content-Type", JSON_TYPE), ("User-Agent", "replaygate")), body.encode())
+    try:
+        with HttpDoor(url, timeout_s=limit_s) as door:
+            status = door.send(request).status
+    except NoAnswer as none:
+        return f"the webhook could not be reached ({type(none.__cause__).__name__})"
+    return "" if 200 <= status < 300 else f"the webhook answered {status}"

@@ -1,0 +1,91 @@
+"""Watches the backlog through a whole run: no check, but what tells a slow outbox from one that catches up."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psycopg
+
+from gates.deployment.database import Connection, connect, sql, value
+from gates.deployment.leftovers import sweep
+from gates.evidence import Evidence, JsonValue, Outcome
+from gates.evidence_file import write_lines
+from gates.stages.context import Context
+
+BACKLOG = "watch/outbox-backlog"
+QUERY = Path(__file__).with_name("queries") / "backlog.sql"
+INTERVAL_S = 2.0
+MOST_SAMPLES = 1000
+JOIN_S = 15.0
+
+
+class BacklogWatch:
+    """A context: samples `[seconds, events waiting]` until it is left, then writes them as one line of evidence.
+
+    Before, it removes what a killed run left: those dead letters would be taken for the release's. What the database
+    refuses ends the watching, not the run: without the line, a failing lag is judged by itself.
+    """
+
+    def __init__(self, context: Context, interval_s: float = INTERVAL_S) -> None:
+        self._context, self._interval_s = context, interval_s
+        self._stop = threading.Event()
+        self._samples: list[JsonValue] = []
+        self._started = time.monotonic()
+        self._started_at = dt.datetime.now(dt.UTC)
+        self._thread = threading.Thread(target=self._run, name="backlog-watch", daemon=True)
+
+    def __enter__(self) -> Self:
+        target = self._context.target
+        if target.database_url:
+            with contextlib.suppress(psycopg.Error):  # what is left then is counted, and says whose it is by its name
+                sweep(target.database_url, target.test_company_id)
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(JOIN_S)
+        if self._samples:
+            write_lines(self._context.evidence, [self._evidence()])
+
+    def _evidence(self) -> Evidence:
+        samples = list(self._samples)
+        last = samples[-1]
+        return Evidence(
+            check=BACKLOG,
+            outcome=Outcome.PASS,
+            observed=last[1] if isinstance(last, list) else None,
+            unit="events",
+            samples=len(samples),
+            started_at=self._started_at.isoformat(timespec="milliseconds"),
+            duration_ms=round((time.monotonic() - self._started) * 1000, 1),
+            release=self._context.target.release,
+            details={"samples": samples},
+        )
+
+    def _run(self) -> None:
+        try:
+            connection = connect(self._context.target.database_url, read_only=True)
+        except psycopg.Error:
+            return
+        with connection:
+            self._sample(connection)
+
+    def _sample(self, connection: Connection) -> None:
+        while len(self._samples) < MOST_SAMPLES:
+            try:
+                waiting = value(connection, sql(QUERY))
+            except psycopg.Error:
+                return
+            self._samples.append([round(time.monotonic() - self._started, 2), int(str(waiting))])
+            if self._stop.wait(self._interval_s):
+                return

@@ -1,0 +1,81 @@
+"""Which checks there are: what the suites declare, and what gate.yaml adds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from gates import catalogue, config
+from gates.decision.policy_file import PolicyFile
+from gates.errors import CannotWork
+from gates.evidence import CheckSpec
+from gates.stages import loading, pipeline, preflight, switches, turn
+from gates.stages.suite import NOT_PASSED_ON, ROOT
+
+SUITES = ("drills", "sql_checks")
+COLLECT_S = 60
+
+
+def collect(environ: Mapping[str, str], options: tuple[str, ...] = ()) -> tuple[CheckSpec, ...]:
+    """Every check that the suites, the load stage and the preflight declare. Raise CannotWork where one cannot."""
+    specs = [*preflight.SPECS, pipeline.SPEC, turn.SPEC, switches.SPEC, *loading.specs()]
+    for suite in SUITES:
+        if (ROOT / suite).is_dir():
+            specs += _collect(suite, environ, options if suite == "sql_checks" else ())
+    return tuple(sorted(specs, key=lambda s: s.id))
+
+
+def _collect(suite: str, environ: Mapping[str, str], options: tuple[str, ...]) -> list[CheckSpec]:
+    with tempfile.TemporaryDirectory() as folder:
+        listing, ini = Path(folder) / "catalogue.json", Path(folder) / "pytest.ini"
+        ini.write_text("[pytest]\n", encoding="utf-8")
+        words = (sys.executable, "-m", "pytest", str(ROOT / suite), "-c", str(ini), f"--rootdir={ROOT}", "-q")
+        plugins = ("-p", "gates.checks.recorder", "-p", "no:cacheprovider")
+        clean = {k: v for k, v in environ.items() if k not in {*NOT_PASSED_ON, *config.VARIABLES, *config.KEYS}}
+        done = subprocess.run(
+            [*words, *plugins, f"--catalogue={listing}", *options],
+            cwd=ROOT,
+            env={**clean, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+            capture_output=True,
+            text=True,
+            timeout=COLLECT_S,
+            check=False,
+        )
+        if not listing.exists():
+            said = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
+            raise CannotWork(f"{suite} could not be collected; allowed: a suite without errors. It says:\n{said}")
+        return [CheckSpec.from_json(one) for one in json.loads(listing.read_text(encoding="utf-8"))]
+
+
+def with_own_checks(file: PolicyFile, environ: Mapping[str, str]) -> tuple[CheckSpec, ...]:
+    """The shipped catalogue, and the checks in the folders that gate.yaml names."""
+    shipped = catalogue.load()
+    options = own_folders(file)
+    if not options:
+        return shipped
+    known = {s.id for s in shipped}
+    return (*shipped, *(s for s in _collect("sql_checks", environ, options) if s.id not in known))
+
+
+def own_folders(file: PolicyFile) -> tuple[str, ...]:
+    """The folders of gate.yaml as options of the SQL suite. Raise ConfigError where one of them is not there."""
+    file.check_folders()
+    options = tuple(f"--spot-folder={p}" for p in file.settings.spot_folders)
+    return options + tuple(f"--alert-folder={p}" for p in file.settings.alert_folders)
+
+
+def sql_suite(words: list[str], environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run `python -m sql_checks` with these words: exports, the manifest, its own lint."""
+    return subprocess.run(
+        [sys.executable, "-m", "sql_checks", *words],
+        cwd=ROOT,
+        env={k: v for k, v in environ.items() if k not in config.KEYS},
+        capture_output=True,
+        text=True,
+        timeout=COLLECT_S,
+        check=False,
+    )

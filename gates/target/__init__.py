@@ -1,1 +1,0 @@
-"""The two doors to the deployment under test, HTTP and SQL, and who may use them."""

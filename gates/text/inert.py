@@ -1,0 +1,147 @@
+"""Text that goes out, one type for each medium. A field becomes inert where it is put into text of the medium.
+
+`Html("<p>{}</p>").format(answer)` escapes the answer: what is no text of the medium is foreign, whoever wrote it. Only
+literals may be given to the constructors; a test reads the syntax trees for it. Writers take these types alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self
+
+from markupsafe import Markup
+
+from gates.text import characters
+
+
+class Inert(Markup):
+    """Text of one medium. `format`, `join` and `+` pass on text of the same medium and escape everything else."""
+
+    __slots__ = ()
+
+    @classmethod
+    def escape(cls, s: Any, /) -> Self:
+        return s if isinstance(s, cls) else cls(cls.escaped(str(s)))
+
+    @classmethod
+    def escaped(cls, text: str) -> str:
+        """Foreign text as the medium shows it and obeys nothing in it."""
+        raise NotImplementedError
+
+    def __html_format__(self, format_spec: str, /) -> Self:
+        return type(self)(format(str(self), format_spec))
+
+
+class Terminal(Inert):
+    """Lines for a terminal, which is also where a pipeline reads workflow commands (see gates.reports.console)."""
+
+    __slots__ = ()
+
+    @classmethod
+    def escaped(cls, text: str) -> str:
+        return characters.line(text)
+
+    @classmethod
+    def of_lines(cls, lines: Iterable[str]) -> Self:
+        """Each text as one line."""
+        return cls("").join(cls("{}\n").format(line) for line in lines)
+
+    @classmethod
+    def document(cls, text: str) -> Self:
+        """JSON, a report or a log, with its own lines."""
+        return cls(characters.document(text))
+
+
+class Html(Inert):
+    """Elements and attribute values in double quotes."""
+
+    __slots__ = ()
+
+    @classmethod
+    def escaped(cls, text: str) -> str:
+        return html.escape(characters.document(text), quote=True)
+
+    @classmethod
+    def packaged(cls, *files: Path) -> Self:
+        """Style and script that stand beside the reports."""
+        return cls("".join(f.read_text(encoding="utf-8") for f in files))
+
+    def csp_hash(self) -> Self:
+        """How a Content-Security-Policy names this text."""
+        return type(self)(f"'sha256-{base64.b64encode(hashlib.sha256(self.encode()).digest()).decode()}'")
+
+
+_WORDS = re.compile(r"[A-Za-z0-9]+([ _][A-Za-z0-9]+)*|[0-9]+\.[0-9]+")
+"""Words and numbers, which are nothing but text to Markdown and to Slack."""
+
+
+class Markdown(Inert):
+    """GitHub's Markdown. A foreign text is a `<code>` element: mentions, issues and emoji are not looked for in there,
+    and what is punctuation to Markdown is a character reference, which opens and closes nothing.
+    """
+
+    __slots__ = ()
+    _ACTIVE = re.compile(
+        r"""[&<>"`*|~\\\[\]@#$^{}]|:(?=\S)|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?<=www)\.""", re.IGNORECASE
+    )
+
+    @classmethod
+    def escaped(cls, text: str) -> str:
+        shown = cls._ACTIVE.sub(lambda found: f"&#{ord(found.group())};", characters.line(text).strip())
+        return shown if not shown or _WORDS.fullmatch(shown) else f"<code>{shown}</code>"
+
+    @classmethod
+    def of_lines(cls, lines: Iterable[str]) -> Self:
+        return cls("").join(cls("{}\n").format(line) for line in lines)
+
+    @classmethod
+    def row(cls, cells: Iterable[object]) -> Self:
+        """A row of a table."""
+        return cls("| {} |").format(cls(" | ").join(cls.escape(c) for c in cells))
+
+    @classmethod
+    def block(cls, text: str, language: str = "") -> Self:
+        """A fenced block, whose fence is longer than any in the text."""
+        longest = max(map(len, re.findall("`+", text)), default=0)
+        fence = "`" * max(3, longest + 1)
+        return cls(f"{fence}{language}\n{characters.document(text)}\n{fence}")
+
+
+class Slack(Inert):
+    """Slack's mrkdwn. A foreign text is code: no mention, channel, link, emoji or emphasis is looked for in there."""
+
+    __slots__ = ()
+    _TICK, _QUOTE = "`", "'"
+
+    @classmethod
+    def escaped(cls, text: str) -> str:
+        shown = html.escape(characters.line(text).strip().replace(cls._TICK, cls._QUOTE), quote=False)
+        return shown if not shown or _WORDS.fullmatch(shown) else f"`{shown}`"
+
+    @classmethod
+    def block(cls, text: str) -> Self:
+        """A block of code."""
+        return cls(f"```{html.escape(characters.document(text.replace(cls._TICK, cls._QUOTE)), quote=False)}```")
+
+    def cut(self, most: int) -> Self:
+        """At most so many characters and a few; what is code in it stays code."""
+        if len(self) <= most:
+            return self
+        kept = re.sub(r"&[a-z]*$", "", str(self[:most]))
+        end = "```" if kept.count("```") % 2 else "`" if kept.count("`") % 2 else ""
+        return type(self)(f"{kept}…{end}")
+
+
+def xml(value: object) -> str:
+    """Text that XML 1.0 can hold; ElementTree escapes its markup."""
+    return characters.document(str(value))
+
+
+def workflow(text: str, also: str = "") -> str:
+    """A value of a workflow command of GitHub Actions, on one line; `also` what ends it where it is a property."""
+    return "".join(f"%{ord(c):02X}" if c in "%\n" + also else c for c in characters.document(text))

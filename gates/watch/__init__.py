@@ -1,0 +1,1 @@
+"""Scheduled canary checks: rounds, incidents, trends, history and how they are told."""

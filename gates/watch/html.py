@@ -1,0 +1,250 @@
+"""history.html: the watch in one self-contained file, in the look of report.html. Pure.
+
+The state first, then what is open, what changed, what nears its limit, the numbers, every check as a strip of rounds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from gates.reports.html import document, proportions
+from gates.reports.sparkline import line, strip
+from gates.text.inert import Html
+from gates.watch.incidents import span
+from gates.watch.rounds import Change, Incident, Round
+from gates.watch.trends import FLAPS, WINDOW, Trend
+from gates.watch.view import (
+    WatchView,
+    ago,
+    clock,
+    counts_text,
+    grouped_changes,
+    grouped_incidents,
+    limits_text,
+    nearing,
+    number,
+    reach_text,
+    slope_text,
+    with_numbers,
+)
+
+CLASSES = {"good": "promote", "doubtful": "hold", "failing": "rollback"}
+OUTCOMES = ("fail", "unknown", "pass")
+MOST_OPEN = 60
+MOST_NAMES = 12
+
+
+def html(view: WatchView) -> Html:
+    """The whole document."""
+    found = view.trends()
+    parts = (_open(view, found), _changes(view), _near(found), _numbers(view, found), _checks(view, found))
+    body = Html("").join([*parts, _events(view), _watcher(view)])
+    title = f"watch: {view.state}"
+    return document(title, ("report.css", "watch.css"), _header(view, found), body, script="report.js")
+
+
+def _header(view: WatchView, found: Mapping[str, Trend]) -> Html:
+    last = view.last
+    counts = last.counts if last else {}
+    facts = {"target": view.place or "not said"}
+    if last is not None:
+        facts |= {
+            "release": last.release or "not said",
+            "last round": f"{clock(last.at)} ({ago(last.at, view.now)})",
+            "due every": span(last.interval_s) if last.interval_s else "not said",
+            "rounds in 24 h": str(len(view.recent)),
+            "passed": str(counts["pass"]),
+            "failed": str(counts["fail"]),
+            "unknown": str(counts["unknown"]),
+            "flapping": str(sum(t.flapping for t in found.values())),
+        }
+    listed = Html("").join(Html("<span>{} <b>{}</b></span>").format(name, value) for name, value in facts.items())
+    states = strip(
+        [
+            (r.started.timestamp(), {"good": "pass", "doubtful": "unknown", "failing": "fail"}[r.state])
+            for r in view.recent
+        ],
+        *_window(view),
+        "the state of every round in 24 hours",
+    )
+    return Html(
+        '<header class="{}"><div><h1>{}<small>watch, 24 h</small></h1><p class="reason">{}</p>'
+        '<div class="facts">{}</div>{}<div class="wide">{}</div></div></header>'
+    ).format(CLASSES[view.state], view.state, view.reason, listed, proportions(counts), states)
+
+
+def _open(view: WatchView, found: Mapping[str, Trend]) -> Html:
+    incidents = view.open
+    if not incidents:
+        return Html("")
+    groups = grouped_incidents(incidents)
+    cards = Html("").join(_incident(g, found.get(g[0].check), view) for g in groups[:MOST_OPEN])
+    more = Html("<p>… and {} more.</p>").format(len(groups) - MOST_OPEN) if len(groups) > MOST_OPEN else Html("")
+    return Html("<h2>Open</h2>\n{}{}").format(cards, more)
+
+
+def _incident(group: Sequence[Incident], trend: Trend | None, view: WatchView) -> Html:
+    one = group[0]
+    tint = "fail" if one.level == "page" else "not-applicable" if one.level == "note" else "unknown"
+    seen = (
+        f"not seen since {clock(one.unseen_since)}" if one.unseen_since else f"seen last {ago(one.seen_at, view.now)}"
+    )
+    facts = [one.level if one.firing else f"{one.level}, not certain yet", f"since {clock(one.since)}", seen]
+    facts += [f"seen so in {one.rounds} round{('s' if one.rounds > 1 else Html(''))}"]
+    facts += ["rolled back"] * one.acted
+    spec = view.specs.get(one.check) if len(group) == 1 else None
+    about = Html('<p class="claim">{}</p><p class="cost">{}</p>').format(spec.claim, spec.cost) if spec else Html("")
+    picture = _strip(trend, view) if trend else Html("")
+    names = Html("<br>").join(i.check for i in group[:MOST_NAMES])
+    names += Html("<br>and {} more").format(len(group) - MOST_NAMES) if len(group) > MOST_NAMES else Html("")
+    return Html('<div class="finding {}"><h3>{}</h3><p class="numbers">{}</p><p>{}</p>{}{}</div>\n').format(
+        tint, names, ", ".join(facts), one.message, about, picture
+    )
+
+
+def _changes(view: WatchView) -> Html:
+    changes = view.last.changes if view.last else ()
+    if not changes:
+        return Html("")
+    return Html("<h2>Otherwise than in the round before</h2>\n<table>{}</table>\n").format(_change_rows(changes))
+
+
+def _change_rows(changes: Sequence[Change], *, when: bool = False) -> Html:
+    rows = []
+    for first, *others in grouped_changes(changes):
+        more = f" and {len(others)} more" if others else Html("")
+        at = Html("<td>{}</td>").format(clock(first.at)) if when else Html("")
+        kind = Html('<td class="{}">{}</td>').format(_kind_class(first), first.kind)
+        said = Html('<td class="id"><code>{}</code>{}</td><td>{}</td>').format(first.check, more, first.message[:220])
+        rows.append(Html("<tr>{}{}{}</tr>").format(at, kind, said))
+    return Html("").join(rows)
+
+
+def _kind_class(change: Change) -> str:
+    if change.kind in {"recovered", "seen again"}:
+        return "said pass"
+    return "said fail" if change.level == "page" else "said unknown"
+
+
+def _near(found: Mapping[str, Trend]) -> Html:
+    near = nearing(found)
+    if not near:
+        return Html("")
+    items = Html("").join(
+        Html("<li><code>{}</code>: {}, at {}</li>").format(t.check, reach_text(t), slope_text(t)) for t in near
+    )
+    return Html("<h2>Near a limit</h2>\n<ul>{}</ul>\n").format(items)
+
+
+def _numbers(view: WatchView, found: Mapping[str, Trend]) -> Html:
+    rows = Html("").join(_number_row(t, view) for t in with_numbers(found))
+    if not rows:
+        return Html("")
+    titles = ("check", "24 h", "now", "least", "median", "most", "slope", "limits", "limit reached")
+    head = Html("").join(Html("<th>{}</th>").format(t) for t in titles)
+    note = Html(
+        '<p class="claim">Slope: Theil and Sen’s median of all pairs; “steady” where its 95 % interval has zero in it. '
+        "The limit is reached from the last value on at that slope.</p>"
+    )
+    return Html('<h2>Numbers</h2>\n{}<table class="numbers"><tr>{}</tr>{}</table>\n').format(note, head, rows)
+
+
+def _number_row(trend: Trend, view: WatchView) -> Html:
+    unit = trend.reading.unit
+    limits = [limit for _, limit in trend.reading.limits]
+    said = f"{trend.check}: {number(trend.low)} to {number(trend.high)} {unit}"
+    picture = line(trend.points, *_window(view), limits, said)
+    now = number(trend.reading.value, unit) if trend.reading.value is not None else "unknown"
+    cells = (now, number(trend.low), number(trend.middle), number(trend.high), slope_text(trend), limits_text(trend))
+    listed = Html("").join(Html("<td>{}</td>").format(c) for c in (*cells, reach_text(trend)))
+    name = trend.check.removeprefix("alert/")
+    return Html('<tr class="{}"><td>{}</td><td>{}</td>{}</tr>').format(
+        trend.reading.outcome.value, name, picture, listed
+    )
+
+
+def _checks(view: WatchView, found: Mapping[str, Trend]) -> Html:
+    groups: dict[str, list[Trend]] = {}
+    for trend in found.values():
+        group = "/".join(trend.check.split("/")[:2]) if trend.check.count("/") > 1 else trend.check.split("/")[0]
+        groups.setdefault(group, []).append(trend)
+    if not groups:
+        return Html("")
+    boxes = Html("").join(
+        Html('<label><input type="checkbox" value="{}" checked> <span>{}</span></label>').format(name, name)
+        for name in OUTCOMES
+    )
+    tools = Html('<div class="tools"><input type="search" placeholder="Filter {} checks">{}</div>').format(
+        len(found), boxes
+    )
+    body = Html("").join(_group(name, groups[name], view) for name in sorted(groups))
+    return Html("<h2>All checks, 24 hours</h2>\n{}\n{}").format(tools, body)
+
+
+def _group(name: str, group: Sequence[Trend], view: WatchView) -> Html:
+    counts = Counter(t.reading.outcome.value for t in group)
+    worst = next(o for o in OUTCOMES if counts[o])
+    said = ", ".join(f"{counts[o]} {('passed' if o == 'pass' else o)}" for o in OUTCOMES if counts[o])
+    opened = " open" if worst != "pass" else Html("")
+    ordered = sorted(group, key=lambda t: (OUTCOMES.index(t.reading.outcome.value), t.check))
+    rows = Html("").join(_row(t, view) for t in ordered)
+    return Html(
+        '<details class="group"{}><summary><i class="dot {}"></i>{}<span>{}</span></summary>{}</details>\n'
+    ).format(opened, worst, name, said, rows)
+
+
+def _row(trend: Trend, view: WatchView) -> Html:
+    outcome = trend.reading.outcome.value
+    facts = [f"{outcome} since {clock(trend.since)}", f"seen good last: {ago(trend.last_good, view.now)}"]
+    facts += [f"flapping: {trend.changes} changes in 24 h (from {FLAPS} on)"] * trend.flapping
+    facts += [trend.reading.message] * bool(trend.reading.message)
+    spec = view.specs.get(trend.check)
+    claim = Html('<p class="claim">{}</p>').format(spec.claim) if spec else Html("")
+    return Html(
+        '<details class="row" data-outcome="{}"><summary><i class="dot {}"></i>{}<em>{}</em></summary>'
+        "<div><p>{}</p>{}</div></details>\n"
+    ).format(outcome, outcome, trend.check, _strip(trend, view), "; ".join(facts), claim)
+
+
+def _strip(trend: Trend, view: WatchView) -> str:
+    counts = Counter(outcome for _, outcome in trend.marks)
+    said = ", ".join(f"{counts[o]} {o}" for o in OUTCOMES if counts[o])
+    return strip(trend.marks, *_window(view), f"rounds in 24 h: {said}")
+
+
+def _events(view: WatchView) -> Html:
+    events = view.events
+    if not events:
+        return Html("")
+    return Html("<h2>What happened in 24 hours</h2>\n<table>{}</table>\n").format(_change_rows(events, when=True))
+
+
+def _watcher(view: WatchView) -> Html:
+    """The watch itself: how often it looked, when it was down, what is odd about its file."""
+    facts = [("rounds in the history", str(view.total))]
+    if view.last is not None:
+        facts.append(("drills of a round", view.last.drills))
+        facts.append(("what the last round came to", counts_text(view.last.counts)))
+    facts += [("the watcher now", view.pulse.said)] * bool(view.pulse.said)
+    facts += [("was down", _down(r)) for r in view.recent if r.down_s]
+    facts += [("clock", f"{clock(r.at)}: {r.clock}") for r in view.recent if r.clock]
+    facts += [("rounds from the future, left out", str(view.future))] * bool(view.future)
+    facts += [("the file", view.odd)] * bool(view.odd)
+    facts += [("rounds removed, as too old or too many", str(view.dropped))] * bool(view.dropped)
+    facts += [("rounds of other targets, left out", str(view.others))] * bool(view.others)
+    rows = Html("").join(Html("<tr><td>{}</td><td>{}</td></tr>").format(name, value) for name, value in facts)
+    made = clock(view.now.isoformat())
+    foot = Html("<footer>Made {}: <code>gate watch --report</code>.</footer>\n").format(made)
+    return Html("<h2>The watch itself</h2>\n<table>{}</table>\n{}").format(rows, foot)
+
+
+def _down(one: Round) -> str:
+    return f"until {clock(one.at)}, for {span(one.down_s)}"
+
+
+def _window(view: WatchView) -> tuple[float, float]:
+    """Start and end of the pictures: the window, or from the first round on where that is younger."""
+    end = view.now.timestamp()
+    first = view.recent[0].started.timestamp() if view.recent else end - 3600
+    return max(end - WINDOW.total_seconds(), min(first, end - 60)), end

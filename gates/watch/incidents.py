@@ -1,0 +1,255 @@
+"""From the readings of a round to what is open and what changed. Pure: no clock, no I/O.
+
+Nothing is good again but by an observation: what is unknown, or was not looked at, leaves an incident open. Nothing is
+rolled back but on failures seen in consecutive rounds: what is unknown starts that count anew.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from gates.evidence import Outcome
+from gates.watch.rounds import Change, Incident, Reading, Round
+
+LEVELS = ("note", "warn", "page")
+COMPARING = ("preflight/", "sql/manifest/")
+"""Checks that compare a deployment with what somebody wrote down. A watch runs for weeks, and what was written down may
+be of another release than the one that is running: that is told, but a release must not be rolled back for it.
+"""
+ITSELF = "preflight/pipeline"
+LEAST_PATIENCE_S = 30.0
+"""A scheduler is never punctual: a round may be half an interval late, and this much at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """confirm: rounds in a row before a rollback, and before people are told that a check cannot be seen; remind_s: how
+    often they are told again of what still fails.
+    """
+
+    confirm: int = 2
+    remind_s: float = 4 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """What is open after a round, and what changed in it."""
+
+    incidents: tuple[Incident, ...]
+    changes: tuple[Change, ...]
+
+
+def fold(
+    before: Sequence[Incident],
+    earlier: Mapping[str, Reading],
+    readings: Mapping[str, Reading],
+    at: dt.datetime,
+    patience: Patience,
+    *,
+    in_a_row: bool = True,
+    known: Collection[str] = (),
+) -> Folded:
+    """The incidents after this round.
+
+    before, earlier: the incidents and the readings of the round before; in_a_row: whether that one was the one before
+    by time too, or rounds are missing in between; known: all checks there are (empty: not said), for the incidents of
+    checks that are gone.
+    """
+    old = {i.check: i for i in before}
+    incidents: list[Incident] = []
+    changes: list[Change] = []
+    for check in sorted({*old, *readings}):
+        incident, reading = old.get(check), readings.get(check)
+        if incident is not None and not in_a_row:
+            incident = replace(incident, harm=0)
+        if reading is None:
+            after, change = _not_looked_at(incident, at, known)
+        elif reading.outcome is Outcome.PASS:
+            after, change = _good(incident, at)
+        elif reading.outcome is Outcome.FAIL:
+            after, change = _failing(incident, reading, at, patience)
+        else:
+            after, change = _unknown(incident, reading, earlier.get(check), at, patience)
+        incidents += [after] if after else []
+        changes += [change] if change else []
+    return Folded(tuple(incidents), tuple(changes))
+
+
+def harmful(incidents: Sequence[Incident], readings: Mapping[str, Reading], confirm: int) -> list[Incident]:
+    """The incidents that a rollback is due for: harm that was seen in this round and in `confirm` rounds in a row.
+
+    One rollback an incident: whoever switches the flag on again while it lasts has decided so.
+    """
+    itself = readings.get(ITSELF)
+    if itself is not None and itself.outcome is not Outcome.PASS:
+        return []  # a gate that does not tell red from green acts on nothing
+    lasting = [i for i in incidents if i.harm >= confirm and not i.acted and not i.check.startswith(COMPARING)]
+    return [i for i in lasting if i.check in readings and readings[i.check].harmful]
+
+
+def acted(incidents: Sequence[Incident], because: Collection[str]) -> tuple[Incident, ...]:
+    """The incidents, with the mark of the rollback that was made because of some of them."""
+    return tuple(replace(i, acted=i.acted or i.check in because) for i in incidents)
+
+
+def _not_looked_at(
+    incident: Incident | None, at: dt.datetime, known: Collection[str]
+) -> tuple[Incident | None, Change | None]:
+    if incident is None or not known or incident.check in known:
+        return incident, None
+    said = "this check is no longer in the catalogue; it was not seen good again"
+    return None, Change("no longer checked", incident.check, incident.level, said, _text(at))
+
+
+def _good(incident: Incident | None, at: dt.datetime) -> tuple[None, Change | None]:
+    if incident is None or not incident.firing:
+        return None, None
+    kind = "recovered" if incident.kind == "failing" else "seen again"
+    lasted = span(seconds_between(incident.since, at))
+    return None, Change(kind, incident.check, incident.level, f"seen good after {lasted}", _text(at))
+
+
+def _failing(
+    old: Incident | None, reading: Reading, at: dt.datetime, patience: Patience
+) -> tuple[Incident, Change | None]:
+    known = old if old is not None and old.kind == "failing" else None
+    since = _text(at) if known is None or seconds_between(known.since, at) < 0 else known.since
+    harm = (known.harm if known else 0) + 1 if reading.harmful else 0
+    fires = (known is not None and known.firing) or seconds_between(since, at) >= reading.for_s
+    incident = Incident(
+        reading.check,
+        "failing",
+        reading.level,
+        since,
+        _text(at),
+        known.rounds + 1 if known else 1,
+        harm,
+        fires,
+        known.told_at if known else "",
+        "",
+        known.acted if known else False,
+        reading.message,
+    )
+    kind = ""
+    if known is None or not known.firing:
+        kind = "failing" if fires else "" if known else "pending"
+    elif LEVELS.index(reading.level) > LEVELS.index(known.level):
+        kind = "worse"
+    elif reading.level != "note" and _is_due(incident, at, patience):
+        kind = "still failing"
+    return _told(incident, kind, at)
+
+
+def _unknown(
+    old: Incident | None, reading: Reading, earlier: Reading | None, at: dt.datetime, patience: Patience
+) -> tuple[Incident | None, Change | None]:
+    if old is not None and old.kind == "failing":
+        kept = replace(old, harm=0, unseen_since=old.unseen_since or _text(at))
+        return _told(
+            kept, "still failing" if kept.firing and kept.level != "note" and _is_due(kept, at, patience) else "", at
+        )
+    new = earlier is not None and earlier.outcome is not Outcome.UNKNOWN
+    first = Change("newly unknown", reading.check, "note", reading.message, _text(at)) if new else None
+    if reading.level != "blind" or reading.lacking or reading.blocked_by:
+        return old, first
+    rounds = old.rounds + 1 if old else 1
+    since = old.since if old and seconds_between(old.since, at) >= 0 else _text(at)
+    fires = rounds >= patience.confirm
+    told_at = old.told_at if old else ""
+    blind = Incident(
+        reading.check, "blind", "blind", since, _text(at), rounds, 0, fires, told_at, message=reading.message
+    )
+    if fires and not (old and old.firing):
+        return _told(blind, "blind", at)
+    return blind, first
+
+
+def _told(incident: Incident, kind: str, at: dt.datetime) -> tuple[Incident, Change | None]:
+    if not kind:
+        return incident, None
+    message = incident.message
+    if kind == "still failing" and incident.unseen_since:
+        message = f"not seen since {incident.unseen_since}, and not seen good; before: {message}"
+    change = Change(kind, incident.check, incident.level, message, _text(at))
+    return (replace(incident, told_at=_text(at)) if change.told else incident), change
+
+
+def _is_due(incident: Incident, at: dt.datetime, patience: Patience) -> bool:
+    if not incident.told_at:
+        return True
+    passed = seconds_between(incident.told_at, at)
+    return passed >= patience.remind_s or passed < -patience.remind_s
+
+
+# --- the watcher itself ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """Whether the watch itself was alive until now.
+
+    down_s: how long no round was made, beyond what was due, else 0; blind_s: how long nothing was seen, likewise;
+    clock: what is odd about the clock; said: all that in words, empty where all is well.
+    """
+
+    down_s: float = 0.0
+    blind_s: float = 0.0
+    clock: str = ""
+    said: str = ""
+
+
+def pulse(last: Round | None, good: Round | None, now: dt.datetime, jump_s: float = 0.0) -> Pulse:
+    """The dead man's switch.
+
+    last, good: the last round, and the last that saw anything; jump_s: how far the clock moved against a monotonic one
+    since then, 0 where that is not known.
+    """
+    if last is None:
+        return Pulse()
+    since_s = (now - last.started).total_seconds()
+    clock = ""
+    if since_s < 0:
+        clock = f"the clock went back: the last round is stamped {span(-since_s)} from now"
+    elif abs(jump_s) > LEAST_PATIENCE_S:
+        clock = f"the clock jumped by {jump_s:+.0f} s since the last round, or the machine slept"
+    due_s = allowed_s(last)
+    down_s = since_s if since_s > due_s else 0.0
+    blind_since = good.started if good is not None else last.started
+    blind_s = (now - blind_since).total_seconds()
+    blind_s = blind_s if blind_s > due_s and (good is None or good.number != last.number) else 0.0
+    said = []
+    if down_s:
+        missed = max(1, round(since_s / last.interval_s) - 1) if last.interval_s else 1
+        said.append(
+            f"the watcher was down: no round since {last.at} ({span(down_s)}); one was due every "
+            f"{span(last.interval_s)}, about {missed} missed"
+        )
+    if blind_s:
+        said.append(f"the watcher has seen nothing of the target since {blind_since.isoformat(timespec='seconds')}")
+    said += [clock] * bool(clock)
+    return Pulse(round(down_s, 1), round(blind_s, 1), clock, "; ".join(said))
+
+
+def allowed_s(last: Round) -> float:
+    """The age of the last round beyond which the watcher counts as down: its interval, half of it, and its own time."""
+    took = max((dt.datetime.fromisoformat(last.finished_at) - last.started).total_seconds(), 0.0)
+    return last.interval_s + max(last.interval_s / 2, LEAST_PATIENCE_S) + took
+
+
+def seconds_between(earlier: str, later: dt.datetime) -> float:
+    """Seconds from a time in the history until `later`; negative where the clock went back."""
+    return (later - dt.datetime.fromisoformat(earlier)).total_seconds()
+
+
+def span(seconds: float) -> str:
+    """A length of time as people say it: 45 s, 12 min, 3.5 h, 2.1 d."""
+    for limit, unit, name in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if abs(seconds) < limit:
+            return f"{seconds / unit:.3g} {name}"
+    return f"{seconds / 86_400:.3g} d"
+
+
+def _text(at: dt.datetime) -> str:
+    return at.astimezone(dt.UTC).isoformat(timespec="milliseconds")

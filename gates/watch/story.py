@@ -1,0 +1,308 @@
+"""The watch: THE STORY of one round, and rounds one after the other until somebody ends them.
+
+A round reads what is open, looks, decides, acts only where that was asked for, writes itself down, and then tells.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gates import record
+from gates.act.flag import FlagState, Order, look_at
+from gates.act.rollout import act
+from gates.decision.decide import weigh
+from gates.decision.policy_file import PolicyFile
+from gates.decision.rules import Policy
+from gates.deployment.identity import identity
+from gates.deployment.redaction import hidden, redact_text
+from gates.deployment.target import Target
+from gates.errors import CannotWork
+from gates.evidence import CheckSpec, Evidence, TargetKind
+from gates.evidence_file import read_log
+from gates.reports import webhook
+from gates.stages.context import Context, Progress, StageReport, silent
+from gates.verdict import Action, Decision, Verdict
+from gates.watch import history, look
+from gates.watch.history import History, Told
+from gates.watch.incidents import Patience, Pulse, acted, fold, harmful, pulse
+from gates.watch.look import Drills
+from gates.watch.rounds import Change, Incident, Reading, Round, readings_of
+from gates.watch.text import slack
+
+RECENT = dt.timedelta(minutes=10)
+"""What a round must know of the rounds before it, beyond the last one: when the short drill was made."""
+STATE_OF = {Decision.PROMOTE: "good", Decision.HOLD: "doubtful", Decision.ROLLBACK: "failing"}
+COMPANIES_KEPT = dt.timedelta(hours=25)
+"""A little longer than the longest window of an alert rule: what earlier rounds left in the trail must not count."""
+MOST_COMPANIES = 5000
+
+
+def utc_now() -> dt.datetime:
+    """The clock of a watch."""
+    return dt.datetime.now(dt.UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What is watched, and how. rollback: whether a failure that is grave and lasts rolls the flag back."""
+
+    target: Target
+    policy_file: PolicyFile
+    catalogue: tuple[CheckSpec, ...]
+    history: Path
+    interval_s: float = 300.0
+    drills: Drills = Drills.AUTO
+    patience: Patience = field(default_factory=Patience)
+    rollback: bool = False
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    progress: Callable[[Progress], None] = silent
+    warn: Callable[[str], None] = lambda _text: None
+    now: Callable[[], dt.datetime] = utc_now
+
+    @property
+    def name(self) -> str:
+        """The target's name in the history."""
+        return identity(self.target)
+
+    def beside(self, what: str) -> Path:
+        """A file or folder that belongs to the history."""
+        return self.history.with_name(f"{self.history.stem}-{what}")
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A round that was made: itself, the history before it, the watcher's own state, what Slack said, the stages."""
+
+    round: Round
+    past: History
+    pulse: Pulse
+    slack_error: str = ""
+    stages: tuple[StageReport, ...] = ()
+
+
+def one_round(watch: Watch, jump_s: float = 0.0) -> Done | None:
+    """Make a round; None where another watcher is in the middle of one. Raise CannotWork where it cannot be kept."""
+    with history.turn(watch.history) as mine:
+        if not mine:
+            return None
+        started = watch.now()
+        past = history.read(watch.history, watch.name, started - RECENT)
+        alive = pulse(past.last, past.good, started, jump_s)
+        plan = _plan(watch, past, started)
+        flag = look_at(watch.target.database_url, _policy(watch, plan, "").rollout.flag) if watch.rollback else None
+        context, looked = _look(watch, plan, past.last_number + 1, started)
+        policy = _policy(watch, plan, looked.target.release)
+        made = _judged(watch, past, alive, plan, list(read_log(context.evidence).evidence), policy, started)
+        if watch.rollback:
+            made = _rolled_back(watch, past, made, policy, flag)
+        error = _kept(watch, made)
+        slack_error = _tell(watch, past, made)
+        if error:
+            raise error
+        return Done(made, past, alive, slack_error, looked.stages)
+
+
+def rounds(
+    watch: Watch, each: Callable[[Done | None], None], sleep: Callable[[float], None] = time.sleep, most: int = 0
+) -> None:
+    """Rounds, one an interval, until a signal ends them (`most` above 0: after so many).
+
+    A round that could not be kept is said, and the next one tries again; a round that took too long delays the next.
+    """
+    due = time.monotonic()
+    wall, steady = watch.now(), due
+    made = 0
+    while True:
+        moved_s = (watch.now() - wall).total_seconds() - (time.monotonic() - steady)
+        wall, steady = watch.now(), time.monotonic()
+        try:
+            done = one_round(watch, moved_s)
+            if done is None:
+                watch.warn("another watcher is in the middle of a round on this history; this one looked at nothing")
+            each(done)
+        except CannotWork as error:
+            watch.warn(f"this round could not be made: {error}")
+        made += 1
+        if most and made >= most:
+            return
+        now = time.monotonic()
+        due = max(due + watch.interval_s, now)
+        sleep(due - now)
+
+
+# --- looking -----------------------------------------------------------------------------------------------------
+
+
+def _plan(watch: Watch, past: History, now: dt.datetime) -> look.Plan:
+    drilled = (r for r in reversed(past.rounds) if any(c.startswith(look.PROOF) for c in r.readings))
+    last = next(drilled, None)
+    since_s = (now - dt.datetime.fromisoformat(last.finished_at)).total_seconds() if last else None
+    return look.plan(watch.catalogue, watch.target, look.drills_for(watch.target, watch.drills), since_s)
+
+
+def _policy(watch: Watch, plan: look.Plan, release: str) -> Policy:
+    kind = TargetKind.PRODUCTION
+    policy = watch.policy_file.policy(watch.catalogue, kind, watch.target.release or release, deep=False)
+    return dataclasses.replace(policy, catalogue=tuple(sorted(plan.checks, key=lambda s: s.id)))
+
+
+def _look(watch: Watch, plan: look.Plan, number: int, now: dt.datetime) -> tuple[Context, look.Looked]:
+    """The evidence of a round; it stays beside the history until the next one."""
+    out = watch.beside("last")
+    try:
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True, exist_ok=True)
+        earlier = _companies(watch, now)
+        (out / "companies.txt").write_text("".join(f"{c}\n" for c in earlier), encoding="utf-8")
+    except OSError as error:
+        raise CannotWork(f"{error}; allowed: a folder that can be written. Correct --history") from error
+    context = Context(
+        target=watch.target,
+        settings=watch.policy_file.settings,
+        out=out.resolve(),
+        run_id=f"w{now:%d%H%M}{number % 1000}",
+        catalogue=plan.checks,
+        environ=watch.environ,
+        progress=watch.progress,
+    )
+    looked = look.look(context, plan)
+    born = [c for c in context.companies.read_text(encoding="utf-8").split() if c not in set(earlier)]
+    if born:
+        folder = watch.beside("companies")
+        folder.mkdir(exist_ok=True)
+        record.write(folder / f"{number}.txt", "".join(f"{c}\n" for c in born))
+    return context, looked
+
+
+def _companies(watch: Watch, now: dt.datetime) -> list[str]:
+    """The companies of earlier rounds whose traces may still stand in a window; older lists are removed."""
+    found: list[str] = []
+    for path in sorted(watch.beside("companies").glob("*.txt"), key=lambda p: p.stat().st_mtime):
+        if dt.datetime.fromtimestamp(path.stat().st_mtime, dt.UTC) < now - COMPANIES_KEPT:
+            path.unlink(missing_ok=True)
+        else:
+            found += path.read_text(encoding="utf-8").split()
+    return found[-MOST_COMPANIES:]
+
+
+# --- judging -----------------------------------------------------------------------------------------------------
+
+
+def _judged(
+    watch: Watch,
+    past: History,
+    alive: Pulse,
+    plan: look.Plan,
+    evidence: list[Evidence],
+    policy: Policy,
+    started: dt.datetime,
+) -> Round:
+    verdict = weigh(evidence, policy, watch.now())  # a round is no gate, and never promotes
+    exempt = {e.check for e in verdict.not_applicable}
+    checks = [s.id for s in plan.checks if s.id not in exempt]
+    readings = readings_of(checks, verdict.findings, evidence)
+    last = past.last
+    folded = fold(
+        last.incidents if last else (),
+        last.readings if last else {},
+        readings,
+        started,
+        watch.patience,
+        in_a_row=not alive.down_s,
+        known=[s.id for s in watch.catalogue],
+    )
+    changes = folded.changes
+    if alive.down_s or alive.clock:
+        changes = (Change("watcher down", "watch", "warn", alive.said, record.stamp(started)), *changes)
+    state, reason = _state(verdict, folded.incidents, readings)
+    return Round(
+        past.last_number + 1,
+        record.stamp(started),
+        record.stamp(watch.now()),
+        watch.name,
+        state,
+        redact_text(reason, hidden(watch.target)),
+        policy.release,
+        watch.interval_s,
+        alive.down_s,
+        alive.clock,
+        plan.drills.value,
+        readings,
+        plan.not_due,
+        folded.incidents,
+        changes,
+    )
+
+
+def _state(verdict: Verdict, incidents: tuple[Incident, ...], readings: Mapping[str, Reading]) -> tuple[str, str]:
+    """The round's word and sentence. What was seen failing and not looked at since is not good."""
+    state = STATE_OF[verdict.decision]
+    left = [i for i in incidents if i.kind == "failing" and i.level != "note" and i.check not in readings]
+    if state == "good" and left:
+        more = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
+        return "doubtful", f"{left[0].check} was seen failing at {left[0].seen_at} and not looked at since{more}"
+    return state, verdict.reason
+
+
+# --- acting, writing down, telling -------------------------------------------------------------------------------
+
+
+def _rolled_back(watch: Watch, past: History, made: Round, policy: Policy, seen: FlagState | None) -> Round:
+    """The round after its rollback, if one is due. The flag only ever goes off here."""
+    due = harmful(made.incidents, made.readings, watch.patience.confirm)
+    if not due:
+        return made
+    first = next((i for i in due if made.reason.startswith(f"{i.check} ")), due[0])  # as the round cites it
+    reason = f"watch: {first.check} was seen failing in {first.harm} rounds in a row: {first.message}"[:500]
+    order = Order(policy.rollout, policy.release, "replaygate", reason, seen)
+    action: Action = act(Verdict(Decision.ROLLBACK, reason), order, watch.target.database_url, tell=watch.warn)
+    action = dataclasses.replace(action, message=redact_text(action.message, hidden(watch.target)))
+    settled = action.result in {"done", "nothing_to_do"}
+    kind = "rolled back" if settled else "not rolled back"
+    again = past.last is not None and past.last.action.get("result") == action.result  # that is no news
+    message = "; ".join(filter(None, (action.headline, action.message or action.result, reason, action.by_hand)))
+    change = Change(kind, first.check, "note" if again else "page", message, made.at)
+    return dataclasses.replace(
+        made,
+        incidents=acted(made.incidents, {i.check for i in due}) if settled else made.incidents,
+        changes=(*made.changes, change),
+        action=action.to_json(),
+        finished_at=record.stamp(watch.now()),
+    )
+
+
+def _kept(watch: Watch, made: Round) -> CannotWork | None:
+    """Write the round down; the error where that failed, so that people are told all the same."""
+    try:
+        history.append(watch.history, made.line())
+        history.tidy(watch.history, watch.now())
+    except CannotWork as error:
+        return error
+    except OSError as error:
+        return CannotWork(f"{watch.history}: {error}; allowed: a file that can be written. Correct --history")
+    return None
+
+
+def _tell(watch: Watch, past: History, made: Round) -> str:
+    """Post what changed, and what could not be posted before; an empty string, or why it was not taken."""
+    changes = (*past.untold, *(c for c in made.changes if c.told))
+    if not changes:
+        return ""
+    url = watch.target.slack_webhook_url
+    error = webhook.post(url, slack(made, changes)) if url else ""
+    if error:
+        watch.warn(f"Slack was not told: {error}; see SLACK_WEBHOOK_URL. The next round tries again")
+        return error
+    try:
+        history.append(
+            watch.history, Told(watch.name, made.number, record.stamp(watch.now()), "slack" if url else "nobody").line()
+        )
+    except CannotWork as failed:
+        watch.warn(f"the next round will tell this again: {failed}")
+    return ""

@@ -1,0 +1,151 @@
+"""What the reports of the watch show: the history of one target as one value. Pure."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gates.evidence import CheckSpec, Outcome
+from gates.watch.incidents import Pulse, span
+from gates.watch.rounds import Change, Incident, Round
+from gates.watch.trends import WINDOW, Before, Trend, from_the_future, trends
+
+MOST_EVENTS = 100
+SOON_S = 7 * 86_400.0
+"""A limit that is reached later than this at the slope of a day is none to act on."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchView:
+    """All that a report needs. rounds: those of the window; last: the last one of all, however old; place: the two
+    doors without secrets; before: the checks as they were before the window; odd: what is odd about the file.
+    """
+
+    rounds: tuple[Round, ...]
+    last: Round | None
+    now: dt.datetime
+    pulse: Pulse
+    place: str = ""
+    before: Mapping[str, Before] = field(default_factory=dict)
+    total: int = 0
+    odd: str = ""
+    dropped: int = 0
+    others: int = 0
+    specs: Mapping[str, CheckSpec] = field(default_factory=dict)
+
+    @property
+    def state(self) -> str:
+        """The last round's word; `doubtful` where there is none, or the watcher is down, or saw nothing."""
+        if self.last is None:
+            return "doubtful"
+        dead = self.pulse.down_s or self.pulse.blind_s
+        return "doubtful" if dead and self.last.state == "good" else self.last.state
+
+    @property
+    def reason(self) -> str:
+        if self.last is None:
+            return "there is no round in this history"
+        return "; ".join(part for part in (self.pulse.said, self.last.reason) if part)
+
+    @property
+    def recent(self) -> list[Round]:
+        """The rounds of the window."""
+        return [r for r in self.rounds if r.started >= self.now - WINDOW]
+
+    @property
+    def future(self) -> int:
+        return from_the_future(self.rounds, self.now)
+
+    @property
+    def open(self) -> list[Incident]:
+        """What is not known to be good again, the gravest first; what is only noted or not yet certain comes last."""
+        incidents = self.last.incidents if self.last else ()
+        order = ("page", "warn", "blind", "note")
+        return sorted(incidents, key=lambda i: (not i.firing, order.index(i.level), i.since, i.check))
+
+    @property
+    def events(self) -> list[Change]:
+        """What changed in the window, the newest first."""
+        found = [c for r in self.recent for c in r.changes]
+        return found[::-1][:MOST_EVENTS]
+
+    def trends(self) -> dict[str, Trend]:
+        return trends(self.rounds, self.now, self.before)
+
+
+def nearing(found: Mapping[str, Trend]) -> list[Trend]:
+    """The checks that reach a limit soon at their slope, the soonest first."""
+    near = [t for t in found.values() if t.reach is not None and t.reach.in_s <= SOON_S]
+    return sorted(near, key=lambda t: (t.reach.in_s if t.reach else 0.0, t.check))
+
+
+def with_numbers(found: Mapping[str, Trend]) -> list[Trend]:
+    """The checks whose number is held against a limit and moves, or could."""
+    graded = [t for t in found.values() if t.points and t.reading.limits]
+    return [t for t in graded if t.check.startswith("alert/") or t.low != t.high]
+
+
+def number(value: float | None, unit: str = "") -> str:
+    """A number as people read it, with its unit."""
+    if value is None:
+        return "?"
+    text = f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    return f"{text} {unit}".rstrip()
+
+
+def slope_text(trend: Trend) -> str:
+    """The slope an hour, `steady` where its interval has zero in it, or why it is unknown."""
+    if trend.slope is None:
+        return f"unknown: {trend.doubt}" if trend.doubt else "unknown"
+    if not trend.slope.certain:
+        return "steady"
+    per_h = trend.slope.per_s * 3600
+    return f"{'+' if per_h > 0 else ''}{number(per_h, trend.reading.unit)}/h"
+
+
+def reach_text(trend: Trend) -> str:
+    """When the next limit is reached."""
+    if trend.reach is None:
+        return "no" if trend.slope is not None and trend.doubt == "it does not move towards its limit" else "unknown"
+    if trend.reach.in_s <= 0:
+        return f"beyond {trend.reach.severity} {number(trend.reach.limit)}"
+    return f"{trend.reach.severity} {number(trend.reach.limit, trend.reading.unit)} in {span(trend.reach.in_s)}"
+
+
+def limits_text(trend: Trend) -> str:
+    return ", ".join(f"{name} {number(limit)}" for name, limit in trend.reading.limits)
+
+
+def counts_text(counts: Mapping[str, int]) -> str:
+    return f"{counts[Outcome.PASS]} passed, {counts[Outcome.FAIL]} failed, {counts[Outcome.UNKNOWN]} unknown"
+
+
+def ago(at: str, now: dt.datetime) -> str:
+    """How long ago a time of the history was."""
+    if not at:
+        return "never"
+    return f"{span(max((now - dt.datetime.fromisoformat(at)).total_seconds(), 0.0))} ago"
+
+
+def clock(at: str) -> str:
+    """A time of the history for people, in UTC."""
+    return at.replace("T", " ")[:19] + " UTC" if at else ""
+
+
+def grouped_changes(changes: Sequence[Change]) -> list[tuple[Change, ...]]:
+    """Changes in their order; those of one time and kind for one and the same reason stand together."""
+    groups: dict[tuple[str, str, str], list[Change]] = {}
+    for one in changes:
+        alike = one.message if one.kind in {"blind", "newly unknown", "seen again"} and one.message else one.check
+        groups.setdefault((one.at, one.kind, alike), []).append(one)
+    return [tuple(g) for g in groups.values()]
+
+
+def grouped_incidents(incidents: Sequence[Incident]) -> list[tuple[Incident, ...]]:
+    """Incidents in their order; checks that cannot be seen for one and the same reason stand together."""
+    groups: dict[tuple[str, str], list[Incident]] = {}
+    for one in incidents:
+        alike = one.message if one.kind == "blind" and one.message else one.check
+        groups.setdefault((one.kind, alike), []).append(one)
+    return [tuple(g) for g in groups.values()]

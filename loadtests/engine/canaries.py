@@ -1,0 +1,88 @@
+"""Canary events: their way from commit to effect, measured end to end, and whether the agent did its work."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+
+import gevent
+
+from gates.text.foreign import json_object
+from loadtests.engine.drive import Drive
+from loadtests.engine.wire import Connection
+from loadtests.engine.workload import Workload
+from loadtests.judgement.lag import lag_ms
+
+POLLS_S = (0.03, 0.05, 0.1, 0.2, 0.4, 0.8)
+"""Waits between two questions; the last one repeats. What lies between two answers, the server's own times decide."""
+
+ASK_PER_S = 40.0
+"""Most questions a second of one process: when many events wait, asking must not become the load."""
+
+DEAD = frozenset({"dead", "failed", "dead_letter", "dead_lettered"})
+
+
+@dataclass(slots=True)
+class Canaries:
+    """Follows every accepted event until its effect or until `patience_s` after the end of the run."""
+
+    drive: Drive
+    workload: Workload
+    patience_s: float
+    give_up_at: float = math.inf
+    accepted: int = 0
+    direct: int = 0
+    watching: dict[str, float] = field(default_factory=dict)
+
+    def send(self, connection: Connection, intended: float = 0.0) -> None:
+        """Post one event and follow it in the background."""
+        made = self.workload.event()
+        if made is None:
+            return
+        call, event_id = made
+        status = self.drive.request(call, connection, intended)
+        if not 200 <= status < 300:
+            return
+        self.accepted += 1
+        if json_object(connection.body).get("path") == "direct":
+            self.direct += 1
+            return
+        sent, done = connection.started, connection.ended
+        self.watching[event_id] = done
+        self.drive.spawn(lambda: self._follow(event_id, sent, done))
+
+    def _follow(self, event_id: str, sent: float, done: float) -> None:
+        """Ask until there is an effect; an event without one counts with its age, which its lag exceeds."""
+        unseen, turn = done, 0
+        while True:
+            gevent.sleep(self._pause_s(turn))
+            turn += 1
+            connection = self.drive.borrow()
+            asked = time.perf_counter()
+            status = self.drive.request(self.workload.event_status(event_id), connection)
+            seen, answer = connection.ended, json_object(connection.body) if status == 200 else {}
+            self.drive.give_back(connection)
+            if answer.get("effect_at"):
+                lag = lag_ms(answer.get("committed_at"), answer["effect_at"], unseen - done, seen - sent)
+                self.drive.samples.add("outbox_lag_ms", lag, {"source": "canary"})
+                self.drive.samples.add("agent_success", 1, {"source": "canary"})
+                break
+            if str(answer.get("status", "")).lower() in DEAD:
+                self.drive.samples.add("agent_success", 0, {"source": "canary"})
+                break
+            if status == 200:
+                unseen = asked
+            if time.perf_counter() > self.give_up_at:
+                if status == 200:
+                    self.drive.samples.add("outbox_lag_ms", (unseen - done) * 1000.0, {"source": "undelivered"})
+                break
+        self.watching.pop(event_id, None)
+
+    def _pause_s(self, turn: int) -> float:
+        wait = max(POLLS_S[min(turn, len(POLLS_S) - 1)], len(self.watching) / ASK_PER_S if turn else 0.0)
+        return max(0.01, min(wait, self.give_up_at - time.perf_counter() + 0.01))
+
+    def drain(self) -> None:
+        """Stop following `patience_s` from now at the latest."""
+        self.give_up_at = time.perf_counter() + self.patience_s

@@ -1,0 +1,335 @@
+"""The conductor of a run: gathers the reports of all load processes, looks at the thresholds, decides when to stop."""
+
+from __future__ import annotations
+
+import math
+import time
+from array import array
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from loadtests.engine.samples import RequestGroup, Samples
+from loadtests.engine.schedule import length_s, users_at
+from loadtests.engine.sinks import Sink, TrendSink
+from loadtests.judgement.starvation import LATENESS, NULL, excuse
+from loadtests.judgement.trend import distrust_rise
+from loadtests.judgement.validity import Facts, doubts, invalid_reasons, weigh
+from loadtests.judgement.verdict import CONFIDENCE, Judgement, Verdict, certain_failure, judge
+from loadtests.plan import Plan, replays_of
+from loadtests.thresholds.language import MetricKey, Threshold, ThresholdSet, k6_verdict
+
+NO_ANSWER_S = 3.0
+LOOK_S = 2.0
+FREEZE_S = 10
+"""Above the cap of exact values, seconds that lie so far back keep their numbers and no longer their values."""
+SQL_METRICS = (
+    *("dlq_items", "dlq_items_count", "outbox_oldest_age_ms", "outbox_backlog", "outbox_drained"),
+    *("db_connections", "db_connections_growth"),
+)
+MEMORY_METRICS = ("memory_mb", "memory_growth_mb")
+
+
+@dataclass(slots=True)
+class Seen:
+    """The last that was heard of one load process."""
+
+    sequence: int = -1
+    finals: int = 0
+    gap: bool = False
+    cpu_percent: float = 0.0
+    users: int = 0
+    dropped: int = 0
+    silent_s: float = 0.0
+    pressure: Mapping[str, float] = field(default_factory=dict)
+    canaries: tuple[int, int, int] = (0, 0, 0)
+    paused: bool = False
+
+
+@dataclass(slots=True)
+class Second:
+    """One second of the time series: durations in ms, and how many requests failed. `summary` is what is left of a
+    second that was frozen: requests, p50, p95, max.
+    """
+
+    durations: array[float] = field(default_factory=lambda: array("d"))
+    failed: int = 0
+    summary: tuple[int, float, float, float] | None = None
+
+    def numbers(self) -> tuple[int, float, float, float]:
+        """Requests, p50, p95, max. Of what came after the freezing only number and maximum count."""
+        trend = TrendSink(self.durations)
+        if self.summary is None:
+            return trend.samples, trend.percentile(50.0), trend.percentile(95.0), trend.percentile(100.0)
+        count, p50, p95, most = self.summary
+        return count + trend.samples, p50, p95, max(most, trend.percentile(100.0))
+
+    def freeze(self) -> None:
+        self.summary = self.numbers()
+        del self.durations[:]
+
+
+class Conductor:
+    """Knows the plan, everything that was reported, and what may end the run. Does not know Locust."""
+
+    def __init__(self, plan: Plan, thresholds: ThresholdSet, absent: Mapping[str, str], *, has_database: bool) -> None:
+        self.plan = plan
+        self.thresholds = thresholds
+        self.samples = Samples(most_exact=plan.most_exact)
+        self.seconds: dict[int, Second] = {}
+        self.workers: dict[str, Seen] = {}
+        self.lost: list[str] = []
+        self.looks = 0
+        self.ended = ""
+        self.started = time.perf_counter()
+        self.stopped = 0.0
+        self.users_wanted = 0
+        self.users_spawned = 0
+        self.users_most = 0
+        self._absent = dict(absent)
+        self._has_database = has_database
+
+    @property
+    def elapsed_s(self) -> float:
+        return (self.stopped or time.perf_counter()) - self.started
+
+    def on_report(self, worker: str, report: Mapping[str, Any]) -> list[RequestGroup]:
+        """Merge one report. A number that does not follow the last one means that samples are missing."""
+        seen = self.workers.setdefault(worker, Seen())
+        seen.gap = seen.gap or report["sequence"] != seen.sequence + 1
+        seen.sequence = report["sequence"]
+        seen.finals += 1 if report["final"] else 0
+        seen.cpu_percent, seen.users, seen.dropped = report["cpu_percent"], report["users"], report["dropped"]
+        seen.silent_s, seen.pressure = report["silent_s"], report["pressure"]
+        seen.canaries, seen.paused = tuple(report["canaries"]), seen.paused or report["paused"]
+        came = self.samples.merge_report(report)
+        users = sum(one.users for one in self.workers.values())
+        self.users_most = max(self.users_most, users)
+        self.samples.add("vus", users, at=self.elapsed_s)
+        self.samples.add("vus_max", self.users_most, at=self.elapsed_s)
+        second = self.seconds.setdefault(report["second"], Second())
+        for group in came:
+            second.durations.extend(group.timings["http_req_duration"])
+            second.failed += group.count if group.failed else 0
+        if "http_req_duration" in self.samples.folded:
+            for number, old in self.seconds.items():
+                if old.durations and number < report["second"] - FREEZE_S:
+                    old.freeze()
+        return came
+
+    def lose(self, worker: str) -> None:
+        """A load process is gone without its last report."""
+        if worker not in self.lost:
+            self.lost.append(worker)
+
+    def absent(self, metric: str) -> str:
+        """Why a metric cannot be measured in this run; empty where it can."""
+        plan = self.plan
+        switches = {
+            "TEST_OUTBOX": (plan.test_outbox, ("outbox_lag_ms", *(m for m in SQL_METRICS if m.startswith("outbox_")))),
+            "TEST_DLQ": (plan.test_dlq, ("dlq_items", "dlq_items_count")),
+            "TEST_AGENTS": (plan.test_agents, ("agent_success",)),
+        }
+        for name, (on, metrics) in switches.items():
+            if metric in metrics and not on:
+                return f"switched off ({name}=false)"
+        if metric in self._absent:
+            return self._absent[metric]
+        if plan.is_url and metric in {"outbox_lag_ms", "agent_success", *SQL_METRICS}:
+            return "a plain URL was loaded; only a whole deployment has it"
+        if metric in SQL_METRICS and not self._has_database:
+            return "it is counted by SQL and no DATABASE_URL was given"
+        if metric in {"outbox_lag_ms", "agent_success", "outbox_drained"}:
+            if any(seen.paused for seen in self.workers.values()):
+                return "agents are paused, so events are held; resume them and run again"
+            accepted, direct = (sum(seen.canaries[i] for seen in self.workers.values()) for i in (0, 1))
+            if metric == "outbox_lag_ms" and accepted and accepted == direct:
+                return "every canary took the direct path; outbox.enabled is off for its company"
+        return ""
+
+    def lack(self, metrics: Iterable[str], why: str) -> None:
+        """Note that metrics could not be measured, found out while running."""
+        self._absent |= dict.fromkeys(metrics, why)
+
+    def judgements(self, *, confidence: float | None = None) -> list[Judgement]:
+        """All thresholds judged over what was seen so far; a stuck oldest event makes the lag worse, never better."""
+        level = self.confidence if confidence is None else confidence
+        found = []
+        for key, thresholds in self.thresholds.by_metric.items():
+            sink = self.samples.select(key)
+            absent = self.absent(key.name) or (self._no_replays(key) if sink.is_empty else "")
+            for threshold in thresholds:
+                one = self._judge(key, threshold, sink, level, absent)
+                if str(key) == "outbox_lag_ms" and not absent:
+                    one = self._worse_of_oldest(one, threshold, level)
+                    one = distrust_rise(one, sink.values) if isinstance(sink, TrendSink) else one
+                found.append(one)
+        return weigh(found, self.facts()) if self.stopped else found
+
+    def _judge(
+        self, key: MetricKey, threshold: Threshold, sink: Sink, confidence: float, absent: str = ""
+    ) -> Judgement:
+        """One threshold judged by the samples; what the instrument itself could have made is no failure."""
+        one = judge(key, threshold, sink, self.elapsed_s, confidence=confidence, absent=absent)
+        return excuse(one, key, threshold, sink, self._trend(NULL), confidence=confidence)
+
+    def _trend(self, metric: str) -> TrendSink:
+        sink = self.samples.select(MetricKey(metric))
+        return sink if isinstance(sink, TrendSink) else TrendSink()
+
+    def _no_replays(self, key: MetricKey) -> str:
+        if ("operation", "replay") not in key.tags or replays_of(self.plan):
+            return ""
+        return (
+            "no replay call could be made: they are limited to three a company, and this run has none of its own"
+            " (DATABASE_URL and dlq.replay.enabled give it some)"
+        )
+
+    def _wanting(self) -> list[Judgement]:
+        """What more samples could decide. Of replay calls no more come than the companies of the run allow."""
+        return [j for j in self.judgements() if j.wants_more and j.samples < self._most_of(j)]
+
+    def _has_failed(self) -> bool:
+        """Whether a threshold that rolls back failed: the load need not go on for the others.
+
+        Of our own, the latency of one operation only holds.
+        """
+        only_holds = () if self.plan.thresholds_text else ("http_req_duration{",)
+        return any(j.verdict is Verdict.FAIL and not j.metric.startswith(only_holds) for j in self.judgements())
+
+    def _most_of(self, judged: Judgement) -> float:
+        return replays_of(self.plan) if "operation:replay" in judged.metric else math.inf
+
+    def _worse_of_oldest(self, canary: Judgement, threshold: Threshold, confidence: float) -> Judgement:
+        sink = self.samples.select(MetricKey("outbox_oldest_age_ms"))
+        if sink.is_empty or threshold.expression.operator not in {"<", "<="} or canary.verdict.value == "fail":
+            return canary
+        oldest = judge(MetricKey("outbox_lag_ms"), threshold, sink, self.elapsed_s, confidence=confidence)
+        return oldest if oldest.verdict.value == "fail" else canary
+
+    def goes_on(self) -> bool:
+        """Whether the run should be taken up again, now that everything under way has come in.
+
+        At the look before, requests still open were missing; with them an outcome may be open again.
+        """
+        elapsed = time.perf_counter() - self.started
+        if not self.plan.run_on or self.ended.startswith("aborted") or elapsed + LOOK_S > self._most_s():
+            return False
+        wanting = self._wanting()
+        if not wanting or self._has_failed() or self.invalid_reasons():
+            return False
+        self.stopped, self.ended = 0.0, ""
+        self._look_at = min(self._most_s(), elapsed + self._wait_for(wanting, elapsed))
+        return True
+
+    @property
+    def confidence(self) -> float:
+        """95 % at the first look; every further look halves the risk left, so that looking again cannot buy a pass."""
+        return 1.0 - (1.0 - CONFIDENCE) / 2.0 ** max(0, self.looks - 1)
+
+    def facts(self) -> Facts:
+        """What is known about the run apart from its samples."""
+        null = self._trend(NULL)
+        gone = [*self.lost, *(f"{name} (reports missing)" for name, seen in self.workers.items() if seen.gap)]
+        return Facts(
+            requests=self.samples.requests,
+            answers=self.samples.answers,
+            dropped_iterations=sum(seen.dropped for seen in self.workers.values()),
+            users_wanted=self.users_wanted,
+            users_spawned=self.users_spawned,
+            workers_wanted=max(1, self.plan.workers + self.plan.expect_workers),
+            workers_lost=tuple(gone),
+            cpu_percent={name: seen.cpu_percent for name, seen in self.workers.items()},
+            lateness_ms=self._trend("schedule_lateness_ms").percentile(95.0),
+            elapsed_s=self.elapsed_s,
+            silent_s=max((seen.silent_s for seen in self.workers.values()), default=0.0),
+            null_ms={
+                "requests": null.samples,
+                **{f"p{q:g}": null.percentile(q) for q in (50.0, 95.0, 99.0, 100.0)},
+                "loop_lateness_p95": self._trend(LATENESS).percentile(95.0),
+            },
+            pressure={name: seen.pressure for name, seen in self.workers.items()},
+            errors=tuple(sorted({dict(g.tags).get("error", "") for g in self.samples.groups.values()} - {""})),
+        )
+
+    def invalid_reasons(self) -> tuple[str, ...]:
+        """Why the run says nothing, or at least nothing good, of the target."""
+        facts = self.facts()
+        return (*invalid_reasons(facts), *doubts(facts))
+
+    def stop_reason(self) -> str:
+        """Why the run should end now; empty while it should go on. Call it about every half second."""
+        if self.lost:
+            return f"aborted: {len(self.lost)} load workers were lost"
+        elapsed = self.elapsed_s
+        if elapsed > NO_ANSWER_S and self.samples.requests >= 20 and self.samples.answers == 0:
+            return "aborted: the target gives no answer at all"
+        early = self._early(elapsed)
+        if early:
+            return early
+        if elapsed < self._next_look():
+            return ""
+        self.looks += 1
+        wanting = self._wanting()
+        if wanting and self._has_failed():
+            return "as planned, with a failure that more samples would not undo"
+        if not wanting:
+            return "as planned" if self.looks == 1 else "decided after running on"
+        if not self.plan.run_on or elapsed >= self._most_s():
+            return "as planned, undecided" if self.looks == 1 else "undecided at the limit of running on"
+        self._look_at = min(self._most_s(), elapsed + self._wait_for(wanting, elapsed))
+        return ""
+
+    _look_at = 0.0
+    _early_at = 0.0
+
+    def _next_look(self) -> float:
+        return self._look_at or length_s(self.plan)
+
+    def _most_s(self) -> float:
+        return max(self.plan.most_s, length_s(self.plan))
+
+    def _wait_for(self, wanting: list[Judgement], elapsed: float) -> float:
+        """Seconds until the first of the undecided could be decided at the pace so far, and a fifth more."""
+        waits = [(min(j.needed, self._most_of(j)) - j.samples) * elapsed / j.samples for j in wanting if j.samples]
+        return max(LOOK_S, 1.2 * min(waits, default=LOOK_S))
+
+    def _early(self, elapsed: float) -> str:
+        """Reasons to stop before the plan says so. Looked at less often the longer looking takes (many samples)."""
+        if elapsed < self._early_at:
+            return ""
+        begun = time.perf_counter()
+        found = self._abort_on_fail(elapsed)
+        if not found and self.plan.early_abort and elapsed > 1.0:
+            found = self._certain(elapsed)
+        self._early_at = elapsed + 20.0 * (time.perf_counter() - begun)
+        return found
+
+    def _abort_on_fail(self, elapsed: float) -> str:
+        for key, thresholds in self.thresholds.by_metric.items():
+            for threshold in thresholds:
+                if not threshold.aborts(int(elapsed * 1e9)):
+                    continue
+                sink = self.samples.select(key)
+                if not sink.is_empty and not k6_verdict(sink, threshold.expression, elapsed):
+                    return f"aborted: {key} {threshold.expression.source} failed and has abortOnFail"
+        return ""
+
+    def _certain(self, elapsed: float) -> str:
+        grow = 1.2 * self._most_s() / elapsed
+        for key, thresholds in self.thresholds.by_metric.items():
+            if self.absent(key.name) or (key.tags and not self.plan.thresholds_text):
+                continue  # of our own, one operation must not end what the others are still to show
+            sink = self.samples.select(key)
+            for threshold in thresholds:
+                if not certain_failure(threshold, sink, int(sink.samples * grow)):
+                    continue
+                now = self._judge(key, threshold, sink, self.confidence)
+                if now.verdict is Verdict.FAIL:  # not while it would end as unknown, of too few samples
+                    source = threshold.expression.source
+                    return f"aborted: {key} {source} can no longer pass, whatever the rest of the run brings"
+        return ""
+
+    def users_now(self) -> int:
+        """How many users there should be now."""
+        return users_at(self.plan, self.elapsed_s)

@@ -1,0 +1,246 @@
+"""The SQL side of a run: its companies and their dead letters, and what is polled while it lasts.
+
+Locust must be imported before this module: psycopg picks its waiting function when it is imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import gevent
+import psycopg
+
+from gates.deployment.database import Connection, connect, execute, sql
+from gates.deployment.leftovers import name_of
+from gates.deployment.requests import bucket
+from gates.deployment.tenants import OUTBOX_FLAG, REPLAY_FLAG, Tenants, id_of
+from loadtests.engine.samples import Samples
+from loadtests.engine.sinks import RateSink
+from loadtests.judgement.trend import LEAST_VALUES, rise_of
+from loadtests.plan import Plan, Tenant
+
+FOLDER = Path(__file__).parent / "sql"
+ITEMS_EACH = 2
+MOST_NONCES = 100_000
+LEAST_SHARE = 0.001
+"""Of all ids those that are inside both rollouts; for less, looking for them would take seconds."""
+ITEM_TYPE = "load.replayed"
+POLL_S = 0.25
+MOST_REFUSED = 3
+SETTLE_S = 5.0
+DRAIN_S = 5.0
+"""For the events under way at the end, on top of the wait for the canaries."""
+JOIN_S = 12.0
+"""A statement of ours ends after 10 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The companies of a run; `absent` says by metric why it cannot be measured."""
+
+    tenants: tuple[Tenant, ...] = ()
+    created: tuple[str, ...] = ()
+    absent: dict[str, str] = field(default_factory=dict)
+
+
+def prepare(url: str, plan: Plan, note: Callable[[str], None] | None = None) -> Prepared:
+    """Create the companies of the run, each with dead letters to replay, where the outbox is on for them.
+
+    note: told each company before it exists.
+    Raise psycopg.Error where the database refuses.
+    """
+    connection = connect(url)
+    try:
+        state = execute(connection, sql(FOLDER / "outbox_paused.sql"))[0]
+        if state["paused"]:
+            why = "agents are paused for everybody, so nothing is delivered; resume them and run again"
+            return Prepared(absent={"outbox_lag_ms": why, "agent_success": why})
+        below = _whole(state["percentage"])
+        if below <= 0:
+            why = "outbox.enabled is on for no new company, so there is no canary; enable it and run again"
+            return Prepared(absent={"outbox_lag_ms": why, "agent_success": why})
+        made = _companies(connection, plan, below, _whole(state["replay_percentage"]), note or (lambda _: None))
+        flags = {str(row["id"]): row for row in execute(connection, sql(FOLDER / "flags_of.sql"), [t.id for t in made])}
+        usable = [dataclasses.replace(t, replays=bool(flags[t.id]["replays"])) for t in made if flags[t.id]["outbox"]]
+        absent = {} if usable else {"outbox_lag_ms": "outbox.enabled is off for every company of this run"}
+        return Prepared(tuple(usable), tuple(t.id for t in made), absent)
+    finally:
+        connection.close()
+
+
+def _companies(
+    connection: Connection, plan: Plan, below: int, replay_below: int, note: Callable[[str], None]
+) -> list[Tenant]:
+    """As many companies as wanted, each with its dead letters, in two statements."""
+    is_found = below * replay_below / 10_000 >= LEAST_SHARE
+    rollouts = {OUTBOX_FLAG: below} | ({REPLAY_FLAG: replay_below} if is_found else {})
+    made: list[Tenant] = []
+    names: list[str] = []
+    for number in range(plan.tenants_wanted):
+        name = _name(plan, number, rollouts)
+        names.append(name)
+        note(id_of(name))
+        made.append(Tenant(id_of(name), tuple(str(uuid.uuid4()) for _ in range(ITEMS_EACH))))
+    execute(connection, sql(FOLDER / "new_companies.sql"), [t.id for t in made], names)
+    items = [(item, tenant.id) for tenant in made for item in tenant.items]
+    execute(connection, sql(FOLDER / "new_items.sql"), ITEM_TYPE, [i for i, _ in items], [c for _, c in items])
+    return made
+
+
+def _name(plan: Plan, number: int, rollouts: Mapping[str, int]) -> str:
+    """A name whose company has these flags on: the id follows from the name."""
+    for nonce in range(MOST_NONCES):
+        name = name_of(plan.run, plan.lease[0], int(plan.lease[1:]), number, nonce)
+        if all(bucket(key, id_of(name)) < percent for key, percent in rollouts.items()):
+            return name
+    raise ValueError(f"no company inside {dict(rollouts)} was found; at least 1 percent each is needed")
+
+
+def settle(url: str, companies: Sequence[str]) -> None:
+    """Wait a little for replays under way, then remove the dead letters that we made and nobody replayed.
+
+    They are no failure of the target; what the target made dead, or gave back after an attempt, stays.
+    Raise psycopg.Error where that is refused.
+    """
+    ids = list(companies)
+    connection = connect(url)
+    try:
+        deadline = time.monotonic() + SETTLE_S
+        while execute(connection, sql(FOLDER / "being_replayed.sql"), ids)[0]["items"]:
+            if time.monotonic() > deadline:
+                break
+            gevent.sleep(POLL_S)
+        connection.execute(sql(FOLDER / "forget_untouched.sql").encode(), (ids, ITEM_TYPE))
+    finally:
+        connection.close()
+
+
+def clean_up(url: str, companies: Sequence[str]) -> None:
+    """Remove the companies of a run and all they own but audit rows. Raise psycopg.Error where that is refused."""
+    connection = connect(url)
+    try:
+        Tenants(connection, "load").remove(companies)
+    finally:
+        connection.close()
+
+
+class Watch:
+    """Polls backlog, age and dead letters while a run lasts; three refusals in a row end it; `error` says why."""
+
+    def __init__(self, url: str, plan: Plan, samples: Samples) -> None:
+        self.samples = samples
+        self.plan = plan
+        self.error = ""
+        self._refused = 0
+        self._done = False
+        self.first_items: float | None = None
+        self.backlog: list[tuple[float, float]] = []
+        self.unused: list[float] = []
+        """Connections that were not used from one look to the next: a leaked one is there and never used again, one
+        that a pool opens because all others are busy is."""
+        self._looked_at: object = None
+        self._seeded = [item for tenant in plan.tenants for item in tenant.items]
+        self._connection: Connection | None = None
+        self._url = url
+        self._greenlet: gevent.Greenlet | None = None
+
+    def start(self) -> None:
+        """First poll now, then again and again."""
+        self.poll()
+        self._greenlet = gevent.spawn(self._poll_forever)
+
+    def _poll_forever(self) -> None:
+        while not self.error and not self._done:
+            self.poll()
+            gevent.sleep(POLL_S)
+
+    def poll(self) -> None:
+        """One look at the outbox and the dead letters."""
+        if self.error:
+            return
+        try:
+            if self._connection is None or self._connection.closed:
+                self._connection = connect(self._url, read_only=True)
+            outbox = execute(self._connection, sql(FOLDER / "backlog.sql"))[0]
+            sessions = execute(self._connection, sql(FOLDER / "connections.sql"), self._looked_at)[0]
+            letters = execute(self._connection, sql(FOLDER / "dead_letters.sql"), self._seeded)[0]
+        except psycopg.Error as error:
+            self._refused += 1
+            if self._connection is not None:
+                self._connection.close()
+            if self._refused >= MOST_REFUSED:
+                text = (str(error).splitlines() or [""])[0][:120]
+                self.error = f"the database refused {MOST_REFUSED} polls in a row ({type(error).__name__}: {text})"
+            return
+        self._refused = 0
+        now, backlog = time.time(), _number(outbox["backlog"])
+        self.backlog.append((now, backlog))
+        self._looked_at = sessions["seen_at"]
+        self.unused.append(_number(sessions["unused"]))
+        self.samples.add("db_connections", _number(sessions["sessions"]), at=now)
+        if self.plan.test_outbox:
+            self.samples.add("outbox_backlog", backlog, at=now)
+            self.samples.add("outbox_oldest_age_ms", _number(outbox["oldest_ms"]))
+        if self.plan.test_dlq:
+            items = _number(letters["items"])
+            self.first_items = items if self.first_items is None else self.first_items
+            self.samples.add("dlq_items", items, at=now)
+
+    def finish(self) -> dict[str, int]:
+        """Last poll; the change of the dead letters and the fate of the events become samples. Returns that fate."""
+        self._done = True
+        if self._greenlet is not None:
+            self._greenlet.join(timeout=JOIN_S)  # never killed: a query cut off in the middle spoils the connection
+        self.poll()
+        last = self.samples.sink("dlq_items")
+        if self.plan.test_dlq and self.first_items is not None and not self.error:
+            self.samples.add("dlq_items_count", getattr(last, "value", 0.0) - self.first_items)
+        if not (self.too_few or self.error):
+            self.samples.add("db_connections_growth", rise_of(self.unused))
+        fate = self._drained()
+        if self._connection is not None:
+            self._connection.close()
+        return fate
+
+    @property
+    def too_few(self) -> str:
+        """Why nothing can be said of growth; empty where it can."""
+        polls = len(self.unused)
+        return f"the database answered {polls} of {LEAST_VALUES} polls" if polls < LEAST_VALUES else ""
+
+    def _drained(self) -> dict[str, int]:
+        """What became of the events, once all have come to an end or `DRAIN_S` after the load is over."""
+        deadline = time.monotonic() + DRAIN_S
+        fate = self._fate()
+        while fate.get("open") and time.monotonic() < deadline:
+            gevent.sleep(POLL_S)
+            fate = self._fate()
+        settled = fate.get("succeeded", 0) + fate.get("failed", 0)
+        sink = self.samples.sink("outbox_drained")
+        if fate and self.plan.test_outbox and isinstance(sink, RateSink):
+            sink.merge(RateSink(settled, settled + fate["open"]))
+        return fate if self.plan.test_agents else {}
+
+    def _fate(self) -> dict[str, int]:
+        companies = [tenant.id for tenant in self.plan.tenants]
+        if self._connection is None or self.error or not companies:
+            return {}
+        try:
+            row = execute(self._connection, sql(FOLDER / "agent_success.sql"), companies, companies)[0]
+        except psycopg.Error as error:
+            self.error = f"the database refused to say what became of the events ({type(error).__name__})"
+            return {}
+        return {name: int(_number(row[name])) for name in ("succeeded", "failed", "open")}
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0

@@ -1,0 +1,192 @@
+"""What one load process needs while it runs: connections, samples, the stop flag, and how a request is recorded."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import gevent
+
+from loadtests.engine.samples import RequestGroup, Samples
+from loadtests.engine.wire import OWN_FAULTS, Address, Connection, NoAnswer, parse_address
+from loadtests.plan import Credentials, Plan
+from loadtests.thresholds.expectations import SUCCEEDS, Expectation
+
+SWEEP_S = 0.2
+SILENCE_S = 0.5
+"""No answer for so long before the end, and none after it to the requests that were open: the target had stopped."""
+SPARE_DESCRIPTORS = 100
+"""Of all that this process may open, for everything but requests: a run without them could not even write its end."""
+UNFINISHED = "unfinished"
+"""The error of a request that the end of the run cut off; its time until then is a lower bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request ready to be sent. `url` is the template that tags it; `expected` are refusals that are no failures.
+
+    `operation` tags what is asked of the deployment; `expectation` is what `checks` counts.
+    """
+
+    name: str
+    method: str
+    url: str
+    data: bytes
+    expected: frozenset[int] = frozenset()
+    scenario: str = "default"
+    operation: str = "url"
+    expectation: Expectation = SUCCEEDS
+
+
+@dataclass(slots=True)
+class Drive:
+    """One process's share of a run. `index` of `of` processes; times are time.perf_counter() seconds."""
+
+    plan: Plan
+    credentials: Credentials
+    index: int = 0
+    of: int = 1
+    samples: Samples = field(default_factory=Samples)
+    stopping: bool = False
+    resumed_at: float = 0.0
+    started: float = field(default_factory=time.perf_counter)
+    open_requests: int = 0
+    dropped: int = 0
+    background: set[gevent.Greenlet] = field(default_factory=set)
+    address: Address = field(init=False)
+    most_open: int = field(init=False)
+    answered_at: float = 0.0
+    silent_s: float = 0.0
+    _open: dict[Connection, tuple[Call, float]] = field(default_factory=dict)
+    _idle: list[Connection] = field(default_factory=list)
+    _all: list[Connection] = field(default_factory=list)
+    _groups: dict[tuple[str, str, str, str, int, str, bool], RequestGroup] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.most_open = min(self.plan.max_open, max(1, limit - SPARE_DESCRIPTORS))
+        self.address = parse_address(self.plan.base_url)
+        gevent.spawn(self._sweep)
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.perf_counter() - self.started
+
+    def connection(self) -> Connection:
+        """A connection of one's own, watched by the sweeper."""
+        made = Connection(self.address)
+        self._all.append(made)
+        return made
+
+    def borrow(self) -> Connection:
+        """An idle connection, or a new one; give it back."""
+        return self._idle.pop() if self._idle else self.connection()
+
+    def give_back(self, connection: Connection) -> None:
+        self._idle.append(connection)
+
+    def spawn(self, work: Callable[[], None]) -> None:
+        """Start work that the end of the run waits for."""
+        greenlet = gevent.spawn(work)
+        self.background.add(greenlet)
+        greenlet.rawlink(self.background.discard)
+
+    def drop(self) -> None:
+        """A request that was due and that this process could not send."""
+        self.dropped += 1
+        self.samples.add("dropped_iterations", 1)
+
+    def request(self, call: Call, connection: Connection, intended: float = 0.0) -> int:
+        """Send, wait, record. Returns the status, 0 without an answer; the connection then holds body and times.
+
+        What the end of the run cuts off is recorded by `finish`.
+        With an intended start the duration begins there (what a stalled server delays counts); else with the sending,
+        and without the connecting, as in k6.
+        """
+        status, error = 0, UNFINISHED
+        self._open[connection] = call, intended
+        try:
+            status, error = connection.exchange(call.data, self.plan.timeout_s), ""
+            self.answered_at = connection.ended
+        except NoAnswer as none:
+            error = str(none.args[0])
+        finally:  # a user may be stopped in the middle of a request: that counts, too
+            if self._open.pop(connection, None):
+                self._record(call, connection, status, error, connection.ended, intended)
+        return status
+
+    def _record(self, call: Call, c: Connection, status: int, error: str, ended: float, intended: float) -> None:
+        if error in OWN_FAULTS:
+            self.drop()
+            return
+        passed = call.expectation.holds(status, c.body)
+        key = (call.scenario, call.name, call.method, call.url, status, error, passed)
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = self._group(call, status, error, passed=passed)
+        timings = group.timings
+        setup = c.connected_s + c.tls_s
+        timings["http_req_duration"].append((ended - (intended or c.started + setup)) * 1000.0)
+        group.sent += len(call.data)
+        group.received += c.received
+        if self.plan.detail:
+            timings["http_req_waiting"].append((c.first_byte - c.sent) * 1000.0)
+            timings["http_req_sending"].append((c.sent - c.started - setup) * 1000.0)
+            timings["http_req_receiving"].append((ended - c.first_byte) * 1000.0)
+            timings["http_req_connecting"].append(c.connected_s * 1000.0)
+            timings["http_req_tls_handshaking"].append(c.tls_s * 1000.0)
+            timings["http_req_blocked"].append(setup * 1000.0)
+
+    def _group(self, call: Call, status: int, error: str, *, passed: bool) -> RequestGroup:
+        answered = 200 <= status < 400
+        expected = answered or status in call.expected
+        tags = {
+            "name": call.name,
+            "method": call.method,
+            "url": call.url,
+            "scenario": call.scenario,
+            "operation": call.operation,
+            "status": str(status),
+            "expected_response": "true" if expected else "false",
+        }
+        if error:
+            tags["error"] = error
+        check = f"{call.name}: {call.expectation.says}"
+        refused = expected and not answered
+        return self.samples.group(tags, failed=not expected, refused=refused, check=check, passed=passed)
+
+    def _sweep(self) -> None:
+        """Give up on requests that are over their limit; one timer for all of them is cheaper than one each."""
+        before = time.perf_counter()
+        while True:
+            gevent.sleep(SWEEP_S)
+            now = time.perf_counter()
+            late_s, before = max(0.0, now - before - 2 * SWEEP_S), now
+            for connection in self._open:  # while this process stood still it could read no answer
+                connection.deadline += late_s
+            for connection in self._all:
+                if connection.deadline and now > connection.deadline and not connection.timed_out:
+                    connection.expire()
+
+    def resume(self) -> None:
+        """Go on after `finish`; arrivals that fell into the pause are left out."""
+        self.resumed_at = time.perf_counter()
+        self.stopping = False
+
+    def finish(self) -> None:
+        """Stop starting anything; wait for what is under way, at most the grace of the plan. What is then still open
+        counts as failed, with its age: a target that answers no more must not drop out of the numbers.
+        """
+        self.stopping, now = True, time.perf_counter()
+        is_waiting = bool(self._open)
+        deadline = now + self.plan.grace_s
+        gevent.joinall(list(self.background), timeout=self.plan.grace_s)
+        while self._open and time.perf_counter() < deadline:
+            gevent.sleep(0.02)
+        for connection, (call, intended) in self._open.items():
+            self._record(call, connection, 0, UNFINISHED, time.perf_counter(), intended)
+        self._open.clear()
+        silent_s = now - max(self.answered_at, self.started)
+        self.silent_s = silent_s if is_waiting and silent_s > SILENCE_S else 0.0

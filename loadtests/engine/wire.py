@@ -1,0 +1,325 @@
+"""A lean HTTP/1.1 client on gevent: one connection, ready-made request bytes out, status and body back.
+
+Locust's own clients spend most of their time building requests and parsing responses into objects; here a request is
+bytes that were made once. Times are time.perf_counter() seconds. Nothing is retried except a request that found its
+kept-alive connection closed before a single byte came back (as browsers and k6 do).
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import functools
+import ssl
+import time
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from gevent import Timeout, get_hub
+from gevent import socket as gevent_socket
+from gevent import ssl as gevent_ssl
+
+from gates.deployment.limits import MOST_BODY, MOST_HEAD
+
+OWN_FAULTS = frozenset({"EMFILE", "ENFILE", "EADDRNOTAVAIL", "ENOBUFS", "ENOMEM"})
+"""This machine ran out of descriptors, ports or memory: such a request never left it."""
+READ, WRITE = 1, 2
+CHUNK = 65_536
+MOST_SIZE_DIGITS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a base URL points; `prefix` is its path without a trailing slash."""
+
+    host: str
+    port: int
+    tls: bool
+    prefix: str
+
+    @property
+    def authority(self) -> str:
+        """The Host header."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
+
+
+def parse_address(url: str) -> Address:
+    """Split a http(s) URL. Raise ValueError on anything else."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError(f"{url!r} is no http or https address")
+    path = parts.path.rstrip("/") + (f"?{parts.query}" if parts.query else "")
+    tls = parts.scheme == "https"
+    return Address(parts.hostname, parts.port or (443 if tls else 80), tls, path)
+
+
+def request_bytes(address: Address, method: str, path: str, headers: list[tuple[str, str]], body: bytes = b"") -> bytes:
+    """The bytes of one request; `path` is appended to the prefix of the address."""
+    lines = [f"{method} {address.prefix + path or '/'} HTTP/1.1", f"Host: {address.authority}"]
+    lines += [f"{name}: {value}" for name, value in headers]
+    if body or method in {"POST", "PUT", "PATCH"}:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
+@functools.cache
+def _tls_context() -> Any:
+    """The platform's certificates, checked; read once, because reading them takes longer than a request."""
+    return gevent_ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
+
+
+class NoAnswer(Exception):  # noqa: N818  -- an observation about the target, not an error of ours
+    """No whole HTTP response came; `args[0]` is one word for the tag `error`."""
+
+
+class Connection:
+    """One connection. After `exchange` its attributes describe the last request; reuse it for the next one."""
+
+    __slots__ = (
+        "_address",
+        "_hub",
+        "_reader",
+        "_sock",
+        "_tls",
+        "_writer",
+        "body",
+        "connected_s",
+        "deadline",
+        "ended",
+        "first_byte",
+        "received",
+        "sent",
+        "started",
+        "status",
+        "timed_out",
+        "tls_s",
+    )
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._hub = get_hub()
+        self._sock: Any = None
+        self._tls: Any = None
+        self._reader: Any = None
+        self._writer: Any = None
+        self.deadline = 0.0
+        self.timed_out = False
+        self.status = 0
+        self.body = b""
+        self.received = 0
+        self.started = self.sent = self.first_byte = self.ended = 0.0
+        self.connected_s = self.tls_s = 0.0
+
+    def exchange(self, data: bytes, timeout_s: float, *, head: bool = False) -> int:
+        """Send a request and read its response. Returns the status. Raise NoAnswer, and close, where there is none."""
+        self.status = self.received = 0
+        self.body = b""
+        self.connected_s = self.tls_s = 0.0
+        self.started = self.sent = self.first_byte = time.perf_counter()
+        self.deadline = self.started + timeout_s
+        reused = self._sock is not None
+        try:
+            try:
+                return self._once(data, head=head)
+            except (OSError, NoAnswer):
+                if not reused or self.received or self.timed_out:
+                    raise
+                self.close()
+                return self._once(data, head=head)
+        except NoAnswer as none:
+            self.close()
+            raise NoAnswer("timeout" if self.timed_out else none.args[0]) from none
+        except OSError as error:
+            self.close()
+            code = errno.errorcode.get(error.errno or 0, "")
+            said = code if code in OWN_FAULTS else type(error).__name__
+            raise NoAnswer("timeout" if self.timed_out else said) from error
+        except ValueError as error:
+            self.close()
+            raise NoAnswer("malformed") from error
+        finally:
+            self.ended = time.perf_counter()
+            self.deadline = 0.0
+            self.timed_out = False
+
+    def _once(self, data: bytes, *, head: bool) -> int:
+        if self._sock is None:
+            self._open()
+            self.started = time.perf_counter() if self.started == 0 else self.started
+        self._send(data)
+        self.sent = time.perf_counter()
+        first = self._receive()
+        self.first_byte = time.perf_counter()
+        return self._read_response(first, head=head)
+
+    def expire(self) -> None:
+        """Give up on the request under way (called by the sweeper): whoever waits wakes up to a closed connection."""
+        self.timed_out = True
+        try:
+            if self._sock is not None:
+                self._sock.shutdown(2)
+        except OSError:
+            self.timed_out = True  # still connecting: that wait has a limit of its own
+
+    def close(self) -> None:
+        for watcher in (self._reader, self._writer):
+            if watcher is not None:
+                watcher.stop()
+                watcher.close()
+        for sock in (self._tls, self._sock):
+            if sock is not None:
+                sock.close()
+        self._sock = self._tls = self._reader = self._writer = None
+
+    def _open(self) -> None:
+        """Connect to the first address of the host that answers (a name may stand for IPv6 and IPv4)."""
+        before = time.perf_counter()
+        found = gevent_socket.getaddrinfo(self._address.host, self._address.port, 0, _socket.SOCK_STREAM)
+        for number, (family, kind, proto, _, where) in enumerate(found, 1):
+            try:
+                self._connect(family, kind, proto, where)
+                break
+            except OSError:
+                self.close()
+                if number == len(found):
+                    raise
+        middle = time.perf_counter()
+        self.connected_s = middle - before
+        if self._address.tls:
+            self._tls = self._sock = _tls_context().wrap_socket(self._sock, server_hostname=self._address.host)
+            self.tls_s = time.perf_counter() - middle
+
+    def _connect(self, family: int, kind: int, proto: int, where: Any) -> None:
+        left_s = max(0.1, self.deadline - time.perf_counter())
+        if self._address.tls:
+            self._sock = gevent_socket.socket(family, kind)
+            self._sock.settimeout(left_s)
+            self._sock.connect(where)
+            return
+        self._sock = sock = _socket.socket(family, kind, proto)
+        sock.setblocking(False)
+        sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+        loop = self._hub.loop
+        self._reader, self._writer = loop.io(sock.fileno(), READ), loop.io(sock.fileno(), WRITE)
+        if sock.connect_ex(where):
+            with Timeout(left_s, TimeoutError("connect")):
+                self._hub.wait(self._writer)
+            code = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
+            if code:
+                raise ConnectionError(code, "connect failed")
+
+    def _send(self, data: bytes) -> None:
+        if self._tls is not None:
+            self._tls.settimeout(max(0.1, self.deadline - time.perf_counter()))
+            self._tls.sendall(data)
+            return
+        try:
+            done = self._sock.send(data)
+        except BlockingIOError:
+            done = 0
+        while done < len(data):
+            self._hub.wait(self._writer)
+            try:
+                done += self._sock.send(data[done:])
+            except BlockingIOError:
+                continue
+
+    def _receive(self) -> bytes:
+        data = self._more()
+        if not data:
+            raise NoAnswer("closed")
+        return data
+
+    def _more(self) -> bytes:
+        """The next bytes, empty at the end. Raise NoAnswer beyond the limits of an answer."""
+        if self._tls is not None:
+            data: bytes = self._tls.recv(CHUNK)
+        else:
+            self._hub.wait(self._reader)
+            data = self._sock.recv(CHUNK)
+        self.received += len(data)
+        if self.received > MOST_HEAD + MOST_BODY:
+            raise NoAnswer("too large")
+        return data
+
+    def _read_response(self, buffer: bytes, *, head: bool) -> int:
+        status = 100
+        while 100 <= status < 200:
+            end = buffer.find(b"\r\n\r\n")
+            while end < 0:
+                if self.received > MOST_HEAD:
+                    raise NoAnswer("too large")
+                buffer += self._receive()
+                end = buffer.find(b"\r\n\r\n")
+            if buffer[:9] not in {b"HTTP/1.1 ", b"HTTP/1.0 "} or buffer[12:13] not in {b" ", b"\r"}:
+                raise NoAnswer("malformed")
+            status = _size(buffer[9:12])
+            top, buffer = buffer[:end], buffer[end + 4 :]
+            if 100 <= status < 200 and not buffer:
+                buffer = self._receive()
+        fields = top.lower()
+        closing = self._read_body(buffer, fields, bodiless=head or status in {204, 304})
+        self.status = status
+        if closing or b"\r\nconnection: close" in fields or top[5:8] == b"1.0":
+            self.close()
+        return status
+
+    def _read_body(self, buffer: bytes, fields: bytes, *, bodiless: bool) -> bool:
+        """Read the body into `self.body`; True where only the end of the connection ends it."""
+        if bodiless:
+            return False
+        at = fields.find(b"\r\ncontent-length:")
+        if at >= 0:
+            stop = fields.find(b"\r\n", at + 2)
+            length = _size(fields[at + 17 : stop if stop >= 0 else len(fields)])
+            parts, have = [buffer], len(buffer)
+            while have < length:
+                parts.append(self._receive())
+                have += len(parts[-1])
+            self.body = b"".join(parts)[:length]
+            return False
+        if b"\r\ntransfer-encoding:" in fields and b"chunked" in fields:
+            self.body = self._read_chunks(buffer)
+            return False
+        parts = [buffer]
+        while data := self._more():
+            parts.append(data)
+        if self.timed_out:
+            raise NoAnswer("timeout")
+        self.body = b"".join(parts)
+        return True
+
+    def _read_chunks(self, buffer: bytes) -> bytes:
+        parts: list[bytes] = []
+        at, size = 0, 1
+        while size:
+            line = buffer.find(b"\r\n", at)
+            while line < 0:
+                buffer, at = self._joined(buffer, at, MOST_HEAD), 0
+                line = buffer.find(b"\r\n")
+            size = _size(buffer[at:line].split(b";")[0], 16)
+            at = line + 2
+            while len(buffer) < at + size + 2:
+                buffer, at = self._joined(buffer, at, MOST_BODY), 0
+            if size:
+                parts.append(buffer[at : at + size])
+                at += size + 2
+        while buffer[at : at + 2] != b"\r\n" and buffer.find(b"\r\n\r\n", at) < 0:  # trailers follow
+            buffer, at = self._joined(buffer, at, MOST_HEAD), 0
+        return b"".join(parts)
+
+    def _joined(self, buffer: bytes, at: int, most: int) -> bytes:
+        """What is left of the buffer with the bytes that come next. Raise NoAnswer where the rest has no end."""
+        if len(buffer) - at > most + CHUNK:
+            raise NoAnswer("too large")
+        return buffer[at:] + self._receive()
+
+
+def _size(digits: bytes, radix: int = 10) -> int:
+    """The number in a head. Raise ValueError for what is none: a sign, an underscore, too many digits."""
+    text = digits.strip()
+    if not text.isalnum() or len(text) > MOST_SIZE_DIGITS:
+        raise ValueError("no size")
+    return int(text, radix)

@@ -1,0 +1,100 @@
+"""One load process inside Locust: builds its drive from the plan, reports samples every second, ends in order."""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+
+from gates.deployment.pressure import CpuPressure
+from loadtests.engine.canaries import Canaries
+from loadtests.engine.drive import Drive
+from loadtests.engine.null_requests import NullRequests
+from loadtests.engine.users import Traffic
+from loadtests.engine.workload import Workload
+from loadtests.plan import Credentials, Plan
+
+REPORT_S = 0.5
+REPORT, FINISH, RESUME = "load_report", "load_finish", "load_resume"
+PATIENCE_S = 5.5
+"""How long after the end a canary is waited for: past the checklist's limit for the lag, 5 s."""
+
+
+Send = Callable[[dict[str, Any]], None]
+
+
+class Worker:
+    """`send` takes a report away (to the master, or straight to the conductor of this very process)."""
+
+    def __init__(self, plan: Plan, credentials: Credentials, index: int, of: int, send: Send) -> None:
+        self.drive = Drive(plan, credentials, index, of)
+        workload = Workload(plan, credentials, self.drive.address, index, of)
+        canaries = Canaries(self.drive, workload, PATIENCE_S)
+        self.traffic = Traffic(self.drive, workload, canaries)
+        self.send = send
+        self.sequence = 0
+        self.count_users: Callable[[], int] = lambda: 0
+        self._cpu = _cpu_s()
+        self._cpu_at = time.perf_counter()
+        self.cpu_percent = 0.0
+        self._reporter: gevent.Greenlet | None = None
+        self._pressure = CpuPressure()
+        self._null = NullRequests(self.drive.samples)
+
+    def begin(self) -> None:
+        """Start the null requests, the clock of the run and the reports."""
+        self._null.start()
+        self._pressure = CpuPressure()
+        self.drive.started = time.perf_counter()
+        self._cpu, self._cpu_at = _cpu_s(), self.drive.started
+        self._reporter = gevent.spawn(self._report_forever)
+
+    def _report_forever(self) -> None:
+        while True:
+            gevent.sleep(REPORT_S)
+            self.report()
+
+    def report(self, *, final: bool = False) -> None:
+        """Send everything since the last report. Reports are numbered, so that a lost one is noticed."""
+        drive, canaries = self.drive, self.traffic.canaries
+        if not drive.stopping:
+            self.cpu_percent = 100.0 * (_cpu_s() - self._cpu) / max(1e-9, time.perf_counter() - self._cpu_at)
+        users = self.count_users()
+        report = drive.samples.take_report()
+        report |= {
+            "sequence": self.sequence,
+            "second": int(drive.elapsed_s),
+            "final": final,
+            "dropped": drive.dropped,
+            "silent_s": drive.silent_s,
+            "cpu_percent": self.cpu_percent,
+            "pressure": self._pressure.percent(),
+            "users": users,
+            "canaries": [canaries.accepted, canaries.direct, len(canaries.watching)],
+            "paused": self.traffic.paused,
+        }
+        self.sequence += 1
+        self.send(report)
+
+    def finish(self) -> None:
+        """Stop, wait for requests and canaries under way, send the last report."""
+        self.report()
+        self.drive.stopping = True
+        self.traffic.canaries.drain()
+        self.drive.finish()
+        self._null.settle()
+        self.report(final=True)
+
+    def resume(self) -> None:
+        """Go on where `finish` stopped: what was under way is known now, and it did not decide."""
+        self.traffic.canaries.give_up_at = math.inf
+        self.drive.resume()
+
+
+def _cpu_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime

@@ -1,0 +1,159 @@
+"""The calls of a deployment under load: events, probes, replays; and plain GETs of any URL."""
+
+from __future__ import annotations
+
+import itertools
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from gates.deployment.requests import (
+    Request,
+    encode_body,
+    replay_fields,
+    signed_get,
+    signed_post_v2,
+    token_get,
+    token_post,
+)
+from loadtests.engine.drive import Call
+from loadtests.engine.wire import Address, request_bytes
+from loadtests.plan import REPLAYS_EACH, Credentials, Plan, Tenant
+from loadtests.thresholds.expectations import (
+    ALIVE,
+    EVENT_STATUS,
+    REFUSED,
+    VERSION,
+    Expectation,
+    accepted_event,
+    replayed,
+)
+
+AGENT = "replaygate-load"
+PROBES = {"/healthz": ALIVE, "/version": VERSION}
+EVENT_TENANTS = 10
+"""Companies that events are sent for; the others are there for their replay calls."""
+PAUSED = frozenset({"agents_paused"})
+REPLAY_REFUSALS = PAUSED | {"in_progress"}
+"""Refusals that a replay may meet without a failure."""
+TEST_COMPANY_REFUSALS = PAUSED | {"feature_disabled", "rate_limited"}
+
+
+@dataclass(slots=True)
+class Workload:
+    """Makes the calls of one load process; tenants and arrivals are dealt out by the process's index."""
+
+    plan: Plan
+    credentials: Credentials
+    address: Address
+    index: int = 0
+    of: int = 1
+    _probes: Iterator[str] = field(default_factory=lambda: itertools.cycle(PROBES))
+    _companies: Iterator[str] = field(init=False)
+    _replays: Iterator[Call] = field(init=False)
+    _plain: Call = field(init=False)
+
+    def __post_init__(self) -> None:
+        mine = self.plan.tenants[self.index :: self.of]
+        companies = [t.id for t in mine[: max(1, EVENT_TENANTS // self.of)]]
+        companies = companies or ([self.plan.test_company_id] if self.plan.test_company_id else [])
+        self._companies = itertools.cycle(companies) if companies else iter(())
+        self._replays = self._all_replays(mine)
+        path = self.address.prefix or "/"
+        self._plain = Call(
+            "url", "GET", path, request_bytes(self.address, "GET", "", [("Accept", "*/*"), ("User-Agent", AGENT)])
+        )
+
+    def call(self, kind: str) -> Call | None:
+        """The next call of a kind; None where there is nothing (more) to call. Events come from `event` instead."""
+        match kind:
+            case "url":
+                return self._plain
+            case "probe":
+                path = next(self._probes)
+                return Call(
+                    f"GET {path}",
+                    "GET",
+                    path,
+                    request_bytes(self.address, "GET", path, [("User-Agent", AGENT)]),
+                    scenario="probe",
+                    operation="probe",
+                    expectation=PROBES[path],
+                )
+            case "replay":
+                return next(self._replays, None)
+        return None
+
+    def event(self) -> tuple[Call, str] | None:
+        """A canary event and its id; None where there is no tenant to send it for."""
+        company = next(self._companies, None)
+        if company is None:
+            return None
+        event_id = str(uuid.uuid4())
+        fields = {
+            "company_id": company,
+            "event_type": "load.canary",
+            "aggregate_key": f"load-{event_id[:8]}",
+            "payload": {"run": self.plan.run},
+            "event_id": event_id,
+        }
+        request, expectation = self._post("/events", fields), accepted_event(event_id)
+        return self._call("POST /events", request, "event", "event", expectation), event_id
+
+    def event_status(self, event_id: str) -> Call:
+        """The question what became of an event."""
+        path = f"/events/{event_id}"
+        if self.credentials.hmac_secret:
+            request = signed_get(path, self.credentials.hmac_secret, int(time.time()))
+        else:
+            request = token_get(path, self.credentials.admin_jwt)
+        return self._call("GET /events/{id}", request, "canary", "status", EVENT_STATUS, url="/events/{id}")
+
+    def _post(self, path: str, fields: Mapping[str, object]) -> Request:
+        if self.credentials.hmac_secret:
+            return signed_post_v2(path, fields, self.credentials.hmac_secret, int(time.time()))
+        return token_post(path, encode_body(fields), self.credentials.admin_jwt)
+
+    def _call(
+        self,
+        name: str,
+        request: Request,
+        scenario: str,
+        operation: str,
+        expectation: Expectation,
+        *,
+        url: str = "",
+        expected: frozenset[int] = frozenset(),
+    ) -> Call:
+        headers = [*request.headers, ("User-Agent", AGENT)]
+        data = request_bytes(self.address, request.method, request.path, headers, request.body)
+        return Call(name, request.method, url or request.path, data, expected, scenario, operation, expectation)
+
+    def _all_replays(self, tenants: tuple[Tenant, ...]) -> Iterator[Call]:
+        """Three calls a tenant, never more: what the rate limit allows in five minutes from one address.
+
+        Two of the three are real runs, of one item each; the third is a dry run, or a duplicate, by turns. Without
+        tenants of our own, three dry runs for the test company, of which drills may have used up the limit and whose
+        flags may be off; none where that company is spared.
+        """
+        of_test_company = self.plan.test_company_id and self.plan.test_company_replays
+        if not tenants and of_test_company and self.index == 0:
+            for _ in range(REPLAYS_EACH):
+                yield self._replay(self.plan.test_company_id, "", TEST_COMPANY_REFUSALS, "dry run")
+        for number, tenant in enumerate(one for one in tenants if one.replays):
+            keys = [f"{self.plan.run}-{tenant.id}-{turn}" for turn in "ab"]
+            if number % 2 == 0:
+                yield self._replay(tenant.id, "", PAUSED, "dry run")
+            yield self._replay(tenant.id, keys[0], REPLAY_REFUSALS, "real run")
+            if number % 2:
+                yield self._replay(tenant.id, keys[0], REPLAY_REFUSALS, "duplicate")
+            yield self._replay(tenant.id, keys[1], REPLAY_REFUSALS, "real run")
+
+    def _replay(self, company: str, key: str, refusals: frozenset[str], what: str) -> Call:
+        more: dict[str, object] = {"idempotency_key": key} if key else {"dry_run": True}
+        request = self._post("/dlq-replay", replay_fields(company, max=1, **more))
+        expectation = replayed(company, key, refusals=refusals)
+        expected = frozenset(REFUSED[code] for code in refusals)
+        name = f"POST /dlq-replay ({what})"
+        return self._call(name, request, "replay", "replay", expectation, expected=expected)

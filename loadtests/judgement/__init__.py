@@ -1,0 +1,1 @@
+"""What a run shows: pass, fail or unknown for each threshold. Pure."""

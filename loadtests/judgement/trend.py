@@ -1,0 +1,59 @@
+"""Whether a lag that is inside its limit is on its way out of it. Pure.
+
+Bounds take samples as independent and alike; those of a queue that grows through the whole run are neither. What ten
+seconds of such a run say of its end is nothing, so it is no pass; and as nothing was out of a limit, no failure.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+
+from loadtests.judgement.verdict import Judgement, Verdict, Why
+
+FEWEST = 60
+LEAST_VALUES = 9
+LEAST_RISE_MS = 500.0
+"""From the first third of a run to the last."""
+LEAST_SHARE = 0.2
+"""Of the rise each half of the run has at least this: one hiccup at the end is no rise."""
+
+
+def thirds(values: Sequence[float]) -> tuple[float, float, float]:
+    """What nine in ten exceed in the first, the middle and the last third.
+
+    Not the medians: a worker that looks every two seconds has a sawtooth, of which a third holds one tooth and a part.
+    Its quick deliveries stay quick to the end; those of a queue that grows do not.
+    """
+    n = len(values) // 3
+    first, middle, last = (
+        statistics.quantiles(part, n=10)[0] for part in (values[:n], values[n : 2 * n], values[2 * n :])
+    )
+    return first, middle, last
+
+
+def is_rising(values: Sequence[float]) -> bool:
+    """Whether lags in ms, in order of arrival, rise through the whole of a run."""
+    return len(values) >= FEWEST and rise_of(values) > LEAST_RISE_MS
+
+
+def rise_of(values: Sequence[float]) -> float:
+    """By how much values rise from the first third to the last; 0 unless they do so in both halves of the run."""
+    if len(values) < LEAST_VALUES:
+        return 0.0
+    first, middle, last = thirds(values)
+    rise = last - first
+    return rise if rise > 0 and min(middle - first, last - middle) > LEAST_SHARE * rise else 0.0
+
+
+def distrust_rise(judged: Judgement, values: Sequence[float]) -> Judgement:
+    """A pass of a limit from above is unknown where the values rise through the run."""
+    if judged.verdict is not Verdict.PASS or judged.operator not in {"<", "<="} or not is_rising(values):
+        return judged
+    steps = ", ".join(f"{one:.0f}" for one in thirds(values))
+    message = (
+        f"{judged.message}, but the lag rises through the whole run (nine in ten exceed {steps} ms by thirds): events"
+        " come faster than they are delivered; give the worker more capacity, or load less"
+    )
+    return replace(judged, verdict=Verdict.UNKNOWN, why=Why.UNDECIDABLE, message=message)

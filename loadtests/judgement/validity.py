@@ -1,0 +1,97 @@
+"""Whether a run measured the target at all, and whether a pass of it can be trusted. Pure.
+
+A run that measured nothing is no verdict, whatever its numbers say. A run that is in doubt passes nothing; what it saw
+fail has failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from loadtests.judgement.verdict import Judgement, Verdict, Why
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known about a run apart from its samples; the validity of the run is decided on these alone.
+
+    `null_ms` and `pressure` say how much the instrument itself was in need; see starvation.py and pressure.py.
+    """
+
+    requests: int
+    answers: int
+    dropped_iterations: int
+    users_wanted: int
+    users_spawned: int
+    workers_wanted: int
+    workers_lost: tuple[str, ...]
+    cpu_percent: Mapping[str, float]
+    lateness_ms: float
+    elapsed_s: float
+    silent_s: float = 0.0
+    null_ms: Mapping[str, float] = field(default_factory=dict)
+    pressure: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    errors: tuple[str, ...] = ()
+
+
+CPU_LIMIT_PERCENT = 85.0
+LATENESS_LIMIT_MS = 100.0
+
+
+def invalid_reasons(facts: Facts) -> tuple[str, ...]:
+    """Why the run is no measurement of the target, one sentence each; empty where it is one."""
+    found: list[str] = []
+    if facts.workers_lost:
+        lost = ", ".join(facts.workers_lost)
+        found.append(f"{len(facts.workers_lost)} of {facts.workers_wanted} load workers were lost ({lost})")
+    if facts.requests == 0:
+        found.append("not one request was made")
+    elif facts.answers == 0:
+        seen = f" ({', '.join(facts.errors)})" if facts.errors else ""
+        found.append(f"the target gave not one answer to {facts.requests} requests{seen}; is the address right?")
+    if facts.users_spawned < facts.users_wanted:
+        found.append(f"{facts.users_spawned} of {facts.users_wanted} users started")
+    return tuple(found)
+
+
+def doubts(facts: Facts) -> tuple[str, ...]:
+    """Why the run passes nothing, one sentence each; empty where its passes stand."""
+    found: list[str] = []
+    if facts.silent_s:
+        found.append(
+            f"the target stopped answering: no answer came in the last {facts.silent_s:.1f} s of the load, though"
+            " requests were open; look for a crash or a deadlock"
+        )
+    if facts.dropped_iterations:
+        found.append(
+            f"{facts.dropped_iterations} arrivals were dropped because too many requests were still open,"
+            " or this machine had no descriptor or port left; lower the rate, see `ulimit -n`, or look why the target"
+            " answers none of them"
+        )
+    for name, percent in sorted(facts.cpu_percent.items()):
+        if percent > CPU_LIMIT_PERCENT:
+            found.append(
+                f"the load generator {name} used {percent:.0f} % of a core, {CPU_LIMIT_PERCENT:.0f} % are allowed;"
+                " spread the load (--workers 2) or lower the rate"
+            )
+    if facts.lateness_ms > LATENESS_LIMIT_MS:
+        found.append(
+            f"the schedule ran {facts.lateness_ms:.0f} ms late (p95), {LATENESS_LIMIT_MS:.0f} ms are allowed:"
+            " this machine is too busy to load anything; run again when it is idle, or from another one"
+        )
+    return tuple(found)
+
+
+def weigh(judgements: Sequence[Judgement], facts: Facts) -> list[Judgement]:
+    """What the judgements are worth in a run of these facts."""
+    nothing = invalid_reasons(facts)
+    text = "; ".join((*nothing, *doubts(facts)))
+    if not text:
+        return list(judgements)
+    return [_weighed(one, text) if nothing or one.verdict is Verdict.PASS else one for one in judgements]
+
+
+def _weighed(one: Judgement, text: str) -> Judgement:
+    message = f"the run is not valid ({text}); {one.message}"
+    return replace(one, verdict=Verdict.UNKNOWN, why=Why.INVALID_RUN, message=message)

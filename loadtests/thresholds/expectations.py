@@ -1,0 +1,77 @@
+"""What the answers of a deployment under load must say, so that a server that answers anything at all does not pass.
+
+The same as k6's `check()`: an answer that is not what was expected is counted in the metric `checks`, apart from
+`http_req_failed`, which looks at the status alone. A redirect to a login page is an answer, and not the one expected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gates.text.foreign import json_object
+
+RUN_STATUSES = frozenset({"started", "completed"})
+REFUSED = {"agents_paused": 409, "in_progress": 409, "rate_limited": 429, "feature_disabled": 403}
+"""Status by code of the refusals that a call may have to expect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """`says` in words what `holds` decides from status (0: no answer) and body."""
+
+    says: str
+    holds: Callable[[int, bytes], bool]
+
+
+SUCCEEDS = Expectation("status is 200..299", lambda status, _body: 200 <= status < 300)
+ALIVE = Expectation("status is 200", lambda status, _body: status == 200)
+VERSION = Expectation(
+    "200 with a release", lambda status, body: status == 200 and isinstance(json_object(body).get("release"), str)
+)
+
+
+def accepted_event(event_id: str) -> Expectation:
+    """An event was taken: 202, its own id, and the path that it takes."""
+
+    def holds(status: int, body: bytes) -> bool:
+        answer = json_object(body)
+        return status == 202 and _same(answer, "event_id", event_id) and answer.get("path") in {"outbox", "direct"}
+
+    return Expectation("202 with the event's id and path", holds)
+
+
+def _says_what_became(status: int, body: bytes) -> bool:
+    answer = json_object(body)
+    return status == 200 and isinstance(answer.get("status"), str) and bool(answer.get("committed_at"))
+
+
+EVENT_STATUS = Expectation("200 with status and commit", _says_what_became)
+
+
+def replayed(company: str, key: str = "", *, refusals: frozenset[str]) -> Expectation:
+    """A replay call of a company was answered; without a key it is a dry run. `refusals` are codes it may meet.
+
+    Whether it was a duplicate is left to the drills: a request sent again over a new connection is one.
+    """
+
+    def is_right(answer: dict[str, Any]) -> bool:
+        if not _same(answer, "company_id", company) or not isinstance(answer.get("items"), list):
+            return False
+        if not key:
+            return answer.get("status") == "dry_run"
+        return answer.get("status") in RUN_STATUSES and answer.get("idempotency_key") == key
+
+    def holds(status: int, body: bytes) -> bool:
+        if status == 200:
+            return is_right(json_object(body))
+        code = json_object(body).get("code")
+        return isinstance(code, str) and code in refusals and REFUSED[code] == status
+
+    words = f"200 with {'its run' if key else 'a dry run'}"
+    return Expectation(f"{words}, or a refusal to expect ({', '.join(sorted(refusals))})", holds)
+
+
+def _same(answer: dict[str, Any], member: str, wanted: str) -> bool:
+    return str(answer.get(member, "")).lower() == wanted.lower()

@@ -1,0 +1,226 @@
+"""The recorder: what a test observed becomes evidence, and nothing unseen is ever a pass."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gates.evidence import Evidence, Outcome
+from gates.evidence_file import read_lines
+
+ROOT = Path(__file__).resolve().parents[3]
+SECRET = "planted-secret-0123456789"
+SUITE = '''
+import pytest
+from gates.checks.recorder import check, Unmet
+from gates.deployment.requests import Answer, Request
+
+TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJlLXRoYXQtd29ya3M"
+ASKED = Request("POST", "/x", (("Authorization", f"Bearer {TOKEN}"),), b"planted-secret-0123456789")
+
+def answer(status):
+    return Answer(status, (), b'{"code":"nope","echo":"planted-secret-0123456789"}', 1.0)
+
+@check("t/pass")
+def test_pass(seen):
+    """It passes."""
+    seen.expect(ASKED, answer(200), 200, control=True)
+
+@check("t/fail")
+def test_fail(seen):
+    """It fails.
+
+    Something is lost.
+    """
+    seen.expect(ASKED, answer(200), 200, control=True)
+    seen.expect(ASKED, answer(200), 401)
+
+@check("t/after-fail", after=("t/fail",))
+def test_z_after_fail(seen):
+    """It is blocked."""
+    seen.control("x")
+    seen.count()
+
+@check("t/no-control")
+def test_no_control(seen):
+    """It saw no control."""
+    seen.count()
+
+@check("t/nothing-seen")
+def test_nothing_seen(seen):
+    """It observed nothing."""
+    seen.control("x")
+
+@check("t/empty")
+def test_empty():
+    """It does nothing."""
+
+@check("t/skipped")
+def test_skipped(seen):
+    """It is skipped."""
+    pytest.skip("not today")
+
+@check("t/error")
+def test_error(seen):
+    """It breaks."""
+    raise ValueError("planted-secret-0123456789 leaked")
+
+@check("t/busy")
+def test_busy(seen):
+    """The target is busy."""
+    seen.expect(ASKED, answer(200), 200, control=True)
+    seen.expect(ASKED, answer(503), 200)
+
+@check("t/bad-control")
+def test_bad_control(seen):
+    """The control does not hold."""
+    seen.expect(ASKED, answer(401), 200, control=True)
+
+@pytest.fixture
+def dirty():
+    yield
+    raise RuntimeError("left over")
+
+@check("t/dirty")
+def test_dirty(seen, dirty):
+    """It does not clean up."""
+    seen.control("x")
+    seen.count()
+
+@pytest.fixture
+def broken():
+    assert False, "no ground to stand on"
+
+@check("t/broken-ground")
+def test_broken_ground(seen, broken):
+    """Its fixture fails."""
+
+@pytest.mark.xfail
+@check("t/expected")
+def test_expected(seen):
+    """It is expected to fail."""
+    assert False, "still"
+
+@check("t/agent", needs=("drill-agent",))
+def test_agent(seen):
+    """It needs an agent."""
+    seen.control("x")
+    seen.count()
+
+@check("t/database", needs=("database",))
+def test_database(seen):
+    """It needs SQL."""
+
+@check("t/staging", where=__import__("gates.evidence", fromlist=["Where"]).Where.STAGING)
+def test_staging(seen):
+    """It is not for production."""
+
+@check("t/nan")
+def test_nan(seen):
+    """It is not a number."""
+    seen.control("x")
+    seen.count()
+    seen.value(float("nan"), 2.0, "s")
+'''
+EXPECTED = {
+    "t/pass": ("pass", ""),
+    "t/fail": ("fail", "observed 200 nope; allowed: 401"),
+    "t/after-fail": ("unknown", "blocked by t/fail"),
+    "t/no-control": ("unknown", "no positive control"),
+    "t/nothing-seen": ("unknown", "nothing was observed"),
+    "t/empty": ("unknown", "nothing was observed"),
+    "t/skipped": ("unknown", "skipped: not today"),
+    "t/error": ("unknown", "ValueError: $TRANSBOT_HMAC_SECRET leaked"),
+    "t/busy": ("unknown", "busy or limited us"),
+    "t/bad-control": ("unknown", "the control did not hold"),
+    "t/dirty": ("unknown", "clean-up failed"),
+    "t/broken-ground": ("unknown", "no ground to stand on"),
+    "t/expected": ("fail", "still"),
+    "t/database": ("unknown", "DATABASE_URL is not set"),
+    "t/nan": ("unknown", "nothing was observed"),
+}
+
+
+LEAN = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+
+
+def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    plugins = ("-p", "gates.checks.recorder", "-p", "xdist.plugin", "-p", "no:cacheprovider")
+    words = (sys.executable, "-m", "pytest", *plugins, "-c", "/dev/null", str(folder))
+    return subprocess.run(
+        [*words, f"--rootdir={folder}", *options],
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "TRANSBOT_HMAC_SECRET": SECRET} | LEAN,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    """A suite with one check for each way that a check can end."""
+    (tmp_path / "test_suite.py").write_text(SUITE, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize("parallel", [(), ("-n", "2")])
+def test_every_way_a_check_can_end_has_its_outcome(suite: Path, parallel: tuple[str, ...]) -> None:
+    """Only an observation with its control passes; only an assertion about the target fails; alone and under xdist."""
+    file = suite / "evidence.ndjson"
+    capability = Evidence("preflight/capability/drill-agent", Outcome.PASS, observed=False, samples=1)
+    file.write_text(json.dumps(capability.to_json()) + "\n", encoding="utf-8")
+    done = run(suite, f"--evidence={file}", *parallel)
+    found = {e.check: e for e in read_lines(file) if e.check.startswith("t/")}
+    assert done.returncode == 1
+    if parallel:  # which of two workers is first is not known
+        found.pop("t/after-fail")
+    assert set(found) == set(EXPECTED) - ({"t/after-fail"} if parallel else set())
+    for check, one in found.items():
+        outcome, words = EXPECTED[check]
+        assert (one.outcome, words in one.message) == (outcome, True), (check, one)
+
+
+def test_a_failure_shows_the_request_its_twin_and_a_command_without_secrets(suite: Path) -> None:
+    """The witness is one field from the passing twin; neither secret nor usable token is written anywhere."""
+    file = suite / "evidence.ndjson"
+    run(suite, f"--evidence={file}", "-k", "test_fail")
+    (failed,) = read_lines(file)
+    assert isinstance(failed.witness, dict)
+    assert {"request", "twin", "row"} == set(failed.witness)
+    assert failed.reproduce.startswith("curl -i -X POST")
+    text = file.read_text(encoding="utf-8")
+    assert SECRET not in text
+    assert "c2lnbmF0dXJl" not in text
+    assert "eyJzdWIiOiJhIn0.<signature>" in text
+
+
+def test_the_catalogue_lists_what_is_declared_and_runs_nothing(suite: Path) -> None:
+    """Also what may not run on this target; an id that is declared twice, differently, is an error."""
+    listing = suite / "catalogue.json"
+    run(suite, f"--catalogue={listing}")
+    listed = json.loads(listing.read_text(encoding="utf-8"))
+    assert {s["id"] for s in listed} == {*EXPECTED, "t/agent", "t/staging"}
+    assert next(s for s in listed if s["id"] == "t/fail")["cost"] == "Something is lost."
+    other = SUITE.replace('@check("t/pass")', '@check("t/fail")', 1)
+    (suite / "test_suite.py").write_text(other, encoding="utf-8")
+    assert "declared twice" in run(suite, f"--catalogue={listing}").stderr
+
+
+def test_only_the_checks_asked_for_run(suite: Path) -> None:
+    """By pattern and by phase; the round is in the evidence."""
+    file = suite / "evidence.ndjson"
+    run(suite, f"--evidence={file}", "--only=t/pass", "--only=t/n*", "--round=before")
+    assert {(e.check, e.round) for e in read_lines(file)} == {
+        ("t/pass", "before"),
+        ("t/no-control", "before"),
+        ("t/nothing-seen", "before"),
+        ("t/nan", "before"),
+    }
+    run(suite, f"--evidence={suite / 'other'}", "--phase=last")
+    assert not read_lines(suite / "other")

@@ -1,0 +1,431 @@
+"""weigh(): the lattice enumerated, and properties over generated evidence."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import itertools
+import json
+import math
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from gates.decision.decide import BACKLOG, decide, strong_login, weigh
+from gates.decision.rules import Policy, Rule, Waiver
+from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
+from gates.evidence_file import chained, read_bytes
+from gates.verdict import Action, Decision, Effect, Verdict, settle
+
+NOW = dt.datetime(2026, 1, 2, 12, 0, tzinfo=dt.UTC)
+AT = (NOW - dt.timedelta(minutes=1)).isoformat()
+RANK = {Decision.PROMOTE: 0, Decision.HOLD: 1, Decision.ROLLBACK: 2}
+
+
+def spec(check: str, severity: Severity = Severity.PAGE, where: Where = Where.READ_ONLY, **more: object) -> CheckSpec:
+    return CheckSpec(check, "claim", "cost", severity, where, **more)  # type: ignore[arg-type]
+
+
+def saw(check: str, outcome: Outcome = Outcome.PASS, **more: object) -> Evidence:
+    return Evidence(check, outcome, **{"samples": 1, "started_at": AT, **more})  # type: ignore[arg-type]
+
+
+def policy(*specs: CheckSpec, **more: object) -> Policy:
+    return Policy(catalogue=specs, **more)  # type: ignore[arg-type]
+
+
+A, B, C = spec("a"), spec("b", Severity.WARN), spec("c", Severity.INVESTIGATE)
+EXPECTED_BY_STATE = {
+    ("a", "fail"): Decision.ROLLBACK,
+    ("b", "fail"): Decision.HOLD,
+    ("c", "fail"): Decision.PROMOTE,
+}
+
+
+@pytest.mark.parametrize("states", list(itertools.product(("pass", "fail", "unknown", "missing"), repeat=3)))
+def test_every_combination_of_three_severities_decides_as_the_rules_say(states: tuple[str, ...]) -> None:
+    """Worst wins: a page failure rolls back, a warning or anything unseen holds, the rest promotes."""
+    evidence = [saw(c, Outcome(s)) for c, s in zip("abc", states, strict=True) if s != "missing"]
+    expected = Decision.PROMOTE
+    for check, state in zip("abc", states, strict=True):
+        one = EXPECTED_BY_STATE.get((check, state), Decision.PROMOTE if state == "pass" else Decision.HOLD)
+        expected = max(expected, one, key=RANK.__getitem__)
+    verdict = weigh(evidence, policy(A, B, C), NOW)
+    assert verdict.decision is expected
+    assert verdict.counts.passed == states.count("pass")
+    assert verdict.counts.failed == states.count("fail")
+    assert verdict.counts.unknown == states.count("unknown") + states.count("missing")
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (saw("a", samples=0), "nothing was observed"),
+        (saw("a", observed=math.nan), "nothing was observed"),
+        (saw("a", limit=math.inf), "nothing was observed"),
+        (saw("a", started_at=""), "when it was seen"),
+        (saw("a", started_at="yesterday"), "when it was seen"),
+        (saw("a", started_at="2026-01-02T11:59:00"), "when it was seen"),
+        (saw("a", started_at=(NOW - dt.timedelta(minutes=61)).isoformat()), "minutes old"),
+        (saw("a", started_at=(NOW + dt.timedelta(minutes=6)).isoformat()), "from the future"),
+        (saw("a", round="before"), "not looked at again"),
+    ],
+)
+def test_a_pass_that_cannot_be_trusted_is_unknown(line: Evidence, why: str) -> None:
+    """No samples, not a number, no time, stale, from the future, seen only before the load: none of them passes."""
+    verdict = weigh([line], policy(A), NOW)
+    assert verdict.decision is Decision.HOLD
+    assert why in verdict.findings[0].message
+
+
+def test_evidence_of_another_release_neither_promotes_nor_rolls_back() -> None:
+    """What was seen of another release says nothing about this one."""
+    for outcome in Outcome:
+        verdict = weigh([saw("a", outcome, release="r1")], policy(A, release="r2"), NOW)
+        assert verdict.decision is Decision.HOLD
+        assert "release r1" in verdict.reason
+
+
+def test_nothing_required_holds() -> None:
+    """An empty catalogue, or one of which nothing applies, proves nothing."""
+    assert weigh([], policy(), NOW).decision is Decision.HOLD
+    staging_only = policy(spec("a", where=Where.STAGING))
+    assert weigh([saw("a")], staging_only, NOW).decision is Decision.HOLD
+
+
+def test_two_different_lines_of_one_check_count_as_the_worse() -> None:
+    """Worst wins, whichever came last."""
+    for one, other in itertools.permutations(Outcome, 2):
+        verdict = weigh([saw("a", one), saw("a", other)], policy(A), NOW)
+        worst = Decision.ROLLBACK if Outcome.FAIL in {one, other} else Decision.HOLD
+        assert verdict.decision is worst
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("unknown", "pass", Decision.PROMOTE),
+        ("pass", "unknown", Decision.HOLD),
+        ("fail", "pass", Decision.ROLLBACK),
+        ("pass", "fail", Decision.ROLLBACK),
+        ("pass", "pass", Decision.PROMOTE),
+        ("pass", None, Decision.HOLD),
+    ],
+)
+def test_what_was_unknown_before_the_load_may_be_seen_after_it(
+    before: str, after: str | None, expected: Decision
+) -> None:
+    """A quiet deployment has its samples only after the load; a failure before it stays one."""
+    lines = [saw("a", Outcome(before), round="before")] + ([saw("a", Outcome(after))] if after else [])
+    assert weigh(lines, policy(A), NOW).decision is expected
+
+
+def test_a_check_that_needs_what_the_target_lacks_is_not_applicable() -> None:
+    """Only if the preflight saw that it lacks it: without that evidence, or with two answers, it is required."""
+    agent = policy(A, spec("drill/agent", needs=("drill-agent",)))
+    capability = "preflight/capability/drill-agent"
+    verdict = weigh([saw("a"), saw(capability, observed=False)], agent, NOW)
+    assert verdict.decision is Decision.PROMOTE
+    assert [n.check for n in verdict.not_applicable] == ["drill/agent"]
+    assert verdict.counts.not_applicable == 1
+    for told in (
+        [],
+        [saw(capability, observed=True)],
+        [saw(capability, observed=False), saw(capability, observed=True)],
+    ):
+        assert weigh([saw("a"), *told], agent, NOW).decision is Decision.HOLD
+    unasked = saw(capability, Outcome.UNKNOWN, observed=False)
+    assert weigh([saw("a"), unasked], agent, NOW).decision is Decision.HOLD
+
+
+def test_the_target_kind_decides_what_applies() -> None:
+    """A production target requires no staging check; a reference requires all."""
+    checks = (
+        *(spec("a"), spec("b", where=Where.STAGING), spec("c", where=Where.REFERENCE), spec("d", deep=True)),
+        *(spec("e", where=Where.DISRUPTIVE),),
+    )
+    for kind, applicable in ((TargetKind.PRODUCTION, 1), (TargetKind.STAGING, 2), (TargetKind.REFERENCE, 4)):
+        assert weigh([], policy(*checks, target=kind), NOW).counts.unknown == applicable
+    assert weigh([], policy(*checks, target=TargetKind.REFERENCE, deep=True), NOW).counts.unknown == 5
+
+
+def test_what_disturbs_everybody_is_required_on_staging_only_where_a_person_allowed_it() -> None:
+    """The allowance is part of the policy and its digest; evidence that came without it adds no check to the set."""
+    checks = (spec("a"), spec("b", where=Where.DISRUPTIVE))
+    unasked = policy(*checks, target=TargetKind.STAGING)
+    asked = policy(*checks, target=TargetKind.STAGING, disruptive=True)
+    seen = [saw("a"), saw("b")]
+    for lines in (seen, seen[:1]):
+        verdict = weigh(lines, unasked, NOW)
+        assert [(e.check, e.reason) for e in verdict.not_applicable] == [("b", "needs --disruptive")]
+        assert verdict.counts.passed == 1
+    assert weigh(seen[:1], asked, NOW).decision is Decision.HOLD
+    assert weigh(seen, asked, NOW).decision is Decision.PROMOTE
+    assert asked.digest != unasked.digest
+    assert asked.proof_digest == unasked.proof_digest
+    assert Policy.from_json(asked.to_json()).disruptive
+    production = policy(*checks, target=TargetKind.PRODUCTION, disruptive=True)
+    assert weigh(seen, production, NOW).not_applicable[0].reason == "may run on staging targets only, with --disruptive"
+
+
+def test_a_rule_of_the_policy_changes_severity_effect_requirement_and_limit() -> None:
+    """Later rules win; a number on the wrong side of the policy's own limit fails, and no number is unknown."""
+    fail = [saw("a", Outcome.FAIL)]
+    assert weigh(fail, policy(A, rules=(Rule("a", severity=Severity.WARN),)), NOW).decision is Decision.HOLD
+    assert weigh(fail, policy(A, rules=(Rule("*", decides=Effect.HOLD),)), NOW).decision is Decision.HOLD
+    both = (Rule("*", decides=Effect.HOLD), Rule("a", decides=Effect.ROLLBACK))
+    assert weigh(fail, policy(A, rules=both), NOW).decision is Decision.ROLLBACK
+    spare = policy(A, B, rules=(Rule("b", required=False),))
+    assert weigh([saw("a")], spare, NOW).decision is Decision.PROMOTE
+    limit = policy(A, rules=(Rule("a", below=2000.0),))
+    assert weigh([saw("a", observed=1999.9)], limit, NOW).decision is Decision.PROMOTE
+    assert weigh([saw("a", observed=2000)], limit, NOW).decision is Decision.ROLLBACK
+    for odd in (None, True, "12"):
+        assert weigh([saw("a", observed=odd)], limit, NOW).decision is Decision.HOLD
+
+
+def test_evidence_may_say_which_of_several_limits_was_broken() -> None:
+    """An alert over its warning holds, over its paging limit it rolls back; the policy has the last word."""
+    over = [saw("a", Outcome.FAIL, severity="warn")]
+    assert weigh(over, policy(A), NOW).decision is Decision.HOLD
+    assert weigh(over, policy(A, rules=(Rule("a", severity=Severity.PAGE),)), NOW).decision is Decision.ROLLBACK
+
+
+def test_a_waiver_counts_until_its_day_and_never_for_what_cannot_be_waived() -> None:
+    """It turns one finding into a noted one; it does not count as a pass of anything."""
+    today = NOW.date()
+    for day, expected in ((today, Decision.PROMOTE), (today - dt.timedelta(days=1), Decision.ROLLBACK)):
+        waived = policy(A, B, waivers=(Waiver("a", "known", "ann", day),))
+        assert weigh([saw("a", Outcome.FAIL), saw("b")], waived, NOW).decision is expected
+    fixed = policy(spec("preflight/release"), B, waivers=(Waiver("preflight/release", "x", "ann", today),))
+    assert weigh([saw("preflight/release", Outcome.FAIL), saw("b")], fixed, NOW).decision is Decision.ROLLBACK
+
+
+def test_the_reason_of_a_hold_names_every_variable_that_is_missing() -> None:
+    """Where most checks are unknown for want of one, the sentence names all; where not, it does not blame them."""
+    missing = saw("preflight/variables", Outcome.UNKNOWN, message="REPLAY_JWT_SECRET, DATABASE_URL not set: see it")
+    names = [f"sql/x{i}" for i in range(3)]
+    specs = [spec("preflight/variables", Severity.WARN), *(spec(n) for n in names)]
+    want = [saw(n, Outcome.UNKNOWN, message="DATABASE_URL is not set: this check needs SQL") for n in names]
+    verdict = weigh([missing, *want], policy(*specs), NOW)
+    assert verdict.reason == "4 checks are unknown: REPLAY_JWT_SECRET, DATABASE_URL not set: see it"
+    slow = [saw(n, Outcome.UNKNOWN, message="it ran out of time") for n in names]
+    assert "most of them (3) because: it ran out of time" in weigh([missing, *slow], policy(*specs), NOW).reason
+    mixed = [saw(n, Outcome.UNKNOWN, message=f"{n} was late") for n in names]
+    assert "3 checks are unknown, 1 of them because: " in weigh(mixed, policy(*specs[1:]), NOW).reason
+
+
+def test_a_missing_constraint_is_the_cause_and_not_the_drill_that_it_broke() -> None:
+    """Among failures alike in gravity the SQL check that names the thing is cited, in whatever order they came."""
+    spots = ("sql/spot/idempotency-constraints", "sql/spot/replay-runs-unique")
+    names = ("drill/x/y", "alert/z", "sql/manifest/y", *spots)
+    for order in itertools.permutations(names):
+        verdict = weigh([saw(n, Outcome.FAIL, message="m") for n in order], policy(*map(spec, names)), NOW)
+        assert verdict.reason.startswith("sql/spot/replay-runs-unique failed")
+
+
+def test_the_reason_cites_the_cause_and_not_what_it_blocks() -> None:
+    """Blocked findings stand behind their cause."""
+    lines = [
+        saw("a", Outcome.UNKNOWN, message="blocked by z", blocked_by="z"),
+        saw("z", Outcome.UNKNOWN, message="the target gave no answer"),
+    ]
+    verdict = weigh(lines, policy(A, spec("z")), NOW)
+    assert verdict.reason == "z is unknown: the target gave no answer"
+    assert [f.check for f in verdict.deciding] == ["z"]
+    assert verdict.ends_when == ("z passes",)
+
+
+def test_a_failure_of_an_unlisted_check_holds() -> None:
+    """Harm that no rule weighs is not ignored, and does not roll back."""
+    verdict = weigh([saw("a"), saw("x", Outcome.FAIL, severity="page")], policy(A), NOW)
+    assert verdict.decision is Decision.HOLD
+    assert weigh([saw("a"), saw("x"), saw("y", Outcome.UNKNOWN)], policy(A), NOW).decision is Decision.PROMOTE
+
+
+LAG = spec("load/outbox_lag_ms/avg")
+
+
+@pytest.mark.parametrize(
+    ("backlog", "expected"),
+    [
+        ([[0, 900], [5, 700], [10, 500], [15, 300]], Decision.HOLD),
+        ([[0, 900], [5, 700], [10, 720], [15, 300]], Decision.ROLLBACK),
+        ([[0, 100], [5, 200], [10, 300], [15, 400]], Decision.ROLLBACK),
+        ([[0, 900], [5, 700], [10, 500]], Decision.ROLLBACK),
+        ([[0, 900], [5, None], [10, 500], [15, "1"]], Decision.ROLLBACK),
+        ([], Decision.ROLLBACK),
+    ],
+)
+def test_a_lag_with_a_falling_backlog_holds(backlog: list[object], expected: Decision) -> None:
+    """A mean lag over its limit rolls back, unless the backlog fell through the whole observation."""
+    lines = [saw("load/outbox_lag_ms/avg", Outcome.FAIL, observed=2400, limit=2000)]
+    lines += [saw(BACKLOG, details={"samples": backlog})] if backlog else []
+    verdict = weigh(lines, policy(LAG), NOW)
+    assert verdict.decision is expected
+    if expected is Decision.HOLD:
+        assert "gone in about 8 s" in verdict.ends_when[0]
+    other = weigh([saw("a", Outcome.FAIL), *lines], policy(LAG, A), NOW)
+    assert other.decision is Decision.ROLLBACK
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [
+        (saw("alert/outbox-lag", Outcome.FAIL, severity="warn", details={"draining": True}), Decision.HOLD),
+        (saw("alert/outbox-lag"), Decision.HOLD),
+        (saw("alert/outbox-lag", Outcome.FAIL, severity="page"), Decision.ROLLBACK),
+        (saw("alert/outbox-lag", Outcome.UNKNOWN), Decision.ROLLBACK),
+    ],
+)
+def test_a_lag_of_before_the_run_holds_if_the_backlog_is_seen_gone(after: Evidence, expected: Decision) -> None:
+    """A large backlog that a healthy release drains while the gate looks never rolls it back."""
+    before = saw("alert/outbox-lag", Outcome.FAIL, severity="page", round="before")
+    assert weigh([before, after], policy(spec("alert/outbox-lag")), NOW).decision is expected
+
+
+def test_the_margin_is_the_nearest_limit_in_relative_terms() -> None:
+    """Ratios near one are measured by what may be missing."""
+    checks = [spec("load/lag/p95"), spec("load/agents/rate"), spec("drill/x")]
+    lines = [
+        saw("load/lag/p95", observed=4100, limit=5000, unit="ms"),
+        saw("load/agents/rate", observed=0.995, limit=0.98),
+        saw("drill/x", observed=3, limit=3),
+    ]
+    margin = weigh(lines, policy(*checks), NOW).margin
+    assert margin is not None
+    assert margin.sentence == "nearest limit: load/lag/p95 4100 ms of 5000 ms (18% left)"
+
+
+# --- properties --------------------------------------------------------------------------------------------------
+
+CHECKS = ("a", "b", "c", "preflight/d", "load/outbox_lag_ms/avg", "unlisted")
+WORSE = {Outcome.PASS: (Outcome.UNKNOWN, Outcome.FAIL), Outcome.UNKNOWN: (Outcome.FAIL,), Outcome.FAIL: ()}
+
+lines_of = st.lists(
+    st.builds(
+        saw,
+        st.sampled_from(CHECKS),
+        st.sampled_from(Outcome),
+        samples=st.integers(0, 3),
+        observed=st.sampled_from([None, 1, 2.5, math.nan, math.inf, True, "text"]),
+        round=st.sampled_from(["", "", "before"]),
+        severity=st.sampled_from(["", "", "page", "warn", "investigate"]),
+        blocked_by=st.sampled_from(["", "", "a", "nowhere"]),
+        started_at=st.sampled_from([AT, AT, AT, "", "2020-01-01T00:00:00+00:00"]),
+        release=st.sampled_from(["r", "r", "r", "q"]),
+    ),
+    max_size=12,
+)
+policies = st.builds(
+    policy,
+    st.just(A),
+    st.just(B),
+    st.just(C),
+    st.just(spec("preflight/d")),
+    st.just(LAG),
+    release=st.sampled_from(["", "r"]),
+    rules=st.sampled_from(
+        [(), (Rule("c", required=False),), (Rule("b", below=2.0),), (Rule("a", decides=Effect.HOLD),)]
+    ),
+    waivers=st.sampled_from([(), (Waiver("b", "x", "y", NOW.date()),)]),
+)
+
+
+@given(lines_of, policies, st.randoms())
+def test_order_and_repetition_make_no_difference(lines: list[Evidence], rules: Policy, random: object) -> None:
+    """Same input, same bytes out, in whatever order and however often."""
+    shuffled = [*lines, *lines[: len(lines) // 2]]
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert weigh(shuffled, rules, NOW).dump() == weigh(lines, rules, NOW).dump()
+
+
+@given(lines_of, policies, st.data())
+def test_worse_evidence_never_gives_a_better_verdict(lines: list[Evidence], rules: Policy, data: st.DataObject) -> None:
+    """Turning a line into unknown or fail, or adding one, never improves the decision.
+
+    One kind of check is left out of the step from unknown (or unseen) to fail: a failure that is only noted is an
+    observation, and an observation may end a hold.
+    """
+    decision = weigh(lines, rules, NOW).decision
+    added = saw(
+        data.draw(st.sampled_from(CHECKS)), data.draw(st.sampled_from([Outcome.UNKNOWN, Outcome.FAIL])), release="r"
+    )
+    if added.check != "c" or added.outcome is Outcome.UNKNOWN:
+        assert RANK[weigh([*lines, added], rules, NOW).decision] >= RANK[decision]
+    for index, line in enumerate(lines):
+        noted = line.check == "c" or line.severity == "investigate"
+        for outcome in (
+            (Outcome.UNKNOWN,) if noted and line.outcome is Outcome.PASS else () if noted else WORSE[line.outcome]
+        ):
+            worse = [*lines[:index], dataclasses.replace(line, outcome=outcome), *lines[index + 1 :]]
+            assert RANK[weigh(worse, rules, NOW).decision] >= RANK[decision]
+
+
+@given(lines_of, policies, st.sampled_from(CHECKS))
+def test_removing_a_check_never_promotes(lines: list[Evidence], rules: Policy, removed: str) -> None:
+    """Evidence that goes missing can end a rollback, but never give a promotion that was not there."""
+    before = weigh(lines, rules, NOW).decision
+    left = [line for line in lines if line.check != removed]
+    if (
+        removed in {s.id for s in rules.catalogue}
+        and not (removed == "b" and rules.waivers)
+        and not (removed == "c" and rules.rules and rules.rules[0].required is False)
+    ):
+        assert weigh(left, rules, NOW).decision is not Decision.PROMOTE
+    elif before is Decision.PROMOTE:
+        assert weigh(left, rules, NOW).decision in {Decision.PROMOTE, Decision.HOLD}
+
+
+@given(lines_of, policies)
+def test_unknown_alone_never_rolls_back_and_never_promotes(lines: list[Evidence], rules: Policy) -> None:
+    """Without a failure there is no rollback; with nothing but unknowns there is no promotion."""
+    assume(all(rule.below is None for rule in rules.rules))  # a limit of the policy turns what was seen into a failure
+    unfailed = [dataclasses.replace(e, outcome=Outcome.UNKNOWN) if e.outcome is Outcome.FAIL else e for e in lines]
+    assert weigh(unfailed, rules, NOW).decision is not Decision.ROLLBACK
+    blind = [dataclasses.replace(e, outcome=Outcome.UNKNOWN) for e in lines]
+    assert weigh(blind, rules, NOW).decision is Decision.HOLD
+
+
+@settings(max_examples=50)
+@given(lines_of, policies)
+def test_evidence_and_policy_survive_the_disk(lines: list[Evidence], rules: Policy) -> None:
+    """What is read back gives the same verdict, byte for byte; a torn last line holds."""
+    text = chained(e.to_json() for e in lines)
+    read = read_bytes(text).evidence
+    again = Policy.from_json(json.loads(json.dumps(rules.to_json())))
+    assert weigh(read, again, NOW).dump() == weigh(lines, rules, NOW).dump()
+    torn = read_bytes(text + b'{"check":"a","outc')
+    assert weigh(torn.evidence, rules, NOW).decision is not Decision.PROMOTE
+    assert torn.evidence[: len(lines)] == read
+
+
+def test_a_promotion_that_cannot_be_carried_out_is_a_hold() -> None:
+    """The action's outcome is part of the verdict; a rollback stays one whatever came of it."""
+    promote = Verdict(Decision.PROMOTE, "all passed")
+    held = settle(promote, Action("none", 10, 10, "busy", "another gate is acting on the flag", holds=True), "s", "f")
+    assert held.decision is Decision.HOLD
+    assert "another gate" in held.reason
+    stays = settle(Verdict(Decision.ROLLBACK, "harm"), Action("none", result="busy", holds=True), "s", "f")
+    assert stays.decision is Decision.ROLLBACK
+
+
+@pytest.mark.parametrize("kind", list(TargetKind))
+@pytest.mark.parametrize("excess", ["", "is a superuser", "may become a superuser through ops"])
+def test_a_login_that_may_do_more_than_a_gate_needs_is_named_in_every_verdict(kind: TargetKind, excess: str) -> None:
+    """Outside of the reference a superuser's login is a remark of the verdict, whatever was decided."""
+    line = saw("preflight/database", details={"login": {"name": "postgres", "excess": excess}})
+    for evidence in ([line], [line, saw("a")], [line, saw("a", Outcome.FAIL)]):
+        verdict = decide(evidence, policy(A, target=kind), NOW)
+        named = f"the gate's login postgres {excess}: " in verdict.login
+        assert named is (bool(excess) and kind is not TargetKind.REFERENCE)
+        assert (verdict.login in verdict.remarks) is named
+        assert verdict.to_json()["login"] == verdict.login
+
+
+def test_a_login_that_cannot_be_read_is_no_crash() -> None:
+    """Details of any form give no warning and no error."""
+    logins: list[object] = [None, "postgres", [], {"name": 3}, {"excess": None}]
+    for login in logins:
+        assert strong_login([saw("preflight/database", details={"login": login})], policy(A)) == ""

@@ -1,0 +1,182 @@
+"""The floor: no policy, written as gate.yaml or made otherwise, promotes what stands below it."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gates import catalogue
+from gates.decision.decide import decide, weigh
+from gates.decision.floor import FLOOR, area_of, on_floor
+from gates.decision.policy_file import parse
+from gates.decision.rules import Policy, Rule, Waiver
+from gates.errors import ConfigError
+from gates.evidence import Evidence, Outcome, Severity, TargetKind, Where
+from gates.verdict import Decision, Effect
+from tests.gates.decision.test_decide import AT, NOW, RANK, saw
+
+CATALOGUE = catalogue.load()
+GREEN = [saw(s.id, observed=1.0, limit=2.0) for s in CATALOGUE]
+NO_FLOOR = [e for e in GREEN if not on_floor(e.check)]
+TALKED_INTO = (
+    {"required": False},
+    {"decides": "note"},
+    {"severity": "investigate"},
+    {"severity": "investigate", "required": False, "below": 1e12},
+    {"decides": "hold", "above": -1e12},
+)
+
+
+def policy(kind: TargetKind = TargetKind.STAGING, **more: Any) -> Policy:
+    return Policy(CATALOGUE, kind, **more)
+
+
+def read(text: str) -> Policy:
+    file = parse(text, "gate.yaml", Path(), NOW.date())
+    return file.policy(CATALOGUE, TargetKind.STAGING, "", deep=False)
+
+
+def test_the_floor_stands_on_checks_that_exist_and_apply_everywhere() -> None:
+    """Each pattern matches checks that a production target runs, too, without --deep and without a capability."""
+    for pattern in FLOOR:
+        found = [s for s in CATALOGUE if Rule(pattern).matches(s.id)]
+        assert found, pattern
+        assert all(TargetKind.PRODUCTION.allows(s.where) and not s.deep for s in found), pattern
+    assert decide(GREEN, policy(), NOW).decision is Decision.PROMOTE
+
+
+@pytest.mark.parametrize("rule", TALKED_INTO, ids=str)
+@pytest.mark.parametrize("pattern", ["*", "*/*", "preflight/*", "drill/proof/fourth-call-refused"])
+def test_a_rule_below_the_floor_is_refused_where_it_stands(pattern: str, rule: dict[str, object]) -> None:
+    """File, line and column of the member, the check of the floor that it touches, and what to do."""
+    body = "".join(f"    {name}: {json.dumps(value)}\n" for name, value in rule.items() if not isinstance(value, float))
+    with pytest.raises(ConfigError, match=r"gate\.yaml:\d+:\d+: \w+: .* matches .*floor as it is.*narrower pattern"):
+        read(f'version: 1\nchecks:\n  "{pattern}":\n{body}')
+
+
+def test_a_rule_that_leaves_the_floor_as_it_is_counts() -> None:
+    """Sparing checks above it, and making any check graver, is a matter of policy; a promote says what it spares."""
+    rules = 'checks:\n  "drill/http-surface/*": {required: false}\n  "preflight/*": {severity: page}\n'
+    waiver = "{check: drill/tokens/expired, reason: r, owner: o, expires: 2026-01-02}"
+    text = f"version: 1\n{rules}waivers: [{waiver}]\n"
+    verdict = decide(GREEN, read(text), NOW)
+    spared = [s.check for s in verdict.not_required if s.by == "gate.yaml"]
+    assert verdict.decision is Decision.PROMOTE
+    assert spared
+    assert all(c.startswith("drill/http-surface/") for c in spared)
+    assert verdict.reason.endswith(f"(not required: {len(spared)} checks by gate.yaml, 1 waived)")
+    assert {"check": "drill/tokens/expired", "by": "waived"} in json.loads(verdict.dump())["not_required"]
+
+
+@pytest.mark.parametrize("check", sorted({s.id for s in CATALOGUE if on_floor(s.id)}))
+def test_no_waiver_and_no_rule_spares_a_check_of_the_floor(check: str) -> None:
+    """Unknown, absent or failed, whatever the policy says of it."""
+    rules = (Rule("*", Severity.INVESTIGATE, Effect.NOTE, required=False),)
+    waived = policy(rules=rules, waivers=(Waiver(check, "r", "o", NOW.date()),))
+    for line in ([], [saw(check, Outcome.UNKNOWN)], [saw(check, Outcome.FAIL, severity="investigate")]):
+        seen = [e for e in GREEN if e.check != check]
+        assert decide([*seen, *line], waived, NOW).decision is not Decision.PROMOTE
+    spec = next(s for s in CATALOGUE if s.id == check)
+    failed = decide([*GREEN, saw(check, Outcome.FAIL)], waived, NOW)
+    assert failed.decision is (Decision.ROLLBACK if spec.severity is Severity.PAGE else Decision.HOLD)
+
+
+def test_a_policy_without_the_checks_of_the_floor_holds() -> None:
+    """A catalogue that lacks them, or keeps them from applying here, proves nothing about the release."""
+    for pattern, stands_for in FLOOR.items():
+        left = tuple(s for s in CATALOGUE if not Rule(pattern).matches(s.id))
+        verdict = decide(GREEN, dataclasses.replace(policy(), catalogue=left), NOW)
+        assert verdict.decision is Decision.HOLD
+        assert stands_for in verdict.reason
+    away = tuple(dataclasses.replace(s, where=Where.REFERENCE) if on_floor(s.id) else s for s in CATALOGUE)
+    assert decide(GREEN, dataclasses.replace(policy(), catalogue=away), NOW).decision is Decision.HOLD
+
+
+@pytest.mark.parametrize("area", sorted({area_of(s.id) for s in CATALOGUE if not s.deep}))
+def test_every_area_needs_a_pass_that_was_seen(area: str) -> None:
+    """All checks of an area spared, or waived, and none seen: it holds and names the area."""
+    rules = (Rule(f"{area}/*", required=False),)
+    seen = [e for e in GREEN if area_of(e.check) != area]
+    verdict = decide(seen, policy(rules=rules), NOW)
+    assert verdict.decision is Decision.HOLD
+    assert area in verdict.reason or any(on_floor(f.check) for f in verdict.deciding)
+
+
+IDS = sorted(s.id for s in CATALOGUE)
+PATTERNS = st.one_of(st.sampled_from(["*", "*/*", "drill/*", "preflight/*", "?*"]), st.sampled_from(IDS))
+RULES = st.fixed_dictionaries(
+    {},
+    optional={
+        "required": st.booleans(),
+        "decides": st.sampled_from(["note", "hold", "rollback"]),
+        "severity": st.sampled_from(["page", "warn", "investigate"]),
+        "below": st.sampled_from([-1e12, 0, 1e12]),
+        "above": st.sampled_from([-1e12, 0, 1e12]),
+    },
+)
+TEXTS = st.fixed_dictionaries(
+    {"version": st.just(1)},
+    optional={
+        "checks": st.dictionaries(PATTERNS, RULES, max_size=4),
+        "waivers": st.lists(
+            st.builds(
+                lambda c: {"check": c, "reason": "r", "owner": "o", "expires": "2026-01-03"}, st.sampled_from(IDS)
+            ),
+            max_size=3,
+        ),
+        "lag_checks": st.lists(PATTERNS, max_size=2),
+        "unwaivable": st.lists(PATTERNS, max_size=2),
+        "evidence": st.just({"max_age_minutes": 1440}),
+        "stages": st.just({"drill": {"timeout_s": 1}, "sql": {"timeout_s": 1}, "load": {"timeout_s": 1}}),
+    },
+)
+DEAD = [saw(s.id, Outcome.UNKNOWN) for s in CATALOGUE]
+
+
+@settings(max_examples=150, deadline=None)
+@given(TEXTS, st.sampled_from(["empty", "dead", "no floor", "floor alone"]), st.sampled_from(TargetKind))
+def test_no_policy_text_promotes_a_dead_target(text: dict[str, Any], seen: str, kind: TargetKind) -> None:
+    """Whatever gate.yaml says: refused, or no promote; and the same rules in a policy made by other means."""
+    floor = [e for e in GREEN if on_floor(e.check)]
+    evidence: list[Evidence] = {"empty": [], "dead": DEAD, "no floor": NO_FLOOR, "floor alone": floor}[seen]
+    rules = [_rule(pattern, rule) for pattern, rule in text.get("checks", {}).items()]
+    waivers = [Waiver(w["check"], "r", "o", dt.date.fromisoformat(w["expires"])) for w in text.get("waivers", ())]
+    by_hand = policy(kind, rules=tuple(rules), waivers=tuple(waivers), lag_checks=("*",))
+    assert decide(evidence, by_hand, NOW).decision is not Decision.PROMOTE
+    try:
+        file = parse(json.dumps(text), "gate.yaml", Path(), NOW.date())
+        read_policy = file.policy(CATALOGUE, kind, "", deep=False)
+    except ConfigError:
+        return
+    assert decide(evidence, read_policy, NOW).decision is not Decision.PROMOTE
+
+
+def _rule(pattern: str, values: dict[str, Any]) -> Rule:
+    severity = Severity(values["severity"]) if "severity" in values else None
+    decides = Effect(values["decides"]) if "decides" in values else None
+    return Rule(pattern, severity, decides, values.get("required"), values.get("below"), values.get("above"))
+
+
+LINES = st.lists(
+    st.builds(saw, st.sampled_from(IDS), st.sampled_from(Outcome), started_at=st.sampled_from([AT, AT, ""])), max_size=8
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(LINES, st.lists(st.builds(_rule, PATTERNS, RULES), max_size=3), st.booleans())
+def test_the_floor_takes_promotes_away_and_changes_nothing_else(
+    lines: list[Evidence], rules: list[Rule], green: bool
+) -> None:
+    """A rollback is one with and without it, and no decision is better with it: what holds of weigh holds of decide."""
+    one = policy(rules=tuple(rules))
+    evidence = [*(GREEN if green else []), *lines]
+    with_floor, without = decide(evidence, one, NOW).decision, weigh(evidence, one, NOW).decision
+    assert RANK[with_floor] >= RANK[without]
+    assert (with_floor is Decision.ROLLBACK) is (without is Decision.ROLLBACK)

@@ -1,0 +1,149 @@
+"""The SQL door reads what a server says, whatever it is set up to say."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+import uuid
+
+import psycopg
+import pytest
+
+from gates.deployment.database import connect, execute, session, value
+from gates.evidence import Evidence, Outcome, dump_line
+from tests.gates.act.network import Fault, network
+from tests.postgres_fixture import PgServer
+
+SETTINGS = ("datestyle = 'German, DMY'", "intervalstyle = 'iso_8601'", "bytea_output = 'escape'")
+
+
+def test_values_are_read_under_any_settings(pg_server: PgServer) -> None:
+    """A database whose dates, intervals and bytes are written in another style is read all the same."""
+    name = pg_server.create_database()
+    try:
+        with session(pg_server.url("postgres")) as connection:
+            for setting in SETTINGS:
+                connection.execute(f'alter database "{name}" set {setting}'.encode())
+        with session(pg_server.url(name)) as connection:
+            assert isinstance(value(connection, "select clock_timestamp()"), dt.datetime)
+            assert value(connection, "select interval '90 minutes'") == dt.timedelta(minutes=90)
+            assert value(connection, r"select '\x00ff'::bytea") == b"\x00\xff"
+    finally:
+        pg_server.drop_database(name)
+
+
+def test_every_session_has_limits_on_the_server(pg_server: PgServer) -> None:
+    """Statement, lock, idle transaction, and a client that the network cut off: none of them lasts for ever."""
+    with session(pg_server.url("postgres")) as connection:
+        limits = (
+            "statement_timeout",
+            "lock_timeout",
+            "idle_in_transaction_session_timeout",
+            "tcp_user_timeout",
+            "tcp_keepalives_idle",
+        )
+        for limit in limits:
+            setting = value(connection, "select setting::int from pg_settings where name = %s", limit)
+            assert 0 < int(str(setting)) <= 60_000, limit
+
+
+def test_a_database_that_is_read_only_by_habit_can_be_written_to(pg_server: PgServer) -> None:
+    """Whoever set default_transaction_read_only for a login or a database does not keep a rollback away."""
+    name = pg_server.create_database()
+    try:
+        with session(pg_server.url("postgres")) as connection:
+            connection.execute(f'alter database "{name}" set default_transaction_read_only = on'.encode())
+        with session(pg_server.url(name)) as connection:
+            connection.execute("create table public.written (a int)")
+    finally:
+        pg_server.drop_database(name)
+
+
+def test_a_server_that_falls_silent_ends_the_statement(pg_server: PgServer) -> None:
+    """TCP is alive behind a proxy that no longer forwards: the client's own limit ends the wait."""
+    with network(pg_server.url("postgres"), Fault.SILENT_AFTER, at=1) as (url, _), session(url) as connection:
+        connection.answer_limit_s = 0.5
+        started = time.monotonic()
+        with pytest.raises(psycopg.OperationalError, match=r"no answer within 0\.5 s"):
+            connection.execute("select 1")
+        assert time.monotonic() - started < 5
+        assert connection.closed
+
+
+def test_a_session_whose_client_falls_silent_in_a_transaction_is_ended_by_the_server(pg_server: PgServer) -> None:
+    """Its locks must not outlive it."""
+    lost = connect(pg_server.url("postgres"), autocommit=False, idle_in_transaction_ms=300)
+    pid = value(lost, "select pg_backend_pid()")
+    with session(pg_server.url("postgres")) as looking:
+        deadline = time.monotonic() + 20
+        while value(looking, "select count(*) from pg_stat_activity where pid = %s", pid) != 0:
+            assert time.monotonic() < deadline
+    lost.close()
+
+
+CELLS = (
+    "'infinity'::timestamptz",
+    "'-infinity'::date",
+    "'20000-01-01'::date",
+    "'0044-03-15 BC'::timestamp",
+    "'24:00'::time",
+    "'NaN'::numeric",
+    "'Infinity'::numeric",
+    "1e400::numeric",
+    "repeat('9', 5000)::numeric",
+    "'NaN'::float8",
+    "('{\"a\":' || repeat('9', 5000) || '}')::jsonb",
+    "'{\"a\":1e400}'::jsonb",
+    "'\"\\ud83d\\ude00\"'::jsonb",
+    "(repeat('[', 2000) || repeat(']', 2000))::json",
+    '\'{"a":1,"a":2}\'::json',
+    "'null'::jsonb",
+    "interval '200000 years'",
+    "array['infinity'::timestamptz, null]",
+    "tstzrange('-infinity', 'infinity')",
+    "row(1, 'infinity'::date)",
+    "'<a/>'::xml",
+    "repeat('x', 3000000)",
+    "decode(repeat('ff', 1000000), 'hex')",
+    "pg_catalog.pg_current_xact_id()",
+    "'(1,2)'::point",
+    "null::timestamptz",
+    "array[[1,2],[3,4]]",
+    "'{}'::int[]",
+    "'::/0'::inet",
+    "'a'::tsvector",
+    "B'101'",
+    "1::money",
+    "'x'::\"char\"",
+    "'infinity'::interval",
+    "datemultirange(daterange('-infinity','infinity'))",
+    "''::name",
+    "'24:00+15:59'::timetz",
+)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_cell_is_read_and_written_down(pg_server: PgServer, cell: str) -> None:
+    """No cell spoils its row, and each can stand in evidence."""
+    with session(pg_server.url("postgres")) as connection:
+        try:
+            (row,) = execute(connection, f"select {cell} as cell, 1 as other")
+        except psycopg.DatabaseError as refused:
+            pytest.skip(f"this server has no such value: {refused}")
+    assert row["other"] == 1
+    assert dump_line(Evidence("t/x", Outcome.FAIL, witness=row["cell"], samples=1))  # type: ignore[arg-type]
+
+
+def test_text_that_is_no_utf8_is_read(pg_server: PgServer) -> None:
+    """A database of SQL_ASCII holds any bytes: they are text, too, and never `bytes`."""
+    name = f"ascii_{uuid.uuid4().hex}"
+    with session(pg_server.url("postgres")) as connection:
+        connection.execute(f"create database {name} encoding 'SQL_ASCII' locale 'C' template template0".encode())
+    try:
+        with session(pg_server.url(name)) as connection:
+            (row,) = execute(
+                connection, r"select convert_from('\x61ff62'::bytea, 'SQL_ASCII') as cell, 'x'::text as good"
+            )
+            assert row == {"cell": "a\ufffdb", "good": "x"}
+    finally:
+        pg_server.drop_database(name)

@@ -1,0 +1,156 @@
+"""The limits of every HTTP exchange, against servers that keep to none."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import socket
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from gates.deployment.client import HttpDoor, NoAnswer
+from gates.deployment.limits import MOST_BODY
+from gates.deployment.requests import Request
+from gates.deployment.wire import WireDoor
+
+LIMIT_S = 0.5
+OK = b"HTTP/1.1 200 OK\r\n"
+BOMB = zlib.compress(b"\0" * (20 * MOST_BODY), 9)
+Bytes = Callable[[], Iterator[bytes]]
+
+
+@contextmanager
+def saying(pieces: Bytes, pause_s: float = 0.0) -> Iterator[str]:
+    """A server that says the same to everybody, piece by piece, until they go."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    closing = threading.Event()
+
+    def serve() -> None:
+        while not closing.is_set():
+            try:
+                peer, _ = listener.accept()
+            except OSError:
+                return
+            with peer, contextlib.suppress(OSError):
+                peer.settimeout(5)
+                peer.recv(65_536)
+                for piece in pieces():
+                    peer.sendall(piece)
+                    if closing.wait(pause_s):
+                        break
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        closing.set()
+        listener.shutdown(socket.SHUT_RDWR)  # wakes the accept
+        listener.close()
+        thread.join(6)
+
+
+def _dripping(whole: bytes) -> Bytes:
+    return lambda: (bytes([b]) for b in whole)
+
+
+def _endless(first: bytes, again: bytes) -> Bytes:
+    return lambda: itertools.chain([first], itertools.repeat(again))
+
+
+LENGTH = OK + b"Content-Length: %d\r\n\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+ENDLESS: dict[str, tuple[Bytes, float]] = {
+    "dripping status line": (_dripping(OK * 1000), 0.05),
+    "dripping headers": (_dripping(OK + b"a: b\r\n" * 10_000), 0.05),
+    "dripping body": (lambda: itertools.chain([LENGTH % 10_000], (b"x" for _ in range(10_000))), 0.05),
+    "dripping chunks": (_endless(CHUNKED, b"1\r\nx\r\n"), 0.05),
+    "dripping trailers": (_endless(CHUNKED + b"0\r\n", b"a: b\r\n"), 0.05),
+    "dripping 1xx": (_endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), 0.05),
+    "silence": (_endless(b"", b""), 1.0),
+    "endless status line": (_endless(b"HTTP/1.1 200 ", b"x" * 65_536), 0.0),
+    "endless header": (_endless(OK + b"a: ", b"x" * 65_536), 0.0),
+    "endless headers": (_endless(OK, b"a: b\r\n" * 10_000), 0.0),
+    "endless 1xx": (_endless(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000), 0.0),
+    "endless body": (_endless(OK + b"\r\n", b"x" * 65_536), 0.0),
+    "endless length": (_endless(LENGTH % 10**15, b"x" * 65_536), 0.0),
+    "endless chunks": (_endless(CHUNKED, b"10000\r\n" + b"x" * 65_536 + b"\r\n"), 0.0),
+    "endless small chunks": (_endless(CHUNKED, b"1\r\nx\r\n" * 10_000), 0.0),
+    "endless trailers": (_endless(CHUNKED + b"0\r\n", b"a: b\r\n" * 10_000), 0.0),
+    "endless chunk extension": (_endless(CHUNKED + b"1;", b"x" * 65_536), 0.0),
+    "too many headers": (lambda: iter([OK + b"a: b\r\n" * 2000 + b"Content-Length: 0\r\n\r\n"]), 0.0),
+    "packed bomb": (
+        lambda: iter([OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(BOMB), BOMB]),
+        0.0,
+    ),
+    "no http": (lambda: iter([b"SSH-2.0-x\r\n"]), 0.0),
+    "two lengths": (lambda: iter([OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nxx"]), 0.0),
+    "negative length": (lambda: iter([LENGTH % -5]), 0.0),
+    "wrong chunk size": (lambda: iter([CHUNKED + b"zz\r\nxx\r\n0\r\n\r\n"]), 0.0),
+    "status of words": (lambda: iter([b"HTTP/1.1 two OK\r\n\r\n"]), 0.0),
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_no_answer_is_without_limits(name: str) -> None:
+    """Whatever a server does with its socket, the exchange ends in its time, and proves nothing."""
+    pieces, pause_s = ENDLESS[name]
+    with saying(pieces, pause_s) as url, HttpDoor(url, timeout_s=LIMIT_S) as door:
+        began = time.monotonic()
+        with pytest.raises(NoAnswer) as none:
+            door.send(Request("GET", "/version"))
+        assert time.monotonic() - began < LIMIT_S + 1.5
+    assert "/version" in str(none.value)
+
+
+@pytest.mark.parametrize("name", [name for name in ENDLESS if name.startswith(("drip", "endless"))])
+def test_a_raw_exchange_ends_as_well(name: str) -> None:
+    """The raw door keeps what came until its time was over."""
+    pieces, pause_s = ENDLESS[name]
+    with saying(pieces, pause_s) as url:
+        began = time.monotonic()
+        answer = WireDoor(url, timeout_s=LIMIT_S).raw("GET {path}/ HTTP/1.1", b"")
+        assert time.monotonic() - began < LIMIT_S + 1.5
+    assert not answer.closed
+    assert len(answer.text) < 2_000_000
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "X-GZIP"])
+def test_a_packed_answer_is_read(encoding: str) -> None:
+    """We ask for none, and read one that is packed all the same."""
+    body = zlib.compress(b'{"release":"r1"}')
+    head = OK + f"Content-Encoding: {encoding}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with saying(lambda: iter([head + body])) as url, HttpDoor(url) as door:
+        assert door.send(Request("GET", "/version")).json() == {"release": "r1"}
+
+
+def test_what_goes_out_is_what_was_asked() -> None:
+    """The path as it is, the headers in their order, one host, one length, no packing."""
+    heard: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            peer, _ = listener.accept()
+            with peer:
+                heard.append(peer.recv(65_536))
+                peer.sendall(LENGTH % 0)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with HttpDoor(f"{url}/v1/") as door:
+            door.send(Request("POST", "/a/../b%2Fc?x=ü y", (("B", "1"), ("A", "ü"), ("B", "2")), b"{}"))
+        thread.join(5)
+    head, _, body = heard[0].partition(b"\r\n\r\n")
+    first, *rest = head.split(b"\r\n")
+    assert first == b"POST /v1/a/../b%2Fc?x=%C3%BC%20y HTTP/1.1"
+    assert rest == [
+        *(f"Host: {url.removeprefix('http://')}".encode(), b"Accept-Encoding: identity", b"Content-Length: 2"),
+        *(b"B: 1", "A: ü".encode(), b"B: 2"),
+    ]
+    assert body in {b"{}", b""}

@@ -1,0 +1,190 @@
+"""Redaction: a planted secret is found in no spelling, wherever a target may say it again."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import html
+import json
+import random
+import shlex
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote, quote_plus
+
+import pytest
+
+from gates.config import load_target
+from gates.deployment.redaction import hidden, redact_evidence, redact_text, scrub
+from gates.deployment.requests import mint_token
+from gates.deployment.target import Target
+from gates.evidence import Evidence, Outcome, TargetKind
+
+SECRETS = ("planted-secret-0123456789", "p/+a?n&t<e>d\"s'e c\\r:e@t%#ü€😀!", "AAAAAAAAAAAAAAAA", "p'l''a\\'nted-secret")
+TOKEN = mint_token(SECRETS[0], {"sub": "x"})
+
+
+def spellings(secret: str) -> dict[str, str]:
+    """How servers, libraries and shells write a text."""
+    raw, rng = secret.encode(), random.Random(7)
+    every = "".join(f"%{b:02X}" for b in raw)
+    mixed = "".join(c if rng.random() < 0.5 else "".join(f"%{b:02x}" for b in c.encode()) for c in secret)
+    escaped = "".join(f"\\u{ord(c):04X}" if ord(c) < 0x10000 and rng.random() < 0.5 else c for c in secret)
+    found = {
+        "raw": secret,
+        "json": json.dumps(secret),
+        "json of utf-8": json.dumps(secret, ensure_ascii=False),
+        "json in json": json.dumps(json.dumps({"x": secret})),
+        "json with escaped slashes": json.dumps(secret).replace("/", "\\/"),
+        "json of escapes": escaped,
+        "url": quote(secret),
+        "url, slashes too": quote(secret, safe=""),
+        "url, lower case": quote(secret, safe="").lower() if secret.islower() else quote(secret, safe=""),
+        "form": quote_plus(secret),
+        "url, every byte": every,
+        "url, every byte, lower": every.lower(),
+        "url, some bytes": mixed,
+        "url twice": quote(quote(secret, safe=""), safe=""),
+        "html": html.escape(secret),
+        "html references": "".join(f"&#{ord(c)};" for c in secret),
+        "html references, hex": "".join(f"&#x{ord(c):X};" for c in secret),
+        "repr": repr(secret),
+        "repr of bytes": repr(raw),
+        "shell": shlex.quote(secret),
+        "sql": secret.replace("'", "''"),
+        "hex": raw.hex(),
+        "HEX": raw.hex().upper(),
+        "bytea": f"\\x{raw.hex()}",
+    }
+    for before in range(3):
+        text = b"xyz"[:before] + raw + b"after"
+        for name, encode in (("base64", base64.b64encode), ("base64url", base64.urlsafe_b64encode)):
+            found[f"{name} at {before}"] = encode(text).decode()
+            found[f"{name} at {before}, as url"] = quote(encode(text), safe="")
+            found[f"{name} at {before}, as json"] = encode(text).decode().replace("/", "\\/")
+    return found
+
+
+CASES = [(s, how) for s in SECRETS for how in spellings(s)]
+
+
+@pytest.mark.parametrize(("secret", "how"), CASES, ids=[f"{SECRETS.index(s)} {how}" for s, how in CASES])
+def test_a_secret_is_hidden_in_every_spelling(secret: str, how: str, tmp_path: Path) -> None:
+    """In a text, in a file, and in an evidence line's release, witness, names and numbers."""
+    hide = {secret: "TRANSBOT_HMAC_SECRET"}
+    said = spellings(secret)[how]
+    text = redact_text(f"before {said} after", hide)
+    assert "$TRANSBOT_HMAC_SECRET" in text
+    core = said[4:-8] if "base64" in how else said.strip("\"'b")
+    assert core not in text
+    assert text.startswith("before ")
+    assert text.endswith(" after")
+    (tmp_path / "file").write_bytes(b"\xff\x00" + said.encode() + b"\xfe")
+    assert scrub(tmp_path, hide) == [tmp_path / "file"]
+    assert core.encode() not in (tmp_path / "file").read_bytes()
+    assert (tmp_path / "file").read_bytes().startswith(b"\xff\x00")
+    line = Evidence("a/b/c", Outcome.FAIL, said, said, said, said, 1, witness={said: [said]}, release=said)
+    assert core not in json.dumps(dataclasses.asdict(redact_evidence(line, hide)), ensure_ascii=False)
+
+
+PASSWORDS: tuple[tuple[str, Mapping[str, str]], ...] = (
+    ("planted-pw-1", {"DATABASE_URL": "postgresql://u:planted-pw-1@h/d"}),
+    ("planted/pw@2", {"DATABASE_URL": "postgresql://u:planted%2Fpw%402@h/d"}),
+    ("planted-pw-3", {"DATABASE_URL": "postgresql://u@h/d?password=planted-pw-3"}),
+    ("planted-pw-4", {"DATABASE_URL": "host=h user=u password=planted-pw-4 dbname=d"}),
+    ("planted 'pw\\5", {"DATABASE_URL": r"host=h password = 'planted \'pw\\5'"}),
+    ("planted-pw-6", {"DATABASE_URL": "postgresql://u@h/d?sslpassword=planted-pw-6"}),
+    ("planted-pw-7", {"DATABASE_URL": "postgresql://u:planted-pw-7@a:1,b:2/d"}),
+    ("planted-pw-8", {"DATABASE_URL": "postgresql://h/d", "PGPASSWORD": "planted-pw-8"}),
+    ("planted-pw-9", {"PGPASSWORD": "planted-pw-9"}),
+    ("planted:pw-a", {"DATABASE_URL": "postgresql://h/d", "PGPASSFILE": "FOLDER/pass"}),
+    ("planted:pw-a", {"DATABASE_URL": "host=h passfile=FOLDER/pass"}),
+    ("planted-pw-b", {"DATABASE_URL": "service=mine", "PGSERVICEFILE": "FOLDER/service"}),
+    ("planted:pw-c", {"DATABASE_URL": "postgresql://h/d", "HOME": "FOLDER"}),
+    ("planted-pw-d", {"BASE_URL": "http://user:planted-pw-d@h/x"}),
+    ("planted@pw-e", {"BASE_URL": "https://user:planted%40pw-e@h/x"}),
+    ("plantedplantedplanted0", {"SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T0/B0/plantedplantedplanted0"}),
+    ("services/T0/B0/planted", {"SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T0/B0/planted"}),
+    (SECRETS[0], {"TRANSBOT_HMAC_SECRET": f"the-first-of-two-secrets,{SECRETS[0]}"}),
+    (f"{SECRETS[0]}-{SECRETS[0]}", {"REPLAY_JWT_SECRET": f"{SECRETS[0]}-{SECRETS[0]}"}),
+    (TOKEN.rpartition(".")[2], {"ADMIN_JWT": TOKEN}),
+)
+
+
+@pytest.mark.parametrize(("secret", "environ"), PASSWORDS, ids=range(len(PASSWORDS)))
+def test_the_secret_of_every_variable_and_form_is_known(
+    secret: str, environ: Mapping[str, str], tmp_path: Path
+) -> None:
+    """Connection strings as URI and keywords, what libpq reads beside them, user info, the webhook's path, tokens."""
+    (tmp_path / "pass").write_text("# no:t:h:i:s-line\n*:*:*:u:planted\\:pw-a\n", encoding="utf-8")
+    (tmp_path / ".pgpass").write_text("h:5432:d:u:planted\\:pw-c\n", encoding="utf-8")
+    (tmp_path / "service").write_text("[mine]\nhost=h\npassword=planted-pw-b\n", encoding="utf-8")
+    target = load_target({k: v.replace("FOLDER", str(tmp_path)) for k, v in environ.items()})
+    hide = hidden(target)
+    shown = TOKEN if "ADMIN_JWT" in environ else secret
+    for said in (shown, quote(shown, safe=""), json.dumps(shown), shown.encode().hex()):
+        assert secret not in redact_text(f"FATAL: echo {said} end", hide)
+        assert said not in redact_text(f"FATAL: echo {said} end", hide)
+    for value in environ.values():
+        assert secret not in redact_text(f"the variable is {value}", hide)
+    assert secret not in repr(target)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://u:unknown-pw@h/d",
+        "could not connect: password=unknown-pw host=h",
+        "host=h password='unknown pw' user=u",
+        "PGPASSWORD=unknown-pw psql",
+        "http://user:unknown-pw@h/x",
+        f"Bearer {TOKEN}",
+        f"x%20{TOKEN}",
+        f"line\\n{TOKEN}",
+    ],
+)
+def test_credentials_that_nobody_told_us_are_hidden_by_their_place(text: str) -> None:
+    """A password in a connection string or URL, the signature of a token; and again changes nothing more."""
+    once = redact_text(text, {})
+    assert "known" not in once
+    assert TOKEN.rpartition(".")[2] not in once
+    assert redact_text(once, {}) == once
+
+
+def test_ordinary_text_stays_as_it_is() -> None:
+    """Addresses with ports, checks, versions and short words are not garbled."""
+    hide = hidden(Target(TargetKind.STAGING, database_url="postgresql://u:pw@h/d", hmac_secrets=SECRETS))
+    for text in ("http://127.0.0.1:8080/x?a=b", "pw", "a.b.c 1.2.3", "eyJ", "100 % of u@h", "::1", "x" * 100):
+        assert redact_text(text, hide) == text
+
+
+LARGE = {
+    "plain": "The quick brown fox. ",
+    "json": '{"a\\u0062c":"d\\n%41&#65;"},',
+    "beginnings": SECRETS[0][:-1],
+    "percent": "%70%6c%61%6e",
+    "backslashes": "\\",
+    "tokens": "eyJ",
+    "dots": "eyJ.",
+    "addresses": "://a:",
+    "keywords": "password=",
+    "quotes": "password='",
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_redaction_is_linear(name: str) -> None:
+    """Twice the text takes about twice the time, whatever it repeats; a megabyte a few seconds on a busy machine."""
+    hide = hidden(Target(TargetKind.STAGING, hmac_secrets=SECRETS, jwt_secret="j" * 40, admin_jwt=TOKEN))
+    redact_text("warm", hide)
+
+    def taken(characters: int) -> float:
+        text = LARGE[name] * (characters // len(LARGE[name]))
+        started = time.process_time()
+        redact_text(text, hide)
+        return time.process_time() - started
+
+    small, large = min(taken(50_000) for _ in range(3)), taken(400_000)
+    assert large < 8 * 4 * small + 0.2
+    assert large < 5.0

@@ -1,0 +1,139 @@
+"""Code that an owner of the target planted in `public` never runs in place of PostgreSQL's own."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from gates.act.flag import Order, look_at
+from gates.act.rollout import act
+from gates.decision.rules import RolloutPlan
+from gates.deployment.database import connect, value
+from gates.deployment.leftovers import take_lease
+from gates.verdict import Decision, Verdict
+from sql_checks.exportpsql import spots_to_psql
+from sql_checks.rulefile import read_all_rules
+from sql_checks.spotfile import read_folder
+from sql_checks.sqlsession import SqlSession
+from tests.sources import ROOT, below, nodes_of, relative
+
+TRAPS = (
+    "hashtextextended(text, integer) returns bigint",
+    "make_interval(secs integer) returns interval",
+    "format(text, text) returns text",
+    "format(text, uuid) returns text",
+    "pg_try_advisory_xact_lock(integer) returns boolean",
+    "pg_try_advisory_lock(smallint, smallint) returns boolean",
+    "count(uuid) returns bigint",
+    "set_config(text, text, text) returns text",
+    "jsonb_build_array(text, text) returns jsonb",
+    "jsonb_build_object(text, bigint) returns jsonb",
+    "concat(text, text) returns text",
+    "round(double precision, integer) returns numeric",
+    "num_nonnulls(timestamptz, timestamptz) returns integer",
+)
+"""Closer to the arguments of some call of ours than what PostgreSQL has of that name."""
+
+OPERATORS = ("=", "<", ">", "||", "->>")
+TABLE = (
+    r"companies|feature_flags(?:_status)?|replay_budgets(?:_status)?|edge_rate_limits|replay_runs|audit_logs|"
+    r"audit_heads|events|event_outbox|dead_letter_queue|agent_tasks|agent_controls"
+)
+BARE = re.compile(rf"\b(?:from|join|into|update|lock table|truncate)\s+(?:{TABLE})\b(?=[\s,;()]|$)", re.IGNORECASE)
+ROOMS = ("gates", "drills", "loadtests", "sql_checks")
+
+
+@pytest.fixture
+def trapped(migrated_url: str) -> str:
+    """A database whose `public` holds traps: each writes a row that says which it was, and with whose rights it ran."""
+    with psycopg.connect(migrated_url, autocommit=True) as owner:
+        owner.execute("create table public.sprung (trap text, by_whom text)")
+        owner.execute("grant all on public.sprung to public")
+        for trap in TRAPS:
+            body = f"begin insert into public.sprung values ('{trap}', current_user); return null; end"
+            owner.execute(f"create function public.{trap} language plpgsql as $t$ {body} $t$".encode())
+        body = "begin insert into public.sprung values ('operator', current_user); return null; end"
+        owner.execute(
+            "create function public.compared(text, varchar) returns boolean language plpgsql"
+            f" as $t$ {body} $t$".encode()
+        )
+        for sign in OPERATORS:
+            arguments = "leftarg = text, rightarg = varchar, function = public.compared"
+            owner.execute(f"create operator public.{sign} ({arguments})".encode())
+        owner.execute(
+            "insert into public.feature_flags (key, enabled, rollout_percentage) values ('outbox.enabled', true, 10)"
+            " on conflict (key, company_id) do update set enabled = true, rollout_percentage = 10"
+        )
+    return migrated_url
+
+
+def sprung(url: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(url, autocommit=True) as owner:
+        return owner.execute("select * from public.sprung").fetchall()
+
+
+def test_the_traps_work(trapped: str) -> None:
+    """In a session as a login has it by default the trap is sprung: the test can fail."""
+    with psycopg.connect(trapped, autocommit=True) as plain:
+        plain.execute("select hashtextextended('x', 0)")
+    assert sprung(trapped)
+
+
+@pytest.mark.parametrize("decision", [Decision.PROMOTE, Decision.ROLLBACK])
+def test_no_act_runs_planted_code(trapped: str, decision: Decision) -> None:
+    """A promotion and a rollback by a superuser run none of it, and are done."""
+    seen = look_at(trapped, "outbox.enabled")
+    order = Order(RolloutPlan(drain_timeout_s=2), "r1", "test", "why", seen)
+    assert act(Verdict(decision, "why"), order, trapped).result == "done"
+    assert sprung(trapped) == []
+
+
+def test_no_check_and_no_lease_runs_planted_code(trapped: str) -> None:
+    """Neither the spot checks, the alert rules, nor the lease of a load run any of it."""
+    session = SqlSession(trapped)
+    for query in [q for s in read_folder() for q in (s.violations, s.seen)] + [r.query for r in read_all_rules()]:
+        with session.snapshot() as connection:
+            connection.execute(query.encode())
+    session.close()
+    lease, _ = take_lease(trapped, "a1")
+    assert lease is not None
+    lease.release()
+    assert sprung(trapped) == []
+
+
+def test_every_session_is_pinned(migrated_url: str) -> None:
+    """Sessions of the gate look names up in pg_catalog; so do those of the psql export."""
+    with connect(migrated_url) as connection:
+        assert value(connection, "show search_path") == "pg_catalog,pg_temp"
+    assert "set local search_path = pg_catalog, pg_temp;" in spots_to_psql(read_folder())
+
+
+def _texts(path: Path) -> Iterator[str]:
+    """The SQL of a file: a .sql file without its comments, or the strings of a Python file that are no docstrings."""
+    if path.suffix == ".sql":
+        lines = path.read_text(encoding="utf-8").splitlines()
+        yield "\n".join(line for line in lines if not line.startswith("--"))
+        return
+    nodes = nodes_of(path)
+    holders = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    prose = {ast.get_docstring(n, clean=False) for n in nodes if isinstance(n, holders)}
+    for node in nodes:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value not in prose:
+            yield node.value
+
+
+SQL_FILES = [
+    p for room in ROOMS for p in sorted((ROOT / room).rglob("*.sql")) if "with events(bit" not in p.read_text()
+]
+
+
+def test_every_table_is_named_with_its_schema() -> None:
+    """No statement of the gate, the drills, the load or the checks leaves it to the session what a name means."""
+    files = [*SQL_FILES, *below(*ROOMS)]
+    assert [f"{relative(p)}: {found}" for p in files for text in _texts(p) for found in BARE.findall(text)] == []
+    assert BARE.findall("select * from feature_flags")

@@ -1,0 +1,53 @@
+"""Drill tenants are removed whole, whatever the deployment is doing with them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+
+import psycopg
+
+from gates.deployment.database import session, value
+from gates.deployment.tenants import Tenants
+
+WORKERS = 6
+WAITING = "select count(*) from pg_locks where not granted"
+RUN = "insert into public.replay_runs (idempotency_key, company_id) values ('k', %s) returning id"
+ROW = "insert into public.event_outbox (company_id, event_type, payload, replay_run_id) values (%s, 'x', '{}', %s)"
+
+
+def _until_waiting(url: str, count: int) -> None:
+    deadline = time.monotonic() + 10
+    with session(url) as connection:
+        while int(str(value(connection, WAITING))) < count:
+            assert time.monotonic() < deadline, f"fewer than {count} sessions wait for a lock"
+
+
+def _settle(url: str, company: str, done: threading.Event) -> None:
+    """Settled items, one after another, as a worker does it that takes the run's row before the row of the outbox."""
+    with psycopg.connect(url) as connection:
+        while not done.is_set():
+            with suppress(psycopg.errors.DeadlockDetected), connection.transaction():
+                connection.execute("select 1 from public.replay_runs where company_id = %s for update", (company,))
+                connection.execute("select 1 from public.event_outbox where company_id = %s for update", (company,))
+
+
+def test_a_worker_that_takes_the_run_first_does_not_hinder(migrated_url: str) -> None:
+    """Deliveries that lock the run, then the outbox, are waited for at the run, not deadlocked with for ever."""
+    done = threading.Event()
+    with session(migrated_url) as connection:
+        tenants = Tenants(connection, "t")
+        company = tenants.create()
+        connection.execute(ROW, (company, value(connection, RUN, company)))
+        threads = [threading.Thread(target=_settle, args=(migrated_url, company, done)) for _ in range(WORKERS)]
+        for thread in threads:
+            thread.start()
+        try:
+            _until_waiting(migrated_url, WORKERS - 1)
+            tenants.remove([company])
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join(20)
+        assert value(connection, "select count(*) from public.companies where id = %s", company) == 0

@@ -1,0 +1,183 @@
+"""gate.yaml and the environment: every mistake is an error with its place; nothing is guessed."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+from pathlib import Path
+
+import pytest
+
+from gates.config import environment_of, load_policy, load_target
+from gates.decision import policy_file
+from gates.decision.policy_file import parse, schema
+from gates.decision.rules import Rule
+from gates.errors import ConfigError
+from gates.evidence import CheckSpec, Severity, TargetKind, Where
+from gates.verdict import Effect
+
+TODAY = dt.date(2026, 1, 2)
+SPECS = [
+    CheckSpec(i, "c", "c", Severity.PAGE, Where.READ_ONLY) for i in ("drill/a/b", "sql/spot/x", "preflight/release")
+]
+WAIVER = "waivers:\n- {check: sql/spot/x, reason: known, owner: ann, expires: 2026-02-01}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "words"),
+    [
+        ("version: 1\nversion: 1\n", "2:1", "again (first on line 1)"),
+        ("versoin: 1\n", "1:1", "Did you mean 'version'?"),
+        ("rollout: {}\n", "1:1", "'version' is missing"),
+        ("version: 2\n", "1:10", "from 1 to 1"),
+        ("version: '1'\n", "1:10", "'1'; allowed: a whole number"),
+        ("version: 1.0\n", "1:10", "1.0"),
+        ("version: true\n", "1:10", "True"),
+        ("version: 1\nrollout: {steps: [50, 10]}\n", "2:18", "percentages that rise"),
+        ("version: 1\nrollout: {steps: []}\n", "2:18", "at least 1"),
+        ("version: 1\nrollout: {steps: [10, 101]}\n", "2:23", "from 1 to 100"),
+        ("version: 1\nrollout: {bake_minutes: 1e3}\n", "2:25", "'1e3'"),
+        ("version: 1\nrollout: {bake_minutes: 1:30}\n", "2:25", "'1:30'"),
+        ("version: 1\nrollout: {bake_minutes: 0x10}\n", "2:25", "'0x10'"),
+        ("version: 1\nrollout: {bake_minutes: 010}\n", "2:25", "'010'"),
+        ("version: 1\nchecks: {drill/a/b: {required: yes}}\n", "2:32", "Write one of them, without quotes"),
+        ("version: 1\nchecks: {drill/a/b: {severity: pgae}}\n", "2:32", "Did you mean 'page'?"),
+        ("version: 1\nchecks: {drill/a/b: {below: .nan}}\n", "2:29", "'.nan'"),
+        ("version: 1\nx: &a 1\n", "2:4", "an anchor or alias"),
+        ("version: !!int 1\n", "1:10", "the tag"),
+        ("version: 1\n<<: {a: 1}\n", "2:1", "no name"),
+        ("version: 1\n---\nversion: 1\n", "2:1", "another document"),
+        ("- 1\n", "1:1", "a mapping"),
+        ("", "1:1", "the file is empty"),
+        ("version: [\n", "2:1", "expected"),
+        ("version: 1\n\tx: 1\n", "2:1", "cannot start any token"),
+        ("version: \x07\n", "1:1", "a character that YAML does not allow"),
+        (f"version: 1\n{WAIVER}".replace("2026-02-01", "2026-01-01"), "3:3", "expired on 2026-01-01"),
+        (f"version: 1\n{WAIVER}".replace("2026-02-01", "2026-02-30"), "3:59", "YYYY-MM-DD"),
+        (f"version: 1\n{WAIVER}".replace("owner: ann", "owner: 12"), "3:45", "Put it in quotes"),
+        (f"version: 1\n{WAIVER}".replace("sql/spot/x", "preflight/release"), "3:3", "may be waived"),
+        (f"version: 1\nunwaivable: [sql/*]\n{WAIVER}", "4:3", "may be waived"),
+        ("version: 1\nwaivers:\n- {check: sql/spot/x, reason: known, owner: ann}\n", "3:3", "'expires' is missing"),
+    ],
+)
+def test_a_mistake_is_an_error_with_file_line_and_column(text: str, place: str, words: str) -> None:
+    """What was observed, what is allowed, where, what to do."""
+    with pytest.raises(ConfigError) as error:
+        parse(text, "gate.yaml", Path(), TODAY)
+    assert str(error.value).startswith(f"gate.yaml:{place}: ")
+    assert words in str(error.value)
+    assert "; allowed: " in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("version: 1\nchecks: {drill/a/c: {required: false}}\n", "gate.yaml:2:21: 'drill/a/c', which matches no check"),
+        ("version: 1\nchecks: {load/*: {required: false}}\n", "matches no check"),
+        (f"version: 1\n{WAIVER}".replace("sql/spot/x", "sql/spot/y"), "Did you mean 'sql/spot/x'?"),
+    ],
+)
+def test_a_rule_or_waiver_must_name_a_check_that_exists(text: str, words: str) -> None:
+    """A misspelt id would silently do nothing."""
+    file = parse(text, "gate.yaml", Path(), TODAY)
+    with pytest.raises(ConfigError) as error:
+        file.policy(SPECS, TargetKind.STAGING, "r", deep=False)
+    assert words in str(error.value)
+
+
+def test_a_whole_file_becomes_the_policy() -> None:
+    """Every member arrives where the decision looks for it."""
+    text = f"""
+version: 1
+rollout: {{flag: a.b, steps: [5, 100], bake_minutes: 0}}
+evidence: {{max_age_minutes: 10}}
+checks:
+  sql/*: {{severity: warn, required: false}}
+  drill/a/b: {{decides: hold, below: 2.5}}
+unwaivable: [drill/*]
+lag_checks: [drill/a/*]
+stages: {{drill: {{timeout_s: 9, workers: 3}}, sql: {{timeout_s: 8}}, load: {{timeout_s: 7}}}}
+sql: {{spot_folders: [mine], manifest: m.json}}
+attestations: [{{box: Team trained on new procedures, by: ann, date: 2026-01-01}}]
+{WAIVER}"""
+    file = parse(text, "gate.yaml", Path("/p"), TODAY)
+    policy = file.policy(SPECS, TargetKind.STAGING, "r", deep=True)
+    assert (policy.rollout.flag, policy.rollout.steps, policy.rollout.bake_minutes) == ("a.b", (5, 100), 0)
+    assert policy.rules == (
+        Rule("sql/*", Severity.WARN, None, False),
+        Rule("drill/a/b", None, Effect.HOLD, None, 2.5),
+    )
+    assert (policy.max_age_minutes, policy.lag_checks, policy.unwaivable) == (10, ("drill/a/*",), ("drill/*",))
+    assert policy.waivers[0].owner == "ann"
+    assert (file.settings.drill_timeout_s, file.settings.drill_workers, file.settings.sql_timeout_s) == (9, 3, 8)
+    assert file.settings.spot_folders == (Path("/p/mine"),)
+    assert file.settings.manifest == Path("/p/m.json")
+    assert file.settings.attestations[0].by == "ann"
+    other = parse(text.replace("below: 2.5", "below: 2.6"), "gate.yaml", Path(), TODAY)
+    assert other.policy(SPECS, TargetKind.STAGING, "r", deep=True).digest != policy.digest
+
+
+def test_the_shipped_policy_is_right_and_the_schema_is_up_to_date() -> None:
+    """gate.yaml is read without error; editors see the same shape as the reader."""
+    assert load_policy(None, TODAY).settings.drill_timeout_s > 0
+    shipped = Path(policy_file.__file__).with_name("gate.schema.json")
+    assert shipped.read_text(encoding="utf-8") == schema()
+    members = json.loads(schema())["properties"]
+    assert set(members) == set(policy_file.FILE.members)
+
+
+def test_a_policy_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    """A named file is never replaced by defaults."""
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml:1:1"):
+        load_policy(tmp_path / "nowhere.yaml", TODAY)
+
+
+def test_folders_are_those_beside_the_policy_wherever_a_suite_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A policy that is named by a relative path names folders that another process finds; --state wins over it."""
+    text = "version: 1\nsql: {spot_folders: [own], require_checkpoint: true}\nstate: memory\n"
+    (tmp_path / "gate.yaml").write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for named in (None, Path("gate.yaml")):
+        settings = load_policy(named, TODAY).settings
+        assert settings.spot_folders == (tmp_path / "own",)
+        assert settings.state == tmp_path / "memory"
+        assert settings.require_checkpoint
+    assert load_policy(None, TODAY, Path("other")).settings.state == Path("other")
+
+
+def test_a_target_survives_the_environment_of_a_suite() -> None:
+    """What a suite is given describes the same target, and nothing of another one."""
+    environ = {
+        "GATE_TARGET": "staging",
+        "BASE_URL": "http://x/functions/v1/",
+        "TRANSBOT_HMAC_SECRET": "first-secret-of-16, second-secret-16",
+        "TEST_COMPANY_ID": "0000000A-0000-4000-8000-000000000001",
+        "DATABASE_URL": "postgresql://u:pw@h/d",
+        "TEST_DLQ": "false",
+        "HOME": "/h",
+    }
+    target = load_target(environ)
+    assert target.base_url == "http://x/functions/v1"
+    assert target.hmac_secrets == ("first-secret-of-16", "second-secret-16")
+    assert target.test_company_id == "0000000a-0000-4000-8000-000000000001"
+    other = dataclasses.replace(target, release="r")
+    handed = environment_of(other, {**environ, "ADMIN_JWT": "somebody else's"})
+    assert load_target(handed) == other
+    assert handed["HOME"] == "/h"
+    assert "ADMIN_JWT" not in handed
+
+
+@pytest.mark.parametrize(("name", "text"), [("GATE_TARGET", "prod"), ("TEST_OUTBOX", "1"), ("TEST_DLQ", "yes")])
+def test_a_variable_that_is_wrong_is_named(name: str, text: str) -> None:
+    """No word but the contract's counts."""
+    with pytest.raises(ConfigError, match=name):
+        load_target({name: text})
+
+
+def test_secrets_of_a_target_are_not_in_its_repr() -> None:
+    """A traceback or log line that shows a target shows no secret."""
+    target = load_target({"TRANSBOT_HMAC_SECRET": "planted-secret-1", "DATABASE_URL": "postgresql://u:planted-pw@h/d"})
+    assert "planted" not in repr(target)

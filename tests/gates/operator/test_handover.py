@@ -1,0 +1,255 @@
+"""A verdict handed from one job to another: the one step it is good for, and all after which it is good for none."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import datetime as dt
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from psycopg.rows import dict_row
+
+from gates import arguments, attestation, catalogue, config, record
+from gates.act.flag import look_at
+from gates.decision.rules import Policy
+from gates.deployment.identity import identity
+from gates.deployment.target import Target
+from gates.evidence import Evidence, Outcome
+from gates.evidence_file import read_log, write_lines
+from gates.operator.hand_command import by_hand
+from gates.reports.console import Console
+from gates.verdict import Action
+from tests.gates.test_attestation import pem, turned
+from tests.gates.test_cli import gate
+
+KEY = Ed25519PrivateKey.generate()
+PUBLIC = (Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+NOW = dt.datetime.now(dt.UTC)
+
+
+@pytest.fixture
+def database(migrated_url: str) -> Iterator[psycopg.Connection[dict[str, Any]]]:
+    """A connection beside the gate's; the flag is on at 10 %."""
+    with psycopg.connect(migrated_url, autocommit=True, row_factory=dict_row) as connection:
+        connection.execute("delete from public.feature_flags where key = 'outbox.enabled'")
+        connection.execute(
+            "insert into public.feature_flags (key, enabled, rollout_percentage) values ('outbox.enabled', true, 10)"
+        )
+        yield connection
+
+
+@pytest.fixture
+def environ(migrated_url: str, database: object) -> dict[str, str]:
+    """What both jobs are given, but for the key that signs."""
+    return {
+        "BASE_URL": "http://127.0.0.1:9",
+        "DATABASE_URL": migrated_url,
+        "RELEASE": "r1",
+        "GATE_TARGET": "staging",
+        "GATE_SIGNING_KEY": pem(KEY),
+    }
+
+
+def judged(folder: Path, environ: Mapping[str, str], outcome: Outcome = Outcome.PASS, **facts: Any) -> Path:
+    """What a dry run of all checks leaves, signed; facts: members of run.json that are otherwise."""
+    target: Target = config.load_target(environ)
+    at = record.stamp(facts.pop("at", NOW))
+    stage = facts.pop("stage", "")
+    policy: Policy = config.load_policy(None, NOW.date()).policy(catalogue.load(), target.kind, "r1", deep=False)
+    policy = policy.of_stage(stage, policy.catalogue) if stage else policy
+    seen = look_at(target.database_url, policy.rollout.flag)
+    run = record.begin(folder, {"run_id": "one", "gate": "0", "dry_run": True, "started_at": at})
+    lines = [Evidence(s.id, outcome, samples=1, started_at=at, release="r1") for s in policy.catalogue]
+    write_lines(folder / record.EVIDENCE, lines)
+    action = Action("promote", 10, 50, "dry_run")
+    done = record.Decided(
+        policy, dt.datetime.fromisoformat(at), read_log(folder / record.EVIDENCE).end, action, record.stamp(NOW)
+    )
+    record.write_run(folder, {**run, record.FLAG: seen.to_json() if seen else None, **done.facts(), **facts})
+    recorded = record.read(folder)
+    record.write(folder / record.VERDICT, recorded.verdict.dump())
+    attestation.attest(folder, recorded, identity(target), attestation.signing_key(environ))
+    return folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """What a command came to."""
+
+    returncode: int
+    stdout: str
+
+
+def promote(folder: Path, environ: Mapping[str, str], *words: str) -> Done:
+    """`gate promote --from`, in this process."""
+    options = arguments.parser().parse_args(["promote", "--from", str(folder), "--reason", "approved", *words])
+    console = Console(io.StringIO(), io.StringIO(), environ)
+    code = by_hand(options, config.load_target(environ), console)
+    assert isinstance(console.out, io.StringIO)
+    return Done(code, console.out.getvalue())
+
+
+def flag_at(database: psycopg.Connection[dict[str, Any]]) -> int:
+    (row,) = database.execute(
+        "select rollout_percentage as at from public.feature_flags where key = 'outbox.enabled'"
+    ).fetchall()
+    return int(row["at"])
+
+
+def test_a_dry_run_s_verdict_is_good_for_one_step(
+    tmp_path: Path, environ: dict[str, str], database: psycopg.Connection[dict[str, Any]]
+) -> None:
+    """By the public key alone; the audit row names the run. The second use of it holds, also where the flag is back."""
+    folder = judged(tmp_path, environ)
+    public = KEY.public_key().public_bytes(*PUBLIC).decode()
+    mine = {k: v for k, v in environ.items() if k not in {"GATE_SIGNING_KEY", "RELEASE"}} | {"GATE_VERIFY_KEY": public}
+    assert promote(folder, mine, "--dry-run").returncode == 0
+    assert flag_at(database) == 10
+    done = promote(folder, mine)
+    assert (done.returncode, flag_at(database)) == (0, 50), done
+    (row,) = database.execute("select metadata from public.audit_logs where action = 'flag_promoted'").fetchall()
+    assert {"verdict": "one", "release": "r1", "reason": "approved"}.items() <= row["metadata"].items()
+    again = promote(folder, mine)
+    assert (again.returncode, flag_at(database)) == (10, 50)
+    assert "was changed from 10 % to 50 %" in again.stdout
+    database.execute("update public.feature_flags set rollout_percentage = 10 where key = 'outbox.enabled'")
+    third = promote(folder, mine)
+    assert (third.returncode, flag_at(database)) == (10, 10), third
+
+
+def _resigned(folder: Path, member: str, value: object, key: Any = KEY) -> None:
+    """The envelope with another statement, signed by the right key."""
+    path = folder / attestation.FILE
+    envelope = json.loads(path.read_text(encoding="utf-8"))
+    statement = json.loads(base64.b64decode(envelope["payload"]))
+    place = statement["predicate"] if member in statement["predicate"] else statement
+    place[member] = value
+    payload = json.dumps(statement).encode()
+    envelope["payload"] = base64.b64encode(payload).decode()
+    envelope["signatures"][0]["sig"] = base64.b64encode(key.sign(attestation.pae(payload))).decode()
+    path.write_text(json.dumps(envelope), encoding="utf-8")
+
+
+_MEMBERS: dict[str, object] = {
+    "decision": "hold",
+    "title": "sql stage passed",
+    "release": "r2",
+    "target": {"kind": "production", "identity": "000000000000"},
+    "policy_digest": "sha256:0",
+    "run_id": "two",
+    "gate": "9",
+    "dry_run": False,
+    "started_at": "2030-01-01T00:00:00+00:00",
+    "decided_at": "2030-01-01T00:00:00+00:00",
+    "finished_at": "2030-01-01T00:00:00+00:00",
+    "flag": {"enabled": True, "percent": 50, "version": 1},
+    "subject": [],
+    "predicateType": "urn:other",
+    "_type": "urn:other",
+}
+
+
+def test_no_member_of_the_statement_says_anything_else(tmp_path: Path, environ: dict[str, str]) -> None:
+    """Each one changed under the old signature, and each one signed again by the same key: not verified, or unfit."""
+    folder = judged(tmp_path, environ)
+    before = (folder / attestation.FILE).read_text(encoding="utf-8")
+    statement = json.loads(base64.b64decode(json.loads(before)["payload"]))
+    assert {*statement, *statement["predicate"]} - {"predicate"} == set(_MEMBERS)
+    for member, value in _MEMBERS.items():
+        for key in (KEY, Ed25519PrivateKey.generate()):
+            _resigned(folder, member, value, key)
+            found = attestation.verify(folder, KEY.public_key())
+            assert found.recorded is None, member
+            (folder / attestation.FILE).write_text(before, encoding="utf-8")
+    _resigned(folder, "target", statement["predicate"]["target"] | {"identity": "000000000000"})
+    assert "another deployment" in promote(folder, environ).stdout
+
+
+@pytest.mark.parametrize(
+    ("facts", "given", "words", "said"),
+    [
+        ({}, {"RELEASE": "r2"}, (), "it is of release r1, and the release here is r2"),
+        ({}, {}, ("--release", "r2"), "it is of release r1, and the release here is r2"),
+        ({}, {"GATE_TARGET": "production"}, (), "of a target that is staging, and GATE_TARGET is production"),
+        ({}, {"BASE_URL": "http://127.0.0.2:9"}, (), "of another deployment"),
+        ({}, {}, ("--flag", "dlq.enabled"), "about the flag outbox.enabled, and the flag here is dlq.enabled"),
+        ({}, {}, ("--policy", "OTHER"), "by another policy"),
+        ({"at": NOW - dt.timedelta(minutes=61)}, {}, (), "it comes too late"),
+        ({"at": NOW + dt.timedelta(minutes=30)}, {}, (), "it comes too late, or a clock is wrong"),
+        ({"outcome": Outcome.UNKNOWN}, {}, (), "its decision is hold"),
+        ({"outcome": Outcome.FAIL}, {}, (), "its decision is rollback"),
+        ({"stage": "sql"}, {}, (), "of the sql stage alone"),
+        ({"flag": None}, {}, (), "could not read the flag"),
+        ({"finished_at": ""}, {}, (), "its decision is hold: the run did not finish"),
+        ({}, {"GATE_VERIFY_KEY": "ANOTHER"}, (), "no signature of it holds"),
+    ],
+)
+def test_a_verdict_that_does_not_fit_is_refused_in_one_sentence(
+    facts: dict[str, Any],
+    given: dict[str, str],
+    words: tuple[str, ...],
+    said: str,
+    tmp_path: Path,
+    environ: dict[str, str],
+    database: psycopg.Connection[dict[str, Any]],
+) -> None:
+    """Exit 10, the part that does not fit, and nothing written."""
+    folder = judged(tmp_path / "out", environ, **facts)
+    other = tmp_path / "gate.yaml"
+    other.write_text("version: 1\nevidence: {max_age_minutes: 59}\n", encoding="utf-8")
+    if given.get("GATE_VERIFY_KEY"):
+        given = {"GATE_VERIFY_KEY": Ed25519PrivateKey.generate().public_key().public_bytes(*PUBLIC).decode()}
+    done = promote(folder, environ | given, *(str(other) if w == "OTHER" else w for w in words))
+    assert (done.returncode, said in done.stdout, len(done.stdout.splitlines())) == (10, True, 1), done
+    assert flag_at(database) == 10
+    assert not database.execute("select from public.audit_logs where action like 'flag_%'").fetchall()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda f: turned(f, "evidence.ndjson", '"samples":1', '"samples":2'),
+        lambda f: (f / "run.json").unlink(),
+        lambda f: (f / attestation.FILE).unlink(),
+        lambda f: [p.unlink() for p in f.iterdir() if p.is_file()],
+    ],
+)
+def test_a_folder_that_is_not_verified_is_refused(
+    change: Callable[[Path], object],
+    tmp_path: Path,
+    environ: dict[str, str],
+    database: psycopg.Connection[dict[str, Any]],
+) -> None:
+    """Also an empty one: exit 10, as JSON too."""
+    change(judged(tmp_path, environ))
+    done = promote(tmp_path, environ, "--json")
+    action = json.loads(done.stdout)
+    assert (done.returncode, action["result"], flag_at(database)) == (10, "refused", 10)
+    assert "it is not verified" in action["message"]
+
+
+def test_a_flag_that_was_changed_meanwhile_takes_no_step(
+    tmp_path: Path, environ: dict[str, str], database: psycopg.Connection[dict[str, Any]]
+) -> None:
+    """Off, another percentage, or back to the same one: what the run saw is no more."""
+    folder = judged(tmp_path, environ)
+    for change in ("enabled = false", "enabled = true, rollout_percentage = 20", "rollout_percentage = 10"):
+        database.execute(f"update public.feature_flags set {change}, version = version + 1".encode())
+        before = flag_at(database)
+        assert (promote(folder, environ).returncode, flag_at(database)) == (10, before), change
+
+
+def test_without_a_key_or_a_database_nothing_is_looked_at(tmp_path: Path, environ: dict[str, str]) -> None:
+    """Exit 3, and the variable by its name."""
+    for missing, named in (("GATE_SIGNING_KEY", "GATE_VERIFY_KEY"), ("DATABASE_URL", "DATABASE_URL")):
+        given = {k: v for k, v in environ.items() if k != missing}
+        done = gate("promote", "--from", str(tmp_path), "--reason", "approved", environ=given)
+        assert (done.returncode, f"{named} is not set" in done.stderr, done.stdout) == (3, True, "")

@@ -1,0 +1,79 @@
+"""`gate flags`, `budget`, `status`, `replay` on a database and a server that put hostile text wherever they may."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from gates.proof.servers import Asked, Reply, serve
+from gates.text.foreign import text as stored
+from tests.gates.hostile_text import ALL, EVERYTHING
+from tests.gates.reports.test_console import is_inert
+from tests.gates.test_cli import COMPANY, SECRET, gate
+from tests.postgres_fixture import TEMPLATE, PgServer
+
+ROWS = (
+    "insert into public.companies (id, name) values (%(company)s, %(text)s)",
+    "insert into public.replay_budgets (company_id) values (%(company)s) on conflict do nothing",
+    (
+        "insert into public.feature_flags (key, description, enabled, rollout_percentage) values"
+        " (left(%(text)s, 600), %(text)s, true, 10)"
+    ),
+    "update public.agent_controls set agents_paused = true, pause_reason = %(text)s",
+    (
+        "insert into public.audit_logs (action, actor, scope, metadata) values ('flag_promoted', %(text)s, %(text)s,"
+        " jsonb_build_object('key', %(text)s::text, 'reason', %(text)s::text, 'release', %(text)s::text))"
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def hostile(pg_server: PgServer) -> Iterator[dict[str, str]]:
+    """The variables of a target whose every text is hostile."""
+    name = pg_server.create_database(TEMPLATE)
+    fits = stored(EVERYTHING, len(EVERYTHING) * 2)
+    with psycopg.connect(pg_server.url(name), autocommit=True) as connection:
+        for statement in ROWS:
+            connection.execute(statement.encode(), {"company": COMPANY, "text": fits})
+
+    def behave(asked: Asked) -> Reply:
+        body = EVERYTHING if "replay" in asked.path else json.dumps({"release": EVERYTHING, EVERYTHING: EVERYTHING})
+        return Reply(200, (("X-Request-Id", "\x1b[2J::error::forged"),), body.encode("utf-8", "surrogatepass"))
+
+    with serve(behave) as base:
+        yield {
+            "BASE_URL": base,
+            "DATABASE_URL": pg_server.url(name),
+            "TRANSBOT_HMAC_SECRET": SECRET,
+            "TEST_COMPANY_ID": COMPANY,
+        }
+    pg_server.drop_database(name)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("flags",),
+        ("flags", "--json"),
+        ("budget",),
+        ("budget", "--json"),
+        ("status",),
+        ("status", "--json"),
+        ("replay", "-m", "5", "-d", "-v"),
+    ],
+    ids=" ".join,
+)
+def test_what_a_command_shows_of_a_hostile_target_is_inert(hostile: dict[str, str], words: tuple[str, ...]) -> None:
+    """No line of either stream commands a terminal or a pipeline, none poses as a verdict; JSON is one document."""
+    done = gate(*words, environ=hostile)
+    assert "Traceback" not in done.stderr
+    assert done.returncode in {0, 10}, done.stderr
+    assert done.stdout
+    for stream in (done.stdout, done.stderr):
+        assert is_inert(stream)
+        assert not [line for line in stream.splitlines() if line.startswith(("PROMOTE", "decision="))]
+    if "--json" in words:
+        assert ALL[0][4:8] in json.dumps(json.loads(done.stdout))

@@ -1,0 +1,69 @@
+"""The own folders of a user: a file that cannot be read is named by lint and by a run, and costs no other check."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from pathlib import Path
+
+import pytest
+
+from gates.config import load_policy, process_environment
+from gates.errors import ConfigError
+from gates.operator import lint
+from gates.stages import collection
+from tests.gates.test_cli import gate
+
+GOOD = """-- id: sql/spot/own-good
+-- claim: It holds.
+-- cost: Nothing.
+-- severity: warn
+select 'x' as subject, 'y' as detail, '1' as witness where false;
+
+-- seen:
+select 1 as seen;
+"""
+TODAY = dt.date(2026, 1, 2)
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    """A gate.yaml with a folder of a good file, a file without a header, one that is no text, and a broken rule."""
+    spots, alerts = tmp_path / "spots", tmp_path / "alerts"
+    spots.mkdir()
+    alerts.mkdir()
+    (spots / "9001_own_good.sql").write_text(GOOD, encoding="utf-8")
+    (spots / "9002_own_bad.sql").write_text("select 1;\n", encoding="utf-8")
+    (spots / "9003_own_binary.sql").write_bytes(b"\xff\xfe\x00")
+    (alerts / "own_rule.yaml").write_text("alert: [\n", encoding="utf-8")
+    path = tmp_path / "gate.yaml"
+    path.write_text("version: 1\nsql: {spot_folders: [spots], alert_folders: [alerts]}\n", encoding="utf-8")
+    return path
+
+
+def test_lint_reads_the_folders_of_the_policy(policy: Path) -> None:
+    """Each file that cannot be used is one line with file, line and column; the good one is none."""
+    problems = lint.lint(policy, process_environment(), TODAY).problems
+    own = [p for p in problems if str(policy.parent) in p]
+    assert {Path(p.split(":", 1)[0]).name for p in own} == {"9002_own_bad.sql", "9003_own_binary.sql", "own_rule.yaml"}
+    assert all(p.split(": ")[0].count(":") == 2 for p in own), own
+
+
+@pytest.mark.parametrize("member", ["spot_folders", "alert_folders"])
+def test_a_folder_that_is_not_there_is_a_mistake_in_the_policy(member: str, tmp_path: Path) -> None:
+    """Lint and run say so alike, exit 3, with file, line and column; a rollback by hand does not need the folder."""
+    path = tmp_path / "gate.yaml"
+    path.write_text(f"version: 1\nsql:\n  {member}: [., nowhere]\n", encoding="utf-8")
+    said = rf"gate.yaml:3:\d+: {tmp_path}/nowhere, which is no folder"
+    with pytest.raises(ConfigError, match=said):
+        lint.lint(path, {}, TODAY)
+    for words in (("run",), ("sql",), ("lint",)):
+        done = gate(*words, "--policy", str(path), cwd=tmp_path, environ={"BASE_URL": "http://127.0.0.1:9"})
+        assert (done.returncode, re.search(said, done.stderr) is not None) == (3, True), done
+    assert load_policy(path, TODAY).plan.flag
+
+
+def test_a_file_that_cannot_be_read_is_a_check_of_its_own(policy: Path) -> None:
+    """The catalogue of a run has it by the file's name, so that it is unknown and the stage goes on."""
+    specs = collection.with_own_checks(load_policy(policy, TODAY), process_environment())
+    assert {"sql/spot/own-good", "sql/spot/own-bad", "sql/spot/own-binary", "alert/own-rule"} <= {s.id for s in specs}

@@ -1,0 +1,169 @@
+"""The console: nothing that it prints commands a terminal or a pipeline, and nobody has to read along."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from gates.evidence import Outcome
+from gates.record import write
+from gates.reports.console import Console
+from gates.reports.terminal import progress_line, table, verdict_text
+from gates.stages.context import Progress
+from gates.text.inert import Terminal
+from gates.verdict import Action, Counts, Decision, Effect, Finding, Margin, Verdict
+from tests.gates.hostile_text import ALL
+from tests.gates.test_cli import saved
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def printed(text: Terminal | str) -> str:
+    out, err = io.StringIO(), io.StringIO()
+    console = Console(out, err, {})
+    console.result(text)
+    console.say(text)
+    assert out.getvalue() == err.getvalue()
+    return out.getvalue()
+
+
+def is_inert(text: str) -> bool:
+    """Whether a terminal shows every character, and no line is a command to a pipeline."""
+    seen = all(c == "\n" or unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Zl", "Zp"} for c in text)
+    commands = [line for line in re.split(r"[\n\r\v\f]", text) if line.lstrip().startswith("::")]
+    return seen and not commands and not re.search(r"##[A-Za-z]*\[", text)
+
+
+def hostile_verdict(text: str, decision: Decision = Decision.ROLLBACK) -> Verdict:
+    """A verdict that has the text in every field that a text can be in."""
+    effect = {Decision.ROLLBACK: Effect.ROLLBACK, Decision.HOLD: Effect.HOLD}.get(decision, Effect.NOTE)
+    finding = Finding(text, "fail", "page", effect, text, text, text, text, 1, {text: [text]}, text, ends_when=text)
+    return Verdict(
+        decision,
+        text,
+        release=text,
+        target=text,
+        started_at=text,
+        finished_at=text,
+        policy_digest=text,
+        counts=Counts(0, 1, 0, 0),
+        findings=(finding,),
+        action=Action("rollback", 10, 0, text, text, recovery={text: text}),
+        margin=Margin(text, 1.0, 2.0, text, 0.5),
+        ends_when=(text,),
+    )
+
+
+@pytest.mark.parametrize("text", [*ALL, "password=a\nb", "postgres://u:p@h/x", "::error::x", "##vso[x]"])
+def test_a_verdict_is_printed_as_its_file_has_it(text: str, tmp_path: Path) -> None:
+    """Byte for byte, whatever is in it; it is inert in both places, and JSON means what the verdict says."""
+    verdict, out = hostile_verdict(text), io.StringIO()
+    write(tmp_path / "verdict.json", verdict.dump())
+    Console(out, None, {}).verdict(verdict)
+    assert out.getvalue().encode() == (tmp_path / "verdict.json").read_bytes()
+    assert is_inert(out.getvalue())
+    assert json.loads(out.getvalue()) == json.loads(json.dumps(verdict.to_json()))
+
+
+@pytest.mark.parametrize("text", ALL, ids=range(len(ALL)))
+def test_nothing_printed_commands_a_terminal_or_a_pipeline(text: str) -> None:
+    """As a text of its own it is one line; in tables, verdicts and progress it adds no line; in JSON it survives."""
+    assert is_inert(printed(text))
+    assert printed(text).count("\n") == 1
+    assert is_inert(printed(f"gate run: {text}"))
+    harmless = table([["x", "x"]], ["x", "x"])
+    assert table([[text, text]], [text, text]).count("\n") == harmless.count("\n")
+    assert is_inert(printed(table([[text, text]], [text, text])))
+    assert printed(Terminal.escape(Terminal("{}:{}").format("", text))).count("\n") == 1
+    for decision in Decision:
+        shown = printed(verdict_text(hostile_verdict(text, decision), colour=False, folder=text))
+        assert is_inert(shown)
+        assert not [line for line in shown.split("\n") if line.startswith("PROMOTE") and decision != "promote"]
+    line = progress_line(Progress(text, 1, 1, 1, 3, 1.0, done=True, error=text), colour=False)
+    assert "\n" not in line
+    assert is_inert(printed(line))
+    document = printed(Terminal.document(json.dumps({text: text}, ensure_ascii=False)))
+    assert is_inert(document)
+    assert json.loads(document) == {text: text}
+    assert is_inert(printed(Terminal.document(f"{text}\n{text}")))
+
+
+def test_colour_is_ours_alone() -> None:
+    """A foreign text in a coloured line has no sequence of its own, and its escapes can be read."""
+    shown = verdict_text(hostile_verdict("\x1b[31m"), colour=True)
+    assert set(re.findall(r"\x1b\[[0-9]*m", shown)) == {f"\x1b[{n}m" for n in (0, 1, 2, 31)}
+    assert r"\u001b[31m" in shown
+    assert re.sub(r"\x1b\[[0-9]+m", "", shown).isprintable() is False  # its own ends of lines
+    assert is_inert(re.sub(r"\x1b\[[0-9]+m", "", shown))
+
+
+def test_an_annotation_is_one_command_whatever_is_in_it() -> None:
+    """Only where GitHub Actions reads along; title and text cannot end it, add a property or begin another."""
+    for text in ALL:
+        err = io.StringIO()
+        Console(None, err, {"GITHUB_ACTIONS": "true"}).annotate(text, text)
+        assert err.getvalue().count("\n") == 1
+        assert re.fullmatch(r"::error title=[^:,\n]*::[^\n]*\n", err.getvalue())
+        silent = io.StringIO()
+        Console(None, silent, {}).annotate(text, text)
+        assert not silent.getvalue()
+
+
+@pytest.mark.parametrize("away", ["stdout", "stderr", "both", "closed", "full"])
+@pytest.mark.parametrize(
+    ("words", "outcome", "code"),
+    [
+        (("decide", "DIR"), Outcome.FAIL, 20),
+        (("decide", "DIR"), Outcome.UNKNOWN, 10),
+        (("report", "DIR"), Outcome.FAIL, 0),
+        (("decide", "NOWHERE"), Outcome.FAIL, 4),
+        (("--help",), Outcome.FAIL, 0),
+        (("fly",), Outcome.FAIL, 2),
+    ],
+)
+def test_whoever_stops_reading_changes_nothing(
+    tmp_path: Path, away: str, words: tuple[str, ...], outcome: Outcome, code: int
+) -> None:
+    """The exit code is the verdict's, the files are written; no traceback where somebody still reads."""
+    folder = saved(tmp_path / "run", outcome)
+    (folder / "verdict.json").unlink()
+    reader, gone = os.pipe()
+    os.close(reader)
+    full = os.open("/dev/full", os.O_WRONLY)
+    nobody = {"full": full}.get(away, gone)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", CLOSED if away == "closed" else OPEN, *_words(words, folder, tmp_path)],
+            cwd=ROOT,
+            env={"PATH": os.defpath, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""},
+            stdout=nobody if away in {"stdout", "both", "full"} else subprocess.PIPE,
+            stderr=nobody if away in {"stderr", "both"} else subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(gone)
+        os.close(full)
+    assert done.returncode == code
+    assert "Traceback" not in (done.stderr or "")
+    assert "Exception ignored" not in (done.stderr or "")
+    assert (
+        folder / {"decide": "verdict.json", "report": "report.html"}.get(words[0], "run.json")
+    ).exists() or code == 4
+
+
+OPEN = "import sys; from gates.cli import main; sys.exit(main())"
+CLOSED = f"import os; os.close(1); os.close(2); {OPEN}"
+
+
+def _words(words: tuple[str, ...], folder: Path, tmp_path: Path) -> list[str]:
+    return [{"DIR": str(folder), "NOWHERE": str(tmp_path / "nowhere")}.get(w, w) for w in words]

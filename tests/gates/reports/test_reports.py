@@ -1,0 +1,266 @@
+"""The reports: golden files, and nothing of the target's text that could act.
+
+`python -m tests.gates.reports.test_reports` writes the golden files anew.
+"""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from gates import reports
+from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where
+from gates.reports.allure import result_of
+from gates.reports.github import outputs
+from gates.reports.rows import OUTCOMES, Row
+from gates.reports.terminal import groups_text, progress_line, table, verdict_text
+from gates.stages.context import Progress
+from gates.verdict import Action, Counts, Decision, Effect, Exempt, Finding, Margin, Verdict
+
+GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "reports"
+HOSTILE = '<script>alert(1)</script> | `x` "quoted" & \x00\x1b[31m ]]> @channel\n::set-output name=decision::promote'
+
+
+def spec(check: str, severity: Severity = Severity.PAGE) -> CheckSpec:
+    return CheckSpec(check, f"The promise of {check}.", "What it costs.", severity, Where.READ_ONLY)
+
+
+CATALOGUE = [
+    spec("drill/idempotency/same-key-other-payload"),
+    spec("drill/proof/hmac-refused"),
+    spec("load/outbox_lag_ms/p95"),
+    spec("sql/spot/replay-runs-unique"),
+    spec("sql/spot/audit-chain", Severity.WARN),
+    spec("drill/recovery/kill-worker"),
+]
+EVIDENCE = [
+    Evidence("drill/proof/hmac-refused", Outcome.PASS, samples=4, observed=401, limit=401, duration_ms=12.5),
+    Evidence(
+        "load/outbox_lag_ms/p95", Outcome.PASS, samples=90, observed=4100.0, limit=5000, unit="ms", duration_ms=9000
+    ),
+    Evidence("drill/idempotency/same-key-other-payload", Outcome.FAIL, duration_ms=31.0),
+]
+FAILED = Finding(
+    "drill/idempotency/same-key-other-payload",
+    "fail",
+    "page",
+    Effect.ROLLBACK,
+    "same key, other max: observed 200; allowed: 422 idempotency_key_reused",
+    200,
+    422,
+    samples=1,
+    witness={"request": {"status": 200}, "twin": {"status": 422}},
+    reproduce="curl -i -X POST http://x/dlq-replay",
+)
+UNKNOWN = Finding("sql/spot/replay-runs-unique", "unknown", "page", Effect.HOLD, "there is no evidence of it")
+BLOCKED = Finding(
+    "sql/spot/audit-chain", "unknown", "warn", Effect.HOLD, "blocked", blocked_by="sql/spot/replay-runs-unique"
+)
+COMMON = {
+    "release": "r-1",
+    "target": "staging",
+    "started_at": "2026-01-02T12:00:00.000+00:00",
+    "finished_at": "2026-01-02T12:00:40.000+00:00",
+    "policy_digest": "sha256:abc",
+    "not_applicable": (Exempt("drill/recovery/kill-worker", "may run on reference targets only"),),
+    "margin": Margin("load/outbox_lag_ms/p95", 4100.0, 5000.0, "ms", 0.18),
+}
+VERDICTS = {
+    "promote": Verdict(
+        Decision.PROMOTE,
+        "all 5 required checks passed; outbox.enabled went from 10 % to 50 %",
+        counts=Counts(5, 0, 0, 1),
+        action=Action("promote", 10, 50, "done"),
+        **COMMON,  # type: ignore[arg-type]
+    ),
+    "hold": Verdict(
+        Decision.HOLD,
+        "sql/spot/replay-runs-unique is unknown: there is no evidence of it",
+        counts=Counts(3, 0, 2, 1),
+        findings=(UNKNOWN, BLOCKED),
+        ends_when=("sql/spot/replay-runs-unique is observed",),
+        action=Action("none", 10, 10, "nothing_to_do"),
+        **COMMON,  # type: ignore[arg-type]
+    ),
+    "rollback": Verdict(
+        Decision.ROLLBACK,
+        "drill/idempotency/same-key-other-payload failed: observed 200, allowed 422",
+        counts=Counts(2, 1, 2, 1),
+        findings=(FAILED, UNKNOWN, BLOCKED),
+        action=Action("rollback", 10, 0, "done", recovery={"decision_to_off_s": 0.01, "held": 3, "proved": True}),
+        **COMMON,  # type: ignore[arg-type]
+    ),
+}
+RUN: dict[str, JsonValue] = {
+    "run_id": "0a1b2c3d",
+    "gate": "0.1.0",
+    "stages": [{"stage": "drill main", "seconds": 9.8, "exit_code": 1, "error": ""}],
+}
+KINDS = {"html": "html", "markdown": "md", "junit": "xml", "slack": "json"}
+
+
+def rendered() -> dict[str, str]:
+    """Every golden file by name."""
+    texts = {
+        f"{name}.{ending}": reports.render(kind, verdict, EVIDENCE, CATALOGUE, RUN)
+        for name, verdict in VERDICTS.items()
+        for kind, ending in KINDS.items()
+    }
+    for name, verdict in VERDICTS.items():
+        texts[f"{name}.txt"] = verdict_text(verdict, colour=False, folder="gate-out")
+    return texts
+
+
+@pytest.mark.parametrize("name", sorted(rendered()))
+def test_a_report_looks_as_agreed(name: str) -> None:
+    """The golden file; look at the difference before renewing it."""
+    assert rendered()[name] == (GOLDEN / name).read_text(encoding="utf-8")
+
+
+class Tags(html.parser.HTMLParser):
+    """The tags of a document, and every address in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [v or "" for k, v in attrs if k in {"src", "href", "action"}]
+
+
+def hostile() -> Verdict:
+    finding = Finding(
+        HOSTILE, "fail", "page", Effect.ROLLBACK, HOSTILE, HOSTILE, HOSTILE, HOSTILE, 1, {"x": HOSTILE}, HOSTILE
+    )
+    return Verdict(Decision.ROLLBACK, HOSTILE, release=HOSTILE, findings=(finding,), counts=Counts(0, 1, 0, 0))
+
+
+def test_hostile_text_stays_text() -> None:
+    """What a target answers cannot become markup, a mention, an output of the workflow, or broken XML."""
+    verdict = hostile()
+    page = reports.render("html", verdict, [], CATALOGUE, RUN)
+    tags = Tags()
+    tags.feed(page)
+    assert tags.tags.count("script") == 1
+    assert not tags.addresses
+    ET.fromstring(reports.render("junit", verdict, [], CATALOGUE, RUN))  # noqa: S314  -- our own text
+    before, _, fenced = reports.render("markdown", verdict, [], CATALOGUE, RUN).partition("\n```\n")
+    code, _, after = fenced.partition("\n```\n")
+    assert "<script" not in before + after
+    assert "```" not in code
+    message = json.loads(reports.render("slack", verdict, [], CATALOGUE, RUN))
+    assert "<script" not in json.dumps(message)
+    assert "\x1b" not in verdict_text(verdict, colour=False)
+    assert outputs(verdict).count("\n") == 4
+    assert outputs(verdict).startswith("decision=rollback\n")
+
+
+def test_reports_say_each_outcome_in_the_tool_s_own_word() -> None:
+    """JUnit: a fail is a failure, an unknown an error, not applicable skipped; nothing unseen counts as passed."""
+    tree = ET.fromstring(reports.render("junit", VERDICTS["rollback"], EVIDENCE, CATALOGUE, RUN))  # noqa: S314
+    cases = {f"{c.get('classname')}.{c.get('name')}": [child.tag for child in c] for c in tree.iter("testcase")}
+    assert cases["drill.idempotency.same-key-other-payload"] == ["failure"]
+    assert cases["sql.spot.replay-runs-unique"] == ["error"]
+    assert cases["drill.recovery.kill-worker"] == ["skipped"]
+    assert cases["drill.proof.hmac-refused"] == []
+
+
+def allure_results(folder: Path, verdict: Verdict, evidence: Sequence[Evidence]) -> dict[str, dict[str, JsonValue]]:
+    """What `reports.write` leaves for Allure, by the full name of each result."""
+    reports.write(folder, verdict, evidence, CATALOGUE, RUN, {})
+    files = (folder / "allure-results").glob("*-result.json")
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+    assert len({r["fullName"] for r in results}) == len(results)
+    return {r["fullName"]: r for r in results}
+
+
+def test_allure_has_every_check_of_the_catalogue_once(tmp_path: Path) -> None:
+    """What nobody saw is broken, not absent; a second report takes the place of the first."""
+    allure_results(tmp_path, VERDICTS["promote"], EVIDENCE)
+    results = allure_results(tmp_path, VERDICTS["rollback"], EVIDENCE)
+    assert {name: r["status"] for name, r in results.items()} == {
+        "drill/idempotency/same-key-other-payload": "failed",
+        "drill/proof/hmac-refused": "passed",
+        "drill/recovery/kill-worker": "skipped",
+        "load/outbox_lag_ms/p95": "passed",
+        "sql/spot/audit-chain": "broken",
+        "sql/spot/replay-runs-unique": "broken",
+    }
+    failed = results["drill/idempotency/same-key-other-payload"]
+    assert failed["statusDetails"] == {"message": FAILED.message, "trace": FAILED.reproduce}
+    assert isinstance(failed["attachments"], list)
+    exempt = results["drill/recovery/kill-worker"]["statusDetails"]
+    assert exempt == {"message": "may run on reference targets only"}
+    (witness,) = failed["attachments"]
+    assert isinstance(witness, dict)
+    text = (tmp_path / "allure-results" / str(witness["source"])).read_text(encoding="utf-8")
+    assert json.loads(text) == FAILED.witness
+    assert len(list((tmp_path / "allure-results").iterdir())) == len(CATALOGUE) + 1
+
+
+def test_allure_knows_a_check_again_in_the_next_run(tmp_path: Path) -> None:
+    """The identity is the check's, whatever it saw; the times are those of the evidence."""
+    at = "2026-01-02T12:00:00.250+00:00"
+    one, other = (
+        result_of(Row("load/x", "pass", severity="page", samples=n, started_at=at, duration_ms=n)) for n in (1, 2)
+    )
+    assert one.historyId == other.historyId
+    assert one.uuid != other.uuid
+    assert (one.start, other.stop) == (1767355200250, 1767355200252)
+    assert all(p.excluded for p in one.parameters)
+    assert result_of(Row("load/x", "fail", "waived", "page", message="seen")).status == "passed"
+    assert result_of(Row("load/x", "unknown")).start is None
+
+
+@pytest.mark.parametrize("severity", list(Severity))
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_allure_takes_every_severity_and_outcome(severity: Severity, outcome: str) -> None:
+    """Nothing that a check can be is without a word there."""
+    result = result_of(Row("load/x", outcome, severity=severity.value))
+    assert result.status
+    assert [label.value for label in result.labels if label.name == "severity"]
+
+
+def test_github_gets_the_summary_and_the_outputs(tmp_path: Path) -> None:
+    """Both are appended to what the workflow already wrote."""
+    summary, output = tmp_path / "summary", tmp_path / "output"
+    summary.write_text("before\n", encoding="utf-8")
+    environ = {"GITHUB_STEP_SUMMARY": str(summary), "GITHUB_OUTPUT": str(output)}
+    reports.write(tmp_path, VERDICTS["hold"], EVIDENCE, CATALOGUE, RUN, environ)
+    assert summary.read_text(encoding="utf-8").startswith("before\n## 🟡 hold\n")
+    assert "decision=hold\n" in output.read_text(encoding="utf-8")
+    assert (tmp_path / "report.html").exists()
+
+
+def test_the_terminal_is_plain_without_colour() -> None:
+    """No escape sequence where colour is off; one line a stage."""
+    line = progress_line(Progress("drill main", 10, 1, 2, 20, 3.25, done=True), colour=False)
+    assert line.split() == ["✗", "drill", "main", "10", "passed,", "1", "failed,", "2", "unknown", "3.2", "s"]
+    # checks that were seen need not be those expected, in number: no fraction is made of the two
+    assert "464 passed, 1 unknown " in progress_line(Progress("x", 464, 0, 1, 365, 1.0, done=True), colour=False)
+    assert "\x1b" in progress_line(Progress("drill main"), colour=True)
+    assert "\x1b" not in verdict_text(VERDICTS["rollback"], colour=False)
+    assert table([["a", None], ["bcd", 2]], ["x", "long"]) == "x    long\na\nbcd  2\n"
+
+
+def test_a_stage_says_how_many_checks_each_group_has_and_what_they_took() -> None:
+    """The slowest group comes first; a check seen twice is one check."""
+    lines = [
+        Evidence("drill/flags/a", Outcome.PASS, samples=1, duration_ms=500),
+        Evidence("drill/audit/a", Outcome.PASS, samples=1, duration_ms=1500),
+        Evidence("drill/audit/a", Outcome.PASS, samples=1, duration_ms=1500),
+    ]
+    assert groups_text(lines) == "group        checks  time\ndrill/audit  1       3.0 s\ndrill/flags  1       0.5 s\n"
+
+
+if __name__ == "__main__":
+    GOLDEN.mkdir(parents=True, exist_ok=True)
+    for file, text in rendered().items():
+        (GOLDEN / file).write_text(text, encoding="utf-8")

@@ -1,0 +1,333 @@
+"""A wrong credential of the gate is no harm; a refusal of one that was accepted before is."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import hashlib
+import hmac
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gates.checks.observation import Blocked
+from gates.decision.policy_file import Settings, parse
+from gates.deployment.credentials import CheckedTarget, good_claims, unfit
+from gates.deployment.redaction import hidden
+from gates.deployment.requests import SIGNATURE, claims_of, encode_segment, mint_token, raw_token
+from gates.deployment.target import Target
+from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
+from gates.evidence_file import read_lines
+from gates.proof.servers import Asked, Reply, serve
+from gates.run import Request, load
+from gates.stages import preflight
+from gates.stages.context import Context
+from gates.stages.preflight.memory import Memory
+
+SECRET, OLDER, WRONG = "the-secret-of-the-service-1", "the-secret-of-the-service-0", "not-the-secret-of-the-service"
+JWT_SECRET = "the-jwt-secret-of-the-service-32-bytes"
+REFUSED, ACCEPTED, ABSENT = Reply(401), Reply(400), Reply(404, (("Content-Type", "text/plain"),), b"Not Found")
+NAMES = ("signing-secret", "admin-token", "token-secret")
+# Longer than any run of the whole suite: the parameters below are made when pytest collects.
+A_DAY_S = 86_400
+LOADED = CheckSpec("load/small", "c", "c", Severity.PAGE, Where.READ_ONLY)
+
+
+@dataclass
+class Service:
+    """A small service that authenticates as the contract has it. `broken`: paths and forms that a release broke."""
+
+    secrets: tuple[str, ...] = (SECRET, OLDER)
+    jwt_secret: str = JWT_SECRET
+    v1: bool = True
+    v2: bool = True
+    broken: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+    validates_first: bool = False
+    guarded: bool = True
+    clock_ahead_s: int = 0
+    posted: list[bytes] = field(default_factory=list)
+
+    def __call__(self, asked: Asked) -> Reply:
+        path = "/" + asked.path.partition("/v1/")[2]
+        if path in self.absent:
+            return ABSENT
+        if path in {"/healthz", "/readyz", "/version", "/metrics"}:
+            return Reply(200, (("Content-Type", "application/json"),), b'{"release": "r1"}')
+        self.posted.append(asked.body)
+        reply = self._judged(asked, path)
+        moment = dt.datetime.fromtimestamp(time.time() + self.clock_ahead_s, dt.UTC)
+        date = moment.strftime("%a, %d %b %Y %H:%M:%S GMT")
+        return dataclasses.replace(reply, headers=(*reply.headers, ("Date", date)))
+
+    def _judged(self, asked: Asked, path: str) -> Reply:
+        found = Reply(404) if asked.method == "GET" else ACCEPTED if asked.body == b"{}" else Reply(403)
+        if self.validates_first and asked.method == "POST" and asked.body == b"{}":
+            return ACCEPTED
+        if not self.guarded:
+            return found
+        good = path not in self.broken and (self._signed(asked, path) or self._token(asked))
+        return found if good else REFUSED
+
+    def _signed(self, asked: Asked, path: str) -> bool:
+        given = asked.header(SIGNATURE)
+        if given.startswith("t="):
+            at, _, mac = given.removeprefix("t=").partition(",v2=")
+            fresh = abs(int(at) - time.time() - self.clock_ahead_s) <= 300
+            message = f"{at}.".encode() + (asked.body if asked.method == "POST" else path.encode())
+            return self.v2 and fresh and mac in {_mac(s, message) for s in self.secrets}
+        return self.v1 and given in {_mac(s, asked.body) for s in self.secrets}
+
+    def _token(self, asked: Asked) -> bool:
+        token = asked.header("Authorization").removeprefix("Bearer ")
+        unsigned, _, signature = token.rpartition(".")
+        mac = hmac.new(self.jwt_secret.encode(), unsigned.encode(), hashlib.sha256).digest()
+        return "token" not in self.broken and bool(token) and signature == encode_segment(mac)
+
+
+def _mac(secret: str, message: bytes) -> str:
+    return hmac.new(secret.encode(), message, hashlib.sha256).hexdigest()
+
+
+def admin(secret: str = JWT_SECRET, **claims: Any) -> str:
+    now = int(time.time())
+    return mint_token(secret, {"sub": "a", "role": "super_admin", "exp": now + A_DAY_S, "iat": now, **claims})
+
+
+GOOD = Target(TargetKind.STAGING, hmac_secrets=(SECRET,), admin_jwt=admin(), jwt_secret=JWT_SECRET, test_company_id="c")
+
+
+def looked(folder: Path, service: Service, target: Target = GOOD) -> dict[str, Evidence]:
+    """What the preflight says of the three credentials."""
+    with serve(service) as url:
+        # one address for the memory, whatever port the small server has
+        context = Context(dataclasses.replace(target, base_url=f"{url}/functions/v1"), Settings(), folder, "run")
+        context = dataclasses.replace(context, catalogue=preflight.SPECS)
+        evidence = len(read_lines(context.evidence))
+        preflight.preflight(context)
+    lines = read_lines(context.evidence)[evidence:]
+    found = {e.check.removeprefix("preflight/credentials/"): e for e in lines}
+    return {name: found[name] for name in NAMES}
+
+
+def outcomes(found: dict[str, Evidence]) -> list[str]:
+    return [found[name].outcome.value for name in NAMES]
+
+
+@pytest.fixture(autouse=True)
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The memory of one target, whatever port its small server has."""
+    path = tmp_path / "state" / "credentials.json"
+    monkeypatch.setattr(preflight, "_memory", lambda _context: Memory(path, "the-target"))
+    return path
+
+
+def test_good_credentials_pass_and_leave_nothing_behind(tmp_path: Path) -> None:
+    """All three are accepted, by a body that validation refuses."""
+    service = Service()
+    found = looked(tmp_path, service)
+    assert outcomes(found) == ["pass"] * 3, found
+    assert set(service.posted) <= {b"{}", b""}
+
+
+@pytest.mark.parametrize(
+    ("target", "expected", "words"),
+    [
+        (dataclasses.replace(GOOD, hmac_secrets=(WRONG,)), ["unknown", "pass", "pass"], "match the service's?"),
+        (dataclasses.replace(GOOD, hmac_secrets=(WRONG, SECRET)), ["unknown", "pass", "pass"], "number 2 is accepted"),
+        (dataclasses.replace(GOOD, hmac_secrets=(OLDER, SECRET)), ["pass", "pass", "pass"], ""),
+        (dataclasses.replace(GOOD, admin_jwt=admin(exp=5)), ["pass", "unknown", "pass"], "ADMIN_JWT has expired (1970"),
+        (
+            dataclasses.replace(GOOD, admin_jwt=admin(nbf=int(time.time()) + 900)),
+            ["pass", "unknown", "pass"],
+            "not valid yet (nbf",
+        ),
+        (
+            dataclasses.replace(GOOD, admin_jwt=admin(aud="other"), jwt_audience="us"),
+            ["pass", "unknown", "pass"],
+            "REPLAY_JWT_AUDIENCE",
+        ),
+        (
+            dataclasses.replace(GOOD, admin_jwt=admin(iss="other"), jwt_issuer="us"),
+            ["pass", "unknown", "pass"],
+            "REPLAY_JWT_ISSUER",
+        ),
+        (dataclasses.replace(GOOD, admin_jwt="not-a-token"), ["pass", "unknown", "pass"], "is no token"),
+        (
+            dataclasses.replace(GOOD, admin_jwt=admin("x" * 32)),
+            ["pass", "unknown", "pass"],
+            "was not signed",
+        ),
+        (dataclasses.replace(GOOD, jwt_secret="y" * 32), ["pass", "pass", "unknown"], "Does REPLAY_JWT_SECRET match"),
+    ],
+)
+def test_a_wrong_credential_of_ours_is_unknown(target: Target, expected: list[str], words: str, tmp_path: Path) -> None:
+    """Each by itself, and it says which, what is wrong with it, and never what it is."""
+    found = looked(tmp_path, Service(), target)
+    assert outcomes(found) == expected, found
+    assert words in "".join(e.message for e in found.values())
+    assert not any(s in (tmp_path / "evidence.ndjson").read_text() for s in (WRONG, SECRET, "y" * 32))
+
+
+@pytest.mark.parametrize(
+    "service",
+    [
+        Service(v1=False),
+        Service(v2=False),
+        Service(broken=("/dlq-replay",)),
+        Service(broken=("/events",)),
+        Service(validates_first=True),
+        Service(guarded=False),
+        Service(clock_ahead_s=4000, v1=False),
+    ],
+)
+def test_one_accepted_signature_shows_that_the_secret_is_right(service: Service, tmp_path: Path) -> None:
+    """What the release broke of the rest is for the drills to judge: nothing is blocked."""
+    assert looked(tmp_path, service)["signing-secret"].outcome is Outcome.PASS
+
+
+def test_a_service_that_validates_before_it_authenticates_does_not_hide_a_wrong_secret(tmp_path: Path) -> None:
+    """A 400 for everybody is no acceptance."""
+    target = dataclasses.replace(GOOD, hmac_secrets=(WRONG,))
+    assert looked(tmp_path, Service(validates_first=True), target)["signing-secret"].outcome is Outcome.UNKNOWN
+
+
+@pytest.mark.parametrize("status", [404, 405, 501, 503])
+def test_an_endpoint_that_is_not_there_is_unknown(status: int, tmp_path: Path) -> None:
+    """Half a build is one cause: credentials can be shown nowhere."""
+    service = Service()
+
+    def half(asked: Asked) -> Reply:
+        return Reply(status) if asked.path.endswith("/dlq-replay") else service(asked)
+
+    with serve(half) as url:
+        context = Context(
+            dataclasses.replace(GOOD, base_url=url + "/f/v1"), Settings(), tmp_path, "run", preflight.SPECS
+        )
+        preflight.preflight(context)
+    found = [e for e in read_lines(context.evidence) if e.check.startswith("preflight/credentials/")]
+    assert [e.outcome for e in found] == [Outcome.UNKNOWN] * 3
+    assert all(f"/dlq-replay answers {status}" in e.message for e in found)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "outcome"),
+    [(503, 503, "fail"), (503, 400, "fail"), (503, 401, "unknown"), (401, 401, "unknown"), (404, 404, "unknown")],
+)
+def test_a_target_that_is_too_busy_to_take_a_credential_is_loaded(
+    before: int, after: int, outcome: str, tmp_path: Path
+) -> None:
+    """Overload is seen as harm; a refusal, before the load or after it, may be the gate's own fault."""
+    status = before
+
+    def busy(asked: Asked) -> Reply:
+        path = "/" + asked.path.partition("/v1/")[2]
+        bare = status == 400 and not asked.header(SIGNATURE) and not asked.header("Authorization")
+        return Service()(asked) if path == "/healthz" else Reply(401 if bare else status)
+
+    def loaded(target: Target, _out: Path) -> list[Evidence]:
+        nonlocal status
+        status = after
+        return [Evidence(LOADED.id, Outcome.FAIL, "every request failed", samples=100, release=target.release)]
+
+    with serve(busy) as url:
+        target = dataclasses.replace(GOOD, base_url=f"{url}/functions/v1")
+        context = Context(target, Settings(), tmp_path, "run", (*preflight.SPECS, LOADED))
+        preflight.preflight(context)
+        file = parse("version: 1\n", "gate.yaml", tmp_path, dt.date(2026, 1, 1))
+        load(context, Request(target, file, context.catalogue, tmp_path, load=loaded))
+    (found,) = [e for e in read_lines(context.evidence) if e.check == LOADED.id]
+    assert found.outcome.value == outcome
+
+
+def test_a_credential_that_was_accepted_before_and_is_refused_is_harm(tmp_path: Path, memory: Path) -> None:
+    """By the gate's own memory of this very credential; another one is unknown again."""
+    assert outcomes(looked(tmp_path, Service())) == ["pass"] * 3
+    broken = Service(broken=("/dlq-replay", "/events", f"/dlq-replay/{0}"), secrets=(), jwt_secret="other")
+    found = looked(tmp_path, broken)
+    assert outcomes(found) == ["fail"] * 3
+    today = dt.datetime.now(dt.UTC).strftime("%Y-%m-%d")
+    assert f"accepted it on {today}" in found["signing-secret"].message
+    other = dataclasses.replace(GOOD, hmac_secrets=(WRONG,), admin_jwt=admin(jti="other"), jwt_secret="y" * 32)
+    assert outcomes(looked(tmp_path, broken, other)) == ["unknown"] * 3
+    spent = dataclasses.replace(GOOD, admin_jwt=admin(exp=5))
+    assert looked(tmp_path, broken, spent)["admin-token"].outcome is Outcome.UNKNOWN
+
+
+def test_the_memory_holds_no_secret_and_no_plain_digest_and_damage_is_no_memory(tmp_path: Path, memory: Path) -> None:
+    """The fingerprint is keyed by the credential and says nothing to another target."""
+    looked(tmp_path, Service())
+    text = memory.read_text(encoding="utf-8")
+    for secret in (SECRET, JWT_SECRET, GOOD.admin_jwt):
+        assert secret not in text
+        assert hashlib.sha256(secret.encode()).hexdigest() not in text
+    assert memory.stat().st_mode & 0o077 == 0
+    kind = "preflight/credentials/signing-secret"
+    assert Memory(memory, "the-target").accepted(kind, SECRET)
+    assert not Memory(memory, "another-target").accepted(kind, SECRET)
+    assert not Memory(memory, "the-target").accepted(kind, WRONG)
+    for damage in ("", "[]", "{", '{"a": 1}', json.dumps({kind: {"x": None}}), "[" * 100_000):
+        memory.write_text(damage, encoding="utf-8")
+        assert not Memory(memory, "the-target").accepted(kind, SECRET)
+        Memory(memory, "the-target").note(kind, SECRET, "r1")
+        assert Memory(memory, "the-target").accepted(kind, SECRET)
+
+
+def test_an_unguarded_target_leaves_no_memory(tmp_path: Path, memory: Path) -> None:
+    """A target that accepts anything has not accepted this credential."""
+    looked(tmp_path, Service(guarded=False))
+    assert not memory.exists()
+
+
+def test_a_reference_that_refuses_what_the_gate_gave_it_does_harm(tmp_path: Path) -> None:
+    """The gate started the service with this secret: no history is needed."""
+    target = dataclasses.replace(GOOD, kind=TargetKind.REFERENCE, control="/run/control.sock")
+    assert looked(tmp_path, Service(secrets=()), target)["signing-secret"].outcome is Outcome.FAIL
+
+
+def test_what_is_not_given_is_blocked_by_the_variables(tmp_path: Path) -> None:
+    """No second cause beside the one that names it."""
+    found = looked(tmp_path, Service(), Target(TargetKind.STAGING))
+    assert {(e.outcome, e.blocked_by) for e in found.values()} == {(Outcome.UNKNOWN, "preflight/variables")}
+
+
+def test_a_drill_cannot_use_a_refused_credential(tmp_path: Path) -> None:
+    """Reading it raises what blocks the check; the others, and what is hidden in the evidence, are as they were."""
+    target = CheckedTarget.of(GOOD, {"hmac_secrets": Blocked("preflight/credentials/signing-secret")})
+    for read in (lambda: target.hmac_secret, lambda: target.hmac_secrets):
+        with pytest.raises(Blocked, match="signing-secret"):
+            read()
+    assert target.admin_jwt == GOOD.admin_jwt
+    assert hidden(target) == hidden(GOOD)
+
+
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [
+        (admin(exp=0), "expired"),
+        (admin(iat=int(time.time()) + 900), "iat"),
+        (mint_token("s", {"sub": "a", "role": "super_admin"}), "no claim exp"),
+        (raw_token({}, b"[]", b"x"), "no token"),
+        (raw_token({}, {"exp": 1e300, "sub": "a", "role": "x"}, b"x"), ""),
+        (admin(exp=float("nan")), "no token"),
+        (admin(exp=-1e300), "expired (-1e+300)"),
+        (admin(), ""),
+    ],
+)
+def test_a_token_says_itself_why_it_is_unfit(token: str, words: str) -> None:
+    """By its claims, as far as the gate may know them; what it does not say is asked of the target."""
+    why = unfit(dataclasses.replace(GOOD, admin_jwt=token), time.time())
+    assert bool(why) is bool(words)
+    assert words in why
+
+
+def test_a_minted_token_has_the_audience_and_issuer_that_are_told() -> None:
+    """Where none is told, none is said."""
+    assert {"aud", "iss"} & set(good_claims(GOOD, 0)) == set()
+    told = dataclasses.replace(GOOD, jwt_audience="a", jwt_issuer="i")
+    claims = claims_of(mint_token("s", good_claims(told, 0)))
+    assert (claims["aud"], claims["iss"]) == ("a", "i")

@@ -1,0 +1,77 @@
+"""The looks at the data of a whole run: another gate's companies are not taken for the release's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from gates.catalogue import load
+from gates.decision.policy_file import Settings
+from gates.deployment.database import connect, execute
+from gates.deployment.leftovers import TIMED, sweep, take_lease
+from gates.deployment.target import Target
+from gates.deployment.tenants import Tenants
+from gates.evidence import Evidence, Outcome, TargetKind
+from gates.evidence_file import read_lines
+from gates.stages.context import Context
+from gates.stages.sql import data
+from tests.postgres_fixture import migrated_db, migrated_url, pg_server
+
+__all__ = ["migrated_db", "migrated_url", "pg_server"]
+CHECK, OTHER, UNTIL = "alert/dlq-size", "0badcafe", 9_999_999_999
+
+
+def look(url: str, out: Path, *, before: bool = False) -> list[Evidence]:
+    """What a look at the data leaves, of one check."""
+    specs = tuple(s for s in load() if s.id == CHECK)
+    context = Context(Target(TargetKind.STAGING, database_url=url), Settings(state=out / "state"), out, "run", specs)
+    seen = len(read_lines(context.evidence))
+    data(context, before=before)
+    return [e for e in read_lines(context.evidence)[seen:] if e.check == CHECK]
+
+
+def test_the_dead_letters_of_another_gate(migrated_url: str, tmp_path: Path) -> None:
+    """While it works they are nobody's fault and nobody's health; once it is dead they are removed; its own count."""
+    with connect(migrated_url) as connection:
+        customer = Tenants(connection, "customer").create()
+        execute(
+            connection,
+            "insert into public.event_outbox (company_id, event_type, payload, processed_at)"
+            " values (%s, 'x', '{}', now())",
+            customer,
+        )
+        lease, mark = take_lease(migrated_url, OTHER, shared=True)
+        assert lease is not None
+        Tenants(connection, OTHER, lease=f"{mark}{UNTIL}").add_items(
+            Tenants(connection, OTHER, lease=f"{mark}{UNTIL}").create(), 12
+        )
+        assert look(migrated_url, tmp_path, before=True) == []
+        (after,) = look(migrated_url, tmp_path)
+        assert (after.outcome, "another gate" in after.message) == (Outcome.UNKNOWN, True)
+        lease.release()
+        assert [e.outcome for e in look(migrated_url, tmp_path)] == [Outcome.PASS]
+        Tenants(connection, "customer").add_items(customer, 12)
+        assert [e.outcome for e in look(migrated_url, tmp_path)] == [Outcome.FAIL]
+
+
+def test_a_login_that_may_remove_nothing_sees_the_other_gate(migrated_url: str, tmp_path: Path) -> None:
+    """What a dead gate left and this login may not delete hides no living one."""
+    with connect(migrated_url) as connection:
+        execute(connection, "drop role if exists data_stage_reader")
+        execute(connection, "create role data_stage_reader login bypassrls password 'r'")
+        execute(connection, "grant pg_read_all_data to data_stage_reader")
+        Tenants(connection, "0dead000", lease=f"{TIMED}1").create()
+        lease, mark = take_lease(migrated_url, OTHER, shared=True)
+        assert lease is not None
+        Tenants(connection, OTHER, lease=f"{mark}{UNTIL}").create()
+        url = make_conninfo(migrated_url, user="data_stage_reader", password="r")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            sweep(url)
+        (after,) = look(url, tmp_path)
+        lease.release()
+        assert (after.outcome, "another gate" in after.message) == (Outcome.UNKNOWN, True)
+        execute(connection, "drop owned by data_stage_reader")
+        execute(connection, "drop role data_stage_reader")

@@ -1,0 +1,32 @@
+"""The drill stage: how many drills run at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gates.decision.policy_file import Settings
+from gates.deployment.target import Target
+from gates.evidence import Evidence, Outcome, TargetKind
+from gates.evidence_file import write_lines
+from gates.stages.context import Context
+from gates.stages.drill import MOST_WORKERS, workers_for
+from gates.stages.preflight.endpoints import REACHABLE
+
+
+@pytest.mark.parametrize(
+    ("policy", "answer_ms", "workers"),
+    [(2, 3.0, 2), (2, 49.0, 2), (2, 120.0, 4), (2, 4000.0, MOST_WORKERS), (12, 120.0, 12)],
+)
+def test_a_slow_target_is_drilled_by_more_at_once(policy: int, answer_ms: float, workers: int, tmp_path: Path) -> None:
+    """What mostly waits is spread wider, up to a limit, and never narrower than the policy says."""
+    context = Context(Target(TargetKind.STAGING), Settings(drill_workers=policy), tmp_path, "run")
+    write_lines(context.evidence, [Evidence(REACHABLE.id, Outcome.PASS, samples=1, duration_ms=answer_ms)])
+    assert workers_for(context) == workers
+
+
+def test_without_a_first_answer_the_policy_decides(tmp_path: Path) -> None:
+    """Nothing is known of a target that was not asked yet."""
+    context = Context(Target(TargetKind.STAGING), Settings(drill_workers=3), tmp_path, "run")
+    assert workers_for(context) == 3

@@ -1,0 +1,65 @@
+"""The known checks that every run puts through its own pipeline."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from gates.decision.policy_file import Settings
+from gates.deployment.target import Target
+from gates.evidence import Evidence, Outcome, TargetKind
+from gates.evidence_file import read_lines
+from gates.stages import suite
+from gates.stages.context import Context
+from gates.stages.pipeline import DUE, SPEC, judge, pipeline
+
+RIGHT = [Evidence(check, due, samples=1) for check, due in DUE.items()]
+
+
+def context(folder: Path, environ: dict[str, str]) -> Context:
+    return Context(Target(TargetKind.PRODUCTION, release="r1"), Settings(), folder, "1", (SPEC,), environ=environ)
+
+
+def test_the_known_checks_come_out_as_they_must(tmp_path: Path) -> None:
+    """Through the real pytest, recorder and evidence file; the run's own evidence gets one line."""
+    (report,) = pipeline(context(tmp_path, dict(os.environ)))
+    (line,) = read_lines(tmp_path / "evidence.ndjson")
+    assert (line.check, line.outcome, line.samples, line.release) == (SPEC.id, Outcome.PASS, len(DUE), "r1")
+    assert not report.error
+
+
+def test_a_pipeline_that_loses_failures_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plugin that turns every failure into a pass is caught: the run holds."""
+    plugin = tmp_path / "lenient.py"
+    plugin.write_text(
+        "import gates.checks.recorder as r\nassert r.judge\nr.judge = lambda *seen: (r.Outcome.PASS, '')\n"
+    )
+    monkeypatch.setattr(suite, "PLUGINS", (*suite.PLUGINS, "lenient"))
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    pipeline(context(tmp_path / "out", {**os.environ, "PYTHONPATH": path}))
+    (line,) = read_lines(tmp_path / "out" / "evidence.ndjson")
+    assert line.outcome is Outcome.FAIL
+    assert "pipeline/fails is pass where fail is due" in line.message
+
+
+@pytest.mark.parametrize(
+    ("lines", "outcome"),
+    [
+        (RIGHT, Outcome.PASS),
+        ([], Outcome.UNKNOWN),
+        (RIGHT[1:], Outcome.FAIL),
+        ([*RIGHT, Evidence("pipeline/more", Outcome.PASS, samples=1)], Outcome.FAIL),
+        ([*RIGHT, Evidence("pipeline/fails", Outcome.PASS, samples=1)], Outcome.FAIL),
+    ],
+)
+def test_only_the_due_outcomes_pass(lines: list[Evidence], outcome: Outcome) -> None:
+    """A missing one, one more or a doubled one is no pass; nothing at all is unknown."""
+    assert judge(lines, "").outcome is outcome
+
+
+def test_a_catalogue_without_the_check_runs_nothing(tmp_path: Path) -> None:
+    """Its evidence would be of no check."""
+    assert pipeline(Context(Target(TargetKind.PRODUCTION), Settings(), tmp_path, "1")) == []

@@ -1,0 +1,237 @@
+"""The preflight against small targets and real databases: only a wrong release is harm, blindness is unknown."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import uuid
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from gates.decision.policy_file import Settings
+from gates.deployment.capabilities import claims
+from gates.deployment.target import Target
+from gates.evidence import Evidence, Outcome, TargetKind
+from gates.evidence_file import read_lines
+from gates.stages import preflight
+from gates.stages.backlog import BACKLOG, BacklogWatch
+from gates.stages.context import Context
+from gates.stages.preflight import endpoints
+from tests.postgres_fixture import PASSWORD, PgServer
+from tests.small_target import Answers, serving
+
+FINE: dict[str, Any] = {"release": "r1", "instance": "i1", "drill_agent": True}
+
+
+def looked(folder: Path, target: Target) -> tuple[dict[str, Evidence], Target]:
+    context = Context(target, Settings(), folder, "run")
+    found = preflight.preflight(context)
+    return {e.check.removeprefix("preflight/"): e for e in read_lines(context.evidence)}, found.target
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoints, "READY_PATIENCE_S", 0.1)
+
+
+def paths(**by_path: tuple[int, Any]) -> Answers:
+    return lambda path: by_path.get(path.strip("/"), (200, FINE))
+
+
+def rolling() -> Answers:
+    """Every other answer is of the release before."""
+    turn = iter(range(10_000))
+    return lambda path: (200, {**FINE, "release": f"r{next(turn) % 2}"} if path == "/version" else FINE)
+
+
+@pytest.mark.parametrize(
+    ("release", "answers", "check", "outcome", "words"),
+    [
+        ("r1", paths(), "release", "pass", ""),
+        ("r2", paths(), "release", "fail", "/version says r1; allowed: r2"),
+        ("r1", rolling(), "release", "fail", "r0, r1"),
+        ("", rolling(), "release", "unknown", "one release"),
+        ("r1", paths(version=(404, {})), "release", "unknown", "no release"),
+        ("r1", paths(version=(200, b"<html>login</html>")), "release", "unknown", "no release"),
+        ("r1", paths(version=(200, {"release": 1})), "release", "unknown", "no release"),
+        ("r1", paths(version=(200, [])), "release", "unknown", "no release"),
+        ("r1", paths(readyz=(503, {"detail": "worker"})), "ready", "fail", "503"),
+        ("r1", paths(readyz=(302, {})), "ready", "unknown", "302"),
+        ("r1", paths(healthz=(500, {})), "target-reachable", "unknown", "500"),
+    ],
+)
+def test_what_the_target_says_over_http(
+    tmp_path: Path, release: str, answers: Answers, check: str, outcome: str, words: str
+) -> None:
+    """A release that is not the one meant fails; a release that is not said, or not agreed on, is unknown."""
+    with serving(answers) as url:
+        found, _ = looked(tmp_path, Target(TargetKind.PRODUCTION, url, release=release))
+    assert (found[check].outcome, words in found[check].message) == (outcome, True), found[check]
+
+
+def test_a_release_that_is_not_named_is_the_one_that_all_instances_say(tmp_path: Path) -> None:
+    """All evidence of the preflight is of it, and the stages after it are told."""
+    with serving(paths()) as url:
+        found, target = looked(tmp_path, Target(TargetKind.PRODUCTION, url))
+    assert target.release == "r1"
+    assert {e.release for e in found.values()} == {"r1"}
+
+
+def test_a_target_that_does_not_answer_blocks_what_comes_after(tmp_path: Path) -> None:
+    """Nothing fails; each says by what it is blocked; the missing variables are named."""
+    found, _ = looked(tmp_path, Target(TargetKind.PRODUCTION, "http://127.0.0.1:9"))
+    assert {e.outcome for e in found.values()} == {Outcome.UNKNOWN}
+    assert found["release"].blocked_by == found["ready"].blocked_by == "preflight/target-reachable"
+    assert found["clock-skew"].blocked_by == "preflight/database"
+    for name in ("TRANSBOT_HMAC_SECRET", "TEST_COMPANY_ID", "ADMIN_JWT", "DATABASE_URL"):
+        assert name in found["variables"].message
+
+
+def test_capabilities_are_asked_of_the_target(tmp_path: Path) -> None:
+    """`drill_agent` counts only where it is true; two sources only where the second one got an answer."""
+    for said, claimed in (({"drill_agent": True}, True), ({"drill_agent": "true"}, False), ({}, False)):
+        folder = tmp_path / str(len(said)) / str(claimed)
+        folder.mkdir(parents=True)
+        content = {"release": "r1", **said}
+        with serving(lambda _path, content=content: (200, content)) as url:  # type: ignore[misc]
+            found, _ = looked(folder, Target(TargetKind.PRODUCTION, url))
+        assert found["capability/drill-agent"].observed is claimed
+        assert found["capability/two-sources"].observed is True
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "claimed"),
+    [(200, b"process_resident_memory_bytes 1e6\n", True), (200, b"outbox_pending 1\n", False), (500, b"", None)],
+)
+def test_a_target_that_shows_its_memory_is_examined_for_leaks(status: int, text: bytes, claimed: bool | None) -> None:
+    """Only metrics that were read and do not have it make the check not applicable."""
+    with serving(paths(metrics=(status, text))) as url:
+        assert claims(Target(TargetKind.PRODUCTION, url))["memory-metric"] is claimed
+
+
+# --- over SQL ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", [None, "replay_gate"])
+def test_a_login_that_sees_all_rows_passes(
+    tmp_path: Path, pg_server: PgServer, migrated_db: str, role: str | None
+) -> None:
+    """The superuser and the least role that a gate needs."""
+    found, _ = looked(tmp_path, Target(TargetKind.PRODUCTION, database_url=pg_server.url(migrated_db, role)))
+    for check in ("database", "database-role-sees-rows", "clock-skew"):
+        assert found[check].outcome is Outcome.PASS, found[check]
+
+
+def test_a_login_that_row_level_security_blinds_is_unknown(
+    tmp_path: Path, pg_server: PgServer, migrated_db: str
+) -> None:
+    """It may read every table, and sees nothing in any: nothing bad either."""
+    name = f"blind_{uuid.uuid4().hex}"
+    with psycopg.connect(pg_server.url(migrated_db), autocommit=True) as connection:
+        connection.execute(f"create role {name} login password '{PASSWORD}'".encode())
+        try:
+            connection.execute(f"grant usage on schema public to {name}".encode())
+            connection.execute(f"grant select on all tables in schema public to {name}".encode())
+            url = pg_server.url(migrated_db, name)
+            found, _ = looked(tmp_path, Target(TargetKind.PRODUCTION, database_url=url))
+        finally:
+            connection.execute(f"drop owned by {name}; drop role {name}".encode())
+    sight = found["database-role-sees-rows"]
+    assert sight.outcome is Outcome.UNKNOWN
+    assert "hides rows of agent_controls, agent_tasks" in sight.message
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("drop table public.audit_logs cascade", "audit_logs not found"),
+        ("revoke select on events from replay_gate", "may not read events"),
+        ("drop policy replay_gate_sees_all on dead_letter_queue", "hides rows of dead_letter_queue"),
+        (
+            "create policy narrow on events as restrictive for select to replay_gate using (event_type = 'x')",
+            "hides rows of events",
+        ),
+    ],
+)
+def test_a_login_that_lost_its_sight_of_one_table_is_unknown(
+    tmp_path: Path, pg_server: PgServer, migrated_db: str, statement: str, words: str
+) -> None:
+    """The table is named."""
+    with psycopg.connect(pg_server.url(migrated_db), autocommit=True) as connection:
+        connection.execute(statement.encode())
+    found, _ = looked(tmp_path, Target(TargetKind.PRODUCTION, database_url=pg_server.url(migrated_db, "replay_gate")))
+    sight = found["database-role-sees-rows"]
+    assert (sight.outcome, words in sight.message) == (Outcome.UNKNOWN, True), sight
+
+
+def test_a_database_that_does_not_answer_is_unknown_and_its_password_is_not_shown(tmp_path: Path) -> None:
+    """The message helps; it holds no secret."""
+    url = "postgresql://gate:planted-password@127.0.0.1:9/none"
+    found, _ = looked(tmp_path, Target(TargetKind.PRODUCTION, database_url=url))
+    assert found["database"].outcome is Outcome.UNKNOWN
+    assert "planted-password" not in (tmp_path / "evidence.ndjson").read_text(encoding="utf-8")
+
+
+def test_the_backlog_is_watched_through_a_run(tmp_path: Path, migrated_url: str) -> None:
+    """Waiting events count, held ones do not; without a database there is no line, and nothing breaks."""
+    with psycopg.connect(migrated_url, autocommit=True) as connection:
+        connection.execute("delete from public.feature_flags where key = 'outbox.enabled'")
+        connection.execute("insert into public.feature_flags (key, enabled) values ('outbox.enabled', true)")
+        on, off = (
+            connection.execute("insert into public.companies (name) values ('c') returning id").fetchone() for _ in "ab"
+        )
+        assert on
+        assert off
+        connection.execute(
+            "insert into public.feature_flags (key, company_id, enabled) values ('outbox.enabled', %s, false)",
+            (off[0],),
+        )
+        for company, count in ((on[0], 3), (off[0], 5)):
+            connection.execute(
+                "insert into public.event_outbox (company_id, event_type, payload)"
+                " select %s, 'x', '{}' from generate_series(1, %s)",
+                (company, count),
+            )
+    context = Context(Target(TargetKind.PRODUCTION, database_url=migrated_url), Settings(), tmp_path, "run")
+    with BacklogWatch(context, interval_s=0.01) as watch:
+        deadline = threading.Event()
+        while len(watch._samples) < 3 and not deadline.wait(0.01):
+            pass
+    (line,) = [e for e in read_lines(context.evidence) if e.check == BACKLOG]
+    assert line.observed == 3
+    without = dataclasses.replace(context, target=Target(TargetKind.PRODUCTION), out=tmp_path / "other")
+    with BacklogWatch(without):
+        pass
+    assert not without.evidence.exists()
+
+
+def test_the_login_says_what_it_may_become(pg_server: PgServer, migrated_db: str, tmp_path: Path) -> None:
+    """A superuser, a member of a superuser's role, and the least role of a gate are told apart."""
+    with psycopg.connect(pg_server.url(migrated_db), autocommit=True) as owner:
+        owner.execute("create role grows login password 'grows-password'")
+        owner.execute("grant postgres, pg_write_server_files to grows")
+    gate = pg_server.url(migrated_db, "replay_gate")
+    try:
+        found = {}
+        for role, url in (
+            ("postgres", pg_server.url(migrated_db)),
+            ("replay_gate", gate),
+            (
+                "grows",
+                gate.replace(f"replay_gate:{PASSWORD}", "grows:grows-password"),
+            ),
+        ):
+            (tmp_path / role).mkdir()
+            lines, _ = looked(tmp_path / role, Target(TargetKind.STAGING, database_url=url))
+            found[role] = lines["database"].details["login"]
+    finally:
+        with psycopg.connect(pg_server.url(migrated_db), autocommit=True) as owner:
+            owner.execute("drop role grows")
+    assert found == {
+        "postgres": {"name": "postgres", "excess": "is a superuser"},
+        "replay_gate": {"name": "replay_gate", "excess": ""},
+        "grows": {"name": "grows", "excess": "may become a superuser through pg_write_server_files, postgres"},
+    }

@@ -1,0 +1,218 @@
+"""A target that cannot be reached ends the run in seconds, with that one cause, whatever stands in its place."""
+
+from __future__ import annotations
+
+import datetime as dt
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from gates.decision.policy_file import parse
+from gates.deployment.client import HttpDoor
+from gates.deployment.target import Target
+from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
+from gates.evidence_file import read_lines
+from gates.proof.servers import Behaviour, Reply, raw, serve
+from gates.run import Request, run_gate, run_stage
+from gates.stages import preflight, reach, suite
+from gates.stages.context import Context, Progress
+from gates.stages.preflight import endpoints, looks
+from gates.verdict import Decision, Verdict
+from tests.postgres_fixture import PASSWORD, PgServer
+
+COMPANY = "00000000-0000-4000-8000-000000000004"
+PATH = "/functions/v1"
+MOST_S = 20.0
+
+
+def spec(check: str) -> CheckSpec:
+    return CheckSpec(check, "c", "c", Severity.PAGE, Where.READ_ONLY)
+
+
+STAGED = tuple(spec(i) for i in ("drill/small/main", "sql/small/data", "alert/small", "load/small"))
+CATALOGUE = (*preflight.SPECS, *STAGED)
+
+
+def request(folder: Path, base_url: str, database_url: str) -> Request:
+    """A run with every variable given; its suites are not there, so that a stage that begins raises."""
+    target = Target(
+        TargetKind.STAGING,
+        base_url,
+        hmac_secrets=("a-secret-of-the-test",),
+        test_company_id=COMPANY,
+        admin_jwt="e30.e30.e30",
+        jwt_secret="another-secret-of-the-test",
+        database_url=database_url,
+        release="r1",
+    )
+    file = parse("version: 1\n", "gate.yaml", folder, dt.date(2026, 1, 1))
+
+    def load(_target: Target, _out: Path) -> list[Evidence]:
+        raise AssertionError("the load began")
+
+    return Request(target, file, CATALOGUE, folder / "out", load=load)
+
+
+@pytest.fixture(autouse=True)
+def _no_suites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suite, "ROOT", tmp_path)
+
+
+@contextmanager
+def _nobody() -> Iterator[str]:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    yield f"http://127.0.0.1:{port}{PATH}"
+
+
+@contextmanager
+def silence() -> Iterator[int]:
+    """A port that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield int(server.getsockname()[1])
+
+
+@contextmanager
+def _silent() -> Iterator[str]:
+    with silence() as port:
+        yield f"http://127.0.0.1:{port}{PATH}"
+
+
+def answering(reply: Reply, scheme: str = "http") -> Callable[[], AbstractContextManager[str]]:
+    """A server that gives the same answer to everything."""
+
+    @contextmanager
+    def server() -> Iterator[str]:
+        with serve(lambda _asked: reply) as url:
+            yield f"{scheme}{url.removeprefix('http')}{PATH}"
+
+    return server
+
+
+@contextmanager
+def _unknown_name() -> Iterator[str]:
+    yield f"https://no-such-host.invalid{PATH}"
+
+
+PAGE = Reply(200, (("Content-Type", "text/html; charset=utf-8"),), b"<!DOCTYPE html><title>Log in</title>")
+ABSENT: dict[str, tuple[Callable[[], AbstractContextManager[str]], str]] = {
+    "refused": (_nobody, "refused"),
+    "unknown name": (_unknown_name, "no-such-host.invalid"),
+    "silent": (_silent, "Timeout"),
+    "no TLS": (answering(Reply(200), "https"), "SSL"),
+    "no HTTP": (answering(raw(b"\x00\xff no http\r\n\r\n")), "RemoteProtocolError"),
+    "redirect": (answering(Reply(302, (("Location", "https://sso.example/login"),))), "a redirect to https://sso.ex"),
+    "bad gateway": (answering(Reply(502, (), b"<h1>502</h1>")), "/healthz answers 502"),
+    "login page": (answering(PAGE), "a web page"),
+    "another place": (answering(Reply(404, (), b"Not Found")), "answer 404"),
+}
+
+
+def ended(verdict: Verdict, cause: str, words: str) -> None:
+    """The run held for one cause, and everything else is blocked by it."""
+    assert verdict.decision is Decision.HOLD
+    causes = [f for f in verdict.findings if not f.blocked_by]
+    assert [f.check for f in causes] == [cause], [(f.check, f.message) for f in causes]
+    assert verdict.reason.startswith(f"{cause} is unknown: ")
+    assert words in verdict.reason
+    assert {f.check for f in verdict.findings} >= {s.id for s in STAGED}
+    assert (verdict.counts.failed, verdict.action.kind) == (0, "none")
+
+
+@pytest.mark.parametrize("name", list(ABSENT))
+def test_a_base_url_where_no_target_answers_ends_the_run(name: str, tmp_path: Path, migrated_url: str) -> None:
+    """No stage begins, nothing fails, and the reason is the one cause."""
+    door, words = ABSENT[name]
+    started = time.monotonic()
+    with door() as url:
+        verdict = run_gate(request(tmp_path, url, migrated_url))
+    assert time.monotonic() - started < MOST_S
+    ended(verdict, "preflight/target-reachable", words)
+
+
+@pytest.mark.parametrize("name", ["refused", "silent", "unknown name", "wrong password", "no database"])
+def test_a_database_that_does_not_answer_ends_the_run(
+    name: str, tmp_path: Path, pg_server: PgServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same for SQL; the message names the place and no password."""
+    monkeypatch.setattr(looks, "LOOK_S", 3.0)
+    with silence() as port, serve(fine) as url:
+        login = pg_server.url("postgres", "replay_gate")
+        places = {
+            "refused": ("postgresql://gate:planted-password@127.0.0.1:9/x", "127.0.0.1:9/x"),
+            "silent": (f"postgresql://gate:planted-password@127.0.0.1:{port}/x", "127.0.0.1"),
+            "unknown name": ("postgresql://gate:planted-password@no-such-host.invalid/x", "no-such-host.invalid"),
+            "wrong password": (login.replace(PASSWORD, "planted-password"), "no connection"),
+            "no database": (pg_server.url("no_such_database"), "no_such_database"),
+        }
+        database_url, words = places[name]
+        started = time.monotonic()
+        verdict = run_gate(request(tmp_path, url + PATH, database_url))
+    assert time.monotonic() - started < MOST_S
+    ended(verdict, "preflight/database", words)
+    assert "planted-password" not in (tmp_path / "out" / "verdict.json").read_text(encoding="utf-8")
+
+
+def fine(_asked: object) -> Reply:
+    """A target in good order."""
+    return Reply(200, (("Content-Type", "application/json"),), b'{"release": "r1"}')
+
+
+def test_a_stage_of_its_own_needs_only_what_it_looks_at(tmp_path: Path, migrated_url: str) -> None:
+    """`gate drill` without a target ends at once; `gate sql` looks at the database all the same."""
+    with _nobody() as url:
+        verdict = run_stage(request(tmp_path, url, migrated_url), "drill")
+        assert verdict.decision is Decision.HOLD
+        assert "blocked by preflight/target-reachable" in verdict.findings[0].message
+        (tmp_path / "sql_checks").mkdir()
+        run_stage(request(tmp_path, url, migrated_url), "sql")
+    assert "logs" in {p.name for p in (tmp_path / "out").iterdir()}
+
+
+def test_a_target_that_dies_during_a_run_ends_it_before_the_next_stage(
+    tmp_path: Path, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stages after it are blocked by the target that is gone; looked at once, not once a stage."""
+    monkeypatch.setattr(reach, "PATIENCE_S", 0.2)
+    asked = request(tmp_path, "", migrated_url)
+    stages: list[str] = []
+    alive: list[bool] = [True]
+    behaviour: Behaviour = lambda one: fine(one) if alive[0] else Reply(503)  # noqa: E731
+    with serve(behaviour) as url:
+        target = Target(TargetKind.STAGING, url, database_url=migrated_url)
+        told: Callable[[Progress], None] = lambda one: stages.append(one.stage)  # noqa: E731
+        context = Context(target, asked.policy_file.settings, tmp_path, "run", CATALOGUE, progress=told)
+        for name, prefix in (("drill", "drill/"), ("load", "load/"), ("data after", "sql/")):
+            reports = reach.if_reached(context, name, (prefix,), list)
+            assert bool(reports) is (name != "drill")
+            alive[0] = False
+    lines = read_lines(context.evidence)
+    assert stages == ["load", "data after"]
+    assert {e.blocked_by for e in lines if e.check in {"load/small", "sql/small/data"}} == {
+        "preflight/target-reachable"
+    }
+    assert sum(e.check == "preflight/target-reachable" for e in lines) == 1
+
+
+def test_a_target_that_is_restarted_during_a_run_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few refused looks are a restart, not an end."""
+    monkeypatch.setattr(reach, "POLL_S", 0.01)
+    turn = iter(range(1000))
+    with serve(lambda one: Reply(503) if next(turn) < 5 else fine(one)) as url:
+        settings = parse("version: 1\n", "gate.yaml", tmp_path, dt.date(2026, 1, 1)).settings
+        context = Context(Target(TargetKind.STAGING, url), settings, tmp_path, "run")
+        assert reach.shut_doors(context) == []
+
+
+@pytest.mark.parametrize("status", [401, 404, 500])
+def test_a_target_that_lacks_the_page_or_is_broken_is_there_all_the_same(status: int) -> None:
+    """The checks after it judge what it does: a broken release is not a target that cannot be reached."""
+    behaviour: Behaviour = lambda one: Reply(401 if one.method == "POST" else status)  # noqa: E731
+    with serve(behaviour) as url, HttpDoor(url) as door:
+        seen = endpoints.reachable(Target(TargetKind.STAGING, url), door)
+    assert (seen.outcome, seen.unreachable) == (Outcome.UNKNOWN, False)

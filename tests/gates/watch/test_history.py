@@ -1,0 +1,216 @@
+"""The file of the watch: what is written is read again, whatever happened to it in between."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gates.errors import CannotWork, ConfigError
+from gates.evidence import Outcome
+from gates.watch import history
+from gates.watch.history import EVER, Told
+from gates.watch.rounds import Change, Incident, Reading, Round
+
+ROOT = Path(__file__).resolve().parents[3]
+START = dt.datetime(2026, 1, 2, 12, tzinfo=dt.UTC)
+TARGET = "0123456789ab"
+
+
+def made(number: int, minutes: float = 0.0, *, target: str = TARGET, told: bool = False, saw: bool = True) -> Round:
+    at = (START + dt.timedelta(minutes=minutes)).isoformat(timespec="milliseconds")
+    reading = Reading("a/b/c", Outcome.PASS if saw else Outcome.UNKNOWN, "" if saw else "hold")
+    changes = (Change("failing", f"a/b/{number}", "page", "m", at),) if told else ()
+    return Round(number, at, at, target, "good", interval_s=300.0, readings={reading.check: reading}, changes=changes)
+
+
+def written(path: Path, *rounds: Round) -> Path:
+    for one in rounds:
+        history.append(path, one.line())
+    return path
+
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
+NUMBER = st.none() | st.floats(allow_nan=False, allow_infinity=False, width=32)
+
+
+@given(st.sampled_from(Outcome), NUMBER, TEXT, st.sampled_from(["", "rollback", "hold", "note"]), st.booleans())
+def test_a_round_is_read_as_it_was_written(
+    outcome: Outcome, value: float | None, message: str, effect: str, lacking: bool
+) -> None:
+    """Zero, nothing and odd text survive; one round is one line."""
+    limits = (("page", 0.0), ("warn", 2.0)) if value is not None else ()
+    reading = Reading("a/b/c", outcome, effect, value, limits, "s", message, 60.0, lacking, "x")
+    incident = Incident("a/b/c", "failing", "page", START.isoformat(), START.isoformat(), 3, 2, True, message=message)
+    one = Round(
+        7, START.isoformat(), START.isoformat(), TARGET, "failing", message, "r1", 300.0, 12.5, "odd", "short",
+        {"a/b/c": reading, "d/e/f": Reading("d/e/f", Outcome.PASS)}, ("g/h/i",), (incident,),
+        (Change("failing", "a/b/c", "page", message, START.isoformat()),), {"kind": "rollback"},
+    )  # fmt: skip
+    line = one.line()
+    assert line.count("\n") == 1
+    assert Round.from_json(json.loads(line)) == one
+
+
+def test_a_file_that_is_not_there_is_an_empty_history(tmp_path: Path) -> None:
+    """The first round of a target finds nothing, which is no error."""
+    assert history.read(tmp_path / "none", TARGET) == history.History()
+
+
+def test_a_line_that_was_cut_is_survived_and_said(tmp_path: Path) -> None:
+    """A writer was killed in the middle of a line: the rounds before it count, the next one stands on its own line."""
+    path = written(tmp_path / "h", made(1), made(2))
+    path.write_bytes(path.read_bytes()[:-40])
+    found = history.read(path, TARGET)
+    assert ([r.number for r in found.rounds], found.broken) == ([1], (2,))
+    assert "1 line(s) of the history cannot be read (line 2)" in found.said
+    written(path, made(3, 5))
+    found = history.read(path, TARGET)
+    assert ([r.number for r in found.rounds], found.broken, found.last_number) == ([1, 3], (2,), 3)
+
+
+@given(st.integers(0, 2000), st.binary(max_size=8))
+def test_no_damage_makes_the_history_unreadable(where: int, damage: bytes) -> None:
+    """Bytes written over any place lose at most the lines they touch, and never raise."""
+    lines = [made(n, n).line().encode() for n in range(1, 6)]
+    whole = b"".join(lines)
+    at = where % len(whole)
+    broken = whole[:at] + damage + whole[at + len(damage) :]
+    reader = history._Reader(TARGET, EVER)
+    for number, line in enumerate(broken.split(b"\n"), 1):
+        if line.strip():
+            reader.take(Path("h"), number, line.decode("utf-8", "replace"))
+    assert reader.history().total >= 3  # eight bytes touch two lines at most
+
+
+def test_two_writers_at_once_lose_nothing(tmp_path: Path) -> None:
+    """Several processes append to the same file and cut it; every round is there whole, or counted as removed."""
+    path = tmp_path / "h"
+    program = (
+        "import sys, datetime as dt; from pathlib import Path; from gates import history\n"
+        "from tests.gates.watch.test_history import made\n"
+        "for n in range(60):\n"
+        "    history.append(Path(sys.argv[1]), made(int(sys.argv[2]) * 1000 + n).line())\n"
+        "    history.tidy(Path(sys.argv[1]), made(1).started, most_bytes=6000)\n"
+    )
+    words = [sys.executable, "-c", program, str(path)]
+    writers = [subprocess.Popen([*words, str(i)], cwd=ROOT) for i in (1, 2, 3)]
+    assert [w.wait(60) for w in writers] == [0, 0, 0]
+    found = history.read(path, TARGET)
+    assert found.broken == ()
+    assert found.dropped > 100
+    assert found.total + found.dropped == 180
+
+
+def test_one_watcher_at_a_time_makes_a_round_and_a_killed_one_blocks_nobody(tmp_path: Path) -> None:
+    """The turn is taken by one process; it ends with that process, however that ends."""
+    path = tmp_path / "h"
+    program = (
+        "import sys; from pathlib import Path; from gates import history\n"
+        "with history.turn(Path(sys.argv[1])) as mine:\n"
+        "    print(mine, flush=True); sys.stdin.read()\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", program, str(path)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline().strip() == "True"
+    with history.turn(path) as mine:
+        assert not mine
+    os.kill(other.pid, signal.SIGKILL)
+    other.wait(10)
+    other.communicate(timeout=10)
+    with history.turn(path) as mine:
+        assert mine
+
+
+def test_an_error_within_a_turn_is_not_taken_for_one_of_the_lock(tmp_path: Path) -> None:
+    """What a round raises goes up as it is."""
+    with pytest.raises(BlockingIOError), history.turn(tmp_path / "h") as mine:
+        assert mine
+        raise BlockingIOError
+
+
+def test_a_history_of_a_newer_gate_is_refused_and_left_alone(tmp_path: Path) -> None:
+    """What is not understood must not be continued."""
+    path = tmp_path / "h"
+    path.write_text('{"v":2,"kind":"round"}\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"h:1:1: format 2; allowed: up to 1\. Use the gate that wrote it"):
+        history.read(path, TARGET)
+
+
+def test_rounds_of_another_target_are_left_out_and_counted(tmp_path: Path) -> None:
+    """What one deployment did says nothing about another."""
+    found = history.read(written(tmp_path / "h", made(1), made(2, target="other"), made(3)), TARGET)
+    assert ([r.number for r in found.rounds], found.others, found.last_number) == ([1, 3], 1, 3)
+
+
+def test_what_is_older_than_asked_for_is_summed_up(tmp_path: Path) -> None:
+    """Since when a check is what it is, and when it was good last, outlive the window; so do the last rounds."""
+    path = written(tmp_path / "h", made(1, 0), made(2, 5, saw=False), made(3, 10, saw=False))
+    found = history.read(path, TARGET, START + dt.timedelta(hours=1))
+    assert found.rounds == ()
+    assert found.last == made(3, 10, saw=False)
+    assert found.good == made(1, 0)
+    before = found.before["a/b/c"]
+    assert (before.outcome, before.since, before.last_good) == ("unknown", made(2, 5).at, made(1, 0).at)
+
+
+def test_what_nobody_was_told_is_told_later(tmp_path: Path) -> None:
+    """Until a line says that people were told, a change waits."""
+    path = written(tmp_path / "h", made(1, told=True), made(2, told=True))
+    assert [c.check for c in history.read(path, TARGET, START + dt.timedelta(days=9)).untold] == ["a/b/1", "a/b/2"]
+    history.append(path, Told("other", 2, START.isoformat(), "slack").line())
+    assert len(history.read(path, TARGET).untold) == 2
+    history.append(path, Told(TARGET, 1, START.isoformat(), "slack").line())
+    assert [c.check for c in history.read(path, TARGET).untold] == ["a/b/2"]
+
+
+def test_old_rounds_are_removed_and_counted(tmp_path: Path) -> None:
+    """Beyond the time that is kept; the last one stays however old it is, and numbers go on."""
+    path = written(tmp_path / "h", made(1, 0), made(2, 60), made(3, 120))
+    keep = dt.timedelta(minutes=90)
+    assert history.tidy(path, START + dt.timedelta(minutes=125), keep, least=1) == 1
+    assert history.tidy(path, START + dt.timedelta(minutes=125), keep, least=1) == 0
+    assert history.tidy(path, START + dt.timedelta(days=9), keep, least=1) == 1
+    found = history.read(path, TARGET)
+    assert ([r.number for r in found.rounds], found.dropped, found.last_number) == ([3], 2, 3)
+
+
+def test_a_clock_that_jumps_by_years_does_not_wipe_the_history_out(tmp_path: Path) -> None:
+    """The newest rounds stay whatever their age."""
+    path = written(tmp_path / "h", *(made(n, n) for n in range(1, 6)))
+    later = START + dt.timedelta(days=3650)
+    assert history.tidy(path, later) == 0
+    assert history.tidy(path, later, least=3) == 2
+    assert [r.number for r in history.read(path, TARGET).rounds] == [3, 4, 5]
+
+
+def test_a_file_that_grew_too_large_is_halved(tmp_path: Path) -> None:
+    """The newest half of the allowed size stays; a damaged line goes with its time."""
+    path = written(tmp_path / "h", *(made(n, n) for n in range(1, 41)))
+    path.write_bytes(b'{"v":1,"kind":"rou\n' + path.read_bytes())
+    size = path.stat().st_size
+    assert history.tidy(path, START, most_bytes=size) == 0
+    gone = history.tidy(path, START, most_bytes=size - 1)
+    assert 20 <= gone <= 22
+    found = history.read(path, TARGET)
+    assert [r.number for r in found.rounds] == list(range(gone + 1, 41))
+    assert (found.broken, found.dropped) == ((), gone)
+
+
+def test_a_full_disk_is_an_error_of_the_gate(tmp_path: Path) -> None:
+    """Where a round cannot be kept, the message says what to do."""
+    (tmp_path / "full").symlink_to("/dev/full")
+    with pytest.raises(CannotWork, match=r"Make room, or correct --history"):
+        history.append(tmp_path / "full", made(1).line())
+    with pytest.raises(CannotWork, match=r"a folder that can be written"), history.turn(Path("/proc/none/h")):
+        pass
