@@ -92,13 +92,13 @@ def _evidence(value: Any) -> Evidence:
 @pytest.mark.parametrize("value", HOSTILE, ids=range(len(HOSTILE)))
 def test_every_value_can_be_written_down(value: Any) -> None:
     """A failure stays a failure of a bounded size, whatever was observed, and reads back as it was written."""
-    began = time.monotonic()
+    began = time.thread_time()
     one = _evidence(value)
     line = dump_line(one)
     assert len(line.encode()) < 10_000_000
     assert [dump_line(read) for read in parse(line.encode())] == [line]
     assert one.outcome is Outcome.FAIL
-    assert time.monotonic() - began < 5
+    assert time.thread_time() - began < 5
 
 
 @settings(max_examples=150, deadline=None)
