@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from queue import Queue
+from typing import Any, TypeVar
 
 import psycopg
 import pytest
@@ -17,19 +21,58 @@ from gates.act.rollout import promote
 from gates.decision.rules import RolloutPlan
 from gates.deployment import database as door
 from tests.gates.act.network import Fault, network
+from tests.postgres_fixture import TEMPLATE, PgServer
 
 FLAG = "outbox.enabled"
 PLAN = RolloutPlan(FLAG, bake_minutes=0, drain_timeout_s=2, rollback_patience_s=30)
 Database = psycopg.Connection[dict[str, Any]]
-LATE = {Fault.SILENT_BEFORE, Fault.SILENT_AFTER}
+T = TypeVar("T")
+AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A database of its own, by a connection that no fault touches, and the URL of it."""
+
+    url: str
+    database: Database
+
+
+@pytest.fixture(scope="module")
+def grounds(pg_server: PgServer) -> Iterator[Queue[Ground]]:
+    """Databases to use at the same time; the gate's own sessions wait a second for an answer."""
+    names = [pg_server.create_database(TEMPLATE) for _ in range(AT_ONCE)]
+    free = Queue[Ground]()
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as opened:
+        patch.setattr(door, "ANSWER_GRACE_S", -9.0)
+        for name in names:
+            url = pg_server.url(name)
+            connection = psycopg.connect(url, autocommit=True, row_factory=dict_row)
+            free.put(Ground(url, opened.enter_context(connection)))
+        yield free
+    for name in names:
+        pg_server.drop_database(name)
 
 
 @pytest.fixture
-def database(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
-    """A connection that no fault touches; the gate's own wait a second for an answer."""
-    monkeypatch.setattr(door, "ANSWER_GRACE_S", -9.0)
-    with psycopg.connect(migrated_url, autocommit=True, row_factory=dict_row) as connection:
-        yield connection
+def ground(grounds: Queue[Ground]) -> Ground:
+    """One of them."""
+    first: Ground = grounds.queue[0]
+    return first
+
+
+def everywhere(grounds: Queue[Ground], places: Iterable[int], show: Callable[[Ground, int], T]) -> list[T]:
+    """What is shown at each place, several at once: most of the time they wait for an answer."""
+
+    def at(place: int) -> T:
+        ground = grounds.get()
+        try:
+            return show(ground, place)
+        finally:
+            grounds.put(ground)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(at, places))
 
 
 def reset(database: Database) -> int:
@@ -63,84 +106,88 @@ def order(url: str) -> Order:
     return Order(PLAN, "r1", "test", "why", look_at(url, FLAG), same_version=False)
 
 
-def places(statements: int, fault: Fault) -> range:
-    """Every statement for a cut; every second one for a silence, which costs a second each."""
-    return range(1, statements + 1, 2 if fault in LATE else 1)
-
-
 @pytest.mark.parametrize("fault", list(Fault))
 def test_a_rollback_gets_through_whatever_statement_the_network_fails_at(
-    fault: Fault, migrated_url: str, database: Database
+    fault: Fault, grounds: Queue[Ground], ground: Ground
 ) -> None:
     """The flag is off, read back, and the audit has one row of it."""
-    reset(database)
-    with network(migrated_url) as (url, net):
-        roll_back(url, order(migrated_url), time.monotonic, print)
+    reset(ground.database)
+    with network(ground.url) as (url, net):
+        roll_back(url, order(ground.url), time.monotonic, print)
     assert net.statements > 8
-    for at in places(net.statements, fault):
-        last = reset(database)
-        with network(migrated_url, fault, at) as (url, _):
-            action = roll_back(url, order(migrated_url), time.monotonic, print)
-        assert (action.flag, flag(database)[0]) == ("off", False), (at, action)
+
+    def show(ground: Ground, at: int) -> None:
+        last = reset(ground.database)
+        with network(ground.url, fault, at) as (url, _):
+            action = roll_back(url, order(ground.url), time.monotonic, print)
+        assert (action.flag, flag(ground.database)[0]) == ("off", False), (at, action)
         assert action.kind == "rollback", (at, action)
-        assert audited(database, "flag_rolled_back", last) == 1, (at, action)
+        assert audited(ground.database, "flag_rolled_back", last) == 1, (at, action)
+
+    everywhere(grounds, range(1, net.statements + 1), show)
 
 
 @pytest.mark.parametrize("fault", list(Fault))
 def test_a_promotion_says_what_is_so_whatever_statement_the_network_fails_at(
-    fault: Fault, migrated_url: str, database: Database
+    fault: Fault, grounds: Queue[Ground], ground: Ground
 ) -> None:
     """The step and its audit row are both there or both not there, and the action says which."""
-    reset(database)
-    with network(migrated_url) as (url, net):
-        assert promote(url, order(migrated_url)).result == "done"
-    became = set()
-    for at in range(1, net.statements + 1):
-        last = reset(database)
-        with network(migrated_url, fault, at) as (url, _):
-            action = promote(url, order(migrated_url))
-        step = (audited(database, "flag_promoted", last), flag(database))
+    reset(ground.database)
+    with network(ground.url) as (url, net):
+        assert promote(url, order(ground.url)).result == "done"
+
+    def show(ground: Ground, at: int) -> int:
+        last = reset(ground.database)
+        with network(ground.url, fault, at) as (url, _):
+            action = promote(url, order(ground.url))
+        stands = flag(ground.database)
+        step = (audited(ground.database, "flag_promoted", last), stands)
         assert step in {(0, (True, 10)), (1, (True, 50))}, (at, action)
         said = {"done": {50}, "failed": {10}, "unknown": {10, 50}}[action.result]
-        assert flag(database)[1] in said, (at, action)
+        assert stands[1] in said, (at, action)
         assert action.holds is (action.result != "done")
         assert action.result != "unknown" or "read back" in action.message, (at, action)
-        became.add(flag(database)[1])
-    assert became == {10, 50}
+        return stands[1]
+
+    assert set(everywhere(grounds, range(1, net.statements + 1), show)) == {10, 50}
 
 
 @pytest.mark.parametrize("fault", [Fault.CUT_BEFORE, Fault.CUT_AFTER])
 def test_an_emergency_gets_through_whatever_statement_the_network_fails_at(
-    fault: Fault, migrated_url: str, database: Database
+    fault: Fault, grounds: Queue[Ground], ground: Ground
 ) -> None:
     """All three are done and read back."""
-    reset(database)
-    with network(migrated_url) as (url, net):
-        emergency(url, order(migrated_url), time.monotonic, print)
-    for at in places(net.statements, fault):
-        last = reset(database)
-        with network(migrated_url, fault, at) as (url, _):
-            action = emergency(url, order(migrated_url), time.monotonic, print)
+    reset(ground.database)
+    with network(ground.url) as (url, net):
+        emergency(url, order(ground.url), time.monotonic, print)
+
+    def show(ground: Ground, at: int) -> None:
+        database, last = ground.database, reset(ground.database)
+        with network(ground.url, fault, at) as (url, _):
+            action = emergency(url, order(ground.url), time.monotonic, print)
         assert (action.result, action.headline) == ("done", ""), (at, action)
         assert not flag(database)[0]
         assert not database.execute("select from public.agent_controls where not agents_paused").fetchall()
         assert not database.execute("select from public.edge_rate_limits where key like 'replay:%'").fetchall()
         assert audited(database, "flag_rolled_back", last) == 1
 
+    everywhere(grounds, range(1, net.statements + 1), show)
 
-def test_a_promoter_that_the_network_cuts_off_keeps_no_rollback_away(migrated_url: str, database: Database) -> None:
+
+def test_a_promoter_that_the_network_cuts_off_keeps_no_rollback_away(grounds: Queue[Ground], ground: Ground) -> None:
     """Its session stays in its transaction on the server, with the row's lock; the rollback ends it."""
-    ended = 0
-    reset(database)
-    with network(migrated_url) as (url, net):
-        promote(url, order(migrated_url))
-    for at in range(3, net.statements):
-        reset(database)
-        with network(migrated_url, Fault.SILENT_AFTER, at) as (url, _):
-            promote(url, order(migrated_url))
+    reset(ground.database)
+    with network(ground.url) as (url, net):
+        promote(url, order(ground.url))
+
+    def show(ground: Ground, at: int) -> bool:
+        reset(ground.database)
+        with network(ground.url, Fault.SILENT_AFTER, at) as (url, _):
+            promote(url, order(ground.url))
             started = time.monotonic()
-            action = roll_back(migrated_url, order(migrated_url), time.monotonic, print)
+            action = roll_back(ground.url, order(ground.url), time.monotonic, print)
             assert time.monotonic() - started < 20
-        assert (action.flag, flag(database)[0]) == ("off", False), (at, action)
-        ended += "was ended" in action.message
-    assert ended
+        assert (action.flag, flag(ground.database)[0]) == ("off", False), (at, action)
+        return "was ended" in action.message
+
+    assert any(everywhere(grounds, range(3, net.statements), show))
