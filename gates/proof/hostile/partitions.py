@@ -59,10 +59,14 @@ PARTITIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Hand:
-    """Attacks on the operator's hand, each on a copy of the database. environ: of a gate, without DATABASE_URL."""
+    """Attacks on the operator's hand, each on a copy of the database.
+
+    environ: of a gate, without DATABASE_URL; every: of so many statements of an act one is struck at, the last always.
+    """
 
     copies: Copies
     environ: Mapping[str, str]
+    every: int = 1
 
     def statements(self, act: Act) -> list[str]:
         """The statements of the act in the order in which it sends them. Raise CannotWork where it fails unharmed."""
@@ -78,12 +82,16 @@ class Hand:
         return strike.seen
 
     def partition(self, one: Partition) -> list[str]:
-        """Strike at each statement. What was wrong, a line each; empty where all is as it should be."""
+        """Strike at the statements. What was wrong, a line each; empty where all is as it should be."""
         seen = self.statements(one.act)
-        strikes = [Strike(one.blow, number, one.stays) for number in range(len(seen))]
+        numbers = range(len(seen) - 1, -1, -self.every)
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            found = list(pool.map(lambda strike: self._partition(one, strike), strikes))
-        return [f"at statement {n + 1} ({seen[n][:60]}): {line}" for n, wrong in enumerate(found) for line in wrong]
+            found = list(pool.map(lambda n: self._partition(one, Strike(one.blow, n, one.stays)), numbers))
+        return [
+            f"at statement {n + 1} ({seen[n][:60]}): {line}"
+            for n, wrong in zip(numbers, found, strict=True)
+            for line in wrong
+        ]
 
     def _partition(self, one: Partition, strike: Strike) -> list[str]:
         with self.copies.fresh() as copy:
