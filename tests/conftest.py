@@ -5,11 +5,16 @@ and more examples.
 """
 
 import os
+import sys
 
 import pytest
 from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import WorkStealingScheduling
+
+# hundreds of programs of ours are started: they are compiled once, also where the environment asks for no bytecode
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 settings.register_profile("fixed", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None, max_examples=2000)

@@ -17,10 +17,11 @@ from gates.deployment.redaction import hidden, redact_text
 from gates.errors import ConfigError
 from gates.evidence import Outcome
 from gates.run import Request, run_stage
-from tests.gates.test_cli import gate, saved
-from tests.gates.test_run import asked, base_url
+from tests.gates.gate_process import gate
+from tests.gates.test_cli import saved
+from tests.gates.test_run import asked, base_url, processes
 
-__all__ = ["asked", "base_url"]
+__all__ = ["asked", "base_url", "processes"]
 
 serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
 ed25519 = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ed25519")

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +26,13 @@ from gates.record import begin, recompute, stamp, write, write_run
 from gates.stages import collection
 from gates.verdict import Action
 from tests.gates.floor_checks import FLOOR_SPECS, on_solid_ground
+from tests.gates.gate_process import gate
 from tests.small_target import serving
+from tests.sources import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SECRET = "planted-secret-0123456789"
 COMPANY = "00000000-0000-4000-8000-000000000004"
 NOW = dt.datetime(2026, 1, 2, 12, tzinfo=dt.UTC)
-
-
-def gate(*words: str, cwd: Path = ROOT, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run `gate` with nothing of the user's environment."""
-    clean = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(cwd), **(environ or {})}
-    return subprocess.run(
-        [sys.executable, "-m", "gates.cli", *words],
-        cwd=cwd,
-        env=clean,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 def saved(folder: Path, outcome: Outcome, action: Action | None = None, **evidence: Any) -> Path:

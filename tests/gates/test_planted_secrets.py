@@ -16,8 +16,8 @@ from psycopg import sql
 from gates.proof.servers import Asked, Behaviour, Reply, forward, serve
 from gates.stack.plan import StackOptions
 from gates.stack.stack import reference_stack
+from tests.gates.gate_process import gate
 from tests.gates.reports.test_webhook import webhook
-from tests.gates.test_cli import gate
 
 PART = 16
 """So many characters of a secret in a row are a leak, also of one that was cut."""

@@ -17,19 +17,22 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from gates import record, run
+from gates.checks.observation import Observer
 from gates.decision.policy_file import parse
 from gates.deployment.target import Target
 from gates.errors import CannotWork, NotRolledBack
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
-from gates.evidence_file import Unwritten, read_lines
+from gates.evidence_file import Unwritten, read_lines, write_lines
 from gates.reports import render, webhook
 from gates.reports.terminal import verdict_text
-from gates.run import Request, run_gate, run_stage
+from gates.run import Request, run_gate, run_stage, utc_now
 from gates.stages import suite
-from gates.stages.context import Progress
+from gates.stages.context import Context, Progress
 from gates.stages.preflight import endpoints
+from gates.stages.suite import Suite
 from gates.verdict import NOT_ROLLED_BACK, Action, Decision, Verdict
 
+COMPANY = "11111111-1111-4111-8111-111111111111"
 SECRET = "planted-secret-0123456789"
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,7 +53,7 @@ DRILL = (
 @check("drill/small/first", phase="first")
 def test_first(seen, request):
     """A sentinel."""
-    Path(request.config.getoption("--companies")).open("a").write("11111111-1111-4111-8111-111111111111\\n")
+    Path(request.config.getoption("--companies")).open("a").write("COMPANY\\n")
 
 @check("drill/small/main", after=("drill/small/first",))
 def test_main(seen):
@@ -131,16 +134,54 @@ CATALOGUE = (
 )
 
 
+SUITES = {"data before", "drill first", "drill main", "drill last", "data after"}
+HARM = "assert False"
+
+
 @pytest.fixture
-def asked(tmp_path: Path, base_url: str, monkeypatch: pytest.MonkeyPatch) -> Request:
+def processes(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Names of the suites that run as processes. What the others see is written down without one."""
+    names: set[str] = set()
+    ran = suite._ran
+
+    def run_or_write(asked: Suite, context: Context, *limits: Any) -> tuple[int | None, str]:
+        if asked.name in names:
+            return ran(asked, context, *limits)
+        write_lines(context.evidence, [written(s, context, before="before" in asked.name) for s in asked.expected])
+        return 0, ""
+
+    monkeypatch.setattr(suite, "_ran", run_or_write)
+    return names
+
+
+def written(one: CheckSpec, context: Context, *, before: bool) -> Evidence:
+    """What the small suite writes about its check. The test of the stages' order sees that it is the same."""
+    observer, outcome, message = Observer(context.target), Outcome.PASS, ""
+    observer.control("x")
+    observer.count()
+    if one.id == "drill/small/first":
+        context.companies.write_text(COMPANY, encoding="utf-8")
+    if one.id == "sql/small/data":
+        observer.value(len(context.companies.read_text(encoding="utf-8").split()), 10, "companies")
+    if one.id == "drill/small/main" and HARM in (suite.ROOT / "drills" / "test_drills.py").read_text(encoding="utf-8"):
+        outcome, message = Outcome.FAIL, HARM
+    if one.id == "alert/small" and before:
+        outcome, message = Outcome.UNKNOWN, "too few samples"
+    line = observer.evidence_of(one, outcome, message, record.stamp(utc_now()), 1.0)
+    return dataclasses.replace(line, round="before" if before else "")
+
+
+@pytest.fixture
+def asked(tmp_path: Path, base_url: str, processes: set[str], monkeypatch: pytest.MonkeyPatch) -> Request:
     """A run over the small suites."""
-    for name, text in (("drills", DRILL), ("sql_checks", SQL)):
+    for name, source in (("drills", DRILL), ("sql_checks", SQL)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "conftest.py").write_text(OPTIONS, encoding="utf-8")
-        (tmp_path / name / f"test_{name}.py").write_text(text.replace("MAIN", "pass"), encoding="utf-8")
+        text = source.replace("MAIN", "pass").replace("COMPANY", COMPANY)
+        (tmp_path / name / f"test_{name}.py").write_text(text, encoding="utf-8")
     monkeypatch.setattr(suite, "ROOT", tmp_path)
     target = Target(TargetKind.STAGING, base_url, hmac_secrets=(SECRET,), release="r1")
-    file = parse("version: 1\n", "gate.yaml", tmp_path, dt.date(2026, 1, 1))
+    file = parse("version: 1\nstages:\n  drill: {workers: 1}\n", "gate.yaml", tmp_path, dt.date(2026, 1, 1))
     environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": "--deselect=everything -k nothing"}
     return Request(target, file, CATALOGUE, tmp_path / "out", environ=environ, load=loaded)
 
@@ -152,11 +193,15 @@ def loaded(_target: Target, out: Path) -> list[Evidence]:
 
 def change(request: Request, main: str) -> None:
     file = request.out.parent / "drills" / "test_drills.py"
-    file.write_text(DRILL.replace("MAIN", main), encoding="utf-8")
+    file.write_text(DRILL.replace("MAIN", main).replace("COMPANY", COMPANY), encoding="utf-8")
 
 
-def test_a_run_passes_through_all_stages_in_their_order(asked: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("names", [SUITES, set()], ids=["processes", "written"])
+def test_a_run_passes_through_all_stages_in_their_order(
+    asked: Request, processes: set[str], names: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Preflight, data, drill, load, data again; the second look leaves out the companies that this run created."""
+    processes |= names
     monkeypatch.setattr("gates.decision.decide.FLOOR", {})  # the small catalogue has none
     stages: list[str] = []
 
@@ -175,7 +220,7 @@ def test_a_run_passes_through_all_stages_in_their_order(asked: Request, monkeypa
     assert (verdict.decision, verdict.action.result) == (Decision.HOLD, "not_possible")
     assert "DATABASE_URL is not set" in verdict.reason
     run = json.loads((asked.out / "run.json").read_text(encoding="utf-8"))
-    assert run["companies"] == ["11111111-1111-4111-8111-111111111111"]
+    assert run["companies"] == COMPANY.split()
 
 
 def test_what_is_on_disk_gives_the_verdict_again_byte_for_byte(asked: Request) -> None:
@@ -187,8 +232,9 @@ def test_what_is_on_disk_gives_the_verdict_again_byte_for_byte(asked: Request) -
     assert record.recompute(asked.out).decision is Decision.HOLD
 
 
-def test_no_secret_is_in_any_file_of_a_run(asked: Request) -> None:
+def test_no_secret_is_in_any_file_of_a_run(asked: Request, processes: set[str]) -> None:
     """Planted in a test's output, its details, a token, the load stage's log; looked for in every file."""
+    processes |= SUITES
     change(asked, 'assert not os.environ["TRANSBOT_HMAC_SECRET"]')
     verdict = run_gate(asked)
     assert verdict.decision is Decision.ROLLBACK
@@ -208,8 +254,11 @@ def test_no_secret_is_in_any_file_of_a_run(asked: Request) -> None:
         ("time.sleep(60)", "ran out of time before this was seen (limit 3 s)"),
     ],
 )
-def test_a_stage_that_breaks_is_unknown_and_says_why(asked: Request, main: str, words: str) -> None:
+def test_a_stage_that_breaks_is_unknown_and_says_why(
+    asked: Request, processes: set[str], main: str, words: str
+) -> None:
     """A crash, an overrun: the check is unknown, the rest of the run goes on, the run holds."""
+    processes.add("drill main")
     change(asked, main)
     settings = dataclasses.replace(asked.policy_file.settings, drill_timeout_s=3 if "sleep" in main else 60)
     request = dataclasses.replace(asked, policy_file=dataclasses.replace(asked.policy_file, settings=settings))
@@ -219,8 +268,9 @@ def test_a_stage_that_breaks_is_unknown_and_says_why(asked: Request, main: str, 
     assert verdict.counts.failed == 0
 
 
-def test_a_suite_that_cannot_be_collected_is_unknown(asked: Request) -> None:
+def test_a_suite_that_cannot_be_collected_is_unknown(asked: Request, processes: set[str]) -> None:
     """All its checks are, with what pytest said."""
+    processes |= SUITES
     (asked.out.parent / "drills" / "test_drills.py").write_text("def broken(:\n", encoding="utf-8")
     verdict = run_gate(asked)
     assert verdict.decision is Decision.HOLD
@@ -265,8 +315,11 @@ def told(out: Path, shown: Verdict) -> set[str]:
 @pytest.mark.parametrize(
     ("main", "result", "code"), [("pass", "passed", 0), ("assert False", "failed", 20), ("1 / 0", "unknown", 10)]
 )
-def test_a_stage_comes_to_one_result_everywhere(asked: Request, main: str, result: str, code: int) -> None:
+def test_a_stage_comes_to_one_result_everywhere(
+    asked: Request, processes: set[str], main: str, result: str, code: int
+) -> None:
     """Terminal, exit code, verdict.json, junit, summary, page, allure and `gate decide` agree; none says promote."""
+    processes.add("drill main")
     change(asked, main)
     shown = run_stage(asked, "drill")
     left = json.loads((asked.out / "verdict.json").read_text(encoding="utf-8"))
@@ -400,9 +453,6 @@ def full(*_: object) -> None:
 def promoting(monkeypatch: pytest.MonkeyPatch) -> None:
     """The small catalogue lacks what every promotion needs."""
     monkeypatch.setattr(run, "decide", lambda *_: Verdict(Decision.PROMOTE, "all passed"))
-
-
-HARM = "assert False"
 
 
 @pytest.mark.parametrize(("main", "word"), [("pass", "promote"), (HARM, "rollback")])

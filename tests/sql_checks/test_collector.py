@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from gates.evidence import Evidence, Outcome
+from gates.decision.policy_file import Settings
+from gates.deployment.target import Target
+from gates.evidence import Evidence, Outcome, TargetKind
 from gates.evidence_file import read_lines
+from gates.stages import suite
+from gates.stages.context import Context
+from gates.stages.suite import Suite
 from tests.postgres_fixture import PgServer
 from tests.sql_checks.conftest import COMPANY
 
-ROOT = Path(__file__).resolve().parents[2]
 OWN_CHECK = """-- id: sql/spot/companies-named
 -- claim: Every company has a name.
 -- cost: Nobody knows whom to call.
@@ -40,17 +42,11 @@ def database(pg_server: PgServer, seeded_db: str) -> Iterator[str]:
 
 def run(url: str, tmp_path: Path, *options: str) -> dict[str, Evidence]:
     """Run the suite as the gate does; the evidence by check."""
-    file = tmp_path / "evidence.ndjson"
-    file.unlink(missing_ok=True)
-    subprocess.run(
-        [sys.executable, "-m", "pytest", "sql_checks", "-q", "--evidence", str(file), *options],
-        cwd=ROOT,
-        env={**os.environ, "DATABASE_URL": url, "TEST_COMPANY_ID": COMPANY, "GATE_TARGET": "staging"},
-        capture_output=True,
-        timeout=120,
-        check=False,
-    )
-    return {one.check: one for one in read_lines(file)}
+    target = Target(TargetKind.STAGING, database_url=url, test_company_id=COMPANY)
+    context = Context(target, Settings(), tmp_path, "run", environ=os.environ)
+    context.evidence.unlink(missing_ok=True)
+    suite.run(Suite("sql", "sql_checks", (), 120.0, options, http=False), context)
+    return {one.check: one for one in read_lines(context.evidence)}
 
 
 @pytest.mark.parametrize("role", [None, "replay_gate"])

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +10,7 @@ import pytest
 from gates import arguments
 from gates.config import ConfigError, environment_of, load_target
 from gates.deployment.requests import mint_token
+from tests.gates.gate_process import gate
 
 ROOT = Path(__file__).resolve().parents[3]
 COMPANY = "00000000-0000-4000-8000-000000000004"
@@ -161,16 +159,7 @@ def test_every_command_that_reads_variables_refuses_a_bad_one_before_it_does_any
     command: str, tmp_path: Path
 ) -> None:
     """Exit code 3, one message, no traceback, nothing on stdout, nothing written."""
-    environ = {"PATH": os.defpath, "PYTHONPATH": str(ROOT), "DATABASE_URL": "host=h planted-pw"}
-    done = subprocess.run(
-        [sys.executable, "-m", "gates.cli", command, *READERS[command]],
-        cwd=tmp_path,
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = gate(command, *READERS[command], cwd=tmp_path, environ={"DATABASE_URL": "host=h planted-pw"})
     assert done.returncode == 3, done.stderr
     assert "DATABASE_URL cannot be used; allowed: " in done.stderr
     assert "planted" not in done.stderr

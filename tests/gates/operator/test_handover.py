@@ -27,8 +27,8 @@ from gates.evidence_file import read_log, write_lines
 from gates.operator.hand_command import by_hand
 from gates.reports.console import Console
 from gates.verdict import Action
+from tests.gates.gate_process import gate
 from tests.gates.test_attestation import pem, turned
-from tests.gates.test_cli import gate
 
 KEY = Ed25519PrivateKey.generate()
 PUBLIC = (Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)

@@ -10,9 +10,10 @@ import pytest
 
 from gates.proof.servers import Asked, Reply, serve
 from gates.text.foreign import text as stored
+from tests.gates.gate_process import gate
 from tests.gates.hostile_text import ALL, EVERYTHING
 from tests.gates.reports.test_console import is_inert
-from tests.gates.test_cli import COMPANY, SECRET, gate
+from tests.gates.test_cli import COMPANY, SECRET
 from tests.postgres_fixture import TEMPLATE, PgServer
 
 ROWS = (

@@ -12,7 +12,7 @@ from gates.config import load_policy, process_environment
 from gates.errors import ConfigError
 from gates.operator import lint
 from gates.stages import collection
-from tests.gates.test_cli import gate
+from tests.gates.gate_process import gate
 
 GOOD = """-- id: sql/spot/own-good
 -- claim: It holds.

@@ -17,7 +17,7 @@ from gates.operator import status
 from gates.operator.status import Section, look, plain, queries
 from gates.operator.status_command import as_json, as_tables
 from gates.stack import seed
-from tests.gates.test_cli import gate
+from tests.gates.gate_process import gate
 from tests.postgres_fixture import TEMPLATE, PgServer
 
 COMPANY = "00000000-0000-4000-8000-000000000004"

@@ -20,7 +20,8 @@ from gates.evidence import Outcome, TargetKind
 from gates.watch import history
 from gates.watch.command import duration
 from gates.watch.rounds import Reading, Round
-from tests.gates.test_cli import ROOT, gate
+from tests.gates.gate_process import gate
+from tests.sources import ROOT
 
 NOWHERE = {"DATABASE_URL": "postgresql://u:planted-pw@127.0.0.1:9/x"}
 TARGET = Target(TargetKind.PRODUCTION, database_url=NOWHERE["DATABASE_URL"])

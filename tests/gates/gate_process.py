@@ -1,0 +1,47 @@
+"""`gate` in a process of its own, without the half second of its start: forked from one that has imported it.
+
+What the start itself does (signals, streams that nobody reads, variables that are no text) is shown by real starts.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from gates.cli import main
+from tests.sources import ROOT
+
+MOST_S = 120.0
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["pytest", __name__])  # pytest: each child imports the program that its parent runs
+
+
+def gate(*words: str, cwd: Path = ROOT, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `gate` with nothing of the user's environment."""
+    clean = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(cwd), **(environ or {})}
+    with TemporaryDirectory() as folder:
+        out, err = Path(folder) / "out", Path(folder) / "err"
+        process = _CONTEXT.Process(target=_become, args=(words, cwd, clean, out, err))
+        process.start()
+        process.join(MOST_S)
+        code = process.exitcode
+        if code is None:
+            process.kill()
+            process.join()
+            raise subprocess.TimeoutExpired(words, MOST_S)
+        process.close()
+        return subprocess.CompletedProcess(words, code, out.read_text("utf-8"), err.read_text("utf-8"))
+
+
+def _become(words: tuple[str, ...], cwd: Path, environ: Mapping[str, str], out: Path, err: Path) -> None:
+    for path, number in ((out, 1), (err, 2)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), number)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environ)
+    sys.exit(main(words))
