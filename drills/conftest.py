@@ -8,20 +8,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from drills.workbench.bench import REPLAY, Bench, Clock, Guard, Minter, Signer, Sources, SqlDoor
-from drills.workbench.effects import Replays
-from drills.workbench.limits import Limit
+from drills.workbench.bench import Bench, Guard, Sources
+from drills.workbench.credentials import Clock, Minter, Signer
+from drills.workbench.database import SqlDoor
+from drills.workbench.rate_limit import Limit
 from drills.workbench.scene import Scene
 from drills.workbench.turns import WAITS, Conductor
 from gates.checks.recorder import Observer, Unmet
 from gates.deployment.client import HttpDoor
 from gates.deployment.database import Connection, execute, value
 from gates.deployment.leftovers import LEASE_S, take_lease
-from gates.deployment.requests import Request, encode_body, replay_fields
 from gates.deployment.target import Target
 from gates.deployment.tenants import OUTBOX_FLAG, REPLAY_FLAG, Tenants
 from gates.deployment.wire import WireDoor
@@ -68,10 +67,8 @@ def http(target: Target) -> Iterator[HttpDoor]:
 
 
 @pytest.fixture(scope="session")
-def wire(target: Target) -> WireDoor:
+def wire(target: Target, http: HttpDoor) -> WireDoor:
     """The raw door: sends bytes that no HTTP client sends."""
-    if not target.base_url:
-        raise Unmet("BASE_URL is not set: nothing can be asked over HTTP. Set it to where the functions live")
     return WireDoor(target.base_url)
 
 
@@ -184,31 +181,21 @@ def tenants(
 
 
 @pytest.fixture
-def tenant(tenants: Tenants) -> str:
-    """The id of a fresh drill tenant in the canary bucket. `tenants.add_items(tenant, n)` gives it DLQ items."""
-    return tenants.create()
+def tenant(scene: Scene) -> str:
+    """The id of a fresh drill tenant in the canary bucket. `scene.add_items(tenant, n)` gives it dead letters."""
+    return scene.company()
 
 
 @pytest.fixture
-def other(tenants: Tenants) -> str:
+def other(scene: Scene) -> str:
     """A second fresh drill tenant."""
-    return tenants.create(label="other")
+    return scene.company("other")
 
 
 @pytest.fixture(scope="session")
 def signer(target: Target, http: HttpDoor, clock: Clock) -> Signer:
     """Signs requests as the target wants them: v1, or v2 where it takes no other."""
     return Signer(target, http, clock)
-
-
-@pytest.fixture(scope="session")
-def signed(signer: Signer) -> Callable[..., Request]:
-    """`signed(company, label="...", **fields)`: a signed POST /dlq-replay with these body fields."""
-
-    def build(company_id: str, *, label: str = "", **fields: Any) -> Request:
-        return signer.post(REPLAY, encode_body(replay_fields(company_id, **fields)), label)
-
-    return build
 
 
 @pytest.fixture(scope="session")
@@ -226,20 +213,10 @@ def bench(http: HttpDoor, target: Target, seen: Observer, clock: Clock, signer: 
 @pytest.fixture
 def scene(target: Target, http: HttpDoor, db: Connection, tenants: Tenants, seen: Observer, signer: Signer) -> Scene:
     """What a check with a tenant and both doors works with."""
-    return Scene(target, http, db, tenants, seen, signer)
+    return Scene(target, db, http, tenants, seen, signer)
 
 
 @pytest.fixture
-def limit(
-    target: Target, http: HttpDoor, db: Connection, tenants: Tenants, seen: Observer, signed: Callable[..., Request]
-) -> Limit:
+def limit(scene: Scene) -> Limit:
     """What a check of the rate limit works with."""
-    return Limit(http, db, seen, signed, target.trusted_proxies)
-
-
-@pytest.fixture
-def replays(
-    http: HttpDoor, db: Connection, tenants: Tenants, seen: Observer, signed: Callable[..., Request]
-) -> Replays:
-    """What a check of replays works with."""
-    return Replays(http, db, seen, tenants, signed)
+    return Limit(scene.target, scene.db, scene.http, scene.tenants, scene.seen, scene.signer)

@@ -6,16 +6,15 @@ import uuid
 from typing import Any
 
 from drills.workbench.audit_chain import says
-from drills.workbench.bench import Minter
-from drills.workbench.ground import REPLAY_FLAG
+from drills.workbench.checks import SIGNED, SQL
+from drills.workbench.credentials import Minter
 from drills.workbench.scene import PATIENCE_S, Scene
 from gates.checks.recorder import check
 from gates.deployment.database import execute
 from gates.deployment.requests import replay_fields, token_post
+from gates.deployment.tenants import REPLAY_FLAG
 from gates.evidence import Severity
 
-SQL = ("database",)
-SIGNED = ("drill/authentication/signed-accepted",)
 REFUSED = "dlq_replay_refused"
 
 

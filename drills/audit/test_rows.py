@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import uuid
 
-from drills.workbench.bench import REPLAY
+from drills.workbench.checks import DELIVERS, SIGNED, SQL
+from drills.workbench.credentials import REPLAY
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.deployment.redaction import hidden
 from gates.deployment.requests import SIGNATURE, Request, replay_fields, token_post
 from gates.evidence import Severity
 
-SQL = ("database",)
-SIGNED = ("drill/authentication/signed-accepted",)
-DELIVERS = ("drill/outbox/delivered-once",)
 SNAPSHOT = """
 select (select count(*) from public.agent_tasks t join public.event_outbox o using (event_id)
         where o.replay_run_id = %s and t.status = 'completed') as effects,

@@ -7,14 +7,12 @@ import uuid
 import psycopg
 
 from drills.workbench.audit_chain import GENESIS, broken_links, head_of
+from drills.workbench.checks import SIGNED, SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.deployment.client import NoAnswer
 from gates.deployment.database import execute
 from gates.evidence import Where
-
-SQL = ("database",)
-SIGNED = ("drill/authentication/signed-accepted",)
 
 
 def _row_on_record(scene: Scene) -> tuple[str, int]:

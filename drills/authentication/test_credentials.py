@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from drills.workbench.bench import REPLAY, Bench, Minter
-from drills.workbench.cases import Case, cases
+from drills.workbench.bench import Bench
+from drills.workbench.checks import SIGNED, Case, cases
+from drills.workbench.credentials import REPLAY, Minter
+from drills.workbench.scene import Scene
 from gates.checks.recorder import check
-from gates.deployment.client import HttpDoor
 from gates.deployment.requests import SIGNATURE, Request, encode_body, post
-from gates.deployment.tenants import Tenants
 from gates.evidence import Severity, Where
-
-SIGNED = ("drill/authentication/signed-accepted",)
-
 
 DOUBLED = [
     Case(
@@ -65,20 +60,15 @@ def test_bad_signature_beside_good_token(bench: Bench) -> None:
     after=SIGNED,
     covers=("A26",),
 )
-def test_token_rights_apply(
-    bench: Bench, http: HttpDoor, tenants: Tenants, token: Minter, signed: Callable[..., Request]
-) -> None:
+def test_token_rights_apply(bench: Bench, scene: Scene, tenant: str, other: str, token: Minter) -> None:
     """A right signature beside a company_admin token gives that token's rights, not those of the signature.
 
     Otherwise a tenant's administrator acts for other tenants through any gateway that signs.
     """
-    own, foreign = tenants.create(), tenants.create(label="foreign")
-    bearer = token.for_company(own)
-    both = signed(own, dry_run=True, label="both, own company").adding_header("Authorization", f"Bearer {bearer}")
-    bench.seen.expect(both, http.send(both), 200, control=True)
-    crossed = signed(foreign, dry_run=True, label="both, foreign company").adding_header(
-        "Authorization", f"Bearer {bearer}"
-    )
+    bearer = ("Authorization", f"Bearer {token.for_company(tenant)}")
+    both = scene.replay_request(tenant, "both, own company", dry_run=True).adding_header(*bearer)
+    bench.seen.expect(both, scene.http.send(both), 200, control=True)
+    crossed = scene.replay_request(other, "both, foreign company", dry_run=True).adding_header(*bearer)
     bench.refused(crossed, 403)
 
 

@@ -6,12 +6,10 @@ import json
 from typing import Any
 
 from drills.workbench.bench import Bench
-from drills.workbench.cases import Case, cases
+from drills.workbench.checks import SIGNED, Case, cases
 from gates.checks.recorder import check
 from gates.deployment.requests import encode_body
 from gates.evidence import Severity, Where
-
-SIGNED = ("drill/authentication/signed-accepted",)
 
 
 def _spelt(bench: Bench, **fields: Any) -> dict[str, Any]:

@@ -6,15 +6,15 @@ import base64
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from drills.workbench.bench import REPLAY, Bench
-from drills.workbench.cases import Case, cases
+from drills.workbench.bench import Bench
+from drills.workbench.checks import SIGNED, Case, cases
+from drills.workbench.credentials import REPLAY
 from gates.checks.recorder import check
 from gates.deployment.requests import post, sign_v1
 from gates.deployment.wire import WireDoor
 from gates.evidence import Severity, Where
 
 ACCEPTED = "drill/authentication/signed-accepted"
-SIGNED = (ACCEPTED,)
 
 
 @check(ACCEPTED, where=Where.READ_ONLY, covers=("A01",), phase="first")

@@ -8,8 +8,9 @@ import uuid
 from collections.abc import Callable
 from contextlib import nullcontext
 
-from drills.workbench.bench import REPLAY, Bench, Clock
-from drills.workbench.cases import Case, cases
+from drills.workbench.bench import Bench
+from drills.workbench.checks import SIGNED, Case, cases
+from drills.workbench.credentials import REPLAY, Clock
 from drills.workbench.scene import Scene
 from gates.checks.recorder import Observer, check
 from gates.deployment.client import HttpDoor
@@ -18,7 +19,6 @@ from gates.deployment.requests import SIGNATURE, Request, post, sign_v1, sign_v2
 from gates.deployment.target import Target
 from gates.evidence import Severity, Where
 
-SIGNED = ("drill/authentication/signed-accepted",)
 TOLERANCE_S = 300
 MARGIN_S = 6
 """Distance from the tolerance at which both sides are clear: a clock may differ by a second, a request may wait."""

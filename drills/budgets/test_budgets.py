@@ -7,15 +7,12 @@ import uuid
 from decimal import Decimal
 from typing import Any
 
+from drills.workbench.checks import SIGNED, SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.deployment.client import NoAnswer
 from gates.deployment.database import execute
 from gates.evidence import Severity, Where
-
-SQL = ("database",)
-SIGNED = ("drill/authentication/signed-accepted",)
-
 
 BUDGET_ROW = """
 select daily_limit, monthly_limit, daily_used, monthly_used, day from public.replay_budgets where company_id = %s
@@ -56,7 +53,7 @@ def test_batch_cut_to_what_is_left(scene: Scene) -> None:
     company = scene.company(items=5)
     scene.budget(company, daily_limit=3)
     oldest = [str(r["id"]) for r in scene.items(company)[:3]]
-    answer = scene.run_or_fail(company, max=5)
+    answer = scene.replay(company, max=5).json()
     scene.seen.value(answer["target_count"], 3, "items")
     assert sorted(answer["items"]) == sorted(oldest), f"{len(answer['items'])} items taken; due: the 3 oldest of 5"
     left = [r for r in scene.items(company) if str(r["id"]) not in oldest]
@@ -117,7 +114,7 @@ def test_race_never_overspends(scene: Scene) -> None:
     given = [a for a in answers if not isinstance(a, NoAnswer)]
     scene.seen.require(len(given) == 3, "a racing request had no answer")
     taken = sum(int(a.json().get("target_count", 0)) for a in given if a.status == 200)
-    moved = scene.number("select count(*) from public.event_outbox where company_id = %s", company)
+    moved = scene.count("event_outbox", company)
     scene.seen.value(max(taken, moved), 4, "items")
     assert max(taken, moved) <= 4, f"{max(taken, moved)} items taken by three racing replays; the budget left 4"
     assert scene.used(company)[0] == moved, f"the ledger says {scene.used(company)[0]}, {moved} items were moved"
@@ -179,7 +176,7 @@ def test_new_day_starts_at_zero(scene: Scene) -> None:
     _roll_back(scene, company, "day")
     day = _today(scene)
     scene.seen.require(day.day > 1, "it is the first day of a month, where yesterday is last month, too")
-    answer = scene.run_or_fail(company, max=2)
+    answer = scene.replay(company, max=2).json()
     scene.seen.require(_today(scene) == day, "the UTC day changed meanwhile; run again")
     assert answer["target_count"] == 2, f"{answer['target_count']} items taken where the new day leaves 2"
     row = scene.one(
@@ -217,7 +214,7 @@ def test_new_month_starts_at_zero(scene: Scene) -> None:
     scene.budget(company, daily_limit=5, daily_used=5, monthly_limit=5, monthly_used=5)
     _roll_back(scene, company, "month")
     day = _today(scene)
-    answer = scene.run_or_fail(company, max=2)
+    answer = scene.replay(company, max=2).json()
     scene.seen.require(_today(scene) == day, "the UTC day changed meanwhile; run again")
     assert answer["target_count"] == 2, f"{answer['target_count']} items taken where the new month leaves 5"
     assert scene.used(company) == (2, 2), f"the ledger of the new month says {scene.used(company)}; 2 items were moved"
@@ -343,7 +340,7 @@ def test_no_row_means_the_defaults(scene: Scene) -> None:
     scene.budget(known, daily_limit=100)
     scene.run(known, max=1)
     scene.rows("delete from public.replay_budgets where company_id = %s", company)
-    scene.run_or_fail(company, max=2)
+    scene.replay(company, max=2).json()
     row = scene.one(
         BUDGET_ROW,
         company,
@@ -372,7 +369,12 @@ def test_duplicate_charges_nothing(scene: Scene) -> None:
 
 
 @check(
-    "drill/budgets/unreadable-starts-nothing", needs=SQL, after=SIGNED, covers=("G10",), where=Where.STAGING, deep=True
+    "drill/budgets/unreadable-starts-nothing",
+    needs=SQL,
+    after=SIGNED,
+    covers=("G10",),
+    where=Where.STAGING,
+    deep=True,
 )
 def test_unreadable_starts_nothing(scene: Scene) -> None:
     """While the tenant's budget row cannot be read or charged, no item is moved.
@@ -386,13 +388,13 @@ def test_unreadable_starts_nothing(scene: Scene) -> None:
         release = scene.released_after(held, 2.5)
         answers = scene.in_background(scene.replay_request(company, max=2))
         while release.is_alive():
-            moved = scene.number("select count(*) from public.event_outbox where company_id = %s", company)
+            moved = scene.count("event_outbox", company)
             held_still = not release.released.is_set()
             assert not (moved and held_still), f"{moved} items were moved while the budget row was locked by another"
             scene.seen.count()
             release.join(timeout=0.1)
     answer = answers.result(timeout=10)
     scene.seen.require(answer.status in {200, 429, 500, 503}, f"the replay ended with {answer.status}")
-    scene.forget_limit(company)
+    scene.reset_limit(company)
     scene.rows("update public.replay_budgets set daily_limit = 9 where company_id = %s", company)
     scene.replay(company, control=True, dry_run=True)

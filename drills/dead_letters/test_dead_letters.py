@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import uuid
 
-from drills.workbench.scene import Scene, as_jsonb
+from drills.workbench.checks import DELIVERS, SIGNED, SQL
+from drills.workbench.scene import Scene
+from drills.workbench.tenant_data import as_jsonb
 from gates.checks.recorder import check
 from gates.deployment.client import NoAnswer
 from gates.evidence import Severity
-
-SQL = ("database",)
-SIGNED = ("drill/authentication/signed-accepted",)
-DELIVERS = ("drill/outbox/delivered-once",)
 
 
 @check("drill/dlq/replayed-item-is-resolved", needs=SQL, after=DELIVERS, covers=("L04", "L01"))
@@ -69,7 +67,7 @@ def test_item_without_event_id(scene: Scene) -> None:
             company,
             as_jsonb({"n": n}),
         )
-    run = str(scene.run_or_fail(company, max=5)["replay_run_id"])
+    run = str(scene.replay(company, max=5).json()["replay_run_id"])
     events = [r["event"] for r in scene.outbox(company) if str(r["replay_run_id"]) == run]
     assert len(events) == 3, f"{len(events)} of 3 items without event id were taken"
     assert None not in events, "an item without event id got an outbox row without one"
@@ -120,7 +118,7 @@ def test_concurrent_replays_one_claim(scene: Scene) -> None:
         "select event_id from public.event_outbox where company_id = %s group by event_id having count(*) > 1", company
     )
     assert not rows, f"{len(rows)} events have two outbox rows after three racing replays"
-    moved = scene.number("select count(*) from public.event_outbox where company_id = %s", company)
+    moved = scene.count("event_outbox", company)
     assert moved == len(taken), f"the answers name {len(taken)} items, {moved} were moved"
     assert scene.used(company)[0] == moved, f"{moved} items were moved, {scene.used(company)[0]} charged"
     scene.seen.count(len(taken))
@@ -182,7 +180,7 @@ def test_max_retries_is_the_end(scene: Scene) -> None:
     assert answer["items"] == [], "an item without retries left was taken"
     assert answer["ineligible"] == [used_up], f"it is reported as {[k for k in answer if used_up in str(answer[k])]}"
     scene.rows("update public.dead_letter_queue set retry_count = 4 where company_id = %s", company)
-    again = scene.run_or_fail(company, dlq_ids=[used_up])
+    again = scene.replay(company, dlq_ids=[used_up]).json()
     assert again["items"] == [used_up], "an item with one retry left was not taken"
 
 
@@ -197,7 +195,7 @@ def test_not_before_retry_after(scene: Scene) -> None:
     item = str(scene.items(company)[0]["id"])
     answer = scene.run(company, max=1)
     assert answer["items"] == [], "an item was taken an hour before its retry_after"
-    forced = scene.run_or_fail(company, max=1, force=True)
+    forced = scene.replay(company, max=1, force=True).json()
     assert forced["items"] == [item], "force did not take an item whose retry_after lies ahead"
 
 

@@ -7,15 +7,15 @@ import json
 import time
 from typing import Any
 
-from drills.workbench.bench import BUSY, REPLAY, Bench
-from drills.workbench.cases import Case, cases
+from drills.workbench.bench import Bench
+from drills.workbench.checks import SIGNED, Case, cases
+from drills.workbench.credentials import BUSY, REPLAY
 from gates.checks.recorder import Observer, check
 from gates.deployment.client import HttpDoor
 from gates.deployment.requests import SIGNATURE, Request, encode_body
 from gates.deployment.wire import WireDoor
 from gates.evidence import Severity, Where
 
-SIGNED = ("drill/authentication/signed-accepted",)
 BODY_LIMIT = 65_536
 
 

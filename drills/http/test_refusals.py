@@ -5,16 +5,17 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Mapping
 
-from drills.workbench.bench import REPLAY, Bench
-from drills.workbench.ground import REPLAY_FLAG
+from drills.workbench.bench import Bench
+from drills.workbench.checks import SIGNED
+from drills.workbench.credentials import REPLAY
 from drills.workbench.scene import Scene
 from drills.workbench.traces import traces_in
 from gates.checks.recorder import check
 from gates.deployment.redaction import hidden
 from gates.deployment.requests import Answer, Request, post
+from gates.deployment.tenants import REPLAY_FLAG
 from gates.evidence import Severity, Where
 
-SIGNED = ("drill/authentication/signed-accepted",)
 BODY_LIMIT = 65_536
 
 

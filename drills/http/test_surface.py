@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 import uuid
 
-from drills.workbench.bench import REPLAY, Bench
-from drills.workbench.cases import Case, cases
+from drills.workbench.bench import Bench
+from drills.workbench.checks import SIGNED, Case, cases
+from drills.workbench.credentials import REPLAY
 from gates.checks.recorder import Observer, check
 from gates.deployment.client import HttpDoor
 from gates.deployment.requests import Request
 from gates.evidence import Severity, Where
 
 READY = "drill/http-surface/ready"
-SIGNED = ("drill/authentication/signed-accepted",)
 READY_WITHIN_S = 3.0
 OPEN_ROUTES = ("/healthz", "/readyz", "/version", "/metrics", "/openapi.json")
 

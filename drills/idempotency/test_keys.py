@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import uuid
 
-from drills.workbench.cases import Case, cases
-from drills.workbench.effects import Replays
+from drills.workbench.checks import SIGNED, TENANTS, Case, cases
+from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.deployment.database import execute
 from gates.evidence import Severity
-
-SIGNED = ("drill/authentication/signed-accepted",)
-SQL = ("tenants",)
 
 NEAR_KEYS: list[Case] = [
     Case("keys-differ-in-case", "Two keys that differ in case only are two keys.", lambda key: (key, key.upper())),
@@ -24,49 +21,51 @@ NEAR_KEYS: list[Case] = [
 ]
 
 
-@cases("drill/idempotency", NEAR_KEYS, needs=SQL, after=SIGNED, covers=("D09",))
-def test_near_keys(case: Case, replays: Replays, tenant: str) -> None:
+@cases("drill/idempotency", NEAR_KEYS, needs=TENANTS, after=SIGNED, covers=("D09",))
+def test_near_keys(case: Case, scene: Scene, tenant: str) -> None:
     """The second of two keys that nearly look alike starts a run of its own.
 
     Otherwise a replay that was asked for is answered as done, and never happens.
     """
     key, near = case.value(f"drill-{uuid.uuid4()}")
-    replays.items(tenant, 2)
-    replays.control(tenant, "first", idempotency_key=key, max=1)
+    scene.add_items(tenant, 2)
+    scene.replay(tenant, label="first", control=True, idempotency_key=key, max=1)
     # a target that refuses a key, because a space is no character of it to print, has not mixed two up
     allowed = (200, 400) if near.startswith(" ") else 200
-    answer = replays.send(tenant, f"a key that nearly looks alike: {case.name}", allowed, idempotency_key=near, max=1)
+    answer = scene.replay(
+        tenant, allowed, label=f"a key that nearly looks alike: {case.name}", idempotency_key=near, max=1
+    )
     if answer.status == 200:
         assert answer.json().get("duplicate") is False, "another key is answered as a duplicate"
-        assert replays.runs(tenant) == 2, f"{replays.runs(tenant)} runs after two requests with two keys; due: 2"
+        assert scene.runs(tenant) == 2, f"{scene.runs(tenant)} runs after two requests with two keys; due: 2"
 
 
-@check("drill/idempotency/ids-are-a-set", severity=Severity.WARN, needs=SQL, after=SIGNED, covers=("D17",))
-def test_ids_are_a_set(replays: Replays, tenant: str) -> None:
+@check("drill/idempotency/ids-are-a-set", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("D17",))
+def test_ids_are_a_set(scene: Scene, tenant: str) -> None:
     """The same ids in another order are the same request.
 
     Otherwise a retry by a client that keeps its ids in a set is refused.
     """
-    key, ids = f"drill-{uuid.uuid4()}", replays.items(tenant, 3)
-    replays.control(tenant, "first", idempotency_key=key, max=3, dlq_ids=ids)
-    again = replays.send(tenant, "the ids in reverse order", idempotency_key=key, max=3, dlq_ids=ids[::-1])
+    key, ids = f"drill-{uuid.uuid4()}", scene.add_items(tenant, 3)
+    scene.replay(tenant, label="first", control=True, idempotency_key=key, max=3, dlq_ids=ids)
+    again = scene.replay(tenant, label="the ids in reverse order", idempotency_key=key, max=3, dlq_ids=ids[::-1])
     assert again.json().get("duplicate") is True, "the same ids in another order are not taken for the same request"
 
 
-@check("drill/idempotency/old-key-is-known", severity=Severity.WARN, needs=SQL, after=SIGNED, covers=("D12",))
-def test_old_key_is_known(replays: Replays, tenant: str) -> None:
+@check("drill/idempotency/old-key-is-known", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("D12",))
+def test_old_key_is_known(scene: Scene, tenant: str) -> None:
     """A key whose run is two days old is still a key that was used: its request is a duplicate.
 
     Otherwise a job that is retried after a weekend replays everything a second time.
     """
     key = f"drill-{uuid.uuid4()}"
-    replays.items(tenant, 2)
-    first = replays.control(tenant, "first", idempotency_key=key, max=1).json()
-    replays.seen.require(first.get("replay_run_id"), "the first call names no run: there is none to compare with")
+    scene.add_items(tenant, 2)
+    first = scene.run(tenant, label="first", idempotency_key=key, max=1)
+    scene.seen.require(first.get("replay_run_id"), "the first call names no run: there is none to compare with")
     execute(
-        replays.db,
+        scene.db,
         "update public.replay_runs set requested_at = requested_at - interval '2 days' where company_id = %s",
         tenant,
     )
-    again = replays.send(tenant, "two days later", idempotency_key=key, max=1).json()
+    again = scene.replay(tenant, label="two days later", idempotency_key=key, max=1).json()
     assert again.get("replay_run_id") == first.get("replay_run_id"), "the same request has started another run"

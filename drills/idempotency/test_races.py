@@ -11,7 +11,8 @@ from contextlib import contextmanager
 import psycopg
 
 from drills.workbench.bench import Sources
-from drills.workbench.effects import Replays
+from drills.workbench.checks import SIGNED, TENANTS
+from drills.workbench.scene import Scene
 from gates.checks.recorder import Unmet, check
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.database import Connection, connect, execute, value
@@ -19,8 +20,6 @@ from gates.deployment.requests import Answer, Request
 from gates.deployment.target import Target
 from gates.evidence import Severity, Where
 
-SIGNED = ("drill/authentication/signed-accepted",)
-SQL = ("tenants",)
 WAITER_WITHIN_S = 2.0
 ROUNDS = 3
 """A race is had several times: one round may end in the right order by luck."""
@@ -31,57 +30,55 @@ def new_key() -> str:
     return f"drill-{uuid.uuid4()}"
 
 
-def _one_effect(replays: Replays, company: str, key: str, items: int) -> None:
-    runs = replays.number(
-        "select count(*) from public.replay_runs where company_id = %s and idempotency_key = %s", company, key
-    )
-    written = replays.outbox(company)
-    replays.seen.value(written, items, "outbox rows")
+def _one_effect(scene: Scene, company: str, key: str, items: int) -> None:
+    runs = scene.count("replay_runs", company, "idempotency_key = %s", key)
+    written = scene.replayed(company)
+    scene.seen.value(written, items, "outbox rows")
     assert runs == 1, f"{runs} runs of one key; allowed: 1"
     assert written == items, f"{written} outbox rows of one key; allowed: {items}"
 
 
-@check("drill/idempotency/race-same-request", needs=SQL, after=SIGNED, covers=("D03",))
-def test_race_same_request(replays: Replays, tenant: str) -> None:
+@check("drill/idempotency/race-same-request", needs=TENANTS, after=SIGNED, covers=("D03",))
+def test_race_same_request(scene: Scene, tenant: str) -> None:
     """Of concurrent identical requests with one key exactly one has an effect, and none is a server error.
 
     Otherwise an impatient client, or a proxy that repeats, replays the events twice.
     """
-    for company in (tenant, *(replays.tenants.create(label="race") for _ in range(ROUNDS - 1))):
+    for company in (tenant, *(scene.tenants.create(label="race") for _ in range(ROUNDS - 1))):
         key = new_key()
-        replays.items(company, 6)
-        requests = [replays.signed(company, label="concurrent", idempotency_key=key, max=2) for _ in range(8)]
-        answers = replays.burst(requests)
+        scene.add_items(company, 6)
+        requests = [scene.replay_request(company, "concurrent", idempotency_key=key, max=2) for _ in range(8)]
+        answers = scene.burst(requests)
         for request, answer in zip(requests, answers, strict=True):
-            replays.seen.expect(request, answer, (200, 409, 429))
+            scene.seen.expect(request, answer, (200, 409, 429))
         raced = [a for a in answers if a.status in {200, 409}]
-        replays.seen.require(len(raced) > 1, "the rate limit let only one of the concurrent requests through: no race")
-        replays.seen.require(any(a.status == 200 for a in answers), "none of the concurrent requests was accepted")
-        replays.seen.control(f"{len(raced)} of {len(answers)} concurrent requests passed the rate limit")
-        _one_effect(replays, company, key, 2)
+        scene.seen.require(len(raced) > 1, "the rate limit let only one of the concurrent requests through: no race")
+        scene.seen.require(any(a.status == 200 for a in answers), "none of the concurrent requests was accepted")
+        scene.seen.control(f"{len(raced)} of {len(answers)} concurrent requests passed the rate limit")
+        _one_effect(scene, company, key, 2)
         firsts = [a for a in answers if a.status == 200 and a.json().get("duplicate") is False]
         assert len(firsts) == 1, f"{len(firsts)} of the answers claim to be the first; allowed: 1"
 
 
-@check("drill/idempotency/race-other-body", needs=SQL, after=SIGNED, covers=("D04",))
-def test_race_other_body(replays: Replays, tenant: str) -> None:
+@check("drill/idempotency/race-other-body", needs=TENANTS, after=SIGNED, covers=("D04",))
+def test_race_other_body(scene: Scene, tenant: str) -> None:
     """Of concurrent requests with one key and different payloads exactly one has an effect; the loser leaves nothing.
 
     Otherwise a request is refused after its effect was committed.
     """
     for _ in range(ROUNDS):
         key = new_key()
-        company = replays.tenants.create(label="race")
-        replays.items(company, 6)
-        requests = [replays.signed(company, label=f"max {n}", idempotency_key=key, max=n) for n in (1, 2, 3)]
-        answers = replays.burst(requests)
+        company = scene.tenants.create(label="race")
+        scene.add_items(company, 6)
+        requests = [scene.replay_request(company, f"max {n}", idempotency_key=key, max=n) for n in (1, 2, 3)]
+        answers = scene.burst(requests)
         for request, answer in zip(requests, answers, strict=True):
-            replays.seen.expect(request, answer, (200, 409, 422, 429))
+            scene.seen.expect(request, answer, (200, 409, 422, 429))
         won = [n for n, a in zip((1, 2, 3), answers, strict=True) if a.status == 200]
-        replays.seen.require(won, "none of the concurrent requests was accepted")
+        scene.seen.require(won, "none of the concurrent requests was accepted")
         assert len(won) == 1, f"{len(won)} different requests with one key were accepted; allowed: 1"
-        replays.seen.control("one of three concurrent requests was accepted")
-        _one_effect(replays, company, key, won[0])
+        scene.seen.control("one of three concurrent requests was accepted")
+        _one_effect(scene, company, key, won[0])
 
 
 @check(
@@ -91,50 +88,47 @@ def test_race_other_body(replays: Replays, tenant: str) -> None:
     after=SIGNED,
     covers=("D03",),
 )
-def test_race_many_sources(replays: Replays, sources: Sources, tenant: str) -> None:
+def test_race_many_sources(scene: Scene, sources: Sources, tenant: str) -> None:
     """Of 24 identical requests from 8 addresses with one key exactly one has an effect.
 
     Otherwise several instances of the service each do the work once.
     """
     key = new_key()
-    replays.items(tenant, 6)
+    scene.add_items(tenant, 6)
     doors = [sources.door(f"127.0.0.{n}") for n in range(2, 10)]
-    requests = [replays.signed(tenant, label="concurrent", idempotency_key=key, max=2) for _ in range(3)]
-    with ThreadPoolExecutor(max_workers=len(doors)) as pool:
-        answers = [a for f in [pool.submit(d.burst, requests) for d in doors] for a in f.result(timeout=60)]
-    given = [a for a in answers if isinstance(a, Answer)]
-    replays.seen.require(len(given) == len(answers), f"{len(answers) - len(given)} concurrent requests got no answer")
+    requests = [scene.replay_request(tenant, "concurrent", idempotency_key=key, max=2) for _ in range(3)]
+    given = scene.burst(requests, *doors)
     for answer in given:
-        replays.seen.expect(requests[0], answer, (200, 409, 429))
-    replays.seen.control(f"{sum(a.status in {200, 409} for a in given)} of {len(given)} requests passed the rate limit")
-    _one_effect(replays, tenant, key, 2)
+        scene.seen.expect(requests[0], answer, (200, 409, 429))
+    scene.seen.control(f"{sum(a.status in {200, 409} for a in given)} of {len(given)} requests passed the rate limit")
+    _one_effect(scene, tenant, key, 2)
 
 
-@check("drill/idempotency/late-retry-keeps-the-run", needs=SQL, after=SIGNED, covers=("D05",))
-def test_late_retry(replays: Replays, tenant: str) -> None:
+@check("drill/idempotency/late-retry-keeps-the-run", needs=TENANTS, after=SIGNED, covers=("D05",))
+def test_late_retry(scene: Scene, tenant: str) -> None:
     """A retry after the run has completed leaves its row exactly as it is.
 
     Otherwise a late retry sets a completed run back to started, and it never ends.
     """
     key = new_key()
-    first = replays.control(tenant, "nothing to replay", idempotency_key=key).json()
-    replays.seen.require(first.get("status") == "completed", f"an empty run is {first.get('status')!r}, not completed")
+    first = scene.run(tenant, label="nothing to replay", idempotency_key=key)
+    scene.seen.require(first.get("status") == "completed", f"an empty run is {first.get('status')!r}, not completed")
     read = "select r.xmin::text as version, r.* from public.replay_runs r where company_id = %s"
-    before = replays.rows(read, tenant)
-    replays.items(tenant, 2)
-    replays.send(tenant, "late retry", idempotency_key=key)
-    after = replays.rows(read, tenant)
+    before = scene.rows(read, tenant)
+    scene.add_items(tenant, 2)
+    scene.replay(tenant, label="late retry", idempotency_key=key)
+    after = scene.rows(read, tenant)
     assert after == before, f"the run was {before}, after a late retry {after}"
-    assert replays.outbox(tenant) == 0, "a late retry replayed items"
+    assert scene.replayed(tenant) == 0, "a late retry replayed items"
 
 
 # --- a request that is still running ------------------------------------------------------------------------------
 
 
 @contextmanager
-def _held_budget(target: Target, replays: Replays, company: str) -> Iterator[Connection]:
+def _held_budget(target: Target, scene: Scene, company: str) -> Iterator[Connection]:
     """The tenant's budget row, locked: a replay of items waits for it inside its transaction."""
-    replays.budget(company, 100)
+    scene.budget(company, daily_limit=100)
     holder = connect(target.database_url, autocommit=False)
     try:
         execute(holder, "select 1 from public.replay_budgets where company_id = %s for update", company)
@@ -144,13 +138,13 @@ def _held_budget(target: Target, replays: Replays, company: str) -> Iterator[Con
         holder.close()
 
 
-def _waiter(replays: Replays, holder: Connection, running: Future[Answer]) -> int:
+def _waiter(scene: Scene, holder: Connection, running: Future[Answer]) -> int:
     """The pid of the backend that waits for the holder's row; unknown where the request does not wait."""
     pid = value(holder, "select pg_backend_pid()")
     deadline = time.monotonic() + WAITER_WITHIN_S
     while time.monotonic() < deadline and not running.done():
         found = value(
-            replays.db,
+            scene.db,
             "select w.pid from pg_locks w where not w.granted and w.pid <> pg_backend_pid()"
             " and %s = any(pg_blocking_pids(w.pid)) limit 1",
             pid,
@@ -161,61 +155,63 @@ def _waiter(replays: Replays, holder: Connection, running: Future[Answer]) -> in
     raise Unmet("a replay does not wait for its tenant's budget row: it cannot be held in its transaction")
 
 
-@check("drill/idempotency/in-progress", severity=Severity.WARN, needs=SQL, after=SIGNED, covers=("D03",))
-def test_in_progress(replays: Replays, target: Target, http: HttpDoor, tenant: str) -> None:
+@check("drill/idempotency/in-progress", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("D03",))
+def test_in_progress(scene: Scene, target: Target, http: HttpDoor, tenant: str) -> None:
     """While a request runs, the same key is refused at once with 409 `in_progress`, and nothing happens twice.
 
     Otherwise retries pile up behind a slow request and take every connection of the service.
     """
     key = new_key()
-    replays.items(tenant, 3)
-    request = replays.signed(tenant, label="first, held", idempotency_key=key, max=2)
+    scene.add_items(tenant, 3)
+    request = scene.replay_request(tenant, "first, held", idempotency_key=key, max=2)
     with ThreadPoolExecutor(max_workers=1) as pool:
-        with _held_budget(target, replays, tenant) as holder:
+        with _held_budget(target, scene, tenant) as holder:
             running: Future[Answer] = pool.submit(http.send, request)
-            _waiter(replays, holder, running)
+            _waiter(scene, holder, running)
             again = request.labelled("same key, while the first runs")
             try:
                 second = http.send(again, timeout_s=3)
             except NoAnswer:
                 second = None
                 alive = http.send(Request("GET", "/healthz"))
-                replays.seen.require(alive.elapsed_ms < 1000, "no answer in 3 s, and /healthz took more than a second")
+                scene.seen.require(alive.elapsed_ms < 1000, "no answer in 3 s, and /healthz took more than a second")
         first = running.result(timeout=20)
-    replays.seen.expect(request, first, 200, control=True)
+    scene.seen.expect(request, first, 200, control=True)
     assert second is not None, "the same key, while the first runs: no answer in 3 s; due: 409 in_progress at once"
-    replays.seen.expect(again, second, 409, "in_progress")
-    _one_effect(replays, tenant, key, 2)
+    scene.seen.expect(again, second, 409, "in_progress")
+    _one_effect(scene, tenant, key, 2)
 
 
-@check("drill/idempotency/crash-leaves-no-key", where=Where.REFERENCE, needs=SQL, after=SIGNED, covers=("D10", "D11"))
-def test_crash_leaves_no_key(replays: Replays, target: Target, http: HttpDoor, tenant: str) -> None:
+@check(
+    "drill/idempotency/crash-leaves-no-key", where=Where.REFERENCE, needs=TENANTS, after=SIGNED, covers=("D10", "D11")
+)
+def test_crash_leaves_no_key(scene: Scene, target: Target, http: HttpDoor, tenant: str) -> None:
     """A request whose transaction is cut off leaves neither effect nor key: its retry has the effect, once.
 
     Otherwise a crash between effect and key loses or doubles the events, and errors are stored as answers.
     """
     key = new_key()
-    replays.items(tenant, 3)
-    replays.control(tenant, "a dry run, undisturbed", dry_run=True)
-    request: Request = replays.signed(tenant, label="cut off", idempotency_key=key, max=2)
-    with ThreadPoolExecutor(max_workers=1) as pool, _held_budget(target, replays, tenant) as holder:
+    scene.add_items(tenant, 3)
+    scene.replay(tenant, label="a dry run, undisturbed", control=True, dry_run=True)
+    request: Request = scene.replay_request(tenant, "cut off", idempotency_key=key, max=2)
+    with ThreadPoolExecutor(max_workers=1) as pool, _held_budget(target, scene, tenant) as holder:
         running: Future[Answer] = pool.submit(http.send, request)
-        victim = _waiter(replays, holder, running)
+        victim = _waiter(scene, holder, running)
         try:
-            execute(replays.db, "select pg_terminate_backend(%s)", victim)
+            execute(scene.db, "select pg_terminate_backend(%s)", victim)
         except psycopg.errors.InsufficientPrivilege:
-            replays.seen.unmet("the login of DATABASE_URL may not end other sessions")
+            scene.seen.unmet("the login of DATABASE_URL may not end other sessions")
         first = running.result(timeout=20)
-    replays.seen.require(first.status >= 500, f"the request that was cut off was answered {first.status}")
-    assert replays.outbox(tenant) == 0, f"{replays.outbox(tenant)} outbox rows of a request that was cut off"
+    scene.seen.require(first.status >= 500, f"the request that was cut off was answered {first.status}")
+    assert scene.replayed(tenant) == 0, f"{scene.replayed(tenant)} outbox rows of a request that was cut off"
     retry = request.labelled("the retry")
     answer = http.send(retry)
     for _ in range(2):
         if answer.status < 500:
             break
-        replays.reset_limit(tenant)
-        replays.control(tenant, "another key, in between", dry_run=True)
+        scene.reset_limit(tenant)
+        scene.replay(tenant, label="another key, in between", control=True, dry_run=True)
         answer = http.send(retry)
     # the first answer again and again, while another key is accepted: that is no busy target
-    replays.seen.expect(retry, answer, 200, busy=answer.status == first.status)
-    _one_effect(replays, tenant, key, 2)
+    scene.seen.expect(retry, answer, 200, busy=answer.status == first.status)
+    _one_effect(scene, tenant, key, 2)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from drills.workbench.limits import Limit
+from drills.workbench.checks import LIMIT
+from drills.workbench.rate_limit import Limit
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.deployment.client import NoAnswer
 from gates.deployment.database import execute
 
-LIMIT = ("drill/authentication/signed-accepted", "drill/rate-limit/tenants-independent")
 WAITER_WITHIN_S = 2.0
 
 _WAITING_LOGIN = """

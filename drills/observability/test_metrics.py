@@ -7,20 +7,19 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from drills.workbench.ground import REPLAY_FLAG
+from drills.workbench.checks import SIGNED, SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import Observer, check
 from gates.deployment.client import HttpDoor
 from gates.deployment.database import Connection, value
 from gates.deployment.metrics import Scrape, broken_histograms, parse_metrics
 from gates.deployment.requests import Request
+from gates.deployment.tenants import REPLAY_FLAG
 from gates.evidence import Severity, Where
 
 SERIES = ("replay_requests_total", "outbox_lag_seconds", "outbox_pending", "dlq_items", "agent_tasks_total")
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 MOST_SERIES = 2000
-SQL = ("database",)
-SIGNED = ("drill/authentication/signed-accepted",)
 REPLAYS = "replay_requests_total"
 SPREAD_SCRAPES = 24
 """Enough to meet each of four instances that are taken at random but once in 250 times."""
@@ -261,9 +260,7 @@ def test_waiting_events_show(scene: Scene) -> None:
     least_s = 59 * 7 / (7 + len(others))
     shown = scene.until_true(probe, within_s=5.0)
     scene.seen.value([round(n, 1) for n in seen[-1]], [7, 60], "events, s")
-    quiet = scene.number(
-        "select count(*) from public.event_outbox where company_id = %s and processed_at is null", company
-    )
+    quiet = scene.count("event_outbox", company, "processed_at is null")
     scene.seen.require(quiet == 7, "the events did not wait: drill/outbox/not-before-it-is-due")
     scene.seen.require(shown or others == scene.rows(WAITING, company), "other tenants' events changed meanwhile")
     assert seen[-1][0] >= 7, f"seven events that back off changed outbox_pending by {seen[-1][0]:g}"

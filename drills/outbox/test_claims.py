@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import uuid
 
+from drills.workbench.checks import DELIVERS, SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.deployment.database import execute
-
-SQL = ("database",)
-DELIVERS = ("drill/outbox/delivered-once",)
 
 
 @check("drill/outbox/not-before-it-is-due", needs=SQL, after=DELIVERS, covers=("K15",))

@@ -6,16 +6,13 @@ import time
 import uuid
 from typing import Any
 
-from drills.workbench.ground import PLAIN_TYPE
-from drills.workbench.scene import Scene, as_jsonb, best_of
+from drills.workbench.checks import DELIVERS, SIGNED, SQL
+from drills.workbench.scene import Scene, best_of
+from drills.workbench.tenant_data import PLAIN_TYPE, as_jsonb
 from gates.checks.recorder import check
 from gates.deployment.client import NoAnswer
 from gates.deployment.requests import encode_body, signed_get
 from gates.evidence import Severity
-
-SQL = ("database",)
-SIGNED = ("drill/authentication/signed-accepted",)
-DELIVERS = ("drill/outbox/delivered-once",)
 
 PAYLOAD: dict[str, Any] = {
     "text": 'Grüße, 北京, \U0001f69a, \u2028, "quoted", back\\slash, tab\t, %s {}',

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from drills.workbench.scene import Scene, as_jsonb
+from drills.workbench.checks import AGENT, DELIVERS
+from drills.workbench.scene import Scene
+from drills.workbench.tenant_data import as_jsonb
 from gates.checks.recorder import check
 from gates.evidence import Severity
 
-AGENT = ("database", "drill-agent")
-DELIVERS = ("drill/outbox/delivered-once",)
 JITTER_SHARE = 0.05
 """Of a wait: what is spread less than that is not spread at all."""
 PROOF_SHARE = 0.02
@@ -48,7 +48,7 @@ def _to_death(scene: Scene, company: str) -> None:
     """Let the tenant's failing events come to their last attempt."""
 
     def probe() -> bool:
-        scene.hurry(company)
+        scene.make_due(company)
         return all(r["state"] == "dead" for r in scene.outbox(company))
 
     moving = scene.number("select coalesce(sum(attempts), 0) from public.event_outbox where company_id = %s", company)
@@ -80,7 +80,7 @@ def _comes_through(scene: Scene, company: str, event: str, failures: int) -> boo
     """Whether an event that fails so often has its effect; the deployment may have given it up after two attempts."""
 
     def probe() -> bool:
-        scene.hurry(company)
+        scene.make_due(company)
         return event in scene.effects([event]) or all(r["state"] == "dead" for r in scene.outbox(company))
 
     scene.until(probe, f"the effect of an event that fails {failures} times", within_s=12)
@@ -128,9 +128,7 @@ def test_backs_off(scene: Scene) -> None:
     scene.passes_by(other, 3)
     after = scene.number("select sum(attempts) from public.event_outbox where company_id = %s", company)
     assert after == before, f"{after - before} attempts were made before they were due"
-    waiting = scene.number(
-        "select count(*) from public.event_outbox where company_id = %s and dead_at is null", company
-    )
+    waiting = scene.count("event_outbox", company, "dead_at is null")
     scene.seen.require(waiting, "all failing events were dead before their back-off could be seen")
     scene.seen.count(waiting)
 
@@ -144,14 +142,8 @@ def _put_off(scene: Scene, company: str) -> bool:
         company,
     )
     scene.quiet(company)
-    return (
-        scene.number(
-            "select count(*) from public.event_outbox where company_id = %s and dead_at is null"
-            " and (next_attempt_at < now() + interval '50 minutes' or claimed_until > now())",
-            company,
-        )
-        == 0
-    )
+    early = "dead_at is null and (next_attempt_at < now() + interval '50 minutes' or claimed_until > now())"
+    return scene.count("event_outbox", company, early) == 0
 
 
 @pytest.mark.waits(0.5)
@@ -169,16 +161,14 @@ def test_back_off_grows(scene: Scene) -> None:
     waits: list[list[tuple[float, float]]] = []
     for attempt in range(1, 4):
         seen = _waits(scene, company, attempt, since)
-        rows = scene.number(
-            "select count(*) from public.event_outbox where company_id = %s and dead_at is null", company
-        )
+        rows = scene.count("event_outbox", company, "dead_at is null")
         if (not rows and waits) or (rows < 12 and len(waits) > 1):
             break  # so many attempts are all that this deployment makes
         scene.seen.require(rows == 12, f"after {attempt} failures {12 - rows} events are dead already")
         scene.seen.require(len(seen) >= 6, f"of twelve failures only {len(seen)} were seen between two looks")
         waits.append(seen)
         since = _clock(scene)
-        scene.hurry(company)
+        scene.make_due(company)
     # how late we look counts for the deployment: the first wait was at least so long, the last one at most
     first, last = (sum(w[i] for w in ws) / len(ws) for ws, i in ((waits[0], 0), (waits[-1], 1)))
     scene.seen.value([round(first, 3), round(last, 3)], "growing", "s")
@@ -219,7 +209,7 @@ def test_back_off_jittered(scene: Scene) -> None:
         apart = max(high - low for low, high in seen)
         if apart <= JITTER_SHARE * most:
             steady.append(f"{most:.3f} s after failure {attempt}, seen within {apart * 1000:.0f} ms")
-        scene.hurry(company)
+        scene.make_due(company)
     scene.seen.require(proved or steady, "the looks at the failing events were too far apart to see a jitter")
     assert proved, f"{len(seen)} events that failed equally often all wait {steady[-1]}"
     scene.passes_by(other, 1)
@@ -318,7 +308,7 @@ def test_dead_letter_in_one_transaction(scene: Scene) -> None:
         pair = int(row["dead"]), int(row["letters"])
         if pair[0] != pair[1]:
             half.append(pair)
-        scene.hurry(company)
+        scene.make_due(company)
         return pair[0] == 6 and not half
 
     moving = scene.until_true(lambda: probe() or bool(half), within_s=DEATH_S)
@@ -342,7 +332,7 @@ def test_dead_event_frees_its_key(scene: Scene) -> None:
     after = [str(scene.emit(company, key=key, payload={"n": n})["event_id"]) for n in range(2)]
 
     def dead() -> bool:
-        scene.hurry(company)
+        scene.make_due(company)
         return any(r["event"] == poison and r["state"] == "dead" for r in scene.outbox(company))
 
     scene.seen.require(scene.until_true(dead, within_s=DEATH_S), "the last attempt of the first event was not reached")

@@ -6,12 +6,9 @@ import uuid
 
 import pytest
 
+from drills.workbench.checks import AGENT, DELIVERS, SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
-
-SQL = ("database",)
-AGENT = ("database", "drill-agent")
-DELIVERS = ("drill/outbox/delivered-once",)
 
 
 @check("drill/outbox/order-within-a-key", needs=SQL, after=DELIVERS, covers=("K11",))
@@ -70,7 +67,7 @@ def _holds_its_key(scene: Scene, company: str, failures: int) -> bool:
     early: list[str] = []
 
     def probe() -> bool:
-        scene.hurry(company)
+        scene.make_due(company)
         done = scene.effects([failing, *later])  # one statement, one snapshot
         dead = any(r["event"] == failing and r["state"] == "dead" for r in scene.outbox(company))
         early.extend(e for e in later if e in done and failing not in done and not dead)

@@ -6,22 +6,20 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from drills.workbench.bench import REPLAY, Bench, Minter, Sources
-from drills.workbench.cases import Case, cases
-from drills.workbench.limits import ADMITTED, Limit, client_addresses
+from drills.workbench.bench import Bench, Sources
+from drills.workbench.checks import LIMIT, SIGNED, TENANTS, Case, cases
+from drills.workbench.credentials import REPLAY, Minter
+from drills.workbench.rate_limit import ADMITTED, Limit, client_addresses
 from gates.checks.recorder import check
 from gates.deployment.requests import SIGNATURE, Request, encode_body, post, signed_get, token_post
 from gates.deployment.tenants import Tenants
 from gates.evidence import Severity, Where
 
-INDEPENDENT = "drill/rate-limit/tenants-independent"
-LIMIT = ("drill/authentication/signed-accepted", INDEPENDENT)
-SQL = ("tenants",)
 RACES = 3
 """A race is had several times: one may end in the right order by luck."""
 
 
-@check(INDEPENDENT, needs=SQL, after=LIMIT[:1], covers=("C04",), phase="first")
+@check("drill/rate-limit/tenants-independent", needs=TENANTS, after=SIGNED, covers=("C04",), phase="first")
 def test_tenants_independent(limit: Limit, tenant: str, other: str) -> None:
     """Two tenants behind one address have a limit each: one that is used up leaves the other's whole.
 
@@ -32,7 +30,7 @@ def test_tenants_independent(limit: Limit, tenant: str, other: str) -> None:
 
 
 # These two wait for no sentinel: a limit that is never used up is what keeps the sentinel from judging.
-@check("drill/rate-limit/fourth-refused", needs=SQL, after=LIMIT[:1], covers=("C01",))
+@check("drill/rate-limit/fourth-refused", needs=TENANTS, after=LIMIT[:1], covers=("C01",))
 def test_fourth_refused(limit: Limit, tenant: str) -> None:
     """Three calls are admitted and the fourth is refused with 429 `rate_limited`.
 
@@ -43,7 +41,7 @@ def test_fourth_refused(limit: Limit, tenant: str) -> None:
     limit.limited(limit.request(tenant, "call 5"))
 
 
-@check("drill/rate-limit/three-admitted", needs=SQL, after=LIMIT[:1], covers=("C01",))
+@check("drill/rate-limit/three-admitted", needs=TENANTS, after=LIMIT[:1], covers=("C01",))
 def test_three_admitted(limit: Limit, tenant: str) -> None:
     """The second and third call in a row are admitted like the first.
 
@@ -55,7 +53,7 @@ def test_three_admitted(limit: Limit, tenant: str) -> None:
         limit.carried_out(limit.passes(request, limit.http.send(request), 200))
 
 
-@check("drill/rate-limit/retry-after", severity=Severity.WARN, needs=SQL, after=LIMIT, covers=("C02",))
+@check("drill/rate-limit/retry-after", severity=Severity.WARN, needs=TENANTS, after=LIMIT, covers=("C02",))
 def test_retry_after(limit: Limit, tenant: str) -> None:
     """A refusal says in whole seconds, 1 to 300, when to come back, and the time does not grow.
 
@@ -68,7 +66,7 @@ def test_retry_after(limit: Limit, tenant: str) -> None:
     assert [int(f) for f in found] == sorted((int(f) for f in found), reverse=True), f"Retry-After grows: {found}"
 
 
-@check("drill/rate-limit/retry-after-is-true", severity=Severity.WARN, needs=SQL, after=LIMIT, covers=("C02",))
+@check("drill/rate-limit/retry-after-is-true", severity=Severity.WARN, needs=TENANTS, after=LIMIT, covers=("C02",))
 def test_retry_after_is_true(limit: Limit, tenant: str) -> None:
     """Retry-After is the time until the oldest admitted request leaves the window, within 3 s.
 
@@ -103,7 +101,7 @@ def _spoofed(name: str) -> list[tuple[str, str]]:
     return [(name, address)] if name != "X-Client-IP" else [(name, address), ("X-Cluster-Client-IP", address)]
 
 
-@cases("drill/rate-limit", SPOOFS, needs=SQL, after=LIMIT, covers=("C03",))
+@cases("drill/rate-limit", SPOOFS, needs=TENANTS, after=LIMIT, covers=("C03",))
 def test_spoofed_address(case: Case, limit: Limit, tenant: str) -> None:
     """No header that the client writes moves it to another bucket.
 
@@ -115,7 +113,7 @@ def test_spoofed_address(case: Case, limit: Limit, tenant: str) -> None:
         limit.limited(limit.request(tenant, f"{name}: {value}").adding_header(name, value))
 
 
-@check("drill/rate-limit/spoofed-address-not-charged", needs=SQL, after=LIMIT, covers=("C09",))
+@check("drill/rate-limit/spoofed-address-not-charged", needs=TENANTS, after=LIMIT, covers=("C09",))
 def test_spoofed_address_not_charged(limit: Limit, tenant: str) -> None:
     """A request that names another address in X-Forwarded-For is charged to the address it came from.
 
@@ -123,13 +121,13 @@ def test_spoofed_address_not_charged(limit: Limit, tenant: str) -> None:
     """
     limit.admit(tenant, "plain", control=True)
     limit.untrusted(tenant)
-    before = [r["key"] for r in limit.rows(tenant)]
+    before = [r["key"] for r in limit.buckets(tenant)]
     limit.seen.require(len(before) == 1, f"one call left {len(before)} rows in edge_rate_limits; 1 is due")
     named = ("203.0.113.77", "203.0.113.77, 198.51.100.7")
     for value in named:
         request = limit.request(tenant, f"X-Forwarded-For: {value}").adding_header("X-Forwarded-For", value)
         limit.seen.expect(request, limit.http.send(request), 200)
-    keys = [r["key"] for r in limit.rows(tenant)]
+    keys = [r["key"] for r in limit.buckets(tenant)]
     limit.seen.require(
         len(client_addresses(limit.db, tenant, named)) < 2, "our calls come to the target from several addresses"
     )
@@ -137,7 +135,7 @@ def test_spoofed_address_not_charged(limit: Limit, tenant: str) -> None:
     assert keys == before, f"charged to {keys}; allowed: {before}"
 
 
-@check("drill/rate-limit/spelling-of-the-company", needs=SQL, after=LIMIT, covers=("C06",))
+@check("drill/rate-limit/spelling-of-the-company", needs=TENANTS, after=LIMIT, covers=("C06",))
 def test_spelling_of_the_company(limit: Limit, tenant: str) -> None:
     """Another case of the company id shares the tenant's bucket.
 
@@ -150,7 +148,7 @@ def test_spelling_of_the_company(limit: Limit, tenant: str) -> None:
         limit.limited(limit.request(company, f"call 4 as {company[:13]}..."))
 
 
-@check("drill/rate-limit/path-variants-share", needs=SQL, after=LIMIT, covers=("C07",))
+@check("drill/rate-limit/path-variants-share", needs=TENANTS, after=LIMIT, covers=("C07",))
 def test_path_variants_share(limit: Limit, tenant: str) -> None:
     """No other spelling of the path or query opens a second bucket.
 
@@ -166,7 +164,7 @@ def test_path_variants_share(limit: Limit, tenant: str) -> None:
         limit.seen.expect(request, answer, answer.status if elsewhere else 429)
 
 
-@check("drill/rate-limit/credentials-share", needs=SQL, after=LIMIT, covers=("C07",))
+@check("drill/rate-limit/credentials-share", needs=TENANTS, after=LIMIT, covers=("C07",))
 def test_credentials_share(limit: Limit, bench: Bench, tenant: str) -> None:
     """Signed requests and tokens share the tenant's bucket.
 
@@ -207,7 +205,7 @@ UNCOUNTED: list[Case] = [
 ]
 
 
-@cases("drill/rate-limit", UNCOUNTED, needs=SQL, after=LIMIT)
+@cases("drill/rate-limit", UNCOUNTED, needs=TENANTS, after=LIMIT)
 def test_uncounted(case: Case, limit: Limit, bench: Bench, tenant: str) -> None:
     """Ten refused requests leave all three calls.
 
@@ -236,7 +234,7 @@ def test_forbidden_do_not_count(limit: Limit, tenant: str, other: str, token: Mi
         limit.passes(request, limit.http.send(request), 200)
 
 
-@check("drill/rate-limit/reads-not-limited", severity=Severity.WARN, needs=SQL, after=LIMIT, covers=("C17",))
+@check("drill/rate-limit/reads-not-limited", severity=Severity.WARN, needs=TENANTS, after=LIMIT, covers=("C17",))
 def test_reads_not_limited(limit: Limit, bench: Bench, tenant: str) -> None:
     """With the limit used up, runs can still be read.
 
@@ -250,7 +248,7 @@ def test_reads_not_limited(limit: Limit, bench: Bench, tenant: str) -> None:
         limit.passes(request, limit.http.send(request), 200)
 
 
-@check("drill/rate-limit/events-not-limited", needs=SQL, after=LIMIT, covers=("C17",))
+@check("drill/rate-limit/events-not-limited", needs=TENANTS, after=LIMIT, covers=("C17",))
 def test_events_not_limited(limit: Limit, bench: Bench, tenant: str) -> None:
     """With the limit used up, events are still accepted.
 
@@ -267,7 +265,7 @@ def test_events_not_limited(limit: Limit, bench: Bench, tenant: str) -> None:
 # --- what counts --------------------------------------------------------------------------------------------------
 
 
-@check("drill/rate-limit/dry-runs-count", severity=Severity.WARN, needs=SQL, after=LIMIT, covers=("C16",))
+@check("drill/rate-limit/dry-runs-count", severity=Severity.WARN, needs=TENANTS, after=LIMIT, covers=("C16",))
 def test_dry_runs_count(limit: Limit, tenant: str) -> None:
     """Dry runs count like real ones.
 
@@ -278,7 +276,7 @@ def test_dry_runs_count(limit: Limit, tenant: str) -> None:
     limit.limited(limit.request(tenant, "call 4"))
 
 
-@check("drill/rate-limit/forced-calls-count", needs=SQL, after=LIMIT, covers=("C01",))
+@check("drill/rate-limit/forced-calls-count", needs=TENANTS, after=LIMIT, covers=("C01",))
 def test_forced_calls_count(limit: Limit, tenant: str) -> None:
     """`force` ignores retry_after only: forced calls are counted and refused like others.
 
@@ -289,7 +287,7 @@ def test_forced_calls_count(limit: Limit, tenant: str) -> None:
     limit.limited(limit.request(tenant, "forced call 4", force=True))
 
 
-@check("drill/rate-limit/duplicates-count", severity=Severity.WARN, needs=SQL, after=LIMIT, covers=("C01",))
+@check("drill/rate-limit/duplicates-count", severity=Severity.WARN, needs=TENANTS, after=LIMIT, covers=("C01",))
 def test_duplicates_count(limit: Limit, tenant: str) -> None:
     """Repeated requests with one key count like first ones.
 
@@ -319,7 +317,7 @@ PRECEDENCE: list[Case] = [
 ]
 
 
-@cases("drill/rate-limit", PRECEDENCE, severity=Severity.WARN, needs=SQL, after=LIMIT)
+@cases("drill/rate-limit", PRECEDENCE, severity=Severity.WARN, needs=TENANTS, after=LIMIT)
 def test_precedence(case: Case, limit: Limit, tenant: str) -> None:
     """Refusals of earlier steps win over 429.
 
@@ -334,7 +332,7 @@ def test_precedence(case: Case, limit: Limit, tenant: str) -> None:
 # --- concurrency and sources --------------------------------------------------------------------------------------
 
 
-@check("drill/rate-limit/concurrent-exactly-three", needs=SQL, after=LIMIT, covers=("C10",))
+@check("drill/rate-limit/concurrent-exactly-three", needs=TENANTS, after=LIMIT, covers=("C10",))
 def test_concurrent_exactly_three(limit: Limit, tenants: Tenants, other: str) -> None:
     """Of many calls at once, exactly three are admitted.
 
@@ -344,7 +342,7 @@ def test_concurrent_exactly_three(limit: Limit, tenants: Tenants, other: str) ->
     for _ in range(RACES):
         tenant = tenants.create(label="race")
         requests = [limit.request(tenant, "concurrent", dry_run=True) for _ in range(12)]
-        answers = limit.burst(limit.http, requests)
+        answers = limit.burst(requests)
         for request, answer in zip(requests, answers, strict=True):
             limit.seen.expect(request, answer, (200, 429))
         admitted = sum(a.status == 200 for a in answers)

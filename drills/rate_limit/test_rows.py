@@ -7,7 +7,8 @@ from typing import Any
 
 import psycopg
 
-from drills.workbench.limits import ADMITTED, WINDOW_S, Limit
+from drills.workbench.checks import LIMIT, TENANTS
+from drills.workbench.rate_limit import ADMITTED, WINDOW_S, Limit
 from gates.checks.recorder import check
 from gates.deployment.client import NoAnswer
 from gates.deployment.database import Connection, connect, execute, value
@@ -16,8 +17,6 @@ from gates.deployment.target import Target
 from gates.deployment.tenants import OWNED_TABLES, Tenants
 from gates.evidence import Severity, Where
 
-LIMIT = ("drill/authentication/signed-accepted", "drill/rate-limit/tenants-independent")
-SQL = ("tenants",)
 LOCK_HELD_S = 0.6
 CLOSED_S, OPEN_S = 298.5, 301.0
 """Ages of calls at either edge of the window; a refused call changes nothing, so that a slow one is tried again."""
@@ -25,7 +24,7 @@ CLOSED_S, OPEN_S = 298.5, 301.0
 TRIES = 3
 
 
-@check("drill/rate-limit/window-closed-until-300-s", needs=SQL, after=LIMIT, covers=("C11",))
+@check("drill/rate-limit/window-closed-until-300-s", needs=TENANTS, after=LIMIT, covers=("C11",))
 def test_window_closed(limit: Limit, tenant: str) -> None:
     """With the oldest call just under 300 s ago, the fourth is still refused.
 
@@ -45,7 +44,7 @@ def test_window_closed(limit: Limit, tenant: str) -> None:
     limit.seen.expect(request, answer, 429, "rate_limited")
 
 
-@check("drill/rate-limit/window-open-after-300-s", needs=SQL, after=LIMIT, covers=("C11",))
+@check("drill/rate-limit/window-open-after-300-s", needs=TENANTS, after=LIMIT, covers=("C11",))
 def test_window_open(limit: Limit, tenant: str) -> None:
     """With all calls just over 300 s ago, three more are admitted, and a fourth is refused.
 
@@ -59,7 +58,7 @@ def test_window_open(limit: Limit, tenant: str) -> None:
     limit.limited(limit.request(tenant, "call 4 of the new window"))
 
 
-@check("drill/rate-limit/window-rolls", needs=SQL, after=LIMIT, covers=("C11",))
+@check("drill/rate-limit/window-rolls", needs=TENANTS, after=LIMIT, covers=("C11",))
 def test_window_rolls(limit: Limit, tenant: str) -> None:
     """When the oldest call leaves the window exactly one more is admitted: never more than 3 in any 300 s.
 
@@ -75,23 +74,23 @@ def test_window_rolls(limit: Limit, tenant: str) -> None:
     limit.limited(limit.request(tenant, "three calls in the last 102 s"))
 
 
-@check("drill/rate-limit/refusal-changes-nothing", needs=SQL, after=LIMIT, covers=("C13",))
+@check("drill/rate-limit/refusal-changes-nothing", needs=TENANTS, after=LIMIT, covers=("C13",))
 def test_refusal_changes_nothing(limit: Limit, tenant: str) -> None:
     """A refused call does not lengthen the wait: the tenant's row is as before.
 
     Otherwise a client that retries is locked out for as long as it retries.
     """
     limit.fill(tenant)
-    before = limit.rows(tenant)
+    before = limit.buckets(tenant)
     limit.seen.require(limit.hits(tenant) == ADMITTED, f"{limit.hits(tenant)} hits after three calls; 3 are due")
     for number in range(3):
         limit.limited(limit.request(tenant, f"refused {number}"))
-    after = limit.rows(tenant)
+    after = limit.buckets(tenant)
     limit.seen.value(sum(len(r["hits"]) for r in after), ADMITTED, "hits")
     assert after == before, f"the row was {before}, after three refusals {after}"
 
 
-@check("drill/rate-limit/row-as-documented", severity=Severity.WARN, needs=SQL, after=LIMIT, covers=("C01",))
+@check("drill/rate-limit/row-as-documented", severity=Severity.WARN, needs=TENANTS, after=LIMIT, covers=("C01",))
 def test_row_as_documented(limit: Limit, tenant: str) -> None:
     """A tenant and address have one row `replay:<company>:<ip>` with its admitted calls, count and window_start.
 
@@ -99,7 +98,7 @@ def test_row_as_documented(limit: Limit, tenant: str) -> None:
     """
     limit.fill(tenant, 2)
     limit.at_one_address(limit.request(tenant))
-    rows = limit.rows(tenant)
+    rows = limit.buckets(tenant)
     assert len(rows) == 1, f"two calls left rows {[r['key'] for r in rows]}; due: one"
     row: dict[str, Any] = rows[0]
     assert row["key"].startswith(f"replay:{tenant}:"), f"key {row['key']}"
@@ -112,14 +111,14 @@ def test_row_as_documented(limit: Limit, tenant: str) -> None:
     limit.seen.count(5)
 
 
-@check("drill/rate-limit/row-is-the-limit", needs=SQL, after=LIMIT, covers=("C12",))
+@check("drill/rate-limit/row-is-the-limit", needs=TENANTS, after=LIMIT, covers=("C12",))
 def test_row_is_the_limit(limit: Limit, tenant: str, other: str) -> None:
     """The table alone decides: a tenant whose row is full is refused at its first call, on every instance.
 
     Otherwise the count lives in the memory of a process, and a restart or another instance forgets it.
     """
     limit.admit(other, "a tenant with an empty row", control=True)
-    rows = limit.rows(other)
+    rows = limit.buckets(other)
     assert len(rows) == 1, f"an admitted call left {len(rows)} rows in edge_rate_limits; due: one"
     address = str(rows[0]["key"]).split(":", 2)[2]
     execute(
@@ -132,7 +131,7 @@ def test_row_is_the_limit(limit: Limit, tenant: str, other: str) -> None:
         limit.limited(limit.request(tenant, f"call {number} with a full row"))
 
 
-@check("drill/rate-limit/deleting-the-row-resets", severity=Severity.WARN, needs=SQL, after=LIMIT, covers=("C12",))
+@check("drill/rate-limit/deleting-the-row-resets", severity=Severity.WARN, needs=TENANTS, after=LIMIT, covers=("C12",))
 def test_deleting_the_row_resets(limit: Limit, tenant: str) -> None:
     """Deleting the row resets the limit at once.
 
@@ -155,7 +154,7 @@ def owned(db: Connection, company: str) -> str:
     return digest_of(sorted(f"{r['part']}={r['rows']}" for r in found))
 
 
-@check("drill/rate-limit/refused-call-does-nothing", needs=SQL, after=LIMIT, covers=("C13",))
+@check("drill/rate-limit/refused-call-does-nothing", needs=TENANTS, after=LIMIT, covers=("C13",))
 def test_refused_call_does_nothing(limit: Limit, tenants: Tenants, tenant: str) -> None:
     """A call refused with 429 moves no item, opens no run and charges no budget.
 
@@ -172,7 +171,11 @@ def test_refused_call_does_nothing(limit: Limit, tenants: Tenants, tenant: str) 
 
 
 @check(
-    "drill/rate-limit/refusals-audited-once-a-minute", severity=Severity.WARN, needs=SQL, after=LIMIT, covers=("C13",)
+    "drill/rate-limit/refusals-audited-once-a-minute",
+    severity=Severity.WARN,
+    needs=TENANTS,
+    after=LIMIT,
+    covers=("C13",),
 )
 def test_refusals_audited(limit: Limit, tenant: str) -> None:
     """Refusals by the limit are audited, one row for a tenant and minute, however many there are.
@@ -194,7 +197,7 @@ def test_refusals_audited(limit: Limit, tenant: str) -> None:
     assert 1 <= len(rows) <= (1 if same else 2), f"5 refusals left {len(rows)} audit rows; due: one a minute"
 
 
-@check("drill/rate-limit/locked-store-fails-closed", needs=SQL, after=LIMIT, covers=("C14",))
+@check("drill/rate-limit/locked-store-fails-closed", needs=TENANTS, after=LIMIT, covers=("C14",))
 def test_locked_store(limit: Limit, target: Target, tenant: str) -> None:
     """While the tenant's row cannot be read, a call over the limit is not admitted.
 
@@ -229,7 +232,7 @@ def test_locked_store(limit: Limit, target: Target, tenant: str) -> None:
 @check(
     "drill/rate-limit/missing-store-fails-closed",
     where=Where.REFERENCE,
-    needs=SQL,
+    needs=TENANTS,
     after=LIMIT,
     covers=("C14",),
     phase="last",

@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from drills.workbench.limits import Limit
+from drills.workbench.checks import LIMIT, TENANTS
+from drills.workbench.rate_limit import Limit
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.deployment.client import NoAnswer
@@ -14,13 +15,11 @@ from gates.deployment.database import connect, execute
 from gates.deployment.requests import Answer
 from gates.deployment.target import Target
 
-LIMIT = ("drill/authentication/signed-accepted", "drill/rate-limit/tenants-independent")
-SQL = ("tenants",)
 LOCK_HELD_S = 6.0
 """Longer than a service's own patience with a lock, which then has to answer 503."""
 
 
-@check("drill/rate-limit/later-refusals-count", needs=SQL, after=LIMIT, covers=("C13",))
+@check("drill/rate-limit/later-refusals-count", needs=TENANTS, after=LIMIT, covers=("C13",))
 def test_later_refusals_count(limit: Limit, scene: Scene) -> None:
     """A request that its tenant's flag, pause or budget refuses counts like any other.
 
@@ -44,7 +43,7 @@ def test_later_refusals_count(limit: Limit, scene: Scene) -> None:
     limit.limited(limit.request(company, "call 4, after two that were refused later"))
 
 
-@check("drill/rate-limit/exhausted-budget-counts", needs=SQL, after=LIMIT, covers=("C13",))
+@check("drill/rate-limit/exhausted-budget-counts", needs=TENANTS, after=LIMIT, covers=("C13",))
 def test_exhausted_budget_counts(limit: Limit, scene: Scene) -> None:
     """A request that the budget refuses counts like any other.
 
@@ -61,7 +60,7 @@ def test_exhausted_budget_counts(limit: Limit, scene: Scene) -> None:
 
 @pytest.mark.waits
 @pytest.mark.waits(4)
-@check("drill/rate-limit/uncounted-is-not-admitted", needs=SQL, after=LIMIT, covers=("C14",))
+@check("drill/rate-limit/uncounted-is-not-admitted", needs=TENANTS, after=LIMIT, covers=("C14",))
 def test_uncounted_is_not_admitted(limit: Limit, target: Target, tenant: str) -> None:
     """While a request cannot be counted, because its row is locked, it is not admitted.
 

@@ -12,7 +12,8 @@ from typing import Protocol
 
 import psycopg
 
-from drills.workbench.scene import Scene, as_jsonb
+from drills.workbench.scene import Scene
+from drills.workbench.tenant_data import as_jsonb
 from gates.checks.recorder import check
 from gates.deployment.control import Control
 from gates.deployment.database import Connection, connect, execute
@@ -100,7 +101,7 @@ def let_claims_run_out(scene: Scene, company: str) -> None:
         " and claimed_until > now() and processed_at is null and dead_at is null",
         company,
     )
-    scene.hurry(company)
+    scene.make_due(company)
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ def assert_recovered(scene: Scene, company: str, events: Sequence[str], *, settl
 
     def drained() -> bool:
         # claims are left alone from here on: those that run now are those of living workers
-        scene.hurry(company)
+        scene.make_due(company)
         return set(events) <= set(scene.effects(events))
 
     scene.until(drained, f"the effects of {len(events)} events after the fault", within_s=DRAIN_S)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from drills.recovery.faults import assert_recovered, delivery_drill, named, processes, work
-from drills.workbench.scene import Scene, as_jsonb
+from drills.workbench.scene import Scene
+from drills.workbench.tenant_data import as_jsonb
 from gates.deployment.control import Control
 from gates.evidence import Where
 

@@ -42,9 +42,7 @@ WAKES_MS = 1500
 
 def _half_way(scene: Scene, company: str, total: int) -> bool:
     """Whether some events are marked as processed, be it too early, and not all have their effect."""
-    done = scene.number(
-        "select count(*) from public.event_outbox where company_id = %s and processed_at is not null", company
-    )
+    done = scene.count("event_outbox", company, "processed_at is not null")
     effects = "select count(*) from public.agent_tasks where company_id = %s and status = 'completed'"
     return done > 0 and scene.number(effects, company) < total
 

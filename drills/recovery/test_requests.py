@@ -26,16 +26,16 @@ def _outcome(future: Future[Answer]) -> int:
 
 def _whole_or_nothing(scene: Scene, company: str, key: str, status: int) -> None:
     """A disturbed replay moved all of its items under one run, or none; its repetition gives one effect."""
-    runs = scene.number("select count(*) from public.replay_runs where company_id = %s", company)
-    moved = scene.number("select count(*) from public.event_outbox where company_id = %s", company)
+    runs = scene.count("replay_runs", company)
+    moved = scene.count("event_outbox", company)
     assert (runs, moved) in {(0, 0), (1, 3)}, f"the disturbed replay ({status}) left {runs} runs and {moved} of 3 items"
     assert scene.used(company)[0] == moved, f"{moved} items were moved, {scene.used(company)[0]} charged"
     assert status != 200 or runs == 1, "the replay was answered 200 and left no run"
-    scene.forget_limit(company)
+    scene.reset_limit(company)
     answer = scene.replay(company, max=3, idempotency_key=key).json()
     assert answer["duplicate"] is (runs == 1), f"the repetition says duplicate {answer['duplicate']} after {runs} runs"
     scene.ended(str(answer["replay_run_id"]))
-    rows = scene.number("select count(*) from public.event_outbox where company_id = %s", company)
+    rows = scene.count("event_outbox", company)
     states = {str(r["status"]) for r in scene.items(company)}
     assert (rows, states) == (3, {"resolved"}), f"after the repetition: {rows} outbox rows of 3, items {sorted(states)}"
     scene.seen.control("the repetition with the same key was accepted")

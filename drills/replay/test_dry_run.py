@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from drills.workbench.bench import Bench, Minter
-from drills.workbench.cases import Case, cases
-from drills.workbench.effects import Replays
+from drills.workbench.bench import Bench
+from drills.workbench.checks import SIGNED, TENANTS, Case, cases
+from drills.workbench.credentials import Minter
+from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.deployment.requests import token_post
 from gates.evidence import Severity, Where
-
-SIGNED = ("drill/authentication/signed-accepted",)
-SQL = ("tenants",)
 
 SPELLINGS: list[Case] = [
     Case("string-false", '`dry_run` "false" is refused: a string is no truth.', "false"),
@@ -47,228 +45,226 @@ def test_misspelt(bench: Bench) -> None:
         bench.refused(bench.signed(bench.body(**{name: True}), name), 400, "invalid_request")
 
 
-@check("drill/dry-run/answer", severity=Severity.WARN, needs=SQL, after=SIGNED, covers=("F02",))
-def test_answer(replays: Replays, tenant: str) -> None:
+@check("drill/dry-run/answer", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("F02",))
+def test_answer(scene: Scene, tenant: str) -> None:
     """A dry run answers with status `dry_run`, no run id, and says that it was dry; a real run does not.
 
     Otherwise an operator takes a preview for a replay.
     """
-    replays.items(tenant, 2)
-    dry = replays.send(tenant, "dry run", dry_run=True).json()
+    scene.add_items(tenant, 2)
+    dry = scene.replay(tenant, label="dry run", dry_run=True).json()
     for field, due in (("status", "dry_run"), ("dry_run", True), ("replay_run_id", None), ("duplicate", False)):
         assert dry.get(field, "absent") == due, f"{field} is {dry.get(field, 'absent')!r}; due: {due!r}"
     assert dry.get("target_count") == len(dry.get("items", [])) == 2, (
         f"target_count {dry.get('target_count')!r}; due: 2"
     )
-    real = replays.control(tenant, "real run").json()
-    replays.seen.require(real.get("status") == "started", f"the real run is {real.get('status')!r}")
+    real = scene.run(tenant, label="real run")
+    scene.seen.require(real.get("status") == "started", f"the real run is {real.get('status')!r}")
 
 
-@check("drill/dry-run/writes-nothing", needs=SQL, after=SIGNED, covers=("F01",))
-def test_writes_nothing(replays: Replays, tenant: str) -> None:
+@check("drill/dry-run/writes-nothing", needs=TENANTS, after=SIGNED, covers=("F01",))
+def test_writes_nothing(scene: Scene, tenant: str) -> None:
     """A dry run changes no row of any table of its tenant, row versions included.
 
     Otherwise looking is doing.
     """
-    replays.items(tenant, 3)
-    replays.budget(tenant, 100)
-    before = replays.tables(tenant)
-    replays.send(tenant, "dry run", dry_run=True)
-    after = replays.tables(tenant)
+    scene.add_items(tenant, 3)
+    scene.budget(tenant, daily_limit=100)
+    before = scene.tables(tenant)
+    scene.replay(tenant, label="dry run", dry_run=True)
+    after = scene.tables(tenant)
     changed = sorted(t for t in before if before[t] != after.get(t))
-    replays.seen.value(len(before), unit="tables")
+    scene.seen.value(len(before), unit="tables")
     assert not changed, f"a dry run changed rows in {changed}"
-    replays.control(tenant, "real run")
-    replays.seen.require(replays.tables(tenant) != before, "the real run changed nothing either")
+    scene.replay(tenant, label="real run", control=True)
+    scene.seen.require(scene.tables(tenant) != before, "the real run changed nothing either")
 
 
-@check("drill/dry-run/one-audit-row", severity=Severity.WARN, needs=SQL, after=SIGNED, covers=("F01", "F07"))
-def test_one_audit_row(replays: Replays, tenant: str) -> None:
+@check("drill/dry-run/one-audit-row", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("F01", "F07"))
+def test_one_audit_row(scene: Scene, tenant: str) -> None:
     """A dry run leaves exactly one audit row, `dlq_replay_dry_run`, and none that says that something was replayed.
 
     Otherwise the trail does not tell a look from a deed.
     """
-    replays.items(tenant, 2)
-    replays.control(tenant, "dry run", dry_run=True)
-    rows = replays.rows("select action from public.audit_logs where scope = %s order by id", tenant)
+    scene.add_items(tenant, 2)
+    scene.replay(tenant, label="dry run", control=True, dry_run=True)
+    rows = scene.rows("select action from public.audit_logs where scope = %s order by id", tenant)
     actions = [str(r["action"]) for r in rows]
-    replays.seen.value(", ".join(actions), "dlq_replay_dry_run")
+    scene.seen.value(", ".join(actions), "dlq_replay_dry_run")
     assert actions == ["dlq_replay_dry_run"], f"audit rows {actions}; due: one dlq_replay_dry_run"
 
 
-@check("drill/dry-run/one-limited-call", severity=Severity.WARN, needs=SQL, after=SIGNED, covers=("F06", "C16"))
-def test_one_limited_call(replays: Replays, tenant: str) -> None:
+@check("drill/dry-run/one-limited-call", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("F06", "C16"))
+def test_one_limited_call(scene: Scene, tenant: str) -> None:
     """A dry run counts as one call of the rate limit.
 
     Otherwise previews are free for whoever wants to load the database.
     """
-    replays.control(tenant, "dry run", dry_run=True)
+    scene.replay(tenant, label="dry run", control=True, dry_run=True)
     read = "select coalesce(sum(cardinality(hits)), 0) from public.edge_rate_limits where key like %s"
-    hits = replays.number(read, f"replay:{tenant}:%")
-    replays.seen.value(hits, 1, "hits")
+    hits = scene.number(read, f"replay:{tenant}:%")
+    scene.seen.value(hits, 1, "hits")
     assert hits == 1, f"{hits} hits after one dry run; due: 1"
 
 
-@check("drill/dry-run/consumes-nothing", needs=SQL, after=SIGNED, covers=("F06",))
-def test_consumes_nothing(replays: Replays, tenant: str) -> None:
+@check("drill/dry-run/consumes-nothing", needs=TENANTS, after=SIGNED, covers=("F06",))
+def test_consumes_nothing(scene: Scene, tenant: str) -> None:
     """A dry run uses no budget and no attempt of an item.
 
     Otherwise whoever looks twice cannot replay any more.
     """
-    replays.items(tenant, 3)
-    replays.budget(tenant, 3)
-    replays.send(tenant, "dry run", dry_run=True)
-    used = replays.rows("select daily_used, monthly_used from public.replay_budgets where company_id = %s", tenant)
+    scene.add_items(tenant, 3)
+    scene.budget(tenant, daily_limit=3)
+    scene.replay(tenant, label="dry run", dry_run=True)
+    used = scene.rows("select daily_used, monthly_used from public.replay_budgets where company_id = %s", tenant)
     assert used == [{"daily_used": 0, "monthly_used": 0}], f"a dry run used {used}"
-    tried = replays.number(
+    tried = scene.number(
         "select coalesce(sum(retry_count), 0) from public.dead_letter_queue where company_id = %s", tenant
     )
     assert tried == 0, f"a dry run used {tried} attempts"
-    real = replays.control(tenant, "real run with the whole budget").json()
+    real = scene.run(tenant, label="real run with the whole budget")
     assert real.get("target_count") == 3, f"after a dry run {real.get('target_count')} of 3 items have budget"
 
 
-@check("drill/dry-run/delivers-nothing", needs=SQL, after=SIGNED, covers=("F08",))
-def test_delivers_nothing(replays: Replays, tenant: str) -> None:
+@check("drill/dry-run/delivers-nothing", needs=TENANTS, after=SIGNED, covers=("F08",))
+def test_delivers_nothing(scene: Scene, tenant: str) -> None:
     """A dry run writes no outbox row and has no effect; the items stay pending.
 
     Otherwise the agents act on a preview.
     """
-    ids = replays.items(tenant, 3)
-    replays.send(tenant, "dry run", dry_run=True)
-    written = replays.number("select count(*) from public.event_outbox where company_id = %s", tenant)
-    effects = replays.number("select count(*) from public.agent_tasks where company_id = %s", tenant)
-    pending = replays.number(
-        "select count(*) from public.dead_letter_queue where company_id = %s and status = 'pending'", tenant
-    )
-    replays.seen.value(written + effects, 0, "rows")
+    ids = scene.add_items(tenant, 3)
+    scene.replay(tenant, label="dry run", dry_run=True)
+    written = scene.count("event_outbox", tenant)
+    effects = scene.count("agent_tasks", tenant)
+    pending = scene.count("dead_letter_queue", tenant, "status = 'pending'")
+    scene.seen.value(written + effects, 0, "rows")
     assert (written, effects) == (0, 0), f"a dry run wrote {written} outbox rows and {effects} effects"
     assert pending == len(ids), f"{pending} of {len(ids)} items are still pending after a dry run"
-    replays.control(tenant, "real run")
-    replays.seen.require(replays.outbox(tenant) == 3, "the real run wrote no outbox rows either")
+    scene.replay(tenant, label="real run", control=True)
+    scene.seen.require(scene.replayed(tenant) == 3, "the real run wrote no outbox rows either")
 
 
-@check("drill/dry-run/same-items-as-the-real-run", needs=SQL, after=SIGNED, covers=("F02",))
-def test_same_items(replays: Replays, tenant: str) -> None:
+@check("drill/dry-run/same-items-as-the-real-run", needs=TENANTS, after=SIGNED, covers=("F02",))
+def test_same_items(scene: Scene, tenant: str) -> None:
     """A dry run lists the very items that the real run with the same arguments then takes.
 
     Otherwise the preview is of another program.
     """
     for spent in ({"status": "resolved"}, {"status": "discarded"}, {"retry_count": 3, "max_retries": 3}):
-        replays.items(tenant, 1, error_type="wanted", **spent)
-    replays.items(tenant, 1, error_type="wanted", retry_after="2999-01-01T00:00:00Z")
-    replays.items(tenant, 4, error_type="wanted")
-    replays.items(tenant, 2, error_type="other")
+        scene.add_items(tenant, 1, error_type="wanted", **spent)
+    scene.add_items(tenant, 1, error_type="wanted", retry_after="2999-01-01T00:00:00Z")
+    scene.add_items(tenant, 4, error_type="wanted")
+    scene.add_items(tenant, 2, error_type="other")
     arguments: dict[str, Any] = {"max": 3, "error_type": "wanted"}
-    dry = replays.send(tenant, "dry run", dry_run=True, **arguments).json()
-    real = replays.control(tenant, "real run", **arguments).json()
-    replays.seen.require(dry.get("items") or real.get("items"), "neither the dry nor the real run has any item")
+    dry = scene.replay(tenant, label="dry run", dry_run=True, **arguments).json()
+    real = scene.run(tenant, label="real run", **arguments)
+    scene.seen.require(dry.get("items") or real.get("items"), "neither the dry nor the real run has any item")
     for field in ("items", "not_found", "ineligible"):
         assert sorted(dry.get(field, [])) == sorted(real.get(field, [])), f"{field} differs between dry and real run"
 
 
-@check("drill/dry-run/absent-means-real", needs=SQL, after=SIGNED, covers=("F03",))
-def test_absent_means_real(replays: Replays, tenant: str) -> None:
+@check("drill/dry-run/absent-means-real", needs=TENANTS, after=SIGNED, covers=("F03",))
+def test_absent_means_real(scene: Scene, tenant: str) -> None:
     """Without `dry_run` a request is a real run.
 
     Otherwise an operator in an incident replays nothing, and is told 200.
     """
-    replays.items(tenant, 2)
-    replays.control(tenant, "dry run", dry_run=True)
-    real = replays.send(tenant, "dry_run left out").json()
+    scene.add_items(tenant, 2)
+    scene.replay(tenant, label="dry run", control=True, dry_run=True)
+    real = scene.replay(tenant, label="dry_run left out").json()
     assert real.get("status") == "started", f"status {real.get('status')!r} without dry_run; due: started"
-    assert replays.outbox(tenant) == 2, f"{replays.outbox(tenant)} outbox rows without dry_run; due: 2"
+    assert scene.replayed(tenant) == 2, f"{scene.replayed(tenant)} outbox rows without dry_run; due: 2"
 
 
-Hinder = Callable[[Replays, str], None]
+Hinder = Callable[[Scene, str], None]
 
 HINDRANCES: list[Case] = [
     Case(
         "paused-like-real",
         "A dry run of a paused tenant is refused like a real one.",
-        (lambda r, c: r.pause(c), 409, "agents_paused"),
+        (lambda s, c: s.pause(c), 409, "agents_paused"),
     ),
     Case(
         "flag-off-like-real",
         "A dry run of a tenant that is switched off is refused like a real one.",
-        (lambda r, c: r.flag(c, "dlq.replay.enabled", on=False), 403, "feature_disabled"),
+        (lambda s, c: s.set_flag(c, "dlq.replay.enabled", enabled=False), 403, "feature_disabled"),
     ),
     Case(
         "no-budget-like-real",
         "A dry run of a tenant without budget is refused like a real one.",
-        (lambda r, c: r.budget(c, 0), 429, "budget_exhausted"),
+        (lambda s, c: s.budget(c, daily_limit=0), 429, "budget_exhausted"),
     ),
 ]
 
 
-@cases("drill/dry-run", HINDRANCES, severity=Severity.WARN, needs=SQL, after=SIGNED, covers=("F02", "F09"))
-def test_hindered_like_real(case: Case, replays: Replays, tenant: str) -> None:
+@cases("drill/dry-run", HINDRANCES, severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("F02", "F09"))
+def test_hindered_like_real(case: Case, scene: Scene, tenant: str) -> None:
     """A dry run passes the same checks as the real run.
 
     Otherwise the preview promises what the replay then refuses.
     """
     hinder, status, code = case.value
-    replays.items(tenant, 2)
-    replays.control(tenant, "dry run, nothing in its way", dry_run=True)
-    hinder(replays, tenant)
-    request = replays.signed(tenant, label=case.name, dry_run=True)
-    answer = replays.http.send(request)
-    replays.seen.expect(request, answer, status, code, busy=answer.code == "budget_exhausted")
+    scene.add_items(tenant, 2)
+    scene.replay(tenant, label="dry run, nothing in its way", control=True, dry_run=True)
+    hinder(scene, tenant)
+    request = scene.replay_request(tenant, case.name, dry_run=True)
+    answer = scene.http.send(request)
+    scene.seen.expect(request, answer, status, code, busy=answer.code == "budget_exhausted")
 
 
-@check("drill/dry-run/cut-by-the-budget", severity=Severity.WARN, needs=SQL, after=SIGNED, covers=("F02",))
-def test_cut_by_the_budget(replays: Replays, tenant: str) -> None:
+@check("drill/dry-run/cut-by-the-budget", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("F02",))
+def test_cut_by_the_budget(scene: Scene, tenant: str) -> None:
     """A dry run is cut to what the budget leaves, like the real one.
 
     Otherwise the preview lists items that will not be replayed.
     """
-    ids = replays.items(tenant, 4)
-    whole = replays.control(tenant, "dry run, whole budget", dry_run=True).json()
-    replays.seen.require(len(whole.get("items", [])) == 4, "a dry run with budget does not show the 4 items")
-    replays.budget(tenant, 2)
-    cut = replays.send(tenant, "dry run, budget of 2", dry_run=True).json()
+    ids = scene.add_items(tenant, 4)
+    whole = scene.run(tenant, label="dry run, whole budget", dry_run=True)
+    scene.seen.require(len(whole.get("items", [])) == 4, "a dry run with budget does not show the 4 items")
+    scene.budget(tenant, daily_limit=2)
+    cut = scene.replay(tenant, label="dry run, budget of 2", dry_run=True).json()
     assert sorted(cut.get("items", [])) == sorted(ids[:2]), (
         f"{len(cut.get('items', []))} items shown; due: the 2 oldest"
     )
-    real = replays.send(tenant, "real run, budget of 2").json()
+    real = scene.replay(tenant, label="real run, budget of 2").json()
     assert sorted(real.get("items", [])) == sorted(cut.get("items", [])), "the real run took other items"
 
 
 @check("drill/dry-run/same-authorisation", needs=("tenants", "mint"), after=SIGNED, covers=("F09",))
-def test_same_authorisation(replays: Replays, tenant: str, other: str, token: Minter) -> None:
+def test_same_authorisation(scene: Scene, tenant: str, other: str, token: Minter) -> None:
     """A dry run for a foreign tenant is refused, and shows nothing of it.
 
     Otherwise the preview is a window into other tenants.
     """
     fields = {"company_id": tenant, "dry_run": True}
-    replays.items(tenant, 1)
+    scene.add_items(tenant, 1)
     own = token_post("/dlq-replay", fields, token.for_company(tenant), "own company, dry run")
-    replays.seen.expect(own, replays.http.send(own), 200, control=True)
+    scene.seen.expect(own, scene.http.send(own), 200, control=True)
     foreign = token_post("/dlq-replay", fields, token.for_company(other), "foreign company, dry run")
-    replays.seen.expect(foreign, replays.http.send(foreign), 403)
+    scene.seen.expect(foreign, scene.http.send(foreign), 403)
 
 
-@check("drill/dry-run/foreign-ids-hidden", needs=SQL, after=SIGNED, covers=("F09",))
-def test_foreign_ids_hidden(replays: Replays, tenant: str, other: str) -> None:
+@check("drill/dry-run/foreign-ids-hidden", needs=TENANTS, after=SIGNED, covers=("F09",))
+def test_foreign_ids_hidden(scene: Scene, tenant: str, other: str) -> None:
     """A dry run reports foreign ids as not found.
 
     Otherwise the preview tells which ids exist in other tenants.
     """
-    own, foreign = replays.items(tenant, 1), replays.items(other, 1)
-    answer = replays.control(tenant, "own and foreign ids", dlq_ids=[*own, *foreign], dry_run=True).json()
+    own, foreign = scene.add_items(tenant, 1), scene.add_items(other, 1)
+    answer = scene.run(tenant, label="own and foreign ids", dlq_ids=[*own, *foreign], dry_run=True)
     assert answer.get("items") == own, f"items {answer.get('items')}; due: the tenant's own"
     assert answer.get("not_found") == foreign, f"not_found {answer.get('not_found')}; due: the foreign id"
     assert not answer.get("ineligible"), "a foreign id is listed as ineligible: it is known to exist"
 
 
-@check("drill/dry-run/opens-no-run", needs=SQL, after=SIGNED, covers=("F06",))
-def test_run_not_opened(replays: Replays, tenant: str) -> None:
+@check("drill/dry-run/opens-no-run", needs=TENANTS, after=SIGNED, covers=("F06",))
+def test_run_not_opened(scene: Scene, tenant: str) -> None:
     """A dry run opens no run.
 
     Otherwise runs that never were stay started for ever.
     """
-    replays.items(tenant, 1)
-    replays.send(tenant, "dry run", dry_run=True)
-    assert replays.runs(tenant) == 0, f"{replays.runs(tenant)} runs after a dry run; allowed: 0"
-    replays.control(tenant, "real run")
-    replays.seen.require(replays.runs(tenant) == 1, "the real run opened no run either")
+    scene.add_items(tenant, 1)
+    scene.replay(tenant, label="dry run", dry_run=True)
+    assert scene.runs(tenant) == 0, f"{scene.runs(tenant)} runs after a dry run; allowed: 0"
+    scene.replay(tenant, label="real run", control=True)
+    scene.seen.require(scene.runs(tenant) == 1, "the real run opened no run either")

@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-from drills.workbench.scene import RUN_ROW, Scene, as_jsonb
+from drills.workbench.checks import AGENT, DELIVERS, SIGNED, SQL
+from drills.workbench.database import query
+from drills.workbench.scene import Scene
+from drills.workbench.tenant_data import as_jsonb
 from gates.checks.recorder import check
 
-SQL = ("database",)
-AGENT = ("database", "drill-agent")
-SIGNED = ("drill/authentication/signed-accepted",)
-DELIVERS = ("drill/outbox/delivered-once",)
 POISON = as_jsonb({"drill": {"fail_times": -1}})
 LATE_POISON = as_jsonb({"drill": {"fail_times": -1, "delay_ms": 1000}})
 BATCH = 50
@@ -65,7 +64,7 @@ def test_one_attempt(scene: Scene) -> None:
     event = str(scene.items(company)[0]["event_id"])
     run = str(scene.run(company, max=1)["replay_run_id"])
     scene.ended(run)
-    scene.hurry(company)
+    scene.make_due(company)
     scene.passes_by(other, 2)
     assert not scene.effects([event]), "the replayed item was tried a second time by the outbox"
     assert _unfinished(scene, run) == 0, "the run has ended and left an open outbox row"
@@ -197,11 +196,7 @@ def test_stop_leaves_the_rest_untouched(scene: Scene) -> None:
     assert len(untouched) == BATCH - attempted, (
         f"{attempted} items were attempted, {BATCH - len(untouched)} have a retry counted"
     )
-    moved = scene.number(
-        "select count(*) from public.dead_letter_queue where company_id = %s and retry_count = 0"
-        " and retry_after > now() - interval '30 seconds'",
-        company,
-    )
+    moved = scene.count("dead_letter_queue", company, "retry_count = 0 and retry_after > now() - interval '30 seconds'")
     assert moved == 0, f"{moved} items that were not attempted have a later retry_after than before"
     left = _unfinished(scene, run)
     assert left == 0, f"{left} outbox rows of the stopped run wait for delivery"
@@ -237,7 +232,7 @@ def _stopped_run(scene: Scene) -> tuple[dict[str, Any], str, str]:
     run = str(scene.run(company, max=BATCH)["replay_run_id"])
     scene.ended(run, within_s=10)
     scene.until(lambda: _unfinished(scene, run) == 0, "the end of the run's open deliveries")
-    return scene.one(RUN_ROW, run), company, run
+    return scene.one(query("run"), run), company, run
 
 
 @pytest.mark.waits(0.5)

@@ -5,18 +5,15 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from drills.workbench.cases import Case, cases
-from drills.workbench.effects import Replays
+from drills.workbench.checks import SIGNED, TENANTS, Case, cases
+from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.evidence import Severity
 
-SIGNED = ("drill/authentication/signed-accepted",)
-SQL = ("tenants",)
 
-
-def touched(replays: Replays, company: str) -> set[str]:
+def touched(scene: Scene, company: str) -> set[str]:
     """The items of a tenant that are not as they were created: taken, or tried."""
-    found = replays.rows(
+    found = scene.rows(
         "select id::text as id, status, retry_count from public.dead_letter_queue where company_id = %s", company
     )
     return {str(r["id"]) for r in found if r["status"] in {"replaying", "resolved"} or r["retry_count"] > 0}
@@ -27,53 +24,55 @@ def took(answer: dict[str, Any]) -> set[str]:
     return {str(i).lower() for i in answer.get("items", [])}
 
 
-@check("drill/safety-rails/max-bounds-the-effect", needs=SQL, after=SIGNED, covers=("E02",))
-def test_max_bounds_the_effect(replays: Replays, tenant: str) -> None:
+@check("drill/safety-rails/max-bounds-the-effect", needs=TENANTS, after=SIGNED, covers=("E02",))
+def test_max_bounds_the_effect(scene: Scene, tenant: str) -> None:
     """A replay takes at most `max` items, forced and by their ids too.
 
     Otherwise the limit stands in the request and nowhere else.
     """
-    ids = replays.items(tenant, 6)
-    whole = replays.control(tenant, "max 50, dry", max=50, dry_run=True).json()
-    replays.seen.require(len(took(whole)) == 6, f"a dry run of max 50 shows {len(took(whole))} of 6 eligible items")
-    replays.reset_limit(tenant)
+    ids = scene.add_items(tenant, 6)
+    whole = scene.run(tenant, label="max 50, dry", max=50, dry_run=True)
+    scene.seen.require(len(took(whole)) == 6, f"a dry run of max 50 shows {len(took(whole))} of 6 eligible items")
+    scene.reset_limit(tenant)
     ways: list[tuple[str, dict[str, Any]]] = [("", {}), (", forced", {"force": True}), (", of 6 ids", {"dlq_ids": ids})]
     for moved, (how, fields) in zip((2, 4, 6), ways, strict=True):
-        answer = replays.send(tenant, f"max 2{how}", max=2, **fields).json()
-        replays.seen.value(len(took(answer)), 2, "items")
+        answer = scene.replay(tenant, label=f"max 2{how}", max=2, **fields).json()
+        scene.seen.value(len(took(answer)), 2, "items")
         assert len(took(answer)) == answer.get("target_count") == 2, f"max 2{how} took {len(took(answer))} items"
-        assert replays.outbox(tenant) == moved, f"{replays.outbox(tenant)} outbox rows after max 2{how}; due: {moved}"
+        assert scene.replayed(tenant) == moved, f"{scene.replayed(tenant)} outbox rows after max 2{how}; due: {moved}"
 
 
-@check("drill/safety-rails/default-max-25", needs=SQL, after=SIGNED, covers=("E01", "E02"))
-def test_default_max(replays: Replays, tenant: str) -> None:
+@check("drill/safety-rails/default-max-25", needs=TENANTS, after=SIGNED, covers=("E01", "E02"))
+def test_default_max(scene: Scene, tenant: str) -> None:
     """Without `max` a replay takes 25 items at most.
 
     Otherwise leaving it out replays everything.
     """
-    replays.items(tenant, 28)
-    replays.control(tenant, "max 1, dry", max=1, dry_run=True)
-    answer = replays.send(tenant, "no max").json()
-    replays.seen.value(len(took(answer)), 25, "items")
+    scene.add_items(tenant, 28)
+    scene.replay(tenant, label="max 1, dry", control=True, max=1, dry_run=True)
+    answer = scene.replay(tenant, label="no max").json()
+    scene.seen.value(len(took(answer)), 25, "items")
     assert len(took(answer)) == 25, f"{len(took(answer))} of 28 items taken without max; due: 25"
-    assert replays.outbox(tenant) == 25, f"{replays.outbox(tenant)} outbox rows; due: 25"
+    assert scene.replayed(tenant) == 25, f"{scene.replayed(tenant)} outbox rows; due: 25"
 
 
-@check("drill/safety-rails/max-defaults-to-the-ids", severity=Severity.WARN, needs=SQL, after=SIGNED, covers=("E02",))
-def test_max_defaults_to_ids(replays: Replays, tenant: str) -> None:
+@check(
+    "drill/safety-rails/max-defaults-to-the-ids", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("E02",)
+)
+def test_max_defaults_to_ids(scene: Scene, tenant: str) -> None:
     """Without `max`, all of 30 named items are taken.
 
     Otherwise an operator's list is cut without a word.
     """
-    ids = replays.items(tenant, 30)
-    replays.control(tenant, "one id, dry", dlq_ids=ids[:1], dry_run=True)
-    answer = replays.send(tenant, "30 ids", dlq_ids=ids).json()
-    replays.seen.value(len(took(answer)), 30, "items")
+    ids = scene.add_items(tenant, 30)
+    scene.replay(tenant, label="one id, dry", control=True, dlq_ids=ids[:1], dry_run=True)
+    answer = scene.replay(tenant, label="30 ids", dlq_ids=ids).json()
+    scene.seen.value(len(took(answer)), 30, "items")
     assert took(answer) == set(ids), f"{len(took(answer))} of 30 named items taken"
 
 
-@check("drill/safety-rails/oldest-first", needs=SQL, after=SIGNED, covers=("E15",))
-def test_oldest_first(replays: Replays, tenant: str) -> None:
+@check("drill/safety-rails/oldest-first", needs=TENANTS, after=SIGNED, covers=("E15",))
+def test_oldest_first(scene: Scene, tenant: str) -> None:
     """A replay takes the oldest items first, by creation, then id.
 
     Otherwise the oldest events wait for ever behind newer ones.
@@ -81,25 +80,25 @@ def test_oldest_first(replays: Replays, tenant: str) -> None:
     # neither ids nor the order of insertion agree with the ages, whichever end is taken first
     drawn = sorted(str(uuid.uuid4()) for _ in range(6))
     rows = [{"id": i, "age_s": age} for i, age in zip(drawn, (10, 500, 30, 400, 20, 300), strict=True)]
-    ids = replays.tenants.add_rows(tenant, rows)
-    dry = replays.control(tenant, "max 1, dry", max=1, dry_run=True).json()
-    replays.seen.require(took(dry), "a dry run of max 1 shows no item")
-    answer = replays.send(tenant, "max 3", max=3).json()
+    ids = scene.tenants.add_rows(tenant, rows)
+    dry = scene.run(tenant, label="max 1, dry", max=1, dry_run=True)
+    scene.seen.require(took(dry), "a dry run of max 1 shows no item")
+    answer = scene.replay(tenant, label="max 3", max=3).json()
     due = {ids[1], ids[3], ids[5]}
     assert took(answer) == due, "the three oldest of six items are due, and others were taken"
-    assert touched(replays, tenant) == due, "other items than the answer's were touched"
+    assert touched(scene, tenant) == due, "other items than the answer's were touched"
 
 
-@check("drill/safety-rails/ties-by-id", severity=Severity.WARN, needs=SQL, after=SIGNED, covers=("E15",))
-def test_ties_by_id(replays: Replays, tenant: str) -> None:
+@check("drill/safety-rails/ties-by-id", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("E15",))
+def test_ties_by_id(scene: Scene, tenant: str) -> None:
     """Items created at the same moment are taken by their ids.
 
     Otherwise a dry run and the real run choose differently.
     """
     drawn = sorted((str(uuid.uuid4()) for _ in range(6)), reverse=True)  # inserted the other way round
-    ids = replays.tenants.add_rows(tenant, [{"id": i, "age_s": 3600} for i in drawn])
-    replays.control(tenant, "max 1, dry", max=1, dry_run=True)
-    answer = replays.send(tenant, "max 3", max=3).json()
+    ids = scene.tenants.add_rows(tenant, [{"id": i, "age_s": 3600} for i in drawn])
+    scene.replay(tenant, label="max 1, dry", control=True, max=1, dry_run=True)
+    answer = scene.replay(tenant, label="max 3", max=3).json()
     assert took(answer) == set(sorted(ids)[:3]), "the three lowest ids of six items of one age are due"
 
 
@@ -121,52 +120,54 @@ INELIGIBLE: list[Case] = [
 ]
 
 
-@cases("drill/safety-rails", INELIGIBLE, needs=SQL, after=SIGNED)
-def test_ineligible(case: Case, replays: Replays, tenant: str) -> None:
+@cases("drill/safety-rails", INELIGIBLE, needs=TENANTS, after=SIGNED)
+def test_ineligible(case: Case, scene: Scene, tenant: str) -> None:
     """An item that is not eligible is left alone, by selection, by its id, and by force.
 
     Otherwise events have their effect twice, or go round for ever.
     """
-    good = replays.items(tenant, 1)
-    bad = replays.items(tenant, 2, **case.value)
+    good = scene.add_items(tenant, 1)
+    bad = scene.add_items(tenant, 2, **case.value)
     read = "select x.xmin::text as version, x.* from public.dead_letter_queue x where id = any(%s::uuid[]) order by id"
-    before = replays.rows(read, bad)
-    answer = replays.control(tenant, "by selection", max=10).json()
-    replays.seen.require(took(answer) == set(good) or took(answer) & set(bad), "the eligible item was not taken")
-    named = replays.send(tenant, "by id, forced", dlq_ids=bad, force=True).json()
-    answers = [answer, named, replays.send(tenant, "by selection, forced", max=10, force=True).json()]
+    before = scene.rows(read, bad)
+    answer = scene.run(tenant, label="by selection", max=10)
+    scene.seen.require(took(answer) == set(good) or took(answer) & set(bad), "the eligible item was not taken")
+    named = scene.replay(tenant, label="by id, forced", dlq_ids=bad, force=True).json()
+    answers = [answer, named, scene.replay(tenant, label="by selection, forced", max=10, force=True).json()]
     taken = set.union(*map(took, answers)) & set(bad)
     assert not taken, f"{len(taken)} items that are not eligible ({case.name}) were taken"
-    assert replays.rows(read, bad) == before, "rows of items that are not eligible were changed"
+    assert scene.rows(read, bad) == before, "rows of items that are not eligible were changed"
     listed = {str(i).lower() for i in named.get("ineligible", [])}
     assert listed == set(bad), f"ineligible lists {len(listed)} of the 2 named items"
 
 
-@check("drill/safety-rails/not-due-waits", needs=SQL, after=SIGNED, covers=("E08",))
-def test_not_due(replays: Replays, tenant: str) -> None:
+@check("drill/safety-rails/not-due-waits", needs=TENANTS, after=SIGNED, covers=("E08",))
+def test_not_due(scene: Scene, tenant: str) -> None:
     """An item whose `retry_after` has not come is left alone.
 
     Otherwise the backoff between attempts does not exist.
     """
-    later = replays.items(tenant, 1, retry_after="2999-01-01T00:00:00Z")
-    due = replays.items(tenant, 1)
-    answer = replays.control(tenant, "unforced", max=10).json()
+    later = scene.add_items(tenant, 1, retry_after="2999-01-01T00:00:00Z")
+    due = scene.add_items(tenant, 1)
+    answer = scene.run(tenant, label="unforced", max=10)
     assert took(answer) == set(due), f"{len(took(answer))} items taken; due: the one whose time has come"
-    named = replays.send(tenant, "unforced, by id", dlq_ids=later).json()
+    named = scene.replay(tenant, label="unforced, by id", dlq_ids=later).json()
     assert not took(named), "an item was taken before its time"
-    assert not touched(replays, tenant) & set(later), "an item was touched before its time"
+    assert not touched(scene, tenant) & set(later), "an item was touched before its time"
 
 
-@check("drill/safety-rails/force-ignores-retry-after", severity=Severity.WARN, needs=SQL, after=SIGNED, covers=("E08",))
-def test_force(replays: Replays, tenant: str) -> None:
+@check(
+    "drill/safety-rails/force-ignores-retry-after", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("E08",)
+)
+def test_force(scene: Scene, tenant: str) -> None:
     """`force` takes an item whose `retry_after` has not come.
 
     Otherwise an operator in an incident cannot replay what has just failed.
     """
-    later = replays.items(tenant, 1, retry_after="2999-01-01T00:00:00Z")
-    unforced = replays.control(tenant, "unforced", max=10).json()
-    replays.seen.require(not took(unforced), "the item was taken without force")
-    forced = replays.send(tenant, "forced", max=10, force=True).json()
+    later = scene.add_items(tenant, 1, retry_after="2999-01-01T00:00:00Z")
+    unforced = scene.run(tenant, label="unforced", max=10)
+    scene.seen.require(not took(unforced), "the item was taken without force")
+    forced = scene.replay(tenant, label="forced", max=10, force=True).json()
     assert took(forced) == set(later), "force did not take the item whose time had not come"
 
 
@@ -174,96 +175,98 @@ FORCED: list[Case] = [
     Case(
         "force-respects-pause",
         "`force` does not ignore a pause.",
-        (lambda r, c: r.pause(c), 409, "agents_paused"),
+        (lambda s, c: s.pause(c), 409, "agents_paused"),
         ("E03",),
     ),
     Case(
         "force-respects-budget",
         "`force` does not ignore the budget.",
-        (lambda r, c: r.budget(c, 0), 429, "budget_exhausted"),
+        (lambda s, c: s.budget(c, daily_limit=0), 429, "budget_exhausted"),
         ("G01",),
     ),
     Case(
         "force-respects-flags",
         "`force` does not ignore a flag that is off.",
-        (lambda r, c: r.flag(c, "dlq.replay.enabled", on=False), 403, "feature_disabled"),
+        (lambda s, c: s.set_flag(c, "dlq.replay.enabled", enabled=False), 403, "feature_disabled"),
         ("E03",),
     ),
 ]
 
 
-@cases("drill/safety-rails", FORCED, needs=SQL, after=SIGNED)
-def test_force_respects(case: Case, replays: Replays, tenant: str) -> None:
+@cases("drill/safety-rails", FORCED, needs=TENANTS, after=SIGNED)
+def test_force_respects(case: Case, scene: Scene, tenant: str) -> None:
     """`force` ignores `retry_after` and nothing else.
 
     Otherwise one word in a request switches every rail off.
     """
     hinder, status, code = case.value
-    replays.items(tenant, 3)
-    replays.control(tenant, "forced, nothing in its way", max=1, force=True)
-    hinder(replays, tenant)
-    before = touched(replays, tenant)
-    request = replays.signed(tenant, label=case.name, max=1, force=True)
-    answer = replays.http.send(request)
-    replays.seen.expect(request, answer, status, code, busy=answer.code == "budget_exhausted")
-    assert touched(replays, tenant) == before, "a refused replay touched items"
+    scene.add_items(tenant, 3)
+    scene.replay(tenant, label="forced, nothing in its way", control=True, max=1, force=True)
+    hinder(scene, tenant)
+    before = touched(scene, tenant)
+    request = scene.replay_request(tenant, case.name, max=1, force=True)
+    answer = scene.http.send(request)
+    scene.seen.expect(request, answer, status, code, busy=answer.code == "budget_exhausted")
+    assert touched(scene, tenant) == before, "a refused replay touched items"
 
 
-@check("drill/safety-rails/foreign-ids-not-found", needs=SQL, after=SIGNED, covers=("L13", "A27"))
-def test_foreign_ids(replays: Replays, tenant: str, other: str) -> None:
+@check("drill/safety-rails/foreign-ids-not-found", needs=TENANTS, after=SIGNED, covers=("L13", "A27"))
+def test_foreign_ids(scene: Scene, tenant: str, other: str) -> None:
     """Foreign ids are reported as not found, exactly like unknown ones, and untouched; the rest is replayed.
 
     Otherwise one tenant replays, or finds out about, another's events.
     """
-    own, foreign = replays.items(tenant, 1), replays.items(other, 2)
-    before = replays.digest(other)
+    own, foreign = scene.add_items(tenant, 1), scene.add_items(other, 2)
+    before = scene.digest(other)
     unknown = [str(uuid.uuid4()), str(uuid.uuid4())]
-    answer = replays.control(tenant, "own, foreign and unknown ids", dlq_ids=[*foreign, *own, *unknown]).json()
+    answer = scene.run(tenant, label="own, foreign and unknown ids", dlq_ids=[*foreign, *own, *unknown])
     assert took(answer) == set(own), f"{len(took(answer) - set(own))} items of another tenant were taken"
     listed = {str(i).lower() for i in answer.get("not_found", [])}
     assert listed == {*foreign, *unknown}, f"not_found lists {len(listed)}; due: the 2 foreign and 2 unknown ids"
     assert not answer.get("ineligible"), "a foreign id is listed as ineligible: it is known to exist"
-    assert replays.digest(other) == before, "rows of another tenant were changed"
+    assert scene.digest(other) == before, "rows of another tenant were changed"
 
 
-@check("drill/safety-rails/other-tenants-untouched", needs=SQL, after=SIGNED, covers=("J26", "E01"))
-def test_other_tenants_untouched(replays: Replays, tenant: str, other: str) -> None:
+@check("drill/safety-rails/other-tenants-untouched", needs=TENANTS, after=SIGNED, covers=("J26", "E01"))
+def test_other_tenants_untouched(scene: Scene, tenant: str, other: str) -> None:
     """A replay of one tenant changes no row of another.
 
     Otherwise a replay for one tenant is a replay for all.
     """
-    replays.items(tenant, 3)
-    replays.items(other, 3)
-    before = replays.digest(other)
-    answer = replays.control(tenant, "one tenant", max=50).json()
+    scene.add_items(tenant, 3)
+    scene.add_items(other, 3)
+    before = scene.digest(other)
+    answer = scene.run(tenant, label="one tenant", max=50)
     assert len(took(answer)) == 3, f"{len(took(answer))} items taken; due: the tenant's 3"
-    assert replays.digest(other) == before, "rows of another tenant were changed"
+    assert scene.digest(other) == before, "rows of another tenant were changed"
 
 
-@check("drill/safety-rails/only-the-named-ids", needs=SQL, after=SIGNED, covers=("E01",))
-def test_only_named(replays: Replays, tenant: str) -> None:
+@check("drill/safety-rails/only-the-named-ids", needs=TENANTS, after=SIGNED, covers=("E01",))
+def test_only_named(scene: Scene, tenant: str) -> None:
     """With `dlq_ids` only the named items are taken, each once, however often it is named.
 
     Otherwise a selection by hand replays what was not selected.
     """
-    ids = replays.items(tenant, 5)
+    ids = scene.add_items(tenant, 5)
     chosen = [ids[3], ids[1]]
-    answer = replays.control(tenant, "two of five, one twice", dlq_ids=[*chosen, chosen[0], chosen[1].upper()]).json()
+    answer = scene.run(tenant, label="two of five, one twice", dlq_ids=[*chosen, chosen[0], chosen[1].upper()])
     assert took(answer) == set(chosen), f"{len(took(answer))} items taken; due: the 2 named"
     assert len(answer.get("items", [])) == answer.get("target_count") == 2, f"target_count {answer.get('target_count')}"
-    assert touched(replays, tenant) == set(chosen), "other items than the named were touched"
-    assert replays.outbox(tenant) == 2, f"{replays.outbox(tenant)} outbox rows; allowed: 2"
+    assert touched(scene, tenant) == set(chosen), "other items than the named were touched"
+    assert scene.replayed(tenant) == 2, f"{scene.replayed(tenant)} outbox rows; allowed: 2"
 
 
-@check("drill/safety-rails/ids-and-error-type", severity=Severity.WARN, needs=SQL, after=SIGNED, covers=("E13", "L03"))
-def test_ids_and_error_type(replays: Replays, tenant: str) -> None:
+@check(
+    "drill/safety-rails/ids-and-error-type", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("E13", "L03")
+)
+def test_ids_and_error_type(scene: Scene, tenant: str) -> None:
     """`dlq_ids` and `error_type` together take what fits both.
 
     Otherwise one of two filters is silently dropped.
     """
-    wanted = replays.items(tenant, 2, error_type="timeout")
-    others = replays.items(tenant, 2, error_type="refused")
-    answer = replays.control(tenant, "ids of both, one type", dlq_ids=[*wanted, *others], error_type="timeout").json()
+    wanted = scene.add_items(tenant, 2, error_type="timeout")
+    others = scene.add_items(tenant, 2, error_type="refused")
+    answer = scene.run(tenant, label="ids of both, one type", dlq_ids=[*wanted, *others], error_type="timeout")
     assert took(answer) == set(wanted), f"{len(took(answer) & set(others))} items of another error type were taken"
 
 
@@ -292,31 +295,31 @@ PATTERNS: list[Case] = [
 ]
 
 
-@cases("drill/safety-rails", PATTERNS, needs=SQL, after=SIGNED, covers=("E13", "L03"))
-def test_pattern(case: Case, replays: Replays, tenant: str) -> None:
+@cases("drill/safety-rails", PATTERNS, needs=TENANTS, after=SIGNED, covers=("E13", "L03"))
+def test_pattern(case: Case, scene: Scene, tenant: str) -> None:
     """An error type is matched exactly, never as a pattern.
 
     Otherwise one character in a filter replays everything, or opens the database.
     """
     wanted, equal, others = case.value
     rows = [{"error_type": text} for text in (*equal, *others) if text]
-    ids = replays.tenants.add_rows(tenant, rows)
+    ids = scene.tenants.add_rows(tenant, rows)
     due = {i for i, row in zip(ids, rows, strict=True) if row["error_type"] in equal}
-    whole = replays.control(tenant, "no filter, dry", dry_run=True).json()
-    replays.seen.require(took(whole) == set(ids), f"without a filter {len(took(whole))} of {len(ids)} items are shown")
-    answer = replays.send(tenant, f"error_type {wanted!r}", error_type=wanted).json()
+    whole = scene.run(tenant, label="no filter, dry", dry_run=True)
+    scene.seen.require(took(whole) == set(ids), f"without a filter {len(took(whole))} of {len(ids)} items are shown")
+    answer = scene.replay(tenant, label=f"error_type {wanted!r}", error_type=wanted).json()
     assert took(answer) == due, f"error_type {wanted!r} took {len(took(answer))} items; due: {len(due)} of {len(ids)}"
 
 
-@check("drill/safety-rails/answer-adds-up", severity=Severity.WARN, needs=SQL, after=SIGNED, covers=("L10",))
-def test_answer_adds_up(replays: Replays, tenant: str) -> None:
+@check("drill/safety-rails/answer-adds-up", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("L10",))
+def test_answer_adds_up(scene: Scene, tenant: str) -> None:
     """Each named id is in exactly one of `items`, `not_found` and `ineligible`, and `target_count` counts the items.
 
     Otherwise what became of an id is not said, and nobody misses it.
     """
-    good, done = replays.items(tenant, 2), replays.items(tenant, 2, status="resolved")
+    good, done = scene.add_items(tenant, 2), scene.add_items(tenant, 2, status="resolved")
     named = [*good, *done, str(uuid.uuid4())]
-    answer = replays.control(tenant, "five ids", dlq_ids=named).json()
+    answer = scene.run(tenant, label="five ids", dlq_ids=named)
     lists = [[str(i).lower() for i in answer.get(k, [])] for k in ("items", "not_found", "ineligible")]
     assert sorted(i for one in lists for i in one) == sorted(named), (
         f"lists of {[len(x) for x in lists]} for 5 named ids"
@@ -327,16 +330,20 @@ def test_answer_adds_up(replays: Replays, tenant: str) -> None:
 
 
 @check(
-    "drill/safety-rails/nothing-eligible-completes", severity=Severity.WARN, needs=SQL, after=SIGNED, covers=("E08",)
+    "drill/safety-rails/nothing-eligible-completes",
+    severity=Severity.WARN,
+    needs=TENANTS,
+    after=SIGNED,
+    covers=("E08",),
 )
-def test_nothing_eligible(replays: Replays, tenant: str) -> None:
+def test_nothing_eligible(scene: Scene, tenant: str) -> None:
     """A run with nothing to replay is completed at once; one with items is started.
 
     Otherwise empty runs stay open for ever, or full ones are taken for done.
     """
-    empty = replays.control(tenant, "nothing eligible").json()
+    empty = scene.run(tenant, label="nothing eligible")
     assert empty.get("status") == "completed", f"status {empty.get('status')!r}; due: completed"
     assert empty.get("target_count") == 0, f"target_count {empty.get('target_count')!r}; due: 0"
-    replays.items(tenant, 1)
-    full = replays.send(tenant, "one item").json()
+    scene.add_items(tenant, 1)
+    full = scene.replay(tenant, label="one item").json()
     assert full.get("status") == "started", f"status {full.get('status')!r}; due: started"

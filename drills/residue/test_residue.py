@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from drills.residue.standing import KEPT_BY_CONTRACT, rows_left, standing_of
+from drills.workbench.checks import SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import Observer, check
 from gates.deployment.database import Connection
 from gates.deployment.tenants import Tenants
 from gates.evidence import Severity
 
-SQL = ("database",)
 SETTLE_S = 3.0
 """How long a delivery that was under way when its tenant was removed may take to be swept."""
 

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from drills.workbench.bench import REPLAY, Signer, SqlDoor, admin_token
-from drills.workbench.limits import client_addresses
+from drills.workbench.credentials import REPLAY, Signer, admin_token
+from drills.workbench.database import SqlDoor
+from drills.workbench.rate_limit import client_addresses
 from gates.checks.recorder import Observer, Unmet, check
 from gates.deployment.client import HttpDoor
 from gates.deployment.database import value

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from drills.statemachine.programs import Step
 from drills.workbench.audit_chain import broken_links
-from drills.workbench.bench import BUSY
+from drills.workbench.credentials import BUSY
 from drills.workbench.scene import Scene
 from gates.deployment.client import NoAnswer
 from gates.deployment.requests import SIGNATURE, Answer, Request
@@ -221,9 +221,7 @@ class Machine:
         scene, model = self.scene, self.model
         scene.until(self._drained, "the backlog of a program", within_s=DRAIN_S)
         self._check_still()
-        open_runs = scene.number(
-            "select count(*) from public.replay_runs where company_id = %s and status = 'started'", self.company
-        )
+        open_runs = scene.count("replay_runs", self.company, "status = 'started'")
         if open_runs:
             self._wrong(f"{open_runs} runs are still started with nothing left to do")
         twice = scene.rows(
@@ -314,15 +312,8 @@ class Machine:
         return answer
 
     def _drained(self) -> bool:
-        self.scene.hurry(self.company)
-        return (
-            self.scene.number(
-                "select count(*) from public.event_outbox where company_id = %s and"
-                " processed_at is null and dead_at is null",
-                self.company,
-            )
-            == 0
-        )
+        self.scene.make_due(self.company)
+        return self.scene.count("event_outbox", self.company, "processed_at is null and dead_at is null") == 0
 
     def _check_still(self) -> None:
         """The database agrees with the model on what is pending and what was charged."""

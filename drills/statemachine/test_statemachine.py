@@ -8,12 +8,12 @@ from pathlib import Path
 from drills.statemachine.machine import COMPLETED, IDLE, INDETERMINATE, Machine, Wrong
 from drills.statemachine.programs import LEAST_TIMES, RULES, Program, dump, kept, load
 from drills.statemachine.search import Failure, Plan, search, write_down
+from drills.workbench.checks import SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.deployment.redaction import hidden, redact_text
 from gates.evidence import Where
 
-SQL = ("database",)
 NEEDED = ("drill/authentication/signed-accepted", "drill/outbox/delivered-once")
 AGAIN = "pytest drills/statemachine --deep --only=drill/statemachine/kept-programs --program={path}"
 

@@ -12,14 +12,15 @@ from contextlib import contextmanager
 
 import psycopg
 
-from drills.workbench.ground import BUDGET_FLAG, OUTBOX_FLAG
+from drills.workbench.checks import SQL
 from drills.workbench.scene import Scene
+from drills.workbench.tenant_data import BUDGET_FLAG
 from gates.checks.recorder import check
 from gates.deployment.database import Connection, execute, value
 from gates.deployment.requests import bucket
+from gates.deployment.tenants import OUTBOX_FLAG
 from gates.evidence import Where
 
-SQL = ("database",)
 KEY = f"drill.rollout.{uuid.uuid4()}"
 """A key of its own for each process: two drills with one key would wait for each other's transaction."""
 COUNT = 10_000

@@ -7,19 +7,19 @@ from contextlib import nullcontext
 
 import pytest
 
-from drills.workbench.bench import REPLAY
-from drills.workbench.ground import BUDGET_FLAG, OUTBOX_FLAG, REPLAY_FLAG
+from drills.workbench.checks import SIGNED, SQL
+from drills.workbench.credentials import REPLAY
 from drills.workbench.scene import Scene
+from drills.workbench.tenant_data import BUDGET_FLAG
 from gates.checks.recorder import check
 from gates.deployment.client import HttpDoor
 from gates.deployment.database import execute, value
 from gates.deployment.loans import Switch
 from gates.deployment.requests import encode_body, replay_fields
+from gates.deployment.tenants import OUTBOX_FLAG, REPLAY_FLAG
 from gates.evidence import Severity, Where
 
 V2_FLAG = "security.signing_v2_required"
-SQL = ("database",)
-SIGNED = ("drill/authentication/signed-accepted",)
 SAME_EFFECT = """
 insert into public.agent_tasks (company_id, agent_name, event_id, status) values (%s, 'drill', %s, 'completed')
 """
@@ -136,7 +136,7 @@ def test_budget_switch_is_wired(scene: Scene) -> None:
     scene.replay(company, 429, "budget_exhausted", max=1)
     scene.seen.control("with the switch on, the spent budget refuses")
     scene.set_flag(company, BUDGET_FLAG, enabled=False)
-    taken = scene.run_or_fail(company, max=1)
+    taken = scene.replay(company, max=1).json()
     assert taken["target_count"] == 1, f"{taken['target_count']} items taken with budget control switched off"
 
 
@@ -151,7 +151,7 @@ def test_override_touches_only_its_tenant(scene: Scene) -> None:
     scene.set_flag(one, OUTBOX_FLAG, enabled=False)
     scene.replay(one, 403, "feature_disabled", max=1)
     scene.seen.control("the override is in force for its own tenant")
-    scene.run_or_fail(other, max=1)
+    scene.replay(other, max=1).json()
     assert scene.emit(other)["path"] == "outbox", "another tenant's override sent this tenant down the direct path"
 
 
@@ -165,7 +165,7 @@ def test_refused_before_anything_else(scene: Scene) -> None:
     key = str(uuid.uuid4())
     scene.set_flag(company, REPLAY_FLAG, enabled=False)
     scene.replay(company, 403, "feature_disabled", max=1, idempotency_key=key)
-    runs = scene.number("select count(*) from public.replay_runs where company_id = %s", company)
+    runs = scene.count("replay_runs", company)
     assert (runs, scene.used(company)) == (0, (0, 0)), (
         f"the refused replay left {runs} runs, {scene.used(company)} used"
     )
@@ -193,7 +193,12 @@ def test_change_seen_by_every_instance(scene: Scene) -> None:
 
 
 @check(
-    "drill/flags/signing-v2-required", needs=SQL, after=SIGNED, covers=("H01",), where=Where.DISRUPTIVE, phase="last"
+    "drill/flags/signing-v2-required",
+    needs=SQL,
+    after=SIGNED,
+    covers=("H01",),
+    where=Where.DISRUPTIVE,
+    phase="last",
 )
 def test_signing_v2_required(scene: Scene) -> None:
     """With the global flag `security.signing_v2_required` on, v1 signatures are refused and v2 ones accepted.
@@ -212,7 +217,12 @@ def test_signing_v2_required(scene: Scene) -> None:
 
 
 @check(
-    "drill/flags/global-switch-is-wired", needs=SQL, after=SIGNED, covers=("H01",), where=Where.DISRUPTIVE, phase="last"
+    "drill/flags/global-switch-is-wired",
+    needs=SQL,
+    after=SIGNED,
+    covers=("H01",),
+    where=Where.DISRUPTIVE,
+    phase="last",
 )
 def test_global_switch_is_wired(scene: Scene) -> None:
     """The global row of `outbox.enabled`, switched off as a rollback does it, sends every tenant down the direct path.
@@ -250,13 +260,13 @@ def test_unreadable_starts_nothing(scene: Scene) -> None:
         release = scene.released_after(held, 1.0)
         answers = scene.in_background(scene.replay_request(company, max=2))
         while release.is_alive():
-            moved = scene.number("select count(*) from public.event_outbox where company_id = %s", company)
+            moved = scene.count("event_outbox", company)
             held_still = not release.released.is_set()
             assert not (moved and held_still), f"{moved} items were moved while the flags were locked by another"
             scene.seen.count()
             release.join(timeout=0.1)
     answers.result(timeout=10)
-    scene.forget_limit(company)
+    scene.reset_limit(company)
     scene.replay(company, control=True, dry_run=True)
 
 

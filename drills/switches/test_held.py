@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import uuid
 
-from drills.workbench.ground import OUTBOX_FLAG
+from drills.workbench.checks import DELIVERS, SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.deployment.metrics import parse_metrics
 from gates.deployment.requests import Request
+from gates.deployment.tenants import OUTBOX_FLAG
 from gates.evidence import Severity
-
-SQL = ("database",)
-DELIVERS = ("drill/outbox/delivered-once",)
 
 
 @check("drill/held/switched-off-is-not-delivered", needs=SQL, after=DELIVERS, covers=("H01", "K18"))
@@ -65,9 +63,7 @@ def test_others_do_not_wait(scene: Scene) -> None:
     )
     events = [str(scene.emit(other, key=str(uuid.uuid4()))["event_id"]) for _ in range(3)]
     scene.delivered(events)
-    held = scene.number(
-        "select count(*) from public.event_outbox where company_id = %s and processed_at is null", paused
-    )
+    held = scene.count("event_outbox", paused, "processed_at is null")
     scene.seen.require(held == 600, f"{600 - held} of the paused tenant's rows were delivered")
     scene.seen.control("the other tenant's events were delivered past 600 held rows")
 

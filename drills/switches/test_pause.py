@@ -6,14 +6,11 @@ import uuid
 
 import pytest
 
+from drills.workbench.checks import DELIVERS, SIGNED, SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.deployment.loans import Switch
 from gates.evidence import Where
-
-SQL = ("database",)
-SIGNED = ("drill/authentication/signed-accepted",)
-DELIVERS = ("drill/outbox/delivered-once",)
 
 
 @check("drill/pause/refuses-replay", needs=SQL, after=SIGNED, covers=("E03",))
@@ -83,7 +80,7 @@ def test_touches_only_its_tenant(scene: Scene) -> None:
     scene.pause(paused)
     scene.replay(paused, 409, "agents_paused", max=1)
     scene.seen.control("the pause is in force for its own tenant")
-    scene.run_or_fail(other, max=1)
+    scene.replay(other, max=1).json()
 
 
 @check("drill/pause/a-row-that-says-no-is-no-pause", needs=SQL, after=SIGNED, covers=("E03",))
@@ -97,7 +94,7 @@ def test_a_row_that_says_no_is_no_pause(scene: Scene) -> None:
     scene.pause(paused)
     scene.replay(paused, 409, "agents_paused", max=1)
     scene.seen.control("a row that says paused pauses")
-    scene.run_or_fail(company, max=1)
+    scene.replay(company, max=1).json()
     event = str(scene.emit(company)["event_id"])
     scene.delivered([event])
 
@@ -133,9 +130,7 @@ def test_events_go_to_the_outbox(scene: Scene) -> None:
     events = [str(a["event_id"]) for a in answers]
     early = scene.effects(events)
     assert not early, f"{len(early)} of 3 events of a paused tenant had their effect"
-    rows = scene.number(
-        "select count(*) from public.event_outbox where company_id = %s and processed_at is null", paused
-    )
+    rows = scene.count("event_outbox", paused, "processed_at is null")
     assert rows == 3, f"{rows} of the 3 events wait in the outbox"
     scene.seen.count(3)
 

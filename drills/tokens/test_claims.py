@@ -8,13 +8,12 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from drills.workbench.bench import MISSING, Bench, Minter
-from drills.workbench.cases import Case, cases
+from drills.workbench.bench import Bench
+from drills.workbench.checks import TOKEN, Case, cases
+from drills.workbench.credentials import MISSING, Minter
 from gates.checks.recorder import check
 from gates.deployment.requests import mint_token
 from gates.evidence import Severity, Where
-
-TOKEN = ("drill/tokens/admin-accepted",)
 
 Mint = Callable[[Minter, int], list[str]]
 

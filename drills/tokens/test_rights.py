@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable
 from typing import Any
 
-from drills.workbench.bench import MISSING, REPLAY, Bench, Minter
-from drills.workbench.cases import Case, cases
+from drills.workbench.bench import Bench
+from drills.workbench.checks import TOKEN, Case, cases
+from drills.workbench.credentials import MISSING, REPLAY, Minter
+from drills.workbench.scene import Scene
 from gates.checks.recorder import Observer, check
 from gates.deployment.client import HttpDoor
 from gates.deployment.requests import Answer, Request, encode_body, mint_token, replay_fields, token_get, token_post
-from gates.deployment.tenants import Tenants
 from gates.evidence import Severity
 
-TOKEN = ("drill/tokens/admin-accepted",)
 NEEDS = ("tenants", "mint")
 
 
@@ -172,33 +171,20 @@ def _plain(answer: Answer) -> dict[str, Any]:
 # --- reading ------------------------------------------------------------------------------------------------------
 
 
-def _started(http: HttpDoor, seen: Observer, tenants: Tenants, company: str, signed: Callable[..., Request]) -> str:
-    tenants.add_items(company, 1)
-    request = signed(company, max=1, label="a replay")
-    return str(seen.expect(request, http.send(request), 200, control=True).json().get("replay_run_id"))
-
-
 @check("drill/tokens/foreign-run-hidden", needs=NEEDS, after=TOKEN, covers=("A27", "B28"))
-def test_foreign_run_hidden(
-    http: HttpDoor,
-    tenant: str,
-    other: str,
-    tenants: Tenants,
-    token: Minter,
-    seen: Observer,
-    signed: Callable[..., Request],
-) -> None:
+def test_foreign_run_hidden(scene: Scene, tenant: str, other: str, token: Minter) -> None:
     """A company_admin reads its own run; a foreign run is 404, exactly like one that does not exist.
 
     Otherwise tenants read, or at least detect, each other's replays.
     """
-    run = _started(http, seen, tenants, tenant, signed)
+    scene.add_items(tenant, 1)
+    run = scene.run(tenant, max=1).get("replay_run_id")
     own = token_get(f"{REPLAY}/{run}", token.for_company(tenant), "own run")
-    seen.expect(own, http.send(own), 200, control=True)
+    scene.seen.expect(own, scene.http.send(own), 200, control=True)
     foreign = token_get(f"{REPLAY}/{run}", token.for_company(other), "foreign run")
-    hidden = seen.expect(foreign, http.send(foreign), 404)
+    hidden = scene.seen.expect(foreign, scene.http.send(foreign), 404)
     random = token_get(f"{REPLAY}/{uuid.uuid4()}", token.for_company(other), "unknown run")
-    absent = seen.expect(random, http.send(random), 404)
+    absent = scene.seen.expect(random, scene.http.send(random), 404)
     one, two = _plain(hidden), _plain(absent)
     assert one == two, f"a foreign run answers {one!r}, one that does not exist {two!r}"
 

@@ -9,14 +9,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from drills.workbench.bench import Bench
-from drills.workbench.cases import Case, cases
+from drills.workbench.checks import TOKEN, Case, cases
 from drills.workbench.scene import best_of
 from gates.checks.recorder import check
 from gates.deployment.requests import Request, encode_segment, mint_token, post, raw_token
 from gates.evidence import Severity, Where
 
 ACCEPTED = "drill/tokens/admin-accepted"
-TOKEN = (ACCEPTED,)
 
 Claims = Mapping[str, Any]
 

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from drills.workbench.database import query
 from gates.deployment.database import Connection, execute
-
-CHAIN = """
-select id, action, prev_hash, hash,
-       encode(sha256(convert_to(prev_hash || jsonb_build_array(
-         id, action, actor, scope, target_count, success_count, failure_count, metadata, request_id,
-         (extract(epoch from created_at) * 1000000)::bigint)::text, 'UTF8')), 'hex') as due
-from public.audit_logs where scope = %s order by id
-"""
 
 GENESIS = "0" * 64
 
 
 def broken_links(connection: Connection, scope: str) -> tuple[int, list[str]]:
     """The number of rows of a scope, and what is wrong with its chain: one sentence a broken link."""
-    rows = execute(connection, CHAIN, scope)
+    rows = execute(connection, query("audit_chain"), scope)
     wrong: list[str] = []
     previous = GENESIS
     for row in rows:

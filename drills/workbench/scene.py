@@ -8,7 +8,6 @@ proves nothing.
 from __future__ import annotations
 
 import itertools
-import json
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -16,9 +15,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn, TypeVar
 
-from drills.workbench.bench import REPLAY, Signer
-from drills.workbench.ground import PLAIN_TYPE, Ground
-from gates.deployment.client import NoAnswer
+from drills.workbench.credentials import REPLAY, Signer
+from drills.workbench.database import query
+from drills.workbench.tenant_data import PLAIN_TYPE, TenantData
+from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.database import Connection
 from gates.deployment.requests import (
     Answer,
@@ -40,38 +40,18 @@ STALL_S = 1.0
 QUIET_S = 0.4
 """How long nothing must have changed before a tenant counts as quiet."""
 
-_BACKLOG = """
-select count(*) from public.event_outbox o left join public.companies c on c.id = o.company_id
-where o.processed_at is null and o.dead_at is null and (o.claimed_until is null or o.claimed_until <= now())
-  and (o.next_attempt_at is null or o.next_attempt_at <= now()) and coalesce(c.name, '') not like 'drill-%'
-  and public.is_feature_enabled('outbox.enabled', o.company_id)
-  and not exists (
-    select from public.agent_controls a where a.agents_paused and (a.company_id is null or a.company_id = o.company_id)
-  )
-"""
-
-
-ORDER = """
-select o.event_id::text as event, extract(epoch from o.processed_at) as at, o.xmin::text as tx, o.id
-from unnest(%s::uuid[]) with ordinality e(id, n) join public.event_outbox o on o.event_id = e.id order by e.n
-"""
 TOGETHER_S, CLOSE_S = 0.1, 0.05
 """Within one transaction, and between two that were written in the due order: a time may be that of the beginning of a
 transaction, which had to wait for the one before it."""
 
-RUN_ROW = """
-select id, idempotency_key, status, target_count, success_count, failure_count, completed_at
-from public.replay_runs where id = %s
-"""
-
 
 @dataclass
-class Scene(Ground):
-    """What one check works with. `haste` scales every wait that ends in a judgement: the project's own tests, which
-    plant defects on a quiet machine, wait less.
+class Scene(TenantData):
+    """What one check works with. `wait_scale` is a factor on every wait that ends in a judgement: the project's own
+    tests, which plant defects on a quiet machine, wait less.
     """
 
-    haste: ClassVar[float] = 1.0
+    wait_scale: ClassVar[float] = 1.0
 
     signer: Signer
 
@@ -102,29 +82,47 @@ class Scene(Ground):
         request = self.event_request(company, **fields)
         return self.seen.expect(request, self.http.send(request), 202, control=control).json()
 
-    def replay_request(self, company: str, **fields: Any) -> Request:
+    def replay_request(self, company: str, label: str = "a replay", **fields: Any) -> Request:
         """A signed POST /dlq-replay."""
-        return self.signer.post(REPLAY, encode_body(replay_fields(company, **fields)), "a replay")
+        return self.signer.post(REPLAY, encode_body(replay_fields(company, **fields)), label)
 
     def replay(
-        self, company: str, status: int = 200, code: str | None = None, *, control: bool = False, **fields: Any
+        self,
+        company: str,
+        status: int | tuple[int, ...] = 200,
+        code: str | None = None,
+        *,
+        label: str = "",
+        control: bool = False,
+        **fields: Any,
     ) -> Answer:
         """Send one replay and expect this answer. A `rate_limited` that was not expected says nothing of the target."""
-        request = self.replay_request(company, **fields).labelled(f"replay {fields}" if fields else "replay")
+        request = self.replay_request(company, label or (f"replay {fields}" if fields else "replay"), **fields)
         answer = self.http.send(request)
         limited = answer.status == 429 and answer.code in {"rate_limited", ""}
         wanted = status == 429 and code in {None, "rate_limited"}
         self.seen.require(wanted or not limited, f"{request.label}: observed 429 {answer.code}: we were limited")
-        judged = answer.status == 429
-        return self.seen.expect(request, answer, status, code, control=control, busy=judged)
+        # another 429, of the tenant's budget, is the target's judgement and not a busy target
+        return self.seen.expect(request, answer, status, code, control=control, busy=answer.status == 429)
 
     def run(self, company: str, **fields: Any) -> dict[str, Any]:
         """Start a replay as a control: where it is not accepted the check is unknown. The answer's members."""
         return self.replay(company, control=True, **fields).json()
 
-    def run_or_fail(self, company: str, **fields: Any) -> dict[str, Any]:
-        """Start a replay whose acceptance is what the check is about. The answer's members."""
-        return self.replay(company, **fields).json()
+    def burst(self, requests: Sequence[Request], *doors: HttpDoor) -> list[Answer]:
+        """Send all at once, through each of these doors. A request without an answer, or a gateway's error, ends the
+        check as unknown: then the race proves nothing.
+        """
+        chosen = doors or (self.http,)
+        with ThreadPoolExecutor(max_workers=len(chosen)) as pool:
+            sent = [pool.submit(door.burst, list(requests)) for door in chosen]
+            answers = [answer for future in sent for answer in future.result(timeout=60)]
+        given = [a for a in answers if isinstance(a, Answer)]
+        silent = len(answers) - len(given)
+        self.seen.require(not silent, f"{silent} of {len(answers)} concurrent requests got no answer")
+        broken = [a.status for a in given if a.status in {502, 503, 504}]
+        self.seen.require(not broken, f"{len(broken)} of {len(given)} concurrent requests were answered {set(broken)}")
+        return given
 
     def in_background(self, request: Request) -> Future[Answer]:
         """Send one request from a thread of its own."""
@@ -144,7 +142,7 @@ class Scene(Ground):
     def until(self, probe: Callable[[], T], what: str, *, within_s: float = PATIENCE_S, every_s: float = POLL_S) -> T:
         """Poll until the probe gives something true, and return it; at the deadline, judge as `late` says."""
         started = self.value("select clock_timestamp()")
-        within_s *= self.haste
+        within_s *= self.wait_scale
         before = time.monotonic()
         deadline, stalled_s = before + within_s, 0.0
         while True:
@@ -159,7 +157,7 @@ class Scene(Ground):
 
     def until_true(self, probe: Callable[[], bool], *, within_s: float) -> bool:
         """Poll until the probe is true or the time is over, which proves nothing; whether it became true."""
-        deadline = time.monotonic() + within_s * self.haste
+        deadline = time.monotonic() + within_s * self.wait_scale
         while not (found := probe()) and time.monotonic() < deadline:
             time.sleep(POLL_S)
         return found
@@ -180,7 +178,7 @@ class Scene(Ground):
             self.prompt(), f"{what}: not seen in {waited_s:g} s, and the target did not answer within {STALL_S:g} s"
         )
         moving = self.value("select exists (select from public.event_outbox where processed_at > %s)", since)
-        waiting = self.number(_BACKLOG)
+        waiting = self.number(query("waiting_elsewhere"))
         self.seen.require(
             not (waiting and moving),
             f"{what}: not seen in {waited_s:g} s; {waiting} other events were waiting, and moving",
@@ -214,7 +212,7 @@ class Scene(Ground):
         """Wait until a run has ended; its row."""
 
         def probe() -> dict[str, Any]:
-            return self.one(RUN_ROW + " and status <> 'started'", run)
+            return self.one(query("run") + " and status <> 'started'", run)
 
         return self.until(probe, f"the end of replay run {run}", within_s=within_s)
 
@@ -229,12 +227,7 @@ class Scene(Ground):
                 state, since = now, time.monotonic()
 
     def _moves(self, company: str) -> tuple[int, int, int]:
-        row = self.one(
-            "select count(*) filter (where claimed_until > now() and processed_at is null and dead_at is null)"
-            " as flying, count(processed_at) as processed, count(dead_at) as dead"
-            " from public.event_outbox where company_id = %s",
-            company,
-        )
+        row = self.one(query("progress"), company)
         return int(row["flying"]), int(row["processed"]), int(row["dead"])
 
     def in_order(self, events: Sequence[str]) -> None:
@@ -246,7 +239,7 @@ class Scene(Ground):
         found: list[dict[str, Any]] = []
 
         def probe() -> bool:
-            found[:] = self.rows(ORDER, list(events))
+            found[:] = self.rows(query("processed_in_order"), list(events))
             return len(found) == len(events) and all(r["at"] is not None for r in found)
 
         self.seen.require(self.until_true(probe, within_s=PATIENCE_S), "not every event is marked as processed")
@@ -280,8 +273,3 @@ def best_of(attempts: int, measure: Callable[[], float], enough: float) -> list[
         if values[-1] <= enough:
             break
     return values
-
-
-def as_jsonb(payload: object) -> str:
-    """JSON text for a jsonb parameter."""
-    return json.dumps(payload, ensure_ascii=False)

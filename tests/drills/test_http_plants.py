@@ -27,9 +27,9 @@ HASTE = 0.3
 @pytest.fixture
 def in_haste() -> Iterator[None]:
     """Let the drills wait less for what will not come."""
-    Scene.haste = HASTE
+    Scene.wait_scale = HASTE
     yield
-    Scene.haste = 1.0
+    Scene.wait_scale = 1.0
 
 
 @pytest.mark.parametrize("plant", TABLE, ids=lambda p: p.name.replace(" ", "-"))

@@ -30,7 +30,7 @@ def test_order(written: Sequence[int], apart_ms: int, ordered: bool, migrated_ur
     nothing = cast("Any", None)
     with connect(migrated_url) as connection:
         tenants = Tenants(connection, "order")
-        scene = Scene(target, nothing, connection, tenants, Observer(target), nothing)
+        scene = Scene(target, connection, nothing, tenants, Observer(target), nothing)
         company, events = tenants.create(), [str(uuid.uuid4()) for _ in range(2)]
         for index in written:
             execute(

@@ -1,4 +1,7 @@
-"""Checks in a table: one test, many cases, each case a check with an id and a claim of its own."""
+"""What declarations of checks share: what they need, what they come after, and checks in a table.
+
+A table is one test with many cases; each case is a check with an id and a claim of its own.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,16 @@ from typing import Any, TypeVar
 import pytest
 
 from gates.evidence import CheckSpec, Severity, Where
+
+SQL = ("database",)
+TENANTS = ("tenants",)
+AGENT = ("database", "drill-agent")
+"""An agent that can be made to fail or to wait by the payload of an event."""
+
+SIGNED = ("drill/authentication/signed-accepted",)
+TOKEN = ("drill/tokens/admin-accepted",)
+DELIVERS = ("drill/outbox/delivered-once",)
+LIMIT = (*SIGNED, "drill/rate-limit/tenants-independent")
 
 F = TypeVar("F", bound=Callable[..., object])
 

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from gates.checks.recorder import Observer
-from gates.deployment.client import HttpDoor, NoAnswer
-from gates.deployment.database import Connection, execute, value
+from drills.workbench.database import query
+from drills.workbench.scene import Scene
+from gates.deployment.client import HttpDoor
+from gates.deployment.database import Connection, execute
 from gates.deployment.requests import Answer, Request
 
 ADMITTED = 3
 WINDOW_S = 300
-
-_KEYS = "select key from public.edge_rate_limits where key like %s"
-
-_BACK_DATE = """
-update public.edge_rate_limits
-set hits = array(select h - make_interval(secs => %s) from unnest(hits) with ordinality as u(h, n) order by n)
-where key like %s
-"""
 
 
 def client_addresses(connection: Connection, company: str, named: Sequence[str] = ()) -> set[str]:
@@ -30,7 +23,7 @@ def client_addresses(connection: Connection, company: str, named: Sequence[str] 
     (a limit by something else) is none.
     """
     found = set()
-    for row in execute(connection, _KEYS, f"replay:{company}:%"):
+    for row in execute(connection, "select key from public.edge_rate_limits where key like %s", f"replay:{company}:%"):
         text = str(row["key"]).split(":", 2)[2]
         try:
             address = str(ip_address(text))
@@ -42,18 +35,12 @@ def client_addresses(connection: Connection, company: str, named: Sequence[str] 
 
 
 @dataclass
-class Limit:
+class Limit(Scene):
     """The rate limit of one check's tenants, through both doors."""
-
-    http: HttpDoor
-    db: Connection
-    seen: Observer
-    signed: Callable[..., Request]
-    trusted_proxies: tuple[str, ...] = ()
 
     def request(self, company: str, label: str = "", **fields: Any) -> Request:
         """A replay of at most one item."""
-        return self.signed(company, label=label, **{"max": 1, **fields})
+        return self.replay_request(company, label, **{"max": 1, **fields})
 
     def passes(self, request: Request, answer: Answer, status: int = 200) -> Answer:
         """The claim: the limit does not refuse this request. Its own refusal is no busy target; any other 429 is."""
@@ -121,46 +108,29 @@ class Limit:
         self.at_one_address(request)
         self.seen.require(False, f"call {ADMITTED + 1} is admitted: a limit that is not used up shows nothing")
 
-    def rows(self, company: str) -> list[dict[str, Any]]:
-        """The tenant's rows: key, hits, count, window_start."""
-        return execute(
-            self.db,
-            "select key, hits, count, window_start from public.edge_rate_limits where key like %s order by key",
-            f"replay:{company}:%",
-        )
+    def buckets(self, company: str) -> list[dict[str, Any]]:
+        """The tenant's rate-limit rows: key, hits, count, window_start."""
+        read = "select key, hits, count, window_start from public.edge_rate_limits where key like %s order by key"
+        return self.rows(read, f"replay:{company}:%")
 
     def untrusted(self, company: str) -> None:
         """End the check as unknown where the target believes what this machine says about addresses."""
-        for row in self.rows(company):
+        for row in self.buckets(company):
             try:
                 address = ip_address(str(row["key"]).split(":", 2)[2])
             except ValueError:
                 continue  # a bucket of no address is judged as it is
-            trusted = [p for p in self.trusted_proxies if address in ip_network(p, strict=False)]
+            trusted = [p for p in self.target.trusted_proxies if address in ip_network(p, strict=False)]
             self.seen.require(not trusted, f"{address} is among TRUSTED_PROXIES: it may name any client address")
 
     def hits(self, company: str) -> int:
         """How many admitted requests the tenant's rows hold."""
-        return sum(len(r["hits"]) for r in self.rows(company))
+        return sum(len(r["hits"]) for r in self.buckets(company))
 
     def back_date(self, company: str, seconds: float) -> None:
         """Move the tenant's admitted requests so far into the past."""
-        execute(self.db, _BACK_DATE, seconds, f"replay:{company}:%")
+        self.rows(query("back_date"), seconds, f"replay:{company}:%")
 
     def age_s(self, company: str) -> float:
         """The age in seconds of the tenant's oldest admitted request, by the database clock."""
-        statement = (
-            "select extract(epoch from clock_timestamp() - min(h))::float8 from public.edge_rate_limits, unnest(hits) h"
-            " where key like %s"
-        )
-        return float(str(value(self.db, statement, f"replay:{company}:%") or 0))
-
-    def burst(self, door: HttpDoor, requests: list[Request]) -> list[Answer]:
-        """Send all at once. Where one got no answer, or a server error, the race proves nothing."""
-        answers = door.burst(requests)
-        silent = [a for a in answers if isinstance(a, NoAnswer)]
-        self.seen.require(not silent, f"{len(silent)} of {len(answers)} concurrent requests got no answer")
-        given = [a for a in answers if isinstance(a, Answer)]
-        broken = [a.status for a in given if a.status in {502, 503, 504}]
-        self.seen.require(not broken, f"{len(broken)} of {len(given)} concurrent requests were answered {set(broken)}")
-        return given
+        return float(self.value(query("oldest_hit"), f"replay:{company}:%") or 0)

@@ -1,0 +1,157 @@
+"""The target's clock, and credentials good and bad: signatures by v1 and v2, tokens with any claims."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from functools import cached_property
+from typing import Any
+
+from gates.checks.recorder import Unmet
+from gates.deployment.client import HttpDoor, NoAnswer
+from gates.deployment.credentials import good_claims
+from gates.deployment.requests import (
+    Request,
+    encode_body,
+    is_of_another_company,
+    mint_token,
+    replay_fields,
+    signed_post,
+    signed_post_v2,
+)
+from gates.deployment.target import Target
+
+REPLAY = "/dlq-replay"
+BUSY = (429, 502, 503, 504)
+"""Answers that, where another one was due, prove nothing about the target."""
+
+ASKED_AT_MOST = 3
+OLDEST_SIGNATURE_S = 200
+SKEW_LIMIT_S = 2.0
+"""A difference between the clocks under this is taken for the rounding of the Date header and the way of the answer."""
+
+
+class Missing:
+    """Stands for a claim that is left out."""
+
+
+MISSING = Missing()
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The target's clock: ours plus an offset in seconds."""
+
+    ours: Callable[[], float]
+    offset_s: float = 0.0
+
+    @classmethod
+    def measure(cls, http: HttpDoor, ours: Callable[[], float]) -> Clock:
+        """Compare the Date header of one answer with our clock; no header, or a small difference, is no offset."""
+        try:
+            shown = parsedate_to_datetime(http.send(Request("GET", "/healthz")).header("date") or "")
+        except (NoAnswer, ValueError, TypeError):
+            return cls(ours)
+        offset = shown.timestamp() + 0.5 - ours()
+        return cls(ours, offset if abs(offset) > SKEW_LIMIT_S else 0.0)
+
+    def now(self) -> int:
+        """Unix seconds."""
+        return int(self.ours() + self.offset_s)
+
+
+@dataclass(frozen=True)
+class Signer:
+    """Signs as the target wants it: v1, or v2 where the flag `security.signing_v2_required` refuses v1.
+
+    By v2 the same body is never signed twice at the same second: without a key it would be called a duplicate.
+    """
+
+    target: Target
+    http: HttpDoor
+    clock: Clock
+    signed_at: dict[tuple[str, bytes], int] = field(default_factory=dict, compare=False)
+    """The earliest second at which each body was signed by v2; the next one is signed a second before."""
+
+    @property
+    def secret(self) -> str:
+        """The secret that signs. Raise Unmet where there is none, or where the target refuses it."""
+        if not self.target.hmac_secret:
+            raise Unmet("TRANSBOT_HMAC_SECRET is not set: nothing can be signed. Set it to the secret of the service")
+        return self.target.hmac_secret
+
+    @cached_property
+    def v2_only(self) -> bool:
+        """Ask for a company that does not exist: v1 is refused and v2 accepted, or v1 is taken to be the form.
+
+        A target that is too busy to say is asked again: the wrong form would look like a target that locks us out.
+        """
+        for _ in range(ASKED_AT_MOST):
+            statuses = [self._asked(form) for form in (self.v1, self.v2)]
+            if not set(statuses) & {0, *BUSY}:
+                return statuses == [401, 403]
+        return False
+
+    def _asked(self, form: Callable[[str, bytes], Request]) -> int:
+        """The status of a replay for a company that does not exist; 0 for no answer."""
+        try:
+            return self.http.send(form(REPLAY, encode_body(replay_fields(str(uuid.uuid4()))))).status
+        except NoAnswer:
+            return 0
+
+    def post(self, path: str, body: bytes, label: str = "") -> Request:
+        """A correctly signed POST of these bytes."""
+        return self.v2(path, body, label) if self.v2_only else self.v1(path, body, label)
+
+    def v1(self, path: str, body: bytes, label: str = "") -> Request:
+        return signed_post(path, body, self.secret, label)
+
+    def v2(self, path: str, body: bytes, label: str = "") -> Request:
+        now = self.clock.now()
+        earliest = self.signed_at.get((path, body), now + 1)
+        at = earliest - 1 if now - earliest < OLDEST_SIGNATURE_S else now
+        self.signed_at[path, body] = at
+        return signed_post_v2(path, body, self.secret, at, label)
+
+
+@dataclass(frozen=True)
+class Minter:
+    """Builds tokens; call it for a good one, or with claims replaced (MISSING leaves one out)."""
+
+    target: Target
+    now: Callable[[], int]
+
+    def claims(self, **claims: Any) -> dict[str, Any]:
+        """The claims of a good super_admin token, with some replaced or left out."""
+        good = {**good_claims(self.target, self.now()), "jti": uuid.uuid4().hex}
+        return {k: v for k, v in {**good, **claims}.items() if v is not MISSING}
+
+    def __call__(
+        self,
+        *,
+        secret: str | None = None,
+        header: Mapping[str, Any] | None = None,
+        digest: str = "sha256",
+        **claims: Any,
+    ) -> str:
+        """A token of these claims, signed by the service's secret (or another) with HS256 (or another digest)."""
+        return mint_token(self.target.jwt_secret if secret is None else secret, self.claims(**claims), header, digest)
+
+    def for_company(self, company: object, **claims: Any) -> str:
+        """A company_admin token with this company claim."""
+        return self(role="company_admin", company_id=company, **claims)
+
+
+def admin_token(target: Target, now: Callable[[], int], company: str = "") -> str:
+    """ADMIN_JWT; for a company which it may not act for, since it is of an administrator of another one, a token of
+    that company's administrator. Raise Unmet where there is neither.
+    """
+    if not target.admin_jwt:
+        raise Unmet("ADMIN_JWT is not set. Set it to a valid admin token")
+    if not company or not is_of_another_company(target.admin_jwt, company):
+        return target.admin_jwt
+    if not target.jwt_secret:
+        raise Unmet("ADMIN_JWT may act for its own company only. Set it to a super_admin's, or set REPLAY_JWT_SECRET")
+    return Minter(target, now).for_company(company)

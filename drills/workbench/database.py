@@ -1,0 +1,144 @@
+"""The target's database: statements by their text or by the name of their file, and transactions of a drill's own."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import psycopg
+
+from gates.checks.recorder import Unmet
+from gates.deployment.database import Connection, connect, execute, sql, value
+from gates.deployment.target import Target
+
+SQL = Path(__file__).with_name("sql")
+
+
+@cache
+def query(name: str) -> str:
+    """The statement of `sql/<name>.sql`."""
+    return sql(SQL / f"{name}.sql")
+
+
+class SqlDoor:
+    """The session's SQL connection, opened again if a check lost it."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: Connection | None = None
+
+    def connection(self) -> Connection:
+        if self._connection is None or self._connection.closed or self._connection.broken:
+            try:
+                self._connection = connect(self._url)
+            except psycopg.OperationalError as error:
+                raise Unmet(f"the database does not answer: {error}") from error
+        return self._connection
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+
+class Release(Thread):
+    """Ends the transaction of a connection after a while; `released` is set just before it does."""
+
+    def __init__(self, connection: Connection, seconds: float) -> None:
+        super().__init__(daemon=True)
+        self.released = Event()
+        self._connection, self._seconds = connection, seconds
+
+    def run(self) -> None:
+        time.sleep(self._seconds)
+        self.released.set()
+        with suppress(psycopg.Error):  # the check ended early and closed the connection: that releases, too
+            self._connection.commit()
+
+
+@dataclass
+class Database:
+    """What a check asks the database, through the session's connection or one of its own."""
+
+    target: Target
+    db: Connection
+
+    def rows(self, statement: str, *params: object) -> list[dict[str, Any]]:
+        """The rows of one statement."""
+        return execute(self.db, statement, *params)
+
+    def one(self, statement: str, *params: object) -> dict[str, Any]:
+        """The first row of a statement; an empty mapping where there is none."""
+        found = execute(self.db, statement, *params)
+        return found[0] if found else {}
+
+    def value(self, statement: str, *params: object) -> Any:
+        """The first column of the first row, or None."""
+        return value(self.db, statement, *params)
+
+    def number(self, statement: str, *params: object) -> int:
+        """A count."""
+        return int(str(value(self.db, statement, *params) or 0))
+
+    def count(self, table: str, company: str, where: str = "true", *params: object) -> int:
+        """How many rows of a table a tenant has for which this holds."""
+        return self.number(f"select count(*) from public.{table} where company_id = %s and {where}", company, *params)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A second connection with an open transaction; rolled back at the end unless committed before."""
+        connection = connect(self.target.database_url, autocommit=False)
+        try:
+            yield connection
+        finally:
+            connection.rollback()
+            connection.close()
+
+    @contextmanager
+    def locked(self, table: str, company: str) -> Iterator[Connection]:
+        """A transaction that holds the rows of a tenant in a table; who writes them waits until its end."""
+        with self.transaction() as holder:
+            execute(holder, f"select from public.{table} where company_id = %s for update", company)
+            yield holder
+
+    def refused_by_database(self, statement: str, *params: object) -> bool:
+        """Whether the database refuses a statement for its meaning; trouble of another kind is raised."""
+        try:
+            with self.transaction() as connection:
+                execute(connection, statement, *params)
+        except (psycopg.OperationalError, psycopg.errors.SyntaxError, psycopg.errors.UndefinedTable):
+            raise
+        except psycopg.Error:
+            return True
+        return False
+
+    @contextmanager
+    def as_tenant(self, company: str, *, role: str = "authenticated") -> Iterator[Connection]:
+        """A transaction as a tenant comes in: role and claims are set locally, all is rolled back. No claims: ''."""
+        claims = json.dumps({"sub": str(uuid.uuid4()), "role": role, "company_id": company}) if company else ""
+        with self.transaction() as connection:
+            execute(connection, "select set_config('request.jwt.claims', %s, true)", claims)
+            execute(connection, f"set local role {role}")
+            yield connection
+
+    def changed_as_tenant(self, company: str, statement: str, *params: object) -> int:
+        """How many rows a statement changes for a tenant; a refusal is none."""
+        try:
+            with self.as_tenant(company) as connection:
+                return connection.execute(statement.encode(), params or None).rowcount
+        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.RaiseException):
+            return 0
+
+    @staticmethod
+    def released_after(connection: Connection, seconds: float) -> Release:
+        """End the transaction of a connection after so long, from another thread."""
+        release = Release(connection, seconds)
+        release.start()
+        return release

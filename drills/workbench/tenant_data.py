@@ -1,0 +1,184 @@
+"""The tenants of one check: how they are made and switched, and what the database says of them."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from drills.workbench.database import Database, query
+from gates.checks.recorder import Observer, Unmet
+from gates.deployment.client import HttpDoor
+from gates.deployment.database import Connection, execute, session
+from gates.deployment.loans import Changed, Ending, Loan, Switch, give_back, lend
+from gates.deployment.requests import digest_of
+from gates.deployment.tenants import OUTBOX_FLAG, OWNED_TABLES, REPLAY_FLAG, Tenants
+
+BUDGET_FLAG = "dlq.replay.budget_control"
+
+GIVE_BACK_ATTEMPTS = 5
+"""Each waits for a lock as long as any statement does."""
+
+PLAIN_TYPE = "drill.plain"
+"""An event type of drills whose payload asks the agent for nothing: an ordinary event."""
+
+WRITTEN_BY_EVERY_CALL = {"edge_rate_limits", "audit_logs", "audit_heads"}
+"""Tables that a call without an effect may write; a deployment may have given them a company_id of their own."""
+
+
+def as_jsonb(payload: object) -> str:
+    """JSON text for a jsonb parameter."""
+    return json.dumps(payload, ensure_ascii=False)
+
+
+@dataclass
+class TenantData(Database):
+    """The doors of one check and its tenants."""
+
+    http: HttpDoor
+    tenants: Tenants
+    seen: Observer
+
+    # --- tenants and their switches ------------------------------------------------------------------------------
+
+    def company(self, label: str = "t", *, items: int = 0, **columns: object) -> str:
+        """A fresh tenant that has the outbox, replay and budget control on, with pending dead letters on demand."""
+        company = self.tenants.create(label=label)
+        for flag in (OUTBOX_FLAG, REPLAY_FLAG, BUDGET_FLAG):
+            if not self.value("select public.is_feature_enabled(%s, %s::uuid)", flag, company):
+                self.set_flag(company, flag, enabled=True)
+        fleet = self.value("select bool_or(agents_paused) from public.agent_controls where company_id is null")
+        self.seen.require(not fleet, "the whole fleet is paused: nothing is delivered or replayed. Unpause it first")
+        if items:
+            self.add_items(company, items, **columns)
+        return company
+
+    def set_flag(self, company: str, key: str, *, enabled: bool, percentage: int = 100) -> None:
+        """Write the tenant's override row of a flag."""
+        self.rows(query("set_flag"), key, company, enabled, percentage)
+
+    def is_on_for_everybody(self, key: str) -> bool:
+        """Whether the global row of a flag is on at 100 %."""
+        on = "select bool_and(enabled and rollout_percentage = 100) from public.feature_flags where key = %s"
+        return self.value(f"{on} and company_id is null", key) is True
+
+    @contextmanager
+    def lent(self, switch: Switch, **values: bool | int | str) -> Iterator[None]:
+        """Set a live row for a moment (disruptive checks, last phase). What somebody else changes meanwhile stays, and
+        then nothing that was seen in that moment counts.
+        """
+        try:
+            loan = lend(self.db, switch, values, run=self.tenants.run, lease=self.tenants.lease)
+        except Changed as error:
+            raise Unmet(str(error)) from error
+        try:
+            yield
+        finally:
+            self._give_back(loan)
+
+    def _give_back(self, loan: Loan) -> None:
+        """On a connection of its own: the check's may have died. Whoever holds the row is waited for."""
+        ending = None
+        for _ in range(GIVE_BACK_ATTEMPTS):
+            with suppress(psycopg.OperationalError), session(self.target.database_url) as connection:
+                ending = give_back(connection, loan)
+                break
+        was = ", ".join(f"{name} {value}" for name, value in loan.before.items())
+        self.seen.require(
+            ending, f"{loan.switch.name} could not be given back ({was}): the next run of the gate does it"
+        )
+        self.seen.require(
+            ending is Ending.GIVEN_BACK,
+            f"somebody else changed {loan.switch.name} while this drill had set it; it stays as they left it. "
+            f"Before the drill it was: {was}. Look whether that is what they meant, then run again",
+        )
+
+    def pause(self, company: str, *, on: bool = True) -> None:
+        """Pause or resume one tenant."""
+        self.rows(query("pause"), company, on)
+
+    def budget(self, company: str, **columns: object) -> None:
+        """Write the tenant's budget row; columns that are not given have their defaults."""
+        names = ", ".join(["company_id", *columns])
+        marks = ", ".join(["%s"] * (len(columns) + 1))
+        self.rows("delete from public.replay_budgets where company_id = %s", company)
+        self.rows(f"insert into public.replay_budgets ({names}) values ({marks})", company, *columns.values())
+
+    def used(self, company: str) -> tuple[int, int]:
+        """The daily and monthly items charged to a tenant in the current UTC periods."""
+        row = self.one("select daily_used, monthly_used from public.replay_budgets where company_id = %s", company)
+        return int(row.get("daily_used", 0)), int(row.get("monthly_used", 0))
+
+    def reset_limit(self, *companies: str) -> None:
+        """Give tenants their three calls back: without rate-limit rows none was made."""
+        for company in companies:
+            self.rows("delete from public.edge_rate_limits where starts_with(key, %s)", f"replay:{company}:")
+
+    # --- dead letters and replays --------------------------------------------------------------------------------
+
+    def add_items(self, company: str, count: int, **columns: object) -> list[str]:
+        """Pending dead letters of a tenant, oldest first; their ids in order."""
+        return self.tenants.add_items(company, count, **columns)
+
+    def items(self, company: str) -> list[dict[str, Any]]:
+        """The dead letters of a tenant, in claiming order."""
+        return self.rows(query("items"), company)
+
+    def runs(self, company: str) -> int:
+        """How many replay runs a tenant has had."""
+        return self.count("replay_runs", company)
+
+    def replayed(self, company: str) -> int:
+        """How many outbox rows of a tenant a replay has written."""
+        return self.count("event_outbox", company, "replay_run_id is not null")
+
+    def digest(self, company: str) -> str:
+        """A digest of all that a tenant owns, row versions included."""
+        return digest_of([f"{k}={v}" for k, v in sorted(self.tables(company).items())])
+
+    def tables(self, company: str) -> Mapping[str, str]:
+        """For each table with a company_id: the tenant's rows, row versions included, as one digest."""
+        read = {str(r["name"]) for r in self.rows(query("tenant_tables"))}
+        parts = [
+            f"select '{table}' as part, count(*) || ' rows ' || coalesce(md5(string_agg(x::text || x.xmin::text, ','"
+            f" order by x::text)), '') as rows from public.{table} x where company_id = %s"
+            for table in sorted({*OWNED_TABLES, *read} - WRITTEN_BY_EVERY_CALL)
+        ]
+        found = self.rows(" union all ".join(parts), *([company] * len(parts)))
+        return {str(r["part"]): str(r["rows"]) for r in found}
+
+    # --- events, effects and the trail ---------------------------------------------------------------------------
+
+    def write_outbox(
+        self, company: str, count: int = 1, *, connection: Connection | None = None, **columns: object
+    ) -> list[str]:
+        """Rows of event_outbox as another producer writes them, by columns of the contract alone; their event ids."""
+        chosen: dict[str, object] = {"event_type": PLAIN_TYPE, "payload": '{"by": "hand"}', **columns}
+        names = ", ".join(chosen)
+        marks = ", ".join(["%s"] * len(chosen))
+        ids = [str(uuid.uuid4()) for _ in range(count)]
+        statement = f"insert into public.event_outbox (event_id, company_id, {names}) values (%s, %s, {marks})"
+        for event in ids:
+            execute(connection or self.db, statement, event, company, *chosen.values())
+        return ids
+
+    def make_due(self, company: str) -> None:
+        """Make the tenant's events that wait for their next attempt due now."""
+        self.rows(query("make_due"), company)
+
+    def effects(self, events: Sequence[str]) -> dict[str, int]:
+        """How many effects (completed agent tasks) each event has; events without one are absent."""
+        return {str(r["event"]): int(r["n"]) for r in self.rows(query("effects"), list(events))}
+
+    def outbox(self, company: str) -> list[dict[str, Any]]:
+        """The outbox rows of a tenant by id, each with `state`: pending, in_flight, processed or dead."""
+        return self.rows(query("outbox"), company)
+
+    def audit(self, scope: str, *actions: str) -> list[dict[str, Any]]:
+        """The audit rows of a scope by id, of these actions (none: all)."""
+        return self.rows(query("audit"), scope, list(actions), list(actions))
