@@ -10,7 +10,6 @@ from drills.workbench.checks import SIGNED, SQL
 from drills.workbench.credentials import Minter
 from drills.workbench.scene import PATIENCE_S, Scene
 from gates.checks.recorder import check
-from gates.deployment.database import execute
 from gates.deployment.requests import replay_fields, token_post
 from gates.deployment.tenants import REPLAY_FLAG
 from gates.evidence import Severity
@@ -94,11 +93,11 @@ def test_refusal_forbidden(scene: Scene, token: Minter) -> None:
     own, victim = scene.company("a"), scene.company("b")
     caller = token(role="company_admin", company_id=own)
     request = token_post("/dlq-replay", replay_fields(own, dry_run=True), caller, "own company")
-    scene.seen.expect(request, scene.http.send(request), 200, control=True)
+    scene.expect(request, 200, control=True)
     started = scene.value("select date_trunc('minute', clock_timestamp())")
     for _ in range(3):
         request = token_post("/dlq-replay", replay_fields(victim, dry_run=True), caller, "another company")
-        scene.seen.expect(request, scene.http.send(request), 403, "forbidden")
+        scene.expect(request, 403, "forbidden")
     same = scene.value("select date_trunc('minute', clock_timestamp()) = %s", started)
     rows = _refusals(scene, own, "forbidden")
     foreign = _refusals(scene, victim, "forbidden")
@@ -139,7 +138,7 @@ def test_bad_requests_leave_no_row(scene: Scene) -> None:
     """
     company = scene.company()
     unsigned = scene.replay_request(company).with_header("X-Transbot-Signature", "0" * 64)
-    scene.seen.expect(unsigned, scene.http.send(unsigned), 401)
+    scene.expect(unsigned, 401)
     scene.replay(company, 400, "invalid_request", max="10")
     early = scene.audit(company)
     assert not early, f"a 401 and a 400 left {[r['action'] for r in early]} in the tenant's trail"
@@ -161,8 +160,7 @@ def test_refusal_waits_for_no_replay(scene: Scene) -> None:
     kept = scene.until_true(lambda: bool(_refusals(scene, free, "feature_disabled")), within_s=PATIENCE_S)
     scene.seen.require(kept, "a refusal leaves no audit row while no replay runs, either")
     # the replay waits for the budget row, as it would for a slow neighbour
-    with scene.transaction() as held:
-        execute(held, "select from public.replay_budgets where company_id = %s for update", company)
+    with scene.locked("replay_budgets", company) as held:
         running = scene.in_background(scene.replay_request(company, max=1))
         scene.seen.require(scene.somebody_waits(held, within_s=2.0), "the replay does not wait for its budget")
         scene.set_flag(company, REPLAY_FLAG, enabled=False)

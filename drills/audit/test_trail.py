@@ -104,7 +104,7 @@ def test_head_of_a_tenant(scene: Scene) -> None:
     assert head, "the tenant's scope has no row in audit_heads"
     due = (rows[-1]["id"], rows[-1]["hash"], len(rows))
     got = (head["last_id"], head["last_hash"], head["row_count"])
-    assert got == due, f"the head says {got}; the trail's end is {due}"
+    assert got == due, f"audit_heads says {got}; the last row of the trail is {due}"
     scene.seen.count()
 
 
@@ -150,7 +150,7 @@ def test_plain_insert_is_chained(scene: Scene) -> None:
         count, wrong = broken_links(connection, company)
         head = head_of(connection, company)
     assert count == before + 1, f"the scope has {count} rows after an insert into {before}"
-    assert not wrong, f"after a plain INSERT: {wrong[0] if wrong else ''}"
+    assert not wrong, f"after a plain INSERT the chain is broken: {wrong[0] if wrong else ''}"
     assert head.get("row_count") == count, f"the head counts {head.get('row_count')} rows of {count}"
     scene.seen.count(count)
 

@@ -11,7 +11,6 @@ from drills.workbench.checks import SIGNED, SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.deployment.client import NoAnswer
-from gates.deployment.database import execute
 from gates.evidence import Severity, Where
 
 BUDGET_ROW = """
@@ -91,7 +90,7 @@ def test_monthly_limit_binds(scene: Scene) -> None:
     scene.run(free, max=1)
     scene.budget(company, daily_limit=100, monthly_limit=2)
     request = scene.replay_request(company, max=3).labelled("replay of 3 where the month leaves 2")
-    answer = scene.seen.expect(request, scene.http.send(request), 200).json()
+    answer = scene.expect(request, 200).json()
     assert answer["target_count"] == 2, f"{answer['target_count']} items taken where the month leaves 2"
     scene.replay(company, 429, "budget_exhausted", max=1)
 
@@ -106,8 +105,7 @@ def test_race_never_overspends(scene: Scene) -> None:
     scene.budget(company, daily_limit=4)
     requests = [scene.replay_request(company, max=3, idempotency_key=str(uuid.uuid4())) for _ in range(3)]
     # all three wait for the tenant's budget row, so that none can read it after another has written
-    with scene.transaction() as held:
-        execute(held, "select from public.replay_budgets where company_id = %s for update", company)
+    with scene.locked("replay_budgets", company) as held:
         release = scene.released_after(held, 0.25)
         answers = scene.http.burst(requests)
         release.join(timeout=5)
@@ -383,8 +381,7 @@ def test_unreadable_starts_nothing(scene: Scene) -> None:
     """
     company = scene.company(items=2)
     scene.budget(company, daily_limit=2)
-    with scene.transaction() as held:
-        execute(held, "select from public.replay_budgets where company_id = %s for update", company)
+    with scene.locked("replay_budgets", company) as held:
         release = scene.released_after(held, 2.5)
         answers = scene.in_background(scene.replay_request(company, max=2))
         while release.is_alive():

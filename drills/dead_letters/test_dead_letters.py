@@ -92,11 +92,11 @@ def test_effect_that_was_there(scene: Scene) -> None:
     run = str(scene.run(company, max=1)["replay_run_id"])
     row = scene.ended(run)
     count = scene.effects([event])[event]
-    assert count == 1, f"an event that had its effect has {count} after its replay"
+    assert count == 1, f"an event that had its effect has {count} effects after its replay; allowed: 1"
     status = scene.items(company)[0]["status"]
     assert status != "replaying", "the item is left as replaying after its run has ended"
     settled = row["success_count"] + row["failure_count"]
-    assert settled == 1, f"the run of one item counts {settled} settled"
+    assert settled == 1, f"the run of one item counts {settled} as settled; due: 1"
     scene.seen.count()
 
 
@@ -178,7 +178,9 @@ def test_max_retries_is_the_end(scene: Scene) -> None:
     used_up = str(scene.items(company)[0]["id"])
     answer = scene.run(company, dlq_ids=[used_up], force=True)
     assert answer["items"] == [], "an item without retries left was taken"
-    assert answer["ineligible"] == [used_up], f"it is reported as {[k for k in answer if used_up in str(answer[k])]}"
+    assert answer["ineligible"] == [used_up], (
+        f"an item without retries left is listed in {[k for k in answer if used_up in str(answer[k])]}; due: ineligible"
+    )
     scene.rows("update public.dead_letter_queue set retry_count = 4 where company_id = %s", company)
     again = scene.replay(company, dlq_ids=[used_up]).json()
     assert again["items"] == [used_up], "an item with one retry left was not taken"

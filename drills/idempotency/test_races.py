@@ -15,9 +15,8 @@ from drills.workbench.checks import SIGNED, TENANTS
 from drills.workbench.scene import Scene
 from gates.checks.recorder import Unmet, check
 from gates.deployment.client import HttpDoor, NoAnswer
-from gates.deployment.database import Connection, connect, execute, value
+from gates.deployment.database import Connection, execute, value
 from gates.deployment.requests import Answer, Request
-from gates.deployment.target import Target
 from gates.evidence import Severity, Where
 
 WAITER_WITHIN_S = 2.0
@@ -126,16 +125,11 @@ def test_late_retry(scene: Scene, tenant: str) -> None:
 
 
 @contextmanager
-def _held_budget(target: Target, scene: Scene, company: str) -> Iterator[Connection]:
+def _held_budget(scene: Scene, company: str) -> Iterator[Connection]:
     """The tenant's budget row, locked: a replay of items waits for it inside its transaction."""
     scene.budget(company, daily_limit=100)
-    holder = connect(target.database_url, autocommit=False)
-    try:
-        execute(holder, "select 1 from public.replay_budgets where company_id = %s for update", company)
+    with scene.locked("replay_budgets", company) as holder:
         yield holder
-    finally:
-        holder.rollback()
-        holder.close()
 
 
 def _waiter(scene: Scene, holder: Connection, running: Future[Answer]) -> int:
@@ -156,7 +150,7 @@ def _waiter(scene: Scene, holder: Connection, running: Future[Answer]) -> int:
 
 
 @check("drill/idempotency/in-progress", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("D03",))
-def test_in_progress(scene: Scene, target: Target, http: HttpDoor, tenant: str) -> None:
+def test_in_progress(scene: Scene, http: HttpDoor, tenant: str) -> None:
     """While a request runs, the same key is refused at once with 409 `in_progress`, and nothing happens twice.
 
     Otherwise retries pile up behind a slow request and take every connection of the service.
@@ -165,7 +159,7 @@ def test_in_progress(scene: Scene, target: Target, http: HttpDoor, tenant: str) 
     scene.add_items(tenant, 3)
     request = scene.replay_request(tenant, "first, held", idempotency_key=key, max=2)
     with ThreadPoolExecutor(max_workers=1) as pool:
-        with _held_budget(target, scene, tenant) as holder:
+        with _held_budget(scene, tenant) as holder:
             running: Future[Answer] = pool.submit(http.send, request)
             _waiter(scene, holder, running)
             again = request.labelled("same key, while the first runs")
@@ -185,7 +179,7 @@ def test_in_progress(scene: Scene, target: Target, http: HttpDoor, tenant: str) 
 @check(
     "drill/idempotency/crash-leaves-no-key", where=Where.REFERENCE, needs=TENANTS, after=SIGNED, covers=("D10", "D11")
 )
-def test_crash_leaves_no_key(scene: Scene, target: Target, http: HttpDoor, tenant: str) -> None:
+def test_crash_leaves_no_key(scene: Scene, http: HttpDoor, tenant: str) -> None:
     """A request whose transaction is cut off leaves neither effect nor key: its retry has the effect, once.
 
     Otherwise a crash between effect and key loses or doubles the events, and errors are stored as answers.
@@ -194,7 +188,7 @@ def test_crash_leaves_no_key(scene: Scene, target: Target, http: HttpDoor, tenan
     scene.add_items(tenant, 3)
     scene.replay(tenant, label="a dry run, undisturbed", control=True, dry_run=True)
     request: Request = scene.replay_request(tenant, "cut off", idempotency_key=key, max=2)
-    with ThreadPoolExecutor(max_workers=1) as pool, _held_budget(target, scene, tenant) as holder:
+    with ThreadPoolExecutor(max_workers=1) as pool, _held_budget(scene, tenant) as holder:
         running: Future[Answer] = pool.submit(http.send, request)
         victim = _waiter(scene, holder, running)
         try:

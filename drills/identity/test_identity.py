@@ -186,7 +186,7 @@ def test_not_ready_without_database(scene: Scene) -> None:
         cut = scene.until_true(lambda: _ready(scene.target) not in {200, 0}, within_s=6.0)
         alive = scene.http.send(Request("GET", "/healthz")).status
     assert cut, "/readyz still says 200 six seconds after the database was killed"
-    assert alive == 200, f"/healthz is {alive} without a database; the process is alive"
+    assert alive == 200, f"/healthz answers {alive} without a database; due: 200, for the process is alive"
     scene.seen.count(2)
     back = scene.until_true(lambda: _ready(scene.target) == 200, within_s=10.0)
     assert back, "/readyz does not say 200 ten seconds after the database is back"

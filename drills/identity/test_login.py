@@ -9,7 +9,6 @@ from drills.workbench.rate_limit import Limit
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.deployment.client import NoAnswer
-from gates.deployment.database import execute
 
 WAITER_WITHIN_S = 2.0
 
@@ -35,8 +34,7 @@ def test_service_login_is_bound(limit: Limit, scene: Scene, tenant: str) -> None
     limit.admit(tenant, "call 1, a dry run", control=True, dry_run=True)
     found: list[dict[str, Any]] = []
 
-    with scene.transaction() as held:
-        execute(held, "select from public.edge_rate_limits where key like %s for update", f"replay:{tenant}:%")
+    with limit.locked_rows(tenant) as held:
         call = scene.in_background(limit.request(tenant, "call 2, its row locked", dry_run=True))
 
         def probe() -> bool:

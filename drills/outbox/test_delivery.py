@@ -76,7 +76,9 @@ def test_event_and_row_together(scene: Scene) -> None:
         )
         assert row, f"the accepted event {event} has no business row"
         assert row["outbox"], f"the accepted event {event} has no outbox row"
-        assert row["event"] == row["outbox"], f"written by transactions {row['event']} and {row['outbox']}; one is due"
+        assert row["event"] == row["outbox"], (
+            f"event and outbox row were written by the transactions {row['event']} and {row['outbox']}; due: one"
+        )
         scene.seen.count()
 
 
@@ -128,7 +130,7 @@ def test_refused_leaves_nothing(scene: Scene) -> None:
     good = {"company_id": company, "event_type": PLAIN_TYPE, "aggregate_key": "k", "payload": {}, "event_id": event}
     for change in ({"payload": None}, {"event_type": 7}, {"surplus": 1}, {"aggregate_key": None}):
         request = scene.signer.post("/events", encode_body({**good, **change}), f"an event with {change}")
-        scene.seen.expect(request, scene.http.send(request), 400, "invalid_request")
+        scene.expect(request, 400, "invalid_request")
     left = scene.number(
         "select (select count(*) from public.events where id = %s) + (select count(*) from"
         " public.event_outbox where event_id = %s)",
@@ -264,4 +266,4 @@ def test_status_of_an_event(scene: Scene) -> None:
 
 def _status(scene: Scene, event: str) -> dict[str, Any]:
     request = signed_get(f"/events/{event}", scene.target.hmac_secret, scene.signer.clock.now(), "an event's status")
-    return scene.seen.expect(request, scene.http.send(request), 200).json()
+    return scene.expect(request, 200).json()

@@ -278,11 +278,11 @@ def test_dead_letter_is_the_event(scene: Scene) -> None:
     items = scene.items(company)
     scene.seen.require(len(items) == 1, "drill/outbox/dead-letter-once does not hold")
     got = (items[0]["event_type"], items[0]["aggregate_key"])
-    assert got == ("drill.letter", "the key"), f"the letter has type and key {got}"
+    assert got == ("drill.letter", "the key"), f"the dead letter has type and key {got}; due: those of its event"
     same = scene.value(
         "select payload = %s::jsonb from public.dead_letter_queue where company_id = %s", as_jsonb(payload), company
     )
-    assert same, f"the letter's payload is {items[0]['payload']}"
+    assert same, f"the dead letter's payload is {items[0]['payload']}; due: that of its event"
     scene.seen.count(3)
 
 

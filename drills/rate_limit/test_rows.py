@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import psycopg
@@ -10,11 +9,8 @@ import psycopg
 from drills.workbench.checks import LIMIT, TENANTS
 from drills.workbench.rate_limit import ADMITTED, WINDOW_S, Limit
 from gates.checks.recorder import check
-from gates.deployment.client import NoAnswer
-from gates.deployment.database import Connection, connect, execute, value
-from gates.deployment.requests import Answer, digest_of
-from gates.deployment.target import Target
-from gates.deployment.tenants import OWNED_TABLES, Tenants
+from gates.deployment.database import execute
+from gates.deployment.tenants import Tenants
 from gates.evidence import Severity, Where
 
 LOCK_HELD_S = 0.6
@@ -54,7 +50,7 @@ def test_window_open(limit: Limit, tenant: str) -> None:
     limit.back_date(tenant, OPEN_S)
     for number in (1, 2, 3):
         request = limit.request(tenant, f"call {number}, {OPEN_S:g} s later")
-        limit.passes(request, limit.http.send(request), 200)
+        limit.passes(request)
     limit.limited(limit.request(tenant, "call 4 of the new window"))
 
 
@@ -70,7 +66,7 @@ def test_window_rolls(limit: Limit, tenant: str) -> None:
     limit.limited(limit.request(tenant, "call 4"), control=True)
     limit.back_date(tenant, 101)
     request = limit.request(tenant, "the oldest call is 301 s ago")
-    limit.passes(request, limit.http.send(request), 200)
+    limit.passes(request)
     limit.limited(limit.request(tenant, "three calls in the last 102 s"))
 
 
@@ -138,20 +134,9 @@ def test_deleting_the_row_resets(limit: Limit, tenant: str) -> None:
     Otherwise the emergency procedure of the checklist does not work.
     """
     limit.exhaust(tenant)
-    execute(limit.db, "delete from public.edge_rate_limits where key like %s", f"replay:{tenant}:%")
+    limit.reset_limit(tenant)
     request = limit.request(tenant, "after the row was deleted")
-    limit.passes(request, limit.http.send(request), 200)
-
-
-def owned(db: Connection, company: str) -> str:
-    """A digest of everything that a company owns, with the row versions."""
-    parts = [
-        f"select '{t}' as part, coalesce(string_agg(x::text || x.xmin::text, ',' order by x::text), '') as rows"
-        f" from public.{t} x where company_id = %s"
-        for t in OWNED_TABLES
-    ]
-    found = execute(db, " union all ".join(parts), *([company] * len(parts)))
-    return digest_of(sorted(f"{r['part']}={r['rows']}" for r in found))
+    limit.passes(request)
 
 
 @check("drill/rate-limit/refused-call-does-nothing", needs=TENANTS, after=LIMIT, covers=("C13",))
@@ -162,12 +147,12 @@ def test_refused_call_does_nothing(limit: Limit, tenants: Tenants, tenant: str) 
     """
     limit.fill(tenant)
     tenants.add_items(tenant, 2)
-    before = owned(limit.db, tenant)
+    before = limit.digest(tenant)
     limit.limited(limit.request(tenant, "refused", max=2))
-    assert owned(limit.db, tenant) == before, "a refused call changed rows of its tenant"
-    execute(limit.db, "delete from public.edge_rate_limits where key like %s", f"replay:{tenant}:%")
+    assert limit.digest(tenant) == before, "a refused call changed rows of its tenant"
+    limit.reset_limit(tenant)
     limit.admit(tenant, "the same call, admitted", control=True, max=2)
-    limit.seen.require(owned(limit.db, tenant) != before, "the admitted twin changed nothing either")
+    limit.seen.require(limit.digest(tenant) != before, "the admitted twin changed nothing either")
 
 
 @check(
@@ -183,7 +168,7 @@ def test_refusals_audited(limit: Limit, tenant: str) -> None:
     Otherwise abuse leaves no trace, or fills the audit trail.
     """
     limit.exhaust(tenant)
-    started = value(limit.db, "select date_trunc('minute', clock_timestamp())")
+    started = limit.value("select date_trunc('minute', clock_timestamp())")
     for number in range(4):
         limit.limited(limit.request(tenant, f"refused {number}"))
     rows = execute(
@@ -192,41 +177,21 @@ def test_refusals_audited(limit: Limit, tenant: str) -> None:
         " and metadata::text like '%%rate_limited%%' order by id",
         tenant,
     )
-    same = value(limit.db, "select date_trunc('minute', clock_timestamp())") == started
+    same = limit.value("select date_trunc('minute', clock_timestamp())") == started
     limit.seen.value(len(rows), "1, or 2 across a full minute", "rows")
     assert 1 <= len(rows) <= (1 if same else 2), f"5 refusals left {len(rows)} audit rows; due: one a minute"
 
 
 @check("drill/rate-limit/locked-store-fails-closed", needs=TENANTS, after=LIMIT, covers=("C14",))
-def test_locked_store(limit: Limit, target: Target, tenant: str) -> None:
+def test_locked_store(limit: Limit, tenant: str) -> None:
     """While the tenant's row cannot be read, a call over the limit is not admitted.
 
     Otherwise the limit ends where the load begins: a store that is slow or gone lets everything pass.
     """
     limit.exhaust(tenant)
-    blocker = connect(target.database_url, autocommit=False)
-    answers: list[Answer | NoAnswer] = []
     request = limit.request(tenant, "a call over the limit, its row locked")
-
-    def call() -> None:
-        try:
-            answers.append(limit.http.send(request))
-        except NoAnswer as none:
-            answers.append(none)
-
-    try:
-        execute(blocker, "select 1 from public.edge_rate_limits where key like %s for update", f"replay:{tenant}:%")
-        thread = threading.Thread(target=call)
-        thread.start()
-        thread.join(LOCK_HELD_S)
-    finally:
-        blocker.rollback()
-        blocker.close()
-    thread.join(20)
-    limit.seen.require(answers and isinstance(answers[0], Answer), "no answer to the call whose row was locked")
-    for answer in answers:
-        if isinstance(answer, Answer):
-            limit.seen.expect(request, answer, (429, 503))
+    answer, _ = limit.sent_while_locked(tenant, request, LOCK_HELD_S)
+    limit.seen.expect(request, answer, (429, 503))
 
 
 @check(
@@ -244,16 +209,16 @@ def test_missing_store(limit: Limit, tenants: Tenants, tenant: str) -> None:
     """
     tenants.add_items(tenant, 2)
     limit.admit(tenant, "a dry run, the store in place", control=True, dry_run=True)
-    before = owned(limit.db, tenant)
+    before = limit.digest(tenant)
     request = limit.request(tenant, "a replay, the store gone", max=2)
     try:
-        execute(limit.db, "alter table public.edge_rate_limits rename to edge_rate_limits_away")
+        limit.rows("alter table public.edge_rate_limits rename to edge_rate_limits_away")
     except psycopg.errors.InsufficientPrivilege:
         limit.seen.unmet("the login of DATABASE_URL may not rename tables")
     try:
         answer = limit.http.send(request)
     finally:
-        execute(limit.db, "alter table public.edge_rate_limits_away rename to edge_rate_limits")
+        limit.rows("alter table public.edge_rate_limits_away rename to edge_rate_limits")
     limit.seen.expect(request, answer, 503, busy=True)
-    assert owned(limit.db, tenant) == before, "a replay was carried out while the limit could not be asked"
+    assert limit.digest(tenant) == before, "a replay was carried out while the limit could not be asked"
     limit.admit(tenant, "the store back in place", max=2)

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 
 from drills.workbench.checks import LIMIT, TENANTS
 from drills.workbench.rate_limit import Limit
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
-from gates.deployment.client import NoAnswer
-from gates.deployment.database import connect, execute
-from gates.deployment.requests import Answer
-from gates.deployment.target import Target
 
 LOCK_HELD_S = 6.0
 """Longer than a service's own patience with a lock, which then has to answer 503."""
@@ -29,12 +23,12 @@ def test_later_refusals_count(limit: Limit, scene: Scene) -> None:
     limit.admit(company, "call 1, a dry run", control=True, dry_run=True)
     scene.pause(company)
     paused = limit.request(company, "call 2, paused")
-    scene.seen.expect(paused, limit.http.send(paused), 409, "agents_paused", control=True)
+    scene.expect(paused, 409, "agents_paused", control=True)
     after_pause = limit.hits(company)
     scene.pause(company, on=False)
     scene.set_flag(company, "dlq.replay.enabled", enabled=False)
     off = limit.request(company, "call 3, switched off")
-    scene.seen.expect(off, limit.http.send(off), 403, "feature_disabled", control=True)
+    scene.expect(off, 403, "feature_disabled", control=True)
     after_flag = limit.hits(company)
     scene.seen.value(f"{after_pause} after the pause, {after_flag} after the flag", "2 and 3", "admitted requests")
     assert after_pause == 2, f"a request that the pause refused was not counted: {after_pause} hits; due: 2"
@@ -61,32 +55,13 @@ def test_exhausted_budget_counts(limit: Limit, scene: Scene) -> None:
 @pytest.mark.waits
 @pytest.mark.waits(4)
 @check("drill/rate-limit/uncounted-is-not-admitted", needs=TENANTS, after=LIMIT, covers=("C14",))
-def test_uncounted_is_not_admitted(limit: Limit, target: Target, tenant: str) -> None:
+def test_uncounted_is_not_admitted(limit: Limit, tenant: str) -> None:
     """While a request cannot be counted, because its row is locked, it is not admitted.
 
     Otherwise the limit ends where the load begins: what a slow store cannot count is let through.
     """
     limit.admit(tenant, "call 1, a dry run", control=True, dry_run=True)
     request = limit.request(tenant, "call 2, a dry run, its row locked", dry_run=True)
-    answers: list[Answer] = []
-
-    def call() -> None:
-        try:
-            answers.append(limit.http.send(request))
-        except NoAnswer:
-            return
-
-    blocker = connect(target.database_url, autocommit=False)
-    thread = threading.Thread(target=call)
-    try:
-        execute(blocker, "select 1 from public.edge_rate_limits where key like %s for update", f"replay:{tenant}:%")
-        thread.start()
-        thread.join(LOCK_HELD_S)
-        early = list(answers)
-    finally:
-        blocker.rollback()
-        blocker.close()
-    thread.join(20)
-    limit.seen.require(answers, "no answer to the call whose row was locked")
-    for answer in early:
+    answer, early = limit.sent_while_locked(tenant, request, LOCK_HELD_S)
+    if early:
         limit.seen.expect(request, answer, (429, 503), busy=True)

@@ -75,8 +75,7 @@ def test_service_killed_in_a_replay(scene: Scene) -> None:
     company, key = scene.company(items=3), new_key()
     scene.budget(company, daily_limit=50)
     with processes(scene) as control:
-        with scene.transaction() as held:
-            execute(held, "select from public.replay_budgets where company_id = %s for update", company)
+        with scene.locked("replay_budgets", company) as held:
             running = scene.in_background(scene.replay_request(company, max=3, idempotency_key=key))
             scene.seen.require(
                 scene.somebody_waits(held, within_s=HELD_S), "the replay does not wait for its budget row"

@@ -42,9 +42,9 @@ def test_failed_item_is_pending_again(scene: Scene) -> None:
     items = scene.items(company)
     assert len(items) == 1, f"a failed replay left {len(items)} rows of one item"
     after = items[0]
-    assert after["id"] == before["id"], "the item is another row"
+    assert after["id"] == before["id"], "the failed item is a new row; due: the same row, tried once more"
     assert after["status"] == "pending", f"the failed item is {after['status']!r}"
-    assert after["retry_count"] == 2, f"retry_count went from 1 to {after['retry_count']}"
+    assert after["retry_count"] == 2, f"retry_count went from 1 to {after['retry_count']}; due: 2"
     later = after["retry_after"] > before["retry_after"]
     assert later, f"retry_after went from {before['retry_after']} to {after['retry_after']}"
     assert (row["success_count"], row["failure_count"]) == (0, 1), f"the run counts {row['success_count']} successes"
@@ -336,7 +336,7 @@ def test_all_of_an_item_together(scene: Scene) -> None:
     scene.until(probe, "the end of a run of 15 items", every_s=0)
     if odd:
         scene.seen.witness = {k: int(v) for k, v in odd[0].items()}
-    assert not odd, f"one snapshot shows {odd[0]} of 15 items"
+    assert not odd, f"one snapshot counts {odd[0]} of 15 items; due: the same number in all four"
     scene.seen.control("at the end all four say 15")
     scene.seen.count(15)
 

@@ -210,10 +210,10 @@ def test_signing_v2_required(scene: Scene) -> None:
     v2 = scene.signer.v2(REPLAY, body, "signed by v2")
     found_on = scene.is_on_for_everybody(V2_FLAG)
     if not found_on:
-        scene.seen.expect(v1, scene.http.send(v1), 200, control=True)
+        scene.expect(v1, 200, control=True)
     with nullcontext() if found_on else scene.lent(Switch(V2_FLAG), enabled=True, rollout_percentage=100):
-        scene.seen.expect(v1, scene.http.send(v1), 401)
-        scene.seen.expect(v2, scene.http.send(v2), 200, control=True)
+        scene.expect(v1, 401)
+        scene.expect(v2, 200, control=True)
 
 
 @check(

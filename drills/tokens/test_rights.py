@@ -180,11 +180,11 @@ def test_foreign_run_hidden(scene: Scene, tenant: str, other: str, token: Minter
     scene.add_items(tenant, 1)
     run = scene.run(tenant, max=1).get("replay_run_id")
     own = token_get(f"{REPLAY}/{run}", token.for_company(tenant), "own run")
-    scene.seen.expect(own, scene.http.send(own), 200, control=True)
+    scene.expect(own, 200, control=True)
     foreign = token_get(f"{REPLAY}/{run}", token.for_company(other), "foreign run")
-    hidden = scene.seen.expect(foreign, scene.http.send(foreign), 404)
+    hidden = scene.expect(foreign, 404)
     random = token_get(f"{REPLAY}/{uuid.uuid4()}", token.for_company(other), "unknown run")
-    absent = scene.seen.expect(random, scene.http.send(random), 404)
+    absent = scene.expect(random, 404)
     one, two = _plain(hidden), _plain(absent)
     assert one == two, f"a foreign run answers {one!r}, one that does not exist {two!r}"
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
 
 from drills.workbench.database import query
 from drills.workbench.scene import Scene
-from gates.deployment.client import HttpDoor
+from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.database import Connection, execute
 from gates.deployment.requests import Answer, Request
 
@@ -42,8 +44,9 @@ class Limit(Scene):
         """A replay of at most one item."""
         return self.replay_request(company, label, **{"max": 1, **fields})
 
-    def passes(self, request: Request, answer: Answer, status: int = 200) -> Answer:
+    def passes(self, request: Request, status: int = 200, door: HttpDoor | None = None) -> Answer:
         """The claim: the limit does not refuse this request. Its own refusal is no busy target; any other 429 is."""
+        answer = (door or self.http).send(request)
         return self.seen.expect(request, answer, status, busy=answer.code == "rate_limited")
 
     def admit(self, company: str, label: str = "admitted", *, control: bool = False, **fields: Any) -> Answer:
@@ -134,3 +137,22 @@ class Limit(Scene):
     def age_s(self, company: str) -> float:
         """The age in seconds of the tenant's oldest admitted request, by the database clock."""
         return float(self.value(query("oldest_hit"), f"replay:{company}:%") or 0)
+
+    @contextmanager
+    def locked_rows(self, company: str) -> Iterator[Connection]:
+        """A transaction that holds the tenant's rate-limit rows: who counts a call of the tenant waits."""
+        with self.transaction() as holder:
+            execute(holder, "select from public.edge_rate_limits where key like %s for update", f"replay:{company}:%")
+            yield holder
+
+    def sent_while_locked(self, company: str, request: Request, held_s: float) -> tuple[Answer, bool]:
+        """The answer to a request that comes while the tenant's rows are locked, at most for so long, and whether it
+        came before they were released. Without an answer the check is unknown.
+        """
+        with self.locked_rows(company):
+            running = self.in_background(request)
+            early = bool(wait([running], held_s).done)
+        try:
+            return running.result(20), early
+        except (NoAnswer, TimeoutError):
+            self.seen.unmet("no answer to the call whose row was locked")

@@ -57,6 +57,12 @@ class Scene(TenantData):
 
     # --- requests ------------------------------------------------------------------------------------------------
 
+    def expect(
+        self, request: Request, status: int | tuple[int, ...], code: str | None = None, *, control: bool = False
+    ) -> Answer:
+        """Send one request and expect this answer."""
+        return self.seen.expect(request, self.http.send(request), status, code, control=control)
+
     def event_request(
         self,
         company: str,
@@ -80,7 +86,7 @@ class Scene(TenantData):
     def emit(self, company: str, *, control: bool = False, **fields: Any) -> dict[str, Any]:
         """Send one event; the answer's members. Anything but 202 ends the check."""
         request = self.event_request(company, **fields)
-        return self.seen.expect(request, self.http.send(request), 202, control=control).json()
+        return self.expect(request, 202, control=control).json()
 
     def replay_request(self, company: str, label: str = "a replay", **fields: Any) -> Request:
         """A signed POST /dlq-replay."""

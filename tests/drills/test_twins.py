@@ -71,7 +71,7 @@ TABLE = (
     Twin("new_id_at_each_claim", (EACH_PHASE,), green=(LONG,)),
     Twin("no_fence", (FROZEN,), plant=NOT_UNIQUE),
     Twin("no_reconnect", (SESSIONS,)),
-    Twin("no_polling", (IN_A_REPLAY, NOTICE_LOST), green=(LONG,), fresh=True),
+    Twin("no_polling", (IN_A_REPLAY, NOTICE_LOST), green=(LONG,)),
     Twin("above_the_last", (LONG,)),
     Twin("", (RESTARTED,), plant=NOT_DURABLE),
     Twin("commits_the_key_first", (REPLAY_ENDED, SERVICE_KILLED), green=(EVENT_ENDED,), serve=True),
