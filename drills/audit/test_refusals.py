@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 from typing import Any
 
 from drills.workbench.audit_chain import says
@@ -13,6 +14,8 @@ from gates.checks.recorder import check
 from gates.deployment.requests import replay_fields, token_post
 from gates.deployment.tenants import REPLAY_FLAG
 from gates.evidence import Severity
+
+drill = partial(check, needs=SQL, after=SIGNED, severity=Severity.WARN)
 
 REFUSED = "dlq_replay_refused"
 
@@ -29,7 +32,7 @@ def _one_row(scene: Scene, company: str, code: str) -> None:
     scene.seen.count()
 
 
-@check("drill/audit/refusal-agents-paused", needs=SQL, after=SIGNED, covers=("I02",), severity=Severity.WARN)
+@drill("drill/audit/refusal-agents-paused", covers=("I02",))
 def test_refusal_agents_paused(scene: Scene) -> None:
     """A replay refused by a pause leaves one dlq_replay_refused row with the code agents_paused.
 
@@ -43,7 +46,7 @@ def test_refusal_agents_paused(scene: Scene) -> None:
     _one_row(scene, company, "agents_paused")
 
 
-@check("drill/audit/refusal-feature-disabled", needs=SQL, after=SIGNED, covers=("I02",), severity=Severity.WARN)
+@drill("drill/audit/refusal-feature-disabled", covers=("I02",))
 def test_refusal_feature_disabled(scene: Scene) -> None:
     """A replay refused by a flag leaves one dlq_replay_refused row with the code feature_disabled.
 
@@ -56,7 +59,7 @@ def test_refusal_feature_disabled(scene: Scene) -> None:
     _one_row(scene, company, "feature_disabled")
 
 
-@check("drill/audit/refusal-budget-exhausted", needs=SQL, after=SIGNED, covers=("I02",), severity=Severity.WARN)
+@drill("drill/audit/refusal-budget-exhausted", covers=("I02",))
 def test_refusal_budget_exhausted(scene: Scene) -> None:
     """A replay refused by the budget leaves one dlq_replay_refused row with the code budget_exhausted.
 
@@ -69,7 +72,7 @@ def test_refusal_budget_exhausted(scene: Scene) -> None:
     _one_row(scene, company, "budget_exhausted")
 
 
-@check("drill/audit/refusal-key-reused", needs=SQL, after=SIGNED, covers=("I02",), severity=Severity.WARN)
+@drill("drill/audit/refusal-key-reused", covers=("I02",))
 def test_refusal_key_reused(scene: Scene) -> None:
     """A replay refused for a reused key leaves one dlq_replay_refused row with the code idempotency_key_reused.
 
@@ -82,9 +85,7 @@ def test_refusal_key_reused(scene: Scene) -> None:
     _one_row(scene, company, "idempotency_key_reused")
 
 
-@check(
-    "drill/audit/refusal-forbidden", needs=("database", "mint"), after=SIGNED, covers=("I02",), severity=Severity.WARN
-)
+@drill("drill/audit/refusal-forbidden", needs=("database", "mint"), covers=("I02",))
 def test_refusal_forbidden(scene: Scene, token: Minter) -> None:
     """A tenant's admin who asks for another tenant is on record under its own company, at most once a minute.
 
@@ -108,7 +109,7 @@ def test_refusal_forbidden(scene: Scene, token: Minter) -> None:
     scene.seen.count(3)
 
 
-@check("drill/audit/rate-limited-once-a-minute", needs=SQL, after=SIGNED, covers=("I02",), severity=Severity.WARN)
+@drill("drill/audit/rate-limited-once-a-minute", covers=("I02",))
 def test_rate_limited_once_a_minute(scene: Scene) -> None:
     """However many replays are rate limited within a minute, the trail gets at most one row of them.
 
@@ -130,7 +131,7 @@ def test_rate_limited_once_a_minute(scene: Scene) -> None:
     scene.seen.count(6)
 
 
-@check("drill/audit/bad-requests-leave-no-row", needs=SQL, after=SIGNED, covers=("I02",), severity=Severity.WARN)
+@drill("drill/audit/bad-requests-leave-no-row", covers=("I02",))
 def test_bad_requests_leave_no_row(scene: Scene) -> None:
     """Requests that are not authenticated or not valid leave no audit row.
 

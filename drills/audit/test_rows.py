@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 
 from drills.workbench.checks import DELIVERS, SIGNED, SQL
 from drills.workbench.credentials import REPLAY
@@ -12,6 +13,8 @@ from gates.deployment.redaction import hidden
 from gates.deployment.requests import SIGNATURE, Request, replay_fields, token_post
 from gates.evidence import Severity
 
+drill = partial(check, needs=SQL, after=SIGNED)
+
 SNAPSHOT = """
 select (select count(*) from public.agent_tasks t join public.event_outbox o using (event_id)
         where o.replay_run_id = %s and t.status = 'completed') as effects,
@@ -20,7 +23,7 @@ select (select count(*) from public.agent_tasks t join public.event_outbox o usi
 STARTED, COMPLETED, SUMMARY = "dlq_replay_started", "dlq_replay_completed", "dlq_replay"
 
 
-@check("drill/audit/start-of-a-run", needs=SQL, after=SIGNED, covers=("I01", "O03"))
+@drill("drill/audit/start-of-a-run", covers=("I01", "O03"))
 def test_start_of_a_run(scene: Scene) -> None:
     """A replay has exactly one dlq_replay_started row, with an actor, the tenant, the target count and the request id.
 
@@ -41,7 +44,7 @@ def test_start_of_a_run(scene: Scene) -> None:
     scene.seen.count(len(rows))
 
 
-@check("drill/audit/end-of-a-run", needs=SQL, after=DELIVERS, covers=("I01",))
+@drill("drill/audit/end-of-a-run", after=DELIVERS, covers=("I01",))
 def test_end_of_a_run(scene: Scene) -> None:
     """A run that ended has exactly one dlq_replay_completed row and one dlq_replay summary, with the counts of the run.
 
@@ -60,7 +63,7 @@ def test_end_of_a_run(scene: Scene) -> None:
     assert not stopped, "a run that completed is also audited as stopped"
 
 
-@check("drill/audit/nothing-eligible", needs=SQL, after=SIGNED, covers=("I01",))
+@drill("drill/audit/nothing-eligible", covers=("I01",))
 def test_nothing_eligible(scene: Scene) -> None:
     """A replay that found nothing eligible is completed at once, and audited from start to end.
 
@@ -74,7 +77,7 @@ def test_nothing_eligible(scene: Scene) -> None:
     scene.seen.count(len(actions))
 
 
-@check("drill/audit/start-and-effect-together", needs=SQL, after=SIGNED, covers=("I03",))
+@drill("drill/audit/start-and-effect-together", covers=("I03",))
 def test_start_and_effect_together(scene: Scene) -> None:
     """The run, its outbox rows and its dlq_replay_started row were written by one transaction (equal txid).
 
@@ -91,7 +94,7 @@ def test_start_and_effect_together(scene: Scene) -> None:
     scene.seen.count(len(outbox) + 2)
 
 
-@check("drill/audit/end-and-effect-together", needs=SQL, after=DELIVERS, covers=("I03",))
+@drill("drill/audit/end-and-effect-together", after=DELIVERS, covers=("I03",))
 def test_end_and_effect_together(scene: Scene) -> None:
     """The last effect of a run and the audit row that records its end were written by one transaction.
 
@@ -134,7 +137,7 @@ def test_end_and_effect_together(scene: Scene) -> None:
     scene.seen.count(2)
 
 
-@check("drill/audit/dry-run", needs=SQL, after=SIGNED, covers=("I01", "F07"), severity=Severity.WARN)
+@drill("drill/audit/dry-run", covers=("I01", "F07"), severity=Severity.WARN)
 def test_dry_run(scene: Scene) -> None:
     """A dry run leaves exactly one audit row, dlq_replay_dry_run, and none that says that something was replayed.
 
@@ -147,7 +150,7 @@ def test_dry_run(scene: Scene) -> None:
     scene.seen.count()
 
 
-@check("drill/audit/duplicate-leaves-no-row", needs=SQL, after=SIGNED, covers=("I01",))
+@drill("drill/audit/duplicate-leaves-no-row", covers=("I01",))
 def test_duplicate_leaves_no_row(scene: Scene) -> None:
     """A duplicate of a finished request has no effect, and no audit row of a second replay.
 
@@ -164,7 +167,7 @@ def test_duplicate_leaves_no_row(scene: Scene) -> None:
     scene.seen.count()
 
 
-@check("drill/audit/refused-leaves-no-success-row", needs=SQL, after=SIGNED, covers=("I04",))
+@drill("drill/audit/refused-leaves-no-success-row", covers=("I04",))
 def test_refused_leaves_no_success_row(scene: Scene) -> None:
     """A refused replay leaves no row that says that a replay started or ended.
 
@@ -180,7 +183,7 @@ def test_refused_leaves_no_success_row(scene: Scene) -> None:
     scene.run(company, max=1)
 
 
-@check("drill/audit/actor-cannot-be-set", needs=SQL, after=SIGNED, covers=("I12",))
+@drill("drill/audit/actor-cannot-be-set", covers=("I12",))
 def test_actor_cannot_be_set(scene: Scene) -> None:
     """No header and no field of the body sets the actor of an audit row.
 
@@ -200,7 +203,7 @@ def test_actor_cannot_be_set(scene: Scene) -> None:
     scene.seen.count(len(rows))
 
 
-@check("drill/audit/database-clock", needs=SQL, after=SIGNED, covers=("I15",), severity=Severity.WARN)
+@drill("drill/audit/database-clock", covers=("I15",), severity=Severity.WARN)
 def test_database_clock(scene: Scene) -> None:
     """An audit row's time is the database's time at which the thing was done, whatever the caller says the time is.
 
@@ -218,7 +221,7 @@ def test_database_clock(scene: Scene) -> None:
     scene.seen.count()
 
 
-@check("drill/audit/tenant-reads-only-its-own", needs=SQL, after=SIGNED, covers=("I13",))
+@drill("drill/audit/tenant-reads-only-its-own", covers=("I13",))
 def test_tenant_reads_only_its_own(scene: Scene) -> None:
     """A tenant reads its own audit rows and nobody else's.
 
@@ -237,7 +240,7 @@ def test_tenant_reads_only_its_own(scene: Scene) -> None:
     scene.seen.count(sum(seen.values()))
 
 
-@check("drill/audit/no-secret-in-it", needs=SQL, after=SIGNED, covers=("I14", "I02", "O08"))
+@drill("drill/audit/no-secret-in-it", covers=("I14", "I02", "O08"))
 def test_no_secret_in_it(scene: Scene) -> None:
     """No signature, token, payload or secret that was sent is found in the audit trail, the metrics or an error.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 
 import psycopg
 
@@ -14,6 +15,8 @@ from gates.deployment.client import NoAnswer
 from gates.deployment.database import execute
 from gates.evidence import Where
 
+drill = partial(check, needs=SQL, after=SIGNED)
+
 
 def _row_on_record(scene: Scene) -> tuple[str, int]:
     """A tenant whose dry run is on record: its id and the id of the row, shown to exist."""
@@ -24,7 +27,7 @@ def _row_on_record(scene: Scene) -> tuple[str, int]:
     return company, int(rows[0]["id"])
 
 
-@check("drill/audit/update-refused", needs=SQL, after=SIGNED, covers=("I05",))
+@drill("drill/audit/update-refused", covers=("I05",))
 def test_update_refused(scene: Scene) -> None:
     """The database refuses to change an audit row that is there.
 
@@ -37,7 +40,7 @@ def test_update_refused(scene: Scene) -> None:
         scene.seen.count()
 
 
-@check("drill/audit/delete-refused", needs=SQL, after=SIGNED, covers=("I06",))
+@drill("drill/audit/delete-refused", covers=("I06",))
 def test_delete_refused(scene: Scene) -> None:
     """The database refuses to delete an audit row that is there.
 
@@ -51,7 +54,7 @@ def test_delete_refused(scene: Scene) -> None:
     scene.seen.count()
 
 
-@check("drill/audit/truncate-refused", needs=SQL, after=SIGNED, covers=("I07",), where=Where.STAGING, phase="last")
+@drill("drill/audit/truncate-refused", covers=("I07",), where=Where.STAGING, phase="last")
 def test_truncate_refused(scene: Scene) -> None:
     """The database refuses to truncate the audit trail, as it refuses to delete its rows.
 
@@ -76,7 +79,7 @@ def _assert_chain(scene: Scene, scope: str, *, at_least: int) -> None:
     scene.seen.count(count)
 
 
-@check("drill/audit/chain-of-a-tenant", needs=SQL, after=SIGNED, covers=("I10",))
+@drill("drill/audit/chain-of-a-tenant", covers=("I10",))
 def test_chain_of_a_tenant(scene: Scene) -> None:
     """A tenant's audit rows form a chain from 64 zeros on, each hash made from the row's content as the contract says.
 
@@ -92,7 +95,7 @@ def test_chain_of_a_tenant(scene: Scene) -> None:
     _assert_chain(scene, company, at_least=4)
 
 
-@check("drill/audit/head-of-a-tenant", needs=SQL, after=SIGNED, covers=("I11",))
+@drill("drill/audit/head-of-a-tenant", covers=("I11",))
 def test_head_of_a_tenant(scene: Scene) -> None:
     """The head of a tenant's chain is its last row: id, hash and number of rows.
 
@@ -108,7 +111,7 @@ def test_head_of_a_tenant(scene: Scene) -> None:
     scene.seen.count()
 
 
-@check("drill/audit/chain-under-concurrency", needs=SQL, after=SIGNED, covers=("I10",))
+@drill("drill/audit/chain-under-concurrency", covers=("I10",))
 def test_chain_under_concurrency(scene: Scene) -> None:
     """Rows written at the same moment for one tenant still form one chain.
 
@@ -131,7 +134,7 @@ def test_chain_under_concurrency(scene: Scene) -> None:
     scene.seen.control(f"{len(runs)} concurrent replays were accepted")
 
 
-@check("drill/audit/plain-insert-is-chained", needs=SQL, after=SIGNED, covers=("I10",))
+@drill("drill/audit/plain-insert-is-chained", covers=("I10",))
 def test_plain_insert_is_chained(scene: Scene) -> None:
     """A row inserted by plain SQL, as the gate does it, is a link of its scope's chain.
 
@@ -155,7 +158,7 @@ def test_plain_insert_is_chained(scene: Scene) -> None:
     scene.seen.count(count)
 
 
-@check("drill/audit/scopes-apart", needs=SQL, after=SIGNED, covers=("I10", "I13"))
+@drill("drill/audit/scopes-apart", covers=("I10", "I13"))
 def test_scopes_apart(scene: Scene) -> None:
     """Each tenant has a chain of its own, which begins anew.
 
@@ -169,7 +172,7 @@ def test_scopes_apart(scene: Scene) -> None:
         _assert_chain(scene, company, at_least=1)
 
 
-@check("drill/audit/forged-hash-is-not-kept", needs=SQL, after=SIGNED, covers=("I05", "I10"))
+@drill("drill/audit/forged-hash-is-not-kept", covers=("I05", "I10"))
 def test_forged_hash_is_not_kept(scene: Scene) -> None:
     """A plain INSERT that brings hashes of its own does not break the chain: they are refused or replaced.
 

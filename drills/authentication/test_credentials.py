@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from drills.workbench.bench import Bench
 from drills.workbench.checks import SIGNED, Case, cases
 from drills.workbench.credentials import REPLAY, Minter
@@ -9,6 +11,8 @@ from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.deployment.requests import SIGNATURE, Request, encode_body, post
 from gates.evidence import Severity, Where
+
+drill = partial(check, after=SIGNED, where=Where.READ_ONLY)
 
 DOUBLED = [
     Case(
@@ -32,7 +36,7 @@ def test_two_signature_headers(case: Case, bench: Bench) -> None:
     bench.refused(twice, (400, 401))
 
 
-@check("drill/authentication/bad-token-beside-good-signature", where=Where.READ_ONLY, after=SIGNED, covers=("B24",))
+@drill("drill/authentication/bad-token-beside-good-signature", covers=("B24",))
 def test_bad_token_beside_good_signature(bench: Bench) -> None:
     """A right signature does not excuse a wrong token beside it: if both are sent, both must be valid.
 
@@ -43,7 +47,7 @@ def test_bad_token_beside_good_signature(bench: Bench) -> None:
     bench.shut(good.adding_header("Authorization", "Bearer e30.e30.AAAA").labelled("right signature, wrong token"))
 
 
-@check("drill/authentication/bad-signature-beside-good-token", where=Where.READ_ONLY, after=SIGNED, covers=("B24",))
+@drill("drill/authentication/bad-signature-beside-good-token", covers=("B24",))
 def test_bad_signature_beside_good_token(bench: Bench) -> None:
     """A valid token does not excuse a wrong signature beside it: if both are sent, both must be valid.
 
@@ -72,7 +76,7 @@ def test_token_rights_apply(bench: Bench, scene: Scene, tenant: str, other: str,
     bench.refused(crossed, 403)
 
 
-@check("drill/authentication/every-secret-of-the-list", where=Where.READ_ONLY, after=SIGNED, covers=("A23",))
+@drill("drill/authentication/every-secret-of-the-list", covers=("A23",))
 def test_every_secret_of_the_list(bench: Bench) -> None:
     """Each secret of the rotation list verifies, and the list as a whole does not.
 
@@ -119,9 +123,7 @@ def test_credentials_elsewhere(case: Case, bench: Bench) -> None:
         bench.shut(Request("POST", f"{REPLAY}?{query}", bare.headers, body, case.name))
 
 
-@check(
-    "drill/authentication/accepted-after-forgeries", where=Where.READ_ONLY, phase="first", after=SIGNED, covers=("A01",)
-)
+@drill("drill/authentication/accepted-after-forgeries", phase="first", covers=("A01",))
 def test_accepted_after_forgeries(bench: Bench) -> None:
     """A correctly signed request is accepted before, between and after forged ones.
 
@@ -136,7 +138,7 @@ def test_accepted_after_forgeries(bench: Bench) -> None:
     bench.accepted(bench.signed(body, "after"))
 
 
-@check("drill/authentication/one-refusal", severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED, covers=("A25",))
+@drill("drill/authentication/one-refusal", severity=Severity.WARN, covers=("A25",))
 def test_one_refusal(bench: Bench) -> None:
     """A 401 has the same body whatever was wrong, and the same headers for a known and an unknown company.
 

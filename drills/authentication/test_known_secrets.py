@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import yaml
@@ -15,6 +15,8 @@ from gates.checks.recorder import check
 from gates.deployment.credentials import good_claims
 from gates.deployment.requests import claims_of, encode_segment, mint_token, sign_v1, sign_v2
 from gates.evidence import Where
+
+drill = partial(check, where=Where.READ_ONLY)
 
 FILE = Path(__file__).with_name("known_secrets.yaml")
 SHORT = 16
@@ -35,7 +37,7 @@ def told(bench: Bench, secret: str, place: str, variable: str) -> str:
     return f"signed with {secret!r} ({place})" + (f", which is {variable} itself" if secret in own else "")
 
 
-@check("drill/authentication/known-secrets", where=Where.READ_ONLY, covers=("A04",))
+@drill("drill/authentication/known-secrets", covers=("A04",))
 def test_signatures_by_known_secrets(bench: Bench) -> None:
     """A signature made with a secret out of documentation, with a well-known default or with none is refused.
 
@@ -49,7 +51,7 @@ def test_signatures_by_known_secrets(bench: Bench) -> None:
     bench.opens(bench.signed(body))  # last: a known secret that is accepted is harm, whatever ours is
 
 
-@check("drill/tokens/common-secrets", where=Where.READ_ONLY, covers=("B05", "B06"))
+@drill("drill/tokens/common-secrets", covers=("B05", "B06"))
 def test_tokens_by_known_secrets(bench: Bench) -> None:
     """A token signed with a secret out of documentation, with a well-known default or with none is refused.
 
@@ -63,12 +65,7 @@ def test_tokens_by_known_secrets(bench: Bench) -> None:
     bench.opens(bench.with_token(bench.admin(), label="admin token"))
 
 
-@check(
-    "drill/tokens/secret-not-guessable",
-    where=Where.READ_ONLY,
-    after=("drill/tokens/admin-accepted",),
-    covers=("B06",),
-)
+@drill("drill/tokens/secret-not-guessable", after=("drill/tokens/admin-accepted",), covers=("B06",))
 def test_secret_not_guessable(bench: Bench) -> None:
     """The secret of the admin token is not a word out of manuals.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 from drills.workbench.bench import Bench
@@ -10,6 +11,8 @@ from drills.workbench.checks import SIGNED, Case, cases
 from gates.checks.recorder import check
 from gates.deployment.requests import encode_body
 from gates.evidence import Severity, Where
+
+drill = partial(check, after=SIGNED, where=Where.READ_ONLY)
 
 
 def _spelt(bench: Bench, **fields: Any) -> dict[str, Any]:
@@ -69,7 +72,7 @@ def test_signature_of_other_bytes(case: Case, bench: Bench) -> None:
     bench.shut(bench.with_signature(bench.mac(old), body, "with the signature of the other bytes"))
 
 
-@check("drill/authentication/canonical-forms", where=Where.READ_ONLY, after=SIGNED, covers=("A11",))
+@drill("drill/authentication/canonical-forms", covers=("A11",))
 def test_canonical_forms(bench: Bench) -> None:
     """The signature of the body as any common library would write it anew is refused.
 
@@ -84,7 +87,7 @@ def test_canonical_forms(bench: Bench) -> None:
             bench.shut(bench.with_signature(bench.mac(form), body, f"with the signature of {form.decode()}"))
 
 
-@check("drill/authentication/odd-spelling-accepted", where=Where.READ_ONLY, after=SIGNED, covers=("A11",))
+@drill("drill/authentication/odd-spelling-accepted", covers=("A11",))
 def test_odd_spelling_accepted(bench: Bench) -> None:
     """A body in an unusual but valid spelling is accepted with the signature of its own bytes.
 
@@ -120,9 +123,7 @@ def test_hostile_signed_body(case: Case, bench: Bench) -> None:
     bench.refused(bench.signed(case.value(body), case.name), 400, "invalid_request")
 
 
-@check(
-    "drill/authentication/byte-order-mark", severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED, covers=("A12",)
-)
+@drill("drill/authentication/byte-order-mark", severity=Severity.WARN, covers=("A12",))
 def test_byte_order_mark(bench: Bench) -> None:
     """A correctly signed body after a byte order mark is no server error.
 

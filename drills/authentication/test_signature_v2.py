@@ -104,10 +104,7 @@ FORGERIES: list[Case] = [
     ),
     Case("v2-no-mac", "A time without a MAC is refused.", lambda _b, _r, now: f"t={now}", ("A03",)),
     Case(
-        "v2-no-time",
-        "A v2 MAC without a time is refused.",
-        lambda b, raw, _now: f"v2={_mac(b, b'.' + raw)}",
-        ("A15",),
+        "v2-no-time", "A v2 MAC without a time is refused.", lambda b, raw, _now: f"v2={_mac(b, b'.' + raw)}", ("A15",)
     ),
     Case(
         "v2-two-times-fresh-first",

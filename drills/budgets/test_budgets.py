@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from drills.workbench.checks import SIGNED, SQL
@@ -12,6 +13,8 @@ from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.deployment.client import NoAnswer
 from gates.evidence import Severity, Where
+
+drill = partial(check, needs=SQL, after=SIGNED)
 
 BUDGET_ROW = """
 select daily_limit, monthly_limit, daily_used, monthly_used, day from public.replay_budgets where company_id = %s
@@ -27,7 +30,7 @@ def _untouched(scene: Scene, company: str) -> bool:
     return bool(rows) and all(r["status"] == "pending" and r["retry_count"] == 0 for r in rows)
 
 
-@check("drill/budgets/charged-by-items-moved", needs=SQL, after=SIGNED, covers=("G01",))
+@drill("drill/budgets/charged-by-items-moved", covers=("G01",))
 def test_charged_by_items_moved(scene: Scene) -> None:
     """A replay charges the day and the month by the number of items it moved, not by what was asked for.
 
@@ -43,7 +46,7 @@ def test_charged_by_items_moved(scene: Scene) -> None:
     scene.seen.count()
 
 
-@check("drill/budgets/batch-cut-to-what-is-left", needs=SQL, after=SIGNED, covers=("G01",))
+@drill("drill/budgets/batch-cut-to-what-is-left", covers=("G01",))
 def test_batch_cut_to_what_is_left(scene: Scene) -> None:
     """A batch is cut to what the day's budget leaves, oldest items first.
 
@@ -62,7 +65,7 @@ def test_batch_cut_to_what_is_left(scene: Scene) -> None:
     scene.run(company, max=5)
 
 
-@check("drill/budgets/exhausted-refused", needs=SQL, after=SIGNED, covers=("G01",))
+@drill("drill/budgets/exhausted-refused", covers=("G01",))
 def test_exhausted_refused(scene: Scene) -> None:
     """When the day's budget is spent, the next replay is 429 budget_exhausted and touches no item.
 
@@ -80,7 +83,7 @@ def test_exhausted_refused(scene: Scene) -> None:
     scene.seen.count()
 
 
-@check("drill/budgets/monthly-limit-binds", needs=SQL, after=SIGNED, covers=("G01",))
+@drill("drill/budgets/monthly-limit-binds", covers=("G01",))
 def test_monthly_limit_binds(scene: Scene) -> None:
     """The month's budget binds even where the day's leaves room.
 
@@ -95,7 +98,7 @@ def test_monthly_limit_binds(scene: Scene) -> None:
     scene.replay(company, 429, "budget_exhausted", max=1)
 
 
-@check("drill/budgets/race-never-overspends", needs=SQL, after=SIGNED, covers=("G02",))
+@drill("drill/budgets/race-never-overspends", covers=("G02",))
 def test_race_never_overspends(scene: Scene) -> None:
     """Replays that race for one budget together take no more than it leaves, and the ledger says what they took.
 
@@ -123,7 +126,7 @@ def test_race_never_overspends(scene: Scene) -> None:
     scene.seen.count(3)
 
 
-@check("drill/budgets/tenants-apart", needs=SQL, after=SIGNED, covers=("G04",))
+@drill("drill/budgets/tenants-apart", covers=("G04",))
 def test_tenants_apart(scene: Scene) -> None:
     """What one tenant spends leaves another tenant's budget as it was.
 
@@ -163,7 +166,7 @@ def _month_before(scene: Scene, month: object) -> object:
     return f"{year:04d}-{number:02d}{text[7:]}"
 
 
-@check("drill/budgets/new-day-starts-at-zero", needs=SQL, after=SIGNED, covers=("G05",))
+@drill("drill/budgets/new-day-starts-at-zero", covers=("G05",))
 def test_new_day_starts_at_zero(scene: Scene) -> None:
     """What was spent on an earlier UTC day does not count today: a day's budget spent yesterday is whole again.
 
@@ -177,17 +180,14 @@ def test_new_day_starts_at_zero(scene: Scene) -> None:
     answer = scene.replay(company, max=2).json()
     scene.seen.require(_today(scene) == day, "the UTC day changed meanwhile; run again")
     assert answer["target_count"] == 2, f"{answer['target_count']} items taken where the new day leaves 2"
-    row = scene.one(
-        BUDGET_ROW,
-        company,
-    )
+    row = scene.one(BUDGET_ROW, company)
     assert row["daily_used"] == 2, f"daily_used is {row['daily_used']} after 2 items on the new day"
     assert row["day"] == day, f"the row's day is {row['day']}; today in UTC is {day}"
     assert row["monthly_used"] == 4, f"monthly_used is {row['monthly_used']}; 2 from yesterday and 2 of today are 4"
     scene.seen.control("the same row with today's day is refused: drill/budgets/exhausted-refused")
 
 
-@check("drill/budgets/spent-today-stays-spent", needs=SQL, after=SIGNED, covers=("G05",))
+@drill("drill/budgets/spent-today-stays-spent", covers=("G05",))
 def test_spent_today_stays_spent(scene: Scene) -> None:
     """A budget that was spent earlier on the same UTC day stays spent, and yesterday's row is the only one that resets.
 
@@ -202,7 +202,7 @@ def test_spent_today_stays_spent(scene: Scene) -> None:
     scene.replay(company, control=True, max=1)
 
 
-@check("drill/budgets/new-month-starts-at-zero", needs=SQL, after=SIGNED, covers=("G05",))
+@drill("drill/budgets/new-month-starts-at-zero", covers=("G05",))
 def test_new_month_starts_at_zero(scene: Scene) -> None:
     """What was spent in an earlier UTC month does not count in this one.
 
@@ -219,7 +219,7 @@ def test_new_month_starts_at_zero(scene: Scene) -> None:
     scene.seen.control("the same row with this month is refused: drill/budgets/monthly-limit-binds")
 
 
-@check("drill/budgets/force-does-not-ignore-it", needs=SQL, after=SIGNED, covers=("G09",))
+@drill("drill/budgets/force-does-not-ignore-it", covers=("G09",))
 def test_force_does_not_ignore_it(scene: Scene) -> None:
     """`force` does not get past a spent budget.
 
@@ -233,7 +233,7 @@ def test_force_does_not_ignore_it(scene: Scene) -> None:
     scene.replay(company, control=True, max=1, force=True)
 
 
-@check("drill/budgets/negative-spend-refused", needs=SQL, after=SIGNED, covers=("G06",))
+@drill("drill/budgets/negative-spend-refused", covers=("G06",))
 def test_negative_spend_refused(scene: Scene) -> None:
     """A negative or overflowing `max` is refused and gives no budget back.
 
@@ -249,7 +249,7 @@ def test_negative_spend_refused(scene: Scene) -> None:
     scene.replay(company, control=True, max=1)
 
 
-@check("drill/budgets/lowered-limit-leaves-nothing", needs=SQL, after=SIGNED, covers=("G01",))
+@drill("drill/budgets/lowered-limit-leaves-nothing", covers=("G01",))
 def test_lowered_limit_leaves_nothing(scene: Scene) -> None:
     """A limit may be lowered below what is used, and then leaves nothing.
 
@@ -267,7 +267,7 @@ def test_lowered_limit_leaves_nothing(scene: Scene) -> None:
     assert answer["target_count"] == 1, f"{answer['target_count']} items taken where 1 is left"
 
 
-@check("drill/budgets/database-refuses-overspending", needs=SQL, after=SIGNED, covers=("G01",))
+@drill("drill/budgets/database-refuses-overspending", covers=("G01",))
 def test_database_refuses_overspending(scene: Scene) -> None:
     """The database itself refuses to raise a `used` above its limit.
 
@@ -309,7 +309,7 @@ def _shown(scene: Scene, company: str) -> list[int]:
     return [int(v) for v in row.values() if isinstance(v, int | Decimal)]
 
 
-@check("drill/budgets/dry-run-shows-what-is-left", needs=SQL, after=SIGNED, covers=("G08",), severity=Severity.WARN)
+@drill("drill/budgets/dry-run-shows-what-is-left", covers=("G08",), severity=Severity.WARN)
 def test_dry_run_shows_what_is_left(scene: Scene) -> None:
     """A dry run answers with exactly what the ledger in the database leaves, and spends none of it.
 
@@ -328,7 +328,7 @@ def test_dry_run_shows_what_is_left(scene: Scene) -> None:
     )
 
 
-@check("drill/budgets/no-row-means-the-defaults", needs=SQL, after=SIGNED, covers=("G01",))
+@drill("drill/budgets/no-row-means-the-defaults", covers=("G01",))
 def test_no_row_means_the_defaults(scene: Scene) -> None:
     """A tenant without a budget row replays under the defaults, and is charged.
 
@@ -339,10 +339,7 @@ def test_no_row_means_the_defaults(scene: Scene) -> None:
     scene.run(known, max=1)
     scene.rows("delete from public.replay_budgets where company_id = %s", company)
     scene.replay(company, max=2).json()
-    row = scene.one(
-        BUDGET_ROW,
-        company,
-    )
+    row = scene.one(BUDGET_ROW, company)
     assert row, "the replay of a tenant without a budget row was charged nowhere"
     limits = (row["daily_limit"], row["monthly_limit"])
     assert limits == (500, 10_000), f"the limits are {limits}; the defaults are 500 and 10000"
@@ -350,7 +347,7 @@ def test_no_row_means_the_defaults(scene: Scene) -> None:
     scene.seen.count()
 
 
-@check("drill/budgets/duplicate-charges-nothing", needs=SQL, after=SIGNED, covers=("G03",), severity=Severity.WARN)
+@drill("drill/budgets/duplicate-charges-nothing", covers=("G03",), severity=Severity.WARN)
 def test_duplicate_charges_nothing(scene: Scene) -> None:
     """A duplicate of a finished request is charged nothing, and neither is a refused one.
 
@@ -366,14 +363,7 @@ def test_duplicate_charges_nothing(scene: Scene) -> None:
     scene.seen.count(2)
 
 
-@check(
-    "drill/budgets/unreadable-starts-nothing",
-    needs=SQL,
-    after=SIGNED,
-    covers=("G10",),
-    where=Where.STAGING,
-    deep=True,
-)
+@drill("drill/budgets/unreadable-starts-nothing", covers=("G10",), where=Where.STAGING, deep=True)
 def test_unreadable_starts_nothing(scene: Scene) -> None:
     """While the tenant's budget row cannot be read or charged, no item is moved.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 
 from drills.workbench.checks import DELIVERS, SIGNED, SQL
 from drills.workbench.scene import Scene
@@ -11,8 +12,10 @@ from gates.checks.recorder import check
 from gates.deployment.client import NoAnswer
 from gates.evidence import Severity
 
+drill = partial(check, needs=SQL, after=SIGNED)
 
-@check("drill/dlq/replayed-item-is-resolved", needs=SQL, after=DELIVERS, covers=("L04", "L01"))
+
+@drill("drill/dlq/replayed-item-is-resolved", after=DELIVERS, covers=("L04", "L01"))
 def test_replayed_item_is_resolved(scene: Scene) -> None:
     """A replayed item has its effect under its own event id, once, and its row is resolved.
 
@@ -29,7 +32,7 @@ def test_replayed_item_is_resolved(scene: Scene) -> None:
     assert str(item["event_id"]) == event, f"the item's event id changed to {item['event_id']}"
 
 
-@check("drill/dlq/letter-is-kept", needs=SQL, after=SIGNED, covers=("L09", "K12"))
+@drill("drill/dlq/letter-is-kept", covers=("L09", "K12"))
 def test_letter_is_kept(scene: Scene) -> None:
     """The outbox row of a replay has the item's event id, type, key and payload, unchanged.
 
@@ -53,7 +56,7 @@ def test_letter_is_kept(scene: Scene) -> None:
     scene.seen.count(len(due))
 
 
-@check("drill/dlq/item-without-event-id", needs=SQL, after=DELIVERS, covers=("L09", "L01"))
+@drill("drill/dlq/item-without-event-id", after=DELIVERS, covers=("L09", "L01"))
 def test_item_without_event_id(scene: Scene) -> None:
     """Items of producers that give no event id are replayed: each gets an id of its own, one effect, and is resolved.
 
@@ -79,7 +82,7 @@ def test_item_without_event_id(scene: Scene) -> None:
     scene.seen.control("the items were taken by the replay")
 
 
-@check("drill/dlq/effect-that-was-there", needs=SQL, after=DELIVERS, covers=("L05", "L12", "E08"))
+@drill("drill/dlq/effect-that-was-there", after=DELIVERS, covers=("L05", "L12", "E08"))
 def test_effect_that_was_there(scene: Scene) -> None:
     """The replay of an event that had its effect already has no second one, and its item is settled.
 
@@ -100,7 +103,7 @@ def test_effect_that_was_there(scene: Scene) -> None:
     scene.seen.count()
 
 
-@check("drill/dlq/concurrent-replays-one-claim", needs=SQL, after=SIGNED, covers=("L07", "E11"))
+@drill("drill/dlq/concurrent-replays-one-claim", covers=("L07", "E11"))
 def test_concurrent_replays_one_claim(scene: Scene) -> None:
     """Three replays that race for the same items take each item once between them.
 
@@ -124,7 +127,7 @@ def test_concurrent_replays_one_claim(scene: Scene) -> None:
     scene.seen.count(len(taken))
 
 
-@check("drill/dlq/discarded-stays-discarded", needs=SQL, after=SIGNED, covers=("L08",), severity=Severity.WARN)
+@drill("drill/dlq/discarded-stays-discarded", covers=("L08",), severity=Severity.WARN)
 def test_discarded_stays_discarded(scene: Scene) -> None:
     """Items that were discarded or are resolved are not replayed, not by force and not when asked for by id.
 
@@ -143,7 +146,7 @@ def test_discarded_stays_discarded(scene: Scene) -> None:
     scene.seen.count(2)
 
 
-@check("drill/dlq/every-id-is-accounted-for", needs=SQL, after=SIGNED, covers=("L10", "L13"))
+@drill("drill/dlq/every-id-is-accounted-for", covers=("L10", "L13"))
 def test_every_id_is_accounted_for(scene: Scene) -> None:
     """Of the ids asked for, each is in exactly one of items, not_found and ineligible; foreign ids look unknown.
 
@@ -167,7 +170,7 @@ def test_every_id_is_accounted_for(scene: Scene) -> None:
     scene.seen.count(len(asked))
 
 
-@check("drill/dlq/max-retries-is-the-end", needs=SQL, after=SIGNED, covers=("E05", "L06"))
+@drill("drill/dlq/max-retries-is-the-end", covers=("E05", "L06"))
 def test_max_retries_is_the_end(scene: Scene) -> None:
     """An item that has used up its retries is not taken, not by force; one retry below, it is.
 
@@ -186,7 +189,7 @@ def test_max_retries_is_the_end(scene: Scene) -> None:
     assert again["items"] == [used_up], "an item with one retry left was not taken"
 
 
-@check("drill/dlq/not-before-retry-after", needs=SQL, after=SIGNED, covers=("E05",))
+@drill("drill/dlq/not-before-retry-after", covers=("E05",))
 def test_not_before_retry_after(scene: Scene) -> None:
     """An item whose retry_after lies ahead is taken by force alone.
 
@@ -201,7 +204,7 @@ def test_not_before_retry_after(scene: Scene) -> None:
     assert forced["items"] == [item], "force did not take an item whose retry_after lies ahead"
 
 
-@check("drill/dlq/only-legal-transitions", needs=SQL, after=DELIVERS, covers=("L04",))
+@drill("drill/dlq/only-legal-transitions", after=DELIVERS, covers=("L04",))
 def test_only_legal_transitions(scene: Scene) -> None:
     """On its way an item is pending, then replaying, then resolved, and its run's outbox row says the same.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import time
+from functools import partial
 from typing import Any
 
 from drills.workbench.bench import Bench
@@ -16,6 +17,8 @@ from gates.deployment.requests import SIGNATURE, Request, encode_body
 from gates.deployment.wire import WireDoor
 from gates.evidence import Severity, Where
 
+drill = partial(check, after=SIGNED, severity=Severity.WARN)
+
 BODY_LIMIT = 65_536
 
 
@@ -23,9 +26,7 @@ def _padded(body: bytes, size: int) -> bytes:
     return body + b" " * (size - len(body))
 
 
-@check(
-    "drill/http-surface/body-at-the-limit", severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED, covers=("E14",)
-)
+@drill("drill/http-surface/body-at-the-limit", where=Where.READ_ONLY, covers=("E14",))
 def test_body_at_the_limit(bench: Bench) -> None:
     """A body of exactly 64 KiB is accepted.
 
@@ -51,13 +52,7 @@ def test_body_over_the_limit(case: Case, bench: Bench) -> None:
     bench.refused(bench.signed(_padded(bench.body(), case.value), case.name), 413, "body_too_large")
 
 
-@check(
-    "drill/http-surface/chunked-body-over-the-limit",
-    severity=Severity.WARN,
-    where=Where.STAGING,
-    after=SIGNED,
-    covers=("E14",),
-)
+@drill("drill/http-surface/chunked-body-over-the-limit", where=Where.STAGING, covers=("E14",))
 def test_chunked_body(bench: Bench, wire: WireDoor) -> None:
     """A body over 64 KiB that is sent in chunks, without a length, is refused with 413 as well.
 
@@ -79,7 +74,7 @@ def test_chunked_body(bench: Bench, wire: WireDoor) -> None:
     assert answer.statuses[0] in {413, 411}, f"a chunked body of 68 KiB: observed {answer.statuses[0]}; allowed: 413"
 
 
-@check("drill/http-surface/compressed-bomb", severity=Severity.WARN, where=Where.STAGING, after=SIGNED, covers=("A22",))
+@drill("drill/http-surface/compressed-bomb", where=Where.STAGING, covers=("A22",))
 def test_compressed_bomb(bench: Bench) -> None:
     """A small compressed body that unfolds to 10 MB is refused within 2 s.
 
@@ -115,10 +110,7 @@ FRAMES: list[Case] = [
     Case(
         "odd-chunked",
         "A request with an odd spelling of `chunked` is refused and carries no second request.",
-        lambda inner: (
-            (f"Content-Length: {5 + len(inner)}", "Transfer-Encoding: \x0bchunked"),
-            b"0\r\n\r\n" + inner,
-        ),
+        lambda inner: ((f"Content-Length: {5 + len(inner)}", "Transfer-Encoding: \x0bchunked"), b"0\r\n\r\n" + inner),
     ),
     Case(
         "bad-chunk-size",
@@ -150,7 +142,7 @@ def _nested(depth: int) -> Any:
     return json.loads("[" * depth + "]" * depth)
 
 
-@check("drill/http-surface/nesting", severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED, covers=("E14", "B25"))
+@drill("drill/http-surface/nesting", where=Where.READ_ONLY, covers=("E14", "B25"))
 def test_nesting(bench: Bench) -> None:
     """A payload nested over 64 levels is refused as invalid, and very deep nesting is no server error.
 

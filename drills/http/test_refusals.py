@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 from drills.workbench.bench import Bench
 from drills.workbench.checks import SIGNED
@@ -15,6 +16,8 @@ from gates.deployment.redaction import hidden
 from gates.deployment.requests import Answer, Request, post
 from gates.deployment.tenants import REPLAY_FLAG
 from gates.evidence import Severity, Where
+
+drill = partial(check, after=SIGNED, where=Where.READ_ONLY, severity=Severity.WARN)
 
 BODY_LIMIT = 65_536
 
@@ -44,9 +47,7 @@ CODES = {
 }
 
 
-@check(
-    "drill/http-surface/problem-documents", severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED, covers=("I02",)
-)
+@drill("drill/http-surface/problem-documents", covers=("I02",))
 def test_problem_documents(bench: Bench) -> None:
     """Every refusal is a problem document with type, title, status, detail and its stable code.
 
@@ -104,7 +105,7 @@ def _late_refusals(scene: Scene) -> Iterator[tuple[str, int, Answer]]:
     yield "forbidden", 403, scene.replay(str(uuid.uuid4()), 403, max=1)
 
 
-@check("drill/http-surface/validation-names-the-field", severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED)
+@drill("drill/http-surface/validation-names-the-field")
 def test_validation_names_the_field(bench: Bench) -> None:
     """A refusal for an invalid body names the field and says why.
 
@@ -120,7 +121,7 @@ def test_validation_names_the_field(bench: Bench) -> None:
         assert all(e.get("message") for e in errors), f"{field}: an error has no message"
 
 
-@check("drill/http-surface/request-ids", severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED, covers=("D14",))
+@drill("drill/http-surface/request-ids", covers=("D14",))
 def test_request_ids(bench: Bench) -> None:
     """Every answer has an X-Request-Id of its own.
 

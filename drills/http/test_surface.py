@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from functools import partial
 
 from drills.workbench.bench import Bench
 from drills.workbench.checks import SIGNED, Case, cases
@@ -12,6 +13,8 @@ from gates.checks.recorder import Observer, check
 from gates.deployment.client import HttpDoor
 from gates.deployment.requests import Request
 from gates.evidence import Severity, Where
+
+drill = partial(check, after=SIGNED, where=Where.READ_ONLY, severity=Severity.WARN)
 
 READY = "drill/http-surface/ready"
 READY_WITHIN_S = 3.0
@@ -72,7 +75,7 @@ def test_every_route(bench: Bench) -> None:
     bench.seen.value(len(routes), unit="routes")
 
 
-@check("drill/http-surface/open-routes", severity=Severity.WARN, where=Where.READ_ONLY, after=(READY,), covers=("A02",))
+@drill("drill/http-surface/open-routes", after=(READY,), covers=("A02",))
 def test_open_routes(http: HttpDoor, seen: Observer) -> None:
     """The five routes for machines answer without credentials.
 
@@ -111,7 +114,7 @@ def test_media_type(case: Case, bench: Bench) -> None:
     bench.refused(bare if case.value is None else bare.adding_header("Content-Type", case.value), 415)
 
 
-@check("drill/http-surface/charset", severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED, covers=("A21",))
+@drill("drill/http-surface/charset", covers=("A21",))
 def test_charset(bench: Bench) -> None:
     """`application/json; charset=utf-8` is accepted, and `charset=utf-16` is not read.
 
@@ -129,7 +132,7 @@ def test_charset(bench: Bench) -> None:
 # --- methods ------------------------------------------------------------------------------------------------------
 
 
-@check("drill/http-surface/other-methods", severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED, covers=("A29",))
+@drill("drill/http-surface/other-methods", covers=("A29",))
 def test_other_methods(bench: Bench) -> None:
     """Other methods on the replay endpoint are refused with 405 and `Allow`, even if correctly signed.
 
@@ -144,7 +147,7 @@ def test_other_methods(bench: Bench) -> None:
         assert "POST" in allowed.upper(), f"{method}: Allow is {allowed!r}; due: a list with POST"
 
 
-@check("drill/http-surface/trace", severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED, covers=("A29",))
+@drill("drill/http-surface/trace", covers=("A29",))
 def test_trace(bench: Bench) -> None:
     """TRACE is refused and echoes nothing.
 
@@ -156,9 +159,7 @@ def test_trace(bench: Bench) -> None:
     assert bench.mac(good.body).encode() not in answer.body, "the answer to TRACE echoes the signature"
 
 
-@check(
-    "drill/http-surface/method-override", severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED, covers=("A29",)
-)
+@drill("drill/http-surface/method-override", covers=("A29",))
 def test_method_override(bench: Bench) -> None:
     """No header turns one method into another.
 
@@ -205,10 +206,5 @@ def test_path_variants(bench: Bench) -> None:
         answer = bench.http.send(bare)
         # a page for any path (of a front end, say) is not the endpoint
         replayed = answer.status < 300 and answer.json().get("status") is not None
-        reached = replayed or answer.code in {
-            "forbidden",
-            "invalid_request",
-            "rate_limited",
-            "feature_disabled",
-        }
+        reached = replayed or answer.code in {"forbidden", "invalid_request", "rate_limited", "feature_disabled"}
         bench.seen.expect(bare, answer, answer.status if not reached and answer.status < 500 else 401)

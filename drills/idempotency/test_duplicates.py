@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from drills.workbench.bench import Bench
@@ -15,13 +16,15 @@ from gates.checks.recorder import check
 from gates.deployment.requests import encode_body, replay_fields, signed_post_v2, token_post
 from gates.evidence import Severity
 
+drill = partial(check, needs=TENANTS, after=SIGNED)
+
 
 def new_key() -> str:
     """A key that nobody used before."""
     return f"drill-{uuid.uuid4()}"
 
 
-@check("drill/idempotency/duplicate-one-effect", needs=TENANTS, after=SIGNED, covers=("D01", "L15"))
+@drill("drill/idempotency/duplicate-one-effect", covers=("D01", "L15"))
 def test_duplicate_one_effect(scene: Scene, tenant: str) -> None:
     """The same request with the same key a second time is answered 200 as a duplicate and has no second effect.
 
@@ -40,7 +43,7 @@ def test_duplicate_one_effect(scene: Scene, tenant: str) -> None:
     assert again.get("replay_run_id") == first.get("replay_run_id"), "the repeated call answers with another run"
 
 
-@check("drill/idempotency/duplicate-same-answer", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("D01",))
+@drill("drill/idempotency/duplicate-same-answer", severity=Severity.WARN, covers=("D01",))
 def test_duplicate_same_answer(scene: Scene, tenant: str) -> None:
     """A duplicate gets the stored body of the first answer, but for `duplicate`, also when the run has ended since.
 
@@ -58,7 +61,7 @@ def test_duplicate_same_answer(scene: Scene, tenant: str) -> None:
     scene.seen.require(first.get("items"), "the first call took no items")
 
 
-@check("drill/idempotency/duplicate-marked", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("D14",))
+@drill("drill/idempotency/duplicate-marked", severity=Severity.WARN, covers=("D14",))
 def test_duplicate_marked(scene: Scene, tenant: str) -> None:
     """A first answer says `"duplicate": false`; a repeated one `"duplicate": true` and `Idempotent-Replayed: true`.
 
@@ -75,7 +78,7 @@ def test_duplicate_marked(scene: Scene, tenant: str) -> None:
     assert not marked, "the first answer is marked as a repeated one"
 
 
-@check("drill/idempotency/duplicate-not-audited", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("D01",))
+@drill("drill/idempotency/duplicate-not-audited", severity=Severity.WARN, covers=("D01",))
 def test_duplicate_not_audited(scene: Scene, tenant: str) -> None:
     """A duplicate leaves no audit row: it has no effect.
 
@@ -90,7 +93,7 @@ def test_duplicate_not_audited(scene: Scene, tenant: str) -> None:
     assert after == before, f"{after - before} audit rows for a duplicate; allowed: 0"
 
 
-@check("drill/idempotency/other-payload-refused", needs=TENANTS, after=SIGNED, covers=("D02",))
+@drill("drill/idempotency/other-payload-refused", covers=("D02",))
 def test_other_payload_refused(scene: Scene, tenant: str) -> None:
     """The same key with another payload is refused with 422, has no effect, and leaves the first result as it was.
 
@@ -127,7 +130,7 @@ def test_payload_difference(case: Case, scene: Scene, tenant: str) -> None:
     scene.replay(tenant, 422, "idempotency_key_reused", label=case.name, **{**base, **case.value})
 
 
-@check("drill/idempotency/defaults-are-equal", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("D17",))
+@drill("drill/idempotency/defaults-are-equal", severity=Severity.WARN, covers=("D17",))
 def test_defaults_are_equal(scene: Scene, tenant: str) -> None:
     """Leaving a field out and giving its default are the same payload.
 
@@ -139,7 +142,7 @@ def test_defaults_are_equal(scene: Scene, tenant: str) -> None:
     assert again.get("duplicate") is True, "the request with its defaults spelt out is not taken for the same"
 
 
-@check("drill/idempotency/spelling-is-equal", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("D17",))
+@drill("drill/idempotency/spelling-is-equal", severity=Severity.WARN, covers=("D17",))
 def test_spelling_is_equal(scene: Scene, bench: Bench, tenant: str) -> None:
     """Spaces, the order of keys and the case of the company id make no other payload.
 
@@ -156,7 +159,7 @@ def test_spelling_is_equal(scene: Scene, bench: Bench, tenant: str) -> None:
         assert answer.json().get("duplicate") is True, f'{label}: not answered as a duplicate; due: "duplicate": true'
 
 
-@check("drill/idempotency/other-credentials-same-key", needs=TENANTS, after=SIGNED, covers=("D01",))
+@drill("drill/idempotency/other-credentials-same-key", covers=("D01",))
 def test_other_credentials(scene: Scene, bench: Bench, tenant: str) -> None:
     """A repeated request is a duplicate whoever sends it: the key belongs to the tenant.
 
@@ -172,7 +175,7 @@ def test_other_credentials(scene: Scene, bench: Bench, tenant: str) -> None:
     assert answer.json().get("duplicate") is True, "not taken for the same request"
 
 
-@check("drill/idempotency/scope-is-the-tenant", needs=TENANTS, after=SIGNED, covers=("D06",))
+@drill("drill/idempotency/scope-is-the-tenant", covers=("D06",))
 def test_scope_is_the_tenant(scene: Scene, tenant: str, other: str) -> None:
     """The same key in another tenant is a new request, with its own effect, and shows nothing of the first.
 
@@ -188,7 +191,7 @@ def test_scope_is_the_tenant(scene: Scene, tenant: str, other: str) -> None:
     assert second.get("replay_run_id") != first.get("replay_run_id"), "two tenants share a run"
 
 
-@check("drill/idempotency/key-generated", needs=TENANTS, after=SIGNED, covers=("D08",))
+@drill("drill/idempotency/key-generated", covers=("D08",))
 def test_key_generated(scene: Scene, bench: Bench, tenant: str) -> None:
     """Without a key each request gets one of its own, returned in the answer, and has its own effect.
 
@@ -205,7 +208,7 @@ def test_key_generated(scene: Scene, bench: Bench, tenant: str) -> None:
     assert scene.replayed(tenant) == 2, f"{scene.replayed(tenant)} outbox rows after two requests; due: 2"
 
 
-@check("drill/idempotency/v2-resend-is-duplicate", needs=TENANTS, after=SIGNED, covers=("A19",))
+@drill("drill/idempotency/v2-resend-is-duplicate", covers=("A19",))
 def test_v2_resend(scene: Scene, bench: Bench, tenant: str) -> None:
     """A captured v2 request without a key, sent again byte for byte, is a duplicate: its key is `sig-` and its MAC.
 
@@ -223,7 +226,7 @@ def test_v2_resend(scene: Scene, bench: Bench, tenant: str) -> None:
     assert first.get("idempotency_key") == due, f"key {first.get('idempotency_key')!r}; due: {due!r}"
 
 
-@check("drill/idempotency/dry-run-stores-no-key", needs=TENANTS, after=SIGNED, covers=("D13",))
+@drill("drill/idempotency/dry-run-stores-no-key", covers=("D13",))
 def test_dry_run_stores_no_key(scene: Scene, tenant: str) -> None:
     """A dry run does not use up its key: the real run with the same key has its effect.
 
@@ -237,9 +240,7 @@ def test_dry_run_stores_no_key(scene: Scene, tenant: str) -> None:
     assert scene.replayed(tenant) == 2, f"{scene.replayed(tenant)} outbox rows; due: 2"
 
 
-@check(
-    "drill/idempotency/dry-run-looks-up-no-key", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("D13",)
-)
+@drill("drill/idempotency/dry-run-looks-up-no-key", severity=Severity.WARN, covers=("D13",))
 def test_dry_run_looks_up_no_key(scene: Scene, tenant: str) -> None:
     """A dry run with a used key is a dry run, with the present state, not the stored answer.
 
@@ -291,7 +292,7 @@ def test_refusal_not_stored(case: Case, scene: Scene, tenant: str) -> None:
     assert answer.get("target_count") == 2, f"the retry took {answer.get('target_count')} of 2 items"
 
 
-@check("drill/idempotency/rate-limited-not-stored", needs=TENANTS, after=SIGNED, covers=("D10",))
+@drill("drill/idempotency/rate-limited-not-stored", covers=("D10",))
 def test_rate_limited_not_stored(scene: Scene, tenant: str) -> None:
     """A key refused by the rate limit works when the limit is open again.
 

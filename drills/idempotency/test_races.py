@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
 import psycopg
 
@@ -18,6 +19,8 @@ from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.database import Connection, execute, value
 from gates.deployment.requests import Answer, Request
 from gates.evidence import Severity, Where
+
+drill = partial(check, needs=TENANTS, after=SIGNED)
 
 WAITER_WITHIN_S = 2.0
 ROUNDS = 3
@@ -37,7 +40,7 @@ def _one_effect(scene: Scene, company: str, key: str, items: int) -> None:
     assert written == items, f"{written} outbox rows of one key; allowed: {items}"
 
 
-@check("drill/idempotency/race-same-request", needs=TENANTS, after=SIGNED, covers=("D03",))
+@drill("drill/idempotency/race-same-request", covers=("D03",))
 def test_race_same_request(scene: Scene, tenant: str) -> None:
     """Of concurrent identical requests with one key exactly one has an effect, and none is a server error.
 
@@ -59,7 +62,7 @@ def test_race_same_request(scene: Scene, tenant: str) -> None:
         assert len(firsts) == 1, f"{len(firsts)} of the answers claim to be the first; allowed: 1"
 
 
-@check("drill/idempotency/race-other-body", needs=TENANTS, after=SIGNED, covers=("D04",))
+@drill("drill/idempotency/race-other-body", covers=("D04",))
 def test_race_other_body(scene: Scene, tenant: str) -> None:
     """Of concurrent requests with one key and different payloads exactly one has an effect; the loser leaves nothing.
 
@@ -80,12 +83,8 @@ def test_race_other_body(scene: Scene, tenant: str) -> None:
         _one_effect(scene, company, key, won[0])
 
 
-@check(
-    "drill/idempotency/race-from-many-sources",
-    where=Where.STAGING,
-    needs=("tenants", "two-sources"),
-    after=SIGNED,
-    covers=("D03",),
+@drill(
+    "drill/idempotency/race-from-many-sources", where=Where.STAGING, needs=("tenants", "two-sources"), covers=("D03",)
 )
 def test_race_many_sources(scene: Scene, sources: Sources, tenant: str) -> None:
     """Of 24 identical requests from 8 addresses with one key exactly one has an effect.
@@ -103,7 +102,7 @@ def test_race_many_sources(scene: Scene, sources: Sources, tenant: str) -> None:
     _one_effect(scene, tenant, key, 2)
 
 
-@check("drill/idempotency/late-retry-keeps-the-run", needs=TENANTS, after=SIGNED, covers=("D05",))
+@drill("drill/idempotency/late-retry-keeps-the-run", covers=("D05",))
 def test_late_retry(scene: Scene, tenant: str) -> None:
     """A retry after the run has completed leaves its row exactly as it is.
 
@@ -149,7 +148,7 @@ def _waiter(scene: Scene, holder: Connection, running: Future[Answer]) -> int:
     raise Unmet("a replay does not wait for its tenant's budget row: it cannot be held in its transaction")
 
 
-@check("drill/idempotency/in-progress", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("D03",))
+@drill("drill/idempotency/in-progress", severity=Severity.WARN, covers=("D03",))
 def test_in_progress(scene: Scene, http: HttpDoor, tenant: str) -> None:
     """While a request runs, the same key is refused at once with 409 `in_progress`, and nothing happens twice.
 
@@ -176,9 +175,7 @@ def test_in_progress(scene: Scene, http: HttpDoor, tenant: str) -> None:
     _one_effect(scene, tenant, key, 2)
 
 
-@check(
-    "drill/idempotency/crash-leaves-no-key", where=Where.REFERENCE, needs=TENANTS, after=SIGNED, covers=("D10", "D11")
-)
+@drill("drill/idempotency/crash-leaves-no-key", where=Where.REFERENCE, covers=("D10", "D11"))
 def test_crash_leaves_no_key(scene: Scene, http: HttpDoor, tenant: str) -> None:
     """A request whose transaction is cut off leaves neither effect nor key: its retry has the effect, once.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from drills.workbench.scene import Scene
 from drills.workbench.traces import traces_in
@@ -12,6 +13,8 @@ from gates.deployment.control import Control
 from gates.deployment.requests import Request
 from gates.deployment.target import Target
 from gates.evidence import Severity, Where
+
+drill = partial(check, where=Where.READ_ONLY)
 
 CONNECTIONS = 16
 """New connections, one request each: with three instances behind one address all but one run in 650 sees each."""
@@ -38,7 +41,7 @@ def _over_new_connections(target: Target, path: str) -> Iterator[tuple[Request, 
             yield Request("GET", path, label=f"GET {path}"), door
 
 
-@check("drill/identity/one-release-on-every-instance", where=Where.READ_ONLY, covers=("O01",))
+@drill("drill/identity/one-release-on-every-instance", covers=("O01",))
 def test_one_release_on_every_instance(target: Target, seen: Observer) -> None:
     """Every instance that answers says the same release, and it is the one that is meant to run, where that is said.
 
@@ -59,7 +62,7 @@ def test_one_release_on_every_instance(target: Target, seen: Observer) -> None:
     assert not target.release or release == target.release, f"release {release} runs; {target.release} is meant to"
 
 
-@check("drill/identity/version-says-what-it-is", where=Where.READ_ONLY, covers=("O01",), severity=Severity.WARN)
+@drill("drill/identity/version-says-what-it-is", covers=("O01",), severity=Severity.WARN)
 def test_version_says_what_it_is(target: Target, seen: Observer) -> None:
     """/version names release, commit and schema version, the same on every instance.
 
@@ -74,7 +77,7 @@ def test_version_says_what_it_is(target: Target, seen: Observer) -> None:
     assert len(versions) == 1, f"the instances say {len(versions)} different versions: {sorted(versions)}"
 
 
-@check("drill/identity/alive-and-ready", where=Where.READ_ONLY, covers=("O02",))
+@drill("drill/identity/alive-and-ready", covers=("O02",))
 def test_alive_and_ready(target: Target, seen: Observer) -> None:
     """Every instance is alive and ready, without credentials.
 
@@ -85,12 +88,7 @@ def test_alive_and_ready(target: Target, seen: Observer) -> None:
             seen.expect(request, door.send(request), 200, control=path == "/healthz")
 
 
-@check(
-    "drill/identity/documented-is-served",
-    where=Where.READ_ONLY,
-    covers=("O13",),
-    severity=Severity.WARN,
-)
+@drill("drill/identity/documented-is-served", covers=("O13",), severity=Severity.WARN)
 def test_documented_is_served(http: HttpDoor, seen: Observer) -> None:
     """Every route of /openapi.json is served, the routes of the contract are among them, and no other path answers.
 
@@ -133,7 +131,7 @@ def _served(path: str) -> str:
     return "/" + "/".join(words[start:])
 
 
-@check("drill/identity/no-debug-routes", where=Where.READ_ONLY, covers=("O12",), severity=Severity.WARN)
+@drill("drill/identity/no-debug-routes", covers=("O12",), severity=Severity.WARN)
 def test_no_debug_routes(http: HttpDoor, seen: Observer) -> None:
     """No debug route answers, no answer shows a stack trace, and no header names the server's version.
 
@@ -165,7 +163,7 @@ def _ready(target: Target) -> int:
         return 0
 
 
-@check(
+@drill(
     "drill/identity/not-ready-without-database",
     needs=("database",),
     where=Where.REFERENCE,

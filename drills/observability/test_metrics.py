@@ -6,6 +6,7 @@ import re
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from drills.workbench.checks import SIGNED, SQL
 from drills.workbench.scene import Scene
@@ -16,6 +17,8 @@ from gates.deployment.metrics import Scrape, broken_histograms, parse_metrics
 from gates.deployment.requests import Request
 from gates.deployment.tenants import REPLAY_FLAG
 from gates.evidence import Severity, Where
+
+drill = partial(check, severity=Severity.WARN)
 
 SERIES = ("replay_requests_total", "outbox_lag_seconds", "outbox_pending", "dlq_items", "agent_tasks_total")
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
@@ -37,7 +40,7 @@ def _scrape(door: HttpDoor, seen: Observer) -> Scrape:
     return parse_metrics(answer.body.decode("utf-8", "replace"))
 
 
-@check("drill/observability/series-are-there", where=Where.READ_ONLY, covers=("O05",), severity=Severity.WARN)
+@drill("drill/observability/series-are-there", where=Where.READ_ONLY, covers=("O05",))
 def test_series_are_there(http: HttpDoor, seen: Observer) -> None:
     """/metrics has every series that the contract names, and is readable to the last line.
 
@@ -55,7 +58,7 @@ def test_series_are_there(http: HttpDoor, seen: Observer) -> None:
     )
 
 
-@check("drill/observability/no-tenants-in-labels", where=Where.READ_ONLY, covers=("O09",), severity=Severity.WARN)
+@drill("drill/observability/no-tenants-in-labels", where=Where.READ_ONLY, covers=("O09",))
 def test_no_tenants_in_labels(http: HttpDoor, seen: Observer) -> None:
     """No label holds a tenant's, a run's or an event's id, and there are fewer than 2000 series.
 
@@ -70,7 +73,7 @@ def test_no_tenants_in_labels(http: HttpDoor, seen: Observer) -> None:
     seen.control(f"{len(scrape.samples)} series were read")
 
 
-@check("drill/observability/histograms-are-sound", where=Where.READ_ONLY, covers=("O10",), severity=Severity.WARN)
+@drill("drill/observability/histograms-are-sound", where=Where.READ_ONLY, covers=("O10",))
 def test_histograms_are_sound(http: HttpDoor, seen: Observer) -> None:
     """In every histogram the buckets rise to the count.
 
@@ -115,14 +118,7 @@ def _grows_by(scene: Scene, count: int, act: Callable[[HttpDoor], None], *, spre
     return grown
 
 
-@check(
-    "drill/observability/replays-are-counted",
-    needs=SQL,
-    after=SIGNED,
-    covers=("O06", "O10"),
-    severity=Severity.WARN,
-    phase="last",
-)
+@drill("drill/observability/replays-are-counted", needs=SQL, after=SIGNED, covers=("O06", "O10"), phase="last")
 def test_replays_are_counted(scene: Scene) -> None:
     """Three replay requests raise replay_requests_total by three.
 
@@ -143,14 +139,7 @@ def test_replays_are_counted(scene: Scene) -> None:
     assert 3.0 in grown, f"three replay requests raised replay_requests_total by {grown} (three tries)"
 
 
-@check(
-    "drill/observability/refusals-are-counted",
-    needs=SQL,
-    after=SIGNED,
-    covers=("O07",),
-    severity=Severity.WARN,
-    phase="last",
-)
+@drill("drill/observability/refusals-are-counted", needs=SQL, after=SIGNED, covers=("O07",), phase="last")
 def test_refusals_are_counted(scene: Scene) -> None:
     """Three refused replays move a counter that three admitted ones do not move.
 
@@ -192,14 +181,7 @@ def _replays(series: Series) -> float:
     return sum(count for (name, _), count in series.items() if name == REPLAYS)
 
 
-@check(
-    "drill/observability/dlq-depth-is-the-tables",
-    needs=SQL,
-    after=SIGNED,
-    covers=("L14",),
-    severity=Severity.WARN,
-    phase="last",
-)
+@drill("drill/observability/dlq-depth-is-the-tables", needs=SQL, after=SIGNED, covers=("L14",), phase="last")
 def test_dlq_depth_is_the_tables(scene: Scene) -> None:
     """Seven new dead letters raise dlq_items by seven.
 
@@ -227,14 +209,7 @@ def test_dlq_depth_is_the_tables(scene: Scene) -> None:
     assert 7.0 in grown, f"seven new dead letters changed dlq_items by {grown[-1]:g}"
 
 
-@check(
-    "drill/observability/waiting-events-show",
-    needs=SQL,
-    after=SIGNED,
-    covers=("L14", "K04"),
-    severity=Severity.WARN,
-    phase="last",
-)
+@drill("drill/observability/waiting-events-show", needs=SQL, after=SIGNED, covers=("L14", "K04"), phase="last")
 def test_waiting_events_show(scene: Scene) -> None:
     """Seven events that back off, and were written a minute ago, raise outbox_pending by seven and show as lag.
 
@@ -267,12 +242,11 @@ def test_waiting_events_show(scene: Scene) -> None:
     assert seen[-1][1] >= least_s, f"outbox_lag_seconds is {seen[-1][1]:g} with seven events that back off for a minute"
 
 
-@check(
+@drill(
     "drill/observability/effects-are-counted",
     needs=SQL,
     after=("drill/outbox/delivered-once",),
     covers=("O06",),
-    severity=Severity.WARN,
     phase="last",
 )
 def test_effects_are_counted(scene: Scene) -> None:
@@ -297,7 +271,7 @@ def test_effects_are_counted(scene: Scene) -> None:
     assert grown[-1] >= 3, f"three effects raised agent_tasks_total by {grown[-1]:g}"
 
 
-@check("drill/observability/request-id-in-the-trail", needs=SQL, after=SIGNED, covers=("O03",), severity=Severity.WARN)
+@drill("drill/observability/request-id-in-the-trail", needs=SQL, after=SIGNED, covers=("O03",))
 def test_request_id_in_the_trail(scene: Scene) -> None:
     """Each answer has an X-Request-Id of its own, and the audit row of the request has the same.
 
@@ -318,14 +292,7 @@ def test_request_id_in_the_trail(scene: Scene) -> None:
     scene.seen.count(2)
 
 
-@check(
-    "drill/observability/connections-are-bounded",
-    needs=SQL,
-    where=Where.READ_ONLY,
-    covers=("O14",),
-    severity=Severity.WARN,
-    phase="last",
-)
+@drill("drill/observability/connections-are-bounded", needs=SQL, where=Where.READ_ONLY, covers=("O14",), phase="last")
 def test_connections_are_bounded(db: Connection, seen: Observer) -> None:
     """Fewer than 80 % of the database's connections are taken, and no transaction has been idle for a minute.
 

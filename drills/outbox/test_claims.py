@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 
 from drills.workbench.checks import DELIVERS, SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.deployment.database import execute
 
+drill = partial(check, needs=SQL, after=DELIVERS)
 
-@check("drill/outbox/not-before-it-is-due", needs=SQL, after=DELIVERS, covers=("K15",))
+
+@drill("drill/outbox/not-before-it-is-due", covers=("K15",))
 def test_not_before_it_is_due(scene: Scene) -> None:
     """A row whose next_attempt_at lies ahead is not delivered before, however its tenant wakes the relay.
 
@@ -26,7 +29,7 @@ def test_not_before_it_is_due(scene: Scene) -> None:
     scene.delivered(events)
 
 
-@check("drill/outbox/claimed-by-another", needs=SQL, after=DELIVERS, covers=("K05", "K08"))
+@drill("drill/outbox/claimed-by-another", covers=("K05", "K08"))
 def test_claimed_by_another(scene: Scene) -> None:
     """A row that another relay has claimed is left to it until the claim runs out, and then delivered.
 
@@ -45,7 +48,7 @@ def test_claimed_by_another(scene: Scene) -> None:
     scene.delivered(events)
 
 
-@check("drill/outbox/expired-claim-is-taken-up", needs=SQL, after=DELIVERS, covers=("K05", "K06"))
+@drill("drill/outbox/expired-claim-is-taken-up", covers=("K05", "K06"))
 def test_expired_claim_is_taken_up(scene: Scene) -> None:
     """A row whose claim has run out is delivered, under its own event id.
 
@@ -58,7 +61,7 @@ def test_expired_claim_is_taken_up(scene: Scene) -> None:
     scene.passes_by(company, 1)
 
 
-@check("drill/outbox/done-is-done", needs=SQL, after=DELIVERS, covers=("K08", "K16"))
+@drill("drill/outbox/done-is-done", covers=("K08", "K16"))
 def test_done_is_done(scene: Scene) -> None:
     """A row that is processed or dead is not delivered again.
 
@@ -73,7 +76,7 @@ def test_done_is_done(scene: Scene) -> None:
     scene.seen.count(len(events))
 
 
-@check("drill/outbox/second-row-of-an-event", needs=SQL, after=DELIVERS, covers=("K06", "L05"))
+@drill("drill/outbox/second-row-of-an-event", covers=("K06", "L05"))
 def test_second_row_of_an_event(scene: Scene) -> None:
     """Two outbox rows with one event id, as a repeated delivery makes them, have one effect, and both are processed.
 
@@ -94,7 +97,7 @@ def test_second_row_of_an_event(scene: Scene) -> None:
     scene.passes_by(company, 1)
 
 
-@check("drill/outbox/effect-and-acknowledgement-together", needs=SQL, after=DELIVERS, covers=("K19", "K07"))
+@drill("drill/outbox/effect-and-acknowledgement-together", covers=("K19", "K07"))
 def test_effect_and_acknowledgement_together(scene: Scene) -> None:
     """No snapshot ever shows an event as processed that has no effect.
 
@@ -122,7 +125,7 @@ def test_effect_and_acknowledgement_together(scene: Scene) -> None:
     assert not half, f"event {half[0]} was seen as processed without its effect ({len(half)} such snapshots)"
 
 
-@check("drill/outbox/open-transaction-stops-nobody", needs=SQL, after=DELIVERS, covers=("K09", "K11"))
+@drill("drill/outbox/open-transaction-stops-nobody", covers=("K09", "K11"))
 def test_open_transaction_stops_nobody(scene: Scene) -> None:
     """A producer whose transaction stays open holds up no other event of its tenant, nor of others.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from functools import partial
 from typing import Any
 
 from drills.workbench.checks import DELIVERS, SIGNED, SQL
@@ -13,6 +14,8 @@ from gates.checks.recorder import check
 from gates.deployment.client import NoAnswer
 from gates.deployment.requests import encode_body, signed_get
 from gates.evidence import Severity
+
+drill = partial(check, needs=SQL, after=DELIVERS)
 
 PAYLOAD: dict[str, Any] = {
     "text": 'Grüße, 北京, \U0001f69a, \u2028, "quoted", back\\slash, tab\t, %s {}',
@@ -42,7 +45,7 @@ def test_delivered_once(scene: Scene) -> None:
     scene.seen.count(int(state))
 
 
-@check("drill/outbox/effect-within-two-seconds", needs=SQL, after=DELIVERS, covers=("K01", "K04"))
+@drill("drill/outbox/effect-within-two-seconds", covers=("K01", "K04"))
 def test_effect_within_two_seconds(scene: Scene) -> None:
     """With nothing waiting, an event has its effect within 2 s of its acceptance (best of three).
 
@@ -60,7 +63,7 @@ def test_effect_within_two_seconds(scene: Scene) -> None:
     scene.seen.quick("the effect came", best_of(3, measure, 2000.0), 2000.0, since)
 
 
-@check("drill/outbox/event-and-row-together", needs=SQL, after=SIGNED, covers=("K03",))
+@drill("drill/outbox/event-and-row-together", after=SIGNED, covers=("K03",))
 def test_event_and_row_together(scene: Scene) -> None:
     """The business row and the outbox row of an event were written by one transaction (equal txid).
 
@@ -82,7 +85,7 @@ def test_event_and_row_together(scene: Scene) -> None:
         scene.seen.count()
 
 
-@check("drill/outbox/same-event-id-once", needs=SQL, after=DELIVERS, covers=("K01", "K10"))
+@drill("drill/outbox/same-event-id-once", covers=("K01", "K10"))
 def test_same_event_id_once(scene: Scene) -> None:
     """An event sent twice with the same event_id is one event: the second answer says duplicate, there is one effect.
 
@@ -100,7 +103,7 @@ def test_same_event_id_once(scene: Scene) -> None:
     assert rows == 1, f"one event, sent twice, has {rows} outbox rows"
 
 
-@check("drill/outbox/same-event-id-raced", needs=SQL, after=DELIVERS, covers=("K01", "K08"))
+@drill("drill/outbox/same-event-id-raced", covers=("K01", "K08"))
 def test_same_event_id_raced(scene: Scene) -> None:
     """An event sent by six callers at once with the same event_id is one event with one effect, and no answer is 5xx.
 
@@ -120,7 +123,7 @@ def test_same_event_id_raced(scene: Scene) -> None:
     assert rows == 1, f"one event, sent by six at once, has {rows} outbox rows"
 
 
-@check("drill/outbox/refused-leaves-nothing", needs=SQL, after=SIGNED, covers=("K02",))
+@drill("drill/outbox/refused-leaves-nothing", after=SIGNED, covers=("K02",))
 def test_refused_leaves_nothing(scene: Scene) -> None:
     """An event that is refused leaves neither a business row nor an outbox row.
 
@@ -141,7 +144,7 @@ def test_refused_leaves_nothing(scene: Scene) -> None:
     scene.emit(company, event_id=event, control=True)
 
 
-@check("drill/outbox/payload-unchanged", needs=SQL, after=SIGNED, covers=("K12",))
+@drill("drill/outbox/payload-unchanged", after=SIGNED, covers=("K12",))
 def test_payload_unchanged(scene: Scene) -> None:
     """The payload in the business row and in the outbox row is the JSON value that was sent.
 
@@ -161,7 +164,7 @@ def test_payload_unchanged(scene: Scene) -> None:
         scene.seen.count()
 
 
-@check("drill/outbox/event-as-sent", needs=SQL, after=SIGNED, covers=("K12",))
+@drill("drill/outbox/event-as-sent", after=SIGNED, covers=("K12",))
 def test_event_as_sent(scene: Scene) -> None:
     """Type and key of an event are in the business row and in the outbox row as they were sent, letter by letter.
 
@@ -177,7 +180,7 @@ def test_event_as_sent(scene: Scene) -> None:
         scene.seen.count()
 
 
-@check("drill/outbox/written-by-hand", needs=SQL, after=DELIVERS, covers=("K20", "K10"), severity=Severity.WARN)
+@drill("drill/outbox/written-by-hand", covers=("K20", "K10"), severity=Severity.WARN)
 def test_written_by_hand(scene: Scene) -> None:
     """Rows that another producer inserts, with the contract's columns alone and without any notice, are delivered once.
 
@@ -189,7 +192,7 @@ def test_written_by_hand(scene: Scene) -> None:
     scene.passes_by(company, 1)
 
 
-@check("drill/outbox/crowd-once-each", needs=SQL, after=DELIVERS, covers=("K08", "K10"))
+@drill("drill/outbox/crowd-once-each", covers=("K08", "K10"))
 def test_crowd_once_each(scene: Scene) -> None:
     """Sixty events of one transaction, of several keys and of none, have exactly one effect each.
 
@@ -207,7 +210,7 @@ def test_crowd_once_each(scene: Scene) -> None:
     assert not twice, f"{len(twice)} of 60 events have more than one effect"
 
 
-@check("drill/outbox/uncommitted-is-not-delivered", needs=SQL, after=DELIVERS, covers=("K02",))
+@drill("drill/outbox/uncommitted-is-not-delivered", covers=("K02",))
 def test_uncommitted_is_not_delivered(scene: Scene) -> None:
     """A row whose transaction is open has no effect, and after its rollback never has one.
 
@@ -223,7 +226,7 @@ def test_uncommitted_is_not_delivered(scene: Scene) -> None:
     scene.seen.count(2)
 
 
-@check("drill/outbox/late-commit-is-delivered", needs=SQL, after=DELIVERS, covers=("K09",))
+@drill("drill/outbox/late-commit-is-delivered", covers=("K09",))
 def test_late_commit_is_delivered(scene: Scene) -> None:
     """A row with a lower id that commits after rows with higher ids were delivered is delivered, too.
 
@@ -242,7 +245,7 @@ def test_late_commit_is_delivered(scene: Scene) -> None:
     scene.seen.require(max(ids[e] for e in late) < min(ids[e] for e in fast), "the late rows did not get lower ids")
 
 
-@check("drill/outbox/status-of-an-event", needs=SQL, after=DELIVERS, covers=("K01",))
+@drill("drill/outbox/status-of-an-event", covers=("K01",))
 def test_status_of_an_event(scene: Scene) -> None:
     """GET /events/{id} shows no effect_at while an event waits, and a sound one once it has its effect.
 

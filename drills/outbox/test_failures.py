@@ -7,6 +7,7 @@ business: a check makes the next attempt due by SQL instead of waiting for it.
 from __future__ import annotations
 
 import uuid
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from drills.workbench.scene import Scene
 from drills.workbench.tenant_data import as_jsonb
 from gates.checks.recorder import check
 from gates.evidence import Severity
+
+drill = partial(check, needs=AGENT, after=DELIVERS)
 
 JITTER_SHARE = 0.05
 """Of a wait: what is spread less than that is not spread at all."""
@@ -58,7 +61,7 @@ def _to_death(scene: Scene, company: str) -> None:
         scene.late("the last attempt of an event that always fails", DEATH_S, None)
 
 
-@check("drill/outbox/failed-is-tried-again", needs=AGENT, after=DELIVERS, covers=("K14", "K06"))
+@drill("drill/outbox/failed-is-tried-again", covers=("K14", "K06"))
 def test_failed_is_tried_again(scene: Scene) -> None:
     """An event whose agent fails twice (once, where two attempts are all) has its effect at the next attempt, once,
     under the same event id.
@@ -92,7 +95,7 @@ def _comes_through(scene: Scene, company: str, event: str, failures: int) -> boo
     return False
 
 
-@check("drill/outbox/failing-is-not-processed", needs=AGENT, after=DELIVERS, covers=("K19",))
+@drill("drill/outbox/failing-is-not-processed", covers=("K19",))
 def test_failing_is_not_processed(scene: Scene) -> None:
     """While its agent fails, an event is neither processed nor has it an effect.
 
@@ -112,7 +115,7 @@ def test_failing_is_not_processed(scene: Scene) -> None:
 
 
 @pytest.mark.waits(0.5)
-@check("drill/outbox/backs-off", needs=AGENT, after=DELIVERS, covers=("K15",), severity=Severity.WARN)
+@drill("drill/outbox/backs-off", covers=("K15",), severity=Severity.WARN)
 def test_backs_off(scene: Scene) -> None:
     """After a failure the next attempt lies ahead, and is not made before.
 
@@ -147,7 +150,7 @@ def _put_off(scene: Scene, company: str) -> bool:
 
 
 @pytest.mark.waits(0.5)
-@check("drill/outbox/back-off-grows", needs=AGENT, after=DELIVERS, covers=("K15",), severity=Severity.WARN)
+@drill("drill/outbox/back-off-grows", covers=("K15",), severity=Severity.WARN)
 def test_back_off_grows(scene: Scene) -> None:
     """From one failure to the next (up to three) the wait grows, as far as two looks tell.
 
@@ -184,7 +187,7 @@ def test_back_off_grows(scene: Scene) -> None:
     scene.passes_by(other, 1)
 
 
-@check("drill/outbox/back-off-jittered", needs=AGENT, after=DELIVERS, covers=("K15",), severity=Severity.WARN)
+@drill("drill/outbox/back-off-jittered", covers=("K15",), severity=Severity.WARN)
 def test_back_off_jittered(scene: Scene) -> None:
     """Of events that fail equally often, some wait longer than others.
 
@@ -242,7 +245,7 @@ def _waits(scene: Scene, company: str, attempt: int, since: float = 0.0) -> list
 
 
 @pytest.mark.waits(0.5)
-@check("drill/outbox/dead-letter-once", needs=AGENT, after=DELIVERS, covers=("K14", "L01"))
+@drill("drill/outbox/dead-letter-once", covers=("K14", "L01"))
 def test_dead_letter_once(scene: Scene) -> None:
     """After its last attempt an event is dead, without effect, and in the dead letter queue once, with a reason.
 
@@ -264,7 +267,7 @@ def test_dead_letter_once(scene: Scene) -> None:
 
 
 @pytest.mark.waits(0.5)
-@check("drill/outbox/dead-letter-is-the-event", needs=AGENT, after=DELIVERS, covers=("K12", "L09"))
+@drill("drill/outbox/dead-letter-is-the-event", covers=("K12", "L09"))
 def test_dead_letter_is_the_event(scene: Scene) -> None:
     """The dead letter has the event's type, key and payload, unchanged.
 
@@ -287,7 +290,7 @@ def test_dead_letter_is_the_event(scene: Scene) -> None:
 
 
 @pytest.mark.waits(0.5)
-@check("drill/outbox/dead-letter-in-one-transaction", needs=AGENT, after=DELIVERS, covers=("K14", "K18"))
+@drill("drill/outbox/dead-letter-in-one-transaction", covers=("K14", "K18"))
 def test_dead_letter_in_one_transaction(scene: Scene) -> None:
     """No snapshot shows an event that is dead in the outbox and not in the dead letter queue, or in both alive.
 
@@ -319,7 +322,7 @@ def test_dead_letter_in_one_transaction(scene: Scene) -> None:
 
 
 @pytest.mark.waits(0.5)
-@check("drill/outbox/dead-event-frees-its-key", needs=AGENT, after=DELIVERS, covers=("K11", "K14"))
+@drill("drill/outbox/dead-event-frees-its-key", covers=("K11", "K14"))
 def test_dead_event_frees_its_key(scene: Scene) -> None:
     """When an event is dead, the next event of its key is delivered.
 
@@ -341,7 +344,7 @@ def test_dead_event_frees_its_key(scene: Scene) -> None:
 
 
 @pytest.mark.waits(1.5)
-@check("drill/outbox/processed-after-its-effect", needs=AGENT, after=DELIVERS, covers=("K18",))
+@drill("drill/outbox/processed-after-its-effect", covers=("K18",))
 def test_processed_after_its_effect(scene: Scene) -> None:
     """While the agent works on an event it is not marked as processed: at no moment is it processed without its effect.
 

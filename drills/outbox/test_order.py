@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 
 import pytest
 
@@ -10,8 +11,10 @@ from drills.workbench.checks import AGENT, DELIVERS, SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 
+drill = partial(check, needs=AGENT, after=DELIVERS)
 
-@check("drill/outbox/order-within-a-key", needs=SQL, after=DELIVERS, covers=("K11",))
+
+@drill("drill/outbox/order-within-a-key", needs=SQL, covers=("K11",))
 def test_order_within_a_key(scene: Scene) -> None:
     """Events of one key, accepted one after the other, are delivered in that order.
 
@@ -26,7 +29,7 @@ def test_order_within_a_key(scene: Scene) -> None:
     scene.seen.control("all events were delivered")
 
 
-@check("drill/outbox/order-of-interleaved-keys", needs=SQL, after=DELIVERS, covers=("K11",))
+@drill("drill/outbox/order-of-interleaved-keys", needs=SQL, covers=("K11",))
 def test_order_of_interleaved_keys(scene: Scene) -> None:
     """Events of several keys that are written in turn are each delivered in the order of their key.
 
@@ -46,7 +49,7 @@ def test_order_of_interleaved_keys(scene: Scene) -> None:
     scene.seen.control("all events were delivered")
 
 
-@check("drill/outbox/failing-event-holds-its-key", needs=AGENT, after=DELIVERS, covers=("K11",))
+@drill("drill/outbox/failing-event-holds-its-key", covers=("K11",))
 def test_failing_event_holds_its_key(scene: Scene) -> None:
     """While an event fails and is retried, later events of its key wait for it.
 
@@ -81,7 +84,7 @@ def _holds_its_key(scene: Scene, company: str, failures: int) -> bool:
     return True
 
 
-@check("drill/outbox/poison-holds-no-other-key", needs=AGENT, after=DELIVERS, covers=("K11", "K14"))
+@drill("drill/outbox/poison-holds-no-other-key", covers=("K11", "K14"))
 def test_poison_holds_no_other_key(scene: Scene) -> None:
     """An event that always fails holds up no event of another key of its tenant.
 
@@ -96,7 +99,7 @@ def test_poison_holds_no_other_key(scene: Scene) -> None:
     scene.seen.control("events of other keys were delivered")
 
 
-@check("drill/outbox/poison-holds-no-other-tenant", needs=AGENT, after=DELIVERS, covers=("K11", "K14"))
+@drill("drill/outbox/poison-holds-no-other-tenant", covers=("K11", "K14"))
 def test_poison_holds_no_other_tenant(scene: Scene) -> None:
     """Many events that always fail, of one tenant, hold up no other tenant, not even under the same key.
 
@@ -115,7 +118,7 @@ def test_poison_holds_no_other_tenant(scene: Scene) -> None:
     scene.seen.control("the other tenant's events were delivered")
 
 
-@check("drill/outbox/slow-event-holds-nobody", needs=AGENT, after=DELIVERS, covers=("K11",))
+@drill("drill/outbox/slow-event-holds-nobody", covers=("K11",))
 def test_slow_event_holds_nobody(scene: Scene) -> None:
     """An agent that takes seconds for one event holds up no event of another key or tenant.
 
@@ -130,7 +133,7 @@ def test_slow_event_holds_nobody(scene: Scene) -> None:
 
 
 @pytest.mark.waits(4)
-@check("drill/outbox/slow-event-comes-through", needs=AGENT, after=DELIVERS, covers=("K06",))
+@drill("drill/outbox/slow-event-comes-through", covers=("K06",))
 def test_slow_event_comes_through(scene: Scene) -> None:
     """An event for which the agent takes seconds has its effect, once.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from drills.workbench.bench import Bench, Sources
@@ -15,11 +16,13 @@ from gates.deployment.requests import SIGNATURE, Request, encode_body, post, sig
 from gates.deployment.tenants import Tenants
 from gates.evidence import Severity, Where
 
+drill = partial(check, needs=TENANTS, after=LIMIT)
+
 RACES = 3
 """A race is had several times: one may end in the right order by luck."""
 
 
-@check("drill/rate-limit/tenants-independent", needs=TENANTS, after=SIGNED, covers=("C04",), phase="first")
+@drill("drill/rate-limit/tenants-independent", after=SIGNED, covers=("C04",), phase="first")
 def test_tenants_independent(limit: Limit, tenant: str, other: str) -> None:
     """Two tenants behind one address have a limit each: one that is used up leaves the other's whole.
 
@@ -30,7 +33,7 @@ def test_tenants_independent(limit: Limit, tenant: str, other: str) -> None:
 
 
 # These two wait for no sentinel: a limit that is never used up is what keeps the sentinel from judging.
-@check("drill/rate-limit/fourth-refused", needs=TENANTS, after=LIMIT[:1], covers=("C01",))
+@drill("drill/rate-limit/fourth-refused", after=LIMIT[:1], covers=("C01",))
 def test_fourth_refused(limit: Limit, tenant: str) -> None:
     """Three calls are admitted and the fourth is refused with 429 `rate_limited`.
 
@@ -41,7 +44,7 @@ def test_fourth_refused(limit: Limit, tenant: str) -> None:
     limit.limited(limit.request(tenant, "call 5"))
 
 
-@check("drill/rate-limit/three-admitted", needs=TENANTS, after=LIMIT[:1], covers=("C01",))
+@drill("drill/rate-limit/three-admitted", after=LIMIT[:1], covers=("C01",))
 def test_three_admitted(limit: Limit, tenant: str) -> None:
     """The second and third call in a row are admitted like the first.
 
@@ -53,7 +56,7 @@ def test_three_admitted(limit: Limit, tenant: str) -> None:
         limit.carried_out(limit.passes(request))
 
 
-@check("drill/rate-limit/retry-after", severity=Severity.WARN, needs=TENANTS, after=LIMIT, covers=("C02",))
+@drill("drill/rate-limit/retry-after", severity=Severity.WARN, covers=("C02",))
 def test_retry_after(limit: Limit, tenant: str) -> None:
     """A refusal says in whole seconds, 1 to 300, when to come back, and the time does not grow.
 
@@ -66,7 +69,7 @@ def test_retry_after(limit: Limit, tenant: str) -> None:
     assert [int(f) for f in found] == sorted((int(f) for f in found), reverse=True), f"Retry-After grows: {found}"
 
 
-@check("drill/rate-limit/retry-after-is-true", severity=Severity.WARN, needs=TENANTS, after=LIMIT, covers=("C02",))
+@drill("drill/rate-limit/retry-after-is-true", severity=Severity.WARN, covers=("C02",))
 def test_retry_after_is_true(limit: Limit, tenant: str) -> None:
     """Retry-After is the time until the oldest admitted request leaves the window, within 3 s.
 
@@ -113,7 +116,7 @@ def test_spoofed_address(case: Case, limit: Limit, tenant: str) -> None:
         limit.limited(limit.request(tenant, f"{name}: {value}").adding_header(name, value))
 
 
-@check("drill/rate-limit/spoofed-address-not-charged", needs=TENANTS, after=LIMIT, covers=("C09",))
+@drill("drill/rate-limit/spoofed-address-not-charged", covers=("C09",))
 def test_spoofed_address_not_charged(limit: Limit, tenant: str) -> None:
     """A request that names another address in X-Forwarded-For is charged to the address it came from.
 
@@ -135,7 +138,7 @@ def test_spoofed_address_not_charged(limit: Limit, tenant: str) -> None:
     assert keys == before, f"calls were charged to the buckets {keys}; allowed: {before}"
 
 
-@check("drill/rate-limit/spelling-of-the-company", needs=TENANTS, after=LIMIT, covers=("C06",))
+@drill("drill/rate-limit/spelling-of-the-company", covers=("C06",))
 def test_spelling_of_the_company(limit: Limit, tenant: str) -> None:
     """Another case of the company id shares the tenant's bucket.
 
@@ -148,7 +151,7 @@ def test_spelling_of_the_company(limit: Limit, tenant: str) -> None:
         limit.limited(limit.request(company, f"call 4 as {company[:13]}..."))
 
 
-@check("drill/rate-limit/path-variants-share", needs=TENANTS, after=LIMIT, covers=("C07",))
+@drill("drill/rate-limit/path-variants-share", covers=("C07",))
 def test_path_variants_share(limit: Limit, tenant: str) -> None:
     """No other spelling of the path or query opens a second bucket.
 
@@ -164,7 +167,7 @@ def test_path_variants_share(limit: Limit, tenant: str) -> None:
         limit.seen.expect(request, answer, answer.status if elsewhere else 429)
 
 
-@check("drill/rate-limit/credentials-share", needs=TENANTS, after=LIMIT, covers=("C07",))
+@drill("drill/rate-limit/credentials-share", covers=("C07",))
 def test_credentials_share(limit: Limit, bench: Bench, tenant: str) -> None:
     """Signed requests and tokens share the tenant's bucket.
 
@@ -220,7 +223,7 @@ def test_uncounted(case: Case, limit: Limit, bench: Bench, tenant: str) -> None:
         limit.passes(request)
 
 
-@check("drill/rate-limit/forbidden-do-not-count", needs=("tenants", "mint"), after=LIMIT, covers=("C08",))
+@drill("drill/rate-limit/forbidden-do-not-count", needs=("tenants", "mint"), covers=("C08",))
 def test_forbidden_do_not_count(limit: Limit, tenant: str, other: str, token: Minter) -> None:
     """Requests of a foreign tenant's token do not use up the limit of the tenant they name.
 
@@ -234,7 +237,7 @@ def test_forbidden_do_not_count(limit: Limit, tenant: str, other: str, token: Mi
         limit.passes(request)
 
 
-@check("drill/rate-limit/reads-not-limited", severity=Severity.WARN, needs=TENANTS, after=LIMIT, covers=("C17",))
+@drill("drill/rate-limit/reads-not-limited", severity=Severity.WARN, covers=("C17",))
 def test_reads_not_limited(limit: Limit, bench: Bench, tenant: str) -> None:
     """With the limit used up, runs can still be read.
 
@@ -248,7 +251,7 @@ def test_reads_not_limited(limit: Limit, bench: Bench, tenant: str) -> None:
         limit.passes(request)
 
 
-@check("drill/rate-limit/events-not-limited", needs=TENANTS, after=LIMIT, covers=("C17",))
+@drill("drill/rate-limit/events-not-limited", covers=("C17",))
 def test_events_not_limited(limit: Limit, bench: Bench, tenant: str) -> None:
     """With the limit used up, events are still accepted.
 
@@ -265,7 +268,7 @@ def test_events_not_limited(limit: Limit, bench: Bench, tenant: str) -> None:
 # --- what counts --------------------------------------------------------------------------------------------------
 
 
-@check("drill/rate-limit/dry-runs-count", severity=Severity.WARN, needs=TENANTS, after=LIMIT, covers=("C16",))
+@drill("drill/rate-limit/dry-runs-count", severity=Severity.WARN, covers=("C16",))
 def test_dry_runs_count(limit: Limit, tenant: str) -> None:
     """Dry runs count like real ones.
 
@@ -276,7 +279,7 @@ def test_dry_runs_count(limit: Limit, tenant: str) -> None:
     limit.limited(limit.request(tenant, "call 4"))
 
 
-@check("drill/rate-limit/forced-calls-count", needs=TENANTS, after=LIMIT, covers=("C01",))
+@drill("drill/rate-limit/forced-calls-count", covers=("C01",))
 def test_forced_calls_count(limit: Limit, tenant: str) -> None:
     """`force` ignores retry_after only: forced calls are counted and refused like others.
 
@@ -287,7 +290,7 @@ def test_forced_calls_count(limit: Limit, tenant: str) -> None:
     limit.limited(limit.request(tenant, "forced call 4", force=True))
 
 
-@check("drill/rate-limit/duplicates-count", severity=Severity.WARN, needs=TENANTS, after=LIMIT, covers=("C01",))
+@drill("drill/rate-limit/duplicates-count", severity=Severity.WARN, covers=("C01",))
 def test_duplicates_count(limit: Limit, tenant: str) -> None:
     """Repeated requests with one key count like first ones.
 
@@ -332,7 +335,7 @@ def test_precedence(case: Case, limit: Limit, tenant: str) -> None:
 # --- concurrency and sources --------------------------------------------------------------------------------------
 
 
-@check("drill/rate-limit/concurrent-exactly-three", needs=TENANTS, after=LIMIT, covers=("C10",))
+@drill("drill/rate-limit/concurrent-exactly-three", covers=("C10",))
 def test_concurrent_exactly_three(limit: Limit, tenants: Tenants, other: str) -> None:
     """Of many calls at once, exactly three are admitted.
 
@@ -352,12 +355,11 @@ def test_concurrent_exactly_three(limit: Limit, tenants: Tenants, other: str) ->
         assert admitted == ADMITTED, f"{admitted} of {len(answers)} concurrent calls were admitted; allowed: exactly 3"
 
 
-@check(
+@drill(
     "drill/rate-limit/sources-independent",
     severity=Severity.WARN,
     where=Where.STAGING,
     needs=("tenants", "two-sources"),
-    after=LIMIT,
     covers=("C05",),
 )
 def test_sources_independent(limit: Limit, sources: Sources, tenant: str) -> None:
@@ -371,13 +373,7 @@ def test_sources_independent(limit: Limit, sources: Sources, tenant: str) -> Non
     limit.passes(request, door=second)
 
 
-@check(
-    "drill/rate-limit/victim-not-locked-out",
-    where=Where.STAGING,
-    needs=("tenants", "two-sources"),
-    after=LIMIT,
-    covers=("C09",),
-)
+@drill("drill/rate-limit/victim-not-locked-out", where=Where.STAGING, needs=("tenants", "two-sources"), covers=("C09",))
 def test_victim_not_locked_out(limit: Limit, sources: Sources, tenant: str) -> None:
     """Calls that name another address leave that address its three calls.
 

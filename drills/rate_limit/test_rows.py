@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -13,6 +14,8 @@ from gates.deployment.database import execute
 from gates.deployment.tenants import Tenants
 from gates.evidence import Severity, Where
 
+drill = partial(check, needs=TENANTS, after=LIMIT)
+
 LOCK_HELD_S = 0.6
 CLOSED_S, OPEN_S = 298.5, 301.0
 """Ages of calls at either edge of the window; a refused call changes nothing, so that a slow one is tried again."""
@@ -20,7 +23,7 @@ CLOSED_S, OPEN_S = 298.5, 301.0
 TRIES = 3
 
 
-@check("drill/rate-limit/window-closed-until-300-s", needs=TENANTS, after=LIMIT, covers=("C11",))
+@drill("drill/rate-limit/window-closed-until-300-s", covers=("C11",))
 def test_window_closed(limit: Limit, tenant: str) -> None:
     """With the oldest call just under 300 s ago, the fourth is still refused.
 
@@ -40,7 +43,7 @@ def test_window_closed(limit: Limit, tenant: str) -> None:
     limit.seen.expect(request, answer, 429, "rate_limited")
 
 
-@check("drill/rate-limit/window-open-after-300-s", needs=TENANTS, after=LIMIT, covers=("C11",))
+@drill("drill/rate-limit/window-open-after-300-s", covers=("C11",))
 def test_window_open(limit: Limit, tenant: str) -> None:
     """With all calls just over 300 s ago, three more are admitted, and a fourth is refused.
 
@@ -54,7 +57,7 @@ def test_window_open(limit: Limit, tenant: str) -> None:
     limit.limited(limit.request(tenant, "call 4 of the new window"))
 
 
-@check("drill/rate-limit/window-rolls", needs=TENANTS, after=LIMIT, covers=("C11",))
+@drill("drill/rate-limit/window-rolls", covers=("C11",))
 def test_window_rolls(limit: Limit, tenant: str) -> None:
     """When the oldest call leaves the window exactly one more is admitted: never more than 3 in any 300 s.
 
@@ -70,7 +73,7 @@ def test_window_rolls(limit: Limit, tenant: str) -> None:
     limit.limited(limit.request(tenant, "three calls in the last 102 s"))
 
 
-@check("drill/rate-limit/refusal-changes-nothing", needs=TENANTS, after=LIMIT, covers=("C13",))
+@drill("drill/rate-limit/refusal-changes-nothing", covers=("C13",))
 def test_refusal_changes_nothing(limit: Limit, tenant: str) -> None:
     """A refused call does not lengthen the wait: the tenant's row is as before.
 
@@ -86,7 +89,7 @@ def test_refusal_changes_nothing(limit: Limit, tenant: str) -> None:
     assert after == before, f"the row was {before}, after three refusals {after}"
 
 
-@check("drill/rate-limit/row-as-documented", severity=Severity.WARN, needs=TENANTS, after=LIMIT, covers=("C01",))
+@drill("drill/rate-limit/row-as-documented", severity=Severity.WARN, covers=("C01",))
 def test_row_as_documented(limit: Limit, tenant: str) -> None:
     """A tenant and address have one row `replay:<company>:<ip>` with its admitted calls, count and window_start.
 
@@ -107,7 +110,7 @@ def test_row_as_documented(limit: Limit, tenant: str) -> None:
     limit.seen.count(5)
 
 
-@check("drill/rate-limit/row-is-the-limit", needs=TENANTS, after=LIMIT, covers=("C12",))
+@drill("drill/rate-limit/row-is-the-limit", covers=("C12",))
 def test_row_is_the_limit(limit: Limit, tenant: str, other: str) -> None:
     """The table alone decides: a tenant whose row is full is refused at its first call, on every instance.
 
@@ -127,7 +130,7 @@ def test_row_is_the_limit(limit: Limit, tenant: str, other: str) -> None:
         limit.limited(limit.request(tenant, f"call {number} with a full row"))
 
 
-@check("drill/rate-limit/deleting-the-row-resets", severity=Severity.WARN, needs=TENANTS, after=LIMIT, covers=("C12",))
+@drill("drill/rate-limit/deleting-the-row-resets", severity=Severity.WARN, covers=("C12",))
 def test_deleting_the_row_resets(limit: Limit, tenant: str) -> None:
     """Deleting the row resets the limit at once.
 
@@ -139,7 +142,7 @@ def test_deleting_the_row_resets(limit: Limit, tenant: str) -> None:
     limit.passes(request)
 
 
-@check("drill/rate-limit/refused-call-does-nothing", needs=TENANTS, after=LIMIT, covers=("C13",))
+@drill("drill/rate-limit/refused-call-does-nothing", covers=("C13",))
 def test_refused_call_does_nothing(limit: Limit, tenants: Tenants, tenant: str) -> None:
     """A call refused with 429 moves no item, opens no run and charges no budget.
 
@@ -155,13 +158,7 @@ def test_refused_call_does_nothing(limit: Limit, tenants: Tenants, tenant: str) 
     limit.seen.require(limit.digest(tenant) != before, "the admitted twin changed nothing either")
 
 
-@check(
-    "drill/rate-limit/refusals-audited-once-a-minute",
-    severity=Severity.WARN,
-    needs=TENANTS,
-    after=LIMIT,
-    covers=("C13",),
-)
+@drill("drill/rate-limit/refusals-audited-once-a-minute", severity=Severity.WARN, covers=("C13",))
 def test_refusals_audited(limit: Limit, tenant: str) -> None:
     """Refusals by the limit are audited, one row for a tenant and minute, however many there are.
 
@@ -182,7 +179,7 @@ def test_refusals_audited(limit: Limit, tenant: str) -> None:
     assert 1 <= len(rows) <= (1 if same else 2), f"5 refusals left {len(rows)} audit rows; due: one a minute"
 
 
-@check("drill/rate-limit/locked-store-fails-closed", needs=TENANTS, after=LIMIT, covers=("C14",))
+@drill("drill/rate-limit/locked-store-fails-closed", covers=("C14",))
 def test_locked_store(limit: Limit, tenant: str) -> None:
     """While the tenant's row cannot be read, a call over the limit is not admitted.
 
@@ -194,14 +191,7 @@ def test_locked_store(limit: Limit, tenant: str) -> None:
     limit.seen.expect(request, answer, (429, 503))
 
 
-@check(
-    "drill/rate-limit/missing-store-fails-closed",
-    where=Where.REFERENCE,
-    needs=TENANTS,
-    after=LIMIT,
-    covers=("C14",),
-    phase="last",
-)
+@drill("drill/rate-limit/missing-store-fails-closed", where=Where.REFERENCE, covers=("C14",), phase="last")
 def test_missing_store(limit: Limit, tenants: Tenants, tenant: str) -> None:
     """While the table of the limit cannot be read, a replay is refused with 503 `unavailable` and does nothing.
 

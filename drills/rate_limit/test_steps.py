@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from drills.workbench.checks import LIMIT, TENANTS
@@ -9,11 +11,13 @@ from drills.workbench.rate_limit import Limit
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 
+drill = partial(check, needs=TENANTS, after=LIMIT)
+
 LOCK_HELD_S = 6.0
 """Longer than a service's own patience with a lock, which then has to answer 503."""
 
 
-@check("drill/rate-limit/later-refusals-count", needs=TENANTS, after=LIMIT, covers=("C13",))
+@drill("drill/rate-limit/later-refusals-count", covers=("C13",))
 def test_later_refusals_count(limit: Limit, scene: Scene) -> None:
     """A request that its tenant's flag, pause or budget refuses counts like any other.
 
@@ -37,7 +41,7 @@ def test_later_refusals_count(limit: Limit, scene: Scene) -> None:
     limit.limited(limit.request(company, "call 4, after two that were refused later"))
 
 
-@check("drill/rate-limit/exhausted-budget-counts", needs=TENANTS, after=LIMIT, covers=("C13",))
+@drill("drill/rate-limit/exhausted-budget-counts", covers=("C13",))
 def test_exhausted_budget_counts(limit: Limit, scene: Scene) -> None:
     """A request that the budget refuses counts like any other.
 
@@ -54,7 +58,7 @@ def test_exhausted_budget_counts(limit: Limit, scene: Scene) -> None:
 
 @pytest.mark.waits
 @pytest.mark.waits(4)
-@check("drill/rate-limit/uncounted-is-not-admitted", needs=TENANTS, after=LIMIT, covers=("C14",))
+@drill("drill/rate-limit/uncounted-is-not-admitted", covers=("C14",))
 def test_uncounted_is_not_admitted(limit: Limit, tenant: str) -> None:
     """While a request cannot be counted, because its row is locked, it is not admitted.
 

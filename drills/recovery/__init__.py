@@ -1,1 +1,1 @@
-"""Faults in the middle of the work, and what is left when they stop."""
+"""Recovery: processes, sessions and clocks break in the middle of the work; nothing is lost or doubled."""

@@ -1,4 +1,4 @@
-"""Faults of processes and of backends, and the ledger that must balance when they have stopped."""
+"""Breaks processes and database sessions, and checks that the books of a tenant balance afterwards."""
 
 from __future__ import annotations
 

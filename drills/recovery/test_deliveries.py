@@ -48,7 +48,12 @@ def _half_way(scene: Scene, company: str, total: int) -> bool:
 
 
 def _rest_is_claimed(scene: Scene, company: str) -> None:
-    """Wait until the living get no further: only looking leads them then to what the dead had claimed."""
+    """Wait until workers are back at work, and get no further with this tenant.
+
+    What is left then was claimed by the workers that were killed. A worker finds it only if it looks again by itself:
+    one that starts later would find it when it first looks.
+    """
+    scene.delivered([str(scene.emit(scene.company("other"))["event_id"])], within_s=TAKEN_S)
     done, since = -1, 0.0
 
     def probe() -> bool:

@@ -48,10 +48,7 @@ def test_replay_session_ended(scene: Scene) -> None:
 
     A key without an effect makes the retry do nothing; an effect without a key makes it do everything again.
     """
-    for table, where in (
-        ("replay_budgets", "company_id = %s"),
-        ("audit_heads", "scope = %s"),
-    ):
+    for table, where in (("replay_budgets", "company_id = %s"), ("audit_heads", "scope = %s")):
         company = scene.company(items=3)
         scene.budget(company, daily_limit=50)
         # so that the scope has a head to be waited for

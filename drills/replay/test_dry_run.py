@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from drills.workbench.bench import Bench
@@ -12,6 +13,8 @@ from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.deployment.requests import token_post
 from gates.evidence import Severity, Where
+
+drill = partial(check, needs=TENANTS, after=SIGNED)
 
 SPELLINGS: list[Case] = [
     Case("string-false", '`dry_run` "false" is refused: a string is no truth.', "false"),
@@ -45,7 +48,7 @@ def test_misspelt(bench: Bench) -> None:
         bench.refused(bench.signed(bench.body(**{name: True}), name), 400, "invalid_request")
 
 
-@check("drill/dry-run/answer", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("F02",))
+@drill("drill/dry-run/answer", severity=Severity.WARN, covers=("F02",))
 def test_answer(scene: Scene, tenant: str) -> None:
     """A dry run answers with status `dry_run`, no run id, and says that it was dry; a real run does not.
 
@@ -62,7 +65,7 @@ def test_answer(scene: Scene, tenant: str) -> None:
     scene.seen.require(real.get("status") == "started", f"the real run is {real.get('status')!r}")
 
 
-@check("drill/dry-run/writes-nothing", needs=TENANTS, after=SIGNED, covers=("F01",))
+@drill("drill/dry-run/writes-nothing", covers=("F01",))
 def test_writes_nothing(scene: Scene, tenant: str) -> None:
     """A dry run changes no row of any table of its tenant, row versions included.
 
@@ -80,7 +83,7 @@ def test_writes_nothing(scene: Scene, tenant: str) -> None:
     scene.seen.require(scene.tables(tenant) != before, "the real run changed nothing either")
 
 
-@check("drill/dry-run/one-audit-row", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("F01", "F07"))
+@drill("drill/dry-run/one-audit-row", severity=Severity.WARN, covers=("F01", "F07"))
 def test_one_audit_row(scene: Scene, tenant: str) -> None:
     """A dry run leaves exactly one audit row, `dlq_replay_dry_run`, and none that says that something was replayed.
 
@@ -94,7 +97,7 @@ def test_one_audit_row(scene: Scene, tenant: str) -> None:
     assert actions == ["dlq_replay_dry_run"], f"audit rows {actions}; due: one dlq_replay_dry_run"
 
 
-@check("drill/dry-run/one-limited-call", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("F06", "C16"))
+@drill("drill/dry-run/one-limited-call", severity=Severity.WARN, covers=("F06", "C16"))
 def test_one_limited_call(scene: Scene, tenant: str) -> None:
     """A dry run counts as one call of the rate limit.
 
@@ -107,7 +110,7 @@ def test_one_limited_call(scene: Scene, tenant: str) -> None:
     assert hits == 1, f"{hits} hits after one dry run; due: 1"
 
 
-@check("drill/dry-run/consumes-nothing", needs=TENANTS, after=SIGNED, covers=("F06",))
+@drill("drill/dry-run/consumes-nothing", covers=("F06",))
 def test_consumes_nothing(scene: Scene, tenant: str) -> None:
     """A dry run uses no budget and no attempt of an item.
 
@@ -126,7 +129,7 @@ def test_consumes_nothing(scene: Scene, tenant: str) -> None:
     assert real.get("target_count") == 3, f"after a dry run {real.get('target_count')} of 3 items have budget"
 
 
-@check("drill/dry-run/delivers-nothing", needs=TENANTS, after=SIGNED, covers=("F08",))
+@drill("drill/dry-run/delivers-nothing", covers=("F08",))
 def test_delivers_nothing(scene: Scene, tenant: str) -> None:
     """A dry run writes no outbox row and has no effect; the items stay pending.
 
@@ -144,7 +147,7 @@ def test_delivers_nothing(scene: Scene, tenant: str) -> None:
     scene.seen.require(scene.replayed(tenant) == 3, "the real run wrote no outbox rows either")
 
 
-@check("drill/dry-run/same-items-as-the-real-run", needs=TENANTS, after=SIGNED, covers=("F02",))
+@drill("drill/dry-run/same-items-as-the-real-run", covers=("F02",))
 def test_same_items(scene: Scene, tenant: str) -> None:
     """A dry run lists the very items that the real run with the same arguments then takes.
 
@@ -163,7 +166,7 @@ def test_same_items(scene: Scene, tenant: str) -> None:
         assert sorted(dry.get(field, [])) == sorted(real.get(field, [])), f"{field} differs between dry and real run"
 
 
-@check("drill/dry-run/absent-means-real", needs=TENANTS, after=SIGNED, covers=("F03",))
+@drill("drill/dry-run/absent-means-real", covers=("F03",))
 def test_absent_means_real(scene: Scene, tenant: str) -> None:
     """Without `dry_run` a request is a real run.
 
@@ -210,7 +213,7 @@ def test_hindered_like_real(case: Case, scene: Scene, tenant: str) -> None:
     scene.replay(tenant, status, code, label=case.name, dry_run=True)
 
 
-@check("drill/dry-run/cut-by-the-budget", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("F02",))
+@drill("drill/dry-run/cut-by-the-budget", severity=Severity.WARN, covers=("F02",))
 def test_cut_by_the_budget(scene: Scene, tenant: str) -> None:
     """A dry run is cut to what the budget leaves, like the real one.
 
@@ -228,7 +231,7 @@ def test_cut_by_the_budget(scene: Scene, tenant: str) -> None:
     assert sorted(real.get("items", [])) == sorted(cut.get("items", [])), "the real run took other items"
 
 
-@check("drill/dry-run/same-authorisation", needs=("tenants", "mint"), after=SIGNED, covers=("F09",))
+@drill("drill/dry-run/same-authorisation", needs=("tenants", "mint"), covers=("F09",))
 def test_same_authorisation(scene: Scene, tenant: str, other: str, token: Minter) -> None:
     """A dry run for a foreign tenant is refused, and shows nothing of it.
 
@@ -242,7 +245,7 @@ def test_same_authorisation(scene: Scene, tenant: str, other: str, token: Minter
     scene.expect(foreign, 403)
 
 
-@check("drill/dry-run/foreign-ids-hidden", needs=TENANTS, after=SIGNED, covers=("F09",))
+@drill("drill/dry-run/foreign-ids-hidden", covers=("F09",))
 def test_foreign_ids_hidden(scene: Scene, tenant: str, other: str) -> None:
     """A dry run reports foreign ids as not found.
 
@@ -255,7 +258,7 @@ def test_foreign_ids_hidden(scene: Scene, tenant: str, other: str) -> None:
     assert not answer.get("ineligible"), "a foreign id is listed as ineligible: it is known to exist"
 
 
-@check("drill/dry-run/opens-no-run", needs=TENANTS, after=SIGNED, covers=("F06",))
+@drill("drill/dry-run/opens-no-run", covers=("F06",))
 def test_run_not_opened(scene: Scene, tenant: str) -> None:
     """A dry run opens no run.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from drills.workbench.database import query
 from drills.workbench.scene import Scene
 from drills.workbench.tenant_data import as_jsonb
 from gates.checks.recorder import check
+
+drill = partial(check, needs=AGENT, after=DELIVERS)
 
 POISON = as_jsonb({"drill": {"fail_times": -1}})
 LATE_POISON = as_jsonb({"drill": {"fail_times": -1, "delay_ms": 1000}})
@@ -27,7 +30,7 @@ def _unfinished(scene: Scene, run: str) -> int:
     )
 
 
-@check("drill/lifecycle/failed-item-is-pending-again", needs=AGENT, after=DELIVERS, covers=("L06", "L01"))
+@drill("drill/lifecycle/failed-item-is-pending-again", covers=("L06", "L01"))
 def test_failed_item_is_pending_again(scene: Scene) -> None:
     """An item whose replay fails is the same row, pending again, with retry_count one higher and a later retry_after.
 
@@ -51,7 +54,7 @@ def test_failed_item_is_pending_again(scene: Scene) -> None:
     scene.seen.count(5)
 
 
-@check("drill/lifecycle/one-attempt", needs=AGENT, after=DELIVERS, covers=("L06", "E05"))
+@drill("drill/lifecycle/one-attempt", covers=("L06", "E05"))
 def test_one_attempt(scene: Scene) -> None:
     """A replayed item has one attempt: it is not tried again by the outbox, and leaves nothing open there.
 
@@ -75,7 +78,7 @@ def test_one_attempt(scene: Scene) -> None:
     scene.ended(again)
 
 
-@check("drill/lifecycle/event-id-is-stable", needs=AGENT, after=DELIVERS, covers=("L09", "K06"))
+@drill("drill/lifecycle/event-id-is-stable", covers=("L09", "K06"))
 def test_event_id_is_stable(scene: Scene) -> None:
     """An item that came without event id keeps the one that its first replay gave it.
 
@@ -106,7 +109,7 @@ def _events_of_a_replay(scene: Scene, company: str) -> list[str]:
     return rows or ([str(item)] if item else [])
 
 
-@check("drill/lifecycle/run-counts-add-up", needs=AGENT, after=DELIVERS, covers=("L10",))
+@drill("drill/lifecycle/run-counts-add-up", covers=("L10",))
 def test_run_counts_add_up(scene: Scene) -> None:
     """When a run has ended, its successes and failures are its target, and the endpoint says what the row says.
 
@@ -160,7 +163,7 @@ def _add_last(scene: Scene, company: str, payload: str, count: int = 1) -> None:
 
 
 @pytest.mark.waits(1)
-@check("drill/lifecycle/stops-above-twenty-percent", needs=AGENT, after=DELIVERS, covers=("E10", "L10"))
+@drill("drill/lifecycle/stops-above-twenty-percent", covers=("E10", "L10"))
 def test_stops_above_twenty_percent(scene: Scene) -> None:
     """A run whose items all fail is stopped after at least five and at most fourteen attempts.
 
@@ -180,7 +183,7 @@ def test_stops_above_twenty_percent(scene: Scene) -> None:
 
 
 @pytest.mark.waits(1)
-@check("drill/lifecycle/stop-leaves-the-rest-untouched", needs=AGENT, after=DELIVERS, covers=("E10", "L11"))
+@drill("drill/lifecycle/stop-leaves-the-rest-untouched", covers=("E10", "L11"))
 def test_stop_leaves_the_rest_untouched(scene: Scene) -> None:
     """When a run is stopped, the items that were not attempted are pending as they were, and not in the outbox.
 
@@ -204,7 +207,7 @@ def test_stop_leaves_the_rest_untouched(scene: Scene) -> None:
 
 
 @pytest.mark.waits(1)
-@check("drill/lifecycle/stop-refunds-the-rest", needs=AGENT, after=DELIVERS, covers=("G03", "E10"))
+@drill("drill/lifecycle/stop-refunds-the-rest", covers=("G03", "E10"))
 def test_stop_refunds_the_rest(scene: Scene) -> None:
     """When a run is stopped, the budget is charged for the attempted items alone, once.
 
@@ -236,7 +239,7 @@ def _stopped_run(scene: Scene) -> tuple[dict[str, Any], str, str]:
 
 
 @pytest.mark.waits(0.5)
-@check("drill/lifecycle/twenty-percent-is-allowed", needs=AGENT, after=DELIVERS, covers=("E10",))
+@drill("drill/lifecycle/twenty-percent-is-allowed", covers=("E10",))
 def test_twenty_percent_is_allowed(scene: Scene) -> None:
     """A run of which exactly a fifth fails is completed, not stopped.
 
@@ -253,7 +256,7 @@ def test_twenty_percent_is_allowed(scene: Scene) -> None:
 
 
 @pytest.mark.waits(1)
-@check("drill/lifecycle/stops-soon-above-a-fifth", needs=AGENT, after=DELIVERS, covers=("E10",))
+@drill("drill/lifecycle/stops-soon-above-a-fifth", covers=("E10",))
 def test_stops_soon_above_a_fifth(scene: Scene) -> None:
     """A run that begins well and then fails is stopped as soon as more than a fifth of what it settled has failed.
 
@@ -273,7 +276,7 @@ def test_stops_soon_above_a_fifth(scene: Scene) -> None:
     scene.seen.count(row["success_count"] + row["failure_count"])
 
 
-@check("drill/lifecycle/four-failures-do-not-stop", needs=AGENT, after=DELIVERS, covers=("E10",))
+@drill("drill/lifecycle/four-failures-do-not-stop", covers=("E10",))
 def test_four_failures_do_not_stop(scene: Scene) -> None:
     """A run of four items that all fail is completed: with fewer than five settled nothing is stopped.
 
@@ -289,7 +292,7 @@ def test_four_failures_do_not_stop(scene: Scene) -> None:
 
 
 @pytest.mark.waits(0.5)
-@check("drill/lifecycle/ten-in-flight", needs=AGENT, after=DELIVERS, covers=("E10",))
+@drill("drill/lifecycle/ten-in-flight", covers=("E10",))
 def test_ten_in_flight(scene: Scene) -> None:
     """However many items a run has, at no moment more than ten of them are in flight.
 
@@ -317,7 +320,7 @@ def test_ten_in_flight(scene: Scene) -> None:
     scene.seen.count(25)
 
 
-@check("drill/lifecycle/all-of-an-item-together", needs=SQL, after=DELIVERS, covers=("L04", "L12"))
+@drill("drill/lifecycle/all-of-an-item-together", needs=SQL, covers=("L04", "L12"))
 def test_all_of_an_item_together(scene: Scene) -> None:
     """No snapshot shows a replayed item's effect, outbox row, DLQ row and run count at odds.
 
@@ -351,7 +354,7 @@ select (select count(*) from public.event_outbox o where o.replay_run_id = %s an
 """
 
 
-@check("drill/lifecycle/unknown-run-is-not-found", needs=SQL, after=SIGNED, covers=("L10",))
+@drill("drill/lifecycle/unknown-run-is-not-found", needs=SQL, after=SIGNED, covers=("L10",))
 def test_unknown_run(scene: Scene) -> None:
     """GET of a run that does not exist is 404; of one that does, its status.
 

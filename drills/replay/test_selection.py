@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 from typing import Any
 
 from drills.workbench.checks import SIGNED, TENANTS, Case, cases
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.evidence import Severity
+
+drill = partial(check, needs=TENANTS, after=SIGNED)
 
 
 def touched(scene: Scene, company: str) -> set[str]:
@@ -24,7 +27,7 @@ def took(answer: dict[str, Any]) -> set[str]:
     return {str(i).lower() for i in answer.get("items", [])}
 
 
-@check("drill/safety-rails/max-bounds-the-effect", needs=TENANTS, after=SIGNED, covers=("E02",))
+@drill("drill/safety-rails/max-bounds-the-effect", covers=("E02",))
 def test_max_bounds_the_effect(scene: Scene, tenant: str) -> None:
     """A replay takes at most `max` items, forced and by their ids too.
 
@@ -42,7 +45,7 @@ def test_max_bounds_the_effect(scene: Scene, tenant: str) -> None:
         assert scene.replayed(tenant) == moved, f"{scene.replayed(tenant)} outbox rows after max 2{how}; due: {moved}"
 
 
-@check("drill/safety-rails/default-max-25", needs=TENANTS, after=SIGNED, covers=("E01", "E02"))
+@drill("drill/safety-rails/default-max-25", covers=("E01", "E02"))
 def test_default_max(scene: Scene, tenant: str) -> None:
     """Without `max` a replay takes 25 items at most.
 
@@ -56,9 +59,7 @@ def test_default_max(scene: Scene, tenant: str) -> None:
     assert scene.replayed(tenant) == 25, f"{scene.replayed(tenant)} outbox rows; due: 25"
 
 
-@check(
-    "drill/safety-rails/max-defaults-to-the-ids", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("E02",)
-)
+@drill("drill/safety-rails/max-defaults-to-the-ids", severity=Severity.WARN, covers=("E02",))
 def test_max_defaults_to_ids(scene: Scene, tenant: str) -> None:
     """Without `max`, all of 30 named items are taken.
 
@@ -71,7 +72,7 @@ def test_max_defaults_to_ids(scene: Scene, tenant: str) -> None:
     assert took(answer) == set(ids), f"{len(took(answer))} of 30 named items taken"
 
 
-@check("drill/safety-rails/oldest-first", needs=TENANTS, after=SIGNED, covers=("E15",))
+@drill("drill/safety-rails/oldest-first", covers=("E15",))
 def test_oldest_first(scene: Scene, tenant: str) -> None:
     """A replay takes the oldest items first, by creation, then id.
 
@@ -89,7 +90,7 @@ def test_oldest_first(scene: Scene, tenant: str) -> None:
     assert touched(scene, tenant) == due, "other items than the answer's were touched"
 
 
-@check("drill/safety-rails/ties-by-id", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("E15",))
+@drill("drill/safety-rails/ties-by-id", severity=Severity.WARN, covers=("E15",))
 def test_ties_by_id(scene: Scene, tenant: str) -> None:
     """Items created at the same moment are taken by their ids.
 
@@ -141,7 +142,7 @@ def test_ineligible(case: Case, scene: Scene, tenant: str) -> None:
     assert listed == set(bad), f"ineligible lists {len(listed)} of the 2 named items"
 
 
-@check("drill/safety-rails/not-due-waits", needs=TENANTS, after=SIGNED, covers=("E08",))
+@drill("drill/safety-rails/not-due-waits", covers=("E08",))
 def test_not_due(scene: Scene, tenant: str) -> None:
     """An item whose `retry_after` has not come is left alone.
 
@@ -156,9 +157,7 @@ def test_not_due(scene: Scene, tenant: str) -> None:
     assert not touched(scene, tenant) & set(later), "an item was changed before its retry_after"
 
 
-@check(
-    "drill/safety-rails/force-ignores-retry-after", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("E08",)
-)
+@drill("drill/safety-rails/force-ignores-retry-after", severity=Severity.WARN, covers=("E08",))
 def test_force(scene: Scene, tenant: str) -> None:
     """`force` takes an item whose `retry_after` has not come.
 
@@ -208,7 +207,7 @@ def test_force_respects(case: Case, scene: Scene, tenant: str) -> None:
     assert touched(scene, tenant) == before, "a refused replay touched items"
 
 
-@check("drill/safety-rails/foreign-ids-not-found", needs=TENANTS, after=SIGNED, covers=("L13", "A27"))
+@drill("drill/safety-rails/foreign-ids-not-found", covers=("L13", "A27"))
 def test_foreign_ids(scene: Scene, tenant: str, other: str) -> None:
     """Foreign ids are reported as not found, exactly like unknown ones, and untouched; the rest is replayed.
 
@@ -225,7 +224,7 @@ def test_foreign_ids(scene: Scene, tenant: str, other: str) -> None:
     assert scene.digest(other) == before, "rows of another tenant were changed"
 
 
-@check("drill/safety-rails/other-tenants-untouched", needs=TENANTS, after=SIGNED, covers=("J26", "E01"))
+@drill("drill/safety-rails/other-tenants-untouched", covers=("J26", "E01"))
 def test_other_tenants_untouched(scene: Scene, tenant: str, other: str) -> None:
     """A replay of one tenant changes no row of another.
 
@@ -239,7 +238,7 @@ def test_other_tenants_untouched(scene: Scene, tenant: str, other: str) -> None:
     assert scene.digest(other) == before, "rows of another tenant were changed"
 
 
-@check("drill/safety-rails/only-the-named-ids", needs=TENANTS, after=SIGNED, covers=("E01",))
+@drill("drill/safety-rails/only-the-named-ids", covers=("E01",))
 def test_only_named(scene: Scene, tenant: str) -> None:
     """With `dlq_ids` only the named items are taken, each once, however often it is named.
 
@@ -254,9 +253,7 @@ def test_only_named(scene: Scene, tenant: str) -> None:
     assert scene.replayed(tenant) == 2, f"{scene.replayed(tenant)} outbox rows; allowed: 2"
 
 
-@check(
-    "drill/safety-rails/ids-and-error-type", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("E13", "L03")
-)
+@drill("drill/safety-rails/ids-and-error-type", severity=Severity.WARN, covers=("E13", "L03"))
 def test_ids_and_error_type(scene: Scene, tenant: str) -> None:
     """`dlq_ids` and `error_type` together take what fits both.
 
@@ -309,7 +306,7 @@ def test_pattern(case: Case, scene: Scene, tenant: str) -> None:
     assert took(answer) == due, f"error_type {wanted!r} took {len(took(answer))} items; due: {len(due)} of {len(ids)}"
 
 
-@check("drill/safety-rails/answer-adds-up", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("L10",))
+@drill("drill/safety-rails/answer-adds-up", severity=Severity.WARN, covers=("L10",))
 def test_answer_adds_up(scene: Scene, tenant: str) -> None:
     """Each named id is in exactly one of `items`, `not_found` and `ineligible`, and `target_count` counts the items.
 
@@ -328,13 +325,7 @@ def test_answer_adds_up(scene: Scene, tenant: str) -> None:
     assert answer.get("dry_run") is False, f"dry_run is {answer.get('dry_run')!r}; due: false"
 
 
-@check(
-    "drill/safety-rails/nothing-eligible-completes",
-    severity=Severity.WARN,
-    needs=TENANTS,
-    after=SIGNED,
-    covers=("E08",),
-)
+@drill("drill/safety-rails/nothing-eligible-completes", severity=Severity.WARN, covers=("E08",))
 def test_nothing_eligible(scene: Scene, tenant: str) -> None:
     """A run with nothing to replay is completed at once; one with items is started.
 

@@ -1,1 +1,1 @@
-"""What a drill leaves behind: nothing."""
+"""Residue: the drills leave no rows and no switches behind."""

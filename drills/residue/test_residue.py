@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from gates.deployment.database import Connection
 from gates.deployment.tenants import Tenants
 from gates.evidence import Severity
 
+drill = partial(check, needs=SQL, severity=Severity.WARN, phase="last")
+
 SETTLE_S = 3.0
 """How long a delivery that was under way when its tenant was removed may take to be swept."""
 
@@ -26,7 +29,7 @@ def _companies(request: pytest.FixtureRequest, born: list[str]) -> list[str]:
     return sorted({*kept, *born})
 
 
-@check("drill/residue/no-rows-left", needs=SQL, covers=("H09", "Q11"), severity=Severity.WARN, phase="last")
+@drill("drill/residue/no-rows-left", covers=("H09", "Q11"))
 def test_no_rows_left(request: pytest.FixtureRequest, scene: Scene, born: list[str], run_id: str) -> None:
     """No table of the contract has a row left of a company that this run created; audit rows stay.
 
@@ -59,7 +62,7 @@ def test_no_rows_left(request: pytest.FixtureRequest, scene: Scene, born: list[s
     scene.seen.count(tables)
 
 
-@check("drill/residue/flags-as-found", needs=SQL, covers=("H09",), severity=Severity.WARN, phase="last")
+@drill("drill/residue/flags-as-found", covers=("H09",))
 def test_flags_as_found(db: Connection, seen: Observer, found: dict[str, list[str]]) -> None:
     """After the drill every flag is as it was found, apart from those of drill tenants.
 
@@ -68,7 +71,7 @@ def test_flags_as_found(db: Connection, seen: Observer, found: dict[str, list[st
     _unchanged(db, seen, found, "flags")
 
 
-@check("drill/residue/pauses-as-found", needs=SQL, covers=("H09",), severity=Severity.WARN, phase="last")
+@drill("drill/residue/pauses-as-found", covers=("H09",))
 def test_pauses_as_found(db: Connection, seen: Observer, found: dict[str, list[str]]) -> None:
     """After the drill every pause is as it was found, apart from those of drill tenants.
 

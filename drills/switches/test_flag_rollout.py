@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import psycopg
 
@@ -20,6 +21,8 @@ from gates.deployment.database import Connection, execute, value
 from gates.deployment.requests import bucket
 from gates.deployment.tenants import OUTBOX_FLAG
 from gates.evidence import Where
+
+drill = partial(check, needs=SQL)
 
 KEY = f"drill.rollout.{uuid.uuid4()}"
 """A key of its own for each process: two drills with one key would wait for each other's transaction."""
@@ -69,7 +72,7 @@ def _both_ways(scene: Scene) -> None:
     scene.seen.control("on at 100 for all, on at 0 for none")
 
 
-@check("drill/flags/bucket-formula", needs=SQL, covers=("H01",))
+@drill("drill/flags/bucket-formula", covers=("H01",))
 def test_bucket_formula(scene: Scene) -> None:
     """Which of 10,000 companies are on at 10, 50 and 99 percent is what the contract's formula says.
 
@@ -87,7 +90,7 @@ def test_bucket_formula(scene: Scene) -> None:
     scene.seen.control("companies on either side of the percentage were seen")
 
 
-@check("drill/flags/monotone", needs=SQL, covers=("H01",))
+@drill("drill/flags/monotone", covers=("H01",))
 def test_monotone(scene: Scene) -> None:
     """Who is on at 10 percent is on at 50, and who is on at 50 is on at 100.
 
@@ -102,7 +105,7 @@ def test_monotone(scene: Scene) -> None:
     scene.seen.count(COUNT)
 
 
-@check("drill/flags/uniform", needs=SQL, covers=("H01",))
+@drill("drill/flags/uniform", covers=("H01",))
 def test_uniform(scene: Scene) -> None:
     """At 10 percent about a tenth of 10,000 companies is on, at 50 about half.
 
@@ -117,7 +120,7 @@ def test_uniform(scene: Scene) -> None:
         scene.seen.count(COUNT)
 
 
-@check("drill/flags/sticky", needs=SQL, covers=("H01",))
+@drill("drill/flags/sticky", covers=("H01",))
 def test_sticky(scene: Scene) -> None:
     """The same company gets the same answer every time, and after a change that is not about it.
 
@@ -135,7 +138,7 @@ def test_sticky(scene: Scene) -> None:
     scene.seen.count(len(some))
 
 
-@check("drill/flags/same-answer-for-every-caller", needs=SQL, covers=("H01", "H06"))
+@drill("drill/flags/same-answer-for-every-caller", covers=("H01", "H06"))
 def test_same_answer_for_every_caller(scene: Scene) -> None:
     """Every caller that may ask gets the same answer, whoever's claims it carries.
 
@@ -167,7 +170,7 @@ def test_same_answer_for_every_caller(scene: Scene) -> None:
     assert not wrong, f"the same question is answered {wrong} to others and {own} to the drill's login"
 
 
-@check("drill/flags/missing-row-is-off", needs=SQL, covers=("H02", "H10"))
+@drill("drill/flags/missing-row-is-off", covers=("H02", "H10"))
 def test_missing_row_is_off(scene: Scene) -> None:
     """A flag without a row is off, never null, for a company that exists or not, and asking creates no row.
 
@@ -183,7 +186,7 @@ def test_missing_row_is_off(scene: Scene) -> None:
     assert rows == 0, f"asking for an unknown flag created {rows} rows"
 
 
-@check("drill/flags/missing-budget-control-is-on", needs=SQL, covers=("H02",), where=Where.DISRUPTIVE, phase="last")
+@drill("drill/flags/missing-budget-control-is-on", covers=("H02",), where=Where.DISRUPTIVE, phase="last")
 def test_missing_budget_control_is_on(scene: Scene) -> None:
     """Without any row of `dlq.replay.budget_control` the budget is controlled.
 
@@ -207,7 +210,7 @@ def test_missing_budget_control_is_on(scene: Scene) -> None:
     scene.seen.count()
 
 
-@check("drill/flags/disabled-is-off-at-any-percentage", needs=SQL, covers=("H01",))
+@drill("drill/flags/disabled-is-off-at-any-percentage", covers=("H01",))
 def test_disabled_is_off_at_any_percentage(scene: Scene) -> None:
     """A flag that is not enabled is off for everybody, whatever its percentage; enabled at 0 is off, too.
 
@@ -221,7 +224,7 @@ def test_disabled_is_off_at_any_percentage(scene: Scene) -> None:
         scene.seen.count(1000)
 
 
-@check("drill/flags/tenant-row-wins", needs=SQL, covers=("H06",))
+@drill("drill/flags/tenant-row-wins", covers=("H06",))
 def test_tenant_row_wins(scene: Scene) -> None:
     """A tenant's row wins over the global row, both ways, and its own percentage counts.
 
@@ -246,7 +249,7 @@ def test_tenant_row_wins(scene: Scene) -> None:
         scene.seen.count()
 
 
-@check("drill/flags/percentage-out-of-range-refused", needs=SQL, covers=("H03",))
+@drill("drill/flags/percentage-out-of-range-refused", covers=("H03",))
 def test_percentage_out_of_range_refused(scene: Scene) -> None:
     """The database refuses a percentage under 0 or over 100.
 
@@ -262,7 +265,7 @@ def test_percentage_out_of_range_refused(scene: Scene) -> None:
         scene.seen.count()
 
 
-@check("drill/flags/one-global-row", needs=SQL, covers=("H03",))
+@drill("drill/flags/one-global-row", covers=("H03",))
 def test_one_global_row(scene: Scene) -> None:
     """There is one global row a flag: the database refuses a second, although its company is null.
 
@@ -282,7 +285,7 @@ def test_one_global_row(scene: Scene) -> None:
     raise AssertionError("a second global row of the same flag was accepted; unique nulls not distinct is due")
 
 
-@check("drill/flags/version-grows", needs=SQL, covers=("H07",))
+@drill("drill/flags/version-grows", covers=("H07",))
 def test_version_grows(scene: Scene) -> None:
     """Whatever statement changes a flag, its version grows.
 

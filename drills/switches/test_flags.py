@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from contextlib import nullcontext
+from functools import partial
 
 import pytest
 
@@ -18,6 +19,8 @@ from gates.deployment.loans import Switch
 from gates.deployment.requests import encode_body, replay_fields
 from gates.deployment.tenants import OUTBOX_FLAG, REPLAY_FLAG
 from gates.evidence import Severity, Where
+
+drill = partial(check, needs=SQL, after=SIGNED)
 
 V2_FLAG = "security.signing_v2_required"
 SAME_EFFECT = """
@@ -37,7 +40,7 @@ def _named(scene: Scene, company: str, flag: str) -> None:
     assert set(states) == {"pending"}, f"the refused replay left items {states}"
 
 
-@check("drill/flags/replay-switch-is-wired", needs=SQL, after=SIGNED, covers=("H01",))
+@drill("drill/flags/replay-switch-is-wired", covers=("H01",))
 def test_replay_switch_is_wired(scene: Scene) -> None:
     """With `dlq.replay.enabled` off for a tenant its replays are 403 feature_disabled; on again, they are admitted.
 
@@ -50,7 +53,7 @@ def test_replay_switch_is_wired(scene: Scene) -> None:
     scene.run(company, max=1)
 
 
-@check("drill/flags/outbox-switch-stops-replays", needs=SQL, after=SIGNED, covers=("H01",))
+@drill("drill/flags/outbox-switch-stops-replays", covers=("H01",))
 def test_outbox_switch_stops_replays(scene: Scene) -> None:
     """With `outbox.enabled` off for a tenant its replays are refused, too; on again, they are admitted.
 
@@ -63,7 +66,7 @@ def test_outbox_switch_stops_replays(scene: Scene) -> None:
     scene.run(company, max=1)
 
 
-@check("drill/flags/outbox-off-takes-direct-path", needs=SQL, after=SIGNED, covers=("H01",))
+@drill("drill/flags/outbox-off-takes-direct-path", covers=("H01",))
 def test_outbox_off_takes_direct_path(scene: Scene) -> None:
     """With `outbox.enabled` off, an event takes the direct path: its effect is there with the answer.
 
@@ -83,7 +86,7 @@ def test_outbox_off_takes_direct_path(scene: Scene) -> None:
 
 
 @pytest.mark.waits(0.5)
-@check("drill/flags/direct-effect-with-its-event", needs=SQL, after=SIGNED, covers=("K03",))
+@drill("drill/flags/direct-effect-with-its-event", covers=("K03",))
 def test_direct_effect_with_its_event(scene: Scene) -> None:
     """An event that takes the direct path is there with its effect or not at all, also while the effect must wait.
 
@@ -106,7 +109,7 @@ def test_direct_effect_with_its_event(scene: Scene) -> None:
     scene.seen.count()
 
 
-@check("drill/flags/outbox-on-takes-outbox", needs=SQL, after=SIGNED, covers=("H01",))
+@drill("drill/flags/outbox-on-takes-outbox", covers=("H01",))
 def test_outbox_on_takes_outbox(scene: Scene) -> None:
     """With `outbox.enabled` on, an event is written to the outbox; the same tenant switched off is the twin.
 
@@ -124,7 +127,7 @@ def test_outbox_on_takes_outbox(scene: Scene) -> None:
     scene.seen.control("the same tenant, switched off, takes the direct path")
 
 
-@check("drill/flags/budget-switch-is-wired", needs=SQL, after=SIGNED, covers=("H01",))
+@drill("drill/flags/budget-switch-is-wired", covers=("H01",))
 def test_budget_switch_is_wired(scene: Scene) -> None:
     """With `dlq.replay.budget_control` off a spent budget refuses nothing; on, it refuses.
 
@@ -140,7 +143,7 @@ def test_budget_switch_is_wired(scene: Scene) -> None:
     assert taken["target_count"] == 1, f"{taken['target_count']} items taken with budget control switched off"
 
 
-@check("drill/flags/override-touches-only-its-tenant", needs=SQL, after=SIGNED, covers=("H06",))
+@drill("drill/flags/override-touches-only-its-tenant", covers=("H06",))
 def test_override_touches_only_its_tenant(scene: Scene) -> None:
     """A tenant's override changes that tenant alone.
 
@@ -155,7 +158,7 @@ def test_override_touches_only_its_tenant(scene: Scene) -> None:
     assert scene.emit(other)["path"] == "outbox", "another tenant's override sent this tenant down the direct path"
 
 
-@check("drill/flags/refused-before-anything-else", needs=SQL, after=SIGNED, covers=("H01",))
+@drill("drill/flags/refused-before-anything-else", covers=("H01",))
 def test_refused_before_anything_else(scene: Scene) -> None:
     """A replay refused by a flag stores no key, starts no run and charges nothing.
 
@@ -174,7 +177,7 @@ def test_refused_before_anything_else(scene: Scene) -> None:
     assert answer["duplicate"] is False, "the refused request's key is taken: its retry was a duplicate"
 
 
-@check("drill/flags/change-seen-by-every-instance", needs=SQL, after=SIGNED, covers=("H05",), severity=Severity.WARN)
+@drill("drill/flags/change-seen-by-every-instance", covers=("H05",), severity=Severity.WARN)
 def test_change_seen_by_every_instance(scene: Scene) -> None:
     """A flag changed by SQL counts from the next request on, whichever instance answers it.
 
@@ -192,14 +195,7 @@ def test_change_seen_by_every_instance(scene: Scene) -> None:
     scene.seen.control("both paths were taken, each when it was due")
 
 
-@check(
-    "drill/flags/signing-v2-required",
-    needs=SQL,
-    after=SIGNED,
-    covers=("H01",),
-    where=Where.DISRUPTIVE,
-    phase="last",
-)
+@drill("drill/flags/signing-v2-required", covers=("H01",), where=Where.DISRUPTIVE, phase="last")
 def test_signing_v2_required(scene: Scene) -> None:
     """With the global flag `security.signing_v2_required` on, v1 signatures are refused and v2 ones accepted.
 
@@ -216,14 +212,7 @@ def test_signing_v2_required(scene: Scene) -> None:
         scene.expect(v2, 200, control=True)
 
 
-@check(
-    "drill/flags/global-switch-is-wired",
-    needs=SQL,
-    after=SIGNED,
-    covers=("H01",),
-    where=Where.DISRUPTIVE,
-    phase="last",
-)
+@drill("drill/flags/global-switch-is-wired", covers=("H01",), where=Where.DISRUPTIVE, phase="last")
 def test_global_switch_is_wired(scene: Scene) -> None:
     """The global row of `outbox.enabled`, switched off as a rollback does it, sends every tenant down the direct path.
 
@@ -240,15 +229,7 @@ def test_global_switch_is_wired(scene: Scene) -> None:
         scene.seen.count()
 
 
-@check(
-    "drill/flags/unreadable-starts-nothing",
-    needs=SQL,
-    after=SIGNED,
-    covers=("H04",),
-    where=Where.DISRUPTIVE,
-    phase="last",
-    deep=True,
-)
+@drill("drill/flags/unreadable-starts-nothing", covers=("H04",), where=Where.DISRUPTIVE, phase="last", deep=True)
 def test_unreadable_starts_nothing(scene: Scene) -> None:
     """While the flags cannot be read, no replay moves an item.
 

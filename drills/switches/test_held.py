@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 
 from drills.workbench.checks import DELIVERS, SQL
 from drills.workbench.scene import Scene
@@ -12,8 +13,10 @@ from gates.deployment.requests import Request
 from gates.deployment.tenants import OUTBOX_FLAG
 from gates.evidence import Severity
 
+drill = partial(check, needs=SQL, after=DELIVERS)
 
-@check("drill/held/switched-off-is-not-delivered", needs=SQL, after=DELIVERS, covers=("H01", "K18"))
+
+@drill("drill/held/switched-off-is-not-delivered", covers=("H01", "K18"))
 def test_switched_off_is_not_delivered(scene: Scene) -> None:
     """Rows of a tenant whose outbox is switched off are not delivered, not failed and not lost, however old.
 
@@ -32,7 +35,7 @@ def test_switched_off_is_not_delivered(scene: Scene) -> None:
     scene.seen.count(6)
 
 
-@check("drill/held/delivered-when-on-again", needs=SQL, after=DELIVERS, covers=("H01", "K11"))
+@drill("drill/held/delivered-when-on-again", covers=("H01", "K11"))
 def test_delivered_when_on_again(scene: Scene) -> None:
     """When the tenant is switched on again, what was held is delivered once each, in order.
 
@@ -48,7 +51,7 @@ def test_delivered_when_on_again(scene: Scene) -> None:
     scene.in_order(events)
 
 
-@check("drill/held/others-do-not-wait", needs=SQL, after=DELIVERS, covers=("K11",))
+@drill("drill/held/others-do-not-wait", covers=("K11",))
 def test_others_do_not_wait(scene: Scene) -> None:
     """Hundreds of old held rows of one tenant hold up no other tenant.
 
@@ -68,7 +71,7 @@ def test_others_do_not_wait(scene: Scene) -> None:
     scene.seen.control("the other tenant's events were delivered past 600 held rows")
 
 
-@check("drill/held/does-not-count-as-lag", needs=SQL, after=DELIVERS, covers=("K04", "L14"), severity=Severity.WARN)
+@drill("drill/held/does-not-count-as-lag", covers=("K04", "L14"), severity=Severity.WARN)
 def test_does_not_count_as_lag(scene: Scene) -> None:
     """An old held row does not raise the outbox lag that the service shows.
 

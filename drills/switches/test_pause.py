@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 
 import pytest
 
@@ -12,8 +13,10 @@ from gates.checks.recorder import check
 from gates.deployment.loans import Switch
 from gates.evidence import Where
 
+drill = partial(check, needs=SQL)
 
-@check("drill/pause/refuses-replay", needs=SQL, after=SIGNED, covers=("E03",))
+
+@drill("drill/pause/refuses-replay", after=SIGNED, covers=("E03",))
 def test_refuses_replay(scene: Scene) -> None:
     """A paused tenant's replay is 409 agents_paused and touches no item and no budget; unpaused, it is admitted.
 
@@ -29,7 +32,7 @@ def test_refuses_replay(scene: Scene) -> None:
     scene.run(company, max=1)
 
 
-@check("drill/pause/counts-from-the-next-request", needs=SQL, after=SIGNED, covers=("E03",))
+@drill("drill/pause/counts-from-the-next-request", after=SIGNED, covers=("E03",))
 def test_counts_from_the_next_request(scene: Scene) -> None:
     """A tenant that is paused between two requests is refused at the second, and admitted once it is not paused.
 
@@ -44,7 +47,7 @@ def test_counts_from_the_next_request(scene: Scene) -> None:
     scene.replay(company, 200, max=1)
 
 
-@check("drill/pause/force-does-not-ignore-it", needs=SQL, after=SIGNED, covers=("E03",))
+@drill("drill/pause/force-does-not-ignore-it", after=SIGNED, covers=("E03",))
 def test_force_does_not_ignore_it(scene: Scene) -> None:
     """`force` does not get past a pause.
 
@@ -57,7 +60,7 @@ def test_force_does_not_ignore_it(scene: Scene) -> None:
     scene.run(company, max=1, force=True)
 
 
-@check("drill/pause/dry-run-refused-too", needs=SQL, after=SIGNED, covers=("E03", "F09"))
+@drill("drill/pause/dry-run-refused-too", after=SIGNED, covers=("E03", "F09"))
 def test_dry_run_refused_too(scene: Scene) -> None:
     """A dry run of a paused tenant is refused like the real run.
 
@@ -70,7 +73,7 @@ def test_dry_run_refused_too(scene: Scene) -> None:
     scene.run(company, max=1, dry_run=True)
 
 
-@check("drill/pause/touches-only-its-tenant", needs=SQL, after=SIGNED, covers=("E03",))
+@drill("drill/pause/touches-only-its-tenant", after=SIGNED, covers=("E03",))
 def test_touches_only_its_tenant(scene: Scene) -> None:
     """One tenant's pause stops no other tenant.
 
@@ -83,7 +86,7 @@ def test_touches_only_its_tenant(scene: Scene) -> None:
     scene.replay(other, max=1).json()
 
 
-@check("drill/pause/a-row-that-says-no-is-no-pause", needs=SQL, after=SIGNED, covers=("E03",))
+@drill("drill/pause/a-row-that-says-no-is-no-pause", after=SIGNED, covers=("E03",))
 def test_a_row_that_says_no_is_no_pause(scene: Scene) -> None:
     """A tenant with a row that says it is not paused is not paused.
 
@@ -99,7 +102,7 @@ def test_a_row_that_says_no_is_no_pause(scene: Scene) -> None:
     scene.delivered([event])
 
 
-@check("drill/pause/burns-no-key", needs=SQL, after=SIGNED, covers=("E03", "D10"))
+@drill("drill/pause/burns-no-key", after=SIGNED, covers=("E03", "D10"))
 def test_burns_no_key(scene: Scene) -> None:
     """A replay refused by a pause stores no key: the same request works once the tenant is unpaused.
 
@@ -115,7 +118,7 @@ def test_burns_no_key(scene: Scene) -> None:
     assert answer["target_count"] == 1, f"the retry took {answer['target_count']} items; 1 was due"
 
 
-@check("drill/pause/events-go-to-the-outbox", needs=SQL, after=DELIVERS, covers=("E03",))
+@drill("drill/pause/events-go-to-the-outbox", after=DELIVERS, covers=("E03",))
 def test_events_go_to_the_outbox(scene: Scene) -> None:
     """While a tenant is paused its events are accepted into the outbox and wait there, while others are delivered.
 
@@ -135,7 +138,7 @@ def test_events_go_to_the_outbox(scene: Scene) -> None:
     scene.seen.count(3)
 
 
-@check("drill/pause/switched-off-and-paused-go-to-the-outbox", needs=SQL, after=DELIVERS, covers=("E03", "H01"))
+@drill("drill/pause/switched-off-and-paused-go-to-the-outbox", after=DELIVERS, covers=("E03", "H01"))
 def test_switched_off_and_paused_go_to_the_outbox(scene: Scene) -> None:
     """A tenant that is paused and has `outbox.enabled` off has no effect while it is paused: its events wait.
 
@@ -152,7 +155,7 @@ def test_switched_off_and_paused_go_to_the_outbox(scene: Scene) -> None:
     assert not scene.effects([str(answer["event_id"])]), "an event of a paused tenant had its effect"
 
 
-@check("drill/pause/held-events-follow-in-order", needs=SQL, after=DELIVERS, covers=("E03", "K11"))
+@drill("drill/pause/held-events-follow-in-order", after=DELIVERS, covers=("E03", "K11"))
 def test_held_events_follow_in_order(scene: Scene) -> None:
     """After a pause, the events held are delivered, each once and in order within their key, new ones after them.
 
@@ -170,7 +173,7 @@ def test_held_events_follow_in_order(scene: Scene) -> None:
 
 
 @pytest.mark.waits(1)
-@check("drill/pause/stops-a-running-replay", needs=("database", "drill-agent"), after=DELIVERS, covers=("E03", "E04"))
+@drill("drill/pause/stops-a-running-replay", needs=("database", "drill-agent"), after=DELIVERS, covers=("E03", "E04"))
 def test_stops_a_running_replay(scene: Scene) -> None:
     """A pause during a replay lets at most the ten items in flight finish and holds the rest; unpaused, all is done.
 
@@ -198,7 +201,7 @@ def test_stops_a_running_replay(scene: Scene) -> None:
     scene.seen.count(30)
 
 
-@check("drill/pause/fleet", needs=SQL, after=DELIVERS, covers=("E03", "E09"), where=Where.DISRUPTIVE, phase="last")
+@drill("drill/pause/fleet", after=DELIVERS, covers=("E03", "E09"), where=Where.DISRUPTIVE, phase="last")
 def test_fleet(scene: Scene) -> None:
     """The emergency statement, pausing all agents, stops replays and deliveries of every tenant until it is undone,
     also of one whose own row says that it is not paused.

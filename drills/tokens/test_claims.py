@@ -6,6 +6,7 @@ import json
 import uuid
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from drills.workbench.bench import Bench
@@ -14,6 +15,8 @@ from drills.workbench.credentials import MISSING, Minter
 from gates.checks.recorder import check
 from gates.deployment.requests import mint_token
 from gates.evidence import Severity, Where
+
+drill = partial(check, needs=("mint",), after=TOKEN, where=Where.READ_ONLY)
 
 Mint = Callable[[Minter, int], list[str]]
 
@@ -118,14 +121,7 @@ REQUIRED: list[Case] = [
 ]
 
 
-@check(
-    "drill/tokens/one-refusal",
-    severity=Severity.WARN,
-    where=Where.READ_ONLY,
-    needs=("mint",),
-    after=TOKEN,
-    covers=("A25",),
-)
+@drill("drill/tokens/one-refusal", severity=Severity.WARN, covers=("A25",))
 def test_one_refusal(bench: Bench, token: Minter) -> None:
     """A token that was signed rightly is refused in the words of one that was not, whatever is wrong with it.
 
@@ -156,14 +152,7 @@ def test_refused_token(case: Case, bench: Bench, token: Minter) -> None:
         bench.shut(bench.with_token(bad, label=case.name))
 
 
-@check(
-    "drill/tokens/exp-in-odd-forms",
-    severity=Severity.WARN,
-    where=Where.READ_ONLY,
-    needs=("mint",),
-    after=TOKEN,
-    covers=("B14",),
-)
+@drill("drill/tokens/exp-in-odd-forms", severity=Severity.WARN, covers=("B14",))
 def test_exp_in_odd_forms(bench: Bench, token: Minter) -> None:
     """A token whose `exp` is a fraction, a numeric string or beyond all time is no server error.
 
@@ -192,13 +181,7 @@ LEEWAY: list[Case] = [
 
 
 @cases(
-    "drill/tokens",
-    LEEWAY,
-    severity=Severity.WARN,
-    where=Where.READ_ONLY,
-    needs=("mint",),
-    after=TOKEN,
-    covers=("B12",),
+    "drill/tokens", LEEWAY, severity=Severity.WARN, where=Where.READ_ONLY, needs=("mint",), after=TOKEN, covers=("B12",)
 )
 def test_accepted_token(case: Case, bench: Bench, token: Minter) -> None:
     """A token within the leeway, or without what is optional, is accepted.
@@ -209,7 +192,7 @@ def test_accepted_token(case: Case, bench: Bench, token: Minter) -> None:
     bench.accepted(bench.with_token(case.value(token, bench.clock.now()), label=case.name))
 
 
-@check("drill/tokens/audience", where=Where.READ_ONLY, needs=("mint",), after=TOKEN, covers=("B17",))
+@drill("drill/tokens/audience", covers=("B17",))
 def test_audience(bench: Bench, token: Minter) -> None:
     """Where an audience is set, a token for another one, or for none, is refused; where none is set, none is required.
 
@@ -225,7 +208,7 @@ def test_audience(bench: Bench, token: Minter) -> None:
     bench.accepted(bench.with_token(token(aud=["another-service", ours]), label="ours among others"))
 
 
-@check("drill/tokens/issuer", where=Where.READ_ONLY, needs=("mint",), after=TOKEN, covers=("B18",))
+@drill("drill/tokens/issuer", covers=("B18",))
 def test_issuer(bench: Bench, token: Minter) -> None:
     """Where an issuer is set, a token of another one, or of none, is refused; where none is set, none is required.
 
@@ -240,14 +223,7 @@ def test_issuer(bench: Bench, token: Minter) -> None:
         bench.shut(bench.with_token(token(iss=iss), label=f"issuer {iss!r}"))
 
 
-@check(
-    "drill/tokens/unset-audience-not-checked",
-    severity=Severity.WARN,
-    where=Where.READ_ONLY,
-    needs=("mint",),
-    after=TOKEN,
-    covers=("B17", "B18"),
-)
+@drill("drill/tokens/unset-audience-not-checked", severity=Severity.WARN, covers=("B17", "B18"))
 def test_unset_not_checked(bench: Bench, token: Minter) -> None:
     """Audience and issuer are checked only where they are set: a token that carries them is accepted elsewhere.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from functools import partial
 from typing import Any
 
 from drills.workbench.bench import Bench
@@ -15,7 +16,7 @@ from gates.deployment.client import HttpDoor
 from gates.deployment.requests import Answer, Request, encode_body, mint_token, replay_fields, token_get, token_post
 from gates.evidence import Severity
 
-NEEDS = ("tenants", "mint")
+drill = partial(check, needs=("tenants", "mint"), after=TOKEN)
 
 
 def dry_run(company: str, token: str, label: str = "") -> Request:
@@ -38,7 +39,7 @@ ROLES: list[Case] = [
 ]
 
 
-@cases("drill/tokens", ROLES, needs=NEEDS, after=TOKEN, covers=("B23", "A26"))
+@cases("drill/tokens", ROLES, needs=("tenants", "mint"), after=TOKEN, covers=("B23", "A26"))
 def test_other_role(case: Case, http: HttpDoor, tenant: str, token: Minter, seen: Observer) -> None:
     """A token of another role is refused with 403, even for its own company.
 
@@ -82,7 +83,7 @@ COMPANY_CLAIMS: list[Case] = [
 ]
 
 
-@cases("drill/tokens", COMPANY_CLAIMS, needs=NEEDS, after=TOKEN, covers=("B19",))
+@cases("drill/tokens", COMPANY_CLAIMS, needs=("tenants", "mint"), after=TOKEN, covers=("B19",))
 def test_company_claim(case: Case, http: HttpDoor, tenant: str, token: Minter, seen: Observer) -> None:
     """A company_admin acts only for the company that its token names exactly.
 
@@ -95,7 +96,7 @@ def test_company_claim(case: Case, http: HttpDoor, tenant: str, token: Minter, s
         seen.expect(request, http.send(request), (401, 403))
 
 
-@check("drill/tokens/tenant-header-ignored", needs=NEEDS, after=TOKEN, covers=("A20", "B28"))
+@drill("drill/tokens/tenant-header-ignored", covers=("A20", "B28"))
 def test_tenant_header_ignored(http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer) -> None:
     """No header changes the company for which a token may act.
 
@@ -110,7 +111,7 @@ def test_tenant_header_ignored(http: HttpDoor, tenant: str, other: str, token: M
             seen.expect(request, http.send(request), 403)
 
 
-@check("drill/tokens/repeated-claims", severity=Severity.WARN, needs=NEEDS, after=TOKEN, covers=("B20",))
+@drill("drill/tokens/repeated-claims", severity=Severity.WARN, covers=("B20",))
 def test_repeated_claims(http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer) -> None:
     """A token that names two companies under one name acts for one of them at most.
 
@@ -129,7 +130,7 @@ def test_repeated_claims(http: HttpDoor, tenant: str, other: str, token: Minter,
     assert opened <= 1, "one token acts for two companies"
 
 
-@check("drill/tokens/super-admin-for-any", needs=NEEDS, after=TOKEN, covers=("A26",))
+@drill("drill/tokens/super-admin-for-any", covers=("A26",))
 def test_super_admin_for_any(http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer) -> None:
     """A super_admin may act for any existing company; a company_admin beside it may not.
 
@@ -142,7 +143,7 @@ def test_super_admin_for_any(http: HttpDoor, tenant: str, other: str, token: Min
         seen.expect(request, http.send(request), 200)
 
 
-@check("drill/tokens/unknown-like-foreign", severity=Severity.WARN, needs=NEEDS, after=TOKEN, covers=("A25",))
+@drill("drill/tokens/unknown-like-foreign", severity=Severity.WARN, covers=("A25",))
 def test_unknown_like_foreign(http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer) -> None:
     """A company that does not exist is refused exactly like a foreign one: same status, body and headers.
 
@@ -171,7 +172,7 @@ def _plain(answer: Answer) -> dict[str, Any]:
 # --- reading ------------------------------------------------------------------------------------------------------
 
 
-@check("drill/tokens/foreign-run-hidden", needs=NEEDS, after=TOKEN, covers=("A27", "B28"))
+@drill("drill/tokens/foreign-run-hidden", covers=("A27", "B28"))
 def test_foreign_run_hidden(scene: Scene, tenant: str, other: str, token: Minter) -> None:
     """A company_admin reads its own run; a foreign run is 404, exactly like one that does not exist.
 
@@ -189,7 +190,7 @@ def test_foreign_run_hidden(scene: Scene, tenant: str, other: str, token: Minter
     assert one == two, f"a foreign run answers {one!r}, one that does not exist {two!r}"
 
 
-@check("drill/tokens/foreign-event-hidden", needs=NEEDS, after=TOKEN, covers=("A27",))
+@drill("drill/tokens/foreign-event-hidden", covers=("A27",))
 def test_foreign_event_hidden(
     http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer, bench: Bench
 ) -> None:
@@ -206,7 +207,7 @@ def test_foreign_event_hidden(
     seen.expect(foreign, http.send(foreign), (403, 404))
 
 
-@check("drill/tokens/foreign-event-refused", needs=NEEDS, after=TOKEN, covers=("A26", "B28"))
+@drill("drill/tokens/foreign-event-refused", covers=("A26", "B28"))
 def test_foreign_event_refused(http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer) -> None:
     """A company_admin emits events for its own company only.
 

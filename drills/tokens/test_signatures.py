@@ -6,6 +6,7 @@ import base64
 import json
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from drills.workbench.bench import Bench
@@ -14,6 +15,8 @@ from drills.workbench.scene import best_of
 from gates.checks.recorder import check
 from gates.deployment.requests import Request, encode_segment, mint_token, post, raw_token
 from gates.evidence import Severity, Where
+
+drill = partial(check, after=TOKEN, where=Where.READ_ONLY)
 
 ACCEPTED = "drill/tokens/admin-accepted"
 
@@ -161,7 +164,7 @@ def test_forged_token(case: Case, bench: Bench) -> None:
         bench.shut(bench.with_token(token, label=case.name))
 
 
-@check("drill/tokens/kid-of-8-kilobytes", severity=Severity.WARN, where=Where.READ_ONLY, after=TOKEN, covers=("B09",))
+@drill("drill/tokens/kid-of-8-kilobytes", severity=Severity.WARN, covers=("B09",))
 def test_long_kid(bench: Bench) -> None:
     """A token with a `kid` of 8 KB is refused and is no server error.
 
@@ -176,7 +179,7 @@ QUERIES = ("x'; select pg_sleep(5)--", "x' or (select 1 from pg_sleep(5)) is nul
 SLOWER_MS = 4000
 
 
-@check("drill/tokens/kid-runs-nothing", where=Where.READ_ONLY, after=TOKEN, covers=("B09",))
+@drill("drill/tokens/kid-runs-nothing", covers=("B09",))
 def test_kid_runs_nothing(bench: Bench) -> None:
     """A token whose `kid` would make a database wait is refused as fast as any other.
 
@@ -195,9 +198,7 @@ def test_kid_runs_nothing(bench: Bench) -> None:
         bench.seen.quick(f"refused (a plain kid: {usual_ms:.0f} ms)", taken_ms, usual_ms + SLOWER_MS, since)
 
 
-@check(
-    "drill/tokens/token-of-48-kilobytes", severity=Severity.WARN, where=Where.READ_ONLY, after=TOKEN, covers=("B25",)
-)
+@drill("drill/tokens/token-of-48-kilobytes", severity=Severity.WARN, covers=("B25",))
 def test_long_token(bench: Bench) -> None:
     """A token of 48 KB is refused within a second of the time that any takes (the best of three), by no server error.
 
@@ -213,7 +214,7 @@ def test_long_token(bench: Bench) -> None:
     bench.seen.quick(f"refused (a short one: {usual_ms:.0f} ms)", taken_ms, usual_ms + 1000, since)
 
 
-@check("drill/tokens/hmac-secret-signs-no-token", where=Where.READ_ONLY, after=TOKEN, covers=("B04",))
+@drill("drill/tokens/hmac-secret-signs-no-token", covers=("B04",))
 def test_hmac_secret_signs_no_token(bench: Bench) -> None:
     """A token signed with the secret of signed requests is refused: the two secrets differ.
 
@@ -247,7 +248,7 @@ def test_two_tokens(case: Case, bench: Bench) -> None:
     bench.refused(twice, (400, 401))
 
 
-@check("drill/tokens/scheme-spelling", where=Where.READ_ONLY, after=TOKEN, covers=("B24",))
+@drill("drill/tokens/scheme-spelling", covers=("B24",))
 def test_scheme_spelling(bench: Bench) -> None:
     """However the scheme is spelt, a forged token is refused and nothing breaks.
 
@@ -262,7 +263,7 @@ def test_scheme_spelling(bench: Bench) -> None:
         bench.refused(valid, (400, 401, 403))
 
 
-@check("drill/tokens/other-scheme", severity=Severity.WARN, where=Where.READ_ONLY, after=TOKEN, covers=("B24",))
+@drill("drill/tokens/other-scheme", severity=Severity.WARN, covers=("B24",))
 def test_other_scheme(bench: Bench) -> None:
     """A valid token under another scheme, or under none, is refused.
 
@@ -274,7 +275,7 @@ def test_other_scheme(bench: Bench) -> None:
         bench.shut(post("/dlq-replay", bench.body(), ("Authorization", scheme + good), label=f"scheme {scheme!r}"))
 
 
-@check("drill/tokens/accepted-after-forgeries", where=Where.READ_ONLY, phase="first", after=TOKEN, covers=("B01",))
+@drill("drill/tokens/accepted-after-forgeries", phase="first", covers=("B01",))
 def test_accepted_after_forgeries(bench: Bench) -> None:
     """The admin token is accepted before, between and after forged ones.
 

@@ -1,6 +1,6 @@
-"""What declarations of checks share: what they need, what they come after, and checks in a table.
+"""What declarations of checks share: needs, prerequisites, and tables of checks.
 
-A table is one test with many cases; each case is a check with an id and a claim of its own.
+A table is one test with many cases. Each case is a check with its own id and claim.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the checks of the rate limit do to a drill tenant: fill its bucket, look at its rows, move them back in time."""
+"""The rate limit of a drill tenant: fill its bucket, read its rows, move them into the past."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ WINDOW_S = 300
 
 
 def client_addresses(connection: Connection, company: str, named: Sequence[str] = ()) -> set[str]:
-    """The addresses for which a tenant has a row, but for those that the client itself named; one that is no address
-    (a limit by something else) is none.
+    """The addresses in a tenant's rate-limit rows, without those that the client itself named in a header. A row by
+    something else than an address counts for none.
     """
     found = set()
     for row in execute(connection, "select key from public.edge_rate_limits where key like %s", f"replay:{company}:%"):

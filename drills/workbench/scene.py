@@ -1,8 +1,8 @@
-"""The scene of one check: a fresh drill tenant, what a drill may do to it through the two doors, and how it waits.
+"""The scene of one check: requests of its tenants, and waits for what they cause.
 
-A wait polls with a deadline. What its end means is decided in one place, `Scene.late`: a deadline that passed while the
-target answered and had nothing else to do is a failure; a target with a backlog of its own, or without an answer,
-proves nothing.
+A wait polls until a deadline. `Scene.late` alone decides what a missed deadline means. Where the target answered and
+had nothing else to do, it is a failure. Where the target was busy with other events, or did not answer, the check is
+unknown.
 """
 
 from __future__ import annotations
@@ -20,29 +20,23 @@ from drills.workbench.database import query
 from drills.workbench.tenant_data import PLAIN_TYPE, TenantData
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.database import Connection
-from gates.deployment.requests import (
-    Answer,
-    Request,
-    encode_body,
-    replay_fields,
-    signed_get,
-)
+from gates.deployment.requests import Answer, Request, encode_body, replay_fields, signed_get
 
 T = TypeVar("T")
 
 PATIENCE_S = 6.0
-"""How long a check waits for an effect that is due within 2 s: three times that, for a machine that does other work."""
+"""How long a check waits for an effect that is due within 2 s. It is three times that, for machines that are busy."""
 
 POLL_S = 0.02
 STALL_S = 1.0
-"""A look at the database, a commit or an answer of /healthz that takes longer: somebody's machine stands still."""
+"""Where one query, one commit or one answer of /healthz takes longer, a machine stands still: that proves nothing."""
 
 QUIET_S = 0.4
 """How long nothing must have changed before a tenant counts as quiet."""
 
 TOGETHER_S, CLOSE_S = 0.1, 0.05
-"""Within one transaction, and between two that were written in the due order: a time may be that of the beginning of a
-transaction, which had to wait for the one before it."""
+"""By how much times may disagree with the order of delivery: of rows of one transaction, and of rows of two that were
+written in the right order. A row may have the time at which its transaction began, before it had to wait."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Stack traces and connection strings in the body of an answer: of whatever language, as text or in JSON. Pure."""
+"""Finds stack traces and connection strings in the body of an answer, of any language, as text or in JSON."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Whose turn it is, where checks of all phases run in one pytest run: SQL checks, sentinels, the rest, and at the end,
-one at a time, what touches global state.
+"""The order of checks in one pytest run: SQL checks, sentinels, the main part, and last, one at a time, the checks that
+change global state.
 
-Without xdist the order is enough. Under xdist each phase waits until the one before it has ended on every worker. Where
-a way of distribution other than xdist's first one has shuffled the order, so that this would wait for ever, only what
-must be alone still is.
+Without xdist the order of the items is enough. Under xdist each phase waits until all workers have ended the one
+before. Other modes of distribution than xdist's default shuffle the items, and this wait would never end. Then only
+the checks of the last phase still run alone.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ WAITS = "waits"
 """Marks a check that waits for half a second or longer: `waits(seconds)`."""
 LONG_CHECK_S = 2.0
 APART = 20
-"""So many checks that work are between two long waits: one worker would get both, one behind the other."""
+"""How many other checks stand between two long waits. Closer together, one worker would get both."""
 POLL_S = 0.01
 IDLE_S = 2.0
-"""After so long without a check that runs anywhere, nobody is waited for: a worker leaves less between two checks."""
+"""Where no check has run on any worker for so long, the wait ends. Between two checks a worker pauses for less."""
 LONGEST_WAIT_S = 900.0
 
 
@@ -44,7 +44,7 @@ def rank(item: pytest.Item) -> int:
 
 
 def in_order(items: Sequence[pytest.Item]) -> list[pytest.Item]:
-    """The items by phase; in each, those that wait first, so that nothing waits at its end with nobody beside it."""
+    """The items by phase. In each phase, checks that wait come first, so that other checks run beside them."""
     phases: dict[int, list[pytest.Item]] = {}
     for item in items:
         phases.setdefault(rank(item), []).append(item)
@@ -52,7 +52,7 @@ def in_order(items: Sequence[pytest.Item]) -> list[pytest.Item]:
 
 
 def _spread(items: Sequence[pytest.Item]) -> list[pytest.Item]:
-    """Short waits together, then each long one with work beside it, then the rest of the work."""
+    """Checks with short waits, then each one with a long wait and other checks after it, then the rest."""
     working = [item for item in items if not wait_s(item)]
     spread = [item for item in items if 0 < wait_s(item) < LONG_CHECK_S]
     for item in items:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,8 +11,7 @@ import pytest
 
 from drills.workbench.scene import Scene
 from gates.evidence import Outcome
-from gates.stack.plan import StackOptions
-from gates.stack.stack import Stack, reference_stack
+from gates.stack.stack import Stack
 from tests.drills.examination import ROOT, examine
 from tests.drills.sql_plants import Plant, planted
 
@@ -55,8 +53,6 @@ class Twin:
     green: tuple[str, ...] = ()
     serve: bool = False
     plant: Plant | None = None
-    fresh: bool = False
-    """On a stack of its own: what wakes the worker on one that other twins used is not known yet."""
 
 
 TABLE = (
@@ -104,10 +100,6 @@ def installed(twin: Twin, stack: Stack) -> Iterator[None]:
 def test_twin_turns_its_checks_red(twin: Twin, reference: Stack, variables: dict[str, str], tmp_path: Path) -> None:
     """The twin turns its checks to fail, by an observation, and leaves others green."""
     with ExitStack() as stack:
-        if twin.fresh:
-            reference = stack.enter_context(reference_stack(StackOptions(history=False), os.environ))
-            info = reference.info
-            variables = {**info.variables(), "GATE_TARGET": "reference", "GATE_STACK_CONTROL": info.control}
         stack.enter_context(installed(twin, reference))
         if twin.plant:
             stack.enter_context(planted(variables["DATABASE_URL"], twin.plant))
