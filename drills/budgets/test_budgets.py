@@ -372,15 +372,7 @@ def test_unreadable_starts_nothing(scene: Scene) -> None:
     company = scene.company(items=2)
     scene.budget(company, daily_limit=2)
     with scene.locked("replay_budgets", company) as held:
-        release = scene.released_after(held, 2.5)
-        answers = scene.in_background(scene.replay_request(company, max=2))
-        while release.is_alive():
-            moved = scene.count("event_outbox", company)
-            held_still = not release.released.is_set()
-            assert not (moved and held_still), f"{moved} items were moved while the budget row was locked by another"
-            scene.seen.count()
-            release.join(timeout=0.1)
-    answer = answers.result(timeout=10)
+        answer = scene.moves_nothing_while(held, company, within_s=2.5, what="the budget row was")
     scene.seen.require(answer.status in {200, 429, 500, 503}, f"the replay ended with {answer.status}")
     scene.reset_limit(company)
     scene.rows("update public.replay_budgets set daily_limit = 9 where company_id = %s", company)

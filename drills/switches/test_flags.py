@@ -32,12 +32,16 @@ where e.id = %s and not exists (select from public.agent_tasks t where t.event_i
 """
 
 
-def _named(scene: Scene, company: str, flag: str) -> None:
-    """A replay is refused by this flag, which the answer names; nothing is touched."""
+def _stops_replays(scene: Scene, flag: str) -> None:
+    """Off for a tenant, the flag has its replays refused, by name, without an effect; on again, they are admitted."""
+    company = scene.company(items=2)
+    scene.set_flag(company, flag, enabled=False)
     answer = scene.replay(company, 403, "feature_disabled", max=1)
     assert flag in answer.body.decode("utf-8", "replace"), f"the refusal does not name the flag {flag}"
     states = [r["status"] for r in scene.items(company)]
-    assert set(states) == {"pending"}, f"the refused replay left items {states}"
+    assert set(states) == {"pending"}, f"the refused replay left items {states}; due: pending"
+    scene.set_flag(company, flag, enabled=True)
+    scene.run(company, max=1)
 
 
 @drill("drill/flags/replay-switch-is-wired", covers=("H01",))
@@ -46,11 +50,7 @@ def test_replay_switch_is_wired(scene: Scene) -> None:
 
     A switch that is not wired, or wired the wrong way round, fails on the night it is needed.
     """
-    company = scene.company(items=2)
-    scene.set_flag(company, REPLAY_FLAG, enabled=False)
-    _named(scene, company, REPLAY_FLAG)
-    scene.set_flag(company, REPLAY_FLAG, enabled=True)
-    scene.run(company, max=1)
+    _stops_replays(scene, REPLAY_FLAG)
 
 
 @drill("drill/flags/outbox-switch-stops-replays", covers=("H01",))
@@ -59,11 +59,7 @@ def test_outbox_switch_stops_replays(scene: Scene) -> None:
 
     A replay into an outbox that is switched off is work that nobody does.
     """
-    company = scene.company(items=2)
-    scene.set_flag(company, OUTBOX_FLAG, enabled=False)
-    _named(scene, company, OUTBOX_FLAG)
-    scene.set_flag(company, OUTBOX_FLAG, enabled=True)
-    scene.run(company, max=1)
+    _stops_replays(scene, OUTBOX_FLAG)
 
 
 @drill("drill/flags/outbox-off-takes-direct-path", covers=("H01",))
@@ -238,15 +234,7 @@ def test_unreadable_starts_nothing(scene: Scene) -> None:
     company = scene.company(items=2)
     with scene.transaction() as held:
         execute(held, "lock table public.feature_flags in access exclusive mode")
-        release = scene.released_after(held, 1.0)
-        answers = scene.in_background(scene.replay_request(company, max=2))
-        while release.is_alive():
-            moved = scene.count("event_outbox", company)
-            held_still = not release.released.is_set()
-            assert not (moved and held_still), f"{moved} items were moved while the flags were locked by another"
-            scene.seen.count()
-            release.join(timeout=0.1)
-    answers.result(timeout=10)
+        scene.moves_nothing_while(held, company, within_s=1.0, what="the flags were")
     scene.reset_limit(company)
     scene.replay(company, control=True, dry_run=True)
 

@@ -132,6 +132,19 @@ class Scene(TenantData):
         finally:
             pool.shutdown(wait=False)
 
+    def moves_nothing_while(self, held: Connection, company: str, *, within_s: float, what: str) -> Answer:
+        """Replay a tenant's items while `held` has locked what a replay reads. Assert that none is moved until the lock
+        is released, after that time. The answer, which may come later.
+        """
+        release = self.released_after(held, within_s)
+        running = self.in_background(self.replay_request(company, max=2))
+        while release.is_alive():
+            moved = self.count("event_outbox", company)
+            assert not moved or release.released.is_set(), f"{moved} items were moved while {what} locked by another"
+            self.seen.count()
+            release.join(timeout=0.1)
+        return running.result(timeout=10)
+
     def get_run(self, run: str) -> tuple[Request, Answer]:
         """GET /dlq-replay/{id}, signed by v2."""
         request = signed_get(f"{REPLAY}/{run}", self.target.hmac_secret, self.signer.clock.now(), "a run")
