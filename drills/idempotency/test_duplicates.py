@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,17 +10,12 @@ from typing import Any
 from drills.workbench.bench import Bench
 from drills.workbench.checks import SIGNED, TENANTS, Case, cases
 from drills.workbench.credentials import REPLAY
-from drills.workbench.scene import Scene
+from drills.workbench.scene import Scene, new_key
 from gates.checks.recorder import check
 from gates.deployment.requests import encode_body, replay_fields, signed_post_v2, token_post
 from gates.evidence import Severity
 
 drill = partial(check, needs=TENANTS, after=SIGNED)
-
-
-def new_key() -> str:
-    """A key that nobody used before."""
-    return f"drill-{uuid.uuid4()}"
 
 
 @drill("drill/idempotency/duplicate-one-effect", covers=("D01", "L15"))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import uuid
-
 from drills.workbench.checks import SIGNED, TENANTS, Case, cases
-from drills.workbench.scene import Scene
+from drills.workbench.scene import Scene, new_key
 from gates.checks.recorder import check
 from gates.deployment.database import execute
 from gates.evidence import Severity
@@ -27,7 +25,7 @@ def test_near_keys(case: Case, scene: Scene, tenant: str) -> None:
 
     Otherwise a replay that was asked for is answered as done, and never happens.
     """
-    key, near = case.value(f"drill-{uuid.uuid4()}")
+    key, near = case.value(new_key())
     scene.add_items(tenant, 2)
     scene.replay(tenant, label="first", control=True, idempotency_key=key, max=1)
     # a target that refuses a key, because a space is no character of it to print, has not mixed two up
@@ -46,7 +44,7 @@ def test_ids_are_a_set(scene: Scene, tenant: str) -> None:
 
     Otherwise a retry by a client that keeps its ids in a set is refused.
     """
-    key, ids = f"drill-{uuid.uuid4()}", scene.add_items(tenant, 3)
+    key, ids = new_key(), scene.add_items(tenant, 3)
     scene.replay(tenant, label="first", control=True, idempotency_key=key, max=3, dlq_ids=ids)
     again = scene.replay(tenant, label="the ids in reverse order", idempotency_key=key, max=3, dlq_ids=ids[::-1])
     assert again.json().get("duplicate") is True, "the same ids in another order are not taken for the same request"
@@ -58,7 +56,7 @@ def test_old_key_is_known(scene: Scene, tenant: str) -> None:
 
     Otherwise a job that is retried after a weekend replays everything a second time.
     """
-    key = f"drill-{uuid.uuid4()}"
+    key = new_key()
     scene.add_items(tenant, 2)
     first = scene.run(tenant, label="first", idempotency_key=key, max=1)
     scene.seen.require(first.get("replay_run_id"), "the first call names no run: there is none to compare with")

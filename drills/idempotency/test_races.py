@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ import psycopg
 
 from drills.workbench.bench import Sources
 from drills.workbench.checks import SIGNED, TENANTS
-from drills.workbench.scene import Scene
+from drills.workbench.scene import Scene, new_key
 from gates.checks.recorder import Unmet, check
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.database import Connection, execute, value
@@ -25,11 +24,6 @@ drill = partial(check, needs=TENANTS, after=SIGNED)
 WAITER_WITHIN_S = 2.0
 ROUNDS = 3
 """A race is had several times: one round may end in the right order by luck."""
-
-
-def new_key() -> str:
-    """A key that nobody used before."""
-    return f"drill-{uuid.uuid4()}"
 
 
 def _one_effect(scene: Scene, company: str, key: str, items: int) -> None:

@@ -11,6 +11,7 @@ from drills.workbench.bench import Bench, Sources
 from drills.workbench.checks import LIMIT, SIGNED, TENANTS, Case, cases
 from drills.workbench.credentials import REPLAY, Minter
 from drills.workbench.rate_limit import ADMITTED, Limit, client_addresses
+from drills.workbench.scene import new_key
 from gates.checks.recorder import check
 from gates.deployment.requests import SIGNATURE, Request, encode_body, post, signed_get, token_post
 from gates.deployment.tenants import Tenants
@@ -296,7 +297,7 @@ def test_duplicates_count(limit: Limit, tenant: str) -> None:
 
     Otherwise the documented cost is not the cost.
     """
-    key = f"drill-{uuid.uuid4()}"
+    key = new_key()
     for number in (1, 2, 3):
         limit.admit(tenant, f"call {number} with one key", control=True, idempotency_key=key)
     limit.limited(limit.request(tenant, "call 4", idempotency_key=key))

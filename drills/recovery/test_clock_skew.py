@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from drills.recovery.faults import assert_recovered, delivery_drill, named, processes, work
+from drills.recovery.breakage import assert_recovered, delivery_drill, named, processes, work
 from drills.workbench.scene import Scene
 from drills.workbench.tenant_data import as_jsonb
 from gates.deployment.control import Control

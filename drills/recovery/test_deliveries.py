@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from drills.recovery.faults import (
+from drills.recovery.breakage import (
     SqlDoor,
     assert_recovered,
     delivery_drill,

@@ -6,8 +6,8 @@ import time
 import uuid
 from concurrent.futures import Future
 
-from drills.recovery.faults import backend_of, kill_all, new_key, processes, request_drill, terminate_waiting_for
-from drills.workbench.scene import Scene
+from drills.recovery.breakage import backend_of, kill_all, processes, request_drill, terminate_waiting_for
+from drills.workbench.scene import Scene, new_key
 from gates.deployment.client import NoAnswer
 from gates.deployment.database import Connection, execute
 from gates.deployment.requests import Answer

@@ -1,6 +1,6 @@
-"""Takes down how the deployment stood before the first drill, for the checks at the end.
+"""Notes the flags and pauses of the deployment before the first drill, for the checks at the end.
 
-The phases of a run are processes of their own: the standing is kept in a file beside the evidence.
+The phases of a run are processes of their own: the state is kept in a file beside the evidence.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from drills.residue.standing import standing_of
+from drills.residue.state import state_of
 from gates.checks.recorder import Unmet, current_target
 from gates.deployment.database import session
 
@@ -33,20 +33,20 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if path is not None and later and path.exists():
         config.stash[FOUND] = json.loads(path.read_text(encoding="utf-8"))
         return
-    found = _standing()
+    found = _state()
     if found is not None:
         config.stash[FOUND] = found
         if path is not None and not later:
             path.write_text(json.dumps(found), encoding="utf-8")
 
 
-def _standing() -> dict[str, list[str]] | None:
+def _state() -> dict[str, list[str]] | None:
     target = current_target()
     if not target.database_url:
         return None
     try:
         with session(target.database_url, read_only=True) as connection:
-            return standing_of(connection)
+            return state_of(connection)
     except psycopg.Error:
         return None  # the checks at the end are unknown then
 
@@ -55,5 +55,5 @@ def _standing() -> dict[str, list[str]] | None:
 def found(request: pytest.FixtureRequest) -> dict[str, list[str]]:
     """The flags and pauses as they were before the first drill."""
     if FOUND not in request.config.stash:
-        raise Unmet("how the deployment stood before the drill was not taken down: the database did not answer then")
+        raise Unmet("the flags and pauses before the drill are not known: the database did not answer then")
     return request.config.stash[FOUND]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from drills.residue.standing import KEPT_BY_CONTRACT, rows_left, standing_of
+from drills.residue.state import KEPT_BY_CONTRACT, rows_left, state_of
 from drills.workbench.checks import SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import Observer, check
@@ -81,7 +81,7 @@ def test_pauses_as_found(db: Connection, seen: Observer, found: dict[str, list[s
 
 
 def _unchanged(db: Connection, seen: Observer, found: dict[str, list[str]], what: str) -> None:
-    now = standing_of(db)[what]
+    now = state_of(db)[what]
     seen.require(found[what] or now, f"the deployment has no {what} at all")
     changed = sorted(set(found[what]) ^ set(now))
     if changed:

@@ -278,6 +278,11 @@ class Scene(TenantData):
         self.seen.control(f"{rounds} events of another tenant were delivered meanwhile")
 
 
+def new_key() -> str:
+    """A key of requests or of events that nobody used before."""
+    return f"drill-{uuid.uuid4()}"
+
+
 def best_of(attempts: int, measure: Callable[[], float], enough: float) -> list[float]:
     """Measure up to so many times, stopping at the first value that is small enough; all values."""
     values: list[float] = []

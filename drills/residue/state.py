@@ -1,4 +1,4 @@
-"""How a deployment stands: its flags and pauses, apart from those of drill tenants, and rows left in its tables."""
+"""The state of a deployment: its flags and pauses, without those of drill tenants, and rows left in its tables."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ KEPT_BY_CONTRACT = {f"public.{t}" for t in (*OWNED_TABLES, "companies", "edge_ra
 """The tables that a gate knows and has to clean. What a deployment keeps in tables of its own is its own affair."""
 
 
-def standing_of(connection: Connection) -> dict[str, list[str]]:
-    """Flags and pauses as lines of JSON, so that two standings can be compared and kept."""
+def state_of(connection: Connection) -> dict[str, list[str]]:
+    """Flags and pauses as lines of JSON, so that two states can be compared and kept."""
     return {
         "flags": [json.dumps(r, sort_keys=True, default=str) for r in execute(connection, FLAGS)],
         "pauses": [json.dumps(r, sort_keys=True, default=str) for r in execute(connection, PAUSES)],

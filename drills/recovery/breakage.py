@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Protocol
 
 import psycopg
 
-from drills.workbench.scene import Scene
+from drills.workbench.scene import Scene, new_key
 from drills.workbench.tenant_data import as_jsonb
 from gates.checks.recorder import check
 from gates.deployment.control import Control
@@ -191,8 +190,3 @@ def _opens(scene: Scene) -> bool:
     except psycopg.OperationalError:
         return False
     return True
-
-
-def new_key() -> str:
-    """A key of this check that nobody else has, of requests or of events."""
-    return f"recovery-{uuid.uuid4()}"
