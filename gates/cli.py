@@ -14,27 +14,33 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
-from gates import arguments, attestation, config, record, reports
+from gates import config, record, reports
 from gates.act import operations
 from gates.act.operations import Body
 from gates.decision.rules import STAGES
 from gates.deployment.redaction import hidden, redact
 from gates.deployment.target import Target
 from gates.errors import CannotWork, ConfigError, GateError, UsageError
+from gates.evidence import TargetKind
 from gates.evidence_file import read_lines
-from gates.operator import checklist, lint
+from gates.one_stage import run_stage
+from gates.operator import arguments, checklist, lint
 from gates.operator.hand_command import by_hand
 from gates.operator.status_command import status
 from gates.proof.command import prove
+from gates.reports import attestation
 from gates.reports.console import Console
 from gates.reports.rows import rows_of
 from gates.reports.terminal import cell, groups_text, paint, table, verdict_text
-from gates.run import Request, run_gate, run_stage
+from gates.request import Request
+from gates.run import run_gate
 from gates.stack.errors import StackError, StackOptionError
 from gates.stack.plan import StackOptions
 from gates.stack.stack import reference_stack
 from gates.stack.up import default_release, up
-from gates.stages import collection, loading
+from gates.stages import collection, load_process
+from gates.stages.load import LOAD
+from gates.stages.load_options import OF_A_RUN, LoadOptions
 from gates.text.foreign import json_value
 from gates.text.inert import Terminal
 from gates.verdict import Decision, Verdict
@@ -118,29 +124,36 @@ def _request(options: argparse.Namespace, console: Console) -> Iterator[Request]
     file = config.load_policy(options.policy, today, getattr(options, "state", None))
     specs = collection.with_own_checks(file, console.environ)
     alone = options.command == "load"
-    load_options = options if alone else loading.options_of_a_run()
+    load_options = LoadOptions.given(options) if alone else OF_A_RUN
     url_only = alone and bool(options.url)
     if url_only:  # nothing of the target is looked at, and nothing of it is sent to that URL
         target = Target(target.kind, release=target.release)
-    request = Request(
-        target=target,
-        policy_file=file,
-        catalogue=specs,
-        out=options.output,
+    brings_up = not (target.base_url or target.database_url or url_only)
+    policy = file.policy(
+        specs,
+        TargetKind.REFERENCE if brings_up else target.kind,
+        target.release,
         deep=options.deep,
         disruptive=getattr(options, "disruptive", False),
+    )
+    if alone:
+        own = load_process.checks_of(target, load_options, options.output)
+        policy = dataclasses.replace(policy, catalogue=(*(s for s in specs if not s.id.startswith(LOAD)), *own))
+    request = Request(
+        target=target,
+        policy=policy,
+        settings=file.settings,
+        out=options.output,
         dry_run=getattr(options, "dry_run", False),
         environ=console.environ,
-        load=loading.runner(load_options),
-        after_load=None if alone else loading.clean_up,
-        load_checks=loading.checks_of(target, options, options.output) if alone else None,
+        load=lambda to, out: load_process.load(to, load_options, out, file.settings.load_timeout_s),
+        after_load=None if alone else load_process.clean_up,
         url_only=url_only,
         proof=getattr(options, "proof", None),
         progress=console.progress,
         warn=console.say,
     )
-    file.policy(specs, target.kind, target.release, deep=options.deep)
-    if target.base_url or target.database_url or url_only:
+    if not brings_up:
         yield request
         return
     console.say("no BASE_URL and no DATABASE_URL: bringing up the reference")
@@ -148,7 +161,7 @@ def _request(options: argparse.Namespace, console: Console) -> Iterator[Request]
     with reference_stack(stack_options, console.environ) as stack:
         reference = _with_wishes_of(target, stack.info.target())
         console.hide = {**hidden(reference), **console.hide}
-        yield _with_target(request, reference)
+        yield dataclasses.replace(request, target=reference, policy=request.policy_for(reference))
 
 
 def _with_wishes_of(given: Target, reference: Target) -> Target:
@@ -162,10 +175,6 @@ def _with_wishes_of(given: Target, reference: Target) -> Target:
         test_agents=given.test_agents,
         signing_key=given.signing_key,
     )
-
-
-def _with_target(request: Request, target: Target) -> Request:
-    return dataclasses.replace(request, target=target)
 
 
 def _target(console: Console, needed: Sequence[str] = ()) -> Target:

@@ -3,78 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
-from gates import attestation, record, reports
-from gates.act.flag import FlagState, Order, look_at
+from gates import record, reports
+from gates.act.flag import Order, look_at
 from gates.act.rollout import act
 from gates.decision.decide import decide
-from gates.decision.policy_file import PolicyFile
-from gates.decision.rules import STAGES, Policy
-from gates.deployment.credentials import UNUSABLE
 from gates.deployment.identity import identity
 from gates.deployment.redaction import hidden, redact_text, scrub
 from gates.deployment.target import Target
 from gates.errors import CannotWork, UsageError
-from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, TargetKind
-from gates.evidence_file import EvidenceLog, Unwritten, read_bytes, read_lines, read_log, write_lines
-from gates.reports import webhook
+from gates.evidence import Evidence, JsonValue, TargetKind
+from gates.evidence_file import EvidenceLog, Unwritten, read_bytes, read_log
+from gates.reports import attestation, webhook
 from gates.reports.citation import cited, source_digest
-from gates.stages.alerts import alerts
+from gates.request import Request
 from gates.stages.backlog import BacklogWatch
-from gates.stages.context import Context, Progress, StageReport, silent
+from gates.stages.context import Context, StageReport
 from gates.stages.drill import drill
+from gates.stages.load import LOAD, clean_up, load
 from gates.stages.pipeline import pipeline
-from gates.stages.preflight import Preflight, preflight, refused_by_now
-from gates.stages.preflight.credentials import ADMIN, SIGNING
-from gates.stages.preflight.database import DATABASE
+from gates.stages.preflight import preflight
 from gates.stages.reach import if_reached
-from gates.stages.sql import ALERTS, DATA, data, sql
+from gates.stages.sql import ALERTS, DATA, data
 from gates.stages.switches import switches
 from gates.stages.turn import Turn
-from gates.stages.watchdog import known_shut
-from gates.verdict import Action, Decision, Verdict, settle
+from gates.verdict import Decision, Verdict, settle
 
-LOAD = ("load/",)
 COMPANIES = "companies.txt"
-
-
-def utc_now() -> dt.datetime:
-    """The clock of a run."""
-    return dt.datetime.now(dt.UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a run is asked to do.
-
-    load: runs the load stage, None where there is none; after_load: removes what that left, once the data was looked
-    at again, and says why if it could not; load_checks: the checks of `gate load` where its options make others than
-    the catalogue's; url_only: a URL is loaded, whatever stands behind it, so that no target is looked at;
-    proof: the proof.json that the reports cite, None for the one shipped.
-    """
-
-    target: Target
-    policy_file: PolicyFile
-    catalogue: tuple[CheckSpec, ...]
-    out: Path
-    deep: bool = False
-    disruptive: bool = False
-    dry_run: bool = False
-    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
-    load: Callable[[Target, Path], list[Evidence]] | None = None
-    after_load: Callable[[Target, Path], str] | None = None
-    load_checks: tuple[CheckSpec, ...] | None = None
-    url_only: bool = False
-    proof: Path | None = None
-    progress: Callable[[Progress], None] = silent
-    now: Callable[[], dt.datetime] = utc_now
-    warn: Callable[[str], None] = lambda _text: None
 
 
 def run_gate(request: Request) -> Verdict:
@@ -84,15 +43,15 @@ def run_gate(request: Request) -> Verdict:
     and what was done is in the error. A promotion is made only where it can be written down before and after.
     """
     run = begin(request)
-    context = context_of(request, str(run["run_id"]))
-    seen = look_at(request.target.database_url, policy_of(request, request.target).rollout.flag)
+    context = request.context(str(run["run_id"]))
+    seen = look_at(request.target.database_url, request.policy.rollout.flag)
     run[record.FLAG] = seen.to_json() if seen else None
     looked = collect(context, request)
 
-    policy = policy_of(request, looked.target)
+    policy = request.policy_for(looked.target)
     decided_at = request.now()
     verdict = decide(looked.log.evidence, policy, decided_at)
-    order = order_of(request, policy, seen, verdict)
+    order = request.order(policy, seen, verdict)
     trouble = looked.trouble or intend(request, run, verdict, order)
     if trouble is not None and verdict.decision is not Decision.ROLLBACK:
         raise trouble
@@ -100,7 +59,6 @@ def run_gate(request: Request) -> Verdict:
     action = act(verdict, order, looked.target.database_url, tell=request.warn)
     action = dataclasses.replace(action, message=redact_text(action.message, hidden(looked.target)))
     done = record.Decided(policy, decided_at, looked.log.end, action, record.stamp(request.now()))
-    final = settle(verdict, action, str(run["started_at"]), done.finished_at)
     try:
         if trouble is not None:
             raise trouble
@@ -109,6 +67,7 @@ def run_gate(request: Request) -> Verdict:
         if told:
             record.write_run(request.out, {**run, "slack": told})
     except (OSError, CannotWork) as error:
+        final = settle(verdict, action, str(run["started_at"]), done.finished_at)
         tell(request, final, looked.log.evidence, run)
         raise record.unkept(final, error) from error
     attest(request, looked.target)
@@ -141,7 +100,7 @@ def keep(
     recorded = record.read(request.out)
     record.write(request.out / record.VERDICT, recorded.verdict.dump())
     github = {} if done.policy.stage else request.environ
-    specs = recorded.specs(catalogue_of(request))
+    specs = recorded.specs(request.catalogue)
     reports.write(request.out, recorded.verdict, recorded.evidence, specs, run, github)
     return recorded
 
@@ -201,51 +160,11 @@ def examine(context: Context, request: Request) -> list[StageReport]:
         stages += data(context, before=True)
         stages += if_reached(context, "drill", ("drill/",), lambda: drill(context))
         try:
-            stages += if_reached(context, "load", LOAD, lambda: load(context, request))
+            stages += if_reached(context, "load", LOAD, lambda: load(context, request.load))
             stages += if_reached(context, "data after", (*DATA, *ALERTS), lambda: data(context))
         finally:
-            stages += clean_up(context, request)
+            stages += clean_up(context, request.after_load)
     return stages
-
-
-def load(context: Context, request: Request) -> list[StageReport]:
-    """The load stage; where there is none, or the target refuses what it would sign with, its checks are unknown.
-
-    A credential that got no answer is no reason: a release that is too slow or busy to answer must be seen to be so.
-    """
-    expected = context.applicable(LOAD)
-    credential = (SIGNING if context.target.hmac_secret else ADMIN).id
-    refused = unaccepted(context, credential)
-    if refused and refused.observed in UNUSABLE:
-        context.block(expected, refused)
-        context.progress(Progress("load", unknown=len(expected), expected=len(expected), done=True))
-        return [StageReport("load", 0.0, 0, refused.message)]
-    started = request.now()
-    context.progress(Progress("load", expected=len(expected)))
-    error = "" if request.load else "the load stage is not installed"
-    found: list[Evidence] = []
-    if request.load is not None:
-        found = [stamped(e, context.target, started) for e in request.load(context.target, context.out)]
-        if refused and (now := refused_by_now(context, credential)):
-            found = []
-            error = f"what the load saw proves nothing: {now.message}"
-        write_lines(context.evidence, found)
-    if shut := known_shut(context.evidence):
-        error = shut[0].message
-        context.block(expected, shut[0])
-    context.account_for(expected, error or "the load stage did not come to this")
-    seconds = (request.now() - started).total_seconds()
-    passed, failed, unknown = (
-        sum(e.outcome is o for e in found) for o in (Outcome.PASS, Outcome.FAIL, Outcome.UNKNOWN)
-    )
-    context.progress(Progress("load", passed, failed, unknown, len(expected), seconds, done=True, error=error))
-    return [StageReport("load", seconds, 0, error)]
-
-
-def unaccepted(context: Context, credential: str) -> Evidence | None:
-    """The preflight's evidence that the target was not seen to accept a credential that is given."""
-    lines = [e for e in read_lines(context.evidence) if e.check == credential and not e.blocked_by]
-    return next((e for e in lines if e.outcome is not Outcome.PASS), None)
 
 
 def tell(
@@ -264,62 +183,6 @@ def tell(
     return {"posted": not error, "error": error}
 
 
-def clean_up(context: Context, request: Request) -> list[StageReport]:
-    """Remove the companies of the load, however the stages ended; nothing is said unless that was refused."""
-    if request.after_load is None:
-        return []
-    started = request.now()
-    error = redact_text(request.after_load(context.target, context.out), hidden(context.target))
-    seconds = (request.now() - started).total_seconds()
-    if error:
-        context.progress(Progress("clean up", seconds=seconds, done=True, error=error))
-    return [StageReport("clean up", seconds, 1 if error else 0, error)]
-
-
-def stamped(one: Evidence, target: Target, started: dt.datetime) -> Evidence:
-    """Evidence of a stage that ran just now, with the release and the time that it was seen."""
-    at = one.started_at or record.stamp(started)
-    return dataclasses.replace(one, release=one.release or target.release, started_at=at)
-
-
-def run_stage(request: Request, stage: str) -> Verdict:
-    """One stage after the preflight: a result on the checks of this stage alone, and nothing is done to the flag."""
-    run = begin(request)
-    catalogue = catalogue_of(request)
-    context = dataclasses.replace(context_of(request, str(run["run_id"])), catalogue=catalogue)
-    first = Preflight(request.target, StageReport("preflight", 0.0)) if request.url_only else preflight(context)
-    target = first.target
-    context = dataclasses.replace(context, target=target)
-    reading = stage in {"sql", "alerts"}  # what only reads disturbs nobody, and needs the database alone
-    unreachable = [e for e in first.unreachable if e.check == DATABASE.id or not reading]
-    works: dict[str, Callable[[], list[StageReport]]] = {
-        "drill": lambda: drill(context),
-        "sql": lambda: sql(context),
-        "alerts": lambda: alerts(context),
-        "load": lambda: load(context, request),
-    }
-    stages: list[StageReport] = []
-    if stage == "drill" and not unreachable:
-        switches(context)
-    if unreachable:
-        context.block(context.applicable(STAGES[stage]), unreachable[0])
-    elif reading or request.url_only:
-        stages = works[stage]()
-    else:
-        with Turn(context) as turn:
-            if turn.busy:
-                turn.block()
-            else:
-                stages = works[stage]()
-    scrub(request.out, hidden(context.target))
-    policy, now = policy_of(request, target), request.now()
-    end, nothing = read_log(context.evidence).end, Action("none", result="nothing_to_do")
-    done = record.Decided(policy.of_stage(stage, catalogue), now, end, nothing, record.stamp(now))
-    recorded = keep(request, run, stages, done)
-    attest(request, target)
-    return recorded.verdict
-
-
 def attest(request: Request, target: Target) -> None:
     """Sign what is on disk, where there is a key: the last thing that is written."""
     key = attestation.signing_key(request.environ)
@@ -327,12 +190,9 @@ def attest(request: Request, target: Target) -> None:
         attestation.attest(request.out, record.read(request.out), identity(target), key)
 
 
-# --- parts -------------------------------------------------------------------------------------------------------
-
-
 def begin(request: Request) -> dict[str, JsonValue]:
     """Leave a hold on disk before anything is asked. Raise UsageError where production is to be disturbed."""
-    if request.disruptive and request.target.kind is TargetKind.PRODUCTION:
+    if request.policy.disruptive and request.target.kind is TargetKind.PRODUCTION:
         raise UsageError("--disruptive with GATE_TARGET=production; allowed: staging or reference. Leave it out")
     started_at = record.stamp(request.now())
     facts: dict[str, JsonValue] = {
@@ -341,50 +201,9 @@ def begin(request: Request) -> dict[str, JsonValue]:
         "started_at": started_at,
         "dry_run": request.dry_run,
         "attestation": attestation.FILE if attestation.signing_key(request.environ) else attestation.UNSIGNED,
-        **record.facts_of(policy_of(request, request.target)),
+        **record.facts_of(request.policy),
     }
     return record.begin(request.out, facts)
-
-
-def catalogue_of(request: Request) -> tuple[CheckSpec, ...]:
-    """The catalogue, with the checks of the load as the options made them."""
-    if request.load_checks is None:
-        return request.catalogue
-    return (*(s for s in request.catalogue if not s.id.startswith(LOAD)), *request.load_checks)
-
-
-def policy_of(request: Request, target: Target) -> Policy:
-    """The policy of this run; the target's release is known only once the preflight has asked for it."""
-    kind, release, file = target.kind, target.release, request.policy_file
-    return file.policy(request.catalogue, kind, release, deep=request.deep, disruptive=request.disruptive)
-
-
-def context_of(request: Request, run_id: str) -> Context:
-    """What the stages are given."""
-    return Context(
-        target=request.target,
-        settings=request.policy_file.settings,
-        out=request.out.resolve(),
-        run_id=run_id,
-        catalogue=request.catalogue,
-        deep=request.deep,
-        disruptive=request.disruptive,
-        environ=request.environ,
-        progress=request.progress,
-    )
-
-
-def order_of(request: Request, policy: Policy, seen: FlagState | None, verdict: Verdict) -> Order:
-    """What to do about the flag, and what its audit row says."""
-    return Order(
-        plan=policy.rollout,
-        release=policy.release,
-        actor="replaygate",
-        reason=verdict.reason[:500],
-        seen=seen,
-        same_version=not policy.touches_live_flags,
-        dry_run=request.dry_run,
-    )
 
 
 def gate_version() -> str:

@@ -6,7 +6,7 @@ import dataclasses
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -110,9 +110,9 @@ class Policy:
     rollout: RolloutPlan = field(default_factory=RolloutPlan)
     stage: str = ""
 
-    def of_stage(self, stage: str, catalogue: Sequence[CheckSpec]) -> Policy:
+    def of_stage(self, stage: str) -> Policy:
         """The same policy for one stage alone."""
-        own = tuple(s for s in catalogue if s.id.startswith(STAGES[stage]))
+        own = tuple(s for s in self.catalogue if s.id.startswith(STAGES[stage]))
         return dataclasses.replace(self, stage=stage, catalogue=own)
 
     @property

@@ -7,13 +7,14 @@ import datetime as dt
 import json
 from dataclasses import replace
 
-from gates import attestation, config
+from gates import config
 from gates.act import operations
 from gates.act.flag import Order
 from gates.decision.rules import Policy, RolloutPlan
 from gates.deployment.target import Target
 from gates.errors import CannotWork, ConfigError
 from gates.operator.handover import Here, order_from
+from gates.reports import attestation
 from gates.reports.console import Console
 from gates.reports.terminal import action_text
 from gates.stages import collection

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from gates.act.flag import FlagState, Order
-from gates.attestation import Attested
 from gates.decision.decide import decide
 from gates.decision.rules import Policy
 from gates.deployment.identity import identity
 from gates.deployment.target import Target
 from gates.record import FLAG, Recorded
+from gates.reports.attestation import Attested
 from gates.verdict import Action, Decision
 
 

@@ -45,6 +45,11 @@ class StageReport:
         }
 
 
+def now() -> dt.datetime:
+    """The clock of the stages, UTC."""
+    return dt.datetime.now(dt.UTC)
+
+
 def silent(_progress: Progress) -> None:
     """Progress for nobody."""
 

@@ -30,6 +30,11 @@ def sql(
     return [run(suite(context, name, expected, options), context)]
 
 
+def alerts(context: Context) -> list[StageReport]:
+    """The alert rules alone."""
+    return sql(context, ALERTS, name="alerts")
+
+
 def data(context: Context, *, before: bool = False) -> list[StageReport]:
     """The SQL checks and alert rules of a whole run, as `sql` runs them.
 

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
-from gates import attestation, record
+from gates import record
 from gates.config import environment_of, load_target
 from gates.deployment.redaction import hidden, redact_text
 from gates.errors import ConfigError
 from gates.evidence import Outcome
-from gates.run import Request, run_stage
+from gates.one_stage import run_stage
+from gates.reports import attestation
+from gates.request import Request
 from tests.gates.gate_process import gate
 from tests.gates.test_cli import saved
 from tests.gates.test_run import asked, base_url, processes

@@ -23,11 +23,13 @@ from gates.deployment.target import Target
 from gates.errors import CannotWork, NotRolledBack
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.evidence_file import Unwritten, read_lines, write_lines
+from gates.one_stage import run_stage
 from gates.reports import render, webhook
 from gates.reports.terminal import verdict_text
-from gates.run import Request, run_gate, run_stage, utc_now
+from gates.request import Request
+from gates.run import run_gate
 from gates.stages import suite
-from gates.stages.context import Context, Progress
+from gates.stages.context import Context, Progress, now
 from gates.stages.preflight import endpoints
 from gates.stages.suite import Suite
 from gates.verdict import NOT_ROLLED_BACK, Action, Decision, Verdict
@@ -167,7 +169,7 @@ def written(one: CheckSpec, context: Context, *, before: bool) -> Evidence:
         outcome, message = Outcome.FAIL, HARM
     if one.id == "alert/small" and before:
         outcome, message = Outcome.UNKNOWN, "too few samples"
-    line = observer.evidence_of(one, outcome, message, record.stamp(utc_now()), 1.0)
+    line = observer.evidence_of(one, outcome, message, record.stamp(now()), 1.0)
     return dataclasses.replace(line, round="before" if before else "")
 
 
@@ -182,8 +184,9 @@ def asked(tmp_path: Path, base_url: str, processes: set[str], monkeypatch: pytes
     monkeypatch.setattr(suite, "ROOT", tmp_path)
     target = Target(TargetKind.STAGING, base_url, hmac_secrets=(SECRET,), release="r1")
     file = parse("version: 1\nstages:\n  drill: {workers: 1}\n", "gate.yaml", tmp_path, dt.date(2026, 1, 1))
+    policy = file.policy(CATALOGUE, target.kind, target.release, deep=False)
     environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": "--deselect=everything -k nothing"}
-    return Request(target, file, CATALOGUE, tmp_path / "out", environ=environ, load=loaded)
+    return Request(target, policy, file.settings, tmp_path / "out", environ=environ, load=loaded)
 
 
 def loaded(_target: Target, out: Path) -> list[Evidence]:
@@ -260,9 +263,8 @@ def test_a_stage_that_breaks_is_unknown_and_says_why(
     """A crash, an overrun: the check is unknown, the rest of the run goes on, the run holds."""
     processes.add("drill main")
     change(asked, main)
-    settings = dataclasses.replace(asked.policy_file.settings, drill_timeout_s=3 if "sleep" in main else 60)
-    request = dataclasses.replace(asked, policy_file=dataclasses.replace(asked.policy_file, settings=settings))
-    verdict = run_gate(request)
+    settings = dataclasses.replace(asked.settings, drill_timeout_s=3 if "sleep" in main else 60)
+    verdict = run_gate(dataclasses.replace(asked, settings=settings))
     assert verdict.decision is Decision.HOLD
     assert words in verdict.reason + "".join(f.message for f in verdict.findings)
     assert verdict.counts.failed == 0
@@ -383,7 +385,8 @@ def test_the_checks_of_a_thresholds_file_replace_those_of_the_checklist(asked: R
         return [Evidence("load/own", Outcome.PASS, samples=60, observed=1.0, limit=2.0)]
 
     own = (spec("load/own"), spec("load/other"))
-    request = dataclasses.replace(asked, load=load, load_checks=own, url_only=True, target=Target(TargetKind.STAGING))
+    policy = dataclasses.replace(asked.policy, catalogue=own)
+    request = dataclasses.replace(asked, policy=policy, load=load, url_only=True, target=Target(TargetKind.STAGING))
     verdict = run_stage(request, "load")
     assert [(f.check, f.outcome) for f in verdict.findings] == [("load/other", "unknown")]
     left = json.loads((asked.out / "verdict.json").read_text(encoding="utf-8"))
@@ -547,7 +550,7 @@ def test_harm_that_finds_no_room_on_disk_is_acted_upon(
         raise Unwritten(f"{path}: No space left on device", (*evidence,))
 
     def load(_target: Target, _out: Path) -> list[Evidence]:
-        monkeypatch.setattr(run, "write_lines", no_room)
+        monkeypatch.setattr("gates.stages.load.write_lines", no_room)
         return [Evidence("load/small", Outcome.FAIL, samples=60, observed=3.0, limit=2.0)]
 
     with pytest.raises(CannotWork, match="was switched off"):

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gates.stages.load import evidence_of
+from gates.stages.load_process import evidence_of
 from loadtests import report
 from loadtests.engine.conductor import Conductor
 from loadtests.engine.hdr import RECORDER, RELATIVE_ERROR, Histogram, Ordered, unpack, widened

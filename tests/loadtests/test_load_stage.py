@@ -14,9 +14,9 @@ import pytest
 from gates.deployment.target import Target
 from gates.errors import ConfigError
 from gates.evidence import Evidence, Outcome, TargetKind
-from gates.stages import load as stage
-from gates.stages import loading
+from gates.stages import load_options, load_process
 from gates.stages.load_checks import SPECS
+from gates.stages.load_options import OF_A_RUN, LoadOptions
 from loadtests.engine.sinks import TrendSink
 from loadtests.engine.wire import parse_address
 from loadtests.engine.workload import Workload
@@ -25,10 +25,10 @@ from loadtests.plan import Credentials, load_plan
 from tests.loadtests.fake_target import Behaviour, target
 
 
-def options(*words: str) -> argparse.Namespace:
+def options(*words: str) -> LoadOptions:
     parser = argparse.ArgumentParser()
-    stage.add_arguments(parser)
-    return parser.parse_args(list(words))
+    load_options.add_arguments(parser)
+    return LoadOptions.given(parser.parse_args(list(words)))
 
 
 def judged(check: str, verdict: str, **more: Any) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def judged(check: str, verdict: str, **more: Any) -> dict[str, Any]:
 
 
 def result(**more: Any) -> dict[str, Any]:
-    rest: dict[str, Any] = dict.fromkeys(stage.SHOWN)
+    rest: dict[str, Any] = dict.fromkeys(load_process.SHOWN)
     return {
         **rest, "valid": True, "invalid_reasons": [], "elapsed_s": 10.0, "ended": "as planned",
         "facts": {"requests": 700}, "judgements": [judged("load/http_req_failed/rate", "pass")], **more,
@@ -58,7 +58,7 @@ def test_a_result_becomes_one_evidence_per_threshold_and_one_for_the_run() -> No
     document = result(
         judgements=[judged("load/http_req_duration/p95", "fail"), judged("load/agent_success/rate", "pass")]
     )
-    found = by_check(stage.evidence_of(document, compat=True, started_at="2024-06-01T00:00:00Z"))
+    found = by_check(load_process.evidence_of(document, compat=True, started_at="2024-06-01T00:00:00Z"))
     assert found["load/run-valid"].outcome is Outcome.PASS
     assert found["load/run-valid"].samples == 700
     one = found["load/http_req_duration/p95"]
@@ -72,7 +72,7 @@ def test_an_invalid_run_blocks_its_thresholds() -> None:
     """The cause is cited once, by what it made unknown; a failure that was left standing stands."""
     judgements = [judged("load/x/avg", "unknown"), judged("load/x/max", "fail")]
     document = result(valid=False, invalid_reasons=["the machine was busy"], judgements=judgements)
-    found = by_check(stage.evidence_of(document, compat=False, started_at=""))
+    found = by_check(load_process.evidence_of(document, compat=False, started_at=""))
     assert found["load/run-valid"].outcome is Outcome.UNKNOWN
     assert "the machine was busy" in found["load/run-valid"].message
     assert found["load/x/avg"].outcome is Outcome.UNKNOWN
@@ -83,7 +83,7 @@ def test_an_invalid_run_blocks_its_thresholds() -> None:
 def test_a_switched_off_metric_says_so() -> None:
     """The message begins with what a reader must not overlook."""
     one = judged("load/outbox_lag_ms/avg", "unknown", why="switched off", message="switched off (TEST_OUTBOX=false)")
-    found = by_check(stage.evidence_of(result(judgements=[one]), compat=False, started_at=""))
+    found = by_check(load_process.evidence_of(result(judgements=[one]), compat=False, started_at=""))
     assert found["load/outbox_lag_ms/avg"].message.startswith("unknown (switched off)")
 
 
@@ -100,7 +100,7 @@ def test_the_checks_of_the_checklist_are_the_catalogue() -> None:
 
 def test_no_base_url_is_unknown_everywhere(tmp_path: Path) -> None:
     """Nothing to load: every check has evidence, none a verdict."""
-    found = stage.load(Target(TargetKind.STAGING), options(), tmp_path)
+    found = load_process.load(Target(TargetKind.STAGING), options(), tmp_path)
     assert {e.check for e in found} == {spec.id for spec in SPECS}
     assert {e.outcome for e in found} == {Outcome.UNKNOWN}
 
@@ -114,8 +114,8 @@ def test_any_url_is_loaded_with_a_thresholds_file(tmp_path: Path) -> None:
     nobody = Target(TargetKind.PRODUCTION)
     with target(Behaviour()) as url:
         chosen = options("--url", url, "--thresholds", str(file), "--rate", "200", "--duration", "1")
-        specs = stage.checks_of(nobody, chosen, tmp_path)
-        found = by_check(stage.load(nobody, chosen, tmp_path))
+        specs = load_process.checks_of(nobody, chosen, tmp_path)
+        found = by_check(load_process.load(nobody, chosen, tmp_path))
     assert set(found) == {spec.id for spec in specs}
     assert {e.outcome for e in found.values()} == {Outcome.PASS}, [e.message for e in found.values()]
     assert json.loads((tmp_path / "load" / "result.json").read_text(encoding="utf-8"))["model"] == "open"
@@ -126,7 +126,7 @@ def test_a_thresholds_file_of_no_use_is_a_configuration_error(text: str, tmp_pat
     """Named by file, line and column, before anything is loaded."""
     file = tmp_path / "t.js"
     file.write_text(text)
-    for act in (stage.load, stage.checks_of):
+    for act in (load_process.load, load_process.checks_of):
         with pytest.raises(ConfigError, match=r"t\.js:1:\d+: "):
             act(
                 Target(TargetKind.PRODUCTION),
@@ -143,7 +143,7 @@ def test_gate_load_needs_no_target_for_a_url(tmp_path: Path) -> None:
     with target(Behaviour()) as url:
         done = subprocess.run(
             [sys.executable, "-m", "gates.cli", "load", "--url", url, *words],
-            env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(stage.ROOT)},
+            env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(load_process.ROOT)},
             cwd=tmp_path,
             capture_output=True,
             text=True,
@@ -157,7 +157,7 @@ def test_gate_load_needs_no_target_for_a_url(tmp_path: Path) -> None:
 
 def test_a_url_alone_has_the_thresholds_that_any_url_has(tmp_path: Path) -> None:
     """Without a file: failures and latency; a lag or an agent is not expected of it."""
-    specs = stage.checks_of(Target(TargetKind.PRODUCTION), options("--url", "http://127.0.0.1:9/"), tmp_path)
+    specs = load_process.checks_of(Target(TargetKind.PRODUCTION), options("--url", "http://127.0.0.1:9/"), tmp_path)
     assert [s.id for s in specs] == ["load/run-valid", "load/http_req_failed/rate", "load/http_req_duration/p95"]
 
 
@@ -167,7 +167,7 @@ def test_a_whole_run_leaves_the_calls_of_the_test_company_to_the_drill(words: tu
     company = "00000000-0000-4000-8000-000000000001"
     one = Target(TargetKind.STAGING, "http://127.0.0.1:9", test_company_id=company)
     work = Workload(
-        load_plan(json.dumps(stage.plan_of(one, options(*words)))),
+        load_plan(json.dumps(load_process.plan_of(one, options(*words)))),
         Credentials(hmac_secret="0123456789abcdef"),
         parse_address(one.base_url),
     )
@@ -177,15 +177,14 @@ def test_a_whole_run_leaves_the_calls_of_the_test_company_to_the_drill(words: tu
 
 def test_a_whole_run_keeps_its_companies_and_spares_the_test_company() -> None:
     """What `gate run` asks the load stage for."""
-    asked = loading.options_of_a_run()
-    assert asked is not None
+    asked = OF_A_RUN
     assert (asked.keep_tenants, asked.spare_test_company, asked.profile) == (True, True, "quick")
 
 
 def test_a_missing_thresholds_file_is_a_configuration_error(tmp_path: Path) -> None:
     """The path is named."""
     with pytest.raises(ConfigError, match=r"none\.js:1:1:"):
-        stage.plan_of(Target(TargetKind.PRODUCTION), options("--thresholds", str(tmp_path / "none.js")))
+        load_process.plan_of(Target(TargetKind.PRODUCTION), options("--thresholds", str(tmp_path / "none.js")))
 
 
 def test_no_secret_is_in_the_plan() -> None:
@@ -194,7 +193,7 @@ def test_no_secret_is_in_the_plan() -> None:
         TargetKind.STAGING, "http://x", ("planted-hmac-secret",), admin_jwt="planted-jwt", jwt_secret="planted-key",
         database_url="postgresql://u:planted-password@h/d",
     )  # fmt: skip
-    assert "planted" not in json.dumps(stage.plan_of(planted, options()))
+    assert "planted" not in json.dumps(load_process.plan_of(planted, options()))
 
 
 def trend(values: list[float]) -> TrendSink:

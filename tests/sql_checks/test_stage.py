@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from gates import arguments
 from gates.decision.policy_file import Settings
 from gates.deployment.target import Target
 from gates.evidence import TargetKind
+from gates.operator import arguments
 from gates.stages import sql as stage
 from gates.stages.context import Context, StageReport
 from gates.stages.suite import Suite

@@ -17,14 +17,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from psycopg.rows import dict_row
 
-from gates import arguments, attestation, catalogue, config, record
+from gates import catalogue, config, record
 from gates.act.flag import look_at
 from gates.decision.rules import Policy
 from gates.deployment.identity import identity
 from gates.deployment.target import Target
 from gates.evidence import Evidence, Outcome
 from gates.evidence_file import read_log, write_lines
+from gates.operator import arguments
 from gates.operator.hand_command import by_hand
+from gates.reports import attestation
 from gates.reports.console import Console
 from gates.verdict import Action
 from tests.gates.gate_process import gate
@@ -64,7 +66,7 @@ def judged(folder: Path, environ: Mapping[str, str], outcome: Outcome = Outcome.
     at = record.stamp(facts.pop("at", NOW))
     stage = facts.pop("stage", "")
     policy: Policy = config.load_policy(None, NOW.date()).policy(catalogue.load(), target.kind, "r1", deep=False)
-    policy = policy.of_stage(stage, policy.catalogue) if stage else policy
+    policy = policy.of_stage(stage) if stage else policy
     seen = look_at(target.database_url, policy.rollout.flag)
     run = record.begin(folder, {"run_id": "one", "gate": "0", "dry_run": True, "started_at": at})
     lines = [Evidence(s.id, outcome, samples=1, started_at=at, release="r1") for s in policy.catalogue]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from gates.checks.observation import Blocked
-from gates.decision.policy_file import Settings, parse
+from gates.decision.policy_file import Settings
 from gates.deployment.credentials import CheckedTarget, good_claims, unfit
 from gates.deployment.redaction import hidden
 from gates.deployment.requests import SIGNATURE, claims_of, encode_segment, mint_token, raw_token
@@ -23,9 +23,9 @@ from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.evidence_file import read_lines
 from gates.proof.servers import Asked, Reply, serve
-from gates.run import Request, load
 from gates.stages import preflight
 from gates.stages.context import Context
+from gates.stages.load import load
 from gates.stages.preflight.memory import Memory
 
 SECRET, OLDER, WRONG = "the-secret-of-the-service-1", "the-secret-of-the-service-0", "not-the-secret-of-the-service"
@@ -238,8 +238,7 @@ def test_a_target_that_is_too_busy_to_take_a_credential_is_loaded(
         target = dataclasses.replace(GOOD, base_url=f"{url}/functions/v1")
         context = Context(target, Settings(), tmp_path, "run", (*preflight.SPECS, LOADED))
         preflight.preflight(context)
-        file = parse("version: 1\n", "gate.yaml", tmp_path, dt.date(2026, 1, 1))
-        load(context, Request(target, file, context.catalogue, tmp_path, load=loaded))
+        load(context, loaded)
     (found,) = [e for e in read_lines(context.evidence) if e.check == LOADED.id]
     assert found.outcome.value == outcome
 

@@ -16,8 +16,10 @@ from gates.deployment.client import HttpDoor
 from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.evidence_file import read_lines
+from gates.one_stage import run_stage
 from gates.proof.servers import Behaviour, Reply, raw, serve
-from gates.run import Request, run_gate, run_stage
+from gates.request import Request
+from gates.run import run_gate
 from gates.stages import preflight, reach, suite
 from gates.stages.context import Context, Progress
 from gates.stages.preflight import endpoints, looks
@@ -54,7 +56,8 @@ def request(folder: Path, base_url: str, database_url: str) -> Request:
     def load(_target: Target, _out: Path) -> list[Evidence]:
         raise AssertionError("the load began")
 
-    return Request(target, file, CATALOGUE, folder / "out", load=load)
+    policy = file.policy(CATALOGUE, target.kind, target.release, deep=False)
+    return Request(target, policy, file.settings, folder / "out", load=load)
 
 
 @pytest.fixture(autouse=True)
@@ -186,7 +189,7 @@ def test_a_target_that_dies_during_a_run_ends_it_before_the_next_stage(
     with serve(behaviour) as url:
         target = Target(TargetKind.STAGING, url, database_url=migrated_url)
         told: Callable[[Progress], None] = lambda one: stages.append(one.stage)  # noqa: E731
-        context = Context(target, asked.policy_file.settings, tmp_path, "run", CATALOGUE, progress=told)
+        context = Context(target, asked.settings, tmp_path, "run", CATALOGUE, progress=told)
         for name, prefix in (("drill", "drill/"), ("load", "load/"), ("data after", "sql/")):
             reports = reach.if_reached(context, name, (prefix,), list)
             assert bool(reports) is (name != "drill")

@@ -19,10 +19,10 @@ from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, TargetKind, Where
 from gates.evidence_file import read_lines, write_lines
 from gates.proof.servers import HANG, Asked, Reply, raw, serve
-from gates.stages import load, suite, watchdog
+from gates.stages import load_process, suite, watchdog
 from gates.stages.context import Context
 from gates.stages.drill import drill
-from gates.stages.loading import options_of_a_run
+from gates.stages.load_options import OF_A_RUN
 from gates.stages.preflight.endpoints import REACHABLE
 from gates.stages.suite import Suite, run
 from gates.stages.watchdog import Watchdog
@@ -230,10 +230,8 @@ def test_a_death_in_a_drill_ends_it_and_all_that_follow(service: Service, suites
 def test_the_load_ends_when_its_target_dies(service: Service, tmp_path: Path) -> None:
     """A load on a dead target is cut, and its thresholds are not judged."""
     service.behaviour = gone
-    options = options_of_a_run()
-    assert options is not None
     started = time.monotonic()
-    (found,) = load.load(service.target, options, tmp_path)
+    (found,) = load_process.load(service.target, OF_A_RUN, tmp_path)
     assert time.monotonic() - started < 40.0
     assert found.check == REACHABLE.id
     assert "s into the load: " in found.message

@@ -17,7 +17,7 @@ from gates.reports.console import put, shown
 from gates.stack.plan import StackOptions
 from gates.stack.up import add_arguments as add_stack_arguments
 from gates.stack.up import options_of
-from gates.stages import loading
+from gates.stages import load_options
 from gates.text.inert import Terminal
 from gates.watch.command import add_arguments as add_watch_arguments
 
@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     command("drill", "the drill stage alone", _target, _deep, _disruptive, _exit_zero)
     command("sql", "the SQL checks alone", _target, _deep, _state, _exit_zero, _manifest, _export("psql"))
     command("alerts", "the alert rules, now", _target, _deep, _exit_zero, _export("prometheus", "psql"))
-    command("load", "the load stage alone", _target, _deep, _exit_zero, loading.add_arguments)
+    command("load", "the load stage alone", _target, _deep, _exit_zero, load_options.add_arguments)
     command("decide", "the verdict again, from the evidence and run.json in DIR", _folder, _exit_zero)
     command("verify", "the attestation of the verdict in DIR: exit code 0 verified, 10 not", _folder)
     report = command("report", "the reports again, from the evidence in DIR", _folder, _policy)

@@ -1,0 +1,58 @@
+"""One stage alone: a result on its own checks. It never decides a release, and nothing is done to the flag."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from gates import record, run
+from gates.decision.rules import STAGES
+from gates.deployment.redaction import hidden, scrub
+from gates.evidence_file import read_log
+from gates.request import Request
+from gates.stages.context import StageReport
+from gates.stages.drill import drill
+from gates.stages.load import load
+from gates.stages.preflight import Preflight, preflight
+from gates.stages.preflight.database import DATABASE
+from gates.stages.sql import alerts, sql
+from gates.stages.switches import switches
+from gates.stages.turn import Turn
+from gates.verdict import Action, Verdict
+
+
+def run_stage(request: Request, stage: str) -> Verdict:
+    """One stage after the preflight: a result on the checks of this stage alone, and nothing is done to the flag."""
+    begun = run.begin(request)
+    context = request.context(str(begun["run_id"]))
+    first = Preflight(request.target, StageReport("preflight", 0.0)) if request.url_only else preflight(context)
+    target = first.target
+    context = dataclasses.replace(context, target=target)
+    reading = stage in {"sql", "alerts"}  # what only reads disturbs nobody, and needs the database alone
+    unreachable = [e for e in first.unreachable if e.check == DATABASE.id or not reading]
+    works: dict[str, Callable[[], list[StageReport]]] = {
+        "drill": lambda: drill(context),
+        "sql": lambda: sql(context),
+        "alerts": lambda: alerts(context),
+        "load": lambda: load(context, request.load),
+    }
+    stages: list[StageReport] = []
+    if stage == "drill" and not unreachable:
+        switches(context)
+    if unreachable:
+        context.block(context.applicable(STAGES[stage]), unreachable[0])
+    elif reading or request.url_only:
+        stages = works[stage]()
+    else:
+        with Turn(context) as turn:
+            if turn.busy:
+                turn.block()
+            else:
+                stages = works[stage]()
+    scrub(request.out, hidden(context.target))
+    policy, now = request.policy_for(target).of_stage(stage), request.now()
+    end, nothing = read_log(context.evidence).end, Action("none", result="nothing_to_do")
+    done = record.Decided(policy, now, end, nothing, record.stamp(now))
+    recorded = run.keep(request, begun, stages, done)
+    run.attest(request, target)
+    return recorded.verdict

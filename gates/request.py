@@ -1,0 +1,77 @@
+"""What a run is asked to do, and what its parts are given of it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from gates.act.flag import FlagState, Order
+from gates.decision.policy_file import Settings
+from gates.decision.rules import Policy
+from gates.deployment.target import Target
+from gates.evidence import CheckSpec
+from gates.stages.context import Context, Progress, now, silent
+from gates.stages.load import Loader
+from gates.verdict import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a run is asked to do.
+
+    policy: with the catalogue, and with the release as far as it is known: the preflight may learn it from the target.
+    load: runs the load stage, None where there is none; after_load: removes what that left, once the data was looked
+    at again, and says why if it could not; url_only: a URL is loaded, whatever stands behind it, so that no target is
+    looked at; proof: the proof.json that the reports cite, None for the one shipped.
+    """
+
+    target: Target
+    policy: Policy
+    settings: Settings
+    out: Path
+    dry_run: bool = False
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    load: Loader | None = None
+    after_load: Callable[[Target, Path], str] | None = None
+    url_only: bool = False
+    proof: Path | None = None
+    progress: Callable[[Progress], None] = silent
+    now: Callable[[], dt.datetime] = now
+    warn: Callable[[str], None] = lambda _text: None
+
+    @property
+    def catalogue(self) -> tuple[CheckSpec, ...]:
+        """The checks of the policy."""
+        return self.policy.catalogue
+
+    def policy_for(self, target: Target) -> Policy:
+        """The policy, once the release of the target is known."""
+        return replace(self.policy, release=target.release)
+
+    def context(self, run_id: str) -> Context:
+        """What the stages are given."""
+        return Context(
+            target=self.target,
+            settings=self.settings,
+            out=self.out.resolve(),
+            run_id=run_id,
+            catalogue=self.catalogue,
+            deep=self.policy.deep,
+            disruptive=self.policy.disruptive,
+            environ=self.environ,
+            progress=self.progress,
+        )
+
+    def order(self, policy: Policy, seen: FlagState | None, verdict: Verdict) -> Order:
+        """What to do about the flag, and what its audit row says."""
+        return Order(
+            plan=policy.rollout,
+            release=policy.release,
+            actor="replaygate",
+            reason=verdict.reason[:500],
+            seen=seen,
+            same_version=not policy.touches_live_flags,
+            dry_run=self.dry_run,
+        )

@@ -1,0 +1,130 @@
+"""The options of the load stage: those of `gate load`, and what a whole run loads with."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from gates.inputs import values
+from gates.inputs.values import option
+
+QUICK_S, QUICK_MOST_S = 10.0, 30.0
+MOST_EXACT = 20_000_000
+MOST_EXACT_HELP = (
+    "values of a metric kept as measured; beyond, a histogram of 3 significant digits (default 20 million)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """What `gate load` was asked for, by the names of its options. 0 is the default that the option's help names."""
+
+    profile: str = "quick"
+    thresholds: Path | None = None
+    url: str | None = None
+    rate: float = 50.0
+    vus: int = 0
+    duration: float = 0.0
+    most: float = 0.0
+    workers: int = 0
+    expect_workers: int = 0
+    master_host: str = "*"
+    master_port: int = 0
+    compat: str | None = None
+    no_run_on: bool = False
+    no_early_abort: bool = False
+    most_exact: int = 0
+    keep_tenants: bool = False
+    spare_test_company: bool = False
+    baseline: Path | None = None
+    whole_run: bool = False
+
+    @classmethod
+    def given(cls, options: argparse.Namespace) -> LoadOptions:
+        """Those of the command line."""
+        return cls(**{f.name: getattr(options, f.name) for f in fields(cls) if f.name != "whole_run"})
+
+    @property
+    def plans_its_time(self) -> bool:
+        """Whether the options say how long the run takes, rather than the policy's `stages.load.timeout_s`."""
+        return bool(self.duration or self.most or self.thresholds or self.profile != "quick")
+
+
+OF_A_RUN = LoadOptions(keep_tenants=True, spare_test_company=True, whole_run=True)
+"""The quick profile. Its companies stay for the second look at the data; TEST_COMPANY_ID belongs to the short drill."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `gate load`."""
+    add = parser.add_argument
+    add(
+        "--profile",
+        choices=("quick", "default"),
+        default="quick",
+        help="quick: 10 s; default: the checklist's 5-10 users",
+    )
+    add(
+        "--thresholds",
+        type=Path,
+        metavar="FILE",
+        help="k6 options: JavaScript, JSON or YAML",
+    )
+    add("--url", type=option(values.webhook), help="load this URL alone, whatever stands behind it")
+    add(
+        "--rate",
+        type=option(values.decimal(0.001, 1e6)),
+        default=50.0,
+        metavar="N",
+        help="arrivals a second with --url (open model; default 50)",
+    )
+    add(
+        "--vus",
+        type=option(values.whole(0)),
+        default=0,
+        metavar="N",
+        help="closed model: N users, each waiting for its answer",
+    )
+    add(
+        "--duration",
+        type=option(values.decimal(0, 604_800)),
+        default=0.0,
+        metavar="S",
+        help=f"seconds of load (default {QUICK_S:g})",
+    )
+    add(
+        "--most",
+        type=option(values.decimal(0, 604_800)),
+        default=0.0,
+        metavar="S",
+        help="seconds after which an undecided run ends",
+    )
+    add(
+        "--workers",
+        type=option(values.whole(0, 1000)),
+        default=0,
+        metavar="N",
+        help="spread the load over N processes of this machine",
+    )
+    add(
+        "--expect-workers",
+        type=option(values.whole(0, 1000)),
+        default=0,
+        metavar="N",
+        help="wait for N workers of other machines (30 s)",
+    )
+    add("--master-host", default="*", metavar="ADDRESS", help="where remote workers connect (default: all addresses)")
+    add(
+        "--master-port",
+        type=option(values.whole(0, 65_535)),
+        default=0,
+        metavar="PORT",
+        help="its port (default 5557 with --expect-workers)",
+    )
+    add("--compat", choices=("k6",), help="say beside each verdict what k6 would have said")
+    add("--no-run-on", action="store_true", help="stop at the planned end even where the samples do not decide")
+    add("--no-early-abort", action="store_true", help="run to the end even where a threshold can no longer pass")
+    add("--most-exact", type=option(values.whole(0)), default=0, metavar="N", help=MOST_EXACT_HELP)
+    add("--keep-tenants", action="store_true", help="leave the companies of the run; `clean_up` removes them")
+    add("--spare-test-company", action="store_true", help="make no replay call for TEST_COMPANY_ID")
+    add("--baseline", type=Path, metavar="DIR", help="the load folder of an earlier run to compare latencies with")

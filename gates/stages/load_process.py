@@ -1,0 +1,296 @@
+"""The process of the load: runs Locust as a subprocess, reads its result file, turns every threshold into evidence.
+
+Nothing is judged here: the thresholds were judged beside their samples. A run without a result, or one that was not
+valid, is unknown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from gates import config
+from gates.deployment.database import session
+from gates.deployment.leftovers import KEPT, LEASE_S, TIMED, Lease, sweep, take_lease
+from gates.deployment.redaction import hidden, redact_text
+from gates.deployment.target import Target
+from gates.deployment.tenants import Tenants
+from gates.errors import CannotWork, ConfigError
+from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome
+from gates.stages.load_checks import RUN_VALID, SPECS, spec_of
+from gates.stages.load_options import MOST_EXACT, QUICK_MOST_S, QUICK_S, LoadOptions
+from gates.stages.watchdog import Watchdog
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FOLDER = "load"
+GRACE_S = 60.0
+"""Beyond the planned time: companies made, canaries waited for, companies removed."""
+POLL_S = 0.2
+END_S = 5.0
+"""For removing the companies after SIGTERM."""
+SHOWN = (
+    *("model", "profile", "ended", "looks", "confidence", "notes", "facts", "recorder", "recorder_metrics"),
+    *("requests", "latency", "outbox_lag", "timeline", "backlog", "agents", "expected_refusals", "database_error"),
+)
+"""Members of the result that the run's evidence carries for the reports."""
+
+
+def load(target: Target, options: LoadOptions, out: Path, timeout_s: float = 180.0) -> list[Evidence]:
+    """Run the load and return evidence for every threshold. Raise ConfigError for a thresholds file of no use.
+
+    timeout_s: of the stage, by the policy; options that plan their time outrank it.
+    """
+    folder = out / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("result.json", "companies.txt"):  # an earlier run's must not count
+        (folder / name).unlink(missing_ok=True)
+    plan = plan_of(target, options)
+    started_at = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+    if not plan["base_url"]:
+        return [_unknown(spec.id, "no BASE_URL was given, so there is nothing to load", started_at) for spec in SPECS]
+    lease = _lease(target, plan, options)
+    (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    try:
+        limit_s = _limit_s(plan) if options.plans_its_time else timeout_s
+        return _measure(plan, target, options, folder, started_at, limit_s)
+    finally:
+        if lease is not None and not options.keep_tenants:
+            lease.release()
+        elif lease is not None:
+            _LEASES[str(out)] = lease
+
+
+_LEASES: dict[str, Lease] = {}
+"""Of the runs of this process whose companies stay until `clean_up`."""
+
+
+def _lease(target: Target, plan: dict[str, Any], options: LoadOptions) -> Lease | None:
+    """Remove what killed runs left, and mark this one as alive; where the database refuses, neither."""
+    if not target.database_url or plan["url_only"]:
+        return None
+    with contextlib.suppress(psycopg.Error):
+        sweep(target.database_url, target.test_company_id)
+    if options.keep_tenants and not options.whole_run:
+        return None
+    lease, mark = take_lease(target.database_url, plan["run"])
+    plan["lease"] = mark + plan["lease"][1:]
+    return lease
+
+
+def _measure(
+    plan: Mapping[str, Any], target: Target, options: LoadOptions, folder: Path, started_at: str, limit_s: float
+) -> list[Evidence]:
+    """Run the plan in `folder` and read what it found."""
+    watched = Target(target.kind) if plan["url_only"] else target
+    with Watchdog(watched, "the load") as dog:
+        arguments = [str(folder / "plan.json"), str(folder)]
+        code, text = _run(arguments, target, limit_s, show=sys.stderr.isatty(), ended=lambda: dog.barks)
+    (folder / "load.log").write_text(text, encoding="utf-8")
+    if code == 3:
+        raise ConfigError(text.strip().splitlines()[-1] if text.strip() else "the thresholds cannot be used")
+    if dog.shut:
+        return dog.shut
+    try:
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        found = evidence_of(result, compat=options.compat == "k6", started_at=started_at)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        why = f"the load run left no result (exit {code}, {type(error).__name__}); see {FOLDER}/load.log"
+        return [_unknown(spec.id, why, started_at) for spec in SPECS]
+    if options.baseline is not None:
+        found += _compared(options.baseline, folder, target, started_at)
+    return found
+
+
+def plan_of(target: Target, options: LoadOptions) -> dict[str, Any]:
+    """The plan that the load process reads: no secret in it."""
+    text, name = "", "checklist.js"
+    if options.thresholds is not None:
+        try:
+            text, name = options.thresholds.read_text(encoding="utf-8"), str(options.thresholds)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{options.thresholds}:1:1: {error}; allowed: a readable text file") from None
+    duration_s = options.duration or QUICK_S
+    return {
+        "base_url": options.url or target.base_url,
+        "url_only": bool(options.url),
+        "thresholds_name": name,
+        "thresholds_text": text,
+        "run": secrets.token_hex(4),
+        "profile": options.profile,
+        "rate_per_s": options.rate,
+        "vus": options.vus,
+        "duration_s": duration_s,
+        "most_s": max(duration_s, options.most or QUICK_MOST_S),
+        "workers": options.workers,
+        "expect_workers": options.expect_workers,
+        "master_host": options.master_host,
+        "master_port": options.master_port or (5557 if options.expect_workers else 0),
+        "test_outbox": target.test_outbox,
+        "test_dlq": target.test_dlq,
+        "test_agents": target.test_agents,
+        "test_company_id": target.test_company_id,
+        "test_company_replays": not options.spare_test_company,
+        "early_abort": not options.no_early_abort,
+        "run_on": not options.no_run_on,
+        "most_exact": options.most_exact or MOST_EXACT,
+        "keep_tenants": options.keep_tenants,
+        "parent": os.getpid(),
+        "lease": f"{KEPT if options.keep_tenants else TIMED}{int(time.time()) + LEASE_S}",
+        "progress": True,
+    }
+
+
+def evidence_of(result: Mapping[str, Any], *, compat: bool, started_at: str) -> list[Evidence]:
+    """Evidence from a result document. Raise KeyError or TypeError where it is none."""
+    common: dict[str, Any] = {"started_at": started_at, "duration_ms": float(result["elapsed_s"]) * 1000.0}
+    details: dict[str, JsonValue] = {name: result[name] for name in SHOWN}
+    valid = bool(result["valid"])
+    reasons = "; ".join(result["invalid_reasons"])
+    seen = f"{result['facts']['requests']} requests in {result['elapsed_s']:.1f} s, {result['ended']}"
+    if result["recorder_metrics"]:
+        seen += f"; not exact but {result['recorder']}: {', '.join(result['recorder_metrics'])}"
+    run = Evidence(
+        RUN_VALID,
+        Outcome.PASS if valid else Outcome.UNKNOWN,
+        seen if valid else f"{reasons} ({seen})",
+        observed="valid" if valid else "not valid",
+        limit="valid",
+        samples=int(result["facts"]["requests"]),
+        details=details,
+        **common,
+    )
+    return [run, *(_judged(one, valid=valid, compat=compat, common=common) for one in result["judgements"])]
+
+
+def _judged(one: Mapping[str, Any], *, valid: bool, compat: bool, common: Mapping[str, Any]) -> Evidence:
+    verdict = Outcome(one["verdict"])
+    k6 = "pass" if one["k6_passes"] else "fail"
+    names = ("source", "why", "low", "high", "method", "needed", "margin", "recorder")
+    message = str(one["message"]) + (f" (k6 says: {k6})" if compat else "")
+    if one["why"] == "switched off":
+        message = f"unknown (switched off): {message}"
+    trend = one["metric"].partition("{")[0]
+    return Evidence(
+        str(one["check"]),
+        verdict,
+        message,
+        observed=one["observed"],
+        limit=one["limit"],
+        unit="ms" if (trend.startswith("http_req_") and trend != "http_req_failed") or trend.endswith("_ms") else "",
+        samples=int(one["samples"]),
+        blocked_by=RUN_VALID if verdict is Outcome.UNKNOWN and not valid else "",
+        details={"k6": k6, **{name: one[name] for name in names}},
+        **common,
+    )
+
+
+def clean_up(target: Target, out: Path) -> str:
+    """Remove the companies that a run with --keep-tenants left; audit rows stay. Why that was refused, or nothing."""
+    listing = out / FOLDER / "companies.txt"
+    companies = listing.read_text(encoding="utf-8").split() if listing.exists() else []
+    try:
+        if companies and target.database_url:
+            with session(target.database_url) as connection:
+                ours = Tenants(connection, FOLDER, list(companies))
+                ours.remove()
+                ours.sweep()
+        lease = _LEASES.pop(str(out), None)
+        if lease is not None:
+            lease.release()
+    except psycopg.Error as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return f"the companies in {FOLDER}/companies.txt were not removed: {said}. Delete them by hand"
+    return ""
+
+
+def checks_of(target: Target, options: LoadOptions, out: Path) -> tuple[CheckSpec, ...]:
+    """The checks that these options make: the checklist's, or those of the thresholds file, all of them required.
+
+    Raise ConfigError (file:line:column) for a file of no use.
+    """
+    if options.thresholds is None and not options.url:
+        return SPECS
+    folder = out / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "plan.json").write_text(json.dumps(plan_of(target, options)), encoding="utf-8")
+    code, text = _run(["--checks", str(folder / "plan.json")], target, GRACE_S, show=False)
+    lines = text.strip().splitlines()
+    if code == 3:
+        raise ConfigError(lines[-1] if lines else "the thresholds cannot be used")
+    known = {spec.id: spec for spec in SPECS}
+    ids = dict.fromkeys(line for line in lines if line.startswith("load/"))
+    own = [
+        spec_of(one.partition("/")[2], f"{one} keeps its threshold.", "A limit of the team is broken.") for one in ids
+    ]
+    return (SPECS[0], *(known.get(one.id, one) for one in own))
+
+
+def _unknown(check: str, why: str, started_at: str) -> Evidence:
+    return Evidence(check, Outcome.UNKNOWN, why, started_at=started_at)
+
+
+def _limit_s(plan: Mapping[str, Any]) -> float:
+    stages = 600.0 if plan["thresholds_text"] or plan["profile"] == "default" else 0.0
+    return float(plan["most_s"]) + GRACE_S + stages + (30.0 if plan["expect_workers"] else 0.0)
+
+
+def _run(
+    arguments: Sequence[str], target: Target, limit_s: float, *, show: bool, ended: Callable[[], bool] = lambda: False
+) -> tuple[int, str]:
+    """Run `python -m loadtests`, at most `limit_s` or until it is to be ended; its exit code (-1: it was ended) and its
+    text without secrets.
+    """
+    environ = config.environment_of(target, config.process_environment()) | {"PYTHONUNBUFFERED": "1"}
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "loadtests", *arguments],
+            cwd=ROOT,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=None if show else subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise CannotWork(f"the load process cannot be started: {error}; allowed: python -m loadtests") from error
+    output, code, deadline = b"", None, time.monotonic() + limit_s
+    try:
+        while code is None and time.monotonic() < deadline and not ended():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                output, _ = process.communicate(timeout=min(POLL_S, limit_s))
+                code = process.returncode
+    finally:
+        _end(process)
+        if process.stdout is not None:
+            process.stdout.close()
+    return -1 if code is None else code, redact_text(output.decode("utf-8", "replace"), hidden(target))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the process and its workers; nothing happens where they have ended."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, number)
+            process.wait(timeout=END_S)
+
+
+def _compared(baseline: Path, folder: Path, target: Target, started_at: str) -> list[Evidence]:
+    """Evidence from the comparison with an earlier run; unknown where that left no samples."""
+    code, text = _run(["--compare", str(baseline), str(folder)], target, GRACE_S, show=False)
+    try:
+        found = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        return [Evidence.from_json({**one, "started_at": started_at}) for one in found]
+    except (ValueError, TypeError, KeyError):
+        return [_unknown("load/baseline/p95", f"the comparison with {baseline} failed (exit {code})", started_at)]
