@@ -25,6 +25,7 @@ from gates.deployment.client import HttpDoor
 from gates.deployment.credentials import CheckedTarget, unfit
 from gates.deployment.standstill import own_standstill
 from gates.deployment.target import Target
+from gates.errors import ConfigError
 from gates.evidence import CAPABILITIES, CheckSpec, Outcome, Severity, TargetKind, Where
 from gates.evidence_file import parse, write_lines
 from gates.text.foreign import text
@@ -88,7 +89,10 @@ def current_target() -> Target:
 
 
 def _target() -> Target:
-    return gates_config.load_target(gates_config.process_environment())
+    try:
+        return gates_config.load_target(gates_config.process_environment())
+    except ConfigError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -111,6 +112,10 @@ def _ended_badly(done: Done, folder: Path) -> list[str]:
     return found
 
 
+FENCED = re.compile(r"^(`{3,})[^`\n]*\n.*?^\1`*[ \t]*$", re.MULTILINE | re.DOTALL)
+"""A fenced block of Markdown, to the first line that closes it: what stands in it is code."""
+
+
 def live(folder: Path, printed: Iterable[str]) -> list[str]:
     """Where foreign text is more than text: on the terminal, in the log of a CI system, in Markdown, in the page."""
     found = [f"what it printed has {m.group()!r}" for t in printed for form in LIVE_FORMS if (m := form.search(t))]
@@ -121,5 +126,7 @@ def live(folder: Path, printed: Iterable[str]) -> list[str]:
     ):
         path = folder / name
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        if name.endswith(".md"):
+            text = FENCED.sub("", text)
         found += [f"{name} has {m.group()!r}" for form in forms if (m := form.search(text))]
     return found

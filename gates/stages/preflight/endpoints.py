@@ -10,6 +10,7 @@ from gates.deployment.identity import http_place
 from gates.deployment.requests import Answer, Request, post
 from gates.deployment.target import Target
 from gates.evidence import JsonValue, Outcome, Severity
+from gates.inputs import values
 from gates.stages.preflight.looks import Seen, first_line, spec, within
 
 VERSION_REQUESTS = 12
@@ -17,8 +18,6 @@ VERSION_REQUESTS = 12
 READY_PATIENCE_S = 5.0
 READY_POLL_S = 0.25
 TIMEOUT_S = 5.0
-MOST_RELEASE = 200
-"""Characters of a release; a longer text names none."""
 BY_A_PROXY = (502, 503, 504)
 """Answers of whoever stands before the target, or of a target that says itself that it cannot serve."""
 
@@ -120,9 +119,14 @@ def release(target: Target, versions: Sequence[dict[str, JsonValue]]) -> Seen:
 
 
 def release_of(version: Mapping[str, JsonValue]) -> str:
-    """The release in an answer of /version; empty where it names none that anybody would give a release."""
+    """The release in an answer of /version; empty where RELEASE could not be set to it: every suite is given it so."""
     said = version.get("release")
-    return said if isinstance(said, str) and len(said) <= MOST_RELEASE else ""
+    if not isinstance(said, str) or said != said.strip():
+        return ""
+    try:
+        return values.release(said)
+    except values.Unfit:
+        return ""
 
 
 def ready(door: HttpDoor) -> Seen:

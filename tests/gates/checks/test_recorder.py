@@ -148,13 +148,13 @@ EXPECTED = {
 LEAN = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
-def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
     plugins = ("-p", "gates.checks.recorder", "-p", "xdist.plugin", "-p", "no:cacheprovider")
     words = (sys.executable, "-m", "pytest", *plugins, "-c", "/dev/null", str(folder))
     return subprocess.run(
         [*words, f"--rootdir={folder}", *options],
         cwd=ROOT,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "TRANSBOT_HMAC_SECRET": SECRET} | LEAN,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "TRANSBOT_HMAC_SECRET": SECRET} | LEAN | variables,
         capture_output=True,
         text=True,
         timeout=60,
@@ -224,3 +224,11 @@ def test_only_the_checks_asked_for_run(suite: Path) -> None:
     }
     run(suite, f"--evidence={suite / 'other'}", "--phase=last")
     assert not read_lines(suite / "other")
+
+
+def test_a_variable_of_no_use_is_a_usage_error_and_no_traceback(suite: Path) -> None:
+    """As `gate` says it: which variable, what is allowed, what to do."""
+    done = run(suite, TEST_COMPANY_ID="nonsense")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "TEST_COMPANY_ID is 'nonsense'; allowed: " in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr + done.stdout

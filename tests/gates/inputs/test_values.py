@@ -9,8 +9,8 @@ import pytest
 
 from gates.config import ConfigError, environment_of, load_target
 from gates.deployment.requests import mint_token
-from tests.gates.gate_process import gate
 from gates.operator import arguments
+from tests.gates.gate_process import gate
 
 ROOT = Path(__file__).resolve().parents[3]
 COMPANY = "00000000-0000-4000-8000-000000000004"

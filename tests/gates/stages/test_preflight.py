@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from gates import config
 from gates.decision.policy_file import Settings
 from gates.deployment.capabilities import claims
 from gates.deployment.target import Target
@@ -78,6 +79,17 @@ def test_a_release_that_is_not_named_is_the_one_that_all_instances_say(tmp_path:
         found, target = looked(tmp_path, Target(TargetKind.PRODUCTION, url))
     assert target.release == "r1"
     assert {e.release for e in found.values()} == {"r1"}
+
+
+@pytest.mark.parametrize("said", ["r\x1b[2J", "r\n::error::x", " r1", "r" * 201, "r\r"])
+def test_a_release_that_no_variable_could_hold_is_none(said: str, tmp_path: Path) -> None:
+    """The stages after the preflight are given it as RELEASE: they would refuse it, and see nothing."""
+    with serving(paths(version=(200, {**FINE, "release": said}))) as url:
+        found, target = looked(tmp_path, Target(TargetKind.PRODUCTION, url))
+    assert target.release == ""
+    assert (found["release"].outcome, "no release" in found["release"].message) == (Outcome.UNKNOWN, True)
+    environ = config.environment_of(target, {"PATH": "/usr/bin"})
+    assert config.load_target(environ) == target
 
 
 def test_a_target_that_does_not_answer_blocks_what_comes_after(tmp_path: Path) -> None:
