@@ -1,4 +1,4 @@
-"""The catalogue: every check that exists, known before anything runs. Written by `gate lint --write-catalogue`."""
+"""The catalogue: every check that exists, known before anything runs. Written by `gate lint --write`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def load(path: Path = FILE) -> tuple[CheckSpec, ...]:
         return tuple(CheckSpec.from_json(one) for one in json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CannotWork(
-            f"{path}: {type(error).__name__}: {error}; allowed: a list of checks. Run `gate lint --write-catalogue`"
+            f"{path}: {type(error).__name__}: {error}; allowed: a list of checks. Run `gate lint --write`"
         ) from error
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
-from gates import config, record, reports
+from gates import catalogue, config, record, reports
 from gates.act import operations
 from gates.act.operations import Body
 from gates.decision.rules import STAGES
@@ -24,10 +24,11 @@ from gates.errors import CannotWork, ConfigError, GateError, UsageError
 from gates.evidence import TargetKind
 from gates.evidence_file import read_lines
 from gates.one_stage import run_stage
-from gates.operator import arguments, checklist, lint
+from gates.operator import arguments, checklist, explain, lint
 from gates.operator.hand_command import by_hand
 from gates.operator.status_command import status
 from gates.proof.command import prove
+from gates.proof.programs import list_faults
 from gates.reports import attestation
 from gates.reports.console import Console
 from gates.reports.rows import rows_of
@@ -238,14 +239,26 @@ def _report(options: argparse.Namespace, console: Console) -> int:
 
 
 def _lint(options: argparse.Namespace, console: Console) -> int:
-    if options.write_catalogue:
-        console.say(f"{lint.write_catalogue(console.environ)} checks written to the catalogue")
+    if options.write:
+        console.say(f"written: {', '.join(lint.write(console.environ))}")
     found = lint.lint(options.policy, console.environ, dt.datetime.now(dt.UTC).date())
     for problem in found.problems:
         console.result(problem)
     if found.problems:
         raise ConfigError(f"{len(found.problems)} problem(s) in {found.checks} checks; allowed: none. See above")
     console.say(f"{found.checks} checks, policy and waivers: no problem found")
+    return 0
+
+
+def _explain(options: argparse.Namespace, console: Console) -> int:
+    specs = catalogue.load()
+    if options.promises:
+        rows = explain.promises(specs)
+        lines = [json.dumps(rows)] if options.json else explain.promises_text(rows)
+    else:
+        found = explain.explain(specs, options.checks, list_faults(console.environ))
+        lines = [json.dumps([e.to_json() for e in found])] if options.json else explain.as_text(found)
+    console.result(Terminal.of_lines(lines))
     return 0
 
 
@@ -355,6 +368,7 @@ COMMANDS = {
     "verify": _verify,
     "report": _report,
     "lint": _lint,
+    "explain": _explain,
     "prove": prove,
     "watch": _look,
     "status": _look,

@@ -44,9 +44,16 @@ def _section(rule: Rule) -> str:
 **Claim.** {rule.spec.claim}
 **Cost.** {rule.spec.cost}
 **Limits.** {_limits(rule)}, over {rule.window}, with at least {samples}; `for` {rule.for_s} s.{stale}
-**Runbook.** [{rule.runbook}]({rule.runbook.removeprefix("docs/")})
+**Runbook.** [{rule.runbook}]({_link(rule)})
 
 ```sql
 {rule.query}
 ```
 """
+
+
+def _link(rule: Rule) -> str:
+    """From docs/ to the runbook."""
+    return (
+        rule.runbook if rule.runbook.startswith("https://") else f"../sql_checks/{rule.path.parent.name}/{rule.runbook}"
+    )

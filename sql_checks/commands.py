@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -63,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("what", choices=("alerts", "sql"))
     export.add_argument("to", choices=("prometheus", "psql"))
     export.add_argument("--output", default="-", help="file (psql) or folder (prometheus); - for stdout")
+    export.add_argument("--runbooks", default="", metavar="URL", help="where the folder of the runbooks is published")
     _folders(export)
     export.set_defaults(run=_export)
     check = commands.add_parser("lint", help="check spot checks, alert rules and their tests without a database")
@@ -111,13 +113,19 @@ def _write_manifest(options: argparse.Namespace) -> str:
     return _put(options.output, manifest.to_text())
 
 
+def _with_link(rule: Rule, base: str) -> Rule:
+    """The rule with a runbook that an alert can link to."""
+    absolute = not base or rule.runbook.startswith("https://")
+    return rule if absolute else replace(rule, runbook=f"{base.rstrip('/')}/{rule.runbook}")
+
+
 def _export(options: argparse.Namespace) -> str:
     if options.to == "psql":
         text = alerts_to_psql(_rules(options)) if options.what == "alerts" else spots_to_psql(_spots(options))
         return _put(options.output, text)
     if options.what == "sql":
         raise CommandError("spot checks have no form in Prometheus; allowed: export sql psql", 2)
-    rules = _rules(options)
+    rules = [_with_link(rule, options.runbooks) for rule in _rules(options)]
     if options.output == "-":
         commented = "".join(f"# {line}\n" for line in queries_yaml(rules).splitlines())
         return f"{rules_yaml(rules)}\n# queries.yml, for the exporter:\n{commented}"

@@ -12,7 +12,6 @@ from sql_checks.ruletest import RuleTestError, read_test
 from sql_checks.spotfile import SPOT, SpotFileError, read_spot, require_query
 
 OBSERVABILITY = Path(__file__).parent / "observability"
-ROOT = Path(__file__).parent.parent
 INTERVAL = re.compile(r"interval '([^']+)'")
 HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
 
@@ -115,7 +114,7 @@ def _lint_runbook(rule: Rule) -> Iterator[str]:
     file, _, anchor = rule.runbook.partition("#")
     if file.startswith("https://"):
         return
-    path = ROOT / file
+    path = rule.path.parent / file
     headings = HEADING.findall(path.read_text(encoding="utf-8")) if path.exists() else []
     if anchor not in {re.sub(r"[^a-z0-9]+", "-", h.lower()).strip("-") for h in headings}:
         yield f"{rule.path}: rule {rule.name}: there is no runbook {rule.runbook}; add the section or correct the link"

@@ -52,6 +52,7 @@ class Rule:
     stale_after_s: int | None
     for_s: int
     runbook: str
+    """A URL, or a path from the folder of the rule with the section after `#`."""
     query: str
     source: str
     path: Path

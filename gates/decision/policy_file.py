@@ -229,13 +229,13 @@ class PolicyFile:
         for node, pattern, _ in self.values.get("checks", ()):
             if not any(fnmatchcase(check, pattern) for check in known):
                 raise node.place.error(
-                    f"{pattern!r}, which matches no check", "ids of docs/checks.md", nearest(pattern, tuple(known))
+                    f"{pattern!r}, which matches no check", "ids of `gate explain`", nearest(pattern, tuple(known))
                 )
         for node, waiver in zip(_items(self.root, "waivers"), self.values.get("waivers", ()), strict=True):
             if waiver["check"] not in known:
                 raise node.place.error(
                     f"a waiver of the unknown check {waiver['check']!r}",
-                    "ids of docs/checks.md",
+                    "ids of `gate explain`",
                     nearest(waiver["check"], tuple(known)),
                 )
 

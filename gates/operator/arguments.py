@@ -65,7 +65,10 @@ def parser() -> argparse.ArgumentParser:
     report = command("report", "the reports again, from the evidence in DIR", _folder, _policy)
     report.add_argument("--print", choices=("html", "markdown", "junit", "slack"), help="to stdout instead of to DIR")
     made = command("lint", "policy, waivers, catalogue and SQL files, without a target", _policy)
-    made.add_argument("--write-catalogue", action="store_true", help="write gates/catalogue.json from the code first")
+    made.add_argument("--write", action="store_true", help="first write anew all that is generated from the code")
+    made = command("explain", "what a check claims, what a breach costs, which faults turn it red", _json)
+    made.add_argument("checks", nargs="*", metavar="ID", help="ids or globs, like 'drill/pause/*'; none: every check")
+    made.add_argument("--promises", action="store_true", help="every promise, with its checks or why it has none")
     command("prove", "the gate against known-bad, known-good and senseless deployments", _prove)
     command(
         "watch",
@@ -125,7 +128,9 @@ def sql_suite_words(options: argparse.Namespace) -> list[str]:
     """The words after `python -m sql_checks` for --export and --write-manifest."""
     if getattr(options, "write_manifest", None) is not None:
         return ["write-manifest", *(["--output", _place(options.write_manifest)] if options.write_manifest else [])]
-    return ["export", options.command, options.export, *(["--output", _place(options.to)] if options.to else [])]
+    words = ["export", options.command, options.export]
+    words += ["--output", _place(options.to)] if options.to else []
+    return words + (["--runbooks", options.runbooks] if getattr(options, "runbooks", None) else [])
 
 
 def _place(path: Path) -> str:
@@ -213,6 +218,13 @@ def _export(*kinds: str) -> Callable[[argparse.ArgumentParser], None]:
         made.add_argument(
             "--to", type=Path, metavar="PATH", help="write the export there (a file; a folder for prometheus)"
         )
+        if "prometheus" in kinds:
+            made.add_argument(
+                "--runbooks",
+                type=option(values.http_url),
+                metavar="URL",
+                help="where you publish sql_checks/alerts/: alerts then link to its runbooks.md",
+            )
 
     return add
 

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from gates import catalogue, config
 from gates.decision import policy_file
 from gates.decision.policy_file import PolicyFile
+from gates.errors import CannotWork
 from gates.evidence import CheckSpec, TargetKind
-from gates.reports import promises
+from gates.operator.explain import left_out_lines, promised_lines, unaccounted
 from gates.stages.collection import collect, own_folders, sql_suite, with_own_checks
 from gates.stages.suite import ROOT
 
 SCHEMA = Path(policy_file.__file__).with_name("gate.schema.json")
-LINES = Path(__file__).with_name("lines.json")
-CHECKS_PAGE = ROOT / "docs" / "checks.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +38,14 @@ def lint(path: Path | None, environ: Mapping[str, str], today: dt.date) -> Linte
     file.policy(specs, TargetKind.PRODUCTION, "", deep=True)
     problems = _catalogue_problems(collect(environ))
     if SCHEMA.read_text(encoding="utf-8") != policy_file.schema():
-        problems.append(f"{SCHEMA.name}: differs from the code; run `gate lint --write-catalogue`")
+        problems.append(f"{SCHEMA.name}: differs from the code; run `gate lint --write`")
     return Linted((*problems, *_sql_problems(environ, file)), len(specs))
 
 
 def _catalogue_problems(collected: tuple[CheckSpec, ...]) -> list[str]:
     shipped = {s.id: s for s in catalogue.load()}
     declared = {s.id: s for s in collected}
-    do = "run `gate lint --write-catalogue`"
+    do = "run `gate lint --write`"
     problems = [
         f"catalogue.json: {i} is declared and not listed; {do}" for i in sorted(declared.keys() - shipped.keys())
     ]
@@ -62,6 +58,8 @@ def _catalogue_problems(collected: tuple[CheckSpec, ...]) -> list[str]:
         f"{i}: after {a}, which is no check" for i, s in declared.items() for a in s.after if a not in declared
     ]
     problems += [f"{i}: it has no claim" for i, s in declared.items() if not s.claim]
+    lost = unaccounted(declared.values(), promised_lines(), left_out_lines())
+    problems += [f"promise {i}: no check covers it, and no left_out.yaml says why" for i in lost]
     return problems
 
 
@@ -82,24 +80,11 @@ def _placed(found: re.Match[str]) -> str:
     return f"{found[1]}{found[2] or ':1'}{found[3] or ':1'}: "
 
 
-def promised_lines() -> dict[str, str]:
-    """Every promise that a strong harness verifies: id (A01...) -> text."""
-    return dict(json.loads(LINES.read_text(encoding="utf-8")))
-
-
-def left_out_lines() -> dict[str, str]:
-    """The promises that a suite has no check for: id -> reason. Two suites may say why, each for itself."""
-    found: dict[str, str] = {}
-    for path in sorted(ROOT.glob("*/left_out*.yaml")):
-        for line, reason in yaml.safe_load(path.read_text(encoding="utf-8")).items():
-            found[line] = f"{found[line]} {reason}" if line in found else reason
-    return found
-
-
-def write_catalogue(environ: Mapping[str, str]) -> int:
-    """Write catalogue.json, docs/checks.md and gate.schema.json from the code; the number of checks."""
-    specs = collect(environ)
-    catalogue.FILE.write_text(catalogue.dump(specs), encoding="utf-8")
-    CHECKS_PAGE.write_text(promises.render(specs, promised_lines(), left_out_lines()), encoding="utf-8")
+def write(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Write all that is generated from the code; the names of the files."""
+    catalogue.FILE.write_text(catalogue.dump(collect(environ)), encoding="utf-8")
     SCHEMA.write_text(policy_file.schema(), encoding="utf-8")
-    return len(specs)
+    done = sql_suite(["docs"], environ)
+    if done.returncode:
+        raise CannotWork(f"docs/alerts.md could not be written: {done.stderr.strip()}; see python -m sql_checks docs")
+    return catalogue.FILE.name, SCHEMA.name, "alerts.md"

@@ -228,9 +228,9 @@ def test_lint_finds_no_problem_and_the_catalogue_is_complete_both_ways() -> None
     environ = dict(process_environment())
     declared = {s.id: s for s in collection.collect(environ)}
     listed = {s.id: s for s in catalogue.load()}
-    assert declared.keys() - listed.keys() == set(), "run `gate lint --write-catalogue`"
-    assert listed.keys() - declared.keys() == set(), "run `gate lint --write-catalogue`"
-    assert declared == listed, "run `gate lint --write-catalogue`"
+    assert declared.keys() - listed.keys() == set(), "run `gate lint --write`"
+    assert listed.keys() - declared.keys() == set(), "run `gate lint --write`"
+    assert declared == listed, "run `gate lint --write`"
     done = gate("lint")
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -93,7 +93,7 @@ RULES = """groups:
         min_samples: 1
         for: 1m
         covers: []
-        runbook: docs/runbooks.md#outbox-lag
+        runbook: runbooks.md#outbox-lag
         query: select 'all' as subject, 1 as value, 1 as samples, null as newest, null as witness, interval '5 minutes'
 """
 
@@ -101,6 +101,7 @@ RULES = """groups:
 def test_a_rule_without_fixtures_is_refused(tmp_path: Path) -> None:
     """A rule without its compulsory fixtures, window or runbook is named."""
     (tmp_path / "own.yaml").write_text(RULES, encoding="utf-8")
+    (tmp_path / "runbooks.md").write_text("## outbox lag\n", encoding="utf-8")
     assert any("has no fixtures" in p for p in lint_rules(tmp_path))
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "own-rule.yaml").write_text(
@@ -109,6 +110,7 @@ def test_a_rule_without_fixtures_is_refused(tmp_path: Path) -> None:
     problems = list(lint_rules(tmp_path))
     assert any("no fixture for `empty`" in p for p in problems)
     assert not any("no fixture for `breach`" in p for p in problems)
+    assert not any("no runbook" in p for p in problems)
     (tmp_path / "own.yaml").write_text(RULES.replace("window: 5 minutes", "window: 9 minutes"), encoding="utf-8")
     assert any("its window is 9 minutes" in p for p in lint_rules(tmp_path))
     (tmp_path / "own.yaml").write_text(RULES.replace("#outbox-lag", "#nowhere"), encoding="utf-8")

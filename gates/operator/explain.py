@@ -1,0 +1,115 @@
+"""`gate explain`: checks and promises, from the catalogue. Pure but for the reading of files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import yaml
+
+from gates.errors import UsageError
+from gates.evidence import CheckSpec
+from gates.inputs.shapes import nearest
+from gates.proof.fault import Fault
+from gates.stages.suite import ROOT
+
+LINES = Path(__file__).with_name("lines.json")
+MOST_FAULTS = 8
+EFFECTS = {"page": "a failure rolls back", "warn": "a failure holds", "investigate": "a failure is noted"}
+WHERE = {
+    "read-only": "runs everywhere and changes nothing",
+    "self-cleaning": "runs everywhere, on tenants of its own that it removes",
+    "staging": "runs on staging and on the reference",
+    "disruptive": "runs on the reference, on staging with --disruptive",
+    "reference": "runs on the reference alone",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """One check, with the texts of its promises and the ids of the faults that must turn it red."""
+
+    spec: CheckSpec
+    promises: Mapping[str, str]
+    faults: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """For people."""
+        s = self.spec
+        facts = [EFFECTS[s.severity.value], WHERE.get(s.where.value, s.where.value)]
+        facts += ["only with --deep"] * s.deep
+        facts += [f"needs {', '.join(s.needs)}"] * bool(s.needs)
+        facts += [f"unknown unless {' and '.join(s.after)} passed"] * bool(s.after)
+        found = [s.id, f"  claim     {s.claim}"]
+        found += [f"  cost      {s.cost}"] * bool(s.cost)
+        found.append(f"  in short  {'; '.join(facts)}")
+        found += [f"  promise   {line}: {text}" for line, text in self.promises.items()]
+        more = len(self.faults) - MOST_FAULTS
+        shown = ", ".join(self.faults[:MOST_FAULTS]) + (f" and {more} more" if more > 0 else "")
+        return [*found, f"  red on    {shown or 'no fault of the catalogue: add one in faults/'}"]
+
+    def to_json(self) -> dict[str, object]:
+        return {**self.spec.to_json(), "promises": dict(self.promises), "faults": list(self.faults)}
+
+
+def explain(specs: Sequence[CheckSpec], patterns: Sequence[str], faults: Sequence[Fault]) -> list[Explained]:
+    """The checks that the patterns name, all for none. Raise UsageError for a pattern that names no check."""
+    known, lines = tuple(s.id for s in specs), promised_lines()
+    for pattern in patterns:
+        if not any(fnmatchcase(i, pattern) for i in known):
+            raise UsageError(
+                f"no check is called {pattern!r}; allowed: ids and globs of ids. {nearest(pattern, known)}"
+            )
+    chosen = [s for s in specs if not patterns or any(fnmatchcase(s.id, p) for p in patterns)]
+    return [
+        Explained(s, {c: lines[c] for c in s.covers}, tuple(f.id for f in faults if f.declares(s.id))) for s in chosen
+    ]
+
+
+def promises(specs: Sequence[CheckSpec]) -> list[dict[str, object]]:
+    """Every promise: its id, its text, its checks, and why none has it."""
+    left_out = left_out_lines()
+    return [
+        {"line": i, "promise": text, "checks": [s.id for s in specs if i in s.covers], "reason": left_out.get(i, "")}
+        for i, text in sorted(promised_lines().items())
+    ]
+
+
+def as_text(found: Iterable[Explained]) -> list[str]:
+    """All lines, with an empty one between two checks."""
+    return [line for one in found for line in ("", *one.lines())][1:]
+
+
+def promises_text(rows: Iterable[Mapping[str, object]]) -> list[str]:
+    """A promise, and beneath it its checks or the reason."""
+    found: list[str] = []
+    for row in rows:
+        found.append(f"{row['line']} {row['promise']}")
+        checks = row["checks"]
+        found += [f"  {check}" for check in (checks if isinstance(checks, list) else ())]
+        found += [f"  {row['reason']}"] * bool(row["reason"])
+    return found
+
+
+def promised_lines() -> dict[str, str]:
+    """Every promise that a strong harness verifies: id (A01...) -> text."""
+    return dict(json.loads(LINES.read_text(encoding="utf-8")))
+
+
+def left_out_lines() -> dict[str, str]:
+    """The promises that a suite has no check for: id -> reason. Two suites may say why, each for itself."""
+    found: dict[str, str] = {}
+    for path in sorted(ROOT.glob("*/left_out.yaml")):
+        for line, reason in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+            found[line] = f"{found[line]} {reason}" if line in found else reason
+    return found
+
+
+def unaccounted(specs: Iterable[CheckSpec], lines: Iterable[str], left_out: Iterable[str]) -> list[str]:
+    """Lines that have neither a check nor a reason, and ids that checks or reasons cite but no line has."""
+    all_lines, without = set(lines), set(left_out)
+    covered = {line for s in specs for line in s.covers}
+    return sorted((all_lines - covered - without) | ((covered | without) - all_lines))
