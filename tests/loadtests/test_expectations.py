@@ -29,7 +29,10 @@ def body(value: object) -> bytes:
     [
         (200, RUN, True),
         (200, {**RUN, "status": "completed", "duplicate": True}, True),
+        (200, {**RUN, "dry_run": False, "target_count": 0}, True),
         (200, {**RUN, "status": "dry_run"}, False),
+        (200, {**RUN, "dry_run": True}, False),
+        (200, {**RUN, "target_count": 1}, False),
         (200, {**RUN, "company_id": EVENT}, False),
         (200, {**RUN, "idempotency_key": "other"}, False),
         (200, {}, False),
@@ -53,6 +56,7 @@ def test_a_dry_run_is_answered_as_one() -> None:
     dry = replayed(COMPANY, refusals=PAUSED)
     assert dry.holds(200, body({**RUN, "status": "dry_run"}))
     assert not dry.holds(200, body(RUN))
+    assert not dry.holds(200, body({**RUN, "status": "dry_run", "dry_run": False}))
 
 
 def test_events_their_status_and_the_version_are_told_from_mere_success() -> None:
