@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import decimal
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from gates.deployment.requests import Answer
 from gates.evidence import Evidence, Outcome, dump_line
 from gates.evidence_file import parse, read_lines
 from gates.text.foreign import MOST_TEXT, json_object, json_value, number, plain, text, whole
+from tests.gates.checks.test_recorder import run
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -211,20 +210,7 @@ def test_a_failure_of_unencodable_text_is_a_failure(tmp_path: Path) -> None:
     for name, value in values.items():
         (tmp_path / f"test_{name}.py").write_text(SUITE.format(name=name, value=value), encoding="utf-8")
     lines = tmp_path / "evidence.ndjson"
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        str(tmp_path),
-        "-p",
-        "gates.checks.recorder",
-        "-n2",
-        "-q",
-        f"--evidence={lines}",
-    ]
-    done = subprocess.run(
-        [*command, "-c", "/dev/null"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-    )
+    done = run(tmp_path, "-n2", f"--evidence={lines}")
     assert {e.check: e.outcome for e in read_lines(lines)} == {f"t/{name}": Outcome.FAIL for name in values}, (
         done.stdout[-3000:]
     )
