@@ -15,9 +15,9 @@ from replay_service.authentication import authenticate
 from replay_service.composition import build_parts
 from replay_service.exchange import Caller, RawHeaders
 from replay_service.parts import Parts
-from replay_service.settings import Settings
+from replay_service.settings import Settings, TokenRules
 from replay_service.strict_json import parse
-from replay_service.tokens import Claims, TokenRules, check_token
+from replay_service.tokens import Claims, check_token
 from replay_service.validation import ReplayRequest, read_replay
 
 Json = dict[str, Any]

@@ -15,8 +15,8 @@ from faults.requests import Json, calling, hearing, trusting, without
 from replay_service.composition import build_parts
 from replay_service.exchange import Caller
 from replay_service.parts import Parts
-from replay_service.settings import Settings
-from replay_service.tokens import Claims, TokenRules, check_token
+from replay_service.settings import Settings, TokenRules
+from replay_service.tokens import Claims, check_token
 
 SCOPE = "drill/tokens"
 LOCKED_S = 10.0

@@ -17,10 +17,10 @@ from replay_service.exchange import Call, Caller, RawHeaders, Reply
 from replay_service.gauges import Gauges
 from replay_service.idempotency import Outcome, Run
 from replay_service.metrics import Metrics
-from replay_service.settings import Settings
+from replay_service.settings import Settings, TokenRules
 from replay_service.signatures import Signature
 from replay_service.tenants import ReplayFlags
-from replay_service.tokens import Claims, TokenRules
+from replay_service.tokens import Claims
 from replay_service.validation import EventRequest, ReplayRequest
 
 

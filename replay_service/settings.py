@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 
 from replay_service.client_ip import Network
-from replay_service.tokens import TokenRules
 
 MIN_HMAC_BYTES = 16
 MIN_JWT_BYTES = 32
@@ -18,6 +17,15 @@ _BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)*")
 
 class ConfigurationError(Exception):
     """The environment does not make a service; the message names the variable and what to do, never a secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRules:
+    """What the deployment asks of tokens; an empty audience or issuer is not checked."""
+
+    secret: bytes
+    audience: str = ""
+    issuer: str = ""
 
 
 @dataclass(frozen=True, slots=True)

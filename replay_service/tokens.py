@@ -15,6 +15,7 @@ from typing import Any
 
 import jwt
 
+from replay_service.settings import TokenRules
 from replay_service.strict_json import JsonRefused, parse
 from replay_service.validation import as_uuid
 
@@ -37,15 +38,6 @@ class Claims:
     subject: str
     role: str
     company_id: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class TokenRules:
-    """What the deployment asks of tokens; an empty audience or issuer is not checked."""
-
-    secret: bytes
-    audience: str = ""
-    issuer: str = ""
 
 
 def check_token(token: bytes, rules: TokenRules, now_s: float) -> Claims | None:

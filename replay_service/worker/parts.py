@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from replay_service.database import load_queries
-from replay_service.worker.agents import Agent, HttpAgent, ScriptedAgent, SqlAgent
+from replay_service.worker.agents import Agent, ScriptedAgent, SqlAgent
 from replay_service.worker.rail import PLACES, Counts, must_stop
 from replay_service.worker.settings import WorkerSettings
 
@@ -30,6 +30,8 @@ class WorkerParts:
 def build_worker_parts(settings: WorkerSettings) -> WorkerParts:
     """The worker as the contract wants it."""
     if settings.agent == "http":
+        from replay_service.worker.http_agent import HttpAgent  # noqa: PLC0415  -- see there
+
         agent: Agent = HttpAgent(settings.agent_url, settings.agent_secret, settings.http_timeout_s, time.time)
     else:
         agent = SqlAgent()

@@ -13,8 +13,7 @@ import pytest
 
 from faults.catalogue import EVENTS, MODULES, Fault, catalogue, declare
 from faults.probe import Probe, ProbeError
-from replay_service.settings import Settings
-from replay_service.tokens import TokenRules
+from replay_service.settings import Settings, TokenRules
 from replay_service.worker.settings import WorkerSettings
 
 ROOT = Path(__file__).resolve().parents[2]
