@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gates.evidence import CheckSpec, Evidence, JsonValue
-from gates.reports.allure import write_allure
 from gates.reports.github import outputs
 from gates.reports.html import html
 from gates.reports.junit import junit
@@ -44,6 +43,8 @@ def write(
 
     Returns the files.
     """
+    from gates.reports.allure import write_allure  # noqa: PLC0415  -- its library takes commands without reports long
+
     rows = rows_of(verdict, evidence, catalogue)
     texts = {
         "report.html": html(verdict, rows, run),
