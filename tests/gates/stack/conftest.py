@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from gates.stack.spawner import Spawner
 DEBIAN_SERVER = Path("/usr/lib/postgresql/15/bin")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def account() -> Account:
     return postgres_account()
 
@@ -36,11 +37,33 @@ def spawner() -> Iterator[Spawner]:
     spawner.close()
 
 
+@pytest.fixture(scope="session")
+def initialised(account: Account) -> Iterator[Callable[[Postgres], None]]:
+    """Gives a server what `create` gives it, from a copy: initdb runs once for each version and password."""
+    made: dict[tuple[Path, str], rundir.RunFolder] = {}
+    spawner = Spawner()
+
+    def give(server: Postgres) -> None:
+        key = server._bin, server.server.password
+        if key not in made:
+            made[key] = rundir.create(rundir.places(os.environ, account), account)
+            Postgres(made[key], account, spawner, key[1], key[0]).create()
+        kept = made[key].path / rundir.DATA
+        subprocess.run(["cp", "-a", str(kept.parent), str(server._data.parent)], check=True)
+
+    yield give
+    spawner.close()
+    for run in made.values():
+        run.remove()
+
+
 @pytest.fixture
-def postgres(run_folder: rundir.RunFolder, account: Account, spawner: Spawner) -> Iterator[Postgres]:
+def postgres(
+    run_folder: rundir.RunFolder, account: Account, spawner: Spawner, initialised: Callable[[Postgres], None]
+) -> Iterator[Postgres]:
     """A running embedded server."""
     server = Postgres(run_folder, account, spawner, "5e" * 16)
-    server.create()
+    initialised(server)
     server.start()
     yield server
     server.stop()
@@ -48,14 +71,18 @@ def postgres(run_folder: rundir.RunFolder, account: Account, spawner: Spawner) -
 
 @pytest.fixture(params=["embedded", "debian-15"])
 def foreign_server(
-    request: pytest.FixtureRequest, run_folder: rundir.RunFolder, account: Account, spawner: Spawner
+    request: pytest.FixtureRequest,
+    run_folder: rundir.RunFolder,
+    account: Account,
+    spawner: Spawner,
+    initialised: Callable[[Postgres], None],
 ) -> Iterator[Postgres]:
     """A server that belongs to somebody else, of the newest and of the oldest version."""
     if request.param == "debian-15" and not DEBIAN_SERVER.is_dir():
         pytest.skip("no PostgreSQL 15 on this machine")
     programs = DEBIAN_SERVER if request.param == "debian-15" else None
     server = Postgres(run_folder, account, spawner, "f0" * 16, programs)
-    server.create()
+    initialised(server)
     server.start()
     yield server
     server.stop()
