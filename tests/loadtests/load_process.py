@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from loadtests.plan import Plan, dump_plan
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+N = TypeVar("N")
+R = TypeVar("R")
 ENVIRON = {"TRANSBOT_HMAC_SECRET": "a-secret-of-the-tests", "PATH": "/usr/bin:/bin"}
 
 
@@ -34,6 +38,15 @@ def finish(process: subprocess.Popen[str], folder: Path, *, timeout_s: float = 6
     assert process.returncode == 0, output
     document: dict[str, Any] = json.loads((folder / "out" / "result.json").read_text(encoding="utf-8"))
     return document
+
+
+def at_once(names: Iterable[N], run: Callable[[N, Path], R], folder: Path, *, most: int = 3) -> list[tuple[N, R]]:
+    """Runs that mostly wait for a target that does not answer, at the same time, each in a folder of its own."""
+    folders = {name: folder / str(name) for name in names}
+    for own in folders.values():
+        own.mkdir()
+    with ThreadPoolExecutor(most) as pool:
+        return list(zip(folders, pool.map(run, folders, folders.values()), strict=True))
 
 
 def verdicts(result: dict[str, Any]) -> dict[str, str]:

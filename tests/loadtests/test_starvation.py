@@ -20,7 +20,7 @@ from loadtests.judgement.starvation import excuse
 from loadtests.judgement.verdict import Judgement, Verdict, Why, judge
 from loadtests.thresholds.language import MetricKey, Threshold, parse_expression
 from tests.loadtests.fake_target import Behaviour, target
-from tests.loadtests.load_process import finish, messages, start, verdicts
+from tests.loadtests.load_process import at_once, finish, messages, start, verdicts
 from tests.loadtests.test_load_runs import DURATION, FAILED, url_plan
 
 
@@ -136,11 +136,10 @@ BAD: dict[str, Callable[[], Behaviour]] = {
 }
 
 
-@pytest.mark.parametrize("kind", BAD)
-def test_a_bad_target_fails_even_under_a_starved_gate(kind: str, tmp_path: Path) -> None:
+def test_a_bad_target_fails_even_under_a_starved_gate(tmp_path: Path) -> None:
     """What is beyond anything that the gate added, and every failing status, is the target's."""
-    found = run_starved(BAD[kind](), tmp_path)
-    assert found[DURATION if kind == "seconds late" else FAILED] == "fail", found["said"]
+    for kind, found in at_once(BAD, lambda kind, folder: run_starved(BAD[kind](), folder), tmp_path):
+        assert found[DURATION if kind == "seconds late" else FAILED] == "fail", (kind, found["said"])
 
 
 def test_a_gate_that_stood_still_does_not_call_answers_missing(tmp_path: Path) -> None:
