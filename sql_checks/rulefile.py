@@ -6,7 +6,6 @@ fleet, and one for each tenant where that matters. `{{name}}` in a query is repl
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gates.evidence import CheckSpec, Severity, Where
+from gates.inputs.shapes import nearest
 from sql_checks.fragments import FragmentError, expand
 from sql_checks.strictyaml import read_yaml
 
@@ -90,9 +90,8 @@ def _keys(path: Path, what: str, data: Any, required: tuple[str, ...], optional:
     name = data.get("alert") or data.get("name") or "?"
     for key in data:
         if key not in required + optional:
-            near = difflib.get_close_matches(str(key), required + optional, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise RuleFileError(f"{path}: {what} {name}: unknown key {key!r}{hint}")
+            told = f"unknown key {key!r}; allowed: {', '.join(required + optional)}"
+            raise RuleFileError(f"{path}: {what} {name}: {told}. {nearest(str(key), required + optional)}")
     missing = [k for k in required if k not in data]
     if missing:
         raise RuleFileError(f"{path}: {what} {name} lacks {', '.join(missing)}. Add it")

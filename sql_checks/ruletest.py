@@ -8,7 +8,6 @@ investigate, ok or unknown.
 from __future__ import annotations
 
 import datetime as dt
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from gates.deployment.database import Connection, execute, sql
 from gates.evidence import Outcome
+from gates.inputs.shapes import nearest
 from sql_checks.rulefile import ALERTS, Rule
 from sql_checks.rulejudge import Judgement, Sample, judge
 from sql_checks.rulerun import Measurement, measure
@@ -92,8 +92,8 @@ def _case(path: Path, data: Any) -> Case:
         raise RuleTestError(f"{path}: a case is {data!r}; allowed keys: {', '.join(sorted(allowed))}")
     for key, known in (("case", KINDS), ("expect", EXPECTED)):
         if data[key] not in known:
-            near = difflib.get_close_matches(str(data[key]), known, 1)
-            raise RuleTestError(f"{path}: {key} is {data[key]!r}; allowed: {', '.join(known)}. {near}")
+            told = f"{key} is {data[key]!r}; allowed: {', '.join(known)}"
+            raise RuleTestError(f"{path}: {told}. {nearest(str(data[key]), known)}")
     rows = data.get("rows")
     return Case(
         kind=data["case"],

@@ -15,12 +15,12 @@ The seen query gives either one row with the one column `seen`, or rows, which a
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from gates.evidence import CheckSpec, Severity, Where
+from gates.inputs.shapes import nearest
 from sql_checks.fragments import FragmentError, expand
 
 SPOT = Path(__file__).parent / "spot"
@@ -103,9 +103,8 @@ def _known(path: Path, line: int, key: str, found: dict[str, str]) -> None:
     if key in found:
         raise SpotFileError(f"{path}:{line}: the header line {key!r} is there twice; allowed: once. Remove one")
     if key not in allowed:
-        near = difflib.get_close_matches(key, allowed, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise SpotFileError(f"{path}:{line}: unknown header line {key!r}; allowed: {', '.join(allowed)}{hint}")
+        told = f"unknown header line {key!r}; allowed: {', '.join(allowed)}. {nearest(key, allowed)}"
+        raise SpotFileError(f"{path}:{line}: {told}")
 
 
 def _complete(path: Path, header: dict[str, str]) -> None:

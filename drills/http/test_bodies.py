@@ -10,10 +10,10 @@ from typing import Any
 
 from drills.workbench.bench import Bench
 from drills.workbench.checks import SIGNED, Case, cases
-from drills.workbench.credentials import BUSY, REPLAY
+from drills.workbench.credentials import REPLAY
 from gates.checks.recorder import Observer, check
 from gates.deployment.client import HttpDoor
-from gates.deployment.requests import SIGNATURE, Request, encode_body
+from gates.deployment.requests import BUSY, SIGNATURE, Request, encode_body
 from gates.deployment.wire import WireDoor
 from gates.evidence import Severity, Where
 

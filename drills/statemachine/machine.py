@@ -16,10 +16,9 @@ from typing import Any, NoReturn
 
 from drills.statemachine.programs import Step
 from drills.workbench.audit_chain import broken_links
-from drills.workbench.credentials import BUSY
 from drills.workbench.scene import Scene
 from gates.deployment.client import NoAnswer
-from gates.deployment.requests import SIGNATURE, Answer, Request
+from gates.deployment.requests import BUSY, SIGNATURE, Answer, Request
 
 OK, FAIL, IDLE, INDETERMINATE = "ok", "fail", "idle", "indeterminate"
 COMPLETED = (OK, FAIL)

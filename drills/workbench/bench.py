@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from drills.workbench.credentials import BUSY, REPLAY, Clock, Signer, admin_token
+from drills.workbench.credentials import REPLAY, Clock, Signer, admin_token
 from gates.checks.recorder import Observer, Unmet
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.requests import (
+    BUSY,
     SIGNATURE,
     Answer,
     Request,

@@ -13,6 +13,7 @@ from gates.checks.recorder import Unmet
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.credentials import good_claims
 from gates.deployment.requests import (
+    BUSY,
     Request,
     encode_body,
     is_of_another_company,
@@ -24,8 +25,6 @@ from gates.deployment.requests import (
 from gates.deployment.target import Target
 
 REPLAY = "/dlq-replay"
-BUSY = (429, 502, 503, 504)
-"""Answers that, where another one was due, prove nothing about the target."""
 
 ASKED_AT_MOST = 3
 OLDEST_SIGNATURE_S = 200

@@ -7,13 +7,10 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from gates.deployment.redaction import hidden, redact, redact_text
-from gates.deployment.requests import Answer, Exchange, Request, curl
+from gates.deployment.requests import BUSY, Answer, Exchange, Request, curl
 from gates.deployment.standstill import own_standstill
 from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity
-
-BUSY_STATUSES = (429, 502, 503, 504)
-"""Answers that, where another one was due, say that the target was busy or limited us: they prove nothing."""
 
 FIXED_PATHS = ("/dlq-replay", "/events", "/healthz", "/readyz", "/version", "/metrics", "/openapi.json")
 """Paths of the contract that are there or not; no answer about a company or an item is a 404 at one of them."""
@@ -100,7 +97,7 @@ class Observer:
     ) -> Answer:
         """Assert the status (and problem `code`) of an answer. As a control, it records the nearest passing twin.
 
-        An answer in BUSY_STATUSES where another was due ends the check as unknown, unless `busy` says that it counts.
+        An answer in BUSY where another was due ends the check as unknown, unless `busy` says that it counts.
         """
         wanted = (status,) if isinstance(status, int) else status
         exchange = Exchange(request, answer)
@@ -110,7 +107,7 @@ class Observer:
         if not right:
             if is_absent(request, answer):
                 raise Unmet(f"{_short(exchange)} where {_wanted(wanted, code)} was due: the path is not there")
-            if answer.status in BUSY_STATUSES and answer.status not in wanted and not busy:
+            if answer.status in BUSY and answer.status not in wanted and not busy:
                 due = f"{_short(exchange)} where {_wanted(wanted, code)} was due"
                 raise Unmet(f"{due}: the target was busy or limited us")
             if answer.code in OPERATOR_CODES and not self.target.database_url:

@@ -55,6 +55,10 @@ class Request:
         return Request(self.method, self.path, self.headers, self.body, label)
 
 
+BUSY = (429, 502, 503, 504)
+"""Statuses that, where another one was due, say that the target was busy or limited us: they prove nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What came back: status, headers (names in lower case, repeated ones kept), raw body, milliseconds it took."""

@@ -109,8 +109,7 @@ class _Builder:
     def known(self, at: Node, key: str, allowed: Iterable[str]) -> None:
         names = list(allowed)
         if key not in names:
-            near = difflib.get_close_matches(key, names, n=1, cutoff=0.0)
-            raise self.error(at, f"unknown key {key!r}; the nearest known one is {near[0]!r}")
+            raise self.error(at, f"unknown key {key!r}; {_nearest(key, names)}")
 
     def thresholds(self, node: Node) -> ThresholdSet:
         found: dict[MetricKey, tuple[Threshold, ...]] = {}
@@ -131,8 +130,7 @@ class _Builder:
         except ThresholdError as error:
             raise self.error(at, str(error)) from error
         if key.name not in self.types:
-            near = difflib.get_close_matches(key.name, self.types, n=1, cutoff=0.0)
-            raise self.error(at, f"metric {key.name!r} does not exist; the nearest known one is {near[0]!r}")
+            raise self.error(at, f"metric {key.name!r} does not exist; {_nearest(key.name, self.types)}")
         return key
 
     def threshold(self, key: MetricKey, node: Node) -> Threshold:
@@ -252,3 +250,7 @@ def _yaml_scalar(text: str, *, plain: bool) -> bool | float | str | None:
     if plain and text in {"null", "~", ""}:
         return None
     return float(text) if plain and _PLAIN_NUMBER.fullmatch(text) else text
+
+
+def _nearest(word: str, words: Iterable[str]) -> str:
+    return f"the nearest known one is {difflib.get_close_matches(word, list(words), n=1, cutoff=0.0)[0]!r}"

@@ -40,7 +40,7 @@ def test_a_header_line_may_go_on(tmp_path: Path) -> None:
     [
         ("-- severity: page\n", "", "lacks severity"),
         ("severity: page", "severity: bad", "allowed: page, warn, investigate"),
-        ("-- severity", "-- severty", "did you mean 'severity'"),
+        ("-- severity", "-- severty", "Did you mean 'severity'"),
         ("-- cost: A cost.", "-- cost: A cost.\n-- cost: B.", "twice"),
         ("sql/spot/good", "sql/spot/other", "Make name and id agree"),
         ("-- seen:\nselect 1 as seen;\n", "", "0 lines `-- seen:`"),
@@ -116,7 +116,7 @@ def test_a_rule_without_fixtures_is_refused(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text(RULES.replace("#outbox-lag", "#nowhere"), encoding="utf-8")
     assert any("no runbook" in p for p in lint_rules(tmp_path))
     (tmp_path / "own.yaml").write_text(RULES.replace("above:", "abov:"), encoding="utf-8")
-    assert any("did you mean 'above'" in p for p in lint_rules(tmp_path))
+    assert any("Did you mean 'above'" in p for p in lint_rules(tmp_path))
 
 
 def test_the_page_of_alerts_is_generated() -> None:

@@ -17,6 +17,7 @@ from email.utils import parsedate_to_datetime
 from gates.deployment.client import HttpDoor
 from gates.deployment.credentials import NOWHERE, REFUSED, good_claims, of_another_secret, unfit
 from gates.deployment.requests import (
+    BUSY,
     Answer,
     Request,
     encode_body,
@@ -37,7 +38,6 @@ from gates.stages.preflight.memory import Memory
 REPLAY, EVENTS = "/dlq-replay", "/events"
 ASKED_AT_MOST = 3
 ABSENT = (404, 405, 501)
-BUSY = (429, 502, 503, 504)
 MOST_S = 30.0
 
 SIGNING = spec(
