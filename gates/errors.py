@@ -31,3 +31,8 @@ class NotRolledBack(GateError):  # noqa: N818  -- reads as a sentence
     """A rollback that could not be carried out, and no record of it either; somebody must run the SQL at once."""
 
     exit_code = 21
+
+
+def first_line(error: BaseException) -> str:
+    """The error in one line; one that says nothing, by its name."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -7,6 +7,7 @@ back without loss; no value that a target chose can keep an evidence line from b
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import enum
 import json
 from collections.abc import Mapping, Sequence
@@ -186,6 +187,11 @@ _MEMBERS: dict[str, Any] = {
     "duration_ms": int | float,
     "details": Mapping,
 }
+
+
+def stamp(at: dt.datetime) -> str:
+    """RFC 3339, UTC, milliseconds."""
+    return at.astimezone(dt.UTC).isoformat(timespec="milliseconds")
 
 
 def _strings(value: JsonValue) -> Sequence[str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from gates import record, run
 from gates.decision.rules import STAGES
 from gates.deployment.redaction import hidden, scrub
+from gates.evidence import stamp
 from gates.evidence_file import read_log
 from gates.request import Request
 from gates.stages.context import StageReport
@@ -52,7 +53,7 @@ def run_stage(request: Request, stage: str) -> Verdict:
     scrub(request.out, hidden(context.target))
     policy, now = request.policy_for(target).of_stage(stage), request.now()
     end, nothing = read_log(context.evidence).end, Action("none", result="nothing_to_do")
-    done = record.Decided(policy, now, end, nothing, record.stamp(now))
+    done = record.Decided(policy, now, end, nothing, stamp(now))
     recorded = run.keep(request, begun, stages, done)
     run.attest(request, target)
     return recorded.verdict

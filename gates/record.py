@@ -17,7 +17,7 @@ from typing import Any
 from gates.decision.decide import decide
 from gates.decision.rules import Policy
 from gates.errors import CannotWork, GateError, NotRolledBack
-from gates.evidence import CheckSpec, Evidence, JsonValue
+from gates.evidence import CheckSpec, Evidence, JsonValue, stamp
 from gates.evidence_file import ChainEnd, read_log
 from gates.verdict import Action, Decision, Verdict, settle
 
@@ -35,11 +35,6 @@ OURS = (
 )
 """Files of an earlier run in the same place, removed before a new one begins: an old promote must not survive."""
 ALLURE = ("*-result.json", "*-container.json", "*-attachment*")
-
-
-def stamp(at: dt.datetime) -> str:
-    """RFC 3339, UTC, milliseconds."""
-    return at.astimezone(dt.UTC).isoformat(timespec="milliseconds")
 
 
 def begin(folder: Path, facts: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

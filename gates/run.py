@@ -16,7 +16,7 @@ from gates.deployment.identity import identity
 from gates.deployment.redaction import hidden, redact_text, scrub
 from gates.deployment.target import Target
 from gates.errors import CannotWork, UsageError
-from gates.evidence import Evidence, JsonValue, TargetKind
+from gates.evidence import Evidence, JsonValue, TargetKind, stamp
 from gates.evidence_file import EvidenceLog, Unwritten, read_bytes, read_log
 from gates.reports import attestation, webhook
 from gates.reports.citation import cited, source_digest
@@ -58,7 +58,7 @@ def run_gate(request: Request) -> Verdict:
 
     action = act(verdict, order, looked.target.database_url, tell=request.warn)
     action = dataclasses.replace(action, message=redact_text(action.message, hidden(looked.target)))
-    done = record.Decided(policy, decided_at, looked.log.end, action, record.stamp(request.now()))
+    done = record.Decided(policy, decided_at, looked.log.end, action, stamp(request.now()))
     try:
         if trouble is not None:
             raise trouble
@@ -194,7 +194,7 @@ def begin(request: Request) -> dict[str, JsonValue]:
     """Leave a hold on disk before anything is asked. Raise UsageError where production is to be disturbed."""
     if request.policy.disruptive and request.target.kind is TargetKind.PRODUCTION:
         raise UsageError("--disruptive with GATE_TARGET=production; allowed: staging or reference. Leave it out")
-    started_at = record.stamp(request.now())
+    started_at = stamp(request.now())
     facts: dict[str, JsonValue] = {
         "run_id": secrets.token_hex(4),
         "gate": gate_version(),

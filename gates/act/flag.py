@@ -137,8 +137,3 @@ def audit(
     metadata |= {"verdict": order.verdict} if order.verdict else {}
     values = {"action": action, "actor": order.actor, "target_count": target_count, "success_count": target_count}
     rows(connection, "audit_append", {**values, "metadata": json.dumps(metadata)})
-
-
-def first_line(error: Exception) -> str:
-    """The error in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

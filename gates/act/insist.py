@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 import psycopg
 
-from gates.act.flag import UNREADABLE, Order, Tell, audit, count, first_line, rows
+from gates.act.flag import UNREADABLE, Order, Tell, audit, count, rows
 from gates.act.lookout import Lookout
 from gates.deployment.database import Connection, connect
+from gates.errors import first_line
 from gates.evidence import JsonValue
 
 POLL_S = 0.25

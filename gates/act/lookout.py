@@ -9,8 +9,9 @@ from typing import Self
 
 import psycopg
 
-from gates.act.flag import UNREADABLE, first_line, rows
+from gates.act.flag import UNREADABLE, rows
 from gates.deployment.database import Connection, session
+from gates.errors import first_line
 
 BEGIN_AFTER_S = 0.3
 """A change that nobody keeps waiting is done by then, and nothing is looked at."""

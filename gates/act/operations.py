@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 
 from gates.act.emergency import emergency
-from gates.act.flag import Order, Tell, first_line, look_at, rows
+from gates.act.flag import Order, Tell, look_at, rows
 from gates.act.rollback import roll_back
 from gates.act.rollout import promote
 from gates.deployment.client import HttpDoor, NoAnswer
@@ -17,7 +17,7 @@ from gates.deployment.database import session
 from gates.deployment.redaction import hidden, redact_text
 from gates.deployment.requests import SIGNATURE, Answer, Request, curl, encode_body, signed_post, signed_post_v2
 from gates.deployment.target import Target
-from gates.errors import CannotWork, ConfigError
+from gates.errors import CannotWork, ConfigError, first_line
 from gates.verdict import Action
 
 UNSET = "DATABASE_URL is not set; allowed: the target's database. Set the variable"

@@ -9,11 +9,12 @@ from dataclasses import replace
 
 import psycopg
 
-from gates.act.flag import UNREADABLE, FlagState, Order, Tell, first_line, look, look_at, overrule_drill, rows
+from gates.act.flag import UNREADABLE, FlagState, Order, Tell, look, look_at, overrule_drill, rows
 from gates.act.insist import Carried, Forced, ReadBack, first_that_works, insist
 from gates.decision.rules import RolloutPlan
 from gates.deployment.database import Connection, session
 from gates.deployment.loans import Switch
+from gates.errors import first_line
 from gates.evidence import JsonValue
 from gates.verdict import Action
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 
 import psycopg
 
-from gates.act.flag import UNREADABLE, FlagState, Order, Tell, audit, first_line, look, rows
+from gates.act.flag import UNREADABLE, FlagState, Order, Tell, audit, look, rows
 from gates.act.insist import IDLE_IN_TRANSACTION_MS
 from gates.act.lookout import Lookout, blocker_of
 from gates.act.rollback import not_possible, roll_back
 from gates.decision.rules import RolloutPlan
 from gates.deployment.database import Connection, session
+from gates.errors import first_line
 from gates.verdict import Action, Decision, Verdict
 
 SETTLE_S = 20.0

@@ -26,7 +26,7 @@ from gates.deployment.credentials import CheckedTarget, unfit
 from gates.deployment.standstill import own_standstill
 from gates.deployment.target import Target
 from gates.errors import ConfigError
-from gates.evidence import CAPABILITIES, CheckSpec, Outcome, Severity, TargetKind, Where
+from gates.evidence import CAPABILITIES, CheckSpec, Outcome, Severity, TargetKind, Where, stamp
 from gates.evidence_file import parse, write_lines
 from gates.text.foreign import text
 
@@ -300,7 +300,7 @@ def _make_inert(report: pytest.TestReport) -> None:
 
 
 def _when(call: pytest.CallInfo[None]) -> tuple[str, float]:
-    return dt.datetime.fromtimestamp(call.start, dt.UTC).isoformat(timespec="milliseconds"), call.duration * 1000
+    return stamp(dt.datetime.fromtimestamp(call.start, dt.UTC)), call.duration * 1000
 
 
 def judge(error: BaseException | None, observer: Observer | None) -> tuple[Outcome, str]:

@@ -21,7 +21,7 @@ from gates.deployment.database import Connection, session, sql
 from gates.deployment.redaction import hidden, redact, redact_text
 from gates.deployment.requests import Request
 from gates.deployment.target import Target
-from gates.errors import GateError
+from gates.errors import GateError, first_line
 from gates.evidence import JsonValue, Outcome
 from gates.stages.preflight.database import sees_rows
 from gates.stages.suite import ROOT
@@ -156,7 +156,7 @@ def _over_sql(target: Target, clock: Callable[[], float] = time.monotonic) -> li
                 )
             return found
     except psycopg.Error as error:
-        return _unseen(wanted, f"{_first_line(error)}. See that the database can be reached, and DATABASE_URL")
+        return _unseen(wanted, f"{first_line(error)}. See that the database can be reached, and DATABASE_URL")
 
 
 def _unseen(wanted: Sequence[tuple[str, str, str]], why: str) -> list[Section]:
@@ -168,7 +168,7 @@ def _ask(connection: Connection, name: str, title: str, text: str) -> Section:
         cursor = connection.execute(text.encode())
         rows = cursor.fetchall()
     except psycopg.Error as error:
-        return Section(name, title, unknown=f"{_first_line(error)}. See {name}.sql")
+        return Section(name, title, unknown=f"{first_line(error)}. See {name}.sql")
     lengths = {d.name for d in cursor.description or () if d.type_code == INTERVAL}  # a length of time says its unit
     named = [{f"{k}_s" if k in lengths else k: plain(v) for k, v in row.items()} for row in rows]
     return Section(name, title, tuple(named))
@@ -180,7 +180,7 @@ def _sight(connection: Connection, target: Target) -> Section:
     try:
         seen = sees_rows(connection, target)
     except psycopg.Error as error:
-        return Section("sight", title, unknown=_first_line(error))
+        return Section("sight", title, unknown=first_line(error))
     if seen.outcome is not Outcome.PASS:
         return Section("sight", title, unknown=f"{seen.message}. What follows may be less than there is")
     return Section("sight", title, ({"tables": seen.observed, "of": seen.limit},))
@@ -197,7 +197,3 @@ def plain(value: object) -> JsonValue:
     if isinstance(value, dt.datetime):
         return value.astimezone(dt.UTC).isoformat(timespec="seconds")
     return str(value)
-
-
-def _first_line(error: psycopg.Error) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

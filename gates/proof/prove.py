@@ -15,7 +15,7 @@ from typing import Any
 from gates import record
 from gates.decision.rules import Policy
 from gates.errors import UsageError
-from gates.evidence import CheckSpec, TargetKind
+from gates.evidence import CheckSpec, TargetKind, stamp
 from gates.proof import programs, selfsuite, stryker, summary
 from gates.proof.bench import Bench, bench
 from gates.proof.campaign import Campaign
@@ -70,7 +70,7 @@ class Prover:
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        self._started, self._started_at = time.monotonic(), record.stamp(request.now())
+        self._started, self._started_at = time.monotonic(), stamp(request.now())
         self._cells: list[Cell] = []
         self._trials: list[Trial] = []
         self._costs: dict[str, Cost] = {}
@@ -138,7 +138,7 @@ class Prover:
         done = {c.fault.id for c in self._cells}
         return Proof(
             started_at=self._started_at,
-            finished_at=record.stamp(request.now()),
+            finished_at=stamp(request.now()),
             digest=request.policy.proof_digest,
             target=request.kind.value,
             gate=request.gate,

@@ -11,8 +11,7 @@ import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gates import record
-from gates.evidence import JsonValue
+from gates.evidence import JsonValue, stamp
 from gates.evidence_file import chained, read_bytes
 from gates.verdict import Decision
 
@@ -42,7 +41,7 @@ def _every(member: str, value: Callable[[Line], JsonValue], *, only: str = "") -
 
 
 def _moved(delta: dt.timedelta) -> Change:
-    return _every("started_at", lambda one: record.stamp(_time(one["started_at"]) + delta))
+    return _every("started_at", lambda one: stamp(_time(one["started_at"]) + delta))
 
 
 def _time(text: JsonValue) -> dt.datetime:
@@ -77,12 +76,12 @@ def _numbers(value: JsonValue, samples: Callable[[Line], JsonValue]) -> Change:
 
 
 def _later(lines: list[Line], run: Run) -> list[Line]:
-    run["decided_at"] = record.stamp(_time(run["decided_at"]) + dt.timedelta(hours=3))
+    run["decided_at"] = stamp(_time(run["decided_at"]) + dt.timedelta(hours=3))
     return lines
 
 
 def _earlier(lines: list[Line], run: Run) -> list[Line]:
-    run["decided_at"] = record.stamp(_time(run["decided_at"]) - dt.timedelta(hours=3))
+    run["decided_at"] = stamp(_time(run["decided_at"]) - dt.timedelta(hours=3))
     return lines
 
 

@@ -14,7 +14,7 @@ import psycopg
 
 from gates.deployment.database import Connection, connect, sql, value
 from gates.deployment.leftovers import sweep
-from gates.evidence import Evidence, JsonValue, Outcome
+from gates.evidence import Evidence, JsonValue, Outcome, stamp
 from gates.evidence_file import write_lines
 from gates.stages.context import Context
 
@@ -66,7 +66,7 @@ class BacklogWatch:
             observed=last[1] if isinstance(last, list) else None,
             unit="events",
             samples=len(samples),
-            started_at=self._started_at.isoformat(timespec="milliseconds"),
+            started_at=stamp(self._started_at),
             duration_ms=round((time.monotonic() - self._started) * 1000, 1),
             release=self._context.target.release,
             details={"samples": samples},

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gates.decision.policy_file import Settings
 from gates.deployment.target import Target
-from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome
+from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, stamp
 from gates.evidence_file import read_lines, write_lines
 
 
@@ -97,7 +97,7 @@ class Context:
     def account_for(self, specs: Sequence[CheckSpec], reason: str, *, already: int = 0, blocked_by: str = "") -> None:
         """Write an unknown, saying why, for every check of `specs` without evidence after line `already`."""
         seen = {e.check for e in read_lines(self.evidence)[already:]}
-        now = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+        now = stamp(dt.datetime.now(dt.UTC))
         write_lines(
             self.evidence,
             [

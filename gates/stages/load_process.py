@@ -27,8 +27,8 @@ from gates.deployment.leftovers import KEPT, LEASE_S, TIMED, Lease, sweep, take_
 from gates.deployment.redaction import hidden, redact_text
 from gates.deployment.target import Target
 from gates.deployment.tenants import Tenants
-from gates.errors import CannotWork, ConfigError
-from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome
+from gates.errors import CannotWork, ConfigError, first_line
+from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, stamp
 from gates.stages.load_checks import RUN_VALID, SPECS, spec_of
 from gates.stages.load_options import MOST_EXACT, QUICK_MOST_S, QUICK_S, LoadOptions
 from gates.stages.watchdog import Watchdog
@@ -57,7 +57,7 @@ def load(target: Target, options: LoadOptions, out: Path, timeout_s: float = 180
     for name in ("result.json", "companies.txt"):  # an earlier run's must not count
         (folder / name).unlink(missing_ok=True)
     plan = plan_of(target, options)
-    started_at = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+    started_at = stamp(dt.datetime.now(dt.UTC))
     if not plan["base_url"]:
         return [_unknown(spec.id, "no BASE_URL was given, so there is nothing to load", started_at) for spec in SPECS]
     lease = _lease(target, plan, options)
@@ -210,7 +210,7 @@ def clean_up(target: Target, out: Path) -> str:
         if lease is not None:
             lease.release()
     except psycopg.Error as error:
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        said = first_line(error)
         return f"the companies in {FOLDER}/companies.txt were not removed: {said}. Delete them by hand"
     return ""
 

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Mapping
 
-from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where
+from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where, stamp
 from gates.evidence_file import read_lines, write_lines
 from gates.stages.context import Context, StageReport, silent
 from gates.stages.suite import Suite, run
@@ -47,7 +47,7 @@ def pipeline(context: Context) -> list[StageReport]:
     line = judge(read_lines(inner.evidence), report.error)
     line = dataclasses.replace(
         line,
-        started_at=at.isoformat(timespec="milliseconds"),
+        started_at=stamp(at),
         duration_ms=round((time.monotonic() - started) * 1000, 1),
         release=context.target.release,
     )

@@ -8,7 +8,8 @@ import psycopg
 
 from gates.deployment.loans import Changed, Ending, Loan, give_back_for_the_dead
 from gates.deployment.redaction import hidden, redact_text
-from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where
+from gates.errors import first_line
+from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where, stamp
 from gates.evidence_file import write_lines
 from gates.stages.context import Context
 
@@ -34,10 +35,10 @@ def switches(context: Context) -> None:
         try:
             message = "; ".join(sentence(*one) for one in give_back_for_the_dead(context.target.database_url))
         except (psycopg.Error, Changed) as error:
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            first = first_line(error)
             message = f"whether an earlier run has left a switch set cannot be told: {first}"
         outcome = Outcome.UNKNOWN if message else Outcome.PASS
-    at = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+    at = stamp(dt.datetime.now(dt.UTC))
     line = Evidence(
         SPEC.id,
         outcome,

@@ -16,7 +16,8 @@ import psycopg
 
 from gates.deployment.database import Connection, connect
 from gates.deployment.redaction import hidden, redact_text
-from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where
+from gates.errors import first_line
+from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where, stamp
 from gates.evidence_file import write_lines
 from gates.stages.context import Context
 
@@ -60,7 +61,7 @@ class Turn:
         try:
             self.busy = not self._take()
         except psycopg.Error as error:
-            self._note(Outcome.UNKNOWN, f"whether another run is under way cannot be told: {_first_line(error)}")
+            self._note(Outcome.UNKNOWN, f"whether another run is under way cannot be told: {first_line(error)}")
             return self
         if self.busy:
             self._note(Outcome.UNKNOWN, BUSY)
@@ -108,11 +109,7 @@ class Turn:
 
     def _note(self, outcome: Outcome, message: str, blocked_by: str = "") -> None:
         target = self._context.target
-        at = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+        at = stamp(dt.datetime.now(dt.UTC))
         line = Evidence(SPEC.id, outcome, message, samples=1, started_at=at, release=target.release)
         line = dataclasses.replace(line, message=redact_text(message, hidden(target)), blocked_by=blocked_by)
         write_lines(self._context.evidence, [line])
-
-
-def _first_line(error: psycopg.Error) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

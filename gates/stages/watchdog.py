@@ -25,11 +25,12 @@ from gates.deployment.redaction import hidden, redact_text
 from gates.deployment.requests import Request
 from gates.deployment.standstill import own_standstill
 from gates.deployment.target import Target
-from gates.evidence import CheckSpec, Evidence, Outcome
+from gates.errors import first_line
+from gates.evidence import CheckSpec, Evidence, Outcome, stamp
 from gates.evidence_file import read_lines
 from gates.stages.preflight.database import DATABASE, connected
 from gates.stages.preflight.endpoints import REACHABLE, reachable
-from gates.stages.preflight.looks import Seen, first_line, within
+from gates.stages.preflight.looks import Seen, within
 
 PATIENCE_S = 20.0
 """A door that is shut for shorter belongs to a target that was restarted."""
@@ -131,7 +132,7 @@ class _Watched(threading.Thread):
             Outcome.UNKNOWN,
             redact_text(message, hidden(self._target)),
             samples=1,
-            started_at=at.isoformat(timespec="milliseconds"),
+            started_at=stamp(at),
             duration_ms=round(self._shut_s * 1000, 1),
             release=self._target.release,
             details={"unreachable": True, ANSWERED_UNTIL: self._at(self._open_until).isoformat()},

@@ -10,7 +10,7 @@ import datetime as dt
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from gates.evidence import Outcome
+from gates.evidence import Outcome, stamp
 from gates.watch.rounds import Change, Incident, Reading, Round
 
 LEVELS = ("note", "warn", "page")
@@ -100,7 +100,7 @@ def _not_looked_at(
     if incident is None or not known or incident.check in known:
         return incident, None
     said = "this check is no longer in the catalogue; it was not seen good again"
-    return None, Change("no longer checked", incident.check, incident.level, said, _text(at))
+    return None, Change("no longer checked", incident.check, incident.level, said, stamp(at))
 
 
 def _good(incident: Incident | None, at: dt.datetime) -> tuple[None, Change | None]:
@@ -108,14 +108,14 @@ def _good(incident: Incident | None, at: dt.datetime) -> tuple[None, Change | No
         return None, None
     kind = "recovered" if incident.kind == "failing" else "seen again"
     lasted = span(seconds_between(incident.since, at))
-    return None, Change(kind, incident.check, incident.level, f"seen good after {lasted}", _text(at))
+    return None, Change(kind, incident.check, incident.level, f"seen good after {lasted}", stamp(at))
 
 
 def _failing(
     old: Incident | None, reading: Reading, at: dt.datetime, patience: Patience
 ) -> tuple[Incident, Change | None]:
     known = old if old is not None and old.kind == "failing" else None
-    since = _text(at) if known is None or seconds_between(known.since, at) < 0 else known.since
+    since = stamp(at) if known is None or seconds_between(known.since, at) < 0 else known.since
     harm = (known.harm if known else 0) + 1 if reading.harmful else 0
     fires = (known is not None and known.firing) or seconds_between(since, at) >= reading.for_s
     incident = Incident(
@@ -123,7 +123,7 @@ def _failing(
         "failing",
         reading.level,
         since,
-        _text(at),
+        stamp(at),
         known.rounds + 1 if known else 1,
         harm,
         fires,
@@ -146,20 +146,20 @@ def _unknown(
     old: Incident | None, reading: Reading, earlier: Reading | None, at: dt.datetime, patience: Patience
 ) -> tuple[Incident | None, Change | None]:
     if old is not None and old.kind == "failing":
-        kept = replace(old, harm=0, unseen_since=old.unseen_since or _text(at))
+        kept = replace(old, harm=0, unseen_since=old.unseen_since or stamp(at))
         return _told(
             kept, "still failing" if kept.firing and kept.level != "note" and _is_due(kept, at, patience) else "", at
         )
     new = earlier is not None and earlier.outcome is not Outcome.UNKNOWN
-    first = Change("newly unknown", reading.check, "note", reading.message, _text(at)) if new else None
+    first = Change("newly unknown", reading.check, "note", reading.message, stamp(at)) if new else None
     if reading.level != "blind" or reading.lacking or reading.blocked_by:
         return old, first
     rounds = old.rounds + 1 if old else 1
-    since = old.since if old and seconds_between(old.since, at) >= 0 else _text(at)
+    since = old.since if old and seconds_between(old.since, at) >= 0 else stamp(at)
     fires = rounds >= patience.confirm
     told_at = old.told_at if old else ""
     blind = Incident(
-        reading.check, "blind", "blind", since, _text(at), rounds, 0, fires, told_at, message=reading.message
+        reading.check, "blind", "blind", since, stamp(at), rounds, 0, fires, told_at, message=reading.message
     )
     if fires and not (old and old.firing):
         return _told(blind, "blind", at)
@@ -172,8 +172,8 @@ def _told(incident: Incident, kind: str, at: dt.datetime) -> tuple[Incident, Cha
     message = incident.message
     if kind == "still failing" and incident.unseen_since:
         message = f"not seen since {incident.unseen_since}, and not seen good; before: {message}"
-    change = Change(kind, incident.check, incident.level, message, _text(at))
-    return (replace(incident, told_at=_text(at)) if change.told else incident), change
+    change = Change(kind, incident.check, incident.level, message, stamp(at))
+    return (replace(incident, told_at=stamp(at)) if change.told else incident), change
 
 
 def _is_due(incident: Incident, at: dt.datetime, patience: Patience) -> bool:
@@ -249,7 +249,3 @@ def span(seconds: float) -> str:
         if abs(seconds) < limit:
             return f"{seconds / unit:.3g} {name}"
     return f"{seconds / 86_400:.3g} d"
-
-
-def _text(at: dt.datetime) -> str:
-    return at.astimezone(dt.UTC).isoformat(timespec="milliseconds")

@@ -23,7 +23,7 @@ from gates.deployment.identity import identity
 from gates.deployment.redaction import hidden, redact_text
 from gates.deployment.target import Target
 from gates.errors import CannotWork
-from gates.evidence import CheckSpec, Evidence, TargetKind
+from gates.evidence import CheckSpec, Evidence, TargetKind, stamp
 from gates.evidence_file import read_log
 from gates.reports import webhook
 from gates.stages.context import Context, Progress, StageReport, silent
@@ -219,12 +219,12 @@ def _judged(
     )
     changes = folded.changes
     if alive.down_s or alive.clock:
-        changes = (Change("watcher down", "watch", "warn", alive.said, record.stamp(started)), *changes)
+        changes = (Change("watcher down", "watch", "warn", alive.said, stamp(started)), *changes)
     state, reason = _state(verdict, folded.incidents, readings)
     return Round(
         past.last_number + 1,
-        record.stamp(started),
-        record.stamp(watch.now()),
+        stamp(started),
+        stamp(watch.now()),
         watch.name,
         state,
         redact_text(reason, hidden(watch.target)),
@@ -273,7 +273,7 @@ def _rolled_back(watch: Watch, past: History, made: Round, policy: Policy, seen:
         incidents=acted(made.incidents, {i.check for i in due}) if settled else made.incidents,
         changes=(*made.changes, change),
         action=action.to_json(),
-        finished_at=record.stamp(watch.now()),
+        finished_at=stamp(watch.now()),
     )
 
 
@@ -301,7 +301,7 @@ def _tell(watch: Watch, past: History, made: Round) -> str:
         return error
     try:
         history.append(
-            watch.history, Told(watch.name, made.number, record.stamp(watch.now()), "slack" if url else "nobody").line()
+            watch.history, Told(watch.name, made.number, stamp(watch.now()), "slack" if url else "nobody").line()
         )
     except CannotWork as failed:
         watch.warn(f"the next round will tell this again: {failed}")

@@ -20,10 +20,10 @@ import pytest
 from gates import catalogue
 from gates.decision.rules import Policy
 from gates.deployment.requests import sign_v1
-from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
+from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where, stamp
 from gates.evidence_file import read_log, write_lines
 from gates.operator import lint
-from gates.record import begin, recompute, stamp, write, write_run
+from gates.record import begin, recompute, write, write_run
 from gates.verdict import Action
 from tests.gates.floor_checks import FLOOR_SPECS, on_solid_ground
 from tests.gates.gate_process import gate

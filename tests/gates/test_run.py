@@ -21,7 +21,7 @@ from gates.checks.observation import Observer
 from gates.decision.policy_file import parse
 from gates.deployment.target import Target
 from gates.errors import CannotWork, NotRolledBack
-from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
+from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where, stamp
 from gates.evidence_file import Unwritten, read_lines, write_lines
 from gates.one_stage import run_stage
 from gates.reports import render, webhook
@@ -169,7 +169,7 @@ def written(one: CheckSpec, context: Context, *, before: bool) -> Evidence:
         outcome, message = Outcome.FAIL, HARM
     if one.id == "alert/small" and before:
         outcome, message = Outcome.UNKNOWN, "too few samples"
-    line = observer.evidence_of(one, outcome, message, record.stamp(now()), 1.0)
+    line = observer.evidence_of(one, outcome, message, stamp(now()), 1.0)
     return dataclasses.replace(line, round="before" if before else "")
 
 

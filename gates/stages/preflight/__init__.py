@@ -18,7 +18,7 @@ from gates.deployment.credentials import UNUSABLE
 from gates.deployment.identity import identity
 from gates.deployment.redaction import hidden, redact_evidence, redact_text
 from gates.deployment.target import Target
-from gates.evidence import Evidence, JsonValue, Outcome, Severity, TargetKind
+from gates.evidence import Evidence, JsonValue, Outcome, Severity, TargetKind, stamp
 from gates.evidence_file import write_lines
 from gates.stages.context import Context, Progress, StageReport
 from gates.stages.preflight import credentials
@@ -126,7 +126,7 @@ def _capabilities(target: Target, companies: Path) -> list[Evidence]:
         with companies.open("a", encoding="utf-8") as file:
             file.write(f"{company}\n")
 
-    at = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+    at = stamp(dt.datetime.now(dt.UTC))
     lines = []
     for name, claimed in claims(target, note).items():
         outcome = Outcome.UNKNOWN if claimed is None else Outcome.PASS

@@ -12,8 +12,9 @@ import psycopg
 from gates.deployment.database import Connection, connect, execute, sql
 from gates.deployment.identity import database_place
 from gates.deployment.target import Target
+from gates.errors import first_line
 from gates.evidence import Evidence, JsonValue, Outcome, Severity
-from gates.stages.preflight.looks import Seen, after, first_line, spec, timed, within
+from gates.stages.preflight.looks import Seen, after, spec, timed, within
 from gates.text.foreign import text
 
 QUERIES = Path(__file__).parent.with_name("queries")

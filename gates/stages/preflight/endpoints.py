@@ -9,9 +9,10 @@ from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.identity import http_place
 from gates.deployment.requests import Answer, Request, post
 from gates.deployment.target import Target
+from gates.errors import first_line
 from gates.evidence import JsonValue, Outcome, Severity
 from gates.inputs import values
-from gates.stages.preflight.looks import Seen, first_line, spec, within
+from gates.stages.preflight.looks import Seen, spec, within
 
 VERSION_REQUESTS = 12
 """New connections that ask for /version: enough to meet each of three instances with 97 % at random balancing."""

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from gates.deployment.target import Target
-from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where
+from gates.errors import first_line
+from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where, stamp
 
 LOOK_S = 10.0
 """The longest that one look may take: resolving a name has no limit of its own, and an answer may drip for ever."""
@@ -74,7 +75,7 @@ def timed(check: CheckSpec, target: Target, look: Callable[[], Seen], limit_s: f
         seen.limit,
         seen.unit,
         seen.samples,
-        at.isoformat(timespec="milliseconds"),
+        stamp(at),
         round((time.monotonic() - started) * 1000, 1),
         release=target.release,
         details={**seen.details, "unreachable": True} if seen.unreachable else seen.details,
@@ -90,8 +91,3 @@ def after(
         return timed(check, target, look, limit_s)
     blocked = timed(check, target, lambda: Seen(Outcome.UNKNOWN, f"blocked by {failed[0]}"))
     return dataclasses.replace(blocked, blocked_by=failed[0])
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -22,7 +22,7 @@ from gates.act.flag import look_at
 from gates.decision.rules import Policy
 from gates.deployment.identity import identity
 from gates.deployment.target import Target
-from gates.evidence import Evidence, Outcome
+from gates.evidence import Evidence, Outcome, stamp
 from gates.evidence_file import read_log, write_lines
 from gates.operator import arguments
 from gates.operator.hand_command import by_hand
@@ -63,7 +63,7 @@ def environ(migrated_url: str, database: object) -> dict[str, str]:
 def judged(folder: Path, environ: Mapping[str, str], outcome: Outcome = Outcome.PASS, **facts: Any) -> Path:
     """What a dry run of all checks leaves, signed; facts: members of run.json that are otherwise."""
     target: Target = config.load_target(environ)
-    at = record.stamp(facts.pop("at", NOW))
+    at = stamp(facts.pop("at", NOW))
     stage = facts.pop("stage", "")
     policy: Policy = config.load_policy(None, NOW.date()).policy(catalogue.load(), target.kind, "r1", deep=False)
     policy = policy.of_stage(stage) if stage else policy
@@ -73,7 +73,7 @@ def judged(folder: Path, environ: Mapping[str, str], outcome: Outcome = Outcome.
     write_lines(folder / record.EVIDENCE, lines)
     action = Action("promote", 10, 50, "dry_run")
     done = record.Decided(
-        policy, dt.datetime.fromisoformat(at), read_log(folder / record.EVIDENCE).end, action, record.stamp(NOW)
+        policy, dt.datetime.fromisoformat(at), read_log(folder / record.EVIDENCE).end, action, stamp(NOW)
     )
     record.write_run(folder, {**run, record.FLAG: seen.to_json() if seen else None, **done.facts(), **facts})
     recorded = record.read(folder)

@@ -10,7 +10,7 @@ import pytest
 
 from gates import record
 from gates.decision.rules import Policy
-from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, TargetKind, Where
+from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, TargetKind, Where, stamp
 from gates.proof.tampering import TAMPERINGS, Tampering, tamper
 from gates.verdict import Action, Decision
 from tests.gates.floor_checks import FLOOR_SPECS
@@ -24,14 +24,13 @@ RUN: dict[str, JsonValue] = {
     "run_id": "1",
     "policy": POLICY.to_json(),
     "policy_digest": POLICY.digest,
-    "started_at": record.stamp(AT),
-    "decided_at": record.stamp(AT),
-    "finished_at": record.stamp(AT),
+    "started_at": stamp(AT),
+    "decided_at": stamp(AT),
+    "finished_at": stamp(AT),
     "action": ACTION.to_json(),
 }
 GREEN = [
-    Evidence(c, Outcome.PASS, observed=1.0, limit=2.0, samples=3, started_at=record.stamp(AT), release="r1")
-    for c in CHECKS
+    Evidence(c, Outcome.PASS, observed=1.0, limit=2.0, samples=3, started_at=stamp(AT), release="r1") for c in CHECKS
 ]
 
 

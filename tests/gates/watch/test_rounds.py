@@ -17,9 +17,8 @@ from gates import catalogue
 from gates.decision.policy_file import parse
 from gates.deployment.target import Target
 from gates.errors import CannotWork
-from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
+from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where, stamp
 from gates.evidence_file import write_lines
-from gates.record import stamp
 from gates.stages.context import Context, StageReport
 from gates.stages.suite import Suite
 from gates.watch import history, story
