@@ -82,7 +82,6 @@ def _limited_rows(probe: Probe) -> int:
     lambda p: _paused_rows(p) == 0,
     (f"{AUDIT}/refusal-agents-paused", f"{AUDIT}/refusal-budget-exhausted", f"{AUDIT}/refusal-feature-disabled"),
     names=("dlq_replay_refused", "refus", "audit"),
-    decision="hold",
 )
 def refusals_not_audited(settings: Settings) -> Parts:
     return _noting(settings, lambda _note: None)
@@ -91,9 +90,8 @@ def refusals_not_audited(settings: Settings) -> Parts:
 @service(
     "Refusals by the rate limit are not audited.",
     lambda p: _limited_rows(p) == 0,
-    (f"{AUDIT}/rate-limited-once-a-minute", "drill/rate-limit/refusals-audited-once-a-minute"),
+    ("drill/rate-limit/refusals-audited-once-a-minute",),
     names=("rate_limited", "refus", "audit"),
-    decision="hold",
 )
 def limited_not_audited(settings: Settings) -> Parts:
     return _noting(settings, lambda note: None if note.code == "rate_limited" else note)
@@ -104,7 +102,6 @@ def limited_not_audited(settings: Settings) -> Parts:
     lambda p: _limited_rows(p) > 3,
     (f"{AUDIT}/rate-limited-once-a-minute", "drill/rate-limit/refusals-audited-once-a-minute"),
     names=("minute", "rows", "rate_limited"),
-    decision="hold",
 )
 def every_limited_audited(settings: Settings) -> Parts:
     release = build_parts(settings)
@@ -123,7 +120,6 @@ def every_limited_audited(settings: Settings) -> Parts:
     lambda p: _paused_rows(p, "metadata ->> 'code'") != "agents_paused",
     (f"{AUDIT}/refusal-agents-paused", f"{AUDIT}/refusal-budget-exhausted", f"{AUDIT}/refusal-feature-disabled"),
     names=("agents_paused", "budget_exhausted", "feature_disabled"),
-    decision="hold",
 )
 def refusal_without_code(settings: Settings) -> Parts:
     return _noting(settings, lambda note: dataclasses.replace(note, code="refused"))
@@ -134,7 +130,6 @@ def refusal_without_code(settings: Settings) -> Parts:
     lambda p: _forbidden_rows(p) > 0,
     (f"{AUDIT}/refusal-forbidden",),
     names=("stranger",),
-    decision="hold",
 )
 def forbidden_under_the_victim(settings: Settings) -> Parts:
     async def twin(parts: Parts, call: Call) -> Reply:
@@ -164,7 +159,6 @@ def _forbidden_rows(probe: Probe) -> int:
     lambda p: _invalid_rows(p) > 0,
     (f"{AUDIT}/bad-requests-leave-no-row",),
     names=("400", "invalid", "row"),
-    decision="hold",
 )
 def invalid_audited(settings: Settings) -> Parts:
     async def twin(parts: Parts, call: Call) -> Reply:
@@ -191,8 +185,9 @@ def _invalid_rows(probe: Probe) -> int:
 @service(
     "The audit row has a request id of its own: the answer's leads nowhere.",
     lambda p: not _request_id_found(p),
-    ("drill/observability/request-id-in-the-trail", f"{AUDIT}/*"),
+    ("drill/observability/request-id-in-the-trail",),
     names=("request", "X-Request-Id"),
+    decision="rollback",
 )
 def other_request_id(settings: Settings) -> Parts:
     release = build_parts(settings)
@@ -256,7 +251,7 @@ def signature_in_metadata(settings: Settings) -> Parts:
 @service(
     "An audit row of a run is written under `all`.",
     lambda p: _start_rows(p) == 0,
-    (f"{AUDIT}/start-of-a-run", f"{AUDIT}/scopes-apart"),
+    (f"{AUDIT}/start-of-a-run",),
     names=("say that the run started",),
 )
 def started_under_all(settings: Settings) -> Parts:
@@ -307,7 +302,10 @@ statement(
     _OFF,
     _ON,
     lambda p: not p.refused("UPDATE audit_logs SET actor = 'x' WHERE id = (SELECT min(id) FROM audit_logs)"),
-    ("sql/spot/audit-append-only", f"{AUDIT}/update-refused", f"{AUDIT}/delete-refused", "sql/spot/triggers-enabled"),
+    (
+        *(f"{AUDIT}/{name}-refused" for name in ("update", "delete", "truncate")),
+        *("sql/spot/audit-append-only", "sql/spot/triggers-enabled"),
+    ),
     names=("audit_logs", "trigger", "append"),
 )
 statement(

@@ -104,7 +104,7 @@ def _charging(settings: Settings, change: Callable[[int], int]) -> Parts:
 @service(
     "Only the day is charged: the month never fills.",
     lambda p: used_by(p, 4) == (4, 0),
-    (f"{BUDGETS}/*",),
+    (f"{BUDGETS}/monthly-limit-binds", f"{BUDGETS}/new-month-starts-at-zero"),
     names=("month",),
 )
 def month_not_charged(settings: Settings) -> Parts:
@@ -114,7 +114,7 @@ def month_not_charged(settings: Settings) -> Parts:
 @service(
     "Only the month is charged: the day never fills.",
     lambda p: used_by(p, 4) == (0, 4),
-    (f"{BUDGETS}/*",),
+    (f"{BUDGETS}/exhausted-refused", f"{BUDGETS}/race-never-overspends"),
     names=("day", "daily"),
 )
 def day_not_charged(settings: Settings) -> Parts:
@@ -124,7 +124,7 @@ def day_not_charged(settings: Settings) -> Parts:
 @service(
     "A new day resets the month, too.",
     lambda p: used_by(p, 4, {"monthly_used": 100, "day": "2020-01-01"}) == (4, 4),
-    (f"{BUDGETS}/*",),
+    (f"{BUDGETS}/new-day-starts-at-zero",),
     names=("month",),
 )
 def new_day_resets_month(settings: Settings) -> Parts:
@@ -135,7 +135,7 @@ def new_day_resets_month(settings: Settings) -> Parts:
 @service(
     "The day of a budget is not set when it is charged in a new one: the next request starts at zero again.",
     lambda p: _day_after_charge(p) == "2020-01-01",
-    (f"{BUDGETS}/*",),
+    (f"{BUDGETS}/new-day-starts-at-zero",),
     names=("day", "used"),
 )
 def day_not_set(settings: Settings) -> Parts:

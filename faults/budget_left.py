@@ -114,7 +114,7 @@ def _only_daily(text: bytes) -> bytes:
 @service(
     "The daily limit does not bind.",
     lambda p: answer_of(p, NONE_LEFT, dry_run=True)["http"] == 200,
-    (f"{BUDGETS}/exhausted-refused", f"{BUDGETS}/*", "drill/dry-run/no-budget-like-real"),
+    (f"{BUDGETS}/exhausted-refused", "drill/dry-run/no-budget-like-real"),
     names=("429", "exhausted", "daily"),
 )
 def day_not_asked(settings: Settings) -> Parts:
@@ -250,7 +250,6 @@ def _failed_at_once(probe: Probe) -> bool:
     lambda p: answer_of(p, {"daily_limit": 2}, 4, dry_run=True).get("target_count") == 4,
     ("drill/dry-run/cut-by-the-budget", "drill/dry-run/no-budget-like-real", f"{BUDGETS}/dry-run-shows-what-is-left"),
     names=("dry", "budget"),
-    decision="hold",
 )
 def dry_run_asks_no_budget(settings: Settings) -> Parts:
     async def preview(_conn: Connection, _company_id: str) -> int:

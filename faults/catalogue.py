@@ -1,46 +1,24 @@
-"""What a fault is, and how the modules of this package declare theirs."""
+"""What a fault is, and how the modules of this package declare theirs. Every module of the package is read."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+import faults
 from faults.probe import Probe
+from faults.proxy.rewriting import Make, World
+from faults.proxy.server import proxy as serving
+from faults.proxy.server import stands_before
 
-Kind = Literal["service", "worker", "sql", "process", "none"]
+Kind = Literal["service", "worker", "sql", "process", "proxy", "trigger", "none"]
 Decision = Literal["rollback", "hold", "promote"]
 Witness = Callable[[Probe], bool]
 Build = TypeVar("Build", bound=Callable[[Any], Any])
-
-MODULES = (
-    "noop",
-    "authentication",
-    "signing",
-    "tokens",
-    "validation",
-    "rate_limit",
-    "rate_limit_store",
-    "idempotency",
-    "idempotency_store",
-    "selection",
-    "budget",
-    "budget_left",
-    "lifecycle",
-    "run_end",
-    "outbox",
-    "outbox_failures",
-    "effects",
-    "events",
-    "switches",
-    "audit",
-    "surface",
-    "load",
-    "schema",
-    "data",
-)
-"""The modules that declare faults, in the order of the list."""
 
 EVENTS = ("stop-worker", "kill-worker")
 """Process events: stop-worker freezes every worker (SIGSTOP), kill-worker kills each and does not start it again."""
@@ -51,8 +29,13 @@ class Fault:
     """One named defect of a deployment.
 
     `parts` is `module:function` for `--parts` of the service or the worker, `sql` and `undo_sql` are run by a
-    superuser, `event` is one of EVENTS. `checks` are ids or globs of the checks that must catch it; one of `names`
-    must appear in the finding. `production`: whether it can occur in production, where only production-safe checks run.
+    superuser, `event` is one of EVENTS, `rewrite` makes what a proxy does. `env` is set for the service and the worker;
+    for the gate, where the fault is a proxy's.
+
+    `checks` are ids or globs of the checks that catch it, each of them; those of `green` stay green. One of `names`, if
+    there are any, must appear in the finding. `decision` is what the gate must decide; None: what the severities of
+    the checks say, a rollback for one that pages, else a hold. `production`: whether it can occur in production, where
+    only production-safe checks run.
     """
 
     id: str
@@ -63,17 +46,22 @@ class Fault:
     sql: str | None = None
     undo_sql: str | None = None
     event: str | None = None
+    rewrite: Make | None = field(default=None, compare=False)
     env: Mapping[str, str] = field(default_factory=dict)
     production: bool = True
-    decision: Decision = "rollback"
+    decision: Decision | None = None
     checks: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    green: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The fault as `python -m faults list` prints it."""
-        shown = {name: getattr(self, name) for name in self.__slots__ if name != "witness"}
+        shown = {name: getattr(self, name) for name in self.__slots__ if name not in UNTOLD}
         return shown | {"env": dict(self.env), "checks": list(self.checks), "names": list(self.names)}
 
+
+UNTOLD = {"witness", "rewrite", "green"}
+"""Members that the harness does not need."""
 
 _DECLARED: dict[str, Fault] = {}
 
@@ -103,6 +91,18 @@ def statement(
     return declare(Fault(fault_id, breaks, "sql", witness, sql=sql, undo_sql=undo_sql, checks=checks, **more))
 
 
+def proxy(fault_id: str, rewrite: Make, checks: tuple[str, ...], breaks: str = "", **more: Any) -> Fault:
+    """Declare what a proxy before the service does as a fault. Without `breaks` its id says what breaks."""
+    said = breaks or sentence(fault_id)
+    return declare(Fault(fault_id, said, "proxy", stands_before(fault_id), rewrite=rewrite, checks=checks, **more))
+
+
+def sentence(fault_id: str) -> str:
+    """What an id says: `tokens/there-is-no-leeway` is "There is no leeway."."""
+    words = fault_id.rpartition("/")[2].replace("-", " ")
+    return f"{words[0].upper()}{words[1:]}."
+
+
 def _of_parts(
     kind: Kind, breaks: str, witness: Witness, checks: tuple[str, ...], more: Mapping[str, Any]
 ) -> Callable[[Build], Build]:
@@ -117,7 +117,17 @@ def _of_parts(
 
 
 def catalogue() -> Mapping[str, Fault]:
-    """Every fault by its id, in the order of MODULES and of their lines."""
-    for name in MODULES:
-        importlib.import_module(f"faults.{name}")
+    """Every fault by its id, in the order of the modules and of their lines."""
+    for found in pkgutil.walk_packages(faults.__path__, "faults."):
+        if not found.name.endswith("__main__"):
+            importlib.import_module(found.name)
     return dict(_DECLARED)
+
+
+@contextmanager
+def behind_proxy(fault: Fault, environ: Mapping[str, str]) -> Iterator[str]:
+    """The base URL of the deployment that `environ` names, with a proxy's fault in it for a while."""
+    if fault.rewrite is None:
+        raise ValueError(f"{fault.id} is of kind {fault.kind}; only a fault of kind proxy is put in by a proxy")
+    with World(environ) as world, serving(world.base_url, fault.rewrite(world), fault.id) as url:
+        yield url

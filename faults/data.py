@@ -71,7 +71,6 @@ _rows(
     "SELECT count(*) = 2 FROM dead_letter_queue WHERE true",
     (f"{SPOT}/one-dead-letter-per-event",),
     names=("dead",),
-    decision="hold",
 )
 _rows(
     "replaying-without-a-way",
@@ -148,7 +147,6 @@ _rows(
     "SELECT count(*) = 1 FROM replay_budgets WHERE daily_used = 77",
     (f"{SPOT}/budget-not-overcharged",),
     names=("budget", "used"),
-    decision="hold",
 )
 
 statement(
@@ -159,7 +157,6 @@ statement(
     lambda p: not p.value("SELECT enabled FROM feature_flags WHERE key = 'dlq.replay.enabled' AND company_id IS NULL"),
     (f"{SPOT}/feature-flags-status",),
     names=("dlq.replay.enabled",),
-    decision="hold",
 )
 statement(
     "data/fleet-paused",
@@ -169,7 +166,6 @@ statement(
     lambda p: bool(p.value("SELECT agents_paused FROM agent_controls WHERE company_id IS NULL")),
     (f"{SPOT}/fleet-not-paused",),
     names=("paused",),
-    decision="hold",
 )
 
 

@@ -14,10 +14,8 @@ from faults.probe import Probe
 from faults.requests import requesting
 from replay_service.composition import build_parts
 from replay_service.database import Connection
-from replay_service.exchange import Call, Reply
 from replay_service.idempotency import Run, begin
 from replay_service.parts import Parts
-from replay_service.replay import replay
 from replay_service.settings import Settings
 from replay_service.validation import ReplayRequest, read_replay
 
@@ -33,35 +31,9 @@ def _twice(probe: Probe, first: Mapping[str, Any], second: Mapping[str, Any], le
         ]
 
 
-def _runs_differ(probe: Probe, first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    """Whether two requests, both accepted, started two runs."""
-    runs = [answer.json().get("replay_run_id") for answer in _twice(probe, first, second)]
-    return None not in runs and runs[0] != runs[1]
-
-
 def _is_duplicate(probe: Probe, first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     """Whether the second request was answered as a duplicate of the first."""
     return _twice(probe, first, second)[1].json().get("duplicate") is True
-
-
-@service(
-    "The idempotency key is ignored: a re-sent request replays again.",
-    lambda p: _runs_differ(p, {}, {}),
-    (f"{KEYS}/duplicate-one-effect", f"{KEYS}/race-same-request", "drill/proof/duplicate-short-circuits"),
-    names=("duplicate", "key"),
-)
-def key_ignored(settings: Settings) -> Parts:
-    return requesting(settings, lambda r: dataclasses.replace(r, idempotency_key=f"gen-{uuid.uuid4()}"))
-
-
-@service(
-    "Another payload under a used key is answered as a duplicate.",
-    lambda p: _is_duplicate(p, {}, {"max_items": 2}),
-    (f"{KEYS}/other-payload-refused", f"{KEYS}/payload-max"),
-    names=("422", "payload"),
-)
-def payload_not_compared(settings: Settings) -> Parts:
-    return _hashing(settings, lambda r: [r.company_id])
 
 
 @service(
@@ -130,7 +102,6 @@ class _Hashed(ReplayRequest):
     lambda p: _spelt_twice(p) == 422,
     (f"{KEYS}/spelling-is-equal", f"{KEYS}/defaults-are-equal"),
     names=("spelling", "422"),
-    decision="hold",
 )
 def payload_is_raw_bytes(settings: Settings) -> Parts:
     def read(raw: bytes) -> ReplayRequest:
@@ -151,7 +122,6 @@ def _spelt_twice(probe: Probe) -> int:
     lambda p: _twice(p, {}, {"dry_run": False})[1].status_code == 422,
     (f"{KEYS}/defaults-are-equal",),
     names=("default", "422"),
-    decision="hold",
 )
 def payload_before_defaults(settings: Settings) -> Parts:
     def read(raw: bytes) -> ReplayRequest:
@@ -166,7 +136,6 @@ def payload_before_defaults(settings: Settings) -> Parts:
     lambda p: _ids_in_two_orders(p) == 422,
     ("drill/idempotency/ids-are-a-set",),
     names=("order", "idempotency_key_reused"),
-    decision="hold",
 )
 def order_of_ids_matters(settings: Settings) -> Parts:
     def read(raw: bytes) -> ReplayRequest:
@@ -179,44 +148,6 @@ def order_of_ids_matters(settings: Settings) -> Parts:
 def _ids_in_two_orders(probe: Probe) -> int:
     ids = [str(uuid.UUID(int=n)) for n in (1, 2)]
     return int(_twice(probe, {"dlq_ids": ids, "max_items": 2}, {"dlq_ids": ids[::-1], "max_items": 2})[1].status_code)
-
-
-@service(
-    "Keys are compared without their case: `INC-a` and `INC-A` are one.",
-    lambda p: _is_duplicate(p, {"idempotency_key": "w"}, {"idempotency_key": "W"}),
-    ("drill/idempotency/keys-differ-in-case",),
-    names=("key",),
-)
-def key_case_folded(settings: Settings) -> Parts:
-    return _keyed(settings, str.lower)
-
-
-@service(
-    "Keys are cut to 64 characters: two long ones with one beginning are one.",
-    lambda p: _is_duplicate(p, {"idempotency_key": "w" * 99 + "1"}, {"idempotency_key": "w" * 99 + "2"}),
-    ("drill/idempotency/keys-differ-at-the-end",),
-    names=("key",),
-)
-def key_truncated(settings: Settings) -> Parts:
-    return _keyed(settings, lambda key: key[:64])
-
-
-@service(
-    "Keys are trimmed: ` a` and `a` are one.",
-    lambda p: _is_duplicate(p, {"idempotency_key": "w"}, {"idempotency_key": " w"}),
-    ("drill/idempotency/keys-differ-in-spaces",),
-    names=("key",),
-)
-def key_trimmed(settings: Settings) -> Parts:
-    return _keyed(settings, lambda key: key.strip() or "k")
-
-
-def _keyed(settings: Settings, change: Callable[[str], str]) -> Parts:
-    def changed(request: ReplayRequest) -> ReplayRequest:
-        key = request.idempotency_key
-        return dataclasses.replace(request, idempotency_key=change(key)) if key else request
-
-    return requesting(settings, changed)
 
 
 @service(
@@ -266,7 +197,6 @@ def _by_two_actors(probe: Probe) -> bool:
     lambda p: _lost_items(p),
     (f"{KEYS}/duplicate-same-answer",),
     names=("items", "answer", "duplicate"),
-    decision="hold",
 )
 def duplicate_is_read_anew(settings: Settings) -> Parts:
     change = ("response, status, target_count", "NULL::jsonb, status, target_count")
@@ -276,42 +206,3 @@ def duplicate_is_read_anew(settings: Settings) -> Parts:
 def _lost_items(probe: Probe) -> bool:
     first, second = (answer.json() for answer in _twice(probe, {}, {}))
     return bool(first["items"] and first["items"] != second.get("items"))
-
-
-@service(
-    "A duplicate is not marked.",
-    lambda p: not _is_duplicate(p, {}, {}),
-    (f"{KEYS}/duplicate-marked",),
-    names=("duplicate",),
-)
-def duplicate_not_marked(settings: Settings) -> Parts:
-    return _answering_duplicates(settings, lambda r: dataclasses.replace(r, body={**r.body, "duplicate": False}))
-
-
-@service(
-    "A duplicate has no Idempotent-Replayed header.",
-    lambda p: "idempotent-replayed" not in _twice(p, {}, {})[1].headers,
-    (f"{KEYS}/duplicate-marked",),
-    names=("Idempotent-Replayed", "header"),
-    decision="hold",
-)
-def duplicate_without_header(settings: Settings) -> Parts:
-    return _answering_duplicates(settings, lambda r: dataclasses.replace(r, headers={}))
-
-
-@service(
-    "A duplicate is answered with 409.",
-    lambda p: _twice(p, {}, {})[1].status_code == 409,
-    (f"{KEYS}/*", "drill/proof/duplicate-short-circuits"),
-    names=("409", "duplicate"),
-)
-def duplicate_is_a_conflict(settings: Settings) -> Parts:
-    return _answering_duplicates(settings, lambda r: dataclasses.replace(r, status=409))
-
-
-def _answering_duplicates(settings: Settings, change: Callable[[Reply], Reply]) -> Parts:
-    async def twin(parts: Parts, call: Call) -> Reply:
-        reply = await replay(parts, call)
-        return change(reply) if reply.outcome == "duplicate" else reply
-
-    return dataclasses.replace(build_parts(settings), replay=twin)

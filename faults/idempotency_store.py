@@ -94,7 +94,6 @@ def _runs_after_dry(probe: Probe) -> int:
     lambda p: _dry_after_real(p) == 422,
     (f"{KEYS}/dry-run-looks-up-no-key",),
     names=("dry", "key"),
-    decision="hold",
 )
 def dry_run_looks_up_key(settings: Settings) -> Parts:
     release = remembering(settings)
@@ -175,7 +174,6 @@ def _status_after_late_retry(probe: Probe) -> str:
     lambda p: _seconds_behind_a_lock(p) > 2,
     (f"{KEYS}/in-progress",),
     names=("in_progress", "409"),
-    decision="hold",
 )
 def waits_for_the_key(settings: Settings) -> Parts:
     return altered(
@@ -198,7 +196,12 @@ def _seconds_behind_a_lock(probe: Probe) -> float:
 @service(
     "The key commits before the effect: a crash between them leaves a key without one.",
     lambda p: _txids_of_a_run(p) > 1,
-    (f"{KEYS}/crash-leaves-no-key", "drill/audit/start-and-effect-together"),
+    (
+        f"{KEYS}/crash-leaves-no-key",
+        "drill/audit/start-and-effect-together",
+        "drill/recovery/replay-session-ended",
+        "drill/recovery/service-killed-in-a-replay",
+    ),
     names=("key", "transaction", "txid"),
 )
 def key_commits_first(settings: Settings) -> Parts:
@@ -249,7 +252,6 @@ def _status_of_reuse(probe: Probe) -> int:
     lambda p: _runs_of_an_old_key(p),
     ("drill/idempotency/old-key-is-known",),
     names=("another run",),
-    decision="hold",
 )
 def key_expires(settings: Settings) -> Parts:
     forget = b"""UPDATE replay_runs SET idempotency_key = idempotency_key || '-' || id

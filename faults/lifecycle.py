@@ -37,16 +37,6 @@ _LETTER = """SELECT status, retry_count, retry_after > now() + interval '1 s', r
 
 
 @worker(
-    "A run has 25 items in flight instead of at most 10.",
-    lambda p: _most_in_flight(p) > 10,
-    (f"{LIFE}/ten-in-flight",),
-    names=("10", "flight"),
-)
-def places_25(settings: WorkerSettings) -> WorkerParts:
-    return dataclasses.replace(build_worker_parts(settings), places=25)
-
-
-@worker(
     "A run has 11 items in flight (off by one).",
     lambda p: _most_in_flight(p) > 10,
     (f"{LIFE}/ten-in-flight",),
@@ -97,17 +87,6 @@ def stops_at_twenty(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "A run is stopped at its first failure: 5 settled items are not waited for.",
-    lambda p: after_run(p, 0, 4, _RUN)[0] == "stopped",
-    (f"{LIFE}/four-failures-do-not-stop",),
-    names=("4", "stop"),
-)
-def stops_too_early(settings: WorkerSettings) -> WorkerParts:
-    rail = lambda c: c.failure * 5 > c.success + c.failure  # noqa: E731
-    return dataclasses.replace(build_worker_parts(settings), must_stop=rail)
-
-
-@worker(
     "A run is stopped only above 50 % of failures.",
     lambda p: after_run(p, 12, 12, _RUN)[0] == "completed",
     ("drill/lifecycle/stops-soon-above-a-fifth",),
@@ -116,16 +95,6 @@ def stops_too_early(settings: WorkerSettings) -> WorkerParts:
 def stops_at_half(settings: WorkerSettings) -> WorkerParts:
     rail = lambda c: c.success + c.failure >= 5 and c.failure * 2 > c.success + c.failure  # noqa: E731
     return dataclasses.replace(build_worker_parts(settings), must_stop=rail)
-
-
-@worker(
-    "The budget of what a stopped run did not attempt is not refunded.",
-    lambda p: _used_after_stop(p) == 25,
-    (f"{LIFE}/stop-refunds-the-rest",),
-    names=("ledger",),
-)
-def nothing_refunded(settings: WorkerSettings) -> WorkerParts:
-    return altered_worker(settings, ("return_unattempted", "AND f.items > 0", "AND false"))
 
 
 @worker(
@@ -210,17 +179,6 @@ def returned_rows_kept(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "A failed item does not count its retry.",
-    lambda p: after_run(p, 1, 1, _LETTER)[1] == 0,
-    (f"{LIFE}/failed-item-is-pending-again",),
-    names=("retry_count",),
-)
-def retry_not_counted(settings: WorkerSettings) -> WorkerParts:
-    change = ("THEN 0 ELSE 1 END,\n    retry_after", "THEN 0 ELSE 0 END,\n    retry_after")
-    return altered_worker(settings, ("settle_item", *change))
-
-
-@worker(
     "`retry_after` of a failed item is left as it was: it is due at once.",
     lambda p: not after_run(p, 1, 1, _LETTER)[2],
     (f"{LIFE}/failed-item-is-pending-again",),
@@ -255,7 +213,7 @@ def failed_item_stuck(settings: WorkerSettings) -> WorkerParts:
 @worker(
     "A failed item is resolved like a delivered one: the event is lost.",
     lambda p: after_run(p, 0, 1, _LETTER)[0] == "resolved",
-    (f"{LIFE}/failed-item-is-pending-again", "drill/dlq/only-legal-transitions"),
+    (f"{LIFE}/failed-item-is-pending-again",),
     names=("pending", "resolved"),
 )
 def failed_item_resolved(settings: WorkerSettings) -> WorkerParts:

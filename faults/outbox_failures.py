@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
-
-from psycopg.types.json import Jsonb
 
 from faults.altered import altered_worker
 from faults.catalogue import worker
 from faults.outbox import OUTBOX, failing, put, state_of
 from faults.probe import Probe
-from replay_service.worker.parts import WorkerParts, build_worker_parts
+from replay_service.worker.parts import WorkerParts
 from replay_service.worker.settings import WorkerSettings
 
 _LETTERS = "SELECT count(*) FROM dead_letter_queue WHERE company_id = %s"
@@ -29,18 +26,6 @@ def _after_death(probe: Probe, ask: str) -> Any:
 
 
 @worker(
-    "A dead event has no dead letter: it is lost.",
-    lambda p: _after_death(p, _LETTERS) == 0,
-    (f"{OUTBOX}/dead-letter-is-the-event", f"{OUTBOX}/dead-letter-once", "sql/spot/dead-are-dead-lettered"),
-    names=("dead",),
-)
-def no_dead_letter(settings: WorkerSettings) -> WorkerParts:
-    return altered_worker(
-        settings, ("settle_failed", "FROM held h\n  WHERE h.is_last\n)", "FROM held h\n  WHERE false\n)")
-    )
-
-
-@worker(
     "A dead event has a dead letter for every attempt.",
     lambda p: state_of(p, _LETTERS, 3, **failing())[0] > 1,
     (f"{OUTBOX}/dead-letter-once", "sql/spot/one-dead-letter-per-event"),
@@ -53,24 +38,12 @@ def letter_for_every_attempt(settings: WorkerSettings) -> WorkerParts:
 @worker(
     "An event goes to the dead letters and is retried all the same: it is in both.",
     lambda p: state_of(p, _ROW, 4, **failing(), attempts=4)[1] is False,
-    (f"{OUTBOX}/dead-letter-in-one-transaction", f"{OUTBOX}/dead-letter-once", f"{OUTBOX}/dead-letter-is-the-event"),
+    (f"{OUTBOX}/dead-letter-in-one-transaction",),
     names=("dead",),
 )
 def dead_not_marked(settings: WorkerSettings) -> WorkerParts:
     change = ("dead_at = CASE WHEN h.is_last THEN clock_timestamp() END", "dead_at = NULL")
     return altered_worker(settings, ("settle_failed", *change))
-
-
-@worker(
-    "The dead letter loses the key of its event: after a replay it is out of order.",
-    lambda p: _after_death(p, "SELECT aggregate_key FROM dead_letter_queue WHERE company_id = %s") is None,
-    (f"{OUTBOX}/dead-letter-is-the-event",),
-    names=("aggregate_key", "key"),
-)
-def letter_without_key(settings: WorkerSettings) -> WorkerParts:
-    return altered_worker(
-        settings, ("settle_failed", "h.event_type, h.aggregate_key, h.payload", "h.event_type, NULL, h.payload")
-    )
 
 
 @worker(
@@ -107,69 +80,15 @@ def letter_payload_wrapped(settings: WorkerSettings) -> WorkerParts:
     lambda p: state_of(p, _ROW, 1.4, **failing())[0] >= 5,
     (f"{OUTBOX}/back-off-grows",),
     names=("next attempt",),
-    decision="hold",
 )
 def no_back_off(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(settings, ("settle_failed", _BACKOFF, "0"))
 
 
 @worker(
-    "The back-off does not grow.",
-    lambda p: state_of(p, _ROW, 1.5, **failing())[0] >= 5,
-    (f"{OUTBOX}/back-off-grows",),
-    names=("mean wait",),
-    decision="hold",
-)
-def back_off_constant(settings: WorkerSettings) -> WorkerParts:
-    return altered_worker(settings, ("settle_failed", _BACKOFF, "0.2"))
-
-
-@worker(
-    "A failing event is dead after its first attempt.",
-    lambda p: bool(state_of(p, _ROW, 1.5, **failing(1))[1]),
-    (f"{OUTBOX}/failed-is-tried-again", f"{OUTBOX}/backs-off"),
-    names=("again", "attempt", "dead"),
-)
-def dead_at_once(settings: WorkerSettings) -> WorkerParts:
-    return build_worker_parts(dataclasses.replace(settings, max_attempts=1))
-
-
-@worker(
-    "A failed delivery is marked as processed: the event is lost.",
-    lambda p: bool(state_of(p, _ROW, 1.5, **failing())[2]),
-    (f"{OUTBOX}/failing-is-not-processed", f"{OUTBOX}/failed-is-tried-again", "sql/spot/processed-has-effect"),
-    names=("processed",),
-)
-def failure_is_processed(settings: WorkerSettings) -> WorkerParts:
-    change = ("attempts = h.ended,", "attempts = h.ended, processed_at = CASE WHEN NOT h.is_last THEN now() END,")
-    return altered_worker(settings, ("settle_failed", *change))
-
-
-@worker(
-    "An event is marked as processed when it is claimed: a killed worker loses it.",
-    lambda p: bool(state_of(p, _ROW, 0.5, **_slow())[2]),
-    ("drill/outbox/processed-after-its-effect",),
-    names=("marked as processed",),
-)
-def processed_at_claim(settings: WorkerSettings) -> WorkerParts:
-    token = "claim_token = %(token)s\n  FROM locked l"
-    return altered_worker(
-        settings,
-        ("claim_events", token, f"processed_at = now(), {token}"),
-        ("settle_delivered", " AND e.processed_at IS NULL AND e.dead_at IS NULL\n  FOR", "\n  FOR"),
-        ("settle_failed", " AND e.processed_at IS NULL AND e.dead_at IS NULL\n  FOR", "\n  FOR"),
-        ("settle_failed", "claimed_until = NULL,\n", "claimed_until = NULL, processed_at = NULL,\n"),
-    )
-
-
-def _slow() -> dict[str, Any]:
-    return {"event_type": "drill.witness", "payload": Jsonb({"drill": {"delay_ms": 1500}})}
-
-
-@worker(
     "Attempts are not counted: a poison event is tried for ever.",
     lambda p: state_of(p, _ROW, 1, **failing())[0] == 0,
-    (f"{OUTBOX}/failed-is-tried-again", f"{OUTBOX}/*"),
+    (f"{OUTBOX}/failed-is-tried-again",),
     names=("attempt", "dead"),
 )
 def attempts_not_counted(settings: WorkerSettings) -> WorkerParts:

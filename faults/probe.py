@@ -9,12 +9,14 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.json import Jsonb
 
 Row = tuple[Any, ...]
@@ -62,6 +64,10 @@ class Probe:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._exit.close()
+
+    def hold(self, held: AbstractContextManager[Any]) -> None:
+        """Keep something open as long as the probe."""
+        self._exit.enter_context(held)
 
     def rows(self, text: str, *values: Any) -> list[Row]:
         """All rows of a statement; empty where it returns none."""
@@ -138,9 +144,7 @@ class Probe:
             raise ProbeError("REPLAY_JWT_SECRET is not set; this witness mints tokens; set it")
         whole = {"exp": int(time.time()) + 600, "sub": "witness", "role": "super_admin", **claims}
         given = {name: value for name, value in whole.items() if value is not None}
-        text = b".".join(_segment(part) for part in (header or {"alg": "HS256", "typ": "JWT"}, given))
-        mac = hmac.new(key.encode(), text, hashlib.sha256).digest()
-        return (text + b"." + base64.urlsafe_b64encode(mac).rstrip(b"=")).decode()
+        return mint(given, key, header)
 
     def send(self, body: bytes, headers: Mapping[str, str] | None = None, path: str = "/dlq-replay") -> httpx.Response:
         """POST raw bytes, signed with v1 where `headers` are not given."""
@@ -182,5 +186,41 @@ class Probe:
         return self.within(seconds, lambda: bool(self.rows(text, run_id)))
 
 
-def _segment(value: Any) -> bytes:
-    return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=")
+def mint(claims: Mapping[str, Any], secret: str, header: Mapping[str, Any] | None = None) -> str:
+    """A token with these claims and no others."""
+    parts = (json.dumps(part).encode() for part in (header or {"alg": "HS256", "typ": "JWT"}, claims))
+    text = b".".join(map(_segment, parts))
+    return (text + b"." + mac(text, secret)).decode()
+
+
+def mac(text: bytes, secret: str) -> bytes:
+    """The signature of a token."""
+    return _segment(hmac.new(secret.encode(), text, hashlib.sha256).digest())
+
+
+def _segment(value: bytes) -> bytes:
+    return base64.urlsafe_b64encode(value).rstrip(b"=")
+
+
+def runs(parts: str) -> Callable[[Probe], bool]:
+    """A witness for what shows only when something else breaks: a process of this deployment has this composition."""
+
+    def witness(probe: Probe) -> bool:
+        here = _place(probe.environ["DATABASE_URL"])
+        return any(_place(url) == here for url in _composed(parts.encode()))
+
+    return witness
+
+
+def _composed(parts: bytes) -> Iterator[str]:
+    """The databases of the processes that were started with this composition."""
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if parts in command.read_bytes().split(b"\0"):
+                told = command.with_name("environ").read_bytes().split(b"\0")
+                yield from (v.decode().partition("=")[2] for v in told if v.startswith(b"DATABASE_URL="))
+
+
+def _place(url: str) -> tuple[Any, ...]:
+    parts = conninfo_to_dict(url)
+    return tuple(parts.get(name) for name in ("host", "port", "dbname"))

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-from psycopg.types.json import Jsonb
-
 from faults.altered import altered_worker
 from faults.catalogue import worker
 from faults.lifecycle import LIFE, after_run
-from faults.probe import Probe
-from replay_service.worker.agents import Event, Failure, ScriptedAgent, SqlAgent
-from replay_service.worker.parts import WorkerParts, build_worker_parts
+from replay_service.worker.parts import WorkerParts
 from replay_service.worker.settings import WorkerSettings
 
 _RUN = "SELECT status, target_count, success_count, failure_count FROM replay_runs WHERE company_id = %s"
@@ -23,20 +17,6 @@ _REST = """r.actor, r.scope, r.target_count, r.success_count, r.failure_count,
 
 def _audited(action: str, column: str = "count(*)", scope: str = "%s") -> str:
     return f"SELECT {column} FROM audit_logs WHERE scope = {scope} AND action = '{action}'"
-
-
-@worker(
-    "A failure counts as a success in the run.",
-    lambda p: after_run(p, 1, 1, _RUN)[2] == 2,
-    (f"{LIFE}/run-counts-add-up", "sql/spot/run-counts"),
-    names=("the run is", "count"),
-)
-def failures_count_as_success(settings: WorkerSettings) -> WorkerParts:
-    change = (
-        "r.success_count + CASE WHEN %(is_delivered)s THEN 1 ELSE 0",
-        "r.success_count + CASE WHEN true THEN 1 ELSE 0",
-    )
-    return altered_worker(settings, ("settle_item", *change))
 
 
 @worker(
@@ -61,19 +41,9 @@ def never_ends(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "A stopped run is called completed.",
-    lambda p: after_run(p, 0, 25, _RUN)[0] == "completed",
-    (f"{LIFE}/stops-above-twenty-percent",),
-    names=("items failed", "stopped"),
-)
-def stopped_is_completed(settings: WorkerSettings) -> WorkerParts:
-    return altered_worker(settings, ("finish_run", "SET status = %(status)s", "SET status = 'completed'"))
-
-
-@worker(
     "The end of a run is not stamped.",
     lambda p: after_run(p, 1, 0, "SELECT completed_at IS NULL FROM replay_runs WHERE company_id = %s")[0],
-    (f"{LIFE}/*", "sql/spot/*"),
+    (f"{LIFE}/run-counts-add-up",),
     names=("completed_at",),
 )
 def end_not_stamped(settings: WorkerSettings) -> WorkerParts:
@@ -98,23 +68,6 @@ def end_not_audited(settings: WorkerSettings) -> WorkerParts:
 )
 def summary_missing(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(settings, ("finish_run", f"public.append_audit('dlq_replay', {_REST}", "1"))
-
-
-@worker(
-    "The audit of a run's end always says that nothing failed.",
-    lambda p: after_run(p, 5, 1, _audited("dlq_replay", "max(failure_count)"))[0] == 0,
-    ("drill/lifecycle/run-counts-add-up",),
-    names=("audit", "failure_count"),
-)
-def audited_without_failures(settings: WorkerSettings) -> WorkerParts:
-    return altered_worker(
-        settings,
-        (
-            "finish_run",
-            "r.success_count, r.failure_count,\n                      r.metadata",
-            "r.success_count, 0,\n                      r.metadata",
-        ),
-    )
 
 
 @worker(
@@ -161,31 +114,3 @@ def second_dead_letter(settings: WorkerSettings) -> WorkerParts:
 )
 def delivered_is_discarded(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(settings, ("settle_item", "THEN 'resolved'", "THEN 'discarded'"))
-
-
-@worker(
-    "A replayed item gets five attempts instead of one.",
-    lambda p: _attempts_after_one_failure(p),
-    (f"{LIFE}/one-attempt",),
-    names=("second time",),
-)
-def five_attempts(settings: WorkerSettings) -> WorkerParts:
-    release = build_worker_parts(settings)
-    return dataclasses.replace(release, agent=_Retrying(SqlAgent()))
-
-
-class _Retrying(ScriptedAgent):
-    """An agent that tries a replayed item five times before it says that it failed."""
-
-    async def deliver(self, event: Event) -> Failure | None:
-        failure = await super().deliver(event)
-        for tried in range(1, 5):
-            if failure is None or event.replay_run_id is None:
-                break
-            failure = await super().deliver(dataclasses.replace(event, failures=event.failures + tried))
-        return failure
-
-
-def _attempts_after_one_failure(probe: Probe) -> bool:
-    once = {"event_type": "drill.witness", "payload": Jsonb({"drill": {"fail_times": 1}})}
-    return bool(after_run(probe, 1, 0, _RUN, once)[2] == 1)

@@ -60,7 +60,6 @@ def _by_id(probe: Probe) -> bool:
     lambda p: _tied(p),
     (f"{RAILS}/ties-by-id",),
     names=("id", "tie"),
-    decision="hold",
 )
 def ties_the_other_way(settings: Settings) -> Parts:
     return altered(settings, "pick_items", (_ORDER, "ORDER BY created_at, id DESC\n  LIMIT"))
@@ -92,7 +91,7 @@ def max_not_a_bound(settings: Settings) -> Parts:
 @service(
     "One item too few is taken (off by one).",
     lambda p: len(_items(p, 5, max_items=3)) == 2,
-    (f"{RAILS}/*", "drill/budgets/*"),
+    (f"{RAILS}/max-bounds-the-effect", f"{RAILS}/default-max-25", "drill/budgets/batch-cut-to-what-is-left"),
     names=("items", "3"),
 )
 def one_item_too_few(settings: Settings) -> Parts:
@@ -114,7 +113,6 @@ def retry_after_ignored(settings: Settings) -> Parts:
     lambda p: not _items(p, 1, {"retry_after": "2099-01-01"}, force=True),
     (f"{RAILS}/force-ignores-retry-after",),
     names=("force",),
-    decision="hold",
 )
 def force_ignored(settings: Settings) -> Parts:
     return altered(settings, "pick_items", ("(%(force)s OR retry_after", "(%(force)s AND false OR retry_after"))
@@ -123,7 +121,7 @@ def force_ignored(settings: Settings) -> Parts:
 @service(
     "`max_retries` is ignored: exhausted items are replayed for ever.",
     lambda p: bool(_items(p, 1, {"retry_count": 5, "max_retries": 5})),
-    (f"{RAILS}/exhausted-not-replayed", "drill/dlq/max-retries-is-the-end"),
+    (f"{RAILS}/exhausted-not-replayed",),
     names=("max_retries", "exhausted", "retry_count"),
 )
 def max_retries_ignored(settings: Settings) -> Parts:
@@ -133,7 +131,7 @@ def max_retries_ignored(settings: Settings) -> Parts:
 @service(
     "One retry more than `max_retries` is allowed (off by one).",
     lambda p: bool(_items(p, 1, {"retry_count": 5, "max_retries": 5})),
-    (f"{RAILS}/exhausted-not-replayed", "drill/dlq/max-retries-is-the-end"),
+    (f"{RAILS}/exhausted-not-replayed",),
     names=("max_retries", "exhausted", "retry_count"),
 )
 def one_retry_more(settings: Settings) -> Parts:
@@ -154,7 +152,7 @@ def force_ignores_max_retries(settings: Settings) -> Parts:
 @service(
     "Named ids are taken whether they are due or not.",
     lambda p: _named(p, {"retry_after": "2099-01-01"}),
-    (f"{RAILS}/*", "drill/dlq/*"),
+    (f"{RAILS}/not-due-waits",),
     names=("before its time", "retry_after"),
 )
 def named_ids_need_not_be_due(settings: Settings) -> Parts:
@@ -164,7 +162,7 @@ def named_ids_need_not_be_due(settings: Settings) -> Parts:
 @service(
     "Named ids are taken whether they are exhausted or not.",
     lambda p: _named(p, {"retry_count": 5, "max_retries": 5}),
-    (f"{RAILS}/*", "drill/dlq/*"),
+    (f"{RAILS}/exhausted-not-replayed", "drill/dlq/max-retries-is-the-end"),
     names=("not eligible", "exhausted", "retries"),
 )
 def named_ids_may_be_exhausted(settings: Settings) -> Parts:
@@ -180,7 +178,7 @@ def _named(probe: Probe, columns: dict[str, Any]) -> bool:
 @service(
     "Discarded items are replayed.",
     lambda p: bool(_items(p, 1, {"status": "discarded"})),
-    (f"{RAILS}/discarded-not-replayed", "drill/dlq/discarded-stays-discarded"),
+    (f"{RAILS}/discarded-not-replayed",),
     names=("discarded",),
 )
 def discarded_replayed(settings: Settings) -> Parts:
@@ -268,7 +266,6 @@ def error_type_is_a_prefix(settings: Settings) -> Parts:
     lambda p: _named_of_other_type(p),
     (f"{RAILS}/ids-and-error-type",),
     names=("error type", "error_type"),
-    decision="hold",
 )
 def error_type_ignored_with_ids(settings: Settings) -> Parts:
     return altered(

@@ -99,7 +99,6 @@ def v2_from_the_future(settings: Settings) -> Parts:
     lambda p: answers(p, p.sign_v2(dry_body(p), int(time.time()) - 200)) == 401,
     (f"{SCOPE}/v2-past-tolerated", f"{SCOPE}/v2-future-tolerated"),
     names=("v2", "300"),
-    decision="hold",
 )
 def v2_tolerance_too_small(settings: Settings) -> Parts:
     return _tolerating(settings, past_s=30, future_s=30)

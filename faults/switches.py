@@ -6,14 +6,13 @@ import dataclasses
 import hashlib
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from faults.altered import Change, altered, rewrite
+from faults.altered import Change, altered
 from faults.catalogue import service, statement
 from faults.probe import Probe
 from faults.requests import REQUEST, is_forced, remembering
-from replay_service import migrate
+from faults.trigger.planting import released
 from replay_service.composition import build_parts
 from replay_service.database import Connection
 from replay_service.parts import Parts
@@ -154,7 +153,7 @@ def outbox_flag_not_asked(settings: Settings) -> Parts:
 @service(
     "Flags are kept for a minute: what an operator switches off goes on.",
     lambda p: _switched_off_between(p) == 200,
-    ("drill/flags/*", "drill/budgets/*"),
+    ("drill/flags/budget-switch-is-wired",),
     names=("budget_exhausted", "flag"),
 )
 def flags_cached(settings: Settings) -> Parts:
@@ -224,17 +223,13 @@ def force_ignores_flags(settings: Settings) -> Parts:
     return dataclasses.replace(release, read_flags=twin)
 
 
-_FLAGS = Path(migrate.__file__).parent / "migrations" / "20241201_006_feature_flags.sql"
-_NAME = "FUNCTION public.is_feature_enabled"
 _BUCKET = "public.feature_bucket($1, $2)"
 _MISSING = "coalesce($1 = 'dlq.replay.budget_control', false)"
 _OWN = "f.key = $1 AND f.company_id = $2;"
 
 
 def _function(*changes: Change) -> str:
-    """The function that decides a flag, letter by letter that of the release, with these changes."""
-    text = _FLAGS.read_text(encoding="utf-8").partition(f"CREATE {_NAME}")[2].partition("$$;")[0]
-    return rewrite(f"CREATE OR REPLACE {_NAME}{text}$$".encode(), *changes).decode()
+    return released("is_feature_enabled", *changes)
 
 
 def _share(probe: Probe) -> tuple[int, int]:
@@ -281,7 +276,10 @@ statement(
     _function((_BUCKET, "(random() * 100)::integer"), ("STABLE PARALLEL SAFE", "VOLATILE")),
     _function(),
     lambda p: _share(p)[1] < 200,
-    ("drill/flags/sticky", "drill/flags/bucket-formula", "sql/spot/flags-decided-by-formula"),
+    (
+        *("drill/flags/sticky", "drill/flags/monotone", "drill/flags/bucket-formula"),
+        "sql/spot/flags-decided-by-formula",
+    ),
     names=("bucket", "same", "sticky"),
 )
 statement(

@@ -42,7 +42,7 @@ def main(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> i
         sys.stderr.write(f"replay_service: configuration error: {error}\n")
         return EXIT_CONFIGURATION
     configure_logs(settings.log_level)
-    server = uvicorn.Server(_server_config(parts))
+    server = uvicorn.Server(server_config(parts))
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn raises the signal again when it has stopped; a graceful stop is exit 0
         signal.signal(number, lambda _number, _frame: None)
@@ -91,7 +91,8 @@ def _listener(options: argparse.Namespace) -> socket.socket:
         raise ConfigurationError(f"cannot listen on {where}: {error}; give a free port or an open socket") from None
 
 
-def _server_config(parts: Parts) -> uvicorn.Config:
+def server_config(parts: Parts) -> uvicorn.Config:
+    """How the HTTP server runs a composition."""
     config = uvicorn.Config(
         build_surface(parts),
         ws="none",

@@ -6,11 +6,15 @@ and more examples.
 
 import os
 import sys
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import WorkStealingScheduling
+
+from gates.stack.plan import StackOptions
+from gates.stack.stack import Stack, reference_stack
 
 # hundreds of programs of ours are started: they are compiled once, also where the environment asks for no bytecode
 sys.dont_write_bytecode = False
@@ -27,3 +31,20 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> WorkSte
     Counts where `-n` alone was given; whoever names a --dist gets that one.
     """
     return WorkStealingScheduling(config, log) if config.getoption("dist") == "load" else None
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--every-fault", action="store_true", help="show every fault, not only the fewest that are enough")
+
+
+@pytest.fixture(scope="session")
+def reference() -> Iterator[Stack]:
+    """A running reference without history, one a session: for what drills see on it, healthy and faulty."""
+    with reference_stack(StackOptions(history=False), os.environ) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def variables(reference: Stack) -> dict[str, str]:
+    """The variables of the reference, as a gate has them that started it itself."""
+    return {**reference.info.variables(), "GATE_TARGET": "reference", "GATE_STACK_CONTROL": reference.info.control}

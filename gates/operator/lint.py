@@ -14,6 +14,7 @@ from gates.decision.policy_file import PolicyFile
 from gates.errors import CannotWork
 from gates.evidence import CheckSpec, TargetKind
 from gates.operator.explain import left_out_lines, promised_lines, unaccounted
+from gates.proof.programs import list_faults
 from gates.stages.collection import collect, own_folders, sql_suite, with_own_checks
 from gates.stages.suite import ROOT
 
@@ -36,7 +37,8 @@ def lint(path: Path | None, environ: Mapping[str, str], today: dt.date) -> Linte
     file = config.load_policy(path, today)
     specs = with_own_checks(file, environ)
     file.policy(specs, TargetKind.PRODUCTION, "", deep=True)
-    problems = _catalogue_problems(collect(environ))
+    collected = collect(environ)
+    problems = _catalogue_problems(collected) + _never_red(collected, environ)
     if SCHEMA.read_text(encoding="utf-8") != policy_file.schema():
         problems.append(f"{SCHEMA.name}: differs from the code; run `gate lint --write`")
     return Linted((*problems, *_sql_problems(environ, file)), len(specs))
@@ -61,6 +63,14 @@ def _catalogue_problems(collected: tuple[CheckSpec, ...]) -> list[str]:
     lost = unaccounted(declared.values(), promised_lines(), left_out_lines())
     problems += [f"promise {i}: no check covers it, and no left_out.yaml says why" for i in lost]
     return problems
+
+
+def _never_red(collected: tuple[CheckSpec, ...], environ: Mapping[str, str]) -> list[str]:
+    """Drill checks that no fault turns red. The faults are there in the source tree only."""
+    faults = list_faults(environ) if (ROOT / "faults").is_dir() else ()
+    drills = (s.id for s in collected if s.id.startswith("drill/") and faults)
+    never = (i for i in drills if not any(fault.declares(i) for fault in faults))
+    return [f"{i}: no fault turns it red; declare one in faults/, as docs/faults.md says" for i in never]
 
 
 def _sql_problems(environ: Mapping[str, str], file: PolicyFile) -> list[str]:

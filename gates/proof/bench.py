@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -25,6 +25,9 @@ class Bench:
     stack: Stack
     environ: Mapping[str, str] = field(repr=False)
     kind: TargetKind = TargetKind.STAGING
+    proxied: dict[str, str] = field(default_factory=dict)
+    """What a gate is told while the fault of a proxy is in."""
+    _proxy: ExitStack = field(default_factory=ExitStack, repr=False)
 
     def variables(self, kind: TargetKind | None = None) -> dict[str, str]:
         """The environment of a gate or a witness. In production the gate has its own login, the least that it needs."""
@@ -34,7 +37,7 @@ class Bench:
             told["DATABASE_URL"] = info.gate_url
         if wanted is TargetKind.REFERENCE:
             told["GATE_STACK_CONTROL"] = info.control
-        return programs.clean(self.environ, told)
+        return programs.clean(self.environ, {**told, **self.proxied})
 
     def witness(self, fault: Fault) -> bool | str:
         """Whether the fault is on, by the fault's own witness; it sees the deployment as a superuser."""
@@ -43,29 +46,36 @@ class Bench:
     def put_in(self, fault: Fault) -> None:
         """Put the fault in. Raise StackError or psycopg.Error where that does not work."""
         parts = ("--parts", fault.parts)
+        if fault.sql:
+            self.execute(fault.sql)
         match fault.kind:
             case Kind.SERVICE:
                 self.stack.recompose(parts, (), fault.env)
             case Kind.WORKER:
                 self.stack.recompose((), parts, fault.env)
-            case Kind.SQL:
-                self.execute(fault.sql)
             case Kind.PROCESS:
                 number = signal.SIGSTOP if fault.event == "stop-worker" else signal.SIGKILL
                 for process in self.stack.processes:
                     if process.name.startswith("worker"):
                         process.signal(number)
-            case Kind.NONE:
-                return
-        if fault.env and fault.kind is Kind.SQL:
-            self.stack.recompose((), (), fault.env)
+            case Kind.PROXY:
+                url = self._proxy.enter_context(programs.proxy(fault, self.variables(TargetKind.STAGING)))
+                self.proxied = {**fault.env, "BASE_URL": url}
+            case Kind.SQL if fault.env:
+                self.stack.recompose((), (), fault.env)
 
     def take_out(self, fault: Fault) -> None:
         """Take the fault out again."""
-        if fault.kind is Kind.SQL and fault.undo_sql:
-            self.execute(fault.undo_sql)
-        if fault.kind in {Kind.SERVICE, Kind.WORKER, Kind.PROCESS} or fault.env:
+        self._proxy.close()
+        self.proxied = {}
+        if fault.kind in {Kind.SERVICE, Kind.WORKER, Kind.PROCESS} or (fault.env and fault.kind is Kind.SQL):
             self.stack.recompose((), (), {})
+        if fault.undo_sql:
+            self.execute(fault.undo_sql)
+
+    def close(self) -> None:
+        """End what a fault left running beside the stack."""
+        self._proxy.close()
 
     def execute(self, sql: str) -> None:
         """Run statements as the superuser, as a person would type them: names are looked up in `public`, too."""
@@ -85,7 +95,9 @@ def bench(options: StackOptions, environ: Mapping[str, str], kind: TargetKind) -
     """A stack for the time of a `with` block."""
     stack = Stack(options, environ)
     stack.start()
+    made = Bench(stack, environ, kind)
     try:
-        yield Bench(stack, environ, kind)
+        yield made
     finally:
+        made.close()
         stack.stop()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 from gates.errors import CannotWork
+from gates.evidence import CheckSpec, Severity
 from gates.verdict import Decision
 
 
@@ -20,6 +21,8 @@ class Kind(enum.StrEnum):
     WORKER = "worker"
     SQL = "sql"
     PROCESS = "process"
+    PROXY = "proxy"
+    TRIGGER = "trigger"
     NONE = "none"
 
 
@@ -29,12 +32,15 @@ EVENTS = ("stop-worker", "kill-worker")
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One named defect. `checks` are ids, prefixes that end in `/`, or globs; one of `names` must be in the finding."""
+    """One named defect. `checks` are ids, prefixes that end in `/`, or globs; one of `names`, where there are any, must
+    be in the finding. `decision` is what the gate must decide (None: see `decided`). `env` is set for the deployment;
+    for the gate, where the fault is a proxy's.
+    """
 
     id: str
     breaks: str
     kind: Kind
-    decision: Decision
+    decision: Decision | None
     parts: str = ""
     sql: str = ""
     undo_sql: str = ""
@@ -54,7 +60,15 @@ class Fault:
         return any(fnmatchcase(check, p) or (p.endswith("/") and check.startswith(p)) for p in self.checks)
 
 
-NEEDED = {Kind.SERVICE: "parts", Kind.WORKER: "parts", Kind.SQL: "sql", Kind.PROCESS: "event"}
+def decided(fault: Fault, specs: Iterable[CheckSpec]) -> Fault:
+    """The fault with the decision that is due: a rollback where one of its checks pages, else a hold."""
+    pages = any(s.severity is Severity.PAGE and fault.declares(s.id) for s in specs)
+    return replace(fault, decision=fault.decision or (Decision.ROLLBACK if pages else Decision.HOLD))
+
+
+NEEDED = {Kind.SERVICE: "parts", Kind.WORKER: "parts", Kind.SQL: "sql", Kind.TRIGGER: "sql", Kind.PROCESS: "event"}
+SELF_EVIDENT = {Kind.PROXY, Kind.TRIGGER, Kind.NONE}
+"""Kinds whose declared checks were seen red by them alone: that one of them fails is enough."""
 TEXTS = ("parts", "sql", "undo_sql", "event")
 MEMBERS = {"id", "breaks", "kind", "decision", "env", "production", "checks", "names", *TEXTS}
 
@@ -81,7 +95,7 @@ def _fault(row: Mapping[str, Any]) -> Fault:
         id=_text(row["id"]),
         breaks=_text(row["breaks"]),
         kind=Kind(row["kind"]),
-        decision=Decision(row["decision"]),
+        decision=Decision(row["decision"]) if row["decision"] else None,
         env={_text(k): _text(v) for k, v in row.get("env", {}).items()},
         production=row.get("production", False) is True,
         checks=_texts(row.get("checks", [])),
@@ -94,8 +108,10 @@ def _fault(row: Mapping[str, Any]) -> Fault:
         raise ValueError(f"{fault.id}: unknown event {fault.event!r}; known are {', '.join(EVENTS)}")
     if fault.is_noop != (fault.decision is Decision.PROMOTE):
         raise ValueError(f"{fault.id}: only a fault of kind none is to be promoted, and it must be")
-    if not fault.is_noop and not (fault.checks and fault.names):
-        raise ValueError(f"{fault.id}: without checks that must catch it, or names that must be in the finding")
+    if not fault.is_noop and not fault.checks:
+        raise ValueError(f"{fault.id}: without checks that must catch it")
+    if fault.kind not in SELF_EVIDENT and not fault.names:
+        raise ValueError(f"{fault.id}: without names that must be in the finding")
     return fault
 
 

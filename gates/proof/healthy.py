@@ -18,7 +18,7 @@ from gates.proof.bench import READY_TIMEOUT_S, Bench
 from gates.proof.relay import Way, relay
 from gates.proof.servers import Asked, Behaviour, Reply, forward, serve
 from gates.stack.plan import CANARY_FLAG, CANARY_PERCENT
-from gates.stack.postgres import Postgres, connect
+from gates.stack.postgres import connect
 from gates.stack.service import Supervised
 
 SLOW_S = 0.06
@@ -87,8 +87,7 @@ def _by_sql(statement: str) -> Prepare:
 @contextmanager
 def _cold(bench: Bench) -> Iterator[Mapping[str, str]]:
     for process in bench.stack.processes:
-        if isinstance(process, Postgres):
-            process.restart()
+        process.restart()
     bench.stack.recompose((), (), {})
     yield {}
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from gates.evidence import TargetKind
 from gates.evidence_file import read_lines
 from gates.proof.fault import Fault, read_list
 from gates.proof.judgement import GateRun
+from gates.stack.errors import StackError
 from gates.stages.suite import LAUNCHER, ROOT
 from gates.verdict import Action, Counts, Decision, Effect, Finding, Verdict
 
@@ -124,6 +126,24 @@ def ask_witness(fault: Fault, environ: Mapping[str, str]) -> bool | str:
     if done.code in {0, 1}:
         return done.code == 0
     return f"the witness ended with {done.code}: {done.tail}"
+
+
+@contextlib.contextmanager
+def proxy(fault: Fault, environ: Mapping[str, str]) -> Iterator[str]:
+    """The base URL of the deployment behind a proxy with the fault in it. Raise StackError where it does not come."""
+    process = start((sys.executable, "-m", "faults", "proxy", fault.id), environ)
+    try:
+        said = process.stdout
+        url = said.readline().strip() if said and select.select([said], [], [], LIST_TIMEOUT_S)[0] else ""
+        if not url:
+            raise StackError(
+                f"the proxy of {fault.id} did not come: exit code {process.poll()}; allowed: its URL within "
+                f"{LIST_TIMEOUT_S:.0f} s; see `python -m faults proxy {fault.id}`"
+            )
+        yield url
+    finally:
+        end(process)
+        process.communicate(timeout=GRACE_S)
 
 
 def gate(words: Sequence[str], environ: Mapping[str, str] | None = None) -> tuple[str, ...]:

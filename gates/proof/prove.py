@@ -20,7 +20,7 @@ from gates.proof import programs, selfsuite, stryker, summary
 from gates.proof.bench import Bench, bench
 from gates.proof.campaign import Campaign
 from gates.proof.degenerate import SERVERS, TWINS, never_unpassed
-from gates.proof.fault import Fault
+from gates.proof.fault import Fault, decided
 from gates.proof.healthy import VARIANTS
 from gates.proof.hostile import suite as hostile
 from gates.proof.judgement import Cell, Facts, GateRun
@@ -194,7 +194,7 @@ class Prover:
 
 def chosen(faults: Sequence[Fault], request: Request) -> tuple[Fault, ...]:
     """The faults that are asked for, the no-ops first; the no-ops come along with any fault. In production only those
-    that can occur there. A sample is spread evenly over the list, which is ordered by promise.
+    that can occur there, each with the decision that is due. A sample is spread evenly over the list.
     """
     wanted = [f for f in faults if request.wants(f.id) or request.wants(f"{Suite.FAULTS}/{f.id}")]
     if request.kind is TargetKind.PRODUCTION:
@@ -202,7 +202,8 @@ def chosen(faults: Sequence[Fault], request: Request) -> tuple[Fault, ...]:
     noops = [f for f in faults if f.is_noop] if wanted else []
     wanted = [f for f in wanted if not f.is_noop]
     count = min(request.sample or len(wanted), len(wanted))
-    return (*noops, *(wanted[i * len(wanted) // count] for i in range(count)))
+    sample = (*noops, *(wanted[i * len(wanted) // count] for i in range(count)))
+    return tuple(decided(fault, request.policy.catalogue) for fault in sample)
 
 
 def applicable(catalogue: Iterable[CheckSpec], kind: TargetKind) -> tuple[str, ...]:
@@ -228,7 +229,7 @@ def source_of(path: str) -> str:
 def listed(request: Request) -> list[tuple[str, str, str]]:
     """Everything that would be examined: id, right decisions, what it is."""
     faults = programs.list_faults(request.environ) if Suite.FAULTS in request.suites else ()
-    rows = [(f.id, f.decision.value, f.breaks) for f in (chosen(faults, request) if faults else ())]
+    rows = [(f.id, str(f.decision), f.breaks) for f in (chosen(faults, request) if faults else ())]
     trials: list[tuple[Suite, str, Sequence[str], str]] = []
     trials += [(Suite.HEALTHY, v.name, NEVER_ROLLED_BACK, v.said) for v in VARIANTS]
     trials += [(Suite.DEGENERATE, s.name, NOT_PROMOTED, s.said) for s in SERVERS]

@@ -87,6 +87,7 @@ class Supervised:
         self._process: subprocess.Popen[bytes] | None = None
         self.clock_s = 0.0
         """By how much its wall clock is ahead of the machine's."""
+        self._is_disturbed = False
 
     @property
     def pid(self) -> int | None:
@@ -107,6 +108,7 @@ class Supervised:
 
     def signal(self, signal_number: int) -> None:
         """Signal it; with SIGKILL wait until it is gone."""
+        self._is_disturbed = True
         if self._process and self._process.poll() is None:
             self._process.send_signal(signal_number)
             if signal_number == signal.SIGKILL:
@@ -118,15 +120,17 @@ class Supervised:
         self.signal(signal.SIGKILL)
         self.clock_s = clock_s
         self._process = self._spawner.start(program)
+        self._is_disturbed = clock_s != 0
 
     def restart_as(self, arguments: Sequence[str], variables: Mapping[str, str]) -> None:
         """Kill it and start it with these besides its own arguments and variables, now and at later restarts. With
-        none of them it is again what it was.
+        none of them it is again what it was. One that is what it should be, and was never signalled, goes on.
         """
         own = self._own
-        environ = {**own.environ, **variables}
-        self._program = replace(own, command=(*own.command, *arguments), environ=environ)
-        self.restart()
+        program = replace(own, command=(*own.command, *arguments), environ={**own.environ, **variables})
+        if program != self._program or self.pid is None or self._is_disturbed:
+            self._program = program
+            self.restart()
 
     def terminate(self) -> None:
         """Ask it to stop, and do not wait."""

@@ -78,8 +78,8 @@ class Stack:
         self._exit.close()
 
     def recompose(self, serve: Sequence[str], work: Sequence[str], variables: Mapping[str, str]) -> None:
-        """Start all service instances and workers again with these arguments and variables besides their own, and wait
-        until they are ready. With none of them they are again what they were. Raise StackError where they do not come.
+        """Run all service instances and workers with these arguments and variables besides their own, and wait until
+        they are ready. With none of them they are again what they were. Raise StackError where they do not come.
         """
         for process in self._services:
             process.restart_as(serve, variables)

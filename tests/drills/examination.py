@@ -1,13 +1,13 @@
-"""Runs drills against a target, possibly through a fault proxy, and gives what they saw by check id."""
+"""Runs drills against a target and gives what they saw by check id."""
 
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import io
 import os
-import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -18,24 +18,13 @@ from gates.evidence import Evidence
 from gates.evidence_file import read_lines
 
 ROOT = Path(__file__).resolve().parents[2]
-DECLARED = re.compile(r'\w\(\s*"drill/([a-z-]+)[/"]')
-
-
-@cache
-def _promises() -> dict[str, set[str]]:
-    """Each file of drills, and the promises (the second words of ids) of which it declares checks."""
-    return {
-        str(file): set(DECLARED.findall(file.read_text(encoding="utf-8")))
-        for file in sorted((ROOT / "drills").rglob("test_*.py"))
-    }
-
-
-def drill_files(checks: Iterable[str]) -> list[str]:
-    """The files of drills in which these checks, or patterns of checks, may be."""
-    words = {check.split("/")[1] for check in checks}
-    found = [file for file, declared in _promises().items() if declared & words]
-    assert found, f"no drill declares a check of {sorted(words)}"
-    return found
+OVER_HTTP = tuple(
+    f"drill/{promise}/*"
+    for promise in (
+        *("authentication", "tokens", "http-surface", "rate-limit", "idempotency", "safety-rails", "dry-run", "proof"),
+    )
+)
+"""The checks that look at answers over HTTP, and at little else."""
 
 
 @contextmanager
@@ -53,22 +42,40 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def run_pytest(arguments: Sequence[str], variables: Mapping[str, str]) -> str:
+def run_pytest(arguments: Sequence[str], variables: Mapping[str, str], *plugins: object) -> str:
     """Run pytest in this process with these variables; what it printed."""
     said = io.StringIO()
     plain = ["-q", "--tb=line", "-p", "no:cacheprovider", "-W", "ignore"]
     with environment(variables), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        pytest.main(["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), *plain, *arguments])
+        pytest.main(["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), *plain, *arguments], plugins)
     return said.getvalue()
 
 
-def examine(
-    variables: Mapping[str, str], checks: Sequence[str], folder: Path, files: Sequence[str], *options: str
-) -> dict[str, Evidence]:
-    """Run the checks whose ids match these patterns, out of these files; the evidence by id."""
+@cache
+def places() -> Mapping[str, Path]:
+    """The file of each drill check."""
+    found: dict[str, Path] = {}
+
+    class Collector:
+        def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+            marks = ((item.path, item.get_closest_marker("check")) for item in items)
+            found.update({mark.args[0].id: path for path, mark in marks if mark})
+
+    said = run_pytest([str(ROOT / "drills"), "--collect-only", "--deep"], {"GATE_TARGET": "reference"}, Collector())
+    assert found, f"no drill could be collected:\n{said[-2000:]}"
+    return found
+
+
+def matching(patterns: Sequence[str]) -> list[str]:
+    """The drill checks that any of the patterns matches."""
+    return sorted({i for pattern in patterns for i in fnmatch.filter(places(), pattern)})
+
+
+def examine(variables: Mapping[str, str], checks: Sequence[str], folder: Path, *options: str) -> dict[str, Evidence]:
+    """Run the drill checks whose ids match these patterns; the evidence by id."""
     evidence = folder / f"{uuid.uuid4().hex}.ndjson"
-    only = [f"--only={pattern}" for pattern in checks]
-    said = run_pytest([*map(str, files), f"--evidence={evidence}", *only, *options], variables)
-    found = {e.check: e for e in read_lines(evidence)}
+    files = sorted({str(places()[i]) for i in matching(checks)})
+    said = run_pytest([*files, f"--evidence={evidence}", *(f"--only={c}" for c in checks), *options], variables)
+    found = {e.check: e for e in read_lines(evidence)} if evidence.exists() else {}
     assert found, f"no check matched {list(checks)}:\n{said[-2000:]}"
     return found

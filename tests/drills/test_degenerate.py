@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from faults.proxy.server import Reply, proxy
+from gates import catalogue
 from gates.evidence import Outcome
-from tests.drills.examination import drill_files, examine
-from tests.drills.planted import PROMISES, catalogue
-from tests.drills.proxy import Reply, proxy
+from tests.drills.examination import OVER_HTTP, examine, matching
 
 JSON = (("Content-Type", "application/json"),)
 SERVERS = {
@@ -33,9 +33,9 @@ PASSES_ON = {
 @pytest.mark.parametrize("server", SERVERS)
 def test_degenerate_server_passes_nothing(server: str, variables: dict[str, str], tmp_path: Path) -> None:
     """A server that gives one answer to everything passes no check but those of being alive."""
-    files = drill_files([f"drill/{p}" for p in PROMISES])
-    early = [i for i, spec in catalogue().items() if spec.phase == "main"]
+    phases = {spec.id: spec.phase for spec in catalogue.load()}
+    early = [i for i in matching(OVER_HTTP) if phases[i] == "main"]
     with proxy(variables["BASE_URL"], lambda _sent, _forward: SERVERS[server]) as url:
-        seen = examine({**variables, "BASE_URL": url}, [*early, "drill/http-surface/ready"], tmp_path, files)
+        seen = examine({**variables, "BASE_URL": url}, [*early, "drill/http-surface/ready"], tmp_path)
     passed = {i for i, e in seen.items() if e.outcome is Outcome.PASS}
     assert sorted(passed - PASSES_ON.get(server, set())) == []

@@ -1,4 +1,4 @@
-"""The state machine finds faulty twins; what it found is kept, fails on its twin still, and passes on the reference."""
+"""The state machine finds faults; what it found is kept, fails on its fault still, and passes on the reference."""
 
 from __future__ import annotations
 
@@ -11,44 +11,46 @@ from drills.statemachine.generation import programs
 from drills.statemachine.machine import Wrong
 from drills.statemachine.programs import KEPT, RULES, Program, Step, kept, load
 from drills.statemachine.search import Failure, Plan, search, shrink, write_down
+from faults.catalogue import Fault, catalogue
 from gates.evidence import Outcome
 from gates.stack.stack import Stack
-from tests.drills.examination import ROOT, examine
-from tests.drills.test_twins import Twin, installed
+from tests.drills.examination import examine
+from tests.faults.installing import installed
 
-MACHINE = str(ROOT / "drills" / "statemachine")
 REPLAYED = "drill/statemachine/kept-programs"
 RANDOM = "drill/statemachine/random-programs"
-WORKERS = ("forgets-the-letters",)
-"""Kept programs whose twin is one of the worker's; the others are of the service's. All are called as their twin."""
+FOUND = {
+    "commits-the-key-first": "idempotency-store/key-commits-first",
+    "replays-what-was-discarded": "selection/discarded-replayed",
+}
+"""The fault that a kept program found, where faults/statemachine.py has none of its name."""
 
 
-def twin_of(name: str) -> Twin:
-    """The twin that a kept program found."""
-    return Twin(name.replace("-", "_"), (REPLAYED,), serve=name not in WORKERS)
+def fault_of(program: str) -> Fault:
+    return catalogue()[FOUND.get(program, f"statemachine/{program}")]
 
 
 @pytest.mark.parametrize("name", [name for name, _ in kept()])
-def test_kept_program_finds_its_twin(name: str, reference: Stack, variables: dict[str, str], tmp_path: Path) -> None:
-    """Each kept program fails on the defect that it was found by."""
-    with installed(twin_of(name), reference):
-        found = examine(variables, [REPLAYED], tmp_path, [MACHINE], "--deep", f"--program={KEPT / name}.json")
+def test_kept_program_finds_its_fault(name: str, reference: Stack, tmp_path: Path) -> None:
+    """Each kept program fails on the fault that it was found by."""
+    with installed(fault_of(name), reference) as variables:
+        found = examine(variables, [REPLAYED], tmp_path, "--deep", f"--program={KEPT / name}.json")
     assert found[REPLAYED].outcome is Outcome.FAIL, found[REPLAYED].message
 
 
 def test_kept_programs_pass_on_the_reference(variables: dict[str, str], tmp_path: Path) -> None:
     """All kept programs agree with the model where nothing is wrong."""
-    found = examine(variables, [REPLAYED], tmp_path, [MACHINE], "--deep")
+    found = examine(variables, [REPLAYED], tmp_path, "--deep")
     assert found[REPLAYED].outcome is Outcome.PASS, found[REPLAYED].message
     assert len(kept()) >= 8
 
 
-def test_a_failure_is_found_and_written_small(reference: Stack, variables: dict[str, str], tmp_path: Path) -> None:
+def test_a_failure_is_found_and_written_small(reference: Stack, tmp_path: Path) -> None:
     """A search by hand finds a defect, leaves a small program in the folder, and says seed and command."""
     folder = tmp_path / "failed"
     options = ("--programs=40", "--seed=7", f"--failed-programs={folder}")
-    with installed(twin_of("charges-duplicates"), reference):
-        found = examine(variables, [RANDOM], tmp_path, [MACHINE], "--deep", *options)
+    with installed(fault_of("charges-duplicates"), reference) as variables:
+        found = examine(variables, [RANDOM], tmp_path, "--deep", *options)
     message = found[RANDOM].message
     assert found[RANDOM].outcome is Outcome.FAIL, message
     (path,) = folder.iterdir()

@@ -14,14 +14,15 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from faults.proxy.rewriting import json_of, problem
+from faults.proxy.server import Forward, Reply, Sent, proxy
+from gates import catalogue
 from gates.deployment.database import execute, session
 from gates.deployment.requests import mint_token
 from gates.evidence import Outcome, Severity
 from gates.stack.plan import StackOptions
 from gates.stack.stack import reference_stack
-from tests.drills.defects import json_of, problem
-from tests.drills.examination import drill_files, examine
-from tests.drills.proxy import Forward, Reply, Sent, proxy
+from tests.drills.examination import OVER_HTTP, examine, matching
 
 OF_ATTEMPTS = (
     "drill/outbox/failed-is-tried-again",
@@ -39,8 +40,7 @@ def two_attempts() -> Iterator[dict[str, str]]:
 
 def test_two_attempts_are_enough(two_attempts: dict[str, str], tmp_path: Path) -> None:
     """How often a failing event is tried is the deployment's business, if it is tried again at all."""
-    files = drill_files(OF_ATTEMPTS)
-    found = examine(two_attempts, OF_ATTEMPTS, tmp_path, files)
+    found = examine(two_attempts, OF_ATTEMPTS, tmp_path)
     assert set(found) == set(OF_ATTEMPTS)
     wrong = {i: f"{e.outcome}: {e.message}" for i, e in found.items() if e.outcome is not Outcome.PASS}
     assert not wrong
@@ -61,7 +61,7 @@ def test_counts_may_have_names_of_their_own(variables: dict[str, str], tmp_path:
     """The contract promises the counts of a run, not what they are called."""
     check = "drill/lifecycle/run-counts-add-up"
     with proxy(variables["BASE_URL"], _counts_of_its_own) as url:
-        found = examine({**variables, "BASE_URL": url}, [check], tmp_path, drill_files([check]))
+        found = examine({**variables, "BASE_URL": url}, [check], tmp_path)
     assert found[check].outcome is Outcome.PASS, found[check].message
 
 
@@ -87,7 +87,7 @@ def in_rotation() -> Iterator[dict[str, str]]:
 def test_rotation_where_v1_is_refused(in_rotation: dict[str, str], tmp_path: Path) -> None:
     """Where v2 is required, the older secret is tried by v2: a deployment that refuses v1 is right."""
     check = "drill/authentication/every-secret-of-the-list"
-    found = examine(in_rotation, [check], tmp_path, drill_files([check]))
+    found = examine(in_rotation, [check], tmp_path)
     assert found[check].outcome is Outcome.PASS, found[check].message
     assert found[check].observed == 2
 
@@ -96,7 +96,7 @@ def test_older_secret_that_is_refused(in_rotation: dict[str, str], tmp_path: Pat
     """A secret of the list that the deployment does not take is a failure under v2, too."""
     check = "drill/authentication/every-secret-of-the-list"
     lacking = {**in_rotation, "TRANSBOT_HMAC_SECRET": f"{ROTATED[0]},a-secret-that-nobody-knows-here!"}
-    found = examine(lacking, [check], tmp_path, drill_files([check]))
+    found = examine(lacking, [check], tmp_path)
     assert found[check].outcome is Outcome.FAIL, found[check].message
 
 
@@ -115,13 +115,12 @@ def test_admin_of_one_company(variables: dict[str, str], tmp_path: Path) -> None
     """ADMIN_JWT may be of an administrator of TEST_COMPANY_ID, who may not act for the drill's own tenants."""
     claims = {"sub": "ops", "role": "company_admin", "company_id": variables["TEST_COMPANY_ID"]}
     own = mint_token(variables["REPLAY_JWT_SECRET"], {**claims, "exp": int(time.time()) + 3600})
-    files = drill_files(TOKEN_CHECKS)
-    found = examine({**variables, "ADMIN_JWT": own}, TOKEN_CHECKS, tmp_path, files)
+    found = examine({**variables, "ADMIN_JWT": own}, TOKEN_CHECKS, tmp_path)
     assert set(TOKEN_CHECKS) <= set(found)
     wrong = {i: f"{e.outcome}: {e.message}" for i, e in found.items() if e.outcome is not Outcome.PASS}
     assert not wrong
     unminted = {**variables, "ADMIN_JWT": own, "REPLAY_JWT_SECRET": ""}
-    alone = examine(unminted, TOKEN_CHECKS[:1], tmp_path, drill_files(TOKEN_CHECKS[:1]))[TOKEN_CHECKS[0]]
+    alone = examine(unminted, TOKEN_CHECKS[:1], tmp_path)[TOKEN_CHECKS[0]]
     assert alone.outcome is Outcome.UNKNOWN, alone.message
 
 
@@ -151,9 +150,8 @@ def test_balancer_of_several_addresses(variables: dict[str, str], tmp_path: Path
         finally:
             upstream.close()
 
-    files = drill_files(LIMITED)
     with proxy(variables["BASE_URL"], balanced) as url:
-        found = examine({**variables, "BASE_URL": url}, LIMITED, tmp_path, files)
+        found = examine({**variables, "BASE_URL": url}, LIMITED, tmp_path)
     assert set(LIMITED) <= set(found)
     failed = {i: e.message for i, e in found.items() if e.outcome is Outcome.FAIL}
     assert not failed
@@ -174,7 +172,7 @@ def test_release_under_way(variables: dict[str, str], tmp_path: Path) -> None:
     with proxy(variables["BASE_URL"], rolling) as url:
         for release, severity in (("", Severity.WARN.value), (variables["RELEASE"], "")):
             told = {**variables, "BASE_URL": url, "RELEASE": release}
-            found = examine(told, [check], tmp_path, drill_files([check]))[check]
+            found = examine(told, [check], tmp_path)[check]
             assert (found.outcome, found.severity) == (Outcome.FAIL, severity), found.message
 
 
@@ -186,9 +184,8 @@ def test_page_for_any_path(variables: dict[str, str], tmp_path: Path) -> None:
         return forward(sent) if known else Reply(200, (("Content-Type", "text/html"),), b"<html>Welcome</html>")
 
     checks = ("drill/http-surface/path-variants", "drill/rate-limit/path-variants-share")
-    files = drill_files(checks)
     with proxy(variables["BASE_URL"], front_end) as url:
-        found = examine({**variables, "BASE_URL": url}, checks, tmp_path, files)
+        found = examine({**variables, "BASE_URL": url}, checks, tmp_path)
     wrong = {i: f"{e.outcome}: {e.message}" for i, e in found.items() if e.outcome is not Outcome.PASS}
     assert not wrong
 
@@ -196,7 +193,7 @@ def test_page_for_any_path(variables: dict[str, str], tmp_path: Path) -> None:
 def test_login_of_the_reference(variables: dict[str, str], tmp_path: Path) -> None:
     """The reference's service is bound by row-level security, and is seen to be."""
     check = "drill/identity/service-login-is-bound"
-    found = examine(variables, [check], tmp_path, drill_files([check]))
+    found = examine(variables, [check], tmp_path)
     assert found[check].outcome is Outcome.PASS, found[check].message
     assert found[check].observed == "replay_service"
 
@@ -229,13 +226,12 @@ def test_budget_control_that_is_not_on_for_all(at: str, variables: dict[str, str
     )
     canary += " and company_id is null"
     found_at = "select key, rollout_percentage as percent from public.feature_flags where company_id is null"
-    files = drill_files(SWITCHED)
     with session(variables["DATABASE_URL"]) as connection:
         before = {str(r["key"]): r["percent"] for r in execute(connection, found_at)}
         execute(connection, update.format(at))
         execute(connection, canary.format(5))
         try:
-            found = examine(variables, SWITCHED, tmp_path, files)
+            found = examine(variables, SWITCHED, tmp_path)
         finally:
             execute(connection, update.format("true, 100"))
             for key in ("outbox.enabled", "dlq.replay.enabled"):
@@ -248,3 +244,34 @@ def test_budget_control_that_is_not_on_for_all(at: str, variables: dict[str, str
     assert len(found) > 30
     wrong = {i: f"{e.outcome}: {e.message}" for i, e in found.items() if e.outcome is not Outcome.PASS}
     assert not wrong
+
+
+def test_transparent_proxy_stays_green(variables: dict[str, str], tmp_path: Path) -> None:
+    """Through a proxy that changes nothing every check over HTTP passes: what is red through one is its fault."""
+    phases = {spec.id: spec.phase for spec in catalogue.load()}
+    ids = matching(OVER_HTTP)
+    with proxy(variables["BASE_URL"]) as url:
+        told = {**variables, "BASE_URL": url}
+        seen = examine(told, [i for i in ids if phases[i] != "last"], tmp_path)
+        seen |= examine(told, [i for i in ids if phases[i] == "last"], tmp_path)
+    assert {i: e.message for i, e in seen.items() if e.outcome is not Outcome.PASS} == {}
+    assert sorted(seen) == ids
+
+
+def test_recovery_is_green_on_the_reference(variables: dict[str, str], tmp_path: Path) -> None:
+    """With nothing wrong but what they break themselves, every recovery drill passes."""
+    found = examine(variables, ["drill/recovery/*"], tmp_path, "--deep")
+    assert {i: e.message for i, e in found.items() if e.outcome is not Outcome.PASS} == {}
+
+
+def test_audience_and_issuer(tmp_path: Path) -> None:
+    """A service that has both passes the checks of them; the faults of the catalogue are services that have none."""
+    expected = {"REPLAY_JWT_AUDIENCE": "replay", "REPLAY_JWT_ISSUER": "https://issuer.example"}
+    claims = {"sub": "x", "role": "super_admin", "exp": 4_000_000_000, "aud": "replay", "iss": "https://issuer.example"}
+    with reference_stack(StackOptions(history=False, variables=expected), os.environ) as stack:
+        told = stack.info.variables()
+        own = mint_token(told["REPLAY_JWT_SECRET"], claims)
+        seen = examine(
+            {**told, **expected, "ADMIN_JWT": own}, ("drill/tokens/audience", "drill/tokens/issuer"), tmp_path
+        )
+    assert {i: e.message for i, e in seen.items() if e.outcome is not Outcome.PASS} == {}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from faults.proxy.server import Forward, Reply, Sent, proxy
 from gates.evidence import Outcome
-from tests.drills.examination import drill_files, examine
-from tests.drills.proxy import Forward, Reply, Sent, proxy
+from tests.drills.examination import examine
 
 
 class _TwoInstances:
@@ -46,8 +46,7 @@ def test_counts_of_several_instances_are_added(
 ) -> None:
     """Behind a balancer that takes turns, the counts of all instances together are judged."""
     checks = {name: f"drill/observability/{name}-are-counted" for name in outcomes}
-    files = drill_files(checks.values())
     with proxy(variables["BASE_URL"], instances) as url:
-        found = examine({**variables, "BASE_URL": url}, list(checks.values()), tmp_path, files)
+        found = examine({**variables, "BASE_URL": url}, list(checks.values()), tmp_path)
     seen = {name: found[check].outcome for name, check in checks.items()}
     assert seen == outcomes, {check: e.message for check, e in found.items()}

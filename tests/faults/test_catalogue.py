@@ -5,14 +5,18 @@ from __future__ import annotations
 import fnmatch
 import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from faults.catalogue import EVENTS, MODULES, Fault, catalogue, declare
+from faults.catalogue import EVENTS, Fault, behind_proxy, catalogue, declare
 from faults.probe import Probe, ProbeError
+from gates.proof.bench import Bench
+from gates.proof.fault import read_list
+from gates.stack.stack import Stack
 from replay_service.settings import Settings, TokenRules
 from replay_service.worker.settings import WorkerSettings
 
@@ -21,27 +25,35 @@ FAULTS = list(catalogue().values())
 CHECKS = [spec["id"] for spec in json.loads((ROOT / "gates" / "catalogue.json").read_text(encoding="utf-8"))]
 SETTINGS = Settings("postgresql://x/y", (b"h" * 16,), TokenRules(b"j" * 32, "", ""))
 WORKER = WorkerSettings("postgresql://x/y")
-PLACES = {"service": "parts", "worker": "parts", "sql": "sql", "process": "event"}
+PLACES = {
+    "service": "parts",
+    "worker": "parts",
+    "sql": "sql",
+    "trigger": "sql",
+    "process": "event",
+    "proxy": "rewrite",
+    "none": "",
+}
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.id)
 def test_a_fault_is_whole(fault: Fault) -> None:
     """It says in one sentence what breaks, how it is installed and undone, and what must catch it."""
     assert fault.breaks.endswith(".")
-    assert [p for p in ("parts", "sql", "event") if getattr(fault, p)] == [
-        PLACES[k] for k in [fault.kind] if k in PLACES
-    ]
+    places = {p for p in ("parts", "sql", "event", "rewrite") if getattr(fault, p)}
+    assert places - {"sql"} <= {PLACES[fault.kind]} <= places | {""}
     assert (fault.undo_sql is None) == (fault.sql is None)
     assert fault.event is None or fault.event in EVENTS
     assert callable(fault.witness)
     assert (fault.decision == "promote") == (fault.kind == "none")
-    assert bool(fault.checks) == bool(fault.names) == (fault.kind != "none")
+    assert bool(fault.checks) == (fault.kind != "none")
+    assert bool(fault.names) or fault.kind in {"none", "proxy", "trigger"}
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.id)
 def test_the_declared_checks_exist(fault: Fault) -> None:
     """Every id, or glob of ids, is one of the gate's checks."""
-    unknown = [wanted for wanted in fault.checks if not fnmatch.filter(CHECKS, wanted)]
+    unknown = [wanted for wanted in (*fault.checks, *fault.green) if not fnmatch.filter(CHECKS, wanted)]
     assert not unknown
 
 
@@ -53,11 +65,33 @@ def test_a_composition_can_be_built(fault: Fault) -> None:
     assert build(SETTINGS if fault.kind == "service" else WORKER) is not None
 
 
-def test_ids_are_unique_and_every_module_declares() -> None:
-    """Two faults of one name are refused, and no module is empty."""
+def test_ids_are_unique() -> None:
+    """Two faults of one name are refused."""
     with pytest.raises(ValueError, match="two faults"):
         declare(FAULTS[0])
-    assert {f.id.split("/")[0].replace("-", "_") for f in FAULTS} - {"process"} == set(MODULES)
+
+
+def test_a_proxy_is_its_own_witness(variables: dict[str, str]) -> None:
+    """While it stands before the deployment its witness sees it, and not another's; the deployment alone is none."""
+    first, second = [f for f in FAULTS if f.kind == "proxy"][:2]
+    with behind_proxy(first, variables) as url, Probe({**variables, "BASE_URL": url}) as probe:
+        assert (first.witness(probe), second.witness(probe)) == (True, False)
+    with Probe(variables) as probe:
+        assert not first.witness(probe)
+
+
+@pytest.mark.parametrize("fault", [f for f in FAULTS if f.kind == "trigger"], ids=lambda f: f.id)
+def test_a_planted_fault_is_seen_and_leaves_nothing(fault: Fault, reference: Stack, variables: dict[str, str]) -> None:
+    """Its witness says off, on, off."""
+    bench, (told,) = Bench(reference, os.environ), read_list(json.dumps([fault.as_json()]))
+    with Probe(variables) as probe:
+        assert not fault.witness(probe)
+        bench.put_in(told)
+        try:
+            assert fault.witness(probe)
+        finally:
+            bench.take_out(told)
+        assert not fault.witness(probe)
 
 
 def test_the_list_is_json() -> None:

@@ -32,7 +32,11 @@ def test_the_catalogue_is_read_and_has_a_noop(catalogue: dict[str, Fault]) -> No
     assert {Kind.SERVICE, Kind.WORKER} <= {f.kind for f in catalogue.values()}
 
 
-@pytest.mark.parametrize("name", ["authentication/unverified", "noop/nothing"])
+@pytest.mark.parametrize(
+    "name",
+    ["authentication/unverified", "authentication/nothing-is-verified", "pause/nobody-is-paused", "noop/nothing"],
+    ids=["service", "proxy", "trigger", "none"],
+)
 def test_a_fault_is_seen_on_and_off_again(name: str, deployment: Bench, catalogue: dict[str, Fault]) -> None:
     """The no-op is never seen on."""
     fault = catalogue[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from gates.errors import CannotWork
 from gates.evidence import CheckSpec, Severity, TargetKind, Where
 from gates.proof.campaign import Way, way_of
-from gates.proof.fault import Fault, Kind, read_list
+from gates.proof.fault import Fault, Kind, decided, read_list
 from gates.verdict import Decision
 
 ROW: dict[str, Any] = {
@@ -54,6 +55,7 @@ def test_a_fault_is_read_and_declares_its_checks() -> None:
         {"more": 1},
         {"id": 5},
         {"kind": "process", "event": "earthquake"},
+        {"kind": "trigger", "sql": None},
     ],
 )
 def test_a_fault_that_cannot_be_judged_is_refused(change: dict[str, Any]) -> None:
@@ -97,3 +99,20 @@ def test_a_quick_proof_runs_one_stage_where_all_declared_checks_are_of_it() -> N
     assert way_of(fault, [one], TargetKind.STAGING, quick=True).stage == "sql"
     assert way_of(fault, [one], TargetKind.STAGING).stage == ""
     assert way_of(fault, [one, two], TargetKind.STAGING, quick=True).stage == ""
+
+
+@pytest.mark.parametrize(
+    ("severity", "decision", "due"),
+    [
+        (Severity.PAGE, None, Decision.ROLLBACK),
+        (Severity.WARN, None, Decision.HOLD),
+        (Severity.PAGE, Decision.HOLD, Decision.HOLD),
+    ],
+)
+def test_the_severities_of_the_checks_say_the_decision(
+    severity: Severity, decision: Decision | None, due: Decision
+) -> None:
+    """A check that pages rolls back, others hold; what a fault says itself stands."""
+    fault = Fault("x/y", "x", Kind.SQL, decision, sql="select 1", checks=("a/*",), names=("x",))
+    specs = [dataclasses.replace(spec("a/b", Where.READ_ONLY), severity=severity), spec("c/d", Where.READ_ONLY)]
+    assert decided(fault, specs).decision is due

@@ -162,6 +162,9 @@ def test_a_process_is_started_with_more_and_is_what_it_was_again(tmp_path: Path,
     _wait_for_lines(shown, 2)
     process.restart_as((), {})
     _wait_for_lines(shown, 3)
+    pid = process.pid
+    process.restart_as((), {})
+    assert process.pid == pid, "it is already what it should be"
     process.stop()
     assert shown.read_text().splitlines() == ["on:own more", "on:own more", ":own"]
 

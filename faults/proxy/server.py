@@ -1,7 +1,8 @@
-"""A fault proxy: a real HTTP server before a real target, that breaks one promise by rewriting requests or answers.
+"""A proxy: a real HTTP server before a real deployment, that breaks one promise by rewriting requests or answers.
 
 A defect is a function of the request and of a way to send requests on; it returns the answer. The proxy keeps the raw
-path, the order and repetition of headers, and the client's address (on loopback), and is otherwise invisible.
+path, the order and repetition of headers, and the client's address (on loopback). It names its fault at `NAME_PATH`,
+and is otherwise invisible.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
-from gates.deployment.requests import SIGNATURE
+from faults.probe import Probe
 
+SIGNATURE = "X-Transbot-Signature"
+NAME_PATH = "/fault-of-this-proxy"
 TIMEOUT_S = 15.0
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "host"}
 
@@ -68,6 +71,10 @@ class Reply:
     headers: Headers
     body: bytes
 
+    def header(self, name: str) -> str | None:
+        """The first header of that name."""
+        return next((v for k, v in self.headers if k.lower() == name.lower()), None)
+
     def having(self, name: str, value: str) -> Reply:
         """The answer with one header replaced or added."""
         return replace(self, headers=(*self.without(name).headers, (name, value)))
@@ -85,11 +92,17 @@ def no_defect(sent: Sent, forward: Forward) -> Reply:
     return forward(sent)
 
 
+def framed_carelessly(sent: Sent, forward: Forward) -> Reply:
+    """The proxy reads the ends of bodies where it should not; what it read it sends on as it is."""
+    return forward(sent)
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
     defect: Defect = staticmethod(no_defect)
     upstream: str = ""
+    name: str = ""
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is no news."""
@@ -106,11 +119,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         body = self._body()
+        if body is None:
+            self.close_connection = True
+            self.send_error(400)
+            return
         prefix = urlsplit(self.server.upstream).path
         path = self.path.removeprefix(prefix)
         sent = Sent(self.command, path, tuple((k, v) for k, v in self.headers.items()), body)
         try:
-            reply = self.server.defect(sent, self._forward)
+            named = Reply(200, (), self.server.name.encode()) if path == NAME_PATH else None
+            reply = named or self.server.defect(sent, self._forward)
         except (OSError, http.client.HTTPException):
             self.close_connection = True
             return
@@ -122,20 +140,33 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(reply.body)
 
-    def _body(self) -> bytes:
-        """The body as a careless reader frames it: chunks before lengths, the last length, a bad size is the end.
-
-        That is the planted defect of the checks of framing; a well-framed request is read as it is.
+    def _body(self) -> bytes | None:
+        """The body; None where its framing is not sound. Who frames carelessly takes chunks before lengths, the last of
+        several lengths, and a bad size for the end.
         """
-        if "chunked" not in (self.headers.get("Transfer-Encoding") or ""):
-            return self.rfile.read(int((self.headers.get_all("Content-Length") or ["0"])[-1]))
+        lengths = self.headers.get_all("Content-Length") or []
+        coding = self.headers.get("Transfer-Encoding")
+        if self.server.defect is not framed_carelessly and (
+            len(lengths) + (coding is not None) > 1 or coding not in {None, "chunked"}
+        ):
+            return None
+        if "chunked" not in (coding or ""):
+            return self.rfile.read(int((lengths or ["0"])[-1]))
         body = b""
-        while size := _chunk_size(self.rfile.readline()):
+        while size := self._chunk_size():
             body += self.rfile.read(size)
             self.rfile.readline()
+        if size is None:
+            return None
         while self.rfile.readline().strip():
             pass
         return body
+
+    def _chunk_size(self) -> int | None:
+        line = self.rfile.readline().strip() or b"0"
+        if all(digit in b"0123456789abcdefABCDEF" for digit in line):
+            return int(line, 16)
+        return 0 if self.server.defect is framed_carelessly else None
 
     def _forward(self, sent: Sent) -> Reply:
         parts = urlsplit(self.server.upstream)
@@ -156,19 +187,11 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_TRACE = do_HEAD = do_OPTIONS = _serve  # noqa: N815
 
 
-def _chunk_size(line: bytes) -> int:
-    try:
-        return int(line.strip() or b"0", 16)
-    except ValueError:
-        return 0
-
-
 @contextmanager
-def proxy(upstream: str, defect: Defect = no_defect) -> Iterator[str]:
+def proxy(upstream: str, defect: Defect = no_defect, name: str = "") -> Iterator[str]:
     """Run the proxy before `upstream` (a base URL with its prefix) for a while; gives its own base URL."""
     server = _Server(("127.0.0.1", 0), _Handler)
-    server.upstream = upstream.rstrip("/")
-    server.defect = defect
+    server.upstream, server.defect, server.name = upstream.rstrip("/"), defect, name
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
@@ -177,3 +200,8 @@ def proxy(upstream: str, defect: Defect = no_defect) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join(5)
+
+
+def stands_before(fault_id: str) -> Callable[[Probe], bool]:
+    """The witness of a proxy: it stands before the deployment, and says so."""
+    return lambda probe: probe.get(NAME_PATH).text == fault_id

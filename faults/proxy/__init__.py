@@ -1,0 +1,1 @@
+"""Faults made by a small proxy before the service: an answer or a request is rewritten, by promise."""

@@ -1,0 +1,148 @@
+"""Faults of signatures and of what goes with them, made by a proxy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from faults.catalogue import proxy
+from faults.proxy.rewriting import (
+    World,
+    company_of,
+    excuses,
+    problem,
+    refuses,
+    whenever,
+    with_json,
+)
+from faults.proxy.server import Defect, Forward, Reply, Sent
+
+AUTH = "drill/authentication"
+SURFACE = "drill/http-surface"
+TOKENS = "drill/tokens"
+
+
+def locks_out(_world: World) -> Defect:
+    """After five refused requests nobody is let in."""
+    refused = [0]
+
+    def defect(sent: Sent, forward: Forward) -> Reply:
+        if refused[0] >= 5:
+            return problem(401, "unauthenticated")
+        reply = forward(sent)
+        refused[0] += reply.status == 401
+        return reply
+
+    return defect
+
+
+def tells_that_v1_is_over(world: World) -> Defect:
+    """A right signature of the version that is switched off is told so."""
+
+    def defect(sent: Sent, forward: Forward) -> Reply:
+        reply = forward(sent)
+        told = reply.status == 401 and world.is_signed(sent)
+        return with_json(reply, detail="version 1 is over") if told else reply
+
+    return defect
+
+
+def marks_the_known(world: World) -> Defect:
+    """A refusal names the tenant, in a header, where there is one."""
+
+    def defect(sent: Sent, forward: Forward) -> Reply:
+        reply = forward(sent)
+        known = company_of(sent) == world.environ["TEST_COMPANY_ID"].lower()
+        return reply.having("X-Tenant", "known") if reply.status == 401 and known else reply
+
+    return defect
+
+
+def stamped(world: World, sent: Sent, secret: str) -> bool:
+    """Whether the request is signed by v2 with this secret."""
+    at = sent.signature.removeprefix("t=").partition(",")[0]
+    message = at.encode() + b"." + sent.body
+    return at.isdigit() and sent.signature == f"t={at},v2={world.sign(message, secret)}"
+
+
+SIGNATURES = (
+    *("empty-signature", "whitespace-signature", "wrong-secret", "known-secrets", "random-signature"),
+    *("signature-of-nothing", "truncated-*", "one-digit", "last-digit-changed", "extra-digits", "leading-digits"),
+    *("list-of-signatures", "scheme-prefix", "upper-case-hex", "base64-signature", "fullwidth-digits", "hex-prefix"),
+    *("escaped-newline", "long-signature", "dry-run-needs*", "forced-replay*", "reordered-keys", "added-spaces"),
+    *("escaped-characters", "trailing-line-end", "flipped-byte", "swapped-company", "two-signatures*", "bad-*"),
+    *("every-secret*", "*-in-query", "token-in-cookie", "accepted-after-forgeries", "one-refusal", "v2-stale"),
+    *("v2-very-stale", "v2-future", "v2-changed-time", "v2-wrong-secret", "v2-other-body", "v2-without-time-in-mac"),
+    *("v2-truncated", "v2-extended", "v2-empty-mac", "v2-no-*", "v2-two-*", "v1-mac-under-v2-name", "v2-odd-times"),
+    "read-*",
+)
+FORGED = (
+    *("alg-*", "empty-signature", "two-parts", "random-signature", "changed-claims", "common-secrets"),
+    *("psychic-signature", "kid-*", "embedded-key", "encrypted-form", "nested-token", "no-token", "hmac-secret*"),
+    *("token-of-48-kilobytes", "two-tokens*", "scheme-spelling", "other-scheme", "accepted-after-forgeries"),
+    *("unknown-critical-header", "compressed", "claims-*", "expired", "long-expired", "without-exp", "exp-no-number"),
+    *("not-yet-valid", "issued-in-the-future", "without-sub", "without-role", "role-no-string"),
+)
+proxy(
+    "authentication/nothing-is-verified",
+    excuses(lambda _world, _sent: True),
+    (
+        *(f"{AUTH}/{name}" for name in SIGNATURES),
+        *(f"{TOKENS}/{name}" for name in FORGED),
+        f"{SURFACE}/every-route-needs-credentials",
+        f"{SURFACE}/path-variants",
+        "drill/safety-rails/events-need-credentials",
+        "drill/proof/invalid-signature-refused",
+    ),
+)
+proxy(
+    "authentication/nobody-needs-credentials",
+    excuses(lambda _world, _sent: True),
+    (f"{AUTH}/signed-accepted", f"{TOKENS}/admin-accepted"),
+)
+proxy(
+    "authentication/the-printed-secret-signs",
+    excuses(lambda world, sent: sent.signature == world.sign(sent.body, "your-hmac-secret")),
+    (f"{AUTH}/known-secrets",),
+    green=(f"{AUTH}/wrong-secret",),
+)
+proxy(
+    "authentication/a-secret-that-was-not-filled-in-signs-v2",
+    excuses(lambda world, sent: stamped(world, sent, "undefined")),
+    (f"{AUTH}/known-secrets",),
+    green=(f"{AUTH}/wrong-secret",),
+)
+proxy(
+    "authentication/signed-requests-are-refused",
+    refuses(lambda sent: bool(sent.signature)),
+    (f"{AUTH}/signed-accepted", "drill/proof/valid-signature-accepted"),
+)
+proxy(
+    "authentication/tokens-are-refused",
+    refuses(lambda sent: bool(sent.header("Authorization"))),
+    (f"{TOKENS}/admin-accepted", "drill/proof/admin-token-accepted"),
+)
+proxy(
+    "authentication/bodies-in-unusual-spellings-are-refused",
+    refuses(lambda sent: sent.body[:2] in {b"{\n", b" \t"}),
+    (f"{AUTH}/odd-spelling-accepted",),
+    green=(f"{AUTH}/reordered-keys",),
+)
+proxy("authentication/forgeries-lock-everybody-out", locks_out, (f"{AUTH}/accepted-after-forgeries",))
+proxy(
+    "authentication/the-end-of-v1-is-told",
+    tells_that_v1_is_over,
+    (f"{AUTH}/v1-refused-when-v2-is-required",),
+)
+proxy(
+    "authentication/the-refusal-of-a-known-company-has-a-header-of-its-own",
+    marks_the_known,
+    (f"{AUTH}/one-refusal",),
+)
+proxy(
+    "authentication/invalid-bodies-are-server-errors",
+    whenever(400, lambda reply: replace(reply, status=500)),
+    (
+        *(f"{AUTH}/{name}" for name in ("nul-in-body", "invalid-utf8-body", "utf16-body", "byte-order-mark")),
+        *(f"{SURFACE}/{name}" for name in ("nesting", "validation-names-the-field", "refusals-leak-nothing")),
+    ),
+)

@@ -1,0 +1,106 @@
+"""Faults of the metrics, made by a proxy."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+
+from faults.catalogue import proxy
+from faults.proxy.rewriting import Make, World, after
+from faults.proxy.server import Defect
+
+SEEN = "drill/observability"
+TENANTS = b"".join(b'replays_by_company{company="%s"} 1\n' % str(uuid.UUID(int=n)).encode() for n in range(9))
+_WAITS = (
+    "select coalesce(extract(epoch from max(now() - inserted_at)), 0)::float from event_outbox"
+    " where processed_at is null and dead_at is null"
+)
+
+
+def on_metrics(change: Callable[[World, bytes], bytes]) -> Make:
+    """The metrics are other than they should be."""
+    return after(lambda w, sent, reply: replace(reply, body=change(w, reply.body)) if sent.path == "/metrics" else None)
+
+
+def showing(name: str, number: float) -> Callable[[World, bytes], bytes]:
+    """Shows always the same number for every series of a family."""
+    line = rb"(?m)^(%s(?:\{.*\})? ).*$" % name.encode()
+    return lambda _world, body: re.sub(line, rb"\g<1>%s" % str(number).encode(), body)
+
+
+def sums_everything(_world: World, body: bytes) -> bytes:
+    """Shows one number of requests, whatever became of them, and no other counter."""
+    lines = body.splitlines()
+    total = sum(float(line.rsplit(b" ", 1)[1]) for line in lines if line.startswith(b"replay_requests_total"))
+    kept = [line for line in lines if b"_total" not in line and b"_count" not in line]
+    return b"\n".join([*kept, f"replay_requests_total {total}".encode()]) + b"\n"
+
+
+def stands_still(world: World) -> Defect:
+    """Shows for ever what it showed first."""
+    first: list[bytes] = []
+
+    def change(_world: World, body: bytes) -> bytes:
+        first.append(body)
+        return first[0]
+
+    return on_metrics(change)(world)
+
+
+def lines(wanted: bytes, change: Callable[[bytes], bytes]) -> Make:
+    """The lines of one family are others than they should be."""
+
+    def changed(_world: World, body: bytes) -> bytes:
+        return b"".join(change(x) if x.startswith(wanted) else x for x in body.splitlines(keepends=True))
+
+    return on_metrics(changed)
+
+
+def doubled(line: bytes) -> bytes:
+    name, _, number = line.rpartition(b" ")
+    return name + b" %g\n" % (float(number) * 2)
+
+
+proxy("load/metrics-stand-still", stands_still, (f"{SEEN}/replays-are-counted",), "The metrics stand still.")
+proxy(
+    "load/counted-twice",
+    lines(b"replay_requests_total{", doubled),
+    (f"{SEEN}/replays-are-counted",),
+    "Of every replay two are counted.",
+)
+proxy(
+    "load/lag-not-measured",
+    on_metrics(lambda _world, body: body.replace(b"outbox_lag_seconds", b"outbox_delay_seconds")),
+    (f"{SEEN}/series-are-there",),
+    "The lag of the outbox is not among the metrics.",
+)
+proxy(
+    "load/tenants-in-labels",
+    on_metrics(lambda _world, body: body + TENANTS),
+    (f"{SEEN}/no-tenants-in-labels",),
+    "Metrics have a label for each tenant.",
+)
+proxy(
+    "load/dlq-metric-is-zero",
+    on_metrics(showing("dlq_items", 0)),
+    (f"{SEEN}/dlq-depth-is-the-tables",),
+    "`dlq_items` is always 0.",
+)
+proxy(
+    "metrics/held-rows-are-lag",
+    on_metrics(lambda world, body: showing("outbox_lag_seconds", world.value(_WAITS))(world, body)),
+    ("drill/held/does-not-count-as-lag",),
+)
+proxy(
+    "metrics/a-histogram-is-broken",
+    on_metrics(lambda _world, body: body + b'x_bucket{le="1"} 5\nx_bucket{le="+Inf"} 3\nx_count 5\n'),
+    (f"{SEEN}/histograms-are-sound",),
+)
+proxy("metrics/no-lag-is-ever-shown", on_metrics(showing("outbox_lag_seconds", 0)), (f"{SEEN}/waiting-events-show",))
+proxy(
+    "metrics/the-same-number-always-waits", on_metrics(showing("outbox_pending", 3)), (f"{SEEN}/waiting-events-show",)
+)
+proxy("metrics/effects-are-not-counted", on_metrics(showing("agent_tasks_total", 9)), (f"{SEEN}/effects-are-counted",))
+proxy("metrics/refusals-are-not-told-apart", on_metrics(sums_everything), (f"{SEEN}/refusals-are-counted",))

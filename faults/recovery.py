@@ -1,0 +1,187 @@
+"""Faults of the worker that show when something else breaks: a clock, a session, a process, a notice."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import psycopg
+
+from faults.altered import altered_worker
+from faults.catalogue import worker
+from faults.probe import runs
+from replay_service.worker import process
+from replay_service.worker.door import Connection, connected
+from replay_service.worker.parts import WorkerParts, build_worker_parts
+from replay_service.worker.settings import WorkerSettings
+
+SKEWED = ("drill/recovery/worker-clock-skewed",)
+EACH_PHASE, FROZEN = "drill/recovery/worker-killed-in-each-phase", "drill/recovery/worker-frozen-past-its-claim"
+SESSIONS, LONG = "drill/recovery/worker-sessions-ended", "drill/recovery/long-transaction-held-open"
+IN_A_REPLAY, NOTICE_LOST = "drill/recovery/worker-killed-in-a-replay", "drill/recovery/notice-lost"
+
+
+class _ByOwnClock(dict[str, bytes]):
+    """Statements of which some (`which`: none given, all) take `now`, a format, for the time: the process's."""
+
+    def __init__(self, behind: Mapping[str, bytes], which: Sequence[str], now: str) -> None:
+        super().__init__(behind)
+        self._which, self._now = which, now
+
+    def __getitem__(self, name: str) -> bytes:
+        text = super().__getitem__(name)
+        if self._which and name not in self._which:
+            return text
+        now = self._now.format(f"to_timestamp({time.time():.6f})").encode()
+        return text.replace(b"clock_timestamp()", b"now()").replace(b"now()", now)
+
+
+def _by_own_clock(settings: WorkerSettings, *which: str, now: str = "{}") -> WorkerParts:
+    parts = build_worker_parts(settings)
+    return dataclasses.replace(parts, queries=_ByOwnClock(parts.queries, which, now))
+
+
+@worker(
+    "Due times, claims and retries go by the worker's clock.",
+    runs("faults.recovery:own_clock"),
+    SKEWED,
+    names=("clock",),
+    green=(EACH_PHASE, SESSIONS),
+)
+def own_clock(settings: WorkerSettings) -> WorkerParts:
+    return _by_own_clock(settings)
+
+
+@worker(
+    "Times go by the worker's clock where it is behind.",
+    runs("faults.recovery:own_clock_behind"),
+    SKEWED,
+    names=("clock",),
+)
+def own_clock_behind(settings: WorkerSettings) -> WorkerParts:
+    return _by_own_clock(settings, now="least(transaction_timestamp(), {})")
+
+
+@worker(
+    "When a failed event is tried again goes by the worker's clock.",
+    runs("faults.recovery:own_clock_backs_off"),
+    SKEWED,
+    names=("clock",),
+)
+def own_clock_backs_off(settings: WorkerSettings) -> WorkerParts:
+    return _by_own_clock(settings, "settle_failed")
+
+
+@worker(
+    "When an event was delivered is told by the worker's clock.",
+    runs("faults.recovery:own_clock_stamps"),
+    SKEWED,
+    names=("clock",),
+)
+def own_clock_stamps(settings: WorkerSettings) -> WorkerParts:
+    return _by_own_clock(settings, "settle_delivered")
+
+
+@worker(
+    "When a failed item may be replayed again goes by the worker's clock.",
+    runs("faults.recovery:own_clock_postpones"),
+    SKEWED,
+    names=("clock",),
+)
+def own_clock_postpones(settings: WorkerSettings) -> WorkerParts:
+    return _by_own_clock(settings, "settle_item")
+
+
+class _OwnLease(dict[str, bytes]):
+    """Statements whose claims end by the process's clock."""
+
+    def __getitem__(self, name: str) -> bytes:
+        return super().__getitem__(name).replace(b"OWN_CLOCK", f"to_timestamp({time.time():.6f})".encode())
+
+
+@worker(
+    "How long a claim lasts goes by the worker's clock.",
+    runs("faults.recovery:own_clock_leases"),
+    SKEWED,
+    names=("clock",),
+)
+def own_clock_leases(settings: WorkerSettings) -> WorkerParts:
+    until = "clock_timestamp() + make_interval"
+    parts = altered_worker(settings, ("claim_events", until, "OWN_CLOCK + make_interval"))
+    return dataclasses.replace(parts, queries=_OwnLease(parts.queries))
+
+
+@worker(
+    "An event that is claimed again gets another id, so that nobody can know it again.",
+    runs("faults.recovery:new_id_at_each_claim"),
+    (EACH_PHASE,),
+    names=("effect", "event"),
+    green=(LONG,),
+)
+def new_id_at_each_claim(settings: WorkerSettings) -> WorkerParts:
+    claim = "claim_token = %(token)s"
+    again = f"{claim}, event_id = CASE WHEN e.claim_token IS NULL THEN e.event_id ELSE gen_random_uuid() END"
+    return altered_worker(settings, ("claim_events", claim, again))
+
+
+@worker(
+    "A worker settles what it had claimed, whoever has it now; and effects are not unique.",
+    runs("faults.recovery:no_fence"),
+    (FROZEN,),
+    names=("effect",),
+    sql="ALTER TABLE agent_tasks DROP CONSTRAINT agent_tasks_event_id_key",
+    undo_sql="DELETE FROM agent_tasks t USING agent_tasks o WHERE t.event_id = o.event_id AND t.id > o.id;"
+    " ALTER TABLE agent_tasks ADD CONSTRAINT agent_tasks_event_id_key UNIQUE (event_id)",
+)
+def no_fence(settings: WorkerSettings) -> WorkerParts:
+    fence = "e.claim_token = %(token)s AND e.processed_at IS NULL AND e.dead_at IS NULL"
+    once = (
+        "ON CONFLICT (event_id) DO UPDATE SET status = 'completed', agent_name = excluded.agent_name,"
+        " updated_at = excluded.updated_at\n  WHERE t.status <> 'completed'"
+    )
+    return altered_worker(settings, ("settle_delivered", fence, "true"), ("settle_delivered", once, ""))
+
+
+@worker(
+    "Of a tenant's events only those above the last delivered one are looked at.",
+    runs("faults.recovery:above_the_last"),
+    (LONG,),
+    names=("transaction", "effect"),
+)
+def above_the_last(settings: WorkerSettings) -> WorkerParts:
+    unfinished = "WHERE e.processed_at IS NULL AND e.dead_at IS NULL"
+    above = f"""{unfinished} AND e.id > (
+    SELECT coalesce(max(d.id), 0) FROM public.event_outbox d
+    WHERE d.company_id = e.company_id AND d.processed_at IS NOT NULL)"""
+    return altered_worker(settings, *((name, unfinished, above) for name in ("drain_lane", "claim_events")))
+
+
+@worker(
+    "Only a notice makes the worker look.",
+    runs("faults.recovery:no_polling"),
+    (IN_A_REPLAY, NOTICE_LOST),
+    names=("notice", "effect", "items"),
+    green=(LONG,),
+)
+def no_polling(settings: WorkerSettings) -> WorkerParts:
+    return build_worker_parts(dataclasses.replace(settings, poll_s=3600.0))
+
+
+@worker(
+    "A task whose session was ended does nothing any more.",
+    runs("faults.recovery:no_reconnect"),
+    (SESSIONS,),
+    names=("session", "effect"),
+)
+def no_reconnect(settings: WorkerSettings) -> WorkerParts:
+    async def once(_name: str, url: str, work: Callable[[Connection], Awaitable[None]], stop: asyncio.Event) -> None:
+        try:
+            async with connected(url) as conn:
+                await work(conn)
+        except psycopg.OperationalError:
+            await stop.wait()
+
+    vars(process)["keep_at"] = once
+    return build_worker_parts(settings)

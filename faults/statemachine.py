@@ -1,0 +1,117 @@
+"""Faults that the state machine of the drill found: each is called as the kept program that finds it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from faults.altered import altered_worker
+from faults.catalogue import service, worker
+from faults.probe import runs
+from replay_service import idempotency
+from replay_service.composition import build_parts
+from replay_service.database import Connection
+from replay_service.parts import Parts
+from replay_service.problems import Refusal
+from replay_service.settings import Settings
+from replay_service.validation import EventRequest, ReplayRequest
+from replay_service.worker.parts import WorkerParts
+from replay_service.worker.settings import WorkerSettings
+
+KEPT = ("drill/statemachine/kept-programs",)
+Stored = Mapping[str, Any] | None
+
+
+@service(
+    "A repeated request is answered as a duplicate, and charged once more.",
+    runs("faults.statemachine:charges_duplicates"),
+    KEPT,
+    names=("budget", "charged", "replay"),
+)
+def charges_duplicates(settings: Settings) -> Parts:
+    parts = build_parts(settings)
+
+    async def begin_run(conn: Connection, request: ReplayRequest, run: idempotency.Run) -> Stored:
+        stored = await parts.begin_run(conn, request, run)
+        if stored is not None and await parts.reserve_budget(conn, request.company_id) > 0:
+            await parts.charge(conn, request.company_id, 1)
+        return stored
+
+    return dataclasses.replace(parts, begin_run=begin_run)
+
+
+@service(
+    "A repeated request is refused where the budget is spent by now, and not answered as it was.",
+    runs("faults.statemachine:refuses_duplicates_of_the_broke"),
+    KEPT,
+    names=("duplicate", "replay"),
+)
+def refuses_duplicates_of_the_broke(settings: Settings) -> Parts:
+    parts = build_parts(settings)
+
+    async def begin_run(conn: Connection, request: ReplayRequest, run: idempotency.Run) -> Stored:
+        stored = await parts.begin_run(conn, request, run)
+        if stored is not None and await parts.reserve_budget(conn, request.company_id) <= 0:
+            raise Refusal("budget_exhausted", "Spent.")
+        return stored
+
+    return dataclasses.replace(parts, begin_run=begin_run)
+
+
+@service(
+    "Where a tenant is paused and has no budget left, the budget is told, not the pause.",
+    runs("faults.statemachine:looks_at_the_budget_first"),
+    KEPT,
+    names=("pause", "replay"),
+)
+def looks_at_the_budget_first(settings: Settings) -> Parts:
+    parts = build_parts(settings)
+
+    async def is_paused(conn: Connection, company: str) -> bool:
+        return await parts.preview_budget(conn, company) > 0 and await parts.is_paused(conn, company)
+
+    return dataclasses.replace(parts, is_paused=is_paused)
+
+
+@service(
+    "The rate limit does not count while a tenant is paused.",
+    runs("faults.statemachine:counts_no_calls_of_the_paused"),
+    KEPT,
+    names=("limit", "replay"),
+)
+def counts_no_calls_of_the_paused(settings: Settings) -> Parts:
+    parts = build_parts(settings)
+
+    async def admit(conn: Connection, company: str, client: str) -> None:
+        if not await parts.is_paused(conn, company):
+            await parts.admit(conn, company, client)
+
+    return dataclasses.replace(parts, admit=admit)
+
+
+@service(
+    "An event that is sent a second time is put into the outbox a second time, under another id.",
+    runs("faults.statemachine:sends_a_known_event_again"),
+    KEPT,
+    names=("event", "emit"),
+)
+def sends_a_known_event_again(settings: Settings) -> Parts:
+    parts = build_parts(settings)
+
+    async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
+        path, is_duplicate = await parts.emit(conn, request, event_id)
+        return (path, is_duplicate) if not is_duplicate else await parts.emit(conn, request, parts.new_id())
+
+    return dataclasses.replace(parts, emit=emit)
+
+
+@worker(
+    "The dead letter of an item is not told that it was delivered.",
+    runs("faults.statemachine:forgets_the_letters"),
+    KEPT,
+    names=("letter", "resolved", "replaying"),
+)
+def forgets_the_letters(settings: WorkerSettings) -> WorkerParts:
+    letter = "WHERE d.status = 'replaying' AND d.company_id = h.company_id"
+    return altered_worker(settings, ("settle_item", letter, f"{letter} AND false"))

@@ -1,0 +1,182 @@
+"""Faults of budgets, flags, pauses and logins, planted in the database."""
+
+from __future__ import annotations
+
+from faults.trigger.planting import function, planted, released, trigger, yes_or_no
+
+BUDGETS, FLAGS, PAUSE = "drill/budgets", "drill/flags", "drill/pause"
+ENABLED, PAUSED = "is_feature_enabled", "is_company_paused"
+BUCKET = "public.feature_bucket($1, $2)"
+OWN_ROW = "FROM public.feature_flags f WHERE f.key = $1 AND f.company_id = $2"
+OFF_IS_OFF = "  IF NOT is_on OR percentage <= 0 THEN\n    RETURN false;\n  END IF;\n"
+
+planted(
+    "budgets/the-view-counts-what-was-used-yesterday",
+    """alter view replay_budgets_status rename to kept_budgets_status;
+       create view replay_budgets_status as
+       select company_id, daily_limit, monthly_limit, daily_limit - daily_used as a, monthly_limit - monthly_used as b
+       from replay_budgets""",
+    "drop view replay_budgets_status; alter view kept_budgets_status rename to replay_budgets_status",
+    "from pg_views where viewname = 'kept_budgets_status'",
+    (f"{BUDGETS}/view-forgets-past-periods",),
+)
+planted(
+    "budgets/limits-cannot-be-lowered",
+    "alter table replay_budgets add constraint planted check (daily_used <= daily_limit)",
+    "alter table replay_budgets drop constraint planted",
+    "from pg_constraint where conname = 'planted'",
+    (f"{BUDGETS}/lowered-limit-leaves-nothing",),
+)
+trigger(
+    "budgets/nothing-is-charged",
+    "replay_budgets",
+    "update",
+    "if session_user = 'replay_service' then"
+    " new.daily_used := old.daily_used; new.monthly_used := old.monthly_used; end if;",
+    (
+        *(f"{BUDGETS}/{name}" for name in ("charged-by-items-moved", "exhausted-refused", "monthly-limit-binds")),
+        *(f"{BUDGETS}/{name}" for name in ("race-never-overspends", "no-row-means-the-defaults")),
+        f"{BUDGETS}/duplicate-charges-nothing",
+        "drill/lifecycle/stop-refunds-the-rest",
+        "drill/statemachine/kept-programs",
+        "drill/statemachine/random-programs",
+    ),
+    first=True,
+)
+trigger(
+    "budgets/limits-are-ignored",
+    "replay_budgets",
+    "insert or update",
+    "new.daily_limit := 100000; new.monthly_limit := 1000000;",
+    (
+        *(f"{BUDGETS}/{name}" for name in ("batch-cut-to-what-is-left", "spent-today-stays-spent")),
+        *(f"{BUDGETS}/{name}" for name in ("force-does-not-ignore-it", "lowered-limit-leaves-nothing")),
+        *(f"{BUDGETS}/{name}" for name in ("dry-run-shows-what-is-left", "database-refuses-overspending")),
+        "drill/audit/refusal-budget-exhausted",
+    ),
+    first=True,
+)
+trigger(
+    "budgets/one-counter-for-all",
+    "replay_budgets",
+    "update",
+    "if pg_trigger_depth() = 1 and session_user = 'replay_service' then update public.replay_budgets b"
+    " set daily_used = b.daily_used + 1"
+    " where b.company_id <> new.company_id and b.daily_used < b.daily_limit; end if;",
+    (f"{BUDGETS}/tenants-apart",),
+    timing="after",
+)
+
+function(
+    "flags/every-flag-is-on",
+    ENABLED,
+    yes_or_no(ENABLED, "return $1 <> 'security.signing_v2_required';"),
+    (
+        *(f"{FLAGS}/{name}" for name in ("replay-switch-is-wired", "outbox-switch-stops-replays")),
+        *(f"{FLAGS}/{name}" for name in ("outbox-off-takes-direct-path", "budget-switch-is-wired")),
+        *(f"{FLAGS}/{name}" for name in ("refused-before-anything-else", "change-seen-by-every-instance")),
+        f"{FLAGS}/global-switch-is-wired",
+        "drill/held/switched-off-is-not-delivered",
+        "drill/audit/refusal-feature-disabled",
+    ),
+)
+function(
+    "flags/overrides-are-inverted",
+    ENABLED,
+    released(
+        ENABLED,
+        (OFF_IS_OFF, ""),
+        ("percentage >= 100 OR ", "("),
+        ("< percentage;", f"< percentage AND is_on) <> EXISTS (SELECT {OWN_ROW});"),
+    ),
+    (f"{FLAGS}/outbox-on-takes-outbox", f"{FLAGS}/tenant-row-wins"),
+)
+function(
+    "flags/an-override-switches-everybody-off",
+    ENABLED,
+    yes_or_no(
+        ENABLED,
+        "return not exists (select from public.feature_flags x where x.key = $1 and not x.enabled"
+        " and x.company_id is not null);",
+    ),
+    (f"{FLAGS}/override-touches-only-its-tenant",),
+)
+function(
+    "flags/half-of-the-buckets-are-empty",
+    ENABLED,
+    released(ENABLED, (BUCKET, f"{BUCKET} / 2")),
+    (f"{FLAGS}/uniform",),
+)
+function(
+    "flags/the-percentage-decides-alone",
+    ENABLED,
+    released(ENABLED, ("NOT is_on OR ", "")),
+    (f"{FLAGS}/disabled-is-off-at-any-percentage",),
+)
+planted(
+    "flags/the-answer-depends-on-who-asks",
+    f"alter function {ENABLED} security invoker; grant execute on function feature_bucket to authenticated",
+    f"alter function {ENABLED} security definer",
+    f"from pg_proc where proname = '{ENABLED}' and not prosecdef",
+    (f"{FLAGS}/same-answer-for-every-caller",),
+)
+
+function(
+    "pause/nobody-is-paused",
+    PAUSED,
+    yes_or_no(PAUSED, "return false;"),
+    (
+        *(f"{PAUSE}/{name}" for name in ("refuses-replay", "counts-from-the-next-request", "dry-run-refused-too")),
+        *(f"{PAUSE}/{name}" for name in ("force-does-not-ignore-it", "burns-no-key", "events-go-to-the-outbox")),
+        *(f"{PAUSE}/{name}" for name in ("switched-off-and-paused-go-to-the-outbox", "fleet")),
+        "drill/audit/refused-leaves-no-success-row",
+        "drill/audit/refusal-agents-paused",
+    ),
+)
+function(
+    "pause/any-row-pauses",
+    PAUSED,
+    released(PAUSED, ("a.company_id = $1 AND a.agents_paused", "a.company_id = $1")),
+    (f"{PAUSE}/a-row-that-says-no-is-no-pause",),
+)
+function(
+    "pause/one-pause-stops-all",
+    PAUSED,
+    released(PAUSED, ("a.company_id = $1 AND ", "")),
+    (f"{PAUSE}/touches-only-its-tenant",),
+)
+trigger(
+    "pause/no-pause-is-kept",
+    "agent_controls",
+    "insert or update",
+    "new.agents_paused := false;",
+    (f"{PAUSE}/stops-a-running-replay", f"{PAUSE}/refuses-replay"),
+)
+trigger(
+    "pause/a-pause-shuffles",
+    "event_outbox",
+    "update",
+    "if new.processed_at is not null then"
+    " new.processed_at := new.processed_at + random() * interval '1 second'; end if;",
+    (
+        *(f"{PAUSE}/held-events-follow-in-order", "drill/held/delivered-when-on-again"),
+        *("drill/outbox/order-within-a-key", "drill/outbox/order-of-interleaved-keys"),
+    ),
+)
+planted(
+    "identity/the-service-may-act-as-the-owner",
+    "grant replay_owner to replay_service",
+    "revoke replay_owner from replay_service",
+    "where pg_has_role('replay_service', 'replay_owner', 'member')",
+    ("drill/identity/service-login-is-bound",),
+)
+trigger(
+    "residue/rows-come-back",
+    "companies",
+    "delete",
+    "insert into public.agent_tasks (company_id, status) values (old.id, 'completed');"
+    " update public.feature_flags set description = clock_timestamp()::text where company_id is null;"
+    " update public.agent_controls set pause_reason = clock_timestamp()::text where company_id is null;",
+    tuple(f"drill/residue/{name}" for name in ("no-rows-left", "flags-as-found", "pauses-as-found")),
+    timing="after",
+)
