@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
 from gates.checks.observation import Observer
 from gates.deployment.database import value
+from gates.deployment.redaction import hidden, redact_text
 from sql_checks import checkpoint
 from sql_checks.checkpoint import Checkpoint, CheckpointError
 from sql_checks.spotfile import SpotCheck
@@ -66,6 +67,10 @@ class Trail:
             )
 
     def _write(self, reached: Checkpoint, observer: Observer) -> None:
+        """A scope is the target's text: one that says a secret of the gate is not kept, and is read anew each time."""
+        hide = hidden(observer.target)
+        scopes = {scope: last for scope, last in reached.scopes.items() if redact_text(scope, hide) == scope}
+        reached = replace(reached, scopes=scopes)
         try:
             checkpoint.write(self.path, reached, self.before)
         except OSError as error:

@@ -78,7 +78,7 @@ def poison(url: str, planted: Planted) -> None:
             "update public.dead_letter_queue set error_message = {}",
             (
                 "insert into public.audit_logs (action, actor, scope, metadata) values"
-                " ('flag_promoted', {0}, 'all', jsonb_build_object('key', {0}::text, 'reason', {0}::text))"
+                " ('flag_promoted', {0}, {0}, jsonb_build_object('key', {0}::text, 'reason', {0}::text))"
             ),
             "insert into public.feature_flags (key, enabled, rollout_percentage) values ({1}, true, 10)",
             (
