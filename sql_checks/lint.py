@@ -90,9 +90,9 @@ def lint_rules(folder: Path) -> Iterator[str]:
 
 
 def _lint_rule(rule: Rule, folder: Path) -> Iterator[str]:
-    if rule.window != "now" and rule.window not in INTERVAL.findall(rule.query):
-        wanted = f"interval '{rule.window}'"
-        yield f"{rule.path}: rule {rule.name}: its window is {rule.window}, but no `{wanted}` is in the query"
+    for window in (rule.window, rule.samples_window):
+        if window not in {"", "now", *INTERVAL.findall(rule.query)}:
+            yield f"{rule.path}: rule {rule.name}: its window is {window}, but no `interval '{window}'` is in the query"
     yield from _named(f"{rule.path}: rule {rule.name}", rule.query)
     yield from _lint_runbook(rule)
     try:

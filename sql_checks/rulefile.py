@@ -22,7 +22,7 @@ ALERTS = HERE / "alerts"
 SPAN = re.compile(r"^(\d+) ?(s|m|h|d|seconds?|minutes?|hours?|days?)$")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 REQUIRED = ("alert", "claim", "cost", "unit", "window", "range", "min_samples", "for", "covers", "runbook", "query")
-OPTIONAL = ("above", "below", "min_samples_tenant", "stale_after", "allowed_bad")
+OPTIONAL = ("above", "below", "min_samples_tenant", "stale_after", "allowed_bad", "samples_window")
 ORDER = (Severity.PAGE, Severity.WARN, Severity.INVESTIGATE)
 
 
@@ -35,7 +35,8 @@ class Rule:
     """One alert rule. `limits` run from the worst severity to the mildest; a value on a limit does not break it.
 
     `query` is the source with its fragments put in; `allowed_bad`: the share of samples that may be beyond the paging
-    limit, for a rule whose query counts them (column `bad`).
+    limit, for a rule whose query counts them (column `bad`); `samples_window`: what the samples are counted in, where
+    that is shorter than the window.
     """
 
     spec: CheckSpec
@@ -57,6 +58,7 @@ class Rule:
     source: str
     path: Path
     allowed_bad: float | None = None
+    samples_window: str = ""
 
 
 def read_rules(path: Path) -> list[Rule]:
@@ -137,6 +139,7 @@ def _rule(path: Path, group: str, data: Mapping[str, Any]) -> Rule:
         source=str(data["query"]).strip(),
         path=path,
         allowed_bad=_share(path, name, data["allowed_bad"]) if "allowed_bad" in data else None,
+        samples_window=str(data.get("samples_window", "")),
     )
 
 

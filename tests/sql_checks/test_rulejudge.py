@@ -73,3 +73,10 @@ def test_pass_means_seen_and_within_the_limit(value: float, samples: int) -> Non
         assert all(value >= limit for _, limit in SUCCESS.limits)
     else:
         assert samples < SUCCESS.min_samples or any(value < limit for _, limit in SUCCESS.limits)
+
+
+def test_too_few_samples_are_said_of_the_window_that_they_are_counted_in() -> None:
+    """The burn rate judges an hour, and counts the tasks of its last five minutes."""
+    (rule,) = [r for r in read_all_rules() if r.name == "agent-success-burn-fast"]
+    found = judge(rule, [fleet(0.0, samples=3)], NOW)
+    assert found.message == "3 samples were observed in 5 minutes, at least 20 are needed"
