@@ -86,7 +86,8 @@ def _doubt(rule: Rule, sample: Sample, now: dt.datetime) -> str:
     """Why this row proves nothing, or an empty string."""
     needed = rule.min_samples if sample.subject == FLEET else rule.min_samples_tenant
     if sample.samples < needed:
-        return f"{sample.samples} samples were observed in {rule.samples_window or rule.window}, at least {needed} are needed"
+        window = rule.samples_window or rule.window
+        return f"{sample.samples} samples were observed in {window}, at least {needed} are needed"
     if sample.value is None or math.isnan(sample.value):
         return "the query gave no number"
     if not rule.low <= sample.value <= rule.high:
