@@ -57,10 +57,11 @@ def prepared(request: pytest.FixtureRequest, large: SqlSession) -> Connection:
     return large.connection
 
 
-@pytest.mark.parametrize("name", list(QUERIES))
-def test_no_growing_table_is_scanned(name: str, prepared: Connection) -> None:
+def test_no_growing_table_is_scanned(prepared: Connection) -> None:
     """No query of a check or a rule reads a growing table from end to end."""
-    assert list(scans(plan_of(prepared, QUERIES[name]))) == []
+    found = {name: list(scans(plan_of(prepared, query))) for name, query in QUERIES.items()}
+    assert len(found) > 100
+    assert {name: tables for name, tables in found.items() if tables} == {}
 
 
 PLANTED = {
