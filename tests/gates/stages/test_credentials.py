@@ -26,6 +26,7 @@ from gates.proof.servers import Asked, Reply, serve
 from gates.stages import preflight
 from gates.stages.context import Context
 from gates.stages.load import load
+from gates.stages.preflight import endpoints
 from gates.stages.preflight.memory import Memory
 
 SECRET, OLDER, WRONG = "the-secret-of-the-service-1", "the-secret-of-the-service-0", "not-the-secret-of-the-service"
@@ -219,9 +220,10 @@ def test_an_endpoint_that_is_not_there_is_unknown(status: int, tmp_path: Path) -
     [(503, 503, "fail"), (503, 400, "fail"), (503, 401, "unknown"), (401, 401, "unknown"), (404, 404, "unknown")],
 )
 def test_a_target_that_is_too_busy_to_take_a_credential_is_loaded(
-    before: int, after: int, outcome: str, tmp_path: Path
+    before: int, after: int, outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Overload is seen as harm; a refusal, before the load or after it, may be the gate's own fault."""
+    monkeypatch.setattr(endpoints, "READY_PATIENCE_S", 0.3)  # it never is ready
     status = before
 
     def busy(asked: Asked) -> Reply:

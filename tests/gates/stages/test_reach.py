@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from gates.decision.policy_file import parse
+from gates.deployment import database
 from gates.deployment.client import HttpDoor
 from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
@@ -128,8 +129,12 @@ def ended(verdict: Verdict, cause: str, words: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(ABSENT))
-def test_a_base_url_where_no_target_answers_ends_the_run(name: str, tmp_path: Path, migrated_url: str) -> None:
+def test_a_base_url_where_no_target_answers_ends_the_run(
+    name: str, tmp_path: Path, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No stage begins, nothing fails, and the reason is the one cause."""
+    if name == "silent":
+        monkeypatch.setattr(preflight, "TIMEOUT_S", 1.0)
     door, words = ABSENT[name]
     started = time.monotonic()
     with door() as url:
@@ -144,6 +149,8 @@ def test_a_database_that_does_not_answer_ends_the_run(
 ) -> None:
     """The same for SQL; the message names the place and no password."""
     monkeypatch.setattr(looks, "LOOK_S", 3.0)
+    if name == "silent":
+        monkeypatch.setattr(database, "CONNECT_TIMEOUT_S", 2)
     with silence() as port, serve(fine) as url:
         login = pg_server.url("postgres", "replay_gate")
         places = {
