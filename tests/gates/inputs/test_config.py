@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from gates.config import environment_of, load_policy, load_target
 from gates.decision import policy_file
-from gates.decision.policy_file import parse, schema
+from gates.decision.policy_file import Settings, parse, schema
 from gates.decision.rules import Rule
 from gates.errors import ConfigError
 from gates.evidence import CheckSpec, Severity, TargetKind, Where
 from gates.verdict import Effect
 
+ROOT = Path(__file__).resolve().parents[3]
 TODAY = dt.date(2026, 1, 2)
 SPECS = [
     CheckSpec(i, "c", "c", Severity.PAGE, Where.READ_ONLY) for i in ("drill/a/b", "sql/spot/x", "preflight/release")
@@ -181,3 +183,12 @@ def test_secrets_of_a_target_are_not_in_its_repr() -> None:
     """A traceback or log line that shows a target shows no secret."""
     target = load_target({"TRANSBOT_HMAC_SECRET": "planted-secret-1", "DATABASE_URL": "postgresql://u:planted-pw@h/d"})
     assert "planted" not in repr(target)
+
+
+def test_every_setting_of_gate_yaml_is_read_by_somebody() -> None:
+    """A limit that nobody obeys is a promise that is not kept."""
+    code = "\n".join(
+        p.read_text(encoding="utf-8") for p in (ROOT / "gates").rglob("*.py") if p.name not in {"policy_file.py"}
+    )
+    unread = [f.name for f in dataclasses.fields(Settings) if not re.search(rf"ettings\.{f.name}\b", code)]
+    assert unread == []
