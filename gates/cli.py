@@ -30,7 +30,7 @@ from gates.operator.status_command import status
 from gates.proof.programs import list_faults
 from gates.reports import attestation
 from gates.reports.console import Console
-from gates.reports.rows import rows_of
+from gates.reports.formats.rows import rows_of
 from gates.reports.terminal import cell, groups_text, paint, table, verdict_text
 from gates.request import Request
 from gates.run import run_gate

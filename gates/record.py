@@ -31,19 +31,19 @@ MAY_BE_DONE = "whether that was done is not known: see gate flags and the audit 
 
 OURS = (
     *(RUN, VERDICT, EVIDENCE, "evidence.ndjson.found.json", "companies.txt"),
-    *("verdict.intoto.jsonl", "report.html", "summary.md", "junit.xml", "load/companies.txt", "load/result.json"),
+    *("verdict.intoto.jsonl", "load/companies.txt", "load/result.json"),
 )
 """Files of an earlier run in the same place, removed before a new one begins: an old promote must not survive."""
 ALLURE = ("*-result.json", "*-container.json", "*-attachment*")
 
 
-def begin(folder: Path, facts: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Clear the folder of an earlier run, leave a hold, and return the contents of run.json to go on with."""
+def begin(folder: Path, facts: Mapping[str, JsonValue], reports: Sequence[str] = ()) -> dict[str, JsonValue]:
+    """Clear the folder of an earlier run and its reports, leave a hold, and return the contents of run.json."""
     run: dict[str, JsonValue] = {"format": FORMAT, **facts, "finished_at": ""}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write(folder / VERDICT, unfinished(run).dump())
-        for name in OURS:
+        for name in (*OURS, *reports):
             if name != VERDICT:
                 (folder / name).unlink(missing_ok=True)
         for pattern in ALLURE:

@@ -20,6 +20,7 @@ from gates.evidence import Evidence, JsonValue, TargetKind, stamp
 from gates.evidence_file import EvidenceLog, Unwritten, read_bytes, read_log
 from gates.reports import attestation, webhook
 from gates.reports.citation import cited, source_digest
+from gates.reports.formats import FILES
 from gates.request import Request
 from gates.stages.backlog import BacklogWatch
 from gates.stages.context import Context, StageReport
@@ -203,7 +204,7 @@ def begin(request: Request) -> dict[str, JsonValue]:
         "attestation": attestation.FILE if attestation.signing_key(request.environ) else attestation.UNSIGNED,
         **record.facts_of(request.policy),
     }
-    return record.begin(request.out, facts)
+    return record.begin(request.out, facts, FILES)
 
 
 def gate_version() -> str:

@@ -14,6 +14,7 @@ from gates.inputs.values import option
 from gates.operator.status_command import add_arguments as add_status_arguments
 from gates.proof.trial import Suite
 from gates.reports.console import put, shown
+from gates.reports.formats import FORMATS
 from gates.stack.plan import StackOptions
 from gates.stack.up import add_arguments as add_stack_arguments
 from gates.stack.up import options_of
@@ -63,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     command("decide", "the verdict again, from the evidence and run.json in DIR", _folder, _exit_zero)
     command("verify", "the attestation of the verdict in DIR: exit code 0 verified, 10 not", _folder)
     report = command("report", "the reports again, from the evidence in DIR", _folder, _policy)
-    report.add_argument("--print", choices=("html", "markdown", "junit", "slack"), help="to stdout instead of to DIR")
+    report.add_argument("--print", choices=[f.name for f in FORMATS], help="to stdout instead of to DIR")
     made = command("lint", "policy, waivers, catalogue and SQL files, without a target", _policy)
     made.add_argument("--write", action="store_true", help="first write anew all that is generated from the code")
     made = command("explain", "what a check claims, what a breach costs, which faults turn it red", _json)

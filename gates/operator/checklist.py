@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from gates.decision.policy_file import Attestation
-from gates.reports.rows import Row
+from gates.reports.formats.rows import Row
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from gates.proof.judgement import Cell, Status
 from gates.proof.proof import Proof
 from gates.proof.summary import lines
 from gates.proof.trial import Trial
-from gates.reports.html import document
+from gates.reports.formats.html import document
 from gates.text.inert import Html
 
 COLOURS = {0: "promote", 10: "hold", 20: "rollback"}
@@ -35,7 +35,7 @@ def page(proof: Proof) -> Html:
     parts = (said, _faults(proof.cells), _trials(proof.trials), _smallest(proof))
     idle = _list("Checks that killed nothing", proof.idle)
     foot = Html("<footer>replaygate {} · policy {}</footer>\n").format(proof.gate, proof.digest)
-    return document(title, ("report.css",), header, Html("").join([*parts, idle, foot]))
+    return document(title, header, Html("").join([*parts, idle, foot]))
 
 
 def _faults(cells: Sequence[Cell]) -> Html:

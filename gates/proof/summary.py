@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gates.proof.judgement import Cell, Status
 from gates.proof.proof import Proof, names
 from gates.proof.trial import Suite
-from gates.reports.markdown import EMPTY, head
+from gates.reports.formats.markdown import EMPTY, head
 from gates.reports.terminal import table
 from gates.text.inert import Markdown, Terminal
 

@@ -1,4 +1,4 @@
-"""Renders a verdict: html, markdown, junit, slack are pure functions to text; `write` puts all beside the evidence."""
+"""Renders a verdict: pure functions to text, one a format; `write` puts what has a file beside the evidence."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gates.evidence import CheckSpec, Evidence, JsonValue
+from gates.reports.formats import FORMATS
+from gates.reports.formats.rows import rows_of
 from gates.reports.github import outputs
-from gates.reports.html import html
-from gates.reports.junit import junit
-from gates.reports.markdown import markdown
-from gates.reports.rows import rows_of
-from gates.reports.slack import slack
 from gates.verdict import Verdict
 
 
@@ -22,13 +19,9 @@ def render(
     catalogue: Sequence[CheckSpec],
     run: Mapping[str, JsonValue],
 ) -> str:
-    """One report as text; kind: html, markdown, junit or slack."""
-    rows = rows_of(verdict, evidence, catalogue)
-    if kind == "html":
-        return html(verdict, rows, run)
-    if kind == "markdown":
-        return markdown(verdict, rows, run)
-    return {"junit": junit, "slack": slack}[kind](verdict, rows)
+    """One report as text; kind: the name of a format."""
+    (chosen,) = (f for f in FORMATS if f.name == kind)
+    return chosen.render(verdict, rows_of(verdict, evidence, catalogue), run)
 
 
 def write(
@@ -39,23 +32,17 @@ def write(
     run: Mapping[str, JsonValue],
     environ: Mapping[str, str],
 ) -> list[Path]:
-    """Write report.html, summary.md, junit.xml and allure-results, and append to what GitHub Actions names.
-
-    Returns the files.
-    """
+    """Write what has a file, and allure-results; append to what GitHub Actions names. Returns the files."""
     from gates.reports.allure import write_allure  # noqa: PLC0415  -- its library takes commands without reports long
 
     rows = rows_of(verdict, evidence, catalogue)
-    texts = {
-        "report.html": html(verdict, rows, run),
-        "summary.md": markdown(verdict, rows, run),
-        "junit.xml": junit(verdict, rows),
-    }
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
+    texts = {f.name: f.render(verdict, rows, run) for f in FORMATS if f.file}
+    files = {f.name: folder / f.file for f in FORMATS if f.file}
+    for name, path in files.items():
+        path.write_text(texts[name], encoding="utf-8")
     write_allure(folder, rows)
-    for variable, text in (("GITHUB_STEP_SUMMARY", texts["summary.md"]), ("GITHUB_OUTPUT", outputs(verdict))):
+    for variable, text in (("GITHUB_STEP_SUMMARY", texts["markdown"]), ("GITHUB_OUTPUT", outputs(verdict))):
         if environ.get(variable):
             with Path(environ[variable]).open("a", encoding="utf-8") as out:
                 out.write(text)
-    return [folder / name for name in texts]
+    return list(files.values())

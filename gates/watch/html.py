@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from gates.reports.html import document, proportions
+from gates.reports.formats.html import SCRIPT, document, proportions
 from gates.reports.sparkline import line, strip
 from gates.text.inert import Html
 from gates.watch.incidents import span
@@ -29,6 +30,7 @@ from gates.watch.view import (
     with_numbers,
 )
 
+STYLE = Path(__file__).with_name("watch.css")
 CLASSES = {"good": "promote", "doubtful": "hold", "failing": "rollback"}
 OUTCOMES = ("fail", "unknown", "pass")
 MOST_OPEN = 60
@@ -41,7 +43,7 @@ def html(view: WatchView) -> Html:
     parts = (_open(view, found), _changes(view), _near(found), _numbers(view, found), _checks(view, found))
     body = Html("").join([*parts, _events(view), _watcher(view)])
     title = f"watch: {view.state}"
-    return document(title, ("report.css", "watch.css"), _header(view, found), body, script="report.js")
+    return document(title, _header(view, found), body, STYLE, script=SCRIPT)
 
 
 def _header(view: WatchView, found: Mapping[str, Trend]) -> Html:

@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 
 from gates.evidence import JsonValue
-from gates.reports.markdown import EMPTY, head
-from gates.reports.slack import MOST_PART, context, message, section
+from gates.reports.formats.markdown import EMPTY, head
+from gates.reports.formats.slack import MOST_PART, context, message, section
 from gates.text.inert import Markdown, Slack, Terminal
 from gates.watch.incidents import Pulse
 from gates.watch.rounds import EXIT_CODES, Change, Incident, Round

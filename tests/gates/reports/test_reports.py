@@ -16,8 +16,8 @@ import pytest
 from gates import reports
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where
 from gates.reports.allure import result_of
+from gates.reports.formats.rows import OUTCOMES, Row
 from gates.reports.github import outputs
-from gates.reports.rows import OUTCOMES, Row
 from gates.reports.terminal import groups_text, progress_line, table, verdict_text
 from gates.stages.context import Progress
 from gates.verdict import Action, Counts, Decision, Effect, Exempt, Finding, Margin, Verdict

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from gates.reports.rows import Row
+from gates.evidence import JsonValue
+from gates.reports.formats.format import Format
+from gates.reports.formats.rows import Row
 from gates.text.inert import xml
 from gates.verdict import Verdict
 
 
-def junit(verdict: Verdict, rows: Sequence[Row]) -> str:
+def junit(verdict: Verdict, rows: Sequence[Row], _run: Mapping[str, JsonValue]) -> str:
     """One test suite a stage, one case a check. Waived and noted findings count as passed, with what was seen."""
     suites: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda r: r.check):
@@ -66,3 +68,6 @@ def _case(suite: ET.Element, row: Row) -> None:
         _under(made, kind, about, message=row.message or row.compared)
     elif row.message:
         _under(made, "system-out", row.message)
+
+
+FORMAT = Format("junit", "junit.xml", junit)

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gates.evidence import JsonValue
-from gates.reports.rows import LOAD, OUTCOMES, Row, proof_of, shown
+from gates.reports.formats.format import Format
+from gates.reports.formats.rows import LOAD, OUTCOMES, Row, proof_of, shown
 from gates.text.inert import Html
 from gates.verdict import Verdict, grouped
 
-HERE = Path(__file__).parent
+STYLE, SCRIPT = (Path(__file__).with_name(f"report.{kind}") for kind in ("css", "js"))
 MOST_WITNESS = 6000
 MOST_FINDINGS = 50
 
@@ -25,13 +26,16 @@ def html(verdict: Verdict, rows: Sequence[Row], run: Mapping[str, JsonValue]) ->
     title = f"{verdict.title}: {verdict.release or 'release not said'}"
     parts = (_by_hand(verdict), _deciding(verdict, rows), _ends(verdict), _recovery(verdict))
     body = Html("").join([*parts, _checks(rows), _stages(run), _footer(verdict, run)])
-    return document(title, ("report.css",), _header(verdict), body, script="report.js")
+    return document(title, _header(verdict), body, script=SCRIPT)
 
 
-def document(title: str, styles: Sequence[str], header: Html, body: Html, script: str = "") -> Html:
-    """A page that runs its own script and style alone: the browser is told their hashes, or that it has no script."""
-    style = Html.packaged(*(HERE / name for name in styles))
-    code = Html.packaged(HERE / script) if script else None
+def document(title: str, header: Html, body: Html, *styles: Path, script: Path | None = None) -> Html:
+    """A page that runs its own script and style alone: the browser is told their hashes, or that it has no script.
+
+    styles: beside the one that every page has.
+    """
+    style = Html.packaged(STYLE, *styles)
+    code = Html.packaged(script) if script else None
     element = Html("") if code is None else Html("<script>{}</script>\n").format(code)
     allowed = Html("'none'") if code is None else code.csp_hash()
     return Html(
@@ -213,3 +217,6 @@ def _class(outcome: str) -> str:
 
 def _percent(value: int | None) -> str:
     return "?" if value is None else f"{value} %"
+
+
+FORMAT = Format("html", "report.html", html)

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from gates.evidence import JsonValue
-from gates.reports.rows import Row, proof_of
+from gates.reports.formats.format import Format
+from gates.reports.formats.rows import Row, proof_of
 from gates.text.inert import Markdown
 from gates.verdict import Verdict, grouped
 
@@ -105,3 +106,6 @@ def _groups(rows: Sequence[Row]) -> list[Markdown]:
 
 def head(*titles: str) -> list[Markdown]:
     return [Markdown.row(titles), Markdown("|{}").format(Markdown("---|") * len(titles))]
+
+
+FORMAT = Format("markdown", "summary.md", markdown)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from gates.evidence import JsonValue
-from gates.reports.rows import Row
+from gates.reports.formats.format import Format
+from gates.reports.formats.rows import Row
 from gates.text.inert import Slack
 from gates.verdict import Verdict
 
@@ -22,7 +23,7 @@ MOST_PART = 500
 """Of one foreign text, so that what follows it is still told."""
 
 
-def slack(verdict: Verdict, rows: Sequence[Row]) -> str:
+def slack(verdict: Verdict, rows: Sequence[Row], _run: Mapping[str, JsonValue]) -> str:
     """The body of a POST to an incoming webhook."""
     counts = verdict.counts
     alarm = Slack(":rotating_light: *{}*\n").format(verdict.headline) if verdict.headline else ""
@@ -67,3 +68,6 @@ def context(text: Slack) -> dict[str, JsonValue]:
 
 def _mrkdwn(text: Slack) -> JsonValue:
     return {"type": "mrkdwn", "text": text.cut(MOST_TEXT), "verbatim": True}
+
+
+FORMAT = Format("slack", "", slack)
