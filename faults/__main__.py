@@ -20,7 +20,7 @@ ON, OFF, BROKEN = 0, 1, 4
 
 def main(argv: Sequence[str]) -> int:
     """Exit code of a witness: 0 the fault is on, 1 it is off, 4 the probe could not tell; 2 for wrong usage. A proxy
-    prints its base URL and serves until it is ended.
+    prints what a gate is told of it, and serves until it is ended.
     """
     known = catalogue()
     if list(argv) == ["list"]:
@@ -33,8 +33,8 @@ def main(argv: Sequence[str]) -> int:
         sys.stderr.write(f"no fault is called {argv[1]}; `python -m faults list` names them all\n")
         return 2
     if argv[0] == "proxy":
-        with behind_proxy(known[argv[1]], os.environ) as url:
-            sys.stdout.write(url + "\n")
+        with behind_proxy(known[argv[1]], os.environ) as told:
+            sys.stdout.write(json.dumps(told) + "\n")
             sys.stdout.flush()
             threading.Event().wait()
         return 0

@@ -39,28 +39,6 @@ class _Notes(RefusalLog):
             await super().note(conn, changed)
 
 
-def _noting(settings: Settings, change: Callable[[RefusalNote], RefusalNote | None]) -> Parts:
-    release = build_parts(settings)
-    return dataclasses.replace(release, refusals=_Notes(release, change))
-
-
-def _appending(settings: Settings, change: Callable[[AuditRow], AuditRow]) -> Parts:
-    release = build_parts(settings)
-
-    async def append(conn: Connection, row: AuditRow) -> None:
-        await release.append_audit(conn, change(row))
-
-    return dataclasses.replace(release, append_audit=append)
-
-
-def _paused_rows(probe: Probe, what: str = "count(*)") -> Any:
-    """What the trail says of a replay that a pause refused."""
-    with probe.tenant() as company:
-        probe.rows(_PAUSED, company)
-        probe.replay(company, error_type="witness-secret")
-        return probe.value(_ROWS.format(what), company, "dlq_replay_refused")
-
-
 def _run_rows(probe: Probe, what: str, action: str = "dlq_replay_started") -> Any:
     """What the trail says of a replay that was carried out."""
     with probe.tenant() as company:
@@ -75,26 +53,6 @@ def _limited_rows(probe: Probe) -> int:
         for _ in range(9):
             probe.replay(company, dry_run=True)
         return int(probe.value(_ROWS.format("count(*)"), company, "dlq_replay_refused"))
-
-
-@service(
-    "Refusals are not audited.",
-    lambda p: _paused_rows(p) == 0,
-    (f"{AUDIT}/refusal-agents-paused", f"{AUDIT}/refusal-budget-exhausted", f"{AUDIT}/refusal-feature-disabled"),
-    names=("dlq_replay_refused", "refus", "audit"),
-)
-def refusals_not_audited(settings: Settings) -> Parts:
-    return _noting(settings, lambda _note: None)
-
-
-@service(
-    "Refusals by the rate limit are not audited.",
-    lambda p: _limited_rows(p) == 0,
-    ("drill/rate-limit/refusals-audited-once-a-minute",),
-    names=("rate_limited", "refus", "audit"),
-)
-def limited_not_audited(settings: Settings) -> Parts:
-    return _noting(settings, lambda note: None if note.code == "rate_limited" else note)
 
 
 @service(
@@ -113,16 +71,6 @@ def every_limited_audited(settings: Settings) -> Parts:
                 await release.append_audit(conn, row)
 
     return dataclasses.replace(release, refusals=Flooding(release.database))
-
-
-@service(
-    "A refusal is audited without its code.",
-    lambda p: _paused_rows(p, "metadata ->> 'code'") != "agents_paused",
-    (f"{AUDIT}/refusal-agents-paused", f"{AUDIT}/refusal-budget-exhausted", f"{AUDIT}/refusal-feature-disabled"),
-    names=("agents_paused", "budget_exhausted", "feature_disabled"),
-)
-def refusal_without_code(settings: Settings) -> Parts:
-    return _noting(settings, lambda note: dataclasses.replace(note, code="refused"))
 
 
 @service(
@@ -183,25 +131,6 @@ def _invalid_rows(probe: Probe) -> int:
 
 
 @service(
-    "The audit row has a request id of its own: the answer's leads nowhere.",
-    lambda p: not _request_id_found(p),
-    ("drill/observability/request-id-in-the-trail",),
-    names=("request", "X-Request-Id"),
-    decision="rollback",
-)
-def other_request_id(settings: Settings) -> Parts:
-    release = build_parts(settings)
-    return _appending(settings, lambda row: dataclasses.replace(row, request_id=release.new_id()))
-
-
-def _request_id_found(probe: Probe) -> bool:
-    with probe.tenant() as company:
-        answer = probe.replay(company)
-        found = _ROWS.format("request_id")
-        return bool(probe.value(found, company, "dlq_replay_started") == answer.headers["x-request-id"])
-
-
-@service(
     "The actor is taken from a header of the request.",
     lambda p: _actor_of(p) == "mallory",
     (f"{AUDIT}/actor-cannot-be-set",),
@@ -246,22 +175,6 @@ def signature_in_metadata(settings: Settings) -> Parts:
         return await replay(dataclasses.replace(parts, append_audit=append), call)
 
     return dataclasses.replace(build_parts(settings), replay=twin)
-
-
-@service(
-    "An audit row of a run is written under `all`.",
-    lambda p: _start_rows(p) == 0,
-    (f"{AUDIT}/start-of-a-run",),
-    names=("say that the run started",),
-)
-def started_under_all(settings: Settings) -> Parts:
-    return _appending(settings, lambda row: dataclasses.replace(row, scope="all"))
-
-
-def _start_rows(probe: Probe) -> int:
-    with probe.tenant() as company:
-        probe.replay(company)
-        return int(probe.value(_ROWS.format("count(*)"), company, "dlq_replay_started"))
 
 
 @service(

@@ -29,8 +29,8 @@ class Fault:
     """One named defect of a deployment.
 
     `parts` is `module:function` for `--parts` of the service or the worker, `sql` and `undo_sql` are run by a
-    superuser, `event` is one of EVENTS, `rewrite` makes what a proxy does. `env` is set for the service and the worker;
-    for the gate, where the fault is a proxy's.
+    superuser, `event` is one of EVENTS, `rewrite` makes what a proxy does, and `told` what the gate is told
+    beside the URL of the proxy. `env` is set for the service and the worker.
 
     `checks` are ids or globs of the checks that catch it, each of them; those of `green` stay green. One of `names`, if
     there are any, must appear in the finding. `decision` is what the gate must decide; None: what the severities of
@@ -47,6 +47,7 @@ class Fault:
     undo_sql: str | None = None
     event: str | None = None
     rewrite: Make | None = field(default=None, compare=False)
+    told: Callable[[World], Mapping[str, str]] = field(default=lambda _world: {}, compare=False)
     env: Mapping[str, str] = field(default_factory=dict)
     production: bool = True
     decision: Decision | None = None
@@ -60,7 +61,7 @@ class Fault:
         return shown | {"env": dict(self.env), "checks": list(self.checks), "names": list(self.names)}
 
 
-UNTOLD = {"witness", "rewrite", "green"}
+UNTOLD = {"witness", "rewrite", "told", "green"}
 """Members that the harness does not need."""
 
 _DECLARED: dict[str, Fault] = {}
@@ -125,9 +126,9 @@ def catalogue() -> Mapping[str, Fault]:
 
 
 @contextmanager
-def behind_proxy(fault: Fault, environ: Mapping[str, str]) -> Iterator[str]:
-    """The base URL of the deployment that `environ` names, with a proxy's fault in it for a while."""
+def behind_proxy(fault: Fault, environ: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
+    """What a gate is told of the deployment that `environ` names, with a proxy's fault in it for a while."""
     if fault.rewrite is None:
         raise ValueError(f"{fault.id} is of kind {fault.kind}; only a fault of kind proxy is put in by a proxy")
     with World(environ) as world, serving(world.base_url, fault.rewrite(world), fault.id) as url:
-        yield url
+        yield {**fault.told(world), "BASE_URL": url}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,7 +15,6 @@ from faults.altered import altered
 from faults.catalogue import service
 from faults.probe import Probe
 from faults.requests import is_dry, remembering
-from replay_service.audit import AuditRow
 from replay_service.claim import Selection
 from replay_service.composition import build_parts
 from replay_service.database import Connection
@@ -150,74 +149,6 @@ def moved_in_another_transaction(settings: Settings) -> Parts:
 
 _ONE_TXID = """SELECT count(DISTINCT t) = 1 FROM (SELECT txid AS t, company_id::text AS c FROM event_outbox
     UNION ALL SELECT txid, scope FROM audit_logs WHERE action = 'dlq_replay_started') AS found WHERE c = %s"""
-
-
-@service(
-    "The start of a run is not audited.",
-    lambda p: _audited(p, "dlq_replay_started") == 0,
-    ("drill/audit/start-of-a-run", "sql/spot/runs-are-audited"),
-    names=("say that the run started",),
-)
-def start_not_audited(settings: Settings) -> Parts:
-    return _auditing(settings, lambda row: None if row.action == "dlq_replay_started" else row)
-
-
-def _audited(probe: Probe, action: str, letters: int = 2, **fields: Any) -> int:
-    with probe.tenant() as company:
-        probe.letters(company, letters)
-        probe.replay(company, **fields)
-        return int(probe.value("SELECT count(*) FROM audit_logs WHERE scope = %s AND action = %s", company, action))
-
-
-def _auditing(settings: Settings, change: Callable[[AuditRow], AuditRow | None]) -> Parts:
-    """The service that writes another audit row, or none."""
-    release = build_parts(settings)
-
-    async def append(conn: Connection, row: AuditRow) -> None:
-        changed = change(row)
-        if changed is not None:
-            await release.append_audit(conn, changed)
-
-    return dataclasses.replace(release, append_audit=append)
-
-
-@service(
-    "A dry run is not audited.",
-    lambda p: _audited(p, "dlq_replay_dry_run", dry_run=True) == 0,
-    ("drill/dry-run/one-audit-row", "drill/audit/dry-run"),
-    names=("dry",),
-)
-def dry_run_not_audited(settings: Settings) -> Parts:
-    return _auditing(settings, lambda row: None if row.action == "dlq_replay_dry_run" else row)
-
-
-@service(
-    "A dry run is audited as a run.",
-    lambda p: _audited(p, "dlq_replay_started", dry_run=True) == 1,
-    ("drill/dry-run/one-audit-row", "drill/audit/dry-run", "sql/spot/*"),
-    names=("dry", "started"),
-    decision="hold",
-)
-def dry_run_audited_as_run(settings: Settings) -> Parts:
-    def as_run(row: AuditRow) -> AuditRow:
-        return dataclasses.replace(row, action=row.action.replace("dry_run", "started"))
-
-    return _auditing(settings, as_run)
-
-
-@service(
-    "The start of a run is audited with a target of 0.",
-    lambda p: _after_audit(p) == 0,
-    ("drill/audit/start-of-a-run", "sql/spot/runs-are-audited"),
-    names=("target_count", "count"),
-)
-def started_without_target(settings: Settings) -> Parts:
-    return _auditing(settings, lambda row: dataclasses.replace(row, target_count=0))
-
-
-def _after_audit(probe: Probe) -> int:
-    ask = "SELECT max(target_count) FROM audit_logs WHERE scope = %s AND action = 'dlq_replay_started'"
-    return int(_after(probe, ask))
 
 
 @service(

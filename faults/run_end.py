@@ -11,12 +11,6 @@ from replay_service.worker.settings import WorkerSettings
 _RUN = "SELECT status, target_count, success_count, failure_count FROM replay_runs WHERE company_id = %s"
 _EFFECTS = "SELECT count(*) FROM agent_tasks WHERE company_id = %s AND status = 'completed'"
 _STARTED = "SELECT count(*) FROM replay_runs WHERE company_id = %s AND status = 'started'"
-_REST = """r.actor, r.scope, r.target_count, r.success_count, r.failure_count,
-                      r.metadata, r.request_id)"""
-
-
-def _audited(action: str, column: str = "count(*)", scope: str = "%s") -> str:
-    return f"SELECT {column} FROM audit_logs WHERE scope = {scope} AND action = '{action}'"
 
 
 @worker(
@@ -51,36 +45,6 @@ def end_not_stamped(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "The end of a run is not audited.",
-    lambda p: after_run(p, 1, 0, _audited("dlq_replay_completed"))[0] == 0,
-    ("drill/audit/end-of-a-run", "sql/spot/run-ends-are-audited"),
-    names=("dlq_replay_completed",),
-)
-def end_not_audited(settings: WorkerSettings) -> WorkerParts:
-    return altered_worker(settings, ("finish_run", f"public.append_audit('dlq_replay_' || %(status)s, {_REST}", "1"))
-
-
-@worker(
-    "The summary row of a run is missing.",
-    lambda p: after_run(p, 1, 0, _audited("dlq_replay"))[0] == 0,
-    ("drill/audit/end-of-a-run", "sql/spot/run-ends-are-audited"),
-    names=("dlq_replay",),
-)
-def summary_missing(settings: WorkerSettings) -> WorkerParts:
-    return altered_worker(settings, ("finish_run", f"public.append_audit('dlq_replay', {_REST}", "1"))
-
-
-@worker(
-    "The end of a run is audited under `all`, where its tenant cannot see it.",
-    lambda p: after_run(p, 1, 0, _audited("dlq_replay"))[0] == 0,
-    ("drill/audit/end-of-a-run", "sql/spot/run-ends-are-audited"),
-    names=("scope", "dlq_replay"),
-)
-def audited_under_all(settings: WorkerSettings) -> WorkerParts:
-    return altered_worker(settings, ("finish_run", "r.company_id::text AS scope", "'all'::text AS scope"))
-
-
-@worker(
     "A replayed item is resolved without an effect.",
     lambda p: after_run(p, 1, 0, _EFFECTS)[0] == 0,
     ("drill/dlq/replayed-item-is-resolved", f"{LIFE}/all-of-an-item-together", "sql/spot/processed-has-effect"),
@@ -93,7 +57,7 @@ def resolved_without_effect(settings: WorkerSettings) -> WorkerParts:
 @worker(
     "A failed replay adds a second dead letter beside the first.",
     lambda p: after_run(p, 0, 1, "SELECT count(*) FROM dead_letter_queue WHERE company_id = %s")[0] == 2,
-    (f"{LIFE}/failed-item-is-pending-again", "sql/spot/one-dead-letter-per-event", "drill/dlq/letter-is-kept"),
+    (f"{LIFE}/failed-item-is-pending-again", "sql/spot/one-dead-letter-per-event"),
     names=("dead letter", "second", "one"),
 )
 def second_dead_letter(settings: WorkerSettings) -> WorkerParts:

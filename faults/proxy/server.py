@@ -103,6 +103,7 @@ class _Server(ThreadingHTTPServer):
     defect: Defect = staticmethod(no_defect)
     upstream: str = ""
     name: str = ""
+    is_careless: bool = False
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is no news."""
@@ -146,9 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
         """
         lengths = self.headers.get_all("Content-Length") or []
         coding = self.headers.get("Transfer-Encoding")
-        if self.server.defect is not framed_carelessly and (
-            len(lengths) + (coding is not None) > 1 or coding not in {None, "chunked"}
-        ):
+        if not self.server.is_careless and (len(lengths) + (coding is not None) > 1 or coding not in {None, "chunked"}):
             return None
         if "chunked" not in (coding or ""):
             return self.rfile.read(int((lengths or ["0"])[-1]))
@@ -166,7 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
         line = self.rfile.readline().strip() or b"0"
         if all(digit in b"0123456789abcdefABCDEF" for digit in line):
             return int(line, 16)
-        return 0 if self.server.defect is framed_carelessly else None
+        return 0 if self.server.is_careless else None
 
     def _forward(self, sent: Sent) -> Reply:
         parts = urlsplit(self.server.upstream)
@@ -188,10 +187,13 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def proxy(upstream: str, defect: Defect = no_defect, name: str = "") -> Iterator[str]:
-    """Run the proxy before `upstream` (a base URL with its prefix) for a while; gives its own base URL."""
+def proxy(upstream: str, defect: Defect = no_defect, name: str = "", *, is_careless: bool = False) -> Iterator[str]:
+    """Run the proxy before `upstream` (a base URL with its prefix) for a while; gives its own base URL. A careless one
+    reads bodies to wrong ends.
+    """
     server = _Server(("127.0.0.1", 0), _Handler)
     server.upstream, server.defect, server.name = upstream.rstrip("/"), defect, name
+    server.is_careless = is_careless or defect is framed_carelessly
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

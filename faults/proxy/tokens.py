@@ -27,6 +27,7 @@ from faults.proxy.rewriting import (
 from faults.proxy.server import Defect, Forward, Reply, Sent, no_defect
 
 TOKENS = "drill/tokens"
+ISSUER = "https://issuer.example"
 
 
 def token_of(sent: Sent) -> str:
@@ -202,7 +203,7 @@ proxy(
     "tokens/the-secret-is-one-out-of-manuals",
     rereads(lambda world, sent: world.as_admin(sent) if token_of(sent) == OF_A_MANUAL else sent),
     (f"{TOKENS}/secret-not-guessable",),
-    env={"ADMIN_JWT": OF_A_MANUAL},
+    told=lambda _world: {"ADMIN_JWT": OF_A_MANUAL},
 )
 proxy(
     "tokens/rights-are-not-looked-at",
@@ -228,14 +229,14 @@ proxy(
     lambda _world: no_defect,
     (f"{TOKENS}/audience",),
     "Tokens for other services are good here: the audience is not looked at.",
-    env={"REPLAY_JWT_AUDIENCE": "replay"},
+    told=lambda world: {"REPLAY_JWT_AUDIENCE": "replay", "ADMIN_JWT": world.token({"aud": "replay"})},
 )
 proxy(
     "tokens/issuer-not-checked",
     lambda _world: no_defect,
     (f"{TOKENS}/issuer",),
     "Tokens of other issuers are good here: the issuer is not looked at.",
-    env={"REPLAY_JWT_ISSUER": "https://issuer.example"},
+    told=lambda world: {"REPLAY_JWT_ISSUER": ISSUER, "ADMIN_JWT": world.token({"iss": ISSUER})},
 )
 for _name, _breaks, _make, _checks in (
     (

@@ -77,3 +77,69 @@ planted(
     "from pg_policies where policyname = 'planted'",
     (f"{AUDIT}/tenant-reads-only-its-own",),
 )
+REFUSALS = tuple(f"{AUDIT}/refusal-{name}" for name in ("agents-paused", "budget-exhausted", "feature-disabled"))
+START, END = (f"{AUDIT}/start-of-a-run",), (f"{AUDIT}/end-of-a-run", "sql/spot/run-ends-are-audited")
+DRY_RUN = ("drill/dry-run/one-audit-row", f"{AUDIT}/dry-run")
+for _id, _breaks, _action, _change, _checks in (
+    ("audit/refusals-not-audited", "Refusals are not audited.", "refused", "return null", REFUSALS),
+    (
+        "audit/limited-not-audited",
+        "Refusals by the rate limit are not audited.",
+        "refused' and new.metadata ->> 'code' = 'rate_limited",
+        "return null",
+        ("drill/rate-limit/refusals-audited-once-a-minute",),
+    ),
+    (
+        "audit/refusal-without-code",
+        "A refusal is audited without its code.",
+        "refused",
+        "new.metadata := new.metadata - 'code'",
+        REFUSALS,
+    ),
+    ("audit/started-under-all", "The start of a run is audited under `all`.", "started", "new.scope := 'all'", START),
+    ("effects/start-not-audited", "The start of a run is not audited.", "started", "return null", START),
+    (
+        "effects/started-without-target",
+        "The start of a run is audited with a target of 0.",
+        "started",
+        "new.target_count := 0",
+        START,
+    ),
+    ("effects/dry-run-not-audited", "A dry run is not audited.", "dry_run", "return null", DRY_RUN),
+    (
+        "effects/dry-run-audited-as-run",
+        "A dry run is audited as a run.",
+        "dry_run",
+        "new.action := 'dlq_replay_started'",
+        DRY_RUN,
+    ),
+    ("run-end/end-not-audited", "The end of a run is not audited.", "completed", "return null", END),
+    (
+        "run-end/audited-under-all",
+        "The end of a run is audited under `all`, where its tenant cannot see it.",
+        "completed",
+        "new.scope := 'all'",
+        END,
+    ),
+):
+    _body = f"if new.action = 'dlq_replay_{_action}' then {_change}; end if;"
+    trigger(_id, "audit_logs", "insert", _body, _checks, _breaks, first=True)
+trigger(
+    "audit/other-request-id",
+    "audit_logs",
+    "insert",
+    "new.request_id := gen_random_uuid()::text;",
+    ("drill/observability/request-id-in-the-trail",),
+    "The audit row has a request id of its own: the answer's leads nowhere.",
+    first=True,
+    decision="rollback",
+)
+trigger(
+    "run-end/summary-missing",
+    "audit_logs",
+    "insert",
+    "if new.action = 'dlq_replay' then return null; end if;",
+    END,
+    "The summary row of a run is missing.",
+    first=True,
+)

@@ -25,7 +25,7 @@ class Bench:
     stack: Stack
     environ: Mapping[str, str] = field(repr=False)
     kind: TargetKind = TargetKind.STAGING
-    proxied: dict[str, str] = field(default_factory=dict)
+    proxied: Mapping[str, str] = field(default_factory=dict)
     """What a gate is told while the fault of a proxy is in."""
     _proxy: ExitStack = field(default_factory=ExitStack, repr=False)
 
@@ -59,8 +59,8 @@ class Bench:
                     if process.name.startswith("worker"):
                         process.signal(number)
             case Kind.PROXY:
-                url = self._proxy.enter_context(programs.proxy(fault, self.variables(TargetKind.STAGING)))
-                self.proxied = {**fault.env, "BASE_URL": url}
+                proxy = programs.proxy(fault, self.variables(TargetKind.STAGING))
+                self.proxied = self._proxy.enter_context(proxy)
             case Kind.SQL if fault.env:
                 self.stack.recompose((), (), fault.env)
 

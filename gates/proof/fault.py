@@ -33,8 +33,7 @@ EVENTS = ("stop-worker", "kill-worker")
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One named defect. `checks` are ids, prefixes that end in `/`, or globs; one of `names`, where there are any, must
-    be in the finding. `decision` is what the gate must decide (None: see `decided`). `env` is set for the deployment;
-    for the gate, where the fault is a proxy's.
+    be in the finding. `decision` is what the gate must decide (None: see `decided`). `env` is set for the deployment.
     """
 
     id: str

@@ -129,18 +129,18 @@ def ask_witness(fault: Fault, environ: Mapping[str, str]) -> bool | str:
 
 
 @contextlib.contextmanager
-def proxy(fault: Fault, environ: Mapping[str, str]) -> Iterator[str]:
-    """The base URL of the deployment behind a proxy with the fault in it. Raise StackError where it does not come."""
+def proxy(fault: Fault, environ: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
+    """What a gate is told of the deployment behind a proxy with the fault in it. Raise StackError where none comes."""
     process = start((sys.executable, "-m", "faults", "proxy", fault.id), environ)
     try:
         said = process.stdout
-        url = said.readline().strip() if said and select.select([said], [], [], LIST_TIMEOUT_S)[0] else ""
-        if not url:
+        told = said.readline() if said and select.select([said], [], [], LIST_TIMEOUT_S)[0] else ""
+        if not told:
             raise StackError(
-                f"the proxy of {fault.id} did not come: exit code {process.poll()}; allowed: its URL within "
+                f"the proxy of {fault.id} did not come: exit code {process.poll()}; allowed: one line within "
                 f"{LIST_TIMEOUT_S:.0f} s; see `python -m faults proxy {fault.id}`"
             )
-        yield url
+        yield json.loads(told)
     finally:
         end(process)
         process.communicate(timeout=GRACE_S)

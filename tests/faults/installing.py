@@ -54,15 +54,15 @@ def installed(fault: Fault, stack: Stack) -> Iterator[dict[str, str]]:
     variables = {**stack.info.variables(), "GATE_TARGET": "reference", "GATE_STACK_CONTROL": stack.info.control}
     own_process = any(DRILLS[i].where is Where.REFERENCE for i in declared(fault, DRILLS))
     if fault.kind == "proxy":
-        with behind_proxy(fault, variables) as url:
-            yield {**variables, **fault.env, "BASE_URL": url}
+        with behind_proxy(fault, variables) as told:
+            yield {**variables, **told}
     elif fault.kind == "service" and not fault.sql and not own_process:
         with served(fault, stack) as url:
             yield {**variables, "BASE_URL": url}
     else:
-        bench, (told,) = Bench(stack, os.environ, TargetKind.REFERENCE), read_list(json.dumps([fault.as_json()]))
-        bench.put_in(told)
+        bench, (read,) = Bench(stack, os.environ, TargetKind.REFERENCE), read_list(json.dumps([fault.as_json()]))
+        bench.put_in(read)
         try:
             yield variables
         finally:
-            bench.take_out(told)
+            bench.take_out(read)
