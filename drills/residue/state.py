@@ -18,7 +18,7 @@ order by f.key, f.company_id nulls first
 """
 
 PAUSES = """
-select a.company_id::text as company, a.agents_paused, a.pause_reason
+select a.company_id::text as company, a.agents_paused, left(a.pause_reason, 500) as pause_reason
 from public.agent_controls a left join public.companies c on c.id = a.company_id
 where a.company_id is null or (c.id is not null and c.name not like 'drill-%')
 order by a.company_id nulls first

@@ -2,7 +2,7 @@
 -- claim: Neither everybody nor more than half of the tenants is paused.
 -- cost: Nothing is delivered; whatever the gate sees of deliveries is old.
 -- severity: warn
-select 'everybody' as subject, 'agents are paused' as detail, pause_reason as witness
+select 'everybody' as subject, 'agents are paused' as detail, left(pause_reason, 500) as witness
 from public.agent_controls where company_id is null and agents_paused
 union all
 select 'tenants', format('%s of %s are paused', p.paused, t.tenants), null
