@@ -32,7 +32,7 @@ from gates.reports import attestation
 from gates.reports.console import Console
 from gates.reports.formats.rows import rows_of
 from gates.reports.terminal import cell, groups_text, paint, table, verdict_text
-from gates.request import Request
+from gates.request import RunRequest
 from gates.run import run_gate
 from gates.stack.errors import StackError, StackOptionError
 from gates.stack.plan import StackOptions
@@ -117,7 +117,7 @@ def _sql_suite(options: argparse.Namespace, console: Console) -> int:
 
 
 @contextlib.contextmanager
-def _request(options: argparse.Namespace, console: Console) -> Iterator[Request]:
+def _request(options: argparse.Namespace, console: Console) -> Iterator[RunRequest]:
     """What to run against which target. Without BASE_URL and DATABASE_URL, the reference is brought up for it."""
     target = _target(console)
     today = dt.datetime.now(dt.UTC).date()
@@ -139,7 +139,7 @@ def _request(options: argparse.Namespace, console: Console) -> Iterator[Request]
     if alone:
         own = load_process.checks_of(target, load_options, options.output)
         policy = dataclasses.replace(policy, catalogue=(*(s for s in specs if not s.id.startswith(LOAD)), *own))
-    request = Request(
+    request = RunRequest(
         target=target,
         policy=policy,
         settings=file.settings,

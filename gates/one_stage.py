@@ -10,7 +10,7 @@ from gates.decision.rules import STAGES
 from gates.deployment.redaction import hidden, scrub
 from gates.evidence import stamp
 from gates.evidence_file import read_log
-from gates.request import Request
+from gates.request import RunRequest
 from gates.stages.context import StageReport
 from gates.stages.drill import drill
 from gates.stages.load import load
@@ -22,7 +22,7 @@ from gates.stages.turn import Turn
 from gates.verdict import Action, Verdict
 
 
-def run_stage(request: Request, stage: str) -> Verdict:
+def run_stage(request: RunRequest, stage: str) -> Verdict:
     """One stage after the preflight: a result on the checks of this stage alone, and nothing is done to the flag."""
     begun = run.begin(request)
     context = request.context(str(begun["run_id"]))

@@ -18,7 +18,7 @@ from gates.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class RunRequest:
     """What a run is asked to do.
 
     policy: with the catalogue, and with the release as far as it is known: the preflight may learn it from the target.

@@ -21,14 +21,14 @@ from gates.evidence_file import EvidenceLog, Unwritten, read_bytes, read_log
 from gates.reports import attestation, webhook
 from gates.reports.citation import cited, source_digest
 from gates.reports.formats import FILES
-from gates.request import Request
+from gates.request import RunRequest
 from gates.stages.backlog import BacklogWatch
 from gates.stages.context import Context, StageReport
 from gates.stages.drill import drill
 from gates.stages.load import LOAD, clean_up, load
 from gates.stages.pipeline import pipeline
 from gates.stages.preflight import preflight
-from gates.stages.reach import if_reached
+from gates.stages.reachability import if_reached
 from gates.stages.sql import ALERTS, DATA, data
 from gates.stages.switches import switches
 from gates.stages.turn import Turn
@@ -37,7 +37,7 @@ from gates.verdict import Decision, Verdict, settle
 COMPANIES = "companies.txt"
 
 
-def run_gate(request: Request) -> Verdict:
+def run_gate(request: RunRequest) -> Verdict:
     """The whole gate. Raises GateError where the gate itself cannot work; the folder then holds a hold.
 
     A disk that is full, or a folder that is gone, keeps no rollback from happening: harm that was seen is acted upon,
@@ -75,7 +75,7 @@ def run_gate(request: Request) -> Verdict:
     return recorded.verdict
 
 
-def intend(request: Request, run: dict[str, JsonValue], verdict: Verdict, order: Order) -> CannotWork | None:
+def intend(request: RunRequest, run: dict[str, JsonValue], verdict: Verdict, order: Order) -> CannotWork | None:
     """Write down what is about to be done; why that was not possible, or None."""
     if verdict.decision is Decision.HOLD or request.dry_run:
         return None
@@ -88,7 +88,7 @@ def intend(request: Request, run: dict[str, JsonValue], verdict: Verdict, order:
 
 
 def keep(
-    request: Request, run: dict[str, JsonValue], stages: Sequence[StageReport], done: record.Decided
+    request: RunRequest, run: dict[str, JsonValue], stages: Sequence[StageReport], done: record.Decided
 ) -> record.Recorded:
     """End run.json, and make from what is on disk the one verdict that files, terminal and reports show."""
     companies = request.out / COMPANIES
@@ -116,7 +116,7 @@ class Collected:
     trouble: OSError | CannotWork | None = None
 
 
-def collect(context: Context, request: Request) -> Collected:
+def collect(context: Context, request: RunRequest) -> Collected:
     """All stages, in their order; each appends to the evidence.
 
     A target that cannot be reached ends the run at the preflight: all the rest is unknown for that one cause.
@@ -142,7 +142,7 @@ def collect(context: Context, request: Request) -> Collected:
             return Collected(first.target, tuple(stages), log, error)
 
 
-def in_turn(context: Context, request: Request) -> list[StageReport]:
+def in_turn(context: Context, request: RunRequest) -> list[StageReport]:
     """The gate itself, what an earlier run left set, and then the stages, unless another run is at it."""
     stages = pipeline(context)
     switches(context)
@@ -154,7 +154,7 @@ def in_turn(context: Context, request: Request) -> list[StageReport]:
     return stages
 
 
-def examine(context: Context, request: Request) -> list[StageReport]:
+def examine(context: Context, request: RunRequest) -> list[StageReport]:
     """The stages that change something, and the data before and after them."""
     stages: list[StageReport] = []
     with BacklogWatch(context):
@@ -169,7 +169,7 @@ def examine(context: Context, request: Request) -> list[StageReport]:
 
 
 def tell(
-    request: Request, verdict: Verdict, evidence: Sequence[Evidence], run: Mapping[str, JsonValue]
+    request: RunRequest, verdict: Verdict, evidence: Sequence[Evidence], run: Mapping[str, JsonValue]
 ) -> dict[str, JsonValue]:
     """Post the verdict to Slack, where there is a webhook: last of all, when everything is done.
 
@@ -184,14 +184,14 @@ def tell(
     return {"posted": not error, "error": error}
 
 
-def attest(request: Request, target: Target) -> None:
+def attest(request: RunRequest, target: Target) -> None:
     """Sign what is on disk, where there is a key: the last thing that is written."""
     key = attestation.signing_key(request.environ)
     if key is not None:
         attestation.attest(request.out, record.read(request.out), identity(target), key)
 
 
-def begin(request: Request) -> dict[str, JsonValue]:
+def begin(request: RunRequest) -> dict[str, JsonValue]:
     """Leave a hold on disk before anything is asked. Raise UsageError where production is to be disturbed."""
     if request.policy.disruptive and request.target.kind is TargetKind.PRODUCTION:
         raise UsageError("--disruptive with GATE_TARGET=production; allowed: staging or reference. Leave it out")

@@ -31,7 +31,7 @@ class Tenant:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class LoadPlan:
     """What to do. `stages` or `vus` mean the closed model, `streams` the open one. Seconds everywhere.
 
     A request may take `timeout_s`; at the end all that is under way has `grace_s`, as k6's gracefulStop.
@@ -93,19 +93,19 @@ REPLAYS_EACH = 3
 """Replay calls that the rate limit allows a company from one address in five minutes."""
 
 
-def replays_of(plan: Plan) -> int:
+def replays_of(plan: LoadPlan) -> int:
     """How many replay calls the companies of a plan allow."""
     if plan.tenants:
         return REPLAYS_EACH * sum(tenant.replays for tenant in plan.tenants)
     return REPLAYS_EACH if plan.test_company_id and plan.test_company_replays else 0
 
 
-def dump_plan(plan: Plan) -> str:
+def dump_plan(plan: LoadPlan) -> str:
     """The plan as JSON."""
     return json.dumps(dataclasses.asdict(plan))
 
 
-def load_plan(text: str) -> Plan:
+def load_plan(text: str) -> LoadPlan:
     """The plan from JSON. Raise ValueError, TypeError or KeyError on anything else."""
     values: dict[str, Any] = json.loads(text)
     values["streams"] = tuple(Stream(**one) for one in values.get("streams", ()))
@@ -114,7 +114,7 @@ def load_plan(text: str) -> Plan:
         Tenant(one["id"], tuple(one["items"]), one["replays"]) for one in values.get("tenants", ())
     )
     values["notes"] = tuple(values.get("notes", ()))
-    return Plan(**values)
+    return LoadPlan(**values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from loadtests.plan import Plan, Stream
+from loadtests.plan import LoadPlan, Stream
 from loadtests.thresholds.file import Stage, ThresholdsFile
 
 CHECKLIST_THRESHOLDS = """{
@@ -54,7 +54,7 @@ TENANTS: Mapping[str, int] = {"quick": 60, "default": 60}
 """Companies of a run: three replay calls each."""
 
 
-def resolve(plan: Plan, file: ThresholdsFile) -> Plan:
+def resolve(plan: LoadPlan, file: ThresholdsFile) -> LoadPlan:
     """Give the plan its load: the file's stages or vus (closed model), those asked for, or the profile's.
 
     Without a word about users the model is open: arrivals at a fixed rate, which a stalled server cannot slow down.

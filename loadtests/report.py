@@ -15,7 +15,7 @@ from loadtests.engine.hdr import EXACT, RECORDER, unpack
 from loadtests.engine.samples import Samples
 from loadtests.engine.sinks import TrendSink
 from loadtests.judgement.starvation import NULL
-from loadtests.judgement.verdict import Judgement
+from loadtests.judgement.verdict import ThresholdResult
 from loadtests.thresholds.language import MetricKey
 
 VERSION = 1
@@ -24,7 +24,7 @@ PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9, 100.0)
 
 def result(
     conductor: Conductor,
-    judgements: Sequence[Judgement],
+    judgements: Sequence[ThresholdResult],
     *,
     notes: Sequence[str],
     companies: Sequence[str],

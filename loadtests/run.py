@@ -20,8 +20,8 @@ from loadtests.engine.locust_engine import Engine  # first: Locust patches the p
 from loadtests.engine.memory import MemoryWatch
 from loadtests.engine.metrics import TYPES
 from loadtests.engine.sinks import RateSink
-from loadtests.judgement.verdict import Judgement
-from loadtests.plan import Plan
+from loadtests.judgement.verdict import ThresholdResult
+from loadtests.plan import LoadPlan
 from loadtests.profiles import CHECKLIST_THRESHOLDS, URL_THRESHOLDS, resolve
 from loadtests.thresholds.file import ThresholdsFile, parse_thresholds
 
@@ -39,13 +39,13 @@ def _watch_parent(parent: int, then: Callable[[], None]) -> Callable[[], None]:
     return tick
 
 
-def thresholds_of(plan: Plan) -> ThresholdsFile:
+def thresholds_of(plan: LoadPlan) -> ThresholdsFile:
     """The thresholds of a plan, the checklist's where it brings none. Raise ThresholdsFileError."""
     text = plan.thresholds_text or (URL_THRESHOLDS if plan.url_only else CHECKLIST_THRESHOLDS)
     return parse_thresholds(text, plan.thresholds_name if plan.thresholds_text else "checklist.js", TYPES)
 
 
-def run(plan: Plan, out: Path, environ: Mapping[str, str]) -> dict[str, Any]:
+def run(plan: LoadPlan, out: Path, environ: Mapping[str, str]) -> dict[str, Any]:
     """Perform a plan and write its result to `out`. Returns the result. Raise ThresholdsFileError before any load."""
     thresholds = thresholds_of(plan)
     plan = resolve(plan, thresholds)
@@ -69,7 +69,7 @@ def run(plan: Plan, out: Path, environ: Mapping[str, str]) -> dict[str, Any]:
             _leave(url, plan, created)
 
 
-def _leave(url: str, plan: Plan, created: Sequence[str]) -> None:
+def _leave(url: str, plan: LoadPlan, created: Sequence[str]) -> None:
     """Remove the companies of the run; or leave them as their tenants would, without what nobody replayed."""
     if not created:
         return
@@ -92,7 +92,7 @@ def _clean_up(url: str, companies: Sequence[str]) -> None:
 
 
 def _prepare(
-    url: str, plan: Plan, notes: list[str], note: Callable[[str], None]
+    url: str, plan: LoadPlan, notes: list[str], note: Callable[[str], None]
 ) -> tuple[database.Prepared, list[str]]:
     if not url:
         return database.Prepared(), notes
@@ -104,7 +104,7 @@ def _prepare(
 
 
 def _drive(
-    plan: Plan,
+    plan: LoadPlan,
     thresholds: ThresholdsFile,
     prepared: database.Prepared,
     notes: list[str],
@@ -113,7 +113,7 @@ def _drive(
     url: str,
 ) -> dict[str, Any]:
     conductor = Conductor(plan, thresholds.thresholds, prepared.absent, has_database=bool(url))
-    watch = database.Watch(url, plan, conductor.samples) if url else None
+    watch = database.BacklogPoller(url, plan, conductor.samples) if url else None
     memory = None if plan.is_url else MemoryWatch(plan.base_url, conductor.samples)
     show = _progress(conductor) if plan.progress else (lambda: None)
     engine = Engine(plan, conductor, credentials_from(environ), _watch_parent(plan.parent, show))
@@ -135,7 +135,7 @@ def _drive(
     return document
 
 
-def _settle(watch: database.Watch, conductor: Conductor) -> dict[str, Any]:
+def _settle(watch: database.BacklogPoller, conductor: Conductor) -> dict[str, Any]:
     """The last look at the database; what it knows of the agents replaces what the canaries saw over HTTP."""
     fate = watch.finish()
     if watch.error or watch.first_items is None:
@@ -181,6 +181,6 @@ def _progress(conductor: Conductor) -> Callable[[], None]:
     return show
 
 
-def _short(judgement: Judgement) -> str:
+def _short(judgement: ThresholdResult) -> str:
     value = "-" if judgement.observed is None else f"{judgement.observed:.3g}"
     return f"{judgement.metric} {judgement.aggregation} {value}{judgement.operator}{judgement.limit:g}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sql_checks.rulefile import Rule
+from sql_checks.rulefile import AlertRule
 
 HEAD = """# Alerts
 
@@ -24,19 +24,19 @@ holds, and says how many samples would tell. An exported rule knows the bare num
 """
 
 
-def alerts_markdown(rules: Sequence[Rule]) -> str:
+def alerts_markdown(rules: Sequence[AlertRule]) -> str:
     """The whole page: a table of all rules, then each with its claim, cost, query and runbook."""
     rows = [f"| [{r.name}](#{r.name}) | {_limits(r)} | {r.window} | {r.min_samples} |" for r in rules]
     table = "\n".join(["| alert | limits | window | samples |", "|---|---|---|---|", *rows])
     return "\n".join([HEAD, table, "", *(_section(rule) for rule in rules)])
 
 
-def _limits(rule: Rule) -> str:
+def _limits(rule: AlertRule) -> str:
     sign = ">" if rule.above else "<"
     return ", ".join(f"{severity} {sign} {limit:g} {rule.unit}" for severity, limit in rule.limits)
 
 
-def _section(rule: Rule) -> str:
+def _section(rule: AlertRule) -> str:
     samples = f"{rule.min_samples} of the fleet, {rule.min_samples_tenant} of a tenant"
     stale = "" if rule.stale_after_s is None else f" Rows older than {rule.stale_after_s} s are stale."
     return f"""## {rule.name}
@@ -52,7 +52,7 @@ def _section(rule: Rule) -> str:
 """
 
 
-def _link(rule: Rule) -> str:
+def _link(rule: AlertRule) -> str:
     """From docs/ to the runbook."""
     return (
         rule.runbook if rule.runbook.startswith("https://") else f"../sql_checks/{rule.path.parent.name}/{rule.runbook}"

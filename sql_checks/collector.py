@@ -16,16 +16,16 @@ from gates.checks.recorder import OBSERVER
 from gates.config import load_target, process_environment
 from gates.evidence import CheckSpec, Severity, Where
 from sql_checks import checkpoint
-from sql_checks.rulefile import Rule, RuleFileError, read_rules
+from sql_checks.rulefile import AlertRule, RuleFileError, read_rules
 from sql_checks.rulerun import judge_rule
 from sql_checks.spotfile import SpotCheck, SpotFileError, read_spot
 from sql_checks.spotrun import judge_spot
 from sql_checks.sqlsession import SqlSession, read_companies
-from sql_checks.trail import Trail, open_trail
+from sql_checks.trail import CheckpointTrail, open_trail
 
 HERE = Path(__file__).parent
 SESSION = pytest.StashKey[SqlSession]()
-TRAIL = pytest.StashKey[Trail]()
+TRAIL = pytest.StashKey[CheckpointTrail]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -83,7 +83,7 @@ def session_of(config: pytest.Config) -> SqlSession:
     return config.stash[SESSION]
 
 
-def trail_of(config: pytest.Config) -> Trail | None:
+def trail_of(config: pytest.Config) -> CheckpointTrail | None:
     """The one trail of this pytest run, opened at first use; None where nothing is remembered."""
     folder = config.getoption("--state")
     if folder and TRAIL not in config.stash:
@@ -186,7 +186,7 @@ class SpotItem(CheckItem):
 class RuleItem(CheckItem):
     """An alert rule; its evidence carries the severity of the worst limit that was broken."""
 
-    def __init__(self, *, rule: Rule, **kwargs: Any) -> None:
+    def __init__(self, *, rule: AlertRule, **kwargs: Any) -> None:
         super().__init__(spec=rule.spec, **kwargs)
         self.rule = rule
 

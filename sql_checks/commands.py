@@ -20,7 +20,7 @@ from sql_checks.exportprometheus import queries_yaml, rules_yaml, unit_tests_yam
 from sql_checks.exportpsql import alerts_to_psql, spots_to_psql
 from sql_checks.fingerprint import DEFAULT_MANIFEST, read_schema
 from sql_checks.lint import lint
-from sql_checks.rulefile import ALERTS, Rule, read_all_rules
+from sql_checks.rulefile import ALERTS, AlertRule, read_all_rules
 from sql_checks.spotfile import SPOT, SpotCheck, read_folder
 from sql_checks.sqlsession import SqlSession
 
@@ -81,7 +81,7 @@ def _folders(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--alert-folder", action="append", default=[], metavar="DIR")
 
 
-def _rules(options: argparse.Namespace) -> list[Rule]:
+def _rules(options: argparse.Namespace) -> list[AlertRule]:
     return [r for f in (ALERTS, *map(Path, options.alert_folder)) for r in read_all_rules(f)]
 
 
@@ -113,7 +113,7 @@ def _write_manifest(options: argparse.Namespace) -> str:
     return _put(options.output, manifest.to_text())
 
 
-def _with_link(rule: Rule, base: str) -> Rule:
+def _with_link(rule: AlertRule, base: str) -> AlertRule:
     """The rule with a runbook that an alert can link to."""
     absolute = not base or rule.runbook.startswith("https://")
     return rule if absolute else replace(rule, runbook=f"{base.rstrip('/')}/{rule.runbook}")

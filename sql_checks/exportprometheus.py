@@ -7,19 +7,19 @@ from typing import Any
 
 import yaml
 
-from sql_checks.rulefile import Rule
+from sql_checks.rulefile import AlertRule
 from sql_checks.ruleproof import FLEET
 
 NO_DATA_FOR = "15m"
 SCENARIOS = ("on the limit", "beyond the limit", "too few samples")
 
 
-def metric(rule: Rule, column: str) -> str:
+def metric(rule: AlertRule, column: str) -> str:
     """The name of one column of a rule's query in Prometheus."""
     return f"replaygate_{rule.name.replace('-', '_')}_{column}"
 
 
-def rules_yaml(rules: Sequence[Rule]) -> str:
+def rules_yaml(rules: Sequence[AlertRule]) -> str:
     """The rule file: an alert for each limit, `no data` for each rule, a dead man's switch that always fires."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for rule in rules:
@@ -35,7 +35,7 @@ def rules_yaml(rules: Sequence[Rule]) -> str:
     return _dump({"groups": [{"name": name, "rules": alerts} for name, alerts in groups.items()]})
 
 
-def _expression(rule: Rule, limit: float) -> str:
+def _expression(rule: AlertRule, limit: float) -> str:
     sign = ">" if rule.above else "<"
     value, samples = metric(rule, "value"), metric(rule, "samples")
     fleet = f'({value}{{subject="{FLEET}"}} {sign} {limit:g} and {samples}{{subject="{FLEET}"}} >= {rule.min_samples})'
@@ -43,7 +43,7 @@ def _expression(rule: Rule, limit: float) -> str:
     return f"{fleet} or ({value}{other} {sign} {limit:g} and {samples}{other} >= {rule.min_samples_tenant})"
 
 
-def _alerts(rule: Rule) -> list[dict[str, Any]]:
+def _alerts(rule: AlertRule) -> list[dict[str, Any]]:
     return [
         {
             "alert": f"{rule.name}-{severity.value}",
@@ -60,11 +60,11 @@ def _alerts(rule: Rule) -> list[dict[str, Any]]:
     ]
 
 
-def _description(rule: Rule, subject: str, value: str) -> str:
+def _description(rule: AlertRule, subject: str, value: str) -> str:
     return f"{subject}: {value} {rule.unit} over {rule.window}. {rule.spec.cost}"
 
 
-def _no_data(rule: Rule) -> dict[str, Any]:
+def _no_data(rule: AlertRule) -> dict[str, Any]:
     samples = f'{metric(rule, "samples")}{{subject="{FLEET}"}}'
     return {
         "alert": f"{rule.name}-no-data",
@@ -75,7 +75,7 @@ def _no_data(rule: Rule) -> dict[str, Any]:
     }
 
 
-def queries_yaml(rules: Sequence[Rule]) -> str:
+def queries_yaml(rules: Sequence[AlertRule]) -> str:
     """Custom queries in the format of postgres_exporter; NULL and impossible values give no series."""
     found: dict[str, Any] = {}
     for rule in rules:
@@ -94,14 +94,14 @@ def queries_yaml(rules: Sequence[Rule]) -> str:
     return _dump(found)
 
 
-def unit_tests_yaml(rules: Sequence[Rule], rules_file: str) -> str:
+def unit_tests_yaml(rules: Sequence[AlertRule], rules_file: str) -> str:
     """Unit tests for promtool: on each limit quiet, beyond it firing after `for`, with too few samples quiet."""
     most = max(len(rule.limits) for rule in rules)
     tests = [_test(scenario, n, [r for r in rules if len(r.limits) > n]) for n in range(most) for scenario in SCENARIOS]
     return _dump({"rule_files": [rules_file], "evaluation_interval": "1m", "tests": tests})
 
 
-def _test(scenario: str, index: int, rules: Sequence[Rule]) -> dict[str, Any]:
+def _test(scenario: str, index: int, rules: Sequence[AlertRule]) -> dict[str, Any]:
     """One scenario for the limit number `index` of all rules at once; the time is the longest `for` and a bit."""
     minutes = max(rule.for_s for rule in rules) // 60 + 2
     series: list[dict[str, str]] = []
@@ -127,7 +127,7 @@ def _test(scenario: str, index: int, rules: Sequence[Rule]) -> dict[str, Any]:
     }
 
 
-def _expected(rule: Rule, severity: str, value: float) -> dict[str, Any]:
+def _expected(rule: AlertRule, severity: str, value: float) -> dict[str, Any]:
     return {
         "exp_labels": {"severity": severity, "check": rule.spec.id, "subject": FLEET},
         "exp_annotations": {

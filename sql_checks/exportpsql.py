@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gates.deployment.database import sql
 from gates.evidence import Severity
-from sql_checks.rulefile import Rule
+from sql_checks.rulefile import AlertRule
 from sql_checks.rulejudge import FUTURE_S
 from sql_checks.spotfile import SpotCheck
 from sql_checks.sqlsession import STATEMENT_TIMEOUT_MS
@@ -24,7 +24,7 @@ RECORD = (
 )
 
 
-def alerts_to_psql(rules: Sequence[Rule]) -> str:
+def alerts_to_psql(rules: Sequence[AlertRule]) -> str:
     """All rules as one psql file."""
     return _file("Alert rules", [_rule_block(rule) for rule in rules])
 
@@ -50,7 +50,7 @@ def _indented(query: str) -> str:
     return "\n".join(f"        {line}" for line in query.splitlines())
 
 
-def _rule_block(rule: Rule) -> str:
+def _rule_block(rule: AlertRule) -> str:
     sign = ">" if rule.above else "<"
     stale = "" if rule.stale_after_s is None else f" or newest < now() - interval '{rule.stale_after_s} seconds'"
     return _framed(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from sql_checks.names import unqualified
-from sql_checks.rulefile import ALERTS, Rule, RuleFileError, read_all_rules
+from sql_checks.rulefile import ALERTS, AlertRule, RuleFileError, read_all_rules
 from sql_checks.ruletest import RuleTestError, read_test
 from sql_checks.spotfile import SPOT, SpotFileError, read_spot, require_query
 
@@ -89,7 +89,7 @@ def lint_rules(folder: Path) -> Iterator[str]:
             yield f"{path}: there is no rule {path.stem}; allowed: the name of a rule. Remove or rename the file"
 
 
-def _lint_rule(rule: Rule, folder: Path) -> Iterator[str]:
+def _lint_rule(rule: AlertRule, folder: Path) -> Iterator[str]:
     for window in (rule.window, rule.samples_window):
         if window not in {"", "now", *INTERVAL.findall(rule.query)}:
             yield f"{rule.path}: rule {rule.name}: its window is {window}, but no `interval '{window}'` is in the query"
@@ -110,7 +110,7 @@ def _lint_rule(rule: Rule, folder: Path) -> Iterator[str]:
             yield f"{rule.path}: rule {rule.name}: no fixture expects {severity.value}; add one beyond its limit"
 
 
-def _lint_runbook(rule: Rule) -> Iterator[str]:
+def _lint_runbook(rule: AlertRule) -> Iterator[str]:
     file, _, anchor = rule.runbook.partition("#")
     if file.startswith("https://"):
         return

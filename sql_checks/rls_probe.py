@@ -50,7 +50,7 @@ SEEDS: dict[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class TenantTable:
     """A table or view with tenant data. `tenant`: the SQL expression of a row's tenant."""
 
     schema: str
@@ -96,7 +96,7 @@ class Sight:
     error: why the login itself could not count its rows. seen: attempts by name; several of a kind are `kind:case`.
     """
 
-    table: Table
+    table: TenantTable
     mine: str
     other: str
     owner_mine: int
@@ -134,7 +134,7 @@ def _look(connection: Connection) -> Probe:
     _seed(connection, "companies", bystander)  # has no rows: an insert for it meets no other row's unique key
     if "audit_logs" in seeded:
         seeded.add("audit_heads")
-    tables = [Table(**row) for row in execute(connection, sql(TABLES))]  # type: ignore[arg-type]
+    tables = [TenantTable(**row) for row in execute(connection, sql(TABLES))]  # type: ignore[arg-type]
     sights = (_sight(connection, t, mine, other, seeded=t.name in seeded) for t in tables)
     found.sights = [sight for sight in sights if sight is not None]
     for sight in found.sights:  # before any claims are set: what was set once reads as '' and never as unset again
@@ -171,7 +171,7 @@ def _seed(connection: Connection, name: str, company: str) -> bool:
     return not done.error
 
 
-def _sight(connection: Connection, table: Table, mine: str, other: str, *, seeded: bool) -> Sight | None:
+def _sight(connection: Connection, table: TenantTable, mine: str, other: str, *, seeded: bool) -> Sight | None:
     """Count as the login what is there of both tenants; tables we could not write to are judged by rows they have."""
     if not seeded and not _count(connection, table, mine).rows:
         mine, other = _two_tenants(connection, table)
@@ -181,7 +181,7 @@ def _sight(connection: Connection, table: Table, mine: str, other: str, *, seede
     return Sight(table, mine, other, counts[0].rows, counts[1].rows, counts[0].error)
 
 
-def _two_tenants(connection: Connection, table: Table) -> tuple[str, str]:
+def _two_tenants(connection: Connection, table: TenantTable) -> tuple[str, str]:
     """Two tenants with rows in a table; a random one, who has none, where there is only one."""
     rows: list[dict[str, object]] = []
 
@@ -195,7 +195,7 @@ def _two_tenants(connection: Connection, table: Table) -> tuple[str, str]:
     return (found[0], found[1] if len(found) > 1 else str(uuid.uuid4())) if found else ("", "")
 
 
-def _count(connection: Connection, table: Table, tenant: str) -> Attempt:
+def _count(connection: Connection, table: TenantTable, tenant: str) -> Attempt:
     query = f"select from {table.quoted} where {table.tenant} = %s limit 1000"
     return _attempt(connection, lambda c: c.execute(query.encode(), (tenant,)))
 
@@ -245,7 +245,7 @@ def _probe_claims(connection: Connection, sight: Sight, tries: Iterable[tuple[st
                 sight.seen[name] = _attempt(connection, lambda c: c.execute(everything.encode()))
 
 
-def _without_row_security(connection: Connection, table: Table, mine: str) -> psycopg.Cursor[dict[str, object]]:
+def _without_row_security(connection: Connection, table: TenantTable, mine: str) -> psycopg.Cursor[dict[str, object]]:
     connection.execute("set local row_security = off")
     query = f"select from {table.quoted} where {table.tenant} is distinct from %s"
     query += " limit 1000" if table.promised else f" and {table.tenant} is not null limit 1000"
@@ -285,7 +285,7 @@ def _probe_writes(connection: Connection, sight: Sight, bystander: str) -> None:
             sight.seen["upsert"] = _attempt(connection, lambda c: c.execute(upsert.encode(), {"id": other}))
 
 
-def _moved(table: Table, other: str) -> str:
+def _moved(table: TenantTable, other: str) -> str:
     return f"replay:{other}:192.0.2.9" if table.name == "edge_rate_limits" else other
 
 

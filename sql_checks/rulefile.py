@@ -31,7 +31,7 @@ class RuleFileError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class AlertRule:
     """One alert rule. `limits` run from the worst severity to the mildest; a value on a limit does not break it.
 
     `query` is the source with its fragments put in; `allowed_bad`: the share of samples that may be beyond the paging
@@ -61,7 +61,7 @@ class Rule:
     samples_window: str = ""
 
 
-def read_rules(path: Path) -> list[Rule]:
+def read_rules(path: Path) -> list[AlertRule]:
     """All rules of one file. Raise RuleFileError."""
     try:
         data = read_yaml(path)
@@ -70,7 +70,7 @@ def read_rules(path: Path) -> list[Rule]:
     groups = data.get("groups") if isinstance(data, dict) else None
     if not isinstance(groups, list) or set(data) != {"groups"}:
         raise RuleFileError(f"{path}: the file holds no list `groups`; allowed: `groups: [{{name, rules}}]`")
-    rules: list[Rule] = []
+    rules: list[AlertRule] = []
     for group in groups:
         _keys(path, "group", group, ("name", "rules"), ())
         rules += [_rule(path, str(group["name"]), one) for one in group["rules"]]
@@ -81,7 +81,7 @@ def read_rules(path: Path) -> list[Rule]:
     return rules
 
 
-def read_all_rules(folder: Path = ALERTS) -> list[Rule]:
+def read_all_rules(folder: Path = ALERTS) -> list[AlertRule]:
     """The rules of a folder, by file and place. Raise RuleFileError."""
     return [rule for path in sorted(folder.glob("*.yaml")) for rule in read_rules(path)]
 
@@ -99,7 +99,7 @@ def _keys(path: Path, what: str, data: Any, required: tuple[str, ...], optional:
         raise RuleFileError(f"{path}: {what} {name} lacks {', '.join(missing)}. Add it")
 
 
-def _rule(path: Path, group: str, data: Mapping[str, Any]) -> Rule:
+def _rule(path: Path, group: str, data: Mapping[str, Any]) -> AlertRule:
     _keys(path, "rule", data, REQUIRED, OPTIONAL)
     name = str(data["alert"])
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
@@ -120,7 +120,7 @@ def _rule(path: Path, group: str, data: Mapping[str, Any]) -> Rule:
         needs=("database",),
         covers=tuple(str(c) for c in data["covers"]),
     )
-    return Rule(
+    return AlertRule(
         spec=spec,
         name=name,
         group=group,

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gates.evidence import Outcome, Severity
-from sql_checks.rulefile import Rule
+from sql_checks.rulefile import AlertRule
 from sql_checks.ruleproof import FLEET, needed, proved
 
 FUTURE_S = 60
@@ -20,7 +20,7 @@ FUTURE_S = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class RuleSample:
     """One row of a rule's query: a value of the fleet (`all`) or of one tenant, with what it rests on.
 
     bad: how many of the samples are beyond the paging limit, for rules that are judged by that share.
@@ -36,7 +36,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class RuleResult:
     """What a rule came to. `severity` and `limit` are those of the worst limit that was broken.
 
     samples_needed: with how many samples the same share would be proof, where it is none yet.
@@ -44,45 +44,45 @@ class Judgement:
 
     outcome: Outcome
     message: str
-    sample: Sample | None = None
+    sample: RuleSample | None = None
     severity: Severity | None = None
     limit: float | None = None
     broken: int = 0
     samples_needed: int | None = None
 
 
-Breach = tuple[tuple[Severity, float], Sample]
+Breach = tuple[tuple[Severity, float], RuleSample]
 """The worst limit that a row breaks, and the row."""
 
 
-def judge(rule: Rule, samples: Sequence[Sample], now: dt.datetime) -> Judgement:
+def judge(rule: AlertRule, samples: Sequence[RuleSample], now: dt.datetime) -> RuleResult:
     """The judgement of one rule at one moment, as an exported rule makes it: by the numbers as they were seen."""
     return _judge(rule, samples, now, prove=False)
 
 
-def judge_proved(rule: Rule, samples: Sequence[Sample], now: dt.datetime) -> Judgement:
+def judge_proved(rule: AlertRule, samples: Sequence[RuleSample], now: dt.datetime) -> RuleResult:
     """The same, but that only a proved breach pages; one that may be chance is a warning."""
     return _judge(rule, samples, now, prove=rule.allowed_bad is not None)
 
 
-def _judge(rule: Rule, samples: Sequence[Sample], now: dt.datetime, *, prove: bool) -> Judgement:
+def _judge(rule: AlertRule, samples: Sequence[RuleSample], now: dt.datetime, *, prove: bool) -> RuleResult:
     fleets = [s for s in samples if s.subject == FLEET]
     if len(fleets) != 1:
-        return Judgement(Outcome.UNKNOWN, f"{len(fleets)} rows for the fleet were observed, exactly 1 is needed")
+        return RuleResult(Outcome.UNKNOWN, f"{len(fleets)} rows for the fleet were observed, exactly 1 is needed")
     fleet = fleets[0]
     doubts = {s.subject: _doubt(rule, s, now) for s in samples}
     breaches = [(found, s) for s in samples if not doubts[s.subject] and (found := _broken(rule, s))]
     if breaches:
         return _proving(rule, breaches, samples, doubts) if prove else _firing(rule, breaches)
     if doubts[FLEET]:
-        return Judgement(Outcome.UNKNOWN, doubts[FLEET], fleet)
+        return RuleResult(Outcome.UNKNOWN, doubts[FLEET], fleet)
     wrong = [s for s in samples if doubts[s.subject] and s.samples >= rule.min_samples_tenant]
     if wrong:
-        return Judgement(Outcome.UNKNOWN, f"{wrong[0].subject}: {doubts[wrong[0].subject]}", wrong[0])
-    return Judgement(Outcome.PASS, "", fleet, limit=rule.limits[0][1])
+        return RuleResult(Outcome.UNKNOWN, f"{wrong[0].subject}: {doubts[wrong[0].subject]}", wrong[0])
+    return RuleResult(Outcome.PASS, "", fleet, limit=rule.limits[0][1])
 
 
-def _doubt(rule: Rule, sample: Sample, now: dt.datetime) -> str:
+def _doubt(rule: AlertRule, sample: RuleSample, now: dt.datetime) -> str:
     """Why this row proves nothing, or an empty string."""
     needed = rule.min_samples if sample.subject == FLEET else rule.min_samples_tenant
     if sample.samples < needed:
@@ -104,7 +104,7 @@ def _doubt(rule: Rule, sample: Sample, now: dt.datetime) -> str:
     return ""
 
 
-def _broken(rule: Rule, sample: Sample) -> tuple[Severity, float] | None:
+def _broken(rule: AlertRule, sample: RuleSample) -> tuple[Severity, float] | None:
     """The worst limit that the row breaks. A value on the limit keeps it."""
     value = sample.value or 0.0
     for severity, limit in rule.limits:
@@ -113,7 +113,7 @@ def _broken(rule: Rule, sample: Sample) -> tuple[Severity, float] | None:
     return None
 
 
-def _firing(rule: Rule, breaches: Sequence[Breach]) -> Judgement:
+def _firing(rule: AlertRule, breaches: Sequence[Breach]) -> RuleResult:
     """The worst breach: by severity, then by distance from the limit."""
     order = [severity for severity, _ in rule.limits]
 
@@ -131,10 +131,12 @@ def _firing(rule: Rule, breaches: Sequence[Breach]) -> Judgement:
     if sample.draining and severity is Severity.PAGE:
         # a large backlog that only falls is a system at work: it must not go on, and must not be rolled back either
         severity, message = Severity.WARN, f"{message}. The backlog is falling: wait until it is gone"
-    return Judgement(Outcome.FAIL, message, sample, severity, limit, len(breaches))
+    return RuleResult(Outcome.FAIL, message, sample, severity, limit, len(breaches))
 
 
-def _proving(rule: Rule, breaches: Sequence[Breach], samples: Sequence[Sample], doubts: Mapping[str, str]) -> Judgement:
+def _proving(
+    rule: AlertRule, breaches: Sequence[Breach], samples: Sequence[RuleSample], doubts: Mapping[str, str]
+) -> RuleResult:
     """The worst breach that is proved; where none is, a warning about the worst."""
     allowed = rule.allowed_bad or 0.0
     counts = {s.subject: (s.bad or 0, s.samples) for s in samples if not doubts[s.subject]}

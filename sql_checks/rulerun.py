@@ -9,8 +9,8 @@ from gates.checks.observation import Observer
 from gates.deployment.database import Connection, value
 from gates.evidence import Outcome
 from gates.text.foreign import count, number, text
-from sql_checks.rulefile import Rule
-from sql_checks.rulejudge import Judgement, Sample, judge_proved
+from sql_checks.rulefile import AlertRule
+from sql_checks.rulejudge import RuleResult, RuleSample, judge_proved
 from sql_checks.sqlsession import SqlSession
 
 COLUMNS = ("subject", "value", "samples", "newest", "witness")
@@ -25,11 +25,11 @@ class RowContractError(ValueError):
 class Measurement:
     """What a rule's query saw, and the database clock at that moment."""
 
-    samples: tuple[Sample, ...]
+    samples: tuple[RuleSample, ...]
     now: dt.datetime
 
 
-def measure(rule: Rule, connection: Connection) -> Measurement:
+def measure(rule: AlertRule, connection: Connection) -> Measurement:
     """Run the query. Raise psycopg.Error or RowContractError."""
     now = value(connection, "select now()")
     cursor = connection.execute(rule.query.encode())
@@ -45,10 +45,10 @@ def measure(rule: Rule, connection: Connection) -> Measurement:
     return Measurement(tuple(_sample(row) for row in rows), now)
 
 
-def _sample(row: dict[str, object]) -> Sample:
+def _sample(row: dict[str, object]) -> RuleSample:
     newest = row["newest"]
     is_read = newest is None or isinstance(newest, dt.datetime)  # a time that is none must not look fresh
-    return Sample(
+    return RuleSample(
         subject=text(row["subject"]),
         value=number(row["value"]) if is_read else None,
         samples=count(row["samples"]),
@@ -59,7 +59,7 @@ def _sample(row: dict[str, object]) -> Sample:
     )
 
 
-def judge_rule(rule: Rule, session: SqlSession, observer: Observer) -> None:
+def judge_rule(rule: AlertRule, session: SqlSession, observer: Observer) -> None:
     """Raise AssertionError where a limit is broken; end as unknown where the rule saw too little."""
     if session.blindness:
         observer.unmet(session.blindness)
@@ -75,7 +75,7 @@ def judge_rule(rule: Rule, session: SqlSession, observer: Observer) -> None:
     observer.control(f"{observer.samples} samples within {rule.window}")
 
 
-def _record(rule: Rule, judgement: Judgement, observer: Observer) -> None:
+def _record(rule: AlertRule, judgement: RuleResult, observer: Observer) -> None:
     sample = judgement.sample
     limit = rule.limits[0][1] if judgement.limit is None else judgement.limit
     observer.value(None if sample is None else sample.value, limit, rule.unit)

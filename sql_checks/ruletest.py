@@ -16,8 +16,8 @@ from typing import Any
 from gates.deployment.database import Connection, execute, sql
 from gates.evidence import Outcome
 from gates.inputs.shapes import nearest
-from sql_checks.rulefile import ALERTS, Rule
-from sql_checks.rulejudge import Judgement, Sample, judge
+from sql_checks.rulefile import ALERTS, AlertRule
+from sql_checks.rulejudge import RuleResult, RuleSample, judge
 from sql_checks.rulerun import Measurement, measure
 from sql_checks.strictyaml import read_yaml
 
@@ -53,7 +53,7 @@ class Case:
     kind: str
     expect: str
     given: str = ""
-    rows: tuple[Sample, ...] | None = None
+    rows: tuple[RuleSample, ...] | None = None
     excluded: tuple[str, ...] = ()
 
 
@@ -104,10 +104,10 @@ def _case(path: Path, data: Any) -> Case:
     )
 
 
-def _row(row: list[Any]) -> Sample:
+def _row(row: list[Any]) -> RuleSample:
     subject, number, samples, age_s, draining = [*row, False][:5]
     newest = None if age_s is None else CLOCK - dt.timedelta(seconds=age_s)
-    return Sample(
+    return RuleSample(
         str(subject), None if number is None else float(number), int(samples), newest, draining=bool(draining)
     )
 
@@ -121,7 +121,7 @@ def prepare(connection: Connection) -> None:
     connection.execute(sql(SCHEMA).encode())
 
 
-def observe(connection: Connection, rule: Rule, case: Case) -> Measurement:
+def observe(connection: Connection, rule: AlertRule, case: Case) -> Measurement:
     """What the rule's query sees in the case; everything is rolled back. Raise psycopg.Error."""
     if case.rows is not None:
         return Measurement(case.rows, CLOCK)
@@ -139,13 +139,13 @@ def observe(connection: Connection, rule: Rule, case: Case) -> Measurement:
         connection.rollback()
 
 
-def word(judgement: Judgement) -> str:
+def word(judgement: RuleResult) -> str:
     """The judgement in the words of `expect`."""
     if judgement.outcome is Outcome.FAIL and judgement.severity is not None:
         return judgement.severity.value
     return "ok" if judgement.outcome is Outcome.PASS else "unknown"
 
 
-def outcome(rule: Rule, measured: Measurement) -> str:
+def outcome(rule: AlertRule, measured: Measurement) -> str:
     """What the rule says to what it saw, in the words of `expect`."""
     return word(judge(rule, measured.samples, measured.now))

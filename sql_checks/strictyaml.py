@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gates.errors import ConfigError
-from gates.inputs.strict_yaml import Node, read
+from gates.inputs.strict_yaml import YamlNode, read
 
 
 def read_yaml(path: Path) -> Any:
@@ -17,7 +17,7 @@ def read_yaml(path: Path) -> Any:
         raise ValueError(str(error)) from error
 
 
-def _plain(node: Node) -> Any:
+def _plain(node: YamlNode) -> Any:
     if isinstance(node.value, dict):
         return {name: _plain(member) for name, (_, member) in node.value.items()}
     if isinstance(node.value, list):

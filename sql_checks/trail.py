@@ -18,7 +18,7 @@ from sql_checks.sqlsession import SqlSession
 
 
 @dataclass
-class Trail:
+class CheckpointTrail:
     """What an earlier run left (`before`, or a `problem` with it), and what this one may leave (`reached`)."""
 
     path: Path
@@ -91,7 +91,7 @@ class Trail:
         return said
 
 
-def open_trail(session: SqlSession, folder: Path) -> Trail:
+def open_trail(session: SqlSession, folder: Path) -> CheckpointTrail:
     """Look for the checkpoint of this database and hand it to the queries. Raise psycopg.Error."""
     before, problem = None, ""
     with session.snapshot() as connection:
@@ -109,4 +109,4 @@ def open_trail(session: SqlSession, folder: Path) -> Trail:
         session.give(before.settings())
     with session.snapshot() as connection:
         reached = checkpoint.position(connection, database)
-    return Trail(path, database, before, problem, reached, started, session.deep)
+    return CheckpointTrail(path, database, before, problem, reached, started, session.deep)

@@ -14,7 +14,7 @@ from drills.workbench.credentials import REPLAY, Clock
 from drills.workbench.scene import Scene
 from gates.checks.recorder import Observer, check
 from gates.deployment.client import HttpDoor
-from gates.deployment.loans import Switch
+from gates.deployment.loans import LiveRow
 from gates.deployment.requests import SIGNATURE, Request, post, sign_v1, sign_v2, signed_get
 from gates.deployment.target import Target
 from gates.evidence import Severity, Where
@@ -265,7 +265,7 @@ def test_v2_required(bench: Bench, scene: Scene) -> None:
     found_on = scene.is_on_for_everybody(V2_FLAG)  # then it stays on: a drill weakens no target
     if not found_on:
         bench.opens(v1)
-    with nullcontext() if found_on else scene.lent(Switch(V2_FLAG), enabled=True, rollout_percentage=100):
+    with nullcontext() if found_on else scene.lent(LiveRow(V2_FLAG), enabled=True, rollout_percentage=100):
         bench.accepted(bench.signed_v2(body, label="v2, flag on"))
         bench.seen.control("with the flag on, v2 is accepted")
         ended = bench.said(bench.shut(v1.labelled("v1, flag on")))

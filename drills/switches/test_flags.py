@@ -15,7 +15,7 @@ from drills.workbench.tenant_data import BUDGET_FLAG
 from gates.checks.recorder import check
 from gates.deployment.client import HttpDoor
 from gates.deployment.database import execute, value
-from gates.deployment.loans import Switch
+from gates.deployment.loans import LiveRow
 from gates.deployment.requests import encode_body, replay_fields
 from gates.deployment.tenants import OUTBOX_FLAG, REPLAY_FLAG
 from gates.evidence import Severity, Where
@@ -203,7 +203,7 @@ def test_signing_v2_required(scene: Scene) -> None:
     found_on = scene.is_on_for_everybody(V2_FLAG)
     if not found_on:
         scene.expect(v1, 200, control=True)
-    with nullcontext() if found_on else scene.lent(Switch(V2_FLAG), enabled=True, rollout_percentage=100):
+    with nullcontext() if found_on else scene.lent(LiveRow(V2_FLAG), enabled=True, rollout_percentage=100):
         scene.expect(v1, 401)
         scene.expect(v2, 200, control=True)
 
@@ -219,7 +219,7 @@ def test_global_switch_is_wired(scene: Scene) -> None:
     scene.rows("delete from public.feature_flags where company_id = %s", company)
     before = scene.emit(company, control=True)
     scene.seen.require(before["path"] == "outbox", "a tenant of the canary did not take the outbox")
-    with scene.lent(Switch(OUTBOX_FLAG), enabled=False):
+    with scene.lent(LiveRow(OUTBOX_FLAG), enabled=False):
         path = scene.emit(company)["path"]
         assert path == "direct", f"an event took the path {path!r} after the global switch-off"
         scene.seen.count()

@@ -10,7 +10,7 @@ import pytest
 from drills.workbench.checks import DELIVERS, SIGNED, SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
-from gates.deployment.loans import Switch
+from gates.deployment.loans import LiveRow
 from gates.evidence import Where
 
 drill = partial(check, needs=SQL)
@@ -214,7 +214,7 @@ def test_fleet(scene: Scene) -> None:
         scene.number("select count(*) from public.agent_controls where company_id is null") == 1,
         "agent_controls has no row for everybody",
     )
-    with scene.lent(Switch(), agents_paused=True, pause_reason="a drill of the gate"):
+    with scene.lent(LiveRow(), agents_paused=True, pause_reason="a drill of the gate"):
         scene.replay(company, 409, "agents_paused", max=1)
         spared = scene.replay_request(own, max=1).labelled("pause of everybody, own row without one")
         scene.expect(spared, 409, "agents_paused")

@@ -15,7 +15,7 @@ from drills.workbench.database import Database, query
 from gates.checks.recorder import Observer, Unmet
 from gates.deployment.client import HttpDoor
 from gates.deployment.database import Connection, execute, session
-from gates.deployment.loans import Changed, Ending, Loan, Switch, give_back, lend
+from gates.deployment.loans import Changed, Ending, LiveRow, Loan, give_back, lend
 from gates.deployment.requests import digest_of
 from gates.deployment.tenants import OUTBOX_FLAG, OWNED_TABLES, REPLAY_FLAG, Tenants
 
@@ -68,7 +68,7 @@ class TenantData(Database):
         return self.value(f"{on} and company_id is null", key) is True
 
     @contextmanager
-    def lent(self, switch: Switch, **values: bool | int | str) -> Iterator[None]:
+    def lent(self, switch: LiveRow, **values: bool | int | str) -> Iterator[None]:
         """Set a live row for a moment (disruptive checks, last phase). What somebody else changes meanwhile stays, and
         then nothing that was seen in that moment counts.
         """

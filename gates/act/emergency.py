@@ -15,7 +15,7 @@ from gates.act.flag import Order, Tell, count, overrule_drill, rows
 from gates.act.insist import TRANSIENT, Carried, Forced, ReadBack, first_that_works, insist
 from gates.act.rollback import roll_back
 from gates.deployment.database import Connection
-from gates.deployment.loans import Switch
+from gates.deployment.loans import LiveRow
 from gates.evidence import JsonValue
 from gates.verdict import PAUSE, Action, StepOutcome
 
@@ -68,7 +68,7 @@ def pause(order: Order) -> Forced:
 
     def carry(connection: Connection) -> Mapping[str, JsonValue]:
         changed = first_that_works(connection, ("pause", "pause_least"), {"reason": order.reason})
-        changed += overrule_drill(connection, Switch())
+        changed += overrule_drill(connection, LiveRow())
         return {"rows": changed + _made(connection)}
 
     return Forced(PAUSE, "agents_paused", carry, _read_pause, audit_nothing=True)

@@ -12,7 +12,7 @@ import psycopg
 
 from gates.decision.rules import RolloutPlan
 from gates.deployment.database import Connection, session, sql
-from gates.deployment.loans import Switch
+from gates.deployment.loans import LiveRow
 from gates.evidence import JsonValue
 
 SQL = Path(__file__).with_name("sql")
@@ -114,7 +114,7 @@ def count(connection: Connection, name: str, values: Mapping[str, object]) -> in
     return connection.execute(sql(SQL / f"{name}.sql").encode(), values).rowcount
 
 
-def overrule_drill(connection: Connection, switch: Switch) -> int:
+def overrule_drill(connection: Connection, switch: LiveRow) -> int:
     """1 where a drill has this row set: it is off, or paused, already, and now stays so.
 
     After the row is written, so that a drill that was just setting it has set it; one that was just giving it back is

@@ -13,7 +13,7 @@ from gates.act.flag import UNREADABLE, FlagState, Order, Tell, look, look_at, ov
 from gates.act.insist import Carried, Forced, ReadBack, first_that_works, insist
 from gates.decision.rules import RolloutPlan
 from gates.deployment.database import Connection, session
-from gates.deployment.loans import Switch
+from gates.deployment.loans import LiveRow
 from gates.errors import first_line
 from gates.evidence import JsonValue
 from gates.verdict import Action
@@ -70,7 +70,7 @@ def _switch_off(flag: str) -> tuple[Forced, list[FlagState | None]]:
     def carry(connection: Connection) -> Mapping[str, JsonValue]:
         befores.append(_before(connection, flag))
         changed = first_that_works(connection, ("flag_off", "flag_off_least"), {"flag": flag})
-        changed += overrule_drill(connection, Switch(flag))
+        changed += overrule_drill(connection, LiveRow(flag))
         before = befores[-1]
         return {"from": before.shown if before else None, "to": 0, "rows": changed}
 

@@ -26,7 +26,7 @@ POLL_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Trail:
+class AuditTrail:
     """What the audit rows tell about a flag: the percentage of its last step as it is written there (empty: there is
     none), and the seconds until it may take its next step, whichever release takes it.
     """
@@ -57,7 +57,7 @@ def act(
 # --- one step up -------------------------------------------------------------------------------------------------
 
 
-def next_step(now: FlagState | None, order: Order, trail: Trail) -> Action:
+def next_step(now: FlagState | None, order: Order, trail: AuditTrail) -> Action:
     """What a promotion does to the flag as it is now. Pure.
 
     kind `promote` is a step to take; anything else says why there is none.
@@ -97,14 +97,14 @@ def next_step(now: FlagState | None, order: Order, trail: Trail) -> Action:
     return Action("promote", now.percent, above[0], "dry_run" if order.dry_run else "done")
 
 
-def _explained(now: FlagState, plan: RolloutPlan, trail: Trail) -> bool:
+def _explained(now: FlagState, plan: RolloutPlan, trail: AuditTrail) -> bool:
     """Whether the flag is where its last audit row put it. At its first step or below it may be by anybody's hand: a
     rollout begins there, and nobody can have put it back to less harm than that.
     """
     return now.percent <= min(plan.steps) or trail.told == str(now.percent)
 
 
-def _unexplained(now: FlagState, plan: RolloutPlan, trail: Trail) -> str:
+def _unexplained(now: FlagState, plan: RolloutPlan, trail: AuditTrail) -> str:
     back = trail.told if trail.told.strip("0") else min(plan.steps)
     last = f"the last one about it says {trail.told} %" if trail.told else "there is none about it"
     return (
@@ -251,8 +251,8 @@ def _said(step: Action, order: Order) -> Action:
     return replace(step, message=f"{order.plan.flag} {verb} from {step.from_percent} % to {step.to_percent} %")
 
 
-def _trail(connection: Connection, order: Order) -> Trail:
+def _trail(connection: Connection, order: Order) -> AuditTrail:
     values = {"flag": order.plan.flag, "bake_s": order.plan.bake_minutes * 60}
     row = rows(connection, "flag_trail", values)[0]
     left = row["baking_s"]
-    return Trail(str(row["told"] or ""), None if left is None else float(str(left)))
+    return AuditTrail(str(row["told"] or ""), None if left is None else float(str(left)))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from gates.decision.floor import on_floor
-from gates.decision.rules import BY_SEVERITY, Policy, Rule, worst
+from gates.decision.rules import BY_SEVERITY, Policy, PolicyRule, worst
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, dump_line
 from gates.verdict import EFFECT_ORDER, Effect
 
@@ -89,7 +89,7 @@ def is_lenient(spec: CheckSpec, policy: Policy) -> bool:
     return not on_floor(spec.id) and (made_so or _last(r.required for r in rules) is False)
 
 
-def _worst_failure(spec: CheckSpec, failed: Sequence[_Judged], rules: Sequence[Rule]) -> Assessed:
+def _worst_failure(spec: CheckSpec, failed: Sequence[_Judged], rules: Sequence[PolicyRule]) -> Assessed:
     """The failure with the gravest effect; among equals the first in the order of their text."""
 
     def weigh(one: _Judged) -> tuple[int, str]:
@@ -100,12 +100,12 @@ def _worst_failure(spec: CheckSpec, failed: Sequence[_Judged], rules: Sequence[R
     return Assessed(spec, Outcome.FAIL, severity, _effect(spec, first.line, rules), first.message, first.line)
 
 
-def _severity(spec: CheckSpec, line: Evidence, rules: Sequence[Rule]) -> Severity:
+def _severity(spec: CheckSpec, line: Evidence, rules: Sequence[PolicyRule]) -> Severity:
     own = Severity(line.severity) if line.severity else spec.severity
     return _last(r.severity for r in rules) or own
 
 
-def _effect(spec: CheckSpec, line: Evidence, rules: Sequence[Rule]) -> Effect:
+def _effect(spec: CheckSpec, line: Evidence, rules: Sequence[PolicyRule]) -> Effect:
     """What the policy says that the failure decides; on the floor that, or what the check says itself, or a hold."""
     ruled = _last(r.decides for r in rules) or BY_SEVERITY[_severity(spec, line, rules)]
     own = Severity(line.severity) if line.severity else spec.severity
@@ -120,7 +120,7 @@ def _last(values: Iterable[T | None]) -> T | None:
     return found
 
 
-def _judge(line: Evidence, rules: Sequence[Rule], policy: Policy, now: dt.datetime) -> _Judged:
+def _judge(line: Evidence, rules: Sequence[PolicyRule], policy: Policy, now: dt.datetime) -> _Judged:
     doubt = distrust(line, policy, now)
     if doubt:
         return _Judged(Outcome.UNKNOWN, doubt, line)
@@ -148,7 +148,7 @@ def distrust(line: Evidence, policy: Policy, now: dt.datetime) -> str:
     return ""
 
 
-def _against_limit(line: Evidence, rule: Rule) -> tuple[Outcome, str]:
+def _against_limit(line: Evidence, rule: PolicyRule) -> tuple[Outcome, str]:
     if rule.below is None and rule.above is None:
         return Outcome.PASS, ""
     seen = number(line.observed)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from gates.decision.floor import on_floor
-from gates.decision.rules import UNWAIVABLE, Policy, RolloutPlan, Rule, Waiver
+from gates.decision.rules import UNWAIVABLE, Policy, PolicyRule, RolloutPlan, Waiver
 from gates.evidence import CheckSpec, JsonValue, Severity, TargetKind
-from gates.inputs.shapes import Choice, Day, ListOf, MapOf, Number, Switch, Table, Text, nearest
-from gates.inputs.strict_yaml import Node, read
+from gates.inputs.shapes import Boolean, Choice, Day, Fields, ListOf, MapOf, Number, Text, nearest
+from gates.inputs.strict_yaml import YamlNode, read
 from gates.verdict import Effect
 
 CHECK_ID = Text(r"[a-z0-9_.-]+(/[A-Za-z0-9_.-]+)+", "the id of a check, like sql/spot/replay-runs-unique")
@@ -22,19 +22,19 @@ PATTERN = r"[A-Za-z0-9_.*?-]+(/[A-Za-z0-9_.*?-]+)*"
 SECONDS = Number(1, 86_400)
 STATE = "gate-state"
 
-RULE = Table(
+RULE = Fields(
     {
         "severity": (
             Choice(tuple(s.value for s in Severity)),
             "How bad a failure is: page rolls back, warn holds, investigate is noted.",
         ),
         "decides": (Choice(("rollback", "hold", "note")), "What a failure decides, whatever its severity."),
-        "required": (Switch(), "false: that the check is unknown does not hold."),
+        "required": (Boolean(), "false: that the check is unknown does not hold."),
         "below": (Number(-1e12, 1e12, whole=False), "The observed number must be less than this."),
         "above": (Number(-1e12, 1e12, whole=False), "The observed number must be more than this."),
     }
 )
-WAIVER = Table(
+WAIVER = Fields(
     {
         "check": (CHECK_ID, "The id of the check, no pattern."),
         "reason": (Text(), "Why it may fail for a while."),
@@ -43,7 +43,7 @@ WAIVER = Table(
     },
     needed=("check", "reason", "owner", "expires"),
 )
-ATTESTATION = Table(
+ATTESTATION = Fields(
     {
         "box": (Text(), "The line of the production-ready checklist that a person answers for."),
         "by": (Text(), "Who says so."),
@@ -51,19 +51,19 @@ ATTESTATION = Table(
     },
     needed=("box", "by", "date"),
 )
-STAGE = Table({"timeout_s": (SECONDS, "After so many seconds what has not been seen is unknown.")})
-DRILL_STAGE = Table(
+STAGE = Fields({"timeout_s": (SECONDS, "After so many seconds what has not been seen is unknown.")})
+DRILL_STAGE = Fields(
     {
         **STAGE.members,
         "workers": (Number(1, 64), "Drills at once; more where the target is slow."),
     }
 )
 
-FILE = Table(
+FILE = Fields(
     {
         "version": (Number(1, 1), "Version of this format."),
         "rollout": (
-            Table(
+            Fields(
                 {
                     "flag": (
                         Text(r"[A-Za-z0-9_.-]+", "the key of a feature flag"),
@@ -81,7 +81,7 @@ FILE = Table(
             "The steps of a release.",
         ),
         "evidence": (
-            Table({"max_age_minutes": (Number(1, 1440), "Older evidence is unknown.")}),
+            Fields({"max_age_minutes": (Number(1, 1440), "Older evidence is unknown.")}),
             "What evidence counts.",
         ),
         "checks": (
@@ -95,7 +95,7 @@ FILE = Table(
         "unwaivable": (ListOf(Text(PATTERN, "a pattern of check ids")), "Checks that no waiver may touch."),
         "waivers": (ListOf(WAIVER), "Checks that may fail for a while."),
         "stages": (
-            Table(
+            Fields(
                 {
                     "drill": (DRILL_STAGE, "The drills."),
                     "sql": (STAGE, "SQL checks, alerts."),
@@ -105,12 +105,12 @@ FILE = Table(
             "Limits of the stages.",
         ),
         "sql": (
-            Table(
+            Fields(
                 {
                     "spot_folders": (ListOf(Text()), "Further folders of spot checks, relative to this file."),
                     "alert_folders": (ListOf(Text()), "Further folders of alert rules."),
                     "manifest": (Text(), "The release's manifest."),
-                    "require_checkpoint": (Switch(), "true: an audit trail that no run verified before is unknown."),
+                    "require_checkpoint": (Boolean(), "true: an audit trail that no run verified before is unknown."),
                 }
             ),
             "SQL checks of your own: a file dropped into such a folder is a check.",
@@ -163,7 +163,7 @@ class Settings:
 class PolicyFile:
     """gate.yaml, read: `rules`, `waivers` and the rest become a Policy once the catalogue and the target are known."""
 
-    root: Node
+    root: YamlNode
     values: Mapping[str, Any]
     folder: Path
     settings: Settings
@@ -258,7 +258,7 @@ def parse(text: str, file: str, folder: Path, today: dt.date) -> PolicyFile:
     return PolicyFile(root, values, folder, _settings(values, folder))
 
 
-def _check_steps(root: Node, values: Mapping[str, Any]) -> None:
+def _check_steps(root: YamlNode, values: Mapping[str, Any]) -> None:
     steps = values.get("rollout", {}).get("steps", ())
     if list(steps) != sorted(set(steps)):
         rollout = root.member("rollout")
@@ -266,7 +266,7 @@ def _check_steps(root: Node, values: Mapping[str, Any]) -> None:
         raise node.place.error(f"{list(steps)}", "percentages that rise", "Put them in order")
 
 
-def _items(root: Node, name: str) -> list[Node]:
+def _items(root: YamlNode, name: str) -> list[YamlNode]:
     member = root.member(name)
     return member.items() if member else []
 
@@ -286,11 +286,11 @@ def _settings(values: Mapping[str, Any], folder: Path) -> Settings:
     )
 
 
-def _rule(pattern: str, values: Mapping[str, Any]) -> Rule:
+def _rule(pattern: str, values: Mapping[str, Any]) -> PolicyRule:
     severity = Severity(values["severity"]) if "severity" in values else None
     decides = Effect(values["decides"]) if "decides" in values else None
     limits = {k: float(values[k]) for k in ("below", "above") if k in values}
-    return Rule(pattern, severity, decides, values.get("required"), **limits)
+    return PolicyRule(pattern, severity, decides, values.get("required"), **limits)
 
 
 def schema() -> str:

@@ -37,7 +37,7 @@ PROSE = ("claim", "cost", "covers")
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class PolicyRule:
     """What the policy says about checks whose id matches `pattern`; None leaves the check's own."""
 
     pattern: str
@@ -102,7 +102,7 @@ class Policy:
     release: str = ""
     deep: bool = False
     disruptive: bool = False
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[PolicyRule, ...] = ()
     waivers: tuple[Waiver, ...] = ()
     unwaivable: tuple[str, ...] = ()
     max_age_minutes: int = 60
@@ -178,7 +178,7 @@ def _lean(spec: CheckSpec) -> dict[str, JsonValue]:
     return {k: v for k, v in spec.to_json().items() if k not in PROSE and v not in ("", [], False)}
 
 
-def _rule(data: Mapping[str, Any]) -> Rule:
+def _rule(data: Mapping[str, Any]) -> PolicyRule:
     severity = Severity(data["severity"]) if data["severity"] else None
     decides = Effect(data["decides"]) if data["decides"] else None
-    return Rule(**{**data, "severity": severity, "decides": decides})
+    return PolicyRule(**{**data, "severity": severity, "decides": decides})

@@ -50,7 +50,7 @@ class Ending(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Switch:
+class LiveRow:
     """One live row: the global row of a flag, or without a key the pause of everybody."""
 
     key: str = ""
@@ -90,8 +90,8 @@ class Loan:
     written: str
 
     @property
-    def switch(self) -> Switch:
-        return Switch(self.key)
+    def switch(self) -> LiveRow:
+        return LiveRow(self.key)
 
     @property
     def before(self) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class Loan:
         return {name: found.get(name) for name in self.values}
 
 
-def lend(connection: Connection, switch: Switch, values: Values, *, run: str, lease: str) -> Loan:
+def lend(connection: Connection, switch: LiveRow, values: Values, *, run: str, lease: str) -> Loan:
     """Set these columns of the row, on record. Raise Changed where somebody else changes it at that moment, or where
     another drill has it set.
     """
@@ -162,7 +162,7 @@ def give_back_for_the_dead(url: str) -> list[tuple[Loan, Ending]]:
     return [one for one in ended if one[1] is not Ending.BEFORE]
 
 
-def state_of(connection: Connection, switch: Switch) -> str:
+def state_of(connection: Connection, switch: LiveRow) -> str:
     """The row as the text of a JSON object; empty where there is none. Raise Changed where there are several."""
     query = sql.SQL("select {state}::text as state from {table} r where {is_row}")
     rows = connection.execute(_composed(query, switch)).fetchall()
@@ -198,17 +198,17 @@ def _together(connection: Connection) -> Iterator[None]:
         yield
 
 
-def _composed(query: sql.SQL, switch: Switch, **parts: sql.Composable) -> sql.Composed:
+def _composed(query: sql.SQL, switch: LiveRow, **parts: sql.Composable) -> sql.Composed:
     return query.format(state=sql.SQL(_STATE), table=switch.table, is_row=switch.is_row, **parts)
 
 
-def _update(connection: Connection, switch: Switch, expected: str, values: Values) -> int:
+def _update(connection: Connection, switch: LiveRow, expected: str, values: Values) -> int:
     columns = [sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(value)) for name, value in values.items()]
     query = sql.SQL("update {table} r set {columns} where {is_row} and {state} = %s::jsonb")
     return connection.execute(_composed(query, switch, columns=sql.SQL(", ").join(columns)), (expected,)).rowcount
 
 
-def _insert(connection: Connection, switch: Switch, values: Values) -> int:
+def _insert(connection: Connection, switch: LiveRow, values: Values) -> int:
     if not switch.key:
         raise Changed("agent_controls has no row for everybody; allowed: one. Insert it")
     columns = {"key": switch.key, **values}

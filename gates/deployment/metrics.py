@@ -25,7 +25,7 @@ _ESCAPES = {"\\n": "\n", '\\"': '"', "\\\\": "\\"}
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class MetricSample:
     """One series at one moment."""
 
     name: str
@@ -41,10 +41,10 @@ class Sample:
 class Scrape:
     """All samples of one answer of /metrics; `malformed` holds the lines that are no sample and no comment."""
 
-    samples: tuple[Sample, ...]
+    samples: tuple[MetricSample, ...]
     malformed: tuple[str, ...] = ()
 
-    def named(self, name: str) -> list[Sample]:
+    def named(self, name: str) -> list[MetricSample]:
         """The samples of a family; a counter is found with and without `_total`."""
         names = {name, name.removesuffix("_total"), f"{name}_total"}
         return [s for s in self.samples if s.name in names]
@@ -73,7 +73,7 @@ def parse_metrics(text: str) -> Scrape:
     return Scrape(tuple(samples), (*malformed, *lines[MOST_LINES:]))
 
 
-def _sample(line: str) -> Sample | None:
+def _sample(line: str) -> MetricSample | None:
     name = _NAME.match(line)
     if name is None:
         return None
@@ -91,7 +91,7 @@ def _sample(line: str) -> Sample | None:
     number = _real(value)
     if number is None or len(stamp) > 1 or not all(map(_STAMP.fullmatch, stamp)):
         return None
-    return Sample(name.group().rstrip(), tuple(sorted(pairs)), number)
+    return MetricSample(name.group().rstrip(), tuple(sorted(pairs)), number)
 
 
 def _real(text: str) -> float | None:
@@ -105,7 +105,7 @@ def _unescape(text: str) -> str:
     return re.sub(r'\\[n"\\]', lambda m: _ESCAPES[m.group()], text)
 
 
-def broken_histograms(samples: Iterable[Sample]) -> list[str]:
+def broken_histograms(samples: Iterable[MetricSample]) -> list[str]:
     """Names (with labels) of histograms whose cumulative buckets fall, or whose +Inf bucket is not their count."""
     broken: list[str] = []
     buckets: dict[tuple[str, tuple[tuple[str, str], ...]], list[tuple[float, float]]] = {}

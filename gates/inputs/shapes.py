@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gates.evidence import JsonValue
-from gates.inputs.strict_yaml import Node
+from gates.inputs.strict_yaml import YamlNode
 
 
 class Shape(Protocol):
     """What a value must look like."""
 
-    def read(self, node: Node) -> Any: ...
+    def read(self, node: YamlNode) -> Any: ...
     def schema(self) -> dict[str, JsonValue]: ...
 
 
@@ -27,7 +27,7 @@ class Text:
     pattern: str = r"[\s\S]+"
     said: str = "text that is not empty"
 
-    def read(self, node: Node) -> str:
+    def read(self, node: YamlNode) -> str:
         if isinstance(node.value, str) and re.fullmatch(self.pattern, node.value):
             return node.value
         hint = (
@@ -47,7 +47,7 @@ class Number:
     most: float
     whole: bool = True
 
-    def read(self, node: Node) -> Any:
+    def read(self, node: YamlNode) -> Any:
         value = node.value
         kinds: tuple[type, ...] = (int,) if self.whole else (int, float)
         if isinstance(value, kinds) and not isinstance(value, bool) and self.least <= value <= self.most:  # type: ignore[operator]
@@ -60,10 +60,10 @@ class Number:
 
 
 @dataclass(frozen=True, slots=True)
-class Switch:
+class Boolean:
     """true or false, and no other word."""
 
-    def read(self, node: Node) -> bool:
+    def read(self, node: YamlNode) -> bool:
         if isinstance(node.value, bool):
             return node.value
         raise node.place.error(shown(node), "true or false", "Write one of them, without quotes")
@@ -78,7 +78,7 @@ class Choice:
 
     words: tuple[str, ...]
 
-    def read(self, node: Node) -> str:
+    def read(self, node: YamlNode) -> str:
         if isinstance(node.value, str) and node.value in self.words:
             return node.value
         raise node.place.error(shown(node), ", ".join(self.words), nearest(str(node.value), self.words))
@@ -91,7 +91,7 @@ class Choice:
 class Day:
     """A date, YYYY-MM-DD."""
 
-    def read(self, node: Node) -> dt.date:
+    def read(self, node: YamlNode) -> dt.date:
         try:
             if isinstance(node.value, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", node.value):
                 return dt.date.fromisoformat(node.value)
@@ -110,7 +110,7 @@ class ListOf:
     item: Shape
     least: int = 0
 
-    def read(self, node: Node) -> tuple[Any, ...]:
+    def read(self, node: YamlNode) -> tuple[Any, ...]:
         if not isinstance(node.value, list) or len(node.value) < self.least:
             raise node.place.error(shown(node), f"a list of at least {self.least}", "Write it as a list")
         return tuple(self.item.read(child) for child in node.value)
@@ -127,7 +127,7 @@ class MapOf:
     pattern: str = r".+"
     said: str = "a name"
 
-    def read(self, node: Node) -> tuple[tuple[Node, str, Any], ...]:
+    def read(self, node: YamlNode) -> tuple[tuple[YamlNode, str, Any], ...]:
         if not isinstance(node.value, dict):
             raise node.place.error(shown(node), "a mapping", "Write `name: value` lines")
         found = []
@@ -146,14 +146,14 @@ class MapOf:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class Fields:
     """A mapping with known members. Reads to a dict of the members that are there; `needed` ones must be."""
 
     members: Mapping[str, tuple[Shape, str]]
     needed: tuple[str, ...] = ()
     said: str = field(default="")
 
-    def read(self, node: Node) -> dict[str, Any]:
+    def read(self, node: YamlNode) -> dict[str, Any]:
         if not isinstance(node.value, dict):
             raise node.place.error(shown(node), "a mapping", f"Its members are: {', '.join(self.members)}")
         for name, (place, _) in node.value.items():
@@ -182,7 +182,7 @@ def nearest(word: str, words: Mapping[str, Any] | tuple[str, ...]) -> str:
     return f"Did you mean {close[0]!r}?" if close else "Remove or correct it"
 
 
-def shown(node: Node) -> str:
+def shown(node: YamlNode) -> str:
     """A value as an error message shows it."""
     if isinstance(node.value, dict):
         return "a mapping"

@@ -35,23 +35,23 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class YamlNode:
     """One value: a scalar, a list of nodes, or a mapping of name -> (place of the name, node). `plain`: not quoted."""
 
     place: Place
-    value: Scalar | list[Node] | dict[str, tuple[Place, Node]]
+    value: Scalar | list[YamlNode] | dict[str, tuple[Place, YamlNode]]
     plain: bool = True
 
-    def member(self, name: str) -> Node | None:
+    def member(self, name: str) -> YamlNode | None:
         """The member of that name, where this is a mapping that has it."""
         return self.value[name][1] if isinstance(self.value, dict) and name in self.value else None
 
-    def items(self) -> list[Node]:
+    def items(self) -> list[YamlNode]:
         """The items, where this is a list."""
         return self.value if isinstance(self.value, list) else []
 
 
-def read(text: str, file: str) -> Node:
+def read(text: str, file: str) -> YamlNode:
     """The document as nodes. Raise ConfigError with file, line and column on anything that is not strict YAML."""
     try:
         root = _Strict(text).get_single_node()
@@ -80,13 +80,13 @@ class _Strict(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def _node(node: yaml.Node, file: str) -> Node:
+def _node(node: yaml.Node, file: str) -> YamlNode:
     place = _place(node, file)
     if isinstance(node, yaml.ScalarNode):
-        return Node(place, _scalar(node.value) if node.style is None else str(node.value), node.style is None)
+        return YamlNode(place, _scalar(node.value) if node.style is None else str(node.value), node.style is None)
     if isinstance(node, yaml.SequenceNode):
-        return Node(place, [_node(child, file) for child in node.value])
-    members: dict[str, tuple[Place, Node]] = {}
+        return YamlNode(place, [_node(child, file) for child in node.value])
+    members: dict[str, tuple[Place, YamlNode]] = {}
     for key, child in node.value:
         where = _place(key, file)
         if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
@@ -97,7 +97,7 @@ def _node(node: yaml.Node, file: str) -> Node:
                 f"{key.value!r} again (first on line {first.line})", "each key once", "Remove one of them"
             )
         members[str(key.value)] = (where, _node(child, file))
-    return Node(place, members)
+    return YamlNode(place, members)
 
 
 def _place(node: yaml.Node, file: str) -> Place:

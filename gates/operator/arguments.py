@@ -12,7 +12,7 @@ from gates.evidence import TargetKind
 from gates.inputs import values
 from gates.inputs.values import option
 from gates.operator.status_command import add_arguments as add_status_arguments
-from gates.proof.trial import Suite
+from gates.proof.trial import ProofPart
 from gates.reports.console import put, shown
 from gates.reports.formats import FORMATS
 from gates.stack.plan import StackOptions
@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     made = command("explain", "what a check claims, what a breach costs, which faults turn it red", _json)
     made.add_argument("checks", nargs="*", metavar="ID", help="ids or globs, like 'drill/pause/*'; none: every check")
     made.add_argument("--promises", action="store_true", help="every promise, with its checks or why it has none")
-    command("prove", "the gate against known-bad, known-good and senseless deployments", _prove)
+    command("prove", "the gate against known-bad, healthy and degenerate deployments", _prove)
     command(
         "watch",
         "rounds of canary checks, with history and trends",
@@ -150,7 +150,7 @@ def _target(made: argparse.ArgumentParser) -> None:
 def _prove(made: argparse.ArgumentParser) -> None:
     _policy(made)
     _json(made)
-    suites = [*(s.value for s in Suite), "all"]
+    suites = [*(s.value for s in ProofPart), "all"]
     made.add_argument("--suite", action="append", choices=suites, default=[], help="a part of the proof (all)")
     made.add_argument("--only", action="append", default=[], metavar="GLOB", help="ids of faults or trials")
     made.add_argument("--quick", action="store_true", help="fewer clean runs; a stage alone where it will do")

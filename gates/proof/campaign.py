@@ -18,7 +18,7 @@ from gates.evidence import CheckSpec, TargetKind
 from gates.proof import programs
 from gates.proof.bench import Bench, OpenBench
 from gates.proof.fault import Fault
-from gates.proof.judgement import Cell, Facts, GateRun, judge
+from gates.proof.judgement import Cell, FaultFacts, GateRun, judge
 from gates.stack.errors import StackError
 
 CLEAN_ATTEMPTS = 2
@@ -31,7 +31,7 @@ STAGES = {"drill": "drill", "sql": "sql", "alert": "alerts", "load": "load"}
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class RunScope:
     """How the gate is run on a fault: the least that lets a declared check look; `stage` empty: the whole gate."""
 
     kind: TargetKind = TargetKind.STAGING
@@ -46,18 +46,18 @@ class Way:
         return programs.gate_run(bench.variables(self.kind), out, "--dry-run", *words)
 
 
-def way_of(fault: Fault, catalogue: Sequence[CheckSpec], wanted: TargetKind, *, quick: bool = False) -> Way:
+def scope_of(fault: Fault, catalogue: Sequence[CheckSpec], wanted: TargetKind, *, quick: bool = False) -> RunScope:
     """The wanted target; for a fault that only deeper or more daring checks can see, the least that runs one. Quick:
     the stage of the declared checks alone, where they are all of one.
     """
     declared = [s for s in catalogue if fault.declares(s.id)]
     stages = {STAGES.get(s.id.partition("/")[0], "") for s in declared}
     stage = stages.pop() if quick and len(stages) == 1 else ""
-    ways = (Way(kind, deep, stage) for kind in (wanted, TargetKind.REFERENCE) for deep in (False, True))
+    ways = (RunScope(kind, deep, stage) for kind in (wanted, TargetKind.REFERENCE) for deep in (False, True))
     for way in ways:
         if any(way.kind.allows(s.where, disruptive=True) and (way.deep or not s.deep) for s in declared):
             return way
-    return Way(wanted)
+    return RunScope(wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +74,14 @@ class Campaign:
     policy: tuple[str, ...] = ()
     done: Callable[[Cell], None] = lambda _cell: None
     clean_done: Callable[[GateRun], None] = lambda _run: None
-    examined: Callable[[Fault, Facts], None] = lambda _fault, _facts: None
+    examined: Callable[[Fault, FaultFacts], None] = lambda _fault, _facts: None
 
     def run(self, faults: Sequence[Fault]) -> list[Cell]:
         """The cells of these faults, the no-ops first."""
         ways = self._ways(faults)
         ordered = sorted(faults, key=lambda f: _rank(ways[f.id], self.wanted))
         cells: list[Cell] = []
-        waiting: list[tuple[Fault, Facts]] = []
+        waiting: list[tuple[Fault, FaultFacts]] = []
         before: GateRun | None = None
         for position, fault in enumerate(ordered):
             way = ways[fault.id]
@@ -98,16 +98,16 @@ class Campaign:
                 cells += self._close(waiting, self._clean(way))
         return cells
 
-    def _ways(self, faults: Sequence[Fault]) -> dict[str, Way]:
+    def _ways(self, faults: Sequence[Fault]) -> dict[str, RunScope]:
         """How the gate is run on each. A no-op is examined as the faults are, where they are all examined alike."""
-        ways = {f.id: way_of(f, self.catalogue, self.wanted, quick=self.every > 1) for f in faults}
+        ways = {f.id: scope_of(f, self.catalogue, self.wanted, quick=self.every > 1) for f in faults}
         of_faults = {ways[f.id] for f in faults if not f.is_noop}
         if len(of_faults) == 1:
             (only,) = of_faults
             ways |= {f.id: only for f in faults if f.is_noop}
         return ways
 
-    def _close(self, waiting: list[tuple[Fault, Facts]], after: GateRun) -> list[Cell]:
+    def _close(self, waiting: list[tuple[Fault, FaultFacts]], after: GateRun) -> list[Cell]:
         """Judge what waited for this clean run."""
         cells = [judge(fault, dataclasses.replace(facts, after=after)) for fault, facts in waiting]
         waiting.clear()
@@ -115,7 +115,7 @@ class Campaign:
             self.done(cell)
         return cells
 
-    def _clean(self, way: Way, bench: Bench | None = None) -> GateRun:
+    def _clean(self, way: RunScope, bench: Bench | None = None) -> GateRun:
         """A clean run, on this deployment or on one of its own; once more on a fresh one if nothing but evidence was
         missing.
         """
@@ -130,17 +130,17 @@ class Campaign:
                 break
         return result
 
-    def _clean_alone(self, way: Way) -> GateRun:
+    def _clean_alone(self, way: RunScope) -> GateRun:
         with self.open_bench(way.kind) as bench:
             return self._clean_on(bench, way)
 
-    def _clean_on(self, bench: Bench, way: Way) -> GateRun:
+    def _clean_on(self, bench: Bench, way: RunScope) -> GateRun:
         return way.gate(bench, self.out / "clean", self.policy)
 
-    def _examine(self, bench: Bench, fault: Fault, way: Way, before: GateRun | None) -> Facts:
+    def _examine(self, bench: Bench, fault: Fault, way: RunScope, before: GateRun | None) -> FaultFacts:
         """Put the fault in, look, take it out. Whatever the harness cannot do is an error of the harness."""
         started = time.monotonic()
-        facts = Facts(before=before)
+        facts = FaultFacts(before=before)
         if before is None or not before.is_green:
             return facts
         if not fault.is_noop and not any(fault.declares(s.id) for s in self.catalogue):
@@ -151,7 +151,7 @@ class Campaign:
             facts = dataclasses.replace(facts, error=f"{type(error).__name__}: {error}")
         return dataclasses.replace(facts, seconds=round(time.monotonic() - started, 1))
 
-    def _steps(self, bench: Bench, fault: Fault, way: Way, facts: Facts) -> Facts:
+    def _steps(self, bench: Bench, fault: Fault, way: RunScope, facts: FaultFacts) -> FaultFacts:
         seen: dict[str, bool | GateRun] = {}
         out = self.out / "faults" / fault.id.replace("/", ".")
 
@@ -182,5 +182,5 @@ class Campaign:
         return dataclasses.replace(facts, error=error, **seen)  # type: ignore[arg-type]
 
 
-def _rank(way: Way, wanted: TargetKind) -> tuple[bool, bool, str]:
+def _rank(way: RunScope, wanted: TargetKind) -> tuple[bool, bool, str]:
     return way.kind is not wanted, way.deep, way.stage

@@ -9,8 +9,8 @@ from gates import config, record
 from gates.errors import UsageError
 from gates.evidence import TargetKind
 from gates.proof import summary
-from gates.proof.prove import Prover, Request, listed
-from gates.proof.trial import Suite
+from gates.proof.prove import ProofRequest, Prover, listed
+from gates.proof.trial import ProofPart
 from gates.reports.citation import SHIPPED
 from gates.reports.console import Console
 from gates.reports.terminal import table
@@ -26,11 +26,11 @@ def prove(options: argparse.Namespace, console: Console) -> int:
     """
     file = config.load_policy(options.policy, dt.datetime.now(dt.UTC).date())
     kind = TargetKind(options.target)
-    request = Request(
+    request = ProofRequest(
         out=options.output.resolve(),
         policy=file.policy(collection.with_own_checks(file, console.environ), kind, "", deep=False),
         policy_options=("--policy", str(options.policy.resolve())) if options.policy else (),
-        suites=tuple(s for s in Suite if not {s.value, "all"}.isdisjoint(options.suite or ["all"])),
+        suites=tuple(s for s in ProofPart if not {s.value, "all"}.isdisjoint(options.suite or ["all"])),
         only=tuple(options.only),
         quick=options.quick,
         sample=max(options.sample, 0),

@@ -27,7 +27,7 @@ HTTP_CHECKS = ("drill/", "load/")
 
 
 @dataclass(frozen=True, slots=True)
-class Senseless:
+class DegenerateServer:
     """A server that is no deployment. `make` is given the base of the real one (scheme, host, port) and its release."""
 
     name: str
@@ -145,23 +145,23 @@ def _locked_out(header: str) -> Callable[[str, str], Behaviour]:
     return lambda real, _release: lambda asked: refusal if asked.header(header) else forward(real, asked)
 
 
-SERVERS: tuple[Senseless, ...] = (
-    Senseless("yes", "200 {} to everything", always(Reply(200, (JSON,), b"{}"))),
-    Senseless("polite-yes", "success in the contract's form to everything", _polite_yes),
-    Senseless("no", "401 to everything", always(problem(401, "unauthenticated"))),
-    Senseless("polite-no", "health pages that are well, 401 to everything else", _polite_no),
-    Senseless("empty", "200 without a body", always(Reply(200))),
-    Senseless("echo", "200 with the request's own body", _echo),
-    Senseless("error-500", "500 to everything", always(Reply(500, (("Content-Type", "text/plain"),), b"oops"))),
-    Senseless("hang", "takes connections and never answers", always(HANG)),
-    Senseless("garbage", "bytes that are no HTTP", always(raw(b"\x00\xff\x16\x03\x01 not HTTP\r\n\r\n"))),
-    Senseless("limit-429", "429 to everything", always(problem(429, "rate_limited", ("Retry-After", "60")))),
-    Senseless("redirect", "302 to a login page", _redirect),
-    Senseless("previous-build", "the build before: another release, no v2 signatures", _previous),
-    Senseless("half-a-build", "the pages are there, the functions are not", _half),
-    Senseless("no-signatures", "every signature is refused, good ones too", _locked_out("X-Transbot-Signature")),
-    Senseless("no-tokens", "every token is refused, good ones too", _locked_out("Authorization")),
-    Senseless("every-other", "every other request ends with 502", _every_other),
+SERVERS: tuple[DegenerateServer, ...] = (
+    DegenerateServer("yes", "200 {} to everything", always(Reply(200, (JSON,), b"{}"))),
+    DegenerateServer("polite-yes", "success in the contract's form to everything", _polite_yes),
+    DegenerateServer("no", "401 to everything", always(problem(401, "unauthenticated"))),
+    DegenerateServer("polite-no", "health pages that are well, 401 to everything else", _polite_no),
+    DegenerateServer("empty", "200 without a body", always(Reply(200))),
+    DegenerateServer("echo", "200 with the request's own body", _echo),
+    DegenerateServer("error-500", "500 to everything", always(Reply(500, (("Content-Type", "text/plain"),), b"oops"))),
+    DegenerateServer("hang", "takes connections and never answers", always(HANG)),
+    DegenerateServer("garbage", "bytes that are no HTTP", always(raw(b"\x00\xff\x16\x03\x01 not HTTP\r\n\r\n"))),
+    DegenerateServer("limit-429", "429 to everything", always(problem(429, "rate_limited", ("Retry-After", "60")))),
+    DegenerateServer("redirect", "302 to a login page", _redirect),
+    DegenerateServer("previous-build", "the build before: another release, no v2 signatures", _previous),
+    DegenerateServer("half-a-build", "the pages are there, the functions are not", _half),
+    DegenerateServer("no-signatures", "every signature is refused, good ones too", _locked_out("X-Transbot-Signature")),
+    DegenerateServer("no-tokens", "every token is refused, good ones too", _locked_out("Authorization")),
+    DegenerateServer("every-other", "every other request ends with 502", _every_other),
 )
 
 

@@ -15,7 +15,7 @@ from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.requests import bucket, signed_post
 from gates.evidence import TargetKind
 from gates.proof.bench import READY_TIMEOUT_S, Bench
-from gates.proof.relay import Way, relay
+from gates.proof.relay import RelayOptions, relay
 from gates.proof.servers import Asked, Behaviour, Reply, forward, serve
 from gates.stack.plan import CANARY_FLAG, CANARY_PERCENT
 from gates.stack.postgres import connect
@@ -56,7 +56,7 @@ def _real(bench: Bench) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _through_a_relay(way: Way) -> Prepare:
+def _through_a_relay(way: RelayOptions) -> Prepare:
     @contextmanager
     def prepare(bench: Bench) -> Iterator[Mapping[str, str]]:
         with relay(_real(bench), way) as base:
@@ -196,13 +196,17 @@ AT_100 = "update public.feature_flags set rollout_percentage = 100 where key = '
 VARIANTS: tuple[Variant, ...] = (
     Variant("plain", "the reference as it is"),
     Variant("production", "a production target, by the gate's own login", kind=TargetKind.PRODUCTION),
-    Variant("port-forward", "behind a relay, which hides where calls come from", prepare=_through_a_relay(Way())),
-    Variant("slow", f"every answer {SLOW_S * 1000:.0f} ms later", prepare=_through_a_relay(Way(delay_s=SLOW_S))),
+    Variant(
+        "port-forward", "behind a relay, which hides where calls come from", prepare=_through_a_relay(RelayOptions())
+    ),
+    Variant(
+        "slow", f"every answer {SLOW_S * 1000:.0f} ms later", prepare=_through_a_relay(RelayOptions(delay_s=SLOW_S))
+    ),
     Variant("cold", "PostgreSQL and the service have just started", prepare=_cold),
     Variant("empty", "a database without history", {"history": False}),
     Variant("backlog", f"{BACKLOG_ROWS} events wait, and drain", prepare=_backlog),
     Variant("three-instances", "three instances and two workers", {"instances": 3, "workers": 2}),
-    Variant("ipv6", "at an IPv6 address", prepare=_through_a_relay(Way("::1"))),
+    Variant("ipv6", "at an IPv6 address", prepare=_through_a_relay(RelayOptions("::1"))),
     Variant("clock-skew", "the service's clocks are one second ahead", prepare=_skewed),
     Variant("retrying-agent", "an agent that fails a neighbour's events once", prepare=_retrying),
     Variant("header-case", "headers in other cases, and unknown ones", prepare=_through_a_proxy(_other_case)),

@@ -50,7 +50,7 @@ class GateRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class FaultFacts:
     """What was recorded about one fault. None: it did not come to this. The four answers of the witness are those
     before the fault was put in, before the run, after the run, and after the fault was taken out.
     """
@@ -84,7 +84,7 @@ class Cell:
         return self.status is (Status.SURVIVED if self.fault.is_noop else Status.KILLED)
 
 
-def judge(fault: Fault, facts: Facts) -> Cell:
+def judge(fault: Fault, facts: FaultFacts) -> Cell:
     """The cell of a fault."""
     status, reason = _invalid(fault, facts) or (None, "")
     verdict = facts.run.verdict if facts.run else None
@@ -103,7 +103,7 @@ def judge(fault: Fault, facts: Facts) -> Cell:
     )
 
 
-def _invalid(fault: Fault, facts: Facts) -> tuple[Status, str] | None:
+def _invalid(fault: Fault, facts: FaultFacts) -> tuple[Status, str] | None:
     """Why nothing can be said about the fault, or None."""
     if facts.error:
         return Status.HARNESS_ERROR, facts.error

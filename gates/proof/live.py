@@ -100,7 +100,7 @@ class Running:
             programs.end(self.process)
             _, err = self.process.communicate(timeout=programs.GRACE_S)
             code = None
-        return programs.read_run(self.out, programs.Done(code, "", err, time.monotonic() - self.started))
+        return programs.read_run(self.out, programs.FinishedProgram(code, "", err, time.monotonic() - self.started))
 
     def kill(self) -> None:
         """SIGKILL, to the gate alone."""

@@ -36,12 +36,12 @@ from gates.deployment.requests import Answer, Exchange, Request
 from gates.deployment.target import Target
 from gates.deployment.wire import parsed
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where, dump_line
-from gates.proof.recording import COMPANY, EVENT, KEY, RELEASE, Recording, Table, broken, healthy, is_good
+from gates.proof.recording import COMPANY, EVENT, KEY, RELEASE, RecordedTable, Recording, broken, healthy, is_good
 from gates.stages.preflight.endpoints import REACHABLE, reachable, release
 from gates.stages.preflight.endpoints import RELEASE as SAYS_RELEASE
 from gates.stages.preflight.looks import after, timed
 from gates.verdict import Decision
-from loadtests.engine.wire import Connection, NoAnswer
+from loadtests.engine.wire import Connection, TransportError
 from loadtests.thresholds.expectations import ALIVE, EVENT_STATUS, VERSION, Expectation, accepted_event, replayed
 from sql_checks.rulefile import ALERTS, read_rules
 from sql_checks.rulerun import judge_rule
@@ -271,14 +271,14 @@ def _loaded(raw: bytes) -> tuple[int, bytes]:
     reader = _Told(raw)
     try:
         return reader._read_response(reader._receive(), head=False), reader.body  # noqa: SLF001  -- the reader itself
-    except (NoAnswer, ValueError):
+    except (TransportError, ValueError):
         return 0, b""
 
 
 class _Cursor:
     """The rows of a table, loaded as the SQL door loads them, at the time that they are fetched."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: RecordedTable) -> None:
         self._table = table
         self.description = [SimpleNamespace(name=name) for name, _ in table.columns]
 
@@ -297,7 +297,7 @@ class _Session:
 
     blindness = ""
 
-    def __init__(self, tables: Mapping[str, Table]) -> None:
+    def __init__(self, tables: Mapping[str, RecordedTable]) -> None:
         self._tables = tables
 
     def execute(self, statement: bytes, _params: object = None) -> _Cursor:

@@ -34,7 +34,7 @@ TAIL_CHARACTERS = 600
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class FinishedProgram:
     """A program that has ended: its exit code (None: it was ended at its limit), stdout, stderr."""
 
     code: int | None
@@ -54,7 +54,7 @@ def clean(environ: Mapping[str, str], variables: Mapping[str, str]) -> dict[str,
     return {**kept, **variables}
 
 
-def run(words: Sequence[str], environ: Mapping[str, str], timeout_s: float, cwd: Path = ROOT) -> Done:
+def run(words: Sequence[str], environ: Mapping[str, str], timeout_s: float, cwd: Path = ROOT) -> FinishedProgram:
     """Run a program to its end, or end it and all it started at the limit. It also dies when we do."""
     started = time.monotonic()
     process = start(words, environ, cwd)
@@ -68,7 +68,7 @@ def run(words: Sequence[str], environ: Mapping[str, str], timeout_s: float, cwd:
     except BaseException:
         end(process)
         raise
-    return Done(code, out, err, time.monotonic() - started)
+    return FinishedProgram(code, out, err, time.monotonic() - started)
 
 
 def start(words: Sequence[str], environ: Mapping[str, str], cwd: Path = ROOT) -> subprocess.Popen[str]:
@@ -198,7 +198,7 @@ def _came_to(data: Mapping[str, Any]) -> Decision:
     return Decision.PROMOTE if data["stage"]["result"] == "passed" else Decision.HOLD
 
 
-def read_run(out: Path, done: Done, *, unfinished: bool = False) -> GateRun:
+def read_run(out: Path, done: FinishedProgram, *, unfinished: bool = False) -> GateRun:
     """What a gate left in its folder; `unfinished`: it may be the hold of a run that did not finish."""
     try:
         verdict = record.recompute(out)
@@ -209,14 +209,14 @@ def read_run(out: Path, done: Done, *, unfinished: bool = False) -> GateRun:
     return _with_costs(verdict, out, done)
 
 
-def _with_costs(verdict: Verdict, out: Path, done: Done) -> GateRun:
+def _with_costs(verdict: Verdict, out: Path, done: FinishedProgram) -> GateRun:
     if error := _disagreement(verdict, done):
         return GateRun(None, done.seconds, error)
     costs = tuple((e.check, e.duration_ms / 1000, e.samples) for e in read_lines(out / record.EVIDENCE))
     return GateRun(verdict, done.seconds, "", costs)
 
 
-def _disagreement(verdict: Verdict, done: Done) -> str:
+def _disagreement(verdict: Verdict, done: FinishedProgram) -> str:
     if done.code is None:
         return "the gate did not end within its limit"
     if done.code != verdict.exit_code:

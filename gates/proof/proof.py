@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from gates.evidence import JsonValue
 from gates.proof.judgement import Cell, Status
 from gates.proof.measures import Cost, Minimal, smallest_set
-from gates.proof.trial import Suite, Trial
+from gates.proof.trial import ProofPart, Trial
 from gates.reports.citation import FORMAT
 
 EXIT_AS_DECLARED, EXIT_NOT_PROVED, EXIT_HARMFUL = 0, 10, 20
@@ -83,17 +83,17 @@ class Proof:
         killers = {c.fault.id: c.killers for c in self.faults if c.status is Status.KILLED and c.fault.production}
         return smallest_set(killers, self.costs)
 
-    def of(self, suite: Suite) -> tuple[Trial, ...]:
+    def of(self, suite: ProofPart) -> tuple[Trial, ...]:
         return tuple(t for t in self.trials if t.suite is suite)
 
     @property
     def healthy_runs(self) -> int:
-        return len([t for t in self.of(Suite.HEALTHY) if t.decision])
+        return len([t for t in self.of(ProofPart.HEALTHY) if t.decision])
 
     @property
     def rollbacks(self) -> int:
         """Healthy deployments that were rolled back."""
-        return sum(t.decision == "rollback" for t in self.of(Suite.HEALTHY))
+        return sum(t.decision == "rollback" for t in self.of(ProofPart.HEALTHY))
 
     @property
     def bound(self) -> float | None:
@@ -112,8 +112,8 @@ class Proof:
         """What later runs cite: the contents of proof.json."""
         trials: dict[str, JsonValue] = {
             suite.value: {"run": len(self.of(suite)), "right": sum(t.ok for t in self.of(suite))}
-            for suite in Suite
-            if suite is not Suite.FAULTS
+            for suite in ProofPart
+            if suite is not ProofPart.FAULTS
         }
         return {
             "format": FORMAT,

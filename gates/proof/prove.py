@@ -23,11 +23,11 @@ from gates.proof.degenerate import SERVERS, TWINS, never_unpassed
 from gates.proof.fault import Fault, decided
 from gates.proof.healthy import VARIANTS
 from gates.proof.hostile import suite as hostile
-from gates.proof.judgement import Cell, Facts, GateRun
+from gates.proof.judgement import Cell, FaultFacts, GateRun
 from gates.proof.measures import Cost
 from gates.proof.page import page
 from gates.proof.proof import Proof
-from gates.proof.trial import Suite, Trial
+from gates.proof.trial import ProofPart, Trial
 from gates.proof.trials import NEVER_ROLLED_BACK, NOT_PROMOTED, Trials
 from gates.reports.citation import source_digest
 from gates.stack.plan import StackOptions
@@ -39,7 +39,7 @@ QUICK_EVERY = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ProofRequest:
     """What to prove. `only`: globs of ids of faults and trials; `sample`: so many faults, and hostile trials, at
     most; `policy`: the policy that the gate is run with, read, and as options; `say` takes one line of chatter.
     """
@@ -47,7 +47,7 @@ class Request:
     out: Path
     policy: Policy
     policy_options: tuple[str, ...] = ()
-    suites: tuple[Suite, ...] = tuple(Suite)
+    suites: tuple[ProofPart, ...] = tuple(ProofPart)
     only: tuple[str, ...] = ()
     quick: bool = False
     sample: int = 0
@@ -62,13 +62,13 @@ class Request:
 
     @property
     def whole(self) -> bool:
-        return not self.only and not self.sample and set(self.suites) == set(Suite)
+        return not self.only and not self.sample and set(self.suites) == set(ProofPart)
 
 
 class Prover:
     """Collects what the suites find, and keeps it on disk."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: ProofRequest) -> None:
         self._request = request
         self._started, self._started_at = time.monotonic(), stamp(request.now())
         self._cells: list[Cell] = []
@@ -83,7 +83,7 @@ class Prover:
         request.out.mkdir(parents=True, exist_ok=True)
         for name in (MATRIX, PAGE, SUMMARY, LAST):
             (request.out / name).unlink(missing_ok=True)
-        if Suite.FAULTS in request.suites:
+        if ProofPart.FAULTS in request.suites:
             self._faults = chosen(programs.list_faults(request.environ), request)
         if self._faults:
             self._campaign().run(self._faults)
@@ -95,14 +95,14 @@ class Prover:
     def _run_trials(self) -> None:
         suites = self._request.suites
         trials = self._make_trials()
-        if Suite.HEALTHY in suites:
-            trials.right()
-        if Suite.DEGENERATE in suites:
-            trials.senseless()
-        if Suite.SELF in suites:
+        if ProofPart.HEALTHY in suites:
+            trials.healthy_targets()
+        if ProofPart.DEGENERATE in suites:
+            trials.degenerate_targets()
+        if ProofPart.SELF in suites:
             request = self._request
             selfsuite.SelfSuite(self._open, request.out, request.wants, self._trial_done, request.policy_options).run()
-        if Suite.HOSTILE in suites:
+        if ProofPart.HOSTILE in suites:
             hostile.HostileSuite(
                 self._open, self._request.out, self._request.wants, self._trial_done, self._request.sample
             ).run()
@@ -177,7 +177,7 @@ class Prover:
             f"{mark} {cell.fault.id:<34} {cell.status.value:<18} {cell.seconds:5.0f} s  {summary.why(cell)[:90]}"
         )
 
-    def _examined(self, fault: Fault, facts: Facts) -> None:
+    def _examined(self, fault: Fault, facts: FaultFacts) -> None:
         said = facts.error or (facts.run.said if facts.run else "not run")
         self._request.say(f"· {fault.id:<53} {facts.seconds:5.0f} s  {said[:90]}")
 
@@ -192,11 +192,11 @@ class Prover:
             yield made
 
 
-def chosen(faults: Sequence[Fault], request: Request) -> tuple[Fault, ...]:
+def chosen(faults: Sequence[Fault], request: ProofRequest) -> tuple[Fault, ...]:
     """The faults that are asked for, the no-ops first; the no-ops come along with any fault. In production only those
     that can occur there, each with the decision that is due. A sample is spread evenly over the list.
     """
-    wanted = [f for f in faults if request.wants(f.id) or request.wants(f"{Suite.FAULTS}/{f.id}")]
+    wanted = [f for f in faults if request.wants(f.id) or request.wants(f"{ProofPart.FAULTS}/{f.id}")]
     if request.kind is TargetKind.PRODUCTION:
         wanted = [f for f in wanted if f.production]
     noops = [f for f in faults if f.is_noop] if wanted else []
@@ -212,8 +212,8 @@ def applicable(catalogue: Iterable[CheckSpec], kind: TargetKind) -> tuple[str, .
 
 
 def unpassed_nowhere(trials: Sequence[Trial], checks: Sequence[str]) -> tuple[str, ...]:
-    """The HTTP checks that passed on every senseless server; nothing is said before all of them were seen."""
-    seen = {t.name: t.unpassed for t in trials if t.suite is Suite.DEGENERATE}
+    """The HTTP checks that passed on every degenerate server; nothing is said before all of them were seen."""
+    seen = {t.name: t.unpassed for t in trials if t.suite is ProofPart.DEGENERATE}
     servers = [s.name for s in SERVERS]
     return never_unpassed(checks, [seen[n] for n in servers]) if set(servers) <= set(seen) else ()
 
@@ -226,16 +226,16 @@ def source_of(path: str) -> str:
         return ""
 
 
-def listed(request: Request) -> list[tuple[str, str, str]]:
+def listed(request: ProofRequest) -> list[tuple[str, str, str]]:
     """Everything that would be examined: id, right decisions, what it is."""
-    faults = programs.list_faults(request.environ) if Suite.FAULTS in request.suites else ()
+    faults = programs.list_faults(request.environ) if ProofPart.FAULTS in request.suites else ()
     rows = [(f.id, str(f.decision), f.breaks) for f in (chosen(faults, request) if faults else ())]
-    trials: list[tuple[Suite, str, Sequence[str], str]] = []
-    trials += [(Suite.HEALTHY, v.name, NEVER_ROLLED_BACK, v.said) for v in VARIANTS]
-    trials += [(Suite.DEGENERATE, s.name, NOT_PROMOTED, s.said) for s in SERVERS]
-    trials += [(Suite.DEGENERATE, t.name, NOT_PROMOTED, t.said) for t in TWINS]
-    trials += [(Suite.SELF, *one) for one in selfsuite.names()]
-    trials += [(Suite.HOSTILE, *one) for one in hostile.names()]
+    trials: list[tuple[ProofPart, str, Sequence[str], str]] = []
+    trials += [(ProofPart.HEALTHY, v.name, NEVER_ROLLED_BACK, v.said) for v in VARIANTS]
+    trials += [(ProofPart.DEGENERATE, s.name, NOT_PROMOTED, s.said) for s in SERVERS]
+    trials += [(ProofPart.DEGENERATE, t.name, NOT_PROMOTED, t.said) for t in TWINS]
+    trials += [(ProofPart.SELF, *one) for one in selfsuite.names()]
+    trials += [(ProofPart.HOSTILE, *one) for one in hostile.names()]
     rows += [
         (f"{suite}/{name}", " or ".join(allowed), said)
         for suite, name, allowed, said in trials

@@ -27,7 +27,7 @@ _STATUS = re.compile(rb"HTTP/[0-9]\.[0-9] ([0-9]{3})(?:[ \r]|\Z)")
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class RecordedTable:
     """The rows of one query, as a server sends them: columns with their types, cells as text (None: NULL)."""
 
     columns: tuple[tuple[str, int], ...]
@@ -39,7 +39,7 @@ class Recording:
     """What a target said: raw answers by exchange, tables by query."""
 
     answers: Mapping[str, bytes]
-    tables: Mapping[str, Table]
+    tables: Mapping[str, RecordedTable]
 
     def with_answer(self, name: str, raw: bytes) -> Recording:
         return replace(self, answers={**self.answers, name: raw})
@@ -115,10 +115,10 @@ def healthy(now: dt.datetime) -> Recording:
         ("bad", INT8),
     )
     tables = {
-        "clock": Table((("now", TIMESTAMPTZ),), ((clock,),)),
-        "lag": Table(lag, ((b"all", b"0.8125", b"512", newest, b"the slowest of 512", b"0"),)),
-        "violations": Table((("subject", TEXT), ("detail", TEXT), ("witness", TEXT)), ()),
-        "seen": Table((("seen", INT8),), ((b"3",),)),
+        "clock": RecordedTable((("now", TIMESTAMPTZ),), ((clock,),)),
+        "lag": RecordedTable(lag, ((b"all", b"0.8125", b"512", newest, b"the slowest of 512", b"0"),)),
+        "violations": RecordedTable((("subject", TEXT), ("detail", TEXT), ("witness", TEXT)), ()),
+        "seen": RecordedTable((("seen", INT8),), ((b"3",),)),
     }
     return Recording(answers, tables)
 

@@ -35,7 +35,7 @@ class Tap:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class RelayOptions:
     """Where to listen, how many seconds each piece of an answer is held back, and who taps each connection."""
 
     host: str = "127.0.0.1"
@@ -44,7 +44,7 @@ class Way:
 
 
 class _Relay:
-    def __init__(self, base: str, way: Way) -> None:
+    def __init__(self, base: str, way: RelayOptions) -> None:
         parts = urlsplit(base)
         self._to, self._way = (str(parts.hostname), parts.port), way
         self._loop = asyncio.new_event_loop()
@@ -126,7 +126,7 @@ def reset(sock: socket.socket) -> None:
 
 
 @contextmanager
-def relay(base: str, way: Way) -> Iterator[str]:
+def relay(base: str, way: RelayOptions) -> Iterator[str]:
     """A relay to the server at `base` (scheme, host, port) for the time of a `with` block; its own base."""
     made = _Relay(base, way)
     try:

@@ -19,7 +19,7 @@ from gates.proof import live, programs
 from gates.proof.bench import Bench, OpenBench
 from gates.proof.judgement import GateRun
 from gates.proof.tampering import HELD, TAMPERINGS, Tampering, tamper
-from gates.proof.trial import Suite, Trial, broken, trial
+from gates.proof.trial import ProofPart, Trial, broken, trial
 from gates.stack.errors import StackError
 from gates.verdict import Decision
 
@@ -83,12 +83,12 @@ class SelfSuite:
         live_ones = [(name, said, allowed, act) for name, said, allowed, act in self._live() if self._asked(name)]
         if not asked and not live_ones:
             return
-        base = self.out / Suite.SELF.value / "green"
+        base = self.out / ProofPart.SELF.value / "green"
         with self.open_bench(TargetKind.STAGING) as bench:
             green = programs.gate_run(bench.variables(), base, "--dry-run", *self.policy)
             if not green.is_green:
                 said = "a green run, to begin with"
-                self.done(broken(Suite.SELF, "green", said, (Decision.PROMOTE,), green.said))
+                self.done(broken(ProofPart.SELF, "green", said, (Decision.PROMOTE,), green.said))
                 return
         for one in asked:
             self.done(self._tampered(one, base))
@@ -96,7 +96,7 @@ class SelfSuite:
             self.done(self._carry_out(name, said, allowed, act))
 
     def _asked(self, name: str) -> bool:
-        return self.wants(f"{Suite.SELF}/{name}")
+        return self.wants(f"{ProofPart.SELF}/{name}")
 
     def _tampered(self, one: Tampering, base: Path) -> Trial:
         """`gate decide` on a copy of the green run, spoilt."""
@@ -108,19 +108,19 @@ class SelfSuite:
         if changed is not None:
             (folder / record.EVIDENCE).write_bytes(changed)
         done = programs.run(programs.gate(("decide", str(folder))), PATH, DECIDE_TIMEOUT_S)
-        return trial(Suite.SELF, one.name, one.said, one.allowed, programs.read_run(folder, done, unfinished=True))
+        return trial(ProofPart.SELF, one.name, one.said, one.allowed, programs.read_run(folder, done, unfinished=True))
 
     def _carry_out(
         self, name: str, said: str, allowed: tuple[Decision, ...], act: Callable[[Bench, Path], GateRun]
     ) -> Trial:
         try:
             with self.open_bench(TargetKind.STAGING) as bench:
-                return trial(Suite.SELF, name, said, allowed, act(bench, self._folder(name)))
+                return trial(ProofPart.SELF, name, said, allowed, act(bench, self._folder(name)))
         except (StackError, psycopg.Error, OSError, CannotWork) as error:
-            return broken(Suite.SELF, name, said, allowed, f"{type(error).__name__}: {error}")
+            return broken(ProofPart.SELF, name, said, allowed, f"{type(error).__name__}: {error}")
 
     def _folder(self, name: str) -> Path:
-        folder = self.out / Suite.SELF.value / name
+        folder = self.out / ProofPart.SELF.value / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         return folder
@@ -141,13 +141,13 @@ class SelfSuite:
 
     def _killed(self, phase: str, bench: Bench, out: Path) -> GateRun:
         """In a folder that holds an older promote."""
-        shutil.copytree(self.out / Suite.SELF.value / "green", out, dirs_exist_ok=True)
+        shutil.copytree(self.out / ProofPart.SELF.value / "green", out, dirs_exist_ok=True)
         return live.killed(bench, out, phase, self.policy)
 
     def _talked_out(self, bench: Bench, out: Path) -> GateRun:
         """A promote must stand on as many passed checks as the green run."""
         run = programs.gate_run({**bench.variables(), **TALKED_OUT}, out, "--dry-run", *self.policy)
-        green = record.recompute(self.out / Suite.SELF.value / "green")
+        green = record.recompute(self.out / ProofPart.SELF.value / "green")
         if run.verdict and run.is_green and run.verdict.counts.passed < green.counts.passed:
             return GateRun(
                 None, run.seconds, f"promoted on {run.verdict.counts.passed} of {green.counts.passed} checks"

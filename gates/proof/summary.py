@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gates.proof.judgement import Cell, Status
 from gates.proof.proof import Proof, names
-from gates.proof.trial import Suite
+from gates.proof.trial import ProofPart
 from gates.reports.formats.markdown import EMPTY, head
 from gates.reports.terminal import table
 from gates.text.inert import Markdown, Terminal
@@ -41,7 +41,7 @@ def lines(proof: Proof) -> list[str]:
 
 def _of_trials(proof: Proof) -> list[str]:
     said = []
-    for suite in Suite:
+    for suite in ProofPart:
         trials = proof.of(suite)
         if trials:
             wrong = [t.name for t in trials if not t.ok]

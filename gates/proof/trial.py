@@ -9,7 +9,7 @@ from gates.proof.judgement import GateRun
 from gates.verdict import Decision
 
 
-class Suite(enum.StrEnum):
+class ProofPart(enum.StrEnum):
     """The parts of a proof."""
 
     FAULTS = "faults"
@@ -23,7 +23,7 @@ class Suite(enum.StrEnum):
 class Trial:
     """What came of it. allowed: the decisions that are right; unpassed: checks that did not pass."""
 
-    suite: Suite
+    suite: ProofPart
     name: str
     said: str
     allowed: tuple[str, ...]
@@ -40,11 +40,11 @@ class Trial:
     @property
     def harmful(self) -> bool:
         """A healthy deployment was rolled back, or nothing at all was promoted."""
-        wrong = {Suite.HEALTHY: Decision.ROLLBACK}.get(self.suite, Decision.PROMOTE)
+        wrong = {ProofPart.HEALTHY: Decision.ROLLBACK}.get(self.suite, Decision.PROMOTE)
         return not self.ok and self.decision == wrong.value
 
 
-def trial(suite: Suite, name: str, said: str, allowed: tuple[Decision, ...], run: GateRun) -> Trial:
+def trial(suite: ProofPart, name: str, said: str, allowed: tuple[Decision, ...], run: GateRun) -> Trial:
     """The trial that follows from one run of the gate. No verdict at all is never right."""
     decision = run.verdict.decision.value if run.verdict else ""
     verdict = run.verdict
@@ -62,6 +62,6 @@ def trial(suite: Suite, name: str, said: str, allowed: tuple[Decision, ...], run
     )
 
 
-def broken(suite: Suite, name: str, said: str, allowed: tuple[Decision, ...], error: str) -> Trial:
+def broken(suite: ProofPart, name: str, said: str, allowed: tuple[Decision, ...], error: str) -> Trial:
     """A trial that the harness could not carry out: not as it should be."""
     return Trial(suite, name, said, tuple(d.value for d in allowed), "", ok=False, reason=error)

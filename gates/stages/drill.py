@@ -8,7 +8,7 @@ from gates.evidence import CheckSpec, Outcome
 from gates.evidence_file import read_lines
 from gates.stages.context import Context, StageReport
 from gates.stages.preflight.endpoints import REACHABLE
-from gates.stages.suite import Suite, run
+from gates.stages.suite import SuiteRun, run
 from gates.stages.switches import give_back_after_drills
 
 PREFIX = ("drill/",)
@@ -41,7 +41,7 @@ def _phase(
     workers = ("-n", str(workers_for(context)), "--maxschedchunk=1") if phase == "main" else ()
     options = (f"--phase={phase}", f"--companies={context.companies}", *workers, *selection)
     limit_s = context.settings.drill_timeout_s
-    return run(Suite(f"drill {phase}", "drills", expected, max(left_s, 1.0), options, limit_s), context)
+    return run(SuiteRun(f"drill {phase}", "drills", expected, max(left_s, 1.0), options, limit_s), context)
 
 
 def workers_for(context: Context) -> int:

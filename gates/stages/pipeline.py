@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where, stamp
 from gates.evidence_file import read_lines, write_lines
 from gates.stages.context import Context, StageReport, silent
-from gates.stages.suite import Suite, run
+from gates.stages.suite import SuiteRun, run
 
 FOLDER = "gates/checks/pipeline"
 TIMEOUT_S = 60.0
@@ -43,7 +43,7 @@ def pipeline(context: Context) -> list[StageReport]:
     inner = dataclasses.replace(context, target=nobody, out=context.out / "pipeline", catalogue=(), progress=silent)
     shutil.rmtree(inner.out, ignore_errors=True)
     inner.out.mkdir(parents=True)
-    report = run(Suite("pipeline", FOLDER, (), TIMEOUT_S), inner)
+    report = run(SuiteRun("pipeline", FOLDER, (), TIMEOUT_S), inner)
     line = judge(read_lines(inner.evidence), report.error)
     line = dataclasses.replace(
         line,

@@ -12,7 +12,7 @@ from gates.deployment.leftovers import at_work, sweep
 from gates.evidence import CheckSpec, TargetKind
 from gates.evidence_file import read_lines
 from gates.stages.context import Context, Progress, StageReport
-from gates.stages.suite import Suite, run
+from gates.stages.suite import SuiteRun, run
 
 DATA = ("sql/",)
 ALERTS = ("alert/",)
@@ -69,7 +69,7 @@ def _others(context: Context) -> list[str]:
     return []
 
 
-def suite(context: Context, name: str, expected: Sequence[CheckSpec], options: Sequence[str]) -> Suite:
+def suite(context: Context, name: str, expected: Sequence[CheckSpec], options: Sequence[str]) -> SuiteRun:
     """The subprocess that runs what `options` select, with what gate.yaml says of folders, manifest and memory."""
     settings = context.settings
     context.companies.touch()
@@ -81,7 +81,7 @@ def suite(context: Context, name: str, expected: Sequence[CheckSpec], options: S
         options.append("--require-checkpoint")
     if settings.manifest is not None:
         options.append(f"--manifest={settings.manifest}")
-    return Suite(name, "sql_checks", expected, settings.sql_timeout_s, tuple(options), http=False)
+    return SuiteRun(name, "sql_checks", expected, settings.sql_timeout_s, tuple(options), http=False)
 
 
 def _memory(context: Context) -> Path:

@@ -39,7 +39,7 @@ SAID_BY_PYTEST = {2: "it was interrupted", 3: "it had an internal error", 4: "it
 
 
 @dataclass(frozen=True, slots=True)
-class Suite:
+class SuiteRun:
     """One subprocess: what to run, for which checks, for how long."""
 
     name: str
@@ -53,7 +53,7 @@ class Suite:
     """Whether it looks at the service, and not at the database alone."""
 
 
-def run(suite: Suite, context: Context) -> StageReport:
+def run(suite: SuiteRun, context: Context) -> StageReport:
     """Run the suite. Whatever happens to it, every expected check has evidence afterwards, unknown if need be.
 
     Where the target stops answering, or had, the suite ends, and what it did not see is blocked by that.
@@ -81,7 +81,9 @@ def run(suite: Suite, context: Context) -> StageReport:
     return StageReport(suite.name, seconds, code if code is not None else -1, error)
 
 
-def _ran(suite: Suite, context: Context, deadline: float, follow: _Follower, dog: Watchdog) -> tuple[int | None, str]:
+def _ran(
+    suite: SuiteRun, context: Context, deadline: float, follow: _Follower, dog: Watchdog
+) -> tuple[int | None, str]:
     """The suite's exit code, None where it was ended, and what it printed, without secrets."""
     log = context.out / "logs" / f"{suite.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -113,12 +115,12 @@ def _temporary(context: Context) -> Iterator[Path]:
 _ABSENT = "the {0} stage ended without it; see logs/{0}.log"
 
 
-def _certain(suite: Suite) -> list[CheckSpec]:
+def _certain(suite: SuiteRun) -> list[CheckSpec]:
     """The checks that a suite which ran to its end must have seen: those that need no capability of the target."""
     return [s for s in suite.expected if not set(s.needs) & set(CAPABILITIES)]
 
 
-def _command(suite: Suite, context: Context, folder: Path) -> list[str]:
+def _command(suite: SuiteRun, context: Context, folder: Path) -> list[str]:
     ini = context.out / "logs" / "pytest.ini"
     ini.parent.mkdir(parents=True, exist_ok=True)
     ini.write_text("[pytest]\n", encoding="utf-8")
@@ -171,7 +173,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
             continue
 
 
-def _error(code: int | None, suite: Suite, text: str) -> str:
+def _error(code: int | None, suite: SuiteRun, text: str) -> str:
     """Why the suite did not see all that it should have; empty where it ran to its end."""
     if code is None:
         limit_s = suite.limit_s or suite.timeout_s
@@ -187,7 +189,7 @@ def _error(code: int | None, suite: Suite, text: str) -> str:
 class _Follower:
     """Counts outcomes as lines are appended to the evidence file, and reports them."""
 
-    def __init__(self, suite: Suite, context: Context, started: float) -> None:
+    def __init__(self, suite: SuiteRun, context: Context, started: float) -> None:
         self._suite, self._context, self._started = suite, context, started
         self._offset = context.evidence.stat().st_size if context.evidence.exists() else 0
         self._counts = dict.fromkeys(Outcome, 0)

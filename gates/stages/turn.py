@@ -30,7 +30,7 @@ SPEC = CheckSpec(
     after=("preflight/database",),
     phase="first",
 )
-BUSY = "another run of the gate is examining this deployment; run again when it has ended"
+ANOTHER_RUN = "another run of the gate is examining this deployment; run again when it has ended"
 RENEW_S = 10.0
 """The lock belongs to a transaction, which no pooler lends to somebody else; none of them is kept for long."""
 JOIN_S = 15.0
@@ -64,7 +64,7 @@ class Turn:
             self._note(Outcome.UNKNOWN, f"whether another run is under way cannot be told: {first_line(error)}")
             return self
         if self.busy:
-            self._note(Outcome.UNKNOWN, BUSY)
+            self._note(Outcome.UNKNOWN, ANOTHER_RUN)
         else:
             self._note(Outcome.PASS, "")
             self._thread.start()
@@ -84,7 +84,7 @@ class Turn:
     def block(self) -> None:
         """Write down that none of the checks after the preflight was made."""
         expected = self._context.applicable(("sql/", "alert/", "drill/", "load/"))
-        self._context.account_for(expected, f"blocked by {SPEC.id}: {BUSY}", blocked_by=SPEC.id)
+        self._context.account_for(expected, f"blocked by {SPEC.id}: {ANOTHER_RUN}", blocked_by=SPEC.id)
 
     def _take(self) -> bool:
         """Let go of the lock and take it again in one message, so that nobody comes between."""
@@ -101,7 +101,7 @@ class Turn:
         while not self._stop.wait(self._renew_s):
             try:
                 if not self._take():
-                    self.lost = f"the turn was lost to another run of the gate: {BUSY}"
+                    self.lost = f"the turn was lost to another run of the gate: {ANOTHER_RUN}"
                     return
             except psycopg.Error:  # a drill may have restarted the server: the next round asks again
                 if self._connection is not None:

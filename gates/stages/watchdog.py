@@ -30,7 +30,7 @@ from gates.evidence import CheckSpec, Evidence, Outcome, stamp
 from gates.evidence_file import read_lines
 from gates.stages.preflight.database import DATABASE, connected
 from gates.stages.preflight.endpoints import REACHABLE, reachable
-from gates.stages.preflight.looks import Seen, within
+from gates.stages.preflight.looks import LookResult, within
 
 PATIENCE_S = 20.0
 """A door that is shut for shorter belongs to a target that was restarted."""
@@ -145,7 +145,7 @@ class _Watched(threading.Thread):
 class Look(Protocol):
     """One look through a door."""
 
-    def __call__(self) -> Seen: ...
+    def __call__(self) -> LookResult: ...
     def close(self) -> None: ...
 
 
@@ -161,11 +161,11 @@ def known_shut(evidence: Path, *, http: bool = True) -> list[Evidence]:
     return [e for e in read_lines(evidence) if e.check in doors and e.details.get("unreachable")]
 
 
-def _looked(look: Look) -> Seen:
+def _looked(look: Look) -> LookResult:
     try:
         return within(look, 2 * LOOK_S + 1.0)
     except Exception as error:  # noqa: BLE001  -- nothing that a target says ends the gate
-        return Seen(Outcome.UNKNOWN, f"{first_line(error)}. See that it runs", unreachable=True)
+        return LookResult(Outcome.UNKNOWN, f"{first_line(error)}. See that it runs", unreachable=True)
 
 
 class _Http:
@@ -174,7 +174,7 @@ class _Http:
     def __init__(self, target: Target) -> None:
         self._target = target
 
-    def __call__(self) -> Seen:
+    def __call__(self) -> LookResult:
         with HttpDoor(self._target.base_url, timeout_s=LOOK_S) as door:
             seen = reachable(self._target, door)
             if seen.unreachable:
@@ -183,7 +183,7 @@ class _Http:
                 door.send(Request("GET", "/dlq-replay"))
             except NoAnswer as error:
                 message = f"/healthz answers, and nothing behind it: {first_line(error)}. See that it runs"
-                return Seen(Outcome.UNKNOWN, message, unreachable=True)
+                return LookResult(Outcome.UNKNOWN, message, unreachable=True)
         return seen
 
     def close(self) -> None:
@@ -197,14 +197,14 @@ class _Database:
         self._target = target
         self._kept: Connection | None = None
 
-    def __call__(self) -> Seen:
+    def __call__(self) -> LookResult:
         kept, self._kept = self._kept, None
         try:
             self._kept = within(lambda: self._asked(kept), LOOK_S)
         except (psycopg.Error, OSError) as error:
             message = f"the database does not answer: {first_line(error)}. See that it runs"
-            return Seen(Outcome.UNKNOWN, message, unreachable=True)
-        return Seen(Outcome.PASS, samples=1)
+            return LookResult(Outcome.UNKNOWN, message, unreachable=True)
+        return LookResult(Outcome.PASS, samples=1)
 
     def _asked(self, kept: Connection | None) -> Connection:
         if kept is not None:

@@ -24,13 +24,13 @@ from gates.watch.html import html
 from gates.watch.incidents import Patience, pulse, span
 from gates.watch.look import Drills
 from gates.watch.rounds import EXIT_CODES
-from gates.watch.story import Done, Watch, one_round, rounds
+from gates.watch.story import FinishedRound, Watch, one_round, rounds
 from gates.watch.text import markdown, round_text, to_json
 from gates.watch.trends import WINDOW
 from gates.watch.view import WatchView, nearing
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-BUSY = "another watcher is in the middle of a round on this history; this one looked at nothing"
+ANOTHER_WATCHER = "another watcher is in the middle of a round on this history; this one looked at nothing"
 DOUBTFUL = EXIT_CODES["doubtful"]
 
 
@@ -111,15 +111,15 @@ def _watch(options: argparse.Namespace, target: Target, console: Console) -> Wat
     return dataclasses.replace(made, history=path)
 
 
-def _each(done: Done | None, options: argparse.Namespace, made: Watch, console: Console) -> None:
+def _each(done: FinishedRound | None, options: argparse.Namespace, made: Watch, console: Console) -> None:
     """After a round of the long-running watch: a signal that comes while a round is shown waits for its end."""
     with _signals_held():
         _shown(done, options, made, console)
 
 
-def _shown(done: Done | None, options: argparse.Namespace, made: Watch, console: Console) -> int:
+def _shown(done: FinishedRound | None, options: argparse.Namespace, made: Watch, console: Console) -> int:
     if done is None:
-        console.say(BUSY)
+        console.say(ANOTHER_WATCHER)
         return DOUBTFUL
     view = _view(made)
     if options.output is not None:

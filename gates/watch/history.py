@@ -30,7 +30,7 @@ LEAST_KEPT = 1000
 MOST_BYTES = 64 * 1024 * 1024
 MOST_UNTOLD = 50
 EVER = dt.datetime.min.replace(tzinfo=dt.UTC)
-MADE_OF = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
+PARSE_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def read(path: Path, target: str, since: dt.datetime = EVER) -> History:
 
     Raise ConfigError on a history of a newer gate, CannotWork on a file that cannot be read.
     """
-    reader = _Reader(target, since)
+    reader = _HistoryReader(target, since)
     try:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
@@ -93,7 +93,7 @@ def read(path: Path, target: str, since: dt.datetime = EVER) -> History:
     return reader.history()
 
 
-class _Reader:
+class _HistoryReader:
     """Takes the lines of a history one by one, and keeps no more of them than is asked for."""
 
     def __init__(self, target: str, since: dt.datetime) -> None:
@@ -113,7 +113,7 @@ class _Reader:
             raise ConfigError(f"{said}. Use the gate that wrote it, or another --history")
         try:
             {"round": self._round, "told": self._told, "dropped": self._removed}[data["kind"]](data)
-        except MADE_OF:
+        except PARSE_ERRORS:
             self._broken.append(number)
 
     def _round(self, data: dict[str, Any]) -> None:

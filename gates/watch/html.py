@@ -173,12 +173,12 @@ def _checks(view: WatchView, found: Mapping[str, Trend]) -> Html:
         groups.setdefault(group, []).append(trend)
     if not groups:
         return Html("")
-    boxes = Html("").join(
+    cards = Html("").join(
         Html('<label><input type="checkbox" value="{}" checked> <span>{}</span></label>').format(name, name)
         for name in OUTCOMES
     )
     tools = Html('<div class="tools"><input type="search" placeholder="Filter {} checks">{}</div>').format(
-        len(found), boxes
+        len(found), cards
     )
     body = Html("").join(_group(name, groups[name], view) for name in sorted(groups))
     return Html("<h2>All checks, 24 hours</h2>\n{}\n{}").format(tools, body)

@@ -19,7 +19,7 @@ from gates.stages.pipeline import pipeline
 from gates.stages.preflight import VARIABLES, preflight
 from gates.stages.preflight.database import DATABASE
 from gates.stages.sql import ALERTS, DATA, suite
-from gates.stages.suite import Suite, run
+from gates.stages.suite import SuiteRun, run
 from gates.stages.switches import SPEC as SWITCHES
 from gates.stages.turn import SPEC as ALONE
 
@@ -39,7 +39,7 @@ class Drills(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RoundPlan:
     """What a round looks at, and what it leaves out although the watch has it: not due yet."""
 
     checks: tuple[CheckSpec, ...]
@@ -48,7 +48,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class RoundResult:
     """The target with the release that its instances agree on, and what became of the stages."""
 
     target: Target
@@ -64,7 +64,7 @@ def drills_for(target: Target, wanted: Drills) -> Drills:
     return Drills.SHORT if able else Drills.NONE
 
 
-def plan(catalogue: Sequence[CheckSpec], target: Target, drills: Drills, since_drill_s: float | None) -> Plan:
+def plan(catalogue: Sequence[CheckSpec], target: Target, drills: Drills, since_drill_s: float | None) -> RoundPlan:
     """The checks of a round. since_drill_s: seconds since the last short drill ended, None for never.
 
     Without a database the short drill acts for TEST_COMPANY_ID, whose rate limit it must leave room: it then runs once
@@ -82,11 +82,11 @@ def plan(catalogue: Sequence[CheckSpec], target: Target, drills: Drills, since_d
     too_soon = not target.database_url and since_drill_s is not None and 0 <= since_drill_s < LIMIT_WINDOW_S
     if too_soon:
         later = [s for s in drilled if s.id.startswith(PROOF)]
-        return Plan((*seen, *(s for s in drilled if s not in later)), tuple(s.id for s in later), drills)
-    return Plan((*seen, *drilled), (), drills)
+        return RoundPlan((*seen, *(s for s in drilled if s not in later)), tuple(s.id for s in later), drills)
+    return RoundPlan((*seen, *drilled), (), drills)
 
 
-def look(context: Context, plan: Plan) -> Looked:
+def look(context: Context, plan: RoundPlan) -> RoundResult:
     """Ask, in this order: preflight, the gate itself, SQL and alerts, drills; all of it is then in `context.evidence`.
 
     context.companies holds the companies of earlier rounds, which the SQL checks leave out; those of this round follow.
@@ -106,7 +106,7 @@ def look(context: Context, plan: Plan) -> Looked:
     else:
         stages += _drills(context, plan)
     scrub(context.out, hidden(context.target))
-    return Looked(first.target, tuple(stages))
+    return RoundResult(first.target, tuple(stages))
 
 
 def _sql(context: Context) -> list[StageReport]:
@@ -116,7 +116,7 @@ def _sql(context: Context) -> list[StageReport]:
     return [run(suite(context, "data", expected, [f"--only={s.id}" for s in expected]), context)]
 
 
-def _drills(context: Context, plan: Plan) -> list[StageReport]:
+def _drills(context: Context, plan: RoundPlan) -> list[StageReport]:
     if plan.drills is Drills.ALL:
         everything = () if not plan.not_due else [f"--only={s.id}" for s in context.applicable(("drill/",))]
         return drill(context, everything)
@@ -125,4 +125,4 @@ def _drills(context: Context, plan: Plan) -> list[StageReport]:
         return []
     limit_s = float(context.settings.drill_timeout_s)
     options = (f"--companies={context.companies}", f"--only={PROOF}*")
-    return [run(Suite("short drill", "drills", expected, limit_s, options), context)]
+    return [run(SuiteRun("short drill", "drills", expected, limit_s, options), context)]

@@ -76,7 +76,7 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class FinishedRound:
     """A round that was made: itself, the history before it, the watcher's own state, what Slack said, the stages."""
 
     round: Round
@@ -86,7 +86,7 @@ class Done:
     stages: tuple[StageReport, ...] = ()
 
 
-def one_round(watch: Watch, jump_s: float = 0.0) -> Done | None:
+def one_round(watch: Watch, jump_s: float = 0.0) -> FinishedRound | None:
     """Make a round; None where another watcher is in the middle of one. Raise CannotWork where it cannot be kept."""
     with history.turn(watch.history) as mine:
         if not mine:
@@ -105,11 +105,14 @@ def one_round(watch: Watch, jump_s: float = 0.0) -> Done | None:
         slack_error = _tell(watch, past, made)
         if error:
             raise error
-        return Done(made, past, alive, slack_error, looked.stages)
+        return FinishedRound(made, past, alive, slack_error, looked.stages)
 
 
 def rounds(
-    watch: Watch, each: Callable[[Done | None], None], sleep: Callable[[float], None] = time.sleep, most: int = 0
+    watch: Watch,
+    each: Callable[[FinishedRound | None], None],
+    sleep: Callable[[float], None] = time.sleep,
+    most: int = 0,
 ) -> None:
     """Rounds, one an interval, until a signal ends them (`most` above 0: after so many).
 
@@ -139,20 +142,20 @@ def rounds(
 # --- looking -----------------------------------------------------------------------------------------------------
 
 
-def _plan(watch: Watch, past: History, now: dt.datetime) -> look.Plan:
+def _plan(watch: Watch, past: History, now: dt.datetime) -> look.RoundPlan:
     drilled = (r for r in reversed(past.rounds) if any(c.startswith(look.PROOF) for c in r.readings))
     last = next(drilled, None)
     since_s = (now - dt.datetime.fromisoformat(last.finished_at)).total_seconds() if last else None
     return look.plan(watch.catalogue, watch.target, look.drills_for(watch.target, watch.drills), since_s)
 
 
-def _policy(watch: Watch, plan: look.Plan, release: str) -> Policy:
+def _policy(watch: Watch, plan: look.RoundPlan, release: str) -> Policy:
     kind = TargetKind.PRODUCTION
     policy = watch.policy_file.policy(watch.catalogue, kind, watch.target.release or release, deep=False)
     return dataclasses.replace(policy, catalogue=tuple(sorted(plan.checks, key=lambda s: s.id)))
 
 
-def _look(watch: Watch, plan: look.Plan, number: int, now: dt.datetime) -> tuple[Context, look.Looked]:
+def _look(watch: Watch, plan: look.RoundPlan, number: int, now: dt.datetime) -> tuple[Context, look.RoundResult]:
     """The evidence of a round; it stays beside the history until the next one."""
     out = watch.beside("last")
     try:
@@ -198,7 +201,7 @@ def _judged(
     watch: Watch,
     past: History,
     alive: Pulse,
-    plan: look.Plan,
+    plan: look.RoundPlan,
     evidence: list[Evidence],
     policy: Policy,
     started: dt.datetime,

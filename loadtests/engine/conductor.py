@@ -14,9 +14,9 @@ from loadtests.engine.schedule import length_s, users_at
 from loadtests.engine.sinks import Sink, TrendSink
 from loadtests.judgement.starvation import LATENESS, NULL, excuse
 from loadtests.judgement.trend import distrust_rise
-from loadtests.judgement.validity import Facts, doubts, invalid_reasons, weigh
-from loadtests.judgement.verdict import CONFIDENCE, Judgement, Verdict, certain_failure, judge
-from loadtests.plan import Plan, replays_of
+from loadtests.judgement.validity import RunFacts, doubts, invalid_reasons, weigh
+from loadtests.judgement.verdict import CONFIDENCE, ThresholdOutcome, ThresholdResult, certain_failure, judge
+from loadtests.plan import LoadPlan, replays_of
 from loadtests.thresholds.language import MetricKey, Threshold, ThresholdSet, k6_verdict
 
 NO_ANSWER_S = 3.0
@@ -31,7 +31,7 @@ MEMORY_METRICS = ("memory_mb", "memory_growth_mb")
 
 
 @dataclass(slots=True)
-class Seen:
+class WorkerState:
     """The last that was heard of one load process."""
 
     sequence: int = -1
@@ -72,12 +72,14 @@ class Second:
 class Conductor:
     """Knows the plan, everything that was reported, and what may end the run. Does not know Locust."""
 
-    def __init__(self, plan: Plan, thresholds: ThresholdSet, absent: Mapping[str, str], *, has_database: bool) -> None:
+    def __init__(
+        self, plan: LoadPlan, thresholds: ThresholdSet, absent: Mapping[str, str], *, has_database: bool
+    ) -> None:
         self.plan = plan
         self.thresholds = thresholds
         self.samples = Samples(most_exact=plan.most_exact)
         self.seconds: dict[int, Second] = {}
-        self.workers: dict[str, Seen] = {}
+        self.workers: dict[str, WorkerState] = {}
         self.lost: list[str] = []
         self.looks = 0
         self.ended = ""
@@ -95,7 +97,7 @@ class Conductor:
 
     def on_report(self, worker: str, report: Mapping[str, Any]) -> list[RequestGroup]:
         """Merge one report. A number that does not follow the last one means that samples are missing."""
-        seen = self.workers.setdefault(worker, Seen())
+        seen = self.workers.setdefault(worker, WorkerState())
         seen.gap = seen.gap or report["sequence"] != seen.sequence + 1
         seen.sequence = report["sequence"]
         seen.finals += 1 if report["final"] else 0
@@ -151,7 +153,7 @@ class Conductor:
         """Note that metrics could not be measured, found out while running."""
         self._absent |= dict.fromkeys(metrics, why)
 
-    def judgements(self, *, confidence: float | None = None) -> list[Judgement]:
+    def judgements(self, *, confidence: float | None = None) -> list[ThresholdResult]:
         """All thresholds judged over what was seen so far; a stuck oldest event makes the lag worse, never better."""
         level = self.confidence if confidence is None else confidence
         found = []
@@ -168,7 +170,7 @@ class Conductor:
 
     def _judge(
         self, key: MetricKey, threshold: Threshold, sink: Sink, confidence: float, absent: str = ""
-    ) -> Judgement:
+    ) -> ThresholdResult:
         """One threshold judged by the samples; what the instrument itself could have made is no failure."""
         one = judge(key, threshold, sink, self.elapsed_s, confidence=confidence, absent=absent)
         return excuse(one, key, threshold, sink, self._trend(NULL), confidence=confidence)
@@ -185,7 +187,7 @@ class Conductor:
             " (DATABASE_URL and dlq.replay.enabled give it some)"
         )
 
-    def _wanting(self) -> list[Judgement]:
+    def _wanting(self) -> list[ThresholdResult]:
         """What more samples could decide. Of replay calls no more come than the companies of the run allow."""
         return [j for j in self.judgements() if j.wants_more and j.samples < self._most_of(j)]
 
@@ -195,12 +197,14 @@ class Conductor:
         Of our own, the latency of one operation only holds.
         """
         only_holds = () if self.plan.thresholds_text else ("http_req_duration{",)
-        return any(j.verdict is Verdict.FAIL and not j.metric.startswith(only_holds) for j in self.judgements())
+        return any(
+            j.verdict is ThresholdOutcome.FAIL and not j.metric.startswith(only_holds) for j in self.judgements()
+        )
 
-    def _most_of(self, judged: Judgement) -> float:
+    def _most_of(self, judged: ThresholdResult) -> float:
         return replays_of(self.plan) if "operation:replay" in judged.metric else math.inf
 
-    def _worse_of_oldest(self, canary: Judgement, threshold: Threshold, confidence: float) -> Judgement:
+    def _worse_of_oldest(self, canary: ThresholdResult, threshold: Threshold, confidence: float) -> ThresholdResult:
         sink = self.samples.select(MetricKey("outbox_oldest_age_ms"))
         if sink.is_empty or threshold.expression.operator not in {"<", "<="} or canary.verdict.value == "fail":
             return canary
@@ -227,11 +231,11 @@ class Conductor:
         """95 % at the first look; every further look halves the risk left, so that looking again cannot buy a pass."""
         return 1.0 - (1.0 - CONFIDENCE) / 2.0 ** max(0, self.looks - 1)
 
-    def facts(self) -> Facts:
+    def facts(self) -> RunFacts:
         """What is known about the run apart from its samples."""
         null = self._trend(NULL)
         gone = [*self.lost, *(f"{name} (reports missing)" for name, seen in self.workers.items() if seen.gap)]
-        return Facts(
+        return RunFacts(
             requests=self.samples.requests,
             answers=self.samples.answers,
             dropped_iterations=sum(seen.dropped for seen in self.workers.values()),
@@ -289,7 +293,7 @@ class Conductor:
     def _most_s(self) -> float:
         return max(self.plan.most_s, length_s(self.plan))
 
-    def _wait_for(self, wanting: list[Judgement], elapsed: float) -> float:
+    def _wait_for(self, wanting: list[ThresholdResult], elapsed: float) -> float:
         """Seconds until the first of the undecided could be decided at the pace so far, and a fifth more."""
         waits = [(min(j.needed, self._most_of(j)) - j.samples) * elapsed / j.samples for j in wanting if j.samples]
         return max(LOOK_S, 1.2 * min(waits, default=LOOK_S))
@@ -325,7 +329,7 @@ class Conductor:
                 if not certain_failure(threshold, sink, int(sink.samples * grow)):
                     continue
                 now = self._judge(key, threshold, sink, self.confidence)
-                if now.verdict is Verdict.FAIL:  # not while it would end as unknown, of too few samples
+                if now.verdict is ThresholdOutcome.FAIL:  # not while it would end as unknown, of too few samples
                     source = threshold.expression.source
                     return f"aborted: {key} {source} can no longer pass, whatever the rest of the run brings"
         return ""

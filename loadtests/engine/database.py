@@ -22,7 +22,7 @@ from gates.deployment.tenants import OUTBOX_FLAG, REPLAY_FLAG, Tenants, id_of
 from loadtests.engine.samples import Samples
 from loadtests.engine.sinks import RateSink
 from loadtests.judgement.trend import LEAST_VALUES, rise_of
-from loadtests.plan import Plan, Tenant
+from loadtests.plan import LoadPlan, Tenant
 
 FOLDER = Path(__file__).parent / "sql"
 ITEMS_EACH = 2
@@ -48,7 +48,7 @@ class Prepared:
     absent: dict[str, str] = field(default_factory=dict)
 
 
-def prepare(url: str, plan: Plan, note: Callable[[str], None] | None = None) -> Prepared:
+def prepare(url: str, plan: LoadPlan, note: Callable[[str], None] | None = None) -> Prepared:
     """Create the companies of the run, each with dead letters to replay, where the outbox is on for them.
 
     note: told each company before it exists.
@@ -74,7 +74,7 @@ def prepare(url: str, plan: Plan, note: Callable[[str], None] | None = None) -> 
 
 
 def _companies(
-    connection: Connection, plan: Plan, below: int, replay_below: int, note: Callable[[str], None]
+    connection: Connection, plan: LoadPlan, below: int, replay_below: int, note: Callable[[str], None]
 ) -> list[Tenant]:
     """As many companies as wanted, each with its dead letters, in two statements."""
     is_found = below * replay_below / 10_000 >= LEAST_SHARE
@@ -92,7 +92,7 @@ def _companies(
     return made
 
 
-def _name(plan: Plan, number: int, rollouts: Mapping[str, int]) -> str:
+def _name(plan: LoadPlan, number: int, rollouts: Mapping[str, int]) -> str:
     """A name whose company has these flags on: the id follows from the name."""
     for nonce in range(MOST_NONCES):
         name = name_of(plan.run, plan.lease[0], int(plan.lease[1:]), number, nonce)
@@ -129,10 +129,10 @@ def clean_up(url: str, companies: Sequence[str]) -> None:
         connection.close()
 
 
-class Watch:
+class BacklogPoller:
     """Polls backlog, age and dead letters while a run lasts; three refusals in a row end it; `error` says why."""
 
-    def __init__(self, url: str, plan: Plan, samples: Samples) -> None:
+    def __init__(self, url: str, plan: LoadPlan, samples: Samples) -> None:
         self.samples = samples
         self.plan = plan
         self.error = ""

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import gevent
 
 from loadtests.engine.samples import RequestGroup, Samples
-from loadtests.engine.wire import OWN_FAULTS, Address, Connection, NoAnswer, parse_address
-from loadtests.plan import Credentials, Plan
+from loadtests.engine.wire import OWN_FAULTS, Address, Connection, TransportError, parse_address
+from loadtests.plan import Credentials, LoadPlan
 from loadtests.thresholds.expectations import SUCCEEDS, Expectation
 
 SWEEP_S = 0.2
@@ -44,7 +44,7 @@ class Call:
 class Drive:
     """One process's share of a run. `index` of `of` processes; times are time.perf_counter() seconds."""
 
-    plan: Plan
+    plan: LoadPlan
     credentials: Credentials
     index: int = 0
     of: int = 1
@@ -110,7 +110,7 @@ class Drive:
         try:
             status, error = connection.exchange(call.data, self.plan.timeout_s), ""
             self.answered_at = connection.ended
-        except NoAnswer as none:
+        except TransportError as none:
             error = str(none.args[0])
         finally:  # a user may be stopped in the middle of a request: that counts, too
             if self._open.pop(connection, None):

@@ -24,7 +24,7 @@ from loadtests.engine.conductor import Conductor
 from loadtests.engine.locust_stats import feed
 from loadtests.engine.users import ScheduledUser, WaitingUser
 from loadtests.engine.worker import FINISH, REPORT, RESUME, Worker
-from loadtests.plan import Credentials, Plan, dump_plan, load_plan
+from loadtests.plan import Credentials, LoadPlan, dump_plan, load_plan
 
 TICK_S = 0.25
 FINAL_WAIT_S = 40.0
@@ -63,7 +63,7 @@ def attach(environment: Any, credentials: Credentials, on_report: Callable[[str,
         environment.runner.register_message(RESUME, resume, concurrent=True)
 
 
-def environment_for(plan: Plan) -> Any:
+def environment_for(plan: LoadPlan) -> Any:
     """A Locust environment with the one user class that the plan needs."""
     options = argument_parser.parse_options(args=["--headless"])
     options.load_plan, options.load_of = dump_plan(plan), max(1, plan.workers + plan.expect_workers)
@@ -81,7 +81,9 @@ def environment_for(plan: Plan) -> Any:
 class Engine:
     """One run. `processes` are the workers that this machine starts itself."""
 
-    def __init__(self, plan: Plan, conductor: Conductor, credentials: Credentials, tick: Callable[[], None]) -> None:
+    def __init__(
+        self, plan: LoadPlan, conductor: Conductor, credentials: Credentials, tick: Callable[[], None]
+    ) -> None:
         self.plan = plan
         self.conductor = conductor
         self.tick = tick

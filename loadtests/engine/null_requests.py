@@ -17,7 +17,7 @@ import gevent
 
 from loadtests.engine.samples import Samples
 from loadtests.engine.sinks import Sink
-from loadtests.engine.wire import Address, Connection, NoAnswer, request_bytes
+from loadtests.engine.wire import Address, Connection, TransportError, request_bytes
 from loadtests.judgement.starvation import LATENESS, NULL
 
 EVERY_S = 0.05
@@ -72,5 +72,5 @@ class NullRequests:
 def _ask(connection: Connection, data: bytes) -> bool:
     try:
         return connection.exchange(data, timeout_s=3600.0) == 204
-    except NoAnswer:
+    except TransportError:
         return False

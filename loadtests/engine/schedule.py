@@ -6,7 +6,7 @@ import heapq
 import itertools
 from collections.abc import Iterator
 
-from loadtests.plan import Plan, Stream
+from loadtests.plan import LoadPlan, Stream
 
 
 def arrivals(streams: tuple[Stream, ...], index: int, of: int) -> Iterator[tuple[float, str]]:
@@ -22,7 +22,7 @@ def arrivals(streams: tuple[Stream, ...], index: int, of: int) -> Iterator[tuple
     return heapq.merge(*(one(stream) for stream in streams if stream.per_s > 0))
 
 
-def users_at(plan: Plan, elapsed_s: float) -> int:
+def users_at(plan: LoadPlan, elapsed_s: float) -> int:
     """How many users the closed model has at this time: straight lines between the stages, from 1 user on."""
     if not plan.stages:
         return plan.vus
@@ -34,6 +34,6 @@ def users_at(plan: Plan, elapsed_s: float) -> int:
     return before
 
 
-def length_s(plan: Plan) -> float:
+def length_s(plan: LoadPlan) -> float:
     """How long the run is meant to take."""
     return sum(stage.duration_s for stage in plan.stages) if plan.stages else plan.duration_s

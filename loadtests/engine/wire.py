@@ -70,7 +70,7 @@ def _tls_context() -> Any:
     return gevent_ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
 
 
-class NoAnswer(Exception):  # noqa: N818  -- an observation about the target, not an error of ours
+class TransportError(Exception):
     """No whole HTTP response came; `args[0]` is one word for the tag `error`."""
 
 
@@ -123,22 +123,22 @@ class Connection:
         try:
             try:
                 return self._once(data, head=head)
-            except (OSError, NoAnswer):
+            except (OSError, TransportError):
                 if not reused or self.received or self.timed_out:
                     raise
                 self.close()
                 return self._once(data, head=head)
-        except NoAnswer as none:
+        except TransportError as none:
             self.close()
-            raise NoAnswer("timeout" if self.timed_out else none.args[0]) from none
+            raise TransportError("timeout" if self.timed_out else none.args[0]) from none
         except OSError as error:
             self.close()
             code = errno.errorcode.get(error.errno or 0, "")
             said = code if code in OWN_FAULTS else type(error).__name__
-            raise NoAnswer("timeout" if self.timed_out else said) from error
+            raise TransportError("timeout" if self.timed_out else said) from error
         except ValueError as error:
             self.close()
-            raise NoAnswer("malformed") from error
+            raise TransportError("malformed") from error
         finally:
             self.ended = time.perf_counter()
             self.deadline = 0.0
@@ -229,7 +229,7 @@ class Connection:
     def _receive(self) -> bytes:
         data = self._more()
         if not data:
-            raise NoAnswer("closed")
+            raise TransportError("closed")
         return data
 
     def _more(self) -> bytes:
@@ -241,7 +241,7 @@ class Connection:
             data = self._sock.recv(CHUNK)
         self.received += len(data)
         if self.received > MOST_HEAD + MOST_BODY:
-            raise NoAnswer("too large")
+            raise TransportError("too large")
         return data
 
     def _read_response(self, buffer: bytes, *, head: bool) -> int:
@@ -250,11 +250,11 @@ class Connection:
             end = buffer.find(b"\r\n\r\n")
             while end < 0:
                 if self.received > MOST_HEAD:
-                    raise NoAnswer("too large")
+                    raise TransportError("too large")
                 buffer += self._receive()
                 end = buffer.find(b"\r\n\r\n")
             if buffer[:9] not in {b"HTTP/1.1 ", b"HTTP/1.0 "} or buffer[12:13] not in {b" ", b"\r"}:
-                raise NoAnswer("malformed")
+                raise TransportError("malformed")
             status = _size(buffer[9:12])
             top, buffer = buffer[:end], buffer[end + 4 :]
             if 100 <= status < 200 and not buffer:
@@ -287,7 +287,7 @@ class Connection:
         while data := self._more():
             parts.append(data)
         if self.timed_out:
-            raise NoAnswer("timeout")
+            raise TransportError("timeout")
         self.body = b"".join(parts)
         return True
 
@@ -313,7 +313,7 @@ class Connection:
     def _joined(self, buffer: bytes, at: int, most: int) -> bytes:
         """What is left of the buffer with the bytes that come next. Raise NoAnswer where the rest has no end."""
         if len(buffer) - at > most + CHUNK:
-            raise NoAnswer("too large")
+            raise TransportError("too large")
         return buffer[at:] + self._receive()
 
 

@@ -16,7 +16,7 @@ from loadtests.engine.drive import Drive
 from loadtests.engine.null_requests import NullRequests
 from loadtests.engine.users import Traffic
 from loadtests.engine.workload import Workload
-from loadtests.plan import Credentials, Plan
+from loadtests.plan import Credentials, LoadPlan
 
 REPORT_S = 0.5
 REPORT, FINISH, RESUME = "load_report", "load_finish", "load_resume"
@@ -30,7 +30,7 @@ Send = Callable[[dict[str, Any]], None]
 class Worker:
     """`send` takes a report away (to the master, or straight to the conductor of this very process)."""
 
-    def __init__(self, plan: Plan, credentials: Credentials, index: int, of: int, send: Send) -> None:
+    def __init__(self, plan: LoadPlan, credentials: Credentials, index: int, of: int, send: Send) -> None:
         self.drive = Drive(plan, credentials, index, of)
         workload = Workload(plan, credentials, self.drive.address, index, of)
         canaries = Canaries(self.drive, workload, PATIENCE_S)

@@ -19,7 +19,7 @@ from gates.deployment.requests import (
 )
 from loadtests.engine.drive import Call
 from loadtests.engine.wire import Address, request_bytes
-from loadtests.plan import REPLAYS_EACH, Credentials, Plan, Tenant
+from loadtests.plan import REPLAYS_EACH, Credentials, LoadPlan, Tenant
 from loadtests.thresholds.expectations import (
     ALIVE,
     EVENT_STATUS,
@@ -44,7 +44,7 @@ TEST_COMPANY_REFUSALS = PAUSED | {"feature_disabled", "rate_limited"}
 class Workload:
     """Makes the calls of one load process; tenants and arrivals are dealt out by the process's index."""
 
-    plan: Plan
+    plan: LoadPlan
     credentials: Credentials
     address: Address
     index: int = 0

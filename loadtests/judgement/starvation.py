@@ -15,7 +15,7 @@ from dataclasses import replace
 from gates.decision.intervals import mean_bounds
 from loadtests.engine.metrics import TIMINGS
 from loadtests.engine.sinks import Sink, TrendSink
-from loadtests.judgement.verdict import CONFIDENCE, Judgement, Verdict, Why, judge
+from loadtests.judgement.verdict import CONFIDENCE, ThresholdOutcome, ThresholdResult, Why, judge
 from loadtests.thresholds.language import Expression, MetricKey, Threshold
 
 CLOCKED = {*TIMINGS, "iteration_duration", "outbox_lag_ms"}
@@ -26,31 +26,36 @@ FEWEST = 20
 
 
 def excuse(
-    one: Judgement,
+    one: ThresholdResult,
     key: MetricKey,
     threshold: Threshold,
     sink: Sink,
     null: TrendSink,
     *,
     confidence: float = CONFIDENCE,
-) -> Judgement:
+) -> ThresholdResult:
     """A failed latency that the instrument could have made becomes unknown; all else stays what it is."""
     e = threshold.expression
-    if one.verdict is not Verdict.FAIL or key.name not in CLOCKED or e.operator not in {"<", "<="}:
+    if one.verdict is not ThresholdOutcome.FAIL or key.name not in CLOCKED or e.operator not in {"<", "<="}:
         return one
     if null.samples < FEWEST:
         why = f"only {null.samples} null requests tell how fast the gate itself was, {FEWEST} are needed"
-        return replace(one, verdict=Verdict.UNKNOWN, why=Why.STARVED, message=f"{one.message}, but {why}; run again")
+        return replace(
+            one, verdict=ThresholdOutcome.UNKNOWN, why=Why.STARVED, message=f"{one.message}, but {why}; run again"
+        )
     harder = without_instrument(e, null)
     for tried in harder:
-        if judge(key, replace(threshold, expression=tried), sink, 0.0, confidence=confidence).verdict is Verdict.FAIL:
+        if (
+            judge(key, replace(threshold, expression=tried), sink, 0.0, confidence=confidence).verdict
+            is ThresholdOutcome.FAIL
+        ):
             return one
     why = (
         f"the gate itself was slow: it may have added {harder[0].limit - e.limit:.0f} ms (null requests: p95"
         f" {null.percentile(95.0):.0f} ms, slowest {null.percentile(100.0):.0f} ms); run again when this machine is"
         " idle, or load from another one"
     )
-    return replace(one, verdict=Verdict.UNKNOWN, why=Why.STARVED, message=f"{one.message}, but {why}")
+    return replace(one, verdict=ThresholdOutcome.UNKNOWN, why=Why.STARVED, message=f"{one.message}, but {why}")
 
 
 def conceded(percent: float) -> float:

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
-from loadtests.judgement.verdict import Judgement, Verdict, Why
+from loadtests.judgement.verdict import ThresholdOutcome, ThresholdResult, Why
 
 FEWEST = 60
 LEAST_VALUES = 9
@@ -47,13 +47,13 @@ def rise_of(values: Sequence[float]) -> float:
     return rise if rise > 0 and min(middle - first, last - middle) > LEAST_SHARE * rise else 0.0
 
 
-def distrust_rise(judged: Judgement, values: Sequence[float]) -> Judgement:
+def distrust_rise(judged: ThresholdResult, values: Sequence[float]) -> ThresholdResult:
     """A pass of a limit from above is unknown where the values rise through the run."""
-    if judged.verdict is not Verdict.PASS or judged.operator not in {"<", "<="} or not is_rising(values):
+    if judged.verdict is not ThresholdOutcome.PASS or judged.operator not in {"<", "<="} or not is_rising(values):
         return judged
     steps = ", ".join(f"{one:.0f}" for one in thirds(values))
     message = (
         f"{judged.message}, but the lag rises through the whole run (nine in ten exceed {steps} ms by thirds): events"
         " come faster than they are delivered; give the worker more capacity, or load less"
     )
-    return replace(judged, verdict=Verdict.UNKNOWN, why=Why.UNDECIDABLE, message=message)
+    return replace(judged, verdict=ThresholdOutcome.UNKNOWN, why=Why.UNDECIDABLE, message=message)

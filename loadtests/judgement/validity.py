@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from loadtests.judgement.verdict import Judgement, Verdict, Why
+from loadtests.judgement.verdict import ThresholdOutcome, ThresholdResult, Why
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class RunFacts:
     """What is known about a run apart from its samples; the validity of the run is decided on these alone.
 
     `null_ms` and `pressure` say how much the instrument itself was in need; see starvation.py and pressure.py.
@@ -39,7 +39,7 @@ CPU_LIMIT_PERCENT = 85.0
 LATENESS_LIMIT_MS = 100.0
 
 
-def invalid_reasons(facts: Facts) -> tuple[str, ...]:
+def invalid_reasons(facts: RunFacts) -> tuple[str, ...]:
     """Why the run is no measurement of the target, one sentence each; empty where it is one."""
     found: list[str] = []
     if facts.workers_lost:
@@ -55,7 +55,7 @@ def invalid_reasons(facts: Facts) -> tuple[str, ...]:
     return tuple(found)
 
 
-def doubts(facts: Facts) -> tuple[str, ...]:
+def doubts(facts: RunFacts) -> tuple[str, ...]:
     """Why the run passes nothing, one sentence each; empty where its passes stand."""
     found: list[str] = []
     if facts.silent_s:
@@ -83,15 +83,15 @@ def doubts(facts: Facts) -> tuple[str, ...]:
     return tuple(found)
 
 
-def weigh(judgements: Sequence[Judgement], facts: Facts) -> list[Judgement]:
+def weigh(judgements: Sequence[ThresholdResult], facts: RunFacts) -> list[ThresholdResult]:
     """What the judgements are worth in a run of these facts."""
     nothing = invalid_reasons(facts)
     text = "; ".join((*nothing, *doubts(facts)))
     if not text:
         return list(judgements)
-    return [_weighed(one, text) if nothing or one.verdict is Verdict.PASS else one for one in judgements]
+    return [_weighed(one, text) if nothing or one.verdict is ThresholdOutcome.PASS else one for one in judgements]
 
 
-def _weighed(one: Judgement, text: str) -> Judgement:
+def _weighed(one: ThresholdResult, text: str) -> ThresholdResult:
     message = f"the run is not valid ({text}); {one.message}"
-    return replace(one, verdict=Verdict.UNKNOWN, why=Why.INVALID_RUN, message=message)
+    return replace(one, verdict=ThresholdOutcome.UNKNOWN, why=Why.INVALID_RUN, message=message)

@@ -22,7 +22,7 @@ EXACT_MINIMUM = 30
 """Fewest samples where a threshold is about the run itself (max, rate==1): a statement about nearly nothing is none."""
 
 
-class Verdict(enum.StrEnum):
+class ThresholdOutcome(enum.StrEnum):
     """What a threshold came to."""
 
     PASS = "pass"  # noqa: S105  -- a verdict, no password
@@ -44,7 +44,7 @@ class Why(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class ThresholdResult:
     """One threshold judged. `low`/`high` bound the estimate `observed`; `margin` is the distance from the nearer end of
     the interval to the limit, relative to the limit (negative outside). `needed` is how many samples it would take.
     """
@@ -54,7 +54,7 @@ class Judgement:
     aggregation: str
     operator: str
     limit: float
-    verdict: Verdict
+    verdict: ThresholdOutcome
     why: Why
     k6_passes: bool
     observed: float | None
@@ -95,18 +95,18 @@ def judge(
     *,
     confidence: float = CONFIDENCE,
     absent: str = "",
-) -> Judgement:
+) -> ThresholdResult:
     """Judge one threshold over what was seen. `absent` says why a metric could not be measured at all."""
     e = threshold.expression
     value = aggregate(sink, e, elapsed_s)
     passes = k6_verdict(sink, e, elapsed_s)
-    unknown = Judgement(
+    unknown = ThresholdResult(
         metric=str(key),
         source=e.source,
         aggregation=e.aggregation,
         operator=e.operator,
         limit=e.limit,
-        verdict=Verdict.UNKNOWN,
+        verdict=ThresholdOutcome.UNKNOWN,
         why=Why.NO_DATA,
         k6_passes=passes,
         observed=None if sink.is_empty or math.isnan(value) else value,
@@ -143,7 +143,9 @@ def _yes(flag: bool) -> str:
     return "yes" if flag else "no"
 
 
-def _decide(judged: Judgement, e: Expression, sink: Sink, estimate: _Estimate, confidence: float) -> Judgement:
+def _decide(
+    judged: ThresholdResult, e: Expression, sink: Sink, estimate: _Estimate, confidence: float
+) -> ThresholdResult:
     """Compare the interval with the limit, once there are enough samples."""
     number = f"{judged.metric} {judged.aggregation} {number_text(judged.observed)}"
     span = f"[{number_text(judged.low)}, {number_text(judged.high)}]"
@@ -157,9 +159,9 @@ def _decide(judged: Judgement, e: Expression, sink: Sink, estimate: _Estimate, c
     inside = e.holds(estimate.low), e.holds(estimate.high)
     blurred = estimate.is_rounded and estimate.low <= e.limit <= estimate.high
     if all(inside) and not blurred:
-        return replace(judged, verdict=Verdict.PASS, why=Why.DECIDED, message=f"{facts}: inside")
+        return replace(judged, verdict=ThresholdOutcome.PASS, why=Why.DECIDED, message=f"{facts}: inside")
     if not any(inside) and not blurred and not e.holds(judged.observed or 0.0):
-        return replace(judged, verdict=Verdict.FAIL, why=Why.DECIDED, message=f"{facts}: outside")
+        return replace(judged, verdict=ThresholdOutcome.FAIL, why=Why.DECIDED, message=f"{facts}: outside")
     needed = _more(judged, e, sink, confidence)
     message = f"{facts}: the interval reaches across the limit; about {needed} samples would decide it"
     return replace(judged, why=Why.UNDECIDED, needed=needed, message=message)
@@ -219,7 +221,7 @@ def margin(e: Expression, low: float, high: float) -> float | None:
     return found if math.isfinite(found) else None
 
 
-def _more(judged: Judgement, e: Expression, sink: Sink, confidence: float) -> int:
+def _more(judged: ThresholdResult, e: Expression, sink: Sink, confidence: float) -> int:
     """About how many samples would decide at the present estimate: intervals shrink with the root of n."""
     if isinstance(sink, RateSink) and sink.total:
         return _more_trials(sink.trues / sink.total, e.limit, sink.total, confidence)

@@ -25,7 +25,7 @@ from loadtests.thresholds.language import (
     parse_expression,
     parse_metric_key,
 )
-from loadtests.thresholds.literal import LiteralError, Members, Node, read_literal
+from loadtests.thresholds.literal import LiteralError, LiteralNode, Members, read_literal
 
 OPTIONS = ("thresholds", "stages", "vus", "duration")
 IGNORED_OPTIONS = ("summaryTrendStats", "tags", "systemTags", "userAgent", "discardResponseBodies", "noUsageReport")
@@ -79,10 +79,10 @@ class _Builder:
         self.types = types
         self.notes: list[str] = []
 
-    def error(self, node: Node, message: str) -> ThresholdsFileError:
+    def error(self, node: LiteralNode, message: str) -> ThresholdsFileError:
         return ThresholdsFileError(f"{self.name}:{node.line}:{node.column}: {message}")
 
-    def build(self, root: Node) -> ThresholdsFile:
+    def build(self, root: LiteralNode) -> ThresholdsFile:
         options = self.members(root, "the file")
         if not options or not any(key in {*OPTIONS, *IGNORED_OPTIONS} for key in options):
             thresholds = self.thresholds(root)
@@ -101,17 +101,17 @@ class _Builder:
             notes=tuple(self.notes),
         )
 
-    def members(self, node: Node, what: str) -> dict[str, tuple[Node, Node]]:
+    def members(self, node: LiteralNode, what: str) -> dict[str, tuple[LiteralNode, LiteralNode]]:
         if not isinstance(node.value, Members):
             raise self.error(node, f"{what} must be an object of keys and values")
         return node.value.items
 
-    def known(self, at: Node, key: str, allowed: Iterable[str]) -> None:
+    def known(self, at: LiteralNode, key: str, allowed: Iterable[str]) -> None:
         names = list(allowed)
         if key not in names:
             raise self.error(at, f"unknown key {key!r}; {_nearest(key, names)}")
 
-    def thresholds(self, node: Node) -> ThresholdSet:
+    def thresholds(self, node: LiteralNode) -> ThresholdSet:
         found: dict[MetricKey, tuple[Threshold, ...]] = {}
         for source, (at, value) in self.members(node, "thresholds").items():
             key = self.metric(at, source)
@@ -124,7 +124,7 @@ class _Builder:
             raise self.error(node, "there is no threshold; without one nothing can be judged")
         return ThresholdSet(found)
 
-    def metric(self, at: Node, source: str) -> MetricKey:
+    def metric(self, at: LiteralNode, source: str) -> MetricKey:
         try:
             key = parse_metric_key(source)
         except ThresholdError as error:
@@ -133,7 +133,7 @@ class _Builder:
             raise self.error(at, f"metric {key.name!r} does not exist; {_nearest(key.name, self.types)}")
         return key
 
-    def threshold(self, key: MetricKey, node: Node) -> Threshold:
+    def threshold(self, key: MetricKey, node: LiteralNode) -> Threshold:
         if isinstance(node.value, str):
             return self.checked(key, Threshold(self.expression(key, node)), node)
         members = self.members(node, "a threshold (if it is not a string)")
@@ -154,7 +154,7 @@ class _Builder:
             node,
         )
 
-    def checked(self, key: MetricKey, threshold: Threshold, node: Node) -> Threshold:
+    def checked(self, key: MetricKey, threshold: Threshold, node: LiteralNode) -> Threshold:
         try:
             ThresholdSet({key: (threshold,)}).validate(self.types)
         except ThresholdError as error:
@@ -162,7 +162,7 @@ class _Builder:
         self.notes += [f"{self.name}:{node.line}:{node.column}: {note}" for note in lint(key, threshold)]
         return threshold
 
-    def expression(self, key: MetricKey, node: Node) -> Expression:
+    def expression(self, key: MetricKey, node: LiteralNode) -> Expression:
         if not isinstance(node.value, str):
             raise self.error(node, f"a threshold of {key} must be a string, as in 'p(95)<2500'")
         try:
@@ -170,18 +170,18 @@ class _Builder:
         except ThresholdError as error:
             raise self.error(node, str(error)) from error
 
-    def boolean(self, node: Node) -> bool:
+    def boolean(self, node: LiteralNode) -> bool:
         if not isinstance(node.value, bool):
             raise self.error(node, "true or false was expected")
         return node.value
 
-    def whole(self, node: Node) -> int:
+    def whole(self, node: LiteralNode) -> int:
         number = node.value
         if isinstance(number, bool) or not isinstance(number, int | float) or number != int(number) or number < 0:
             raise self.error(node, "a whole number, zero or more, was expected")
         return int(number)
 
-    def duration(self, node: Node) -> int:
+    def duration(self, node: LiteralNode) -> int:
         if isinstance(node.value, bool) or not isinstance(node.value, str | int | float):
             raise self.error(node, "a duration was expected: milliseconds, or text like 10s")
         try:
@@ -189,12 +189,12 @@ class _Builder:
         except ThresholdError as error:
             raise self.error(node, str(error)) from error
 
-    def stages(self, node: Node) -> tuple[Stage, ...]:
+    def stages(self, node: LiteralNode) -> tuple[Stage, ...]:
         if not isinstance(node.value, list):
             raise self.error(node, "stages must be a list, as in [{duration: '30s', target: 10}]")
         return tuple(self.stage(one) for one in node.value)
 
-    def stage(self, node: Node) -> Stage:
+    def stage(self, node: LiteralNode) -> Stage:
         members = self.members(node, "a stage")
         for name, (at, _) in members.items():
             self.known(at, name, ("duration", "target"))
@@ -206,7 +206,7 @@ class _Builder:
 _PLAIN_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII)
 
 
-def _read_yaml(text: str) -> Node:
+def _read_yaml(text: str) -> LiteralNode:
     """The same nodes from YAML. All but true, false, null and plain decimals are strings; aliases are refused."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -222,7 +222,7 @@ def _read_yaml(text: str) -> Node:
     return _from_yaml(root, set())
 
 
-def _from_yaml(node: yaml.Node, seen: set[int]) -> Node:
+def _from_yaml(node: yaml.Node, seen: set[int]) -> LiteralNode:
     line, column = node.start_mark.line + 1, node.start_mark.column + 1
     if id(node) in seen:
         raise LiteralError("anchors and aliases are not read; write the value out", line, column)
@@ -230,18 +230,18 @@ def _from_yaml(node: yaml.Node, seen: set[int]) -> Node:
     if isinstance(node, yaml.MappingNode):
         members = Members()
         for key_node, value_node in node.value:
-            key = Node(str(key_node.value), key_node.start_mark.line + 1, key_node.start_mark.column + 1)
+            key = LiteralNode(str(key_node.value), key_node.start_mark.line + 1, key_node.start_mark.column + 1)
             if str(key.value) in members.items:
                 first = members.items[str(key.value)][0]
                 raise LiteralError(
                     f"key {key.value!r} is given twice (first on line {first.line}); keep one", key.line, key.column
                 )
             members.items[str(key.value)] = (key, _from_yaml(value_node, seen))
-        return Node(members, line, column)
+        return LiteralNode(members, line, column)
     if isinstance(node, yaml.SequenceNode):
-        return Node([_from_yaml(one, seen) for one in node.value], line, column)
+        return LiteralNode([_from_yaml(one, seen) for one in node.value], line, column)
     plain = isinstance(node, yaml.ScalarNode) and node.style is None
-    return Node(_yaml_scalar(str(node.value), plain=plain), line, column)
+    return LiteralNode(_yaml_scalar(str(node.value), plain=plain), line, column)
 
 
 def _yaml_scalar(text: str, *, plain: bool) -> bool | float | str | None:

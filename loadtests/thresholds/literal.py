@@ -18,10 +18,10 @@ from tree_sitter_typescript import language_typescript
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class LiteralNode:
     """A value and where it began (both counted from 1). Arrays hold nodes; objects hold members in order."""
 
-    value: bool | float | str | list[Node] | Members | None
+    value: bool | float | str | list[LiteralNode] | Members | None
     line: int
     column: int
 
@@ -30,7 +30,7 @@ class Node:
 class Members:
     """The members of an object: key to (node of the key, node of the value)."""
 
-    items: dict[str, tuple[Node, Node]] = field(default_factory=dict)
+    items: dict[str, tuple[LiteralNode, LiteralNode]] = field(default_factory=dict)
 
 
 class LiteralError(ValueError):
@@ -58,7 +58,7 @@ _EXPORTS = re.compile(r"(?:module\.)?exports(?P<options>\.options)?")
 OPTIONS = "options"
 
 
-def read_literal(text: str) -> Node:
+def read_literal(text: str) -> LiteralNode:
     """Read one value: a literal, bare members such as `thresholds: {...},`, or the options that a script exports.
 
     Raise LiteralError with the place of the first thing that does not fit.
@@ -66,10 +66,10 @@ def read_literal(text: str) -> Node:
     first = _FIRST.match(text)
     pasted = first["first"] if first else None
     if pasted is None:
-        return _Reader(text, "", "").options()
+        return _LiteralReader(text, "", "").options()
     if pasted in {"{", "["}:
-        return _Reader(text.rstrip().removesuffix(","), "_=", "").pasted()
-    return _Reader(text.rstrip().rstrip(",;"), "_={", "\n}").pasted()
+        return _LiteralReader(text.rstrip().removesuffix(","), "_=", "").pasted()
+    return _LiteralReader(text.rstrip().rstrip(",;"), "_={", "\n}").pasted()
 
 
 @functools.cache
@@ -77,7 +77,7 @@ def _parser() -> Parser:
     return Parser(Language(language_typescript()))
 
 
-class _Reader:
+class _LiteralReader:
     """Reads one text, with what makes a program of it before and after."""
 
     def __init__(self, text: str, before: str, after: str) -> None:
@@ -99,7 +99,7 @@ class _Reader:
     def error(self, tree: Tree, message: str) -> LiteralError:
         return LiteralError(message, *self.place(tree))
 
-    def pasted(self) -> Node:
+    def pasted(self) -> LiteralNode:
         """The value of the one statement that there is."""
         statement, *more = _parts(self.root)
         if more:
@@ -109,7 +109,7 @@ class _Reader:
             raise self.error(statement, "a literal was expected; keep only the options or thresholds block")
         return self.value(value)
 
-    def options(self) -> Node:
+    def options(self) -> LiteralNode:
         """The value of the one declaration of options."""
         found = [pair for statement in _parts(self.root) for pair in self.declared(statement)]
         exported = [value for value, is_exported in found if is_exported]
@@ -169,7 +169,7 @@ class _Reader:
                 raise self.error(one, "these options come from another file; give that file")
             yield from own
 
-    def value(self, tree: Tree, depth: int = 0) -> Node:
+    def value(self, tree: Tree, depth: int = 0) -> LiteralNode:
         """A literal as a value."""
         if depth > MAX_DEPTH:
             raise self.error(tree, f"nested deeper than {MAX_DEPTH} levels")
@@ -178,18 +178,18 @@ class _Reader:
             return self.value(_parts(tree)[_WRAPPERS[tree.type]], depth + 1)
         match tree.type:
             case "object":
-                return Node(self.members(tree, depth), line, column)
+                return LiteralNode(self.members(tree, depth), line, column)
             case "array":
-                return Node([self.value(one, depth + 1) for one in _parts(tree)], line, column)
+                return LiteralNode([self.value(one, depth + 1) for one in _parts(tree)], line, column)
             case "string" | "template_string":
-                return Node(self.string(tree), line, column)
+                return LiteralNode(self.string(tree), line, column)
             case "number":
-                return Node(self.number(tree), line, column)
+                return LiteralNode(self.number(tree), line, column)
             case "unary_expression" if _text(tree.children[0]) in {"-", "+"} and tree.children[1].type == "number":
                 sign = -1.0 if _text(tree.children[0]) == "-" else 1.0
-                return Node(sign * self.number(tree.children[1]), line, column)
+                return LiteralNode(sign * self.number(tree.children[1]), line, column)
             case name if name in _WORDS:
-                return Node(_WORDS[name], line, column)
+                return LiteralNode(_WORDS[name], line, column)
         allowed = "a string, number, true, false, null, array or object was expected"
         raise self.error(tree, f"{allowed}, not {_text(tree)[:40]!r}")
 
@@ -203,7 +203,7 @@ class _Reader:
             if name in found.items:
                 first = found.items[name][0]
                 raise self.error(pair, f"key {name!r} is given twice (first on line {first.line}); keep one")
-            found.items[name] = (Node(name, *self.place(key)), self.value(value, depth + 1))
+            found.items[name] = (LiteralNode(name, *self.place(key)), self.value(value, depth + 1))
         return found
 
     def number(self, tree: Tree) -> float:

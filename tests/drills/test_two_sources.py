@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from gates.deployment.capabilities import claims
 from gates.deployment.target import Target
 from gates.evidence import TargetKind
-from gates.proof.relay import Way, relay
+from gates.proof.relay import RelayOptions, relay
 from gates.stack.postgres import connect
 
 
@@ -23,7 +23,7 @@ def test_a_port_forward_hides_the_second_source(variables: dict[str, str]) -> No
     parts = urlsplit(direct)
     made: list[str] = []
     assert claims(at(variables, direct), made.append)["two-sources"] is True
-    with relay(f"{parts.scheme}://{parts.netloc}", Way()) as base:
+    with relay(f"{parts.scheme}://{parts.netloc}", RelayOptions()) as base:
         hidden = base + parts.path
         assert claims(at(variables, hidden), made.append)["two-sources"] is False
         assert claims(at(variables, hidden, TargetKind.PRODUCTION))["two-sources"] is True

@@ -18,7 +18,7 @@ from gates.errors import ConfigError
 from gates.evidence import Outcome
 from gates.one_stage import run_stage
 from gates.reports import attestation
-from gates.request import Request
+from gates.request import RunRequest
 from tests.gates.gate_process import gate
 from tests.gates.test_cli import saved
 from tests.gates.test_run import asked, base_url, processes
@@ -97,7 +97,7 @@ def test_a_key_of_no_use_is_named_by_its_variable_and_not_shown(value: str, sign
     assert gate("verify", str(signed)).returncode == 3
 
 
-def test_a_run_signs_what_it_leaves(asked: Request) -> None:
+def test_a_run_signs_what_it_leaves(asked: RunRequest) -> None:
     """The last thing that is written, over the files as they stand; no key, no attestation, said in run.json."""
     request = dataclasses.replace(asked, environ={**asked.environ, **ENVIRON})
     run_stage(request, "sql")

@@ -26,12 +26,12 @@ from gates.evidence_file import Unwritten, read_lines, write_lines
 from gates.one_stage import run_stage
 from gates.reports import render, webhook
 from gates.reports.terminal import verdict_text
-from gates.request import Request
+from gates.request import RunRequest
 from gates.run import run_gate
 from gates.stages import suite
 from gates.stages.context import Context, Progress, now
 from gates.stages.preflight import endpoints
-from gates.stages.suite import Suite
+from gates.stages.suite import SuiteRun
 from gates.verdict import NOT_ROLLED_BACK, Action, Decision, Verdict
 
 COMPANY = "11111111-1111-4111-8111-111111111111"
@@ -146,7 +146,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     names: set[str] = set()
     ran = suite._ran
 
-    def run_or_write(asked: Suite, context: Context, *limits: Any) -> tuple[int | None, str]:
+    def run_or_write(asked: SuiteRun, context: Context, *limits: Any) -> tuple[int | None, str]:
         if asked.name in names:
             return ran(asked, context, *limits)
         write_lines(context.evidence, [written(s, context, before="before" in asked.name) for s in asked.expected])
@@ -174,7 +174,7 @@ def written(one: CheckSpec, context: Context, *, before: bool) -> Evidence:
 
 
 @pytest.fixture
-def asked(tmp_path: Path, base_url: str, processes: set[str], monkeypatch: pytest.MonkeyPatch) -> Request:
+def asked(tmp_path: Path, base_url: str, processes: set[str], monkeypatch: pytest.MonkeyPatch) -> RunRequest:
     """A run over the small suites."""
     for name, source in (("drills", DRILL), ("sql_checks", SQL)):
         (tmp_path / name).mkdir()
@@ -186,7 +186,7 @@ def asked(tmp_path: Path, base_url: str, processes: set[str], monkeypatch: pytes
     file = parse("version: 1\nstages:\n  drill: {workers: 1}\n", "gate.yaml", tmp_path, dt.date(2026, 1, 1))
     policy = file.policy(CATALOGUE, target.kind, target.release, deep=False)
     environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": "--deselect=everything -k nothing"}
-    return Request(target, policy, file.settings, tmp_path / "out", environ=environ, load=loaded)
+    return RunRequest(target, policy, file.settings, tmp_path / "out", environ=environ, load=loaded)
 
 
 def loaded(_target: Target, out: Path) -> list[Evidence]:
@@ -194,14 +194,14 @@ def loaded(_target: Target, out: Path) -> list[Evidence]:
     return [Evidence("load/small", Outcome.PASS, samples=60, observed=1.0, limit=2.0)]
 
 
-def change(request: Request, main: str) -> None:
+def change(request: RunRequest, main: str) -> None:
     file = request.out.parent / "drills" / "test_drills.py"
     file.write_text(DRILL.replace("MAIN", main).replace("COMPANY", COMPANY), encoding="utf-8")
 
 
 @pytest.mark.parametrize("names", [SUITES, set()], ids=["processes", "written"])
 def test_a_run_passes_through_all_stages_in_their_order(
-    asked: Request, processes: set[str], names: set[str], monkeypatch: pytest.MonkeyPatch
+    asked: RunRequest, processes: set[str], names: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Preflight, data, drill, load, data again; the second look leaves out the companies that this run created."""
     processes |= names
@@ -226,7 +226,7 @@ def test_a_run_passes_through_all_stages_in_their_order(
     assert run["companies"] == COMPANY.split()
 
 
-def test_what_is_on_disk_gives_the_verdict_again_byte_for_byte(asked: Request) -> None:
+def test_what_is_on_disk_gives_the_verdict_again_byte_for_byte(asked: RunRequest) -> None:
     """From evidence.ndjson and run.json alone."""
     run_gate(asked)
     written = (asked.out / "verdict.json").read_text(encoding="utf-8")
@@ -235,7 +235,7 @@ def test_what_is_on_disk_gives_the_verdict_again_byte_for_byte(asked: Request) -
     assert record.recompute(asked.out).decision is Decision.HOLD
 
 
-def test_no_secret_is_in_any_file_of_a_run(asked: Request, processes: set[str]) -> None:
+def test_no_secret_is_in_any_file_of_a_run(asked: RunRequest, processes: set[str]) -> None:
     """Planted in a test's output, its details, a token, the load stage's log; looked for in every file."""
     processes |= SUITES
     change(asked, 'assert not os.environ["TRANSBOT_HMAC_SECRET"]')
@@ -258,7 +258,7 @@ def test_no_secret_is_in_any_file_of_a_run(asked: Request, processes: set[str]) 
     ],
 )
 def test_a_stage_that_breaks_is_unknown_and_says_why(
-    asked: Request, processes: set[str], main: str, words: str
+    asked: RunRequest, processes: set[str], main: str, words: str
 ) -> None:
     """A crash, an overrun: the check is unknown, the rest of the run goes on, the run holds."""
     processes.add("drill main")
@@ -270,7 +270,7 @@ def test_a_stage_that_breaks_is_unknown_and_says_why(
     assert verdict.counts.failed == 0
 
 
-def test_a_suite_that_cannot_be_collected_is_unknown(asked: Request, processes: set[str]) -> None:
+def test_a_suite_that_cannot_be_collected_is_unknown(asked: RunRequest, processes: set[str]) -> None:
     """All its checks are, with what pytest said."""
     processes |= SUITES
     (asked.out.parent / "drills" / "test_drills.py").write_text("def broken(:\n", encoding="utf-8")
@@ -281,7 +281,7 @@ def test_a_suite_that_cannot_be_collected_is_unknown(asked: Request, processes: 
     assert all("stage broke" in f.message or "ended without it" in f.message for f in unknown)
 
 
-def test_a_run_that_is_cut_short_leaves_a_hold_and_no_older_promote(asked: Request) -> None:
+def test_a_run_that_is_cut_short_leaves_a_hold_and_no_older_promote(asked: RunRequest) -> None:
     """An old promote in the same folder is gone from the first moment on; decide says the same."""
     asked.out.mkdir()
     old = Verdict(Decision.PROMOTE, "yesterday", action=Action("promote", 10, 50, "done"))
@@ -318,7 +318,7 @@ def told(out: Path, shown: Verdict) -> set[str]:
     ("main", "result", "code"), [("pass", "passed", 0), ("assert False", "failed", 20), ("1 / 0", "unknown", 10)]
 )
 def test_a_stage_comes_to_one_result_everywhere(
-    asked: Request, processes: set[str], main: str, result: str, code: int
+    asked: RunRequest, processes: set[str], main: str, result: str, code: int
 ) -> None:
     """Terminal, exit code, verdict.json, junit, summary, page, allure and `gate decide` agree; none says promote."""
     processes.add("drill main")
@@ -338,7 +338,7 @@ def test_a_stage_comes_to_one_result_everywhere(
     assert sum("drill/" in json.loads(path.read_text(encoding="utf-8"))["fullName"] for path in allure) == 3
 
 
-def test_a_folder_that_cannot_be_written_is_said(asked: Request, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_said(asked: RunRequest, tmp_path: Path) -> None:
     """The gate cannot work there."""
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(CannotWork, match="Correct --output"):
@@ -354,7 +354,7 @@ def test_a_run_json_that_is_not_one_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", [False, True])
-def test_the_companies_of_the_load_count_until_the_data_was_seen_again(asked: Request, broken: bool) -> None:
+def test_the_companies_of_the_load_count_until_the_data_was_seen_again(asked: RunRequest, broken: bool) -> None:
     """They are removed after the second look, and just so where a stage cannot work."""
     seen: list[str] = []
 
@@ -378,7 +378,7 @@ def test_the_companies_of_the_load_count_until_the_data_was_seen_again(asked: Re
     assert (last["stage"], last["error"]) == ("clean up", "they were not removed: $TRANSBOT_HMAC_SECRET")
 
 
-def test_the_checks_of_a_thresholds_file_replace_those_of_the_checklist(asked: Request) -> None:
+def test_the_checks_of_a_thresholds_file_replace_those_of_the_checklist(asked: RunRequest) -> None:
     """What the file does not name is not required; what it names is, and no target is looked at for a URL alone."""
 
     def load(_target: Target, _out: Path) -> list[Evidence]:
@@ -398,7 +398,7 @@ def test_the_checks_of_a_thresholds_file_replace_those_of_the_checklist(asked: R
 
 @pytest.mark.parametrize("taken", [True, False])
 def test_the_verdict_is_posted_when_everything_is_done(
-    asked: Request, taken: bool, monkeypatch: pytest.MonkeyPatch
+    asked: RunRequest, taken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What Slack is sent is on disk already; a refusal is a warning and a line in run.json, and the verdict stands."""
     sent: list[str] = []
@@ -423,7 +423,7 @@ def test_the_verdict_is_posted_when_everything_is_done(
     assert all("planted-path-secret" not in p.read_text() for p in asked.out.rglob("*") if p.is_file())
 
 
-def test_a_dry_run_tells_nobody(asked: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_tells_nobody(asked: RunRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """It shows what would be done; a channel would take it for done."""
     monkeypatch.setattr(webhook, "post", lambda *_: pytest.fail("it was posted"))
     target = dataclasses.replace(asked.target, slack_webhook_url="https://hooks.invalid/x")
@@ -460,7 +460,7 @@ def promoting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("main", "word"), [("pass", "promote"), (HARM, "rollback")])
 def test_what_is_about_to_be_done_is_on_disk_before_it_is_done(
-    asked: Request, main: str, word: str, monkeypatch: pytest.MonkeyPatch
+    asked: RunRequest, main: str, word: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A gate that is killed between the commit and its report leaves a hold that says so, here and in gate decide."""
     change(asked, main)
@@ -482,7 +482,7 @@ def test_what_is_about_to_be_done_is_on_disk_before_it_is_done(
 
 
 def test_a_promotion_that_cannot_be_written_down_first_is_not_made(
-    asked: Request, acted: list[Decision], monkeypatch: pytest.MonkeyPatch
+    asked: RunRequest, acted: list[Decision], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk fills up before the act: nothing is done, exit code 4, and what is on disk says hold."""
     promoting(monkeypatch)
@@ -498,7 +498,7 @@ def test_a_promotion_that_cannot_be_written_down_first_is_not_made(
 
 
 def test_a_rollback_that_cannot_be_written_down_is_made(
-    asked: Request, acted: list[Decision], monkeypatch: pytest.MonkeyPatch
+    asked: RunRequest, acted: list[Decision], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Harm was seen: the flag goes off, and what was done is in the error."""
     change(asked, HARM)
@@ -512,7 +512,9 @@ def test_a_rollback_that_cannot_be_written_down_is_made(
     assert (acted, told.value.exit_code) == ([Decision.ROLLBACK], 4)
 
 
-def test_a_rollback_that_fails_on_a_full_disk_is_exit_code_21(asked: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rollback_that_fails_on_a_full_disk_is_exit_code_21(
+    asked: RunRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """There is no database: the headline and the SQL are in the error, in place of every report."""
     change(asked, HARM)
 
@@ -527,7 +529,7 @@ def test_a_rollback_that_fails_on_a_full_disk_is_exit_code_21(asked: Request, mo
 
 @pytest.mark.parametrize(("main", "decisions"), [("pass", []), (HARM, [Decision.ROLLBACK])])
 def test_a_folder_that_is_removed_in_the_middle_stops_a_promotion_and_no_rollback(
-    asked: Request, acted: list[Decision], main: str, decisions: list[Decision]
+    asked: RunRequest, acted: list[Decision], main: str, decisions: list[Decision]
 ) -> None:
     """What was seen until then counts for harm alone."""
     change(asked, main)
@@ -542,7 +544,7 @@ def test_a_folder_that_is_removed_in_the_middle_stops_a_promotion_and_no_rollbac
 
 
 def test_harm_that_finds_no_room_on_disk_is_acted_upon(
-    asked: Request, acted: list[Decision], monkeypatch: pytest.MonkeyPatch
+    asked: RunRequest, acted: list[Decision], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The very line of the failure could not be written."""
 
@@ -558,7 +560,7 @@ def test_harm_that_finds_no_room_on_disk_is_acted_upon(
     assert acted == [Decision.ROLLBACK]
 
 
-def test_without_a_database_a_rollback_is_exit_code_21_in_every_report(asked: Request) -> None:
+def test_without_a_database_a_rollback_is_exit_code_21_in_every_report(asked: RunRequest) -> None:
     """The flag was not switched off: headline and SQL are in each of them, and gate decide says the same."""
     change(asked, HARM)
     verdict = run_gate(asked)
@@ -574,7 +576,7 @@ def test_without_a_database_a_rollback_is_exit_code_21_in_every_report(asked: Re
     assert "UPDATE public.feature_flags SET enabled = false WHERE key = 'outbox.enabled';" in shown
 
 
-def test_an_old_promote_does_not_survive_on_a_full_disk(asked: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_promote_does_not_survive_on_a_full_disk(asked: RunRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not one byte can be written, and yet nobody finds yesterday's answer there."""
     asked.out.mkdir()
     (asked.out / "verdict.json").write_text(Verdict(Decision.PROMOTE, "yesterday").dump(), encoding="utf-8")

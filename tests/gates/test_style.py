@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -114,6 +115,17 @@ def test_a_test_says_its_claim() -> None:
 def test_no_test_sleeps() -> None:
     """A test waits for what it needs to see; the one module that stands still says where a pause is what is tested."""
     hold(sleeping, [p for p in below("tests") if relative(p) != "tests/waiting.py"])
+
+
+def test_a_class_name_means_one_thing() -> None:
+    """Each public class name of the gate and its suites is defined once."""
+    homes: dict[str, list[str]] = defaultdict(list)
+    for path in below("gates", "loadtests", "sql_checks"):
+        for node in nodes_of(path):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes[node.name].append(relative(path))
+    assert "Verdict" in homes
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
 
 
 @pytest.mark.parametrize(

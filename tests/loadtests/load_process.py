@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from loadtests.plan import Plan, dump_plan
+from loadtests.plan import LoadPlan, dump_plan
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 N = TypeVar("N")
@@ -18,7 +18,7 @@ R = TypeVar("R")
 ENVIRON = {"TRANSBOT_HMAC_SECRET": "a-secret-of-the-tests", "PATH": "/usr/bin:/bin"}
 
 
-def start(plan: Plan, folder: Path) -> subprocess.Popen[str]:
+def start(plan: LoadPlan, folder: Path) -> subprocess.Popen[str]:
     """Start a run; its result will be in `folder`/out."""
     path = folder / "plan.json"
     path.write_text(dump_plan(plan), encoding="utf-8")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from loadtests.plan import Plan, Stream, Tenant
+from loadtests.plan import LoadPlan, Stream, Tenant
 from tests.loadtests.degenerate_target import degenerate_target
 from tests.loadtests.fake_target import Behaviour, target
 from tests.loadtests.load_process import at_once, finish, messages, start, verdicts
@@ -22,7 +22,7 @@ NOT_HERE = {
 }
 
 
-def plan(url: str, **more: object) -> Plan:
+def plan(url: str, **more: object) -> LoadPlan:
     """The checklist's thresholds over 1.5 s: 150 events, 150 probes, 75 replays; nothing waits for longer than 1 s."""
     values: dict[str, object] = {
         "streams": (Stream("event", 110.0), Stream("probe", 110.0), Stream("replay", 50.0)),
@@ -32,7 +32,7 @@ def plan(url: str, **more: object) -> Plan:
         "timeout_s": 1.0,
         **more,
     }
-    return Plan(base_url=url, **values)  # type: ignore[arg-type]
+    return LoadPlan(base_url=url, **values)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["yes to all", "accepted to all", "echo", "empty", "login page"])

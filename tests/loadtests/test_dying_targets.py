@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from loadtests.plan import Plan
+from loadtests.plan import LoadPlan
 from loadtests.thresholds.file import Stage
 from tests.loadtests.fake_target import Behaviour, target
 from tests.loadtests.k6_program import k6_binary
@@ -27,13 +27,13 @@ MODELS: dict[str, dict[str, Any]] = {
 FOR_EVER_S = 60.0
 
 
-def plan(url: str, **more: Any) -> Plan:
+def plan(url: str, **more: Any) -> LoadPlan:
     """Two seconds of load; a request may take one."""
     values: dict[str, Any] = {"duration_s": 2.0, "most_s": 2.0, "timeout_s": 1.0, "thresholds_text": HTTP, **more}
     if "stages" in values:
         stages = "[{duration: '1s', target: 4}, {duration: '1s', target: 4}]"
         values["thresholds_text"] = f"{{stages: {stages}, thresholds: {HTTP}}}"
-    return Plan(base_url=url, url_only=True, thresholds_name="t.js", **values)
+    return LoadPlan(base_url=url, url_only=True, thresholds_name="t.js", **values)
 
 
 DIES_AT_S = (0.1, 0.7, 1.4)

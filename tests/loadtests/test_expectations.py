@@ -11,7 +11,7 @@ from loadtests.engine.sinks import RateSink
 from loadtests.engine.wire import parse_address
 from loadtests.engine.workload import Workload
 from loadtests.judgement.trend import is_rising
-from loadtests.plan import Credentials, Plan, Tenant, replays_of
+from loadtests.plan import Credentials, LoadPlan, Tenant, replays_of
 from loadtests.thresholds.expectations import EVENT_STATUS, SUCCEEDS, VERSION, accepted_event, replayed
 from loadtests.thresholds.language import parse_metric_key
 
@@ -93,7 +93,7 @@ def test_checks_are_one_rate_that_tags_take_apart() -> None:
 def test_replay_calls_stay_within_the_limit_and_most_of_them_are_real() -> None:
     """Three a company, two of them real runs under keys of their own; the number is known beforehand."""
     tenants = tuple(Tenant(f"00000000-0000-4000-8000-{n:012d}", replays=n != 1) for n in range(5))
-    plan = Plan("http://127.0.0.1:9", tenants=tenants)
+    plan = LoadPlan("http://127.0.0.1:9", tenants=tenants)
     work = Workload(plan, Credentials(hmac_secret="0123456789abcdef"), parse_address(plan.base_url))
     calls = [call for _ in range(50) if (call := work.call("replay"))]
     assert len(calls) == replays_of(plan) == 12

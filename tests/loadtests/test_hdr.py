@@ -21,8 +21,8 @@ from loadtests.engine.samples import Samples
 from loadtests.engine.sinks import TrendSink
 from loadtests.judgement import baseline
 from loadtests.judgement.starvation import NULL
-from loadtests.judgement.verdict import Judgement, Verdict, certain_failure, judge
-from loadtests.plan import Plan, Stream
+from loadtests.judgement.verdict import ThresholdOutcome, ThresholdResult, certain_failure, judge
+from loadtests.plan import LoadPlan, Stream
 from loadtests.thresholds.language import MetricKey, Threshold, ThresholdSet, parse_expression
 
 DURATION = MetricKey("http_req_duration")
@@ -57,7 +57,7 @@ def select(samples: Samples, key: MetricKey = DURATION) -> TrendSink:
     return sink
 
 
-def said(source: str, sink: TrendSink) -> Judgement:
+def said(source: str, sink: TrendSink) -> ThresholdResult:
     return judge(DURATION, Threshold(parse_expression(source)), sink, 10.0)
 
 
@@ -148,8 +148,8 @@ def test_exact_and_rounded_parts_merge() -> None:
 def test_a_limit_within_the_error_is_not_decided(source: str, limit: str) -> None:
     """Exact values of 100 ms decide it; a recorder that may be 0.1 % off does not."""
     values = [100.0] * 500
-    assert said(source.format(limit), TrendSink(array("d", values))).verdict is not Verdict.UNKNOWN
-    assert said(source.format(limit), folded(values)).verdict is Verdict.UNKNOWN
+    assert said(source.format(limit), TrendSink(array("d", values))).verdict is not ThresholdOutcome.UNKNOWN
+    assert said(source.format(limit), folded(values)).verdict is ThresholdOutcome.UNKNOWN
 
 
 @pytest.mark.parametrize(("limit", "expected"), [("101", "pass"), ("99", "fail")])
@@ -173,13 +173,13 @@ def test_a_failure_is_certain_only_beyond_the_error() -> None:
 
 def test_least_and_greatest_are_exact_in_a_histogram() -> None:
     """`max<100` over 99.99 ms is a statement about the run and needs no error."""
-    assert said("max<100", folded([50.0] * 40 + [99.99])).verdict is Verdict.PASS
+    assert said("max<100", folded([50.0] * 40 + [99.99])).verdict is ThresholdOutcome.PASS
 
 
 def finished(cap: int, values: list[float]) -> Conductor:
     """A run that is over; its reports came from one worker in two different seconds."""
     expected = ThresholdSet({DURATION: (Threshold(parse_expression("p(95)<1e9")),)})
-    plan = Plan("http://x", streams=(Stream("url", 1.0),), most_exact=cap)
+    plan = LoadPlan("http://x", streams=(Stream("url", 1.0),), most_exact=cap)
     one = Conductor(plan, expected, {}, has_database=False)
     half = len(values) // 2
     rest = {

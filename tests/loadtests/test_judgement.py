@@ -20,14 +20,14 @@ from gates.decision.intervals import (
     student_quantile,
 )
 from loadtests.engine.sinks import CounterSink, GaugeSink, RateSink, Sink, TrendSink
-from loadtests.judgement.validity import Facts, doubts, invalid_reasons, weigh
-from loadtests.judgement.verdict import Judgement, Verdict, Why, certain_failure, judge
+from loadtests.judgement.validity import RunFacts, doubts, invalid_reasons, weigh
+from loadtests.judgement.verdict import ThresholdOutcome, ThresholdResult, Why, certain_failure, judge
 from loadtests.thresholds.language import MetricKey, Threshold, k6_verdict, parse_expression
 
-GOOD = Facts(100, 100, 0, 1, 1, 1, (), {"local": 10.0}, 1.0, 10.0)
+GOOD = RunFacts(100, 100, 0, 1, 1, 1, (), {"local": 10.0}, 1.0, 10.0)
 
 
-def said(source: str, sink: Sink, **more: str) -> Judgement:
+def said(source: str, sink: Sink, **more: str) -> ThresholdResult:
     return judge(MetricKey("mm"), Threshold(parse_expression(source)), sink, 10.0, **more)  # type: ignore[arg-type]
 
 
@@ -91,7 +91,7 @@ def test_a_percentile_has_no_upper_bound_below_its_sample_count() -> None:
 @given(st.integers(0, 300), st.integers(1, 300), st.floats(0.01, 0.99))
 def test_a_rate_verdict_is_monotone_in_failures(failures: int, total: int, limit: float) -> None:
     """One more failure never makes a verdict better."""
-    order = [Verdict.PASS, Verdict.UNKNOWN, Verdict.FAIL]
+    order = [ThresholdOutcome.PASS, ThresholdOutcome.UNKNOWN, ThresholdOutcome.FAIL]
     failures = min(failures, total - 1)
     less = said(f"rate<{limit}", RateSink(failures, total)).verdict
     more = said(f"rate<{limit}", RateSink(failures + 1, total)).verdict
@@ -102,16 +102,16 @@ def test_errors_above_the_limit_that_pass_by_luck_are_unknown() -> None:
     """1 failure in 59 (1.7 %) is a pass for k6 though the true rate may well be 3 %; here it decides nothing."""
     lucky = RateSink(1, 59)
     assert k6_verdict(lucky, parse_expression("rate<0.02"), 1)
-    assert said("rate<0.02", lucky).verdict is Verdict.UNKNOWN
+    assert said("rate<0.02", lucky).verdict is ThresholdOutcome.UNKNOWN
 
 
 def test_an_interval_decides_only_when_it_is_clear_of_the_limit() -> None:
     """Inside: pass; outside: fail; across: unknown, with the samples that would decide it."""
-    assert said("rate<0.02", RateSink(0, 149)).verdict is Verdict.PASS
+    assert said("rate<0.02", RateSink(0, 149)).verdict is ThresholdOutcome.PASS
     assert said("rate<0.02", RateSink(0, 148)).why is Why.TOO_FEW
-    assert said("rate<0.02", RateSink(30, 500)).verdict is Verdict.FAIL
+    assert said("rate<0.02", RateSink(30, 500)).verdict is ThresholdOutcome.FAIL
     across = said("rate<0.02", RateSink(8, 500))
-    assert (across.verdict, across.why) == (Verdict.UNKNOWN, Why.UNDECIDED)
+    assert (across.verdict, across.why) == (ThresholdOutcome.UNKNOWN, Why.UNDECIDED)
     assert across.needed > 500
 
 
@@ -121,7 +121,7 @@ def test_a_p95_just_under_the_limit_is_not_passed_on_its_estimate() -> None:
     sink = trend(*values)
     assert k6_verdict(sink, parse_expression("p(95)<2500"), 1)
     found = said("p(95)<2500", sink)
-    assert found.verdict is Verdict.UNKNOWN
+    assert found.verdict is ThresholdOutcome.UNKNOWN
     assert found.high is not None
     assert found.high >= 2500
 
@@ -131,23 +131,23 @@ def test_nothing_observed_is_unknown_where_k6_passes() -> None:
     for source, sink in (("rate>0.98", RateSink()), ("p(95)<1", TrendSink()), ("value<1", GaugeSink())):
         found = said(source, sink)
         assert found.k6_passes
-        assert (found.verdict, found.why) == (Verdict.UNKNOWN, Why.NO_DATA)
-    assert said("count<1", CounterSink()).verdict is Verdict.PASS
+        assert (found.verdict, found.why) == (ThresholdOutcome.UNKNOWN, Why.NO_DATA)
+    assert said("count<1", CounterSink()).verdict is ThresholdOutcome.PASS
 
 
 def test_a_metric_that_could_not_be_measured_is_unknown_even_for_a_counter() -> None:
     """A counter that nobody counted has no zero."""
     found = said("count<10", CounterSink(), absent="no DATABASE_URL was given")
-    assert (found.verdict, found.why) == (Verdict.UNKNOWN, Why.NO_DATA)
+    assert (found.verdict, found.why) == (ThresholdOutcome.UNKNOWN, Why.NO_DATA)
     assert said("count<10", CounterSink(), absent="switched off (TEST_DLQ=false)").why is Why.SWITCHED_OFF
 
 
 def test_limits_at_the_edge_and_equalities_are_judged_on_the_run_itself() -> None:
     """No interval is ever inside `rate<=0` or `rate==1`: these are statements about this run."""
-    assert said("rate==1", RateSink(40, 40)).verdict is Verdict.PASS
-    assert said("rate<=0", RateSink(1, 40)).verdict is Verdict.FAIL
-    assert said("rate==1", RateSink(3, 3)).verdict is Verdict.UNKNOWN
-    assert said("max<10", trend(*range(9), *range(9), *range(9), *range(9))).verdict is Verdict.PASS
+    assert said("rate==1", RateSink(40, 40)).verdict is ThresholdOutcome.PASS
+    assert said("rate<=0", RateSink(1, 40)).verdict is ThresholdOutcome.FAIL
+    assert said("rate==1", RateSink(3, 3)).verdict is ThresholdOutcome.UNKNOWN
+    assert said("max<10", trend(*range(9), *range(9), *range(9), *range(9))).verdict is ThresholdOutcome.PASS
 
 
 def test_a_nan_limit_can_decide_nothing() -> None:
@@ -165,9 +165,9 @@ def test_the_margin_is_that_of_the_worse_end() -> None:
 def test_an_invalid_run_takes_every_verdict_away() -> None:
     """Where nothing was measured passes and failures alike become unknown, with the reason in front."""
     judged = [said("rate<0.02", RateSink(0, 200)), said("rate<0.02", RateSink(100, 200))]
-    assert {j.verdict for j in judged} == {Verdict.PASS, Verdict.FAIL}
+    assert {j.verdict for j in judged} == {ThresholdOutcome.PASS, ThresholdOutcome.FAIL}
     found = weigh(judged, dataclasses.replace(GOOD, workers_lost=("w1",)))
-    assert all(j.verdict is Verdict.UNKNOWN and "were lost (w1)" in j.message for j in found)
+    assert all(j.verdict is ThresholdOutcome.UNKNOWN and "were lost (w1)" in j.message for j in found)
     assert weigh(judged, GOOD) == judged
 
 
@@ -184,7 +184,7 @@ def test_a_run_in_doubt_passes_nothing_and_excuses_no_failure(change: dict[str, 
     """Each reason alone takes the passes away; what failed has failed."""
     judged = [said("rate<0.02", RateSink(0, 200)), said("rate<0.02", RateSink(100, 200))]
     passed, failed = weigh(judged, dataclasses.replace(GOOD, **change))  # type: ignore[arg-type]
-    assert (passed.verdict, failed) == (Verdict.UNKNOWN, judged[1])
+    assert (passed.verdict, failed) == (ThresholdOutcome.UNKNOWN, judged[1])
     assert words in passed.message
 
 

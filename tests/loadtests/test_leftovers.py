@@ -17,7 +17,7 @@ from gates.deployment.database import Connection, connect, execute
 from gates.deployment.leftovers import HELD, KEPT, TIMED, at_work, name_of, sweep, take_lease
 from gates.deployment.tenants import Tenants, id_of
 from loadtests.engine import database
-from loadtests.plan import Plan, dump_plan
+from loadtests.plan import LoadPlan, dump_plan
 from tests.loadtests.fake_target import Behaviour, target
 from tests.loadtests.load_process import ENVIRON, ROOT
 from tests.loadtests.test_load_database import set_flag
@@ -83,7 +83,7 @@ def test_a_living_run_keeps_its_companies_until_it_lets_go(db: Connection, migra
 
 def test_the_companies_of_a_run_are_named_to_be_found_again(db: Connection, migrated_url: str) -> None:
     """What `prepare` makes is what `sweep` knows."""
-    plan = Plan("http://127.0.0.1:1", run=RUN, lease=f"{HELD}{FUTURE}", tenants_wanted=3)
+    plan = LoadPlan("http://127.0.0.1:1", run=RUN, lease=f"{HELD}{FUTURE}", tenants_wanted=3)
     prepared = database.prepare(migrated_url, plan)
     assert len(names_left(db)) == 3
     assert sorted(sweep(migrated_url)) == sorted(prepared.created)
@@ -95,7 +95,7 @@ def test_a_load_whose_gate_was_killed_ends_and_removes_its_companies(
 ) -> None:
     """Even those that were to stay for a second look: nobody is left who would take it."""
     with target(Behaviour()) as url:
-        plan = Plan(base_url=url, run=RUN, duration_s=60.0, most_s=60.0, keep_tenants=True, tenants_wanted=3)
+        plan = LoadPlan(base_url=url, run=RUN, duration_s=60.0, most_s=60.0, keep_tenants=True, tenants_wanted=3)
         path = tmp_path / "plan.json"
         path.write_text(dump_plan(plan).replace('"parent": 0', '"parent": PARENT'), encoding="utf-8")
         command = [sys.executable, "-m", "loadtests", str(path), str(tmp_path / "out")]

@@ -14,12 +14,12 @@ from loadtests.engine import database
 from loadtests.engine.samples import Samples
 from loadtests.engine.sinks import CounterSink, RateSink
 from loadtests.judgement.trend import LEAST_VALUES
-from loadtests.plan import Plan, Tenant
+from loadtests.plan import LoadPlan, Tenant
 from loadtests.thresholds.language import MetricKey
 from tests.postgres_fixture import migrated_db, migrated_url, pg_server
 
 __all__ = ["migrated_db", "migrated_url", "pg_server"]
-PLAN = Plan("http://127.0.0.1:1", run="t1", tenants_wanted=3)
+PLAN = LoadPlan("http://127.0.0.1:1", run="t1", tenants_wanted=3)
 
 
 @pytest.fixture
@@ -201,8 +201,8 @@ def test_the_change_of_dead_letters_leaves_out_what_was_seeded(db: Connection, m
     )
     seeded = str(execute(db, insert, company)[0]["id"])
     execute(db, insert, company)
-    plan = Plan("http://127.0.0.1:1", tenants=(Tenant(company, (seeded,)),))
-    watch = database.Watch(migrated_url, plan, samples := Samples())
+    plan = LoadPlan("http://127.0.0.1:1", tenants=(Tenant(company, (seeded,)),))
+    watch = database.BacklogPoller(migrated_url, plan, samples := Samples())
     watch.start()
     execute(db, insert, company)
     execute(db, insert, company)
@@ -226,7 +226,7 @@ def test_an_event_called_processed_without_a_completed_task_is_a_failure(
     add_event(db, company)
     monkeypatch.setattr(database, "DRAIN_S", 0.3)
     samples = Samples()
-    watch = database.Watch(migrated_url, Plan("http://127.0.0.1:1", tenants=(Tenant(company),)), samples)
+    watch = database.BacklogPoller(migrated_url, LoadPlan("http://127.0.0.1:1", tenants=(Tenant(company),)), samples)
     watch.start()
     assert watch.finish() == {"succeeded": 1, "failed": 3, "open": 1}
     assert samples.select(MetricKey("outbox_drained")) == RateSink(4, 5)
@@ -238,7 +238,9 @@ def test_events_that_come_to_an_end_after_the_load_are_waited_for(
     """A slow worker has its time; the wait ends with the last event."""
     company = a_company(db)
     add_event(db, company)
-    watch = database.Watch(migrated_url, Plan("http://127.0.0.1:1", tenants=(Tenant(company),)), samples := Samples())
+    watch = database.BacklogPoller(
+        migrated_url, LoadPlan("http://127.0.0.1:1", tenants=(Tenant(company),)), samples := Samples()
+    )
     watch.start()
     real = watch._fate
     monkeypatch.setattr(
@@ -251,7 +253,7 @@ def test_events_that_come_to_an_end_after_the_load_are_waited_for(
 @pytest.mark.parametrize("leaks", [True, False])
 def test_connections_that_grow_through_the_run_are_counted(leaks: bool, db: Connection, migrated_url: str) -> None:
     """A leak of one connection a look grows in every part of the run; a pool that is filled at once does not."""
-    watch = database.Watch(migrated_url, PLAN, samples := Samples())
+    watch = database.BacklogPoller(migrated_url, PLAN, samples := Samples())
     held = [] if leaks else [connect_as_service(migrated_url) for _ in range(12)]
     for _ in range(18):
         watch.poll()
@@ -266,7 +268,7 @@ def test_connections_that_grow_through_the_run_are_counted(leaks: bool, db: Conn
 
 def test_a_pool_that_grows_with_the_load_is_no_leak(db: Connection, migrated_url: str) -> None:
     """Connections that are opened because all others are busy, and are used from then on, are no growth."""
-    watch = database.Watch(migrated_url, PLAN, samples := Samples())
+    watch = database.BacklogPoller(migrated_url, PLAN, samples := Samples())
     pool: list[psycopg.Connection] = []
     for _ in range(18):
         watch.poll()
@@ -288,7 +290,7 @@ def connect_as_service(url: str) -> psycopg.Connection:
 def test_a_database_that_is_gone_leaves_the_metrics_unmeasured(migrated_url: str) -> None:
     """No connection is an error that is said, not an empty dead-letter queue."""
     nowhere = psycopg.conninfo.make_conninfo(migrated_url, port=1)
-    watch = database.Watch(nowhere, PLAN, samples := Samples())
+    watch = database.BacklogPoller(nowhere, PLAN, samples := Samples())
     for _ in range(database.MOST_REFUSED):
         watch.poll()
     watch.finish()
@@ -299,7 +301,7 @@ def test_a_database_that_is_gone_leaves_the_metrics_unmeasured(migrated_url: str
 @pytest.mark.parametrize("polls", [1, LEAST_VALUES])
 def test_too_few_polls_are_no_growth_of_zero(polls: int, migrated_url: str) -> None:
     """A database that answers seldom leaves the growth of connections unmeasured, and it is said why."""
-    watch = database.Watch(migrated_url, PLAN, samples := Samples())
+    watch = database.BacklogPoller(migrated_url, PLAN, samples := Samples())
     for _ in range(polls - 1):  # one more at the end
         watch.poll()
     watch.finish()

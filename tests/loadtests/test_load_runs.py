@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.plan import Plan, Stream
+from loadtests.plan import LoadPlan, Stream
 from tests.loadtests.fake_target import Behaviour, target
 from tests.loadtests.load_process import finish, messages, start, verdicts
 
@@ -18,7 +18,7 @@ HTTP = "{http_req_failed: ['rate<0.02'], http_req_duration: ['p(95)<400']}"
 FAILED, DURATION = "load/http_req_failed/rate", "load/http_req_duration/p95"
 
 
-def url_plan(url: str, **more: object) -> Plan:
+def url_plan(url: str, **more: object) -> LoadPlan:
     """A short plan for a URL: 200 arrivals a second for 1.5 s, not longer than 4 s."""
     values: dict[str, object] = {
         "url_only": True,
@@ -29,7 +29,7 @@ def url_plan(url: str, **more: object) -> Plan:
         "thresholds_name": "t.js",
         **more,
     }
-    return Plan(base_url=url, **values)  # type: ignore[arg-type]
+    return LoadPlan(base_url=url, **values)  # type: ignore[arg-type]
 
 
 def test_a_healthy_target_passes_with_interval_margin_and_samples(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_canaries_measure_the_lag_end_to_end(lag_s: float | None, tmp_path: Path
     """Events show their lag; those without an effect count with their age, which breaks the limit."""
     text = "{outbox_lag_ms: ['p(95)<1500', 'avg<1000'], agent_success: ['rate>0.9'], dlq_items_count: ['count<10']}"
     with target(Behaviour(lag_s=lag_s)) as url:
-        plan = Plan(
+        plan = LoadPlan(
             base_url=url,
             thresholds_text=text,
             streams=(Stream("event", 60.0),),
@@ -219,7 +219,7 @@ def test_canaries_measure_the_lag_end_to_end(lag_s: float | None, tmp_path: Path
 def test_events_on_the_direct_path_have_no_lag(tmp_path: Path) -> None:
     """Where the outbox is off for the company there is no canary: unknown, with the reason."""
     with target(Behaviour(path="direct")) as url:
-        plan = Plan(
+        plan = LoadPlan(
             base_url=url,
             thresholds_text="{outbox_lag_ms: ['p(95)<1500']}",
             streams=(Stream("event", 60.0),),

@@ -12,7 +12,7 @@ from loadtests.engine.samples import Samples
 from loadtests.engine.schedule import arrivals, users_at
 from loadtests.engine.sinks import CounterSink, RateSink, TrendSink
 from loadtests.judgement.lag import lag_ms
-from loadtests.plan import Plan, Stream, dump_plan, load_plan
+from loadtests.plan import LoadPlan, Stream, dump_plan, load_plan
 from loadtests.thresholds.file import Stage
 from loadtests.thresholds.language import MetricKey, Threshold, ThresholdSet, parse_expression, parse_metric_key
 
@@ -96,13 +96,13 @@ def test_arrivals_are_dealt_out_without_a_gap() -> None:
 
 def test_stages_ramp_in_straight_lines_from_one_user() -> None:
     """As k6 does: from 1 to the first target, then from target to target."""
-    plan = Plan("http://x", stages=(Stage(10.0, 5), Stage(10.0, 10), Stage(5.0, 0)))
+    plan = LoadPlan("http://x", stages=(Stage(10.0, 5), Stage(10.0, 10), Stage(5.0, 0)))
     assert [users_at(plan, t) for t in (0, 5, 10, 15, 20, 22.5, 25)] == [1, 3, 5, 8, 10, 5, 0]
 
 
 def test_a_plan_survives_its_text() -> None:
     """What the master sends is what the worker performs."""
-    plan = Plan("http://x", stages=(Stage(1.0, 2),), streams=(Stream("event", 2.5),), notes=("a",))
+    plan = LoadPlan("http://x", stages=(Stage(1.0, 2),), streams=(Stream("event", 2.5),), notes=("a",))
     assert load_plan(dump_plan(plan)) == plan
 
 
@@ -118,9 +118,9 @@ def test_a_lag_is_held_within_what_we_saw(
     assert lag_ms("2024-06-01T00:00:00+00:00", effect, least_s, most_s) == pytest.approx(expected_ms)
 
 
-def conductor(*sources: str, plan: Plan | None = None) -> Conductor:
+def conductor(*sources: str, plan: LoadPlan | None = None) -> Conductor:
     thresholds = ThresholdSet({MetricKey("http_req_failed"): tuple(Threshold(parse_expression(s)) for s in sources)})
-    return Conductor(plan or Plan("http://x", streams=(Stream("url", 1.0),)), thresholds, {}, has_database=False)
+    return Conductor(plan or LoadPlan("http://x", streams=(Stream("url", 1.0),)), thresholds, {}, has_database=False)
 
 
 def report(sequence: int, *, final: bool = False) -> dict[str, object]:
@@ -163,7 +163,7 @@ def test_every_further_look_halves_the_risk() -> None:
 def test_a_stuck_oldest_event_fails_the_lag_and_never_saves_it() -> None:
     """Canaries may be fast while an old event starves: the worse of the two counts."""
     thresholds = ThresholdSet({MetricKey("outbox_lag_ms"): (Threshold(parse_expression("avg<2000")),)})
-    plan = Plan("http://x", streams=(Stream("event", 1.0),))
+    plan = LoadPlan("http://x", streams=(Stream("event", 1.0),))
     for canary, oldest, expected in ((10.0, 9000.0, "fail"), (10.0, 0.0, "pass"), (9000.0, 0.0, "fail")):
         one = Conductor(plan, thresholds, {}, has_database=True)
         for index in range(40):

@@ -17,7 +17,7 @@ import pytest
 from gates.deployment.pressure import CpuPressure
 from loadtests.engine.sinks import RateSink, Sink, TrendSink
 from loadtests.judgement.starvation import excuse
-from loadtests.judgement.verdict import Judgement, Verdict, Why, judge
+from loadtests.judgement.verdict import ThresholdOutcome, ThresholdResult, Why, judge
 from loadtests.thresholds.language import MetricKey, Threshold, parse_expression
 from tests.loadtests.fake_target import Behaviour, target
 from tests.loadtests.load_process import at_once, finish, messages, start, verdicts
@@ -33,7 +33,7 @@ def trend(*parts: tuple[int, float]) -> TrendSink:
     return sink
 
 
-def excused(metric: str, source: str, sink: Sink, null: TrendSink) -> Judgement:
+def excused(metric: str, source: str, sink: Sink, null: TrendSink) -> ThresholdResult:
     key, threshold = MetricKey(metric), Threshold(parse_expression(source))
     return excuse(judge(key, threshold, sink, 10.0), key, threshold, sink, null)
 
@@ -47,45 +47,50 @@ LATENCY = "http_req_duration"
 @pytest.mark.parametrize(
     ("source", "sink", "null", "expected"),
     [
-        ("p(95)<2500", trend((500, 3000.0)), SOUND, Verdict.FAIL),
-        ("p(95)<2500", trend((500, 3000.0)), STARVED, Verdict.UNKNOWN),
-        ("p(95)<2500", trend((500, 10_000.0)), STARVED, Verdict.FAIL),  # a dead target is dead, whoever asks
-        ("p(95)<2500", trend((400, 100.0), (100, 9000.0)), STARVED, Verdict.FAIL),
-        ("p(95)<2500", trend((465, 100.0), (35, 2510.0)), SOUND, Verdict.UNKNOWN),  # 20 ms more might be ours
-        ("p(95)<2500", trend((930, 100.0), (70, 3000.0)), QUICK, Verdict.FAIL),  # a slow tail stays seen
-        ("p(95)<2500", trend((930, 100.0), (70, 2510.0)), QUICK, Verdict.UNKNOWN),
-        ("p(95)<2500", trend((930, 100.0), (70, 3000.0)), STARVED, Verdict.UNKNOWN),
-        ("p(95)<2500", trend((500, 3000.0)), trend((19, 1.0)), Verdict.UNKNOWN),  # nobody measured the instrument
-        ("p(95)<2500", trend((500, 1800.0)), STARVED, Verdict.PASS),  # starving only adds
-        ("avg<1000", trend((500, 1300.0)), STARVED, Verdict.UNKNOWN),
-        ("avg<1000", trend((500, 1300.0)), SOUND, Verdict.FAIL),
-        ("avg<1000", trend((500, 2500.0)), STARVED, Verdict.FAIL),
-        ("max<1000", trend((499, 1.0), (1, 2700.0)), STARVED, Verdict.UNKNOWN),
-        ("max<1000", trend((499, 1.0), (1, 2900.0)), STARVED, Verdict.FAIL),
-        ("med<1000", trend((500, 1500.0)), STARVED, Verdict.UNKNOWN),
-        ("p(99)<1000", trend((480, 1.0), (20, 1300.0)), SOUND, Verdict.FAIL),
-        ("p(100)<1000", trend((499, 1.0), (1, 1010.0)), SOUND, Verdict.UNKNOWN),
-        ("p(0)<1000", trend((500, 1300.0)), SOUND, Verdict.FAIL),
+        ("p(95)<2500", trend((500, 3000.0)), SOUND, ThresholdOutcome.FAIL),
+        ("p(95)<2500", trend((500, 3000.0)), STARVED, ThresholdOutcome.UNKNOWN),
+        ("p(95)<2500", trend((500, 10_000.0)), STARVED, ThresholdOutcome.FAIL),  # a dead target is dead, whoever asks
+        ("p(95)<2500", trend((400, 100.0), (100, 9000.0)), STARVED, ThresholdOutcome.FAIL),
+        ("p(95)<2500", trend((465, 100.0), (35, 2510.0)), SOUND, ThresholdOutcome.UNKNOWN),  # 20 ms more might be ours
+        ("p(95)<2500", trend((930, 100.0), (70, 3000.0)), QUICK, ThresholdOutcome.FAIL),  # a slow tail stays seen
+        ("p(95)<2500", trend((930, 100.0), (70, 2510.0)), QUICK, ThresholdOutcome.UNKNOWN),
+        ("p(95)<2500", trend((930, 100.0), (70, 3000.0)), STARVED, ThresholdOutcome.UNKNOWN),
+        (
+            "p(95)<2500",
+            trend((500, 3000.0)),
+            trend((19, 1.0)),
+            ThresholdOutcome.UNKNOWN,
+        ),  # nobody measured the instrument
+        ("p(95)<2500", trend((500, 1800.0)), STARVED, ThresholdOutcome.PASS),  # starving only adds
+        ("avg<1000", trend((500, 1300.0)), STARVED, ThresholdOutcome.UNKNOWN),
+        ("avg<1000", trend((500, 1300.0)), SOUND, ThresholdOutcome.FAIL),
+        ("avg<1000", trend((500, 2500.0)), STARVED, ThresholdOutcome.FAIL),
+        ("max<1000", trend((499, 1.0), (1, 2700.0)), STARVED, ThresholdOutcome.UNKNOWN),
+        ("max<1000", trend((499, 1.0), (1, 2900.0)), STARVED, ThresholdOutcome.FAIL),
+        ("med<1000", trend((500, 1500.0)), STARVED, ThresholdOutcome.UNKNOWN),
+        ("p(99)<1000", trend((480, 1.0), (20, 1300.0)), SOUND, ThresholdOutcome.FAIL),
+        ("p(100)<1000", trend((499, 1.0), (1, 1010.0)), SOUND, ThresholdOutcome.UNKNOWN),
+        ("p(0)<1000", trend((500, 1300.0)), SOUND, ThresholdOutcome.FAIL),
     ],
 )
 def test_a_latency_fails_only_beyond_what_the_instrument_added(
-    source: str, sink: TrendSink, null: TrendSink, expected: Verdict
+    source: str, sink: TrendSink, null: TrendSink, expected: ThresholdOutcome
 ) -> None:
     """The limit is raised by what the null requests took; a pass stands, and a dead target fails."""
     one = excused(LATENCY, source, sink, null)
     assert one.verdict is expected, one.message
-    assert (one.why is Why.STARVED) is (expected is Verdict.UNKNOWN)
+    assert (one.why is Why.STARVED) is (expected is ThresholdOutcome.UNKNOWN)
 
 
 def test_a_failing_status_is_never_excused() -> None:
     """Whatever the gate suffered, it did not answer 500 in the target's place."""
-    assert excused("http_req_failed", "rate<0.02", RateSink(30, 300), STARVED).verdict is Verdict.FAIL
-    assert excused("checks", "rate>0.98", RateSink(200, 300), STARVED).verdict is Verdict.FAIL
+    assert excused("http_req_failed", "rate<0.02", RateSink(30, 300), STARVED).verdict is ThresholdOutcome.FAIL
+    assert excused("checks", "rate>0.98", RateSink(200, 300), STARVED).verdict is ThresholdOutcome.FAIL
 
 
 def test_an_age_that_the_database_measured_is_not_excused() -> None:
     """The most overdue event is as old as the database says, however late the gate asks."""
-    assert excused("outbox_oldest_age_ms", "max<5000", trend((60, 6000.0)), STARVED).verdict is Verdict.FAIL
+    assert excused("outbox_oldest_age_ms", "max<5000", trend((60, 6000.0)), STARVED).verdict is ThresholdOutcome.FAIL
 
 
 @contextmanager

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from sql_checks.fragments import expand
-from sql_checks.rulefile import ALERTS, Rule
-from sql_checks.rulejudge import Sample
+from sql_checks.rulefile import ALERTS, AlertRule
+from sql_checks.rulejudge import RuleSample
 from sql_checks.ruleproof import FLEET
 from sql_checks.rulerun import Measurement
 
@@ -20,12 +20,12 @@ SHARED_TESTED_BY = "outbox-lag"
 """Fragments are mutated in one rule; in the others only what is their own."""
 
 
-def text_of(rule: Rule) -> str:
+def text_of(rule: AlertRule) -> str:
     """The text that is mutated."""
     return rule.query if rule.name == SHARED_TESTED_BY else rule.source
 
 
-def with_text(rule: Rule, text: str) -> Rule:
+def with_text(rule: AlertRule, text: str) -> AlertRule:
     """The rule with another text."""
     return replace(rule, query=expand(text, (ALERTS / "fragments",)))
 
@@ -35,11 +35,11 @@ class Mutant:
     """A mutated rule, or a rule whose measurement is mutated before it is judged."""
 
     name: str
-    rule: Rule
+    rule: AlertRule
     change: Callable[[Measurement], Measurement] = lambda m: m
 
 
-def mutants(rule: Rule) -> Iterator[Mutant]:
+def mutants(rule: AlertRule) -> Iterator[Mutant]:
     """All mutants of a rule: operator, limits, predicates, grouping, windows, NULL as 0, minimum samples."""
     yield from _limit_mutants(rule)
     yield from _predicate_mutants(rule)
@@ -56,7 +56,7 @@ def mutants(rule: Rule) -> Iterator[Mutant]:
         yield Mutant("never stale", replace(rule, stale_after_s=None))
 
 
-def _limit_mutants(rule: Rule) -> Iterator[Mutant]:
+def _limit_mutants(rule: AlertRule) -> Iterator[Mutant]:
     yield Mutant("operator turned", replace(rule, above=not rule.above))
     for index, (severity, limit) in enumerate(rule.limits):
         inclusive = limit - 1e-9 if rule.above else limit + 1e-9
@@ -70,7 +70,7 @@ def _limit_mutants(rule: Rule) -> Iterator[Mutant]:
             yield Mutant(f"{severity} limit {name}", replace(rule, limits=tuple(limits)))
 
 
-def _predicate_mutants(rule: Rule) -> Iterator[Mutant]:
+def _predicate_mutants(rule: AlertRule) -> Iterator[Mutant]:
     """Each line that is a whole predicate, left out."""
     lines = text_of(rule).splitlines()
     for index, line in enumerate(lines):
@@ -82,7 +82,7 @@ def _predicate_mutants(rule: Rule) -> Iterator[Mutant]:
         yield Mutant(f"without `{line.strip()}`", with_text(rule, "\n".join(mutated)))
 
 
-def _window_mutants(rule: Rule) -> Iterator[Mutant]:
+def _window_mutants(rule: AlertRule) -> Iterator[Mutant]:
     for number, match in enumerate(INTERVAL.finditer(text_of(rule))):
         longer = f"interval '{int(match.group(1)) * 10} {match.group(2)}'"
         text = text_of(rule)
@@ -95,7 +95,7 @@ def _each(measured: Measurement, **changes: object) -> Measurement:
 
 
 def _zeroed(measured: Measurement) -> Measurement:
-    def zeroed(sample: Sample) -> Sample:
+    def zeroed(sample: RuleSample) -> RuleSample:
         return replace(sample, value=sample.value or 0.0)
 
     return replace(measured, samples=tuple(map(zeroed, measured.samples)))

@@ -15,7 +15,7 @@ from gates.evidence import Evidence, Outcome, TargetKind
 from gates.evidence_file import read_lines
 from gates.stages import suite
 from gates.stages.context import Context
-from gates.stages.suite import Suite
+from gates.stages.suite import SuiteRun
 from tests.postgres_fixture import PgServer
 from tests.sql_checks.conftest import COMPANY
 
@@ -45,7 +45,7 @@ def run(url: str, tmp_path: Path, *options: str) -> dict[str, Evidence]:
     target = Target(TargetKind.STAGING, database_url=url, test_company_id=COMPANY)
     context = Context(target, Settings(), tmp_path, "run", environ=os.environ)
     context.evidence.unlink(missing_ok=True)
-    suite.run(Suite("sql", "sql_checks", (), 120.0, options, http=False), context)
+    suite.run(SuiteRun("sql", "sql_checks", (), 120.0, options, http=False), context)
     return {one.check: one for one in read_lines(context.evidence)}
 
 

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from gates.deployment.database import Connection, connect
-from sql_checks.rulefile import Rule, read_all_rules
+from sql_checks.rulefile import AlertRule, read_all_rules
 from sql_checks.rulerun import Measurement
 from sql_checks.ruletest import Case, RuleTest, observe, outcome, prepare, read_test
 from tests.postgres_fixture import PgServer
@@ -47,7 +47,7 @@ def test_every_fixture_is_met_and_every_mutant_is_killed(name: str, bare: Connec
     assert set(survivors) == set(test.equivalent)
 
 
-def _killed(bare: Connection, rule: Rule, mutant: Mutant, test: RuleTest, plain: dict[Case, Measurement]) -> bool:
+def _killed(bare: Connection, rule: AlertRule, mutant: Mutant, test: RuleTest, plain: dict[Case, Measurement]) -> bool:
     """Whether a fixture tells the mutant from the rule. A mutant that is no SQL any more is none."""
     for case in test.cases:
         try:

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 from gates.evidence import Outcome, Severity
 from sql_checks.rulefile import read_all_rules
-from sql_checks.rulejudge import Sample, judge
+from sql_checks.rulejudge import RuleSample, judge
 
 NOW = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
 LAG = next(r for r in read_all_rules() if r.name == "outbox-lag")
 SUCCESS = next(r for r in read_all_rules() if r.name == "agent-success")
 
 
-def fleet(value: float | None, samples: int = 100, age_s: float = 1) -> Sample:
-    return Sample("all", value, samples, NOW - dt.timedelta(seconds=age_s))
+def fleet(value: float | None, samples: int = 100, age_s: float = 1) -> RuleSample:
+    return RuleSample("all", value, samples, NOW - dt.timedelta(seconds=age_s))
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def fleet(value: float | None, samples: int = 100, age_s: float = 1) -> Sample:
     [
         [],
         [fleet(1.0), fleet(1.0)],
-        [Sample("tenant", 1.0, 100)],
+        [RuleSample("tenant", 1.0, 100)],
         [fleet(None)],
         [fleet(math.nan)],
         [fleet(math.inf)],
@@ -36,18 +36,18 @@ def fleet(value: float | None, samples: int = 100, age_s: float = 1) -> Sample:
         [fleet(1.0, samples=0)],
         [fleet(1.0, age_s=601)],
         [fleet(1.0, age_s=-61)],
-        [fleet(1.0), Sample("tenant", None, 100)],
-        [fleet(1.0), Sample("tenant", math.nan, 100)],
+        [fleet(1.0), RuleSample("tenant", None, 100)],
+        [fleet(1.0), RuleSample("tenant", math.nan, 100)],
     ],
 )
-def test_what_proves_nothing_is_unknown(samples: list[Sample]) -> None:
+def test_what_proves_nothing_is_unknown(samples: list[RuleSample]) -> None:
     """Nothing but an observation passes."""
     assert judge(LAG, samples, NOW).outcome is Outcome.UNKNOWN
 
 
 def test_the_worst_breach_decides_and_is_named() -> None:
     """Among several breaches, the worst severity, then the farthest value, is the witness."""
-    rows = [fleet(2.5), Sample("a", 3.0, 50, NOW), Sample("b", 9.0, 50, NOW), Sample("c", 7.0, 50, NOW)]
+    rows = [fleet(2.5), RuleSample("a", 3.0, 50, NOW), RuleSample("b", 9.0, 50, NOW), RuleSample("c", 7.0, 50, NOW)]
     found = judge(LAG, rows, NOW)
     assert (found.outcome, found.severity, found.broken) == (Outcome.FAIL, Severity.PAGE, 4)
     assert "outbox-lag of b: 9 s" in found.message
@@ -60,7 +60,7 @@ def test_a_falling_backlog_holds_and_does_not_page() -> None:
 
 def test_a_bad_tenant_counts_though_the_fleet_has_too_few() -> None:
     """A breach that was seen stays one, whatever else is missing."""
-    rows = [fleet(0.1, samples=1), Sample("bad", 60.0, 50, NOW)]
+    rows = [fleet(0.1, samples=1), RuleSample("bad", 60.0, 50, NOW)]
     assert judge(LAG, rows, NOW).outcome is Outcome.FAIL
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from gates.evidence import Outcome, Severity
 from sql_checks.rulefile import read_all_rules
-from sql_checks.rulejudge import Sample, judge, judge_proved
+from sql_checks.rulejudge import RuleSample, judge, judge_proved
 from sql_checks.ruleproof import clustering, needed, proved
 
 NOW = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
@@ -24,11 +24,11 @@ def pmf(n: int, p: float) -> list[float]:
     return [math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(n + 1)]
 
 
-def fleet(bads: Sequence[int], n: int) -> list[Sample]:
+def fleet(bads: Sequence[int], n: int) -> list[RuleSample]:
     """A fleet of tenants of `n` tasks each, of which so many failed, as the rule's query gives it."""
     total, bad = n * len(bads), sum(bads)
-    rows = [Sample(f"t{i}", 1 - b / n, n, NOW, bad=b) for i, b in enumerate(bads)]
-    return [Sample("all", 1 - bad / total, total, NOW, bad=bad), *rows]
+    rows = [RuleSample(f"t{i}", 1 - b / n, n, NOW, bad=b) for i, b in enumerate(bads)]
+    return [RuleSample("all", 1 - bad / total, total, NOW, bad=bad), *rows]
 
 
 def pages(bads: Sequence[int], n: int) -> bool:
@@ -87,7 +87,7 @@ def test_a_breach_that_may_be_chance_holds_and_says_what_it_lacks() -> None:
 
 def test_a_proved_breach_pages_beside_one_that_may_be_chance() -> None:
     """What is proved is named, also where another tenant's bare number is worse."""
-    rows = [*fleet([0] * 8, 1000), Sample("few", 0.94, 50, NOW, bad=3), Sample("many", 0.95, 1000, NOW, bad=50)]
+    rows = [*fleet([0] * 8, 1000), RuleSample("few", 0.94, 50, NOW, bad=3), RuleSample("many", 0.95, 1000, NOW, bad=50)]
     judged = judge_proved(SUCCESS, rows, NOW)
     assert (judged.severity, judged.sample and judged.sample.subject) == (Severity.PAGE, "many")
 

@@ -12,14 +12,14 @@ from gates.evidence import TargetKind
 from gates.operator import arguments
 from gates.stages import sql as stage
 from gates.stages.context import Context, StageReport
-from gates.stages.suite import Suite
+from gates.stages.suite import SuiteRun
 
 
 def options_of(context: Context, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
     """The options of the suite that the stage would start."""
-    seen: list[Suite] = []
+    seen: list[SuiteRun] = []
 
-    def run(suite: Suite, _context: Context) -> StageReport:
+    def run(suite: SuiteRun, _context: Context) -> StageReport:
         seen.append(suite)
         return StageReport(suite.name, 0.0)
 

@@ -11,7 +11,7 @@ import psycopg
 
 from gates.proof import programs
 from gates.proof.hostile.copies import Copy
-from gates.proof.programs import Done
+from gates.proof.programs import FinishedProgram
 from gates.stack.postgres import connect
 
 FLAG = "outbox.enabled"
@@ -89,7 +89,7 @@ class Act:
     def words(self) -> tuple[str, ...]:
         return programs.gate((self.name, "--json", "--reason", REASON, "--release", "attacked"))
 
-    def run(self, environ: Mapping[str, str], database_url: str, timeout_s: float = ACT_TIMEOUT_S) -> Done:
+    def run(self, environ: Mapping[str, str], database_url: str, timeout_s: float = ACT_TIMEOUT_S) -> FinishedProgram:
         """Carry it out as a user does."""
         return programs.run(self.words, {**environ, "DATABASE_URL": database_url}, timeout_s)
 
@@ -98,7 +98,7 @@ PROMOTE, ROLLBACK, EMERGENCY = Act("promote"), Act("rollback"), Act("emergency")
 ACTS = (PROMOTE, ROLLBACK, EMERGENCY)
 
 
-def result_of(done: Done) -> str:
+def result_of(done: FinishedProgram) -> str:
     """The result that an act printed, empty where it printed none."""
     try:
         return str(json.loads(done.out)["result"])
@@ -107,7 +107,13 @@ def result_of(done: Done) -> str:
 
 
 def complaints(
-    act: Act, before: HandState, after: HandState, done: Done, *, in_the_dark: bool = False, audited: bool = True
+    act: Act,
+    before: HandState,
+    after: HandState,
+    done: FinishedProgram,
+    *,
+    in_the_dark: bool = False,
+    audited: bool = True,
 ) -> list[str]:
     """What is wrong with an act, from the state before and after and what it said. Pure.
 
@@ -134,7 +140,7 @@ def complaints(
     return found
 
 
-def crashes(done: Done) -> list[str]:
+def crashes(done: FinishedProgram) -> list[str]:
     """Whether a program hung, or ended as one that is broken."""
     if done.code is None:
         return [f"it did not end within {done.seconds:.0f} s"]

@@ -15,7 +15,7 @@ from gates.proof.hostile.contents import LIVE_FORMS, LIVE_HTML, LIVE_MARKDOWN
 from gates.proof.hostile.impostors import LIMITS_S, Gate, Impostor
 from gates.proof.hostile.residue import Residue, leaks
 from gates.proof.judgement import GateRun
-from gates.proof.programs import Done
+from gates.proof.programs import FinishedProgram
 from gates.proof.servers import serve
 from gates.stack.postgres import connect
 from gates.verdict import Decision
@@ -34,7 +34,7 @@ STANDING_NAMES = ("the flags", "the pauses", "the number of companies", "the gat
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class HostileRun:
     """What a gate left. `found`: what is wrong, a line each."""
 
     run: GateRun
@@ -55,7 +55,7 @@ class Arena:
     out: Path
     policy: Path
 
-    def meet(self, one: Impostor) -> Seen:
+    def meet(self, one: Impostor) -> HostileRun:
         """The gate against one hostile server."""
         info = self.bench.stack.info
         parts = urlsplit(info.base_url)
@@ -63,7 +63,7 @@ class Arena:
             given = {**self.bench.variables(), "BASE_URL": base + parts.path, **one.variables}
             return self.run(one.name, {k: v for k, v in given.items() if k not in one.unset}, one.gate)
 
-    def run(self, name: str, variables: Mapping[str, str], gate: Gate, limit_s: float = 0.0) -> Seen:
+    def run(self, name: str, variables: Mapping[str, str], gate: Gate, limit_s: float = 0.0) -> HostileRun:
         """Run the gate, and look at everything that it may not do."""
         folder = self.out / name
         words = _words(gate, folder, self.policy)
@@ -83,7 +83,7 @@ class Arena:
         ]
         found += leaks(folder, (done.out, done.err), self._secrets(variables))
         found += live(folder, (done.out, done.err))
-        return Seen(programs.read_run(folder, done), tuple(found))
+        return HostileRun(programs.read_run(folder, done), tuple(found))
 
     def _secrets(self, variables: Mapping[str, str]) -> dict[str, str]:
         names = ("TRANSBOT_HMAC_SECRET", "REPLAY_JWT_SECRET")
@@ -100,7 +100,7 @@ def _words(gate: Gate, folder: Path, policy: Path) -> tuple[str, ...]:
     return (sys.executable, "-m", "gates.proof.hostile.short", *options, "--policy", str(policy))
 
 
-def _ended_badly(done: Done, folder: Path) -> list[str]:
+def _ended_badly(done: FinishedProgram, folder: Path) -> list[str]:
     """Whether the gate hung, crashed, or one of its suites did."""
     if done.code is None:
         return [f"it did not end within {done.seconds:.0f} s"]

@@ -39,7 +39,7 @@ def one_step(hand: Hand) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ManualChange:
     """What a person does to the flag or the pause while a gate acts."""
 
     name: str
@@ -48,20 +48,20 @@ class Change:
 
 
 CHANGES = (
-    Change(
+    ManualChange(
         "flag-off", "switches the flag off", f"update public.feature_flags set enabled = false where key = '{FLAG}'"
     ),
-    Change(
+    ManualChange(
         "flag-moved",
         "moves the flag to 30 %",
         f"update public.feature_flags set rollout_percentage = 30 where key = '{FLAG}'",
     ),
-    Change(
+    ManualChange(
         "pause-set",
         "pauses the agents",
         "update public.agent_controls set agents_paused = true where company_id is null",
     ),
-    Change(
+    ManualChange(
         "pause-lifted",
         "pauses the agents and lifts the pause",
         "update public.agent_controls set agents_paused = true where company_id is null; "
@@ -71,7 +71,7 @@ CHANGES = (
 PEOPLE = tuple((act, change) for act in (PROMOTE, ROLLBACK) for change in CHANGES)
 
 
-def person(hand: Hand, act: Act, change: Change) -> list[str]:
+def person(hand: Hand, act: Act, change: ManualChange) -> list[str]:
     """A person's change before each statement of the act."""
     seen = hand.statements(act)
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -79,7 +79,7 @@ def person(hand: Hand, act: Act, change: Change) -> list[str]:
     return [f"before statement {n + 1} ({seen[n][:60]}): {line}" for n, wrong in enumerate(found) for line in wrong]
 
 
-def _person(hand: Hand, act: Act, change: Change, number: int) -> list[str]:
+def _person(hand: Hand, act: Act, change: ManualChange, number: int) -> list[str]:
     strike = Strike(Blow.HOLD, number)
     with hand.copies.fresh() as copy, through(copy.gate_url, strike) as url, ThreadPoolExecutor(1) as pool:
         before = acts.look(copy)
@@ -108,7 +108,7 @@ def _person(hand: Hand, act: Act, change: Change, number: int) -> list[str]:
     return found
 
 
-def _do(copy: Copy, change: Change) -> bool:
+def _do(copy: Copy, change: ManualChange) -> bool:
     """Carry the change out; whether it had to wait for the gate's transaction, so that it did not happen."""
     with connect(copy.superuser_url) as connection:
         connection.execute("set lock_timeout = '500ms'")

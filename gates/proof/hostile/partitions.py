@@ -14,7 +14,7 @@ from gates.proof.hostile import acts
 from gates.proof.hostile.acts import ACTS, ROLLBACK, Act
 from gates.proof.hostile.copies import Copies, Copy
 from gates.proof.hostile.statements import SAID, Blow, Strike
-from gates.proof.relay import Way, relay
+from gates.proof.relay import RelayOptions, relay
 
 AT_ONCE = 6
 RESCUE_TIMEOUT_S = 30.0
@@ -29,7 +29,7 @@ def through(url: str, strike: Strike) -> Iterator[str]:
     """The database at `url`, behind a relay that strikes."""
     parts = urlsplit(url)
     place = parts.netloc.rpartition("@")
-    with relay(f"tcp://{place[2]}", Way(tap=strike.tap)) as base:
+    with relay(f"tcp://{place[2]}", RelayOptions(tap=strike.tap)) as base:
         yield parts._replace(netloc=f"{place[0]}@{urlsplit(base).netloc}").geturl()
 
 

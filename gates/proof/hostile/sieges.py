@@ -16,7 +16,7 @@ import psycopg
 from gates.proof import programs
 from gates.proof.bench import Bench
 from gates.proof.hostile.acts import ACTS
-from gates.proof.hostile.arena import Arena, Seen, live
+from gates.proof.hostile.arena import Arena, HostileRun, live
 from gates.proof.hostile.contents import INJECTIONS
 from gates.proof.hostile.impostors import ANY, NOT_PROMOTED, Gate
 from gates.stack.postgres import Postgres, connect
@@ -180,7 +180,7 @@ SIEGES: tuple[Siege, ...] = (
 )
 
 
-def besiege(bench: Bench, one: Siege, out: Path, policy: Path) -> Seen:
+def besiege(bench: Bench, one: Siege, out: Path, policy: Path) -> HostileRun:
     """The whole gate, by a superuser, on such a database."""
     with connect(bench.stack.info.database_url) as connection:
         for statement in one.sql:
@@ -197,7 +197,7 @@ def besiege(bench: Bench, one: Siege, out: Path, policy: Path) -> Seen:
     if one.acts:
         for act in ACTS:
             act.run(variables, bench.stack.info.database_url)
-    return Seen(seen.run, (*found, *planted(bench)))
+    return HostileRun(seen.run, (*found, *planted(bench)))
 
 
 def planted(bench: Bench) -> list[str]:

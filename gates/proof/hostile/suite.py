@@ -22,14 +22,14 @@ from gates.proof.degenerate import always
 from gates.proof.hostile import crowd, kills
 from gates.proof.hostile.acts import ACTS
 from gates.proof.hostile.ailments import AILMENTS, suffer
-from gates.proof.hostile.arena import POLICY, Arena, Seen
+from gates.proof.hostile.arena import POLICY, Arena, HostileRun
 from gates.proof.hostile.copies import Copies
 from gates.proof.hostile.drillkills import DRILL_KILLS, kill_drills
 from gates.proof.hostile.impostors import Impostor, impostors
 from gates.proof.hostile.partitions import PARTITIONS, Hand
 from gates.proof.hostile.sieges import SIEGES, Siege, besiege
 from gates.proof.servers import Reply
-from gates.proof.trial import Suite, Trial, broken
+from gates.proof.trial import ProofPart, Trial, broken
 from gates.stack.errors import StackError
 
 KEPT = "kept"
@@ -106,7 +106,7 @@ class HostileSuite:
 
     def run(self) -> None:
         """Servers first, then what needs databases alone."""
-        chosen = spread([name for name, _, _ in names() if self.wants(f"{Suite.HOSTILE}/{name}")], self.sample)
+        chosen = spread([name for name, _, _ in names() if self.wants(f"{ProofPart.HOSTILE}/{name}")], self.sample)
         self._meet([one for one in impostors() if one.name in chosen])
         for siege in SIEGES:
             if f"siege-{siege.name}" in chosen:
@@ -134,10 +134,12 @@ class HostileSuite:
                         self.done(future.result())
         except StackError as error:
             for one in servers:
-                self.done(broken(Suite.HOSTILE, one.name, one.said, one.allowed, f"{type(error).__name__}: {error}"))
+                self.done(
+                    broken(ProofPart.HOSTILE, one.name, one.said, one.allowed, f"{type(error).__name__}: {error}")
+                )
 
     def _folder(self) -> Path:
-        folder = self.out / Suite.HOSTILE.value
+        folder = self.out / ProofPart.HOSTILE.value
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -154,7 +156,7 @@ class HostileSuite:
             with self.open_bench(TargetKind.STAGING) as bench:
                 return judged(as_server, besiege(bench, one, self._folder(), self._policy()))
         except TROUBLES as error:
-            return broken(Suite.HOSTILE, as_server.name, one.said, one.allowed, f"{type(error).__name__}: {error}")
+            return broken(ProofPart.HOSTILE, as_server.name, one.said, one.allowed, f"{type(error).__name__}: {error}")
 
     def _kill_drills(self) -> list[str]:
         with self.open_bench(TargetKind.REFERENCE) as bench:
@@ -172,7 +174,7 @@ class HostileSuite:
                     self.done(_carried_out(one.name, one.said, partial(one.attack, hand)))
         except StackError as error:
             for one in attacks:
-                self.done(broken(Suite.HOSTILE, one.name, one.said, (), f"{type(error).__name__}: {error}"))
+                self.done(broken(ProofPart.HOSTILE, one.name, one.said, (), f"{type(error).__name__}: {error}"))
 
 
 def _mutate() -> list[str]:
@@ -186,19 +188,19 @@ def _trial_of(one: Impostor, free: SimpleQueue[Arena]) -> Trial:
     try:
         return judged(one, arena.meet(one))
     except TROUBLES as error:
-        return broken(Suite.HOSTILE, one.name, one.said, one.allowed, f"{type(error).__name__}: {error}")
+        return broken(ProofPart.HOSTILE, one.name, one.said, one.allowed, f"{type(error).__name__}: {error}")
     finally:
         free.put(arena)
 
 
-def judged(one: Impostor, seen: Seen) -> Trial:
+def judged(one: Impostor, seen: HostileRun) -> Trial:
     """The trial that follows from what the gate left: a right decision, and nothing else wrong."""
     verdict = seen.run.verdict
     decision = verdict.decision if verdict else None
     said = verdict.reason if verdict else seen.run.error
     found = list(seen.found) if decision in one.allowed else [said, *seen.found]
     return Trial(
-        Suite.HOSTILE,
+        ProofPart.HOSTILE,
         one.name,
         one.said,
         tuple(d.value for d in one.allowed),
@@ -215,7 +217,7 @@ def _carried_out(name: str, said: str, attack: Callable[[], list[str]]) -> Trial
     try:
         found = attack()
     except TROUBLES as error:
-        return broken(Suite.HOSTILE, name, said, (), f"{type(error).__name__}: {error}")
+        return broken(ProofPart.HOSTILE, name, said, (), f"{type(error).__name__}: {error}")
     reason = "; ".join(found[:MOST_FOUND]) or "everything is as it says"
     seconds = round(time.monotonic() - started, 1)
-    return Trial(Suite.HOSTILE, name, said, (KEPT,), "" if found else KEPT, not found, reason, seconds)
+    return Trial(ProofPart.HOSTILE, name, said, (KEPT,), "" if found else KEPT, not found, reason, seconds)

@@ -157,12 +157,12 @@ def _checks(rows: Sequence[Row]) -> Html:
     groups: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda r: r.check):
         groups.setdefault(row.group, []).append(row)
-    boxes = Html("").join(
+    cards = Html("").join(
         Html('<label><input type="checkbox" value="{}" checked> <span>{}</span></label>').format(name, name)
         for name in OUTCOMES
     )
     tools = Html('<div class="tools"><input type="search" placeholder="Filter {} checks">{}</div>').format(
-        len(rows), boxes
+        len(rows), cards
     )
     return Html("<h2>All checks</h2>\n{}\n{}").format(
         tools, Html("").join(_group(n, groups[n]) for n in sorted(groups))

@@ -35,7 +35,7 @@ from gates.stages.preflight.endpoints import (
     release_of,
     versions_of,
 )
-from gates.stages.preflight.looks import Seen, after, spec, timed
+from gates.stages.preflight.looks import LookResult, after, spec, timed
 from gates.stages.preflight.memory import Memory
 
 VARIABLES = spec(
@@ -104,7 +104,7 @@ def refused_by_now(context: Context, credential: str) -> Evidence | None:
     return next((e for e in lines if e.check == credential and e.observed in UNUSABLE), None)
 
 
-def variables(target: Target) -> Seen:
+def variables(target: Target) -> LookResult:
     """Which variables of the contract are missing."""
     given = {
         "BASE_URL": target.base_url,
@@ -117,8 +117,8 @@ def variables(target: Target) -> Seen:
     missing = [name for name, text in given.items() if not text]
     if missing:
         message = f"{', '.join(missing)} not set: what needs them is unknown. Set them (docs/contract.md, section 1)"
-        return Seen(Outcome.UNKNOWN, message, len(given) - len(missing), len(given), "variables", len(given))
-    return Seen(Outcome.PASS, "", len(given), len(given), "variables", len(given))
+        return LookResult(Outcome.UNKNOWN, message, len(given) - len(missing), len(given), "variables", len(given))
+    return LookResult(Outcome.PASS, "", len(given), len(given), "variables", len(given))
 
 
 def _capabilities(target: Target, companies: Path) -> list[Evidence]:

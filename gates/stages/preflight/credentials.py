@@ -32,7 +32,7 @@ from gates.deployment.requests import (
 from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind
 from gates.stages.preflight.endpoints import TIMEOUT_S
-from gates.stages.preflight.looks import Seen, spec, timed
+from gates.stages.preflight.looks import LookResult, spec, timed
 from gates.stages.preflight.memory import Memory
 
 REPLAY, EVENTS = "/dlq-replay", "/events"
@@ -107,38 +107,38 @@ def credential_lines(target: Target, memory: Memory) -> list[Evidence]:
 
 
 def _not_given(check: CheckSpec, target: Target) -> Evidence:
-    seen = Seen(Outcome.UNKNOWN, f"{NAMES[check.id]} is not set")
+    seen = LookResult(Outcome.UNKNOWN, f"{NAMES[check.id]} is not set")
     return dataclasses.replace(timed(check, target, lambda: seen), blocked_by="preflight/variables")
 
 
 def _look(
     target: Target, door: HttpDoor, memory: Memory, check: CheckSpec, secret: str, show: Callable[[Desk], Shown]
-) -> Seen:
+) -> LookResult:
     """Show the credential. Refused by a target that took this very one before, or was given it by us, it is harm."""
     desk = _desk(target, door)
-    if isinstance(desk, Seen):
+    if isinstance(desk, LookResult):
         return desk
     shown, name = show(desk), NAMES[check.id]
     if shown.taken:
         if desk.guarded:
             memory.note(check.id, secret, target.release)
-        return Seen(Outcome.PASS, "", "not refused", "not refused", samples=1, details={"guarded": desk.guarded})
+        return LookResult(Outcome.PASS, "", "not refused", "not refused", samples=1, details={"guarded": desk.guarded})
     known = memory.accepted(check.id, secret)
     if target.kind is TargetKind.REFERENCE and target.control:
         known = "when the gate started the service with it"
     if known and not shown.ours:
         message = f"{name} is refused; this target accepted it {known}. The release locks its callers out"
-        return Seen(Outcome.FAIL, message, REFUSED, "not refused", samples=1)
-    return Seen(Outcome.UNKNOWN, shown.doubt, REFUSED, "not refused", samples=1)
+        return LookResult(Outcome.FAIL, message, REFUSED, "not refused", samples=1)
+    return LookResult(Outcome.UNKNOWN, shown.doubt, REFUSED, "not refused", samples=1)
 
 
-def _desk(target: Target, door: HttpDoor) -> Desk | Seen:
+def _desk(target: Target, door: HttpDoor) -> Desk | LookResult:
     """Find the body that is refused without credentials; where there is no endpoint to show them, that is seen."""
     for body in (b"{}", encode_body(replay_fields(str(uuid.uuid4()), dry_run=True))):
         bare = _asked(door, post(REPLAY, body))
         if bare.status in ABSENT:
             message = f"POST {REPLAY} answers {bare.status}, so that no credential can be shown"
-            return Seen(Outcome.UNKNOWN, message, NOWHERE, "not refused")
+            return LookResult(Outcome.UNKNOWN, message, NOWHERE, "not refused")
         if bare.status == 401:
             break
     return Desk(target, door, body, bare.status == 401, _clock(bare))

@@ -14,7 +14,7 @@ from gates.deployment.identity import database_place
 from gates.deployment.target import Target
 from gates.errors import first_line
 from gates.evidence import Evidence, JsonValue, Outcome, Severity
-from gates.stages.preflight.looks import Seen, after, spec, timed, within
+from gates.stages.preflight.looks import LookResult, after, spec, timed, within
 from gates.text.foreign import text
 
 QUERIES = Path(__file__).parent.with_name("queries")
@@ -49,13 +49,13 @@ def database_lines(target: Target) -> list[Evidence]:
     """The three checks over one connection."""
     if not target.database_url:
         missing = "DATABASE_URL is not set. Set it to a login that sees all rows (replay_gate)"
-        return _shut(target, Seen(Outcome.UNKNOWN, missing))
+        return _shut(target, LookResult(Outcome.UNKNOWN, missing))
     try:
         connection = within(lambda: connected(target.database_url))
     except (psycopg.Error, OSError) as error:
         place = database_place(target) or "DATABASE_URL"
         message = f"no connection to {place}: {first_line(error)}. See that it runs, and DATABASE_URL"
-        return _shut(target, Seen(Outcome.UNKNOWN, message, unreachable=True))
+        return _shut(target, LookResult(Outcome.UNKNOWN, message, unreachable=True))
     with contextlib.closing(connection):
         first = timed(DATABASE, target, lambda: database(connection))
         sight = after([first], SIGHT, target, lambda: sees_rows(connection, target))
@@ -69,19 +69,19 @@ def connected(url: str) -> Connection:
     return connection
 
 
-def _shut(target: Target, seen: Seen) -> list[Evidence]:
+def _shut(target: Target, seen: LookResult) -> list[Evidence]:
     first = timed(DATABASE, target, lambda: seen)
     return [first, *(after([first], s, target, lambda: seen) for s in (SIGHT, SKEW))]
 
 
-def database(connection: Connection) -> Seen:
+def database(connection: Connection) -> LookResult:
     """The server's major version."""
     major = connection.info.server_version // 10_000
     least, most = SERVERS
     if not least <= major <= most:
         message = f"PostgreSQL {major}; allowed: {least} to {most}. The checks are not known to hold there"
-        return Seen(Outcome.UNKNOWN, message, major, f"{least}..{most}")
-    return Seen(Outcome.PASS, "", major, f"{least}..{most}", samples=1, details={"login": _login(connection)})
+        return LookResult(Outcome.UNKNOWN, message, major, f"{least}..{most}")
+    return LookResult(Outcome.PASS, "", major, f"{least}..{most}", samples=1, details={"login": _login(connection)})
 
 
 def _login(connection: Connection) -> JsonValue:
@@ -92,21 +92,23 @@ def _login(connection: Connection) -> JsonValue:
     return {"name": text(row["login"]), "excess": excess}
 
 
-def sees_rows(connection: Connection, target: Target) -> Seen:
+def sees_rows(connection: Connection, target: Target) -> LookResult:
     """Row-level security does not bind the login, or a policy opens every row to it."""
     tables = execute(connection, sql(QUERIES / "role_sight.sql"))
     absent = [str(t["name"]) for t in tables if not t["present"]]
     if absent:
-        return Seen(Outcome.UNKNOWN, f"{', '.join(absent)} not found in schema public; allowed: the contract's tables")
+        return LookResult(
+            Outcome.UNKNOWN, f"{', '.join(absent)} not found in schema public; allowed: the contract's tables"
+        )
     locked = [str(t["name"]) for t in tables if not t["readable"]]
     if locked:
-        return Seen(Outcome.UNKNOWN, f"the login may not read {', '.join(locked)}. Grant SELECT to it")
+        return LookResult(Outcome.UNKNOWN, f"the login may not read {', '.join(locked)}. Grant SELECT to it")
     doubtful = [t for t in tables if t["secured"] and (t["narrowed"] or not t["open"])]
     if doubtful and not _counts_agree(connection, tables, target):
         names = ", ".join(str(t["name"]) for t in doubtful)
         message = f"row-level security hides rows of {names} from this login. Use one that sees all rows (replay_gate)"
-        return Seen(Outcome.UNKNOWN, message, len(tables) - len(doubtful), len(tables), "tables", len(tables))
-    return Seen(Outcome.PASS, "", len(tables), len(tables), "tables", len(tables))
+        return LookResult(Outcome.UNKNOWN, message, len(tables) - len(doubtful), len(tables), "tables", len(tables))
+    return LookResult(Outcome.PASS, "", len(tables), len(tables), "tables", len(tables))
 
 
 def _counts_agree(connection: Connection, tables: Sequence[dict[str, object]], target: Target) -> bool:
@@ -121,7 +123,7 @@ def _counts_agree(connection: Connection, tables: Sequence[dict[str, object]], t
     return row is not None and row["sees_test_company"] is True and enough and not narrowed
 
 
-def clock_skew(connection: Connection) -> Seen:
+def clock_skew(connection: Connection) -> LookResult:
     """The database's clock against ours, in the middle of the best of three round trips."""
     best: tuple[float, float] | None = None
     for _ in range(3):
@@ -134,11 +136,11 @@ def clock_skew(connection: Connection) -> Seen:
             skew_s = (now - before).total_seconds() - trip_s / 2
             best = min(best or (trip_s, skew_s), (trip_s, skew_s))
     if best is None:
-        return Seen(Outcome.UNKNOWN, "the database did not say its time")
+        return LookResult(Outcome.UNKNOWN, "the database did not say its time")
     skew_s = round(abs(best[1]), 3)
     if skew_s > MOST_SKEW_S:
         message = (
             f"the clocks differ by {skew_s:g} s; allowed: {MOST_SKEW_S:g} s. Which is wrong is not known: see both"
         )
-        return Seen(Outcome.UNKNOWN, message, skew_s, MOST_SKEW_S, "s", 3)
-    return Seen(Outcome.PASS, "", skew_s, MOST_SKEW_S, "s", 3)
+        return LookResult(Outcome.UNKNOWN, message, skew_s, MOST_SKEW_S, "s", 3)
+    return LookResult(Outcome.PASS, "", skew_s, MOST_SKEW_S, "s", 3)

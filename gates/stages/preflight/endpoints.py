@@ -12,7 +12,7 @@ from gates.deployment.target import Target
 from gates.errors import first_line
 from gates.evidence import JsonValue, Outcome, Severity
 from gates.inputs import values
-from gates.stages.preflight.looks import Seen, spec, within
+from gates.stages.preflight.looks import LookResult, spec, within
 
 VERSION_REQUESTS = 12
 """New connections that ask for /version: enough to meet each of three instances with 97 % at random balancing."""
@@ -45,13 +45,13 @@ READY = spec(
 )
 
 
-def reachable(target: Target, door: HttpDoor) -> Seen:
+def reachable(target: Target, door: HttpDoor) -> LookResult:
     """A 200 of the service at /healthz. No answer, a redirect, a proxy's error or a web page: the target is not there.
 
     Any other status is the service's own, which the other checks judge.
     """
     if not target.base_url:
-        return Seen(Outcome.UNKNOWN, "BASE_URL is not set. Set it to where the functions live")
+        return LookResult(Outcome.UNKNOWN, "BASE_URL is not set. Set it to where the functions live")
     try:
         answer = within(lambda: door.send(Request("GET", "/healthz")))
         # a deployment may lack the page and be there all the same
@@ -62,8 +62,8 @@ def reachable(target: Target, door: HttpDoor) -> Seen:
     if shut:
         return _not_there(target, shut, answer.status)
     if answer.status != 200:
-        return Seen(Outcome.UNKNOWN, f"/healthz answers {answer.status}; allowed: 200", answer.status, 200)
-    return Seen(Outcome.PASS, "", answer.status, 200, samples=1)
+        return LookResult(Outcome.UNKNOWN, f"/healthz answers {answer.status}; allowed: 200", answer.status, 200)
+    return LookResult(Outcome.PASS, "", answer.status, 200, samples=1)
 
 
 def _in_the_way(answer: Answer) -> str:
@@ -78,9 +78,9 @@ def _in_the_way(answer: Answer) -> str:
     return ""
 
 
-def _not_there(target: Target, why: str, status: int | None = None) -> Seen:
+def _not_there(target: Target, why: str, status: int | None = None) -> LookResult:
     message = f"the target at {http_place(target)} cannot be reached: {why}. See that it runs, and BASE_URL"
-    return Seen(Outcome.UNKNOWN, message, status, 200, unreachable=True)
+    return LookResult(Outcome.UNKNOWN, message, status, 200, unreachable=True)
 
 
 def versions_of(door: HttpDoor) -> list[dict[str, JsonValue]]:
@@ -98,7 +98,7 @@ def versions_of(door: HttpDoor) -> list[dict[str, JsonValue]]:
     return found
 
 
-def release(target: Target, versions: Sequence[dict[str, JsonValue]]) -> Seen:
+def release(target: Target, versions: Sequence[dict[str, JsonValue]]) -> LookResult:
     """The releases of all instances met; a wrong one fails, an unsaid one is unknown."""
     said = [release_of(v) for v in versions]
     named = sorted({r for r in said if r})
@@ -108,15 +108,15 @@ def release(target: Target, versions: Sequence[dict[str, JsonValue]]) -> Seen:
         message = (
             f"/version says {', '.join(named)}; allowed: {target.release} (RELEASE). Finish or repair the deployment"
         )
-        return Seen(Outcome.FAIL, message, ", ".join(named), target.release, samples=len(said), details=details)
+        return LookResult(Outcome.FAIL, message, ", ".join(named), target.release, samples=len(said), details=details)
     if len(named) != 1:
         message = f"the instances say {', '.join(named) or 'no release'}; allowed: one release. Wait, or set RELEASE"
-        return Seen(Outcome.UNKNOWN, message, ", ".join(named), samples=len(said), details=details)
+        return LookResult(Outcome.UNKNOWN, message, ", ".join(named), samples=len(said), details=details)
     silent = said.count("")
     if silent:
         message = f"{silent} of {len(said)} answers of /version name no release; allowed: none such"
-        return Seen(Outcome.UNKNOWN, message, named[0], target.release, samples=len(said), details=details)
-    return Seen(Outcome.PASS, "", named[0], target.release or named[0], samples=len(said), details=details)
+        return LookResult(Outcome.UNKNOWN, message, named[0], target.release, samples=len(said), details=details)
+    return LookResult(Outcome.PASS, "", named[0], target.release or named[0], samples=len(said), details=details)
 
 
 def release_of(version: Mapping[str, JsonValue]) -> str:
@@ -130,17 +130,17 @@ def release_of(version: Mapping[str, JsonValue]) -> str:
         return ""
 
 
-def ready(door: HttpDoor) -> Seen:
+def ready(door: HttpDoor) -> LookResult:
     """/readyz within a few seconds; only an answer of the target that it is not ready is a failure."""
     deadline = time.monotonic() + READY_PATIENCE_S
     while True:
         answer = door.send(Request("GET", "/readyz"))
         if answer.status == 200:
-            return Seen(Outcome.PASS, "", 200, 200, samples=1)
+            return LookResult(Outcome.PASS, "", 200, 200, samples=1)
         if time.monotonic() > deadline:
             break
         time.sleep(READY_POLL_S)
     said = answer.body[:200].decode("utf-8", "replace")
     message = f"/readyz answers {answer.status} for {READY_PATIENCE_S:g} s; allowed: 200. It says: {said}"
     outcome = Outcome.FAIL if answer.status == 503 else Outcome.UNKNOWN
-    return Seen(outcome, message, answer.status, 200, samples=1)
+    return LookResult(outcome, message, answer.status, 200, samples=1)

@@ -26,7 +26,7 @@ def spec(name: str, claim: str, cost: str, severity: Severity, *covers: str, aft
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class LookResult:
     """What one preflight check saw. `unreachable`: a door of the target is shut, so nothing behind it can be seen."""
 
     outcome: Outcome
@@ -60,13 +60,13 @@ def within(look: Callable[[], T], limit_s: float = LOOK_S) -> T:
     return found[0]
 
 
-def timed(check: CheckSpec, target: Target, look: Callable[[], Seen], limit_s: float = LOOK_S) -> Evidence:
+def timed(check: CheckSpec, target: Target, look: Callable[[], LookResult], limit_s: float = LOOK_S) -> Evidence:
     """The evidence of one look. What cannot be asked is unknown."""
     at, started = dt.datetime.now(dt.UTC), time.monotonic()
     try:
         seen = within(look, limit_s)
     except Exception as error:  # noqa: BLE001  -- nothing that a target says ends the gate
-        seen = Seen(Outcome.UNKNOWN, f"{first_line(error)}. See that the target can be reached from here")
+        seen = LookResult(Outcome.UNKNOWN, f"{first_line(error)}. See that the target can be reached from here")
     return Evidence(
         check.id,
         seen.outcome,
@@ -83,11 +83,11 @@ def timed(check: CheckSpec, target: Target, look: Callable[[], Seen], limit_s: f
 
 
 def after(
-    lines: Sequence[Evidence], check: CheckSpec, target: Target, look: Callable[[], Seen], limit_s: float = LOOK_S
+    lines: Sequence[Evidence], check: CheckSpec, target: Target, look: Callable[[], LookResult], limit_s: float = LOOK_S
 ) -> Evidence:
     """The check, unless one that it comes after did not pass."""
     failed = [e.check for e in lines if e.check in check.after and e.outcome is not Outcome.PASS]
     if not failed:
         return timed(check, target, look, limit_s)
-    blocked = timed(check, target, lambda: Seen(Outcome.UNKNOWN, f"blocked by {failed[0]}"))
+    blocked = timed(check, target, lambda: LookResult(Outcome.UNKNOWN, f"blocked by {failed[0]}"))
     return dataclasses.replace(blocked, blocked_by=failed[0])

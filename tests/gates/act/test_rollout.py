@@ -14,7 +14,7 @@ from psycopg.rows import dict_row
 
 from gates.act.emergency import emergency
 from gates.act.flag import FlagState, Order, Override, look_at
-from gates.act.rollout import Trail, act, next_step
+from gates.act.rollout import AuditTrail, act, next_step
 from gates.decision.rules import RolloutPlan
 from gates.verdict import Decision, Verdict
 from tests.postgres_fixture import PgServer
@@ -52,22 +52,22 @@ def test_a_step_is_taken_only_from_what_was_seen_on(
     now: FlagState | None, seen: FlagState | None, kind: str, result: str, to: int | None
 ) -> None:
     """Every state of the flag has its one answer; all but the last step's end hold."""
-    step = next_step(now, order(seen), Trail(str(now.percent if now else "")))
+    step = next_step(now, order(seen), AuditTrail(str(now.percent if now else "")))
     assert (step.kind, step.result, step.to_percent) == (kind, result, to)
     assert step.holds is (kind == "none" and result != "nothing_to_do")
 
 
 def test_where_our_own_drills_touch_the_flag_only_its_state_counts() -> None:
     """On staging a drill switches the flag off and on again; the version grows, the state is the same."""
-    step = next_step(FlagState(True, 10, 9), order(same_version=False), Trail())
+    step = next_step(FlagState(True, 10, 9), order(same_version=False), AuditTrail())
     assert step.kind == "promote"
 
 
 def test_a_flag_that_is_baking_takes_no_step() -> None:
     """It is no hold: nothing is wrong, the step was taken already."""
-    step = next_step(ON_10, order(), Trail(baking_s=60.0))
+    step = next_step(ON_10, order(), AuditTrail(baking_s=60.0))
     assert (step.kind, step.result, step.holds) == ("none", "baking", False)
-    assert next_step(ON_10, order(), Trail(baking_s=-1.0)).kind == "promote"
+    assert next_step(ON_10, order(), AuditTrail(baking_s=-1.0)).kind == "promote"
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_flag_is_believed_where_its_last_audit_row_put_it_or_at_its_first_step
 ) -> None:
     """Anywhere else it was changed past the gate: the promotion holds, and says what was found and what to do."""
     at = FlagState(True, percent, 5)
-    step = next_step(at, order(at), Trail(told))
+    step = next_step(at, order(at), AuditTrail(told))
     assert step.result == result
     assert step.holds is (result == "unexplained")
     if result == "unexplained":
@@ -106,10 +106,10 @@ def test_a_person_answers_for_where_the_flag_is() -> None:
     """By hand the flag steps on from where it is found; at its last step the audit row is all that is written."""
     for percent, to in ((50, 100), (100, 100)):
         at = FlagState(True, percent, 5)
-        step = next_step(at, order(at, by_hand=True), Trail())
+        step = next_step(at, order(at, by_hand=True), AuditTrail())
         assert (step.kind, step.to_percent, step.holds) == ("promote", to, False)
     at = FlagState(True, 100, 5)
-    assert next_step(at, order(at, by_hand=True), Trail("100")).result == "nothing_to_do"
+    assert next_step(at, order(at, by_hand=True), AuditTrail("100")).result == "nothing_to_do"
 
 
 # --- on a database -----------------------------------------------------------------------------------------------

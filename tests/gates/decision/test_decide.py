@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from gates.decision.decide import BACKLOG, decide, strong_login, weigh
-from gates.decision.rules import Policy, Rule, Waiver
+from gates.decision.rules import Policy, PolicyRule, Waiver
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.evidence_file import chained, read_bytes
 from gates.verdict import Action, Decision, Effect, Verdict, settle
@@ -172,13 +172,13 @@ def test_what_disturbs_everybody_is_required_on_staging_only_where_a_person_allo
 def test_a_rule_of_the_policy_changes_severity_effect_requirement_and_limit() -> None:
     """Later rules win; a number on the wrong side of the policy's own limit fails, and no number is unknown."""
     fail = [saw("a", Outcome.FAIL)]
-    assert weigh(fail, policy(A, rules=(Rule("a", severity=Severity.WARN),)), NOW).decision is Decision.HOLD
-    assert weigh(fail, policy(A, rules=(Rule("*", decides=Effect.HOLD),)), NOW).decision is Decision.HOLD
-    both = (Rule("*", decides=Effect.HOLD), Rule("a", decides=Effect.ROLLBACK))
+    assert weigh(fail, policy(A, rules=(PolicyRule("a", severity=Severity.WARN),)), NOW).decision is Decision.HOLD
+    assert weigh(fail, policy(A, rules=(PolicyRule("*", decides=Effect.HOLD),)), NOW).decision is Decision.HOLD
+    both = (PolicyRule("*", decides=Effect.HOLD), PolicyRule("a", decides=Effect.ROLLBACK))
     assert weigh(fail, policy(A, rules=both), NOW).decision is Decision.ROLLBACK
-    spare = policy(A, B, rules=(Rule("b", required=False),))
+    spare = policy(A, B, rules=(PolicyRule("b", required=False),))
     assert weigh([saw("a")], spare, NOW).decision is Decision.PROMOTE
-    limit = policy(A, rules=(Rule("a", below=2000.0),))
+    limit = policy(A, rules=(PolicyRule("a", below=2000.0),))
     assert weigh([saw("a", observed=1999.9)], limit, NOW).decision is Decision.PROMOTE
     assert weigh([saw("a", observed=2000)], limit, NOW).decision is Decision.ROLLBACK
     for odd in (None, True, "12"):
@@ -189,7 +189,7 @@ def test_evidence_may_say_which_of_several_limits_was_broken() -> None:
     """An alert over its warning holds, over its paging limit it rolls back; the policy has the last word."""
     over = [saw("a", Outcome.FAIL, severity="warn")]
     assert weigh(over, policy(A), NOW).decision is Decision.HOLD
-    assert weigh(over, policy(A, rules=(Rule("a", severity=Severity.PAGE),)), NOW).decision is Decision.ROLLBACK
+    assert weigh(over, policy(A, rules=(PolicyRule("a", severity=Severity.PAGE),)), NOW).decision is Decision.ROLLBACK
 
 
 def test_a_waiver_counts_until_its_day_and_never_for_what_cannot_be_waived() -> None:
@@ -327,7 +327,7 @@ policies = st.builds(
     st.just(LAG),
     release=st.sampled_from(["", "r"]),
     rules=st.sampled_from(
-        [(), (Rule("c", required=False),), (Rule("b", below=2.0),), (Rule("a", decides=Effect.HOLD),)]
+        [(), (PolicyRule("c", required=False),), (PolicyRule("b", below=2.0),), (PolicyRule("a", decides=Effect.HOLD),)]
     ),
     waivers=st.sampled_from([(), (Waiver("b", "x", "y", NOW.date()),)]),
 )

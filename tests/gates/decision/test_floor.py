@@ -16,7 +16,7 @@ from gates import catalogue
 from gates.decision.decide import decide, weigh
 from gates.decision.floor import FLOOR, area_of, on_floor
 from gates.decision.policy_file import parse
-from gates.decision.rules import Policy, Rule, Waiver
+from gates.decision.rules import Policy, PolicyRule, Waiver
 from gates.errors import ConfigError
 from gates.evidence import Evidence, Outcome, Severity, TargetKind, Where
 from gates.verdict import Decision, Effect
@@ -45,7 +45,7 @@ def read(text: str) -> Policy:
 def test_the_floor_stands_on_checks_that_exist_and_apply_everywhere() -> None:
     """Each pattern matches checks that a production target runs, too, without --deep and without a capability."""
     for pattern in FLOOR:
-        found = [s for s in CATALOGUE if Rule(pattern).matches(s.id)]
+        found = [s for s in CATALOGUE if PolicyRule(pattern).matches(s.id)]
         assert found, pattern
         assert all(TargetKind.PRODUCTION.allows(s.where) and not s.deep for s in found), pattern
     assert decide(GREEN, policy(), NOW).decision is Decision.PROMOTE
@@ -77,7 +77,7 @@ def test_a_rule_that_leaves_the_floor_as_it_is_counts() -> None:
 @pytest.mark.parametrize("check", sorted({s.id for s in CATALOGUE if on_floor(s.id)}))
 def test_no_waiver_and_no_rule_spares_a_check_of_the_floor(check: str) -> None:
     """Unknown, absent or failed, whatever the policy says of it."""
-    rules = (Rule("*", Severity.INVESTIGATE, Effect.NOTE, required=False),)
+    rules = (PolicyRule("*", Severity.INVESTIGATE, Effect.NOTE, required=False),)
     waived = policy(rules=rules, waivers=(Waiver(check, "r", "o", NOW.date()),))
     for line in ([], [saw(check, Outcome.UNKNOWN)], [saw(check, Outcome.FAIL, severity="investigate")]):
         seen = [e for e in GREEN if e.check != check]
@@ -90,7 +90,7 @@ def test_no_waiver_and_no_rule_spares_a_check_of_the_floor(check: str) -> None:
 def test_a_policy_without_the_checks_of_the_floor_holds() -> None:
     """A catalogue that lacks them, or keeps them from applying here, proves nothing about the release."""
     for pattern, stands_for in FLOOR.items():
-        left = tuple(s for s in CATALOGUE if not Rule(pattern).matches(s.id))
+        left = tuple(s for s in CATALOGUE if not PolicyRule(pattern).matches(s.id))
         verdict = decide(GREEN, dataclasses.replace(policy(), catalogue=left), NOW)
         assert verdict.decision is Decision.HOLD
         assert stands_for in verdict.reason
@@ -101,7 +101,7 @@ def test_a_policy_without_the_checks_of_the_floor_holds() -> None:
 @pytest.mark.parametrize("area", sorted({area_of(s.id) for s in CATALOGUE if not s.deep}))
 def test_every_area_needs_a_pass_that_was_seen(area: str) -> None:
     """All checks of an area spared, or waived, and none seen: it holds and names the area."""
-    rules = (Rule(f"{area}/*", required=False),)
+    rules = (PolicyRule(f"{area}/*", required=False),)
     seen = [e for e in GREEN if area_of(e.check) != area]
     verdict = decide(seen, policy(rules=rules), NOW)
     assert verdict.decision is Decision.HOLD
@@ -161,10 +161,10 @@ def test_no_policy_text_promotes_a_dead_target(text: dict[str, Any], seen: str, 
     assert decide(evidence, read_policy, NOW).decision is not Decision.PROMOTE
 
 
-def _rule(pattern: str, values: dict[str, Any]) -> Rule:
+def _rule(pattern: str, values: dict[str, Any]) -> PolicyRule:
     severity = Severity(values["severity"]) if "severity" in values else None
     decides = Effect(values["decides"]) if "decides" in values else None
-    return Rule(pattern, severity, decides, values.get("required"), values.get("below"), values.get("above"))
+    return PolicyRule(pattern, severity, decides, values.get("required"), values.get("below"), values.get("above"))
 
 
 LINES = st.lists(
@@ -175,7 +175,7 @@ LINES = st.lists(
 @settings(max_examples=100, deadline=None)
 @given(LINES, st.lists(st.builds(_rule, PATTERNS, RULES), max_size=3), st.booleans())
 def test_the_floor_takes_promotes_away_and_changes_nothing_else(
-    lines: list[Evidence], rules: list[Rule], green: bool
+    lines: list[Evidence], rules: list[PolicyRule], green: bool
 ) -> None:
     """A rollback is one with and without it, and no decision is better with it: what holds of weigh holds of decide."""
     one = Policy(FEW, TargetKind.STAGING, rules=tuple(rules))

@@ -23,8 +23,8 @@ from gates.deployment.loans import (
     SET,
     Changed,
     Ending,
+    LiveRow,
     Loan,
-    Switch,
     Values,
     give_back,
     give_back_for_the_dead,
@@ -32,7 +32,7 @@ from gates.deployment.loans import (
 )
 from tests.postgres_fixture import PgServer
 
-FLAG, FLEET = Switch("outbox.enabled"), Switch()
+FLAG, FLEET = LiveRow("outbox.enabled"), LiveRow()
 OFF: Values = {"enabled": False}
 PAUSED: Values = {"agents_paused": True, "pause_reason": "a drill"}
 BOTH = [(FLAG, OFF), (FLEET, PAUSED)]
@@ -63,7 +63,7 @@ def audited(database: Database) -> list[str]:
     return [r["action"] for r in database.execute("select action from audit_logs order by id").fetchall()]
 
 
-def lent(url: str, switch: Switch, values: Values, *, run: str = "ab12", lease: str = DEAD) -> Loan:
+def lent(url: str, switch: LiveRow, values: Values, *, run: str = "ab12", lease: str = DEAD) -> Loan:
     with connect(url) as connection:
         return lend(connection, switch, values, run=run, lease=lease)
 
@@ -76,7 +76,7 @@ def ended(url: str, loan: Loan) -> Ending:
 @pytest.mark.parametrize("role", [None, "replay_gate"])
 @pytest.mark.parametrize(("switch", "values"), BOTH)
 def test_a_row_that_is_lent_comes_back_as_it_was(
-    switch: Switch, values: Values, role: str | None, pg_server: PgServer, migrated_db: str, database: Database
+    switch: LiveRow, values: Values, role: str | None, pg_server: PgServer, migrated_db: str, database: Database
 ) -> None:
     """As superuser and as the least role; each write has its audit row, the record goes with the second, once."""
     url, before = pg_server.url(migrated_db, role), standing(database)
@@ -108,7 +108,7 @@ PERSONS = [
 @pytest.mark.parametrize("triggers", ["origin", "replica"])
 @pytest.mark.parametrize(("switch", "values", "statement"), PERSONS)
 def test_what_a_person_does_meanwhile_stays(
-    switch: Switch, values: Values, statement: str, triggers: str, migrated_url: str, database: Database
+    switch: LiveRow, values: Values, statement: str, triggers: str, migrated_url: str, database: Database
 ) -> None:
     """Also where the same values are written again, and where nothing counts versions: the row was written again."""
     if triggers == "replica":
@@ -126,7 +126,7 @@ def test_what_a_person_does_meanwhile_stays(
 
 @pytest.mark.parametrize(("switch", "values"), BOTH)
 def test_a_persons_change_in_the_moment_of_a_write_stays(
-    switch: Switch, values: Values, migrated_url: str, database: Database
+    switch: LiveRow, values: Values, migrated_url: str, database: Database
 ) -> None:
     """The person is in the middle of it: the gate waits, and then neither sets the row nor puts it back."""
     touch = f"update {switch.table.as_string()} set updated_at = now() where company_id is null"
@@ -162,7 +162,7 @@ def _waited_for(database: Database, done: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize(("switch", "values"), BOTH)
 def test_the_next_run_gives_back_for_one_that_was_killed(
-    switch: Switch, values: Values, migrated_url: str, database: Database
+    switch: LiveRow, values: Values, migrated_url: str, database: Database
 ) -> None:
     """Of twenty that come at once, one does it; a living run's row is left alone, whoever asks."""
     before, run = standing(database), "ab12"
@@ -205,7 +205,7 @@ def test_a_row_is_lent_once_at_a_time(migrated_url: str, database: Database) -> 
 
 def test_a_flag_without_a_row_has_none_afterwards(migrated_url: str, database: Database) -> None:
     """Unless somebody took the row that the drill made, or made one in the same moment."""
-    switch, values = Switch("security.signing_v2_required"), {"enabled": True, "rollout_percentage": 100}
+    switch, values = LiveRow("security.signing_v2_required"), {"enabled": True, "rollout_percentage": 100}
     before = standing(database)
     assert ended(migrated_url, lent(migrated_url, switch, values)) is Ending.GIVEN_BACK
     assert standing(database) == before

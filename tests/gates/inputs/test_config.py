@@ -13,7 +13,7 @@ import pytest
 from gates.config import environment_of, load_policy, load_target
 from gates.decision import policy_file
 from gates.decision.policy_file import Settings, parse, schema
-from gates.decision.rules import Rule
+from gates.decision.rules import PolicyRule
 from gates.errors import ConfigError
 from gates.evidence import CheckSpec, Severity, TargetKind, Where
 from gates.verdict import Effect
@@ -107,8 +107,8 @@ attestations: [{{box: Team trained on new procedures, by: ann, date: 2026-01-01}
     policy = file.policy(SPECS, TargetKind.STAGING, "r", deep=True)
     assert (policy.rollout.flag, policy.rollout.steps, policy.rollout.bake_minutes) == ("a.b", (5, 100), 0)
     assert policy.rules == (
-        Rule("sql/*", Severity.WARN, None, False),
-        Rule("drill/a/b", None, Effect.HOLD, None, 2.5),
+        PolicyRule("sql/*", Severity.WARN, None, False),
+        PolicyRule("drill/a/b", None, Effect.HOLD, None, 2.5),
     )
     assert (policy.max_age_minutes, policy.lag_checks, policy.unwaivable) == (10, ("drill/a/*",), ("drill/*",))
     assert policy.waivers[0].owner == "ann"

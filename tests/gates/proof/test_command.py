@@ -11,8 +11,8 @@ import pytest
 from gates import cli
 from gates.proof import command
 from gates.proof.proof import Proof
-from gates.proof.prove import Prover, Request
-from gates.proof.trial import Suite, Trial
+from gates.proof.prove import ProofRequest, Prover
+from gates.proof.trial import ProofPart, Trial
 
 
 def test_it_lists_what_it_would_examine(capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,8 +47,8 @@ def test_the_result_is_printed_and_kept_where_it_is_asked_for(
     """As a table, or as JSON; the exit code is the proof's."""
 
     def run(prover: Prover) -> Proof:
-        request: Request = prover._request
-        one = Trial(Suite.SELF, "stale", "old evidence", ("hold",), decision, decision == "hold", "why")
+        request: ProofRequest = prover._request
+        one = Trial(ProofPart.SELF, "stale", "old evidence", ("hold",), decision, decision == "hold", "why")
         assert request.whole
         return Proof("", "2025-01-13T12:00:00", "sha256:1", "staging", "0", trials=(one,), whole=True)
 

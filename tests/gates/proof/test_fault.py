@@ -10,7 +10,7 @@ import pytest
 
 from gates.errors import CannotWork
 from gates.evidence import CheckSpec, Severity, TargetKind, Where
-from gates.proof.campaign import Way, way_of
+from gates.proof.campaign import RunScope, scope_of
 from gates.proof.fault import Fault, Kind, decided, read_list
 from gates.verdict import Decision
 
@@ -78,27 +78,27 @@ def spec(check: str, where: Where, *, deep: bool = False) -> CheckSpec:
 @pytest.mark.parametrize(
     ("specs", "way"),
     [
-        ([spec("a/b", Where.READ_ONLY)], Way(TargetKind.STAGING)),
-        ([spec("a/b", Where.READ_ONLY, deep=True)], Way(TargetKind.STAGING, deep=True)),
-        ([spec("a/b", Where.REFERENCE)], Way(TargetKind.REFERENCE)),
-        ([spec("a/b", Where.REFERENCE, deep=True)], Way(TargetKind.REFERENCE, deep=True)),
-        ([spec("a/b", Where.REFERENCE, deep=True), spec("a/c", Where.STAGING)], Way(TargetKind.STAGING)),
-        ([], Way(TargetKind.STAGING)),
+        ([spec("a/b", Where.READ_ONLY)], RunScope(TargetKind.STAGING)),
+        ([spec("a/b", Where.READ_ONLY, deep=True)], RunScope(TargetKind.STAGING, deep=True)),
+        ([spec("a/b", Where.REFERENCE)], RunScope(TargetKind.REFERENCE)),
+        ([spec("a/b", Where.REFERENCE, deep=True)], RunScope(TargetKind.REFERENCE, deep=True)),
+        ([spec("a/b", Where.REFERENCE, deep=True), spec("a/c", Where.STAGING)], RunScope(TargetKind.STAGING)),
+        ([], RunScope(TargetKind.STAGING)),
     ],
 )
-def test_the_gate_is_run_as_gently_as_a_declared_check_allows(specs: list[CheckSpec], way: Way) -> None:
+def test_the_gate_is_run_as_gently_as_a_declared_check_allows(specs: list[CheckSpec], way: RunScope) -> None:
     """Deep runs and process-level drills only where nothing less would look at the fault."""
     fault = Fault("x/y", "x", Kind.SQL, Decision.ROLLBACK, sql="select 1", checks=("a/*",), names=("x",))
-    assert way_of(fault, specs, TargetKind.STAGING) == way
+    assert scope_of(fault, specs, TargetKind.STAGING) == way
 
 
 def test_a_quick_proof_runs_one_stage_where_all_declared_checks_are_of_it() -> None:
     """Checks of two stages need the whole gate; so does a slow proof."""
     fault = Fault("x/y", "x", Kind.SQL, Decision.ROLLBACK, sql="select 1", checks=("sql/*", "drill/*"), names=("x",))
     one, two = spec("sql/a", Where.READ_ONLY), spec("drill/a", Where.READ_ONLY)
-    assert way_of(fault, [one], TargetKind.STAGING, quick=True).stage == "sql"
-    assert way_of(fault, [one], TargetKind.STAGING).stage == ""
-    assert way_of(fault, [one, two], TargetKind.STAGING, quick=True).stage == ""
+    assert scope_of(fault, [one], TargetKind.STAGING, quick=True).stage == "sql"
+    assert scope_of(fault, [one], TargetKind.STAGING).stage == ""
+    assert scope_of(fault, [one, two], TargetKind.STAGING, quick=True).stage == ""
 
 
 @pytest.mark.parametrize(

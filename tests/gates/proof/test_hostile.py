@@ -15,14 +15,14 @@ from gates.proof import programs
 from gates.proof.bench import bench
 from gates.proof.hostile import acts, kills, liars
 from gates.proof.hostile.acts import EMERGENCY, PROMOTE, ROLLBACK, Act, HandState
-from gates.proof.hostile.arena import Seen, live
+from gates.proof.hostile.arena import HostileRun, live
 from gates.proof.hostile.copies import Copies
 from gates.proof.hostile.impostors import Gate, Impostor, impostors
 from gates.proof.hostile.partitions import Hand
 from gates.proof.hostile.residue import leaks
 from gates.proof.hostile.suite import judged, names, on_the_hand, spread
 from gates.proof.judgement import GateRun
-from gates.proof.programs import Done
+from gates.proof.programs import FinishedProgram
 from gates.proof.servers import Asked, Reply, serve
 from gates.stack.plan import StackOptions
 from gates.verdict import Decision, Verdict
@@ -77,7 +77,7 @@ def test_what_an_act_says_must_be_what_it_did(
     act: Act, after: HandState, code: int | None, out: str, dark: bool, wrong: str
 ) -> None:
     """Never done what is not, never not done what is, never a change without its audit row."""
-    found = acts.complaints(act, AT_FIRST, after, Done(code, out, ""), in_the_dark=dark)
+    found = acts.complaints(act, AT_FIRST, after, FinishedProgram(code, out, ""), in_the_dark=dark)
     assert (wrong in " ".join(found)) if wrong else found == []
 
 
@@ -85,10 +85,10 @@ def test_a_server_is_withstood_only_with_a_right_decision_and_nothing_else_wrong
     """A leak under the right decision is no success, and no verdict is none either."""
     one = Impostor("x", "said", liars.counted(lambda _n: True, Reply(500)))
     held = GateRun(Verdict(Decision.HOLD, "why"))
-    assert judged(one, Seen(held, ())).ok
-    assert not judged(one, Seen(held, ("a leak",))).ok
-    assert not judged(one, Seen(GateRun(None, 1.0, "no end"), ())).ok
-    promoted = judged(one, Seen(GateRun(Verdict(Decision.PROMOTE, "why")), ()))
+    assert judged(one, HostileRun(held, ())).ok
+    assert not judged(one, HostileRun(held, ("a leak",))).ok
+    assert not judged(one, HostileRun(GateRun(None, 1.0, "no end"), ())).ok
+    promoted = judged(one, HostileRun(GateRun(Verdict(Decision.PROMOTE, "why")), ()))
     assert promoted.harmful
 
 

@@ -14,7 +14,7 @@ from gates.decision.rules import Policy
 from gates.evidence import JsonValue, TargetKind
 from gates.evidence_file import ChainEnd
 from gates.proof.live import MARK, Running, _marked
-from gates.proof.programs import Done, clean, last_words, read_run, read_verdict, run, start
+from gates.proof.programs import FinishedProgram, clean, last_words, read_run, read_verdict, run, start
 from gates.verdict import Action, Decision, Effect, Finding, Verdict
 
 FACTS: dict[str, JsonValue] = {
@@ -47,14 +47,14 @@ def test_a_verdict_counts_only_with_the_same_exit_code(
     begun = record.begin(tmp_path, FACTS)
     if finished:
         record.write_run(tmp_path, {**begun, **FINISHED})
-    found = read_run(tmp_path, Done(code, "", "said"))
+    found = read_run(tmp_path, FinishedProgram(code, "", "said"))
     assert (found.verdict is not None) is (not error)
     assert error in found.error
 
 
 def test_a_folder_without_a_run_is_no_verdict(tmp_path: Path) -> None:
     """The gate died before it began."""
-    assert read_run(tmp_path, Done(1, "", "")).verdict is None
+    assert read_run(tmp_path, FinishedProgram(1, "", "")).verdict is None
 
 
 def test_a_printed_verdict_is_read_back() -> None:

@@ -20,8 +20,8 @@ from gates.proof.judgement import Cell, Status
 from gates.proof.measures import Cost, Minimal, smallest_set
 from gates.proof.page import page
 from gates.proof.proof import Proof
-from gates.proof.prove import Request, applicable, chosen
-from gates.proof.trial import Suite, Trial
+from gates.proof.prove import ProofRequest, applicable, chosen
+from gates.proof.trial import ProofPart, Trial
 from gates.reports.citation import cited, source_digest
 from gates.verdict import Decision
 
@@ -43,7 +43,7 @@ KILLED = Cell(
     KEY, Status.KILLED, "drill/a: two effects", ("drill/a", "drill/b"), ("drill/a", "drill/b"), "rollback", 31
 )
 SINGLE = Cell(RLS, Status.KILLED, "sql/rls: x", ("sql/rls",), ("sql/rls", "drill/c"), "rollback", 29)
-GOOD = Trial(Suite.HEALTHY, "plain", "as it is", ("promote", "hold"), "promote", ok=True, reason="all passed")
+GOOD = Trial(ProofPart.HEALTHY, "plain", "as it is", ("promote", "hold"), "promote", ok=True, reason="all passed")
 PROOF = Proof(
     "2025-01-13T12:00:00.000+00:00", "2025-01-13T13:00:00.000+00:00", "sha256:1", "staging", "0.1.0",
     (SURVIVED, KILLED, SINGLE), (GOOD,), costs={"drill/a": Cost(2.0, 5), "drill/b": Cost(1.0, 3)},
@@ -56,7 +56,7 @@ def with_cells(*cells: Cell) -> Proof:
     return dataclasses.replace(PROOF, cells=cells)
 
 
-def with_trial(suite: Suite, decision: str, *, ok: bool) -> Proof:
+def with_trial(suite: ProofPart, decision: str, *, ok: bool) -> Proof:
     return dataclasses.replace(PROOF, trials=(dataclasses.replace(GOOD, suite=suite, decision=decision, ok=ok),))
 
 
@@ -72,11 +72,11 @@ def with_trial(suite: Suite, decision: str, *, ok: bool) -> Proof:
         (with_cells(dataclasses.replace(SURVIVED, status=Status.INVALID_BASELINE), KILLED), 20),
         (dataclasses.replace(PROOF, pending=("x/y",)), 10),
         (dataclasses.replace(PROOF, unpassed_nowhere=("drill/a",)), 10),
-        (with_trial(Suite.HEALTHY, "rollback", ok=False), 20),
-        (with_trial(Suite.HEALTHY, "", ok=False), 10),
-        (with_trial(Suite.DEGENERATE, "promote", ok=False), 20),
-        (with_trial(Suite.SELF, "promote", ok=False), 20),
-        (with_trial(Suite.SELF, "rollback", ok=False), 10),
+        (with_trial(ProofPart.HEALTHY, "rollback", ok=False), 20),
+        (with_trial(ProofPart.HEALTHY, "", ok=False), 10),
+        (with_trial(ProofPart.DEGENERATE, "promote", ok=False), 20),
+        (with_trial(ProofPart.SELF, "promote", ok=False), 20),
+        (with_trial(ProofPart.SELF, "rollback", ok=False), 10),
         (dataclasses.replace(PROOF, cells=(), trials=(GOOD,)), 0),
     ],
 )
@@ -91,7 +91,7 @@ def test_a_proof_counts_and_lists_what_is_weak() -> None:
     assert PROOF.idle == ("drill/idle",)
     assert PROOF.single == (SINGLE,)
     assert PROOF.bound == 3.0
-    assert with_trial(Suite.HEALTHY, "rollback", ok=False).bound is None
+    assert with_trial(ProofPart.HEALTHY, "rollback", ok=False).bound is None
     assert PROOF.minimal == Minimal(("drill/b",), 1.0, 3, exact=True, faults=1), "production faults only, the cheaper"
 
 
@@ -114,8 +114,8 @@ def test_the_smallest_set_is_smallest_and_cheapest(
     assert (found.checks, found.exact) == (checks, True)
 
 
-def request(**more: Any) -> Request:
-    return Request(Path("x"), Policy(), **more)
+def request(**more: Any) -> ProofRequest:
+    return ProofRequest(Path("x"), Policy(), **more)
 
 
 def test_the_noop_comes_along_with_any_fault() -> None:

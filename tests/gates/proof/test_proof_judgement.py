@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from gates.proof.fault import Fault, Kind
-from gates.proof.judgement import Facts, GateRun, Status, judge, names_it
+from gates.proof.judgement import FaultFacts, GateRun, Status, judge, names_it
 from gates.verdict import Counts, Decision, Effect, Finding, Verdict
 
 FAULT = Fault(
@@ -32,7 +32,7 @@ def run(decision: Decision, *findings: Finding) -> GateRun:
 
 GREEN = run(Decision.PROMOTE)
 CAUGHT = run(Decision.ROLLBACK, finding("drill/idempotency/same-key", "observed two; allowed: a duplicate"))
-GOOD = Facts(GREEN, False, True, CAUGHT, True, False, GREEN)
+GOOD = FaultFacts(GREEN, False, True, CAUGHT, True, False, GREEN)
 COLLATERAL = run(Decision.ROLLBACK, finding("drill/audit/chain", "a duplicate"))
 UNNAMED = run(Decision.ROLLBACK, finding("drill/idempotency/same-key", "observed 500"))
 WEAKER = run(Decision.HOLD, finding("drill/idempotency/same-key", "no duplicate"))
@@ -58,12 +58,12 @@ TABLE = [
     (dataclasses.replace(GOOD, after=WEAKER), Status.INVALID_BASELINE),
     (dataclasses.replace(GOOD, after=None), Status.INVALID_BASELINE),
     (dataclasses.replace(GOOD, after=GateRun(None, error="killed")), Status.INVALID_BASELINE),
-    (Facts(), Status.INVALID_BASELINE),
+    (FaultFacts(), Status.INVALID_BASELINE),
 ]
 
 
 @pytest.mark.parametrize(("facts", "status"), TABLE)
-def test_each_set_of_facts_comes_to_its_cell(facts: Facts, status: Status) -> None:
+def test_each_set_of_facts_comes_to_its_cell(facts: FaultFacts, status: Status) -> None:
     """The cells are as defined; only the first row, where everything is right, is a kill."""
     cell = judge(FAULT, facts)
     assert cell.status is status
@@ -74,7 +74,7 @@ def test_each_set_of_facts_comes_to_its_cell(facts: Facts, status: Status) -> No
 @pytest.mark.parametrize("run_of_it", [CAUGHT, WEAKER, COLLATERAL, BLIND])
 def test_a_noop_that_does_not_survive_is_not_as_declared(run_of_it: GateRun) -> None:
     """Where nothing is wrong, anything but a promotion is wrong."""
-    facts = Facts(GREEN, False, False, run_of_it, False, False, GREEN)
+    facts = FaultFacts(GREEN, False, False, run_of_it, False, False, GREEN)
     assert not judge(NOOP, facts).as_declared
     assert judge(NOOP, dataclasses.replace(facts, run=GREEN)).as_declared
 

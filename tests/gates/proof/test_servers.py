@@ -1,4 +1,4 @@
-"""The senseless servers and the relay do to bytes what they say, and no more."""
+"""The degenerate servers and the relay do to bytes what they say, and no more."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from gates.proof.degenerate import SERVERS, Senseless, never_unpassed
+from gates.proof.degenerate import SERVERS, DegenerateServer, never_unpassed
 from gates.proof.healthy import _other_case, _with_a_member
-from gates.proof.relay import Way, relay
+from gates.proof.relay import RelayOptions, relay
 from gates.proof.servers import Asked, Reply, forward, serve
 
 BODY = b'{"company_id": "x", "max": 3}'
@@ -33,7 +33,7 @@ def told(asked: Asked) -> Reply:
     return Reply(201, (("Content-Type", "application/json"), ("X-A", "1"), ("X-A", "2")), json.dumps(shown).encode())
 
 
-def named(name: str) -> Senseless:
+def named(name: str) -> DegenerateServer:
     return next(s for s in SERVERS if s.name == name)
 
 
@@ -47,7 +47,7 @@ def named(name: str) -> Senseless:
         ("redirect", 302, b""),
     ],
 )
-def test_a_senseless_server_answers_everything_alike(name: str, status: int, body: bytes) -> None:
+def test_a_degenerate_server_answers_everything_alike(name: str, status: int, body: bytes) -> None:
     """Whatever the method and the path."""
     with serve(named(name).make("http://127.0.0.1:9", "r1")) as base:
         for method, path in (("POST", "/functions/v1/dlq-replay"), ("GET", "/functions/v1/version"), ("BREW", "/")):
@@ -154,7 +154,7 @@ def test_nobody_behind_is_a_bad_gateway() -> None:
 @pytest.mark.parametrize("delay_s", [0.0, 0.1])
 def test_a_relay_changes_no_byte_and_holds_back_answers(delay_s: float) -> None:
     """The slow variant is slow by its delay, and is otherwise the deployment itself."""
-    with serve(told) as there, relay(there, Way(delay_s=delay_s)) as base:
+    with serve(told) as there, relay(there, RelayOptions(delay_s=delay_s)) as base:
         started = time.monotonic()
         assert ask(base).status == 201
         assert time.monotonic() - started >= delay_s
@@ -169,7 +169,7 @@ def test_the_healthy_proxies_change_only_what_clients_must_ignore() -> None:
     assert _with_a_member(described) == described
 
 
-def test_a_check_that_passes_on_every_senseless_server_is_named() -> None:
+def test_a_check_that_passes_on_every_degenerate_server_is_named() -> None:
     """Only checks over HTTP must be seen not to pass."""
     checks = ("drill/a", "drill/b", "sql/c", "load/d")
     assert never_unpassed(checks, [["drill/a"], ["load/d", "drill/a"]]) == ("drill/b",)

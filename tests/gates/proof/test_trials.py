@@ -13,7 +13,7 @@ from gates.evidence import TargetKind
 from gates.proof import degenerate, healthy, programs, selfsuite
 from gates.proof.bench import Bench
 from gates.proof.judgement import GateRun
-from gates.proof.trial import Suite, Trial, trial
+from gates.proof.trial import ProofPart, Trial, trial
 from gates.proof.trials import NEVER_ROLLED_BACK, NOT_PROMOTED, Trials
 from gates.stack.errors import StackError
 from gates.verdict import Decision, Effect, Exempt, Finding, Verdict
@@ -22,19 +22,19 @@ from gates.verdict import Decision, Effect, Exempt, Finding, Verdict
 @pytest.mark.parametrize(
     ("suite", "allowed", "decision", "ok", "harmful"),
     [
-        (Suite.HEALTHY, NEVER_ROLLED_BACK, Decision.PROMOTE, True, False),
-        (Suite.HEALTHY, NEVER_ROLLED_BACK, Decision.HOLD, True, False),
-        (Suite.HEALTHY, NEVER_ROLLED_BACK, Decision.ROLLBACK, False, True),
-        (Suite.HEALTHY, NEVER_ROLLED_BACK, None, False, False),
-        (Suite.DEGENERATE, NOT_PROMOTED, Decision.HOLD, True, False),
-        (Suite.DEGENERATE, NOT_PROMOTED, Decision.PROMOTE, False, True),
-        (Suite.SELF, (Decision.HOLD,), Decision.ROLLBACK, False, False),
-        (Suite.SELF, (Decision.HOLD,), Decision.PROMOTE, False, True),
-        (Suite.SELF, (Decision.HOLD,), None, False, False),
+        (ProofPart.HEALTHY, NEVER_ROLLED_BACK, Decision.PROMOTE, True, False),
+        (ProofPart.HEALTHY, NEVER_ROLLED_BACK, Decision.HOLD, True, False),
+        (ProofPart.HEALTHY, NEVER_ROLLED_BACK, Decision.ROLLBACK, False, True),
+        (ProofPart.HEALTHY, NEVER_ROLLED_BACK, None, False, False),
+        (ProofPart.DEGENERATE, NOT_PROMOTED, Decision.HOLD, True, False),
+        (ProofPart.DEGENERATE, NOT_PROMOTED, Decision.PROMOTE, False, True),
+        (ProofPart.SELF, (Decision.HOLD,), Decision.ROLLBACK, False, False),
+        (ProofPart.SELF, (Decision.HOLD,), Decision.PROMOTE, False, True),
+        (ProofPart.SELF, (Decision.HOLD,), None, False, False),
     ],
 )
 def test_a_trial_is_right_only_with_a_decision_that_is_allowed(
-    suite: Suite, allowed: tuple[Decision, ...], decision: Decision | None, ok: bool, harmful: bool
+    suite: ProofPart, allowed: tuple[Decision, ...], decision: Decision | None, ok: bool, harmful: bool
 ) -> None:
     """No verdict at all is never right; harm is a healthy one rolled back or nothing promoted."""
     one = trial(suite, "x", "said", allowed, GateRun(Verdict(decision, "why") if decision else None))
@@ -45,7 +45,7 @@ def test_what_did_not_pass_includes_what_was_not_applicable() -> None:
     """Only a pass on nothing is suspicious."""
     found = Finding("drill/a", "unknown", "page", Effect.HOLD)
     verdict = Verdict(Decision.HOLD, "why", findings=(found,), not_applicable=(Exempt("drill/b", "no agent"),))
-    assert trial(Suite.DEGENERATE, "x", "", NOT_PROMOTED, GateRun(verdict)).unpassed == ("drill/a", "drill/b")
+    assert trial(ProofPart.DEGENERATE, "x", "", NOT_PROMOTED, GateRun(verdict)).unpassed == ("drill/a", "drill/b")
 
 
 def test_every_trial_has_a_name_of_its_own() -> None:
@@ -75,8 +75,8 @@ def test_a_stack_that_does_not_come_up_is_no_result(tmp_path: Path, monkeypatch:
     kept: list[Trial] = []
     never_made = Bench.__new__(Bench)
     trials = Trials(broken, tmp_path, lambda _name: True, kept.append)
-    trials.right()
-    trials.senseless()
+    trials.healthy_targets()
+    trials.degenerate_targets()
     assert len(kept) == len(healthy.VARIANTS) + len(degenerate.SERVERS) + len(degenerate.TWINS)
     assert not any(t.ok or t.harmful for t in kept)
     assert {t.reason for t in kept} == {"StackError: no room"}

@@ -16,7 +16,7 @@ from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.evidence_file import read_lines
 from gates.stages.context import Context
-from gates.stages.turn import BUSY, SPEC, Turn
+from gates.stages.turn import ANOTHER_RUN, SPEC, Turn
 from gates.verdict import Decision
 from tests.postgres_fixture import migrated_db, migrated_url, pg_server
 
@@ -61,7 +61,7 @@ def test_the_second_of_two_runs_holds_and_cites_the_first(context: Context) -> N
     policy = file.policy(context.catalogue, TargetKind.STAGING, "r1", deep=False)
     verdict = decide(lines, policy, dt.datetime.now(dt.UTC))
     assert verdict.decision is Decision.HOLD
-    assert BUSY in verdict.reason
+    assert ANOTHER_RUN in verdict.reason
     with Turn(second) as again:
         assert not again.busy
 

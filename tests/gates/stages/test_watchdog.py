@@ -24,7 +24,7 @@ from gates.stages.context import Context
 from gates.stages.drill import drill
 from gates.stages.load_options import OF_A_RUN
 from gates.stages.preflight.endpoints import REACHABLE
-from gates.stages.suite import Suite, run
+from gates.stages.suite import SuiteRun, run
 from gates.stages.watchdog import Watchdog
 from gates.verdict import Decision
 from tests.waiting import until
@@ -241,7 +241,7 @@ def test_a_suite_of_a_dead_target_does_not_begin(service: Service, suites: Path)
     """What the run already knows is not found out again; what looks at the database alone goes on."""
     context = service.context(suites)
     write_lines(context.evidence, [shut_at(AT)])
-    report = run(Suite("drill main", "drills", [spec("drill/small/main")], 600.0), context)
+    report = run(SuiteRun("drill main", "drills", [spec("drill/small/main")], 600.0), context)
     assert report.seconds < MOST_S
     assert watchdog.known_shut(context.evidence, http=False) == []
 

@@ -84,7 +84,7 @@ def test_no_damage_makes_the_history_unreadable(where: int, damage: bytes) -> No
     whole = b"".join(lines)
     at = where % len(whole)
     broken = whole[:at] + damage + whole[at + len(damage) :]
-    reader = history._Reader(TARGET, EVER)
+    reader = history._HistoryReader(TARGET, EVER)
     for number, line in enumerate(broken.split(b"\n"), 1):
         if line.strip():
             reader.take(Path("h"), number, line.decode("utf-8", "replace"))

@@ -20,12 +20,12 @@ from gates.errors import CannotWork
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where, stamp
 from gates.evidence_file import write_lines
 from gates.stages.context import Context, StageReport
-from gates.stages.suite import Suite
+from gates.stages.suite import SuiteRun
 from gates.watch import history, story
 from gates.watch import look as looks
 from gates.watch.incidents import Patience
 from gates.watch.look import Drills, drills_for, plan
-from gates.watch.story import Done, Watch, one_round, rounds
+from gates.watch.story import FinishedRound, Watch, one_round, rounds
 from tests.gates.reports.test_webhook import webhook
 from tests.postgres_fixture import TEMPLATE, PgServer
 
@@ -53,7 +53,7 @@ class Suites:
         self.left_out: list[str] = []
         self.born: list[str] = []
 
-    def run(self, suite: Suite, context: Context) -> StageReport:
+    def run(self, suite: SuiteRun, context: Context) -> StageReport:
         checks = [s.id for s in suite.expected]
         self.asked.append(checks)
         self.left_out = context.companies.read_text(encoding="utf-8").split()
@@ -85,7 +85,7 @@ def watched(tmp_path: Path) -> Watch:
     return Watch(target, file, CATALOGUE, tmp_path / "state" / "history.ndjson", drills=Drills.NONE)
 
 
-def look(watched: Watch, suites: Suites, **outcomes: Outcome) -> Done:
+def look(watched: Watch, suites: Suites, **outcomes: Outcome) -> FinishedRound:
     """A round in which these checks (by their last word) come to that, and all others pass."""
     suites.outcomes = {f"sql/spot/{name}": outcome for name, outcome in outcomes.items()}
     done = one_round(watched)
@@ -93,7 +93,7 @@ def look(watched: Watch, suites: Suites, **outcomes: Outcome) -> Done:
     return done
 
 
-def kinds(done: Done) -> list[tuple[str, str]]:
+def kinds(done: FinishedRound) -> list[tuple[str, str]]:
     return [(c.kind, c.check.rpartition("/")[2]) for c in done.round.changes]
 
 
@@ -254,11 +254,11 @@ def test_rounds_follow_each_other_at_their_interval(
     """A round that could not be made is said, and the next one comes all the same."""
     slept: list[float] = []
     said: list[str] = []
-    seen: list[Done | None] = []
+    seen: list[FinishedRound | None] = []
     tries = iter([CannotWork("once"), None, None])
     real = story.one_round
 
-    def sometimes(watched: Watch, jump_s: float) -> Done | None:
+    def sometimes(watched: Watch, jump_s: float) -> FinishedRound | None:
         error = next(tries)
         if error is not None:
             raise error

@@ -16,7 +16,7 @@ from gates.stack.plan import StackOptions
 from gates.stack.stack import reference_stack
 from gates.watch import history
 from gates.watch.look import Drills
-from gates.watch.story import Done, Watch, one_round
+from gates.watch.story import FinishedRound, Watch, one_round
 from tests.gates.reports.test_webhook import webhook
 
 CHECKS = ("preflight/", "drill/proof/", "sql/spot/rls-enabled", "sql/spot/replay-runs-unique", "alert/dlq-size")
@@ -37,7 +37,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
         )
 
 
-def run(watch: Watch, statement: str = "select 1") -> Done:
+def run(watch: Watch, statement: str = "select 1") -> FinishedRound:
     """Change something in the database, then make a round."""
     with psycopg.connect(watch.target.database_url, autocommit=True) as connection:
         connection.execute(statement.encode())

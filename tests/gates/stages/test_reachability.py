@@ -19,9 +19,9 @@ from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, W
 from gates.evidence_file import read_lines
 from gates.one_stage import run_stage
 from gates.proof.servers import Behaviour, Reply, raw, serve
-from gates.request import Request
+from gates.request import RunRequest
 from gates.run import run_gate
-from gates.stages import preflight, reach, suite
+from gates.stages import preflight, reachability, suite
 from gates.stages.context import Context, Progress
 from gates.stages.preflight import endpoints, looks
 from gates.verdict import Decision, Verdict
@@ -40,7 +40,7 @@ STAGED = tuple(spec(i) for i in ("drill/small/main", "sql/small/data", "alert/sm
 CATALOGUE = (*preflight.SPECS, *STAGED)
 
 
-def request(folder: Path, base_url: str, database_url: str) -> Request:
+def request(folder: Path, base_url: str, database_url: str) -> RunRequest:
     """A run with every variable given; its suites are not there, so that a stage that begins raises."""
     target = Target(
         TargetKind.STAGING,
@@ -58,7 +58,7 @@ def request(folder: Path, base_url: str, database_url: str) -> Request:
         raise AssertionError("the load began")
 
     policy = file.policy(CATALOGUE, target.kind, target.release, deep=False)
-    return Request(target, policy, file.settings, folder / "out", load=load)
+    return RunRequest(target, policy, file.settings, folder / "out", load=load)
 
 
 @pytest.fixture(autouse=True)
@@ -188,7 +188,7 @@ def test_a_target_that_dies_during_a_run_ends_it_before_the_next_stage(
     tmp_path: Path, migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stages after it are blocked by the target that is gone; looked at once, not once a stage."""
-    monkeypatch.setattr(reach, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(reachability, "PATIENCE_S", 0.2)
     asked = request(tmp_path, "", migrated_url)
     stages: list[str] = []
     alive: list[bool] = [True]
@@ -198,7 +198,7 @@ def test_a_target_that_dies_during_a_run_ends_it_before_the_next_stage(
         told: Callable[[Progress], None] = lambda one: stages.append(one.stage)  # noqa: E731
         context = Context(target, asked.settings, tmp_path, "run", CATALOGUE, progress=told)
         for name, prefix in (("drill", "drill/"), ("load", "load/"), ("data after", "sql/")):
-            reports = reach.if_reached(context, name, (prefix,), list)
+            reports = reachability.if_reached(context, name, (prefix,), list)
             assert bool(reports) is (name != "drill")
             alive[0] = False
     lines = read_lines(context.evidence)
@@ -211,12 +211,12 @@ def test_a_target_that_dies_during_a_run_ends_it_before_the_next_stage(
 
 def test_a_target_that_is_restarted_during_a_run_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few refused looks are a restart, not an end."""
-    monkeypatch.setattr(reach, "POLL_S", 0.01)
+    monkeypatch.setattr(reachability, "POLL_S", 0.01)
     turn = iter(range(1000))
     with serve(lambda one: Reply(503) if next(turn) < 5 else fine(one)) as url:
         settings = parse("version: 1\n", "gate.yaml", tmp_path, dt.date(2026, 1, 1)).settings
         context = Context(Target(TargetKind.STAGING, url), settings, tmp_path, "run")
-        assert reach.shut_doors(context) == []
+        assert reachability.shut_doors(context) == []
 
 
 @pytest.mark.parametrize("status", [401, 404, 500])
