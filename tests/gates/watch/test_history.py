@@ -95,7 +95,7 @@ def test_two_writers_at_once_lose_nothing(tmp_path: Path) -> None:
     """Several processes append to the same file and cut it; every round is there whole, or counted as removed."""
     path = tmp_path / "h"
     program = (
-        "import sys, datetime as dt; from pathlib import Path; from gates import history\n"
+        "import sys, datetime as dt; from pathlib import Path; from gates.watch import history\n"
         "from tests.gates.watch.test_history import made\n"
         "for n in range(60):\n"
         "    history.append(Path(sys.argv[1]), made(int(sys.argv[2]) * 1000 + n).line())\n"
@@ -114,7 +114,7 @@ def test_one_watcher_at_a_time_makes_a_round_and_a_killed_one_blocks_nobody(tmp_
     """The turn is taken by one process; it ends with that process, however that ends."""
     path = tmp_path / "h"
     program = (
-        "import sys; from pathlib import Path; from gates import history\n"
+        "import sys; from pathlib import Path; from gates.watch import history\n"
         "with history.turn(Path(sys.argv[1])) as mine:\n"
         "    print(mine, flush=True); sys.stdin.read()\n"
     )
