@@ -188,7 +188,8 @@ def _show(verdict: Verdict, options: argparse.Namespace, console: Console) -> in
     if getattr(options, "json", False):
         console.verdict(verdict)
     else:
-        console.result(verdict_text(verdict, colour=console.colours_results, folder=folder))
+        costs = {spec.id: spec.cost for spec in catalogue.load()}
+        console.result(verdict_text(verdict, colour=console.colours_results, folder=folder, costs=costs))
     if verdict.headline:
         console.annotate(verdict.headline, f"{verdict.reason}\n{verdict.action.by_hand}")
     return _exit_code(verdict, options)

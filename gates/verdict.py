@@ -57,6 +57,12 @@ class Finding:
     blocked_by: str = ""
     ends_when: str = ""
 
+    @property
+    def said(self) -> str:
+        """What was seen, in words: the message, or without one the numbers."""
+        unit = f" {self.unit}" if self.unit else ""
+        return self.message or f"observed {self.observed}{unit}, allowed {self.limit}{unit}"
+
     def to_json(self) -> dict[str, JsonValue]:
         return dataclasses.asdict(self)
 
@@ -91,10 +97,6 @@ class StageResult:
 
     name: str
     result: str
-
-    @property
-    def sentence(self) -> str:
-        return f"the {self.name} stage {'is unknown' if self.result == 'unknown' else self.result}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +299,20 @@ class Verdict:
         """The text of verdict.json, inert wherever it is printed; the same verdict gives the same bytes."""
         text = json.dumps(self.to_json(), ensure_ascii=False, indent=2, allow_nan=False)
         return characters.without_commands(characters.document(text)) + "\n"
+
+
+def blocked_by_cause(findings: Sequence[Finding]) -> Counter[str]:
+    """How many findings each cause blocks, directly or through others that it blocks."""
+    blocker = {f.check: f.blocked_by for f in findings if f.blocked_by}
+    counts: Counter[str] = Counter()
+    for check, cause in blocker.items():
+        passed = {check}
+        first = cause
+        while first in blocker and first not in passed:
+            passed.add(first)
+            first = blocker[first]
+        counts[first] += 1
+    return counts
 
 
 def grouped(findings: Sequence[Finding]) -> list[tuple[Finding, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +21,11 @@ from gates.deployment.target import Target
 from gates.errors import CannotWork, ConfigError, first_line
 from gates.verdict import Action
 
+BUDGET_COLUMNS = (
+    *("company_id", "company_name", "status"),
+    *("daily_limit", "daily_used", "daily_remaining", "day"),
+    *("monthly_limit", "monthly_used", "monthly_remaining", "month"),
+)
 UNSET = "DATABASE_URL is not set; allowed: the target's database. Set the variable"
 
 
@@ -77,9 +83,14 @@ def replay(target: Target, body: Body, unix_seconds: int | None = None) -> Answe
 
 
 def budgets(target: Target, company: str | None) -> list[dict[str, Any]]:
-    """Rows of replay_budgets_status."""
+    """Rows of replay_budgets_status: the tenant, then its day, then its month, then what else the view has."""
     rows = _ask(target, "budgets_status", {"company": company})
-    return [{"company_id": row["company_id"], **row["row"]} for row in rows]
+    return [{name: row["row"][name] for name in in_order(row["row"])} for row in rows]
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """The columns of a budget as people read them; unknown ones last."""
+    return sorted(names, key=lambda name: BUDGET_COLUMNS.index(name) if name in BUDGET_COLUMNS else len(BUDGET_COLUMNS))
 
 
 def set_budget(target: Target, company: str, daily: int | None, monthly: int | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from gates.decision.assessment import Assessed, assess, distrust, is_lenient, number
@@ -39,7 +39,7 @@ DATABASE = "preflight/database"
 """Its details say who the gate's login is."""
 
 VARIABLES = "preflight/variables"
-"""Its message names all variables that are not set; every other check names the first that it missed."""
+"""Its details name all variables that are not set; every other check names the first that it missed."""
 
 FACTS = (CAPABILITY, "watch/", UNREADABLE)
 NAMES_THE_CONSTRAINT = "sql/spot/replay-runs-unique"
@@ -75,7 +75,7 @@ def decide(evidence: Sequence[Evidence], policy: Policy, now: dt.datetime) -> Ve
     failed = any(f.outcome == "fail" for f in verdict.deciding)
     result = "passed" if verdict.decision is Decision.PROMOTE else "failed" if failed else "unknown"
     stage = StageResult(policy.stage, result)
-    reason = f"{stage.sentence}: {verdict.reason}; a stage alone is no gate"
+    reason = f"{verdict.reason}; a stage alone is no gate"
     return replace(verdict, decision=Decision.HOLD, stage=stage, reason=reason, login=login)
 
 
@@ -122,7 +122,7 @@ def weigh(
     spared += [Spared(s.id, "waived") for s in required if _waiver(s.id, policy, now)]
     return Verdict(
         decision=decision,
-        reason=_reason(decision, findings, counts, spared, shut),
+        reason=_reason(decision, findings, counts, spared, shut, _variables_not_set(lines)),
         release=policy.release,
         target=policy.target.value,
         policy_digest=policy.digest,
@@ -202,30 +202,24 @@ def _not_applicable(spec: CheckSpec, policy: Policy, lacking: set[str]) -> str:
 # --- findings ----------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class _Relief:
+    """Why a finding decides less than its check would. ends: what would end the hold; empty where the check says it."""
+
+    effect: Effect
+    why: str
+    ends: str = ""
+
+
 def _finding(one: Assessed, policy: Policy, lines: dict[str, list[Evidence]], now: dt.datetime) -> Finding:
-    effect, message = one.effect, one.message
-    ends = _ends_when(one)
-    waiver = _waiver(one.spec.id, policy, now)
-    if waiver is not None:
-        effect = Effect.WAIVED
-        message = f"{message} (waived until {waiver.expires} by {waiver.owner}: {waiver.reason})"
-    elif effect is Effect.ROLLBACK and any(fnmatchcase(one.spec.id, p) for p in policy.lag_checks):
-        gone_in_s = backlog_gone_in_s([e for e in lines.get(BACKLOG, ()) if not distrust(e, policy, now)])
-        if gone_in_s is not None:
-            effect = Effect.HOLD
-            ends = f"the backlog fell through the whole run; it is gone in about {gone_in_s:.0f} s"
-            message = f"{message}; {ends}"
-        elif _was_seen_draining([e for e in lines[one.spec.id] if not distrust(e, policy, now)]):
-            effect = Effect.HOLD
-            ends = "the backlog that was there before the run has left the window"
-            message = f"{message}; {ends.replace('has left', 'was gone after it; it has yet to leave')}"
+    relief = _relief(one, policy, lines, now)
     line = one.line
-    return Finding(
+    finding = Finding(
         check=one.spec.id,
         outcome=one.outcome.value,
         severity=one.severity.value,
-        effect=effect,
-        message=message.lstrip("; "),
+        effect=relief.effect if relief else one.effect,
+        message=one.message,
         observed=line.observed if line else None,
         limit=line.limit if line else None,
         unit=line.unit if line else "",
@@ -233,8 +227,26 @@ def _finding(one: Assessed, policy: Policy, lines: dict[str, list[Evidence]], no
         witness=line.witness if line else None,
         reproduce=line.reproduce if line else "",
         blocked_by=one.blocked_by,
-        ends_when=ends,
+        ends_when=(relief.ends if relief else "") or _ends_when(one),
     )
+    return replace(finding, message=f"{finding.said}; {relief.why}") if relief else finding
+
+
+def _relief(one: Assessed, policy: Policy, lines: dict[str, list[Evidence]], now: dt.datetime) -> _Relief | None:
+    """A waiver; or for a rollback over a lag, that the backlog drains."""
+    waiver = _waiver(one.spec.id, policy, now)
+    if waiver is not None:
+        return _Relief(Effect.WAIVED, f"waived until {waiver.expires} by {waiver.owner}: {waiver.reason}")
+    if one.effect is not Effect.ROLLBACK or not any(fnmatchcase(one.spec.id, p) for p in policy.lag_checks):
+        return None
+    gone_in_s = backlog_gone_in_s([e for e in lines.get(BACKLOG, ()) if not distrust(e, policy, now)])
+    if gone_in_s is not None:
+        falling = f"the backlog fell through the whole run; it is gone in about {gone_in_s:.0f} s"
+        return _Relief(Effect.HOLD, falling, falling)
+    if _was_seen_draining([e for e in lines[one.spec.id] if not distrust(e, policy, now)]):
+        why = "the backlog that was there before the run was gone after it; it has yet to leave the window"
+        return _Relief(Effect.HOLD, why, "the backlog that was there before the run has left the window")
+    return None
 
 
 def _was_seen_draining(lines: Sequence[Evidence]) -> bool:
@@ -311,8 +323,18 @@ def _decision(findings: Sequence[Finding], assessed: Sequence[Assessed]) -> Deci
     return Decision.HOLD if Effect.HOLD in effects or not seen else Decision.PROMOTE
 
 
+def _variables_not_set(lines: dict[str, list[Evidence]]) -> tuple[str, ...]:
+    told = [e.details.get("not_set") for e in lines.get(VARIABLES, ())]
+    return tuple(str(name) for names in told if isinstance(names, list) for name in names)
+
+
 def _reason(
-    decision: Decision, findings: Sequence[Finding], counts: Counts, spared: Sequence[Spared], shut: Evidence | None
+    decision: Decision,
+    findings: Sequence[Finding],
+    counts: Counts,
+    spared: Sequence[Spared],
+    shut: Evidence | None,
+    not_set: tuple[str, ...],
 ) -> str:
     """One sentence that cites the causes; what they block is only counted."""
     if decision is Decision.PROMOTE:
@@ -327,29 +349,22 @@ def _reason(
         return first.message
     failed = [f for f in causes if f.outcome == Outcome.FAIL.value]
     if shut and decision is Decision.HOLD and any(shut.check in {f.check, f.blocked_by} for f in holding):
-        before = f"; before that {failed[0].check} failed: {_said(failed[0])}" if failed else ""
+        before = f"; before that {failed[0].check} failed: {failed[0].said}" if failed else ""
         return f"{shut.check} is unknown: {shut.message}{before}"
     if failed:
         more = f" (and {len(failed) - 1} more failed)" if len(failed) > 1 else ""
-        return f"{failed[0].check} failed: {_said(failed[0])}{more}"
+        return f"{failed[0].check} failed: {failed[0].said}{more}"
     alike = [f for f in causes if f.message == first.message]
     usual, often = Counter(f.message for f in causes).most_common(1)[0]
     if len(causes) == 1:
-        return f"{first.check} is unknown: {_said(first)}"
+        return f"{first.check} is unknown: {first.said}"
     if len(alike) == len(causes):
-        return f"{len(causes)} checks are unknown: {_said(first)}"
+        return f"{len(causes)} checks are unknown: {first.said}"
     for told in (f for f in causes if f.check == VARIABLES):
-        if usual.startswith(tuple(told.message.partition(" not set")[0].split(", "))):
+        if usual.startswith(not_set):
             return f"{len(causes)} checks are unknown: {told.message}"
     share = f"most of them ({often})" if 2 * often > len(causes) else f"{often} of them"
     return f"{len(causes)} checks are unknown, {share} because: {usual}; the first is {first.check}"
-
-
-def _said(finding: Finding) -> str:
-    if finding.message:
-        return finding.message
-    unit = f" {finding.unit}" if finding.unit else ""
-    return f"observed {finding.observed}{unit}, allowed {finding.limit}{unit}"
 
 
 def _noted(findings: Sequence[Finding], spared: Sequence[Spared]) -> str:

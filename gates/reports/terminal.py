@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from gates.evidence import Evidence, JsonValue
 from gates.stages.context import Progress
@@ -36,14 +36,16 @@ def progress_line(progress: Progress, *, colour: bool) -> Terminal:
     return line.format(paint(mark, tint, on=colour), progress.stage, ", ".join(counts), progress.seconds, error)
 
 
-def verdict_text(verdict: Verdict, *, colour: bool, folder: str = "") -> Terminal:
-    """One sentence, the deciding findings, the margin."""
+def verdict_text(
+    verdict: Verdict, *, colour: bool, folder: str = "", costs: Mapping[str, str] | None = None
+) -> Terminal:
+    """One sentence, the deciding findings, the margin. costs: what a failure of a check means for the users."""
     head = paint(verdict.title.upper(), DECISION_COLOURS[verdict.shown_as], on=colour)
     lines: list[str] = ["", *_alarm(verdict.headline, colour=colour)]
     lines.append(Terminal("{}: {}").format(paint(head, "bold", on=colour), verdict.reason))
     groups = grouped(verdict.deciding)
     for group in groups[:MOST_FINDINGS]:
-        lines += _findings(group, colour=colour)
+        lines += _findings(group, (costs or {}).get(group[0].check, ""), colour=colour)
     if len(groups) > MOST_FINDINGS:
         lines.append(f"  … and {sum(map(len, groups[MOST_FINDINGS:]))} more")
     blocked = sum(bool(f.blocked_by) for f in verdict.findings)
@@ -78,17 +80,18 @@ def _act(action: Action) -> list[str]:
     return [*lines, *["  run this by hand:"] * bool(action.by_hand), *(f"    {s}" for s in action.by_hand.splitlines())]
 
 
-def _findings(group: Sequence[Finding], *, colour: bool) -> list[str]:
+def _findings(group: Sequence[Finding], cost: str, *, colour: bool) -> list[str]:
     finding = group[0]
     names = finding.check + (f" and {len(group) - 1} more of the same reason" if len(group) > 1 else "")
     tint = "red" if finding.outcome == "fail" else "yellow"
-    message = finding.message or f"observed {finding.observed}, allowed {finding.limit}"
-    wrapped = textwrap.wrap(Terminal.escape(message), WIDTH - 6) or [""]
+    wrapped = textwrap.wrap(Terminal.escape(finding.said), WIDTH - 6) or [""]
     more = ["      …"] if len(wrapped) > 3 else []
+    meant = textwrap.wrap(Terminal.escape(cost), WIDTH - 6) if finding.outcome == "fail" else []
     return [
         Terminal("  {} {}").format(paint(finding.outcome, tint, on=colour), names),
         *(f"      {line}" for line in wrapped[:3]),
         *more,
+        *(f"      {line}" for line in meant),
         *([Terminal("      {}").format(paint(finding.reproduce, "dim", on=colour))] if finding.reproduce else []),
     ]
 

@@ -201,6 +201,7 @@ def test_the_operator_s_hand_works_on_a_database(migrated_url: str) -> None:
         assert gate("budget", "-c", COMPANY, "--daily", "7", environ=environ).returncode == 0
         (budget,) = json.loads(gate("budget", "-c", COMPANY, "--json", environ=environ).stdout)
         assert budget["daily_limit"] == 7
+        assert [*budget][:6] == ["company_id", "company_name", "status", "daily_limit", "daily_used", "daily_remaining"]
         assert gate("rollback", "--reason", "harm", environ=environ).returncode == 0
         emergency = json.loads(gate("emergency", "--reason", "worse", "--json", environ=environ).stdout)
         assert (emergency["kind"], emergency["result"]) == ("emergency", "done")

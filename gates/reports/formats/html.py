@@ -14,7 +14,7 @@ from gates.evidence import JsonValue
 from gates.reports.formats.format import Format
 from gates.reports.formats.rows import LOAD, OUTCOMES, Row, proof_of, shown
 from gates.text.inert import Html
-from gates.verdict import Verdict, grouped
+from gates.verdict import Verdict, blocked_by_cause, grouped
 
 STYLE, SCRIPT = (Path(__file__).with_name(f"report.{kind}") for kind in ("css", "js"))
 MOST_WITNESS = 6000
@@ -94,7 +94,7 @@ def _deciding(verdict: Verdict, rows: Sequence[Row]) -> Html:
     groups = [[by_check[f.check] for f in group if f.check in by_check] for group in grouped(verdict.deciding)]
     if not groups:
         return Html("")
-    blocked = Counter(row.blocked_by for row in rows if row.blocked_by)
+    blocked = blocked_by_cause(verdict.findings)
     cards = Html("").join(
         _finding(group, sum(blocked[r.check] for r in group)) for group in groups[:MOST_FINDINGS] if group
     )

@@ -117,7 +117,8 @@ def variables(target: Target) -> LookResult:
     missing = [name for name, text in given.items() if not text]
     if missing:
         message = f"{', '.join(missing)} not set: what needs them is unknown. Set them (docs/contract.md, section 1)"
-        return LookResult(Outcome.UNKNOWN, message, len(given) - len(missing), len(given), "variables", len(given))
+        counted = (len(given) - len(missing), len(given), "variables", len(given))
+        return LookResult(Outcome.UNKNOWN, message, *counted, details={"not_set": [*missing]})
     return LookResult(Outcome.PASS, "", len(given), len(given), "variables", len(given))
 
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from gates.decision.decide import BACKLOG, decide, strong_login, weigh
 from gates.decision.rules import Policy, PolicyRule, Waiver
-from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
+from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, TargetKind, Where
 from gates.evidence_file import chained, read_bytes
-from gates.verdict import Action, Decision, Effect, Verdict, settle
+from gates.verdict import Action, Decision, Effect, Finding, Verdict, blocked_by_cause, settle
 
 NOW = dt.datetime(2026, 1, 2, 12, 0, tzinfo=dt.UTC)
 AT = (NOW - dt.timedelta(minutes=1)).isoformat()
@@ -204,7 +204,9 @@ def test_a_waiver_counts_until_its_day_and_never_for_what_cannot_be_waived() -> 
 
 def test_the_reason_of_a_hold_names_every_variable_that_is_missing() -> None:
     """Where most checks are unknown for want of one, the sentence names all; where not, it does not blame them."""
-    missing = saw("preflight/variables", Outcome.UNKNOWN, message="REPLAY_JWT_SECRET, DATABASE_URL not set: see it")
+    unset: list[JsonValue] = ["REPLAY_JWT_SECRET", "DATABASE_URL"]
+    message = "REPLAY_JWT_SECRET, DATABASE_URL not set: see it"
+    missing = saw("preflight/variables", Outcome.UNKNOWN, message=message, details={"not_set": unset})
     names = [f"sql/x{i}" for i in range(3)]
     specs = [spec("preflight/variables", Severity.WARN), *(spec(n) for n in names)]
     want = [saw(n, Outcome.UNKNOWN, message="DATABASE_URL is not set: this check needs SQL") for n in names]
@@ -399,6 +401,31 @@ def test_evidence_and_policy_survive_the_disk(lines: list[Evidence], rules: Poli
     torn = read_bytes(text + b'{"check":"a","outc')
     assert weigh(torn.evidence, rules, NOW).decision is not Decision.PROMOTE
     assert torn.evidence[: len(lines)] == read
+
+
+def test_what_a_stage_came_to_is_said_once() -> None:
+    """The title says it; the reason says why, and that a stage is no gate."""
+    one = Policy((spec("sql/a"), B), release="r1").of_stage("sql")
+    passed = decide([saw("sql/a", release="r1")], one, NOW)
+    assert (passed.title, passed.reason) == (
+        "sql stage passed",
+        "all 1 required checks passed; a stage alone is no gate",
+    )
+
+
+def test_what_decided_less_is_told_after_what_was_seen() -> None:
+    """A waived finding without a message still has its numbers."""
+    waived = policy(A, B, waivers=(Waiver("a", "known", "ann", NOW.date()),))
+    (found,) = weigh([saw("a", Outcome.FAIL, observed=7, limit=5, unit="ms"), saw("b")], waived, NOW).findings
+    assert found.message == f"observed 7 ms, allowed 5 ms; waived until {NOW.date()} by ann: known"
+
+
+def test_every_blocked_check_counts_for_its_first_cause() -> None:
+    """Through a chain too; a circle ends."""
+    blocks = {"a": "", "b": "a", "c": "b", "d": "c", "x": "y", "y": "x"}
+    found = [Finding(check, "unknown", "page", Effect.HOLD, blocked_by=by) for check, by in blocks.items()]
+    counts = blocked_by_cause(found)
+    assert (counts["a"], counts.total()) == (3, 5)
 
 
 def test_a_promotion_that_cannot_be_carried_out_is_a_hold() -> None:

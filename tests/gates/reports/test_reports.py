@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html.parser
 import json
 import xml.etree.ElementTree as ET
@@ -38,6 +39,7 @@ CATALOGUE = [
     spec("sql/spot/audit-chain", Severity.WARN),
     spec("drill/recovery/kill-worker"),
 ]
+COSTS = {s.id: s.cost for s in CATALOGUE}
 EVIDENCE = [
     Evidence("drill/proof/hmac-refused", Outcome.PASS, samples=4, observed=401, limit=401, duration_ms=12.5),
     Evidence(
@@ -112,7 +114,7 @@ def rendered() -> dict[str, str]:
         for kind, ending in KINDS.items()
     }
     for name, verdict in VERDICTS.items():
-        texts[f"{name}.txt"] = verdict_text(verdict, colour=False, folder="gate-out")
+        texts[f"{name}.txt"] = verdict_text(verdict, colour=False, folder="gate-out", costs=COSTS)
     return texts
 
 
@@ -237,6 +239,14 @@ def test_github_gets_the_summary_and_the_outputs(tmp_path: Path) -> None:
     assert summary.read_text(encoding="utf-8").startswith("before\n## 🟡 hold\n")
     assert "decision=hold\n" in output.read_text(encoding="utf-8")
     assert (tmp_path / "report.html").exists()
+
+
+def test_the_page_counts_what_is_blocked_as_the_terminal_does() -> None:
+    """A check that is blocked through another one counts for the cause of both."""
+    chain = (UNKNOWN, BLOCKED, dataclasses.replace(BLOCKED, check="drill/x/y", blocked_by=BLOCKED.check))
+    verdict = dataclasses.replace(VERDICTS["hold"], findings=chain)
+    assert "2 more could not be carried out" in verdict_text(verdict, colour=False)
+    assert "2 more could not be carried out" in reports.render("html", verdict, EVIDENCE, CATALOGUE, RUN)
 
 
 def test_the_terminal_is_plain_without_colour() -> None:
