@@ -71,7 +71,7 @@ def empty_skips(settings: Settings) -> Parts:
 @service(
     "The beginning of a valid signature is enough (prefix compare).",
     lambda p: is_let_in(answers(p, p.sign(dry_body(p))[:32])),
-    (f"{SCOPE}/truncated-half", f"{SCOPE}/leading-digits", f"{SCOPE}/truncated-by-one", f"{SCOPE}/one-digit"),
+    (f"{SCOPE}/truncated-half", f"{SCOPE}/truncated-by-one", f"{SCOPE}/one-digit"),
     names=("401",),
 )
 def prefix_is_enough(settings: Settings) -> Parts:

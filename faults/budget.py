@@ -179,7 +179,7 @@ def no_row_is_no_limit(settings: Settings) -> Parts:
 @service(
     "A dry run is charged.",
     lambda p: used_by(p, 4, dry_run=True)[0] == 4,
-    ("drill/dry-run/consumes-nothing", "drill/dry-run/writes-nothing", "drill/proof/dry-run-changes-nothing"),
+    ("drill/dry-run/consumes-nothing", "drill/dry-run/writes-nothing"),
     names=("dry", "budget", "used"),
 )
 def dry_run_charged(settings: Settings) -> Parts:

@@ -65,7 +65,7 @@ def _keys_after_a_pause(probe: Probe) -> int:
 @service(
     "A dry run takes its key: the real run after it is a duplicate that does nothing.",
     lambda p: _runs_after_dry(p) == 1,
-    (f"{KEYS}/dry-run-stores-no-key", "drill/dry-run/opens-no-run"),
+    (f"{KEYS}/dry-run-stores-no-key",),
     names=("dry", "key", "run"),
 )
 def dry_run_stores_key(settings: Settings) -> Parts:

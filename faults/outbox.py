@@ -103,7 +103,7 @@ def _lease_seconds(probe: Probe) -> float:
 @worker(
     "One event in ten is marked as processed without its effect.",
     lambda p: _without_effect(p, 60),
-    (f"{OUTBOX}/delivered-once", f"{OUTBOX}/crowd-once-each", "sql/spot/processed-has-effect"),
+    (f"{OUTBOX}/crowd-once-each", "sql/spot/processed-has-effect"),
     names=("effect", "processed"),
 )
 def effects_lost(settings: WorkerSettings) -> WorkerParts:

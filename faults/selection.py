@@ -340,7 +340,7 @@ def _ineligible(probe: Probe) -> bool:
 @service(
     "A dry run looks at the newest items, the real run takes the oldest.",
     lambda p: _first_of_three(p) == 2,
-    ("drill/dry-run/same-items-as-the-real-run", f"{RAILS}/oldest-first"),
+    ("drill/dry-run/same-items-as-the-real-run",),
     names=("items", "order", "oldest"),
 )
 def dry_run_looks_elsewhere(settings: Settings) -> Parts:
