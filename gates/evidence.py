@@ -23,7 +23,7 @@ UNREADABLE = "evidence/"
 
 
 class Outcome(enum.StrEnum):
-    """What a check came to. There is no way to `pass` but an observation."""
+    """The outcome of a check. Only an observation makes it `pass`."""
 
     PASS = "pass"  # noqa: S105  -- an outcome
     FAIL = "fail"

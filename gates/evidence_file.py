@@ -1,4 +1,4 @@
-"""evidence.ndjson: one line a check, each chained to the line before it, so that nothing in it changes unseen.
+"""evidence.ndjson: one line a check. Each line is chained to the one before it, so every change shows.
 
 `after` of a line is the sha256 of the bytes of the line before (of nothing, for the first). A writer holds the file's
 lock while it looks at the last line and appends; run.json ends the chain with the last line's digest and their number.
@@ -200,7 +200,7 @@ def _members(line: bytes) -> dict[str, JsonValue]:
 
 
 def _entry(number: int, line: bytes) -> tuple[str | None, Evidence]:
-    """The digest that the line says it follows (None where it cannot be read), and what it is evidence of."""
+    """The digest of the line before, as this line claims it (None if it cannot be read), and the evidence."""
     try:
         members = _members(line)
         return str(members.pop(AFTER, "")), Evidence.from_json(members)

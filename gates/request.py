@@ -1,4 +1,4 @@
-"""What a run is asked to do, and what its parts are given of it."""
+"""The request of a run, and the parts of it that stages, decision and act are given."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from gates.verdict import Verdict
 class RunRequest:
     """What a run is asked to do.
 
-    policy: with the catalogue, and with the release as far as it is known: the preflight may learn it from the target.
-    load: runs the load stage, None where there is none; after_load: removes what that left, once the data was looked
-    at again, and says why if it could not; url_only: a URL is loaded, whatever stands behind it, so that no target is
-    looked at; proof: the proof.json that the reports cite, None for the one shipped.
+    policy: with the catalogue; its release may be empty, then the preflight asks the target; load: runs the load stage,
+    None if there is none; after_load: removes what the load left, after the data was looked at again, and returns why
+    if it could not; url_only: load one URL, and look at no target; proof: the proof.json that the reports cite, None
+    for the one shipped.
     """
 
     target: Target
@@ -65,7 +65,7 @@ class RunRequest:
         )
 
     def order(self, policy: Policy, seen: FlagState | None, verdict: Verdict) -> Order:
-        """What to do about the flag, and what its audit row says."""
+        """The order to change the flag, with the text of its audit row."""
         return Order(
             plan=policy.rollout,
             release=policy.release,

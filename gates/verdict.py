@@ -41,7 +41,7 @@ EFFECT_ORDER = (Effect.ROLLBACK, Effect.HOLD, Effect.NOTE, Effect.WAIVED)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A check that did not pass, and what that does. `ends_when` says what would end a hold, where that is known."""
+    """A check that did not pass, and its effect on the decision. `ends_when`: what would end the hold, if known."""
 
     check: str
     outcome: str
@@ -93,7 +93,7 @@ def spared_text(spared: Sequence[Spared]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StageResult:
-    """What became of a stage that was run alone; result: `passed`, `failed` or `unknown`."""
+    """The result of a stage that was run alone: `passed`, `failed` or `unknown`."""
 
     name: str
     result: str
@@ -117,7 +117,7 @@ class Margin:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many checks came to what; those that are not applicable stand outside the others."""
+    """How many checks have each outcome. Those that are not applicable count in no other number."""
 
     passed: int = 0
     failed: int = 0
@@ -233,7 +233,7 @@ class Verdict:
 
     @property
     def title(self) -> str:
-        """The decision; of a stage that was run alone, what became of it: a stage is no gate."""
+        """The decision; for a stage that was run alone, its result: a stage is no gate."""
         return self.decision.value if self.stage is None else f"{self.stage.name} stage {self.stage.result}"
 
     @property

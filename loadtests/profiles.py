@@ -29,8 +29,8 @@ CHECKLIST_THRESHOLDS = """{
   },
 }
 """
-"""The checklist's, and the same for each operation: what a few calls suffer is lost among all the others. Replays are
-limited to three a company, so that their rate has a limit which 59 calls can decide.
+"""The checklist's thresholds, and the same for each operation: a few slow calls are lost among all the others. Each
+company may replay only three times, so the rate of replays has a limit that 59 calls can decide.
 """
 
 URL_THRESHOLDS = """{

@@ -120,7 +120,7 @@ def _plain(value: Any) -> Any:
 
 
 def write(folder: Path, document: Mapping[str, Any], samples: Samples, html: str) -> None:
-    """Write everything; result.json last and in one step, so that a half-written run has none."""
+    """Write all files, result.json last and in one step: a half-written run has no result.json."""
     folder.mkdir(parents=True, exist_ok=True)
     for metric in ("http_req_duration", "outbox_lag_ms", NULL):
         sink = samples.select(MetricKey(metric))

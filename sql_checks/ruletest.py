@@ -147,5 +147,5 @@ def word(judgement: RuleResult) -> str:
 
 
 def outcome(rule: AlertRule, measured: Measurement) -> str:
-    """What the rule says to what it saw, in the words of `expect`."""
+    """The rule's result, in the words of `expect`."""
     return word(judge(rule, measured.samples, measured.now))

@@ -19,7 +19,7 @@ from sql_checks.sqlsession import SqlSession
 
 @dataclass
 class CheckpointTrail:
-    """What an earlier run left (`before`, or a `problem` with it), and what this one may leave (`reached`)."""
+    """The checkpoint of an earlier run (`before`, or the `problem` with it), and that of this one (`reached`)."""
 
     path: Path
     database: str

@@ -1,4 +1,4 @@
-"""The flag as it is read, what is ordered about it, and the audit row that tells of it."""
+"""Reads the flag, holds the order to change it, and writes the audit row of the change."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class FlagState:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to do about which flag, and what the audit row says about it.
+    """The order to change a flag, and what its audit row will say.
 
     seen: the flag as it was when the run began, None where it could not be read; same_version: whether it must not have
     been touched at all since then (on a production target; elsewhere our own drills touch it and put it back);
@@ -117,8 +117,8 @@ def count(connection: Connection, name: str, values: Mapping[str, object]) -> in
 def overrule_drill(connection: Connection, switch: LiveRow) -> int:
     """1 where a drill has this row set: it is off, or paused, already, and now stays so.
 
-    After the row is written, so that a drill that was just setting it has set it; one that was just giving it back is
-    seen when the row is read back. What cannot be done here stops no rollback.
+    Call it after the row is written: by then a drill that was just setting the row has set it. A drill that was just
+    giving it back is seen when the row is read back. An error here stops no rollback.
     """
     try:
         with connection.transaction():

@@ -1,7 +1,7 @@
 """Carries out a change that must happen: tries, reads back on a new connection, and tries again for a stated time.
 
-It needs no lock but those of the rows it changes. Nothing is done that was not read back; an audit row that cannot be
-written keeps no change from happening.
+It locks only the rows that it changes. A change counts as done only once it was read back. A change happens even if its
+audit row cannot be written.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ POLL_S = 0.25
 MOST_UNDONE = 3
 """So often a change is made that somebody or something undoes at once; more of that fills the audit trail."""
 IDLE_IN_TRANSACTION_MS = 10_000
-"""Our statements come one right after the other: whoever is cut off in between gives its locks back soon."""
+"""Our statements follow each other at once, so the server may soon take the locks of a session that was cut off."""
 TRANSIENT = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)
 """A lock, a lost connection, a server that restarts or is read-only for the time of a failover: it may pass."""
 
@@ -40,9 +40,9 @@ class ReadBack:
 class Forced:
     """A change that must happen.
 
-    words: what it does, as in "to ..."; carry: makes it in the transaction that it is given, and returns what the audit
-    row says, `rows` among it; read_back: looks whether it is done, given the id of the transaction that made it;
-    audit_nothing: whether a change of no row is audited, too; statement_timeout_ms: what it may take.
+    words: what it does, as in "to ..."; carry: makes the change in the given transaction and returns the details of the
+    audit row, with `rows`; read_back: whether the change is done, given the id of its transaction; audit_nothing:
+    whether a change of no row is audited, too; statement_timeout_ms: the limit of each statement.
     """
 
     words: str
@@ -55,7 +55,7 @@ class Forced:
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """What became of a change: `done` as it was read back, rows changed, seconds, and what there is to say about it.
+    """The result of a change: `done` as it was read back, rows changed, seconds, and remarks.
 
     blocker: the session that kept it from happening at the end, 0 for none.
     """
@@ -70,7 +70,7 @@ class Carried:
 
 @dataclass(slots=True)
 class _Try:
-    """One try, as far as it came. committed is None where the connection was lost at the commit."""
+    """One try. committed: None if the connection was lost at the commit."""
 
     xid: str = ""
     details: Mapping[str, JsonValue] = field(default_factory=dict)
@@ -162,7 +162,7 @@ def _audit(connection: Connection, change: Forced, order: Order, tried: _Try) ->
 
 
 def _read_back(url: str, change: Forced, tried: _Try) -> ReadBack:
-    """Look on a new connection; where the old one was lost at the commit, what became of that, too."""
+    """Look on a new connection. If the old one was lost at the commit, also ask what became of its transaction."""
     try:
         connection = connect(url, read_only=True, statement_timeout_ms=change.statement_timeout_ms)
     except psycopg.Error as error:

@@ -81,7 +81,7 @@ def _switch_off(flag: str) -> tuple[Forced, list[FlagState | None]]:
 
 
 def _before(connection: Connection, flag: str) -> FlagState | None:
-    """What the flag was, for those who read of it; what cannot be read stops no rollback."""
+    """The flag before the rollback, for the report. A flag that cannot be read stops no rollback."""
     try:
         with connection.transaction():
             return look(connection, flag)
@@ -130,7 +130,7 @@ def read_flag(connection: Connection, flag: str) -> ReadBack:
 
 
 def _unseen(connection: Connection, flag: str) -> str:
-    """Which of the two it is where no row is seen: a key that does not exist, or a login that may not see it."""
+    """Why no row is seen: the key does not exist, or the login may not see it."""
     said = f"this login sees no row of a flag {flag!r}"
     try:
         found = rows(connection, "flag_keys", {})[0]

@@ -97,7 +97,7 @@ def _target() -> Target:
 
 @pytest.fixture(scope="session")
 def target(request: pytest.FixtureRequest) -> Target:
-    """The deployment under test, from the environment. What needs a credential that it refuses is blocked by that."""
+    """The deployment under test, from the environment. A check that needs a refused credential is blocked."""
     found = _target()
     why = unfit(found, time.time()) if found.admin_jwt else ""
     refused: dict[str, Exception] = (
@@ -147,7 +147,7 @@ CREDENTIALS = {
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a check came to, before its clean-up."""
+    """The outcome of a check, before its clean-up."""
 
     outcome: Outcome
     message: str
@@ -180,7 +180,7 @@ class EvidenceFile:
 
 
 def spec_of(item: pytest.Item) -> CheckSpec | None:
-    """The check that a test item is, if it is one."""
+    """The check of a test item, if it has one."""
     marker = item.get_closest_marker("check")
     return marker.args[0] if marker else None
 
@@ -293,7 +293,7 @@ def pytest_runtest_makereport(
 
 
 def _make_inert(report: pytest.TestReport) -> None:
-    """The report as bounded text: one lone surrogate of a target in it would end the worker that sends it."""
+    """Make the report bounded text: a lone surrogate from a target would end the xdist worker that sends it."""
     if report.longrepr and not isinstance(report.longrepr, tuple):
         report.longrepr = text(report.longrepr, MOST_REPORT)
     report.sections = [(text(name), text(said, MOST_REPORT)) for name, said in report.sections]

@@ -1,4 +1,4 @@
-"""What one check came to, from every line of evidence about it. Pure; standard library only.
+"""The outcome of one check, judged from all its evidence. Pure; standard library only.
 
 Where lines differ, the worst counts. A line that cannot be trusted (stale, of another release, without a time, on the
 wrong side of the policy's own limit) is never a pass.
@@ -49,7 +49,7 @@ class _Judged:
 
 
 def assess(spec: CheckSpec, lines: Sequence[Evidence], policy: Policy, now: dt.datetime) -> Assessed:
-    """The worst of the check's lines; no line is unknown. What was seen `before` must have been seen again later."""
+    """The worst of the check's lines; without a line it is unknown. A line of the round `before` needs a later one."""
     rules = [rule for rule in policy.rules if rule.matches(spec.id)]
     judged = [_judge(line, rules, policy, now) for line in lines]
     severity = _last(r.severity for r in rules) or spec.severity
@@ -106,7 +106,7 @@ def _severity(spec: CheckSpec, line: Evidence, rules: Sequence[PolicyRule]) -> S
 
 
 def _effect(spec: CheckSpec, line: Evidence, rules: Sequence[PolicyRule]) -> Effect:
-    """What the policy says that the failure decides; on the floor that, or what the check says itself, or a hold."""
+    """The effect of a failure by the policy. On the floor, it is never milder than the check's own, or a hold."""
     ruled = _last(r.decides for r in rules) or BY_SEVERITY[_severity(spec, line, rules)]
     own = Severity(line.severity) if line.severity else spec.severity
     return worst(ruled, BY_SEVERITY[own], Effect.HOLD) if on_floor(spec.id) else ruled

@@ -54,17 +54,17 @@ PLAINEST_FIRST = (
     "load/",
     "alert/",
 )
-"""A missing constraint is named by the spot check that looks for it; the checklist's own query only sees that there is
-none, the manifest that something differs, and the drills that it breaks show what follows from it."""
+"""Which check is cited first. A missing constraint, for example, is named best by its spot check: the checklist's query
+only sees that there is none, the manifest that something differs, and the drills show the consequences."""
 
 LIMITED = ("load/", "alert/")
-"""Checks whose numbers have a limit that one can be near to; elsewhere the limit is what must be equalled."""
+"""Checks whose number can be near its limit. For all others, `limit` is the value that is expected."""
 
 
 def decide(evidence: Sequence[Evidence], policy: Policy, now: dt.datetime) -> Verdict:
     """The verdict on the evidence. The order and the repetition of evidence make no difference.
 
-    No policy promotes below the floor. A stage that was run alone holds, whatever became of it.
+    No policy promotes below the floor. A stage that was run alone always holds.
     """
     login = strong_login(evidence, policy)
     shut, evidence = cause(evidence), excused(evidence)
@@ -159,7 +159,7 @@ def _below_the_floor(assessed: Sequence[Assessed], findings: Sequence[Finding]) 
 
 
 def _by_gravity(finding: Finding) -> tuple[int, bool, str, int, str]:
-    """What decides first, causes before what they block, and the stage that names a cause most plainly first."""
+    """The order of findings: the gravest effect first, causes before what they block, the plainest check first."""
     plain = next((i for i, p in enumerate(PLAINEST_FIRST) if finding.check.startswith(p)), len(PLAINEST_FIRST))
     return EFFECT_ORDER.index(finding.effect), bool(finding.blocked_by), finding.outcome, plain, finding.check
 
@@ -260,7 +260,7 @@ def _was_seen_draining(lines: Sequence[Evidence]) -> bool:
 
 
 def _without_false_blocks(findings: Sequence[Finding], shut: Evidence | None) -> list[Finding]:
-    """A check that is said to be blocked by one that passed is a cause itself."""
+    """A check that claims to be blocked by one that passed is a cause itself."""
     found = {f.check for f in findings} | ({shut.check} if shut else set())
     return [f if f.blocked_by in found else replace(f, blocked_by="") for f in findings]
 
@@ -280,7 +280,7 @@ def _unlisted(lines: dict[str, list[Evidence]], policy: Policy, now: dt.datetime
 
 
 def _unreadable(lines: dict[str, list[Evidence]]) -> list[Finding]:
-    """What could not be read of the evidence holds, whatever the policy says: it may have been a failure."""
+    """Evidence that could not be read holds under every policy: it may have been a failure."""
     told = {line.message: line.check for check in lines if check.startswith(UNREADABLE) for line in lines[check]}
     return [
         Finding(check, "unknown", "warn", Effect.HOLD, message, ends_when="the gate is run again")

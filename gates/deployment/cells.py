@@ -1,7 +1,7 @@
-"""How the cells of a foreign database become values: whatever is in one, it is read, and it spoils no other.
+"""Reads the cells of a foreign database. A cell that Python cannot hold spoils no other cell.
 
 A cell that Python cannot hold (a year beyond 9999, an infinite time, a document of 10^400, bytes that are no UTF-8)
-comes as its text, which no check takes for the value that it expects.
+is read as text, which no check mistakes for the value that it expects.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ANY_OTHER_TYPE = 0
 
 
 class _TextLoader(Loader):
-    """Text, whatever its bytes are: a database of SQL_ASCII holds any."""
+    """Text of any bytes: a database with the encoding SQL_ASCII may hold any."""
 
     def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
         super().__init__(oid, context)
@@ -35,7 +35,7 @@ class _TextLoader(Loader):
 
 
 class _DocumentLoader(_TextLoader):
-    """A document through the door for foreign values; one that does not pass it is its text."""
+    """JSON, read as a foreign value; a document that cannot be read is kept as text."""
 
     def load(self, data: Buffer) -> JsonValue:
         source = str(super().load(data))
@@ -68,7 +68,7 @@ def _loader(name: str, usual: type[Loader]) -> type[Loader]:
 
 
 class Tolerance:
-    """What a connection is opened with, so that it reads every cell."""
+    """The adapters of a connection that can read every cell."""
 
     connection = None
 

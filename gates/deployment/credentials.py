@@ -22,8 +22,8 @@ SUBJECT = "d2111000-0000-4000-8000-000000000001"
 REFUSABLE = ("hmac_secrets", "admin_jwt", "jwt_secret")
 REFUSED, NOWHERE = "refused", "nowhere to show it"
 UNUSABLE = (REFUSED, NOWHERE)
-"""What the preflight observes of a credential that can be used for nothing. It is neither where no answer came: then
-the target may be slow or overloaded, which is for the load to see."""
+"""What the preflight observes of a credential that is of no use. No answer is not among them: then the target may be
+slow or overloaded, and that is for the load to see."""
 
 
 def good_claims(target: Target, now_s: int) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def of_another_secret(target: Target) -> str:
 
 
 class CheckedTarget(Target):
-    """A target whose refused credentials cannot be used: reading one raises what blocks the check that needs it."""
+    """A target without its refused credentials: reading one raises an error that blocks the check."""
 
     __slots__ = ("_refused", "_told")
     _refused: Mapping[str, Exception]

@@ -16,7 +16,7 @@ DIGITS = 12
 def identity(target: Target) -> str:
     """Twelve hex digits over BASE_URL and the host, port and name of the database; never over a login or a password.
 
-    What is remembered of one deployment says nothing about another one, so memory is kept under this name.
+    The gate's memory is kept under this name, so that it never mixes two deployments.
     """
     return hashlib.sha256(f"{http_place(target)}\n{database_place(target)}".encode()).hexdigest()[:DIGITS]
 

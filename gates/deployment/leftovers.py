@@ -1,4 +1,4 @@
-"""Companies that a killed run left, or that another one works with: how they are told from all others, and removed.
+"""Companies of killed runs and of runs that are still alive: how to recognize them, and how to remove the former.
 
 A company is one of a run only if its id is the hash of its name; a name alone proves nothing. Its run is over
 only if its lease has expired, or if nobody holds the advisory lock that a living gate holds from the first company to
@@ -114,7 +114,7 @@ def at_work(url: str, own: Collection[str], spare: str = "") -> list[str]:
 
 
 def sweep(url: str, spare: str = "") -> list[str]:
-    """Remove what dead runs left, and all that it owns but audit rows; never `spare`. Returns the ids of the companies.
+    """Remove the companies of dead runs and all that they own except audit rows; never `spare`. Returns their ids.
 
     Raise psycopg.Error where the database refuses.
     """

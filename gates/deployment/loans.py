@@ -1,9 +1,9 @@
 """Live rows that a drill sets for a moment, and gives back: the global row of a flag, the pause of everybody.
 
-Both writes are a compare-and-set on the whole row and on the transaction that wrote it: who changed it meanwhile, if
-only to what it was, has the last word. A loan is on record in the target before anybody sees the row: in a row of
-feature_flags with a key of its own, which commits with the first write and goes with the second. Only who may change
-flags can write there, so nobody gets more from a forged record. A killed run leaves it; whoever comes next gives back.
+Both writes are a compare-and-set on the whole row and on the transaction that wrote it. If somebody else wrote the row
+meanwhile, even the same values, their row stays. The record of a loan is a row of feature_flags with a key of its own:
+it commits with the first write and is deleted with the second. Only a login that may change flags can write there, so a
+forged record gains nothing. A killed run leaves its record, and the next run gives the row back.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _STATE = "(pg_catalog.to_jsonb(r) || pg_catalog.jsonb_build_object('xmin', r.xmi
 
 
 class Changed(Exception):  # noqa: N818  -- an outcome, not an error
-    """Somebody else changed the row, or it is not the one row that it should be. It stays as it is."""
+    """Somebody else changed the row, or there is not exactly one such row. It stays as it is."""
 
 
 class Ending(enum.StrEnum):
-    """What became of a loan: the row is as it was found; somebody changed it, and it is as they left it; another run
+    """How a loan ended: the row is as it was found; somebody changed it, and it stays as they left it; or another run
     had ended the loan before.
     """
 
@@ -192,7 +192,7 @@ def _open(connection: Connection) -> list[Loan]:
 
 @contextmanager
 def _together(connection: Connection) -> Iterator[None]:
-    """One transaction, in which times are written alike whatever the session's zone is."""
+    """One transaction, in UTC: times are written alike in every session."""
     with connection.transaction():
         execute(connection, "set local timezone to 'UTC'")
         yield
@@ -224,7 +224,7 @@ def _delete(connection: Connection, loan: Loan) -> int:
 
 
 def _audit(connection: Connection, action: str, loan: Loan) -> None:
-    """What was found, what was written and what is there now, for whoever asks later."""
+    """Audit what was found, what was written and what is there now."""
     now = state_of(connection, loan.switch) if action == KEPT else ""
     told = {**asdict(loan), "loan": loan.id, "now": now, "reason": "a disruptive drill"}
     execute(

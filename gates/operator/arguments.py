@@ -32,7 +32,7 @@ LIMIT = option(values.whole(0))
 
 
 class Parser(argparse.ArgumentParser):
-    """Its words go the way of all others: inert, and whoever does not read them to the end does no harm."""
+    """Prints help and errors as the console does: inert, and a closed pipe does no harm."""
 
     def _print_message(self, message: str, file: Any = None) -> None:
         put(file or sys.stderr, shown(Terminal.document(message)))

@@ -42,7 +42,7 @@ class Ticked:
 
 
 def tick(rows: Sequence[Row], attestations: Sequence[Attestation]) -> list[Ticked]:
-    """Every box. One that evidence ticks needs at least one pass, and no required check that did not pass."""
+    """Every box. Evidence ticks a box if at least one of its checks passed and no required one did not."""
     return [_by_evidence(box, rows) if box.patterns else _by_people(box, attestations) for box in BOXES]
 
 

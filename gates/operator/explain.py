@@ -70,7 +70,7 @@ def explain(specs: Sequence[CheckSpec], patterns: Sequence[str], faults: Sequenc
 
 
 def promises(specs: Sequence[CheckSpec]) -> list[dict[str, object]]:
-    """Every promise: its id, its text, its checks, and why none has it."""
+    """Every promise: its id, its text, its checks, or the reason why it has none."""
     left_out = left_out_lines()
     return [
         {"line": i, "promise": text, "checks": [s.id for s in specs if i in s.covers], "reason": left_out.get(i, "")}

@@ -18,9 +18,9 @@ from gates.verdict import Action, Decision
 
 @dataclass(frozen=True, slots=True)
 class Here:
-    """Where and when a verdict is to be acted upon.
+    """Where and when somebody acts on a verdict.
 
-    release: empty where none is named; digest: that of the policy as gate.yaml gives it now for a run like that one.
+    release: empty if none is named; digest: of the policy that gate.yaml gives now for the same kind of run.
     """
 
     target: Target

@@ -42,7 +42,7 @@ Row = Mapping[str, JsonValue]
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One table: its name, what it shows in words, its rows; `unknown` says why it could not be seen."""
+    """One table: its name, title and rows. `unknown`: why it could not be read."""
 
     name: str
     title: str
@@ -87,7 +87,7 @@ def _over_http(target: Target) -> Section:
 
 
 def _versions(door: HttpDoor) -> list[tuple[tuple[str, JsonValue], ...]]:
-    """What each of some new connections was told, as pairs, so that equal answers can be counted."""
+    """The answer of /version on several new connections, as pairs, so that equal answers can be counted."""
     found: list[tuple[tuple[str, JsonValue], ...]] = []
     deadline = time.monotonic() + HTTP_TIMEOUT_S
     for _ in range(VERSION_REQUESTS):

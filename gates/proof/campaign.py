@@ -32,7 +32,7 @@ STAGES = {"drill": "drill", "sql": "sql", "alert": "alerts", "load": "load"}
 
 @dataclass(frozen=True, slots=True)
 class RunScope:
-    """How the gate is run on a fault: the least that lets a declared check look; `stage` empty: the whole gate."""
+    """How to run the gate for a fault: the smallest stage with a declared check. An empty `stage`: the whole gate."""
 
     kind: TargetKind = TargetKind.STAGING
     deep: bool = False

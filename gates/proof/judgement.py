@@ -1,4 +1,4 @@
-"""What a cell of the matrix comes to, from recorded facts alone. Pure.
+"""Judges one cell of the matrix (fault by gate) from recorded facts alone. Pure.
 
 Only one way leads to `killed`: a clean run before and after, the fault seen to be on and then off, a declared check
 that failed and names the faulted thing, and the declared decision.
@@ -29,7 +29,7 @@ class Status(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GateRun:
-    """One `gate run`: its verdict, and what it took. `error` is set where the gate came to no verdict of its own.
+    """One `gate run`: its verdict and its costs. `error` is set if the gate gave no verdict.
 
     costs: seconds and things observed, by check.
     """
@@ -148,8 +148,8 @@ def _one(findings: Sequence[Finding], check: str) -> Finding:
 
 
 def names_it(finding: Finding, names: Sequence[str]) -> bool:
-    """Whether what the check saw (not its id, which is always the same) has one of the names in it, in any case.
-    Without names it need not.
+    """Whether the finding mentions one of the names, in any case. The id of the check does not count: it is always the
+    same. Without names every finding will do.
     """
     seen = (finding.observed, finding.limit, finding.witness)
     text = "\n".join([finding.message, *(json.dumps(v, ensure_ascii=False) for v in seen)]).casefold()

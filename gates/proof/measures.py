@@ -1,4 +1,4 @@
-"""What the matrix says about the checks: the smallest set that still kills everything, and what it costs. Pure."""
+"""Measures the checks by the matrix: the smallest set that still kills every fault, and its cost. Pure."""
 
 from __future__ import annotations
 

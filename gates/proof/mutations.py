@@ -49,7 +49,7 @@ from sql_checks.spotfile import read_spot
 from sql_checks.spotrun import judge_spot
 
 MOST_LINE = 600_000
-"""Bytes of one line of evidence, whatever was said."""
+"""The most bytes that one line of evidence may have."""
 MOST_SHOWN = 20
 
 SPLICES = (
@@ -80,7 +80,7 @@ SEEN_ELSEWHERE = [
 STANDING = tuple(
     CheckSpec(pattern.replace("*", "any"), "", "", Severity.PAGE, Where.READ_ONLY) for pattern in SEEN_ELSEWHERE
 )
-"""The rest of the floor, as if it had passed: what is mutated here is all that stands between it and a promote."""
+"""The rest of the floor, as if it had passed: only the mutated answers stand between the gate and a promote."""
 EXPECTED: Mapping[str, Expectation] = {
     "healthz": ALIVE,
     "version": VERSION,
@@ -103,7 +103,7 @@ SPOT = read_spot(ALERTS.parent / "spot" / "0010_replay_runs_unique.sql")
 
 @dataclass(frozen=True, slots=True)
 class MutationReport:
-    """What became of the mutations: how many ended in each decision, the crashes, the decisions that got better."""
+    """The result of all mutations: how many ended in each decision, the crashes, the decisions that got better."""
 
     seed: int
     mutations: int

@@ -98,7 +98,7 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 def last_words(process: subprocess.Popen[str], timeout_s: float) -> tuple[str, list[str]]:
-    """The stderr of a program that was told to end, and what was wrong with its end."""
+    """The stderr of a program that was told to end, and complaints about how it ended."""
     try:
         _, err = process.communicate(timeout=timeout_s)
         late: list[str] = []

@@ -1,7 +1,7 @@
 """One healthy target as bytes: what it answers to the preflight, the short drill and the load, and its SQL cells.
 
-Each answer says which of its members the gate's judgement rests on; `is_good` reads them with code of its own, which
-shares nothing with the gate's readers, so that a reader that takes one thing for another is found out.
+Each answer names the members on which the gate's judgement rests. `is_good` reads them with code that shares nothing
+with the gate's readers, so an error in those readers shows.
 """
 
 from __future__ import annotations

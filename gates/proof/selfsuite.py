@@ -1,4 +1,4 @@
-"""The suite `self`: whatever happens to the gate on its way, it ends in a hold or in exactly one action."""
+"""The suite `self`: disturb the gate at any point; it must end in a hold or in exactly one action."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ MOST_IDLE = 400
 
 
 def lines(proof: Proof) -> list[str]:
-    """What a proof came to, one sentence a line."""
+    """The result of a proof, one sentence a line."""
     said = [f"INVALID: {proof.invalid}"] if proof.invalid else []
     if proof.cells:
         per = sum(c.seconds for c in proof.cells) / len(proof.cells)

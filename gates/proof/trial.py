@@ -1,4 +1,4 @@
-"""One deployment, or one way to mislead the gate, and what the gate may say of it: all suites but the faults."""
+"""A trial: one run of the gate against a deployment that is not a fault, and the decisions that are right there."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ProofPart(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What came of it. allowed: the decisions that are right; unpassed: checks that did not pass."""
+    """The result of a trial. allowed: the decisions that are right; unpassed: checks that did not pass."""
 
     suite: ProofPart
     name: str

@@ -93,7 +93,7 @@ def attest(folder: Path, recorded: record.Recorded, target: str, key: Any) -> No
 
 
 def _statement_of(folder: Path, recorded: record.Recorded, target: str) -> dict[str, Any]:
-    """What a signature says: the digests of the files, and what became of which release on which target."""
+    """The signed statement: the digests of the files, and the result of this release on this target."""
     run, verdict = recorded.run, recorded.verdict
     names = ("run_id", "gate", "dry_run", "started_at", "decided_at", "finished_at", record.FLAG)
     predicate: dict[str, JsonValue] = {
@@ -110,7 +110,9 @@ def _statement_of(folder: Path, recorded: record.Recorded, target: str) -> dict[
 
 def verify(folder: Path, key: Any) -> Attested:
     """Signature, digests, the chain of the evidence, and verdict and statement made again, to the byte."""
-    with tempfile.TemporaryDirectory() as place:  # what is verified is what is acted upon, whoever writes meanwhile
+    with (
+        tempfile.TemporaryDirectory() as place
+    ):  # a copy: what was verified is what is acted upon, even if somebody writes meanwhile
         copied = Path(place)
         try:
             for name in (FILE, *SUBJECTS):

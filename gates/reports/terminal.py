@@ -74,7 +74,7 @@ def _alarm(headline: str, *, colour: bool) -> list[Terminal]:
 
 
 def _act(action: Action) -> list[str]:
-    """What came of each part, what was proved after it, and what is left to do by hand."""
+    """The result of each part, what was proved after it, and what is left to do by hand."""
     lines = [f"  {s.name}: {s.result}, {s.message}" for s in action.steps]
     lines += [f"  {name}: {value}" for name, value in action.recovery.items()]
     return [*lines, *["  run this by hand:"] * bool(action.by_hand), *(f"    {s}" for s in action.by_hand.splitlines())]

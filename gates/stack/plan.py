@@ -1,4 +1,4 @@
-"""What a stack is asked to be, and what its users have to know about it."""
+"""The options of a stack, and the variables that its users need."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class StackInfo:
     gate_url: str = field(repr=False)
 
     def variables(self) -> dict[str, str]:
-        """The variables of the contract, section 1, as `gate up` prints them: whoever is given them is on staging."""
+        """The variables of the contract, section 1, as `gate up` prints them. They name a staging target."""
         return {
             "GATE_TARGET": TargetKind.STAGING.value,
             "BASE_URL": self.base_url,

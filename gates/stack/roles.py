@@ -1,7 +1,7 @@
 """Logins and the database of a stack, on its own server or as a guest on somebody else's.
 
-Roles belong to the whole server, so as a guest the stack changes none that it finds. What it creates it marks, and the
-last stack on the server drops what is marked and what nothing depends on.
+Roles belong to the whole server, so a guest changes no role that it finds. It marks the roles that it creates. The last
+stack on the server drops the marked roles on which nothing depends.
 """
 
 from __future__ import annotations
@@ -125,8 +125,8 @@ def logins(
 ) -> dict[str, Login]:
     """A login for each role that needs one, by role.
 
-    A role that this stack created gets its derived password. One that was there keeps what it has: if the derived
-    password opens it (another stack made it), it is used; if not, a login of this run alone is made a member of it.
+    A role that this stack created gets its derived password. An existing role is not changed: if the derived password
+    opens it (another stack made it), it is used; if not, this run creates a login of its own as a member of it.
     """
     made = set(created)
     found = {}

@@ -1,4 +1,4 @@
-"""Watches the backlog through a whole run: no check, but what tells a slow outbox from one that catches up."""
+"""Samples the backlog through the whole run. It is not a check: it tells a slow outbox from one that catches up."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ class BacklogWatch:
     def __enter__(self) -> Self:
         target = self._context.target
         if target.database_url:
-            with contextlib.suppress(psycopg.Error):  # what is left then is counted, and says whose it is by its name
+            with contextlib.suppress(
+                psycopg.Error
+            ):  # what stays is counted as backlog; its names show which run left it
                 sweep(target.database_url, target.test_company_id)
             self._thread.start()
         return self

@@ -1,4 +1,4 @@
-"""What every stage is given, and what it says about itself while it runs and when it is done."""
+"""The input of every stage, its progress, and its result."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class StageReport:
-    """What became of a stage; `error` says why it did not see all that it should have."""
+    """The result of a stage. `error`: why it did not see everything that it should have seen."""
 
     stage: str
     seconds: float
@@ -56,7 +56,7 @@ def silent(_progress: Progress) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One run: its target, its limits, where it writes. All stages append to one evidence file, so that a later one
+    """One run: its target, its limits, its output folder. All stages append to one evidence file, so a later stage
     knows what an earlier one saw.
     """
 

@@ -87,7 +87,7 @@ class Turn:
         self._context.account_for(expected, f"blocked by {SPEC.id}: {ANOTHER_RUN}", blocked_by=SPEC.id)
 
     def _take(self) -> bool:
-        """Let go of the lock and take it again in one message, so that nobody comes between."""
+        """Release the lock and take it again in one message, so that no other run can take it in between."""
         if self._connection is None or self._connection.closed:
             self._connection = connect(self._context.target.database_url)
         held = self._connection.info.transaction_status is psycopg.pq.TransactionStatus.INTRANS

@@ -52,7 +52,7 @@ def _said(value: object) -> str:
 
 
 def number(value: object) -> float | None:
-    """The finite number that the value is, or that its text says; None for anything else."""
+    """The value, or its text, as a finite number; None for anything else."""
     if value is None or isinstance(value, bool):
         return None
     try:
@@ -81,7 +81,7 @@ class _Beyond(Exception):  # noqa: N818  -- a limit was reached; never leaves th
 def plain(value: object, change: Callable[[str], str] = str) -> JsonValue:
     """The value as bounded JSON; a value beyond the limits becomes its first characters. Text goes through `change`.
 
-    plain(plain(x)) == plain(x), so that what is in memory is what is on disk.
+    plain(plain(x)) == plain(x): a value in memory equals the value read back from disk.
     """
     left = [MOST_PARTS]
 

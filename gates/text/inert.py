@@ -1,4 +1,4 @@
-"""Text that goes out, one type for each medium. A field becomes inert where it is put into text of the medium.
+"""Text that goes out, one type for each medium. A value is escaped where it is put into such text.
 
 `Html("<p>{}</p>").format(answer)` escapes the answer: what is no text of the medium is foreign, whoever wrote it. Only
 literals may be given to the constructors; a test reads the syntax trees for it. Writers take these types alone.

@@ -35,7 +35,7 @@ PARSE_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RecursionErr
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """That people were told of everything up to round `number`, or that there was nobody to tell."""
+    """People were told of everything up to round `number`, or there was nobody to tell."""
 
     target: str
     number: int
@@ -198,7 +198,7 @@ def tidy(
 ) -> int:
     """Remove rounds older than `keep`, and the oldest beyond half of `most_bytes` once the file is larger than that.
 
-    The newest `least` rounds stay whatever their age, and the last one whatever its size: it holds what is open.
+    Always keeps the newest `least` rounds, and the last round even if it is large: it holds the open incidents.
     Returns how many rounds went.
     """
     if not _has_old(path, now - keep, most_bytes):

@@ -40,7 +40,7 @@ class Drills(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RoundPlan:
-    """What a round looks at, and what it leaves out although the watch has it: not due yet."""
+    """The checks of a round, and those that are not due yet."""
 
     checks: tuple[CheckSpec, ...]
     not_due: tuple[str, ...] = ()
@@ -49,7 +49,7 @@ class RoundPlan:
 
 @dataclass(frozen=True, slots=True)
 class RoundResult:
-    """The target with the release that its instances agree on, and what became of the stages."""
+    """The target, with the release that its instances agree on, and the results of the stages."""
 
     target: Target
     stages: tuple[StageReport, ...]

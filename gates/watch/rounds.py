@@ -1,4 +1,4 @@
-"""What one round of the watch saw, as one line of its history. Pure; standard library only.
+"""One round of the watch, as one line of its history. Pure; standard library only.
 
 A round holds a reading of every check that was due, the incidents that were open after it, and what changed.
 """
@@ -25,7 +25,7 @@ EXIT_CODES = {"good": 0, "doubtful": 10, "failing": 20}
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one check came to in one round.
+    """The outcome of one check in one round.
 
     effect: what the policy makes of it (a word of Effect, empty for a pass); value, limits: the number in `unit` and
     the limits it is held against, by severity; for_s: how long it must have been seen broken before anybody is told;
@@ -95,7 +95,7 @@ def _plain(check: str, outcome: str) -> Reading:
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """Something that is not known to be good again.
+    """A failure, or a check that cannot be seen, that is not yet known to be over.
 
     kind: `failing` (seen failing) or `blind` (could not be seen); since, seen_at: first and last time that it was seen
     so; rounds: rounds in which it was seen so; harm: consecutive rounds in which it was seen grave enough to roll back;

@@ -36,10 +36,10 @@ from gates.watch.rounds import Change, Incident, Reading, Round, readings_of
 from gates.watch.text import slack
 
 RECENT = dt.timedelta(minutes=10)
-"""What a round must know of the rounds before it, beyond the last one: when the short drill was made."""
+"""A round reads its history this far back, to see when the short drill last ran."""
 STATE_OF = {Decision.PROMOTE: "good", Decision.HOLD: "doubtful", Decision.ROLLBACK: "failing"}
 COMPANIES_KEPT = dt.timedelta(hours=25)
-"""A little longer than the longest window of an alert rule: what earlier rounds left in the trail must not count."""
+"""A little longer than the longest window of an alert rule, in which rows of earlier rounds must not count."""
 MOST_COMPANIES = 5000
 
 
@@ -77,7 +77,7 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class FinishedRound:
-    """A round that was made: itself, the history before it, the watcher's own state, what Slack said, the stages."""
+    """A round, the history before it, the state of the watcher, the error of Slack, the results of the stages."""
 
     round: Round
     past: History
@@ -281,7 +281,7 @@ def _rolled_back(watch: Watch, past: History, made: Round, policy: Policy, seen:
 
 
 def _kept(watch: Watch, made: Round) -> CannotWork | None:
-    """Write the round down; the error where that failed, so that people are told all the same."""
+    """Write the round to the history. A failure is returned, not raised, so that people are told all the same."""
     try:
         history.append(watch.history, made.line())
         history.tidy(watch.history, watch.now())

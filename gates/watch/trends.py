@@ -55,7 +55,7 @@ class Reach:
 class Trend:
     """One check over the window.
 
-    reading: the last one; since: the first round from which on it came to the same outcome; last_good: when it was seen
+    reading: the last one; since: the first round since which its outcome is the same; last_good: when it was seen
     good last, empty for never in this history; points: (seconds after the epoch, value); marks: (seconds after the
     epoch, outcome) of every round; changes: between seen good and seen failing; slope, reach: None where that is not
     known, and `doubt` says why.

@@ -53,7 +53,7 @@ class Canaries:
         self.drive.spawn(lambda: self._follow(event_id, sent, done))
 
     def _follow(self, event_id: str, sent: float, done: float) -> None:
-        """Ask until there is an effect; an event without one counts with its age, which its lag exceeds."""
+        """Ask until there is an effect. An event without one counts with its age, a lower bound of its lag."""
         unseen, turn = done, 0
         while True:
             gevent.sleep(self._pause_s(turn))

@@ -96,7 +96,7 @@ class Conductor:
         return (self.stopped or time.perf_counter()) - self.started
 
     def on_report(self, worker: str, report: Mapping[str, Any]) -> list[RequestGroup]:
-        """Merge one report. A number that does not follow the last one means that samples are missing."""
+        """Merge one report. A gap in the sequence numbers means that samples are missing."""
         seen = self.workers.setdefault(worker, WorkerState())
         seen.gap = seen.gap or report["sequence"] != seen.sequence + 1
         seen.sequence = report["sequence"]
@@ -323,7 +323,7 @@ class Conductor:
         grow = 1.2 * self._most_s() / elapsed
         for key, thresholds in self.thresholds.by_metric.items():
             if self.absent(key.name) or (key.tags and not self.plan.thresholds_text):
-                continue  # of our own, one operation must not end what the others are still to show
+                continue  # of our own thresholds, one operation must not end the run before the others are measured
             sink = self.samples.select(key)
             for threshold in thresholds:
                 if not certain_failure(threshold, sink, int(sink.samples * grow)):

@@ -1,4 +1,4 @@
-"""The SQL side of a run: its companies and their dead letters, and what is polled while it lasts.
+"""The SQL side of a run: its companies, their dead letters, and the poller of the backlog.
 
 Locust must be imported before this module: psycopg picks its waiting function when it is imported.
 """
@@ -214,7 +214,7 @@ class BacklogPoller:
         return f"the database answered {polls} of {LEAST_VALUES} polls" if polls < LEAST_VALUES else ""
 
     def _drained(self) -> dict[str, int]:
-        """What became of the events, once all have come to an end or `DRAIN_S` after the load is over."""
+        """The fate of the events, once all are finished or `DRAIN_S` after the end of the load."""
         deadline = time.monotonic() + DRAIN_S
         fate = self._fate()
         while fate.get("open") and time.monotonic() < deadline:

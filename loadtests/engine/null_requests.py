@@ -1,7 +1,7 @@
 """The instrument measures itself: requests to a server that does nothing, by the client that loads the target.
 
-What they take is what this machine, this event loop and this client add to every latency. They run through the whole
-load, each timed from the moment it was due, so that an event loop that stalls shows as it does in the open model.
+Their latency is what this machine, this event loop and this client add to every other latency. They run through the
+whole load. Each is timed from the moment it was due, so a stalled event loop shows, as in the open model.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ class NullRequests:
         """
         with socket.create_server(("127.0.0.1", 0)) as door:
             command = [sys.executable, "-I", "-S", str(SERVER), str(door.fileno())]
-            nowhere = subprocess.DEVNULL  # or whoever reads what this process prints would wait for that one, too
+            nowhere = (
+                subprocess.DEVNULL
+            )  # with our stdout, a reader of this process's output would also wait for the server's end
             subprocess.Popen(command, pass_fds=[door.fileno()], stdin=nowhere, stdout=nowhere, stderr=nowhere)
             address = Address("127.0.0.1", door.getsockname()[1], tls=False, prefix="")
         connection, data = Connection(address), request_bytes(address, "GET", "/", [])

@@ -20,8 +20,8 @@ from loadtests.thresholds.language import MetricKey
 
 Tags = tuple[tuple[str, str], ...]
 FOLD_AT_ONCE = 100_000
-"""Values folded in one go, 10 to 20 ms: the process that gathers may be the one that sends and must not stall. What
-comes in is always folded twice as fast, so that memory never grows above the cap.
+"""Values folded in one go; it takes 10 to 20 ms. The process that folds may also send, and must not stall. Folding is
+twice as fast as values arrive, so memory stays below the cap.
 """
 
 

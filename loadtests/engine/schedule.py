@@ -1,4 +1,4 @@
-"""When what starts: arrivals of the open model, users of the closed one. Pure."""
+"""Start times: arrivals in the open model, users in the closed model. Pure."""
 
 from __future__ import annotations
 

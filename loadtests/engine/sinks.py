@@ -143,7 +143,7 @@ class TrendSink:
         return len(self.values) + (0 if self.folded is None else self.folded.samples)
 
     def rounded(self) -> Iterator[tuple[float, int]]:
-        """Those values that were folded, each with its count; the others are in `values`."""
+        """The folded values, each with its count; the exact ones are in `values`."""
         return iter(()) if self.folded is None else self.folded.pairs()
 
     @property

@@ -113,7 +113,7 @@ class Connection:
         self.connected_s = self.tls_s = 0.0
 
     def exchange(self, data: bytes, timeout_s: float, *, head: bool = False) -> int:
-        """Send a request and read its response. Returns the status. Raise NoAnswer, and close, where there is none."""
+        """Send a request and read its response. Returns the status. Without one, close and raise TransportError."""
         self.status = self.received = 0
         self.body = b""
         self.connected_s = self.tls_s = 0.0
@@ -233,7 +233,7 @@ class Connection:
         return data
 
     def _more(self) -> bytes:
-        """The next bytes, empty at the end. Raise NoAnswer beyond the limits of an answer."""
+        """The next bytes, empty at the end. Raise TransportError beyond the limits of an answer."""
         if self._tls is not None:
             data: bytes = self._tls.recv(CHUNK)
         else:
@@ -311,7 +311,7 @@ class Connection:
         return b"".join(parts)
 
     def _joined(self, buffer: bytes, at: int, most: int) -> bytes:
-        """What is left of the buffer with the bytes that come next. Raise NoAnswer where the rest has no end."""
+        """The rest of the buffer and the next bytes. Raise TransportError if it grows too large."""
         if len(buffer) - at > most + CHUNK:
             raise TransportError("too large")
         return buffer[at:] + self._receive()

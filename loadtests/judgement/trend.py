@@ -1,7 +1,8 @@
-"""Whether a lag that is inside its limit is on its way out of it. Pure.
+"""Whether a lag inside its limit is growing towards it. Pure.
 
-Bounds take samples as independent and alike; those of a queue that grows through the whole run are neither. What ten
-seconds of such a run say of its end is nothing, so it is no pass; and as nothing was out of a limit, no failure.
+The bounds assume independent samples of one distribution. Samples of a queue that grows through the whole run are
+neither. Ten seconds of such a run say nothing about its end, so it is unknown: no pass,
+and, inside the limit, no failure.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whether a run measured the target at all, and whether a pass of it can be trusted. Pure.
 
-A run that measured nothing is no verdict, whatever its numbers say. A run that is in doubt passes nothing; what it saw
-fail has failed.
+A run that measured nothing proves nothing, even if its numbers look good. A run in doubt passes no threshold, but its
+failures count.
 """
 
 from __future__ import annotations

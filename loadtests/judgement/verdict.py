@@ -23,7 +23,7 @@ EXACT_MINIMUM = 30
 
 
 class ThresholdOutcome(enum.StrEnum):
-    """What a threshold came to."""
+    """The outcome of a threshold."""
 
     PASS = "pass"  # noqa: S105  -- a verdict, no password
     FAIL = "fail"

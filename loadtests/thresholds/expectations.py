@@ -1,4 +1,4 @@
-"""What the answers of a deployment under load must say, so that a server that answers anything at all does not pass.
+"""What answers must say under load. A server that answers just anything must not pass.
 
 The same as k6's `check()`: an answer that is not what was expected is counted in the metric `checks`, apart from
 `http_req_failed`, which looks at the status alone. A redirect to a login page is an answer, and not the one expected.

@@ -78,7 +78,7 @@ def _parser() -> Parser:
 
 
 class _LiteralReader:
-    """Reads one text, with what makes a program of it before and after."""
+    """Reads one text. `before` and `after` are put around it to make it a program."""
 
     def __init__(self, text: str, before: str, after: str) -> None:
         self.before = len(before)

@@ -1,4 +1,4 @@
-"""The acts of the operator's hand, what they left behind, and whether what they said is what they did."""
+"""The operator's commands under attack: what they left behind, and whether they did what they said."""
 
 from __future__ import annotations
 

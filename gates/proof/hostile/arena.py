@@ -1,4 +1,4 @@
-"""Where the gate meets a hostile server, and what is looked at afterwards, whatever the trial was about."""
+"""Runs the gate against a hostile server, and makes the same checks after every trial."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ STANDING_NAMES = ("the flags", "the pauses", "the number of companies", "the gat
 
 @dataclass(frozen=True, slots=True)
 class HostileRun:
-    """What a gate left. `found`: what is wrong, a line each."""
+    """A run of the gate and its traces. `found`: what is wrong, a line each."""
 
     run: GateRun
     found: tuple[str, ...]

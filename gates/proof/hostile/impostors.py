@@ -1,4 +1,4 @@
-"""The table of hostile servers: which lie, at which place, and what the gate may say of it."""
+"""The table of hostile servers: the lie, its place, and the decisions that are right."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from gates.verdict import Decision
 
 NOT_PROMOTED = (Decision.HOLD, Decision.ROLLBACK)
 ANY = tuple(Decision)
-"""The contract says nothing of it: whatever is decided, it must not crash, leak, hang or leave anything."""
+"""The contract does not cover it: any decision is right, but the gate must not crash, leak, hang or leave anything."""
 
 
 class Gate(enum.Enum):

@@ -1,6 +1,5 @@
-"""`gate run` in a third of the time: the same command, path, files and exit codes, with the checks that no policy may
-leave out and few others, and one look at the data. What it leaves out is not in its catalogue, so the healthy reference
-is promoted by it.
+"""`gate run` in a third of the time: the same command, path, files and exit codes, but only the checks of the floor, a
+few others, and one look at the data. Its catalogue has no other checks, so it promotes the healthy reference.
 
 Run as a program of its own, by the proof alone.
 """

@@ -1,4 +1,4 @@
-"""One row per check for the reports: what it promises and what became of it. Pure."""
+"""One row per check for the reports: its promise and its outcome. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verdict as a Slack message (Block Kit JSON). Pure: sending it is somebody else's."""
+"""The verdict as a Slack message (Block Kit JSON). Pure: webhook.py sends it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_FINDINGS = 5
 MOST_TEXT = 2900
 """Slack refuses a text block over 3000 characters."""
 MOST_PART = 500
-"""Of one foreign text, so that what follows it is still told."""
+"""Characters of one foreign text, so that it does not push out what follows."""
 
 
 def slack(verdict: Verdict, rows: Sequence[Row], _run: Mapping[str, JsonValue]) -> str:

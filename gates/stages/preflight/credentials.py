@@ -82,12 +82,12 @@ class Desk:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What became of a credential that was shown; `doubt`: what may be wrong on our side where it is refused."""
+    """Whether the target took a credential. `doubt`: what may be wrong on our side if it was refused."""
 
     taken: bool
     doubt: str = ""
     ours: bool = False
-    """It is wrong by what it says of itself: no history makes its refusal harm."""
+    """The credential itself is wrong (expired, not yet valid), so its refusal is never harm."""
 
 
 def credential_lines(target: Target, memory: Memory) -> list[Evidence]:
@@ -114,7 +114,7 @@ def _not_given(check: CheckSpec, target: Target) -> Evidence:
 def _look(
     target: Target, door: HttpDoor, memory: Memory, check: CheckSpec, secret: str, show: Callable[[Desk], Shown]
 ) -> LookResult:
-    """Show the credential. Refused by a target that took this very one before, or was given it by us, it is harm."""
+    """Show the credential. A refusal is harm if this target took the same one before, or if we gave it that one."""
     desk = _desk(target, door)
     if isinstance(desk, LookResult):
         return desk

@@ -1,4 +1,4 @@
-"""What the target says of itself over HTTP: that it is there, which release it runs, that it is ready."""
+"""What the target says of itself over HTTP: whether it answers, which release it runs, whether it is ready."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ READY_PATIENCE_S = 5.0
 READY_POLL_S = 0.25
 TIMEOUT_S = 5.0
 BY_A_PROXY = (502, 503, 504)
-"""Answers of whoever stands before the target, or of a target that says itself that it cannot serve."""
+"""Answers of a proxy before the target, or of a target that cannot serve."""
 
 REACHABLE = spec(
     "target-reachable",

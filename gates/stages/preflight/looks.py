@@ -1,4 +1,4 @@
-"""What one look of the preflight sees, and the evidence that it becomes. Every look ends within its limit."""
+"""One look of the preflight, and its evidence. Every look ends within its limit."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def timed(check: CheckSpec, target: Target, look: Callable[[], LookResult], limi
 def after(
     lines: Sequence[Evidence], check: CheckSpec, target: Target, look: Callable[[], LookResult], limit_s: float = LOOK_S
 ) -> Evidence:
-    """The check, unless one that it comes after did not pass."""
+    """Make the check. If one that it comes `after` did not pass, it is unknown and blocked by that one."""
     failed = [e.check for e in lines if e.check in check.after and e.outcome is not Outcome.PASS]
     if not failed:
         return timed(check, target, look, limit_s)
