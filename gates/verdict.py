@@ -76,14 +76,14 @@ class Exempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Spared:
+class NotRequired:
     """A check that the policy lets the release pass without; by: `gate.yaml` or `waived`."""
 
     check: str
     by: str
 
 
-def spared_text(spared: Sequence[Spared]) -> str:
+def not_required_text(spared: Sequence[NotRequired]) -> str:
     """How many checks the policy does not require, and by what; empty where it requires all."""
     by = Counter(s.by for s in spared)
     parts = [f"{by['gate.yaml']} checks by gate.yaml"] * bool(by["gate.yaml"])
@@ -226,7 +226,7 @@ class Verdict:
     action: Action = field(default_factory=Action)
     margin: Margin | None = None
     ends_when: tuple[str, ...] = ()
-    not_required: tuple[Spared, ...] = ()
+    not_required: tuple[NotRequired, ...] = ()
     login: str = ""
     """A warning about the gate's own login, where that may do more than a gate needs."""
     stage: StageResult | None = None
@@ -264,7 +264,7 @@ class Verdict:
     def remarks(self) -> tuple[str, ...]:
         """What a reader should know beside the reason: the gate's login, what is not required, the nearest limit."""
         margin = self.margin.sentence if self.margin is not None else ""
-        return tuple(filter(None, (self.login, spared_text(self.not_required), margin)))
+        return tuple(filter(None, (self.login, not_required_text(self.not_required), margin)))
 
     @property
     def deciding(self) -> tuple[Finding, ...]:

@@ -25,10 +25,10 @@ from gates.verdict import (
     Exempt,
     Finding,
     Margin,
-    Spared,
+    NotRequired,
     StageResult,
     Verdict,
-    spared_text,
+    not_required_text,
 )
 
 CAPABILITY = "preflight/capability/"
@@ -118,8 +118,8 @@ def weigh(
     decision = _decision(findings, assessed)
     outcomes = Counter(a.outcome for a in assessed)
     counts = Counts(outcomes[Outcome.PASS], outcomes[Outcome.FAIL], outcomes[Outcome.UNKNOWN], len(exempt))
-    spared = [Spared(s.id, "gate.yaml") for s in required if is_lenient(s, policy)]
-    spared += [Spared(s.id, "waived") for s in required if _waiver(s.id, policy, now)]
+    spared = [NotRequired(s.id, "gate.yaml") for s in required if is_lenient(s, policy)]
+    spared += [NotRequired(s.id, "waived") for s in required if _waiver(s.id, policy, now)]
     return Verdict(
         decision=decision,
         reason=_reason(decision, findings, counts, spared, shut, _variables_not_set(lines)),
@@ -332,7 +332,7 @@ def _reason(
     decision: Decision,
     findings: Sequence[Finding],
     counts: Counts,
-    spared: Sequence[Spared],
+    spared: Sequence[NotRequired],
     shut: Evidence | None,
     not_set: tuple[str, ...],
 ) -> str:
@@ -367,10 +367,10 @@ def _reason(
     return f"{len(causes)} checks are unknown, {share} because: {usual}; the first is {first.check}"
 
 
-def _noted(findings: Sequence[Finding], spared: Sequence[Spared]) -> str:
+def _noted(findings: Sequence[Finding], spared: Sequence[NotRequired]) -> str:
     """What a promote stands on less than the whole catalogue: failures only noted, checks not required."""
     noted = sum(f.effect is Effect.NOTE for f in findings)
-    parts = [part for part in (f"{noted} noted" if noted else "", spared_text(spared)) if part]
+    parts = [part for part in (f"{noted} noted" if noted else "", not_required_text(spared)) if part]
     return f" ({'; '.join(parts)})" if parts else ""
 
 

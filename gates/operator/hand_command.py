@@ -13,7 +13,7 @@ from gates.act.flag import Order
 from gates.decision.rules import Policy, RolloutPlan
 from gates.deployment.target import Target
 from gates.errors import CannotWork, ConfigError
-from gates.operator.handover import Here, order_from
+from gates.operator.handover import HandoverContext, order_from
 from gates.reports import attestation
 from gates.reports.console import Console
 from gates.reports.terminal import action_text
@@ -61,7 +61,9 @@ def _handed_over(options: argparse.Namespace, target: Target, order: Order, cons
         return file.policy(specs, target.kind, release, deep=judged.deep, disruptive=judged.disruptive).digest
 
     return order_from(
-        attestation.verify(options.verdict, key), Here(target, order.release, order.plan.flag, digest, now), order
+        attestation.verify(options.verdict, key),
+        HandoverContext(target, order.release, order.plan.flag, digest, now),
+        order,
     )
 
 

@@ -17,7 +17,7 @@ from gates.verdict import Action, Decision
 
 
 @dataclass(frozen=True, slots=True)
-class Here:
+class HandoverContext:
     """Where and when somebody acts on a verdict.
 
     release: empty if none is named; digest: of the policy that gate.yaml gives now for the same kind of run.
@@ -30,7 +30,7 @@ class Here:
     now: dt.datetime
 
 
-def order_from(found: Attested, here: Here, order: Order) -> Order | Action:
+def order_from(found: Attested, here: HandoverContext, order: Order) -> Order | Action:
     """The order of that run, or, as an action that holds, the first part that does not fit. Nothing is written."""
     if found.recorded is None:
         return _refused(f"it is not verified: {'; '.join(found.doubts)}")
@@ -54,7 +54,7 @@ def _refused(why: str) -> Action:
     return Action("none", result="refused", message=f"the verdict is not acted upon: {why}", holds=True)
 
 
-def _misfits(recorded: Recorded, signed_for: str, here: Here) -> Iterator[str]:
+def _misfits(recorded: Recorded, signed_for: str, here: HandoverContext) -> Iterator[str]:
     run, verdict, target = recorded.run, recorded.verdict, here.target
     if verdict.stage is not None:
         yield f"it is of the {verdict.stage.name} stage alone, and a whole run is needed"

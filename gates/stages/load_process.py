@@ -96,7 +96,7 @@ def _measure(
     watched = Target(target.kind) if plan["url_only"] else target
     with Watchdog(watched, "the load") as dog:
         arguments = [str(folder / "plan.json"), str(folder)]
-        code, text = _run(arguments, target, limit_s, show=sys.stderr.isatty(), ended=lambda: dog.barks)
+        code, text = _run(arguments, target, limit_s, show=sys.stderr.isatty(), ended=lambda: dog.fired)
     (folder / "load.log").write_text(text, encoding="utf-8")
     if code == 3:
         raise ConfigError(text.strip().splitlines()[-1] if text.strip() else "the thresholds cannot be used")

@@ -153,8 +153,8 @@ def _start(command: list[str], context: Context, output: int, temporary: Path) -
 
 
 def _wait(process: subprocess.Popen[bytes], deadline: float, follow: _Follower, dog: Watchdog) -> int | None:
-    """The exit code, or None where the time ran out, or the watchdog barks."""
-    while time.monotonic() < deadline and not dog.barks:
+    """The exit code, or None where the time ran out, or the watchdog fires."""
+    while time.monotonic() < deadline and not dog.fired:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.wait(timeout=POLL_S)
         follow()

@@ -60,19 +60,19 @@ class Watchdog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        while kind is None and not self.barks and any(door.is_shut for door in self._doors):
+        while kind is None and not self.fired and any(door.is_shut for door in self._doors):
             time.sleep(POLL_S)
         for door in self._doors:
             door.end()
 
     @property
-    def barks(self) -> bool:
+    def fired(self) -> bool:
         """Whether a door has been shut for longer than the patience."""
-        return any(door.barks for door in self._doors)
+        return any(door.fired for door in self._doors)
 
     @property
     def shut(self) -> list[Evidence]:
-        if not self.barks:
+        if not self.fired:
             return []
         first, *more = [door.evidence() for door in self._doors if door.is_shut]
         return [first, *(dataclasses.replace(e, blocked_by=first.check) for e in more)]
@@ -92,7 +92,7 @@ class _Watched(threading.Thread):
         self._why = ""
 
     def run(self) -> None:
-        while not self.barks and not self._over.wait(EVERY_S):
+        while not self.fired and not self._over.wait(EVERY_S):
             self._round()
         self._look.close()
 
@@ -105,7 +105,7 @@ class _Watched(threading.Thread):
         return self._shut_at is not None
 
     @property
-    def barks(self) -> bool:
+    def fired(self) -> bool:
         return self._shut_s >= PATIENCE_S
 
     def _round(self) -> None:

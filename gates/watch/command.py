@@ -21,7 +21,7 @@ from gates.stages import collection
 from gates.text.inert import Terminal
 from gates.watch import history
 from gates.watch.html import html
-from gates.watch.incidents import Patience, pulse, span
+from gates.watch.incidents import Patience, health_of, span
 from gates.watch.look import Drills
 from gates.watch.rounds import EXIT_CODES
 from gates.watch.story import FinishedRound, Watch, one_round, rounds
@@ -125,9 +125,9 @@ def _shown(done: FinishedRound | None, options: argparse.Namespace, made: Watch,
     if options.output is not None:
         _write(view, options.output)
     if options.json:
-        console.result(Terminal.document(to_json(view, done.round, done.pulse, done.slack_error)))
+        console.result(Terminal.document(to_json(view, done.round, done.health, done.slack_error)))
     else:
-        console.result(round_text(done.round, done.pulse, nearing(view.trends())))
+        console.result(round_text(done.round, done.health, nearing(view.trends())))
         if view.odd:
             console.say(view.odd)
     return EXIT_CODES[done.round.state]
@@ -155,7 +155,7 @@ def _view(made: Watch) -> WatchView:
         rounds=found.rounds,
         last=found.last,
         now=now,
-        pulse=pulse(found.last, found.good, now),
+        health=health_of(found.last, found.good, now),
         place=place,
         before=found.before,
         total=found.total,

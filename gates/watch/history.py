@@ -34,7 +34,7 @@ PARSE_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RecursionErr
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Notified:
     """People were told of everything up to round `number`, or there was nobody to tell."""
 
     target: str

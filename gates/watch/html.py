@@ -20,12 +20,12 @@ from gates.watch.view import (
     ago,
     clock,
     counts_text,
+    forecast_text,
     grouped_changes,
     grouped_incidents,
     limits_text,
     nearing,
     number,
-    reach_text,
     slope_text,
     with_numbers,
 )
@@ -134,7 +134,7 @@ def _near(found: Mapping[str, Trend]) -> Html:
     if not near:
         return Html("")
     items = Html("").join(
-        Html("<li><code>{}</code>: {}, at {}</li>").format(t.check, reach_text(t), slope_text(t)) for t in near
+        Html("<li><code>{}</code>: {}, at {}</li>").format(t.check, forecast_text(t), slope_text(t)) for t in near
     )
     return Html("<h2>Near a limit</h2>\n<ul>{}</ul>\n").format(items)
 
@@ -159,7 +159,7 @@ def _number_row(trend: Trend, view: WatchView) -> Html:
     picture = line(trend.points, *_window(view), limits, said)
     now = number(trend.reading.value, unit) if trend.reading.value is not None else "unknown"
     cells = (now, number(trend.low), number(trend.middle), number(trend.high), slope_text(trend), limits_text(trend))
-    listed = Html("").join(Html("<td>{}</td>").format(c) for c in (*cells, reach_text(trend)))
+    listed = Html("").join(Html("<td>{}</td>").format(c) for c in (*cells, forecast_text(trend)))
     name = trend.check.removeprefix("alert/")
     return Html('<tr class="{}"><td>{}</td><td>{}</td>{}</tr>').format(
         trend.reading.outcome.value, name, picture, listed
@@ -228,7 +228,7 @@ def _watcher(view: WatchView) -> Html:
     if view.last is not None:
         facts.append(("drills of a round", view.last.drills))
         facts.append(("what the last round came to", counts_text(view.last.counts)))
-    facts += [("the watcher now", view.pulse.said)] * bool(view.pulse.said)
+    facts += [("the watcher now", view.health.said)] * bool(view.health.said)
     facts += [("was down", _down(r)) for r in view.recent if r.down_s]
     facts += [("clock", f"{clock(r.at)}: {r.clock}") for r in view.recent if r.clock]
     facts += [("rounds from the future, left out", str(view.future))] * bool(view.future)

@@ -34,7 +34,7 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
-class Folded:
+class IncidentUpdate:
     """What is open after a round, and what changed in it."""
 
     incidents: tuple[Incident, ...]
@@ -50,7 +50,7 @@ def fold(
     *,
     in_a_row: bool = True,
     known: Collection[str] = (),
-) -> Folded:
+) -> IncidentUpdate:
     """The incidents after this round.
 
     before, earlier: the incidents and the readings of the round before; in_a_row: whether that one was the one before
@@ -74,7 +74,7 @@ def fold(
             after, change = _unknown(incident, reading, earlier.get(check), at, patience)
         incidents += [after] if after else []
         changes += [change] if change else []
-    return Folded(tuple(incidents), tuple(changes))
+    return IncidentUpdate(tuple(incidents), tuple(changes))
 
 
 def harmful(incidents: Sequence[Incident], readings: Mapping[str, Reading], confirm: int) -> list[Incident]:
@@ -187,7 +187,7 @@ def _is_due(incident: Incident, at: dt.datetime, patience: Patience) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
+class WatcherHealth:
     """Whether the watch itself was alive until now.
 
     down_s: how long no round was made, beyond what was due, else 0; blind_s: how long nothing was seen, likewise;
@@ -200,14 +200,14 @@ class Pulse:
     said: str = ""
 
 
-def pulse(last: Round | None, good: Round | None, now: dt.datetime, jump_s: float = 0.0) -> Pulse:
+def health_of(last: Round | None, good: Round | None, now: dt.datetime, jump_s: float = 0.0) -> WatcherHealth:
     """The dead man's switch.
 
     last, good: the last round, and the last that saw anything; jump_s: how far the clock moved against a monotonic one
     since then, 0 where that is not known.
     """
     if last is None:
-        return Pulse()
+        return WatcherHealth()
     since_s = (now - last.started).total_seconds()
     clock = ""
     if since_s < 0:
@@ -229,7 +229,7 @@ def pulse(last: Round | None, good: Round | None, now: dt.datetime, jump_s: floa
     if blind_s:
         said.append(f"the watcher has seen nothing of the target since {blind_since.isoformat(timespec='seconds')}")
     said += [clock] * bool(clock)
-    return Pulse(round(down_s, 1), round(blind_s, 1), clock, "; ".join(said))
+    return WatcherHealth(round(down_s, 1), round(blind_s, 1), clock, "; ".join(said))
 
 
 def allowed_s(last: Round) -> float:

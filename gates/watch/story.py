@@ -29,8 +29,8 @@ from gates.reports import webhook
 from gates.stages.context import Context, Progress, StageReport, silent
 from gates.verdict import Action, Decision, Verdict
 from gates.watch import history, look
-from gates.watch.history import History, Told
-from gates.watch.incidents import Patience, Pulse, acted, fold, harmful, pulse
+from gates.watch.history import History, Notified
+from gates.watch.incidents import Patience, WatcherHealth, acted, fold, harmful, health_of
 from gates.watch.look import Drills
 from gates.watch.rounds import Change, Incident, Reading, Round, readings_of
 from gates.watch.text import slack
@@ -81,7 +81,7 @@ class FinishedRound:
 
     round: Round
     past: History
-    pulse: Pulse
+    health: WatcherHealth
     slack_error: str = ""
     stages: tuple[StageReport, ...] = ()
 
@@ -93,7 +93,7 @@ def one_round(watch: Watch, jump_s: float = 0.0) -> FinishedRound | None:
             return None
         started = watch.now()
         past = history.read(watch.history, watch.name, started - RECENT)
-        alive = pulse(past.last, past.good, started, jump_s)
+        alive = health_of(past.last, past.good, started, jump_s)
         plan = _plan(watch, past, started)
         flag = look_at(watch.target.database_url, _policy(watch, plan, "").rollout.flag) if watch.rollback else None
         context, looked = _look(watch, plan, past.last_number + 1, started)
@@ -200,7 +200,7 @@ def _companies(watch: Watch, now: dt.datetime) -> list[str]:
 def _judged(
     watch: Watch,
     past: History,
-    alive: Pulse,
+    alive: WatcherHealth,
     plan: look.RoundPlan,
     evidence: list[Evidence],
     policy: Policy,
@@ -304,7 +304,7 @@ def _tell(watch: Watch, past: History, made: Round) -> str:
         return error
     try:
         history.append(
-            watch.history, Told(watch.name, made.number, stamp(watch.now()), "slack" if url else "nobody").line()
+            watch.history, Notified(watch.name, made.number, stamp(watch.now()), "slack" if url else "nobody").line()
         )
     except CannotWork as failed:
         watch.warn(f"the next round will tell this again: {failed}")

@@ -9,7 +9,7 @@ from gates.evidence import JsonValue
 from gates.reports.formats.markdown import EMPTY, head
 from gates.reports.formats.slack import MOST_PART, context, message, section
 from gates.text.inert import Markdown, Slack, Terminal
-from gates.watch.incidents import Pulse
+from gates.watch.incidents import WatcherHealth
 from gates.watch.rounds import EXIT_CODES, Change, Incident, Round
 from gates.watch.trends import Trend
 from gates.watch.view import (
@@ -17,12 +17,12 @@ from gates.watch.view import (
     ago,
     clock,
     counts_text,
+    forecast_text,
     grouped_changes,
     grouped_incidents,
     limits_text,
     nearing,
     number,
-    reach_text,
     slope_text,
     with_numbers,
 )
@@ -67,7 +67,7 @@ def _told(first: Change, others: int) -> Slack:
     )
 
 
-def round_text(made: Round, alive: Pulse, found: Sequence[Trend] = ()) -> Terminal:
+def round_text(made: Round, alive: WatcherHealth, found: Sequence[Trend] = ()) -> Terminal:
     """A round for a terminal: one sentence, what changed, what is open, what nears its limit. Not coloured."""
     lines = [
         f"{made.state.upper()}: {made.reason}",
@@ -84,7 +84,7 @@ def round_text(made: Round, alive: Pulse, found: Sequence[Trend] = ()) -> Termin
         more = f" and {len(alike)} more" if alike else ""
         lines.append(f"  open since {clock(one.since)}: {one.check}{more} ({one.level}): {one.message}"[:240])
     lines += [f"  … and {len(left) - MOST_LINES} more open"] * (len(left) > MOST_LINES)
-    lines += [f"  nears its limit: {t.check}: {reach_text(t)} at {slope_text(t)}" for t in found[:5]]
+    lines += [f"  nears its limit: {t.check}: {forecast_text(t)} at {slope_text(t)}" for t in found[:5]]
     lines += [f"  not due in this round: {len(made.not_due)} checks"] * bool(made.not_due)
     return Terminal.of_lines(lines)
 
@@ -102,7 +102,7 @@ def markdown(view: WatchView) -> Markdown:
     lines += [EMPTY, Markdown.escape(view.odd)] if view.odd else []
     lines += _open(view.open)
     found = view.trends()
-    near = [Markdown("- {}: {} at {}").format(t.check, reach_text(t), slope_text(t)) for t in nearing(found)]
+    near = [Markdown("- {}: {} at {}").format(t.check, forecast_text(t), slope_text(t)) for t in nearing(found)]
     lines += [EMPTY, Markdown("Near a limit:"), EMPTY, *near] if near else []
     rows = with_numbers(found)
     if rows:
@@ -135,15 +135,17 @@ def _numbers(trend: Trend) -> list[str]:
     now = trend.reading.value if trend.reading.value is not None else trend.points[-1][1]
     values = (trend.low, trend.middle, trend.high)
     shown = [number(now, unit), *(number(v) for v in values)]
-    return [trend.check, *shown, slope_text(trend), limits_text(trend), reach_text(trend)]
+    return [trend.check, *shown, slope_text(trend), limits_text(trend), forecast_text(trend)]
 
 
-def to_json(view: WatchView, made: Round | None = None, alive: Pulse | None = None, slack_error: str = "") -> str:
+def to_json(
+    view: WatchView, made: Round | None = None, alive: WatcherHealth | None = None, slack_error: str = ""
+) -> str:
     """One JSON object on one line, for machines.
 
     made: the round that was just made; alive: the watcher until then. Without them, the last round, and now.
     """
-    last, pulse = made or view.last, alive or view.pulse
+    last, health = made or view.last, alive or view.health
     state = made.state if made else view.state
     data: dict[str, JsonValue] = {
         "state": state,
@@ -159,10 +161,10 @@ def to_json(view: WatchView, made: Round | None = None, alive: Pulse | None = No
         "open": [_members(i) for i in view.open],
         "action": dict(last.action) if last else {},
         "watcher": {
-            "down_s": pulse.down_s,
-            "blind_s": pulse.blind_s,
-            "clock": pulse.clock,
-            "said": pulse.said,
+            "down_s": health.down_s,
+            "blind_s": health.blind_s,
+            "clock": health.clock,
+            "said": health.said,
             "rounds_24h": len(view.recent),
             "from_the_future": view.future,
             "history": view.odd,
@@ -192,8 +194,8 @@ def _trend(trend: Trend) -> dict[str, JsonValue]:
         "values": len(trend.points),
         "slope_per_h": slope.per_s * 3600 if slope else None,
         "slope_certain": slope.certain if slope else None,
-        "limit_reached_in_s": trend.reach.in_s if trend.reach else None,
-        "limit_reached": trend.reach.severity if trend.reach else None,
+        "limit_reached_in_s": trend.forecast.in_s if trend.forecast else None,
+        "limit_reached": trend.forecast.severity if trend.forecast else None,
         "unknown_because": trend.doubt or None,
         "changes_24h": trend.changes,
         "flapping": trend.flapping,

@@ -43,7 +43,7 @@ class Slope:
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class LimitForecast:
     """The limit that is reached first at the slope: its name and number, in how many seconds; 0: reached already."""
 
     severity: str
@@ -57,7 +57,7 @@ class Trend:
 
     reading: the last one; since: the first round since which its outcome is the same; last_good: when it was seen
     good last, empty for never in this history; points: (seconds after the epoch, value); marks: (seconds after the
-    epoch, outcome) of every round; changes: between seen good and seen failing; slope, reach: None where that is not
+    epoch, outcome) of every round; changes: between seen good and seen failing; slope, forecast: None where that is not
     known, and `doubt` says why.
     """
 
@@ -73,7 +73,7 @@ class Trend:
     middle: float | None = None
     high: float | None = None
     slope: Slope | None = None
-    reach: Reach | None = None
+    forecast: LimitForecast | None = None
     doubt: str = ""
 
     @property
@@ -136,7 +136,7 @@ def _trend(seen: Sequence[tuple[Round, Reading]], start: dt.datetime, before: Be
     values = [v for _, v in points]
     slope, doubt = slope_of(points)
     limits = next((x.limits for _, x in reversed(recent) if x.limits), ())
-    reach, why = reach_of(points, limits, slope, rising=rising(recent))
+    forecast, why = forecast_of(points, limits, slope, rising=rising(recent))
     return Trend(
         last.check,
         last,
@@ -150,7 +150,7 @@ def _trend(seen: Sequence[tuple[Round, Reading]], start: dt.datetime, before: Be
         median(values) if values else None,
         max(values, default=None),
         slope,
-        reach,
+        forecast,
         doubt or why,
     )
 
@@ -206,13 +206,13 @@ def rising(readings: Sequence[tuple[float, Reading]]) -> bool | None:
     return sides.pop() if len(sides) == 1 else None
 
 
-def reach_of(
+def forecast_of(
     points: Sequence[tuple[float, float]],
     limits: Sequence[tuple[str, float]],
     slope: Slope | None,
     *,
     rising: bool | None,
-) -> tuple[Reach | None, str]:
+) -> tuple[LimitForecast | None, str]:
     """When the next limit is reached, from the last value on at the slope; None where that is not known or never."""
     if not points or not limits:
         return None, ""
@@ -224,10 +224,10 @@ def reach_of(
     over = [a for a in ahead if a[0] < 0]
     left = [a for a in ahead if a[0] >= 0]
     if not left:
-        return Reach(over[-1][1], over[-1][2], 0.0), ""
+        return LimitForecast(over[-1][1], over[-1][2], 0.0), ""
     if slope is None:
         return None, ""
     if not slope.certain or slope.per_s * sign <= 0:
         return None, "it does not move towards its limit"
     room, name, limit = left[0]
-    return Reach(name, limit, room / (slope.per_s * sign)), ""
+    return LimitForecast(name, limit, room / (slope.per_s * sign)), ""

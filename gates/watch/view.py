@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gates.evidence import CheckSpec, Outcome
-from gates.watch.incidents import Pulse, span
+from gates.watch.incidents import WatcherHealth, span
 from gates.watch.rounds import Change, Incident, Round
 from gates.watch.trends import WINDOW, Before, Trend, from_the_future, trends
 
@@ -25,7 +25,7 @@ class WatchView:
     rounds: tuple[Round, ...]
     last: Round | None
     now: dt.datetime
-    pulse: Pulse
+    health: WatcherHealth
     place: str = ""
     before: Mapping[str, Before] = field(default_factory=dict)
     total: int = 0
@@ -39,14 +39,14 @@ class WatchView:
         """The last round's word; `doubtful` where there is none, or the watcher is down, or saw nothing."""
         if self.last is None:
             return "doubtful"
-        dead = self.pulse.down_s or self.pulse.blind_s
+        dead = self.health.down_s or self.health.blind_s
         return "doubtful" if dead and self.last.state == "good" else self.last.state
 
     @property
     def reason(self) -> str:
         if self.last is None:
             return "there is no round in this history"
-        return "; ".join(part for part in (self.pulse.said, self.last.reason) if part)
+        return "; ".join(part for part in (self.health.said, self.last.reason) if part)
 
     @property
     def recent(self) -> list[Round]:
@@ -76,8 +76,8 @@ class WatchView:
 
 def nearing(found: Mapping[str, Trend]) -> list[Trend]:
     """The checks that reach a limit soon at their slope, the soonest first."""
-    near = [t for t in found.values() if t.reach is not None and t.reach.in_s <= SOON_S]
-    return sorted(near, key=lambda t: (t.reach.in_s if t.reach else 0.0, t.check))
+    near = [t for t in found.values() if t.forecast is not None and t.forecast.in_s <= SOON_S]
+    return sorted(near, key=lambda t: (t.forecast.in_s if t.forecast else 0.0, t.check))
 
 
 def with_numbers(found: Mapping[str, Trend]) -> list[Trend]:
@@ -104,13 +104,15 @@ def slope_text(trend: Trend) -> str:
     return f"{'+' if per_h > 0 else ''}{number(per_h, trend.reading.unit)}/h"
 
 
-def reach_text(trend: Trend) -> str:
+def forecast_text(trend: Trend) -> str:
     """When the next limit is reached."""
-    if trend.reach is None:
+    if trend.forecast is None:
         return "no" if trend.slope is not None and trend.doubt == "it does not move towards its limit" else "unknown"
-    if trend.reach.in_s <= 0:
-        return f"beyond {trend.reach.severity} {number(trend.reach.limit)}"
-    return f"{trend.reach.severity} {number(trend.reach.limit, trend.reading.unit)} in {span(trend.reach.in_s)}"
+    if trend.forecast.in_s <= 0:
+        return f"beyond {trend.forecast.severity} {number(trend.forecast.limit)}"
+    return (
+        f"{trend.forecast.severity} {number(trend.forecast.limit, trend.reading.unit)} in {span(trend.forecast.in_s)}"
+    )
 
 
 def limits_text(trend: Trend) -> str:

@@ -63,7 +63,7 @@ NAMES = {SIGNING.id: "TRANSBOT_HMAC_SECRET", ADMIN.id: "ADMIN_JWT", MINTED.id: "
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class CredentialDoor:
     """Where credentials are shown: a body that authentication refuses before validation does, and the target's clock.
 
     guarded: the body without credentials is refused, so that acceptance means something.
@@ -81,7 +81,7 @@ class Desk:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class CredentialAnswer:
     """Whether the target took a credential. `doubt`: what may be wrong on our side if it was refused."""
 
     taken: bool
@@ -112,7 +112,12 @@ def _not_given(check: CheckSpec, target: Target) -> Evidence:
 
 
 def _look(
-    target: Target, door: HttpDoor, memory: Memory, check: CheckSpec, secret: str, show: Callable[[Desk], Shown]
+    target: Target,
+    door: HttpDoor,
+    memory: Memory,
+    check: CheckSpec,
+    secret: str,
+    show: Callable[[CredentialDoor], CredentialAnswer],
 ) -> LookResult:
     """Show the credential. A refusal is harm if this target took the same one before, or if we gave it that one."""
     desk = _desk(target, door)
@@ -132,7 +137,7 @@ def _look(
     return LookResult(Outcome.UNKNOWN, shown.doubt, REFUSED, "not refused", samples=1)
 
 
-def _desk(target: Target, door: HttpDoor) -> Desk | LookResult:
+def _desk(target: Target, door: HttpDoor) -> CredentialDoor | LookResult:
     """Find the body that is refused without credentials; where there is no endpoint to show them, that is seen."""
     for body in (b"{}", encode_body(replay_fields(str(uuid.uuid4()), dry_run=True))):
         bare = _asked(door, post(REPLAY, body))
@@ -141,7 +146,7 @@ def _desk(target: Target, door: HttpDoor) -> Desk | LookResult:
             return LookResult(Outcome.UNKNOWN, message, NOWHERE, "not refused")
         if bare.status == 401:
             break
-    return Desk(target, door, body, bare.status == 401, _clock(bare))
+    return CredentialDoor(target, door, body, bare.status == 401, _clock(bare))
 
 
 def _asked(door: HttpDoor, request: Request) -> Answer:
@@ -164,47 +169,47 @@ def _clock(answer: Answer) -> int:
 # --- the three credentials ---------------------------------------------------------------------------------------
 
 
-def signing(desk: Desk) -> Shown:
+def signing(desk: CredentialDoor) -> CredentialAnswer:
     """Every form in which the secret signs: the release may have broken one, a wrong secret breaks all."""
     first, *others = desk.target.hmac_secrets
     if any(desk.takes(r) for r in _signed(desk, first)):
-        return Shown(taken=True)
+        return CredentialAnswer(taken=True)
     for number, secret in enumerate(others, 2):
         if any(desk.takes(r) for r in _signed(desk, secret)):
             doubt = (
                 f"the first secret of TRANSBOT_HMAC_SECRET is refused, and number {number} is accepted."
                 " Put the accepted one first, or give the service the same list"
             )
-            return Shown(taken=False, doubt=doubt)
+            return CredentialAnswer(taken=False, doubt=doubt)
     doubt = (
         "nothing that TRANSBOT_HMAC_SECRET signs is accepted (v1, v2; a replay, an event, the status of a run)."
         " Does TRANSBOT_HMAC_SECRET match the service's?"
     )
-    return Shown(taken=False, doubt=doubt)
+    return CredentialAnswer(taken=False, doubt=doubt)
 
 
-def _signed(desk: Desk, secret: str) -> Iterator[Request]:
+def _signed(desk: CredentialDoor, secret: str) -> Iterator[Request]:
     for path in (REPLAY, EVENTS):
         yield signed_post(path, desk.body, secret)
         yield signed_post_v2(path, desk.body, secret, desk.now)
     yield signed_get(f"{REPLAY}/{uuid.uuid4()}", secret, desk.now)
 
 
-def admin(desk: Desk) -> Shown:
+def admin(desk: CredentialDoor) -> CredentialAnswer:
     """A token that is spent or meant for another door is not shown: a target that refuses it is right."""
     if why := unfit(desk.target, desk.now):
-        return Shown(False, f"ADMIN_JWT {why}. Set it to a valid admin token", ours=True)
+        return CredentialAnswer(False, f"ADMIN_JWT {why}. Set it to a valid admin token", ours=True)
     if desk.takes(token_post(REPLAY, desk.body, desk.target.admin_jwt)):
-        return Shown(taken=True)
+        return CredentialAnswer(taken=True)
     hint = of_another_secret(desk.target) or "was it signed with the service's REPLAY_JWT_SECRET?"
-    return Shown(False, f"ADMIN_JWT is refused: {hint} Set it to a valid admin token")
+    return CredentialAnswer(False, f"ADMIN_JWT is refused: {hint} Set it to a valid admin token")
 
 
-def minted(desk: Desk) -> Shown:
+def minted(desk: CredentialDoor) -> CredentialAnswer:
     """A token that the gate makes itself."""
     token = mint_token(desk.target.jwt_secret, good_claims(desk.target, desk.now))
     doubt = (
         "a token signed with REPLAY_JWT_SECRET is refused. Does REPLAY_JWT_SECRET match the service's,"
         " and REPLAY_JWT_AUDIENCE and REPLAY_JWT_ISSUER?"
     )
-    return Shown(desk.takes(token_post(REPLAY, desk.body, token)), doubt)
+    return CredentialAnswer(desk.takes(token_post(REPLAY, desk.body, token)), doubt)

@@ -19,7 +19,7 @@ from gates import reports
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where
 from gates.watch import html as watch_html
 from gates.watch import text as watch_text
-from gates.watch.incidents import Pulse
+from gates.watch.incidents import WatcherHealth
 from gates.watch.rounds import Change, Incident, Reading, Round
 from gates.watch.view import WatchView
 from tests.gates.hostile_text import ALL
@@ -117,7 +117,7 @@ def watched(text: str) -> dict[str, str]:
         for i in (1, 2)
     ]
     specs = {n: CheckSpec(n, text, text, Severity.PAGE, Where.READ_ONLY) for n in readings}
-    view = WatchView(tuple(made), made[-1], NOW, Pulse(said=text), place=text, odd=text, total=2, specs=specs)
+    view = WatchView(tuple(made), made[-1], NOW, WatcherHealth(said=text), place=text, odd=text, total=2, specs=specs)
     slack = watch_text.slack(made[-1], (change,))
     return {"html": watch_html.html(view), "markdown": watch_text.markdown(view), "slack": slack}
 

@@ -117,9 +117,9 @@ def test_a_service_that_dies_is_barked_at(death: str, service: Service) -> None:
     """Gone, frozen, replaced by a proxy's page or alive at /healthz alone: the cause says when, and into what."""
     with Watchdog(service.target, "drill main") as dog:
         until(lambda: len(service.asked) > 4, MOST_S)
-        assert not dog.barks
+        assert not dog.fired
         service.behaviour = DEATHS[death]
-        until(lambda: dog.barks, MOST_S)
+        until(lambda: dog.fired, MOST_S)
     (one,) = dog.shut
     assert (one.check, one.outcome, one.details["unreachable"]) == (REACHABLE.id, Outcome.UNKNOWN, True)
     assert one.message.startswith("the target stopped answering at ")
@@ -158,9 +158,9 @@ def test_what_a_drill_stops_on_purpose_does_not_count(
             service.behaviour = gone
             seen = len(service.asked)
             until(lambda: len(service.asked) > seen + 20, MOST_S)
-            assert not dog.barks
+            assert not dog.fired
         assert not control.is_disrupted(place)
-        until(lambda: dog.barks, MOST_S)
+        until(lambda: dog.fired, MOST_S)
 
 
 def test_a_gate_that_stood_still_blames_nobody(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +170,7 @@ def test_a_gate_that_stood_still_blames_nobody(service: Service, monkeypatch: py
         service.behaviour = gone
         seen = len(service.asked)
         until(lambda: len(service.asked) > seen + 20, MOST_S)
-        assert not dog.barks
+        assert not dog.fired
 
 
 def test_a_database_that_dies_is_barked_at(service: Service) -> None:
@@ -178,7 +178,7 @@ def test_a_database_that_dies_is_barked_at(service: Service) -> None:
     target = Target(TargetKind.STAGING, service.url, database_url="postgresql://gate:planted-pw@127.0.0.1:9/x")
     service.behaviour = gone
     with Watchdog(target, "data before", http=False) as dog:
-        until(lambda: dog.barks, MOST_S)
+        until(lambda: dog.fired, MOST_S)
     assert [(e.check, e.blocked_by) for e in dog.shut] == [("preflight/database", "")]
     with Watchdog(target, "drill main") as dog:
         until(lambda: len(dog.shut) == 2, MOST_S)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from gates.errors import CannotWork, ConfigError
 from gates.evidence import Outcome
 from gates.watch import history
-from gates.watch.history import EVER, Told
+from gates.watch.history import EVER, Notified
 from gates.watch.rounds import Change, Incident, Reading, Round
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -168,9 +168,9 @@ def test_what_nobody_was_told_is_told_later(tmp_path: Path) -> None:
     """Until a line says that people were told, a change waits."""
     path = written(tmp_path / "h", made(1, told=True), made(2, told=True))
     assert [c.check for c in history.read(path, TARGET, START + dt.timedelta(days=9)).untold] == ["a/b/1", "a/b/2"]
-    history.append(path, Told("other", 2, START.isoformat(), "slack").line())
+    history.append(path, Notified("other", 2, START.isoformat(), "slack").line())
     assert len(history.read(path, TARGET).untold) == 2
-    history.append(path, Told(TARGET, 1, START.isoformat(), "slack").line())
+    history.append(path, Notified(TARGET, 1, START.isoformat(), "slack").line())
     assert [c.check for c in history.read(path, TARGET).untold] == ["a/b/2"]
 
 

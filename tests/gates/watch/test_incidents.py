@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gates.evidence import Outcome
-from gates.watch.incidents import Patience, acted, fold, harmful, pulse, span
+from gates.watch.incidents import Patience, acted, fold, harmful, health_of, span
 from gates.watch.rounds import Change, Incident, Reading, Round
 
 START = dt.datetime(2026, 1, 2, 12, tzinfo=dt.UTC)
@@ -220,7 +220,7 @@ def test_the_dead_mans_switch(
 ) -> None:
     """Older than its interval and half of it: the watcher was down; alive and seeing nothing is said apart."""
     last = made(last_min, number=2 if last_min != good_min else 1, saw=last_min == good_min)
-    seen = pulse(last, made(good_min), START + dt.timedelta(minutes=now_min))
+    seen = health_of(last, made(good_min), START + dt.timedelta(minutes=now_min))
     assert (bool(seen.down_s), bool(seen.blind_s)) == (down, blind)
     assert said in seen.said
     assert bool(seen.said) == bool(said)
@@ -228,12 +228,12 @@ def test_the_dead_mans_switch(
 
 def test_a_first_round_has_nothing_to_miss() -> None:
     """Without a history nobody was down."""
-    assert pulse(None, None, START).said == ""
+    assert health_of(None, None, START).said == ""
 
 
 def test_a_clock_that_jumped_in_between_is_said() -> None:
     """The wall clock against a monotonic one."""
-    assert "jumped by +3600 s" in pulse(made(0), made(0), START + dt.timedelta(minutes=5), 3600.0).said
+    assert "jumped by +3600 s" in health_of(made(0), made(0), START + dt.timedelta(minutes=5), 3600.0).said
 
 
 @pytest.mark.parametrize(

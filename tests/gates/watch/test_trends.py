@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from gates.evidence import Outcome
 from gates.watch.rounds import Reading, Round
-from gates.watch.trends import Before, from_the_future, reach_of, rising, slope_of, thinned, trends
-from gates.watch.view import reach_text, slope_text
+from gates.watch.trends import Before, forecast_of, from_the_future, rising, slope_of, thinned, trends
+from gates.watch.view import forecast_text, slope_text
 
 NOW = dt.datetime(2026, 1, 2, 12, tzinfo=dt.UTC)
 CHECK = "alert/outbox-lag"
@@ -45,37 +45,37 @@ def test_a_value_that_rises_says_when_it_meets_its_next_limit() -> None:
     assert [trend.low, trend.middle, trend.high] == pytest.approx([0.0, 0.6, 1.2])
     assert trend.slope is not None
     assert trend.slope.per_s == pytest.approx(0.1 / STEP_S)
-    assert trend.reach is not None
-    assert (trend.reach.severity, trend.reach.limit) == ("warn", 2.0)
-    assert trend.reach.in_s == pytest.approx(8 * STEP_S)
+    assert trend.forecast is not None
+    assert (trend.forecast.severity, trend.forecast.limit) == ("warn", 2.0)
+    assert trend.forecast.in_s == pytest.approx(8 * STEP_S)
     assert slope_text(trend) == "+1.2 s/h"
-    assert reach_text(trend) == "warn 2 s in 40 min"
+    assert forecast_text(trend) == "warn 2 s in 40 min"
 
 
 def test_beyond_the_milder_limit_the_graver_one_is_ahead() -> None:
     """What is reached already is not announced; beyond the last limit it is now."""
     rise = trends(rounds(*(value(2.0 + 0.1 * i) for i in range(1, 13))), NOW)[CHECK]
-    assert rise.reach is not None
-    assert rise.reach.severity == "page"
+    assert rise.forecast is not None
+    assert rise.forecast.severity == "page"
     past = trends(rounds(*(value(5.0 + i) for i in range(1, 13))), NOW)[CHECK]
-    assert past.reach is not None
-    assert (past.reach.severity, past.reach.in_s) == ("page", 0.0)
-    assert reach_text(past) == "beyond page 5"
+    assert past.forecast is not None
+    assert (past.forecast.severity, past.forecast.in_s) == ("page", 0.0)
+    assert forecast_text(past) == "beyond page 5"
 
 
 def test_a_rate_that_must_not_fall_is_met_from_above() -> None:
     """With one limit, good values on one side of it show which side is good."""
     limit = (("page", 0.98),)
     trend = trends(rounds(*(value(1.0 - 0.001 * i, limit) for i in range(11))), NOW)[CHECK]
-    assert trend.reach is not None
-    assert trend.reach.in_s == pytest.approx(10 * STEP_S)
+    assert trend.forecast is not None
+    assert trend.forecast.in_s == pytest.approx(10 * STEP_S)
 
 
 def test_a_value_that_moves_away_from_its_limit_never_meets_it() -> None:
     """Falling lag reaches nothing."""
     trend = trends(rounds(*(value(1.9 - 0.1 * i) for i in range(12))), NOW)[CHECK]
-    assert trend.reach is None
-    assert reach_text(trend) == "no"
+    assert trend.forecast is None
+    assert forecast_text(trend) == "no"
 
 
 @pytest.mark.parametrize(
@@ -89,10 +89,10 @@ def test_a_value_that_moves_away_from_its_limit_never_meets_it() -> None:
 def test_too_few_values_have_no_slope_and_meet_no_limit(readings: list[Reading], doubt: str) -> None:
     """That is unknown, not steady and not zero."""
     trend = trends(rounds(*readings), NOW)[CHECK]
-    assert trend.reach is None
+    assert trend.forecast is None
     assert trend.doubt == doubt
     assert (trend.slope is None) == bool(doubt)
-    assert reach_text(trend) == "unknown"
+    assert forecast_text(trend) == "unknown"
     assert "unknown" in slope_text(trend) or not doubt
 
 
@@ -110,7 +110,7 @@ def test_noise_is_steady() -> None:
     assert trend.slope is not None
     assert not trend.slope.certain
     assert slope_text(trend) == "steady"
-    assert trend.reach is None
+    assert trend.forecast is None
 
 
 def test_one_wild_value_does_not_bend_the_slope() -> None:
@@ -207,5 +207,6 @@ def test_which_side_of_a_limit_is_bad(readings: list[Reading], way: bool | None)
 def test_without_knowing_the_side_no_limit_is_announced() -> None:
     """And the reason is said."""
     assert (
-        reach_of([(0.0, 1.0)], LIMITS, None, rising=None)[1] == "no good value shows on which side of the limit it is"
+        forecast_of([(0.0, 1.0)], LIMITS, None, rising=None)[1]
+        == "no good value shows on which side of the limit it is"
     )

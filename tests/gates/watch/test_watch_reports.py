@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from gates.evidence import CheckSpec, Outcome, Severity, Where
 from gates.reports.sparkline import line, pieces, strip
 from gates.watch.html import html
-from gates.watch.incidents import Pulse
+from gates.watch.incidents import WatcherHealth
 from gates.watch.rounds import Change, Incident, Reading, Round
 from gates.watch.text import markdown, round_text, slack, to_json
 from gates.watch.view import WatchView
@@ -45,14 +45,14 @@ def history(number: int = 40) -> list[Round]:
     return made
 
 
-def view(rounds: list[Round] | None = None, pulse: Pulse | None = None) -> WatchView:
+def view(rounds: list[Round] | None = None, health: WatcherHealth | None = None) -> WatchView:
     made = history() if rounds is None else rounds
     specs = {"sql/spot/odd": CheckSpec("sql/spot/odd", "claim <b>", "cost", Severity.PAGE, Where.READ_ONLY)}
     return WatchView(
         rounds=tuple(made),
         last=made[-1] if made else None,
         now=NOW,
-        pulse=pulse or Pulse(),
+        health=health or WatcherHealth(),
         place="http://x/<b>",
         total=len(made),
         specs=specs,
@@ -111,9 +111,9 @@ def test_a_history_without_a_round_is_doubtful_in_every_report() -> None:
 
 def test_a_good_history_of_a_dead_watcher_is_doubtful() -> None:
     """The last word of a watcher that is down is no longer true; a failure stays one."""
-    good = view(history()[:30], Pulse(down_s=7200.0, said="the watcher was down"))
+    good = view(history()[:30], WatcherHealth(down_s=7200.0, said="the watcher was down"))
     assert (good.state, "the watcher was down" in good.reason) == ("doubtful", True)
-    bad = view(pulse=Pulse(down_s=7200.0, said="the watcher was down"))
+    bad = view(health=WatcherHealth(down_s=7200.0, said="the watcher was down"))
     assert bad.state == "failing"
 
 
@@ -142,10 +142,10 @@ def test_machines_get_one_object_on_one_line() -> None:
 def test_a_round_for_a_terminal_says_what_changed_and_what_is_open() -> None:
     """Few lines, the sentence first."""
     made = history()
-    text = round_text(made[-3], Pulse())
+    text = round_text(made[-3], WatcherHealth())
     assert text.startswith("FAILING: ")
     assert "  failing: sql/spot/odd: " in text
-    assert "open since" in round_text(made[-1], Pulse())
+    assert "open since" in round_text(made[-1], WatcherHealth())
 
 
 def test_what_misses_one_thing_is_one_line() -> None:
