@@ -146,7 +146,7 @@ class Evidence:
         odd = samples < 1 or _not_a_number(self.observed) or _not_a_number(self.limit)
         if self.outcome is Outcome.PASS and odd:
             object.__setattr__(self, "outcome", Outcome.UNKNOWN)
-            object.__setattr__(self, "message", f"nothing was observed; {self.message}".rstrip("; "))
+            object.__setattr__(self, "message", "; ".join(filter(None, ("nothing was observed", self.message))))
         details = foreign.plain(self.details)
         safe = {
             **{name: foreign.text(getattr(self, name)) for name in _TEXTS},
@@ -192,6 +192,11 @@ _MEMBERS: dict[str, Any] = {
 def stamp(at: dt.datetime) -> str:
     """RFC 3339, UTC, milliseconds."""
     return at.astimezone(dt.UTC).isoformat(timespec="milliseconds")
+
+
+def shown_time(at: str) -> str:
+    """A stamp as people read it, to the second; empty for none."""
+    return at.replace("T", " ")[:19] + " UTC" if at else ""
 
 
 def _strings(value: JsonValue) -> Sequence[str]:

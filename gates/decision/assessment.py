@@ -19,6 +19,9 @@ from gates.verdict import EFFECT_ORDER, Effect
 
 T = TypeVar("T")
 
+NO_EVIDENCE = "its stage left no evidence of it. See the stages in run.json, and run the gate again"
+NOT_SEEN_AGAIN = "it was seen before the load only, and not looked at again after it. Run the gate again"
+
 CLOCK_TOLERANCE = dt.timedelta(minutes=5)
 """Evidence from further in the future than this was stamped by a clock that jumped."""
 
@@ -68,9 +71,9 @@ def assess(spec: CheckSpec, lines: Sequence[Evidence], policy: Policy, now: dt.d
         first = _first(unknown, lambda j: (bool(j.line.blocked_by), dump_line(j.line)))
         return Assessed(spec, Outcome.UNKNOWN, severity, effect, first.message, first.line)
     if not judged:
-        return Assessed(spec, Outcome.UNKNOWN, severity, effect, "there is no evidence of it", None)
+        return Assessed(spec, Outcome.UNKNOWN, severity, effect, NO_EVIDENCE, None)
     if not final:
-        return Assessed(spec, Outcome.UNKNOWN, severity, effect, "it was not looked at again after the load", None)
+        return Assessed(spec, Outcome.UNKNOWN, severity, effect, NOT_SEEN_AGAIN, None)
     best = _first(final, lambda j: dump_line(j.line))
     return Assessed(spec, Outcome.PASS, severity, Effect.NOTE, "", best.line)
 
@@ -135,16 +138,20 @@ def _judge(line: Evidence, rules: Sequence[PolicyRule], policy: Policy, now: dt.
 def distrust(line: Evidence, policy: Policy, now: dt.datetime) -> str:
     """Why the line proves nothing about this release now; empty where it does."""
     if policy.release and line.release != policy.release:
-        return f"the evidence is of release {line.release or '(not said)'}, not of {policy.release}"
+        found = line.release or "(not said)"
+        return f"the evidence is of release {found}, not of {policy.release}. Run the gate on {policy.release}"
     try:
         seen_at = dt.datetime.fromisoformat(line.started_at)
         age = now - seen_at
     except (ValueError, TypeError):
-        return f"the evidence does not say when it was seen ({line.started_at or 'no time'})"
+        return f"the evidence does not say when it was seen ({line.started_at or 'no time'}). Run the gate again"
     if age < -CLOCK_TOLERANCE:
-        return f"the evidence is from the future ({line.started_at}): a clock jumped"
+        return (
+            f"the evidence is from the future ({line.started_at}): a clock jumped. Correct it, and run the gate again"
+        )
     if age > dt.timedelta(minutes=policy.max_age_minutes):
-        return f"the evidence is {age.total_seconds() / 60:.0f} minutes old; allowed are {policy.max_age_minutes}"
+        minutes = age.total_seconds() / 60
+        return f"the evidence is {minutes:.0f} minutes old; allowed are {policy.max_age_minutes}. Run the gate again"
     return ""
 
 

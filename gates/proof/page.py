@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from gates.evidence import shown_time
 from gates.proof.judgement import Cell, Status
 from gates.proof.proof import Proof
 from gates.proof.summary import lines
@@ -20,7 +21,7 @@ def page(proof: Proof) -> Html:
     """The whole document."""
     title = f"proof of the gate: {TITLES[proof.exit_code]}"
     facts = {
-        "proved": proof.finished_at.replace("T", " ")[:19] + " UTC",
+        "proved": shown_time(proof.finished_at),
         "target": proof.target,
         "faults": str(len(proof.faults)),
         "killed": str(proof.killed),

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from gates.evidence import shown_time
 from gates.reports.formats.html import SCRIPT, document, proportions
 from gates.reports.sparkline import line, strip
 from gates.text.inert import Html
@@ -18,7 +19,6 @@ from gates.watch.trends import FLAPS, WINDOW, Trend
 from gates.watch.view import (
     WatchView,
     ago,
-    clock,
     counts_text,
     forecast_text,
     grouped_changes,
@@ -53,7 +53,7 @@ def _header(view: WatchView, found: Mapping[str, Trend]) -> Html:
     if last is not None:
         facts |= {
             "release": last.release or "not said",
-            "last round": f"{clock(last.at)} ({ago(last.at, view.now)})",
+            "last round": f"{shown_time(last.at)} ({ago(last.at, view.now)})",
             "due every": span(last.interval_s) if last.interval_s else "not said",
             "rounds in 24 h": str(len(view.recent)),
             "passed": str(counts["pass"]),
@@ -90,9 +90,11 @@ def _incident(group: Sequence[Incident], trend: Trend | None, view: WatchView) -
     one = group[0]
     tint = "fail" if one.level == "page" else "not-applicable" if one.level == "note" else "unknown"
     seen = (
-        f"not seen since {clock(one.unseen_since)}" if one.unseen_since else f"seen last {ago(one.seen_at, view.now)}"
+        f"not seen since {shown_time(one.unseen_since)}"
+        if one.unseen_since
+        else f"seen last {ago(one.seen_at, view.now)}"
     )
-    facts = [one.level if one.firing else f"{one.level}, not certain yet", f"since {clock(one.since)}", seen]
+    facts = [one.level if one.firing else f"{one.level}, not certain yet", f"since {shown_time(one.since)}", seen]
     facts += [f"seen so in {one.rounds} round{('s' if one.rounds > 1 else Html(''))}"]
     facts += ["rolled back"] * one.acted
     spec = view.specs.get(one.check) if len(group) == 1 else None
@@ -116,7 +118,7 @@ def _change_rows(changes: Sequence[Change], *, when: bool = False) -> Html:
     rows = []
     for first, *others in grouped_changes(changes):
         more = f" and {len(others)} more" if others else Html("")
-        at = Html("<td>{}</td>").format(clock(first.at)) if when else Html("")
+        at = Html("<td>{}</td>").format(shown_time(first.at)) if when else Html("")
         kind = Html('<td class="{}">{}</td>').format(_kind_class(first), first.kind)
         said = Html('<td class="id"><code>{}</code>{}</td><td>{}</td>').format(first.check, more, first.message[:220])
         rows.append(Html("<tr>{}{}{}</tr>").format(at, kind, said))
@@ -198,7 +200,7 @@ def _group(name: str, group: Sequence[Trend], view: WatchView) -> Html:
 
 def _row(trend: Trend, view: WatchView) -> Html:
     outcome = trend.reading.outcome.value
-    facts = [f"{outcome} since {clock(trend.since)}", f"seen good last: {ago(trend.last_good, view.now)}"]
+    facts = [f"{outcome} since {shown_time(trend.since)}", f"seen good last: {ago(trend.last_good, view.now)}"]
     facts += [f"flapping: {trend.changes} changes in 24 h (from {FLAPS} on)"] * trend.flapping
     facts += [trend.reading.message] * bool(trend.reading.message)
     spec = view.specs.get(trend.check)
@@ -230,19 +232,19 @@ def _watcher(view: WatchView) -> Html:
         facts.append(("what the last round came to", counts_text(view.last.counts)))
     facts += [("the watcher now", view.health.said)] * bool(view.health.said)
     facts += [("was down", _down(r)) for r in view.recent if r.down_s]
-    facts += [("clock", f"{clock(r.at)}: {r.clock}") for r in view.recent if r.clock]
+    facts += [("clock", f"{shown_time(r.at)}: {r.clock}") for r in view.recent if r.clock]
     facts += [("rounds from the future, left out", str(view.future))] * bool(view.future)
     facts += [("the file", view.odd)] * bool(view.odd)
     facts += [("rounds removed, as too old or too many", str(view.dropped))] * bool(view.dropped)
     facts += [("rounds of other targets, left out", str(view.others))] * bool(view.others)
     rows = Html("").join(Html("<tr><td>{}</td><td>{}</td></tr>").format(name, value) for name, value in facts)
-    made = clock(view.now.isoformat())
+    made = shown_time(view.now.isoformat())
     foot = Html("<footer>Made {}: <code>gate watch --report</code>.</footer>\n").format(made)
     return Html("<h2>The watch itself</h2>\n<table>{}</table>\n{}").format(rows, foot)
 
 
 def _down(one: Round) -> str:
-    return f"until {clock(one.at)}, for {span(one.down_s)}"
+    return f"until {shown_time(one.at)}, for {span(one.down_s)}"
 
 
 def _window(view: WatchView) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from gates.evidence import JsonValue
+from gates.evidence import JsonValue, shown_time
 from gates.reports.formats.markdown import EMPTY, head
 from gates.reports.formats.slack import MOST_PART, context, message, section
 from gates.text.inert import Markdown, Slack, Terminal
@@ -15,7 +15,6 @@ from gates.watch.trends import Trend
 from gates.watch.view import (
     WatchView,
     ago,
-    clock,
     counts_text,
     forecast_text,
     grouped_changes,
@@ -50,7 +49,7 @@ def slack(made: Round, changes: Sequence[Change]) -> str:
         made.release[:MOST_PART] or "release not said",
         counts_text(made.counts),
         made.number,
-        clock(made.at),
+        shown_time(made.at),
     )
     first = changes[0]
     more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
@@ -71,7 +70,7 @@ def round_text(made: Round, alive: WatcherHealth, found: Sequence[Trend] = ()) -
     """A round for a terminal: one sentence, what changed, what is open, what nears its limit. Not coloured."""
     lines = [
         f"{made.state.upper()}: {made.reason}",
-        f"  {clock(made.at)}, round {made.number}, {counts_text(made.counts)}",
+        f"  {shown_time(made.at)}, round {made.number}, {counts_text(made.counts)}",
     ]
     told = any(c.kind == "watcher down" for c in made.changes)
     lines += [f"  {alive.said}"] * bool(alive.said and not told)
@@ -82,7 +81,7 @@ def round_text(made: Round, alive: WatcherHealth, found: Sequence[Trend] = ()) -
     left = grouped_incidents([i for i in made.incidents if i.check not in said and i.level != "note"])
     for one, *alike in left[:MOST_LINES]:
         more = f" and {len(alike)} more" if alike else ""
-        lines.append(f"  open since {clock(one.since)}: {one.check}{more} ({one.level}): {one.message}"[:240])
+        lines.append(f"  open since {shown_time(one.since)}: {one.check}{more} ({one.level}): {one.message}"[:240])
     lines += [f"  … and {len(left) - MOST_LINES} more open"] * (len(left) > MOST_LINES)
     lines += [f"  nears its limit: {t.check}: {forecast_text(t)} at {slope_text(t)}" for t in found[:5]]
     lines += [f"  not due in this round: {len(made.not_due)} checks"] * bool(made.not_due)
@@ -97,7 +96,7 @@ def markdown(view: WatchView) -> Markdown:
     if last is not None:
         told = Markdown("Last round {} ({}), release {}: {}. {} rounds in 24 h.")
         counts = counts_text(last.counts)
-        when = (clock(last.at), ago(last.at, view.now))
+        when = (shown_time(last.at), ago(last.at, view.now))
         lines.append(told.format(*when, last.release or "not said", counts, len(view.recent)))
     lines += [EMPTY, Markdown.escape(view.odd)] if view.odd else []
     lines += _open(view.open)
@@ -114,7 +113,7 @@ def markdown(view: WatchView) -> Markdown:
         lines += [EMPTY, Markdown("Flapping:"), EMPTY, *changes]
     if view.events:
         lines += [EMPTY, *head("when", "what", "check", "")]
-        lines += [Markdown.row((clock(c.at), c.kind, c.check, c.message[:200])) for c in view.events[:30]]
+        lines += [Markdown.row((shown_time(c.at), c.kind, c.check, c.message[:200])) for c in view.events[:30]]
     return Markdown.of_lines(lines)
 
 
@@ -123,10 +122,10 @@ def _open(incidents: Sequence[Incident]) -> list[Markdown]:
         return [EMPTY, Markdown("Nothing is open.")]
     lines = [EMPTY, *head("open", "level", "since", "seen last", "")]
     for one, *others in grouped_incidents(incidents)[:30]:
-        seen = f"not seen since {clock(one.unseen_since)}" if one.unseen_since else clock(one.seen_at)
+        seen = f"not seen since {shown_time(one.unseen_since)}" if one.unseen_since else shown_time(one.seen_at)
         level = one.level if one.firing else f"{one.level}, not certain yet"
         names = Markdown("{} and {} more").format(one.check, len(others)) if others else one.check
-        lines.append(Markdown.row((names, level, clock(one.since), seen, one.message[:300])))
+        lines.append(Markdown.row((names, level, shown_time(one.since), seen, one.message[:300])))
     return lines
 
 

@@ -130,11 +130,6 @@ def ago(at: str, now: dt.datetime) -> str:
     return f"{span(max((now - dt.datetime.fromisoformat(at)).total_seconds(), 0.0))} ago"
 
 
-def clock(at: str) -> str:
-    """A time of the history for people, in UTC."""
-    return at.replace("T", " ")[:19] + " UTC" if at else ""
-
-
 def grouped_changes(changes: Sequence[Change]) -> list[tuple[Change, ...]]:
     """Changes in their order; those of one time and kind for one and the same reason stand together."""
     groups: dict[tuple[str, str, str], list[Change]] = {}

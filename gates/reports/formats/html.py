@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gates.evidence import JsonValue
+from gates.evidence import JsonValue, shown_time
 from gates.reports.formats.format import Format
 from gates.reports.formats.rows import LOAD, OUTCOMES, Row, proof_of, shown
 from gates.text.inert import Html
@@ -66,7 +66,7 @@ def _header(verdict: Verdict) -> Html:
     facts = {
         "release": verdict.release or "not said",
         "target": verdict.target,
-        "finished": verdict.finished_at.replace("T", " ")[:19] + " UTC" if verdict.finished_at else "no",
+        "finished": shown_time(verdict.finished_at) or "no",
         "flag": steps if action.kind != "none" else action.result.replace("_", " "),
         "passed": str(counts.passed),
         "failed": str(counts.failed),

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from gates import reports
+from gates.decision.assessment import NO_EVIDENCE
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where
 from gates.reports.allure import result_of
 from gates.reports.formats.rows import OUTCOMES, Row
@@ -59,7 +60,7 @@ FAILED = Finding(
     witness={"request": {"status": 200}, "twin": {"status": 422}},
     reproduce="curl -i -X POST http://x/dlq-replay",
 )
-UNKNOWN = Finding("sql/spot/replay-runs-unique", "unknown", "page", Effect.HOLD, "there is no evidence of it")
+UNKNOWN = Finding("sql/spot/replay-runs-unique", "unknown", "page", Effect.HOLD, NO_EVIDENCE)
 BLOCKED = Finding(
     "sql/spot/audit-chain", "unknown", "warn", Effect.HOLD, "blocked", blocked_by="sql/spot/replay-runs-unique"
 )
@@ -82,7 +83,7 @@ VERDICTS = {
     ),
     "hold": Verdict(
         Decision.HOLD,
-        "sql/spot/replay-runs-unique is unknown: there is no evidence of it",
+        f"sql/spot/replay-runs-unique is unknown: {NO_EVIDENCE}",
         counts=Counts(3, 0, 2, 1),
         findings=(UNKNOWN, BLOCKED),
         ends_when=("sql/spot/replay-runs-unique is observed",),
