@@ -39,7 +39,7 @@ def markdown(verdict: Verdict, rows: Sequence[Row], run: Mapping[str, JsonValue]
     ]
     for remark in verdict.remarks:
         lines += [EMPTY, Markdown.escape(remark)]
-    lines += _findings(verdict)
+    lines += _findings(verdict, {row.check: row.cost for row in rows})
     if verdict.ends_when:
         ends = (Markdown("- {}").format(e) for e in verdict.ends_when[:MOST_ROWS])
         lines += [EMPTY, Markdown("The hold ends when:"), EMPTY, *ends]
@@ -74,16 +74,17 @@ def _action(verdict: Verdict) -> list[Markdown]:
     ]
 
 
-def _findings(verdict: Verdict) -> list[Markdown]:
+def _findings(verdict: Verdict, costs: Mapping[str, str]) -> list[Markdown]:
     deciding = verdict.deciding
     if not deciding:
         return []
-    lines = [EMPTY, *head("check", "outcome", "observed", "allowed", "what was seen")]
+    lines = [EMPTY, *head("check", "outcome", "observed", "allowed", "what was seen", "what it costs")]
     groups = grouped(deciding)
     for one, *others in groups[:MOST_ROWS]:
         names = Markdown("{} and {} more").format(one.check, len(others)) if others else one.check
         numbers = ["" if v is None else f"{v} {one.unit}".strip() for v in (one.observed, one.limit)]
-        lines.append(Markdown.row((names, one.outcome, *numbers, one.message[:400])))
+        cost = costs.get(one.check, "") if one.outcome == "fail" else ""
+        lines.append(Markdown.row((names, one.outcome, *numbers, one.message[:400], cost)))
     if len(groups) > MOST_ROWS:
         lines += [EMPTY, Markdown("… and {} more.").format(sum(map(len, groups[MOST_ROWS:])))]
     first = next((f for f in deciding if f.witness or f.reproduce), None)
