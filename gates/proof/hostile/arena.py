@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -63,8 +63,15 @@ class Arena:
             given = {**self.bench.variables(), "BASE_URL": base + parts.path, **one.variables}
             return self.run(one.name, {k: v for k, v in given.items() if k not in one.unset}, one.gate)
 
-    def run(self, name: str, variables: Mapping[str, str], gate: Gate, limit_s: float = 0.0) -> HostileRun:
-        """Run the gate, and look at everything that it may not do."""
+    def run(
+        self,
+        name: str,
+        variables: Mapping[str, str],
+        gate: Gate,
+        limit_s: float = 0.0,
+        then: Callable[[], object] = lambda: None,
+    ) -> HostileRun:
+        """Run the gate, and look at everything that it may not do. then: what is done before the look at what stays."""
         folder = self.out / name
         words = _words(gate, folder, self.policy)
         before = standing(self.bench.stack.info.database_url)
@@ -75,6 +82,7 @@ class Arena:
             done = programs.run(words, environ, limit_s or LIMITS_S[gate])
             found = residue.left()
         found += _ended_badly(done, folder)
+        then()
         after = standing(self.bench.stack.info.database_url)
         found += [
             f"{what} changed from {old} to {new}"

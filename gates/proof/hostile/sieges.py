@@ -7,12 +7,14 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
 
+from gates.deployment.leftovers import sweep
+from gates.deployment.loans import give_back_for_the_dead
 from gates.proof import programs
 from gates.proof.bench import Bench
 from gates.proof.hostile.acts import ACTS
@@ -75,7 +77,10 @@ def _alone(_bench: Bench) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Siege:
-    """One hostile database. sql: run by a superuser before; around: what goes on during the run."""
+    """One hostile database. sql: run by a superuser before; around: what goes on during the run.
+
+    blocks: it keeps the gate from removing its tenants, so that the next gate has to.
+    """
 
     name: str
     said: str
@@ -83,6 +88,7 @@ class Siege:
     allowed: tuple[Decision, ...] = ANY
     around: Around = _alone
     acts: bool = False
+    blocks: bool = False
 
 
 def _literal(text: str) -> str:
@@ -176,7 +182,7 @@ SIEGES: tuple[Siege, ...] = (
     ),
     Siege("server-restarts", "PostgreSQL is killed and comes back during the run", around=_restarts),
     Siege("sessions-end", "every session of the gate is ended each second", around=_kills, allowed=NOT_PROMOTED),
-    Siege("tables-locked", "somebody has tables locked for good", around=_locks, allowed=NOT_PROMOTED),
+    Siege("tables-locked", "somebody has tables locked for good", around=_locks, allowed=NOT_PROMOTED, blocks=True),
 )
 
 
@@ -187,8 +193,16 @@ def besiege(bench: Bench, one: Siege, out: Path, policy: Path) -> HostileRun:
             connection.execute(statement.encode("utf-8"))
     arena = Arena(bench, out, policy)
     variables = bench.variables()
-    with one.around(bench):
-        seen = arena.run(f"siege-{one.name}", variables, Gate.WHOLE, LIMIT_S)
+    with ExitStack() as siege:
+        siege.enter_context(one.around(bench))
+
+        def end() -> None:
+            siege.close()
+            if one.blocks:
+                give_back_for_the_dead(bench.stack.info.database_url)
+                sweep(bench.stack.info.database_url, bench.stack.info.company_id)
+
+        seen = arena.run(f"siege-{one.name}", variables, Gate.WHOLE, LIMIT_S, end)
     found = list(seen.found)
     for words in (("flags",), ("budget",), ("flags", "--json")):
         done = programs.run(programs.gate(words), variables, SHOW_TIMEOUT_S)
