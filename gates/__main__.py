@@ -2,7 +2,9 @@
 
 import signal
 
-if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where whoever started it has it ignored
+if (
+    signal.getsignal(signal.SIGINT) is signal.default_int_handler
+):  # a parent may have set it to be ignored: then leave it
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from gates.cli import main

@@ -49,7 +49,7 @@ VARIABLES = {
     "TEST_AGENTS": Variable("test_agents", values.switch),
     "GATE_STACK_CONTROL": Variable("control", values.utf8),
 }
-"""The variables that describe a target (contract, section 1), beside GATE_TARGET, which says what may be done to it."""
+"""The variables that describe a target (contract, section 1). GATE_TARGET, the kind of target, is not among them."""
 
 
 def process_environment() -> Mapping[str, str]:

@@ -34,5 +34,5 @@ class NotRolledBack(GateError):  # noqa: N818  -- reads as a sentence
 
 
 def first_line(error: BaseException) -> str:
-    """The error in one line; one that says nothing, by its name."""
+    """The first line of the error's text, or its class if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -22,7 +22,7 @@ REFUSED = "42501"
 OURS = ("08", "25", "40", "53", "55", "57", "58", "XX")
 """Classes of SQLSTATE that speak of the connection, limits and locks: they say nothing about a policy."""
 UNRESOLVED = ("3F000", "42703", "42704", "42883", "42P01")
-"""A name was not found: it may be one that the tenants' own search_path finds."""
+"""SQLSTATEs of a name that was not found. The tenants' own search_path may find it."""
 TENANTS_PATH = '"$user", public, extensions'
 """Where a function of the target looks for names when a tenant calls it, unless it says so itself."""
 
@@ -320,7 +320,7 @@ def _attempt(
     *,
     keep: bool = False,
 ) -> Attempt:
-    """Run one statement in a savepoint; undo it unless it is to be kept."""
+    """Run one statement in a savepoint; undo it unless `keep`."""
     execute(connection, "savepoint rls_attempt")
     try:
         rows = max(run(connection).rowcount, 0)

@@ -45,7 +45,7 @@ def _violations(spot: SpotCheck, connection: Connection, observer: Observer) -> 
 
 
 def _seen(spot: SpotCheck, connection: Connection) -> int:
-    """What the seen query says (one row, one column `seen`), else the number of its rows."""
+    """The value of the seen query (one row, one column `seen`), else the number of its rows."""
     rows = execute(connection, spot.seen)
     if len(rows) == 1 and list(rows[0]) == ["seen"]:
         return count(rows[0]["seen"])

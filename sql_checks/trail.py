@@ -59,7 +59,7 @@ class CheckpointTrail:
             )
 
     def _allow_for_a_restore(self, error: AssertionError, observer: Observer) -> None:
-        """From a server that runs since, somebody removed rows; one that was started since may be a restored one."""
+        """A server that was started after the checkpoint may have been restored from a backup: unknown."""
         if self.before is not None and self.before.server_started_at != self.server_started_at:
             observer.unmet(
                 f"{error} The server was started since: it may have been restored from a backup."

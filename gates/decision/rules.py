@@ -16,7 +16,7 @@ from gates.evidence import CheckSpec, JsonValue, Severity, TargetKind, Where
 from gates.verdict import EFFECT_ORDER, Effect
 
 UNWAIVABLE = ("preflight/*", *FLOOR)
-"""No policy can waive these: the floor, and what tells the gate what it looks at."""
+"""No policy can waive these: the floor, and the preflight, which tells the gate what it looks at."""
 
 BY_SEVERITY = {Severity.PAGE: Effect.ROLLBACK, Severity.WARN: Effect.HOLD, Severity.INVESTIGATE: Effect.NOTE}
 

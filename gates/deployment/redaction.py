@@ -1,8 +1,8 @@
 """Keeps secrets out of everything that is written: evidence, reports, logs, attachments, the terminal.
 
-A secret of the target is replaced by the name of its variable, in whatever spelling it comes back: raw, JSON, URL,
-HTML, also mixed, base64 at every alignment, hex. Of any other token the signature is cut off, because a token that a
-drill minted is a credential as long as it lives; of any other connection string or URL the password. Linear in the
+A secret of the target is replaced by the name of its variable, in every spelling: raw, JSON, URL, HTML, also mixed,
+base64 at every alignment, hex. Any other token loses its signature, because a token that a drill minted is a credential
+as long as it lives. Any other connection string or URL loses its password. Linear in the
 text. Pure, but for `scrub`, which rewrites files.
 """
 

@@ -26,7 +26,7 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})")
 
 @dataclass(frozen=True, slots=True)
 class RawAnswer:
-    """Everything that came back on one socket: the status of each response in it, and whether the target closed it."""
+    """All bytes from one socket, the status of each response in them, and whether the target closed it."""
 
     statuses: tuple[int, ...]
     text: bytes

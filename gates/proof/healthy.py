@@ -38,7 +38,7 @@ def _as_it_is(_bench: Bench) -> Iterator[Mapping[str, str]]:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A healthy deployment: options of its stack, and what is done to it; `prepare` gives variables of the gate."""
+    """A healthy deployment: the options of its stack. `prepare` changes it and returns more variables for the gate."""
 
     name: str
     said: str

@@ -145,7 +145,7 @@ def verdict_on_disk(out: Path) -> str:
 
 
 def killed(bench: Bench, out: Path, phase: str, policy: tuple[str, ...]) -> GateRun:
-    """A gate that is killed after `phase`; a run with what it left as its verdict, or an error."""
+    """Kill a gate after `phase`. The result is a run with the verdict that the gate left on disk, or with an error."""
     before = look_at_flag(bench)
     gate = start_gate(bench.variables(), out, *policy)
     came = gate.wait_for(phase)
@@ -184,7 +184,7 @@ def two_at_once(bench: Bench, out: Path, policy: tuple[str, ...]) -> GateRun:
 
 
 def changed_under_it(bench: Bench, out: Path, statement: str, policy: tuple[str, ...]) -> GateRun:
-    """Somebody changes the flag while the gate looks a last time at the data: it stays as that one left it."""
+    """Somebody changes the flag during the gate's last look at the data. The flag must stay as they left it."""
     gate = start_gate(bench.variables(), out, *policy)
     if not gate.wait_for("load"):
         gate.kill()

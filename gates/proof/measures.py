@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 MOST_COMBINATIONS = 200_000
-"""So many sets are tried for the exact answer; beyond that it is the greedy one, and says so."""
+"""The most sets that are tried for the exact answer; beyond that the answer is greedy, and says so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -223,7 +223,7 @@ def _observed(spec: CheckSpec, check: Callable[[Observer], None]) -> Evidence:
 
 
 class _Scenario(test_short_drill.Scenario):
-    """The short drill with the answers that were told; one that was none is unknown where it is asked for."""
+    """The short drill on given answers. An answer that is None is unknown to the check that needs it."""
 
     def __init__(self, company: str, *, fresh: bool, told: Mapping[str, Answer | None]) -> None:
         super().__init__(company, fresh)

@@ -38,7 +38,7 @@ CANARIES = {
     "9002_canary_passes": ("the check that always passes", f"{VIOLATION} where false", 1),
     "9003_canary_sees_nothing": ("the check that sees nothing", f"{VIOLATION} where false", 0),
 }
-"""A user's own checks, dropped into a folder: file name, what it is, its violations, how much it sees."""
+"""A user's own checks: file name, description, number of violations, number of rows seen."""
 DUE = {"canary-fails": "fail", "canary-passes": "pass", "canary-sees-nothing": "unknown"}
 
 
@@ -59,11 +59,11 @@ LIVE: tuple[tuple[str, str, tuple[Decision, ...]], ...] = (
     ("no-load", "every switch of the load is off", HELD),
     ("canary", "checks that must fail, pass and see nothing", NOT_PROMOTED),
 )
-"""What needs a deployment: name, what it is, the decisions that are right."""
+"""Trials that need a deployment: name, description, the decisions that are right."""
 
 
 def names() -> list[tuple[str, tuple[Decision, ...], str]]:
-    """Every trial of the suite: name, the decisions that are right, what it is."""
+    """Every trial of the suite: name, the decisions that are right, description."""
     return [(t.name, t.allowed, t.said) for t in TAMPERINGS] + [(n, allowed, said) for n, said, allowed in LIVE]
 
 
@@ -126,7 +126,7 @@ class SelfSuite:
         return folder
 
     def _live(self) -> Iterator[tuple[str, str, tuple[Decision, ...], Act]]:
-        """Name, what it is, the decisions that are right, and how it is done."""
+        """Name, description, the decisions that are right, and the function that makes it."""
         acts: dict[str, Act] = {
             "two-gates": lambda b, o: live.two_at_once(b, o, self.policy),
             "flag-off": lambda b, o: live.changed_under_it(b, o, OFF, self.policy),

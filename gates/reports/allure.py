@@ -77,7 +77,7 @@ def result_of(row: Row) -> TestResult:
 
 
 def _details(row: Row) -> StatusDetails | None:
-    """What is said of a check that did not simply pass."""
+    """The details of a check that did not pass, or passed with a remark."""
     if row.outcome == "pass" and not row.message:
         return None
     return StatusDetails(message=document(row.message or row.compared), trace=document(row.reproduce))

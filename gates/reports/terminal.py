@@ -23,7 +23,7 @@ def paint(text: str, colour: str, *, on: bool) -> Terminal:
 
 
 def progress_line(progress: Progress, *, colour: bool) -> Terminal:
-    """One line about a stage: a mark, its name, how many checks came to what, the seconds."""
+    """One line about a stage: a mark, its name, its checks by outcome, the seconds."""
     bad = progress.failed or progress.error
     mark = "·" if not progress.done else "✗" if bad else "?" if progress.unknown else "✓"
     tint = "dim" if not progress.done else "red" if bad else "yellow" if progress.unknown else "green"
@@ -118,7 +118,7 @@ def table(rows: Sequence[Sequence[object]], titles: Sequence[str]) -> Terminal:
 
 
 def cell(value: JsonValue) -> Terminal:
-    """A value in a table. It is cut, so redact it before: part of a secret is not known again."""
+    """A value in a table. Redact it first: it is cut, and redaction does not recognize a part of a secret."""
     if value is None:
         return Terminal("-")
     text = Terminal.escape(f"{value:.{0 if abs(value) >= 1000 else 3}f}" if isinstance(value, float) else value)

@@ -195,7 +195,7 @@ class Postgres:
         return 0.0
 
     def restart(self, clock_s: float = 0.0) -> Server:
-        """Kill it if it runs, and start it again on its port: what was committed is there again after its recovery."""
+        """Kill it if it runs, and start it again on its port. Everything committed is there after recovery."""
         if clock_s:
             raise StackError(
                 f"PostgreSQL was asked to run with its clock wrong by {clock_s:g} s; allowed: the machine's clock; in "

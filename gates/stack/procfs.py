@@ -74,7 +74,7 @@ def wait_until(condition: Callable[[], bool], timeout_s: float, pause_s: float =
 
 
 def remove_shared_memory(key: int, shm_id: int) -> bool:
-    """Remove one System V segment, if it still is the one of that key and nobody is attached. True if removed."""
+    """Remove a System V segment if it still has that key and nobody is attached. True if removed."""
     if sys.platform != "linux":
         return False
     try:

@@ -115,7 +115,7 @@ class Supervised:
                 self._process.wait(timeout=10.0)
 
     def restart(self, clock_s: float = 0.0) -> None:
-        """Kill it if it runs, and start it again with the same arguments, its wall clock wrong by so much."""
+        """Kill it if it runs, and start it again with the same arguments. clock_s: how wrong its wall clock is."""
         program = skewed(self._program, clock_s)
         self.signal(signal.SIGKILL)
         self.clock_s = clock_s
@@ -123,8 +123,8 @@ class Supervised:
         self._is_disturbed = clock_s != 0
 
     def restart_as(self, arguments: Sequence[str], variables: Mapping[str, str]) -> None:
-        """Kill it and start it with these besides its own arguments and variables, now and at later restarts. With
-        none of them it is again what it was. One that is what it should be, and was never signalled, goes on.
+        """Restart it with these arguments and variables added to its own, now and at later restarts. Empty ones restore
+        the original program. A process that already runs so, and was never signalled, is left alone.
         """
         own = self._own
         program = replace(own, command=(*own.command, *arguments), environ={**own.environ, **variables})

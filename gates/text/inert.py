@@ -143,5 +143,5 @@ def xml(value: object) -> str:
 
 
 def workflow(text: str, also: str = "") -> str:
-    """A value of a workflow command of GitHub Actions, on one line; `also` what ends it where it is a property."""
+    """A value of a GitHub workflow command, on one line. also: characters that end a property, to be escaped."""
     return "".join(f"%{ord(c):02X}" if c in "%\n" + also else c for c in characters.document(text))

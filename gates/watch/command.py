@@ -178,7 +178,7 @@ def _write(view: WatchView, folder: Path) -> list[Path]:
 
 
 class _signals_held:  # noqa: N801  -- reads as what it does
-    """SIGINT and SIGTERM that come inside wait until it is left."""
+    """Holds SIGINT and SIGTERM back until the block is left."""
 
     HELD = (signal.SIGINT, signal.SIGTERM)
 

@@ -80,7 +80,7 @@ def fold(
 def harmful(incidents: Sequence[Incident], readings: Mapping[str, Reading], confirm: int) -> list[Incident]:
     """The incidents that a rollback is due for: harm that was seen in this round and in `confirm` rounds in a row.
 
-    One rollback an incident: whoever switches the flag on again while it lasts has decided so.
+    One rollback an incident: a person who switches the flag on again while it lasts has decided so.
     """
     itself = readings.get(ITSELF)
     if itself is not None and itself.outcome is not Outcome.PASS:

@@ -97,9 +97,9 @@ def _plain(check: str, outcome: str) -> Reading:
 class Incident:
     """A failure, or a check that cannot be seen, that is not yet known to be over.
 
-    kind: `failing` (seen failing) or `blind` (could not be seen); since, seen_at: first and last time that it was seen
-    so; rounds: rounds in which it was seen so; harm: consecutive rounds in which it was seen grave enough to roll back;
-    firing: whether its time (`for`) is over, so that people are told; told_at: when they were told last;
+    kind: `failing` (seen failing) or `blind` (could not be seen); since, seen_at: when it was first and last seen so;
+    rounds: how many rounds saw it so; harm: how many rounds in a row saw it grave enough to roll back; firing: whether
+    it lasts longer than its `for`, so that people are told; told_at: when they were told last;
     unseen_since: since when the failing check cannot be seen; acted: whether a rollback was made because of it.
     """
 
@@ -139,9 +139,9 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One round: when, of which target, what was seen, what is open, what changed, what was done.
+    """One round: its time and target, the readings, the open incidents, the changes, the action.
 
-    A line of the history has each message once, in `texts`; where it belongs stands its number in that list.
+    A line of the history holds each message once, in `texts`; everything else refers to it by its index there.
 
     interval_s: when the next one is due; down_s: how long before it nothing was seen, beyond what was due, else 0;
     clock: what is odd about the clock, else empty; not_due: checks left out of this round on purpose.

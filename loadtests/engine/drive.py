@@ -1,4 +1,4 @@
-"""What one load process needs while it runs: connections, samples, the stop flag, and how a request is recorded."""
+"""The state of one load process: connections, samples, the stop flag. Records each request."""
 
 from __future__ import annotations
 

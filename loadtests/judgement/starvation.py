@@ -1,11 +1,12 @@
-"""Whether a latency that broke its limit is the target's, or could be the gate's own. Pure.
+"""Whether a latency over its limit is the target's fault, or could be the gate's own. Pure.
 
-With T what the target took and I what the instrument added, P(T > L) >= P(T + I > L + d) - P(I > d) for every d,
-however the two depend on each other. Null requests show I. So a percentile fails only if it still fails with the limit
-raised by what one in so many null requests exceeds, and with that share taken off. Two d are tried, since the claim is
-true of each. p95 < 2500 fails if p94 is above 2500 ms + the nulls' p99: a fifth of the 5 % is conceded to the
-instrument. Or it fails above 2500 ms + the slowest of n nulls, which the next one exceeds once in n + 1: a sound
-instrument is conceded next to nothing, so that a slow tail is not lost. Of a mean the nulls' mean is taken.
+Let T be the time of the target and I the time that the instrument adds. Null requests measure I. For every d,
+P(T > L) >= P(T + I > L + d) - P(I > d), however T and I depend on each other. So a percentile fails only if it still
+fails with the limit raised by d and the share P(I > d) taken off. The claim holds for every d, so two are tried:
+1. The nulls' p99. p95 < 2500 fails if p94 is above 2500 ms + that: a fifth of the 5 % is conceded to the instrument.
+2. The slowest of n nulls, which the next one exceeds once in n + 1. A sound instrument is conceded next to nothing, so
+   a slow tail is not lost.
+From a mean, the nulls' mean is subtracted.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ HELD = """select count(*) from pg_stat_activity a where a.datname = current_data
 
 @dataclass(frozen=True, slots=True)
 class HandState:
-    """What an act may change, and the audit rows that it wrote."""
+    """Everything that an act may change, and the number of audit rows of each kind."""
 
     enabled: bool
     percent: str
@@ -115,7 +115,7 @@ def complaints(
     in_the_dark: bool = False,
     audited: bool = True,
 ) -> list[str]:
-    """What is wrong with an act, from the state before and after and what it said. Pure.
+    """What is wrong with an act, judged by the state before and after and by its output. Pure.
 
     in_the_dark: the network never came back, so the act may say that it does not know; audited: whether an audit row
     can be written at all.

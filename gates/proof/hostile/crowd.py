@@ -109,7 +109,7 @@ def _person(hand: Hand, act: Act, change: ManualChange, number: int) -> list[str
 
 
 def _do(copy: Copy, change: ManualChange) -> bool:
-    """Carry the change out; whether it had to wait for the gate's transaction, so that it did not happen."""
+    """Make the change. True if it did not happen, because the gate's transaction held the lock."""
     with connect(copy.superuser_url) as connection:
         connection.execute("set lock_timeout = '500ms'")
         try:

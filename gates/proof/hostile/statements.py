@@ -1,4 +1,4 @@
-"""A tap that reads PostgreSQL's protocol: it strikes at one statement, on whichever connection that comes."""
+"""A tap on PostgreSQL's protocol that strikes at one statement, on any connection."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ SAID = {
 
 @dataclass
 class Strike:
-    """Where to strike, and what was seen. at: the number of the statement, from 0, over all connections; stays: what
-    happened to that connection happens to all later ones; pattern: only statements with this in their text count;
+    """Where to strike, and what was seen. at: the number of the statement, from 0, over all connections; stays: the
+    same happens to all later connections; pattern: only statements with this in their text count;
     each_later_s: how long every answer is held back.
     """
 

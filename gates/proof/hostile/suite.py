@@ -82,7 +82,7 @@ def on_the_hand() -> tuple[OnTheHand, ...]:
 
 
 def names() -> list[tuple[str, tuple[str, ...], str]]:
-    """Every trial of the suite: name, what is right, what it is."""
+    """Every trial of the suite: name, the decisions that are right, description."""
     servers = [(one.name, tuple(d.value for d in one.allowed), one.said) for one in impostors()]
     sieges = [(f"siege-{one.name}", tuple(d.value for d in one.allowed), one.said) for one in SIEGES]
     return [*servers, *sieges, *((one.name, (KEPT,), one.said) for one in on_the_hand()), *((*one,) for one in ALONE)]
@@ -178,7 +178,7 @@ class HostileSuite:
 
 
 def _mutate() -> list[str]:
-    """Read here alone: it brings pytest and the drills with it, which no command needs."""
+    """Imported only here: the module needs pytest and the drills, which no other command needs."""
     report = importlib.import_module("gates.proof.mutations").mutations(SEED, MUTATIONS)
     return [] if report.holds else [*report.crashes, *report.better, f"{report.mutations} mutations"]
 

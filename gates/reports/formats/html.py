@@ -30,7 +30,7 @@ def html(verdict: Verdict, rows: Sequence[Row], run: Mapping[str, JsonValue]) ->
 
 
 def document(title: str, header: Html, body: Html, *styles: Path, script: Path | None = None) -> Html:
-    """A page that runs its own script and style alone: the browser is told their hashes, or that it has no script.
+    """A page that runs only its own script and style: its policy (CSP) holds their hashes, or forbids scripts.
 
     styles: beside the one that every page has.
     """
