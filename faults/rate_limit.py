@@ -146,6 +146,26 @@ def _beside_a_full_row(probe: Probe) -> int:
 
 
 @service(
+    "Every caller is counted at 0.0.0.0, as if all came from one address.",
+    lambda p: _counted_at(p) == "0.0.0.0",  # noqa: S104
+    (f"{LIMIT}/sources-independent", f"{LIMIT}/victim-not-locked-out"),
+    names=("address", "source", "429"),
+)
+def at_no_address(settings: Settings) -> Parts:
+    async def twin(conn: Connection, company_id: str, _client: str) -> None:
+        await admit(conn, company_id, "0.0.0.0")  # noqa: S104
+
+    return dataclasses.replace(build_parts(settings), admit=twin)
+
+
+def _counted_at(probe: Probe) -> str:
+    with probe.tenant() as company:
+        probe.replay(company, dry_run=True)
+        key = str(probe.value("SELECT key FROM edge_rate_limits WHERE key LIKE %s", f"replay:{company}%"))
+        return key.rpartition(":")[2]
+
+
+@service(
     "The client address is the left-most X-Forwarded-For entry, whoever sends it.",
     lambda p: _spoofed(p, "X-Forwarded-For") == 200,
     (f"{LIMIT}/spoofed-x-forwarded-for", f"{LIMIT}/spoofed-address-not-charged", f"{LIMIT}/victim-not-locked-out"),

@@ -83,7 +83,7 @@ def _two_sources(target: Target, on_create: Callable[[str], object] | None) -> b
 
 def _looks_like_one(target: Target, on_create: Callable[[str], object] | None) -> bool:
     """Whether one dry run from each source is counted at one and the same address. False where that cannot be seen:
-    whoever counts by no address at all, or does not count, is examined.
+    whoever counts by no address at all (0.0.0.0 is none), or does not count, is examined.
     """
     if not (target.kind.allows(Where.STAGING) and target.database_url and target.hmac_secret):
         return False
@@ -114,7 +114,8 @@ def _counted_at_one(target: Target, connection: Connection, company: str) -> boo
     )
     if [row["calls"] for row in rows] != [2]:
         return False
-    return ipaddress.ip_address(str(rows[0]["address"])) != ipaddress.ip_address(SECOND_SOURCE)
+    at = ipaddress.ip_address(str(rows[0]["address"]))
+    return at != ipaddress.ip_address(SECOND_SOURCE) and not at.is_unspecified
 
 
 def _answers(target: Target, source: str | None) -> bool:
