@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from gates.checks.observation import Observer
 from gates.deployment.database import Connection, execute
+from gates.text.characters import one_line
 from gates.text.foreign import count, plain, text
 from sql_checks.spotfile import SpotCheck
-from sql_checks.sqlsession import SqlSession, one_line
+from sql_checks.sqlsession import SqlSession
 
 ROW_CONTRACT = ["subject", "detail", "witness"]
+SHOWN_CHARACTERS = 400
 SHOWN_ROWS = 20
 COUNTED_ROWS = 1000
 
@@ -26,9 +28,10 @@ def judge_spot(spot: SpotCheck, session: SqlSession, observer: Observer) -> None
     if bad:
         observer.witness = [{k: plain(v) for k, v in row.items()} for row in bad[:SHOWN_ROWS]]
         first = bad[0]
+        detail = one_line(text(first["detail"]), SHOWN_CHARACTERS)
         raise AssertionError(
             f"{_number(len(bad))} violations observed, 0 allowed;"
-            f" first: {text(first['subject'])}: {one_line(text(first['detail']))}. Cost: {spot.spec.cost}"
+            f" first: {text(first['subject'])}: {detail}. Cost: {spot.spec.cost}"
         )
     if seen < spot.minimum:
         observer.details["samples_needed"] = spot.minimum - seen

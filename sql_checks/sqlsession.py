@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -101,9 +100,3 @@ def _hides(connection: Connection, table: str, estimate: int) -> bool:
     row = connection.execute(query.format(psycopg.sql.Identifier("public", table), enough)).fetchone()
     seen = int(str(row["seen"])) if row else 0
     return (seen == 0 and estimate > 0) or (estimate >= 20 and seen < enough)
-
-
-def one_line(text: str, limit: int = 400) -> str:
-    """Text with its white space folded, cut to `limit` characters."""
-    folded = re.sub(r"\s+", " ", text).strip()
-    return folded if len(folded) <= limit else folded[: limit - 1] + "…"

@@ -25,6 +25,12 @@ def line(value: object) -> str:
     return _IN_LINE.sub(_escaped, str(value).translate(_LINE_ENDS))
 
 
+def one_line(text: str, limit: int) -> str:
+    """The text with its white space folded, cut to `limit` characters."""
+    folded = " ".join(text.split())
+    return folded if len(folded) <= limit else folded[: limit - 1] + "…"
+
+
 def document(text: str) -> str:
     """The text with its lines and tabs; other unseen characters are escapes. JSON means the same as before."""
     return _IN_DOCUMENT.sub(_escaped, text)

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from gates.decision.assessment import number
 from gates.evidence import Evidence, JsonValue, Outcome
+from gates.text.characters import one_line
 from gates.verdict import Effect, Finding
 
 FORMAT = 1
@@ -249,9 +251,9 @@ def _reading(check: str, finding: Finding | None, line: Evidence | None) -> Read
     details = line.details if line is not None else {}
     observed = finding.observed if finding is not None else line.observed if line is not None else None
     limit = finding.limit if finding is not None else line.limit if line is not None else None
-    value = _number(observed)
+    value = number(observed)
     value = None if value is None else float(f"{value:.6g}")
-    if finding is None and value == _number(limit) and "limits" not in details:
+    if finding is None and value == number(limit) and "limits" not in details:
         value = None  # what must be equalled was equalled: no number that moves
     return Reading(
         check,
@@ -260,29 +262,17 @@ def _reading(check: str, finding: Finding | None, line: Evidence | None) -> Read
         value,
         _limits(details.get("limits"), limit) if value is not None else (),
         line.unit if line is not None else "",
-        _short(finding.message) if finding is not None else "",
-        (_number(details.get("for_s")) or 0.0) if finding is not None else 0.0,
+        one_line(finding.message, MOST_MESSAGE) if finding is not None else "",
+        (number(details.get("for_s")) or 0.0) if finding is not None else 0.0,
         finding is not None
         and finding.outcome == Outcome.UNKNOWN
-        and _number(details.get("samples_needed")) is not None,
+        and number(details.get("samples_needed")) is not None,
         finding.blocked_by if finding is not None else "",
     )
 
 
 def _limits(told: JsonValue, limit: JsonValue) -> tuple[tuple[str, float], ...]:
     if isinstance(told, Mapping):
-        return tuple((k, n) for k, v in told.items() if (n := _number(v)) is not None)
-    one = _number(limit)
+        return tuple((k, n) for k, v in told.items() if (n := number(v)) is not None)
+    one = number(limit)
     return () if one is None else (("limit", one),)
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    number = float(value)
-    return number if number - number == 0 else None  # neither NaN nor infinite
-
-
-def _short(text: str) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= MOST_MESSAGE else flat[: MOST_MESSAGE - 1] + "…"
