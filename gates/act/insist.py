@@ -82,17 +82,27 @@ class _Try:
     notes: list[str] = field(default_factory=list)
 
     @property
+    def lost(self) -> bool:
+        """Whether the connection broke or went silent: the server itself said nothing."""
+        return isinstance(self.error, psycopg.Error) and self.error.sqlstate is None
+
+    @property
     def rows(self) -> int:
         return int(str(self.details.get("rows", 0))) if self.committed else 0
 
 
 def insist(url: str, change: Forced, order: Order, clock: Callable[[], float], tell: Tell) -> Carried:
-    """Make the change. Never raises for what the server does: that is the result."""
+    """Make the change. Never raises for what the server does: that is the result.
+
+    A connection that went silent costs its own time, and not that of the try after it: the first one does not count.
+    """
     started, patience_s = clock(), order.plan.rollback_patience_s
+    silent_s = 0.0
     notes: list[str] = []
     changed = undone = 0
     told = ""
     while True:
+        began = clock()
         tried = _try(url, change, order)
         seen = _read_back(url, change, tried)
         changed += tried.rows
@@ -105,7 +115,9 @@ def insist(url: str, change: Forced, order: Order, clock: Callable[[], float], t
         why = "; ".join(w for w in (tried.why, seen.why) if w)
         passing = isinstance(tried.error, TRANSIENT)
         final = undone >= MOST_UNDONE or (not passing and (seen.final or tried.error is not None))
-        if final or clock() - started > patience_s:
+        if not silent_s and (tried.lost or seen.done is None):
+            silent_s = clock() - began
+        if final or clock() - started > patience_s + silent_s:
             tries = "" if final else f" (tried for {patience_s} s)"
             return Carried(seen.done, changed, clock() - started, f"{why}{tries}", tuple(notes), tried.blocker)
         if why != told:
@@ -164,7 +176,7 @@ def _audit(connection: Connection, change: Forced, order: Order, tried: _Try) ->
 def _read_back(url: str, change: Forced, tried: _Try) -> ReadBack:
     """Look on a new connection. If the old one was lost at the commit, also ask what became of its transaction."""
     try:
-        connection = connect(url, read_only=True, statement_timeout_ms=change.statement_timeout_ms)
+        connection = connect(url, read_only=True)
     except psycopg.Error as error:
         return ReadBack(None, f"it cannot be read back: {first_line(error)}")
     try:

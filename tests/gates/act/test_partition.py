@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Queue
 from typing import Any, TypeVar
 
@@ -191,3 +191,19 @@ def test_a_promoter_that_the_network_cuts_off_keeps_no_rollback_away(grounds: Qu
         return "was ended" in action.message
 
     assert any(everywhere(grounds, range(3, net.statements), show))
+
+
+def test_one_silence_takes_its_own_time_and_not_that_of_the_next_try(grounds: Queue[Ground], ground: Ground) -> None:
+    """A statement may be waited for longer than a rollback is tried for: there is one more try, on a new connection."""
+    reset(ground.database)
+    asked = replace(order(ground.url), plan=replace(PLAN, rollback_patience_s=1))
+    with network(ground.url) as (url, net):
+        roll_back(url, asked, time.monotonic, print)
+
+    def show(ground: Ground, at: int) -> None:
+        reset(ground.database)
+        with network(ground.url, Fault.SILENT_BEFORE, at) as (url, _):
+            action = roll_back(url, replace(asked, seen=look_at(ground.url, FLAG)), time.monotonic, print)
+        assert (action.flag, flag(ground.database)[0]) == ("off", False), (at, action)
+
+    everywhere(grounds, range(1, net.statements + 1, 2), show)
