@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PROGRAM = """
 import sys
 from loadtests.engine.drive import Call, Drive
-from loadtests.plan import Credentials, Plan
-drive = Drive(Plan(sys.argv[1], timeout_s=0.5), Credentials())
+from loadtests.plan import Credentials, LoadPlan
+drive = Drive(LoadPlan(sys.argv[1], timeout_s=0.5), Credentials())
 connection = drive.connection()
 for _ in range(int(sys.argv[2])):
     call = Call("x", "GET", "/", b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
