@@ -18,7 +18,7 @@ import psycopg
 
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.database import Connection, execute, session
-from gates.deployment.leftovers import LEASE_S, TIMED
+from gates.deployment.leftovers import LEASE_S, take_lease
 from gates.deployment.metrics import MEMORY_METRIC, parse_metrics
 from gates.deployment.requests import Answer, Request, signed_post_v2
 from gates.deployment.target import Target
@@ -87,16 +87,21 @@ def _looks_like_one(target: Target, on_create: Callable[[str], object] | None) -
     """
     if not (target.kind.allows(Where.STAGING) and target.database_url and target.hmac_secret):
         return False
+    run = secrets.token_hex(4)
+    lease, mark = take_lease(target.database_url, run)  # what cannot be removed here is removed by the next gate
     try:
         with session(target.database_url) as connection:
-            lease = f"{TIMED}{int(time.time()) + LEASE_S}"
-            tenants = Tenants(connection, secrets.token_hex(4), on_create=on_create, lease=lease)
+            until = int(time.time()) + LEASE_S
+            tenants = Tenants(connection, run, on_create=on_create, lease=f"{mark}{until}")
             try:
                 return _counted_at_one(target, connection, tenants.create(label="sources"))
             finally:
                 tenants.remove()
     except (NoAnswer, OSError, ValueError, psycopg.Error):
         return False
+    finally:
+        if lease is not None:
+            lease.release()
 
 
 def _counted_at_one(target: Target, connection: Connection, company: str) -> bool:

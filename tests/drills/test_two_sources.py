@@ -5,6 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from gates.deployment.capabilities import claims
+from gates.deployment.leftovers import sweep
 from gates.deployment.target import Target
 from gates.evidence import TargetKind
 from gates.proof.relay import RelayOptions, relay
@@ -34,3 +35,16 @@ def test_a_port_forward_hides_the_second_source(variables: dict[str, str]) -> No
             "select from public.edge_rate_limits where split_part(key, ':', 2) = any(%s)", (made,)
         ).fetchall()
     assert (left, hits) == ([], [])
+
+
+def test_a_company_that_could_not_be_removed_is_removed_by_the_next_gate(variables: dict[str, str]) -> None:
+    """Somebody has a table locked: the look leaves its company, whose run is over, so that the next gate may sweep it."""
+    made: list[str] = []
+    with connect(variables["DATABASE_URL"]) as somebody:
+        somebody.autocommit = False
+        somebody.execute("lock table public.event_outbox in access exclusive mode")
+        claims(at(variables, variables["BASE_URL"]), made.append)
+    assert len(made) == 1
+    sweep(variables["DATABASE_URL"])
+    with connect(variables["DATABASE_URL"]) as connection:
+        assert connection.execute("select from public.companies where id = any(%s::uuid[])", (made,)).fetchall() == []
