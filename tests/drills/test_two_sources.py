@@ -38,7 +38,7 @@ def test_a_port_forward_hides_the_second_source(variables: dict[str, str]) -> No
 
 
 def test_a_company_that_could_not_be_removed_is_removed_by_the_next_gate(variables: dict[str, str]) -> None:
-    """Somebody has a table locked: the look leaves its company, whose run is over, so that the next gate may sweep it."""
+    """Somebody has a table locked: the look leaves its company. Its run is over, and the next gate may sweep it."""
     made: list[str] = []
     with connect(variables["DATABASE_URL"]) as somebody:
         somebody.autocommit = False
