@@ -98,6 +98,7 @@ def insist(url: str, change: Forced, order: Order, clock: Callable[[], float], t
     """
     started, patience_s = clock(), order.plan.rollback_patience_s
     silent_s = 0.0
+    owed: _Try | None = None
     notes: list[str] = []
     changed = undone = 0
     told = ""
@@ -106,9 +107,11 @@ def insist(url: str, change: Forced, order: Order, clock: Callable[[], float], t
         tried = _try(url, change, order)
         seen = _read_back(url, change, tried)
         changed += tried.rows
+        if tried.committed and (tried.rows or change.audit_nothing):
+            owed = tried if tried.unaudited is not None else None
         notes += [n for n in tried.notes if n not in notes]
         if seen.done:
-            notes += _audited_late(url, change, order, tried)
+            notes += _audited_late(url, change, order, owed) if owed else []
             tell(f"done and read back: {change.words} ({changed} row(s), {clock() - started:.1f} s)")
             return Carried(True, changed, clock() - started, notes=tuple(notes))
         undone += tried.error is None and seen.done is False
@@ -119,6 +122,7 @@ def insist(url: str, change: Forced, order: Order, clock: Callable[[], float], t
             silent_s = clock() - began
         if final or clock() - started > patience_s + silent_s:
             tries = "" if final else f" (tried for {patience_s} s)"
+            notes += [_without_row(change, owed.unaudited)] if owed and owed.unaudited else []
             return Carried(seen.done, changed, clock() - started, f"{why}{tries}", tuple(notes), tried.blocker)
         if why != told:
             tell(f"not yet possible to {change.words}: {why}; trying again until {patience_s} s are over")
@@ -192,8 +196,8 @@ def _read_back(url: str, change: Forced, tried: _Try) -> ReadBack:
 
 
 def _audited_late(url: str, change: Forced, order: Order, tried: _Try) -> list[str]:
-    """Where the audit row was refused: once more in a transaction of its own, unless that is no use."""
-    if tried.unaudited is None or not tried.committed:
+    """The audit row that a committed change lacks, in a transaction of its own, unless that is no use."""
+    if tried.unaudited is None:
         return []
     error: Exception = tried.unaudited
     if isinstance(error, TRANSIENT):
@@ -204,7 +208,11 @@ def _audited_late(url: str, change: Forced, order: Order, tried: _Try) -> list[s
             error = again
         else:
             return []
-    return [f"no audit row ({change.audited}) could be written: {first_line(error)}"]
+    return [_without_row(change, error)]
+
+
+def _without_row(change: Forced, error: Exception) -> str:
+    return f"no audit row ({change.audited}) could be written: {first_line(error)}"
 
 
 def first_that_works(connection: Connection, names: tuple[str, ...], values: Mapping[str, object]) -> int:

@@ -98,6 +98,10 @@ PROMOTE, ROLLBACK, EMERGENCY = Act("promote"), Act("rollback"), Act("emergency")
 ACTS = (PROMOTE, ROLLBACK, EMERGENCY)
 
 
+NO_AUDIT_ROW = "no audit row ("
+"""What an act says of a change whose audit row could not be written."""
+
+
 def result_of(done: FinishedProgram) -> str:
     """The result that an act printed, empty where it printed none."""
     try:
@@ -117,10 +121,12 @@ def complaints(
 ) -> list[str]:
     """What is wrong with an act, judged by the state before and after and by its output. Pure.
 
-    in_the_dark: the network never came back, so the act may say that it does not know; audited: whether an audit row
-    can be written at all.
+    in_the_dark: the network never came back, so the act may say that it does not know, or that its change has no audit
+    row: one session of it may keep another from the trail. audited: whether an audit row can be written at all.
     """
-    found = [*crashes(done), *(torn(before, after) if audited else [])]
+    told = in_the_dark and NO_AUDIT_ROW in done.out
+    halves = [line for line in torn(before, after) if not (told and line.endswith("has 0 audit rows"))]
+    found = [*crashes(done), *(halves if audited else [])]
     moved = after != before
     said = f"exit code {done.code}, result {result_of(done) or 'none'}"
     if act is PROMOTE:

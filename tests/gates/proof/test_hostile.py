@@ -71,6 +71,8 @@ def test_a_sample_is_spread_over_all_parts() -> None:
         (EMERGENCY, STOPPED, 0, DONE, False, ""),
         (EMERGENCY, OFF, 0, DONE, False, "agents paused: 0"),
         (EMERGENCY, replace(STOPPED, limits=6), 0, DONE, True, "limits left: 6"),
+        (ROLLBACK, replace(OFF, rolled_back=0), 21, "", True, "0 audit rows"),
+        (ROLLBACK, replace(OFF, rolled_back=0), 21, "no audit row (flag_rolled_back) could be written", True, ""),
     ],
 )
 def test_what_an_act_says_must_be_what_it_did(
