@@ -150,10 +150,8 @@ def test_gate_load_needs_no_target_for_a_url(tmp_path: Path) -> None:
             timeout=60,
             check=False,
         )
-    counts = json.loads(done.stdout)["counts"]
-    # on a machine that is too busy to keep the schedule both are unknown, and the exit code says so
-    assert done.returncode == (0 if counts["pass"] == 2 else 10), done.stderr
-    assert (counts["pass"] + counts["unknown"], counts["fail"], counts["not_applicable"]) == (2, 0, 0), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["counts"] == {"pass": 2, "fail": 0, "unknown": 0, "not_applicable": 0}
     assert "bringing up" not in done.stderr
 
 
