@@ -39,7 +39,7 @@ class Explained:
     def lines(self) -> list[str]:
         """For people."""
         s = self.spec
-        facts = [EFFECTS[s.severity.value], WHERE.get(s.where.value, s.where.value)]
+        facts = [EFFECTS[s.severity.value], WHERE[s.where.value]]
         facts += ["only with --deep"] * s.deep
         facts += [f"needs {', '.join(s.needs)}"] * bool(s.needs)
         facts += [f"unknown unless {' and '.join(s.after)} passed"] * bool(s.after)

@@ -22,6 +22,7 @@ from typing import Any
 import psycopg
 
 from gates import config
+from gates.decision.policy_file import Settings
 from gates.deployment.database import session
 from gates.deployment.leftovers import KEPT, LEASE_S, TIMED, Lease, sweep, take_lease
 from gates.deployment.redaction import hidden, redact_text
@@ -35,6 +36,7 @@ from gates.stages.watchdog import Watchdog
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = "load"
+TIMEOUT_S = float(Settings().load_timeout_s)
 GRACE_S = 60.0
 """Beyond the planned time: companies made, canaries waited for, companies removed."""
 POLL_S = 0.2
@@ -47,7 +49,9 @@ SHOWN = (
 """Members of the result that the run's evidence carries for the reports."""
 
 
-def load(target: Target, options: LoadOptions, out: Path, timeout_s: float = 180.0) -> list[Evidence]:
+def load(
+    target: Target, options: LoadOptions, out: Path, timeout_s: float = Settings().load_timeout_s
+) -> list[Evidence]:
     """Run the load and return evidence for every threshold. Raise ConfigError for a thresholds file of no use.
 
     timeout_s: of the stage, by the policy; options that plan their time outrank it.

@@ -16,7 +16,7 @@ from tests.faults.cover import declared, fewest
 from tests.faults.installing import DRILLS, installed
 
 FAULTS = [fault for fault in catalogue().values() if declared(fault, DRILLS)]
-HASTE = 0.3
+WAIT_SCALE = 0.3
 """Nobody else works on this target: what does not come within 2 s never comes."""
 
 
@@ -27,14 +27,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-def in_haste() -> Iterator[None]:
+def brief_waits() -> Iterator[None]:
     """Let the drills wait less for what will not come."""
-    Scene.wait_scale = HASTE
+    Scene.wait_scale = WAIT_SCALE
     yield
     Scene.wait_scale = 1.0
 
 
-@pytest.mark.usefixtures("in_haste")
+@pytest.mark.usefixtures("brief_waits")
 def test_a_fault_turns_its_checks_red(fault: Fault, reference: Stack, tmp_path: Path) -> None:
     """Each drill check that the fault declares fails, by an observation, and those that it leaves alone stay green."""
     red, green = matching(fault.checks), matching(fault.green)

@@ -16,11 +16,13 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
+from gates.act import insist
 from gates.act.emergency import emergency
 from gates.act.flag import Order
 from gates.act.rollback import quoted, roll_back
 from gates.act.rollout import act
 from gates.decision.rules import RolloutPlan
+from gates.deployment import database as door
 from gates.verdict import NOT_ROLLED_BACK, Action, Decision, Verdict, settle
 from tests.postgres_fixture import PASSWORD, PgServer
 
@@ -386,3 +388,26 @@ def test_a_rollback_needs_no_thread(migrated_url: str, database: Database, monke
     monkeypatch.setattr(threading.Thread, "start", none)
     assert rolled_back(migrated_url).flag == "off"
     assert not is_on(database)
+
+
+def test_an_audit_row_is_owed_until_it_is_written(
+    migrated_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trail is locked while the flag goes off, and the look is lost. The next try finds it off, and writes it."""
+    monkeypatch.setattr(door, "LOCK_TIMEOUT_MS", 300)
+    look, looks = insist._read_back, list[object]()
+    with psycopg.connect(migrated_url) as somebody:
+        somebody.execute("lock table public.audit_logs in access exclusive mode")
+
+        def lost_once(url: str, change: insist.Forced, tried: insist._Try) -> insist.ReadBack:
+            looks.append(tried)
+            if len(looks) > 1:
+                return look(url, change, tried)
+            somebody.rollback()
+            return insist.ReadBack(None, "the connection was lost")
+
+        monkeypatch.setattr(insist, "_read_back", lost_once)
+        action = rolled_back(migrated_url)
+    assert (action.flag, is_on(database), len(looks)) == ("off", False, 2), action
+    rows = database.execute("select from public.audit_logs where action = 'flag_rolled_back'").fetchall()
+    assert len(rows) == 1
