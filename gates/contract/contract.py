@@ -1,0 +1,121 @@
+"""The contract of a deployment as data (contract.yaml): its areas, the checks that hold each, and its objects."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FILE = Path(__file__).with_name("contract.yaml")
+
+OWN = "gate"
+"""The area that no policy claims or leaves out: what holds the gate to its own word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """A part of the contract that a deployment may claim; `checks` are ids and patterns of ids."""
+
+    name: str
+    title: str
+    checks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """`name` is the method and the path; body, answer: member -> type; refusals: code -> status."""
+
+    name: str
+    area: str
+    headers: tuple[str, ...] = ()
+    body: Mapping[str, str] = field(default_factory=dict)
+    answer: Mapping[str, str] = field(default_factory=dict)
+    refusals: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def method(self) -> str:
+        return self.name.partition(" ")[0]
+
+    @property
+    def path(self) -> str:
+        return self.name.partition(" ")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A table or view in `public`; columns: name -> type; keys: unique ones; values: column -> what it may hold."""
+
+    name: str
+    area: str
+    columns: Mapping[str, str]
+    keys: tuple[tuple[str, ...], ...] = ()
+    values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    tenants: bool = False
+    is_view: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SqlFunction:
+    """A function in `public`, with the types of its arguments and of its result."""
+
+    name: str
+    area: str
+    arguments: tuple[str, ...]
+    returns: str
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """All of it, by name. headers, roles, flags: name -> area."""
+
+    areas: Mapping[str, Area]
+    endpoints: Mapping[str, Endpoint]
+    headers: Mapping[str, str]
+    relations: Mapping[str, Relation]
+    functions: Mapping[str, SqlFunction]
+    roles: Mapping[str, str]
+    flags: Mapping[str, str]
+
+    def area_of(self, check: str) -> str:
+        """The area of a check: that which names its id, else that with a pattern for it; empty for a user's own."""
+        named = [a.name for a in self.areas.values() if check in a.checks]
+        like = [a.name for a in self.areas.values() if any(fnmatchcase(check, p) for p in a.checks)]
+        return next(iter((*named, *like)), "")
+
+
+@functools.cache
+def contract() -> Contract:
+    """The contract, read once."""
+    data: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    tables = {n: _relation(n, t, is_view=False) for n, t in data["tables"].items()}
+    views = {n: _relation(n, t, is_view=True) for n, t in data["views"].items()}
+    return Contract(
+        areas={n: Area(n, a["title"], tuple(a["checks"])) for n, a in data["areas"].items()},
+        endpoints={
+            n: Endpoint(n, **{**e, "headers": tuple(e.get("headers", ()))}) for n, e in data["endpoints"].items()
+        },
+        headers=data["headers"],
+        relations=tables | views,
+        functions={
+            n: SqlFunction(n, f["area"], tuple(f["arguments"]), f["returns"]) for n, f in data["functions"].items()
+        },
+        roles=data["roles"],
+        flags=data["flags"],
+    )
+
+
+def _relation(name: str, given: Mapping[str, Any], *, is_view: bool) -> Relation:
+    return Relation(
+        name,
+        given["area"],
+        given["columns"],
+        tuple(tuple(k) for k in given.get("keys", ())),
+        {c: tuple(v) for c, v in given.get("values", {}).items()},
+        given.get("tenants", False),
+        is_view,
+    )
