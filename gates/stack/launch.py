@@ -2,13 +2,15 @@
 
 Run as `python -I -S launch.py PARENT_PID SIGNAL UID GID PROGRAM ARGUMENTS...`; UID -1 keeps the user. It is a program
 of its own, and not a `preexec_fn`, because code between fork and exec can deadlock in a process with threads; and it
-sets the signal after the change of user, because that change clears it (prctl(2), PR_SET_PDEATHSIG).
+sets the signal after the change of user, because that change clears it (prctl(2), PR_SET_PDEATHSIG). An interrupt is
+not ignored, whatever started us: a shell lets its background jobs ignore it, and so would all that they start.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
@@ -26,6 +28,7 @@ def become(parent: int, death_signal: int, uid: int, gid: int, command: list[str
     if os.getppid() != parent:  # it died before the signal was asked for
         return
     os.umask(0o077)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.execv(command[0], command)  # noqa: S606  -- the point of this program
 
 

@@ -1,0 +1,35 @@
+"""The program that becomes another one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+from gates.stages.suite import LAUNCHER
+
+ASKED = "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+
+
+def test_an_interrupt_is_not_ignored_by_what_is_started_in_the_background() -> None:
+    """A parent that ignores interrupts, as a shell lets its background jobs, does not hand that on."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        words = [
+            sys.executable,
+            "-I",
+            "-S",
+            str(LAUNCHER),
+            str(os.getpid()),
+            "9",
+            "-1",
+            "-1",
+            sys.executable,
+            "-c",
+            ASKED,
+        ]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert done.stdout.strip() == "True", done.stderr
