@@ -115,9 +115,8 @@ class Probe:
 
 def probe(url: str) -> Probe:
     """Look at every tenant table as a tenant. Raise psycopg.Error where there is no database."""
-    connection = connect(url)
+    connection = connect(url, autocommit=False)
     try:
-        execute(connection, "begin")
         return _look(connection)
     finally:
         if not connection.closed:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psycopg.sql
 
+from gates.deployment.connection import Answering
 from gates.deployment.database import Connection, connect, execute, sql
 
 STATEMENT_TIMEOUT_MS = 5_000
@@ -42,9 +43,10 @@ class SqlSession:
     deep: bool = False
 
     @cached_property
-    def connection(self) -> Connection:
+    def connection(self) -> Answering:
         timeout_ms = DEEP_TIMEOUT_MS if self.deep else STATEMENT_TIMEOUT_MS
         connection = connect(self.url, read_only=True, statement_timeout_ms=timeout_ms)
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         given = {
             "timezone": "UTC",
             "jit": "off",  # compiling costs more than these queries
@@ -52,23 +54,18 @@ class SqlSession:
             "replaygate.deep": "on" if self.deep else "off",
             **{f"replaygate.{k}": v for k, v in self.settings.items()},
         }
-        _set(connection, given)
+        connection.give(given)
         return connection
 
     def give(self, settings: Mapping[str, str]) -> None:
         """Hand further settings to the queries, as `replaygate.<name>`."""
-        _set(self.connection, {f"replaygate.{k}": v for k, v in settings.items()})
+        self.connection.give({f"replaygate.{k}": v for k, v in settings.items()})
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
         """One read-only transaction with one snapshot; rolled back at the end."""
-        connection = self.connection
-        execute(connection, "begin transaction isolation level repeatable read read only")
-        try:
-            yield connection
-        finally:
-            if not connection.closed:
-                connection.rollback()
+        with self.connection.transaction(force_rollback=True):
+            yield self.connection
 
     @cached_property
     def blindness(self) -> str:
@@ -86,11 +83,6 @@ class SqlSession:
     def close(self) -> None:
         if "connection" in self.__dict__:
             self.connection.close()
-
-
-def _set(connection: Connection, given: Mapping[str, str]) -> None:
-    calls = ", ".join(["set_config(%s, %s, false)"] * len(given))
-    execute(connection, f"select {calls}", *(part for item in given.items() for part in item))
 
 
 def _hides(connection: Connection, table: str, estimate: int) -> bool:

@@ -15,7 +15,7 @@ from drills.workbench.checks import SIGNED, TENANTS
 from drills.workbench.scene import Scene, new_key
 from gates.checks.recorder import Unmet, check
 from gates.deployment.client import HttpDoor, NoAnswer
-from gates.deployment.database import Connection, execute, value
+from gates.deployment.database import Connection, backend_of, execute, value
 from gates.deployment.requests import Answer, Request
 from gates.evidence import Severity, Where
 
@@ -127,7 +127,7 @@ def _held_budget(scene: Scene, company: str) -> Iterator[Connection]:
 
 def _waiter(scene: Scene, holder: Connection, running: Future[Answer]) -> int:
     """The pid of the backend that waits for the holder's row; unknown where the request does not wait."""
-    pid = value(holder, "select pg_backend_pid()")
+    pid = backend_of(holder)
     deadline = time.monotonic() + WAITER_WITHIN_S
     while time.monotonic() < deadline and not running.done():
         found = value(

@@ -9,6 +9,7 @@ from drills.workbench.rate_limit import Limit
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.deployment.client import NoAnswer
+from gates.deployment.database import backend_of
 
 WAITER_WITHIN_S = 2.0
 
@@ -35,10 +36,11 @@ def test_service_login_is_bound(limit: Limit, scene: Scene, tenant: str) -> None
     found: list[dict[str, Any]] = []
 
     with limit.locked_rows(tenant) as held:
+        holder = backend_of(held)
         call = scene.in_background(limit.request(tenant, "call 2, its row locked", dry_run=True))
 
         def probe() -> bool:
-            found[:] = scene.rows(_WAITING_LOGIN, held.info.backend_pid)
+            found[:] = scene.rows(_WAITING_LOGIN, holder)
             return bool(found) or call.done()
 
         scene.until_true(probe, within_s=WAITER_WITHIN_S)

@@ -72,11 +72,6 @@ def _terminate(scene: Scene, which: str, value: object) -> int:
         )
 
 
-def backend_of(connection: psycopg.Connection[dict[str, object]]) -> int:
-    """The process id of a connection's backend."""
-    return connection.info.backend_pid
-
-
 def work(scene: Scene, company: str, delay_ms: int) -> list[str]:
     """Nine events, three each of two new keys and of none; the agent takes its time for the first of each three alone.
 

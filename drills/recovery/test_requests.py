@@ -6,10 +6,10 @@ import time
 import uuid
 from concurrent.futures import Future
 
-from drills.recovery.breakage import backend_of, kill_all, processes, request_drill, terminate_waiting_for
+from drills.recovery.breakage import kill_all, processes, request_drill, terminate_waiting_for
 from drills.workbench.scene import Scene, new_key
 from gates.deployment.client import NoAnswer
-from gates.deployment.database import Connection, execute
+from gates.deployment.database import Connection, backend_of, execute
 from gates.deployment.requests import Answer
 from gates.evidence import Where
 

@@ -19,7 +19,7 @@ from drills.workbench.credentials import REPLAY, Signer
 from drills.workbench.database import query
 from drills.workbench.tenant_data import PLAIN_TYPE, TenantData
 from gates.deployment.client import HttpDoor, NoAnswer
-from gates.deployment.database import Connection
+from gates.deployment.database import Connection, backend_of
 from gates.deployment.requests import Answer, Request, encode_body, replay_fields, signed_get
 
 T = TypeVar("T")
@@ -178,7 +178,8 @@ class Scene(TenantData):
     def somebody_waits(self, held: Connection, *, within_s: float) -> bool:
         """Whether a session comes to wait, in that time, for what the connection holds."""
         ask = "select count(*) from pg_stat_activity where %s = any(pg_blocking_pids(pid))"
-        return self.until_true(lambda: self.number(ask, held.info.backend_pid) > 0, within_s=within_s)
+        holder = backend_of(held)
+        return self.until_true(lambda: self.number(ask, holder) > 0, within_s=within_s)
 
     def late(self, what: str, waited_s: float, since: object, stalled_s: float = 0.0) -> NoReturn:
         """A deadline passed: a failure where the target answers promptly, nothing else was waiting, and neither we nor

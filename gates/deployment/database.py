@@ -6,18 +6,22 @@ client that the network cut off; the client closes a connection whose server no 
 
 from __future__ import annotations
 
-import time
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import psycopg
-from psycopg.abc import PQGen
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
 from gates.deployment.cells import TOLERANCE
+from gates.deployment.connection import Answering, Connection, PinningCursor
+from gates.errors import first_line
+
+__all__ = ["Connection", "connect", "execute", "session", "sql", "value"]
 
 STATEMENT_TIMEOUT_MS = 10_000
 LOCK_TIMEOUT_MS = 2_000
@@ -35,40 +39,23 @@ KEEPALIVE: Mapping[str, Any] = {
 """For the client; the server is asked for the same."""
 PINNED = {"search_path": "pg_catalog,pg_temp"}
 """A name without a schema is PostgreSQL's own, whatever an owner of the target made in `public` under that name."""
-READABLE: Mapping[str, object] = {
+READABLE: Mapping[str, str] = {
     "datestyle": "ISO",
     "intervalstyle": "postgres",
     "bytea_output": "hex",
-    "extra_float_digits": 1,
+    "extra_float_digits": "1",
 }
 """How values are written to us: a server may be set up to write them so that no driver reads them."""
+REFUSED_AT_START = re.compile("parameter|option", re.IGNORECASE)
+"""What a pooler speaks of that lets no client choose the settings of a session as it starts."""
+SHOWN = ("search_path", "intervalstyle", "bytea_output", "extra_float_digits")
+"""Settings that a server shows as they were given."""
 
-T = TypeVar("T")
-Connection = psycopg.Connection[dict[str, object]]
-
-
-class Answering(Connection):
-    """A connection that ends a statement without an answer in time: TCP alone waits for ever behind a live proxy."""
-
-    answer_limit_s: float = STATEMENT_TIMEOUT_MS / 1000 + ANSWER_GRACE_S
-
-    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
-        limit_s = self.answer_limit_s if timeout is None else min(timeout, self.answer_limit_s)
-        return super().wait(self._limited(gen, limit_s), interval)
-
-    def _limited(self, gen: PQGen[T], limit_s: float) -> PQGen[T]:
-        until = time.monotonic() + limit_s
-        try:
-            wanted = next(gen)
-            while True:
-                ready = yield wanted
-                if time.monotonic() > until:
-                    self.pgconn.finish()
-                    raise psycopg.OperationalError(f"the server gave no answer within {limit_s:g} s")
-                wanted = gen.send(ready)
-        except StopIteration as end:
-            answer: T = end.value
-            return answer
+_POOLED: dict[str, bool] = {}
+"""By URL, for the life of this process: whether somebody between us and the server lends us its sessions."""
+_LOOK = "select pg_catalog.pg_backend_pid() as pid, array[{}] as found".format(
+    ", ".join(f"pg_catalog.current_setting('{name}')" for name in SHOWN)
+)
 
 
 def connect(
@@ -79,36 +66,125 @@ def connect(
     statement_timeout_ms: int = STATEMENT_TIMEOUT_MS,
     idle_in_transaction_ms: int = IDLE_IN_TRANSACTION_MS,
 ) -> Answering:
-    """A connection whose every wait has a limit. Raise psycopg.OperationalError where there is no database."""
+    """A connection whose every wait has a limit. Raise psycopg.OperationalError where there is no database.
+
+    A server of our own keeps the settings for the session. A pooler may lend the next transaction another session, so
+    behind one each transaction begins with them. One that keeps them not even that long is no database for us.
+    """
     settings = {
-        "statement_timeout": statement_timeout_ms,
-        "lock_timeout": LOCK_TIMEOUT_MS,
-        "idle_in_transaction_session_timeout": idle_in_transaction_ms,
-        "default_transaction_read_only": "on" if read_only else "off",
-        **{name if name.startswith("tcp_") else f"tcp_{name}": limit for name, limit in KEEPALIVE.items()},
+        "statement_timeout": str(statement_timeout_ms),
+        "lock_timeout": str(LOCK_TIMEOUT_MS),
+        "idle_in_transaction_session_timeout": str(idle_in_transaction_ms),
         **PINNED,
         **READABLE,
     }
-    connection = Answering.connect(
+    limit_s = statement_timeout_ms / 1000 + ANSWER_GRACE_S
+    if not _POOLED.get(url):
+        connection = _direct(url, settings, read_only=read_only, autocommit=autocommit)
+        if connection is not None:
+            connection.answer_limit_s = limit_s
+            return connection
+    connection = _open(url, autocommit=autocommit)
+    connection.answer_limit_s = limit_s
+    connection.read_only = read_only
+    connection.pins = settings
+    if not _POOLED.get(url):
+        _prove(connection)
+        _POOLED[url] = True
+    return connection
+
+
+def _direct(url: str, settings: Mapping[str, str], *, read_only: bool, autocommit: bool) -> Answering | None:
+    """A connection to a session that is ours until we close it; None where a pooler is in between."""
+    of_session = {
+        **settings,
+        "default_transaction_read_only": "on" if read_only else "off",
+        **{name if name.startswith("tcp_") else f"tcp_{name}": limit for name, limit in KEEPALIVE.items()},
+    }
+    try:
+        connection = _open(url, autocommit=autocommit, settings=of_session)
+    except psycopg.OperationalError as error:
+        if REFUSED_AT_START.search(str(error)):
+            return None
+        raise
+    if url in _POOLED:
+        return connection
+    try:
+        if _is_ours(connection, settings):
+            _POOLED[url] = False
+            return connection
+    except BaseException:
+        connection.close()
+        raise
+    connection.close()
+    return None
+
+
+def _open(url: str, *, autocommit: bool, settings: Mapping[str, object] | None = None) -> Answering:
+    asked = " ".join(f"-c {name}={setting}" for name, setting in (settings or {}).items())
+    theirs = str(conninfo_to_dict(url).get("options") or "")
+    return Answering.connect(
         url,
         autocommit=autocommit,
         connect_timeout=CONNECT_TIMEOUT_S,
-        options=" ".join(f"-c {name}={setting}" for name, setting in settings.items()),
+        options=f"{theirs} {asked}".strip(),
         application_name="replaygate",
         row_factory=dict_row,
+        cursor_factory=PinningCursor,
         context=TOLERANCE,
+        prepare_threshold=None,  # a prepared statement lives in one session, and the next one may be another
         **KEEPALIVE,
     )
-    connection.answer_limit_s = statement_timeout_ms / 1000 + ANSWER_GRACE_S
-    return connection
+
+
+def _is_ours(connection: Answering, settings: Mapping[str, str]) -> bool:
+    """Whether the session took the settings, and is the one whose number the connection was told at its start: a pooler
+    gives each client a number of its own, by which it knows whose statement is to be cancelled.
+    """
+    row = _look(connection)
+    connection.rollback()
+    return row["pid"] == connection.info.backend_pid and row["found"] == _shown(settings)
+
+
+def _prove(connection: Answering) -> None:
+    """Close the connection and raise psycopg.OperationalError where the pooler keeps no settings for a transaction."""
+    try:
+        with connection.transaction():
+            found = _look(connection)["found"]
+    except psycopg.Error as error:
+        found = first_line(error)
+    if found != _shown(connection.pins):
+        connection.close()
+        raise psycopg.OperationalError(
+            f"a pooler is between the gate and this database, and settings of a transaction do not last through it:"
+            f" {_shown(connection.pins)} asked for, {found} observed."
+            " Have it lend by transaction or by session, not by statement"
+        )
+
+
+def _look(connection: Answering) -> dict[str, object]:
+    return connection.execute(_LOOK.encode()).fetchone() or {}
+
+
+def _shown(settings: Mapping[str, str]) -> list[str]:
+    return [settings[name] for name in SHOWN]
 
 
 @contextmanager
 def session(
-    url: str, *, read_only: bool = False, idle_in_transaction_ms: int = IDLE_IN_TRANSACTION_MS
+    url: str,
+    *,
+    read_only: bool = False,
+    statement_timeout_ms: int = STATEMENT_TIMEOUT_MS,
+    idle_in_transaction_ms: int = IDLE_IN_TRANSACTION_MS,
 ) -> Iterator[Answering]:
     """A connection that is closed at the end."""
-    connection = connect(url, read_only=read_only, idle_in_transaction_ms=idle_in_transaction_ms)
+    connection = connect(
+        url,
+        read_only=read_only,
+        statement_timeout_ms=statement_timeout_ms,
+        idle_in_transaction_ms=idle_in_transaction_ms,
+    )
     try:
         yield connection
     finally:
@@ -131,3 +207,8 @@ def value(connection: Connection, statement: str, *params: object) -> object:
     """The first column of the first row, or None."""
     rows = execute(connection, statement, *params)
     return next(iter(rows[0].values())) if rows else None
+
+
+def backend_of(connection: Connection) -> int:
+    """The number of the server's process that runs a connection's transaction. A pooler tells us another at connect."""
+    return int(str(value(connection, "select pg_catalog.pg_backend_pid()")))

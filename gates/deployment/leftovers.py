@@ -2,16 +2,15 @@
 
 A company is one of a run only if its id is the hash of its name; a name alone proves nothing. Its run is over
 only if its lease has expired, or if nobody holds the advisory lock that a living gate holds from the first company to
-the last. The lock counts only where it was seen to work: a pooler that lends connections by transaction loses it, and
-then the lease alone decides.
+the last. Behind a pooler, which may lend the session of a lock to somebody else, no lock is taken and the lease alone
+decides.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import psycopg
@@ -58,20 +57,26 @@ def take_lease(url: str, run: str, *, shared: bool = False) -> tuple[Lease | Non
     except psycopg.Error:
         return None, TIMED
     try:
-        execute(connection, "set idle_session_timeout = 0")
-        with session(url) as other:
-            if _try_lock(connection, run, shared=shared) and not _try_lock(other, run):
-                return Lease(connection), HELD
+        if not connection.is_pooled:
+            connection.give({"idle_session_timeout": "0"})
+            with session(url) as other:
+                if _try_lock(connection, run, shared=shared) and not is_over(other, run):
+                    return Lease(connection), HELD
     except psycopg.Error:
         pass  # without a lock the lease decides
     connection.close()
     return None, TIMED
 
 
-def _try_lock(connection: Connection, run: str, *, shared: bool = False) -> bool:
+def is_over(connection: Connection, run: str) -> bool:
+    """Whether nobody holds the lock of this run, which is had for the time of the question alone."""
+    return _try_lock(connection, run, until="xact_")
+
+
+def _try_lock(connection: Connection, run: str, *, shared: bool = False, until: str = "") -> bool:
     if not _RUN.fullmatch(run):
         return False
-    kind = "pg_try_advisory_lock_shared" if shared else "pg_try_advisory_lock"
+    kind = f"pg_try_advisory_{until}lock{'_shared' if shared else ''}"
     return value(connection, f"select {kind}(%s::int, %s::int)", _LOCKS, _number(run)) is True
 
 
@@ -130,20 +135,8 @@ def sweep(url: str, spare: str = "") -> list[str]:
 
 
 def _sweep_run(connection: Connection, companies: list[_Company], now: int) -> list[str]:
-    with lock_of(connection, companies[0].run) as nobody_holds_it:
-        if not nobody_holds_it:
-            return []
-        dead = [one.id for one in companies if one.until < now or one.mark == HELD]
-        Tenants(connection, "load").remove(dead)
-        return dead
-
-
-@contextmanager
-def lock_of(connection: Connection, run: str) -> Iterator[bool]:
-    """Whether nobody held the lease of this run; for the time of the block we do."""
-    taken = _try_lock(connection, run)
-    try:
-        yield taken
-    finally:
-        if taken:
-            execute(connection, "select pg_advisory_unlock(%s::int, %s::int)", _LOCKS, _number(run))
+    if not is_over(connection, companies[0].run):
+        return []
+    dead = [one.id for one in companies if one.until < now or one.mark == HELD]
+    Tenants(connection, "load").remove(dead)
+    return dead

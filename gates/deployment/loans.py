@@ -22,7 +22,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from gates.deployment.database import Connection, execute, session
-from gates.deployment.leftovers import HELD, TIMED, lock_of
+from gates.deployment.leftovers import HELD, TIMED, is_over
 
 PREFIX = "drill.loan."
 ACTOR = "replaygate:drill"
@@ -153,12 +153,11 @@ def give_back_for_the_dead(url: str) -> list[tuple[Loan, Ending]]:
         now = None
         for loan in _open(connection):
             parts = _LEASE.fullmatch(loan.lease)
-            with lock_of(connection, loan.run) as nobody_holds_it:
-                if not nobody_holds_it or parts is None:
-                    continue
-                now = now or int(str(execute(connection, "select extract(epoch from now())::bigint as now")[0]["now"]))
-                if parts[1] == HELD or int(parts[2]) < now:
-                    ended.append((loan, give_back(connection, loan)))
+            if parts is None or not is_over(connection, loan.run):
+                continue
+            now = now or int(str(execute(connection, "select extract(epoch from now())::bigint as now")[0]["now"]))
+            if parts[1] == HELD or int(parts[2]) < now:
+                ended.append((loan, give_back(connection, loan)))
     return [one for one in ended if one[1] is not Ending.BEFORE]
 
 

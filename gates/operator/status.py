@@ -146,8 +146,8 @@ def _over_sql(target: Target, clock: Callable[[], float] = time.monotonic) -> li
         return _unseen(wanted, "DATABASE_URL is not set. Set it to a login that sees all rows (replay_gate)")
     deadline = clock() + TOTAL_S
     try:
-        with session(target.database_url, read_only=True) as connection:
-            connection.execute(f"set statement_timeout = {STATEMENT_TIMEOUT_MS}".encode())
+        limit = {"statement_timeout_ms": STATEMENT_TIMEOUT_MS}
+        with session(target.database_url, read_only=True, **limit) as connection:
             found = [_sight(connection, target)]
             for one in wanted[1:]:
                 late = clock() > deadline

@@ -14,7 +14,8 @@ from typing import Self
 
 import psycopg
 
-from gates.deployment.database import Connection, connect
+from gates.deployment.connection import Answering
+from gates.deployment.database import connect
 from gates.deployment.redaction import hidden, redact_text
 from gates.errors import first_line
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where, stamp
@@ -34,7 +35,7 @@ ANOTHER_RUN = "another run of the gate is examining this deployment; run again w
 RENEW_S = 10.0
 """The lock belongs to a transaction, which no pooler lends to somebody else; none of them is kept for long."""
 JOIN_S = 15.0
-TAKE = "begin; select pg_try_advisory_xact_lock(hashtextextended('replaygate run', 0)) as taken"
+TAKE = "select pg_try_advisory_xact_lock(hashtextextended('replaygate run', 0)) as taken"
 
 
 class Turn:
@@ -47,7 +48,7 @@ class Turn:
     def __init__(self, context: Context, renew_s: float = RENEW_S) -> None:
         self._context, self._renew_s = context, renew_s
         self._stop = threading.Event()
-        self._connection: Connection | None = None
+        self._connection: Answering | None = None
         self._thread = threading.Thread(target=self._keep, name="turn", daemon=True)
         self.busy = False
         self.lost = ""
@@ -89,11 +90,14 @@ class Turn:
     def _take(self) -> bool:
         """Release the lock and take it again in one message, so that no other run can take it in between."""
         if self._connection is None or self._connection.closed:
-            self._connection = connect(self._context.target.database_url)
-        held = self._connection.info.transaction_status is psycopg.pq.TransactionStatus.INTRANS
-        cursor = self._connection.execute(("commit; " if held else "") + TAKE)
-        while cursor.nextset():
-            pass
+            self._connection = connect(self._context.target.database_url, autocommit=False)
+        if self._connection.info.transaction_status is psycopg.pq.TransactionStatus.INTRANS:
+            with self._connection.pipeline():
+                self._connection.execute("commit and chain")
+                self._connection.pin()
+                cursor = self._connection.execute(TAKE)
+        else:
+            cursor = self._connection.execute(TAKE)
         row = cursor.fetchone()
         return row is not None and row["taken"] is True
 

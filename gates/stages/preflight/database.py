@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psycopg
 
+from gates.deployment.connection import Answering
 from gates.deployment.database import Connection, connect, execute, sql
 from gates.deployment.identity import database_place
 from gates.deployment.target import Target
@@ -20,6 +21,10 @@ from gates.text.foreign import text
 QUERIES = Path(__file__).parent.with_name("queries")
 MOST_SKEW_S = 2.0
 SERVERS = (15, 18)
+POOLED = (
+    "a pooler lends the gate its sessions: each transaction begins with the gate's settings, and no lock shows that a"
+    " run lives, so what a killed run leaves is removed after half an hour"
+)
 
 DATABASE = spec(
     "database",
@@ -62,7 +67,7 @@ def database_lines(target: Target) -> list[Evidence]:
         return [first, sight, after([first], SKEW, target, lambda: clock_skew(connection))]
 
 
-def connected(url: str) -> Connection:
+def connected(url: str) -> Answering:
     """A connection that has answered. Raise psycopg.Error where there is none."""
     connection = connect(url, read_only=True)
     execute(connection, "select 1")
@@ -74,14 +79,15 @@ def _shut(target: Target, seen: LookResult) -> list[Evidence]:
     return [first, *(after([first], s, target, lambda: seen) for s in (SIGHT, SKEW))]
 
 
-def database(connection: Connection) -> LookResult:
+def database(connection: Answering) -> LookResult:
     """The server's major version."""
     major = connection.info.server_version // 10_000
     least, most = SERVERS
     if not least <= major <= most:
         message = f"PostgreSQL {major}; allowed: {least} to {most}. The checks are not known to hold there"
         return LookResult(Outcome.UNKNOWN, message, major, f"{least}..{most}")
-    return LookResult(Outcome.PASS, "", major, f"{least}..{most}", samples=1, details={"login": _login(connection)})
+    details = {"login": _login(connection)} | ({"pooler": POOLED} if connection.is_pooled else {})
+    return LookResult(Outcome.PASS, "", major, f"{least}..{most}", samples=1, details=details)
 
 
 def _login(connection: Connection) -> JsonValue:

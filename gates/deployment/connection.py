@@ -1,0 +1,118 @@
+"""A connection that ends a statement without an answer in time, and that a pooler cannot take our settings from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, Self, TypeVar
+
+import psycopg
+from psycopg.abc import Params, PQGen
+from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.sql import SQL, Composed
+
+T = TypeVar("T")
+Connection = psycopg.Connection[dict[str, object]]
+Statement = str | bytes | SQL | Composed
+
+UNPINNED = (
+    "a statement would run without the settings of its session: behind a pooler a pipeline begins within a transaction"
+)
+
+
+class Answering(Connection):
+    """TCP alone waits for ever behind a live proxy; here a statement has `answer_limit_s` seconds.
+
+    pins: the settings that each transaction begins with, behind a pooler; empty where the session keeps them.
+    """
+
+    answer_limit_s: float = 15.0
+    pins: Mapping[str, str] = {}
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether a pooler lends us sessions: nothing that belongs to a session lasts longer than a transaction."""
+        return bool(self.pins)
+
+    def give(self, settings: Mapping[str, str]) -> None:
+        """Run all further statements under these settings, too."""
+        if self.is_pooled:
+            self.pins = {**self.pins, **settings}
+        elif settings:
+            _configure(psycopg.Cursor(self), settings, local=False)
+
+    def pin(self) -> None:
+        """Behind a pooler give a transaction its settings. `transaction` and the first statement of one do so."""
+        if self.is_pooled:
+            _configure(psycopg.Cursor(self), self.pins, local=True)
+
+    @contextmanager
+    def transaction(
+        self, savepoint_name: str | None = None, force_rollback: bool = False
+    ) -> Iterator[psycopg.Transaction]:
+        """As psycopg's; behind a pooler an outermost one begins with the settings, in the same round trip."""
+        if not self.is_pooled or self.info.transaction_status != TransactionStatus.IDLE:
+            with super().transaction(savepoint_name, force_rollback) as block:
+                yield block
+            return
+        with ExitStack() as stack:
+            with self.pipeline():
+                block = stack.enter_context(psycopg.Transaction(self, savepoint_name, force_rollback))
+                self.pin()
+            yield block
+
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        limit_s = self.answer_limit_s if timeout is None else min(timeout, self.answer_limit_s)
+        return super().wait(self._limited(gen, limit_s), interval)
+
+    def _limited(self, gen: PQGen[T], limit_s: float) -> PQGen[T]:
+        until = time.monotonic() + limit_s
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if time.monotonic() > until:
+                    self.pgconn.finish()
+                    raise psycopg.OperationalError(f"the server gave no answer within {limit_s:g} s")
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            answer: T = end.value
+            return answer
+
+
+class PinningCursor(psycopg.Cursor[dict[str, object]]):
+    """Behind a pooler a statement outside a transaction gets one of its own that begins with the settings of its
+    connection. All of it is one round trip.
+    """
+
+    def execute(  # type: ignore[override]  # psycopg's template strings are not for us
+        self, query: Statement, params: Params | None = None, **options: Any
+    ) -> Self:
+        connection = self.connection
+        if not isinstance(connection, Answering) or not connection.is_pooled:
+            return super().execute(query, params, **options)
+        if connection.info.transaction_status != TransactionStatus.IDLE:
+            return super().execute(query, params, **options)
+        if connection.pgconn.pipeline_status != PipelineStatus.OFF:
+            raise psycopg.InterfaceError(UNPINNED)
+        control = psycopg.Cursor(connection)
+        try:
+            with connection.pipeline():
+                if connection.autocommit:
+                    control.execute(b"begin read only" if connection.read_only else b"begin read write")
+                connection.pin()
+                super().execute(query, params, **options)
+                if connection.autocommit:
+                    control.execute(b"commit")
+        except psycopg.Error:
+            if connection.autocommit and not connection.closed:
+                connection.rollback()
+            raise
+        return self
+
+
+def _configure(cursor: psycopg.Cursor[Any], settings: Mapping[str, str], *, local: bool) -> None:
+    """Qualified names only: the settings that make a bare name safe are not there yet."""
+    calls = ", ".join([f"pg_catalog.set_config(%s, %s, {str(local).lower()})"] * len(settings))
+    cursor.execute(f"select {calls}".encode(), [part for item in settings.items() for part in item])

@@ -1,0 +1,161 @@
+"""Behind a pooler the gate needs nothing that belongs to a session, and never works without its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from gates.deployment.connection import Answering
+from gates.deployment.database import SHOWN, connect, execute, session, value
+from gates.deployment.leftovers import TIMED, is_over, take_lease
+from gates.deployment.target import Target
+from gates.deployment.tenants import Tenants
+from gates.evidence import Outcome, TargetKind
+from gates.stages.preflight.database import POOLED, database_lines
+from sql_checks.rulefile import read_all_rules
+from sql_checks.spotfile import read_folder
+from sql_checks.sqlsession import SqlSession
+from tests.pgbouncer import needs_pgbouncer, pgbouncer
+from tests.postgres_fixture import PgServer
+
+pytestmark = needs_pgbouncer
+
+MODES = ("transaction", "session")
+POOLERS = [(mode, ignored) for mode in MODES for ignored in ("", "options")]
+"""How it lends, and whether it drops our settings at the start silently or refuses them."""
+ASKED = ["pg_catalog,pg_temp", "postgres", "hex", "1"]
+UNHELPFUL = (
+    "search_path = public, pg_catalog",
+    "bytea_output = escape",
+    "intervalstyle = iso_8601",
+    "extra_float_digits = 0",
+    "default_transaction_read_only = on",
+)
+SHOW = "select array[" + ", ".join(f"current_setting('{name}')" for name in SHOWN) + "]"
+
+
+@pytest.fixture
+def unhelpful(pg_server: PgServer, migrated_db: str) -> str:
+    """The URL of a database whose own settings are of no use to us."""
+    with session(pg_server.url("postgres")) as connection:
+        for setting in UNHELPFUL:
+            connection.execute(f'alter database "{migrated_db}" set {setting}'.encode())
+    return pg_server.url(migrated_db)
+
+
+@pytest.fixture
+def pooled(unhelpful: str, tmp_path: Path) -> Iterator[str]:
+    """The same database behind a pooler that lends by transaction, with two sessions to lend."""
+    with pgbouncer(tmp_path, unhelpful, "transaction", size=2) as url:
+        yield url
+
+
+def in_force(connection: Answering) -> object:
+    return value(connection, SHOW)
+
+
+@pytest.mark.parametrize(("mode", "ignored"), POOLERS)
+def test_every_statement_has_its_settings(unhelpful: str, tmp_path: Path, mode: str, ignored: str) -> None:
+    """On its own, in a transaction, and on a connection without autocommit; also when only reading is allowed."""
+    with pgbouncer(tmp_path, unhelpful, mode, ignore=ignored) as url:
+        for autocommit in (True, False):
+            with connect(url, autocommit=autocommit, read_only=True) as connection:
+                assert connection.is_pooled
+                assert in_force(connection) == ASKED
+                assert value(connection, "show statement_timeout") == "10s"
+                connection.rollback()
+                with connection.transaction(), connection.transaction():
+                    assert in_force(connection) == ASKED
+                with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+                    connection.execute("create table public.written (a int)")
+                connection.rollback()
+                assert in_force(connection) == ASKED
+        with session(url) as connection:
+            connection.execute("create table public.written (a int)")
+            with connection.transaction():
+                connection.execute("insert into public.written values (1)")
+
+
+def test_a_session_of_our_own_is_known_as_one(unhelpful: str) -> None:
+    """Without a pooler the settings are given once, at the start."""
+    with session(unhelpful) as connection:
+        assert not connection.is_pooled
+        assert in_force(connection) == ASKED
+
+
+def test_nothing_of_ours_is_left_in_what_a_pooler_lends(pooled: str, unhelpful: str) -> None:
+    """No setting, no lock, no prepared statement: the next borrower is somebody's service."""
+    with session(pooled) as connection:
+        connection.give({"timezone": "Asia/Kolkata"})
+        for _ in range(10):
+            execute(connection, "select %s::int", 1)
+        lease, mark = take_lease(pooled, "a1")
+        assert (lease, mark) == (None, TIMED)
+        assert is_over(connection, "a1")
+    with psycopg.connect(unhelpful, autocommit=True) as other:
+        assert other.execute("select count(*) from pg_locks where locktype = 'advisory'").fetchone() == (0,)
+    with psycopg.connect(pooled, autocommit=True, prepare_threshold=None) as lent:
+        assert lent.execute("show search_path").fetchone() == ("public, pg_catalog",)
+        assert lent.execute("show timezone").fetchone() != ("Asia/Kolkata",)
+        assert lent.execute("select count(*) from pg_prepared_statements").fetchone() == (0,)
+
+
+def test_checks_and_rules_are_run_through_a_pooler(pooled: str, pg_server: PgServer) -> None:
+    """Every query of the checks and the rules, with its settings, while others take the sessions in between."""
+    checks = SqlSession(pooled, excluded=["6b3e0b7e-0000-4000-8000-000000000000"], settings={"steps": "10,50"})
+    with session(pooled) as other:
+        for query in [q for s in read_folder() for q in (s.violations, s.seen)] + [r.query for r in read_all_rules()]:
+            with checks.snapshot() as connection:
+                assert value(connection, "show replaygate.steps") == "10,50"
+                assert value(connection, "show transaction_isolation") == "repeatable read"
+                connection.execute(query.encode())
+                assert value(other, "select current_setting('replaygate.steps', true)") in {None, ""}
+    checks.close()
+
+
+def test_tenants_are_made_and_removed_through_a_pooler(pooled: str) -> None:
+    """Pipelines within a transaction work."""
+    with session(pooled) as connection:
+        tenants = Tenants(connection, "a1")
+        tenants.add_items(tenants.create(), 3)
+        tenants.remove()
+        assert value(connection, "select count(*) from public.companies where id = %s", tenants.created[0]) == 0
+
+
+def test_an_error_leaves_no_transaction_behind(pooled: str) -> None:
+    """Whether the statement fails or its commit: it is raised, undone, and the next one works."""
+    with session(pooled) as connection:
+        connection.execute("create table public.p (a int primary key)")
+        connection.execute("create table public.c (a int references public.p deferrable initially deferred)")
+        with pytest.raises(psycopg.errors.ForeignKeyViolation):
+            connection.execute("insert into public.c values (1)")
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            connection.execute("select * from public.nothing_here")
+        assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        assert value(connection, "select count(*) from public.c") == 0
+
+
+def test_no_pipeline_begins_outside_a_transaction(pooled: str) -> None:
+    """Its first statement would run without the settings, so it is refused."""
+    with session(pooled) as connection, pytest.raises(psycopg.InterfaceError), connection.pipeline():
+        connection.execute("select 1")
+
+
+def test_the_preflight_says_what_cannot_be_had(pooled: str, unhelpful: str) -> None:
+    """Behind a pooler the evidence says so, and nothing is unknown for it."""
+    for url, said in ((pooled, POOLED), (unhelpful, None)):
+        lines = database_lines(Target(TargetKind.STAGING, database_url=url))
+        assert lines[0].outcome is Outcome.PASS
+        assert lines[0].details.get("pooler") == said
+
+
+def test_a_pooler_that_lends_by_statement_is_no_database(unhelpful: str, tmp_path: Path) -> None:
+    """The settings do not last for a transaction there: nothing is asked, and the message says what to change."""
+    with (
+        pgbouncer(tmp_path, unhelpful, "statement") as url,
+        pytest.raises(psycopg.OperationalError, match="lend by transaction or by session"),
+    ):
+        connect(url)

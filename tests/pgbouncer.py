@@ -1,0 +1,71 @@
+"""pgbouncer in front of a PostgreSQL server on loopback, lending its sessions in one of its three modes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+
+from gates.stack.postgres import free_port
+
+PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+needs_pgbouncer = pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed (Debian package pgbouncer)")
+START_S = 10.0
+ACCOUNT = "nobody"
+"""pgbouncer refuses to run as root."""
+
+
+@contextmanager
+def pgbouncer(folder: Path, url: str, mode: str, *, ignore: str = "", size: int = 20) -> Iterator[str]:
+    """The URL of the same database through the pooler. `ignore`: startup parameters that it drops silently."""
+    assert PROGRAM is not None
+    parts, port = urlsplit(url), free_port()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "users.txt").write_text(f'"{parts.username}" "{parts.password}"\n')
+    settings = {
+        "listen_addr": "127.0.0.1",
+        "listen_port": port,
+        "unix_socket_dir": "",
+        "auth_type": "plain",
+        "auth_file": folder / "users.txt",
+        "pool_mode": mode,
+        "default_pool_size": size,
+        "max_client_conn": 400,
+        "ignore_startup_parameters": ignore,
+    }
+    lines = [f"{name} = {setting}" for name, setting in settings.items() if setting != ""]
+    databases = f"* = host={parts.hostname} port={parts.port}"
+    (folder / "pgbouncer.ini").write_text("\n".join(["[databases]", databases, "[pgbouncer]", *lines, ""]))
+    command = [PROGRAM, "-q", str(folder / "pgbouncer.ini")]
+    with (folder / "log").open("wb") as log:
+        if os.getuid() == 0:
+            command[1:1] = ["-u", ACCOUNT]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        _wait(process, port, folder / "log")
+        login = f"{parts.username}:{parts.password}@127.0.0.1:{port}"
+        yield urlunsplit((parts.scheme, login, parts.path, parts.query, ""))
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(timeout=10)
+
+
+def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and process.poll() is None:
+        with closing(socket.socket()) as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+    raise AssertionError(f"pgbouncer did not start: {log.read_text()[-500:]}")
