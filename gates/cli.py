@@ -137,7 +137,12 @@ def _request(options: argparse.Namespace, console: Console) -> Iterator[RunReque
         disruptive=getattr(options, "disruptive", False),
     )
     if alone:
-        own = load_process.checks_of(target, load_options, options.output)
+        placed = {s.id: (s.area, s.also) for s in specs}  # a threshold of the user's own has no area
+        own = [
+            dataclasses.replace(s, area=area, also=also)
+            for s in load_process.checks_of(target, load_options, options.output)
+            for area, also in [placed.get(s.id, ("", ()))]
+        ]
         policy = dataclasses.replace(policy, catalogue=(*(s for s in specs if not s.id.startswith(LOAD)), *own))
     request = RunRequest(
         target=target,

@@ -83,6 +83,7 @@ class CheckSpec:
     `needs` holds names from CAPABILITIES and the inputs `database`, `mint` (REPLAY_JWT_SECRET) and `tenants`
     (may create drill tenants); a missing input makes the check unknown, a missing capability not applicable.
     `after` are ids of checks without which this one proves nothing. `covers` are lines of the list of checks (A01...).
+    `area` is its part of the contract, empty for a user's own check; `also` are the other areas that it needs.
     """
 
     id: str
@@ -95,6 +96,8 @@ class CheckSpec:
     covers: tuple[str, ...] = ()
     deep: bool = False
     phase: str = "main"
+    area: str = ""
+    also: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, JsonValue]:
         members = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -104,7 +107,7 @@ class CheckSpec:
     def from_json(cls, data: Mapping[str, JsonValue]) -> CheckSpec:
         """Raise ValueError or TypeError on a missing or unknown member."""
         values: dict[str, Any] = dict(data)
-        for name in ("needs", "after", "covers"):
+        for name in ("needs", "after", "covers", "also"):
             if name in values:
                 values[name] = tuple(_strings(values[name]))
         values["severity"] = Severity(str(values["severity"]))

@@ -60,6 +60,7 @@ class RunRequest:
             catalogue=self.catalogue,
             deep=self.policy.deep,
             disruptive=self.policy.disruptive,
+            scope=self.policy.scope,
             environ=self.environ,
             progress=self.progress,
         )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gates.contract.scope import WHOLE, Scope
 from gates.evidence import JsonValue
 from gates.text import characters
 
@@ -230,11 +231,17 @@ class Verdict:
     login: str = ""
     """A warning about the gate's own login, where that may do more than a gate needs."""
     stage: StageResult | None = None
+    contract: Scope = WHOLE
+
+    @property
+    def outcome(self) -> str:
+        """The decision; for a stage that was run alone, its result: a stage is no gate."""
+        return self.decision.value if self.stage is None else f"{self.stage.name} stage {self.stage.result}"
 
     @property
     def title(self) -> str:
-        """The decision; for a stage that was run alone, its result: a stage is no gate."""
-        return self.decision.value if self.stage is None else f"{self.stage.name} stage {self.stage.result}"
+        """The outcome, and within which part of the contract it was given; nothing more within all of it."""
+        return ", ".join(filter(None, (self.outcome, self.contract.text)))
 
     @property
     def shown_as(self) -> Decision:
@@ -292,6 +299,7 @@ class Verdict:
             "ends_when": list(self.ends_when),
             "not_required": [dataclasses.asdict(s) for s in self.not_required],
             "login": self.login,
+            "contract": self.contract.to_json(),
             **({} if self.stage is None else {"stage": dataclasses.asdict(self.stage)}),
         }
 

@@ -74,6 +74,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--only", action="append", metavar="GLOB", help="run only the checks with such ids; may be repeated"
     )
+    group.addoption("--left-out", metavar="FILE", help="run none of the checks in FILE, one id a line")
     group.addoption("--round", default="", choices=("", "before"), help="`before`: these checks are seen again later")
     group.addoption("--run-id", default="", help="name of this run; part of the names of drill tenants")
     group.addoption("--catalogue", metavar="FILE", help="write the specs of all collected checks to FILE, run nothing")
@@ -191,11 +192,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if listing:
         _write_catalogue(Path(listing), [s for s in map(spec_of, items) if s is not None])
     kind = _target().kind
+    file = config.getoption("--left-out")
+    left_out = set(Path(file).read_text(encoding="utf-8").split()) if file else set()
     kept: list[pytest.Item] = []
     dropped: list[pytest.Item] = []
     for item in items:
         spec = spec_of(item)
-        runs = not listing and (spec is None or _runs(spec, config, kind))
+        runs = not listing and (spec is None or (spec.id not in left_out and _runs(spec, config, kind)))
         (kept if runs else dropped).append(item)
     if dropped:
         config.hook.pytest_deselected(items=dropped)

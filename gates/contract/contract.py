@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-FILE = Path(__file__).with_name("contract.yaml")
+from gates.contract.scope import OWN, QUEUE, Scope
+from gates.evidence import CheckSpec
 
-OWN = "gate"
-"""The area that no policy claims or leaves out: what holds the gate to its own word."""
+FILE = Path(__file__).with_name("contract.yaml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +71,13 @@ class SqlFunction:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """All of it, by name. headers, roles, flags: name -> area."""
+    """All of it, by name. headers, roles, flags: name -> area; also: check or pattern -> the other areas it needs;
+    presets: name -> the areas that it claims.
+    """
 
     areas: Mapping[str, Area]
+    also: Mapping[str, tuple[str, ...]]
+    presets: Mapping[str, tuple[str, ...]]
     endpoints: Mapping[str, Endpoint]
     headers: Mapping[str, str]
     relations: Mapping[str, Relation]
@@ -87,6 +91,26 @@ class Contract:
         like = [a.name for a in self.areas.values() if any(fnmatchcase(check, p) for p in a.checks)]
         return next(iter((*named, *like)), "")
 
+    def placed(self, spec: CheckSpec) -> CheckSpec:
+        """The check with its area, and the other areas that it needs."""
+        also = {area for pattern, areas in self.also.items() if fnmatchcase(spec.id, pattern) for area in areas}
+        return replace(spec, area=self.area_of(spec.id), also=tuple(a for a in self.areas if a in also))
+
+    @property
+    def claimable(self) -> tuple[str, ...]:
+        """The areas that a policy may claim, in their order."""
+        return tuple(a for a in self.areas if a != OWN)
+
+    def scope(self, claims: Sequence[str] = (), preset: str = "") -> Scope:
+        """The claims in the contract's order. Without any, those of the preset, or all of a replay service.
+
+        The areas of a queue are another contract: who does not claim them leaves nothing out.
+        """
+        service = tuple(a for a in self.claimable if a != QUEUE)
+        wanted = claims or self.presets.get(preset, ()) or service
+        claimed = tuple(a for a in self.claimable if a in wanted)
+        return Scope(claimed, tuple(a for a in service if a not in claimed), preset)
+
 
 @functools.cache
 def contract() -> Contract:
@@ -96,6 +120,8 @@ def contract() -> Contract:
     views = {n: _relation(n, t, is_view=True) for n, t in data["views"].items()}
     return Contract(
         areas={n: Area(n, a["title"], tuple(a["checks"])) for n, a in data["areas"].items()},
+        also={n: tuple(areas) for n, areas in data["also"].items()},
+        presets={n: tuple(areas) for n, areas in data["presets"].items()},
         endpoints={
             n: Endpoint(n, **{**e, "headers": tuple(e.get("headers", ()))}) for n, e in data["endpoints"].items()
         },

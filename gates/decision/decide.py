@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 
 from gates.decision.assessment import Assessed, assess, distrust, is_lenient, number
 from gates.decision.backlog import backlog_gone_in_s
-from gates.decision.floor import FLOOR, area_of
+from gates.decision.floor import floor_of, not_claimed, parts_of
 from gates.decision.rules import STAGES, Policy, Waiver
 from gates.decision.unreachable import cause, excused
 from gates.evidence import CAPABILITIES, UNREADABLE, CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
@@ -112,7 +112,7 @@ def weigh(
     findings = [_finding(a, policy, lines, now) for a in assessed if a.outcome is not Outcome.PASS]
     findings += _unlisted(lines, policy, now)
     findings += _unreadable(lines)
-    findings += _below_the_floor(assessed, findings) if whole else []
+    findings += _below_the_floor(assessed, findings, policy) if whole else []
     findings = _without_false_blocks(findings, shut)
     findings.sort(key=_by_gravity)
     decision = _decision(findings, assessed)
@@ -128,6 +128,7 @@ def weigh(
         policy_digest=policy.digest,
         counts=counts,
         findings=tuple(findings),
+        contract=policy.scope,
         not_applicable=tuple(sorted(exempt, key=lambda e: e.check)),
         margin=_margin(assessed),
         ends_when=_ends(decision, findings),
@@ -135,8 +136,8 @@ def weigh(
     )
 
 
-def _below_the_floor(assessed: Sequence[Assessed], findings: Sequence[Finding]) -> list[Finding]:
-    """What the floor lacks: a pattern of it that no check of the catalogue stands for, an area without one pass.
+def _below_the_floor(assessed: Sequence[Assessed], findings: Sequence[Finding], policy: Policy) -> list[Finding]:
+    """What the floor lacks: a pattern of it that no check of the catalogue stands for, a claimed area without one pass.
 
     Nothing where a finding holds anyway: a check of the floor that is there and did not pass is one.
     """
@@ -145,13 +146,14 @@ def _below_the_floor(assessed: Sequence[Assessed], findings: Sequence[Finding]) 
     checks = [a.spec.id for a in assessed]
     lacking = {
         pattern: f"no check of this policy stands for {pattern} ({stands_for}), which no policy may leave out"
-        for pattern, stands_for in FLOOR.items()
+        for pattern, stands_for in floor_of(policy.scope).items()
         if not any(fnmatchcase(check, pattern) for check in checks)
     }
-    seen = {area_of(a.spec.id) for a in assessed if a.outcome is Outcome.PASS}
-    for area in sorted({area_of(check) for check in checks} - seen):
-        said = f"no check of {area} passed, and the policy requires none; at least one must be seen to pass"
-        lacking[f"{area}/*"] = said
+    seen = {part for a in assessed if a.outcome is Outcome.PASS for part in parts_of(a.spec)}
+    due = {part for a in assessed for part in parts_of(a.spec)} | set(policy.scope.claims)
+    for part in sorted(due - seen):
+        said = f"no check of {part} passed, and the policy requires none; at least one must be seen to pass"
+        lacking[f"{part}/*"] = said
     return [
         Finding(name, "unknown", "warn", Effect.HOLD, message, ends_when=f"a check of {name} passes")
         for name, message in lacking.items()
@@ -196,7 +198,7 @@ def _not_applicable(spec: CheckSpec, policy: Policy, lacking: set[str]) -> str:
     if spec.deep and not policy.deep:
         return "runs with --deep"
     missing = [name for name in spec.needs if name in lacking]
-    return f"the target does not claim {', '.join(missing)}" if missing else ""
+    return f"the target does not claim {', '.join(missing)}" if missing else not_claimed(spec, policy.scope)
 
 
 # --- findings ----------------------------------------------------------------------------------------------------

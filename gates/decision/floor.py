@@ -1,4 +1,4 @@
-"""The floor: what no setting of a policy removes. Pure; a table and two questions about the id of a check.
+"""The floor: what no setting of a policy removes. Pure; two tables and three questions about a check.
 
 Without these checks nothing else means anything: nobody knows whether the right target was looked at, whether the gate
 can tell red from green, whether a replay does what the contract says, or whether tenants are kept apart. None of them
@@ -8,7 +8,11 @@ may be spared, noted, made milder or waived, in gate.yaml (refused where it stan
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
+
+from gates.contract.scope import QUEUE, SERVICE, Scope
+from gates.evidence import CheckSpec
 
 FLOOR: dict[str, str] = {
     "preflight/target-reachable": "the target was reached",
@@ -27,14 +31,42 @@ FLOOR: dict[str, str] = {
 }
 """Pattern of check ids -> what it stands for. Each must match a check that applies, and every one of them must pass."""
 
+QUEUE_FLOOR: dict[str, str] = {
+    **{p: FLOOR[p] for p in ("preflight/database", "preflight/database-role-sees-rows", "preflight/pipeline")},
+    "preflight/alone": FLOOR["preflight/alone"],
+    "queue/proof/*": "the proof of a queue",
+}
+"""The same of a deployment that claims a queue and no replay service."""
 
-@functools.lru_cache(maxsize=4096)  # asked of every check, several times a decision
+EVERY_FLOOR = tuple(FLOOR | QUEUE_FLOOR)
+
+
+def floor_of(scope: Scope) -> Mapping[str, str]:
+    """The floor under these claims. Whoever claims neither a service nor a queue has the service's."""
+    if QUEUE not in scope.claims:
+        return FLOOR
+    return FLOOR | QUEUE_FLOOR if set(scope.claims) & set(SERVICE) else QUEUE_FLOOR
+
+
+def not_claimed(spec: CheckSpec, scope: Scope) -> str:
+    """Why the claims leave the check out; empty where it applies. No claims leave out the floor."""
+    return "" if _matches(spec.id, tuple(floor_of(scope))) else scope.leaves_out(spec)
+
+
+@functools.lru_cache(maxsize=8192)  # asked of every check, several times a decision
+def _matches(check: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(check, pattern) for pattern in patterns)
+
+
 def on_floor(check: str) -> bool:
     """Whether no setting may make the check count for less."""
-    return any(fnmatchcase(check, pattern) for pattern in FLOOR)
+    return _matches(check, EVERY_FLOOR)
 
 
-def area_of(check: str) -> str:
-    """The area of a check: a group of drills, else its stage. A pass is due in every area that applies."""
-    stage, *rest = check.split("/")
-    return f"{stage}/{rest[0]}" if stage == "drill" and rest else stage
+def parts_of(spec: CheckSpec) -> tuple[str, ...]:
+    """The parts in each of which a pass is due where any of its checks applies: its area, and the group of drills or
+    the stage that sees it. An area alone could pass by its SQL checks, while none of its drills was seen.
+    """
+    stage, *rest = spec.id.split("/")
+    seen_by = f"{stage}/{rest[0]}" if stage == "drill" and rest else stage
+    return tuple(filter(None, (spec.area, seen_by)))

@@ -10,10 +10,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from gates.contract.contract import contract
+from gates.contract.scope import QUEUE, SERVICE, Scope
 from gates.decision.floor import on_floor
 from gates.decision.rules import UNWAIVABLE, Policy, PolicyRule, RolloutPlan, Waiver
 from gates.evidence import CheckSpec, JsonValue, Severity, TargetKind
-from gates.inputs.shapes import Boolean, Choice, Day, Fields, ListOf, MapOf, Number, Text, nearest
+from gates.inputs.shapes import Anything, Boolean, Choice, Day, Fields, ListOf, MapOf, Number, Text, nearest
 from gates.inputs.strict_yaml import YamlNode, read
 from gates.verdict import Effect
 
@@ -50,6 +52,16 @@ ATTESTATION = Fields(
         "date": (Day(), "When."),
     },
     needed=("box", "by", "date"),
+)
+CONTRACT = Fields(
+    {
+        "preset": (Choice(tuple(contract().presets)), "The known kind of deployment that this is."),
+        "claims": (
+            ListOf(Choice(contract().claimable), 1),
+            "The areas that the deployment claims; by default all of a replay service. Others do not apply.",
+        ),
+        "options": (Anything(), "What the preset needs to know."),
+    }
 )
 STAGE = Fields({"timeout_s": (SECONDS, "After so many seconds what has not been seen is unknown.")})
 DRILL_STAGE = Fields(
@@ -119,6 +131,7 @@ FILE = Fields(
             Text(),
             "Folder for what must outlive a run, relative to this file (else gate-state in the working directory).",
         ),
+        "contract": (CONTRACT, "The part of the contract that this deployment claims."),
         "attestations": (ListOf(ATTESTATION), "Boxes of the checklist that people tick."),
     },
     needed=("version",),
@@ -173,6 +186,12 @@ class PolicyFile:
         """The steps of a release, which need no catalogue."""
         return RolloutPlan(**self.values.get("rollout", {}))
 
+    @property
+    def scope(self) -> Scope:
+        """The claims on the contract."""
+        given = self.values.get("contract", {})
+        return contract().scope(given.get("claims", ()), given.get("preset", ""))
+
     def policy(
         self,
         catalogue: Sequence[CheckSpec],
@@ -196,6 +215,7 @@ class PolicyFile:
             rules=tuple(_rule(name, rule) for _, name, rule in values.get("checks", ())),
             waivers=tuple(Waiver(**w) for w in values.get("waivers", ())),
             rollout=self.plan,
+            scope=self.scope,
             **values.get("evidence", {}),
             **optional,
         )
@@ -245,6 +265,7 @@ def parse(text: str, file: str, folder: Path, today: dt.date) -> PolicyFile:
     root = read(text, file)
     values = FILE.read(root)
     _check_steps(root, values)
+    _check_claims(root, values)
     unwaivable = (*UNWAIVABLE, *values.get("unwaivable", ()))
     for node, waiver in zip(_items(root, "waivers"), values.get("waivers", ()), strict=True):
         if waiver["expires"] < today:
@@ -264,6 +285,31 @@ def _check_steps(root: YamlNode, values: Mapping[str, Any]) -> None:
         rollout = root.member("rollout")
         node = (rollout.member("steps") if rollout else None) or root
         raise node.place.error(f"{list(steps)}", "percentages that rise", "Put them in order")
+
+
+def _check_claims(root: YamlNode, values: Mapping[str, Any]) -> None:
+    """Raise ConfigError where the claims leave nothing for the floor to stand on, or name an area twice."""
+    claims = values.get("contract", {}).get("claims", ())
+    given = root.member("contract")
+    node = given.member("claims") if given else None
+    if not node or not claims:
+        return
+    twice = [(item, c) for n, (item, c) in enumerate(zip(node.items(), claims, strict=True)) if c in claims[:n]]
+    for item, claim in twice:
+        raise item.place.error(f"{claim} twice", "each area once", "Remove one")
+    stands_for = contract().presets.get(values["contract"].get("preset", ""), ())
+    for area in stands_for:
+        if area not in claims:
+            said = f"claims without {area}, which is what the preset stands for"
+            raise node.place.error(said, f"claims with {area}", f"Add {area}, or remove the preset")
+    lacking = [area for area in SERVICE if area not in claims]
+    if lacking and set(claims) != {QUEUE}:
+        raise node.place.error(
+            f"claims without {' and '.join(lacking)}",
+            f"claims with {' and '.join(SERVICE)}, on which the proof drill and the tenancy of the floor stand; "
+            f"or {QUEUE} alone, which has a proof of its own",
+            f"Add {', '.join(lacking)}",
+        )
 
 
 def _items(root: YamlNode, name: str) -> list[YamlNode]:

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from gates.decision.floor import FLOOR
+from gates.contract.scope import WHOLE, Scope
+from gates.decision.floor import EVERY_FLOOR
 from gates.evidence import CheckSpec, JsonValue, Severity, TargetKind, Where
 from gates.verdict import EFFECT_ORDER, Effect
 
-UNWAIVABLE = ("preflight/*", *FLOOR)
+UNWAIVABLE = ("preflight/*", *EVERY_FLOOR)
 """No policy can waive these: the floor, and the preflight, which tells the gate what it looks at."""
 
 BY_SEVERITY = {Severity.PAGE: Effect.ROLLBACK, Severity.WARN: Effect.HOLD, Severity.INVESTIGATE: Effect.NOTE}
@@ -95,6 +96,7 @@ class Policy:
     """Everything that decide() goes by. The required set follows from this alone, never from what happened to run.
 
     stage: where one stage alone was run, its name in STAGES; its verdict is on its own checks and never a promote.
+    scope: the claims on the contract; by default all of it.
     """
 
     catalogue: tuple[CheckSpec, ...] = ()
@@ -109,6 +111,7 @@ class Policy:
     lag_checks: tuple[str, ...] = ("load/outbox_lag_ms/*", "alert/outbox-lag*", "alert/pending-outbox")
     rollout: RolloutPlan = field(default_factory=RolloutPlan)
     stage: str = ""
+    scope: Scope = WHOLE
 
     def of_stage(self, stage: str) -> Policy:
         """The same policy for one stage alone."""
@@ -131,6 +134,7 @@ class Policy:
             "deep": self.deep,
             "stage": self.stage,
             "disruptive": self.disruptive,
+            "contract": self.scope.to_json(),
             "max_age_minutes": self.max_age_minutes,
             "lag_checks": list(self.lag_checks),
             "unwaivable": list(self.unwaivable),
@@ -160,6 +164,7 @@ class Policy:
             deep=data["deep"],
             stage=data["stage"],
             disruptive=data["disruptive"],
+            scope=Scope.from_json(data["contract"]),
             rules=tuple(_rule(r) for r in data["rules"]),
             waivers=tuple(Waiver(**{**w, "expires": dt.date.fromisoformat(w["expires"])}) for w in data["waivers"]),
             unwaivable=tuple(data["unwaivable"]),

@@ -176,6 +176,19 @@ class Fields:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Anything:
+    """A mapping that somebody else reads: it stays a node."""
+
+    def read(self, node: YamlNode) -> YamlNode:
+        if isinstance(node.value, dict):
+            return node
+        raise node.place.error(shown(node), "a mapping", "Write `name: value` lines")
+
+    def schema(self) -> dict[str, JsonValue]:
+        return {"type": "object"}
+
+
 def nearest(word: str, words: Mapping[str, Any] | tuple[str, ...]) -> str:
     """What to do about a wrong word: the nearest right one, if there is one."""
     close = difflib.get_close_matches(word, list(words), 1, 0.5)

@@ -13,6 +13,7 @@ def outputs(verdict: Verdict) -> str:
         "reason": line(verdict.reason),
         "release": line(verdict.release),
         "action": verdict.action.kind,
+        **({"contract": line(verdict.contract.text)} if verdict.contract.text else {}),
         **({"headline": verdict.headline} if verdict.headline else {}),
     }
     return "".join(f"{name}={value}\n" for name, value in values.items())

@@ -40,9 +40,10 @@ def verdict_text(
     verdict: Verdict, *, colour: bool, folder: str = "", costs: Mapping[str, str] | None = None
 ) -> Terminal:
     """One sentence, the deciding findings, the margin. costs: what a failure of a check means for the users."""
-    head = paint(verdict.title.upper(), DECISION_COLOURS[verdict.shown_as], on=colour)
+    head = paint(verdict.outcome.upper(), DECISION_COLOURS[verdict.shown_as], on=colour)
     lines: list[str] = ["", *_alarm(verdict.headline, colour=colour)]
-    lines.append(Terminal("{}: {}").format(paint(head, "bold", on=colour), verdict.reason))
+    within = f", {verdict.contract.text}" if verdict.contract.text else ""
+    lines.append(Terminal("{}{}: {}").format(paint(head, "bold", on=colour), within, verdict.reason))
     groups = grouped(verdict.deciding)
     for group in groups[:MOST_FINDINGS]:
         lines += _findings(group, (costs or {}).get(group[0].check, ""), colour=colour)

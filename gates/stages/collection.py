@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gates import catalogue, config
+from gates.contract.contract import contract
 from gates.decision.policy_file import PolicyFile
 from gates.errors import CannotWork
 from gates.evidence import CheckSpec
@@ -26,7 +27,7 @@ def collect(environ: Mapping[str, str], options: tuple[str, ...] = ()) -> tuple[
     for suite in SUITES:
         if (ROOT / suite).is_dir():
             specs += _collect(suite, environ, options if suite == "sql_checks" else ())
-    return tuple(sorted(specs, key=lambda s: s.id))
+    return tuple(sorted(map(contract().placed, specs), key=lambda s: s.id))
 
 
 def _collect(suite: str, environ: Mapping[str, str], options: tuple[str, ...]) -> list[CheckSpec]:

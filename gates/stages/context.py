@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gates.contract.scope import WHOLE, Scope
+from gates.decision.floor import not_claimed
 from gates.decision.policy_file import Settings
 from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, stamp
@@ -67,6 +69,7 @@ class Context:
     catalogue: tuple[CheckSpec, ...] = ()
     deep: bool = False
     disruptive: bool = False
+    scope: Scope = WHOLE
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     progress: Callable[[Progress], None] = silent
 
@@ -88,7 +91,13 @@ class Context:
             and self.target.kind.allows(s.where, disruptive=self.disruptive)
             and (self.deep or not s.deep)
             and phase in {None, s.phase}
+            and not not_claimed(s, self.scope)
         ]
+
+    @property
+    def left_out(self) -> list[str]:
+        """The checks that the policy's claims leave out: nothing is asked for them."""
+        return [s.id for s in self.catalogue if not_claimed(s, self.scope)]
 
     def block(self, specs: Sequence[CheckSpec], by: Evidence, *, already: int = 0) -> None:
         """Write, for every check of `specs` without evidence after line `already`, that `by` blocks it."""

@@ -125,11 +125,13 @@ def _command(suite: SuiteRun, context: Context, folder: Path) -> list[str]:
     ini.parent.mkdir(parents=True, exist_ok=True)
     ini.write_text("[pytest]\n", encoding="utf-8")
     plugins = [word for name in PLUGINS for word in ("-p", name)]
+    left_out = context.out / "logs" / "left-out.txt"
+    left_out.write_text("".join(f"{check}\n" for check in context.left_out), encoding="utf-8")
     allowed = [*(["--deep"] if context.deep else []), *(["--disruptive"] if context.disruptive else [])]
     return [
         *(sys.executable, "-m", "pytest", str(folder), "-c", str(ini), f"--rootdir={ROOT}"),
         *(*plugins, *LEFT_OUT, "-q", "--no-header", "--tb=native", "--color=no"),
-        *(f"--evidence={context.evidence}", f"--run-id={context.run_id}"),
+        *(f"--evidence={context.evidence}", f"--run-id={context.run_id}", f"--left-out={left_out}"),
         *allowed,
         *suite.options,
     ]

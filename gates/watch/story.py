@@ -171,6 +171,7 @@ def _look(watch: Watch, plan: look.RoundPlan, number: int, now: dt.datetime) -> 
         out=out.resolve(),
         run_id=f"w{now:%d%H%M}{number % 1000}",
         catalogue=plan.checks,
+        scope=watch.policy_file.scope,
         environ=watch.environ,
         progress=watch.progress,
     )

@@ -212,6 +212,14 @@ def test_the_catalogue_lists_what_is_declared_and_runs_nothing(suite: Path) -> N
     assert "declared twice" in run(suite, f"--catalogue={listing}").stderr
 
 
+def test_a_check_that_is_left_out_is_not_run(suite: Path) -> None:
+    """What the policy does not claim is not asked for, whatever else selects it."""
+    file, left_out = suite / "evidence.ndjson", suite / "left-out.txt"
+    left_out.write_text("t/fail\nt/no-such\n", encoding="utf-8")
+    run(suite, f"--evidence={file}", "--only=t/pass", "--only=t/f*", f"--left-out={left_out}")
+    assert {e.check for e in read_lines(file)} == {"t/pass"}
+
+
 def test_only_the_checks_asked_for_run(suite: Path) -> None:
     """By pattern and by phase; the round is in the evidence."""
     file = suite / "evidence.ndjson"

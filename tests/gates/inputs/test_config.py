@@ -61,6 +61,15 @@ WAIVER = "waivers:\n- {check: sql/spot/x, reason: known, owner: ann, expires: 20
         (f"version: 1\n{WAIVER}".replace("sql/spot/x", "preflight/release"), "3:3", "may be waived"),
         (f"version: 1\nunwaivable: [sql/*]\n{WAIVER}", "4:3", "may be waived"),
         ("version: 1\nwaivers:\n- {check: sql/spot/x, reason: known, owner: ann}\n", "3:3", "'expires' is missing"),
+        ("version: 1\ncontract: {claims: [replay, tenancy, audti]}\n", "2:38", "Did you mean 'audit'?"),
+        ("version: 1\ncontract: {claims: [gate, replay, tenancy]}\n", "2:21", "'gate'; allowed: replay"),
+        ("version: 1\ncontract: {claims: [replay, tenancy, replay]}\n", "2:38", "replay twice"),
+        ("version: 1\ncontract: {claims: []}\n", "2:20", "at least 1"),
+        ("version: 1\ncontract: {claims: [replay, audit]}\n", "2:20", "claims without tenancy"),
+        ("version: 1\ncontract: {claims: [queue, audit]}\n", "2:20", "claims without replay and tenancy"),
+        ("version: 1\ncontract: {preset: pgboss}\n", "2:20", "Did you mean 'pg-boss'?"),
+        ("version: 1\ncontract: {preset: pg-boss, claims: [replay, tenancy]}\n", "2:37", "claims without queue"),
+        ("version: 1\ncontract: {options: 3}\n", "2:21", "a mapping"),
     ],
 )
 def test_a_mistake_is_an_error_with_file_line_and_column(text: str, place: str, words: str) -> None:

@@ -1,0 +1,172 @@
+"""Claims: what a policy does not claim does not apply and is named; no claims promote what was not looked at."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gates.contract.contract import contract
+from gates.contract.scope import OWN, QUEUE, SERVICE, Scope
+from gates.decision.decide import decide
+from gates.decision.floor import FLOOR, QUEUE_FLOOR, floor_of, on_floor
+from gates.decision.policy_file import parse
+from gates.decision.rules import Policy, PolicyRule
+from gates.evidence import CheckSpec, Evidence, Outcome, TargetKind
+from gates.verdict import Decision, Verdict
+from tests.gates.decision.test_decide import NOW, RANK, saw, spec
+from tests.gates.decision.test_floor import CATALOGUE, FEW
+
+AREAS = contract().claimable
+OF_A_QUEUE = tuple(spec(f"queue/{name}", area=QUEUE) for name in ("proof/effect-once", "lag"))
+SPECS = (*FEW, *OF_A_QUEUE)
+GREEN = [saw(s.id, observed=1.0, limit=2.0) for s in SPECS]
+
+
+def policy(*claims: str, catalogue: tuple[CheckSpec, ...] = CATALOGUE) -> Policy:
+    return Policy(catalogue, TargetKind.STAGING, scope=contract().scope(claims))
+
+
+def without(*areas: str) -> tuple[str, ...]:
+    return tuple(a for a in AREAS if a not in {QUEUE, *areas})
+
+
+@pytest.mark.parametrize("area", [a for a in AREAS if a not in {QUEUE, *SERVICE}])
+def test_what_is_not_claimed_does_not_apply_and_is_named(area: str) -> None:
+    """All its checks failed: the release is promoted, within the others, by what was seen of them."""
+    lines = [saw(s.id, Outcome.FAIL if s.area == area and not on_floor(s.id) else Outcome.PASS) for s in CATALOGUE]
+    verdict = decide(lines, policy(*without(area)), NOW)
+    assert verdict.decision is Decision.PROMOTE, verdict.reason
+    assert verdict.title.startswith("promote, within replay, ")
+    assert verdict.title.endswith(f"; not claimed: {area}")
+    reasons = {e.check: e.reason for e in verdict.not_applicable}
+    assert {reasons.get(s.id) for s in CATALOGUE if s.area == area and not on_floor(s.id)} <= {
+        f"the policy does not claim {area}",
+        "runs with --deep",
+        "may run on reference targets only",
+        "needs --disruptive",
+    }
+    said = json.loads(verdict.dump())["contract"]
+    assert (said["unclaimed"], said["preset"]) == ([area], "")
+    assert area not in said["claims"]
+    assert decide(lines, policy(*without()), NOW).decision is not Decision.PROMOTE
+
+
+def test_the_whole_contract_adds_no_words() -> None:
+    """Without `contract:` in gate.yaml all but a queue is claimed, and the headline is the decision alone."""
+    file = parse("version: 1\n", "gate.yaml", Path(), NOW.date())
+    verdict = decide(GREEN, file.policy(SPECS, TargetKind.STAGING, "", deep=False), NOW)
+    assert (verdict.title, verdict.contract.claims, verdict.contract.unclaimed) == ("promote", without(), ())
+    assert {e.check for e in verdict.not_applicable} >= {s.id for s in OF_A_QUEUE}
+
+
+def test_a_check_of_the_users_own_applies_within_any_claims() -> None:
+    """It has no area: a failure of it counts whatever is claimed."""
+    own = spec("sql/spot/budget-of-ours")
+    few = policy(*SERVICE, catalogue=(*CATALOGUE, own))
+    green = [saw(s.id) for s in CATALOGUE]
+    assert decide([*green, saw(own.id)], few, NOW).decision is Decision.PROMOTE
+    assert decide([*green, saw(own.id, Outcome.FAIL)], few, NOW).decision is Decision.ROLLBACK
+
+
+def test_a_check_that_needs_another_area_applies_where_both_are_claimed() -> None:
+    """It is not green and does not block: it does not apply, and says which area it lacks."""
+    one = spec("drill/x/y", area="replay", also=("audit",))
+    lines = [saw(s.id) for s in CATALOGUE] + [saw(one.id, Outcome.FAIL)]
+    verdict = decide(lines, policy(*without("audit"), catalogue=(*CATALOGUE, one)), NOW)
+    told = {e.check: e.reason for e in verdict.not_applicable}
+    assert told[one.id] == "the policy does not claim audit, which this check needs, too"
+    assert decide(lines, policy(*without(), catalogue=(*CATALOGUE, one)), NOW).decision is Decision.ROLLBACK
+
+
+def test_the_claims_are_part_of_the_policy() -> None:
+    """Another claim is another digest, and run.json gives the same policy again."""
+    one, other = policy(*without("audit")), policy(*without("budgets"))
+    assert one.digest != other.digest
+    assert one.proof_digest != other.proof_digest
+    again = Policy.from_json(json.loads(json.dumps(one.to_json())))
+    assert (again.scope, again.digest) == (one.scope, one.digest)
+
+
+def test_a_queue_stands_on_a_floor_of_its_own() -> None:
+    """A deployment that is a queue alone needs no HTTP service; with one, it needs both floors."""
+    alone = policy(QUEUE, catalogue=SPECS)
+    seen = [e for e in GREEN if e.check.startswith(("queue/", "preflight/", "sql/spot/", "alert/"))]
+    verdict = decide(seen, alone, NOW)
+    assert verdict.decision is Decision.PROMOTE, verdict.reason
+    assert verdict.title == "promote, within queue"
+    for check in ("queue/proof/effect-once", "preflight/database", "preflight/pipeline"):
+        assert decide([e for e in seen if e.check != check], alone, NOW).decision is Decision.HOLD
+    assert decide(seen, policy(QUEUE, *SERVICE, catalogue=SPECS), NOW).decision is Decision.HOLD
+    assert decide(GREEN, policy(QUEUE, *SERVICE, catalogue=SPECS), NOW).decision is Decision.PROMOTE
+    assert decide(GREEN, policy(QUEUE, catalogue=FEW), NOW).decision is Decision.HOLD
+
+
+CLAIMS = st.one_of(
+    st.sets(st.sampled_from(AREAS)).map(lambda more: contract().scope((*SERVICE, *more))),
+    st.sets(st.sampled_from(AREAS), min_size=1).map(lambda some: contract().scope(tuple(some))),
+    st.lists(st.sampled_from([*AREAS, OWN, "", "no such area"]), max_size=3).map(lambda odd: Scope(tuple(odd))),
+)
+RULES = st.lists(
+    st.sampled_from(
+        [PolicyRule("*", required=False), PolicyRule("load/*", required=False), PolicyRule("*", below=9.0)]
+    ),
+    max_size=2,
+).map(tuple)
+LOST = st.sets(st.sampled_from([s.id for s in SPECS]), max_size=4)
+WORSE = st.dictionaries(
+    st.sampled_from([s.id for s in SPECS]), st.sampled_from([Outcome.UNKNOWN, Outcome.FAIL]), max_size=4
+)
+
+
+def seen_of(verdict: Verdict, lines: list[Evidence]) -> set[str]:
+    """The checks that applied and of which nothing but passes was seen."""
+    bad = {e.check for e in lines if e.outcome is not Outcome.PASS} | {e.check for e in verdict.not_applicable}
+    return {e.check for e in lines} - bad
+
+
+@settings(max_examples=150, deadline=None)
+@given(CLAIMS, RULES, LOST, WORSE)
+def test_under_no_claims_does_less_or_worse_evidence_give_a_better_verdict(
+    scope: Scope, rules: tuple[PolicyRule, ...], lost: set[str], worse: dict[str, Outcome]
+) -> None:
+    """Whatever is claimed: removing evidence never promotes, and worsening it never improves the verdict."""
+    one = Policy(SPECS, TargetKind.STAGING, rules=rules, scope=scope)
+    before = decide(GREEN, one, NOW).decision
+    less = [e for e in GREEN if e.check not in lost]
+    bad = [dataclasses.replace(e, outcome=worse.get(e.check, e.outcome)) for e in less]
+    assert RANK[decide(less, one, NOW).decision] >= RANK[before]
+    assert RANK[decide(bad, one, NOW).decision] >= RANK[decide(less, one, NOW).decision]
+
+
+@settings(max_examples=150, deadline=None)
+@given(CLAIMS, RULES, LOST, st.sets(st.sampled_from(AREAS), max_size=3))
+def test_a_promote_has_seen_the_floor_and_a_pass_in_every_claimed_area(
+    scope: Scope, rules: tuple[PolicyRule, ...], lost: set[str], blind: set[str]
+) -> None:
+    """Whatever is claimed and spared: each pattern of the floor passed whole, and each claimed area at least once."""
+    one = Policy(SPECS, TargetKind.STAGING, rules=rules, scope=scope)
+    areas = {s.id: s.area for s in SPECS}
+    lines = [e for e in GREEN if e.check not in lost and areas[e.check] not in blind]
+    verdict = decide(lines, one, NOW)
+    if verdict.decision is not Decision.PROMOTE:
+        return
+    seen = seen_of(verdict, lines)
+    assert {areas[check] for check in seen} >= set(scope.claims) - {OWN, ""}
+    for pattern in floor_of(scope):
+        stands = {s.id for s in SPECS if PolicyRule(pattern).matches(s.id)}
+        assert stands, pattern
+        assert stands <= seen, pattern
+
+
+def test_only_a_queue_leaves_the_floor_of_a_service() -> None:
+    """Every other claim, also none and one that no policy can make, stands on the whole of it."""
+    for claims in ((), ("audit",), SERVICE, (OWN,), ("no such area",)):
+        assert floor_of(Scope(claims)) == FLOOR
+    assert floor_of(Scope((QUEUE,))) == QUEUE_FLOOR
+    assert floor_of(Scope((QUEUE, "audit"))) == QUEUE_FLOOR
+    assert set(floor_of(Scope((*SERVICE, QUEUE)))) == {*FLOOR, *QUEUE_FLOOR}
