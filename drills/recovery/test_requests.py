@@ -90,7 +90,7 @@ def _settled(scene: Scene) -> bool:
     return scene.number(ask) == 0
 
 
-@request_drill("drill/recovery/event-session-ended", covers=("K02", "K03"), where=Where.STAGING)
+@request_drill("drill/recovery/event-session-ended", covers=("K02", "K03"), where=Where.REFERENCE)
 def test_event_session_ended(scene: Scene) -> None:
     """An event whose database session is ended while it waits for either table leaves both rows or neither.
 

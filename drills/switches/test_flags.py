@@ -225,7 +225,7 @@ def test_global_switch_is_wired(scene: Scene) -> None:
         scene.seen.count()
 
 
-@drill("drill/flags/unreadable-starts-nothing", covers=("H04",), where=Where.DISRUPTIVE, phase="last", deep=True)
+@drill("drill/flags/unreadable-starts-nothing", covers=("H04",), where=Where.REFERENCE, phase="last", deep=True)
 def test_unreadable_starts_nothing(scene: Scene) -> None:
     """While the flags cannot be read, no replay moves an item.
 

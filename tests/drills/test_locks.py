@@ -1,0 +1,84 @@
+"""No check queues for a lock in front of the users of a deployment, and none waits behind somebody who reads."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gates.deployment.database import connect, execute, session
+from gates.evidence import Evidence, Outcome
+from tests.drills.examination import examine
+from tests.sources import ROOT, below, relative, text_of
+
+STRONG = re.compile(
+    r"\b(?:truncate|lock\s+table|alter\s+table|drop\s+(?:table|index|trigger|policy|view)|reindex|cluster|vacuum"
+    r"|create\s+(?:or\s+replace\s+)?(?:unique\s+)?(?:index|trigger|policy|rule)|refresh\s+materialized\s+view)"
+    r"\s+(?!pg_temp\b)[\"a-z{%]",
+    re.IGNORECASE,
+)
+"""The beginning of a statement that takes a lock above ROW EXCLUSIVE on a table that is not our own."""
+ELSEWHERE = ("gates/stack/", "gates/proof/")
+"""These work on servers of their own."""
+CHECK = "drill/audit/truncate-refused"
+GUARDED = "truncate public.audit_logs"
+"""Tried on the reference alone: see the test of a guard that guards nothing."""
+
+
+def _strong_in(tree: ast.AST) -> Iterator[str]:
+    """The strong statements of a syntax tree, without docstrings and without what runs on the reference alone."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef) and any("Where.REFERENCE" in ast.unparse(d) for d in node.decorator_list):
+            continue
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            continue
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and STRONG.search(node.value):
+            yield node.value
+        yield from _strong_in(node)
+
+
+def _sql(path: Path) -> str:
+    return re.sub(r"--.*", "", path.read_text(encoding="utf-8"))
+
+
+def test_no_statement_takes_a_strong_lock() -> None:
+    """Of all SQL that runs on somebody's deployment, none locks a table against those who write it."""
+    rooms = ("gates", "drills", "sql_checks", "loadtests")
+    files = [p for p in below(*rooms) if not relative(p).startswith(ELSEWHERE)]
+    found = [f"{relative(p)}: {text}" for p in files for text in _strong_in(ast.parse(text_of(p))) if text != GUARDED]
+    statements = [p for room in rooms for p in (ROOT / room).rglob("*.sql") if "/tests/" not in str(p)]
+    found += [relative(p) for p in statements if STRONG.search(_sql(p))]
+    assert found == []
+    assert len(files) > 100
+    assert len(statements) > 100
+    assert list(_strong_in(ast.parse("x = 'alter table public.y add z int'")))
+
+
+def truncate(variables: dict[str, str], folder: Path, **others: str) -> Evidence:
+    """What the check of TRUNCATE saw of a target of kind staging."""
+    return examine({**variables, "GATE_TARGET": "staging", **others}, [CHECK], folder)[CHECK]
+
+
+def test_a_reader_keeps_no_check_waiting(variables: dict[str, str], tmp_path: Path) -> None:
+    """A report that holds its snapshot of the trail for minutes does not make the check of TRUNCATE unknown."""
+    with connect(variables["DATABASE_URL"], autocommit=False) as report:
+        execute(report, "select count(*) from public.audit_logs")
+        assert truncate(variables, tmp_path).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize("kind", ["staging", "reference"])
+def test_a_guard_that_guards_nothing_does_not_pass(variables: dict[str, str], tmp_path: Path, kind: str) -> None:
+    """A trigger that lets a TRUNCATE through fails on the reference, where it may be tried; elsewhere it is unknown."""
+    function = "pg_get_functiondef('public.audit_logs_append_only'::regproc)"
+    with session(variables["DATABASE_URL"]) as connection:
+        before = str(execute(connection, f"select {function} as text")[0]["text"])
+        head = before[: before.index("AS $")]
+        connection.execute(f"{head} as $$ begin return null; end $$".encode())
+        try:
+            seen = truncate(variables, tmp_path, GATE_TARGET=kind)
+        finally:
+            connection.execute(before.encode())
+    assert seen.outcome is {"staging": Outcome.UNKNOWN, "reference": Outcome.FAIL}[kind]
