@@ -14,7 +14,7 @@ from gates.deployment.libpq import other_passwords
 from gates.deployment.target import Target
 from gates.errors import ConfigError
 from gates.evidence import TargetKind
-from gates.inputs import values
+from gates.inputs import env_file, values
 from gates.inputs.shapes import nearest
 
 __all__ = ["ConfigError", "environment_of", "load_policy", "load_target", "process_environment"]
@@ -55,6 +55,11 @@ VARIABLES = {
 def process_environment() -> Mapping[str, str]:
     """The environment of this process. Everything else gets it as an argument."""
     return os.environ
+
+
+def with_file(environ: Mapping[str, str], path: Path, warn: Callable[[str], None]) -> dict[str, str]:
+    """The environment, and what it does not set from a dotenv file. Raise ConfigError at what is wrong with that."""
+    return {**env_file.read(path, warn), **environ}
 
 
 def load_target(environ: Mapping[str, str]) -> Target:

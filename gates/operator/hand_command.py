@@ -6,6 +6,7 @@ import argparse
 import datetime as dt
 import json
 from dataclasses import replace
+from pathlib import Path
 
 from gates import config
 from gates.act import operations
@@ -13,6 +14,7 @@ from gates.act.flag import Order
 from gates.decision.rules import Policy, RolloutPlan
 from gates.deployment.target import Target
 from gates.errors import CannotWork, ConfigError
+from gates.inputs import options as shared
 from gates.operator.handover import HandoverContext, order_from
 from gates.reports import attestation
 from gates.reports.console import Console
@@ -21,9 +23,38 @@ from gates.stages import collection
 from gates.text.inert import Terminal
 from gates.verdict import NOT_ROLLED_BACK, Action, Decision
 
+NEEDED = ("DATABASE_URL", "RELEASE")
+"""Variables that a rollback looks at."""
 
-def by_hand(options: argparse.Namespace, target: Target, console: Console) -> int:
-    """Act, and say what became of it. Raise CannotWork where nothing could be done, but for a rollback: that is 21."""
+
+def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
+    """The options of the command of that name; `step` has its flag already."""
+    shared.policy(made)
+    shared.as_json(made)
+    shared.dry_run(made)
+    made.add_argument("--reason", required=True, type=shared.REASON, help="why; it goes into the audit row")
+    if name != "step":
+        made.add_argument("--flag", type=shared.FLAG, metavar="KEY", help="another flag than the policy's")
+    made.add_argument(
+        "--release", type=shared.RELEASE, default="", metavar="R", help="the release that takes the step (RELEASE)"
+    )
+    if name == "promote":
+        made.add_argument(
+            "--from",
+            dest="verdict",
+            type=Path,
+            metavar="DIR",
+            help="act on the signed promote verdict in DIR, for its release and target alone (GATE_VERIFY_KEY)",
+        )
+
+
+def carry_out(options: argparse.Namespace, console: Console) -> int:
+    """Act, and say what became of it. Raise CannotWork where nothing could be done, but for a rollback: that is 21.
+
+    A rollback needs the database alone: what is wrong with another variable does not keep it from happening.
+    """
+    alone = options.command in {"rollback", "emergency"}
+    target = config.load_target({k: v for k, v in console.environ.items() if not alone or k in NEEDED})
     what = "promote" if options.command == "flags" else options.command
     plan = _plan(options, what, console)
     by = console.environ.get("USER") or console.environ.get("LOGNAME") or "operator"
@@ -37,7 +68,7 @@ def by_hand(options: argparse.Namespace, target: Target, console: Console) -> in
         dry_run=options.dry_run,
     )
     ordered = _handed_over(options, target, order, console) if getattr(options, "verdict", None) else order
-    action = ordered if isinstance(ordered, Action) else operations.act_by_hand(target, what, ordered, console.say)
+    action = ordered if isinstance(ordered, Action) else operations.act_by_hand(target, what, ordered, console.warn)
     as_json = Terminal.document(json.dumps(action.to_json(), ensure_ascii=False))
     console.result(as_json if options.json else action_text(action))
     if action.headline:
@@ -77,6 +108,6 @@ def _plan(options: argparse.Namespace, what: str, console: Console) -> RolloutPl
     except ConfigError as error:
         if what == "promote" or not options.flag:
             raise
-        console.say(f"{error}; the rollback goes on with the defaults of a policy")
+        console.warn(f"{error}; the rollback goes on with the defaults of a policy")
         plan = RolloutPlan()
     return replace(plan, flag=options.flag) if options.flag else plan

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from gates import config
 from gates.deployment.identity import identity
-from gates.deployment.target import Target
 from gates.errors import ConfigError
 from gates.evidence import JsonValue
+from gates.inputs import options as shared
 from gates.operator.status import Section, look
 from gates.reports.console import Console
 from gates.reports.terminal import cell, table
@@ -23,17 +23,21 @@ from gates.watch.rounds import EXIT_CODES
 MOST_ROWS = 20
 
 
-def add_arguments(made: argparse.ArgumentParser) -> None:
+def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
     """The options of `gate status`."""
+    shared.policy(made)
+    shared.state(made)
+    shared.as_json(made)
     made.add_argument("--output", type=Path, default=Path("gate-out"), metavar="DIR", help="of the last run (gate-out)")
     made.add_argument("--history", type=Path, metavar="FILE", help="the history of the watch")
 
 
-def status(options: argparse.Namespace, target: Target, console: Console) -> int:
+def carry_out(options: argparse.Namespace, console: Console) -> int:
     """Show the target as it is now. 0 where all of it could be seen, 10 where some is unknown.
 
     Raise ConfigError where there is nothing to look at.
     """
+    target = config.load_target(console.environ)
     if not target.base_url and not target.database_url:
         raise ConfigError(
             "neither BASE_URL nor DATABASE_URL is set; allowed: at least one of them. Set what to look at"

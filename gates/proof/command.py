@@ -8,6 +8,7 @@ import datetime as dt
 from gates import config, record
 from gates.errors import UsageError
 from gates.evidence import TargetKind
+from gates.inputs import options as shared
 from gates.proof import summary
 from gates.proof.prove import ProofRequest, Prover, listed
 from gates.proof.trial import ProofPart
@@ -19,10 +20,26 @@ from gates.stages import collection
 from gates.text.inert import Terminal
 
 
-def prove(options: argparse.Namespace, console: Console) -> int:
-    """Carry the command out. The exit code: 0 all is as
-    declared, 10 something is not, 20 the proof is invalid or the gate did harm. Raise GateError where nothing can be
-    proved.
+def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
+    """The options of `gate prove`."""
+    shared.policy(made)
+    shared.as_json(made)
+    shared.output(made, "proof-out")
+    suites = [*(s.value for s in ProofPart), "all"]
+    add = made.add_argument
+    add("--suite", action="append", choices=suites, default=[], help="a part of the proof (all)")
+    add("--only", action="append", default=[], metavar="GLOB", help="ids of faults or trials")
+    add("--quick", action="store_true", help="fewer clean runs; a stage alone where it will do")
+    add("--sample", type=shared.LIMIT, default=0, metavar="N", help="only N faults, spread over the catalogue")
+    add("--target", choices=[k.value for k in TargetKind], default="staging", help="what the gate may do")
+    add("--list", action="store_true", help="only list what would be examined")
+    add("--keep", action="store_true", help="let later runs of the gate cite this proof (whole proofs only)")
+
+
+def carry_out(options: argparse.Namespace, console: Console) -> int:
+    """The exit code: 0 all is as declared, 10 something is not, 20 the proof is invalid or the gate did harm.
+
+    Raise GateError where nothing can be proved.
     """
     file = config.load_policy(options.policy, dt.datetime.now(dt.UTC).date())
     kind = TargetKind(options.target)

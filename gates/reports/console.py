@@ -6,8 +6,6 @@ away (`gate run | head -1`) changes nothing: the run goes on, its files are writ
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,35 +14,9 @@ from typing import Self, TextIO
 from gates.deployment.redaction import redact_text, without_secrets
 from gates.reports.terminal import progress_line
 from gates.stages.context import Progress
-from gates.text.characters import without_commands
 from gates.text.inert import Terminal, workflow
+from gates.text.stream import put, shown
 from gates.verdict import Verdict
-
-
-def put(stream: TextIO | None, text: str) -> None:
-    """Write and flush. Where that is no longer possible, this text and all later text to the stream goes nowhere."""
-    if stream is None:
-        return
-    try:
-        stream.write(text)
-        stream.flush()
-    except (OSError, ValueError):
-        _turn_away(stream)
-
-
-def _turn_away(stream: TextIO) -> None:
-    """Let the stream end in /dev/null, so that nothing fails again, at the end of the process neither."""
-    with contextlib.suppress(OSError, ValueError):  # it is no file
-        number = stream.fileno()
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        if nowhere != number:
-            os.dup2(nowhere, number)
-            os.close(nowhere)
-
-
-def shown(text: str) -> str:
-    """The text of a terminal without a command to the pipeline."""
-    return without_commands(str(Terminal.escape(text.removesuffix("\n")) + Terminal("\n")))
 
 
 @dataclass
@@ -55,15 +27,17 @@ class Console:
     err: TextIO | None
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     hide: Mapping[str, str] = field(default_factory=dict, repr=False)
+    quiet: bool = False
+    """Without chatter and progress."""
     _live: bool = False
 
     @classmethod
-    def of_process(cls, environ: Mapping[str, str]) -> Self:
+    def of_process(cls, environ: Mapping[str, str], *, quiet: bool = False) -> Self:
         """The streams of this process; text that they cannot encode is written as escapes."""
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
-        return cls(sys.stdout, sys.stderr, environ)
+        return cls(sys.stdout, sys.stderr, environ, quiet=quiet)
 
     @property
     def colour(self) -> bool:
@@ -83,6 +57,11 @@ class Console:
 
     def say(self, text: Terminal | str) -> None:
         """Chatter, on stderr."""
+        if not self.quiet:
+            self.warn(text)
+
+    def warn(self, text: Terminal | str) -> None:
+        """An error or a warning, on stderr, also where chatter is not wanted."""
         self._end_live()
         put(self.err, redact_text(shown(text), self.hide))
 
@@ -98,6 +77,8 @@ class Console:
 
     def progress(self, progress: Progress) -> None:
         """On a terminal a line that is written over until the stage is done; elsewhere one line a finished stage."""
+        if self.quiet:
+            return
         line = progress_line(progress, colour=self.colour)
         if progress.done:
             self.say(line)

@@ -1,13 +1,12 @@
 """`gate up`: a stack until it is interrupted.
 
-The first line of stdout is one JSON object, the variables of the contract, and the only output that ever holds secrets;
-everything else goes to stderr.
+Stdout has the variables of the contract (one line of JSON unless asked otherwise), the only output that ever holds
+secrets; everything else goes to stderr.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import threading
 import time
@@ -27,6 +26,8 @@ from gates.stack.stack import Cancelled, Stack
 EXIT_CONFIGURATION, EXIT_GATE_CANNOT_WORK = 3, 4
 Tell = Callable[[str], None]
 """Takes a text to where it goes."""
+Reveal = Callable[[Mapping[str, str]], None]
+"""Takes the variables, with their secrets."""
 WATCH_INTERVAL_S = 0.5
 GIVE_BACK_EVERY = 10
 """So many intervals: what a killed gate left set is set no longer than that."""
@@ -67,7 +68,9 @@ def default_release() -> str:
         return "reference-dev"
 
 
-def up(options: StackOptions, environ: Mapping[str, str], reveal: Tell, say: Tell) -> int:
+def up(
+    options: StackOptions, environ: Mapping[str, str], reveal: Callable[[Mapping[str, str]], None], say: Tell
+) -> int:
     """Run a stack until SIGINT, SIGTERM or SIGHUP. Exit code: 130, 143 or 129 like the signal's; 3 for an option that
     cannot be used, 4 where the stack does not come up.
     """
@@ -85,7 +88,7 @@ def up(options: StackOptions, environ: Mapping[str, str], reveal: Tell, say: Tel
             say(f"gate up: {error}")
             return EXIT_GATE_CANNOT_WORK
         try:
-            reveal(json.dumps(info.variables()) + "\n")
+            reveal(info.variables())
             took_s = time.monotonic() - started
             say(f"gate up: up in {took_s:.1f} s at {info.base_url}; logs in {info.folder / 'log'}; Ctrl-C ends it")
             _watch(stack, interruption, say)

@@ -14,6 +14,7 @@ from gates import config, record
 from gates.deployment.identity import database_place, http_place
 from gates.deployment.target import Target
 from gates.errors import ConfigError, UsageError
+from gates.inputs import options as shared
 from gates.inputs import values
 from gates.inputs.values import option
 from gates.reports.console import Console
@@ -34,8 +35,12 @@ ANOTHER_WATCHER = "another watcher is in the middle of a round on this history; 
 DOUBTFUL = EXIT_CODES["doubtful"]
 
 
-def add_arguments(made: argparse.ArgumentParser) -> None:
+def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
     """The options of `gate watch`."""
+    shared.policy(made)
+    shared.state(made)
+    shared.as_json(made)
+    shared.exit_zero(made)
     add = made.add_argument
     how = made.add_mutually_exclusive_group()
     how.add_argument(
@@ -68,9 +73,9 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
     add("--remind", type=duration, default=14_400.0, metavar="T", help="tell again of what still fails (default 4h)")
 
 
-def watch(options: argparse.Namespace, target: Target, console: Console) -> int:
+def carry_out(options: argparse.Namespace, console: Console) -> int:
     """Run the command; its exit code. Raise UsageError or ConfigError where it cannot be run."""
-    code = _run(options, target, console)
+    code = _run(options, config.load_target(console.environ), console)
     return 0 if options.exit_zero_on == "hold" and code == DOUBTFUL else code
 
 
@@ -103,7 +108,7 @@ def _watch(options: argparse.Namespace, target: Target, console: Console) -> Wat
         rollback=options.rollback_on_page,
         environ=console.environ,
         progress=(lambda _p: None) if options.json else console.progress,
-        warn=console.say,
+        warn=console.warn,
     )
     path = options.history or file.settings.state_of(made.name) / history.FILE
     if path.is_dir():

@@ -13,12 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from gates.cli import main
+from gates.cli import COMMANDS, main
 from tests.sources import ROOT
 
 MOST_S = 120.0
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["pytest", __name__])  # pytest: each child imports the program that its parent runs
+_CONTEXT.set_forkserver_preload(  # pytest: each child imports the program that its parent runs
+    ["pytest", __name__, *{command.module for command in COMMANDS.values()}]
+)
 
 
 def gate(*words: str, cwd: Path = ROOT, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

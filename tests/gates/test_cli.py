@@ -89,7 +89,7 @@ def test_the_reports_are_rendered_from_the_record(tmp_path: Path) -> None:
     ("words", "environ", "code", "said"),
     [
         ((), {}, 2, "usage: gate"),
-        (("fly",), {}, 2, "invalid choice"),
+        (("fly",), {}, 2, "'fly' observed; allowed: run"),
         (("promote",), {}, 2, "--reason"),
         (("flags", "step"), {}, 2, "KEY"),
         (("flags", "step", "outbox.enabled"), {}, 2, "--reason"),

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from gates import cli
 from gates.decision.policy_file import Settings
 from gates.deployment.target import Target
 from gates.evidence import TargetKind
-from gates.operator import arguments
+from gates.operator import run_command
 from gates.stages import sql as stage
 from gates.stages.context import Context, StageReport
 from gates.stages.suite import SuiteRun
@@ -57,7 +58,7 @@ def test_files_are_written_where_the_caller_stands(
 ) -> None:
     """A relative path is the caller's, wherever the suite runs; - stays stdout."""
     monkeypatch.chdir(tmp_path)
-    found = arguments.sql_suite_words(arguments.parser().parse_args(words))
+    found = run_command.suite_words(cli.parser(words[0]).parse_args(words))
     assert found[-1] == str(tmp_path / "x.sql")
-    dash = arguments.sql_suite_words(arguments.parser().parse_args([*words[:-1], "-"]))
+    dash = run_command.suite_words(cli.parser(words[0]).parse_args([*words[:-1], "-"]))
     assert dash[-1] == "-"

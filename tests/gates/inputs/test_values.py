@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from gates import cli
 from gates.config import ConfigError, environment_of, load_target
 from gates.deployment.requests import mint_token
-from gates.operator import arguments
 from tests.gates.gate_process import gate
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -140,7 +140,7 @@ def test_a_bad_option_is_a_usage_error(
     file = tmp_path / "file"
     file.write_text("", encoding="utf-8")
     with pytest.raises(SystemExit) as ended:
-        arguments.parser().parse_args([w.replace("FILE", str(file)) for w in words])
+        cli.parser(words[0]).parse_args([w.replace("FILE", str(file)) for w in words])
     assert ended.value.code == 2
     said = capsys.readouterr().err
     assert "allowed: " in said

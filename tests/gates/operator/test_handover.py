@@ -17,15 +17,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from psycopg.rows import dict_row
 
-from gates import catalogue, config, record
+from gates import catalogue, cli, config, record
 from gates.act.flag import look_at
 from gates.decision.rules import Policy
 from gates.deployment.identity import identity
 from gates.deployment.target import Target
 from gates.evidence import Evidence, Outcome, stamp
 from gates.evidence_file import read_log, write_lines
-from gates.operator import arguments
-from gates.operator.hand_command import by_hand
+from gates.operator.hand_command import carry_out
 from gates.reports import attestation
 from gates.reports.console import Console
 from gates.verdict import Action
@@ -92,9 +91,9 @@ class Done:
 
 def promote(folder: Path, environ: Mapping[str, str], *words: str) -> Done:
     """`gate promote --from`, in this process."""
-    options = arguments.parser().parse_args(["promote", "--from", str(folder), "--reason", "approved", *words])
+    options = cli.parser("promote").parse_args(["promote", "--from", str(folder), "--reason", "approved", *words])
     console = Console(io.StringIO(), io.StringIO(), environ)
-    code = by_hand(options, config.load_target(environ), console)
+    code = carry_out(options, console)
     assert isinstance(console.out, io.StringIO)
     return Done(code, console.out.getvalue())
 

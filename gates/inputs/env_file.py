@@ -1,0 +1,45 @@
+"""Variables from a dotenv file, read strictly: nothing is skipped, nothing is expanded."""
+
+from __future__ import annotations
+
+import io
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from dotenv.parser import parse_stream
+
+from gates.errors import ConfigError
+
+MOST_BYTES = 1_000_000
+
+
+def read(path: Path, warn: Callable[[str], None]) -> dict[str, str]:
+    """Name -> value. Raise ConfigError for a file that cannot be read, that others may write, or a line that is wrong.
+
+    warn: told where others may read the file, which may hold secrets.
+    """
+    try:
+        mode, size = path.stat().st_mode, path.stat().st_size
+        text = path.read_text(encoding="utf-8") if stat.S_ISREG(mode) and size <= MOST_BYTES else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}:1:1: {error}; allowed: a readable text file. Correct --env-file") from None
+    if text is None:
+        raise ConfigError(f"{path}:1:1: no file of at most {MOST_BYTES} bytes; allowed: one. Correct --env-file")
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigError(
+            f"{path}:1:1: others may write it ({stat.filemode(mode)}), and so choose the target; allowed: its owner"
+            f" alone. chmod 600 {path}"
+        )
+    if mode & (stat.S_IRGRP | stat.S_IROTH):
+        warn(f"{path}: others may read it ({stat.filemode(mode)}), and it may hold secrets. chmod 600 {path}")
+    found: dict[str, str] = {}
+    for line in parse_stream(io.StringIO(text)):
+        place = f"{path}:{line.original.line}:1"
+        if line.error or (line.key is not None and line.value is None):
+            raise ConfigError(f"{place}: no assignment; allowed: NAME=value, comments with #. Correct the line")
+        if line.key in found:
+            raise ConfigError(f"{place}: {line.key} a second time; allowed: once. Remove one")
+        if line.key is not None:
+            found[line.key] = line.value or ""
+    return found

@@ -1,0 +1,42 @@
+"""Options that several commands share. Each function adds one to a parser."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from gates.inputs import values
+from gates.inputs.values import option
+
+COMPANY, FLAG, FOLDER, RELEASE, REASON = map(
+    option, (values.company, values.flag_key, values.folder, values.release, values.reason)
+)
+LIMIT = option(values.whole(0))
+
+
+def policy(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--policy", type=Path, metavar="FILE", help="the release policy (gate.yaml)")
+
+
+def as_json(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--json", action="store_true", help="the result as JSON on stdout")
+
+
+def state(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--state", type=FOLDER, metavar="DIR", help="what must outlive a run (the policy's; gate-state)")
+
+
+def dry_run(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--dry-run", action="store_true", help="decide, and show what would be done to the flag")
+
+
+def exit_zero(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--exit-zero-on", choices=("hold",), help="for systems that know only pass or fail")
+
+
+def folder(made: argparse.ArgumentParser) -> None:
+    made.add_argument("folder", type=Path, nargs="?", default=Path("gate-out"), metavar="DIR", help="output of a run")
+
+
+def output(made: argparse.ArgumentParser, default: str = "gate-out") -> None:
+    made.add_argument("--output", type=FOLDER, default=Path(default), metavar="DIR", help=f"where to write ({default})")

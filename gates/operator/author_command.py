@@ -1,0 +1,55 @@
+"""`gate lint`, `gate explain`: what an author of checks and policies asks; neither needs a target."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+
+from gates import catalogue
+from gates.errors import ConfigError
+from gates.inputs import options as shared
+from gates.operator import explain, lint
+from gates.proof.programs import list_faults
+from gates.reports.console import Console
+from gates.text.inert import Terminal
+
+
+def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
+    """The options of the command of that name."""
+    if name == "lint":
+        shared.policy(made)
+        made.add_argument("--write", action="store_true", help="first write anew all that is generated from the code")
+        return
+    shared.as_json(made)
+    made.add_argument("checks", nargs="*", metavar="ID", help="ids or globs, like 'drill/pause/*'; none: every check")
+    made.add_argument("--promises", action="store_true", help="every promise, with its checks or why it has none")
+
+
+def carry_out(options: argparse.Namespace, console: Console) -> int:
+    """The exit code. Raise ConfigError where the lint found something."""
+    return (_lint if options.command == "lint" else _explain)(options, console)
+
+
+def _lint(options: argparse.Namespace, console: Console) -> int:
+    if options.write:
+        console.say(f"written: {', '.join(lint.write(console.environ))}")
+    found = lint.lint(options.policy, console.environ, dt.datetime.now(dt.UTC).date())
+    for problem in found.problems:
+        console.result(problem)
+    if found.problems:
+        raise ConfigError(f"{len(found.problems)} problem(s) in {found.checks} checks; allowed: none. See above")
+    console.say(f"{found.checks} checks, policy and waivers: no problem found")
+    return 0
+
+
+def _explain(options: argparse.Namespace, console: Console) -> int:
+    specs = catalogue.load()
+    if options.promises:
+        rows = explain.promises(specs)
+        lines = [json.dumps(rows)] if options.json else explain.promises_text(rows)
+    else:
+        found = explain.explain(specs, options.checks, list_faults(console.environ))
+        lines = [json.dumps([e.to_json() for e in found])] if options.json else explain.as_text(found)
+    console.result(Terminal.of_lines(lines))
+    return 0

@@ -1,0 +1,56 @@
+"""Carries a command out: its console, its signals, and the exit code and words for whatever goes wrong."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from gates import config
+from gates.deployment.redaction import hidden
+from gates.errors import CannotWork, GateError
+from gates.reports.console import Console
+from gates.stack.errors import StackError, StackOptionError
+from gates.text.inert import Terminal
+
+EXIT_INTERNAL = 1
+LEFT = {"watch": "its rounds are in the history"}
+
+
+class Interrupted(BaseException):
+    """SIGTERM came; like KeyboardInterrupt it must reach the top."""
+
+
+def execute(carry_out: Callable[[argparse.Namespace, Console], int], options: argparse.Namespace) -> int:
+    """Its exit code. Never a traceback, but for an internal error (exit code 1)."""
+    console = Console.of_process(config.process_environment(), quiet=options.quiet)
+    signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see gates.__main__
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        if options.env_file is not None:
+            console.environ = config.with_file(console.environ, Path(options.env_file), console.warn)
+        console.hide = hidden(config.held(console.environ))  # of every command, whichever variables it needs
+        return carry_out(options, console)
+    except (GateError, StackError) as error:
+        code = error.exit_code if isinstance(error, GateError) else 3 if isinstance(error, StackOptionError) else 4
+        console.warn(f"gate {options.command}: {error}")
+        return code
+    except (KeyboardInterrupt, Interrupted) as came:
+        word, code = ("interrupted", 130) if isinstance(came, KeyboardInterrupt) else ("terminated", 143)
+        console.warn(f"gate {options.command}: {word}; {LEFT.get(options.command, 'what is on disk says hold')}")
+        return code
+    except OSError as error:  # a full disk, a folder that is gone: nothing that a traceback would explain
+        console.warn(f"gate {options.command}: {error}; allowed: files that can be read and written. See to the disk")
+        return CannotWork.exit_code
+    except Exception as error:  # noqa: BLE001  -- the last resort: say what to report, and never look like a verdict
+        console.warn(Terminal.document("".join(traceback.format_exception(error))))
+        console.warn(f"gate {options.command}: internal error ({type(error).__name__}); please report the lines above")
+        return EXIT_INTERNAL
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise Interrupted

@@ -1,0 +1,13 @@
+"""The exit code of a command that shows a verdict."""
+
+from __future__ import annotations
+
+import argparse
+
+from gates.verdict import Decision, Verdict
+
+
+def exit_code(verdict: Verdict, options: argparse.Namespace) -> int:
+    """That of the verdict; 0 for a hold where --exit-zero-on says so."""
+    spared = getattr(options, "exit_zero_on", None) == "hold" and verdict.exit_code == Decision.HOLD.exit_code
+    return 0 if spared else verdict.exit_code

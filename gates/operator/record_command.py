@@ -1,0 +1,90 @@
+"""`gate decide`, `verify`, `report`, `checklist`: what the files of a run say."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime as dt
+import json
+
+from gates import config, record, reports
+from gates.inputs import options as shared
+from gates.operator import checklist
+from gates.operator.outcome import exit_code
+from gates.reports import attestation
+from gates.reports.console import Console
+from gates.reports.formats import FORMATS
+from gates.reports.formats.rows import rows_of
+from gates.reports.terminal import paint
+from gates.stages import collection
+from gates.text.inert import Terminal
+from gates.verdict import Decision
+
+
+def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
+    """The options of the command of that name."""
+    shared.folder(made)
+    if name == "decide":
+        shared.exit_zero(made)
+    if name in {"report", "checklist"}:
+        shared.policy(made)
+    if name == "report":
+        made.add_argument("--print", choices=[f.name for f in FORMATS], help="to stdout instead of to DIR")
+    if name == "checklist":
+        shared.as_json(made)
+
+
+def carry_out(options: argparse.Namespace, console: Console) -> int:
+    """The exit code."""
+    return {"decide": _decide, "verify": _verify, "report": _report, "checklist": _checklist}[options.command](
+        options, console
+    )
+
+
+def _decide(options: argparse.Namespace, console: Console) -> int:
+    """Stdout has the very bytes of verdict.json; the file is written where it is missing or differs."""
+    verdict = record.recompute(options.folder)
+    path = options.folder / record.VERDICT
+    same = path.exists() and path.read_bytes() == verdict.dump().encode()
+    if not same:
+        record.write(path, verdict.dump())
+    console.verdict(verdict)
+    console.say(f"{path}: {'as it was' if same else 'written anew'}; {verdict.title}: {verdict.reason}")
+    return exit_code(verdict, options)
+
+
+def _verify(options: argparse.Namespace, console: Console) -> int:
+    """0 where the verdict is verified, whatever it says; 10 where nothing may act on it."""
+    found = attestation.verify(options.folder, attestation.verify_key(console.environ))
+    if found.recorded is None:
+        console.result(Terminal("not verified: {}").format("; ".join(found.doubts)))
+        return Decision.HOLD.exit_code
+    console.result(Terminal("verified: {}, signed as it stands").format(found.recorded.verdict.title))
+    return 0
+
+
+def _report(options: argparse.Namespace, console: Console) -> int:
+    made = record.read(options.folder)
+    file = config.load_policy(options.policy, dt.date.min)
+    specs = made.specs(collection.with_own_checks(file, console.environ))
+    if options.print:
+        console.result(Terminal.document(reports.render(options.print, made.verdict, made.evidence, specs, made.run)))
+        return 0
+    for path in reports.write(options.folder, made.verdict, made.evidence, specs, made.run, {}):
+        console.result(str(path))
+    return 0
+
+
+def _checklist(options: argparse.Namespace, console: Console) -> int:
+    file = config.load_policy(options.policy, dt.datetime.now(dt.UTC).date())
+    made = record.read(options.folder)
+    rows = rows_of(made.verdict, made.evidence, collection.with_own_checks(file, console.environ))
+    ticked = checklist.tick(rows, file.settings.attestations)
+    if options.json:
+        members = [dataclasses.asdict(t) for t in ticked]
+        console.result(Terminal.document(json.dumps(members, ensure_ascii=False)))
+    else:
+        for one in ticked:
+            mark = paint("[x]", "green", on=console.colour) if one.ticked else paint("[ ]", "yellow", on=console.colour)
+            console.result(Terminal("{} {}: {}").format(mark, one.name, one.why))
+    return 0 if all(t.ticked for t in ticked) else Decision.HOLD.exit_code

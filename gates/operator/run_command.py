@@ -1,0 +1,197 @@
+"""`gate run`, and `gate drill`, `sql`, `alerts`, `load`: one stage alone, or an export of it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import datetime as dt
+from collections.abc import Iterator
+from pathlib import Path
+
+from gates import catalogue, config, record
+from gates.decision.rules import STAGES
+from gates.deployment.redaction import hidden
+from gates.deployment.target import Target
+from gates.evidence import TargetKind
+from gates.evidence_file import read_lines
+from gates.inputs import options as shared
+from gates.inputs import values
+from gates.inputs.values import option
+from gates.one_stage import run_stage
+from gates.operator.outcome import exit_code
+from gates.reports.console import Console
+from gates.reports.terminal import groups_text, verdict_text
+from gates.request import RunRequest
+from gates.run import run_gate
+from gates.stack.plan import StackOptions
+from gates.stack.stack import reference_stack
+from gates.stack.up import default_release
+from gates.stages import collection, load_options, load_process
+from gates.stages.load import LOAD
+from gates.stages.load_options import OF_A_RUN, LoadOptions
+from gates.text.inert import Terminal
+from gates.verdict import Verdict
+
+EXPORTS = {"sql": ("psql",), "alerts": ("prometheus", "psql")}
+
+
+def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
+    """The options of the command of that name."""
+    shared.policy(made)
+    shared.as_json(made)
+    shared.output(made)
+    made.add_argument("--deep", action="store_true", help="also what is slow: recovery, state machine, whole tables")
+    if name in {"run", "drill"}:
+        made.add_argument(
+            "--disruptive",
+            action="store_true",
+            help="on staging, also drills that switch a live flag or pause the fleet for a moment",
+        )
+    if name in {"run", "sql"}:
+        shared.state(made)
+    if name == "run":
+        shared.dry_run(made)
+        made.add_argument(
+            "--proof", type=Path, metavar="FILE", help="the proof.json to cite (that of the last whole proof)"
+        )
+    shared.exit_zero(made)
+    if name == "sql":
+        made.add_argument(
+            "--write-manifest", type=Path, metavar="FILE", help="write the release's manifest from this target"
+        )
+    if name in EXPORTS:
+        _export(made, EXPORTS[name])
+    if name == "load":
+        load_options.add_arguments(made)
+
+
+def _export(made: argparse.ArgumentParser, kinds: tuple[str, ...]) -> None:
+    made.add_argument("--export", choices=kinds, help="print the checks for that tool instead of running them")
+    made.add_argument(
+        "--to", type=Path, metavar="PATH", help="write the export there (a file; a folder for prometheus)"
+    )
+    if "prometheus" in kinds:
+        made.add_argument(
+            "--runbooks",
+            type=option(values.http_url),
+            metavar="URL",
+            help="where you publish sql_checks/alerts/: alerts then link to its runbooks.md",
+        )
+
+
+def carry_out(options: argparse.Namespace, console: Console) -> int:
+    """The exit code of the verdict, or of the export."""
+    words = suite_words(options)
+    if words:
+        return _sql_suite(words, console)
+    with _request(options, console) as request:
+        verdict = run_gate(request) if options.command == "run" else run_stage(request, options.command)
+    if options.command != "run" and not options.json:
+        own = STAGES[options.command]
+        console.say(groups_text([e for e in read_lines(request.out / record.EVIDENCE) if e.check.startswith(own)]))
+    return _show(verdict, options, console)
+
+
+def suite_words(options: argparse.Namespace) -> list[str]:
+    """The words after `python -m sql_checks` for --export and --write-manifest; none where neither is given."""
+    if getattr(options, "write_manifest", None) is not None:
+        return ["write-manifest", *(["--output", _place(options.write_manifest)] if options.write_manifest else [])]
+    if not getattr(options, "export", None):
+        return []
+    words = ["export", options.command, options.export]
+    words += ["--output", _place(options.to)] if options.to else []
+    return words + (["--runbooks", options.runbooks] if getattr(options, "runbooks", None) else [])
+
+
+def _place(path: Path) -> str:
+    """A path of the caller's working directory, for a process that runs in another one; - is stdout."""
+    return str(path) if str(path) == "-" else str(path.resolve())
+
+
+def _sql_suite(words: list[str], console: Console) -> int:
+    """What `python -m sql_checks` does, through the same door."""
+    target = config.load_target(console.environ)
+    done = collection.sql_suite(words, config.environment_of(target, console.environ))
+    if done.stdout:
+        console.result(Terminal.document(done.stdout))
+    if done.stderr:
+        console.say(Terminal.document(done.stderr))
+    return done.returncode
+
+
+@contextlib.contextmanager
+def _request(options: argparse.Namespace, console: Console) -> Iterator[RunRequest]:
+    """What to run against which target. Without BASE_URL and DATABASE_URL, the reference is brought up for it."""
+    target = config.load_target(console.environ)
+    today = dt.datetime.now(dt.UTC).date()
+    file = config.load_policy(options.policy, today, getattr(options, "state", None))
+    specs = collection.with_own_checks(file, console.environ)
+    alone = options.command == "load"
+    load_with = LoadOptions.given(options) if alone else OF_A_RUN
+    url_only = alone and bool(options.url)
+    if url_only:  # nothing of the target is looked at, and nothing of it is sent to that URL
+        target = Target(target.kind, release=target.release)
+    brings_up = not (target.base_url or target.database_url or url_only)
+    policy = file.policy(
+        specs,
+        TargetKind.REFERENCE if brings_up else target.kind,
+        target.release,
+        deep=options.deep,
+        disruptive=getattr(options, "disruptive", False),
+    )
+    if alone:
+        placed = {s.id: (s.area, s.also) for s in specs}  # a threshold of the user's own has no area
+        own = [
+            dataclasses.replace(s, area=area, also=also)
+            for s in load_process.checks_of(target, load_with, options.output)
+            for area, also in [placed.get(s.id, ("", ()))]
+        ]
+        policy = dataclasses.replace(policy, catalogue=(*(s for s in specs if not s.id.startswith(LOAD)), *own))
+    request = RunRequest(
+        target=target,
+        policy=policy,
+        settings=file.settings,
+        out=options.output,
+        dry_run=getattr(options, "dry_run", False),
+        environ=console.environ,
+        load=lambda to, out: load_process.load(to, load_with, out, file.settings.load_timeout_s),
+        after_load=None if alone else load_process.clean_up,
+        url_only=url_only,
+        proof=getattr(options, "proof", None),
+        progress=console.progress,
+        warn=console.warn,
+    )
+    if not brings_up:
+        yield request
+        return
+    console.say("no BASE_URL and no DATABASE_URL: bringing up the reference")
+    stack_options = StackOptions(release=target.release or default_release())
+    with reference_stack(stack_options, console.environ) as stack:
+        reference = _with_wishes_of(target, stack.info.target())
+        console.hide = {**hidden(reference), **console.hide}
+        yield dataclasses.replace(request, target=reference, policy=request.policy_for(reference))
+
+
+def _with_wishes_of(given: Target, reference: Target) -> Target:
+    """The reference, with what the environment says about the run and not about a deployment."""
+    return dataclasses.replace(
+        reference,
+        other_passwords=given.other_passwords,
+        slack_webhook_url=given.slack_webhook_url,
+        test_outbox=given.test_outbox,
+        test_dlq=given.test_dlq,
+        test_agents=given.test_agents,
+        signing_key=given.signing_key,
+    )
+
+
+def _show(verdict: Verdict, options: argparse.Namespace, console: Console) -> int:
+    if options.json:
+        console.verdict(verdict)
+    else:
+        costs = {spec.id: spec.cost for spec in catalogue.load()}
+        console.result(verdict_text(verdict, colour=console.colours_results, folder=str(options.output), costs=costs))
+    if verdict.headline:
+        console.annotate(verdict.headline, f"{verdict.reason}\n{verdict.action.by_hand}")
+    return exit_code(verdict, options)

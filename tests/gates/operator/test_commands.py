@@ -1,0 +1,132 @@
+"""The table of commands: what they share, what is imported for them, and the small ones."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dotenv import dotenv_values
+
+from gates import cli
+from gates.errors import ConfigError
+from gates.inputs import env_file
+from gates.operator.up_command import FORMATS
+from tests.gates.gate_process import gate
+
+ODD = {"A": 'it\'s "so" $HOME `id` \\ #1', "B": "", "C": "postgresql://u:p@h/d?x=1&y=2"}
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_has_options_and_something_to_carry_out(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its help has what all share, and its module has what the table says."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main([name, "--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert "--quiet" in said
+    assert "--env-file" in said
+    assert cli.COMMANDS[name].said[:20] in said
+    assert callable(sys.modules[cli.COMMANDS[name].module].carry_out)
+
+
+def test_help_imports_no_command() -> None:
+    """`gate --help` starts neither the database driver nor a reader of YAML."""
+    asked = (
+        "import sys, gates.cli\ntry: gates.cli.main(['--help'])\nfinally: print([m for m in BAD if m in sys.modules])"
+    )
+    words = [sys.executable, "-c", f"BAD = ['psycopg', 'yaml', 'httpcore', 'locust']\n{asked}"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.endswith("[]\n"), done.stdout[-200:]
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"), [(("rum",), "'run'"), (("prove", "--suite", "hostil"), "'hostile'"), (("alert",), "'alerts'")]
+)
+def test_a_word_that_is_nearly_right_is_answered_with_the_right_one(words: tuple[str, ...], hint: str) -> None:
+    """A usage error says what was meant."""
+    done = gate(*words)
+    assert done.returncode == 2
+    assert f"Did you mean {hint}?" in done.stderr
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    """`gate --version` on stdout."""
+    done = gate("--version")
+    assert done.returncode == 0
+    assert done.stdout.startswith("gate 0.")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_the_completion_knows_commands_and_options(shell: str) -> None:
+    """A script that names every command and the options of a run."""
+    done = gate("completion", shell)
+    assert done.returncode == 0
+    assert all(word in done.stdout for word in (*cli.COMMANDS, "--disruptive"))
+
+
+def test_a_quiet_command_says_results_and_errors_alone(tmp_path: Path) -> None:
+    """Chatter goes away, a complaint does not."""
+    loud, quiet = gate("lint"), gate("lint", "--quiet")
+    assert loud.stderr
+    assert not quiet.stderr
+    assert quiet.returncode == 0
+    wrong = gate("report", str(tmp_path / "none"), "--quiet")
+    assert wrong.returncode != 0
+    assert wrong.stderr
+
+
+def test_variables_come_from_a_file_and_the_environment_wins(tmp_path: Path) -> None:
+    """What the environment sets stands; a secret of the file is hidden as one of the environment's."""
+    file = tmp_path / "vars"
+    file.write_text("# ours\nexport TRANSBOT_HMAC_SECRET='a-secret-of-the-file-0123'\nTEST_COMPANY_ID=no\n")
+    file.chmod(0o600)
+    company = "00000000-0000-4000-8000-000000000004"
+    done = gate("sign", "-v", "--env-file", str(file), environ={"TEST_COMPANY_ID": company})
+    assert done.returncode == 0, done.stderr
+    assert company in done.stdout
+    assert "a-secret-of-the-file" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "told"),
+    [
+        ("A=1\nno assignment\n", 0o600, "2:1: no assignment"),
+        ("A=1\nB\n", 0o600, "2:1: no assignment"),
+        ("A=1\nA=2\n", 0o600, "2:1: A a second time"),
+        ("A=1\n", 0o622, "others may write it"),
+        ("A='1\n", 0o600, "1:1: no assignment"),
+    ],
+)
+def test_a_file_of_variables_that_is_wrong_is_refused_at_its_place(
+    text: str, mode: int, told: str, tmp_path: Path
+) -> None:
+    """File, line and what to do; nothing of the value."""
+    file = tmp_path / "vars"
+    file.write_text(text)
+    file.chmod(mode)
+    with pytest.raises(ConfigError) as raised:
+        env_file.read(file, lambda _text: None)
+    assert told in str(raised.value)
+    assert str(file) in str(raised.value)
+
+
+def test_a_file_that_others_may_read_is_told_of(tmp_path: Path) -> None:
+    """It may hold secrets; CI writes such files, so it is a warning."""
+    file = tmp_path / "vars"
+    file.write_text("A=1\n")
+    file.chmod(0o644)
+    told: list[str] = []
+    assert env_file.read(file, told.append) == {"A": "1"}
+    assert "chmod 600" in told[0]
+
+
+def test_what_up_prints_is_read_back_by_shells_and_dotenv_readers(tmp_path: Path) -> None:
+    """Every value comes back as it was, whatever characters it has."""
+    file = tmp_path / "vars"
+    file.write_text(FORMATS["dotenv"](ODD))
+    assert dotenv_values(file, interpolate=False) == ODD
+    script = FORMATS["env"](ODD) + "".join(f'printf "%s\\0" "${name}"\n' for name in ODD)
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.split("\0")[:-1] == list(ODD.values())
