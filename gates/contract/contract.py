@@ -71,7 +71,7 @@ class SqlFunction:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """All of it, by name. headers, roles, flags: name -> area; also: check or pattern -> the other areas it needs;
+    """All of it, by name. headers, roles, flags: name -> area; also: area -> checks of others that need it;
     presets: name -> the areas that it claims.
     """
 
@@ -93,8 +93,9 @@ class Contract:
 
     def placed(self, spec: CheckSpec) -> CheckSpec:
         """The check with its area, and the other areas that it needs."""
-        also = {area for pattern, areas in self.also.items() if fnmatchcase(spec.id, pattern) for area in areas}
-        return replace(spec, area=self.area_of(spec.id), also=tuple(a for a in self.areas if a in also))
+        also = {area for area, checks in self.also.items() if any(fnmatchcase(spec.id, p) for p in checks)}
+        own = self.area_of(spec.id)
+        return replace(spec, area=own, also=tuple(a for a in self.areas if a in also - {own}))
 
     @property
     def claimable(self) -> tuple[str, ...]:
@@ -120,7 +121,7 @@ def contract() -> Contract:
     views = {n: _relation(n, t, is_view=True) for n, t in data["views"].items()}
     return Contract(
         areas={n: Area(n, a["title"], tuple(a["checks"])) for n, a in data["areas"].items()},
-        also={n: tuple(areas) for n, areas in data["also"].items()},
+        also={n: tuple(checks) for n, checks in data["also"].items()},
         presets={n: tuple(areas) for n, areas in data["presets"].items()},
         endpoints={
             n: Endpoint(n, **{**e, "headers": tuple(e.get("headers", ()))}) for n, e in data["endpoints"].items()

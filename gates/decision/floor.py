@@ -31,6 +31,9 @@ FLOOR: dict[str, str] = {
 }
 """Pattern of check ids -> what it stands for. Each must match a check that applies, and every one of them must pass."""
 
+WITHIN = {"drill/audit/tenant-reads-only-its-own": "audit"}
+"""Pattern of the floor -> the area without which there is nothing to see: nobody says that such a trail exists."""
+
 QUEUE_FLOOR: dict[str, str] = {
     **{p: FLOOR[p] for p in ("preflight/database", "preflight/database-role-sees-rows", "preflight/pipeline")},
     "preflight/alone": FLOOR["preflight/alone"],
@@ -43,9 +46,10 @@ EVERY_FLOOR = tuple(FLOOR | QUEUE_FLOOR)
 
 def floor_of(scope: Scope) -> Mapping[str, str]:
     """The floor under these claims. Whoever claims neither a service nor a queue has the service's."""
-    if QUEUE not in scope.claims:
-        return FLOOR
-    return FLOOR | QUEUE_FLOOR if set(scope.claims) & set(SERVICE) else QUEUE_FLOOR
+    if scope.claims and not set(scope.claims) & set(SERVICE) and QUEUE in scope.claims:
+        return QUEUE_FLOOR
+    service = {p: said for p, said in FLOOR.items() if not scope.claims or WITHIN.get(p, "") in {"", *scope.claims}}
+    return service | QUEUE_FLOOR if QUEUE in scope.claims else service
 
 
 def not_claimed(spec: CheckSpec, scope: Scope) -> str:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gates.contract.contract import contract
 from gates.contract.scope import OWN, QUEUE, SERVICE, Scope
 from gates.decision.decide import decide
-from gates.decision.floor import FLOOR, QUEUE_FLOOR, floor_of, on_floor
+from gates.decision.floor import FLOOR, QUEUE_FLOOR, WITHIN, floor_of, on_floor
 from gates.decision.policy_file import parse
 from gates.decision.rules import Policy, PolicyRule
 from gates.evidence import CheckSpec, Evidence, Outcome, TargetKind
@@ -165,8 +165,10 @@ def test_a_promote_has_seen_the_floor_and_a_pass_in_every_claimed_area(
 
 def test_only_a_queue_leaves_the_floor_of_a_service() -> None:
     """Every other claim, also none and one that no policy can make, stands on the whole of it."""
-    for claims in ((), ("audit",), SERVICE, (OWN,), ("no such area",)):
-        assert floor_of(Scope(claims)) == FLOOR
+    trail = set(WITHIN)
+    assert floor_of(Scope()) == floor_of(Scope(("audit",))) == FLOOR
+    for claim in (*SERVICE, OWN, "no such area"):
+        assert floor_of(Scope((claim,))).keys() == FLOOR.keys() - trail
     assert floor_of(Scope((QUEUE,))) == QUEUE_FLOOR
     assert floor_of(Scope((QUEUE, "audit"))) == QUEUE_FLOOR
-    assert set(floor_of(Scope((*SERVICE, QUEUE)))) == {*FLOOR, *QUEUE_FLOOR}
+    assert set(floor_of(Scope((*SERVICE, QUEUE)))) == {*FLOOR, *QUEUE_FLOOR} - trail

@@ -1,0 +1,132 @@
+"""`also` in contract.yaml names every area whose tables a check of another area uses, as its own text shows."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gates import catalogue
+from gates.contract.contract import contract
+from sql_checks.spotfile import SPOT, read_spot
+
+ROOT = Path(__file__).resolve().parents[3]
+DRILLS = ROOT / "drills"
+WORKBENCH = DRILLS / "workbench"
+SPECS = {s.id: s for s in catalogue.load()}
+FOUNDATION = {"gate", "replay", "tenancy", "dead-letters", "outbox"}
+"""Areas whose tables every replay touches."""
+
+CONTEXT = {"flags", "pause"}
+"""A query reads these to know what is held; without them nothing is, so it needs neither."""
+
+BY_TABLE = {"sql/spot/unique-rows"}
+"""Looks at each table by itself, and is as good without one of them."""
+
+AREAS = {name: r.area for name, r in contract().relations.items()} | {
+    f.name: f.area for f in contract().functions.values()
+}
+NAMES = re.compile(r"\b(" + "|".join(sorted(AREAS, key=len, reverse=True)) + r")\b")
+SETUP = {"company", "create", "remove", "late", "prompt", "until"}
+"""Methods of every drill: what they touch, all need."""
+
+
+def areas_in(text: str) -> set[str]:
+    return {AREAS[name] for name in NAMES.findall(text)}
+
+
+def rules() -> Iterator[tuple[str, str]]:
+    for path in sorted((ROOT / "sql_checks" / "alerts").glob("*.yaml")):
+        for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]:
+            yield from ((f"alert/{rule['alert']}", rule["query"]) for rule in group["rules"])
+
+
+def queries() -> list[tuple[str, str]]:
+    spots = [read_spot(path) for path in sorted(SPOT.glob("*.sql"))]
+    # a look at the catalogue goes through the tables that are there
+    return [(s.spec.id, s.violations + s.seen) for s in spots if s.reads == "rows"] + list(rules())
+
+
+@pytest.mark.parametrize(("check", "query"), queries(), ids=lambda value: value if "/" in value[:6] else "")
+def test_a_query_names_no_table_of_an_area_that_its_check_does_not_need(check: str, query: str) -> None:
+    """Where that area is not claimed its tables may not be there, and the query would fail or count nothing."""
+    needed = areas_in(re.sub(r"--[^\n]*", "", query)) - FOUNDATION - CONTEXT
+    spec = SPECS[check]
+    if check not in BY_TABLE and spec.area != "gate":
+        assert needed <= {spec.area, *spec.also}
+
+
+class Uses(ast.NodeVisitor):
+    """The areas that a function's texts and queries name, and the functions that it uses."""
+
+    def __init__(self) -> None:
+        self.areas: set[str] = set()
+        self.calls: set[str] = set()
+
+    def visit_Constant(self, node: ast.Constant) -> None:
+        if isinstance(node.value, str):
+            self.areas |= areas_in(node.value)
+
+    def visit_Name(self, node: ast.Name) -> None:
+        self.calls.add(node.id)
+
+    def visit_Attribute(self, node: ast.Attribute) -> None:
+        if isinstance(node.value, ast.Name) and node.value.id in {"scene", "limit", "bench", "self"}:
+            self.calls.add(node.attr)
+        self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        named = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
+        if isinstance(node.func, ast.Name) and node.func.id == "query" and isinstance(named, str):
+            self.areas |= areas_in((WORKBENCH / "sql" / f"{named}.sql").read_text(encoding="utf-8"))
+        self.generic_visit(node)
+
+
+def functions(*paths: Path) -> dict[str, Uses]:
+    found: dict[str, Uses] = {}
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and node.name not in SETUP:
+                uses = found.setdefault(node.name, Uses())
+                for statement in node.body[1 if ast.get_docstring(node) else 0 :]:
+                    uses.visit(statement)
+    return found
+
+
+def reached(name: str, known: dict[str, Uses], seen: set[str]) -> set[str]:
+    if name in seen or name not in known:
+        return set()
+    seen.add(name)
+    return known[name].areas.union(*(reached(call, known, seen) for call in known[name].calls))
+
+
+SHARED = functions(WORKBENCH / "tenant_data.py", WORKBENCH / "scene.py", WORKBENCH / "audit_chain.py")
+
+
+def drills() -> Iterator[tuple[str, set[str]]]:
+    """Each drill that is one check, with the areas of the tables that it, or what it calls, names."""
+    for path in sorted(DRILLS.rglob("test_*.py")):
+        known = SHARED | functions(path)
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            text = " ".join(map(ast.unparse, node.decorator_list)) if isinstance(node, ast.FunctionDef) else ""
+            found = re.search(r"'(drill/[a-z-]+/[a-z0-9-]+)'", text)
+            if found and isinstance(node, ast.FunctionDef):
+                yield found[1], reached(node.name, known, set())
+
+
+@pytest.mark.parametrize(("check", "areas"), list(drills()), ids=lambda value: value if isinstance(value, str) else "")
+def test_a_drill_touches_no_table_of_an_area_that_it_does_not_need(check: str, areas: set[str]) -> None:
+    """Where that area is not claimed the drill would blame its own promise for it, or be unknown for ever."""
+    spec = SPECS[check]
+    if spec.area != "gate":
+        assert areas - FOUNDATION - {"rate-limit"} <= {spec.area, *spec.also}
+
+
+@pytest.mark.parametrize("check", [s.id for s in SPECS.values() if "drill/outbox/delivered-once" in s.after])
+def test_a_drill_that_waits_for_deliveries_needs_the_outbox(check: str) -> None:
+    """Without the claim nobody says that anything is delivered."""
+    assert "outbox" in {SPECS[check].area, *SPECS[check].also}
