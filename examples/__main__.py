@@ -13,11 +13,9 @@ import sys
 import threading
 from types import FrameType
 
-from examples import edge_function, pg_boss
+from examples.defects import EXAMPLES
 from examples.ground import SIGNALS, ExampleError, ground
 from gates.stack.errors import StackError
-
-EXAMPLES = {module.NAME: module.bring_up for module in (edge_function, pg_boss)}
 
 
 def main(argv: list[str]) -> int:
@@ -35,7 +33,7 @@ def main(argv: list[str]) -> int:
         signal.signal(wanted, take)
     try:
         with ground(os.environ) as place:
-            variables = EXAMPLES[name](place)
+            variables = EXAMPLES[name](place, (), ())
             print(json.dumps(variables), flush=True)
             print(f"{name}: up; logs in {place.run.logs}; Ctrl-C ends it", file=sys.stderr)
             ended.wait()

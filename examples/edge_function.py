@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import http.client
-import json
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from examples.ground import HERE, Ground, Patch, loopback_port, run_sql
 from gates.deployment.requests import bucket, mint_token
@@ -16,6 +15,7 @@ NAME = "edge-function"
 DATABASE = "edge"
 LEAST_ORG = 1000
 RELEASE = "edge-2025.03.1"
+OPERATOR = "c0ffee00-0000-4000-8000-000000000002"
 TOKEN_LIFE_S = 30 * 86_400
 
 
@@ -59,7 +59,7 @@ def bring_up(ground: Ground, patches: Sequence[Patch] = (), statements: Sequence
     ground.start("relay", ("/usr/bin/env", "node", "dist/relay/relay.js"), source, {**told, "DATABASE_URL": relay})
     ground.wait(lambda: _ready(port), f"/ready of {NAME} answers 200")
     now = int(time.time())
-    claims = {"sub": "ops@edge", "role": "super_admin", "iat": now, "exp": now + TOKEN_LIFE_S}
+    claims = {"sub": OPERATOR, "role": "super_admin", "iat": now, "exp": now + TOKEN_LIFE_S}
     return {
         "GATE_TARGET": "staging",
         "BASE_URL": f"http://127.0.0.1:{port}",
@@ -78,7 +78,7 @@ def bring_up(ground: Ground, patches: Sequence[Patch] = (), statements: Sequence
 
 def _ready(port: int) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2.0)
-    with suppress(OSError, http.client.HTTPException, json.JSONDecodeError):
+    with closing(connection), suppress(OSError, http.client.HTTPException):
         connection.request("GET", "/ready")
         return connection.getresponse().status == 200
     return False

@@ -62,9 +62,9 @@ class Ground:
             )
         return self.server.url(database, role, password)
 
-    def source(self, name: str, patches: Sequence[Patch] = ()) -> Path:
+    def source(self, name: str, patches: Sequence[Patch] = (), folder: str = "") -> Path:
         """A copy of an example's folder with its npm packages beside it, and with these patches in it."""
-        copy = self.run.path / name
+        copy = self.run.path / (folder or name)
         shutil.copytree(HERE / name, copy)
         for patch in patches:
             patch.apply(copy)

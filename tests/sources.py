@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TOPS = ("gates", "drills", "sql_checks", "loadtests", "replay_service", "faults", "tests", "benchmarks")
+TOPS = ("gates", "drills", "sql_checks", "loadtests", "replay_service", "faults", "tests", "benchmarks", "examples")
 FILES = sorted(p for top in TOPS for p in (ROOT / top).rglob("*.py"))
 
 

@@ -62,7 +62,10 @@ async function respond(incoming: IncomingMessage, requestId: string, path: strin
 async function handle(incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> {
   const requestId = randomUUID();
   const path = (incoming.url ?? "").split("?")[0];
-  const response = await respond(incoming, requestId, path).catch(failure);
+  const response = await respond(incoming, requestId, path).catch((error) => {
+    count("http_errors_total", { code: error instanceof ApiError ? error.code : "FAILED" });
+    return failure(error);
+  });
   const text = await response.text();
   const name = path.startsWith("/functions/v1/") ? path.split("/")[3] : "ops";
   count("http_requests_total", { function: ["replay-dead-letters", "ingest", "ops"].includes(name) ? name : "none", status: String(response.status) });
