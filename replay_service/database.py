@@ -12,6 +12,7 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from replay_service.session import startup_options
 from replay_service.settings import Settings
 
 Row = tuple[Any, ...]
@@ -75,7 +76,6 @@ class Database:
             "idle_in_transaction_session_timeout": settings.idle_in_transaction_timeout_ms,
             # a killed service must not keep its key for as long as its backend waits for a lock
             "client_connection_check_interval": 1000,
-            "TimeZone": "UTC",
         }
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             settings.database_url,
@@ -93,7 +93,7 @@ class Database:
                 "keepalives_interval": 3,
                 "keepalives_count": 3,
                 "application_name": "replay-service",
-                "options": " ".join(f"-c {name}={value}" for name, value in options.items()),
+                "options": startup_options(options),
             },
         )
 

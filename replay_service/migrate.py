@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
-from psycopg import sql
+
+from replay_service.session import startup_options
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 FILE_NAME = re.compile(r"(?P<version>\d{8}_\d{3})_(?P<name>[a-z0-9_]+)\.sql")
@@ -103,8 +104,8 @@ def pending(files: Sequence[Migration], applied: Mapping[str, str]) -> tuple[Mig
 def migrate(url: str, folder: Path = MIGRATIONS) -> str:
     """Bring the database to the newest version and return it. Raises MigrationError or psycopg.Error."""
     files = read_migrations(folder)
-    with psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_S, autocommit=True) as conn:
-        conn.execute(sql.SQL("SET lock_timeout = {}").format(sql.Literal(f"{LOCK_WAIT_S}s")))
+    options = startup_options({"lock_timeout": f"{LOCK_WAIT_S}s"})
+    with psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_S, autocommit=True, options=options) as conn:
         conn.execute("SELECT pg_advisory_lock(%s)", (LOCK_KEY,))
         for file in pending(files, _applied(conn)):
             _apply(conn, file)

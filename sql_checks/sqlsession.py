@@ -48,7 +48,6 @@ class SqlSession:
         connection = connect(self.url, read_only=True, statement_timeout_ms=timeout_ms)
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         given = {
-            "timezone": "UTC",
             "jit": "off",  # compiling costs more than these queries
             "replaygate.excluded": "{" + ",".join(self.excluded) + "}",
             "replaygate.deep": "on" if self.deep else "off",

@@ -35,6 +35,13 @@ class Answering(Connection):
         """Whether a pooler lends us sessions: nothing that belongs to a session lasts longer than a transaction."""
         return bool(self.pins)
 
+    @property
+    def beginning(self) -> bytes:
+        """The statement that begins a transaction here."""
+        level = self.isolation_level or psycopg.IsolationLevel.READ_COMMITTED
+        access = "read only" if self.read_only else "read write"
+        return f"begin isolation level {level.name.replace('_', ' ')} {access}".encode()
+
     def give(self, settings: Mapping[str, str]) -> None:
         """Run all further statements under these settings, too."""
         if self.is_pooled:
@@ -100,7 +107,7 @@ class PinningCursor(psycopg.Cursor[dict[str, object]]):
         try:
             with connection.pipeline():
                 if connection.autocommit:
-                    control.execute(b"begin read only" if connection.read_only else b"begin read write")
+                    control.execute(connection.beginning)
                 connection.pin()
                 super().execute(query, params, **options)
                 if connection.autocommit:

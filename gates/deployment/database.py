@@ -39,13 +39,17 @@ KEEPALIVE: Mapping[str, Any] = {
 """For the client; the server is asked for the same."""
 PINNED = {"search_path": "pg_catalog,pg_temp"}
 """A name without a schema is PostgreSQL's own, whatever an owner of the target made in `public` under that name."""
-READABLE: Mapping[str, str] = {
+RELIED_ON: Mapping[str, str] = {
+    "timezone": "UTC",
     "datestyle": "ISO",
     "intervalstyle": "postgres",
     "bytea_output": "hex",
     "extra_float_digits": "1",
+    "standard_conforming_strings": "on",
+    "quote_all_identifiers": "off",
+    "row_security": "on",
 }
-"""How values are written to us: a server may be set up to write them so that no driver reads them."""
+"""How values are written to us and by us, and that policies bind tenants: a database may have other defaults."""
 REFUSED_AT_START = re.compile("parameter|option", re.IGNORECASE)
 """What a pooler speaks of that lets no client choose the settings of a session as it starts."""
 SHOWN = ("search_path", "intervalstyle", "bytea_output", "extra_float_digits")
@@ -76,7 +80,7 @@ def connect(
         "lock_timeout": str(LOCK_TIMEOUT_MS),
         "idle_in_transaction_session_timeout": str(idle_in_transaction_ms),
         **PINNED,
-        **READABLE,
+        **RELIED_ON,
     }
     limit_s = statement_timeout_ms / 1000 + ANSWER_GRACE_S
     if not _POOLED.get(url):
@@ -87,6 +91,7 @@ def connect(
     connection = _open(url, autocommit=autocommit)
     connection.answer_limit_s = limit_s
     connection.read_only = read_only
+    connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     connection.pins = settings
     if not _POOLED.get(url):
         _prove(connection)
@@ -99,6 +104,8 @@ def _direct(url: str, settings: Mapping[str, str], *, read_only: bool, autocommi
     of_session = {
         **settings,
         "default_transaction_read_only": "on" if read_only else "off",
+        "default_transaction_isolation": r"read\ committed",
+        "idle_session_timeout": 0,
         **{name if name.startswith("tcp_") else f"tcp_{name}": limit for name, limit in KEEPALIVE.items()},
     }
     try:

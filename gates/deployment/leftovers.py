@@ -58,7 +58,6 @@ def take_lease(url: str, run: str, *, shared: bool = False) -> tuple[Lease | Non
         return None, TIMED
     try:
         if not connection.is_pooled:
-            connection.give({"idle_session_timeout": "0"})
             with session(url) as other:
                 if _try_lock(connection, run, shared=shared) and not is_over(other, run):
                     return Lease(connection), HELD

@@ -12,6 +12,8 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
+from replay_service.session import startup_options
+
 Row = tuple[Any, ...]
 Connection = AsyncConnection[Row]
 Queries = Mapping[str, bytes]
@@ -22,19 +24,18 @@ RECONNECT_PAUSE_S = 0.5
 # Statistics of an outbox are those of an empty one until a burst comes, so no plan may rest on them: the statements are
 # written so that, without sequential scans and sorts, one index alone can answer them. A plan made once is then as good
 # as one made anew, which for the sweep of a lane costs five times what the sweep itself does.
-SESSION = " ".join(
-    f"-c {setting}"
-    for setting in (
-        "statement_timeout=30s",
-        "lock_timeout=5s",
-        "idle_in_transaction_session_timeout=10s",
-        "enable_seqscan=off",
-        "enable_sort=off",
-        "enable_incremental_sort=off",
-        "jit=off",
-        "plan_cache_mode=force_generic_plan",
-        "work_mem=16MB",
-    )
+SESSION = startup_options(
+    {
+        "statement_timeout": "30s",
+        "lock_timeout": "5s",
+        "idle_in_transaction_session_timeout": "10s",
+        "enable_seqscan": "off",
+        "enable_sort": "off",
+        "enable_incremental_sort": "off",
+        "jit": "off",
+        "plan_cache_mode": "force_generic_plan",
+        "work_mem": "16MB",
+    }
 )
 _LOG = logging.getLogger("replay_service.worker")
 

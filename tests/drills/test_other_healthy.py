@@ -65,6 +65,42 @@ def test_counts_may_have_names_of_their_own(variables: dict[str, str], tmp_path:
     assert found[check].outcome is Outcome.PASS, found[check].message
 
 
+ODD_SETTINGS = (
+    "datestyle = 'SQL, DMY'",
+    "timezone = 'Asia/Kolkata'",
+    "intervalstyle = 'iso_8601'",
+    "bytea_output = 'escape'",
+    "extra_float_digits = -15",
+    "standard_conforming_strings = off",
+    "default_transaction_isolation = 'serializable'",
+    "default_transaction_read_only = on",
+    "row_security = off",
+    "quote_all_identifiers = on",
+    "search_path = 'nowhere'",
+)
+UNDER_ODD_SETTINGS = ("replay", "lifecycle", "outbox", "budgets", "audit", "flags", "idempotency", "rate-limit", "dlq")
+
+
+@pytest.fixture(scope="module")
+def oddly_set() -> Iterator[dict[str, str]]:
+    """The variables of a deployment whose database has odd defaults for every session."""
+    with reference_stack(StackOptions(history=False), os.environ) as stack:
+        with session(stack.info.database_url) as connection:
+            name = str(connection.info.dbname)
+            for setting in ODD_SETTINGS:
+                connection.execute(f'alter database "{name}" set {setting}'.encode())
+            execute(connection, "select pg_terminate_backend(pid) from pg_stat_activity where usename like 'replay_%'")
+        yield {**stack.info.variables(), "GATE_TARGET": "reference", "GATE_STACK_CONTROL": stack.info.control}
+
+
+def test_settings_of_the_database(oddly_set: dict[str, str], tmp_path: Path) -> None:
+    """Service, worker and gate set in each session what they rely on: no default of a database changes an answer."""
+    found = examine(oddly_set, [f"drill/{promise}/*" for promise in UNDER_ODD_SETTINGS], tmp_path)
+    assert len(found) > 150
+    wrong = {i: f"{e.outcome}: {e.message}" for i, e in found.items() if e.outcome is not Outcome.PASS}
+    assert not wrong
+
+
 ROTATED = ("the-new-secret-of-32-characters!", "the-old-secret-of-32-characters!")
 
 
