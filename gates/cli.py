@@ -56,10 +56,11 @@ COMMANDS = {
     "promote": Command(ACT, "one step up, by hand", HAND),
     "rollback": Command(ACT, "the flag off, by hand", HAND),
     "emergency": Command(ACT, "the flag off, all agents paused, replay limits cleared", HAND),
+    "resume": Command(ACT, "the way back: the emergency's pause ends, the flag is on at its first step", HAND),
     "sign": Command(ACT, "sign the body of a replay; prints the curl command", TOOL),
     "replay": Command(ACT, "sign the body of a replay and send it", TOOL),
     "budget": Command(ACT, "show budgets, or set one tenant's", TOOL),
-    "flags": Command(ACT, "show the flags, or step one", TOOL),
+    "flags": Command(ACT, "show the flags, step one, or switch one on", TOOL),
     "explain": Command(AUTHOR, "what a check claims, what a breach costs, which faults turn it red", AUTHORING),
     "lint": Command(AUTHOR, "policy, waivers, catalogue and SQL files, without a target", AUTHORING),
     "up": Command(

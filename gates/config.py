@@ -57,6 +57,12 @@ def process_environment() -> Mapping[str, str]:
     return os.environ
 
 
+def actor(environ: Mapping[str, str]) -> str:
+    """On whose behalf this process acts: the actor that a CI system names, else the login."""
+    named = (environ.get(name, "") for name in ACTORS)
+    return next((text for one in named if (text := one.strip()[: values.LONGEST_ACTOR])), "operator")
+
+
 def with_file(environ: Mapping[str, str], path: Path, warn: Callable[[str], None]) -> dict[str, str]:
     """The environment, and what it does not set from a dotenv file. Raise ConfigError at what is wrong with that."""
     return {**env_file.read(path, warn), **environ}
@@ -100,6 +106,12 @@ def _parsed(name: str, text: str) -> object:
         observed = "cannot be used" if variable.secret else f"is {text[:80]!a}"
         raise ConfigError(f"{name} {observed}; allowed: {unfit}. Correct the variable") from None
 
+
+ACTORS = (
+    *("GITHUB_ACTOR", "GITLAB_USER_LOGIN", "BUILDKITE_BUILD_CREATOR", "CIRCLE_USERNAME", "BUILD_REQUESTEDFOR"),
+    *("USER", "LOGNAME"),
+)
+"""Who started a pipeline, as CI systems say it, and who is logged in; the first that is set counts."""
 
 KEYS = ("GATE_SIGNING_KEY", "GATE_VERIFY_KEY")
 """What verdicts are signed and verified with: no suite is given it."""

@@ -23,8 +23,8 @@ class RunRequest:
 
     policy: with the catalogue; its release may be empty, then the preflight asks the target; load: runs the load stage,
     None if there is none; after_load: removes what the load left, after the data was looked at again, and returns why
-    if it could not; url_only: load one URL, and look at no target; proof: the proof.json that the reports cite, None
-    for the one shipped.
+    if it could not; actor: on whose behalf, for audit rows; url_only: load one URL, and look at no target; proof: the
+    proof.json that the reports cite, None for the one shipped.
     """
 
     target: Target
@@ -32,6 +32,7 @@ class RunRequest:
     settings: Settings
     out: Path
     dry_run: bool = False
+    actor: str = ""
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     load: Loader | None = None
     after_load: Callable[[Target, Path], str] | None = None
@@ -70,7 +71,7 @@ class RunRequest:
         return Order(
             plan=policy.rollout,
             release=policy.release,
-            actor="replaygate",
+            actor=f"replaygate:{self.actor}" if self.actor else "replaygate",
             reason=verdict.reason[:500],
             seen=seen,
             same_version=not policy.touches_live_flags,

@@ -11,6 +11,7 @@ import psycopg
 
 from gates.act.emergency import emergency
 from gates.act.flag import Order, Tell, look_at, rows
+from gates.act.resume import resume
 from gates.act.rollback import roll_back
 from gates.act.rollout import promote
 from gates.deployment.client import HttpDoor, NoAnswer
@@ -104,13 +105,13 @@ def flags(target: Target) -> list[dict[str, Any]]:
 
 
 def act_by_hand(target: Target, what: str, order: Order, tell: Tell) -> Action:
-    """`promote`, `rollback` or `emergency`, by the same path as a run: compare-and-set, audit row, read-back."""
+    """`promote`, `enable`, `rollback`, `emergency`, `resume`: as a run acts, with audit row and read-back."""
     if not target.database_url:
         raise ConfigError(UNSET)
     url = target.database_url
-    if what == "promote":
+    if what in {"promote", "enable"}:
         return promote(url, replace(order, seen=order.seen or look_at(url, order.plan.flag)))
-    return {"emergency": emergency, "rollback": roll_back}[what](url, order, time.monotonic, tell)
+    return {"emergency": emergency, "resume": resume, "rollback": roll_back}[what](url, order, time.monotonic, tell)
 
 
 def _ask(target: Target, name: str, values: dict[str, object], *, write: bool = False) -> list[dict[str, Any]]:

@@ -68,6 +68,11 @@ def next_step(now: FlagState | None, order: Order, trail: AuditTrail) -> Action:
         at = now.shown if now else None
         return Action("none", at, at, result, message, holds)
 
+    if now is not None and order.enable_at is not None:
+        if now.enabled:
+            said = f"the flag {plan.flag} is on already, at {now.percent} %"
+            return stop("nothing_to_do", said, holds=now.percent != order.enable_at)
+        return Action("promote", 0, order.enable_at, "dry_run" if order.dry_run else "done")
     if now is None or seen is None:
         return stop("off", f"the flag {plan.flag} has no global row that this login sees")
     if not now.enabled:
@@ -172,7 +177,8 @@ def _step(connection: Connection, order: Order) -> Action:
     step = next_step(now, order, _trail(connection, order))
     if step.kind != "promote" or now is None:
         return step
-    made = rows(connection, "flag_promote", {"flag": flag, "version": now.version, "percent": step.to_percent})
+    statement = "flag_promote" if order.enable_at is None else "flag_enable"
+    made = rows(connection, statement, {"flag": flag, "version": now.version, "percent": step.to_percent})
     if not made or (made[0]["enabled"], made[0]["rollout_percentage"]) != (True, step.to_percent):
         message = f"the flag {flag} was changed in the moment of the step"
         if made:
@@ -247,6 +253,9 @@ def _said(step: Action, order: Order) -> Action:
         return step
     if step.from_percent == step.to_percent:
         return replace(step, message=f"{order.plan.flag} is at {step.to_percent} %, which is on record now")
+    if order.enable_at is not None:
+        verb = "would be switched on" if order.dry_run else "was switched on"
+        return replace(step, message=f"{order.plan.flag} {verb} at {step.to_percent} %")
     verb = "would go" if order.dry_run else "went"
     return replace(step, message=f"{order.plan.flag} {verb} from {step.from_percent} % to {step.to_percent} %")
 

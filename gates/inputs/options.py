@@ -40,3 +40,13 @@ def folder(made: argparse.ArgumentParser) -> None:
 
 def output(made: argparse.ArgumentParser, default: str = "gate-out") -> None:
     made.add_argument("--output", type=FOLDER, default=Path(default), metavar="DIR", help=f"where to write ({default})")
+
+
+def actor(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--actor",
+        type=option(values.actor),
+        default="",
+        metavar="WHO",
+        help="for audit rows (the CI's actor; the login)",
+    )

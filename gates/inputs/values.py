@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 LEAST_HMAC_BYTES, LEAST_JWT_BYTES = 16, 32
 """The contract, section 1: shorter secrets are a start-up error of the service."""
-LONGEST_KEY, LONGEST_RELEASE = 200, 200
+LONGEST_KEY, LONGEST_RELEASE, LONGEST_ACTOR = 200, 200, 100
 
 _COMPANY = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _FLAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}")
@@ -76,6 +76,13 @@ def reason(text: str) -> str:
     if not utf8(text).strip():
         raise Unfit("why this is done; it is empty")
     return text
+
+
+def actor(text: str) -> str:
+    """Who acts, for audit rows."""
+    if not text.strip() or len(utf8(text)) > LONGEST_ACTOR:
+        raise Unfit(f"1 to {LONGEST_ACTOR} characters on one line")
+    return text.strip()
 
 
 def http_url(text: str) -> str:

@@ -1,4 +1,4 @@
-"""`gate promote`, `gate rollback`, `gate emergency`, `gate flags step`: what they print, and their exit code."""
+"""`gate promote`, `rollback`, `emergency`, `resume`, `flags step`, `flags enable`: options, output, exit code."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ NEEDED = ("DATABASE_URL", "RELEASE")
 
 
 def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
-    """The options of the command of that name; `step` has its flag already."""
+    """The options of the command of that name; those of `gate flags` have their flag already."""
     shared.policy(made)
     shared.as_json(made)
     shared.dry_run(made)
     made.add_argument("--reason", required=True, type=shared.REASON, help="why; it goes into the audit row")
-    if name != "step":
+    shared.actor(made)
+    if name not in {"step", "enable"}:
         made.add_argument("--flag", type=shared.FLAG, metavar="KEY", help="another flag than the policy's")
     made.add_argument(
         "--release", type=shared.RELEASE, default="", metavar="R", help="the release that takes the step (RELEASE)"
@@ -55,17 +56,17 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     """
     alone = options.command in {"rollback", "emergency"}
     target = config.load_target({k: v for k, v in console.environ.items() if not alone or k in NEEDED})
-    what = "promote" if options.command == "flags" else options.command
+    what = {"step": "promote", "enable": "enable"}[options.do] if options.command == "flags" else options.command
     plan = _plan(options, what, console)
-    by = console.environ.get("USER") or console.environ.get("LOGNAME") or "operator"
     order = Order(
         plan,
         options.release or target.release,
-        f"gate:{by}",
+        f"gate:{options.actor or config.actor(console.environ)}",
         options.reason,
         same_version=False,
         by_hand=True,
         dry_run=options.dry_run,
+        enable_at=getattr(options, "at", None),
     )
     ordered = _handed_over(options, target, order, console) if getattr(options, "verdict", None) else order
     action = ordered if isinstance(ordered, Action) else operations.act_by_hand(target, what, ordered, console.warn)
@@ -102,11 +103,12 @@ def _plan(options: argparse.Namespace, what: str, console: Console) -> RolloutPl
     """The policy's plan. Neither a waiver that has expired nor a policy that cannot be read keeps a rollback of a flag
     that is named from happening.
     """
-    today = dt.datetime.now(dt.UTC).date() if what == "promote" else dt.date.min
+    forward = what in {"promote", "enable", "resume"}
+    today = dt.datetime.now(dt.UTC).date() if forward else dt.date.min
     try:
         plan = config.load_policy(options.policy, today).plan
     except ConfigError as error:
-        if what == "promote" or not options.flag:
+        if forward or not options.flag:
             raise
         console.warn(f"{error}; the rollback goes on with the defaults of a policy")
         plan = RolloutPlan()

@@ -52,6 +52,7 @@ def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
         shared.state(made)
     if name == "run":
         shared.dry_run(made)
+        shared.actor(made)
         made.add_argument(
             "--proof", type=Path, metavar="FILE", help="the proof.json to cite (that of the last whole proof)"
         )
@@ -154,6 +155,7 @@ def _request(options: argparse.Namespace, console: Console) -> Iterator[RunReque
         settings=file.settings,
         out=options.output,
         dry_run=getattr(options, "dry_run", False),
+        actor=getattr(options, "actor", None) or config.actor(console.environ),
         environ=console.environ,
         load=lambda to, out: load_process.load(to, load_with, out, file.settings.load_timeout_s),
         after_load=None if alone else load_process.clean_up,

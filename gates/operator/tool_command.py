@@ -27,6 +27,10 @@ from gates.verdict import Decision
 
 MOST_ITEMS = 50
 """Of one replay (contract, section 2)."""
+DO = {
+    "step": "one step up, as `gate promote --flag KEY`",
+    "enable": "a flag that is off, on for a share of the tenants",
+}
 
 
 def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
@@ -39,11 +43,14 @@ def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
         made.add_argument("--daily", type=shared.LIMIT, metavar="N", help="set the daily limit")
         made.add_argument("--monthly", type=shared.LIMIT, metavar="N", help="set the monthly limit")
     else:
-        step = made.add_subparsers(dest="do", metavar="step").add_parser(
-            "step", help="one step up, as `gate promote --flag KEY`", description="one step up", epilog=made.epilog
-        )
-        step.add_argument("flag", type=shared.FLAG, metavar="KEY", help="the flag")
-        hand_command.add_arguments(step, "step")
+        words = made.add_subparsers(dest="do", metavar="step|enable")
+        for do, said in DO.items():
+            one = words.add_parser(do, help=said, description=said, epilog=made.epilog)
+            one.add_argument("flag", type=shared.FLAG, metavar="KEY", help="the flag")
+            if do == "enable":
+                percent = option(values.whole(1, 100))
+                one.add_argument("--at", type=percent, required=True, metavar="PERCENT", help="of the tenants")
+            hand_command.add_arguments(one, do)
 
 
 def _body_options(made: argparse.ArgumentParser) -> None:
@@ -59,7 +66,7 @@ def _body_options(made: argparse.ArgumentParser) -> None:
 
 def carry_out(options: argparse.Namespace, console: Console) -> int:
     """The exit code."""
-    if getattr(options, "do", None) == "step":
+    if getattr(options, "do", None):
         return hand_command.carry_out(options, console)
     target = config.load_target(console.environ)
     return {"sign": _sign, "replay": _replay, "budget": _budget, "flags": _flags}[options.command](

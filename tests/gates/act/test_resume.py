@@ -1,0 +1,127 @@
+"""The way back from an emergency, and a flag that a person switches on."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from gates.act.emergency import emergency
+from gates.act.flag import FlagState, Order
+from gates.act.resume import resume
+from gates.act.rollout import promote
+from gates.decision.rules import RolloutPlan
+from gates.verdict import Action
+from tests.gates.gate_process import gate
+
+FLAG = "outbox.enabled"
+Database = psycopg.Connection[dict[str, Any]]
+ORDER = Order(RolloutPlan(FLAG, drain_timeout_s=1, rollback_patience_s=2), "r1", "gate:ann", "the database is on fire")
+
+
+@pytest.fixture
+def database(migrated_url: str) -> Iterator[Database]:
+    """A connection beside the gate's; the flag was on at 50 %, then an emergency came, with a tenant paused before."""
+    with psycopg.connect(migrated_url, autocommit=True, row_factory=dict_row) as connection:
+        connection.execute("delete from public.feature_flags where key = %s", (FLAG,))
+        connection.execute(
+            "insert into public.feature_flags (key, enabled, rollout_percentage) values (%s, true, 50)", (FLAG,)
+        )
+        connection.execute("insert into public.companies (id, name) select gen_random_uuid(), 'paused before'")
+        connection.execute(
+            "insert into public.agent_controls (company_id, agents_paused, pause_reason)"
+            " select id, true, 'unpaid' from public.companies where name = 'paused before'"
+        )
+        assert emergency(migrated_url, ORDER, time.monotonic, print).result == "done"
+        yield connection
+
+
+def back(url: str, **changes: Any) -> Action:
+    return resume(url, replace(ORDER, reason="the fire is out", **changes), time.monotonic, print)
+
+
+def flag(database: Database) -> tuple[bool, int]:
+    rows = database.execute(
+        "select enabled, rollout_percentage as at from public.feature_flags where key = %s", (FLAG,)
+    )
+    (row,) = rows.fetchall()
+    return row["enabled"], row["at"]
+
+
+def paused(database: Database) -> list[str]:
+    rows = database.execute("select pause_reason from public.agent_controls where agents_paused").fetchall()
+    return [row["pause_reason"] for row in rows]
+
+
+def test_the_way_back_ends_the_pause_and_switches_on_the_first_step(migrated_url: str, database: Database) -> None:
+    """Agents work again, the flag is on at 10 % and not at the 50 % of before, and both are on record."""
+    action = back(migrated_url)
+    assert (action.kind, action.result, action.to_percent, action.holds) == ("resume", "done", 10, False)
+    assert flag(database) == (True, 10)
+    assert paused(database) == ["unpaid"]  # another's pause stays
+    told = database.execute("select action, actor, metadata from public.audit_logs order by id desc limit 2").fetchall()
+    assert [row["action"] for row in told] == ["flag_promoted", "agents_resumed"]
+    assert {row["actor"] for row in told} == {"gate:ann"}
+    assert told[0]["metadata"]["to"] == 10
+
+
+def test_a_flag_that_was_resumed_is_explained_and_bakes(migrated_url: str, database: Database) -> None:
+    """The next gate finds an audit row for where the flag is, and takes no step before its time."""
+    back(migrated_url)
+    version = database.execute("select version from public.feature_flags where key = %s", (FLAG,)).fetchone()
+    assert version is not None
+    step = promote(migrated_url, replace(ORDER, seen=FlagState(True, 10, version["version"])))
+    assert step.result == "baking"
+
+
+def test_a_pause_of_everybody_for_another_reason_ends_the_way_back(migrated_url: str, database: Database) -> None:
+    """A person paused everybody meanwhile: that stays, and the flag stays off."""
+    database.execute("update public.agent_controls set pause_reason = 'mine' where company_id is null")
+    action = back(migrated_url)
+    assert (action.result, action.holds) == ("failed", True)
+    assert "another reason" in action.message
+    assert flag(database) == (False, 50)
+    assert "mine" in paused(database)
+
+
+def test_without_an_emergency_on_record_nothing_is_undone(migrated_url: str, database: Database) -> None:
+    """No audit row, no way back: whoever paused the agents must say so."""
+    database.execute("alter table public.audit_logs disable trigger user")
+    database.execute("update public.audit_logs set action = 'other' where action = 'agents_paused'")
+    action = back(migrated_url)
+    assert (action.result, flag(database)[0]) == ("failed", False)
+    assert len(paused(database)) > 1
+
+
+def test_a_dry_run_of_the_way_back_writes_nothing(migrated_url: str, database: Database) -> None:
+    """It says what would be done."""
+    before = paused(database)
+    action = back(migrated_url, dry_run=True)
+    assert (action.result, flag(database)[0], paused(database)) == ("dry_run", False, before)
+
+
+@pytest.mark.parametrize("at", [10, 25])
+def test_a_person_switches_a_flag_on(at: int, migrated_url: str, database: Database) -> None:
+    """`gate flags enable`: by compare-and-set, with an audit row in the person's name."""
+    words = ("flags", "enable", FLAG, "--at", str(at), "--reason", "try it", "--actor", "bob", "--json")
+    done = gate(*words, environ={"DATABASE_URL": migrated_url})
+    assert done.returncode == 0, done.stderr
+    assert f"switched on at {at} %" in json.loads(done.stdout)["message"]
+    assert flag(database) == (True, at)
+    row = database.execute("select actor from public.audit_logs order by id desc limit 1").fetchone()
+    assert row == {"actor": "gate:bob"}
+
+
+def test_a_flag_that_is_on_is_not_switched_on_again(migrated_url: str, database: Database) -> None:
+    """Where somebody has it on otherwise, it holds, and says so."""
+    database.execute("update public.feature_flags set enabled = true where key = %s", (FLAG,))
+    done = gate("flags", "enable", FLAG, "--at", "10", "--reason", "x", environ={"DATABASE_URL": migrated_url})
+    assert done.returncode == 10
+    assert "on already, at 50 %" in done.stdout
+    assert flag(database) == (True, 50)
