@@ -43,10 +43,5 @@ def output(made: argparse.ArgumentParser, default: str = "gate-out") -> None:
 
 
 def actor(made: argparse.ArgumentParser) -> None:
-    made.add_argument(
-        "--actor",
-        type=option(values.actor),
-        default="",
-        metavar="WHO",
-        help="for audit rows (the CI's actor; the login)",
-    )
+    said = "for audit rows (the CI's actor; the login)"
+    made.add_argument("--actor", type=option(values.actor), metavar="WHO", help=said)
