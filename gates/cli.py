@@ -52,6 +52,9 @@ COMMANDS = {
     "status": Command(
         LOOK, "what the target shows now: lag, backlog, flags, releases", "gates.operator.status_command"
     ),
+    "doctor": Command(
+        LOOK, "what a deployment has of the contract, under which names, and what is amiss", "gates.doctor.command"
+    ),
     "watch": Command(LOOK, "rounds of canary checks, with history and trends", "gates.watch.command"),
     "promote": Command(ACT, "one step up, by hand", HAND),
     "rollback": Command(ACT, "the flag off, by hand", HAND),

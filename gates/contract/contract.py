@@ -48,7 +48,10 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """A table or view in `public`; columns: name -> type; keys: unique ones; values: column -> what it may hold."""
+    """A table or view in `public`; columns: name -> type; keys: unique ones; values: column -> what it may hold.
+
+    nulls: columns of a key whose null means everybody: there is at most one such row.
+    """
 
     name: str
     area: str
@@ -57,6 +60,7 @@ class Relation:
     values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     tenants: bool = False
     is_view: bool = False
+    nulls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,4 +149,5 @@ def _relation(name: str, given: Mapping[str, Any], *, is_view: bool) -> Relation
         {c: tuple(v) for c, v in given.get("values", {}).items()},
         given.get("tenants", False),
         is_view,
+        tuple(given.get("nulls", ())),
     )
