@@ -1,13 +1,15 @@
 -- Tables of the contract whose rows row security may hide from the current role: no policy is known to show it everything.
--- `estimate` is what the statistics know of; the caller compares it with what the role can count.
+-- `reference` is its real name, quoted; `estimate` is what the statistics know of; the caller compares it with what the role can count.
 with contract(name) as (
-  values ('companies'), ('events'), ('feature_flags'), ('replay_budgets'), ('edge_rate_limits'), ('replay_runs'),
-         ('audit_logs'), ('audit_heads'), ('event_outbox'), ('dead_letter_queue'), ('agent_tasks'), ('agent_controls')
+  values ('public.companies'), ('public.events'), ('public.feature_flags'), ('public.replay_budgets'), ('public.edge_rate_limits'),
+         ('public.replay_runs'), ('public.audit_logs'), ('public.audit_heads'), ('public.event_outbox'),
+         ('public.dead_letter_queue'), ('public.agent_tasks'), ('public.agent_controls')
 ), guarded as (
-  select c.oid, c.relname::text as name,
+  select c.oid, contract.name as name, format('"%s"."%s"', n.nspname, c.relname) as reference,
          greatest(c.reltuples::bigint, coalesce(pg_stat_get_live_tuples(c.oid), 0)) as estimate
   from contract
-  join pg_class c on c.relname = contract.name and c.relnamespace = to_regnamespace('public')
+  join pg_class c on c.oid = to_regclass(contract.name)
+  join pg_namespace n on n.oid = c.relnamespace
   where row_security_active(c.oid)
 ), applying as (
   select p.polrelid, p.polpermissive,
@@ -16,7 +18,7 @@ with contract(name) as (
   where p.polcmd in ('r', '*')
     and exists (select from unnest(p.polroles) r where r = 0 or pg_has_role(r, 'USAGE'))
 )
-select name, estimate
+select name, reference, estimate
 from guarded g
 where not exists (select from applying a where a.polrelid = g.oid and a.polpermissive and a.shows_all)
    or exists (select from applying a where a.polrelid = g.oid and not a.polpermissive and not a.shows_all)

@@ -51,18 +51,23 @@ SEEDS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class TenantTable:
-    """A table or view with tenant data. `tenant`: the SQL expression of a row's tenant."""
+    """A table or view with tenant data. `tenant`: the SQL expression of a row's tenant.
+
+    is_contract: it has a name in the contract, by which it is looked at; `shown` is its real one.
+    """
 
     schema: str
     name: str
+    shown: str
+    is_contract: bool
     promised: bool
     is_view: bool
     tenant: str
     tenant_column: str
 
     @property
-    def quoted(self) -> str:
-        return f'"{self.schema}"."{self.name}"'
+    def reference(self) -> str:
+        return f"public.{self.name}" if self.is_contract else f'"{self.schema}"."{self.name}"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +156,8 @@ def _exemption(connection: Connection) -> str:
     row = execute(
         connection,
         "select r.rolsuper or r.rolbypassrls as above, (select string_agg(distinct c.relname, ', ') from pg_class c"
-        " where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p')"
+        " where c.relnamespace in (select oid from pg_namespace where nspname = any('{public}'))"
+        " and c.relkind in ('r', 'p')"
         " and pg_has_role(r.oid, c.relowner, 'MEMBER')) as owns from pg_roles r where r.rolname = 'authenticated'",
     )
     if not row:
@@ -185,7 +191,7 @@ def _two_tenants(connection: Connection, table: TenantTable) -> tuple[str, str]:
     rows: list[dict[str, object]] = []
 
     def read(c: Connection) -> psycopg.Cursor[dict[str, object]]:
-        query = f"select distinct tenant from (select {table.tenant} as tenant from {table.quoted} limit 1000) t"
+        query = f"select distinct tenant from (select {table.tenant} as tenant from {table.reference} limit 1000) t"
         rows.extend(execute(c, f"{query} where tenant ~ '^[0-9a-fA-F-]{{36}}$' order by 1 limit 2"))
         return c.execute("select 1")
 
@@ -195,7 +201,7 @@ def _two_tenants(connection: Connection, table: TenantTable) -> tuple[str, str]:
 
 
 def _count(connection: Connection, table: TenantTable, tenant: str) -> Attempt:
-    query = f"select from {table.quoted} where {table.tenant} = %s limit 1000"
+    query = f"select from {table.reference} where {table.tenant} = %s limit 1000"
     return _attempt(connection, lambda c: c.execute(query.encode(), (tenant,)))
 
 
@@ -207,7 +213,7 @@ def _probe_reads(connection: Connection, sight: Sight) -> None:
         sight.seen["foreign"] = _attempt(
             connection,
             lambda c: c.execute(
-                f"select from {table.quoted} where {table.tenant} is distinct from %s"
+                f"select from {table.reference} where {table.tenant} is distinct from %s"
                 f" and {table.tenant} is not null limit 1000".encode(),
                 (sight.mine,),
             ),
@@ -237,7 +243,7 @@ def _probe_claims(connection: Connection, sight: Sight, tries: Iterable[tuple[st
     """Ask for everything under claims that show nothing."""
     # a table of the deployment's own may hold rows of no tenant, which everybody may read
     of_tenants = "" if sight.table.promised else f" where {sight.table.tenant} is not null"
-    everything = f"select from {sight.table.quoted}{of_tenants} limit 1000"
+    everything = f"select from {sight.table.reference}{of_tenants} limit 1000"
     for name, role, claims in tries:
         with _role(connection, role, claims) as allowed:
             if allowed:
@@ -246,7 +252,7 @@ def _probe_claims(connection: Connection, sight: Sight, tries: Iterable[tuple[st
 
 def _without_row_security(connection: Connection, table: TenantTable, mine: str) -> psycopg.Cursor[dict[str, object]]:
     connection.execute("set local row_security = off")
-    query = f"select from {table.quoted} where {table.tenant} is distinct from %s"
+    query = f"select from {table.reference} where {table.tenant} is distinct from %s"
     query += " limit 1000" if table.promised else f" and {table.tenant} is not null limit 1000"
     return connection.execute(query.encode(), (mine,))
 
@@ -262,19 +268,19 @@ def _probe_writes(connection: Connection, sight: Sight, bystander: str) -> None:
         sight.seen["move"] = _attempt(
             connection,
             lambda c: c.execute(
-                f"update {table.quoted} set {table.tenant_column} = %s where {table.tenant} = %s".encode(),
+                f"update {table.reference} set {table.tenant_column} = %s where {table.tenant} = %s".encode(),
                 (moved, sight.mine),
             ),
         )
         sight.seen["update"] = _attempt(
             connection,
             lambda c: c.execute(
-                f"update {table.quoted} set {table.tenant_column} = {table.tenant_column} {where_other}".encode(),
+                f"update {table.reference} set {table.tenant_column} = {table.tenant_column} {where_other}".encode(),
                 (other,),
             ),
         )
         sight.seen["delete"] = _attempt(
-            connection, lambda c: c.execute(f"delete from {table.quoted} {where_other}".encode(), (other,))
+            connection, lambda c: c.execute(f"delete from {table.reference} {where_other}".encode(), (other,))
         )
         if table.name == "feature_flags" and table.promised:
             upsert = SEEDS["feature_flags"] + " on conflict (key, company_id) do update set enabled = true"

@@ -1,21 +1,30 @@
--- Tables with tenant data that a probe looks at, with the expression that gives a row's tenant as text.
-with contract(name, tenant) as (
-  values ('companies', 'id::text'), ('events', 'company_id::text'), ('feature_flags', 'company_id::text'),
-         ('replay_budgets', 'company_id::text'), ('edge_rate_limits', 'split_part(key, '':'', 2)'),
-         ('replay_runs', 'company_id::text'), ('audit_logs', 'scope'), ('audit_heads', 'scope'),
-         ('event_outbox', 'company_id::text'), ('dead_letter_queue', 'company_id::text'), ('agent_tasks', 'company_id::text'),
-         ('agent_controls', 'company_id::text')
+-- Tables with tenant data that a probe looks at, with the expression that gives a row's tenant as text. What the contract
+-- names has the contract's name and columns; `shown` is the real name.
+with contract(relation, name, tenant, tenant_column) as (
+  values ('companies', 'public.companies', 'id::text', 'id'), ('events', 'public.events', 'company_id::text', 'company_id'),
+         ('feature_flags', 'public.feature_flags', 'company_id::text', 'company_id'),
+         ('replay_budgets', 'public.replay_budgets', 'company_id::text', 'company_id'),
+         ('edge_rate_limits', 'public.edge_rate_limits', 'split_part(key, '':'', 2)', 'key'),
+         ('replay_runs', 'public.replay_runs', 'company_id::text', 'company_id'),
+         ('audit_logs', 'public.audit_logs', 'scope', 'scope'), ('audit_heads', 'public.audit_heads', 'scope', 'scope'),
+         ('event_outbox', 'public.event_outbox', 'company_id::text', 'company_id'),
+         ('dead_letter_queue', 'public.dead_letter_queue', 'company_id::text', 'company_id'),
+         ('agent_tasks', 'public.agent_tasks', 'company_id::text', 'company_id'),
+         ('agent_controls', 'public.agent_controls', 'company_id::text', 'company_id'),
+         ('feature_flags_status', 'public.feature_flags_status', 'company_id::text', 'company_id'),
+         ('replay_budgets_status', 'public.replay_budgets_status', 'company_id::text', 'company_id')
 )
-select n.nspname::text as schema, c.relname::text as name, contract.name is not null as promised, c.relkind = 'v' as is_view,
+select n.nspname::text as schema, coalesce(contract.relation, c.relname::text) as name,
+       format('%I.%I', n.nspname, c.relname) as shown, contract.relation is not null as is_contract,
+       contract.relation is not null and c.relkind <> 'v' as promised, c.relkind = 'v' as is_view,
        coalesce(contract.tenant, quote_ident(a.attname) || '::text') as tenant,
-       coalesce(quote_ident(a.attname), case c.relname when 'companies' then 'id' when 'edge_rate_limits' then 'key' else 'scope' end)
-         as tenant_column
+       coalesce(contract.tenant_column, quote_ident(a.attname)) as tenant_column
 from pg_class c
 join pg_namespace n on n.oid = c.relnamespace
-left join contract on contract.name = c.relname and n.nspname = 'public'
-left join pg_attribute a on a.attrelid = c.oid and a.attname in ('company_id', 'tenant_id') and not a.attisdropped
+left join contract on c.oid = to_regclass(contract.name)
+left join pg_attribute a on a.attrelid = c.oid and a.attname = any('{company_id,tenant_id}') and not a.attisdropped
 where c.relkind in ('r', 'p', 'v') and not c.relispartition
   and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
-  and (n.nspname = 'public' or has_schema_privilege('authenticated', n.oid, 'USAGE'))
-  and (contract.name is not null or a.attname is not null)
+  and (n.nspname = any('{public}') or has_schema_privilege('authenticated', n.oid, 'USAGE'))
+  and (contract.relation is not null or a.attname is not null)
 order by c.relkind = 'v', n.nspname, c.relname;

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-import psycopg.sql
+import psycopg
 
 from gates.deployment.connection import Answering
 from gates.deployment.database import Connection, connect, execute, sql
+from gates.deployment.dialect.current import current
+from gates.inputs.values import Unfit, id_of_type
 
 STATEMENT_TIMEOUT_MS = 5_000
 DEEP_TIMEOUT_MS = 120_000
@@ -23,13 +24,13 @@ def read_companies(path: Path, never: str = "") -> tuple[str, ...]:
     """Company ids, one a line, without `never` (TEST_COMPANY_ID is never left out). Raise ValueError."""
     ids: list[str] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        text = line.strip().lower()
+        text = line.strip()
         if not text:
             continue
         try:
-            ids.append(str(uuid.UUID(text)))
-        except ValueError:
-            raise ValueError(f"{path}:{number}: {text[:60]!r} is no company id; allowed: one UUID a line") from None
+            ids.append(id_of_type(text, current().id_type("company")))
+        except Unfit as unfit:
+            raise ValueError(f"{path}:{number}: {text[:60]!r} is no company id; allowed: {unfit}, one a line") from None
     return tuple(dict.fromkeys(i for i in ids if i != never))
 
 
@@ -71,7 +72,7 @@ class SqlSession:
         """Why this role cannot judge data, or an empty string: a role that rows are hidden from sees no fault."""
         with self.snapshot() as connection:
             unclear = execute(connection, sql(BLINDNESS))
-            hidden = [str(r["name"]) for r in unclear if _hides(connection, str(r["name"]), int(str(r["estimate"])))]
+            hidden = [str(r["name"]) for r in unclear if _hides(connection, r)]
         if not hidden:
             return ""
         return (
@@ -84,10 +85,11 @@ class SqlSession:
             self.connection.close()
 
 
-def _hides(connection: Connection, table: str, estimate: int) -> bool:
+def _hides(connection: Connection, table: Mapping[str, object]) -> bool:
     """Whether the role counts fewer than half of the rows that the statistics know of (exact only in its order)."""
+    estimate = int(str(table["estimate"]))
     enough = max(estimate // 2, 1)
-    query = psycopg.sql.SQL("select count(*) as seen from (select from {} limit {}) rows_seen")
-    row = connection.execute(query.format(psycopg.sql.Identifier("public", table), enough)).fetchone()
+    query = f"select count(*) as seen from (select from {table['reference']} limit {enough}) rows_seen"
+    row = connection.execute(query.encode()).fetchone()
     seen = int(str(row["seen"])) if row else 0
     return (seen == 0 and estimate > 0) or (estimate >= 20 and seen < enough)

@@ -58,11 +58,11 @@ def _judge(
     unclear: list[str] = []
     for sight in sights:
         for case, attempt in _of_kind(sight, name):
-            where = f"{sight.table.name}{case}"
+            where = f"{sight.table.shown}{case}"
             if problem := violates(sight, attempt) or _broken(sight, attempt, errors):
                 bad.append(f"{where}: {problem}")
             elif attempt.unclear or not sight.owner_mine or _stopped_short(attempt, errors):
-                unclear.append(f"{sight.table.name}: {attempt.error or 'no row to look at'}")
+                unclear.append(f"{sight.table.shown}: {attempt.error or 'no row to look at'}")
             else:
                 seen.count()
                 seen.control(f"{where}: {sight.owner_mine} own rows are there, refused or unseen otherwise")
@@ -71,7 +71,7 @@ def _judge(
         seen.witness = list(bad)
         raise AssertionError(f"{len(bad)} observed, 0 allowed: {'; '.join(bad[:5])}")
     promised = [
-        text for text in unclear if text.partition(":")[0] in {s.table.name for s in sights if s.table.promised}
+        text for text in unclear if text.partition(":")[0] in {s.table.shown for s in sights if s.table.promised}
     ]
     if promised:
         seen.unmet(f"{len(promised)} tables could not be judged: {'; '.join(promised[:5])}")
@@ -138,7 +138,7 @@ def test_other_tenants_hidden(looked: Probe, seen: Observer) -> None:
     sights = _sights(looked, seen)
     for sight in sights:
         if sight.owner_other and sight.table.promised and not sight.seen["own"].rows:
-            seen.unmet(f"{sight.table.name}: the tenant does not even see its own row; see {CONTROL}")
+            seen.unmet(f"{sight.table.shown}: the tenant does not even see its own row; see {CONTROL}")
     _judge(
         seen, sights, "foreign", lambda s, a: f"{a.rows} rows of others seen, such as of {s.other}" if a.rows else ""
     )

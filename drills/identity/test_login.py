@@ -16,8 +16,8 @@ WAITER_WITHIN_S = 2.0
 _WAITING_LOGIN = """
 select r.rolname::text as login, r.rolsuper as super, r.rolbypassrls as bypass,
        (select string_agg(c.relname::text, ', ' order by c.relname) from pg_class c
-        where c.relnamespace = 'public'::regnamespace
-          and c.relname in ('edge_rate_limits', 'event_outbox', 'replay_runs')
+        where c.oid in (to_regclass('public.edge_rate_limits'), to_regclass('public.event_outbox'),
+                        to_regclass('public.replay_runs'))
           and pg_has_role(r.oid, c.relowner, 'MEMBER')) as owns
 from pg_stat_activity a join pg_roles r on r.oid = a.usesysid
 where a.pid <> pg_backend_pid() and %s = any(pg_blocking_pids(a.pid))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from psycopg import sql as statements
 
 from gates.deployment.database import Connection, execute
+from gates.deployment.dialect.current import current
 from gates.deployment.tenants import OWNED_TABLES
 
 FLAGS = """
@@ -29,15 +30,17 @@ select n.nspname as schema, k.relname as "table", a.attname as "column"
 from pg_attribute a
 join pg_class k on k.oid = a.attrelid
 join pg_namespace n on n.oid = k.relnamespace
-where a.attname in ('company_id', 'tenant_id') and a.attnum > 0 and not a.attisdropped
+where a.attname = any('{company_id,tenant_id}') and a.attnum > 0 and not a.attisdropped
   and k.relkind in ('r', 'p') and not k.relispartition
   and n.nspname not in ('pg_catalog', 'information_schema') and n.nspname not like 'pg_t%'
 order by 1, 2, 3
 """
 """Every table with a tenant column. The audit trail's is `scope`: its rows stay."""
 
-KEPT_BY_CONTRACT = {f"public.{t}" for t in (*OWNED_TABLES, "companies", "edge_rate_limits")}
-"""The tables that a gate knows and has to clean. What a deployment keeps in tables of its own is its own affair."""
+
+def kept_by_contract() -> set[str]:
+    """The tables that a gate knows and has to clean. What a deployment keeps in tables of its own is its own affair."""
+    return {current().real(t) for t in (*OWNED_TABLES, "companies", "edge_rate_limits")} - {""}
 
 
 def state_of(connection: Connection) -> dict[str, list[str]]:

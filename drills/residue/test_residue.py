@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from drills.residue.state import KEPT_BY_CONTRACT, rows_left, state_of
+from drills.residue.state import kept_by_contract, rows_left, state_of
 from drills.workbench.checks import SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import Observer, check
@@ -50,14 +50,14 @@ def test_no_rows_left(request: pytest.FixtureRequest, scene: Scene, born: list[s
     deadline = time.monotonic() + SETTLE_S
     while True:
         tables, found = rows_left(scene.db, companies)
-        left = {name: number for name, number in found.items() if name in KEPT_BY_CONTRACT}
+        left = {name: number for name, number in found.items() if name in kept_by_contract()}
         if not left or time.monotonic() > deadline:
             break
         Tenants(scene.db, run_id, companies).sweep()
         time.sleep(0.05)
     scene.seen.value(sum(left.values()), 0, "rows")
     scene.seen.details["companies"] = len(companies)
-    scene.seen.details["own_tables"] = {name: n for name, n in found.items() if name not in KEPT_BY_CONTRACT}
+    scene.seen.details["own_tables"] = {name: n for name, n in found.items() if name not in kept_by_contract()}
     assert not left, f"rows of {len(companies)} drill companies are left: {left}"
     scene.seen.count(tables)
 

@@ -15,9 +15,10 @@ from drills.workbench.database import Database, query
 from gates.checks.recorder import Observer, Unmet
 from gates.deployment.client import HttpDoor
 from gates.deployment.database import Connection, execute, session
+from gates.deployment.dialect.current import current
 from gates.deployment.loans import Changed, Ending, LiveRow, Loan, give_back, lend
 from gates.deployment.requests import digest_of
-from gates.deployment.tenants import OUTBOX_FLAG, OWNED_TABLES, REPLAY_FLAG, Tenants
+from gates.deployment.tenants import OUTBOX_FLAG, REPLAY_FLAG, Tenants, owned_tables
 
 BUDGET_FLAG = "dlq.replay.budget_control"
 
@@ -26,9 +27,6 @@ GIVE_BACK_ATTEMPTS = 5
 
 PLAIN_TYPE = "drill.plain"
 """An event type of drills whose payload asks the agent for nothing: an ordinary event."""
-
-WRITTEN_BY_EVERY_CALL = {"edge_rate_limits", "audit_logs", "audit_heads"}
-"""Tables that a call without an effect may write; a deployment may have given them a company_id of their own."""
 
 
 def as_jsonb(payload: object) -> str:
@@ -143,11 +141,13 @@ class TenantData(Database):
 
     def tables(self, company: str) -> Mapping[str, str]:
         """For each table with a company_id: the tenant's rows, row versions included, as one digest."""
-        read = {str(r["name"]) for r in self.rows(query("tenant_tables"))}
+        others = self.rows(query("tenant_tables"), current().all_real)
+        read = {str(r["name"]): (str(r["reference"]), str(r["tenant"])) for r in others}
+        read |= {table: (f"public.{table}", "company_id") for table in owned_tables()}
         parts = [
             f"select '{table}' as part, count(*) || ' rows ' || coalesce(md5(string_agg(x::text || x.xmin::text, ','"
-            f" order by x::text)), '') as rows from public.{table} x where company_id = %s"
-            for table in sorted({*OWNED_TABLES, *read} - WRITTEN_BY_EVERY_CALL)
+            f" order by x::text)), '') as rows from {reference} x where {tenant} = %s"
+            for table, (reference, tenant) in sorted(read.items())
         ]
         found = self.rows(" union all ".join(parts), *([company] * len(parts)))
         return {str(r["part"]): str(r["rows"]) for r in found}

@@ -6,5 +6,5 @@ select format('%s.%s', c.relname, a.attname) as name,
 from pg_class c
 join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
 left join pg_attrdef d on d.adrelid = c.oid and d.adnum = a.attnum
-where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p')
+where c.relnamespace in (select oid from pg_namespace where nspname = any('{public}')) and c.relkind in ('r', 'p')
 order by 1;

@@ -3,5 +3,5 @@ select format('%s.%s', c.relname, k.conname) as name,
        concat_ws(' ', pg_get_constraintdef(k.oid), case when not k.convalidated then 'NOT VALID' end) as definition
 from pg_constraint k
 join pg_class c on c.oid = k.conrelid
-where c.relnamespace = 'public'::regnamespace and k.contype <> 'n'
+where c.relnamespace in (select oid from pg_namespace where nspname = any('{public}')) and k.contype <> 'n'
 order by 1;

@@ -4,5 +4,5 @@ select format('%s.%s', t.relname, c.relname) as name,
 from pg_index i
 join pg_class c on c.oid = i.indexrelid
 join pg_class t on t.oid = i.indrelid
-where t.relnamespace = 'public'::regnamespace
+where t.relnamespace in (select oid from pg_namespace where nspname = any('{public}'))
 order by 1;

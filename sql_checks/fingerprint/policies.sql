@@ -6,5 +6,5 @@ select format('%s.%s', c.relname, p.polname) as name,
               pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)) as definition
 from pg_policy p
 join pg_class c on c.oid = p.polrelid
-where c.relnamespace = 'public'::regnamespace
+where c.relnamespace in (select oid from pg_namespace where nspname = any('{public}'))
 order by 1;

@@ -3,5 +3,5 @@ select format('%s.%s', c.relname, t.tgname) as name,
        format('%s [%s]', pg_get_triggerdef(t.oid), t.tgenabled) as definition
 from pg_trigger t
 join pg_class c on c.oid = t.tgrelid
-where c.relnamespace = 'public'::regnamespace and not t.tgisinternal
+where c.relnamespace in (select oid from pg_namespace where nspname = any('{public}')) and not t.tgisinternal
 order by 1;

@@ -5,6 +5,6 @@ select c.relname::text as name,
                   from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
                  pg_get_viewdef(c.oid)) as definition
 from pg_class c
-where c.relnamespace = 'public'::regnamespace and c.relkind in ('v', 'm')
+where c.relnamespace in (select oid from pg_namespace where nspname = any('{public}')) and c.relkind in ('v', 'm')
   and not exists (select from pg_depend d where d.objid = c.oid and d.classid = 'pg_class'::regclass and d.deptype = 'e')
 order by 1;

@@ -14,8 +14,10 @@ where to_regclass('public.replay_runs') is not null
     join pg_index i on i.indexrelid = c.conindid
     where c.conrelid = to_regclass('public.replay_runs') and c.contype in ('u', 'p') and c.convalidated
       and not c.condeferrable and i.indisunique and i.indisvalid and i.indisready and i.indpred is null
-      and (select array_agg(a.attname::text order by a.attname) from pg_attribute a
-           where a.attrelid = c.conrelid and a.attnum = any(c.conkey)) = array['company_id', 'idempotency_key']
+      and (select array_agg(a.attname::text order by a.attname::text collate "C") from pg_attribute a
+           where a.attrelid = c.conrelid and a.attnum = any(c.conkey)) = (
+          select array_agg(k.name[3] order by k.name[3] collate "C")
+          from (values (parse_ident('public.replay_runs.company_id')), (parse_ident('public.replay_runs.idempotency_key'))) k(name))
   );
 
 -- seen:

@@ -17,4 +17,4 @@ where not (i.indisvalid and i.indisready and i.indislive)
 
 -- seen:
 select count(*) as seen from pg_index i join pg_class c on c.oid = i.indrelid
-where c.relnamespace = 'public'::regnamespace;
+where c.relnamespace in (select oid from pg_namespace where nspname = any('{public}'));

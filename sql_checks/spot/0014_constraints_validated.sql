@@ -12,4 +12,4 @@ join pg_namespace n on n.oid = c.connamespace
 where not c.convalidated and n.nspname !~ '^pg_' and n.nspname <> 'information_schema';
 
 -- seen:
-select count(*) as seen from pg_constraint where connamespace = 'public'::regnamespace;
+select count(*) as seen from pg_constraint where connamespace in (select oid from pg_namespace where nspname = any('{public}'));

@@ -20,4 +20,4 @@ from used
 where last_value > 0.8 * limit_value;
 
 -- seen:
-select count(*) as seen from pg_sequences where schemaname = 'public';
+select count(*) as seen from pg_sequences where schemaname = any('{public}');

@@ -5,14 +5,13 @@
 -- reads: catalogue
 -- covers: I09
 with {{contract_tables}}
-select 'public.' || c.relname as subject,
+select contract.name as subject,
        format('trigger %s is %s', t.tgname, case t.tgenabled when 'D' then 'disabled' else 'enabled on replicas only' end) as detail,
        pg_get_triggerdef(t.oid) as witness
 from pg_trigger t
-join pg_class c on c.oid = t.tgrelid and c.relnamespace = 'public'::regnamespace
-join contract on contract.name = c.relname
+join contract on t.tgrelid = to_regclass(contract.name)
 where t.tgenabled not in ('O', 'A');
 
 -- seen:
 with {{contract_tables}}
-select count(*) as seen from pg_class c join contract on contract.name = c.relname where c.relnamespace = 'public'::regnamespace;
+select count(*) as seen from pg_class c join contract on c.oid = to_regclass(contract.name);

@@ -4,7 +4,7 @@
 -- severity: warn
 -- reads: catalogue
 -- covers: I08
-select r.rolname || ' on public.audit_logs' as subject,
+select r.rolname || ' on ' || 'public.audit_logs' as subject,
        format('holds %s', p) as detail,
        null::text as witness
 from pg_roles r

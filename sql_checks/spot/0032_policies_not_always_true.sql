@@ -52,7 +52,8 @@ with recursive {{tenant_tables}}, expressions as materialized (
   select distinct text from bare
   where bare ~ '^(true|notfalse)$'
      or bare ~ '^(''?[a-z0-9_.]+''?)=\1$'
-     or bare ~ '^[a-z_.]*(company_id|tenant_id|scope|key|id)is(not)?null$'
+     or bare ~ '^[a-z_.]*(scope|key|id)is(not)?null$'
+     or exists (select from unnest('{company_id,tenant_id}'::text[]) t(name) where bare ~ ('^[a-z_.]*' || lower(t.name) || 'is(not)?null$'))
      or bare ~ '^(select)?(auth\.)?(jwt|current_setting)[^=]*isnull$'
      -- coalesce(..., true), where its parenthesis is the one that ends the text
      or part ~* '^coalesce\(.*, true\)$' and not exists (

@@ -11,7 +11,7 @@ from pg_proc p
 join pg_namespace n on n.oid = p.pronamespace
 where p.prosecdef and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
   -- of others' functions (extensions, the platform's schemas) we know nothing
-  and (n.nspname = 'public' or p.proowner in (
+  and (n.nspname = any('{public}') or p.proowner in (
         select c.relowner from pg_class c where c.oid in (to_regclass('public.replay_runs'), to_regclass('public.audit_logs'))))
   and not exists (select from unnest(p.proconfig) c where c like 'search\_path=%')
   and p.prosqlbody is null
@@ -22,4 +22,4 @@ where p.prosecdef and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
   and not exists (select from pg_depend d where d.objid = p.oid and d.classid = 'pg_proc'::regclass and d.deptype = 'e');
 
 -- seen:
-select count(*) as seen from pg_proc p where p.pronamespace = 'public'::regnamespace;
+select count(*) as seen from pg_proc p where p.pronamespace in (select oid from pg_namespace where nspname = any('{public}'));

@@ -9,10 +9,10 @@ from pg_proc p
 join pg_namespace n on n.oid = p.pronamespace
 where p.prosecdef and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
   -- of others' functions (extensions, the platform's schemas) we know nothing
-  and (n.nspname = 'public' or p.proowner in (
+  and (n.nspname = any('{public}') or p.proowner in (
         select c.relowner from pg_class c where c.oid in (to_regclass('public.replay_runs'), to_regclass('public.audit_logs'))))
   -- the contract lets every caller ask for a flag; a trigger function cannot be called
-  and p.proname <> 'is_feature_enabled' and p.prorettype <> 'trigger'::regtype and p.prorettype <> 'event_trigger'::regtype
+  and format('%I.%I', n.nspname, p.proname) <> 'public.is_feature_enabled' and p.prorettype <> 'trigger'::regtype and p.prorettype <> 'event_trigger'::regtype
   and exists (select from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a where a.grantee = 0)
   and not exists (select from pg_depend d where d.objid = p.oid and d.classid = 'pg_proc'::regclass and d.deptype = 'e')
 union all
@@ -20,14 +20,14 @@ select p.oid::regprocedure::text, format('belongs to the superuser %s', r.rolnam
 from pg_proc p
 join pg_namespace n on n.oid = p.pronamespace
 join pg_roles r on r.oid = p.proowner
-where p.prosecdef and r.rolsuper and n.nspname = 'public'
+where p.prosecdef and r.rolsuper and n.nspname = any('{public}')
   and not exists (select from pg_depend d where d.objid = p.oid and d.classid = 'pg_proc'::regclass and d.deptype = 'e')
 union all
 select p.oid::regprocedure::text, 'no pinned search_path', array_to_string(p.proconfig, ', ')
 from pg_proc p
-where p.prosecdef and p.pronamespace = 'public'::regnamespace and p.prosqlbody is null
+where p.prosecdef and p.pronamespace in (select oid from pg_namespace where nspname = any('{public}')) and p.prosqlbody is null
   and not exists (select from unnest(p.proconfig) c where c like 'search\_path=%')
   and not exists (select from pg_depend d where d.objid = p.oid and d.classid = 'pg_proc'::regclass and d.deptype = 'e');
 
 -- seen:
-select count(*) as seen from pg_proc p where p.pronamespace = 'public'::regnamespace;
+select count(*) as seen from pg_proc p where p.pronamespace in (select oid from pg_namespace where nspname = any('{public}'));

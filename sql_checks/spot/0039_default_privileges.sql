@@ -11,8 +11,8 @@ select format('default privileges of %s', pg_get_userbyid(d.defaclrole)) as subj
 from pg_default_acl d
 left join pg_namespace n on n.oid = d.defaclnamespace
 cross join aclexplode(d.defaclacl) a
-where d.defaclobjtype in ('r', 'S') and (n.nspname is null or n.nspname = 'public')
-  and (a.grantee = 0 or a.grantee = to_regrole('anon'))
+where d.defaclobjtype in ('r', 'S') and (n.nspname is null or n.nspname = any('{public}'))
+  and (a.grantee = 0 or a.grantee = (select oid from pg_roles where rolname = 'anon'))
 group by d.defaclrole, a.grantee, d.defaclobjtype, d.defaclacl;
 
 -- seen:

@@ -5,8 +5,7 @@
 -- reads: catalogue
 -- covers: J19
 with {{contract_tables}}, owners as (
-  select distinct c.relowner from pg_class c join contract on contract.name = c.relname
-  where c.relnamespace = 'public'::regnamespace
+  select distinct c.relowner from pg_class c join contract on c.oid = to_regclass(contract.name)
 )
 select r.rolname::text as subject, format('is a member of %s', o.rolname) as detail, null::text as witness
 from pg_roles r

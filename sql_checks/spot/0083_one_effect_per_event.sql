@@ -9,13 +9,13 @@ with recent as (
     -- with a valid unique index there is nothing to look for
     and not exists (
       select from pg_index i
-      join pg_attribute a on a.attrelid = i.indrelid and a.attname = 'event_id'
-      left join pg_attribute c on c.attrelid = i.indrelid and c.attname = 'company_id'
+      join pg_attribute a on a.attrelid = i.indrelid and a.attname = (parse_ident('public.agent_tasks.event_id'))[3]
+      left join pg_attribute c on c.attrelid = i.indrelid and c.attname = (parse_ident('public.agent_tasks.company_id'))[3]
       where i.indrelid = to_regclass('public.agent_tasks') and i.indisunique and i.indisvalid and i.indimmediate
         -- of the event alone, or of the event within its tenant
         and (i.indkey[0:i.indnkeyatts - 1] = array[a.attnum]
           or i.indkey[0:i.indnkeyatts - 1] in (array[a.attnum, c.attnum], array[c.attnum, a.attnum]))
-        and (i.indpred is null or pg_get_expr(i.indpred, i.indrelid) = '(event_id IS NOT NULL)'))
+        and (i.indpred is null or pg_get_expr(i.indpred, i.indrelid) = format('(%I IS NOT NULL)', a.attname)))
   order by created_at desc {{at_most}}
 )
 select format('event %s', r.event_id) as subject, 'more than one completed agent task' as detail,

@@ -6,7 +6,7 @@
 select c.conrelid::regclass::text as subject, format('foreign key %s has no index', c.conname) as detail,
        pg_get_constraintdef(c.oid) as witness
 from pg_constraint c
-where c.contype = 'f' and c.connamespace = 'public'::regnamespace
+where c.contype = 'f' and c.connamespace in (select oid from pg_namespace where nspname = any('{public}'))
   and not exists (
     select from pg_index i
     where i.indrelid = c.conrelid
@@ -18,4 +18,4 @@ where c.contype = 'f' and c.connamespace = 'public'::regnamespace
         = (select array_agg(k order by k) from unnest(c.conkey) k));
 
 -- seen:
-select count(*) as seen from pg_constraint where connamespace = 'public'::regnamespace;
+select count(*) as seen from pg_constraint where connamespace in (select oid from pg_namespace where nspname = any('{public}'));

@@ -8,9 +8,9 @@ select c.oid::regclass::text as subject,
        case when c.relrowsecurity then 'row-level security without a policy' else 'policies, but row-level security is off' end as detail,
        null::text as witness
 from pg_class c
-where c.relkind in ('r', 'p') and c.relnamespace = 'public'::regnamespace
+where c.relkind in ('r', 'p') and c.relnamespace in (select oid from pg_namespace where nspname = any('{public}'))
   and c.relrowsecurity <> exists (select from pg_policy p where p.polrelid = c.oid)
   and not (c.relispartition and c.relrowsecurity); -- a partition is read through its table, whose policies count
 
 -- seen:
-select count(*) as seen from pg_class where relkind in ('r', 'p') and relnamespace = 'public'::regnamespace;
+select count(*) as seen from pg_class where relkind in ('r', 'p') and relnamespace in (select oid from pg_namespace where nspname = any('{public}'));

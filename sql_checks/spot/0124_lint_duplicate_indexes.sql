@@ -7,10 +7,10 @@ select i.indrelid::regclass::text as subject, 'indexes with the same definition'
        string_agg(i.indexrelid::regclass::text, ', ') as witness
 from pg_index i
 join pg_class c on c.oid = i.indexrelid
-where c.relnamespace = 'public'::regnamespace
+where c.relnamespace in (select oid from pg_namespace where nspname = any('{public}'))
 group by i.indrelid, c.relam, i.indkey::text, i.indclass::text, i.indoption::text, i.indisunique,
          pg_get_expr(i.indexprs, i.indrelid), pg_get_expr(i.indpred, i.indrelid), c.reloptions
 having count(*) > 1;
 
 -- seen:
-select count(*) as seen from pg_index i join pg_class c on c.oid = i.indrelid where c.relnamespace = 'public'::regnamespace;
+select count(*) as seen from pg_index i join pg_class c on c.oid = i.indrelid where c.relnamespace in (select oid from pg_namespace where nspname = any('{public}'));

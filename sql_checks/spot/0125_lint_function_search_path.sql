@@ -5,9 +5,9 @@
 -- reads: catalogue
 select p.oid::regprocedure::text as subject, 'no pinned search_path' as detail, null::text as witness
 from pg_proc p
-where p.pronamespace = 'public'::regnamespace
+where p.pronamespace in (select oid from pg_namespace where nspname = any('{public}'))
   and not exists (select from unnest(p.proconfig) c where c like 'search\_path=%')
   and not exists (select from pg_depend d where d.objid = p.oid and d.classid = 'pg_proc'::regclass and d.deptype = 'e');
 
 -- seen:
-select count(*) as seen from pg_proc where pronamespace = 'public'::regnamespace;
+select count(*) as seen from pg_proc where pronamespace in (select oid from pg_namespace where nspname = any('{public}'));

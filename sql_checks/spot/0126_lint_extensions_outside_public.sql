@@ -6,7 +6,7 @@
 -- covers: N13
 select e.extname::text as subject, format('version %s in schema public', e.extversion) as detail, null::text as witness
 from pg_extension e
-where e.extnamespace = 'public'::regnamespace;
+where e.extnamespace in (select oid from pg_namespace where nspname = any('{public}'));
 
 -- seen:
 select count(*) as seen from pg_extension;

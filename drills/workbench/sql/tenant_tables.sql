@@ -1,6 +1,12 @@
--- Every ordinary table of the schema with a column company_id of type uuid that we may read.
-select c.relname::text as name from pg_class c join pg_attribute a on a.attrelid = c.oid
-where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') and not c.relispartition
-  and a.attname = 'company_id' and a.atttypid = 'uuid'::regtype and not a.attisdropped
-  and has_table_privilege(c.oid, 'select')
+-- Every ordinary table beside these (schema.name) with a column of the tenant, of the type of its id, that we may read: its
+-- name for people, its real name, quoted, and that column.
+select c.relname::text as name, format('"%%s"."%%s"', n.nspname, c.relname) as reference, quote_ident(a.attname) as tenant
+from pg_class c
+join pg_namespace n on n.oid = c.relnamespace
+join pg_attribute a on a.attrelid = c.oid
+where n.nspname = any('{public}') and c.relkind in ('r', 'p') and not c.relispartition
+  and a.attname = any('{company_id,tenant_id}') and not a.attisdropped
+  and a.atttypid = (select t.atttypid from pg_attribute t
+                    where t.attrelid = to_regclass('public.companies') and t.attname = (parse_ident('public.companies.id'))[3])
+  and has_table_privilege(c.oid, 'select') and format('%%s.%%s', n.nspname, c.relname) <> all(%s)
 order by 1

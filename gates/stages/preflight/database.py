@@ -103,9 +103,7 @@ def sees_rows(connection: Connection, target: Target) -> LookResult:
     tables = execute(connection, sql(QUERIES / "role_sight.sql"))
     absent = [str(t["name"]) for t in tables if not t["present"]]
     if absent:
-        return LookResult(
-            Outcome.UNKNOWN, f"{', '.join(absent)} not found in schema public; allowed: the contract's tables"
-        )
+        return LookResult(Outcome.UNKNOWN, f"{', '.join(absent)} not found; allowed: the contract's tables")
     locked = [str(t["name"]) for t in tables if not t["readable"]]
     if locked:
         return LookResult(Outcome.UNKNOWN, f"the login may not read {', '.join(locked)}. Grant SELECT to it")
@@ -122,7 +120,7 @@ def _counts_agree(connection: Connection, tables: Sequence[dict[str, object]], t
     row = connection.execute(
         sql(QUERIES / "company_sight.sql").encode(), {"company": target.test_company_id}
     ).fetchone()
-    estimate = next(int(str(t["estimate"])) for t in tables if t["name"] == "companies")
+    estimate = next(int(str(t["estimate"])) for t in tables if t["is_companies"])
     narrowed = any(t["narrowed"] for t in tables)
     visible = int(str(row["visible"])) if row else 0
     enough = visible >= 2 and visible >= min(estimate, 1000) / 2

@@ -1,4 +1,5 @@
 contract(name) as (
-  values ('companies'), ('events'), ('feature_flags'), ('replay_budgets'), ('edge_rate_limits'), ('replay_runs'),
-         ('audit_logs'), ('audit_heads'), ('event_outbox'), ('dead_letter_queue'), ('agent_tasks'), ('agent_controls')
+  values ('public.companies'), ('public.events'), ('public.feature_flags'), ('public.replay_budgets'), ('public.edge_rate_limits'),
+         ('public.replay_runs'), ('public.audit_logs'), ('public.audit_heads'), ('public.event_outbox'),
+         ('public.dead_letter_queue'), ('public.agent_tasks'), ('public.agent_controls')
 )

@@ -18,12 +18,12 @@ relations as (
   select format('%s.%s', r.name, t.attname), r.is_guarded, a.grantee, a.privilege_type
   from relations r join pg_attribute t on t.attrelid = r.oid and t.attacl is not null, aclexplode(t.attacl) a
   union all
-  select 'schema public', true, a.grantee, a.privilege_type
+  select format('schema %s', n.nspname), true, a.grantee, a.privilege_type
   from pg_namespace n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a
-  where n.nspname = 'public' and a.privilege_type = 'CREATE'
+  where n.nspname = any('{public}') and a.privilege_type = 'CREATE'
 ), given as (
   -- what anon or PUBLIC hold, and whether row-level security stands between them and the rows
   select name, grantee, privilege_type, is_guarded and privilege_type <> 'TRUNCATE' as is_stopped
   from held
-  where grantee = 0 or grantee = to_regrole('anon')
+  where grantee = 0 or grantee = (select oid from pg_roles where rolname = 'anon')
 )

@@ -1,12 +1,11 @@
 owners as (
-  select distinct c.relowner from pg_class c join contract on contract.name = c.relname
-  where c.relnamespace = 'public'::regnamespace
+  select distinct c.relowner from pg_class c join contract on c.oid = to_regclass(contract.name)
 ), sessions as (
   select a.pid, a.application_name, r.rolname, r.rolsuper or exists (select from owners o where pg_has_role(r.oid, o.relowner, 'MEMBER'))
            as is_owner,
          r.rolbypassrls,
-         coalesce(pg_has_role(r.oid, to_regrole('replay_service'), 'MEMBER')
-                  or pg_has_role(r.oid, to_regrole('replay_worker'), 'MEMBER'), false) and not r.rolsuper as is_service
+         coalesce(pg_has_role(r.oid, (select oid from pg_roles where rolname = 'replay_service'), 'MEMBER')
+                  or pg_has_role(r.oid, (select oid from pg_roles where rolname = 'replay_worker'), 'MEMBER'), false) and not r.rolsuper as is_service
   from pg_stat_activity a -- whose backend_type is hidden from a login without pg_read_all_stats, unlike the user
   join pg_roles r on r.oid = a.usesysid
   where a.datname = current_database() and a.pid <> pg_backend_pid() and coalesce(a.backend_type, 'client backend') = 'client backend'

@@ -2,7 +2,7 @@
   -- every table with tenant data in a schema that tenants can reach, found from the catalogue: those of the contract, their
   -- partitions, any with a tenant column, any that refers to companies
   select c.oid, format('%s.%s', n.nspname, c.relname) as name, c.relkind, c.relowner, c.relacl, c.relrowsecurity,
-         c.relforcerowsecurity, n.nspname = 'public' and c.relname in (select contract.name from contract) as promised,
+         c.relforcerowsecurity, c.oid in (select to_regclass(contract.name) from contract) as promised,
          -- what tenants hold no right on is nobody's leak
          exists (select from pg_roles r
                  where r.rolname in ('anon', 'authenticated') and not r.rolsuper and has_schema_privilege(r.oid, n.oid, 'USAGE')
@@ -12,15 +12,14 @@
   join pg_namespace n on n.oid = c.relnamespace
   where c.relkind in ('r', 'p')
     and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
-    and (n.nspname = 'public' or exists (
+    and (n.nspname = any('{public}') or exists (
           select from pg_roles r where r.rolname in ('anon', 'authenticated') and has_schema_privilege(r.oid, n.oid, 'USAGE')))
-    and (n.nspname = 'public' and c.relname in (select contract.name from contract)
+    and (c.oid in (select to_regclass(contract.name) from contract)
       or exists (select from pg_attribute a
-                 where a.attrelid = c.oid and a.attname in ('company_id', 'tenant_id') and not a.attisdropped)
+                 where a.attrelid = c.oid and a.attname = any('{company_id,tenant_id}') and not a.attisdropped)
       or exists (select from pg_constraint f
                  where f.conrelid = c.oid and f.contype = 'f' and f.confrelid = to_regclass('public.companies'))
       or exists (select from pg_class root
-                 where root.oid = pg_partition_root(c.oid) and root.relnamespace = 'public'::regnamespace
-                   and root.relname in (select contract.name from contract)))
+                 where root.oid = pg_partition_root(c.oid) and root.oid in (select to_regclass(contract.name) from contract)))
     and not exists (select from pg_depend d where d.objid = c.oid and d.classid = 'pg_class'::regclass and d.deptype = 'e')
 )

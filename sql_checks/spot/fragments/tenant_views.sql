@@ -11,10 +11,10 @@ readers as (
 ), tenant_views as (
   -- views that read tables with tenant data, directly or through others
   select c.oid, c.oid::regclass::text as name, array_to_string(c.reloptions, ', ') as options,
-         n.nspname = 'public' as is_public,
+         n.nspname = any('{public}') as is_public,
          coalesce((select option_value::boolean from pg_options_to_table(c.reloptions)
                    where option_name = 'security_invoker'), false) as is_invoker,
-         c.relname in ('feature_flags_status', 'replay_budgets_status') and n.nspname = 'public'
+         c.oid in (to_regclass('public.feature_flags_status'), to_regclass('public.replay_budgets_status'))
          or exists (select from pg_roles r
                     where r.rolname in ('anon', 'authenticated') and has_schema_privilege(r.oid, n.oid, 'USAGE')
                       and (has_table_privilege(r.oid, c.oid, 'SELECT, INSERT, UPDATE, DELETE')
