@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gates.decision.policy_file import PolicyFile, parse
+from gates.contract.names import Names
+from gates.decision.policy_file import PolicyFile, names_of_text, parse
+from gates.deployment.dialect.current import NAMES, current, learn, use
 from gates.deployment.libpq import other_passwords
 from gates.deployment.target import Target
 from gates.errors import ConfigError
@@ -36,7 +38,7 @@ VARIABLES = {
     "BASE_URL": Variable("base_url", values.http_url, secret=True),  # it may hold a user and a password
     "TRANSBOT_HMAC_SECRET": Variable("hmac_secrets", values.hmac_secrets, secret=True),
     "TRUSTED_PROXIES": Variable("trusted_proxies", values.networks),
-    "TEST_COMPANY_ID": Variable("test_company_id", values.company),
+    "TEST_COMPANY_ID": Variable("test_company_id", lambda text: values.id_of_type(text, current().id_type("company"))),
     "ADMIN_JWT": Variable("admin_jwt", values.token, secret=True),
     "REPLAY_JWT_SECRET": Variable("jwt_secret", values.jwt_secret, secret=True),
     "REPLAY_JWT_AUDIENCE": Variable("jwt_audience", values.utf8),
@@ -69,7 +71,10 @@ def with_file(environ: Mapping[str, str], path: Path, warn: Callable[[str], None
 
 
 def load_target(environ: Mapping[str, str]) -> Target:
-    """Parse the variables of the contract. Raise ConfigError naming the variable that is wrong."""
+    """Parse the variables of the contract. Raise ConfigError naming the variable that is wrong.
+
+    The process of a suite learns the names of the deployment with it.
+    """
     given = {name: environ.get(name, "").strip() for name in VARIABLES}
     found: dict[str, Any] = {VARIABLES[n].field: _parsed(n, text) for n, text in given.items() if text}
     if found.get("jwt_secret", "") in found.get("hmac_secrets", ()):
@@ -78,6 +83,7 @@ def load_target(environ: Mapping[str, str]) -> Target:
         )
     passwords = other_passwords(found.get("database_url", ""), environ)
     kind, key = _kind(environ.get("GATE_TARGET", "").strip()), environ.get(KEYS[0], "").strip()
+    learn(environ)
     return Target(kind=kind, other_passwords=passwords, signing_key=key, **found)
 
 
@@ -121,6 +127,7 @@ def environment_of(target: Target, environ: Mapping[str, str]) -> dict[str, str]
     """The environment for a suite that examines `target`: load_target of it gives the target again."""
     described = {name: _written(getattr(target, variable.field)) for name, variable in VARIABLES.items()}
     described["GATE_TARGET"] = target.kind.value
+    described[NAMES] = current().dump() if current() else ""
     others = {k: v for k, v in environ.items() if k not in {*described, *KEYS}}
     return {**others, **{k: v for k, v in described.items() if v}}
 
@@ -137,17 +144,22 @@ def load_policy(path: Path | None, today: dt.date, state: Path | None = None) ->
 
     state: another folder than the file's for what must outlive a run.
 
-    Raise ConfigError where a named file cannot be read, or on anything in it that is not right.
+    The process learns the names that the policy gives, also where something else in the file is wrong.
+
+    Raise ConfigError where a named file cannot be read, or on anything in it that is not right; NamesError for the
+    names.
     """
     if path is None:
         found = [p for p in (Path(POLICY_FILE), SHIPPED_POLICY) if p.is_file()]
         if not found:
+            use(Names(), {})
             return _remembering(parse("version: 1\n", POLICY_FILE, Path(), today), state)
         path = found[0]
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}:1:1: {error}; allowed: a readable text file. Correct --policy") from None
+    use(names_of_text(text, str(path)), process_environment())
     return _remembering(parse(text, str(path), path.parent.resolve(), today), state)
 
 

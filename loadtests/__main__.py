@@ -13,6 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
+from gates.deployment.dialect.current import learn
 from loadtests.engine.credentials import credentials_from
 from loadtests.engine.locust_engine import serve_worker  # first: Locust patches the process
 from loadtests.judgement.baseline import compare_folders
@@ -33,6 +34,7 @@ def refuse(error: Exception) -> int:
 def main(arguments: list[str]) -> int:
     """Do what the arguments say; returns the exit code."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
+    learn(os.environ)
     match arguments:
         case ["--worker", host, port]:
             serve_worker(host, int(port), credentials_from(os.environ))

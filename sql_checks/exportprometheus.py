@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from gates.deployment.dialect.current import named
 from sql_checks.rulefile import AlertRule
 from sql_checks.ruleproof import FLEET
 
@@ -83,7 +84,7 @@ def queries_yaml(rules: Sequence[AlertRule]) -> str:
             "query": (
                 "select subject,"
                 f" case when value between {rule.low:g} and {rule.high:g} then value::float8 end as value,"
-                f" coalesce(samples, 0)::float8 as samples from (\n{rule.query}\n) q"
+                f" coalesce(samples, 0)::float8 as samples from (\n{named(rule.query)}\n) q"
             ),
             "metrics": [
                 {"subject": {"usage": "LABEL", "description": "all, or a company"}},

@@ -6,10 +6,15 @@ a file is in `psql/`, with `{{name}}` where something is put in.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
+import psycopg
+
 from gates.deployment.database import sql
+from gates.deployment.dialect.current import named
+from gates.errors import first_line
 from gates.evidence import Severity
 from sql_checks.rulefile import AlertRule
 from sql_checks.rulejudge import FUTURE_S
@@ -26,12 +31,20 @@ RECORD = (
 
 def alerts_to_psql(rules: Sequence[AlertRule]) -> str:
     """All rules as one psql file."""
-    return _file("Alert rules", [_rule_block(rule) for rule in rules])
+    return _file("Alert rules", [_or_left_out(rule.name, partial(_rule_block, rule)) for rule in rules])
 
 
 def spots_to_psql(spots: Sequence[SpotCheck]) -> str:
     """All spot checks but the deep ones as one psql file."""
-    return _file("Spot checks", [_spot_block(spot) for spot in spots if not spot.spec.deep])
+    return _file("Spot checks", [_or_left_out(s.spec.id, partial(_spot_block, s)) for s in spots if not s.spec.deep])
+
+
+def _or_left_out(name: str, block: Callable[[], str]) -> str:
+    """The block of a check; a line that says why there is none, where the deployment lacks what it needs."""
+    try:
+        return block()
+    except psycopg.Error as error:
+        return f"-- {name}: left out: {first_line(error)}"
 
 
 def _file(title: str, blocks: Sequence[str]) -> str:
@@ -55,7 +68,7 @@ def _rule_block(rule: AlertRule) -> str:
     stale = "" if rule.stale_after_s is None else f" or newest < now() - interval '{rule.stale_after_s} seconds'"
     return _framed(
         "rule",
-        query=_indented(rule.query),
+        query=_indented(named(rule.query)),
         name=rule.name,
         claim=rule.spec.claim,
         unit=rule.unit.replace("%", "%%"),
@@ -72,8 +85,8 @@ def _rule_block(rule: AlertRule) -> str:
 def _spot_block(spot: SpotCheck) -> str:
     return _framed(
         "spot",
-        violations=_indented(spot.violations),
-        seen=_indented(spot.seen),
+        violations=_indented(named(spot.violations)),
+        seen=_indented(named(spot.seen)),
         record=RECORD if spot.spec.severity in FAILING else "null;",
         name=spot.spec.id,
         claim=spot.spec.claim,

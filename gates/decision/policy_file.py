@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -11,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from gates.contract.contract import contract
+from gates.contract.names import Names
 from gates.contract.scope import QUEUE, SERVICE, Scope
 from gates.decision.floor import on_floor
+from gates.decision.names_file import NAMES, NamesError, read_names
 from gates.decision.rules import UNWAIVABLE, Policy, PolicyRule, RolloutPlan, Waiver
+from gates.errors import ConfigError
 from gates.evidence import CheckSpec, JsonValue, Severity, TargetKind
 from gates.inputs.shapes import Anything, Boolean, Choice, Day, Fields, ListOf, MapOf, Number, Text, nearest
 from gates.inputs.strict_yaml import YamlNode, read
@@ -127,6 +131,7 @@ FILE = Fields(
             ),
             "SQL checks of your own: a file dropped into such a folder is a check.",
         ),
+        "names": (NAMES, "What the deployment calls the objects of the contract (docs/names.md)."),
         "state": (
             Text(),
             "Folder for what must outlive a run, relative to this file (else gate-state in the working directory).",
@@ -180,6 +185,7 @@ class PolicyFile:
     values: Mapping[str, Any]
     folder: Path
     settings: Settings
+    names: Names
 
     @property
     def plan(self) -> RolloutPlan:
@@ -276,7 +282,25 @@ def parse(text: str, file: str, folder: Path, today: dt.date) -> PolicyFile:
             )
         if any(fnmatchcase(waiver["check"], pattern) for pattern in unwaivable):
             raise node.place.error(f"a waiver of {waiver['check']}", "checks that may be waived", "Remove the waiver")
-    return PolicyFile(root, values, folder, _settings(values, folder))
+    return PolicyFile(root, values, folder, _settings(values, folder), names_in(root))
+
+
+def names_of_text(text: str, file: str) -> Names:
+    """The names of a policy that is read for nothing else. Raise NamesError where there are some and they are wrong."""
+    try:
+        return names_in(read(text, file))
+    except NamesError:
+        raise
+    except ConfigError as error:
+        if re.search(r"^names\s*:", text, re.MULTILINE):
+            raise NamesError(str(error)) from None
+        return Names()
+
+
+def names_in(root: YamlNode) -> Names:
+    """The names that a policy gives, whatever else is in it. Raise NamesError."""
+    node = root.member("names")
+    return read_names(node) if node is not None else Names()
 
 
 def _check_steps(root: YamlNode, values: Mapping[str, Any]) -> None:

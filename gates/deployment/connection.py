@@ -10,7 +10,9 @@ from typing import Any, Self, TypeVar
 import psycopg
 from psycopg.abc import Params, PQGen
 from psycopg.pq import PipelineStatus, TransactionStatus
-from psycopg.sql import SQL, Composed
+from psycopg.sql import SQL, Composable, Composed
+
+from gates.deployment.dialect import current
 
 T = TypeVar("T")
 Connection = psycopg.Connection[dict[str, object]]
@@ -97,6 +99,8 @@ class PinningCursor(psycopg.Cursor[dict[str, object]]):
         self, query: Statement, params: Params | None = None, **options: Any
     ) -> Self:
         connection = self.connection
+        if (writer := current.writer()) is not None:
+            query, params = writer.of(_text(query, connection), params)
         if not isinstance(connection, Answering) or not connection.is_pooled:
             return super().execute(query, params, **options)
         if connection.info.transaction_status != TransactionStatus.IDLE:
@@ -117,6 +121,13 @@ class PinningCursor(psycopg.Cursor[dict[str, object]]):
                 connection.rollback()
             raise
         return self
+
+
+def _text(query: Statement, connection: psycopg.Connection[Any]) -> str:
+    """The text of a statement."""
+    if isinstance(query, Composable):
+        return query.as_string(connection)
+    return query.decode() if isinstance(query, bytes) else query
 
 
 def _configure(cursor: psycopg.Cursor[Any], settings: Mapping[str, str], *, local: bool) -> None:

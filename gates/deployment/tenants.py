@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import psycopg
 
 from gates.deployment.database import Connection, execute
+from gates.deployment.dialect.current import current
 from gates.deployment.requests import bucket
 
 OUTBOX_FLAG = "outbox.enabled"
@@ -34,6 +35,12 @@ that a delivery in progress ends before anything else of its tenant is touched.
 
 A worker that takes the run's row first, and then its outbox rows, is waited for at the run: every second attempt.
 """
+
+
+def owned_tables() -> tuple[str, ...]:
+    """Those of OWNED_TABLES that the deployment has, with a tenant in them."""
+    return tuple(t for t in OWNED_TABLES if current().has(t, "company_id"))
+
 
 REMOVAL_ATTEMPTS = 3
 REMOVALS_SETTLED_BY_WAITING = (
@@ -126,16 +133,16 @@ class Tenants:
 
     def _remove(self, ids: Sequence[str], *, runs_first: bool) -> None:
         with self.connection.transaction(), self.connection.pipeline():
-            if runs_first:
+            if runs_first and current().has("replay_runs", "id"):
                 self.connection.execute(
                     "select 1 from public.replay_runs where company_id = any(%s::uuid[]) order by id for update",
                     (list(ids),),
                 )
-            for table in OWNED_TABLES:
+            for table in owned_tables():
                 self.connection.execute(
                     f"delete from public.{table} where company_id = any(%s::uuid[])".encode(), (list(ids),)
                 )
-            for company in ids:
+            for company in ids if current().has("edge_rate_limits", "key") else ():
                 self.connection.execute(
                     "delete from public.edge_rate_limits where key like %s", (f"replay:{company}:%",)
                 )
@@ -160,9 +167,9 @@ class Tenants:
     def _owners(self) -> list[str]:
         """The companies of this run that own rows, asked for all at once."""
         asked = " union ".join(
-            f"select company_id from public.{t} where company_id = any(%s::uuid[])" for t in OWNED_TABLES
+            f"select company_id from public.{t} where company_id = any(%s::uuid[])" for t in owned_tables()
         )
-        rows = execute(self.connection, asked, *([self.created] * len(OWNED_TABLES)))
+        rows = execute(self.connection, asked, *([self.created] * len(owned_tables())))
         return [str(row["company_id"]) for row in rows]
 
 

@@ -9,7 +9,7 @@ from gates.inputs import values
 from gates.inputs.values import option
 
 COMPANY, FLAG, FOLDER, RELEASE, REASON = map(
-    option, (values.company, values.flag_key, values.folder, values.release, values.reason)
+    option, (values.any_id, values.flag_key, values.folder, values.release, values.reason)
 )
 LIMIT = option(values.whole(0))
 

@@ -88,6 +88,19 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
+class Scalar:
+    """Text that is not empty, or a whole number."""
+
+    def read(self, node: YamlNode) -> str | int:
+        if isinstance(node.value, str | int) and not isinstance(node.value, bool) and node.value != "":
+            return node.value
+        raise node.place.error(shown(node), "text or a whole number", "Correct the value")
+
+    def schema(self) -> dict[str, JsonValue]:
+        return {"type": ["string", "integer"]}
+
+
+@dataclass(frozen=True, slots=True)
 class Day:
     """A date, YYYY-MM-DD."""
 
@@ -187,6 +200,33 @@ class Anything:
 
     def schema(self) -> dict[str, JsonValue]:
         return {"type": "object"}
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """A value of one of several forms, told apart by what is written: a mapping, a list, nothing, or a plain value."""
+
+    scalar: Shape | None = None
+    mapping: Shape | None = None
+    listing: Shape | None = None
+    nothing: bool = False
+
+    def read(self, node: YamlNode) -> Any:
+        if node.value is None and self.nothing:
+            return None
+        meant = self.scalar
+        if isinstance(node.value, dict):
+            meant = self.mapping or meant
+        elif isinstance(node.value, list):
+            meant = self.listing or meant
+        shape = meant or self.mapping or self.listing
+        if shape is None:
+            raise node.place.error(shown(node), "nothing", "Leave it empty")
+        return shape.read(node)
+
+    def schema(self) -> dict[str, JsonValue]:
+        forms: list[JsonValue] = [s.schema() for s in (self.scalar, self.mapping, self.listing) if s is not None]
+        return {"anyOf": [*forms, {"type": "null"}] if self.nothing else forms}
 
 
 def nearest(word: str, words: Mapping[str, Any] | tuple[str, ...]) -> str:

@@ -52,6 +52,22 @@ def company(text: str) -> str:
     return text.lower()
 
 
+def id_of_type(text: str, kind: str) -> str:
+    """An id of a type of `names.ids`: uuid, text, bigint or integer."""
+    if kind == "uuid":
+        return company(text)
+    if kind == "text":
+        return utf8(text)
+    if not re.fullmatch(r"[0-9]{1,19}", text):
+        raise Unfit(f"a whole number, as names.ids in gate.yaml says ({kind})")
+    return str(int(text))
+
+
+def any_id(text: str) -> str:
+    """An id of whichever type, before it is known which the deployment has: a whole number, or a UUID in lower case."""
+    return text if re.fullmatch(r"[0-9]{1,19}", text) else company(text)
+
+
 def idempotency_key(text: str) -> str:
     if not 1 <= len(text) <= LONGEST_KEY or not text.isascii() or not text.isprintable():
         raise Unfit(f"1 to {LONGEST_KEY} printable ASCII characters")

@@ -11,9 +11,10 @@ from pathlib import Path
 from gates import config
 from gates.act import operations
 from gates.act.flag import Order
+from gates.decision.names_file import NamesError
 from gates.decision.rules import Policy, RolloutPlan
 from gates.deployment.target import Target
-from gates.errors import CannotWork, ConfigError
+from gates.errors import CannotWork, ConfigError, NotRolledBack
 from gates.inputs import options as shared
 from gates.operator.handover import HandoverContext, order_from
 from gates.reports import attestation
@@ -107,6 +108,10 @@ def _plan(options: argparse.Namespace, what: str, console: Console) -> RolloutPl
     today = dt.datetime.now(dt.UTC).date() if forward else dt.date.min
     try:
         plan = config.load_policy(options.policy, today).plan
+    except NamesError as error:
+        if what == "promote":
+            raise
+        raise NotRolledBack(f"{error}; nothing was done: which objects of the target are meant is not known") from None
     except ConfigError as error:
         if forward or not options.flag:
             raise

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gates import catalogue, config, record
+from gates.contract.names import Names
 from gates.decision.rules import STAGES
+from gates.deployment.dialect.current import use
 from gates.deployment.redaction import hidden
 from gates.deployment.target import Target
 from gates.evidence import TargetKind
@@ -85,7 +87,7 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     """The exit code of the verdict, or of the export."""
     words = suite_words(options)
     if words:
-        return _sql_suite(words, console)
+        return _sql_suite(options, words, console)
     with _request(options, console) as request:
         verdict = run_gate(request) if options.command == "run" else run_stage(request, options.command)
     if options.command != "run" and not options.json:
@@ -110,8 +112,9 @@ def _place(path: Path) -> str:
     return str(path) if str(path) == "-" else str(path.resolve())
 
 
-def _sql_suite(words: list[str], console: Console) -> int:
+def _sql_suite(options: argparse.Namespace, words: list[str], console: Console) -> int:
     """What `python -m sql_checks` does, through the same door."""
+    config.load_policy(options.policy, dt.date.min)  # the names alone
     target = config.load_target(console.environ)
     done = collection.sql_suite(words, config.environment_of(target, console.environ))
     if done.stdout:
@@ -124,9 +127,9 @@ def _sql_suite(words: list[str], console: Console) -> int:
 @contextlib.contextmanager
 def _request(options: argparse.Namespace, console: Console) -> Iterator[RunRequest]:
     """What to run against which target. Without BASE_URL and DATABASE_URL, the reference is brought up for it."""
-    target = config.load_target(console.environ)
     today = dt.datetime.now(dt.UTC).date()
     file = config.load_policy(options.policy, today, getattr(options, "state", None))
+    target = config.load_target(console.environ)
     specs = collection.with_own_checks(file, console.environ)
     alone = options.command == "load"
     load_with = LoadOptions.given(options) if alone else OF_A_RUN
@@ -134,6 +137,8 @@ def _request(options: argparse.Namespace, console: Console) -> Iterator[RunReque
     if url_only:  # nothing of the target is looked at, and nothing of it is sent to that URL
         target = Target(target.kind, release=target.release)
     brings_up = not (target.base_url or target.database_url or url_only)
+    if brings_up or url_only:  # neither the reference nor a URL has the names of the deployment
+        use(Names())
     policy = file.policy(
         specs,
         TargetKind.REFERENCE if brings_up else target.kind,

@@ -12,6 +12,7 @@ from typing import Any
 from gates import config
 from gates.act import operations
 from gates.act.operations import Body
+from gates.deployment.dialect.current import current
 from gates.deployment.redaction import redact
 from gates.deployment.target import Target
 from gates.errors import UsageError
@@ -68,10 +69,21 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     """The exit code."""
     if getattr(options, "do", None):
         return hand_command.carry_out(options, console)
+    config.load_policy(None, dt.date.min)  # the names alone
     target = config.load_target(console.environ)
+    if getattr(options, "company", None):
+        options.company = _id(options.company)
     return {"sign": _sign, "replay": _replay, "budget": _budget, "flags": _flags}[options.command](
         options, target, console
     )
+
+
+def _id(company: str) -> str:
+    """A company's id of the type that the deployment has. Raise UsageError."""
+    try:
+        return values.id_of_type(company, current().id_type("company"))
+    except values.Unfit as unfit:
+        raise UsageError(f"-c is {company[:80]!a}; allowed: {unfit}. Correct -c") from None
 
 
 def _body(options: argparse.Namespace, target: Target) -> Body:

@@ -1,0 +1,176 @@
+"""The names that a deployment gives to the objects of the contract: `names:` of gate.yaml, as data.
+
+An empty mapping says that the deployment has the contract's own names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gates.contract.contract import Relation, contract
+
+ID_KINDS: Mapping[str, str] = {
+    "company_id": "company",
+    "companies.id": "company",
+    "event_id": "event",
+    "events.id": "event",
+    "replay_run_id": "run",
+    "replay_runs.id": "run",
+    "dead_letter_queue.id": "item",
+}
+"""What `ids:` may name -> the kind of id: one kind has one type, in whichever column it stands."""
+ID_TYPES = ("uuid", "text", "bigint", "integer")
+DEFAULT_CLAIM = "company_id"
+
+
+@dataclass(frozen=True, slots=True)
+class RelationNames:
+    """A table or view of the contract and what it is in the deployment. `name` empty: the deployment has none.
+
+    columns: contract column -> real column; expressions: contract column -> SQL over the row, which is only read;
+    values: contract column -> contract value -> real value; absent: columns that the deployment has not; also: real
+    column -> the SQL of what each row that the gate inserts has there.
+    """
+
+    contract: Relation
+    schema: str
+    name: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    expressions: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    absent: frozenset[str] = frozenset()
+    also: Mapping[str, str] = field(default_factory=dict)
+
+    def column(self, name: str) -> str:
+        """The real name of a column."""
+        return self.columns.get(name, name)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the relation is, to a query, what the contract says."""
+        own = (self.schema, self.name) == ("public", self.contract.name)
+        return own and not (self.columns or self.expressions or self.values or self.absent or self.also)
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionNames:
+    """A function of the contract: where it is, and the order of its arguments as places in the contract's list."""
+
+    schema: str
+    name: str
+    order: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """All names of one deployment. given: the plain values of `names:`, from which the rest follows."""
+
+    given: Mapping[str, Any] = field(default_factory=dict)
+    relations: Mapping[str, RelationNames] = field(default_factory=dict)
+    functions: Mapping[str, FunctionNames] = field(default_factory=dict)
+    roles: Mapping[str, str | None] = field(default_factory=dict)
+    ids: Mapping[str, str] = field(default_factory=dict)
+    """Kind of id -> its type, where it is another than uuid."""
+
+    def __bool__(self) -> bool:
+        return bool(self.given)
+
+    @property
+    def maps_sql(self) -> bool:
+        """Whether a statement may have to be written otherwise."""
+        return any(name in self.given for name in ("schema", "ids", "tables", "functions", "roles"))
+
+    @property
+    def schemas(self) -> tuple[str, ...]:
+        """The schemas in which the objects of the contract are."""
+        found = [r.schema for r in self.relations.values() if r.name]
+        return tuple(dict.fromkeys(found)) or ("public",)
+
+    @property
+    def tenant_claim(self) -> str:
+        """Where the tenant stands in the claims, as members divided by dots."""
+        return str(self.given.get("tenant_claim", DEFAULT_CLAIM))
+
+    def has(self, relation: str, column: str) -> bool:
+        """Whether the deployment has this column of the contract."""
+        found = self.relations.get(relation)
+        return found is None or (bool(found.name) and column not in found.absent)
+
+    def real(self, relation: str) -> str:
+        """The real name of a relation of the contract, `schema.name`; empty where the deployment has none."""
+        found = self.relations.get(relation)
+        if found is None:
+            return f"public.{relation}"
+        return f"{found.schema}.{found.name}" if found.name else ""
+
+    @property
+    def all_real(self) -> list[str]:
+        """The real names of all relations of the contract, `schema.name`."""
+        return [self.real(name) for name in contract().relations]
+
+    def id_type(self, kind: str) -> str:
+        """The type of the ids of a kind: company, event, run or item."""
+        return self.ids.get(kind, "uuid")
+
+    def dump(self) -> str:
+        """One line of JSON; `load` gives the names again."""
+        return json.dumps(self.given, separators=(",", ":"), sort_keys=True)
+
+
+def load(text: str) -> Names:
+    """The names of a dump."""
+    return names_of(json.loads(text))
+
+
+def names_of(given: Mapping[str, Any]) -> Names:
+    """Names from the plain values of `names:`, whose shape was checked before."""
+    if not given:
+        return Names()
+    schema = str(given.get("schema", "public"))
+    whole = contract()
+    tables = given.get("tables", {})
+    functions = given.get("functions", {})
+    return Names(
+        given=given,
+        relations={n: _relation(r, schema, tables.get(n, {})) for n, r in whole.relations.items()},
+        functions={n: _function(n, schema, f.arguments, functions.get(n, {})) for n, f in whole.functions.items()},
+        roles=dict(given.get("roles", {})),
+        ids={ID_KINDS[n]: t for n, t in given.get("ids", {}).items() if t != "uuid"},
+    )
+
+
+def _relation(relation: Relation, schema: str, given: Mapping[str, Any]) -> RelationNames:
+    if given.get("absent") is True:
+        return RelationNames(relation, schema, "")
+    real_schema, name = _qualified(given.get("is", relation.name), schema)
+    columns = given.get("columns", {})
+    return RelationNames(
+        relation,
+        real_schema,
+        name,
+        {c: r for c, r in columns.items() if isinstance(r, str) and r != c},
+        {c: r["sql"] for c, r in columns.items() if not isinstance(r, str)},
+        given.get("values", {}),
+        frozenset(given.get("absent", ())),
+        given.get("also", {}),
+    )
+
+
+def _function(name: str, schema: str, arguments: tuple[str, ...], given: Mapping[str, Any]) -> FunctionNames:
+    real_schema, real = _qualified(given.get("is", name), schema)
+    wanted = given.get("arguments")
+    names = ARGUMENTS[name]
+    order = tuple(names.index(a) for a in wanted) if wanted else tuple(range(len(arguments)))
+    return FunctionNames(real_schema, real, order)
+
+
+ARGUMENTS: Mapping[str, tuple[str, ...]] = {"is_feature_enabled": ("key", "company")}
+"""The names of the contract's arguments, in its order."""
+
+
+def _qualified(name: str, schema: str) -> tuple[str, str]:
+    first, dot, last = name.partition(".")
+    return (first, last) if dot else (schema, name)

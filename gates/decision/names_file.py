@@ -1,0 +1,181 @@
+"""The shape of `names:` in gate.yaml, and how it becomes the plain values of gates.contract.names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gates.contract.contract import Relation, contract
+from gates.contract.names import ARGUMENTS, ID_KINDS, ID_TYPES, Names, names_of
+from gates.errors import ConfigError
+from gates.inputs.shapes import Boolean, Choice, Fields, ListOf, MapOf, OneOf, Scalar, Shape, Text
+from gates.inputs.strict_yaml import Place, YamlNode
+
+NAME = Text(r"[^.\s\0][^.\0]*", "a name without a schema")
+QUALIFIED = Text(r"[^.\s\0][^.\0]*(\.[^.\0]+)?", "name or schema.name")
+WORD = Text(r"[^\0]+", "text that is not empty")
+PATH = Text(r"/[^\s\0?#]*", "a path that begins with /")
+HEADER = Text(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", "the name of a header")
+DOTTED = Text(r"[^.\s\0]+(\.[^.\s\0]+)*", "a member, or members divided by dots")
+SQL = Fields({"sql": (WORD, "An expression over the row.")}, needed=("sql",))
+
+
+class NamesError(ConfigError):
+    """`names:` of gate.yaml cannot be used: what is done to a target under other names than its own is not known."""
+
+
+def _table(relation: Relation) -> Shape:
+    columns = tuple(relation.columns)
+    values: dict[str, tuple[Shape, str]] = {
+        column: (_values(relation.values.get(column)), f"Contract value of {column} -> real value.")
+        for column in columns
+    }
+    return Fields(
+        {
+            "is": (QUALIFIED, "The real table or view."),
+            "columns": (
+                Fields({c: (OneOf(NAME, SQL), f"The real column of {c}, or what gives its value.") for c in columns}),
+                "Contract column -> real column, or {sql: expression over the row}, which is only read.",
+            ),
+            "values": (Fields(values), "Contract value -> real value, by column."),
+            "absent": (
+                OneOf(Boolean(), listing=ListOf(Choice(columns))),
+                "Columns that the deployment has not; true: it has not the table.",
+            ),
+            "also": (
+                MapOf(WORD, r"[^.\0]+", "a real column"),
+                "Real column -> SQL of its value in each row that the gate inserts.",
+            ),
+        }
+    )
+
+
+def _values(known: tuple[str, ...] | None) -> Shape:
+    return Fields(dict.fromkeys(known, (WORD, "The real value."))) if known else MapOf(WORD)
+
+
+SIGNATURE = Fields(
+    {
+        "form": (Text(r"[^\r\n]*\{(hex|base64)\}[^\r\n]*", "text with {hex} or {base64}"), "The header's value."),
+        "encoding": (Choice(("hex", "base64")), "How the MAC is written; what `form` says."),
+        "v2": (
+            Text(r"[^\r\n]*\{(hex|base64)\}[^\r\n]*", "text with {t} and {hex} or {base64}"),
+            "The form with a time.",
+        ),
+        "signed": (Text(r"[^\r\n]*\{body\}[^\r\n]*", "text with {body}, and {t} for the time"), "What v2 signs."),
+    }
+)
+CODE = OneOf(WORD, listing=ListOf(Scalar(), 2))
+"""A real code, or [real code, status]."""
+ROLES = (*contract().roles, "replay_gate", "replay_owner")
+HTTP = Fields(
+    {
+        "paths": (MapOf(PATH, r"/.*", "a path of the contract"), "Path of the contract -> real path, by prefix."),
+        "headers": (
+            Fields({h: (HEADER, f"The real name of {h}.") for h in contract().headers}),
+            "Header of the contract -> real header.",
+        ),
+        "extra_headers": (
+            MapOf(Text(r"[^\r\n\0]+", "one line"), HEADER.pattern, HEADER.said),
+            "Headers of every request; $NAME is read from the environment, and hidden.",
+        ),
+        "fields": (MapOf(DOTTED), "Member of bodies and answers -> its real name."),
+        "envelope": (DOTTED, "The member of an answer that holds what the contract has at the top."),
+        "values": (MapOf(MapOf(WORD)), "Member -> contract value -> real value."),
+        "codes": (MapOf(CODE), "Code -> real code, or [real code, status]."),
+        "code_member": (DOTTED, "Where the code stands in the body of an error."),
+        "signature": (SIGNATURE, "How a signed request is signed."),
+    }
+)
+NAMES = Fields(
+    {
+        "schema": (NAME, "The schema of what says none (else public)."),
+        "ids": (Fields({n: (Choice(ID_TYPES), f"The type of {n}.") for n in ID_KINDS}), "Id -> its type (else uuid)."),
+        "tables": (
+            Fields({n: (_table(r), f"What {n} is.") for n, r in contract().relations.items()}),
+            "Tables and views of the contract.",
+        ),
+        "functions": (
+            Fields(
+                {
+                    n: (
+                        Fields(
+                            {
+                                "is": (QUALIFIED, "The real function."),
+                                "arguments": (ListOf(Choice(ARGUMENTS[n]), 1), "The order of its arguments."),
+                            }
+                        ),
+                        f"What {n} is.",
+                    )
+                    for n in contract().functions
+                }
+            ),
+            "Functions of the contract.",
+        ),
+        "roles": (
+            Fields({r: (OneOf(WORD, nothing=True), f"What {r} is; null: there is none.") for r in ROLES}),
+            "Roles of the contract.",
+        ),
+        "tenant_claim": (DOTTED, "Where the tenant stands in the claims (else company_id)."),
+        "http": (HTTP, "The dialect of the service."),
+    }
+)
+
+
+def read_names(node: YamlNode) -> Names:
+    """The names of a node. Raise NamesError, with its place, on anything that cannot be meant."""
+    try:
+        given = _plain(NAMES.read(node))
+        for problem in _problems(node, given):
+            raise problem
+    except ConfigError as error:
+        raise NamesError(str(error)) from None
+    return names_of(given)
+
+
+def _plain(value: Any) -> Any:
+    """What a shape read, as mappings, lists and scalars alone."""
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, tuple) and value and all(isinstance(v, tuple) and len(v) == 3 for v in value):
+        return {name: _plain(v) for _, name, v in value}  # of a MapOf
+    return [_plain(v) for v in value] if isinstance(value, tuple) else value
+
+
+def _problems(node: YamlNode, given: Mapping[str, Any]) -> Iterator[ConfigError]:
+    tables = node.member("tables")
+    for table, said in given.get("tables", {}).items():
+        here = (tables and tables.member(table)) or node
+        if said.get("absent") is True and len(said) > 1:
+            yield here.place.error(f"{table} is absent and mapped", "one of the two", "Remove the other")
+        yield from _of_columns(here, table, said)
+    for function, said in given.get("functions", {}).items():
+        wanted = said.get("arguments", list(ARGUMENTS[function]))
+        if sorted(wanted) != sorted(ARGUMENTS[function]):
+            place = _at(node, "functions", function, "arguments")
+            yield place.error(f"{wanted}", f"each of {', '.join(ARGUMENTS[function])} once", "Correct the list")
+    for code, said in given.get("http", {}).get("codes", {}).items():
+        if isinstance(said, list) and (len(said) != 2 or not isinstance(said[1], int) or not 400 <= said[1] <= 599):
+            place = _at(node, "http", "codes", code)
+            yield place.error(f"{said}", "a code, or [code, status] with a status of 400 to 599", "Correct it")
+
+
+def _of_columns(node: YamlNode, table: str, said: Mapping[str, Any]) -> Iterator[ConfigError]:
+    absent = said.get("absent", [])
+    for column in absent if isinstance(absent, list) else ():
+        for part in ("columns", "values"):
+            if column in said.get(part, {}):
+                place = _at(node, part, column)
+                yield place.error(f"{table}.{column} is absent and mapped", "one of the two", "Remove the other")
+    for column, values in said.get("values", {}).items():
+        twice = [v for v in values.values() if list(values.values()).count(v) > 1]
+        if twice:
+            place = _at(node, "values", column)
+            yield place.error(f"two values of {column} are {twice[0]!r}", "one each", "Nobody could tell them apart")
+
+
+def _at(node: YamlNode, *path: str) -> Place:
+    """The place of a member, or of the nearest one around it."""
+    for name in path:
+        node = node.member(name) or node
+    return node.place

@@ -1,0 +1,75 @@
+"""How a relation of the contract reads and writes in the deployment: as a sub-query, and column by column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+
+import psycopg
+
+from gates.contract.names import ID_KINDS, Names, RelationNames
+from gates.deployment.dialect.tokens import literal, quoted
+
+SYSTEM = ("xmin", "ctid", "tableoid")
+
+
+class AbsentName(psycopg.ProgrammingError):
+    """The mapping says that the deployment has not what a statement needs."""
+
+
+def absent(what: str) -> AbsentName:
+    return AbsentName(f"names: in gate.yaml says that {what} is absent; this check needs it")
+
+
+def real_name(names: RelationNames) -> str:
+    """The qualified real name. Raise AbsentName where there is none."""
+    if not names.name:
+        raise absent(names.contract.name)
+    return f"{quoted(names.schema)}.{quoted(names.name)}"
+
+
+def subquery(names: RelationNames, ids: Names, words: AbstractSet[str], *, whole: bool) -> str:
+    """The relation with the contract's columns, those that are mentioned, or all; PostgreSQL flattens it.
+
+    An absent column is NULL where the contract lets it be NULL; else a statement that mentions it raises AbsentName.
+    """
+    as_it_is = whole and names.contract.is_view and not (names.values or names.expressions)
+    columns = [c for c in names.contract.columns if c in words or (whole and c not in names.absent)]
+    if as_it_is:  # whatever columns the view has
+        columns = [c for c in columns if c in words and c in names.columns]
+    parts = ["*"] * as_it_is + [f"{quoted(s)}" for s in SYSTEM if s in words and not names.contract.is_view]
+    for column in columns:
+        text = read(names, ids, column)
+        parts.append(text if text == quoted(column) else f"{text} as {quoted(column)}")
+    return f"(select {', '.join(parts)} from {real_name(names)})"
+
+
+def read(names: RelationNames, ids: Names, column: str, qualifier: str = "") -> str:
+    """The expression that gives the contract's value of a column."""
+    if column in names.absent:
+        if column not in names.contract.nullable:
+            raise absent(f"{names.contract.name}.{column}")
+        return f"null::{column_type(names, ids, column)}"
+    if column in names.expressions:
+        return f"({names.expressions[column]})"
+    real = quoted(names.column(column))
+    real = f"{qualifier}.{real}" if qualifier else real
+    values = names.values.get(column)
+    return translated(f"{real}::text", {r: c for c, r in values.items()}) if values else real
+
+
+def translated(expression: str, values: Mapping[str, str]) -> str:
+    """The expression, each of these values in the place of another."""
+    whens = " ".join(f"when {literal(k)} then {literal(v)}" for k, v in values.items())
+    return f"(case {expression} {whens} else {expression} end)"
+
+
+def column_type(names: RelationNames, ids: Names, column: str) -> str:
+    """The type that a column of the contract has in this deployment."""
+    kind = kind_of(names.contract.name, column)
+    return ids.id_type(kind) if kind else names.contract.columns[column]
+
+
+def kind_of(relation: str, column: str) -> str:
+    """The kind of id that a column holds; empty where it holds none."""
+    return ID_KINDS.get(f"{relation}.{column}") or ID_KINDS.get(column, "")

@@ -1,0 +1,208 @@
+"""Writes a statement of the contract as the deployment has it: relations, columns, values, functions, roles, types.
+
+The gate names every object of the contract as `public.name`, in a query, and in a string as `'public.name'` or
+`'public.table.column'`; `'{public}'` are the schemas of the deployment. A quoted name is a real one and stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from gates.contract.names import ID_KINDS, Names
+from gates.deployment.dialect.relations import absent, kind_of, real_name, subquery
+from gates.deployment.dialect.tokens import Parameter, Statement, literal, quoted
+from gates.deployment.dialect.writes import Written, write_target
+
+PUBLIC = "public"
+TENANT_COLUMNS = "{company_id,tenant_id}"
+"""As the catalogue checks look for columns that hold a tenant."""
+_COMMANDS = {"table", "truncate", "lock", "analyze", "only"}
+
+
+@lru_cache(maxsize=4096)
+def _translated(text: str, names: Translator) -> tuple[str, tuple[Parameter, ...]]:
+    return names.statement(text)
+
+
+class Translator:
+    """Writes statements with the names of one deployment; each text once."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self._literals = _literals(names)
+
+    def translate(self, text: str) -> tuple[str, tuple[Parameter, ...]]:
+        """The statement and its parameters, in their order. Raise AbsentName."""
+        return _translated(text, self)
+
+    def of(self, text: str, given: Any) -> tuple[str, Any]:
+        """The statement with the parameters that were given to it. Raise AbsentName."""
+        found, parameters = self.translate(text)
+        return found, None if given is None else [p.of(given) for p in parameters]
+
+    def statement(self, text: str) -> tuple[str, tuple[Parameter, ...]]:
+        found = Statement(text)
+        self._refuse(found)
+        self._casts(found)
+        self._strings(found)
+        self._roles(found)
+        targets = []
+        words = set(found.words)
+        for at in range(len(found)):
+            kind = self._kind(found, at)
+            if kind == "function":
+                self._function(found, at)
+            elif kind == "command":
+                found.write(at, at + 2, real_name(self._names.relations[found.word(at + 2)]))
+            elif kind == "read":
+                self._read(found, at, words)
+            elif kind:
+                targets.append(Written(kind, at, self._names.relations[found.word(at + 2)]))
+        for target in reversed(targets):
+            write_target(found, target, self._names)
+        return found.finished()
+
+    def _refuse(self, found: Statement) -> None:
+        """The hash of an audit row covers what is stored, which nobody can know from values that were translated."""
+        audit = self._names.relations.get("audit_logs")
+        if audit is not None and (audit.values or audit.expressions) and {"sha256", "prev_hash"} <= set(found.words):
+            raise absent("the text that the hash of an audit row covers (its values are translated)")
+
+    # --- relations and functions ---------------------------------------------------------------------------------
+
+    def _kind(self, found: Statement, at: int) -> str:
+        """What the name of the contract that begins here is: read, command, function, insert, update or delete."""
+        if found.word(at) != PUBLIC or found.is_quoted(at) or found.word(at + 1) != "." or found.word(at - 1) == ".":
+            return ""
+        name = found.word(at + 2)
+        if name in self._names.functions and found.word(at + 3) == "(":
+            return "function"
+        if name not in self._names.relations or found.is_quoted(at + 2) or self._names.relations[name].is_plain:
+            return ""
+        before = at - 2 if found.word(at - 1) == "only" else at - 1
+        match found.word(before), found.word(before - 1):
+            case "into", "insert":
+                return "insert"
+            case "from", "delete":
+                return "delete"
+            case "update", other if other not in {"for", "do", "key"}:
+                return "update"
+            case word, _ if word in _COMMANDS:
+                return "command"
+        return "read"
+
+    def _read(self, found: Statement, at: int, words: set[str]) -> None:
+        name = found.word(at + 2)
+        names = self._names.relations[name]
+        has_alias = found.word(at + 3) == "as" or found.is_name(at + 3)
+        alias = found.word(at + 4 if found.word(at + 3) == "as" else at + 3) if has_alias else name
+        text = subquery(names, self._names, words, whole=_is_whole(found, alias))
+        found.write(at, at + 2, text if has_alias else f"{text} as {quoted(name)}")
+
+    def _function(self, found: Statement, at: int) -> None:
+        function = self._names.functions[found.word(at + 2)]
+        last = found.closing(at + 3)
+        arguments = [found.render(*part) for part in found.split(at + 4, last - 1)]
+        if len(arguments) == len(function.order) and function.order != tuple(range(len(arguments))):
+            found.write(at + 4, last - 1, ", ".join(arguments[n].strip() for n in function.order))
+        found.write(at, at + 2, f"{quoted(function.schema)}.{quoted(function.name)}")
+
+    # --- literals, roles and types -------------------------------------------------------------------------------
+
+    def _strings(self, found: Statement) -> None:
+        for at in range(len(found)):
+            text = found.string(at)
+            if text is not None and text in self._literals:
+                found.write(at, at, self._literals[text])
+
+    def _roles(self, found: Statement) -> None:
+        for at in range(1, len(found)):
+            role = found.word(at)
+            if found.word(at - 1) == "role" and role in self._names.roles:
+                found.write(at, at, quoted(self._names.roles[role] or _nobody(role)))
+
+    def _casts(self, found: Statement) -> None:
+        if not self._names.ids:
+            return
+        for at in range(1, len(found)):
+            if found.word(at) == "uuid" and found.word(at - 1) == "::":
+                kind = self._kind_of_cast(found, at)
+                found.write(at, at, self._names.id_type(kind))
+
+    def _kind_of_cast(self, found: Statement, at: int) -> str:
+        """Of which kind the id is that is cast here: of the column that the array is unnested into, or named last."""
+        named = _unnested_into(found, at)
+        for place in range(at, -1, -1):
+            word = found.word(place)
+            if named and named != "id":
+                return kind_of("", named)
+            if word == "is_feature_enabled":
+                return "company"
+            if word in ID_KINDS:
+                return ID_KINDS[word]
+            relation = found.word(place + 2) if word == PUBLIC else ""
+            if f"{relation}.id" in ID_KINDS:
+                return ID_KINDS[f"{relation}.id"]
+        return "company"
+
+
+def _is_whole(found: Statement, alias: str) -> bool:
+    """Whether rows are read as a whole: by a star that is no factor and no count, or by the name of the relation."""
+    for at in range(len(found)):
+        word = found.word(at)
+        if word == "*" and found.word(at - 1) in {"select", ",", ".", "distinct", "all", "returning"}:
+            return True
+        if word == alias and found.word(at - 1) in {"(", ",", "select"} and found.word(at + 1) in {")", ",", "from"}:
+            return True
+        if word == alias and found.word(at + 1) == "::":
+            return True
+    return False
+
+
+def _unnested_into(found: Statement, at: int) -> str:
+    """The name of the column into which the array that is cast here is unnested; empty where it is not."""
+    for place in range(at, max(at - 40, 0), -1):
+        if found.word(place) == "unnest" and found.word(place + 1) == "(":
+            last = found.closing(place + 1)
+            if not place < at < last:
+                return ""
+            parts = found.split(place + 2, last - 1)
+            number = next(n for n, (first, end) in enumerate(parts) if first <= at <= end)
+            opening = next((p for p in range(last + 1, min(last + 6, len(found))) if found.word(p) == "("), 0)
+            if not opening or any(found.word(p) in {"join", "where", ",", ")"} for p in range(last + 1, opening)):
+                return ""
+            names = [found.word(first) for first, _ in found.split(opening + 1, found.closing(opening) - 1)]
+            return names[number] if number < len(names) else ""
+    return ""
+
+
+def _nobody(role: str) -> str:
+    """A name that no role has, for one that the deployment has not."""
+    return f"no role for {role}"
+
+
+def _literals(names: Names) -> Mapping[str, str]:
+    """The text of a string of the contract -> the SQL that stands in its place."""
+    found = {"{public}": literal(_array(names.schemas))}
+    for name, relation in names.relations.items():
+        whole = real_name(relation) if relation.name else ""
+        found[f"public.{name}"] = literal(whole) if whole else "null::text"
+        for column in relation.contract.columns:
+            real = f"{whole}.{quoted(relation.column(column))}"
+            is_there = whole and column not in relation.absent and column not in relation.expressions
+            found[f"public.{name}.{column}"] = literal(real) if is_there else "null::text"
+    for name, function in names.functions.items():
+        found[f"public.{name}"] = literal(f"{quoted(function.schema)}.{quoted(function.name)}")
+    for role, its in names.roles.items():
+        found[role] = literal(_nobody(role) if its is None else its)
+    tenants = {r.column("company_id") for r in names.relations.values() if "company_id" in r.contract.columns}
+    found[TENANT_COLUMNS] = literal(_array(("company_id", "tenant_id", *sorted(tenants - {"company_id", "tenant_id"}))))
+    return found
+
+
+def _array(items: tuple[str, ...]) -> str:
+    """A PostgreSQL array literal of names."""
+    escape: Callable[[str], str] = lambda text: text.replace("\\", "\\\\").replace('"', '\\"')  # noqa: E731
+    return "{" + ",".join(f'"{escape(i)}"' if not i.isidentifier() else i for i in items) + "}"

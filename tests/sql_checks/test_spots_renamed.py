@@ -1,0 +1,67 @@
+"""Through a mapping every spot check comes to the outcome that it has without one: names are translated, not judged."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import partial
+
+import psycopg
+import pytest
+
+from gates.contract.names import Names, names_of
+from gates.deployment.database import execute
+from gates.deployment.dialect.current import use
+from sql_checks.spotrun import judge_spot
+from tests import renamed
+from tests.sql_checks.conftest import COMPANY, PlantedSession, outcome_of
+from tests.sql_checks.test_spots_red import CASES, SPOTS, VIOLATIONS
+
+NAMES = names_of(renamed.names())
+
+
+@pytest.fixture
+def foreign(planted: PlantedSession) -> Iterator[PlantedSession]:
+    """The planted session; whoever renames it uses the names, which are put away at the end."""
+    yield planted
+    use(Names())
+
+
+def renamed_from(planted: PlantedSession) -> None:
+    assert planted.planted is not None
+    with psycopg.ClientCursor(planted.planted):
+        renamed.rename(planted.planted)
+    use(NAMES)
+
+
+def test_green_on_the_renamed_reference(foreign: PlantedSession) -> None:
+    """Every spot check passes on the reference under other names."""
+    renamed_from(foreign)
+    assert foreign.planted is not None
+    found = {}
+    for name, spot in SPOTS.items():
+        execute(foreign.planted, "savepoint one")
+        try:
+            found[name] = outcome_of(partial(judge_spot, spot, foreign))[:2]
+        except psycopg.Error as error:
+            found[name] = "error", str(error)
+        execute(foreign.planted, "rollback to savepoint one")
+    assert {name: told for name, told in found.items() if told != ("pass", "")} == {}
+
+
+@pytest.mark.parametrize(("name", "index"), CASES, ids=[f"{n}-{i}" for n, i in CASES])
+def test_red_on_a_violation_under_other_names(name: str, index: int, foreign: PlantedSession) -> None:
+    """A violation is found under other names, too, and spoken of by the real ones."""
+    assert foreign.planted is not None
+    foreign.planted.execute("set local search_path = public, pg_catalog")
+    foreign.planted.execute(VIOLATIONS[name][index].replace("COMPANY", COMPANY).encode())
+    renamed_from(foreign)
+    if "search_path" not in VIOLATIONS[name][index]:
+        foreign.planted.execute("set local search_path = pg_catalog, pg_temp")
+    try:
+        outcome, message, _ = outcome_of(lambda seen: judge_spot(SPOTS[name], foreign, seen))
+    except psycopg.errors.UndefinedColumn:  # the violation is that a column is gone that the mapping names: unknown
+        assert name == "replay-budgets-remaining"
+        return
+    assert outcome == "fail", message or outcome
+    assert not re.search(rf"\bpublic\.({'|'.join(renamed.TABLES)}|is_feature_enabled)\b", message), message
