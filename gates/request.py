@@ -76,4 +76,5 @@ class RunRequest:
             seen=seen,
             same_version=not policy.touches_live_flags,
             dry_run=self.dry_run,
+            flagless=policy.scope.is_queue,
         )

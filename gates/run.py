@@ -12,6 +12,7 @@ from gates import record, reports
 from gates.act.flag import Order, look_at
 from gates.act.rollout import act
 from gates.decision.decide import decide
+from gates.decision.rules import QUEUE_STAGE
 from gates.deployment.identity import identity
 from gates.deployment.redaction import hidden, redact_text, scrub
 from gates.deployment.target import Target
@@ -28,6 +29,7 @@ from gates.stages.drill import drill
 from gates.stages.load import LOAD, clean_up, load
 from gates.stages.pipeline import pipeline
 from gates.stages.preflight import preflight
+from gates.stages.queue import queue
 from gates.stages.reachability import if_reached
 from gates.stages.sql import ALERTS, DATA, data
 from gates.stages.switches import switches
@@ -160,6 +162,7 @@ def examine(context: Context, request: RunRequest) -> list[StageReport]:
     with BacklogWatch(context):
         stages += data(context, before=True)
         stages += if_reached(context, "drill", ("drill/",), lambda: drill(context))
+        stages += if_reached(context, "queue", QUEUE_STAGE, lambda: queue(context))
         try:
             stages += if_reached(context, "load", LOAD, lambda: load(context, request.load))
             stages += if_reached(context, "data after", (*DATA, *ALERTS), lambda: data(context))

@@ -18,8 +18,8 @@ from typing import Any
 
 import psycopg
 
+from gates.contract.fragments import expand
 from gates.deployment.database import Connection, execute, sql
-from sql_checks.fragments import expand
 
 HERE = Path(__file__).parent
 POSITION = HERE / "checkpoint_position.sql"

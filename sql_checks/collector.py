@@ -14,8 +14,10 @@ import pytest
 from gates.checks.observation import Observer, Unmet
 from gates.checks.recorder import OBSERVER
 from gates.config import load_target, process_environment
+from gates.contract.queues import queue_of
 from gates.evidence import CheckSpec, Severity, Where
 from sql_checks import checkpoint
+from sql_checks.queuerules import RULES, QueueSession, read_queue_rules
 from sql_checks.rulefile import AlertRule, RuleFileError, read_rules
 from sql_checks.rulerun import judge_rule
 from sql_checks.spotfile import SpotCheck, SpotFileError, read_spot
@@ -26,6 +28,7 @@ from sql_checks.trail import CheckpointTrail, open_trail
 HERE = Path(__file__).parent
 SESSION = pytest.StashKey[SqlSession]()
 TRAIL = pytest.StashKey[CheckpointTrail]()
+QUEUE = pytest.StashKey[QueueSession]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,6 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--exclude-companies", metavar="FILE", help="leave out these companies (one id a line)")
     group.addoption("--steps", metavar="N,N,...", default="", help="the steps of the rollout, in percent (10,50,100)")
     group.addoption("--manifest", metavar="FILE", help="the release's manifest (default: the reference's)")
+    group.addoption("--queue", metavar="JSON", help="the queue of this deployment: its preset and options")
     group.addoption("--state", metavar="DIR", help="where the checks of the audit trail remember how far they came")
     group.addoption("--require-checkpoint", action="store_true", help="a trail that no run verified before is unknown")
 
@@ -57,6 +61,8 @@ def _extra_folders(config: pytest.Config) -> list[Path]:
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     folder = file_path.parent.resolve()
     config = parent.config
+    if file_path.resolve() == RULES:
+        return QueueRuleFile.from_parent(parent, path=file_path)
     if file_path.suffix == ".sql" and folder in {HERE / "spot", *map(_resolved, config.getoption("--spot-folder"))}:
         return SpotFile.from_parent(parent, path=file_path)
     rules = {HERE / "alerts", *map(_resolved, config.getoption("--alert-folder"))}
@@ -91,6 +97,14 @@ def trail_of(config: pytest.Config) -> CheckpointTrail | None:
     return config.stash.get(TRAIL, None)
 
 
+def queue_of_run(config: pytest.Config) -> QueueSession | None:
+    """The one look at the queue of this pytest run; None where the policy names no queue."""
+    given = config.getoption("--queue")
+    if given and QUEUE not in config.stash:
+        config.stash[QUEUE] = QueueSession(queue_of(given))
+    return config.stash.get(QUEUE, None)
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     if SESSION in config.stash:
         config.stash[SESSION].close()
@@ -119,6 +133,14 @@ class RuleFile(pytest.File):
             return
         for rule in rules:
             yield RuleItem.from_parent(self, name=rule.spec.id, rule=rule)
+
+
+class QueueRuleFile(pytest.File):
+    """The checks of queues: one item a rule."""
+
+    def collect(self) -> Iterable[pytest.Item]:
+        for rule in read_queue_rules(self.path):
+            yield QueueRuleItem.from_parent(self, name=rule.spec.id, rule=rule)
 
 
 class CheckItem(pytest.Item):
@@ -192,6 +214,20 @@ class RuleItem(CheckItem):
 
     def observe(self, session: SqlSession, observer: Observer) -> None:
         judge_rule(self.rule, session, observer)
+
+
+class QueueRuleItem(CheckItem):
+    """A rule over the notions of the deployment's queue."""
+
+    def __init__(self, *, rule: AlertRule, **kwargs: Any) -> None:
+        super().__init__(spec=rule.spec, **kwargs)
+        self.rule = rule
+
+    def observe(self, session: SqlSession, observer: Observer) -> None:
+        queue = queue_of_run(self.config)
+        if queue is None:
+            pytest.skip("not applicable: the policy names no queue")
+        queue.judge(self.rule, session, observer)
 
 
 @pytest.fixture(scope="session")

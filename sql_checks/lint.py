@@ -6,7 +6,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from gates.contract.queues import FOLDER, Queue, presets
 from sql_checks.names import unqualified
+from sql_checks.queuerules import read_queue_rules, rules_of
 from sql_checks.rulefile import ALERTS, AlertRule, RuleFileError, read_all_rules
 from sql_checks.ruletest import RuleTestError, read_test
 from sql_checks.spotfile import SPOT, SpotFileError, read_spot, require_query
@@ -22,6 +24,7 @@ def lint(spot_folders: Sequence[Path] = (), alert_folders: Sequence[Path] = ()) 
         *_spots([SPOT, *spot_folders]),
         *_observability(),
         *(problem for folder in (ALERTS, *alert_folders) for problem in lint_rules(folder)),
+        *_queues(),
     ]
 
 
@@ -59,6 +62,15 @@ def _observability() -> Iterator[str]:
         body = "\n".join(line for line in text.splitlines() if not line.startswith("--"))
         yield from _tried(lambda path=path, body=body: require_query(path, body))  # type: ignore[misc]
         yield from _named(str(path), body)
+
+
+def _queues() -> Iterator[str]:
+    """The checks of queues in the words of every preset."""
+    for rule in read_queue_rules():
+        yield from _lint_runbook(rule)
+    for name, preset in presets().items():
+        for rule in rules_of(Queue(preset)):
+            yield from _named(f"{FOLDER / name}.yaml: {rule.name}", rule.query)
 
 
 def _named(where: str, *queries: str) -> Iterator[str]:

@@ -7,14 +7,14 @@ fleet, and one for each tenant where that matters. `{{name}}` in a query is repl
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gates.contract.fragments import FragmentError, expand
 from gates.evidence import CheckSpec, Severity, Where
 from gates.inputs.shapes import nearest
-from sql_checks.fragments import FragmentError, expand
 from sql_checks.strictyaml import read_yaml
 
 HERE = Path(__file__).parent
@@ -61,8 +61,8 @@ class AlertRule:
     samples_window: str = ""
 
 
-def read_rules(path: Path) -> list[AlertRule]:
-    """All rules of one file. Raise RuleFileError."""
+def read_rules(path: Path, stage: str = "alert", expanded: Callable[[Path, str], str] | None = None) -> list[AlertRule]:
+    """All rules of one file. stage: begins their ids; expanded: puts fragments into a query. Raise RuleFileError."""
     try:
         data = read_yaml(path)
     except ValueError as error:
@@ -73,7 +73,8 @@ def read_rules(path: Path) -> list[AlertRule]:
     rules: list[AlertRule] = []
     for group in groups:
         _keys(path, "group", group, ("name", "rules"), ())
-        rules += [_rule(path, str(group["name"]), one) for one in group["rules"]]
+        read = [_rule(path, str(group["name"]), one, expanded or _expanded) for one in group["rules"]]
+        rules += [replace(rule, spec=replace(rule.spec, id=f"{stage}/{rule.name}")) for rule in read]
     names = [r.name for r in rules]
     for name in names:
         if names.count(name) > 1:
@@ -99,7 +100,7 @@ def _keys(path: Path, what: str, data: Any, required: tuple[str, ...], optional:
         raise RuleFileError(f"{path}: {what} {name} lacks {', '.join(missing)}. Add it")
 
 
-def _rule(path: Path, group: str, data: Mapping[str, Any]) -> AlertRule:
+def _rule(path: Path, group: str, data: Mapping[str, Any], expanded: Callable[[Path, str], str]) -> AlertRule:
     _keys(path, "rule", data, REQUIRED, OPTIONAL)
     name = str(data["alert"])
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
@@ -135,7 +136,7 @@ def _rule(path: Path, group: str, data: Mapping[str, Any]) -> AlertRule:
         stale_after_s=span_s(path, str(data["stale_after"])) if "stale_after" in data else None,
         for_s=span_s(path, str(data["for"])),
         runbook=str(data["runbook"]),
-        query=_expanded(path, str(data["query"]).strip()),
+        query=expanded(path, str(data["query"]).strip()),
         source=str(data["query"]).strip(),
         path=path,
         allowed_bad=_share(path, name, data["allowed_bad"]) if "allowed_bad" in data else None,

@@ -66,7 +66,7 @@ def judge_rule(rule: AlertRule, session: SqlSession, observer: Observer) -> None
     with session.snapshot() as connection:
         measured = measure(rule, connection)
     judgement = judge_proved(rule, measured.samples, measured.now)
-    _record(rule, judgement, observer)
+    record(rule, judgement, observer)
     if judgement.outcome is Outcome.UNKNOWN:
         observer.unmet(judgement.message)
     if judgement.outcome is Outcome.FAIL:
@@ -75,7 +75,8 @@ def judge_rule(rule: AlertRule, session: SqlSession, observer: Observer) -> None
     observer.control(f"{observer.samples} samples within {rule.window}")
 
 
-def _record(rule: AlertRule, judgement: RuleResult, observer: Observer) -> None:
+def record(rule: AlertRule, judgement: RuleResult, observer: Observer) -> None:
+    """Leave with the observer what the rule came to."""
     sample = judgement.sample
     limit = rule.limits[0][1] if judgement.limit is None else judgement.limit
     observer.value(None if sample is None else sample.value, limit, rule.unit)

@@ -19,9 +19,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from gates.contract.fragments import FragmentError, expand
 from gates.evidence import CheckSpec, Severity, Where
 from gates.inputs.shapes import nearest
-from sql_checks.fragments import FragmentError, expand
 
 SPOT = Path(__file__).parent / "spot"
 REQUIRED = ("id", "claim", "cost", "severity")

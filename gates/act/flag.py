@@ -61,7 +61,8 @@ class Order:
     seen: the flag as it was when the run began, None where it could not be read; same_version: whether it must not have
     been touched at all since then (on a production target; elsewhere our own drills touch it and put it back);
     by_hand: a person asks for the step, and answers for where the flag is found; verdict: the run whose verdict was
-    handed over for it, if one was; enable_at: a person wants the flag, which is off, to be on at so many percent.
+    handed over for it, if one was; enable_at: a person wants the flag, which is off, to be on at so many percent;
+    flagless: the policy claims a queue alone, and no flag.
     """
 
     plan: RolloutPlan
@@ -74,6 +75,7 @@ class Order:
     dry_run: bool = False
     verdict: str = ""
     enable_at: int | None = None
+    flagless: bool = False
 
 
 def look(connection: Connection, flag: str) -> FlagState | None:

@@ -20,6 +20,7 @@ from gates.deployment.database import Connection, session
 from gates.errors import first_line
 from gates.verdict import Action, Decision, Verdict
 
+FLAGLESS = "the policy claims a queue alone, so there is no flag to change: the exit code says what to do"
 SETTLE_S = 20.0
 """The server ends a session that is left in a transaction after half of this."""
 POLL_S = 0.25
@@ -46,6 +47,8 @@ def act(
     if verdict.decision is Decision.HOLD:
         at = order.seen.shown if order.seen else None
         return Action("none", at, at, "nothing_to_do")
+    if order.flagless:
+        return Action("none", result="nothing_to_do", message=FLAGLESS)
     if verdict.decision is Decision.ROLLBACK:
         return roll_back(database_url, order, clock, tell) if database_url else not_possible(order)
     if not database_url:

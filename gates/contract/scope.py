@@ -22,12 +22,17 @@ QUEUE = "queue"
 class Scope:
     """What a verdict speaks of. claims, unclaimed: areas in the order of the contract; no claims: all of it.
 
-    preset: the known kind of deployment that the policy names, or empty.
+    preset: the known kind of deployment that the policy names, or empty. queue: the queue with its options, as
+    gates.contract.queues writes it. absent: needs of checks that this queue does not have -> why; may_lack: those that
+    an older version of it is known not to have.
     """
 
     claims: tuple[str, ...] = ()
     unclaimed: tuple[str, ...] = ()
     preset: str = ""
+    queue: str = ""
+    absent: tuple[tuple[str, str], ...] = ()
+    may_lack: tuple[str, ...] = ()
 
     @property
     def is_queue(self) -> bool:
@@ -41,6 +46,9 @@ class Scope:
         """
         if not self.claims or not spec.area:
             return ""
+        lacking = [why for need, why in self.absent if need in spec.needs]
+        if lacking:
+            return "; ".join(dict.fromkeys(lacking))
         if spec.area not in {OWN, *self.claims}:
             return f"the policy does not claim {spec.area}"
         missing = [area for area in spec.also if area not in self.claims]
@@ -56,12 +64,26 @@ class Scope:
         return f"within {', '.join(self.claims)}; not claimed: {', '.join(self.unclaimed)}"
 
     def to_json(self) -> dict[str, JsonValue]:
-        return {"claims": list(self.claims), "unclaimed": list(self.unclaimed), "preset": self.preset}
+        return {
+            "claims": list(self.claims),
+            "unclaimed": list(self.unclaimed),
+            "preset": self.preset,
+            "queue": self.queue,
+            "absent": [list[JsonValue](pair) for pair in self.absent],
+            "may_lack": list(self.may_lack),
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Scope:
         """Raise KeyError or TypeError on anything that to_json did not write."""
-        return cls(tuple(map(str, data["claims"])), tuple(map(str, data["unclaimed"])), str(data["preset"]))
+        return cls(
+            claims=tuple(map(str, data["claims"])),
+            unclaimed=tuple(map(str, data["unclaimed"])),
+            preset=str(data["preset"]),
+            queue=str(data["queue"]),
+            absent=tuple((str(need), str(why)) for need, why in data["absent"]),
+            may_lack=tuple(map(str, data["may_lack"])),
+        )
 
 
 WHOLE = Scope()

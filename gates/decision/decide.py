@@ -180,7 +180,7 @@ def by_check(evidence: Sequence[Evidence]) -> dict[str, list[Evidence]]:
 def _lacking(lines: dict[str, list[Evidence]], policy: Policy, now: dt.datetime) -> set[str]:
     """Capabilities that the target was seen not to have. Without evidence, or with two answers, it has them."""
     lacking = set()
-    for name in CAPABILITIES:
+    for name in (*CAPABILITIES, *policy.scope.may_lack):
         told = lines.get(CAPABILITY + name, [])
         sound = [e for e in told if e.outcome is Outcome.PASS and not distrust(e, policy, now)]
         if told and len(sound) == len(told) and all(e.observed is False for e in told):

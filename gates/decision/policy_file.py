@@ -13,9 +13,11 @@ from typing import Any
 
 from gates.contract.contract import contract
 from gates.contract.names import Names
+from gates.contract.queues import Queue, presets
 from gates.contract.scope import QUEUE, SERVICE, Scope
 from gates.decision.floor import on_floor
 from gates.decision.names_file import NAMES, NamesError, read_names
+from gates.decision.queue_options import check_limits, queue_options
 from gates.decision.rules import UNWAIVABLE, Policy, PolicyRule, RolloutPlan, Waiver
 from gates.errors import ConfigError
 from gates.evidence import CheckSpec, JsonValue, Severity, TargetKind
@@ -196,7 +198,15 @@ class PolicyFile:
     def scope(self) -> Scope:
         """The claims on the contract."""
         given = self.values.get("contract", {})
-        return contract().scope(given.get("claims", ()), given.get("preset", ""))
+        scope = contract().scope(given.get("claims", ()), given.get("preset", ""))
+        return self.queue.scoped(scope) if self.queue and QUEUE in scope.claims else scope
+
+    @property
+    def queue(self) -> Queue | None:
+        """The queue that the policy names, with its options."""
+        given = self.values.get("contract", {})
+        preset = presets().get(given.get("preset", ""))
+        return Queue(preset, queue_options(preset, given.get("options"))) if preset else None
 
     def policy(
         self,
@@ -210,6 +220,8 @@ class PolicyFile:
         """The policy for this target. Raise ConfigError where a rule or waiver names no check of the catalogue."""
         self._check_names([s.id for s in catalogue])
         self._check_floor(catalogue)
+        if self.queue is not None:
+            check_limits(self.values["contract"].get("options"), [s.id for s in catalogue])
         values = self.values
         optional = {k: values[k] for k in ("lag_checks", "unwaivable") if k in values}
         return Policy(
@@ -272,6 +284,8 @@ def parse(text: str, file: str, folder: Path, today: dt.date) -> PolicyFile:
     values = FILE.read(root)
     _check_steps(root, values)
     _check_claims(root, values)
+    made = PolicyFile(root, values, folder, _settings(values, folder), names_in(root))
+    _check_queue(root, made)
     unwaivable = (*UNWAIVABLE, *values.get("unwaivable", ()))
     for node, waiver in zip(_items(root, "waivers"), values.get("waivers", ()), strict=True):
         if waiver["expires"] < today:
@@ -282,7 +296,7 @@ def parse(text: str, file: str, folder: Path, today: dt.date) -> PolicyFile:
             )
         if any(fnmatchcase(waiver["check"], pattern) for pattern in unwaivable):
             raise node.place.error(f"a waiver of {waiver['check']}", "checks that may be waived", "Remove the waiver")
-    return PolicyFile(root, values, folder, _settings(values, folder), names_in(root))
+    return made
 
 
 def names_of_text(text: str, file: str) -> Names:
@@ -301,6 +315,13 @@ def names_in(root: YamlNode) -> Names:
     """The names that a policy gives, whatever else is in it. Raise NamesError."""
     node = root.member("names")
     return read_names(node) if node is not None else Names()
+
+
+def _check_queue(root: YamlNode, made: PolicyFile) -> None:
+    """Raise ConfigError where the options of a queue are wrong, or a queue is claimed and none is named."""
+    node = root.member("contract")
+    if node is not None and made.queue is None and QUEUE in made.scope.claims:
+        raise node.place.error(f"a claim of {QUEUE} without a preset", f"preset: {', '.join(presets())}", "Name it")
 
 
 def _check_steps(root: YamlNode, values: Mapping[str, Any]) -> None:

@@ -16,6 +16,9 @@ from gates.decision.floor import EVERY_FLOOR
 from gates.evidence import CheckSpec, JsonValue, Severity, TargetKind, Where
 from gates.verdict import EFFECT_ORDER, Effect
 
+QUEUE_STAGE = ("queue/proof/", "queue/load/")
+"""Checks of queues that are no alert rules: they are seen between the two looks at the data."""
+QUEUE_LAG = ("queue/lag", "queue/oldest-age", "queue/backlog")
 UNWAIVABLE = ("preflight/*", *EVERY_FLOOR)
 """No policy can waive these: the floor, and the preflight, which tells the gate what it looks at."""
 
@@ -24,7 +27,7 @@ BY_SEVERITY = {Severity.PAGE: Effect.ROLLBACK, Severity.WARN: Effect.HOLD, Sever
 STAGES: dict[str, tuple[str, ...]] = {
     "drill": ("drill/",),
     "sql": ("sql/",),
-    "alerts": ("alert/",),
+    "alerts": ("alert/", "queue/"),
     "load": ("load/",),
 }
 """A stage that can be run alone -> the beginnings of the ids of its checks."""
@@ -108,14 +111,15 @@ class Policy:
     waivers: tuple[Waiver, ...] = ()
     unwaivable: tuple[str, ...] = ()
     max_age_minutes: int = 60
-    lag_checks: tuple[str, ...] = ("load/outbox_lag_ms/*", "alert/outbox-lag*", "alert/pending-outbox")
+    lag_checks: tuple[str, ...] = ("load/outbox_lag_ms/*", "alert/outbox-lag*", "alert/pending-outbox", *QUEUE_LAG)
     rollout: RolloutPlan = field(default_factory=RolloutPlan)
     stage: str = ""
     scope: Scope = WHOLE
 
     def of_stage(self, stage: str) -> Policy:
         """The same policy for one stage alone."""
-        own = tuple(s for s in self.catalogue if s.id.startswith(STAGES[stage]))
+        listed = (s for s in self.catalogue if s.id.startswith(STAGES[stage]))
+        own = tuple(s for s in listed if not s.id.startswith(QUEUE_STAGE))
         return dataclasses.replace(self, stage=stage, catalogue=own)
 
     @property

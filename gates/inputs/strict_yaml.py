@@ -50,6 +50,12 @@ class YamlNode:
         """The items, where this is a list."""
         return self.value if isinstance(self.value, list) else []
 
+    def as_value(self) -> Any:
+        """The value without its places."""
+        if isinstance(self.value, dict):
+            return {name: member.as_value() for name, (_, member) in self.value.items()}
+        return [item.as_value() for item in self.value] if isinstance(self.value, list) else self.value
+
 
 def read(text: str, file: str) -> YamlNode:
     """The document as nodes. Raise ConfigError with file, line and column on anything that is not strict YAML."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psycopg
 
+from gates.decision.rules import QUEUE_STAGE
 from gates.deployment.leftovers import at_work, sweep
 from gates.evidence import CheckSpec, TargetKind
 from gates.evidence_file import read_lines
@@ -15,7 +16,7 @@ from gates.stages.context import Context, Progress, StageReport
 from gates.stages.suite import SuiteRun, run
 
 DATA = ("sql/",)
-ALERTS = ("alert/",)
+ALERTS = ("alert/", "queue/")
 
 
 def sql(
@@ -26,8 +27,12 @@ def sql(
     Leaves out exactly the companies that this run created so far.
     """
     options = (*(f"--only={prefix}*" for prefix in prefixes), *(["--round=before"] if before else []))
-    expected = context.applicable(prefixes)
+    expected = _expected(context, prefixes)
     return [run(suite(context, name, expected, options), context)]
+
+
+def _expected(context: Context, prefixes: Sequence[str]) -> list[CheckSpec]:
+    return [s for s in context.applicable(prefixes) if not s.id.startswith(QUEUE_STAGE)]
 
 
 def alerts(context: Context) -> list[StageReport]:
@@ -48,7 +53,7 @@ def data(context: Context, *, before: bool = False) -> list[StageReport]:
     reason = (
         f"another gate is at work here: it has {len(others)} companies, such as {others[0]}. Run again when it ended"
     )
-    expected = context.applicable(prefixes)
+    expected = _expected(context, prefixes)
     if not before:
         context.account_for(expected, reason, already=len(read_lines(context.evidence)))
     context.progress(Progress(name, unknown=len(expected), expected=len(expected), done=True, error=reason))
@@ -77,6 +82,8 @@ def suite(context: Context, name: str, expected: Sequence[CheckSpec], options: S
     options += [f"--spot-folder={path}" for path in settings.spot_folders]
     options += [f"--alert-folder={path}" for path in settings.alert_folders]
     options += [f"--steps={','.join(map(str, settings.steps))}", f"--state={_memory(context)}"]
+    if context.scope.queue:
+        options.append(f"--queue={context.scope.queue}")
     if settings.require_checkpoint:
         options.append("--require-checkpoint")
     if settings.manifest is not None:

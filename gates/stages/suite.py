@@ -74,7 +74,7 @@ def run(suite: SuiteRun, context: Context) -> StageReport:
     if shut:
         context.block(suite.expected, shut[0], already=already)
     else:
-        missed = suite.expected if error else _certain(suite)
+        missed = suite.expected if error else _certain(suite, context)
         context.account_for(missed, error or _ABSENT.format(suite.name), already=already)
     seconds = time.monotonic() - started
     follow(done=True, error=error)
@@ -115,9 +115,9 @@ def _temporary(context: Context) -> Iterator[Path]:
 _ABSENT = "the {0} stage ended without it; see logs/{0}.log"
 
 
-def _certain(suite: SuiteRun) -> list[CheckSpec]:
+def _certain(suite: SuiteRun, context: Context) -> list[CheckSpec]:
     """The checks that a suite which ran to its end must have seen: those that need no capability of the target."""
-    return [s for s in suite.expected if not set(s.needs) & set(CAPABILITIES)]
+    return [s for s in suite.expected if not set(s.needs) & {*CAPABILITIES, *context.scope.may_lack}]
 
 
 def _command(suite: SuiteRun, context: Context, folder: Path) -> list[str]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from sql_checks.fragments import expand
+from gates.contract.fragments import expand
 from sql_checks.rulefile import ALERTS, AlertRule
 from sql_checks.rulejudge import RuleSample
 from sql_checks.ruleproof import FLEET

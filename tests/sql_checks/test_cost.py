@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from benchmarks.sql_stage import fill
+from gates.contract.fragments import expand
 from gates.deployment.database import Connection, execute, sql
 from sql_checks import checkpoint
-from sql_checks.fragments import expand
 from sql_checks.rulefile import read_all_rules
 from sql_checks.spotfile import read_folder
 from sql_checks.sqlsession import SqlSession

@@ -71,7 +71,7 @@ def preflight(context: Context) -> Preflight:
             versions = versions_of(door)
         lines.append(after(lines, RELEASE, target, lambda: release(target, versions)))
         lines.append(after(lines, READY, target, lambda: ready(door)))
-    lines += database_lines(target)
+    lines += database_lines(target, context.scope)
     if not any(e.details.get("unreachable") for e in lines):
         if credentials.SPECS[0].id in {s.id for s in context.catalogue}:
             lines += credential_lines(target, _memory(context))

@@ -9,12 +9,16 @@ from pathlib import Path
 
 import psycopg
 
+from gates.contract.queues import NEED, queue_of
+from gates.contract.scope import WHOLE, Scope
+from gates.deployment.capabilities import evidence_id
 from gates.deployment.connection import Answering
 from gates.deployment.database import Connection, connect, execute, sql
 from gates.deployment.identity import database_place
+from gates.deployment.queue_schema import look_at
 from gates.deployment.target import Target
 from gates.errors import first_line
-from gates.evidence import Evidence, JsonValue, Outcome, Severity
+from gates.evidence import Evidence, JsonValue, Outcome, Severity, stamp
 from gates.stages.preflight.looks import LookResult, after, spec, timed, within
 from gates.text.foreign import text
 
@@ -50,8 +54,8 @@ SKEW = spec(
 )
 
 
-def database_lines(target: Target) -> list[Evidence]:
-    """The three checks over one connection."""
+def database_lines(target: Target, scope: Scope = WHOLE) -> list[Evidence]:
+    """The three checks over one connection, and what the queue of the deployment does not have."""
     if not target.database_url:
         missing = "DATABASE_URL is not set. Set it to a login that sees all rows (replay_gate)"
         return _shut(target, LookResult(Outcome.UNKNOWN, missing))
@@ -63,8 +67,9 @@ def database_lines(target: Target) -> list[Evidence]:
         return _shut(target, LookResult(Outcome.UNKNOWN, message, unreachable=True))
     with contextlib.closing(connection):
         first = timed(DATABASE, target, lambda: database(connection))
-        sight = after([first], SIGHT, target, lambda: sees_rows(connection, target))
-        return [first, sight, after([first], SKEW, target, lambda: clock_skew(connection))]
+        sight = after([first], SIGHT, target, lambda: sees_all(connection, target, scope))
+        skew = after([first], SKEW, target, lambda: clock_skew(connection))
+        return [first, sight, skew, *(lacks(connection, scope) if sight.outcome is Outcome.PASS else ())]
 
 
 def connected(url: str) -> Answering:
@@ -96,6 +101,35 @@ def _login(connection: Connection) -> JsonValue:
     roles = text(row["may_become"] or "")
     excess = "is a superuser" if row["superuser"] else f"may become a superuser through {roles}" if roles else ""
     return {"name": text(row["login"]), "excess": excess}
+
+
+def sees_all(connection: Connection, target: Target, scope: Scope) -> LookResult:
+    """The rows of what the policy claims: the contract's tables, a queue's, or both."""
+    if not scope.queue:
+        return sees_rows(connection, target)
+    queue = queue_of(scope.queue)
+    look = look_at(queue, connection)
+    tables = len(queue.tables())
+    if look.trouble:
+        return LookResult(Outcome.UNKNOWN, look.trouble, limit=tables, unit="tables")
+    if not scope.is_queue:
+        return sees_rows(connection, target)
+    facts: dict[str, JsonValue] = {"version": look.schema.version, "note": look.odd}
+    return LookResult(Outcome.PASS, "", tables, tables, "tables", tables, details=facts)
+
+
+def lacks(connection: Connection, scope: Scope) -> list[Evidence]:
+    """Evidence of what this version of the queue does not have, where it is known that older ones do not."""
+    if not scope.may_lack:
+        return []
+    queue = queue_of(scope.queue)
+    absent = queue.absent(look_at(queue, connection).schema)
+    at = stamp(dt.datetime.now(dt.UTC))
+    return [
+        Evidence(evidence_id(need), Outcome.PASS, absent.get(name, ""), name not in absent, samples=1, started_at=at)
+        for need in scope.may_lack
+        for name in [need.removeprefix(NEED)]
+    ]
 
 
 def sees_rows(connection: Connection, target: Target) -> LookResult:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 PLACE = re.compile(r"\{\{([a-z_]+)\}\}")
@@ -14,18 +14,23 @@ class FragmentError(ValueError):
     """A fragment is missing or includes itself: what was observed, what is allowed, where, what to do."""
 
 
-def expand(query: str, folders: Sequence[Path], depth: int = 0) -> str:
-    """The query with its fragments put in; the first folder that holds a name wins. Raise FragmentError."""
+def expand(query: str, folders: Sequence[Path], given: Mapping[str, str] | None = None, depth: int = 0) -> str:
+    """The query with its fragments put in: those that are given, else of the first folder that holds the name.
+
+    Raise FragmentError.
+    """
     if depth > MAX_DEPTH:
         raise FragmentError(
             f"{folders[0]}: fragments include each other more than {MAX_DEPTH} deep; allowed: no circle"
         )
 
     def text(match: re.Match[str]) -> str:
+        if given and match.group(1) in given:
+            return expand(given[match.group(1)], folders, given, depth + 1)
         name = f"{match.group(1)}.sql"
         path = next((folder / name for folder in folders if (folder / name).exists()), None)
         if path is None:
             raise FragmentError(f"{folders[0]}: there is no fragment {name}. Add it or correct the name")
-        return expand(path.read_text(encoding="utf-8").strip(), folders, depth + 1)
+        return expand(path.read_text(encoding="utf-8").strip(), folders, given, depth + 1)
 
     return PLACE.sub(text, query)

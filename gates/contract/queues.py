@@ -1,0 +1,317 @@
+"""Presets of queues: what a library's schema says of its jobs, as data (sql_checks/queues/*.yaml).
+
+A notion (waiting, running, finished, ...) is a subquery that every preset writes in the words of its own tables. The
+checks of queues speak of notions alone. What a system does not have is `absent`, with the reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gates.contract.fragments import expand
+from gates.contract.scope import Scope
+
+FOLDER = Path(__file__).resolve().parents[2] / "sql_checks" / "queues"
+RULES = "rules"
+"""The file of that folder that holds the checks, and no preset."""
+
+NOTIONS: Mapping[str, str] = {
+    "waiting": "jobs that are due and free to be claimed: queue, tenant, since",
+    "behind": "jobs that are due, behind a claimed one of their lane: queue, tenant, since",
+    "running": "claimed jobs: queue, tenant, since, id, stuck",
+    "finished": "jobs that ended within ten minutes: queue, tenant, at, good, lag_s (from due to claimed)",
+    "outcomes": "the same, where failures show, too",
+    "lags": "the same, where the time from due to claimed shows",
+    "dead": "jobs that failed for good within ten minutes: queue, tenant, at",
+    "parked": "all dead letters that were not replayed: queue, tenant, since",
+    "retried": "jobs that failed within ten minutes and are tried again: queue, tenant, at",
+    "workers": "workers that are listed: worker, alive",
+    "repeated": "jobs that succeeded more than once: queue, tenant, id",
+    "lost": "jobs that vanished before their end: queue, tenant, id",
+    "ahead": "jobs with a time in the future that is no wish, or beyond a year: queue, at",
+    "delayed": "jobs of the last ten minutes: queue, tenant, later (due in the future)",
+    "paused": "paused queues: queue",
+    "builds": "builds of indexes that the library knows to be unfinished: name",
+}
+VIEWS = ("outcomes", "lags")
+"""Notions that are `finished`, unless a preset declares them absent."""
+JOB_NOTIONS = frozenset(NOTIONS) - {"workers", "builds"}
+NEED = "queue:"
+"""Before a notion, in the `needs` of a check."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """One way to say a piece of SQL: for a schema that has the columns `when`, or absent up to the version `until`."""
+
+    sql: str = ""
+    when: tuple[str, ...] = ()
+    absent: str = ""
+    until: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WantedIndex:
+    """An index that claims need: `like` is a regular expression on its definition, `unlike` on what it must not be."""
+
+    table: str
+    like: str
+    unlike: str = ""
+    when: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JobProbe:
+    """How a job is enqueued, looked at, and taken back where nobody has claimed it.
+
+    names: what the policy's name of it means (a queue, a task); counts: whether `look` sees how often it succeeded.
+    """
+
+    names: str
+    enqueue: str
+    look: str
+    remove: str = ""
+    counts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePreset:
+    """One library. prefix: None where its tables cannot have one; known: versions that were tried, both inclusive;
+    heap: tables that its workers go through; deletes: those whose rows success deletes.
+    """
+
+    name: str
+    title: str
+    tried: str
+    schema: str
+    tenant: str
+    tables: Mapping[str, tuple[str, ...]]
+    heap: tuple[str, ...]
+    notions: Mapping[str, str]
+    absent: Mapping[str, str]
+    grants: tuple[str, ...]
+    prefix: str | None = None
+    grants_since: Mapping[str, str] = field(default_factory=dict)
+    version: str = ""
+    known: tuple[int, int] | None = None
+    deletes: tuple[str, ...] = ()
+    pieces: Mapping[str, str] = field(default_factory=dict)
+    either: Mapping[str, tuple[Wording, ...]] = field(default_factory=dict)
+    claim_index: tuple[WantedIndex, ...] = ()
+    limits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    probe: JobProbe | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeOptions:
+    """The job that the gate may enqueue. statement: the user's own, which gives the job's `id`.
+
+    rate: jobs a second for `seconds`; without it one job is the proof, and there is no load.
+    """
+
+    name: str = ""
+    queue: str = "default"
+    payload: Mapping[str, Any] = field(default_factory=dict)
+    statement: str = ""
+    within_s: float = 10
+    rate: float | None = None
+    seconds: float = 10
+
+
+@dataclass(frozen=True, slots=True)
+class QueueOptions:
+    """What gate.yaml says of a queue. tenant: SQL over the job `j`; limits: check -> severity -> number."""
+
+    schema: str = ""
+    prefix: str = ""
+    tenant: str = ""
+    max_run_time_s: float | None = None
+    leave_out: tuple[str, ...] = ()
+    limits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    probe: ProbeOptions | None = None
+    observe_s: float = 30
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSchema:
+    """What the catalogue of a database says of a queue's tables: table -> its columns, and the version."""
+
+    columns: Mapping[str, frozenset[str]]
+    version: int | None = None
+
+    def has(self, wanted: Sequence[str]) -> bool:
+        """Whether all columns, as table.column, are there."""
+        return all(column in self.columns.get(table, ()) for table, _, column in (w.rpartition(".") for w in wanted))
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A preset with the options of one deployment."""
+
+    preset: QueuePreset
+    options: QueueOptions = QueueOptions()
+
+    @property
+    def schema(self) -> str:
+        return self.options.schema or self.preset.schema
+
+    def named(self, text: str) -> str:
+        """The text with schema and prefix put in."""
+        return text.replace("{{schema}}", identifier(self.schema)).replace("{{prefix}}", self.options.prefix)
+
+    def tables(self) -> dict[str, tuple[str, ...]]:
+        """Tables that are read -> columns that must be there."""
+        return {self.named(table): columns for table, columns in self.preset.tables.items()}
+
+    def absent(self, schema: QueueSchema | None = None) -> dict[str, str]:
+        """Notions that the system does not have -> why; with a schema, those of that version, too."""
+        found = dict(self.preset.absent)
+        found |= {view: found["finished"] for view in VIEWS if "finished" in found}
+        for name, choices in self.preset.either.items():
+            choice = self._chosen(choices, schema) if schema is not None else None
+            if choice is not None and choice.absent:
+                found[name] = choice.absent
+        return found
+
+    @property
+    def may_lack(self) -> tuple[str, ...]:
+        """Notions that an older version is known not to have."""
+        return tuple(n for n, wordings in self.preset.either.items() if any(w.absent for w in wordings))
+
+    def scoped(self, scope: Scope) -> Scope:
+        """The scope of a deployment that has this queue: what it does not have is not applicable."""
+        absent = {f"{NEED}{notion}": why for notion, why in self.absent().items()}
+        if self.options.probe is None:
+            absent[f"{NEED}probe"] = (
+                "the policy names no job that the gate may enqueue (`probe` in `contract: options:`)"
+            )
+        may_lack = tuple(f"{NEED}{notion}" for notion in self.may_lack)
+        return dataclasses.replace(scope, queue=self.to_json(), absent=tuple(sorted(absent.items())), may_lack=may_lack)
+
+    def fragments(self, schema: QueueSchema | None = None) -> dict[str, str]:
+        """The pieces of SQL by name; without a schema those of the newest version."""
+        preset, options = self.preset, self.options
+        found = {
+            "schema": identifier(self.schema),
+            "schema_text": literal(self.schema),
+            "prefix": options.prefix,
+            "tenant": f"({options.tenant})::text" if options.tenant else "null::text",
+            "max_run_time": interval(options.max_run_time_s),
+            "any": f"{identifier(self.schema)}.{identifier(next(iter(self.tables())))}",
+            "heap_tables": self._names(preset.heap),
+            "deleting_tables": self._names(preset.deletes),
+            "wanted_indexes": self._wanted_indexes(schema),
+            **preset.pieces,
+        }
+        for name, choices in preset.either.items():
+            choice = self._chosen(choices, schema) if schema is not None else choices[0]
+            if choice is not None and choice.sql:
+                found[name] = choice.sql
+        for notion in NOTIONS:
+            written = "finished" if notion in VIEWS else notion
+            body = preset.notions.get(written) or (found.get(written) if written in preset.either else None)
+            if body:
+                found[notion] = self._watched(body.strip(), notion)
+        return {name: text.strip() for name, text in found.items()}
+
+    def written(self, query: str, schema: QueueSchema | None = None, **given: str) -> str:
+        """The query with its notions and pieces put in. Raise FragmentError where this queue has no such notion."""
+        return expand(query, (FOLDER / "fragments",), {**self.fragments(schema), **given})
+
+    def _watched(self, body: str, notion: str) -> str:
+        """The notion as a subquery, without the queues that the policy leaves out."""
+        names = ", ".join(literal(name) for name in self.options.leave_out)
+        if not names or notion not in JOB_NOTIONS:
+            return f"(\n{body}\n)"
+        return f"(\nselect * from (\n{body}\n) watched where (queue = any(array[{names}])) is not true\n)"
+
+    def _chosen(self, choices: Sequence[Wording], schema: QueueSchema | None) -> Wording | None:
+        for choice in choices:
+            old = choice.until is None or (schema is not None and (schema.version or 0) <= choice.until)
+            if old and (schema is None or schema.has([self.named(w) for w in choice.when])):
+                return choice
+        return None
+
+    def _names(self, tables: Sequence[str]) -> str:
+        return f"array[{', '.join(literal(self.named(table)) for table in tables)}]::text[]"
+
+    def _wanted_indexes(self, schema: QueueSchema | None) -> str:
+        wanted = [
+            w
+            for w in self.preset.claim_index
+            if schema is None or not w.when or schema.has([self.named(c) for c in w.when])
+        ]
+        rows = ", ".join(f"({literal(self.named(w.table))}, {literal(w.like)}, {literal(w.unlike)})" for w in wanted)
+        none = "(select null::text, null::text, null::text where false)"
+        source = f"(values {rows})" if rows else none
+        return f"(select name, pattern, nullif(never, '') as never from {source} v(name, pattern, never))"
+
+    def to_json(self) -> str:
+        """One line that `queue_of` reads again."""
+        return json.dumps({"preset": self.preset.name, "options": dataclasses.asdict(self.options)}, ensure_ascii=False)
+
+
+def queue_of(text: str) -> Queue:
+    """What `to_json` wrote. Raise KeyError, TypeError or ValueError on anything else."""
+    data = json.loads(text)
+    options = data["options"]
+    probe = ProbeOptions(**options["probe"]) if options.get("probe") else None
+    return Queue(
+        presets()[data["preset"]],
+        QueueOptions(**{**options, "probe": probe, "leave_out": tuple(options.get("leave_out", ()))}),
+    )
+
+
+@functools.cache
+def presets() -> Mapping[str, QueuePreset]:
+    """All presets by name."""
+    paths = (p for p in sorted(FOLDER.glob("*.yaml")) if p.stem != RULES)
+    return {p.stem: _preset(p.stem, yaml.safe_load(p.read_text(encoding="utf-8"))) for p in paths}
+
+
+def _preset(name: str, data: Mapping[str, Any]) -> QueuePreset:
+    version = data.get("version") or {}
+    made: dict[str, Any] = {
+        **data,
+        **{k: tuple(data[k]) for k in ("heap", "deletes", "grants", "notes") if k in data},
+        "name": name,
+        "absent": data.get("absent", {}),
+        "tables": {table: tuple(columns) for table, columns in data["tables"].items()},
+        "version": version.get("query", ""),
+        "known": tuple(version["known"]) if "known" in version else None,
+        "either": {k: tuple(_wording(c) for c in v) for k, v in data.get("either", {}).items()},
+        "claim_index": tuple(
+            WantedIndex(**{**w, "when": tuple(w.get("when", ()))}) for w in data.get("claim_index", ())
+        ),
+        "probe": JobProbe(**data["probe"]) if "probe" in data else None,
+    }
+    return QueuePreset(**made)
+
+
+def _wording(data: Mapping[str, Any]) -> Wording:
+    return Wording(**{**data, "when": tuple(data.get("when", ()))})
+
+
+def identifier(name: str) -> str:
+    """The name as SQL writes it, in quotes: it may be a word of SQL's own."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """The text as an SQL literal."""
+    quoted = "'" + text.replace("'", "''") + "'"
+    return f" E{quoted.replace(chr(92), chr(92) * 2)}" if "\\" in text else quoted
+
+
+def interval(seconds: float | None) -> str:
+    """An SQL interval; null for none."""
+    return "null::interval" if seconds is None else f"interval '{seconds:g} seconds'"

@@ -1,0 +1,122 @@
+"""The door to a queue: how much waits, what has ended, and jobs of the gate's own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import psycopg
+
+from gates.contract.fragments import FragmentError
+from gates.contract.queues import Queue, literal
+from gates.deployment.database import connect, value
+from gates.deployment.queue_schema import look_at
+from gates.text.foreign import number, text, whole
+
+WAITING = "select count(*) from {{waiting}} w"
+ENDED = "select count(*) from {{finished}} f where good and at >= {{since}}"
+DELETED = "with {{heap}} select coalesce(sum(pg_stat_get_tuples_deleted(oid)), 0) from heap where deletes"
+PARKED = "select count(*) from {{parked}} p"
+DONE, FAILED, LOST = "done", "failed", "lost"
+
+
+class QueueTroubleError(Exception):
+    """The queue cannot be judged, or the gate may not enqueue there: what was observed, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """One job of the gate's. took_s: from enqueued to done, by the database's clock where it tells."""
+
+    id: str
+    state: str
+    took_s: float | None
+    effects: int
+
+
+class QueueDoor:
+    """A context: one connection to the queue; read-only, unless the policy names a job that may be enqueued."""
+
+    def __init__(self, queue: Queue, url: str) -> None:
+        self.queue = queue
+        self._connection = connect(url, read_only=queue.options.probe is None)
+
+    def __enter__(self) -> Self:
+        look = look_at(self.queue, self._connection)
+        if look.trouble:
+            self._connection.close()
+            raise QueueTroubleError(look.trouble)
+        self._schema = look.schema
+        self._since = literal(text(value(self._connection, "select now()::text")))
+        self._deleted, self._parked = self._counts()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+
+    def waiting(self) -> int:
+        """Jobs that are due and free to be claimed."""
+        return self._count(WAITING)
+
+    def ended(self) -> int:
+        """Jobs that ended well since the door was opened, as far as the tables, or the server's counters, tell.
+
+        Where success deletes the row, rows deleted count, without those that were dead letters.
+        """
+        deleted, parked = self._counts()
+        gone = max(0, deleted - self._deleted - max(0, self._parked - parked))
+        return gone + self._count(ENDED, since=f"{self._since}::timestamptz")
+
+    def _counts(self) -> tuple[int, int]:
+        return self._count(DELETED), self._count(PARKED)
+
+    def _count(self, query: str, **given: str) -> int:
+        """The number; 0 where the queue has no such notion."""
+        try:
+            written = self.queue.written(query, self._schema, **given)
+        except FragmentError:
+            return 0
+        return whole(value(self._connection, written)) or 0
+
+    def enqueue(self) -> str:
+        """Enqueue one job; its id. Raise QueueTroubleError where the queue refuses it."""
+        probe, way = self.queue.options.probe, self.queue.preset.probe
+        if probe is None:
+            raise QueueTroubleError("the policy names no job that the gate may enqueue")
+        statement = probe.statement or (self.queue.written(way.enqueue, self._schema) if way else "")
+        given = {"name": probe.name, "queue": probe.queue, "payload": json.dumps(probe.payload)}
+        try:
+            row = self._connection.execute(statement.encode(), given).fetchone()
+        except psycopg.Error as error:
+            told = str(error).strip().splitlines()[0]
+            raise QueueTroubleError(
+                f"the gate's login cannot enqueue a job of {probe.name}: {told}. Grant it, or remove `probe`"
+            ) from error
+        if row is None or row.get("id") is None:
+            raise QueueTroubleError(f"enqueueing a job of {probe.name} gave no `id`. Let the statement return one")
+        return text(row["id"])
+
+    def look(self, ids: Sequence[str]) -> list[JobState]:
+        """What became of jobs."""
+        way = self.queue.preset.probe
+        if way is None or not ids:
+            return []
+        found = self._connection.execute(self.queue.written(way.look, self._schema).encode(), self._given(ids))
+        return [JobState(text(r["id"]), text(r["state"]), number(r["took_s"]), whole(r["effects"]) or 0) for r in found]
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Take back jobs that nobody has claimed, where the login may."""
+        way = self.queue.preset.probe
+        if way is not None and way.remove and ids:
+            with contextlib.suppress(psycopg.Error):
+                self._connection.execute(self.queue.written(way.remove, self._schema).encode(), self._given(ids))
+
+    def _given(self, ids: Sequence[str]) -> dict[str, object]:
+        probe = self.queue.options.probe
+        return {"name": probe.name if probe else "", "ids": list(ids)}

@@ -1,0 +1,85 @@
+"""Looks at the tables of a queue in the catalogue: which are there, which the login may read, of which version.
+
+The catalogue needs no grant, so what is missing and what is forbidden can be told apart, before a query fails.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from gates.contract.queues import Queue, QueueSchema
+from gates.deployment.database import Connection, sql, value
+from gates.errors import first_line
+from gates.text.foreign import text, whole
+
+QUERY = Path(__file__).with_name("queue_tables.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLook:
+    """What was seen. trouble: why the queue cannot be judged, and what to do; odd: what is unusual, and no reason."""
+
+    schema: QueueSchema
+    trouble: str = ""
+    odd: str = ""
+
+
+def look_at(queue: Queue, connection: Connection) -> QueueLook:
+    """The queue's schema as the catalogue has it. Raise psycopg.Error where even that cannot be read."""
+    found = connection.execute(sql(QUERY).encode(), {"schema": queue.schema}).fetchall()
+    rows = {text(row["name"]): row for row in found}
+    columns = {name: frozenset(_names(row["columns"])) for name, row in rows.items()}
+    schema = QueueSchema(columns)
+    trouble = _trouble(queue, schema, rows)
+    if trouble:
+        return QueueLook(schema, trouble)
+    if not queue.preset.version:
+        return QueueLook(schema)
+    try:
+        version = whole(value(connection, queue.written(queue.preset.version)))
+    except psycopg.Error as error:
+        return QueueLook(schema, f"the version of {queue.preset.title} cannot be read: {first_line(error)}")
+    if version is None:
+        return QueueLook(
+            schema, f"{queue.preset.title} does not say its version; its migrations have not run. Run them"
+        )
+    known = queue.preset.known
+    odd = ""
+    if known and not known[0] <= version <= known[1]:
+        odd = f"version {version} of {queue.preset.title}'s schema was not tried; {known[0]} to {known[1]} were"
+    return QueueLook(QueueSchema(columns, version), odd=odd)
+
+
+def _names(columns: object) -> list[str]:
+    return [text(name) for name in columns] if isinstance(columns, list) else []
+
+
+def _trouble(queue: Queue, schema: QueueSchema, rows: dict[str, dict[str, object]]) -> str:
+    """What is absent, locked or hidden; empty where all that is needed can be read."""
+    title, place = queue.preset.title, queue.schema
+    tables = queue.tables()
+    absent = [table for table in tables if table not in rows]
+    if absent:
+        where = (
+            f"schema {place} has no table {', '.join(absent)}"
+            if rows
+            else f"there is no schema {place}, or it is empty"
+        )
+        return f"{title} is absent: {where}. Run its migrations, or name its schema in `contract: options:`"
+    locked = [table for table in tables if not rows[table]["readable"]]
+    if locked:
+        grant = f"grant usage on schema {place}; grant select on {', '.join(f'{place}.{t}' for t in locked)}"
+        return f"the login may not read {', '.join(locked)} in schema {place}. Run: {grant}"
+    lacking = [f"{t}.{c}" for t, columns in tables.items() for c in columns if c not in schema.columns[t]]
+    if lacking:
+        return (
+            f"{title} differs: {', '.join(lacking)} not found in schema {place}; tried were {queue.preset.tried}."
+            " See whether the preset is right"
+        )
+    blind = [table for table in tables if rows[table]["blind"]]
+    if blind:
+        return f"row security hides rows of {', '.join(blind)} from this login. Use one that sees all rows"
+    return ""

@@ -1,0 +1,116 @@
+"""The checks of queues: alert rules over the notions of a preset (`queues/rules.yaml`, `gates.contract.queues`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from gates.checks.observation import Observer
+from gates.contract.fragments import PLACE, FragmentError
+from gates.contract.queues import FOLDER, NEED, NOTIONS, Queue, QueueSchema
+from gates.deployment.database import Connection
+from gates.deployment.queue_schema import QueueLook, look_at
+from gates.errors import first_line
+from gates.evidence import Outcome, Severity
+from sql_checks.rulefile import ORDER, AlertRule, read_rules
+from sql_checks.rulejudge import judge_proved
+from sql_checks.rulerun import measure, record
+from sql_checks.sqlsession import SqlSession
+
+RULES = FOLDER / "rules.yaml"
+STAGE = "queue"
+ABSENT = (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction)
+SIGHT = "preflight/database-role-sees-rows"
+
+
+def read_queue_rules(path: Path = RULES) -> list[AlertRule]:
+    """The rules with their notions as places; `needs` of each says which. Raise RuleFileError."""
+    return [_with_needs(rule) for rule in read_rules(path, STAGE, lambda _path, query: query)]
+
+
+def _with_needs(rule: AlertRule) -> AlertRule:
+    notions = tuple(f"{NEED}{name}" for name in notions_of(rule))
+    return replace(
+        rule, spec=replace(rule.spec, needs=("database", *notions), after=("preflight/database-role-sees-rows",))
+    )
+
+
+def notions_of(rule: AlertRule) -> list[str]:
+    """The notions that a rule speaks of."""
+    return sorted({name for name in PLACE.findall(rule.source) if name in NOTIONS})
+
+
+def bound(rule: AlertRule, queue: Queue, schema: QueueSchema | None = None) -> AlertRule:
+    """The rule in the words of one queue, with its limits. Raise FragmentError where the queue has no such notion."""
+    given = {**queue.preset.limits.get(rule.name, {}), **queue.options.limits.get(rule.name, {})}
+    limits = tuple((s, float(given[s.value])) for s in ORDER if s.value in given) or rule.limits
+    worst = next((limit for severity, limit in limits if severity is Severity.PAGE), limits[0][1])
+    return replace(rule, limits=limits, query=queue.written(rule.query, schema, worst_limit=f"{worst:g}"))
+
+
+def rules_of(queue: Queue, schema: QueueSchema | None = None) -> Iterator[AlertRule]:
+    """The rules that apply to a queue, in its words."""
+    absent = queue.absent(schema)
+    for rule in read_queue_rules():
+        if not set(notions_of(rule)) & set(absent):
+            yield bound(rule, queue, schema)
+
+
+class QueueSession:
+    """The queue of a run, looked at once."""
+
+    def __init__(self, queue: Queue) -> None:
+        self.queue = queue
+        self._look: QueueLook | None = None
+
+    def look(self, connection: Connection) -> QueueLook:
+        """What the catalogue says. Raise psycopg.Error."""
+        if self._look is None:
+            self._look = look_at(self.queue, connection)
+        return self._look
+
+    def judge(self, rule: AlertRule, session: SqlSession, observer: Observer) -> None:
+        """Raise AssertionError where a limit is broken; end as unknown where too little was seen."""
+        with session.snapshot() as connection:
+            look = self.look(connection)
+            observer.require(not look.trouble, look.trouble)
+            absent = self.queue.absent(look.schema)
+            lacking = [absent[name] for name in notions_of(rule) if name in absent]
+            if lacking:
+                pytest.skip(f"not applicable: {'; '.join(lacking)}")
+            try:
+                own = bound(rule, self.queue, look.schema)
+            except FragmentError:
+                missing = [n for n in notions_of(rule) if n not in self.queue.fragments(look.schema)]
+                observer.unmet(f"{self.queue.preset.title} here has not what shows {', '.join(missing)}")
+            try:
+                measured = measure(own, connection)
+            except psycopg.Error as error:
+                observer.unmet(_explained(error, self.queue))
+        judgement = judge_proved(own, measured.samples, measured.now)
+        record(own, judgement, observer)
+        if judgement.outcome is Outcome.UNKNOWN:
+            observer.unmet(judgement.message)
+        if judgement.outcome is Outcome.FAIL:
+            observer.severity = judgement.severity
+            raise AssertionError(judgement.message)
+        observer.control(f"{observer.samples} samples within {rule.window}")
+
+
+def _explained(error: psycopg.Error, queue: Queue) -> str:
+    """What a failed query means for the deployment: an error of the server is no finding that a person can use."""
+    title, said = queue.preset.title, first_line(error)
+    if isinstance(error, psycopg.errors.QueryCanceled):
+        return f"the tables of {title} are too large to be read in time. Remove old jobs, or give the stage more time"
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return f"the login may not read all of {title}: {said}. Grant what docs/presets.md names"
+    if isinstance(
+        error, psycopg.errors.UndefinedColumn | psycopg.errors.UndefinedTable | psycopg.errors.UndefinedFunction
+    ):
+        tenant = " See the tenant expression in `contract: options:`" if queue.options.tenant else ""
+        return f"the tables of {title} differ from those that were tried ({queue.preset.tried}): {said}.{tenant}"
+    return f"{title} could not be asked: {said}"
