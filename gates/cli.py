@@ -52,6 +52,9 @@ COMMANDS = {
     "status": Command(
         LOOK, "what the target shows now: lag, backlog, flags, releases", "gates.operator.status_command"
     ),
+    "doctor": Command(
+        LOOK, "what a deployment has of the contract, under which names, and what is amiss", "gates.doctor.command"
+    ),
     "watch": Command(LOOK, "rounds of canary checks, with history and trends", "gates.watch.command"),
     "promote": Command(ACT, "one step up, by hand", HAND),
     "rollback": Command(ACT, "the flag off, by hand", HAND),
@@ -61,6 +64,9 @@ COMMANDS = {
     "replay": Command(ACT, "sign the body of a replay and send it", TOOL),
     "budget": Command(ACT, "show budgets, or set one tenant's", TOOL),
     "flags": Command(ACT, "show the flags, step one, or switch one on", TOOL),
+    "rehearse": Command(
+        AUTHOR, "a folder of migrations on a throw-away PostgreSQL, before the deploy", "gates.rehearsal.command"
+    ),
     "explain": Command(AUTHOR, "what a check claims, what a breach costs, which faults turn it red", AUTHORING),
     "lint": Command(AUTHOR, "policy, waivers, catalogue and SQL files, without a target", AUTHORING),
     "up": Command(

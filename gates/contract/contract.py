@@ -50,6 +50,7 @@ class Endpoint:
 class Relation:
     """A table or view in `public`; columns: name -> type; keys: unique ones; values: column -> what it may hold.
 
+    nulls: columns of a key whose null means everybody: there is at most one such row.
     nullable: columns that are NULL in a healthy row, so that a deployment without them has nothing to show there.
     """
 
@@ -60,6 +61,7 @@ class Relation:
     values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     tenants: bool = False
     is_view: bool = False
+    nulls: tuple[str, ...] = ()
     nullable: frozenset[str] = frozenset()
 
 
@@ -149,5 +151,6 @@ def _relation(name: str, given: Mapping[str, Any], *, is_view: bool) -> Relation
         {c: tuple(v) for c, v in given.get("values", {}).items()},
         given.get("tenants", False),
         is_view,
+        tuple(given.get("nulls", ())),
         frozenset(given.get("nullable", ())),
     )

@@ -17,7 +17,7 @@ from gates.stack.errors import StackError, StackOptionError
 from gates.text.inert import Terminal
 
 EXIT_INTERNAL = 1
-LEFT = {"watch": "its rounds are in the history"}
+LEFT = {"watch": "its rounds are in the history", "rehearse": "its server is gone, and nothing was decided"}
 
 
 class Interrupted(BaseException):

@@ -1,0 +1,153 @@
+"""Which real function and role is which of the contract. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gates.contract.contract import Contract, SqlFunction
+from gates.doctor.assignment import NONE, assign
+from gates.doctor.matching import CLOSE, Confidence, TableMatch
+from gates.doctor.schema import Schema, SchemaFunction, SchemaRole
+from gates.doctor.sqltypes import id_type
+from gates.doctor.words import best_likeness, synonyms, words
+
+LEAST = 0.5
+SERVERS_OWN = frozenset(
+    {"postgres", "supabase_admin", "rds_superuser", "cloudsqlsuperuser", "azure_pg_admin", "pgbouncer"}
+)
+"""Roles of the server or of who hosts it."""
+_CLAIM = re.compile(r"(?:'(app_metadata|user_metadata)'(?:::text)?\)?\s*->>?\s*)?'([A-Za-z_][A-Za-z0-9_.]{0,60})'")
+_SETTING = re.compile(r"current_setting\('([^']{1,100})'")
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionMatch:
+    """The real function. swapped: its arguments stand in the other order."""
+
+    function: SchemaFunction
+    confidence: Confidence
+    reason: str
+    swapped: bool = False
+    is_own: bool = False
+    alternatives: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RoleMatch:
+    """The real role."""
+
+    role: SchemaRole
+    confidence: Confidence
+    reason: str
+    alternatives: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TenantClaim:
+    """How policies know the tenant. claim: its place in request.jwt.claims; setting: another setting that holds it."""
+
+    claim: str = ""
+    setting: str = ""
+    seen: int = 0
+
+
+def match_functions(schema: Schema, contract: Contract) -> dict[str, FunctionMatch]:
+    """The real functions by name of the contract; of those with a fitting signature, the likeliest name."""
+    found = {}
+    for wanted in contract.functions.values():
+        scored = sorted(
+            ((s, f, w) for f in schema.functions for s, w in [_function_score(wanted, f)] if s >= LEAST),
+            key=lambda x: (-x[0], x[1].qualified),
+        )
+        if not scored:
+            continue
+        score, best, swapped = scored[0]
+        others = [f.qualified for s, f, _ in scored[1:] if s >= score - CLOSE]
+        is_own = best.name == wanted.name and best.schema == "public" and not swapped
+        confidence = Confidence.SURE if score >= 0.95 else Confidence.LIKELY if score >= 0.75 else Confidence.PERHAPS
+        found[wanted.name] = FunctionMatch(
+            best,
+            Confidence.SURE if is_own else Confidence.PERHAPS if others else confidence,
+            f"called {best.name}({', '.join(best.arguments)}), gives {best.returns}",
+            swapped,
+            is_own,
+            () if is_own else (*others[:3],),
+        )
+    return found
+
+
+def _function_score(wanted: SqlFunction, one: SchemaFunction) -> tuple[float, bool]:
+    """The score, and whether the two arguments (a key and the tenant) stand in the other order."""
+    if len(one.arguments) != len(wanted.arguments):
+        return 0.0, False
+    alike = best_likeness(synonyms().spellings("functions", wanted.name), words(one.name))
+    named = 1.0 if one.name == wanted.name else alike
+    kinds = [id_type(a) for a in one.arguments]
+    if not all(kinds) or one.returns != wanted.returns:
+        return 0.0, False
+    if kinds[0] == kinds[1]:
+        swapped = "company" in {c for w in words((*one.argument_names, "")[0]) for c in synonyms().classes.get(w, ())}
+    else:
+        swapped = kinds[0] != "text" and kinds[1] == "text"
+    return named, swapped
+
+
+def match_roles(schema: Schema, contract: Contract, tables: Mapping[str, TableMatch]) -> dict[str, RoleMatch]:
+    """The real roles by name of the contract: by name, and by whom policies let see a tenant's own rows."""
+    roles = [r for r in schema.roles if r.name not in SERVERS_OWN]
+    policed = Counter(
+        role for m in tables.values() for p in m.table.policies if p.rows.strip("() ") != "true" for role in p.roles
+    )
+    most = policed.most_common(1)[0][0] if policed else ""
+    named = [*contract.roles]
+    scores = [[_role_score(n, r, most) for r in roles] for n in named]
+    found = assign(scores, LEAST)
+    made = {}
+    for name, row, place in zip(named, scores, found, strict=True):
+        if place == NONE:
+            continue
+        role, score = roles[place], row[place]
+        rivals = [roles[i].name for i, s in enumerate(row) if i not in found and s >= max(score - CLOSE, LEAST)]
+        reasons = [f"called {role.name}"] + [f"policies of {policed[role.name]} name it"] * (role.name in policed)
+        confidence = Confidence.LIKELY if score >= 0.85 else Confidence.PERHAPS
+        if role.name == name:
+            made[name] = RoleMatch(role, Confidence.SURE, "same name")
+        else:
+            made[name] = RoleMatch(
+                role, Confidence.PERHAPS if rivals else confidence, ", ".join(reasons), (*rivals[:3],)
+            )
+    return made
+
+
+def _role_score(name: str, role: SchemaRole, most_policed: str) -> float:
+    if role.name == name:
+        return 1.0
+    score = 0.9 * best_likeness(synonyms().spellings("roles", name), words(role.name))
+    if name == "authenticated" and role.name == most_policed and role.name != "public":
+        score = max(score, 0.55) + 0.25
+    wants_login = name.startswith("replay_")
+    if score and wants_login != role.login:
+        score -= 0.15
+    return min(score, 0.97)
+
+
+def tenant_claim(tables: Sequence[TableMatch]) -> TenantClaim:
+    """What the policies of tenants read to know the tenant; empty where none says it plainly."""
+    claims, settings = Counter[str](), Counter[str]()
+    for one in tables:
+        for policy in one.table.policies:
+            settings.update(s for s in _SETTING.findall(policy.rows) if not s.startswith("request.jwt"))
+            if "jwt" in policy.rows:
+                for parent, member in _CLAIM.findall(policy.rows):
+                    if member not in {"app_metadata", "user_metadata"} and not member.startswith("request."):
+                        claims[f"{parent}.{member}" if parent else member] += 1
+    if claims:
+        name, seen = claims.most_common(1)[0]
+        return TenantClaim(claim=name, seen=seen)
+    if settings:
+        name, seen = settings.most_common(1)[0]
+        return TenantClaim(setting=name, seen=seen)
+    return TenantClaim()

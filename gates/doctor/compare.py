@@ -1,0 +1,351 @@
+"""A schema compared with the contract: each object present, under another name, different, or absent. Pure."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from gates.contract.contract import Contract, Relation
+from gates.doctor.actors import FunctionMatch, RoleMatch, match_functions, match_roles
+from gates.doctor.matching import Confidence, Pins, TableMatch, match, match_values
+from gates.doctor.presets import presets_of
+from gates.doctor.schema import Schema, SchemaTable, UniqueKey
+from gates.doctor.sqltypes import difference, is_id
+from gates.doctor.words import best_likeness, synonyms, words
+
+EVERYBODY = frozenset({"public", "anon", "authenticated"})
+
+
+class Presence(enum.StrEnum):
+    """Whether an object of the contract is there."""
+
+    PRESENT = "present"
+    RENAMED = "under another name"
+    DIFFERS = "differs"
+    ABSENT = "absent"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedObject:
+    """One object of the contract. real: its name in the deployment; detail: how it differs, or why it is the one."""
+
+    kind: str
+    name: str
+    area: str
+    presence: Presence
+    real: str = ""
+    confidence: Confidence | None = None
+    detail: str = ""
+    alternatives: tuple[str, ...] = ()
+
+    @property
+    def usable(self) -> bool:
+        """Whether checks can use it, by its own name or by a mapping."""
+        return self.presence in {Presence.PRESENT, Presence.RENAMED}
+
+
+@dataclass(frozen=True, slots=True)
+class RowsSeen:
+    """What a few rows say, where they could be read; None: not known.
+
+    flags: key -> (is on, percentage) of the global rows; values: (table, column) -> states that its rows hold.
+    """
+
+    flags: Mapping[str, tuple[bool | None, int | None]] | None = None
+    has_pause_row: bool | None = None
+    values: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+
+
+NOT_SEEN = RowsSeen()
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Every object of the contract that a schema can have, in the order of the contract, and the guesses behind it."""
+
+    objects: tuple[ComparedObject, ...]
+    tables: Mapping[str, TableMatch]
+    functions: Mapping[str, FunctionMatch]
+    roles: Mapping[str, RoleMatch]
+    values: Mapping[str, Mapping[str, str]]
+    """table.column -> value of the contract -> real value, where they differ."""
+    unread: Mapping[str, str]
+
+    def of(self, kind: str, name: str) -> ComparedObject | None:
+        return next((o for o in self.objects if o.kind == kind and o.name == name), None)
+
+
+def compare(
+    schema: Schema,
+    contract: Contract,
+    pins: Pins | None = None,
+    rows: RowsSeen = NOT_SEEN,
+    guessed: Mapping[str, TableMatch] | None = None,
+) -> Comparison:
+    """Compare.
+
+    pins: what a person has said of some tables; rows: what was read of a few rows, if anything was; guessed: what
+    `guessed_tables` gave for the same schema, where it was asked already.
+    """
+    tables = _with_values(guessed_tables(schema, contract, pins) if guessed is None else guessed, rows)
+    functions, roles = match_functions(schema, contract), match_roles(schema, contract, tables)
+    objects = [o for r in contract.relations.values() for o in _relation(r, tables.get(r.name))]
+    objects += _functions(contract, functions, schema)
+    objects += _roles(contract, roles, schema)
+    objects += _flags(contract, rows)
+    if "tables" in schema.unread:
+        objects = [_unknown(o, schema.unread["tables"]) for o in objects]
+    values = {f"{n}.{c}": v for n, m in tables.items() for c, v in _renamed_values(m).items()}
+    return Comparison(tuple(objects), tables, functions, roles, values, schema.unread)
+
+
+def guessed_tables(schema: Schema, contract: Contract, pins: Pins | None = None) -> dict[str, TableMatch]:
+    """The real tables by name of the contract; the tables of a known queue are nothing else."""
+    libraries = {name for preset in presets_of(schema) for name in preset.tables}
+    own = replace(schema, tables=tuple(t for t in schema.tables if t.qualified not in libraries))
+    return match(own, contract, pins)
+
+
+def _unknown(one: ComparedObject, why: str) -> ComparedObject:
+    return replace(one, presence=Presence.UNKNOWN, detail=why) if one.presence is Presence.ABSENT else one
+
+
+def _with_values(found: Mapping[str, TableMatch], rows: RowsSeen) -> dict[str, TableMatch]:
+    """The matches, with states that rows hold where no enum and no CHECK says which there are."""
+    made = {}
+    for name, one in found.items():
+        columns = {
+            c: replace(m, column=replace(m.column, values=rows.values[one.table.qualified, m.column.name]))
+            if not m.column.values and (one.table.qualified, m.column.name) in rows.values
+            else m
+            for c, m in one.columns.items()
+        }
+        made[name] = replace(one, columns=columns)
+    return made
+
+
+# --- tables and views --------------------------------------------------------------------------------------------
+
+
+def _relation(relation: Relation, found: TableMatch | None) -> Iterator[ComparedObject]:
+    kind = "view" if relation.is_view else "table"
+    if found is None:
+        yield ComparedObject(kind, relation.name, relation.area, Presence.ABSENT)
+        for column in relation.columns:
+            yield ComparedObject("column", f"{relation.name}.{column}", relation.area, Presence.ABSENT)
+        return
+    yield ComparedObject(
+        kind,
+        relation.name,
+        relation.area,
+        Presence.PRESENT if found.has_own_name else Presence.RENAMED,
+        found.table.qualified,
+        Confidence.SURE if found.has_own_name else found.confidence,
+        found.reason,
+        found.alternatives,
+    )
+    for column, wanted in relation.columns.items():
+        yield _column(relation, found, column, wanted)
+    for key in relation.keys:
+        yield _key(relation, found, key)
+    if relation.tenants:
+        yield _row_security(relation, found.table)
+    for column in relation.values:
+        if column in found.columns:
+            yield _values(relation, found, column)
+
+
+def _column(relation: Relation, found: TableMatch, column: str, wanted: str) -> ComparedObject:
+    name = f"{relation.name}.{column}"
+    seen = found.columns.get(column)
+    if seen is None:
+        return ComparedObject("column", name, relation.area, Presence.ABSENT)
+    real = seen.column
+    same = real.name == column
+    confidence = Confidence.SURE if same else min(seen.confidence, found.confidence)
+    said = difference(wanted, real.type, is_id=is_id(column, wanted), values=bool(real.values))
+    if column in relation.nulls and real.not_null and not found.table.is_view:
+        said = "NOT NULL, and a null means everybody: there can be no global row"
+    presence = Presence.DIFFERS if said else Presence.PRESENT if same else Presence.RENAMED
+    shown = real.name if not same or said else ""
+    return ComparedObject(
+        "column",
+        name,
+        relation.area,
+        presence,
+        shown,
+        confidence,
+        said or ("" if same else seen.reason),
+        seen.alternatives,
+    )
+
+
+def _key(relation: Relation, found: TableMatch, key: Sequence[str]) -> ComparedObject:
+    name = f"{relation.name}({', '.join(key)})"
+    real = [found.columns[c].column.name for c in key if c in found.columns]
+    if len(real) < len(key):
+        return ComparedObject("key", name, relation.area, Presence.ABSENT, detail="a column of it is absent")
+    nullable = {
+        found.columns[c].column.name for c in key if c in relation.nulls and not found.columns[c].column.not_null
+    }
+    said = key_trouble(found.table, real, nullable)
+    shown = "" if real == [*key] else ", ".join(real)
+    presence = Presence.DIFFERS if said else Presence.RENAMED if shown else Presence.PRESENT
+    return ComparedObject("key", name, relation.area, presence, shown, detail=said)
+
+
+def key_trouble(table: SchemaTable, columns: Sequence[str], nullable: set[str]) -> str:
+    """Why the columns are no unique key of the table; empty: they are.
+
+    nullable: those of them whose null means everybody, of which there may be one row at most.
+    """
+    wanted = set(columns)
+    if any(wanted <= _covered(k, wanted) and k.expression for k in table.keys):
+        return ""  # as in unique (key, coalesce(company_id, ...))
+    whole = [k for k in table.keys if set(k.columns) == wanted and not k.partial and not k.expression]
+    if not whole and table.kind == "p":  # a native partition's key has the column that it is partitioned by, too
+        whole = [k for k in table.keys if wanted < set(k.columns) and not k.partial]
+    if not whole:
+        less = [k for k in table.keys if set(k.columns) < wanted and k.columns and not k.partial and not k.expression]
+        if less:
+            return f"unique over {', '.join(less[0].columns)} alone"
+        return f"no unique key over {', '.join(columns)}"
+    if nullable and not any(k.nulls_not_distinct for k in whole):
+        rest = wanted - nullable
+        apart = [k for k in table.keys if k.partial and set(k.columns) <= wanted and (rest <= set(k.columns))]
+        if not apart:
+            return f"a null of {', '.join(sorted(nullable))} is always distinct: there can be two rows for everybody"
+    return ""
+
+
+def _covered(key: UniqueKey, wanted: set[str]) -> set[str]:
+    return {*key.columns, *(w for w in wanted if w in key.expression)}
+
+
+def _row_security(relation: Relation, table: SchemaTable) -> ComparedObject:
+    said = row_security_trouble(table)
+    shown = "" if table.qualified == f"public.{relation.name}" else table.qualified
+    presence = Presence.DIFFERS if said else Presence.RENAMED if shown else Presence.PRESENT
+    return ComparedObject("row security", relation.name, relation.area, presence, shown, detail=said)
+
+
+def row_security_trouble(table: SchemaTable) -> str:
+    """What is wrong with a table's row-level security; empty where nothing is."""
+    if not table.secured:
+        return "row-level security is off"
+    always = [
+        p.name
+        for p in table.policies
+        if p.permissive and p.command in "r*" and set(p.roles) & EVERYBODY and is_true(p.rows)
+    ]
+    if always:
+        return f"policy {always[0]} shows every row to everybody"
+    return "" if table.forced else "row-level security is not forced: the owner sees every row"
+
+
+def is_true(expression: str) -> bool:
+    """Whether a policy's expression lets every row through."""
+    return expression.strip("() ").lower() in {"true", "1 = 1"}
+
+
+def _values(relation: Relation, found: TableMatch, column: str) -> ComparedObject:
+    name, wanted, real = f"{relation.name}.{column}", relation.values[column], found.columns[column].column.values
+    if not real:
+        return ComparedObject(
+            "values", name, relation.area, Presence.UNKNOWN, detail="no enum, CHECK or row says which values there are"
+        )
+    paired = match_values(wanted, real, synonyms())
+    lacking = [w for w in wanted if w not in paired]
+    renamed = {w: r for w, r in paired.items() if w != r}
+    if relation.area == "audit" or not lacking:
+        presence = Presence.RENAMED if renamed else Presence.PRESENT
+        said = "; ".join(f"{w} is {r}" for w, r in renamed.items())
+        return ComparedObject("values", name, relation.area, presence, "", Confidence.LIKELY if renamed else None, said)
+    return ComparedObject(
+        "values",
+        name,
+        relation.area,
+        Presence.DIFFERS,
+        detail=f"nothing stands for {', '.join(lacking)} among {', '.join(real[:8])}",
+    )
+
+
+def _renamed_values(found: TableMatch) -> dict[str, dict[str, str]]:
+    made = {}
+    for column, wanted in found.relation.values.items():
+        real = found.columns[column].column.values if column in found.columns else ()
+        renamed = {w: r for w, r in match_values(wanted, real, synonyms()).items() if w != r} if real else {}
+        if renamed:
+            made[column] = renamed
+    return made
+
+
+# --- functions, roles, flags -------------------------------------------------------------------------------------
+
+
+def _functions(contract: Contract, found: Mapping[str, FunctionMatch], schema: Schema) -> Iterator[ComparedObject]:
+    for wanted in contract.functions.values():
+        one = found.get(wanted.name)
+        name = f"{wanted.name}({', '.join(wanted.arguments)})"
+        if one is None:
+            why = schema.unread.get("functions", "")
+            presence = Presence.UNKNOWN if why else Presence.ABSENT
+            yield ComparedObject("function", name, wanted.area, presence, detail=why)
+            continue
+        presence = Presence.PRESENT if one.is_own else Presence.RENAMED
+        if not one.function.callable:
+            presence, said = Presence.DIFFERS, "this login may not call it"
+        else:
+            said = "" if one.is_own else one.reason
+        yield ComparedObject(
+            "function", name, wanted.area, presence, one.function.qualified, one.confidence, said, one.alternatives
+        )
+
+
+def _roles(contract: Contract, found: Mapping[str, RoleMatch], schema: Schema) -> Iterator[ComparedObject]:
+    for name, area in contract.roles.items():
+        one = found.get(name)
+        if one is None:
+            why = schema.unread.get("roles", "")
+            yield ComparedObject("role", name, area, Presence.UNKNOWN if why else Presence.ABSENT, detail=why)
+            continue
+        said = ", ".join(
+            ["is a superuser"] * one.role.superuser + ["passes over row-level security (BYPASSRLS)"] * one.role.bypasses
+        )
+        same = one.role.name == name
+        presence = Presence.DIFFERS if said else Presence.PRESENT if same else Presence.RENAMED
+        yield ComparedObject(
+            "role",
+            name,
+            area,
+            presence,
+            "" if same else one.role.name,
+            one.confidence,
+            said or ("" if same else one.reason),
+            one.alternatives,
+        )
+
+
+def _flags(contract: Contract, rows: RowsSeen) -> Iterator[ComparedObject]:
+    for key, area in contract.flags.items():
+        if rows.flags is None:
+            yield ComparedObject("flag", key, area, Presence.UNKNOWN, detail="the rows of the flags could not be read")
+        elif key in rows.flags:
+            yield ComparedObject("flag", key, area, Presence.PRESENT, detail=_flag_said(rows.flags[key]))
+        else:
+            near = sorted(
+                ((best_likeness([words(key)], words(k)), k) for k in rows.flags if k not in contract.flags),
+                reverse=True,
+            )
+            if near and near[0][0] >= 0.8:
+                confidence = Confidence.LIKELY if near[0][0] >= 0.9 else Confidence.PERHAPS
+                yield ComparedObject("flag", key, area, Presence.RENAMED, near[0][1], confidence, "a key of like words")
+            else:
+                yield ComparedObject("flag", key, area, Presence.ABSENT, detail="there is no global row of this key")
+
+
+def _flag_said(state: tuple[bool | None, int | None]) -> str:
+    on, percentage = state
+    return "" if on is None or percentage is None else f"{'on' if on else 'off'} at {percentage} %"

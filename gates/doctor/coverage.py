@@ -1,0 +1,140 @@
+"""How many checks a deployment's objects allow: today, and with a mapping. Derived from the files of the checks.
+
+A SQL check needs the tables, columns and functions of the contract that stand in its text. Any other check needs the
+objects of its area. Both are found without running anything, so the numbers are estimates, and said to be.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from gates.contract.contract import Contract
+from gates.contract.scope import OWN, QUEUE
+from gates.doctor.compare import ComparedObject, Presence
+from gates.evidence import CheckSpec
+from gates.stages.suite import ROOT
+
+SQL_CHECKS = ROOT / "sql_checks"
+_ID = re.compile(r"^-- id: (\S+)", re.MULTILINE)
+_COMMENT = re.compile(r"--[^\n]*")
+_FRAGMENT = re.compile(r"\{\{([a-z_]+)\}\}")
+_NAME = re.compile(r"[a-z_][a-z0-9_]*")
+NEEDED_OVER_HTTP = ("table companies", "endpoint POST /dlq-replay")
+"""What every drill stands on: tenants of its own, and the endpoint."""
+MOST_NESTED = 5
+"""Fragments within fragments."""
+HTTP_ALONE = frozenset({"identity", "observability"})
+NEEDED_KINDS = ("table", "view", "endpoint", "function")
+
+
+@dataclass(frozen=True, slots=True)
+class AreaCoverage:
+    """Of one area: its checks, how many could be judged today, how many with the mapping, what keeps the rest."""
+
+    area: str
+    title: str
+    checks: int
+    today: int
+    mapped: int
+    lacking: tuple[str, ...]
+
+    @property
+    def claimable(self) -> bool:
+        """Whether its objects are all there, by name or by mapping."""
+        return not self.lacking
+
+
+def coverage(
+    objects: Iterable[ComparedObject], contract: Contract, catalogue: Iterable[CheckSpec]
+) -> list[AreaCoverage]:
+    """One entry an area, in the order of the contract."""
+    by_name = {f"{o.kind} {o.name}": o for o in objects}
+    specs: dict[str, list[CheckSpec]] = {}
+    for spec in map(contract.placed, catalogue):
+        specs.setdefault(spec.area, []).append(spec)
+    texts = texts_of_checks()
+    found = []
+    for area in contract.areas.values():
+        if area.name in {OWN, QUEUE}:
+            continue
+        needs = {spec.id: needs_of(spec, contract, by_name, texts) for spec in specs.get(area.name, ())}
+        today = sum(all(by_name[n].presence is Presence.PRESENT for n in needed) for needed in needs.values())
+        mapped = sum(all(by_name[n].usable for n in needed) for needed in needs.values())
+        lacking = [n for n in _own(area.name, by_name) if not by_name[n].usable]
+        found.append(AreaCoverage(area.name, area.title, len(needs), today, mapped, tuple(lacking)))
+    return found
+
+
+def _own(area: str, by_name: Mapping[str, ComparedObject]) -> list[str]:
+    return [n for n, o in by_name.items() if o.area == area and o.kind in NEEDED_KINDS]
+
+
+def needs_of(
+    spec: CheckSpec,
+    contract: Contract,
+    by_name: Mapping[str, ComparedObject],
+    texts: Mapping[str, str],
+) -> tuple[str, ...]:
+    """The objects that a check needs, as `kind name`."""
+    if spec.id in texts:
+        return _in_text(texts[spec.id], contract, by_name)
+    if not spec.id.startswith(("drill/", "load/")):
+        return ()
+    over_http = () if spec.area in HTTP_ALONE else tuple(n for n in NEEDED_OVER_HTTP if n in by_name)
+    return (*over_http, *(n for area in (spec.area, *spec.also) for n in _own(area, by_name)))
+
+
+def _in_text(text: str, contract: Contract, by_name: Mapping[str, ComparedObject]) -> tuple[str, ...]:
+    names = set(_NAME.findall(text))
+    needed = []
+    for relation in contract.relations.values():
+        if relation.name in names:
+            needed.append(f"{'view' if relation.is_view else 'table'} {relation.name}")
+            needed += [f"column {relation.name}.{c}" for c in relation.columns if c in names and c not in _ANYWHERE]
+    needed += [f"function {f}" for f in by_name if f.startswith("function ") and f[9:].partition("(")[0] in names]
+    return tuple(n for n in needed if n in by_name)
+
+
+_ANYWHERE = frozenset(
+    {"id", "name", "key", "count", "path", "hash", "version", "day", "month", "status", "description"}
+)
+"""Columns whose names are also words of SQL: that they stand in a text says nothing."""
+
+
+@functools.cache
+def texts_of_checks() -> Mapping[str, str]:
+    """The SQL of every spot check and alert rule that is shipped, by id of its check, with its fragments."""
+    if not SQL_CHECKS.is_dir():
+        return {}
+    found = {}
+    for path in sorted((SQL_CHECKS / "spot").glob("*.sql")):
+        text = path.read_text(encoding="utf-8")
+        if named := _ID.search(text):
+            found[named[1]] = _bare(text, path.parent / "fragments")
+    for path in sorted((SQL_CHECKS / "alerts").glob("*.yaml")):
+        found |= _rules(path)
+    return found
+
+
+def _rules(path: Path) -> dict[str, str]:
+    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    rules = [rule for group in data["groups"] for rule in group["rules"]]
+    return {f"alert/{r['alert']}": _bare(str(r["query"]), path.parent / "fragments") for r in rules}
+
+
+def _bare(text: str, folder: Path) -> str:
+    """The text with its fragments put in and its comments taken out, in lower case."""
+
+    def fragment(found: re.Match[str]) -> str:
+        path = folder / f"{found[1]}.sql"
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
+    for _ in range(MOST_NESTED):
+        text = _FRAGMENT.sub(fragment, text)
+    return _COMMENT.sub("", text).lower()

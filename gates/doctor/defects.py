@@ -1,0 +1,258 @@
+"""The real defects among the differences, the most harmful first: what was seen, what it costs, what to do. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gates.contract.contract import Contract
+from gates.doctor.compare import ComparedObject, Comparison, Presence, RowsSeen, is_true
+from gates.doctor.http_comparison import HttpComparison
+from gates.doctor.schema import Schema, SchemaRole, SchemaTable
+from gates.text.foreign import text
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """harm: from 100 (every tenant's data is open) to 1; subject: the real name of what is wrong."""
+
+    harm: int
+    subject: str
+    seen: str
+    cost: str
+    remedy: str
+
+
+KEYS = {
+    "replay_runs(idempotency_key, company_id)": (90, "The same replay runs twice when a caller sends it again."),
+    "agent_tasks(event_id)": (82, "An event that is delivered twice has its effect twice."),
+    "feature_flags(key, company_id)": (76, "Two rows can answer for one flag: a rollback switches one of them off."),
+    "agent_controls(company_id)": (74, "Two rows can answer for one pause: ending it ends one of them."),
+    "edge_rate_limits(key)": (66, "Two rows can count one caller, who then has twice the limit."),
+    "replay_budgets(company_id)": (64, "Two rows can hold one tenant's budget, who then has twice of it."),
+    "audit_heads(scope)": (58, "A chain of the audit trail can fork, and a removed row goes unseen."),
+}
+"""What a missing unique key means, by the contract's name of it."""
+
+
+def defects(
+    schema: Schema,
+    comparison: Comparison,
+    contract: Contract,
+    rows: RowsSeen,
+    http: HttpComparison | None,
+    rollout_flag: str,
+) -> list[Defect]:
+    """Every defect, the most harmful first. What is absent as a whole is no defect: it is not claimed."""
+    found = [
+        *_row_security(comparison),
+        *_roles(comparison),
+        *_keys(comparison),
+        *_columns(comparison),
+        *_flags(comparison, rows, rollout_flag),
+        *_audit(comparison),
+        *_login(schema, comparison),
+        *_over_http(http, contract),
+    ]
+    return sorted(found, key=lambda d: (-d.harm, d.subject))
+
+
+def _row_security(comparison: Comparison) -> Iterator[Defect]:
+    for one in comparison.objects:
+        if one.kind != "row security" or one.presence is not Presence.DIFFERS:
+            continue
+        table = comparison.tables[one.name].table.qualified
+        if "not forced" in one.detail:
+            yield Defect(
+                60,
+                table,
+                one.detail,
+                "Whoever logs in as the owner, or runs a function of the owner, sees every tenant's rows.",
+                f"alter table {table} force row level security",
+            )
+        elif "off" in one.detail:
+            yield Defect(
+                100,
+                table,
+                one.detail,
+                "Every tenant reads every other tenant's rows, where tenants reach the table.",
+                f"alter table {table} enable row level security, force row level security; and a policy for tenants",
+            )
+        else:
+            yield Defect(
+                98,
+                table,
+                one.detail,
+                "Every tenant reads every other tenant's rows.",
+                "Let the policy compare the tenant",
+            )
+
+
+def _roles(comparison: Comparison) -> Iterator[Defect]:
+    for name, one in comparison.roles.items():
+        power = "is a superuser" if one.role.superuser else "has BYPASSRLS" if one.role.bypasses else ""
+        if power:
+            yield Defect(
+                96 if name in {"anon", "authenticated"} else 88,
+                one.role.name,
+                f"the role that stands for {name} {power}",
+                "Row-level security does not hold for it: one mistake in a query shows every tenant's rows.",
+                f"alter role {one.role.name} nosuperuser nobypassrls",
+            )
+
+
+def _keys(comparison: Comparison) -> Iterator[Defect]:
+    for one in comparison.objects:
+        if one.kind != "key" or one.presence is not Presence.DIFFERS:
+            continue
+        table = comparison.tables[one.name.partition("(")[0]].table.qualified
+        harm, cost = KEYS.get(one.name, (40, "Two rows can stand for one thing."))
+        if one.detail.startswith("unique over"):
+            cost = "Tenants share their keys: one tenant's request is taken for a repetition of another's."
+        yield Defect(harm, table, one.detail, cost, _key_remedy(one, table))
+
+
+def _key_remedy(one: ComparedObject, table: str) -> str:
+    columns = one.real or one.name.partition("(")[2].rstrip(")")
+    nulls = " nulls not distinct" if "null" in one.detail else ""
+    return f"alter table {table} add unique{nulls} ({columns}), once no two rows are alike"
+
+
+def _columns(comparison: Comparison) -> Iterator[Defect]:
+    for one in comparison.objects:
+        if one.kind != "column" or one.presence is not Presence.DIFFERS:
+            continue
+        relation, _, column = one.name.partition(".")
+        found = comparison.tables[relation]
+        real = f"{found.table.qualified}.{found.columns[column].column.name}"
+        if "without time zone" in one.detail:
+            yield Defect(
+                45,
+                real,
+                one.detail,
+                "A session in another time zone reads and writes other moments: retries and windows shift by hours.",
+                "alter its type to timestamptz, using the column at time zone 'UTC'",
+            )
+        elif "NOT NULL" in one.detail:
+            yield Defect(
+                50,
+                real,
+                one.detail,
+                "There is no switch for everybody at once.",
+                "Allow null, with a key that holds for it",
+            )
+        else:
+            yield Defect(
+                20, real, one.detail, "Checks that use it cannot be judged.", "Map it by an expression, or change it"
+            )
+
+
+def _flags(comparison: Comparison, rows: RowsSeen, rollout_flag: str) -> Iterator[Defect]:
+    if rows.flags is not None:
+        table = comparison.tables["feature_flags"].table.qualified
+        if rollout_flag not in rows.flags and not _renamed_flag(comparison, rollout_flag):
+            yield Defect(
+                72,
+                f"{table}: {rollout_flag}",
+                "there is no global row of the flag that the release is behind",
+                "The gate can neither step the release forward nor switch it off.",
+                f"Insert the row, off; or name the release's flag in gate.yaml (rollout: flag). There are: "
+                f"{text(', '.join(sorted(rows.flags)[:8]), 300) or 'none'}",
+            )
+        for one in comparison.objects:
+            if one.kind == "flag" and one.presence is Presence.ABSENT and one.name != rollout_flag:
+                yield Defect(
+                    30,
+                    f"{table}: {one.name}",
+                    "there is no global row of this flag",
+                    "What it switches cannot be switched off by hand.",
+                    "Insert the row with the state that the service behaves by now",
+                )
+    if rows.has_pause_row is False:
+        yield Defect(
+            70,
+            comparison.tables["agent_controls"].table.qualified,
+            "there is no row for everybody (its tenant is null)",
+            "In an emergency the agents cannot be paused by an update: it changes no row, and nobody notices.",
+            "Insert the row with a null tenant, not paused",
+        )
+
+
+def _renamed_flag(comparison: Comparison, key: str) -> bool:
+    found = comparison.of("flag", key)
+    return found is not None and found.presence is Presence.RENAMED
+
+
+def _audit(comparison: Comparison) -> Iterator[Defect]:
+    found = comparison.tables.get("audit_logs")
+    if found is not None and not found.table.refuses_changes and not found.table.is_view:
+        yield Defect(
+            62,
+            found.table.qualified,
+            "no trigger fires on UPDATE, DELETE and TRUNCATE of the audit trail",
+            "Whoever may write to it can change what it says, and nothing shows it.",
+            "Add triggers that refuse all three, enabled always",
+        )
+
+
+def _login(schema: Schema, comparison: Comparison) -> Iterator[Defect]:
+    me = schema.role(schema.login) or SchemaRole(schema.login)
+    powerful = next((r for n in me.member_of if (r := schema.role(n)) and r.superuser), None)
+    if me.superuser or powerful:
+        yield Defect(
+            35,
+            schema.login,
+            "the gate's login is a superuser" if me.superuser else "the gate's login may become a superuser",
+            "A mistake of the gate, or whoever gets hold of its password, could do anything.",
+            "Make a login of its own: gate doctor --grants prints the script",
+        )
+    blind = [m.table.qualified for m in comparison.tables.values() if _is_blind(schema, m.table)]
+    unreadable = [m.table.qualified for m in comparison.tables.values() if not m.table.readable]
+    for listed, seen in (
+        (blind, "row-level security hides rows from this login"),
+        (unreadable, "this login may not read it"),
+    ):
+        if listed:
+            yield Defect(
+                68,
+                ", ".join(listed[:4]) + (f" and {len(listed) - 4} more" if len(listed) > 4 else ""),
+                seen,
+                "A login that sees no rows finds no bad row anywhere, and everything looks fine.",
+                "Grant select and add a policy for it: gate doctor --grants prints the script",
+            )
+
+
+def _is_blind(schema: Schema, table: SchemaTable) -> bool:
+    """Whether row-level security binds the login, and no policy opens the whole table to it."""
+    me = schema.role(schema.login) or SchemaRole(schema.login)
+    mine = {me.name, *me.member_of, "public"}
+    opened = any(p.permissive and p.command in "r*" and set(p.roles) & mine and is_true(p.rows) for p in table.policies)
+    return table.narrowed and not opened
+
+
+def _over_http(http: HttpComparison | None, contract: Contract) -> Iterator[Defect]:
+    for name, status in (http.unsigned if http else {}).items():
+        if 200 <= status < 300:
+            yield Defect(
+                99,
+                name,
+                f"a request without credentials is answered {status}",
+                "Anybody who reaches the address can send events, or replay them.",
+                "Refuse what carries no valid signature or token, before anything else is read",
+            )
+        elif status >= 500:
+            yield Defect(
+                55,
+                name,
+                f"a request without credentials, whose body is no JSON, is answered {status}",
+                "Every malformed request looks like an outage, and outages look like malformed requests.",
+                "Answer 401 to what carries no credentials",
+            )
+        elif status not in {401, 403, 429} and contract.endpoints[name].method == "POST":
+            yield Defect(
+                57,
+                name,
+                f"a request without credentials is answered {status}; allowed: 401",
+                "The body is read before the caller is known, or the caller is not asked for at all.",
+                "Authenticate first; the drills show which of the two it is",
+            )

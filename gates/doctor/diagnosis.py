@@ -1,0 +1,145 @@
+"""All that `gate doctor` finds about one target: both doors looked at, compared, and weighed. Read-only."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import psycopg
+
+from gates import catalogue
+from gates.contract.contract import Contract
+from gates.deployment.database import connect
+from gates.deployment.target import Target
+from gates.doctor.compare import NOT_SEEN, ComparedObject, Comparison, Presence, RowsSeen, compare, guessed_tables
+from gates.doctor.coverage import AreaCoverage, coverage
+from gates.doctor.defects import Defect, defects
+from gates.doctor.http_comparison import HttpComparison, compare_http
+from gates.doctor.matching import Confidence, Pins, TableMatch
+from gates.doctor.presets import FoundPreset, presets_of
+from gates.doctor.rows_reading import read_rows
+from gates.doctor.schema import Schema
+from gates.doctor.schema_reading import read_schema
+from gates.doctor.surface import Surface, look_at
+from gates.errors import first_line
+from gates.text.foreign import text
+
+WORTH_MENDING = 40
+"""Harm below which a defect is advice: that the gate logs in as a superuser does not keep it from judging."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseView:
+    """What the SQL door showed. unreached: why there is nothing."""
+
+    schema: Schema = field(default_factory=Schema)
+    rows: RowsSeen = NOT_SEEN
+    guessed: Mapping[str, TableMatch] = field(default_factory=dict)
+    unreached: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """objects: every object of the contract; remarks: what could not be seen, and why."""
+
+    objects: tuple[ComparedObject, ...]
+    defects: tuple[Defect, ...]
+    coverage: tuple[AreaCoverage, ...]
+    presets: tuple[FoundPreset, ...]
+    comparison: Comparison
+    schema: Schema
+    http: HttpComparison | None
+    remarks: tuple[str, ...]
+    reached: bool
+
+    @property
+    def tables(self) -> int:
+        """How many tables of the contract there are, by whichever name."""
+        return sum(not m.relation.is_view for m in self.comparison.tables.values())
+
+    @property
+    def looks_like_it(self) -> bool:
+        """Whether any table is likely one of the contract."""
+        return any(m.confidence > Confidence.PERHAPS for m in self.comparison.tables.values())
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all of the contract that can be seen is there, by its own name, and no defect is worth mending."""
+        seen = [o for o in self.objects if o.presence is not Presence.UNKNOWN]
+        mended = all(d.harm < WORTH_MENDING for d in self.defects)
+        return bool(seen) and mended and all(o.presence is Presence.PRESENT for o in seen)
+
+
+def view_database(url: str, contract: Contract, pins: Pins) -> DatabaseView:
+    """Read the schema and a few rows. Never raises for what the database does."""
+    try:
+        with contextlib.closing(connect(url, read_only=True)) as connection:
+            schema = read_schema(connection, contract)
+            guessed = guessed_tables(schema, contract, pins)
+            return DatabaseView(schema, read_rows(connection, guessed), guessed)
+    except psycopg.Error as error:
+        return DatabaseView(unreached=text(first_line(error), 300))
+
+
+def diagnose(target: Target, contract: Contract, pins: Pins, rollout_flag: str) -> Diagnosis:
+    """Look through the doors that are given, both at once."""
+    with ThreadPoolExecutor(1) as pool:
+        surface = pool.submit(look_at, target, contract) if target.base_url else None
+        view = view_database(target.database_url, contract, pins) if target.database_url else DatabaseView()
+        seen = surface.result() if surface else None
+    return judge(view if target.database_url else None, seen, contract, pins, rollout_flag)
+
+
+def judge(
+    view: DatabaseView | None, surface: Surface | None, contract: Contract, pins: Pins, rollout_flag: str
+) -> Diagnosis:
+    """What the views show. None: that door was not given. Pure but for the shipped catalogue."""
+    schema = view.schema if view else Schema()
+    rows = view.rows if view else NOT_SEEN
+    comparison = compare(schema, contract, pins, rows, view.guessed if view else {})
+    http = compare_http(surface, contract) if surface else None
+    unseen = "DATABASE_URL is not set" if view is None else view.unreached
+    objects = [*(_unseen(comparison.objects, unseen) if unseen else comparison.objects)]
+    missing = compare_http(Surface(unreached="BASE_URL is not set"), contract)
+    objects += http.objects if http else _unseen(missing.objects, "BASE_URL is not set")
+    found = defects(schema, comparison, contract, rows, http, rollout_flag)
+    return Diagnosis(
+        tuple(objects),
+        tuple(found),
+        tuple(coverage(objects, contract, catalogue.load())),
+        tuple(presets_of(schema)),
+        comparison,
+        schema,
+        http,
+        tuple(_remarks(view, surface)),
+        bool((view and not view.unreached) or (surface and not surface.unreached)),
+    )
+
+
+def _unseen(objects: Sequence[ComparedObject], why: str) -> list[ComparedObject]:
+    return [ComparedObject(o.kind, o.name, o.area, Presence.UNKNOWN, detail=why) for o in objects]
+
+
+def _remarks(view: DatabaseView | None, surface: Surface | None) -> list[str]:
+    said = []
+    if view is None:
+        said.append(
+            "DATABASE_URL is not set: tables, functions, roles and flags are unknown. Set it, to any login at all"
+        )
+    elif view.unreached:
+        said.append(f"the database cannot be reached: {view.unreached}. See that it runs, and DATABASE_URL")
+    else:
+        said += [f"{part}: {why}" for part, why in view.schema.unread.items()]
+    if surface is None:
+        said.append(
+            "BASE_URL is not set: endpoints, headers and answers are unknown. Set it to where the functions live"
+        )
+    elif surface.unreached:
+        said.append(f"nothing answers at BASE_URL: {surface.unreached}. See that it runs, and BASE_URL")
+    elif surface.late:
+        said.append("some questions over HTTP had no answer within the time; what hangs on them is unknown")
+    if surface and not surface.unreached and surface.document is None:
+        said.append("there is no OpenAPI document: members of bodies, answers and codes are unknown")
+    return said

@@ -1,0 +1,290 @@
+"""What a deployment answers over HTTP, compared with the endpoints of the contract. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from gates.contract.contract import Contract, Endpoint
+from gates.deployment.requests import Answer
+from gates.doctor.assignment import NONE, assign
+from gates.doctor.compare import ComparedObject, Presence
+from gates.doctor.matching import Confidence
+from gates.doctor.openapi import ApiDocument, ApiOperation
+from gates.doctor.surface import NOWHERE, Surface
+from gates.doctor.words import best_likeness, spelled_paths, synonyms, words
+from gates.text.foreign import text
+
+LEAST_PATH, LEAST_MEMBER, LEAST_CODE = 0.55, 0.6, 0.7
+_PARAMETER = re.compile(r"\{[^}]*\}|:[A-Za-z_]+")
+_METRIC = re.compile(rb"(?m)^[a-zA-Z_:][a-zA-Z0-9_:]*(\{[^}]*\})? [0-9.eE+-]+$")
+NO_DOCUMENT = "it publishes no OpenAPI document to read this from"
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointMatch:
+    """The real endpoint. fields, codes: names of the contract -> real ones, where they differ."""
+
+    endpoint: Endpoint
+    path: str
+    confidence: Confidence
+    reason: str
+    operation: ApiOperation | None = None
+
+    @property
+    def is_own(self) -> bool:
+        return _shape(self.path) == _shape(self.endpoint.path)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpComparison:
+    """Every endpoint, member, code and header of the contract; the real endpoints; what an unsigned request got."""
+
+    objects: tuple[ComparedObject, ...]
+    endpoints: Mapping[str, EndpointMatch]
+    unsigned: Mapping[str, int]
+    """Endpoint -> the status that a request without credentials got."""
+    code_member: str = ""
+    """Where the machine-readable code stands in an error body; empty where no error body was seen."""
+
+
+def compare_http(surface: Surface, contract: Contract) -> HttpComparison:
+    """Compare. Where nothing answers, everything is unknown."""
+    found = _match_endpoints(surface, contract)
+    objects: list[ComparedObject] = []
+    for endpoint in contract.endpoints.values():
+        one = found.get(endpoint.name)
+        objects.append(_endpoint(endpoint, one, surface))
+        objects += _members(endpoint, one, surface.document)
+    objects += _headers(surface, contract, found)
+    unsigned = {n: surface.status("POST", m.path) for n, m in found.items() if surface.status("POST", m.path)}
+    return HttpComparison(tuple(objects), found, unsigned, _code_member(surface))
+
+
+def _match_endpoints(surface: Surface, contract: Contract) -> dict[str, EndpointMatch]:
+    if surface.unreached:
+        return {}
+    if surface.document is not None and surface.document.place != "/":  # at the root stands that of PostgREST: tables
+        return _by_document(surface, surface.document, contract)
+    found = {}
+    for endpoint in contract.endpoints.values():
+        one = _by_answers(surface, endpoint)
+        if one is not None:
+            found[endpoint.name] = one
+    return found
+
+
+def _by_document(surface: Surface, document: ApiDocument, contract: Contract) -> dict[str, EndpointMatch]:
+    """The best assignment of the operations that the document lists, beside what answers without being listed."""
+    wanted = [*contract.endpoints.values()]
+    scores = [[_operation_score(e, o) for o in document.operations] for e in wanted]
+    placed = assign(scores, LEAST_PATH)
+    found = {}
+    for endpoint, row, place in zip(wanted, scores, placed, strict=True):
+        if place == NONE:
+            one = _by_answers(surface, endpoint) if endpoint.method == "GET" else None
+            if one is not None:
+                found[endpoint.name] = one
+            continue
+        operation = document.operations[place]
+        confidence = (
+            Confidence.SURE if row[place] >= 0.95 else Confidence.LIKELY if row[place] >= 0.7 else Confidence.PERHAPS
+        )
+        reason = f"{document.place} lists {operation.method} {operation.path}"
+        found[endpoint.name] = EndpointMatch(endpoint, operation.path, confidence, reason, operation)
+    return found
+
+
+def _operation_score(endpoint: Endpoint, operation: ApiOperation) -> float:
+    """Path for the most part; the members of body and answer speak for it, too."""
+    if operation.method != endpoint.method:
+        return 0.0
+    shape = _shape(operation.path)
+    if shape == _shape(endpoint.path):
+        return 1.0
+    if shape.count(":id") != _shape(endpoint.path).count(":id"):
+        return 0.0
+    spelled = [words(p.replace(":id", "")) for p in spelled_paths(endpoint.name)]
+    named = max((_tail_likeness(s, words(operation.path)) for s in spelled), default=0.0)
+    shares = [
+        len(_paired(wanted, real, "fields")) / len(wanted)
+        for wanted, real in ((endpoint.body, operation.body), (endpoint.answer, operation.answer))
+        if wanted
+    ]
+    share = sum(shares) / len(shares) if shares else named
+    return 0.94 * (0.65 * named + 0.35 * share)
+
+
+def _tail_likeness(spelled: tuple[str, ...], path: tuple[str, ...]) -> float:
+    """How alike a spelling is to the path, or, nearly as good, to its end: there may be a prefix."""
+    whole = best_likeness([spelled], path)
+    return max(whole, 0.95 * best_likeness([spelled], path[-len(spelled) :]) if spelled else 0.0)
+
+
+def _by_answers(surface: Surface, endpoint: Endpoint) -> EndpointMatch | None:
+    method = "OPTIONS" if endpoint.method == "POST" else "GET"
+    if "{" in endpoint.path:
+        return None
+    for path in (endpoint.path, *(f"/{p}" for p in spelled_paths(endpoint.name))):
+        if surface.is_there(method, path) and _fits(endpoint, surface.answers[method, path]):
+            sure = Confidence.SURE if path == endpoint.path else Confidence.PERHAPS
+            return EndpointMatch(endpoint, path, sure, f"{method} {path} answers {surface.status(method, path)}")
+    return None
+
+
+def _fits(endpoint: Endpoint, answer: Answer) -> bool:
+    """Whether an answer is one of the kind that the endpoint gives; a web page is none."""
+    if endpoint.method == "POST":
+        return True
+    if "html" in (answer.header("content-type") or "") or answer.body.lstrip()[:1] == b"<":
+        return False
+    if answer.status in {401, 403}:
+        return True
+    if endpoint.path == "/metrics":
+        return answer.status == 200 and bool(_METRIC.search(answer.body[:200_000]))
+    if endpoint.path == "/version":
+        return bool(_paired(endpoint.answer, dict.fromkeys(answer.json(), ""), "fields"))
+    if endpoint.path == "/openapi.json":
+        return isinstance(answer.json().get("paths"), dict)
+    return answer.status in {200, 204, 503}
+
+
+def _shape(path: str) -> str:
+    return _PARAMETER.sub(":id", path).strip("/").lower()
+
+
+# --- objects -----------------------------------------------------------------------------------------------------
+
+
+def _endpoint(endpoint: Endpoint, one: EndpointMatch | None, surface: Surface) -> ComparedObject:
+    if one is not None:
+        presence = Presence.PRESENT if one.is_own else Presence.RENAMED
+        real = "" if one.is_own else f"{endpoint.method} {one.path}"
+        status = surface.status("POST" if endpoint.method == "POST" else "GET", one.path)
+        if endpoint.method == "POST" and 200 <= status < 300:
+            presence, said = Presence.DIFFERS, f"a request without credentials and without sense is answered {status}"
+        else:
+            said = "" if one.is_own else one.reason
+        return ComparedObject("endpoint", endpoint.name, endpoint.area, presence, real, one.confidence, said)
+    if surface.unreached:
+        return ComparedObject("endpoint", endpoint.name, endpoint.area, Presence.UNKNOWN, detail="nothing answers")
+    method = "OPTIONS" if endpoint.method == "POST" else "GET"
+    if "{" in endpoint.path:
+        return _run_endpoint(endpoint, surface)
+    status, control = surface.status(method, endpoint.path), surface.status(method, NOWHERE)
+    if status == control and status not in {0, 404}:
+        said = f"{method} of every path answers {status}, also where there is nothing"
+        return ComparedObject("endpoint", endpoint.name, endpoint.area, Presence.UNKNOWN, detail=said)
+    if not status or status >= 500:
+        said = f"{method} {endpoint.path} {f'answers {status}' if status else 'has no answer in time'}"
+        return ComparedObject("endpoint", endpoint.name, endpoint.area, Presence.UNKNOWN, detail=said)
+    said = f"{method} {endpoint.path} answers {status}"
+    return ComparedObject("endpoint", endpoint.name, endpoint.area, Presence.ABSENT, detail=said)
+
+
+def _run_endpoint(endpoint: Endpoint, surface: Surface) -> ComparedObject:
+    """Of a path with an id: one that does not exist is refused without credentials, or not found."""
+    prefix = endpoint.path.partition("{")[0]
+    status = next((a.status for (m, p), a in surface.answers.items() if m == "GET" and p.startswith(prefix)), 0)
+    if status in {400, 401, 403}:
+        return ComparedObject("endpoint", endpoint.name, endpoint.area, Presence.PRESENT)
+    said = f"GET of an id that does not exist answers {status}" if status else "it has no answer in time"
+    return ComparedObject("endpoint", endpoint.name, endpoint.area, Presence.UNKNOWN, detail=said)
+
+
+def _members(endpoint: Endpoint, one: EndpointMatch | None, document: ApiDocument | None) -> Iterator[ComparedObject]:
+    """The members of body and answer, and the codes of refusals, as the document has them."""
+    operation = one.operation if one else None
+    for kind, wanted in (("body member", endpoint.body), ("answer member", endpoint.answer)):
+        real = {} if operation is None else operation.body if kind == "body member" else operation.answer
+        paired = _paired(wanted, real, "fields")
+        for name in wanted:
+            whole = f"{endpoint.name} {name}"
+            if not real:
+                said = NO_DOCUMENT if document is None else "the document does not list it"
+                yield ComparedObject(kind, whole, endpoint.area, Presence.UNKNOWN, detail=said)
+            elif name not in paired:
+                yield ComparedObject(kind, whole, endpoint.area, Presence.ABSENT)
+            else:
+                found, score = paired[name]
+                same = found == name
+                presence = Presence.PRESENT if same else Presence.RENAMED
+                confidence = Confidence.LIKELY if score >= 0.85 else Confidence.PERHAPS
+                yield ComparedObject(
+                    kind, whole, endpoint.area, presence, "" if same else found, None if same else confidence
+                )
+    yield from _refusals(endpoint, operation)
+
+
+def _refusals(endpoint: Endpoint, operation: ApiOperation | None) -> Iterator[ComparedObject]:
+    """Codes as the document names them. One that it does not name is unknown: a document proves no absence."""
+    codes = dict(operation.codes) if operation else {}
+    statuses = Counter(endpoint.refusals.values())
+    for code, status in endpoint.refusals.items():
+        whole, listed = f"{endpoint.name} {code}", codes.get(status, ())
+        if code in listed:
+            yield ComparedObject("refusal", whole, endpoint.area, Presence.PRESENT)
+            continue
+        pool = [
+            (best_likeness([words(code)], words(c)) + 0.05 * (s == status), c, s) for s, cs in codes.items() for c in cs
+        ]
+        score, real, other = max(pool, default=(0.0, "", 0))
+        if score < LEAST_CODE and len(listed) == statuses[status] == 1:
+            score, real, other = LEAST_CODE, listed[0], status  # the only code of the only refusal with this status
+        if score < LEAST_CODE:
+            said = NO_DOCUMENT if operation is None else "the document does not name this code"
+            yield ComparedObject("refusal", whole, endpoint.area, Presence.UNKNOWN, detail=said)
+            continue
+        confidence = Confidence.LIKELY if score >= 0.9 else Confidence.PERHAPS
+        shown = real if other == status else f"{real} ({other})"
+        yield ComparedObject("refusal", whole, endpoint.area, Presence.RENAMED, shown, confidence)
+
+
+def _headers(surface: Surface, contract: Contract, found: Mapping[str, EndpointMatch]) -> Iterator[ComparedObject]:
+    listed = {h for m in found.values() if m.operation for h in m.operation.headers}
+    sent = {k for a in surface.answers.values() for k, _ in a.headers}
+    known = {h.lower(): h for h in (*listed, *sent)}
+    for name, area in contract.headers.items():
+        if name.lower() in known:
+            yield ComparedObject("header", name, area, Presence.PRESENT)
+            continue
+        spelled = [s.lower() for s in synonyms().headers.get(name, ())]
+        near = next((known[s] for s in spelled if s in known), "")
+        if near:
+            yield ComparedObject("header", name, area, Presence.RENAMED, near, Confidence.LIKELY, "people call it so")
+        else:
+            said = "nothing answers" if surface.unreached else "no answer and no document shows it"
+            yield ComparedObject("header", name, area, Presence.UNKNOWN, detail=said)
+
+
+def _code_member(surface: Surface) -> str:
+    """Where a code stands in the refusals that were seen: the member, or two with a dot."""
+    for (_, _), answer in sorted(surface.answers.items(), key=lambda one: one[0]):
+        if answer.status < 400:
+            continue
+        body = answer.json()
+        for name in ("code", "error_code", "errorCode", "error", "reason"):
+            value = body.get(name)
+            if isinstance(value, str) and value and " " not in value:
+                return name
+            if isinstance(value, dict):
+                inner = next((n for n in ("code", "type", "reason") if isinstance(value.get(n), str)), "")
+                if inner:
+                    return text(f"{name}.{inner}", 100)
+    return ""
+
+
+def _paired(wanted: Mapping[str, str], real: Mapping[str, str], kind: str) -> dict[str, tuple[str, float]]:
+    """The real member of each of the contract, with its score."""
+    names, others = [*wanted], [*real]
+    known = synonyms()
+    scores = [
+        [1.0 if o == n else 0.99 * best_likeness(known.spellings(kind, n), words(o)) for o in others] for n in names
+    ]
+    return {
+        n: (others[p], row[p])
+        for n, row, p in zip(names, scores, assign(scores, LEAST_MEMBER), strict=True)
+        if p != NONE
+    }

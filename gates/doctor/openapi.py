@@ -1,0 +1,186 @@
+"""Reads what a deployment's OpenAPI document (3.x, or Swagger 2.0) says of its operations. Pure; raises on nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from gates.text.foreign import text
+
+METHODS = ("get", "post", "put", "patch", "delete")
+MOST_OPERATIONS = 500
+MOST_MEMBERS = 100
+DEEPEST = 12
+"""Steps through references and parts of one schema."""
+ENVELOPES = ("data", "result", "payload", "response")
+"""Members that only hold the answer proper."""
+_CODE = re.compile(r"`([a-z][a-z0-9]*(?:_[a-z0-9]+)+|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+|[a-z]{6,30}|[A-Z]{6,30})`")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiOperation:
+    """One method of one path. body, answer: members -> type; codes: status -> machine-readable codes that it names."""
+
+    method: str
+    path: str
+    body: Mapping[str, str] = field(default_factory=dict)
+    answer: Mapping[str, str] = field(default_factory=dict)
+    codes: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    headers: tuple[str, ...] = ()
+    """Of requests and answers."""
+    is_guarded: bool = False
+    """It says that it needs credentials."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiDocument:
+    """The operations of a document, as paths under BASE_URL; place: where it was found."""
+
+    place: str
+    operations: tuple[ApiOperation, ...] = ()
+
+    def operation(self, method: str, path: str) -> ApiOperation | None:
+        return next((o for o in self.operations if (o.method, o.path) == (method, path)), None)
+
+
+def read_document(place: str, document: Mapping[str, Any], base_path: str = "") -> ApiDocument | None:
+    """The document, or None where it is none. base_path: the path of BASE_URL, which paths may repeat."""
+    if not isinstance(document.get("paths"), dict) or not {"openapi", "swagger"} & set(document):
+        return None
+    reader = _Reader(document)
+    prefix = reader.prefix()
+    found = []
+    for path, item in list(document["paths"].items())[:MOST_OPERATIONS]:
+        if not isinstance(item, dict):
+            continue
+        whole = f"{prefix}{path}"
+        own = whole.removeprefix(base_path) if base_path and whole.startswith(f"{base_path}/") else str(path)
+        found += [
+            reader.operation(m.upper(), text(own, 200), item[m], item) for m in METHODS if isinstance(item.get(m), dict)
+        ]
+    return ApiDocument(place, tuple(found[:MOST_OPERATIONS]))
+
+
+class _Reader:
+    """Resolves references within one document, to a stated depth."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self.document = document
+
+    def prefix(self) -> str:
+        """The path of the first server."""
+        servers = self.document.get("servers")
+        url = (
+            servers[0].get("url", "") if isinstance(servers, list) and servers and isinstance(servers[0], dict) else ""
+        )
+        try:
+            path = urlsplit(str(url)).path
+        except ValueError:
+            path = ""
+        return str(self.document.get("basePath") or path).rstrip("/")
+
+    def operation(self, method: str, path: str, given: Mapping[str, Any], item: Mapping[str, Any]) -> ApiOperation:
+        parameters = [self.followed(p) for p in (*_listed(item.get("parameters")), *_listed(given.get("parameters")))]
+        body = self.members(self.content(self.followed(given.get("requestBody"))))
+        for one in parameters:
+            if one.get("in") == "body":
+                body = self.members(one.get("schema"))
+            elif one.get("in") in {"formData", "query"}:
+                body = {**body, str(one.get("name", "")): _type(self.followed(one.get("schema")) or one)}
+        responses = {str(k): self.followed(v) for k, v in _mapping(given.get("responses")).items()}
+        good = next((r for k, r in responses.items() if k.startswith("2")), {})
+        headers = [str(p.get("name", "")) for p in parameters if p.get("in") == "header"]
+        headers += [str(h) for r in responses.values() for h in _mapping(r.get("headers"))]
+        security = given.get("security", self.document.get("security"))
+        headers += self.schemes(security)
+        return ApiOperation(
+            method,
+            path,
+            body,
+            self.unwrapped(self.members(self.content(good) or good.get("schema")), good),
+            {int(k): codes for k, r in responses.items() if k.isdecimal() and (codes := tuple(self.codes(r)))},
+            tuple(dict.fromkeys(text(h, 100) for h in headers)),
+            bool(security),
+        )
+
+    def unwrapped(self, members: dict[str, str], answer: Mapping[str, Any]) -> dict[str, str]:
+        """The members of an answer, also those inside an envelope."""
+        schema = self.content(answer) or answer.get("schema")
+        for name in ENVELOPES:
+            inner = self.members(self.properties(schema).get(name)) if name in members else {}
+            if inner:
+                return {**members, **inner}
+        return members
+
+    def schemes(self, security: object) -> list[str]:
+        """The headers of the security schemes that an operation names."""
+        known = _mapping(_mapping(self.document.get("components")).get("securitySchemes")) or _mapping(
+            self.document.get("securityDefinitions")
+        )
+        found = []
+        for name in (n for one in _listed(security) for n in _mapping(one)):
+            scheme = self.followed(known.get(name))
+            if scheme.get("type") == "apiKey" and scheme.get("in") == "header":
+                found.append(str(scheme.get("name", "")))
+            elif scheme.get("type") in {"http", "oauth2", "openIdConnect", "basic"}:
+                found.append("Authorization")
+        return found
+
+    def followed(self, value: object, depth: int = 0) -> dict[str, Any]:
+        """The object, or the one that its `$ref` names."""
+        found = _mapping(value)
+        reference = found.get("$ref")
+        if not isinstance(reference, str) or not reference.startswith("#/") or depth > DEEPEST:
+            return found
+        place: Any = self.document
+        for part in reference[2:].split("/")[:DEEPEST]:
+            place = _mapping(place).get(part.replace("~1", "/").replace("~0", "~"))
+        return self.followed(place, depth + 1)
+
+    def content(self, value: Mapping[str, Any]) -> object:
+        """The schema of the JSON content of a body or an answer."""
+        kinds = _mapping(value.get("content"))
+        chosen = next((c for k, c in kinds.items() if "json" in k), next(iter(kinds.values()), None))
+        return _mapping(chosen).get("schema")
+
+    def properties(self, schema: object, depth: int = 0) -> dict[str, Any]:
+        found = self.followed(schema)
+        made = dict(_mapping(found.get("properties")))
+        if depth < 4:
+            for part in (p for key in ("allOf", "oneOf", "anyOf") for p in _listed(found.get(key))):
+                made = {**self.properties(part, depth + 1), **made}
+        return made
+
+    def members(self, schema: object) -> dict[str, str]:
+        """The members of an object's schema, with their types."""
+        listed = list(self.properties(schema).items())[:MOST_MEMBERS]
+        return {text(n, 100): _type(self.followed(s)) for n, s in listed}
+
+    def codes(self, answer: Mapping[str, Any]) -> Iterator[str]:
+        """Codes of an error answer: an enumeration of a member like `code`, else what stands in backticks."""
+        members = self.properties(self.content(answer) or answer.get("schema"))
+        nested = self.properties(members.get("error"))
+        for name, schema in {**members, **nested}.items():
+            if name in {"code", "error", "error_code", "errorCode", "type", "reason"}:
+                found = self.followed(schema)
+                yield from (
+                    text(v, 100) for v in (*_listed(found.get("enum")), found.get("const")) if isinstance(v, str)
+                )
+        yield from _CODE.findall(text(answer.get("description", ""), 2_000))
+
+
+def _type(schema: Mapping[str, Any]) -> str:
+    kind = schema.get("type", "")
+    kinds = [k for k in _listed(kind) if k != "null"] if isinstance(kind, list) else [kind]
+    return text(schema.get("format") or (kinds[0] if kinds else ""), 40)
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _listed(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -1,0 +1,14 @@
+-- Unique indexes (also those of constraints) that are valid, for every row or for a part. columns: the plain ones;
+-- expression: the whole definition, where there are others.
+select i.indrelid::bigint as oid, c.relname as name, i.indisprimary as is_primary,
+       i.indpred is not null as partial, i.indnullsnotdistinct as nulls_not_distinct,
+       case when i.indexprs is not null then substr(pg_catalog.pg_get_indexdef(i.indexrelid), 1, 1000) end as expression,
+       array(
+         select a.attname::text from unnest(i.indkey[0:i.indnkeyatts - 1]) with ordinality as k (number, place)
+         join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.number
+         order by k.place
+       ) as columns
+from pg_catalog.pg_index i
+join pg_catalog.pg_class c on c.oid = i.indexrelid
+where i.indisunique and i.indisvalid and i.indislive and i.indrelid = any(%(oids)s::oid[])
+order by 1, 2;

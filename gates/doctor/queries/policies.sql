@@ -1,0 +1,9 @@
+-- Policies: who, for which command, and on which rows.
+select p.polrelid::bigint as oid, p.polname as name, p.polcmd::text as command, p.polpermissive as permissive,
+       array(
+         select case r.oid when 0 then 'public' else pg_catalog.pg_get_userbyid(r.oid)::text end from unnest(p.polroles) as r (oid)
+       ) as roles,
+       substr(pg_catalog.pg_get_expr(p.polqual, p.polrelid), 1, 2000) as rows
+from pg_catalog.pg_policy p
+where p.polrelid = any(%(oids)s::oid[])
+order by 1, 2;

@@ -1,0 +1,151 @@
+"""The diagnosis as text for a terminal, and as JSON. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+
+from gates.contract.contract import Contract
+from gates.doctor.compare import ComparedObject, Presence
+from gates.doctor.diagnosis import Diagnosis
+from gates.evidence import JsonValue
+from gates.reports.terminal import WIDTH, cell, paint, table
+from gates.text.foreign import plain
+from gates.text.inert import Terminal
+
+MARKS = {
+    Presence.PRESENT: "✓",
+    Presence.RENAMED: "~",
+    Presence.DIFFERS: "!",
+    Presence.ABSENT: "✗",
+    Presence.UNKNOWN: "?",
+}
+FOLDED = {"column", "key", "row security", "values", "body member", "answer member", "refusal"}
+"""Kinds of which only what is not present is listed; the rest is counted."""
+_SPLIT = re.compile(r"[.(]")
+MOST_DEFECTS = 20
+MOST_ALIKE = 4
+"""Objects of one parent in one state that are named; more are counted."""
+
+
+def as_json(found: Diagnosis) -> str:
+    """One object: objects, defects, coverage, presets, remarks."""
+    data: dict[str, JsonValue] = {
+        "tables": found.tables,
+        "complete": found.is_complete,
+        "objects": [_object_json(o) for o in found.objects],
+        "defects": [plain(asdict(d)) for d in found.defects],
+        "areas": [plain({**asdict(a), "claimable": a.claimable}) for a in found.coverage],
+        "presets": [plain(asdict(p)) for p in found.presets],
+        "remarks": [*found.remarks],
+    }
+    return json.dumps(data, ensure_ascii=False) + "\n"
+
+
+def _object_json(one: ComparedObject) -> JsonValue:
+    shown = {
+        "kind": one.kind,
+        "name": one.name,
+        "area": one.area,
+        "presence": one.presence.value,
+        "real": one.real,
+        "confidence": one.confidence.word if one.confidence else "",
+        "detail": one.detail,
+        "alternatives": [*one.alternatives],
+    }
+    return plain({k: v for k, v in shown.items() if v})
+
+
+def as_text(found: Diagnosis, contract: Contract, *, colour: bool, whole: bool) -> Terminal:
+    """Headline, table, defects, numbers. whole: also what is present, line by line."""
+    parts = [
+        _headline(found, contract, colour=colour),
+        _objects(found.objects, whole=whole),
+        _defects(found, colour=colour),
+        _coverage(found),
+        Terminal.of_lines(f"  {r}" for r in found.remarks),
+    ]
+    return Terminal("\n").join(p for p in parts if p)
+
+
+def _headline(found: Diagnosis, contract: Contract, *, colour: bool) -> Terminal:
+    wanted = sum(not r.is_view for r in contract.relations.values())
+    counts = Counter(o.presence for o in found.objects)
+    lines: list[Terminal | str] = []
+    if found.schema.tables or found.schema.database:
+        if not found.looks_like_it:
+            lines.append(
+                f"nothing here looks like the contract: 0 of {wanted} tables among the {len(found.schema.tables)} of"
+                f" database {found.schema.database}. Is DATABASE_URL right?"
+            )
+        else:
+            lines.append(f"{found.tables} of {wanted} tables of the contract are in database {found.schema.database}")
+    lines += [f"this looks like {p.title}: {p.reason}. See `contract: {{preset: {p.name}}}`" for p in found.presets]
+    said = ", ".join(f"{counts[p]} {p.value}" for p in Presence if counts[p])
+    lines.append(Terminal("{}: {}").format(paint("objects of the contract", "bold", on=colour), said))
+    return Terminal.of_lines(lines)
+
+
+def _objects(objects: Sequence[ComparedObject], *, whole: bool) -> Terminal:
+    rows = []
+    for one in _folded(objects, whole=whole):
+        sure = one.confidence.word if one.confidence and one.presence is Presence.RENAMED else ""
+        state = f"{MARKS[one.presence]} {one.presence.value}"
+        rows.append([state, one.kind, cell(one.name), cell(one.real), sure, _short(one)])
+    return table(rows, ("state", "object", "of the contract", "here", "sure", "why"))
+
+
+def _short(one: ComparedObject) -> Terminal:
+    also = f"; or {', '.join(one.alternatives)}" if one.alternatives else ""
+    return cell(f"{one.detail}{also}")
+
+
+def _folded(objects: Sequence[ComparedObject], *, whole: bool) -> Iterable[ComparedObject]:
+    """Every object, but of the members of one parent in one state only a few, the others counted in one line."""
+    groups: dict[tuple[str, str, Presence], list[ComparedObject]] = {}
+    for one in objects:
+        parent = _SPLIT.split(one.name)[0] if one.kind in {"key", "values", "column"} else one.name.rpartition(" ")[0]
+        alone = whole or one.kind not in FOLDED
+        groups.setdefault((one.kind, one.name if alone else parent, one.presence), []).append(one)
+    for (kind, parent, presence), members in groups.items():
+        if kind not in FOLDED or whole or presence in {Presence.RENAMED, Presence.DIFFERS}:
+            yield from members
+        elif presence is Presence.PRESENT:
+            continue
+        elif len(members) > MOST_ALIKE or presence is Presence.UNKNOWN:
+            yield ComparedObject(
+                kind, f"{parent}: {len(members)} of them", members[0].area, presence, detail=members[0].detail
+            )
+        else:
+            yield from members
+
+
+def _defects(found: Diagnosis, *, colour: bool) -> Terminal:
+    if not found.defects:
+        return Terminal.of_lines(["no defect was seen"] if found.reached else [])
+    lines: list[Terminal | str] = [paint("defects, the most harmful first", "bold", on=colour)]
+    for number, one in enumerate(found.defects[:MOST_DEFECTS], 1):
+        tint = "red" if one.harm >= 70 else "yellow"
+        lines.append(Terminal("{:>3}. {}: {}").format(number, paint(one.subject, tint, on=colour), one.seen))
+        lines += [f"     {part}" for said in (one.cost, one.remedy) for part in textwrap.wrap(said, WIDTH - 6)]
+    if len(found.defects) > MOST_DEFECTS:
+        lines.append(f"  … and {len(found.defects) - MOST_DEFECTS} more (--json has all)")
+    return Terminal.of_lines(lines)
+
+
+def _coverage(found: Diagnosis) -> Terminal:
+    rows: list[list[object]] = [
+        [a.area, a.checks, a.today, a.mapped, cell(", ".join(a.lacking[:3]) + " …" * (len(a.lacking) > 3))]
+        for a in found.coverage
+    ]
+    total, today, mapped = (sum(getattr(a, n) for a in found.coverage) for n in ("checks", "today", "mapped"))
+    rows.append(["all", total, today, mapped, ""])
+    lines = [
+        "what the gate could judge here, in checks; estimated from the objects that their SQL and their area need",
+        *table(rows, ("area", "checks", "today", "with a mapping", "lacking")).splitlines(),
+    ]
+    return Terminal.of_lines(lines)

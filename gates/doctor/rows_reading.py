@@ -1,0 +1,106 @@
+"""Reads the few rows that a comparison needs: the global rows of flags, the row of the pause, states that rows hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import psycopg
+from psycopg import sql as compose
+
+from gates.deployment.database import Connection, sql
+from gates.doctor.compare import RowsSeen
+from gates.doctor.matching import TableMatch
+from gates.doctor.schema_reading import LOCK_TIMEOUT_MS
+from gates.doctor.sqltypes import id_type
+from gates.text.foreign import text
+
+QUERIES = Path(__file__).with_name("queries")
+STATEMENT_TIMEOUT_MS = 1_500
+MOST_FLAGS = 300
+MOST_STATE = 60
+"""Characters of a state: what is longer is text for people."""
+
+
+def read_rows(connection: Connection, tables: Mapping[str, TableMatch]) -> RowsSeen:
+    """What could be read. Raise psycopg.Error where the connection is lost."""
+    return RowsSeen(
+        _flags(connection, tables.get("feature_flags")),
+        _pause_row(connection, tables.get("agent_controls")),
+        _states(connection, tables),
+    )
+
+
+def _rows(
+    connection: Connection, statement: compose.Composed | bytes, **params: object
+) -> list[dict[str, object]] | None:
+    """The rows, or None where they cannot be read."""
+    try:
+        with connection.transaction():
+            connection.execute(f"set local statement_timeout = {STATEMENT_TIMEOUT_MS}".encode())
+            connection.execute(f"set local lock_timeout = {LOCK_TIMEOUT_MS}".encode())
+            return connection.execute(statement, params or None).fetchall()
+    except psycopg.Error:
+        if connection.closed:
+            raise
+        return None
+
+
+def _flags(connection: Connection, found: TableMatch | None) -> dict[str, tuple[bool | None, int | None]] | None:
+    if found is None or "key" not in found.columns:
+        return None
+    real = {c: m.column.name for c, m in found.columns.items()}
+    parts = [
+        compose.SQL("{}::text as {}").format(compose.Identifier(real[c]), compose.Identifier(c))
+        if c in real
+        else compose.SQL("null as {}").format(compose.Identifier(c))
+        for c in ("key", "enabled", "rollout_percentage")
+    ]
+    company = real.get("company_id")
+    statement = compose.SQL("select {} from {} where {} limit {}").format(
+        compose.SQL(", ").join(parts),
+        compose.Identifier(found.table.schema, found.table.name),
+        compose.SQL("{} is null").format(compose.Identifier(company)) if company else compose.SQL("true"),
+        compose.Literal(MOST_FLAGS),
+    )
+    rows = _rows(connection, statement)
+    if rows is None:
+        return None
+    return {text(r["key"], 200): (_truth(r["enabled"]), _whole(r["rollout_percentage"])) for r in rows if r["key"]}
+
+
+def _truth(value: object) -> bool | None:
+    return {"true": True, "false": False, "t": True, "f": False, "1": True, "0": False}.get(str(value).lower())
+
+
+def _whole(value: object) -> int | None:
+    return int(str(value)) if str(value).isdecimal() and len(str(value)) < 10 else None
+
+
+def _pause_row(connection: Connection, found: TableMatch | None) -> bool | None:
+    if found is None or "company_id" not in found.columns:
+        return None
+    statement = compose.SQL("select exists (select from {} where {} is null) as found").format(
+        compose.Identifier(found.table.schema, found.table.name),
+        compose.Identifier(found.columns["company_id"].column.name),
+    )
+    rows = _rows(connection, statement)
+    return bool(rows[0]["found"]) if rows else None
+
+
+def _states(connection: Connection, tables: Mapping[str, TableMatch]) -> dict[tuple[str, str], tuple[str, ...]]:
+    """Of columns with states that no enum and no CHECK lists, what the statistics of the server say."""
+    places = [
+        f"{m.table.schema}\x01{m.table.name}\x01{m.columns[c].column.name}"
+        for m in tables.values()
+        for c in m.relation.values
+        if c in m.columns and not m.columns[c].column.values and id_type(m.columns[c].column.type) == "text"
+    ]
+    rows = _rows(connection, sql(QUERIES / "states.sql").encode(), places=places) if places else None
+    made = {}
+    for row in rows or ():
+        held = row["held"]
+        states = tuple(text(v, MOST_STATE) for v in held if v) if isinstance(held, list) else ()
+        if states and all(len(s) < MOST_STATE for s in states):
+            made[f"{row['schema']}.{row['name']}", str(row["column"])] = states
+    return made

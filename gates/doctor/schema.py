@@ -1,0 +1,130 @@
+"""A deployment's schema as data: what the catalogue of its database says, with nothing of ours in it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+TABLES, VIEWS = frozenset("rpf"), frozenset("vm")
+"""pg_class.relkind of what rows are written to, and of what only shows them."""
+UPDATE_DELETE_TRUNCATE = 16 | 8 | 32
+"""Bits of pg_trigger.tgtype."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaColumn:
+    """One column. type: as PostgreSQL writes it, without a length; values: those of its enum or CHECK, if any."""
+
+    name: str
+    type: str
+    not_null: bool = False
+    has_default: bool = False
+    comment: str = ""
+    values: tuple[str, ...] = ()
+    references: str = ""
+    """The qualified name of the table that it refers to."""
+
+
+@dataclass(frozen=True, slots=True)
+class UniqueKey:
+    """A valid unique index. partial: it holds for a part of the rows alone; expression: its text where it has any."""
+
+    name: str
+    columns: tuple[str, ...]
+    is_primary: bool = False
+    partial: bool = False
+    nulls_not_distinct: bool = False
+    expression: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RowPolicy:
+    """A policy of row-level security. command: pg_policy.polcmd; rows: its USING expression."""
+
+    name: str
+    command: str
+    permissive: bool
+    roles: tuple[str, ...]
+    rows: str
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaTable:
+    """A table or view. secured, forced: its row-level security; narrowed: it narrows what this login sees."""
+
+    schema: str
+    name: str
+    kind: str
+    columns: Mapping[str, SchemaColumn] = field(default_factory=dict)
+    keys: tuple[UniqueKey, ...] = ()
+    policies: tuple[RowPolicy, ...] = ()
+    triggers: tuple[int, ...] = ()
+    """pg_trigger.tgtype of each enabled trigger."""
+    secured: bool = False
+    forced: bool = False
+    invoker: bool = False
+    readable: bool = True
+    narrowed: bool = False
+    owner: str = ""
+    comment: str = ""
+
+    @property
+    def qualified(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+    @property
+    def is_view(self) -> bool:
+        return self.kind in VIEWS
+
+    @property
+    def refuses_changes(self) -> bool:
+        """Whether triggers fire on UPDATE, DELETE and TRUNCATE; what they do is not known here."""
+        fires = 0
+        for one in self.triggers:
+            fires |= one
+        return fires & UPDATE_DELETE_TRUNCATE == UPDATE_DELETE_TRUNCATE
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaFunction:
+    """A function that gives one truth value."""
+
+    schema: str
+    name: str
+    arguments: tuple[str, ...]
+    argument_names: tuple[str, ...]
+    returns: str
+    callable: bool = True
+
+    @property
+    def qualified(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaRole:
+    """A role of the server."""
+
+    name: str
+    login: bool = False
+    superuser: bool = False
+    bypasses: bool = False
+    member_of: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """All of it. unread: parts that could not be read, each with the reason; they are unknown, not absent."""
+
+    tables: tuple[SchemaTable, ...] = ()
+    functions: tuple[SchemaFunction, ...] = ()
+    roles: tuple[SchemaRole, ...] = ()
+    login: str = ""
+    database: str = ""
+    version: int = 0
+    extensions: tuple[str, ...] = ()
+    schemas: tuple[str, ...] = ()
+    unread: Mapping[str, str] = field(default_factory=dict)
+
+    def role(self, name: str) -> SchemaRole | None:
+        return next((r for r in self.roles if r.name == name), None)

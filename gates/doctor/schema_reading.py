@@ -1,0 +1,181 @@
+"""Reads a Schema from a database: few queries over the catalogue, limited in time and in bytes, inside one read-only
+transaction. A part that cannot be read (a lock, a slow catalogue) is unknown and spoils no other part.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from gates.contract.contract import Contract
+from gates.deployment.database import Connection, sql
+from gates.doctor.schema import (
+    RowPolicy,
+    Schema,
+    SchemaColumn,
+    SchemaFunction,
+    SchemaRole,
+    SchemaTable,
+    UniqueKey,
+)
+from gates.errors import first_line
+from gates.text.foreign import text
+
+QUERIES = Path(__file__).with_name("queries")
+MOST_TABLES = 10_000
+MOST_DETAILED = 2_000
+"""Tables whose keys, checks and policies are read: those with the most columns of the contract come first."""
+MOST_S = 6.0
+STATEMENT_S = 4.0
+LOCK_TIMEOUT_MS = 500
+_LITERAL = re.compile(r"'((?:[^']|''){1,100})'::|'((?:[^']|''){1,100})'")
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass
+class _Session:
+    """Runs the queries of one reading and remembers why one could not be run."""
+
+    connection: Connection
+    ends: float
+    unread: dict[str, str] = field(default_factory=dict)
+
+    def rows(self, part: str, **params: object) -> Rows:
+        left_s = min(self.ends - time.monotonic(), STATEMENT_S)
+        if left_s < 0.05:
+            self.unread[part] = f"not read: the catalogue took longer than {MOST_S:g} s"
+            return []
+        try:
+            with self.connection.transaction():
+                self.connection.execute(f"set local statement_timeout = {int(left_s * 1000)}".encode())
+                self.connection.execute(f"set local lock_timeout = {LOCK_TIMEOUT_MS}".encode())
+                cursor = self.connection.execute(sql(QUERIES / f"{part}.sql").encode(), params)
+                return list(cursor.fetchall())
+        except psycopg.Error as error:
+            if self.connection.closed:
+                raise
+            self.unread[part] = f"not read: {text(first_line(error), 200)}"
+            return []
+
+
+def read_schema(connection: Connection, contract: Contract, most_s: float = MOST_S) -> Schema:
+    """The schema of the connected database. Raise psycopg.Error where the connection is lost.
+
+    The connection is read-only and in autocommit mode.
+    """
+    session = _Session(connection, time.monotonic() + most_s)
+    names = [*contract.relations]
+    raw = session.rows("tables", names=names, most=MOST_TABLES)
+    if len(raw) == MOST_TABLES:
+        session.unread["further tables"] = f"not read: there are more than {MOST_TABLES} tables"
+    functions = session.rows("functions", names=[*contract.functions])
+    roles = session.rows("roles", names=[*contract.roles])
+    server = next(iter(session.rows("server")), {})
+    tables = _detailed(session, raw, _wanted(raw, contract))
+    return Schema(
+        tables=tuple(tables),
+        functions=tuple(_function(f) for f in functions),
+        roles=tuple(
+            SchemaRole(r["name"], r["login"], r["superuser"], r["bypasses"], (*r["member_of"],)) for r in roles
+        ),
+        login=str(server.get("login", "")),
+        database=str(server.get("database", "")),
+        version=int(server.get("version", 0)) // 10_000,
+        extensions=(*server.get("extensions", ()),),
+        schemas=(*server.get("schemas", ()),),
+        unread=session.unread,
+    )
+
+
+def _wanted(raw: Rows, contract: Contract) -> list[int]:
+    """The relations of which more is read, the likeliest first: most of a huge schema has nothing to do with us."""
+    if len(raw) <= MOST_DETAILED:
+        return [r["oid"] for r in raw]
+    known = {c for r in contract.relations.values() for c in r.columns}
+    ranked = sorted(
+        raw, key=lambda r: -sum(c[0] in known for c in r["columns"]) - 100 * (r["name"] in contract.relations)
+    )
+    return [r["oid"] for r in ranked[:MOST_DETAILED]]
+
+
+def _detailed(session: _Session, raw: Rows, oids: Sequence[int]) -> list[SchemaTable]:
+    names = {r["oid"]: f"{r['schema']}.{r['name']}" for r in raw}
+    parts = {
+        p: _by_oid(session.rows(p, oids=oids))
+        for p in ("keys", "references", "enums", "checks", "policies", "triggers")
+    }
+    found = []
+    for row in raw:
+        mine: Mapping[str, Rows] = {part: rows.get(row["oid"], []) for part, rows in parts.items()}
+        columns = {c.name: c for c in map(_column, row["columns"])}
+        for one in mine["references"]:
+            _change(columns, one["column"], references=names.get(one["target"], ""))
+        for one in mine["checks"]:
+            _change(columns, one["column"], values=_listed(one["definition"]))
+        for one in mine["enums"]:
+            _change(columns, one["column"], values=(*one["labels"],))
+        found.append(
+            SchemaTable(
+                row["schema"],
+                row["name"],
+                row["kind"],
+                columns,
+                tuple(
+                    UniqueKey(
+                        k["name"],
+                        (*k["columns"],),
+                        k["is_primary"],
+                        k["partial"],
+                        k["nulls_not_distinct"],
+                        k["expression"] or "",
+                    )
+                    for k in mine["keys"]
+                ),
+                tuple(
+                    RowPolicy(p["name"], p["command"], p["permissive"], (*p["roles"],), p["rows"] or "")
+                    for p in mine["policies"]
+                ),
+                tuple(t["fires"] for t in mine["triggers"] if t["enabled"]),
+                **{k: row[k] for k in ("secured", "forced", "invoker", "readable", "narrowed", "owner")},
+                comment=row["comment"] or "",
+            )
+        )
+    return found
+
+
+def _by_oid(rows: Rows) -> dict[int, Rows]:
+    found: dict[int, Rows] = defaultdict(list)
+    for row in rows:
+        found[row["oid"]].append(row)
+    return found
+
+
+def _column(given: Sequence[Any]) -> SchemaColumn:
+    name, kind, not_null, has_default, comment = given
+    return SchemaColumn(name, kind, not_null, has_default, comment or "")
+
+
+def _change(columns: dict[str, SchemaColumn], name: str, **parts: Any) -> None:
+    if name in columns and any(parts.values()):
+        columns[name] = replace(columns[name], **parts)
+
+
+def _listed(definition: str) -> tuple[str, ...]:
+    """The literals of `CHECK (col = ANY (ARRAY['a'::text, ...]))` and its like; empty for another kind of check."""
+    if "ANY" not in definition and " IN " not in definition and "=" not in definition:
+        return ()
+    return tuple(dict.fromkeys((a or b).replace("''", "'") for a, b in _LITERAL.findall(definition)))
+
+
+def _function(row: Mapping[str, Any]) -> SchemaFunction:
+    return SchemaFunction(
+        row["schema"], row["name"], (*row["arguments"],), (*row["argument_names"],), row["returns"], row["callable"]
+    )

@@ -1,0 +1,148 @@
+"""Looks at a deployment over HTTP without doing anything to it.
+
+What is sent: GET and OPTIONS of open routes, a GET of a run that does not exist, and to an endpoint that is there one
+POST without credentials. Its body is a single brace. A target that keeps the contract refuses it at authentication,
+before it reads the body. One that has no authentication cannot act on it either: the text is no JSON, it names no
+tenant, no item and no event. `{}` would not do: to a foreign endpoint it may mean "replay all, with the defaults".
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import TimeoutError as Late
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from gates.contract.contract import Contract
+from gates.deployment.client import HttpDoor, NoAnswer
+from gates.deployment.requests import Answer, Request, post
+from gates.deployment.target import Target
+from gates.doctor.openapi import ApiDocument, read_document
+from gates.doctor.words import spelled_paths
+from gates.errors import first_line
+
+REQUEST_S, MOST_S = 2.5, 6.0
+AT_ONCE = 6
+IMPOSSIBLE = b"{"
+NOWHERE = "/replaygate-doctor-asks-for-nothing"
+DOCUMENTS = (*(f"/{p}" for p in spelled_paths("GET /openapi.json")), "/")
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """What answered: (method, path) -> answer. unreached: why nothing did. document: of the deployment's own."""
+
+    answers: Mapping[tuple[str, str], Answer] = field(default_factory=dict)
+    document: ApiDocument | None = None
+    unreached: str = ""
+    late: bool = False
+    """Some questions had no answer within the time."""
+
+    def status(self, method: str, path: str) -> int:
+        """The status of an answer; 0 where there was none."""
+        found = self.answers.get((method, path))
+        return found.status if found else 0
+
+    def is_there(self, method: str, path: str) -> bool:
+        """Whether something answers at the path that does not answer at any path."""
+        status = self.status(method, path)
+        return bool(status) and status not in {404, 501} and status < 500 and status != self.status(method, NOWHERE)
+
+
+def look_at(target: Target, contract: Contract) -> Surface:
+    """Ask. Never raises for what the target does."""
+    started = time.monotonic()
+    with HttpDoor(target.base_url, timeout_s=REQUEST_S) as door:
+        try:
+            first = door.send(Request("GET", "/healthz"))
+        except NoAnswer as error:
+            return Surface(unreached=first_line(error))
+        found = {("GET", "/healthz"): first}
+        late = _ask(door, found, _opening(contract), started)
+        document = _document(found, urlsplit(target.base_url).path.rstrip("/"))
+        late |= _ask(door, found, _further(found, document, contract), started)
+        late |= _ask(door, found, _unsigned(Surface(found, document), contract), started)
+    return Surface(found, document, late=late)
+
+
+def _ask(door: HttpDoor, found: dict[tuple[str, str], Answer], requests: Iterable[Request], started: float) -> bool:
+    """Send what was not sent yet, a few at a time; whether some are left without an answer."""
+    wanted = {(r.method, r.path): r for r in requests if (r.method, r.path) not in found}
+    left_s = MOST_S - (time.monotonic() - started)
+    if not wanted or left_s <= 0:
+        return bool(wanted)
+    late = False
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        asked = {pool.submit(door.send, r, timeout_s=min(REQUEST_S, left_s)): key for key, r in wanted.items()}
+        try:
+            for done in as_completed(asked, timeout=left_s):
+                if done.exception() is None:
+                    found[asked[done]] = done.result()
+                else:
+                    late = True
+        except Late:
+            late = True
+            for one in asked:
+                one.cancel()
+    return late
+
+
+def _opening(contract: Contract) -> list[Request]:
+    """The open routes of the contract, the places of a document, and a path that nobody has."""
+    gets = [e.path for e in contract.endpoints.values() if e.method == "GET" and "{" not in e.path]
+    asked = [Request("GET", p) for p in (*gets, *DOCUMENTS[:4], NOWHERE)]
+    runs = [f"{e.path.partition('{')[0]}{uuid.UUID(int=0)}" for e in contract.endpoints.values() if "{" in e.path]
+    posts = [e.path for e in contract.endpoints.values() if e.method == "POST"]
+    return [*asked, *(Request("GET", p) for p in runs), *(Request("OPTIONS", p) for p in (*posts, NOWHERE))]
+
+
+def _document(found: Mapping[tuple[str, str], Answer], base_path: str) -> ApiDocument | None:
+    for path in DOCUMENTS:
+        answer = found.get(("GET", path))
+        if answer is not None and answer.status == 200:
+            made = read_document(path, answer.json(), base_path)
+            if made is not None:
+                return made
+    return None
+
+
+def _further(
+    found: Mapping[tuple[str, str], Answer], document: ApiDocument | None, contract: Contract
+) -> list[Request]:
+    """Other names for what is not there, unless the deployment says itself which it has."""
+    if document is not None:
+        listed = [o.path for o in document.operations if o.method == "GET" and "{" not in o.path and not o.is_guarded]
+        return [Request("GET", p) for p in listed if p in _open_spellings(contract)]
+    seen, asked = Surface(found), []
+    for endpoint in contract.endpoints.values():
+        method = "OPTIONS" if endpoint.method == "POST" else "GET"
+        if "{" in endpoint.path or seen.is_there(method, endpoint.path):
+            continue
+        asked += [Request(method, f"/{p}") for p in spelled_paths(endpoint.name)]
+    return asked
+
+
+def _open_spellings(contract: Contract) -> set[str]:
+    return {
+        f"/{p}"
+        for e in contract.endpoints.values()
+        if e.method == "GET" and "{" not in e.path
+        for p in spelled_paths(e.name)
+    }
+
+
+def _unsigned(surface: Surface, contract: Contract) -> list[Request]:
+    """One POST of no meaning to each endpoint that is there under the contract's own name."""
+    listed: Sequence[str] = [
+        e.path for e in contract.endpoints.values() if e.method == "POST" and _answers(surface, e.path)
+    ]
+    return [post(path, IMPOSSIBLE) for path in listed]
+
+
+def _answers(surface: Surface, path: str) -> bool:
+    if surface.document is not None:
+        return surface.document.operation("POST", path) is not None
+    return surface.is_there("OPTIONS", path)

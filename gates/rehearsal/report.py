@@ -1,0 +1,188 @@
+"""What a rehearsal found, as data and as text for a terminal. Pure: the caller prints."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gates.inputs.strict_yaml import Place
+from gates.rehearsal.locks import LockReview
+from gates.rehearsal.obstacles import Obstacle, ObstacleKind, at
+from gates.reports.terminal import WIDTH, paint
+from gates.text.inert import Terminal
+
+MOST_FOLLOWING, MOST_HAZARDS = 5, 8
+TINTS = {
+    ObstacleKind.CAUSE: "red",
+    ObstacleKind.REFUSED: "red",
+    ObstacleKind.FOLLOWS: "dim",
+    ObstacleKind.NOT_JUDGED: "yellow",
+}
+WORDS = {
+    ObstacleKind.CAUSE: "cannot run",
+    ObstacleKind.FOLLOWS: "follows",
+    ObstacleKind.REFUSED: "refused",
+    ObstacleKind.NOT_JUDGED: "not judged",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SecondRun:
+    """All files once more: how many statements, how many of them failed, where the first."""
+
+    statements: int
+    failed: int
+    first: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RehearsalResult:
+    """All that a rehearsal found. `stubs`: extensions and schemas that only a stub stood for."""
+
+    server_version: int
+    preset: str
+    files: int
+    statements: int
+    obstacles: tuple[Obstacle, ...]
+    stubs: tuple[str, ...] = ()
+    bodies: tuple[Obstacle, ...] = ()
+    locks: LockReview = field(default_factory=LockReview)
+    again: SecondRun | None = None
+    notes: tuple[str, ...] = ()
+    unfinished: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        """0 where all runs and nothing was left unjudged, else 10."""
+        return 10 if self.obstacles or self.bodies or self.unfinished else 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as data; a place is file, line, column."""
+        return {
+            "exit_code": self.exit_code,
+            "server_version": self.server_version,
+            "preset": self.preset,
+            "files": self.files,
+            "statements": self.statements,
+            "obstacles": [_obstacle_json(o) for o in self.obstacles],
+            "function_bodies": [_obstacle_json(o) for o in self.bodies],
+            "locks": {
+                "said": self.locks.said,
+                "hazards": [{**_place_json(h.place), "rule": h.rule, "said": h.said} for h in self.locks.hazards],
+            },
+            "second_run": None
+            if self.again is None
+            else {
+                "statements": self.again.statements,
+                "failed": self.again.failed,
+                "first": self.again.first and _place_json(self.again.first),
+            },
+            "stubs": list(self.stubs),
+            "notes": list(self.notes),
+            "unfinished": self.unfinished,
+        }
+
+
+def _place_json(place: Place) -> dict[str, Any]:
+    return {"file": place.file, "line": place.line, "column": place.column}
+
+
+def _obstacle_json(one: Obstacle) -> dict[str, Any]:
+    return {
+        **_place_json(one.place),
+        "kind": str(one.kind),
+        "code": one.code,
+        "meaning": one.meaning,
+        "remedy": one.remedy,
+        "said": one.said,
+        "statement": one.statement,
+        "caused_by": one.caused_by and _place_json(one.caused_by),
+    }
+
+
+def rehearsal_text(result: RehearsalResult, *, colour: bool) -> Terminal:
+    """One sentence, then each cause with what to do; what follows from it stands behind it."""
+    head = paint(paint(_headline(result), "red" if result.exit_code else "green", on=colour), "bold", on=colour)
+    lines: list[str] = ["", head]
+    if result.unfinished:
+        lines.append(f"  the rehearsal did not end: {result.unfinished}")
+    lines += _obstacles(result.obstacles, colour=colour)
+    if first := next((o for o in result.obstacles if o.kind is ObstacleKind.CAUSE), None):
+        lines.append(f"  a deploy would stop at {at(first.place)}")
+    if result.bodies:
+        lines.append("  functions whose bodies name what is not there (they fail when they are called):")
+        lines += _obstacles(result.bodies, colour=colour)
+    lines += _locks(result.locks, colour=colour)
+    lines += [paint(f"  {line}", "dim", on=colour) for line in _remarks(result)]
+    return Terminal.of_lines(lines)
+
+
+def _headline(result: RehearsalResult) -> str:
+    counts = Counter(o.kind for o in result.obstacles)
+    causes, follow = counts[ObstacleKind.CAUSE], counts[ObstacleKind.FOLLOWS]
+    refused, unjudged = counts[ObstacleKind.REFUSED], counts[ObstacleKind.NOT_JUDGED]
+    of = f"of {_counted(result.statements, 'statement')} in {_counted(result.files, 'file')}"
+    parts = [f"{causes} {of} cannot run"] if causes else [f"{of[3:]}"]
+    parts += [f"{follow} more follow from them"] * bool(follow)
+    parts += [f"{refused} refused"] * bool(refused)
+    parts += [f"{unjudged} could not be judged here"] * bool(unjudged)
+    parts += [f"{_counted(len(result.bodies), 'mistake')} in function bodies"] * bool(result.bodies)
+    said = f"all {_counted(result.statements, 'statement')} in {_counted(result.files, 'file')} run"
+    clean = not result.obstacles and not result.bodies and not result.unfinished
+    server = f"PostgreSQL {result.server_version}" + (f", preset {result.preset}" if result.preset != "none" else "")
+    return f"REHEARSAL: {said if clean else '; '.join(parts)} ({server})"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _obstacles(found: Sequence[Obstacle], *, colour: bool) -> Iterator[str]:
+    following = [o for o in found if o.kind is ObstacleKind.FOLLOWS]
+    for one in found:
+        if one.kind is not ObstacleKind.FOLLOWS:
+            yield from _one(one, colour=colour)
+            behind = [o for o in following if o.caused_by == one.place]
+            for other in behind[:MOST_FOLLOWING]:
+                yield paint(f"      follows: {at(other.place)}  {other.meaning}", "dim", on=colour)
+            if len(behind) > MOST_FOLLOWING:
+                yield paint(f"      and {len(behind) - MOST_FOLLOWING} more that follow from it", "dim", on=colour)
+
+
+def _one(one: Obstacle, *, colour: bool) -> Iterator[str]:
+    yield Terminal("  {} {}").format(paint(WORDS[one.kind], TINTS[one.kind], on=colour), at(one.place))
+    yield from (f"      {line}" for line in _wrapped(one.meaning))
+    yield from (f"      {line}" for line in _wrapped(f"Do: {one.remedy}"))
+    yield from (paint(f"      {line}", "dim", on=colour) for line in _wrapped(f"server: {one.code} {one.said}"))
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(Terminal.escape(text), WIDTH - 6) or [""]
+
+
+def _locks(review: LockReview, *, colour: bool) -> Iterator[str]:
+    if review.hazards:
+        yield f"  {_counted(len(review.hazards), 'lock hazard')}, as squawk says (for tables that are in use):"
+    for one in review.hazards[:MOST_HAZARDS]:
+        yield Terminal("    {} {}: {}").format(paint("look at", "yellow", on=colour), at(one.place), one.rule)
+    if len(review.hazards) > MOST_HAZARDS:
+        yield f"    and {len(review.hazards) - MOST_HAZARDS} more; --json has them all"
+
+
+def _remarks(result: RehearsalResult) -> Iterator[str]:
+    if result.locks.said:
+        yield result.locks.said
+    if result.again is not None:
+        again = result.again
+        first = f", the first at {at(again.first)}" if again.first else ""
+        yield (
+            f"a second run of all files: {again.failed} of {_counted(again.statements, 'statement')} fail{first}"
+            if again.failed
+            else "a second run of all files: every statement runs again"
+        )
+    if result.stubs:
+        yield f"stubs stood for: {', '.join(result.stubs)}; what only the real ones do was not judged"
+    yield from result.notes

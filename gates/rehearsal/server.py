@@ -1,0 +1,135 @@
+"""A PostgreSQL for one rehearsal: its own folder, its own roles; nothing of it is left at the end, however that comes.
+
+What is rehearsed is foreign. It runs as `postgres`, who owns the database, may make roles and is no superuser, as on
+a hosted platform: so the server itself refuses programs, files, untrusted languages and its own settings.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from gates.errors import CannotWork, UsageError
+from gates.rehearsal import installation
+from gates.stack import rundir
+from gates.stack.account import Account, postgres_account
+from gates.stack.errors import StackError
+from gates.stack.janitor import Janitor
+from gates.stack.postgres import Postgres, Server, binaries, connect
+from gates.stack.rundir import RunFolder
+from gates.stack.spawner import Spawner
+
+OWNER, ADMIN, DATABASE = "postgres", "rehearsal_admin", "rehearsal"
+STATEMENT_LIMIT_S = 30
+OF_FILES = ("pg_execute_server_program", "pg_read_server_files", "pg_write_server_files")
+"""Before PostgreSQL 16, whoever may make roles may give these to himself. They are removed from the server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsed:
+    """A running server: its major version and its folder. `stubs`: extensions that are stubs on it."""
+
+    server: Server
+    version: int
+    password: str
+    folder: Path
+    stubs: tuple[str, ...]
+
+    def owner(self, database: str = DATABASE) -> str:
+        """The URL of who runs the migrations."""
+        return self.server.url(database, OWNER, self.password)
+
+    def admin(self, database: str = DATABASE) -> str:
+        """The URL of a superuser; nothing foreign runs there."""
+        return self.server.url(database, ADMIN, self.password)
+
+    def run_as_admin(self, statements: str, database: str = DATABASE) -> None:
+        """SQL of the rehearsal's own."""
+        with psycopg.connect(self.admin(database), autocommit=True) as connection:
+            connection.execute(statements.encode())
+
+    def copy_database(self, name: str) -> None:
+        """A copy of the database as it is now; nobody may be connected to it."""
+        self.run_as_admin(f"create database {name} owner {OWNER} template {DATABASE}", "postgres")
+
+
+@contextmanager
+def throw_away(environ: Mapping[str, str], version: int | None, roles: Sequence[str] = ()) -> Iterator[Rehearsed]:
+    """The server for a `with` block. `roles` are made in it. Raise UsageError for a version that is not installed,
+    CannotWork where it does not come up.
+    """
+    with ExitStack() as undo:
+        try:
+            found = _start(undo, environ, version, roles)
+        except (StackError, OSError, psycopg.Error) as error:
+            raise CannotWork(f"the server of the rehearsal did not come up: {error}") from error
+        yield found
+
+
+def _start(undo: ExitStack, environ: Mapping[str, str], version: int | None, roles: Sequence[str]) -> Rehearsed:
+    account = postgres_account()
+    places = rundir.places(environ, account)
+    rundir.sweep(places)
+    run = rundir.create(places, account)
+    janitor = Janitor(run)
+    undo.callback(janitor.dismiss)
+    undo.callback(run.remove)
+    spawner = Spawner()
+    undo.callback(spawner.close)
+    password = secrets.token_hex(32)
+    programs, stubs = installation.furnish(_programs(version, account, run), run.path / "installation")
+    postgres = Postgres(run, account, spawner, password, programs)
+    undo.callback(postgres.stop)
+    postgres.create()
+    server = postgres.start()
+    if postgres.pid:
+        run.record([(postgres.name, postgres.pid)])
+    return Rehearsed(server, _make_roles(server, password, roles), password, run.path, stubs)
+
+
+def _programs(version: int | None, account: Account, run: RunFolder) -> Path:
+    embedded = binaries(account, run)
+    have = {**installation.versions(), installation.major(embedded): embedded}
+    if version is None:
+        return embedded
+    if version not in have:
+        names = ", ".join(map(str, sorted(have)))
+        raise UsageError(
+            f"--server-version {version}: it is not installed; allowed: {names}. Install PostgreSQL {version}, or "
+            "leave the option out"
+        )
+    return have[version]
+
+
+def _make_roles(server: Server, password: str, roles: Sequence[str]) -> int:
+    """Make the roles and the database; the major version. The first superuser gives his name to one who is none."""
+    with connect(server.url("postgres")) as root:
+        root.execute(f"create role {ADMIN} superuser login password '{password}'")
+    with connect(server.url("postgres", ADMIN)) as admin:
+        admin.execute(f"alter role {OWNER} rename to rehearsal_root")
+        admin.execute(f"create role {OWNER} login createrole createdb bypassrls replication password '{password}'")
+        version = admin.info.server_version // 10_000
+        if version < 16:
+            admin.execute("set allow_system_table_mods = on")
+            admin.execute("delete from pg_catalog.pg_authid where rolname = any(%s)", (list(OF_FILES),))
+        for name in roles:
+            admin.execute(sql.SQL("create role {}").format(sql.Identifier(name)))
+            admin.execute(sql.SQL("grant {} to postgres with admin option").format(sql.Identifier(name)))
+        admin.execute(f"create database {DATABASE} owner {OWNER} template template0")
+        for name in roles:  # objects may be given to them
+            admin.execute(sql.SQL("grant create on database rehearsal to {}").format(sql.Identifier(name)))
+        settings = {"temp_file_limit": "1GB", "statement_timeout": f"{STATEMENT_LIMIT_S}s"}
+        if version >= 16:  # who makes a role may act as it, as a superuser may
+            settings["createrole_self_grant"] = "set, inherit"
+        for name, value in settings.items():
+            admin.execute(sql.SQL("alter role postgres set {} = {}").format(sql.Identifier(name), sql.Literal(value)))
+    with connect(server.url(DATABASE, ADMIN)) as admin:
+        for name in roles:
+            admin.execute(sql.SQL("grant create, usage on schema public to {}").format(sql.Identifier(name)))
+    return version

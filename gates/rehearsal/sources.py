@@ -1,0 +1,157 @@
+"""Reads what is to be rehearsed: a folder of migrations, one file, a dump, or Markdown with SQL in fences.
+
+Every source keeps the geometry of its file: what is no SQL is blanked, never cut. So a place in the text is the place
+in the file.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gates.errors import UsageError
+from gates.inputs.strict_yaml import Place
+
+MOST_BYTES = 64 * 1024 * 1024
+"""Of one file; a dump with more rows than that rehearses nothing more than its schema does."""
+SQL, MARKDOWN = (".sql",), (".md", ".markdown")
+_FENCE = re.compile(r"^([ \t]*)(```+|~~~+)[ \t]*([^\s`]*)[^\n]*$")
+_SQL_FENCES = {"sql", "psql", "postgres", "postgresql", "pgsql", "plpgsql"}
+_DOWN = re.compile(r"^--[ \t]*(?:migrate:down|\+goose[ \t]+down|\+migrate[ \t]+down)\b.*", re.IGNORECASE | re.MULTILINE)
+_UP = re.compile(r"^--[ \t]*(?:migrate:up|\+goose[ \t]+up|\+migrate[ \t]+up)\b", re.IGNORECASE | re.MULTILINE)
+_DUMP = re.compile(r"^-- PostgreSQL database (?:cluster )?dump", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class SqlSource:
+    """One file: how people call it, and its SQL at the places where the file has it."""
+
+    shown: str
+    text: str
+
+    @property
+    def is_dump(self) -> bool:
+        """Whether pg_dump wrote it."""
+        return _DUMP.search(self.text[:4000]) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Migrations:
+    """The files in their order; `supabase`: the folder is laid out so; `notes`: what was left out, and why."""
+
+    sources: tuple[SqlSource, ...]
+    supabase: bool = False
+    notes: tuple[str, ...] = field(default=())
+
+
+def read_migrations(where: Path) -> Migrations:
+    """The migrations at a path. Raise UsageError where there are none, ConfigError where a file cannot be read."""
+    if where.is_file():
+        notes: list[str] = []
+        return Migrations((read_source(where, str(where), notes),), notes=tuple(notes))
+    if not where.is_dir():
+        raise UsageError(f"{where}: there is no such file or folder; allowed: a folder of migrations, or one .sql or "
+                         ".md file. Correct the path")  # fmt: skip
+    inner = where / "supabase" / "migrations"
+    folder = inner if inner.is_dir() else where
+    supabase = folder.name == "migrations" and folder.resolve().parent.name == "supabase"
+    paths, notes = _paths(folder)
+    seed = folder.parent / "seed.sql"
+    if supabase and seed.is_file():
+        paths.append(seed)
+    if not paths:
+        raise UsageError(f"{where}: no migration was found; allowed: .sql files, or .md files with ```sql fences"
+                         f"{_elsewhere(where)}. Name the folder that has them")  # fmt: skip
+    sources = tuple(read_source(path, str(path), notes) for path in paths)
+    return Migrations(sources, supabase, tuple(notes))
+
+
+def _paths(folder: Path) -> tuple[list[Path], list[str]]:
+    """The files in the order in which they are run. Down migrations and, beside SQL, Markdown are left out."""
+    found = [p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in SQL + MARKDOWN]
+    found = found or [p for p in folder.rglob("*.sql") if p.is_file() and ".git" not in p.parts]
+    notes = []
+    if any(p.suffix.lower() in SQL for p in found) and any(p.suffix.lower() in MARKDOWN for p in found):
+        notes.append("Markdown beside .sql files is not run; name such a file itself to rehearse it")
+        found = [p for p in found if p.suffix.lower() in SQL]
+    down = [p for p in found if re.search(r"[._-]down\.sql$", p.name.lower()) or p.name.lower() == "down.sql"]
+    down += [p for p in found if re.match(r"U[\d._]+__", p.name)]
+    if down:
+        notes.append(f"{len(down)} file(s) that undo a migration are not run, the first is {min(p.name for p in down)}")
+    kept = [p for p in found if p not in down]
+    return sorted(kept, key=lambda p: (p.name.startswith("R__"), natural(p.relative_to(folder).as_posix()))), notes
+
+
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """A key that sorts 2 before 10."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name.lower()) if part]
+
+
+def _elsewhere(where: Path) -> str:
+    for path in sorted(where.rglob("*")):
+        if path.is_file() and path.suffix.lower() in SQL and "node_modules" not in path.parts:
+            return f" ({path.parent} has some)"
+    return ""
+
+
+def read_source(path: Path, shown: str, notes: list[str]) -> SqlSource:
+    """One file as SQL. Raise ConfigError with file, line and column where it cannot be read."""
+    text = read_text(path, shown)
+    if path.suffix.lower() in MARKDOWN:
+        return SqlSource(shown, only_fences(text))
+    down = _DOWN.search(text)
+    if down and _UP.search(text):
+        notes.append(f"{shown}: what undoes it is not run, from line {text.count(chr(10), 0, down.start()) + 1} on")
+        text = text[: down.start()] + blank(text[down.start() :])
+    return SqlSource(shown, text)
+
+
+def read_text(path: Path, shown: str) -> str:
+    """The text of a file in UTF-8. Raise ConfigError with the place of what is not."""
+    start = Place(shown, 1, 1)
+    try:
+        raw = path.read_bytes() if path.stat().st_size <= MOST_BYTES else b""
+    except OSError as error:
+        raise start.error(error.strerror or str(error), "a file that can be read", "See to its permissions") from None
+    if not raw and path.stat().st_size:
+        raise start.error(f"{path.stat().st_size} bytes", f"{MOST_BYTES}", "Dump the schema alone: pg_dump -s")
+    if raw.startswith(b"PGDMP"):
+        do = f"Make it plain: pg_restore -f dump.sql {shown}"
+        raise start.error("pg_dump's own format", "plain SQL", do)
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = raw[: error.start].decode("utf-8", "replace")
+        raise place_in(shown, before, len(before)).error(
+            f"the byte 0x{raw[error.start]:02x}", "text in UTF-8", "Save the file in UTF-8"
+        ) from None
+    if "\0" in text:
+        raise place_in(shown, text, text.index("\0")).error("a NUL character", "text", "Remove it")
+    return text
+
+
+def place_in(shown: str, text: str, offset: int) -> Place:
+    """The line and column of an offset, both from 1."""
+    return Place(shown, text.count("\n", 0, offset) + 1, offset - (text.rfind("\n", 0, offset) + 1) + 1)
+
+
+def blank(text: str) -> str:
+    """Spaces in place of all but the ends of lines."""
+    return re.sub(r"[^\n]", " ", text)
+
+
+def only_fences(text: str) -> str:
+    """The SQL in the fences of Markdown; a `;` where a fence ends, so that each fence ends its last statement."""
+    lines, kept, fence, sql = text.split("\n"), [], "", False
+    for line in lines:
+        found = _FENCE.match(line.rstrip("\r"))
+        if not fence and found:
+            fence, sql = found[2], found[3].strip("{}.").lower() in _SQL_FENCES
+            kept.append(blank(line))
+        elif fence and found and not found[3] and found[2].startswith(fence):
+            kept.append(found[1] + ";" if sql else blank(line))
+            fence = ""
+        else:
+            kept.append(line if fence and sql else blank(line))
+    return "\n".join(kept)

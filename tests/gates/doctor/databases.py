@@ -1,0 +1,44 @@
+"""Databases for the doctor's tests: one of each schema in schemas/, or of any SQL, read and dropped again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import yaml
+
+from gates.contract.contract import contract
+from gates.deployment.database import connect
+from gates.doctor.schema import Schema
+from gates.doctor.schema_reading import read_schema
+from tests.postgres_fixture import PgServer
+
+SCHEMAS = Path(__file__).with_name("schemas")
+TRUTH: dict[str, dict[str, Any]] = yaml.safe_load((SCHEMAS / "truth.yaml").read_text(encoding="utf-8"))
+
+
+@contextmanager
+def database(server: PgServer, sql: str = "", template: str = "template0") -> Iterator[str]:
+    """The superuser's URL of a new database in which the SQL was run."""
+    name = server.create_database(template)
+    try:
+        with psycopg.connect(server.url(name), autocommit=True) as connection:
+            connection.execute(sql.encode())
+        yield server.url(name)
+    finally:
+        server.drop_database(name)
+
+
+def schema_of(url: str) -> Schema:
+    """What is read of a database."""
+    with closing(connect(url, read_only=True)) as connection:
+        return read_schema(connection, contract())
+
+
+def schema_named(server: PgServer, name: str) -> Schema:
+    """What is read of schemas/NAME.sql."""
+    with database(server, (SCHEMAS / f"{name}.sql").read_text(encoding="utf-8")) as url:
+        return schema_of(url)

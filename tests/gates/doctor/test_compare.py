@@ -1,0 +1,127 @@
+"""The comparison of a schema with the contract: all of the reference is present, and each thing taken away is named."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from gates.contract.contract import contract
+from gates.doctor.compare import Comparison, Presence, RowsSeen, compare
+from gates.doctor.defects import defects
+from gates.doctor.schema import Schema
+from tests.gates.doctor.databases import database, schema_of
+from tests.postgres_fixture import TEMPLATE, PgServer
+
+NO_RUN_KEY = "alter table replay_runs drop constraint replay_runs_idempotency_key_company_id_key"
+NO_FLAG_KEY = "alter table feature_flags drop constraint feature_flags_key_company_key"
+ONE_GLOBAL_ROW = "create unique index on feature_flags (key) where company_id is null"
+FLAGS = RowsSeen(dict.fromkeys(contract().flags, (True, 100)), has_pause_row=True)
+
+
+def reference_after(server: PgServer, sql: str) -> tuple[Schema, Comparison]:
+    """The reference's schema after some SQL, compared."""
+    with database(server, sql, TEMPLATE) as url:
+        schema = schema_of(url)
+    return schema, compare(schema, contract(), rows=FLAGS)
+
+
+def test_all_of_the_reference_is_present(pg_server: PgServer) -> None:
+    """Every object that a schema shows is present by its own name; states that nothing lists are unknown."""
+    schema, found = reference_after(pg_server, "")
+    other = {(o.kind, o.name, o.presence) for o in found.objects if o.presence is not Presence.PRESENT}
+    unlisted = {("values", "audit_logs.action", Presence.UNKNOWN), ("values", "events.path", Presence.UNKNOWN)}
+    assert other == unlisted
+    assert found.unread == {}
+    assert all(d.harm < 40 for d in defects(schema, found, contract(), FLAGS, None, "outbox.enabled"))
+
+
+@pytest.mark.parametrize(
+    ("sql", "kind", "name", "said"),
+    [
+        ("alter table dead_letter_queue disable row level security", "row security", "dead_letter_queue", "off"),
+        ("alter table events no force row level security", "row security", "events", "not forced"),
+        (
+            "create policy p on events for select to authenticated using (true)",
+            "row security",
+            "events",
+            "policy p shows every row",
+        ),
+        (
+            NO_RUN_KEY,
+            "key",
+            "replay_runs(idempotency_key, company_id)",
+            "no unique key",
+        ),
+        (
+            f"{NO_RUN_KEY}; alter table replay_runs add unique (idempotency_key)",
+            "key",
+            "replay_runs(idempotency_key, company_id)",
+            "unique over idempotency_key alone",
+        ),
+        (
+            f"{NO_FLAG_KEY}; alter table feature_flags add unique (key, company_id)",
+            "key",
+            "feature_flags(key, company_id)",
+            "always distinct",
+        ),
+        (
+            "alter table event_outbox alter dead_at type timestamp",
+            "column",
+            "event_outbox.dead_at",
+            "without time zone",
+        ),
+        ("alter table agent_tasks drop column agent_name", "column", "agent_tasks.agent_name", ""),
+        ("drop table audit_heads cascade", "table", "audit_heads", ""),
+        ("drop view feature_flags_status", "view", "feature_flags_status", ""),
+        ("drop function is_feature_enabled", "function", "is_feature_enabled(text, uuid)", ""),
+        (
+            "alter table agent_controls alter company_id set not null",
+            "column",
+            "agent_controls.company_id",
+            "no global row",
+        ),
+    ],
+)
+def test_what_is_taken_away_is_named(pg_server: PgServer, sql: str, kind: str, name: str, said: str) -> None:
+    """One change of the reference changes the state of its object and says how."""
+    sql = f"delete from agent_controls; {sql}" if "agent_controls" in sql else sql
+    _, found = reference_after(pg_server, sql)
+    one = found.of(kind, name)
+    assert one is not None
+    assert one.presence is (Presence.DIFFERS if said else Presence.ABSENT)
+    assert said in one.detail
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        f"create unique index on feature_flags (key, coalesce(company_id, '{uuid.UUID(int=0)}'))",
+        f"{ONE_GLOBAL_ROW}; alter table feature_flags add unique (key, company_id)",
+    ],
+)
+def test_other_ways_to_one_global_row_are_keys(pg_server: PgServer, sql: str) -> None:
+    """An index over coalesce, or one more over the global rows alone, does what NULLS NOT DISTINCT does."""
+    _, found = reference_after(pg_server, f"{NO_FLAG_KEY}; {sql}")
+    one = found.of("key", "feature_flags(key, company_id)")
+    assert one is not None
+    assert one.presence is Presence.PRESENT
+
+
+def test_defects_come_by_harm(pg_server: PgServer) -> None:
+    """Open tenants stand before runs that repeat, and those before a rollout that cannot be stepped."""
+    schema, found = reference_after(
+        pg_server,
+        f"{NO_RUN_KEY};"
+        " alter table companies disable row level security; drop trigger audit_logs_append_only on audit_logs",
+    )
+    rows = RowsSeen({}, has_pause_row=False)
+    seen = [d.subject for d in defects(schema, found, contract(), rows, None, "outbox.enabled")]
+    assert seen[:3] == ["public.companies", "public.replay_runs", "public.feature_flags: outbox.enabled"]
+    assert "public.audit_logs" in seen
+
+
+def test_what_could_not_be_read_is_unknown_and_not_absent() -> None:
+    """Where the catalogue gave no answer, nothing is said to be missing."""
+    found = compare(Schema(unread={"tables": "not read: the lock"}), contract())
+    assert {o.presence for o in found.objects if o.kind in {"table", "column"}} == {Presence.UNKNOWN}

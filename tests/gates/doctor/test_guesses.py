@@ -1,0 +1,80 @@
+"""The doctor's guesses on schemas that were not made for the contract, against what a person says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from gates.contract.contract import contract
+from gates.doctor.compare import Comparison, compare
+from gates.doctor.matching import Confidence
+from gates.doctor.presets import presets_of
+from tests.gates.doctor.databases import TRUTH, database, schema_named, schema_of
+from tests.postgres_fixture import PgServer
+
+LEAST_COLUMNS = {"terse": 0.5}
+"""Share of the columns that must be found; of names of one or two letters not more can be asked."""
+
+
+def columns_of(name: str, found: Comparison) -> Iterator[tuple[str, str | None, str | None, Confidence | None]]:
+    """Every column of the tables that are there: its name, what a person says it is, what was guessed, how surely."""
+    for table, said in TRUTH[name].items():
+        match = found.tables.get(table)
+        right = match if match and match.table.qualified == said["is"] else None
+        for column in contract().relations[table].columns:
+            renamed = said.get("columns", {})
+            real = renamed.get(column)
+            if real is None and right and column in right.table.columns and column not in renamed.values():
+                real = column
+            guess = right.columns.get(column) if right else None
+            yield f"{table}.{column}", real, guess.column.name if guess else None, guess.confidence if guess else None
+
+
+@pytest.mark.parametrize("name", TRUTH)
+def test_tables_and_columns_are_found_under_foreign_names(pg_server: PgServer, name: str) -> None:
+    """No table is taken for another, nearly every column is found, and what is called sure is right."""
+    found = compare(schema_named(pg_server, name), contract())
+    right_tables = {t: said["is"] for t, said in TRUTH[name].items()}
+    assert {t: m.table.qualified for t, m in found.tables.items() if m.table.qualified != right_tables.get(t)} == {}
+    columns = [*columns_of(name, found)]
+    assert [c for c in columns if c[2] and c[2] != c[1] and c[3] is Confidence.SURE] == []
+    there = [c for c in columns if c[1]]
+    guessed = [c for c in columns if c[2]]
+    right = [c for c in there if c[1] == c[2]]
+    assert len(right) >= LEAST_COLUMNS.get(name, 0.9) * len(there), [c for c in there if c[1] != c[2]]
+    assert len(right) >= 0.95 * len(guessed), [c for c in guessed if c[1] != c[2]]
+
+
+@pytest.mark.parametrize("name", ["shop", "pgboss"])
+def test_nothing_is_claimed_where_nothing_is(pg_server: PgServer, name: str) -> None:
+    """An application without a queue, and a queue of a known library, have no table of the contract."""
+    assert compare(schema_named(pg_server, name), contract()).tables == {}
+
+
+def test_a_known_queue_is_recognised(pg_server: PgServer) -> None:
+    """pg-boss is seen by its tables, in the schema where they are."""
+    assert [(p.name, p.schema) for p in presets_of(schema_named(pg_server, "pgboss"))] == [("pgboss", "pgboss")]
+    assert presets_of(schema_named(pg_server, "shop")) == []
+
+
+def test_two_candidates_are_said(pg_server: PgServer) -> None:
+    """Where two tables fit as well, the guess is `perhaps` at most and names the other."""
+    letters = (
+        "(id uuid primary key, tenant_id uuid, type text, payload jsonb, error_type text, error_message text,"
+        " attempts int, max_attempts int, retry_at timestamptz, status text, created_at timestamptz);"
+    )
+    sql = f"create table failed_events {letters} create table failed_messages {letters}"
+    with database(pg_server, sql) as url:
+        found = compare(schema_of(url), contract()).tables["dead_letter_queue"]
+    assert found.confidence is Confidence.PERHAPS
+    assert {found.table.qualified, *found.alternatives} == {"public.failed_events", "public.failed_messages"}
+
+
+def test_a_table_is_used_once(pg_server: PgServer) -> None:
+    """One real table stands for one of the contract, however well it would fit a second."""
+    columns = "id uuid primary key, company_id uuid, event_type text, payload jsonb, created_at timestamptz"
+    sql = f"create table outbox_events ({columns})"
+    with database(pg_server, sql) as url:
+        used = [m.table.qualified for m in compare(schema_of(url), contract()).tables.values()]
+    assert len(used) == len(set(used))

@@ -1,0 +1,198 @@
+"""What the doctor asks over HTTP harms nobody, and what it makes of the answers."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gates.contract.contract import contract
+from gates.deployment.requests import Answer
+from gates.deployment.target import Target
+from gates.doctor.compare import NOT_SEEN, Presence, compare
+from gates.doctor.defects import defects
+from gates.doctor.http_comparison import compare_http
+from gates.doctor.openapi import read_document
+from gates.doctor.schema import Schema
+from gates.doctor.surface import IMPOSSIBLE, NOWHERE, Surface, look_at
+from gates.evidence import TargetKind
+from tests.sources import ROOT
+
+Asked = list[tuple[str, str, bytes, frozenset[str]]]
+OPENAPI = json.loads((ROOT / "replay_service" / "openapi.json").read_text(encoding="utf-8"))
+FOREIGN = Path(__file__).with_name("schemas") / "foreign_openapi.json"
+
+
+@contextmanager
+def serving(answers: Callable[[str, str], tuple[int, Any]]) -> Iterator[tuple[str, Asked]]:
+    """A target that answers each method and path as told; its address, and what it was asked."""
+    asked: Asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def _answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            asked.append((self.command, self.path, body, frozenset(k.lower() for k in self.headers)))
+            status, content = answers(self.command, self.path)
+            said = content if isinstance(content, bytes) else json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(said)))
+            self.send_header("X-Correlation-Id", "1")
+            self.end_headers()
+            self.wfile.write(said)
+
+        def do_GET(self) -> None:
+            self._answer()
+
+        def do_POST(self) -> None:
+            self._answer()
+
+        def do_OPTIONS(self) -> None:
+            self._answer()
+
+        def log_message(self, *_: Any) -> None:
+            """Quiet."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
+
+
+def target(url: str) -> Target:
+    return Target(TargetKind.PRODUCTION, url, ("a-secret-that-must-not-be-used",), admin_jwt="a.b.c")
+
+
+@pytest.mark.parametrize("status", [200, 401, 404, 405, 500])
+def test_only_what_harms_nobody_is_asked(status: int) -> None:
+    """Whatever a target answers: GET and OPTIONS without credentials, and POST of a brace that is no JSON."""
+    with serving(lambda _method, _path: (status, {})) as (url, asked):
+        look_at(target(url), contract())
+    assert asked
+    for method, _, body, headers in asked:
+        assert method in {"GET", "OPTIONS", "POST"}
+        assert not headers & {"authorization", "x-transbot-signature"}
+        assert body == (IMPOSSIBLE if method == "POST" else b"")
+    assert len([a for a in asked if a[0] == "POST"]) <= 2
+    with pytest.raises(ValueError, match=r".+"):
+        json.loads(IMPOSSIBLE)
+
+
+def test_the_document_of_the_reference_has_everything() -> None:
+    """By the reference's own OpenAPI document every endpoint, member, header and code is present."""
+
+    def answers(method: str, path: str) -> tuple[int, Any]:
+        if (method, path) == ("GET", "/openapi.json"):
+            return 200, OPENAPI
+        if path == NOWHERE:
+            return 404, {"code": "not_found"}
+        if path == "/metrics":
+            return 200, b"outbox_pending 0\n"
+        return (401, {"code": "unauthenticated"}) if method == "POST" else (200, {"release": "r1"})
+
+    with serving(answers) as (url, _):
+        found = compare_http(look_at(target(url), contract()), contract())
+    missing = [(o.kind, o.name) for o in found.objects if o.presence not in {Presence.PRESENT, Presence.UNKNOWN}]
+    assert missing == []
+    assert {o.name for o in found.objects if o.kind == "endpoint" and o.presence is not Presence.PRESENT} == set()
+    assert found.unsigned == {"POST /dlq-replay": 401, "POST /events": 401}
+    assert found.code_member == "code"
+
+
+def test_a_foreign_document_is_read_under_its_own_names() -> None:
+    """Other paths, members, headers and codes are found in the document of a deployment of another make."""
+    document = json.loads(FOREIGN.read_text(encoding="utf-8"))
+
+    def answers(method: str, path: str) -> tuple[int, Any]:
+        if path == "/swagger.json":
+            return 200, document
+        return (200, {"version": "1.2"}) if (method, path) == ("GET", "/health") else (404, {})
+
+    with serving(answers) as (url, _):
+        found = compare_http(look_at(target(url), contract()), contract())
+    real = {f"{o.kind} {o.name}": o.real for o in found.objects if o.presence is Presence.RENAMED}
+    assert real["endpoint POST /dlq-replay"] == "POST /v1/redrives"
+    assert real["endpoint GET /dlq-replay/{replay_run_id}"] == "GET /v1/redrives/{redriveId}"
+    assert real["endpoint POST /events"] == "POST /v1/messages"
+    assert real["endpoint GET /healthz"] == "GET /health"
+    assert real["body member POST /dlq-replay company_id"] == "tenantId"
+    assert real["body member POST /dlq-replay dlq_ids"] == "ids"
+    assert real["body member POST /dlq-replay dry_run"] == "preview"
+    assert real["answer member POST /dlq-replay replay_run_id"] == "redriveId"
+    assert real["refusal POST /dlq-replay unauthenticated"] == "UNAUTHENTICATED"
+    assert real["header X-Transbot-Signature"] == "X-Hub-Signature-256"
+    assert real["header X-Request-Id"] == "x-correlation-id"
+
+
+@pytest.mark.parametrize(("status", "harm"), [(202, 99), (500, 55), (400, 57), (401, 0)])
+def test_an_answer_without_credentials_is_a_defect(status: int, harm: int) -> None:
+    """What is accepted from anybody is nearly the worst; a refusal for another reason is said, too."""
+
+    def answers(method: str, path: str) -> tuple[int, Any]:
+        if path == NOWHERE:
+            return 404, {}
+        return (status, {}) if method == "POST" else (200, {"status": "ok"})
+
+    with serving(answers) as (url, _):
+        http_found = compare_http(look_at(target(url), contract()), contract())
+    nothing = compare(Schema(), contract())
+    found = defects(Schema(), nothing, contract(), NOT_SEEN, http_found, "outbox.enabled")
+    assert {d.harm for d in found if d.subject == "POST /dlq-replay"} == ({harm} if harm else set())
+
+
+def test_one_answer_for_every_path_proves_nothing() -> None:
+    """A gateway that answers alike wherever it is asked has no endpoint that was seen, and none that is missing."""
+    with serving(lambda _method, _path: (403, {"message": "no"})) as (url, _):
+        found = compare_http(look_at(target(url), contract()), contract())
+    assert {o.presence for o in found.objects if o.name in {"POST /dlq-replay", "GET /healthz", "GET /metrics"}} == {
+        Presence.UNKNOWN
+    }
+
+
+def test_where_nothing_answers_everything_is_unknown() -> None:
+    """A refused connection is said once, and no object is called absent."""
+    surface = look_at(target("http://127.0.0.1:9"), contract())
+    assert "refused" in surface.unreached
+    assert {o.presence for o in compare_http(surface, contract()).objects} == {Presence.UNKNOWN}
+
+
+_KEYS = (
+    "openapi", "paths", "/dlq-replay", "post", "get", "requestBody", "content", "application/json", "schema", "$ref",
+    "#/paths", "properties", "responses", "200", "401", "headers", "parameters", "security", "components", "servers",
+)  # fmt: skip
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_KEYS) | st.text(max_size=5), inner),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.sampled_from(_KEYS), ANY_JSON))
+def test_no_document_is_an_error(document: dict[str, Any]) -> None:
+    """Whatever a deployment publishes as its OpenAPI document, reading and comparing it raises nothing."""
+    made = read_document("/openapi.json", {"openapi": "3.1.0", "paths": {}, **document})
+    surface = Surface({("GET", "/healthz"): Answer(200, (), b"{}", 1.0)}, made)
+    assert compare_http(surface, contract()).objects
+
+
+def test_a_document_that_refers_to_itself_ends() -> None:
+    """A circle of references is followed a stated number of steps."""
+    circle = {"$ref": "#/components/schemas/A"}
+    schema = {"properties": {"a": circle}, "allOf": [circle]}
+    post = {"requestBody": {"content": {"application/json": {"schema": circle}}}, "responses": {"200": circle}}
+    document = {"openapi": "3.0.0", "paths": {"/dlq-replay": {"post": post}}, "components": {"schemas": {"A": schema}}}
+    made = read_document("/openapi.json", document)
+    assert made is not None
+    assert made.operations[0].path == "/dlq-replay"

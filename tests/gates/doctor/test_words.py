@@ -1,0 +1,87 @@
+"""Names are alike by their words; the assignment of all at once is the best there is."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gates.contract.contract import contract
+from gates.doctor.assignment import NONE, assign
+from gates.doctor.words import Likenesses, best_likeness, likeness, synonyms, words
+
+SCORES = st.lists(st.lists(st.floats(0, 1), min_size=3, max_size=3), max_size=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("tenantIDs", ("tenant", "id")),
+        ("TenantIds", ("tenant", "id")),
+        ("dead_letter-queue", ("dead", "letter", "queue")),
+        ("DLQItems", ("dead", "letter", "queue", "item")),
+        ("tries", ("try",)),
+        ("status", ("status",)),
+        ("", ()),
+        ("\u202e\x00'\"", ()),
+    ],
+)
+def test_a_name_is_taken_apart_in_any_convention(name: str, found: tuple[str, ...]) -> None:
+    """Snake, camel, capitals and plurals give the same words; what is no word gives none."""
+    assert words(name) == found
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "better", "worse"),
+    [
+        ("tables", "dead_letter_queue", "failed_jobs", "jobs"),
+        ("tables", "companies", "workspaces", "workshops"),
+        ("columns", "retry_after", "next_retry_at", "created_at"),
+        ("columns", "retry_count", "attempts", "amount"),
+        ("columns", "aggregate_key", "grp_key", "api_key"),
+    ],
+)
+def test_what_people_call_a_thing_is_more_alike_than_another(kind: str, name: str, better: str, worse: str) -> None:
+    """A synonym, a slip and an abbreviation are nearer than a name with a word in common by chance."""
+    spelled = synonyms().spellings(kind, name)
+    assert best_likeness(spelled, words(better)) > best_likeness(spelled, words(worse))
+
+
+@given(st.text(max_size=200), st.text(max_size=200))
+def test_a_likeness_is_a_number_from_0_to_1_for_any_name(one: str, other: str) -> None:
+    """Whatever a schema calls its objects, the same name is alike and no name is an error."""
+    assert 0 <= likeness(words(one), words(other)) <= 1
+    assert likeness(words(one), words(one)) == 1
+
+
+@given(st.sampled_from(["attempts", "tenantId", "x", "created_at", "nxt", "org"]))
+def test_looking_up_is_as_good_as_comparing_with_every_spelling(name: str) -> None:
+    """The index leaves no spelling out that has anything in common with the name, but for words that say little."""
+    columns = [(c, r.name) for r in contract().relations.values() for c in r.columns]
+    found = Likenesses("columns", columns).of(words(name))
+    for column, table in columns:
+        whole = best_likeness(synonyms().spellings("columns", column, table), words(name))
+        assert found.get((column, table), 0.0) == pytest.approx(whole) or whole < 0.5
+
+
+@given(SCORES, st.floats(0, 0.9))
+def test_the_assignment_is_the_best_there_is(scores: list[list[float]], least: float) -> None:
+    """No other assignment is worth more, no column is used twice, and nothing at or below the least is assigned."""
+    found = assign(scores, least)
+
+    def worth(places: tuple[int, ...]) -> float:
+        return sum(scores[i][p] - least for i, p in enumerate(places) if p != NONE)
+
+    used = [p for p in found if p != NONE]
+    assert len(used) == len(set(used))
+    assert all(scores[i][p] > least for i, p in enumerate(found) if p != NONE)
+    possible = itertools.product(range(NONE, 3), repeat=len(scores))
+    best = max(
+        worth(p)
+        for p in possible
+        if len({x for x in p if x != NONE}) == sum(x != NONE for x in p)
+        and all(scores[i][x] > least for i, x in enumerate(p) if x != NONE)
+    )
+    assert worth(tuple(found)) == pytest.approx(best)

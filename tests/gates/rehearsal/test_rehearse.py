@@ -1,0 +1,434 @@
+"""`gate rehearse` against folders of migrations: healthy ones run, and each planted mistake is found at its place."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from gates.errors import ConfigError, UsageError
+from gates.rehearsal.command import rehearsal
+from gates.rehearsal.installation import versions
+from gates.rehearsal.obstacles import Obstacle, at
+from gates.rehearsal.report import RehearsalResult
+from gates.rehearsal.sources import read_migrations
+from tests.gates.gate_process import gate
+from tests.sources import ROOT
+from tests.waiting import until
+
+APP = Path(__file__).parent / "app"
+MARK = "‸"
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A migration with a mistake behind the mark; what its obstacle must say."""
+
+    name: str
+    sql: str
+    code: str
+    says: str
+    do: str = ""
+    kind: str = "cause"
+
+
+PLANTED = (
+    Planted(
+        "time-in-predicate",
+        "create index i1 on public.event_outbox (id) where created_at > ‸now() - interval '5 minutes';",
+        "42P17",
+        "now() gives another answer later",
+        "Leave it out of the index",
+    ),
+    Planted(
+        "uuid-is-text",
+        "create view public.x1 as select 1 as one from public.event_outbox o\n"
+        "join public.dead_letter_queue d on o.event_id ‸= d.error_type;",
+        "42883",
+        "no = between uuid and text",
+        "cast one side to uuid",
+    ),
+    Planted(
+        "column-that-nobody-makes",
+        "create view public.x2 as select id, ‸recieved_at from public.dead_letter_queue;",
+        "42703",
+        "No migration makes a column recieved_at in dead_letter_queue",
+        "Add the column",
+    ),
+    Planted(
+        "column-nearly",
+        "create index on public.dead_letter_queue (‸retry_counts);",
+        "42703",
+        "the nearest is dead_letter_queue.retry_count",
+        "Write retry_count",
+    ),
+    Planted(
+        "column-of-an-alias",
+        "-- ä comment with letters of two bytes: ü\nselect c.name, ‸d.created_on from public.companies c,"
+        " public.dead_letter_queue as d;",
+        "42703",
+        "in dead_letter_queue",
+        "Add the column",
+    ),
+    Planted(
+        "column-renamed",
+        "update public.event_outbox set ‸attempts = 0;",
+        "42703",
+        "was renamed to attempt_count at",
+        "Write attempt_count",
+    ),
+    Planted(
+        "column-dropped",
+        "select ‸legacy_state from public.event_outbox;",
+        "42703",
+        "was dropped at",
+        "Take it out",
+    ),
+    Planted(
+        "column-made-later",
+        "select ‸made_later from public.companies;",
+        "42703",
+        "is made only later, at",
+        "Move that statement",
+    ),
+    Planted(
+        "relation-made-later",
+        "grant select on ‸public.late_table to authenticated;",
+        "42P01",
+        "is made only later, at",
+        "Move that statement",
+    ),
+    Planted(
+        "function-nobody-makes",
+        "create policy p9 on public.event_outbox using (‸public.is_member(company_id));",
+        "42883",
+        "No migration makes the function public.is_member",
+        "Add the migration",
+    ),
+    Planted(
+        "function-of-other-arguments",
+        "select ‸public.bury('0a000000-0000-4000-8000-000000000001'::uuid, 'x');",
+        "42883",
+        "bury is there, but not for (uuid, unknown)",
+        "Cast the arguments",
+    ),
+    Planted(
+        "role-nobody-makes",
+        "grant select on public.companies to ‸reporting;",
+        "42704",
+        "role reporting",
+        "--role reporting",
+    ),
+    Planted(
+        "schema-nobody-makes", "create table ‸billing.invoices (id int);", "3F000", "schema billing", "CREATE SCHEMA"
+    ),
+    Planted(
+        "concurrently-in-a-transaction",
+        "‸create index concurrently i3 on public.companies (name);",
+        "25001",
+        "cannot run inside a transaction",
+        "a file of its own",
+    ),
+    Planted("made-twice", "create table ‸public.companies (id uuid);", "42P07", "was made at", "IF NOT EXISTS"),
+    Planted(
+        "schema-of-the-platform",
+        "‸create function auth.tenant() returns uuid language sql as 'select null::uuid';",
+        "42501",
+        "Supabase keeps the schema auth to itself",
+        "in public",
+    ),
+    Planted(
+        "key-without-unique",
+        "create table public.x4 (t text references ‸public.dead_letter_queue (error_type));",
+        "42830",
+        "no UNIQUE constraint",
+        "Add one",
+    ),
+    Planted("grammar", "create ‸tabel public.x5 (id int);", "42601", "not SQL", "grammar"),
+    Planted(
+        "sql-function-body",
+        "create function public.f6() returns bigint language sql as $f$\n  select count(*) from ‸public.nowhere;\n$f$;",
+        "42P01",
+        "No migration makes the table or view public.nowhere",
+        "Add the migration",
+    ),
+    Planted(
+        "inside-a-block",
+        "do $$\nbegin\n  perform 1;\n  insert into ‸public.nobody_made_this values (1);\nend\n$$;",
+        "42P01",
+        "No migration makes the table or view public.nobody_made_this",
+        "Add the migration",
+    ),
+    Planted(
+        "enum-value-at-once",
+        "alter type public.member_role add value 'auditor';\n"
+        "insert into public.memberships select null, null, ‸'auditor'::public.member_role;",
+        "55P04",
+        "cannot be used in the transaction that adds it",
+        "a migration of its own",
+    ),
+    Planted(
+        "placeholder", "delete from public.companies where id = ‸'company-id';", "22P02", "placeholder", "value of"
+    ),
+    Planted(
+        "extension-nobody-has",
+        "create extension ‸postgis;",
+        "0A000",
+        "no stub stands for it",
+        "your server has it",
+        kind="not judged",
+    ),
+    Planted("no-number", "select ‸1abc;", "42601", "not SQL", "grammar"),
+    Planted(
+        "program", "copy public.companies to ‸program 'cat > /dev/null';", "42501", "reaches beyond", kind="refused"
+    ),
+    Planted("file", "select ‸pg_read_file('/etc/passwd');", "42501", "reaches beyond", kind="refused"),
+    Planted("superuser", "‸create role root_of_all superuser;", "42501", "needs a superuser", kind="not judged"),
+)
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A temporary directory that the user of PostgreSQL can pass through; at the end it must be empty."""
+    with tempfile.TemporaryDirectory(prefix="replaygate-test-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+        assert list(Path(folder).iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[RehearsalResult, Path]:
+    """One rehearsal of the healthy app with every mistake in a file of its own."""
+    root = tmp_path_factory.mktemp("planted")
+    shutil.copytree(APP, root, dirs_exist_ok=True)
+    folder = root / "supabase" / "migrations"
+    for number, one in enumerate(PLANTED):
+        (folder / f"2024030100{number:04d}_{one.name}.sql").write_text(one.sql.replace(MARK, ""), encoding="utf-8")
+    (folder / "20250101000000_last.sql").write_text(
+        "alter table public.companies add column made_later text;\ncreate table public.late_table (id int);\n"
+        "create view public.first_broken as select nothing_such from public.companies;\n"
+        "create view public.second as select * from public.first_broken;\n"
+        "grant select on public.second to anon;\n",
+        encoding="utf-8",
+    )
+    return rehearsal(read_migrations(root), os.environ), folder
+
+
+def obstacles_of(found: tuple[RehearsalResult, Path], name: str) -> list[Obstacle]:
+    return [o for o in found[0].obstacles if name in o.place.file]
+
+
+@pytest.mark.parametrize("one", PLANTED, ids=lambda p: p.name)
+def test_a_mistake_is_found_at_its_place_for_its_reason(one: Planted, planted: tuple[RehearsalResult, Path]) -> None:
+    """Exactly one obstacle: code, file, line and column, the meaning in words, what to do."""
+    (found,) = obstacles_of(planted, f"_{one.name}.sql")
+    before = one.sql.partition(MARK)[0]
+    wanted = (before.count("\n") + 1, len(before) - before.rfind("\n"))
+    assert (found.code, found.place.line, found.place.column) == (one.code, *wanted), found
+    assert one.says in found.meaning
+    assert one.do in found.remedy
+    assert found.kind == one.kind
+
+
+def test_what_follows_from_a_mistake_names_its_cause(planted: tuple[RehearsalResult, Path]) -> None:
+    """A view on a view that could not be made, and a grant on that: both follow from the first, which is the cause."""
+    first, second, third = obstacles_of(planted, "_last.sql")
+    assert first.kind == "cause"
+    assert [second.kind, third.kind] == ["follows", "follows"]
+    assert second.caused_by == third.caused_by == first.place
+
+
+def test_the_healthy_parts_stay_healthy_beside_the_mistakes(planted: tuple[RehearsalResult, Path]) -> None:
+    """No statement of the app itself is blamed, and each mistake costs one file alone."""
+    files = {Path(o.place.file).name for o in planted[0].obstacles}
+    assert len(files) == len(PLANTED) + 1
+    assert planted[0].exit_code == 10
+
+
+def test_a_healthy_app_runs_whole() -> None:
+    """Supabase's layout is seen; platform, extensions and seed are there; each stub is named; exit code 0."""
+    result = rehearsal(read_migrations(APP), os.environ)
+    assert result.obstacles == ()
+    assert (result.exit_code, result.preset, result.files) == (0, "supabase", 3)
+    assert {"schema auth", "extension pg_cron", "extension uuid-ossp"} <= set(result.stubs)
+    assert result.again is not None
+    assert result.again.failed > 0
+    assert not any("cannot run" in note for note in result.notes)
+
+
+def test_the_reference_runs_whole_without_a_preset() -> None:
+    """It makes the platform's roles and schema itself, so none is put before it."""
+    result = rehearsal(read_migrations(ROOT / "replay_service" / "migrations"), os.environ)
+    assert result.obstacles == ()
+    assert (result.preset, result.exit_code) == ("none", 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "place", "says"),
+    [
+        ("a.sql", b"select 1;\nselect 'never ends;\n", ":2:8: ", "unterminated quoted string"),
+        ("b.sql", b"select 1; /* never /* ends */", ":1:11: ", "unterminated /* comment"),
+        ("c.sql", b"select 1;\nselect \xff;", ":2:8: ", "the byte 0xff"),
+        ("d.sql", b"PGDMP\x01\x0e", ":1:1: ", "pg_restore -f"),
+        ("e.sql", b"select\x00 1;", ":1:7: ", "a NUL character"),
+        ("f.md", b"text 'with one quote\n\n```sql\nselect $$ open\n```\n", ":4:8: ", "unterminated dollar-quoted"),
+    ],
+)
+def test_what_cannot_be_read_is_named_with_its_place(
+    name: str, content: bytes, place: str, says: str, tmp_path: Path
+) -> None:
+    """The file, the line and the column; no server is started for it."""
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as raised:
+        rehearsal(read_migrations(path), {"TMPDIR": "/nowhere"})
+    assert f"{path}{place}" in str(raised.value)
+    assert says in str(raised.value)
+
+
+def test_a_folder_without_migrations_says_where_some_are(tmp_path: Path) -> None:
+    """The error names the nearest folder that has SQL."""
+    (tmp_path / "db" / "sql").mkdir(parents=True)
+    with pytest.raises(UsageError, match="no migration was found"):
+        read_migrations(tmp_path)
+    with pytest.raises(UsageError, match="there is no such file or folder"):
+        read_migrations(tmp_path / "nowhere")
+
+
+def test_an_unknown_version_names_those_that_are_there() -> None:
+    """The embedded one, and what the system has."""
+    with pytest.raises(UsageError, match=r"allowed: .*18"):
+        rehearsal(read_migrations(APP), os.environ, version=11)
+
+
+@pytest.mark.skipif(not versions(), reason="no PostgreSQL is installed beside the embedded one")
+def test_another_version_of_the_server_has_the_same_platform() -> None:
+    """The healthy app runs on each installed version; there, too, no role can be given the right to run programs."""
+    version = min(versions())
+    result = rehearsal(read_migrations(APP), os.environ, version=version)
+    assert (result.obstacles, result.server_version) == ((), version)
+
+
+def test_nothing_foreign_gets_out_of_the_server(tmp_path: Path) -> None:
+    """Programs, files, other servers, untrusted languages and more rights are refused, on every version."""
+    witness = tmp_path / "witness"
+    doors = [
+        "grant pg_execute_server_program to postgres",
+        f"copy (select 1) to program 'touch {witness}'",
+        f"copy (select 1) to '{witness}'",
+        f"do $$ begin execute 'copy (select 1) to program ''touch {witness}'''; end $$",
+        "select pg_read_file('/etc/passwd')",
+        "select lo_import('/etc/passwd')",
+        "create extension dblink",
+        "create extension file_fdw",
+        "alter system set archive_command = 'touch /tmp/x'",
+        "create function c() returns int language c as '/lib/x.so', 'y'",
+        "set role rehearsal_admin",
+        "alter role postgres superuser",
+        "update pg_catalog.pg_authid set rolsuper = true",
+        "create subscription s connection 'host=192.0.2.1' publication p",
+    ]
+    path = tmp_path / "doors.sql"
+    path.write_text(";\n".join(doors) + ";\n", encoding="utf-8")
+    for version in {None, *versions()}:
+        result = rehearsal(read_migrations(path), os.environ, version=version)
+        assert [o.place.line for o in result.obstacles] == list(range(1, len(doors) + 1))
+        assert not witness.exists()
+
+
+def test_an_endless_statement_is_ended_and_the_next_one_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the migration switches the server's own limit off, as dumps do; so many rows end it as well."""
+    monkeypatch.setattr("gates.rehearsal.execution.STATEMENT_LIMIT_S", 1)
+    path = tmp_path / "slow.sql"
+    path.write_text(
+        "set statement_timeout = 0;\nselect pg_sleep(600);\nselect * from generate_series(1, 1000000000);\nselect 1;\n",
+        encoding="utf-8",
+    )
+    result = rehearsal(read_migrations(path), os.environ)
+    assert [(o.place.line, o.kind) for o in result.obstacles] == [(2, "not judged"), (3, "not judged")]
+
+
+def test_a_dump_runs_with_its_rows_and_without_psql_commands(tmp_path: Path) -> None:
+    """COPY rows are written, psql's commands skipped with a word, and roles that the dump only names are made."""
+    path = tmp_path / "dump.sql"
+    path.write_text(
+        "-- PostgreSQL database dump\n\\restrict abc'd\n\nSET statement_timeout = 0;\n"
+        "SELECT pg_catalog.set_config('search_path', '', false);\n"
+        "CREATE TABLE public.notes (id integer NOT NULL, text text);\nALTER TABLE public.notes OWNER TO app_owner;\n"
+        "COPY public.notes (id, text) FROM stdin;\n1\tit's; \\\\ $$ here\n2\t\\N\n\\.\n\n"
+        "ALTER TABLE ONLY public.notes ADD CONSTRAINT notes_pkey PRIMARY KEY (id);\n"
+        "DO $$ BEGIN ASSERT (SELECT count(*) FROM public.notes) = 2; END $$;\n"
+        "GRANT SELECT ON TABLE public.notes TO app_reader;\n\\unrestrict abc'd\n",
+        encoding="utf-8",
+    )
+    result = rehearsal(read_migrations(path), os.environ)
+    assert result.obstacles == ()
+    assert any("app_owner, app_reader" in note for note in result.notes)
+    assert any("\\restrict, \\unrestrict" in note for note in result.notes)
+
+
+def test_fences_of_markdown_run_in_their_order_with_its_lines(tmp_path: Path) -> None:
+    """Only SQL in fences is run; a fence ends its last statement; indented fences and other languages are known."""
+    path = tmp_path / "steps.md"
+    path.write_text(
+        "# It's a title\n\n```sql\ncreate table t (id int)\n```\n\n```bash\nrm -rf 'x\n```\n\n"
+        "1. step\n\n   ```sql\n   select idd from t;\n   ```\n",
+        encoding="utf-8",
+    )
+    result = rehearsal(read_migrations(path), os.environ)
+    assert [at(o.place) for o in result.obstacles] == [f"{path}:14:11"]
+
+
+def test_the_command_prints_its_findings_and_leaves_nothing(tmp_path: Path, place: Path) -> None:
+    """Exit codes 0 and 10, the same as data with --json; the temporary folder is empty at the end."""
+    good, bad = tmp_path / "good.sql", tmp_path / "bad.sql"
+    good.write_text("create table t (id int);\n", encoding="utf-8")
+    bad.write_text('create table t (id int);\nselect "\x1b[31midd" from t;\n', encoding="utf-8")
+    environ = {**os.environ, "TMPDIR": str(place)}
+    done = gate("rehearse", str(good), environ=environ)
+    assert (done.returncode, "REHEARSAL: all 1 statement in 1 file run" in done.stdout) == (0, True), done.stderr
+    done = gate("rehearse", str(bad), environ=environ)
+    assert done.returncode == 10
+    assert f"cannot run {bad}:2:8" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
+    """Each command in docs/rehearse.md ends with exit code 0, from the root of the repository."""
+    page = (ROOT / "docs" / "rehearse.md").read_text(encoding="utf-8")
+    commands = [
+        line
+        for block in re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+        for line in block.splitlines()
+    ]
+    assert commands
+    for command in commands:
+        done = gate(*shlex.split(command)[1:], environ={"TMPDIR": str(tmp_path)})
+        assert (done.returncode, "REHEARSAL:" in done.stdout) == (0, True), done.stderr
+
+
+def test_an_interrupt_leaves_nothing(tmp_path: Path, place: Path) -> None:
+    """Ctrl-C in the middle of a statement: exit code 130, no process, no folder."""
+    path = tmp_path / "slow.sql"
+    path.write_text("select pg_sleep(25);\n", encoding="utf-8")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gates", "rehearse", str(path)],
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin", "TMPDIR": str(place)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until(lambda: any(place.glob("replaygate-*/pg/data/postmaster.pid")), 60)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
