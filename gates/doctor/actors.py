@@ -14,12 +14,15 @@ from gates.doctor.schema import Schema, SchemaFunction, SchemaRole
 from gates.doctor.sqltypes import id_type
 from gates.doctor.words import best_likeness, synonyms, words
 
-LEAST = 0.5
+LEAST, NAMESAKE = 0.5, 0.51
 SERVERS_OWN = frozenset(
     {"postgres", "supabase_admin", "rds_superuser", "cloudsqlsuperuser", "azure_pg_admin", "pgbouncer"}
 )
 """Roles of the server or of who hosts it."""
+OTHER_CLAIMS = frozenset({"app_metadata", "user_metadata", "sub", "role", "email", "aud", "exp", "iat", "iss", "aal"})
+"""Claims that name a person or the token, and no tenant."""
 _CLAIM = re.compile(r"(?:'(app_metadata|user_metadata)'(?:::text)?\)?\s*->>?\s*)?'([A-Za-z_][A-Za-z0-9_.]{0,60})'")
+_PATH = re.compile(r"#>>?\s*'\{([A-Za-z_][A-Za-z0-9_,]{0,100})\}'")
 _SETTING = re.compile(r"current_setting\('([^']{1,100})'")
 
 
@@ -102,8 +105,9 @@ def match_roles(schema: Schema, contract: Contract, tables: Mapping[str, TableMa
         role for m in tables.values() for p in m.table.policies if p.rows.strip("() ") != "true" for role in p.roles
     )
     most = policed.most_common(1)[0][0] if policed else ""
+    known = {r for m in tables.values() for r in (*m.table.grantees, *(x for p in m.table.policies for x in p.roles))}
     named = [*contract.roles]
-    scores = [[_role_score(n, r, most) for r in roles] for n in named]
+    scores = [[_role_score(n, r, most, known) for r in roles] for n in named]
     found = assign(scores, LEAST)
     made = {}
     for name, row, place in zip(named, scores, found, strict=True):
@@ -122,9 +126,13 @@ def match_roles(schema: Schema, contract: Contract, tables: Mapping[str, TableMa
     return made
 
 
-def _role_score(name: str, role: SchemaRole, most_policed: str) -> float:
+def _role_score(name: str, role: SchemaRole, most_policed: str, known: set[str]) -> float:
+    """Roles belong to the whole server: one that has no right on any table here may be another deployment's."""
+    wants_rights = name != "anon" and bool(known)
     if role.name == name:
-        return 1.0
+        return NAMESAKE if wants_rights and role.name not in known else 1.0
+    if wants_rights and role.name not in known:
+        return 0.0
     score = 0.9 * best_likeness(synonyms().spellings("roles", name), words(role.name))
     if name == "authenticated" and role.name == most_policed and role.name != "public":
         score = max(score, 0.55) + 0.25
@@ -134,16 +142,18 @@ def _role_score(name: str, role: SchemaRole, most_policed: str) -> float:
     return min(score, 0.97)
 
 
-def tenant_claim(tables: Sequence[TableMatch]) -> TenantClaim:
-    """What the policies of tenants read to know the tenant; empty where none says it plainly."""
+def tenant_claim(tables: Sequence[TableMatch], schema: Schema) -> TenantClaim:
+    """What policies, and functions that they may call, read to know the tenant; empty where none says it plainly."""
     claims, settings = Counter[str](), Counter[str]()
-    for one in tables:
-        for policy in one.table.policies:
-            settings.update(s for s in _SETTING.findall(policy.rows) if not s.startswith("request.jwt"))
-            if "jwt" in policy.rows:
-                for parent, member in _CLAIM.findall(policy.rows):
-                    if member not in {"app_metadata", "user_metadata"} and not member.startswith("request."):
-                        claims[f"{parent}.{member}" if parent else member] += 1
+    rows = [p.rows for m in tables for p in m.table.policies]
+    for text in (*rows, *schema.claim_readers):
+        settings.update(s for s in _SETTING.findall(text) if not s.startswith("request.jwt"))
+        if "jwt" not in text:
+            continue
+        claims.update(p.replace(",", ".") for p in _PATH.findall(text) if p.split(",")[-1] not in OTHER_CLAIMS)
+        for parent, member in _CLAIM.findall(text):
+            if member not in OTHER_CLAIMS and not member.startswith("request."):
+                claims[f"{parent}.{member}" if parent else member] += 1
     if claims:
         name, seen = claims.most_common(1)[0]
         return TenantClaim(claim=name, seen=seen)

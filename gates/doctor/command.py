@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import datetime as dt
+from pathlib import Path
 
 from gates import config
 from gates.contract.contract import contract
-from gates.doctor.diagnosis import diagnose
+from gates.decision import policy_file
+from gates.deployment.dialect.current import use
+from gates.deployment.target import Target
+from gates.doctor.diagnosis import Diagnosis, diagnose
+from gates.doctor.draft import draft
+from gates.doctor.grants import LOGIN, grants
 from gates.doctor.report import as_json, as_text
-from gates.errors import CannotWork, ConfigError
+from gates.doctor.said import only_extra_headers
+from gates.doctor.writing import MANIFEST, refuse_to_overwrite, write
+from gates.errors import CannotWork, ConfigError, UsageError
 from gates.inputs import options as shared
 from gates.reports.console import Console
+from gates.stages.collection import sql_suite
 from gates.text.inert import Terminal
 
 TO_MEND = 10
@@ -21,23 +31,65 @@ def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
     shared.policy(made)
     shared.as_json(made)
     made.add_argument("--all", action="store_true", help="also every column and member that is as the contract says")
+    made.add_argument("--write", action="store_true", help="draft gate.yaml (--policy FILE) and the manifest")
+    made.add_argument("--force", action="store_true", help="change a gate.yaml that is there; a copy is kept")
+    made.add_argument(
+        "--grants",
+        nargs="?",
+        const=LOGIN,
+        metavar="LOGIN",
+        help=f"only print the SQL that makes a login with the least rights ({LOGIN})",
+    )
 
 
 def carry_out(options: argparse.Namespace, console: Console) -> int:
     """Look and tell. 0 where all that could be seen is there, 10 where something is to map or to mend.
 
-    Raise ConfigError where there is nothing to look at, CannotWork where nothing answers.
+    Raise ConfigError where there is nothing to look at, or a file in the way; CannotWork where nothing answers.
     """
     target = config.load_target(console.environ)
     if not target.base_url and not target.database_url:
         raise ConfigError(
             "neither BASE_URL nor DATABASE_URL is set; allowed: at least one of them. Set what to look at"
         )
-    found = diagnose(target, contract(), {}, "outbox.enabled")
+    if options.grants and not target.database_url:
+        raise UsageError("--grants without DATABASE_URL; allowed: with a database, whose names it takes. Set it")
+    now = dt.datetime.now(dt.UTC)
+    path = options.policy or Path(config.POLICY_FILE)
+    if options.write:
+        refuse_to_overwrite(path, force=options.force)
+    file = config.load_policy(path if path.exists() else None, now.date())
+    use(only_extra_headers(file.names), console.environ)  # the deployment is looked at as it is
+    found = diagnose(target, contract(), file.names, file.plan.flag)
     if not found.reached:
         raise CannotWork("; ".join(found.remarks))
+    if options.grants:
+        console.result(Terminal.document(grants(found.schema, found.comparison, options.grants)))
+        return 0
+    complete = found.is_complete(file.scope.claims or contract().claimable)
     if options.json:
-        console.result(Terminal.document(as_json(found)))
+        console.result(Terminal.document(as_json(found, complete=complete)))
     else:
         console.result(as_text(found, contract(), colour=console.colours_results, whole=options.all))
-    return 0 if found.is_complete else TO_MEND
+    if options.write:
+        _write(path, found, target, console, now)
+    return 0 if complete else TO_MEND
+
+
+def _write(path: Path, found: Diagnosis, target: Target, console: Console, now: dt.datetime) -> None:
+    """Write the manifest, in the names of the draft, where there is a schema to read; then the draft."""
+    manifest = path.with_name(MANIFEST)
+    said = "no table of the contract was found"
+    if found.looks_like_it:
+        use(policy_file.parse(f"version: 1\n{draft(found, contract())}", str(path), Path(), now.date()).names)
+        words = ["write-manifest", "--output", str(manifest.resolve())]
+        done = sql_suite(words, config.environment_of(target, console.environ))
+        said = (done.stderr.strip() or f"exit code {done.returncode}") if done.returncode else ""
+    if said:
+        console.say(f"no manifest of this schema was written: {said}")
+    written = write(path, draft(found, contract(), has_manifest=not said), "" if said else MANIFEST, now)
+    if written.difference:
+        console.say(Terminal.document(written.difference))
+        console.say(f"{written.kept}: the file as it was")
+    beside = "" if said else f", with {MANIFEST} beside it"
+    console.say(f"{written.path}: written for review{beside}. Then: gate lint")

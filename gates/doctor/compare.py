@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from gates.contract.contract import Contract, Relation
 from gates.doctor.actors import FunctionMatch, RoleMatch, match_functions, match_roles
-from gates.doctor.matching import Confidence, Pins, TableMatch, match, match_values
+from gates.doctor.matching import Confidence, Pin, Pins, TableMatch, match, match_values
 from gates.doctor.presets import presets_of
 from gates.doctor.schema import Schema, SchemaTable, UniqueKey
 from gates.doctor.sqltypes import difference, is_id
@@ -39,6 +39,8 @@ class ComparedObject:
     confidence: Confidence | None = None
     detail: str = ""
     alternatives: tuple[str, ...] = ()
+    said: bool = False
+    """gate.yaml says it: it is no guess, and nothing is left to do."""
 
     @property
     def usable(self) -> bool:
@@ -91,7 +93,7 @@ def compare(
     """
     tables = _with_values(guessed_tables(schema, contract, pins) if guessed is None else guessed, rows)
     functions, roles = match_functions(schema, contract), match_roles(schema, contract, tables)
-    objects = [o for r in contract.relations.values() for o in _relation(r, tables.get(r.name))]
+    objects = [o for r in contract.relations.values() for o in _relation(r, tables.get(r.name), pins or {})]
     objects += _functions(contract, functions, schema)
     objects += _roles(contract, roles, schema)
     objects += _flags(contract, rows)
@@ -129,12 +131,17 @@ def _with_values(found: Mapping[str, TableMatch], rows: RowsSeen) -> dict[str, T
 # --- tables and views --------------------------------------------------------------------------------------------
 
 
-def _relation(relation: Relation, found: TableMatch | None) -> Iterator[ComparedObject]:
+def _relation(relation: Relation, found: TableMatch | None, pins: Pins) -> Iterator[ComparedObject]:
     kind = "view" if relation.is_view else "table"
+    pin = pins.get(relation.name, ...)
     if found is None:
-        yield ComparedObject(kind, relation.name, relation.area, Presence.ABSENT)
+        why = f"gate.yaml says {pin.table}, which is not there" if isinstance(pin, Pin) else ""
+        said = pin is None
+        yield ComparedObject(
+            kind, relation.name, relation.area, Presence.ABSENT, detail="gate.yaml says so" if said else why, said=said
+        )
         for column in relation.columns:
-            yield ComparedObject("column", f"{relation.name}.{column}", relation.area, Presence.ABSENT)
+            yield ComparedObject("column", f"{relation.name}.{column}", relation.area, Presence.ABSENT, said=said)
         return
     yield ComparedObject(
         kind,
@@ -145,6 +152,7 @@ def _relation(relation: Relation, found: TableMatch | None) -> Iterator[Compared
         Confidence.SURE if found.has_own_name else found.confidence,
         found.reason,
         found.alternatives,
+        said=found.pin is not None,
     )
     for column, wanted in relation.columns.items():
         yield _column(relation, found, column, wanted)
@@ -158,27 +166,31 @@ def _relation(relation: Relation, found: TableMatch | None) -> Iterator[Compared
 
 
 def _column(relation: Relation, found: TableMatch, column: str, wanted: str) -> ComparedObject:
-    name = f"{relation.name}.{column}"
+    name, pin = f"{relation.name}.{column}", found.pin
     seen = found.columns.get(column)
+    if pin and column in pin.expressions:
+        return ComparedObject("column", name, relation.area, Presence.RENAMED, "an expression", said=True)
     if seen is None:
-        return ComparedObject("column", name, relation.area, Presence.ABSENT)
+        why = f"gate.yaml says {pin.columns[column]}, which is not there" if pin and column in pin.columns else ""
+        said = bool(pin and column in pin.absent)
+        return ComparedObject("column", name, relation.area, Presence.ABSENT, detail=why, said=said)
     real = seen.column
     same = real.name == column
     confidence = Confidence.SURE if same else min(seen.confidence, found.confidence)
-    said = difference(wanted, real.type, is_id=is_id(column, wanted), values=bool(real.values))
+    trouble = difference(wanted, real.type, is_id=is_id(column, wanted), values=bool(real.values))
     if column in relation.nulls and real.not_null and not found.table.is_view:
-        said = "NOT NULL, and a null means everybody: there can be no global row"
-    presence = Presence.DIFFERS if said else Presence.PRESENT if same else Presence.RENAMED
-    shown = real.name if not same or said else ""
+        trouble = "NOT NULL, and a null means everybody: there can be no global row"
+    presence = Presence.DIFFERS if trouble else Presence.PRESENT if same else Presence.RENAMED
     return ComparedObject(
         "column",
         name,
         relation.area,
         presence,
-        shown,
+        real.name if not same or trouble else "",
         confidence,
-        said or ("" if same else seen.reason),
+        trouble or ("" if same else seen.reason),
         seen.alternatives,
+        said=bool(pin and column in pin.columns),
     )
 
 

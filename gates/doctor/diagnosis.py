@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -11,6 +11,7 @@ import psycopg
 
 from gates import catalogue
 from gates.contract.contract import Contract
+from gates.contract.names import Names
 from gates.deployment.database import connect
 from gates.deployment.target import Target
 from gates.doctor.compare import NOT_SEEN, ComparedObject, Comparison, Presence, RowsSeen, compare, guessed_tables
@@ -20,6 +21,7 @@ from gates.doctor.http_comparison import HttpComparison, compare_http
 from gates.doctor.matching import Confidence, Pins, TableMatch
 from gates.doctor.presets import FoundPreset, presets_of
 from gates.doctor.rows_reading import read_rows
+from gates.doctor.said import pins_of, settled
 from gates.doctor.schema import Schema
 from gates.doctor.schema_reading import read_schema
 from gates.doctor.surface import Surface, look_at
@@ -64,12 +66,19 @@ class Diagnosis:
         """Whether any table is likely one of the contract."""
         return any(m.confidence > Confidence.PERHAPS for m in self.comparison.tables.values())
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether all of the contract that can be seen is there, by its own name, and no defect is worth mending."""
-        seen = [o for o in self.objects if o.presence is not Presence.UNKNOWN]
+    def is_complete(self, claims: Collection[str]) -> bool:
+        """Whether all of the claimed areas that can be seen is there, by its own name or as gate.yaml says, and no
+        defect is worth mending.
+        """
+        seen = [o for o in self.objects if o.presence is not Presence.UNKNOWN and o.area in claims]
         mended = all(d.harm < WORTH_MENDING for d in self.defects)
-        return bool(seen) and mended and all(o.presence is Presence.PRESENT for o in seen)
+        return bool(seen) and mended and all(o.presence is Presence.PRESENT or _is_settled(o) for o in seen)
+
+
+def _is_settled(one: ComparedObject) -> bool:
+    """Whether a person has said how it is called, or it follows from what was said."""
+    follows = one.kind in {"key", "row security", "values", "endpoint"} and one.presence is Presence.RENAMED
+    return follows or (one.said and one.presence is not Presence.DIFFERS)
 
 
 def view_database(url: str, contract: Contract, pins: Pins) -> DatabaseView:
@@ -83,31 +92,31 @@ def view_database(url: str, contract: Contract, pins: Pins) -> DatabaseView:
         return DatabaseView(unreached=text(first_line(error), 300))
 
 
-def diagnose(target: Target, contract: Contract, pins: Pins, rollout_flag: str) -> Diagnosis:
-    """Look through the doors that are given, both at once."""
+def diagnose(target: Target, contract: Contract, names: Names, rollout_flag: str) -> Diagnosis:
+    """Look through the doors that are given, both at once. names: what gate.yaml says already."""
     with ThreadPoolExecutor(1) as pool:
         surface = pool.submit(look_at, target, contract) if target.base_url else None
-        view = view_database(target.database_url, contract, pins) if target.database_url else DatabaseView()
+        view = view_database(target.database_url, contract, pins_of(names)) if target.database_url else None
         seen = surface.result() if surface else None
-    return judge(view if target.database_url else None, seen, contract, pins, rollout_flag)
+    return judge(view, seen, contract, names, rollout_flag)
 
 
 def judge(
-    view: DatabaseView | None, surface: Surface | None, contract: Contract, pins: Pins, rollout_flag: str
+    view: DatabaseView | None, surface: Surface | None, contract: Contract, names: Names, rollout_flag: str
 ) -> Diagnosis:
     """What the views show. None: that door was not given. Pure but for the shipped catalogue."""
     schema = view.schema if view else Schema()
     rows = view.rows if view else NOT_SEEN
-    comparison = compare(schema, contract, pins, rows, view.guessed if view else {})
-    http = compare_http(surface, contract) if surface else None
+    comparison = compare(schema, contract, pins_of(names), rows, view.guessed if view else {})
+    http = compare_http(surface, contract, names.given.get("http", {}).get("paths", {})) if surface else None
     unseen = "DATABASE_URL is not set" if view is None else view.unreached
     objects = [*(_unseen(comparison.objects, unseen) if unseen else comparison.objects)]
     missing = compare_http(Surface(unreached="BASE_URL is not set"), contract)
     objects += http.objects if http else _unseen(missing.objects, "BASE_URL is not set")
-    found = defects(schema, comparison, contract, rows, http, rollout_flag)
+    objects = settled(objects, names, schema)
     return Diagnosis(
         tuple(objects),
-        tuple(found),
+        tuple(defects(schema, comparison, contract, rows, http, rollout_flag)),
         tuple(coverage(objects, contract, catalogue.load())),
         tuple(presets_of(schema)),
         comparison,

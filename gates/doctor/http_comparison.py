@@ -50,9 +50,9 @@ class HttpComparison:
     """Where the machine-readable code stands in an error body; empty where no error body was seen."""
 
 
-def compare_http(surface: Surface, contract: Contract) -> HttpComparison:
-    """Compare. Where nothing answers, everything is unknown."""
-    found = _match_endpoints(surface, contract)
+def compare_http(surface: Surface, contract: Contract, paths: Mapping[str, str] | None = None) -> HttpComparison:
+    """Compare. Where nothing answers, everything is unknown. paths: of gate.yaml, path of the contract -> real."""
+    found = _said(_match_endpoints(surface, contract), surface, contract, paths or {})
     objects: list[ComparedObject] = []
     for endpoint in contract.endpoints.values():
         one = found.get(endpoint.name)
@@ -74,6 +74,21 @@ def _match_endpoints(surface: Surface, contract: Contract) -> dict[str, Endpoint
         if one is not None:
             found[endpoint.name] = one
     return found
+
+
+def _said(
+    found: dict[str, EndpointMatch], surface: Surface, contract: Contract, paths: Mapping[str, str]
+) -> dict[str, EndpointMatch]:
+    """The endpoints at the paths that a person has said; those match by prefix."""
+    made = dict(found)
+    for endpoint in contract.endpoints.values():
+        prefix = next((p for p in paths if endpoint.path == p or endpoint.path.startswith(f"{p}/")), "")
+        if prefix and not surface.unreached:
+            path = paths[prefix] + endpoint.path[len(prefix) :]
+            listed = surface.document.operations if surface.document else ()
+            same = (o for o in listed if o.method == endpoint.method and _shape(o.path) == _shape(path))
+            made[endpoint.name] = EndpointMatch(endpoint, path, Confidence.SURE, "gate.yaml says so", next(same, None))
+    return made
 
 
 def _by_document(surface: Surface, document: ApiDocument, contract: Contract) -> dict[str, EndpointMatch]:
@@ -107,7 +122,8 @@ def _operation_score(endpoint: Endpoint, operation: ApiOperation) -> float:
     if shape.count(":id") != _shape(endpoint.path).count(":id"):
         return 0.0
     spelled = [words(p.replace(":id", "")) for p in spelled_paths(endpoint.name)]
-    named = max((_tail_likeness(s, words(operation.path)) for s in spelled), default=0.0)
+    path = words(_PARAMETER.sub("", operation.path))
+    named = max((_tail_likeness(s, path) for s in spelled), default=0.0)
     shares = [
         len(_paired(wanted, real, "fields")) / len(wanted)
         for wanted, real in ((endpoint.body, operation.body), (endpoint.answer, operation.answer))

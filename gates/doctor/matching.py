@@ -21,6 +21,8 @@ CLOSE = 0.06
 NAME_SHARE, HUB_NAME_SHARE = 0.45, 0.75
 """How much of a table's score its name makes; a table of two columns is known by its name and its neighbours."""
 HUB_NEIGHBOUR, NEIGHBOUR, MENTIONED, HOME = 0.5, 0.25, 0.1, 0.02
+WHOLE_COVER, LEAST_COLUMNS = 0.85, 5
+"""A table with all columns of the contract, and so many, is the one, whatever it is called."""
 SLACK = 0.1
 """What the types, keys and states of columns may add to what their names say."""
 TARGETS = {"company_id": "companies", "event_id": "events", "replay_run_id": "replay_runs"}
@@ -65,6 +67,7 @@ class TableMatch:
     reason: str
     columns: Mapping[str, ColumnMatch] = field(default_factory=dict)
     alternatives: tuple[str, ...] = ()
+    pin: Pin | None = None
 
     @property
     def has_own_name(self) -> bool:
@@ -73,10 +76,21 @@ class TableMatch:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """What a person has said of one table already: it is no guess. columns: name of the contract -> real name."""
+    """What a person has said of one table already: it is no guess.
+
+    columns: name of the contract -> real name; expressions, absent: columns of the contract that are no real ones.
+    """
 
     table: str
     columns: Mapping[str, str] = field(default_factory=dict)
+    expressions: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+
+    def allows(self, column: str, real: str) -> bool:
+        """Whether it leaves it open that a column is this real one, or says so."""
+        if column in self.columns:
+            return self.columns[column] == real
+        return column not in {*self.expressions, *self.absent} and real not in self.columns.values()
 
 
 Pins = Mapping[str, Pin | None]
@@ -156,9 +170,9 @@ class _Matcher:
         table, (named, alike) = self.tables[place], self.alike[place]
         name = 1.0 if table.name == relation.name else named.get(relation.name, 0.0)
         pin = self.pins.get(relation.name)
-        columns = match_columns(relation, table, targets, alike, pin.columns if pin else {})
+        columns = match_columns(relation, table, targets, alike, pin)
         if pin:
-            return TableMatch(relation, table, 2.0, Confidence.SURE, "said by gate.yaml", columns)
+            return TableMatch(relation, table, 2.0, Confidence.SURE, "gate.yaml says so", columns, pin=pin)
         whole = sum(self.weights[c] for c in relation.columns)
         covered = sum(self.weights[c] * m.score for c, m in columns.items()) / whole
         share = _name_share(relation)
@@ -173,7 +187,8 @@ class _Matcher:
             reasons.append("its comment names it")
         if covered < 0.2 and len(relation.columns) >= 4:
             score /= 2
-        if relation.name in GENERIC and not pointed and score < LIKELY_TABLE:
+        is_whole = covered >= WHOLE_COVER and len(relation.columns) >= LEAST_COLUMNS
+        if relation.name in GENERIC and not pointed and not is_whole and score < LIKELY_TABLE:
             score = 0.0
         score = min(score, 1.0)
         confidence = _confidence(score, SURE_TABLE, LIKELY_TABLE)
@@ -198,7 +213,7 @@ def match_columns(
     table: SchemaTable,
     targets: Mapping[str, str],
     alike: ColumnLikenesses,
-    pinned: Mapping[str, str] | None = None,
+    pin: Pin | None = None,
 ) -> dict[str, ColumnMatch]:
     """The real columns by name of the contract. targets: column -> the table that it should refer to."""
     wanted, real = [*relation.columns.items()], [*table.columns.values()]
@@ -212,8 +227,10 @@ def match_columns(
     ]
     for row, (name, _) in zip(scores, wanted, strict=True):
         for place, column in enumerate(real):
-            if pinned and name in pinned:
-                row[place] = 2.0 if column.name == pinned[name] else 0.0
+            if pin and not pin.allows(name, column.name):
+                row[place] = 0.0
+            elif pin and name in pin.columns:
+                row[place] = 2.0
     found = assign(scores, PERHAPS_COLUMN)
     taken = {p for p in found if p != NONE}
     matched = {}
@@ -257,7 +274,7 @@ def _column_score(
     elif targets.get(f"{name}=") == column.name:
         bonus += 0.3
     if name == "id" and any(k.is_primary and k.columns == (column.name,) for k in table.keys):
-        bonus += 0.5
+        return 0.99
     if (name, column.name) in alone:
         bonus += 0.35
     if name in relation.values and column.values:
@@ -272,7 +289,7 @@ def _column_score(
 def _alone(relation: Relation, table: SchemaTable) -> frozenset[tuple[str, str]]:
     """Pairs of columns that are the only ones of their type, in the table of the contract and in the real one."""
     pairs = []
-    for kind in ("jsonb", "boolean", "timestamptz[]"):
+    for kind in ("jsonb", "boolean", "timestamptz", "timestamptz[]", "xid8"):
         wanted = [n for n, t in relation.columns.items() if t == kind]
         real = [c.name for c in table.columns.values() if fitness(kind, c.type, is_id=False) >= 0.9]
         if len(wanted) == len(real) == 1:
@@ -320,7 +337,7 @@ def _with_rivals(one: TableMatch, others: Sequence[TableMatch]) -> TableMatch:
         (m for m in others if m.score >= max(one.score - CLOSE, PERHAPS_TABLE) and m.table is not one.table),
         key=lambda m: -m.score,
     )
-    if not rivals or one.has_own_name:
+    if not rivals or one.has_own_name or one.pin:
         return one
     return TableMatch(
         one.relation,
@@ -330,6 +347,7 @@ def _with_rivals(one: TableMatch, others: Sequence[TableMatch]) -> TableMatch:
         one.reason,
         one.columns,
         tuple(m.table.qualified for m in rivals[:3]),
+        one.pin,
     )
 
 

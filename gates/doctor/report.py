@@ -32,11 +32,11 @@ MOST_ALIKE = 4
 """Objects of one parent in one state that are named; more are counted."""
 
 
-def as_json(found: Diagnosis) -> str:
-    """One object: objects, defects, coverage, presets, remarks."""
+def as_json(found: Diagnosis, *, complete: bool) -> str:
+    """One object: objects, defects, coverage, presets, remarks. complete: nothing is left to map or to mend."""
     data: dict[str, JsonValue] = {
         "tables": found.tables,
-        "complete": found.is_complete,
+        "complete": complete,
         "objects": [_object_json(o) for o in found.objects],
         "defects": [plain(asdict(d)) for d in found.defects],
         "areas": [plain({**asdict(a), "claimable": a.claimable}) for a in found.coverage],

@@ -67,6 +67,8 @@ class SchemaTable:
     narrowed: bool = False
     owner: str = ""
     comment: str = ""
+    grantees: tuple[str, ...] = ()
+    """Roles other than the owner that hold a right on it."""
 
     @property
     def qualified(self) -> str:
@@ -124,6 +126,8 @@ class Schema:
     version: int = 0
     extensions: tuple[str, ...] = ()
     schemas: tuple[str, ...] = ()
+    claim_readers: tuple[str, ...] = ()
+    """The text of functions that read what a request says of itself."""
     unread: Mapping[str, str] = field(default_factory=dict)
 
     def role(self, name: str) -> SchemaRole | None:

@@ -57,7 +57,7 @@ class _Session:
             with self.connection.transaction():
                 self.connection.execute(f"set local statement_timeout = {int(left_s * 1000)}".encode())
                 self.connection.execute(f"set local lock_timeout = {LOCK_TIMEOUT_MS}".encode())
-                cursor = self.connection.execute(sql(QUERIES / f"{part}.sql").encode(), params)
+                cursor = self.connection.execute(sql(QUERIES / f"{part}.sql").encode(), params or None)
                 return list(cursor.fetchall())
         except psycopg.Error as error:
             if self.connection.closed:
@@ -78,6 +78,7 @@ def read_schema(connection: Connection, contract: Contract, most_s: float = MOST
         session.unread["further tables"] = f"not read: there are more than {MOST_TABLES} tables"
     functions = session.rows("functions", names=[*contract.functions])
     roles = session.rows("roles", names=[*contract.roles])
+    readers = session.rows("claims")
     server = next(iter(session.rows("server")), {})
     tables = _detailed(session, raw, _wanted(raw, contract))
     return Schema(
@@ -91,6 +92,7 @@ def read_schema(connection: Connection, contract: Contract, most_s: float = MOST
         version=int(server.get("version", 0)) // 10_000,
         extensions=(*server.get("extensions", ()),),
         schemas=(*server.get("schemas", ()),),
+        claim_readers=tuple(str(r["source"]) for r in readers),
         unread=session.unread,
     )
 
@@ -146,6 +148,7 @@ def _detailed(session: _Session, raw: Rows, oids: Sequence[int]) -> list[SchemaT
                 tuple(t["fires"] for t in mine["triggers"] if t["enabled"]),
                 **{k: row[k] for k in ("secured", "forced", "invoker", "readable", "narrowed", "owner")},
                 comment=row["comment"] or "",
+                grantees=(*row["grantees"],),
             )
         )
     return found

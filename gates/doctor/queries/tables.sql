@@ -1,7 +1,7 @@
 -- Tables and views of the deployment, the contract's names first, with their columns. Partitions, system schemas, and what
 -- an extension owns are left out. %(names)s: names of the contract; %(most)s: how many relations to read at most.
 with chosen as (
-  select c.oid, n.nspname, c.relname, c.relkind, c.relrowsecurity, c.relforcerowsecurity, c.relowner, c.reloptions, c.reltuples
+  select c.oid, n.nspname, c.relname, c.relkind, c.relrowsecurity, c.relforcerowsecurity, c.relowner, c.reloptions, c.relacl
   from pg_catalog.pg_class c
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
   where c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition
@@ -31,6 +31,10 @@ select c.oid::bigint as oid, c.nspname as schema, c.relname as name, c.relkind::
        pg_catalog.has_table_privilege(c.oid, 'select') as readable,
        pg_catalog.row_security_active(c.oid) as narrowed,
        substr(d.description, 1, 200) as comment,
+       array(
+         select distinct pg_catalog.pg_get_userbyid(a.grantee)::text from pg_catalog.aclexplode(c.relacl) a
+         where a.grantee not in (0, c.relowner) limit 100
+       ) as grantees,
        coalesce(p.columns, '[]') as columns
 from chosen c
 left join parts p on p.attrelid = c.oid

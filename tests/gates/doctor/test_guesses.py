@@ -7,11 +7,14 @@ from collections.abc import Iterator
 import pytest
 
 from gates.contract.contract import contract
+from gates.deployment.database import connect
 from gates.doctor.compare import Comparison, compare
 from gates.doctor.matching import Confidence
 from gates.doctor.presets import presets_of
+from gates.doctor.schema_reading import read_schema
 from tests.gates.doctor.databases import TRUTH, database, schema_named, schema_of
-from tests.postgres_fixture import PgServer
+from tests.postgres_fixture import TEMPLATE, PgServer
+from tests.renamed import COLUMNS, TABLES, rename
 
 LEAST_COLUMNS = {"terse": 0.5}
 """Share of the columns that must be found; of names of one or two letters not more can be asked."""
@@ -54,7 +57,7 @@ def test_nothing_is_claimed_where_nothing_is(pg_server: PgServer, name: str) -> 
 
 def test_a_known_queue_is_recognised(pg_server: PgServer) -> None:
     """pg-boss is seen by its tables, in the schema where they are."""
-    assert [(p.name, p.schema) for p in presets_of(schema_named(pg_server, "pgboss"))] == [("pgboss", "pgboss")]
+    assert [(p.name, p.schema) for p in presets_of(schema_named(pg_server, "pgboss"))] == [("pg-boss", "pgboss")]
     assert presets_of(schema_named(pg_server, "shop")) == []
 
 
@@ -69,6 +72,25 @@ def test_two_candidates_are_said(pg_server: PgServer) -> None:
         found = compare(schema_of(url), contract()).tables["dead_letter_queue"]
     assert found.confidence is Confidence.PERHAPS
     assert {found.table.qualified, *found.alternatives} == {"public.failed_events", "public.failed_messages"}
+
+
+def test_the_reference_under_other_names_is_found(pg_server: PgServer) -> None:
+    """Renamed by somebody who had not the guesses in mind: all tables, all but a few columns, nothing wrong."""
+    name = pg_server.create_database(TEMPLATE)
+    try:
+        with connect(pg_server.url(name), autocommit=False) as connection:
+            rename(connection)
+            found = compare(read_schema(connection, contract()), contract())
+            connection.rollback()
+    finally:
+        pg_server.drop_database(name)
+    assert {n: m.table.qualified for n, m in found.tables.items()} == TABLES
+    guessed = {(n, c, m.column.name) for n, t in found.tables.items() for c, m in t.columns.items()}
+    right = {(n, c, COLUMNS.get(c, c)) for n in TABLES for c in contract().relations[n].columns}
+    assert guessed <= right
+    assert len(guessed) >= 0.97 * len(right)
+    assert found.functions["is_feature_enabled"].swapped
+    assert found.roles["authenticated"].role.name == "app_user"
 
 
 def test_a_table_is_used_once(pg_server: PgServer) -> None:

@@ -1,0 +1,343 @@
+"""Drafts `contract:` and `names:` of gate.yaml from a diagnosis, for review: every guess has a comment. Pure.
+
+A name stands in the draft where a guess was made; what was found under its own name says nothing. A table for which two
+candidates are as good is left out, and both are named.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+
+from gates.contract.contract import Contract
+from gates.contract.scope import SERVICE
+from gates.doctor.actors import tenant_claim
+from gates.doctor.compare import ComparedObject, Presence
+from gates.doctor.diagnosis import Diagnosis
+from gates.doctor.matching import Confidence, TableMatch
+from gates.doctor.presets import SUPABASE
+from gates.doctor.schema import SchemaColumn
+from gates.doctor.sqltypes import bare, id_type
+from gates.text import characters
+
+MOST_COMMENT = 150
+ID_COLUMNS = {
+    "company_id": (("companies", "id"), ("dead_letter_queue", "company_id"), ("event_outbox", "company_id")),
+    "event_id": (("events", "id"), ("event_outbox", "event_id"), ("dead_letter_queue", "event_id")),
+    "replay_run_id": (("replay_runs", "id"), ("event_outbox", "replay_run_id")),
+    "dead_letter_queue.id": (("dead_letter_queue", "id"),),
+}
+"""Each id that `names: ids:` knows -> the columns in which it stands, the most telling first."""
+DERIVED = {
+    ("edge_rate_limits", "count"): ("hits", "cardinality({})"),
+    ("edge_rate_limits", "window_start"): ("hits", "({})[1]"),
+}
+"""Columns that follow from another one of their table: the other, and how."""
+DRIFT = "schema"
+"""The area that compares a deployment with a manifest."""
+ARGUMENTS = ("key", "company")
+ROLES_OF_LOGINS = ("replay_service", "replay_worker")
+FILLED = {
+    "uuid": "gen_random_uuid()",
+    "boolean": "false",
+    "timestamp with time zone": "now()",
+    "timestamp without time zone": "now()",
+    "date": "current_date",
+    "jsonb": "'{}'",
+    "json": "'{}'",
+    "smallint": "0",
+    "integer": "0",
+    "bigint": "0",
+    "numeric": "0",
+    "text": "'gate'",
+    "character varying": "'gate'",
+}
+"""Type -> a value for a column that the contract does not know and that has no default."""
+WRITTEN = ("companies", "event_outbox", "events", "dead_letter_queue", "feature_flags", "agent_controls", "agent_tasks")
+"""Tables in which the gate inserts rows of its own tenants."""
+_PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
+_WORDS_OF_YAML = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
+
+Lines = Iterator[str]
+
+
+def draft(found: Diagnosis, contract: Contract, *, has_manifest: bool = False) -> str:
+    """The members `contract` and `names` as YAML. has_manifest: the deployment's own manifest was written beside it."""
+    parts = ["\n".join(_contract(found, contract, has_manifest=has_manifest))]
+    names = [*_names(found, contract)]
+    if names:
+        parts.append("\n".join(["names:", *names]))
+    return "\n\n".join(parts) + "\n"
+
+
+def scalar(text: str) -> str:
+    """A value of YAML on one line, whatever it holds."""
+    if _PLAIN.fullmatch(text) and text.lower() not in _WORDS_OF_YAML:
+        return text
+    return '"' + "".join(map(_escaped, text)) + '"'
+
+
+def _escaped(character: str) -> str:
+    """A character within double quotes; what is not plain ASCII is an escape of YAML, so that everybody sees it."""
+    if " " <= character <= "~":
+        return f"\\{character}" if character in '"\\' else character
+    point = ord(character)
+    return f"\\u{point:04x}" if point < 0x10000 else f"\\U{point:08x}"
+
+
+def comment(*parts: str) -> str:
+    """A comment at the end of a line; nothing in it ends the line."""
+    said = characters.one_line(characters.line("; ".join(p for p in parts if p)), MOST_COMMENT)
+    return f"  # {said}" if said else ""
+
+
+def guess(one: ComparedObject) -> str:
+    """How sure a guess is, why, and what else it could be."""
+    sure = one.confidence.word if one.confidence else ""
+    return comment(f"{sure}: {one.detail}" if one.detail else sure, _or(one.alternatives))
+
+
+def _or(alternatives: Iterable[str]) -> str:
+    listed = [*alternatives]
+    return f"or {', '.join(listed)}" if listed else ""
+
+
+# --- contract ----------------------------------------------------------------------------------------------------
+
+
+def claims_of(found: Diagnosis, *, has_manifest: bool) -> list[str]:
+    """The areas whose objects are all there or mapped, and those that every claim needs.
+
+    The health of the schema is judged against a manifest, so it is claimed with one of the deployment's own.
+    """
+    unseen = {f"{o.kind} {o.name}" for o in found.objects if o.presence is Presence.UNKNOWN}
+    whole = [a.area for a in found.coverage if a.area in SERVICE or not set(a.lacking) - unseen]
+    return [a for a in whole if a != DRIFT or has_manifest]
+
+
+def _contract(found: Diagnosis, contract: Contract, *, has_manifest: bool) -> Lines:
+    yield "contract:"
+    presets = [p for p in found.presets if p.name in contract.presets]
+    queue = next((p for p in presets if p.name != SUPABASE), None)
+    if queue is not None and not found.looks_like_it:
+        yield f"  preset: {queue.name}{comment(f'sure: {queue.reason}')}"
+        if queue.is_elsewhere:
+            yield f"  options: {{schema: {scalar(queue.schema)}}}"
+        return
+    if any(p.name == SUPABASE for p in presets):
+        yield f"  preset: {SUPABASE}{comment('the roles and the schema auth are there')}"
+    claimed = claims_of(found, has_manifest=has_manifest)
+    yield f"  claims: [{', '.join(claimed)}]"
+    for area in found.coverage:
+        lacking = [n for n in area.lacking if not _is_unseen(found, n)]
+        if area.area not in claimed:
+            yield f"  # not claimed: {area.area}{_lacks(lacking)}"
+        elif lacking:
+            yield f"  # {area.area} belongs to every claim{_lacks(lacking)}"
+        elif area.lacking:
+            yield f"  # {area.area}: not seen yet: {characters.one_line(', '.join(area.lacking), MOST_COMMENT)}"
+
+
+def _is_unseen(found: Diagnosis, name: str) -> bool:
+    return any(f"{o.kind} {o.name}" == name and o.presence is Presence.UNKNOWN for o in found.objects)
+
+
+def _lacks(names: list[str]) -> str:
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return f"; it lacks {', '.join(names[:4])}{more}" if names else ""
+
+
+# --- names -------------------------------------------------------------------------------------------------------
+
+
+def _names(found: Diagnosis, contract: Contract) -> Lines:
+    tables = found.comparison.tables
+    home = home_of(tables.values())
+    if tables:
+        if home != "public":
+            yield f"  schema: {scalar(home)}"
+        yield from _ids(tables)
+        claim = tenant_claim([*tables.values()], found.schema)
+        if claim.claim and claim.claim != "company_id":
+            said = comment(f"likely: {claim.seen} policies or functions read it")
+            yield f"  tenant_claim: {scalar(claim.claim)}{said}"
+        elif claim.setting:
+            yield f"  # policies read the setting {characters.line(claim.setting)}, and not request.jwt.claims"
+        yield from _roles(found)
+        yield from _functions(found, home)
+        mapped = [line for r in contract.relations.values() for line in _table(found, r.name, home)]
+        if mapped:
+            yield "  tables:"
+            yield from mapped
+    http = [*_http(found)]
+    if http:
+        yield "  http:"
+        yield from http
+
+
+def home_of(tables: Iterable[TableMatch]) -> str:
+    """The schema in which most of the tables are."""
+    schemas = Counter(m.table.schema for m in tables)
+    return schemas.most_common(1)[0][0] if schemas else "public"
+
+
+def _ids(tables: Mapping[str, TableMatch]) -> Lines:
+    found = []
+    for name, places in ID_COLUMNS.items():
+        kinds = [_id_type(tables[t].columns[c].column) for t, c in places if t in tables and c in tables[t].columns]
+        kind = next((k for k in kinds if k), "")
+        if kind and kind != "uuid":
+            found.append(f"{name}: {kind}")
+    if found:
+        yield f"  ids: {{{', '.join(found)}}}"
+
+
+def _id_type(column: SchemaColumn) -> str:
+    return "integer" if bare(column.type) in {"integer", "smallint"} else id_type(column.type)
+
+
+def _roles(found: Diagnosis) -> Lines:
+    listed = [o for o in found.objects if o.kind == "role" and o.presence is not Presence.PRESENT]
+    lines = []
+    for one in listed:
+        if one.real:
+            lines.append(f"    {one.name}: {scalar(one.real)}{guess(one)}")
+        elif one.presence is Presence.ABSENT:
+            lines.append(f"    {one.name}: null{comment('no role like it was found')}")
+    if lines:
+        yield "  roles:"
+        yield from lines
+
+
+def _functions(found: Diagnosis, home: str) -> Lines:
+    renamed = {n: f for n, f in found.comparison.functions.items() if not f.is_own}
+    if renamed:
+        yield "  functions:"
+    for name, one in renamed.items():
+        real = _placed(one.function.schema, one.function.name, home)
+        order = ARGUMENTS[::-1] if one.swapped else ARGUMENTS
+        said = f"{{is: {scalar(real)}, arguments: [{', '.join(order)}]}}"
+        yield f"    {name}: {said}{comment(f'{one.confidence.word}: {one.reason}', _or(one.alternatives))}"
+
+
+def _placed(schema: str, name: str, home: str) -> str:
+    return name if schema == home else f"{schema}.{name}"
+
+
+def _table(found: Diagnosis, name: str, home: str) -> Lines:
+    one = found.comparison.tables.get(name)
+    if one is None:
+        yield f"    {name}: {{absent: true}}"
+        return
+    real = one.table
+    if one.confidence is Confidence.PERHAPS and one.alternatives:
+        yield f"    {name}: {{absent: true}}{comment(f'which is it: {real.qualified}', _or(one.alternatives))}"
+        return
+    if "." in real.name or "." in real.schema:
+        yield f"    {name}: {{absent: true}}{comment(f'{real.qualified} has a dot in its name, and cannot be named')}"
+        return
+    parts = [*_columns(found, one), *_values(found, one), *_further(one)]
+    is_home = real.schema == home and real.name == name
+    if not parts and is_home:
+        return
+    said = comment(f"{one.confidence.word}: {one.reason}", _or(one.alternatives))
+    yield f"    {name}:{'' if one.has_own_name else said}"
+    if not is_home:
+        yield f"      is: {scalar(_placed(real.schema, real.name, home))}"
+    yield from parts
+
+
+def _columns(found: Diagnosis, one: TableMatch) -> Lines:
+    lines, absent = [], []
+    for column in one.relation.columns:
+        seen = found.comparison.of("column", f"{one.relation.name}.{column}")
+        match = one.columns.get(column)
+        if match is None and (derived := _derived(one, column)):
+            lines.append(f"        {column}: {{sql: {scalar(derived)}}}  # likely: the contract derives it so")
+        elif match is None or "." in match.column.name:
+            absent.append(column)
+        elif match.column.name != column and seen is not None:
+            lines.append(f"        {column}: {scalar(match.column.name)}{guess(seen)}")
+        elif seen is not None and seen.presence is Presence.DIFFERS:
+            lines.append(f"        {column}: {scalar(match.column.name)}{comment(seen.detail)}")
+    if lines:
+        yield "      columns:"
+        yield from lines
+    if absent:
+        yield f"      absent: [{', '.join(absent)}]  # found nothing that is it: read as null, never written"
+
+
+def _derived(one: TableMatch, column: str) -> str:
+    """The expression that gives a column which the contract itself derives from another; empty where there is none."""
+    source, form = DERIVED.get((one.relation.name, column), ("", ""))
+    real = one.columns[source].column.name if source in one.columns else ""
+    return form.format(f'"{real}"' if real and not real.islower() else real) if real else ""
+
+
+def _values(found: Diagnosis, one: TableMatch) -> Lines:
+    places = {c: found.comparison.values.get(f"{one.relation.name}.{c}") for c in one.relation.values}
+    if one.relation.name == "feature_flags":
+        places["key"] = {o.name: o.real for o in found.objects if o.kind == "flag" and o.presence is Presence.RENAMED}
+    renamed = {c: v for c, v in places.items() if v}
+    if renamed:
+        yield "      values:"
+    for column, values in renamed.items():
+        said = ", ".join(f"{w}: {scalar(r)}" for w, r in values.items())
+        yield f"        {column}: {{{said}}}{comment('likely: by their words')}"
+
+
+def _further(one: TableMatch) -> Lines:
+    """Columns without a default that the contract does not know: the gate's own rows need a value there."""
+    known = {m.column.name for m in one.columns.values()}
+    needed = [c for c in one.table.columns.values() if c.not_null and not c.has_default and c.name not in known]
+    if one.relation.name not in WRITTEN or one.table.is_view or not needed:
+        return
+    yield "      also:  # what the gate's own rows hold in columns that the contract does not know"
+    for column in needed:
+        value = FILLED.get(bare(column.type), f"'{column.values[0]}'" if column.values else "null")
+        refers = f"refers to {column.references}: give the id of a row of it" if column.references else ""
+        said = comment(f"perhaps: {column.type} without a default", refers)
+        yield f"        {scalar(column.name)}: {scalar(value)}{said}"
+
+
+# --- http --------------------------------------------------------------------------------------------------------
+
+
+def _http(found: Diagnosis) -> Lines:
+    if found.http is None:
+        return
+    moved = [m for m in found.http.endpoints.values() if not m.is_own and "{" not in m.endpoint.path]
+    if moved:
+        yield "    paths:"
+    for one in moved:
+        yield f"      {one.endpoint.path}: {scalar(one.path)}{comment(f'{one.confidence.word}: {one.reason}')}"
+    yield from _renamed(found, "headers", ("header",))
+    yield from _renamed(found, "fields", ("body member", "answer member"))
+    yield from _codes(found)
+    if found.http.code_member not in {"", "code"}:
+        yield f"    code_member: {scalar(found.http.code_member)}"
+
+
+def _renamed(found: Diagnosis, title: str, kinds: tuple[str, ...]) -> Lines:
+    lines: dict[str, str] = {}
+    for one in found.objects:
+        if one.kind in kinds and one.presence is Presence.RENAMED:
+            name = one.name.rpartition(" ")[2]
+            lines.setdefault(name, f"      {name}: {scalar(one.real)}{guess(one)}")
+    if lines:
+        yield f"    {title}:"
+        yield from lines.values()
+
+
+def _codes(found: Diagnosis) -> Lines:
+    lines: dict[str, str] = {}
+    for one in found.objects:
+        if one.kind == "refusal" and one.presence is Presence.RENAMED:
+            code, _, status = one.real.removesuffix(")").partition(" (")
+            real = f"[{scalar(code)}, {status}]" if status else scalar(code)
+            name = one.name.rpartition(" ")[2]
+            lines.setdefault(name, f"      {name}: {real}{guess(one)}")
+    if lines:
+        yield "    codes:"
+        yield from lines.values()

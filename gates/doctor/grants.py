@@ -1,0 +1,125 @@
+"""The script that makes a login for the gate with the least rights, in this deployment's own names. Pure.
+
+It is for review and for psql: the password is a variable of psql, and nothing is run here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from gates.doctor.actors import FunctionMatch
+from gates.doctor.compare import Comparison
+from gates.doctor.matching import TableMatch
+from gates.doctor.schema import Schema
+from gates.text import characters
+
+LOGIN = "replay_gate"
+OWN_ROWS = ("companies", "event_outbox", "events", "dead_letter_queue", "replay_budgets", "replay_runs", "agent_tasks")
+"""Tables in which the gate writes rows of its own tenants alone."""
+ANY_ROWS = ("feature_flags", "agent_controls", "edge_rate_limits")
+"""Tables in which it steps a flag, pauses in an emergency, and clears limits."""
+APPENDED = ("audit_logs",)
+TENANT_ROLES = ("authenticated", "anon")
+DRILL = "drill-"
+"""How the names of the gate's tenants begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Script:
+    """What is granted: real tables by name of the contract, functions, roles."""
+
+    tables: dict[str, TableMatch]
+    functions: list[FunctionMatch]
+    roles: list[str]
+
+
+def grants(schema: Schema, found: Comparison, login: str = LOGIN) -> str:
+    """The script. Where no table of the contract was found there is nothing to grant, and it says so."""
+    tables = {n: m for n, m in found.tables.items() if "." not in m.table.qualified.partition(".")[2]}
+    roles = [found.roles[n].role.name for n in TENANT_ROLES if n in found.roles]
+    script = _Script(tables, [*found.functions.values()], roles)
+    lines = [*_head(schema, login), *(_body(script, login) if tables else ["-- no table of the contract was found"])]
+    return "\n".join(lines) + "\n"
+
+
+def _head(schema: Schema, login: str) -> Iterator[str]:
+    database = characters.line(schema.database) or "the database"
+    yield f"-- A login for the gate on {database}: it sees all rows, and writes its own tenants', flags and pauses."
+    yield "-- Review it, then run it as an owner of the tables who may create roles:"
+    yield '--   psql "$OWNER_URL" -v ON_ERROR_STOP=1 -v gate_password="$(openssl rand -hex 24)" -f gate-login.sql'
+    yield "-- NOINHERIT: it steps into a tenant's role to see what tenants see, and has none of its rights otherwise."
+    yield "begin;"
+    yield f"create role {_name(login)} login noinherit nosuperuser nocreatedb nocreaterole nobypassrls"
+    yield "  password :'gate_password';"
+    yield f"grant connect on database {_name(schema.database)} to {_name(login)};" if schema.database else ""
+
+
+def _body(script: _Script, login: str) -> Iterator[str]:
+    me = _name(login)
+    for role in script.roles:
+        yield f"grant {_name(role)} to {me};"
+    schemas = sorted({m.table.schema for m in script.tables.values()} | {f.function.schema for f in script.functions})
+    yield f"grant usage on schema {', '.join(map(_name, schemas))} to {me};"
+    yield f"grant select on {', '.join(_tables(script, script.tables))} to {me};"
+    for names, rights in ((OWN_ROWS + ANY_ROWS, "insert, update, delete"), (APPENDED, "insert")):
+        listed = [*_tables(script, names)]
+        if listed:
+            yield f"grant {rights} on {', '.join(listed)} to {me};"
+    yield f"grant usage on all sequences in schema {', '.join(map(_name, _schemas_written(script)))} to {me};"
+    for one in script.functions:
+        kinds = ", ".join(one.function.arguments)
+        yield f"grant execute on function {_name(one.function.schema, one.function.name)}({kinds}) to {me};"
+    yield from _policies(script, login)
+    yield "commit;"
+
+
+def _schemas_written(script: _Script) -> list[str]:
+    written = (*OWN_ROWS, *ANY_ROWS, *APPENDED)
+    return sorted({m.table.schema for n, m in script.tables.items() if n in written}) or ["public"]
+
+
+def _tables(script: _Script, names: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        if name in script.tables:
+            table = script.tables[name].table
+            yield _name(table.schema, table.name)
+
+
+def _policies(script: _Script, login: str) -> Iterator[str]:
+    """Where row-level security is on: every row to see, its own tenants' rows to write."""
+    secured = {n: m for n, m in script.tables.items() if m.table.secured and not m.table.is_view}
+    for name, one in secured.items():
+        table = _name(one.table.schema, one.table.name)
+        yield f"create policy {_name(f'{login}_sees_all')} on {table} for select to {_name(login)} using (true);"
+        rows = _rows(script, name, one)
+        if not rows:
+            continue
+        yield f"create policy {_name(f'{login}_inserts')} on {table} for insert to {_name(login)} with check ({rows});"
+        if name not in APPENDED:
+            yield f"create policy {_name(f'{login}_updates')} on {table} for update to {_name(login)}"
+            yield f"  using ({rows}) with check ({rows});"
+            yield f"create policy {_name(f'{login}_deletes')} on {table} for delete to {_name(login)} using ({rows});"
+
+
+def _rows(script: _Script, name: str, one: TableMatch) -> str:
+    """Which rows the gate may write: an expression, or nothing."""
+    if name in ANY_ROWS or name in APPENDED:
+        return "true"
+    companies = script.tables.get("companies")
+    if name not in OWN_ROWS or companies is None or not {"id", "name"} <= set(companies.columns):
+        return ""
+    label = _name(companies.columns["name"].column.name)
+    if name == "companies":
+        return f"{label} like '{DRILL}%'"
+    if "company_id" not in one.columns:
+        return ""
+    home, key = _name(companies.table.schema, companies.table.name), _name(companies.columns["id"].column.name)
+    tenant = _name(one.columns["company_id"].column.name)
+    return f"exists (select from {home} c where c.{key} = {tenant} and c.{label} like '{DRILL}%')"
+
+
+def _name(*parts: str) -> str:
+    return sql.Identifier(*parts).as_string(None)

@@ -1,0 +1,94 @@
+"""What gate.yaml says already: it is no guess, and where it is wrong that is said. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from gates.contract.names import Names, names_of
+from gates.doctor.compare import ComparedObject, Presence
+from gates.doctor.matching import Confidence, Pin, Pins
+from gates.doctor.schema import Schema
+
+SAID = "gate.yaml says so"
+MEMBERS = {"header": "headers", "body member": "fields", "answer member": "fields", "refusal": "codes"}
+"""Kinds of objects that a schema and a surface cannot contradict -> where `names: http:` has them."""
+
+
+def pins_of(names: Names) -> Pins:
+    """The tables that it names, as pins for the matching."""
+    listed = names.given.get("tables", {})
+    return {
+        n: Pin(f"{r.schema}.{r.name}", r.columns, tuple(r.expressions), tuple(r.absent)) if r.name else None
+        for n, r in names.relations.items()
+        if n in listed
+    }
+
+
+def only_extra_headers(names: Names) -> Names:
+    """Names with what every request to the deployment needs, and nothing that changes a statement or an answer."""
+    extra = names.given.get("http", {}).get("extra_headers")
+    return names_of({"http": {"extra_headers": extra}}) if extra else Names()
+
+
+def settled(objects: list[ComparedObject], names: Names, schema: Schema) -> list[ComparedObject]:
+    """The objects, with what gate.yaml says of functions, roles and HTTP in the place of guesses."""
+    if not names:
+        return objects
+    known: dict[str, Callable[[ComparedObject], ComparedObject]] = {
+        "function": lambda o: _function(o, names, schema),
+        "role": lambda o: _role(o, names, schema),
+        "flag": lambda o: _flag(o, names),
+        **dict.fromkeys(MEMBERS, lambda o: _member(o, names)),
+    }
+    return [known[o.kind](o) if o.kind in known else o for o in objects]
+
+
+def _function(one: ComparedObject, names: Names, schema: Schema) -> ComparedObject:
+    name = one.name.partition("(")[0]
+    if name not in names.given.get("functions", {}):
+        return one
+    said = names.functions[name]
+    real = f"{said.schema}.{said.name}"
+    return _settled(one, real, is_there="functions" in schema.unread or real in {f.qualified for f in schema.functions})
+
+
+def _role(one: ComparedObject, names: Names, schema: Schema) -> ComparedObject:
+    if one.name not in names.roles:
+        return one
+    real = names.roles[one.name]
+    if real is None:
+        return replace(one, presence=Presence.ABSENT, real="", confidence=None, detail=SAID, alternatives=(), said=True)
+    return _settled(one, real, is_there="roles" in schema.unread or schema.role(real) is not None)
+
+
+def _flag(one: ComparedObject, names: Names) -> ComparedObject:
+    values: Mapping[str, Any] = names.given.get("tables", {}).get("feature_flags", {}).get("values", {})
+    real = values.get("key", {}).get(one.name)
+    return one if real is None else replace(one, real=str(real), said=one.real == real)
+
+
+def _member(one: ComparedObject, names: Names) -> ComparedObject:
+    listed = names.given.get("http", {}).get(MEMBERS[one.kind], {})
+    real = listed.get(one.name.rpartition(" ")[2])
+    if real is None:
+        return one
+    shown = f"{real[0]} ({real[1]})" if isinstance(real, list) else str(real)
+    return _settled(one, shown, is_there=True)
+
+
+def _settled(one: ComparedObject, real: str, *, is_there: bool) -> ComparedObject:
+    if is_there:
+        return replace(
+            one,
+            presence=Presence.DIFFERS if one.presence is Presence.DIFFERS and one.real == real else Presence.RENAMED,
+            real=real,
+            confidence=Confidence.SURE,
+            detail=SAID if one.presence is not Presence.DIFFERS else one.detail,
+            alternatives=(),
+            said=True,
+        )
+    found = f"; it looks like {one.real}" if one.real and one.real != real else ""
+    said = f"gate.yaml says {real}, which is not there{found}"
+    return replace(one, presence=Presence.ABSENT, real="", confidence=None, detail=said, alternatives=())

@@ -1,0 +1,162 @@
+"""What `gate doctor` writes: a draft that the policy's reader takes, an old file without loss, a login that works."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gates.contract.contract import contract
+from gates.decision.policy_file import parse
+from gates.doctor.draft import comment, scalar
+from gates.doctor.writing import merged
+from tests.gates.doctor.databases import SCHEMAS, TRUTH, database
+from tests.gates.gate_process import gate
+from tests.postgres_fixture import TEMPLATE, PgServer
+
+
+def drafted(server: PgServer, sql: str, folder: Path, template: str = "template0", *words: str) -> dict[str, Any]:
+    """gate.yaml as the doctor writes it for a database."""
+    with database(server, sql, template) as url:
+        done = gate("doctor", "--write", *words, cwd=folder, environ={"DATABASE_URL": url})
+    assert done.returncode in {0, 10}, done.stderr
+    text = (folder / "gate.yaml").read_text(encoding="utf-8")
+    parse(text, "gate.yaml", folder, dt.date(2026, 1, 1))  # as every command reads it; raises at the first mistake
+    data: dict[str, Any] = yaml.safe_load(text)
+    return data
+
+
+@pytest.mark.parametrize("name", TRUTH)
+def test_the_draft_says_what_a_person_would(pg_server: PgServer, tmp_path: Path, name: str) -> None:
+    """Every table that is mapped is the right one, and each line of a guess has a comment."""
+    data = drafted(pg_server, (SCHEMAS / f"{name}.sql").read_text(encoding="utf-8"), tmp_path)
+    names = data["names"]
+    home = names.get("schema", "public")
+    for table, said in names["tables"].items():
+        if said.get("absent") is True:
+            assert table not in TRUTH[name] or name == "terse", table
+            continue
+        real = said.get("is", table)
+        assert (real if "." in real else f"{home}.{real}") == TRUTH[name][table]["is"]
+    text = (tmp_path / "gate.yaml").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if re.match(r"^        \w+: [^{]", line)]
+    assert lines
+    assert all(re.search(r"  # (sure|likely|perhaps|\w)", line) for line in lines)
+    assert {"replay", "tenancy"} <= set(data["contract"]["claims"]) <= set(contract().areas)
+
+
+def test_the_reference_needs_no_names(pg_server: PgServer, tmp_path: Path) -> None:
+    """All of the contract is claimed, nothing is mapped, and its manifest lies beside the policy."""
+    data = drafted(pg_server, "", tmp_path, TEMPLATE)
+    assert set(data["contract"]["claims"]) == set(contract().areas) - {"gate", "queue"}
+    assert "names" not in data
+    assert data["sql"] == {"manifest": "schema-manifest.json"}
+    assert json.loads((tmp_path / "schema-manifest.json").read_text(encoding="utf-8"))["format"] == 1
+    assert gate("lint", cwd=tmp_path).returncode == 0
+
+
+def test_a_known_queue_is_drafted_as_its_preset(pg_server: PgServer, tmp_path: Path) -> None:
+    """pg-boss alone: the preset, no claims, no names."""
+    data = drafted(pg_server, (SCHEMAS / "pgboss.sql").read_text(encoding="utf-8"), tmp_path)
+    assert data["contract"] == {"preset": "pg-boss"}
+    assert "names" not in data
+
+
+def test_a_file_that_is_there_is_not_overwritten(pg_server: PgServer, tmp_path: Path) -> None:
+    """Without --force nothing changes; with it the other members stay, and the old file is kept as it was."""
+    old = "# mine\nversion: 1\n\n# why we wait\nrollout: {bake_minutes: 5}\n\ncontract:\n  claims: [replay, tenancy]\n"
+    path = tmp_path / "gate.yaml"
+    path.write_text(old, encoding="utf-8")
+    with database(pg_server, "", TEMPLATE) as url:
+        done = gate("doctor", "--write", cwd=tmp_path, environ={"DATABASE_URL": url})
+    assert (done.returncode, path.read_text(encoding="utf-8")) == (3, old)
+    assert "--force" in done.stderr
+    data = drafted(pg_server, "", tmp_path, TEMPLATE, "--force")
+    assert data["rollout"] == {"bake_minutes": 5}
+    assert len(data["contract"]["claims"]) > 2
+    assert "# why we wait" in path.read_text(encoding="utf-8")
+    kept = [p.read_text(encoding="utf-8") for p in tmp_path.glob("gate.yaml.*.bak")]
+    assert kept == [old]
+
+
+@pytest.mark.parametrize(
+    "sql", ["sql: {require_checkpoint: true}\n", "sql:\n  require_checkpoint: true\n", "", "sql: {}\n"]
+)
+def test_the_manifest_joins_what_is_said_of_sql(sql: str) -> None:
+    """The other settings of `sql` stay, in whichever style they are written; a manifest of a person's own wins."""
+    text = merged(f"version: 1\n{sql}", "contract:\n  claims: [replay, tenancy]\n", "m.json")
+    data = yaml.safe_load(text)
+    assert data["sql"]["manifest"] == "m.json"
+    assert data["sql"].get("require_checkpoint", True) is True
+    assert data["contract"] == {"claims": ["replay", "tenancy"]}
+    assert yaml.safe_load(merged(text, "contract: {}\n", "other.json"))["sql"]["manifest"] == "m.json"
+
+
+def test_what_a_person_has_said_is_no_guess(pg_server: PgServer, tmp_path: Path) -> None:
+    """With the draft in place the same tables are said; one that is not there is named with its object."""
+    sql = (SCHEMAS / "django.sql").read_text(encoding="utf-8")
+    with database(pg_server, sql) as url:
+        environ = {"DATABASE_URL": url}
+        assert gate("doctor", "--write", cwd=tmp_path, environ=environ).returncode == 10
+        again = json.loads(gate("doctor", "--json", cwd=tmp_path, environ=environ).stdout)
+        path = tmp_path / "gate.yaml"
+        text = path.read_text(encoding="utf-8").replace("is: core_account", "is: core_acount")
+        path.write_text(text.replace("retry_count: tries", "retry_count: trys"), encoding="utf-8")
+        wrong = json.loads(gate("doctor", "--json", cwd=tmp_path, environ=environ).stdout)
+    said = {f"{o['kind']} {o['name']}": o for o in again["objects"]}
+    assert {o["detail"] for o in said.values() if o["kind"] == "table"} == {"gate.yaml says so"}
+    seen = {f"{o['kind']} {o['name']}": o for o in wrong["objects"]}
+    assert seen["table companies"]["detail"] == "gate.yaml says public.core_acount, which is not there"
+    assert seen["column dead_letter_queue.retry_count"]["detail"] == "gate.yaml says trys, which is not there"
+
+
+@given(st.text(max_size=80))
+def test_any_name_is_one_value_and_any_comment_ends_with_its_line(text: str) -> None:
+    """Whatever a schema calls its objects, YAML reads that very name, and no comment becomes a member."""
+    name = text.encode("utf-8", "replace").decode()
+    line = f"a: {scalar(name)}{comment(name, name)}"
+    assert len(line.splitlines()) == 1
+    assert yaml.safe_load(f"{line}\nb: 1\n") == {"a": name, "b": 1}
+
+
+@contextmanager
+def granted(server: PgServer, url: str, folder: Path) -> Iterator[str]:
+    """A login that the script of --grants made, and its URL."""
+    done = gate("doctor", "--grants", "doctor_gate", cwd=folder, environ={"DATABASE_URL": url})
+    assert done.returncode == 0, done.stderr
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(done.stdout.replace(":'gate_password'", "'granted-pw'").encode())
+        try:
+            yield psycopg.conninfo.make_conninfo(url, user="doctor_gate", password="granted-pw")
+        finally:
+            connection.execute("drop owned by doctor_gate; drop role doctor_gate")
+
+
+@pytest.mark.parametrize("name", ["reference", "supabase", "typeorm"])
+def test_the_login_of_the_script_sees_all_and_writes_its_own(pg_server: PgServer, tmp_path: Path, name: str) -> None:
+    """On the reference and under foreign names: no superuser, not blind, and no row of a tenant that is not its own."""
+    sql = "" if name == "reference" else (SCHEMAS / f"{name}.sql").read_text(encoding="utf-8")
+    with (
+        database(pg_server, sql, TEMPLATE if name == "reference" else "template0") as url,
+        granted(pg_server, url, tmp_path) as login,
+    ):
+        done = gate("doctor", "--json", cwd=tmp_path, environ={"DATABASE_URL": login})
+        seen = {d["seen"] for d in json.loads(done.stdout)["defects"]}
+        assert not {s for s in seen if "this login" in s or "gate's login" in s}
+        if name == "reference":
+            with psycopg.connect(login, autocommit=True) as connection:
+                connection.execute("insert into companies (name) values ('drill-doctor')")
+                connection.execute("update feature_flags set enabled = false")
+                for refused in ("insert into companies (name) values ('a customer')", "delete from audit_logs"):
+                    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                        connection.execute(refused.encode())
