@@ -107,7 +107,7 @@ def parser(*names: str) -> Parser:
     version = importlib.metadata.version("replaygate")
     top.add_argument("--version", action="version", version=f"gate {version}")
     listed = argparse.SUPPRESS if set(names) != set(COMMANDS) else None  # people read the overview, programs the list
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", help=listed)
+    commands = top.add_subparsers(dest="command", prog="gate", required=True, metavar="COMMAND", help=listed)
     for name, command in COMMANDS.items():
         made = commands.add_parser(name, help=command.said, description=command.said, epilog=EXIT_CODES)
         if name in names:

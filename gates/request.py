@@ -23,8 +23,8 @@ class RunRequest:
 
     policy: with the catalogue; its release may be empty, then the preflight asks the target; load: runs the load stage,
     None if there is none; after_load: removes what the load left, after the data was looked at again, and returns why
-    if it could not; actor: on whose behalf, for audit rows; url_only: load one URL, and look at no target; proof: the
-    proof.json that the reports cite, None for the one shipped.
+    if it could not; only: patterns of the checks of a stage, none for all; actor: on whose behalf, for audit rows;
+    url_only: load one URL, and look at no target; proof: the proof.json that the reports cite, else the one shipped.
     """
 
     target: Target
@@ -32,6 +32,7 @@ class RunRequest:
     settings: Settings
     out: Path
     dry_run: bool = False
+    only: tuple[str, ...] = ()
     actor: str = ""
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     load: Loader | None = None
@@ -61,6 +62,7 @@ class RunRequest:
             catalogue=self.catalogue,
             deep=self.policy.deep,
             disruptive=self.policy.disruptive,
+            only=self.only,
             scope=self.policy.scope,
             environ=self.environ,
             progress=self.progress,

@@ -80,7 +80,6 @@ def record(rule: AlertRule, judgement: RuleResult, observer: Observer) -> None:
     sample = judgement.sample
     limit = rule.limits[0][1] if judgement.limit is None else judgement.limit
     observer.value(None if sample is None else sample.value, limit, rule.unit)
-    observer.reproduce = f'gate alerts --export psql > alerts.sql && psql "$DATABASE_URL" -f alerts.sql  # {rule.name}'
     if sample is not None:
         observer.count(sample.samples)
         observer.witness = {"subject": sample.subject, "seen": sample.witness, "over_limit": judgement.broken}

@@ -24,7 +24,6 @@ def judge_spot(spot: SpotCheck, session: SqlSession, observer: Observer) -> None
         seen = _seen(spot, connection)
     observer.count(seen)
     observer.value(len(bad), 0, "violations")
-    observer.reproduce = f'gate sql --export psql > checks.sql && psql "$DATABASE_URL" -f checks.sql  # {spot.spec.id}'
     if bad:
         observer.witness = [{k: plain(v) for k, v in row.items()} for row in bad[:SHOWN_ROWS]]
         first = bad[0]

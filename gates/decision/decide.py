@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from gates.decision.assessment import Assessed, assess, distrust, is_lenient, number
 from gates.decision.backlog import backlog_gone_in_s
 from gates.decision.floor import floor_of, not_claimed, parts_of
-from gates.decision.rules import STAGES, Policy, Waiver
+from gates.decision.rules import STAGES, Policy, Waiver, again
 from gates.decision.unreachable import cause, excused
 from gates.evidence import CAPABILITIES, UNREADABLE, CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.verdict import (
@@ -227,7 +227,7 @@ def _finding(one: Assessed, policy: Policy, lines: dict[str, list[Evidence]], no
         unit=line.unit if line else "",
         samples=line.samples if line else 0,
         witness=line.witness if line else None,
-        reproduce=line.reproduce if line else "",
+        reproduce=(line.reproduce if line else "") or again(one.spec.id),
         blocked_by=one.blocked_by,
         ends_when=(relief.ends if relief else "") or _ends_when(one),
     )

@@ -33,6 +33,13 @@ STAGES: dict[str, tuple[str, ...]] = {
 """A stage that can be run alone -> the beginnings of the ids of its checks."""
 
 
+def again(check: str) -> str:
+    """The command that looks at a check once more: that one alone, where its stage can leave the others out."""
+    stage = next((name for name, prefixes in STAGES.items() if check.startswith(prefixes)), "")
+    alone = f" --only '{check}'" if stage != "load" else ""
+    return f"gate {stage}{alone}" if stage else "gate run --dry-run"
+
+
 RUN_ONLY = ("release", "target", "deep", "disruptive", "stage")
 """What one run chooses; the rest of a policy is the same for all runs by the same rules."""
 

@@ -84,7 +84,9 @@ def _checklist(options: argparse.Namespace, console: Console) -> int:
         members = [dataclasses.asdict(t) for t in ticked]
         console.result(Terminal.document(json.dumps(members, ensure_ascii=False)))
     else:
-        for one in ticked:
+        for before, one in zip([None, *ticked], ticked, strict=False):
+            if before is None or before.group != one.group:
+                console.result(paint(one.group, "bold", on=console.colour))
             mark = paint("[x]", "green", on=console.colour) if one.ticked else paint("[ ]", "yellow", on=console.colour)
-            console.result(Terminal("{} {}: {}").format(mark, one.name, one.why))
+            console.result(Terminal("  {} {}: {}").format(mark, one.name, one.why))
     return 0 if all(t.ticked for t in ticked) else Decision.HOLD.exit_code

@@ -6,19 +6,22 @@ import argparse
 import contextlib
 import dataclasses
 import datetime as dt
-from collections.abc import Iterator
+import fnmatch
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gates import catalogue, config, record
 from gates.contract.names import Names
-from gates.decision.rules import STAGES
+from gates.decision.rules import STAGES, Policy
 from gates.deployment.dialect.current import use
 from gates.deployment.redaction import hidden
 from gates.deployment.target import Target
-from gates.evidence import TargetKind
+from gates.errors import UsageError
+from gates.evidence import CheckSpec, Evidence, Outcome, TargetKind
 from gates.evidence_file import read_lines
 from gates.inputs import options as shared
 from gates.inputs import values
+from gates.inputs.shapes import nearest
 from gates.inputs.values import option
 from gates.one_stage import run_stage
 from gates.operator.outcome import exit_code
@@ -34,6 +37,16 @@ from gates.stages.load import LOAD
 from gates.stages.load_options import OF_A_RUN, LoadOptions
 from gates.text.inert import Terminal
 from gates.verdict import Verdict
+
+SHORT = "drill/proof/*"
+RESULTS = {
+    "HMAC authentication: invalid -> 401, valid -> 200": ("invalid-signature-refused", "valid-signature-accepted"),
+    "JWT role guard: admin token -> 200": ("admin-token-accepted",),
+    "Rate limiting: first 3 -> 200, 4th -> 429": ("fourth-call-refused",),
+    "Idempotency: duplicate -> short-circuit": ("duplicate-short-circuits",),
+    "Safety rails: oversized batch -> 400": ("oversized-batch-refused",),
+}
+"""The expected results of the checklist's proof drill -> the checks that see them."""
 
 EXPORTS = {"sql": ("psql",), "alerts": ("prometheus", "psql")}
 
@@ -63,6 +76,11 @@ def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
         made.add_argument(
             "--write-manifest", type=Path, metavar="FILE", help="write the release's manifest from this target"
         )
+    if name in {"drill", *EXPORTS}:
+        said = "a check, or a glob; may be repeated"
+        made.add_argument("--only", action="append", default=[], metavar="ID", help=said)
+    if name == "drill":
+        made.add_argument("--short", action="store_true", help="the checklist's ten-minute proof drill, in seconds")
     if name in EXPORTS:
         _export(made, EXPORTS[name])
     if name == "load":
@@ -92,8 +110,25 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
         verdict = run_gate(request) if options.command == "run" else run_stage(request, options.command)
     if options.command != "run" and not options.json:
         own = STAGES[options.command]
-        console.say(groups_text([e for e in read_lines(request.out / record.EVIDENCE) if e.check.startswith(own)]))
+        seen = [e for e in read_lines(request.out / record.EVIDENCE) if e.check.startswith(own)]
+        if getattr(options, "short", False):
+            console.result(Terminal.of_lines(short_drill(seen)))
+        else:
+            console.say(groups_text(seen))
     return _show(verdict, options, console)
+
+
+def short_drill(seen: Sequence[Evidence]) -> list[str]:
+    """The results of the checklist's proof drill, in its words: passed, failed or unknown, and why."""
+    by_name = {e.check.rpartition("/")[2]: e for e in seen}
+    lines = []
+    for words, names in RESULTS.items():
+        own = [by_name.get(name) for name in names]
+        wrong = next((e for e in own if e is None or e.outcome is not Outcome.PASS), own[0])
+        outcome = wrong.outcome.value if wrong is not None else Outcome.UNKNOWN.value
+        why = f" ({wrong.message})" if wrong is not None and wrong.outcome is not Outcome.PASS else ""
+        lines.append(f"{outcome.upper():<8}{words}{why}")
+    return lines
 
 
 def suite_words(options: argparse.Namespace) -> list[str]:
@@ -154,12 +189,16 @@ def _request(options: argparse.Namespace, console: Console) -> Iterator[RunReque
             for area, also in [placed.get(s.id, ("", ()))]
         ]
         policy = dataclasses.replace(policy, catalogue=(*(s for s in specs if not s.id.startswith(LOAD)), *own))
+    only = (*getattr(options, "only", ()), *([SHORT] if getattr(options, "short", False) else []))
+    if only:
+        policy = dataclasses.replace(policy, catalogue=_chosen(policy, options.command, only))
     request = RunRequest(
         target=target,
         policy=policy,
         settings=file.settings,
         out=options.output,
         dry_run=getattr(options, "dry_run", False),
+        only=only,
         actor=getattr(options, "actor", None) or config.actor(console.environ),
         environ=console.environ,
         load=lambda to, out: load_process.load(to, load_with, out, file.settings.load_timeout_s),
@@ -178,6 +217,17 @@ def _request(options: argparse.Namespace, console: Console) -> Iterator[RunReque
         reference = _with_wishes_of(target, stack.info.target())
         console.hide = {**hidden(reference), **console.hide}
         yield dataclasses.replace(request, target=reference, policy=request.policy_for(reference))
+
+
+def _chosen(policy: Policy, stage: str, only: tuple[str, ...]) -> tuple[CheckSpec, ...]:
+    """The catalogue, of the stage's checks those that match. Raise UsageError for a pattern that matches none."""
+    own = [s.id for s in policy.of_stage(stage).catalogue]
+    for pattern in only:
+        if not fnmatch.filter(own, pattern):
+            raise UsageError(
+                f"--only {pattern!r} matches no check of the stage {stage}. {nearest(pattern, tuple(own))}"
+            )
+    return tuple(s for s in policy.catalogue if s.id not in own or any(fnmatch.fnmatchcase(s.id, p) for p in only))
 
 
 def _with_wishes_of(given: Target, reference: Target) -> Target:

@@ -69,6 +69,8 @@ class Context:
     catalogue: tuple[CheckSpec, ...] = ()
     deep: bool = False
     disruptive: bool = False
+    only: tuple[str, ...] = ()
+    """Patterns of the ids to which the suites are limited; none: no limit."""
     scope: Scope = WHOLE
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     progress: Callable[[Progress], None] = silent

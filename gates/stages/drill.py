@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from gates.evidence import CheckSpec, Outcome
@@ -13,6 +14,8 @@ from gates.stages.switches import give_back_after_drills
 
 PREFIX = ("drill/",)
 MOST_WORKERS = 8
+WORTH_A_WORKER = 10
+"""Drills for which the start of one more process pays."""
 SLOW_MS = 50.0
 """For each so many milliseconds of the first answer, one worker more: drills of a slow target mostly wait."""
 
@@ -38,8 +41,10 @@ def _phase(
     context: Context, phase: str, expected: Sequence[CheckSpec], selection: Sequence[str], left_s: float
 ) -> StageReport:
     # no --dist: what checks share they share by files, not by worker; handed out one by one, since some wait long
-    workers = ("-n", str(workers_for(context)), "--maxschedchunk=1") if phase == "main" else ()
-    options = (f"--phase={phase}", f"--companies={context.companies}", *workers, *selection)
+    workers = min(workers_for(context), math.ceil(len(expected) / WORTH_A_WORKER))
+    spread = ("-n", str(workers), "--maxschedchunk=1") if phase == "main" and workers > 1 else ()
+    only = [f"--only={pattern}" for pattern in context.only]
+    options = (f"--phase={phase}", f"--companies={context.companies}", *spread, *only, *selection)
     limit_s = context.settings.drill_timeout_s
     return run(SuiteRun(f"drill {phase}", "drills", expected, max(left_s, 1.0), options, limit_s), context)
 

@@ -26,7 +26,8 @@ def sql(
 
     Leaves out exactly the companies that this run created so far.
     """
-    options = (*(f"--only={prefix}*" for prefix in prefixes), *(["--round=before"] if before else []))
+    patterns = context.only or tuple(f"{prefix}*" for prefix in prefixes)
+    options = (*(f"--only={pattern}" for pattern in patterns), *(["--round=before"] if before else []))
     expected = _expected(context, prefixes)
     return [run(suite(context, name, expected, options), context)]
 

@@ -219,7 +219,7 @@ def test_the_checklist_is_ticked_by_evidence_or_not_ticked(tmp_path: Path) -> No
     policy.write_text(f"version: 1\nattestations: [{said}]\n", encoding="utf-8")
     done = gate("checklist", str(folder), "--policy", str(policy))
     assert done.returncode == 10
-    assert "[x] Team trained on new procedures: ann, 2026-01-01" in done.stdout
+    assert "  [x] Team trained on new procedures: ann, 2026-01-01" in done.stdout
     assert "[ ] SQL spot checks verified: " in done.stdout
     assert "[ ] Success metrics defined: nobody says so" in done.stdout
 

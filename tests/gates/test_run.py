@@ -205,7 +205,7 @@ def test_a_run_passes_through_all_stages_in_their_order(
 ) -> None:
     """Preflight, data, drill, load, data again; the second look leaves out the companies that this run created."""
     processes |= names
-    monkeypatch.setattr("gates.decision.decide.FLOOR", {})  # the small catalogue has none
+    monkeypatch.setattr("gates.decision.floor.FLOOR", {})  # the small catalogue has none
     stages: list[str] = []
 
     def follow(progress: Progress) -> None:

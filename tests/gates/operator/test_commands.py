@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +12,11 @@ import pytest
 from dotenv import dotenv_values
 
 from gates import cli
+from gates.decision.rules import again
 from gates.errors import ConfigError
+from gates.evidence import Evidence, Outcome
 from gates.inputs import env_file
+from gates.operator import run_command
 from gates.operator.up_command import FORMATS
 from tests.gates.gate_process import gate
 
@@ -130,3 +135,43 @@ def test_what_up_prints_is_read_back_by_shells_and_dotenv_readers(tmp_path: Path
     script = FORMATS["env"](ODD) + "".join(f'printf "%s\\0" "${name}"\n' for name in ODD)
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout.split("\0")[:-1] == list(ODD.values())
+
+
+def test_a_check_is_run_alone_by_its_id(migrated_url: str, tmp_path: Path) -> None:
+    """`--only` limits the stage and its counts; a wrong id is a usage error with the nearest right one."""
+    environ = {"DATABASE_URL": migrated_url}
+    words = ("sql", "--output", str(tmp_path / "out"), "--json", "--only")
+    done = gate(*words, "sql/spot/replay-runs-unique", environ=environ)
+    assert json.loads(done.stdout)["counts"]["pass"] == 1, done.stderr
+    wrong = gate(*words, "sql/spot/replay-runs-uniq", environ=environ)
+    assert wrong.returncode == 2
+    assert "Did you mean 'sql/spot/replay-runs-unique'?" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("check", "command"),
+    [
+        ("drill/pause/x", "gate drill --only 'drill/pause/x'"),
+        ("sql/spot/x", "gate sql --only 'sql/spot/x'"),
+        ("alert/x", "gate alerts --only 'alert/x'"),
+        ("load/x/p95", "gate load"),
+        ("preflight/ready", "gate run --dry-run"),
+    ],
+)
+def test_every_check_can_be_looked_at_again(check: str, command: str) -> None:
+    """What a finding without a command of its own tells a user to run."""
+    assert again(check) == command
+    cli.parser(command.split()[1]).parse_args(shlex.split(command)[1:])
+
+
+def test_the_short_drill_speaks_the_words_of_the_checklist() -> None:
+    """One line a result; what was not seen is unknown, and a failure says why."""
+    seen = [
+        Evidence("drill/proof/invalid-signature-refused", Outcome.PASS, samples=1),
+        Evidence("drill/proof/valid-signature-accepted", Outcome.FAIL, "observed 500", samples=1),
+        Evidence("drill/proof/admin-token-accepted", Outcome.PASS, samples=1),
+    ]
+    first, second, third, *_ = run_command.short_drill(seen)
+    assert first == "FAIL    HMAC authentication: invalid -> 401, valid -> 200 (observed 500)"
+    assert second.startswith("PASS    JWT role guard")
+    assert third.startswith("UNKNOWN Rate limiting")
