@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,9 +13,11 @@ import psycopg
 from gates.inputs import options as shared
 from gates.inputs import values
 from gates.inputs.values import option
-from gates.rehearsal import locks, presets
+from gates.rehearsal import contract_view, locks, presets
+from gates.rehearsal.bodies import BodyCheck, functions_of
 from gates.rehearsal.execution import Performance, perform
 from gates.rehearsal.explanation import explain
+from gates.rehearsal.obstacles import Obstacle
 from gates.rehearsal.remedies import Surroundings
 from gates.rehearsal.report import RehearsalResult, SecondRun, rehearsal_text
 from gates.rehearsal.server import DATABASE, Rehearsed, throw_away
@@ -24,6 +27,8 @@ from gates.reports.console import Console
 from gates.text.inert import Terminal
 
 AGAIN = "rehearsal_again"
+AT_THE_END = sys.maxsize
+"""The number of what is looked at when all statements have run."""
 
 
 def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
@@ -70,7 +75,10 @@ def rehearsal(
         if sql := presets.statements_of(chosen):
             server.run_as_admin(sql)
         done = perform(server, files, database=DATABASE, one_transaction=one_transaction)
-        obstacles = explain(done.failures, Surroundings(done.history, chosen, _volatile(server, done)))
+        around = Surroundings(done.history, chosen, _volatile(server, done))
+        obstacles = explain(done.failures, around)
+        bodies = _bodies(server, done, around)
+        compared = contract_view.view(server.owner())
         stubs = (*presets.stubs_of(chosen), *_stubs_in_use(server))
         again = _again(server, files, one_transaction=one_transaction)
         notes += presets.with_word([s.text for s in done.skipped])
@@ -81,11 +89,21 @@ def rehearsal(
             sum(not s.meta for f in files for s in f),
             obstacles,
             stubs,
+            bodies,
+            compared,
             locks=locks.review(migrations.sources, server.version, environ, in_transaction=one_transaction),
             again=again,
             notes=tuple(notes),
             unfinished=done.unfinished,
         )
+
+
+def _bodies(server: Rehearsed, done: Performance, around: Surroundings) -> tuple[Obstacle, ...]:
+    """The mistakes in bodies of functions that the migrations left behind."""
+    with psycopg.connect(server.owner(), autocommit=True) as connection:
+        check = BodyCheck(connection)
+        failures = [f for s in functions_of(done.ran) for f in check.failures(s, AT_THE_END)]
+    return explain(failures, around)
 
 
 def _again(server: Rehearsed, files: Sequence[Sequence[SqlStatement]], *, one_transaction: bool) -> SecondRun | None:

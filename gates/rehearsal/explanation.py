@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from gates.rehearsal.execution import Failure
 from gates.rehearsal.history import SchemaEvent
@@ -20,18 +20,21 @@ from gates.text.characters import one_line
 
 LONGEST_SHOWN, LONGEST_SAID = 160, 400
 MOST_COLUMNS = 12
-Makes = Mapping[int, frozenset[MissingName]]
-"""What each failed statement would have made, by its number."""
 
 
 def explain(failures: Sequence[Failure], around: Surroundings) -> tuple[Obstacle, ...]:
     """One obstacle a failure, in the order of the statements."""
-    names = {f.number: makes(f.statement) for f in failures}
-    found: dict[int, Obstacle] = {}
-    for failure in failures:
-        told = _follows(missing_name(failure.message), names, found) or _told(failure, failures, names, around)
-        found[failure.number] = obstacle(failure, told)
-    return tuple(found.values())
+    missing = [missing_name(f.message) for f in failures]
+    names = [makes(f.statement) for f in failures]
+    found: list[Obstacle] = []
+    for index, failure in enumerate(failures):
+        told = (
+            _follows(missing[index], names[:index], found)
+            or _misses_the_same(missing[index], missing[:index], found)
+            or _told(failure, failures, names, around)
+        )
+        found.append(obstacle(failure, told))
+    return tuple(found)
 
 
 def obstacle(failure: Failure, told: Told) -> Obstacle:
@@ -49,26 +52,41 @@ def obstacle(failure: Failure, told: Told) -> Obstacle:
     )
 
 
-def _follows(missing: MissingName | None, names: Makes, earlier: Mapping[int, Obstacle]) -> Told | None:
+def _follows(
+    missing: MissingName | None, names: Sequence[frozenset[MissingName]], earlier: Sequence[Obstacle]
+) -> Told | None:
     """Whether a statement before it would have made what is missing. The cause is the first of such a row."""
-    for number, cause in reversed(list(earlier.items())):
-        if missing and any(is_made_by(missing, made) for made in names[number]):
+    for made, cause in zip(reversed(names), reversed(earlier), strict=True):
+        if missing and any(is_made_by(missing, one) for one in made):
             what = f"{_what(missing)} would have been made at {at(cause.place)}, which cannot run itself"
-            root = cause.caused_by or cause.place
-            return Told(what, "Mend that one first", kind=ObstacleKind.FOLLOWS, caused_by=root)
+            return Told(
+                what, "Mend that one first", kind=ObstacleKind.FOLLOWS, caused_by=cause.caused_by or cause.place
+            )
     return None
 
 
-def _told(failure: Failure, failures: Sequence[Failure], names: Makes, around: Surroundings) -> Told:
+def _misses_the_same(
+    missing: MissingName | None, others: Sequence[MissingName | None], earlier: Sequence[Obstacle]
+) -> Told | None:
+    """Whether an earlier statement misses the same thing. Columns are told one by one: each may mean another one."""
+    if missing is None or missing.kind in {"column", "alias"}:
+        return None
+    for other, first in zip(others, earlier, strict=True):
+        if other == missing and first.kind is not ObstacleKind.FOLLOWS:
+            return Told(f"needs {_what(missing)}, too", first.remedy, kind=ObstacleKind.FOLLOWS, caused_by=first.place)
+    return None
+
+
+def _told(
+    failure: Failure, failures: Sequence[Failure], names: Sequence[frozenset[MissingName]], around: Surroundings
+) -> Told:
     missing = missing_name(failure.message)
     if missing is None or failure.limit or failure.code == "42501":
         return told_of(failure, around)
-    for other in failures:
-        if other.number > failure.number and any(is_made_by(missing, made) for made in names[other.number]):
+    for other, made in zip(failures, names, strict=True):
+        if other.number > failure.number and any(is_made_by(missing, one) for one in made):
             where = f"{at(other.statement.place())}, which cannot run either"
-            return Told(
-                f"{_what(missing)} is made only later, at {where}", "Mend that one, and move it before this one"
-            )
+            return Told(f"{_what(missing)} is made only later, at {where}", "Mend that one, and move it before this")
     return _missing(failure, missing, around)
 
 
@@ -112,7 +130,7 @@ def _what_to_add(missing: MissingName, around: Surroundings) -> str:
 
 def _column(failure: Failure, missing: MissingName, around: Surroundings) -> Told:
     history, name = around.history, missing.name
-    relations = relations_of(failure.statement, missing.of, around)
+    relations = relations_of(_words(failure), missing.of, around)
     events = history.of("column", name, relations)
     if told := _traced(events, failure.number, f"the column {name}"):
         return told
@@ -127,11 +145,17 @@ def _column(failure: Failure, missing: MissingName, around: Surroundings) -> Tol
     return Told(what, "Add the column before this statement, or correct the name")
 
 
-def relations_of(statement: SqlStatement, alias: str, around: Surroundings) -> frozenset[str]:
+def _words(failure: Failure) -> tuple[str, ...]:
+    """The words of the statement, or of the query in its body that failed."""
+    if failure.inner_query:
+        return tuple(w.strip('"') for w in re.findall(r"\w+|\"[^\"]+\"", failure.inner_query.lower()))
+    return failure.statement.plain
+
+
+def relations_of(words: Sequence[str], alias: str, around: Surroundings) -> frozenset[str]:
     """The relations that a statement names; with an alias, the one behind it."""
     known = {e.entry.name for e in around.history.events if e.entry.kind == "relation"}
     known |= set(around.history.names("relation"))
-    words = statement.plain
     if alias in known:
         return frozenset({alias})
     if alias:
@@ -218,8 +242,8 @@ def _inner_place(failure: Failure) -> int | None:
     if start is None or not failure.context:
         return None
     text = failure.statement.text
-    if failure.inner_query and (found := text.find(failure.inner_query, start)) >= 0:
-        return found + (failure.inner_offset or 0)
+    if failure.inner_query:
+        return place_in_body(text, start, failure.inner_query, failure.inner_offset)
     line = re.search(r"inline_code_block line (\d+)", failure.context)
     return line_of_body(text, start, int(line[1])) if line else None
 
@@ -229,6 +253,26 @@ def body_of(statement: SqlStatement) -> int | None:
     for word in statement.words:
         if word.is_text and word.text.startswith("$"):
             return word.start - statement.start + word.text.index("$", 1) + 1
+    return None
+
+
+def place_in_body(text: str, start: int, query: str, at: int | None) -> int | None:
+    """Where a position of a query of a body stands in the text, from `start` on; None where the query is not found.
+
+    PL/pgSQL blanks INTO and its targets in the query, and makes SELECT of PERFORM.
+    """
+    moved = 0
+    if query.startswith("SELECT ") and "perform" in text[start:].lower():
+        query, moved = query.removeprefix("SELECT "), len("SELECT ")
+    first = query.split()[:1]
+    found = text.find(first[0], start) if first else -1
+    while found >= 0:
+        segment = text[found : found + len(query)]
+        if len(segment) == len(query) and all(
+            q in {t, " "} or q.isspace() for q, t in zip(query, segment, strict=True)
+        ):
+            return found + max((at or 0) - moved, 0)
+        found = text.find(first[0], found + 1)
     return None
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gates.inputs.strict_yaml import Place
+from gates.rehearsal.contract_view import ContractView
 from gates.rehearsal.locks import LockReview
 from gates.rehearsal.obstacles import Obstacle, ObstacleKind, at
 from gates.reports.terminal import WIDTH, paint
@@ -49,6 +50,7 @@ class RehearsalResult:
     obstacles: tuple[Obstacle, ...]
     stubs: tuple[str, ...] = ()
     bodies: tuple[Obstacle, ...] = ()
+    contract: ContractView | None = None
     locks: LockReview = field(default_factory=LockReview)
     again: SecondRun | None = None
     notes: tuple[str, ...] = ()
@@ -56,8 +58,9 @@ class RehearsalResult:
 
     @property
     def exit_code(self) -> int:
-        """0 where all runs and nothing was left unjudged, else 10."""
-        return 10 if self.obstacles or self.bodies or self.unfinished else 0
+        """0 where all runs, nothing was left unjudged, and what is of the contract has no defect; else 10."""
+        defects = self.contract is not None and self.contract.defects
+        return 10 if self.obstacles or self.bodies or defects or self.unfinished else 0
 
     def to_json(self) -> dict[str, Any]:
         """The same as data; a place is file, line, column."""
@@ -69,6 +72,7 @@ class RehearsalResult:
             "statements": self.statements,
             "obstacles": [_obstacle_json(o) for o in self.obstacles],
             "function_bodies": [_obstacle_json(o) for o in self.bodies],
+            "contract": self.contract and self.contract.to_json(),
             "locks": {
                 "said": self.locks.said,
                 "hazards": [{**_place_json(h.place), "rule": h.rule, "said": h.said} for h in self.locks.hazards],
@@ -115,6 +119,10 @@ def rehearsal_text(result: RehearsalResult, *, colour: bool) -> Terminal:
     if result.bodies:
         lines.append("  functions whose bodies name what is not there (they fail when they are called):")
         lines += _obstacles(result.bodies, colour=colour)
+    if result.contract:
+        if result.obstacles and result.contract.alike:
+            lines.append("  what did not run is missing in this comparison, too:")
+        lines += [f"  {line}" for said in result.contract.lines() for line in _indented(said)]
     lines += _locks(result.locks, colour=colour)
     lines += [paint(f"  {line}", "dim", on=colour) for line in _remarks(result)]
     return Terminal.of_lines(lines)
@@ -131,7 +139,11 @@ def _headline(result: RehearsalResult) -> str:
     parts += [f"{unjudged} could not be judged here"] * bool(unjudged)
     parts += [f"{_counted(len(result.bodies), 'mistake')} in function bodies"] * bool(result.bodies)
     said = f"all {_counted(result.statements, 'statement')} in {_counted(result.files, 'file')} run"
-    clean = not result.obstacles and not result.bodies and not result.unfinished
+    defects = result.contract.defects if result.contract else ()
+    parts += [f"{_counted(len(defects), 'defect')} by the contract"] * bool(defects)
+    if not result.obstacles and not result.unfinished:
+        parts[0] = said
+    clean = result.exit_code == 0
     server = f"PostgreSQL {result.server_version}" + (f", preset {result.preset}" if result.preset != "none" else "")
     return f"REHEARSAL: {said if clean else '; '.join(parts)} ({server})"
 
@@ -157,6 +169,11 @@ def _one(one: Obstacle, *, colour: bool) -> Iterator[str]:
     yield from (f"      {line}" for line in _wrapped(one.meaning))
     yield from (f"      {line}" for line in _wrapped(f"Do: {one.remedy}"))
     yield from (paint(f"      {line}", "dim", on=colour) for line in _wrapped(f"server: {one.code} {one.said}"))
+
+
+def _indented(text: str) -> list[str]:
+    space = " " * (len(text) - len(text.lstrip()))
+    return textwrap.wrap(Terminal.escape(text), WIDTH - 2, initial_indent=space, subsequent_indent=space + "  ")
 
 
 def _wrapped(text: str) -> list[str]:

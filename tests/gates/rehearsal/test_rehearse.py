@@ -188,6 +188,13 @@ PLANTED = (
         "your server has it",
         kind="not judged",
     ),
+    Planted(
+        "column-inside-a-block",
+        "do $$\ndeclare n int;\nbegin\n  select count(*) into n from public.companies where ‸nam = 'x';\nend $$;",
+        "42703",
+        "the nearest is companies.name",
+        "Write name",
+    ),
     Planted("no-number", "select ‸1abc;", "42601", "not SQL", "grammar"),
     Planted(
         "program", "copy public.companies to ‸program 'cat > /dev/null';", "42501", "reaches beyond", kind="refused"
@@ -255,6 +262,77 @@ def test_the_healthy_parts_stay_healthy_beside_the_mistakes(planted: tuple[Rehea
     assert planted[0].exit_code == 10
 
 
+BODIES = (
+    ("select ‸nn into v_n from public.companies", "42703", "a column nn in companies"),
+    ("select c.name into v_t from public.companies c where ‸c.ids = p_id", "42703", "a column ids in companies"),
+    ("perform ‸public.not_there(p_id, v_n)", "42883", "No migration makes the function public.not_there"),
+    ("insert into public.companies (‸named) values (v_t)", "42703", "the nearest is companies.name"),
+    ("v_n := (select count(*) from ‸public.nobody)", "42P01", "No migration makes the table or view public.nobody"),
+    ("if p_id ‸= v_t then null; end if", "42883", "no = between uuid and text"),
+    (
+        "for v_n in select ‸o.seen from public.event_outbox o loop null; end loop",
+        "42703",
+        "a column seen in event_outbox",
+    ),
+    ("return query select ‸m.tier from public.memberships m", "42703", "a column tier in memberships"),
+    ("raise notice '%', (select ‸attempts from public.event_outbox)", "42703", "was renamed to attempt_count at"),
+    ("begin null; exception when others then delete from ‸public.errs; end", "42P01", "public.errs"),
+)
+"""Statements of a PL/pgSQL body with a mistake behind the mark."""
+
+
+def test_mistakes_in_function_bodies_are_found_without_a_call(tmp_path: Path) -> None:
+    """Every one at its line and column, a trigger's NEW as well; what cannot be known is not blamed."""
+    shutil.copytree(APP, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "supabase" / "migrations" / "20240601000000_bodies.sql"
+    lines = [
+        "create function public.bodies(p_id uuid) returns setof text language plpgsql as $body$",
+        "declare v_n int; v_t text; v_r record;",
+        "begin",
+        *(f"  {text};" for text, _, _ in BODIES),
+        "  select * into v_r from public.companies;",
+        "  update public.companies set name = v_r.name where id = v_r.id;  -- a record: not known, and not blamed",
+        "  execute format('delete from %I where ids = 1', v_t);",
+        "end $body$;",
+        "create function public.stamp() returns trigger language plpgsql as $$ begin",
+        "  if ‸new.modified is null then return old; end if;",
+        "  new.name := upper(new.name) || tg_op;",
+        "  return new;",
+        "end $$;",
+        "create trigger stamp before update on public.companies for each row execute function public.stamp();",
+    ]
+    path.write_text("\n".join(lines).replace(MARK, ""), encoding="utf-8")
+    result = rehearsal(read_migrations(tmp_path), os.environ)
+    assert result.obstacles == ()
+    wanted = [(n, line.index(MARK) + 1) for n, line in enumerate(lines, 1) if MARK in line]
+    assert [(o.place.line, o.place.column) for o in result.bodies] == wanted
+    for (_, code, says), found in zip(BODIES, result.bodies, strict=False):
+        assert (found.code, says in found.meaning) == (code, True), found
+    assert result.exit_code == 10
+
+
+def test_what_many_statements_miss_is_one_cause(tmp_path: Path) -> None:
+    """One role that nobody makes, named in three statements: one cause, and two that follow."""
+    path = tmp_path / "grants.sql"
+    grants = "grant select on t to reporting;\n" * 3
+    path.write_text(f"create table t (id int);\n{grants}", encoding="utf-8")
+    result = rehearsal(read_migrations(path), os.environ)
+    assert [o.kind for o in result.obstacles] == ["cause", "follows", "follows"]
+    assert rehearsal(read_migrations(path), os.environ, roles=["reporting"]).exit_code == 0
+
+
+def test_defects_by_the_contract_are_named_before_the_deploy(tmp_path: Path) -> None:
+    """A table of the contract without row-level security: named as the doctor names it, and exit code 10."""
+    for source in (ROOT / "replay_service" / "migrations").glob("*.sql"):
+        text = source.read_text(encoding="utf-8")
+        text += "\nreset role;\nalter table public.events disable row level security;\n" * ("20241202" in source.name)
+        (tmp_path / source.name).write_text(text, encoding="utf-8")
+    result = rehearsal(read_migrations(tmp_path), os.environ)
+    assert (result.obstacles, result.exit_code) == ((), 10)
+    assert result.contract is not None
+    assert [(d.subject, d.seen) for d in result.contract.defects] == [("public.events", "row-level security is off")]
+
+
 def test_a_healthy_app_runs_whole() -> None:
     """Supabase's layout is seen; platform, extensions and seed are there; each stub is named; exit code 0."""
     result = rehearsal(read_migrations(APP), os.environ)
@@ -303,6 +381,15 @@ def test_a_folder_without_migrations_says_where_some_are(tmp_path: Path) -> None
         read_migrations(tmp_path)
     with pytest.raises(UsageError, match="there is no such file or folder"):
         read_migrations(tmp_path / "nowhere")
+
+
+def test_a_foreign_app_runs_whole() -> None:
+    """The example in the manner of an edge function, with the roles that its platform makes."""
+    roles = ["edge_api", "edge_owner", "edge_relay"]
+    result = rehearsal(read_migrations(ROOT / "examples" / "edge-function"), os.environ, roles=roles)
+    assert (result.obstacles, result.bodies, result.exit_code) == ((), (), 0)
+    assert result.contract is not None
+    assert result.contract.alike
 
 
 def test_an_unknown_version_names_those_that_are_there() -> None:

@@ -19,6 +19,12 @@ create table public.dead_letter_queue (
   retry_after timestamptz not null default now()
 );
 
+alter table public.companies force row level security;
+alter table public.event_outbox enable row level security;
+alter table public.event_outbox force row level security;
+alter table public.dead_letter_queue enable row level security;
+alter table public.dead_letter_queue force row level security;
+
 alter table public.event_outbox rename column attempts to attempt_count;
 alter table public.event_outbox drop column legacy_state;
 

@@ -1,0 +1,89 @@
+"""The schema that the migrations made, compared with the contract, as `gate doctor` compares a deployment.
+
+Rows are not looked at: which flags there are is known only where it is deployed. What the platform gives is left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import psycopg
+
+from gates.contract.contract import contract
+from gates.deployment.database import connect
+from gates.doctor.compare import NOT_SEEN, ComparedObject, Presence, compare, guessed_tables
+from gates.doctor.defects import Defect, defects
+from gates.doctor.diagnosis import WORTH_MENDING
+from gates.doctor.matching import Confidence
+from gates.doctor.schema_reading import read_schema
+from gates.errors import CannotWork
+from gates.rehearsal.presets import OF_SUPABASE
+
+_OF_PLATFORMS = OF_SUPABASE | {"cron", "net", "pgmq", "graphql", "graphql_public"}
+
+
+@dataclass(frozen=True, slots=True)
+class ContractView:
+    """Every object of the contract that a schema can have, and the defects worth mending, the most harmful first.
+
+    `tables`: how many of the `wanted` tables of the contract are there, by any name; `alike`: whether any of them is
+    likely the contract's, so that a comparison means something.
+    """
+
+    objects: tuple[ComparedObject, ...]
+    defects: tuple[Defect, ...]
+    tables: int
+    wanted: int
+    alike: bool
+
+    def lines(self) -> Iterator[str]:
+        """A sentence, and one line a defect."""
+        if not self.alike:
+            yield "the contract: nothing here looks like its tables, so nothing was compared"
+            return
+        counts = Counter(o.presence for o in self.objects)
+        said = ", ".join(f"{counts[p]} {p.value}" for p in Presence if counts[p] and p is not Presence.UNKNOWN)
+        yield f"the contract: {self.tables} of its {self.wanted} tables are here; of its objects {said}"
+        for one in self.defects:
+            yield f"  {one.subject}: {one.seen}. {one.cost}"
+            yield f"  Do: {one.remedy}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as data."""
+        objects = [
+            {"kind": o.kind, "name": o.name, "presence": o.presence.value, "here": o.real, "detail": o.detail}
+            for o in self.objects
+            if o.presence is not Presence.UNKNOWN
+        ]
+        found = [
+            {"subject": d.subject, "harm": d.harm, "seen": d.seen, "cost": d.cost, "remedy": d.remedy}
+            for d in self.defects
+        ]
+        return {"tables": self.tables, "wanted": self.wanted, "alike": self.alike, "objects": objects, "defects": found}
+
+
+def view(url: str) -> ContractView:
+    """Look at the database behind the URL. Raise CannotWork where its catalogue cannot be read."""
+    wanted = contract()
+    try:
+        with contextlib.closing(connect(url, read_only=True)) as connection:
+            read = read_schema(connection, wanted)
+    except psycopg.Error as error:
+        raise CannotWork(f"the schema that the migrations made could not be read: {error}") from error
+    schema = replace(read, tables=tuple(t for t in read.tables if t.schema not in _OF_PLATFORMS))
+    guessed = guessed_tables(schema, wanted)
+    compared = compare(schema, wanted, None, NOT_SEEN, guessed)
+    found = defects(schema, compared, wanted, NOT_SEEN, None, "")
+    worth = [d for d in found if d.harm >= WORTH_MENDING and d.subject not in OF_SUPABASE]
+    alike = any(m.confidence > Confidence.PERHAPS for m in compared.tables.values())
+    return ContractView(
+        compared.objects,
+        tuple(worth) if alike else (),
+        sum(not m.relation.is_view for m in compared.tables.values()),
+        sum(not r.is_view for r in wanted.relations.values()),
+        alike,
+    )
