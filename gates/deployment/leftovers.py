@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -131,6 +131,14 @@ def sweep(url: str, spare: str = "") -> list[str]:
         for run in sorted({one.run for one in ours}):
             removed += _sweep_run(connection, [one for one in ours if one.run == run], now)
         return removed
+
+
+def remove_left(url: str, companies: Sequence[str]) -> None:
+    """Remove the companies of a run that are still there: who was ended removed none. Raise psycopg.Error."""
+    with session(url) as connection:
+        asked = "select id::text as id from public.companies where id = any(%s::uuid[])"
+        left = [str(row["id"]) for row in execute(connection, asked, list(companies))]
+        Tenants(connection, "left").remove(left)
 
 
 def _sweep_run(connection: Connection, companies: list[_Company], now: int) -> list[str]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 
+import psycopg
+
+from gates.deployment.leftovers import remove_left
 from gates.evidence import CheckSpec, Outcome
 from gates.evidence_file import read_lines
 from gates.stages.context import Context, StageReport
@@ -34,7 +38,16 @@ def drill(context: Context, selection: Sequence[str] = ()) -> list[StageReport]:
                 left_s -= reports[-1].seconds
     finally:
         give_back_after_drills(context)
+        _remove_left(context)
     return reports
+
+
+def _remove_left(context: Context) -> None:
+    """The companies of drills that were ended. Where the database refuses, the next gate removes them."""
+    companies = context.companies.read_text(encoding="utf-8").split() if context.companies.exists() else []
+    if companies and context.target.database_url:
+        with contextlib.suppress(psycopg.Error):
+            remove_left(context.target.database_url, companies)
 
 
 def _phase(

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from gates.decision.policy_file import Settings
+from gates.deployment.database import execute, session, value
 from gates.deployment.target import Target
+from gates.deployment.tenants import Tenants
 from gates.evidence import Evidence, Outcome, TargetKind
 from gates.evidence_file import write_lines
 from gates.stages.context import Context
-from gates.stages.drill import MOST_WORKERS, workers_for
+from gates.stages.drill import MOST_WORKERS, drill, workers_for
 from gates.stages.preflight.endpoints import REACHABLE
 
 
@@ -30,3 +32,17 @@ def test_without_a_first_answer_the_policy_decides(tmp_path: Path) -> None:
     """Nothing is known of a target that was not asked yet."""
     context = Context(Target(TargetKind.STAGING), Settings(drill_workers=3), tmp_path, "run")
     assert workers_for(context) == 3
+
+
+def test_what_an_ended_drill_left_is_removed_with_its_rows(migrated_url: str, tmp_path: Path) -> None:
+    """A stage whose process was ended leaves no tenant of its own, and touches no other."""
+    context = Context(Target(TargetKind.STAGING, database_url=migrated_url), Settings(), tmp_path, "run")
+    with session(migrated_url) as connection:
+        tenants = Tenants(connection, "gone")
+        left, other = tenants.create(label="left"), tenants.create(label="other")
+        tenants.add_items(left, 2)
+        context.companies.write_text(f"{left}\n", encoding="utf-8")
+        drill(context)
+        names = "select id::text as id from public.companies where id = any(%s::uuid[])"
+        assert [row["id"] for row in execute(connection, names, [left, other])] == [other]
+        assert value(connection, "select count(*) from public.dead_letter_queue where company_id = %s", left) == 0
