@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gates.contract.scope import WHOLE, Scope
 from gates.decision.decide import decide
 from gates.decision.rules import Policy
 from gates.errors import CannotWork, GateError, NotRolledBack
@@ -60,13 +61,16 @@ def begin(folder: Path, facts: Mapping[str, JsonValue], reports: Sequence[str] =
 
 def unfinished(run: Mapping[str, Any]) -> Verdict:
     """The verdict of a run that was killed, or is still going on."""
-    reason, intent = UNFINISHED, run.get("intent")
+    reason, intent, scope = UNFINISHED, run.get("intent"), WHOLE
     if isinstance(intent, dict):
         at = "" if intent.get("at") is None else f", seen at {intent['at']} %"
         reason += f": it was about to {intent.get('decision')} {intent.get('flag')}{at}, and {MAY_BE_DONE}"
+    with suppress(KeyError, TypeError, ValueError):
+        scope = Scope.from_json(run["policy"]["contract"])
     return Verdict(
         Decision.HOLD,
         reason,
+        contract=scope,
         release=str(run.get("release", "")),
         target=str(run.get("target", "")),
         started_at=str(run.get("started_at", "")),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -68,7 +68,7 @@ class RunRequest:
             progress=self.progress,
         )
 
-    def order(self, policy: Policy, seen: FlagState | None, verdict: Verdict) -> Order:
+    def order(self, policy: Policy, seen: FlagState | None, verdict: Verdict, claims: Iterable[str] = ()) -> Order:
         """The order to change the flag, with the text of its audit row."""
         return Order(
             plan=policy.rollout,
@@ -79,4 +79,5 @@ class RunRequest:
             same_version=not policy.touches_live_flags,
             dry_run=self.dry_run,
             flagless=policy.scope.is_queue,
+            claims=tuple(claims),
         )

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from gates import record, reports
 from gates.act.flag import Order, look_at
@@ -23,6 +24,7 @@ from gates.reports import attestation, webhook
 from gates.reports.citation import cited, source_digest
 from gates.reports.formats import FILES
 from gates.request import RunRequest
+from gates.stages import claims
 from gates.stages.backlog import BacklogWatch
 from gates.stages.context import Context, StageReport
 from gates.stages.drill import drill
@@ -54,7 +56,8 @@ def run_gate(request: RunRequest) -> Verdict:
     policy = request.policy_for(looked.target)
     decided_at = request.now()
     verdict = decide(looked.log.evidence, policy, decided_at)
-    order = request.order(policy, seen, verdict)
+    kept = remembered(looked.log.evidence, verdict, stamp(decided_at))
+    order = request.order(policy, seen, verdict, kept)
     trouble = looked.trouble or intend(request, run, verdict, order)
     if trouble is not None and verdict.decision is not Decision.ROLLBACK:
         raise trouble
@@ -66,6 +69,8 @@ def run_gate(request: RunRequest) -> Verdict:
         if trouble is not None:
             raise trouble
         recorded = keep(request, run, looked.stages, done)
+        if kept and not request.dry_run:
+            remember(request, context.state, kept)
         told = tell(request, recorded.verdict, recorded.evidence, run)
         if told:
             record.write_run(request.out, {**run, "slack": told})
@@ -75,6 +80,22 @@ def run_gate(request: RunRequest) -> Verdict:
         raise record.unkept(final, error) from error
     attest(request, looked.target)
     return recorded.verdict
+
+
+def remembered(evidence: Sequence[Evidence], verdict: Verdict, at: str) -> dict[str, str]:
+    """Area of the contract -> when it was last claimed and seen."""
+    when = f"on {at[:10]}" + (f" (release {verdict.release[:100]})" if verdict.release else "")
+    promoted = verdict.decision is Decision.PROMOTE
+    return claims.kept(evidence, verdict.contract, verdict.areas_seen, promoted=promoted, when=when)
+
+
+def remember(request: RunRequest, folder: Path, areas: Mapping[str, str]) -> None:
+    """Keep the claims for the next run. Where that is not possible, the audit rows of the flag still say them."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        record.write(folder / claims.FILE, claims.dump(areas))
+    except OSError as error:
+        request.warn(f"what this target was seen to keep could not be remembered: {error}. See to --state")
 
 
 def intend(request: RunRequest, run: dict[str, JsonValue], verdict: Verdict, order: Order) -> CannotWork | None:
@@ -147,6 +168,7 @@ def collect(context: Context, request: RunRequest) -> Collected:
 def in_turn(context: Context, request: RunRequest) -> list[StageReport]:
     """The gate itself, what an earlier run left set, and then the stages, unless another run is at it."""
     stages = pipeline(context)
+    claims.claims(context)
     switches(context)
     with Turn(context) as turn:
         if turn.busy:

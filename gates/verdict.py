@@ -232,6 +232,8 @@ class Verdict:
     """A warning about the gate's own login, where that may do more than a gate needs."""
     stage: StageResult | None = None
     contract: Scope = WHOLE
+    areas_seen: tuple[str, ...] = ()
+    """The claimed areas of which a check passed or failed."""
 
     @property
     def outcome(self) -> str:
@@ -271,7 +273,7 @@ class Verdict:
     def remarks(self) -> tuple[str, ...]:
         """What a reader should know beside the reason: the gate's login, what is not required, the nearest limit."""
         margin = self.margin.sentence if self.margin is not None else ""
-        return tuple(filter(None, (self.login, not_required_text(self.not_required), margin)))
+        return tuple(filter(None, (self.contract.let_go, self.login, not_required_text(self.not_required), margin)))
 
     @property
     def deciding(self) -> tuple[Finding, ...]:
@@ -299,7 +301,7 @@ class Verdict:
             "ends_when": list(self.ends_when),
             "not_required": [dataclasses.asdict(s) for s in self.not_required],
             "login": self.login,
-            "contract": self.contract.to_json(),
+            "contract": {**self.contract.to_json(), "seen": list(self.areas_seen)},
             **({} if self.stage is None else {"stage": dataclasses.asdict(self.stage)}),
         }
 

@@ -60,6 +60,7 @@ class Order:
 
     seen: the flag as it was when the run began, None where it could not be read; same_version: whether it must not have
     been touched at all since then (on a production target; elsewhere our own drills touch it and put it back);
+    claims: the areas that the target was seen to keep, now or before, which the next gate reads;
     by_hand: a person asks for the step, and answers for where the flag is found; verdict: the run whose verdict was
     handed over for it, if one was; enable_at: a person wants the flag, which is off, to be on at so many percent;
     flagless: the policy claims a queue alone, and no flag.
@@ -76,6 +77,7 @@ class Order:
     verdict: str = ""
     enable_at: int | None = None
     flagless: bool = False
+    claims: tuple[str, ...] = ()
 
 
 def look(connection: Connection, flag: str) -> FlagState | None:
@@ -138,5 +140,6 @@ def audit(
     """Append the audit row."""
     metadata = {"key": order.plan.flag, "release": order.release, "reason": order.reason, **details}
     metadata |= {"verdict": order.verdict} if order.verdict else {}
+    metadata |= {"claims": list(order.claims)} if order.claims else {}
     values = {"action": action, "actor": order.actor, "target_count": target_count, "success_count": target_count}
     rows(connection, "audit_append", {**values, "metadata": json.dumps(metadata)})

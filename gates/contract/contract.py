@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from gates.contract.scope import OWN, QUEUE, Scope
+from gates.contract.scope import OWN, QUEUE, Dropped, Scope
 from gates.evidence import CheckSpec
 
 FILE = Path(__file__).with_name("contract.yaml")
@@ -108,7 +108,7 @@ class Contract:
         """The areas that a policy may claim, in their order."""
         return tuple(a for a in self.areas if a != OWN)
 
-    def scope(self, claims: Sequence[str] = (), preset: str = "") -> Scope:
+    def scope(self, claims: Sequence[str] = (), preset: str = "", dropped: Sequence[Dropped] = ()) -> Scope:
         """The claims in the contract's order. Without any, those of the preset, or all of a replay service.
 
         The areas of a queue are another contract: who does not claim them leaves nothing out.
@@ -116,7 +116,7 @@ class Contract:
         service = tuple(a for a in self.claimable if a != QUEUE)
         wanted = claims or self.presets.get(preset, ()) or service
         claimed = tuple(a for a in self.claimable if a in wanted)
-        return Scope(claimed, tuple(a for a in service if a not in claimed), preset)
+        return Scope(claimed, tuple(a for a in service if a not in claimed), preset, tuple(dropped))
 
 
 @functools.cache

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,12 +21,22 @@ QUEUE = "queue"
 
 
 @dataclass(frozen=True, slots=True)
+class Dropped:
+    """An area that was claimed before, and that a person lets go: until that day (inclusive, UTC) it is no finding."""
+
+    area: str
+    reason: str
+    owner: str
+    expires: dt.date
+
+
+@dataclass(frozen=True, slots=True)
 class Scope:
     """What a verdict speaks of. claims, unclaimed: areas in the order of the contract; no claims: all of it.
 
     preset: the known kind of deployment that the policy names, or empty. queue: the queue with its options, as
     gates.contract.queues writes it. absent: needs of checks that this queue does not have -> why; may_lack: those that
-    an older version of it is known not to have.
+    an older version of it is known not to have. dropped: what was claimed before and is not.
     """
 
     claims: tuple[str, ...] = ()
@@ -33,6 +45,7 @@ class Scope:
     queue: str = ""
     absent: tuple[tuple[str, str], ...] = ()
     may_lack: tuple[str, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
 
     @property
     def is_queue(self) -> bool:
@@ -63,6 +76,12 @@ class Scope:
             return ""
         return f"within {', '.join(self.claims)}; not claimed: {', '.join(self.unclaimed)}"
 
+    @property
+    def let_go(self) -> str:
+        """Who let go what was claimed before, in words; empty where nothing was."""
+        told = [f"{d.area} (until {d.expires} by {d.owner}: {d.reason})" for d in self.dropped]
+        return f"no longer claimed: {', '.join(told)}" if told else ""
+
     def to_json(self) -> dict[str, JsonValue]:
         return {
             "claims": list(self.claims),
@@ -71,11 +90,13 @@ class Scope:
             "queue": self.queue,
             "absent": [list[JsonValue](pair) for pair in self.absent],
             "may_lack": list(self.may_lack),
+            "dropped": [{**dataclasses.asdict(d), "expires": d.expires.isoformat()} for d in self.dropped],
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Scope:
-        """Raise KeyError or TypeError on anything that to_json did not write."""
+        """Raise KeyError, ValueError or TypeError on anything that to_json did not write."""
+        dropped = [Dropped(**{**d, "expires": dt.date.fromisoformat(d["expires"])}) for d in data["dropped"]]
         return cls(
             claims=tuple(map(str, data["claims"])),
             unclaimed=tuple(map(str, data["unclaimed"])),
@@ -83,6 +104,7 @@ class Scope:
             queue=str(data["queue"]),
             absent=tuple((str(need), str(why)) for need, why in data["absent"]),
             may_lack=tuple(map(str, data["may_lack"])),
+            dropped=tuple(dropped),
         )
 
 

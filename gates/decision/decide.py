@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
+from gates.contract.scope import OWN
 from gates.decision.assessment import Assessed, assess, distrust, is_lenient, number
 from gates.decision.backlog import backlog_gone_in_s
 from gates.decision.floor import floor_of, not_claimed, parts_of
@@ -129,6 +130,7 @@ def weigh(
         counts=counts,
         findings=tuple(findings),
         contract=policy.scope,
+        areas_seen=_areas_seen(assessed, policy),
         not_applicable=tuple(sorted(exempt, key=lambda e: e.check)),
         margin=_margin(assessed),
         ends_when=_ends(decision, findings),
@@ -150,7 +152,8 @@ def _below_the_floor(assessed: Sequence[Assessed], findings: Sequence[Finding], 
         if not any(fnmatchcase(check, pattern) for check in checks)
     }
     seen = {part for a in assessed if a.outcome is Outcome.PASS for part in parts_of(a.spec)}
-    due = {part for a in assessed for part in parts_of(a.spec)} | set(policy.scope.claims)
+    chosen = policy.scope.claims if policy.scope.unclaimed else ()  # else whatever the catalogue has
+    due = {part for a in assessed for part in parts_of(a.spec)} | set(chosen)
     for part in sorted(due - seen):
         said = f"no check of {part} passed, and the policy requires none; at least one must be seen to pass"
         lacking[f"{part}/*"] = said
@@ -158,6 +161,12 @@ def _below_the_floor(assessed: Sequence[Assessed], findings: Sequence[Finding], 
         Finding(name, "unknown", "warn", Effect.HOLD, message, ends_when=f"a check of {name} passes")
         for name, message in lacking.items()
     ]
+
+
+def _areas_seen(assessed: Sequence[Assessed], policy: Policy) -> tuple[str, ...]:
+    """The claimed areas of which a check passed or failed."""
+    seen = {a.spec.area for a in assessed if a.outcome is not Outcome.UNKNOWN} - {"", OWN}
+    return tuple(sorted(seen & set(policy.scope.claims or seen)))
 
 
 def _by_gravity(finding: Finding) -> tuple[int, bool, str, int, str]:

@@ -21,6 +21,7 @@ FLOOR: dict[str, str] = {
     "preflight/database-role-sees-rows": "the login sees the rows that SQL checks judge",
     "preflight/pipeline": "the gate tells red from green",
     "preflight/alone": "no other run disturbed this one",
+    "preflight/claims": "what was seen to be kept is claimed still",
     "load/run-valid": "the load was a measurement",
     "drill/proof/*": "the proof drill",
     "sql/rls/*": "tenancy, in the database",
@@ -35,8 +36,8 @@ WITHIN = {"drill/audit/tenant-reads-only-its-own": "audit"}
 """Pattern of the floor -> the area without which there is nothing to see: nobody says that such a trail exists."""
 
 QUEUE_FLOOR: dict[str, str] = {
-    **{p: FLOOR[p] for p in ("preflight/database", "preflight/database-role-sees-rows", "preflight/pipeline")},
-    "preflight/alone": FLOOR["preflight/alone"],
+    **{p: FLOOR[p] for p in ("preflight/database", "preflight/database-role-sees-rows")},
+    **{p: FLOOR[p] for p in ("preflight/pipeline", "preflight/alone", "preflight/claims")},
     "queue/proof/*": "the proof of a queue",
 }
 """The same of a deployment that claims a queue and no replay service."""

@@ -14,7 +14,7 @@ from typing import Any
 from gates.contract.contract import contract
 from gates.contract.names import Names
 from gates.contract.queues import Queue, presets
-from gates.contract.scope import QUEUE, SERVICE, Scope
+from gates.contract.scope import QUEUE, SERVICE, Dropped, Scope
 from gates.decision.floor import on_floor
 from gates.decision.names_file import NAMES, NamesError, read_names
 from gates.decision.queue_options import check_limits, queue_options
@@ -59,6 +59,15 @@ ATTESTATION = Fields(
     },
     needed=("box", "by", "date"),
 )
+DROPPED = Fields(
+    {
+        "area": (Choice(contract().claimable), "The area that is not claimed any more."),
+        "reason": (Text(), "Why the deployment does not promise it any more."),
+        "owner": (Text(), "Who answers for it."),
+        "expires": (Day(), "The last day (UTC) on which this counts; a promotion makes it last."),
+    },
+    needed=("area", "reason", "owner", "expires"),
+)
 CONTRACT = Fields(
     {
         "preset": (Choice(tuple(contract().presets)), "The known kind of deployment that this is."),
@@ -67,6 +76,7 @@ CONTRACT = Fields(
             "The areas that the deployment claims; by default all of a replay service. Others do not apply.",
         ),
         "options": (Anything(), "What the preset needs to know."),
+        "dropped": (ListOf(DROPPED), "Areas that were claimed before, and that a person lets go."),
     }
 )
 STAGE = Fields({"timeout_s": (SECONDS, "After so many seconds what has not been seen is unknown.")})
@@ -173,6 +183,7 @@ class Settings:
     attestations: tuple[Attestation, ...] = field(default=())
     steps: tuple[int, ...] = field(default=RolloutPlan().steps)
     """Those of the rollout, which the SQL checks hold the flag against."""
+    flag: str = RolloutPlan().flag
 
     def state_of(self, target: str) -> Path:
         """The folder of one target, by its identity (`gates.deployment.identity`): two targets must share no memory."""
@@ -198,7 +209,8 @@ class PolicyFile:
     def scope(self) -> Scope:
         """The claims on the contract."""
         given = self.values.get("contract", {})
-        scope = contract().scope(given.get("claims", ()), given.get("preset", ""))
+        dropped = [Dropped(**one) for one in given.get("dropped", ())]
+        scope = contract().scope(given.get("claims", ()), given.get("preset", ""), dropped)
         return self.queue.scoped(scope) if self.queue and QUEUE in scope.claims else scope
 
     @property
@@ -284,6 +296,7 @@ def parse(text: str, file: str, folder: Path, today: dt.date) -> PolicyFile:
     values = FILE.read(root)
     _check_steps(root, values)
     _check_claims(root, values)
+    _check_dropped(root, values, today)
     made = PolicyFile(root, values, folder, _settings(values, folder), names_in(root))
     _check_queue(root, made)
     unwaivable = (*UNWAIVABLE, *values.get("unwaivable", ()))
@@ -357,6 +370,22 @@ def _check_claims(root: YamlNode, values: Mapping[str, Any]) -> None:
         )
 
 
+def _check_dropped(root: YamlNode, values: Mapping[str, Any], today: dt.date) -> None:
+    """Raise ConfigError where an area is let go that is claimed, or for longer than it says."""
+    given = values.get("contract", {})
+    claims = contract().scope(given.get("claims", ()), given.get("preset", "")).claims
+    member = root.member("contract")
+    for node, one in zip(_items(member, "dropped") if member else (), given.get("dropped", ()), strict=True):
+        if one["area"] in claims:
+            raise node.place.error(
+                f"{one['area']}, which is claimed", "areas that are not claimed", "Remove one of both"
+            )
+        if one["expires"] < today:
+            said = f"that {one['area']} was let go, which ended on {one['expires']}"
+            do = f"Ask {one['owner']}: claim it again, renew this, or remove it after a promotion"
+            raise node.place.error(said, f"{today} or later", do)
+
+
 def _items(root: YamlNode, name: str) -> list[YamlNode]:
     member = root.member(name)
     return member.items() if member else []
@@ -374,6 +403,7 @@ def _settings(values: Mapping[str, Any], folder: Path) -> Settings:
         state=folder / values["state"] if "state" in values else Path(STATE),
         attestations=tuple(Attestation(**a) for a in values.get("attestations", ())),
         steps=tuple(values.get("rollout", {}).get("steps", RolloutPlan().steps)),
+        flag=values.get("rollout", {}).get("flag", RolloutPlan().flag),
     )
 
 

@@ -47,6 +47,7 @@ def order_from(found: Attested, here: HandoverContext, order: Order) -> Order | 
         same_version=not judged.touches_live_flags,
         dry_run=order.dry_run,
         verdict=str(run["run_id"]),
+        claims=found.recorded.verdict.areas_seen,
     )
 
 

@@ -14,7 +14,7 @@ from gates.contract.contract import contract
 from gates.decision.policy_file import PolicyFile
 from gates.errors import CannotWork
 from gates.evidence import CheckSpec
-from gates.stages import load_checks, pipeline, preflight, queue, switches, turn
+from gates.stages import claims, load_checks, pipeline, preflight, queue, switches, turn
 from gates.stages.suite import NOT_PASSED_ON, ROOT
 
 SUITES = ("drills", "sql_checks")
@@ -23,7 +23,8 @@ COLLECT_S = 60
 
 def collect(environ: Mapping[str, str], options: tuple[str, ...] = ()) -> tuple[CheckSpec, ...]:
     """Every check that the suites, the load stage and the preflight declare. Raise CannotWork where one cannot."""
-    specs = [*preflight.SPECS, pipeline.SPEC, turn.SPEC, switches.SPEC, *load_checks.SPECS, *queue.SPECS]
+    own = [pipeline.SPEC, turn.SPEC, switches.SPEC, claims.SPEC]
+    specs = [*preflight.SPECS, *own, *load_checks.SPECS, *queue.SPECS]
     for suite in SUITES:
         if (ROOT / suite).is_dir():
             specs += _collect(suite, environ, options if suite == "sql_checks" else ())

@@ -10,8 +10,9 @@ from pathlib import Path
 from gates.contract.scope import WHOLE, Scope
 from gates.decision.floor import not_claimed
 from gates.decision.policy_file import Settings
+from gates.deployment.identity import identity
 from gates.deployment.target import Target
-from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, stamp
+from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, TargetKind, stamp
 from gates.evidence_file import read_lines, write_lines
 
 
@@ -78,6 +79,15 @@ class Context:
     @property
     def evidence(self) -> Path:
         return self.out / "evidence.ndjson"
+
+    @property
+    def state(self) -> Path:
+        """The folder of what is remembered of this target. A reference that was brought up for this run is never met
+        again: what is remembered of it stays with the run.
+        """
+        name = identity(self.target)
+        own = self.target.kind is TargetKind.REFERENCE
+        return self.out / "state" / name if own else self.settings.state_of(name)
 
     @property
     def companies(self) -> Path:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from gates.deployment.redaction import hidden, scrub
 from gates.deployment.target import Target
 from gates.evidence import CheckSpec, TargetKind, Where
+from gates.stages.claims import SPEC as CLAIMS
 from gates.stages.context import Context, StageReport
 from gates.stages.drill import drill
 from gates.stages.pipeline import pipeline
@@ -69,10 +70,10 @@ def plan(catalogue: Sequence[CheckSpec], target: Target, drills: Drills, since_d
 
     Without a database the short drill acts for TEST_COMPANY_ID, whose rate limit it must leave room: it then runs once
     in five minutes at most. `preflight/variables` is left out: each check says itself what it misses;
-    so are `preflight/alone`, since a round of the watch waits for nobody, and `preflight/switches-given-back`, which
-    changes something.
+    so are `preflight/alone`, since a round of the watch waits for nobody, `preflight/switches-given-back`, which
+    changes something, and `preflight/claims`, which is about promotions.
     """
-    left_out = {VARIABLES.id, ALONE.id, SWITCHES.id}
+    left_out = {VARIABLES.id, ALONE.id, SWITCHES.id, CLAIMS.id}
     seen = [s for s in catalogue if s.id.startswith("preflight/") and s.id not in left_out]
     everywhere = {Where.READ_ONLY, Where.SELF_CLEANING} if drills is Drills.ALL else {Where.READ_ONLY}
     seen += [s for s in catalogue if s.id.startswith(SQL) and s.where in everywhere and not s.deep]

@@ -15,10 +15,9 @@ from pathlib import Path
 from gates.deployment.capabilities import claims, evidence_id
 from gates.deployment.client import HttpDoor
 from gates.deployment.credentials import UNUSABLE
-from gates.deployment.identity import identity
 from gates.deployment.redaction import hidden, redact_evidence, redact_text
 from gates.deployment.target import Target
-from gates.evidence import Evidence, JsonValue, Outcome, Severity, TargetKind, stamp
+from gates.evidence import Evidence, JsonValue, Outcome, Severity, stamp
 from gates.evidence_file import write_lines
 from gates.stages.context import Context, Progress, StageReport
 from gates.stages.preflight import credentials
@@ -92,10 +91,7 @@ def preflight(context: Context) -> Preflight:
 
 
 def _memory(context: Context) -> Memory:
-    """A reference that was brought up for this run is never met again: what is remembered of it stays with the run."""
-    own = context.target.kind is TargetKind.REFERENCE
-    name = identity(context.target)
-    return Memory.of(context.target, context.out / "state" / name if own else context.settings.state_of(name))
+    return Memory.of(context.target, context.state)
 
 
 def refused_by_now(context: Context, credential: str) -> Evidence | None:

@@ -23,6 +23,7 @@ TODAY = dt.date(2026, 1, 2)
 SPECS = [
     CheckSpec(i, "c", "c", Severity.PAGE, Where.READ_ONLY) for i in ("drill/a/b", "sql/spot/x", "preflight/release")
 ]
+LET_GO = "contract: {{claims: [replay, tenancy], dropped: [{{area: audit, reason: r, owner: ann, expires: {}}}]}}\n"
 WAIVER = "waivers:\n- {check: sql/spot/x, reason: known, owner: ann, expires: 2026-02-01}\n"
 
 
@@ -69,6 +70,8 @@ WAIVER = "waivers:\n- {check: sql/spot/x, reason: known, owner: ann, expires: 20
         ("version: 1\ncontract: {claims: [queue, audit]}\n", "2:20", "claims without replay and tenancy"),
         ("version: 1\ncontract: {preset: pgboss}\n", "2:20", "Did you mean 'pg-boss'?"),
         ("version: 1\ncontract: {preset: pg-boss, claims: [replay, tenancy]}\n", "2:37", "claims without queue"),
+        (f"version: 1\n{LET_GO.format('2026-02-01')}".replace("y]", "y, audit]"), "2:56", "which is claimed"),
+        (f"version: 1\n{LET_GO.format('2026-01-01')}", "2:49", "which ended on 2026-01-01"),
         ("version: 1\ncontract: {options: 3}\n", "2:21", "a mapping"),
     ],
 )
