@@ -15,6 +15,7 @@ from gates.checks.observation import Observer, Unmet
 from gates.checks.recorder import OBSERVER
 from gates.config import load_target, process_environment
 from gates.contract.queues import queue_of
+from gates.deployment.failures import in_words
 from gates.evidence import CheckSpec, Severity, Where
 from sql_checks import checkpoint
 from sql_checks.queuerules import RULES, QueueSession, read_queue_rules
@@ -157,7 +158,7 @@ class CheckItem(pytest.Item):
         try:
             self.observe(session_of(self.config), observer)
         except psycopg.Error as error:
-            raise Unmet(f"the query could not be run: {type(error).__name__}: {error}".strip()) from error
+            raise Unmet(in_words(error)) from error
 
     def observe(self, session: SqlSession, observer: Observer) -> None:
         raise NotImplementedError

@@ -15,6 +15,7 @@ from pathlib import Path
 import psycopg
 
 from gates.config import load_target, process_environment
+from gates.deployment.failures import in_words
 from sql_checks.alertdocs import alerts_markdown
 from sql_checks.exportprometheus import queries_yaml, rules_yaml, unit_tests_yaml
 from sql_checks.exportpsql import alerts_to_psql, spots_to_psql
@@ -105,7 +106,7 @@ def _write_manifest(options: argparse.Namespace) -> str:
         with session.snapshot() as connection:
             manifest = read_schema(connection)
     except psycopg.Error as error:
-        raise CommandError(f"the schema could not be read: {type(error).__name__}: {error}".strip(), 4) from error
+        raise CommandError(f"the schema could not be read: {in_words(error)}", 4) from error
     finally:
         session.close()
     if not manifest.kinds["columns"]:

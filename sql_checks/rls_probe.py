@@ -15,6 +15,7 @@ from pathlib import Path
 import psycopg
 
 from gates.deployment.database import Connection, connect, execute, sql
+from gates.deployment.failures import in_words
 
 TABLES = Path(__file__).parent / "rls_tables.sql"
 REFUSED = "42501"
@@ -331,7 +332,7 @@ def _attempt(
         rows = max(run(connection).rowcount, 0)
     except psycopg.Error as error:
         execute(connection, "rollback to savepoint rls_attempt")
-        return Attempt(state=error.sqlstate or "", error=str(error).strip() or type(error).__name__)
+        return Attempt(state=error.sqlstate or "", error=in_words(error))
     if not keep:
         execute(connection, "rollback to savepoint rls_attempt")
     execute(connection, "release savepoint rls_attempt")

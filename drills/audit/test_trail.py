@@ -14,6 +14,7 @@ from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.deployment.client import NoAnswer
 from gates.deployment.database import execute
+from gates.deployment.failures import in_words
 from gates.evidence import TargetKind, Where
 
 drill = partial(check, needs=SQL, after=SIGNED)
@@ -79,7 +80,9 @@ def test_truncate_refused(scene: Scene) -> None:
     try:
         refused = _guards_refuse(scene, guards)
     except psycopg.errors.InsufficientPrivilege as error:
-        scene.seen.control(f"{len(guards)} enabled triggers watch TRUNCATE; this login may not try them: {error}")
+        scene.seen.control(
+            f"{len(guards)} enabled triggers watch TRUNCATE; this login may not try them: {in_words(error)}"
+        )
         refused = True
     if not refused and scene.target.kind is TargetKind.REFERENCE:
         assert scene.refused_by_database(TRUNCATE), "the whole audit trail was truncated (and rolled back)"

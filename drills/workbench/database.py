@@ -17,6 +17,7 @@ import psycopg
 
 from gates.checks.recorder import Unmet
 from gates.deployment.database import Connection, connect, execute, sql, value
+from gates.deployment.failures import in_words
 from gates.deployment.target import Target
 
 SQL = Path(__file__).with_name("sql")
@@ -40,7 +41,7 @@ class SqlDoor:
             try:
                 self._connection = connect(self._url)
             except psycopg.OperationalError as error:
-                raise Unmet(f"the database does not answer: {error}") from error
+                raise Unmet(f"the database does not answer: {in_words(error)}") from error
         return self._connection
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ import psycopg
 from gates.act.flag import UNREADABLE, Order, Tell, audit, count, rows
 from gates.act.lookout import Lookout
 from gates.deployment.database import Connection, connect
-from gates.errors import first_line
+from gates.deployment.failures import in_words
 from gates.evidence import JsonValue
 
 POLL_S = 0.25
@@ -152,7 +152,7 @@ def _try(url: str, change: Forced, order: Order) -> _Try:
         tried.committed, tried.why, tried.blocker = True, "", 0
     except UNREADABLE as error:
         tried.error = error
-        tried.why = tried.why if isinstance(error, psycopg.errors.LockNotAvailable) and tried.why else first_line(error)
+        tried.why = tried.why if isinstance(error, psycopg.errors.LockNotAvailable) and tried.why else in_words(error)
     finally:
         if connection is not None:
             connection.close()
@@ -182,7 +182,7 @@ def _read_back(url: str, change: Forced, tried: _Try) -> ReadBack:
     try:
         connection = connect(url, read_only=True)
     except psycopg.Error as error:
-        return ReadBack(None, f"it cannot be read back: {first_line(error)}")
+        return ReadBack(None, f"it cannot be read back: {in_words(error)}")
     try:
         if tried.committed is None:
             status = str(rows(connection, "transaction_status", {"xid": tried.xid})[0]["status"])
@@ -190,7 +190,7 @@ def _read_back(url: str, change: Forced, tried: _Try) -> ReadBack:
             tried.notes.append(f"a connection was lost at the commit, which is {status}")
         return change.read_back(connection, tried.xid)
     except UNREADABLE as error:
-        return ReadBack(None, f"it cannot be read back: {first_line(error)}")
+        return ReadBack(None, f"it cannot be read back: {in_words(error)}")
     finally:
         connection.close()
 
@@ -212,7 +212,7 @@ def _audited_late(url: str, change: Forced, order: Order, tried: _Try) -> list[s
 
 
 def _without_row(change: Forced, error: Exception) -> str:
-    return f"no audit row ({change.audited}) could be written: {first_line(error)}"
+    return f"no audit row ({change.audited}) could be written: {in_words(error)}"
 
 
 def first_that_works(connection: Connection, names: tuple[str, ...], values: Mapping[str, object]) -> int:

@@ -11,7 +11,7 @@ import psycopg
 
 from gates.act.flag import UNREADABLE, rows
 from gates.deployment.database import Connection, session
-from gates.errors import first_line
+from gates.deployment.failures import in_words
 
 BEGIN_AFTER_S = 0.3
 """A change that nobody keeps waiting is done by then, and nothing is looked at."""
@@ -95,7 +95,7 @@ class Lookout:
                     if self._stop.wait(POLL_S):
                         return
         except UNREADABLE as error:
-            self.notes.append(f"who holds the lock could not be seen: {first_line(error)}")
+            self.notes.append(f"who holds the lock could not be seen: {in_words(error)}")
 
     def _end(self, connection: Connection, one: Blocker) -> None:
         if not one.dead:

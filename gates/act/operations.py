@@ -16,10 +16,11 @@ from gates.act.rollback import roll_back
 from gates.act.rollout import promote
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.database import session
+from gates.deployment.failures import in_words
 from gates.deployment.redaction import hidden, redact_text
 from gates.deployment.requests import SIGNATURE, Answer, Request, curl, encode_body, signed_post, signed_post_v2
 from gates.deployment.target import Target
-from gates.errors import CannotWork, ConfigError, first_line
+from gates.errors import CannotWork, ConfigError
 from gates.verdict import Action
 
 BUDGET_COLUMNS = (
@@ -121,5 +122,5 @@ def _ask(target: Target, name: str, values: dict[str, object], *, write: bool = 
         with session(target.database_url, read_only=not write) as connection:
             return rows(connection, name, values)
     except psycopg.Error as error:
-        text = redact_text(first_line(error), hidden(target))
+        text = redact_text(in_words(error), hidden(target))
         raise CannotWork(f"{text}; allowed: a database that keeps the contract; at DATABASE_URL. Correct it") from None

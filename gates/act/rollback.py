@@ -13,8 +13,8 @@ from gates.act.flag import UNREADABLE, FlagState, Order, Tell, look, look_at, ov
 from gates.act.insist import Carried, Forced, ReadBack, first_that_works, insist
 from gates.decision.rules import RolloutPlan
 from gates.deployment.database import Connection, session
+from gates.deployment.failures import in_words
 from gates.deployment.loans import LiveRow
-from gates.errors import first_line
 from gates.evidence import JsonValue
 from gates.verdict import Action
 
@@ -135,7 +135,7 @@ def _unseen(connection: Connection, flag: str) -> str:
     try:
         found = rows(connection, "flag_keys", {})[0]
     except UNREADABLE as error:
-        return f"{said} ({first_line(error)})"
+        return f"{said} ({in_words(error)})"
     keys = [str(k) for k in found["keys"]] if isinstance(found["keys"], list) else []
     if not keys:
         blind = "row-level security hides them from it: use a login that sees all rows (replay_gate)"
@@ -164,7 +164,7 @@ def prove_recovery(
             drained_s = round(clock() - decided, 3) if drained else None
             still_off = read_flag(connection, plan.flag).done
     except UNREADABLE as error:
-        return {**proof, "unread": first_line(error), "proved": False}
+        return {**proof, "unread": in_words(error), "proved": False}
     whole = bool(drained and still_off and row.get("half_replayed") == 0)
     return {
         **proof,
@@ -182,4 +182,4 @@ def _counted(connection: Connection, flag: str) -> dict[str, JsonValue]:
     except psycopg.Error as error:
         if connection.closed:
             raise
-        return {"unread": first_line(error)}
+        return {"unread": in_words(error)}

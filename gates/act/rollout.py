@@ -17,7 +17,7 @@ from gates.act.lookout import Lookout, blocker_of
 from gates.act.rollback import not_possible, roll_back
 from gates.decision.rules import RolloutPlan
 from gates.deployment.database import Connection, session
-from gates.errors import first_line
+from gates.deployment.failures import in_words
 from gates.verdict import Action, Decision, Verdict
 
 FLAGLESS = "the policy claims a queue alone, so there is no flag to change: the exit code says what to do"
@@ -150,7 +150,7 @@ def promote(url: str, order: Order) -> Action:
         if transaction.step is not None:
             return _settled(url, order, transaction, transaction.step)
         why = transaction.kept_waiting if isinstance(error, psycopg.errors.LockNotAvailable) else ""
-        message = f"the flag {order.plan.flag} could not be changed: {why or first_line(error)}"
+        message = f"the flag {order.plan.flag} could not be changed: {why or in_words(error)}"
         return Action("none", result="failed", message=message, holds=True)
     return _read_back(url, order, step) if step.kind == "promote" else step
 
@@ -220,7 +220,7 @@ def _status(url: str, transaction: _Transaction) -> str:
                     return status
                 rows(connection, "end_session", {"pid": transaction.pid})
         except UNREADABLE as error:
-            status = first_line(error)
+            status = in_words(error)
         time.sleep(POLL_S)
     return status
 
@@ -231,7 +231,7 @@ def _read_back(url: str, order: Order, step: Action) -> Action:
     try:
         after = _told(url, flag)
     except UNREADABLE as error:
-        said = f"{flag} was set to {step.to_percent} %, which could not be read back: {first_line(error)}"
+        said = f"{flag} was set to {step.to_percent} %, which could not be read back: {in_words(error)}"
         return replace(step, result="unknown", message=said, holds=True)
     if after is None or not after.enabled or after.percent != step.to_percent:
         return replace(step, result="changed", holds=True, message=f"{flag} reads back as {after}, not as it was set")

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
+import psycopg
 import pytest
 
 from gates import config as gates_config
@@ -23,6 +24,7 @@ from gates.checks.observation import Blocked, NotApplicable, Observer, Unmet
 from gates.deployment.capabilities import claims, evidence_id
 from gates.deployment.client import HttpDoor
 from gates.deployment.credentials import CheckedTarget, unfit
+from gates.deployment.failures import in_words
 from gates.deployment.standstill import own_standstill
 from gates.deployment.target import Target
 from gates.errors import ConfigError
@@ -321,6 +323,8 @@ def judge(error: BaseException | None, observer: Observer | None) -> tuple[Outco
 def _reason(error: BaseException) -> str:
     if isinstance(error, pytest.skip.Exception):
         return f"skipped: {text(error)}"
+    if isinstance(error, psycopg.Error):
+        return text(in_words(error), MOST_REPORT)
     said = text(error, MOST_REPORT).strip() or type(error).__name__
     if isinstance(error, AssertionError | pytest.fail.Exception | Unmet):
         return said.partition("\nassert ")[0]

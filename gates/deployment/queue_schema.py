@@ -12,7 +12,7 @@ import psycopg
 
 from gates.contract.queues import Queue, QueueSchema
 from gates.deployment.database import Connection, sql, value
-from gates.errors import first_line
+from gates.deployment.failures import in_words
 from gates.text.foreign import text, whole
 
 QUERY = Path(__file__).with_name("queue_tables.sql")
@@ -41,7 +41,7 @@ def look_at(queue: Queue, connection: Connection) -> QueueLook:
     try:
         version = whole(value(connection, queue.written(queue.preset.version)))
     except psycopg.Error as error:
-        return QueueLook(schema, f"the version of {queue.preset.title} cannot be read: {first_line(error)}")
+        return QueueLook(schema, f"the version of {queue.preset.title} cannot be read: {in_words(error)}")
     if version is None:
         return QueueLook(
             schema, f"{queue.preset.title} does not say its version; its migrations have not run. Run them"

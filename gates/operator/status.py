@@ -18,10 +18,11 @@ import psycopg
 from gates import record
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.database import Connection, session, sql
+from gates.deployment.failures import in_words
 from gates.deployment.redaction import hidden, redact, redact_text
 from gates.deployment.requests import Request
 from gates.deployment.target import Target
-from gates.errors import GateError, first_line
+from gates.errors import GateError
 from gates.evidence import JsonValue, Outcome
 from gates.stages.preflight.database import sees_rows
 from gates.stages.suite import ROOT
@@ -156,7 +157,7 @@ def _over_sql(target: Target, clock: Callable[[], float] = time.monotonic) -> li
                 )
             return found
     except psycopg.Error as error:
-        return _unseen(wanted, f"{first_line(error)}. See that the database can be reached, and DATABASE_URL")
+        return _unseen(wanted, f"{in_words(error)}. See that the database can be reached, and DATABASE_URL")
 
 
 def _unseen(wanted: Sequence[tuple[str, str, str]], why: str) -> list[Section]:
@@ -168,7 +169,7 @@ def _ask(connection: Connection, name: str, title: str, text: str) -> Section:
         cursor = connection.execute(text.encode())
         rows = cursor.fetchall()
     except psycopg.Error as error:
-        return Section(name, title, unknown=f"{first_line(error)}. See {name}.sql")
+        return Section(name, title, unknown=f"{in_words(error)}. See {name}.sql")
     lengths = {d.name for d in cursor.description or () if d.type_code == INTERVAL}  # a length of time says its unit
     named = [{f"{k}_s" if k in lengths else k: plain(v) for k, v in row.items()} for row in rows]
     return Section(name, title, tuple(named))
@@ -180,7 +181,7 @@ def _sight(connection: Connection, target: Target) -> Section:
     try:
         seen = sees_rows(connection, target)
     except psycopg.Error as error:
-        return Section("sight", title, unknown=first_line(error))
+        return Section("sight", title, unknown=in_words(error))
     if seen.outcome is not Outcome.PASS:
         return Section("sight", title, unknown=f"{seen.message}. What follows may be less than there is")
     return Section("sight", title, ({"tables": seen.observed, "of": seen.limit},))

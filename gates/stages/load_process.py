@@ -24,11 +24,12 @@ import psycopg
 from gates import config
 from gates.decision.policy_file import Settings
 from gates.deployment.database import session
+from gates.deployment.failures import in_words
 from gates.deployment.leftovers import KEPT, LEASE_S, TIMED, Lease, sweep, take_lease
 from gates.deployment.redaction import hidden, redact_text
 from gates.deployment.target import Target
 from gates.deployment.tenants import Tenants
-from gates.errors import CannotWork, ConfigError, first_line
+from gates.errors import CannotWork, ConfigError
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, stamp
 from gates.stages.load_checks import RUN_VALID, SPECS, spec_of
 from gates.stages.load_options import MOST_EXACT, QUICK_MOST_S, QUICK_S, LoadOptions
@@ -214,7 +215,7 @@ def clean_up(target: Target, out: Path) -> str:
         if lease is not None:
             lease.release()
     except psycopg.Error as error:
-        said = first_line(error)
+        said = in_words(error)
         return f"the companies in {FOLDER}/companies.txt were not removed: {said}. Delete them by hand"
     return ""
 

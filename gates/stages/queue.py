@@ -13,9 +13,9 @@ import psycopg
 
 from gates.contract.queues import queue_of
 from gates.decision.rules import QUEUE_STAGE
+from gates.deployment.failures import in_words
 from gates.deployment.queue_jobs import DONE, JobState, QueueDoor, QueueTroubleError
 from gates.deployment.redaction import hidden, redact_evidence
-from gates.errors import first_line
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where, stamp
 from gates.evidence_file import write_lines
 from gates.stages.context import Context, Progress, StageReport, now
@@ -84,7 +84,7 @@ def queue(context: Context) -> list[StageReport]:
         with QueueDoor(queue_of(context.scope.queue), context.target.database_url) as door:
             lines += _seen(door)
     except (psycopg.Error, OSError, TimeoutError) as trouble:
-        error = f"the queue could not be asked: {first_line(trouble)}"
+        error = f"the queue could not be asked: {in_words(trouble)}"
     except QueueTroubleError as trouble:
         error = str(trouble)
     at, seconds = stamp(started), (now() - started).total_seconds()

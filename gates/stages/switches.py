@@ -6,9 +6,9 @@ import datetime as dt
 
 import psycopg
 
+from gates.deployment.failures import in_words
 from gates.deployment.loans import Changed, Ending, Loan, give_back_for_the_dead
 from gates.deployment.redaction import hidden, redact_text
-from gates.errors import first_line
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where, stamp
 from gates.evidence_file import write_lines
 from gates.stages.context import Context
@@ -35,7 +35,7 @@ def switches(context: Context) -> None:
         try:
             message = "; ".join(sentence(*one) for one in give_back_for_the_dead(context.target.database_url))
         except (psycopg.Error, Changed) as error:
-            first = first_line(error)
+            first = in_words(error)
             message = f"whether an earlier run has left a switch set cannot be told: {first}"
         outcome = Outcome.UNKNOWN if message else Outcome.PASS
     at = stamp(dt.datetime.now(dt.UTC))

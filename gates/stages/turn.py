@@ -16,8 +16,8 @@ import psycopg
 
 from gates.deployment.connection import Answering
 from gates.deployment.database import connect
+from gates.deployment.failures import in_words
 from gates.deployment.redaction import hidden, redact_text
-from gates.errors import first_line
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where, stamp
 from gates.evidence_file import write_lines
 from gates.stages.context import Context
@@ -62,7 +62,7 @@ class Turn:
         try:
             self.busy = not self._take()
         except psycopg.Error as error:
-            self._note(Outcome.UNKNOWN, f"whether another run is under way cannot be told: {first_line(error)}")
+            self._note(Outcome.UNKNOWN, f"whether another run is under way cannot be told: {in_words(error)}")
             return self
         if self.busy:
             self._note(Outcome.UNKNOWN, ANOTHER_RUN)

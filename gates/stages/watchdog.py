@@ -21,11 +21,11 @@ from gates.decision.unreachable import ANSWERED_UNTIL
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.control import is_disrupted
 from gates.deployment.database import Connection, execute
+from gates.deployment.failures import in_words
 from gates.deployment.redaction import hidden, redact_text
 from gates.deployment.requests import Request
 from gates.deployment.standstill import own_standstill
 from gates.deployment.target import Target
-from gates.errors import first_line
 from gates.evidence import CheckSpec, Evidence, Outcome, stamp
 from gates.evidence_file import read_lines
 from gates.stages.preflight.database import DATABASE, connected
@@ -165,7 +165,7 @@ def _looked(look: Look) -> LookResult:
     try:
         return within(look, 2 * LOOK_S + 1.0)
     except Exception as error:  # noqa: BLE001  -- nothing that a target says ends the gate
-        return LookResult(Outcome.UNKNOWN, f"{first_line(error)}. See that it runs", unreachable=True)
+        return LookResult(Outcome.UNKNOWN, f"{in_words(error)}. See that it runs", unreachable=True)
 
 
 class _Http:
@@ -182,7 +182,7 @@ class _Http:
             try:
                 door.send(Request("GET", "/dlq-replay"))
             except NoAnswer as error:
-                message = f"/healthz answers, and nothing behind it: {first_line(error)}. See that it runs"
+                message = f"/healthz answers, and nothing behind it: {in_words(error)}. See that it runs"
                 return LookResult(Outcome.UNKNOWN, message, unreachable=True)
         return seen
 
@@ -202,7 +202,7 @@ class _Database:
         try:
             self._kept = within(lambda: self._asked(kept), LOOK_S)
         except (psycopg.Error, OSError) as error:
-            message = f"the database does not answer: {first_line(error)}. See that it runs"
+            message = f"the database does not answer: {in_words(error)}. See that it runs"
             return LookResult(Outcome.UNKNOWN, message, unreachable=True)
         return LookResult(Outcome.PASS, samples=1)
 

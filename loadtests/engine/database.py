@@ -16,10 +16,10 @@ import gevent
 import psycopg
 
 from gates.deployment.database import Connection, connect, execute, sql
+from gates.deployment.failures import in_words
 from gates.deployment.leftovers import name_of
 from gates.deployment.requests import bucket
 from gates.deployment.tenants import OUTBOX_FLAG, REPLAY_FLAG, Tenants, id_of
-from gates.errors import first_line
 from loadtests.engine.samples import Samples
 from loadtests.engine.sinks import RateSink
 from loadtests.judgement.trend import LEAST_VALUES, rise_of
@@ -175,7 +175,7 @@ class BacklogPoller:
             if self._connection is not None:
                 self._connection.close()
             if self._refused >= MOST_REFUSED:
-                text = first_line(error)[:120]
+                text = in_words(error)[:120]
                 self.error = f"the database refused {MOST_REFUSED} polls in a row ({type(error).__name__}: {text})"
             return
         self._refused = 0

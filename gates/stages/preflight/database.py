@@ -14,10 +14,10 @@ from gates.contract.scope import WHOLE, Scope
 from gates.deployment.capabilities import evidence_id
 from gates.deployment.connection import Answering
 from gates.deployment.database import Connection, connect, execute, sql
+from gates.deployment.failures import in_words
 from gates.deployment.identity import database_place
 from gates.deployment.queue_schema import look_at
 from gates.deployment.target import Target
-from gates.errors import first_line
 from gates.evidence import Evidence, JsonValue, Outcome, Severity, stamp
 from gates.stages.preflight.looks import LookResult, after, spec, timed, within
 from gates.text.foreign import text
@@ -63,7 +63,7 @@ def database_lines(target: Target, scope: Scope = WHOLE) -> list[Evidence]:
         connection = within(lambda: connected(target.database_url))
     except (psycopg.Error, OSError) as error:
         place = database_place(target) or "DATABASE_URL"
-        message = f"no connection to {place}: {first_line(error)}. See that it runs, and DATABASE_URL"
+        message = f"no connection to {place}: {in_words(error)}. See that it runs, and DATABASE_URL"
         return _shut(target, LookResult(Outcome.UNKNOWN, message, unreachable=True))
     with contextlib.closing(connection):
         first = timed(DATABASE, target, lambda: database(connection))

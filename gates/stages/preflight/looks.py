@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from gates.deployment.failures import in_words
 from gates.deployment.target import Target
-from gates.errors import first_line
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where, stamp
 
 LOOK_S = 10.0
@@ -66,7 +66,7 @@ def timed(check: CheckSpec, target: Target, look: Callable[[], LookResult], limi
     try:
         seen = within(look, limit_s)
     except Exception as error:  # noqa: BLE001  -- nothing that a target says ends the gate
-        seen = LookResult(Outcome.UNKNOWN, f"{first_line(error)}. See that the target can be reached from here")
+        seen = LookResult(Outcome.UNKNOWN, f"{in_words(error)}. See that the target can be reached from here")
     return Evidence(
         check.id,
         seen.outcome,

@@ -368,7 +368,10 @@ def test_an_audit_table_that_refuses_at_the_commit_keeps_no_flag_on(migrated_url
     )
     action = rolled_back(migrated_url)
     assert (action.result, action.flag) == ("done", "off")
-    assert "no audit row (flag_rolled_back) could be written: no room" in action.message
+    assert (
+        "no audit row (flag_rolled_back) could be written: failed inside your function public.refuse(): no room"
+        in action.message
+    )
     assert not is_on(database)
 
 

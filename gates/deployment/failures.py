@@ -1,0 +1,81 @@
+"""An error of the database in words for whoever runs the deployment: what is absent or differs, which function failed.
+
+No text of a statement and no name of a driver's class gets into a message: neither says what to do.
+"""
+
+from __future__ import annotations
+
+import re
+
+import psycopg
+
+from gates.contract.contract import contract
+from gates.errors import first_line
+
+FUNCTIONS = (re.compile(r"PL/\w+\S* \S+ ([^\s(]+\([^()]*\))"), re.compile(r'SQL function "([^"]+)"'))
+"""How a context names the function that was running, the innermost one first."""
+
+OURS = "inline_code_block"
+QUOTED = re.compile(r"[\"«„“]([^\"«»„“”]+)[\"»“”]")
+DOTTED = re.compile(r"\b([\w$]+(?:\.[\w$]+)+)\b")
+CALLED = re.compile(r"([\w$.\"]+\([^()]*\))")
+
+SCHEMA, TABLE, COLUMN, CALL, OBJECT = "3F000", "42P01", "42703", "42883", "42704"
+TYPES = {"42804", "42846", "42P18", "22P02", "22007", "22008", "22003", "42P08", "42725"}
+"""A value or a column is of another type than the contract's."""
+
+RIGHTS, LATE, LOCKED = "42501", "57014", "55P03"
+
+
+def in_words(error: BaseException) -> str:
+    """One line, which begins with `absent`, `differs`, or `failed inside your function` where it is one of these."""
+    diagnosis = error.diag if isinstance(error, psycopg.Error) else None
+    if diagnosis is None or not diagnosis.message_primary:
+        return first_line(error)
+    said, state = " ".join(diagnosis.message_primary.split()), diagnosis.sqlstate or ""
+    function = _function(diagnosis.context or "")
+    if function:
+        return f"failed inside your function {function}: {said}"
+    if state in {SCHEMA, TABLE, COLUMN, CALL, OBJECT}:
+        return _absent(state, said)
+    if state in TYPES:
+        return f"differs: {said}. If ids are of another type here, say so: names: {{ids: ...}} in gate.yaml"
+    if state == RIGHTS:
+        return f"this login may not do that: {said}. Use a login that may what a gate needs (replay_gate)"
+    if state == LATE:
+        return f"the database did not finish in time: {said}"
+    if state == LOCKED:
+        return f"another session held a lock for too long: {said}"
+    return f"the database refused it: {said} (SQLSTATE {state})" if state else first_line(error)
+
+
+def _function(context: str) -> str:
+    found = (pattern.search(line) for line in context.splitlines() for pattern in FUNCTIONS)
+    return next((m[1] for m in found if m and not m[1].startswith(OURS)), "")
+
+
+def _absent(state: str, said: str) -> str:
+    quoted = QUOTED.findall(said)
+    dotted = DOTTED.search(said)
+    called = CALLED.search(said)
+    if state == CALL and not called:  # an operator between two types
+        return f"differs: {said}. If ids are of another type here, say so: names: {{ids: ...}} in gate.yaml"
+    name = called[1] if state == CALL and called else quoted[0] if quoted else dotted[1] if dotted else said
+    kind = {SCHEMA: "schema", TABLE: "table or view", COLUMN: "column", CALL: "function", OBJECT: "object"}[state]
+    of = f" of {quoted[1]}" if state == COLUMN and len(quoted) > 1 else ""
+    return f"absent: there is no {kind} {name}{of}. {_mapping(state, name)}"
+
+
+def _mapping(state: str, name: str) -> str:
+    """How the policy says what an object of the contract is called here."""
+    bare = name.partition("(")[0].replace('"', "").split(".")[-1]
+    columns = {column for relation in contract().relations.values() for column in relation.columns}
+    entry = {
+        TABLE: f"{{tables: {{{bare}: {{is: SCHEMA.NAME}}}}}}" * (bare in contract().relations),
+        COLUMN: f"{{tables: {{TABLE: {{columns: {{{bare}: NAME}}}}}}}}" * (bare in columns),
+        CALL: f"{{functions: {{{bare}: {{is: SCHEMA.NAME}}}}}}" * (bare in contract().functions),
+        OBJECT: f"{{roles: {{{bare}: NAME}}}}" * (bare in contract().roles),
+    }.get(state, "")
+    if not entry:
+        return "See that it is there, and what `names` in gate.yaml says of it"
+    return f"If it has another name here, say so in gate.yaml: names: {entry}"

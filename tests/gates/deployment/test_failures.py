@@ -1,0 +1,85 @@
+"""Errors of the database reach people in words: absent, differs, or failed inside a function of theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from gates.checks.recorder import judge
+from gates.deployment.database import Connection, connect, session
+from gates.deployment.failures import in_words
+from gates.evidence import Outcome
+from tests.postgres_fixture import migrated_db, migrated_url, pg_server
+
+__all__ = ["migrated_db", "migrated_url", "pg_server"]
+RAW = ("LINE 1", "^", "Error", "Undefined", "SQL statement", "SELECT", "select", "CONTEXT", "HINT", "\n")
+BROKEN = """
+create function public.stuck(company uuid) returns int language plpgsql as $$
+begin return (select no_such_column from public.companies where id = company); end $$;
+create function public.refuses() returns trigger language plpgsql as $$
+begin raise exception 'not on a Sunday'; end $$;
+create function public.divides(n int) returns int language sql as 'select 1 / n';
+create trigger refuses before insert on public.companies for each row execute function public.refuses();
+"""
+ELSE = "See that it is there, and what `names` in gate.yaml says of it"
+MAPPED = "If it has another name here, say so in gate.yaml: names: "
+SAID = {
+    "select * from public.failed_jobs": f"absent: there is no table or view public.failed_jobs. {ELSE}",
+    "select * from app.dead_letter_queue": "absent: there is no table or view app.dead_letter_queue. "
+    f"{MAPPED}{{tables: {{dead_letter_queue: {{is: SCHEMA.NAME}}}}}}",
+    "select d.retry_count from public.companies d": "absent: there is no column d.retry_count. "
+    f"{MAPPED}{{tables: {{TABLE: {{columns: {{retry_count: NAME}}}}}}}}",
+    "select tries from public.dead_letter_queue": f"absent: there is no column tries. {ELSE}",
+    "insert into public.companies (id, title) values (gen_random_uuid(), 'x')": "absent: there is no column title of "
+    f"companies. {ELSE}",
+    "select public.flag_on('x')": f"absent: there is no function public.flag_on(unknown). {ELSE}",
+    "select public.is_feature_enabled(1)": "absent: there is no function public.is_feature_enabled(integer). "
+    f"{MAPPED}{{functions: {{is_feature_enabled: {{is: SCHEMA.NAME}}}}}}",
+    "create table nowhere.x (a int)": f"absent: there is no schema nowhere. {ELSE}",
+    "grant nobody_at_all to postgres": f"absent: there is no object nobody_at_all. {ELSE}",
+    "set role nobody_at_all": "the database refused it: role",
+    "select id = 'x'::text from public.companies": "differs: operator does not exist: uuid = text. If ids are of",
+    "select * from public.companies where id = '17'": 'differs: invalid input syntax for type uuid: "17". If ids are',
+    "insert into public.companies (id, name) values (now(), 'x')": "differs: column",
+    "insert into public.companies (id, name) values (gen_random_uuid(), 'x')": "failed inside your function "
+    "public.refuses(): not on a Sunday",
+    "select public.stuck(gen_random_uuid())": "failed inside your function public.stuck(uuid): column",
+    "select public.divides(0)": "failed inside your function divides: division by zero",
+    "select 1 / 0": "the database refused it: division by zero (SQLSTATE 22012)",
+    "do $$ begin raise exception 'ours'; end $$": "the database refused it: ours (SQLSTATE P0001)",
+    "set statement_timeout = 1; select pg_sleep(1)": "the database did not finish in time: canceling statement",
+}
+
+
+@pytest.fixture
+def database(migrated_url: str) -> Iterator[Connection]:
+    """A deployment with functions and triggers of its own that fail."""
+    with session(migrated_url) as connection:
+        connection.execute(BROKEN)
+        yield connection
+
+
+@pytest.mark.parametrize(("statement", "words"), SAID.items())
+def test_an_error_says_what_is_absent_what_differs_or_which_function_failed(
+    database: Connection, statement: str, words: str
+) -> None:
+    """It names the object and how the policy maps it; a check that meets it is unknown, and nothing raw is in it."""
+    with pytest.raises(psycopg.Error) as error:
+        database.execute(statement.encode())
+    outcome, message = judge(error.value, None)
+    assert outcome is Outcome.UNKNOWN
+    assert message == in_words(error.value)
+    assert message.startswith(words)
+    assert not [raw for raw in RAW if raw in message.replace("SQLSTATE", "")]
+
+
+def test_an_error_without_a_diagnosis_is_its_first_line() -> None:
+    """A connection that was refused has words of its own; another error has its text or its class."""
+    with pytest.raises(psycopg.OperationalError) as error:
+        connect("postgresql://127.0.0.1:1/x")
+    assert in_words(error.value).startswith("connection ")
+    assert "\n" not in in_words(error.value)
+    assert in_words(ValueError("a\nb")) == "a"
+    assert in_words(psycopg.OperationalError()) == "OperationalError"
