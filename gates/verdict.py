@@ -42,7 +42,11 @@ EFFECT_ORDER = (Effect.ROLLBACK, Effect.HOLD, Effect.NOTE, Effect.WAIVED)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A check that did not pass, and its effect on the decision. `ends_when`: what would end the hold, if known."""
+    """A check that did not pass, and its effect on the decision.
+
+    ends_when: what would end the hold, if known;
+    symptom: what the target did in place of an answer, such as `answered 500`, alike in all that it broke.
+    """
 
     check: str
     outcome: str
@@ -57,6 +61,7 @@ class Finding:
     reproduce: str = ""
     blocked_by: str = ""
     ends_when: str = ""
+    symptom: str = ""
 
     @property
     def said(self) -> str:
@@ -281,7 +286,13 @@ class Verdict:
         effect = {Decision.ROLLBACK: Effect.ROLLBACK, Decision.HOLD: Effect.HOLD}.get(self.shown_as)
         return tuple(f for f in self.findings if f.effect is effect and not f.blocked_by)
 
+    def behind(self, group: Sequence[Finding]) -> int:
+        """How many checks could not be carried out because of these."""
+        blocked = blocked_by_cause(self.findings)
+        return sum(blocked[f.check] for f in group)
+
     def to_json(self) -> dict[str, JsonValue]:
+        blocked = blocked_by_cause(self.findings)
         margin: dict[str, JsonValue] | None = None
         if self.margin is not None:
             margin = {**dataclasses.asdict(self.margin), "sentence": self.margin.sentence}
@@ -294,7 +305,7 @@ class Verdict:
             "finished_at": self.finished_at,
             "policy_digest": self.policy_digest,
             "counts": self.counts.to_json(),
-            "findings": [f.to_json() for f in self.findings],
+            "findings": [{**f.to_json(), "behind": blocked[f.check]} for f in self.findings],
             "not_applicable": [dataclasses.asdict(n) for n in self.not_applicable],
             "action": self.action.to_json(),
             "margin": margin,
@@ -325,11 +336,17 @@ def blocked_by_cause(findings: Sequence[Finding]) -> Counter[str]:
     return counts
 
 
+def behind_text(count: int) -> str:
+    """How much stands behind a cause, in words."""
+    return f"one cause, {count} check{'s' * (count != 1)} behind it"
+
+
 def grouped(findings: Sequence[Finding]) -> list[tuple[Finding, ...]]:
-    """The findings in their order; those that are unknown for one and the same reason stand together."""
+    """The findings in their order; those that are unknown for one reason, or show one symptom, stand together."""
     groups: dict[tuple[str, str], list[Finding]] = {}
     for one in findings:
         alike = ("unknown", one.message) if one.outcome == "unknown" and one.message else ("", one.check)
+        alike = ("symptom", one.symptom) if one.symptom else alike
         groups.setdefault(alike, []).append(one)
     return [tuple(group) for group in groups.values()]
 

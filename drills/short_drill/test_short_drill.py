@@ -23,7 +23,7 @@ from drills.workbench.rate_limit import client_addresses
 from gates.checks.recorder import Observer, Unmet, check
 from gates.deployment.client import HttpDoor
 from gates.deployment.database import value
-from gates.deployment.requests import SIGNATURE, Answer, Exchange, Request, encode_body, post, token_post
+from gates.deployment.requests import BUSY, SIGNATURE, Answer, Exchange, Request, encode_body, post, token_post
 from gates.deployment.target import Target
 from gates.deployment.tenants import Tenants
 from gates.evidence import Severity
@@ -178,6 +178,13 @@ def test_valid_signature(scenario: Scenario, seen: Observer) -> None:
     Otherwise the operators' tool is locked out.
     """
     seen.expect(*scenario.of("forged"), 401, control=True)
+    broken = [e for n, e in scenario.exchanges.items() if n in LIMITED and e.answer.status >= 500]
+    if len(broken) == len(LIMITED):
+        seen.failing = broken[0]
+        statuses = ", ".join(sorted({str(e.answer.status) for e in broken}))
+        busy = {e.answer.status for e in broken} & set(BUSY)
+        seen.require(not busy, f"every replay answers {statuses}: the target was busy or limited us")
+        raise AssertionError(f"every replay answers {statuses} ({len(broken)} of {len(broken)} calls); allowed: 200")
     answer = seen.expect(*scenario.of("signed"), 200)
     allowed = {"started", "completed"}
     assert answer.json().get("status") in allowed, f"status {answer.json().get('status')!r}; allowed: {sorted(allowed)}"

@@ -103,6 +103,7 @@ class Observer:
         exchange = Exchange(request, answer)
         right = answer.status in wanted and (code is None or answer.code == code)
         if control and not right:
+            self.failing = exchange
             raise Unmet(f"the control did not hold: {_short(exchange)} where {_wanted(wanted, code)} was due")
         if not right:
             if is_absent(request, answer):
@@ -135,6 +136,8 @@ class Observer:
             }
             reproduce = reproduce or curl(self.failing.request, self.target.base_url, hide)
         details: dict[str, JsonValue] = {"controls": list[JsonValue](self.controls), **self.details}
+        if outcome is not Outcome.PASS and self.failing is not None and self.failing.answer.status >= 500:
+            details["symptom"] = _symptom(self.failing)
         return Evidence(
             check=spec.id,
             outcome=outcome,
@@ -152,6 +155,13 @@ class Observer:
             severity=self.severity or "",
             details={k: redact(v, hide) for k, v in details.items()},
         )
+
+
+def _symptom(exchange: Exchange) -> str:
+    """What a broken service does alike in all that is asked of it: `POST /dlq-replay answered 500`."""
+    path = exchange.request.path.partition("?")[0]
+    route = next((fixed for fixed in FIXED_PATHS if path.startswith(fixed)), path)
+    return f"{exchange.request.method} {route} answered {exchange.answer.status}"
 
 
 def is_absent(request: Request, answer: Answer) -> bool:

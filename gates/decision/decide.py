@@ -14,12 +14,12 @@ from fnmatch import fnmatchcase
 from gates.contract.scope import OWN
 from gates.decision.assessment import Assessed, assess, distrust, is_lenient, number
 from gates.decision.backlog import backlog_gone_in_s
+from gates.decision.causes import in_order
 from gates.decision.floor import floor_of, not_claimed, parts_of
 from gates.decision.rules import STAGES, Policy, Waiver, again
 from gates.decision.unreachable import cause, excused
 from gates.evidence import CAPABILITIES, UNREADABLE, CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.verdict import (
-    EFFECT_ORDER,
     Counts,
     Decision,
     Effect,
@@ -29,6 +29,7 @@ from gates.verdict import (
     NotRequired,
     StageResult,
     Verdict,
+    blocked_by_cause,
     not_required_text,
 )
 
@@ -43,21 +44,6 @@ VARIABLES = "preflight/variables"
 """Its details name all variables that are not set; every other check names the first that it missed."""
 
 FACTS = (CAPABILITY, "watch/", UNREADABLE)
-NAMES_THE_CONSTRAINT = "sql/spot/replay-runs-unique"
-PLAINEST_FIRST = (
-    UNREADABLE,
-    "preflight/",
-    NAMES_THE_CONSTRAINT,
-    "sql/spot/",
-    "sql/rls/",
-    "sql/",
-    "drill/",
-    "load/",
-    "alert/",
-)
-"""Which check is cited first. A missing constraint, for example, is named best by its spot check: the checklist's query
-only sees that there is none, the manifest that something differs, and the drills show the consequences."""
-
 LIMITED = ("load/", "alert/")
 """Checks whose number can be near its limit. For all others, `limit` is the value that is expected."""
 
@@ -115,7 +101,7 @@ def weigh(
     findings += _unreadable(lines)
     findings += _below_the_floor(assessed, findings, policy) if whole else []
     findings = _without_false_blocks(findings, shut)
-    findings.sort(key=_by_gravity)
+    findings = in_order(findings, {s.id: s.area for s in policy.catalogue})
     decision = _decision(findings, assessed)
     outcomes = Counter(a.outcome for a in assessed)
     counts = Counts(outcomes[Outcome.PASS], outcomes[Outcome.FAIL], outcomes[Outcome.UNKNOWN], len(exempt))
@@ -167,12 +153,6 @@ def _areas_seen(assessed: Sequence[Assessed], policy: Policy) -> tuple[str, ...]
     """The claimed areas of which a check passed or failed."""
     seen = {a.spec.area for a in assessed if a.outcome is not Outcome.UNKNOWN} - {"", OWN}
     return tuple(sorted(seen & set(policy.scope.claims or seen)))
-
-
-def _by_gravity(finding: Finding) -> tuple[int, bool, str, int, str]:
-    """The order of findings: the gravest effect first, causes before what they block, the plainest check first."""
-    plain = next((i for i, p in enumerate(PLAINEST_FIRST) if finding.check.startswith(p)), len(PLAINEST_FIRST))
-    return EFFECT_ORDER.index(finding.effect), bool(finding.blocked_by), finding.outcome, plain, finding.check
 
 
 def by_check(evidence: Sequence[Evidence]) -> dict[str, list[Evidence]]:
@@ -239,6 +219,7 @@ def _finding(one: Assessed, policy: Policy, lines: dict[str, list[Evidence]], no
         reproduce=(line.reproduce if line else "") or again(one.spec.id),
         blocked_by=one.blocked_by,
         ends_when=(relief.ends if relief else "") or _ends_when(one),
+        symptom=str(line.details.get("symptom", "")) if line else "",
     )
     return replace(finding, message=f"{finding.said}; {relief.why}") if relief else finding
 
@@ -363,12 +344,11 @@ def _reason(
         before = f"; before that {failed[0].check} failed: {failed[0].said}" if failed else ""
         return f"{shut.check} is unknown: {shut.message}{before}"
     if failed:
-        more = f" (and {len(failed) - 1} more failed)" if len(failed) > 1 else ""
-        return f"{failed[0].check} failed: {failed[0].said}{more}"
+        return f"{failed[0].check} failed: {failed[0].said}{_more(failed, findings)}"
     alike = [f for f in causes if f.message == first.message]
     usual, often = Counter(f.message for f in causes).most_common(1)[0]
     if len(causes) == 1:
-        return f"{first.check} is unknown: {first.said}"
+        return f"{first.check} is unknown: {first.said}{_more(causes, findings)}"
     if len(alike) == len(causes):
         return f"{len(causes)} checks are unknown: {first.said}"
     for told in (f for f in causes if f.check == VARIABLES):
@@ -376,6 +356,18 @@ def _reason(
             return f"{len(causes)} checks are unknown: {told.message}"
     share = f"most of them ({often})" if 2 * often > len(causes) else f"{often} of them"
     return f"{len(causes)} checks are unknown, {share} because: {usual}; the first is {first.check}"
+
+
+def _more(causes: Sequence[Finding], findings: Sequence[Finding]) -> str:
+    """How many checks the first cause explains, and how many others there are."""
+    first, *others = causes
+    alike = [f for f in others if f.symptom and f.symptom == first.symptom]
+    blocked = blocked_by_cause(findings)
+    behind = sum(blocked[f.check] for f in (first, *alike)) + len(alike)
+    parts = [f"one cause, {behind} checks behind it"] * (behind > 1)
+    left = len(others) - len(alike)
+    parts += [f"and {left} more failed"] * bool(left)
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def _noted(findings: Sequence[Finding], spared: Sequence[NotRequired]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from gates.contract.remedies import remedy_of
 from gates.errors import UsageError
 from gates.evidence import CheckSpec
 from gates.inputs.shapes import nearest
@@ -45,6 +46,8 @@ class Explained:
         facts += [f"unknown unless {' and '.join(s.after)} passed"] * bool(s.after)
         found = [s.id, f"  claim     {s.claim}"]
         found += [f"  cost      {s.cost}"] * bool(s.cost)
+        found += [f"  do        {remedy_of(s.id)}"] * bool(remedy_of(s.id))
+        found += [f"  area      {s.area}"] * bool(s.area)
         found.append(f"  in short  {'; '.join(facts)}")
         found += [f"  promise   {line}: {text}" for line, text in self.promises.items()]
         more = len(self.faults) - MOST_FAULTS

@@ -5,10 +5,11 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 
+from gates.contract.remedies import remedy_of
 from gates.evidence import Evidence, JsonValue
 from gates.stages.context import Progress
 from gates.text.inert import Terminal
-from gates.verdict import Action, Decision, Finding, Verdict, grouped
+from gates.verdict import Action, Decision, Finding, Verdict, behind_text, grouped
 
 COLOURS = {"red": "31", "green": "32", "yellow": "33", "dim": "2", "bold": "1"}
 DECISION_COLOURS = {Decision.PROMOTE: "green", Decision.HOLD: "yellow", Decision.ROLLBACK: "red"}
@@ -46,11 +47,9 @@ def verdict_text(
     lines.append(Terminal("{}{}: {}").format(paint(head, "bold", on=colour), within, verdict.reason))
     groups = grouped(verdict.deciding)
     for group in groups[:MOST_FINDINGS]:
-        lines += _findings(group, (costs or {}).get(group[0].check, ""), colour=colour)
+        lines += _findings(group, (costs or {}).get(group[0].check, ""), verdict.behind(group), colour=colour)
     if len(groups) > MOST_FINDINGS:
         lines.append(f"  … and {sum(map(len, groups[MOST_FINDINGS:]))} more")
-    blocked = sum(bool(f.blocked_by) for f in verdict.findings)
-    lines += [f"  {blocked} more could not be carried out because of these"] * bool(blocked)
     if verdict.ends_when and len(verdict.ends_when) <= MOST_FINDINGS:
         lines.append(f"  ends when: {'; '.join(verdict.ends_when)}")
     lines += _act(verdict.action)
@@ -81,18 +80,22 @@ def _act(action: Action) -> list[str]:
     return [*lines, *["  run this by hand:"] * bool(action.by_hand), *(f"    {s}" for s in action.by_hand.splitlines())]
 
 
-def _findings(group: Sequence[Finding], cost: str, *, colour: bool) -> list[str]:
+def _findings(group: Sequence[Finding], cost: str, behind: int, *, colour: bool) -> list[str]:
     finding = group[0]
     names = finding.check + (f" and {len(group) - 1} more of the same reason" if len(group) > 1 else "")
     tint = "red" if finding.outcome == "fail" else "yellow"
     wrapped = textwrap.wrap(Terminal.escape(finding.said), WIDTH - 6) or [""]
     more = ["      …"] if len(wrapped) > 3 else []
     meant = textwrap.wrap(Terminal.escape(cost), WIDTH - 6) if finding.outcome == "fail" else []
+    remedy = remedy_of(finding.check)
+    do = textwrap.wrap(Terminal.escape(f"do: {remedy} More: gate explain {finding.check}"), WIDTH - 6)
     return [
         Terminal("  {} {}").format(paint(finding.outcome, tint, on=colour), names),
         *(f"      {line}" for line in wrapped[:3]),
         *more,
         *(f"      {line}" for line in meant),
+        *([f"      {behind_text(behind)}"] * bool(behind)),
+        *(f"      {line}" for line in do * bool(remedy)),
         *([Terminal("      {}").format(paint(finding.reproduce, "dim", on=colour))] if finding.reproduce else []),
     ]
 

@@ -10,11 +10,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from gates.contract.remedies import remedy_of
 from gates.evidence import JsonValue, shown_time
 from gates.reports.formats.format import Format
 from gates.reports.formats.rows import LOAD, OUTCOMES, Row, proof_of, shown
 from gates.text.inert import Html
-from gates.verdict import Verdict, blocked_by_cause, grouped
+from gates.verdict import Verdict, behind_text, grouped
 
 STYLE, SCRIPT = (Path(__file__).with_name(f"report.{kind}") for kind in ("css", "js"))
 MOST_WITNESS = 6000
@@ -91,12 +92,13 @@ def _by_hand(verdict: Verdict) -> Html:
 def _deciding(verdict: Verdict, rows: Sequence[Row]) -> Html:
     """The findings that decided, with what they cost; what they block is only counted."""
     by_check = {row.check: row for row in rows}
-    groups = [[by_check[f.check] for f in group if f.check in by_check] for group in grouped(verdict.deciding)]
+    groups = grouped(verdict.deciding)
     if not groups:
         return Html("")
-    blocked = blocked_by_cause(verdict.findings)
     cards = Html("").join(
-        _finding(group, sum(blocked[r.check] for r in group)) for group in groups[:MOST_FINDINGS] if group
+        _finding([by_check[f.check] for f in group], verdict.behind(group))
+        for group in groups[:MOST_FINDINGS]
+        if all(f.check in by_check for f in group)
     )
     more = (
         Html("<p>… and {} more below.</p>").format(len(groups) - MOST_FINDINGS)
@@ -108,15 +110,13 @@ def _deciding(verdict: Verdict, rows: Sequence[Row]) -> Html:
 
 def _finding(group: Sequence[Row], blocks: int) -> Html:
     row = group[0]
-    blocked = (
-        Html('<p class="claim">{} more could not be carried out because of this.</p>').format(blocks)
-        if blocks
-        else Html("")
-    )
+    blocked = Html('<p class="claim">{}.</p>').format(behind_text(blocks).capitalize()) if blocks else Html("")
+    remedy = remedy_of(row.check)
+    do = Html('<p class="do">What to do: {} More: <code>gate explain {}</code></p>').format(remedy, row.check)
     names = Html("<br>").join(r.check for r in group)
     about = _about(row) if len(group) == 1 else Html("")
-    return Html('<div class="finding {}"><h3>{}</h3><p>{}</p>{}{}</div>\n').format(
-        row.outcome, names, row.message or row.compared, about, blocked
+    return Html('<div class="finding {}"><h3>{}</h3><p>{}</p>{}{}{}</div>\n').format(
+        row.outcome, names, row.message or row.compared, about, blocked, do if remedy else Html("")
     )
 
 

@@ -6,11 +6,12 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from gates.contract.remedies import remedy_of
 from gates.evidence import JsonValue
 from gates.reports.formats.format import Format
 from gates.reports.formats.rows import Row, proof_of
 from gates.text.inert import Markdown
-from gates.verdict import Verdict, grouped
+from gates.verdict import Verdict, behind_text, grouped
 
 MOST_ROWS = 20
 MOST_WITNESS = 1500
@@ -78,13 +79,15 @@ def _findings(verdict: Verdict, costs: Mapping[str, str]) -> list[Markdown]:
     deciding = verdict.deciding
     if not deciding:
         return []
-    lines = [EMPTY, *head("check", "outcome", "observed", "allowed", "what was seen", "what it costs")]
+    lines = [EMPTY, *head("check", "outcome", "observed", "allowed", "what was seen", "what it costs", "what to do")]
     groups = grouped(deciding)
     for one, *others in groups[:MOST_ROWS]:
         names = Markdown("{} and {} more").format(one.check, len(others)) if others else one.check
         numbers = ["" if v is None else f"{v} {one.unit}".strip() for v in (one.observed, one.limit)]
         cost = costs.get(one.check, "") if one.outcome == "fail" else ""
-        lines.append(Markdown.row((names, one.outcome, *numbers, one.message[:400], cost)))
+        behind = verdict.behind([one, *others])
+        seen = "; ".join([one.message[:400], *[behind_text(behind)] * bool(behind)])
+        lines.append(Markdown.row((names, one.outcome, *numbers, seen, cost, remedy_of(one.check))))
     if len(groups) > MOST_ROWS:
         lines += [EMPTY, Markdown("… and {} more.").format(sum(map(len, groups[MOST_ROWS:])))]
     first = next((f for f in deciding if f.witness or f.reproduce), None)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+from gates.contract.remedies import remedy_of
 from gates.evidence import JsonValue
 from gates.reports.formats.format import Format
 from gates.reports.formats.rows import Row
 from gates.text.inert import Slack
-from gates.verdict import Verdict
+from gates.verdict import Finding, Verdict, behind_text, grouped
 
 SIGNS = {
     "promote": Slack(":large_green_circle:"),
@@ -37,11 +38,9 @@ def slack(verdict: Verdict, rows: Sequence[Row], _run: Mapping[str, JsonValue]) 
     blocks = [section(Slack("{}{}").format(alarm, head))]
     by_hand = verdict.action.by_hand
     blocks += [section(Slack("Run this by hand:\n{}").format(Slack.block(by_hand)))] * bool(by_hand)
-    deciding = [
-        Slack("• {} {}: {}").format(f.check[:MOST_PART], f.outcome, f.message[:200])
-        for f in verdict.deciding[:MOST_FINDINGS]
-    ]
-    more = len(verdict.deciding) - MOST_FINDINGS
+    groups = grouped(verdict.deciding)
+    deciding = [_cause(group, verdict.behind(group)) for group in groups[:MOST_FINDINGS]]
+    more = sum(map(len, groups[MOST_FINDINGS:]))
     deciding += [Slack("… and {} more").format(more)] * (more > 0)
     blocks += [section(Slack("\n").join(deciding))] * bool(deciding)
     required = len(rows) - counts.not_applicable
@@ -50,6 +49,14 @@ def slack(verdict: Verdict, rows: Sequence[Row], _run: Mapping[str, JsonValue]) 
     )
     said = filter(None, (verdict.headline, verdict.title, verdict.reason))
     return message(Slack(": ").join(said), [*blocks, context(foot.strip())])
+
+
+def _cause(group: Sequence[Finding], behind: int) -> Slack:
+    """One cause: what was seen, how much stands behind it, what to do."""
+    first = group[0]
+    names = first.check[:MOST_PART] + (f" and {len(group) - 1} more" if len(group) > 1 else "")
+    told = [first.message[:200], *[behind_text(behind)] * bool(behind), remedy_of(first.check)]
+    return Slack("• {} {}: {}").format(names, first.outcome, ". ".join(filter(None, told)))
 
 
 def message(text: Slack, blocks: Sequence[JsonValue]) -> str:

@@ -246,8 +246,11 @@ def test_the_page_counts_what_is_blocked_as_the_terminal_does() -> None:
     """A check that is blocked through another one counts for the cause of both."""
     chain = (UNKNOWN, BLOCKED, dataclasses.replace(BLOCKED, check="drill/x/y", blocked_by=BLOCKED.check))
     verdict = dataclasses.replace(VERDICTS["hold"], findings=chain)
-    assert "2 more could not be carried out" in verdict_text(verdict, colour=False)
-    assert "2 more could not be carried out" in reports.render("html", verdict, EVIDENCE, CATALOGUE, RUN)
+    for text in (
+        verdict_text(verdict, colour=False),
+        *(reports.render(kind, verdict, EVIDENCE, CATALOGUE, RUN) for kind in ("html", "markdown", "slack")),
+    ):
+        assert "one cause, 2 checks behind it" in text.lower()
 
 
 def test_the_terminal_is_plain_without_colour() -> None:

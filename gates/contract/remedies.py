@@ -1,0 +1,27 @@
+"""What to do about a check that did not pass, as data (remedies.yaml)."""
+
+from __future__ import annotations
+
+import functools
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gates.contract.contract import contract
+
+FILE = Path(__file__).with_name("remedies.yaml")
+
+
+def remedy_of(check: str) -> str:
+    """A line or two; empty for a user's own check."""
+    data = _data()
+    fits = (text for pattern, text in data["checks"].items() if fnmatchcase(check, pattern))
+    return str(next(fits, data["areas"].get(contract().area_of(check), "")))
+
+
+@functools.cache
+def _data() -> dict[str, Any]:
+    data: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    return data

@@ -1,0 +1,82 @@
+"""The order of findings: what harms users most comes first, a cause before what stands behind it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+from gates.evidence import UNREADABLE
+from gates.verdict import EFFECT_ORDER, Finding, blocked_by_cause
+
+NAMES_THE_CONSTRAINT = "sql/spot/replay-runs-unique"
+
+FIRST = (
+    UNREADABLE + "*",
+    "preflight/*",
+    NAMES_THE_CONSTRAINT,  # without it every replay may fail: the checklist's query only sees that there is none
+    "drill/proof/valid-signature-accepted",
+    "drill/authentication/signed-accepted",
+    "drill/tokens/admin-accepted",
+    "drill/outbox/delivered-once",
+    "load/http_req_failed/*",
+)
+"""Where one of these fails, users get nothing, and most other failures are its consequences."""
+
+HARM = (
+    ("gate",),
+    ("tenancy", "authentication", "tokens"),  # somebody reads or does what he may not
+    ("queue", "outbox", "idempotency", "dead-letters", "replay"),  # effects are lost, or come twice
+    ("safety-rails", "dry-run", "rate-limit", "budgets", "pause", "flags"),  # what bounds an operator's mistake
+    ("audit",),
+    ("http", "identity", "observability"),
+    ("schema",),
+)
+"""Areas of the contract by what their failure costs users, the worst first. A user's own checks are of the second."""
+
+PLAINEST = ("sql/spot/", "sql/rls/", "sql/", "drill/", "load/", "alert/")
+"""Which of several failures in one tier names the thing best: a missing constraint is named by its spot check, while
+the manifest only sees that something differs and the drills show the consequences."""
+
+
+def in_order(findings: Sequence[Finding], areas: Mapping[str, str]) -> list[Finding]:
+    """The findings by effect, causes first, then by harm.
+
+    areas: check -> its area. A failure comes before what is unknown; of what is unknown, that first on which most
+    depends.
+    """
+    caused = _under_one_cause(findings)
+    behind = blocked_by_cause(caused)
+
+    def gravity(one: Finding) -> tuple[object, ...]:
+        failed = one.outcome == "fail"
+        harm = _tier(one.check, areas.get(one.check, ""))
+        weight = (harm, 0) if failed else (-behind[one.check], harm)
+        plain = next((i for i, p in enumerate(PLAINEST) if one.check.startswith(p)), len(PLAINEST))
+        unread = one.check.startswith(UNREADABLE)
+        return EFFECT_ORDER.index(one.effect), bool(one.blocked_by), not unread, not failed, weight, plain, one.check
+
+    return sorted(caused, key=gravity)
+
+
+def _under_one_cause(findings: Sequence[Finding]) -> list[Finding]:
+    """Where users get nothing, what met the same stands behind that: unknown ones are blocked by it, and failures keep
+    the symptom by which reports show them together. A symptom elsewhere tells nothing, and is left out.
+    """
+    broken = [f for f in findings if f.outcome == "fail" and f.symptom and _tier(f.check, "") < len(FIRST)]
+    cause = {f.symptom: f.check for f in sorted(broken, key=lambda f: -_tier(f.check, ""))}
+    found = []
+    for one in findings:
+        by = cause.get(one.symptom, "")
+        if one.outcome == "unknown" and by and not one.blocked_by:
+            found.append(replace(one, blocked_by=by, symptom="", ends_when=f"{by} passes"))
+        else:
+            found.append(one if by else replace(one, symptom=""))
+    return found
+
+
+def _tier(check: str, area: str) -> int:
+    first = next((i for i, pattern in enumerate(FIRST) if fnmatchcase(check, pattern)), None)
+    if first is not None:
+        return first
+    return len(FIRST) + next((i for i, areas in enumerate(HARM) if area in areas), 1)

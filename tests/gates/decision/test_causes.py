@@ -1,0 +1,124 @@
+"""Findings by harm: what leaves users with nothing is the headline, and what it broke stands behind it."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gates import catalogue
+from gates.contract.contract import contract
+from gates.contract.remedies import FILE, _data, remedy_of
+from gates.decision.causes import FIRST, HARM
+from gates.decision.decide import weigh
+from gates.decision.rules import Policy, PolicyRule
+from gates.evidence import Evidence, Outcome, TargetKind
+from gates.verdict import Verdict, grouped
+from tests.gates.decision.test_decide import NOW, saw
+
+CATALOGUE = catalogue.load()
+IDS = [s.id for s in CATALOGUE]
+PROOF = "drill/proof/valid-signature-accepted"
+SIGNED = "drill/authentication/signed-accepted"
+DEAD = {"symptom": "POST /dlq-replay answered 500"}
+
+
+def judged(*bad: Evidence) -> Verdict:
+    found = {e.check for e in bad}
+    return weigh(
+        [*bad, *(saw(i) for i in IDS if i not in found)], Policy(CATALOGUE, TargetKind.REFERENCE, deep=True), NOW
+    )
+
+
+def failed(check: str, **more: object) -> Evidence:
+    return saw(check, Outcome.FAIL, message=f"{check} is broken", **more)
+
+
+def test_a_service_that_answers_nothing_is_the_headline_and_not_a_missing_trigger() -> None:
+    """Every replay answered 500, and a trigger was missing: users feel the first, and the rest follows from it."""
+    replays = [s.id for s in CATALOGUE if s.id.startswith(("drill/safety-rails/", "drill/dry-run/"))]
+    verdict = judged(
+        failed("sql/spot/budget-trigger"),
+        saw(PROOF, Outcome.FAIL, message="every replay answers 500 (4 of 4 calls); allowed: 200", details=DEAD),
+        *(failed(check, details=DEAD, severity="page") for check in replays[:20]),
+        *(saw(check, Outcome.UNKNOWN, message=f"the control of {check}", details=DEAD) for check in replays[20:]),
+    )
+    assert verdict.reason == (
+        f"{PROOF} failed: every replay answers 500 (4 of 4 calls); allowed: 200"
+        f" (one cause, {len(replays)} checks behind it; and 1 more failed)"
+    )
+    first, second = grouped(verdict.deciding)
+    assert [f.check for f in first] == [PROOF, *sorted(replays[:20])]
+    assert [f.check for f in second] == ["sql/spot/budget-trigger"]
+    assert {f.blocked_by for f in verdict.findings if f.outcome == "unknown"} == {PROOF}
+
+
+def test_a_symptom_without_a_broken_service_joins_nothing() -> None:
+    """Two defects that both answer 500 are two, where a plain replay is answered."""
+    one, other = "drill/safety-rails/answer-adds-up", "drill/budgets/tenants-apart"
+    verdict = judged(*(failed(check, details=DEAD, severity="page") for check in (one, other)))
+    assert [len(group) for group in grouped(verdict.deciding)] == [1, 1]
+    assert not any(f.symptom for f in verdict.findings)
+
+
+@pytest.mark.parametrize(
+    ("harm", "less"),
+    [
+        (PROOF, "sql/rls/other-tenants-hidden"),
+        ("sql/spot/replay-runs-unique", PROOF),
+        ("sql/rls/other-tenants-hidden", "sql/spot/outbox-one-state"),
+        ("drill/outbox/order-within-a-key", "sql/spot/budget-trigger"),
+        ("drill/budgets/tenants-apart", "sql/spot/audit-append-only"),
+        ("drill/audit/update-refused", "sql/manifest/triggers"),
+        ("sql/spot/audit-append-only", "drill/audit/update-refused"),
+        ("drill/http-surface/trace", "sql/manifest/columns"),
+    ],
+)
+def test_what_harms_users_more_is_named_first(harm: str, less: str) -> None:
+    """Whatever the stage: leaks before loss, loss before limits, limits before the trail, all before the schema."""
+    for order in itertools.permutations((harm, less)):
+        verdict = judged(*(failed(check, severity="page") for check in order))
+        assert [f.check for f in verdict.deciding] == [harm, less]
+
+
+def test_of_what_is_unknown_that_comes_first_on_which_most_depends() -> None:
+    """One sentinel that could not judge is the headline, not an alert without samples."""
+    behind = [s.id for s in CATALOGUE if SIGNED in s.after]
+    verdict = judged(
+        saw("alert/agent-success", Outcome.UNKNOWN, message="too few samples"),
+        saw(SIGNED, Outcome.UNKNOWN, message="the control did not hold"),
+        *(saw(check, Outcome.UNKNOWN, message=f"blocked by {SIGNED}", blocked_by=SIGNED) for check in behind),
+    )
+    assert verdict.deciding[0].check == SIGNED
+    assert verdict.behind([verdict.deciding[0]]) == len(behind)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(IDS), min_size=1, max_size=12, unique=True), st.randoms(use_true_random=False))
+def test_the_order_of_findings_hangs_on_what_was_found_alone(checks: list[str], chance: random.Random) -> None:
+    """Any order of the evidence gives the same verdict, byte for byte."""
+    lines = [chance.choice([failed(c), failed(c, details=DEAD), saw(c, Outcome.UNKNOWN, details=DEAD)]) for c in checks]
+    once = judged(*lines).dump()
+    chance.shuffle(lines)
+    assert judged(*lines).dump() == once
+
+
+def test_every_area_has_a_place_and_every_pattern_a_check() -> None:
+    """A new area must say how bad its failure is; a check that was renamed must not fall out of the order."""
+    assert sorted(itertools.chain(*HARM)) == sorted(contract().areas)
+    for pattern in FIRST:
+        assert pattern == "evidence/*" or any(PolicyRule(pattern).matches(i) for i in IDS), pattern
+
+
+def test_every_check_has_a_remedy_of_one_or_two_lines() -> None:
+    """A cause without something to do is half an answer; a pattern that fits nothing is dead."""
+    for check in IDS:
+        assert 20 <= len(remedy_of(check)) <= 220, check
+    assert remedy_of("sql/ours/of-the-user") == ""
+    data = _data()
+    assert list(data["areas"]) == list(contract().areas), FILE
+    stale = [p for p in data["checks"] if not any(PolicyRule(p).matches(i) for i in IDS)]
+    assert stale == []
