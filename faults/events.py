@@ -110,7 +110,7 @@ def events_lost(settings: Settings) -> Parts:
             p, "SELECT EXISTS (SELECT FROM event_outbox o JOIN events e ON e.id = o.event_id WHERE o.company_id = %s)"
         )
     ),
-    (f"{OUTBOX}/event-and-row-together", "sql/spot/*"),
+    (f"{OUTBOX}/delivered-once", f"{OUTBOX}/event-and-row-together", "sql/spot/*"),
     names=("event",),
 )
 def other_event_id(settings: Settings) -> Parts:
@@ -120,7 +120,7 @@ def other_event_id(settings: Settings) -> Parts:
 @service(
     "An event is written twice into the outbox.",
     lambda p: _after(p, _ROWS) == 2,
-    (f"{OUTBOX}/delivered-once", "sql/spot/outbox-conserves-events"),
+    (f"{OUTBOX}/one-row-each", "sql/spot/outbox-conserves-events"),
     names=("row", "outbox", "2"),
 )
 def written_twice(settings: Settings) -> Parts:

@@ -9,7 +9,7 @@ from drills.workbench.checks import SIGNED, Case, cases
 from drills.workbench.credentials import REPLAY, Minter
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
-from gates.deployment.requests import SIGNATURE, Request, encode_body, post
+from gates.deployment.requests import SIGNATURE, Exchange, Request, encode_body, post
 from gates.evidence import Severity, Where
 
 drill = partial(check, after=SIGNED, where=Where.READ_ONLY)
@@ -136,6 +136,22 @@ def test_accepted_after_forgeries(bench: Bench) -> None:
         if index == 5:
             bench.accepted(bench.signed(body, "between"))
     bench.accepted(bench.signed(body, "after"))
+
+
+@drill("drill/authentication/unknown-company-forbidden", severity=Severity.WARN, covers=("A25",))
+def test_unknown_company(bench: Bench) -> None:
+    """A signed request for a company that does not exist is refused with 403 `forbidden`, like one for a foreign one.
+
+    Otherwise the answer tells which tenants exist, or something is done for nobody.
+    """
+    bench.guarded()
+    request = bench.signed(label="signed, a company that does not exist")
+    bench.seen.control("without credentials the same is refused")
+    answer = bench.http.send(request)
+    if answer.status == 404:  # without credentials the path answered: it is there
+        bench.seen.failing = Exchange(request, answer)
+        raise AssertionError(f"{request.label}: observed 404 {answer.code}; allowed: 403 forbidden")
+    bench.seen.expect(request, answer, 403, "forbidden")
 
 
 @drill("drill/authentication/one-refusal", severity=Severity.WARN, covers=("A25",))

@@ -1,8 +1,9 @@
 """Requests for a company that does not exist, and doors from other source addresses.
 
 They tell authentication from everything after it without a tenant and without a limited call: a replay request for a
-company that does not exist is refused by authorisation (403 `forbidden`) once its credentials are accepted, and by
-authentication (401) where they are not. Neither counts against anyone's rate limit; neither can have an effect.
+company that does not exist is refused by authentication (401) where its credentials are not accepted, and by
+authorisation where they are: with 403 `forbidden`, or in words of the deployment's own. Neither counts against anyone's
+rate limit; neither can have an effect.
 """
 
 from __future__ import annotations
@@ -56,6 +57,11 @@ class Sources:
     def __exit__(self, *_exc: object) -> None:
         for door in self.doors.values():
             door.close()
+
+
+def let_in(answer: Answer) -> bool:
+    """Whether an answer shows that the credentials were accepted, whatever came of the request then."""
+    return answer.status < 500 and answer.status not in {401, *BUSY}
 
 
 @dataclass
@@ -121,19 +127,28 @@ class Bench:
         return admin_token(self.target, self.clock.now, company)
 
     def opens(self, request: Request) -> Answer:
-        """The control: these credentials are accepted, so that authorisation refuses the unknown company."""
-        return self.seen.expect(request, self.http.send(request), 403, "forbidden", control=True)
+        """The control: these credentials are accepted. How the unknown company is refused then is for one check."""
+        return self._let_in(request, self.http.send(request), control=True)
+
+    def _let_in(self, request: Request, answer: Answer, *, control: bool = False) -> Answer:
+        """Expect that the credentials are neither refused nor a server error. An answer other than that to an unknown
+        company shows it only where requests without credentials are refused.
+        """
+        found = self.seen.expect(request, answer, answer.status if let_in(answer) else 403, control=control)
+        if found.status != 403:
+            self.guarded()
+        return found
 
     def guarded(self) -> None:
         """End the check as unknown where requests without credentials are not refused."""
         self.seen.require(self.guard.closed(self.http), "an unsigned request is not refused: acceptance proves nothing")
 
     def accepted(self, request: Request, answer: Answer | None = None) -> Answer:
-        """The claim: these credentials are accepted, so that authorisation refuses the unknown company.
+        """The claim: these credentials are accepted, so that the request is refused, if it is, for its company.
 
         It proves something only where other credentials are not; elsewhere the check is unknown.
         """
-        found = self.seen.expect(request, answer or self.http.send(request), 403, "forbidden")
+        found = self._let_in(request, answer or self.http.send(request))
         self.guarded()
         return found
 

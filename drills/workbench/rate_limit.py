@@ -11,7 +11,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from drills.workbench.database import query
-from drills.workbench.scene import Scene
+from drills.workbench.scene import FOURTH, Scene
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.database import Connection, execute
 from gates.deployment.requests import Answer, Request
@@ -73,7 +73,7 @@ class Limit(Scene):
         answer = (door or self.http).send(request)
         if answer.status == 200:
             self.at_one_address(request)
-        return self.seen.expect(request, answer, 429, "rate_limited", control=control)
+        return self.seen.expect(request, answer, 429, "rate_limited", control=control, by=FOURTH)
 
     def at_one_address(self, request: Request) -> None:
         """End the check as unknown where calls of ours come to the target from several addresses (of a proxy that it
@@ -106,10 +106,10 @@ class Limit(Scene):
                 return
             first = "the first call of a tenant that was just created is refused with 429 rate_limited"
             assert not limited, f"{first}: what another tenant, or nobody, did counts for it"
-            self.seen.expect(request, answer, 200, control=True)
+            self.seen.expect(request, answer, 200, control=True, by=FOURTH if number > ADMITTED else "")
             self.carried_out(answer)
         self.at_one_address(request)
-        self.seen.require(False, f"call {ADMITTED + 1} is admitted: a limit that is not used up shows nothing")
+        self.seen.unmet(f"call {ADMITTED + 1} is admitted: a limit that is not used up shows nothing", by=FOURTH)
 
     def buckets(self, company: str) -> list[dict[str, Any]]:
         """The tenant's rate-limit rows: key, hits, count, window_start."""

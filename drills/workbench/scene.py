@@ -31,6 +31,9 @@ POLL_S = 0.02
 STALL_S = 1.0
 """Where one query, one commit or one answer of /healthz takes longer, a machine stands still: that proves nothing."""
 
+FOURTH, OVER_THE_LIMIT = "drill/rate-limit/fourth-refused", 4
+"""The check that judges how the call over the limit is refused, and its number."""
+
 QUIET_S = 0.4
 """How long nothing must have changed before a tenant counts as quiet."""
 
@@ -123,6 +126,24 @@ class Scene(TenantData):
         broken = [a.status for a in given if a.status in {502, 503, 504}]
         self.seen.require(not broken, f"{len(broken)} of {len(given)} concurrent requests were answered {set(broken)}")
         return given
+
+    def blame_the_limiter(self, answers: Sequence[Answer], kept: str) -> None:
+        """End the check as unknown where calls of a race got a server error and a limiter that is broken gives the same
+        to every call over the limit; kept: what the race was seen to keep all the same.
+        """
+        broken = [a for a in answers if a.status >= 500]
+        if not broken:
+            return
+        company = self.company("limit")
+        calls = [self.replay_request(company, f"call {n}", max=1, dry_run=True) for n in range(1, OVER_THE_LIMIT + 1)]
+        over = [self.http.send(call) for call in calls][-1]
+        told = ", ".join(sorted({str(a.status) for a in broken}))
+        self.seen.require(
+            over.status < 500,
+            f"{kept}; but {len(broken)} of {len(answers)} calls were answered {told}, like any call over the limit."
+            " Whether the race fails, too, can be told once the limiter refuses with 429",
+            by=FOURTH,
+        )
 
     def in_background(self, request: Request) -> Future[Answer]:
         """Send one request from a thread of its own."""

@@ -100,6 +100,13 @@ proxy(
     (f"{AUTH}/signed-accepted", f"{TOKENS}/admin-accepted"),
 )
 proxy(
+    "authentication/unknown-companies-are-not-found",
+    whenever(403, lambda _reply: problem(404, "not_found")),
+    (f"{AUTH}/unknown-company-forbidden",),
+    "A signed request for a company that does not exist is answered 404.",
+    green=(f"{AUTH}/signed-accepted", f"{AUTH}/wrong-secret"),
+)
+proxy(
     "authentication/the-printed-secret-signs",
     excuses(lambda world, sent: sent.signature == world.sign(sent.body, "your-hmac-secret")),
     (f"{AUTH}/known-secrets",),

@@ -20,15 +20,21 @@ OPERATOR_CODES = ("agents_paused", "feature_disabled")
 
 
 class Unmet(Exception):  # noqa: N818  -- a precondition was not met: an outcome, not an error
-    """The check could not be carried out: its outcome is unknown, for the reason given."""
+    """The check could not be carried out: its outcome is unknown, for the reason given.
+
+    by: the check whose promise is broken so that this one cannot be judged; where that one passes, it blames itself.
+    """
+
+    def __init__(self, reason: str, by: str = "") -> None:
+        super().__init__(reason)
+        self.by = by
 
 
 class Blocked(Unmet):
     """Another check, without which this one proves nothing, did not pass."""
 
     def __init__(self, by: str) -> None:
-        super().__init__(f"blocked by {by}")
-        self.by = by
+        super().__init__(f"blocked by {by}", by)
 
 
 class NotApplicable(Exception):  # noqa: N818  -- likewise
@@ -65,14 +71,14 @@ class Observer:
         """The number (or short text) that the check compares with its limit."""
         self.observed, self.limit, self.unit = observed, limit, unit
 
-    def unmet(self, reason: str) -> NoReturn:
-        """End the check as unknown."""
-        raise Unmet(reason)
+    def unmet(self, reason: str, by: str = "") -> NoReturn:
+        """End the check as unknown; by: the check that judges what broke."""
+        raise Unmet(reason, by)
 
-    def require(self, condition: object, reason: str) -> None:
-        """End the check as unknown unless the precondition holds."""
+    def require(self, condition: object, reason: str, by: str = "") -> None:
+        """End the check as unknown unless the precondition holds; by: the check that judges it."""
         if not condition:
-            raise Unmet(reason)
+            raise Unmet(reason, by)
 
     def quick(self, what: str, taken_ms: Sequence[float], limit_ms: float, since: float) -> None:
         """Assert that the best of several times is within the limit. Where this process may have made the difference by
@@ -94,8 +100,10 @@ class Observer:
         *,
         control: bool = False,
         busy: bool = False,
+        by: str = "",
     ) -> Answer:
-        """Assert the status (and problem `code`) of an answer. As a control, it records the nearest passing twin.
+        """Assert the status (and problem `code`) of an answer. As a control, it records the nearest passing twin, and
+        `by` is the check that judges it.
 
         An answer in BUSY where another was due ends the check as unknown, unless `busy` says that it counts.
         """
@@ -104,7 +112,7 @@ class Observer:
         right = answer.status in wanted and (code is None or answer.code == code)
         if control and not right:
             self.failing = exchange
-            raise Unmet(f"the control did not hold: {_short(exchange)} where {_wanted(wanted, code)} was due")
+            raise Unmet(f"the control did not hold: {_short(exchange)} where {_wanted(wanted, code)} was due", by)
         if not right:
             if is_absent(request, answer):
                 raise Unmet(f"{_short(exchange)} where {_wanted(wanted, code)} was due: the path is not there")

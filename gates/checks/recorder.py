@@ -282,7 +282,7 @@ def pytest_runtest_makereport(
     error = call.excinfo.value if call.excinfo else None
     _make_inert(report)
     observer = item.stash.get(OBSERVER, None)
-    by = error.by if isinstance(error, Blocked) else ""
+    by = error.by if isinstance(error, Unmet) else ""
     if call.when == "setup" and error is not None:
         item.stash[RESULT] = Result(Outcome.UNKNOWN, _reason(error), *_when(call), by)
     elif call.when == "call":

@@ -42,12 +42,12 @@ def test_a_service_that_answers_nothing_is_the_headline_and_not_a_missing_trigge
     replays = [s.id for s in CATALOGUE if s.id.startswith(("drill/safety-rails/", "drill/dry-run/"))]
     verdict = judged(
         failed("sql/spot/budget-trigger"),
-        saw(PROOF, Outcome.FAIL, message="every replay answers 500 (4 of 4 calls); allowed: 200", details=DEAD),
+        saw(PROOF, Outcome.FAIL, message="every replay answers 500 (3 of 3 calls); allowed: 200", details=DEAD),
         *(failed(check, details=DEAD, severity="page") for check in replays[:20]),
         *(saw(check, Outcome.UNKNOWN, message=f"the control of {check}", details=DEAD) for check in replays[20:]),
     )
     assert verdict.reason == (
-        f"{PROOF} failed: every replay answers 500 (4 of 4 calls); allowed: 200"
+        f"{PROOF} failed: every replay answers 500 (3 of 3 calls); allowed: 200"
         f" (one cause, {len(replays)} checks behind it; and 1 more failed)"
     )
     first, second = grouped(verdict.deciding)
