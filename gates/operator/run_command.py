@@ -250,5 +250,5 @@ def _show(verdict: Verdict, options: argparse.Namespace, console: Console) -> in
         costs = {spec.id: spec.cost for spec in catalogue.load()}
         console.result(verdict_text(verdict, colour=console.colours_results, folder=str(options.output), costs=costs))
     if verdict.headline:
-        console.annotate(verdict.headline, f"{verdict.reason}\n{verdict.action.by_hand}")
+        console.annotate(verdict.headline, f"{verdict.title}: {verdict.reason}\n{verdict.action.by_hand}")
     return exit_code(verdict, options)

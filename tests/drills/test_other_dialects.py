@@ -45,7 +45,7 @@ def _broken(sent: Sent, forward: Forward) -> Reply:
 
 
 def test_a_service_whose_every_replay_fails_is_told_so_once(variables: dict[str, str], tmp_path: Path) -> None:
-    """Credentials are judged still; the proof drill says that every replay answers 500, and what met it has its symptom."""
+    """Credentials are still judged; the proof drill says that every replay answers 500, and the rest shows the same."""
     proof, dry = "drill/proof/valid-signature-accepted", "drill/proof/dry-run-changes-nothing"
     with proxy(variables["BASE_URL"], _broken) as url:
         found = examine({**variables, "BASE_URL": url}, [SIGNED, proof, dry], tmp_path)

@@ -22,6 +22,7 @@ def junit(verdict: Verdict, rows: Sequence[Row], _run: Mapping[str, JsonValue]) 
     properties = _under(top, "properties")
     facts = [("decision", verdict.decision.value), ("reason", verdict.reason), ("release", verdict.release)]
     facts += [("stage", verdict.title)] if verdict.stage else []
+    facts += [("contract", verdict.contract.text)] if verdict.contract.text else []
     facts += [("headline", verdict.headline), ("by_hand", verdict.action.by_hand)] if verdict.headline else []
     for name, value in facts:
         _under(properties, "property", name=name, value=value)
