@@ -173,3 +173,16 @@ def test_only_a_queue_leaves_the_floor_of_a_service() -> None:
     assert floor_of(Scope((QUEUE,))) == QUEUE_FLOOR
     assert floor_of(Scope((QUEUE, "audit"))) == QUEUE_FLOOR
     assert set(floor_of(Scope((*SERVICE, QUEUE)))) == {*FLOOR, *QUEUE_FLOOR} - trail
+
+
+def test_gate_yaml_says_claims_preset_and_what_was_let_go() -> None:
+    """In the order of the contract; a queue's preset claims the queue; what was let go stands in every report."""
+    dropped = "{area: audit, reason: moved, owner: ann, expires: 2026-02-01}"
+    text = f"version: 1\ncontract: {{preset: supabase, claims: [tenancy, replay], dropped: [{dropped}]}}\n"
+    file = parse(text, "gate.yaml", Path(), NOW.date())
+    assert (file.scope.claims, file.scope.preset) == (("replay", "tenancy"), "supabase")
+    assert "audit" in file.scope.unclaimed
+    verdict = decide(GREEN, file.policy(SPECS, TargetKind.STAGING, "", deep=False), NOW)
+    assert verdict.remarks[0] == "no longer claimed: audit (until 2026-02-01 by ann: moved)"
+    queue = parse("version: 1\ncontract: {preset: pg-boss}\n", "gate.yaml", Path(), NOW.date())
+    assert (queue.scope.claims, queue.scope.text) == ((QUEUE,), "within queue (pg-boss)")
