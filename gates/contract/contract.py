@@ -116,7 +116,8 @@ class Contract:
         service = tuple(a for a in self.claimable if a != QUEUE)
         wanted = claims or self.presets.get(preset, ()) or service
         claimed = tuple(a for a in self.claimable if a in wanted)
-        return Scope(claimed, tuple(a for a in service if a not in claimed), preset, tuple(dropped))
+        unclaimed = tuple(a for a in service if a not in claimed)
+        return Scope(claimed, unclaimed, preset, dropped=tuple(dropped))
 
 
 @functools.cache

@@ -11,17 +11,17 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from gates.contract.contract import contract
 from gates.contract.names import Names
-from gates.contract.queues import Queue, presets
-from gates.contract.scope import QUEUE, SERVICE, Dropped, Scope
+from gates.contract.queues import Queue
+from gates.contract.scope import Scope
+from gates.decision.claims_file import CONTRACT, check_contract, queue_named, scope_of
 from gates.decision.floor import on_floor
 from gates.decision.names_file import NAMES, NamesError, read_names
-from gates.decision.queue_options import check_limits, queue_options
+from gates.decision.queue_options import check_limits
 from gates.decision.rules import UNWAIVABLE, Policy, PolicyRule, RolloutPlan, Waiver
 from gates.errors import ConfigError
 from gates.evidence import CheckSpec, JsonValue, Severity, TargetKind
-from gates.inputs.shapes import Anything, Boolean, Choice, Day, Fields, ListOf, MapOf, Number, Text, nearest
+from gates.inputs.shapes import Boolean, Choice, Day, Fields, ListOf, MapOf, Number, Text, nearest
 from gates.inputs.strict_yaml import YamlNode, read
 from gates.verdict import Effect
 
@@ -58,26 +58,6 @@ ATTESTATION = Fields(
         "date": (Day(), "When."),
     },
     needed=("box", "by", "date"),
-)
-DROPPED = Fields(
-    {
-        "area": (Choice(contract().claimable), "The area that is not claimed any more."),
-        "reason": (Text(), "Why the deployment does not promise it any more."),
-        "owner": (Text(), "Who answers for it."),
-        "expires": (Day(), "The last day (UTC) on which this counts; a promotion makes it last."),
-    },
-    needed=("area", "reason", "owner", "expires"),
-)
-CONTRACT = Fields(
-    {
-        "preset": (Choice(tuple(contract().presets)), "The known kind of deployment that this is."),
-        "claims": (
-            ListOf(Choice(contract().claimable), 1),
-            "The areas that the deployment claims; by default all of a replay service. Others do not apply.",
-        ),
-        "options": (Anything(), "What the preset needs to know."),
-        "dropped": (ListOf(DROPPED), "Areas that were claimed before, and that a person lets go."),
-    }
 )
 STAGE = Fields({"timeout_s": (SECONDS, "After so many seconds what has not been seen is unknown.")})
 DRILL_STAGE = Fields(
@@ -208,17 +188,17 @@ class PolicyFile:
     @property
     def scope(self) -> Scope:
         """The claims on the contract."""
-        given = self.values.get("contract", {})
-        dropped = [Dropped(**one) for one in given.get("dropped", ())]
-        scope = contract().scope(given.get("claims", ()), given.get("preset", ""), dropped)
-        return self.queue.scoped(scope) if self.queue and QUEUE in scope.claims else scope
+        return scope_of(self._contract)
 
     @property
     def queue(self) -> Queue | None:
         """The queue that the policy names, with its options."""
-        given = self.values.get("contract", {})
-        preset = presets().get(given.get("preset", ""))
-        return Queue(preset, queue_options(preset, given.get("options"))) if preset else None
+        return queue_named(self._contract)
+
+    @property
+    def _contract(self) -> Mapping[str, Any]:
+        given: Mapping[str, Any] = self.values.get("contract", {})
+        return given
 
     def policy(
         self,
@@ -295,10 +275,10 @@ def parse(text: str, file: str, folder: Path, today: dt.date) -> PolicyFile:
     root = read(text, file)
     values = FILE.read(root)
     _check_steps(root, values)
-    _check_claims(root, values)
-    _check_dropped(root, values, today)
+    contract = root.member("contract")
+    if contract is not None:
+        check_contract(contract, values["contract"], today)
     made = PolicyFile(root, values, folder, _settings(values, folder), names_in(root))
-    _check_queue(root, made)
     unwaivable = (*UNWAIVABLE, *values.get("unwaivable", ()))
     for node, waiver in zip(_items(root, "waivers"), values.get("waivers", ()), strict=True):
         if waiver["expires"] < today:
@@ -330,60 +310,12 @@ def names_in(root: YamlNode) -> Names:
     return read_names(node) if node is not None else Names()
 
 
-def _check_queue(root: YamlNode, made: PolicyFile) -> None:
-    """Raise ConfigError where the options of a queue are wrong, or a queue is claimed and none is named."""
-    node = root.member("contract")
-    if node is not None and made.queue is None and QUEUE in made.scope.claims:
-        raise node.place.error(f"a claim of {QUEUE} without a preset", f"preset: {', '.join(presets())}", "Name it")
-
-
 def _check_steps(root: YamlNode, values: Mapping[str, Any]) -> None:
     steps = values.get("rollout", {}).get("steps", ())
     if list(steps) != sorted(set(steps)):
         rollout = root.member("rollout")
         node = (rollout.member("steps") if rollout else None) or root
         raise node.place.error(f"{list(steps)}", "percentages that rise", "Put them in order")
-
-
-def _check_claims(root: YamlNode, values: Mapping[str, Any]) -> None:
-    """Raise ConfigError where the claims leave nothing for the floor to stand on, or name an area twice."""
-    claims = values.get("contract", {}).get("claims", ())
-    given = root.member("contract")
-    node = given.member("claims") if given else None
-    if not node or not claims:
-        return
-    twice = [(item, c) for n, (item, c) in enumerate(zip(node.items(), claims, strict=True)) if c in claims[:n]]
-    for item, claim in twice:
-        raise item.place.error(f"{claim} twice", "each area once", "Remove one")
-    stands_for = contract().presets.get(values["contract"].get("preset", ""), ())
-    for area in stands_for:
-        if area not in claims:
-            said = f"claims without {area}, which is what the preset stands for"
-            raise node.place.error(said, f"claims with {area}", f"Add {area}, or remove the preset")
-    lacking = [area for area in SERVICE if area not in claims]
-    if lacking and set(claims) != {QUEUE}:
-        raise node.place.error(
-            f"claims without {' and '.join(lacking)}",
-            f"claims with {' and '.join(SERVICE)}, on which the proof drill and the tenancy of the floor stand; "
-            f"or {QUEUE} alone, which has a proof of its own",
-            f"Add {', '.join(lacking)}",
-        )
-
-
-def _check_dropped(root: YamlNode, values: Mapping[str, Any], today: dt.date) -> None:
-    """Raise ConfigError where an area is let go that is claimed, or for longer than it says."""
-    given = values.get("contract", {})
-    claims = contract().scope(given.get("claims", ()), given.get("preset", "")).claims
-    member = root.member("contract")
-    for node, one in zip(_items(member, "dropped") if member else (), given.get("dropped", ()), strict=True):
-        if one["area"] in claims:
-            raise node.place.error(
-                f"{one['area']}, which is claimed", "areas that are not claimed", "Remove one of both"
-            )
-        if one["expires"] < today:
-            said = f"that {one['area']} was let go, which ended on {one['expires']}"
-            do = f"Ask {one['owner']}: claim it again, renew this, or remove it after a promotion"
-            raise node.place.error(said, f"{today} or later", do)
 
 
 def _items(root: YamlNode, name: str) -> list[YamlNode]:
