@@ -54,7 +54,7 @@ async function respond(incoming: IncomingMessage, requestId: string, path: strin
     throw new ApiError("METHOD_NOT_ALLOWED", "Use another method.", undefined, { allow: "GET, POST" });
   }
   const hasBody = incoming.method !== "GET" && incoming.method !== "HEAD";
-  const request = new Request("http://edge.internal/", { method: incoming.method, headers, body: hasBody ? body : undefined });
+  const request = new Request("http://edge.internal/", { method: incoming.method, headers, body: hasBody ? new Uint8Array(body) : undefined });
   const remoteAddress = (incoming.socket.remoteAddress ?? "").replace(/^::ffff:/, "");
   return serve(request, { path, remoteAddress, requestId });
 }

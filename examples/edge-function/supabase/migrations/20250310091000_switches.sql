@@ -60,7 +60,8 @@ as $$
 $$;
 
 revoke execute on function app.stamp_flag(), app.flag_on(bigint, text), app.braked(bigint) from public;
-grant execute on function app.flag_on(bigint, text), app.braked(bigint) to anon, authenticated, edge_api, edge_relay;
+grant execute on function app.flag_on(bigint, text) to anon, authenticated, edge_api, edge_relay;
+grant execute on function app.braked(bigint) to edge_api, edge_relay;
 grant usage on schema app to anon;
 grant select on app.flags, app.flag_overview, app.brakes to authenticated, edge_api, edge_relay;
 

@@ -4,7 +4,7 @@ import { pool, rows } from "../_shared/db.ts";
 import { answer, ApiError, type Handler } from "../_shared/http.ts";
 import { lines } from "../_shared/metrics.ts";
 import { SCHEMA_VERSION, settings } from "../_shared/settings.ts";
-import openapi from "./openapi.json";
+import openapi from "./openapi.json" with { type: "json" };
 
 async function ready(): Promise<Response> {
   const reasons: string[] = [];
