@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 import traceback
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from gates.stack.errors import StackError, StackOptionError
 from gates.text.inert import Terminal
 
 EXIT_INTERNAL = 1
+PLACE = re.compile(r"(?P<file>[^\n:]{1,500}):(?P<line>[0-9]{1,9}):(?P<col>[0-9]{1,9}): ")
+"""How an error names the line of a file that must be corrected."""
 LEFT = {"watch": "its rounds are in the history", "rehearse": "its server is gone, and nothing was decided"}
 
 
@@ -38,6 +41,8 @@ def execute(carry_out: Callable[[argparse.Namespace, Console], int], options: ar
     except (GateError, StackError) as error:
         code = error.exit_code if isinstance(error, GateError) else 3 if isinstance(error, StackOptionError) else 4
         console.warn(f"gate {options.command}: {error}")
+        if place := PLACE.match(str(error)):
+            console.annotate(f"gate {options.command}", str(error), place=place.groupdict())
         return code
     except (KeyboardInterrupt, Interrupted) as came:
         word, code = ("interrupted", 130) if isinstance(came, KeyboardInterrupt) else ("terminated", 143)

@@ -36,7 +36,7 @@ from gates.stages import collection, load_options, load_process
 from gates.stages.load import LOAD
 from gates.stages.load_options import OF_A_RUN, LoadOptions
 from gates.text.inert import Terminal
-from gates.verdict import Verdict
+from gates.verdict import Effect, Verdict
 
 SHORT = "drill/proof/*"
 RESULTS = {
@@ -47,6 +47,9 @@ RESULTS = {
     "Safety rails: oversized batch -> 400": ("oversized-batch-refused",),
 }
 """The expected results of the checklist's proof drill -> the checks that see them."""
+
+MOST_ANNOTATIONS = 9
+"""GitHub shows ten of a kind a step; one may be the headline."""
 
 EXPORTS = {"sql": ("psql",), "alerts": ("prometheus", "psql")}
 
@@ -251,4 +254,7 @@ def _show(verdict: Verdict, options: argparse.Namespace, console: Console) -> in
         console.result(verdict_text(verdict, colour=console.colours_results, folder=str(options.output), costs=costs))
     if verdict.headline:
         console.annotate(verdict.headline, f"{verdict.title}: {verdict.reason}\n{verdict.action.by_hand}")
+    for one in verdict.deciding[:MOST_ANNOTATIONS]:
+        level = "error" if one.effect is Effect.ROLLBACK else "warning"
+        console.annotate(f"{one.check} {one.outcome}", f"{one.said}\n{one.reproduce}", level=level)
     return exit_code(verdict, options)

@@ -69,11 +69,15 @@ class Console:
         """The variables of `gate up`, on stdout: the only output that holds secrets."""
         put(self.out, text)
 
-    def annotate(self, title: str, text: str) -> None:
-        """An error that GitHub Actions shows at the top of the job: the only command to a pipeline that is printed."""
+    def annotate(self, title: str, text: str, *, level: str = "error", place: Mapping[str, str] | None = None) -> None:
+        """What GitHub Actions shows at the top of the job: the only command to a pipeline that is printed.
+
+        level: `error` or `warning`; place: `file`, `line` and `col`, if it is about one.
+        """
         if self.environ.get("GITHUB_ACTIONS") == "true":
-            title, text = (redact_text(part, self.hide) for part in (title, text))
-            put(self.err, f"::error title={workflow(title, also=':,')}::{workflow(text)}\n")
+            members = {**(place or {}), "title": title}
+            said = [f"{name}={workflow(redact_text(value, self.hide), also=':,')}" for name, value in members.items()]
+            put(self.err, f"::{level} {','.join(said)}::{workflow(redact_text(text, self.hide))}\n")
 
     def progress(self, progress: Progress) -> None:
         """On a terminal a line that is written over until the stage is done; elsewhere one line a finished stage."""

@@ -13,6 +13,7 @@ def outputs(verdict: Verdict) -> str:
         "reason": line(verdict.reason),
         "release": line(verdict.release),
         "action": verdict.action.kind,
+        "exit-code": str(verdict.exit_code),
         **({"contract": line(verdict.contract.text)} if verdict.contract.text else {}),
         **({"headline": verdict.headline} if verdict.headline else {}),
     }

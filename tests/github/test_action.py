@@ -1,0 +1,147 @@
+"""The action and the workflows: what they pin, what they run, and what a runner is told."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.sources import ROOT
+
+ACTION = ROOT / "action.yml"
+FILES = [ACTION, *sorted((ROOT / ".github" / "workflows").glob("*.yml"))]
+PINNED = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}")
+LOCKED = re.compile(r"(?m)^([A-Za-z0-9_.-]+)==(\S+)")
+
+
+def members(node: Any, name: str) -> Iterator[Any]:
+    """Every member of that name, at any depth."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == name:
+                yield value
+            yield from members(value, name)
+    elif isinstance(node, list):
+        for one in node:
+            yield from members(one, name)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_what_others_wrote_is_pinned_and_nothing_foreign_is_pasted_into_a_shell(file: Path) -> None:
+    """Every action is a commit; no expression stands in a script; a checkout leaves no credentials behind."""
+    data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    used = list(members(data, "uses"))
+    assert [one for one in used if not PINNED.fullmatch(one) and one != "$/"] == []
+    assert [script for script in members(data, "run") if "${{" in script] == []
+    steps = [step for listed in members(data, "steps") for step in listed]
+    checkouts = [step for step in steps if "actions/checkout" in step.get("uses", "")]
+    assert all(step["with"]["persist-credentials"] is False for step in checkouts)
+    if file != ACTION:
+        assert data["permissions"] == {"contents": "read"}
+
+
+def test_the_lock_has_every_dependency_in_a_version_that_fits() -> None:
+    """A dependency that was added or raised without the lock would be installed by no action and no image."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    locked = {canonicalize_name(name): version for name, version in LOCKED.findall(text)}
+    wanted = [Requirement(one) for one in (*project["project"]["dependencies"], *project["dependency-groups"]["build"])]
+    lacking = [
+        str(one) for one in wanted if not one.specifier.contains(locked.get(canonicalize_name(one.name), "0.dev0"))
+    ]
+    assert lacking == [], "run the command at the top of requirements.lock"
+    assert text.count("--hash=sha256:") > len(locked)
+
+
+class FakeRunner:
+    """Runs the script of a step of the action as a runner does: its environment, and files for its outputs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.output = folder, folder / "output"
+        (folder / "temp" / "replaygate" / "bin").mkdir(parents=True)
+        gate = shutil.which("gate", path=str(Path(sys.executable).parent)) or ""
+        (folder / "temp" / "replaygate" / "bin" / "gate").symlink_to(gate)
+        self.output.touch()
+
+    def run(self, step_id: str, inputs: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        action = yaml.safe_load(ACTION.read_text(encoding="utf-8"))
+        (step,) = [one for one in action["runs"]["steps"] if one.get("id") == step_id]
+        given = {name: str(about.get("default", "")) for name, about in action["inputs"].items()} | inputs
+        environ = {
+            name: re.sub(r"\$\{\{ inputs\.([a-z-]+) \}\}", lambda match: given[match[1]], text)
+            for name, text in step.get("env", {}).items()
+        }
+        github = {
+            "GITHUB_ACTIONS": "true",
+            "GITHUB_ACTION_PATH": str(ROOT),
+            "GITHUB_OUTPUT": str(self.output),
+            "GITHUB_STEP_SUMMARY": str(self.folder / "summary"),
+            "RUNNER_TEMP": str(self.folder / "temp"),
+            "HOME": str(self.folder),
+            "PATH": os.environ["PATH"],
+        }
+        return subprocess.run(
+            ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],
+            cwd=self.folder,
+            env=github | environ,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        return dict(line.split("=", 1) for line in self.output.read_text(encoding="utf-8").splitlines())
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> FakeRunner:
+    return FakeRunner(tmp_path)
+
+
+def test_a_target_that_cannot_be_reached_holds_and_the_job_is_told_why(runner: FakeRunner) -> None:
+    """Exit code, outputs, summary, an annotation, the report, and no secret anywhere."""
+    secret = "a-secret-of-the-action-0123"
+    done = runner.run("gate", {"base-url": "http://127.0.0.1:9", "hmac-secret": secret, "policy": ""})
+    assert done.returncode == 10, done.stderr
+    assert runner.outputs["decision"] == "hold"
+    assert runner.outputs["exit-code"] == "10"
+    assert "cannot be reached" in runner.outputs["reason"]
+    assert "::warning title=preflight/target-reachable unknown::" in done.stderr
+    assert (runner.folder / "gate-out" / "report.html").exists()
+    assert "hold" in (runner.folder / "summary").read_text(encoding="utf-8").lower()
+    assert secret not in done.stdout + done.stderr
+
+
+def test_a_policy_that_is_wrong_is_annotated_at_its_line(runner: FakeRunner) -> None:
+    """GitHub shows the error beside the line of gate.yaml."""
+    (runner.folder / "gate.yaml").write_text("version: 1\nrolout: {}\n", encoding="utf-8")
+    done = runner.run("gate", {"base-url": "http://127.0.0.1:9"})
+    assert done.returncode == 3
+    assert "::error file=gate.yaml,line=2,col=1,title=gate run::" in done.stderr
+    assert "decision" not in runner.outputs
+
+
+def test_a_gate_of_nothing_is_refused(runner: FakeRunner) -> None:
+    """Without a target the gate would bring up its own reference, and promote that."""
+    done = runner.run("gate", {})
+    assert done.returncode == 3
+    assert "neither base-url nor database-url" in done.stdout
+
+
+def test_the_cache_of_packages_is_that_of_the_lock(runner: FakeRunner) -> None:
+    """Another lock, another cache."""
+    assert runner.run("lock", {}).returncode == 0
+    assert re.fullmatch(r"[0-9a-f]{20}", runner.outputs["digest"])
