@@ -347,10 +347,14 @@ def _rule(pattern: str, values: Mapping[str, Any]) -> PolicyRule:
 
 
 def schema() -> str:
-    """The JSON Schema of gate.yaml, for editors; the text of gates/decision/gate.schema.json."""
+    """The JSON Schema of gate.yaml, for editors; the text of gates/decision/gate.schema.json: a setting a line."""
     top: dict[str, JsonValue] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "gate.yaml: the release policy of replaygate",
         **FILE.schema(),
     }
-    return json.dumps(top, indent=2, ensure_ascii=False) + "\n"
+    properties = top.pop("properties")
+    members = [f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in top.items()]
+    settings = dict(properties) if isinstance(properties, dict) else {}
+    lines = [f"  {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in settings.items()]
+    return ",\n".join(["{\n" + ",\n".join(members), '"properties": {\n' + ",\n".join(lines) + "\n}"]) + "\n}\n"
