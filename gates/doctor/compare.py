@@ -119,7 +119,9 @@ def _with_values(found: Mapping[str, TableMatch], rows: RowsSeen) -> dict[str, T
     made = {}
     for name, one in found.items():
         columns = {
-            c: replace(m, column=replace(m.column, values=rows.values[one.table.qualified, m.column.name]))
+            c: replace(
+                m, column=replace(m.column, values=rows.values[one.table.qualified, m.column.name], is_listed=False)
+            )
             if not m.column.values and (one.table.qualified, m.column.name) in rows.values
             else m
             for c, m in one.columns.items()
@@ -271,7 +273,8 @@ def _values(relation: Relation, found: TableMatch, column: str) -> ComparedObjec
     paired = match_values(wanted, real, synonyms())
     lacking = [w for w in wanted if w not in paired]
     renamed = {w: r for w, r in paired.items() if w != r}
-    if relation.area == "audit" or not lacking:
+    partial = relation.area == "audit" or not found.columns[column].column.is_listed
+    if (partial and paired) or not lacking:
         presence = Presence.RENAMED if renamed else Presence.PRESENT
         said = "; ".join(f"{w} is {r}" for w, r in renamed.items())
         return ComparedObject("values", name, relation.area, presence, "", Confidence.LIKELY if renamed else None, said)

@@ -77,7 +77,9 @@ def _headline(found: Diagnosis, contract: Contract, *, colour: bool) -> Terminal
     counts = Counter(o.presence for o in found.objects)
     lines: list[Terminal | str] = []
     if found.schema.tables or found.schema.database:
-        if not found.looks_like_it:
+        if not found.looks_like_it and found.presets:
+            lines.append(f"database {found.schema.database} has no table of the contract's own")
+        elif not found.looks_like_it:
             lines.append(
                 f"nothing here looks like the contract: 0 of {wanted} tables among the {len(found.schema.tables)} of"
                 f" database {found.schema.database}. Is DATABASE_URL right?"

@@ -21,6 +21,8 @@ class SchemaColumn:
     has_default: bool = False
     comment: str = ""
     values: tuple[str, ...] = ()
+    is_listed: bool = True
+    """The values are all there may be; else they are those that some rows hold."""
     references: str = ""
     """The qualified name of the table that it refers to."""
 

@@ -175,6 +175,10 @@ class Likenesses:
         self._near: dict[str, frozenset[str]] = {}
         self._found: dict[tuple[str, ...], Mapping[tuple[str, str], float]] = {}
 
+    def knows(self, name: tuple[str, ...]) -> bool:
+        """Whether this is a spelling of some name of the contract, word for word."""
+        return name in self._spelled
+
     def of(self, name: tuple[str, ...], ignored: frozenset[str] = frozenset()) -> Mapping[tuple[str, str], float]:
         """(name of the contract, its table) -> likeness. ignored: words that may say nothing, like the table's own."""
         found = self._looked_up(name)

@@ -121,6 +121,16 @@ def test_defects_come_by_harm(pg_server: PgServer) -> None:
     assert "public.audit_logs" in seen
 
 
+def test_states_that_rows_hold_are_not_all_there_are(pg_server: PgServer) -> None:
+    """Where nothing lists the states, those that no row holds at the moment are not missing."""
+    with database(pg_server, "", TEMPLATE) as url:
+        schema = schema_of(url)
+    rows = RowsSeen(FLAGS.flags, has_pause_row=True, values={("public.events", "path"): ("outbox",)})
+    one = compare(schema, contract(), rows=rows).of("values", "events.path")
+    assert one is not None
+    assert one.presence is Presence.PRESENT
+
+
 def test_what_could_not_be_read_is_unknown_and_not_absent() -> None:
     """Where the catalogue gave no answer, nothing is said to be missing."""
     found = compare(Schema(unread={"tables": "not read: the lock"}), contract())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from gates.deployment.database import connect
 from gates.doctor.compare import Comparison, compare
 from gates.doctor.matching import Confidence
 from gates.doctor.presets import presets_of
+from gates.doctor.schema import SchemaColumn, SchemaTable
 from gates.doctor.schema_reading import read_schema
 from tests.gates.doctor.databases import TRUTH, database, schema_named, schema_of
 from tests.postgres_fixture import TEMPLATE, PgServer
@@ -91,6 +93,27 @@ def test_the_reference_under_other_names_is_found(pg_server: PgServer) -> None:
     assert len(guessed) >= 0.97 * len(right)
     assert found.functions["is_feature_enabled"].swapped
     assert found.roles["authenticated"].role.name == "app_user"
+
+
+def test_a_huge_schema_hides_nothing(pg_server: PgServer) -> None:
+    """Among five thousand other tables with a tenant and a state each, the right ones are found."""
+    small = schema_named(pg_server, "django")
+    kinds = ("uuid", "text", "timestamp with time zone", "integer", "jsonb", "boolean")
+    common = {"id": "bigint", "account_id": "uuid", "status": "text", "date_created": "timestamp with time zone"}
+    others = tuple(
+        SchemaTable(
+            "app",
+            f"thing_{i}_event",
+            "r",
+            {
+                n: SchemaColumn(n, t)
+                for n, t in (common | {f"part_{i}_{j}": kinds[(i + j) % len(kinds)] for j in range(12)}).items()
+            },
+        )
+        for i in range(5000)
+    )
+    found = compare(replace(small, tables=(*others, *small.tables)), contract())
+    assert {n: m.table.qualified for n, m in found.tables.items()} == {t: s["is"] for t, s in TRUTH["django"].items()}
 
 
 def test_a_table_is_used_once(pg_server: PgServer) -> None:
