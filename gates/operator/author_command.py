@@ -19,6 +19,7 @@ def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
     """The options of the command of that name."""
     if name == "lint":
         shared.policy(made)
+        made.add_argument("--target", action="store_true", help="also hold `names:` against DATABASE_URL")
         made.add_argument("--write", action="store_true", help="first write anew all that is generated from the code")
         return
     shared.as_json(made)
@@ -34,7 +35,7 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
 def _lint(options: argparse.Namespace, console: Console) -> int:
     if options.write:
         console.say(f"written: {', '.join(lint.write(console.environ))}")
-    found = lint.lint(options.policy, console.environ, dt.datetime.now(dt.UTC).date())
+    found = lint.lint(options.policy, console.environ, dt.datetime.now(dt.UTC).date(), target=options.target)
     for problem in found.problems:
         console.result(problem)
     if found.problems:

@@ -11,9 +11,10 @@ from pathlib import Path
 from gates import catalogue, config
 from gates.decision import policy_file
 from gates.decision.policy_file import PolicyFile
-from gates.errors import CannotWork
+from gates.errors import CannotWork, ConfigError
 from gates.evidence import CheckSpec, TargetKind
 from gates.operator.explain import left_out_lines, promised_lines, unaccounted
+from gates.operator.names_lint import against_target
 from gates.proof.programs import list_faults
 from gates.stages.collection import collect, own_folders, sql_suite, with_own_checks
 from gates.stages.suite import ROOT
@@ -29,8 +30,9 @@ class Linted:
     checks: int
 
 
-def lint(path: Path | None, environ: Mapping[str, str], today: dt.date) -> Linted:
-    """Check gate.yaml against the catalogue, and the catalogue and the schema against the code.
+def lint(path: Path | None, environ: Mapping[str, str], today: dt.date, *, target: bool = False) -> Linted:
+    """Check gate.yaml against the catalogue, and the catalogue and the schema against the code; `target`: and its names
+    against the database.
 
     Raise ConfigError on the first mistake in gate.yaml.
     """
@@ -41,6 +43,11 @@ def lint(path: Path | None, environ: Mapping[str, str], today: dt.date) -> Linte
     problems = _catalogue_problems(collected) + _never_red(collected, environ)
     if SCHEMA.read_text(encoding="utf-8") != policy_file.schema():
         problems.append(f"{SCHEMA.name}: differs from the code; run `gate lint --write`")
+    if target:
+        url = config.load_target(environ).database_url
+        if not url:
+            raise ConfigError("--target without DATABASE_URL; allowed: the target's database. Set the variable")
+        problems += against_target(file, url)
     return Linted((*problems, *_sql_problems(environ, file)), len(specs))
 
 

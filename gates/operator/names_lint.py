@@ -1,0 +1,141 @@
+"""`gate lint --target`: `names:` of gate.yaml held against the database; each mistake with its place in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg.sql import SQL, Identifier
+
+from gates.contract.contract import contract
+from gates.contract.names import ID_KINDS, Names, RelationNames
+from gates.decision.policy_file import PolicyFile
+from gates.deployment.database import Connection, execute, session, sql
+from gates.deployment.dialect.current import use
+from gates.errors import ConfigError, first_line
+from gates.inputs.shapes import nearest
+from gates.inputs.strict_yaml import Place, YamlNode
+
+QUERIES = Path(__file__).with_name("sql")
+FITTING: Mapping[str, tuple[str, ...]] = {
+    "uuid": ("uuid",),
+    "text": ("text", "character varying", "character", "name", "citext", "uuid"),
+    "integer": ("integer", "smallint", "bigint", "numeric"),
+    "bigint": ("bigint", "integer", "smallint", "numeric"),
+    "boolean": ("boolean",),
+    "timestamptz": ("timestamp with time zone",),
+    "timestamptz[]": ("timestamp with time zone[]",),
+    "date": ("date",),
+    "jsonb": ("jsonb",),
+    "xid8": ("xid8",),
+}
+"""Type of the contract -> types that do in its place. An enumeration does for text."""
+ENUM = "E"
+
+
+def against_target(file: PolicyFile, url: str) -> list[str]:
+    """What of the names is not as the database has it. Raise ConfigError where it cannot be asked."""
+    node = file.root.member("names")
+    if node is None:
+        return []
+    use(Names())  # real names are asked for
+    try:
+        with session(url, read_only=True) as connection:
+            return [str(e) for e in _problems(connection, file, node)]
+    except psycopg.Error as error:
+        raise ConfigError(f"DATABASE_URL: {first_line(error)}; allowed: a database that answers. See to it") from None
+    finally:
+        use(file.names)
+
+
+def _problems(connection: Connection, file: PolicyFile, node: YamlNode) -> Iterator[ConfigError]:
+    claimed = set(file.scope.claims)
+    tables = node.member("tables")
+    for name, names in file.names.relations.items():
+        here = tables.member(name) if tables else None
+        if names.name and (here is not None or names.contract.area in claimed):
+            yield from _of_relation(connection, file.names, names, here or node)
+    for name, function in file.names.functions.items():
+        here = node.member("functions")
+        place = _place(here or node, name, "is")
+        found = _rows(connection, "functions_of_name", function.schema, function.name)
+        kinds = contract().functions[name].arguments
+        wanted = [file.names.id_type("company") if kinds[n] == "uuid" else kinds[n] for n in function.order]
+        real = f"{function.schema}.{function.name}"
+        if not found:
+            yield place.error(f"there is no function {real}", "what stands for " + name, "Correct the name")
+        elif not any(_fit(wanted, list(row["arguments"])) for row in found):
+            shown = "; ".join(", ".join(row["arguments"]) for row in found)
+            yield place.error(f"{real} takes ({shown})", f"({', '.join(wanted)})", "Correct `arguments`")
+    for role, its in file.names.roles.items():
+        if its and not execute(connection, "select 1 from pg_catalog.pg_roles where rolname = %s", its):
+            yield _place(node, "roles", role).error(f"there is no role {its!r}", "a role, or null", "Correct the name")
+
+
+def _of_relation(connection: Connection, ids: Names, names: RelationNames, node: YamlNode) -> Iterator[ConfigError]:
+    real = f"{names.schema}.{names.name}"
+    rows = _rows(connection, "columns_of_relation", names.schema, names.name)
+    if not rows:
+        yield _place(node, "is").error(
+            f"there is no table or view {real}",
+            f"what stands for {names.contract.name}",
+            "Correct it, or `absent: true`",
+        )
+        return
+    found = {str(row["name"]): row for row in rows}
+    for column, kind in names.contract.columns.items():
+        place = _place(node, "columns", column)
+        if column in names.absent:
+            continue
+        if column in names.expressions:
+            yield from _of_expression(connection, names, column, place)
+        elif (row := found.get(names.column(column))) is None:
+            said = f"{real} has no column {names.column(column)!r}"
+            yield place.error(said, f"what stands for {column}", nearest(names.column(column), tuple(found)))
+        else:
+            yield from _of_column(ids, names, column, kind, row, _place(node, "columns", column))
+    for column in names.also.keys() - found.keys():
+        yield _place(node, "also", column).error(f"{real} has no column {column!r}", ", ".join(found), "Correct it")
+
+
+def _of_column(
+    ids: Names, names: RelationNames, column: str, kind: str, row: Mapping[str, object], place: Place
+) -> Iterator[ConfigError]:
+    key = ID_KINDS.get(f"{names.contract.name}.{column}") or ID_KINDS.get(column)
+    wanted = ids.id_type(key) if key else kind
+    fits = str(row["type"]) in FITTING[wanted] or (wanted == "text" and row["category"] == ENUM)
+    if not fits:
+        said = f"{names.schema}.{names.name}.{row['name']} is {row['type']}"
+        do = "Say it in `ids`" if key else "Map it by {sql: ...}, or say that it is absent"
+        yield place.error(said, f"for {column}: {', '.join(FITTING[wanted])}", do)
+    labels = row["labels"]
+    for value in names.values.get(column, {}).values():
+        if isinstance(labels, list) and value not in labels:
+            yield place.error(f"{value!r} is no value of {row['type']}", ", ".join(labels), "Correct `values`")
+
+
+def _of_expression(connection: Connection, names: RelationNames, column: str, place: Place) -> Iterator[ConfigError]:
+    try:
+        table = Identifier(names.schema, names.name)
+        text = SQL("select ({}) from {} limit 0")
+        connection.execute(text.format(SQL(names.expressions[column]), table))
+    except psycopg.Error as error:
+        yield place.error(f"{column}: {first_line(error)}", "an expression over the row", "Correct the SQL")
+
+
+def _fit(wanted: list[str], found: list[str]) -> bool:
+    return len(wanted) == len(found) and all(f in FITTING[w] for w, f in zip(wanted, found, strict=True))
+
+
+def _place(node: YamlNode, *path: str) -> Place:
+    for name in path:
+        node = node.member(name) or node
+    return node.place
+
+
+def _rows(connection: Connection, query: str, schema: str, name: str) -> list[dict[str, Any]]:
+    """What a query of this folder says of an object."""
+    cursor = connection.execute(sql(QUERIES / f"{query}.sql").encode(), {"schema": schema, "name": name})
+    return cursor.fetchall()
