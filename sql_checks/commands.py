@@ -15,6 +15,7 @@ from pathlib import Path
 import psycopg
 
 from gates.config import load_target, process_environment
+from gates.deployment.dialect.current import current
 from gates.deployment.failures import in_words
 from sql_checks.alertdocs import alerts_markdown
 from sql_checks.exportprometheus import queries_yaml, rules_yaml, unit_tests_yaml
@@ -110,7 +111,7 @@ def _write_manifest(options: argparse.Namespace) -> str:
     finally:
         session.close()
     if not manifest.kinds["columns"]:
-        raise CommandError("no tables were found in the schema public. Migrate first", 4)
+        raise CommandError(f"no tables were found in {', '.join(current().schemas)}. Migrate first", 4)
     return _put(options.output, manifest.to_text())
 
 

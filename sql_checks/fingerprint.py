@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gates.deployment.database import Connection, execute, sql
+from gates.deployment.dialect.current import current
 from gates.evidence import Severity
 
 HERE = Path(__file__).parent
@@ -34,7 +35,9 @@ KINDS = (
 )
 
 GUARDED = {"PUBLIC", "anon", "authenticated", "replay_service", "replay_worker", "replay_owner"}
-"""Grantees and roles whose every further right is a weakening."""
+"""Grantees and roles whose every further right is a weakening, by the contract's names."""
+OF_A_TABLE = ("columns", "constraints", "indexes", "triggers", "policies")
+"""Kinds whose names are `table.name`."""
 
 Objects = Mapping[str, str]
 
@@ -159,7 +162,9 @@ def compare(kind: str, expected: Objects, found: Objects) -> list[Difference]:
 
 def _object(kind: str, name: str) -> str:
     """The table (or other object) that a named policy or grant is on."""
-    return name.rpartition(" to ")[0] if kind == "grants" else name.partition(".")[0]
+    if kind == "grants":
+        return name.rpartition(" to ")[0]
+    return name.rpartition(".")[0] if kind in OF_A_TABLE else name
 
 
 def _severity(kind: str, name: str, expected: str | None, found: str | None, *, known: bool) -> Severity:
@@ -184,13 +189,18 @@ def _severity(kind: str, name: str, expected: str | None, found: str | None, *, 
 def _grant_severity(name: str, expected: str | None, found: str | None) -> Severity:
     """More rights for anybody but the gate are a weakening; fewer stop the service, which other checks see."""
     more = set((found or "").split(", ")) - set((expected or "").split(", ")) - {""}
-    return Severity.PAGE if more and name.rpartition(" to ")[2] in GUARDED else Severity.WARN
+    return Severity.PAGE if more and _is_guarded(name.rpartition(" to ")[2]) else Severity.WARN
+
+
+def _is_guarded(role: str) -> bool:
+    """Whether this is the real name of a guarded role."""
+    return role in {current().roles.get(r) or r for r in GUARDED}
 
 
 def _role_severity(name: str, expected: str | None, found: str | None) -> Severity:
     """More power for what tenants or the service run as is a weakening."""
     more = set(re.split(r", |member of ", found or "")) - set(re.split(r", |member of ", expected or "")) - {""}
-    return Severity.PAGE if more and name in GUARDED else Severity.WARN
+    return Severity.PAGE if more and _is_guarded(name) else Severity.WARN
 
 
 def _short(text: str | None, limit: int = 160) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +15,17 @@ from pathlib import Path
 import psycopg
 
 from gates.deployment.database import Connection, connect, execute, sql
+from gates.deployment.dialect.current import real_claims
 from gates.deployment.failures import in_words
+from gates.deployment.ids import new_id
 
 TABLES = Path(__file__).parent / "rls_tables.sql"
 REFUSED = "42501"
 """insufficient_privilege, which row security and missing rights give."""
 OURS = ("08", "25", "40", "53", "55", "57", "58", "XX")
 """Classes of SQLSTATE that speak of the connection, limits and locks: they say nothing about a policy."""
+OF_A_COMPANY = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+"""The text of a company's id; a string of SQL that the names of a deployment change."""
 UNRESOLVED = ("3F000", "42703", "42704", "42883", "42P01")
 """SQLSTATEs of a name that was not found. The tenants' own search_path may find it."""
 TENANTS_PATH = '"$user", public, extensions'
@@ -134,7 +138,7 @@ def _look(connection: Connection) -> Probe:
     found = Probe(exempt=_exemption(connection))
     if found.exempt:
         return found
-    mine, other, bystander = str(uuid.uuid4()), str(uuid.uuid4()), str(uuid.uuid4())
+    mine, other, bystander = (new_id("company") for _ in range(3))
     seeded = {name for name in SEEDS if _seed(connection, name, mine) and _seed(connection, name, other)}
     _seed(connection, "companies", bystander)  # has no rows: an insert for it meets no other row's unique key
     if "audit_logs" in seeded:
@@ -193,12 +197,12 @@ def _two_tenants(connection: Connection, table: TenantTable) -> tuple[str, str]:
 
     def read(c: Connection) -> psycopg.Cursor[dict[str, object]]:
         query = f"select distinct tenant from (select {table.tenant} as tenant from {table.reference} limit 1000) t"
-        rows.extend(execute(c, f"{query} where tenant ~ '^[0-9a-fA-F-]{{36}}$' order by 1 limit 2"))
+        rows.extend(execute(c, f"{query} where tenant ~ '{OF_A_COMPANY}' order by 1 limit 2"))
         return c.execute("select 1")
 
     _attempt(connection, read)
     found = [str(row["tenant"]) for row in rows]
-    return (found[0], found[1] if len(found) > 1 else str(uuid.uuid4())) if found else ("", "")
+    return (found[0], found[1] if len(found) > 1 else new_id("company")) if found else ("", "")
 
 
 def _count(connection: Connection, table: TenantTable, tenant: str) -> Attempt:
@@ -228,14 +232,14 @@ UNSET = (("no_claims", "authenticated", None), ("anon:unset", "anon", None))
 def _claims_to_try(mine: str) -> Iterator[tuple[str, str, str]]:
     """Claims under which no row may be seen: the name of the attempt, the role, the text of the claims."""
     for role, name in (("authenticated", "stranger"), ("anon", "anon:stranger")):
-        yield name, role, _claims(str(uuid.uuid4()), role)
+        yield name, role, _claims(new_id("company"), role)
     yield "anon:company", "anon", _claims(mine, "anon")
     for role, empty, without in (("authenticated", "empty_claims", "no_company"), ("anon", "anon:empty", "anon")):
         yield empty, role, ""
         yield f"{without}:object", role, "{}"
-        yield f"{without}:subject", role, json.dumps({"sub": str(uuid.uuid4()), "role": role})
+        yield f"{without}:subject", role, _said({"sub": str(uuid.uuid4()), "role": role})
     for number, company in enumerate((None, "", "%", "null", [mine], {"id": mine}, True)):
-        yield f"garbage:{number}", "authenticated", json.dumps({"company_id": company, "sub": str(uuid.uuid4())})
+        yield f"garbage:{number}", "authenticated", _said({"company_id": company, "sub": str(uuid.uuid4())})
     for number, text in enumerate(("not json", "[]", "null", '"x"', "0", json.dumps([{"company_id": mine}]))):
         yield f"garbage:text-{number}", "authenticated", text
 
@@ -264,7 +268,7 @@ def _probe_writes(connection: Connection, sight: Sight, bystander: str) -> None:
     moved = _moved(table, other)
     with _role(connection, "authenticated", _claims(sight.mine)):
         if table.name in SEEDS and table.promised:
-            victim = str(uuid.uuid4()) if table.name == "companies" else bystander
+            victim = new_id("company") if table.name == "companies" else bystander
             sight.seen["insert"] = _attempt(connection, lambda c: c.execute(SEEDS[table.name].encode(), {"id": victim}))
         sight.seen["move"] = _attempt(
             connection,
@@ -297,7 +301,12 @@ def _moved(table: TenantTable, other: str) -> str:
 
 def _claims(company: str, role: str = "authenticated") -> str:
     """As Supabase sets them: `sub` is a UUID, since auth.uid() reads it as one."""
-    return json.dumps({"sub": str(uuid.uuid4()), "role": role, "company_id": company})
+    return _said({"sub": str(uuid.uuid4()), "role": role, "company_id": company})
+
+
+def _said(claims: Mapping[str, object]) -> str:
+    """Claims as the deployment has them, as the text of the setting."""
+    return json.dumps(real_claims(claims))
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def names(**other: Any) -> dict[str, Any]:
         "tables": {
             table: {
                 "is": real,
-                "columns": {c: COLUMNS[c] for c in contract().relations[table].columns if c in COLUMNS},
+                "columns": columns_of(table),
                 "values": {"status": VALUES[table]} if table in VALUES else {},
             }
             for table, real in TABLES.items()
@@ -78,8 +78,13 @@ def names(**other: Any) -> dict[str, Any]:
     }
 
 
-def rename(connection: psycopg.Connection[Any]) -> None:
-    """Rename everything, in the transaction of the connection."""
+def columns_of(table: str) -> dict[str, str]:
+    """The renamed columns of a table."""
+    return {c: COLUMNS[c] for c in contract().relations[table].columns if c in COLUMNS}
+
+
+def rename(connection: psycopg.Connection[Any], *, roles: bool = True) -> None:
+    """Rename everything, in the transaction of the connection; roles belong to the whole server."""
     run = connection.execute
     run("create schema app")
     run("create schema ops")
@@ -100,7 +105,7 @@ def rename(connection: psycopg.Connection[Any]) -> None:
         _do(connection, "alter {} public.{} rename to {}", is_view, table, name)
         _do(connection, "alter {} public.{} set schema {}", is_view, name, schema)
     _functions(connection)
-    for role, real in ROLES.items():
+    for role, real in ROLES.items() if roles else ():
         run(sql.SQL("alter role {} rename to {}").format(sql.Identifier(role), sql.Identifier(real)))
 
 
@@ -164,6 +169,7 @@ def _rewritten(text: str) -> str:
     head, mark, text = text.partition("$function$")
     for old, new in sorted(TABLES.items(), key=lambda item: -len(item[0])):
         text = re.sub(rf"\bpublic\.{old}\b(?!\()", new, text)
+        text = re.sub(rf"\bpublic\.({old}\w*_seq)\b", rf"{new.partition('.')[0]}.\1", text)
     for old, new in COLUMNS.items():
         text = re.sub(rf"(?<!')\b{old}\b(?!')", new, text)
     return head + mark + text

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from drills.workbench.bench import Bench
 from drills.workbench.checks import SIGNED, Case, cases
 from drills.workbench.credentials import REPLAY
-from gates.checks.recorder import check
+from gates.checks.recorder import Unmet, check
 from gates.deployment.requests import post, sign_v1
 from gates.deployment.wire import WireDoor
 from gates.evidence import Severity, Where
@@ -41,7 +42,10 @@ def _fullwidth(signature: str) -> str:
 
 
 def _base64(signature: str) -> str:
-    return base64.b64encode(bytes.fromhex(signature)).decode()
+    found = re.search(r"[0-9a-f]{64}", signature)
+    if found is None:
+        raise Unmet("the deployment's signatures are not in hex")
+    return signature.replace(found[0], base64.b64encode(bytes.fromhex(found[0])).decode())
 
 
 SHAPES = [

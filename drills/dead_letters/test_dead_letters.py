@@ -10,6 +10,7 @@ from drills.workbench.scene import Scene
 from drills.workbench.tenant_data import as_jsonb
 from gates.checks.recorder import check
 from gates.deployment.client import NoAnswer
+from gates.deployment.ids import new_id
 from gates.evidence import Severity
 
 drill = partial(check, needs=SQL, after=SIGNED)
@@ -22,7 +23,7 @@ def test_replayed_item_is_resolved(scene: Scene) -> None:
     An item that stays open after its replay is replayed again by the next operator.
     """
     company = scene.company()
-    event = str(uuid.uuid4())
+    event = new_id("event")
     scene.tenants.add_items(company, 1, event_id=event)
     run = str(scene.run(company, max=1)["replay_run_id"])
     scene.delivered([event])
@@ -38,7 +39,7 @@ def test_letter_is_kept(scene: Scene) -> None:
 
     A replay under a new id has a second effect; a payload that changed on the way is another event.
     """
-    company, event = scene.company(), str(uuid.uuid4())
+    company, event = scene.company(), new_id("event")
     payload = as_jsonb({"n": [1, 2.50, "ü\u2028"], "deep": {"a": [{}, [], ""]}, "big": 9007199254740991})
     scene.tenants.add_items(
         company, 1, event_id=event, payload=payload, event_type="drill.letter", aggregate_key="the key"
@@ -155,7 +156,7 @@ def test_every_id_is_accounted_for(scene: Scene) -> None:
     company, stranger = scene.company("a", items=2), scene.company("b", items=1)
     scene.tenants.add_items(company, 1, status="resolved")
     own = [str(r["id"]) for r in scene.items(company)]
-    foreign, unknown = str(scene.items(stranger)[0]["id"]), str(uuid.uuid4())
+    foreign, unknown = str(scene.items(stranger)[0]["id"]), new_id("item")
     asked = [*own, foreign, unknown]
     answer = scene.run(company, dlq_ids=asked)
     lists = {name: sorted(answer[name]) for name in ("items", "not_found", "ineligible")}

@@ -13,6 +13,7 @@ from drills.workbench.checks import SIGNED, Case, cases
 from drills.workbench.credentials import REPLAY
 from gates.checks.recorder import Observer, check
 from gates.deployment.client import HttpDoor
+from gates.deployment.dialect.exchange import real_body
 from gates.deployment.requests import BUSY, SIGNATURE, Request, encode_body
 from gates.deployment.wire import WireDoor
 from gates.evidence import Severity, Where
@@ -23,7 +24,7 @@ BODY_LIMIT = 65_536
 
 
 def _padded(body: bytes, size: int) -> bytes:
-    return body + b" " * (size - len(body))
+    return body + b" " * (size - len(real_body(body)))
 
 
 @drill("drill/http-surface/body-at-the-limit", where=Where.READ_ONLY, covers=("E14",))
@@ -60,7 +61,8 @@ def test_chunked_body(bench: Bench, wire: WireDoor) -> None:
     """
     bench.opens(bench.signed())
     body = _padded(bench.body(), BODY_LIMIT + 4096)
-    chunks = b"".join(b"%x\r\n%s\r\n" % (len(c), c) for c in (body[i : i + 8192] for i in range(0, len(body), 8192)))
+    real = real_body(body)
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(c), c) for c in (real[i : i + 8192] for i in range(0, len(real), 8192)))
     answer = wire.raw(
         _head("Connection: close", "Transfer-Encoding: chunked", f"{SIGNATURE}: {bench.mac(body)}"),
         chunks + b"0\r\n\r\n",

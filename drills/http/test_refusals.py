@@ -12,6 +12,7 @@ from drills.workbench.credentials import REPLAY
 from drills.workbench.scene import Scene
 from drills.workbench.traces import traces_in
 from gates.checks.recorder import check
+from gates.deployment.dialect.exchange import real_body
 from gates.deployment.redaction import hidden
 from gates.deployment.requests import Answer, Request, post
 from gates.deployment.tenants import REPLAY_FLAG
@@ -23,7 +24,7 @@ BODY_LIMIT = 65_536
 
 
 def _padded(body: bytes, size: int) -> bytes:
-    return body + b" " * (size - len(body))
+    return body + b" " * (size - len(real_body(body)))
 
 
 def _refusals(bench: Bench) -> Mapping[str, tuple[Request, int]]:

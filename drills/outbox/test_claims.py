@@ -9,6 +9,7 @@ from drills.workbench.checks import DELIVERS, SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.deployment.database import execute
+from gates.deployment.ids import new_id
 
 drill = partial(check, needs=SQL, after=DELIVERS)
 
@@ -82,7 +83,7 @@ def test_second_row_of_an_event(scene: Scene) -> None:
 
     The event id is what makes the effect happen once; a new id for each try is a second effect.
     """
-    company, event = scene.company(), str(uuid.uuid4())
+    company, event = scene.company(), new_id("event")
     for _ in range(2):
         scene.rows(
             "insert into public.event_outbox (event_id, company_id, event_type, payload) values"

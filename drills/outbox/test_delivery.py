@@ -12,6 +12,7 @@ from drills.workbench.scene import Scene, best_of
 from drills.workbench.tenant_data import PLAIN_TYPE, as_jsonb
 from gates.checks.recorder import check
 from gates.deployment.client import NoAnswer
+from gates.deployment.ids import new_id
 from gates.deployment.requests import encode_body, signed_get
 from gates.evidence import Severity
 
@@ -101,7 +102,7 @@ def test_same_event_id_once(scene: Scene) -> None:
 
     Producers retry; without it every time-out doubles an order.
     """
-    company, event = scene.company(), str(uuid.uuid4())
+    company, event = scene.company(), new_id("event")
     first = scene.emit(company, event_id=event, control=True)
     second = scene.emit(company, event_id=event)
     assert (first["duplicate"], second["duplicate"]) == (False, True), (
@@ -119,7 +120,7 @@ def test_same_event_id_raced(scene: Scene) -> None:
 
     A check before an insert lets two of them through.
     """
-    company, event = scene.company(), str(uuid.uuid4())
+    company, event = scene.company(), new_id("event")
     requests = [scene.event_request(company, event_id=event) for _ in range(6)]
     answers = [a for a in scene.http.burst(requests) if not isinstance(a, NoAnswer)]
     scene.seen.require(any(a.status == 202 for a in answers), "no racing event was accepted")
@@ -139,7 +140,7 @@ def test_refused_leaves_nothing(scene: Scene) -> None:
 
     An event that was refused and yet happens surprises both sides.
     """
-    company, event = scene.company(), str(uuid.uuid4())
+    company, event = scene.company(), new_id("event")
     good = {"company_id": company, "event_type": PLAIN_TYPE, "aggregate_key": "k", "payload": {}, "event_id": event}
     for change in ({"payload": None}, {"event_type": 7}, {"surplus": 1}, {"aggregate_key": None}):
         request = scene.signer.post("/events", encode_body({**good, **change}), f"an event with {change}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,6 +12,7 @@ from drills.workbench.credentials import REPLAY, Minter
 from drills.workbench.rate_limit import ADMITTED, Limit, client_addresses
 from drills.workbench.scene import new_key
 from gates.checks.recorder import check
+from gates.deployment.ids import new_id
 from gates.deployment.requests import SIGNATURE, Request, encode_body, post, signed_get, token_post
 from gates.deployment.tenants import Tenants
 from gates.evidence import Severity, Where
@@ -261,7 +261,7 @@ def test_events_not_limited(limit: Limit, bench: Bench, tenant: str) -> None:
     limit.exhaust(tenant)
     fields: dict[str, Any] = {"company_id": tenant, "event_type": "drill.plain", "aggregate_key": "k", "payload": {}}
     for number in range(4):
-        body = encode_body({**fields, "payload": {"n": number}, "event_id": str(uuid.uuid4())})
+        body = encode_body({**fields, "payload": {"n": number}, "event_id": new_id("event")})
         request = bench.signer.post("/events", body, "an event")
         limit.passes(request, 202)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-import uuid
 from concurrent.futures import Future
 
 from drills.recovery.breakage import kill_all, processes, request_drill, terminate_waiting_for
 from drills.workbench.scene import Scene, new_key
 from gates.deployment.client import NoAnswer
 from gates.deployment.database import Connection, backend_of, execute
+from gates.deployment.ids import new_id
 from gates.deployment.requests import Answer
 from gates.evidence import Where
 
@@ -97,7 +97,7 @@ def test_event_session_ended(scene: Scene) -> None:
     It is the promise of the outbox, at the only moment at which it can be broken.
     """
     for table in ("event_outbox", "events"):
-        company, event = scene.company(), str(uuid.uuid4())
+        company, event = scene.company(), new_id("event")
         with scene.transaction() as held:
             execute(held, f"lock table public.{table} in exclusive mode")
             running = scene.in_background(scene.event_request(company, event_id=event))

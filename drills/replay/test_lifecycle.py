@@ -14,6 +14,7 @@ from drills.workbench.database import query
 from drills.workbench.scene import Scene
 from drills.workbench.tenant_data import as_jsonb
 from gates.checks.recorder import check
+from gates.deployment.ids import new_id
 
 drill = partial(check, needs=AGENT, after=DELIVERS)
 
@@ -63,7 +64,7 @@ def test_one_attempt(scene: Scene) -> None:
     scene.claims_drill_agent()
     company, other = scene.company("a"), scene.company("b")
     # a second attempt would succeed
-    scene.tenants.add_items(company, 1, event_id=str(uuid.uuid4()), payload=as_jsonb({"drill": {"fail_times": 1}}))
+    scene.tenants.add_items(company, 1, event_id=new_id("event"), payload=as_jsonb({"drill": {"fail_times": 1}}))
     event = str(scene.items(company)[0]["event_id"])
     run = str(scene.run(company, max=1)["replay_run_id"])
     scene.ended(run)

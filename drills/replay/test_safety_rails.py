@@ -9,12 +9,13 @@ from typing import Any
 from drills.workbench.bench import Bench
 from drills.workbench.checks import SIGNED, Case, cases
 from gates.checks.recorder import check
+from gates.deployment.ids import new_id
 from gates.deployment.requests import encode_body
 from gates.evidence import Severity, Where
 
 
 def _ids(count: int) -> list[str]:
-    return [str(uuid.uuid4()) for _ in range(count)]
+    return [new_id("item") for _ in range(count)]
 
 
 MAXIMA: list[Case] = [

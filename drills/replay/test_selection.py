@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import uuid
 from functools import partial
 from typing import Any
 
 from drills.workbench.checks import SIGNED, TENANTS, Case, cases
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
+from gates.deployment.ids import new_id
 from gates.evidence import Severity
 
 drill = partial(check, needs=TENANTS, after=SIGNED)
@@ -79,7 +79,7 @@ def test_oldest_first(scene: Scene, tenant: str) -> None:
     Otherwise the oldest events wait for ever behind newer ones.
     """
     # neither ids nor the order of insertion agree with the ages, whichever end is taken first
-    drawn = sorted(str(uuid.uuid4()) for _ in range(6))
+    drawn = sorted(new_id("item") for _ in range(6))
     rows = [{"id": i, "age_s": age} for i, age in zip(drawn, (10, 500, 30, 400, 20, 300), strict=True)]
     ids = scene.tenants.add_rows(tenant, rows)
     dry = scene.run(tenant, label="max 1, dry", max=1, dry_run=True)
@@ -96,7 +96,7 @@ def test_ties_by_id(scene: Scene, tenant: str) -> None:
 
     Otherwise a dry run and the real run choose differently.
     """
-    drawn = sorted((str(uuid.uuid4()) for _ in range(6)), reverse=True)  # inserted the other way round
+    drawn = sorted((new_id("item") for _ in range(6)), reverse=True)  # inserted the other way round
     ids = scene.tenants.add_rows(tenant, [{"id": i, "age_s": 3600} for i in drawn])
     scene.replay(tenant, label="max 1, dry", control=True, max=1, dry_run=True)
     answer = scene.replay(tenant, label="max 3", max=3).json()
@@ -215,7 +215,7 @@ def test_foreign_ids(scene: Scene, tenant: str, other: str) -> None:
     """
     own, foreign = scene.add_items(tenant, 1), scene.add_items(other, 2)
     before = scene.digest(other)
-    unknown = [str(uuid.uuid4()), str(uuid.uuid4())]
+    unknown = [new_id("item"), new_id("item")]
     answer = scene.run(tenant, label="own, foreign and unknown ids", dlq_ids=[*foreign, *own, *unknown])
     assert took(answer) == set(own), f"{len(took(answer) - set(own))} items of another tenant were taken"
     listed = {str(i).lower() for i in answer.get("not_found", [])}
@@ -313,7 +313,7 @@ def test_answer_adds_up(scene: Scene, tenant: str) -> None:
     Otherwise what became of an id is not said, and nobody misses it.
     """
     good, done = scene.add_items(tenant, 2), scene.add_items(tenant, 2, status="resolved")
-    named = [*good, *done, str(uuid.uuid4())]
+    named = [*good, *done, new_id("item")]
     answer = scene.run(tenant, label="five ids", dlq_ids=named)
     lists = [[str(i).lower() for i in answer.get(k, [])] for k in ("items", "not_found", "ineligible")]
     assert sorted(i for one in lists for i in one) == sorted(named), (

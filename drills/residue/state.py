@@ -61,14 +61,14 @@ def rows_left(connection: Connection, companies: Sequence[str]) -> tuple[int, di
         )
         _note(left, f"{row['schema']}.{row['table']}", connection.execute(query, (list(companies),)).fetchone())
     own = connection.execute("select count(*) as n from public.companies where id::text = any(%s)", (list(companies),))
-    _note(left, "public.companies", own.fetchone())
+    _note(left, current().real("companies"), own.fetchone())
     keys = [f"replay:{c}:" for c in companies]
     limits = connection.execute(
         "select count(*) as n from public.edge_rate_limits where exists (select from unnest(%s::text[]) k"
         " where starts_with(key, k))",
         (keys,),
     )
-    _note(left, "public.edge_rate_limits", limits.fetchone())
+    _note(left, current().real("edge_rate_limits"), limits.fetchone())
     return len(tables) + 2, left
 
 

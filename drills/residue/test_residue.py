@@ -13,6 +13,7 @@ from drills.workbench.checks import SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import Observer, check
 from gates.deployment.database import Connection
+from gates.deployment.dialect.current import current
 from gates.deployment.tenants import Tenants
 from gates.evidence import Severity
 
@@ -41,7 +42,7 @@ def test_no_rows_left(request: pytest.FixtureRequest, scene: Scene, born: list[s
     scene.pause(company)
     _, present = rows_left(scene.db, [company])
     scene.seen.require(
-        {"public.companies", "public.dead_letter_queue", "public.agent_controls"} <= set(present),
+        {current().real(t) for t in ("companies", "dead_letter_queue", "agent_controls")} - {""} <= set(present),
         f"the rows of a company that is there were found in {sorted(present)} only",
     )
     scene.seen.control("the rows of a company that is there are found")

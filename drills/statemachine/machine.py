@@ -18,6 +18,7 @@ from drills.statemachine.programs import Step
 from drills.workbench.audit_chain import broken_links
 from drills.workbench.scene import Scene
 from gates.deployment.client import NoAnswer
+from gates.deployment.ids import new_id
 from gates.deployment.requests import BUSY, SIGNATURE, Answer, Request
 
 OK, FAIL, IDLE, INDETERMINATE = "ok", "fail", "idle", "indeterminate"
@@ -105,7 +106,7 @@ class Machine:
     # --- rules: None is OK ---------------------------------------------------------------------------------------
 
     def _emit(self, number: int) -> None:
-        event, key = str(uuid.uuid4()), f"k{number % 3}"
+        event, key = new_id("event"), f"k{number % 3}"
         answer = self._send(self.scene.event_request(self.company, key=key, event_id=event))
         if answer.status != 202 or answer.json().get("duplicate") is not False:
             self._wrong(f"a new event is answered {answer.status} {answer.json()}")

@@ -18,6 +18,7 @@ from drills.workbench.scene import Scene
 from drills.workbench.tenant_data import BUDGET_FLAG
 from gates.checks.recorder import check
 from gates.deployment.database import Connection, execute, value
+from gates.deployment.ids import id_from, new_id
 from gates.deployment.requests import bucket
 from gates.deployment.tenants import OUTBOX_FLAG
 from gates.evidence import Where
@@ -30,7 +31,7 @@ COUNT = 10_000
 SPREAD = 180
 """Six standard deviations of the number of 10,000 companies under 10 %."""
 
-COMPANIES = [str(uuid.uuid5(uuid.NAMESPACE_URL, f"rollout-{n}")) for n in range(COUNT)]
+COMPANIES = [id_from("company", f"rollout-{n}") for n in range(COUNT)]
 """The same ids in every run: what passed once passes again."""
 
 UPSERT = """
@@ -178,7 +179,7 @@ def test_missing_row_is_off(scene: Scene) -> None:
     """
     _both_ways(scene)
     key = f"drill.missing.{uuid.uuid4()}"
-    for company in (scene.company(), str(uuid.uuid4()), None):
+    for company in (scene.company(), new_id("company"), None):
         answer = scene.value("select public.is_feature_enabled(%s, %s::uuid)", key, company)
         assert answer is False, f"is_feature_enabled of a flag without a row is {answer!r} for company {company}"
         scene.seen.count()

@@ -15,6 +15,7 @@ from drills.workbench.tenant_data import BUDGET_FLAG
 from gates.checks.recorder import check
 from gates.deployment.client import HttpDoor
 from gates.deployment.database import execute, value
+from gates.deployment.ids import new_id
 from gates.deployment.loans import LiveRow
 from gates.deployment.requests import encode_body, replay_fields
 from gates.deployment.tenants import OUTBOX_FLAG, REPLAY_FLAG
@@ -92,7 +93,7 @@ def test_direct_effect_with_its_event(scene: Scene) -> None:
     scene.set_flag(company, OUTBOX_FLAG, enabled=False)
     path = scene.emit(company, control=True)["path"]
     scene.seen.require(path == "direct", f"switched off, an event took the path {path!r}")
-    event = str(uuid.uuid4())
+    event = new_id("event")
     with scene.transaction() as held:
         execute(held, SAME_EFFECT, company, event)
         answer = scene.in_background(scene.event_request(company, event_id=event))

@@ -8,7 +8,6 @@ rate limit; neither can have an effect.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -16,6 +15,7 @@ from typing import Any, Self
 from drills.workbench.credentials import REPLAY, Clock, Signer, admin_token
 from gates.checks.recorder import Observer, Unmet
 from gates.deployment.client import HttpDoor, NoAnswer
+from gates.deployment.ids import new_id
 from gates.deployment.requests import (
     BUSY,
     SIGNATURE,
@@ -73,7 +73,7 @@ class Guard:
     def closed(self, http: HttpDoor) -> bool:
         """Ask, for a company that does not exist."""
         if self.answer is None:
-            bare = post(REPLAY, encode_body(replay_fields(str(uuid.uuid4()))))
+            bare = post(REPLAY, encode_body(replay_fields(new_id("company"))))
             status = http.send(bare).status
             if status in BUSY:
                 return False
@@ -91,7 +91,7 @@ class Bench:
     clock: Clock
     signer: Signer
     guard: Guard
-    company: str = field(default_factory=lambda: str(uuid.uuid4()))
+    company: str = field(default_factory=lambda: new_id("company"))
 
     def body(self, **fields: Any) -> bytes:
         """A valid replay body for a company that does not exist."""

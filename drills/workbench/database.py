@@ -17,6 +17,7 @@ import psycopg
 
 from gates.checks.recorder import Unmet
 from gates.deployment.database import Connection, connect, execute, sql, value
+from gates.deployment.dialect.current import real_claims
 from gates.deployment.failures import in_words
 from gates.deployment.target import Target
 
@@ -123,7 +124,8 @@ class Database:
     @contextmanager
     def as_tenant(self, company: str, *, role: str = "authenticated") -> Iterator[Connection]:
         """A transaction as a tenant comes in: role and claims are set locally, all is rolled back. No claims: ''."""
-        claims = json.dumps({"sub": str(uuid.uuid4()), "role": role, "company_id": company}) if company else ""
+        given = {"sub": str(uuid.uuid4()), "role": role, "company_id": company}
+        claims = json.dumps(real_claims(given)) if company else ""
         with self.transaction() as connection:
             execute(connection, "select set_config('request.jwt.claims', %s, true)", claims)
             execute(connection, f"set local role {role}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from gates.checks.recorder import Observer, Unmet
 from gates.deployment.client import HttpDoor
 from gates.deployment.database import Connection, execute, session
 from gates.deployment.dialect.current import current
+from gates.deployment.ids import new_id
 from gates.deployment.loans import Changed, Ending, LiveRow, Loan, give_back, lend
 from gates.deployment.requests import digest_of
 from gates.deployment.tenants import OUTBOX_FLAG, REPLAY_FLAG, Tenants, owned_tables
@@ -161,7 +161,7 @@ class TenantData(Database):
         chosen: dict[str, object] = {"event_type": PLAIN_TYPE, "payload": '{"by": "hand"}', **columns}
         names = ", ".join(chosen)
         marks = ", ".join(["%s"] * len(chosen))
-        ids = [str(uuid.uuid4()) for _ in range(count)]
+        ids = [new_id("event") for _ in range(count)]
         statement = f"insert into public.event_outbox (event_id, company_id, {names}) values (%s, %s, {marks})"
         for event in ids:
             execute(connection or self.db, statement, event, company, *chosen.values())

@@ -15,6 +15,7 @@ from gates.act.flag import Order, Tell, count, overrule_drill, rows
 from gates.act.insist import TRANSIENT, Carried, Forced, ReadBack, first_that_works, insist
 from gates.act.rollback import roll_back
 from gates.deployment.database import Connection
+from gates.deployment.dialect.current import current, for_hand
 from gates.deployment.loans import LiveRow
 from gates.evidence import JsonValue
 from gates.verdict import PAUSE, Action, StepOutcome
@@ -47,7 +48,7 @@ def emergency(url: str, order: Order, clock: Callable[[], float], tell: Tell) ->
         holds=bool(failed),
         message="; ".join(f"{s.name}: {s.message}" for s in steps),
         recovery={**action.recovery, **counts},
-        by_hand="\n".join(filter(None, (action.by_hand, *(BY_HAND.get(s.name, "") for s in failed)))),
+        by_hand="\n".join(filter(None, (action.by_hand, *(for_hand(BY_HAND.get(s.name, "")) for s in failed)))),
         steps=steps,
     )
 
@@ -88,7 +89,9 @@ def _made(connection: Connection) -> int:
 def _read_pause(connection: Connection, _xid: str) -> ReadBack:
     seen = rows(connection, "pause_left", {})[0]
     if seen["rows"] == 0:
-        why = "public.agent_controls has no row for everybody that this login sees, and it could make none"
+        why = (
+            f"{current().real('agent_controls')} has no row for everybody that this login sees, and it could make none"
+        )
         return ReadBack(None, f"{why}: insert one, or use a login that sees all rows (replay_gate)", final=True)
     if seen["left_on"] != 0:
         return ReadBack(False, f"{seen['left_on']} of {seen['rows']} row(s) read back as not paused")
@@ -112,7 +115,8 @@ def clear() -> Forced:
 
 def _read_limits(connection: Connection, xid: str) -> ReadBack:
     if rows(connection, "rate_limits_seen", {})[0]["blind"]:
-        return ReadBack(None, "row-level security shows this login no row of public.edge_rate_limits", final=True)
+        table = current().real("edge_rate_limits")
+        return ReadBack(None, f"row-level security shows this login no row of {table}", final=True)
     if not xid:
         return ReadBack(None)
     left = rows(connection, "rate_limits_left", {"xid": xid})[0]["left_on"]

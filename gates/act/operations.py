@@ -16,6 +16,8 @@ from gates.act.rollback import roll_back
 from gates.act.rollout import promote
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.database import session
+from gates.deployment.dialect.current import secrets
+from gates.deployment.dialect.exchange import on_the_wire
 from gates.deployment.failures import in_words
 from gates.deployment.redaction import hidden, redact_text
 from gates.deployment.requests import SIGNATURE, Answer, Request, curl, encode_body, signed_post, signed_post_v2
@@ -60,8 +62,11 @@ def sign(target: Target, body: Body, unix_seconds: int | None = None) -> Signed:
     """Sign the body, v1, or v2 with a time. Raise ConfigError where there is no secret."""
     request = _request(target, body, unix_seconds)
     signature = next(v for k, v in request.headers if k == SIGNATURE)
-    command = curl(request, target.base_url or "$BASE_URL").replace("'$BASE_URL/dlq-replay'", '"$BASE_URL/dlq-replay"')
-    return Signed(request.body.decode(), signature, command)
+    sent = on_the_wire(request)
+    command = curl(sent, target.base_url or "$BASE_URL", secrets()).replace(
+        f"'$BASE_URL{sent.path}'", f'"$BASE_URL{sent.path}"'
+    )
+    return Signed(sent.body.decode(), signature, command)
 
 
 def _request(target: Target, body: Body, unix_seconds: int | None) -> Request:

@@ -12,6 +12,7 @@ from gates.act.flag import Order, Tell, count, rows
 from gates.act.insist import Forced, ReadBack, insist
 from gates.act.rollout import promote
 from gates.deployment.database import Connection
+from gates.deployment.dialect.current import current
 from gates.evidence import JsonValue
 from gates.verdict import Action, StepOutcome
 
@@ -50,7 +51,7 @@ def _unpause() -> Forced:
 def _read_back(connection: Connection, _xid: str) -> ReadBack:
     seen = rows(connection, "resume_left", {})[0]
     if not seen["rows"]:
-        return ReadBack(None, "public.agent_controls has no row that this login sees", final=True)
+        return ReadBack(None, f"{current().real('agent_controls')} has no row that this login sees", final=True)
     if not seen["emergencies"]:
         why = "no audit row (agents_paused) tells of an emergency: whoever paused the agents must end that"
         return ReadBack(False, why, final=True)

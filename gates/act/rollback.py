@@ -13,6 +13,7 @@ from gates.act.flag import UNREADABLE, FlagState, Order, Tell, look, look_at, ov
 from gates.act.insist import Carried, Forced, ReadBack, first_that_works, insist
 from gates.decision.rules import RolloutPlan
 from gates.deployment.database import Connection, session
+from gates.deployment.dialect.current import current, for_hand
 from gates.deployment.failures import in_words
 from gates.deployment.loans import LiveRow
 from gates.evidence import JsonValue
@@ -23,7 +24,7 @@ POLL_S = 0.1
 
 def by_hand(flag: str) -> str:
     """The checklist's statement, for whoever does it by hand."""
-    return f"UPDATE public.feature_flags SET enabled = false WHERE key = {quoted(flag)};"
+    return for_hand(f"UPDATE public.feature_flags SET enabled = false WHERE key = {quoted(flag)};")
 
 
 def quoted(text: str) -> str:
@@ -139,7 +140,8 @@ def _unseen(connection: Connection, flag: str) -> str:
     keys = [str(k) for k in found["keys"]] if isinstance(found["keys"], list) else []
     if not keys:
         blind = "row-level security hides them from it: use a login that sees all rows (replay_gate)"
-        return f"{said}, nor of any other: {blind if found['hidden'] else 'public.feature_flags is empty'}"
+        empty = f"{current().real('feature_flags')} is empty"
+        return f"{said}, nor of any other: {blind if found['hidden'] else empty}"
     hidden = ", or row-level security hides it from this login" if found["hidden"] else ""
     near = difflib.get_close_matches(flag, keys, 3, 0.5) or sorted(keys)[:10]
     return f"{said}: the key may be mistyped{hidden}. It sees {', '.join(map(repr, near))}"

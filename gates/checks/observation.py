@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+from gates.deployment.dialect.exchange import on_the_wire
 from gates.deployment.redaction import hidden, redact, redact_text
 from gates.deployment.requests import BUSY, Answer, Exchange, Request, curl
 from gates.deployment.standstill import own_standstill
@@ -142,7 +143,7 @@ class Observer:
                 "twin": _shown(self.twin) if self.twin else None,
                 "row": witness,
             }
-            reproduce = reproduce or curl(self.failing.request, self.target.base_url, hide)
+            reproduce = reproduce or curl(on_the_wire(self.failing.request), self.target.base_url, hide)
         details: dict[str, JsonValue] = {"controls": list[JsonValue](self.controls), **self.details}
         if outcome is not Outcome.PASS and self.failing is not None and self.failing.answer.status >= 500:
             details["symptom"] = _symptom(self.failing)
@@ -190,7 +191,7 @@ def _short(exchange: Exchange) -> str:
 
 
 def _shown(exchange: Exchange) -> dict[str, JsonValue]:
-    request, answer = exchange.request, exchange.answer
+    request, answer = on_the_wire(exchange.request), exchange.answer.received or exchange.answer
     return {
         "request": f"{request.method} {request.path}",
         "label": request.label,

@@ -87,7 +87,7 @@ class Names:
     def schemas(self) -> tuple[str, ...]:
         """The schemas in which the objects of the contract are."""
         found = [r.schema for r in self.relations.values() if r.name]
-        return tuple(dict.fromkeys(found)) or ("public",)
+        return tuple(sorted(set(found))) or ("public",)
 
     @property
     def tenant_claim(self) -> str:

@@ -20,6 +20,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 import httpcore
 
+from gates.deployment.dialect.exchange import on_the_wire, understood
 from gates.deployment.limits import Allowance, BeyondLimit, checked_headers, unpacked
 from gates.deployment.requests import Answer, Request
 
@@ -104,12 +105,21 @@ class _LimitedNetwork(httpcore.NetworkBackend):
 class HttpDoor:
     """Requests to one target. `source` is the local address to bind (loopback targets only).
 
-    timeout_s: for a whole exchange, from the first byte sent to the last one read.
+    timeout_s: for a whole exchange, from the first byte sent to the last one read; as_it_is: what is there is not the
+    deployment, whose words and headers are not for it.
     """
 
-    def __init__(self, base_url: str, *, timeout_s: float = REQUEST_TIMEOUT_S, source: str | None = None) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+        source: str | None = None,
+        as_it_is: bool = False,
+    ) -> None:
         self.base_url = base_url.rstrip("/")
         self._timeout_s = timeout_s
+        self._as_it_is = as_it_is
         self._pool = httpcore.ConnectionPool(
             ssl_context=_trust(),
             max_connections=128,
@@ -123,7 +133,9 @@ class HttpDoor:
         """Send one request. Raise NoAnswer where there was none; milliseconds are from send to the last byte."""
         limit_s = self._timeout_s if timeout_s is None else timeout_s
         try:
-            return self._exchange(_built(self.base_url, request, limit_s), limit_s)
+            if self._as_it_is:
+                return self._exchange(_built(self.base_url, request, limit_s), limit_s)
+            return understood(self._exchange(_built(self.base_url, on_the_wire(request), limit_s), limit_s))
         except BeyondLimit as beyond:
             raise NoAnswer(f"{request.method} {request.path}: {beyond}") from beyond
         except (*_FAILURES, ValueError, OSError) as error:

@@ -56,8 +56,8 @@ class LiveRow:
     key: str = ""
 
     @property
-    def table(self) -> sql.Identifier:
-        return sql.Identifier("public", "feature_flags" if self.key else "agent_controls")
+    def table(self) -> sql.SQL:
+        return sql.SQL("public.feature_flags") if self.key else sql.SQL("public.agent_controls")
 
     @property
     def is_row(self) -> sql.Composed:

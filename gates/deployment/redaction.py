@@ -20,6 +20,7 @@ from urllib.parse import quote, unquote, urlsplit
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from gates.deployment.dialect.current import secrets
 from gates.deployment.target import Target
 from gates.evidence import Evidence
 from gates.evidence_file import rechained
@@ -53,6 +54,7 @@ def hidden(target: Target) -> dict[str, str]:
         **dict.fromkeys(target.hmac_secrets, "TRANSBOT_HMAC_SECRET"),
         **dict.fromkeys((*_passwords(target.database_url), *target.other_passwords), "PGPASSWORD"),
         **dict.fromkeys(_password_in_url(target.base_url), "BASE_URL_PASSWORD"),
+        **secrets(),
     }
     return {s: named[s] for s in sorted(named, key=len, reverse=True) if len(s) >= SHORTEST_SECRET}
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gates.deployment.dialect.current import http_words
 from gates.text.foreign import json_object, text
 
 SIGNATURE = "X-Transbot-Signature"
@@ -67,6 +68,8 @@ class Answer:
     headers: Headers
     body: bytes
     elapsed_ms: float
+    received: Answer | None = None
+    """What came over the wire, where the deployment has words of its own."""
 
     def header(self, name: str) -> str | None:
         """The first header of that name, or None."""
@@ -91,12 +94,16 @@ class Exchange:
 
 
 def sign_v1(secret: str, body: bytes) -> str:
-    """Lower-case hex HMAC-SHA256 of the raw body bytes."""
+    """Lower-case hex HMAC-SHA256 of the raw body bytes; of the bytes and in the form of the deployment."""
+    if (words := http_words()) is not None:
+        return words.sign(secret, body)
     return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 
 def sign_v2(secret: str, message: bytes, unix_seconds: int) -> str:
     """`t=<unix seconds>,v2=<hex HMAC-SHA256 of "<t>.<message>">`; the message is the raw body, or the path of a GET."""
+    if (words := http_words()) is not None:
+        return words.sign(secret, message, unix_seconds)
     mac = hmac.new(secret.encode(), f"{unix_seconds}.".encode() + message, hashlib.sha256).hexdigest()
     return f"t={unix_seconds},v2={mac}"
 
@@ -147,6 +154,8 @@ def encode_segment(value: bytes) -> str:
 
 def raw_token(header: Mapping[str, Any] | bytes, claims: Mapping[str, Any] | bytes, signature: bytes | None) -> str:
     """A token of any header, claims and signature, well-formed or not (None: no third part)."""
+    if (words := http_words()) is not None and not isinstance(claims, bytes):
+        claims = words.claims(claims)
     parts = [
         encode_segment(p if isinstance(p, bytes) else json.dumps(p, separators=(",", ":")).encode())
         for p in (header, claims)
@@ -166,7 +175,8 @@ def claims_of(token: str) -> dict[str, Any]:
     """What a token says of itself; empty where it says nothing. Checks no signature."""
     try:
         payload = token.split(".")[1]
-        return json_object(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        claims = json_object(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        return claims if (words := http_words()) is None else words.read_claims(claims)
     except (ValueError, IndexError):
         return {}
 
@@ -178,7 +188,7 @@ def is_of_another_company(token: str, company_id: str) -> bool:
 
 
 def curl(request: Request, base_url: str, hide: Mapping[str, str] | None = None) -> str:
-    """A shell command that repeats the request; every secret in `hide` (secret -> variable name) is replaced."""
+    """A shell command that repeats a request as it is sent; each secret in `hide` (secret -> variable) is replaced."""
     words = ["curl", "-i", "-X", request.method]
     for name, value in request.headers:
         words += ["-H", f"{name}: {value}"]

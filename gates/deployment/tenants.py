@@ -5,9 +5,7 @@ The ids created are the only ones that the second pass of alerts and data checks
 
 from __future__ import annotations
 
-import hashlib
 import secrets
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +13,7 @@ import psycopg
 
 from gates.deployment.database import Connection, execute
 from gates.deployment.dialect.current import current
+from gates.deployment.ids import id_from, new_id
 from gates.deployment.requests import bucket
 
 OUTBOX_FLAG = "outbox.enabled"
@@ -85,7 +84,7 @@ class Tenants:
                 name = f"drill-{self.run}-{label}-{self.lease}-{secrets.token_hex(6)}"
                 yield name, id_of(name)
             else:
-                company = str(uuid.uuid4())
+                company = new_id("company")
                 yield f"drill-{self.run}-{label}-{company[:8]}", company
 
     def add_items(self, company: str, count: int, **columns: object) -> list[str]:
@@ -100,7 +99,7 @@ class Tenants:
         """
         if not rows:
             return []
-        ids = [str(row.get("id") or uuid.uuid4()) for row in rows]
+        ids = [str(row.get("id") or new_id("item")) for row in rows]
         defaults = {"event_type": "drill.item", "payload": "{}", "error_type": "drill"}
         filled = [{**defaults, "age_s": 3600 - index, **row} for index, row in enumerate(rows)]
         names = [n for n in filled[0] if n not in {"age_s", "id"}]
@@ -175,7 +174,7 @@ class Tenants:
 
 def id_of(name: str) -> str:
     """The id that belongs to a name: nobody has such a pair by chance."""
-    return str(uuid.UUID(bytes=hashlib.sha256(f"replaygate {name}".encode()).digest()[:16], version=4))
+    return id_from("company", name)
 
 
 def in_rollouts(candidates: Iterator[tuple[str, str]], rollouts: Mapping[str, int]) -> tuple[str, str]:

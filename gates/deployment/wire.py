@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import h11
 
 from gates.deployment.client import NoAnswer
+from gates.deployment.dialect.exchange import on_the_wire, real_head, real_path, understood
 from gates.deployment.limits import BeyondLimit, checked_headers
 from gates.deployment.requests import Answer, Headers, Request
 
@@ -50,13 +51,16 @@ class WireDoor:
 
         What came until the time was over counts. Raise NoAnswer where the target cannot be reached.
         """
-        lines = head.strip("\n").split("\n")  # not splitlines: it also splits at the odd bytes that are to be sent
+        lines = (
+            real_head(head).strip("\n").split("\n")
+        )  # not splitlines: it also splits at the odd bytes that are to be sent
         first = lines[0].replace("{path}", self._prefix)
         text = "\r\n".join([first, f"Host: {self._authority}", *lines[1:]]).encode("latin-1") + b"\r\n\r\n" + body
         return self._exchange(text, first)
 
     def send(self, request: Request) -> Answer:
         """Send a request with header values that no client would send. Raise NoAnswer where there was none."""
+        request = on_the_wire(request)
         lines = [
             f"{request.method} {self._prefix}{request.path} HTTP/1.1",
             f"Host: {self._authority}",
@@ -71,7 +75,7 @@ class WireDoor:
             status, headers, body = parsed(answer.text)
         except (h11.RemoteProtocolError, BeyondLimit) as error:
             raise NoAnswer(f"{lines[0]}: {type(error).__name__}: {error}") from error
-        return Answer(status, headers, body, (time.perf_counter() - started) * 1000)
+        return understood(Answer(status, headers, body, (time.perf_counter() - started) * 1000))
 
     def _exchange(self, text: bytes, first: str) -> RawAnswer:
         found, closed = b"", False
@@ -88,7 +92,7 @@ class WireDoor:
 
     def inner_request(self, path: str) -> bytes:
         """A complete GET of `path`, to be hidden in a body."""
-        return f"GET {self._prefix}{path} HTTP/1.1\r\nHost: {self._authority}\r\n\r\n".encode()
+        return f"GET {self._prefix}{real_path(path)} HTTP/1.1\r\nHost: {self._authority}\r\n\r\n".encode()
 
     def _open(self) -> socket.socket:
         sock = socket.create_connection((self._host, self._port), self._timeout_s)

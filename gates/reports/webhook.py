@@ -28,7 +28,7 @@ def _sent(url: str, body: str, limit_s: float) -> str:
         return "SLACK_WEBHOOK_URL is no http or https address"
     request = Request("POST", "", (("Content-Type", JSON_TYPE), ("User-Agent", "replaygate")), body.encode())
     try:
-        with HttpDoor(url, timeout_s=limit_s) as door:
+        with HttpDoor(url, timeout_s=limit_s, as_it_is=True) as door:
             status = door.send(request).status
     except NoAnswer as none:
         return f"the webhook could not be reached ({type(none.__cause__).__name__})"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ import psycopg
 
 from gates.deployment.database import Connection, connect, execute, sql
 from gates.deployment.failures import in_words
+from gates.deployment.ids import new_id
 from gates.deployment.leftovers import name_of
 from gates.deployment.requests import bucket
 from gates.deployment.tenants import OUTBOX_FLAG, REPLAY_FLAG, Tenants, id_of
@@ -86,7 +86,7 @@ def _companies(
         name = _name(plan, number, rollouts)
         names.append(name)
         note(id_of(name))
-        made.append(Tenant(id_of(name), tuple(str(uuid.uuid4()) for _ in range(ITEMS_EACH))))
+        made.append(Tenant(id_of(name), tuple(new_id("item") for _ in range(ITEMS_EACH))))
     execute(connection, sql(FOLDER / "new_companies.sql"), [t.id for t in made], names)
     items = [(item, tenant.id) for tenant in made for item in tenant.items]
     execute(connection, sql(FOLDER / "new_items.sql"), ITEM_TYPE, [i for i, _ in items], [c for _, c in items])

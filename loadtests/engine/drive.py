@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import gevent
 
+from gates.deployment.dialect.exchange import understood_bytes
 from loadtests.engine.samples import RequestGroup, Samples
 from loadtests.engine.wire import OWN_FAULTS, Address, Connection, TransportError, parse_address
 from loadtests.plan import Credentials, LoadPlan
@@ -109,6 +110,7 @@ class Drive:
         self._open[connection] = call, intended
         try:
             status, error = connection.exchange(call.data, self.plan.timeout_s), ""
+            status, connection.body = understood_bytes(status, connection.body)
             self.answered_at = connection.ended
         except TransportError as none:
             error = str(none.args[0])

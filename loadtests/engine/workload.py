@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from gates.deployment.dialect.exchange import on_the_wire
+from gates.deployment.ids import new_id
 from gates.deployment.requests import (
     Request,
     encode_body,
@@ -72,15 +73,7 @@ class Workload:
                 return self._plain
             case "probe":
                 path = next(self._probes)
-                return Call(
-                    f"GET {path}",
-                    "GET",
-                    path,
-                    request_bytes(self.address, "GET", path, [("User-Agent", AGENT)]),
-                    scenario="probe",
-                    operation="probe",
-                    expectation=PROBES[path],
-                )
+                return self._call(f"GET {path}", Request("GET", path), "probe", "probe", PROBES[path])
             case "replay":
                 return next(self._replays, None)
         return None
@@ -90,7 +83,7 @@ class Workload:
         company = next(self._companies, None)
         if company is None:
             return None
-        event_id = str(uuid.uuid4())
+        event_id = new_id("event")
         fields = {
             "company_id": company,
             "event_type": "load.canary",
@@ -126,8 +119,8 @@ class Workload:
         url: str = "",
         expected: frozenset[int] = frozenset(),
     ) -> Call:
-        headers = [*request.headers, ("User-Agent", AGENT)]
-        data = request_bytes(self.address, request.method, request.path, headers, request.body)
+        sent = on_the_wire(request)
+        data = request_bytes(self.address, sent.method, sent.path, [*sent.headers, ("User-Agent", AGENT)], sent.body)
         return Call(name, request.method, url or request.path, data, expected, scenario, operation, expectation)
 
     def _all_replays(self, tenants: tuple[Tenant, ...]) -> Iterator[Call]:

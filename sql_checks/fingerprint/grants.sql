@@ -1,12 +1,12 @@
 -- Grants to others than the owner, on schema, tables, columns, views, sequences and functions. MAINTAIN exists from PostgreSQL 17 on.
 with held as (
-  select case c.relkind when 'S' then 'sequence ' else '' end || c.relname as object, c.relowner as owner, a.grantee, a.privilege_type
+  select case c.relkind when 'S' then 'sequence ' else '' end || c.oid::regclass as object, c.relowner as owner, a.grantee, a.privilege_type
   from pg_class c, aclexplode(c.relacl) a
-  where c.relnamespace in (select oid from pg_namespace where nspname = any('{public}')) and c.relkind in ('r', 'p', 'v', 'm', 'S', 'f')
+  where not c.relispartition and c.relnamespace in (select oid from pg_namespace where nspname = any('{public}')) and c.relkind in ('r', 'p', 'v', 'm', 'S', 'f')
   union all
-  select format('%s.%s', c.relname, t.attname), c.relowner, a.grantee, a.privilege_type
+  select format('%s.%s', c.oid::regclass, t.attname), c.relowner, a.grantee, a.privilege_type
   from pg_class c join pg_attribute t on t.attrelid = c.oid and t.attacl is not null, aclexplode(t.attacl) a
-  where c.relnamespace in (select oid from pg_namespace where nspname = any('{public}'))
+  where not c.relispartition and c.relnamespace in (select oid from pg_namespace where nspname = any('{public}'))
   union all
   select p.oid::regprocedure::text, p.proowner, a.grantee, a.privilege_type
   from pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a

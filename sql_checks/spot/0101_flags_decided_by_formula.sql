@@ -6,7 +6,7 @@
 with sample as (
   select id from (select id from public.companies limit 100) known
   union all
-  select encode(substr(sha256(convert_to('replaygate sample ' || n, 'UTF8')), 1, 16), 'hex')::uuid from generate_series(1, 100) n
+  select lpad((n * 10000019)::text, 32, '0')::uuid from generate_series(1, 100) n
 ), asked as (
   select s.id, k.key,
          ('x' || encode(substr(sha256(convert_to(lower(k.key || ':' || s.id), 'UTF8')), 1, 4), 'hex'))::bit(32)::bigint % 100 as bucket,
@@ -27,6 +27,8 @@ select format('%s for %s', key, id) as subject,
        null::text as witness
 from expected
 where answer is distinct from wanted
+  -- without budgets nobody asks for their control
+  and (key <> 'dlq.replay.budget_control' or to_regclass('public.replay_budgets') is not null)
 limit 1000;
 
 -- seen:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import psycopg
+
 from gates.contract.names import Names, load
+from gates.deployment.dialect.words import HttpWords
 
 NAMES = "GATE_NAMES"
 """The variable by which the process of a suite is told the names."""
@@ -19,13 +22,14 @@ class Writer(Protocol):
 
 class _InUse:
     names = Names()
-    environ: Mapping[str, str] = {}
     writer: Writer | None = None
+    words: HttpWords | None = None
 
 
 def use(names: Names, environ: Mapping[str, str] | None = None) -> None:
     """From now on every statement and exchange of this process has these names; `environ` has the values of $NAME."""
-    _InUse.names, _InUse.environ, _InUse.writer = names, environ or {}, None
+    _InUse.names, _InUse.writer = names, None
+    _InUse.words = HttpWords(names, environ or {}) if names else None
     if names.maps_sql:
         from gates.deployment.dialect.statement import Translator  # noqa: PLC0415  -- the parser costs 0.2 s
 
@@ -43,9 +47,32 @@ def current() -> Names:
     return _InUse.names
 
 
+def http_words() -> HttpWords | None:
+    """The words of the deployment's HTTP, or None where they are the contract's."""
+    return _InUse.words
+
+
+def real_claims(claims: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Claims of a tenant as the deployment reads them."""
+    return claims if _InUse.words is None else _InUse.words.claims(claims)
+
+
+def secrets() -> Mapping[str, str]:
+    """The secrets among the headers of every request -> the variables that hold them."""
+    return _InUse.words.secrets if _InUse.words is not None else {}
+
+
 def named(text: str) -> str:
-    """A statement without parameters as the deployment has it. Raise AbsentName."""
+    """A statement without parameters as the deployment has it. Raise AbsentColumn or AbsentTable."""
     return text if _InUse.writer is None else _InUse.writer.of(text, None)[0]
+
+
+def for_hand(text: str) -> str:
+    """A statement for people to run by hand, as the deployment has it; empty where it has not what that needs."""
+    try:
+        return named(text) if text else ""
+    except psycopg.Error:
+        return ""
 
 
 def writer() -> Writer | None:

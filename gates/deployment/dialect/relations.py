@@ -13,25 +13,32 @@ from gates.deployment.dialect.tokens import literal, quoted
 SYSTEM = ("xmin", "ctid", "tableoid")
 
 
-class AbsentName(psycopg.ProgrammingError):
-    """The mapping says that the deployment has not what a statement needs."""
+class AbsentColumn(psycopg.errors.UndefinedColumn):
+    """The mapping says that the deployment has not the column that a statement needs; as if the server had said it."""
 
 
-def absent(what: str) -> AbsentName:
-    return AbsentName(f"names: in gate.yaml says that {what} is absent; this check needs it")
+class AbsentTable(psycopg.errors.UndefinedTable):
+    """As AbsentColumn, of a table."""
+
+
+def absent(what: str) -> AbsentColumn:
+    return AbsentColumn(SAID.format(what))
+
+
+SAID = "names: in gate.yaml says that {} is absent; this check needs it"
 
 
 def real_name(names: RelationNames) -> str:
-    """The qualified real name. Raise AbsentName where there is none."""
+    """The qualified real name. Raise AbsentTable where there is none."""
     if not names.name:
-        raise absent(names.contract.name)
+        raise AbsentTable(SAID.format(names.contract.name))
     return f"{quoted(names.schema)}.{quoted(names.name)}"
 
 
 def subquery(names: RelationNames, ids: Names, words: AbstractSet[str], *, whole: bool) -> str:
     """The relation with the contract's columns, those that are mentioned, or all; PostgreSQL flattens it.
 
-    An absent column is NULL where the contract lets it be NULL; else a statement that mentions it raises AbsentName.
+    An absent column is NULL where the contract lets it be NULL; else a statement that mentions it raises AbsentColumn.
     """
     as_it_is = whole and names.contract.is_view and not (names.values or names.expressions)
     columns = [c for c in names.contract.columns if c in words or (whole and c not in names.absent)]

@@ -13,11 +13,14 @@ from typing import Any
 from gates.contract.names import ID_KINDS, Names
 from gates.deployment.dialect.relations import absent, kind_of, real_name, subquery
 from gates.deployment.dialect.tokens import Parameter, Statement, literal, quoted
-from gates.deployment.dialect.writes import Written, write_target
+from gates.deployment.dialect.writes import DmlTarget, write_target
 
 PUBLIC = "public"
 TENANT_COLUMNS = "{company_id,tenant_id}"
 """As the catalogue checks look for columns that hold a tenant."""
+OF_A_COMPANY = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+"""As checks know the text of a company's id."""
+FORMS = {"uuid": OF_A_COMPANY, "text": "^(?!all$).", "bigint": "^[0-9]+$", "integer": "^[0-9]+$"}
 _COMMANDS = {"table", "truncate", "lock", "analyze", "only"}
 
 
@@ -34,11 +37,11 @@ class Translator:
         self._literals = _literals(names)
 
     def translate(self, text: str) -> tuple[str, tuple[Parameter, ...]]:
-        """The statement and its parameters, in their order. Raise AbsentName."""
+        """The statement and its parameters, in their order. Raise AbsentColumn or AbsentTable."""
         return _translated(text, self)
 
     def of(self, text: str, given: Any) -> tuple[str, Any]:
-        """The statement with the parameters that were given to it. Raise AbsentName."""
+        """The statement with the parameters that were given to it. Raise AbsentColumn or AbsentTable."""
         found, parameters = self.translate(text)
         return found, None if given is None else [p.of(given) for p in parameters]
 
@@ -50,8 +53,9 @@ class Translator:
         self._roles(found)
         targets = []
         words = set(found.words)
+        dropped = self._without_absent(found)
         for at in range(len(found)):
-            kind = self._kind(found, at)
+            kind = self._kind(found, at) if at not in dropped else ""
             if kind == "function":
                 self._function(found, at)
             elif kind == "command":
@@ -59,7 +63,7 @@ class Translator:
             elif kind == "read":
                 self._read(found, at, words)
             elif kind:
-                targets.append(Written(kind, at, self._names.relations[found.word(at + 2)]))
+                targets.append(DmlTarget(kind, at, self._names.relations[found.word(at + 2)]))
         for target in reversed(targets):
             write_target(found, target, self._names)
         return found.finished()
@@ -92,6 +96,23 @@ class Translator:
             case word, _ if word in _COMMANDS:
                 return "command"
         return "read"
+
+    def _without_absent(self, found: Statement) -> set[int]:
+        """Leave out the parts of a UNION that read a table which the deployment has not. The first one stays: it names
+        the columns. Gives the places that are no more.
+        """
+        dropped: set[int] = set()
+        for at in range(len(found)):
+            if (
+                at not in dropped
+                and self._kind(found, at) == "read"
+                and not self._names.relations[found.word(at + 2)].name
+            ):
+                first, last = found.part_of_union(at)
+                if first:
+                    found.write(first, last, "")
+                    dropped |= set(range(first, last + 1))
+        return dropped
 
     def _read(self, found: Statement, at: int, words: set[str]) -> None:
         name = found.word(at + 2)
@@ -197,6 +218,7 @@ def _literals(names: Names) -> Mapping[str, str]:
         found[f"public.{name}"] = literal(f"{quoted(function.schema)}.{quoted(function.name)}")
     for role, its in names.roles.items():
         found[role] = literal(_nobody(role) if its is None else its)
+    found[OF_A_COMPANY] = literal(FORMS[names.id_type("company")])
     tenants = {r.column("company_id") for r in names.relations.values() if "company_id" in r.contract.columns}
     found[TENANT_COLUMNS] = literal(_array(("company_id", "tenant_id", *sorted(tenants - {"company_id", "tenant_id"}))))
     return found

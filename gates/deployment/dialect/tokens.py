@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlglot.dialects.postgres import Postgres
 from sqlglot.tokenizer_core import Token, TokenType
@@ -32,12 +32,18 @@ class Parameter:
         return self.values.get(value, value) if self.values and isinstance(value, str) else value
 
 
+class _Tokenizer(Postgres.Tokenizer):
+    """No word makes the rest of a statement one token."""
+
+    COMMANDS: ClassVar[set[TokenType]] = set()
+
+
 class Statement:
     """The tokens of one statement. `write` says what stands in their place; `text` and `parameters` are the result."""
 
     def __init__(self, text: str) -> None:
         self.source = text
-        self.tokens: list[Token] = Postgres.Tokenizer().tokenize(text)
+        self.tokens: list[Token] = _Tokenizer().tokenize(text)
         self._new: dict[int, str] = {}
         self._parameters: list[Parameter] = []
         self.words = [self._word(t) for t in self.tokens]
@@ -84,8 +90,13 @@ class Statement:
             token = self.tokens[at]
             parts.append(self._new.get(at, self.source[token.start : token.end + 1]))
             if at < last and not self._joined(at):
-                parts.append(self.source[token.end + 1 : self.tokens[at + 1].start])
+                parts.append(self._between(token.end + 1, self.tokens[at + 1].start))
         return "".join(parts)
+
+    def _between(self, start: int, end: int) -> str:
+        """What stands between tokens. A comment may speak of a parameter, which the driver would take for one."""
+        text = self.source[start:end]
+        return text.replace("%", "") if self._parameters else text
 
     def _joined(self, at: int) -> bool:
         """Whether nothing of the source stands between a token and the next: both were written over together."""
@@ -105,6 +116,7 @@ class Statement:
                 key: int | str = self.tokens[at + 2].text if named else count
                 count += not named
                 self.write(at, last, self.mark(Parameter(key)))
+                self.words[at : last + 1] = [""] * (last + 1 - at)  # its name is no column
                 at = last
             at += 1
 
@@ -132,7 +144,10 @@ class Statement:
 
     def finished(self) -> tuple[str, tuple[Parameter, ...]]:
         """The statement with `%s` for every parameter, and the parameters in their order."""
-        text = self.source[: self.tokens[0].start] + self.render() if self.tokens else self.source
+        text = self.source
+        if self.tokens:
+            first, last = self.tokens[0].start, self.tokens[-1].end + 1
+            text = self._between(0, first) + self.render() + self._between(last, len(text))
         used = tuple(self._parameters[int(m[1])] for m in _MARK.finditer(text))
         return _MARK.sub("%s", text), used
 
@@ -165,6 +180,21 @@ class Statement:
             return []
         commas = [at for at in self.top(first, last) if self.word(at) == ","]
         return list(zip([first, *(c + 1 for c in commas)], [*(c - 1 for c in commas), last], strict=True))
+
+    def part_of_union(self, at: int) -> tuple[int, int]:
+        """The places from the UNION before the part around `at` to the end of that part; (0, 0) for a first part."""
+        depth, first = 0, 0
+        for place in range(at, -1, -1):
+            depth += self.word(place) in {")", "]"}
+            depth -= self.word(place) in {"(", "["}
+            if depth < 0:
+                break
+            if depth == 0 and self.word(place) == "union":
+                first = place
+                break
+        end = self.end_of_query(at)
+        last = self.find({"union", "order", "limit", "offset", "fetch"}, at, end) - 1
+        return (first, last) if first else (0, 0)
 
     def end_of_query(self, at: int) -> int:
         """The last place of the query that `at` is in: before the bracket that closes it, or the end."""

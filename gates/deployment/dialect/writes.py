@@ -34,7 +34,7 @@ _CLAUSES = {"from", "where", "returning", "on", ";"}
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class DmlTarget:
     """A relation that a statement writes; `kind`: insert, update or delete; `at`: the place of its name."""
 
     kind: str
@@ -42,13 +42,13 @@ class Written:
     names: RelationNames
 
 
-def write_target(found: Statement, target: Written, ids: Names) -> None:
-    """Write the statement of the target anew. Raise AbsentName."""
+def write_target(found: Statement, target: DmlTarget, ids: Names) -> None:
+    """Write the statement of the target anew. Raise AbsentColumn or AbsentTable."""
     _Writer(found, target, ids).write()
 
 
 class _Writer:
-    def __init__(self, found: Statement, target: Written, ids: Names) -> None:
+    def __init__(self, found: Statement, target: DmlTarget, ids: Names) -> None:
         self._s, self._names, self._ids, self._at = found, target.names, ids, target.at
         self._kind = target.kind
         self._end = found.end_of_query(target.at)

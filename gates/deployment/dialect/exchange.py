@@ -1,0 +1,72 @@
+"""Requests and answers at the HTTP door: of the contract on our side, of the deployment on the wire."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+from gates.deployment.dialect.current import http_words
+from gates.deployment.requests import Answer, Request
+from gates.text.foreign import json_object
+
+PROBLEM = "application/problem+json"
+
+
+def on_the_wire(request: Request) -> Request:
+    """The request as the deployment is sent it."""
+    words = http_words()
+    if words is None:
+        return request
+    headers = [(words.sent_headers.get(k.lower(), k), v) for k, v in request.headers]
+    given = {k.lower() for k, _ in headers}
+    headers += [(k, v) for k, v in words.extra_headers if k.lower() not in given]
+    return dataclasses.replace(
+        request, path=words.path(request.path), headers=tuple(headers), body=words.body(request.body)
+    )
+
+
+def understood(answer: Answer) -> Answer:
+    """The answer in the words of the contract; `received` is what came."""
+    words = http_words()
+    if words is None:
+        return answer
+    headers = tuple((words.received_headers.get(k.lower(), k).lower(), v) for k, v in answer.headers)
+    status, body = understood_bytes(answer.status, answer.body)
+    if status >= 400 and words.has_own_errors and body != answer.body:
+        headers = tuple((k, PROBLEM if k == "content-type" else v) for k, v in headers)
+    return Answer(status, headers, body, answer.elapsed_ms, received=answer)
+
+
+def understood_bytes(status: int, body: bytes) -> tuple[int, bytes]:
+    """Status and body of an answer in the words of the contract."""
+    words = http_words()
+    found = json_object(body) if words is not None else {}
+    if words is None or not found:
+        return status, body
+    status, members = words.read(status, found)
+    return status, body if members == found else json.dumps(members, separators=(",", ":")).encode()
+
+
+def real_head(head: str) -> str:
+    """The head of a request that is written by hand: `{path}` and a path of the contract, then lines of headers."""
+    words = http_words()
+    if words is None:
+        return head
+    first, *lines = head.strip("\n").split("\n")
+    method, _, rest = first.partition("{path}")
+    path, space, version = rest.partition(" ")
+    named = [(name, colon, value) for name, colon, value in (line.partition(":") for line in lines)]
+    real = [words.sent_headers.get(name.lower(), name) + colon + value for name, colon, value in named]
+    return "\n".join([method + "{path}" + words.path(path) + space + version, *real, *words.extra_lines])
+
+
+def real_body(body: bytes) -> bytes:
+    """The bytes of a body as they are sent, for who cuts them into pieces. To be signed before."""
+    words = http_words()
+    return body if words is None else words.body(body)
+
+
+def real_path(path: str) -> str:
+    """The real path of one of the contract."""
+    words = http_words()
+    return path if words is None else words.path(path)

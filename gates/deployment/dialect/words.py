@@ -1,0 +1,269 @@
+"""The HTTP of a deployment in its own words: paths, members of bodies, codes, ids, claims and signatures. Pure.
+
+A body is rewritten token by token and never parsed, so that what a drill does to it (a key twice, a number as 1e1, no
+JSON at all) reaches the target as it was meant.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gates.contract.contract import contract
+from gates.contract.names import Names
+
+COUNTED = ("bigint", "integer")
+"""Types of ids that are numbers in JSON."""
+KIND_OF_MEMBER: Mapping[str, str] = {
+    "company_id": "company",
+    "dlq_ids": "item",
+    "items": "item",
+    "not_found": "item",
+    "ineligible": "item",
+    "event_id": "event",
+    "replay_run_id": "run",
+}
+"""Member of a body or an answer -> the kind of id that it holds, or holds a list of."""
+MOST_EXACT = 2**53
+"""A larger number is not the same number to every reader of JSON."""
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s"{}\[\]:,]+|\s+|"', re.DOTALL)
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+
+class HttpWords:
+    """What `names.http` says. environ: where $NAME of `extra_headers` is looked up."""
+
+    def __init__(self, names: Names, environ: Mapping[str, str]) -> None:
+        given: Mapping[str, Any] = names.given.get("http", {})
+        self._names = names
+        self._paths = sorted(given.get("paths", {}).items(), key=lambda item: -len(item[0]))
+        self._fields: dict[str, str] = given.get("fields", {})
+        sent = {ours: theirs for ours, theirs in self._fields.items() if "." not in theirs}
+        # a name that a drill made up, and that has a meaning here, becomes one that has none
+        self._sent_members = {theirs: ours for ours, theirs in sent.items()} | sent
+        self._values = {m: {r: c for c, r in v.items()} for m, v in given.get("values", {}).items()}
+        self._envelope = str(given.get("envelope", ""))
+        self._code_member = str(given.get("code_member", "code"))
+        self._signature: Mapping[str, str] = given.get("signature", {})
+        self._codes = _by_real(given.get("codes", {}))
+        headers = {k.lower(): v for k, v in given.get("headers", {}).items()}
+        self.sent_headers = headers
+        self.received_headers = {v.lower(): k for k, v in headers.items()}
+        self.extra_headers = tuple((k, _looked_up(v, environ)) for k, v in given.get("extra_headers", {}).items())
+        self.secrets = {
+            _looked_up(v, environ): v.removeprefix("$")
+            for v in given.get("extra_headers", {}).values()
+            if v.startswith("$")
+        }
+
+    @property
+    def extra_lines(self) -> list[str]:
+        """The headers of every request as lines."""
+        return [f"{name}: {value}" for name, value in self.extra_headers]
+
+    # --- what is sent --------------------------------------------------------------------------------------------
+
+    def path(self, path: str) -> str:
+        """The real path; what follows the fixed part stays."""
+        for ours, theirs in self._paths:
+            rest = path.removeprefix(ours)
+            if path.startswith(ours) and rest[:1] in {"", "/", "?"}:
+                return str(theirs) + rest
+        return path
+
+    def body(self, body: bytes) -> bytes:
+        """The body with the target's names of its members, and its ids; all else byte for byte."""
+        tokens = _TOKEN.findall(body)
+        out, depth, member = [], 0, ""
+        for at, token in enumerate(tokens):
+            if token in {b"{", b"["}:
+                depth += 1
+            elif token in {b"}", b"]"}:
+                depth -= 1
+            elif depth == 1 and token[:1] == b'"' and _next(tokens, at) == b":":
+                member = _text(token)
+                real = self._sent_members.get(member, member)
+                out.append(token if real == member else json.dumps(real).encode())
+                continue
+            elif depth in {1, 2} and not token.isspace() and token not in {b":", b","}:
+                out.append(self._sent_id(member, token))
+                continue
+            out.append(token)
+        return b"".join(out)
+
+    def _sent_id(self, member: str, token: bytes) -> bytes:
+        """An id in a body: a string of ours is a number of theirs. What is no id keeps its form, mirrored."""
+        kind = KIND_OF_MEMBER.get(member, "")
+        if not kind or self._names.id_type(kind) not in COUNTED:
+            return token
+        if token.isdigit():
+            return b'"' + token + b'"'
+        text = _text(token) if token[:1] == b'"' else ""
+        if re.fullmatch(r"[1-9][0-9]{0,18}", text):
+            return text.encode()
+        return stranger(text, self._names.id_type(kind)).encode() if _UUID.fullmatch(text) else token
+
+    def signed(self, message: bytes) -> bytes:
+        """What a signature covers: the real body, or the real path of a GET."""
+        return self.path(message.decode("latin-1")).encode("latin-1") if message[:1] == b"/" else self.body(message)
+
+    def sign(self, secret: str, message: bytes, unix_seconds: int | None = None) -> str:
+        """The value of the signature's header, over the real bytes."""
+        real = self.signed(message)
+        if unix_seconds is None:
+            return _filled(self._signature.get("form", "{hex}"), _mac(secret, real))
+        parts = re.split(r"(\{t\}|\{body\})", self._signature.get("signed", "{t}.{body}"))
+        put = {"{t}": str(unix_seconds).encode(), "{body}": real}
+        mac = _mac(secret, b"".join(put.get(part, part.encode()) for part in parts))
+        return _filled(self._signature.get("v2", "t={t},v2={hex}"), mac).replace("{t}", str(unix_seconds))
+
+    def claims(self, claims: Mapping[str, Any]) -> dict[str, Any]:
+        """Claims with the tenant where the target looks for it, and the roles by their real names."""
+        found = dict(claims)
+        role = found.get("role")
+        if isinstance(role, str):
+            found["role"] = self._names.roles.get(role) or role
+        if "company_id" not in found:
+            return found
+        company = found.pop("company_id")
+        if self._names.id_type("company") in COUNTED and isinstance(company, str):
+            if company.isascii() and company.isdigit():
+                company = int(company)
+            elif _UUID.fullmatch(company):
+                company = int(stranger(company, self._names.id_type("company")))
+        *outer, last = self._names.tenant_claim.split(".")
+        inner = found
+        for name in outer:
+            inner[name] = dict(inner[name]) if isinstance(inner.get(name), Mapping) else {}
+            inner = inner[name]
+        inner[last] = company
+        return found
+
+    # --- what is received ----------------------------------------------------------------------------------------
+
+    def read_claims(self, claims: Mapping[str, Any]) -> dict[str, Any]:
+        """The claims of a token of the target with the tenant as `company_id`."""
+        tenant = _at(claims, self._names.tenant_claim)
+        return dict(claims) if tenant is None else {**claims, "company_id": str(tenant)}
+
+    def read(self, status: int, found: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+        """The status and the members of an answer in the words of the contract."""
+        members = dict(found)
+        wrapped = _at(members, self._envelope) if self._envelope else None
+        if isinstance(wrapped, Mapping):
+            members |= wrapped
+        for ours, theirs in self._fields.items():
+            value = _at(members, theirs)
+            if value is not None or ("." not in theirs and theirs in members):
+                members.pop(theirs, None)
+                members[ours] = value
+        for member, values in self._values.items():
+            if isinstance(members.get(member), str):
+                members[member] = values.get(members[member], members[member])
+        for member in KIND_OF_MEMBER.keys() & members.keys():
+            members[member] = _ids_as_text(members[member])
+        code = _at(found, self._code_member)
+        if status >= 400 and isinstance(code, str | int):
+            status, members["code"] = self._read_code(status, str(code))
+            if self.has_own_errors:
+                members |= {"type": "about:blank", "title": members["code"], "status": status}
+                members.setdefault("detail", _at(found, self._code_member.rpartition(".")[0] or "detail"))
+        if isinstance(members.get("errors"), list):
+            members["errors"] = [self._read_error(e) for e in members["errors"]]
+        if "openapi" in members and isinstance(members.get("paths"), Mapping):
+            members["paths"] = {self._read_path(p): said for p, said in members["paths"].items()}
+        return status, members
+
+    @property
+    def has_own_errors(self) -> bool:
+        """Whether errors come in an envelope of the deployment's own (`code_member`), which stands for the document
+        of the contract.
+        """
+        return self._code_member != "code"
+
+    def _read_error(self, error: Any) -> Any:
+        """One entry of `errors`, which names a member."""
+        if not isinstance(error, Mapping) or not isinstance(error.get("field"), str):
+            return error
+        real = {theirs: ours for ours, theirs in self._fields.items()}
+        return {**error, "field": real.get(error["field"], error["field"])}
+
+    def _read_path(self, path: str) -> str:
+        for ours, theirs in self._paths:
+            if path.startswith(theirs) and path[len(theirs) : len(theirs) + 1] in {"", "/"}:
+                return str(ours) + path[len(theirs) :]
+        return path
+
+    def _read_code(self, status: int, code: str) -> tuple[int, str]:
+        for ours, theirs in self._codes.get(code, ()):
+            if theirs is None:
+                return status, ours
+            if theirs == status:
+                return STATUS_OF.get(ours, status), ours
+        return status, code
+
+
+STATUS_OF: Mapping[str, int] = {c: s for e in contract().endpoints.values() for c, s in e.refusals.items()}
+"""Code of the contract -> its status."""
+
+
+def stranger(uuid: str, kind: str) -> str:
+    """A number that stands for an id that nobody has: one that a drill made up."""
+    number = int(uuid.replace("-", ""), 16)
+    return str(2**31 - 1 - number % 10**8 if kind == "integer" else MOST_EXACT - 1 - number % 10**14)
+
+
+def _by_real(codes: Mapping[str, Any]) -> dict[str, list[tuple[str, int | None]]]:
+    """Real code -> the codes of the contract that it stands for, each with its own status, where it has one."""
+    found: dict[str, list[tuple[str, int | None]]] = {}
+    for ours, theirs in codes.items():
+        real, status = theirs if isinstance(theirs, list) else (theirs, None)
+        found.setdefault(str(real), []).append((ours, status))
+    return found
+
+
+def _looked_up(value: str, environ: Mapping[str, str]) -> str:
+    return environ.get(value[1:], "") if value.startswith("$") else value
+
+
+def _mac(secret: str, message: bytes) -> bytes:
+    return hmac.new(secret.encode(), message, hashlib.sha256).digest()
+
+
+def _filled(form: str, mac: bytes) -> str:
+    return form.replace("{hex}", mac.hex()).replace("{base64}", base64.b64encode(mac).decode())
+
+
+def _next(tokens: list[bytes], at: int) -> bytes:
+    """The next token that is no white space."""
+    while (at := at + 1) < len(tokens):
+        if not tokens[at].isspace():
+            return tokens[at]
+    return b""
+
+
+def _text(token: bytes) -> str:
+    """The text of a JSON string; empty where it is none."""
+    try:
+        return str(json.loads(token))
+    except ValueError:
+        return ""
+
+
+def _at(members: Mapping[str, Any], path: str) -> Any:
+    """The value at a path of members divided by dots, or None."""
+    found: Any = members
+    for name in path.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
+def _ids_as_text(value: Any) -> Any:
+    """Numbers as text, in a list too; anything else as it is."""
+    change: Callable[[Any], Any] = lambda v: str(v) if isinstance(v, int) and not isinstance(v, bool) else v  # noqa: E731
+    return [change(v) for v in value] if isinstance(value, list) else change(value)

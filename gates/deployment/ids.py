@@ -1,0 +1,31 @@
+"""Ids that the gate makes itself, of the types that the deployment has (`names.ids`).
+
+Numbers lie far above what a deployment counts to and below what JSON holds exactly. All have as many digits, so they
+sort as their texts do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import uuid
+
+from gates.deployment.dialect.current import current
+
+_RANGES = {"bigint": (2**50, 2**52), "integer": (1_500_000_000, 500_000_000)}
+"""Type -> the first number, and how many there are."""
+
+
+def new_id(kind: str) -> str:
+    """A new id of a kind (company, event, run, item)."""
+    return _of_bytes(kind, secrets.token_bytes(16))
+
+
+def id_from(kind: str, text: str) -> str:
+    """The id that follows from a text: nobody has such a pair by chance."""
+    return _of_bytes(kind, hashlib.sha256(f"replaygate {text}".encode()).digest()[:16])
+
+
+def _of_bytes(kind: str, raw: bytes) -> str:
+    base, count = _RANGES.get(current().id_type(kind), (0, 0))
+    return str(base + int.from_bytes(raw) % count) if count else str(uuid.UUID(bytes=raw, version=4))

@@ -1,0 +1,69 @@
+"""`names:` of gate.yaml: what cannot be meant is refused with its place, what is meant becomes names."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import pytest
+
+from gates.contract.names import load
+from gates.decision.names_file import NamesError
+from gates.decision.policy_file import names_of_text, parse
+
+TODAY = dt.date(2026, 1, 1)
+
+
+def test_names_are_read_and_survive_the_way_to_a_suite() -> None:
+    """What the policy says is what a process is told that looks at the target."""
+    text = """version: 1
+names:
+  schema: app
+  ids: {company_id: bigint}
+  tables:
+    dead_letter_queue: {is: ops.failed, columns: {status: state}, absent: [aggregate_key]}
+    audit_heads: {absent: true}
+  roles: {anon: null}
+  http: {codes: {rate_limited: [TOO_MANY, 429]}, fields: {errors: error.details}}
+"""
+    names = parse(text, "gate.yaml", Path(), TODAY).names
+    assert load(names.dump()) == names
+    assert names.relations["dead_letter_queue"].column("status") == "state"
+    assert names.real("companies") == "app.companies"
+    assert names.real("audit_heads") == ""
+    assert names.id_type("company") == "bigint"
+    assert names.roles == {"anon": None}
+
+
+@pytest.mark.parametrize(
+    ("lines", "place", "said"),
+    [
+        ("  tabels: {}", "3:3", "tabels"),
+        ("  tables:\n    dead_letters: {}", "4:5", "Did you mean 'dead_letter_queue'"),
+        ("  tables:\n    events:\n      columns: {companyid: x}", "5:17", "company_id"),
+        ("  tables:\n    events: {is: a.b.c}", "4:18", "schema.name"),
+        ("  tables:\n    events: {absent: true, is: x}", "4:13", "absent and mapped"),
+        ("  tables:\n    events: {absent: [path], values: {path: {outbox: q}}}", "4:45", "absent and mapped"),
+        ("  tables:\n    events: {values: {path: {outbox: q, direct: q}}}", "4:29", "two values"),
+        ("  tables:\n    events: {values: {path: {outboks: q}}}", "4:30", "outbox"),
+        ("  ids: {company_id: int}", "3:21", "bigint"),
+        ("  functions: {is_feature_enabled: {arguments: [key]}}", "3:47", "each of key, company once"),
+        ("  http: {codes: {rate_limited: [A, 200]}}", "3:32", "400 to 599"),
+        ("  http: {headers: {X-Foo: y}}", "3:20", "X-Transbot-Signature"),
+        ("  roles: {admin: x}", "3:11", "authenticated"),
+    ],
+)
+def test_a_mistake_has_its_place(lines: str, place: str, said: str) -> None:
+    """File, line and column, what was observed and what is allowed."""
+    with pytest.raises(NamesError) as error:
+        names_of_text(f"version: 1\nnames:\n{lines}\n", "gate.yaml")
+    assert str(error.value).startswith(f"gate.yaml:{place}: ")
+    assert said in str(error.value)
+
+
+def test_names_are_known_although_something_else_in_the_file_is_wrong() -> None:
+    """A rollback goes on without a policy, but never without the names of what it is to change."""
+    assert names_of_text("version: 1\nwrong: 1\nnames: {schema: app}\n", "f").real("events") == "app.events"
+    assert not names_of_text("version: [", "f")
+    with pytest.raises(NamesError):
+        names_of_text("version: [\nnames: {schema: app}\n", "f")

@@ -1,0 +1,137 @@
+"""The HTTP of a deployment with words of its own: what is sent, what is signed, and what is understood."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from gates.contract.names import Names, names_of
+from gates.deployment.dialect.current import use
+from gates.deployment.dialect.exchange import on_the_wire, real_head, understood
+from gates.deployment.redaction import hidden, redact_text
+from gates.deployment.requests import Answer, Request, claims_of, curl, mint_token, sign_v2, signed_post
+from gates.deployment.target import Target
+from gates.evidence import TargetKind
+
+SECRET = "a-secret-of-32-characters-or-more"
+KEY = "anon-key-0123456789"
+NAMES = names_of(
+    {
+        "ids": {"company_id": "bigint", "dead_letter_queue.id": "bigint"},
+        "tenant_claim": "app_metadata.org",
+        "http": {
+            "paths": {"/dlq-replay": "/functions/v1/replay", "/healthz": "/health"},
+            "headers": {"X-Transbot-Signature": "x-hub", "X-Request-Id": "sb-request-id"},
+            "extra_headers": {"apikey": "$ANON_KEY"},
+            "fields": {
+                "company_id": "orgId",
+                "dlq_ids": "jobs",
+                "status": "state",
+                "items": "taken",
+                "errors": "error.of",
+            },
+            "values": {"status": {"started": "accepted"}},
+            "codes": {"agents_paused": ["PAUSED", 423], "forbidden": "NO", "feature_disabled": ["OFF", 403]},
+            "code_member": "error.code",
+            "signature": {"form": "sha256={hex}", "v2": "t={t},v1={hex}", "signed": "{t}:{body}"},
+        },
+    }
+)
+
+
+@pytest.fixture(autouse=True)
+def _named() -> Iterator[None]:
+    use(NAMES, {"ANON_KEY": KEY})
+    yield
+    use(Names())
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (b'{"company_id":"12","max":3}', b'{"orgId":12,"max":3}'),
+        (b'{ "company_id" : "12" , "dlq_ids":["1","x"] }', b'{ "orgId" : 12 , "jobs":[1,"x"] }'),
+        (b'{"company_id":12}', b'{"orgId":"12"}'),
+        (b'{"payload":{"company_id":"12"},"company_id":null}', b'{"payload":{"company_id":"12"},"orgId":null}'),
+        (b'{"company_id":"12","company_id":"13"', b'{"orgId":12,"orgId":13'),
+        (b'{"x":"company_id","n":1e1}', b'{"x":"company_id","n":1e1}'),
+        (b"\xff not json", b"\xff not json"),
+        (b'["company_id"]', b'["company_id"]'),
+    ],
+)
+def test_a_body_keeps_its_form(ours: bytes, theirs: bytes) -> None:
+    """Members and ids have the target's form; whatever else a drill does to a body reaches the target."""
+    assert on_the_wire(Request("POST", "/dlq-replay", (), ours)).body == theirs
+
+
+def test_an_id_that_nobody_has_stays_one() -> None:
+    """A UUID that a drill made up becomes a number that no deployment has counted to, the same each time."""
+    body = b'{"company_id":"6f1c2c0e-0000-4000-8000-0123456789ab"}'
+    sent = [json.loads(on_the_wire(Request("POST", "/events", (), body)).body)["orgId"] for _ in range(2)]
+    assert sent[0] == sent[1]
+    assert 2**52 < sent[0] < 2**53
+
+
+def test_what_is_signed_is_what_is_sent() -> None:
+    """The signature covers the real bytes, in the target's form, under its header; the path and the key go along."""
+    sent = on_the_wire(signed_post("/dlq-replay", {"company_id": "12"}, SECRET))
+    headers = dict(sent.headers)
+    assert sent.path == "/functions/v1/replay"
+    assert headers["x-hub"] == "sha256=" + hmac.new(SECRET.encode(), sent.body, hashlib.sha256).hexdigest()
+    assert headers["apikey"] == KEY
+    message = b"5:/functions/v1/replay/9"
+    assert sign_v2(SECRET, b"/dlq-replay/9", 5) == (
+        "t=5,v1=" + hmac.new(SECRET.encode(), message, hashlib.sha256).hexdigest()
+    )
+
+
+def test_a_head_that_is_written_by_hand_has_the_words_too() -> None:
+    """Raw requests have the real path, headers and key."""
+    assert real_head("POST {path}/dlq-replay HTTP/1.1\nX-Transbot-Signature: x") == (
+        f"POST {{path}}/functions/v1/replay HTTP/1.1\nx-hub: x\napikey: {KEY}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "theirs", "wanted", "ours"),
+    [
+        (200, {"orgId": 12, "state": "accepted"}, 200, {"company_id": "12", "status": "started"}),
+        (200, {"taken": [1]}, 200, {"items": ["1"]}),
+        (423, {"error": {"code": "PAUSED", "of": [1]}}, 409, {"code": "agents_paused", "errors": [1]}),
+        (403, {"error": {"code": "NO"}}, 403, {"code": "forbidden"}),
+        (403, {"error": {"code": "ELSE"}}, 403, {"code": "ELSE"}),
+        (500, {"error": {"code": "OFF"}}, 500, {"code": "OFF"}),
+    ],
+)  # fmt: skip
+def test_an_answer_is_understood(status: int, theirs: object, wanted: int, ours: dict[str, object]) -> None:
+    """Members, states, ids, codes and their statuses; a code with another status than its own is not that code."""
+    raw = Answer(status, (("sb-request-id", "r"),), json.dumps(theirs).encode(), 1.0)
+    found = understood(raw)
+    assert found.status == wanted
+    assert ours.items() <= found.json().items()
+    assert found.header("X-Request-Id") == "r"
+    assert found.received is raw
+
+
+def test_what_is_no_json_is_left_alone() -> None:
+    """A page of a proxy is shown as it came."""
+    assert understood(Answer(502, (), b"<html>", 1.0)).body == b"<html>"
+
+
+def test_a_token_has_the_tenant_where_the_target_looks() -> None:
+    """Claims of one tenant, as a number, nested; and read again as the contract's."""
+    token = mint_token(SECRET, {"sub": "s", "role": "company_admin", "company_id": "12"})
+    assert claims_of(token)["app_metadata"] == {"org": 12}
+    assert claims_of(token)["company_id"] == "12"
+
+
+def test_the_key_of_every_request_is_a_secret() -> None:
+    """It is in no evidence and in no command to repeat a request."""
+    target = Target(TargetKind.STAGING, base_url="http://h")
+    hide = hidden(target)
+    assert redact_text(f"apikey: {KEY}", hide) == "apikey: $ANON_KEY"
+    assert KEY not in curl(on_the_wire(Request("GET", "/healthz")), "http://h", hide)

@@ -1,0 +1,175 @@
+"""A statement of the contract under other names: what is written otherwise, and that all else stays byte for byte."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gates.contract.names import names_of
+from gates.deployment.dialect.relations import AbsentColumn, AbsentTable
+from gates.deployment.dialect.statement import Translator
+
+NAMES = names_of(
+    {
+        "schema": "app",
+        "ids": {"company_id": "bigint", "dead_letter_queue.id": "bigint"},
+        "tables": {
+            "dead_letter_queue": {
+                "is": "ops.failed_jobs",
+                "columns": {
+                    "company_id": "tenant_id",
+                    "retry_count": "attempts",
+                    "status": "state",
+                    "error_type": {"sql": "detail ->> 'class'"},
+                },
+                "values": {"status": {"pending": "waiting"}},
+                "absent": ["aggregate_key", "event_id"],
+                "also": {"kind": "'drill'"},
+            },
+            "feature_flags": {"is": "public.Flags"},
+            "audit_heads": {"absent": True},
+        },
+        "functions": {"is_feature_enabled": {"is": "app.flag_on", "arguments": ["company", "key"]}},
+        "roles": {"authenticated": "app_user", "anon": None},
+    }
+)
+TRANSLATOR = Translator(NAMES)
+STATE = "(case state::text when 'waiting' then 'pending' else state::text end)"
+OWN_STATE = STATE.replace("state::", "dead_letter_queue.state::")
+
+STATEMENTS = [
+    ("select 1 from pg_catalog.pg_class -- public.events\n", None),
+    ("select 'public.unknown', '' from public.schema_migrations", None),
+    ('select 1 from "public"."events"', None),
+    (
+        "select count(*) from public.dead_letter_queue where status = 'pending'",
+        (
+            f"select count(*) from (select {STATE} as status from ops.failed_jobs) as dead_letter_queue"
+            " where status = 'pending'"
+        ),
+    ),
+    (
+        "select d.id from public.dead_letter_queue d for update of d skip locked",
+        "select d.id from (select id from ops.failed_jobs) d for update of d skip locked",
+    ),
+    (
+        "select d.aggregate_key, d.xmin from public.dead_letter_queue as d",
+        "select d.aggregate_key, d.xmin from (select xmin, null::text as aggregate_key from ops.failed_jobs) as d",
+    ),
+    ("select key from public.feature_flags", 'select key from (select key from public."Flags") as feature_flags'),
+    ("truncate public.dead_letter_queue", "truncate ops.failed_jobs"),
+    ("set local role authenticated", "set local role app_user"),
+    (
+        "select to_regclass('public.feature_flags'), 'public.dead_letter_queue.status', rolname = 'anon', '{public}'",
+        (
+            "select to_regclass('public.\"Flags\"'), 'ops.failed_jobs.state', rolname = 'no role for anon',"
+            " '{app,ops,public}'"
+        ),
+    ),
+    ("select to_regclass('public.audit_heads')", "select to_regclass(null::text)"),
+    (
+        "update public.dead_letter_queue set status = 'pending', retry_count = retry_count + 1 where status = 'x'",
+        (
+            "update ops.failed_jobs as dead_letter_queue"
+            " set state = 'waiting', attempts = dead_letter_queue.attempts + 1"
+            f" where {OWN_STATE} = 'x'"
+        ),
+    ),
+    (
+        (
+            "delete from public.dead_letter_queue where id in (select id from old)"
+            " and exists (select from public.companies c where c.id = company_id) returning id"
+        ),
+        (
+            "delete from ops.failed_jobs as dead_letter_queue where dead_letter_queue.id in (select id from old)"
+            " and exists (select from (select id from app.companies) c where c.id = dead_letter_queue.tenant_id)"
+            " returning dead_letter_queue.id as id"
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), STATEMENTS)
+def test_a_statement_has_the_names_of_the_deployment(ours: str, theirs: str | None) -> None:
+    """What stands for an object of the contract is written; None: nothing is."""
+    assert TRANSLATOR.of(ours, None) == (theirs or ours, None)
+
+
+@pytest.mark.parametrize(
+    ("ours", "given", "theirs", "sent"),
+    [
+        (
+            "select public.is_feature_enabled(%s, %s::uuid) where 1 %% 2 = 1",
+            ["f", "7"],
+            "select app.flag_on(%s::bigint, %s) where 1 %% 2 = 1",
+            ["7", "f"],
+        ),
+        (
+            (
+                "insert into public.dead_letter_queue (id, company_id, status) values (%(id)s, %(c)s, %(s)s)"
+                " on conflict (id) do update set status = excluded.status returning id"
+            ),
+            {"id": 1, "c": 2, "s": "pending"},
+            (
+                "insert into ops.failed_jobs as dead_letter_queue (id, tenant_id, state, kind) overriding system value"
+                " values (%s, %s, %s, 'drill') on conflict (id) do update set state = (case"
+                " ((case excluded.state::text when 'waiting' then 'pending' else excluded.state::text end))::text"
+                " when 'pending' then 'waiting' else"
+                " ((case excluded.state::text when 'waiting' then 'pending' else excluded.state::text end))::text end)"
+                " returning dead_letter_queue.id as id"
+            ),
+            [1, 2, "waiting"],
+        ),
+        (
+            "-- by %(k)s, 100 %%\nselect 1 from public.companies /* %(k)s */ where id = %(k)s -- %(k)s",
+            {"k": 3},
+            (
+                "-- by (k)s, 100 \nselect 1 from (select id from app.companies) as companies"
+                " /* (k)s */ where id = %s -- (k)s"
+            ),
+            [3],
+        ),
+        (
+            "delete from public.dead_letter_queue where retry_count = %(retry_count)s returning id",
+            {"retry_count": 3},
+            (
+                "delete from ops.failed_jobs as dead_letter_queue where dead_letter_queue.attempts = %s"
+                " returning dead_letter_queue.id as id"
+            ),
+            [3],
+        ),
+        (
+            "insert into public.dead_letter_queue (error_type, company_id) values (%s, %s), (%s, %s)",
+            ["a", 1, "b", 2],
+            "insert into ops.failed_jobs as dead_letter_queue (tenant_id, kind) values (%s, 'drill'), (%s, 'drill')",
+            [1, 2],
+        ),
+    ],
+)
+def test_parameters_follow_their_places(ours: str, given: Any, theirs: str, sent: list[Any]) -> None:
+    """A parameter that is moved, left out or translated is sent so."""
+    assert TRANSLATOR.of(ours, given) == (theirs, sent)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select event_id from public.dead_letter_queue",
+        "select 1 from public.audit_heads",
+        "update public.dead_letter_queue set event_id = null",
+        "insert into public.dead_letter_queue (company_id, aggregate_key) values (1, 'k')",
+        "update public.dead_letter_queue set error_type = 'x'",
+    ],
+)
+def test_what_is_absent_and_needed_is_said(statement: str) -> None:
+    """Never a guess: a statement that needs what the deployment lacks is not sent, and says what is missing."""
+    with pytest.raises((AbsentColumn, AbsentTable), match="absent"):
+        TRANSLATOR.of(statement, None)
+
+
+def test_a_hash_over_translated_values_is_not_computed() -> None:
+    """The hash of an audit row covers what is stored; over the contract's words it would look altered."""
+    mapped = names_of({"tables": {"audit_logs": {"values": {"action": {"dlq_replay": "replay"}}}}})
+    with pytest.raises(AbsentColumn, match="hash"):
+        Translator(mapped).of("select sha256(prev_hash || action) from public.audit_logs", None)
