@@ -20,7 +20,7 @@ from gates.evidence import CheckSpec, Severity, Where
 from sql_checks import checkpoint
 from sql_checks.queuerules import RULES, QueueSession, read_queue_rules
 from sql_checks.rulefile import AlertRule, RuleFileError, read_rules
-from sql_checks.rulerun import judge_rule
+from sql_checks.rulerun import asked_by, judge_rule
 from sql_checks.spotfile import SpotCheck, SpotFileError, read_spot
 from sql_checks.spotrun import judge_spot
 from sql_checks.sqlsession import SqlSession, read_companies
@@ -74,6 +74,14 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 def _resolved(name: str) -> Path:
     return Path(name).resolve()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Ask for all answers at once. What the audit trail is asked depends on what an earlier run saw of it."""
+    items = [item for item in session.items if isinstance(item, SpotItem | RuleItem)]
+    asked = [item.asked for item in items if item.spec.id not in checkpoint.TRAIL]
+    if asked and not session.config.option.collectonly and load_target(process_environment()).database_url:
+        session_of(session.config).ask_ahead(asked)
 
 
 def session_of(config: pytest.Config) -> SqlSession:
@@ -197,6 +205,7 @@ class SpotItem(CheckItem):
     def __init__(self, *, spot: SpotCheck, **kwargs: Any) -> None:
         super().__init__(spec=spot.spec, **kwargs)
         self.spot = spot
+        self.asked = (spot.violations, spot.seen)
 
     def observe(self, session: SqlSession, observer: Observer) -> None:
         trail = trail_of(self.config) if self.spot.spec.id in checkpoint.TRAIL else None
@@ -212,6 +221,7 @@ class RuleItem(CheckItem):
     def __init__(self, *, rule: AlertRule, **kwargs: Any) -> None:
         super().__init__(spec=rule.spec, **kwargs)
         self.rule = rule
+        self.asked = asked_by(rule)
 
     def observe(self, session: SqlSession, observer: Observer) -> None:
         judge_rule(self.rule, session, observer)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass
 
+import psycopg
+
 from gates.checks.observation import Observer
-from gates.deployment.database import Connection, value
+from gates.deployment.connection import Connection
 from gates.evidence import Outcome
 from gates.text.foreign import count, number, text
 from sql_checks.rulefile import AlertRule
@@ -15,6 +17,7 @@ from sql_checks.sqlsession import SqlSession
 
 COLUMNS = ("subject", "value", "samples", "newest", "witness")
 MAX_ROWS = 100_000
+Found = psycopg.Cursor[dict[str, object]]
 
 
 class RowContractError(ValueError):
@@ -31,8 +34,17 @@ class Measurement:
 
 def measure(rule: AlertRule, connection: Connection) -> Measurement:
     """Run the query. Raise psycopg.Error or RowContractError."""
-    now = value(connection, "select now()")
-    cursor = connection.execute(rule.query.encode())
+    return measured_by(rule, *(connection.execute(statement.encode()) for statement in asked_by(rule)))
+
+
+def asked_by(rule: AlertRule) -> tuple[str, str]:
+    """The statements of a rule: what time it is, and its query."""
+    return "select now() as now", rule.query
+
+
+def measured_by(rule: AlertRule, clock: Found, cursor: Found) -> Measurement:
+    """What the answers to its statements say. Raise RowContractError."""
+    now = (clock.fetchone() or {}).get("now")
     columns = tuple(d.name for d in cursor.description or ())
     extra = (*(["draining"] * ("draining" in columns)), *(["bad"] * (rule.allowed_bad is not None)))
     if columns != (*COLUMNS, *extra):
@@ -63,8 +75,7 @@ def judge_rule(rule: AlertRule, session: SqlSession, observer: Observer) -> None
     """Raise AssertionError where a limit is broken; end as unknown where the rule saw too little."""
     if session.blindness:
         observer.unmet(session.blindness)
-    with session.snapshot() as connection:
-        measured = measure(rule, connection)
+    measured = measured_by(rule, *session.ask(*asked_by(rule)))
     judgement = judge_proved(rule, measured.samples, measured.now)
     record(rule, judgement, observer)
     if judgement.outcome is Outcome.UNKNOWN:

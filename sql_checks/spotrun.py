@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import psycopg
+
 from gates.checks.observation import Observer
-from gates.deployment.database import Connection, execute
 from gates.text.characters import one_line
 from gates.text.foreign import count, plain, text
 from sql_checks.spotfile import SpotCheck
@@ -13,15 +14,16 @@ ROW_CONTRACT = ["subject", "detail", "witness"]
 SHOWN_CHARACTERS = 400
 SHOWN_ROWS = 20
 COUNTED_ROWS = 1000
+Found = psycopg.Cursor[dict[str, object]]
 
 
 def judge_spot(spot: SpotCheck, session: SqlSession, observer: Observer) -> None:
     """Raise AssertionError on a violation; end as unknown where too little was seen or the role is blind."""
     if spot.reads == "rows" and session.blindness:
         observer.unmet(session.blindness)
-    with session.snapshot() as connection:
-        bad = _violations(spot, connection, observer)
-        seen = _seen(spot, connection)
+    found, counted = session.ask(spot.violations, spot.seen)
+    bad = _violations(spot, found, observer)
+    seen = _seen(counted.fetchall())
     observer.count(seen)
     observer.value(len(bad), 0, "violations")
     if bad:
@@ -38,17 +40,15 @@ def judge_spot(spot: SpotCheck, session: SqlSession, observer: Observer) -> None
     observer.control(f"{seen} rows seen")
 
 
-def _violations(spot: SpotCheck, connection: Connection, observer: Observer) -> list[dict[str, object]]:
-    cursor = connection.execute(spot.violations.encode())
-    columns = [d.name for d in cursor.description or ()]
+def _violations(spot: SpotCheck, found: Found, observer: Observer) -> list[dict[str, object]]:
+    columns = [d.name for d in found.description or ()]
     if columns != ROW_CONTRACT:
         observer.unmet(f"{spot.path.name} gives columns {columns}; allowed: {ROW_CONTRACT}. Correct the query")
-    return cursor.fetchmany(COUNTED_ROWS)
+    return found.fetchmany(COUNTED_ROWS)
 
 
-def _seen(spot: SpotCheck, connection: Connection) -> int:
+def _seen(rows: list[dict[str, object]]) -> int:
     """The value of the seen query (one row, one column `seen`), else the number of its rows."""
-    rows = execute(connection, spot.seen)
     if len(rows) == 1 and list(rows[0]) == ["seen"]:
         return count(rows[0]["seen"])
     return len(rows)

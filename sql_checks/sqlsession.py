@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 
 import psycopg
 
@@ -17,7 +20,12 @@ from gates.inputs.values import Unfit, id_of_type
 
 STATEMENT_TIMEOUT_MS = 5_000
 DEEP_TIMEOUT_MS = 120_000
+SIDE_BY_SIDE = 4
+"""Connections that ask ahead, beside the session's own."""
 BLINDNESS = Path(__file__).parent / "blindness.sql"
+
+
+Answers = list[psycopg.Cursor[dict[str, object]]]
 
 
 def read_companies(path: Path, never: str = "") -> tuple[str, ...]:
@@ -42,9 +50,13 @@ class SqlSession:
     excluded: Sequence[str] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     deep: bool = False
+    _ahead: dict[tuple[str, ...], Future[Answers]] = field(default_factory=dict, init=False)
 
     @cached_property
     def connection(self) -> Answering:
+        return self._opened()
+
+    def _opened(self) -> Answering:
         timeout_ms = DEEP_TIMEOUT_MS if self.deep else STATEMENT_TIMEOUT_MS
         connection = connect(self.url, read_only=True, statement_timeout_ms=timeout_ms)
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
@@ -79,6 +91,42 @@ class SqlSession:
             f"row security hides rows of {len(hidden)} tables ({', '.join(hidden[:5])}) from this role;"
             " it must see all. Use a login that sees all rows (replay_gate)"
         )
+
+    def ask(self, *statements: str) -> Answers:
+        """What statements give in one read-only snapshot, in one round trip. Raise psycopg.Error."""
+        ahead = self._ahead.pop(statements, None)
+        return ahead.result() if ahead else self.connection.glance(*statements)
+
+    def ask_ahead(self, asked: Iterable[tuple[str, ...]]) -> None:
+        """Begin to ask for what `ask` will be asked for, over a few connections side by side: a server may be far.
+
+        Not for what reads whole tables: one at a time is enough for a server.
+        """
+        if self.deep:
+            return
+        queue = SimpleQueue[tuple[tuple[str, ...], Future[Answers]]]()
+        for statements in asked:
+            self._ahead[statements] = Future()
+            queue.put((statements, self._ahead[statements]))
+        try:
+            for number in range(SIDE_BY_SIDE):
+                Thread(target=self._work_off, args=(queue,), name=f"ask-ahead-{number}", daemon=True).start()
+        except RuntimeError:  # no thread is to be had: then one after the other
+            self._ahead.clear()
+
+    def _work_off(self, queue: SimpleQueue[tuple[tuple[str, ...], Future[Answers]]]) -> None:
+        connection: Answering | None = None
+        with suppress(Empty):
+            while True:
+                statements, answers = queue.get_nowait()
+                try:
+                    if connection is None or connection.closed:
+                        connection = self._opened()
+                    answers.set_result(connection.glance(*statements))
+                except Exception as error:  # noqa: BLE001  -- it is the answer
+                    answers.set_exception(error)
+        if connection is not None:
+            connection.close()
 
     def close(self) -> None:
         if "connection" in self.__dict__:

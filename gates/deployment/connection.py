@@ -71,6 +71,23 @@ class Answering(Connection):
                 self.pin()
             yield block
 
+    def glance(self, *statements: str) -> list[psycopg.Cursor[dict[str, object]]]:
+        """What statements give in a transaction of their own, which is rolled back. All of it is one round trip."""
+        control = psycopg.Cursor(self)
+        found = [psycopg.Cursor(self, row_factory=self.row_factory) for _ in statements]
+        try:
+            with self.pipeline():
+                control.execute(self.beginning)
+                self.pin()
+                for cursor, statement in zip(found, statements, strict=True):
+                    cursor.execute(statement.encode())
+                control.execute(b"rollback")
+        except psycopg.Error:
+            if not self.closed:
+                self.rollback()
+            raise
+        return found
+
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         limit_s = self.answer_limit_s if timeout is None else min(timeout, self.answer_limit_s)
         return super().wait(self._limited(gen, limit_s), interval)

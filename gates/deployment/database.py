@@ -82,20 +82,16 @@ def connect(
         **PINNED,
         **RELIED_ON,
     }
-    limit_s = statement_timeout_ms / 1000 + ANSWER_GRACE_S
-    if not _POOLED.get(url):
-        connection = _direct(url, settings, read_only=read_only, autocommit=autocommit)
-        if connection is not None:
-            connection.answer_limit_s = limit_s
-            return connection
-    connection = _open(url, autocommit=autocommit)
-    connection.answer_limit_s = limit_s
+    ours = None if _POOLED.get(url) else _direct(url, settings, read_only=read_only, autocommit=autocommit)
+    connection = ours or _open(url, autocommit=autocommit)
+    connection.answer_limit_s = statement_timeout_ms / 1000 + ANSWER_GRACE_S
     connection.read_only = read_only
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-    connection.pins = settings
-    if not _POOLED.get(url):
-        _prove(connection)
-        _POOLED[url] = True
+    if ours is None:
+        connection.pins = settings
+        if not _POOLED.get(url):
+            _prove(connection)
+            _POOLED[url] = True
     return connection
 
 

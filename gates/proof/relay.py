@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from urllib.parse import urlsplit
 PIECE = 65_536
 START_TIMEOUT_S = 5.0
 BACKLOG = 1024
+MOST_UNDER_WAY = 64
+"""Pieces that are held back at a time."""
 
 
 class Cut(Exception):  # noqa: N818  -- what a tap does to a connection, no error of ours
@@ -36,7 +39,9 @@ class Tap:
 
 @dataclass(frozen=True, slots=True)
 class RelayOptions:
-    """Where to listen, how many seconds each piece of an answer is held back, and who taps each connection."""
+    """Where to listen, who taps each connection, and how many seconds a round trip takes longer: that of the connection
+    itself, and each answer. Pieces of an answer do not wait for each other.
+    """
 
     host: str = "127.0.0.1"
     delay_s: float = 0.0
@@ -68,6 +73,7 @@ class _Relay:
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tap = self._way.tap()
         try:
+            await asyncio.sleep(self._way.delay_s)
             there, back = await asyncio.open_connection(*self._to)
         except OSError:
             writer.close()
@@ -91,14 +97,10 @@ class _Relay:
         through: Callable[[bytes], Awaitable[bytes]],
         delay_s: float,
     ) -> None:
-        with suppress(OSError):
-            while piece := await reader.read(PIECE):
-                if delay_s:
-                    await asyncio.sleep(delay_s)
-                writer.write(await through(piece))
-                await writer.drain()
-        with suppress(OSError):
-            writer.close()
+        pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(MOST_UNDER_WAY)
+        async with asyncio.TaskGroup() as both:
+            both.create_task(_take_in(reader, pieces, delay_s))
+            both.create_task(_put_out(writer, pieces, through))
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._server.close)
@@ -117,6 +119,35 @@ class _Relay:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=START_TIMEOUT_S)
         self._loop.close()
+
+
+async def _take_in(reader: asyncio.StreamReader, pieces: asyncio.Queue[tuple[float, bytes]], delay_s: float) -> None:
+    """Note when each piece is due; an empty one is the end."""
+    piece = b" "
+    while piece:
+        try:
+            piece = await reader.read(PIECE)
+        except OSError:
+            piece = b""
+        await pieces.put((time.monotonic() + delay_s, piece))
+
+
+async def _put_out(
+    writer: asyncio.StreamWriter,
+    pieces: asyncio.Queue[tuple[float, bytes]],
+    through: Callable[[bytes], Awaitable[bytes]],
+) -> None:
+    with suppress(OSError):
+        while True:
+            due, piece = await pieces.get()
+            if (wait_s := due - time.monotonic()) > 0:
+                await asyncio.sleep(wait_s)
+            if not piece:
+                break
+            writer.write(await through(piece))
+            await writer.drain()
+    with suppress(OSError):
+        writer.close()
 
 
 def reset(sock: socket.socket) -> None:
