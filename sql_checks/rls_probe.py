@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,21 +15,12 @@ import psycopg
 
 from gates.deployment.database import Connection, connect, execute, sql
 from gates.deployment.dialect.current import real_claims
-from gates.deployment.failures import in_words
 from gates.deployment.ids import new_id
+from sql_checks.rls_attempts import Attempt, TenantStatement, attempt
 
 TABLES = Path(__file__).parent / "rls_tables.sql"
-REFUSED = "42501"
-"""insufficient_privilege, which row security and missing rights give."""
-OURS = ("08", "25", "40", "53", "55", "57", "58", "XX")
-"""Classes of SQLSTATE that speak of the connection, limits and locks: they say nothing about a policy."""
 OF_A_COMPANY = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 """The text of a company's id; a string of SQL that the names of a deployment change."""
-UNRESOLVED = ("3F000", "42703", "42704", "42883", "42P01")
-"""SQLSTATEs of a name that was not found. The tenants' own search_path may find it."""
-TENANTS_PATH = '"$user", public, extensions'
-"""Where a function of the target looks for names when a tenant calls it, unless it says so itself."""
-
 SEEDS: dict[str, str] = {
     "companies": "insert into public.companies (id, name) values (%(id)s::uuid, 'drill-rls-' || left(%(id)s::text, 8))",
     "events": "insert into public.events (company_id, event_type, aggregate_key, payload, path)"
@@ -52,6 +42,11 @@ SEEDS: dict[str, str] = {
     "agent_controls": "insert into public.agent_controls (company_id, agents_paused) values (%(id)s, false)",
 }
 """Rows by the contract's names alone; companies first, so that foreign keys hold."""
+UPSERTS = {
+    "feature_flags": "(key, company_id) do update set enabled = true",
+    "replay_budgets": "(company_id) do update set daily_limit = 1",
+}
+"""Where an insert could also change the row of another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,30 +68,6 @@ class TenantTable:
     @property
     def reference(self) -> str:
         return f"public.{self.name}" if self.is_contract else f'"{self.schema}"."{self.name}"'
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """The result of one statement of a tenant: rows it saw or touched, or the error with its SQLSTATE."""
-
-    rows: int = 0
-    state: str = ""
-    error: str = ""
-
-    @property
-    def refused(self) -> bool:
-        return self.state == REFUSED
-
-    @property
-    def raised(self) -> bool:
-        """Whether the target's own policy, view or function raised it, since the login runs the same statement."""
-        ours = not self.state or self.state.startswith(OURS) or self.state in UNRESOLVED
-        return bool(self.error) and not self.refused and not ours
-
-    @property
-    def unclear(self) -> bool:
-        """Neither rows nor a refusal nor the target's own error: it proves nothing."""
-        return bool(self.error) and not self.refused and not self.raised
 
 
 @dataclass
@@ -139,21 +110,24 @@ def _look(connection: Connection) -> Probe:
     if found.exempt:
         return found
     mine, other, bystander = (new_id("company") for _ in range(3))
-    seeded = {name for name in SEEDS if _seed(connection, name, mine) and _seed(connection, name, other)}
-    _seed(connection, "companies", bystander)  # has no rows: an insert for it meets no other row's unique key
-    if "audit_logs" in seeded:
-        seeded.add("audit_heads")
+    seeded = _seed(connection, mine, other, bystander)
     tables = [TenantTable(**row) for row in execute(connection, sql(TABLES))]  # type: ignore[arg-type]
-    sights = (_sight(connection, t, mine, other, seeded=t.name in seeded) for t in tables)
-    found.sights = [sight for sight in sights if sight is not None]
-    for sight in found.sights:  # before any claims are set: what was set once reads as '' and never as unset again
-        _probe_claims(connection, sight, UNSET)
+    found.sights = _sights(connection, tables, mine, other, seeded)
+    # before any claims are set: what was set once reads as '' and never as unset again
+    _try(connection, [(sight, name, one) for sight in found.sights for name, one in _claimed(sight, UNSET)])
     for sight in found.sights:
-        _probe_reads(connection, sight)
-        _probe_claims(connection, sight, _claims_to_try(sight.mine))
+        tries = [*_reads(sight), *_claimed(sight, _claims_to_try(sight.mine))]
         if not sight.table.is_view and sight.mine == mine:  # never tries to write rows that are not the probe's own
-            _probe_writes(connection, sight, bystander)
+            tries += _writes(sight, bystander)
+        _try(connection, [(sight, name, one) for name, one in tries])
     return found
+
+
+def _try(connection: Connection, tries: Sequence[tuple[Sight, str, TenantStatement]]) -> None:
+    """Leave with each sight what its tries came to; nothing where the login may not be the role."""
+    for (sight, name, _), done in zip(tries, attempt(connection, [one for _, _, one in tries]), strict=True):
+        if done.entered:
+            sight.seen[name] = done
 
 
 def _exemption(connection: Connection) -> str:
@@ -171,59 +145,68 @@ def _exemption(connection: Connection) -> str:
         return "the role authenticated is superuser or BYPASSRLS: row security does not bind it"
     if row[0]["owns"]:
         return f"the role authenticated owns {row[0]['owns']}: looking as an owner proves nothing"
-    allowed = _attempt(connection, lambda c: c.execute("set local role authenticated"))
+    (allowed,) = attempt(connection, [TenantStatement("set local role authenticated")])
     return f"this login may not SET ROLE authenticated: {allowed.error}" if allowed.error else ""
 
 
-def _seed(connection: Connection, name: str, company: str) -> bool:
-    """Whether a row of the company could be put into the table."""
-    done = _attempt(connection, lambda c: c.execute(SEEDS[name].encode(), {"id": company}), keep=True)
-    return not done.error
+def _seed(connection: Connection, mine: str, other: str, bystander: str) -> set[str]:
+    """The tables into which a row of either company could be put. The bystander has none: an insert for it meets no
+    other row's unique key.
+    """
+    rows = [(name, company) for name in SEEDS for company in (mine, other)]
+    rows.insert(2, ("companies", bystander))
+    done = attempt(connection, [TenantStatement(SEEDS[name], {"id": company}, keep=True) for name, company in rows])
+    refused = {name for (name, company), one in zip(rows, done, strict=True) if one.error and company in {mine, other}}
+    seeded = set(SEEDS) - refused
+    return seeded | ({"audit_heads"} if "audit_logs" in seeded else set())
 
 
-def _sight(connection: Connection, table: TenantTable, mine: str, other: str, *, seeded: bool) -> Sight | None:
+def _sights(
+    connection: Connection, tables: Sequence[TenantTable], mine: str, other: str, seeded: Collection[str]
+) -> list[Sight]:
     """Count as the login what is there of both tenants; tables we could not write to are judged by rows they have."""
-    if not seeded and not _count(connection, table, mine).rows:
-        mine, other = _two_tenants(connection, table)
-    if not mine:
-        return None
-    counts = [_count(connection, table, tenant) for tenant in (mine, other)]
-    return Sight(table, mine, other, counts[0].rows, counts[1].rows, counts[0].error)
+    own = attempt(connection, [_count(table, mine) for table in tables])
+    pairs = [
+        (table, (mine, other) if table.name in seeded or count.rows else _two_tenants(connection, table))
+        for table, count in zip(tables, own, strict=True)
+    ]
+    pairs = [(table, tenants) for table, tenants in pairs if tenants[0]]
+    counts = attempt(connection, [_count(table, tenant) for table, tenants in pairs for tenant in tenants])
+    return [
+        Sight(table, *tenants, counts[2 * i].rows, counts[2 * i + 1].rows, counts[2 * i].error)
+        for i, (table, tenants) in enumerate(pairs)
+    ]
 
 
 def _two_tenants(connection: Connection, table: TenantTable) -> tuple[str, str]:
     """Two tenants with rows in a table; a random one, who has none, where there is only one."""
-    rows: list[dict[str, object]] = []
-
-    def read(c: Connection) -> psycopg.Cursor[dict[str, object]]:
-        query = f"select distinct tenant from (select {table.tenant} as tenant from {table.reference} limit 1000) t"
-        rows.extend(execute(c, f"{query} where tenant ~ '{OF_A_COMPANY}' order by 1 limit 2"))
-        return c.execute("select 1")
-
-    _attempt(connection, read)
+    query = f"select distinct tenant from (select {table.tenant} as tenant from {table.reference} limit 1000) t"
+    try:
+        with connection.transaction():
+            rows = execute(connection, f"{query} where tenant ~ '{OF_A_COMPANY}' order by 1 limit 2")
+    except psycopg.Error:
+        if connection.closed:
+            raise
+        return "", ""
     found = [str(row["tenant"]) for row in rows]
     return (found[0], found[1] if len(found) > 1 else new_id("company")) if found else ("", "")
 
 
-def _count(connection: Connection, table: TenantTable, tenant: str) -> Attempt:
+def _count(table: TenantTable, tenant: str, role: str | None = None, claims: str | None = None) -> TenantStatement:
     query = f"select from {table.reference} where {table.tenant} = %s limit 1000"
-    return _attempt(connection, lambda c: c.execute(query.encode(), (tenant,)))
+    return TenantStatement(query, (tenant,), role, claims)
 
 
-def _probe_reads(connection: Connection, sight: Sight) -> None:
+def _reads(sight: Sight) -> Iterator[tuple[str, TenantStatement]]:
     """Look as the tenant itself: at its own rows, and at those of all others."""
     table = sight.table
-    with _role(connection, "authenticated", _claims(sight.mine)):
-        sight.seen["own"] = _count(connection, table, sight.mine)
-        sight.seen["foreign"] = _attempt(
-            connection,
-            lambda c: c.execute(
-                f"select from {table.reference} where {table.tenant} is distinct from %s"
-                f" and {table.tenant} is not null limit 1000".encode(),
-                (sight.mine,),
-            ),
-        )
-        sight.seen["row_security_off"] = _attempt(connection, lambda c: _without_row_security(c, table, sight.mine))
+    who = ("authenticated", _claims(sight.mine))
+    others = f"select from {table.reference} where {table.tenant} is distinct from %s"
+    of_tenants = f"{others} and {table.tenant} is not null limit 1000"
+    yield "own", _count(table, sight.mine, *who)
+    yield "foreign", TenantStatement(of_tenants, (sight.mine,), *who)
+    everything = f"{others} limit 1000" if table.promised else of_tenants
+    yield "row_security_off", TenantStatement(everything, (sight.mine,), *who, exempt=True)
 
 
 UNSET = (("no_claims", "authenticated", None), ("anon:unset", "anon", None))
@@ -244,55 +227,30 @@ def _claims_to_try(mine: str) -> Iterator[tuple[str, str, str]]:
         yield f"garbage:text-{number}", "authenticated", text
 
 
-def _probe_claims(connection: Connection, sight: Sight, tries: Iterable[tuple[str, str, str | None]]) -> None:
+def _claimed(sight: Sight, tries: Iterable[tuple[str, str, str | None]]) -> Iterator[tuple[str, TenantStatement]]:
     """Ask for everything under claims that show nothing."""
     # a table of the deployment's own may hold rows of no tenant, which everybody may read
     of_tenants = "" if sight.table.promised else f" where {sight.table.tenant} is not null"
-    everything = f"select from {sight.table.reference}{of_tenants} limit 1000"
     for name, role, claims in tries:
-        with _role(connection, role, claims) as allowed:
-            if allowed:
-                sight.seen[name] = _attempt(connection, lambda c: c.execute(everything.encode()))
+        yield name, TenantStatement(f"select from {sight.table.reference}{of_tenants} limit 1000", (), role, claims)
 
 
-def _without_row_security(connection: Connection, table: TenantTable, mine: str) -> psycopg.Cursor[dict[str, object]]:
-    connection.execute("set local row_security = off")
-    query = f"select from {table.reference} where {table.tenant} is distinct from %s"
-    query += " limit 1000" if table.promised else f" and {table.tenant} is not null limit 1000"
-    return connection.execute(query.encode(), (mine,))
-
-
-def _probe_writes(connection: Connection, sight: Sight, bystander: str) -> None:
+def _writes(sight: Sight, bystander: str) -> Iterator[tuple[str, TenantStatement]]:
+    """Try as the tenant to write rows of others."""
     table, other = sight.table, sight.other
-    where_other = f"where {table.tenant} = %s"
-    moved = _moved(table, other)
-    with _role(connection, "authenticated", _claims(sight.mine)):
-        if table.name in SEEDS and table.promised:
-            victim = new_id("company") if table.name == "companies" else bystander
-            sight.seen["insert"] = _attempt(connection, lambda c: c.execute(SEEDS[table.name].encode(), {"id": victim}))
-        sight.seen["move"] = _attempt(
-            connection,
-            lambda c: c.execute(
-                f"update {table.reference} set {table.tenant_column} = %s where {table.tenant} = %s".encode(),
-                (moved, sight.mine),
-            ),
-        )
-        sight.seen["update"] = _attempt(
-            connection,
-            lambda c: c.execute(
-                f"update {table.reference} set {table.tenant_column} = {table.tenant_column} {where_other}".encode(),
-                (other,),
-            ),
-        )
-        sight.seen["delete"] = _attempt(
-            connection, lambda c: c.execute(f"delete from {table.reference} {where_other}".encode(), (other,))
-        )
-        if table.name == "feature_flags" and table.promised:
-            upsert = SEEDS["feature_flags"] + " on conflict (key, company_id) do update set enabled = true"
-            sight.seen["upsert"] = _attempt(connection, lambda c: c.execute(upsert.encode(), {"id": other}))
-        if table.name == "replay_budgets" and table.promised:
-            upsert = SEEDS["replay_budgets"] + " on conflict (company_id) do update set daily_limit = 1"
-            sight.seen["upsert"] = _attempt(connection, lambda c: c.execute(upsert.encode(), {"id": other}))
+    who = ("authenticated", _claims(sight.mine))
+    where = f"where {table.tenant} = %s"
+    if table.name in SEEDS and table.promised:
+        victim = new_id("company") if table.name == "companies" else bystander
+        yield "insert", TenantStatement(SEEDS[table.name], {"id": victim}, *who)
+    column = table.tenant_column
+    moved = (_moved(table, other), sight.mine)
+    yield "move", TenantStatement(f"update {table.reference} set {column} = %s {where}", moved, *who)
+    yield "update", TenantStatement(f"update {table.reference} set {column} = {column} {where}", (other,), *who)
+    yield "delete", TenantStatement(f"delete from {table.reference} {where}", (other,), *who)
+    if table.name in UPSERTS and table.promised:
+        upsert = f"{SEEDS[table.name]} on conflict {UPSERTS[table.name]}"
+        yield "upsert", TenantStatement(upsert, {"id": other}, *who)
 
 
 def _moved(table: TenantTable, other: str) -> str:
@@ -307,42 +265,3 @@ def _claims(company: str, role: str = "authenticated") -> str:
 def _said(claims: Mapping[str, object]) -> str:
     """Claims as the deployment has them, as the text of the setting."""
     return json.dumps(real_claims(claims))
-
-
-@contextmanager
-def _role(connection: Connection, role: str, claims: str | None) -> Iterator[bool]:
-    """Be a role with claims (None: unset) until the end of the block. Gives whether the login may be it."""
-    execute(connection, "savepoint rls_role")
-    try:
-        execute(connection, "select pg_catalog.set_config('search_path', %s, true)", TENANTS_PATH)
-        execute(connection, f'set local role "{role}"')
-        if claims is not None:
-            execute(connection, "select pg_catalog.set_config('request.jwt.claims', %s, true)", claims)
-        allowed = True
-    except psycopg.Error:
-        allowed = False
-        execute(connection, "rollback to savepoint rls_role")
-    try:
-        yield allowed
-    finally:
-        execute(connection, "rollback to savepoint rls_role")
-        execute(connection, "release savepoint rls_role")
-
-
-def _attempt(
-    connection: Connection,
-    run: Callable[[Connection], psycopg.Cursor[dict[str, object]]],
-    *,
-    keep: bool = False,
-) -> Attempt:
-    """Run one statement in a savepoint; undo it unless `keep`."""
-    execute(connection, "savepoint rls_attempt")
-    try:
-        rows = max(run(connection).rowcount, 0)
-    except psycopg.Error as error:
-        execute(connection, "rollback to savepoint rls_attempt")
-        return Attempt(state=error.sqlstate or "", error=in_words(error))
-    if not keep:
-        execute(connection, "rollback to savepoint rls_attempt")
-    execute(connection, "release savepoint rls_attempt")
-    return Attempt(rows=rows)

@@ -11,7 +11,8 @@ from gates.checks.observation import Observer
 from gates.deployment.dialect.current import current
 from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Severity, Where
-from sql_checks.rls_probe import SEEDS, Attempt, Probe, Sight, probe
+from sql_checks.rls_attempts import Attempt
+from sql_checks.rls_probe import SEEDS, Probe, Sight, probe
 
 CONTROL = "sql/rls/own-rows-visible"
 CONTRACT = {*SEEDS, "audit_heads"}

@@ -74,13 +74,11 @@ class Answering(Connection):
     def glance(self, *statements: str) -> list[psycopg.Cursor[dict[str, object]]]:
         """What statements give in a transaction of their own, which is rolled back. All of it is one round trip."""
         control = psycopg.Cursor(self)
-        found = [psycopg.Cursor(self, row_factory=self.row_factory) for _ in statements]
         try:
             with self.pipeline():
                 control.execute(self.beginning)
                 self.pin()
-                for cursor, statement in zip(found, statements, strict=True):
-                    cursor.execute(statement.encode())
+                found = [self.execute(statement.encode()) for statement in statements]
                 control.execute(b"rollback")
         except psycopg.Error:
             if not self.closed:

@@ -32,8 +32,14 @@ def in_words(error: BaseException) -> str:
     diagnosis = error.diag if isinstance(error, psycopg.Error) else None
     if diagnosis is None or not diagnosis.message_primary:
         return first_line(error)
-    said, state = " ".join(diagnosis.message_primary.split()), diagnosis.sqlstate or ""
-    function = _function(diagnosis.context or "")
+    state = diagnosis.sqlstate or ""
+    return told_in_words(diagnosis.message_primary, state, diagnosis.context or "") if state else first_line(error)
+
+
+def told_in_words(message: str, state: str, context: str) -> str:
+    """The same of an error that the server caught itself: its message, its SQLSTATE, and where it happened."""
+    said = " ".join(message.split())
+    function = _function(context)
     if function:
         return f"failed inside your function {function}: {said}"
     if state in {SCHEMA, TABLE, COLUMN, CALL, OBJECT}:
@@ -46,7 +52,7 @@ def in_words(error: BaseException) -> str:
         return f"the database did not finish in time: {said}"
     if state == LOCKED:
         return f"another session held a lock for too long: {said}"
-    return f"the database refused it: {said} (SQLSTATE {state})" if state else first_line(error)
+    return f"the database refused it: {said} (SQLSTATE {state})"
 
 
 def _function(context: str) -> str:

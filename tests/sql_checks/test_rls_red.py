@@ -12,6 +12,7 @@ from gates.checks.observation import Observer
 from gates.deployment import database
 from sql_checks import rls_probe
 from sql_checks import test_row_level_security as checks
+from sql_checks.rls_attempts import TenantStatement, attempt
 from sql_checks.rls_probe import Probe, probe
 from tests.postgres_fixture import PgServer
 from tests.sql_checks.conftest import outcome_of
@@ -230,3 +231,14 @@ def test_an_error_of_ours_is_unknown(
     found = verdicts(probe(pg_server.url(clone)))
     assert "fail" not in found.values(), found
     assert found["foreign"] == "unknown"
+
+
+def test_a_limit_ends_only_the_statement_that_it_is_about(migrated_url: str) -> None:
+    """A tenant's statement that takes too long is unclear; those that were sent with it have their own results."""
+    slow, quick = TenantStatement("select pg_sleep(20)"), TenantStatement("select 1")
+    with database.connect(migrated_url, autocommit=False) as connection:
+        connection.execute("set local statement_timeout = '300ms'")
+        first, second, third = attempt(connection, [quick, slow, quick])
+    assert (first.rows, third.rows) == (1, 1)
+    assert second.state == "57014"
+    assert second.unclear

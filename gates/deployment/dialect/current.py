@@ -75,6 +75,11 @@ def for_hand(text: str) -> str:
         return ""
 
 
+def written(text: str, given: Any) -> tuple[str, Any]:
+    """A statement and its parameters as the deployment has them. Raise AbsentName."""
+    return (text, given) if _InUse.writer is None else _InUse.writer.of(text, given)
+
+
 def writer() -> Writer | None:
     """What writes statements, or None where they stay as they are."""
     return _InUse.writer

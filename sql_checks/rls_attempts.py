@@ -1,0 +1,114 @@
+"""Many statements of tenants in one round trip, each with its result: a probe has hundreds, and a server may be far."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from gates.deployment.database import Connection, sql
+from gates.deployment.dialect.current import named, written
+from gates.deployment.failures import in_words, told_in_words
+
+RUN = Path(__file__).parent / "rls_attempts.sql"
+REFUSED = "42501"
+"""insufficient_privilege, which row security and missing rights give."""
+OURS = ("08", "25", "40", "53", "55", "57", "58", "XX")
+"""Classes of SQLSTATE that speak of the connection, limits and locks: they say nothing about a policy."""
+UNRESOLVED = ("3F000", "42703", "42704", "42883", "42P01")
+"""SQLSTATEs of a name that was not found. The tenants' own search_path may find it."""
+TENANTS_PATH = '"$user", public, extensions'
+"""Where a function of the target looks for names when a tenant calls it, unless it says so itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class TenantStatement:
+    """A statement, the values for its placeholders, and who runs it: a tenant's role with these claims (None: unset),
+    or the login itself. exempt: with row security off, as an owner has it. keep: it is not undone.
+    """
+
+    statement: str
+    values: Sequence[object] | dict[str, object] = ()
+    role: str | None = None
+    claims: str | None = None
+    exempt: bool = False
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The result of one statement of a tenant: rows it saw or touched, or the error with its SQLSTATE.
+
+    entered: whether the login may be that role.
+    """
+
+    rows: int = 0
+    state: str = ""
+    error: str = ""
+    entered: bool = True
+
+    @property
+    def refused(self) -> bool:
+        return self.state == REFUSED
+
+    @property
+    def raised(self) -> bool:
+        """Whether the target's own policy, view or function raised it, since the login runs the same statement."""
+        ours = not self.state or self.state.startswith(OURS) or self.state in UNRESOLVED
+        return bool(self.error) and not self.refused and not ours
+
+    @property
+    def unclear(self) -> bool:
+        """Neither rows nor a refusal nor the target's own error: it proves nothing."""
+        return bool(self.error) and not self.refused and not self.raised
+
+
+def attempt(connection: Connection, asked: Sequence[TenantStatement]) -> list[Attempt]:
+    """Run each statement within the open transaction; the results in the same order.
+
+    What ends them all (a limit of ours, a name that the deployment has not) ends only the one it is about: the others
+    are asked for again.
+    """
+    if not asked:
+        return []
+    connection.execute("savepoint attempts")
+    try:
+        return _together(connection, asked)
+    except psycopg.Error as error:
+        if connection.closed:
+            raise
+        connection.execute("rollback to savepoint attempts")
+        if len(asked) == 1:
+            return [Attempt(state=error.sqlstate or "", error=in_words(error))]
+    half = len(asked) // 2
+    return attempt(connection, asked[:half]) + attempt(connection, asked[half:])
+
+
+def _together(connection: Connection, asked: Sequence[TenantStatement]) -> list[Attempt]:
+    text = json.dumps([_told(connection, one) for one in asked])
+    with connection.pipeline():
+        connection.execute("select pg_catalog.set_config('replaygate.attempts', %s, true)", (text,))
+        connection.execute(sql(RUN).encode())
+        done = connection.execute("select pg_catalog.current_setting('replaygate.attempted')::jsonb as done")
+        connection.execute("release savepoint attempts")
+    (row,) = done.fetchall()
+    found: list[tuple[bool, int, str, str, str]] = row["done"]  # type: ignore[assignment]
+    return [
+        Attempt(touched, state, told_in_words(said, state, place) if state else "", entered or one.role is None)
+        for one, (entered, touched, state, said, place) in zip(asked, found, strict=True)
+    ]
+
+
+def _told(connection: Connection, one: TenantStatement) -> dict[str, object]:
+    statement, values = written(one.statement, one.values or None)
+    return {
+        "statement": psycopg.ClientCursor(connection).mogrify(statement.encode(), values),
+        "enter": named(f"set local role {one.role}") if one.role else None,
+        "claims": one.claims,
+        "path": TENANTS_PATH,
+        "exempt": one.exempt,
+        "keep": one.keep,
+    }

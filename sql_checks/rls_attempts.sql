@@ -1,0 +1,61 @@
+-- Runs the statements of `replaygate.attempts` one by one and writes what each came to into `replaygate.attempted`.
+-- Each is undone unless it says `keep`. Whatever is computed under a tenant's role or path, is computed before it is set.
+do $attempts$
+declare
+  asked jsonb;
+  done jsonb := '[]';
+  statement text;
+  enter text;
+  claims text;
+  path text;
+  exempt boolean;
+  keep boolean;
+  entered boolean;
+  through boolean;
+  touched bigint;
+  state text;
+  said text;
+  place text;
+begin
+  for asked in select value from pg_catalog.jsonb_array_elements(pg_catalog.current_setting('replaygate.attempts')::jsonb) loop
+    statement := asked ->> 'statement';
+    enter := asked ->> 'enter';
+    claims := asked ->> 'claims';
+    path := asked ->> 'path';
+    exempt := (asked ->> 'exempt')::boolean;
+    keep := (asked ->> 'keep')::boolean;
+    entered := false;
+    through := false;
+    touched := 0;
+    state := '';
+    said := '';
+    place := '';
+    begin
+      if enter is not null then
+        execute enter;
+        entered := true;
+        if claims is not null then
+          perform pg_catalog.set_config('request.jwt.claims', claims, true);
+        end if;
+        if exempt then
+          perform pg_catalog.set_config('row_security', 'off', true);
+        end if;
+        perform pg_catalog.set_config('search_path', path, true);
+      end if;
+      execute statement;
+      get diagnostics touched = row_count;
+      if not keep then
+        through := true;
+        raise exception using errcode = 'RG001';
+      end if;
+    exception when others then
+      if not through then
+        get stacked diagnostics state = returned_sqlstate, said = message_text, place = pg_exception_context;
+        touched := 0;
+      end if;
+    end;
+    done := done || pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(entered, touched, state, said, place));
+  end loop;
+  perform pg_catalog.set_config('replaygate.attempted', done::text, true);
+end
+$attempts$
