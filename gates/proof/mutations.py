@@ -13,7 +13,6 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import SimpleNamespace
@@ -288,6 +287,9 @@ class _Cursor:
         names = [name for name, _ in self._table.columns]
         return [dict(zip(names, loader.load_sequence(row), strict=True)) for row in self._table.rows]
 
+    def fetchone(self) -> dict[str, object] | None:
+        return next(iter(self.fetchall()), None)
+
     def fetchmany(self, _most: int) -> list[dict[str, object]]:
         return self.fetchall()
 
@@ -300,11 +302,6 @@ class _Session:
     def __init__(self, tables: Mapping[str, RecordedTable]) -> None:
         self._tables = tables
 
-    def execute(self, statement: bytes, _params: object = None) -> _Cursor:
-        text = statement.decode()
+    def ask(self, *statements: str) -> list[_Cursor]:
         names = {LAG.query: "lag", SPOT.violations: "violations", SPOT.seen: "seen"}
-        return _Cursor(self._tables[names.get(text, "clock")])
-
-    @contextmanager
-    def snapshot(self) -> Iterator[_Session]:
-        yield self
+        return [_Cursor(self._tables[names.get(text, "clock")]) for text in statements]

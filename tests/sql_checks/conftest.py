@@ -14,7 +14,7 @@ from gates.deployment.database import Connection, connect, execute
 from gates.deployment.target import Target
 from gates.evidence import TargetKind
 from gates.stack import seed
-from sql_checks.sqlsession import SqlSession
+from sql_checks.sqlsession import Answers, SqlSession
 from tests.postgres_fixture import TEMPLATE, PgServer
 
 COMPANY = "00000000-0000-4000-8000-000000000004"
@@ -30,6 +30,10 @@ class PlantedSession(SqlSession):
     def snapshot(self) -> Iterator[Connection]:
         assert self.planted is not None
         yield self.planted
+
+    def ask(self, *statements: str) -> Answers:
+        assert self.planted is not None
+        return [self.planted.execute(statement.encode()) for statement in statements]
 
 
 FRESH_S = 120.0
