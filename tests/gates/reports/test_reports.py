@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from gates import reports
+from gates.contract.contract import contract
 from gates.decision.assessment import NO_EVIDENCE
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where
 from gates.reports.allure import result_of
@@ -278,3 +279,19 @@ if __name__ == "__main__":
     GOLDEN.mkdir(parents=True, exist_ok=True)
     for file, text in rendered().items():
         (GOLDEN / file).write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", sorted(VERDICTS))
+def test_every_headline_says_within_which_contract_it_was_given(name: str) -> None:
+    """A promote of a part of the contract must not be read as one of all of it, in whichever medium it is read."""
+    scope = contract().scope(["replay", "tenancy", "outbox"])
+    verdict = dataclasses.replace(VERDICTS[name], contract=scope)
+    said = "within replay, outbox, tenancy; not claimed: safety-rails, authentication, tokens, dry-run, idempotency, "
+    terminal = verdict_text(verdict, colour=False).splitlines()
+    assert any(line.startswith(f"{name.upper()}, {said}") for line in terminal)
+    for kind in KINDS:
+        assert said in reports.render(kind, verdict, EVIDENCE, CATALOGUE, RUN), kind
+    assert f"contract={said}" in outputs(verdict)
+    assert json.loads(verdict.dump())["contract"]["claims"] == list(scope.claims)
+    whole = dataclasses.replace(VERDICTS[name], contract=contract().scope())
+    assert whole.title == name
