@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import psycopg
 
 from faults.catalogue import proxy
-from faults.proxy.rewriting import World, after, before, fields_of, json_of, with_json
+from faults.proxy.rewriting import World, after, before, fields_of, json_of, problem, with_json
 from faults.proxy.server import Defect, Reply, Sent, no_defect
 from faults.trigger.planting import meddling
 
@@ -145,6 +145,19 @@ proxy(
     "deployment/nearly-all-connections-are-taken",
     takes_connections,
     (f"{SEEN}/connections-are-bounded",),
+)
+proxy(
+    "deployment/every-replay-is-a-server-error",
+    after(lambda _world, sent, reply: problem(500, "internal") if sent.is_replay and reply.status == 200 else None),
+    ("drill/proof/valid-signature-accepted",),
+    "Every replay is carried out, and answered with a server error.",
+    green=("drill/authentication/signed-accepted",),
+)
+proxy(
+    "deployment/calls-over-the-limit-are-server-errors",
+    after(lambda _world, sent, reply: problem(500, "internal") if sent.is_replay and reply.status == 429 else None),
+    ("drill/rate-limit/fourth-refused", "drill/proof/fourth-call-refused"),
+    "Every call over the limit is answered with a server error.",
 )
 proxy("deployment/every-run-is-found", after(finds_every_run), ("drill/lifecycle/unknown-run-is-not-found",))
 proxy("deployment/every-event-is-done", after(always_done), ("drill/outbox/status-of-an-event",))
