@@ -103,9 +103,10 @@ def judge(seen: Mapping[str, str], scope: Scope) -> Evidence:
     details: dict[str, JsonValue] = {"seen": dict(seen)}
     if not lost:
         return Evidence(SPEC.id, Outcome.PASS, "", *numbers, details=details)
-    told = "; ".join(f"{area} was claimed, and seen, {seen[area]}" for area in lost)
-    do = f"Claim it again, or let it go in gate.yaml: {LET_GO.format(area=lost[0])}"
-    return Evidence(SPEC.id, Outcome.FAIL, f"{told}; it is not claimed now. {do}", *numbers, details=details)
+    when = {seen[area]: [a for a in lost if seen[a] == seen[area]] for area in lost}
+    told = "; ".join(f"claimed and seen {at}, and not claimed now: {', '.join(areas)}" for at, areas in when.items())
+    do = f"Claim {'it' if len(lost) == 1 else 'them'} again, or let each go in gate.yaml: {LET_GO.format(area=lost[0])}"
+    return Evidence(SPEC.id, Outcome.FAIL, f"{told}. {do}", *numbers, details=details)
 
 
 def kept(
