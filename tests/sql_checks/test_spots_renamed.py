@@ -12,6 +12,8 @@ import pytest
 from gates.contract.names import Names, names_of
 from gates.deployment.database import execute
 from gates.deployment.dialect.current import use
+from sql_checks.rulefile import read_all_rules
+from sql_checks.rulerun import measure
 from sql_checks.spotrun import judge_spot
 from tests import renamed
 from tests.sql_checks.conftest import COMPANY, PlantedSession, outcome_of
@@ -47,6 +49,33 @@ def test_green_on_the_renamed_reference(foreign: PlantedSession) -> None:
             found[name] = "error", str(error)
         execute(foreign.planted, "rollback to savepoint one")
     assert {name: told for name, told in found.items() if told != ("pass", "")} == {}
+
+
+def test_every_alert_rule_measures_the_same(foreign: PlantedSession) -> None:
+    """Subject, value and samples of every rule are those without other names, at one moment of one database."""
+    assert foreign.planted is not None
+    rules = [r for r in read_all_rules() if r.name not in OF_THE_SERVER]
+    before = {rule.name: measure(rule, foreign.planted) for rule in rules}
+    renamed_from(foreign)
+    foreign.planted.execute("set local search_path = pg_catalog, pg_temp")
+    after = {rule.name: measure(rule, foreign.planted) for rule in rules}
+    assert len(before) >= 15
+    for name, measured in before.items():
+        seen = [(s.subject, s.value, s.samples, s.bad, s.draining) for s in measured.samples]
+        assert sorted(seen) == sorted(
+            (s.subject, s.value, s.samples, s.bad, s.draining) for s in after[name].samples
+        ), name
+
+
+OF_THE_SERVER = {
+    "alert-role-sees-rows",
+    "connections",
+    "disk",
+    "long-transactions",
+    "replication-slots",
+    "transaction-age",
+}
+"""What these measure changes with the renaming itself."""
 
 
 @pytest.mark.parametrize(("name", "index"), CASES, ids=[f"{n}-{i}" for n, i in CASES])
