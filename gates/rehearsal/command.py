@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,7 +16,9 @@ from gates.rehearsal import contract_view, locks, presets
 from gates.rehearsal.bodies import BodyCheck, functions_of
 from gates.rehearsal.execution import Performance, perform
 from gates.rehearsal.explanation import explain
+from gates.rehearsal.history import AT_THE_END
 from gates.rehearsal.obstacles import Obstacle
+from gates.rehearsal.own_sql import prepare, read_queries
 from gates.rehearsal.remedies import Surroundings
 from gates.rehearsal.report import RehearsalResult, SecondRun, rehearsal_text
 from gates.rehearsal.server import DATABASE, Rehearsed, throw_away
@@ -27,8 +28,6 @@ from gates.reports.console import Console
 from gates.text.inert import Terminal
 
 AGAIN = "rehearsal_again"
-AT_THE_END = sys.maxsize
-"""The number of what is looked at when all statements have run."""
 
 
 def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
@@ -38,13 +37,18 @@ def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
     made.add_argument("--preset", choices=("auto", *presets.PRESETS), default="auto", help="the platform (auto)")
     version = option(values.whole(9, 99))
     made.add_argument("--server-version", type=version, metavar="N", help="PostgreSQL's major version (embedded)")
+    made.add_argument(
+        "--sql", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help="your alert and check files"
+    )
     made.add_argument("--role", action="append", default=[], metavar="NAME", help="a role that your platform makes")
 
 
 def carry_out(options: argparse.Namespace, console: Console) -> int:
     """Rehearse and print. The exit code: 0 all runs, 10 something to mend."""
     migrations = read_migrations(options.folder)
-    result = rehearsal(migrations, console.environ, options.preset, options.server_version, options.role)
+    for path in options.sql:
+        read_queries(path)  # what cannot be read is said before a server is started
+    result = rehearsal(migrations, console.environ, options.preset, options.server_version, options.role, options.sql)
     if options.json:
         console.result(Terminal.document(json.dumps(result.to_json(), ensure_ascii=False)))
     else:
@@ -58,6 +62,7 @@ def rehearsal(
     preset: str = "auto",
     version: int | None = None,
     roles: Sequence[str] = (),
+    own: Sequence[Path] = (),
 ) -> RehearsalResult:
     """Run the migrations on a server of their own. Raise ConfigError for a file that cannot be read, UsageError for a
     version that is not there, CannotWork where no server comes up.
@@ -79,6 +84,7 @@ def rehearsal(
         obstacles = explain(done.failures, around)
         bodies = _bodies(server, done, around)
         compared = contract_view.view(server.owner())
+        files_of_user = prepare(server, DATABASE, own, around, done.failures)
         stubs = (*presets.stubs_of(chosen), *_stubs_in_use(server))
         again = _again(server, files, one_transaction=one_transaction)
         notes += presets.with_word([s.text for s in done.skipped])
@@ -90,8 +96,9 @@ def rehearsal(
             obstacles,
             stubs,
             bodies,
+            files_of_user,
             compared,
-            locks=locks.review(migrations.sources, server.version, environ, in_transaction=one_transaction),
+            locks=locks.review(migrations.sources, server.version, environ),
             again=again,
             notes=tuple(notes),
             unfinished=done.unfinished,

@@ -20,6 +20,7 @@ from gates.text.characters import one_line
 
 LONGEST_SHOWN, LONGEST_SAID = 160, 400
 MOST_COLUMNS = 12
+LEAST_LIKENESS = 0.5
 
 
 def explain(failures: Sequence[Failure], around: Surroundings) -> tuple[Obstacle, ...]:
@@ -200,12 +201,16 @@ def _what(missing: MissingName) -> str:
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
-    """The nearest of the names, or nothing where none is near."""
-    close = difflib.get_close_matches(name, names, 1, 0.6)
-    if close:
-        return close[0]
-    parts = set(name.split("_")) - {"id", "at", "is", "by"}
-    return next((n for n in names if parts & set(n.split("_"))), "")
+    """The nearest of the names by letters or by the words in it, or nothing where none is near."""
+    near, best = max(((_likeness(name, n), n) for n in names), default=(0.0, ""))
+    return best if near >= LEAST_LIKENESS else ""
+
+
+def _likeness(one: str, other: str) -> float:
+    letters = difflib.SequenceMatcher(None, one, other).ratio()
+    mine, theirs = ({w.rstrip("s") for w in n.split("_")} - {"id", "at", "i", "by"} for n in (one, other))
+    words = len(mine & theirs) / len(mine | theirs) if mine & theirs else 0.0
+    return max(letters if letters >= 0.7 else 0.0, words)
 
 
 _HOMES = {

@@ -5,6 +5,7 @@ So a name that is missing can be traced: nobody makes it, somebody makes it late
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,8 @@ import psycopg
 
 from gates.rehearsal.splitting import SqlStatement
 
+AT_THE_END = sys.maxsize
+"""The number of what is looked at when all statements have run."""
 QUERY = """
 with own as (
   select oid, nspname from pg_catalog.pg_namespace

@@ -18,7 +18,7 @@ from gates.rehearsal.splitting import split
 LIMIT_S = 60
 ABOUT_LOCKS = (
     *("adding-", "changing-column-type", "constraint-missing-not-valid", "disallowed-unique-constraint"),
-    *("require-concurrent-", "require-lock-timeout", "ban-concurrent-index-creation-in-transaction", "ban-truncate"),
+    *("require-concurrent-", "require-lock-timeout", "ban-truncate"),
 )
 
 
@@ -39,10 +39,11 @@ class LockReview:
     hazards: tuple[LockHazard, ...] = ()
 
 
-def review(
-    sources: Sequence[SqlSource], version: int, environ: Mapping[str, str], *, in_transaction: bool
-) -> LockReview:
-    """Ask squawk; it gets the SQL of each file, without psql's commands and without rows of COPY."""
+def review(sources: Sequence[SqlSource], version: int, environ: Mapping[str, str]) -> LockReview:
+    """Ask squawk; it gets the SQL of each file, without psql's commands and without rows of COPY.
+
+    It is told that a file is one transaction: then it does not warn of tables that the file itself makes.
+    """
     beside = str(Path(sys.executable).parent)
     program = shutil.which("squawk", path=beside) or shutil.which("squawk", path=environ.get("PATH", ""))
     if program is None:
@@ -51,7 +52,7 @@ def review(
         paths = [Path(folder) / f"{number:05d}.sql" for number, _ in enumerate(sources)]
         for path, source in zip(paths, sources, strict=True):
             path.write_text(_only_sql(source), encoding="utf-8")
-        words = [program, "--reporter=json", f"--pg-version={version}", *["--assume-in-transaction"] * in_transaction]
+        words = [program, "--reporter=json", f"--pg-version={version}", "--assume-in-transaction"]
         try:
             done = subprocess.run(
                 [*words, *map(str, paths)],

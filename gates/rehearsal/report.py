@@ -12,6 +12,7 @@ from gates.inputs.strict_yaml import Place
 from gates.rehearsal.contract_view import ContractView
 from gates.rehearsal.locks import LockReview
 from gates.rehearsal.obstacles import Obstacle, ObstacleKind, at
+from gates.rehearsal.own_sql import OwnFile
 from gates.reports.terminal import WIDTH, paint
 from gates.text.inert import Terminal
 
@@ -50,6 +51,7 @@ class RehearsalResult:
     obstacles: tuple[Obstacle, ...]
     stubs: tuple[str, ...] = ()
     bodies: tuple[Obstacle, ...] = ()
+    own: tuple[OwnFile, ...] = ()
     contract: ContractView | None = None
     locks: LockReview = field(default_factory=LockReview)
     again: SecondRun | None = None
@@ -60,7 +62,8 @@ class RehearsalResult:
     def exit_code(self) -> int:
         """0 where all runs, nothing was left unjudged, and what is of the contract has no defect; else 10."""
         defects = self.contract is not None and self.contract.defects
-        return 10 if self.obstacles or self.bodies or defects or self.unfinished else 0
+        own = any(one.obstacles or one.unjudged or one.breach.seen is False for one in self.own)
+        return 10 if self.obstacles or self.bodies or own or defects or self.unfinished else 0
 
     def to_json(self) -> dict[str, Any]:
         """The same as data; a place is file, line, column."""
@@ -72,6 +75,7 @@ class RehearsalResult:
             "statements": self.statements,
             "obstacles": [_obstacle_json(o) for o in self.obstacles],
             "function_bodies": [_obstacle_json(o) for o in self.bodies],
+            "sql": [_own_json(one) for one in self.own],
             "contract": self.contract and self.contract.to_json(),
             "locks": {
                 "said": self.locks.said,
@@ -88,6 +92,19 @@ class RehearsalResult:
             "notes": list(self.notes),
             "unfinished": self.unfinished,
         }
+
+
+def _own_json(one: OwnFile) -> dict[str, Any]:
+    return {
+        "file": one.file,
+        "statements": one.statements,
+        "obstacles": [_obstacle_json(o) for o in one.obstacles],
+        "not_judged": list(one.unjudged),
+        "breach_seen": one.breach.seen,
+        "breach": one.breach.said,
+        "remedy": one.breach.remedy,
+        "place": one.breach.place and _place_json(one.breach.place),
+    }
 
 
 def _place_json(place: Place) -> dict[str, Any]:
@@ -119,6 +136,8 @@ def rehearsal_text(result: RehearsalResult, *, colour: bool) -> Terminal:
     if result.bodies:
         lines.append("  functions whose bodies name what is not there (they fail when they are called):")
         lines += _obstacles(result.bodies, colour=colour)
+    for own in result.own:
+        lines += _own(own, colour=colour)
     if result.contract:
         if result.obstacles and result.contract.alike:
             lines.append("  what did not run is missing in this comparison, too:")
@@ -141,6 +160,10 @@ def _headline(result: RehearsalResult) -> str:
     said = f"all {_counted(result.statements, 'statement')} in {_counted(result.files, 'file')} run"
     defects = result.contract.defects if result.contract else ()
     parts += [f"{_counted(len(defects), 'defect')} by the contract"] * bool(defects)
+    unseen = sum(one.breach.seen is False for one in result.own)
+    broken = sum(len(one.obstacles) for one in result.own)
+    parts += [f"{_counted(broken, 'statement')} of your own SQL cannot run"] * bool(broken)
+    parts += [f"{_counted(unseen, 'file')} of your own SQL would miss a breach"] * bool(unseen)
     if not result.obstacles and not result.unfinished:
         parts[0] = said
     clean = result.exit_code == 0
@@ -169,6 +192,18 @@ def _one(one: Obstacle, *, colour: bool) -> Iterator[str]:
     yield from (f"      {line}" for line in _wrapped(one.meaning))
     yield from (f"      {line}" for line in _wrapped(f"Do: {one.remedy}"))
     yield from (paint(f"      {line}", "dim", on=colour) for line in _wrapped(f"server: {one.code} {one.said}"))
+
+
+def _own(one: OwnFile, *, colour: bool) -> Iterator[str]:
+    run = f"{len(one.obstacles)} of {_counted(one.statements, 'statement')} cannot run"
+    said = run if one.obstacles else f"{_counted(one.statements, 'statement')} can run"
+    yield f"  {one.file}: {said}"
+    yield from _obstacles(one.obstacles, colour=colour)
+    yield from (f"      not judged: {line}" for line in one.unjudged)
+    tint = "yellow" if one.breach.seen is False else "dim"
+    yield from (paint(f"      {line}", tint, on=colour) for line in _wrapped(one.breach.said))
+    if one.breach.remedy:
+        yield from (f"      {line}" for line in _wrapped(f"Do: {one.breach.remedy}"))
 
 
 def _indented(text: str) -> list[str]:

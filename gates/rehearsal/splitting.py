@@ -124,7 +124,7 @@ def _scan(shown: str, text: str) -> list[Word]:
             found = postgast.scan(seen).tokens
             break
         except postgast.PgQueryError as error:
-            offset = len(seen.encode()[: max(error.cursorpos - 1, 0)].decode("utf-8", "ignore"))
+            offset = max(error.cursorpos - 1, 0)  # in characters, as the server counts
             junk = _JUNK.match(seen, offset)
             if junk is None or offset <= last or error.message.startswith("unterminated"):
                 what = error.message.partition(" at or near")[0]
