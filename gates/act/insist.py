@@ -23,6 +23,8 @@ MOST_UNDONE = 3
 """So often a change is made that somebody or something undoes at once; more of that fills the audit trail."""
 IDLE_IN_TRANSACTION_MS = 10_000
 """Our statements follow each other at once, so the server may soon take the locks of a session that was cut off."""
+MOST_SILENT_S = 15.0
+"""So much of the time that the first silent connection took is added to the patience: as long as an answer may take."""
 TRANSIENT = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)
 """A lock, a lost connection, a server that restarts or is read-only for the time of a failover: it may pass."""
 
@@ -94,7 +96,8 @@ class _Try:
 def insist(url: str, change: Forced, order: Order, clock: Callable[[], float], tell: Tell) -> Carried:
     """Make the change. Never raises for what the server does: that is the result.
 
-    A connection that went silent costs its own time, and not that of the try after it: the first one does not count.
+    A connection that went silent costs its own time, and not that of the try after it: of the first one, MOST_SILENT_S
+    do not count.
     """
     started, patience_s = clock(), order.plan.rollback_patience_s
     silent_s = 0.0
@@ -119,7 +122,7 @@ def insist(url: str, change: Forced, order: Order, clock: Callable[[], float], t
         passing = isinstance(tried.error, TRANSIENT)
         final = undone >= MOST_UNDONE or (not passing and (seen.final or tried.error is not None))
         if not silent_s and (tried.lost or seen.done is None):
-            silent_s = clock() - began
+            silent_s = min(clock() - began, MOST_SILENT_S)
         if final or clock() - started > patience_s + silent_s:
             tries = "" if final else f" (tried for {patience_s} s)"
             notes += [_without_row(change, owed.unaudited)] if owed and owed.unaudited else []

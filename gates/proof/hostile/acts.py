@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import psycopg
 
+from gates.errors import CannotWork
 from gates.proof import programs
 from gates.proof.hostile.copies import Copy
 from gates.proof.programs import FinishedProgram
@@ -135,7 +136,10 @@ def complaints(
         if claimed != moved and not dark:
             found.append(f"the flag {'was' if moved else 'was not'} moved, but it says: {said}: {done.tail[-200:]}")
         return found
-    if done.code not in {0, EXIT_STILL_ON, None}:
+    # the flag is off and the agents are paused: 21 would say otherwise, and 0 that the limits are cleared, too
+    partly = act is EMERGENCY and in_the_dark and done.code == CannotWork.exit_code
+    all_but_limits = partly and not after.rows_on and after.paused and '"failed"' in done.out
+    if done.code not in {0, EXIT_STILL_ON, None} and not all_but_limits:
         found.append(f"a {act.name} that is due ended with {said}; allowed: 0, or {EXIT_STILL_ON}: {done.tail[-200:]}")
     if after.rows_on and (done.code == 0 or not in_the_dark):
         found.append(f"{after.rows_on} row(s) of the flag are on; it says: {said}")
