@@ -30,6 +30,7 @@ from gates.deployment.tenants import Tenants
 from gates.evidence import Severity
 
 OTHER_WORKER_S = 30.0
+REFUSED = ("unsigned", "forged", "bad token", "oversized")
 LIMITED = ("signed", "token", "dry", "fourth")
 
 
@@ -60,6 +61,9 @@ class Scenario:
                 f"Try again in {wait_s} s, at {again:%H:%M:%S} UTC"
             )
         exchange = self.exchanges[name]
+        spent = [e.request.label for n, e in self.exchanges.items() if n in REFUSED and e.answer.status < 300]
+        if name in LIMITED and spent and exchange.answer.status == 429:
+            raise Unmet(f"{spent[0]} was admitted, where a refusal was due, and used up a call of the limit")
         return exchange.request, exchange.answer
 
 
