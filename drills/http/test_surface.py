@@ -11,6 +11,7 @@ from drills.workbench.checks import SIGNED, Case, cases
 from drills.workbench.credentials import REPLAY
 from gates.checks.recorder import Observer, check
 from gates.deployment.client import HttpDoor
+from gates.deployment.dialect.exchange import real_path
 from gates.deployment.requests import Request
 from gates.evidence import Severity, Where
 
@@ -175,22 +176,17 @@ def test_method_override(bench: Bench) -> None:
 
 # --- paths --------------------------------------------------------------------------------------------------------
 
-VARIANTS = (
-    "//dlq-replay",
-    "/./dlq-replay",
-    "/x/../dlq-replay",
-    "/%2e/dlq-replay",
-    "/dlq-replay/",
-    "/dlq-replay//",
-    "/dlq-replay;x=1",
-    "/DLQ-Replay",
-    "/dlq%2dreplay",
-    "/dlq-replay%00",
-    "/dlq-replay/.",
-    "/dlq-replay?x=1",
-    "/healthz/../dlq-replay",
-    "/healthz;/dlq-replay",
-)
+
+def _variants() -> list[str]:
+    """Other spellings of the real path of the replay endpoint."""
+    real, health = real_path(REPLAY), real_path("/healthz")
+    spellings = [
+        *(f"{before}{real}" for before in ("/", "/.", "/x/..", "/%2e", f"{health}/..", f"{health};")),
+        *(f"{real}{after}" for after in ("/", "//", ";x=1", "%00", "/.", "?x=1")),
+        real.title(),
+        real.replace("-", "%2d"),
+    ]
+    return [path for path in spellings if path != real]
 
 
 @check("drill/http-surface/path-variants", where=Where.READ_ONLY, after=SIGNED, covers=("A30",))
@@ -201,7 +197,7 @@ def test_path_variants(bench: Bench) -> None:
     """
     body = bench.body()
     bench.opens(bench.signed(body))
-    for path in VARIANTS:
+    for path in _variants():
         bare = Request("POST", path, (("Content-Type", "application/json"),), body, f"POST {path} without credentials")
         answer = bench.http.send(bare)
         # a page for any path (of a front end, say) is not the endpoint

@@ -10,6 +10,7 @@ from drills.workbench.traces import traces_in
 from gates.checks.recorder import Observer, check
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.control import Control
+from gates.deployment.dialect.exchange import contract_path
 from gates.deployment.requests import Request
 from gates.deployment.target import Target
 from gates.evidence import Severity, Where
@@ -71,7 +72,7 @@ def test_version_says_what_it_is(target: Target, seen: Observer) -> None:
     versions: set[tuple[str, ...]] = set()
     for request, door in _over_new_connections(target, "/version"):
         body = seen.expect(request, door.send(request), 200, control=not versions).json()
-        missing = [m for m in ("release", "commit", "schema_version", "drill_agent") if m not in body]
+        missing = [m for m in ("release", "commit", "schema_version") if m not in body]
         assert not missing, f"/version does not say {missing}"
         versions.add(tuple(str(body[m]) for m in ("release", "commit", "schema_version")))
     assert len(versions) == 1, f"the instances say {len(versions)} different versions: {sorted(versions)}"
@@ -124,8 +125,8 @@ CONTRACT_ROUTES = {
 
 
 def _served(path: str) -> str:
-    """A documented path from the contract's part on, with `{}` for its parameters."""
-    words = ["{}" if w.startswith("{") else w for w in path.split("/")]
+    """A documented path from the contract's part on, by the contract's name, with `{}` for its parameters."""
+    words = ["{}" if w.startswith("{") else w for w in contract_path(path).split("/")]
     known = {p.split("/")[1] for _, p in CONTRACT_ROUTES} | {"openapi.json"}
     start = next((i for i, w in enumerate(words) if w in known), 1)
     return "/" + "/".join(words[start:])

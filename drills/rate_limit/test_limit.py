@@ -12,6 +12,7 @@ from drills.workbench.credentials import REPLAY, Minter
 from drills.workbench.rate_limit import ADMITTED, Limit, client_addresses
 from drills.workbench.scene import new_key
 from gates.checks.recorder import check
+from gates.deployment.dialect.exchange import real_path
 from gates.deployment.ids import new_id
 from gates.deployment.requests import SIGNATURE, Request, encode_body, post, signed_get, token_post
 from gates.deployment.tenants import Tenants
@@ -160,7 +161,8 @@ def test_path_variants_share(limit: Limit, tenant: str) -> None:
     """
     limit.exhaust(tenant)
     plain = limit.request(tenant)
-    for path in ("/dlq-replay?x=1", "/dlq-replay/", "//dlq-replay", "/DLQ-REPLAY", "/dlq%2Dreplay"):
+    real = real_path(REPLAY)
+    for path in (f"{real}?x=1", f"{real}/", f"/{real}", real.upper(), real.replace("-", "%2D")):
         request = Request("POST", path, plain.headers, plain.body, f"POST {path}")
         answer = limit.http.send(request)
         # a page for any path (of a front end, say) is not the endpoint

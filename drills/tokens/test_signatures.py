@@ -13,6 +13,7 @@ from drills.workbench.bench import Bench
 from drills.workbench.checks import TOKEN, Case, cases
 from drills.workbench.scene import best_of
 from gates.checks.recorder import check
+from gates.deployment.client import NoAnswer
 from gates.deployment.requests import Request, encode_segment, mint_token, post, raw_token
 from gates.evidence import Severity, Where
 
@@ -205,9 +206,15 @@ def test_long_token(bench: Bench) -> None:
     Otherwise one header costs the service seconds, or makes it fail.
     """
     usual_ms = bench.opens(bench.with_token(bench.admin(), label="admin token")).elapsed_ms
-    long = bench.with_token(mint_token("", {"sub": "x" * 36_000}), label="a token of 48 KB")
     since = time.monotonic()
-    answers = [bench.http.send(long) for _ in range(3)]
+    try:
+        long = bench.with_token(mint_token("", {"sub": "x" * 36_000}), label="a token of 48 KB")
+        answers = [bench.http.send(long) for _ in range(3)]
+    except NoAnswer:  # many servers close the connection on a header over 8 or 16 KB while it is still being sent
+        bench.opens(bench.with_token(bench.admin(), label="admin token, after the long one"))
+        since = time.monotonic()
+        long = bench.with_token(mint_token("", {"sub": "x" * 4_500}), label="a token of 6 KB")
+        answers = [bench.http.send(long) for _ in range(3)]
     for answer in answers:
         bench.seen.expect(long, answer, (400, 401, 413, 431))
     taken_ms = [a.elapsed_ms for a in answers]

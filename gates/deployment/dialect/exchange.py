@@ -66,6 +66,18 @@ def real_body(body: bytes) -> bytes:
     return body if words is None else words.body(body)
 
 
+def contract_path(path: str) -> str:
+    """The contract's path of a real one, as the target documents it."""
+    words = http_words()
+    return path if words is None else words.contract_path(path)
+
+
+def real_member(name: str) -> str:
+    """The real name of a member of a body."""
+    words = http_words()
+    return name if words is None else words.member(name)
+
+
 def real_path(path: str) -> str:
     """The real path of one of the contract."""
     words = http_words()

@@ -76,6 +76,18 @@ class HttpWords:
                 return str(theirs) + rest
         return path
 
+    def contract_path(self, path: str) -> str:
+        """The contract's path of a real one; one that is no endpoint of the contract stays."""
+        for ours, theirs in self._paths:
+            at = path.find(theirs)
+            if at >= 0 and path[at + len(theirs) :][:1] in {"", "/"}:
+                return str(ours) + path[at + len(theirs) :]
+        return path
+
+    def member(self, name: str) -> str:
+        """The real name of a member of a body."""
+        return self._fields.get(name, name)
+
     def body(self, body: bytes) -> bytes:
         """The body with the target's names of its members, and its ids; all else byte for byte."""
         tokens = _TOKEN.findall(body)

@@ -11,7 +11,7 @@ import pytest
 
 from gates.contract.names import Names, names_of
 from gates.deployment.dialect.current import use
-from gates.deployment.dialect.exchange import on_the_wire, real_head, understood
+from gates.deployment.dialect.exchange import contract_path, on_the_wire, real_head, real_member, understood
 from gates.deployment.redaction import hidden, redact_text
 from gates.deployment.requests import Answer, Request, claims_of, curl, mint_token, sign_v2, signed_post
 from gates.deployment.target import Target
@@ -115,6 +115,26 @@ def test_an_answer_is_understood(status: int, theirs: object, wanted: int, ours:
     assert ours.items() <= found.json().items()
     assert found.header("X-Request-Id") == "r"
     assert found.received is raw
+
+
+@pytest.mark.parametrize(
+    ("documented", "ours"),
+    [
+        ("/functions/v1/replay", "/dlq-replay"),
+        ("/functions/v1/replay/{id}", "/dlq-replay/{id}"),
+        ("/prefix/functions/v1/replay", "/dlq-replay"),
+        ("/functions/v1/replays", "/functions/v1/replays"),
+        ("/version", "/version"),
+    ],
+)
+def test_a_documented_path_has_its_name_in_the_contract(documented: str, ours: str) -> None:
+    """A path that only begins like that of an endpoint is no endpoint."""
+    assert contract_path(documented) == ours
+
+
+def test_a_member_has_its_real_name() -> None:
+    """What a drill misspells must not be what the target calls it."""
+    assert [real_member(name) for name in ("company_id", "dry_run")] == ["orgId", "dry_run"]
 
 
 def test_what_is_no_json_is_left_alone() -> None:
