@@ -72,6 +72,12 @@ class Finding:
     def to_json(self) -> dict[str, JsonValue]:
         return dataclasses.asdict(self)
 
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Finding:
+        """A finding of verdict.json, where `behind` is counted anew. Raise KeyError, TypeError or ValueError."""
+        members = {name: value for name, value in data.items() if name != "behind"}
+        return cls(**{**members, "effect": Effect(data["effect"])})
+
 
 @dataclass(frozen=True, slots=True)
 class Exempt:

@@ -186,7 +186,7 @@ def read_verdict(data: Mapping[str, Any]) -> Verdict:
         target=data["target"],
         policy_digest=data["policy_digest"],
         counts=Counts(counts["pass"], counts["fail"], counts["unknown"], counts["not_applicable"]),
-        findings=tuple(Finding(**{**f, "effect": Effect(f["effect"])}) for f in data["findings"]),
+        findings=tuple(map(Finding.from_json, data["findings"])),
         action=Action.from_json(data["action"]),
     )
 
