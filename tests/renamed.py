@@ -109,6 +109,19 @@ def rename(connection: psycopg.Connection[Any], *, roles: bool = True) -> None:
         run(sql.SQL("alter role {} rename to {}").format(sql.Identifier(role), sql.Identifier(real)))
 
 
+def move_claim(connection: psycopg.Connection[Any], path: str) -> None:
+    """The function that reads the claims finds the tenant elsewhere; policies ask it for `company_id` as before."""
+    members = ",".join(path.split("."))
+    whole = connection.execute("select pg_get_functiondef('auth.jwt()'::regprocedure) as text").fetchone()
+    assert whole is not None
+    connection.execute(whole["text"].replace("auth.jwt()", "auth.whole_jwt()").encode())
+    connection.execute(
+        "create or replace function auth.jwt() returns jsonb language sql stable set search_path = '' as $$"
+        f" select jsonb_build_object('company_id', auth.whole_jwt() #>> '{{{members}}}') $$"
+    )
+    connection.execute("grant execute on function auth.jwt(), auth.whole_jwt() to public")
+
+
 def _do(connection: psycopg.Connection[Any], text: str, is_view: bool, *names: str) -> None:
     kind = sql.SQL("view" if is_view else "table")
     connection.execute(sql.SQL(text).format(kind, *map(sql.Identifier, names)))

@@ -1,0 +1,49 @@
+"""The probe of row-level security comes to the same under other names, tables and claims."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from gates.contract.names import Names, names_of
+from gates.deployment.dialect.current import use
+from sql_checks.rls_probe import probe
+from tests import renamed
+from tests.postgres_fixture import PgServer
+from tests.sql_checks.test_rls_red import HOLES, verdicts
+
+CLAIM = "app_metadata.tenant"
+GIVEN = {k: v for k, v in renamed.names(tenant_claim=CLAIM).items() if k != "roles"}
+
+
+@pytest.fixture
+def clone(pg_server: PgServer, seeded_db: str) -> Iterator[str]:
+    """A copy of the seeded database, to be broken and renamed."""
+    name = pg_server.create_database(seeded_db)
+    yield name
+    use(Names())
+    pg_server.drop_database(name)
+
+
+def looked_at_under_other_names(url: str) -> dict[str, str]:
+    with psycopg.connect(url, row_factory=dict_row) as connection:
+        renamed.rename(connection, roles=False)
+        renamed.move_claim(connection, CLAIM)
+    use(names_of(GIVEN))
+    return verdicts(probe(url))
+
+
+@pytest.mark.parametrize("hole", ["", *sorted(HOLES)[::4]])
+def test_a_hole_is_a_hole_under_other_names(hole: str, pg_server: PgServer, clone: str) -> None:
+    """Green without a hole; with one, red where it is red without other names."""
+    url = pg_server.url(clone)
+    if hole:
+        with psycopg.connect(url) as connection:
+            connection.execute("set local search_path = public, pg_catalog")
+            connection.execute(HOLES[hole][0].encode())
+    before = verdicts(probe(url))
+    assert looked_at_under_other_names(url) == before
+    assert bool(hole) == ("fail" in before.values())
