@@ -226,6 +226,7 @@ class PolicyFile:
             waivers=tuple(Waiver(**w) for w in values.get("waivers", ())),
             rollout=self.plan,
             scope=self.scope,
+            names=self.names.dump() if self.names else "",
             **values.get("evidence", {}),
             **optional,
         )

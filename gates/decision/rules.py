@@ -40,8 +40,8 @@ def again(check: str) -> str:
     return f"gate {stage}{alone}" if stage else "gate run --dry-run"
 
 
-RUN_ONLY = ("release", "target", "deep", "disruptive", "stage")
-"""What one run chooses; the rest of a policy is the same for all runs by the same rules."""
+RUN_ONLY = ("release", "target", "deep", "disruptive", "stage", "names")
+"""What one run chooses, and what a deployment calls things: the rest is the same for all runs by the same rules."""
 
 PROSE = ("claim", "cost", "covers")
 """Members of a check that people read; the decision does not."""
@@ -106,7 +106,8 @@ class Policy:
     """Everything that decide() goes by. The required set follows from this alone, never from what happened to run.
 
     stage: where one stage alone was run, its name in STAGES; its verdict is on its own checks and never a promote.
-    scope: the claims on the contract; by default all of it.
+    scope: the claims on the contract; by default all of it. names: those of gate.yaml as one line of JSON, so that a
+    verdict under other names is a verdict of another policy.
     """
 
     catalogue: tuple[CheckSpec, ...] = ()
@@ -122,6 +123,7 @@ class Policy:
     rollout: RolloutPlan = field(default_factory=RolloutPlan)
     stage: str = ""
     scope: Scope = WHOLE
+    names: str = ""
 
     def of_stage(self, stage: str) -> Policy:
         """The same policy for one stage alone."""
@@ -153,6 +155,7 @@ class Policy:
             "rules": [dataclasses.asdict(r) for r in self.rules],
             "waivers": [{**dataclasses.asdict(w), "expires": w.expires.isoformat()} for w in self.waivers],
             "catalogue": [_lean(s) for s in self.catalogue],
+            **({"names": self.names} if self.names else {}),
         }
 
     @property
@@ -179,6 +182,7 @@ class Policy:
             rules=tuple(_rule(r) for r in data["rules"]),
             waivers=tuple(Waiver(**{**w, "expires": dt.date.fromisoformat(w["expires"])}) for w in data["waivers"]),
             unwaivable=tuple(data["unwaivable"]),
+            names=data.get("names", ""),
             max_age_minutes=data["max_age_minutes"],
             lag_checks=tuple(data["lag_checks"]),
             rollout=RolloutPlan(**{**data["rollout"], "steps": tuple(data["rollout"]["steps"])}),

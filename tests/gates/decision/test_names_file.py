@@ -10,6 +10,8 @@ import pytest
 from gates.contract.names import load
 from gates.decision.names_file import NamesError
 from gates.decision.policy_file import names_of_text, parse
+from gates.decision.rules import Policy
+from gates.evidence import TargetKind
 
 TODAY = dt.date(2026, 1, 1)
 
@@ -67,3 +69,12 @@ def test_names_are_known_although_something_else_in_the_file_is_wrong() -> None:
     assert not names_of_text("version: [", "f")
     with pytest.raises(NamesError):
         names_of_text("version: [\nnames: {schema: app}\n", "f")
+
+
+def test_a_verdict_under_other_names_is_one_of_another_policy() -> None:
+    """Who changes the names after a verdict was given changes the policy, and it survives its way to disk."""
+    texts = ("version: 1\n", "version: 1\nnames: {schema: app}\n")
+    plain, named = (parse(t, "f", Path(), TODAY).policy((), TargetKind.STAGING, "r", deep=False) for t in texts)
+    assert plain.digest != named.digest
+    assert plain.proof_digest == named.proof_digest
+    assert Policy.from_json(named.to_json()).digest == named.digest
