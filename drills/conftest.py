@@ -19,7 +19,8 @@ from drills.workbench.scene import Scene
 from drills.workbench.turns import WAITS, Conductor
 from gates.checks.recorder import Observer, Unmet
 from gates.deployment.client import HttpDoor
-from gates.deployment.database import Connection, execute, value
+from gates.deployment.connection import Answering
+from gates.deployment.database import execute, value
 from gates.deployment.leftovers import LEASE_S, take_lease
 from gates.deployment.target import Target
 from gates.deployment.tenants import OUTBOX_FLAG, REPLAY_FLAG, Tenants
@@ -106,7 +107,7 @@ def sql_door(target: Target) -> Iterator[SqlDoor]:
 
 
 @pytest.fixture
-def db(target: Target, sql_door: SqlDoor) -> Connection:
+def db(target: Target, sql_door: SqlDoor) -> Answering:
     """The session's SQL connection, in autocommit."""
     if not target.database_url:
         raise Unmet("DATABASE_URL is not set: this check needs SQL. Set it to a login that sees all rows (replay_gate)")
@@ -172,7 +173,7 @@ def lease(target: Target, run_id: str) -> Iterator[str]:
 
 @pytest.fixture
 def tenants(
-    db: Connection, run_id: str, rollouts: dict[str, int], keep: Callable[[str], None], lease: str
+    db: Answering, run_id: str, rollouts: dict[str, int], keep: Callable[[str], None], lease: str
 ) -> Iterator[Tenants]:
     """Creates drill tenants for this check; they are removed when it ends."""
     made = Tenants(db, run_id, rollouts=rollouts, on_create=keep, lease=lease)
@@ -211,7 +212,7 @@ def bench(http: HttpDoor, target: Target, seen: Observer, clock: Clock, signer: 
 
 
 @pytest.fixture
-def scene(target: Target, http: HttpDoor, db: Connection, tenants: Tenants, seen: Observer, signer: Signer) -> Scene:
+def scene(target: Target, http: HttpDoor, db: Answering, tenants: Tenants, seen: Observer, signer: Signer) -> Scene:
     """What a check with a tenant and both doors works with."""
     return Scene(target, db, http, tenants, seen, signer)
 

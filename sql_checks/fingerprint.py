@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,12 +107,22 @@ def read_migrations(connection: Connection) -> Objects:
         "select attname from pg_attribute where attrelid = to_regclass('public.schema_migrations')"
         " and attname in ('version', 'checksum')",
     )
-    return _objects(connection, QUERIES / "migrations.sql") if len(columns) == 2 else {}
+    return _named(execute(connection, sql(QUERIES / "migrations.sql"))) if len(columns) == 2 else {}
 
 
 def read_kind(connection: Connection, kind: str) -> Objects:
     """Names and normalised definitions of one kind."""
-    return _bare(kind, {n: normalise(kind, t) for n, t in _objects(connection, QUERIES / f"{kind}.sql").items()})
+    return kind_of(kind, execute(connection, kind_query(kind)))
+
+
+def kind_query(kind: str) -> str:
+    """The statement that asks for one kind."""
+    return sql(QUERIES / f"{kind}.sql")
+
+
+def kind_of(kind: str, rows: Sequence[Mapping[str, object]]) -> Objects:
+    """Names and normalised definitions of one kind, from the answer to its statement."""
+    return _bare(kind, {n: normalise(kind, t) for n, t in _named(rows).items()})
 
 
 def _bare(kind: str, objects: Objects) -> Objects:
@@ -123,8 +133,8 @@ def _bare(kind: str, objects: Objects) -> Objects:
     }
 
 
-def _objects(connection: Connection, path: Path) -> dict[str, str]:
-    return {str(row["name"]): str(row["definition"] or "") for row in execute(connection, sql(path))}
+def _named(rows: Sequence[Mapping[str, object]]) -> dict[str, str]:
+    return {str(row["name"]): str(row["definition"] or "") for row in rows}
 
 
 def normalise(kind: str, text: str) -> str:

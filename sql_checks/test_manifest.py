@@ -12,9 +12,10 @@ from sql_checks.fingerprint import (
     Difference,
     Manifest,
     compare,
+    kind_of,
+    kind_query,
     load_manifest,
     other_release,
-    read_kind,
     read_migrations,
 )
 from sql_checks.sqlsession import SqlSession
@@ -69,16 +70,21 @@ def manifest(request: pytest.FixtureRequest) -> Manifest | None:
     return load_manifest(Path(name) if name else None)
 
 
-def _applied(sql_session: SqlSession, manifest: Manifest | None, seen: Observer) -> tuple[Manifest, dict[str, str]]:
+@pytest.fixture(scope="session")
+def applied(sql_session: SqlSession) -> dict[str, str]:
+    """The migrations that the deployment says it has, with their checksums."""
+    with sql_session.snapshot() as connection:
+        return dict(read_migrations(connection))
+
+
+def _release(manifest: Manifest | None, applied: dict[str, str], seen: Observer) -> Manifest:
     if manifest is None:
         seen.unmet(
             "there is no manifest of the release. Make one with `gate sql --write-manifest FILE` where you trust it"
         )
-    with sql_session.snapshot() as connection:
-        applied = dict(read_migrations(connection))
     if reason := other_release(manifest, applied):
         seen.unmet(f"{reason}. Make its own with `gate sql --write-manifest FILE` on a database you trust")
-    return manifest, applied
+    return manifest
 
 
 def _judge(differences: list[Difference], compared: int, seen: Observer) -> None:
@@ -99,9 +105,9 @@ def _judge(differences: list[Difference], compared: int, seen: Observer) -> None
         ("N01",),
     )
 )
-def test_migrations(sql_session: SqlSession, manifest: Manifest | None, seen: Observer) -> None:
+def test_migrations(applied: dict[str, str], manifest: Manifest | None, seen: Observer) -> None:
     """The applied migrations are those of the release."""
-    release, applied = _applied(sql_session, manifest, seen)
+    release = _release(manifest, applied, seen)
     if not release.migrations and not applied:
         seen.count(1)
         seen.value(0, 0, "differences")
@@ -127,11 +133,12 @@ def test_migrations(sql_session: SqlSession, manifest: Manifest | None, seen: Ob
         for name, claim, cost in CHECKS
     ],
 )
-def test_kind(kind: str, sql_session: SqlSession, manifest: Manifest | None, seen: Observer) -> None:
+def test_kind(
+    kind: str, sql_session: SqlSession, applied: dict[str, str], manifest: Manifest | None, seen: Observer
+) -> None:
     """One kind of object is as in the release."""
-    release, _ = _applied(sql_session, manifest, seen)
-    with sql_session.snapshot() as connection:
-        found = read_kind(connection, kind)
+    release = _release(manifest, applied, seen)
+    found = kind_of(kind, sql_session.ask(kind_query(kind))[0].fetchall())
     compared = max(len(found), len(release.kinds[kind]))
     if compared == 0:
         seen.count(1)  # no extension is what the release has, and what was found

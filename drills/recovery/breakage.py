@@ -14,8 +14,9 @@ import psycopg
 from drills.workbench.scene import Scene, new_key
 from drills.workbench.tenant_data import as_jsonb
 from gates.checks.recorder import check
+from gates.deployment.connection import Answering
 from gates.deployment.control import Control
-from gates.deployment.database import Connection, connect, execute
+from gates.deployment.database import connect, execute
 
 delivery_drill = partial(
     check, needs=("database", "drill-agent"), after=("drill/outbox/delivered-once",), phase="last", deep=True
@@ -167,7 +168,7 @@ def assert_recovered(scene: Scene, company: str, events: Sequence[str], *, settl
 class SqlDoor(Protocol):
     """Opens the session's connection anew where it was lost."""
 
-    def connection(self) -> Connection: ...
+    def connection(self) -> Answering: ...
 
 
 def reconnect(scene: Scene, door: SqlDoor) -> None:

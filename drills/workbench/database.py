@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 
 from gates.checks.recorder import Unmet
+from gates.deployment.connection import Answering
 from gates.deployment.database import Connection, connect, execute, sql, value
 from gates.deployment.dialect.current import real_claims
 from gates.deployment.failures import in_words
@@ -35,9 +36,9 @@ class SqlDoor:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._connection: Connection | None = None
+        self._connection: Answering | None = None
 
-    def connection(self) -> Connection:
+    def connection(self) -> Answering:
         if self._connection is None or self._connection.closed or self._connection.broken:
             try:
                 self._connection = connect(self._url)
@@ -70,7 +71,7 @@ class Database:
     """What a check asks the database, through the session's connection or one of its own."""
 
     target: Target
-    db: Connection
+    db: Answering
 
     def rows(self, statement: str, *params: object) -> list[dict[str, Any]]:
         """The rows of one statement."""

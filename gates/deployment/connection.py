@@ -73,18 +73,23 @@ class Answering(Connection):
 
     def glance(self, *statements: str) -> list[psycopg.Cursor[dict[str, object]]]:
         """What statements give in a transaction of their own, which is rolled back. All of it is one round trip."""
+        with self.at_once(end=b"rollback"):
+            return [self.execute(statement.encode()) for statement in statements]
+
+    @contextmanager
+    def at_once(self, *, end: bytes = b"commit") -> Iterator[None]:
+        """A transaction in one round trip: its statements have their results after it. For autocommit alone."""
         control = psycopg.Cursor(self)
         try:
             with self.pipeline():
                 control.execute(self.beginning)
                 self.pin()
-                found = [self.execute(statement.encode()) for statement in statements]
-                control.execute(b"rollback")
-        except psycopg.Error:
-            if not self.closed:
+                yield
+                control.execute(end)
+        except BaseException:
+            if not self.closed and self.info.transaction_status != TransactionStatus.IDLE:
                 self.rollback()
             raise
-        return found
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         limit_s = self.answer_limit_s if timeout is None else min(timeout, self.answer_limit_s)

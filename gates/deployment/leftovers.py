@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import psycopg
 
+from gates.deployment.connection import Answering
 from gates.deployment.database import Connection, connect, execute, session, value
 from gates.deployment.tenants import Tenants, id_of
 
@@ -141,7 +142,7 @@ def remove_left(url: str, companies: Sequence[str]) -> None:
         Tenants(connection, "left").remove(left)
 
 
-def _sweep_run(connection: Connection, companies: list[_Company], now: int) -> list[str]:
+def _sweep_run(connection: Answering, companies: list[_Company], now: int) -> list[str]:
     if not is_over(connection, companies[0].run):
         return []
     dead = [one.id for one in companies if one.until < now or one.mark == HELD]

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 import psycopg
 
-from gates.deployment.database import Connection, execute
+from gates.deployment.connection import Answering
+from gates.deployment.database import execute
 from gates.deployment.dialect.current import current
 from gates.deployment.ids import id_from, new_id
 from gates.deployment.requests import bucket
@@ -60,7 +61,7 @@ class Tenants:
     before the company exists, so that a run that is killed still knows its tenants.
     """
 
-    connection: Connection
+    connection: Answering
     run: str
     created: list[str] = field(default_factory=list)
     rollouts: Mapping[str, int] = field(default_factory=lambda: {OUTBOX_FLAG: 10})
@@ -131,7 +132,7 @@ class Tenants:
                 return
 
     def _remove(self, ids: Sequence[str], *, runs_first: bool) -> None:
-        with self.connection.transaction(), self.connection.pipeline():
+        with self.connection.at_once():
             if runs_first and current().has("replay_runs", "id"):
                 self.connection.execute(
                     "select 1 from public.replay_runs where company_id = any(%s::uuid[]) order by id for update",

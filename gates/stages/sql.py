@@ -13,6 +13,7 @@ from gates.deployment.leftovers import at_work, sweep
 from gates.evidence import CheckSpec, TargetKind
 from gates.evidence_file import read_lines
 from gates.stages.context import Context, Progress, StageReport
+from gates.stages.distance import stretched
 from gates.stages.suite import SuiteRun, run
 
 DATA = ("sql/",)
@@ -89,7 +90,8 @@ def suite(context: Context, name: str, expected: Sequence[CheckSpec], options: S
         options.append("--require-checkpoint")
     if settings.manifest is not None:
         options.append(f"--manifest={settings.manifest}")
-    return SuiteRun(name, "sql_checks", expected, settings.sql_timeout_s, tuple(options), http=False)
+    limit_s = stretched(context, settings.sql_timeout_s)
+    return SuiteRun(name, "sql_checks", expected, limit_s, tuple(options), http=False)
 
 
 def _memory(context: Context) -> Path:

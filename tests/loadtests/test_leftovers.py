@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from gates.deployment.database import Connection, connect, execute
+from gates.deployment.connection import Answering
+from gates.deployment.database import connect, execute
 from gates.deployment.leftovers import HELD, KEPT, TIMED, at_work, name_of, sweep, take_lease
 from gates.deployment.tenants import Tenants, id_of
 from loadtests.engine import database
@@ -28,7 +29,7 @@ RUN, PAST, FUTURE = "00c0ffee", 1_000_000_000, 9_999_999_999
 
 
 @pytest.fixture
-def db(migrated_url: str) -> Iterator[Connection]:
+def db(migrated_url: str) -> Iterator[Answering]:
     """A connection to a fresh database with the outbox on for everybody."""
     connection = connect(migrated_url)
     for key in ("outbox.enabled", "dlq.replay.enabled"):
@@ -37,7 +38,7 @@ def db(migrated_url: str) -> Iterator[Connection]:
     connection.close()
 
 
-def company(db: Connection, name: str, own_id: str = "") -> str:
+def company(db: Answering, name: str, own_id: str = "") -> str:
     made = own_id or id_of(name)
     execute(db, "insert into public.companies (id, name) values (%s, %s)", made, name)
     execute(
@@ -49,11 +50,11 @@ def company(db: Connection, name: str, own_id: str = "") -> str:
     return made
 
 
-def names_left(db: Connection) -> set[str]:
+def names_left(db: Answering) -> set[str]:
     return {str(row["name"]) for row in execute(db, "select name from public.companies where name like 'drill-%'")}
 
 
-def test_only_companies_of_dead_runs_are_removed(db: Connection, migrated_url: str) -> None:
+def test_only_companies_of_dead_runs_are_removed(db: Answering, migrated_url: str) -> None:
     """Whose lock is free or whose lease is over; never what was to be kept, or only looks like one of ours."""
     dead = [company(db, name_of(RUN, HELD, FUTURE, n, 0)) for n in range(2)]
     dead.append(company(db, name_of(RUN, TIMED, PAST, 3, 0)))
@@ -69,7 +70,7 @@ def test_only_companies_of_dead_runs_are_removed(db: Connection, migrated_url: s
     assert execute(db, "select from public.dead_letter_queue where company_id = any(%s::uuid[])", dead) == []
 
 
-def test_a_living_run_keeps_its_companies_until_it_lets_go(db: Connection, migrated_url: str) -> None:
+def test_a_living_run_keeps_its_companies_until_it_lets_go(db: Answering, migrated_url: str) -> None:
     """The lock of another gate is respected, and is gone with its connection."""
     lease, mark = take_lease(migrated_url, RUN)
     assert lease is not None
@@ -81,7 +82,7 @@ def test_a_living_run_keeps_its_companies_until_it_lets_go(db: Connection, migra
     assert take_lease(migrated_url.replace("/", "/no-such-host-", 1), RUN) == (None, TIMED)
 
 
-def test_the_companies_of_a_run_are_named_to_be_found_again(db: Connection, migrated_url: str) -> None:
+def test_the_companies_of_a_run_are_named_to_be_found_again(db: Answering, migrated_url: str) -> None:
     """What `prepare` makes is what `sweep` knows."""
     plan = LoadPlan("http://127.0.0.1:1", run=RUN, lease=f"{HELD}{FUTURE}", tenants_wanted=3)
     prepared = database.prepare(migrated_url, plan)
@@ -91,7 +92,7 @@ def test_the_companies_of_a_run_are_named_to_be_found_again(db: Connection, migr
 
 
 def test_a_load_whose_gate_was_killed_ends_and_removes_its_companies(
-    db: Connection, migrated_url: str, tmp_path: Path
+    db: Answering, migrated_url: str, tmp_path: Path
 ) -> None:
     """Even those that were to stay for a second look: nobody is left who would take it."""
     with target(Behaviour()) as url:
@@ -116,7 +117,7 @@ def test_a_load_whose_gate_was_killed_ends_and_removes_its_companies(
     assert len(listing.read_text(encoding="utf-8").split()) == 60
 
 
-def test_drill_tenants_of_a_killed_run(db: Connection, migrated_url: str) -> None:
+def test_drill_tenants_of_a_killed_run(db: Answering, migrated_url: str) -> None:
     """What a killed drill left is removed, and what another one works with is seen, and let alone."""
     held, mark = take_lease(migrated_url, "0badcafe", shared=True)
     again, _ = take_lease(migrated_url, "0badcafe", shared=True)

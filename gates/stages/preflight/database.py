@@ -24,6 +24,8 @@ from gates.text.foreign import text
 
 QUERIES = Path(__file__).parent.with_name("queries")
 MOST_SKEW_S = 2.0
+TRIP_MS = "round_trip_ms"
+"""What the check of the clocks says of the way to the database."""
 SERVERS = (15, 18)
 POOLED = (
     "a pooler lends the gate its sessions: each transaction begins with the gate's settings, and no lock shows that a"
@@ -181,4 +183,4 @@ def clock_skew(connection: Connection) -> LookResult:
             f"the clocks differ by {skew_s:g} s; allowed: {MOST_SKEW_S:g} s. Which is wrong is not known: see both"
         )
         return LookResult(Outcome.UNKNOWN, message, skew_s, MOST_SKEW_S, "s", 3)
-    return LookResult(Outcome.PASS, "", skew_s, MOST_SKEW_S, "s", 3)
+    return LookResult(Outcome.PASS, "", skew_s, MOST_SKEW_S, "s", 3, details={TRIP_MS: round(best[0] * 1000, 1)})

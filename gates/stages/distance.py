@@ -1,0 +1,31 @@
+"""How far the target is: what the preflight saw of its answers decides how many work at once, and for how long.
+
+A target at a distance is no worse for it, and would never be seen whole within the limits of a near one.
+"""
+
+from __future__ import annotations
+
+from gates.evidence import Outcome
+from gates.evidence_file import read_lines
+from gates.stages.context import Context
+from gates.stages.preflight.database import SKEW, TRIP_MS
+from gates.stages.preflight.endpoints import REACHABLE
+
+STEP_MS = 50.0
+"""Of the first answer, with its connection: two round trips."""
+LONGER = 0.2
+"""For each step, stages may take so much of their limit longer."""
+MOST_STEPS = 20
+
+
+def steps_of(context: Context) -> int:
+    """For how many steps of 50 ms the slower of both doors lets a first answer wait; 0 where nothing was seen."""
+    lines = [e for e in read_lines(context.evidence) if e.outcome is Outcome.PASS]
+    answers_ms = [e.duration_ms for e in lines if e.check == REACHABLE.id][-1:]
+    trips_ms = [float(str(e.details.get(TRIP_MS, 0))) for e in lines if e.check == SKEW.id][-1:]
+    return min(MOST_STEPS, int(max(answers_ms + [2 * trip for trip in trips_ms], default=0.0) // STEP_MS))
+
+
+def stretched(context: Context, limit_s: float) -> float:
+    """The limit of a stage, for a target that is as far as this one."""
+    return round(limit_s * (1 + LONGER * steps_of(context)))
