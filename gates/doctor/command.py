@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime as dt
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from gates.doctor.diagnosis import Diagnosis, diagnose
 from gates.doctor.draft import draft
 from gates.doctor.grants import LOGIN, grants
 from gates.doctor.report import as_json, as_text
-from gates.doctor.said import only_extra_headers
+from gates.doctor.said import only_extra_headers, placed
 from gates.doctor.writing import MANIFEST, refuse_to_overwrite, write
 from gates.errors import CannotWork, ConfigError, UsageError
 from gates.inputs import options as shared
@@ -61,6 +62,7 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     file = config.load_policy(path if path.exists() else None, now.date())
     use(only_extra_headers(file.names), console.environ)  # the deployment is looked at as it is
     found = diagnose(target, contract(), file.names, file.plan.flag)
+    found = dataclasses.replace(found, objects=placed(found.objects, file.root))
     if not found.reached:
         raise CannotWork("; ".join(found.remarks))
     if options.grants:

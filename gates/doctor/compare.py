@@ -14,6 +14,7 @@ from gates.doctor.schema import Schema, SchemaTable, UniqueKey
 from gates.doctor.sqltypes import difference, is_id
 from gates.doctor.words import best_likeness, synonyms, words
 
+NOT_THERE = "which is not there"
 EVERYBODY = frozenset({"public", "anon", "authenticated"})
 
 
@@ -137,7 +138,7 @@ def _relation(relation: Relation, found: TableMatch | None, pins: Pins) -> Itera
     kind = "view" if relation.is_view else "table"
     pin = pins.get(relation.name, ...)
     if found is None:
-        why = f"gate.yaml says {pin.table}, which is not there" if isinstance(pin, Pin) else ""
+        why = f"gate.yaml says {pin.table}, {NOT_THERE}" if isinstance(pin, Pin) else ""
         said = pin is None
         yield ComparedObject(
             kind, relation.name, relation.area, Presence.ABSENT, detail="gate.yaml says so" if said else why, said=said
@@ -173,7 +174,7 @@ def _column(relation: Relation, found: TableMatch, column: str, wanted: str) -> 
     if pin and column in pin.expressions:
         return ComparedObject("column", name, relation.area, Presence.RENAMED, "an expression", said=True)
     if seen is None:
-        why = f"gate.yaml says {pin.columns[column]}, which is not there" if pin and column in pin.columns else ""
+        why = f"gate.yaml says {pin.columns[column]}, {NOT_THERE}" if pin and column in pin.columns else ""
         said = bool(pin and column in pin.absent)
         return ComparedObject("column", name, relation.area, Presence.ABSENT, detail=why, said=said)
     real = seen.column

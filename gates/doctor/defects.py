@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from gates.contract.contract import Contract
 from gates.doctor.compare import ComparedObject, Comparison, Presence, RowsSeen, is_true
 from gates.doctor.http_comparison import HttpComparison
-from gates.doctor.schema import Schema, SchemaRole, SchemaTable
+from gates.doctor.schema import Schema, SchemaRole, SchemaTable, quoted
 from gates.text.foreign import text
 
 
@@ -61,14 +61,15 @@ def _row_security(comparison: Comparison) -> Iterator[Defect]:
     for one in comparison.objects:
         if one.kind != "row security" or one.presence is not Presence.DIFFERS:
             continue
-        table = comparison.tables[one.name].table.qualified
+        real = comparison.tables[one.name].table
+        table, written = real.qualified, real.quoted
         if "not forced" in one.detail:
             yield Defect(
                 60,
                 table,
                 one.detail,
                 "Whoever logs in as the owner, or runs a function of the owner, sees every tenant's rows.",
-                f"alter table {table} force row level security",
+                f"alter table {written} force row level security",
             )
         elif "off" in one.detail:
             yield Defect(
@@ -76,7 +77,7 @@ def _row_security(comparison: Comparison) -> Iterator[Defect]:
                 table,
                 one.detail,
                 "Every tenant reads every other tenant's rows, where tenants reach the table.",
-                f"alter table {table} enable row level security, force row level security; and a policy for tenants",
+                f"alter table {written} enable row level security, force row level security; and a policy for tenants",
             )
         else:
             yield Defect(
@@ -97,7 +98,7 @@ def _roles(comparison: Comparison) -> Iterator[Defect]:
                 one.role.name,
                 f"the role that stands for {name} {power}",
                 "Row-level security does not hold for it: one mistake in a query shows every tenant's rows.",
-                f"alter role {one.role.name} nosuperuser nobypassrls",
+                f"alter role {quoted(one.role.name)} nosuperuser nobypassrls",
             )
 
 
@@ -105,17 +106,17 @@ def _keys(comparison: Comparison) -> Iterator[Defect]:
     for one in comparison.objects:
         if one.kind != "key" or one.presence is not Presence.DIFFERS:
             continue
-        table = comparison.tables[one.name.partition("(")[0]].table.qualified
+        table = comparison.tables[one.name.partition("(")[0]].table
         harm, cost = KEYS.get(one.name, (40, "Two rows can stand for one thing."))
         if one.detail.startswith("unique over"):
             cost = "Tenants share their keys: one tenant's request is taken for a repetition of another's."
-        yield Defect(harm, table, one.detail, cost, _key_remedy(one, table))
+        yield Defect(harm, table.qualified, one.detail, cost, _key_remedy(one, table))
 
 
-def _key_remedy(one: ComparedObject, table: str) -> str:
-    columns = one.real or one.name.partition("(")[2].rstrip(")")
+def _key_remedy(one: ComparedObject, table: SchemaTable) -> str:
+    columns = ", ".join(map(quoted, (one.real or one.name.partition("(")[2].rstrip(")")).split(", ")))
     nulls = " nulls not distinct" if "null" in one.detail else ""
-    return f"alter table {table} add unique{nulls} ({columns}), once no two rows are alike"
+    return f"alter table {table.quoted} add unique{nulls} ({columns}), once no two rows are alike"
 
 
 def _columns(comparison: Comparison) -> Iterator[Defect]:
@@ -160,7 +161,8 @@ def _flags(comparison: Comparison, rows: RowsSeen, rollout_flag: str) -> Iterato
                 f"{text(', '.join(sorted(rows.flags)[:8]), 300) or 'none'}",
             )
         for one in comparison.objects:
-            if one.kind == "flag" and one.presence is Presence.ABSENT and one.name != rollout_flag:
+            of_nothing = one.area == "budgets" and "replay_budgets" not in comparison.tables
+            if one.kind == "flag" and one.presence is Presence.ABSENT and one.name != rollout_flag and not of_nothing:
                 yield Defect(
                     30,
                     f"{table}: {one.name}",

@@ -28,6 +28,8 @@ from gates.doctor.surface import Surface, look_at
 from gates.errors import first_line
 from gates.text.foreign import text
 
+STATEMENT_TIMEOUT_MS, ANSWER_LIMIT_S = 4_000, 5.0
+"""A server that stands still costs the second, once; a catalogue that is slow costs what `read_schema` allows."""
 WORTH_MENDING = 40
 """Harm below which a defect is advice: that the gate logs in as a superuser does not keep it from judging."""
 
@@ -84,7 +86,8 @@ def _is_settled(one: ComparedObject) -> bool:
 def view_database(url: str, contract: Contract, pins: Pins) -> DatabaseView:
     """Read the schema and a few rows. Never raises for what the database does."""
     try:
-        with contextlib.closing(connect(url, read_only=True)) as connection:
+        with contextlib.closing(connect(url, read_only=True, statement_timeout_ms=STATEMENT_TIMEOUT_MS)) as connection:
+            connection.answer_limit_s = ANSWER_LIMIT_S
             schema = read_schema(connection, contract)
             guessed = guessed_tables(schema, contract, pins)
             return DatabaseView(schema, read_rows(connection, guessed), guessed)

@@ -17,7 +17,7 @@ from gates.doctor.compare import ComparedObject, Presence
 from gates.doctor.diagnosis import Diagnosis
 from gates.doctor.matching import Confidence, TableMatch
 from gates.doctor.presets import SUPABASE
-from gates.doctor.schema import SchemaColumn
+from gates.doctor.schema import SchemaColumn, quoted
 from gates.doctor.sqltypes import bare, id_type
 from gates.text import characters
 
@@ -272,7 +272,7 @@ def _derived(one: TableMatch, column: str) -> str:
     """The expression that gives a column which the contract itself derives from another; empty where there is none."""
     source, form = DERIVED.get((one.relation.name, column), ("", ""))
     real = one.columns[source].column.name if source in one.columns else ""
-    return form.format(f'"{real}"' if real and not real.islower() else real) if real else ""
+    return form.format(quoted(real)) if real else ""
 
 
 def _values(found: Diagnosis, one: TableMatch) -> Lines:

@@ -28,6 +28,7 @@ FOLDED = {"column", "key", "row security", "values", "body member", "answer memb
 """Kinds of which only what is not present is listed; the rest is counted."""
 _SPLIT = re.compile(r"[.(]")
 MOST_DEFECTS = 20
+FOLLOWING = {"key", "row security"}
 MOST_ALIKE = 4
 """Objects of one parent in one state that are named; more are counted."""
 
@@ -67,9 +68,20 @@ def as_text(found: Diagnosis, contract: Contract, *, colour: bool, whole: bool) 
         _objects(found.objects, whole=whole),
         _defects(found, colour=colour),
         _coverage(found),
-        Terminal.of_lines(f"  {r}" for r in found.remarks),
+        Terminal.of_lines([*(f"  {r}" for r in found.remarks), *_next(found)]),
     ]
     return Terminal("\n").join(p for p in parts if p)
+
+
+def _next(found: Diagnosis) -> list[str]:
+    """What to do with all this."""
+    guessed = sum(o.presence is Presence.RENAMED and not o.said for o in found.objects)
+    if not guessed and not found.presets:
+        return []
+    return [
+        "",
+        "next: `gate doctor --write` drafts gate.yaml for review, with a comment on every guess (docs/adopt.md)",
+    ]
 
 
 def _headline(found: Diagnosis, contract: Contract, *, colour: bool) -> Terminal:
@@ -107,23 +119,35 @@ def _short(one: ComparedObject) -> Terminal:
 
 
 def _folded(objects: Sequence[ComparedObject], *, whole: bool) -> Iterable[ComparedObject]:
-    """Every object, but of the members of one parent in one state only a few, the others counted in one line."""
+    """Every object, but of the members of one parent in one state only a few, the others counted in one line.
+
+    What follows from a line above is left out: the columns of a table that is not there, the keys of a renamed one.
+    """
+    if whole:
+        yield from objects
+        return
+    missing = {o.name for o in objects if o.kind in {"table", "view"} and o.presence is Presence.ABSENT}
     groups: dict[tuple[str, str, Presence], list[ComparedObject]] = {}
     for one in objects:
-        parent = _SPLIT.split(one.name)[0] if one.kind in {"key", "values", "column"} else one.name.rpartition(" ")[0]
-        alone = whole or one.kind not in FOLDED
-        groups.setdefault((one.kind, one.name if alone else parent, one.presence), []).append(one)
+        key = (one.kind, _parent(one) if one.kind in FOLDED else one.name, one.presence)
+        groups.setdefault(key, []).append(one)
     for (kind, parent, presence), members in groups.items():
-        if kind not in FOLDED or whole or presence in {Presence.RENAMED, Presence.DIFFERS}:
+        follows = kind in FOLLOWING and presence is Presence.RENAMED
+        if kind not in FOLDED or presence is Presence.DIFFERS:
             yield from members
-        elif presence is Presence.PRESENT:
+        elif presence is Presence.PRESENT or follows or (kind == "column" and parent in missing):
             continue
-        elif len(members) > MOST_ALIKE or presence is Presence.UNKNOWN:
-            yield ComparedObject(
-                kind, f"{parent}: {len(members)} of them", members[0].area, presence, detail=members[0].detail
-            )
+        elif presence is not Presence.RENAMED and (len(members) > MOST_ALIKE or presence is Presence.UNKNOWN):
+            counted = f"{parent}: {len(members)} of them"
+            yield ComparedObject(kind, counted, members[0].area, presence, detail=members[0].detail)
         else:
             yield from members
+
+
+def _parent(one: ComparedObject) -> str:
+    """What the object is a part of: a table, or an endpoint."""
+    in_table = one.kind in {"column", "key", "values", "row security"}
+    return _SPLIT.split(one.name)[0] if in_table else one.name.rpartition(" ")[0]
 
 
 def _defects(found: Diagnosis, *, colour: bool) -> Terminal:

@@ -16,7 +16,7 @@ from gates.doctor.sqltypes import id_type
 from gates.text.foreign import text
 
 QUERIES = Path(__file__).with_name("queries")
-STATEMENT_TIMEOUT_MS = 1_500
+STATEMENT_TIMEOUT_MS = 800
 MOST_FLAGS = 300
 MOST_STATE = 60
 """Characters of a state: what is longer is text for people."""

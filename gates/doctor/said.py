@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from gates.contract.names import Names, names_of
-from gates.doctor.compare import ComparedObject, Presence
+from gates.doctor.compare import NOT_THERE, ComparedObject, Presence
 from gates.doctor.matching import Confidence, Pin, Pins
 from gates.doctor.schema import Schema
+from gates.inputs.strict_yaml import YamlNode
 
 SAID = "gate.yaml says so"
 MEMBERS = {"header": "headers", "body member": "fields", "answer member": "fields", "refusal": "codes"}
@@ -43,6 +44,21 @@ def settled(objects: list[ComparedObject], names: Names, schema: Schema) -> list
         **dict.fromkeys(MEMBERS, lambda o: _member(o, names)),
     }
     return [known[o.kind](o) if o.kind in known else o for o in objects]
+
+
+def placed(objects: Iterable[ComparedObject], root: YamlNode) -> tuple[ComparedObject, ...]:
+    """The objects; where gate.yaml names what is not there, with the place in the file."""
+    return tuple(replace(o, detail=f"{_place(o, root)}: {o.detail}") if NOT_THERE in o.detail else o for o in objects)
+
+
+def _place(one: ComparedObject, root: YamlNode) -> str:
+    """file:line:column of what is said of an object, or of the nearest member around it."""
+    name, _, column = one.name.partition("(")[0].partition(".") if one.kind != "role" else (one.name, "", "")
+    parts = {"function": ("functions", name, "is"), "role": ("roles", name)}
+    node = root
+    for part in ("names", *parts.get(one.kind, ("tables", name, *(("columns", column) if column else ("is",))))):
+        node = node.member(part) or node
+    return f"{node.place.file}:{node.place.line}:{node.place.column}"
 
 
 def _function(one: ComparedObject, names: Names, schema: Schema) -> ComparedObject:
@@ -90,5 +106,5 @@ def _settled(one: ComparedObject, real: str, *, is_there: bool) -> ComparedObjec
             said=True,
         )
     found = f"; it looks like {one.real}" if one.real and one.real != real else ""
-    said = f"gate.yaml says {real}, which is not there{found}"
+    said = f"gate.yaml says {real}, {NOT_THERE}{found}"
     return replace(one, presence=Presence.ABSENT, real="", confidence=None, detail=said, alternatives=())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -9,6 +10,12 @@ TABLES, VIEWS = frozenset("rpf"), frozenset("vm")
 """pg_class.relkind of what rows are written to, and of what only shows them."""
 UPDATE_DELETE_TRUNCATE = 16 | 8 | 32
 """Bits of pg_trigger.tgtype."""
+_PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
+
+
+def quoted(name: str) -> str:
+    """A name as a statement has it: in quotes where it needs them."""
+    return name if _PLAIN.fullmatch(name) else '"' + name.replace('"', '""') + '"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,11 @@ class SchemaTable:
     @property
     def qualified(self) -> str:
         return f"{self.schema}.{self.name}"
+
+    @property
+    def quoted(self) -> str:
+        """The name as a statement has it."""
+        return f"{quoted(self.schema)}.{quoted(self.name)}"
 
     @property
     def is_view(self) -> bool:

@@ -32,7 +32,7 @@ QUERIES = Path(__file__).with_name("queries")
 MOST_TABLES = 10_000
 MOST_DETAILED = 2_000
 """Tables whose keys, checks and policies are read: those with the most columns of the contract come first."""
-MOST_S = 6.0
+MOST_S = 5.0
 STATEMENT_S = 4.0
 LOCK_TIMEOUT_MS = 500
 _LITERAL = re.compile(r"'((?:[^']|''){1,100})'::|'((?:[^']|''){1,100})'")

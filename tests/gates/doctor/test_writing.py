@@ -103,7 +103,7 @@ def test_the_manifest_joins_what_is_said_of_sql(sql: str) -> None:
 
 
 def test_what_a_person_has_said_is_no_guess(pg_server: PgServer, tmp_path: Path) -> None:
-    """With the draft in place the same tables are said; one that is not there is named with its object."""
+    """With the draft in place the same tables are said; one that is not there is named with its place."""
     sql = (SCHEMAS / "django.sql").read_text(encoding="utf-8")
     with database(pg_server, sql) as url:
         environ = {"DATABASE_URL": url}
@@ -116,8 +116,13 @@ def test_what_a_person_has_said_is_no_guess(pg_server: PgServer, tmp_path: Path)
     said = {f"{o['kind']} {o['name']}": o for o in again["objects"]}
     assert {o["detail"] for o in said.values() if o["kind"] == "table"} == {"gate.yaml says so"}
     seen = {f"{o['kind']} {o['name']}": o for o in wrong["objects"]}
-    assert seen["table companies"]["detail"] == "gate.yaml says public.core_acount, which is not there"
-    assert seen["column dead_letter_queue.retry_count"]["detail"] == "gate.yaml says trys, which is not there"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for name, typo in (("table companies", "core_acount"), ("column dead_letter_queue.retry_count", "trys")):
+        place, _, detail = seen[name]["detail"].partition(": ")
+        file, line, column = place.split(":")
+        assert file == "gate.yaml"
+        assert lines[int(line) - 1][int(column) - 1 :].startswith(typo)
+        assert re.fullmatch(rf"gate\.yaml says (public\.)?{typo}, which is not there", detail)
 
 
 @given(st.text(max_size=80))
