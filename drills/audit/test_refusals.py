@@ -11,7 +11,7 @@ from drills.workbench.checks import SIGNED, SQL
 from drills.workbench.credentials import Minter
 from drills.workbench.scene import PATIENCE_S, Scene
 from gates.checks.recorder import check
-from gates.deployment.requests import replay_fields, token_post
+from gates.deployment.requests import forged_signature, replay_fields, token_post
 from gates.deployment.tenants import REPLAY_FLAG
 from gates.evidence import Severity
 
@@ -138,7 +138,7 @@ def test_bad_requests_leave_no_row(scene: Scene) -> None:
     Anyone on the network could write the tenant's trail full.
     """
     company = scene.company()
-    unsigned = scene.replay_request(company).with_header("X-Transbot-Signature", "0" * 64)
+    unsigned = scene.replay_request(company).with_header("X-Transbot-Signature", forged_signature())
     scene.expect(unsigned, 401)
     scene.replay(company, 400, "invalid_request", max="10")
     early = scene.audit(company)

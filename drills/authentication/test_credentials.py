@@ -9,7 +9,7 @@ from drills.workbench.checks import SIGNED, Case, cases
 from drills.workbench.credentials import REPLAY, Minter
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
-from gates.deployment.requests import SIGNATURE, Exchange, Request, encode_body, post
+from gates.deployment.requests import SIGNATURE, Exchange, Request, encode_body, forged_signature, post
 from gates.evidence import Severity, Where
 
 drill = partial(check, after=SIGNED, where=Where.READ_ONLY)
@@ -31,7 +31,7 @@ def test_two_signature_headers(case: Case, bench: Bench) -> None:
     """
     body = bench.body()
     bench.opens(bench.signed(body))
-    signatures = [bench.mac(body) if good else "0" * 64 for good in case.value]
+    signatures = [bench.mac(body) if good else forged_signature() for good in case.value]
     twice = post(REPLAY, body, *((SIGNATURE, s) for s in signatures), label=case.name)
     bench.refused(twice, (400, 401))
 
@@ -55,7 +55,7 @@ def test_bad_signature_beside_good_token(bench: Bench) -> None:
     """
     good = bench.with_token(bench.admin(), label="token alone")
     bench.opens(good)
-    bench.shut(good.adding_header(SIGNATURE, "0" * 64).labelled("valid token, wrong signature"))
+    bench.shut(good.adding_header(SIGNATURE, forged_signature()).labelled("valid token, wrong signature"))
 
 
 @check(
@@ -165,9 +165,9 @@ def test_one_refusal(bench: Bench) -> None:
     known = encode_body({"company_id": bench.target.test_company_id or bench.company, "max": 10})
     wrong = {
         "no credentials": post(REPLAY, body),
-        "wrong digits": bench.with_signature("0" * 64, body),
+        "wrong digits": bench.with_signature(forged_signature(), body),
         "no hex": bench.with_signature("zz", body),
-        "known company": bench.with_signature("0" * 64, known),
+        "known company": bench.with_signature(forged_signature(), known),
         "stale v2": bench.signed_v2(body, age_s=4000),
         "no token": bench.with_token("abc", body),
         "unsigned token": bench.with_token("eyJhbGciOiJub25lIn0.e30.", body),

@@ -11,7 +11,7 @@ from drills.workbench.bench import Bench
 from drills.workbench.checks import SIGNED, Case, cases
 from drills.workbench.credentials import REPLAY
 from gates.checks.recorder import Unmet, check
-from gates.deployment.requests import post, sign_v1
+from gates.deployment.requests import forged_signature, post, sign_v1
 from gates.deployment.wire import WireDoor
 from gates.evidence import Severity, Where
 
@@ -60,7 +60,7 @@ SHAPES = [
     Case(
         "random-signature",
         "64 hex digits that are no signature of the body are refused.",
-        Forgery(lambda _b, _r, _s: "0123456789abcdef" * 4),
+        Forgery(lambda _b, _r, _s: forged_signature()),
         ("A04",),
     ),
     Case(
@@ -103,7 +103,7 @@ SHAPES = [
     Case(
         "list-of-signatures",
         "A list of a wrong and the right signature is refused.",
-        Forgery(lambda _b, _r, s: f"{'0' * 64},{s}"),
+        Forgery(lambda _b, _r, s: f"{forged_signature()},{s}"),
         ("A06",),
     ),
     Case(

@@ -15,7 +15,7 @@ from drills.workbench.scene import Scene
 from gates.checks.recorder import Observer, check
 from gates.deployment.client import HttpDoor
 from gates.deployment.loans import LiveRow
-from gates.deployment.requests import SIGNATURE, Request, post, sign_v1, sign_v2, signed_get
+from gates.deployment.requests import SIGNATURE, Request, forged_signature, post, sign_v1, sign_v2, signed_get
 from gates.deployment.target import Target
 from gates.evidence import Severity, Where
 
@@ -269,7 +269,7 @@ def test_v2_required(bench: Bench, scene: Scene) -> None:
         bench.accepted(bench.signed_v2(body, label="v2, flag on"))
         bench.seen.control("with the flag on, v2 is accepted")
         ended = bench.said(bench.shut(v1.labelled("v1, flag on")))
-        wrong = bench.said(bench.shut(bench.with_signature("0" * 64, body, "wrong digits, flag on")))
+        wrong = bench.said(bench.shut(bench.with_signature(forged_signature(), body, "wrong digits, flag on")))
     if not found_on:
         bench.accepted(v1.labelled("v1, flag off again"))
     bench.one_body({"v1, flag on": ended, "wrong digits, flag on": wrong})

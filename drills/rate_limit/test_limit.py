@@ -14,7 +14,7 @@ from drills.workbench.scene import new_key
 from gates.checks.recorder import check
 from gates.deployment.dialect.exchange import real_path
 from gates.deployment.ids import new_id
-from gates.deployment.requests import SIGNATURE, Request, encode_body, post, signed_get, token_post
+from gates.deployment.requests import SIGNATURE, Request, encode_body, forged_signature, post, signed_get, token_post
 from gates.deployment.tenants import Tenants
 from gates.evidence import Severity, Where
 
@@ -193,7 +193,7 @@ UNCOUNTED: list[Case] = [
     Case(
         "forged-do-not-count",
         "Requests with a forged signature do not use up the limit of the tenant they name.",
-        lambda limit, _bench, company: limit.request(company, "forged").with_header(SIGNATURE, "0" * 64),
+        lambda limit, _bench, company: limit.request(company, "forged").with_header(SIGNATURE, forged_signature()),
         ("C08",),
     ),
     Case(
@@ -311,7 +311,7 @@ PRECEDENCE: list[Case] = [
     Case(
         "forged-wins-over-limit",
         "With the limit used up, a forged request is refused with 401.",
-        (lambda request: request.with_header(SIGNATURE, "0" * 64), 401),
+        (lambda request: request.with_header(SIGNATURE, forged_signature()), 401),
         ("C15",),
     ),
     Case(

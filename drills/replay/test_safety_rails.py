@@ -10,7 +10,7 @@ from drills.workbench.bench import Bench
 from drills.workbench.checks import SIGNED, Case, cases
 from gates.checks.recorder import check
 from gates.deployment.ids import new_id
-from gates.deployment.requests import encode_body
+from gates.deployment.requests import encode_body, forged_signature
 from gates.evidence import Severity, Where
 
 
@@ -267,7 +267,7 @@ def test_events_need_credentials(bench: Bench) -> None:
     good = bench.signer.post("/events", encode_body(fields), "a signed event")
     bench.opens(good)
     bench.shut(good.without_header("X-Transbot-Signature").labelled("an unsigned event"))
-    bench.shut(good.with_header("X-Transbot-Signature", "0" * 64).labelled("a forged event"))
+    bench.shut(good.with_header("X-Transbot-Signature", forged_signature()).labelled("a forged event"))
 
 
 ORDER: list[Case] = [

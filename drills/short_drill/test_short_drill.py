@@ -24,7 +24,17 @@ from drills.workbench.rate_limit import client_addresses
 from gates.checks.recorder import Observer, Unmet, check
 from gates.deployment.client import HttpDoor
 from gates.deployment.database import value
-from gates.deployment.requests import BUSY, SIGNATURE, Answer, Exchange, Request, encode_body, post, token_post
+from gates.deployment.requests import (
+    BUSY,
+    SIGNATURE,
+    Answer,
+    Exchange,
+    Request,
+    encode_body,
+    forged_signature,
+    post,
+    token_post,
+)
 from gates.deployment.target import Target
 from gates.deployment.tenants import Tenants
 from gates.evidence import Severity
@@ -74,7 +84,7 @@ def _requests(company: str, token: str, signer: Signer) -> Iterator[tuple[str, R
     preview = encode_body({"company_id": company, "max": 1, "dry_run": True})
     elsewhere = encode_body({"company_id": str(uuid.uuid4()), "max": 50})
     yield "unsigned", post(REPLAY, body, label="no credentials")
-    yield "forged", post(REPLAY, body, (SIGNATURE, "0" * 64), label="a wrong signature")
+    yield "forged", post(REPLAY, body, (SIGNATURE, forged_signature()), label="a wrong signature")
     yield "bad token", token_post(REPLAY, body, f"{token[:-8]}AAAAAAAA", "a wrong token")
     yield "oversized", signer.post(REPLAY, encode_body({"company_id": company, "max": 51}), "a batch of 51")
     yield "largest", signer.post(REPLAY, elsewhere, "a batch of 50, for a company that does not exist")

@@ -100,6 +100,11 @@ def sign_v1(secret: str, body: bytes) -> str:
     return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 
+def forged_signature() -> str:
+    """A signature in the form that the deployment takes, of no body and by no secret of anybody's."""
+    return sign_v1("nobody's secret, of more than 32 bytes", b"no body")
+
+
 def sign_v2(secret: str, message: bytes, unix_seconds: int) -> str:
     """`t=<unix seconds>,v2=<hex HMAC-SHA256 of "<t>.<message>">`; the message is the raw body, or the path of a GET."""
     if (words := http_words()) is not None:
