@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psycopg
 
+from gates.errors import CannotWork
 from gates.inputs import options as shared
 from gates.inputs import values
 from gates.inputs.values import option
@@ -21,7 +22,7 @@ from gates.rehearsal.obstacles import Obstacle
 from gates.rehearsal.own_sql import prepare, read_queries
 from gates.rehearsal.remedies import Surroundings
 from gates.rehearsal.report import RehearsalResult, SecondRun, rehearsal_text
-from gates.rehearsal.server import DATABASE, Rehearsed, throw_away
+from gates.rehearsal.server import DATABASE, OWNER, Rehearsed, throw_away
 from gates.rehearsal.sources import Migrations, read_migrations
 from gates.rehearsal.splitting import SqlStatement, split
 from gates.reports.console import Console
@@ -69,17 +70,19 @@ def rehearsal(
     """
     files = [split(source) for source in migrations.sources]
     chosen, why = presets.detect(migrations) if preset == "auto" else (preset, "")
-    dumped = presets.roles_of_dump(migrations)
+    dumped = [r for r in presets.roles_of_dump(migrations) if r not in presets.roles_of(chosen)]
     notes = [*[why] * bool(why), *migrations.notes]
     notes += [f"roles that the dump names were made first: {', '.join(dumped)}"] * bool(dumped)
     one_transaction = chosen == presets.SUPABASE and migrations.supabase
     if one_transaction:
         notes.append("each file is one transaction, as Supabase runs it")
-    made = [*roles, *(r for r in dumped if r not in roles)]
+    there = {OWNER, *presets.roles_of(chosen)}
+    made = [r for r in dict.fromkeys((*roles, *dumped)) if r not in there]
     with throw_away(environ, version, made) as server:
         if sql := presets.statements_of(chosen):
-            server.run_as_admin(sql)
+            _furnish(server, sql)
         done = perform(server, files, database=DATABASE, one_transaction=one_transaction)
+        server.let_in()
         around = Surroundings(done.history, chosen, _volatile(server, done))
         obstacles = explain(done.failures, around)
         bodies = _bodies(server, done, around)
@@ -105,6 +108,13 @@ def rehearsal(
         )
 
 
+def _furnish(server: Rehearsed, sql: str) -> None:
+    try:
+        server.run_as_admin(sql)
+    except psycopg.Error as error:
+        raise CannotWork(f"the preset does not fit PostgreSQL {server.version}: {error}. Give --preset none") from error
+
+
 def _bodies(server: Rehearsed, done: Performance, around: Surroundings) -> tuple[Obstacle, ...]:
     """The mistakes in bodies of functions that the migrations left behind."""
     with psycopg.connect(server.owner(), autocommit=True) as connection:
@@ -114,8 +124,11 @@ def _bodies(server: Rehearsed, done: Performance, around: Surroundings) -> tuple
 
 
 def _again(server: Rehearsed, files: Sequence[Sequence[SqlStatement]], *, one_transaction: bool) -> SecondRun | None:
-    """All files once more, on a copy."""
-    server.copy_database(AGAIN)
+    """All files once more, on a copy; None where it cannot be made, or the time is over."""
+    try:
+        server.copy_database(AGAIN)
+    except psycopg.Error:
+        return None
     done = perform(server, files, database=AGAIN, one_transaction=one_transaction, history=False)
     if done.unfinished:
         return None

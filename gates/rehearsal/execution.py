@@ -88,24 +88,33 @@ def perform(
     """Run the files in order. `one_transaction`: each file without a BEGIN of its own is one transaction."""
     done, number, began = Performance(), 0, time.monotonic()
     for statements in files:
-        with psycopg.connect(server.owner(database), autocommit=True, connect_timeout=5) as connection:
+        with log_in(server, database) as connection:
             if history and not done.history.present:
                 done.history.look(connection, None, 0)
-            run = _FileRun(server, connection, done, history)
+            run = _FileRun(server, connection, done, history, database)
             whole = one_transaction and not any(s.verb in {"begin", "start"} for s in statements)
             if whole:
                 connection.execute("begin")
             for statement in statements:
                 number += 1
                 if time.monotonic() - began > MOST_SECONDS:
+                    run.connection.close()
                     done.unfinished = f"it ended after {MOST_SECONDS:.0f} s, before {statement.place().file}"
                     return done
                 run.one(statement, number)
             if whole and statements:
                 run.finish(statements[-1], number)
-            if connection.closed:
-                done.unfinished = "the server ended the session"
+            run.connection.close()
     return done
+
+
+def log_in(server: Rehearsed, database: str) -> psycopg.Connection[Any]:
+    """A session of who runs the migrations, also where these took its login away."""
+    try:
+        return psycopg.connect(server.owner(database), autocommit=True, connect_timeout=5)
+    except psycopg.OperationalError:
+        server.let_in()
+        return psycopg.connect(server.owner(database), autocommit=True, connect_timeout=5)
 
 
 @dataclass
@@ -114,13 +123,14 @@ class _FileRun:
     connection: psycopg.Connection[Any]
     done: Performance
     history: bool
+    database: str
 
     def one(self, statement: SqlStatement, number: int) -> None:
         if statement.meta:
             self.done.skipped.append(statement)
             return
         if self.connection.closed:
-            self.connection = psycopg.connect(self.server.owner(self.connection.info.dbname), autocommit=True)
+            self.connection = log_in(self.server, self.database)
         guarded = (
             self.connection.info.transaction_status == TransactionStatus.INTRANS
             and statement.verb not in CONTROLS

@@ -48,6 +48,11 @@ def statements_of(preset: str) -> str:
     return (DATA / "supabase.sql").read_text(encoding="utf-8") if preset == SUPABASE else ""
 
 
+def roles_of(preset: str) -> frozenset[str]:
+    """The roles that the preset makes."""
+    return frozenset(re.findall(r"^create role (\w+)", statements_of(preset), re.MULTILINE))
+
+
 def stubs_of(preset: str) -> tuple[str, ...]:
     """What of the preset is a stub."""
     return ("schema auth", "schema storage", "schema realtime") if preset == SUPABASE else ()

@@ -50,9 +50,18 @@ class Rehearsed:
         return self.server.url(database, ADMIN, self.password)
 
     def run_as_admin(self, statements: str, database: str = DATABASE) -> None:
-        """SQL of the rehearsal's own."""
+        """SQL of the rehearsal's own. Raise psycopg.Error."""
         with psycopg.connect(self.admin(database), autocommit=True) as connection:
             connection.execute(statements.encode())
+
+    def let_in(self) -> None:
+        """Give back the login and the database to whoever runs the migrations, in case these locked themselves out."""
+        limits = "connection limit -1 valid until 'infinity'"
+        for statement in (
+            f"alter role {OWNER} with login password '{self.password}' {limits}",
+            f"alter database {DATABASE} with allow_connections true connection limit -1",
+        ):
+            self.run_as_admin(statement, "postgres")
 
     def copy_database(self, name: str) -> None:
         """A copy of the database as it is now; nobody may be connected to it."""

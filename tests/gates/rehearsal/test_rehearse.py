@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -464,6 +465,32 @@ def test_a_dump_runs_with_its_rows_and_without_psql_commands(tmp_path: Path) -> 
     assert any("\\restrict, \\unrestrict" in note for note in result.notes)
 
 
+def test_a_dump_of_a_platform_finds_the_platform_there(tmp_path: Path) -> None:
+    """Roles that the preset makes are not made twice, whether the dump names them or the user does."""
+    path = tmp_path / "dump.sql"
+    path.write_text(
+        "-- PostgreSQL database dump\nCREATE TABLE public.t (id uuid DEFAULT auth.uid());\n"
+        "ALTER TABLE public.t OWNER TO app;\nGRANT ALL ON TABLE public.t TO anon;\n",
+        encoding="utf-8",
+    )
+    result = rehearsal(read_migrations(path), os.environ, roles=["anon", "postgres", "app", "app"])
+    assert (result.obstacles, result.preset) == ((), "supabase")
+
+
+def test_migrations_that_lock_themselves_out_are_rehearsed_to_the_end(tmp_path: Path) -> None:
+    """A new password, no connections, a session that ends itself: the next statement and file run all the same."""
+    (tmp_path / "1.sql").write_text("alter role postgres password 'x';\n", encoding="utf-8")
+    (tmp_path / "2.sql").write_text(
+        "select pg_terminate_backend(pg_backend_pid());\nalter database rehearsal connection limit 0;\n"
+        "create table t (id int);\n",
+        encoding="utf-8",
+    )
+    (tmp_path / "3.sql").write_text("select idd from t;\n", encoding="utf-8")
+    result = rehearsal(read_migrations(tmp_path), os.environ)
+    assert [Path(o.place.file).name for o in result.obstacles] == ["2.sql", "3.sql"]
+    assert (result.obstacles[0].place.line, result.obstacles[1].code) == (1, "42703")
+
+
 def test_fences_of_markdown_run_in_their_order_with_its_lines(tmp_path: Path) -> None:
     """Only SQL in fences is run; a fence ends its last statement; indented fences and other languages are known."""
     path = tmp_path / "steps.md"
@@ -484,6 +511,9 @@ def test_the_command_prints_its_findings_and_leaves_nothing(tmp_path: Path, plac
     environ = {**os.environ, "TMPDIR": str(place)}
     done = gate("rehearse", str(good), environ=environ)
     assert (done.returncode, "REHEARSAL: all 1 statement in 1 file run" in done.stdout) == (0, True), done.stderr
+    done = gate("rehearse", str(bad), "--json", environ=environ)
+    (one,) = json.loads(done.stdout)["obstacles"]
+    assert (one["file"], one["line"], one["column"], one["kind"]) == (str(bad), 2, 8, "cause")
     done = gate("rehearse", str(bad), environ=environ)
     assert done.returncode == 10
     assert f"cannot run {bad}:2:8" in done.stdout
