@@ -1,0 +1,25 @@
+create type oban_job_state as enum
+  ('available', 'suspended', 'scheduled', 'executing', 'retryable', 'completed', 'discarded', 'cancelled');
+create table oban_jobs (
+  id bigserial primary key,
+  state oban_job_state not null default 'available',
+  queue text not null default 'default',
+  worker text not null default 'Mail',
+  args jsonb not null default '{}',
+  errors jsonb[] not null default '{}',
+  attempt integer not null default 0,
+  max_attempts integer not null default 20,
+  inserted_at timestamp not null default timezone('UTC', now()),
+  scheduled_at timestamp not null default timezone('UTC', now()),
+  attempted_at timestamp,
+  completed_at timestamp,
+  attempted_by text[],
+  discarded_at timestamp,
+  priority integer not null default 0,
+  tags text[] default '{}',
+  meta jsonb default '{}',
+  cancelled_at timestamp
+);
+comment on table oban_jobs is '14';
+create index oban_jobs_state_queue_priority_scheduled_at_id_index
+  on oban_jobs (state, queue, priority, scheduled_at, id);

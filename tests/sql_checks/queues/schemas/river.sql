@@ -1,0 +1,32 @@
+create type river_job_state as enum
+  ('available', 'cancelled', 'completed', 'discarded', 'pending', 'retryable', 'running', 'scheduled');
+create table river_job (
+  id bigserial primary key,
+  state river_job_state not null default 'available',
+  attempt smallint not null default 0,
+  max_attempts smallint not null default 25,
+  attempted_at timestamptz,
+  created_at timestamptz not null default now(),
+  finalized_at timestamptz,
+  scheduled_at timestamptz not null default now(),
+  priority smallint not null default 1,
+  args jsonb not null default '{}',
+  attempted_by text[],
+  errors jsonb[],
+  kind text not null default 'mail',
+  metadata jsonb not null default '{}',
+  queue text not null default 'default',
+  tags varchar(255)[] not null default '{}',
+  unique_key bytea,
+  unique_states bit(8)
+);
+create index river_job_prioritized_fetching_index on river_job (state, queue, priority, scheduled_at, id);
+create table river_queue (
+  name text primary key,
+  created_at timestamptz not null default now(),
+  metadata jsonb not null default '{}',
+  paused_at timestamptz,
+  updated_at timestamptz not null default now()
+);
+create table river_migration (line text, version bigint, created_at timestamptz default now(), primary key (line, version));
+insert into river_migration (line, version) select 'main', generate_series(1, 7);

@@ -1,0 +1,237 @@
+"""Queues installed from their registries: healthy ones pass every check, and each of six defects is named."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from gates.contract.queues import Queue, QueueOptions, presets
+from gates.deployment.database import connect, value
+from gates.deployment.queue_schema import look_at
+from gates.evidence import Outcome
+from sql_checks.queuerules import rules_of
+from sql_checks.rulejudge import RuleResult, judge_proved
+from sql_checks.rulerun import measure
+from tests.postgres_fixture import PASSWORD, PgServer
+from tests.sql_checks.queues.libraries import LIBRARIES, Library, Program, installed
+
+POLL_S = 0.2
+PATIENCE_S = 40.0
+ROLE = "queue_reader"
+
+
+@dataclass
+class Bench:
+    """A library set up in a database of its own, looked at by a login with the grants of its preset and no other."""
+
+    program: Program
+    admin: str
+    reader: str
+
+    def sql(self, statement: str) -> None:
+        with psycopg.connect(self.admin, autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def judged(self, options: QueueOptions | None = None) -> dict[str, RuleResult]:
+        """What each check says."""
+        queue = Queue(presets()[self.program.library.preset], options or QueueOptions())
+        with connect(self.reader, read_only=True) as connection:
+            look = look_at(queue, connection)
+            assert look.trouble == ""
+            found = {}
+            for rule in rules_of(queue, look.schema):
+                measured = measure(rule, connection)
+                found[rule.name] = judge_proved(rule, measured.samples, measured.now)
+            return found
+
+    def until(self, check: str, outcome: Outcome, options: QueueOptions | None = None) -> dict[str, RuleResult]:
+        """The judgements at the moment when a check first came to an outcome."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            found = self.judged(options)
+            if found[check].outcome is outcome or time.monotonic() > deadline:
+                assert found[check].outcome is outcome, found[check]
+                return found
+            time.sleep(POLL_S)
+
+    def waits(self) -> bool:
+        """Whether a job is due or claimed."""
+        queue = Queue(presets()[self.program.library.preset])
+        either = "select count(*) from (select queue from {{waiting}} w union all select queue from {{running}} r) jobs"
+        with connect(self.reader, read_only=True) as connection:
+            return value(connection, queue.written(either, look_at(queue, connection).schema)) != 0
+
+    def drained(self, task: str, count: int) -> None:
+        """Send jobs to a worker, and wait until none waits."""
+        self.program.do("send", task, str(count))
+        deadline = time.monotonic() + PATIENCE_S
+        while self.waits() and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        assert not self.waits()
+
+
+def failed(found: dict[str, RuleResult]) -> set[str]:
+    """The checks that failed."""
+    return {name for name, result in found.items() if result.outcome is Outcome.FAIL}
+
+
+@pytest.fixture(scope="module", params=LIBRARIES, ids=lambda library: library.preset)
+def library(request: pytest.FixtureRequest) -> Library:
+    """Each library."""
+    found: Library = request.param
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(library: Library, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where it is installed: once for all workers of a test run."""
+    base = tmp_path_factory.getbasetemp()
+    return installed(library, base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base)
+
+
+@pytest.fixture(scope="module")
+def template(library: Library, folder: Path, pg_server: PgServer) -> Iterator[str]:
+    """A database with the library's tables, and the reader's grants."""
+    name = pg_server.create_database()
+    url = pg_server.url(name)
+    Program(library, folder, url).do("setup")
+    preset = presets()[library.preset]
+    queue = Queue(preset)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            f"do $$ begin create role {ROLE} login password '{PASSWORD}';"
+            " exception when duplicate_object then null; end $$".encode()
+        )
+        with connect(url) as looking:
+            look = look_at(queue, looking)
+        since = [grant for table, grant in preset.grants_since.items() if table in look.schema.columns]
+        for grant in (*preset.grants, *since):
+            connection.execute(queue.named(grant).replace("{{login}}", ROLE).encode())
+    yield name
+    pg_server.drop_database(name)
+
+
+@pytest.fixture
+def bench(library: Library, folder: Path, template: str, pg_server: PgServer) -> Iterator[Bench]:
+    """A fresh copy of it."""
+    with copied(pg_server, template) as name:
+        admin = pg_server.url(name)
+        yield Bench(Program(library, folder, admin), admin, pg_server.url(name, ROLE))
+
+
+@contextmanager
+def copied(server: PgServer, template: str) -> Iterator[str]:
+    name = server.create_database(template)
+    try:
+        yield name
+    finally:
+        server.drop_database(name)
+
+
+def test_a_healthy_queue_passes_every_check(bench: Bench) -> None:
+    """40 jobs worked off: nothing fails, and nothing that this library keeps is unknown."""
+    with bench.program.working():
+        bench.drained("mail", 40)
+        found = bench.judged()
+    assert {name: r.message for name, r in found.items() if r.outcome is not Outcome.PASS} == {}
+
+
+def test_an_empty_queue_is_no_failure(bench: Bench) -> None:
+    """Where nothing was ever enqueued nothing fails; what rests on jobs is unknown."""
+    found = bench.judged()
+    assert failed(found) == set()
+    assert found["oldest-age"].outcome is Outcome.UNKNOWN
+    assert found["claim-index"].outcome is Outcome.PASS
+
+
+def test_claims_of_a_killed_worker_are_named(bench: Bench) -> None:
+    """The worker is killed in the middle of a job: the claim outlives the time that a job may run."""
+    with bench.program.working() as worker:
+        bench.program.do("send", "slow", "1")
+        options = QueueOptions(max_run_time_s=0.5)
+        bench.until("stuck-claims", Outcome.FAIL, options)
+        worker.kill()
+    found = bench.judged(options)
+    assert failed(found) == {"stuck-claims"}
+    assert "of slow" in found["stuck-claims"].message
+
+
+def test_a_backlog_without_a_worker_is_named(bench: Bench) -> None:
+    """Nobody works, and the jobs have waited for minutes."""
+    bench.program.do("send", "mail", "30")
+    assert failed(bench.judged()) <= {"lag"}
+    bench.sql(bench.program.library.aged)
+    found = bench.judged()
+    assert found["oldest-age"].severity == "page"
+    assert failed(found) <= {"oldest-age", "standstill", "lag", "workers"}
+    assert {"standstill", "lag"} & set(found) <= failed(found)
+
+
+def test_a_poison_message_is_named(bench: Bench) -> None:
+    """One job that fails for good is noted, with its queue; it is no reason to roll back."""
+    with bench.program.working():
+        bench.drained("mail", 60)
+        bench.program.do("send", bench.program.library.poison, "1")
+        found = bench.until("dead-letters", Outcome.FAIL)
+    assert found["dead-letters"].severity == "investigate"
+    assert "most of bad" in found["dead-letters"].message
+    assert failed(found) == {"dead-letters"}
+
+
+@pytest.mark.parametrize("how", ["lost", "invalid"])
+def test_a_lost_index_is_named(bench: Bench, how: str) -> None:
+    """The index that claims need is gone, or was left half-built."""
+    bench.sql(str(getattr(bench.program.library, how)))
+    found = bench.judged()
+    assert failed(found) == {"claim-index", *(["unfinished-builds"] if how == "invalid" else [])}
+
+
+def test_a_failing_handler_is_named(bench: Bench) -> None:
+    """Every job of one task fails."""
+    with bench.program.working():
+        bench.drained("mail", 30)
+        bench.program.do("send", "bad", "30")
+        found = bench.until(bench.program.library.failing, Outcome.FAIL)
+    assert "most of bad" in found[bench.program.library.failing].message
+    assert failed(found) <= {"failure-rate", "retry-rate", "dead-letters", "retries", "unreplayed"}
+
+
+def test_a_clock_that_is_ahead_is_named(bench: Bench) -> None:
+    """A time lies an hour in the future."""
+    with bench.program.working():
+        bench.drained("mail", 3)
+    bench.sql(bench.program.library.skewed)
+    assert "clock" in failed(bench.judged())
+
+
+def test_old_dead_letters_do_not_fail_a_release(bench: Bench) -> None:
+    """A thousand jobs that failed for good long ago are noted: they are not this release's."""
+    with bench.program.working():
+        bench.drained("mail", 40)
+        bench.program.do("send", bench.program.library.poison, "20")
+        bench.until("dead-letters", Outcome.FAIL)
+        bench.drained("mail", 1)
+    bench.sql(AGED_DEAD[bench.program.library.preset])
+    with bench.program.working():
+        bench.drained("mail", 40)
+        found = bench.judged()
+    assert {name: r.severity for name, r in found.items() if r.outcome is Outcome.FAIL} in (
+        {"unreplayed": "investigate"},
+        {},
+    )
+
+
+AGED_DEAD = {
+    "pg-boss": "update pgboss.job set completed_on = completed_on - interval '2 days' where state = 'failed'",
+    "graphile-worker": "update graphile_worker._private_jobs set updated_at = now() - interval '2 days',"
+    " run_at = now() - interval '2 days', created_at = now() - interval '2 days'",
+    "procrastinate": "update procrastinate_events set at = at - interval '2 days' where type = 'failed'",
+    "pgqueuer": "update pgqueuer_log set created = created - interval '2 days' where status = 'exception'",
+}

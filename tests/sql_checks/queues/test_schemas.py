@@ -1,0 +1,92 @@
+"""Queues known by their schemas: healthy rows fail nothing, broken rows fail what names them, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from gates.contract.queues import Queue, QueueOptions, presets
+from gates.deployment.database import connect
+from gates.deployment.queue_schema import look_at
+from gates.evidence import Outcome
+from sql_checks.queuerules import rules_of
+from sql_checks.rulejudge import judge_proved
+from sql_checks.rulerun import measure
+from sql_checks.strictyaml import read_yaml
+from tests.postgres_fixture import PgServer
+
+SCHEMAS = Path(__file__).parent / "schemas"
+PREFIXES = {"pgmq": "mail"}
+
+
+@dataclass(frozen=True)
+class RowCase:
+    """Rows for one preset, and what must come of them."""
+
+    preset: str
+    number: int
+    given: str
+    fails: tuple[str, ...]
+    passes: tuple[str, ...]
+
+
+def read_cases() -> list[RowCase]:
+    found: dict[str, list[dict[str, Any]]] = read_yaml(SCHEMAS / "cases.yaml")
+    return [
+        RowCase(preset, n, case["given"], tuple(case.get("fails", ())), tuple(case.get("passes", ())))
+        for preset, cases in found.items()
+        for n, case in enumerate(cases)
+    ]
+
+
+@pytest.fixture(scope="module", params=sorted(p.stem for p in SCHEMAS.glob("*.sql")))
+def bare(request: pytest.FixtureRequest, pg_server: PgServer) -> Iterator[tuple[str, str]]:
+    """A preset, and the URL of a database with its bare tables."""
+    name = pg_server.create_database()
+    with psycopg.connect(pg_server.url(name)) as connection:
+        connection.execute((SCHEMAS / f"{request.param}.sql").read_bytes())
+    yield request.param, pg_server.url(name)
+    pg_server.drop_database(name)
+
+
+def outcomes(preset: str, url: str, given: str = "") -> dict[str, tuple[Outcome, str]]:
+    """What each check says of the rows, within a transaction that is rolled back."""
+    queue = Queue(presets()[preset], QueueOptions(prefix=PREFIXES.get(preset, "")))
+    with connect(url, autocommit=False) as connection:
+        connection.execute("set local search_path = public")
+        for statement in filter(str.strip, given.split(";")):
+            connection.execute(statement.encode())
+        connection.execute("set local search_path = pg_catalog")
+        look = look_at(queue, connection)
+        assert look.trouble == ""
+        found = {}
+        for rule in rules_of(queue, look.schema):
+            measured = measure(rule, connection)
+            judged = judge_proved(rule, measured.samples, measured.now)
+            found[rule.name] = (judged.outcome, judged.message)
+        connection.rollback()
+        return found
+
+
+def test_an_empty_queue_fails_nothing(bare: tuple[str, str]) -> None:
+    """Empty tables are healthy; what rests on jobs is unknown."""
+    found = outcomes(*bare)
+    assert {name: said for name, (outcome, said) in found.items() if outcome is Outcome.FAIL} == {}
+
+
+def test_rows_fail_what_names_them_and_nothing_else(bare: tuple[str, str]) -> None:
+    """Every case of the preset in cases.yaml, one after the other."""
+    preset, url = bare
+    cases = [case for case in read_cases() if case.preset == preset]
+    assert cases
+    for case in cases:
+        found = outcomes(preset, url, case.given)
+        failed = {name for name, (outcome, _) in found.items() if outcome is Outcome.FAIL}
+        assert (case.number, failed) == (case.number, set(case.fails)), found
+        passed = {name for name, (outcome, _) in found.items() if outcome is Outcome.PASS}
+        assert (case.number, set(case.passes) - passed) == (case.number, set()), found
