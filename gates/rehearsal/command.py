@@ -23,6 +23,7 @@ from gates.rehearsal.own_sql import prepare, read_queries
 from gates.rehearsal.remedies import Surroundings
 from gates.rehearsal.report import RehearsalResult, SecondRun, rehearsal_text
 from gates.rehearsal.server import DATABASE, OWNER, Rehearsed, throw_away
+from gates.rehearsal.skipping import unseen, with_word
 from gates.rehearsal.sources import Migrations, read_migrations
 from gates.rehearsal.splitting import SqlStatement, split
 from gates.reports.console import Console
@@ -90,13 +91,13 @@ def rehearsal(
         files_of_user = prepare(server, DATABASE, own, around, done.failures)
         stubs = (*presets.stubs_of(chosen), *_stubs_in_use(server))
         again = _again(server, files, one_transaction=one_transaction)
-        notes += presets.with_word([s.text for s in done.skipped])
+        notes += with_word(done.skipped)
         return RehearsalResult(
             server.version,
             chosen,
             len(files),
             sum(not s.meta for f in files for s in f),
-            obstacles,
+            (*obstacles, *unseen(done.skipped)),
             stubs,
             bodies,
             files_of_user,

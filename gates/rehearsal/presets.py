@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 from gates.rehearsal.installation import DATA
 from gates.rehearsal.sources import Migrations
@@ -71,9 +70,3 @@ _ROLE = re.compile(
     r"(?:\"([^\"]+)\"|([A-Za-z_][\w$]*))(?=[ ;])",
     re.MULTILINE,
 )
-
-
-def with_word(metas: Sequence[str]) -> tuple[str, ...]:
-    """A sentence about psql's own commands that were skipped, each command once."""
-    names = sorted({text.split()[0] for text in metas})
-    return (f"skipped, as psql alone knows them: {', '.join(names)} ({len(metas)} lines)",) if names else ()

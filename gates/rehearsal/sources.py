@@ -72,6 +72,9 @@ def _paths(folder: Path) -> tuple[list[Path], list[str]]:
     found = [p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in SQL + MARKDOWN]
     found = found or [p for p in folder.rglob("*.sql") if p.is_file() and ".git" not in p.parts]
     notes = []
+    deeper = [p for p in folder.rglob("*.sql") if p.parent != folder and ".git" not in p.parts]
+    if deeper and found[0].parent == folder:
+        notes.append(f"{len(deeper)} .sql file(s) in subfolders are not run, the first is {min(map(str, deeper))}")
     if any(p.suffix.lower() in SQL for p in found) and any(p.suffix.lower() in MARKDOWN for p in found):
         notes.append("Markdown beside .sql files is not run; name such a file itself to rehearse it")
         found = [p for p in found if p.suffix.lower() in SQL]

@@ -491,6 +491,17 @@ def test_migrations_that_lock_themselves_out_are_rehearsed_to_the_end(tmp_path: 
     assert (result.obstacles[0].place.line, result.obstacles[1].code) == (1, "42703")
 
 
+def test_what_is_not_read_is_said(tmp_path: Path) -> None:
+    """SQL of another file is not judged, and so no success; files in subfolders are named."""
+    (tmp_path / "1.sql").write_text("\\set x 1\nselect 1;\n\\i other.sql\nselect 'x' \\gexec\n", encoding="utf-8")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "2.sql").write_text("select 2;\n", encoding="utf-8")
+    result = rehearsal(read_migrations(tmp_path), os.environ)
+    assert [(o.place.line, o.kind) for o in result.obstacles] == [(3, "not judged"), (4, "not judged")]
+    assert result.exit_code == 10
+    assert any("1 .sql file(s) in subfolders are not run" in note for note in result.notes)
+
+
 def test_fences_of_markdown_run_in_their_order_with_its_lines(tmp_path: Path) -> None:
     """Only SQL in fences is run; a fence ends its last statement; indented fences and other languages are known."""
     path = tmp_path / "steps.md"

@@ -1,0 +1,34 @@
+"""psql's own commands in migrations: most change nothing, some bring SQL that the rehearsal then has not seen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from gates.rehearsal.obstacles import Obstacle, ObstacleKind
+from gates.rehearsal.splitting import SqlStatement
+
+_BRING = re.compile(r"\\(?:i|ir|include|include_relative|gexec|copy|!)(?![a-z_])")
+
+
+def unseen(skipped: Sequence[SqlStatement]) -> tuple[Obstacle, ...]:
+    """The commands that run SQL or programs of elsewhere: nothing is known of them."""
+    return tuple(
+        Obstacle(
+            one.place(),
+            ObstacleKind.NOT_JUDGED,
+            "psql",
+            "not sent",
+            f"{one.text.split()[0]} brings in what the rehearsal does not read",
+            "Rehearse what it brings in as a file of its own, in its order",
+            one.shown,
+        )
+        for one in skipped
+        if _BRING.match(one.text)
+    )
+
+
+def with_word(skipped: Sequence[SqlStatement]) -> tuple[str, ...]:
+    """A sentence about the commands that were skipped, each command once."""
+    names = sorted({one.text.split()[0] for one in skipped})
+    return (f"skipped, as psql alone knows them: {', '.join(names)} ({len(skipped)} lines)",) if names else ()
