@@ -94,4 +94,4 @@ def _write(path: Path, found: Diagnosis, target: Target, console: Console, now: 
         console.say(Terminal.document(written.difference))
         console.say(f"{written.kept}: the file as it was")
     beside = "" if said else f", with {MANIFEST} beside it"
-    console.say(f"{written.path}: written for review{beside}. Then: gate lint")
+    console.say(f"{written.path}: written for review{beside}. Then: gate lint --target")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from gates.contract.contract import Contract
 from gates.contract.scope import SERVICE
@@ -67,8 +67,13 @@ def draft(found: Diagnosis, contract: Contract, *, has_manifest: bool = False) -
     parts = ["\n".join(_contract(found, contract, has_manifest=has_manifest))]
     names = [*_names(found, contract)]
     if names:
-        parts.append("\n".join(["names:", *names]))
+        parts.append("\n".join([*_titled("names:", names), *names]))
     return "\n\n".join(parts) + "\n"
+
+
+def _titled(title: str, lines: Sequence[str]) -> list[str]:
+    """The title of a mapping, unless all of its lines are comments: a title alone is no mapping."""
+    return [title] if any(not line.lstrip().startswith("#") for line in lines) else []
 
 
 def scalar(text: str) -> str:
@@ -171,9 +176,8 @@ def _names(found: Diagnosis, contract: Contract) -> Lines:
             yield "  tables:"
             yield from mapped
     http = [*_http(found)]
-    if http:
-        yield "  http:"
-        yield from http
+    yield from _titled("  http:", http)
+    yield from http
 
 
 def home_of(tables: Iterable[TableMatch]) -> str:
@@ -314,6 +318,11 @@ def _http(found: Diagnosis) -> Lines:
         yield f"      {one.endpoint.path}: {scalar(one.path)}{comment(f'{one.confidence.word}: {one.reason}')}"
     yield from _renamed(found, "headers", ("header",))
     yield from _renamed(found, "fields", ("body member", "answer member"))
+    if found.http.envelope:
+        yield f"    envelope: {scalar(found.http.envelope)}{comment('likely: the document nests answers in it')}"
+    for header in found.http.key_headers:
+        variable = re.sub(r"\W+", "_", header).strip("_").upper()
+        yield f"    # extra_headers: {{{characters.line(header)}: ${variable}}}  # a key, says the document: whose?"
     yield from _codes(found)
     if found.http.code_member not in {"", "code"}:
         yield f"    code_member: {scalar(found.http.code_member)}"

@@ -48,6 +48,10 @@ class HttpComparison:
     """Endpoint -> the status that a request without credentials got."""
     code_member: str = ""
     """Where the machine-readable code stands in an error body; empty where no error body was seen."""
+    envelope: str = ""
+    """The member that holds the answers proper."""
+    key_headers: tuple[str, ...] = ()
+    """Further headers that the document names as keys."""
 
 
 def compare_http(surface: Surface, contract: Contract, paths: Mapping[str, str] | None = None) -> HttpComparison:
@@ -60,7 +64,11 @@ def compare_http(surface: Surface, contract: Contract, paths: Mapping[str, str] 
         objects += _members(endpoint, one, surface.document)
     objects += _headers(surface, contract, found)
     unsigned = {n: surface.status("POST", m.path) for n, m in found.items() if surface.status("POST", m.path)}
-    return HttpComparison(tuple(objects), found, unsigned, _code_member(surface))
+    envelopes = (m.operation.envelope for m in found.values() if m.operation and m.operation.envelope)
+    used = {(o.real or o.name).lower() for o in objects if o.kind == "header"}
+    keys = surface.document.key_headers if surface.document else ()
+    further = tuple(h for h in keys if h.lower() not in used)
+    return HttpComparison(tuple(objects), found, unsigned, _code_member(surface), next(envelopes, ""), further)
 
 
 def _match_endpoints(surface: Surface, contract: Contract) -> dict[str, EndpointMatch]:
@@ -292,12 +300,34 @@ def _code_member(surface: Surface) -> str:
     return ""
 
 
+SHAPES = {"list": "array", "boolean": "boolean", "object": "object", "integer": "integer"}
+"""First word of a type of the contract -> the type in a document."""
+NUMBERS = frozenset({"number", "int32", "int64", "float", "double"})
+
+
+def _same_shape(wanted: str, real: str) -> bool:
+    """Whether a member can be the one, as far as the document says its type."""
+    shape = SHAPES.get(wanted.partition(" ")[0], "")
+    found = "integer" if real in NUMBERS else real
+    if not wanted or found not in SHAPES.values():
+        return not wanted or not found or shape not in {"array", "boolean", "object"}
+    return found == shape or (not shape and found == "integer")
+
+
 def _paired(wanted: Mapping[str, str], real: Mapping[str, str], kind: str) -> dict[str, tuple[str, float]]:
     """The real member of each of the contract, with its score."""
     names, others = [*wanted], [*real]
     known = synonyms()
     scores = [
-        [1.0 if o == n else 0.99 * best_likeness(known.spellings(kind, n), words(o)) for o in others] for n in names
+        [
+            0.0
+            if not _same_shape(wanted[n], real[o])
+            else 1.0
+            if o == n
+            else 0.99 * best_likeness(known.spellings(kind, n), words(o))
+            for o in others
+        ]
+        for n in names
     ]
     return {
         n: (others[p], row[p])

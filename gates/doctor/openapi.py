@@ -33,6 +33,8 @@ class ApiOperation:
     """Of requests and answers."""
     is_guarded: bool = False
     """It says that it needs credentials."""
+    envelope: str = ""
+    """The member of its answer that holds the answer proper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ class ApiDocument:
 
     place: str
     operations: tuple[ApiOperation, ...] = ()
+    key_headers: tuple[str, ...] = ()
+    """Headers that its security schemes name, but Authorization."""
 
     def operation(self, method: str, path: str) -> ApiOperation | None:
         return next((o for o in self.operations if (o.method, o.path) == (method, path)), None)
@@ -61,7 +65,7 @@ def read_document(place: str, document: Mapping[str, Any], base_path: str = "") 
         found += [
             reader.operation(m.upper(), text(own, 200), item[m], item) for m in METHODS if isinstance(item.get(m), dict)
         ]
-    return ApiDocument(place, tuple(found[:MOST_OPERATIONS]))
+    return ApiDocument(place, tuple(found[:MOST_OPERATIONS]), reader.key_headers())
 
 
 class _Reader:
@@ -94,32 +98,41 @@ class _Reader:
         good = next((r for k, r in responses.items() if k.startswith("2")), {})
         headers = [str(p.get("name", "")) for p in parameters if p.get("in") == "header"]
         headers += [str(h) for r in responses.values() for h in _mapping(r.get("headers"))]
+        answer, envelope = self.enveloped(self.content(good) or good.get("schema"))
         security = given.get("security", self.document.get("security"))
         headers += self.schemes(security)
         return ApiOperation(
             method,
             path,
             body,
-            self.unwrapped(self.members(self.content(good) or good.get("schema")), good),
+            answer,
             {int(k): codes for k, r in responses.items() if k.isdecimal() and (codes := tuple(self.codes(r)))},
             tuple(dict.fromkeys(text(h, 100) for h in headers)),
             bool(security),
+            envelope,
         )
 
-    def unwrapped(self, members: dict[str, str], answer: Mapping[str, Any]) -> dict[str, str]:
-        """The members of an answer, also those inside an envelope."""
-        schema = self.content(answer) or answer.get("schema")
+    def enveloped(self, schema: object) -> tuple[dict[str, str], str]:
+        """The members of an answer, those inside an envelope too, and the name of that."""
+        members = self.members(schema)
         for name in ENVELOPES:
             inner = self.members(self.properties(schema).get(name)) if name in members else {}
             if inner:
-                return {**members, **inner}
-        return members
+                return {**members, **inner}, name
+        return members, ""
+
+    def key_headers(self) -> tuple[str, ...]:
+        """The headers of all security schemes that are keys."""
+        listed = self.schemes([dict.fromkeys(self.known_schemes())])
+        return tuple(text(h, 100) for h in listed if h and h != "Authorization")
+
+    def known_schemes(self) -> dict[str, Any]:
+        components = _mapping(_mapping(self.document.get("components")).get("securitySchemes"))
+        return components or _mapping(self.document.get("securityDefinitions"))
 
     def schemes(self, security: object) -> list[str]:
         """The headers of the security schemes that an operation names."""
-        known = _mapping(_mapping(self.document.get("components")).get("securitySchemes")) or _mapping(
-            self.document.get("securityDefinitions")
-        )
+        known = self.known_schemes()
         found = []
         for name in (n for one in _listed(security) for n in _mapping(one)):
             scheme = self.followed(known.get(name))

@@ -15,7 +15,7 @@ from gates.errors import ConfigError
 
 HEAD = """\
 # Drafted by `gate doctor --write`. Review every line: each guess says how sure it is and why; decide what is `perhaps`.
-# Then `gate lint`, and `gate run --dry-run`, which decides and changes nothing. See docs/adopt.md.
+# Then `gate lint --target`, and `gate run --dry-run`, which decides and changes nothing. See docs/adopt.md.
 version: 1
 
 """

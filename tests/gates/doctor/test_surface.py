@@ -134,6 +134,7 @@ def test_a_foreign_document_is_read_under_its_own_names() -> None:
     assert real["refusal POST /dlq-replay unauthenticated"] == "UNAUTHENTICATED"
     assert real["header X-Transbot-Signature"] == "X-Hub-Signature-256"
     assert real["header X-Request-Id"] == "x-correlation-id"
+    assert (found.envelope, found.key_headers) == ("data", ())
 
 
 @pytest.mark.parametrize(("status", "harm"), [(202, 99), (500, 55), (400, 57), (401, 0)])
