@@ -17,6 +17,7 @@ from faults.proxy.server import Defect, Reply, Sent, no_defect
 from faults.trigger.planting import meddling
 
 SEEN = "drill/observability"
+LIMITED = "rate_limited"
 
 
 def undocumented(_world: World, sent: Sent, reply: Reply) -> Reply | None:
@@ -155,7 +156,7 @@ proxy(
 )
 proxy(
     "deployment/calls-over-the-limit-are-server-errors",
-    after(lambda _world, sent, reply: problem(500, "internal") if sent.is_replay and reply.status == 429 else None),
+    after(lambda _world, _sent, reply: problem(500, "internal") if json_of(reply).get("code") == LIMITED else None),
     ("drill/rate-limit/fourth-refused", "drill/proof/fourth-call-refused"),
     "Every call over the limit is answered with a server error.",
 )

@@ -34,7 +34,7 @@ HARM = (
 )
 """Areas of the contract by what their failure costs users, the worst first. A user's own checks are of the second."""
 
-PLAINEST = ("sql/spot/", "sql/rls/", "sql/", "drill/", "load/", "alert/")
+PLAINEST = ("sql/spot/", "sql/rls/", "sql/", "drill/proof/", "drill/", "load/", "alert/")
 """Which of several failures in one tier names the thing best: a missing constraint is named by its spot check, while
 the manifest only sees that something differs and the drills show the consequences."""
 
@@ -51,10 +51,11 @@ def in_order(findings: Sequence[Finding], areas: Mapping[str, str]) -> list[Find
     def gravity(one: Finding) -> tuple[object, ...]:
         failed = one.outcome == "fail"
         harm = _tier(one.check, areas.get(one.check, ""))
-        weight = (harm, 0) if failed else (-behind[one.check], harm)
         plain = next((i for i, p in enumerate(PLAINEST) if one.check.startswith(p)), len(PLAINEST))
+        blocks = -behind[one.check]
+        weight = (harm, plain, blocks) if failed else (blocks, harm, plain)
         unread = one.check.startswith(UNREADABLE)
-        return EFFECT_ORDER.index(one.effect), bool(one.blocked_by), not unread, not failed, weight, plain, one.check
+        return EFFECT_ORDER.index(one.effect), bool(one.blocked_by), not unread, not failed, weight, one.check
 
     return sorted(caused, key=gravity)
 
