@@ -29,12 +29,16 @@ NEAR_S = 0.1
 COMMIT_S = 0.02
 """From the moment that a failure takes its time to the one at which others see it, mostly."""
 LOOK = """
-select id, attempts, dead_at is not null as dead, (claimed_until is null or claimed_until <= now()) as pending,
-       extract(epoch from next_attempt_at)::float8 as due, extract(epoch from clock_timestamp())::float8 as now,
-       extract(epoch from statement_timestamp())::float8 as began
-from public.event_outbox where company_id = %s
+select coalesce(jsonb_agg(jsonb_build_array(id, attempts, pending, due) order by id), '[]') as seen,
+       count(*) > 0 and coalesce(bool_and(dead or (pending and attempts >= %s)), false) as complete
+from (select id, attempts, dead_at is not null as dead,
+             (claimed_until is null or claimed_until <= clock_timestamp()) as pending,
+             extract(epoch from next_attempt_at)::float8 as due
+      from public.event_outbox where company_id = %s) looked
 """
 POISON: dict[str, Any] = {"drill": {"fail_times": -1}}
+LOOK_S = 8.0
+"""Of looks by the server, which a statement's own limit must not end."""
 DEATH_S = 25.0
 """How long an event may take to its last attempt when every attempt is made due at once."""
 
@@ -159,19 +163,15 @@ def test_back_off_grows(scene: Scene) -> None:
     """
     scene.claims_drill_agent()
     company, other = scene.company("a"), scene.company("b")
-    since = _clock(scene)
-    scene.write_outbox(company, 12, payload=as_jsonb(POISON))
     waits: list[list[tuple[float, float]]] = []
     for attempt in range(1, 4):
-        seen = _waits(scene, company, attempt, since)
+        seen = _waits(scene, company, attempt)
         rows = scene.count("event_outbox", company, "dead_at is null")
         if (not rows and waits) or (rows < 12 and len(waits) > 1):
             break  # so many attempts are all that this deployment makes
         scene.seen.require(rows == 12, f"after {attempt} failures {12 - rows} events are dead already")
         scene.seen.require(len(seen) >= 6, f"of twelve failures only {len(seen)} were seen between two looks")
         waits.append(seen)
-        since = _clock(scene)
-        scene.make_due(company)
     # how late we look counts for the deployment: the first wait was at least so long, the last one at most
     first, last = (sum(w[i] for w in ws) / len(ws) for ws, i in ((waits[0], 0), (waits[-1], 1)))
     scene.seen.value([round(first, 3), round(last, 3)], "growing", "s")
@@ -196,7 +196,6 @@ def test_back_off_jittered(scene: Scene) -> None:
     """
     scene.claims_drill_agent()
     company, other = scene.company("a"), scene.company("b")
-    scene.write_outbox(company, 12, payload=as_jsonb(POISON))
     steady: list[str] = []
     proved = False
     for attempt in range(1, 4):
@@ -212,35 +211,27 @@ def test_back_off_jittered(scene: Scene) -> None:
         apart = max(high - low for low, high in seen)
         if apart <= JITTER_SHARE * most:
             steady.append(f"{most:.3f} s after failure {attempt}, seen within {apart * 1000:.0f} ms")
-        scene.make_due(company)
     scene.seen.require(proved or steady, "the looks at the failing events were too far apart to see a jitter")
     assert proved, f"{len(seen)} events that failed equally often all wait {steady[-1]}"
     scene.passes_by(other, 1)
 
 
-def _clock(scene: Scene) -> float:
-    """The database's clock, in Unix seconds."""
-    return float(scene.value("select extract(epoch from clock_timestamp())::float8"))
-
-
-def _waits(scene: Scene, company: str, attempt: int, since: float = 0.0) -> list[tuple[float, float]]:
-    """The least and the most that each event was put off by after this failure, as far as two looks tell, in s.
-
-    since: a time before this failure, for events that had it before the first look; without it they are left out.
+def _waits(scene: Scene, company: str, attempt: int) -> list[tuple[float, float]]:
+    """Let twelve events fail for this time: the least and the most that each was put off by, as far as two looks tell,
+    in s. The server looks itself, from before they are due on: one that is far would be asked too rarely.
     """
+
+    def fail() -> None:
+        if attempt == 1:
+            scene.write_outbox(company, 12, payload=as_jsonb(POISON))
+        else:
+            scene.make_due(company)
+
     found: dict[int, tuple[float, float]] = {}
-    before = since
-
-    def probe() -> bool:
-        nonlocal before
-        rows = scene.rows(LOOK, company)
-        for row in rows:
-            if before and row["pending"] and row["attempts"] == attempt and row["id"] not in found:
-                found[row["id"]] = (row["due"] - row["now"], row["due"] - before + COMMIT_S)
-        before = max((row["began"] for row in rows), default=before)
-        return all(row["dead"] or (row["pending"] and row["attempts"] >= attempt) for row in rows)
-
-    scene.until(probe, f"failure {attempt} of twelve events", every_s=0.002)
+    for before, began, rows in scene.looks_while(fail, LOOK, attempt, company, within_s=LOOK_S):
+        for number, attempts, pending, due in rows:
+            if before and pending and attempts == attempt and number not in found:
+                found[number] = (due - began, due - before + COMMIT_S)
     return list(found.values())
 
 

@@ -8,6 +8,7 @@ unknown.
 from __future__ import annotations
 
 import itertools
+import json
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -15,11 +16,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn, TypeVar
 
+import psycopg
+
 from drills.workbench.credentials import REPLAY, Signer
 from drills.workbench.database import query
 from drills.workbench.tenant_data import PLAIN_TYPE, TenantData
 from gates.deployment.client import HttpDoor, NoAnswer
-from gates.deployment.database import Connection, backend_of
+from gates.deployment.database import Connection, backend_of, execute, value
+from gates.deployment.dialect.current import written
 from gates.deployment.requests import Answer, Request, encode_body, replay_fields, signed_get
 
 T = TypeVar("T")
@@ -195,6 +199,24 @@ class Scene(TenantData):
         while not (found := probe()) and time.monotonic() < deadline:
             time.sleep(POLL_S)
         return found
+
+    def looks_while(self, act: Callable[[], object], look: str, *params: object, within_s: float) -> list[Any]:
+        """What the server sees with a statement, of two columns (what is seen, whether that is all), from before `act`
+        on: when the look before began, when this one did (Unix seconds), and what was seen. All that changed.
+        """
+        statement, given = written(look, params)
+        with self.transaction() as watching, ThreadPoolExecutor(1) as beside:
+            text = psycopg.ClientCursor(watching).mogrify(statement.encode(), given)
+            execute(
+                watching,
+                "select set_config('replaygate.look', %s, true), set_config('replaygate.look_s', %s, true)",
+                text,
+                str(within_s * self.wait_scale),
+            )
+            looking = beside.submit(execute, watching, query("look_often"))
+            act()
+            looking.result(timeout=within_s + 10 * STALL_S)
+            return list(json.loads(str(value(watching, "select current_setting('replaygate.looks')"))))
 
     def somebody_waits(self, held: Connection, *, within_s: float) -> bool:
         """Whether a session comes to wait, in that time, for what the connection holds."""
