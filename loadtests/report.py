@@ -15,7 +15,7 @@ from loadtests.engine.hdr import EXACT, RECORDER, unpack
 from loadtests.engine.samples import Samples
 from loadtests.engine.sinks import TrendSink
 from loadtests.judgement.starvation import NULL
-from loadtests.judgement.verdict import ThresholdResult
+from loadtests.judgement.verdict import CONFIDENCE, ThresholdResult
 from loadtests.thresholds.language import MetricKey
 
 VERSION = 1
@@ -40,7 +40,7 @@ def result(
         "ended": conductor.ended,
         "elapsed_s": conductor.elapsed_s,
         "looks": conductor.looks,
-        "confidence": conductor.confidence,
+        "confidence": CONFIDENCE,
         "model": "open" if conductor.plan.is_open else "closed",
         "profile": conductor.plan.profile,
         "recorder": RECORDER if conductor.samples.folded else EXACT,

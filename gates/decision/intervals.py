@@ -6,13 +6,16 @@ Every bound is one-sided: with `confidence` 0.95 the true value lies above `low`
 * percentile: order statistics (distribution-free: the number of samples under a quantile is binomial);
 * mean: Student's t.
 
-All three take samples as independent; samples of one stall are not, so an interval is never wider than reality.
+All three take samples as independent and are for one look. Samples of one stall are not independent: dependence.py says
+how many they are worth. Looking again and again needs the tests of sequential.py.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 _TINY = 1e-300
 
@@ -37,49 +40,92 @@ def _beta_fraction(a: float, b: float, x: float) -> float:
     return result
 
 
+def log_incomplete_beta(a: float, b: float, x: float) -> float:
+    """The logarithm of the regularised incomplete beta function I_x(a, b); it stays exact where that underflows."""
+    if x <= 0.0:
+        return -math.inf
+    if x >= 1.0:
+        return 0.0
+    log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
+    if x < (a + 1.0) / (a + b + 2.0):
+        return log_front + math.log(_beta_fraction(a, b, x) / a)
+    rest = math.exp(log_front) * _beta_fraction(b, a, 1.0 - x) / b
+    return math.log1p(-rest) if rest < 1.0 else -math.inf
+
+
 def incomplete_beta(a: float, b: float, x: float) -> float:
     """The regularised incomplete beta function I_x(a, b)."""
-    if x <= 0.0:
-        return 0.0
-    if x >= 1.0:
-        return 1.0
-    log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    front = math.exp(log_front)
-    if x < (a + 1.0) / (a + b + 2.0):
-        return front * _beta_fraction(a, b, x) / a
-    return 1.0 - front * _beta_fraction(b, a, 1.0 - x) / b
+    return math.exp(log_incomplete_beta(a, b, x))
 
 
-def binomial_cdf(k: int, n: int, p: float) -> float:
-    """P(X <= k) for X the number of successes in n trials of probability p."""
+def binomial_cdf(k: float, n: float, p: float) -> float:
+    """P(X <= k) for X the number of bad samples of n; both counts may be fractions (dependence.py)."""
     if k < 0:
         return 0.0
-    return 1.0 if k >= n else incomplete_beta(n - k, k + 1, 1.0 - p)
+    return 1.0 if k >= n else incomplete_beta(n - k, k + 1.0, 1.0 - p)
 
 
-def _bisect(low: float, high: float, is_below: Callable[[float], bool]) -> float:
-    for _ in range(60):
+def binomial_tail(k: float, n: float, p: float) -> float:
+    """P(X >= k), likewise."""
+    return 1.0 if k <= 0 else incomplete_beta(k, n - k + 1.0, p)
+
+
+def bisect(low: float, high: float, is_below: Callable[[float], bool]) -> float:
+    """Where a condition that holds from `low` on ceases to hold before `high`."""
+    for _ in range(50):
         middle = (low + high) / 2
         low, high = (middle, high) if is_below(middle) else (low, middle)
     return (low + high) / 2
 
 
+@dataclass(frozen=True, slots=True)
+class ShareTest:
+    """Whether (bad samples, all samples, a limit) prove that the true share of bad ones is under, or over, it."""
+
+    under: Callable[[float, float, float], bool]
+    over: Callable[[float, float, float], bool]
+
+
+def exact_test(risk: float) -> ShareTest:
+    """The test of Clopper and Pearson, for one look at a number of samples that was fixed before."""
+    return ShareTest(
+        lambda bad, n, limit: binomial_cdf(bad, n, limit) <= risk,
+        lambda bad, n, limit: binomial_tail(bad, n, limit) <= risk,
+    )
+
+
+def share_bounds(bad: float, n: float, test: ShareTest) -> tuple[float, float]:
+    """The shares that a test leaves possible."""
+    share = bad / n
+    low = 0.0 if bad <= 0 else bisect(0.0, share, lambda p: test.over(bad, n, p))
+    high = 1.0 if bad >= n else bisect(share, 1.0, lambda p: not test.under(bad, n, p))
+    return low, high
+
+
 def rate_bounds(trues: int, total: int, confidence: float) -> tuple[float, float]:
     """Clopper-Pearson bounds of a probability of which `trues` of `total` trials were seen."""
-    alpha = 1.0 - confidence
-    low = 0.0 if trues == 0 else _bisect(0.0, 1.0, lambda p: 1.0 - binomial_cdf(trues - 1, total, p) < alpha)
-    high = 1.0 if trues == total else _bisect(0.0, 1.0, lambda p: binomial_cdf(trues, total, p) > alpha)
+    return share_bounds(trues, total, exact_test(1.0 - confidence))
+
+
+def quantile_bounds(
+    ordered: Sequence[float], percent: float, test: ShareTest, worth: float | None = None
+) -> tuple[float, float]:
+    """Order-statistic bounds of a percentile; infinite where there are too few samples for a bound on that side.
+
+    worth: how many independent samples the values are worth; all of them where it is None.
+    """
+    n, p = len(ordered), percent / 100.0
+    one = 1.0 if worth is None else worth / n
+    below = _last(n, lambda r: test.under((r - 1) * one, n * one, p))
+    low = ordered[below - 1] if below >= 1 else -math.inf
+    above = _last(n, lambda r: not test.over(r * one, n * one, p)) + 1
+    high = ordered[above - 1] if above <= n else math.inf
     return low, high
 
 
 def percentile_bounds(ordered: Sequence[float], percent: float, confidence: float) -> tuple[float, float]:
-    """Order-statistic bounds of a percentile; infinite where there are too few samples for a bound on that side."""
-    n, p, alpha = len(ordered), percent / 100.0, 1.0 - confidence
-    below = _last(n, lambda r: binomial_cdf(r - 1, n, p) <= alpha)
-    low = ordered[below - 1] if below >= 1 else -math.inf
-    above = _last(n, lambda r: binomial_cdf(r - 1, n, p) < confidence) + 1
-    high = ordered[above - 1] if above <= n else math.inf
-    return low, high
+    """The same by the exact test, of independent samples."""
+    return quantile_bounds(ordered, percent, exact_test(1.0 - confidence))
 
 
 def _last(n: int, holds: Callable[[int], bool]) -> int:
@@ -91,26 +137,27 @@ def _last(n: int, holds: Callable[[int], bool]) -> int:
     return low
 
 
+@lru_cache(maxsize=4096)
 def student_quantile(confidence: float, degrees: int) -> float:
     """The quantile of Student's t distribution for confidence in (0.5, 1)."""
 
     def cdf(t: float) -> float:
         return 1.0 - 0.5 * incomplete_beta(degrees / 2.0, 0.5, degrees / (degrees + t * t))
 
-    return _bisect(0.0, 1e4, lambda t: cdf(t) < confidence)
+    return bisect(0.0, 1e4, lambda t: cdf(t) < confidence)
 
 
 def mean_bounds(values: Sequence[float], mean: float, confidence: float) -> tuple[float, float]:
     """Student-t bounds of a mean; infinite for fewer than two values."""
-    return mean_bounds_of(len(values), math.fsum((v - mean) ** 2 for v in values), mean, confidence)
+    squares = math.fsum((v - mean) ** 2 for v in values)
+    return mean_bounds_of(len(values), squares / max(1, len(values) - 1), mean, confidence)
 
 
-def mean_bounds_of(n: int, squares: float, mean: float, confidence: float) -> tuple[float, float]:
-    """The same from the sum of the squared distances from the mean."""
+def mean_bounds_of(n: float, variance: float, mean: float, confidence: float) -> tuple[float, float]:
+    """The same from the variance of the values; n: how many independent ones they are worth."""
     if n < 2:
         return -math.inf, math.inf
-    spread = math.sqrt(squares / (n - 1))
-    half = student_quantile(confidence, n - 1) * spread / math.sqrt(n)
+    half = student_quantile(confidence, round(n) - 1) * math.sqrt(variance / n)
     return mean - half, mean + half
 
 

@@ -48,6 +48,7 @@ SHOWN = (
     *("requests", "latency", "outbox_lag", "timeline", "backlog", "agents", "expected_refusals", "database_error"),
 )
 """Members of the result that the run's evidence carries for the reports."""
+SHOWN_OF_TIME = ("independent", "stalls", "excluded_s")
 
 
 def load(
@@ -182,7 +183,7 @@ def evidence_of(result: Mapping[str, Any], *, compat: bool, started_at: str) -> 
 def _judged(one: Mapping[str, Any], *, valid: bool, compat: bool, common: Mapping[str, Any]) -> Evidence:
     verdict = Outcome(one["verdict"])
     k6 = "pass" if one["k6_passes"] else "fail"
-    names = ("source", "why", "low", "high", "method", "needed", "margin", "recorder")
+    names = ("source", "why", "low", "high", "method", "needed", "margin", "recorder", *SHOWN_OF_TIME)
     message = str(one["message"]) + (f" (k6 says: {k6})" if compat else "")
     if one["why"] == "switched off":
         message = f"unknown (switched off): {message}"

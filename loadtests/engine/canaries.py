@@ -65,19 +65,22 @@ class Canaries:
             self.drive.give_back(connection)
             if answer.get("effect_at"):
                 lag = lag_ms(answer.get("committed_at"), answer["effect_at"], unseen - done, seen - sent)
-                self.drive.samples.add("outbox_lag_ms", lag, {"source": "canary"})
-                self.drive.samples.add("agent_success", 1, {"source": "canary"})
+                self._note("outbox_lag_ms", lag, sent)
+                self._note("agent_success", 1, sent)
                 break
             if str(answer.get("status", "")).lower() in DEAD:
-                self.drive.samples.add("agent_success", 0, {"source": "canary"})
+                self._note("agent_success", 0, sent)
                 break
             if status == 200:
                 unseen = asked
             if time.perf_counter() > self.give_up_at:
                 if status == 200:
-                    self.drive.samples.add("outbox_lag_ms", (unseen - done) * 1000.0, {"source": "undelivered"})
+                    self._note("outbox_lag_ms", (unseen - done) * 1000.0, sent, source="undelivered")
                 break
         self.watching.pop(event_id, None)
+
+    def _note(self, metric: str, value: float, sent: float, source: str = "canary") -> None:
+        self.drive.samples.add_at(metric, value, sent - self.drive.started, {"source": source})
 
     def _pause_s(self, turn: int) -> float:
         wait = max(POLLS_S[min(turn, len(POLLS_S) - 1)], len(self.watching) / ASK_PER_S if turn else 0.0)

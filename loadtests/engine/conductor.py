@@ -9,18 +9,24 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from loadtests.engine.samples import RequestGroup, Samples
+from loadtests.engine.samples import RequestGroup, Samples, timed_of
 from loadtests.engine.schedule import length_s, users_at
 from loadtests.engine.sinks import Sink, TrendSink
+from loadtests.engine.tally import Tally
+from loadtests.judgement.looks import Looks
 from loadtests.judgement.starvation import LATENESS, NULL, excuse
 from loadtests.judgement.trend import distrust_rise
 from loadtests.judgement.validity import RunFacts, doubts, invalid_reasons, weigh
-from loadtests.judgement.verdict import CONFIDENCE, ThresholdOutcome, ThresholdResult, certain_failure, judge
+from loadtests.judgement.verdict import ThresholdOutcome, ThresholdResult, judge
 from loadtests.plan import LoadPlan, replays_of
-from loadtests.thresholds.language import MetricKey, Threshold, ThresholdSet, k6_verdict
+from loadtests.thresholds.language import Expression, MetricKey, Threshold, ThresholdSet, k6_verdict
 
 NO_ANSWER_S = 3.0
+EARLY_S = 3.0
+"""A failure is not called earlier: a service that has just been started may stumble."""
 LOOK_S = 2.0
+LOOK_SHARE = 20.0
+"""Looking takes at most one part in so many of the time."""
 FREEZE_S = 10
 """Above the cap of exact values, seconds that lie so far back keep their numbers and no longer their values."""
 SQL_METRICS = (
@@ -41,6 +47,8 @@ class WorkerState:
     users: int = 0
     dropped: int = 0
     silent_s: float = 0.0
+    shift_s: float = math.inf
+    """From its clock to that of the run."""
     pressure: Mapping[str, float] = field(default_factory=dict)
     canaries: tuple[int, int, int] = (0, 0, 0)
     paused: bool = False
@@ -78,10 +86,13 @@ class Conductor:
         self.plan = plan
         self.thresholds = thresholds
         self.samples = Samples(most_exact=plan.most_exact)
+        self.tally = Tally(thresholds, length_s(plan))
         self.seconds: dict[int, Second] = {}
         self.workers: dict[str, WorkerState] = {}
         self.lost: list[str] = []
         self.looks = 0
+        self.reached_s: float | None = None
+        """When the planned time was over."""
         self.ended = ""
         self.started = time.perf_counter()
         self.stopped = 0.0
@@ -105,17 +116,20 @@ class Conductor:
         seen.silent_s, seen.pressure = report["silent_s"], report["pressure"]
         seen.canaries, seen.paused = tuple(report["canaries"]), seen.paused or report["paused"]
         came = self.samples.merge_report(report)
+        seen.shift_s = min(seen.shift_s, time.perf_counter() - self.started - report["elapsed_s"])
+        self.tally.take(came, timed_of(report), seen.shift_s)
         users = sum(one.users for one in self.workers.values())
         self.users_most = max(self.users_most, users)
         self.samples.add("vus", users, at=self.elapsed_s)
         self.samples.add("vus_max", self.users_most, at=self.elapsed_s)
-        second = self.seconds.setdefault(report["second"], Second())
+        now = int(report["elapsed_s"])
+        second = self.seconds.setdefault(now, Second())
         for group in came:
             second.durations.extend(group.timings["http_req_duration"])
             second.failed += group.count if group.failed else 0
         if "http_req_duration" in self.samples.folded:
             for number, old in self.seconds.items():
-                if old.durations and number < report["second"] - FREEZE_S:
+                if old.durations and number < now - FREEZE_S:
                     old.freeze()
         return came
 
@@ -153,27 +167,32 @@ class Conductor:
         """Note that metrics could not be measured, found out while running."""
         self._absent |= dict.fromkeys(metrics, why)
 
-    def judgements(self, *, confidence: float | None = None) -> list[ThresholdResult]:
+    def judgements(self) -> list[ThresholdResult]:
         """All thresholds judged over what was seen so far; a stuck oldest event makes the lag worse, never better."""
-        level = self.confidence if confidence is None else confidence
         found = []
         for key, thresholds in self.thresholds.by_metric.items():
             sink = self.samples.select(key)
             absent = self.absent(key.name) or (self._no_replays(key) if sink.is_empty else "")
             for threshold in thresholds:
-                one = self._judge(key, threshold, sink, level, absent)
+                one = self._judge(key, threshold, sink, absent)
                 if str(key) == "outbox_lag_ms" and not absent:
-                    one = self._worse_of_oldest(one, threshold, level)
+                    one = self._worse_of_oldest(one, threshold)
                     one = distrust_rise(one, sink.values) if isinstance(sink, TrendSink) else one
                 found.append(one)
         return weigh(found, self.facts()) if self.stopped else found
 
-    def _judge(
-        self, key: MetricKey, threshold: Threshold, sink: Sink, confidence: float, absent: str = ""
-    ) -> ThresholdResult:
+    def _judge(self, key: MetricKey, threshold: Threshold, sink: Sink, absent: str = "") -> ThresholdResult:
         """One threshold judged by the samples; what the instrument itself could have made is no failure."""
-        one = judge(key, threshold, sink, self.elapsed_s, confidence=confidence, absent=absent)
-        return excuse(one, key, threshold, sink, self._trend(NULL), confidence=confidence)
+        looks = self._looks(key, threshold.expression, sink)
+        one = judge(key, threshold, sink, self.elapsed_s, looks=looks, absent=absent)
+        return excuse(one, key, threshold, sink, self._trend(NULL), looks=looks)
+
+    def _looks(self, key: MetricKey, e: Expression, sink: Sink) -> Looks:
+        variance, most = 0.0, (self._most_s() + self.plan.grace_s) * 1000.0
+        if isinstance(sink, TrendSink) and e.method == "avg" and not sink.is_empty:
+            variance, most = sink.variance(sink.mean()), max(most, sink.percentile(100.0))
+        ran_on = self.looks > 1
+        return self.tally.looks(key, e, reached_s=self.reached_s, ran_on=ran_on, variance=variance, most=most)
 
     def _trend(self, metric: str) -> TrendSink:
         sink = self.samples.select(MetricKey(metric))
@@ -187,28 +206,29 @@ class Conductor:
             " (DATABASE_URL and dlq.replay.enabled give it some)"
         )
 
-    def _wanting(self) -> list[ThresholdResult]:
-        """What more samples could decide. Of replay calls no more come than the companies of the run allow."""
-        return [j for j in self.judgements() if j.wants_more and j.samples < self._most_of(j)]
+    def _open(self) -> tuple[bool, bool]:
+        """Whether more samples could decide a threshold, and whether one failed that rolls back: the load need not go
+        on for the others.
 
-    def _has_failed(self) -> bool:
-        """Whether a threshold that rolls back failed: the load need not go on for the others.
-
-        Of our own, the latency of one operation only holds.
+        Of replay calls no more come than the companies of the run allow. Of our own thresholds, the latency of one
+        operation only holds.
         """
         only_holds = () if self.plan.thresholds_text else ("http_req_duration{",)
-        return any(
-            j.verdict is ThresholdOutcome.FAIL and not j.metric.startswith(only_holds) for j in self.judgements()
+        judged = self.judgements()
+        return (
+            any(j.wants_more and j.samples < self._most_of(j) for j in judged),
+            any(j.verdict is ThresholdOutcome.FAIL and not j.metric.startswith(only_holds) for j in judged),
         )
 
     def _most_of(self, judged: ThresholdResult) -> float:
         return replays_of(self.plan) if "operation:replay" in judged.metric else math.inf
 
-    def _worse_of_oldest(self, canary: ThresholdResult, threshold: Threshold, confidence: float) -> ThresholdResult:
+    def _worse_of_oldest(self, canary: ThresholdResult, threshold: Threshold) -> ThresholdResult:
         sink = self.samples.select(MetricKey("outbox_oldest_age_ms"))
         if sink.is_empty or threshold.expression.operator not in {"<", "<="} or canary.verdict.value == "fail":
             return canary
-        oldest = judge(MetricKey("outbox_lag_ms"), threshold, sink, self.elapsed_s, confidence=confidence)
+        looks = Looks(reached=self.reached_s is not None)
+        oldest = judge(MetricKey("outbox_lag_ms"), threshold, sink, self.elapsed_s, looks=looks)
         return oldest if oldest.verdict.value == "fail" else canary
 
     def goes_on(self) -> bool:
@@ -219,17 +239,12 @@ class Conductor:
         elapsed = time.perf_counter() - self.started
         if not self.plan.run_on or self.ended.startswith("aborted") or elapsed + LOOK_S > self._most_s():
             return False
-        wanting = self._wanting()
-        if not wanting or self._has_failed() or self.invalid_reasons():
+        is_open, has_failed = self._open()
+        if not is_open or has_failed or self.invalid_reasons():
             return False
         self.stopped, self.ended = 0.0, ""
-        self._look_at = min(self._most_s(), elapsed + self._wait_for(wanting, elapsed))
+        self._look_at = min(self._most_s(), elapsed + LOOK_S)
         return True
-
-    @property
-    def confidence(self) -> float:
-        """95 % at the first look; every further look halves the risk left, so that looking again cannot buy a pass."""
-        return 1.0 - (1.0 - CONFIDENCE) / 2.0 ** max(0, self.looks - 1)
 
     def facts(self) -> RunFacts:
         """What is known about the run apart from its samples."""
@@ -274,14 +289,17 @@ class Conductor:
         if elapsed < self._next_look():
             return ""
         self.looks += 1
-        wanting = self._wanting()
-        if wanting and self._has_failed():
+        self.reached_s = elapsed if self.reached_s is None else self.reached_s
+        begun = time.perf_counter()
+        is_open, has_failed = self._open()
+        if is_open and has_failed:
             return "as planned, with a failure that more samples would not undo"
-        if not wanting:
+        if not is_open:
             return "as planned" if self.looks == 1 else "decided after running on"
         if not self.plan.run_on or elapsed >= self._most_s():
             return "as planned, undecided" if self.looks == 1 else "undecided at the limit of running on"
-        self._look_at = min(self._most_s(), elapsed + self._wait_for(wanting, elapsed))
+        wait_s = max(LOOK_S, LOOK_SHARE * (time.perf_counter() - begun))
+        self._look_at = min(self._most_s(), elapsed + wait_s)
         return ""
 
     _look_at = 0.0
@@ -293,20 +311,15 @@ class Conductor:
     def _most_s(self) -> float:
         return max(self.plan.most_s, length_s(self.plan))
 
-    def _wait_for(self, wanting: list[ThresholdResult], elapsed: float) -> float:
-        """Seconds until the first of the undecided could be decided at the pace so far, and a fifth more."""
-        waits = [(min(j.needed, self._most_of(j)) - j.samples) * elapsed / j.samples for j in wanting if j.samples]
-        return max(LOOK_S, 1.2 * min(waits, default=LOOK_S))
-
     def _early(self, elapsed: float) -> str:
         """Reasons to stop before the plan says so. Looked at less often the longer looking takes (many samples)."""
         if elapsed < self._early_at:
             return ""
         begun = time.perf_counter()
         found = self._abort_on_fail(elapsed)
-        if not found and self.plan.early_abort and elapsed > 1.0:
-            found = self._certain(elapsed)
-        self._early_at = elapsed + 20.0 * (time.perf_counter() - begun)
+        if not found and self.plan.early_abort and elapsed > EARLY_S and self.reached_s is None:
+            found = self._failed_early()
+        self._early_at = elapsed + LOOK_SHARE * (time.perf_counter() - begun)
         return found
 
     def _abort_on_fail(self, elapsed: float) -> str:
@@ -319,19 +332,16 @@ class Conductor:
                     return f"aborted: {key} {threshold.expression.source} failed and has abortOnFail"
         return ""
 
-    def _certain(self, elapsed: float) -> str:
-        grow = 1.2 * self._most_s() / elapsed
+    def _failed_early(self) -> str:
         for key, thresholds in self.thresholds.by_metric.items():
             if self.absent(key.name) or (key.tags and not self.plan.thresholds_text):
                 continue  # of our own thresholds, one operation must not end the run before the others are measured
             sink = self.samples.select(key)
             for threshold in thresholds:
-                if not certain_failure(threshold, sink, int(sink.samples * grow)):
-                    continue
-                now = self._judge(key, threshold, sink, self.confidence)
-                if now.verdict is ThresholdOutcome.FAIL:  # not while it would end as unknown, of too few samples
-                    source = threshold.expression.source
-                    return f"aborted: {key} {source} can no longer pass, whatever the rest of the run brings"
+                if not self.tally.counts(key, threshold.expression):
+                    continue  # a statement about the run as a whole
+                if self._judge(key, threshold, sink).verdict is ThresholdOutcome.FAIL:
+                    return f"aborted: {key} {threshold.expression.source} is proved to be broken"
         return ""
 
     def users_now(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ import gevent
 
 from gates.deployment.dialect.exchange import understood_bytes
 from loadtests.engine.samples import RequestGroup, Samples
+from loadtests.engine.sinks import Sink
 from loadtests.engine.wire import OWN_FAULTS, Address, Connection, TransportError, parse_address
 from loadtests.plan import Credentials, LoadPlan
 from loadtests.thresholds.expectations import SUCCEEDS, Expectation
@@ -58,6 +60,8 @@ class Drive:
     background: set[gevent.Greenlet] = field(default_factory=set)
     address: Address = field(init=False)
     most_open: int = field(init=False)
+    _iterations: Sink = field(init=False)
+    _iteration_times: array[float] = field(init=False)
     answered_at: float = 0.0
     silent_s: float = 0.0
     _open: dict[Connection, tuple[Call, float]] = field(default_factory=dict)
@@ -69,6 +73,8 @@ class Drive:
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.most_open = min(self.plan.max_open, max(1, limit - SPARE_DESCRIPTORS))
         self.address = parse_address(self.plan.base_url)
+        self._iterations = self.samples.sink("iteration_duration")
+        self._iteration_times = self.samples.pairs("iteration_duration")
         gevent.spawn(self._sweep)
 
     @property
@@ -98,6 +104,12 @@ class Drive:
         """A request that was due and that this process could not send."""
         self.dropped += 1
         self.samples.add("dropped_iterations", 1)
+
+    def note_iteration(self, began: float, ended: float) -> None:
+        """One iteration of a user, or one arrival, is over."""
+        took_ms = (ended - began) * 1000.0
+        self._iterations.add(took_ms)
+        self._iteration_times.extend((began - self.started, took_ms))
 
     def request(self, call: Call, connection: Connection, intended: float = 0.0) -> int:
         """Send, wait, record. Returns the status, 0 without an answer; the connection then holds body and times.
@@ -130,7 +142,9 @@ class Drive:
             group = self._groups[key] = self._group(call, status, error, passed=passed)
         timings = group.timings
         setup = c.connected_s + c.tls_s
-        timings["http_req_duration"].append((ended - (intended or c.started + setup)) * 1000.0)
+        began = intended or c.started + setup
+        timings["http_req_duration"].append((ended - began) * 1000.0)
+        group.starts.append(began - self.started)
         group.sent += len(call.data)
         group.received += c.received
         if self.plan.detail:

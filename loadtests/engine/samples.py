@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,7 @@ class RequestGroup:
     """Requests that share all their tags. `timings` are milliseconds by name of the trend, in order of arrival.
 
     `check` names what was expected of the answers (nothing where it is empty), `passed` whether they were that.
+    `starts` are seconds of the run, one a request since the last report: they are counted (tally.py) and not kept.
     """
 
     tags: Tags
@@ -41,6 +42,7 @@ class RequestGroup:
     received: int = 0
     timings: dict[str, array[float]] = field(default_factory=lambda: {name: array("d") for name in TIMINGS})
     folded: dict[str, Histogram] = field(default_factory=dict)
+    starts: array[float] = field(default_factory=lambda: array("d"))
 
     @property
     def count(self) -> int:
@@ -66,6 +68,8 @@ class Samples:
     series: dict[tuple[str, Tags], Sink] = field(default_factory=dict)
     most_exact: int = 20_000_000
     folded: set[str] = field(default_factory=set)
+    timed: dict[tuple[str, Tags], array[float]] = field(default_factory=dict)
+    """Of other metrics, since the last report: when each sample began, and its value, by turns."""
 
     def group(
         self, tags: Mapping[str, str], *, failed: bool, refused: bool = False, check: str = "", passed: bool = True
@@ -92,6 +96,15 @@ class Samples:
             sink.add(value, at)
         else:
             sink.add(value)
+
+    def pairs(self, metric: str, tags: Mapping[str, str] | None = None) -> array[float]:
+        """Where the times and values of a metric go; it stays the same array over reports."""
+        return self.timed.setdefault((metric, tuple(sorted((tags or {}).items()))), array("d"))
+
+    def add_at(self, metric: str, value: float, at: float, tags: Mapping[str, str] | None = None) -> None:
+        """Add one sample that began at a second of the run, so that stalls show in it."""
+        self.add(metric, value, tags)
+        self.pairs(metric, tags).extend((at, value))
 
     def select(self, key: MetricKey) -> Sink:
         """All samples of a metric that carry the tags of the key, in one new sink."""
@@ -140,11 +153,14 @@ class Samples:
         for group in self.groups.values():
             group.sent = group.received = 0
             group.folded.clear()
-            for values in group.timings.values():
+            for values in (group.starts, *group.timings.values()):
                 del values[:]
         for sink in self.series.values():
             sink.reset()
-        return {"groups": groups, "series": series}
+        timed = [(metric, tags, pairs.tobytes()) for (metric, tags), pairs in self.timed.items() if pairs]
+        for pairs in self.timed.values():
+            del pairs[:]
+        return {"groups": groups, "series": series, "timed": timed}
 
     def merge_report(self, report: Mapping[str, Any]) -> list[RequestGroup]:
         """Add a report of this or another process. Returns what came, group by group. Raise KeyError or TypeError on
@@ -204,6 +220,7 @@ def _pack_group(group: RequestGroup) -> dict[str, Any]:
         "sent": group.sent,
         "received": group.received,
         "timings": timings,
+        "starts": group.starts.tobytes(),
         "folded": {name: histogram.pack() for name, histogram in group.folded.items()},
     }
 
@@ -220,6 +237,7 @@ def _unpack_group(packed: Mapping[str, Any]) -> RequestGroup:
     )
     for name, data in packed["timings"].items():
         group.timings[name].frombytes(data)
+    group.starts.frombytes(packed["starts"])
     group.folded.update({name: unpack(data) for name, data in packed.get("folded", {}).items()})
     return group
 
@@ -251,6 +269,14 @@ def _unpack_sink(packed: Mapping[str, Any]) -> tuple[str, Tags, Sink]:
         case RateSink():
             sink.trues, sink.total = packed["data"]
     return packed["metric"], _tags(packed["tags"]), sink
+
+
+def timed_of(report: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str], array[float]]]:
+    """Metric, tags, and times and values by turns, of the samples of a report that are not of a request."""
+    for metric, tags, data in report["timed"]:
+        pairs = array("d")
+        pairs.frombytes(data)
+        yield metric, dict(_tags(tags)), pairs
 
 
 def _tags(pairs: Iterable[Iterable[str]]) -> Tags:

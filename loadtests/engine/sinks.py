@@ -172,6 +172,12 @@ class TrendSink:
             return (self.folded.total + math.fsum(self.values)) / self.samples
         return functools.reduce(operator.add, self.values, 0.0) / len(self.values)
 
+    def variance(self, mean: float) -> float:
+        """Of the values around their mean, as the variance of a sample; 0 for fewer than two."""
+        squares = math.fsum((v - mean) ** 2 for v in self.values)
+        squares += math.fsum(n * (v - mean) ** 2 for v, n in self.rounded())
+        return squares / max(1, self.samples - 1)
+
     def percentile(self, percent: float) -> float:
         """k6's formula: between the two neighbours of `percent/100 * (n-1)`; 0 where there is nothing.
 

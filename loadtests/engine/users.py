@@ -101,7 +101,7 @@ class ScheduledUser(LoadUser):
             try:
                 self.traffic.perform(kind, connection, intended)
                 self.drive.samples.add("iterations", 1)
-                self.drive.samples.add("iteration_duration", (time.perf_counter() - intended) * 1000.0)
+                self.drive.note_iteration(intended, time.perf_counter())
             finally:
                 self.drive.open_requests -= 1
                 self.drive.give_back(connection)
@@ -128,20 +128,19 @@ class WaitingUser(LoadUser):
             begun = time.perf_counter()
             self.traffic.perform(kind, connection)
             drive.samples.add("iterations", 1)
-            drive.samples.add("iteration_duration", (time.perf_counter() - begun) * 1000.0)
+            drive.note_iteration(begun, time.perf_counter())
             gevent.sleep(drive.plan.think_s)
 
     def _hammer(self, drive: Drive, connection: Connection, call: Call | None) -> None:
         if call is None:
             return
-        durations = drive.samples.sink("iteration_duration")
-        request, think_s = drive.request, drive.plan.think_s
+        note, request, think_s = drive.note_iteration, drive.request, drive.plan.think_s
         while self._state != "stopping":
             if drive.stopping:
                 gevent.sleep(PAUSE_S)
                 continue
             request(call, connection)
-            durations.add((connection.ended - connection.started) * 1000.0)
+            note(connection.started, connection.ended)
             if think_s:
                 gevent.sleep(think_s)
             elif not connection.received:

@@ -67,7 +67,7 @@ class Worker:
         report = drive.samples.take_report()
         report |= {
             "sequence": self.sequence,
-            "second": int(drive.elapsed_s),
+            "elapsed_s": drive.elapsed_s,
             "final": final,
             "dropped": drive.dropped,
             "silent_s": drive.silent_s,

@@ -16,7 +16,8 @@ from dataclasses import replace
 from gates.decision.intervals import mean_bounds
 from loadtests.engine.metrics import TIMINGS
 from loadtests.engine.sinks import Sink, TrendSink
-from loadtests.judgement.verdict import CONFIDENCE, ThresholdOutcome, ThresholdResult, Why, judge
+from loadtests.judgement.looks import Looks
+from loadtests.judgement.verdict import CONFIDENCE, ONE_LOOK, ThresholdOutcome, ThresholdResult, Why, judge
 from loadtests.thresholds.language import Expression, MetricKey, Threshold
 
 CLOCKED = {*TIMINGS, "iteration_duration", "outbox_lag_ms"}
@@ -33,7 +34,7 @@ def excuse(
     sink: Sink,
     null: TrendSink,
     *,
-    confidence: float = CONFIDENCE,
+    looks: Looks = ONE_LOOK,
 ) -> ThresholdResult:
     """A failed latency that the instrument could have made becomes unknown; all else stays what it is."""
     e = threshold.expression
@@ -45,11 +46,10 @@ def excuse(
             one, verdict=ThresholdOutcome.UNKNOWN, why=Why.STARVED, message=f"{one.message}, but {why}; run again"
         )
     harder = without_instrument(e, null)
+    of_all = replace(looks, first=None)  # the planned part was counted for the limit itself alone
     for tried in harder:
-        if (
-            judge(key, replace(threshold, expression=tried), sink, 0.0, confidence=confidence).verdict
-            is ThresholdOutcome.FAIL
-        ):
+        again = judge(key, replace(threshold, expression=tried), sink, 0.0, looks=of_all)
+        if again.verdict is ThresholdOutcome.FAIL:
             return one
     why = (
         f"the gate itself was slow: it may have added {harder[0].limit - e.limit:.0f} ms (null requests: p95"

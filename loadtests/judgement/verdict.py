@@ -2,6 +2,10 @@
 
 A threshold passes only if the whole 95 % interval lies inside the limit and fails only if it lies wholly outside.
 Nothing observed, too few samples, or an interval across the limit is `unknown`. k6's verdict stands beside it.
+
+The risk of 5 % on each side is split over two tests (shares.py): an exact one for the look that was planned, and one
+that may be looked at at any time, for a failure that shows earlier and for a run that goes on. Both count independent
+samples; how many the samples are worth is seen from when the bad ones came (gates/decision/dependence.py).
 """
 
 from __future__ import annotations
@@ -10,12 +14,32 @@ import enum
 import math
 from dataclasses import dataclass, replace
 
-from gates.decision.intervals import mean_bounds_of, percentile_bounds, percentile_minimum, rate_bounds, rate_minimum
+from gates.decision.intervals import (
+    ShareTest,
+    mean_bounds_of,
+    quantile_bounds,
+    rate_minimum,
+    share_bounds,
+)
+from gates.decision.sequential import mean_proved
 from loadtests.engine.hdr import EXACT, widened
 from loadtests.engine.sinks import CounterSink, GaugeSink, RateSink, Sink, TrendSink
-from loadtests.thresholds.language import Expression, MetricKey, Threshold, aggregate, k6_verdict
+from loadtests.judgement.looks import Looks
+from loadtests.judgement.shares import (
+    ANYTIME,
+    ANYTIME_RISK,
+    FIXED,
+    FIXED_RISK,
+    RISK,
+    UPPER,
+    allowed_bad,
+    bad_of,
+    proofs,
+)
+from loadtests.thresholds.language import Expression, MetricKey, MetricType, Threshold, aggregate, k6_verdict
 
-CONFIDENCE = 0.95
+CONFIDENCE = 1.0 - RISK
+ONE_LOOK = Looks()
 MEAN_MINIMUM = 30
 """Fewest samples for Student's t on latencies, which are skewed."""
 EXACT_MINIMUM = 30
@@ -47,6 +71,8 @@ class Why(enum.StrEnum):
 class ThresholdResult:
     """One threshold judged. `low`/`high` bound the estimate `observed`; `margin` is the distance from the nearer end of
     the interval to the limit, relative to the limit (negative outside). `needed` is how many samples it would take.
+    `independent` is how many independent samples they are worth, `stalls` how long each one lasted (s), `excluded_s`
+    the longest stall that a pass excludes.
     """
 
     metric: str
@@ -66,6 +92,9 @@ class ThresholdResult:
     margin: float | None
     message: str
     recorder: str = EXACT
+    independent: float | None = None
+    stalls: tuple[float, ...] = ()
+    excluded_s: float | None = None
 
     @property
     def check(self) -> str:
@@ -80,11 +109,15 @@ class ThresholdResult:
 
 @dataclass(frozen=True, slots=True)
 class _Estimate:
+    """`proved`: what the tests say of a limit on a share or a mean; None where the interval itself decides."""
+
     low: float
     high: float
     method: str
     minimum: int
     is_rounded: bool = False
+    proved: ThresholdOutcome | None = None
+    independent: float | None = None
 
 
 def judge(
@@ -93,7 +126,7 @@ def judge(
     sink: Sink,
     elapsed_s: float,
     *,
-    confidence: float = CONFIDENCE,
+    looks: Looks = ONE_LOOK,
     absent: str = "",
 ) -> ThresholdResult:
     """Judge one threshold over what was seen. `absent` says why a metric could not be measured at all."""
@@ -126,7 +159,7 @@ def judge(
         return replace(unknown, why=Why.UNDECIDABLE, message=f"{key}: {e.source} compares with NaN; give a number")
     if sink.is_empty and not isinstance(sink, CounterSink):
         return replace(unknown, message=f"{key}: no sample was taken (k6 would have passed it: {_yes(passes)})")
-    estimate = _estimate(sink, e, value, confidence)
+    estimate = _estimate(sink, e, value, looks)
     judged = replace(
         unknown,
         observed=value,
@@ -135,77 +168,156 @@ def judge(
         method=estimate.method,
         needed=estimate.minimum,
         margin=margin(e, estimate.low, estimate.high),
+        independent=estimate.independent,
+        stalls=looks.dependence.stalls if estimate.proved is not None else (),
+        excluded_s=_excluded_s(e, sink, looks),
     )
-    return _decide(judged, e, sink, estimate, confidence)
+    return _decide(judged, e, sink, estimate, looks)
 
 
 def _yes(flag: bool) -> str:
     return "yes" if flag else "no"
 
 
-def _decide(
-    judged: ThresholdResult, e: Expression, sink: Sink, estimate: _Estimate, confidence: float
-) -> ThresholdResult:
+def _excluded_s(e: Expression, sink: Sink, looks: Looks) -> float | None:
+    """The longest stall that a run without one excludes: were more of its time bad than allowed, it had seen one."""
+    kind = MetricType.RATE if isinstance(sink, RateSink) else MetricType.TREND
+    allowed = allowed_bad(e, kind) if isinstance(sink, RateSink | TrendSink) else None
+    return None if allowed is None or not looks.seconds else looks.seconds * allowed / -math.log(RISK)
+
+
+def _decide(judged: ThresholdResult, e: Expression, sink: Sink, estimate: _Estimate, looks: Looks) -> ThresholdResult:
     """Compare the interval with the limit, once there are enough samples."""
     number = f"{judged.metric} {judged.aggregation} {number_text(judged.observed)}"
     span = f"[{number_text(judged.low)}, {number_text(judged.high)}]"
     limit = f"limit {e.operator}{number_text(e.limit)}"
-    facts = f"{number}, {confidence * 100:.4g} % bounds {span}, {judged.samples} samples, {limit}"
+    facts = f"{number}, {CONFIDENCE * 100:.4g} % bounds {span}, {judged.samples} samples{_worth(judged)}, {limit}"
     if judged.recorder != EXACT:
         facts += f", recorder: {judged.recorder}"
     if judged.samples < estimate.minimum and not isinstance(sink, CounterSink):
         message = f"{facts}: too few samples, {estimate.minimum} are needed"
         return replace(judged, why=Why.TOO_FEW, message=message)
-    inside = e.holds(estimate.low), e.holds(estimate.high)
-    blurred = estimate.is_rounded and estimate.low <= e.limit <= estimate.high
-    if all(inside) and not blurred:
-        return replace(judged, verdict=ThresholdOutcome.PASS, why=Why.DECIDED, message=f"{facts}: inside")
-    if not any(inside) and not blurred and not e.holds(judged.observed or 0.0):
-        return replace(judged, verdict=ThresholdOutcome.FAIL, why=Why.DECIDED, message=f"{facts}: outside")
-    needed = _more(judged, e, sink, confidence)
+    verdict = _by_interval(e, estimate) if estimate.proved is None else estimate.proved
+    if verdict is ThresholdOutcome.PASS and e.holds(judged.observed or 0.0):
+        return replace(judged, verdict=verdict, why=Why.DECIDED, message=f"{facts}: inside")
+    if verdict is ThresholdOutcome.FAIL and not e.holds(judged.observed or 0.0):
+        return replace(judged, verdict=verdict, why=Why.DECIDED, message=f"{facts}: outside")
+    needed = _more(judged, e, sink, looks)
     message = f"{facts}: the interval reaches across the limit; about {needed} samples would decide it"
     return replace(judged, why=Why.UNDECIDED, needed=needed, message=message)
 
 
-def _estimate(sink: Sink, e: Expression, value: float, confidence: float) -> _Estimate:
+def _by_interval(e: Expression, estimate: _Estimate) -> ThresholdOutcome:
+    if estimate.is_rounded and estimate.low <= e.limit <= estimate.high:
+        return ThresholdOutcome.UNKNOWN
+    inside = e.holds(estimate.low), e.holds(estimate.high)
+    if all(inside):
+        return ThresholdOutcome.PASS
+    return ThresholdOutcome.UNKNOWN if any(inside) else ThresholdOutcome.FAIL
+
+
+def _worth(judged: ThresholdResult) -> str:
+    """What the samples are worth, where that is less than half their number."""
+    if judged.independent is None or 2 * judged.independent > judged.samples:
+        return ""
+    worth = f"worth {judged.independent:.0f} independent ones"
+    if not judged.stalls:
+        return f" ({worth}: bad ones come together)"
+    count = len(judged.stalls)
+    return f" ({worth}: {count} stall{'s' * (count > 1)} of {math.fsum(judged.stalls) / count:.2g} s)"
+
+
+def _estimate(sink: Sink, e: Expression, value: float, looks: Looks) -> _Estimate:
     """The interval of the estimate, its method in words, and the fewest samples that can decide."""
-    upper = e.operator in {"<", "<="}
-    exact = e.operator not in {"<", "<=", ">", ">="}
     match sink:
         case CounterSink() | GaugeSink():
             return _Estimate(value, value, "exact: a statement about the run itself", 1)
         case RateSink():
-            if exact or not 0.0 < e.limit < 1.0:
+            allowed = allowed_bad(e, MetricType.RATE)
+            if allowed is None:
                 return _Estimate(value, value, "exact: a limit at the edge of what a rate can be", EXACT_MINIMUM)
-            low, high = rate_bounds(sink.trues, sink.total, confidence)
-            minimum = rate_minimum(e.limit, confidence, upper=upper)
-            return _Estimate(low, high, f"Clopper-Pearson, {confidence:.4g} on each side", minimum)
+            minimum = rate_minimum(allowed, 1.0 - FIXED_RISK, upper=True)
+            found = _by_share(sink, e, allowed, looks, minimum)
+            test, worth = _shown(looks), found.independent or sink.total
+            low, high = share_bounds(sink.trues / sink.total * worth, worth, test)
+            return _fitted(replace(found, low=low, high=high), e)
         case TrendSink():
-            return _estimate_trend(sink, e, value, confidence, exact=exact, upper=upper)
+            return _estimate_trend(sink, e, value, looks)
 
 
-def _estimate_trend(
-    sink: TrendSink, e: Expression, value: float, confidence: float, *, exact: bool, upper: bool
-) -> _Estimate:
+def _shown(looks: Looks) -> ShareTest:
+    return FIXED if looks.is_one else ANYTIME
+
+
+def _by_share(sink: RateSink | TrendSink, e: Expression, allowed: float, looks: Looks, minimum: int) -> _Estimate:
+    """What the two tests say of a share of bad samples; the interval is still to come."""
+    n, (least, most) = sink.samples, bad_of(e, sink)
+    passes, fails = proofs(least, most, n, allowed, looks)
+    name = "binomial" if isinstance(sink, RateSink) else "order statistics"
+    method = f"{name}, exact at {FIXED_RISK:g}" if looks.is_one else f"{name}, at any time at {ANYTIME_RISK:g}"
+    _, worth = looks.dependence.effective(most, n, 1.0 - (FIXED_RISK if looks.is_one else ANYTIME_RISK))
+    return _Estimate(
+        -math.inf, math.inf, f"{method} on each side", minimum, proved=_outcome(passes, fails), independent=worth
+    )
+
+
+def _outcome(passes: bool, fails: bool) -> ThresholdOutcome:
+    if passes is fails:
+        return ThresholdOutcome.UNKNOWN
+    return ThresholdOutcome.PASS if passes else ThresholdOutcome.FAIL
+
+
+def _fitted(found: _Estimate, e: Expression) -> _Estimate:
+    """The interval with what the other of the two tests adds or leaves open at the limit."""
+    low, high = found.low, found.high
+    below = found.proved is (ThresholdOutcome.PASS if e.operator in UPPER else ThresholdOutcome.FAIL)
+    if found.proved is ThresholdOutcome.UNKNOWN:
+        return replace(found, low=min(low, e.limit), high=max(high, e.limit))
+    if below:
+        high = min(high, math.nextafter(e.limit, -math.inf))
+    else:
+        low = max(low, math.nextafter(e.limit, math.inf))
+    return replace(found, low=min(low, high), high=max(low, high))
+
+
+def _estimate_trend(sink: TrendSink, e: Expression, value: float, looks: Looks) -> _Estimate:
     percent = 50.0 if e.method == "med" else e.percentile
     if e.method in {"min", "max"} or (e.method == "p" and percent in {0.0, 100.0}):  # exact in a histogram, too
         return _Estimate(value, value, "exact: a statement about the run itself", EXACT_MINIMUM)
     rounded = sink.folded is not None
     blur = f"; {sink.error:.1%} of the recorder on top" if rounded else ""
-    if exact and rounded:
+    if e.operator not in {"<", "<=", ">", ">="}:
         low, high = widened(value, value, sink.error)
-        return _Estimate(low, high, f"a statement about the run itself{blur}", EXACT_MINIMUM, is_rounded=True)
-    if exact:
-        return _Estimate(value, value, "exact: a statement about the run itself", EXACT_MINIMUM)
+        return _Estimate(low, high, f"a statement about the run itself{blur}", EXACT_MINIMUM, is_rounded=rounded)
     if e.method == "avg":
-        squares = math.fsum((v - value) ** 2 for v in sink.values)
-        squares += math.fsum(n * (v - value) ** 2 for v, n in sink.rounded())
-        low, high = widened(*mean_bounds_of(sink.samples, squares, value, confidence), sink.error)
-        method = f"Student's t, {confidence:.4g} on each side{blur}"
-        return _Estimate(low, high, method, MEAN_MINIMUM, is_rounded=rounded)
-    low, high = widened(*percentile_bounds(sink.in_order(), percent, confidence), sink.error)
-    minimum = percentile_minimum(percent, confidence, upper=upper)
-    return _Estimate(low, high, f"order statistics, {confidence:.4g} on each side{blur}", minimum, is_rounded=rounded)
+        return _estimate_mean(sink, e, value, looks, blur)
+    allowed = allowed_bad(e, MetricType.TREND) or 0.5
+    minimum = rate_minimum(allowed, 1.0 - FIXED_RISK, upper=True)
+    found = _by_share(sink, e, allowed, looks, minimum)
+    low, high = quantile_bounds(sink.in_order(), percent, _shown(looks), found.independent)
+    low, high = widened(low, high, sink.error)
+    return _fitted(replace(found, low=low, high=high, method=f"{found.method}{blur}", is_rounded=rounded), e)
+
+
+def _estimate_mean(sink: TrendSink, e: Expression, value: float, looks: Looks, blur: str) -> _Estimate:
+    """Student's t for the look that was planned, bets on blocks of time for all others."""
+    n, effective = sink.samples, looks.dependence.effective
+    variance = sink.variance(value)
+    spans = [(value, *mean_bounds_of(effective(0, n, 1.0 - FIXED_RISK)[1], variance, value, 1.0 - FIXED_RISK))]
+    if looks.first and looks.first[1]:
+        mean = looks.first[0] / looks.first[1]
+        worth = effective(0, looks.first[1], 1.0 - FIXED_RISK)[1]
+        spans.append((mean, *mean_bounds_of(worth, variance, mean, 1.0 - FIXED_RISK)))
+    low, high = widened(spans[-1][1], spans[-1][2], sink.error)
+    passes = looks.reached and e.holds(low) and e.holds(high)
+    fails = looks.reached and not (e.holds(low) or e.holds(high))
+    under = e.operator in UPPER
+    passes = passes or mean_proved(looks.blocks, e.limit, looks.most, ANYTIME_RISK, under=under)
+    fails = fails or mean_proved(looks.blocks, e.limit, looks.most, ANYTIME_RISK, under=not under)
+    shown = widened(spans[0][1], spans[0][2], sink.error)
+    method = f"Student's t at {FIXED_RISK:g}, bets at {ANYTIME_RISK:g} on each side{blur}"
+    found = _Estimate(*shown, method, MEAN_MINIMUM, sink.folded is not None, _outcome(passes, fails))
+    return _fitted(replace(found, independent=effective(0, n, 1.0 - FIXED_RISK)[1]), e)
 
 
 def margin(e: Expression, low: float, high: float) -> float | None:
@@ -221,15 +333,18 @@ def margin(e: Expression, low: float, high: float) -> float | None:
     return found if math.isfinite(found) else None
 
 
-def _more(judged: ThresholdResult, e: Expression, sink: Sink, confidence: float) -> int:
+def _more(judged: ThresholdResult, e: Expression, sink: Sink, looks: Looks) -> int:
     """About how many samples would decide at the present estimate: intervals shrink with the root of n."""
-    if isinstance(sink, RateSink) and sink.total:
-        return _more_trials(sink.trues / sink.total, e.limit, sink.total, confidence)
-    if isinstance(sink, TrendSink) and e.method in {"p", "med"}:
-        beyond = sum(value > e.limit for value in sink.values)
-        beyond += sum(count for value, count in sink.rounded() if value > e.limit)
-        percent = 50.0 if e.method == "med" else e.percentile
-        return _more_trials(beyond / sink.samples, 1.0 - percent / 100.0, sink.samples, confidence)
+    kind = MetricType.RATE if isinstance(sink, RateSink) else MetricType.TREND
+    allowed = allowed_bad(e, kind)
+    if isinstance(sink, RateSink | TrendSink) and allowed is not None:
+        bad, n = looks.dependence.effective(bad_of(e, sink)[1], sink.samples, 1.0 - ANYTIME_RISK)
+        times = 1.0
+        for _ in range(12):
+            times *= 1.5
+            if ANYTIME.under(times * bad, times * n, allowed) or ANYTIME.over(times * bad, times * n, allowed):
+                break
+        return math.ceil(times * sink.samples)
     if judged.low is None or judged.high is None or not math.isfinite(judged.high - judged.low):
         return judged.samples * 4
     gap = abs((judged.observed or 0.0) - e.limit)
@@ -238,40 +353,8 @@ def _more(judged: ThresholdResult, e: Expression, sink: Sink, confidence: float)
     return max(judged.samples + 1, math.ceil(judged.samples * min(factor, 100.0)))
 
 
-def _more_trials(share: float, limit: float, total: int, confidence: float) -> int:
-    """How many trials at this share would have bounds on one side of the limit; a percentile is such a share, too."""
-    for _ in range(12):
-        total = math.ceil(total * 1.5)
-        low, high = rate_bounds(min(total, round(share * total)), total, confidence)
-        if low > limit or high < limit:
-            break
-    return total
-
-
 def number_text(value: float | None) -> str:
     """A number for people: four digits, nothing where there is none."""
     if value is None:
         return "-"
     return f"{value:.0f}" if abs(value) >= 10_000 and math.isfinite(value) else f"{value:.4g}"
-
-
-def certain_failure(threshold: Threshold, sink: Sink, most_samples: int, *, confidence: float = CONFIDENCE) -> bool:
-    """Whether the threshold must fail even if every sample still to come (up to `most_samples` in all) is perfect."""
-    e = threshold.expression
-    if e.operator not in {"<", "<=", ">", ">="} or sink.is_empty:
-        return False
-    upper, total = e.operator in {"<", "<="}, max(most_samples, sink.samples)
-    if isinstance(sink, RateSink):
-        if not 0.0 < e.limit < 1.0:
-            return False
-        bad = sink.trues if upper else sink.total - sink.trues
-        low, _ = rate_bounds(bad, total, confidence)
-        return low > (e.limit if upper else 1.0 - e.limit)
-    if isinstance(sink, TrendSink) and e.method in {"p", "med"} and upper:
-        percent = 50.0 if e.method == "med" else e.percentile
-        bad = sum(1 for value in sink.values if not e.holds(value))
-        surely = 1.0 - sink.error
-        bad += sum(count for value, count in sink.rounded() if not e.holds(value * surely))
-        low, _ = rate_bounds(bad, total, confidence)
-        return 0.0 < percent < 100.0 and low > 1.0 - percent / 100.0
-    return False

@@ -104,11 +104,11 @@ def test_zero_requests_are_no_verdict(tmp_path: Path) -> None:
 
 
 def test_a_certain_failure_ends_the_run_early(tmp_path: Path) -> None:
-    """When no rest of the run could save a threshold, the run stops and says so."""
+    """When a threshold is broken beyond doubt, the run stops and says so."""
     with target(Behaviour(status=lambda _n: 503)) as url:
         result = finish(start(url_plan(url, duration_s=10.0, most_s=10.0), tmp_path), tmp_path)
     assert verdicts(result)[FAILED] == "fail", messages(result)
-    assert "can no longer pass" in result["ended"]
+    assert "is proved to be broken" in result["ended"]
     assert result["elapsed_s"] < 6
 
 
@@ -117,7 +117,7 @@ def test_a_certain_failure_is_not_cut_short_to_an_unknown(tmp_path: Path) -> Non
     with target(Behaviour(status=lambda n: 503 if n % 2 else 200)) as url:
         result = finish(start(url_plan(url, rate_per_s=40.0, duration_s=8.0, most_s=8.0), tmp_path), tmp_path)
     assert verdicts(result)[FAILED] == "fail", messages(result)
-    assert "can no longer pass" in result["ended"]
+    assert "is proved to be broken" in result["ended"]
 
 
 def test_abort_on_fail_stops_the_run_after_its_delay(tmp_path: Path) -> None:
@@ -135,8 +135,8 @@ def test_too_few_samples_are_unknown_and_say_how_many_are_needed(tmp_path: Path)
         result = finish(start(url_plan(url, rate_per_s=10.0, duration_s=1.0, run_on=False), tmp_path), tmp_path)
     assert result["k6_passes"]
     assert set(verdicts(result).values()) == {"unknown"}
-    assert "149 are needed" in messages(result)
-    assert "59 are needed" in messages(result)
+    assert "160 are needed" in messages(result)
+    assert "63 are needed" in messages(result)
 
 
 def test_the_samples_of_two_workers_are_merged_to_the_last_one(tmp_path: Path) -> None:

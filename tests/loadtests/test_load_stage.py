@@ -37,6 +37,7 @@ def judged(check: str, verdict: str, **more: Any) -> dict[str, Any]:
         "check": check, "metric": metric, "aggregation": aggregation, "verdict": verdict, "why": "decided",
         "k6_passes": True, "observed": 1.0, "limit": 2.0, "samples": 200, "source": "x", "low": 0.0, "high": 1.5,
         "method": "m", "needed": 59, "margin": 0.2, "message": "said", "recorder": "exact",
+        "independent": 190.0, "stalls": [], "excluded_s": 0.1,
         **more,
     }  # fmt: skip
 
