@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from gates.evidence import Outcome, Severity
 from sql_checks.rulefile import AlertRule
-from sql_checks.ruleproof import FLEET, needed, proved
+from sql_checks.ruleproof import FLEET, floor_of, is_sound, needed, needed_for_sound, proved
 
 FUTURE_S = 60
 """Clocks differ by seconds; a newest row this far ahead of the database clock was written with another unit or zone."""
@@ -79,7 +79,30 @@ def _judge(rule: AlertRule, samples: Sequence[RuleSample], now: dt.datetime, *, 
     wrong = [s for s in samples if doubts[s.subject] and s.samples >= rule.min_samples_tenant]
     if wrong:
         return RuleResult(Outcome.UNKNOWN, f"{wrong[0].subject}: {doubts[wrong[0].subject]}", wrong[0])
+    if prove and (lack := _lack(rule, fleet, samples)):
+        return lack
     return RuleResult(Outcome.PASS, "", fleet, limit=rule.limits[0][1])
+
+
+def _lack(rule: AlertRule, fleet: RuleSample, samples: Sequence[RuleSample]) -> RuleResult | None:
+    """The fleet keeps its limit, and has too few samples to show that it is not far beyond it.
+
+    A rule of two windows may keep its limit by the other one; then these samples are not what it was judged by.
+    """
+    bad, allowed = fleet.bad or 0, rule.allowed_bad or 0.0
+    tenants = _tenants(samples)
+    if bad > allowed * fleet.samples or is_sound(bad, fleet.samples, tenants, allowed):
+        return None
+    enough = needed_for_sound(bad, fleet.samples, tenants, allowed)
+    message = (
+        f"{rule.name}: {bad} of {fleet.samples} samples are bad, which keeps the limit ({allowed:.3g}), but so few may"
+        f" be chance where the true share is {floor_of(allowed):.2g}; {enough} samples would tell. Wait, and run again"
+    )
+    return RuleResult(Outcome.UNKNOWN, message, fleet, samples_needed=enough - fleet.samples)
+
+
+def _tenants(samples: Sequence[RuleSample]) -> list[tuple[int, int]]:
+    return [(s.bad or 0, s.samples) for s in samples if s.subject != FLEET]
 
 
 def _doubt(rule: AlertRule, sample: RuleSample, now: dt.datetime) -> str:
@@ -140,7 +163,7 @@ def _proving(
     """The worst breach that is proved; where none is, a warning about the worst."""
     allowed = rule.allowed_bad or 0.0
     counts = {s.subject: (s.bad or 0, s.samples) for s in samples if not doubts[s.subject]}
-    sure = proved(counts, [(s.bad or 0, s.samples) for s in samples if s.subject != FLEET], allowed)
+    sure = proved(counts, _tenants(samples), allowed)
     certain = [b for b in breaches if b[0][0] is not Severity.PAGE or b[1].subject in sure]
     found = _firing(rule, certain or breaches)
     if found.severity is not Severity.PAGE or found.sample is None or found.sample.subject in sure:

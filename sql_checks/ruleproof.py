@@ -1,4 +1,4 @@
-"""Which breaches of an alert rule are proved, and which may be chance. Pure.
+"""Which breaches of an alert rule are proved, which may be chance, and whether a pass is worth something. Pure.
 
 A rule that is judged by a share of its samples (one task in fifty may fail) breaks its limit now and then where the
 true share keeps it: with 20 tenants of 50 tasks each at a true 99 % of successes, some tenant is seen under 98 % in 85
@@ -6,21 +6,28 @@ of 100 windows. A page rolls a release back, so it needs proof: of each tenant a
 that so many bad samples come at the limit, and Holm's procedure over all of them, so that a release that keeps the
 limit everywhere is paged in at most ALPHA of its windows, however many tenants it has.
 
+A pass needs proof, too, of less: that the fleet is better than a floor. By the bare number a fleet at 95 % passes a
+limit of 98 % in 28 of 100 windows of 50 samples; to prove the limit itself takes two thousand samples of a fleet that
+is a point better, and a healthy small fleet would hold for ever. A tenant passes by its bare number: with the 50
+samples that it needs to be judged, that excludes five times what is allowed.
+
 Samples of one tenant are taken as independent. Tenants may differ: the fleet's bad samples are counted in the spread
 that its tenants show (the ratio's variance with tenants as clusters; Korn and Graubard's effective sample size).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
-from gates.decision.intervals import incomplete_beta
+from gates.decision.dependence import spread
+from gates.decision.intervals import binomial_cdf, binomial_tail
 
 FLEET = "all"
 ALPHA = 0.05
 """The risk of one false page in a window, over the fleet and all tenants together."""
+FLOOR_ODDS = 2.5
+"""A pass of the fleet excludes so many times the odds of a bad sample that are allowed: 4.9 % where 2 % are."""
 MOST_SAMPLES = 1_000_000
 
 Counts = Mapping[str, tuple[int, int]]
@@ -32,7 +39,7 @@ def proved(counts: Counts, tenants: Iterable[tuple[int, int]], allowed: float) -
 
     tenants: bad samples and all samples of each tenant, also of those that have too few to be judged.
     """
-    weight = clustering(tenants)
+    weight = spread(tenants)
     chances = sorted(
         (_tail(bad / weight, n / weight, allowed) if subject == FLEET else _tail(bad, n, allowed), subject)
         for subject, (bad, n) in counts.items()
@@ -50,31 +57,40 @@ def needed(bad: int, samples: int, subjects: int, allowed: float) -> int | None:
     share = bad / samples
     if share <= allowed:
         return None
+    found = _fewest(samples, lambda n: _tail(n * share, n, allowed) <= ALPHA / subjects)
+    return found if found < MOST_SAMPLES else None
 
-    def proves(n: int) -> bool:
-        return _tail(n * share, n, allowed) <= ALPHA / subjects
 
+def is_sound(bad: int, samples: int, tenants: Iterable[tuple[int, int]], allowed: float) -> bool:
+    """Whether so few bad samples of the fleet exclude that its true share is at the floor, or worse."""
+    weight = spread(tenants)
+    return binomial_cdf(bad / weight, samples / weight, floor_of(allowed)) <= ALPHA
+
+
+def needed_for_sound(bad: int, samples: int, tenants: Iterable[tuple[int, int]], allowed: float) -> int:
+    """Samples at which the share that was seen would exclude the floor; the share keeps the limit."""
+    weight, share = spread(tenants), bad / samples
+    return _fewest(samples, lambda n: binomial_cdf(share * n / weight, n / weight, floor_of(allowed)) <= ALPHA)
+
+
+def floor_of(allowed: float) -> float:
+    """The share of bad samples that a pass of the fleet excludes: FLOOR_ODDS times the odds that are allowed."""
+    odds = FLOOR_ODDS * allowed / (1.0 - allowed)
+    return odds / (1.0 + odds)
+
+
+def _fewest(samples: int, proves: Callable[[int], bool]) -> int:
+    """The fewest samples, from so many on, that prove something; MOST_SAMPLES where fewer do not."""
     low, high = samples, samples
     while high < MOST_SAMPLES and not proves(high):
         low, high = high, high * 2
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if proves(middle) else (middle, high)
-    return high if high < MOST_SAMPLES else None
+    return min(high, MOST_SAMPLES)
 
 
 @lru_cache(maxsize=65_536)
 def _tail(bad: float, samples: float, allowed: float) -> float:
-    """P(X >= bad) for X binomial over `samples` trials of probability `allowed`; both counts may be fractions."""
-    return 1.0 if bad <= 0 else incomplete_beta(bad, samples - bad + 1, allowed)
-
-
-def clustering(counts: Iterable[tuple[int, int]]) -> float:
-    """By how much more the share of bad samples varies between tenants than independent samples would; at least 1."""
-    pairs = [(bad, n) for bad, n in counts if n]
-    total, clusters = sum(n for _, n in pairs), len(pairs)
-    share = sum(bad for bad, _ in pairs) / total if total else 0.0
-    if clusters < 2 or not 0.0 < share < 1.0:
-        return 1.0
-    variance = math.fsum((bad - share * n) ** 2 for bad, n in pairs) * clusters / (clusters - 1) / total**2
-    return max(1.0, variance / (share * (1.0 - share) / total))
+    """The probability of so many bad samples, or more, where the true share is what is allowed."""
+    return binomial_tail(bad, samples, allowed)

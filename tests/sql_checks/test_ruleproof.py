@@ -9,10 +9,11 @@ from collections.abc import Sequence
 
 import pytest
 
+from gates.decision.dependence import spread
 from gates.evidence import Outcome, Severity
 from sql_checks.rulefile import read_all_rules
 from sql_checks.rulejudge import RuleSample, judge, judge_proved
-from sql_checks.ruleproof import clustering, needed, proved
+from sql_checks.ruleproof import needed, proved
 
 NOW = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
 SUCCESS = next(r for r in read_all_rules() if r.name == "agent-success")
@@ -45,13 +46,13 @@ def test_a_healthy_fleet_is_not_paged(tenants: int, runs: int) -> None:
     assert bare > 0.8 * runs
 
 
-@pytest.mark.parametrize("spread", [0.01, 0.03])
-def test_tenants_that_differ_do_not_page_a_fleet_that_keeps_the_limit(spread: float) -> None:
+@pytest.mark.parametrize("apart", [0.01, 0.03])
+def test_tenants_that_differ_do_not_page_a_fleet_that_keeps_the_limit(apart: float) -> None:
     """Where the tenants' true rates spread around 1 % of failures, the fleet is paged in under one window of a hundred
     by its own number.
     """
-    rng, a = random.Random(11), 0.01 * (1 - spread) / spread
-    b = 0.99 * (1 - spread) / spread
+    rng, a = random.Random(11), 0.01 * (1 - apart) / apart
+    b = 0.99 * (1 - apart) / apart
     paged = 0
     for _ in range(500):
         rates = [rng.betavariate(a, b) for _ in range(20)]
@@ -99,8 +100,52 @@ def test_holm_goes_on_after_the_first() -> None:
     assert proved({}, [], 0.02) == frozenset()
 
 
+def passes_alone(n: int, true: float) -> float:
+    """How often a fleet of one tenant with so many tasks passes, exactly."""
+    return sum(
+        chance
+        for bad, chance in enumerate(pmf(n, true))
+        if chance > 1e-12 and judge_proved(SUCCESS, fleet([bad], n), NOW).outcome is Outcome.PASS
+    )
+
+
+@pytest.mark.parametrize("n", [50, 61, 100, 200, 400])
+def test_a_bad_fleet_does_not_pass_by_few_samples(n: int) -> None:
+    """At 95 % against 98 % it passes in under one window of twenty, at 90 % in under one of a hundred; by the bare
+    number it passed in 28 of 100 windows of 50 tasks.
+    """
+    assert passes_alone(n, 0.05) <= 0.05
+    assert passes_alone(n, 0.10) <= 0.01
+
+
+@pytest.mark.parametrize(
+    ("n", "true", "least"), [(61, 0.001, 0.93), (100, 0.001, 0.99), (200, 0.01, 0.93), (400, 0.01, 0.97)]
+)
+def test_a_healthy_small_fleet_does_not_hold_for_ever(n: int, true: float, least: float) -> None:
+    """At 99.9 % it passes with 61 tasks, at 99 % with two hundred."""
+    assert passes_alone(n, true) >= least
+
+
+def test_a_pass_that_is_not_proved_is_unknown_and_says_what_it_lacks() -> None:
+    """50 tasks without a failure: eleven more would exclude 4.9 %."""
+    judged = judge_proved(SUCCESS, fleet([0], 50), NOW)
+    assert (judged.outcome, judged.samples_needed) == (Outcome.UNKNOWN, 11)
+    assert "0 of 50 samples are bad" in judged.message
+    assert "61 samples would tell" in judged.message
+    assert judge(SUCCESS, fleet([0], 50), NOW).outcome is Outcome.PASS
+
+
+def test_tenants_that_differ_do_not_pass_a_bad_fleet() -> None:
+    """Tenants' true rates spread around 5 % of failures: a fleet of 20 passes in under one window of twenty."""
+    rng, a, b, passed = random.Random(13), 0.05 * 0.97 / 0.03, 0.95 * 0.97 / 0.03, 0
+    for _ in range(400):
+        bads = [sum(rng.random() < rate for _ in range(50)) for rate in (rng.betavariate(a, b) for _ in range(20))]
+        passed += judge_proved(SUCCESS, fleet(bads, 50), NOW).outcome is Outcome.PASS
+    assert passed <= 20
+
+
 def test_the_clustering_is_the_variance_of_a_ratio() -> None:
     """Twenty tenants of 50 with one failure in eight of them, and in all alike."""
-    assert clustering([(1, 50)] * 8 + [(0, 50)] * 12) == 1.0
-    assert clustering([(10, 50)] * 2 + [(0, 50)] * 18) == pytest.approx(9.67, abs=0.1)
-    assert clustering([(0, 50)] * 20) == clustering([(3, 50)]) == 1.0
+    assert spread([(1, 50)] * 8 + [(0, 50)] * 12) == 1.0
+    assert spread([(10, 50)] * 2 + [(0, 50)] * 18) == pytest.approx(9.67, abs=0.1)
+    assert spread([(0, 50)] * 20) == spread([(3, 50)]) == 1.0
