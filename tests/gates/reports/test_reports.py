@@ -162,7 +162,7 @@ def test_hostile_text_stays_text() -> None:
     message = json.loads(reports.render("slack", verdict, [], CATALOGUE, RUN))
     assert "<script" not in json.dumps(message)
     assert "\x1b" not in verdict_text(verdict, colour=False)
-    assert outputs(verdict).count("\n") == 4
+    assert outputs(verdict).count("\n") == 5
     assert outputs(verdict).startswith("decision=rollback\n")
 
 
