@@ -1,0 +1,52 @@
+"""Through `names.http` the drills see of a service that speaks otherwise what they see of the reference."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from faults.proxy.server import proxy
+from gates.contract.names import Names
+from gates.deployment.dialect.current import NAMES as VARIABLE
+from gates.deployment.dialect.current import use
+from gates.evidence import Outcome
+from tests.drills.dialect import KEY, NAMES, Dialect
+from tests.drills.examination import examine
+
+CHECKS = [
+    f"drill/{promise}/*"
+    for promise in ("authentication", "safety-rails", "dry-run", "http-surface", "proof", "idempotency", "identity")
+]
+NOT_OF_WORDS = {"drill/idempotency/v2-resend-is-duplicate"}
+"""The key of a signed request begins with its MAC, and the proxy signs anew."""
+
+
+@pytest.fixture(autouse=True)
+def _names_put_away() -> Iterator[None]:
+    yield
+    use(Names())
+
+
+def test_another_dialect_is_as_green(variables: dict[str, str], tmp_path: Path) -> None:
+    """Other paths, members, codes with other statuses, headers and signatures: the same outcomes."""
+    plain = examine(variables, CHECKS, tmp_path)
+    with proxy(variables["BASE_URL"], Dialect(variables["TRANSBOT_HMAC_SECRET"].partition(",")[0])) as url:
+        named = {**variables, "BASE_URL": url, VARIABLE: json.dumps(NAMES), "DIALECT_KEY": KEY}
+        found = examine(named, CHECKS, tmp_path)
+    assert len(found) > 100
+    assert {e.outcome for e in plain.values()} == {Outcome.PASS}, [e.check for e in plain.values()]
+    seen = {i: e for i, e in found.items() if i not in NOT_OF_WORDS}
+    wrong = {i: f"{e.outcome}: {e.message}" for i, e in seen.items() if e.outcome is not Outcome.PASS}
+    assert wrong == {}
+    assert set(found) == set(plain)
+    assert KEY not in "".join(p.read_text(encoding="utf-8") for p in tmp_path.glob("*.ndjson"))
+
+
+def test_without_the_names_nothing_is_understood(variables: dict[str, str], tmp_path: Path) -> None:
+    """The twin: the same service without its names is no deployment of the contract."""
+    with proxy(variables["BASE_URL"], Dialect(variables["TRANSBOT_HMAC_SECRET"].partition(",")[0])) as url:
+        found = examine({**variables, "BASE_URL": url}, ["drill/authentication/signed-accepted"], tmp_path)
+    assert Outcome.PASS not in {e.outcome for e in found.values()}
