@@ -160,7 +160,9 @@ def load_policy(path: Path | None, today: dt.date, state: Path | None = None) ->
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}:1:1: {error}; allowed: a readable text file. Correct --policy") from None
     use(names_of_text(text, str(path)), process_environment())
-    return _remembering(parse(text, str(path), path.parent.resolve(), today), state)
+    file = parse(text, str(path), path.parent.resolve(), today)
+    use(file.names, process_environment())
+    return _remembering(file, state)
 
 
 def _remembering(file: PolicyFile, state: Path | None) -> PolicyFile:

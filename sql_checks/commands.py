@@ -15,8 +15,9 @@ from pathlib import Path
 import psycopg
 
 from gates.config import load_target, process_environment
-from gates.deployment.dialect.current import current
+from gates.deployment.dialect.current import current, named
 from gates.deployment.failures import in_words
+from gates.errors import first_line
 from sql_checks.alertdocs import alerts_markdown
 from sql_checks.exportprometheus import queries_yaml, rules_yaml, unit_tests_yaml
 from sql_checks.exportpsql import alerts_to_psql, spots_to_psql
@@ -127,10 +128,11 @@ def _export(options: argparse.Namespace) -> str:
         return _put(options.output, text)
     if options.what == "sql":
         raise CommandError("spot checks have no form in Prometheus; allowed: export sql psql", 2)
-    rules = [_with_link(rule, options.runbooks) for rule in _rules(options)]
+    kept, left_out = _nameable(_rules(options))
+    rules = [_with_link(rule, options.runbooks) for rule in kept]
     if options.output == "-":
         commented = "".join(f"# {line}\n" for line in queries_yaml(rules).splitlines())
-        return f"{rules_yaml(rules)}\n# queries.yml, for the exporter:\n{commented}"
+        return f"{left_out}{rules_yaml(rules)}\n# queries.yml, for the exporter:\n{commented}"
     folder = Path(options.output)
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in (
@@ -139,7 +141,19 @@ def _export(options: argparse.Namespace) -> str:
         ("rules_test.yml", unit_tests_yaml(rules, "rules.yml")),
     ):
         (folder / name).write_text(text, encoding="utf-8")
-    return f"wrote {folder}/rules.yml, queries.yml, rules_test.yml\n"
+    return f"{left_out}wrote {folder}/rules.yml, queries.yml, rules_test.yml\n"
+
+
+def _nameable(rules: list[AlertRule]) -> tuple[list[AlertRule], str]:
+    """The rules that the deployment has the objects for, and lines that say why others are left out."""
+    kept, lines = [], ""
+    for rule in rules:
+        try:
+            named(rule.query)
+            kept.append(rule)
+        except psycopg.Error as error:
+            lines += f"# {rule.name}: left out: {first_line(error)}\n"
+    return kept, lines
 
 
 def _lint(options: argparse.Namespace) -> str:

@@ -6,7 +6,7 @@ An empty mapping says that the deployment has the contract's own names.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,12 +24,15 @@ ID_KINDS: Mapping[str, str] = {
 """What `ids:` may name -> the kind of id: one kind has one type, in whichever column it stands."""
 ID_TYPES = ("uuid", "text", "bigint", "integer")
 DEFAULT_CLAIM = "company_id"
+UNCLAIMED = "unclaimed"
+"""Beside what `names:` says: the areas that the deployment does not claim."""
 
 
 @dataclass(frozen=True, slots=True)
 class RelationNames:
     """A table or view of the contract and what it is in the deployment. `name` empty: the deployment has none.
 
+    is_empty: it has none and claims nothing that needs it: to a query that reads it beside others, it has no row.
     columns: contract column -> real column; expressions: contract column -> SQL over the row, which is only read;
     values: contract column -> contract value -> real value; absent: columns that the deployment has not; also: real
     column -> the SQL of what each row that the gate inserts has there.
@@ -43,6 +46,7 @@ class RelationNames:
     values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     absent: frozenset[str] = frozenset()
     also: Mapping[str, str] = field(default_factory=dict)
+    is_empty: bool = False
 
     def column(self, name: str) -> str:
         """The real name of a column."""
@@ -115,6 +119,10 @@ class Names:
         """The type of the ids of a kind: company, event, run or item."""
         return self.ids.get(kind, "uuid")
 
+    def within(self, unclaimed: Collection[str]) -> Names:
+        """The names where the deployment does not claim these areas."""
+        return names_of({**self.given, UNCLAIMED: sorted(unclaimed)}) if self and unclaimed else self
+
     def dump(self) -> str:
         """One line of JSON; `load` gives the names again."""
         return json.dumps(self.given, separators=(",", ":"), sort_keys=True)
@@ -135,16 +143,18 @@ def names_of(given: Mapping[str, Any]) -> Names:
     functions = given.get("functions", {})
     return Names(
         given=given,
-        relations={n: _relation(r, schema, tables.get(n, {})) for n, r in whole.relations.items()},
+        relations={
+            n: _relation(r, schema, tables.get(n, {}), given.get(UNCLAIMED, ())) for n, r in whole.relations.items()
+        },
         functions={n: _function(n, schema, f.arguments, functions.get(n, {})) for n, f in whole.functions.items()},
         roles=dict(given.get("roles", {})),
         ids={ID_KINDS[n]: t for n, t in given.get("ids", {}).items() if t != "uuid"},
     )
 
 
-def _relation(relation: Relation, schema: str, given: Mapping[str, Any]) -> RelationNames:
+def _relation(relation: Relation, schema: str, given: Mapping[str, Any], unclaimed: Collection[str]) -> RelationNames:
     if given.get("absent") is True:
-        return RelationNames(relation, schema, "")
+        return RelationNames(relation, schema, "", is_empty=relation.area in unclaimed)
     real_schema, name = _qualified(given.get("is", relation.name), schema)
     columns = given.get("columns", {})
     return RelationNames(

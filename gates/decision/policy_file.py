@@ -6,7 +6,7 @@ import datetime as dt
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -280,6 +280,7 @@ def parse(text: str, file: str, folder: Path, today: dt.date) -> PolicyFile:
     if contract is not None:
         check_contract(contract, values["contract"], today)
     made = PolicyFile(root, values, folder, _settings(values, folder), names_in(root))
+    made = replace(made, names=made.names.within(made.scope.unclaimed))
     unwaivable = (*UNWAIVABLE, *values.get("unwaivable", ()))
     for node, waiver in zip(_items(root, "waivers"), values.get("waivers", ()), strict=True):
         if waiver["expires"] < today:

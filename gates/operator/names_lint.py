@@ -51,11 +51,11 @@ def against_target(file: PolicyFile, url: str) -> list[str]:
 
 
 def _problems(connection: Connection, file: PolicyFile, node: YamlNode) -> Iterator[ConfigError]:
-    claimed = set(file.scope.claims)
+    unclaimed = set(file.scope.unclaimed)
     tables = node.member("tables")
     for name, names in file.names.relations.items():
         here = tables.member(name) if tables else None
-        if names.name and (here is not None or names.contract.area in claimed):
+        if names.name and (here is not None or names.contract.area not in unclaimed):
             yield from _of_relation(connection, file.names, names, here or node)
     for name, function in file.names.functions.items():
         here = node.member("functions")

@@ -58,7 +58,7 @@ def databases(pg_server: PgServer) -> Iterator[tuple[psycopg.Connection[object],
     renamed.rename(other, roles=False)
     other.commit()
     with plain, other:
-        yield plain, other  # type: ignore[misc]
+        yield plain, other
     for name in names:
         pg_server.drop_database(name)
 

@@ -12,6 +12,7 @@ import pytest
 from gates.contract.names import Names, names_of
 from gates.deployment.database import execute
 from gates.deployment.dialect.current import use
+from sql_checks.exportpsql import alerts_to_psql, spots_to_psql
 from sql_checks.rulefile import read_all_rules
 from sql_checks.rulerun import measure
 from sql_checks.spotrun import judge_spot
@@ -94,3 +95,20 @@ def test_red_on_a_violation_under_other_names(name: str, index: int, foreign: Pl
         return
     assert outcome == "fail", message or outcome
     assert not re.search(rf"\bpublic\.({'|'.join(renamed.TABLES)}|is_feature_enabled)\b", message), message
+
+
+def test_exports_have_the_names_of_the_deployment() -> None:
+    """A file for psql or an exporter speaks of real objects, and says what it left out for want of them."""
+    given = renamed.names()
+    given["tables"]["audit_heads"] = {"absent": True}
+    given["tables"]["agent_tasks"] = {"absent": True}
+    use(names_of(given))
+    try:
+        spots, rules = spots_to_psql(list(SPOTS.values())), alerts_to_psql(read_all_rules())
+    finally:
+        use(Names())
+    for text in (spots, rules):
+        assert "ops.failed_jobs" in text
+        assert not re.search(rf"\bpublic\.({'|'.join(renamed.TABLES)})\b", text)
+    assert "-- sql/spot/audit-heads: left out: names: in gate.yaml says that audit_heads is absent" in spots
+    assert "-- agent-success: left out:" in rules

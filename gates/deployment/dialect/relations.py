@@ -42,6 +42,9 @@ def subquery(names: RelationNames, ids: Names, words: AbstractSet[str], *, whole
     """
     as_it_is = whole and names.contract.is_view and not (names.values or names.expressions)
     columns = [c for c in names.contract.columns if c in words or (whole and c not in names.absent)]
+    if names.is_empty:
+        nulls = (f"null::{column_type(names, ids, c)} as {quoted(c)}" for c in columns)
+        return f"(select {', '.join(nulls)} where false)"
     if as_it_is:  # whatever columns the view has
         columns = [c for c in columns if c in words and c in names.columns]
     parts = ["*"] * as_it_is + [f"{quoted(s)}" for s in SYSTEM if s in words and not names.contract.is_view]

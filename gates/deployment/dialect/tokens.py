@@ -8,8 +8,12 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, ClassVar
 
+import psycopg
 from sqlglot.dialects.postgres import Postgres
+from sqlglot.errors import SqlglotError
 from sqlglot.tokenizer_core import Token, TokenType
+
+from gates.errors import first_line
 
 STRINGS = frozenset({TokenType.STRING, TokenType.HEREDOC_STRING, TokenType.RAW_STRING, TokenType.BYTE_STRING})
 _NO_WORD = STRINGS | {TokenType.NUMBER}
@@ -39,11 +43,17 @@ class _Tokenizer(Postgres.Tokenizer):
 
 
 class Statement:
-    """The tokens of one statement. `write` says what stands in their place; `text` and `parameters` are the result."""
+    """The tokens of one statement; `write` says what stands in their place, `finished` gives the result.
+
+    Raise psycopg.errors.SyntaxError for what is no SQL, as the server would.
+    """
 
     def __init__(self, text: str) -> None:
         self.source = text
-        self.tokens: list[Token] = _Tokenizer().tokenize(text)
+        try:
+            self.tokens: list[Token] = _Tokenizer().tokenize(text)
+        except SqlglotError as error:
+            raise psycopg.errors.SyntaxError(f"the statement cannot be read: {first_line(error)}") from error
         self._new: dict[int, str] = {}
         self._parameters: list[Parameter] = []
         self.words = [self._word(t) for t in self.tokens]

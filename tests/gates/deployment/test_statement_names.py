@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg
 import pytest
 
-from gates.contract.names import names_of
+from gates.contract.names import load, names_of
 from gates.deployment.dialect.relations import AbsentColumn, AbsentTable
 from gates.deployment.dialect.statement import Translator
 
@@ -173,3 +174,28 @@ def test_a_hash_over_translated_values_is_not_computed() -> None:
     mapped = names_of({"tables": {"audit_logs": {"values": {"action": {"dlq_replay": "replay"}}}}})
     with pytest.raises(AbsentColumn, match="hash"):
         Translator(mapped).of("select sha256(prev_hash || action) from public.audit_logs", None)
+
+
+def test_what_is_no_sql_is_the_databases_error() -> None:
+    """Whoever handles errors of the database handles it: no act ends in the middle."""
+    with pytest.raises(psycopg.errors.SyntaxError):
+        TRANSLATOR.of("select 'never ends from public.companies", None)
+
+
+@pytest.mark.parametrize("text", [r"select E'it\'s', 'x' from public.companies", "select $q$ public.events ' $q$ x"])
+def test_strings_of_every_kind_are_read(text: str) -> None:
+    """A quote in a string ends nothing, and what is in a string is no table."""
+    assert TRANSLATOR.of(text, None)[0].count("app.") == text.count("companies")
+
+
+def test_what_is_absent_and_unclaimed_is_empty_beside_others() -> None:
+    """A deployment without pauses holds nobody back; what would write one is refused all the same."""
+    names = names_of({"ids": {"company_id": "bigint"}, "tables": {"agent_controls": {"absent": True}}})
+    translator = Translator(names.within(["pause"]))
+    assert translator.of("select 1 from public.agent_controls a where a.company_id is null", None)[0] == (
+        "select 1 from (select null::bigint as company_id where false) a where a.company_id is null"
+    )
+    for statement in ("update public.agent_controls set agents_paused = true", "truncate public.agent_controls"):
+        with pytest.raises(AbsentTable):
+            translator.of(statement, None)
+    assert load(names.within(["pause"]).dump()) == names.within(["pause"])
