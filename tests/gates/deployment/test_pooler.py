@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from sql_checks.spotfile import read_folder
 from sql_checks.sqlsession import SqlSession
 from tests.pgbouncer import needs_pgbouncer, pgbouncer
 from tests.postgres_fixture import PgServer
+from tests.sources import below, nodes_of, relative
 
 pytestmark = needs_pgbouncer
 
@@ -35,6 +38,16 @@ UNHELPFUL = (
     "default_transaction_read_only = on",
 )
 SHOW = "select array[" + ", ".join(f"current_setting('{name}')" for name in SHOWN) + "]"
+
+
+OF_A_SESSION = re.compile(
+    r"\bpg_(?:try_)?advisory_(?:un)?lock|^\s*(?:listen|prepare|discard)\s|\bset_config\([^()]*,\s*false\)"
+    r"|^\s*set\s+(?:session\s+)?(?!local\b)[\w.]+\s*(?:=|to\b)|\bwith\s+hold\b"
+)
+"""What lasts longer than a transaction: the next borrower of a session would have it, and we would not."""
+KNOWN = {
+    "sql_checks/ruletest.py": "works on a database of its own",
+}
 
 
 @pytest.fixture
@@ -77,6 +90,17 @@ def test_every_statement_has_its_settings(unhelpful: str, tmp_path: Path, mode: 
             connection.execute("create table public.written (a int)")
             with connection.transaction():
                 connection.execute("insert into public.written values (1)")
+
+
+def test_no_statement_leaves_anything_in_a_session() -> None:
+    """Of all SQL that runs on somebody's database, none takes a session's lock or sets what lasts for a session."""
+    own = ("gates/stack/", "gates/proof/", "gates/rehearsal/")
+    files = [p for p in below("gates", "drills", "sql_checks", "loadtests") if not relative(p).startswith(own)]
+    texts = [(relative(p), n.value) for p in files for n in nodes_of(p) if isinstance(n, ast.Constant)]
+    found = {name for name, text in texts if isinstance(text, str) and OF_A_SESSION.search(text)}
+    assert found == KNOWN.keys()
+    assert OF_A_SESSION.search("set timezone = 'UTC'")
+    assert not OF_A_SESSION.search("set local timezone = 'UTC'")
 
 
 def test_a_session_of_our_own_is_known_as_one(unhelpful: str) -> None:
