@@ -12,6 +12,7 @@ from pathlib import Path
 
 from gates import catalogue, config, record
 from gates.contract.names import Names
+from gates.contract.remedies import remedy_of
 from gates.decision.rules import STAGES, Policy
 from gates.deployment.dialect.current import use
 from gates.deployment.redaction import hidden
@@ -36,7 +37,7 @@ from gates.stages import collection, load_options, load_process
 from gates.stages.load import LOAD
 from gates.stages.load_options import OF_A_RUN, LoadOptions
 from gates.text.inert import Terminal
-from gates.verdict import Effect, Verdict
+from gates.verdict import Effect, Verdict, behind_text, grouped
 
 SHORT = "drill/proof/*"
 RESULTS = {
@@ -254,7 +255,11 @@ def _show(verdict: Verdict, options: argparse.Namespace, console: Console) -> in
         console.result(verdict_text(verdict, colour=console.colours_results, folder=str(options.output), costs=costs))
     if verdict.headline:
         console.annotate(verdict.headline, f"{verdict.title}: {verdict.reason}\n{verdict.action.by_hand}")
-    for one in verdict.deciding[:MOST_ANNOTATIONS]:
+    if verdict.contract.text:
+        console.annotate(verdict.outcome, verdict.contract.text, level="notice")
+    for one, *others in grouped(verdict.deciding)[:MOST_ANNOTATIONS]:
         level = "error" if one.effect is Effect.ROLLBACK else "warning"
-        console.annotate(f"{one.check} {one.outcome}", f"{one.said}\n{one.reproduce}", level=level)
+        behind = verdict.behind([one, *others]) + len(others)
+        told = [one.said, *[behind_text(behind)] * bool(behind), remedy_of(one.check), one.reproduce]
+        console.annotate(f"{one.check} {one.outcome}", "\n".join(filter(None, told)), level=level)
     return exit_code(verdict, options)

@@ -72,7 +72,7 @@ class Console:
     def annotate(self, title: str, text: str, *, level: str = "error", place: Mapping[str, str] | None = None) -> None:
         """What GitHub Actions shows at the top of the job: the only command to a pipeline that is printed.
 
-        level: `error` or `warning`; place: `file`, `line` and `col`, if it is about one.
+        level: `error`, `warning` or `notice`; place: `file`, `line` and `col`, if it is about one.
         """
         if self.environ.get("GITHUB_ACTIONS") == "true":
             members = {**(place or {}), "title": title}
