@@ -34,11 +34,16 @@ class Variable:
     secret: bool = False
 
 
+def _company(text: str) -> str:
+    """An id of the type that the deployment has, where that is known already."""
+    return values.id_of_type(text, current().id_type("company")) if current() else values.any_id(text)
+
+
 VARIABLES = {
     "BASE_URL": Variable("base_url", values.http_url, secret=True),  # it may hold a user and a password
     "TRANSBOT_HMAC_SECRET": Variable("hmac_secrets", values.hmac_secrets, secret=True),
     "TRUSTED_PROXIES": Variable("trusted_proxies", values.networks),
-    "TEST_COMPANY_ID": Variable("test_company_id", lambda text: values.id_of_type(text, current().id_type("company"))),
+    "TEST_COMPANY_ID": Variable("test_company_id", _company),
     "ADMIN_JWT": Variable("admin_jwt", values.token, secret=True),
     "REPLAY_JWT_SECRET": Variable("jwt_secret", values.jwt_secret, secret=True),
     "REPLAY_JWT_AUDIENCE": Variable("jwt_audience", values.utf8),

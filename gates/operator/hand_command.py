@@ -56,9 +56,9 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     A rollback needs the database alone: what is wrong with another variable does not keep it from happening.
     """
     alone = options.command in {"rollback", "emergency"}
-    target = config.load_target({k: v for k, v in console.environ.items() if not alone or k in NEEDED})
     what = {"step": "promote", "enable": "enable"}[options.do] if options.command == "flags" else options.command
-    plan = _plan(options, what, console)
+    plan = _plan(options, what, console)  # first: with it the names are known
+    target = config.load_target({k: v for k, v in console.environ.items() if not alone or k in NEEDED})
     order = Order(
         plan,
         options.release or target.release,

@@ -37,12 +37,12 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
 
     Raise ConfigError where there is nothing to look at.
     """
+    file = config.load_policy(options.policy, dt.datetime.now(dt.UTC).date(), options.state)
     target = config.load_target(console.environ)
     if not target.base_url and not target.database_url:
         raise ConfigError(
             "neither BASE_URL nor DATABASE_URL is set; allowed: at least one of them. Set what to look at"
         )
-    file = config.load_policy(options.policy, dt.datetime.now(dt.UTC).date(), options.state)
     name = identity(target)
     remembered = options.history or file.settings.state_of(name) / history.FILE
     found = look(target, options.output, remembered, name)

@@ -42,6 +42,13 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     Raise GateError where nothing can be proved.
     """
     file = config.load_policy(options.policy, dt.datetime.now(dt.UTC).date())
+    if file.names:
+        node = file.root.member("names") or file.root
+        raise node.place.error(
+            "names of a deployment",
+            "a policy without names: what is proved here has the contract's own",
+            "Leave them out",
+        )
     kind = TargetKind(options.target)
     request = ProofRequest(
         out=options.output.resolve(),

@@ -75,6 +75,7 @@ def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
 
 def carry_out(options: argparse.Namespace, console: Console) -> int:
     """Run the command; its exit code. Raise UsageError or ConfigError where it cannot be run."""
+    config.load_policy(options.policy, dt.datetime.now(dt.UTC).date(), options.state)  # first: the names are in it
     code = _run(options, config.load_target(console.environ), console)
     return 0 if options.exit_zero_on == "hold" and code == DOUBTFUL else code
 

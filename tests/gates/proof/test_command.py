@@ -59,3 +59,11 @@ def test_the_result_is_printed_and_kept_where_it_is_asked_for(
     assert printed == json.loads((tmp_path / "last.json").read_text())
     assert cli.main(["prove"]) == code
     assert "self/stale" in capsys.readouterr().out
+
+
+def test_a_policy_with_names_proves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The deployments of a proof have the contract's own names: a mapping would make every one of them look broken."""
+    policy = tmp_path / "gate.yaml"
+    policy.write_text("version: 1\nnames: {schema: app}\n", encoding="utf-8")
+    assert cli.main(["prove", "--list", "--policy", str(policy)]) == 3
+    assert "gate.yaml:2:8: names of a deployment" in capsys.readouterr().err
