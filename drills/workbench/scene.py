@@ -207,13 +207,12 @@ class Scene(TenantData):
         statement, given = written(look, params)
         with self.transaction() as watching, ThreadPoolExecutor(1) as beside:
             text = psycopg.ClientCursor(watching).mogrify(statement.encode(), given)
-            execute(
-                watching,
-                "select set_config('replaygate.look', %s, true), set_config('replaygate.look_s', %s, true)",
-                text,
-                str(within_s * self.wait_scale),
-            )
+            asked = "select set_config('replaygate.look', %s, true), set_config('replaygate.look_s', %s, true)"
+            execute(watching, asked, text, str(within_s * self.wait_scale))
+            looks = "select count(*) from pg_stat_activity where state = 'active' and pid = %s"
+            watcher = backend_of(watching)
             looking = beside.submit(execute, watching, query("look_often"))
+            self.until_true(lambda: self.number(looks, watcher) > 0 or looking.done(), within_s=within_s / 2)
             act()
             looking.result(timeout=within_s + 10 * STALL_S)
             return list(json.loads(str(value(watching, "select current_setting('replaygate.looks')"))))

@@ -55,8 +55,8 @@ REFUSED_AT_START = re.compile("parameter|option", re.IGNORECASE)
 SHOWN = ("search_path", "intervalstyle", "bytea_output", "extra_float_digits")
 """Settings that a server shows as they were given."""
 
-_POOLED: dict[str, bool] = {}
-"""By URL, for the life of this process: whether somebody between us and the server lends us its sessions."""
+_POOLED: set[str] = set()
+"""URLs at which a pooler was seen to lend its sessions, and to keep our settings for a transaction."""
 _LOOK = "select pg_catalog.pg_backend_pid() as pid, array[{}] as found".format(
     ", ".join(f"pg_catalog.current_setting('{name}')" for name in SHOWN)
 )
@@ -82,16 +82,16 @@ def connect(
         **PINNED,
         **RELIED_ON,
     }
-    ours = None if _POOLED.get(url) else _direct(url, settings, read_only=read_only, autocommit=autocommit)
+    ours = None if url in _POOLED else _direct(url, settings, read_only=read_only, autocommit=autocommit)
     connection = ours or _open(url, autocommit=autocommit)
     connection.answer_limit_s = statement_timeout_ms / 1000 + ANSWER_GRACE_S
     connection.read_only = read_only
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     if ours is None:
         connection.pins = settings
-        if not _POOLED.get(url):
+        if url not in _POOLED:
             _prove(connection)
-            _POOLED[url] = True
+            _POOLED.add(url)
     return connection
 
 
@@ -110,11 +110,8 @@ def _direct(url: str, settings: Mapping[str, str], *, read_only: bool, autocommi
         if REFUSED_AT_START.search(str(error)):
             return None
         raise
-    if url in _POOLED:
-        return connection
     try:
         if _is_ours(connection, settings):
-            _POOLED[url] = False
             return connection
     except BaseException:
         connection.close()
