@@ -15,14 +15,19 @@ from pathlib import Path
 import psycopg
 
 from gates.config import load_target, process_environment
+from gates.contract.queues import Queue, queue_of
+from gates.deployment.database import session
 from gates.deployment.dialect.current import current, named
 from gates.deployment.failures import in_words
+from gates.deployment.queue_schema import look_at
 from gates.errors import first_line
 from sql_checks.alertdocs import alerts_markdown
 from sql_checks.exportprometheus import queries_yaml, rules_yaml, unit_tests_yaml
 from sql_checks.exportpsql import alerts_to_psql, spots_to_psql
 from sql_checks.fingerprint import DEFAULT_MANIFEST, read_schema
 from sql_checks.lint import lint
+from sql_checks.queuedocs import presets_markdown
+from sql_checks.queuerules import rules_of
 from sql_checks.rulefile import ALERTS, AlertRule, read_all_rules
 from sql_checks.spotfile import SPOT, SpotCheck, read_folder
 from sql_checks.sqlsession import SqlSession
@@ -68,13 +73,15 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("to", choices=("prometheus", "psql"))
     export.add_argument("--output", default="-", help="file (psql) or folder (prometheus); - for stdout")
     export.add_argument("--runbooks", default="", metavar="URL", help="where the folder of the runbooks is published")
+    export.add_argument("--queue", metavar="JSON", help="the queue of the deployment: its rules, too")
+    export.add_argument("--queue-alone", action="store_true", help="the rules of the queue, and no others")
     _folders(export)
     export.set_defaults(run=_export)
     check = commands.add_parser("lint", help="check spot checks, alert rules and their tests without a database")
     _folders(check)
     check.set_defaults(run=_lint)
-    docs = commands.add_parser("docs", help="write docs/alerts.md")
-    docs.add_argument("--output", default=str(DOCS / "alerts.md"), help="file, or - for stdout")
+    docs = commands.add_parser("docs", help="write docs/alerts.md and docs/presets.md")
+    docs.add_argument("--output", default=str(DOCS), help="the folder")
     docs.set_defaults(run=_docs)
     return parser
 
@@ -85,7 +92,22 @@ def _folders(parser: argparse.ArgumentParser) -> None:
 
 
 def _rules(options: argparse.Namespace) -> list[AlertRule]:
-    return [r for f in (ALERTS, *map(Path, options.alert_folder)) for r in read_all_rules(f)]
+    folders = [] if getattr(options, "queue_alone", False) else [ALERTS]
+    own = [r for f in (*folders, *map(Path, options.alert_folder)) for r in read_all_rules(f)]
+    return own + (_queue_rules(queue_of(options.queue)) if getattr(options, "queue", None) else [])
+
+
+def _queue_rules(queue: Queue) -> list[AlertRule]:
+    """The rules of a queue, for its version at DATABASE_URL where that is set, else for the newest."""
+    url = load_target(process_environment()).database_url
+    schema = None
+    if url:
+        with session(url, read_only=True) as connection:
+            look = look_at(queue, connection)
+        if look.trouble:
+            raise CommandError(look.trouble, 4)
+        schema = look.schema
+    return [replace(rule, name=f"queue-{rule.name}") for rule in rules_of(queue, schema)]
 
 
 def _spots(options: argparse.Namespace) -> list[SpotCheck]:
@@ -164,4 +186,6 @@ def _lint(options: argparse.Namespace) -> str:
 
 
 def _docs(options: argparse.Namespace) -> str:
-    return _put(options.output, alerts_markdown(read_all_rules()))
+    folder = Path(options.output)
+    pages = {"alerts.md": alerts_markdown(read_all_rules()), "presets.md": presets_markdown()}
+    return "".join(_put(str(folder / name), text) for name, text in pages.items())

@@ -39,11 +39,14 @@ NOTIONS: Mapping[str, str] = {
     "ahead": "jobs with a time in the future that is no wish, or beyond a year: queue, at",
     "delayed": "jobs of the last ten minutes: queue, tenant, later (due in the future)",
     "paused": "paused queues: queue",
+    "indexes": "indexes that claims need: name (of the table), pattern, never",
     "builds": "builds of indexes that the library knows to be unfinished: name",
 }
 VIEWS = ("outcomes", "lags")
 """Notions that are `finished`, unless a preset declares them absent."""
-JOB_NOTIONS = frozenset(NOTIONS) - {"workers", "builds"}
+LATE = "(select count(*) as n from {{waiting}} w where since < now() - interval '30 seconds')"
+"""How many jobs wait for longer than any living worker lets them."""
+JOB_NOTIONS = frozenset(NOTIONS) - {"workers", "builds", "indexes"}
 NEED = "queue:"
 """Before a notion, in the `needs` of a check."""
 
@@ -176,6 +179,8 @@ class Queue:
         """Notions that the system does not have -> why; with a schema, those of that version, too."""
         found = dict(self.preset.absent)
         found |= {view: found["finished"] for view in VIEWS if "finished" in found}
+        if not self.preset.claim_index:
+            found["indexes"] = "no index is known that its work depends on"
         for name, choices in self.preset.either.items():
             choice = self._chosen(choices, schema) if schema is not None else None
             if choice is not None and choice.absent:
@@ -209,7 +214,8 @@ class Queue:
             "any": f"{identifier(self.schema)}.{identifier(next(iter(self.tables())))}",
             "heap_tables": self._names(preset.heap),
             "deleting_tables": self._names(preset.deletes),
-            "wanted_indexes": self._wanted_indexes(schema),
+            "indexes": self._wanted_indexes(schema),
+            "late": LATE if "waiting" in preset.notions else "(select 0 as n)",
             **preset.pieces,
         }
         for name, choices in preset.either.items():

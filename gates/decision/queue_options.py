@@ -54,9 +54,9 @@ def queue_options(preset: QueuePreset, node: YamlNode | None) -> QueueOptions:
     probe = values.get("probe")
     if probe is not None:
         probe_node = node.member("probe") or node
-        if preset.probe is None and "statement" not in probe:
-            said = f"{preset.title} has no SQL that enqueues"
-            raise probe_node.place.error(said, "a probe with a `statement` of your own", "Add it")
+        if preset.probe is None:
+            said = f"a probe, but {preset.title} does not show the end of a job"
+            raise probe_node.place.error(said, "no probe: the gate waits for a job of somebody's", "Remove it")
         payload = probe.get("payload")
         values["probe"] = ProbeOptions(**{**probe, "payload": payload.as_value() if payload else {}})
     limits = {name: given for _, name, given in values.get("limits", ())}

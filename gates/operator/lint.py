@@ -103,5 +103,7 @@ def write(environ: Mapping[str, str]) -> tuple[str, ...]:
     SCHEMA.write_text(policy_file.schema(), encoding="utf-8")
     done = sql_suite(["docs"], environ)
     if done.returncode:
-        raise CannotWork(f"docs/alerts.md could not be written: {done.stderr.strip()}; see python -m sql_checks docs")
-    return catalogue.FILE.name, SCHEMA.name, "alerts.md"
+        raise CannotWork(
+            f"the pages in docs/ could not be written: {done.stderr.strip()}; see python -m sql_checks docs"
+        )
+    return catalogue.FILE.name, SCHEMA.name, "alerts.md", "presets.md"

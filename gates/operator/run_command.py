@@ -153,7 +153,9 @@ def _place(path: Path) -> str:
 
 def _sql_suite(options: argparse.Namespace, words: list[str], console: Console) -> int:
     """What `python -m sql_checks` does, through the same door."""
-    config.load_policy(options.policy, dt.date.min)  # the names alone
+    scope = config.load_policy(options.policy, dt.date.min).scope  # and the names, for the suite's process
+    if options.command == "alerts" and scope.queue:
+        words = [*words, "--queue", scope.queue, *(["--queue-alone"] if scope.is_queue else [])]
     target = config.load_target(console.environ)
     done = collection.sql_suite(words, config.environment_of(target, console.environ))
     if done.stdout:

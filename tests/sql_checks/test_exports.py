@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from gates.contract.queues import Queue, presets
 from sql_checks.exportpsql import alerts_to_psql, spots_to_psql
 from sql_checks.rulefile import read_all_rules
 from sql_checks.spotfile import read_folder
@@ -79,3 +80,27 @@ def test_psql_fails_where_nothing_was_seen(migrated_url: str, tmp_path: Path) ->
     assert "unknown:" in run(*words).stderr
     assert run(*words).returncode != 0
     assert run(*words, "-v", "allow_unknown=1").returncode == 0
+
+
+@pytest.mark.skipif(PSQL is None, reason="psql is not installed (apt-get install postgresql-client)")
+def test_the_rules_of_a_queue_are_exported_for_psql(pg_server: PgServer, tmp_path: Path) -> None:
+    """`--queue` writes the rules of that queue: plain psql runs them, and they fail on jobs that nobody takes."""
+    schema = Path(__file__).parent / "queues" / "schemas" / "river.sql"
+    queue = Queue(presets()["river"]).to_json()
+    words = (sys.executable, "-m", "sql_checks", "export", "alerts", "psql", "--queue", queue, "--queue-alone")
+    file = tmp_path / "queue.sql"
+    assert run(*words, "--output", str(file)).returncode == 0
+    name = pg_server.create_database()
+    try:
+        url = pg_server.url(name)
+        psql = ("psql", "-X", "-v", "ON_ERROR_STOP=1", "-v", "allow_unknown=1", "-f", str(file), url)
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(schema.read_bytes())
+            healthy = run(*psql)
+            assert healthy.returncode == 0, healthy.stderr
+            connection.execute("insert into river_job (scheduled_at, created_at) values ('2020-01-01', '2020-01-01')")
+        broken = run(*psql)
+        assert broken.returncode != 0
+        assert "queue-oldest-age" in broken.stderr
+    finally:
+        pg_server.drop_database(name)

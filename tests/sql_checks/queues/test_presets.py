@@ -10,6 +10,7 @@ import pytest
 from gates import catalogue
 from gates.contract.contract import contract
 from gates.contract.queues import (
+    FOLDER,
     NEED,
     NOTIONS,
     VIEWS,
@@ -25,6 +26,7 @@ from gates.decision.policy_file import parse
 from gates.errors import ConfigError
 from gates.evidence import TargetKind
 from sql_checks.names import unqualified
+from sql_checks.queuedocs import presets_markdown
 from sql_checks.queuerules import bound, notions_of, read_queue_rules, rules_of
 
 NAMES = sorted(presets())
@@ -48,7 +50,7 @@ def test_every_notion_is_written_or_absent_with_a_reason(name: str) -> None:
     """Never both, never neither: what a system does not have is not applicable, and the report says why."""
     preset = presets()[name]
     written, absent = {*preset.notions, *(n for n in preset.either if n in NOTIONS)}, set(Queue(preset).absent())
-    assert written | absent | set(VIEWS) == set(NOTIONS)
+    assert written | absent | {*VIEWS, "indexes"} == set(NOTIONS)
     assert written & absent == set()
     assert all(why and why[0] != " " and not why.endswith(".") for why in preset.absent.values())
     assert preset.grants
@@ -135,3 +137,9 @@ def test_a_claim_of_a_queue_names_its_preset() -> None:
     text = "version: 1\ncontract:\n  claims: [queue]\n"
     with pytest.raises(ConfigError, match=r"gate\.yaml:3:3: .*without a preset.*pg-boss"):
         parse(text, "gate.yaml", Path(), TODAY)
+
+
+def test_the_page_of_presets_is_generated() -> None:
+    """docs/presets.md says of each preset what is judged, what not and why, and the grants, as the data has it."""
+    page = FOLDER.parents[1] / "docs" / "presets.md"
+    assert page.read_text(encoding="utf-8") == presets_markdown(), "run: gate lint --write"

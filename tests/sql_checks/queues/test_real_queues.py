@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from sql_checks.rulejudge import RuleResult, judge_proved
 from sql_checks.rulerun import measure
 from tests.postgres_fixture import PASSWORD, PgServer
 from tests.sql_checks.queues.libraries import LIBRARIES, Library, Program, installed
+from tests.waiting import until
 
 POLL_S = 0.2
 PATIENCE_S = 40.0
@@ -53,13 +53,14 @@ class Bench:
 
     def until(self, check: str, outcome: Outcome, options: QueueOptions | None = None) -> dict[str, RuleResult]:
         """The judgements at the moment when a check first came to an outcome."""
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            found = self.judged(options)
-            if found[check].outcome is outcome or time.monotonic() > deadline:
-                assert found[check].outcome is outcome, found[check]
-                return found
-            time.sleep(POLL_S)
+        found: dict[str, RuleResult] = {}
+
+        def came() -> bool:
+            found.update(self.judged(options))
+            return found[check].outcome is outcome
+
+        until(came, PATIENCE_S, check, POLL_S)
+        return found
 
     def waits(self) -> bool:
         """Whether a job is due or claimed."""
@@ -71,10 +72,7 @@ class Bench:
     def drained(self, task: str, count: int) -> None:
         """Send jobs to a worker, and wait until none waits."""
         self.program.do("send", task, str(count))
-        deadline = time.monotonic() + PATIENCE_S
-        while self.waits() and time.monotonic() < deadline:
-            time.sleep(POLL_S)
-        assert not self.waits()
+        until(lambda: not self.waits(), PATIENCE_S, "all jobs done", POLL_S)
 
 
 def failed(found: dict[str, RuleResult]) -> set[str]:

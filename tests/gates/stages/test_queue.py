@@ -1,0 +1,130 @@
+"""The queue stage: what counts as growth, as worked off, as a load that was kept up with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import psycopg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gates.contract.queues import ProbeOptions, Queue, QueueOptions, presets
+from gates.deployment.queue_jobs import JobState, QueueDoor, QueueTroubleError
+from gates.evidence import Outcome
+from gates.stages.queue import LEAST_GROWTH, Probing, grown
+from tests.postgres_fixture import PgServer
+
+SCHEMAS = Path(__file__).parents[2] / "sql_checks" / "queues" / "schemas"
+
+
+def points(*jobs: int) -> list[tuple[float, int]]:
+    return [(float(n), count) for n, count in enumerate(jobs)]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "outcome"),
+    [
+        ((0, 5, 10, 15, 20, 25, 30, 35), Outcome.FAIL),
+        ((1000, 1100, 1200, 1300, 1400, 1500), Outcome.FAIL),
+        ((0, 0, 0, 0, 0, 0, 0, 0), Outcome.PASS),
+        ((0, 1, 2, 3, 4, 5, 6, 7), Outcome.PASS),
+        ((0, 50, 40, 30, 20, 15, 12, 11), Outcome.PASS),
+        ((500, 400, 300, 200, 100, 50, 20, 0), Outcome.PASS),
+        ((0, 60, 5, 60, 5, 60, 5, 60), Outcome.PASS),
+        ((0, 100, 200), Outcome.UNKNOWN),
+        ((), Outcome.UNKNOWN),
+    ],
+)
+def test_a_backlog_grows_where_it_only_grows(jobs: Sequence[int], outcome: Outcome) -> None:
+    """A burst, a saw tooth, a few jobs and a drain are none; few samples tell nothing."""
+    assert grown(points(*jobs)).outcome is outcome
+
+
+@given(st.lists(st.integers(0, 10_000), min_size=6, max_size=40))
+def test_no_growth_is_seen_where_the_last_is_near_the_first(jobs: list[int]) -> None:
+    """Whatever happened in between."""
+    if jobs[-1] - jobs[0] <= LEAST_GROWTH:
+        assert grown(points(*jobs)).outcome is Outcome.PASS
+
+
+class FakeQueueDoor:
+    """A queue that makes of the jobs what it is told: state, seconds, effects of each, in turn."""
+
+    def __init__(self, *become: tuple[str, float | None, int], within_s: float = 0.3) -> None:
+        self.queue = Queue(presets()["pgqueuer"], QueueOptions(probe=ProbeOptions("probe", within_s=within_s, rate=9)))
+        self.become, self.sent, self.removed = become, 0, list[str]()
+
+    def enqueue(self) -> str:
+        self.sent += 1
+        return str(self.sent - 1)
+
+    def look(self, ids: Sequence[str]) -> list[JobState]:
+        return [JobState(i, *self.become[int(i) % len(self.become)]) for i in ids]
+
+    def remove(self, ids: Sequence[str]) -> None:
+        self.removed += ids
+
+
+def probed(door: FakeQueueDoor, count: int) -> Probing:
+    probing = Probing(door)  # type: ignore[arg-type]
+    probing.run(0.0, count)
+    return probing
+
+
+@pytest.mark.parametrize(
+    ("become", "outcome"),
+    [
+        (("done", 0.1, 1), Outcome.PASS),
+        (("done", None, 1), Outcome.PASS),
+        (("failed", None, 0), Outcome.FAIL),
+        (("waiting", None, 0), Outcome.FAIL),
+        (("lost", None, 0), Outcome.FAIL),
+    ],
+)
+def test_one_job_is_the_proof(become: tuple[str, float | None, int], outcome: Outcome) -> None:
+    """Done in time passes; failed, waiting or lost by then fails, and says which. What nobody claimed is taken back."""
+    door = FakeQueueDoor(become)
+    line = probed(door, 1).proof()
+    assert line.outcome is outcome
+    assert become[0] in line.message or outcome is Outcome.PASS
+    assert door.removed == ([] if become[0] == "done" else ["0"])
+
+
+def test_a_load_is_judged_by_all_its_jobs() -> None:
+    """One in four not done fails both; twenty done at once pass; one that succeeded twice is named."""
+    good, late, twice = ("done", 0.1, 1), ("waiting", None, 0), ("done", 0.1, 2)
+    by = [e.outcome for e in probed(FakeQueueDoor(good), 20).load()]
+    assert by == [Outcome.PASS, Outcome.PASS, Outcome.PASS]
+    by = [e.outcome for e in probed(FakeQueueDoor(good, good, good, late), 20).load()]
+    assert by == [Outcome.FAIL, Outcome.FAIL, Outcome.PASS]
+    by = [e.outcome for e in probed(FakeQueueDoor(good, twice), 20).load()]
+    assert by == [Outcome.PASS, Outcome.PASS, Outcome.FAIL]
+    assert probed(FakeQueueDoor(good), 5).load()[1].outcome is Outcome.UNKNOWN
+
+
+def test_the_door_enqueues_looks_and_takes_back(pg_server: PgServer) -> None:
+    """On pgmq's tables: a job waits, is done when it is archived, and is taken back while nobody has read it."""
+    name = pg_server.create_database()
+    try:
+        with psycopg.connect(pg_server.url(name), autocommit=True) as admin:
+            admin.execute((SCHEMAS / "pgmq.sql").read_bytes())
+            queue = Queue(presets()["pgmq"], QueueOptions(prefix="mail", probe=ProbeOptions("mail", payload={"a": 1})))
+            with QueueDoor(queue, pg_server.url(name)) as door:
+                first, second = door.enqueue(), door.enqueue()
+                assert [j.state for j in door.look([first, second])] == ["waiting", "waiting"]
+                assert (door.waiting(), door.ended()) == (2, 0)
+                admin.execute(
+                    "with m as (delete from pgmq.q_mail where msg_id = 1 returning msg_id, message)"
+                    " insert into pgmq.a_mail (msg_id, message) select msg_id, message from m"
+                )
+                assert [j.state for j in door.look([first])] == ["done"]
+                assert door.ended() == 1
+                door.remove([second])
+                assert door.waiting() == 0
+            admin.execute("drop table pgmq.a_mail")
+            with pytest.raises(QueueTroubleError, match="pgmq is absent: schema pgmq has no table a_mail"):
+                QueueDoor(queue, pg_server.url(name)).__enter__()
+    finally:
+        pg_server.drop_database(name)
