@@ -30,7 +30,7 @@ COMMIT_S = 0.02
 """From the moment that a failure takes its time to the one at which others see it, mostly."""
 LOOK = """
 select coalesce(jsonb_agg(jsonb_build_array(id, attempts, pending, due) order by id), '[]') as seen,
-       count(*) > 0 and coalesce(bool_and(dead or (pending and attempts >= %s)), false) as complete
+       count(*) = 12 and coalesce(bool_and(dead or (pending and attempts >= %s)), false) as complete
 from (select id, attempts, dead_at is not null as dead,
              (claimed_until is null or claimed_until <= clock_timestamp()) as pending,
              extract(epoch from next_attempt_at)::float8 as due
