@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gates import config
 from gates.contract.contract import contract
+from gates.contract.scope import Scope
 from gates.decision import policy_file
 from gates.deployment.dialect.current import use
 from gates.deployment.target import Target
@@ -70,14 +71,22 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     if options.grants:
         console.result(Terminal.document(grants(found.schema, found.comparison, options.grants)))
         return 0
-    complete = found.is_complete(file.scope.claims or contract().claimable)
+    complete = _is_complete(found, file.scope)
     if options.json:
         console.result(Terminal.document(as_json(found, complete=complete)))
     else:
-        console.result(as_text(found, contract(), colour=console.colours_results, whole=options.all))
+        shown = found if options.all else found.within(file.scope.claims or contract().claimable)
+        console.result(as_text(shown, contract(), colour=console.colours_results, whole=options.all))
     if options.write:
         _write(path, found, target, console, now)
     return 0 if complete else TO_MEND
+
+
+def _is_complete(found: Diagnosis, scope: Scope) -> bool:
+    """Whether nothing is left to do. A queue is complete where its library's tables are."""
+    if scope.is_queue:
+        return scope.preset in {preset.name for preset in found.presets}
+    return found.is_complete(scope.claims or contract().claimable)
 
 
 def _write(path: Path, found: Diagnosis, target: Target, console: Console, now: dt.datetime) -> None:

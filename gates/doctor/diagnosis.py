@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import psycopg
 
@@ -67,6 +67,19 @@ class Diagnosis:
     def looks_like_it(self) -> bool:
         """Whether any table is likely one of the contract."""
         return any(m.confidence > Confidence.PERHAPS for m in self.comparison.tables.values())
+
+    def within(self, claims: Collection[str]) -> Diagnosis:
+        """What concerns the claimed areas; a remark says what was left out."""
+        left_out = dict.fromkeys(a.area for a in self.coverage if a.area not in claims)
+        if not left_out:
+            return self
+        said = f"not claimed, and not shown: {', '.join(left_out)} (--all shows them)"
+        return replace(
+            self,
+            objects=tuple(o for o in self.objects if o.area in claims),
+            coverage=tuple(a for a in self.coverage if a.area in claims),
+            remarks=(*self.remarks, said),
+        )
 
     def is_complete(self, claims: Collection[str]) -> bool:
         """Whether all of the claimed areas that can be seen is there, by its own name or as gate.yaml says, and no

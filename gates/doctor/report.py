@@ -100,17 +100,18 @@ def _headline(found: Diagnosis, contract: Contract, *, colour: bool) -> Terminal
             lines.append(f"{found.tables} of {wanted} tables of the contract are in database {found.schema.database}")
     lines += [f"this looks like {p.title}: {p.reason}. See `contract: {{preset: {p.name}}}`" for p in found.presets]
     said = ", ".join(f"{counts[p]} {p.value}" for p in Presence if counts[p])
-    lines.append(Terminal("{}: {}").format(paint("objects of the contract", "bold", on=colour), said))
+    if said:
+        lines.append(Terminal("{}: {}").format(paint("objects of the contract", "bold", on=colour), said))
     return Terminal.of_lines(lines)
 
 
 def _objects(objects: Sequence[ComparedObject], *, whole: bool) -> Terminal:
-    rows = []
+    rows: list[list[object]] = []
     for one in _folded(objects, whole=whole):
         sure = one.confidence.word if one.confidence and one.presence is Presence.RENAMED else ""
         state = f"{MARKS[one.presence]} {one.presence.value}"
         rows.append([state, one.kind, cell(one.name), cell(one.real), sure, _short(one)])
-    return table(rows, ("state", "object", "of the contract", "here", "sure", "why"))
+    return Terminal("") if not rows else table(rows, ("state", "object", "of the contract", "here", "sure", "why"))
 
 
 def _short(one: ComparedObject) -> Terminal:
@@ -168,6 +169,8 @@ def _coverage(found: Diagnosis) -> Terminal:
         [a.area, a.checks, a.today, a.mapped, cell(", ".join(a.lacking[:3]) + " …" * (len(a.lacking) > 3))]
         for a in found.coverage
     ]
+    if not rows:
+        return Terminal("")
     total, today, mapped = (sum(getattr(a, n) for a in found.coverage) for n in ("checks", "today", "mapped"))
     rows.append(["all", total, today, mapped, ""])
     lines = [

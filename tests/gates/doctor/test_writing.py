@@ -66,10 +66,16 @@ def test_the_reference_needs_no_names(pg_server: PgServer, tmp_path: Path) -> No
 
 
 def test_a_known_queue_is_drafted_as_its_preset(pg_server: PgServer, tmp_path: Path) -> None:
-    """pg-boss alone: the preset, no claims, no names."""
-    data = drafted(pg_server, (SCHEMAS / "pgboss.sql").read_text(encoding="utf-8"), tmp_path)
+    """pg-boss alone: the preset, no claims, no names; with that in place nothing is left to do."""
+    sql = (SCHEMAS / "pgboss.sql").read_text(encoding="utf-8")
+    data = drafted(pg_server, sql, tmp_path)
     assert data["contract"] == {"preset": "pg-boss"}
     assert "names" not in data
+    with database(pg_server, sql) as url:
+        done = gate("doctor", cwd=tmp_path, environ={"DATABASE_URL": url})
+    assert done.returncode == 0, done.stdout
+    assert "this looks like pg-boss" in done.stdout
+    assert "absent" not in done.stdout
 
 
 def test_a_file_that_is_there_is_not_overwritten(pg_server: PgServer, tmp_path: Path) -> None:
