@@ -318,6 +318,11 @@ def _http(found: Diagnosis) -> Lines:
         yield f"      {one.endpoint.path}: {scalar(one.path)}{comment(f'{one.confidence.word}: {one.reason}')}"
     yield from _renamed(found, "headers", ("header",))
     yield from _renamed(found, "fields", ("body member", "answer member"))
+    if found.http.values:
+        yield "    values:"
+    for member, values in found.http.values.items():
+        said = ", ".join(f"{w}: {scalar(r)}" for w, r in values.items())
+        yield f"      {member}: {{{said}}}{comment('likely: by their words')}"
     if found.http.envelope:
         yield f"    envelope: {scalar(found.http.envelope)}{comment('likely: the document nests answers in it')}"
     for header in found.http.key_headers:

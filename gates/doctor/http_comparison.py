@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gates.contract.contract import Contract, Endpoint
 from gates.deployment.requests import Answer
 from gates.doctor.assignment import NONE, assign
 from gates.doctor.compare import ComparedObject, Presence
-from gates.doctor.matching import Confidence
+from gates.doctor.matching import Confidence, match_values
 from gates.doctor.openapi import ApiDocument, ApiOperation
 from gates.doctor.surface import NOWHERE, Surface
 from gates.doctor.words import best_likeness, spelled_paths, synonyms, words
 from gates.text.foreign import text
 
-LEAST_PATH, LEAST_MEMBER, LEAST_CODE = 0.55, 0.6, 0.7
+LEAST_PATH, LEAST_MEMBER, LEAST_CODE, SAME_STATUS = 0.55, 0.6, 0.7, 0.1
 _PARAMETER = re.compile(r"\{[^}]*\}|:[A-Za-z_]+")
 _METRIC = re.compile(rb"(?m)^[a-zA-Z_:][a-zA-Z0-9_:]*(\{[^}]*\})? [0-9.eE+-]+$")
+ANSWERED = {
+    ("POST /dlq-replay", "status"): ("started", "completed", "dry_run"),
+    ("GET /dlq-replay/{replay_run_id}", "status"): ("started", "completed", "stopped", "failed"),
+    ("POST /events", "path"): ("outbox", "direct"),
+    ("GET /events/{event_id}", "status"): ("pending", "in_flight", "processed", "dead"),
+}
+"""Endpoint and member of its answer -> what that holds by the contract."""
 NO_DOCUMENT = "it publishes no OpenAPI document to read this from"
 
 
@@ -50,6 +56,8 @@ class HttpComparison:
     """Where the machine-readable code stands in an error body; empty where no error body was seen."""
     envelope: str = ""
     """The member that holds the answers proper."""
+    values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Member of the contract -> value of the contract -> real value, where they differ."""
     key_headers: tuple[str, ...] = ()
     """Further headers that the document names as keys."""
 
@@ -68,7 +76,22 @@ def compare_http(surface: Surface, contract: Contract, paths: Mapping[str, str] 
     used = {(o.real or o.name).lower() for o in objects if o.kind == "header"}
     keys = surface.document.key_headers if surface.document else ()
     further = tuple(h for h in keys if h.lower() not in used)
-    return HttpComparison(tuple(objects), found, unsigned, _code_member(surface), next(envelopes, ""), further)
+    values = _values(found)
+    return HttpComparison(tuple(objects), found, unsigned, _code_member(surface), next(envelopes, ""), values, further)
+
+
+def _values(found: Mapping[str, EndpointMatch]) -> dict[str, dict[str, str]]:
+    """Other words for the values of answers, as the document lists them."""
+    made: dict[str, dict[str, str]] = {}
+    for (name, member), wanted in ANSWERED.items():
+        one = found.get(name)
+        operation = one.operation if one else None
+        if one is None or operation is None:
+            continue
+        real = _paired(one.endpoint.answer, operation.answer, "fields").get(member, ("", 0.0))[0]
+        paired = match_values(wanted, operation.values.get(real, ()), synonyms())
+        made.setdefault(member, {}).update({w: r for w, r in paired.items() if w != r})
+    return {member: values for member, values in made.items() if values}
 
 
 def _match_endpoints(surface: Surface, contract: Contract) -> dict[str, EndpointMatch]:
@@ -244,26 +267,29 @@ def _members(endpoint: Endpoint, one: EndpointMatch | None, document: ApiDocumen
 
 def _refusals(endpoint: Endpoint, operation: ApiOperation | None) -> Iterator[ComparedObject]:
     """Codes as the document names them. One that it does not name is unknown: a document proves no absence."""
-    codes = dict(operation.codes) if operation else {}
-    statuses = Counter(endpoint.refusals.values())
-    for code, status in endpoint.refusals.items():
-        whole, listed = f"{endpoint.name} {code}", codes.get(status, ())
-        if code in listed:
-            yield ComparedObject("refusal", whole, endpoint.area, Presence.PRESENT)
-            continue
-        pool = [
-            (best_likeness([words(code)], words(c)) + 0.05 * (s == status), c, s) for s, cs in codes.items() for c in cs
-        ]
-        score, real, other = max(pool, default=(0.0, "", 0))
-        if score < LEAST_CODE and len(listed) == statuses[status] == 1:
-            score, real, other = LEAST_CODE, listed[0], status  # the only code of the only refusal with this status
-        if score < LEAST_CODE:
+    named = [(c, s) for s, cs in (operation.codes if operation else {}).items() for c in dict.fromkeys(cs)]
+    wanted = [*endpoint.refusals.items()]
+    scores = [[_code_score(code, status, *real) for real in named] for code, status in wanted]
+    for (code, status), row, place in zip(wanted, scores, assign(scores, LEAST_CODE), strict=True):
+        whole = f"{endpoint.name} {code}"
+        if place == NONE:
             said = NO_DOCUMENT if operation is None else "the document does not name this code"
             yield ComparedObject("refusal", whole, endpoint.area, Presence.UNKNOWN, detail=said)
             continue
-        confidence = Confidence.LIKELY if score >= 0.9 else Confidence.PERHAPS
+        real, other = named[place]
+        if (real, other) == (code, status):
+            yield ComparedObject("refusal", whole, endpoint.area, Presence.PRESENT)
+            continue
+        confidence = Confidence.LIKELY if row[place] >= 0.9 else Confidence.PERHAPS
         shown = real if other == status else f"{real} ({other})"
         yield ComparedObject("refusal", whole, endpoint.area, Presence.RENAMED, shown, confidence)
+
+
+def _code_score(code: str, status: int, real: str, other: int) -> float:
+    """Its words for the most part; the same status speaks for it."""
+    if (real, other) == (code, status):
+        return 1.5
+    return best_likeness(synonyms().spellings("codes", code), words(real)) + SAME_STATUS * (status == other)
 
 
 def _headers(surface: Surface, contract: Contract, found: Mapping[str, EndpointMatch]) -> Iterator[ComparedObject]:
@@ -275,7 +301,8 @@ def _headers(surface: Surface, contract: Contract, found: Mapping[str, EndpointM
             yield ComparedObject("header", name, area, Presence.PRESENT)
             continue
         spelled = [s.lower() for s in synonyms().headers.get(name, ())]
-        near = next((known[s] for s in spelled if s in known), "")
+        ending = f"-{name.lower().removeprefix('x-')}"
+        near = next((known[s] for s in spelled if s in known), "") or next((h for h in known if h.endswith(ending)), "")
         if near:
             yield ComparedObject("header", name, area, Presence.RENAMED, near, Confidence.LIKELY, "people call it so")
         else:

@@ -15,6 +15,8 @@ MOST_OPERATIONS = 500
 MOST_MEMBERS = 100
 DEEPEST = 12
 """Steps through references and parts of one schema."""
+CODES = frozenset({"code", "error", "error_code", "errorCode", "type", "reason"})
+"""Members that hold the code of an error."""
 ENVELOPES = ("data", "result", "payload", "response")
 """Members that only hold the answer proper."""
 _CODE = re.compile(r"`([a-z][a-z0-9]*(?:_[a-z0-9]+)+|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+|[a-z]{6,30}|[A-Z]{6,30})`")
@@ -33,6 +35,8 @@ class ApiOperation:
     """Of requests and answers."""
     is_guarded: bool = False
     """It says that it needs credentials."""
+    values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Member of its answer -> the texts that it may hold, where they are listed."""
     envelope: str = ""
     """The member of its answer that holds the answer proper."""
 
@@ -98,7 +102,8 @@ class _Reader:
         good = next((r for k, r in responses.items() if k.startswith("2")), {})
         headers = [str(p.get("name", "")) for p in parameters if p.get("in") == "header"]
         headers += [str(h) for r in responses.values() for h in _mapping(r.get("headers"))]
-        answer, envelope = self.enveloped(self.content(good) or good.get("schema"))
+        answered = self.content(good) or good.get("schema")
+        answer, envelope = self.enveloped(answered)
         security = given.get("security", self.document.get("security"))
         headers += self.schemes(security)
         return ApiOperation(
@@ -109,6 +114,7 @@ class _Reader:
             {int(k): codes for k, r in responses.items() if k.isdecimal() and (codes := tuple(self.codes(r)))},
             tuple(dict.fromkeys(text(h, 100) for h in headers)),
             bool(security),
+            {n: held for n in answer if (held := tuple(dict.fromkeys(self.listed(answered, frozenset({n})))))},
             envelope,
         )
 
@@ -173,16 +179,23 @@ class _Reader:
         return {text(n, 100): _type(self.followed(s)) for n, s in listed}
 
     def codes(self, answer: Mapping[str, Any]) -> Iterator[str]:
-        """Codes of an error answer: an enumeration of a member like `code`, else what stands in backticks."""
-        members = self.properties(self.content(answer) or answer.get("schema"))
-        nested = self.properties(members.get("error"))
-        for name, schema in {**members, **nested}.items():
-            if name in {"code", "error", "error_code", "errorCode", "type", "reason"}:
-                found = self.followed(schema)
-                yield from (
-                    text(v, 100) for v in (*_listed(found.get("enum")), found.get("const")) if isinstance(v, str)
-                )
+        """Codes of an error answer: what a member like `code` may hold, else what stands in backticks."""
+        yield from dict.fromkeys(self.listed(self.content(answer) or answer.get("schema"), CODES))
         yield from _CODE.findall(text(answer.get("description", ""), 2_000))
+
+    def listed(self, schema: object, names: frozenset[str], depth: int = 0) -> Iterator[str]:
+        """The texts that members of these names may hold, wherever they stand in a schema."""
+        found = self.followed(schema)
+        if depth > DEEPEST // 2:
+            return
+        for part in (p for key in ("allOf", "oneOf", "anyOf") for p in _listed(found.get(key))):
+            yield from self.listed(part, names, depth + 1)
+        for name, inner in list(_mapping(found.get("properties")).items())[:MOST_MEMBERS]:
+            own = self.followed(inner)
+            if name in names:
+                yield from (text(v, 100) for v in (*_listed(own.get("enum")), own.get("const")) if isinstance(v, str))
+            if own.get("properties") or own.get("allOf"):
+                yield from self.listed(own, names, depth + 1)
 
 
 def _type(schema: Mapping[str, Any]) -> str:
