@@ -11,7 +11,7 @@ from typing import Any
 
 from gates.contract.names import Names
 from gates.decision.policy_file import PolicyFile, names_of_text, parse
-from gates.deployment.dialect.current import NAMES, current, learn, use
+from gates.deployment.dialect.current import NAMES, current, use
 from gates.deployment.libpq import other_passwords
 from gates.deployment.target import Target
 from gates.errors import ConfigError
@@ -76,10 +76,7 @@ def with_file(environ: Mapping[str, str], path: Path, warn: Callable[[str], None
 
 
 def load_target(environ: Mapping[str, str]) -> Target:
-    """Parse the variables of the contract. Raise ConfigError naming the variable that is wrong.
-
-    The process of a suite learns the names of the deployment with it.
-    """
+    """Parse the variables of the contract. Raise ConfigError naming the variable that is wrong."""
     given = {name: environ.get(name, "").strip() for name in VARIABLES}
     found: dict[str, Any] = {VARIABLES[n].field: _parsed(n, text) for n, text in given.items() if text}
     if found.get("jwt_secret", "") in found.get("hmac_secrets", ()):
@@ -88,7 +85,6 @@ def load_target(environ: Mapping[str, str]) -> Target:
         )
     passwords = other_passwords(found.get("database_url", ""), environ)
     kind, key = _kind(environ.get("GATE_TARGET", "").strip()), environ.get(KEYS[0], "").strip()
-    learn(environ)
     return Target(kind=kind, other_passwords=passwords, signing_key=key, **found)
 
 

@@ -17,7 +17,7 @@ import psycopg
 from gates.config import load_target, process_environment
 from gates.contract.queues import Queue, queue_of
 from gates.deployment.database import session
-from gates.deployment.dialect.current import current, named
+from gates.deployment.dialect.current import current, learn, named
 from gates.deployment.failures import in_words
 from gates.deployment.queue_schema import look_at
 from gates.errors import first_line
@@ -46,6 +46,7 @@ class CommandError(Exception):
 def main(argv: Sequence[str]) -> int:
     """Run one command; the exit code. Usage errors exit with 2."""
     options = _parser().parse_args(argv)
+    learn(process_environment())
     command: Callable[[argparse.Namespace], str] = options.run
     try:
         _say(sys.stdout, command(options))
