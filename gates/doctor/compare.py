@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 
 from gates.contract.contract import Contract, Relation
 from gates.doctor.actors import FunctionMatch, RoleMatch, match_functions, match_roles
-from gates.doctor.matching import Confidence, Pin, Pins, TableMatch, match, match_values
+from gates.doctor.matching import Confidence, Pin, Pins, TableMatch, match
 from gates.doctor.presets import presets_of
 from gates.doctor.schema import Schema, SchemaTable, UniqueKey
 from gates.doctor.sqltypes import difference, is_id
+from gates.doctor.states import match_values
 from gates.doctor.words import best_likeness, synonyms, words
 
 NOT_THERE = "which is not there"
@@ -42,6 +43,13 @@ class ComparedObject:
     alternatives: tuple[str, ...] = ()
     said: bool = False
     """gate.yaml says it: it is no guess, and nothing is left to do."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is to be mapped: it is present, or gate.yaml says it, or it follows from what is said."""
+        follows = self.kind in {"key", "row security"} and self.presence is Presence.RENAMED
+        said = self.said and self.presence is not Presence.DIFFERS
+        return self.presence is Presence.PRESENT or follows or said
 
     @property
     def usable(self) -> bool:

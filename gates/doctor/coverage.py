@@ -16,7 +16,7 @@ import yaml
 
 from gates.contract.contract import Contract
 from gates.contract.scope import OWN, QUEUE
-from gates.doctor.compare import ComparedObject, Presence
+from gates.doctor.compare import ComparedObject
 from gates.evidence import CheckSpec
 from gates.stages.suite import ROOT
 
@@ -64,7 +64,7 @@ def coverage(
         if area.name in {OWN, QUEUE}:
             continue
         needs = {spec.id: needs_of(spec, contract, by_name, texts) for spec in specs.get(area.name, ())}
-        today = sum(all(by_name[n].presence is Presence.PRESENT for n in needed) for needed in needs.values())
+        today = sum(all(by_name[n].usable and by_name[n].is_settled for n in needed) for needed in needs.values())
         mapped = sum(all(by_name[n].usable for n in needed) for needed in needs.values())
         lacking = [n for n in _own(area.name, by_name) if not by_name[n].usable]
         found.append(AreaCoverage(area.name, area.title, len(needs), today, mapped, tuple(lacking)))

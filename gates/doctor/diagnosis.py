@@ -87,13 +87,7 @@ class Diagnosis:
         """
         seen = [o for o in self.objects if o.presence is not Presence.UNKNOWN and o.area in claims]
         mended = all(d.harm < WORTH_MENDING for d in self.defects)
-        return bool(seen) and mended and all(o.presence is Presence.PRESENT or _is_settled(o) for o in seen)
-
-
-def _is_settled(one: ComparedObject) -> bool:
-    """Whether a person has said how it is called, or it follows from what was said."""
-    follows = one.kind in {"key", "row security", "values", "endpoint"} and one.presence is Presence.RENAMED
-    return follows or (one.said and one.presence is not Presence.DIFFERS)
+        return bool(seen) and mended and all(o.is_settled for o in seen)
 
 
 def view_database(url: str, contract: Contract, pins: Pins) -> DatabaseView:

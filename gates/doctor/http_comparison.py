@@ -10,8 +10,9 @@ from gates.contract.contract import Contract, Endpoint
 from gates.deployment.requests import Answer
 from gates.doctor.assignment import NONE, assign
 from gates.doctor.compare import ComparedObject, Presence
-from gates.doctor.matching import Confidence, match_values
+from gates.doctor.matching import Confidence
 from gates.doctor.openapi import ApiDocument, ApiOperation
+from gates.doctor.states import match_values
 from gates.doctor.surface import NOWHERE, Surface
 from gates.doctor.words import best_likeness, spelled_paths, synonyms, words
 from gates.text.foreign import text
@@ -38,6 +39,8 @@ class EndpointMatch:
     confidence: Confidence
     reason: str
     operation: ApiOperation | None = None
+    said: bool = False
+    """gate.yaml says it."""
 
     @property
     def is_own(self) -> bool:
@@ -118,7 +121,9 @@ def _said(
             path = paths[prefix] + endpoint.path[len(prefix) :]
             listed = surface.document.operations if surface.document else ()
             same = (o for o in listed if o.method == endpoint.method and _shape(o.path) == _shape(path))
-            made[endpoint.name] = EndpointMatch(endpoint, path, Confidence.SURE, "gate.yaml says so", next(same, None))
+            made[endpoint.name] = EndpointMatch(
+                endpoint, path, Confidence.SURE, "gate.yaml says so", next(same, None), said=True
+            )
     return made
 
 
@@ -214,7 +219,9 @@ def _endpoint(endpoint: Endpoint, one: EndpointMatch | None, surface: Surface) -
             presence, said = Presence.DIFFERS, f"a request without credentials and without sense is answered {status}"
         else:
             said = "" if one.is_own else one.reason
-        return ComparedObject("endpoint", endpoint.name, endpoint.area, presence, real, one.confidence, said)
+        return ComparedObject(
+            "endpoint", endpoint.name, endpoint.area, presence, real, one.confidence, said, said=one.said
+        )
     if surface.unreached:
         return ComparedObject("endpoint", endpoint.name, endpoint.area, Presence.UNKNOWN, detail="nothing answers")
     method = "OPTIONS" if endpoint.method == "POST" else "GET"

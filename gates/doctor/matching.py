@@ -12,7 +12,8 @@ from gates.contract.contract import Contract, Relation
 from gates.doctor.assignment import NONE, assign
 from gates.doctor.schema import Schema, SchemaColumn, SchemaTable
 from gates.doctor.sqltypes import fitness, is_id
-from gates.doctor.words import Likenesses, Synonyms, synonyms, words
+from gates.doctor.states import match_values
+from gates.doctor.words import Likenesses, synonyms, words
 
 SURE_TABLE, LIKELY_TABLE, PERHAPS_TABLE = 0.74, 0.56, 0.42
 SURE_COLUMN, LIKELY_COLUMN, PERHAPS_COLUMN = 0.9, 0.72, 0.52
@@ -328,27 +329,6 @@ def _column_reason(relation: Relation, name: str, column: SchemaColumn, targets:
     if name in relation.values and column.values:
         reasons.append(f"holds {', '.join(column.values[:6])}")
     return "; ".join(reasons)
-
-
-def match_values(wanted: Sequence[str], real: Sequence[str], known: Synonyms) -> dict[str, str]:
-    """The real value of each value of the contract, where there is one: value of the contract -> real value."""
-    scores = [
-        [
-            1.0 if r == w else 0.98 if r.lower() == w else _value_score(known.spellings("values", w), words(r))
-            for r in real
-        ]
-        for w in wanted
-    ]
-    found = assign(scores, 0.3)
-    return {w: real[p] for w, p in zip(wanted, found, strict=True) if p != NONE}
-
-
-def _value_score(spellings: Sequence[tuple[str, ...]], own: tuple[str, ...]) -> float:
-    """The earlier a spelling stands in the list, the better it is."""
-    for place, spelled in enumerate(spellings):
-        if spelled == own:
-            return 0.9 - 0.03 * place
-    return 0.0
 
 
 def _with_rivals(one: TableMatch, others: Sequence[TableMatch]) -> TableMatch:

@@ -75,7 +75,7 @@ def as_text(found: Diagnosis, contract: Contract, *, colour: bool, whole: bool) 
 
 def _next(found: Diagnosis) -> list[str]:
     """What to do with all this."""
-    guessed = sum(o.presence is Presence.RENAMED and not o.said for o in found.objects)
+    guessed = sum(o.usable and not o.is_settled for o in found.objects)
     if not guessed and not found.presets:
         return []
     return [

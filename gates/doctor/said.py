@@ -41,6 +41,7 @@ def settled(objects: list[ComparedObject], names: Names, schema: Schema) -> list
         "function": lambda o: _function(o, names, schema),
         "role": lambda o: _role(o, names, schema),
         "flag": lambda o: _flag(o, names),
+        "values": lambda o: replace(o, said=_says_values(o, names)),
         **dict.fromkeys(MEMBERS, lambda o: _member(o, names)),
     }
     return [known[o.kind](o) if o.kind in known else o for o in objects]
@@ -83,6 +84,12 @@ def _flag(one: ComparedObject, names: Names) -> ComparedObject:
     values: Mapping[str, Any] = names.given.get("tables", {}).get("feature_flags", {}).get("values", {})
     real = values.get("key", {}).get(one.name)
     return one if real is None else replace(one, real=str(real), said=one.real == real)
+
+
+def _says_values(one: ComparedObject, names: Names) -> bool:
+    table, _, column = one.name.partition(".")
+    said = names.relations.get(table)
+    return said is not None and column in said.values
 
 
 def _member(one: ComparedObject, names: Names) -> ComparedObject:
