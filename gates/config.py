@@ -59,9 +59,15 @@ VARIABLES = {
 """The variables that describe a target (contract, section 1). GATE_TARGET, the kind of target, is not among them."""
 
 
+class _Process:
+    """What this process was given: its environment, and what --env-file adds."""
+
+    environ: Mapping[str, str] = os.environ
+
+
 def process_environment() -> Mapping[str, str]:
-    """The environment of this process. Everything else gets it as an argument."""
-    return os.environ
+    """The environment of this process, with its file of variables. Everything else gets it as an argument."""
+    return _Process.environ
 
 
 def actor(environ: Mapping[str, str]) -> str:
@@ -72,7 +78,8 @@ def actor(environ: Mapping[str, str]) -> str:
 
 def with_file(environ: Mapping[str, str], path: Path, warn: Callable[[str], None]) -> dict[str, str]:
     """The environment, and what it does not set from a dotenv file. Raise ConfigError at what is wrong with that."""
-    return {**env_file.read(path, warn), **environ}
+    _Process.environ = {**env_file.read(path, warn), **environ}
+    return dict(_Process.environ)
 
 
 def load_target(environ: Mapping[str, str]) -> Target:

@@ -24,6 +24,7 @@ from gates.doctor.openapi import read_document
 from gates.doctor.schema import Schema
 from gates.doctor.surface import IMPOSSIBLE, NOWHERE, Surface, look_at
 from gates.evidence import TargetKind
+from tests.gates.gate_process import gate
 from tests.sources import ROOT
 
 Asked = list[tuple[str, str, bytes, frozenset[str]]]
@@ -39,7 +40,8 @@ def serving(answers: Callable[[str, str], tuple[int, Any]]) -> Iterator[tuple[st
     class Handler(http.server.BaseHTTPRequestHandler):
         def _answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            asked.append((self.command, self.path, body, frozenset(k.lower() for k in self.headers)))
+            sent = {form for k, v in self.headers.items() for form in (k.lower(), f"{k.lower()}: {v}")}
+            asked.append((self.command, self.path, body, frozenset(sent)))
             status, content = answers(self.command, self.path)
             said = content if isinstance(content, bytes) else json.dumps(content).encode()
             self.send_response(status)
@@ -160,6 +162,20 @@ def test_one_answer_for_every_path_proves_nothing() -> None:
     assert {o.presence for o in found.objects if o.name in {"POST /dlq-replay", "GET /healthz", "GET /metrics"}} == {
         Presence.UNKNOWN
     }
+
+
+def test_a_key_of_a_gateway_may_come_from_the_file_of_variables(tmp_path: Path) -> None:
+    """Every command sends it, whether the environment has it or --env-file."""
+    policy = "version: 1\nnames:\n  http:\n    extra_headers: {apikey: $GATEWAY_KEY}\n"
+    (tmp_path / "gate.yaml").write_text(policy, encoding="utf-8")
+    with serving(lambda _method, _path: (200, {"status": "ok"})) as (url, asked):
+        (tmp_path / ".env").write_text(f"BASE_URL={url}\nGATEWAY_KEY=a-key-of-the-gateway\n", encoding="utf-8")
+        for command in ("doctor", "status"):
+            asked.clear()
+            done = gate(command, "--env-file", ".env", cwd=tmp_path)
+            assert done.returncode in {0, 10}, done.stderr
+            assert asked
+            assert all("apikey: a-key-of-the-gateway" in headers for _, _, _, headers in asked)
 
 
 def test_where_nothing_answers_everything_is_unknown() -> None:
