@@ -12,14 +12,14 @@ from typing import Self
 import psycopg
 
 from gates.contract.fragments import FragmentError
-from gates.contract.queues import Queue, literal
+from gates.contract.queues import Queue, identifier, literal
 from gates.deployment.database import connect, value
 from gates.deployment.queue_schema import look_at
 from gates.text.foreign import number, text, whole
 
 WAITING = "select count(*) from {{waiting}} w"
 ENDED = "select count(*) from {{finished}} f where good and at >= {{since}}"
-DELETED = "with {{heap}} select coalesce(sum(pg_stat_get_tuples_deleted(oid)), 0) from heap where deletes"
+DELETED = "with {{heap}} select coalesce(sum(pg_stat_get_tuples_deleted(oid)), 0)::bigint from heap where deletes"
 PARKED = "select count(*) from {{parked}} p"
 DONE, FAILED, LOST = "done", "failed", "lost"
 
@@ -91,8 +91,12 @@ class QueueDoor:
             raise QueueTroubleError("the policy names no job that the gate may enqueue")
         statement = probe.statement or (self.queue.written(way.enqueue, self._schema) if way else "")
         given = {"name": probe.name, "queue": probe.queue, "payload": json.dumps(probe.payload)}
+        # its own triggers and functions name tables without a schema; ours are looked for in pg_catalog first
+        path = f"pg_catalog, {identifier(self.queue.schema)}, public"
         try:
-            row = self._connection.execute(statement.encode(), given).fetchone()
+            with self._connection.transaction():
+                value(self._connection, "select set_config('search_path', %s, true)", path)
+                row = self._connection.execute(statement.encode(), given).fetchone()
         except psycopg.Error as error:
             told = str(error).strip().splitlines()[0]
             raise QueueTroubleError(

@@ -11,10 +11,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from gates.contract.queues import Queue, QueueOptions, presets
+from gates.contract.queues import ProbeOptions, Queue, QueueOptions, presets
 from gates.deployment.database import connect, value
+from gates.deployment.queue_jobs import QueueDoor
 from gates.deployment.queue_schema import look_at
 from gates.evidence import Outcome
+from gates.stages.queue import Probing
 from sql_checks.queuerules import rules_of
 from sql_checks.rulejudge import RuleResult, judge_proved
 from sql_checks.rulerun import measure
@@ -134,10 +136,18 @@ def copied(server: PgServer, template: str) -> Iterator[str]:
 
 
 def test_a_healthy_queue_passes_every_check(bench: Bench) -> None:
-    """40 jobs worked off: nothing fails, and nothing that this library keeps is unknown."""
+    """100 jobs worked off: nothing fails, what this library keeps is known, and the gate's own job is done."""
+    options = QueueOptions(
+        probe=ProbeOptions("mail", queue="mail", payload={"company_id": "probe"}, within_s=PATIENCE_S)
+    )
     with bench.program.working():
-        bench.drained("mail", 40)
+        bench.drained("mail", 100)
         found = bench.judged()
+        with QueueDoor(Queue(presets()[bench.program.library.preset], options), bench.admin) as door:
+            probing = Probing(door)
+            probing.run(0.0, 1)
+            assert probing.proof().outcome is Outcome.PASS, probing.proof().message
+            until(door.ended, PATIENCE_S, "a job that ended", POLL_S)
     assert {name: r.message for name, r in found.items() if r.outcome is not Outcome.PASS} == {}
 
 

@@ -21,7 +21,7 @@ if (doing === 'setup') {
   for (let n = 0; n < Number(count); n++) await boss.send(task, { company_id: `company ${n % 3}` })
 } else {
   for (const [name, handler] of Object.entries(handlers)) {
-    await boss.work(name, { pollingIntervalSeconds: 0.5, batchSize: 10 }, handler)
+    await boss.work(name, { pollingIntervalSeconds: 0.5, batchSize: 100 }, handler)
   }
   console.log('ready')
   await new Promise(() => {})
