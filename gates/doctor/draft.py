@@ -317,7 +317,11 @@ def _http(found: Diagnosis) -> Lines:
     for one in moved:
         yield f"      {one.endpoint.path}: {scalar(one.path)}{comment(f'{one.confidence.word}: {one.reason}')}"
     yield from _renamed(found, "headers", ("header",))
-    yield from _renamed(found, "fields", ("body member", "answer member"))
+    fields = [*_renamed(found, "fields", ("body member", "answer member"))]
+    listed = next((m.operation.errors for m in found.http.endpoints.values() if m.operation and m.operation.errors), "")
+    if listed not in {"", "errors"}:
+        fields = [*(fields or ["    fields:"]), f"      errors: {scalar(listed)}{comment('likely: by the document')}"]
+    yield from fields
     if found.http.values:
         yield "    values:"
     for member, values in found.http.values.items():

@@ -17,6 +17,7 @@ DEEPEST = 12
 """Steps through references and parts of one schema."""
 CODES = frozenset({"code", "error", "error_code", "errorCode", "type", "reason"})
 """Members that hold the code of an error."""
+LISTS_OF_ERRORS = frozenset({"errors", "details", "violations", "issues", "fields", "field_errors", "fieldErrors"})
 ENVELOPES = ("data", "result", "payload", "response")
 """Members that only hold the answer proper."""
 _CODE = re.compile(r"`([a-z][a-z0-9]*(?:_[a-z0-9]+)+|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+|[a-z]{6,30}|[A-Z]{6,30})`")
@@ -37,6 +38,8 @@ class ApiOperation:
     """It says that it needs credentials."""
     values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Member of its answer -> the texts that it may hold, where they are listed."""
+    errors: str = ""
+    """Where a refused body's errors are listed, as members divided by dots."""
     envelope: str = ""
     """The member of its answer that holds the answer proper."""
 
@@ -115,6 +118,7 @@ class _Reader:
             tuple(dict.fromkeys(text(h, 100) for h in headers)),
             bool(security),
             {n: held for n in answer if (held := tuple(dict.fromkeys(self.listed(answered, frozenset({n})))))},
+            self.errors_of(responses.get("400", responses.get("422", {}))),
             envelope,
         )
 
@@ -182,6 +186,15 @@ class _Reader:
         """Codes of an error answer: what a member like `code` may hold, else what stands in backticks."""
         yield from dict.fromkeys(self.listed(self.content(answer) or answer.get("schema"), CODES))
         yield from _CODE.findall(text(answer.get("description", ""), 2_000))
+
+    def errors_of(self, answer: Mapping[str, Any]) -> str:
+        """Where an error answer lists what is wrong with a body; empty where it does not say."""
+        members = self.properties(self.content(answer) or answer.get("schema"))
+        for parent, inside in (("", members), *((n, self.properties(s)) for n, s in members.items())):
+            for name, schema in inside.items():
+                if name in LISTS_OF_ERRORS and _type(self.followed(schema)) == "array":
+                    return text(f"{parent}.{name}" if parent else name, 200)
+        return ""
 
     def listed(self, schema: object, names: frozenset[str], depth: int = 0) -> Iterator[str]:
         """The texts that members of these names may hold, wherever they stand in a schema."""

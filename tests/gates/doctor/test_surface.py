@@ -137,6 +137,9 @@ def test_a_foreign_document_is_read_under_its_own_names() -> None:
     assert real["header X-Transbot-Signature"] == "X-Hub-Signature-256"
     assert real["header X-Request-Id"] == "x-correlation-id"
     assert (found.envelope, found.key_headers) == ("data", ())
+    replay = found.endpoints["POST /dlq-replay"].operation
+    assert replay is not None
+    assert replay.errors == "error.details"
 
 
 @pytest.mark.parametrize(("status", "harm"), [(202, 99), (500, 55), (400, 57), (401, 0)])
