@@ -1,0 +1,110 @@
+"""The page of truth: a part of it is simulated again, and what it says is what its template and the code say."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+
+import pytest
+
+from benchmarks import decision_rates as rates
+from gates.decision.intervals import rate_bounds
+from loadtests.judgement.shares import ANYTIME_RISK, FIXED_RISK, RISK
+
+PAGE = rates.PAGE.read_text(encoding="utf-8")
+RUNS = 100
+
+
+def rows_of(head: str) -> list[list[str]]:
+    """The cells of all tables of the page with this head."""
+    found: list[list[str]] = []
+    lines = iter(PAGE.splitlines())
+    for line in lines:
+        if line != f"| {head} |":
+            continue
+        next(lines)
+        for row in lines:
+            if not row.startswith("|"):
+                break
+            found.append(row.strip("| ").split(" | "))
+    return found
+
+
+def most(cell: str) -> float:
+    """The bound in brackets."""
+    return float(cell.partition("(")[2].rstrip(")"))
+
+
+def test_the_page_is_made_of_its_template() -> None:
+    """Its words are those of the template; only the tables come from the simulation."""
+    words = rates.TEMPLATE.read_text(encoding="utf-8")
+    for part in re.split(r"\{\{\w+\}\}", words):
+        assert part in PAGE, "run: python -m benchmarks.decision_rates --write"
+    assert f"{rates.RUNS:,} seeded" in PAGE.replace("\n", " ")
+
+
+def test_the_risk_is_split_and_not_doubled() -> None:
+    """The two tests together keep what is stated."""
+    assert pytest.approx(RISK) == FIXED_RISK + ANYTIME_RISK == 0.05
+
+
+def test_each_stated_rate_is_kept() -> None:
+    """At the limit neither verdict is over 5 %, nor is one with stalls in a run that is long enough for them."""
+    seen = 0
+    for name, share, passed, failed, *_ in rows_of(rates.VERDICTS):
+        at_limit = share == "5 %" or (share == "2 %" and name == "one by one")
+        if at_limit and (name == "one by one" or name.endswith("0 s")):
+            seen += 1
+            assert most(failed) <= 6.0, (name, share, failed)
+            assert most(passed) <= (6.0 if name == "one by one" else 10.0), (name, share, passed)
+    assert seen == 5
+    healthy = [
+        row for row in rows_of(rates.TABLES["alerts"][0]) if row[2] in {"99 %", "99.9 %"} and "differing" not in row[0]
+    ]
+    assert {row[0] for row in healthy} == {"1", "20", "200", "2000"}
+    assert all(most(row[4]) <= 1.0 for row in healthy)
+    assert all(most(row[3]) <= 5.0 for row in rows_of(rates.TABLES["alerts"][0]) if row[2] == "95 %" and row[0] != "1")
+
+
+@pytest.mark.parametrize(("allowed", "share"), [(0.02, 0.001), (0.02, 0.02), (0.05, 0.10)])
+def test_a_threshold_of_the_load_decides_as_the_page_says(allowed: float, share: float) -> None:
+    """With another seed and few runs, each of its rates lies within what chance allows."""
+    rng = random.Random(f"again {allowed} {share}")
+    load = rates.Load(50, 10, 30, allowed, share)
+    found = Counter(rates.load_verdict(rng, load)[0] for _ in range(RUNS))
+    (row,) = [
+        one for one in rows_of(rates.VERDICTS)[:9] if one[1] == f"{100 * share:.3g} %" and _limit_of(one) == allowed
+    ]
+    for verdict, cell in zip(("pass", "fail", "unknown"), row[2:5], strict=True):
+        low, high = rate_bounds(found[verdict], RUNS, 0.999)
+        assert low <= most(cell) / 100 + 1e-3, (verdict, cell, found)
+        assert float(cell.partition(" ")[0]) / 100 <= high, (verdict, cell, found)
+
+
+def _limit_of(row: list[str]) -> float:
+    return 0.02 if rows_of(rates.VERDICTS).index(row) < len(rates.AROUND) else 0.05
+
+
+@pytest.mark.parametrize(("tenants", "n", "share"), [(20, 50, 0.01), (1, 200, 0.05), (200, 200, 0.001)])
+def test_an_alert_decides_as_the_page_says(tenants: int, n: int, share: float) -> None:
+    """The same of fleets."""
+    rng = random.Random(f"again {tenants} {n} {share}")
+    found = Counter(rates.fleet_verdict(rng, tenants, n, share) for _ in range(RUNS))
+    wanted = [f"{tenants}", f"{n}", f"{100 - 100 * share:g} %"]
+    (row,) = [one for one in rows_of(rates.TABLES["alerts"][0]) if one[:3] == wanted]
+    for verdict, cell in zip(("promote", "rollback", "hold"), row[3:], strict=True):
+        low, high = rate_bounds(found[verdict], RUNS, 0.999)
+        assert low <= most(cell) / 100 + 1e-3, (verdict, cell, found)
+        assert float(cell.partition(" ")[0]) / 100 <= high, (verdict, cell, found)
+
+
+def test_the_whole_gate_promotes_nothing_bad_and_rolls_back_nothing_healthy() -> None:
+    """As the page says: under one run in a hundred each, where nothing or one request in 2,000 fails."""
+    stated = {row[0]: row for row in rows_of(rates.TABLES["gate"][0])}
+    assert list(stated) == list(rates.DEPLOYMENTS)
+    for name, (_, promote, _, rollback) in stated.items():
+        good = name.startswith(("nothing", "1 of 2,000"))
+        assert most(rollback if good else promote) <= (1.0 if good else 5.0), name
+    rng = random.Random(9)
+    assert {rates.gate_verdict(rng, *rates.DEPLOYMENTS["nothing fails"]) for _ in range(5)} == {"promote"}
