@@ -195,10 +195,11 @@ class Queue:
     def scoped(self, scope: Scope) -> Scope:
         """The scope of a deployment that has this queue: what it does not have is not applicable."""
         absent = {f"{NEED}{notion}": why for notion, why in self.absent().items()}
-        if self.options.probe is None:
-            absent[f"{NEED}probe"] = (
-                "the policy names no job that the gate may enqueue (`probe` in `contract: options:`)"
-            )
+        probe, way = self.options.probe, self.preset.probe
+        if probe is None or probe.rate is None:
+            absent[f"{NEED}load"] = "the policy gives no job and rate to load it with (`probe` in `contract: options:`)"
+        if way is None or not way.counts:
+            absent[f"{NEED}counted"] = f"{self.preset.title} does not show how often a job succeeded"
         may_lack = tuple(f"{NEED}{notion}" for notion in self.may_lack)
         return dataclasses.replace(scope, queue=self.to_json(), absent=tuple(sorted(absent.items())), may_lack=may_lack)
 

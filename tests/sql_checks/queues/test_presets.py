@@ -143,3 +143,16 @@ def test_the_page_of_presets_is_generated() -> None:
     """docs/presets.md says of each preset what is judged, what not and why, and the grants, as the data has it."""
     page = FOLDER.parents[1] / "docs" / "presets.md"
     assert page.read_text(encoding="utf-8") == presets_markdown(), "run: gate lint --write"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_load_applies_where_the_policy_gives_a_job_and_a_rate(name: str) -> None:
+    """Without them the gate only reads, and `once` is asked of systems alone that count successes."""
+    specs = {s.id: s for s in catalogue.load()}
+    scope = parse(policy_text(name), "gate.yaml", Path(), TODAY).scope
+    load = ("queue/load/worked-off", "queue/load/p95", "queue/load/once")
+    assert all("gives no job and rate" in scope.leaves_out(specs[check]) for check in load)
+    way = presets()[name].probe
+    if way is not None:
+        rated = parse(policy_text(name, "{probe: {name: x, rate: 1}}"), "gate.yaml", Path(), TODAY).scope
+        assert [rated.leaves_out(specs[check]) == "" for check in load] == [True, True, way.counts]
