@@ -153,18 +153,18 @@ def test_a_login_that_row_level_security_blinds_is_unknown(
             connection.execute(f"drop owned by {name}; drop role {name}".encode())
     sight = found["database-role-sees-rows"]
     assert sight.outcome is Outcome.UNKNOWN
-    assert "hides rows of agent_controls, agent_tasks" in sight.message
+    assert "hides rows of public.agent_controls, public.agent_tasks" in sight.message
 
 
 @pytest.mark.parametrize(
     ("statement", "words"),
     [
         ("drop table public.audit_logs cascade", "audit_logs not found"),
-        ("revoke select on events from replay_gate", "may not read events"),
-        ("drop policy replay_gate_sees_all on dead_letter_queue", "hides rows of dead_letter_queue"),
+        ("revoke select on events from replay_gate", "may not read public.events"),
+        ("drop policy replay_gate_sees_all on dead_letter_queue", "hides rows of public.dead_letter_queue"),
         (
             "create policy narrow on events as restrictive for select to replay_gate using (event_type = 'x')",
-            "hides rows of events",
+            "hides rows of public.events",
         ),
     ],
 )
