@@ -13,6 +13,8 @@ from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import WorkStealingScheduling
 
+from gates.contract.names import Names
+from gates.deployment.dialect.current import use
 from gates.stack.plan import StackOptions
 from gates.stack.stack import Stack, reference_stack
 
@@ -35,6 +37,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> WorkSte
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--every-fault", action="store_true", help="show every fault, not only the fewest that are enough")
+
+
+@pytest.fixture(autouse=True)
+def own_names() -> Iterator[None]:
+    """What a test made of the process's names of a deployment is forgotten after it: a policy file may bring some."""
+    use(Names())
+    yield
+    use(Names())
 
 
 @pytest.fixture(scope="session")

@@ -230,7 +230,7 @@ def test_boundary(case: Case, bench: Bench) -> None:
     """
     fields: dict[str, Any] = {"company_id": bench.company, **case.value}
     bench.opens(bench.signed(bench.body()))
-    bench.accepted(bench.signed(encode_body(fields), case.name))
+    bench.taken(bench.signed(encode_body(fields), case.name))
 
 
 EVENT_FAULTS: list[Case] = [

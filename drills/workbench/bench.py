@@ -152,6 +152,11 @@ class Bench:
         self.guarded()
         return found
 
+    def taken(self, request: Request) -> Answer:
+        """The claim: what is odd about this request is allowed, so that it is answered as the plain one is."""
+        plain = self.opens(self.signed())
+        return self.seen.expect(request, self.http.send(request), plain.status, plain.code or None)
+
     def shut(self, request: Request, answer: Answer | None = None) -> Answer:
         """The claim: these credentials are refused."""
         return self.seen.expect(request, answer or self.http.send(request), 401)

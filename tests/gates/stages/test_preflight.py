@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 import uuid
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from gates.stages.context import Context
 from gates.stages.preflight import endpoints
 from tests.postgres_fixture import PASSWORD, PgServer
 from tests.small_target import Answers, serving
+from tests.waiting import until
 
 FINE: dict[str, Any] = {"release": "r1", "instance": "i1", "drill_agent": True}
 
@@ -209,9 +209,7 @@ def test_the_backlog_is_watched_through_a_run(tmp_path: Path, migrated_url: str)
             )
     context = Context(Target(TargetKind.PRODUCTION, database_url=migrated_url), Settings(), tmp_path, "run")
     with BacklogWatch(context, interval_s=0.01) as watch:
-        deadline = threading.Event()
-        while len(watch._samples) < 3 and not deadline.wait(0.01):
-            pass
+        until(lambda: len(watch._samples) >= 3)
     (line,) = [e for e in read_lines(context.evidence) if e.check == BACKLOG]
     assert line.observed == 3
     without = dataclasses.replace(context, target=Target(TargetKind.PRODUCTION), out=tmp_path / "other")
