@@ -153,9 +153,14 @@ class Bench:
         return found
 
     def taken(self, request: Request) -> Answer:
-        """The claim: what is odd about this request is allowed, so that it is answered as the plain one is."""
+        """The claim: what is odd about this request is allowed, so that it is answered as the plain one is.
+
+        It proves something only where requests without credentials are refused; elsewhere the check is unknown.
+        """
         plain = self.opens(self.signed())
-        return self.seen.expect(request, self.http.send(request), plain.status, plain.code or None)
+        found = self.seen.expect(request, self.http.send(request), plain.status, plain.code or None)
+        self.guarded()
+        return found
 
     def shut(self, request: Request, answer: Answer | None = None) -> Answer:
         """The claim: these credentials are refused."""
