@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime as dt
 import json
@@ -15,6 +14,7 @@ import psycopg
 from gates.contract.contract import contract
 from gates.contract.scope import Scope
 from gates.deployment.database import session, sql
+from gates.deployment.failures import in_words
 from gates.deployment.redaction import hidden, redact_evidence
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where, stamp
 from gates.evidence_file import write_lines
@@ -68,15 +68,22 @@ def _known(areas: Mapping[str, str]) -> dict[str, str]:
 
 def of_the_trail(url: str, flag: str) -> PastClaims:
     """What the last change of the flag by a gate says in its audit row: the memory of a target that the state folder
-    does not know, as in CI. Where there is no such row, or none can be read, nothing is known.
+    does not know, as in CI. A deployment without an audit trail has none. Raise Unreadable where it cannot be asked.
     """
-    with contextlib.suppress(psycopg.Error, ValueError), session(url, read_only=True) as connection:
-        row = connection.execute(sql(LAST_ORDER).encode(), {"flag": flag}).fetchone()
-        claims = row["claims"] if row else None
-        if row and isinstance(claims, list):
-            when = f"on {foreign.text(row['day'], 10)} (release {foreign.text(row['release'], 100)}, audit trail)"
-            return PastClaims(_known({foreign.text(area, 50): when for area in claims[:100]}))
-    return PastClaims({}, is_new=True)
+    try:
+        with session(url, read_only=True) as connection:
+            row = connection.execute(sql(LAST_ORDER).encode(), {"flag": flag}).fetchone()
+    except (psycopg.Error, ValueError) as error:
+        no_right = isinstance(error, psycopg.errors.InsufficientPrivilege)
+        if isinstance(error, psycopg.ProgrammingError) and not no_right:  # what it asks for is not there
+            return PastClaims({}, is_new=True)
+        said = f"what was claimed before cannot be read from the audit trail: {in_words(error)}"
+        raise Unreadable(f"{said}. Let the gate's login read it, or give the --state of an earlier run") from error
+    claims = row["claims"] if row else None
+    if not row or not isinstance(claims, list):
+        return PastClaims({}, is_new=True)
+    when = f"on {foreign.text(row['day'], 10)} (release {foreign.text(row['release'], 100)}, audit trail)"
+    return PastClaims(_known({foreign.text(area, 50): when for area in claims[:100]}))
 
 
 def claims(context: Context) -> None:

@@ -166,6 +166,11 @@ def _observed(ended: int, waited_s: float) -> Evidence:
     return Evidence(WORKED_OFF.id, Outcome.UNKNOWN, said, 0, 1, "jobs")
 
 
+def _too_few(check: CheckSpec, jobs: int) -> Evidence:
+    said = f"{jobs} jobs were enqueued, {LEAST_JOBS} are needed. Raise `rate` or `seconds` of the probe"
+    return Evidence(check.id, Outcome.UNKNOWN, said, samples=jobs)
+
+
 class Probing:
     """Jobs that the gate enqueued, and what became of them."""
 
@@ -229,13 +234,14 @@ class Probing:
         if share > MOST_LATE:
             said = f"{len(bad)} of {sent} jobs were not done within {self._within_s:g} s; {self._told(bad[0])}"
             return Evidence(LOAD_DONE.id, Outcome.FAIL, said, round(share, 4), MOST_LATE, "ratio", sent, witness=bad[0])
+        if sent < LEAST_JOBS:
+            return _too_few(LOAD_DONE, sent)
         return Evidence(LOAD_DONE.id, Outcome.PASS, "", round(share, 4), MOST_LATE, "ratio", sent)
 
     def _p95(self) -> Evidence:
         took = sorted(self._done.get(i, float("inf")) for i in self._sent)
         if len(took) < LEAST_JOBS:
-            said = f"{len(took)} jobs were enqueued, {LEAST_JOBS} are needed. Raise `rate` or `seconds` of the probe"
-            return Evidence(LOAD_P95.id, Outcome.UNKNOWN, said, samples=len(took))
+            return _too_few(LOAD_P95, len(took))
         p95_s = took[max(0, -(-len(took) * 95 // 100) - 1)]
         own = {**self._door.queue.preset.limits.get("lag", {}), **self._door.queue.options.limits.get("lag", {})}
         limits = {severity: own.get(severity.value, limit) for severity, limit in LAG_LIMITS.items()}

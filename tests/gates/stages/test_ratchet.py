@@ -19,7 +19,7 @@ from gates.evidence import Evidence, Outcome, TargetKind
 from gates.evidence_file import read_lines
 from gates.stages import claims
 from gates.stages.context import Context
-from tests.postgres_fixture import migrated_db, migrated_url, pg_server
+from tests.postgres_fixture import PgServer, migrated_db, migrated_url, pg_server
 
 __all__ = ["migrated_db", "migrated_url", "pg_server"]
 ALL = contract().scope()
@@ -106,6 +106,23 @@ def test_where_the_state_folder_is_new_the_audit_trail_remembers(tmp_path: Path,
     assert sorted(claims.kept([line], LESS, (), promoted=False, when="now")) == ["audit", "replay"]
     keep(one, {"replay": "on 2026-01-02"})
     assert look(one).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("drop table public.audit_logs cascade", Outcome.PASS),
+        ("alter table public.audit_logs rename column metadata to data", Outcome.PASS),
+        ("revoke all on public.audit_logs from replay_gate", Outcome.UNKNOWN),
+    ],
+)
+def test_a_trail_that_is_there_and_cannot_be_read_is_unknown(
+    tmp_path: Path, pg_server: PgServer, migrated_db: str, statement: str, expected: Outcome
+) -> None:
+    """Where there is no trail, nothing was ever claimed in it; where it may not be read, nobody knows."""
+    with connect(pg_server.url(migrated_db)) as connection:
+        connection.execute(statement.encode())
+    assert look(context(tmp_path, pg_server.url(migrated_db, "replay_gate"))).outcome is expected
 
 
 @pytest.mark.parametrize(
