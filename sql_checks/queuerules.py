@@ -15,10 +15,9 @@ from gates.contract.queues import FOLDER, NEED, NOTIONS, Queue, QueueSchema
 from gates.deployment.database import Connection
 from gates.deployment.queue_schema import QueueLook, look_at
 from gates.errors import first_line
-from gates.evidence import Outcome, Severity
+from gates.evidence import Severity
 from sql_checks.rulefile import ORDER, AlertRule, read_rules
-from sql_checks.rulejudge import judge_proved
-from sql_checks.rulerun import measure, record
+from sql_checks.rulerun import conclude, measure
 from sql_checks.sqlsession import SqlSession
 
 RULES = FOLDER / "rules.yaml"
@@ -91,14 +90,7 @@ class QueueSession:
                 measured = measure(own, connection)
             except psycopg.Error as error:
                 observer.unmet(_explained(error, self.queue))
-        judgement = judge_proved(own, measured.samples, measured.now)
-        record(own, judgement, observer)
-        if judgement.outcome is Outcome.UNKNOWN:
-            observer.unmet(judgement.message)
-        if judgement.outcome is Outcome.FAIL:
-            observer.severity = judgement.severity
-            raise AssertionError(judgement.message)
-        observer.control(f"{observer.samples} samples within {rule.window}")
+        conclude(own, measured, observer)
 
 
 def _explained(error: psycopg.Error, queue: Queue) -> str:

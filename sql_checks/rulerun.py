@@ -75,9 +75,13 @@ def judge_rule(rule: AlertRule, session: SqlSession, observer: Observer) -> None
     """Raise AssertionError where a limit is broken; end as unknown where the rule saw too little."""
     if session.blindness:
         observer.unmet(session.blindness)
-    measured = measured_by(rule, *session.ask(*asked_by(rule)))
+    conclude(rule, measured_by(rule, *session.ask(*asked_by(rule))), observer)
+
+
+def conclude(rule: AlertRule, measured: Measurement, observer: Observer) -> None:
+    """Record what the samples prove. Raise AssertionError where a limit is broken; end as unknown where too few."""
     judgement = judge_proved(rule, measured.samples, measured.now)
-    record(rule, judgement, observer)
+    _record(rule, judgement, observer)
     if judgement.outcome is Outcome.UNKNOWN:
         observer.unmet(judgement.message)
     if judgement.outcome is Outcome.FAIL:
@@ -86,7 +90,7 @@ def judge_rule(rule: AlertRule, session: SqlSession, observer: Observer) -> None
     observer.control(f"{observer.samples} samples within {rule.window}")
 
 
-def record(rule: AlertRule, judgement: RuleResult, observer: Observer) -> None:
+def _record(rule: AlertRule, judgement: RuleResult, observer: Observer) -> None:
     """Leave with the observer what the rule came to."""
     sample = judgement.sample
     limit = rule.limits[0][1] if judgement.limit is None else judgement.limit
