@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from sql_checks.rulefile import AlertRule
 
@@ -57,6 +58,6 @@ def _section(rule: AlertRule) -> str:
 
 def _link(rule: AlertRule) -> str:
     """From docs/ to the runbook."""
-    return (
-        rule.runbook if rule.runbook.startswith("https://") else f"../sql_checks/{rule.path.parent.name}/{rule.runbook}"
-    )
+    if rule.runbook.startswith("https://"):
+        return rule.runbook
+    return f"../sql_checks/{Path(rule.place.file).parent.name}/{rule.runbook}"

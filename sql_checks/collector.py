@@ -16,10 +16,11 @@ from gates.checks.recorder import OBSERVER
 from gates.config import load_target, process_environment
 from gates.contract.queues import queue_of
 from gates.deployment.failures import in_words
+from gates.errors import ConfigError
 from gates.evidence import CheckSpec, Severity, Where
 from sql_checks import checkpoint
 from sql_checks.queuerules import RULES, QueueSession, read_queue_rules
-from sql_checks.rulefile import AlertRule, RuleFileError, read_rules
+from sql_checks.rulefile import AlertRule, read_rules
 from sql_checks.rulerun import asked_by, judge_rule
 from sql_checks.spotfile import SpotCheck, SpotFileError, read_spot
 from sql_checks.spotrun import judge_spot
@@ -137,7 +138,7 @@ class RuleFile(pytest.File):
     def collect(self) -> Iterable[pytest.Item]:
         try:
             rules = read_rules(self.path)
-        except (RuleFileError, UnicodeDecodeError, OSError) as error:
+        except (ConfigError, UnicodeDecodeError, OSError) as error:
             yield UnreadableItem.of(self, "alert", error)
             return
         for rule in rules:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from gates.contract.queues import FOLDER, Queue, presets
+from gates.errors import ConfigError
 from sql_checks.names import unqualified
 from sql_checks.queuerules import read_queue_rules, rules_of
-from sql_checks.rulefile import ALERTS, AlertRule, RuleFileError, read_all_rules
-from sql_checks.ruletest import RuleTestError, read_test
+from sql_checks.rulefile import ALERTS, AlertRule, read_all_rules
+from sql_checks.ruletest import read_test
 from sql_checks.spotfile import SPOT, SpotFileError, read_spot, require_query
 
 OBSERVABILITY = Path(__file__).parent / "observability"
@@ -31,7 +32,7 @@ def lint(spot_folders: Sequence[Path] = (), alert_folders: Sequence[Path] = ()) 
 def _tried(read: Callable[[], object]) -> Iterator[str]:
     try:
         read()
-    except (SpotFileError, RuleFileError, RuleTestError, UnicodeDecodeError) as error:
+    except (SpotFileError, ConfigError, UnicodeDecodeError) as error:
         yield str(error)
 
 
@@ -88,13 +89,13 @@ def lint_rules(folder: Path) -> Iterator[str]:
     """Problems of a folder of alert rules and of the tests beside them."""
     try:
         rules = read_all_rules(folder)
-    except RuleFileError as error:
+    except ConfigError as error:
         yield str(error)
         return
     names = [rule.name for rule in rules]
     for rule in rules:
         if names.count(rule.name) > 1:
-            yield f"{rule.path}: the alert {rule.name} is in two files; allowed: once. Rename one"
+            yield f"{rule.place}: the alert {rule.name} is in two files; allowed: once. Rename one"
         yield from _lint_rule(rule, folder)
     for path in sorted((folder / "tests").glob("*.yaml")):
         if path.stem not in names:
@@ -104,29 +105,29 @@ def lint_rules(folder: Path) -> Iterator[str]:
 def _lint_rule(rule: AlertRule, folder: Path) -> Iterator[str]:
     for window in (rule.window, rule.samples_window):
         if window not in {"", "now", *INTERVAL.findall(rule.query)}:
-            yield f"{rule.path}: rule {rule.name}: its window is {window}, but no `interval '{window}'` is in the query"
-    yield from _named(f"{rule.path}: rule {rule.name}", rule.query)
+            yield f"{rule.place}: rule {rule.name}: `interval '{window}'`, its window, is not in the query"
+    yield from _named(f"{rule.place}: rule {rule.name}", rule.query)
     yield from _lint_runbook(rule)
     try:
         test = read_test(rule.name, folder / "tests")
-    except RuleTestError as error:
+    except ConfigError as error:
         yield str(error)
         return
     if test is None:
-        yield f"{rule.path}: rule {rule.name} has no fixtures; needed: {folder / 'tests' / f'{rule.name}.yaml'}"
+        yield f"{rule.place}: rule {rule.name} has no fixtures; needed: {folder / 'tests' / f'{rule.name}.yaml'}"
         return
     for kind in test.missing():
-        yield f"{rule.path}: rule {rule.name} has no fixture for `{kind}`; add one, or the reason under not_applicable"
+        yield f"{rule.place}: rule {rule.name} has no fixture for `{kind}`; add one, or the reason under not_applicable"
     for severity, _ in rule.limits:
         if severity.value not in {case.expect for case in test.cases}:
-            yield f"{rule.path}: rule {rule.name}: no fixture expects {severity.value}; add one beyond its limit"
+            yield f"{rule.place}: rule {rule.name}: no fixture expects {severity.value}; add one beyond its limit"
 
 
 def _lint_runbook(rule: AlertRule) -> Iterator[str]:
     file, _, anchor = rule.runbook.partition("#")
     if file.startswith("https://"):
         return
-    path = rule.path.parent / file
+    path = Path(rule.place.file).parent / file
     headings = HEADING.findall(path.read_text(encoding="utf-8")) if path.exists() else []
     if anchor not in {re.sub(r"[^a-z0-9]+", "-", h.lower()).strip("-") for h in headings}:
-        yield f"{rule.path}: rule {rule.name}: there is no runbook {rule.runbook}; add the section or correct the link"
+        yield f"{rule.place}: rule {rule.name}: there is no runbook {rule.runbook}; add the section or correct the link"

@@ -27,8 +27,8 @@ SIGHT = "preflight/database-role-sees-rows"
 
 
 def read_queue_rules(path: Path = RULES) -> list[AlertRule]:
-    """The rules with their notions as places; `needs` of each says which. Raise RuleFileError."""
-    return [_with_needs(rule) for rule in read_rules(path, STAGE, lambda _path, query: query)]
+    """The rules with their notions as places; `needs` of each says which. Raise ConfigError."""
+    return [_with_needs(rule) for rule in read_rules(path, STAGE, lambda query: query)]
 
 
 def _with_needs(rule: AlertRule) -> AlertRule:

@@ -6,28 +6,53 @@ fleet, and one for each tenant where that matters. `{{name}}` in a query is repl
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gates.contract.fragments import FragmentError, expand
+from gates.errors import ConfigError
 from gates.evidence import CheckSpec, Severity, Where
-from gates.inputs.shapes import nearest
-from sql_checks.strictyaml import read_yaml
+from gates.inputs.shapes import Anything, Fields, ListOf, Number, Shape, Text
+from gates.inputs.strict_yaml import Place, YamlNode, read
 
 HERE = Path(__file__).parent
 ALERTS = HERE / "alerts"
-SPAN = re.compile(r"^(\d+) ?(s|m|h|d|seconds?|minutes?|hours?|days?)$")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-REQUIRED = ("alert", "claim", "cost", "unit", "window", "range", "min_samples", "for", "covers", "runbook", "query")
-OPTIONAL = ("above", "below", "min_samples_tenant", "stale_after", "allowed_bad", "samples_window")
 ORDER = (Severity.PAGE, Severity.WARN, Severity.INVESTIGATE)
 
-
-class RuleFileError(ValueError):
-    """A rule file cannot be used: what was observed, what is allowed, where, what to do."""
+SPAN = Text(r"\d+ ?(?:s|m|h|d|seconds?|minutes?|hours?|days?)", "30s, 2m, 10 minutes, 1 day")
+VALUE = Number(-math.inf, math.inf, whole=False)
+COUNT = Number(1, 10**9)
+LIMITS = Fields({s.value: (VALUE, "") for s in ORDER})
+NEEDED: dict[str, Shape] = {
+    "alert": Text(r"[a-z0-9]+(?:-[a-z0-9]+)*", "a name in kebab-case"),
+    "claim": Text(),
+    "cost": Text(),
+    "unit": Text(),
+    "window": Text(),
+    "range": ListOf(VALUE, 2),
+    "min_samples": COUNT,
+    "for": SPAN,
+    "covers": ListOf(Text()),
+    "runbook": Text(),
+    "query": Text(),
+}
+OPTIONAL: dict[str, Shape] = {
+    "above": LIMITS,
+    "below": LIMITS,
+    "min_samples_tenant": COUNT,
+    "stale_after": SPAN,
+    "allowed_bad": Number(1e-9, 1 - 1e-9, whole=False),
+    "samples_window": Text(),
+}
+RULE = Fields({name: (shape, "") for name, shape in {**NEEDED, **OPTIONAL}.items()}, tuple(NEEDED))
+GROUP = Fields({"name": (Text(), ""), "rules": (ListOf(Anything()), "")}, ("name", "rules"))
+FILE = Fields({"groups": (ListOf(GROUP), "")}, ("groups",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,126 +81,91 @@ class AlertRule:
     """A URL, or a path from the folder of the rule with the section after `#`."""
     query: str
     source: str
-    path: Path
+    place: Place
+    """Where the rule stands in its file."""
     allowed_bad: float | None = None
     samples_window: str = ""
 
 
-def read_rules(path: Path, stage: str = "alert", expanded: Callable[[Path, str], str] | None = None) -> list[AlertRule]:
-    """All rules of one file. stage: begins their ids; expanded: puts fragments into a query. Raise RuleFileError."""
-    try:
-        data = read_yaml(path)
-    except ValueError as error:
-        raise RuleFileError(str(error)) from error
-    groups = data.get("groups") if isinstance(data, dict) else None
-    if not isinstance(groups, list) or set(data) != {"groups"}:
-        raise RuleFileError(f"{path}: the file holds no list `groups`; allowed: `groups: [{{name, rules}}]`")
-    rules: list[AlertRule] = []
-    for group in groups:
-        _keys(path, "group", group, ("name", "rules"), ())
-        read = [_rule(path, str(group["name"]), one, expanded or _expanded) for one in group["rules"]]
-        rules += [replace(rule, spec=replace(rule.spec, id=f"{stage}/{rule.name}")) for rule in read]
-    names = [r.name for r in rules]
-    for name in names:
-        if names.count(name) > 1:
-            raise RuleFileError(f"{path}: the alert {name!r} is there twice; allowed: once. Rename one")
+def read_rules(path: Path, stage: str = "alert", expanded: Callable[[str], str] | None = None) -> list[AlertRule]:
+    """All rules of one file. stage: begins their ids; expanded: puts fragments into a query. Raise ConfigError."""
+    folders = (path.parent / "fragments", ALERTS / "fragments")
+    put_in = expanded or (lambda query: expand(query, folders))
+    data = FILE.read(read(path.read_text(encoding="utf-8"), str(path)))
+    rules = [_rule(node, group["name"], stage, put_in) for group in data["groups"] for node in group["rules"]]
+    for name, times in Counter(r.name for r in rules).items():
+        if times > 1:
+            place = next(r.place for r in reversed(rules) if r.name == name)
+            raise place.error(f"the alert {name!r} again", "each name once", "Rename one")
     return rules
 
 
 def read_all_rules(folder: Path = ALERTS) -> list[AlertRule]:
-    """The rules of a folder, by file and place. Raise RuleFileError."""
+    """The rules of a folder, by file and place. Raise ConfigError."""
     return [rule for path in sorted(folder.glob("*.yaml")) for rule in read_rules(path)]
 
 
-def _keys(path: Path, what: str, data: Any, required: tuple[str, ...], optional: tuple[str, ...]) -> None:
-    if not isinstance(data, dict):
-        raise RuleFileError(f"{path}: a {what} is {type(data).__name__}; allowed: a mapping")
-    name = data.get("alert") or data.get("name") or "?"
-    for key in data:
-        if key not in required + optional:
-            told = f"unknown key {key!r}; allowed: {', '.join(required + optional)}"
-            raise RuleFileError(f"{path}: {what} {name}: {told}. {nearest(str(key), required + optional)}")
-    missing = [k for k in required if k not in data]
-    if missing:
-        raise RuleFileError(f"{path}: {what} {name} lacks {', '.join(missing)}. Add it")
-
-
-def _rule(path: Path, group: str, data: Mapping[str, Any], expanded: Callable[[Path, str], str]) -> AlertRule:
-    _keys(path, "rule", data, REQUIRED, OPTIONAL)
-    name = str(data["alert"])
-    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
-        raise RuleFileError(f"{path}: the alert is named {name!r}; allowed: kebab-case")
-    if ("above" in data) == ("below" in data):
-        raise RuleFileError(f"{path}: rule {name}: exactly one of `above` and `below` is needed")
-    limits = _limits(path, name, data.get("above", data.get("below")), above="above" in data)
-    low, high = _range(path, name, data["range"])
-    minimum = int(data["min_samples"])
-    if minimum < 1:
-        raise RuleFileError(f"{path}: rule {name}: min_samples is {minimum}; allowed: at least 1")
+def _rule(node: YamlNode, group: str, stage: str, expanded: Callable[[str], str]) -> AlertRule:
+    data: dict[str, Any] = RULE.read(node)
+    above = "above" in data
+    if above == ("below" in data):
+        raise node.place.error("both or neither of `above` and `below`", "one of them", "Keep the one that is meant")
+    limits = _limits(node, "above" if above else "below", data)
+    low, high = data["range"][0], data["range"][-1]
+    if len(data["range"]) != 2 or not low < high:
+        raise _at(node, "range").error(f"{list(data['range'])}", "[lowest, highest] possible value", "Correct it")
     spec = CheckSpec(
-        id=f"alert/{name}",
-        claim=str(data["claim"]),
-        cost=str(data["cost"]),
+        id=f"{stage}/{data['alert']}",
+        claim=data["claim"],
+        cost=data["cost"],
         severity=limits[0][0],
         where=Where.READ_ONLY,
         needs=("database",),
-        covers=tuple(str(c) for c in data["covers"]),
+        covers=data["covers"],
     )
+    try:
+        query = expanded(data["query"].strip())
+    except FragmentError as error:
+        raise ConfigError(f"{_at(node, 'query')}: {error}") from error
     return AlertRule(
         spec=spec,
-        name=name,
+        name=data["alert"],
         group=group,
-        unit=str(data["unit"]),
-        window=str(data["window"]),
-        above="above" in data,
+        unit=data["unit"],
+        window=data["window"],
+        above=above,
         limits=limits,
-        low=low,
-        high=high,
-        min_samples=minimum,
-        min_samples_tenant=int(data.get("min_samples_tenant", minimum)),
-        stale_after_s=span_s(path, str(data["stale_after"])) if "stale_after" in data else None,
-        for_s=span_s(path, str(data["for"])),
-        runbook=str(data["runbook"]),
-        query=expanded(path, str(data["query"]).strip()),
-        source=str(data["query"]).strip(),
-        path=path,
-        allowed_bad=_share(path, name, data["allowed_bad"]) if "allowed_bad" in data else None,
-        samples_window=str(data.get("samples_window", "")),
+        low=float(low),
+        high=float(high),
+        min_samples=data["min_samples"],
+        min_samples_tenant=data.get("min_samples_tenant", data["min_samples"]),
+        stale_after_s=_seconds(data["stale_after"]) if "stale_after" in data else None,
+        for_s=_seconds(data["for"]),
+        runbook=data["runbook"],
+        query=query,
+        source=data["query"].strip(),
+        place=node.place,
+        allowed_bad=data.get("allowed_bad"),
+        samples_window=data.get("samples_window", ""),
     )
 
 
-def _limits(path: Path, name: str, data: Any, *, above: bool) -> tuple[tuple[Severity, float], ...]:
-    if not isinstance(data, dict) or not data or not set(data) <= {s.value for s in Severity}:
-        raise RuleFileError(f"{path}: rule {name}: limits are {data!r}; allowed: page, warn, investigate with numbers")
-    limits = tuple((s, float(data[s.value])) for s in ORDER if s.value in data)
+def _at(node: YamlNode, name: str) -> Place:
+    member = node.member(name)
+    return member.place if member else node.place
+
+
+def _limits(node: YamlNode, name: str, data: Mapping[str, Any]) -> tuple[tuple[Severity, float], ...]:
+    limits = tuple((s, float(data[name][s.value])) for s in ORDER if s.value in data[name])
     numbers = [n for _, n in limits]
-    if numbers != sorted(numbers, reverse=above):
-        raise RuleFileError(f"{path}: rule {name}: a milder limit lies beyond a worse one: {data!r}. Swap them")
+    if not limits:
+        raise _at(node, name).error("no limit", "page, warn, investigate with numbers", "Add one")
+    if numbers != sorted(numbers, reverse=name == "above"):
+        raise _at(node, name).error("a milder limit beyond a worse one", "page as the farthest", "Swap them")
     return limits
 
 
-def _range(path: Path, name: str, data: Any) -> tuple[float, float]:
-    if not isinstance(data, list) or len(data) != 2 or not float(data[0]) < float(data[1]):
-        raise RuleFileError(f"{path}: rule {name}: range is {data!r}; allowed: [lowest, highest] possible value")
-    return float(data[0]), float(data[1])
-
-
-def _share(path: Path, name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
-        raise RuleFileError(f"{path}: rule {name}: allowed_bad is {value!r}; allowed: a share between 0 and 1")
-    return float(value)
-
-
-def span_s(path: Path, text: str) -> int:
+def _seconds(span: str) -> int:
     """Seconds of `10 minutes` or `2m`."""
-    match = SPAN.match(text)
-    if not match:
-        raise RuleFileError(f"{path}: {text!r} is no length of time; allowed: 30s, 2m, 10 minutes, 1 day")
-    return int(match.group(1)) * SECONDS[match.group(2)[0]]
-
-
-def _expanded(path: Path, query: str) -> str:
-    try:
-        return expand(query, (path.parent / "fragments", ALERTS / "fragments"))
-    except FragmentError as error:
-        raise RuleFileError(str(error)) from error
+    number, unit = re.fullmatch(r"(\d+) ?(.).*", span).groups()  # type: ignore[union-attr]  # SPAN holds
+    return int(number) * SECONDS[unit]

@@ -11,15 +11,14 @@ import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gates.deployment.database import Connection, execute, sql
-from gates.evidence import Outcome
-from gates.inputs.shapes import nearest
+from gates.evidence import JsonValue, Outcome
+from gates.inputs.shapes import Choice, Fields, ListOf, MapOf, Scalar, Text, shown
+from gates.inputs.strict_yaml import YamlNode, read
 from sql_checks.rulefile import ALERTS, AlertRule
 from sql_checks.rulejudge import RuleResult, RuleSample, judge
 from sql_checks.rulerun import Measurement, measure
-from sql_checks.strictyaml import read_yaml
 
 TESTS = ALERTS / "tests"
 SCHEMA = TESTS / "contract_schema.sql"
@@ -40,10 +39,6 @@ KINDS = (*COMPULSORY, "excluded", "draining", "predicate")
 EXPECTED = ("page", "warn", "investigate", "ok", "unknown")
 CLOCK = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
 """The clock of cases that give the judge rows; cases by SQL use the database's, as the queries do."""
-
-
-class RuleTestError(ValueError):
-    """A rule's test file cannot be used: what was observed, what is allowed, where, what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,45 +66,51 @@ class RuleTest:
         return [k for k in COMPULSORY if k not in {c.kind for c in self.cases} and not self.not_applicable.get(k)]
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a rule's query: `[subject, value or null, samples, age in seconds or null]`, and `true` if it drains."""
+
+    def read(self, node: YamlNode) -> RuleSample:
+        try:
+            subject, number, samples, age_s, draining = [*node.as_value(), False][:5]
+            newest = None if age_s is None else CLOCK - dt.timedelta(seconds=age_s)
+            value = None if number is None else float(number)
+            return RuleSample(str(subject), value, int(samples), newest, draining=bool(draining))
+        except (TypeError, ValueError):
+            raise node.place.error(shown(node), "[subject, value, samples, age_s]", "Correct the row") from None
+
+    def schema(self) -> dict[str, JsonValue]:
+        return {"type": "array", "minItems": 4, "maxItems": 5}
+
+
+REASONS = MapOf(Text())
+CASE = Fields(
+    {
+        "case": (Choice(KINDS), ""),
+        "expect": (Choice(EXPECTED), ""),
+        "given": (Text(r"[\s\S]*", "SQL"), ""),
+        "rows": (ListOf(Row()), ""),
+        "excluded": (ListOf(Scalar()), ""),
+    },
+    ("case", "expect"),
+)
+FILE = Fields({"cases": (ListOf(CASE), ""), "not_applicable": (REASONS, ""), "equivalent": (REASONS, "")}, ("cases",))
+
+
 def read_test(name: str, folder: Path = TESTS) -> RuleTest | None:
-    """The test of a rule, or None where it has none. Raise RuleTestError."""
+    """The test of a rule, or None where it has none. Raise ConfigError."""
     path = folder / f"{name}.yaml"
     if not path.exists():
         return None
-    try:
-        data = read_yaml(path)
-    except ValueError as error:
-        raise RuleTestError(str(error)) from error
-    if not isinstance(data, dict) or not set(data) <= {"cases", "not_applicable", "equivalent"} or "cases" not in data:
-        raise RuleTestError(f"{path}: allowed are the keys cases, not_applicable, equivalent. Correct the file")
-    cases = tuple(_case(path, one) for one in data["cases"])
-    return RuleTest(name, cases, data.get("not_applicable") or {}, data.get("equivalent") or {})
-
-
-def _case(path: Path, data: Any) -> Case:
-    allowed = {"case", "expect", "given", "rows", "excluded"}
-    if not isinstance(data, dict) or not {"case", "expect"} <= set(data) <= allowed:
-        raise RuleTestError(f"{path}: a case is {data!r}; allowed keys: {', '.join(sorted(allowed))}")
-    for key, known in (("case", KINDS), ("expect", EXPECTED)):
-        if data[key] not in known:
-            told = f"{key} is {data[key]!r}; allowed: {', '.join(known)}"
-            raise RuleTestError(f"{path}: {told}. {nearest(str(data[key]), known)}")
-    rows = data.get("rows")
-    return Case(
-        kind=data["case"],
-        expect=data["expect"],
-        given=str(data.get("given", "")),
-        rows=None if rows is None else tuple(_row(row) for row in rows),
-        excluded=tuple(str(e) for e in data.get("excluded", ())),
+    data = FILE.read(read(path.read_text(encoding="utf-8"), str(path)))
+    cases = tuple(
+        Case(
+            one["case"], one["expect"], one.get("given", ""), one.get("rows"), tuple(map(str, one.get("excluded", ())))
+        )
+        for one in data["cases"]
     )
-
-
-def _row(row: list[Any]) -> RuleSample:
-    subject, number, samples, age_s, draining = [*row, False][:5]
-    newest = None if age_s is None else CLOCK - dt.timedelta(seconds=age_s)
-    return RuleSample(
-        str(subject), None if number is None else float(number), int(samples), newest, draining=bool(draining)
-    )
+    absent, equivalent = ({key: reason for _, key, reason in data.get(k, ())} for k in ("not_applicable", "equivalent"))
+    return RuleTest(name, cases, absent, equivalent)
 
 
 def prepare(connection: Connection) -> None:

@@ -125,7 +125,9 @@ class ListOf:
 
     def read(self, node: YamlNode) -> tuple[Any, ...]:
         if not isinstance(node.value, list) or len(node.value) < self.least:
-            raise node.place.error(shown(node), f"a list of at least {self.least}", "Write it as a list")
+            raise node.place.error(
+                shown(node), f"a list of at least {self.least}" if self.least else "a list", "Write it as a list"
+            )
         return tuple(self.item.read(child) for child in node.value)
 
     def schema(self) -> dict[str, JsonValue]:

@@ -29,9 +29,12 @@ class Place:
     line: int
     column: int
 
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
     def error(self, observed: str, allowed: str, do: str) -> ConfigError:
         """The error in its four parts."""
-        return ConfigError(f"{self.file}:{self.line}:{self.column}: {observed}; allowed: {allowed}. {do}")
+        return ConfigError(f"{self}: {observed}; allowed: {allowed}. {do}")
 
 
 @dataclass(frozen=True, slots=True)
