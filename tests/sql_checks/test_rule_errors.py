@@ -28,7 +28,7 @@ FIXTURES = (ALERTS / "tests" / f"{FIRST}.yaml").read_text(encoding="utf-8")
         (r"(above|below): {.*}", "above: {page: 1}\n        below: {page: 1}", "both or neither"),
         (r"for: \S+", "for: soon", "'soon'; allowed: 30s, 2m"),
         (r"alert: \S+", "alert: Very Bad", "'Very Bad'; allowed: a name in kebab-case"),
-        (r"query: \|", "query: |\n          {{nothing-here}}", "no fragment nothing-here.sql"),
+        (r"query: \|", "query: |\n          {{nothing_here}}", "no fragment nothing_here.sql"),
         (r"covers: .*", "covers: K01", "'K01'; allowed: a list"),
     ],
 )
