@@ -15,6 +15,7 @@ from gates.errors import UsageError
 from gates.evidence import CheckSpec
 from gates.inputs.shapes import nearest
 from gates.proof.fault import Fault
+from gates.stack.extra import INSTALL
 from gates.stages.suite import ROOT
 
 LINES = Path(__file__).with_name("lines.json")
@@ -35,7 +36,8 @@ class Explained:
 
     spec: CheckSpec
     promises: Mapping[str, str]
-    faults: tuple[str, ...]
+    faults: tuple[str, ...] | None
+    """None: nobody knows without the reference."""
 
     def lines(self) -> list[str]:
         """For people."""
@@ -50,15 +52,24 @@ class Explained:
         found += [f"  area      {s.area}"] * bool(s.area)
         found.append(f"  in short  {'; '.join(facts)}")
         found += [f"  promise   {line}: {text}" for line, text in self.promises.items()]
+        return [*found, f"  red on    {self._red_on()}"]
+
+    def _red_on(self) -> str:
+        if self.faults is None:
+            return f"faults of the reference, which is not installed: {INSTALL}"
         more = len(self.faults) - MOST_FAULTS
         shown = ", ".join(self.faults[:MOST_FAULTS]) + (f" and {more} more" if more > 0 else "")
-        return [*found, f"  red on    {shown or 'no fault of the catalogue: add one in faults/'}"]
+        return shown or "no fault of the catalogue: add one in faults/"
 
     def to_json(self) -> dict[str, object]:
-        return {**self.spec.to_json(), "promises": dict(self.promises), "faults": list(self.faults)}
+        return {
+            **self.spec.to_json(),
+            "promises": dict(self.promises),
+            "faults": None if self.faults is None else list(self.faults),
+        }
 
 
-def explain(specs: Sequence[CheckSpec], patterns: Sequence[str], faults: Sequence[Fault]) -> list[Explained]:
+def explain(specs: Sequence[CheckSpec], patterns: Sequence[str], faults: Sequence[Fault] | None) -> list[Explained]:
     """The checks that the patterns name, all for none. Raise UsageError for a pattern that names no check."""
     known, lines = tuple(s.id for s in specs), promised_lines()
     for pattern in patterns:
@@ -68,7 +79,12 @@ def explain(specs: Sequence[CheckSpec], patterns: Sequence[str], faults: Sequenc
             )
     chosen = [s for s in specs if not patterns or any(fnmatchcase(s.id, p) for p in patterns)]
     return [
-        Explained(s, {c: lines[c] for c in s.covers}, tuple(f.id for f in faults if f.declares(s.id))) for s in chosen
+        Explained(
+            s,
+            {c: lines[c] for c in s.covers},
+            None if faults is None else tuple(f.id for f in faults if f.declares(s.id)),
+        )
+        for s in chosen
     ]
 
 

