@@ -22,6 +22,7 @@ KINDS = ("service", "worker", "sql", "trigger", "process", "proxy")
 class Defect:
     """One defect of an example. named: ids or globs, one of which the gate's first finding must be.
 
+    None of them: nothing may fail. decisions: those that are right.
     process: name of a program -> signal that it gets once all is up (`KILL`, `STOP`).
     """
 
@@ -32,6 +33,7 @@ class Defect:
     patch: tuple[Patch, ...] = ()
     sql: tuple[str, ...] = ()
     process: Mapping[str, str] = field(default_factory=dict)
+    decisions: tuple[str, ...] = ("hold", "rollback")
 
     def plant(self, ground: Ground, example: str) -> Mapping[str, str]:
         """Bring the example up with the defect in it; the variables for the gate."""

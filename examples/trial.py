@@ -25,7 +25,7 @@ from examples.defects import EXAMPLES, Defect, defects
 from examples.ground import HERE, ground
 
 GATE_TIMEOUT_S = 900.0
-HEALTHY = Defect("healthy", "none", "Nothing.", ())
+HEALTHY = Defect("healthy", "none", "Nothing.", (), decisions=("promote",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,8 @@ class TrialResult:
     @property
     def as_due(self) -> bool:
         """Whether it is right."""
-        if self.defect is HEALTHY:
-            return self.decision == "promote" and not self.counts.get("fail")
-        return self.decision in {"hold", "rollback"} and self.defect.is_named_by(self.first)
+        named = self.defect.is_named_by(self.first) if self.defect.named else not self.counts.get("fail")
+        return self.decision in self.defect.decisions and named
 
     def line(self) -> str:
         counts = "/".join(str(self.counts.get(n, "?")) for n in ("pass", "fail", "unknown"))
@@ -58,23 +57,23 @@ def examine(example: str, defect: Defect, output: Path, *more: str) -> TrialResu
     with ground(os.environ) as place:
         variables = defect.plant(place, example)
         started = time.monotonic()
-        verdict = verdict_of(example, variables, output, *more)
+        verdict = verdict_of(HERE / example / "gate.yaml", variables, output, *more)
+    return result_of(defect, verdict, time.monotonic() - started)
+
+
+def result_of(defect: Defect, verdict: Mapping[str, Any], took_s: float) -> TrialResult:
+    """What a verdict says of a defect."""
     first: dict[str, Any] = next(iter(verdict.get("findings", [])), {})
-    return TrialResult(
-        defect,
-        str(verdict.get("decision")),
-        str(first.get("check", "")),
-        " ".join(str(first.get("message", verdict.get("reason", ""))).split()),
-        verdict.get("counts", {}),
-        time.monotonic() - started,
-    )
+    said = " ".join(str(first.get("message", verdict.get("reason", ""))).split())
+    check, decision = str(first.get("check", "")), str(verdict.get("decision"))
+    return TrialResult(defect, decision, check, said, verdict.get("counts", {}), took_s)
 
 
-def verdict_of(example: str, variables: Mapping[str, str], output: Path, *more: str) -> dict[str, Any]:
-    """verdict.json of one run of the gate, with the example's policy."""
+def verdict_of(policy: Path, variables: Mapping[str, str], output: Path, *more: str) -> dict[str, Any]:
+    """verdict.json of one run of the gate, with this policy."""
     own = {k: v for k, v in os.environ.items() if k in {"PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH"}}
-    policy = ("--policy", str(HERE / example / "gate.yaml"), "--output", str(output), "--state", str(output / "state"))
-    command = (sys.executable, "-m", "gates", "run", "--dry-run", *policy, *more)
+    files = ("--policy", str(policy), "--output", str(output), "--state", str(output / "state"))
+    command = (sys.executable, "-m", "gates", "run", "--dry-run", *files, *more)
     output.mkdir(parents=True, exist_ok=True)
     with (output / "gate.log").open("wb") as log:
         subprocess.run(command, env={**own, **variables}, stdout=log, stderr=log, timeout=GATE_TIMEOUT_S, check=False)

@@ -299,8 +299,9 @@ def test_rate_limited_not_stored(scene: Scene, tenant: str) -> None:
     for number in (1, 2, 3):
         scene.replay(tenant, label=f"call {number}", control=True, max=1)
     scene.replay(tenant, 429, "rate_limited", label="call 4", control=True, idempotency_key=key)
-    scene.add_items(tenant, 1)
     scene.reset_limit(tenant)
+    scene.replay(tenant, label="afterwards, another key", control=True, max=1)
+    scene.add_items(tenant, 1)
     request = scene.replay_request(tenant, "afterwards, same key", idempotency_key=key)
     sent = scene.http.send(request)
     answer = scene.seen.expect(request, sent, 200, busy=sent.code == "rate_limited").json()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from drills.workbench.credentials import MISSING, REPLAY, Minter
 from drills.workbench.scene import Scene
 from gates.checks.recorder import Observer, check
 from gates.deployment.client import HttpDoor
+from gates.deployment.dialect.current import real_claims
 from gates.deployment.requests import Answer, Request, encode_body, mint_token, replay_fields, token_get, token_post
 from gates.evidence import Severity
 
@@ -109,6 +111,35 @@ def test_tenant_header_ignored(http: HttpDoor, tenant: str, other: str, token: M
         for value in (other, tenant) if name.endswith("Id") else ("super_admin",):
             request = dry_run(other, own, f"{name}: {value}").adding_header(name, value)
             seen.expect(request, http.send(request), 403)
+
+
+@drill("drill/tokens/user-metadata-gives-no-rights", covers=("B19", "B28"))
+def test_user_metadata_gives_no_rights(http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer) -> None:
+    """Neither company nor role is read from the metadata that users edit themselves.
+
+    Otherwise a user writes another tenant's id, or an administrator's role, into his own profile and acts with it.
+    """
+    own = token.for_company(tenant)
+    good = dry_run(tenant, own, "company_admin, own company")
+    seen.expect(good, http.send(good), 200, control=True)
+    wished = {"company_id": other, "role": "super_admin"}
+    for name in ("user_metadata", "unsafe_metadata"):
+        wishes: dict[str, Any] = {name: {**wished, **leaves(real_claims(wished))}}
+        for label, bearer in (
+            ("company_admin", token.for_company(tenant, **wishes)),
+            ("company_admin without a company", token.for_company(MISSING, **wishes)),
+            ("authenticated", token(role="authenticated", company_id=tenant, **wishes)),
+        ):
+            request = dry_run(other, bearer, f"{label}, another company in {name}")
+            seen.expect(request, http.send(request), (401, 403))
+
+
+def leaves(claims: Mapping[str, Any]) -> dict[str, Any]:
+    """The claims without the objects around them, by their own names."""
+    found: dict[str, Any] = {}
+    for name, inner in claims.items():
+        found |= leaves(inner) if isinstance(inner, Mapping) else {name: inner}
+    return found
 
 
 @drill("drill/tokens/repeated-claims", severity=Severity.WARN, covers=("B20",))

@@ -338,6 +338,12 @@ for _name, _breaks, _make, _checks in (
         ("company-claim-missing", "company-claim-null", "company-claim-empty"),
     ),
     (
+        "user-metadata-trusted",
+        "Company and role are also read from what users write into their own metadata.",
+        believes(lambda found: {**found, **(found.get("user_metadata") or {})}),
+        ("user-metadata-gives-no-rights",),
+    ),
+    (
         "company-not-compared",
         "A company admin may act for any company.",
         believes(becomes(lambda found: found.get("role") == "company_admin", role="super_admin")),

@@ -210,7 +210,7 @@ def _finding(one: Assessed, policy: Policy, lines: dict[str, list[Evidence]], no
         outcome=one.outcome.value,
         severity=one.severity.value,
         effect=relief.effect if relief else one.effect,
-        message=one.message,
+        message=one.message + _although_unclaimed(one.spec, policy),
         observed=line.observed if line else None,
         limit=line.limit if line else None,
         unit=line.unit if line else "",
@@ -222,6 +222,12 @@ def _finding(one: Assessed, policy: Policy, lines: dict[str, list[Evidence]], no
         symptom=str(line.details.get("symptom", "")) if line else "",
     )
     return replace(finding, message=f"{finding.said}; {relief.why}") if relief else finding
+
+
+def _although_unclaimed(spec: CheckSpec, policy: Policy) -> str:
+    """Why a check of an area that is not claimed counts all the same; empty for every other check."""
+    why = policy.scope.leaves_out(spec)
+    return f"; {why}, but this check is on the floor, which no claim removes (docs/claims.md)" if why else ""
 
 
 def _relief(one: Assessed, policy: Policy, lines: dict[str, list[Evidence]], now: dt.datetime) -> _Relief | None:

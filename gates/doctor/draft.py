@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from gates.contract.contract import Contract
 from gates.contract.scope import SERVICE
+from gates.decision.floor import on_floor
 from gates.doctor.actors import tenant_claim
 from gates.doctor.compare import ComparedObject, Presence
 from gates.doctor.diagnosis import Diagnosis
@@ -36,6 +37,7 @@ DERIVED = {
 """Columns that follow from another one of their table: the other, and how."""
 DRIFT = "schema"
 """The area that compares a deployment with a manifest."""
+UNDER_ALL = "; its part of the proof drill stays due, so nothing is promoted without it (docs/claims.md)"
 ARGUMENTS = ("key", "company")
 ROLES_OF_LOGINS = ("replay_service", "replay_worker")
 FILLED = {
@@ -137,7 +139,8 @@ def _contract(found: Diagnosis, contract: Contract, *, has_manifest: bool) -> Li
     for area in found.coverage:
         lacking = [n for n in area.lacking if not _is_unseen(found, n)]
         if area.area not in claimed:
-            yield f"  # not claimed: {area.area}{_lacks(lacking)}"
+            floor = any(map(on_floor, contract.areas[area.area].checks))
+            yield f"  # not claimed: {area.area}{_lacks(lacking)}{UNDER_ALL if floor else ''}"
         elif lacking:
             yield f"  # {area.area} belongs to every claim{_lacks(lacking)}"
         elif area.lacking:

@@ -56,6 +56,16 @@ def test_what_is_not_claimed_does_not_apply_and_is_named(area: str) -> None:
     assert decide(lines, policy(*without()), NOW).decision is not Decision.PROMOTE
 
 
+def test_what_the_floor_asks_of_an_unclaimed_area_is_told_so() -> None:
+    """A service that has no dry run is held, and its headline says why the narrower claim does not help."""
+    check = "drill/proof/dry-run-changes-nothing"
+    lines = [saw(s.id) for s in CATALOGUE if s.id != check]
+    verdict = decide(lines, policy(*without("dry-run")), NOW)
+    assert verdict.decision is Decision.HOLD
+    assert "the policy does not claim dry-run, but this check is on the floor, which no claim removes" in verdict.reason
+    assert "on the floor" not in decide(lines, policy(*without()), NOW).reason
+
+
 def test_the_whole_contract_adds_no_words() -> None:
     """Without `contract:` in gate.yaml all but a queue is claimed, and the headline is the decision alone."""
     file = parse("version: 1\n", "gate.yaml", Path(), NOW.date())

@@ -24,6 +24,9 @@ from tests.gates.doctor.databases import SCHEMAS, TRUTH, database
 from tests.gates.gate_process import gate
 from tests.postgres_fixture import TEMPLATE, PgServer
 
+PROVED = {"safety-rails", "authentication", "tokens", "dry-run", "idempotency", "rate-limit"}
+"""The areas of which the proof drill shows a part."""
+
 
 def drafted(server: PgServer, sql: str, folder: Path, template: str = "template0", *words: str) -> dict[str, Any]:
     """gate.yaml as the doctor writes it for a database."""
@@ -52,6 +55,8 @@ def test_the_draft_says_what_a_person_would(pg_server: PgServer, tmp_path: Path,
     lines = [line for line in text.splitlines() if re.match(r"^        \w+: [^{]", line)]
     assert lines
     assert all(re.search(r"  # (sure|likely|perhaps|\w)", line) for line in lines)
+    told = {line.split()[3].strip(";"): line for line in text.splitlines() if line.startswith("  # not claimed: ")}
+    assert all(("nothing is promoted without it" in line) == (area in PROVED) for area, line in told.items())
     assert {"replay", "tenancy"} <= set(data["contract"]["claims"]) <= set(contract().areas)
 
 
