@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from gates.evidence import Outcome, Severity
 from sql_checks.rulefile import AlertRule
-from sql_checks.ruleproof import FLEET, floor_of, is_sound, needed, needed_for_sound, proved
+from sql_checks.ruleproof import FLEET, floor_of, is_chance, is_sound, needed, needed_for_sound, proved
 
 FUTURE_S = 60
 """Clocks differ by seconds; a newest row this far ahead of the database clock was written with another unit or zone."""
@@ -73,7 +73,9 @@ def _judge(rule: AlertRule, samples: Sequence[RuleSample], now: dt.datetime, *, 
     doubts = {s.subject: _doubt(rule, s, now) for s in samples}
     breaches = [(found, s) for s in samples if not doubts[s.subject] and (found := _broken(rule, s))]
     if breaches:
-        return _proving(rule, breaches, samples, doubts) if prove else _firing(rule, breaches)
+        worst = _proving(rule, breaches, samples, doubts) if prove else _firing(rule, breaches)
+        if worst:
+            return worst
     if doubts[FLEET]:
         return RuleResult(Outcome.UNKNOWN, doubts[FLEET], fleet)
     wrong = [s for s in samples if doubts[s.subject] and s.samples >= rule.min_samples_tenant]
@@ -81,7 +83,10 @@ def _judge(rule: AlertRule, samples: Sequence[RuleSample], now: dt.datetime, *, 
         return RuleResult(Outcome.UNKNOWN, f"{wrong[0].subject}: {doubts[wrong[0].subject]}", wrong[0])
     if prove and (lack := _lack(rule, fleet, samples)):
         return lack
-    return RuleResult(Outcome.PASS, "", fleet, limit=rule.limits[0][1])
+    chance = (
+        f"{len(breaches)} tenants are over the limit, as chance has it in a fleet that keeps it" if breaches else ""
+    )
+    return RuleResult(Outcome.PASS, chance, fleet, limit=rule.limits[0][1])
 
 
 def _lack(rule: AlertRule, fleet: RuleSample, samples: Sequence[RuleSample]) -> RuleResult | None:
@@ -159,12 +164,14 @@ def _firing(rule: AlertRule, breaches: Sequence[Breach]) -> RuleResult:
 
 def _proving(
     rule: AlertRule, breaches: Sequence[Breach], samples: Sequence[RuleSample], doubts: Mapping[str, str]
-) -> RuleResult:
-    """The worst breach that is proved; where none is, a warning about the worst."""
+) -> RuleResult | None:
+    """The worst breach that is proved; where none is, a warning about the worst; None where chance explains them."""
     allowed = rule.allowed_bad or 0.0
     counts = {s.subject: (s.bad or 0, s.samples) for s in samples if not doubts[s.subject]}
     sure = proved(counts, _tenants(samples), allowed)
     certain = [b for b in breaches if b[0][0] is not Severity.PAGE or b[1].subject in sure]
+    if not certain and is_chance(len(breaches), counts, allowed):
+        return None
     found = _firing(rule, certain or breaches)
     if found.severity is not Severity.PAGE or found.sample is None or found.sample.subject in sure:
         return found

@@ -28,6 +28,8 @@ ALPHA = 0.05
 """The risk of one false page in a window, over the fleet and all tenants together."""
 FLOOR_ODDS = 2.5
 """A pass of the fleet excludes so many times the odds of a bad sample that are allowed: 4.9 % where 2 % are."""
+CHANCE = 0.02
+"""Tenants over the limit are taken for chance where, in a fleet of equals, such a one and so many are no rarer."""
 MOST_SAMPLES = 1_000_000
 
 Counts = Mapping[str, tuple[int, int]]
@@ -50,6 +52,24 @@ def proved(counts: Counts, tenants: Iterable[tuple[int, int]], allowed: float) -
             break
         found.append(subject)
     return frozenset(found)
+
+
+def is_chance(breaching: int, counts: Counts, allowed: float) -> bool:
+    """Whether tenants that all fail as often as the fleet would look like this: none of `counts` stands out from the
+    others, and no more are over the limit than the number that is `breaching`. False where the fleet is over it, too.
+    """
+    bad, samples = counts.get(FLEET, (1, 1))
+    tenants = [one for subject, one in counts.items() if subject != FLEET]
+    if bad > allowed * samples or not tenants:
+        return False
+
+    def of_others(b: int, n: int) -> float:  # half a failure more: nobody is perfect
+        return min(allowed, (bad - b + 0.5) / (samples - n + 1))
+
+    if any(_tail(b, n, of_others(b, n)) <= CHANCE / len(tenants) for b, n in tenants):
+        return False
+    expected = sum(_tail(int(allowed * n + 1e-9) + 1, n, of_others(0, 0)) for _, n in tenants)
+    return _tail(breaching, len(tenants), expected / len(tenants)) > CHANCE
 
 
 def needed(bad: int, samples: int, subjects: int, allowed: float) -> int | None:

@@ -87,7 +87,7 @@ def conclude(rule: AlertRule, measured: Measurement, observer: Observer) -> None
     if judgement.outcome is Outcome.FAIL:
         observer.severity = judgement.severity
         raise AssertionError(judgement.message)
-    observer.control(f"{observer.samples} samples within {rule.window}")
+    observer.control("; ".join(filter(None, (f"{observer.samples} samples within {rule.window}", judgement.message))))
 
 
 def _record(rule: AlertRule, judgement: RuleResult, observer: Observer) -> None:

@@ -74,16 +74,50 @@ def test_one_bad_tenant_among_a_thousand_is_named(n: int, least: float) -> None:
     assert found >= least * runs
 
 
-def test_a_breach_that_may_be_chance_holds_and_says_what_it_lacks() -> None:
-    """Two failures in 50 tasks are a warning, with the number of samples that would tell."""
-    judged = judge_proved(SUCCESS, fleet([2, 0, 0, 0], 50), NOW)
+def test_a_breach_that_is_not_proved_holds_and_says_what_it_lacks() -> None:
+    """Three failures in 50 tasks beside three tenants without one are a warning, with the samples that would tell."""
+    judged = judge_proved(SUCCESS, fleet([3, 0, 0, 0], 50), NOW)
     assert (judged.outcome, judged.severity) == (Outcome.FAIL, Severity.WARN)
-    assert "That may be chance: 2 of 50 samples are bad, 2% may be, and 5 subjects were looked at" in judged.message
-    more = needed(2, 50, 5, 0.02)
+    assert "That may be chance: 3 of 50 samples are bad, 2% may be, and 5 subjects were looked at" in judged.message
+    more = needed(3, 50, 5, 0.02)
     assert more is not None
     assert judged.samples_needed == more - 50
     assert f"{more} samples would tell" in judged.message
-    assert proved({"t0": (round(more * 2 / 50) + 1, more), **{f"x{i}": (0, 50) for i in range(4)}}, [], 0.02) == {"t0"}
+    assert proved({"t0": (round(more * 3 / 50) + 1, more), **{f"x{i}": (0, 50) for i in range(4)}}, [], 0.02) == {"t0"}
+
+
+@pytest.mark.parametrize(("tenants", "n", "runs"), [(20, 50, 1000), (20, 200, 1000), (200, 50, 300), (2000, 50, 40)])
+def test_a_healthy_fleet_of_small_tenants_goes_on(tenants: int, n: int, runs: int) -> None:
+    """At a true 99 % against 98 % it passes in 96 of 100 windows, and says how many tenants are over the limit."""
+    rng, weights = random.Random(17), pmf(n, 0.01)
+    drawn = [judge_proved(SUCCESS, fleet(rng.choices(range(n + 1), weights, k=tenants), n), NOW) for _ in range(runs)]
+    passed = [one for one in drawn if one.outcome is Outcome.PASS]
+    assert len(passed) >= 0.96 * runs
+    assert any("tenants are over the limit, as chance has it" in one.message for one in passed)
+
+
+@pytest.mark.parametrize(
+    ("bads", "n"),
+    [
+        ([2, *[0] * 19], 50),  # nobody else fails: one tenant at 96 % stands out
+        ([5, 2, 1, 1, *[0] * 16], 50),  # the others fail now and then, this one at 90 %
+        ([2] * 40 + [0] * 160, 50),  # nobody stands out, but so many are over the limit
+        ([2] * 100 + [0] * 100, 50),  # half of them: the fleet is at the limit
+        ([3, 0], 50),  # too few tenants to explain anything
+    ],
+)
+def test_what_chance_does_not_explain_holds(bads: Sequence[int], n: int) -> None:
+    """A tenant that stands out, or too many over the limit, hold, proved or not."""
+    assert judge_proved(SUCCESS, fleet(bads, n), NOW).outcome is not Outcome.PASS
+
+
+@pytest.mark.parametrize(("n", "share", "least"), [(200, 0.10, 0.98), (100, 0.10, 0.88), (300, 0.05, 0.80)])
+def test_a_bad_tenant_among_twenty_seldom_passes(n: int, share: float, least: float) -> None:
+    """Beside nineteen at 99 %, a tenant at 90 % with 200 tasks holds or pages in 98 of 100 windows."""
+    rng, good, bad = random.Random(19), pmf(n, 0.01), pmf(n, share)
+    drawn = [rng.choices(range(n + 1), good, k=19) + rng.choices(range(n + 1), bad) for _ in range(300)]
+    held = sum(judge_proved(SUCCESS, fleet(bads, n), NOW).outcome is not Outcome.PASS for bads in drawn)
+    assert held >= least * 300
 
 
 def test_a_proved_breach_pages_beside_one_that_may_be_chance() -> None:

@@ -64,6 +64,7 @@ def test_each_stated_rate_is_kept() -> None:
     ]
     assert {row[0] for row in healthy} == {"1", "20", "200", "2000"}
     assert all(most(row[4]) <= 1.0 for row in healthy)
+    assert all(most(row[5]) <= 3.0 for row in healthy if row[0] != "1")
     assert all(most(row[3]) <= 5.0 for row in rows_of(rates.TABLES["alerts"][0]) if row[2] == "95 %" and row[0] != "1")
 
 
