@@ -4,6 +4,7 @@ No limit on the time of one example: machines are shared and noisy. `HYPOTHESIS_
 and more examples.
 """
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -33,6 +34,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> WorkSte
     Counts where `-n` alone was given; whoever names a --dist gets that one.
     """
     return WorkStealingScheduling(config, log) if config.getoption("dist") == "load" else None
+
+
+def pytest_collection_finish() -> None:
+    """The items live to the end: garbage is looked for among what the tests make alone."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

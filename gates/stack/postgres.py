@@ -67,6 +67,10 @@ SETTINGS: Mapping[str, str] = {
     "log_line_prefix": "%m [%p] ",
 }
 SETTINGS_SINCE: Mapping[int, Mapping[str, str]] = {18: {"io_method": "sync"}}  # three processes less
+SET_BY_INITDB = "--set=scram_iterations=1"
+"""Before the superuser's password: many iterations slow the guesses at a short password, and every connection. Ours are
+256 random bits.
+"""
 
 HBA = "# TYPE DATABASE USER ADDRESS METHOD\nhost all all 127.0.0.1/32 scram-sha-256\n"
 
@@ -131,6 +135,7 @@ class Postgres:
         self._run, self._account, self._spawner = run, account, spawner
         self._data = run.path / DATA
         self._bin = programs or binaries(account, run)
+        self._set = () if programs else (SET_BY_INITDB,)  # only a foreign server may be older than 16
         self._log = run.logs / "postgres.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.server = Server("127.0.0.1", 0, SUPERUSER, password)
@@ -161,6 +166,7 @@ class Postgres:
         initdb = self._program(
             *(str(self._bin / "initdb"), "-D", str(self._data), "-U", SUPERUSER, f"--pwfile={secret}"),
             *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"),
+            *self._set,
         )
         code = _finish(self._spawner.start(initdb), INITDB_TIMEOUT_S)
         secret.unlink()

@@ -16,6 +16,7 @@ import pytest
 
 from gates.evidence import Evidence
 from gates.evidence_file import read_lines
+from gates.stages.suite import LEFT_OUT
 
 ROOT = Path(__file__).resolve().parents[2]
 OVER_HTTP = tuple(
@@ -43,11 +44,12 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def run_pytest(arguments: Sequence[str], variables: Mapping[str, str], *plugins: object) -> str:
-    """Run pytest in this process with these variables; what it printed."""
+    """Run pytest in this process with these variables, without the plugins that a stage leaves out; what it printed."""
     said = io.StringIO()
-    plain = ["-q", "--tb=line", "-p", "no:cacheprovider", "-W", "ignore"]
-    with environment(variables), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        pytest.main(["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), *plain, *arguments], plugins)
+    plain = ["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), *LEFT_OUT, "-q", "--tb=line", "-W", "ignore"]
+    alone = environment({**variables, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"})
+    with alone, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        pytest.main([*plain, *arguments], plugins)
     return said.getvalue()
 
 

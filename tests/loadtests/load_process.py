@@ -49,6 +49,11 @@ def at_once(names: Iterable[N], run: Callable[[N, Path], R], folder: Path, *, mo
         return list(zip(folders, pool.map(run, folders, folders.values()), strict=True))
 
 
+def children_of(process: int) -> list[int]:
+    """The children that a process has now."""
+    return [int(n) for n in Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii").split()]
+
+
 def verdicts(result: dict[str, Any]) -> dict[str, str]:
     """Verdict by check."""
     return {one["check"]: one["verdict"] for one in result["judgements"]}

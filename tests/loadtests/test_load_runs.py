@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import time
 from pathlib import Path
 
 import pytest
 
 from loadtests.plan import LoadPlan, Stream
 from tests.loadtests.fake_target import Behaviour, target
-from tests.loadtests.load_process import finish, messages, start, verdicts
+from tests.loadtests.load_process import children_of, finish, messages, start, verdicts
+from tests.waiting import until
 
 HTTP = "{http_req_failed: ['rate<0.02'], http_req_duration: ['p(95)<400']}"
 FAILED, DURATION = "load/http_req_failed/rate", "load/http_req_duration/p95"
@@ -179,14 +179,8 @@ def test_a_killed_worker_makes_the_run_invalid(tmp_path: Path) -> None:
 
 def kill_one_worker(master: int, behaviour: Behaviour) -> None:
     """Send SIGKILL to one child of the master, once the load has begun."""
-    deadline = time.monotonic() + 20
-    children: list[str] = []
-    while len(children) < 2 and time.monotonic() < deadline:
-        children = Path(f"/proc/{master}/task/{master}/children").read_text(encoding="utf-8").split()
-        os.sched_yield()
-    while behaviour.count < 100 and time.monotonic() < deadline:
-        os.sched_yield()
-    os.kill(int(children[0]), signal.SIGKILL)
+    until(lambda: len(children_of(master)) >= 2 and behaviour.count >= 100, 20)
+    os.kill(children_of(master)[0], signal.SIGKILL)
 
 
 @pytest.mark.parametrize("lag_s", [0.02, None], ids=["delivered", "worker stopped"])

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +19,9 @@ from loadtests.judgement.starvation import excuse
 from loadtests.judgement.verdict import ThresholdOutcome, ThresholdResult, Why, judge
 from loadtests.thresholds.language import MetricKey, Threshold, parse_expression
 from tests.loadtests.fake_target import Behaviour, target
-from tests.loadtests.load_process import at_once, finish, messages, start, verdicts
+from tests.loadtests.load_process import at_once, children_of, finish, messages, start, verdicts
 from tests.loadtests.test_load_runs import DURATION, FAILED, url_plan
+from tests.waiting import until
 
 
 def trend(*parts: tuple[int, float]) -> TrendSink:
@@ -191,15 +191,13 @@ def test_an_instrument_that_goes_blind_blames_nobody(number: signal.Signals, tmp
     with target(behaviour) as url:
         plan = url_plan(url, duration_s=3.0, most_s=3.0, rate_per_s=100.0, early_abort=False)
         process = start(plan, tmp_path)
-        deadline = time.monotonic() + 30
-        while behaviour.count < 100 and time.monotonic() < deadline:
-            os.sched_yield()
-        (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii").split()
-        os.kill(int(child), number)
+        until(lambda: behaviour.count >= 100, 30)
+        (child,) = children_of(process.pid)
+        os.kill(child, number)
         try:
             result = finish(process, tmp_path)
         finally:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(int(child), signal.SIGKILL)
+                os.kill(child, signal.SIGKILL)
     assert verdicts(result)[DURATION] == "unknown", messages(result)
     assert verdicts(result)[FAILED] == "pass", messages(result)

@@ -20,6 +20,7 @@ from gates.act.rollback import roll_back
 from gates.act.rollout import promote
 from gates.decision.rules import RolloutPlan
 from gates.deployment import database as door
+from gates.deployment.connection import Answering
 from tests.gates.act.network import Fault, network
 from tests.postgres_fixture import TEMPLATE, PgServer
 
@@ -27,7 +28,7 @@ FLAG = "outbox.enabled"
 PLAN = RolloutPlan(FLAG, bake_minutes=0, drain_timeout_s=2, rollback_patience_s=30)
 Database = psycopg.Connection[dict[str, Any]]
 T = TypeVar("T")
-AT_ONCE = 8
+AT_ONCE = 24
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ def grounds(pg_server: PgServer) -> Iterator[Queue[Ground]]:
     free = Queue[Ground]()
     with pytest.MonkeyPatch.context() as patch, ExitStack() as opened:
         patch.setattr(door, "ANSWER_GRACE_S", -9.0)
+        patch.setattr(Answering, "answer_limit_s", 1.0)  # while it connects
         for name in names:
             url = pg_server.url(name)
             connection = psycopg.connect(url, autocommit=True, row_factory=dict_row)

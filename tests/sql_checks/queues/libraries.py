@@ -111,8 +111,8 @@ def _install(library: Library, folder: Path) -> None:
     if library.is_node:
         words = [str(npm), "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--ignore-scripts"]
     else:
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=INSTALL_S)
-        words = [str(folder / "bin" / "pip"), "install", "-q", "--disable-pip-version-check"]
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=INSTALL_S)
+        words = [sys.executable, "-m", "pip", "--python", str(folder), "install", "-q", "--disable-pip-version-check"]
     done = subprocess.run(
         [*words, *library.packages], capture_output=True, text=True, timeout=INSTALL_S, check=False, cwd=folder
     )
