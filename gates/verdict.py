@@ -13,6 +13,7 @@ from typing import Any
 from gates.contract.scope import WHOLE, Scope
 from gates.evidence import JsonValue
 from gates.text import characters
+from gates.text.quantity import with_unit
 
 
 class Decision(enum.StrEnum):
@@ -66,8 +67,9 @@ class Finding:
     @property
     def said(self) -> str:
         """What was seen, in words: the message, or without one the numbers."""
-        unit = f" {self.unit}" if self.unit else ""
-        return self.message or f"observed {self.observed}{unit}, allowed {self.limit}{unit}"
+        if self.message:
+            return self.message
+        return f"observed {with_unit(self.observed, self.unit)}, allowed {with_unit(self.limit, self.unit)}"
 
     def to_json(self) -> dict[str, JsonValue]:
         return dataclasses.asdict(self)
@@ -282,8 +284,12 @@ class Verdict:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a reader should know beside the reason: the gate's login, what is not required, the nearest limit."""
-        margin = self.margin.sentence if self.margin is not None else ""
+        """What a reader should know beside the reason: the gate's login, what is not required, the nearest limit.
+
+        Where a limit was broken, how near another one was is no news.
+        """
+        failed = any(f.outcome == "fail" for f in self.deciding)
+        margin = self.margin.sentence if self.margin is not None and not failed else ""
         return tuple(filter(None, (self.contract.let_go, self.login, not_required_text(self.not_required), margin)))
 
     @property
@@ -291,6 +297,14 @@ class Verdict:
         """The findings that made the decision, causes only: what they block is left out."""
         effect = {Decision.ROLLBACK: Effect.ROLLBACK, Decision.HOLD: Effect.HOLD}.get(self.shown_as)
         return tuple(f for f in self.findings if f.effect is effect and not f.blocked_by)
+
+    @property
+    def unseen(self) -> list[tuple[Finding, ...]]:
+        """What is unknown and decided nothing, by cause: beside a failure it is easily overlooked."""
+        decided = {f.check for f in self.deciding}
+        return grouped(
+            [f for f in self.findings if f.outcome == "unknown" and not f.blocked_by and f.check not in decided]
+        )
 
     def behind(self, group: Sequence[Finding]) -> int:
         """How many checks could not be carried out because of these."""

@@ -14,8 +14,13 @@ from gates.contract.contract import contract
 FILE = Path(__file__).with_name("remedies.yaml")
 
 
-def remedy_of(check: str) -> str:
-    """A line or two; empty for a user's own check."""
+def remedy_of(check: str, outcome: str = "fail") -> str:
+    """A line or two; empty for a user's own check.
+
+    For what is unknown, too: the preflight's remedies make it seen. All others mend what was seen to be broken.
+    """
+    if outcome == "unknown" and not check.startswith("preflight/"):
+        return ""
     data = _data()
     fits = (text for pattern, text in data["checks"].items() if fnmatchcase(check, pattern))
     return str(next(fits, data["areas"].get(contract().area_of(check), "")))

@@ -16,6 +16,7 @@ from gates.decision.assessment import Assessed, assess, distrust, is_lenient, nu
 from gates.decision.backlog import backlog_gone_in_s
 from gates.decision.causes import in_order
 from gates.decision.floor import floor_of, not_claimed, parts_of
+from gates.decision.margin import margin_of
 from gates.decision.rules import STAGES, Policy, Waiver, again
 from gates.decision.unreachable import cause, excused
 from gates.evidence import CAPABILITIES, UNREADABLE, CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
@@ -30,6 +31,7 @@ from gates.verdict import (
     StageResult,
     Verdict,
     blocked_by_cause,
+    grouped,
     not_required_text,
 )
 
@@ -44,8 +46,6 @@ VARIABLES = "preflight/variables"
 """Its details name all variables that are not set; every other check names the first that it missed."""
 
 FACTS = (CAPABILITY, "watch/", UNREADABLE)
-LIMITED = ("load/", "alert/")
-"""Checks whose number can be near its limit. For all others, `limit` is the value that is expected."""
 
 
 def decide(evidence: Sequence[Evidence], policy: Policy, now: dt.datetime) -> Verdict:
@@ -384,22 +384,19 @@ def _noted(findings: Sequence[Finding], spared: Sequence[NotRequired]) -> str:
 
 
 def _ends(decision: Decision, findings: Sequence[Finding]) -> tuple[str, ...]:
+    """What would end a hold, one entry for each cause."""
     if decision is not Decision.HOLD:
         return ()
-    said = [f.ends_when for f in findings if f.effect is Effect.HOLD and not f.blocked_by and f.ends_when]
+    holding = [f for f in findings if f.effect is Effect.HOLD and not f.blocked_by and f.ends_when]
+    said = []
+    for one, *others in grouped(holding):
+        more = len({f.ends_when for f in others} - {one.ends_when})
+        said.append(f"{one.ends_when}, and {more} more that hold for the same reason" if more else one.ends_when)
     return tuple(dict.fromkeys(said))
 
 
 def _margin(assessed: Sequence[Assessed]) -> Margin | None:
-    """The nearest limit, relative to it; for a least ratio (98 % of successes), relative to what may be missing."""
-    margins = []
-    for one in assessed:
-        line = one.line
-        if one.outcome is not Outcome.PASS or line is None or not one.spec.id.startswith(LIMITED):
-            continue
-        seen, limit = number(line.observed), number(line.limit)
-        if seen is None or not limit:
-            continue
-        scale = 1 - limit if seen > limit and 0 < limit < 1 and seen <= 1 else abs(limit)
-        margins.append(Margin(one.spec.id, seen, limit, line.unit, round(min(abs(limit - seen) / scale, 1.0), 4)))
-    return min(margins, key=lambda m: (m.room, m.check), default=None)
+    """The nearest limit of the checks that passed."""
+    passed = [a.line for a in assessed if a.outcome is Outcome.PASS and a.line is not None]
+    found = (margin_of(line.check, line.observed, line.limit, line.unit) for line in passed)
+    return min((m for m in found if m), key=lambda m: (m.room, m.check), default=None)

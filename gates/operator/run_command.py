@@ -13,7 +13,7 @@ from pathlib import Path
 from gates import catalogue, config, record
 from gates.contract.names import Names
 from gates.contract.remedies import remedy_of
-from gates.decision.rules import STAGES, Policy
+from gates.decision.rules import STAGES, Policy, RolloutPlan
 from gates.deployment.dialect.current import use
 from gates.deployment.redaction import hidden
 from gates.deployment.target import Target
@@ -119,7 +119,7 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
             console.result(Terminal.of_lines(short_drill(seen)))
         else:
             console.say(groups_text(seen))
-    return _show(verdict, options, console)
+    return _show(verdict, request.policy.rollout, options, console)
 
 
 def short_drill(seen: Sequence[Evidence]) -> list[str]:
@@ -249,12 +249,13 @@ def _with_wishes_of(given: Target, reference: Target) -> Target:
     )
 
 
-def _show(verdict: Verdict, options: argparse.Namespace, console: Console) -> int:
+def _show(verdict: Verdict, plan: RolloutPlan, options: argparse.Namespace, console: Console) -> int:
     if options.json:
         console.verdict(verdict)
     else:
-        costs = {spec.id: spec.cost for spec in catalogue.load()}
-        console.result(verdict_text(verdict, colour=console.colours_results, folder=str(options.output), costs=costs))
+        promises = {spec.id: f"{spec.claim} {spec.cost}" for spec in catalogue.load()}
+        place, tinted = str(options.output), console.colours_results
+        console.result(verdict_text(verdict, colour=tinted, folder=place, promises=promises, plan=plan))
     if verdict.headline:
         console.annotate(verdict.headline, f"{verdict.title}: {verdict.reason}\n{verdict.action.by_hand}")
     if verdict.contract.text:
@@ -262,6 +263,6 @@ def _show(verdict: Verdict, options: argparse.Namespace, console: Console) -> in
     for one, *others in grouped(verdict.deciding)[:MOST_ANNOTATIONS]:
         level = "error" if one.effect is Effect.ROLLBACK else "warning"
         behind = verdict.behind([one, *others]) + len(others)
-        told = [one.said, *[behind_text(behind)] * bool(behind), remedy_of(one.check), one.reproduce]
+        told = [one.said, *[behind_text(behind)] * bool(behind), remedy_of(one.check, one.outcome), one.reproduce]
         console.annotate(f"{one.check} {one.outcome}", "\n".join(filter(None, told)), level=level)
     return exit_code(verdict, options)

@@ -9,7 +9,7 @@ from gates.proof.judgement import Cell, Status
 from gates.proof.proof import Proof
 from gates.proof.summary import lines
 from gates.proof.trial import Trial
-from gates.reports.formats.html import document
+from gates.reports.page import document, outcome
 from gates.text.inert import Html
 
 COLOURS = {0: "promote", 10: "hold", 20: "rollback"}
@@ -36,7 +36,7 @@ def page(proof: Proof) -> Html:
     parts = (said, _faults(proof.cells), _trials(proof.trials), _smallest(proof))
     idle = _list("Checks that killed nothing", proof.idle)
     foot = Html("<footer>replaygate {} · policy {}</footer>\n").format(proof.gate, proof.digest)
-    return document(title, header, Html("").join([*parts, idle, foot]))
+    return document(title, header, Html("").join([*parts, idle, foot]), scripted=False)
 
 
 def _faults(cells: Sequence[Cell]) -> Html:
@@ -51,11 +51,11 @@ def _fault(cell: Cell) -> Html:
     more = Html("<p>Also failed: {}</p>").format(", ".join(others)) if others else Html("")
     source = cell.fault.sql or cell.fault.parts or cell.fault.event
     return Html(
-        '<details class="row"{}><summary><i class="dot {}"></i>{}<em>{}, {}, {} checks</em></summary>'
+        '<details class="row"{}><summary>{} {}<em>{}, {}, {} checks</em></summary>'
         '<div><p class="claim">{}</p><p>{}</p><ul>{}</ul>{}<pre>{}</pre></div></details>\n'
     ).format(
         opened,
-        dot,
+        outcome(dot),
         cell.fault.id,
         cell.status.value,
         cell.decision or "no decision",
@@ -73,11 +73,11 @@ def _trials(trials: Sequence[Trial]) -> Html:
         return Html("")
     rows = Html("").join(
         Html(
-            '<details class="row"{}><summary><i class="dot {}"></i>{}<em>{}</em></summary><div>'
+            '<details class="row"{}><summary>{} {}<em>{}</em></summary><div>'
             '<p class="claim">{}; right are: {}</p><p>{}</p></div></details>\n'
         ).format(
             "" if t.ok else " open",
-            "pass" if t.ok else "fail",
+            outcome("pass" if t.ok else "fail"),
             t.id,
             t.decision or "no decision",
             t.said,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gates.evidence import CheckSpec, Evidence, JsonValue
 from gates.reports.formats import FORMATS
+from gates.reports.formats.format import ReportSource
 from gates.reports.formats.rows import rows_of
 from gates.reports.github import outputs
 from gates.verdict import Verdict
@@ -21,7 +22,7 @@ def render(
 ) -> str:
     """One report as text; kind: the name of a format."""
     (chosen,) = (f for f in FORMATS if f.name == kind)
-    return chosen.render(verdict, rows_of(verdict, evidence, catalogue), run)
+    return chosen.render(ReportSource(verdict, rows_of(verdict, evidence, catalogue), run, evidence))
 
 
 def write(
@@ -36,7 +37,8 @@ def write(
     from gates.reports.allure import write_allure  # noqa: PLC0415  -- its library takes commands without reports long
 
     rows = rows_of(verdict, evidence, catalogue)
-    texts = {f.name: f.render(verdict, rows, run) for f in FORMATS if f.file}
+    source = ReportSource(verdict, rows, run, evidence)
+    texts = {f.name: f.render(source) for f in FORMATS if f.file}
     files = {f.name: folder / f.file for f in FORMATS if f.file}
     for name, path in files.items():
         path.write_text(texts[name], encoding="utf-8")

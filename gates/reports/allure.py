@@ -16,9 +16,10 @@ from allure_commons.logger import AllureFileLogger
 from allure_commons.model2 import Attachment, Label, Parameter, Status, StatusDetails, TestResult
 
 from gates.evidence import Severity
-from gates.reports.formats.rows import Row, shown
+from gates.reports.formats.rows import Row
 from gates.text.characters import document, line
 from gates.text.inert import Markdown
+from gates.text.quantity import shown
 
 FOLDER = "allure-results"
 OLD = ("*-result.json", "*-attachment.json")

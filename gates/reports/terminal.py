@@ -6,7 +6,9 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 from gates.contract.remedies import remedy_of
+from gates.decision.rules import RolloutPlan
 from gates.evidence import Evidence, JsonValue
+from gates.reports.sentences import brief, recovery_lines, short_list
 from gates.stages.context import Progress
 from gates.text.inert import Terminal
 from gates.verdict import Action, Decision, Finding, Verdict, behind_text, grouped
@@ -38,28 +40,61 @@ def progress_line(progress: Progress, *, colour: bool) -> Terminal:
 
 
 def verdict_text(
-    verdict: Verdict, *, colour: bool, folder: str = "", costs: Mapping[str, str] | None = None
+    verdict: Verdict,
+    *,
+    colour: bool,
+    folder: str = "",
+    promises: Mapping[str, str] | None = None,
+    plan: RolloutPlan | None = None,
 ) -> Terminal:
-    """One sentence, the deciding findings, the margin. costs: what a failure of a check means for the users."""
+    """What happened, was done and is to do; the deciding causes, the unknown ones, the counts.
+
+    promises: check -> what it promises and what a failure means for the users.
+    """
+    promises = promises or {}
+    told = brief(Terminal, verdict, promises, plan or RolloutPlan())
     head = paint(verdict.outcome.upper(), DECISION_COLOURS[verdict.shown_as], on=colour)
-    lines: list[str] = ["", *_alarm(verdict.headline, colour=colour)]
     within = f", {verdict.contract.text}" if verdict.contract.text else ""
-    lines.append(Terminal("{}{}: {}").format(paint(head, "bold", on=colour), within, verdict.reason))
-    groups = grouped(verdict.deciding)
-    for group in groups[:MOST_FINDINGS]:
-        lines += _findings(group, (costs or {}).get(group[0].check, ""), verdict.behind(group), colour=colour)
+    lines: list[str] = ["", *_alarm(verdict.headline, colour=colour)]
+    lines.append(Terminal("{}{}: {}").format(paint(head, "bold", on=colour), within, told.happened))
+    lines += [*_wrapped(Terminal("done: {}").format(told.done)), *_wrapped(Terminal("now: {}").format(told.now))]
+    for index, group in enumerate((groups := grouped(verdict.deciding))[:MOST_FINDINGS]):
+        promise = promises.get(group[0].check, "") if index else ""  # the first one's is in the headline
+        lines += _findings(group, promise, verdict.behind(group), colour=colour)
     if len(groups) > MOST_FINDINGS:
         lines.append(f"  … and {sum(map(len, groups[MOST_FINDINGS:]))} more")
-    if verdict.ends_when and len(verdict.ends_when) <= MOST_FINDINGS:
-        lines.append(f"  ends when: {'; '.join(verdict.ends_when)}")
+    lines += _unseen(verdict)
+    lines += [f"  ends when: {one}" for one in short_list(verdict.ends_when, MOST_FINDINGS)]
     lines += _act(verdict.action)
     counts = verdict.counts
     said = f"{counts.passed} passed, {counts.failed} failed, {counts.unknown} unknown"
     lines.append(paint(f"  {said}, {counts.not_applicable} not applicable", "dim", on=colour))
-    lines += [paint(f"  {remark}", "dim", on=colour) for remark in verdict.remarks]
+    reason = [] if groups else [f"reason: {verdict.reason}"]  # causes say it better
+    lines += [paint(f"  {remark}", "dim", on=colour) for remark in (*reason, *verdict.remarks)]
     if folder:
         lines.append(paint(f"  evidence and report: {folder}", "dim", on=colour))
     return Terminal.of_lines(lines)
+
+
+def _wrapped(text: Terminal) -> list[Terminal]:
+    """Lines of the width of a report; what goes on stands further in."""
+    rows: list[Terminal] = [Terminal("")]
+    for word in text.split(" "):
+        whole = Terminal("{} {}").format(rows[-1], word) if rows[-1] else word
+        rows[-1:] = [whole] if len(whole) <= WIDTH or not rows[-1] else [rows[-1], Terminal("  {}").format(word)]
+    return [Terminal("  {}").format(row) for row in rows]
+
+
+def _unseen(verdict: Verdict) -> list[Terminal]:
+    """What else is unknown, one line a cause."""
+    groups = verdict.unseen
+    lines: list[Terminal] = []
+    for group in groups[:MOST_FINDINGS]:
+        first, behind = group[0], verdict.behind(group) + len(group) - 1
+        more = f" and {behind} more" if behind else ""
+        lines += _wrapped(Terminal("also unknown: {}{}: {}").format(first.check, more, first.said))
+    left = sum(map(len, groups[MOST_FINDINGS:]))
+    return [*lines, *[Terminal("  also unknown: {} more").format(left)] * bool(left)]
 
 
 def action_text(action: Action, *, colour: bool = False) -> Terminal:
@@ -76,18 +111,18 @@ def _alarm(headline: str, *, colour: bool) -> list[Terminal]:
 def _act(action: Action) -> list[str]:
     """The result of each part, what was proved after it, and what is left to do by hand."""
     lines = [f"  {s.name}: {s.result}, {s.message}" for s in action.steps]
-    lines += [f"  {name}: {value}" for name, value in action.recovery.items()]
+    lines += [f"  {name}: {value}" for name, value in recovery_lines(action.recovery)]
     return [*lines, *["  run this by hand:"] * bool(action.by_hand), *(f"    {s}" for s in action.by_hand.splitlines())]
 
 
-def _findings(group: Sequence[Finding], cost: str, behind: int, *, colour: bool) -> list[str]:
+def _findings(group: Sequence[Finding], promise: str, behind: int, *, colour: bool) -> list[str]:
     finding = group[0]
     names = finding.check + (f" and {len(group) - 1} more of the same reason" if len(group) > 1 else "")
     tint = "red" if finding.outcome == "fail" else "yellow"
     wrapped = textwrap.wrap(Terminal.escape(finding.said), WIDTH - 6) or [""]
     more = ["      …"] if len(wrapped) > 3 else []
-    meant = textwrap.wrap(Terminal.escape(cost), WIDTH - 6) if finding.outcome == "fail" else []
-    remedy = remedy_of(finding.check)
+    meant = textwrap.wrap(Terminal.escape(promise), WIDTH - 6) if finding.outcome == "fail" else []
+    remedy = remedy_of(finding.check, finding.outcome)
     do = textwrap.wrap(Terminal.escape(f"do: {remedy} More: gate explain {finding.check}"), WIDTH - 6)
     return [
         Terminal("  {} {}").format(paint(finding.outcome, tint, on=colour), names),

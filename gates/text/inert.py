@@ -76,8 +76,9 @@ class Html(Inert):
         return type(self)(f"'sha256-{base64.b64encode(hashlib.sha256(self.encode()).digest()).decode()}'")
 
 
-_WORDS = re.compile(r"[A-Za-z0-9]+([ _][A-Za-z0-9]+)*|[0-9]+\.[0-9]+")
-"""Words and numbers, which are nothing but text to Markdown and to Slack."""
+_WORD = r"\(?[A-Za-z0-9]+(?:(?:[_']|-(?=[A-Za-z]))[A-Za-z0-9]+)*\)?[.,;]?"
+_WORDS = re.compile(rf"(?![0-9]+[.)]){_WORD}(?: (?:{_WORD}|%))*|[0-9]+\.[0-9]+")
+"""Plain sentences and numbers, which are nothing but text to Markdown and to Slack: no list, link, issue or domain."""
 
 
 class Markdown(Inert):

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gates.evidence import shown_time
-from gates.reports.formats.html import SCRIPT, document, proportions
-from gates.reports.sparkline import line, strip
+from gates.reports.page import document, outcome, section, tools
+from gates.reports.pictures import line, proportions, strip
 from gates.text.inert import Html
 from gates.watch.incidents import span
 from gates.watch.rounds import Change, Incident, Round
@@ -43,7 +43,7 @@ def html(view: WatchView) -> Html:
     parts = (_open(view, found), _changes(view), _near(found), _numbers(view, found), _checks(view, found))
     body = Html("").join([*parts, _events(view), _watcher(view)])
     title = f"watch: {view.state}"
-    return document(title, _header(view, found), body, STYLE, script=SCRIPT)
+    return document(title, _header(view, found), body, STYLE)
 
 
 def _header(view: WatchView, found: Mapping[str, Trend]) -> Html:
@@ -175,15 +175,8 @@ def _checks(view: WatchView, found: Mapping[str, Trend]) -> Html:
         groups.setdefault(group, []).append(trend)
     if not groups:
         return Html("")
-    cards = Html("").join(
-        Html('<label><input type="checkbox" value="{}" checked> <span>{}</span></label>').format(name, name)
-        for name in OUTCOMES
-    )
-    tools = Html('<div class="tools"><input type="search" placeholder="Filter {} checks">{}</div>').format(
-        len(found), cards
-    )
     body = Html("").join(_group(name, groups[name], view) for name in sorted(groups))
-    return Html("<h2>All checks, 24 hours</h2>\n{}\n{}").format(tools, body)
+    return section("All checks, 24 hours", tools(len(found), OUTCOMES), body)
 
 
 def _group(name: str, group: Sequence[Trend], view: WatchView) -> Html:
@@ -193,22 +186,21 @@ def _group(name: str, group: Sequence[Trend], view: WatchView) -> Html:
     opened = " open" if worst != "pass" else Html("")
     ordered = sorted(group, key=lambda t: (OUTCOMES.index(t.reading.outcome.value), t.check))
     rows = Html("").join(_row(t, view) for t in ordered)
-    return Html(
-        '<details class="group"{}><summary><i class="dot {}"></i>{}<span>{}</span></summary>{}</details>\n'
-    ).format(opened, worst, name, said, rows)
+    return Html('<details class="group"{}><summary>{} {}<span>{}</span></summary>{}</details>\n').format(
+        opened, outcome(worst), name, said, rows
+    )
 
 
 def _row(trend: Trend, view: WatchView) -> Html:
-    outcome = trend.reading.outcome.value
-    facts = [f"{outcome} since {shown_time(trend.since)}", f"seen good last: {ago(trend.last_good, view.now)}"]
+    seen = trend.reading.outcome.value
+    facts = [f"{seen} since {shown_time(trend.since)}", f"seen good last: {ago(trend.last_good, view.now)}"]
     facts += [f"flapping: {trend.changes} changes in 24 h (from {FLAPS} on)"] * trend.flapping
     facts += [trend.reading.message] * bool(trend.reading.message)
     spec = view.specs.get(trend.check)
     claim = Html('<p class="claim">{}</p>').format(spec.claim) if spec else Html("")
     return Html(
-        '<details class="row" data-outcome="{}"><summary><i class="dot {}"></i>{}<em>{}</em></summary>'
-        "<div><p>{}</p>{}</div></details>\n"
-    ).format(outcome, outcome, trend.check, _strip(trend, view), "; ".join(facts), claim)
+        '<details class="row" data-outcome="{}"><summary>{} {}<em>{}</em></summary><div><p>{}</p>{}</div></details>\n'
+    ).format(seen, outcome(seen), trend.check, _strip(trend, view), "; ".join(facts), claim)
 
 
 def _strip(trend: Trend, view: WatchView) -> str:

@@ -1,16 +1,41 @@
-"""What a format of a report is."""
+"""What a format of a report is, and what it is made from."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from gates.evidence import JsonValue
+from gates.decision.rules import RolloutPlan
+from gates.evidence import Evidence, JsonValue
 from gates.reports.formats.rows import Row
 from gates.verdict import Verdict
 
-Render = Callable[[Verdict, Sequence[Row], Mapping[str, JsonValue]], str]
-"""A pure function of the verdict, a row for each check, and run.json."""
+
+@dataclass(frozen=True, slots=True)
+class ReportSource:
+    """The verdict, a row for each check, run.json, and the evidence."""
+
+    verdict: Verdict
+    rows: Sequence[Row]
+    run: Mapping[str, JsonValue]
+    evidence: Sequence[Evidence] = ()
+
+    @property
+    def promises(self) -> dict[str, str]:
+        """Check -> its claim and what a failure costs."""
+        return {row.check: row.promise for row in self.rows}
+
+    @property
+    def plan(self) -> RolloutPlan:
+        """The rollout plan of the run's policy; the default one where run.json has none."""
+        policy: Any = self.run.get("policy")
+        if not isinstance(policy, dict) or "rollout" not in policy:
+            return RolloutPlan()
+        return RolloutPlan(**{**policy["rollout"], "steps": tuple(policy["rollout"]["steps"])})
+
+
+Render = Callable[[ReportSource], str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,69 +1,61 @@
-"""report.html: one self-contained file without a network. The verdict first, then why, then every check. Pure.
-
-Style and script stand beside this module.
-"""
+"""report.html: the verdict in plain sentences first, then why, then the pictures, then every check. Pure."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from gates.contract.remedies import remedy_of
 from gates.evidence import JsonValue, shown_time
-from gates.reports.formats.format import Format
-from gates.reports.formats.rows import LOAD, OUTCOMES, Row, proof_of, shown
+from gates.reports.formats import charts
+from gates.reports.formats.format import Format, ReportSource
+from gates.reports.formats.rows import LOAD, OUTCOMES, Row, proof_of
+from gates.reports.page import NOTHING, copied, document, outcome, section, tools
+from gates.reports.pictures import proportions
+from gates.reports.sentences import brief, percent, recovery_lines, short_list
 from gates.text.inert import Html
-from gates.verdict import Verdict, behind_text, grouped
+from gates.text.quantity import with_unit
+from gates.verdict import Finding, Verdict, behind_text, grouped
 
-STYLE, SCRIPT = (Path(__file__).with_name(f"report.{kind}") for kind in ("css", "js"))
 MOST_WITNESS = 6000
-MOST_FINDINGS = 50
+MOST_CARDS = 25
+"""Causes that are told in full; the others are a line each."""
+MOST_ENDS = 12
+MOST_NAMES = 400
+TOLD = {"request": "The request", "twin": "Its nearest passing twin"}
+Group = Sequence[Finding]
 
 
-def html(verdict: Verdict, rows: Sequence[Row], run: Mapping[str, JsonValue]) -> Html:
+def html(source: ReportSource) -> Html:
     """The whole document."""
+    verdict, causes = source.verdict, Causes(source)
     title = f"{verdict.title}: {verdict.release or 'release not said'}"
-    parts = (_by_hand(verdict), _deciding(verdict, rows), _ends(verdict), _recovery(verdict))
-    body = Html("").join([*parts, _checks(rows), _stages(run), _footer(verdict, run)])
-    return document(title, _header(verdict), body, script=SCRIPT)
+    ends = (Html("<li>{}</li>").format(one) for one in short_list(verdict.ends_when, MOST_ENDS))
+    parts = [
+        section("Run this by hand", copied(verdict.action.by_hand, "the SQL")),
+        section("Why", causes.told(grouped(verdict.deciding))),
+        section("Also unknown, by cause", causes.told(verdict.unseen)),
+        section("The hold ends when", Html("<ul>{}</ul>").format(NOTHING.join(ends)) if verdict.ends_when else NOTHING),
+        section("After the rollback", _table(recovery_lines(verdict.action.recovery))),
+        section("In pictures", _grid(charts.figures(source))),
+        section("Numbers against their limits", charts.limits(source)),
+        _checks(source.rows, causes),
+        section("Where the time went", charts.times(source)),
+        _footer(verdict, source.run),
+    ]
+    return document(title, _header(source), NOTHING.join(parts))
 
 
-def document(title: str, header: Html, body: Html, *styles: Path, script: Path | None = None) -> Html:
-    """A page that runs only its own script and style: its policy (CSP) holds their hashes, or forbids scripts.
-
-    styles: beside the one that every page has.
-    """
-    style = Html.packaged(STYLE, *styles)
-    code = Html.packaged(script) if script else None
-    element = Html("") if code is None else Html("<script>{}</script>\n").format(code)
-    allowed = Html("'none'") if code is None else code.csp_hash()
-    return Html(
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src {}; script-src {}; '
-        "base-uri 'none'; form-action 'none'\">\n"
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{}</title>\n'
-        "<style>{}</style>\n</head>\n<body>\n{}\n<main>\n{}</main>\n{}</body>\n</html>\n"
-    ).format(style.csp_hash(), allowed, title, style, header, body, element)
-
-
-def proportions(numbers: Mapping[str, int]) -> Html:
-    """A bar with a part for each number, as wide as the number is great."""
-    rects, x = [], 0
-    for name, number in numbers.items():
-        rects.append(Html('<rect class="{}" x="{}" width="{}" height="1"/>').format(name, x, number))
-        x += number
-    picture = Html('<svg class="bar" viewBox="0 0 {} 1" preserveAspectRatio="none" aria-hidden="true">{}</svg>')
-    return picture.format(x or 1, Html("").join(rects))
-
-
-def _header(verdict: Verdict) -> Html:
-    counts = verdict.counts
+def _header(source: ReportSource) -> Html:
+    verdict, counts = source.verdict, source.verdict.counts
+    told = brief(Html, verdict, source.promises, source.plan)
+    sentences = {"What happened": told.happened, "What was done": told.done, "What to do now": told.now}
+    lines = NOTHING.join(Html("<div><dt>{}</dt><dd>{}</dd></div>").format(n, t) for n, t in sentences.items())
     numbers = {"pass": counts.passed, "fail": counts.failed, "unknown": counts.unknown}
-    bar = proportions(numbers)
+    said = f"{counts.passed} checks passed, {counts.failed} failed, {counts.unknown} are unknown"
     action = verdict.action
-    steps = f"{action.kind}, {_percent(action.from_percent)} → {_percent(action.to_percent)} ({action.result})"
+    steps = f"{percent(action.from_percent)} → {percent(action.to_percent)}, {action.result.replace('_', ' ')}"
     facts = {
         "release": verdict.release or "not said",
         "target": verdict.target,
@@ -75,148 +67,145 @@ def _header(verdict: Verdict) -> Html:
         "not applicable": str(counts.not_applicable),
         **({"not required": str(len(verdict.not_required))} if verdict.not_required else {}),
     }
-    listed = Html("").join(Html("<span>{} <b>{}</b></span>").format(name, value) for name, value in facts.items())
-    alarm = Html("<h1>{}</h1>").format(verdict.headline) if verdict.headline else Html("")
-    remarks = Html("").join(Html('<p class="facts">{}</p>').format(remark) for remark in verdict.remarks)
+    listed = NOTHING.join(Html("<span>{} <b>{}</b></span>").format(name, value) for name, value in facts.items())
+    alarm = Html('<p class="alarm" role="alert">{}</p>').format(verdict.headline) if verdict.headline else NOTHING
+    remarks = NOTHING.join(Html('<p class="facts">{}</p>').format(remark) for remark in verdict.remarks)
     return Html(
-        '<header class="{}"><div>{}<h1>{}</h1><p class="reason">{}</p><div class="facts">{}</div>{}{}</div></header>'
-    ).format(verdict.shown_as.value, alarm, verdict.title, verdict.reason, listed, remarks, bar)
+        '<header class="{}"><div>{}<h1>{}</h1><dl class="brief">{}</dl><div class="facts">{}</div>{}{}</div></header>'
+    ).format(verdict.shown_as.value, alarm, verdict.title, lines, listed, proportions(numbers, said), remarks)
 
 
-def _by_hand(verdict: Verdict) -> Html:
-    if not verdict.action.by_hand:
-        return Html("")
-    return Html("<h2>Run this by hand</h2>\n<pre>{}</pre>\n").format(verdict.action.by_hand)
+class Causes:
+    """The findings by cause: those that decided, and those that are only unknown."""
 
+    def __init__(self, source: ReportSource) -> None:
+        self._verdict = source.verdict
+        self._rows = {row.check: row for row in source.rows}
+        groups = grouped([f for f in source.verdict.findings if not f.blocked_by])
+        self._cause = {f.check: group[0].check for group in groups for f in group}
+        self._cause |= {f.check: f.blocked_by for f in source.verdict.findings if f.blocked_by}
 
-def _deciding(verdict: Verdict, rows: Sequence[Row]) -> Html:
-    """The findings that decided, with what they cost; what they block is only counted."""
-    by_check = {row.check: row for row in rows}
-    groups = grouped(verdict.deciding)
-    if not groups:
-        return Html("")
-    cards = Html("").join(
-        _finding([by_check[f.check] for f in group], verdict.behind(group))
-        for group in groups[:MOST_FINDINGS]
-        if all(f.check in by_check for f in group)
-    )
-    more = (
-        Html("<p>… and {} more below.</p>").format(len(groups) - MOST_FINDINGS)
-        if len(groups) > MOST_FINDINGS
-        else Html("")
-    )
-    return Html("<h2>Why</h2>\n{}{}").format(cards, more)
+    def of(self, check: str) -> str:
+        """The check that stands for the cause of this one; empty for a pass."""
+        return self._cause.get(check, "")
 
+    def told(self, groups: Sequence[Group]) -> Html:
+        """The first causes in full, every other one as a line."""
+        known = [g for g in groups if all(f.check in self._rows for f in g)]
+        cards = NOTHING.join(
+            self._card([self._rows[f.check] for f in g], self._verdict.behind(g)) for g in known[:MOST_CARDS]
+        )
+        lines = NOTHING.join(self._line(g) for g in known[MOST_CARDS:])
+        return cards + (Html("<ul>{}</ul>\n").format(lines) if lines else NOTHING)
 
-def _finding(group: Sequence[Row], blocks: int) -> Html:
-    row = group[0]
-    blocked = Html('<p class="claim">{}.</p>').format(behind_text(blocks).capitalize()) if blocks else Html("")
-    remedy = remedy_of(row.check)
-    do = Html('<p class="do">What to do: {} More: <code>gate explain {}</code></p>').format(remedy, row.check)
-    names = Html("<br>").join(r.check for r in group)
-    about = _about(row) if len(group) == 1 else Html("")
-    return Html('<div class="finding {}"><h3>{}</h3><p>{}</p>{}{}{}</div>\n').format(
-        row.outcome, names, row.message or row.compared, about, blocked, do if remedy else Html("")
-    )
+    def _line(self, group: Group) -> Html:
+        first, more = self._rows[group[0].check], len(group) - 1 + self._verdict.behind(group)
+        others = Html(" and {} more").format(more) if more else NOTHING
+        return Html('<li>{} <a href="#{}">{}</a>{}: {}</li>').format(
+            outcome(first.outcome), first.anchor, first.check, others, first.message or first.compared
+        )
+
+    def _card(self, group: Sequence[Row], behind: int) -> Html:
+        row, others = group[0], group[1:]
+        remedy = remedy_of(row.check, row.outcome)
+        do = Html('<p class="do"><b>What to do:</b> {} More: <code>gate explain {}</code></p>').format(
+            remedy, row.check
+        )
+        names = Html(", ").join(Html("<code>{}</code>").format(r.check) for r in others[:MOST_NAMES])
+        alike = Html("<details><summary>and {} more for the same reason</summary><p>{}</p></details>")
+        show = Html('<p class="claim">{}. <button type="button" data-filter="cause:{}">Show them</button></p>')
+        return Html(
+            '<article class="finding {}" id="why-{}"><h3>{} <a href="#why-{}">{}</a></h3><p>{}</p>{}{}{}{}</article>\n'
+        ).format(
+            row.outcome,
+            row.anchor,
+            outcome(row.outcome),
+            row.anchor,
+            row.check,
+            row.message or row.compared,
+            alike.format(len(others), names) if others else NOTHING,
+            show.format(behind_text(behind).capitalize(), row.check) if behind else NOTHING,
+            do if remedy else NOTHING,
+            _about(row),
+        )
 
 
 def _about(row: Row) -> Html:
-    """Numbers, promise, cost, the command that repeats it, the witness."""
+    """Numbers, promise, cost, the command that repeats it, the request and its passing twin."""
     parts = []
     if row.compared:
-        unseen = f" ({row.samples} observed)" if row.samples else Html("")
-        parts.append(Html('<p class="numbers">observed {}{}</p>').format(row.compared, unseen))
-    parts += [Html('<p class="claim">{}</p>').format(row.claim)] * bool(row.claim)
-    parts += [Html('<p class="cost">{}</p>').format(row.cost)] * bool(row.cost)
-    parts += [Html("<pre>{}</pre>").format(row.reproduce)] * bool(row.reproduce)
-    if row.witness is not None:
-        parts.append(Html("<pre>{}</pre>").format(json.dumps(row.witness, ensure_ascii=False, indent=1)[:MOST_WITNESS]))
-    return Html("").join(parts)
+        counted = f"; {with_unit(row.samples, 'observations')}" if row.samples else ""
+        parts.append(Html('<p class="numbers">Observed: {}{}.</p>').format(row.compared, counted))
+    parts += [Html('<p class="claim">{}</p>').format(text) for text in (row.claim, row.cost) if text]
+    runbook = row.details.get("runbook")
+    parts += [Html('<p class="claim">Runbook: <code>{}</code></p>').format(runbook)] * bool(runbook)
+    parts += [copied(row.reproduce, "the command"), _witness(row.witness)]
+    return NOTHING.join(parts)
 
 
-def _ends(verdict: Verdict) -> Html:
-    if not verdict.ends_when:
-        return Html("")
-    items = Html("").join(Html("<li>{}</li>").format(one) for one in verdict.ends_when[:MOST_FINDINGS])
-    return Html("<h2>The hold ends when</h2>\n<ul>{}</ul>\n").format(items)
-
-
-def _recovery(verdict: Verdict) -> Html:
-    if not verdict.action.recovery:
-        return Html("")
-    rows = Html("").join(
-        (
-            Html("<tr><td>{}</td><td>{}</td></tr>").format(name.replace("_", " "), shown(value))
-            for name, value in verdict.action.recovery.items()
-        )
+def _witness(witness: JsonValue) -> Html:
+    if witness is None or witness in ({}, []):
+        return NOTHING
+    named = witness if isinstance(witness, dict) and "request" in witness else {}
+    if not named:
+        return copied(_dumped(witness), "what was seen")
+    rest = {name: value for name, value in named.items() if name not in TOLD}
+    pairs = [(title, named.get(name)) for name, title in TOLD.items()] + [("Also seen", rest or None)]
+    return NOTHING.join(
+        Html("<p>{}:</p>{}").format(title, copied(_dumped(value), title)) for title, value in pairs if value is not None
     )
-    return Html("<h2>After the rollback</h2>\n<table>{}</table>\n").format(rows)
 
 
-def _checks(rows: Sequence[Row]) -> Html:
+def _dumped(value: JsonValue) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=1)[:MOST_WITNESS]
+
+
+def _grid(figures: Html) -> Html:
+    return Html('<div class="figures">{}</div>').format(figures) if figures else NOTHING
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> Html:
+    cells = NOTHING.join(Html("<tr><td>{}</td><td>{}</td></tr>").format(*row) for row in rows)
+    return Html("<table>{}</table>").format(cells) if cells else NOTHING
+
+
+def _checks(rows: Sequence[Row], causes: Causes) -> Html:
     groups: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda r: r.check):
         groups.setdefault(row.group, []).append(row)
-    cards = Html("").join(
-        Html('<label><input type="checkbox" value="{}" checked> <span>{}</span></label>').format(name, name)
-        for name in OUTCOMES
-    )
-    tools = Html('<div class="tools"><input type="search" placeholder="Filter {} checks">{}</div>').format(
-        len(rows), cards
-    )
-    return Html("<h2>All checks</h2>\n{}\n{}").format(
-        tools, Html("").join(_group(n, groups[n]) for n in sorted(groups))
-    )
+    body = NOTHING.join(_group(n, groups[n], causes) for n in sorted(groups))
+    return section("All checks", tools(len(rows), OUTCOMES), body)
 
 
-def _group(name: str, rows: Sequence[Row]) -> Html:
+def _group(name: str, rows: Sequence[Row], causes: Causes) -> Html:
     counts = Counter(row.outcome for row in rows)
     worst = next((o for o in OUTCOMES if counts[o]), "pass")
     said = ", ".join(f"{counts[o]} {('passed' if o == 'pass' else o)}" for o in OUTCOMES if counts[o])
     together = max if name == LOAD else sum
     seconds = together(row.duration_ms for row in rows) / 1000
-    opened = " open" if worst in {"fail", "unknown"} else Html("")
-    body = Html("").join(_row(row) for row in rows)
-    return Html(
-        '<details class="group"{}><summary><i class="dot {}"></i>{}<span>{} · {:.1f} s</span></summary>{}</details>\n'
-    ).format(opened, _class(worst), name, said, seconds, body)
-
-
-def _row(row: Row) -> Html:
-    effect = Html("<p>{}</p>").format(row.message) if row.message else Html("")
-    return Html(
-        '<details class="row" data-outcome="{}"><summary><i class="dot {}"></i>{}<em>{}</em></summary>'
-        "<div>{}{}</div></details>\n"
-    ).format(row.outcome, _class(row.outcome), row.check, row.compared, effect, _about(row))
-
-
-def _stages(run: Mapping[str, JsonValue]) -> Html:
-    stages = run.get("stages")
-    if not isinstance(stages, list) or not stages:
-        return Html("")
-    rows = Html("").join(
-        Html("<tr><td>{}</td><td>{} s</td><td>{}</td></tr>").format(
-            s.get("stage") or "", s.get("seconds"), s.get("error") or ""
-        )
-        for s in stages
-        if isinstance(s, dict)
+    wrong = any(row.outcome in {"fail", "unknown"} and not row.blocked_by for row in rows)
+    opened = Html(" open") if wrong else NOTHING  # what is only blocked is explained by its cause
+    body = NOTHING.join(_row(row, causes.of(row.check)) for row in rows)
+    return Html('<details class="group"{}><summary>{} {}<span>{} · {:.1f} s</span></summary>{}</details>\n').format(
+        opened, outcome(worst), name, said, seconds, body
     )
-    return Html("<h2>Stages</h2>\n<table>{}</table>\n").format(rows)
+
+
+def _row(row: Row, cause: str) -> Html:
+    message = Html("<p>{}</p>").format(row.message) if row.message else NOTHING
+    behind = Html(' data-cause="{}"').format(cause) if cause else NOTHING
+    return Html(
+        '<details class="row" id="{}" data-outcome="{}"{}><summary>{} {}<em>{}</em></summary>'
+        "<div>{}{}</div></details>\n"
+    ).format(row.anchor, row.outcome, behind, outcome(row.outcome), row.check, row.compared, message, _about(row))
 
 
 def _footer(verdict: Verdict, run: Mapping[str, JsonValue]) -> Html:
+    reason = Html("<p>Reason: {}</p>").format(verdict.reason)
     facts = (f"run {run.get('run_id', '')}", f"replaygate {run.get('gate', '')}", f"policy {verdict.policy_digest}")
-    proof = Html("<p>This gate: {}.</p>").format(proof_of(run)) if proof_of(run) else Html("")
+    proof = Html("<p>This gate: {}.</p>").format(proof_of(run)) if proof_of(run) else NOTHING
     again = Html("Read it again from the evidence: <code>gate decide</code>.")
-    return Html("<footer>{}{}. {}</footer>\n").format(proof, " · ".join(facts), again)
-
-
-def _class(outcome: str) -> str:
-    return outcome.replace(" ", "-")
-
-
-def _percent(value: int | None) -> str:
-    return "?" if value is None else f"{value} %"
+    return Html("<footer>{}{}{}. {}</footer>\n").format(reason, proof, " · ".join(facts), again)
 
 
 FORMAT = Format("html", "report.html", html)

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from gates.evidence import JsonValue
-from gates.reports.formats.format import Format
+from gates.reports.formats.format import Format, ReportSource
 from gates.reports.formats.rows import Row
-from gates.text.inert import xml
-from gates.verdict import Verdict
+from gates.reports.sentences import brief
+from gates.text.inert import Terminal, xml
 
 
-def junit(verdict: Verdict, rows: Sequence[Row], _run: Mapping[str, JsonValue]) -> str:
+def junit(source: ReportSource) -> str:
     """One test suite a stage, one case a check. Waived and noted findings count as passed, with what was seen."""
-    suites: dict[str, list[Row]] = {}
-    for row in sorted(rows, key=lambda r: r.check):
+    verdict, suites = source.verdict, dict[str, list[Row]]()
+    for row in sorted(source.rows, key=lambda r: r.check):
         suites.setdefault(row.check.split("/", 1)[0], []).append(row)
-    top = ET.Element("testsuites", name="replaygate")
+    top = ET.Element("testsuites", {"name": "replaygate", **{k: str(v) for k, v in _totals(source.rows).items()}})
     properties = _under(top, "properties")
+    told = brief(Terminal, verdict, source.promises, source.plan)
     facts = [("decision", verdict.decision.value), ("reason", verdict.reason), ("release", verdict.release)]
+    facts += [("happened", told.happened), ("done", told.done), ("now", told.now)]
     facts += [("stage", verdict.title)] if verdict.stage else []
     facts += [("contract", verdict.contract.text)] if verdict.contract.text else []
     facts += [("headline", verdict.headline), ("by_hand", verdict.action.by_hand)] if verdict.headline else []
@@ -39,12 +40,15 @@ def _under(parent: ET.Element, tag: str, text: str = "", /, **attributes: object
     return made
 
 
-def _suite(top: ET.Element, name: str, rows: Sequence[Row]) -> None:
+def _totals(rows: Sequence[Row]) -> dict[str, object]:
     kinds = Counter(_kind(row) for row in rows)
-    seconds = f"{sum(row.duration_ms for row in rows) / 1000:.3f}"
     failures, errors, skipped = (kinds[kind] for kind in ("failure", "error", "skipped"))
-    numbers: dict[str, object] = {"tests": len(rows), "failures": failures, "errors": errors, "skipped": skipped}
-    made = _under(top, "testsuite", **{"name": name, **numbers, "time": seconds})
+    seconds = f"{sum(row.duration_ms for row in rows) / 1000:.3f}"
+    return {"tests": len(rows), "failures": failures, "errors": errors, "skipped": skipped, "time": seconds}
+
+
+def _suite(top: ET.Element, name: str, rows: Sequence[Row]) -> None:
+    made = _under(top, "testsuite", **{"name": name, **_totals(rows)})
     for row in rows:
         _case(made, row)
 

@@ -7,26 +7,34 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from gates.contract.remedies import remedy_of
-from gates.evidence import JsonValue
-from gates.reports.formats.format import Format
+from gates.reports.formats.format import Format, ReportSource
 from gates.reports.formats.rows import Row, proof_of
+from gates.reports.sentences import brief, recovery_lines, short_list
 from gates.text.inert import Markdown
+from gates.text.quantity import with_unit
 from gates.verdict import Verdict, behind_text, grouped
 
 MOST_ROWS = 20
 MOST_WITNESS = 1500
+MOST_SAID = 400
+MOST_ENDS = 8
 SIGNS = {"promote": Markdown("🟢"), "hold": Markdown("🟡"), "rollback": Markdown("🔴")}
 EMPTY = Markdown("")
 
 
-def markdown(verdict: Verdict, rows: Sequence[Row], run: Mapping[str, JsonValue]) -> Markdown:
-    """Decision, reason, deciding findings, margin, action, the checks by group, and the last proof of the gate."""
-    counts = verdict.counts
+def markdown(source: ReportSource) -> Markdown:
+    """What happened, was done and is to do, the causes, the checks by group, and the last proof of the gate."""
+    verdict, rows, counts = source.verdict, source.rows, source.verdict.counts
+    told = brief(Markdown, verdict, source.promises, source.plan)
     lines = [
         Markdown("## {} {}").format(SIGNS[verdict.shown_as], verdict.title),
         EMPTY,
         *_alarm(verdict),
-        Markdown.escape(verdict.reason),
+        told.happened,
+        EMPTY,
+        Markdown("**Done:** {}").format(told.done),
+        EMPTY,
+        Markdown("**Now:** {}").format(told.now),
         EMPTY,
         Markdown("Release {} on {}: {} passed, {} failed, {} unknown, {} not applicable.").format(
             verdict.release or "not said",
@@ -38,16 +46,16 @@ def markdown(verdict: Verdict, rows: Sequence[Row], run: Mapping[str, JsonValue]
         ),
         *_action(verdict),
     ]
-    for remark in verdict.remarks:
+    for remark in (f"Reason: {verdict.reason}", *verdict.remarks):
         lines += [EMPTY, Markdown.escape(remark)]
-    lines += _findings(verdict, {row.check: row.cost for row in rows})
+    lines += [*_findings(verdict, {row.check: row.cost for row in rows}), *_unseen(verdict)]
     if verdict.ends_when:
-        ends = (Markdown("- {}").format(e) for e in verdict.ends_when[:MOST_ROWS])
+        ends = (Markdown("- {}").format(e) for e in short_list(verdict.ends_when, MOST_ENDS))
         lines += [EMPTY, Markdown("The hold ends when:"), EMPTY, *ends]
     if verdict.not_required:
         named = [Markdown("- {} ({})").format(s.check, s.by) for s in verdict.not_required[:MOST_ROWS]]
         lines += [EMPTY, Markdown("Not required, among others:"), EMPTY, *named]
-    proof = proof_of(run)
+    proof = proof_of(source.run)
     lines += [*_groups(rows), *([EMPTY, Markdown("This gate: {}.").format(proof)] if proof else [])]
     return Markdown.of_lines(lines)
 
@@ -62,17 +70,22 @@ def _alarm(verdict: Verdict) -> list[Markdown]:
 
 
 def _action(verdict: Verdict) -> list[Markdown]:
-    action = verdict.action
-    if action.kind == "none":
+    """What was proved after a rollback."""
+    recovery = [Markdown("- {}: {}").format(k, v) for k, v in recovery_lines(verdict.action.recovery)]
+    return [*[EMPTY] * bool(recovery), *recovery]
+
+
+def _unseen(verdict: Verdict) -> list[Markdown]:
+    """What else is unknown, by cause."""
+    groups = verdict.unseen
+    if not groups:
         return []
-    done = Markdown("Action: {}, {} % → {} %, {}.")
-    recovery = [Markdown("- {} {}").format(k, v) for k, v in action.recovery.items()]
-    return [
-        EMPTY,
-        done.format(action.kind, action.from_percent, action.to_percent, action.result),
-        *[EMPTY] * bool(recovery),
-        *recovery,
-    ]
+    lines = [EMPTY, *head("also unknown", "checks", "why", "what to do")]
+    for group in groups[:MOST_ROWS]:
+        first, count = group[0], len(group) + verdict.behind(group)
+        lines.append(Markdown.row((first.check, count, first.said[:MOST_SAID], remedy_of(first.check, "unknown"))))
+    left = sum(map(len, groups[MOST_ROWS:]))
+    return [*lines, *[EMPTY, Markdown("… and {} more.").format(left)] * bool(left)]
 
 
 def _findings(verdict: Verdict, costs: Mapping[str, str]) -> list[Markdown]:
@@ -83,11 +96,11 @@ def _findings(verdict: Verdict, costs: Mapping[str, str]) -> list[Markdown]:
     groups = grouped(deciding)
     for one, *others in groups[:MOST_ROWS]:
         names = Markdown("{} and {} more").format(one.check, len(others)) if others else one.check
-        numbers = ["" if v is None else f"{v} {one.unit}".strip() for v in (one.observed, one.limit)]
+        numbers = ["" if v is None else with_unit(v, one.unit) for v in (one.observed, one.limit)]
         cost = costs.get(one.check, "") if one.outcome == "fail" else ""
         behind = verdict.behind([one, *others])
-        seen = "; ".join([one.message[:400], *[behind_text(behind)] * bool(behind)])
-        lines.append(Markdown.row((names, one.outcome, *numbers, seen, cost, remedy_of(one.check))))
+        seen = "; ".join([one.said[:MOST_SAID], *[behind_text(behind)] * bool(behind)])
+        lines.append(Markdown.row((names, one.outcome, *numbers, seen, cost, remedy_of(one.check, one.outcome))))
     if len(groups) > MOST_ROWS:
         lines += [EMPTY, Markdown("… and {} more.").format(sum(map(len, groups[MOST_ROWS:])))]
     first = next((f for f in deciding if f.witness or f.reproduce), None)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from urllib.parse import quote
 
+from gates.decision.margin import LIMITED
 from gates.evidence import CheckSpec, Evidence, JsonValue
+from gates.text.quantity import shown, with_unit
 from gates.verdict import Finding, Verdict
 
 OUTCOMES = ("fail", "unknown", "pass", "not applicable")
@@ -33,6 +36,17 @@ class Row:
     reproduce: str = ""
     blocked_by: str = ""
     started_at: str = ""
+    details: Mapping[str, JsonValue] = field(default_factory=dict)
+
+    @property
+    def anchor(self) -> str:
+        """Its place in a page, as an address names it."""
+        return quote(self.check, errors="backslashreplace")
+
+    @property
+    def promise(self) -> str:
+        """What it promises, and what a failure costs."""
+        return " ".join(filter(None, (self.claim, self.cost)))
 
     @property
     def group(self) -> str:
@@ -45,9 +59,11 @@ class Row:
         """What was observed against its limit, in words; empty where there are no numbers."""
         if self.observed is None:
             return ""
-        unit = f" {self.unit}" if self.unit else ""
-        allowed = "" if self.limit is None else f" of {shown(self.limit)}{unit}"
-        return f"{shown(self.observed)}{unit}{allowed}"
+        seen = with_unit(self.observed, self.unit)
+        if self.limit is None or (self.limit == self.observed and not self.check.startswith(LIMITED)):
+            return seen
+        word = "limit" if self.check.startswith(LIMITED) else "expected"
+        return f"{seen}, {word} {shown(self.limit)}"
 
 
 def rows_of(verdict: Verdict, evidence: Sequence[Evidence], catalogue: Sequence[CheckSpec]) -> list[Row]:
@@ -89,6 +105,7 @@ def _found(finding: Finding, spec: CheckSpec | None, line: Evidence | None) -> R
         finding.reproduce,
         finding.blocked_by,
         line.started_at if line else "",
+        line.details if line else {},
     )
 
 
@@ -107,14 +124,8 @@ def _passed(spec: CheckSpec, line: Evidence) -> Row:
         line.samples,
         line.duration_ms,
         started_at=line.started_at,
+        details=line.details,
     )
-
-
-def shown(value: JsonValue) -> str:
-    """A value as people read it."""
-    if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1e6 else f"{value:.0f}"
-    return str(value)
 
 
 def proof_of(run: Mapping[str, JsonValue]) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from gates.contract.remedies import remedy_of
 from gates.evidence import JsonValue
-from gates.reports.formats.format import Format
-from gates.reports.formats.rows import Row
+from gates.reports.formats.format import Format, ReportSource
+from gates.reports.sentences import brief
 from gates.text.inert import Slack
-from gates.verdict import Finding, Verdict, behind_text, grouped
+from gates.verdict import Finding, behind_text, grouped
 
 SIGNS = {
     "promote": Slack(":large_green_circle:"),
@@ -24,16 +24,13 @@ MOST_PART = 500
 """Characters of one foreign text, so that it does not push out what follows."""
 
 
-def slack(verdict: Verdict, rows: Sequence[Row], _run: Mapping[str, JsonValue]) -> str:
+def slack(source: ReportSource) -> str:
     """The body of a POST to an incoming webhook."""
-    counts = verdict.counts
+    verdict, counts = source.verdict, source.verdict.counts
+    told = brief(Slack, verdict, source.promises, source.plan)
     alarm = Slack(":rotating_light: *{}*\n").format(verdict.headline) if verdict.headline else ""
-    head = Slack("{} *{}* {} on {}\n{}").format(
-        SIGNS[verdict.shown_as],
-        verdict.title,
-        verdict.release[:MOST_PART] or "release not said",
-        verdict.target[:MOST_PART],
-        verdict.reason[:MOST_PART],
+    head = Slack("{} *{}*\n{}\n*Done:* {}\n*Now:* {}").format(
+        SIGNS[verdict.shown_as], verdict.title, *(t.cut(MOST_PART) for t in (told.happened, told.done, told.now))
     )
     blocks = [section(Slack("{}{}").format(alarm, head))]
     by_hand = verdict.action.by_hand
@@ -42,12 +39,14 @@ def slack(verdict: Verdict, rows: Sequence[Row], _run: Mapping[str, JsonValue]) 
     deciding = [_cause(group, verdict.behind(group)) for group in groups[:MOST_FINDINGS]]
     more = sum(map(len, groups[MOST_FINDINGS:]))
     deciding += [Slack("… and {} more").format(more)] * (more > 0)
+    unseen = sum(len(group) + verdict.behind(group) for group in verdict.unseen)
+    deciding += [Slack("Also unknown: {} checks; causes: {}").format(unseen, len(verdict.unseen))] * (unseen > 0)
     blocks += [section(Slack("\n").join(deciding))] * bool(deciding)
-    required = len(rows) - counts.not_applicable
+    required = len(source.rows) - counts.not_applicable
     foot = Slack("{} of {} passed, {} failed, {} unknown. {}").format(
         counts.passed, required, counts.failed, counts.unknown, ". ".join(verdict.remarks)
     )
-    said = filter(None, (verdict.headline, verdict.title, verdict.reason))
+    said = filter(None, (Slack.escape(verdict.headline), Slack.escape(verdict.title), told.happened))
     return message(Slack(": ").join(said), [*blocks, context(foot.strip())])
 
 
@@ -55,7 +54,7 @@ def _cause(group: Sequence[Finding], behind: int) -> Slack:
     """One cause: what was seen, how much stands behind it, what to do."""
     first = group[0]
     names = first.check[:MOST_PART] + (f" and {len(group) - 1} more" if len(group) > 1 else "")
-    told = [first.message[:200], *[behind_text(behind)] * bool(behind), remedy_of(first.check)]
+    told = [first.said[:200], *[behind_text(behind)] * bool(behind), remedy_of(first.check, first.outcome)]
     return Slack("• {} {}: {}").format(names, first.outcome, ". ".join(filter(None, told)))
 
 

@@ -29,7 +29,8 @@ from tests.gates.watch.test_watch_reports import NOW
 TAGS = {
     *("html", "head", "meta", "title", "style", "body", "header", "main", "footer", "script", "div", "h1", "h2", "h3"),
     *("p", "pre", "span", "b", "br", "ul", "li", "table", "tr", "td", "th", "details", "summary", "i", "em", "code"),
-    *("small", "label", "input", "svg", "rect", "line", "polyline", "circle"),
+    *("small", "label", "input", "svg", "rect", "line", "polyline", "circle", "text"),
+    *("section", "article", "a", "button", "output", "figure", "figcaption", "dl", "dt", "dd"),
 }
 ATTRIBUTES = {
     *("lang", "charset", "http-equiv", "content", "name", "class", "open", "data-outcome", "type", "value", "checked"),
@@ -45,7 +46,8 @@ ATTRIBUTES = {
         "width",
         "height",
     ),
-    *("x1", "x2", "y1", "y2", "cx", "cy", "r", "points"),
+    *("x1", "x2", "y1", "y2", "cx", "cy", "r", "points", "text-anchor"),
+    *("id", "href", "tabindex", "aria-live", "aria-describedby", "data-filter", "data-cause"),
 }
 
 
@@ -56,6 +58,7 @@ class Page(html.parser.HTMLParser):
         super().__init__()
         self.tags: list[str] = []
         self.attributes: set[str] = set()
+        self.addresses: list[str] = []
         self.policy = ""
         self.texts: dict[str, str] = {"script": "", "style": ""}
         self._in = ""
@@ -66,6 +69,7 @@ class Page(html.parser.HTMLParser):
         self.tags.append(tag)
         self._in = tag
         self.attributes |= {name for name, _ in attrs}
+        self.addresses += [value or "" for name, value in attrs if name in {"href", "id"}]
         if ("http-equiv", "Content-Security-Policy") in attrs:
             self.policy = dict(attrs)["content"] or ""
 
@@ -90,7 +94,8 @@ def rendered(text: str) -> dict[str, str]:
     verdict = hostile_verdict(text)
     spec = CheckSpec(text, text, text, Severity.PAGE, Where.READ_ONLY)
     other = CheckSpec(f"{text}/x", text, text, Severity.PAGE, Where.READ_ONLY)
-    line = Evidence(other.id, Outcome.PASS, text, text, text, text, 1, text, 1.0, text, text)
+    seen = [Evidence(other.id, Outcome.PASS, text, text, text, text, 1, text, 1.0, text, text), *pictured(text)]
+    drawn = tuple(CheckSpec(e.check, text, text, Severity.PAGE, Where.READ_ONLY) for e in seen[1:])
     run: dict[str, JsonValue] = {
         "run_id": text,
         "gate": text,
@@ -98,7 +103,33 @@ def rendered(text: str) -> dict[str, str]:
         "proof": {"sentence": text},
     }
     kinds = ("html", "markdown", "junit", "slack")
-    return {kind: reports.render(kind, verdict, [line], (spec, other), run) for kind in kinds}
+    return {kind: reports.render(kind, verdict, seen, (spec, other, *drawn), run) for kind in kinds}
+
+
+def pictured(text: str) -> list[Evidence]:
+    """What the pictures are drawn from, hostile wherever a text can be, and among the numbers."""
+    trend: dict[str, JsonValue] = {
+        "steps": [1.0, text, 2.0, 3.0],
+        "p50": text,
+        "p95": 2.0,
+        "p100": text,
+        "samples": text,
+    }
+    series: list[JsonValue] = [[0, 1], [1, 2], [2, text], [3, 0], text]
+    details: dict[str, JsonValue] = {"limits": {text: 5.0, "page": text}, "runbook": text, "low": text, "high": 9}
+    load: dict[str, JsonValue] = {
+        "latency": {**trend},
+        "outbox_lag": {**trend},
+        "timeline": [{"second": n, "requests": n, "failed": text, "p95": 1.0} for n in range(4)],
+    }
+    return [
+        Evidence("load/run-valid", Outcome.PASS, samples=1, details=load),
+        Evidence("watch/outbox-backlog", Outcome.PASS, samples=4, details={"samples": series}),
+        *(
+            Evidence(check, Outcome.PASS, text, 2.0, 5.0, text, 9, details=details)
+            for check in (f"alert/{text}", "load/http_req_duration/p95", f"load/http_req_duration/p{text}")
+        ),
+    ]
 
 
 def watched(text: str) -> dict[str, str]:
@@ -128,11 +159,15 @@ def test_a_page_has_our_elements_alone_and_runs_our_script_alone(text: str) -> N
     for render in (rendered, watched):
         _examine_page(Page(render(text)["html"]))
         assert seen(render(text)["html"])
+    assert {"svg", "polyline", "text", "figure"} <= set(
+        Page(rendered(text)["html"]).tags
+    )  # the pictures are attacked, too
 
 
 def _examine_page(hostile: Page) -> None:
     assert set(hostile.tags) <= TAGS
     assert hostile.attributes <= ATTRIBUTES
+    assert all(re.fullmatch(r"#?[A-Za-z0-9%/._~-]*", address) for address in hostile.addresses)
     assert hostile.tags.count("script") == hostile.tags.count("style") == 1
     assert "unsafe" not in hostile.policy
     assert f"script-src {hash_of(hostile.texts['script'])};" in hostile.policy

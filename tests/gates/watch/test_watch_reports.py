@@ -8,7 +8,7 @@ import re
 from html.parser import HTMLParser
 
 from gates.evidence import CheckSpec, Outcome, Severity, Where
-from gates.reports.sparkline import line, pieces, strip
+from gates.reports.pictures import line, pieces, strip
 from gates.watch.html import html
 from gates.watch.incidents import WatcherHealth
 from gates.watch.rounds import Change, Incident, Reading, Round

@@ -1,0 +1,58 @@
+"""What every page has: one self-contained file without a network, which runs only its own style and script. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from gates.text.inert import Html
+
+STYLE, SCRIPT = (Path(__file__).with_name(f"page.{kind}") for kind in ("css", "js"))
+NOTHING = Html("")
+
+
+def document(title: str, header: Html, body: Html, *styles: Path, scripted: bool = True) -> Html:
+    """A page whose policy (CSP) holds the hashes of its style and script, or forbids scripts.
+
+    styles: beside the one that every page has; scripted: whether it has checks to filter or text to copy.
+    """
+    style, code = Html.packaged(STYLE, *styles), Html.packaged(SCRIPT)
+    element = Html("<script>{}</script>\n").format(code) if scripted else NOTHING
+    allowed = code.csp_hash() if scripted else Html("'none'")
+    return Html(
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src {}; script-src {}; '
+        "base-uri 'none'; form-action 'none'\">\n"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{}</title>\n'
+        "<style>{}</style>\n</head>\n<body>\n{}\n<main>\n{}</main>\n{}</body>\n</html>\n"
+    ).format(style.csp_hash(), allowed, title, style, header, body, element)
+
+
+def section(title: str, *parts: Html) -> Html:
+    """A part of a page under its heading; nothing where it has nothing to say."""
+    body = NOTHING.join(parts)
+    return Html("<section><h2>{}</h2>\n{}</section>\n").format(title, body) if body else NOTHING
+
+
+def outcome(name: str) -> Html:
+    """An outcome as glyph and word: the glyph is drawn by the style, and is no text of its own."""
+    return Html('<span class="outcome {}">{}</span>').format(name.replace(" ", "-"), name)
+
+
+def copied(text: str, what: str) -> Html:
+    """Text that people take elsewhere, with a button that copies it."""
+    button = Html('<button type="button" class="copy" aria-label="copy {}">copy</button>').format(what)
+    return Html('<div class="copied">{}<pre tabindex="0">{}</pre></div>').format(button, text) if text else NOTHING
+
+
+def tools(count: int, outcomes: Sequence[str]) -> Html:
+    """The filter over the checks of a page."""
+    boxes = NOTHING.join(
+        Html('<label><input type="checkbox" value="{}" checked> {}</label>').format(name, outcome(name))
+        for name in outcomes
+    )
+    return Html(
+        '<div class="tools" role="search"><label class="find">Filter {} checks '
+        '<input type="search" placeholder="words, outcome:unknown, cause:preflight" aria-describedby="found"></label>'
+        '<span>{}</span><output id="found" aria-live="polite"></output></div>\n'
+    ).format(count, boxes)

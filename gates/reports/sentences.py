@@ -1,0 +1,161 @@
+"""The verdict in plain sentences, for every medium: what happened to whom, what was done, what to do now. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from gates.contract.remedies import remedy_of
+from gates.decision.rules import RolloutPlan
+from gates.evidence import JsonValue
+from gates.text.inert import Inert
+from gates.text.quantity import shown
+from gates.verdict import Decision, Verdict, grouped
+
+Medium = TypeVar("Medium", bound=Inert)
+
+
+@dataclass(frozen=True, slots=True)
+class Brief(Generic[Medium]):
+    """Three sentences or a few more: what happened to whom, what was done about it, what to do now."""
+
+    happened: Medium
+    done: Medium
+    now: Medium
+
+
+def brief(medium: type[Medium], verdict: Verdict, promises: Mapping[str, str], plan: RolloutPlan) -> Brief[Medium]:
+    """The verdict for people. promises: check -> what it promises and what a failure costs."""
+    teller = _Teller(medium, verdict, promises, plan)
+    return Brief(teller.happened(), teller.done(), teller.now())
+
+
+@dataclass(frozen=True, slots=True)
+class _Teller(Generic[Medium]):
+    medium: type[Medium]
+    verdict: Verdict
+    promises: Mapping[str, str]
+    plan: RolloutPlan
+
+    def _who(self, *, begins: bool = True) -> Medium:
+        """The release and its target; begins: a sentence."""
+        v, medium = self.verdict, self.medium
+        named = medium("Release") if begins else medium("release")
+        plain = medium("The release") if begins else medium("the release")
+        who = medium("{} {}").format(named, v.release) if v.release else plain
+        return medium("{} on {}").format(who, v.target) if v.target else who
+
+    def happened(self) -> Medium:
+        medium, v, who = self.medium, self.verdict, self._who()
+        causes = grouped(v.deciding)
+        if v.shown_as is Decision.PROMOTE:
+            return medium("{} kept its promises: all {} required checks passed.").format(who, v.counts.passed)
+        if v.action.holds and v.decision is Decision.HOLD and not causes:
+            return medium("{} passed its checks, and its flag could not be stepped: {}.").format(who, v.action.message)
+        if not causes:
+            return medium("Nobody knows whether {} is safe: {}.").format(self._who(begins=False), v.reason)
+        first = causes[0][0]
+        if first.outcome == "fail":
+            promise = self.promises.get(first.check, "")
+            said = medium("{} broke a promise: {}").format(who, promise)
+            if not promise:
+                said = medium("{} failed the check {}.").format(who, first.check)
+            others = sum(group[0].outcome == "fail" for group in causes) - 1
+            many = medium("{} Failures of {} other causes are listed below.").format(said, others)
+            return said if not others else many
+        known = v.counts.passed + v.counts.failed + v.counts.unknown
+        return medium("Nobody knows whether {} is safe: {} of {} checks saw nothing to judge by. {}: {}.").format(
+            self._who(begins=False),
+            v.counts.unknown,
+            known,
+            medium("The cause") if len(causes) == 1 else medium("The first of {} causes").format(len(causes)),
+            first.said.rstrip("."),
+        )
+
+    def done(self) -> Medium:
+        medium, action, flag = self.medium, self.verdict.action, self.plan.flag
+        if self.verdict.stage is not None:
+            return medium("A stage alone decides nothing, and changes no flag.")
+        if self.verdict.headline:
+            return medium("The rollback was not carried out: {}.").format(action.message)
+        if action.kind == "none":
+            if action.result == "pending" or not action.message:
+                return self._left_alone()
+            return medium("No flag was changed: {}.").format(action.message)
+        before, after = percent(action.from_percent), percent(action.to_percent)
+        if action.result == "dry_run":
+            return medium("Nothing, in a dry run. The flag {} would go from {} to {}.").format(flag, before, after)
+        return medium("The flag {} went from {} to {}.").format(flag, before, after)
+
+    def _left_alone(self) -> Medium:
+        at = self.verdict.action.from_percent
+        if at is None:
+            return self.medium("No flag was changed.")
+        return self.medium("No flag was changed: {} stays at {}.").format(self.plan.flag, percent(at))
+
+    def now(self) -> Medium:
+        medium, v = self.medium, self.verdict
+        if v.headline:
+            if v.action.by_hand:
+                return medium("Run the SQL below by hand at once, then see that the flag is off (gate status).")
+            return medium("See at once whether the flag is off (gate status), and switch it off by hand.")
+        if v.shown_as is Decision.PROMOTE:
+            return medium("Nothing is left to do.") if v.stage is not None else self._next_step()
+        first = v.deciding[0] if v.deciding else None
+        do = remedy_of(first.check, first.outcome) if first else ""
+        if v.decision is Decision.ROLLBACK and v.action.flag == "off":
+            enable = medium("gate flags enable {} --at {} --reason WHY").format(self.plan.flag, min(self.plan.steps))
+            return medium("{} Deploy the repair, switch the flag on again ({}), and run the gate.").format(do, enable)
+        if do:
+            return medium("{} Then run the gate again.").format(do)
+        if not v.ends_when:
+            return medium("See to that, and run the gate again.")
+        ends, more = v.ends_when[0], len(v.ends_when) - 1
+        said = medium("See to that, and run the gate again. The hold ends when {}").format(ends)
+        return medium("{} and {} more conditions are met.").format(said, more) if more else medium("{}.").format(said)
+
+    def _next_step(self) -> Medium:
+        medium, action, plan = self.medium, self.verdict.action, self.plan
+        if action.result == "dry_run":
+            return medium("Run the gate without --dry-run, or hand the verdict over: gate promote --from DIR.")
+        at = action.to_percent
+        above = [step for step in plan.steps if at is not None and step > at]
+        if action.result == "baking" or (action.kind == "promote" and above):
+            return medium("Let it bake ({} minutes a step), then run the gate again for {} %.").format(
+                plan.bake_minutes, above[0] if above else max(plan.steps)
+            )
+        return medium("Nothing is left to do: that is the last step.") if at else medium("Nothing is left to do.")
+
+
+def percent(value: int | None) -> str:
+    """A percentage of a flag as people read it."""
+    return "an unknown percentage" if value is None else f"{value} %" if value else "off"
+
+
+RECOVERY = {
+    "decision_to_off_s": "seconds from the decision until the flag was off",
+    "decision_to_drained_s": "seconds from the decision until nothing was in flight",
+    "in_flight": "events in flight at the end",
+    "held": "events held back by the flag",
+    "half_replayed": "replays left half done",
+    "unread": "not seen, because",
+    "on_somewhere": "rows of the flag",
+    "proved": "the recovery",
+}
+STATES = {"on_somewhere": ("off, all of them", "one is still on"), "proved": ("not proved", "proved")}
+"""Members that are true or false -> the words for false and for true."""
+
+
+def recovery_lines(recovery: Mapping[str, JsonValue]) -> list[tuple[str, str]]:
+    """What was proved after a rollback, in words: what, and its value."""
+    return [
+        (RECOVERY.get(name, name), STATES[name][value] if name in STATES and isinstance(value, bool) else shown(value))
+        for name, value in recovery.items()
+    ]
+
+
+def short_list(items: Sequence[str], most: int) -> list[str]:
+    """At most so many, and how many more there are."""
+    left = len(items) - most
+    return [*items[:most], f"and {left} more"] if left > 0 else list(items)

@@ -1,0 +1,190 @@
+"""report.html in a real browser: what people see and can do there. Skipped where no Chromium is found."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.gates.reports.report_pages import KEYS, large, pages
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+GOLDEN = {
+    "promote": (
+        "promote",
+        "kept its promises: all 741 required checks passed",
+        "went from 10 % to 50 %",
+        "Let it bake",
+    ),
+    "hold": ("hold", "1 of 741 checks saw nothing to judge by", "outbox.enabled stays at 10 %", "run the gate again"),
+    "rollback": ("rollback", "broke a promise: replay_runs has a valid UNIQUE", "went from 50 % to off", "ADD UNIQUE"),
+    "unreachable": (
+        "hold",
+        "nothing answers at BASE_URL: connection refused",
+        "stays at 10 %",
+        "See that the service runs",
+    ),
+    "wrong-secret": (
+        "hold",
+        "refuses what TRANSBOT_HMAC_SECRET signs: 401",
+        "stays at 10 %",
+        "Set the variable to a credential",
+    ),
+    "unknowns": ("hold", "The first of 300 causes", "stays at 10 %", "and 299 more conditions"),
+}
+SCHEMES = ("light", "dark")
+PHONE = {"width": 390, "height": 844}
+MOST_PRINTED = 12
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium: nothing is downloaded."""
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        pytest.skip(f"no {', '.join(NAMES)} in PATH: install Debian's chromium to see the pages in a browser")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every page as a file, which is how people open it."""
+    made = tmp_path_factory.mktemp("pages")
+    for name, text in pages().items():
+        (made / f"{name}.html").write_text(text, encoding="utf-8")
+    return made
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A tab that fails the test over any request but for the file itself, and over any error of the script."""
+    context = browser.new_context()
+    made = context.new_page()
+    asked: list[str] = []
+    errors: list[str] = []
+    made.on("request", lambda request: asked.append(request.url))
+    made.on("pageerror", lambda error: errors.append(str(error)))
+    made.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
+    yield made
+    context.close()
+    assert all(url.startswith("file://") and url.partition("#")[0].endswith(".html") for url in asked)
+    assert not errors
+
+
+def opened(page: Page, folder: Path, name: str, anchor: str = "") -> Page:
+    page.goto(f"file://{folder}/{name}.html{anchor}")
+    return page
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_the_first_screen_says_what_happened_what_was_done_and_what_to_do(page: Page, folder: Path, name: str) -> None:
+    """The words a release manager reads in ten seconds, without scrolling."""
+    page.set_viewport_size({"width": 1280, "height": 800})
+    header = opened(page, folder, name).locator("header")
+    assert page.locator("h1").inner_text() == GOLDEN[name][0]
+    for word in GOLDEN[name]:
+        assert word in header.inner_text()
+    box = page.locator(".brief").bounding_box()
+    assert box is not None
+    assert box["y"] + box["height"] < 800
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("name", ["promote", "rollback"])
+def test_no_rule_of_accessibility_is_broken(page: Page, folder: Path, name: str, scheme: str) -> None:
+    """axe-core finds nothing, in light and in dark: names, roles, contrast, order of headings."""
+    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+    results = Axe().run(opened(page, folder, name))
+    assert [(v["id"], v["nodes"][0]["html"][:200]) for v in results.response["violations"]] == []
+    assert results.response["passes"]
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_a_phone_shows_all_without_scrolling_sideways(page: Page, folder: Path, name: str) -> None:
+    """At 390 px nothing is wider than the screen."""
+    page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    opened(page, folder, name)
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+@pytest.mark.parametrize("name", ["rollback", "unreachable"])
+def test_a_print_has_the_verdict_its_colours_and_a_few_pages(page: Page, folder: Path, name: str) -> None:
+    """Printed, the checks are a line a group; buttons and filter are left out; bars keep their colours."""
+    printed = opened(page, folder, name).pdf(format="A4")
+    assert printed.startswith(b"%PDF")
+    assert 1 <= printed.count(b"/Type /Page\n") <= MOST_PRINTED
+    page.emulate_media(media="print")
+    assert not page.locator(".tools").is_visible()
+    assert page.evaluate("getComputedStyle(document.querySelector('.bar')).printColorAdjust") == "exact"
+
+
+def test_outcomes_are_words_with_a_glyph(page: Page, folder: Path) -> None:
+    """Nobody needs to see a colour to tell a failure from a pass."""
+    opened(page, folder, "rollback")
+    glyph = "e => getComputedStyle(e, '::before').content"
+    shown = {word: page.locator(f".outcome.{word}").first.evaluate(glyph) for word in ("pass", "fail", "unknown")}
+    assert len({*shown.values()} - {"none", "normal"}) == 3
+    assert page.locator("article .outcome").first.inner_text() == "fail"
+
+
+def test_the_filter_understands_words_outcomes_and_causes_by_keyboard(page: Page, folder: Path) -> None:
+    """`/` goes to the filter, Escape ends it; `outcome:` and `cause:` are understood; what is shown is said."""
+    opened(page, folder, "unreachable")
+    page.keyboard.press("/")
+    page.keyboard.type("outcome:unknown cause:preflight/target drill/audit/")
+    page.wait_for_function("document.getElementById('found').textContent !== ''")
+    shown = page.locator(".row:not([hidden])")
+    assert 0 < shown.count() < 60
+    assert page.locator("#found").inner_text() == f"{shown.count()} shown"
+    page.keyboard.press("Escape")
+    assert page.locator("#found").inner_text() == ""
+    assert page.locator(".row[hidden]").count() == 0
+
+
+def test_what_a_cause_blocks_is_one_line_and_a_button_away(page: Page, folder: Path) -> None:
+    """The card of a cause is short; its button filters the checks behind it."""
+    card = opened(page, folder, "unreachable").locator("article").first
+    assert "preflight/target-reachable" in card.inner_text()
+    assert len(card.inner_text()) < 1500
+    card.get_by_role("button", name="Show them").click()
+    assert page.locator(".row:not([hidden])").count() > 500
+
+
+def test_an_address_opens_the_check_that_it_names(page: Page, folder: Path) -> None:
+    """A finding can be linked to: its groups open, and it is in view."""
+    row = opened(page, folder, "rollback", f"#{KEYS}").locator(f'[id="{KEYS}"]')
+    assert row.evaluate("e => e.open && e.parentElement.open")
+    assert opened(page, folder, "rollback", f"#why-{KEYS}").locator(f'[id="why-{KEYS}"]').is_visible()
+
+
+def test_a_command_is_copied_by_one_press(page: Page, folder: Path) -> None:
+    """The button says that it copied, or selects the text where the browser forbids it."""
+    opened(page, folder, "rollback")
+    button = page.locator("article button.copy").first
+    button.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('article button.copy').textContent !== 'copy'")
+    assert button.inner_text() in {"copied", "selected"}
+
+
+def test_every_picture_says_in_words_what_it_shows(page: Page, folder: Path) -> None:
+    """A reader without pictures gets their numbers."""
+    opened(page, folder, "promote")
+    pictures = page.get_by_role("img")
+    assert pictures.count() >= 8
+    assert all(len(pictures.nth(n).get_attribute("aria-label") or "") > 10 for n in range(pictures.count()))
+
+
+def test_ten_thousand_findings_are_filtered_while_one_types(page: Page, tmp_path: Path) -> None:
+    """Each with a cause of its own: the page answers, and finds the one."""
+    (tmp_path / "large.html").write_text(large(10_000), encoding="utf-8")
+    opened(page, tmp_path, "large").locator("input[type=search]").fill("check-9999")
+    page.wait_for_function("document.getElementById('found').textContent === '1 shown'")
+    assert page.locator(".row:not([hidden])").count() == 1
