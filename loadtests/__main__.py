@@ -1,5 +1,6 @@
 """`python -m loadtests PLAN.json OUT`: perform a plan. `--worker HOST PORT`: serve a master. `--checks PLAN.json`:
-print the ids of the checks that its thresholds make, one a line. `--compare BEFORE AFTER`: two runs' latencies.
+print how long the load takes, and the ids of the checks that its thresholds make, one a line. `--compare BEFORE AFTER`:
+two runs' latencies.
 
 Exit codes: 0 the result is in OUT/result.json (whatever it says), 3 the thresholds or the plan cannot be used.
 """
@@ -16,11 +17,14 @@ from pathlib import Path
 from gates.deployment.dialect.current import learn
 from loadtests.engine.credentials import credentials_from
 from loadtests.engine.locust_engine import serve_worker  # first: Locust patches the process
+from loadtests.engine.schedule import length_s
 from loadtests.judgement.baseline import compare_folders
 from loadtests.plan import load_plan
+from loadtests.profiles import resolve
 from loadtests.run import run, thresholds_of
 from loadtests.thresholds.language import ThresholdError
 
+LENGTH = "seconds "
 USAGE = "usage: python -m loadtests PLAN.json OUT | --worker HOST PORT | --checks PLAN.json | --compare DIR DIR\n"
 
 
@@ -41,9 +45,11 @@ def main(arguments: list[str]) -> int:
             return 0
         case ["--checks", plan]:
             try:
-                file = thresholds_of(load_plan(Path(plan).read_text(encoding="utf-8")))
+                asked = load_plan(Path(plan).read_text(encoding="utf-8"))
+                file = thresholds_of(asked)
             except (ThresholdError, ValueError) as error:
                 return refuse(error)
+            sys.stdout.write(f"{LENGTH}{length_s(resolve(asked, file))}\n")
             for key, thresholds in file.thresholds.by_metric.items():
                 for one in thresholds:
                     sys.stdout.write(f"load/{key}/{one.expression.aggregation}\n")

@@ -16,9 +16,9 @@ from locust.runners import WorkerRunner
 
 from loadtests.engine.credentials import credentials_from
 from loadtests.engine.locust_engine import attach
-from loadtests.engine.users import ScheduledUser, WaitingUser
+from loadtests.engine.users import LoadUser
 
-__all__ = ["ScheduledUser", "WaitingUser"]
+__all__ = ["LoadUser"]
 
 
 @events.init.add_listener  # type: ignore[untyped-decorator]

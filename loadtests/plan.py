@@ -10,15 +10,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from loadtests.thresholds.file import Stage
-
-
-@dataclass(frozen=True, slots=True)
-class Stream:
-    """Arrivals of one kind (`event`, `probe`, `replay`, `url`) at a fixed rate for the whole run."""
-
-    kind: str
-    per_s: float
+from loadtests.scenario import Executor, Scenario, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +24,11 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
-    """What to do. `stages` or `vus` mean the closed model, `streams` the open one. Seconds everywhere.
+    """What to do. Seconds everywhere. `vus`: so many users instead of the load of file or profile.
 
     A request may take `timeout_s`; at the end all that is under way has `grace_s`, as k6's gracefulStop.
+    rps: requests a second of all processes together, 0: no limit. setup_s: what making the companies may take, 0: the
+    same.
     `lease` goes into the names of the companies (see gates/deployment/leftovers.py): a mark, and epoch seconds. The run
     ends when it is no longer a child of the process `parent` (0: whoever started it).
     `most_exact` values of each metric are kept as measured (8 bytes each); a metric with more goes over to a histogram.
@@ -45,9 +39,12 @@ class LoadPlan:
     thresholds_text: str = ""
     run: str = "run"
     profile: str = "quick"
-    streams: tuple[Stream, ...] = ()
-    stages: tuple[Stage, ...] = ()
+    scenarios: tuple[Scenario, ...] = ()
     vus: int = 0
+    rps: float = 0.0
+    setup_s: float = 0.0
+    keeps_connections: bool = True
+    checks_certificates: bool = True
     think_s: float = 0.2
     duration_s: float = 10.0
     most_s: float = 30.0
@@ -68,6 +65,7 @@ class LoadPlan:
     tenants: tuple[Tenant, ...] = ()
     early_abort: bool = True
     run_on: bool = True
+    compat_k6: bool = False
     detail: bool = True
     url_only: bool = False
     rate_per_s: float = 50.0
@@ -80,8 +78,8 @@ class LoadPlan:
 
     @property
     def is_open(self) -> bool:
-        """Whether arrivals follow a schedule instead of waiting for answers."""
-        return bool(self.streams)
+        """Whether all arrivals follow a schedule instead of waiting for answers."""
+        return all(one.executor is Executor.ARRIVALS for one in self.scenarios)
 
     @property
     def is_url(self) -> bool:
@@ -108,13 +106,19 @@ def dump_plan(plan: LoadPlan) -> str:
 def load_plan(text: str) -> LoadPlan:
     """The plan from JSON. Raise ValueError, TypeError or KeyError on anything else."""
     values: dict[str, Any] = json.loads(text)
-    values["streams"] = tuple(Stream(**one) for one in values.get("streams", ()))
-    values["stages"] = tuple(Stage(**one) for one in values.get("stages", ()))
+    values["scenarios"] = tuple(_scenario(one) for one in values.get("scenarios", ()))
     values["tenants"] = tuple(
         Tenant(one["id"], tuple(one["items"]), one["replays"]) for one in values.get("tenants", ())
     )
     values["notes"] = tuple(values.get("notes", ()))
     return LoadPlan(**values)
+
+
+def _scenario(values: dict[str, Any]) -> Scenario:
+    values["executor"] = Executor(values["executor"])
+    values["stages"] = tuple(Stage(**one) for one in values["stages"])
+    values["labels"] = tuple((name, value) for name, value in values["labels"])
+    return Scenario(**values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from loadtests.plan import LoadPlan, Stream
-from loadtests.thresholds.file import Stage, ThresholdsFile
+from loadtests.plan import LoadPlan
+from loadtests.scenario import Executor, Scenario, Stage, steady
+from loadtests.thresholds.file import ThresholdsFile
 
 CHECKLIST_THRESHOLDS = """{
   thresholds: {
@@ -42,12 +43,12 @@ URL_THRESHOLDS = """{
 """
 """Of the checklist's thresholds those that any URL has."""
 
-QUICK_STREAMS = (Stream("event", 18.0), Stream("probe", 25.0), Stream("replay", 8.0))
+QUICK = (steady("event", 18.0), steady("probe", 25.0), steady("replay", 8.0))
 """In 10 s: 180 events (160 decide a rate of 98 %), 250 probes, 80 replays (63 decide a p95), and one or two questions
 an event. The 53 replayed items come on top of the deliveries.
 """
 
-DEFAULT_STAGES = (Stage(30.0, 5), Stage(60.0, 10), Stage(10.0, 0))
+DEFAULT = (Scenario(Executor.USERS, 1, (Stage(30.0, 5), Stage(60.0, 10), Stage(10.0, 0))),)
 """The checklist's smoke test: up to 5 users, then to 10, then out."""
 
 TENANTS: Mapping[str, int] = {"quick": 60, "default": 60}
@@ -55,21 +56,26 @@ TENANTS: Mapping[str, int] = {"quick": 60, "default": 60}
 
 
 def resolve(plan: LoadPlan, file: ThresholdsFile) -> LoadPlan:
-    """Give the plan its load: the file's stages or vus (closed model), those asked for, or the profile's.
+    """Give the plan its load: the users asked for, else the file's, else the profile's.
 
     Without a word about users the model is open: arrivals at a fixed rate, which a stalled server cannot slow down.
     """
-    plan = dataclasses.replace(plan, tenants_wanted=0 if plan.url_only else TENANTS[plan.profile])
-    think_s = 0.0 if plan.url_only else plan.think_s
-    if file.stages:
-        return dataclasses.replace(plan, streams=(), stages=file.stages, think_s=think_s)
-    if file.vus or plan.vus:
-        duration_s = file.duration_s or plan.duration_s
-        return dataclasses.replace(
-            plan, streams=(), vus=plan.vus or file.vus or 1, duration_s=duration_s, think_s=think_s
-        )
-    if plan.url_only:
-        return dataclasses.replace(plan, streams=(Stream("url", plan.rate_per_s),))
-    if plan.profile == "default":
-        return dataclasses.replace(plan, streams=(), stages=DEFAULT_STAGES)
-    return dataclasses.replace(plan, streams=plan.streams or QUICK_STREAMS)
+    plan = dataclasses.replace(
+        plan,
+        tenants_wanted=0 if plan.url_only else TENANTS[plan.profile],
+        think_s=0.0 if plan.url_only else plan.think_s,
+        rps=file.rps or plan.rps,
+        setup_s=file.setup_s or plan.setup_s,
+        keeps_connections=plan.keeps_connections and not file.new_connections,
+        checks_certificates=plan.checks_certificates and not file.any_certificate,
+    )
+    if plan.vus or file.users:
+        scenarios: tuple[Scenario, ...] = (Scenario(Executor.USERS, plan.vus or file.users),)
+    elif file.scenarios:
+        grace_s = max(one.grace_s for one in file.scenarios)
+        return dataclasses.replace(plan, scenarios=file.scenarios, grace_s=grace_s)
+    elif plan.url_only:
+        scenarios = (steady("", plan.rate_per_s),)
+    else:
+        scenarios = plan.scenarios or (DEFAULT if plan.profile == "default" else QUICK)
+    return dataclasses.replace(plan, scenarios=scenarios)

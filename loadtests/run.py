@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import resource
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from loadtests.engine.locust_engine import Engine  # first: Locust patches the p
 from loadtests.engine.memory import MemoryWatch
 from loadtests.engine.metrics import TYPES
 from loadtests.engine.sinks import RateSink
+from loadtests.engine.workload import MIX
 from loadtests.judgement.verdict import ThresholdResult
 from loadtests.plan import LoadPlan
 from loadtests.profiles import CHECKLIST_THRESHOLDS, URL_THRESHOLDS, resolve
@@ -28,6 +31,26 @@ from loadtests.thresholds.file import ThresholdsFile, parse_thresholds
 
 class OrphanedError(SystemExit):
     """The process that asked for the run is gone: the load ends, and the companies are removed."""
+
+
+class SetupTimeoutError(Exception):
+    """The companies were not made in the time that setupTimeout gives."""
+
+
+@contextlib.contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """Raise SetupTimeoutError after so long; 0: never. By a signal, because libpq waits outside of Python."""
+
+    def late(*_: object) -> None:
+        raise SetupTimeoutError
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _watch_parent(parent: int, then: Callable[[], None]) -> Callable[[], None]:
@@ -42,7 +65,8 @@ def _watch_parent(parent: int, then: Callable[[], None]) -> Callable[[], None]:
 def thresholds_of(plan: LoadPlan) -> ThresholdsFile:
     """The thresholds of a plan, the checklist's where it brings none. Raise ThresholdsFileError."""
     text = plan.thresholds_text or (URL_THRESHOLDS if plan.url_only else CHECKLIST_THRESHOLDS)
-    return parse_thresholds(text, plan.thresholds_name if plan.thresholds_text else "checklist.js", TYPES)
+    name = plan.thresholds_name if plan.thresholds_text else "checklist.js"
+    return parse_thresholds(text, name, TYPES, () if plan.url_only else tuple(dict.fromkeys(MIX)))
 
 
 def run(plan: LoadPlan, out: Path, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -60,6 +84,8 @@ def run(plan: LoadPlan, out: Path, environ: Mapping[str, str]) -> dict[str, Any]
 
         try:
             prepared, notes = _prepare(url, plan, [*plan.notes, *thresholds.notes], note)
+            if prepared is None:  # as in k6: without its setup a test makes no request
+                prepared, plan = database.Prepared(), dataclasses.replace(plan, scenarios=())
             plan = dataclasses.replace(plan, tenants=prepared.tenants if url else plan.tenants)
             return _drive(plan, thresholds, prepared, notes, out, environ, url)
         except OrphanedError:  # nobody is left who would look at the companies, or remove them
@@ -93,11 +119,15 @@ def _clean_up(url: str, companies: Sequence[str]) -> None:
 
 def _prepare(
     url: str, plan: LoadPlan, notes: list[str], note: Callable[[str], None]
-) -> tuple[database.Prepared, list[str]]:
+) -> tuple[database.Prepared | None, list[str]]:
+    """The companies of the run, and what a person should read; None where they took longer than setupTimeout."""
     if not url:
         return database.Prepared(), notes
     try:
-        return database.prepare(url, plan, note), notes
+        with _at_most(plan.setup_s):
+            return database.prepare(url, plan, note), notes
+    except SetupTimeoutError:
+        return None, [*notes, f"no request was made: the companies took more than {plan.setup_s:g} s (setupTimeout)"]
     except psycopg.Error as error:
         why = f"no company could be created ({type(error).__name__}); give the gate's role its rights and run again"
         return database.Prepared(absent={"outbox_lag_ms": why, "agent_success": why}), [*notes, why]

@@ -15,7 +15,6 @@ stalls that leaves open.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -59,11 +58,11 @@ def spread(counts: Iterable[Counts], variance: float | None = None) -> float:
     """
     pairs = [(bad, n) for bad, n in counts if n]
     total, groups = sum(n for _, n in pairs), len(pairs)
-    share = math.fsum(bad for bad, _ in pairs) / total if total else 0.0
+    share = sum(bad for bad, _ in pairs) / total if total else 0.0
     alone = share * (1.0 - share) if variance is None else variance
     if groups < 2 or alone <= 0.0:
         return 1.0
-    found = math.fsum((bad - share * n) ** 2 for bad, n in pairs) * groups / (groups - 1) / total
+    found = sum((bad - share * n) * (bad - share * n) for bad, n in pairs) * groups / (groups - 1) / total
     return max(1.0, found / alone)
 
 

@@ -149,7 +149,7 @@ def student_quantile(confidence: float, degrees: int) -> float:
 
 def mean_bounds(values: Sequence[float], mean: float, confidence: float) -> tuple[float, float]:
     """Student-t bounds of a mean; infinite for fewer than two values."""
-    squares = math.fsum((v - mean) ** 2 for v in values)
+    squares = sum((v - mean) * (v - mean) for v in values)
     return mean_bounds_of(len(values), squares / max(1, len(values) - 1), mean, confidence)
 
 
@@ -158,7 +158,7 @@ def mean_bounds_of(n: float, variance: float, mean: float, confidence: float) ->
     if n < 2:
         return -math.inf, math.inf
     half = student_quantile(confidence, round(n) - 1) * math.sqrt(variance / n)
-    return mean - half, mean + half
+    return (mean - half, mean + half) if math.isfinite(half) else (-math.inf, math.inf)
 
 
 def percentile_minimum(percent: float, confidence: float, *, upper: bool) -> int:
@@ -174,4 +174,4 @@ def rate_minimum(limit: float, confidence: float, *, upper: bool) -> int:
     share = limit if upper else 1.0 - limit
     if not 0.0 < share < 1.0:
         return 1
-    return math.ceil(math.log(1.0 - confidence) / math.log1p(-share) - 1e-9)
+    return math.ceil(min(math.log(1.0 - confidence) / math.log1p(-share), 1e18) - 1e-9)

@@ -21,6 +21,8 @@ from gates.decision.intervals import ShareTest, log_incomplete_beta
 
 OPTIMUM = 6.0
 """The mixture is at its best where a sample of the limit's share would hold about so many bad ones: 300 for 2 %."""
+LEAST_NULL = 1e-12
+"""No number of bets decides about a smaller part of what is possible."""
 _GRID = tuple(place / 8.0 for place in range(1, 8))
 """Stakes of the bets on a mean, as shares of the greatest stake that cannot ruin."""
 
@@ -71,11 +73,12 @@ def anytime_test(risk: float) -> ShareTest:
 
 def mean_proved(blocks: Sequence[float], limit: float, most: float, risk: float, *, under: bool) -> bool:
     """Whether the mean is proved to be under (or over) the limit by the means of blocks, each in [0, most]."""
-    if not 0.0 < limit < most:
+    null = limit / most if 0.0 < limit < most else 0.0
+    if null < LEAST_NULL:
         return False
-    null = limit / most
     stakes = [share / (1.0 - null if under else null) for share in _GRID]
-    gains = [null - block / most if under else block / most - null for block in blocks]
+    shares = [min(block / most, 1.0) for block in blocks]
+    gains = [null - share if under else share - null for share in shares]
     logs = [math.fsum(math.log1p(stake * gain) for gain in gains) for stake in stakes]
     best = max(logs)
     return best + math.log(math.fsum(math.exp(one - best) for one in logs) / len(logs)) >= -math.log(risk)

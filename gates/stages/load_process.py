@@ -41,6 +41,8 @@ TIMEOUT_S = float(Settings().load_timeout_s)
 GRACE_S = 60.0
 """Beyond the planned time: companies made, canaries waited for, companies removed."""
 POLL_S = 0.2
+PLANNED = "seconds "
+"""Before the length of the load, in what its process says of a plan."""
 END_S = 5.0
 """For removing the companies after SIGTERM."""
 SHOWN = (
@@ -69,7 +71,7 @@ def load(
     lease = _lease(target, plan, options)
     (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
     try:
-        limit_s = _limit_s(plan) if options.plans_its_time else timeout_s
+        limit_s = _limit_s(plan, target, folder) if options.plans_its_time else timeout_s
         return _measure(plan, target, options, folder, started_at, limit_s)
     finally:
         if lease is not None and not options.keep_tenants:
@@ -150,6 +152,7 @@ def plan_of(target: Target, options: LoadOptions) -> dict[str, Any]:
         "test_company_replays": not options.spare_test_company,
         "early_abort": not options.no_early_abort,
         "run_on": not options.no_run_on,
+        "compat_k6": options.compat == "k6",
         "most_exact": options.most_exact or MOST_EXACT,
         "keep_tenants": options.keep_tenants,
         "parent": os.getpid(),
@@ -231,12 +234,8 @@ def checks_of(target: Target, options: LoadOptions, out: Path) -> tuple[CheckSpe
     folder = out / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plan.json").write_text(json.dumps(plan_of(target, options)), encoding="utf-8")
-    code, text = _run(["--checks", str(folder / "plan.json")], target, GRACE_S, show=False)
-    lines = text.strip().splitlines()
-    if code == 3:
-        raise ConfigError(lines[-1] if lines else "the thresholds cannot be used")
     known = {spec.id: spec for spec in SPECS}
-    ids = dict.fromkeys(line for line in lines if line.startswith("load/"))
+    ids = dict.fromkeys(line for line in _asked(target, folder) if line.startswith("load/"))
     own = [
         spec_of(one.partition("/")[2], f"{one} keeps its threshold.", "A limit of the team is broken.") for one in ids
     ]
@@ -247,9 +246,20 @@ def _unknown(check: str, why: str, started_at: str) -> Evidence:
     return Evidence(check, Outcome.UNKNOWN, why, started_at=started_at)
 
 
-def _limit_s(plan: Mapping[str, Any]) -> float:
-    stages = 600.0 if plan["thresholds_text"] or plan["profile"] == "default" else 0.0
-    return float(plan["most_s"]) + GRACE_S + stages + (30.0 if plan["expect_workers"] else 0.0)
+def _asked(target: Target, folder: Path) -> list[str]:
+    """What the load process says of the plan in the folder. Raise ConfigError where that is of no use."""
+    code, text = _run(["--checks", str(folder / "plan.json")], target, GRACE_S, show=False)
+    lines = text.strip().splitlines()
+    if code == 3:
+        raise ConfigError(lines[-1] if lines else "the thresholds cannot be used")
+    return lines
+
+
+def _limit_s(plan: Mapping[str, Any], target: Target, folder: Path) -> float:
+    """How long the load may take: scenarios and stages know that themselves."""
+    planned = next((line for line in _asked(target, folder) if line.startswith(PLANNED)), f"{PLANNED}0")
+    most_s = max(float(plan["most_s"]), float(planned.removeprefix(PLANNED)))
+    return most_s + 2 * GRACE_S + (30.0 if plan["expect_workers"] else 0.0)
 
 
 def _run(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import gevent
 
 from gates.text.foreign import json_object
-from loadtests.engine.drive import Drive
+from loadtests.engine.drive import Drive, Terms
 from loadtests.engine.wire import Connection
 from loadtests.engine.workload import Workload
 from loadtests.judgement.lag import lag_ms
@@ -35,13 +35,13 @@ class Canaries:
     direct: int = 0
     watching: dict[str, float] = field(default_factory=dict)
 
-    def send(self, connection: Connection, intended: float = 0.0) -> None:
+    def send(self, connection: Connection, terms: Terms) -> None:
         """Post one event and follow it in the background."""
         made = self.workload.event()
         if made is None:
             return
         call, event_id = made
-        status = self.drive.request(call, connection, intended)
+        status = self.drive.request(call, connection, terms)
         if not 200 <= status < 300:
             return
         self.accepted += 1

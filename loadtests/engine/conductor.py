@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loadtests.engine.samples import RequestGroup, Samples, timed_of
-from loadtests.engine.schedule import length_s, users_at
+from loadtests.engine.schedule import length_s
 from loadtests.engine.sinks import Sink, TrendSink
 from loadtests.engine.tally import Tally
 from loadtests.judgement.looks import Looks
@@ -25,6 +25,8 @@ NO_ANSWER_S = 3.0
 EARLY_S = 3.0
 """A failure is not called earlier: a service that has just been started may stumble."""
 LOOK_S = 2.0
+K6_LOOK_S = 2.0
+"""k6 evaluates its thresholds every two seconds."""
 LOOK_SHARE = 20.0
 """Looking takes at most one part in so many of the time."""
 FREEZE_S = 10
@@ -52,6 +54,7 @@ class WorkerState:
     pressure: Mapping[str, float] = field(default_factory=dict)
     canaries: tuple[int, int, int] = (0, 0, 0)
     paused: bool = False
+    done: bool = False
 
 
 @dataclass(slots=True)
@@ -113,7 +116,7 @@ class Conductor:
         seen.sequence = report["sequence"]
         seen.finals += 1 if report["final"] else 0
         seen.cpu_percent, seen.users, seen.dropped = report["cpu_percent"], report["users"], report["dropped"]
-        seen.silent_s, seen.pressure = report["silent_s"], report["pressure"]
+        seen.silent_s, seen.pressure, seen.done = report["silent_s"], report["pressure"], report["done"]
         seen.canaries, seen.paused = tuple(report["canaries"]), seen.paused or report["paused"]
         came = self.samples.merge_report(report)
         seen.shift_s = min(seen.shift_s, time.perf_counter() - self.started - report["elapsed_s"])
@@ -239,6 +242,8 @@ class Conductor:
         elapsed = time.perf_counter() - self.started
         if not self.plan.run_on or self.ended.startswith("aborted") or elapsed + LOOK_S > self._most_s():
             return False
+        if all(seen.done for seen in self.workers.values()):
+            return False
         is_open, has_failed = self._open()
         if not is_open or has_failed or self.invalid_reasons():
             return False
@@ -256,7 +261,7 @@ class Conductor:
             dropped_iterations=sum(seen.dropped for seen in self.workers.values()),
             users_wanted=self.users_wanted,
             users_spawned=self.users_spawned,
-            workers_wanted=max(1, self.plan.workers + self.plan.expect_workers),
+            workers_wanted=self._processes,
             workers_lost=tuple(gone),
             cpu_percent={name: seen.cpu_percent for name, seen in self.workers.items()},
             lateness_ms=self._trend("schedule_lateness_ms").percentile(95.0),
@@ -286,7 +291,8 @@ class Conductor:
         early = self._early(elapsed)
         if early:
             return early
-        if elapsed < self._next_look():
+        done = len(self.workers) >= self._processes and all(seen.done for seen in self.workers.values())
+        if elapsed < self._next_look() and not done:
             return ""
         self.looks += 1
         self.reached_s = elapsed if self.reached_s is None else self.reached_s
@@ -296,7 +302,7 @@ class Conductor:
             return "as planned, with a failure that more samples would not undo"
         if not is_open:
             return "as planned" if self.looks == 1 else "decided after running on"
-        if not self.plan.run_on or elapsed >= self._most_s():
+        if done or not self.plan.run_on or elapsed >= self._most_s():
             return "as planned, undecided" if self.looks == 1 else "undecided at the limit of running on"
         wait_s = max(LOOK_S, LOOK_SHARE * (time.perf_counter() - begun))
         self._look_at = min(self._most_s(), elapsed + wait_s)
@@ -304,6 +310,11 @@ class Conductor:
 
     _look_at = 0.0
     _early_at = 0.0
+    _k6_looks = 0
+
+    @property
+    def _processes(self) -> int:
+        return max(1, self.plan.workers + self.plan.expect_workers)
 
     def _next_look(self) -> float:
         return self._look_at or length_s(self.plan)
@@ -323,12 +334,22 @@ class Conductor:
         return found
 
     def _abort_on_fail(self, elapsed: float) -> str:
+        """With --compat k6 whatever k6 calls failed, at the times when it looks; else what is proved to be broken."""
+        if self.plan.compat_k6 and elapsed < K6_LOOK_S * (self._k6_looks + 1):
+            return ""
+        self._k6_looks = int(elapsed / K6_LOOK_S)
         for key, thresholds in self.thresholds.by_metric.items():
             for threshold in thresholds:
-                if not threshold.aborts(int(elapsed * 1e9)):
+                if not threshold.aborts(int(elapsed * 1e9)) or self.absent(key.name):
                     continue
                 sink = self.samples.select(key)
-                if not sink.is_empty and not k6_verdict(sink, threshold.expression, elapsed):
+                if sink.is_empty:
+                    continue
+                if self.plan.compat_k6:
+                    failed = not k6_verdict(sink, threshold.expression, elapsed)
+                else:
+                    failed = self._is_proved_broken(key, threshold, sink)
+                if failed:
                     return f"aborted: {key} {threshold.expression.source} failed and has abortOnFail"
         return ""
 
@@ -338,12 +359,15 @@ class Conductor:
                 continue  # of our own thresholds, one operation must not end the run before the others are measured
             sink = self.samples.select(key)
             for threshold in thresholds:
-                if not self.tally.counts(key, threshold.expression):
-                    continue  # a statement about the run as a whole
-                if self._judge(key, threshold, sink).verdict is ThresholdOutcome.FAIL:
+                if self._is_proved_broken(key, threshold, sink, counted_only=True):
                     return f"aborted: {key} {threshold.expression.source} is proved to be broken"
         return ""
 
-    def users_now(self) -> int:
-        """How many users there should be now."""
-        return users_at(self.plan, self.elapsed_s)
+    def _is_proved_broken(
+        self, key: MetricKey, threshold: Threshold, sink: Sink, *, counted_only: bool = False
+    ) -> bool:
+        """Before the planned end: by the test for any time; or a statement about the run that nothing can undo."""
+        e = threshold.expression
+        if not self.tally.counts(key, e) and (counted_only or not e.stays_broken):
+            return False
+        return self._judge(key, threshold, sink).verdict is ThresholdOutcome.FAIL

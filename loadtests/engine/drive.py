@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import time
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import gevent
 
 from gates.deployment.dialect.exchange import understood_bytes
-from loadtests.engine.samples import RequestGroup, Samples
+from loadtests.engine.samples import RequestGroup, Samples, Tags
 from loadtests.engine.sinks import Sink
 from loadtests.engine.wire import OWN_FAULTS, Address, Connection, TransportError, parse_address
 from loadtests.plan import Credentials, LoadPlan
@@ -43,6 +45,17 @@ class Call:
     expectation: Expectation = SUCCEEDS
 
 
+class Terms(NamedTuple):
+    """intended: when it was due (0: when it is sent). cut_off: when it is given up. labels: tags of its scenario."""
+
+    intended: float = 0.0
+    cut_off: float = math.inf
+    labels: Tags = ()
+
+
+PLAIN = Terms()
+
+
 @dataclass(slots=True)
 class Drive:
     """One process's share of a run. `index` of `of` processes; times are time.perf_counter() seconds."""
@@ -60,21 +73,20 @@ class Drive:
     background: set[gevent.Greenlet] = field(default_factory=set)
     address: Address = field(init=False)
     most_open: int = field(init=False)
-    _iterations: Sink = field(init=False)
-    _iteration_times: array[float] = field(init=False)
     answered_at: float = 0.0
     silent_s: float = 0.0
-    _open: dict[Connection, tuple[Call, float]] = field(default_factory=dict)
+    _next_turn: float = 0.0
+    _iterations: dict[Tags, tuple[Sink, Sink, array[float]]] = field(default_factory=dict)
+    _open: dict[Connection, tuple[Call, Terms]] = field(default_factory=dict)
     _idle: list[Connection] = field(default_factory=list)
     _all: list[Connection] = field(default_factory=list)
-    _groups: dict[tuple[str, str, str, str, int, str, bool], RequestGroup] = field(default_factory=dict)
+    _groups: dict[tuple[Tags, str, str, str, str, int, str, bool], RequestGroup] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.most_open = min(self.plan.max_open, max(1, limit - SPARE_DESCRIPTORS))
-        self.address = parse_address(self.plan.base_url)
-        self._iterations = self.samples.sink("iteration_duration")
-        self._iteration_times = self.samples.pairs("iteration_duration")
+        plan = self.plan
+        self.address = parse_address(plan.base_url, keeps=plan.keeps_connections, checked=plan.checks_certificates)
         gevent.spawn(self._sweep)
 
     @property
@@ -105,13 +117,18 @@ class Drive:
         self.dropped += 1
         self.samples.add("dropped_iterations", 1)
 
-    def note_iteration(self, began: float, ended: float) -> None:
+    def note_iteration(self, began: float, ended: float, labels: Tags) -> None:
         """One iteration of a user, or one arrival, is over."""
+        found = self._iterations.get(labels)
+        if found is None:
+            count, times = self.samples.sink("iterations", labels), self.samples.sink("iteration_duration", labels)
+            found = self._iterations[labels] = count, times, self.samples.pairs("iteration_duration", labels)
         took_ms = (ended - began) * 1000.0
-        self._iterations.add(took_ms)
-        self._iteration_times.extend((began - self.started, took_ms))
+        found[0].add(1)
+        found[1].add(took_ms)
+        found[2].extend((began - self.started, took_ms))
 
-    def request(self, call: Call, connection: Connection, intended: float = 0.0) -> int:
+    def request(self, call: Call, connection: Connection, terms: Terms = PLAIN) -> int:
         """Send, wait, record. Returns the status, 0 without an answer; the connection then holds body and times.
 
         What the end of the run cuts off is recorded by `finish`.
@@ -119,30 +136,40 @@ class Drive:
         and without the connecting, as in k6.
         """
         status, error = 0, UNFINISHED
-        self._open[connection] = call, intended
+        if self.plan.rps:
+            terms = self._wait_for_turn(terms)
+        self._open[connection] = call, terms
         try:
-            status, error = connection.exchange(call.data, self.plan.timeout_s), ""
+            left_s = min(self.plan.timeout_s, max(0.0, terms.cut_off - time.perf_counter()))
+            status, error = connection.exchange(call.data, left_s), ""
             status, connection.body = understood_bytes(status, connection.body)
             self.answered_at = connection.ended
         except TransportError as none:
             error = str(none.args[0])
         finally:  # a user may be stopped in the middle of a request: that counts, too
             if self._open.pop(connection, None):
-                self._record(call, connection, status, error, connection.ended, intended)
+                self._record(call, connection, status, error, connection.ended, terms)
         return status
 
-    def _record(self, call: Call, c: Connection, status: int, error: str, ended: float, intended: float) -> None:
+    def _wait_for_turn(self, terms: Terms) -> Terms:
+        """Wait until the limit of requests a second allows the next one. That wait is no part of its duration."""
+        turn = max(time.perf_counter(), self._next_turn)
+        self._next_turn = turn + self.of / self.plan.rps
+        gevent.sleep(max(0.0, turn - time.perf_counter()))
+        return terms._replace(intended=max(terms.intended, turn)) if terms.intended else terms
+
+    def _record(self, call: Call, c: Connection, status: int, error: str, ended: float, terms: Terms) -> None:
         if error in OWN_FAULTS:
             self.drop()
             return
         passed = call.expectation.holds(status, c.body)
-        key = (call.scenario, call.name, call.method, call.url, status, error, passed)
+        key = (terms.labels, call.scenario, call.name, call.method, call.url, status, error, passed)
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = self._group(call, status, error, passed=passed)
+            group = self._groups[key] = self._group(call, status, error, terms.labels, passed=passed)
         timings = group.timings
         setup = c.connected_s + c.tls_s
-        began = intended or c.started + setup
+        began = terms.intended or c.started + setup
         timings["http_req_duration"].append((ended - began) * 1000.0)
         group.starts.append(began - self.started)
         group.sent += len(call.data)
@@ -155,7 +182,7 @@ class Drive:
             timings["http_req_tls_handshaking"].append(c.tls_s * 1000.0)
             timings["http_req_blocked"].append(setup * 1000.0)
 
-    def _group(self, call: Call, status: int, error: str, *, passed: bool) -> RequestGroup:
+    def _group(self, call: Call, status: int, error: str, labels: Tags, *, passed: bool) -> RequestGroup:
         answered = 200 <= status < 400
         expected = answered or status in call.expected
         tags = {
@@ -166,6 +193,7 @@ class Drive:
             "operation": call.operation,
             "status": str(status),
             "expected_response": "true" if expected else "false",
+            **dict(labels),
         }
         if error:
             tags["error"] = error
@@ -201,8 +229,8 @@ class Drive:
         gevent.joinall(list(self.background), timeout=self.plan.grace_s)
         while self._open and time.perf_counter() < deadline:
             gevent.sleep(0.02)
-        for connection, (call, intended) in self._open.items():
-            self._record(call, connection, 0, UNFINISHED, time.perf_counter(), intended)
+        for connection, (call, terms) in self._open.items():
+            self._record(call, connection, 0, UNFINISHED, time.perf_counter(), terms)
         self._open.clear()
         silent_s = now - max(self.answered_at, self.started)
         self.silent_s = silent_s if is_waiting and silent_s > SILENCE_S else 0.0

@@ -22,7 +22,7 @@ from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
 
 from loadtests.engine.conductor import Conductor
 from loadtests.engine.locust_stats import feed
-from loadtests.engine.users import ScheduledUser, WaitingUser
+from loadtests.engine.users import LoadUser
 from loadtests.engine.worker import FINISH, REPORT, RESUME, Worker
 from loadtests.plan import Credentials, LoadPlan, dump_plan, load_plan
 
@@ -45,8 +45,7 @@ def attach(environment: Any, credentials: Credentials, on_report: Callable[[str,
             of, index = options.load_of, runner.worker_index % max(1, options.load_of)
             send = lambda report: runner.send_message(REPORT, report)  # noqa: E731
         worker = Worker(plan, credentials, index, of, send)
-        environment.load_worker, environment.load_traffic = worker, worker.traffic
-        worker.count_users = lambda: runner.user_count
+        environment.load_worker = worker
         worker.begin()
 
     def finish(environment: Any, msg: Any, **_: Any) -> None:
@@ -64,12 +63,11 @@ def attach(environment: Any, credentials: Credentials, on_report: Callable[[str,
 
 
 def environment_for(plan: LoadPlan) -> Any:
-    """A Locust environment with the one user class that the plan needs."""
+    """A Locust environment that performs the plan."""
     options = argument_parser.parse_options(args=["--headless"])
     options.load_plan, options.load_of = dump_plan(plan), max(1, plan.workers + plan.expect_workers)
-    user = ScheduledUser if plan.is_open else WaitingUser
     return Environment(
-        user_classes=[user],
+        user_classes=[LoadUser],
         events=Events(),
         host=plan.base_url,
         stop_timeout=30,
@@ -135,16 +133,11 @@ class Engine:
         environment.stats.reset_all()
         gevent.spawn(stats.stats_history, self.runner)
         conductor.started = time.perf_counter()
-        wanted = 0
+        conductor.users_wanted = max(1, self.expected)
+        gevent.spawn(self.runner.start, conductor.users_wanted, 100 * conductor.users_wanted)
+        self._wait_for_users(conductor.users_wanted)
         while not conductor.ended:
-            target = max(1, self.expected) if self.plan.is_open else conductor.users_now()
-            if target != wanted:
-                gevent.spawn(self.runner.start, target, max(100, target))
-                if not wanted:
-                    self._wait_for_users(target)
-                wanted = target
             gevent.sleep(TICK_S)
-            conductor.users_wanted = wanted
             conductor.users_spawned = max(self.runner.user_count, 0)
             self._watch_workers()
             conductor.ended = conductor.stop_reason()
@@ -226,9 +219,7 @@ def serve_worker(host: str, port: int, credentials: Credentials) -> None:
     """Be a worker of a master until it goes away. Returns when the master is done with us."""
     options = argument_parser.parse_options(args=["--headless"])
     options.load_plan, options.load_of = "", 1
-    environment = Environment(
-        user_classes=[ScheduledUser, WaitingUser], events=Events(), stop_timeout=30, parsed_options=options
-    )
+    environment = Environment(user_classes=[LoadUser], events=Events(), stop_timeout=30, parsed_options=options)
     runner = environment.create_worker_runner(host, port)
     attach(environment, credentials, lambda _worker, _report: None)
     runner.greenlet.join()

@@ -81,15 +81,15 @@ class Samples:
             found = self.groups[key] = RequestGroup(key[0], failed, refused, check, passed)
         return found
 
-    def sink(self, metric: str, tags: Mapping[str, str] | None = None) -> Sink:
-        """The sink of a metric that is not of a request, made if it is new."""
-        key = (metric, tuple(sorted((tags or {}).items())))
+    def sink(self, metric: str, tags: Mapping[str, str] | Tags = ()) -> Sink:
+        """The sink of a metric that is not of a request, made if it is new. Pairs are taken as they are."""
+        key = (metric, _pairs(tags))
         found = self.series.get(key)
         if found is None:
             found = self.series[key] = empty_sink(TYPES[metric])
         return found
 
-    def add(self, metric: str, value: float, tags: Mapping[str, str] | None = None, at: float = 0.0) -> None:
+    def add(self, metric: str, value: float, tags: Mapping[str, str] | Tags = (), at: float = 0.0) -> None:
         """Add one sample; `at` is its time and matters for gauges."""
         sink = self.sink(metric, tags)
         if isinstance(sink, GaugeSink):
@@ -97,11 +97,11 @@ class Samples:
         else:
             sink.add(value)
 
-    def pairs(self, metric: str, tags: Mapping[str, str] | None = None) -> array[float]:
+    def pairs(self, metric: str, tags: Mapping[str, str] | Tags = ()) -> array[float]:
         """Where the times and values of a metric go; it stays the same array over reports."""
-        return self.timed.setdefault((metric, tuple(sorted((tags or {}).items()))), array("d"))
+        return self.timed.setdefault((metric, _pairs(tags)), array("d"))
 
-    def add_at(self, metric: str, value: float, at: float, tags: Mapping[str, str] | None = None) -> None:
+    def add_at(self, metric: str, value: float, at: float, tags: Mapping[str, str] | Tags = ()) -> None:
         """Add one sample that began at a second of the run, so that stalls show in it."""
         self.add(metric, value, tags)
         self.pairs(metric, tags).extend((at, value))
@@ -277,6 +277,10 @@ def timed_of(report: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str], a
         pairs = array("d")
         pairs.frombytes(data)
         yield metric, dict(_tags(tags)), pairs
+
+
+def _pairs(tags: Mapping[str, str] | Tags) -> Tags:
+    return tags if isinstance(tags, tuple) else tuple(sorted(tags.items()))
 
 
 def _tags(pairs: Iterable[Iterable[str]]) -> Tags:

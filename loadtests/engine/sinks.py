@@ -174,8 +174,8 @@ class TrendSink:
 
     def variance(self, mean: float) -> float:
         """Of the values around their mean, as the variance of a sample; 0 for fewer than two."""
-        squares = math.fsum((v - mean) ** 2 for v in self.values)
-        squares += math.fsum(n * (v - mean) ** 2 for v, n in self.rounded())
+        squares = sum((v - mean) * (v - mean) for v in self.values)  # ** and fsum raise on an overflow
+        squares += sum(n * (v - mean) * (v - mean) for v, n in self.rounded())
         return squares / max(1, self.samples - 1)
 
     def percentile(self, percent: float) -> float:

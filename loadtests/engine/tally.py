@@ -105,7 +105,7 @@ class Tally:
         if reached_s is not None and ran_on:
             early, early_sums = timeline.counts(until=at)
             kept = early_sums if is_mean else early
-            first = (math.fsum(one for one, _ in kept), sum(n for _, n in kept))
+            first = (sum(one for one, _ in kept), sum(n for _, n in kept))
         seconds = sum(1 for _, n in slots if n) * self.slot_s
         blocks = tuple(_blocks(sums, found.stalls, self.slot_s)) if is_mean else ()
         return Looks(found, reached_s is not None, first, seconds, blocks, most)
@@ -119,7 +119,7 @@ def _blocks(sums: Sequence[Counts], stalls: Sequence[float], slot_s: float) -> I
         part = sums[start : start + step]
         samples = sum(n for _, n in part)
         if samples:
-            yield math.fsum(one for one, _ in part) / samples
+            yield sum(one for one, _ in part) / samples
 
 
 def _count_flags(timelines: Mapping[Expression, Timeline], slots: list[int], *, value: bool) -> None:

@@ -31,12 +31,17 @@ MOST_SIZE_DIGITS = 15
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a base URL points; `prefix` is its path without a trailing slash."""
+    """Where a base URL points; `prefix` is its path without a trailing slash.
+
+    keeps: whether a connection serves more than one request. checked: whether the certificate is.
+    """
 
     host: str
     port: int
     tls: bool
     prefix: str
+    keeps: bool = True
+    checked: bool = True
 
     @property
     def authority(self) -> str:
@@ -45,29 +50,34 @@ class Address:
         return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
 
 
-def parse_address(url: str) -> Address:
+def parse_address(url: str, *, keeps: bool = True, checked: bool = True) -> Address:
     """Split a http(s) URL. Raise ValueError on anything else."""
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError(f"{url!r} is no http or https address")
     path = parts.path.rstrip("/") + (f"?{parts.query}" if parts.query else "")
     tls = parts.scheme == "https"
-    return Address(parts.hostname, parts.port or (443 if tls else 80), tls, path)
+    return Address(parts.hostname, parts.port or (443 if tls else 80), tls, path, keeps, checked)
 
 
 def request_bytes(address: Address, method: str, path: str, headers: list[tuple[str, str]], body: bytes = b"") -> bytes:
     """The bytes of one request; `path` is appended to the prefix of the address."""
     lines = [f"{method} {address.prefix + path or '/'} HTTP/1.1", f"Host: {address.authority}"]
     lines += [f"{name}: {value}" for name, value in headers]
+    if not address.keeps:
+        lines.append("Connection: close")
     if body or method in {"POST", "PUT", "PATCH"}:
         lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
 @functools.cache
-def _tls_context() -> Any:
+def _tls_context(*, checked: bool) -> Any:
     """The platform's certificates, checked; read once, because reading them takes longer than a request."""
-    return gevent_ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
+    context = gevent_ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
+    if not checked:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 class TransportError(Exception):
@@ -188,7 +198,8 @@ class Connection:
         middle = time.perf_counter()
         self.connected_s = middle - before
         if self._address.tls:
-            self._tls = self._sock = _tls_context().wrap_socket(self._sock, server_hostname=self._address.host)
+            context = _tls_context(checked=self._address.checked)
+            self._tls = self._sock = context.wrap_socket(self._sock, server_hostname=self._address.host)
             self.tls_s = time.perf_counter() - middle
 
     def _connect(self, family: int, kind: int, proto: int, where: Any) -> None:
@@ -262,7 +273,7 @@ class Connection:
         fields = top.lower()
         closing = self._read_body(buffer, fields, bodiless=head or status in {204, 304})
         self.status = status
-        if closing or b"\r\nconnection: close" in fields or top[5:8] == b"1.0":
+        if closing or not self._address.keeps or b"\r\nconnection: close" in fields or top[5:8] == b"1.0":
             self.close()
         return status
 

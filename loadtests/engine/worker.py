@@ -13,8 +13,8 @@ import gevent
 from gates.deployment.pressure import CpuPressure
 from loadtests.engine.canaries import Canaries
 from loadtests.engine.drive import Drive
+from loadtests.engine.executors import Executors, Traffic
 from loadtests.engine.null_requests import NullRequests
-from loadtests.engine.users import Traffic
 from loadtests.engine.workload import Workload
 from loadtests.plan import Credentials, LoadPlan
 
@@ -36,8 +36,8 @@ class Worker:
         canaries = Canaries(self.drive, workload, PATIENCE_S)
         self.traffic = Traffic(self.drive, workload, canaries)
         self.send = send
+        self.executors = Executors(self.traffic)
         self.sequence = 0
-        self.count_users: Callable[[], int] = lambda: 0
         self._cpu = _cpu_s()
         self._cpu_at = time.perf_counter()
         self.cpu_percent = 0.0
@@ -63,7 +63,6 @@ class Worker:
         drive, canaries = self.drive, self.traffic.canaries
         if not drive.stopping:
             self.cpu_percent = 100.0 * (_cpu_s() - self._cpu) / max(1e-9, time.perf_counter() - self._cpu_at)
-        users = self.count_users()
         report = drive.samples.take_report()
         report |= {
             "sequence": self.sequence,
@@ -73,7 +72,8 @@ class Worker:
             "silent_s": drive.silent_s,
             "cpu_percent": self.cpu_percent,
             "pressure": self._pressure.percent(),
-            "users": users,
+            "users": self.executors.users + drive.open_requests,
+            "done": self.executors.done,
             "canaries": [canaries.accepted, canaries.direct, len(canaries.watching)],
             "paused": self.traffic.paused,
         }

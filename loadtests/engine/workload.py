@@ -33,6 +33,8 @@ from loadtests.thresholds.expectations import (
 
 AGENT = "replaygate-load"
 PROBES = {"/healthz": ALIVE, "/version": VERSION}
+MIX = ("event", "probe", "event", "probe", "replay")
+"""What a user, or a scenario that names no operation, does by turns."""
 EVENT_TENANTS = 10
 """Companies that events are sent for; the others are there for their replay calls."""
 PAUSED = frozenset({"agents_paused"})
@@ -65,6 +67,11 @@ class Workload:
         self._plain = Call(
             "url", "GET", path, request_bytes(self.address, "GET", "", [("Accept", "*/*"), ("User-Agent", AGENT)])
         )
+
+    def kinds(self, wanted: str) -> Iterator[str]:
+        """What a scenario calls by turns."""
+        mix = ("url",) if self.plan.is_url else MIX
+        return itertools.cycle((wanted,) if wanted else mix)
 
     def call(self, kind: str) -> Call | None:
         """The next call of a kind; None where there is nothing (more) to call. Events come from `event` instead."""

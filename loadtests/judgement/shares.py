@@ -19,6 +19,8 @@ RISK = 0.05
 """Of a wrong pass at the limit; and the same of a wrong failure. It is split over the two tests."""
 FIXED_RISK, ANYTIME_RISK = 0.04, 0.01
 FIXED, ANYTIME = exact_test(FIXED_RISK), anytime_test(ANYTIME_RISK)
+LEAST_SHARE = 1e-12
+"""No run is long enough to decide a smaller share, and logarithms of one would overflow."""
 UPPER, LOWER = frozenset({"<", "<="}), frozenset({">", ">="})
 
 
@@ -34,7 +36,7 @@ def allowed_bad(e: Expression, kind: MetricType) -> float | None:
             share = 1.0 - percent / 100.0 if e.operator in UPPER else percent / 100.0
         case _:
             return None
-    return share if 0.0 < share < 1.0 else None
+    return min(max(share, LEAST_SHARE), 1.0 - LEAST_SHARE) if 0.0 < share < 1.0 else None
 
 
 def is_bad(e: Expression, value: float) -> bool:

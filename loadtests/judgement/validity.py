@@ -65,9 +65,9 @@ def doubts(facts: RunFacts) -> tuple[str, ...]:
         )
     if facts.dropped_iterations:
         found.append(
-            f"{facts.dropped_iterations} arrivals were dropped because too many requests were still open,"
-            " or this machine had no descriptor or port left; lower the rate, see `ulimit -n`, or look why the target"
-            " answers none of them"
+            f"{facts.dropped_iterations} arrivals or iterations were dropped because too many requests were still open"
+            " (maxVUs), maxDuration was over, or this machine had no descriptor or port left; lower the rate, see"
+            " `ulimit -n`, or look why the target answers so slowly"
         )
     for name, percent in sorted(facts.cpu_percent.items()):
         if percent > CPU_LIMIT_PERCENT:

@@ -349,12 +349,12 @@ def _more(judged: ThresholdResult, e: Expression, sink: Sink, looks: Looks) -> i
         return judged.samples * 4
     gap = abs((judged.observed or 0.0) - e.limit)
     width = max(judged.high - (judged.observed or 0.0), (judged.observed or 0.0) - judged.low)
-    factor = (width / gap) ** 2 if gap > 0 else 100.0
-    return max(judged.samples + 1, math.ceil(judged.samples * min(factor, 100.0)))
+    factor = min(width / gap, 10.0) ** 2 if gap > 0 else 100.0
+    return max(judged.samples + 1, math.ceil(judged.samples * factor))
 
 
 def number_text(value: float | None) -> str:
     """A number for people: four digits, nothing where there is none."""
     if value is None:
         return "-"
-    return f"{value:.0f}" if abs(value) >= 10_000 and math.isfinite(value) else f"{value:.4g}"
+    return f"{value:.0f}" if 10_000 <= abs(value) < 1e15 else f"{value:.4g}"

@@ -110,36 +110,36 @@ _UNITS_NS: Mapping[str, int] = {
     "h": 3_600_000_000_000,
 }
 _DAY_NS = 24 * _UNITS_NS["h"]
+LEAST_NS, MOST_NS = -(2**63), 2**63 - 1
 _DURATION_PART = re.compile(r"([0-9]*)(?:\.([0-9]*))?([^0-9.]+)", re.ASCII)
 
 
 def parse_duration_ns(value: str | float) -> int:
     """A k6 duration in nanoseconds: a number of milliseconds, or text like `10s`, `1m30s`, `1d2h`.
 
-    Raise ThresholdError on anything else.
+    What does not fit into 64 bits becomes what Go makes of it: a negative one. Raise ThresholdError on anything else.
     """
     if isinstance(value, int | float):
-        return _milliseconds(float(value), value)
+        return _milliseconds(float(value))
     try:
-        return _milliseconds(parse_float(value), value)
+        return _milliseconds(parse_float(value))
     except ThresholdError:
         pass
     days, mark, rest = value.partition("d")
     if not mark:
         return _go_duration(value)
-    if not re.fullmatch(r"[+-]?[0-9]+", days, re.ASCII):
+    if not re.fullmatch(r"[+-]?[0-9]+", days, re.ASCII) or not LEAST_NS <= int(days) <= MOST_NS:
         raise ThresholdError(f"{value!r} is no duration; days are a whole number, as in 1d or 2d12h")
     hours = _go_duration(rest) if rest else 0
     if hours < 0:
         raise ThresholdError(f"{value!r} is no duration; the part after the days must not be negative")
-    whole = int(days) * _DAY_NS
-    return whole - hours if int(days) < 0 else whole + hours
+    whole = int(days) * _DAY_NS + (-hours if int(days) < 0 else hours)
+    return (whole - LEAST_NS) % 2**64 + LEAST_NS
 
 
-def _milliseconds(number: float, source: object) -> int:
-    if not math.isfinite(number):
-        raise ThresholdError(f"{source!r} is no duration; give finite milliseconds or text like 10s")
-    return int(number * 1_000_000)
+def _milliseconds(number: float) -> int:
+    ns = number * 1_000_000.0
+    return int(ns) if LEAST_NS <= ns < -LEAST_NS else LEAST_NS
 
 
 def _go_duration(text: str) -> int:
@@ -152,12 +152,13 @@ def _go_duration(text: str) -> int:
         if not part or not (part[1] or part[2]) or part[3] not in _UNITS_NS:
             raise ThresholdError(f"{text!r} is no duration; write one like 500ms, 10s, 1m30s or 1d")
         unit = _UNITS_NS[part[3]]
-        total += int(part[1] or 0) * unit
-        if part[2]:
-            total += int(float(f"0.{part[2]}") * unit)
+        digits = (part[2] or "")[:18]
+        total += int(part[1] or 0) * unit + int(float(digits or 0) * (unit / 10.0 ** len(digits)))
         at = part.end()
     if not body:
         raise ThresholdError("an empty text is no duration; write one like 10s")
+    if not LEAST_NS <= sign * total <= MOST_NS:
+        raise ThresholdError(f"{text!r} is longer than 292 years, the longest duration; write a shorter one")
     return sign * total
 
 
@@ -179,6 +180,12 @@ class Expression:
     def holds(self, value: float) -> bool:
         """Whether the comparison is true; with NaN on either side only `!=` is."""
         return COMPARE[self.operator](value, self.limit)
+
+    @property
+    def stays_broken(self) -> bool:
+        """Whether no later sample can undo a failure; of counters, that nothing negative is added is taken for sure."""
+        edge = self.method == "rate" and (self.operator[0], self.limit) in {("<", 0.0), (">", 1.0)}
+        return edge or (self.method, self.operator[0]) in {("max", "<"), ("min", ">"), ("count", "<")}
 
 
 def parse_expression(source: str) -> Expression:
@@ -336,6 +343,8 @@ def lint(key: MetricKey, threshold: Threshold) -> list[str]:
         )
     if math.isnan(e.limit):
         found.append(f"{key}: {e.source!r} compares with NaN and can never decide anything")
+    if threshold.abort_on_fail and (threshold.delay_abort_ns or 0) < 0:
+        found.append(f"{key}: delayAbortEval of {e.source!r} is negative or too long, so nothing is waited for")
     if threshold.delay_abort_ns is not None and not threshold.abort_on_fail:
         found.append(f"{key}: {e.source!r} has delayAbortEval without abortOnFail, which does nothing")
     return found

@@ -18,14 +18,14 @@ R = TypeVar("R")
 ENVIRON = {"TRANSBOT_HMAC_SECRET": "a-secret-of-the-tests", "PATH": "/usr/bin:/bin"}
 
 
-def start(plan: LoadPlan, folder: Path) -> subprocess.Popen[str]:
-    """Start a run; its result will be in `folder`/out."""
+def start(plan: LoadPlan, folder: Path, **environ: str) -> subprocess.Popen[str]:
+    """Start a run, with further variables; its result will be in `folder`/out."""
     path = folder / "plan.json"
     path.write_text(dump_plan(plan), encoding="utf-8")
     return subprocess.Popen(
         [sys.executable, "-m", "loadtests", str(path), str(folder / "out")],
         cwd=ROOT,
-        env=ENVIRON,
+        env=ENVIRON | environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

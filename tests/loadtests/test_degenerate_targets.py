@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from loadtests.plan import LoadPlan, Stream, Tenant
+from loadtests.plan import LoadPlan, Tenant
+from loadtests.scenario import steady
 from tests.loadtests.degenerate_target import degenerate_target
 from tests.loadtests.fake_target import Behaviour, target
 from tests.loadtests.load_process import at_once, finish, messages, start, verdicts
@@ -25,7 +26,7 @@ NOT_HERE = {
 def plan(url: str, **more: object) -> LoadPlan:
     """The checklist's thresholds over 1.5 s: 150 events, 150 probes, 75 replays; nothing waits for longer than 1 s."""
     values: dict[str, object] = {
-        "streams": (Stream("event", 110.0), Stream("probe", 110.0), Stream("replay", 50.0)),
+        "scenarios": (steady("event", 110.0), steady("probe", 110.0), steady("replay", 50.0)),
         "tenants": TENANTS,
         "duration_s": 1.5,
         "most_s": 1.5,
@@ -101,8 +102,8 @@ def test_failing_replays_do_not_hide_among_good_requests(tmp_path: Path) -> None
 def test_a_lag_that_rises_through_the_run_is_not_passed(tmp_path: Path) -> None:
     """Inside every limit at the end, and only because the end came: unknown, neither passed nor failed."""
     with target(Behaviour(lag_growth=1.2)) as url:
-        streams = (Stream("event", 60.0), Stream("probe", 60.0), Stream("replay", 25.0))
-        result = finish(start(plan(url, streams=streams, duration_s=2.6, most_s=2.6), tmp_path), tmp_path)
+        streams = (steady("event", 60.0), steady("probe", 60.0), steady("replay", 25.0))
+        result = finish(start(plan(url, scenarios=streams, duration_s=2.6, most_s=2.6), tmp_path), tmp_path)
     found = verdicts(result)
     assert found["load/outbox_lag_ms/p95"] == found["load/outbox_lag_ms/avg"] == "unknown", messages(result)
     assert "rises through the whole run" in messages(result)

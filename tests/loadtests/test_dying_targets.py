@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from loadtests.plan import LoadPlan
-from loadtests.thresholds.file import Stage
 from tests.loadtests.fake_target import Behaviour, target
 from tests.loadtests.k6_program import k6_binary
 from tests.loadtests.load_process import at_once, finish, messages, start, verdicts
@@ -21,7 +20,7 @@ HTTP = "{http_req_failed: ['rate<0.02'], http_req_duration: ['p(95)<400']}"
 MODELS: dict[str, dict[str, Any]] = {
     "open": {"rate_per_s": 80.0},
     "vus": {"vus": 4},
-    "stages": {"stages": (Stage(1.0, 4), Stage(1.0, 4))},
+    "stages": {"stages": "[{duration: '1s', target: 4}, {duration: '1s', target: 4}]"},
     "two processes": {"vus": 4, "workers": 2},
 }
 FOR_EVER_S = 60.0
@@ -31,8 +30,7 @@ def plan(url: str, **more: Any) -> LoadPlan:
     """Two seconds of load; a request may take one."""
     values: dict[str, Any] = {"duration_s": 2.0, "most_s": 2.0, "timeout_s": 1.0, "thresholds_text": HTTP, **more}
     if "stages" in values:
-        stages = "[{duration: '1s', target: 4}, {duration: '1s', target: 4}]"
-        values["thresholds_text"] = f"{{stages: {stages}, thresholds: {HTTP}}}"
+        values["thresholds_text"] = f"{{stages: {values.pop('stages')}, thresholds: {HTTP}}}"
     return LoadPlan(base_url=url, url_only=True, thresholds_name="t.js", **values)
 
 

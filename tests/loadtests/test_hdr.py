@@ -22,7 +22,8 @@ from loadtests.engine.sinks import TrendSink
 from loadtests.judgement import baseline
 from loadtests.judgement.starvation import NULL
 from loadtests.judgement.verdict import ThresholdOutcome, ThresholdResult, judge
-from loadtests.plan import LoadPlan, Stream
+from loadtests.plan import LoadPlan
+from loadtests.scenario import steady
 from loadtests.thresholds.language import MetricKey, Threshold, ThresholdSet, parse_expression
 
 DURATION = MetricKey("http_req_duration")
@@ -172,7 +173,7 @@ def test_least_and_greatest_are_exact_in_a_histogram() -> None:
 def finished(cap: int, values: list[float]) -> Conductor:
     """A run that is over; its reports came from one worker in two different seconds."""
     expected = ThresholdSet({DURATION: (Threshold(parse_expression("p(95)<1e9")),)})
-    plan = LoadPlan("http://x", streams=(Stream("url", 1.0),), most_exact=cap)
+    plan = LoadPlan("http://x", scenarios=(steady("", 1.0),), most_exact=cap)
     one = Conductor(plan, expected, {}, has_database=False)
     half = len(values) // 2
     rest = {
@@ -183,6 +184,7 @@ def finished(cap: int, values: list[float]) -> Conductor:
         "users": 1,
         "canaries": [0, 0, 0],
         "paused": False,
+        "done": False,
     }
     for sequence, (second, some) in enumerate(((0, values[:half]), (40, values[half:]))):
         worker = part(some)

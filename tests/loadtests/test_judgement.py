@@ -175,7 +175,7 @@ def test_an_invalid_run_takes_every_verdict_away() -> None:
     ("change", "words"),
     [
         ({"silent_s": 7.0}, "no answer came in the last 7.0 s"),
-        ({"dropped_iterations": 3}, "3 arrivals were dropped"),
+        ({"dropped_iterations": 3}, "3 arrivals or iterations were dropped"),
         ({"cpu_percent": {"local": 90.0}}, "90 % of a core"),
         ({"lateness_ms": 150.0}, "150 ms late"),
     ],
@@ -202,3 +202,26 @@ def test_a_run_that_measured_nothing_is_invalid(change: dict[str, object], words
     assert invalid_reasons(GOOD) == doubts(GOOD) == ()
     (reason,) = invalid_reasons(dataclasses.replace(GOOD, **change))  # type: ignore[arg-type]
     assert words in reason
+
+
+EXTREME = [0.0, 5e-324, 1e-310, 1e-300, 1e-13, 1.0, 26.0, 1e100, 1e154, 1e160, 1.5e308, -1e200, math.inf]
+
+
+@given(
+    st.sampled_from(["avg", "med", "p(95)", "p(99.9)", "max", "min", "count", "rate", "value"]),
+    st.sampled_from(["<", "<=", ">", ">=", "==", "!="]),
+    st.one_of(st.sampled_from(EXTREME), st.floats(allow_nan=False)),
+    st.lists(st.one_of(st.sampled_from(EXTREME[:-1]), st.floats(0, 1e4)), min_size=0, max_size=6),
+    st.sampled_from([1, 10, 40, 200]),
+)
+def test_at_no_limit_is_a_pass_where_k6_fails(
+    method: str, op: str, limit: float, values: list[float], times: int
+) -> None:
+    """Denormal limits, sums that overflow: every verdict comes without an error, and no pass against k6's failure."""
+    sinks: dict[str, Sink] = {"count": CounterSink(), "rate": RateSink(), "value": GaugeSink()}
+    sink = sinks.get(method, TrendSink())
+    for value in values * times:
+        sink.add(value)
+    found = said(f"{method}{op}{limit!r}", sink)
+    assert found.verdict is not ThresholdOutcome.PASS or found.k6_passes, found.message
+    assert found.verdict is not ThresholdOutcome.FAIL or not found.k6_passes, found.message

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.plan import LoadPlan, Stream
+from loadtests.plan import LoadPlan
+from loadtests.scenario import steady
 from tests.loadtests.fake_target import Behaviour, target
 from tests.loadtests.load_process import children_of, finish, messages, start, verdicts
 from tests.waiting import until
@@ -191,7 +192,7 @@ def test_canaries_measure_the_lag_end_to_end(lag_s: float | None, tmp_path: Path
         plan = LoadPlan(
             base_url=url,
             thresholds_text=text,
-            streams=(Stream("event", 60.0),),
+            scenarios=(steady("event", 60.0),),
             duration_s=1.5,
             most_s=1.5,
             test_company_id="00000000-0000-4000-8000-000000000001",
@@ -216,7 +217,7 @@ def test_events_on_the_direct_path_have_no_lag(tmp_path: Path) -> None:
         plan = LoadPlan(
             base_url=url,
             thresholds_text="{outbox_lag_ms: ['p(95)<1500']}",
-            streams=(Stream("event", 60.0),),
+            scenarios=(steady("event", 60.0),),
             duration_s=1.0,
             most_s=1.0,
             test_company_id="00000000-0000-4000-8000-000000000001",
@@ -229,8 +230,8 @@ def test_events_on_the_direct_path_have_no_lag(tmp_path: Path) -> None:
 def test_a_switch_that_is_off_is_unknown(tmp_path: Path) -> None:
     """TEST_OUTBOX=false cannot turn a requirement into a pass."""
     with target(Behaviour()) as url:
-        text, streams = "{outbox_lag_ms: ['avg<1']}", (Stream("probe", 50.0),)
-        more = {"url_only": False, "test_outbox": False, "streams": streams, "thresholds_text": text}
+        text, streams = "{outbox_lag_ms: ['avg<1']}", (steady("probe", 50.0),)
+        more = {"url_only": False, "test_outbox": False, "scenarios": streams, "thresholds_text": text}
         result = finish(start(url_plan(url, duration_s=0.5, most_s=0.5, **more), tmp_path), tmp_path)
     assert verdicts(result) == {"load/outbox_lag_ms/avg": "unknown"}
     assert "switched off" in messages(result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import msgpack  # type: ignore[import-untyped]
@@ -9,11 +10,11 @@ import pytest
 
 from loadtests.engine.conductor import Conductor
 from loadtests.engine.samples import Samples
-from loadtests.engine.schedule import arrivals, users_at
+from loadtests.engine.schedule import arrivals
 from loadtests.engine.sinks import CounterSink, RateSink, TrendSink
 from loadtests.judgement.lag import lag_ms
-from loadtests.plan import LoadPlan, Stream, dump_plan, load_plan
-from loadtests.thresholds.file import Stage
+from loadtests.plan import LoadPlan, dump_plan, load_plan
+from loadtests.scenario import Executor, Scenario, Stage, steady
 from loadtests.thresholds.language import MetricKey, Threshold, ThresholdSet, parse_expression, parse_metric_key
 
 
@@ -80,29 +81,20 @@ def test_tags_select_a_part() -> None:
 
 def test_arrivals_are_dealt_out_without_a_gap() -> None:
     """All processes together make exactly the arrivals of the rate, each of them once."""
-    streams = (Stream("event", 20.0), Stream("probe", 30.0))
+    plan = LoadPlan("http://x", scenarios=(steady("event", 20.0), steady("probe", 30.0)))
 
-    def first_second(index: int, of: int) -> list[tuple[float, str]]:
-        found: list[tuple[float, str]] = []
-        for at, kind in arrivals(streams, index, of):
-            if at >= 1.0:
-                return found
-            found.append((at, kind))
-        return found
+    def first_second(index: int, of: int) -> list[tuple[float, int]]:
+        return list(itertools.takewhile(lambda one: one[0] < 1.0, arrivals(plan, index, of)))
 
     assert len(first_second(0, 1)) == 50
     assert sorted(first_second(0, 3) + first_second(1, 3) + first_second(2, 3)) == first_second(0, 1)
 
 
-def test_stages_ramp_in_straight_lines_from_one_user() -> None:
-    """As k6 does: from 1 to the first target, then from target to target."""
-    plan = LoadPlan("http://x", stages=(Stage(10.0, 5), Stage(10.0, 10), Stage(5.0, 0)))
-    assert [users_at(plan, t) for t in (0, 5, 10, 15, 20, 22.5, 25)] == [1, 3, 5, 8, 10, 5, 0]
-
-
 def test_a_plan_survives_its_text() -> None:
     """What the master sends is what the worker performs."""
-    plan = LoadPlan("http://x", stages=(Stage(1.0, 2),), streams=(Stream("event", 2.5),), notes=("a",))
+    plan = LoadPlan(
+        "http://x", scenarios=(Scenario(Executor.USERS, 1, (Stage(1.0, 2),), labels=(("a", "b"),)),), notes=("a",)
+    )
     assert load_plan(dump_plan(plan)) == plan
 
 
@@ -120,7 +112,7 @@ def test_a_lag_is_held_within_what_we_saw(
 
 def conductor(*sources: str, plan: LoadPlan | None = None) -> Conductor:
     thresholds = ThresholdSet({MetricKey("http_req_failed"): tuple(Threshold(parse_expression(s)) for s in sources)})
-    return Conductor(plan or LoadPlan("http://x", streams=(Stream("url", 1.0),)), thresholds, {}, has_database=False)
+    return Conductor(plan or LoadPlan("http://x", scenarios=(steady("", 1.0),)), thresholds, {}, has_database=False)
 
 
 def report(sequence: int, *, final: bool = False) -> dict[str, object]:
@@ -135,6 +127,7 @@ def report(sequence: int, *, final: bool = False) -> dict[str, object]:
         "users": 1,
         "canaries": [0, 0, 0],
         "paused": False,
+        "done": False,
     }
     return {**samples.take_report(), **rest, "sequence": sequence, "final": final}
 
@@ -153,7 +146,7 @@ def test_a_report_that_is_missing_makes_the_run_invalid() -> None:
 def test_a_stuck_oldest_event_fails_the_lag_and_never_saves_it() -> None:
     """Canaries may be fast while an old event starves: the worse of the two counts."""
     thresholds = ThresholdSet({MetricKey("outbox_lag_ms"): (Threshold(parse_expression("avg<2000")),)})
-    plan = LoadPlan("http://x", streams=(Stream("event", 1.0),))
+    plan = LoadPlan("http://x", scenarios=(steady("event", 1.0),))
     for canary, oldest, expected in ((10.0, 9000.0, "fail"), (10.0, 0.0, "pass"), (9000.0, 0.0, "fail")):
         one = Conductor(plan, thresholds, {}, has_database=True)
         one.reached_s = 10.0

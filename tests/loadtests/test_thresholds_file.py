@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from loadtests.thresholds.file import Stage, ThresholdsFile, ThresholdsFileError, parse_thresholds
+from loadtests.scenario import Stage
+from loadtests.thresholds.file import ThresholdsFile, ThresholdsFileError, parse_thresholds
 from loadtests.thresholds.language import MetricType
 
 TYPES = {
@@ -82,7 +83,7 @@ def test_all_forms_of_javascript_literals_are_read() -> None:
       /* block
          comment */
       stages: [ { duration: '1m30s', target: 1_0 }, { target: 0, duration: `10s`, }, ],
-      vus: 0x5, duration: "2m",
+      vus: 0x5,
       "thresholds": {
         'http_req_duration{name:"a\\u0062", method:\\'GET\\'}': [
            { threshold: "p(99)<1_000", abortOnFail: true, delayAbortEval: '1m' },
@@ -92,8 +93,8 @@ def test_all_forms_of_javascript_literals_are_read() -> None:
     };"""
     )
     assert sources(file) == {"http_req_duration{method:GET,name:ab}": ["p(99)<1_000", "avg<300"]}
-    assert file.stages == (Stage(90.0, 10), Stage(10.0, 0))
-    assert (file.vus, file.duration_s) == (5, 120.0)
+    (ramp,) = file.scenarios
+    assert (ramp.level, ramp.stages) == (5, (Stage(90.0, 10), Stage(10.0, 0))), "k6 begins with `vus`"
     (first, second) = next(iter(file.thresholds.by_metric.values()))
     assert (first.abort_on_fail, first.delay_abort_ns) == (True, 60_000_000_000)
     assert (second.abort_on_fail, second.delay_abort_ns) == (False, None)
@@ -106,7 +107,7 @@ def test_all_forms_of_javascript_literals_are_read() -> None:
         ("{thresholds: {\n  http_req_failed: ['rate<1'],\n  http_req_failed: []}}", "a.js", "a.js:3:3:", "twice"),
         ("{thresholds: {http_req_faild: ['rate<1']}}", "a.js", "a.js:1:15:", "nearest known one is 'http_req_failed'"),
         ("{tresholds: {}, vus: 1}", "a.js", "a.js:1:2:", "nearest known one is 'thresholds'"),
-        ("{thresholds: {http_req_failed: 'rate<1'}}", "a.js", "a.js:1:32:", "must be a list"),
+        ("{thresholds: {http_req_failed: 'rate<1'}}", "a.js", "a.js:1:32:", "a list was expected"),
         ("{thresholds: {http_req_failed: ['p(95)<1']}}", "a.js", "a.js:1:33:", "has no 'p'"),
         ("{thresholds: {http_req_failed: [{treshold: 'rate<1'}]}}", "a.js", "a.js:1:34:", "'threshold'"),
         ("{thresholds: {http_req_failed: [{threshold: 'rate<1', abortOnFail: 1}]}}", "a.js", "a.js:1:68:", "true"),
