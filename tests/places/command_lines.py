@@ -9,7 +9,7 @@ import shlex
 
 from gates.cli import COMMANDS, parser
 
-SAID = re.compile(rf"(?:^|[`$;(|&\s/\"'])gate ((?:{'|'.join(COMMANDS)})\b[^`|&;\n\"]*)")
+SAID = re.compile(rf"(?:^|[`$;(|&\s/\"'])gate ((?:{'|'.join(COMMANDS)})\b(?:[^`|&;\n\"]|\"[^\"\n]*\")*)")
 
 
 def refused(words: list[str]) -> str:
