@@ -24,11 +24,7 @@ BATCH = 50
 
 
 def _unfinished(scene: Scene, run: str) -> int:
-    return scene.number(
-        "select count(*) from public.event_outbox where replay_run_id = %s and processed_at is"
-        " null and dead_at is null",
-        run,
-    )
+    return scene.number(query("unfinished"), run)
 
 
 @drill("drill/lifecycle/failed-item-is-pending-again", covers=("L06", "L01"))

@@ -34,15 +34,20 @@ where e.id = %s and not exists (select from public.agent_tasks t where t.event_i
 
 
 def _stops_replays(scene: Scene, flag: str) -> None:
-    """Off for a tenant, the flag has its replays refused, by name, without an effect; on again, they are admitted."""
-    company = scene.company(items=2)
+    """Off for a tenant, the flag has its replays refused, by name, without an effect; on again, they are admitted.
+
+    It is on at first: what was read then must not count afterwards.
+    """
+    company = scene.company()
+    scene.replay(company, label="switched on", control=True, max=1)
+    scene.add_items(company, 2)
     scene.set_flag(company, flag, enabled=False)
-    answer = scene.replay(company, 403, "feature_disabled", max=1)
+    answer = scene.replay(company, 403, "feature_disabled", label="switched off", max=1)
     assert flag in answer.body.decode("utf-8", "replace"), f"the refusal does not name the flag {flag}"
     states = [r["status"] for r in scene.items(company)]
     assert set(states) == {"pending"}, f"the refused replay left items {states}; due: pending"
     scene.set_flag(company, flag, enabled=True)
-    scene.run(company, max=1)
+    scene.replay(company, label="switched on again", max=1)
 
 
 @drill("drill/flags/replay-switch-is-wired", covers=("H01",))

@@ -265,12 +265,19 @@ class Scene(TenantData):
         self.seen.count(len(wanted))
 
     def ended(self, run: str, *, within_s: float = PATIENCE_S) -> dict[str, Any]:
-        """Wait until a run has ended; its row."""
+        """Wait until a run has ended; its row. A run that nothing can end any more is told from one that is slow."""
 
         def probe() -> dict[str, Any]:
             return self.one(query("run") + " and status <> 'started'", run)
 
-        return self.until(probe, f"the end of replay run {run}", within_s=within_s)
+        try:
+            return self.until(probe, f"the end of replay run {run}", within_s=within_s)
+        except AssertionError:
+            assert self.number(query("unfinished"), run), (
+                f"replay run {run} is still started after {within_s:g} s, though none of its items is on its way:"
+                " nothing ends it"
+            )
+            raise
 
     def quiet(self, company: str, *, within_s: float = 2.0) -> None:
         """Wait until nothing of a tenant is in flight and nothing has changed for a moment, or the time is over."""

@@ -90,7 +90,12 @@ def _is_complete(found: Diagnosis, scope: Scope) -> bool:
 
 
 def _write(path: Path, found: Diagnosis, target: Target, console: Console, now: dt.datetime) -> None:
-    """Write the manifest, in the names of the draft, where there is a schema to read; then the draft."""
+    """Write the manifest, in the names of the draft, where there is a schema to read; then the draft. Nothing where
+    nothing of a contract was seen: every line of such a draft would be wrong.
+    """
+    if not found.is_any_of_it:
+        console.say(f"{path}: not written, for nothing of a contract was seen. Look at DATABASE_URL and BASE_URL")
+        return
     manifest = path.with_name(MANIFEST)
     said = "no table of the contract was found"
     if found.looks_like_it:

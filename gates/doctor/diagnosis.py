@@ -19,7 +19,7 @@ from gates.doctor.coverage import AreaCoverage, coverage
 from gates.doctor.defects import Defect, defects
 from gates.doctor.http_comparison import HttpComparison, compare_http
 from gates.doctor.matching import Confidence, Pins, TableMatch
-from gates.doctor.presets import FoundPreset, presets_of
+from gates.doctor.presets import SUPABASE, FoundPreset, presets_of
 from gates.doctor.rows_reading import read_rows
 from gates.doctor.said import pins_of, settled
 from gates.doctor.schema import Schema
@@ -67,6 +67,12 @@ class Diagnosis:
     def looks_like_it(self) -> bool:
         """Whether any table is likely one of the contract."""
         return any(m.confidence > Confidence.PERHAPS for m in self.comparison.tables.values())
+
+    @property
+    def is_any_of_it(self) -> bool:
+        """Whether a table, an endpoint or a known queue was seen."""
+        shown = (o for o in self.objects if o.kind == "endpoint" and o.usable)
+        return self.looks_like_it or any(p.name != SUPABASE for p in self.presets) or any(shown)
 
     def within(self, claims: Collection[str]) -> Diagnosis:
         """What concerns the claimed areas; a remark says what was left out."""

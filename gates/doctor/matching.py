@@ -22,6 +22,8 @@ CLOSE = 0.06
 NAME_SHARE, HUB_NAME_SHARE = 0.45, 0.75
 """How much of a table's score its name makes; a table of two columns is known by its name and its neighbours."""
 HUB_NEIGHBOUR, NEIGHBOUR, MENTIONED, HOME = 0.5, 0.25, 0.1, 0.02
+REFUTED = 0.6
+"""What is left of a hub's score where foreign keys lead to another one."""
 WHOLE_COVER, LEAST_COLUMNS = 0.85, 5
 """A table with all columns of the contract, and so many, is the one, whatever it is called."""
 SLACK = 0.1
@@ -34,6 +36,10 @@ MOST_TABLES, MOST_NEIGHBOURS = 150, 30
 """Tables that are looked at closely, a quarter of a millisecond for each of their columns; and those they refer to."""
 GENERIC = frozenset({"companies", "events", "agent_tasks", "audit_logs", "audit_heads"})
 """Tables that any application may have: they count only beside one that is of this contract alone."""
+
+
+BY_CHANCE = 3
+"""Fewer tables that are `perhaps` of the contract are there in any application."""
 
 
 class Confidence(enum.IntEnum):
@@ -203,6 +209,9 @@ class _Matcher:
         if pointed:
             score += HUB_NEIGHBOUR if share == HUB_NAME_SHARE else NEIGHBOUR
             reasons.append(f"{pointed[0]} refers to it")
+        elif share == HUB_NAME_SHARE and any(targets.get(c) for c, r in TARGETS.items() if r == relation.name):
+            score *= REFUTED
+            reasons.append("the others refer to another table")
         elif table.comment and relation.name in table.comment:
             score += MENTIONED
             reasons.append("its comment names it")
@@ -216,17 +225,13 @@ class _Matcher:
         return TableMatch(relation, table, score, confidence, ", ".join(reasons), columns)
 
     def corroborated(self, found: dict[str, TableMatch]) -> dict[str, TableMatch]:
-        """Without the tables that any application has, where nothing speaks for this contract."""
-        certain = [
-            n
-            for n, m in found.items()
-            if n not in GENERIC and not m.relation.is_view and m.confidence > Confidence.PERHAPS
-        ]
-        if certain:
-            return found
-        return {
-            n: m for n, m in found.items() if n not in GENERIC or (m.has_own_name and m.confidence > Confidence.PERHAPS)
-        }
+        """Without the tables that any application has, where nothing speaks for this contract: neither a table that is
+        likely one of it, nor several that may be.
+        """
+        certain = any(m.score >= LIKELY_TABLE for n, m in found.items() if n not in GENERIC and not m.relation.is_view)
+        own = {n: m for n, m in found.items() if m.has_own_name and m.confidence > Confidence.PERHAPS}
+        maybe = {n: m for n, m in found.items() if n not in GENERIC}
+        return found if certain else own | maybe if len(maybe) >= BY_CHANCE else own
 
 
 def match_columns(

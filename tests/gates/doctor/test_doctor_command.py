@@ -42,14 +42,17 @@ def test_the_reference_needs_nothing(pg_server: PgServer, tmp_path: Path) -> Non
     assert [*tmp_path.iterdir()] == []
 
 
-@pytest.mark.parametrize("name", ["", "shop"])
+@pytest.mark.parametrize("name", ["", "shop", "blog"])
 def test_what_is_nothing_like_it_is_said_to_be(pg_server: PgServer, tmp_path: Path, name: str) -> None:
-    """An empty database and one of another application: one sentence, exit code 10, and no guess."""
+    """An empty database and those of other applications: one sentence, exit code 10, no guess, and no draft."""
     with database(pg_server, (SCHEMAS / f"{name}.sql").read_text(encoding="utf-8") if name else "") as url:
-        done = gate("doctor", cwd=tmp_path, environ={"DATABASE_URL": url})
+        done = gate("doctor", "--write", cwd=tmp_path, environ={"DATABASE_URL": url})
     assert done.returncode == 10
     assert "nothing here looks like the contract: 0 of 12 tables" in done.stdout
     assert "under another name" not in done.stdout
+    assert "row-level security" not in done.stdout
+    assert "not written" in done.stderr
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_without_a_door_or_an_answer_the_exit_code_says_so(tmp_path: Path) -> None:

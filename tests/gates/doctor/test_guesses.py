@@ -51,7 +51,7 @@ def test_tables_and_columns_are_found_under_foreign_names(pg_server: PgServer, n
     assert len(right) >= 0.95 * len(guessed), [c for c in guessed if c[1] != c[2]]
 
 
-@pytest.mark.parametrize("name", ["shop", "pgboss"])
+@pytest.mark.parametrize("name", ["shop", "blog", "pgboss"])
 def test_nothing_is_claimed_where_nothing_is(pg_server: PgServer, name: str) -> None:
     """An application without a queue, and a queue of a known library, have no table of the contract."""
     assert compare(schema_named(pg_server, name), contract()).tables == {}
