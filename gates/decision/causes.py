@@ -34,7 +34,12 @@ HARM = (
 )
 """Areas of the contract by what their failure costs users, the worst first. A user's own checks are of the second."""
 
-PLAINEST = ("sql/spot/", "sql/rls/", "sql/", "drill/proof/", "drill/", "load/", "alert/")
+PROOF, PROVED = "drill/proof/", 2
+"""The proof drill asks the plainest question about each promise. Where a bound is gone, the drills of what is lost
+stumble over that, too, so its answer stands beside theirs: in this place of HARM at the latest.
+"""
+
+PLAINEST = ("sql/spot/", "sql/rls/", "sql/", PROOF, "drill/", "load/", "alert/")
 """Which of several failures in one tier names the thing best: a missing constraint is named by its spot check, while
 the manifest only sees that something differs and the drills show the consequences."""
 
@@ -80,4 +85,5 @@ def _tier(check: str, area: str) -> int:
     first = next((i for i, pattern in enumerate(FIRST) if fnmatchcase(check, pattern)), None)
     if first is not None:
         return first
-    return len(FIRST) + next((i for i, areas in enumerate(HARM) if area in areas), 1)
+    tier = next((i for i, areas in enumerate(HARM) if area in areas), 1)
+    return len(FIRST) + (min(tier, PROVED) if check.startswith(PROOF) else tier)

@@ -71,6 +71,8 @@ def test_a_symptom_without_a_broken_service_joins_nothing() -> None:
         ("sql/spot/replay-runs-unique", PROOF),
         ("sql/rls/other-tenants-hidden", "sql/spot/outbox-one-state"),
         ("drill/outbox/order-within-a-key", "sql/spot/budget-trigger"),
+        ("drill/proof/dry-run-changes-nothing", "drill/idempotency/dry-run-stores-no-key"),
+        ("drill/tokens/random-signature", "drill/proof/dry-run-changes-nothing"),
         ("drill/budgets/tenants-apart", "sql/spot/audit-append-only"),
         ("drill/audit/update-refused", "sql/manifest/triggers"),
         ("sql/spot/audit-append-only", "drill/audit/update-refused"),
