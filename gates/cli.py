@@ -52,6 +52,10 @@ COMMANDS = {
     "status": Command(
         LOOK, "what the target shows now: lag, backlog, flags, releases", "gates.operator.status_command"
     ),
+    "history": Command(LOOK, "what was decided before, with trends", "gates.operator.history_command"),
+    "serve": Command(
+        LOOK, "the last verdict of a release over HTTP, for rollout controllers", "gates.operator.serve_command"
+    ),
     "doctor": Command(
         LOOK, "what a deployment has of the contract, under which names, and what is amiss", "gates.doctor.command"
     ),

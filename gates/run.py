@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from gates import record, reports
+from gates import decisions, record, reports
 from gates.act.flag import Order, look_at
 from gates.act.rollout import act
 from gates.decision.decide import decide
 from gates.decision.rules import QUEUE_STAGE
+from gates.decisions import PastDecision
 from gates.deployment.identity import identity
 from gates.deployment.redaction import hidden, redact_text, scrub
 from gates.deployment.target import Target
@@ -49,6 +50,7 @@ def run_gate(request: RunRequest) -> Verdict:
     """
     run = begin(request)
     context = request.context(str(run["run_id"]))
+    note(request, context.state, PastDecision.begun(run, request.policy.release))
     seen = look_at(request.target.database_url, request.policy.rollout.flag)
     run[record.FLAG] = seen.to_json() if seen else None
     looked = collect(context, request)
@@ -71,6 +73,7 @@ def run_gate(request: RunRequest) -> Verdict:
         recorded = keep(request, run, looked.stages, done)
         if kept and not request.dry_run:
             remember(request, context.state, kept)
+        note(request, context.state, PastDecision.of(run, recorded.verdict))
         told = tell(request, recorded.verdict, recorded.evidence, run)
         if told:
             record.write_run(request.out, {**run, "slack": told})
@@ -96,6 +99,14 @@ def remember(request: RunRequest, folder: Path, areas: Mapping[str, str]) -> Non
         record.write(folder / claims.FILE, claims.dump(areas))
     except OSError as error:
         request.warn(f"what this target was seen to keep could not be remembered: {error}. See to --state")
+
+
+def note(request: RunRequest, folder: Path, one: PastDecision) -> None:
+    """Add the run to the history of its target (`gate history`, `gate serve`)."""
+    try:
+        decisions.remember(folder, one)
+    except OSError as error:
+        request.warn(f"the decision could not be added to the history of the target: {error}. See to --state")
 
 
 def intend(request: RunRequest, run: dict[str, JsonValue], verdict: Verdict, order: Order) -> CannotWork | None:

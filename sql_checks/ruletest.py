@@ -67,7 +67,7 @@ class RuleTest:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class FixtureRow:
     """A row of a rule's query: `[subject, value or null, samples, age in seconds or null]`, and `true` if it drains."""
 
     def read(self, node: YamlNode) -> RuleSample:
@@ -89,7 +89,7 @@ CASE = Fields(
         "case": (Choice(KINDS), ""),
         "expect": (Choice(EXPECTED), ""),
         "given": (Text(r"[\s\S]*", "SQL"), ""),
-        "rows": (ListOf(Row()), ""),
+        "rows": (ListOf(FixtureRow()), ""),
         "excluded": (ListOf(Scalar()), ""),
     },
     ("case", "expect"),

@@ -16,7 +16,7 @@ from gates.decision.assessment import Assessed, assess, distrust, is_lenient, nu
 from gates.decision.backlog import backlog_gone_in_s
 from gates.decision.causes import in_order
 from gates.decision.floor import floor_of, not_claimed, parts_of
-from gates.decision.margin import margin_of
+from gates.decision.margin import nearest
 from gates.decision.rules import STAGES, Policy, Waiver, again
 from gates.decision.unreachable import cause, excused
 from gates.evidence import CAPABILITIES, UNREADABLE, CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
@@ -26,7 +26,6 @@ from gates.verdict import (
     Effect,
     Exempt,
     Finding,
-    Margin,
     NotRequired,
     StageResult,
     Verdict,
@@ -118,7 +117,7 @@ def weigh(
         contract=policy.scope,
         areas_seen=_areas_seen(assessed, policy),
         not_applicable=tuple(sorted(exempt, key=lambda e: e.check)),
-        margin=_margin(assessed),
+        margin=nearest(a.line for a in assessed if a.outcome is Outcome.PASS and a.line is not None),
         ends_when=_ends(decision, findings),
         not_required=tuple(sorted(spared, key=lambda s: (s.check, s.by))),
     )
@@ -393,10 +392,3 @@ def _ends(decision: Decision, findings: Sequence[Finding]) -> tuple[str, ...]:
         more = len({f.ends_when for f in others} - {one.ends_when})
         said.append(f"{one.ends_when}, and {more} more that hold for the same reason" if more else one.ends_when)
     return tuple(dict.fromkeys(said))
-
-
-def _margin(assessed: Sequence[Assessed]) -> Margin | None:
-    """The nearest limit of the checks that passed."""
-    passed = [a.line for a in assessed if a.outcome is Outcome.PASS and a.line is not None]
-    found = (margin_of(line.check, line.observed, line.limit, line.unit) for line in passed)
-    return min((m for m in found if m), key=lambda m: (m.room, m.check), default=None)

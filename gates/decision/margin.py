@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from gates.decision.assessment import number
+from gates.evidence import Evidence
 from gates.verdict import Margin
 
 LIMITED = ("load/", "alert/")
@@ -19,3 +22,9 @@ def margin_of(check: str, observed: object, limit: object, unit: str) -> Margin 
         return None
     scale = 1 - most if seen > most and 0 < most < 1 and seen <= 1 else abs(most)
     return Margin(check, seen, most, unit, round(min(abs(most - seen) / scale, 1.0), 4))
+
+
+def nearest(lines: Iterable[Evidence]) -> Margin | None:
+    """The nearest limit of some evidence."""
+    found = (margin_of(line.check, line.observed, line.limit, line.unit) for line in lines)
+    return min((m for m in found if m), key=lambda m: (m.room, m.check), default=None)

@@ -186,6 +186,12 @@ class PolicyFile:
         return RolloutPlan(**self.values.get("rollout", {}))
 
     @property
+    def max_age_minutes(self) -> int:
+        """How old evidence, and a promote made of it, may be."""
+        given: int = self.values.get("evidence", {}).get("max_age_minutes", Policy().max_age_minutes)
+        return given
+
+    @property
     def scope(self) -> Scope:
         """The claims on the contract."""
         return scope_of(self._contract)

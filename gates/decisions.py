@@ -1,0 +1,148 @@
+"""What the gate decided about a target before: one line a run in the state folder, begun as a hold and then settled."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gates.evidence import JsonValue
+from gates.text import foreign
+from gates.verdict import Decision, Verdict
+
+FILE = "decisions.ndjson"
+MOST_BYTES = 4 * 1024 * 1024
+"""Above it the older half of the lines goes."""
+UNFINISHED = "the run has not finished"
+BROKEN = "a line of the history cannot be read"
+
+
+@dataclass(frozen=True, slots=True)
+class PastDecision:
+    """One run as it is remembered. finished_at: empty while it runs, and of a run that was killed.
+
+    room: the part of the nearest limit that was left, None where no limit was near; before, after: the flag's
+    percentage around the action, 0 for off.
+    """
+
+    run_id: str
+    release: str
+    decision: Decision
+    reason: str
+    started_at: str = ""
+    finished_at: str = ""
+    exit_code: int = Decision.HOLD.exit_code
+    dry_run: bool = False
+    passed: int = 0
+    failed: int = 0
+    unknown: int = 0
+    action: str = "none"
+    result: str = "pending"
+    before: int | None = None
+    after: int | None = None
+    nearest: str = ""
+    room: float | None = None
+
+    @classmethod
+    def begun(cls, run: Mapping[str, JsonValue], release: str) -> PastDecision:
+        """A run that has not decided yet: a hold, also if it is killed."""
+        run_id, at = str(run.get("run_id", "")), str(run.get("started_at", ""))
+        return cls(run_id, release, Decision.HOLD, UNFINISHED, at, dry_run=bool(run.get("dry_run")))
+
+    @classmethod
+    def of(cls, run: Mapping[str, JsonValue], verdict: Verdict) -> PastDecision:
+        """A run as its verdict says."""
+        counts, action, margin = verdict.counts, verdict.action, verdict.margin
+        return cls(
+            run_id=str(run.get("run_id", "")),
+            release=verdict.release,
+            decision=verdict.decision,
+            reason=verdict.reason,
+            started_at=verdict.started_at,
+            finished_at=verdict.finished_at,
+            exit_code=verdict.exit_code,
+            dry_run=bool(run.get("dry_run")),
+            passed=counts.passed,
+            failed=counts.failed,
+            unknown=counts.unknown,
+            action=action.kind,
+            result=action.result,
+            before=action.from_percent,
+            after=action.to_percent,
+            nearest=margin.check if margin else "",
+            room=margin.room if margin else None,
+        )
+
+    @property
+    def finished(self) -> dt.datetime | None:
+        """When it was decided; None where it was not, or where the time is none."""
+        try:
+            found = dt.datetime.fromisoformat(self.finished_at)
+        except ValueError:
+            return None
+        return found if found.tzinfo is not None else None
+
+    def to_json(self) -> dict[str, JsonValue]:
+        return {**dataclasses.asdict(self), "decision": self.decision.value}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> PastDecision:
+        """Raise ValueError or TypeError for anything that to_json did not write."""
+        found = cls(**{**data, "decision": Decision(data["decision"])})
+        texts = (found.run_id, found.release, found.reason, found.started_at, found.finished_at)
+        numbers = (found.exit_code, found.passed, found.failed, found.unknown)
+        if not all(isinstance(t, str) for t in texts) or not all(isinstance(n, int) for n in numbers):
+            raise TypeError("a member is of another type")
+        return found
+
+
+UNREADABLE = PastDecision("", "", Decision.HOLD, BROKEN)
+
+
+def remember(folder: Path, one: PastDecision) -> None:
+    """Add a line to the history of a target, on the disk. Raise OSError where that is not possible."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / FILE
+    if path.exists() and path.stat().st_size > MOST_BYTES:
+        lines = path.read_bytes().splitlines(keepends=True)
+        beside = path.with_name(FILE + ".new")
+        beside.write_bytes(b"".join(lines[len(lines) // 2 :]))
+        beside.replace(path)
+    with path.open("a+b") as out:
+        whole = not out.seek(0, os.SEEK_END) or _ends_whole(path)
+        out.write((b"" if whole else b"\n") + json.dumps(one.to_json(), ensure_ascii=False).encode() + b"\n")
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _ends_whole(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+
+
+def read(folder: Path) -> list[PastDecision]:
+    """Every run of a target, in their order; what cannot be read is a hold of its own. Raise OSError."""
+    path = folder / FILE
+    if not path.exists():
+        return []
+    runs: dict[str, PastDecision] = {}
+    for number, line in enumerate(path.read_bytes()[-2 * MOST_BYTES :].splitlines()):
+        try:
+            one = PastDecision.from_json(foreign.json_object(line))
+        except (ValueError, TypeError, KeyError, RecursionError):
+            one = UNREADABLE
+        key = one.run_id or f"line {number}"
+        runs.pop(key, None)  # the end of a run stands where it ended
+        runs[key] = one
+    return list(runs.values())
+
+
+def last_of(release: str, past: Sequence[PastDecision]) -> PastDecision | None:
+    """The last run of a release; one after it that has not finished, or cannot be read, may be of it, and holds."""
+    return next((one for one in reversed(past) if one.release == release or not (one.release or one.finished_at)), None)

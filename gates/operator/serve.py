@@ -1,0 +1,215 @@
+"""The last verdict of a release over HTTP, for rollout controllers. Read-only; what is not known is a hold.
+
+Argo Rollouts takes an answer that is not 2xx for an error, and errors abort: whatever can be answered is 200 and says
+hold. Flagger reads the status alone: yes is 200, no is 403, and its rollback hook is answered yes for a rollback alone.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hmac
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from gates.decisions import FILE, PastDecision, last_of, read
+from gates.text import characters, foreign
+from gates.verdict import Decision
+
+VERDICT, FLAGGER = "/v1/verdict", "/v1/flagger/"
+CONFIRMS = ("confirm-rollout", "pre-rollout", "rollout", "confirm-traffic-increase", "confirm-promotion")
+NOTED = ("post-rollout", "event")
+MOST_BODY = 64 * 1024
+MOST_REASON = 1000
+MOST_AT_ONCE = 32
+TIMEOUT_S = 5.0
+GRAVITY = (Decision.ROLLBACK, Decision.HOLD, Decision.PROMOTE)
+
+
+@dataclass(frozen=True, slots=True)
+class DeskAnswer:
+    """Status, content type and text of an answer."""
+
+    status: int
+    text: str
+    kind: str = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Answers requests from the state folder. token: empty where none is asked for."""
+
+    state: Path
+    max_age: dt.timedelta
+    now: Callable[[], dt.datetime]
+    token: str = ""
+
+    def verdict_of(self, release: str) -> dict[str, Any]:
+        """The last verdict of a release; of several targets the worst. Unknown, unfinished, old or unreadable: hold."""
+        if not release:
+            return _hold(release, "no release was named; ask with ?release=NAME")
+        try:
+            found = [one for past in self._pasts() if (one := last_of(release, past)) is not None]
+        except OSError as error:
+            return _hold(release, f"the state folder cannot be read ({type(error).__name__})")
+        if not found:
+            return _hold(release, "the gate has not judged this release")
+        return min((self._told(one, release) for one in found), key=lambda t: GRAVITY.index(Decision(t["decision"])))
+
+    def _told(self, one: PastDecision, release: str) -> dict[str, Any]:
+        at, now = one.finished, self.now()
+        if at is None:
+            return _hold(release, one.reason)
+        told = {"decision": one.decision.value, "release": release, "finished_at": one.finished_at}
+        if one.decision is Decision.PROMOTE and not dt.timedelta(minutes=-5) <= now - at <= self.max_age:
+            minutes = (now - at).total_seconds() / 60
+            return {
+                **told,
+                "decision": "hold",
+                "reason": f"the promote is {minutes:.0f} minutes old: run the gate again",
+            }
+        return {**told, "reason": one.reason[:MOST_REASON]}
+
+    def _pasts(self) -> list[list[PastDecision]]:
+        return [read(path.parent) for path in sorted(self.state.glob(f"*/{FILE}"))]
+
+    def get(self, target: str, credential: str) -> DeskAnswer:
+        parts = urlsplit(target)
+        if parts.path == "/healthz":
+            return DeskAnswer(200, '{"status": "ok"}\n')
+        if not self._admits(credential):
+            return _refused(401, "a bearer token is needed: GATE_SERVE_TOKEN of this server")
+        if parts.path == "/metrics":
+            return DeskAnswer(200, self.metrics(), "text/plain; version=0.0.4; charset=utf-8")
+        if parts.path == VERDICT:
+            asked = parse_qs(parts.query, max_num_fields=20).get("release", [""])
+            return DeskAnswer(200, _dumped(self.verdict_of(foreign.text(asked[0], 200) if len(asked) == 1 else "")))
+        return _refused(404, f"there is {VERDICT}, {FLAGGER}TYPE, /metrics and /healthz")
+
+    def post(self, target: str, body: bytes, credential: str) -> DeskAnswer:
+        """Flagger's webhooks. The release is `release` of the metadata, else the checksum."""
+        path = urlsplit(target).path
+        hook = path.removeprefix(FLAGGER)
+        if not path.startswith(FLAGGER) or hook not in {*CONFIRMS, *NOTED, "rollback"}:
+            return _refused(404, f"there is POST {FLAGGER}TYPE, of {', '.join((*CONFIRMS, *NOTED, 'rollback'))}")
+        asked = foreign.json_object(body)
+        given: Any = asked.get("metadata")
+        metadata = given if isinstance(given, dict) else {}
+        if not (self._admits(credential) or self._admits(f"Bearer {metadata.get('token', '')}")):
+            return _refused(403, "a token is needed: metadata.token")
+        if hook in NOTED:
+            return DeskAnswer(200, "noted\n", "text/plain; charset=utf-8")
+        told = self.verdict_of(foreign.text(metadata.get("release") or asked.get("checksum") or "", 200))
+        wanted = Decision.ROLLBACK if hook == "rollback" else Decision.PROMOTE
+        status = 200 if told["decision"] == wanted.value else 403
+        return DeskAnswer(
+            status, f"{told['decision']}: {characters.line(told['reason'])}\n", "text/plain; charset=utf-8"
+        )
+
+    def _admits(self, credential: str) -> bool:
+        return not self.token or hmac.compare_digest(
+            credential.encode("utf-8", "replace"), f"Bearer {self.token}".encode()
+        )
+
+    def metrics(self) -> str:
+        """The last finished decision of any target, in Prometheus' text format. No series where there is none."""
+        try:
+            runs = [one for past in self._pasts() for one in past if one.finished is not None]
+        except OSError:
+            runs = []
+        last = max(runs, key=lambda one: one.finished or dt.datetime.min.replace(tzinfo=dt.UTC), default=None)
+        if last is None or last.finished is None:
+            return ""
+        lines = ["# HELP gate_decision The last decision of the gate.", "# TYPE gate_decision gauge"]
+        lines += [f'gate_decision{{decision="{d.value}"}} {int(d is last.decision)}' for d in Decision]
+        lines += [
+            "# HELP gate_last_run_timestamp_seconds When it was decided.",
+            "# TYPE gate_last_run_timestamp_seconds gauge",
+        ]
+        lines.append(f"gate_last_run_timestamp_seconds {last.finished.timestamp():.3f}")
+        lines += ["# HELP gate_checks Checks of that run by outcome.", "# TYPE gate_checks gauge"]
+        counts = {"pass": last.passed, "fail": last.failed, "unknown": last.unknown}
+        lines += [f'gate_checks{{outcome="{name}"}} {number}' for name, number in counts.items()]
+        return "\n".join(lines) + "\n"
+
+
+def _hold(release: str, reason: str) -> dict[str, Any]:
+    return {"decision": Decision.HOLD.value, "release": release, "finished_at": "", "reason": reason[:MOST_REASON]}
+
+
+def _dumped(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=True) + "\n"
+
+
+def _refused(status: int, said: str) -> DeskAnswer:
+    return DeskAnswer(status, _dumped({"error": said}))
+
+
+class VerdictServer(ThreadingHTTPServer):
+    """A thread for each request, of which there are a few at once; more are closed unanswered."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, place: tuple[str, int], desk: Desk) -> None:
+        self.desk = desk
+        self._free = threading.BoundedSemaphore(MOST_AT_ONCE)
+        super().__init__(place, _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away is no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One request a connection, read within a time limit; nothing that a client sends is printed or kept."""
+
+    server: VerdictServer
+    timeout = TIMEOUT_S
+    server_version, sys_version = "replaygate", ""
+
+    def do_GET(self) -> None:
+        self._send(self.server.desk.get(self.path, self.headers.get("Authorization", "")))
+
+    def do_POST(self) -> None:
+        length = foreign.count(self.headers.get("Content-Length", ""))
+        if length > MOST_BODY or self.headers.get("Transfer-Encoding"):
+            self._send(_refused(413, f"a body of at most {MOST_BODY} bytes with its Content-Length is read"))
+            return
+        body = self.rfile.read(length)
+        self._send(self.server.desk.post(self.path, body, self.headers.get("Authorization", "")))
+
+    def _send(self, answer: DeskAnswer) -> None:
+        body = answer.text.encode("utf-8", "backslashreplace")
+        self.send_response(answer.status)
+        if answer.status == 401:
+            self.send_header("WWW-Authenticate", "Bearer")
+        for name, value in (
+            ("Content-Type", answer.kind),
+            ("Content-Length", str(len(body))),
+            ("Cache-Control", "no-store"),
+            ("X-Content-Type-Options", "nosniff"),
+            ("Connection", "close"),
+        ):
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  -- its name in the standard library
+        """Nothing is logged: a request may hold anything."""

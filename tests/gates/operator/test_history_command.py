@@ -1,0 +1,73 @@
+"""`gate history`: past decisions in a terminal, as JSON and as a page; nothing in them acts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gates.decisions import PastDecision, remember
+from gates.reports.history import TargetHistory, page, tables
+from gates.verdict import Decision
+from tests.gates.gate_process import gate
+from tests.gates.hostile_text import ALL
+from tests.gates.reports.test_console import is_inert, printed
+from tests.gates.reports.test_inert_reports import TAGS, Page, seen
+
+
+def runs(count: int = 4) -> list[PastDecision]:
+    order = (Decision.PROMOTE, Decision.HOLD, Decision.ROLLBACK)
+    return [
+        PastDecision(
+            f"a{n}",
+            f"r-{n}",
+            order[n % 3],
+            f"reason {n}",
+            f"2026-01-0{n + 1}T12:00:00+00:00",
+            f"2026-01-0{n + 1}T12:05:00+00:00",
+            unknown=n,
+            action="promote",
+            result="done",
+            before=10,
+            after=50,
+            room=0.1 * n,
+        )
+        for n in range(count)
+    ]
+
+
+def test_the_command_shows_what_was_decided(tmp_path: Path) -> None:
+    """Table, JSON and page say the same; without a target every one that is remembered is shown."""
+    state = tmp_path / "state"
+    assert "nothing is remembered" in gate("history", "--state", str(state), cwd=tmp_path).stdout
+    for one in runs():
+        remember(state / "0123456789ab", one)
+    shown = gate("history", "--state", str(state), cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert [line.split()[3] for line in shown.stdout.splitlines() if " r-" in line] == ["r-3", "r-2", "r-1", "r-0"]
+    assert "10 % → 50 % (done)" in shown.stdout
+    assert "DATABASE_URL is not set" in shown.stdout
+    told = json.loads(gate("history", "--state", str(state), "--json", cwd=tmp_path).stdout)
+    assert [r["decision"] for r in told[0]["runs"]] == ["promote", "hold", "rollback", "promote"]
+    gate("history", "--state", str(state), "--html", str(tmp_path / "history.html"), cwd=tmp_path)
+    made = (tmp_path / "history.html").read_text(encoding="utf-8")
+    assert "2 promote, 1 hold, 1 rollback" in made
+    assert "now 30 %" in made
+    assert {"svg", "polyline", "rect"} <= set(Page(made).tags)
+
+
+@pytest.mark.parametrize("text", ALL, ids=range(len(ALL)))
+def test_what_a_target_said_is_inert_there_too(text: str) -> None:
+    """A reason, a release, an actor: no element, no command."""
+    plain = text.encode("utf-8", "replace").decode()
+    past = [
+        PastDecision(text, plain, one.decision, plain, one.started_at, one.finished_at, result=plain, action=plain)
+        for one in runs()
+    ]
+    steps = [{plain: plain, "actor": plain}]
+    for history in (TargetHistory(plain, past, steps), TargetHistory(plain, past, (), plain)):
+        assert is_inert(printed(tables(history)))
+        made = page([history])
+        assert seen(made)
+        assert set(Page(made).tags) <= TAGS - {"script"}

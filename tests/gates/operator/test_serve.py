@@ -1,0 +1,202 @@
+"""`gate serve`: what Argo's web metric and Flagger's webhooks are answered, by a real server over real connections."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from gates import decisions
+from gates.decisions import PastDecision, remember
+from gates.operator.serve import MOST_BODY, Desk, VerdictServer
+from gates.verdict import Decision
+from tests.gates.gate_process import gate
+from tests.gates.hostile_text import ALL
+
+NOW = dt.datetime(2026, 1, 2, 12, 0, tzinfo=dt.UTC)
+TOKEN = "a-token-of-some-length"
+CONFIRM = "/v1/flagger/confirm-promotion"
+ROLLBACK = "/v1/flagger/rollback"
+
+
+def decided(decision: Decision, release: str = "r-1", minutes: float = 5, run_id: str = "a1") -> PastDecision:
+    at = (NOW - dt.timedelta(minutes=minutes)).isoformat()
+    return PastDecision(run_id, release, decision, "the reason", at, at, passed=7, failed=1, unknown=2)
+
+
+@pytest.fixture(params=[""], ids=["open"])
+def port(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[int]:
+    """A server over the state folder tmp_path, at a port of its own; the parameter is its token."""
+    desk = Desk(tmp_path, dt.timedelta(minutes=60), lambda: NOW, request.param)
+    with VerdictServer(("127.0.0.1", 0), desk) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+def ask(port: int, path: str, body: object = None, token: str = "", method: str = "") -> tuple[int, str]:
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    text = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    connection.request(method or ("GET" if body is None else "POST"), path, text, headers)
+    answer = connection.getresponse()
+    told = answer.read().decode()
+    connection.close()
+    return answer.status, told
+
+
+def verdict(port: int, release: str = "r-1") -> dict[str, str]:
+    status, text = ask(port, f"/v1/verdict?release={release}")
+    assert status == 200
+    told: dict[str, str] = json.loads(text)
+    return told
+
+
+def test_argo_reads_the_last_verdict_of_the_release_that_it_asks_about(port: int, tmp_path: Path) -> None:
+    """One small object; of another release, of none, or of an unknown one it is a hold, with status 200."""
+    assert verdict(port)["decision"] == "hold"
+    remember(tmp_path / "t1", decided(Decision.PROMOTE))
+    assert verdict(port) == {
+        "decision": "promote",
+        "release": "r-1",
+        "finished_at": "2026-01-02T11:55:00+00:00",
+        "reason": "the reason",
+    }
+    assert verdict(port, "r-2")["decision"] == "hold"
+    assert verdict(port, "")["decision"] == "hold"
+    assert verdict(port, "r-1&release=r-1")["decision"] == "hold"
+
+
+@pytest.mark.parametrize("minutes", [61, -6])
+def test_a_promote_grows_old_and_a_rollback_does_not(port: int, tmp_path: Path, minutes: float) -> None:
+    """Yesterday's promote says nothing about now, nor does one of tomorrow; harm stays harm."""
+    remember(tmp_path / "t1", decided(Decision.PROMOTE, minutes=minutes))
+    assert verdict(port)["decision"] == "hold"
+    remember(tmp_path / "t1", decided(Decision.ROLLBACK, minutes=minutes, run_id="a2"))
+    assert verdict(port)["decision"] == "rollback"
+
+
+def test_the_worst_of_several_targets_counts_and_a_broken_file_holds(port: int, tmp_path: Path) -> None:
+    """A release that one target rolled back is not promoted because of another."""
+    remember(tmp_path / "t1", decided(Decision.PROMOTE))
+    remember(tmp_path / "t2", decided(Decision.PROMOTE))
+    assert verdict(port)["decision"] == "promote"
+    (tmp_path / "t2" / decisions.FILE).write_bytes(b"{")
+    assert verdict(port)["decision"] == "hold"
+    remember(tmp_path / "t3", decided(Decision.ROLLBACK))
+    assert verdict(port)["decision"] == "rollback"
+
+
+@pytest.mark.parametrize(
+    ("decision", "confirm", "rollback"),
+    [(Decision.PROMOTE, 200, 403), (Decision.HOLD, 403, 403), (Decision.ROLLBACK, 403, 200)],
+)
+def test_flagger_is_answered_by_the_status(
+    port: int, tmp_path: Path, decision: Decision, confirm: int, rollback: int
+) -> None:
+    """Yes is 200, no is 403 with the reason; its rollback hook hears yes for a rollback of this release alone."""
+    remember(tmp_path / "t1", decided(decision))
+    canary = {"name": "replay", "phase": "Progressing", "checksum": "abc", "metadata": {"release": "r-1"}}
+    assert ask(port, CONFIRM, canary) == (confirm, f"{decision.value}: the reason\n")
+    assert ask(port, ROLLBACK, canary)[0] == rollback
+    others: list[object] = [
+        {**canary, "metadata": {"release": "r-2"}},
+        {},
+        [],
+        b"\xff",
+        {"metadata": []},
+        {"checksum": ["r-1"]},
+    ]
+    for other in others:
+        assert ask(port, CONFIRM, other)[0] == 403
+        assert ask(port, ROLLBACK, other)[0] == 403
+    assert ask(port, CONFIRM, {"checksum": "r-1"})[0] == confirm
+    assert ask(port, "/v1/flagger/event", {})[0] == 200
+
+
+@pytest.mark.parametrize("port", [TOKEN], ids=["token"], indirect=True)
+def test_a_token_is_asked_for_where_one_is_set(port: int, tmp_path: Path) -> None:
+    """Argo sends a header, Flagger has its metadata alone; without it nothing is told, and nothing is confirmed."""
+    remember(tmp_path / "t1", decided(Decision.PROMOTE))
+    metadata = {"release": "r-1"}
+    assert ask(port, "/v1/verdict?release=r-1")[0] == 401
+    assert ask(port, "/metrics", token="another")[0] == 401
+    assert ask(port, "/v1/verdict?release=r-1", token=TOKEN)[0] == 200
+    assert ask(port, CONFIRM, {"metadata": metadata})[0] == 403
+    assert ask(port, CONFIRM, {"metadata": {**metadata, "token": TOKEN}})[0] == 200
+    assert ask(port, CONFIRM, {"metadata": metadata}, token=TOKEN)[0] == 200
+    assert ask(port, "/healthz")[0] == 200
+
+
+def test_prometheus_reads_the_last_decision(port: int, tmp_path: Path) -> None:
+    """Nothing before the first run; then all three decisions as 0 or 1, the time, and the counts."""
+    assert ask(port, "/metrics") == (200, "")
+    remember(tmp_path / "t1", decided(Decision.ROLLBACK, minutes=9))
+    remember(tmp_path / "t2", decided(Decision.HOLD))
+    remember(tmp_path / "t2", PastDecision.begun({"run_id": "b"}, "r-1"))
+    lines = ask(port, "/metrics")[1].splitlines()
+    at = (NOW - dt.timedelta(minutes=5)).timestamp()
+    assert [line for line in lines if not line.startswith("#")] == [
+        'gate_decision{decision="promote"} 0',
+        'gate_decision{decision="hold"} 1',
+        'gate_decision{decision="rollback"} 0',
+        f"gate_last_run_timestamp_seconds {at:.3f}",
+        'gate_checks{outcome="pass"} 7',
+        'gate_checks{outcome="fail"} 1',
+        'gate_checks{outcome="unknown"} 2',
+    ]
+    assert sum(line.startswith("# TYPE") for line in lines) == 3
+
+
+def test_hostile_requests_are_answered_and_do_no_harm(port: int, tmp_path: Path) -> None:
+    """Bytes that are no request, bodies that are too long, other methods and paths; the server goes on."""
+    remember(tmp_path / "t1", decided(Decision.PROMOTE))
+    for raw in (
+        b"\x00\xff\r\n\r\n",
+        b"GET " + b"/" * 70_000 + b" HTTP/1.1\r\n\r\n",
+        b"POST / HTTP/1.1\r\n" + b"A: b\r\n" * 200,
+    ):
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            client.sendall(raw)
+            client.shutdown(socket.SHUT_WR)
+            assert b" 200 " not in client.recv(200)
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(b"POST " + CONFIRM.encode() + b" HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (MOST_BODY + 1))
+        assert b" 413 " in client.recv(200)
+    assert ask(port, CONFIRM, b"[" * 60_000)[0] == 403
+    assert ask(port, "/../../etc/passwd")[0] == 404
+    assert ask(port, CONFIRM)[0] == 404
+    assert ask(port, "/v1/verdict", method="DELETE")[0] == 501
+    assert verdict(port)["decision"] == "promote"
+
+
+@pytest.mark.parametrize("text", ALL, ids=range(len(ALL)))
+def test_a_hostile_reason_stays_a_text(text: str, tmp_path: Path) -> None:
+    """What a target said is JSON in the one answer, and one line in the other."""
+    one = decided(Decision.HOLD)
+    remember(
+        tmp_path / "t1", PastDecision.from_json({**one.to_json(), "reason": text.encode("utf-8", "replace").decode()})
+    )
+    desk = Desk(tmp_path, dt.timedelta(minutes=60), lambda: NOW)
+    answer = desk.get("/v1/verdict?release=r-1", "")
+    assert json.loads(answer.text)["decision"] == "hold"
+    assert answer.text.isascii()
+    said = desk.post(CONFIRM, b'{"checksum": "r-1"}', "")
+    assert said.status == 403
+    assert said.text.count("\n") == 1
+    assert said.text.endswith("\n")
+
+
+def test_nobody_listens_beyond_loopback_without_a_token(tmp_path: Path) -> None:
+    """The command says which variable to set."""
+    done = gate("serve", "--host", "0.0.0.0", "--state", str(tmp_path), cwd=tmp_path)  # noqa: S104  -- what is refused
+    assert done.returncode == 2
+    assert "GATE_SERVE_TOKEN" in done.stderr

@@ -1,0 +1,88 @@
+"""The memory of decisions: what was begun is a hold, what cannot be read is a hold, the file stays small."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gates import decisions
+from gates.decisions import UNREADABLE, PastDecision, last_of, read, remember
+from gates.verdict import Action, Counts, Decision, Margin, Verdict
+
+RUN: dict[str, object] = {"run_id": "a1", "started_at": "2026-01-02T12:00:00+00:00"}
+VERDICT = Verdict(
+    Decision.PROMOTE,
+    "all passed",
+    "r-1",
+    finished_at="2026-01-02T12:05:00+00:00",
+    counts=Counts(5),
+    action=Action("promote", 10, 50, "done"),
+    margin=Margin("load/x/p95", 1.0, 2.0, "ms", 0.5),
+)
+
+
+def begun(run_id: str, release: str) -> PastDecision:
+    return PastDecision.begun({**RUN, "run_id": run_id}, release)  # type: ignore[dict-item]
+
+
+def settled(run_id: str = "a1") -> PastDecision:
+    return PastDecision.of({**RUN, "run_id": run_id}, VERDICT)  # type: ignore[dict-item]
+
+
+def test_a_run_is_a_hold_until_it_has_decided(tmp_path: Path) -> None:
+    """A run that is killed leaves a hold, never an older promote; one that ends takes the place of its beginning."""
+    assert read(tmp_path) == []
+    remember(tmp_path, settled())
+    remember(tmp_path, begun("a2", "r-1"))
+    last = last_of("r-1", read(tmp_path))
+    assert last is not None
+    assert (last.decision, last.finished) == (Decision.HOLD, None)
+    remember(tmp_path, settled("a2"))
+    runs = read(tmp_path)
+    assert [one.run_id for one in runs] == ["a1", "a2"]
+    assert runs[1] == settled("a2")
+    assert last_of("r-1", runs) == settled("a2")
+    assert last_of("r-2", runs) is None
+
+
+def test_a_run_of_a_release_that_is_not_known_yet_counts_for_all(tmp_path: Path) -> None:
+    """Before the target is asked, the run may be of any release."""
+    remember(tmp_path, settled())
+    remember(tmp_path, begun("a2", ""))
+    last = last_of("r-1", read(tmp_path))
+    assert last is not None
+    assert last.decision is Decision.HOLD
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{",
+        b"[]",
+        b"\xff\xfe",
+        b'{"decision": "promote"}',
+        json.dumps({**settled().to_json(), "decision": "yes"}).encode(),
+        json.dumps({**settled().to_json(), "release": 5}).encode(),
+        json.dumps({**settled().to_json(), "passed": "5"}).encode(),
+        json.dumps({**settled().to_json(), "more": 1}).encode(),
+    ],
+)
+def test_a_line_that_cannot_be_read_holds(line: bytes, tmp_path: Path) -> None:
+    """It may have been the newest decision; nothing before it counts."""
+    remember(tmp_path, settled())
+    with (tmp_path / decisions.FILE).open("ab") as out:
+        out.write(line)
+    assert last_of("r-1", read(tmp_path)) == UNREADABLE
+    remember(tmp_path, settled("a3"))  # what was torn stays on a line of its own
+    assert last_of("r-1", read(tmp_path)) == settled("a3")
+
+
+def test_the_older_half_goes_when_the_file_is_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The history neither grows without limit nor loses its newest runs."""
+    monkeypatch.setattr(decisions, "MOST_BYTES", 2_000)
+    for number in range(40):
+        remember(tmp_path, settled(f"a{number}"))
+    assert (tmp_path / decisions.FILE).stat().st_size < 3_000
+    assert read(tmp_path)[-1].run_id == "a39"
