@@ -11,9 +11,9 @@ from gates import config, record, reports
 from gates.inputs import options as shared
 from gates.operator import checklist
 from gates.operator.outcome import exit_code
-from gates.reports import attestation
+from gates.reports import attestation, pdf
 from gates.reports.console import Console
-from gates.reports.formats import FORMATS
+from gates.reports.formats import FORMATS, html
 from gates.reports.formats.rows import rows_of
 from gates.reports.terminal import paint
 from gates.stages import collection
@@ -30,6 +30,7 @@ def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
         shared.policy(made)
     if name == "report":
         made.add_argument("--print", choices=[f.name for f in FORMATS], help="to stdout instead of to DIR")
+        made.add_argument("--pdf", action="store_true", help=f"also {pdf.FILE}, printed by the system's Chromium")
     if name == "checklist":
         shared.as_json(made)
 
@@ -72,6 +73,9 @@ def _report(options: argparse.Namespace, console: Console) -> int:
         return 0
     for path in reports.write(options.folder, made.verdict, made.evidence, specs, made.run, {}):
         console.result(str(path))
+    if options.pdf:
+        pdf.write_pdf(options.folder / html.FORMAT.file, options.folder / pdf.FILE)
+        console.result(str(options.folder / pdf.FILE))
     return 0
 
 

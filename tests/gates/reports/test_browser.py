@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +9,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from gates.errors import CannotWork
+from gates.reports.pdf import NAMES, chromium, write_pdf
 from tests.gates.reports.report_pages import CATALOGUE, KEYS, large, pages
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 GOLDEN = {
     "promote": (
         "promote",
@@ -49,7 +49,7 @@ MOST_PRINTED = 12
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """The system's Chromium: nothing is downloaded."""
-    found = next(filter(None, map(shutil.which, NAMES)), None)
+    found = chromium()
     if found is None:
         pytest.skip(f"no {', '.join(NAMES)} in PATH: install Debian's chromium to see the pages in a browser")
     with sync_playwright() as playwright:
@@ -193,3 +193,25 @@ def test_ten_thousand_findings_are_filtered_while_one_types(page: Page, tmp_path
     opened(page, tmp_path, "large").locator("input[type=search]").fill("check-9999")
     page.wait_for_function("document.getElementById('found').textContent === '1 shown'")
     assert page.locator(".row:not([hidden])").count() == 1
+
+
+def test_the_report_is_printed_to_a_file(browser: Browser, folder: Path, tmp_path: Path) -> None:
+    """`gate report --pdf`: a PDF of the page, in place of an older one."""
+    made = tmp_path / "report.pdf"
+    made.write_bytes(b"%PDF of yesterday")
+    write_pdf(folder / "rollback.html", made)
+    assert len(made.read_bytes()) > 10_000
+
+
+def test_without_a_browser_nothing_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names what to install, and no older file is left to be taken for it."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(CannotWork, match="no Chromium in PATH; allowed: one of chromium,"):
+        write_pdf(tmp_path / "report.html", tmp_path / "report.pdf")
+    broken = tmp_path / "chromium"
+    broken.write_text("#!/bin/sh\nexit 3\n", encoding="utf-8")
+    broken.chmod(0o755)
+    (tmp_path / "report.pdf").write_bytes(b"%PDF of yesterday")
+    with pytest.raises(CannotWork, match=r"wrote no PDF \(exit 3\)"):
+        write_pdf(tmp_path / "report.html", tmp_path / "report.pdf")
+    assert not (tmp_path / "report.pdf").exists()
