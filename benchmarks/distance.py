@@ -1,8 +1,8 @@
 """A whole run from afar: both doors of the reference behind a relay that makes each round trip longer, and a pooler.
 
-`python benchmarks/distance.py --rtt 60 --pooler transaction`
+`python -m benchmarks.distance --rtt 60 --pooler transaction --login gate --beside vacuum`
 
-Prints the verdict, how long each stage took, how many checks were unknown and why, and the checks that took longest.
+Prints the verdict, how long each stage took, which checks did not pass and why, and the checks that took longest.
 Needs `pgbouncer` for `--pooler`. Exit code 0 where the verdict is promote.
 """
 
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from benchmarks.beside import SITUATIONS
 from gates.proof.relay import RelayOptions, relay
 from gates.stack.plan import StackOptions
 from gates.stack.stack import reference_stack
@@ -32,21 +33,27 @@ SHOWN = 12
 
 
 @contextmanager
-def from_afar(rtt_ms: float, mode: str, target: str) -> Iterator[dict[str, str]]:
+def from_afar(options: argparse.Namespace) -> Iterator[dict[str, str]]:
     """The environment of a run, for the time of the block."""
     with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="distance-") as folder:
-        info = stack.enter_context(reference_stack(StackOptions(), os.environ)).info
-        own = {**info.variables(), "GATE_STACK_CONTROL": info.control if target == "reference" else ""}
-        if mode:
+        each = 2 if options.beside == "restart" else 1
+        up = stack.enter_context(reference_stack(StackOptions(instances=each, workers=each), os.environ))
+        own = {**up.info.variables(), "GATE_STACK_CONTROL": up.info.control if options.target == "reference" else ""}
+        if options.login == "gate":
+            own["DATABASE_URL"] = up.info.gate_url
+        if options.pooler:
             Path(folder).chmod(0o755)
-            own["DATABASE_URL"] = stack.enter_context(pgbouncer(Path(folder) / "pooler", own["DATABASE_URL"], mode))
-        for name in ("BASE_URL", "DATABASE_URL") if rtt_ms else ():
+            pooled = pgbouncer(Path(folder) / "pooler", own["DATABASE_URL"], options.pooler)
+            own["DATABASE_URL"] = stack.enter_context(pooled)
+        for name in ("BASE_URL", "DATABASE_URL") if options.rtt else ():
             parts = urlsplit(own[name])
-            way = RelayOptions(delay_s=rtt_ms / 1000)
+            way = RelayOptions(delay_s=options.rtt / 1000)
             there = urlsplit(stack.enter_context(relay(f"tcp://{parts.hostname}:{parts.port}", way)))
             login, at, _ = parts.netloc.rpartition("@")
             own[name] = urlunsplit(parts._replace(netloc=f"{login}{at}{there.netloc}"))
-        yield {**os.environ, **own, "GATE_TARGET": target}
+        if options.beside:
+            stack.enter_context(SITUATIONS[options.beside](up))
+        yield {**os.environ, **own, "GATE_TARGET": options.target}
 
 
 def report(folder: Path, seconds: float) -> bool:
@@ -70,12 +77,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rtt", type=float, default=60.0, metavar="MS", help="of a round trip (default 60)")
     parser.add_argument("--pooler", default="", choices=("", "transaction", "session"), help="how pgbouncer lends")
+    parser.add_argument("--login", default="superuser", choices=("superuser", "gate"), help="gate: replay_gate")
+    parser.add_argument("--beside", default="", choices=("", *SITUATIONS), help="what goes on meanwhile")
     parser.add_argument("--target", default="staging", metavar="KIND", help="GATE_TARGET (default staging)")
     parser.add_argument("--keep", metavar="DIR", help="keep the run's files there")
     options, more = parser.parse_known_args()
     with tempfile.TemporaryDirectory(prefix="distance-out-") as temporary:
         out = Path(options.keep or temporary)
-        with from_afar(options.rtt, options.pooler, options.target) as environ:
+        with from_afar(options) as environ:
             started = time.monotonic()
             command = [sys.executable, "-m", "gates.cli", "run", f"--output={out}", *more]
             subprocess.run(command, cwd=ROOT, env=environ, check=False, timeout=RUN_LIMIT_S, stderr=subprocess.DEVNULL)

@@ -13,15 +13,15 @@ import pytest
 
 from drills.workbench.bench import Bench, Guard, Sources
 from drills.workbench.credentials import Clock, Minter, Signer
-from drills.workbench.database import SqlDoor
+from drills.workbench.database import SqlDoor, query
 from drills.workbench.rate_limit import Limit
 from drills.workbench.scene import Scene
-from drills.workbench.turns import WAITS, Conductor
+from drills.workbench.turns import TOGETHER, WAITS, Crew
 from gates.checks.recorder import Observer, Unmet
 from gates.deployment.client import HttpDoor
 from gates.deployment.connection import Answering
 from gates.deployment.database import execute, value
-from gates.deployment.leftovers import LEASE_S, take_lease
+from gates.deployment.leftovers import take_lease, term_of
 from gates.deployment.target import Target
 from gates.deployment.tenants import OUTBOX_FLAG, REPLAY_FLAG, Tenants
 from gates.deployment.wire import WireDoor
@@ -32,6 +32,9 @@ CANARY_PERCENT = 10
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("drills")
     group.addoption("--companies", metavar="FILE", help="append the id of every company that is created to FILE")
+    group.addoption("--at-once", metavar="N", type=int, default=1, help="run so many drills side by side")
+    group.addoption("--lease", metavar="TEXT", help="of the run that starts this one: what the names of tenants carry")
+    group.addoption("--trip-ms", metavar="MS", type=float, help="a round trip to the target; limits grow with it")
     machine = parser.getgroup("state machine")
     machine.addoption("--programs", type=int, metavar="N", help="run N random programs, however long it takes")
     machine.addoption("--seed", type=int, metavar="S", help="of another seed than the fixed one")
@@ -48,14 +51,13 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Phases take turns; under xdist the workers also share the list of companies."""
+    """Phases come one after the other."""
+    Scene.trip_s = (config.getoption("--trip-ms") or 0.0) / 1000
     config.addinivalue_line(
         "markers", f"{WAITS}(seconds): the check waits for half a second or longer; it begins early"
     )
-    shared = getattr(config, "workerinput", {}).get("turns")
-    config.pluginmanager.register(Conductor(shared), "drill-turns")
-    if shared and not config.getoption("--companies"):
-        config.option.companies = str(Path(shared) / "companies")
+    config.addinivalue_line("markers", f"{TOGETHER}: the checks of this module are run by one process")
+    config.pluginmanager.register(Crew(config, config.getoption("--at-once")), "drill-crew")
 
 
 @pytest.fixture(scope="session")
@@ -120,9 +122,7 @@ def rollouts(sql_door: SqlDoor) -> dict[str, int]:
 
     Where an operator has paused everybody nothing can be drilled: a target that then refuses is right.
     """
-    if value(
-        sql_door.connection(), "select bool_or(agents_paused) from public.agent_controls where company_id is null"
-    ):
+    if value(sql_door.connection(), query("fleet_paused")):
         raise Unmet("everybody is paused (agent_controls): replays are rightly refused. Resume the agents, or wait")
     rows = execute(
         sql_door.connection(),
@@ -163,10 +163,14 @@ def keep(request: pytest.FixtureRequest, born: list[str]) -> Callable[[str], Non
 
 
 @pytest.fixture(scope="session")
-def lease(target: Target, run_id: str) -> Iterator[str]:
+def lease(request: pytest.FixtureRequest, target: Target, run_id: str) -> Iterator[str]:
     """What goes into the names of drill tenants: where this run is killed, the next one removes them."""
+    given: str | None = request.config.getoption("--lease")
+    if given:
+        yield given
+        return
     held, mark = take_lease(target.database_url, run_id, shared=True)
-    yield f"{mark}{int(time.time()) + LEASE_S}"
+    yield term_of(mark)
     if held is not None:
         held.release()
 

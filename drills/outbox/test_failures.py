@@ -7,6 +7,7 @@ business: a check makes the next attempt due by SQL instead of waiting for it.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -28,13 +29,17 @@ NEAR_S = 0.1
 """Apart are two looks that tell a wait from none."""
 COMMIT_S = 0.02
 """From the moment that a failure takes its time to the one at which others see it, mostly."""
+ATTEMPTS = 3
+"""So many failures are looked at."""
 LOOK = """
 select coalesce(jsonb_agg(jsonb_build_array(id, attempts, pending and not dead, due) order by id), '[]') as seen,
-       count(*) = 12 and coalesce(bool_and(dead or (pending and attempts >= %s)), false) as complete
-from (select id, attempts, dead_at is not null as dead,
-             (claimed_until is null or claimed_until <= clock_timestamp()) as pending,
-             extract(epoch from next_attempt_at)::float8 as due
-      from public.event_outbox where company_id = %s) looked
+       case when count(*) = 12 then min(failed) else 0 end as step
+from (select id, attempts, pending, dead, due,
+             case when dead then 3 when pending then coalesce(attempts, 0) else coalesce(attempts, 1) - 1 end as failed
+      from (select id, attempts, dead_at is not null as dead,
+                   (claimed_until is null or claimed_until <= clock_timestamp()) as pending,
+                   extract(epoch from next_attempt_at)::float8 as due
+            from public.event_outbox where company_id = %s) looked) counted
 """
 POISON: dict[str, Any] = {"drill": {"fail_times": -1}}
 LOOK_S = 8.0
@@ -62,7 +67,7 @@ def _to_death(scene: Scene, company: str) -> None:
     if not scene.until_true(probe, within_s=DEATH_S):
         now = scene.number("select coalesce(sum(attempts), 0) from public.event_outbox where company_id = %s", company)
         scene.seen.require(now <= moving, f"after {DEATH_S:g} s and {now} attempts the last attempt was not reached")
-        scene.late("the last attempt of an event that always fails", DEATH_S, None)
+        scene.late("the last attempt of an event that always fails", DEATH_S)
 
 
 @drill("drill/outbox/failed-is-tried-again", covers=("K14", "K06"))
@@ -163,13 +168,12 @@ def test_back_off_grows(scene: Scene) -> None:
     """
     scene.claims_drill_agent()
     company, other = scene.company("a"), scene.company("b")
-    waits: list[list[tuple[float, float]]] = []
-    for attempt in range(1, 4):
-        seen = _waits(scene, company, attempt)
-        rows = scene.count("event_outbox", company, "dead_at is null")
-        if len(seen) < 6 and ((not rows and waits) or (rows < 12 and len(waits) > 1)):
+    found, waits = _waits(scene, company), list[list[tuple[float, float]]]()
+    alive = scene.count("event_outbox", company, "dead_at is null")
+    for attempt, seen in enumerate(found, 1):
+        if len(seen) < 6 and ((not alive and waits) or (alive < 12 and len(waits) > 1)):
             break  # so many attempts are all that this deployment makes
-        told = f"of twelve events {len(seen)} were seen to fail for time {attempt}, {12 - rows} are dead already"
+        told = f"of twelve events {len(seen)} were seen to fail for time {attempt}, {12 - alive} are dead already"
         scene.seen.require(len(seen) >= 6, told)
         waits.append(seen)
     # how late we look counts for the deployment: the first wait was at least so long, the last one at most
@@ -198,8 +202,7 @@ def test_back_off_jittered(scene: Scene) -> None:
     company, other = scene.company("a"), scene.company("b")
     steady: list[str] = []
     proved = False
-    for attempt in range(1, 4):
-        seen = _waits(scene, company, attempt)
+    for attempt, seen in enumerate(_waits(scene, company), 1):
         if len(seen) < 8:
             break  # so many attempts are all that this deployment makes
         least, most = max(low for low, _ in seen), min(high for _, high in seen)
@@ -216,23 +219,21 @@ def test_back_off_jittered(scene: Scene) -> None:
     scene.passes_by(other, 1)
 
 
-def _waits(scene: Scene, company: str, attempt: int) -> list[tuple[float, float]]:
-    """Let twelve events fail for this time: the least and the most that each was put off by, as far as two looks tell,
-    in s. The server looks itself, from before they are due on: one that is far would be asked too rarely.
+def _waits(scene: Scene, company: str) -> list[list[tuple[float, float]]]:
+    """Let twelve events fail three times: for each time the least and the most that each was put off by, as far as two
+    looks tell, in s. The server looks itself, from before they are there on: one that is far would be asked too rarely.
     """
-
-    def fail() -> None:
-        if attempt == 1:
-            scene.write_outbox(company, 12, payload=as_jsonb(POISON))
-        else:
-            scene.make_due(company)
-
-    found: dict[int, tuple[float, float]] = {}
-    for before, began, rows in scene.looks_while(fail, LOOK, attempt, company, within_s=LOOK_S):
+    acts: list[Callable[[], object]] = [
+        partial(scene.write_outbox, company, 12, payload=as_jsonb(POISON)),
+        # only what was seen to be put off: another failure in between keeps its own time
+        *(partial(scene.make_due, company, attempts=number) for number in range(1, ATTEMPTS)),
+    ]
+    found: list[dict[int, tuple[float, float]]] = [{} for _ in range(ATTEMPTS)]
+    for before, began, rows in scene.looks_through(acts, LOOK, company, within_s=LOOK_S):
         for number, attempts, pending, due in rows:
-            if before and pending and attempts == attempt and number not in found:
-                found[number] = (due - began, due - before + COMMIT_S)
-    return list(found.values())
+            if before and pending and 1 <= (attempts or 0) <= ATTEMPTS:
+                found[attempts - 1].setdefault(number, (due - began, due - before + COMMIT_S))
+    return [list(waits.values()) for waits in found]
 
 
 @pytest.mark.waits(0.5)

@@ -8,12 +8,9 @@ given it acts for a drill tenant of its own.
 from __future__ import annotations
 
 import datetime as dt
-import json
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
@@ -39,7 +36,8 @@ from gates.deployment.target import Target
 from gates.deployment.tenants import Tenants
 from gates.evidence import Severity
 
-OTHER_WORKER_S = 30.0
+pytestmark = pytest.mark.together
+
 REFUSED = ("unsigned", "forged", "bad token", "oversized")
 LIMITED = ("signed", "token", "dry", "fourth")
 
@@ -112,55 +110,12 @@ def company(request: pytest.FixtureRequest, target: Target, run_id: str, sql_doo
 
 
 @pytest.fixture(scope="module")
-def scenario(
-    request: pytest.FixtureRequest,
-    company: str,
-    target: Target,
-    http: HttpDoor,
-    signer: Signer,
-    sql_door: SqlDoor,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Scenario:
-    """Carry the short drill out, once: TEST_COMPANY_ID has its three calls for all workers of a run together.
-
-    The first worker that comes carries it out; the others read its answers from a file. A mark xdist_group would not
-    do: xdist 3.8 writes the group into `item._nodeid`, and since 9.2 pytest makes the node id of something else, so
-    that no scheduler sees a group (`--dist loadgroup` is then the same as no groups at all).
-    """
+def scenario(company: str, target: Target, http: HttpDoor, signer: Signer, sql_door: SqlDoor) -> Scenario:
+    """Carry the short drill out, once: TEST_COMPANY_ID has its three calls for all checks together."""
     token = admin_token(target, signer.clock.now, company)
     drill = Scenario(company, fresh=bool(target.database_url))
-    shared = tmp_path_factory.getbasetemp().parent / f"proof-{company}"
-    if drill.fresh or not hasattr(request.config, "workerinput"):
-        _carry_out(drill, target, http, _requests(company, token, signer), sql_door)
-    elif _first(shared):
-        _carry_out(drill, target, http, _requests(company, token, signer), sql_door)
-        answers = {n: [e.answer.status, e.answer.headers, e.answer.body.hex()] for n, e in drill.exchanges.items()}
-        (shared / "writing").write_text(json.dumps(answers), encoding="utf-8")
-        (shared / "writing").rename(shared / "answers.json")
-    else:
-        answers = json.loads(_awaited(shared / "answers.json"))
-        for name, asked in _requests(company, token, signer):
-            status, headers, body = answers[name]
-            told = Answer(status, tuple((k, v) for k, v in headers), bytes.fromhex(body), 0.0)
-            drill.exchanges[name] = Exchange(asked, told)
+    _carry_out(drill, target, http, _requests(company, token, signer), sql_door)
     return drill
-
-
-def _first(shared: Path) -> bool:
-    try:
-        shared.mkdir()
-    except FileExistsError:
-        return False
-    return True
-
-
-def _awaited(path: Path) -> str:
-    deadline = time.monotonic() + OTHER_WORKER_S
-    while not path.exists():
-        if time.monotonic() > deadline:
-            raise Unmet(f"another worker's short drill was not done within {OTHER_WORKER_S:g} s")
-        time.sleep(0.02)
-    return path.read_text(encoding="utf-8")
 
 
 def _carry_out(

@@ -95,7 +95,7 @@ class Database:
         return self.number(f"select count(*) from public.{table} where company_id = %s and {where}", company, *params)
 
     @contextmanager
-    def transaction(self) -> Iterator[Connection]:
+    def transaction(self) -> Iterator[Answering]:
         """A second connection with an open transaction; rolled back at the end unless committed before."""
         connection = connect(self.target.database_url, autocommit=False)
         try:

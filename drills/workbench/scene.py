@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any, ClassVar, NoReturn, TypeVar
 
 import psycopg
@@ -34,6 +35,8 @@ PATIENCE_S = 6.0
 POLL_S = 0.02
 STALL_S = 1.0
 """Where one query, one commit or one answer of /healthz takes longer, a machine stands still: that proves nothing."""
+ON_THE_WAY = 10
+"""So many round trips go into a wait on top of what the target may take: an act and a few looks at its effect."""
 
 FOURTH, OVER_THE_LIMIT = "drill/rate-limit/fourth-refused", 4
 """The check that judges how the call over the limit is refused, and its number."""
@@ -49,10 +52,11 @@ written in the right order. A row may have the time at which its transaction beg
 @dataclass
 class Scene(TenantData):
     """What one check works with. `wait_scale` is a factor on every wait that ends in a judgement: the project's own
-    tests, which plant defects on a quiet machine, wait less.
+    tests, which plant defects on a quiet machine, wait less. `trip_s`: a round trip to the farther door.
     """
 
     wait_scale: ClassVar[float] = 1.0
+    trip_s: ClassVar[float] = 0.0
 
     signer: Signer
 
@@ -161,7 +165,7 @@ class Scene(TenantData):
         """Replay a tenant's items while `held` has locked what a replay reads. Assert that none is moved until the lock
         is released, after that time. The answer, which may come later.
         """
-        release = self.released_after(held, within_s)
+        release = self.released_after(held, within_s + self.way_s)
         running = self.in_background(self.replay_request(company, max=2))
         while release.is_alive():
             moved = self.count("event_outbox", company)
@@ -177,10 +181,23 @@ class Scene(TenantData):
 
     # --- waiting -------------------------------------------------------------------------------------------------
 
+    @property
+    def way_s(self) -> float:
+        """What the distance adds to a limit: every limit of a drill grows by it."""
+        return ON_THE_WAY * self.trip_s
+
+    @property
+    def stall_s(self) -> float:
+        """What takes longer than this stands still."""
+        return STALL_S + self.way_s
+
+    def patience_s(self, within_s: float) -> float:
+        """How long to wait from here for what a target may take so long for."""
+        return within_s * self.wait_scale + self.way_s
+
     def until(self, probe: Callable[[], T], what: str, *, within_s: float = PATIENCE_S, every_s: float = POLL_S) -> T:
         """Poll until the probe gives something true, and return it; at the deadline, judge as `late` says."""
-        started = self.value("select clock_timestamp()")
-        within_s *= self.wait_scale
+        within_s = self.patience_s(within_s)
         before = time.monotonic()
         deadline, stalled_s = before + within_s, 0.0
         while True:
@@ -190,31 +207,52 @@ class Scene(TenantData):
             now = time.monotonic()
             stalled_s, before = max(stalled_s, now - before), now
             if now > deadline:
-                self.late(what, within_s, started, stalled_s)
+                self.late(what, within_s, stalled_s)
             time.sleep(every_s)
 
     def until_true(self, probe: Callable[[], bool], *, within_s: float) -> bool:
         """Poll until the probe is true or the time is over, which proves nothing; whether it became true."""
-        deadline = time.monotonic() + within_s * self.wait_scale
+        deadline = time.monotonic() + self.patience_s(within_s)
         while not (found := probe()) and time.monotonic() < deadline:
             time.sleep(POLL_S)
         return found
 
-    def looks_while(self, act: Callable[[], object], look: str, *params: object, within_s: float) -> list[Any]:
-        """What the server sees with a statement, of two columns (what is seen, whether that is all), from before `act`
-        on: when the look before began, when this one did (Unix seconds), and what was seen. All that changed.
+    def looks_through(
+        self, acts: Sequence[Callable[[], object]], look: str, *params: object, within_s: float
+    ) -> list[Any]:
+        """What the server sees with a statement of two columns (what is seen, how many of the acts have come to their
+        end), from before the first act on. Each act is done once the end of the one before was seen, in this time.
+        All that changed: when the look before began, when this one did (Unix seconds), and what was seen.
         """
         statement, given = written(look, params)
+        steps: SimpleQueue[int] = SimpleQueue()
+
+        def hear(said: psycopg.errors.Diagnostic) -> None:
+            name, _, step = str(said.message_primary).rpartition(" ")
+            if name == "replaygate look":
+                steps.put(int(step))
+
         with self.transaction() as watching, ThreadPoolExecutor(1) as beside:
-            text = psycopg.ClientCursor(watching).mogrify(statement.encode(), given)
-            asked = "select set_config('replaygate.look', %s, true), set_config('replaygate.look_s', %s, true)"
-            execute(watching, asked, text, str(within_s * self.wait_scale))
-            looks = "select count(*) from pg_stat_activity where state = 'active' and pid = %s"
-            watcher = backend_of(watching)
+            patience_s = self.patience_s(within_s)
+            limit_s = len(acts) * patience_s + 10 * STALL_S
+            settings = {
+                "replaygate.look": psycopg.ClientCursor(watching).mogrify(statement.encode(), given),
+                "replaygate.look_steps": str(len(acts)),
+                "replaygate.look_s": str(patience_s),
+                "statement_timeout": f"{limit_s:.0f}s",
+            }
+            watching.answer_limit_s = limit_s + STALL_S
+            watching.add_notice_handler(hear)
+            calls = ", ".join(["set_config(%s, %s, true)"] * len(settings))
+            execute(watching, f"select {calls}", *itertools.chain.from_iterable(settings.items()))
             looking = beside.submit(execute, watching, query("look_often"))
-            self.until_true(lambda: self.number(looks, watcher) > 0 or looking.done(), within_s=within_s / 2)
-            act()
-            looking.result(timeout=within_s + 10 * STALL_S)
+            looking.add_done_callback(lambda _: steps.put(len(acts)))
+            done = 0
+            while (reached := steps.get(timeout=watching.answer_limit_s)) < len(acts):
+                for act in acts[done : reached + 1]:
+                    act()
+                done = reached + 1
+            looking.result()
             return list(json.loads(str(value(watching, "select current_setting('replaygate.looks')"))))
 
     def somebody_waits(self, held: Connection, *, within_s: float) -> bool:
@@ -223,22 +261,16 @@ class Scene(TenantData):
         holder = backend_of(held)
         return self.until_true(lambda: self.number(ask, holder) > 0, within_s=within_s)
 
-    def late(self, what: str, waited_s: float, since: object, stalled_s: float = 0.0) -> NoReturn:
+    def late(self, what: str, waited_s: float, stalled_s: float = 0.0) -> NoReturn:
         """A deadline passed: a failure where the target answers promptly, nothing else was waiting, and neither we nor
         the database stood still meanwhile (stalled_s: the longest time between two looks); else unknown.
         """
-        self.seen.require(
-            stalled_s < STALL_S, f"{what}: not seen in {waited_s:g} s, of which {stalled_s:.1f} s went to one look"
-        )
-        self.seen.require(
-            self.prompt(), f"{what}: not seen in {waited_s:g} s, and the target did not answer within {STALL_S:g} s"
-        )
-        moving = self.value("select exists (select from public.event_outbox where processed_at > %s)", since)
+        missed, limit_s = f"{what}: not seen in {waited_s:g} s", self.stall_s
+        self.seen.require(stalled_s < limit_s, f"{missed}, of which {stalled_s:.1f} s went to one look")
+        self.seen.require(self.prompt(), f"{missed}, and the target did not answer within {limit_s:g} s")
+        moving = self.value(query("moved_lately"), waited_s)
         waiting = self.number(query("waiting_elsewhere"))
-        self.seen.require(
-            not (waiting and moving),
-            f"{what}: not seen in {waited_s:g} s; {waiting} other events were waiting, and moving",
-        )
+        self.seen.require(not (waiting and moving), f"{missed}; {waiting} other events were waiting, and moving")
         raise AssertionError(
             f"{what}: observed nothing in {waited_s:g} s; due within 2 s with nothing waiting. Look at the workers"
         )
@@ -246,13 +278,13 @@ class Scene(TenantData):
     def prompt(self) -> bool:
         """Whether the target answers, and the database commits, without delay: nobody's machine stands still."""
         try:
-            answer = self.http.send(Request("GET", "/healthz"), timeout_s=STALL_S)
+            answer = self.http.send(Request("GET", "/healthz"), timeout_s=self.stall_s)
         except NoAnswer:
             return False
         started = time.monotonic()
         for company in self.tenants.created[-1:]:
             self.rows("update public.companies set name = name where id = %s", company)
-        return answer.status == 200 and answer.elapsed_ms < STALL_S * 1000 and time.monotonic() - started < STALL_S
+        return answer.status == 200 and time.monotonic() - started < self.stall_s
 
     def delivered(self, events: Sequence[str], *, within_s: float = PATIENCE_S) -> None:
         """Wait until every event has its effect, and assert that none has two."""
@@ -282,7 +314,7 @@ class Scene(TenantData):
     def quiet(self, company: str, *, within_s: float = 2.0) -> None:
         """Wait until nothing of a tenant is in flight and nothing has changed for a moment, or the time is over."""
         state, since = self._moves(company), time.monotonic()
-        deadline = since + within_s
+        deadline = since + within_s + self.way_s
         while time.monotonic() < min(deadline, since + QUIET_S):
             time.sleep(POLL_S)
             now = self._moves(company)

@@ -25,6 +25,8 @@ BUDGET_FLAG = "dlq.replay.budget_control"
 GIVE_BACK_ATTEMPTS = 5
 """Each waits for a lock as long as any statement does."""
 
+ANY_ATTEMPTS = 2**31 - 1
+
 PLAIN_TYPE = "drill.plain"
 """An event type of drills whose payload asks the agent for nothing: an ordinary event."""
 
@@ -46,14 +48,14 @@ class TenantData(Database):
 
     def company(self, label: str = "t", *, items: int = 0, **columns: object) -> str:
         """A fresh tenant that has the outbox, replay and budget control on, with pending dead letters on demand."""
-        company = self.tenants.create(label=label)
-        for flag in (OUTBOX_FLAG, REPLAY_FLAG, BUDGET_FLAG):
-            if not self.value("select public.is_feature_enabled(%s, %s::uuid)", flag, company):
-                self.set_flag(company, flag, enabled=True)
-        fleet = self.value("select bool_or(agents_paused) from public.agent_controls where company_id is null")
-        self.seen.require(not fleet, "the whole fleet is paused: nothing is delivered or replayed. Unpause it first")
-        if items:
-            self.add_items(company, items, **columns)
+        with self.db.at_once():
+            company = self.tenants.create(label=label)
+            self.rows(query("switch_on"), company, [OUTBOX_FLAG, REPLAY_FLAG, BUDGET_FLAG])
+            fleet = self.db.execute(query("fleet_paused").encode())
+            if items:
+                self.add_items(company, items, **columns)
+        paused = (fleet.fetchone() or {}).get("paused")
+        self.seen.require(not paused, "the whole fleet is paused: nothing is delivered or replayed. Unpause it first")
         return company
 
     def set_flag(self, company: str, key: str, *, enabled: bool, percentage: int = 100) -> None:
@@ -104,8 +106,9 @@ class TenantData(Database):
         """Write the tenant's budget row; columns that are not given have their defaults."""
         names = ", ".join(["company_id", *columns])
         marks = ", ".join(["%s"] * (len(columns) + 1))
-        self.rows("delete from public.replay_budgets where company_id = %s", company)
-        self.rows(f"insert into public.replay_budgets ({names}) values ({marks})", company, *columns.values())
+        with self.db.at_once():
+            self.rows("delete from public.replay_budgets where company_id = %s", company)
+            self.rows(f"insert into public.replay_budgets ({names}) values ({marks})", company, *columns.values())
 
     def used(self, company: str) -> tuple[int, int]:
         """The daily and monthly items charged to a tenant in the current UTC periods."""
@@ -157,19 +160,28 @@ class TenantData(Database):
     def write_outbox(
         self, company: str, count: int = 1, *, connection: Connection | None = None, **columns: object
     ) -> list[str]:
-        """Rows of event_outbox as another producer writes them, by columns of the contract alone; their event ids."""
+        """Rows of event_outbox as another producer writes them, by columns of the contract alone; their event ids. Each
+        has a transaction of its own, or all have that of the connection.
+        """
         chosen: dict[str, object] = {"event_type": PLAIN_TYPE, "payload": '{"by": "hand"}', **columns}
-        names = ", ".join(chosen)
-        marks = ", ".join(["%s"] * len(chosen))
+        names = ", ".join(["event_id", "company_id", *chosen])
+        marks = ", ".join(["%s"] * (len(chosen) + 2))
         ids = [new_id("event") for _ in range(count)]
-        statement = f"insert into public.event_outbox (event_id, company_id, {names}) values (%s, %s, {marks})"
-        for event in ids:
-            execute(connection or self.db, statement, event, company, *chosen.values())
+        rows = [(event, company, *chosen.values()) for event in ids]
+        insert = f"insert into public.event_outbox ({names}) values "
+        if connection is not None:
+            given = [value for row in rows for value in row]
+            execute(connection, insert + ", ".join([f"({marks})"] * count), *given)
+            return ids
+        with self.db.at_once() as commit:
+            for row in rows:
+                self.rows(f"{insert}({marks})", *row)
+                commit()
         return ids
 
-    def make_due(self, company: str) -> None:
-        """Make the tenant's events that wait for their next attempt due now."""
-        self.rows(query("make_due"), company)
+    def make_due(self, company: str, *, attempts: int = ANY_ATTEMPTS) -> None:
+        """Make the tenant's events that wait for their next attempt, after so many at most, due now."""
+        self.rows(query("make_due"), company, attempts)
 
     def effects(self, events: Sequence[str]) -> dict[str, int]:
         """How many effects (completed agent tasks) each event has; events without one are absent."""

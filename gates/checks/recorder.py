@@ -1,4 +1,4 @@
-"""pytest plugin: turns what a test observed into evidence, one flushed line each, right under xdist.
+"""pytest plugin: turns what a test observed into evidence, one flushed line each, right also in several processes.
 
 A check is a test with `@check(id, ...)`. It passes only if it ended without error, saw a positive control and observed
 at least one thing; an AssertionError is a failure by observation; every other error is unknown. In plain pytest an
@@ -300,7 +300,7 @@ def pytest_runtest_makereport(
 
 
 def _make_inert(report: pytest.TestReport) -> None:
-    """Make the report bounded text: a lone surrogate from a target would end the xdist worker that sends it."""
+    """Make the report bounded text: a lone surrogate from a target would end the process that sends it."""
     if report.longrepr and not isinstance(report.longrepr, tuple):
         report.longrepr = text(report.longrepr, MOST_REPORT)
     report.sections = [(text(name), text(said, MOST_REPORT)) for name, said in report.sections]

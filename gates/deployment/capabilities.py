@@ -18,7 +18,7 @@ import psycopg
 
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.database import Connection, execute, session
-from gates.deployment.leftovers import LEASE_S, take_lease
+from gates.deployment.leftovers import take_lease, term_of
 from gates.deployment.metrics import MEMORY_METRIC, parse_metrics
 from gates.deployment.requests import Answer, Request, signed_post_v2
 from gates.deployment.target import Target
@@ -91,8 +91,7 @@ def _looks_like_one(target: Target, on_create: Callable[[str], object] | None) -
     lease, mark = take_lease(target.database_url, run)  # what cannot be removed here is removed by the next gate
     try:
         with session(target.database_url) as connection:
-            until = int(time.time()) + LEASE_S
-            tenants = Tenants(connection, run, on_create=on_create, lease=f"{mark}{until}")
+            tenants = Tenants(connection, run, on_create=on_create, lease=term_of(mark))
             try:
                 return _counted_at_one(target, connection, tenants.create(label="sources"))
             finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Self, TypeVar
 
@@ -77,14 +77,22 @@ class Answering(Connection):
             return [self.execute(statement.encode()) for statement in statements]
 
     @contextmanager
-    def at_once(self, *, end: bytes = b"commit") -> Iterator[None]:
-        """A transaction in one round trip: its statements have their results after it. For autocommit alone."""
+    def at_once(self, *, end: bytes = b"commit") -> Iterator[Callable[[], None]]:
+        """A transaction in one round trip: its statements have their results after it. For autocommit alone. What it
+        gives commits, and begins the next one in the same round trip.
+        """
         control = psycopg.Cursor(self)
+
+        def begin(*, first: bool = False) -> None:
+            if not first:
+                control.execute(b"commit")
+            control.execute(self.beginning)
+            self.pin()
+
         try:
             with self.pipeline():
-                control.execute(self.beginning)
-                self.pin()
-                yield
+                begin(first=True)
+                yield begin
                 control.execute(end)
         except BaseException:
             if not self.closed and self.info.transaction_status != TransactionStatus.IDLE:

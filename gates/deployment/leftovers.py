@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psycopg
@@ -30,6 +32,11 @@ _NAME = re.compile(
     r"|([0-9a-f]{1,20})-[a-z0-9-]{1,20}-([ht])([0-9]{1,12})-[0-9a-f]{12})"
 )
 """Of the load stage, and of the drills."""
+
+
+def term_of(mark: str) -> str:
+    """What goes into the names of companies that are made now: the mark of their run, and until when it may live."""
+    return f"{mark}{int(time.time()) + LEASE_S}"
 
 
 def name_of(run: str, mark: str, until: int, number: int, nonce: int) -> str:
@@ -108,14 +115,17 @@ _NAMED = "select id::text as id, name from public.companies where name like 'dri
 
 
 def at_work(url: str, own: Collection[str], spare: str = "") -> list[str]:
-    """Names of the companies of other runs, which live or may live: `own` are not of them. To be asked after `sweep`.
+    """Names of the companies of other runs, which live or may live: `own` are not of them. What dead runs left is
+    removed before, where the login may do that.
 
     Raise psycopg.Error where the database refuses.
     """
-    with session(url, read_only=True) as connection:
-        rows = {str(row["id"]): str(row["name"]) for row in execute(connection, _NAMED)}
-    found = _ours(({"id": i, "name": name} for i, name in rows.items()), spare)
-    return sorted(rows[one.id] for one in found if one.id not in own)
+    with session(url) as connection:
+        with suppress(psycopg.Error):
+            _sweep(connection, spare)
+        rows = execute(connection, _NAMED)
+    names = {str(row["id"]): str(row["name"]) for row in rows}
+    return sorted(names[one.id] for one in _ours(rows, spare) if one.id not in own)
 
 
 def sweep(url: str, spare: str = "") -> list[str]:
@@ -124,14 +134,18 @@ def sweep(url: str, spare: str = "") -> list[str]:
     Raise psycopg.Error where the database refuses.
     """
     with session(url) as connection:
-        ours = _ours(execute(connection, _NAMED), spare)
-        if not ours:
-            return []
-        now = int(str(value(connection, "select extract(epoch from clock_timestamp())::bigint")))
-        removed: list[str] = []
-        for run in sorted({one.run for one in ours}):
-            removed += _sweep_run(connection, [one for one in ours if one.run == run], now)
-        return removed
+        return _sweep(connection, spare)
+
+
+def _sweep(connection: Answering, spare: str) -> list[str]:
+    ours = _ours(execute(connection, _NAMED), spare)
+    if not ours:
+        return []
+    now = int(str(value(connection, "select extract(epoch from clock_timestamp())::bigint")))
+    removed: list[str] = []
+    for run in sorted({one.run for one in ours}):
+        removed += _sweep_run(connection, [one for one in ours if one.run == run], now)
+    return removed
 
 
 def remove_left(url: str, companies: Sequence[str]) -> None:

@@ -11,19 +11,24 @@ from gates.stages.context import Context
 from gates.stages.preflight.database import SKEW, TRIP_MS
 from gates.stages.preflight.endpoints import REACHABLE
 
-STEP_MS = 50.0
-"""Of the first answer, with its connection: two round trips."""
+STEP_MS = 25.0
 LONGER = 0.2
-"""For each step, stages may take so much of their limit longer."""
-MOST_STEPS = 20
+"""For each step of a round trip, stages may take so much of their limit longer."""
+MOST_TRIP_MS = 500.0
+"""What takes longer is slow, and not far."""
+
+
+def trip_ms(context: Context) -> float:
+    """A round trip to the farther door; 0 where nothing was seen."""
+    lines = [e for e in read_lines(context.evidence) if e.outcome is Outcome.PASS]
+    answers_ms = [e.duration_ms / 2 for e in lines if e.check == REACHABLE.id][-1:]
+    trips_ms = [float(str(e.details.get(TRIP_MS, 0))) for e in lines if e.check == SKEW.id][-1:]
+    return min(MOST_TRIP_MS, max(answers_ms + trips_ms, default=0.0))
 
 
 def steps_of(context: Context) -> int:
-    """For how many steps of 50 ms the slower of both doors lets a first answer wait; 0 where nothing was seen."""
-    lines = [e for e in read_lines(context.evidence) if e.outcome is Outcome.PASS]
-    answers_ms = [e.duration_ms for e in lines if e.check == REACHABLE.id][-1:]
-    trips_ms = [float(str(e.details.get(TRIP_MS, 0))) for e in lines if e.check == SKEW.id][-1:]
-    return min(MOST_STEPS, int(max(answers_ms + [2 * trip for trip in trips_ms], default=0.0) // STEP_MS))
+    """How many steps a round trip has."""
+    return int(trip_ms(context) // STEP_MS)
 
 
 def stretched(context: Context, limit_s: float) -> float:

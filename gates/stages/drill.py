@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Sequence
 
 import psycopg
 
-from gates.deployment.leftovers import remove_left
+from gates.deployment.leftovers import Lease, remove_left, take_lease, term_of
 from gates.evidence import CheckSpec
 from gates.stages.context import Context, StageReport
-from gates.stages.distance import steps_of, stretched
+from gates.stages.distance import steps_of, stretched, trip_ms
 from gates.stages.suite import SuiteRun, run
 from gates.stages.switches import give_back_after_drills
 
 PREFIX = ("drill/",)
 MOST_WORKERS = 12
 """Each has a session of the database, and a second one now and then: a pooler lends twenty by default."""
-WORTH_A_WORKER = 10
-"""Drills for which the start of one more process pays."""
 
 
 def drill(context: Context, selection: Sequence[str] = ()) -> list[StageReport]:
@@ -29,15 +26,26 @@ def drill(context: Context, selection: Sequence[str] = ()) -> list[StageReport]:
     """
     reports = []
     limit_s = left_s = stretched(context, context.settings.drill_timeout_s)
+    lease, term = _lease(context)
     try:
         for phase in ("first", "main", "last"):
             if expected := context.applicable(PREFIX, phase):
-                reports.append(_phase(context, phase, expected, selection, (left_s, limit_s)))
+                reports.append(_phase(context, phase, expected, (*term, *selection), (left_s, limit_s)))
                 left_s -= reports[-1].seconds
     finally:
+        if lease is not None:
+            lease.release()
         give_back_after_drills(context)
         _remove_left(context)
     return reports
+
+
+def _lease(context: Context) -> tuple[Lease | None, tuple[str, ...]]:
+    """The lease of all drills of this stage, and the option that tells them of it."""
+    if not context.target.database_url:
+        return None, ()
+    lease, mark = take_lease(context.target.database_url, context.run_id)
+    return lease, (f"--lease={term_of(mark)}",)
 
 
 def _remove_left(context: Context) -> None:
@@ -52,11 +60,10 @@ def _phase(
     context: Context, phase: str, expected: Sequence[CheckSpec], selection: Sequence[str], time_s: tuple[float, float]
 ) -> StageReport:
     """One phase, in what is left of the stage's limit."""
-    # no --dist: what checks share they share by files, not by worker; handed out one by one, since some wait long
-    workers = min(workers_for(context), math.ceil(len(expected) / WORTH_A_WORKER))
-    spread = ("-n", str(workers), "--maxschedchunk=1") if phase == "main" and workers > 1 else ()
+    spread = (f"--at-once={workers_for(context)}",) if phase == "main" else ()
     only = [f"--only={pattern}" for pattern in context.only]
-    options = (f"--phase={phase}", f"--companies={context.companies}", *spread, *only, *selection)
+    given = (f"--phase={phase}", f"--companies={context.companies}", f"--trip-ms={trip_ms(context):.0f}")
+    options = (*given, *spread, *only, *selection)
     left_s, limit_s = time_s
     return run(SuiteRun(f"drill {phase}", "drills", expected, max(left_s, 1.0), options, limit_s), context)
 

@@ -25,7 +25,7 @@ from gates import config
 from gates.decision.policy_file import Settings
 from gates.deployment.database import session
 from gates.deployment.failures import in_words
-from gates.deployment.leftovers import KEPT, LEASE_S, TIMED, Lease, sweep, take_lease
+from gates.deployment.leftovers import KEPT, TIMED, Lease, sweep, take_lease, term_of
 from gates.deployment.redaction import hidden, redact_text
 from gates.deployment.target import Target
 from gates.deployment.tenants import Tenants
@@ -156,7 +156,7 @@ def plan_of(target: Target, options: LoadOptions) -> dict[str, Any]:
         "most_exact": options.most_exact or MOST_EXACT,
         "keep_tenants": options.keep_tenants,
         "parent": os.getpid(),
-        "lease": f"{KEPT if options.keep_tenants else TIMED}{int(time.time()) + LEASE_S}",
+        "lease": term_of(KEPT if options.keep_tenants else TIMED),
         "progress": True,
     }
 

@@ -30,7 +30,7 @@ POLL_S = 0.05
 GRACE_S = 5.0
 TAIL_CHARACTERS = 4000
 NOT_PASSED_ON = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_XDIST_WORKER", "PYTEST_CURRENT_TEST")
-PLUGINS = ("gates.checks.recorder", "xdist.plugin")
+PLUGINS = ("gates.checks.recorder",)
 LEFT_OUT = ("-p", "no:cacheprovider", "-p", "no:unraisableexception")
 """Plugins of pytest's own: one writes into the repository, the other collects garbage five times in every process."""
 

@@ -1,66 +1,129 @@
-"""Turns: a phase waits for the one before it, the last runs alone, and nobody waits for ever."""
+"""The order of checks, and a crew of processes that runs them: by phase, side by side, each once, whoever dies."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+import os
+import subprocess
+import sys
 from pathlib import Path
-from threading import Event
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
 from drills.workbench import turns
-from drills.workbench.turns import LAST, SQL, Turns
 from gates.evidence import CheckSpec, Severity, Where
+from tests.sources import ROOT
 from tests.waiting import until
 
-MAIN = 2
+CONFTEST = """
+import pytest
+from drills.workbench.turns import Crew
+
+def pytest_addoption(parser):
+    parser.addoption("--companies")
+
+def pytest_configure(config):
+    config.pluginmanager.register(Crew(config, 3))
+
+@pytest.fixture(autouse=True)
+def noted(request):
+    with open("ran", "a") as file:
+        file.write(f"{request.node.name}\\n")
+"""
+SUITE = """
+import os, pathlib, signal, time
+import pytest
+from gates.checks.recorder import check
+
+def meet(own, other):
+    pathlib.Path(own).touch()
+    deadline = time.monotonic() + 20
+    while not pathlib.Path(other).exists():
+        assert time.monotonic() < deadline
+
+@check("drill/x/last", phase="last")
+def test_last(): pass
+
+@check("drill/x/one")
+def test_one(): meet("one", "two")
+
+@check("drill/x/two")
+def test_two(): meet("two", "one")
+
+@check("drill/x/fails")
+def test_fails(): assert "this" == "that"
+
+@check("drill/x/dies")
+def test_dies(): os.kill(os.getpid(), signal.SIGKILL)
+
+@check("drill/x/first", phase="first")
+def test_first(): pass
+"""
+SHARING = """
+import pytest
+from gates.checks.recorder import check
+
+pytestmark = pytest.mark.together
+made = []
+
+@pytest.fixture(scope="module")
+def shared():
+    made.append(1)
+    yield made
+    with open("ran", "a") as file:
+        file.write("given back\\n")
+
+@pytest.mark.parametrize("number", range(4))
+@check("drill/x/shared")
+def test_shared(shared, number): assert shared == [1]
+"""
+ENDLESS = """
+import os, pathlib, threading
+from gates.checks.recorder import check
+
+@check("drill/x/endless")
+def test_endless():
+    pathlib.Path("pid.new").write_text(str(os.getpid()))
+    pathlib.Path("pid.new").rename("pid")
+    threading.Event().wait(60)
+"""
 
 
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(max_workers=4) as made:
-        yield made
+def start(folder: Path, **modules: str) -> subprocess.Popen[str]:
+    """Pytest over these modules."""
+    for name, text in {"conftest": CONFTEST, **modules}.items():
+        (folder / f"{name}.py").write_text(text, encoding="utf-8")
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers = check\n    together\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)]
+    environ = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, cwd=folder, env=environ, stdout=subprocess.PIPE, text=True)
 
 
-def _one(shared: Turns, number: int, order: list[int], hold: Event | None = None) -> None:
-    with shared.turn(number):
-        order.append(number)
-        if hold:
-            assert hold.wait(10)
+def test_a_crew_runs_every_check_once_by_phase(tmp_path: Path) -> None:
+    """Side by side in the main part, what shares in one process; a failure is reported, and who dies takes nobody
+    along.
+    """
+    said, _ = (process := start(tmp_path, test_suite=SUITE, test_sharing=SHARING)).communicate(timeout=60)
+    ran = (tmp_path / "ran").read_text(encoding="utf-8").split("\n")[:-1]
+    assert process.returncode == 1
+    assert "assert 'this' == 'that'" in said
+    assert "1 failed, 8 passed" in said, said
+    shared = [f"test_shared[{n}]" for n in range(4)]
+    assert sorted(ran) == sorted(
+        ["test_first", "test_one", "test_two", "test_fails", "test_dies", *shared, "given back", "test_last"]
+    )
+    assert (ran[0], ran[-1]) == ("test_first", "test_last")
 
 
-def test_a_phase_waits_for_the_one_before_it(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
-    """Checks of a later phase begin when all of the earlier ones have ended, whatever order they came in."""
-    shared, order, hold = Turns(tmp_path, Counter({SQL: 1, MAIN: 2, LAST: 1})), list[int](), Event()
-    last = pool.submit(_one, shared, LAST, order)
-    held = pool.submit(_one, shared, SQL, order, hold)
-    later = [pool.submit(_one, shared, MAIN, order) for _ in range(2)]
-    until(lambda: order)
-    assert order == [SQL]
-    hold.set()
-    for done in (held, *later, last):
-        done.result(timeout=10)
-    assert order == [SQL, MAIN, MAIN, LAST]
-
-
-def test_only_the_last_is_alone(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
-    """Two checks of the main phase run at once; two of the last never do."""
-    shared = Turns(tmp_path, Counter({MAIN: 2, LAST: 2}))
-    with ExitStack() as both:
-        both.enter_context(shared.turn(MAIN))
-        pool.submit(_one, shared, MAIN, []).result(timeout=10)
-    hold, order = Event(), list[int]()
-    first, second = pool.submit(_one, shared, LAST, order, hold), pool.submit(_one, shared, LAST, order, hold)
-    until(lambda: order)
-    assert len(order) == 1
-    hold.set()
-    first.result(timeout=10)
-    second.result(timeout=10)
+def test_a_crew_ends_with_the_process_that_forked_it(tmp_path: Path) -> None:
+    """Nobody goes on alone when that one is killed."""
+    process = start(tmp_path, test_endless=ENDLESS)
+    until((tmp_path / "pid").exists)
+    pid = int((tmp_path / "pid").read_text())
+    process.kill()
+    process.communicate(timeout=10)
+    until(lambda: not Path(f"/proc/{pid}").exists())
 
 
 class Item:
@@ -78,7 +141,7 @@ class Item:
 
 
 def test_those_that_wait_come_first_and_long_ones_apart() -> None:
-    """By phase; two long waits never follow each other: xdist gives a worker the next one before this one ends."""
+    """By phase; two long waits never follow each other: a process takes the next one before this one ends."""
     work = [Item(f"work-{n}") for n in range(2 * turns.APART + 5)]
     waits = [Item("long-1", wait_s=4), Item("short", wait_s=0.5), Item("long-2", wait_s=4)]
     items = [Item("last", "last"), *work, *waits, Item("first", "first")]
@@ -88,11 +151,3 @@ def test_those_that_wait_come_first_and_long_ones_apart() -> None:
     assert names[3 + turns.APART] == "long-2"
     assert names[-1] == "last"
     assert [n for n in names if n.startswith("work")] == [item.name for item in work]
-
-
-def test_nobody_waits_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing runs any more, a check goes on although the phase before it is not complete."""
-    monkeypatch.setattr(turns, "IDLE_S", 0.05)
-    order: list[int] = []
-    _one(Turns(tmp_path, Counter({SQL: 5, MAIN: 1})), MAIN, order)
-    assert order == [MAIN]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,19 +63,16 @@ def preflight(context: Context) -> Preflight:
     """Ask the target; write one line a check, and one a capability. Blocked checks say by what."""
     started = time.monotonic()
     target = context.target
-    versions: list[dict[str, JsonValue]] = []
-    lines = [timed(VARIABLES, target, lambda: variables(target))]
-    with HttpDoor(target.base_url or "http://unset.invalid", timeout_s=TIMEOUT_S) as door:
-        lines.append(timed(REACHABLE, target, lambda: reachable(target, door), 3 * TIMEOUT_S))
-        if lines[-1].outcome is Outcome.PASS:
-            versions = versions_of(door)
-        lines.append(after(lines, RELEASE, target, lambda: release(target, versions)))
-        lines.append(after(lines, READY, target, lambda: ready(door)))
-    lines += database_lines(target, context.scope)
-    if not any(e.details.get("unreachable") for e in lines):
-        if credentials.SPECS[0].id in {s.id for s in context.catalogue}:
-            lines += credential_lines(target, _memory(context))
-        lines += _capabilities(target, context.companies)
+    # both doors at once: each look is a few round trips, and a target may be far
+    with ThreadPoolExecutor(2, "preflight") as beside:
+        data = beside.submit(database_lines, target, context.scope)
+        service, versions = _service_lines(target)
+        lines = [timed(VARIABLES, target, lambda: variables(target)), *service, *data.result()]
+        if not any(e.details.get("unreachable") for e in lines):
+            claimed = beside.submit(_capabilities, target, context.companies)
+            if credentials.SPECS[0].id in {s.id for s in context.catalogue}:
+                lines += credential_lines(target, _memory(context))
+            lines += claimed.result()
     agreed = {release_of(v) for v in versions} - {""}
     hide = hidden(target)
     if not target.release and len(agreed) == 1:
@@ -88,6 +86,18 @@ def preflight(context: Context) -> Preflight:
     error = "; ".join(e.message for e in shut)
     context.progress(Progress("preflight", passed, failed, unknown, len(outcomes), seconds, done=True, error=error))
     return Preflight(target, StageReport("preflight", seconds, error=error), shut)
+
+
+def _service_lines(target: Target) -> tuple[list[Evidence], list[dict[str, JsonValue]]]:
+    """What the service says of itself, and what its instances said at /version."""
+    versions: list[dict[str, JsonValue]] = []
+    with HttpDoor(target.base_url or "http://unset.invalid", timeout_s=TIMEOUT_S) as door:
+        lines = [timed(REACHABLE, target, lambda: reachable(target, door), 3 * TIMEOUT_S)]
+        if lines[0].outcome is Outcome.PASS:
+            versions = versions_of(door)
+        lines.append(after(lines, RELEASE, target, lambda: release(target, versions)))
+        lines.append(after(lines, READY, target, lambda: ready(door)))
+    return lines, versions
 
 
 def _memory(context: Context) -> Memory:

@@ -85,17 +85,8 @@ def _not_there(target: Target, why: str, status: int | None = None) -> LookResul
 
 def versions_of(door: HttpDoor) -> list[dict[str, JsonValue]]:
     """What /version says over new connections; empty mappings for what is no such answer."""
-    request = Request("GET", "/version", (("Connection", "close"),))
-    found: list[dict[str, JsonValue]] = []
-    deadline = time.monotonic() + TIMEOUT_S
-    while len(found) < VERSION_REQUESTS and (not found or time.monotonic() < deadline):
-        try:
-            answer = door.send(request)
-        except NoAnswer:
-            found.append({})
-            continue
-        found.append(answer.json() if answer.status == 200 else {})
-    return found
+    answers = door.burst([Request("GET", "/version", (("Connection", "close"),))] * VERSION_REQUESTS)
+    return [a.json() if isinstance(a, Answer) and a.status == 200 else {} for a in answers]
 
 
 def release(target: Target, versions: Sequence[dict[str, JsonValue]]) -> LookResult:

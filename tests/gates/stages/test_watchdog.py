@@ -194,9 +194,8 @@ def suites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Drills of which the first two would take minutes."""
     folder = tmp_path / "drills"
     folder.mkdir()
-    (folder / "conftest.py").write_text(
-        "def pytest_addoption(parser):\n    parser.addoption('--companies')\n", encoding="utf-8"
-    )
+    options = [f"    parser.addoption('--{name}')\n" for name in ("companies", "trip-ms", "at-once", "lease")]
+    (folder / "conftest.py").write_text(f"def pytest_addoption(parser):\n{''.join(options)}", encoding="utf-8")
     for phase, seconds in (("first", 0), ("main", 120), ("last", 0)):
         (folder / f"test_{phase}.py").write_text(SLEEPS.format(phase=phase, seconds=seconds), encoding="utf-8")
     monkeypatch.setattr(suite, "ROOT", tmp_path)
