@@ -199,4 +199,5 @@ def _shown(exchange: Exchange) -> dict[str, JsonValue]:
         "body": request.body.decode("utf-8", "backslashreplace"),
         "status": answer.status,
         "answer": answer.body.decode("utf-8", "backslashreplace"),
+        "trace_id": exchange.answer.trace,
     }

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import cache
 from threading import Barrier
 from typing import Any, Self
@@ -23,6 +24,7 @@ import httpcore
 from gates.deployment.dialect.exchange import on_the_wire, understood
 from gates.deployment.limits import Allowance, BeyondLimit, checked_headers, unpacked
 from gates.deployment.requests import Answer, Request
+from gates.deployment.trace import traced
 
 REQUEST_TIMEOUT_S = 10.0
 
@@ -135,7 +137,9 @@ class HttpDoor:
         try:
             if self._as_it_is:
                 return self._exchange(_built(self.base_url, request, limit_s), limit_s)
-            return understood(self._exchange(_built(self.base_url, on_the_wire(request), limit_s), limit_s))
+            told, trace = traced(on_the_wire(request))
+            answer = understood(self._exchange(_built(self.base_url, told, limit_s), limit_s))
+            return replace(answer, trace=trace)
         except BeyondLimit as beyond:
             raise NoAnswer(f"{request.method} {request.path}: {beyond}") from beyond
         except (*_FAILURES, ValueError, OSError) as error:

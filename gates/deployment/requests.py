@@ -70,6 +70,8 @@ class Answer:
     elapsed_ms: float
     received: Answer | None = None
     """What came over the wire, where the deployment has words of its own."""
+    trace: str = ""
+    """The id of the trace that the request began."""
 
     def header(self, name: str) -> str | None:
         """The first header of that name, or None."""

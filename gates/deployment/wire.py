@@ -6,7 +6,7 @@ import re
 import socket
 import ssl
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 import h11
@@ -15,6 +15,7 @@ from gates.deployment.client import NoAnswer
 from gates.deployment.dialect.exchange import on_the_wire, real_head, real_path, understood
 from gates.deployment.limits import BeyondLimit, checked_headers
 from gates.deployment.requests import Answer, Headers, Request
+from gates.deployment.trace import traced
 
 WIRE_TIMEOUT_S = 5.0
 """For a whole exchange."""
@@ -60,7 +61,7 @@ class WireDoor:
 
     def send(self, request: Request) -> Answer:
         """Send a request with header values that no client would send. Raise NoAnswer where there was none."""
-        request = on_the_wire(request)
+        request, trace = traced(on_the_wire(request))
         lines = [
             f"{request.method} {self._prefix}{request.path} HTTP/1.1",
             f"Host: {self._authority}",
@@ -75,7 +76,7 @@ class WireDoor:
             status, headers, body = parsed(answer.text)
         except (h11.RemoteProtocolError, BeyondLimit) as error:
             raise NoAnswer(f"{lines[0]}: {type(error).__name__}: {error}") from error
-        return understood(Answer(status, headers, body, (time.perf_counter() - started) * 1000))
+        return replace(understood(Answer(status, headers, body, (time.perf_counter() - started) * 1000)), trace=trace)
 
     def _exchange(self, text: bytes, first: str) -> RawAnswer:
         found, closed = b"", False

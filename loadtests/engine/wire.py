@@ -10,6 +10,7 @@ from __future__ import annotations
 import _socket
 import errno
 import functools
+import itertools
 import ssl
 import time
 from dataclasses import dataclass
@@ -21,12 +22,16 @@ from gevent import socket as gevent_socket
 from gevent import ssl as gevent_ssl
 
 from gates.deployment.limits import MOST_BODY, MOST_HEAD
+from gates.deployment.trace import HEADER, new_trace, traceparent
 
 OWN_FAULTS = frozenset({"EMFILE", "ENFILE", "EADDRNOTAVAIL", "ENOBUFS", "ENOMEM"})
 """This machine ran out of descriptors, ports or memory: such a request never left it."""
 READ, WRITE = 1, 2
 CHUNK = 65_536
 MOST_SIZE_DIGITS = 15
+SAMPLED_EVERY = 100
+"""A load is not to fill the store of the service's traces: it is asked to keep one of so many."""
+_NUMBERS = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,13 @@ def request_bytes(address: Address, method: str, path: str, headers: list[tuple[
     if body or method in {"POST", "PUT", "PATCH"}:
         lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
+def _traced(data: bytes) -> bytes:
+    """The request with a trace of its own."""
+    first, _, rest = data.partition(b"\r\n")
+    parent = traceparent(new_trace(), sampled=next(_NUMBERS) % SAMPLED_EVERY == 0)
+    return b"%b\r\n%b: %b\r\n%b" % (first, HEADER.encode(), parent.encode(), rest)
 
 
 @functools.cache
@@ -124,6 +136,7 @@ class Connection:
 
     def exchange(self, data: bytes, timeout_s: float, *, head: bool = False) -> int:
         """Send a request and read its response. Returns the status. Without one, close and raise TransportError."""
+        data = _traced(data)
         self.status = self.received = 0
         self.body = b""
         self.connected_s = self.tls_s = 0.0

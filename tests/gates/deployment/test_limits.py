@@ -149,6 +149,7 @@ def test_what_goes_out_is_what_was_asked() -> None:
     head, _, body = heard[0].partition(b"\r\n\r\n")
     first, *rest = head.split(b"\r\n")
     assert first == b"POST /v1/a/../b%2Fc?x=%C3%BC%20y HTTP/1.1"
+    assert rest.pop().startswith(b"traceparent: ")
     assert rest == [
         *(f"Host: {url.removeprefix('http://')}".encode(), b"Accept-Encoding: identity", b"Content-Length: 2"),
         *(b"B: 1", "A: ü".encode(), b"B: 2"),
