@@ -20,7 +20,11 @@ from packaging.utils import canonicalize_name
 from tests.sources import ROOT
 
 ACTION = ROOT / "action.yml"
-FILES = [ACTION, *sorted((ROOT / ".github" / "workflows").glob("*.yml"))]
+INSTALL = ROOT / ".github" / "actions" / "install" / "action.yml"
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+FILES = [ACTION, INSTALL, *WORKFLOWS]
+OWN = {"$/": ACTION, "$/.github/actions/install": INSTALL}
+"""The repository's own actions, at the commit of who uses them."""
 PINNED = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}")
 LOCKED = re.compile(r"(?m)^([A-Za-z0-9_.-]+)==(\S+)")
 
@@ -37,17 +41,17 @@ def members(node: Any, name: str) -> Iterator[Any]:
             yield from members(one, name)
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.name}")
 def test_what_others_wrote_is_pinned_and_nothing_foreign_is_pasted_into_a_shell(file: Path) -> None:
     """Every action is a commit; no expression stands in a script; a checkout leaves no credentials behind."""
     data = yaml.safe_load(file.read_text(encoding="utf-8"))
     used = list(members(data, "uses"))
-    assert [one for one in used if not PINNED.fullmatch(one) and one != "$/"] == []
+    assert [one for one in used if not PINNED.fullmatch(one) and one not in OWN] == []
     assert [script for script in members(data, "run") if "${{" in script] == []
-    steps = [step for listed in members(data, "steps") for step in listed]
+    steps = steps_of(data)
     checkouts = [step for step in steps if "actions/checkout" in step.get("uses", "")]
     assert all(step["with"]["persist-credentials"] is False for step in checkouts)
-    if file != ACTION:
+    if file in WORKFLOWS:
         assert data["permissions"] == {"contents": "read"}
 
 
@@ -67,6 +71,26 @@ def test_a_lock_has_every_dependency_in_a_version_that_fits(lock: str, extra: st
     assert text.count("--hash=sha256:") > len(locked)
 
 
+def steps_of(data: Any) -> list[Any]:
+    """The steps of an action, or of all jobs of a workflow."""
+    return [step for listed in members(data, "steps") for step in listed]
+
+
+def inputs_of(data: Any) -> dict[str, Any]:
+    """The inputs of an action, or of a workflow that others call (YAML reads the member `on` as true)."""
+    return dict(data["inputs"] if "runs" in data else data[True]["workflow_call"]["inputs"])
+
+
+def test_what_is_given_to_an_own_action_is_one_of_its_inputs() -> None:
+    """GitHub drops an input that an action does not have, with a warning."""
+    for file in FILES:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+        for step in steps_of(data):
+            if step.get("uses") in OWN:
+                known = inputs_of(yaml.safe_load(OWN[step["uses"]].read_text(encoding="utf-8")))
+                assert set(step.get("with", {})) <= set(known), file.name
+
+
 class FakeRunner:
     """Runs the script of a step of the action as a runner does: its environment, and files for its outputs."""
 
@@ -77,17 +101,17 @@ class FakeRunner:
         (folder / "temp" / "replaygate" / "bin" / "gate").symlink_to(gate)
         self.output.touch()
 
-    def run(self, step_id: str, inputs: dict[str, str]) -> subprocess.CompletedProcess[str]:
-        action = yaml.safe_load(ACTION.read_text(encoding="utf-8"))
-        (step,) = [one for one in action["runs"]["steps"] if one.get("id") == step_id]
-        given = {name: str(about.get("default", "")) for name, about in action["inputs"].items()} | inputs
+    def run(self, step_id: str, inputs: dict[str, str], file: Path = ACTION) -> subprocess.CompletedProcess[str]:
+        action = yaml.safe_load(file.read_text(encoding="utf-8"))
+        (step,) = [one for one in steps_of(action) if one.get("id") == step_id]
+        given = {name: str(about.get("default", "")) for name, about in inputs_of(action).items()} | inputs
         environ = {
-            name: re.sub(r"\$\{\{ inputs\.([a-z-]+) \}\}", lambda match: given[match[1]], text)
+            name: re.sub(r"\$\{\{ (?:inputs\.([a-z-]+))?.*? \}\}", lambda match: given.get(match[1], ""), text)
             for name, text in step.get("env", {}).items()
         }
         github = {
             "GITHUB_ACTIONS": "true",
-            "GITHUB_ACTION_PATH": str(ROOT),
+            "GITHUB_ACTION_PATH": str(file.parent),
             "GITHUB_OUTPUT": str(self.output),
             "GITHUB_STEP_SUMMARY": str(self.folder / "summary"),
             "RUNNER_TEMP": str(self.folder / "temp"),
@@ -146,5 +170,27 @@ def test_a_gate_of_nothing_is_refused(runner: FakeRunner) -> None:
 
 def test_the_cache_of_packages_is_that_of_the_lock(runner: FakeRunner) -> None:
     """Another lock, another cache."""
-    assert runner.run("lock", {}).returncode == 0
-    assert re.fullmatch(r"[0-9a-f]{20}", runner.outputs["digest"])
+    assert runner.run("lock", {}, INSTALL).returncode == 0
+    plain = runner.outputs["digest"]
+    assert re.fullmatch(r"[0-9a-f]{20}", plain)
+    assert runner.run("lock", {"lock": "requirements-reference.lock"}, INSTALL).returncode == 0
+    assert runner.outputs["digest"] != plain
+
+
+def test_a_pull_request_is_shown_the_line_that_cannot_run(runner: FakeRunner) -> None:
+    """The job fails with the rehearsal's exit code, and its page has what was found."""
+    folder = runner.folder / "migrations"
+    folder.mkdir()
+    (folder / "1_a.sql").write_text("create table a (b int);\nalter table c add d int;\n", encoding="utf-8")
+    done = runner.run("rehearse", {}, ROOT / ".github" / "workflows" / "rehearse.yml")
+    assert done.returncode not in {0, 1, 4}, done.stderr
+    assert "1_a.sql:2" in (runner.folder / "summary").read_text(encoding="utf-8")
+    assert "1_a.sql:2" in done.stdout
+
+
+def test_a_round_of_the_canary_is_told_on_the_page_of_its_job(runner: FakeRunner) -> None:
+    """A target that cannot be reached is doubtful, and the round is in the history."""
+    workflow = ROOT / ".github" / "workflows" / "canary.yml"
+    done = runner.run("watch", {"base-url": "http://127.0.0.1:9"}, workflow)
+    assert done.returncode == 10, done.stderr
+    assert (runner.folder / "gate-watch" / "history.md").exists()
