@@ -34,6 +34,7 @@ from gates.stages.context import Context, Progress, now
 from gates.stages.preflight import endpoints
 from gates.stages.suite import SuiteRun
 from gates.verdict import NOT_ROLLED_BACK, Action, Decision, Verdict
+from tests.gates.reports.schemas import broken_rules
 
 COMPANY = "11111111-1111-4111-8111-111111111111"
 SECRET = "planted-secret-0123456789"
@@ -328,6 +329,7 @@ def test_a_stage_comes_to_one_result_everywhere(
     shown = run_stage(asked, "drill")
     left = json.loads((asked.out / "verdict.json").read_text(encoding="utf-8"))
     assert (left["decision"], left["stage"]) == ("hold", {"name": "drill", "result": result})
+    assert broken_rules("verdict", left) == []
     assert (shown.exit_code, record.recompute(asked.out).exit_code) == (code, code)
     assert record.recompute(asked.out).dump() == shown.dump() == (asked.out / "verdict.json").read_text()
     assert told(asked.out, shown) == {f"drill stage {result}"}

@@ -22,6 +22,7 @@ from loadtests.engine.wire import parse_address
 from loadtests.engine.workload import Workload
 from loadtests.judgement.baseline import compare
 from loadtests.plan import Credentials, load_plan
+from tests.gates.reports.schemas import broken_rules
 from tests.loadtests.fake_target import Behaviour, target
 
 
@@ -119,7 +120,10 @@ def test_any_url_is_loaded_with_a_thresholds_file(tmp_path: Path) -> None:
         found = by_check(load_process.load(nobody, chosen, tmp_path))
     assert set(found) == {spec.id for spec in specs}
     assert {e.outcome for e in found.values()} == {Outcome.PASS}, [e.message for e in found.values()]
-    assert json.loads((tmp_path / "load" / "result.json").read_text(encoding="utf-8"))["model"] == "open"
+    result = json.loads((tmp_path / "load" / "result.json").read_text(encoding="utf-8"))
+    assert result["model"] == "open"
+    assert broken_rules("load-result", result) == []
+    assert broken_rules("load-result", {**result, "valid": "yes"}), "the control"
 
 
 @pytest.mark.parametrize("text", ["{http_req_failed: ['rate<2%']}", "{nonsense: ['rate<1']}"])

@@ -1,0 +1,25 @@
+"""The published schemas, as tests hold the outputs against them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+
+from gates import reports
+
+FOLDER = Path(reports.__file__).with_name("schemas")
+NAMES = ("verdict", "evidence", "load-result")
+
+
+def schema(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((FOLDER / f"{name}.v1.schema.json").read_text(encoding="utf-8"))
+    return found
+
+
+def broken_rules(name: str, document: object) -> list[str]:
+    """What the schema has against a document; each with its place."""
+    validator = jsonschema_rs.validator_for(schema(name))
+    return [f"{list(e.instance_path)}: {e.message}"[:300] for e in validator.iter_errors(document)]
