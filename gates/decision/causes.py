@@ -19,6 +19,7 @@ FIRST = (
     "drill/authentication/signed-accepted",
     "drill/tokens/admin-accepted",
     "drill/outbox/delivered-once",
+    "queue/proof/*",
     "load/http_req_failed/*",
 )
 """Where one of these fails, users get nothing, and most other failures are its consequences."""
@@ -39,7 +40,8 @@ PROOF, PROVED = "drill/proof/", 2
 stumble over that, too, so its answer stands beside theirs: in this place of HARM at the latest.
 """
 
-PLAINEST = ("sql/spot/", "sql/rls/", "sql/", PROOF, "drill/", "load/", "alert/")
+QUEUES = ("queue/workers", "queue/stuck-claims", "queue/standstill", "queue/", "queue/load/")
+PLAINEST = ("sql/spot/", "sql/rls/", "sql/", PROOF, "drill/", *QUEUES, "load/", "alert/")
 """Which of several failures in one tier names the thing best: a missing constraint is named by its spot check, while
 the manifest only sees that something differs and the drills show the consequences."""
 
@@ -56,7 +58,8 @@ def in_order(findings: Sequence[Finding], areas: Mapping[str, str]) -> list[Find
     def gravity(one: Finding) -> tuple[object, ...]:
         failed = one.outcome == "fail"
         harm = _tier(one.check, areas.get(one.check, ""))
-        plain = next((i for i, p in enumerate(PLAINEST) if one.check.startswith(p)), len(PLAINEST))
+        like = max((p for p in PLAINEST if one.check.startswith(p)), key=len, default="")
+        plain = PLAINEST.index(like) if like else len(PLAINEST)
         blocks = -behind[one.check]
         weight = (harm, plain, blocks) if failed else (blocks, harm, plain)
         unread = one.check.startswith(UNREADABLE)

@@ -54,6 +54,7 @@ FILLED = {
     "numeric": "0",
     "text": "'gate'",
     "character varying": "'gate'",
+    "character": "''",
 }
 """Type -> a value for a column that the contract does not know and that has no default."""
 WRITTEN = ("companies", "event_outbox", "events", "dead_letter_queue", "feature_flags", "agent_controls", "agent_tasks")
