@@ -69,8 +69,13 @@ def thresholds_of(plan: LoadPlan) -> ThresholdsFile:
     return parse_thresholds(text, name, TYPES, () if plan.url_only else tuple(dict.fromkeys(MIX)))
 
 
-def run(plan: LoadPlan, out: Path, environ: Mapping[str, str]) -> dict[str, Any]:
-    """Perform a plan and write its result to `out`. Returns the result. Raise ThresholdsFileError before any load."""
+def run(
+    plan: LoadPlan, out: Path, environ: Mapping[str, str], engine: Callable[..., Engine] = Engine
+) -> dict[str, Any]:
+    """Perform a plan and write its result to `out`. Returns the result. Raise ThresholdsFileError before any load.
+
+    engine: makes the Engine, of its arguments.
+    """
     thresholds = thresholds_of(plan)
     plan = resolve(plan, thresholds)
     url = "" if plan.url_only else environ.get("DATABASE_URL", "")
@@ -87,7 +92,7 @@ def run(plan: LoadPlan, out: Path, environ: Mapping[str, str]) -> dict[str, Any]
             if prepared is None:  # as in k6: without its setup a test makes no request
                 prepared, plan = database.Prepared(), dataclasses.replace(plan, scenarios=())
             plan = dataclasses.replace(plan, tenants=prepared.tenants if url else plan.tenants)
-            return _drive(plan, thresholds, prepared, notes, out, environ, url)
+            return _drive(plan, thresholds, prepared, notes, out, environ, url, engine)
         except OrphanedError:  # nobody is left who would look at the companies, or remove them
             plan = dataclasses.replace(plan, keep_tenants=False)
             raise
@@ -141,12 +146,13 @@ def _drive(
     out: Path,
     environ: Mapping[str, str],
     url: str,
+    make: Callable[..., Engine],
 ) -> dict[str, Any]:
     conductor = Conductor(plan, thresholds.thresholds, prepared.absent, has_database=bool(url))
     watch = database.BacklogPoller(url, plan, conductor.samples) if url else None
     memory = None if plan.is_url else MemoryWatch(plan.base_url, conductor.samples)
     show = _progress(conductor) if plan.progress else (lambda: None)
-    engine = Engine(plan, conductor, credentials_from(environ), _watch_parent(plan.parent, show))
+    engine = make(plan, conductor, credentials_from(environ), _watch_parent(plan.parent, show))
     for started in (watch, memory):
         if started is not None:
             started.start()

@@ -76,6 +76,7 @@ class Drive:
     answered_at: float = 0.0
     silent_s: float = 0.0
     _next_turn: float = 0.0
+    _sweeper: gevent.Greenlet = field(init=False)
     _iterations: dict[Tags, tuple[Sink, Sink, array[float]]] = field(default_factory=dict)
     _open: dict[Connection, tuple[Call, Terms]] = field(default_factory=dict)
     _idle: list[Connection] = field(default_factory=list)
@@ -87,7 +88,7 @@ class Drive:
         self.most_open = min(self.plan.max_open, max(1, limit - SPARE_DESCRIPTORS))
         plan = self.plan
         self.address = parse_address(plan.base_url, keeps=plan.keeps_connections, checked=plan.checks_certificates)
-        gevent.spawn(self._sweep)
+        self._sweeper = gevent.spawn(self._sweep)
 
     @property
     def elapsed_s(self) -> float:
@@ -213,6 +214,12 @@ class Drive:
             for connection in self._all:
                 if connection.deadline and now > connection.deadline and not connection.timed_out:
                     connection.expire()
+
+    def close(self) -> None:
+        """Give all connections up."""
+        self._sweeper.kill()
+        for connection in self._all:
+            connection.close()
 
     def resume(self) -> None:
         """Go on after `finish`; arrivals that fell into the pause are left out."""

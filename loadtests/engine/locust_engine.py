@@ -44,8 +44,9 @@ def attach(environment: Any, credentials: Credentials, on_report: Callable[[str,
         if isinstance(runner, WorkerRunner):
             of, index = options.load_of, runner.worker_index % max(1, options.load_of)
             send = lambda report: runner.send_message(REPORT, report)  # noqa: E731
-        worker = Worker(plan, credentials, index, of, send)
-        environment.load_worker = worker
+        if before := getattr(environment, "load_worker", None):
+            before.close()
+        worker = environment.load_worker = Worker(plan, credentials, index, of, send)
         worker.begin()
 
     def finish(environment: Any, msg: Any, **_: Any) -> None:
@@ -64,52 +65,66 @@ def attach(environment: Any, credentials: Credentials, on_report: Callable[[str,
 
 def environment_for(plan: LoadPlan) -> Any:
     """A Locust environment that performs the plan."""
-    options = argument_parser.parse_options(args=["--headless"])
-    options.load_plan, options.load_of = dump_plan(plan), max(1, plan.workers + plan.expect_workers)
     return Environment(
         user_classes=[LoadUser],
         events=Events(),
         host=plan.base_url,
         stop_timeout=30,
-        parsed_options=options,
+        parsed_options=argument_parser.parse_options(args=["--headless"]),
         catch_exceptions=True,
     )
 
 
 class Engine:
-    """One run. `processes` are the workers that this machine starts itself."""
+    """One run. `processes` are the workers that this machine starts itself.
+
+    guest_of: the environment of Locust's own command line, which starts and ends the users itself and has its workers.
+    """
 
     def __init__(
-        self, plan: LoadPlan, conductor: Conductor, credentials: Credentials, tick: Callable[[], None]
+        self,
+        plan: LoadPlan,
+        conductor: Conductor,
+        credentials: Credentials,
+        tick: Callable[[], None],
+        guest_of: Any = None,
     ) -> None:
         self.plan = plan
         self.conductor = conductor
         self.tick = tick
-        self.environment = environment_for(plan)
+        self.is_guest = guest_of is not None
+        self.environment = guest_of or environment_for(plan)
+        self.performing = False
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.finishes = 0
         self.expected = plan.workers + plan.expect_workers
-        if self.expected:
+        options = self.environment.parsed_options
+        options.load_plan, options.load_of = dump_plan(plan), max(1, self.expected)
+        if self.is_guest:
+            self.runner = self.environment.runner
+        elif self.expected:
             host = "127.0.0.1" if not plan.expect_workers else plan.master_host
             self.runner = self.environment.create_master_runner(host, plan.master_port)
             self.runner.register_message(REPORT, self._on_message)
         else:
             self.runner = self.environment.create_local_runner()
-        attach(self.environment, credentials, self._on_report)
+        if not self.is_guest:
+            attach(self.environment, credentials, self.on_report)
 
     def run(self) -> None:
         """Perform the plan to its end. Whatever happens, no process of ours stays behind."""
         try:
-            if not self.expected or self._gather_workers():
+            if self.is_guest or not self.expected or self._gather_workers():
                 self._perform()
         finally:
-            self._quit()
+            if not self.is_guest:
+                self._quit()
 
     def _on_message(self, environment: Any, msg: Any, **_: Any) -> None:
         del environment
-        self._on_report(str(msg.node_id), msg.data)
+        self.on_report(str(msg.node_id), msg.data)
 
-    def _on_report(self, worker: str, report: Mapping[str, Any]) -> None:
+    def on_report(self, worker: str, report: Mapping[str, Any]) -> None:
         feed(self.environment.stats, self.conductor.on_report(worker, report))
 
     def _gather_workers(self) -> bool:
@@ -131,10 +146,12 @@ class Engine:
     def _perform(self) -> None:
         conductor, environment = self.conductor, self.environment
         environment.stats.reset_all()
-        gevent.spawn(stats.stats_history, self.runner)
         conductor.started = time.perf_counter()
         conductor.users_wanted = max(1, self.expected)
-        gevent.spawn(self.runner.start, conductor.users_wanted, 100 * conductor.users_wanted)
+        self.performing = True
+        if not self.is_guest:
+            gevent.spawn(stats.stats_history, self.runner)
+            gevent.spawn(self.runner.start, conductor.users_wanted, 100 * conductor.users_wanted)
         self._wait_for_users(conductor.users_wanted)
         while not conductor.ended:
             gevent.sleep(TICK_S)

@@ -32,6 +32,7 @@ class NullRequests:
         self._null: Sink = samples.sink(NULL)
         self._late: Sink = samples.sink(LATENESS)
         self._due = math.inf
+        self._asking: gevent.Greenlet | None = None
 
     def start(self) -> None:
         """Start the server, wait for its first answer, ask it from then on. Raise OSError where none can be started.
@@ -49,7 +50,12 @@ class NullRequests:
         first = gevent.spawn(_ask, connection, data)
         first.join(timeout=START_S)
         self._due = time.perf_counter() + EVERY_S
-        gevent.spawn(self._ask_for_ever, first, connection, data)
+        self._asking = gevent.spawn(self._ask_for_ever, first, connection, data)
+
+    def stop(self) -> None:
+        """Ask no more; the server ends."""
+        if self._asking is not None:
+            self._asking.kill()
 
     def settle(self) -> None:
         """What is due and has no answer counts with its age, also where the server is gone: the instrument is blind."""
@@ -59,16 +65,19 @@ class NullRequests:
             self._due += EVERY_S
 
     def _ask_for_ever(self, first: gevent.Greenlet, connection: Connection, data: bytes) -> None:
-        is_there = first.get()
-        while is_there:
-            due = self._due
-            gevent.sleep(max(0.0, due - time.perf_counter()))
-            began = time.perf_counter()
-            is_there = _ask(connection, data)
-            if is_there and self._due == due:  # else it was settled meanwhile
-                self._late.add((began - due) * 1000.0)
-                self._null.add((connection.ended - due) * 1000.0)
-                self._due += EVERY_S
+        try:
+            is_there = first.get()
+            while is_there:
+                due = self._due
+                gevent.sleep(max(0.0, due - time.perf_counter()))
+                began = time.perf_counter()
+                is_there = _ask(connection, data)
+                if is_there and self._due == due:  # else it was settled meanwhile
+                    self._late.add((began - due) * 1000.0)
+                    self._null.add((connection.ended - due) * 1000.0)
+                    self._due += EVERY_S
+        finally:
+            connection.close()
 
 
 def _ask(connection: Connection, data: bytes) -> bool:

@@ -89,6 +89,13 @@ class Worker:
         self._null.settle()
         self.report(final=True)
 
+    def close(self) -> None:
+        """Be done for good; the process lives on, for another run."""
+        if self._reporter is not None:
+            self._reporter.kill()
+        self._null.stop()
+        self.drive.close()
+
     def resume(self) -> None:
         """Go on where `finish` stopped: what was under way is known now, and it did not decide."""
         self.traffic.canaries.give_up_at = math.inf
