@@ -11,7 +11,7 @@ from gates.checks.recorder import Observer, check
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.control import Control
 from gates.deployment.dialect.exchange import contract_path
-from gates.deployment.requests import Request
+from gates.deployment.requests import Answer, Request
 from gates.deployment.target import Target
 from gates.evidence import Severity, Where
 
@@ -36,21 +36,21 @@ DEBUG_PATHS = (
 )
 
 
-def _over_new_connections(target: Target, path: str) -> Iterator[tuple[Request, HttpDoor]]:
-    for _ in range(CONNECTIONS):
-        with HttpDoor(target.base_url) as door:
-            yield Request("GET", path, label=f"GET {path}"), door
+def _over_new_connections(http: HttpDoor, path: str) -> Iterator[tuple[Request, Answer]]:
+    request = Request("GET", path, (("Connection", "close"),), label=f"GET {path}")
+    for answer in http.several([request] * CONNECTIONS):
+        yield request, answer
 
 
 @drill("drill/identity/one-release-on-every-instance", covers=("O01",))
-def test_one_release_on_every_instance(target: Target, seen: Observer) -> None:
+def test_one_release_on_every_instance(target: Target, http: HttpDoor, seen: Observer) -> None:
     """Every instance that answers says the same release, and it is the one that is meant to run, where that is said.
 
     Otherwise the gate examines the old build and promotes the new one.
     """
     releases: dict[str, int] = {}
-    for request, door in _over_new_connections(target, "/version"):
-        answer = seen.expect(request, door.send(request), 200, control=not releases)
+    for request, answer in _over_new_connections(http, "/version"):
+        seen.expect(request, answer, 200, control=not releases)
         release = str(answer.json().get("release"))
         releases[release] = releases.get(release, 0) + 1
     seen.value(", ".join(sorted(releases)), target.release or "one release")
@@ -64,14 +64,14 @@ def test_one_release_on_every_instance(target: Target, seen: Observer) -> None:
 
 
 @drill("drill/identity/version-says-what-it-is", covers=("O01",), severity=Severity.WARN)
-def test_version_says_what_it_is(target: Target, seen: Observer) -> None:
+def test_version_says_what_it_is(http: HttpDoor, seen: Observer) -> None:
     """/version names release, commit and schema version, the same on every instance.
 
     A half-finished deployment is two services behind one name.
     """
     versions: set[tuple[str, ...]] = set()
-    for request, door in _over_new_connections(target, "/version"):
-        body = seen.expect(request, door.send(request), 200, control=not versions).json()
+    for request, answer in _over_new_connections(http, "/version"):
+        body = seen.expect(request, answer, 200, control=not versions).json()
         missing = [m for m in ("release", "commit", "schema_version") if m not in body]
         assert not missing, f"/version does not say {missing}"
         versions.add(tuple(str(body[m]) for m in ("release", "commit", "schema_version")))
@@ -79,14 +79,14 @@ def test_version_says_what_it_is(target: Target, seen: Observer) -> None:
 
 
 @drill("drill/identity/alive-and-ready", covers=("O02",))
-def test_alive_and_ready(target: Target, seen: Observer) -> None:
+def test_alive_and_ready(http: HttpDoor, seen: Observer) -> None:
     """Every instance is alive and ready, without credentials.
 
     An instance that is not ready takes requests that it cannot answer.
     """
     for path in ("/healthz", "/readyz"):
-        for request, door in _over_new_connections(target, path):
-            seen.expect(request, door.send(request), 200, control=path == "/healthz")
+        for request, answer in _over_new_connections(http, path):
+            seen.expect(request, answer, 200, control=path == "/healthz")
 
 
 @drill("drill/identity/documented-is-served", covers=("O13",), severity=Severity.WARN)
@@ -140,9 +140,8 @@ def test_no_debug_routes(http: HttpDoor, seen: Observer) -> None:
     """
     known = Request("GET", "/healthz", label="GET /healthz")
     answers = [seen.expect(known, http.send(known), 200, control=True)]
-    for path in DEBUG_PATHS:
-        request = Request("GET", path, label=f"GET {path}")
-        answer = http.send(request)
+    asked = [Request("GET", path, label=f"GET {path}") for path in DEBUG_PATHS]
+    for request, answer in zip(asked, http.several(asked), strict=True):
         if answer.status < 400:
             seen.expect(request, answer, 404)
         answers.append(answer)

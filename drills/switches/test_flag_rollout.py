@@ -14,7 +14,7 @@ from functools import partial
 import psycopg
 
 from drills.workbench.checks import SQL
-from drills.workbench.scene import Scene
+from drills.workbench.scene import Scene, new_key
 from drills.workbench.tenant_data import BUDGET_FLAG
 from gates.checks.recorder import check
 from gates.deployment.database import Connection, execute, value
@@ -25,8 +25,6 @@ from gates.evidence import Where
 
 drill = partial(check, needs=SQL)
 
-KEY = f"drill.rollout.{uuid.uuid4()}"
-"""A key of its own for each process: two drills with one key would wait for each other's transaction."""
 COUNT = 10_000
 SPREAD = 180
 """Six standard deviations of the number of 10,000 companies under 10 %."""
@@ -61,9 +59,10 @@ def _on(connection: Connection, key: str, companies: list[str]) -> set[str]:
     return {str(r["company"]) for r in execute(connection, ENABLED, companies, key)}
 
 
-def _on_at(scene: Scene, percentage: int, companies: list[str]) -> set[str]:
-    with _rollout(scene, KEY, percentage) as connection:
-        return _on(connection, KEY, companies)
+def _on_at(scene: Scene, percentage: int, companies: list[str], key: str = "") -> set[str]:
+    own = key or new_key()  # two drills with one key would wait for each other's transaction
+    with _rollout(scene, own, percentage) as connection:
+        return _on(connection, own, companies)
 
 
 def _both_ways(scene: Scene) -> None:
@@ -98,7 +97,8 @@ def test_monotone(scene: Scene) -> None:
     A step of the rollout that switches a tenant off again is a rollback for that tenant.
     """
     _both_ways(scene)
-    ten, fifty, full = (_on_at(scene, p, COMPANIES) for p in (10, 50, 100))
+    key = new_key()
+    ten, fifty, full = (_on_at(scene, p, COMPANIES, key) for p in (10, 50, 100))
     lost = (ten - fifty) | (fifty - full)
     scene.seen.value(len(lost), 0, "companies")
     assert not lost, f"{len(lost)} companies were on and are off at the next step, e.g. {min(lost)}"
@@ -127,13 +127,14 @@ def test_sticky(scene: Scene) -> None:
 
     A tenant that flips between two paths has its events on both.
     """
+    key = new_key()
     _both_ways(scene)
     some = COMPANIES[:1000]
-    with _rollout(scene, KEY, 50) as connection:
-        first = _on(connection, KEY, some)
-        execute(connection, "update public.feature_flags set description = 'touched' where key = %s", KEY)
-        second = _on(connection, KEY, some)
-        third = _on(connection, KEY, list(reversed(some)))
+    with _rollout(scene, key, 50) as connection:
+        first = _on(connection, key, some)
+        execute(connection, "update public.feature_flags set description = 'touched' where key = %s", key)
+        second = _on(connection, key, some)
+        third = _on(connection, key, list(reversed(some)))
     flipped = (first ^ second) | (first ^ third)
     assert not flipped, f"{len(flipped)} of {len(some)} companies changed sides without a change of the rollout"
     scene.seen.count(len(some))
@@ -145,12 +146,13 @@ def test_same_answer_for_every_caller(scene: Scene) -> None:
 
     A function that reads the flags through row-level security answers by who asks, not by whom it is asked about.
     """
+    key = new_key()
     company, other = scene.company("a"), scene.company("b")
     # one override that says yes where nothing else does, one that says no where the canary says yes
-    scene.set_flag(company, KEY, enabled=True)
+    scene.set_flag(company, key, enabled=True)
     scene.set_flag(company, OUTBOX_FLAG, enabled=False)
     ask = "select public.is_feature_enabled(%s, %s::uuid)::text || public.is_feature_enabled(%s, %s::uuid)::text"
-    question = (KEY, company, OUTBOX_FLAG, company)
+    question = (key, company, OUTBOX_FLAG, company)
     own = scene.value(ask, *question)
     scene.seen.require(own == "truefalse", f"the overrides that were written do not count: {own}")
     scene.seen.control("the drill's own login sees the overrides")
@@ -217,10 +219,11 @@ def test_disabled_is_off_at_any_percentage(scene: Scene) -> None:
 
     A rollback sets `enabled` alone and leaves the percentage as it was.
     """
+    key = new_key()
     _both_ways(scene)
     for percentage in (10, 100):
-        with _rollout(scene, KEY, percentage, enabled=False) as connection:
-            on = _on(connection, KEY, COMPANIES[:1000])
+        with _rollout(scene, key, percentage, enabled=False) as connection:
+            on = _on(connection, key, COMPANIES[:1000])
         assert not on, f"{len(on)} of 1000 companies are on with enabled = false at {percentage} %"
         scene.seen.count(1000)
 
@@ -231,16 +234,17 @@ def test_tenant_row_wins(scene: Scene) -> None:
 
     An override that does not override leaves no way to spare one customer.
     """
+    key = new_key()
     company = scene.company()
     insert = "insert into public.feature_flags (key, company_id, enabled, rollout_percentage) values (%s, %s, %s, %s)"
     ask = "select public.is_feature_enabled(%s, %s::uuid)"
-    own = bucket(KEY, company)
+    own = bucket(key, company)
     table = ((True, 100, False, 100, False), (False, 100, True, 100, True), (True, 100, True, own, False))
     for global_on, global_at, tenant_on, tenant_at, due in table:
-        with _rollout(scene, KEY, global_at, enabled=global_on) as connection:
-            before = value(connection, ask, KEY, company)
-            execute(connection, insert, KEY, company, tenant_on, tenant_at)
-            after = value(connection, ask, KEY, company)
+        with _rollout(scene, key, global_at, enabled=global_on) as connection:
+            before = value(connection, ask, key, company)
+            execute(connection, insert, key, company, tenant_on, tenant_at)
+            after = value(connection, ask, key, company)
         scene.seen.require(
             before is global_on, f"without an override the flag is {before!r}; the global row says {global_on}"
         )
@@ -256,13 +260,14 @@ def test_percentage_out_of_range_refused(scene: Scene) -> None:
 
     110 typed for 10 is a full release.
     """
+    key = new_key()
     insert = "insert into public.feature_flags (key, enabled, rollout_percentage) values (%s, true, %s)"
     for good in (0, 100):
-        refused = scene.refused_by_database(insert, KEY, good)
+        refused = scene.refused_by_database(insert, key, good)
         scene.seen.require(not refused, f"a percentage of {good} is refused")
     scene.seen.control("0 and 100 are accepted")
     for wrong in (-1, 101, 110):
-        assert scene.refused_by_database(insert, KEY, wrong), f"a rollout percentage of {wrong} was accepted"
+        assert scene.refused_by_database(insert, key, wrong), f"a rollout percentage of {wrong} was accepted"
         scene.seen.count()
 
 
@@ -272,14 +277,15 @@ def test_one_global_row(scene: Scene) -> None:
 
     With two global rows a rollback may switch off the one that nobody reads.
     """
+    key = new_key()
     insert = (
         "insert into public.feature_flags (key, company_id, enabled, rollout_percentage) values (%s, null, true, 100)"
     )
     with scene.transaction() as connection:
-        execute(connection, insert, KEY)
+        execute(connection, insert, key)
         scene.seen.control("the first global row is accepted")
         try:
-            execute(connection, insert, KEY)
+            execute(connection, insert, key)
         except psycopg.errors.IntegrityError:
             scene.seen.count()
             return

@@ -14,7 +14,7 @@ from drills.workbench.checks import TOKEN, Case, cases
 from drills.workbench.scene import best_of
 from gates.checks.recorder import check
 from gates.deployment.client import NoAnswer
-from gates.deployment.requests import Request, encode_segment, mint_token, post, raw_token
+from gates.deployment.requests import encode_segment, mint_token, post, raw_token
 from gates.evidence import Severity, Where
 
 drill = partial(check, after=TOKEN, where=Where.READ_ONLY)
@@ -290,9 +290,9 @@ def test_accepted_after_forgeries(bench: Bench) -> None:
     """
     good = bench.with_token(bench.admin(), label="admin token")
     bench.opens(good.labelled("before"))
-    for index in range(10):
-        forged: Request = bench.with_token(raw_token({"alg": "none"}, {"sub": str(index)}, b""), label="forged")
-        bench.shut(forged)
-        if index == 4:
-            bench.accepted(good.labelled("between"))
+    tokens = [raw_token({"alg": "none"}, {"sub": str(index)}, b"") for index in range(10)]
+    forged = [bench.with_token(token, label="forged") for token in tokens]
+    bench.shut_all(forged[:5])
+    bench.accepted(good.labelled("between"))
+    bench.shut_all(forged[5:])
     bench.accepted(good.labelled("after"))

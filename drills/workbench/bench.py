@@ -8,7 +8,7 @@ rate limit; neither can have an effect.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -165,6 +165,11 @@ class Bench:
     def shut(self, request: Request, answer: Answer | None = None) -> Answer:
         """The claim: these credentials are refused."""
         return self.seen.expect(request, answer or self.http.send(request), 401)
+
+    def shut_all(self, requests: Sequence[Request]) -> None:
+        """The claim: these credentials are refused, whatever else comes meanwhile."""
+        for request, answer in zip(requests, self.http.several(requests), strict=True):
+            self.shut(request, answer)
 
     @staticmethod
     def said(answer: Answer) -> bytes:

@@ -11,9 +11,8 @@ from gates.stages.context import Context
 from gates.stages.preflight.database import SKEW, TRIP_MS
 from gates.stages.preflight.endpoints import REACHABLE
 
-STEP_MS = 25.0
-LONGER = 0.2
-"""For each step of a round trip, stages may take so much of their limit longer."""
+LONGER_BY_MS = 125.0
+"""So long a round trip doubles the limit of a stage."""
 MOST_TRIP_MS = 500.0
 """What takes longer is slow, and not far."""
 
@@ -26,11 +25,6 @@ def trip_ms(context: Context) -> float:
     return min(MOST_TRIP_MS, max(answers_ms + trips_ms, default=0.0))
 
 
-def steps_of(context: Context) -> int:
-    """How many steps a round trip has."""
-    return int(trip_ms(context) // STEP_MS)
-
-
 def stretched(context: Context, limit_s: float) -> float:
     """The limit of a stage, for a target that is as far as this one."""
-    return round(limit_s * (1 + LONGER * steps_of(context)))
+    return round(limit_s * (1 + trip_ms(context) / LONGER_BY_MS))

@@ -10,13 +10,15 @@ import psycopg
 from gates.deployment.leftovers import Lease, remove_left, take_lease, term_of
 from gates.evidence import CheckSpec
 from gates.stages.context import Context, StageReport
-from gates.stages.distance import steps_of, stretched, trip_ms
+from gates.stages.distance import stretched, trip_ms
 from gates.stages.suite import SuiteRun, run
 from gates.stages.switches import give_back_after_drills
 
 PREFIX = ("drill/",)
 MOST_WORKERS = 12
 """Each has a session of the database, and a second one now and then: a pooler lends twenty by default."""
+WORTH_A_WORKER_MS = 10.0
+"""Of a round trip."""
 
 
 def drill(context: Context, selection: Sequence[str] = ()) -> list[StageReport]:
@@ -71,4 +73,4 @@ def _phase(
 def workers_for(context: Context) -> int:
     """How many drills run at once: what the policy says, and more where the target is far: they mostly wait."""
     policy = context.settings.drill_workers
-    return max(policy, min(MOST_WORKERS, policy + steps_of(context)))
+    return max(policy, min(MOST_WORKERS, policy + int(trip_ms(context) / WORTH_A_WORKER_MS)))
