@@ -143,6 +143,16 @@ def read(folder: Path) -> list[PastDecision]:
     return list(runs.values())
 
 
+def newest(folder: Path, most: int = 5) -> list[JsonValue]:
+    """The last runs that were decided, for the report of the next one; none where the history cannot be read."""
+    try:
+        decided = [one for one in read(folder) if one.finished is not None]
+    except OSError:
+        return []
+    names = ("release", "finished_at", "dry_run", "before", "after")
+    return [{"decision": d.decision.value, **{n: getattr(d, n) for n in names}} for d in decided[-most:]]
+
+
 def last_of(release: str, past: Sequence[PastDecision]) -> PastDecision | None:
     """The last run of a release; one after it that has not finished, or cannot be read, may be of it, and holds."""
     return next((one for one in reversed(past) if one.release == release or not (one.release or one.finished_at)), None)

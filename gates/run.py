@@ -50,6 +50,7 @@ def run_gate(request: RunRequest) -> Verdict:
     """
     run = begin(request)
     context = request.context(str(run["run_id"]))
+    run["past"] = decisions.newest(context.state)
     note(request, context.state, PastDecision.begun(run, request.policy.release))
     seen = look_at(request.target.database_url, request.policy.rollout.flag)
     run[record.FLAG] = seen.to_json() if seen else None

@@ -45,6 +45,8 @@ def test_a_run_is_a_hold_until_it_has_decided(tmp_path: Path) -> None:
     assert runs[1] == settled("a2")
     assert last_of("r-1", runs) == settled("a2")
     assert last_of("r-2", runs) is None
+    told = {"decision": "promote", "release": "r-1", "finished_at": VERDICT.finished_at, "dry_run": False}
+    assert decisions.newest(tmp_path, 1) == [{**told, "before": 10, "after": 50}]
 
 
 def test_a_run_of_a_release_that_is_not_known_yet_counts_for_all(tmp_path: Path) -> None:

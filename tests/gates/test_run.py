@@ -328,7 +328,7 @@ def test_a_stage_comes_to_one_result_everywhere(
     change(asked, main)
     shown = run_stage(asked, "drill")
     left = json.loads((asked.out / "verdict.json").read_text(encoding="utf-8"))
-    assert (left["decision"], left["stage"]) == ("hold", {"name": "drill", "result": result})
+    assert (left["decision"], left["stage"]) == ("hold", {"name": "drill", "result": result}), left["reason"]
     assert broken_rules("verdict", left) == []
     assert (shown.exit_code, record.recompute(asked.out).exit_code) == (code, code)
     assert record.recompute(asked.out).dump() == shown.dump() == (asked.out / "verdict.json").read_text()

@@ -9,6 +9,7 @@ from typing import Any
 from gates.decision.assessment import number
 from gates.decision.decide import BACKLOG
 from gates.decision.margin import margin_of
+from gates.evidence import shown_time
 from gates.reports.formats.format import ReportSource
 from gates.reports.formats.rows import Row
 from gates.reports.page import NOTHING
@@ -49,7 +50,17 @@ def _way(source: ReportSource) -> Html:
     said = (
         f"{percent(action.from_percent)} before, {percent(after)} now. Steps: {steps}, {plan.bake_minutes} min apart."
     )
-    return figure(f"The flag {plan.flag}", way(plan.steps, action.from_percent, after, said), said)
+    past = source.run.get("past")
+    told = [_past(one) for one in reversed(past) if isinstance(one, dict)] if isinstance(past, list) else []
+    words = f"{said} Decided before: {'; '.join(told)}." if told else said
+    return figure(f"The flag {plan.flag}", way(plan.steps, action.from_percent, after, said), words)
+
+
+def _past(one: Mapping[str, Any]) -> str:
+    """A decision before this one: what, when, about which release, where the flag stood after it."""
+    after = number(one.get("after"))
+    flag = "" if after is None else f", flag {percent(int(after))}"
+    return f"{one.get('decision')} on {shown_time(str(one.get('finished_at', '')))} ({one.get('release')}{flag})"
 
 
 def _trends(load: Mapping[str, Any], rows: Mapping[str, Row]) -> Iterator[Html]:

@@ -35,6 +35,9 @@ LOAD: dict[str, JsonValue] = {
 RUN: dict[str, JsonValue] = {
     "run_id": "0a1b2c3d",
     "gate": "0.1.0",
+    "past": [
+        {"decision": "promote", "release": "2026-01-01.4", "finished_at": "2026-01-01T10:00:00+00:00", "after": 10}
+    ],
     "policy": {"rollout": {"flag": "outbox.enabled", "steps": [10, 50, 100], "bake_minutes": 60}},
     "stages": [
         {"stage": name, "seconds": s, "error": ""} for name, s in (("drill main", 61.5), ("load", 34.2), ("sql", 2.1))

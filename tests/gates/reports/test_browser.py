@@ -182,6 +182,7 @@ def test_a_command_is_copied_by_one_press(page: Page, folder: Path) -> None:
 def test_every_picture_says_in_words_what_it_shows(page: Page, folder: Path) -> None:
     """A reader without pictures gets their numbers."""
     opened(page, folder, "promote")
+    assert "Decided before: promote on 2026-01-01 10:00:00 UTC (2026-01-01.4, flag 10 %)" in page.content()
     pictures = page.get_by_role("img")
     assert pictures.count() >= 8
     assert all(len(pictures.nth(n).get_attribute("aria-label") or "") > 10 for n in range(pictures.count()))

@@ -101,6 +101,7 @@ def rendered(text: str) -> dict[str, str]:
         "gate": text,
         "stages": [{"stage": text, "seconds": 1, "error": text}],
         "proof": {"sentence": text},
+        "past": [{"decision": text, "release": text, "finished_at": text, "after": text}, {"after": 3}, text],
     }
     kinds = ("html", "markdown", "junit", "slack")
     return {kind: reports.render(kind, verdict, seen, (spec, other, *drawn), run) for kind in kinds}
