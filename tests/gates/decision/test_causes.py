@@ -74,6 +74,7 @@ def test_a_symptom_without_a_broken_service_joins_nothing() -> None:
         ("drill/proof/dry-run-changes-nothing", "drill/idempotency/dry-run-stores-no-key"),
         ("drill/tokens/random-signature", "drill/proof/dry-run-changes-nothing"),
         ("queue/proof/worked-off", "queue/failure-rate"),
+        ("drill/outbox/effect-within-two-seconds", "drill/lifecycle/all-of-an-item-together"),
         ("queue/standstill", "queue/lag"),
         ("queue/lag", "queue/load/p95"),
         ("drill/budgets/tenants-apart", "sql/spot/audit-append-only"),
