@@ -50,6 +50,16 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     return f"state machine: {count or 'as many as the time allows'} programs, seed {'fixed' if seed is None else seed}"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """`-n` of pytest-xdist asks for so many processes: they are forked here, where phases come one after the other."""
+    wanted = getattr(config.option, "numprocesses", None)
+    if wanted:
+        auto = isinstance(wanted, str)
+        config.option.at_once = config.hook.pytest_xdist_auto_num_workers(config=config) if auto else wanted
+        config.option.numprocesses, config.option.dist, config.option.tx = None, "no", []
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Phases come one after the other."""
     Scene.trip_s = (config.getoption("--trip-ms") or 0.0) / 1000

@@ -31,6 +31,18 @@ def noted(request):
     with open("ran", "a") as file:
         file.write(f"{request.node.name}\\n")
 """
+AS_DRILLS = """
+import pytest
+from drills.conftest import pytest_addoption, pytest_cmdline_main, pytest_configure
+
+def pytest_report_header(config):
+    return f"side by side: {config.getoption('--at-once')}"
+
+@pytest.fixture(autouse=True)
+def noted(request):
+    with open("ran", "a") as file:
+        file.write(f"{request.node.name}\\n")
+"""
 SUITE = """
 import os, pathlib, signal, time
 import pytest
@@ -90,12 +102,12 @@ def test_endless():
 """
 
 
-def start(folder: Path, **modules: str) -> subprocess.Popen[str]:
+def start(folder: Path, *options: str, **modules: str) -> subprocess.Popen[str]:
     """Pytest over these modules."""
     for name, text in {"conftest": CONFTEST, **modules}.items():
         (folder / f"{name}.py").write_text(text, encoding="utf-8")
     (folder / "pytest.ini").write_text("[pytest]\nmarkers = check\n    together\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, str(folder)]
     environ = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(command, cwd=folder, env=environ, stdout=subprocess.PIPE, text=True)
 
@@ -114,6 +126,15 @@ def test_a_crew_runs_every_check_once_by_phase(tmp_path: Path) -> None:
         ["test_first", "test_one", "test_two", "test_fails", "test_dies", *shared, "given back", "test_last"]
     )
     assert (ran[0], ran[-1]) == ("test_first", "test_last")
+
+
+def test_the_option_of_xdist_asks_for_a_crew(tmp_path: Path) -> None:
+    """`-n 2` forks two processes here, and the phases stand: xdist itself would run the last check beside others."""
+    process = start(tmp_path, "-v", "-p", "xdist", "-n", "2", conftest=AS_DRILLS, test_suite=SUITE.replace("20", "0"))
+    said, _ = process.communicate(timeout=60)
+    ran = (tmp_path / "ran").read_text(encoding="utf-8").split()
+    assert "side by side: 2" in said, said
+    assert (ran[0], ran[-1], len(ran)) == ("test_first", "test_last", 6)
 
 
 def test_a_crew_ends_with_the_process_that_forked_it(tmp_path: Path) -> None:
