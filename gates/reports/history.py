@@ -126,7 +126,7 @@ def _runs(runs: Sequence[PastDecision]) -> Html:
         Html("<tr><td>{}</td><td>{}</td><td>{}{}</td><td>{}</td><td>{}</td><td>{}</td></tr>").format(
             shown_time(r.finished_at) or f"begun {shown_time(r.started_at)}",
             r.release or "not said",
-            Html('<span class="{}">{}</span>').format(SHOWN_AS[r.decision], outcome(r.decision.value)),
+            outcome(r.decision.value),
             " (dry run)" if r.dry_run else "",
             _flag(r),
             r.unknown,

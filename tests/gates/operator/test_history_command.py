@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from gates.decisions import PastDecision, remember
@@ -55,6 +56,34 @@ def test_the_command_shows_what_was_decided(tmp_path: Path) -> None:
     assert "2 promote, 1 hold, 1 rollback" in made
     assert "now 30 %" in made
     assert {"svg", "polyline", "rect"} <= set(Page(made).tags)
+
+
+def test_the_audit_trail_says_what_hands_did_to_the_flag(migrated_url: str, tmp_path: Path) -> None:
+    """A rollback by hand is no run of the gate, and is in the history all the same: who, when, why."""
+    with psycopg.connect(migrated_url, autocommit=True) as connection:
+        connection.execute("delete from public.feature_flags where key = 'outbox.enabled'")
+        connection.execute(
+            "insert into public.feature_flags (key, enabled, rollout_percentage) values ('outbox.enabled', true, 10)"
+        )
+    environ = {"DATABASE_URL": migrated_url}
+    done = gate("rollback", "--reason", "too slow", "--actor", "ann", cwd=tmp_path, environ=environ)
+    assert done.returncode == 0, done.stderr
+    words = ("history", "--state", str(tmp_path / "state"))
+    (told,) = json.loads(gate(*words, "--json", cwd=tmp_path, environ=environ).stdout)
+    (step,) = told["steps"]
+    assert (step["action"], step["before"], step["after"], step["reason"]) == (
+        "flag_rolled_back",
+        "10",
+        "0",
+        "too slow",
+    )
+    assert "ann" in step["actor"]
+    assert told["runs"] == []
+    assert "flag_rolled_back" in gate(*words, cwd=tmp_path, environ=environ).stdout
+    unreachable = {"DATABASE_URL": "postgresql://replay:pw@127.0.0.1:9/replay"}
+    lost = gate(*words, cwd=tmp_path, environ=unreachable)
+    assert lost.returncode == 0
+    assert "the audit trail was not read: " in lost.stdout
 
 
 @pytest.mark.parametrize("text", ALL, ids=range(len(ALL)))

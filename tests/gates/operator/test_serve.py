@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import json
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.client import HTTPConnection
@@ -18,6 +20,7 @@ from gates.operator.serve import MOST_BODY, Desk, VerdictServer
 from gates.verdict import Decision
 from tests.gates.gate_process import gate
 from tests.gates.hostile_text import ALL
+from tests.sources import ROOT
 
 NOW = dt.datetime(2026, 1, 2, 12, 0, tzinfo=dt.UTC)
 TOKEN = "a-token-of-some-length"
@@ -200,3 +203,18 @@ def test_nobody_listens_beyond_loopback_without_a_token(tmp_path: Path) -> None:
     done = gate("serve", "--host", "0.0.0.0", "--state", str(tmp_path), cwd=tmp_path)  # noqa: S104  -- what is refused
     assert done.returncode == 2
     assert "GATE_SERVE_TOKEN" in done.stderr
+
+
+def test_the_command_answers_until_a_signal(tmp_path: Path) -> None:
+    """It prints its address, serves the state folder, and ends with the signal's exit code."""
+    at = dt.datetime.now(dt.UTC).isoformat()
+    remember(tmp_path / "t1", PastDecision("a1", "r-1", Decision.PROMOTE, "all passed", at, at))
+    words = [sys.executable, "-m", "gates", "serve", "--port", "0", "--state", str(tmp_path)]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        assert verdict(int(address.rpartition(":")[2]))["decision"] == "promote"
+        process.terminate()
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert "Traceback" not in said

@@ -118,8 +118,8 @@ def pages() -> dict[str, str]:
     return {name: reports.render("html", verdict, lines, CATALOGUE, RUN) for name, (verdict, lines) in runs.items()}
 
 
-def large(count: int) -> str:
-    """A page of so many findings, each with a cause of its own."""
+def large(count: int, kind: str = "html") -> str:
+    """A report of so many findings, each with a cause of its own."""
     findings = tuple(
         Finding(f"sql/own/check-{n}", "fail" if n % 2 else "unknown", "warn", Effect.HOLD, f"row {n} is wrong")
         for n in range(count)
@@ -127,4 +127,4 @@ def large(count: int) -> str:
     verdict = Verdict(
         Decision.HOLD, "much is wrong", RELEASE, counts=Counts(0, count // 2, count // 2), findings=findings
     )
-    return reports.render("html", verdict, [], (), RUN)
+    return reports.render(kind, verdict, [], (), RUN)

@@ -10,7 +10,9 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from gates.errors import CannotWork
+from gates.reports import history
 from gates.reports.pdf import NAMES, chromium, write_pdf
+from tests.gates.operator.test_history_command import runs
 from tests.gates.reports.report_pages import CATALOGUE, KEYS, large, pages
 
 GOLDEN = {
@@ -109,6 +111,14 @@ def test_no_rule_of_accessibility_is_broken(page: Page, folder: Path, name: str,
     results = Axe().run(opened(page, folder, name))
     assert [(v["id"], v["nodes"][0]["html"][:200]) for v in results.response["violations"]] == []
     assert results.response["passes"]
+
+
+def test_the_history_breaks_no_rule_either(page: Page, tmp_path: Path) -> None:
+    """`gate history --html`: axe finds nothing, and the trends are drawn in their colours."""
+    (tmp_path / "history.html").write_text(history.page([history.TargetHistory("0123", runs(9))]), encoding="utf-8")
+    results = Axe().run(opened(page, tmp_path, "history"))
+    assert [(v["id"], v["nodes"][0]["html"][:200]) for v in results.response["violations"]] == []
+    assert page.locator(".spark polyline").first.evaluate("e => getComputedStyle(e).fill") == "none"
 
 
 @pytest.mark.parametrize("name", GOLDEN)

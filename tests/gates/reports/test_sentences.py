@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 
@@ -13,6 +14,7 @@ from gates.reports.sentences import brief, recovery_lines
 from gates.reports.terminal import verdict_text
 from gates.text.inert import Terminal
 from gates.verdict import Action, Counts, Decision, Effect, Finding, Margin, StageResult, Verdict
+from tests.gates.reports.report_pages import large
 from tests.gates.reports.test_reports import CATALOGUE, EVIDENCE, KINDS, RUN, VERDICTS
 
 CHECK = "drill/idempotency/same-key-other-payload"
@@ -156,3 +158,13 @@ def test_what_is_unknown_is_explained_beside_a_failure() -> None:
         *(reports.render(k, verdict, [], (), RUN) for k in ("html", "markdown")),
     ):
         assert all(f"why {n}" in text for n in range(3))
+
+
+def test_ten_thousand_findings_fit_into_every_medium() -> None:
+    """A step summary holds a megabyte, Slack blocks of 3000 characters and 50 of them; what is left is counted."""
+    markdown = large(10_000, "markdown")
+    assert len(markdown.encode()) < 100_000
+    assert "… and " in markdown
+    blocks = json.loads(large(10_000, "slack"))["blocks"]
+    assert len(blocks) <= 50
+    assert all(len(b["text"]["text"]) <= 3000 for b in blocks if "text" in b)
