@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -95,9 +96,16 @@ def current_target() -> Target:
 
 def _target() -> Target:
     try:
-        return gates_config.load_target(gates_config.process_environment())
+        environ = gates_config.process_environment()
+        return _target_of(tuple((n, text) for n, text in environ.items() if not n.startswith("PYTEST_")))
     except ConfigError as error:
         raise pytest.UsageError(str(error)) from None
+
+
+@lru_cache(maxsize=1)
+def _target_of(environ: tuple[tuple[str, str], ...]) -> Target:
+    """Read once: each check asks several times, and pytest changes no variable but its own."""
+    return gates_config.load_target(dict(environ))
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,10 @@ from benchmarks.sql_stage import fill
 from gates.contract.fragments import expand
 from gates.deployment.database import Connection, execute, sql
 from sql_checks import checkpoint
-from sql_checks.rulefile import read_all_rules
 from sql_checks.spotfile import read_folder
 from sql_checks.sqlsession import SqlSession
 from tests.postgres_fixture import TEMPLATE, PgServer
+from tests.sql_checks.conftest import RULES
 
 ROWS = 100_000
 GROWING = {"audit_logs", "event_outbox", "events", "agent_tasks", "dead_letter_queue"}
@@ -22,7 +22,7 @@ GROWING = {"audit_logs", "event_outbox", "events", "agent_tasks", "dead_letter_q
 
 QUERIES = {
     **{f"{s.spec.id} {part}": text for s in read_folder() for part, text in (("rows", s.violations), ("seen", s.seen))},
-    **{r.spec.id: r.query for r in read_all_rules()},
+    **{r.spec.id: r.query for r in RULES.values()},
     "the position of a checkpoint": expand(sql(checkpoint.POSITION), checkpoint.FRAGMENTS),
 }
 

@@ -8,13 +8,13 @@ import psycopg
 import pytest
 
 from gates.deployment.database import Connection, connect
-from sql_checks.rulefile import AlertRule, read_all_rules
+from sql_checks.rulefile import AlertRule
 from sql_checks.rulerun import Measurement
 from sql_checks.ruletest import Case, RuleTest, observe, outcome, prepare, read_test
 from tests.postgres_fixture import PgServer
+from tests.sql_checks.conftest import RULES
 from tests.sql_checks.rule_mutants import Mutant, mutants
 
-RULES = {rule.name: rule for rule in read_all_rules()}
 TESTS = {name: test for name in RULES if (test := read_test(name))}
 
 

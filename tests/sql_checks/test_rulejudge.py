@@ -11,12 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gates.evidence import Outcome, Severity
-from sql_checks.rulefile import read_all_rules
 from sql_checks.rulejudge import RuleSample, judge
+from tests.sql_checks.conftest import RULES
 
 NOW = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
-LAG = next(r for r in read_all_rules() if r.name == "outbox-lag")
-SUCCESS = next(r for r in read_all_rules() if r.name == "agent-success")
+LAG, SUCCESS = RULES["outbox-lag"], RULES["agent-success"]
 
 
 def fleet(value: float | None, samples: int = 100, age_s: float = 1) -> RuleSample:
@@ -77,6 +76,6 @@ def test_pass_means_seen_and_within_the_limit(value: float, samples: int) -> Non
 
 def test_too_few_samples_are_said_of_the_window_that_they_are_counted_in() -> None:
     """The burn rate judges an hour, and counts the tasks of its last five minutes."""
-    (rule,) = [r for r in read_all_rules() if r.name == "agent-success-burn-fast"]
+    rule = RULES["agent-success-burn-fast"]
     found = judge(rule, [fleet(0.0, samples=3)], NOW)
     assert found.message == "3 samples were observed in 5 minutes, at least 20 are needed"

@@ -11,12 +11,12 @@ import pytest
 
 from gates.decision.dependence import spread
 from gates.evidence import Outcome, Severity
-from sql_checks.rulefile import read_all_rules
 from sql_checks.rulejudge import RuleSample, judge, judge_proved
 from sql_checks.ruleproof import needed, proved
+from tests.sql_checks.conftest import RULES
 
 NOW = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
-SUCCESS = next(r for r in read_all_rules() if r.name == "agent-success")
+SUCCESS = RULES["agent-success"]
 RUNS = 2000
 
 

@@ -13,11 +13,10 @@ from gates.contract.names import Names, names_of
 from gates.deployment.database import execute
 from gates.deployment.dialect.current import use
 from sql_checks.exportpsql import alerts_to_psql, spots_to_psql
-from sql_checks.rulefile import read_all_rules
 from sql_checks.rulerun import measure
 from sql_checks.spotrun import judge_spot
 from tests import renamed
-from tests.sql_checks.conftest import COMPANY, PlantedSession, outcome_of
+from tests.sql_checks.conftest import COMPANY, RULES, PlantedSession, outcome_of
 from tests.sql_checks.test_spots_red import CASES, SPOTS, VIOLATIONS
 
 NAMES = names_of(renamed.names())
@@ -55,7 +54,7 @@ def test_green_on_the_renamed_reference(foreign: PlantedSession) -> None:
 def test_every_alert_rule_measures_the_same(foreign: PlantedSession) -> None:
     """Subject, value and samples of every rule are those without other names, at one moment of one database."""
     assert foreign.planted is not None
-    rules = [r for r in read_all_rules() if r.name not in OF_THE_SERVER]
+    rules = [r for r in RULES.values() if r.name not in OF_THE_SERVER]
     before = {rule.name: measure(rule, foreign.planted) for rule in rules}
     renamed_from(foreign)
     foreign.planted.execute("set local search_path = pg_catalog, pg_temp")
@@ -104,7 +103,7 @@ def test_exports_have_the_names_of_the_deployment() -> None:
     given["tables"]["agent_tasks"] = {"absent": True}
     use(names_of(given))
     try:
-        spots, rules = spots_to_psql(list(SPOTS.values())), alerts_to_psql(read_all_rules())
+        spots, rules = spots_to_psql(list(SPOTS.values())), alerts_to_psql(list(RULES.values()))
     finally:
         use(Names())
     for text in (spots, rules):

@@ -28,7 +28,7 @@ FLAG = "outbox.enabled"
 PLAN = RolloutPlan(FLAG, bake_minutes=0, drain_timeout_s=2, rollback_patience_s=30)
 Database = psycopg.Connection[dict[str, Any]]
 T = TypeVar("T")
-AT_ONCE = 24
+AT_ONCE = 12
 
 
 @dataclass(frozen=True)
