@@ -1,4 +1,4 @@
-"""`python -m faults list | witness ID | proxy ID`."""
+"""`python -m faults list | witness ID | proxy ID | serve`."""
 
 from __future__ import annotations
 
@@ -6,25 +6,32 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
 
 import httpx
 import psycopg
 
-from faults.catalogue import behind_proxy, catalogue
+from faults.catalogue import Fault, behind_proxy, catalogue
 from faults.probe import Probe, ProbeError
 
-USAGE = "usage: python -m faults list | witness ID | proxy ID\n"
+USAGE = "usage: python -m faults list | witness ID | proxy ID | serve\n"
 ON, OFF, BROKEN = 0, 1, 4
 
 
 def main(argv: Sequence[str]) -> int:
     """Exit code of a witness: 0 the fault is on, 1 it is off, 4 the probe could not tell; 2 for wrong usage. A proxy
-    prints what a gate is told of it, and serves until it is ended.
+    prints what a gate is told of it, and serves until it is ended. `serve` answers each line of JSON with one.
     """
     known = catalogue()
     if list(argv) == ["list"]:
         sys.stdout.write(json.dumps([fault.as_json() for fault in known.values()], indent=1) + "\n")
+        return 0
+    if list(argv) == ["serve"]:
+        for answer in answers(known, map(json.loads, sys.stdin)):
+            sys.stdout.write(json.dumps(answer) + "\n")
+            sys.stdout.flush()
         return 0
     if len(argv) != 2 or argv[0] not in {"witness", "proxy"}:
         sys.stderr.write(USAGE)
@@ -38,12 +45,36 @@ def main(argv: Sequence[str]) -> int:
             sys.stdout.flush()
             threading.Event().wait()
         return 0
+    said = ask(known[argv[1]], os.environ)
+    if isinstance(said, bool):
+        return ON if said else OFF
+    sys.stderr.write(said + "\n")
+    return BROKEN
+
+
+def ask(fault: Fault, environ: Mapping[str, str]) -> bool | str:
+    """Whether the fault is on; a text where its witness cannot tell."""
     try:
-        with Probe(os.environ) as probe:
-            return ON if known[argv[1]].witness(probe) else OFF
+        with Probe(environ) as probe:
+            return fault.witness(probe)
     except (ProbeError, httpx.HTTPError, psycopg.Error) as error:
-        sys.stderr.write(f"the witness of {argv[1]} cannot tell: {type(error).__name__}: {error}\n")
-        return BROKEN
+        return f"the witness of {fault.id} cannot tell: {type(error).__name__}: {error}"
+
+
+def answers(known: Mapping[str, Fault], asked: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What `serve` answers: `witness` with whether the fault is on, or a text; `proxy` with what a gate is told of one
+    that serves from now on; `end` ends the proxies.
+    """
+    with ExitStack() as proxies:
+        for one in asked:
+            match one:
+                case {"witness": name, "environ": environ}:
+                    yield {"on": ask(known[name], environ)}
+                case {"proxy": name, "environ": environ}:
+                    yield {"told": dict(proxies.enter_context(behind_proxy(known[name], environ)))}
+                case _:
+                    proxies.close()
+                    yield {}
 
 
 if __name__ == "__main__":

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from gates.evidence import TargetKind
 from gates.proof import programs
 from gates.proof.fault import Fault, Kind
+from gates.proof.servant import Servant
+from gates.stack.errors import StackError
 from gates.stack.plan import StackOptions
-from gates.stack.postgres import connect
+from gates.stack.postgres import Postgres, connect
+from gates.stack.roles import copy_database, database_url, drop_database
 from gates.stack.stack import Stack
 
 READY_TIMEOUT_S = 30.0
+ANSWER_TIMEOUT_S = 60.0
+CLEAN = "as_it_was"
+"""The database as it was at the first `renew`: the template of each later one."""
 
 
 @dataclass
@@ -27,7 +35,8 @@ class Bench:
     kind: TargetKind = TargetKind.STAGING
     proxied: Mapping[str, str] = field(default_factory=dict)
     """What a gate is told while the fault of a proxy is in."""
-    _proxy: ExitStack = field(default_factory=ExitStack, repr=False)
+    _faults: Servant | None = None
+    _has_template: bool = False
 
     def variables(self, kind: TargetKind | None = None) -> dict[str, str]:
         """The environment of a gate or a witness. In production the gate has its own login, the least that it needs."""
@@ -40,8 +49,21 @@ class Bench:
         return programs.clean(self.environ, {**told, **self.proxied})
 
     def witness(self, fault: Fault) -> bool | str:
-        """Whether the fault is on, by the fault's own witness; it sees the deployment as a superuser."""
-        return programs.ask_witness(fault, self.variables(TargetKind.STAGING))
+        """Whether the fault is on, by the fault's own witness, which sees the deployment as a superuser; a text where
+        it could not tell.
+        """
+        try:
+            on: bool | str = self._ask("witness", fault)["on"]
+        except StackError as error:
+            return str(error)
+        return on
+
+    def _ask(self, what: str, fault: Fault) -> dict[str, Any]:
+        if self._faults is None:
+            words = (sys.executable, "-m", "faults", "serve")
+            self._faults = Servant(words, programs.clean(self.environ, {}))
+        question = {what: fault.id, "environ": self.variables(TargetKind.STAGING)}
+        return self._faults.ask(question, ANSWER_TIMEOUT_S)
 
     def put_in(self, fault: Fault) -> None:
         """Put the fault in. Raise StackError or psycopg.Error where that does not work."""
@@ -59,23 +81,48 @@ class Bench:
                     if process.name.startswith("worker"):
                         process.signal(number)
             case Kind.PROXY:
-                proxy = programs.proxy(fault, self.variables(TargetKind.STAGING))
-                self.proxied = self._proxy.enter_context(proxy)
+                self.proxied = self._ask("proxy", fault)["told"]
             case Kind.SQL if fault.env:
                 self.stack.recompose((), (), fault.env)
 
     def take_out(self, fault: Fault) -> None:
         """Take the fault out again."""
-        self._proxy.close()
-        self.proxied = {}
+        self._end_proxy()
         if fault.kind in {Kind.SERVICE, Kind.WORKER, Kind.PROCESS} or (fault.env and fault.kind is Kind.SQL):
             self.stack.recompose((), (), {})
         if fault.undo_sql:
             self.execute(fault.undo_sql)
 
+    def _end_proxy(self) -> None:
+        if self.proxied and self._faults is not None:
+            self._faults.ask({}, ANSWER_TIMEOUT_S)
+        self.proxied = {}
+
     def close(self) -> None:
-        """End what a fault left running beside the stack."""
-        self._proxy.close()
+        """End what runs beside the stack."""
+        if self._faults is not None:
+            self._faults.close()
+
+    def kill(self) -> None:
+        """Kill the service and its workers."""
+        for process in self.stack.processes:
+            if not isinstance(process, Postgres):
+                process.signal(signal.SIGKILL)
+
+    def renew(self) -> None:
+        """Service and workers anew, on the database as it was at the first call. Raise StackError or psycopg.Error."""
+        self._end_proxy()
+        self.kill()
+        url = self.stack.info.database_url
+        own = urlsplit(url).path.lstrip("/")
+        with connect(database_url(url, "postgres")) as server:
+            if self._has_template:
+                drop_database(server, own)
+                copy_database(server, own, CLEAN)
+            else:
+                copy_database(server, CLEAN, own)
+                self._has_template = True
+        self.stack.recompose((), (), {})
 
     def execute(self, sql: str) -> None:
         """Run statements as the superuser, as a person would type them: names are looked up in `public`, too."""

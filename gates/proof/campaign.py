@@ -26,44 +26,81 @@ CLEAN_ATTEMPTS = 2
 back, or saw a failure, is not repeated."""
 
 
-STAGES = {"drill": "drill", "sql": "sql", "alert": "alerts", "load": "load"}
-"""The stage that a check belongs to, by the first word of its id."""
-
-
 @dataclass(frozen=True, slots=True)
 class RunScope:
-    """How to run the gate for a fault: the smallest stage with a declared check. An empty `stage`: the whole gate."""
+    """How to run the gate for a fault: as what, and how deep."""
 
     kind: TargetKind = TargetKind.STAGING
     deep: bool = False
-    stage: str = ""
 
     def gate(self, bench: Bench, out: Path, policy: Sequence[str]) -> GateRun:
-        """Run the gate on the bench. A stage alone never touches a flag; the whole gate is told not to."""
+        """Run the gate on the bench. It touches no flag."""
         words = (*policy, "--deep") if self.deep else tuple(policy)
-        if self.stage:
-            return programs.stage_run(self.stage, bench.variables(self.kind), out, *words)
         return programs.gate_run(bench.variables(self.kind), out, "--dry-run", *words)
 
+    def sees(self, spec: CheckSpec) -> bool:
+        """Whether such a run has the check."""
+        return self.kind.allows(spec.where, disruptive=True) and (self.deep or not spec.deep)
 
-def scope_of(fault: Fault, catalogue: Sequence[CheckSpec], wanted: TargetKind, *, quick: bool = False) -> RunScope:
-    """The wanted target; for a fault that only deeper or more daring checks can see, the least that runs one. Quick:
-    the stage of the declared checks alone, where they are all of one.
-    """
+
+def scope_of(fault: Fault, catalogue: Sequence[CheckSpec], wanted: TargetKind) -> RunScope:
+    """The wanted target; for a fault that only deeper or more daring checks can see, the least that runs one."""
     declared = [s for s in catalogue if fault.declares(s.id)]
-    stages = {STAGES.get(s.id.partition("/")[0], "") for s in declared}
-    stage = stages.pop() if quick and len(stages) == 1 else ""
-    ways = (RunScope(kind, deep, stage) for kind in (wanted, TargetKind.REFERENCE) for deep in (False, True))
-    for way in ways:
-        if any(way.kind.allows(s.where, disruptive=True) and (way.deep or not s.deep) for s in declared):
-            return way
-    return RunScope(wanted)
+    ways = (RunScope(kind, deep) for kind in (wanted, TargetKind.REFERENCE) for deep in (False, True))
+    return next((way for way in ways if any(map(way.sees, declared))), RunScope(wanted))
+
+
+def undeclared(fault: Fault, catalogue: Sequence[CheckSpec]) -> str:
+    """Why the fault cannot be judged: none of its checks is there; empty where one is, or it is none."""
+    if fault.is_noop or any(fault.declares(s.id) for s in catalogue):
+        return ""
+    return f"no check is called {' or '.join(fault.checks)}"
+
+
+def examined(bench: Bench, fault: Fault, before: GateRun | None, look: Callable[[], GateRun]) -> FaultFacts:
+    """Put the fault in, look, take it out. Whatever the harness cannot do is an error of the harness."""
+    started = time.monotonic()
+    facts = FaultFacts(before=before)
+    if before is None or not before.is_green:
+        return facts
+    try:
+        facts = _steps(bench, fault, facts, look)
+    except (StackError, psycopg.Error, OSError) as error:
+        facts = dataclasses.replace(facts, error=f"{type(error).__name__}: {error}")
+    return dataclasses.replace(facts, seconds=round(time.monotonic() - started, 1))
+
+
+def _steps(bench: Bench, fault: Fault, facts: FaultFacts, look: Callable[[], GateRun]) -> FaultFacts:
+    seen: dict[str, bool | GateRun] = {}
+
+    def ask(when: str) -> str:
+        answer = bench.witness(fault)
+        if isinstance(answer, str):
+            return answer
+        seen[when] = answer
+        return ""
+
+    def step(act: Callable[[], object]) -> str:
+        act()
+        return ""
+
+    error = (
+        ask("witness_before")
+        or step(lambda: bench.put_in(fault))
+        or ask("witness_on")
+        or step(lambda: seen.update(run=look()))
+        or ask("witness_still_on")
+        or step(lambda: bench.take_out(fault))
+        or ask("witness_after")
+    )
+    return dataclasses.replace(facts, error=error, **seen)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
     """What a campaign needs. open_bench: a fresh deployment for a gate of that kind; every: faults between two clean
-    runs; policy: options that name the policy; done: called with each cell, examined with what is known before.
+    runs; policy: options that name the policy; done: called with each cell, examined with what is known before; over:
+    whether no further fault is to be begun.
     """
 
     open_bench: OpenBench
@@ -75,6 +112,7 @@ class Campaign:
     done: Callable[[Cell], None] = lambda _cell: None
     clean_done: Callable[[GateRun], None] = lambda _run: None
     examined: Callable[[Fault, FaultFacts], None] = lambda _fault, _facts: None
+    over: Callable[[], bool] = lambda: False
 
     def run(self, faults: Sequence[Fault]) -> list[Cell]:
         """The cells of these faults, the no-ops first."""
@@ -83,7 +121,9 @@ class Campaign:
         cells: list[Cell] = []
         waiting: list[tuple[Fault, FaultFacts]] = []
         before: GateRun | None = None
-        for position, fault in enumerate(ordered):
+        for fault in ordered:
+            if self.over():
+                break
             way = ways[fault.id]
             changed = bool(waiting) and ways[waiting[0][0].id] != way
             if changed:
@@ -94,13 +134,11 @@ class Campaign:
                     cells += self._close(waiting, before)
                 waiting.append((fault, self._examine(bench, fault, way, before)))
                 self.examined(*waiting[-1])
-            if position == len(ordered) - 1:
-                cells += self._close(waiting, self._clean(way))
-        return cells
+        return cells + (self._close(waiting, self._clean(ways[waiting[-1][0].id])) if waiting else [])
 
     def _ways(self, faults: Sequence[Fault]) -> dict[str, RunScope]:
         """How the gate is run on each. A no-op is examined as the faults are, where they are all examined alike."""
-        ways = {f.id: scope_of(f, self.catalogue, self.wanted, quick=self.every > 1) for f in faults}
+        ways = {f.id: scope_of(f, self.catalogue, self.wanted) for f in faults}
         of_faults = {ways[f.id] for f in faults if not f.is_noop}
         if len(of_faults) == 1:
             (only,) = of_faults
@@ -138,49 +176,11 @@ class Campaign:
         return way.gate(bench, self.out / "clean", self.policy)
 
     def _examine(self, bench: Bench, fault: Fault, way: RunScope, before: GateRun | None) -> FaultFacts:
-        """Put the fault in, look, take it out. Whatever the harness cannot do is an error of the harness."""
-        started = time.monotonic()
-        facts = FaultFacts(before=before)
-        if before is None or not before.is_green:
-            return facts
-        if not fault.is_noop and not any(fault.declares(s.id) for s in self.catalogue):
-            return dataclasses.replace(facts, error=f"no check is called {' or '.join(fault.checks)}")
-        try:
-            facts = self._steps(bench, fault, way, facts)
-        except (StackError, psycopg.Error, OSError) as error:
-            facts = dataclasses.replace(facts, error=f"{type(error).__name__}: {error}")
-        return dataclasses.replace(facts, seconds=round(time.monotonic() - started, 1))
-
-    def _steps(self, bench: Bench, fault: Fault, way: RunScope, facts: FaultFacts) -> FaultFacts:
-        seen: dict[str, bool | GateRun] = {}
         out = self.out / "faults" / fault.id.replace("/", ".")
-
-        def look(when: str) -> str:
-            answer = bench.witness(fault)
-            if isinstance(answer, str):
-                return answer
-            seen[when] = answer
-            return ""
-
-        def step(act: Callable[[], object]) -> str:
-            act()
-            return ""
-
-        def gate() -> str:
-            seen["run"] = way.gate(bench, out, self.policy)
-            return ""
-
-        error = (
-            look("witness_before")
-            or step(lambda: bench.put_in(fault))
-            or look("witness_on")
-            or gate()
-            or look("witness_still_on")
-            or step(lambda: bench.take_out(fault))
-            or look("witness_after")
-        )
-        return dataclasses.replace(facts, error=error, **seen)  # type: ignore[arg-type]
+        if error := undeclared(fault, self.catalogue):
+            return FaultFacts(before=before, error=error)
+        return examined(bench, fault, before, lambda: way.gate(bench, out, self.policy))
 
 
-def _rank(way: RunScope, wanted: TargetKind) -> tuple[bool, bool, str]:
-    return way.kind is not wanted, way.deep, way.stage
+def _rank(way: RunScope, wanted: TargetKind) -> tuple[bool, bool]:
+    return way.kind is not wanted, way.deep

@@ -29,11 +29,15 @@ def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
     add = made.add_argument
     add("--suite", action="append", choices=suites, default=[], help="a part of the proof (all)")
     add("--only", action="append", default=[], metavar="GLOB", help="ids of faults or trials")
-    add("--quick", action="store_true", help="fewer clean runs; a stage alone where it will do")
+    add("--quick", action="store_true", help="faults by their declared checks alone; a tenth by the whole gate, too")
+    add("--short", action="store_true", help="faults by their declared checks alone, and none by the whole gate")
     add("--sample", type=shared.LIMIT, default=0, metavar="N", help="only N faults, spread over the catalogue")
+    add("--seed", default="", metavar="TEXT", help="what draws the sample, and the faults for the whole gate")
+    add("--minutes", type=shared.LIMIT, default=0, metavar="N", help="begin no fault after N minutes")
+    add("--resume", action="store_true", help="go on with the faults where the proof in --output was ended")
     add("--target", choices=[k.value for k in TargetKind], default="staging", help="what the gate may do")
     add("--list", action="store_true", help="only list what would be examined")
-    add("--keep", action="store_true", help="let later runs of the gate cite this proof (whole proofs only)")
+    add("--keep", action="store_true", help="let later runs of the gate cite this proof, if it is whole")
 
 
 def carry_out(options: argparse.Namespace, console: Console) -> int:
@@ -57,6 +61,10 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
         suites=tuple(s for s in ProofPart if not {s.value, "all"}.isdisjoint(options.suite or ["all"])),
         only=tuple(options.only),
         quick=options.quick,
+        short=options.short,
+        resume=options.resume,
+        minutes=max(options.minutes, 0),
+        seed=options.seed,
         sample=max(options.sample, 0),
         kind=kind,
         gate=gate_version(),
@@ -65,13 +73,14 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     )
     if options.keep and not request.whole:
         raise UsageError(
-            "--keep with --only, --suite or --sample; allowed: with a whole proof, which later runs cite. Drop one"
+            "--keep with --only, --sample, --short or without the faults; allowed: with a whole proof, which later "
+            "runs cite. Drop one"
         )
     if options.list:
         console.result(table(listed(request), ("id", "expected", "what it is")))
         return 0
     proof = Prover(request).run()
-    if options.keep:
+    if options.keep and not proof.pending:
         record.write(SHIPPED, proof.dump())
     console.result(Terminal.document(proof.dump()) if options.json else summary.terminal(proof))
     return proof.exit_code

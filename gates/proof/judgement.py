@@ -68,7 +68,9 @@ class FaultFacts:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One fault's line of the matrix. killers: declared checks that failed and name the thing; failed: all that did."""
+    """One fault's line of the matrix. killers: declared checks that failed and name the thing; failed: all that did;
+    short: its declared checks alone were asked, and not the whole gate.
+    """
 
     fault: Fault
     status: Status
@@ -77,6 +79,7 @@ class Cell:
     failed: tuple[str, ...] = ()
     decision: str = ""
     seconds: float = 0.0
+    short: bool = False
 
     @property
     def as_declared(self) -> bool:

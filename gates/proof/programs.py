@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +22,10 @@ from gates.evidence_file import read_lines
 from gates.proof.fault import Fault, read_list
 from gates.proof.judgement import GateRun
 from gates.stack import extra
-from gates.stack.errors import StackError
 from gates.stages.suite import LAUNCHER, ROOT
 from gates.verdict import Action, Counts, Decision, Effect, Finding, Verdict
 
 LIST_TIMEOUT_S = 30.0
-WITNESS_TIMEOUT_S = 60.0
 RUN_TIMEOUT_S = 600.0
 GRACE_S = 15.0
 TAIL_CHARACTERS = 600
@@ -72,19 +69,17 @@ def run(words: Sequence[str], environ: Mapping[str, str], timeout_s: float, cwd:
     return FinishedProgram(code, out, err, time.monotonic() - started)
 
 
-def start(words: Sequence[str], environ: Mapping[str, str], cwd: Path = ROOT) -> subprocess.Popen[str]:
+def start(words: Sequence[str], environ: Mapping[str, str], cwd: Path = ROOT, **pipes: Any) -> subprocess.Popen[str]:
     """Start a program in a session of its own, with pipes; the kernel ends it when we end."""
     me = (str(os.getpid()), str(int(signal.SIGTERM)), "-1", "-1")
     return subprocess.Popen(
         [sys.executable, "-I", "-S", str(LAUNCHER), *me, *words],
         cwd=cwd,
         env=dict(environ),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
         text=True,
         errors="replace",
         start_new_session=True,
+        **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **pipes},
     )
 
 
@@ -125,32 +120,6 @@ def list_faults(environ: Mapping[str, str]) -> tuple[Fault, ...]:
 def known_faults(environ: Mapping[str, str]) -> tuple[Fault, ...] | None:
     """The catalogue; None where the reference, which they are faults of, is not installed."""
     return None if extra.lacking() else list_faults(environ)
-
-
-def ask_witness(fault: Fault, environ: Mapping[str, str]) -> bool | str:
-    """Whether the fault is on; a text where the witness could not tell."""
-    done = run((sys.executable, "-m", "faults", "witness", fault.id), environ, WITNESS_TIMEOUT_S)
-    if done.code in {0, 1}:
-        return done.code == 0
-    return f"the witness ended with {done.code}: {done.tail}"
-
-
-@contextlib.contextmanager
-def proxy(fault: Fault, environ: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
-    """What a gate is told of the deployment behind a proxy with the fault in it. Raise StackError where none comes."""
-    process = start((sys.executable, "-m", "faults", "proxy", fault.id), environ)
-    try:
-        said = process.stdout
-        told = said.readline() if said and select.select([said], [], [], LIST_TIMEOUT_S)[0] else ""
-        if not told:
-            raise StackError(
-                f"the proxy of {fault.id} did not come: exit code {process.poll()}; allowed: one line within "
-                f"{LIST_TIMEOUT_S:.0f} s; see `python -m faults proxy {fault.id}`"
-            )
-        yield json.loads(told)
-    finally:
-        end(process)
-        process.communicate(timeout=GRACE_S)
 
 
 def gate(words: Sequence[str], environ: Mapping[str, str] | None = None) -> tuple[str, ...]:

@@ -18,7 +18,9 @@ EXIT_AS_DECLARED, EXIT_NOT_PROVED, EXIT_HARMFUL = 0, 10, 20
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What was proved. `whole`: nothing was left out by --only or --suite; `digest`: of the policy, without release."""
+    """What was proved. `whole`: every fault was asked for; `digest`: of the policy, without release; `quick`: most by
+    the short way; `compared`: the short way and the whole gate on the same fault.
+    """
 
     started_at: str
     finished_at: str
@@ -26,6 +28,7 @@ class Proof:
     target: str
     gate: str
     cells: tuple[Cell, ...] = ()
+    compared: tuple[tuple[Cell, Cell], ...] = ()
     trials: tuple[Trial, ...] = ()
     pending: tuple[str, ...] = ()
     unpassed_nowhere: tuple[str, ...] = ()
@@ -59,6 +62,11 @@ class Proof:
             return "no no-op was among the faults: nobody knows whether the gate would have promoted nothing wrong"
         bad = [c for c in noops if not c.as_declared]
         return f"the no-op {bad[0].fault.id} did not survive: {bad[0].status}: {bad[0].reason}" if bad else ""
+
+    @property
+    def differing(self) -> tuple[Cell, ...]:
+        """The short way's cells of those that it saw killed and the whole gate did not."""
+        return tuple(short for short, whole in self.compared if short.as_declared and not whole.as_declared)
 
     @property
     def idle(self) -> tuple[str, ...]:
@@ -129,6 +137,9 @@ class Proof:
             "killed": self.killed,
             "not_killed": [c.fault.id for c in self.faults if c.status is not Status.KILLED],
             "cells": {k: v for k, v in sorted(Counter(c.status.value for c in self.faults).items())},  # noqa: C416
+            "by_the_whole_gate": sum(not c.short for c in self.faults),
+            "by_both_ways": len(self.compared),
+            "ways_differ": [c.fault.id for c in self.differing],
             "trials": trials,
             "rollbacks_of_healthy": self.rollbacks,
             "exit_code": self.exit_code,

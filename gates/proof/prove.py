@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,11 @@ from gates.proof.fault import Fault, decided
 from gates.proof.healthy import VARIANTS
 from gates.proof.hostile import suite as hostile
 from gates.proof.judgement import Cell, FaultFacts, GateRun
+from gates.proof.matrix import Matrix, draw
 from gates.proof.measures import Cost
 from gates.proof.page import page
 from gates.proof.proof import Proof
+from gates.proof.short import ShortWay, is_short
 from gates.proof.trial import ProofPart, Trial
 from gates.proof.trials import NEVER_ROLLED_BACK, NOT_PROMOTED, Trials
 from gates.reports.citation import source_digest
@@ -41,7 +44,9 @@ QUICK_EVERY = 10
 @dataclass(frozen=True, slots=True)
 class ProofRequest:
     """What to prove. `only`: globs of ids of faults and trials; `sample`: so many faults, and hostile trials, at
-    most; `policy`: the policy that the gate is run with, read, and as options; `say` takes one line of chatter.
+    most, drawn by `seed` where there is one; `quick`: faults by the short way, and a share by the whole gate; `short`:
+    by the short way alone; `minutes`: begin no fault after so many (0: no limit); `policy`: the policy that the gate is
+    run with, read, and as options; `say` takes one line of chatter.
     """
 
     out: Path
@@ -50,7 +55,11 @@ class ProofRequest:
     suites: tuple[ProofPart, ...] = tuple(ProofPart)
     only: tuple[str, ...] = ()
     quick: bool = False
+    short: bool = False
+    resume: bool = False
+    minutes: int = 0
     sample: int = 0
+    seed: str = ""
     kind: TargetKind = TargetKind.STAGING
     gate: str = ""
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -62,7 +71,8 @@ class ProofRequest:
 
     @property
     def whole(self) -> bool:
-        return not self.only and not self.sample and set(self.suites) == set(ProofPart)
+        """Whether every fault was asked for; trials that were not made are told by their number."""
+        return not self.only and not self.sample and not self.short and ProofPart.FAULTS in self.suites
 
 
 class Prover:
@@ -71,10 +81,10 @@ class Prover:
     def __init__(self, request: ProofRequest) -> None:
         self._request = request
         self._started, self._started_at = time.monotonic(), stamp(request.now())
-        self._cells: list[Cell] = []
+        self._matrix: Matrix | None = None
+        self._keeping = threading.Lock()
         self._trials: list[Trial] = []
         self._costs: dict[str, Cost] = {}
-        self._faults: tuple[Fault, ...] = ()
         self._source = source_digest()
 
     def run(self) -> Proof:
@@ -83,14 +93,25 @@ class Prover:
         request.out.mkdir(parents=True, exist_ok=True)
         for name in (MATRIX, PAGE, SUMMARY, LAST):
             (request.out / name).unlink(missing_ok=True)
-        if ProofPart.FAULTS in request.suites:
-            self._faults = chosen(programs.list_faults(request.environ), request)
-        if self._faults:
-            self._campaign().run(self._faults)
+        faults = chosen(programs.list_faults(request.environ), request) if ProofPart.FAULTS in request.suites else ()
+        if faults:
+            key = {"source": self._source, "policy": request.policy.proof_digest, "target": request.kind.value}
+            self._matrix = Matrix(request.out, faults, key, resume=request.resume)
+            self._run_faults(self._matrix)
         self._run_trials()
-        if not self._cells and not self._trials:
+        if not faults and not self._trials:
             raise UsageError(f"nothing is called {', '.join(request.only)}; allowed: ids of `gate prove --list`")
         return self.keep()
+
+    def _run_faults(self, matrix: Matrix) -> None:
+        request = self._request
+        if request.quick or request.short:
+            self._short_way().run(matrix.unseen(request.policy.catalogue))
+        if not request.short and not self._is_over():
+            self._campaign().run(matrix.for_the_gate(request.seed) if request.quick else matrix.left)
+
+    def _is_over(self) -> bool:
+        return bool(self._request.minutes) and time.monotonic() - self._started > self._request.minutes * 60
 
     def _run_trials(self) -> None:
         suites = self._request.suites
@@ -120,9 +141,7 @@ class Prover:
     def keep(self) -> Proof:
         """Write what is known so far."""
         proof, request = self._proof(), self._request
-        done = {c.fault.id for c in self._cells}
-        pending = [f for f in self._faults if f.id not in done]
-        report = stryker.matrix(proof, pending, source_of)
+        report = stryker.matrix(proof, self._matrix.pending if self._matrix else (), source_of)
         texts = {
             MATRIX: json.dumps(report, ensure_ascii=False, indent=1, allow_nan=False) + "\n",
             PAGE: page(proof),
@@ -134,26 +153,31 @@ class Prover:
         return proof
 
     def _proof(self) -> Proof:
-        request = self._request
-        done = {c.fault.id for c in self._cells}
+        request, matrix = self._request, self._matrix
         return Proof(
             started_at=self._started_at,
             finished_at=stamp(request.now()),
             digest=request.policy.proof_digest,
             target=request.kind.value,
             gate=request.gate,
-            cells=tuple(self._cells),
+            cells=matrix.cells if matrix else (),
+            compared=matrix.compared if matrix else (),
             trials=tuple(self._trials),
-            pending=tuple(f.id for f in self._faults if f.id not in done),
+            pending=tuple(f.id for f in matrix.pending) if matrix else (),
             costs=self._costs,
             unpassed_nowhere=unpassed_nowhere(self._trials, applicable(request.policy.catalogue, request.kind)),
             applicable=applicable(request.policy.catalogue, request.kind),
             source=self._source,
             changed=source_digest() != self._source,
             whole=request.whole,
-            quick=request.quick,
+            quick=request.quick or request.short,
             seconds=time.monotonic() - self._started,
         )
+
+    def _short_way(self) -> ShortWay:
+        request = self._request
+        policy = replace(request.policy, disruptive=request.kind is TargetKind.STAGING)
+        return ShortWay(self._open, policy, request.out, request.kind, self._cell_done, self._clean_done, self._is_over)
 
     def _campaign(self) -> Campaign:
         request = self._request
@@ -163,6 +187,7 @@ class Prover:
             out=request.out,
             wanted=request.kind,
             every=QUICK_EVERY if request.quick else 1,
+            over=self._is_over,
             policy=request.policy_options,
             done=self._cell_done,
             clean_done=self._clean_done,
@@ -170,8 +195,10 @@ class Prover:
         )
 
     def _cell_done(self, cell: Cell) -> None:
-        self._cells.append(cell)
-        self.keep()
+        if self._matrix is not None:
+            self._matrix.add(cell)
+        with self._keeping:
+            self.keep()
         mark = "✓" if cell.as_declared else "✗"
         self._request.say(
             f"{mark} {cell.fault.id:<34} {cell.status.value:<18} {cell.seconds:5.0f} s  {summary.why(cell)[:90]}"
@@ -183,7 +210,7 @@ class Prover:
 
     def _clean_done(self, run: GateRun) -> None:
         if run.is_green:
-            self._costs = {check: Cost(seconds, seen) for check, seconds, seen in run.costs}
+            self._costs = {**self._costs, **{check: Cost(seconds, seen) for check, seconds, seen in run.costs}}
         self._request.say(f"{'✓' if run.is_green else '?'} {'clean run':<53} {run.seconds:5.0f} s  {run.said[:90]}")
 
     @contextmanager
@@ -194,15 +221,18 @@ class Prover:
 
 def chosen(faults: Sequence[Fault], request: ProofRequest) -> tuple[Fault, ...]:
     """The faults that are asked for, the no-ops first; the no-ops come along with any fault. In production only those
-    that can occur there, each with the decision that is due. A sample is spread evenly over the list.
+    that can occur there, each with the decision that is due. A sample is drawn by the seed, or spread evenly.
     """
     wanted = [f for f in faults if request.wants(f.id) or request.wants(f"{ProofPart.FAULTS}/{f.id}")]
     if request.kind is TargetKind.PRODUCTION:
         wanted = [f for f in wanted if f.production]
+    if request.short:
+        wanted = [f for f in wanted if f.is_noop or is_short(f, request.policy.catalogue)]
     noops = [f for f in faults if f.is_noop] if wanted else []
     wanted = [f for f in wanted if not f.is_noop]
     count = min(request.sample or len(wanted), len(wanted))
-    sample = (*noops, *(wanted[i * len(wanted) // count] for i in range(count)))
+    spread = (wanted[i * len(wanted) // count] for i in range(count))
+    sample = (*noops, *(draw(wanted, count, request.seed) if request.seed else spread))
     return tuple(decided(fault, request.policy.catalogue) for fault in sample)
 
 

@@ -23,6 +23,11 @@ def lines(proof: Proof) -> list[str]:
         said.append(
             f"{proof.killed} of {len(proof.faults)} faults killed; {per:.0f} s a fault, {proof.seconds:.0f} s in all"
         )
+        if short := sum(c.short for c in proof.faults):
+            said.append(f"{short} by their declared checks alone, {len(proof.faults) - short} by the whole gate")
+        if proof.compared:
+            both = f"{len(proof.compared)} were shown both ways, {len(proof.differing)} killed by the short way alone"
+            said.append(f"{both}: {names(proof.differing)}" if proof.differing else both)
         left = [c for c in proof.faults if c.status is not Status.KILLED]
         said += [f"not killed: {names(left)}"] if left else []
         said += [f"killed by one check only: {names(proof.single)}"] if proof.single else []

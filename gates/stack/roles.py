@@ -98,6 +98,22 @@ def create_database(connection: psycopg.Connection[tuple[object, ...]], name: st
     )
 
 
+def copy_database(connection: psycopg.Connection[tuple[object, ...]], name: str, template: str) -> None:
+    """A copy of a database, with its privileges; who is connected to the template is thrown out."""
+    connection.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (template,))
+    copy = sql.SQL("create database {} template {} strategy file_copy")
+    connection.execute(copy.format(sql.Identifier(name), sql.Identifier(template)))
+    connection.execute(
+        "update pg_database set datacl = (select datacl from pg_database where datname = %s) where datname = %s",
+        (template, name),
+    )
+
+
+def drop_database(connection: psycopg.Connection[tuple[object, ...]], name: str) -> None:
+    """Drop a database, whoever is connected to it."""
+    connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+
 def password_key(connection: psycopg.Connection[tuple[object, ...]], server_url: str) -> bytes:
     """A secret that only superusers of the server know and that every stack on it derives alike: the password in the
     URL, else what the server keeps of the login's password, else (a server without passwords) a random one.
@@ -175,9 +191,7 @@ class Guest:
         """
         with connect(self.server_url) as connection, exclusively(connection):
             try:
-                connection.execute(
-                    sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(self.database))
-                )
+                drop_database(connection, self.database)
             except psycopg.Error as error:
                 raise StackError(
                     f"The database {self.database} could not be dropped: "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -12,16 +11,14 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import psycopg
-from psycopg import sql
 
 from gates.errors import CannotWork
 from gates.proof.bench import Bench
-from gates.stack.postgres import Postgres, connect
-from gates.stack.roles import database_url
+from gates.stack.postgres import connect
+from gates.stack.roles import copy_database, database_url, drop_database
 
 QUIET_TIMEOUT_S = 15.0
 POLL_S = 0.05
-OTHERS = "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s and pid <> pg_backend_pid()"
 
 
 class Copies:
@@ -32,9 +29,7 @@ class Copies:
         self._server = database_url(self._info.database_url, "postgres")
         self._template = urlsplit(self._info.database_url).path.lstrip("/")
         self._one_at_a_time = threading.Lock()
-        for process in bench.stack.processes:
-            if not isinstance(process, Postgres):
-                process.signal(signal.SIGKILL)
+        bench.kill()
 
     @contextmanager
     def fresh(self) -> Iterator[Copy]:
@@ -45,18 +40,14 @@ class Copies:
             try:
                 yield Copy(database_url(self._info.database_url, name), database_url(self._info.gate_url, name))
             finally:
-                connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+                drop_database(connection, name)
 
     def _make(self, connection: psycopg.Connection[tuple[object, ...]], name: str) -> None:
-        statement = sql.SQL("create database {} template {} strategy file_copy").format(
-            sql.Identifier(name), sql.Identifier(self._template)
-        )
         deadline = time.monotonic() + QUIET_TIMEOUT_S
         with self._one_at_a_time:
             while True:
-                connection.execute(OTHERS, (self._template,))
                 try:
-                    connection.execute(statement)
+                    copy_database(connection, name, self._template)
                 except psycopg.errors.ObjectInUse as error:
                     if time.monotonic() > deadline:
                         raise CannotWork(f"no copy of the database could be made: {error}") from error

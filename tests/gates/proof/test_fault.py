@@ -92,15 +92,6 @@ def test_the_gate_is_run_as_gently_as_a_declared_check_allows(specs: list[CheckS
     assert scope_of(fault, specs, TargetKind.STAGING) == way
 
 
-def test_a_quick_proof_runs_one_stage_where_all_declared_checks_are_of_it() -> None:
-    """Checks of two stages need the whole gate; so does a slow proof."""
-    fault = Fault("x/y", "x", Kind.SQL, Decision.ROLLBACK, sql="select 1", checks=("sql/*", "drill/*"), names=("x",))
-    one, two = spec("sql/a", Where.READ_ONLY), spec("drill/a", Where.READ_ONLY)
-    assert scope_of(fault, [one], TargetKind.STAGING, quick=True).stage == "sql"
-    assert scope_of(fault, [one], TargetKind.STAGING).stage == ""
-    assert scope_of(fault, [one, two], TargetKind.STAGING, quick=True).stage == ""
-
-
 @pytest.mark.parametrize(
     ("severity", "decision", "due"),
     [

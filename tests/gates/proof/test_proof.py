@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gates.decision.rules import Policy
-from gates.evidence import TargetKind
+from gates.evidence import CheckSpec, Severity, TargetKind, Where
 from gates.proof import stryker, summary
 from gates.proof.fault import Fault, Kind
 from gates.proof.judgement import Cell, Status
@@ -46,7 +46,7 @@ SINGLE = Cell(RLS, Status.KILLED, "sql/rls: x", ("sql/rls",), ("sql/rls", "drill
 GOOD = Trial(ProofPart.HEALTHY, "plain", "as it is", ("promote", "hold"), "promote", ok=True, reason="all passed")
 PROOF = Proof(
     "2025-01-13T12:00:00.000+00:00", "2025-01-13T13:00:00.000+00:00", "sha256:1", "staging", "0.1.0",
-    (SURVIVED, KILLED, SINGLE), (GOOD,), costs={"drill/a": Cost(2.0, 5), "drill/b": Cost(1.0, 3)},
+    (SURVIVED, KILLED, SINGLE), trials=(GOOD,), costs={"drill/a": Cost(2.0, 5), "drill/b": Cost(1.0, 3)},
     applicable=("drill/a", "drill/b", "drill/idle", "sql/rls"), whole=True, source="code",
     seconds=100.0,
 )  # fmt: skip
@@ -115,7 +115,7 @@ def test_the_smallest_set_is_smallest_and_cheapest(
 
 
 def request(**more: Any) -> ProofRequest:
-    return ProofRequest(Path("x"), Policy(), **more)
+    return ProofRequest(Path("x"), **{"policy": Policy(), **more})
 
 
 def test_the_noop_comes_along_with_any_fault() -> None:
@@ -127,6 +127,11 @@ def test_the_noop_comes_along_with_any_fault() -> None:
     many = [dataclasses.replace(RLS, id=f"rls/{n}") for n in range(7)]
     assert [f.id for f in chosen([*many, NOOP], request(sample=3))] == ["noop/nothing", "rls/0", "rls/2", "rls/4"]
     assert len(chosen(many, request(sample=9))) == 7
+    assert chosen([*many, NOOP], request(sample=3, seed="a")) != chosen([*many, NOOP], request(sample=3, seed="b"))
+    with_check = request(
+        short=True, policy=Policy(catalogue=(CheckSpec("sql/rls", "", "", Severity.PAGE, Where.READ_ONLY),))
+    )
+    assert chosen(faults, with_check) == (NOOP, RLS), "what the short way cannot show is not drawn"
     assert applicable((), TargetKind.STAGING) == ()
 
 

@@ -1,0 +1,99 @@
+"""The cells that are known so far, kept on disk one a line: a proof that was ended goes on where it stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gates.evidence import CheckSpec
+from gates.proof.fault import Fault
+from gates.proof.judgement import Cell, Status
+from gates.proof.short import is_short
+
+CELLS = "cells.ndjson"
+SHARE = 10
+"""One in so many faults is shown to the whole gate, too."""
+
+
+class Matrix:
+    """The cells of these faults; lanes may add to it. `key` names the code and policy that are proved: cells of others
+    do not count.
+    """
+
+    def __init__(self, folder: Path, faults: Sequence[Fault], key: Mapping[str, str], *, resume: bool) -> None:
+        self.faults = tuple(faults)
+        self._path, self._lock = folder / CELLS, threading.Lock()
+        self._found: dict[tuple[str, bool], Cell] = {}
+        lines = self._path.read_text(encoding="utf-8").splitlines() if resume and self._path.exists() else []
+        if lines and json.loads(lines[0]) == dict(key):
+            known = {f.id: f for f in faults}
+            for row in map(json.loads, lines[1:]):
+                if row["fault"] in known:
+                    self._note(_cell(known[row["fault"]], row))
+        else:
+            self._path.write_text(json.dumps(dict(key)) + "\n", encoding="utf-8")
+
+    def add(self, cell: Cell) -> None:
+        """Note a cell, and write it down."""
+        with self._lock:
+            self._note(cell)
+            with self._path.open("a", encoding="utf-8") as out:
+                row = {**dataclasses.asdict(cell), "fault": cell.fault.id}
+                out.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def _note(self, cell: Cell) -> None:
+        self._found[cell.fault.id, cell.short] = cell
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """One a fault: the whole gate's word, where it was asked, else the short way's."""
+        either = (self._found.get((f.id, False)) or self._found.get((f.id, True)) for f in self.faults)
+        return tuple(c for c in either if c is not None)
+
+    @property
+    def compared(self) -> tuple[tuple[Cell, Cell], ...]:
+        """The short way and the whole gate on the same fault."""
+        both = ((self._found.get((f.id, True)), self._found.get((f.id, False))) for f in self.faults)
+        return tuple((short, whole) for short, whole in both if short and whole)
+
+    @property
+    def pending(self) -> list[Fault]:
+        """Those without a cell."""
+        done = {c.fault.id for c in self.cells}
+        return [f for f in self.faults if f.id not in done]
+
+    @property
+    def left(self) -> list[Fault]:
+        """Those that the whole gate was not shown."""
+        return [f for f in self.faults if (f.id, False) not in self._found]
+
+    def unseen(self, catalogue: Sequence[CheckSpec]) -> list[Fault]:
+        """Those that the short way can show, and that were not shown yet."""
+        return [f for f in self.pending if f.is_noop or is_short(f, catalogue)]
+
+    def for_the_gate(self, seed: str) -> list[Fault]:
+        """Those that the whole gate is still to be shown: what the short way cannot show, what it did not see killed,
+        a share of the rest that the seed draws, and with them the no-ops.
+        """
+        drawn = {f.id for f in draw(self.faults, len(self.faults) // SHARE, seed)}
+        due = [f for f in self.left if not f.is_noop and (f.id in drawn or self._is_odd(f))]
+        return [f for f in self.left if f.is_noop and (due or self._is_odd(f))] + due
+
+    def _is_odd(self, fault: Fault) -> bool:
+        short = self._found.get((fault.id, True))
+        return short is None or not short.as_declared
+
+
+def draw(faults: Sequence[Fault], count: int, seed: str) -> list[Fault]:
+    """So many of the faults, by chance; the same seed draws the same."""
+    return sorted(faults, key=lambda f: hashlib.sha256(f"{seed} {f.id}".encode()).digest())[:count]
+
+
+def _cell(fault: Fault, row: Mapping[str, Any]) -> Cell:
+    tuples = {name: tuple(row[name]) for name in ("killers", "failed")}
+    return Cell(**{**row, **tuples, "fault": fault, "status": Status(row["status"])})

@@ -1,0 +1,258 @@
+"""The short way to a cell of the matrix: a fault is shown to its declared checks alone; the deployment outlives it.
+
+A group of faults shares two clean looks, before and after it, at all checks that its members declare. Its deployment's
+database is a copy, made anew for each group. Where the look after it is not green at what a fault declares, that fault
+(it may have spoilt the data for ever) is shown again, alone, between two copies. Groups run on lanes side by side,
+each with a deployment of its own: most of a fault's time is waiting.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import shutil
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from gates.decision.decide import weigh
+from gates.decision.rules import Policy
+from gates.evidence import CheckSpec, Evidence, TargetKind
+from gates.evidence_file import read_lines
+from gates.proof import programs
+from gates.proof.bench import Bench, OpenBench
+from gates.proof.campaign import RunScope, examined, scope_of, undeclared
+from gates.proof.fault import Fault, Kind
+from gates.proof.judgement import Cell, FaultFacts, GateRun, Status, judge
+from gates.proof.servant import Servant
+from gates.stack.errors import StackError
+
+LANES = 2
+GROUP = 8
+"""So many faults share their clean looks."""
+MOST_CHECKS = 12
+"""A fault that declares more is shown to so many of them, spread over all."""
+LOOK_S, COLLECT_S = 120, 60
+SHORT = ("drill/", "sql/")
+"""Beginnings of the checks that look by themselves; what the load, the alerts and the preflight see needs a run."""
+
+
+def is_short(fault: Fault, catalogue: Iterable[CheckSpec]) -> bool:
+    """Whether the short way can show the fault: all that it declares looks by itself, and it is no process's."""
+    declared = [s for s in catalogue if fault.declares(s.id)]
+    return fault.kind is not Kind.PROCESS and bool(declared) and all(s.id.startswith(SHORT) for s in declared)
+
+
+def looks_of(fault: Fault, catalogue: Sequence[CheckSpec], way: RunScope) -> tuple[CheckSpec, ...]:
+    """The checks that the fault is shown to: those that it declares, at most so many, and what they come after."""
+    declared = [s for s in catalogue if fault.declares(s.id) and way.sees(s)]
+    count = min(len(declared), MOST_CHECKS)
+    found = {declared[i * len(declared) // count].id for i in range(count)}
+    known, waiting = {s.id: s for s in catalogue}, list(found)
+    while waiting:
+        before = {c for c in known[waiting.pop()].after if c.startswith(SHORT)} - found
+        found |= before
+        waiting += before
+    return tuple(known[check] for check in sorted(found) if way.sees(known[check]))
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A fault, and the checks that it is shown to."""
+
+    fault: Fault
+    checks: tuple[CheckSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Faults that share clean looks, and how the gate is run on them."""
+
+    way: RunScope
+    members: tuple[Shown, ...]
+
+
+def groups(faults: Sequence[Fault], catalogue: Sequence[CheckSpec], wanted: TargetKind) -> list[Group]:
+    """The faults in groups; neighbours declare much the same. A no-op is shown what all of the first group are."""
+    ways: dict[RunScope, list[Shown]] = {}
+    for fault in faults:
+        if not fault.is_noop:
+            way = scope_of(fault, catalogue, wanted)
+            ways.setdefault(way, []).append(Shown(fault, looks_of(fault, catalogue, way)))
+    made = []
+    for way, shown in ways.items():
+        ordered = sorted(shown, key=lambda s: [c.id for c in s.checks])
+        made += [Group(way, tuple(ordered[i : i + GROUP])) for i in range(0, len(ordered), GROUP)]
+    noops = [f for f in faults if f.is_noop]
+    if made and noops:
+        every = _union(made[0].members)
+        made[0] = Group(made[0].way, (*(Shown(f, every) for f in noops), *made[0].members))
+    return made
+
+
+def _union(members: Iterable[Shown]) -> tuple[CheckSpec, ...]:
+    return tuple({spec.id: spec for one in members for spec in one.checks}.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What one look left. `error`: why it was none."""
+
+    evidence: tuple[Evidence, ...] = ()
+    seconds: float = 0.0
+    error: str = ""
+
+    def weighed(self, specs: Sequence[CheckSpec], policy: Policy) -> GateRun:
+        """What the gate's decision would be on these checks alone."""
+        if self.error:
+            return GateRun(None, self.seconds, self.error)
+        ids = {s.id for s in specs}
+        own = [e for e in self.evidence if e.check in ids]
+        verdict = weigh(own, dataclasses.replace(policy, catalogue=tuple(specs)), dt.datetime.now(dt.UTC))
+        return GateRun(verdict, self.seconds, "", tuple((e.check, e.duration_ms / 1000, e.samples) for e in own))
+
+
+Look = Callable[[Sequence[CheckSpec]], Looked]
+
+
+class Looker:
+    """Looks at a bench with checks, in the folder `out`, through pytest that has collected them all before."""
+
+    def __init__(self, bench: Bench, policy: Policy, out: Path) -> None:
+        self._bench, self._policy, self._out = bench, policy, out
+        out.mkdir(parents=True, exist_ok=True)
+        self._ini = out / "pytest.ini"
+        self._ini.write_text("[pytest]\n", encoding="utf-8")
+        words = (sys.executable, "-m", "gates.proof.warm", str(self._ini))
+        self._pytest = Servant(words, programs.clean(bench.environ, {}))
+
+    def look(self, specs: Sequence[CheckSpec], way: RunScope) -> Looked:
+        """What these checks see now. Nothing is remembered of what was there before."""
+        evidence, companies, state = (self._out / name for name in ("evidence.ndjson", "companies.txt", "state"))
+        evidence.unlink(missing_ok=True)
+        shutil.rmtree(state, ignore_errors=True)
+        companies.write_text("", encoding="utf-8")
+        options = [f"--evidence={evidence}", *["--deep"] * way.deep]
+        options += ["--disruptive"] * (way.kind is TargetKind.STAGING)
+        if any(s.id.startswith("drill/") for s in specs):
+            options.append(f"--companies={companies}")
+        if any(s.id.startswith("sql/") for s in specs):
+            steps = ",".join(map(str, self._policy.rollout.steps))
+            options += [f"--exclude-companies={companies}", f"--state={state}", f"--steps={steps}"]
+        question = {
+            "checks": [s.id for s in specs],
+            "environ": self._bench.variables(way.kind),
+            "options": options,
+            "log": str(self._out / "look.log"),
+            "timeout_s": LOOK_S,
+        }
+        started = time.monotonic()
+        try:
+            code = self._pytest.ask(question, LOOK_S + COLLECT_S)["code"]
+        except StackError as error:
+            return Looked((), time.monotonic() - started, str(error))
+        seconds = time.monotonic() - started
+        if code not in {0, 1}:
+            return Looked((), seconds, f"pytest ended with {code}; allowed: 0 or 1. See {question['log']}")
+        return Looked(tuple(read_lines(evidence)), seconds)
+
+    def close(self) -> None:
+        """End pytest."""
+        self._pytest.close()
+
+
+@dataclass(frozen=True, slots=True)
+class ShortWay:
+    """What the short way needs. open_bench: a fresh deployment; done: called with each cell, by the lanes; over:
+    whether nothing more is to be begun.
+    """
+
+    open_bench: OpenBench
+    policy: Policy
+    out: Path
+    wanted: TargetKind = TargetKind.STAGING
+    done: Callable[[Cell], None] = lambda _cell: None
+    clean_done: Callable[[GateRun], None] = lambda _run: None
+    over: Callable[[], bool] = lambda: False
+
+    def run(self, faults: Sequence[Fault]) -> None:
+        """Show every fault, on the lanes."""
+        waiting = deque(groups(faults, self.policy.catalogue, self.wanted))
+        stop = threading.Event()
+        with ThreadPoolExecutor(LANES) as pool:
+            lanes = [pool.submit(self._lane, n, waiting, stop) for n in range(min(LANES, len(waiting)))]
+            try:
+                for lane in lanes:
+                    lane.result()
+            finally:
+                stop.set()
+
+    def _lane(self, number: int, waiting: deque[Group], stop: threading.Event) -> None:
+        """Groups, one after another, as long as there are some; a broken deployment is replaced."""
+        while waiting and not stop.is_set() and not self.over():
+            with ExitStack() as stack:
+                bench = stack.enter_context(self.open_bench(self.wanted))
+                looker = Looker(bench, self.policy, self.out / "lanes" / str(number))
+                stack.callback(looker.close)
+                broken = False
+                while waiting and not broken and not stop.is_set() and not self.over():
+                    try:
+                        group = waiting.popleft()
+                    except IndexError:
+                        return
+                    cells = self._group(bench, looker, group)
+                    broken = any(c.status is Status.HARNESS_ERROR for c in cells)
+
+    def _group(self, bench: Bench, looker: Looker, group: Group) -> list[Cell]:
+        cells = []
+        for cell, shown in zip(self._judged(bench, looker, group), group.members, strict=True):
+            alone = Group(group.way, (shown,))
+            is_spoilt = cell.status is Status.INVALID_BASELINE and len(group.members) > 1
+            cells += self._judged(bench, looker, alone, apart=True) if is_spoilt else [cell]
+            self.done(cells[-1])
+        return cells
+
+    def _judged(self, bench: Bench, looker: Looker, group: Group, *, apart: bool = False) -> list[Cell]:
+        """The cells of a group; `apart`: the clean look after it is on a copy of its own."""
+        facts = [FaultFacts() for _ in group.members]
+        try:
+            facts = list(self._facts(bench, looker, group, apart=apart))
+        except (StackError, psycopg.Error, OSError) as error:
+            said = f"{type(error).__name__}: {error}"
+            facts = [dataclasses.replace(f, error=said) for f in facts]
+        return [dataclasses.replace(judge(s.fault, f), short=True) for s, f in zip(group.members, facts, strict=True)]
+
+    def _facts(self, bench: Bench, looker: Looker, group: Group, *, apart: bool) -> list[FaultFacts]:
+        every, way = _union(group.members), group.way
+
+        def look(specs: Sequence[CheckSpec]) -> Looked:
+            return looker.look(specs, way)
+
+        bench.renew()
+        before, found = look(every), list[FaultFacts]()
+        self.clean_done(before.weighed(every, self.policy))
+        for one in group.members:
+            error = undeclared(one.fault, self.policy.catalogue)
+            found.append(FaultFacts(error=error) if error else self._shown(bench, look, one, before))
+        if apart:
+            bench.renew()
+        after = look(every)
+        self.clean_done(after.weighed(every, self.policy))
+        return [
+            dataclasses.replace(facts, after=after.weighed(s.checks, self.policy))
+            for facts, s in zip(found, group.members, strict=True)
+        ]
+
+    def _shown(self, bench: Bench, look: Look, one: Shown, before: Looked) -> FaultFacts:
+        def run() -> GateRun:
+            return look(one.checks).weighed(one.checks, self.policy)
+
+        return examined(bench, one.fault, before.weighed(one.checks, self.policy), run)

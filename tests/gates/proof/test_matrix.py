@@ -1,0 +1,60 @@
+"""The cells on disk: a proof goes on where it was ended, and the whole gate has the last word."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from gates.evidence import CheckSpec, Severity, Where
+from gates.proof.fault import Fault, Kind
+from gates.proof.judgement import Cell, Status
+from gates.proof.matrix import SHARE, Matrix, draw
+from gates.verdict import Decision
+
+CATALOGUE = (CheckSpec("drill/a", "", "", Severity.PAGE, Where.READ_ONLY),)
+FAULTS = tuple(
+    Fault(f"x/{n}", "x", Kind.SQL, Decision.ROLLBACK, sql="select 1", checks=("drill/a",), names=("x",))
+    for n in range(20)
+)
+KEY = {"source": "1", "policy": "2"}
+
+
+def cell(fault: Fault, status: Status = Status.KILLED, *, short: bool = True) -> Cell:
+    return Cell(fault, status, "why", ("drill/a",), ("drill/a",), "rollback", 1.5, short=short)
+
+
+@pytest.mark.parametrize(
+    ("key", "resume", "left"), [(KEY, True, 19), (KEY, False, 20), ({**KEY, "source": "other"}, True, 20)]
+)
+def test_a_proof_goes_on_where_it_was_ended(key: dict[str, str], resume: bool, left: int, tmp_path: Path) -> None:
+    """With the same code and policy alone: what others proved is none of this proof."""
+    Matrix(tmp_path, FAULTS, KEY, resume=False).add(cell(FAULTS[0]))
+    again = Matrix(tmp_path, FAULTS, key, resume=resume)
+    assert len(again.pending) == len(again.unseen(CATALOGUE)) == left
+    assert again.cells == ((cell(FAULTS[0]),) if left == 19 else ())
+
+
+def test_the_whole_gate_has_the_last_word(tmp_path: Path) -> None:
+    """A kill that it does not see is none; where both looked, both are told."""
+    short, whole = cell(FAULTS[0]), cell(FAULTS[0], Status.MASKED, short=False)
+    matrix = Matrix(tmp_path, FAULTS, KEY, resume=False)
+    for one in (whole, short, cell(FAULTS[1])):
+        matrix.add(one)
+    assert matrix.cells == (whole, cell(FAULTS[1]))
+    assert matrix.compared == ((short, whole),)
+
+
+def test_the_gate_is_shown_a_drawn_share_and_all_that_was_not_killed(tmp_path: Path) -> None:
+    """Another seed draws others; survivors and what the short way cannot show are never left out."""
+    matrix = Matrix(tmp_path, FAULTS, KEY, resume=False)
+    drawn = {f.id for f in draw(FAULTS, 20 // SHARE, "s")}
+    survivor, unseen = [f for f in FAULTS if f.id not in drawn][:2]
+    for one in FAULTS:
+        if one is not unseen:
+            matrix.add(cell(one, Status.SURVIVED if one is survivor else Status.KILLED))
+    assert {f.id for f in matrix.for_the_gate("s")} == drawn | {survivor.id, unseen.id}
+    matrix.add(dataclasses.replace(cell(survivor), short=False))
+    assert survivor not in matrix.for_the_gate("s")
+    assert draw(FAULTS, 9, "s") == draw(tuple(reversed(FAULTS)), 9, "s") != draw(FAULTS, 9, "t")

@@ -1,0 +1,207 @@
+"""The short way: what a fault is shown to, what groups share, what is shown again; and that a real look sees."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gates import catalogue
+from gates.decision.rules import Policy
+from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where, stamp
+from gates.proof import short
+from gates.proof.bench import Bench
+from gates.proof.campaign import RunScope
+from gates.proof.fault import Fault, Kind
+from gates.proof.judgement import Cell, Status
+from gates.proof.short import MOST_CHECKS, Looked, Looker, ShortWay, groups, is_short, looks_of
+from gates.stack.errors import StackError
+from gates.stack.stack import Stack
+from gates.stages.context import now
+from gates.verdict import Decision
+
+NOOP = Fault("noop/nothing", "Nothing.", Kind.NONE, Decision.PROMOTE)
+STAGING = RunScope(TargetKind.STAGING)
+
+
+def spec(check: str, *after: str) -> CheckSpec:
+    return CheckSpec(check, "", "", Severity.PAGE, Where.READ_ONLY, after=after)
+
+
+CATALOGUE = (
+    *(spec(f"drill/{n}/a") for n in range(30)),
+    spec("drill/late/a", "drill/first/a", "preflight/database"),
+    spec("drill/first/a", "drill/0/a"),
+    spec("load/x/p95"),
+)
+
+
+def fault(name: str, *checks: str, **more: Any) -> Fault:
+    more = {"kind": Kind.SQL, "sql": "select 1", "decision": Decision.ROLLBACK, **more}
+    return Fault(id=name, breaks="x", checks=checks or (f"drill/{name}/a",), names=("it",), **more)
+
+
+@pytest.mark.parametrize(
+    ("one", "due"),
+    [
+        (fault("0"), True),
+        (fault("0", "drill/0/a", "load/x/p95"), False),
+        (fault("0", kind=Kind.PROCESS), False),
+        (fault("0", "drill/unheard-of"), False),
+    ],
+)
+def test_the_short_way_leaves_to_the_whole_gate_what_only_a_run_sees(one: Fault, due: bool) -> None:
+    """The load, the alerts and dead processes are seen by a run; a fault without a check is nobody's."""
+    assert is_short(one, CATALOGUE) is due
+
+
+def test_a_fault_is_shown_to_its_checks_and_what_they_come_after() -> None:
+    """A prerequisite that the fault breaks blocks the check as it does in a whole run; no look has dozens of checks."""
+    shown = looks_of(fault("x", "drill/late/a"), CATALOGUE, STAGING)
+    assert [s.id for s in shown] == ["drill/0/a", "drill/first/a", "drill/late/a"]
+    assert len(looks_of(fault("x", "drill/*/a"), CATALOGUE[:30], STAGING)) == MOST_CHECKS
+
+
+def test_a_group_has_one_way_and_the_noop_stands_in_the_first() -> None:
+    """The no-op is shown all that the faults beside it are shown to."""
+    made = groups([NOOP, *(fault(str(n)) for n in range(20))], CATALOGUE, TargetKind.STAGING)
+    assert [len(g.members) for g in made] == [9, 8, 4]
+    noop = made[0].members[0]
+    assert noop.fault is NOOP
+    assert {c.id for c in noop.checks} == {f"drill/{s.fault.id}/a" for s in made[0].members[1:]}
+
+
+class FakeDeployment(Bench):
+    """A deployment that knows which fault is on, and what the faults before it have spoilt."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.on, self.spoilt = world, "", set[str]()
+
+    def witness(self, fault: Fault) -> bool | str:
+        return self.on == fault.id and not fault.is_noop
+
+    def put_in(self, fault: Fault) -> None:
+        self.on = fault.id
+        if fault.id in self.world.broken:
+            raise StackError("it did not come up")
+        if fault.id in self.world.spoiling:
+            self.spoilt.add(f"drill/{fault.id}/a")
+
+    def take_out(self, fault: Fault) -> None:
+        assert self.on == fault.id
+        self.on = ""
+
+    def renew(self) -> None:
+        self.world.renewed += 1
+        self.spoilt.clear()
+
+
+class World:
+    """Deployments whose faults fail the check of their name; those `hidden` fail none."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        self.hidden, self.spoiling, self.broken = set[str](), set[str](), set[str]()
+        self.opened = self.renewed = 0
+        self.out = tmp_path
+        self.looks: list[int] = []
+        world = self
+
+        class FakeLooker:
+            def __init__(self, bench: FakeDeployment, *_more: object) -> None:
+                self.bench = bench
+
+            def look(self, specs: Sequence[CheckSpec], _way: RunScope) -> Looked:
+                world.looks.append(len(specs))
+                bad = self.bench.spoilt | ({f"drill/{self.bench.on}/a"} - {f"drill/{h}/a" for h in world.hidden})
+                return Looked(tuple(seen(s.id, is_bad=s.id in bad) for s in specs))
+
+            def close(self) -> None:
+                pass
+
+        monkeypatch.setattr(short, "Looker", FakeLooker)
+        monkeypatch.setattr(short, "LANES", 1)
+
+    @contextmanager
+    def open(self, kind: TargetKind, **_options: Any) -> Iterator[Bench]:
+        assert kind is TargetKind.STAGING
+        self.opened += 1
+        yield FakeDeployment(self)
+
+    def run(self, *faults: Fault) -> dict[str, Cell]:
+        cells: list[Cell] = []
+        policy = Policy(catalogue=CATALOGUE, target=TargetKind.STAGING)
+        ShortWay(self.open, policy, self.out, done=cells.append).run(faults)
+        assert all(c.short for c in cells)
+        return {c.fault.id: c for c in cells}
+
+
+def seen(check: str, *, is_bad: bool) -> Evidence:
+    outcome, said = (Outcome.FAIL, "it is wrong") if is_bad else (Outcome.PASS, "")
+    return Evidence(check, outcome, said, samples=1, started_at=stamp(now()))
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
+    return World(monkeypatch, tmp_path)
+
+
+def test_a_group_shares_a_copy_and_two_clean_looks(world: World) -> None:
+    """Three faults and the no-op: two looks at all their checks, and one at its own for each."""
+    world.hidden = {"2"}
+    cells = world.run(NOOP, fault("0"), fault("1"), fault("2"))
+    assert {k: c.status for k, c in cells.items()} == {
+        NOOP.id: Status.SURVIVED, "0": Status.KILLED, "1": Status.KILLED, "2": Status.SURVIVED,
+    }  # fmt: skip
+    assert world.looks == [3, 3, 1, 1, 1, 3]
+    assert (world.opened, world.renewed) == (1, 1)
+
+
+def test_what_a_fault_has_spoilt_is_held_against_no_other_and_it_is_shown_again_alone(world: World) -> None:
+    """Its marks stay in the data for ever, so the clean look after it is on a copy of its own."""
+    world.spoiling = {"0"}
+    cells = world.run(fault("0"), fault("1"))
+    assert {k: c.status for k, c in cells.items()} == {"0": Status.KILLED, "1": Status.KILLED}
+    assert world.renewed == 3, "the group's, and two for the fault alone"
+
+
+def test_a_check_that_is_red_without_the_fault_proves_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Red before it was put in, on every copy: no kill."""
+    monkeypatch.setattr(FakeDeployment, "renew", lambda self: self.spoilt.add("drill/0/a"))
+    cells = world.run(fault("0"), fault("1"))
+    assert {k: c.status for k, c in cells.items()} == {"0": Status.INVALID_BASELINE, "1": Status.KILLED}
+
+
+def test_a_deployment_that_a_fault_broke_is_replaced(world: World) -> None:
+    """The next group gets another; what could not be shown is the harness's."""
+    world.broken = {"0"}
+    cells = world.run(*(fault(str(n)) for n in range(10)))
+    assert [k for k, c in cells.items() if c.status is not Status.KILLED] == ["0"]
+    assert cells["0"].status is Status.HARNESS_ERROR
+    assert world.opened == 2
+
+
+def test_a_look_that_pytest_could_not_carry_out_is_no_verdict() -> None:
+    """Nor is one that left out a check."""
+    assert Looked(error="pytest ended with 4").weighed(CATALOGUE[:1], Policy()).verdict is None
+    (other,) = (seen("drill/0/a", is_bad=False),)
+    assert not Looked((other,)).weighed(CATALOGUE[:2], Policy()).is_green
+
+
+def test_a_real_look_runs_these_checks_alone(reference: Stack, tmp_path: Path) -> None:
+    """Drills and SQL checks in one look; one that cannot start is an error and ends nothing."""
+    wanted = {"drill/http-surface/open-routes", "sql/spot/rls-enabled"}
+    specs = [s for s in catalogue.load() if s.id in wanted]
+    bench = Bench(reference, os.environ)
+    looker = Looker(bench, Policy(), tmp_path)
+    try:
+        looked = looker.look(specs, STAGING)
+        assert {e.check: e.outcome for e in looked.evidence} == dict.fromkeys(wanted, Outcome.PASS), looked.error
+        unheard = looker.look([spec("drill/unheard-of")], STAGING)
+        assert unheard.error.startswith("pytest ended with 3")
+        assert not looker.look(specs[:1], STAGING).error
+    finally:
+        looker.close()
