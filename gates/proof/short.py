@@ -38,6 +38,8 @@ from gates.stack.errors import StackError
 LANES = 2
 GROUP = 8
 """So many faults share their clean looks."""
+AT_ONCE = 4
+"""So many drills of one look run side by side."""
 MOST_CHECKS = 12
 """A fault that declares more is shown to so many of them, spread over all."""
 LOOK_S, COLLECT_S = 120, 60
@@ -147,6 +149,8 @@ class Looker:
         if any(s.id.startswith("sql/") for s in specs):
             steps = ",".join(map(str, self._policy.rollout.steps))
             options += [f"--exclude-companies={companies}", f"--state={state}", f"--steps={steps}"]
+        else:  # SQL checks share a session, which no fork may use
+            options.append(f"--at-once={AT_ONCE}")
         question = {
             "checks": [s.id for s in specs],
             "environ": self._bench.variables(way.kind),
