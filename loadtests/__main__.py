@@ -14,9 +14,11 @@ import signal
 import sys
 from pathlib import Path
 
+import locust  # noqa: F401  -- first: it patches the process, and psycopg waits by what it finds when it is imported
+
 from gates.deployment.dialect.current import learn
 from loadtests.engine.credentials import credentials_from
-from loadtests.engine.locust_engine import serve_worker  # first: Locust patches the process
+from loadtests.engine.locust_engine import serve_worker
 from loadtests.engine.schedule import length_s
 from loadtests.judgement.baseline import compare_folders
 from loadtests.plan import load_plan

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import psycopg
 import pytest
 
 from gates.checks.observation import Observer, Unmet
-from gates.checks.recorder import OBSERVER
+from gates.checks.recorder import OBSERVER, spec_of
 from gates.config import load_target, process_environment
 from gates.contract.queues import queue_of
 from gates.deployment.failures import in_words
@@ -20,6 +21,7 @@ from gates.errors import ConfigError
 from gates.evidence import CheckSpec, Severity, Where
 from sql_checks import checkpoint
 from sql_checks.queuerules import RULES, QueueSession, read_queue_rules
+from sql_checks.rls_probe import Probe, probe
 from sql_checks.rulefile import AlertRule, read_rules
 from sql_checks.rulerun import asked_by, judge_rule
 from sql_checks.spotfile import SpotCheck, SpotFileError, read_spot
@@ -31,6 +33,8 @@ HERE = Path(__file__).parent
 SESSION = pytest.StashKey[SqlSession]()
 TRAIL = pytest.StashKey[CheckpointTrail]()
 QUEUE = pytest.StashKey[QueueSession]()
+PROBE = pytest.StashKey[Future[Probe]]()
+RLS = "sql/rls/"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -78,10 +82,19 @@ def _resolved(name: str) -> Path:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Ask for all answers at once. What the audit trail is asked depends on what an earlier run saw of it."""
+    """Ask for all answers at once, and beside them begin the probe of row security. What the audit trail is asked
+    depends on what an earlier run saw of it.
+    """
+    url = load_target(process_environment()).database_url
+    if not url or session.config.option.collectonly:
+        return
+    if any((spec := spec_of(item)) and spec.id.startswith(RLS) for item in session.items):
+        pool = ThreadPoolExecutor(1, "row-security")
+        session.config.stash[PROBE] = pool.submit(probe, url)
+        pool.shutdown(wait=False)
     items = [item for item in session.items if isinstance(item, SpotItem | RuleItem)]
     asked = [item.asked for item in items if item.spec.id not in checkpoint.TRAIL]
-    if asked and not session.config.option.collectonly and load_target(process_environment()).database_url:
+    if asked:
         session_of(session.config).ask_ahead(asked)
 
 

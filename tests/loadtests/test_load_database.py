@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from loadtests.judgement.trend import LEAST_VALUES
 from loadtests.plan import LoadPlan, Tenant
 from loadtests.thresholds.language import MetricKey
 from tests.postgres_fixture import migrated_db, migrated_url, pg_server
+from tests.sources import ROOT
 
 __all__ = ["migrated_db", "migrated_url", "pg_server"]
 PLAN = LoadPlan("http://127.0.0.1:1", run="t1", tenants_wanted=3)
@@ -307,3 +310,9 @@ def test_too_few_polls_are_no_growth_of_zero(polls: int, migrated_url: str) -> N
     watch.finish()
     assert bool(watch.too_few) is (polls < LEAST_VALUES)
     assert samples.select(MetricKey("db_connections_growth")).is_empty is (polls < LEAST_VALUES)
+
+
+def test_the_load_goes_on_while_the_database_is_asked() -> None:
+    """In the load process psycopg waits with the event loop: a far database would hold the schedule up."""
+    asks = "import loadtests.__main__; from psycopg import waiting; assert waiting.wait is not waiting.wait_c"
+    subprocess.run([sys.executable, "-c", asks], cwd=ROOT, check=True, timeout=60)
