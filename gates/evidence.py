@@ -71,7 +71,7 @@ class TargetKind(enum.StrEnum):
         return where in ladder[self]
 
 
-CAPABILITIES = ("drill-agent", "two-sources", "memory-metric")
+CAPABILITIES = ("drill-agent", "two-sources", "memory-metric", "baseline")
 """What a target may claim or lack. Evidence `preflight/capability/<name>` with observed False makes the checks that
 need it not applicable; without that evidence they are required, so losing evidence can only add unknowns."""
 

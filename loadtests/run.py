@@ -23,10 +23,12 @@ from loadtests.engine.memory import MemoryWatch
 from loadtests.engine.metrics import TYPES
 from loadtests.engine.sinks import RateSink
 from loadtests.engine.workload import MIX
+from loadtests.judgement import interleaved
 from loadtests.judgement.verdict import ThresholdResult
 from loadtests.plan import LoadPlan
 from loadtests.profiles import CHECKLIST_THRESHOLDS, URL_THRESHOLDS, resolve
 from loadtests.thresholds.file import ThresholdsFile, parse_thresholds
+from loadtests.thresholds.language import ThresholdSet
 
 
 class OrphanedError(SystemExit):
@@ -66,7 +68,13 @@ def thresholds_of(plan: LoadPlan) -> ThresholdsFile:
     """The thresholds of a plan, the checklist's where it brings none. Raise ThresholdsFileError."""
     text = plan.thresholds_text or (URL_THRESHOLDS if plan.url_only else CHECKLIST_THRESHOLDS)
     name = plan.thresholds_name if plan.thresholds_text else "checklist.js"
-    return parse_thresholds(text, name, TYPES, () if plan.url_only else tuple(dict.fromkeys(MIX)))
+    file = parse_thresholds(text, name, TYPES, () if plan.url_only else tuple(dict.fromkeys(MIX)))
+    if not plan.baseline_url:
+        return file
+    known = dict(file.thresholds.by_metric)
+    for key, threshold in interleaved.thresholds(plan.failed_percent):
+        known.setdefault(key, (threshold,))
+    return dataclasses.replace(file, thresholds=ThresholdSet(known))
 
 
 def run(

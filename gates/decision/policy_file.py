@@ -66,6 +66,13 @@ DRILL_STAGE = Fields(
         "workers": (Number(1, 64), "Drills at once; more where the target is slow."),
     }
 )
+LOAD_STAGE = Fields(
+    {
+        **STAGE.members,
+        "slower_percent": (Number(0, 1000), "So much slower than BASELINE_URL, and 5 ms, a release may be."),
+        "failed_percent": (Number(0.001, 99, whole=False), "In so many of the calls it alone may fail."),
+    }
+)
 
 FILE = Fields(
     {
@@ -107,7 +114,7 @@ FILE = Fields(
                 {
                     "drill": (DRILL_STAGE, "The drills."),
                     "sql": (STAGE, "SQL checks, alerts."),
-                    "load": (STAGE, "The load."),
+                    "load": (LOAD_STAGE, "The load."),
                 }
             ),
             "Limits of the stages.",
@@ -155,6 +162,8 @@ class Settings:
     drill_workers: int = 6
     sql_timeout_s: int = 60
     load_timeout_s: int = 180
+    load_slower_percent: int = 25
+    load_failed_percent: float = 2.0
     spot_folders: tuple[Path, ...] = ()
     alert_folders: tuple[Path, ...] = ()
     manifest: Path | None = None

@@ -3,7 +3,7 @@
 `drill-agent`: `/version` says `"drill_agent": true`. `two-sources`: requests from two local addresses reach the target
 (only a loopback target can be asked that way) and are not seen as coming from one: a forwarded or published port hides
 where a call comes from, and each address then has what the other leaves of the rate limit. `memory-metric`: `/metrics`
-shows how much memory the process has.
+shows how much memory the process has. `baseline`: BASELINE_URL names the previous release.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ def claims(target: Target, on_create: Callable[[str], object] | None = None) -> 
         "drill-agent": _drill_agent(target),
         "two-sources": _two_sources(target, on_create),
         "memory-metric": _memory_metric(target),
+        "baseline": bool(target.baseline_url),
     }
 
 

@@ -54,6 +54,7 @@ def hidden(target: Target) -> dict[str, str]:
         **dict.fromkeys(target.hmac_secrets, "TRANSBOT_HMAC_SECRET"),
         **dict.fromkeys((*_passwords(target.database_url), *target.other_passwords), "PGPASSWORD"),
         **dict.fromkeys(_password_in_url(target.base_url), "BASE_URL_PASSWORD"),
+        **dict.fromkeys(_password_in_url(target.baseline_url), "BASELINE_URL_PASSWORD"),
         **secrets(),
     }
     return {s: named[s] for s in sorted(named, key=len, reverse=True) if len(s) >= SHORTEST_SECRET}

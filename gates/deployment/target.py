@@ -34,6 +34,8 @@ class Target:
     test_agents: bool = True
     control: str = ""
     """Path of the stack's control socket (GATE_STACK_CONTROL); set only where the gate started the stack itself."""
+    baseline_url: str = field(default="", repr=False)
+    """The previous release, still reachable: the load compares with it."""
 
     @property
     def hmac_secret(self) -> str:

@@ -173,10 +173,14 @@ def _request(options: argparse.Namespace, console: Console) -> Iterator[RunReque
     target = config.load_target(console.environ)
     specs = collection.with_own_checks(file, console.environ)
     alone = options.command == "load"
-    load_with = LoadOptions.given(options) if alone else OF_A_RUN
+    load_with = dataclasses.replace(
+        LoadOptions.given(options) if alone else OF_A_RUN,
+        slower_percent=file.settings.load_slower_percent,
+        failed_percent=file.settings.load_failed_percent,
+    )
     url_only = alone and bool(options.url)
     if url_only:  # nothing of the target is looked at, and nothing of it is sent to that URL
-        target = Target(target.kind, release=target.release)
+        target = Target(target.kind, release=target.release, baseline_url=target.baseline_url)
     brings_up = not (target.base_url or target.database_url or url_only)
     if brings_up or url_only:  # neither the reference nor a URL has the names of the deployment
         use(Names())

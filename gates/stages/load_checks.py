@@ -90,6 +90,24 @@ SPECS: tuple[CheckSpec, ...] = (
     ),
     *(
         spec_of(
+            f"baseline_slower_p{percent}/rate",
+            f"Of the pairs of calls in which only the release or only BASELINE_URL was slower than the baseline's"
+            f" p{percent} (the release: by the margin of the policy), fewer than half were the release's.",
+            "Users wait longer than before the release.",
+            "baseline",
+            severity=Severity.WARN,
+        )
+        for percent in (50, 95)
+    ),
+    spec_of(
+        "baseline_failed/rate",
+        "Where the same call goes to the release and to BASELINE_URL, the release alone fails no more often than the"
+        " margin of the policy.",
+        "What worked before the release fails now.",
+        "baseline",
+    ),
+    *(
+        spec_of(
             f"http_req_duration{{operation:{name}}}/p95",
             f"Under load, 95 % of the {calls} alone take less than 2.5 s.",
             "Their users wait, and the many fast calls beside them hide it.",

@@ -6,6 +6,7 @@ import argparse
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from gates.decision.policy_file import Settings
 from gates.inputs import values
 from gates.inputs.values import option
 
@@ -18,7 +19,10 @@ MOST_EXACT_HELP = (
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """What `gate load` was asked for, by the names of its options. 0 is the default that the option's help names."""
+    """What `gate load` was asked for, by the names of its options. 0 is the default that the option's help names.
+
+    slower_percent, failed_percent: the margins of the policy against BASELINE_URL.
+    """
 
     profile: str = "quick"
     thresholds: Path | None = None
@@ -39,11 +43,13 @@ class LoadOptions:
     spare_test_company: bool = False
     baseline: Path | None = None
     whole_run: bool = False
+    slower_percent: float = Settings().load_slower_percent
+    failed_percent: float = Settings().load_failed_percent
 
     @classmethod
     def given(cls, options: argparse.Namespace) -> LoadOptions:
         """Those of the command line."""
-        return cls(**{f.name: getattr(options, f.name) for f in fields(cls) if f.name != "whole_run"})
+        return cls(**{f.name: getattr(options, f.name) for f in fields(cls) if hasattr(options, f.name)})
 
     @property
     def plans_its_time(self) -> bool:

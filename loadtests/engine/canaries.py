@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import gevent
 
 from gates.text.foreign import json_object
-from loadtests.engine.drive import Drive, Terms
+from loadtests.engine.drive import PLAIN, Call, Drive, Terms
 from loadtests.engine.wire import Connection
 from loadtests.engine.workload import Workload
 from loadtests.judgement.lag import lag_ms
@@ -30,6 +31,7 @@ class Canaries:
     drive: Drive
     workload: Workload
     patience_s: float
+    ask: Callable[[Call, Connection, Terms], int]
     give_up_at: float = math.inf
     accepted: int = 0
     direct: int = 0
@@ -41,7 +43,7 @@ class Canaries:
         if made is None:
             return
         call, event_id = made
-        status = self.drive.request(call, connection, terms)
+        status = self.ask(call, connection, terms)
         if not 200 <= status < 300:
             return
         self.accepted += 1
@@ -60,7 +62,7 @@ class Canaries:
             turn += 1
             connection = self.drive.borrow()
             asked = time.perf_counter()
-            status = self.drive.request(self.workload.event_status(event_id), connection)
+            status = self.ask(self.workload.event_status(event_id), connection, PLAIN)
             seen, answer = connection.ended, json_object(connection.body) if status == 200 else {}
             self.drive.give_back(connection)
             if answer.get("effect_at"):

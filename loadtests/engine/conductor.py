@@ -13,6 +13,7 @@ from loadtests.engine.samples import RequestGroup, Samples, timed_of
 from loadtests.engine.schedule import length_s
 from loadtests.engine.sinks import Sink, TrendSink
 from loadtests.engine.tally import Tally
+from loadtests.judgement import interleaved
 from loadtests.judgement.looks import Looks
 from loadtests.judgement.starvation import LATENESS, NULL, excuse
 from loadtests.judgement.trend import distrust_rise
@@ -154,6 +155,8 @@ class Conductor:
                 return f"switched off ({name}=false)"
         if metric in self._absent:
             return self._absent[metric]
+        if metric in interleaved.METRICS:
+            return interleaved.lacks(self.samples.select(MetricKey(interleaved.ANSWERED)))
         if plan.is_url and metric in {"outbox_lag_ms", "agent_success", *SQL_METRICS}:
             return "a plain URL was loaded; only a whole deployment has it"
         if metric in SQL_METRICS and not self._has_database:
@@ -188,6 +191,8 @@ class Conductor:
         """One threshold judged by the samples; what the instrument itself could have made is no failure."""
         looks = self._looks(key, threshold.expression, sink)
         one = judge(key, threshold, sink, self.elapsed_s, looks=looks, absent=absent)
+        if key.name == interleaved.FAILED:
+            return interleaved.against(one, sink, self.samples.select(MetricKey(interleaved.SPARED)))
         return excuse(one, key, threshold, sink, self._trend(NULL), looks=looks)
 
     def _looks(self, key: MetricKey, e: Expression, sink: Sink) -> Looks:
@@ -214,9 +219,9 @@ class Conductor:
         on for the others.
 
         Of replay calls no more come than the companies of the run allow. Of our own thresholds, the latency of one
-        operation only holds.
+        operation, or against the baseline, only holds.
         """
-        only_holds = () if self.plan.thresholds_text else ("http_req_duration{",)
+        only_holds = () if self.plan.thresholds_text else ("http_req_duration{", *interleaved.SLOWER)
         judged = self.judgements()
         return (
             any(j.wants_more and j.samples < self._most_of(j) for j in judged),
@@ -355,8 +360,9 @@ class Conductor:
 
     def _failed_early(self) -> str:
         for key, thresholds in self.thresholds.by_metric.items():
-            if self.absent(key.name) or (key.tags and not self.plan.thresholds_text):
-                continue  # of our own thresholds, one operation must not end the run before the others are measured
+            only_holds = not self.plan.thresholds_text and (key.tags or key.name in interleaved.SLOWER)
+            if only_holds or self.absent(key.name):
+                continue  # of our own thresholds, such a one must not end the run before the others are measured
             sink = self.samples.select(key)
             for threshold in thresholds:
                 if self._is_proved_broken(key, threshold, sink, counted_only=True):

@@ -29,6 +29,14 @@ UNFINISHED = "unfinished"
 
 
 @dataclass(frozen=True, slots=True)
+class BaselineCall:
+    """The same call for the baseline."""
+
+    data: bytes
+    expectation: Expectation
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """A request ready to be sent. `url` is the template that tags it; `expected` are refusals that are no failures.
 
@@ -43,6 +51,7 @@ class Call:
     scenario: str = "default"
     operation: str = "url"
     expectation: Expectation = SUCCEEDS
+    twin: BaselineCall | None = None
 
 
 class Terms(NamedTuple):
@@ -94,9 +103,9 @@ class Drive:
     def elapsed_s(self) -> float:
         return time.perf_counter() - self.started
 
-    def connection(self) -> Connection:
-        """A connection of one's own, watched by the sweeper."""
-        made = Connection(self.address)
+    def connection(self, address: Address | None = None) -> Connection:
+        """A connection of one's own, watched by the sweeper; to the target, or to another address."""
+        made = Connection(address or self.address)
         self._all.append(made)
         return made
 
@@ -150,6 +159,11 @@ class Drive:
         finally:  # a user may be stopped in the middle of a request: that counts, too
             if self._open.pop(connection, None):
                 self._record(call, connection, status, error, connection.ended, terms)
+        return status
+
+    def exchange(self, connection: Connection, data: bytes) -> int:
+        """Send and wait, without a record. Returns the status. Raise TransportError without an answer."""
+        status, connection.body = understood_bytes(connection.exchange(data, self.plan.timeout_s), connection.body)
         return status
 
     def _wait_for_turn(self, terms: Terms) -> Terms:
@@ -209,9 +223,9 @@ class Drive:
             gevent.sleep(SWEEP_S)
             now = time.perf_counter()
             late_s, before = max(0.0, now - before - 2 * SWEEP_S), now
-            for connection in self._open:  # while this process stood still it could read no answer
-                connection.deadline += late_s
             for connection in self._all:
+                if connection.deadline:  # while this process stood still it could read no answer
+                    connection.deadline += late_s
                 if connection.deadline and now > connection.deadline and not connection.timed_out:
                     connection.expire()
 

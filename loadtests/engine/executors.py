@@ -55,7 +55,7 @@ class Traffic:
         call = self.workload.call(kind)
         if call is None:
             return
-        status = self.drive.request(call, connection, terms)
+        status = self.canaries.ask(call, connection, terms)
         if status == 409 and b"agents_paused" in connection.body:
             self.paused = True
 

@@ -15,6 +15,7 @@ from loadtests.engine.canaries import Canaries
 from loadtests.engine.drive import Drive
 from loadtests.engine.executors import Executors, Traffic
 from loadtests.engine.null_requests import NullRequests
+from loadtests.engine.pairs import Pairs
 from loadtests.engine.workload import Workload
 from loadtests.plan import Credentials, LoadPlan
 
@@ -33,7 +34,8 @@ class Worker:
     def __init__(self, plan: LoadPlan, credentials: Credentials, index: int, of: int, send: Send) -> None:
         self.drive = Drive(plan, credentials, index, of)
         workload = Workload(plan, credentials, self.drive.address, index, of)
-        canaries = Canaries(self.drive, workload, PATIENCE_S)
+        ask = Pairs(self.drive).request if plan.baseline_url else self.drive.request
+        canaries = Canaries(self.drive, workload, PATIENCE_S, ask)
         self.traffic = Traffic(self.drive, workload, canaries)
         self.send = send
         self.executors = Executors(self.traffic)

@@ -18,13 +18,14 @@ from gates.deployment.requests import (
     token_get,
     token_post,
 )
-from loadtests.engine.drive import Call
-from loadtests.engine.wire import Address, request_bytes
+from loadtests.engine.drive import BaselineCall, Call
+from loadtests.engine.wire import Address, parse_address, request_bytes
 from loadtests.plan import REPLAYS_EACH, Credentials, LoadPlan, Tenant
 from loadtests.thresholds.expectations import (
     ALIVE,
     EVENT_STATUS,
     REFUSED,
+    SUCCEEDS,
     VERSION,
     Expectation,
     accepted_event,
@@ -56,6 +57,7 @@ class Workload:
     _companies: Iterator[str] = field(init=False)
     _replays: Iterator[Call] = field(init=False)
     _plain: Call = field(init=False)
+    _baseline: Address | None = field(init=False)
 
     def __post_init__(self) -> None:
         mine = self.plan.tenants[self.index :: self.of]
@@ -63,10 +65,11 @@ class Workload:
         companies = companies or ([self.plan.test_company_id] if self.plan.test_company_id else [])
         self._companies = itertools.cycle(companies) if companies else iter(())
         self._replays = self._all_replays(mine)
+        where = {"keeps": self.plan.keeps_connections, "checked": self.plan.checks_certificates}
+        self._baseline = parse_address(self.plan.baseline_url, **where) if self.plan.baseline_url else None
         path = self.address.prefix or "/"
-        self._plain = Call(
-            "url", "GET", path, request_bytes(self.address, "GET", "", [("Accept", "*/*"), ("User-Agent", AGENT)])
-        )
+        get = Request("GET", "", (("Accept", "*/*"),))
+        self._plain = Call("url", "GET", path, _plain_bytes(self.address, get), twin=self._twin(get, SUCCEEDS))
 
     def kinds(self, wanted: str) -> Iterator[str]:
         """What a scenario calls by turns."""
@@ -80,7 +83,9 @@ class Workload:
                 return self._plain
             case "probe":
                 path = next(self._probes)
-                return self._call(f"GET {path}", Request("GET", path), "probe", "probe", PROBES[path])
+                request, expectation = Request("GET", path), PROBES[path]
+                twin = self._twin(request, expectation)
+                return self._call(f"GET {path}", request, "probe", "probe", expectation, twin=twin)
             case "replay":
                 return next(self._replays, None)
         return None
@@ -99,7 +104,9 @@ class Workload:
             "event_id": event_id,
         }
         request, expectation = self._post("/events", fields), accepted_event(event_id)
-        return self._call("POST /events", request, "event", "event", expectation), event_id
+        twin_id = new_id("event")  # of its own: the two may share a database
+        twin = self._twin(self._post("/events", {**fields, "event_id": twin_id}), accepted_event(twin_id))
+        return self._call("POST /events", request, "event", "event", expectation, twin=twin), event_id
 
     def event_status(self, event_id: str) -> Call:
         """The question what became of an event."""
@@ -108,7 +115,8 @@ class Workload:
             request = signed_get(path, self.credentials.hmac_secret, int(time.time()))
         else:
             request = token_get(path, self.credentials.admin_jwt)
-        return self._call("GET /events/{id}", request, "canary", "status", EVENT_STATUS, url="/events/{id}")
+        twin = self._twin(request, EVENT_STATUS)
+        return self._call("GET /events/{id}", request, "canary", "status", EVENT_STATUS, url="/events/{id}", twin=twin)
 
     def _post(self, path: str, fields: Mapping[str, object]) -> Request:
         if self.credentials.hmac_secret:
@@ -125,10 +133,14 @@ class Workload:
         *,
         url: str = "",
         expected: frozenset[int] = frozenset(),
+        twin: BaselineCall | None = None,
     ) -> Call:
-        sent = on_the_wire(request)
-        data = request_bytes(self.address, sent.method, sent.path, [*sent.headers, ("User-Agent", AGENT)], sent.body)
-        return Call(name, request.method, url or request.path, data, expected, scenario, operation, expectation)
+        data = _bytes(self.address, request)
+        return Call(name, request.method, url or request.path, data, expected, scenario, operation, expectation, twin)
+
+    def _twin(self, request: Request, expectation: Expectation) -> BaselineCall | None:
+        """The call for the baseline; none where there is no baseline. Replay calls are limited, and have none."""
+        return BaselineCall(_bytes(self._baseline, request), expectation) if self._baseline else None
 
     def _all_replays(self, tenants: tuple[Tenant, ...]) -> Iterator[Call]:
         """Three calls a tenant, never more: what the rate limit allows in five minutes from one address.
@@ -157,3 +169,12 @@ class Workload:
         expected = frozenset(REFUSED[code] for code in refusals)
         name = f"POST /dlq-replay ({what})"
         return self._call(name, request, "replay", "replay", expectation, expected=expected)
+
+
+def _bytes(address: Address, request: Request) -> bytes:
+    """A request of the contract in the deployment's words."""
+    return _plain_bytes(address, on_the_wire(request))
+
+
+def _plain_bytes(address: Address, sent: Request) -> bytes:
+    return request_bytes(address, sent.method, sent.path, [*sent.headers, ("User-Agent", AGENT)], sent.body)

@@ -1,0 +1,51 @@
+"""Judges a release against the previous one within one run: a rate over pairs of calls like any other. Pure.
+
+The samples come from pairs.py; the thresholds are here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from gates.decision.intervals import exact_test, share_bounds
+from loadtests.engine.sinks import RateSink, Sink
+from loadtests.judgement.verdict import CONFIDENCE, ThresholdOutcome, ThresholdResult, Why
+from loadtests.thresholds.language import MetricKey, Threshold, parse_expression
+
+SLOWER = {"baseline_slower_p50": 0.5, "baseline_slower_p95": 0.95}
+"""Of the pairs in which only one of the two was slow, whether it was the release; by the percentile that is slow."""
+FAILED, SPARED, ANSWERED = "baseline_failed", "baseline_spared", "baseline_answered"
+"""Of all pairs: whether only the release, and whether only the baseline failed; whether the baseline answered."""
+METRICS = (*SLOWER, FAILED, SPARED, ANSWERED)
+LEAST_ANSWERED = 0.5
+
+
+def thresholds(failed_percent: float) -> Iterator[tuple[MetricKey, Threshold]]:
+    """What a run with a baseline is judged by besides."""
+    for metric in SLOWER:
+        yield MetricKey(metric), Threshold(parse_expression("rate<0.5"))
+    yield MetricKey(FAILED), Threshold(parse_expression(f"rate<{failed_percent / 100.0!r}"))
+
+
+def lacks(answered: Sink) -> str:
+    """Why nothing can be compared; empty where the baseline answered most calls as expected."""
+    if not isinstance(answered, RateSink) or not answered.total:
+        return "no call was made to the baseline (BASELINE_URL)"
+    if answered.trues < LEAST_ANSWERED * answered.total:
+        return f"the baseline answered {answered.trues} of {answered.total} calls as expected; is BASELINE_URL right?"
+    return ""
+
+
+def against(one: ThresholdResult, failed: Sink, spared: Sink) -> ThresholdResult:
+    """More failures than the margin are the release's only if the baseline, which meets the same chances, has fewer."""
+    if one.verdict is not ThresholdOutcome.FAIL or not isinstance(failed, RateSink) or not isinstance(spared, RateSink):
+        return one
+    test = exact_test((1.0 - CONFIDENCE) / 2)
+    worth = one.independent or failed.total
+    low, _ = share_bounds(failed.trues / failed.total * worth, worth, test)
+    _, high = share_bounds(spared.trues / spared.total * worth, worth, test)
+    if low - high > one.limit:
+        return one
+    why = f"the baseline failed alone in {spared.trues} of {spared.total} pairs, so the difference is not proved"
+    return replace(one, verdict=ThresholdOutcome.UNKNOWN, why=Why.UNDECIDED, message=f"{one.message}, but {why}")
