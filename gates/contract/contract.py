@@ -9,10 +9,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from gates.contract.scope import OWN, QUEUE, Dropped, Scope
 from gates.evidence import CheckSpec
+from gates.text.own_data import data_of
 
 FILE = Path(__file__).with_name("contract.yaml")
 
@@ -123,7 +122,7 @@ class Contract:
 @functools.cache
 def contract() -> Contract:
     """The contract, read once."""
-    data: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    data: dict[str, Any] = data_of(FILE)
     tables = {n: _relation(n, t, is_view=False) for n, t in data["tables"].items()}
     views = {n: _relation(n, t, is_view=True) for n, t in data["views"].items()}
     return Contract(

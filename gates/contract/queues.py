@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from gates.contract.fragments import expand
 from gates.contract.scope import Scope
+from gates.text.own_data import data_of
 
 FOLDER = Path(__file__).resolve().parents[2] / "sql_checks" / "queues"
 RULES = "rules"
@@ -282,7 +281,7 @@ def queue_of(text: str) -> Queue:
 def presets() -> Mapping[str, QueuePreset]:
     """All presets by name."""
     paths = (p for p in sorted(FOLDER.glob("*.yaml")) if p.stem != RULES)
-    return {p.stem: _preset(p.stem, yaml.safe_load(p.read_text(encoding="utf-8"))) for p in paths}
+    return {p.stem: _preset(p.stem, data_of(p)) for p in paths}
 
 
 def _preset(name: str, data: Mapping[str, Any]) -> QueuePreset:

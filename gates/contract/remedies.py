@@ -7,9 +7,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from gates.contract.contract import contract
+from gates.text.own_data import data_of
 
 FILE = Path(__file__).with_name("remedies.yaml")
 
@@ -28,5 +27,5 @@ def remedy_of(check: str, outcome: str = "fail") -> str:
 
 @functools.cache
 def _data() -> dict[str, Any]:
-    data: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    data: dict[str, Any] = data_of(FILE)
     return data

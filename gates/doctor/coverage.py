@@ -12,13 +12,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from gates.contract.contract import Contract
 from gates.contract.scope import OWN, QUEUE
 from gates.doctor.compare import ComparedObject
 from gates.evidence import CheckSpec
 from gates.stages.suite import ROOT
+from gates.text.own_data import data_of
 
 SQL_CHECKS = ROOT / "sql_checks"
 _ID = re.compile(r"^-- id: (\S+)", re.MULTILINE)
@@ -123,7 +122,7 @@ def texts_of_checks() -> Mapping[str, str]:
 
 
 def _rules(path: Path) -> dict[str, str]:
-    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    data = data_of(path)
     rules = [rule for group in data["groups"] for rule in group["rules"]]
     return {f"alert/{r['alert']}": _bare(str(r["query"]), path.parent / "fragments") for r in rules}
 

@@ -9,9 +9,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from gates.doctor.schema import Schema, SchemaTable
+from gates.text.own_data import data_of
 
 FILE = Path(__file__).with_name("presets.yaml")
 SUPABASE = "supabase"
@@ -33,7 +32,7 @@ class FoundPreset:
 
 @functools.cache
 def _known() -> Mapping[str, Mapping[str, Any]]:
-    data: dict[str, Mapping[str, Any]] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    data: dict[str, Mapping[str, Any]] = data_of(FILE)
     return data
 
 

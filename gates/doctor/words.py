@@ -13,7 +13,7 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
-import yaml
+from gates.text.own_data import data_of
 
 FILE = Path(__file__).with_name("synonyms.yaml")
 LONGEST = 128
@@ -60,7 +60,7 @@ class Synonyms:
 @functools.cache
 def synonyms() -> Synonyms:
     """synonyms.yaml, read once."""
-    data: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    data: dict[str, Any] = data_of(FILE)
     classes: dict[str, set[str]] = {}
     for name, listed in data.pop("classes").items():
         for word in listed:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-import yaml
-
 from gates.contract.remedies import remedy_of
 from gates.errors import UsageError
 from gates.evidence import CheckSpec
@@ -17,6 +15,7 @@ from gates.inputs.shapes import nearest
 from gates.proof.fault import Fault
 from gates.stack.extra import INSTALL
 from gates.stages.suite import ROOT
+from gates.text.own_data import data_of
 
 LINES = Path(__file__).with_name("lines.json")
 MOST_FAULTS = 8
@@ -122,7 +121,7 @@ def left_out_lines() -> dict[str, str]:
     """The promises that a suite has no check for: id -> reason. Two suites may say why, each for itself."""
     found: dict[str, str] = {}
     for path in sorted(ROOT.glob("*/left_out.yaml")):
-        for line, reason in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+        for line, reason in data_of(path).items():
             found[line] = f"{found[line]} {reason}" if line in found else reason
     return found
 
