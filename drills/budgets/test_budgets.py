@@ -75,7 +75,7 @@ def test_exhausted_refused(scene: Scene) -> None:
     scene.budget(company, daily_limit=2)
     scene.run(company, max=2)
     before = scene.used(company)
-    poor = scene.replay_request(company, max=1).labelled("the budget is spent")
+    poor = scene.replay_request(company, max=1).labelled("the daily budget is spent")
     # the second call of a tenant that nobody else uses: a `rate_limited` here is the target's own word
     scene.seen.expect(poor, scene.http.send(poor), 429, "budget_exhausted", busy=True)
     assert [r["status"] for r in scene.items(company)].count("pending") >= 1, "the last item was taken all the same"

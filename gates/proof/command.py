@@ -34,6 +34,13 @@ def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
     add("--sample", type=shared.LIMIT, default=0, metavar="N", help="only N faults, spread over the catalogue")
     add("--seed", default="", metavar="TEXT", help="what draws the sample, and the faults for the whole gate")
     add("--minutes", type=shared.LIMIT, default=0, metavar="N", help="begin no fault after N minutes")
+    add(
+        "--lanes",
+        type=shared.LIMIT,
+        default=2,
+        metavar="N",
+        help="deployments side by side (2)",
+    )
     add("--resume", action="store_true", help="go on with the faults where the proof in --output was ended")
     add("--target", choices=[k.value for k in TargetKind], default="staging", help="what the gate may do")
     add("--list", action="store_true", help="only list what would be examined")
@@ -63,6 +70,7 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
         quick=options.quick,
         short=options.short,
         resume=options.resume,
+        lanes=max(options.lanes, 1),
         minutes=max(options.minutes, 0),
         seed=options.seed,
         sample=max(options.sample, 0),

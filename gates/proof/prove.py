@@ -45,8 +45,8 @@ QUICK_EVERY = 10
 class ProofRequest:
     """What to prove. `only`: globs of ids of faults and trials; `sample`: so many faults, and hostile trials, at
     most, drawn by `seed` where there is one; `quick`: faults by the short way, and a share by the whole gate; `short`:
-    by the short way alone; `minutes`: begin no fault after so many (0: no limit); `policy`: the policy that the gate is
-    run with, read, and as options; `say` takes one line of chatter.
+    by the short way alone; `lanes`: deployments side by side on the short way; `minutes`: begin no fault after so many
+    (0: no limit); `policy`: the policy of the gate, read, and as options; `say` takes one line of chatter.
     """
 
     out: Path
@@ -58,6 +58,7 @@ class ProofRequest:
     short: bool = False
     resume: bool = False
     minutes: int = 0
+    lanes: int = 2
     sample: int = 0
     seed: str = ""
     kind: TargetKind = TargetKind.STAGING
@@ -177,7 +178,8 @@ class Prover:
     def _short_way(self) -> ShortWay:
         request = self._request
         policy = replace(request.policy, disruptive=request.kind is TargetKind.STAGING)
-        return ShortWay(self._open, policy, request.out, request.kind, self._cell_done, self._clean_done, self._is_over)
+        hooks = self._cell_done, self._clean_done, self._is_over
+        return ShortWay(self._open, policy, request.out, request.kind, request.lanes, *hooks)
 
     def _campaign(self) -> Campaign:
         request = self._request

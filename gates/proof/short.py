@@ -35,7 +35,6 @@ from gates.proof.judgement import Cell, FaultFacts, GateRun, Status, judge
 from gates.proof.servant import Servant
 from gates.stack.errors import StackError
 
-LANES = 2
 GROUP = 8
 """So many faults share their clean looks."""
 AT_ONCE = 4
@@ -183,6 +182,7 @@ class ShortWay:
     policy: Policy
     out: Path
     wanted: TargetKind = TargetKind.STAGING
+    lanes: int = 2
     done: Callable[[Cell], None] = lambda _cell: None
     clean_done: Callable[[GateRun], None] = lambda _run: None
     over: Callable[[], bool] = lambda: False
@@ -191,8 +191,8 @@ class ShortWay:
         """Show every fault, on the lanes."""
         waiting = deque(groups(faults, self.policy.catalogue, self.wanted))
         stop = threading.Event()
-        with ThreadPoolExecutor(LANES) as pool:
-            lanes = [pool.submit(self._lane, n, waiting, stop) for n in range(min(LANES, len(waiting)))]
+        with ThreadPoolExecutor(self.lanes) as pool:
+            lanes = [pool.submit(self._lane, n, waiting, stop) for n in range(min(self.lanes, len(waiting)))]
             try:
                 for lane in lanes:
                     lane.result()

@@ -123,7 +123,6 @@ class World:
                 pass
 
         monkeypatch.setattr(short, "Looker", FakeLooker)
-        monkeypatch.setattr(short, "LANES", 1)
 
     @contextmanager
     def open(self, kind: TargetKind, **_options: Any) -> Iterator[Bench]:
@@ -134,7 +133,7 @@ class World:
     def run(self, *faults: Fault) -> dict[str, Cell]:
         cells: list[Cell] = []
         policy = Policy(catalogue=CATALOGUE, target=TargetKind.STAGING)
-        ShortWay(self.open, policy, self.out, done=cells.append).run(faults)
+        ShortWay(self.open, policy, self.out, lanes=1, done=cells.append).run(faults)
         assert all(c.short for c in cells)
         return {c.fault.id: c for c in cells}
 
