@@ -89,7 +89,7 @@ def test_alert(seen, request):
 )
 OPTIONS = """
 def pytest_addoption(parser):
-    for name in ("--companies", "--exclude-companies", "--manifest", "--state", "--steps"):
+    for name in ("--companies", "--exclude-companies", "--manifest", "--state", "--steps", "--at-once", "--trip-ms"):
         parser.addoption(name)
     for name in ("--spot-folder", "--alert-folder"):
         parser.addoption(name, action="append")
