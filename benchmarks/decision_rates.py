@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
+from benchmarks import cohort_rates
 from gates.decision.dependence import Dependence, dependence
 from gates.decision.intervals import binomial_cdf, rate_bounds
 from gates.evidence import Outcome, Severity
@@ -271,6 +272,7 @@ def gate_rows(runs: int) -> list[list[str]]:
 
 
 VERDICTS = "bad samples | true share | pass | fail | unknown | mean time"
+COHORTS = "tenants | on | events an hour | the release | rollback | after | pass | after"
 AROUND = tuple(share * 0.02 for share in (0.05, 0.25, 0.5, 1, 2, 5))
 STALLS_S = (1.0, 4.0, 6.0)
 TABLES: dict[str, tuple[str, Callable[[int], list[list[str]]]]] = {
@@ -282,6 +284,7 @@ TABLES: dict[str, tuple[str, Callable[[int], list[list[str]]]]] = {
         "tasks each | at 90 %: named among 1,000 | at 95 % | at 90 %: not promoted among 20 | at 95 %",
         named_rows,
     ),
+    "cohorts": (COHORTS, partial(cohort_rates.rows, cohort_rates.FLEETS, rate=rate)),
     "gate": ("deployment | promote | hold | rollback", gate_rows),
 }
 """Name -> the head of a table, and what gives its rows from the number of runs."""

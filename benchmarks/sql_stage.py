@@ -23,6 +23,7 @@ last 10,000 rows, of 5,000 scopes), audit-checkpoint 53 from one (it looks 10,00
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import tempfile
@@ -37,11 +38,13 @@ import psycopg
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gates.checks.observation import Observer, Unmet
+from gates.decision.cohorts import CohortLimits
 from gates.deployment.target import Target
 from gates.evidence import TargetKind
 from gates.stack import seed
 from replay_service.migrate import migrate
 from sql_checks import checkpoint
+from sql_checks.cohortrun import METRICS, OUTBOX_FLAG, CohortLook, judge_cohorts, judge_share, told
 from sql_checks.rulefile import read_all_rules
 from sql_checks.rulerun import judge_rule
 from sql_checks.spotfile import read_folder
@@ -102,7 +105,7 @@ class Measured:
 
 def measure(url: str, state: Path | None = None) -> list[Measured]:
     """Every check; as of a first run, or going on from `state`."""
-    session = SqlSession(url)
+    session = SqlSession(url, settings=told(OUTBOX_FLAG, "10,50,100", CohortLimits()))
     try:
         if state is not None:
             trail = open_trail(session, state)
@@ -112,9 +115,19 @@ def measure(url: str, state: Path | None = None) -> list[Measured]:
         return [
             *(_timed(s.spec.id, partial(judge_spot, s, session), session) for s in read_folder()),
             *(_timed(r.spec.id, partial(judge_rule, r, session), session) for r in read_all_rules()),
+            _timed("cohort/*, one look", partial(_compare, session), session),
         ]
     finally:
         session.close()
+
+
+def _compare(session: SqlSession, observer: Observer) -> None:
+    """What all checks of cohorts ask for, and the judgement of each of them."""
+    look = CohortLook(session, OUTBOX_FLAG, CohortLimits())
+    for metric in METRICS.values():
+        with contextlib.suppress(Unmet, AssertionError):
+            judge_cohorts(metric, look, observer)
+    judge_share(look, observer)
 
 
 def _timed(name: str, judge: Callable[[Observer], None], session: SqlSession) -> Measured:

@@ -15,7 +15,7 @@ select case when c.oid is null then format('drop index %s', i.indexrelid::regcla
                         pg_get_constraintdef(c.oid)) end
 from pg_index i
 left join pg_constraint c on c.conindid = i.indexrelid and c.contype = 'u'
-where i.indrelid in ('event_outbox'::regclass, 'agent_tasks'::regclass, 'dead_letter_queue'::regclass, 'audit_logs'::regclass)
+where i.indrelid in ('events'::regclass, 'event_outbox'::regclass, 'agent_tasks'::regclass, 'dead_letter_queue'::regclass, 'audit_logs'::regclass)
   and not i.indisprimary
   and not exists (select from pg_constraint f where f.contype = 'f' and f.conindid = i.indexrelid);
 
@@ -26,6 +26,9 @@ select n, t.id as company_id, md5('bulk ' || n)::uuid as event_id,
        now() - interval '30 minutes' - make_interval(secs => 3 * (current_setting('bench.rows')::bigint - n)) as at
 from generate_series(current_setting('bench.low')::bigint, current_setting('bench.high')::bigint) as series(n)
 join tenants t on t.number = 1 + (n % current_setting('bench.tenants')::int)::int;
+
+insert into events (id, company_id, event_type, created_at)
+select event_id, company_id, 'shipment.updated', at from chunk order by n;
 
 insert into event_outbox (event_id, company_id, event_type, inserted_at, processed_at, attempts, next_attempt_at)
 select event_id, company_id, 'shipment.updated', at, at + interval '0.3 seconds', 1, at from chunk order by n;

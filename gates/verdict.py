@@ -91,7 +91,9 @@ class Exempt:
 
 @dataclass(frozen=True, slots=True)
 class NotRequired:
-    """A check that the policy lets the release pass without; by: `gate.yaml` or `waived`."""
+    """A check that the policy lets the release pass without; by: `gate.yaml`, `waived`, or
+    `undecided` for what may be unknown (gates.decision.floor.OPTIONAL) and was.
+    """
 
     check: str
     by: str
@@ -102,6 +104,7 @@ def not_required_text(spared: Sequence[NotRequired]) -> str:
     by = Counter(s.by for s in spared)
     parts = [f"{by['gate.yaml']} checks by gate.yaml"] * bool(by["gate.yaml"])
     parts += [f"{by['waived']} waived"] * bool(by["waived"])
+    parts += [f"{by['undecided']} about cohorts, which nothing decides yet"] * bool(by["undecided"])
     return f"not required: {', '.join(parts)}" if parts else ""
 
 

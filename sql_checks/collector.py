@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable
@@ -16,10 +17,12 @@ from gates.checks.observation import Observer, Unmet
 from gates.checks.recorder import OBSERVER, spec_of
 from gates.config import load_target, process_environment
 from gates.contract.queues import queue_of
+from gates.decision.cohorts import CohortLimits
 from gates.deployment.failures import in_words
 from gates.errors import ConfigError
 from gates.evidence import CheckSpec, Severity, Where
 from sql_checks import checkpoint
+from sql_checks.cohortrun import OUTBOX_FLAG, CohortLook, told
 from sql_checks.queuerules import RULES, QueueSession, read_queue_rules
 from sql_checks.rls_probe import Probe, probe
 from sql_checks.rulefile import AlertRule, read_rules
@@ -45,6 +48,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--exclude-companies", metavar="FILE", help="leave out these companies (one id a line)")
     group.addoption("--steps", metavar="N,N,...", default="", help="the steps of the rollout, in percent (10,50,100)")
+    group.addoption("--flag", metavar="KEY", default=OUTBOX_FLAG, help="the flag that the release is behind")
+    group.addoption("--cohorts", metavar="JSON", default="{}", help="how much worse those with the release may do")
     group.addoption("--manifest", metavar="FILE", help="the release's manifest (default: the reference's)")
     group.addoption("--queue", metavar="JSON", help="the queue of this deployment: its preset and options")
     group.addoption("--state", metavar="DIR", help="where the checks of the audit trail remember how far they came")
@@ -106,10 +111,15 @@ def session_of(config: pytest.Config) -> SqlSession:
         config.stash[SESSION] = SqlSession(
             target.database_url,
             excluded=read_companies(Path(listed), never=target.test_company_id) if listed else (),
-            settings={"steps": str(config.getoption("--steps"))},
+            settings=told(config.getoption("--flag"), config.getoption("--steps"), limits_of(config)),
             deep=bool(config.getoption("--deep")),
         )
     return config.stash[SESSION]
+
+
+def limits_of(config: pytest.Config) -> CohortLimits:
+    """How much worse than the others the tenants with the release may do."""
+    return CohortLimits(**json.loads(config.getoption("--cohorts")))
 
 
 def trail_of(config: pytest.Config) -> CheckpointTrail | None:
@@ -259,3 +269,9 @@ class QueueRuleItem(CheckItem):
 def sql_session(request: pytest.FixtureRequest) -> SqlSession:
     """The read-only connection for checks written in Python."""
     return session_of(request.config)
+
+
+@pytest.fixture(scope="session")
+def cohorts(request: pytest.FixtureRequest, sql_session: SqlSession) -> CohortLook:
+    """The one look at the cohorts of this run."""
+    return CohortLook(sql_session, str(request.config.getoption("--flag")), limits_of(request.config))

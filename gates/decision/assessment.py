@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from gates.decision.floor import on_floor
+from gates.decision.floor import is_optional, on_floor
 from gates.decision.rules import BY_SEVERITY, Policy, PolicyRule, worst
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, dump_line
 from gates.verdict import EFFECT_ORDER, Effect
@@ -56,8 +56,7 @@ def assess(spec: CheckSpec, lines: Sequence[Evidence], policy: Policy, now: dt.d
     rules = [rule for rule in policy.rules if rule.matches(spec.id)]
     judged = [_judge(line, rules, policy, now) for line in lines]
     severity = _last(r.severity for r in rules) or spec.severity
-    required = _last(r.required for r in rules)
-    effect = Effect.NOTE if required is False and not on_floor(spec.id) else Effect.HOLD
+    effect = Effect.HOLD if _is_required(spec, rules) else Effect.NOTE
     final = [j for j in judged if j.line.round != "before"]
     failed = [j for j in judged if j.outcome is Outcome.FAIL]
     if failed:
@@ -78,6 +77,12 @@ def assess(spec: CheckSpec, lines: Sequence[Evidence], policy: Policy, now: dt.d
     return Assessed(spec, Outcome.PASS, severity, Effect.NOTE, "", best.line)
 
 
+def _is_required(spec: CheckSpec, rules: Sequence[PolicyRule]) -> bool:
+    """Whether it holds that the check is unknown."""
+    said = _last(r.required for r in rules)
+    return on_floor(spec.id) or (not is_optional(spec.id) if said is None else said)
+
+
 def _first(judged: Sequence[_Judged], order: Callable[[_Judged], Any]) -> _Judged:
     """The first in that order. One alone needs no order: writing a line as text costs more than judging it."""
     return judged[0] if len(judged) == 1 else min(judged, key=order)
@@ -90,6 +95,11 @@ def is_lenient(spec: CheckSpec, policy: Policy) -> bool:
     noted = (_last(r.decides for r in rules) or BY_SEVERITY[severity]) is Effect.NOTE
     made_so = noted and BY_SEVERITY[spec.severity] is not Effect.NOTE
     return not on_floor(spec.id) and (made_so or _last(r.required for r in rules) is False)
+
+
+def is_undecided(one: Assessed) -> bool:
+    """Whether the check is unknown and may be."""
+    return one.outcome is Outcome.UNKNOWN and one.effect is Effect.NOTE and is_optional(one.spec.id)
 
 
 def _worst_failure(spec: CheckSpec, failed: Sequence[_Judged], rules: Sequence[PolicyRule]) -> Assessed:

@@ -42,7 +42,7 @@ stumble over that, too, so its answer stands beside theirs: in this place of HAR
 
 QUEUES = ("queue/workers", "queue/stuck-claims", "queue/standstill", "queue/", "queue/load/")
 SLOW = "drill/outbox/effect-within-two-seconds"
-PLAINEST = ("sql/spot/", "sql/rls/", "sql/", PROOF, SLOW, "drill/", *QUEUES, "load/", "alert/")
+PLAINEST = ("sql/spot/", "sql/rls/", "sql/", PROOF, SLOW, "drill/", *QUEUES, "load/", "alert/", "cohort/")
 """Which of several failures in one tier names the thing best: a missing constraint is named by its spot check, while
 the manifest only sees that something differs and the drills show the consequences. A slow relay is named by the time
 that one event takes; the drills that wait for its effects only see that they waited in vain.

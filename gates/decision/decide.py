@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from gates.contract.scope import OWN
-from gates.decision.assessment import Assessed, assess, distrust, is_lenient, number
+from gates.decision.assessment import Assessed, assess, distrust, is_lenient, is_undecided, number
 from gates.decision.backlog import backlog_gone_in_s
 from gates.decision.causes import in_order
 from gates.decision.floor import floor_of, not_claimed, parts_of
@@ -106,6 +106,7 @@ def weigh(
     counts = Counts(outcomes[Outcome.PASS], outcomes[Outcome.FAIL], outcomes[Outcome.UNKNOWN], len(exempt))
     spared = [NotRequired(s.id, "gate.yaml") for s in required if is_lenient(s, policy)]
     spared += [NotRequired(s.id, "waived") for s in required if _waiver(s.id, policy, now)]
+    spared += [NotRequired(a.spec.id, "undecided") for a in assessed if is_undecided(a)]
     return Verdict(
         decision=decision,
         reason=_reason(decision, findings, counts, spared, shut, _variables_not_set(lines)),

@@ -35,6 +35,9 @@ FLOOR: dict[str, str] = {
 WITHIN = {"drill/audit/tenant-reads-only-its-own": "audit"}
 """Pattern of the floor -> the area without which there is nothing to see: nobody says that such a trail exists."""
 
+OPTIONAL = ("cohort/*",)
+"""Checks that may be unknown unless the policy requires them: right after a step nobody knows what it does."""
+
 QUEUE_FLOOR: dict[str, str] = {
     **{p: FLOOR[p] for p in ("preflight/database", "preflight/database-role-sees-rows")},
     **{p: FLOOR[p] for p in ("preflight/pipeline", "preflight/alone", "preflight/claims")},
@@ -68,10 +71,17 @@ def on_floor(check: str) -> bool:
     return _matches(check, EVERY_FLOOR)
 
 
+def is_optional(check: str) -> bool:
+    """Whether that the check is unknown only counts where the policy says so."""
+    return _matches(check, OPTIONAL)
+
+
 def parts_of(spec: CheckSpec) -> tuple[str, ...]:
     """The parts in each of which a pass is due where any of its checks applies: its area, and the group of drills or
     the stage that sees it. An area alone could pass by its SQL checks, while none of its drills was seen.
     """
+    if is_optional(spec.id):
+        return ()
     stage, *rest = spec.id.split("/")
     seen_by = f"{stage}/{rest[0]}" if stage == "drill" and rest else stage
     return tuple(filter(None, (spec.area, seen_by)))

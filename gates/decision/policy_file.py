@@ -30,6 +30,18 @@ PATTERN = r"[A-Za-z0-9_.*?-]+(/[A-Za-z0-9_.*?-]+)*"
 SECONDS = Number(1, 86_400)
 STATE = "gate-state"
 
+COHORTS = Fields(
+    {
+        "margin_points": (
+            Number(0.1, 50, whole=False),
+            "So many percentage points more of their events may fare badly than of tenants without the release.",
+        ),
+        "margin_percent": (Number(1, 1000, whole=False), "So much longer their events may wait."),
+        "lag_floor_s": (Number(0.01, 60, whole=False), "A shorter wait counts as none."),
+        "fewest_tenants": (Number(5, 1000), "So many tenants must have the release, and so many must not."),
+        "most_events": (Number(2000, 1_000_000), "So many events one look reads; 25,000 take about 0.3 s."),
+    }
+)
 RULE = Fields(
     {
         "severity": (
@@ -91,6 +103,7 @@ FILE = Fields(
                         Number(1, 3600),
                         "How long a rollback that a lock or the network keeps from happening is tried again.",
                     ),
+                    "cohorts": (COHORTS, "How much worse the tenants with the release may do (cohort/*)."),
                 }
             ),
             "The steps of a release.",
@@ -170,9 +183,8 @@ class Settings:
     require_checkpoint: bool = False
     state: Path = Path(STATE)
     attestations: tuple[Attestation, ...] = field(default=())
-    steps: tuple[int, ...] = field(default=RolloutPlan().steps)
-    """Those of the rollout, which the SQL checks hold the flag against."""
-    flag: str = RolloutPlan().flag
+    rollout: RolloutPlan = field(default_factory=RolloutPlan)
+    """What the SQL checks hold the flag against."""
 
     def state_of(self, target: str) -> Path:
         """The folder of one target, by its identity (`gates.deployment.identity`): two targets must share no memory."""
@@ -192,7 +204,7 @@ class PolicyFile:
     @property
     def plan(self) -> RolloutPlan:
         """The steps of a release, which need no catalogue."""
-        return RolloutPlan(**self.values.get("rollout", {}))
+        return RolloutPlan.of(self.values.get("rollout", {}))
 
     @property
     def max_age_minutes(self) -> int:
@@ -351,8 +363,7 @@ def _settings(values: Mapping[str, Any], folder: Path) -> Settings:
         require_checkpoint=sql.get("require_checkpoint", False),
         state=folder / values["state"] if "state" in values else Path(STATE),
         attestations=tuple(Attestation(**a) for a in values.get("attestations", ())),
-        steps=tuple(values.get("rollout", {}).get("steps", RolloutPlan().steps)),
-        flag=values.get("rollout", {}).get("flag", RolloutPlan().flag),
+        rollout=RolloutPlan.of(values.get("rollout", {})),
     )
 
 

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from gates.contract.scope import WHOLE, Scope
+from gates.decision.cohorts import CohortLimits
 from gates.decision.floor import EVERY_FLOOR
 from gates.evidence import CheckSpec, JsonValue, Severity, TargetKind, Where
 from gates.verdict import EFFECT_ORDER, Effect
@@ -19,6 +20,7 @@ from gates.verdict import EFFECT_ORDER, Effect
 QUEUE_STAGE = ("queue/proof/", "queue/load/")
 """Checks of queues that are no alert rules: they are seen between the two looks at the data."""
 QUEUE_LAG = ("queue/lag", "queue/oldest-age", "queue/backlog")
+LAG = ("load/outbox_lag_ms/*", "alert/outbox-lag*", "alert/pending-outbox", "cohort/lag-*", *QUEUE_LAG)
 UNWAIVABLE = ("preflight/*", *EVERY_FLOOR)
 """No policy can waive these: the floor, and the preflight, which tells the gate what it looks at."""
 
@@ -27,7 +29,7 @@ BY_SEVERITY = {Severity.PAGE: Effect.ROLLBACK, Severity.WARN: Effect.HOLD, Sever
 STAGES: dict[str, tuple[str, ...]] = {
     "drill": ("drill/",),
     "sql": ("sql/",),
-    "alerts": ("alert/", "queue/"),
+    "alerts": ("alert/", "queue/", "cohort/"),
     "load": ("load/",),
 }
 """A stage that can be run alone -> the beginnings of the ids of its checks."""
@@ -99,6 +101,14 @@ class RolloutPlan:
     bake_minutes: int = 60
     drain_timeout_s: int = 30
     rollback_patience_s: int = 60
+    cohorts: CohortLimits = field(default_factory=CohortLimits)
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> RolloutPlan:
+        """The plan of a policy's `rollout`, or of what to_json wrote. Raise TypeError on another member."""
+        given: dict[str, Any] = {**data, "cohorts": CohortLimits(**data.get("cohorts", {}))}
+        given |= {"steps": tuple(data["steps"])} if "steps" in data else {}
+        return cls(**given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +129,7 @@ class Policy:
     waivers: tuple[Waiver, ...] = ()
     unwaivable: tuple[str, ...] = ()
     max_age_minutes: int = 60
-    lag_checks: tuple[str, ...] = ("load/outbox_lag_ms/*", "alert/outbox-lag*", "alert/pending-outbox", *QUEUE_LAG)
+    lag_checks: tuple[str, ...] = LAG
     rollout: RolloutPlan = field(default_factory=RolloutPlan)
     stage: str = ""
     scope: Scope = WHOLE
@@ -185,7 +195,7 @@ class Policy:
             names=data.get("names", ""),
             max_age_minutes=data["max_age_minutes"],
             lag_checks=tuple(data["lag_checks"]),
-            rollout=RolloutPlan(**{**data["rollout"], "steps": tuple(data["rollout"]["steps"])}),
+            rollout=RolloutPlan.of(data["rollout"]),
         )
 
 

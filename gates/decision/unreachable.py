@@ -14,7 +14,7 @@ from gates.evidence import Evidence, Outcome
 
 REACHABLE, DATABASE = "preflight/target-reachable", "preflight/database"
 ANSWERED_UNTIL = "answered_until"
-BEHIND = {REACHABLE: ("drill/", "load/"), DATABASE: ("drill/", "load/", "sql/", "alert/")}
+BEHIND = {REACHABLE: ("drill/", "load/"), DATABASE: ("drill/", "load/", "sql/", "alert/", "cohort/")}
 """Door -> what is looked at through it."""
 
 

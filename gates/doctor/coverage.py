@@ -81,8 +81,8 @@ def needs_of(
     texts: Mapping[str, str],
 ) -> tuple[str, ...]:
     """The objects that a check needs, as `kind name`."""
-    if spec.id in texts:
-        return _in_text(texts[spec.id], contract, by_name)
+    if (text := texts.get(spec.id) or texts.get(spec.id.partition("/")[0])) is not None:
+        return _in_text(text, contract, by_name)
     if not spec.id.startswith(("drill/", "load/")):
         return ()
     over_http = () if spec.area in HTTP_ALONE else tuple(n for n in NEEDED_OVER_HTTP if n in by_name)
@@ -108,7 +108,9 @@ _ANYWHERE = frozenset(
 
 @functools.cache
 def texts_of_checks() -> Mapping[str, str]:
-    """The SQL of every spot check and alert rule that is shipped, by id of its check, with its fragments."""
+    """The SQL of every spot check and alert rule that is shipped, by id of its check, with its fragments; that of all
+    cohort checks together by the name of their stage.
+    """
     if not SQL_CHECKS.is_dir():
         return {}
     found = {}
@@ -118,6 +120,8 @@ def texts_of_checks() -> Mapping[str, str]:
             found[named[1]] = _bare(text, path.parent / "fragments")
     for path in sorted((SQL_CHECKS / "alerts").glob("*.yaml")):
         found |= _rules(path)
+    cohorts = SQL_CHECKS / "cohorts"
+    found["cohort"] = "".join(_bare(p.read_text("utf-8"), cohorts / "fragments") for p in sorted(cohorts.glob("*.sql")))
     return found
 
 

@@ -93,7 +93,7 @@ def claims(context: Context) -> None:
     try:
         memory = read(context.state)
         if memory.is_new and context.target.database_url:
-            memory = of_the_trail(context.target.database_url, context.settings.flag)
+            memory = of_the_trail(context.target.database_url, context.settings.rollout.flag)
         line = judge(memory.seen, context.scope)
     except Unreadable as error:
         line = Evidence(SPEC.id, Outcome.UNKNOWN, str(error))

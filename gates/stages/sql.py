@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from gates.stages.distance import stretched
 from gates.stages.suite import SuiteRun, run
 
 DATA = ("sql/",)
-ALERTS = ("alert/", "queue/")
+ALERTS = ("alert/", "queue/", "cohort/")
 
 
 def sql(
@@ -81,7 +83,9 @@ def suite(context: Context, name: str, expected: Sequence[CheckSpec], options: S
     options = [*options, f"--exclude-companies={context.companies}"]
     options += [f"--spot-folder={path}" for path in settings.spot_folders]
     options += [f"--alert-folder={path}" for path in settings.alert_folders]
-    options += [f"--steps={','.join(map(str, settings.steps))}", f"--state={_memory(context)}"]
+    plan = settings.rollout
+    options += [f"--steps={','.join(map(str, plan.steps))}", f"--flag={plan.flag}", f"--state={_memory(context)}"]
+    options.append(f"--cohorts={json.dumps(dataclasses.asdict(plan.cohorts))}")
     if context.scope.queue:
         options.append(f"--queue={context.scope.queue}")
     if settings.require_checkpoint:

@@ -84,7 +84,7 @@ class Turn:
 
     def block(self) -> None:
         """Write down that none of the checks after the preflight was made."""
-        expected = self._context.applicable(("sql/", "alert/", "drill/", "load/"))
+        expected = self._context.applicable(("sql/", "alert/", "cohort/", "drill/", "load/"))
         self._context.account_for(expected, f"blocked by {SPEC.id}: {ANOTHER_RUN}", blocked_by=SPEC.id)
 
     def _take(self) -> bool:

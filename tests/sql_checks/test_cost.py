@@ -9,8 +9,10 @@ import pytest
 
 from benchmarks.sql_stage import fill
 from gates.contract.fragments import expand
+from gates.decision.cohorts import CohortLimits
 from gates.deployment.database import Connection, execute, sql
 from sql_checks import checkpoint
+from sql_checks.cohortrun import OUTBOX_FLAG, statement, told
 from sql_checks.spotfile import read_folder
 from sql_checks.sqlsession import SqlSession
 from tests.postgres_fixture import TEMPLATE, PgServer
@@ -23,6 +25,7 @@ GROWING = {"audit_logs", "event_outbox", "events", "agent_tasks", "dead_letter_q
 QUERIES = {
     **{f"{s.spec.id} {part}": text for s in read_folder() for part, text in (("rows", s.violations), ("seen", s.seen))},
     **{r.spec.id: r.query for r in RULES.values()},
+    **{f"cohorts {name}": statement(name) for name in ("step", "events")},
     "the position of a checkpoint": expand(sql(checkpoint.POSITION), checkpoint.FRAGMENTS),
 }
 
@@ -32,7 +35,7 @@ def large(pg_server: PgServer) -> Iterator[SqlSession]:
     """A database with 100,000 rows in each growing table, analysed."""
     name = pg_server.create_database(TEMPLATE)
     fill(pg_server.url(name), ROWS)
-    session = SqlSession(pg_server.url(name))
+    session = SqlSession(pg_server.url(name), settings=told(OUTBOX_FLAG, "10,50,100", CohortLimits()))
     yield session
     session.close()
     pg_server.drop_database(name)

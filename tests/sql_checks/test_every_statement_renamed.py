@@ -19,7 +19,7 @@ from tests.postgres_fixture import TEMPLATE, PgServer
 from tests.sources import ROOT
 
 ROOMS = ("gates/act", "gates/stages", "gates/deployment", "gates/operator", "drills", "loadtests", "sql_checks")
-FRAGMENTS = (ROOT / "sql_checks/spot/fragments", ROOT / "sql_checks/alerts/fragments")
+FRAGMENTS = tuple(ROOT / "sql_checks" / room / "fragments" for room in ("spot", "alerts", "cohorts"))
 NOT_STATEMENTS = ("fragments", "psql", "tests", "queues", "fingerprint")
 STATEMENT = re.compile(r"\s*(--[^\n]*\n\s*)*(select|insert|update|delete|with)\b", re.IGNORECASE)
 

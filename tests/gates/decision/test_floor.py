@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gates import catalogue
 from gates.decision.decide import decide, weigh
-from gates.decision.floor import FLOOR, on_floor, parts_of
+from gates.decision.floor import FLOOR, is_optional, on_floor, parts_of
 from gates.decision.policy_file import parse
 from gates.decision.rules import Policy, PolicyRule, Waiver
 from gates.errors import ConfigError
@@ -185,3 +185,21 @@ def test_the_floor_takes_promotes_away_and_changes_nothing_else(
     with_floor, without = decide(evidence, one, NOW).decision, weigh(evidence, one, NOW).decision
     assert RANK[with_floor] >= RANK[without]
     assert (with_floor is Decision.ROLLBACK) is (without is Decision.ROLLBACK)
+
+
+def test_cohorts_may_be_unknown_unless_the_policy_requires_them() -> None:
+    """Right after a step nothing is known of them: that is counted and holds nothing. A harm that is seen counts."""
+    cohorts = [s.id for s in CATALOGUE if is_optional(s.id)]
+    others = [e for e in GREEN if e.check not in cohorts]
+    unknown = [saw(check, Outcome.UNKNOWN) for check in cohorts]
+    for seen in (others, [*others, *unknown]):
+        verdict = decide(seen, policy(), NOW)
+        assert verdict.decision is Decision.PROMOTE
+        assert f"{len(cohorts)} about cohorts, which nothing decides yet" in verdict.reason
+        assert {n.check for n in verdict.not_required} == set(cohorts)
+    required = policy(rules=(PolicyRule("cohort/success", required=True),))
+    assert decide([*others, *unknown], required, NOW).decision is Decision.HOLD
+    harmed = [*others, *unknown[1:], saw("cohort/success", Outcome.FAIL)]
+    assert decide(harmed, policy(), NOW).decision is Decision.ROLLBACK
+    assert decide([*others, saw("cohort/share", Outcome.FAIL)], policy(), NOW).decision is Decision.HOLD
+    assert decide(GREEN, required, NOW).decision is Decision.PROMOTE

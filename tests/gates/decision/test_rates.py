@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 
+from benchmarks import cohort_rates
 from benchmarks import decision_rates as rates
 from gates.decision.intervals import rate_bounds
 from loadtests.judgement.shares import ANYTIME_RISK, FIXED_RISK, RISK
@@ -109,3 +110,15 @@ def test_the_whole_gate_promotes_nothing_bad_and_rolls_back_nothing_healthy() ->
         assert most(rollback if good else promote) <= (1.0 if good else 5.0), name
     rng = random.Random(9)
     assert {rates.gate_verdict(rng, *rates.DEPLOYMENTS["nothing fails"]) for _ in range(5)} == {"promote"}
+
+
+def test_cohorts_decide_within_their_risk() -> None:
+    """At the margin a rollback stays under 1 % and a pass under 5 %; equal cohorts are not rolled back."""
+    seen = rows_of(rates.COHORTS)
+    assert len(seen) == len(cohort_rates.FLEETS)
+    for *_, did, failed, _, passed, _ in seen:
+        if did == "0.5 points worse":
+            assert most(failed) <= 1.0, did
+            assert most(passed) <= 5.0, did
+        if did in {"nothing", "all 2 points worse", "30 points worse for that one"}:
+            assert most(failed) <= 0.2, did

@@ -1,0 +1,134 @@
+"""How often the comparison of cohorts is wrong, and how long it takes: a seeded model of a fleet under a step.
+
+Every tenant has a share of bad events of its own, before the step and after it; events come evenly, and the watch looks
+every ten minutes for an hour. `decision_rates.py` makes the tables of docs/decision.md from it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, NamedTuple
+
+from gates.decision.cohorts import CohortLimits, TenantCounts, compare
+from gates.evidence import Outcome
+
+LIMITS = CohortLimits()
+MARGIN = LIMITS.margin_points / 100.0
+LOOK_MINUTES, MINUTES = 10, 60
+BASE, ALIKE = 0.01, 0.01
+"""The mean share of bad events without the release, and how alike those of one tenant are (beta-binomial)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """tenants, percent of them on, events of a tenant in an hour, by how much more of them is bad with the release.
+
+    sizes: `equal`, `unequal` (lognormal), or `one` tenant with three fifths of all events; `one` is on, and the harm
+    may be its alone.
+    """
+
+    tenants: int
+    percent: int
+    events: int
+    harm: float = 0.0
+    sizes: str = "equal"
+    alone: bool = False
+    all_alike: float = 0.0
+
+
+class Decided(NamedTuple):
+    """After how many minutes a look failed for the first time, and after how many one passed; None for never."""
+
+    failed: int | None
+    passed: int | None
+
+
+def sizes(rng: random.Random, fleet: Fleet) -> list[int]:
+    """Events of each tenant between two looks."""
+    usual = fleet.events * LOOK_MINUTES / MINUTES
+    if fleet.sizes == "unequal":
+        return [max(1, round(usual * rng.lognormvariate(-0.5, 1.0))) for _ in range(fleet.tenants)]
+    found = [max(1, round(usual))] * fleet.tenants
+    if fleet.sizes == "one":
+        found[0] = round(1.5 * usual * (fleet.tenants - 1))
+    return found
+
+
+def bad_of(rng: random.Random, events: int, share: float) -> int:
+    """A binomial number, by inversion; of many, its normal approximation."""
+    if events * share > 50.0:
+        return min(events, max(0, round(rng.gauss(events * share, (events * share * (1.0 - share)) ** 0.5))))
+    luck, chance, found = rng.random(), (1.0 - share) ** events, 0
+    while luck > chance and found < events:
+        luck -= chance
+        chance *= (events - found) / (found + 1) * share / (1.0 - share)
+        found += 1
+    return found
+
+
+def looks(rng: random.Random, fleet: Fleet) -> Iterable[list[TenantCounts]]:
+    """What each look sees: all that came since the step, and as long before it."""
+    per_look = sizes(rng, fleet)
+    own = [rng.betavariate(BASE * (1 - ALIKE) / ALIKE, (1 - BASE) * (1 - ALIKE) / ALIKE) for _ in per_look]
+    is_on = [rng.random() * 100.0 < fleet.percent for _ in per_look]
+    is_on[0] = is_on[0] or fleet.sizes == "one"
+    harmed = [on and (place == 0 or not fleet.alone) for place, on in enumerate(is_on)]
+    after = [min(1.0, p + fleet.all_alike + fleet.harm * hit) for p, hit in zip(own, harmed, strict=True)]
+    bad, bad_before = [0] * fleet.tenants, [0] * fleet.tenants
+    for look in range(1, MINUTES // LOOK_MINUTES + 1):
+        for place, n in enumerate(per_look):
+            bad[place] += bad_of(rng, n, after[place])
+            bad_before[place] += bad_of(rng, n, own[place])
+        yield [
+            TenantCounts(str(place), is_on[place], bad[place], look * n, bad_before[place], look * n)
+            for place, n in enumerate(per_look)
+        ]
+
+
+def decided(rng: random.Random, fleet: Fleet) -> Decided:
+    """What an hour's looks come to. A watch goes on after a pass."""
+    first: dict[Outcome, int] = {}
+    for number, tenants in enumerate(looks(rng, fleet), 1):
+        first.setdefault(compare(tenants, MARGIN, LIMITS.fewest_tenants).outcome, number * LOOK_MINUTES)
+    return Decided(first.get(Outcome.FAIL), first.get(Outcome.PASS))
+
+
+def many(fleet: Fleet, runs: int, seed: str = "cohorts") -> Sequence[Decided]:
+    """So many runs, by a seed of this fleet's own."""
+    rng = random.Random(f"{seed} {fleet}")
+    return [decided(rng, fleet) for _ in range(runs)]
+
+
+def step(harm: float, percent: int = 50, tenants: int = 200, events: int = 100, **more: Any) -> Fleet:
+    """A fleet by what the release does to it."""
+    return Fleet(tenants, percent, events, harm, **more)
+
+
+HARMS = (0.0, MARGIN, 0.01, 0.02, 0.05)
+FLEETS = (
+    *(step(harm) for harm in HARMS),
+    *(step(harm, percent=10) for harm in HARMS),
+    *(step(harm, percent=10, events=1000) for harm in (0.0, MARGIN, 0.01)),
+    *(step(harm, percent=10, sizes="unequal") for harm in (MARGIN, 0.05)),
+    step(0.0, all_alike=0.02),
+    step(MARGIN, sizes="one"),
+    step(0.3, sizes="one", alone=True),
+    *(step(harm, tenants=40) for harm in (0.0, MARGIN, 0.05)),
+)
+
+
+def rows(fleets: Iterable[Fleet], runs: int, rate: Callable[[int, int], str]) -> list[list[str]]:
+    """The fleet, and how often and when it is rolled back and passes."""
+    found = []
+    for fleet in fleets:
+        seen = many(fleet, runs)
+        both = [[at for at in side if at is not None] for side in zip(*seen, strict=True)]
+        cells = [cell for side in both for cell in (rate(len(side), runs), f"{median(side):.0f} min" if side else "")]
+        sizes_of = {"equal": "", "unequal": ", unequal", "one": ", one of three fifths"}[fleet.sizes]
+        did = f"{100 * fleet.harm:g} points worse" + " for that one" * fleet.alone
+        did = f"all {100 * fleet.all_alike:g} points worse" if fleet.all_alike else did if fleet.harm else "nothing"
+        found.append([f"{fleet.tenants}{sizes_of}", f"{fleet.percent} %", f"{fleet.events}", did, *cells])
+    return found

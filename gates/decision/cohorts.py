@@ -1,0 +1,217 @@
+"""Whether the tenants that have a release on fare worse than those that have not. Pure, standard library only.
+
+The unit is the tenant: ten events of one tenant are not ten tenants. Each has one number, its share of bad events since
+the step, less what its own past foretells (CUPED: Deng, Xu, Kohavi and Walker, WSDM 2013; the slope 1 would be
+difference in differences, the slope 0 none). Shares are averaged over tenants. A tenant weighs by its events before the
+step, and at most as much as the median tenant: what the release does to its traffic changes no weight, and a few large
+tenants cannot decide.
+
+The difference of both means is bounded at any time, however often one looks: a normal mixture over the information
+that has come in (Robbins 1970; Howard, Ramdas, McAuliffe and Sekhon, arXiv 1810.08240, equation 14), wider by Student's
+t for the few tenants that its variance is known from. The variance is that between tenants, and at least the binomial
+one of their events with one bad event more than was seen: where nothing failed yet, little is known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist, median
+
+from gates.decision.intervals import binomial_cdf, binomial_tail, bisect, student_quantile
+from gates.evidence import JsonValue, Outcome
+
+FAIL_RISK = 0.01
+"""Of a failure at the margin, however often one looks: any of several checks rolls back."""
+PASS_RISK = 0.05
+"""Of a pass at the margin, likewise: all of them must pass."""
+SHARE_RISK = 0.001
+"""Of another share of tenants than was planned: it is looked at each time anew."""
+TO_FAIL, TO_PASS = 1.5, 3.0
+"""The bounds are at their best where the margin is so many standard errors: a pass is proved within it, a failure that
+matters is many times as great.
+"""
+SHOWN_TENANTS = 5
+MOST_GROWTH = 50.0
+"""What would take so many times as many events takes more tenants instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class CohortLimits:
+    """What the policy allows (gate.yaml: rollout.cohorts). margin_points: by so many percentage points those with the
+    release may do worse; margin_percent: by so much longer their events may wait, a wait under lag_floor_s counting as
+    none; fewest_tenants: so many of equal weight are needed on either side; most_events: so many one look reads.
+    """
+
+    margin_points: float = 0.5
+    margin_percent: float = 25.0
+    lag_floor_s: float = 2.0
+    fewest_tenants: int = 10
+    most_events: int = 25_000
+
+
+@dataclass(frozen=True, slots=True)
+class TenantCounts:
+    """Bad events and all events of one tenant: since the step, and in as long a time before it."""
+
+    tenant: str
+    is_on: bool
+    bad: int
+    events: int
+    bad_before: int
+    events_before: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """One side: its tenants, their events, what so many tenants of equal weight would be worth, the mean share of bad
+    events with its variance, and the least, quartiles and greatest of its tenants' shares.
+    """
+
+    tenants: int = 0
+    events: int = 0
+    worth: float = 0.0
+    mean: float = 0.0
+    variance: float = 0.0
+    shares: tuple[float, ...] = ()
+
+    def to_json(self) -> dict[str, JsonValue]:
+        shares = [round(one, 6) for one in self.shares]
+        return {"tenants": self.tenants, "events": self.events, "mean": round(self.mean, 6), "shares": [*shares]}
+
+
+@dataclass(frozen=True, slots=True)
+class CohortComparison:
+    """What two cohorts say. difference: of the mean shares, on less off, within [low, high]: `low` is kept with
+    FAIL_RISK, `high` with PASS_RISK. slope: how much of its past a tenant keeps.
+    """
+
+    outcome: Outcome
+    on: Cohort
+    off: Cohort
+    difference: float = 0.0
+    low: float = -1.0
+    high: float = 1.0
+    slope: float = 0.0
+    worst: tuple[TenantCounts, ...] = ()
+
+    @property
+    def variance(self) -> float:
+        return self.on.variance + self.off.variance
+
+    @property
+    def degrees(self) -> int:
+        """Welch's degrees of freedom, of so many tenants as the cohorts are worth."""
+        parts = [(side.variance, side.worth - 1.0) for side in (self.on, self.off)]
+        return max(1, int(self.variance**2 / math.fsum(variance**2 / left for variance, left in parts)))
+
+
+def compare(tenants: Sequence[TenantCounts], margin: float, fewest: int) -> CohortComparison:
+    """Whether those that are on have a share of bad events that is proved to be less, or more, than `margin` worse.
+
+    fewest: so many tenants of equal weight must be on, and so many off. Tenants without a past are left out.
+    """
+    counted = [t for t in tenants if t.events and t.events_before]
+    sides = [[t for t in counted if t.is_on is is_on] for is_on in (True, False)]
+    if not all(sides):
+        on, off = (Cohort(len(side), sum(t.events for t in side)) for side in sides)
+        return CohortComparison(Outcome.UNKNOWN, on, off)
+    cap = median(t.events_before for t in counted)
+    weighed = [
+        [(min(t.events_before, cap), t.bad / t.events, t.bad_before / t.events_before) for t in side] for side in sides
+    ]
+    slope, past = _slope(weighed), _mean([(w, before) for side in weighed for w, _, before in side])
+    on, off = (_cohort(side, own, slope, past) for side, own in zip(sides, weighed, strict=True))
+    found = CohortComparison(Outcome.UNKNOWN, on, off, on.mean - off.mean, slope=slope, worst=_worst(*sides))
+    if min(on.worth, off.worth) < fewest:
+        return found
+    low = found.difference - half_width(found.variance, found.degrees, margin / TO_FAIL, FAIL_RISK)
+    high = found.difference + half_width(found.variance, found.degrees, margin / TO_PASS, PASS_RISK)
+    found = replace(found, low=low, high=high)
+    if low > margin:
+        return replace(found, outcome=Outcome.FAIL)
+    if high < margin:
+        return replace(found, outcome=Outcome.PASS)
+    return found
+
+
+def half_width(variance: float, degrees: int, best: float, risk: float) -> float:
+    """How far a difference with this variance may be from the true one, at any time, on one side.
+
+    best: the standard error at which the bound is at its best.
+    """
+    scale = -2.0 * math.log(2.0 * risk)
+    prior = best**-2 / (scale + math.log1p(scale))
+    spent = prior * variance
+    normal = math.sqrt(variance * (1.0 + spent) * (math.log1p(1.0 / spent) + scale))
+    return normal * student_quantile(1.0 - risk, degrees) / NormalDist().inv_cdf(1.0 - risk)
+
+
+def growth(found: CohortComparison, margin: float) -> float | None:
+    """With how many times as many events it would be decided, were the difference what it seems to be.
+
+    None: more tenants would decide it, and no number of events.
+    """
+    room, variance, degrees = abs(margin - found.difference), found.variance, found.degrees
+    best, risk = (margin / TO_PASS, PASS_RISK) if found.difference < margin else (margin / TO_FAIL, FAIL_RISK)
+
+    def decides(times: float) -> bool:
+        return half_width(variance / times, degrees, best, risk) < room
+
+    return bisect(1.0, MOST_GROWTH, lambda times: not decides(times)) if decides(MOST_GROWTH) else None
+
+
+def is_as_planned(on: int, tenants: int, percent: int) -> bool:
+    """Whether so many of the tenants being on may be chance where the plan has so many percent of them on."""
+    share = percent / 100.0
+    if share <= 0.0 or share >= 1.0:
+        return on == round(share * tenants)
+    return min(binomial_cdf(on, tenants, share), binomial_tail(on, tenants, share)) >= SHARE_RISK / 2.0
+
+
+Weighed = Sequence[tuple[float, float, float]]
+"""Of each tenant: its weight, its share of bad events since the step, and before it."""
+
+
+def _mean(weighed: Sequence[tuple[float, float]]) -> float:
+    return math.fsum(weight * value for weight, value in weighed) / math.fsum(weight for weight, _ in weighed)
+
+
+def _slope(sides: Sequence[Weighed]) -> float:
+    """By least squares within both cohorts; between nothing of the past and all of it."""
+    shared = spread = 0.0
+    for side in sides:
+        since, before = _mean([(w, now) for w, now, _ in side]), _mean([(w, then) for w, _, then in side])
+        shared += math.fsum(w * (then - before) * (now - since) for w, now, then in side)
+        spread += math.fsum(w * (then - before) ** 2 for w, _, then in side)
+    return min(1.0, max(0.0, shared / spread)) if spread else 0.0
+
+
+def _cohort(side: Sequence[TenantCounts], weighed: Weighed, slope: float, past: float) -> Cohort:
+    adjusted = [(w, now - slope * (then - past)) for w, now, then in weighed]
+    mean, count = _mean(adjusted), len(side)
+    total, squares = math.fsum(w for w, _ in adjusted), math.fsum(w * w for w, _ in adjusted)
+    between = math.fsum((w * (one - mean)) ** 2 for w, one in adjusted) / total**2
+    events = sum(t.events for t in side)
+    share = (sum(t.bad for t in side) + 1) / (events + 2)
+    thin = math.fsum(w * w / t.events for (w, _), t in zip(adjusted, side, strict=True)) / total**2
+    shares = sorted(now for _, now, _ in weighed)
+    return Cohort(
+        count,
+        events,
+        total**2 / squares,
+        mean,
+        max(between * count / (count - 1), share * (1.0 - share) * thin) if count > 1 else math.inf,
+        tuple(shares[round(quarter * (count - 1) / 4)] for quarter in range(5)),
+    )
+
+
+def _worst(on: Sequence[TenantCounts], off: Sequence[TenantCounts]) -> tuple[TenantCounts, ...]:
+    """The tenants that are on and have the most bad events beyond what the others' share would give them."""
+    usual = (sum(t.bad for t in off) + 1) / (sum(t.events for t in off) + 2)
+
+    def excess(t: TenantCounts) -> float:
+        return (t.bad - usual * t.events) / math.sqrt(usual * t.events)
+
+    return tuple(sorted((t for t in on if excess(t) > 0.0), key=lambda t: (-excess(t), t.tenant))[:SHOWN_TENANTS])

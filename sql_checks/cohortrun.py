@@ -1,0 +1,268 @@
+"""Compares the tenants that have the flag on with those that have it off: asks once, and judges each check by it.
+
+What is compared is what happened since the flag's last step, with as long a time before it: docs/decision.md.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from gates.checks.observation import Observer
+from gates.contract.fragments import expand
+from gates.decision.cohorts import CohortComparison, CohortLimits, TenantCounts, compare, growth, is_as_planned
+from gates.deployment.database import sql
+from gates.evidence import JsonValue, Outcome
+from gates.text.foreign import count
+from sql_checks.rulefile import ALERTS
+from sql_checks.sqlsession import SqlSession
+
+FOLDER = Path(__file__).parent / "cohorts"
+FRAGMENTS = (FOLDER / "fragments", ALERTS / "fragments")
+LEAST_MARGIN = 0.001
+"""Where hardly an event more may wait than do."""
+OUTBOX_FLAG = "outbox.enabled"
+"""The path that an event took shows what the service itself decided by this flag; of another flag nothing does."""
+Row = dict[str, object]
+
+
+def statement(name: str) -> str:
+    """The statement of a file, with its fragments."""
+    return expand(sql(FOLDER / f"{name}.sql"), FRAGMENTS).rstrip().rstrip(";")
+
+
+def told(flag: str, steps: str, limits: CohortLimits) -> dict[str, str]:
+    """What queries are told of the rollout, as settings of their session. steps: percentages with commas between."""
+    ratio = 1.0 + limits.margin_percent / 100.0
+    numbers = {"lag_floor_s": limits.lag_floor_s, "lag_ratio": ratio, "most_events": limits.most_events}
+    return {"flag": flag, "steps": steps, **{name: f"{number}" for name, number in numbers.items()}}
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What counts as a bad event: the name of its number in events.sql.
+
+    percentile: of a wait, how many percent of the events may be over it, else 0.
+    """
+
+    column: str
+    said: str
+    percentile: float = 0.0
+
+
+METRICS = {
+    "success": Metric("without_effect", "events without an effect within a minute"),
+    "dead-letters": Metric("dead", "events with a dead letter"),
+    "duplicates": Metric("doubled", "events with more than one effect"),
+    "lag-p50": Metric("over_p50", "events that wait for more than", percentile=50.0),
+    "lag-p95": Metric("over_p95", "events that wait for more than", percentile=95.0),
+    "agent-success": Metric("failed", "events whose agent's task failed"),
+}
+
+
+NUMBERS = ("events", "via_outbox", "without_effect", "doubled", "failed", "dead", "over_p50", "over_p95")
+"""Of one tenant, in the order of events.sql."""
+NOTHING = dict.fromkeys(NUMBERS, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where the flag stands, since when, and what time it is by the database."""
+
+    percent: int
+    since: dt.datetime | None
+    at: dt.datetime
+
+    @property
+    def age_s(self) -> float:
+        return (self.at - self.since).total_seconds() if self.since else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SeenTenant:
+    """Whether a tenant is on, was on before the step, and its numbers: since the step, and before it."""
+
+    name: str
+    is_on: bool
+    was_on: bool
+    since: dict[str, int] = field(default_factory=NOTHING.copy)
+    before: dict[str, int] = field(default_factory=NOTHING.copy)
+
+    def add(self, is_after: bool, numbers: Sequence[int]) -> None:
+        (self.since if is_after else self.before).update(zip(NUMBERS, numbers, strict=True))
+
+
+class CohortLook:
+    """What a run sees of its cohorts, asked for once. Raise psycopg.Error."""
+
+    def __init__(self, session: SqlSession, flag: str, limits: CohortLimits) -> None:
+        self._session, self.flag, self.limits = session, flag, limits
+
+    @cached_property
+    def _seen(self) -> list[Row]:
+        asked = self._session.ask(*map(statement, ("step", "events")))
+        return [next(iter(one.fetchall()), {}) for one in asked]
+
+    def require_step(self, observer: Observer) -> Step:
+        """The step. End the check as unknown where there is none to judge."""
+        if self._session.blindness:
+            observer.unmet(self._session.blindness)
+        row = self._seen[0]
+        at, since = row.get("at"), row.get("since")
+        if not isinstance(at, dt.datetime):
+            observer.unmet(f"the flag {self.flag} has no global row")
+        step = Step(count(row["percent"]), since if isinstance(since, dt.datetime) else None, at)
+        if step.since is None or step.age_s < 0.0:
+            observer.unmet(f"the row of {self.flag} does not say when it was changed (updated_at: {step.since})")
+        return step
+
+    @cached_property
+    def tenants(self) -> list[SeenTenant]:
+        """Every tenant that was drawn and had events."""
+        found: dict[str | int, SeenTenant] = {}
+        counts = self._seen[1].get("counts")
+        for name, is_on, was_on, is_after, *numbers in counts if isinstance(counts, list) else ():
+            found.setdefault(name, SeenTenant(str(name), is_on, was_on)).add(is_after, numbers)
+        return list(found.values())
+
+    def counts(self, metric: Metric) -> list[TenantCounts]:
+        """Those that got the flag by its last step, and those that have it off."""
+        return [
+            TenantCounts(
+                t.name, t.is_on, t.since[metric.column], t.since["events"], t.before[metric.column], t.before["events"]
+            )
+            for t in self.tenants
+            if not t.was_on
+        ]
+
+    @property
+    def room(self) -> float:
+        """By how many times as many events the look could have seen: it reads so many and no more."""
+        return self.limits.most_events / 2 / max(1, count(self._seen[1].get("sampled")))
+
+    def allowed_s(self, metric: Metric) -> float:
+        """The wait that the others' percentile allows."""
+        return float(str(self._seen[1].get(metric.column.replace("over_", "") + "_s") or 0.0))
+
+
+def judge_cohorts(metric: Metric, look: CohortLook, observer: Observer) -> None:
+    """Raise AssertionError where those with the flag on are proved to do worse; end as unknown where nothing is."""
+    step = look.require_step(observer)
+    tenants = look.counts(metric)
+    margin = look.limits.margin_points / 100.0
+    allowed_s = None
+    if metric.percentile:
+        allowed_s, margin = _wait_allowed(metric, look, tenants)
+    found = compare(tenants, margin, look.limits.fewest_tenants)
+    observer.count(found.on.events + found.off.events)
+    observer.value(round(100.0 * found.difference, 4), round(100.0 * margin, 4), "points")
+    observer.details.update(_shown(found, step, allowed_s))
+    bad = f"{metric.said}{'' if allowed_s is None else f' {allowed_s:.3g} s'}"
+    if found.outcome is Outcome.UNKNOWN:
+        observer.unmet(_undecided(found, margin, look, step, observer, bad))
+    if found.outcome is Outcome.FAIL:
+        observer.witness = [_tenant(one) for one in found.worst]
+        first = found.worst[0] if found.worst else None
+        named = f"; the worst is {first.tenant}: {first.bad} of {first.events}" if first else ""
+        raise AssertionError(
+            f"{bad}: {_sides(found)}; that is {_points(found.difference)} more, at least {_points(found.low)}; allowed:"
+            f" {_points(margin)}{named}. Take {look.flag} back from {step.percent} %"
+        )
+    observer.control(f"{found.on.tenants} tenants with {look.flag} on, {found.off.tenants} with it off")
+
+
+def _wait_allowed(metric: Metric, look: CohortLook, tenants: Sequence[TenantCounts]) -> tuple[float, float]:
+    """The wait that is allowed, and by how many more of the events than the others' it may be exceeded.
+
+    Of the others at most as many exceed it as the percentile says, and mostly fewer.
+    """
+    shares = [t.bad / t.events for t in tenants if not t.is_on and t.events]
+    usual = sum(shares) / len(shares) if shares else 0.0
+    return look.allowed_s(metric), max(LEAST_MARGIN, 1.0 - metric.percentile / 100.0 - usual)
+
+
+def _undecided(
+    found: CohortComparison, margin: float, look: CohortLook, step: Step, observer: Observer, bad: str
+) -> str:
+    """Why nothing is proved, and when it may be."""
+    fewest, worth = look.limits.fewest_tenants, min(found.on.worth, found.off.worth)
+    sides = f"{found.on.tenants} tenants with events got {look.flag} by its step to {step.percent} %, and"
+    sides += f" {found.off.tenants} have it off"
+    if worth < fewest:
+        observer.details["samples_needed"] = fewest - int(worth)
+        observer.details["ends_when"] = f"{fewest} tenants with events have {look.flag} on, and {fewest} have it off"
+        weight = f", worth {worth:.1f} of equal weight" if worth else ""
+        return f"{sides}, {step.age_s:.0f} s after it{weight}; at least {fewest} are needed on either side"
+    told = f"{bad}: {_sides(found)}; the difference is between {_points(found.low)} and {_points(found.high)}"
+    times = growth(found, margin)
+    if times is None or times > look.room:
+        observer.details["samples_needed"] = found.on.tenants
+        return (
+            f"{told}, which decides nothing; more time would not tell: a larger step would, or more events a look"
+            " (rollout.cohorts.most_events)"
+        )
+    more = times - 1.0
+    observer.details["samples_needed"] = round(more * (found.on.events + found.off.events))
+    observer.details["time_needed_s"] = round(more * step.age_s)
+    return f"{told}, which decides nothing; about {more * step.age_s / 60.0:.0f} minutes more would tell"
+
+
+def judge_share(look: CohortLook, observer: Observer) -> None:
+    """Raise AssertionError where another share of the tenants is on than was planned."""
+    step = look.require_step(observer)
+    tenants = [t for t in look.tenants if t.since["events"]]
+    is_shown = look.flag == OUTBOX_FLAG
+    is_on = [2 * t.since["via_outbox"] > t.since["events"] if is_shown else t.is_on for t in tenants]
+    on, total = sum(is_on), len(tenants)
+    observer.count(total)
+    observer.value(round(100.0 * on / total, 2) if total else None, step.percent, "%")
+    fewest = 2 * look.limits.fewest_tenants
+    if total < fewest:
+        observer.details["samples_needed"] = fewest - total
+        observer.unmet(f"{total} tenants had events since the step, at least {fewest} are needed to judge a share")
+    if not is_as_planned(on, total, step.percent):
+        other = [t.name for t, seen in zip(tenants, is_on, strict=True) if seen is not t.is_on]
+        observer.witness = [*other[:10]]
+        by = "their events show it" if is_shown else "the flag's function says so"
+        raise AssertionError(
+            f"{on} of {total} tenants with events have {look.flag} on ({by}), the plan says {step.percent} %;"
+            f" {len(other)} are not as the function has it. Who is compared was not drawn: correct that before the"
+            " next step"
+        )
+    observer.control(f"{on} of {total} tenants are on, {step.percent} % planned")
+
+
+def _shown(found: CohortComparison, step: Step, allowed_s: float | None) -> dict[str, JsonValue]:
+    return {
+        "on": found.on.to_json(),
+        "off": found.off.to_json(),
+        "difference": [round(found.low, 6), round(found.difference, 6), round(found.high, 6)],
+        "slope": round(found.slope, 4),
+        "step": {"percent": step.percent, "age_s": round(step.age_s)},
+        "worst": [_tenant(one) for one in found.worst],
+        **({} if allowed_s is None else {"allowed_s": round(allowed_s, 4)}),
+    }
+
+
+def _tenant(one: TenantCounts) -> JsonValue:
+    return {
+        "tenant": one.tenant,
+        "bad": one.bad,
+        "events": one.events,
+        "bad_before": one.bad_before,
+        "events_before": one.events_before,
+    }
+
+
+def _sides(found: CohortComparison) -> str:
+    return (
+        f"{100 * found.on.mean:.3g} % of the events of {found.on.tenants} tenants with the flag on,"
+        f" {100 * found.off.mean:.3g} % of {found.off.tenants} with it off"
+    )
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.2f} points"

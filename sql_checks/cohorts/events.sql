@@ -1,0 +1,62 @@
+-- What became of the events of each tenant: no effect within a minute, more than one, a failed task, a dead letter, a wait.
+with {{step}}, sample as materialized (
+  select s.is_after, e.id, e.company_id, e.created_at, e.path = 'outbox' as via_outbox
+  from slices s
+  cross join lateral (
+    select id, company_id, created_at, path
+    from public.events
+    where created_at >= s.since and created_at < s.until
+      and {{not_excluded}}
+    limit current_setting('replaygate.most_events')::int / 20
+  ) e
+), tenants as materialized (
+  -- those that were drawn: no override, and no pause of their own that holds their events back
+  select k.company_id, public.is_feature_enabled(current_setting('replaygate.flag'), k.company_id) as is_on,
+         case when s.percent_before = 0 then false
+              else ('x' || encode(substr(sha256(convert_to(lower(current_setting('replaygate.flag') || ':' || k.company_id), 'UTF8')), 1, 4), 'hex'))
+                     ::bit(32)::bigint % 100 < s.percent_before end as was_on
+  from (select distinct company_id from sample) k cross join step s
+  where not exists (select from public.feature_flags f
+                    where f.key = current_setting('replaygate.flag') and f.company_id = k.company_id)
+    and not exists (select from public.agent_controls a
+                    where a.company_id = k.company_id and (a.agents_paused or a.updated_at > s.since - s.length))
+), outcomes as materialized (
+  select e.is_after, e.company_id, e.via_outbox, t.effects, t.has_failed,
+         -- what came later than a minute had not come when the youngest events were looked at
+         case when t.effect_at <= e.created_at + interval '1 minute' then extract(epoch from t.effect_at - e.created_at)::float8 end as lag_s,
+         -- one look-up an event: a join would read the whole table
+         (select true from public.dead_letter_queue d where d.event_id = e.id limit 1) as is_dead
+  from sample e
+  cross join lateral (
+    select count(*) filter (where status = 'completed') as effects, bool_or(status = 'failed') as has_failed,
+           min(updated_at) filter (where status = 'completed') as effect_at
+    from public.agent_tasks
+    where event_id = e.id
+  ) t
+), usual as materialized (
+  select percentile_disc(array[0.5, 0.95]) within group (order by coalesce(lag_s, 60)) as lags_s
+  from outcomes join tenants using (company_id)
+  where is_after and not is_on
+), allowed as materialized (
+  select greatest(current_setting('replaygate.lag_floor_s')::float8, lags_s[1] * current_setting('replaygate.lag_ratio')::float8) as p50_s,
+         greatest(current_setting('replaygate.lag_floor_s')::float8, lags_s[2] * current_setting('replaygate.lag_ratio')::float8) as p95_s
+  from usual
+)
+select (select p50_s from allowed) as p50_s, (select p95_s from allowed) as p95_s,
+       (select count(*) from sample where is_after) as sampled,
+       json_agg(json_build_array(t.company_id, t.is_on, t.was_on, o.is_after, o.events, o.via_outbox,
+                                 o.without_effect, o.doubled, o.failed, o.dead, o.over_p50, o.over_p95)) as counts
+from tenants t
+join (
+  select company_id, is_after,
+         count(*) as events,
+         count(*) filter (where via_outbox) as via_outbox,
+         count(*) filter (where lag_s is null) as without_effect,
+         count(*) filter (where effects > 1) as doubled,
+         count(*) filter (where has_failed) as failed,
+         count(*) filter (where is_dead) as dead,
+         count(*) filter (where lag_s is null or lag_s > p50_s) as over_p50,
+         count(*) filter (where lag_s is null or lag_s > p95_s) as over_p95
+  from outcomes cross join allowed
+  group by company_id, is_after
+) o using (company_id);

@@ -1,0 +1,107 @@
+"""Cohorts: what two of them prove, what they leave open, and what cannot make them decide."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from benchmarks import cohort_rates as rates
+from gates.decision.cohorts import FAIL_RISK, PASS_RISK, TenantCounts, compare, growth, half_width, is_as_planned
+from gates.evidence import Outcome
+
+MARGIN = 0.005
+
+
+def fleet(on: int = 50, off: int = 50, events: int = 100, bad_on: int = 0, bad_off: int = 0) -> list[TenantCounts]:
+    """Tenants that are all alike on either side, with a past without a bad event."""
+    sides = [(f"on{i}", True, bad_on) for i in range(on)] + [(f"off{i}", False, bad_off) for i in range(off)]
+    return [TenantCounts(name, is_on, bad, events, 0, events) for name, is_on, bad in sides]
+
+
+def test_equal_cohorts_pass_and_a_worse_one_fails() -> None:
+    """Without a bad event it passes; with five in a hundred more it fails, and says by how much at least."""
+    assert compare(fleet(), MARGIN, 10).outcome is Outcome.PASS
+    found = compare(fleet(bad_on=5), MARGIN, 10)
+    assert found.outcome is Outcome.FAIL
+    assert MARGIN < found.low < found.difference == pytest.approx(0.05)
+    assert found.worst[0].tenant == "on0"
+
+
+def test_few_events_prove_nothing_though_all_are_good() -> None:
+    """A cohort in which nothing failed yet is not known to be good; it says how much more would tell."""
+    found = compare(fleet(events=4), MARGIN, 10)
+    assert found.outcome is Outcome.UNKNOWN
+    times = growth(found, MARGIN)
+    assert times is not None
+    more = [replace(t, events=math.ceil(t.events * times)) for t in fleet(events=4)]
+    assert compare(more, MARGIN, 10).outcome is Outcome.PASS
+
+
+def test_events_are_not_tenants() -> None:
+    """Nine tenants decide nothing, however many events they have and however bad they are."""
+    for on, off in ((9, 100), (100, 9), (0, 100), (100, 0), (1, 1)):
+        assert compare(fleet(on, off, 100_000, bad_on=90_000), MARGIN, 10).outcome is Outcome.UNKNOWN
+    assert compare([], MARGIN, 10).outcome is Outcome.UNKNOWN
+
+
+def test_a_few_large_tenants_count_as_a_few() -> None:
+    """Two tenants with a million events among fifty that are small are two of fifty: no failure, and no pass."""
+    large = [TenantCounts(f"large{i}", True, 300_000, 1_000_000, 0, 1_000_000) for i in range(2)]
+    found = compare([*fleet(on=48), *large], MARGIN, 10)
+    assert found.outcome is Outcome.UNKNOWN
+    assert {one.tenant for one in found.worst[:2]} == {"large0", "large1"}
+    tiny = [replace(t, events_before=1) for t in fleet(on=48)]
+    assert compare([*tiny, *large, *fleet(on=0, off=200)], MARGIN, 10).on.worth < 10
+
+
+def test_traffic_after_the_step_moves_no_weight() -> None:
+    """A tenant that sends a hundred times as much since the step weighs what it weighed before."""
+    tenants = fleet(bad_on=1)
+    loud = [replace(tenants[0], bad=5000, events=10_000), *tenants[1:]]
+    quiet = [replace(tenants[0], bad=50, events=100), *tenants[1:]]
+    assert compare(loud, MARGIN, 10).difference == pytest.approx(compare(quiet, MARGIN, 10).difference)
+
+
+def test_what_was_so_before_the_step_is_not_its_doing() -> None:
+    """Tenants who always had many bad events are held against that; a change for all alike is none."""
+    poor = [
+        replace(t, bad=b, bad_before=b)
+        for i, t in enumerate(fleet())
+        for b in [20 + i % 7 if i < 25 else i % 7]  # the poor ones are on, by chance
+    ]
+    assert compare(poor, MARGIN, 10).difference == pytest.approx(0.0, abs=1e-9)
+    assert compare(poor, MARGIN, 10).slope == pytest.approx(1.0)
+    worse = [replace(t, bad=t.bad + 10) for t in poor]
+    assert compare(worse, MARGIN, 10).difference == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_bound_is_the_published_one() -> None:
+    """With many degrees of freedom it is the confidence sequence of GrowthBook's tests: 0.0960 at 1,000 of 1,000."""
+    assert half_width(0.001, 10**6, 1000.0**-0.5, 0.025) == pytest.approx(0.0960, abs=5e-5)
+    assert half_width(0.001, 9, 0.1, 0.025) > 1.1 * half_width(0.001, 10**6, 0.1, 0.025)
+
+
+@pytest.mark.parametrize(("tenants", "low", "high"), [(20, 0, 7), (50, 0, 13), (200, 8, 35)])
+def test_shares_that_may_be_chance(tenants: int, low: int, high: int) -> None:
+    """Exact, at one in a thousand, where 10 % are planned."""
+    assert [on for on in range(tenants + 1) if is_as_planned(on, tenants, 10)] == list(range(low, high + 1))
+    assert [on for on in range(tenants + 1) if is_as_planned(on, tenants, 0)] == [0]
+    assert [on for on in range(tenants + 1) if is_as_planned(on, tenants, 100)] == [tenants]
+
+
+@pytest.mark.parametrize(
+    ("fleet_of", "wrong"),
+    [
+        (rates.Fleet(50, 50, 100, MARGIN), "both"),
+        (rates.Fleet(50, 50, 100, 0.0), "failed"),
+    ],
+    ids=["at the margin", "equal"],
+)
+def test_rates_are_kept_over_all_looks(fleet_of: rates.Fleet, wrong: str) -> None:
+    """With another seed than the page's, what is wrong comes hardly more often than its risk."""
+    found = rates.many(fleet_of, 60, "again")
+    assert sum(one.failed is not None for one in found) <= 60 * FAIL_RISK + 3
+    if wrong == "both":
+        assert sum(one.passed is not None for one in found) <= 60 * PASS_RISK + 6

@@ -1,0 +1,129 @@
+"""The checks of cohorts over a fleet of 200 tenants: red where those with the release fare worse, green elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+
+import pytest
+
+from faults.cohorts import DONE, FLEET, later, lost
+from gates.checks.observation import Observer
+from gates.decision.cohorts import CohortLimits
+from gates.deployment.database import connect, execute
+from gates.stack import seed
+from sql_checks.cohortrun import METRICS, OUTBOX_FLAG, CohortLook, judge_cohorts, judge_share, told
+from tests.postgres_fixture import TEMPLATE, PgServer
+from tests.sql_checks.conftest import COMPANY, PlantedSession, outcome_of
+
+CHECKS = {*METRICS, "share"}
+Judged = Mapping[str, tuple[str, str, Observer]]
+
+
+@pytest.fixture(scope="module")
+def fleet_url(pg_server: PgServer) -> Iterator[str]:
+    """A database with the fleet, to which nothing was done."""
+    name = pg_server.create_database(TEMPLATE)
+    seed.write(pg_server.url(name), COMPANY, history=False)
+    with connect(pg_server.url(name)) as connection:
+        connection.execute("set search_path = public, pg_catalog")
+        connection.execute(FLEET.encode())
+        connection.execute("analyze")
+    yield pg_server.url(name)
+    pg_server.drop_database(name)
+
+
+@pytest.fixture
+def fleet(fleet_url: str) -> Iterator[PlantedSession]:
+    """An open transaction on it; rolled back at the end."""
+    with connect(fleet_url) as connection:
+        execute(connection, "begin transaction isolation level repeatable read")
+        yield PlantedSession(fleet_url, planted=connection)
+        connection.rollback()
+
+
+def judged(session: PlantedSession, sql: str = "") -> Judged:
+    """Check -> its outcome, its message, and what it saw, after these statements."""
+    assert session.planted is not None
+    if sql:
+        session.planted.execute("set local search_path = public, pg_catalog")
+        session.planted.execute(sql.encode())
+    session.planted.execute("set local search_path = pg_catalog, pg_temp")
+    for name, value in told(OUTBOX_FLAG, "10,50,100", CohortLimits()).items():
+        session.planted.execute("select set_config(%s, %s, true)", (f"replaygate.{name}", value))
+    look = CohortLook(session, OUTBOX_FLAG, CohortLimits())
+    found = {name: outcome_of(partial(judge_cohorts, metric, look)) for name, metric in METRICS.items()}
+    return found | {"share": outcome_of(partial(judge_share, look))}
+
+
+def not_passed(found: Judged) -> dict[str, str]:
+    return {name: outcome for name, (outcome, _, _) in found.items() if outcome != "pass"}
+
+
+def test_green_on_a_step_that_changes_nothing(fleet: PlantedSession) -> None:
+    """Half an hour after a step to 50 % all is decided, and both sides are shown."""
+    found = judged(fleet)
+    assert not_passed(found) == {}
+    details = found["success"][2].details
+    for side in (details["on"], details["off"]):
+        assert isinstance(side, dict)
+        assert isinstance(side["shares"], list)
+        assert len(side["shares"]) == 5
+
+
+@pytest.mark.parametrize("name", DONE)
+def test_red_on_its_fault_alone(name: str, fleet: PlantedSession) -> None:
+    """Each check fails on the fault that it is for and names tenants; the others stay as they are."""
+    _, sql, checks = DONE[name]
+    found = judged(fleet, sql)
+    assert not_passed(found) == dict.fromkeys(checks, "fail"), {name: said for name, (_, said, _) in found.items()}
+    for check in checks:
+        assert found[check][2].witness
+        assert OUTBOX_FLAG in found[check][1]
+
+
+def test_every_check_has_a_fault() -> None:
+    """No check of cohorts is without a fault that it has been seen to find."""
+    assert {check for _, _, checks in DONE.values() for check in checks} == CHECKS
+
+
+@pytest.mark.parametrize("points", [1, 2, 5])
+def test_some_points_worse_with_the_release(points: int, fleet: PlantedSession) -> None:
+    """A release that loses one, two or five events more in a hundred is found out."""
+    assert judged(fleet, lost(points / 100))["success"][0] == "fail"
+
+
+def test_one_large_tenant_decides_nothing_alone(fleet: PlantedSession) -> None:
+    """One tenant with the release loses all it has: its cohort is no failure and no pass, and its name is told."""
+    sql = """delete from agent_tasks t using events e where e.id = t.event_id and e.path = 'outbox'
+        and e.company_id::text = (select min(company_id::text) from events where path = 'outbox')"""
+    outcome, message, seen = judged(fleet, sql)["success"]
+    assert outcome == "unknown"
+    assert "minutes more" in message or "a larger step" in message
+    worst = seen.details["worst"]
+    assert isinstance(worst, list)
+    assert len(worst) == 1
+
+
+def test_what_slows_all_alike_is_no_difference(fleet: PlantedSession) -> None:
+    """Everybody waits four seconds since the step: the step did not do it."""
+    others = later(1, 4).replace("AND path = 'outbox'", "AND created_at > now() - interval '31 minutes'")
+    assert not_passed(judged(fleet, others)) == {}
+
+
+UNDECIDED = {
+    "few tenants": ("", "at least 10 are needed"),
+    "a step of now": ("update feature_flags set updated_at = now() where company_id is null", "0 s after it"),
+    "a flag that is off": ("update feature_flags set enabled = false, updated_at = now() - interval '1 h'", "to 0 %"),
+    "a step of tomorrow": ("update feature_flags set updated_at = now() + interval '1 d'", "does not say when"),
+    "no flag": ("delete from feature_flags", "no global row"),
+}
+
+
+@pytest.mark.parametrize("case", UNDECIDED)
+def test_unknown_where_nothing_can_be_compared(case: str, planted: PlantedSession) -> None:
+    """No check passes or fails without tenants on both sides; the reference itself has one tenant."""
+    sql, said = UNDECIDED[case]
+    found = judged(planted, sql)
+    assert not_passed(found) == dict.fromkeys(CHECKS, "unknown")
+    assert said in found["success"][1]
