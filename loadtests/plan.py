@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,18 @@ class Tenant:
     id: str
     items: tuple[str, ...] = ()
     replays: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class UrlRequest:
+    """A request of `--url`; `path` is appended to the URL. expect: the status of success, 0: any of 200..299."""
+
+    name: str
+    method: str
+    path: str
+    headers: tuple[tuple[str, str], ...] = ()
+    body: str = ""
+    expect: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +83,9 @@ class LoadPlan:
     compat_k6: bool = False
     detail: bool = True
     url_only: bool = False
+    requests_name: str = ""
+    requests_text: str = ""
+    requests: tuple[UrlRequest, ...] = ()
     rate_per_s: float = 50.0
     keep_tenants: bool = False
     lease: str = "t0"
@@ -115,6 +131,10 @@ def load_plan(text: str) -> LoadPlan:
     values["tenants"] = tuple(
         Tenant(one["id"], tuple(one["items"]), one["replays"]) for one in values.get("tenants", ())
     )
+    values["requests"] = tuple(
+        UrlRequest(**{**one, "headers": tuple((name, value) for name, value in one["headers"])})
+        for one in values.get("requests", ())
+    )
     values["notes"] = tuple(values.get("notes", ()))
     return LoadPlan(**values)
 
@@ -132,3 +152,4 @@ class Credentials:
 
     hmac_secret: str = field(default="", repr=False)
     admin_jwt: str = field(default="", repr=False)
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -25,10 +25,11 @@ from loadtests.engine.sinks import RateSink
 from loadtests.engine.workload import MIX
 from loadtests.judgement import interleaved
 from loadtests.judgement.verdict import ThresholdResult
-from loadtests.plan import LoadPlan
+from loadtests.plan import LoadPlan, UrlRequest
 from loadtests.profiles import CHECKLIST_THRESHOLDS, URL_THRESHOLDS, resolve
 from loadtests.thresholds.file import ThresholdsFile, parse_thresholds
 from loadtests.thresholds.language import ThresholdSet
+from loadtests.thresholds.requests import parse_requests
 
 
 class OrphanedError(SystemExit):
@@ -64,11 +65,17 @@ def _watch_parent(parent: int, then: Callable[[], None]) -> Callable[[], None]:
     return tick
 
 
+def requests_of(plan: LoadPlan) -> tuple[UrlRequest, ...]:
+    """The requests that a plan of a URL names. Raise ThresholdsFileError."""
+    return parse_requests(plan.requests_text, plan.requests_name, os.environ)
+
+
 def thresholds_of(plan: LoadPlan) -> ThresholdsFile:
     """The thresholds of a plan, the checklist's where it brings none. Raise ThresholdsFileError."""
     text = plan.thresholds_text or (URL_THRESHOLDS if plan.url_only else CHECKLIST_THRESHOLDS)
     name = plan.thresholds_name if plan.thresholds_text else "checklist.js"
-    file = parse_thresholds(text, name, TYPES, () if plan.url_only else tuple(dict.fromkeys(MIX)))
+    operations = tuple(one.name for one in requests_of(plan)) if plan.url_only else tuple(dict.fromkeys(MIX))
+    file = parse_thresholds(text, name, TYPES, operations)
     if not plan.baseline_url:
         return file
     known = dict(file.thresholds.by_metric)
@@ -85,7 +92,7 @@ def run(
     engine: makes the Engine, of its arguments.
     """
     thresholds = thresholds_of(plan)
-    plan = resolve(plan, thresholds)
+    plan = dataclasses.replace(resolve(plan, thresholds), requests=requests_of(plan))
     url = "" if plan.url_only else environ.get("DATABASE_URL", "")
     out.mkdir(parents=True, exist_ok=True)
     created: list[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -27,6 +28,10 @@ class LoadOptions:
     profile: str = "quick"
     thresholds: Path | None = None
     url: str | None = None
+    requests: Path | None = None
+    method: str = "GET"
+    header: tuple[str, ...] = ()
+    body: str = ""
     rate: float = 50.0
     vus: int = 0
     duration: float = 0.0
@@ -76,14 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="k6 options: JavaScript, JSON or YAML",
     )
-    add("--url", type=option(values.webhook), help="load this URL alone, whatever stands behind it")
-    add(
-        "--rate",
-        type=option(values.decimal(0.001, 1e6)),
-        default=50.0,
-        metavar="N",
-        help="arrivals a second with --url (open model; default 50)",
-    )
+    _add_arguments_of_url(add)
     add(
         "--vus",
         type=option(values.whole(0)),
@@ -138,3 +136,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--keep-tenants", action="store_true", help="leave the companies of the run; `clean_up` removes them")
     add("--spare-test-company", action="store_true", help="make no replay call for TEST_COMPANY_ID")
     add("--baseline", type=Path, metavar="DIR", help="the load folder of an earlier run to compare latencies with")
+
+
+def _add_arguments_of_url(add: Callable[..., object]) -> None:
+    """A URL, and what is sent to it."""
+    add("--url", type=option(values.webhook), help="load this URL alone, whatever stands behind it")
+    add(
+        "--requests",
+        type=Path,
+        metavar="FILE",
+        help="with --url: a list of {name, method, path, headers, body, expect}, made by turns",
+    )
+    add("--method", default="GET", metavar="WORD", help="with --url: GET, POST, ...")
+    add(
+        "--header",
+        action="append",
+        default=[],
+        metavar="'NAME: VALUE'",
+        help="with --url; ${VARIABLE} in it is read from the environment; may be repeated",
+    )
+    add("--body", default="", metavar="TEXT", help="with --url, likewise")
+    add(
+        "--rate",
+        type=option(values.decimal(0.001, 1e6)),
+        default=50.0,
+        metavar="N",
+        help="arrivals a second with --url (open model; default 50)",
+    )

@@ -29,7 +29,7 @@ from gates.deployment.leftovers import KEPT, TIMED, Lease, sweep, take_lease, te
 from gates.deployment.redaction import hidden, redact_text
 from gates.deployment.target import Target
 from gates.deployment.tenants import Tenants
-from gates.errors import CannotWork, ConfigError
+from gates.errors import CannotWork, ConfigError, UsageError
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, stamp
 from gates.stages.load_checks import RUN_VALID, SPECS, spec_of
 from gates.stages.load_options import MOST_EXACT, QUICK_MOST_S, QUICK_S, LoadOptions
@@ -125,14 +125,14 @@ def plan_of(target: Target, options: LoadOptions) -> dict[str, Any]:
     """The plan that the load process reads: no secret in it."""
     text, name = "", "checklist.js"
     if options.thresholds is not None:
-        try:
-            text, name = options.thresholds.read_text(encoding="utf-8"), str(options.thresholds)
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{options.thresholds}:1:1: {error}; allowed: a readable text file") from None
+        text, name = _read(options.thresholds), str(options.thresholds)
     duration_s = options.duration or QUICK_S
+    requests_name, requests_text = _requests(options)
     return {
         "base_url": options.url or target.base_url,
         "url_only": bool(options.url),
+        "requests_name": requests_name,
+        "requests_text": requests_text,
         "thresholds_name": name,
         "thresholds_text": text,
         "run": secrets.token_hex(4),
@@ -162,6 +162,31 @@ def plan_of(target: Target, options: LoadOptions) -> dict[str, Any]:
         "lease": term_of(KEPT if options.keep_tenants else TIMED),
         "progress": True,
     }
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}:1:1: {error}; allowed: a readable text file") from None
+
+
+def _requests(options: LoadOptions) -> tuple[str, str]:
+    """Name and text of the requests of --url; the options that describe one are such a text, too."""
+    one: dict[str, Any] = {"name": "url", "method": options.method, "body": options.body, "headers": {}}
+    given = options.method != "GET" or options.body or options.header
+    if (given or options.requests) and not options.url:
+        raise UsageError("--requests, --method, --header and --body describe what is sent to --url; give it")
+    if given and options.requests:
+        raise UsageError("--requests names all requests; leave --method, --header and --body out")
+    if options.requests is not None:
+        return str(options.requests), _read(options.requests)
+    for header in options.header:
+        name, colon, value = header.partition(":")
+        if not colon:
+            raise UsageError("--header needs a name, a colon and a value, as in 'Accept: text/html'")
+        one["headers"][name.strip()] = value.strip()
+    return ("--url.json", json.dumps([one])) if given else ("", "")
 
 
 def evidence_of(result: Mapping[str, Any], *, compat: bool, started_at: str) -> list[Evidence]:
@@ -254,6 +279,7 @@ def _asked(target: Target, folder: Path) -> list[str]:
     code, text = _run(["--checks", str(folder / "plan.json")], target, GRACE_S, show=False)
     lines = text.strip().splitlines()
     if code == 3:
+        (folder / "plan.json").unlink()  # what was refused may be a secret
         raise ConfigError(lines[-1] if lines else "the thresholds cannot be used")
     return lines
 

@@ -8,5 +8,6 @@ from loadtests.plan import Credentials
 
 
 def credentials_from(environ: Mapping[str, str]) -> Credentials:
-    """The first HMAC secret and the admin token of the contract's variables."""
-    return Credentials(environ.get("TRANSBOT_HMAC_SECRET", "").partition(",")[0], environ.get("ADMIN_JWT", ""))
+    """The first HMAC secret and the admin token of the contract's variables; and all, for requests that name some."""
+    secret = environ.get("TRANSBOT_HMAC_SECRET", "").partition(",")[0]
+    return Credentials(secret, environ.get("ADMIN_JWT", ""), environ)

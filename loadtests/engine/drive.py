@@ -151,7 +151,7 @@ class Drive:
         self._open[connection] = call, terms
         try:
             left_s = min(self.plan.timeout_s, max(0.0, terms.cut_off - time.perf_counter()))
-            status, error = connection.exchange(call.data, left_s), ""
+            status, error = connection.exchange(call.data, left_s, head=call.method == "HEAD"), ""
             status, connection.body = understood_bytes(status, connection.body)
             self.answered_at = connection.ended
         except TransportError as none:
@@ -161,9 +161,10 @@ class Drive:
                 self._record(call, connection, status, error, connection.ended, terms)
         return status
 
-    def exchange(self, connection: Connection, data: bytes) -> int:
+    def exchange(self, connection: Connection, data: bytes, *, head: bool) -> int:
         """Send and wait, without a record. Returns the status. Raise TransportError without an answer."""
-        status, connection.body = understood_bytes(connection.exchange(data, self.plan.timeout_s), connection.body)
+        status = connection.exchange(data, self.plan.timeout_s, head=head)
+        status, connection.body = understood_bytes(status, connection.body)
         return status
 
     def _wait_for_turn(self, terms: Terms) -> Terms:

@@ -20,7 +20,7 @@ from gates.deployment.requests import (
 )
 from loadtests.engine.drive import BaselineCall, Call
 from loadtests.engine.wire import Address, parse_address, request_bytes
-from loadtests.plan import REPLAYS_EACH, Credentials, LoadPlan, Tenant
+from loadtests.plan import REPLAYS_EACH, Credentials, LoadPlan, Tenant, UrlRequest
 from loadtests.thresholds.expectations import (
     ALIVE,
     EVENT_STATUS,
@@ -30,7 +30,9 @@ from loadtests.thresholds.expectations import (
     Expectation,
     accepted_event,
     replayed,
+    status_is,
 )
+from loadtests.thresholds.requests import VARIABLE
 
 AGENT = "replaygate-load"
 PROBES = {"/healthz": ALIVE, "/version": VERSION}
@@ -56,7 +58,7 @@ class Workload:
     _probes: Iterator[str] = field(default_factory=lambda: itertools.cycle(PROBES))
     _companies: Iterator[str] = field(init=False)
     _replays: Iterator[Call] = field(init=False)
-    _plain: Call = field(init=False)
+    _plain: Mapping[str, Call] = field(init=False)
     _baseline: Address | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -67,20 +69,19 @@ class Workload:
         self._replays = self._all_replays(mine)
         where = {"keeps": self.plan.keeps_connections, "checked": self.plan.checks_certificates}
         self._baseline = parse_address(self.plan.baseline_url, **where) if self.plan.baseline_url else None
-        path = self.address.prefix or "/"
-        get = Request("GET", "", (("Accept", "*/*"),))
-        self._plain = Call("url", "GET", path, _plain_bytes(self.address, get), twin=self._twin(get, SUCCEEDS))
+        asked = self.plan.requests or (UrlRequest("url", "GET", "", (("Accept", "*/*"),)),)
+        self._plain = {one.name: self._of_url(one) for one in asked if self.plan.is_url}
 
     def kinds(self, wanted: str) -> Iterator[str]:
         """What a scenario calls by turns."""
-        mix = ("url",) if self.plan.is_url else MIX
+        mix = tuple(self._plain) if self.plan.is_url else MIX
         return itertools.cycle((wanted,) if wanted else mix)
 
     def call(self, kind: str) -> Call | None:
         """The next call of a kind; None where there is nothing (more) to call. Events come from `event` instead."""
         match kind:
-            case "url":
-                return self._plain
+            case name if name in self._plain:
+                return self._plain[name]
             case "probe":
                 path = next(self._probes)
                 request, expectation = Request("GET", path), PROBES[path]
@@ -89,6 +90,18 @@ class Workload:
             case "replay":
                 return next(self._replays, None)
         return None
+
+    def _of_url(self, one: UrlRequest) -> Call:
+        def with_variables(text: str) -> str:
+            return VARIABLE.sub(lambda found: self.credentials.variables[found[1]], text)
+
+        headers = tuple((name, with_variables(value)) for name, value in one.headers)
+        request = Request(one.method, one.path, headers, with_variables(one.body).encode())
+        expectation = status_is(one.expect) if one.expect else SUCCEEDS
+        twin = BaselineCall(_plain_bytes(self._baseline, request), expectation) if self._baseline else None
+        path = self.address.prefix + one.path or "/"
+        data = _plain_bytes(self.address, request)
+        return Call(one.name, one.method, path, data, expectation=expectation, twin=twin)
 
     def event(self) -> tuple[Call, str] | None:
         """A canary event and its id; None where there is no tenant to send it for."""

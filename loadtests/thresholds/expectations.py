@@ -26,7 +26,14 @@ class Expectation:
 
 
 SUCCEEDS = Expectation("status is 200..299", lambda status, _body: 200 <= status < 300)
-ALIVE = Expectation("status is 200", lambda status, _body: status == 200)
+
+
+def status_is(wanted: int) -> Expectation:
+    """That status and no other."""
+    return Expectation(f"status is {wanted}", lambda status, _body: status == wanted)
+
+
+ALIVE = status_is(200)
 VERSION = Expectation(
     "200 with a release", lambda status, body: status == 200 and isinstance(json_object(body).get("release"), str)
 )

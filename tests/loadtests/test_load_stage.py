@@ -21,7 +21,7 @@ from loadtests.engine.sinks import TrendSink
 from loadtests.engine.wire import parse_address
 from loadtests.engine.workload import Workload
 from loadtests.judgement.baseline import compare
-from loadtests.plan import Credentials, load_plan
+from loadtests.plan import Credentials, LoadPlan, load_plan
 from tests.gates.reports.schemas import broken_rules
 from tests.loadtests.fake_target import Behaviour, target
 
@@ -91,11 +91,9 @@ def test_a_switched_off_metric_says_so() -> None:
 
 def test_the_checks_of_the_checklist_are_the_catalogue() -> None:
     """Default thresholds and declared checks are the same ids."""
-    from loadtests.engine.metrics import TYPES  # noqa: PLC0415
-    from loadtests.profiles import CHECKLIST_THRESHOLDS  # noqa: PLC0415
-    from loadtests.thresholds.file import parse_thresholds  # noqa: PLC0415
+    from loadtests.run import thresholds_of  # noqa: PLC0415
 
-    file = parse_thresholds(CHECKLIST_THRESHOLDS, "c.js", TYPES)
+    file = thresholds_of(LoadPlan("http://a.test", baseline_url="http://b.test"))
     ids = {f"load/{k}/{t.expression.aggregation}" for k, ts in file.thresholds.by_metric.items() for t in ts}
     assert {spec.id for spec in SPECS} == ids | {"load/run-valid"}
 
