@@ -25,5 +25,5 @@ def refused(words: list[str]) -> str:
 
 def printed(text: str) -> list[list[str]]:
     """Every `gate COMMAND ...` of a text, as words; a line that a backslash continues is one."""
-    joined = text.replace("\\\n", " ")
+    joined = text.replace("\\\n", " ").replace("\\|", "|")
     return [shlex.split(found[1].split(" #")[0].split(" >")[0]) for found in SAID.finditer(joined)]
