@@ -130,7 +130,7 @@ def keep(
     run |= done.facts() | {
         "stages": [s.to_json() for s in stages],
         "companies": list[JsonValue](companies.read_text().split() if companies.exists() else []),
-        "proof": cited(request.proof, done.policy.proof_digest, source_digest()),
+        "proof": cited(request.proof, done.policy, source_digest()),
     }
     record.write_run(request.out, run)
     recorded = record.read(request.out)

@@ -45,6 +45,9 @@ def again(check: str) -> str:
 RUN_ONLY = ("release", "target", "deep", "disruptive", "stage", "names")
 """What one run chooses, and what a deployment calls things: the rest is the same for all runs by the same rules."""
 
+RULES, PART_LENGTH = "rules", 19
+"""The name of the part of a policy that is no check; how much of the digest of a check is kept."""
+
 PROSE = ("claim", "cost", "covers")
 """Members of a check that people read; the decision does not."""
 
@@ -176,7 +179,13 @@ class Policy:
     @property
     def proof_digest(self) -> str:
         """The same without what one run chose: a proof holds for every release that is judged by these rules."""
-        return _digest({k: v for k, v in self.to_json().items() if k not in RUN_ONLY})
+        return _digest(dict(self.proof_parts))
+
+    @property
+    def proof_parts(self) -> dict[str, str]:
+        """A digest for each check, by its id, and one for all rules: what two policies differ in."""
+        rules = {k: v for k, v in self.to_json().items() if k not in {*RUN_ONLY, "catalogue"}}
+        return {RULES: _digest(rules)} | {s.id: _digest(_lean(s))[:PART_LENGTH] for s in self.catalogue}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Policy:

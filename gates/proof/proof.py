@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gates.evidence import JsonValue
@@ -36,6 +36,8 @@ class Proof:
     costs: dict[str, Cost] = field(default_factory=dict)
     applicable: tuple[str, ...] = ()
     """The checks that this target runs."""
+    policy: Mapping[str, str] = field(default_factory=dict)
+    """The parts of the policy, by which later runs tell how theirs differs."""
     source: str = ""
     changed: bool = False
     """The sources are not any more what they were at the start."""
@@ -126,6 +128,7 @@ class Proof:
         return {
             "format": FORMAT,
             "proof_digest": self.digest,
+            "policy": dict(self.policy),
             "proved_at": self.finished_at,
             "target": self.target,
             "gate": self.gate,

@@ -159,6 +159,7 @@ class Prover:
             started_at=self._started_at,
             finished_at=stamp(request.now()),
             digest=request.policy.proof_digest,
+            policy=request.policy.proof_parts,
             target=request.kind.value,
             gate=request.gate,
             cells=matrix.cells if matrix else (),

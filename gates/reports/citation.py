@@ -1,4 +1,4 @@
-"""The last proof, as the report of a run cites it. Only a proof of the same policy counts; it says of which code."""
+"""The last proof, as the report of a run cites it: of which code, and, where it was of another policy, which one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gates.decision.rules import Policy
 from gates.evidence import JsonValue
 from gates.stages.suite import ROOT
 
@@ -19,14 +20,15 @@ ENDINGS = (".py", ".sql", ".yaml", ".json")
 NOT_CODE = ("gates/proof/last.json",)
 
 
-def cited(path: Path | None, digest: str, source: str) -> dict[str, JsonValue]:
+def cited(path: Path | None, policy: Policy, source: str) -> dict[str, JsonValue]:
     """What run.json says of the proof in this file (the shipped one where none is named): `proved` and a `sentence`.
 
-    digest: of the policy of this run, source: of the code that runs; a proof of other code counts, and says so.
+    policy: of this run, source: digest of the code that runs. A proof of other code counts, and says so; one of another
+    policy does not count.
     """
     try:
         proof = json.loads((path or SHIPPED).read_text(encoding="utf-8"))
-        return _cite(proof, digest, source)
+        return _cite(proof, policy, source)
     except FileNotFoundError:
         return {"proved": False, "sentence": f"{NEVER}: no proof is known; `gate prove` makes one"}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -34,13 +36,10 @@ def cited(path: Path | None, digest: str, source: str) -> dict[str, JsonValue]:
         return {"proved": False, "sentence": said}
 
 
-def _cite(proof: Mapping[str, Any], digest: str, source: str) -> dict[str, JsonValue]:
+def _cite(proof: Mapping[str, Any], policy: Policy, source: str) -> dict[str, JsonValue]:
     if proof["format"] != FORMAT:
         raise ValueError(f"format {proof['format']} where {FORMAT} is read")
     day = str(proof["proved_at"])[:10]
-    if proof["proof_digest"] != digest:
-        said = f"{NEVER} with this policy and these checks; the last proof, of {day}, was of others"
-        return {"proved": False, "sentence": said}
     if proof["invalid"]:
         return {"proved": False, "sentence": f"{NEVER}: the proof of {day} is invalid: {proof['invalid']}"}
     trials = proof["trials"]
@@ -52,7 +51,26 @@ def _cite(proof: Mapping[str, Any], digest: str, source: str) -> dict[str, JsonV
     parts += [f"{right} of {run} attempts to mislead it failed"] * bool(run)
     how = " (a part of the proof)" if not proof["whole"] else " (quickly)" if proof["quick"] else ""
     parts += ["by an earlier state of its code"] * (proof["source"] != source)
+    if proof["proof_digest"] != policy.proof_digest:
+        other = _difference(proof["policy"], policy.proof_parts)
+        said = f"{NEVER} with this policy; proved on {day}{how} was another, {other}: {', '.join(parts)}"
+        return {"proved": False, "sentence": said}
     return {"proved": True, "sentence": f"proved on {day}{how}: {', '.join(parts)}"}
+
+
+def _difference(proved: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """What the policy that was proved has otherwise than the one of now."""
+    ways = {
+        "without": sorted(now.keys() - proved.keys()),
+        "with": sorted(proved.keys() - now.keys()),
+        "with another": sorted(k for k in now.keys() & proved.keys() if now[k] != proved[k]),
+    }
+    said = [
+        f"{way} {checks[0]}" + f" and {len(checks) - 1} more" * (len(checks) > 1)
+        for way, checks in ways.items()
+        if checks
+    ]
+    return ", ".join(said)
 
 
 def source_digest(root: Path = ROOT) -> str:

@@ -199,21 +199,34 @@ def test_the_reports_show_every_cell_and_obey_nothing() -> None:
 
 def test_a_proof_is_cited_by_runs_of_the_same_policy_alone(tmp_path: Path) -> None:
     """Another policy, no file, rubbish or an invalid proof: never proved."""
-    file = tmp_path / "proof.json"
-    assert cited(file, "sha256:1", "code")["proved"] is False
-    file.write_text(PROOF.dump())
-    assert cited(file, "sha256:1", "code") == {
+    file, policy = tmp_path / "proof.json", Policy()
+    mine = dataclasses.replace(PROOF, digest=policy.proof_digest, policy=policy.proof_parts)
+    assert cited(file, policy, "code")["proved"] is False
+    file.write_text(mine.dump())
+    assert cited(file, policy, "code") == {
         "proved": True,
         "sentence": "proved on 2025-01-13: 2 of 2 known faults killed, 0 of 1 healthy deployments rolled back",
     }
-    assert str(cited(file, "sha256:1", "other")["sentence"]).endswith(", by an earlier state of its code")
-    for text, digest in ((PROOF.dump(), "sha256:2"), ("{}", "sha256:1"), ("rubbish", "sha256:1")):
+    assert str(cited(file, policy, "other")["sentence"]).endswith(", by an earlier state of its code")
+    invalid = dataclasses.replace(mine, cells=(KILLED,)).dump()
+    for text, said in (
+        ("{}", "never proved: the proof cannot be read"),
+        ("rubbish", "never proved"),
+        (invalid, "never proved: the proof of 2025-01-13 is invalid"),
+    ):
         file.write_text(text)
-        assert str(cited(file, digest, "code")["sentence"]).startswith("never proved")
-    file.write_text(with_cells(KILLED).dump())
-    assert str(cited(file, "sha256:1", "code")["sentence"]).startswith(
-        "never proved: the proof of 2025-01-13 is invalid"
-    )
+        assert str(cited(file, policy, "code")["sentence"]).startswith(said)
+
+
+def test_a_proof_of_another_policy_says_what_was_another(tmp_path: Path) -> None:
+    """Checks that it had not, had, or had otherwise, and other rules."""
+    a, b, c = (CheckSpec(f"drill/{n}", "", "", Severity.PAGE, Where.READ_ONLY) for n in "abc")
+    proved, file = Policy((a, b), max_age_minutes=5), tmp_path / "proof.json"
+    file.write_text(dataclasses.replace(PROOF, digest=proved.proof_digest, policy=proved.proof_parts).dump())
+    told = cited(file, Policy((dataclasses.replace(a, severity=Severity.WARN), c)), "code")
+    other = "without drill/c, with drill/b, with another drill/a and 1 more: 2 of 2 known faults killed"
+    assert told["proved"] is False
+    assert str(told["sentence"]).startswith(f"never proved with this policy; proved on 2025-01-13 was another, {other}")
 
 
 def test_a_proof_holds_whatever_release_target_and_depth_but_not_for_other_rules() -> None:
