@@ -129,7 +129,7 @@ def number_text(rng: random.Random, number: float) -> str:
 def script(metrics: list[Metric]) -> str:
     """A k6 script that adds the samples in order and prints the verdict of every threshold."""
     plan = [{"n": m.name, "k": JS_NAMES[m.type], "s": [[v, t] for v, t in m.samples]} for m in metrics]
-    thresholds = {m.name + suffix: sources for m in metrics for suffix, sources in m.thresholds.items()}
+    thresholds = {m.name + suffix: in_forms(sources) for m in metrics for suffix, sources in m.thresholds.items()}
     options = {"vus": 1, "iterations": 1, "thresholds": thresholds}
     return f"""
 import {{ Counter, Gauge, Rate, Trend }} from 'k6/metrics';
@@ -144,6 +144,20 @@ export function handleSummary(data) {{
   return {{ stdout: JSON.stringify(out) }};
 }}
 """
+
+
+def in_forms(sources: list[str]) -> list[object]:
+    """The same thresholds as texts and as objects, by turns."""
+    objects: tuple[dict[str, object], ...] = (
+        {},
+        {"abortOnFail": False},
+        {"delayAbortEval": "10s"},
+        {"abortOnFail": False, "delayAbortEval": 100},
+    )
+    return [
+        source if index % 3 == 0 else {"threshold": source, **objects[(index + len(source)) % 4]}
+        for index, source in enumerate(sources)
+    ]
 
 
 def run_k6(binary: str, source: str, folder: Path) -> tuple[int, str, str]:

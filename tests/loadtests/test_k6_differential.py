@@ -8,11 +8,16 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from loadtests.engine.metrics import TYPES
+from loadtests.engine.samples import Samples
+from loadtests.judgement.verdict import ThresholdOutcome, judge
+from loadtests.thresholds.file import ThresholdsFileError, parse_thresholds
 from loadtests.thresholds.language import (
     MetricType,
     Threshold,
@@ -24,6 +29,7 @@ from loadtests.thresholds.language import (
     parse_metric_key,
 )
 from tests.loadtests.k6_program import Metric, k6_binary, random_metric, run_k6, script, sink_of
+from tests.loadtests.test_abort_on_fail import reason
 
 CASES = int(os.environ.get("K6_CASES", "600"))
 BATCH = 60
@@ -54,6 +60,17 @@ ODD_KEYS = [
 ODD_DURATIONS = [
     "10s", "1m30s", "1d", "1d2h", "1d2h3m4s", "100", "1.5s", ".5s", "1.s", "-5s", "+5s", "0", "1h1h", "5", "1e3", "5 s",
     "s", "", "1d-2h", "-1d2h", "d", "1.5d", "10S", "1us", "1µs", "10ns", "1w", 100, 1.5, -5, 0, "1_000", "0x10p0",
+    9223372036854, 9223372036855, -1e300, "1e300", "inf", "-Inf", "nan", "9223372036854775807ns",
+    "9223372036854775808ns",
+    "-9223372036854775808ns", "-9223372036854775809ns", "106751d23h47m16s", "106752d", "-106752d",
+    "1.23456789012345678901s",
+    "0.9999999999999999999s", "2562047h47m16.854775808s", "9223372036854775808d", "9223372036854775807d", None,
+]  # fmt: skip
+
+ODD_LISTS: list[object] = [
+    None, [], ["max<2", None], [[]], "max<2", {}, [{"threshold": None}], [{"threshold": "max<2", "abortOnFail": None}],
+    [{"threshold": "max<2", "abortOnFail": "true"}], [{"threshold": ["max<2"]}], ["max<2", {"threshold": "max<4"}],
+    [{"threshold": "max<4", "delayAbortEval": None}, "max<4"], [{"abortOnFail": True}], [1], [True], 5,
 ]  # fmt: skip
 
 
@@ -80,26 +97,59 @@ def merged(metrics: list[Metric]) -> list[Metric]:
     return result
 
 
-def test_generated_thresholds_get_the_verdicts_and_the_exit_code_of_k6(tmp_path: Path) -> None:
-    """Over generated metrics, samples and thresholds, every single verdict and each exit code are those of k6."""
+SUMS = ("avg", "count")
+"""Sums over several groups of tags are made group by group: their last bit may be another than k6's."""
+
+
+def merged_samples(metrics: Sequence[Metric]) -> Samples:
+    """The samples of all metrics as a master has them: reported by two workers, in groups of the same tags."""
+    master, workers = Samples(), (Samples(), Samples())
+    for metric in metrics:
+        for number, (value, tags) in enumerate(metric.samples):
+            workers[number % 2].add(metric.name, value, tags, at=number)
+    for worker in workers:
+        master.merge_report(worker.take_report())
+    return master
+
+
+def test_generated_thresholds_get_the_verdicts_and_the_exit_code_of_k6(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over generated scripts, read by our reader of files, every single verdict and each exit code are those of k6.
+
+    And what we pass k6 passes, what we fail k6 fails, on the same samples.
+    """
     assert BINARY
-    compared = 0
+    compared = decided = 0
     for metrics in map(merged, batches()):
-        code, out, err = run_k6(BINARY, script(metrics), tmp_path)
+        text = script(metrics)
+        code, out, err = run_k6(BINARY, text, tmp_path)
         assert code in {0, 99}, err
         theirs = json.loads(out)
         any_failed = False
+        for one_metric in metrics:
+            monkeypatch.setitem(TYPES, one_metric.name, one_metric.type)
+        samples = merged_samples(metrics)
+        read = parse_thresholds(text, "s.js", TYPES).thresholds.by_metric
         for metric in metrics:
-            for suffix, sources in metric.thresholds.items():
+            for suffix in metric.thresholds:
                 key = parse_metric_key(metric.name + suffix)
                 shown = theirs[metric.name + ("{" + suffix[1:-1].strip() + "}" if suffix else "")]
-                for source in sources:
-                    ours = k6_verdict(sink_of(metric, dict(key.tags)), parse_expression(source), 0.01)
-                    assert shown[source]["ok"] is ours, (metric, suffix, source)
+                assert len(read[key]) == len(metric.thresholds[suffix])
+                sink, selected = sink_of(metric, dict(key.tags)), samples.select(key)
+                for one in read[key]:
+                    ours = k6_verdict(sink, one.expression, 0.01)
+                    if one.expression.method not in SUMS:
+                        assert k6_verdict(selected, one.expression, 0.01) is ours, (metric, suffix, one)
+                    assert shown[one.expression.source]["ok"] is ours, (metric, suffix, one)
+                    verdict = judge(key, one, sink, 0.01).verdict
+                    assert verdict is ThresholdOutcome.UNKNOWN or ours is (verdict is ThresholdOutcome.PASS)
+                    decided += verdict is not ThresholdOutcome.UNKNOWN
                     any_failed |= not ours
                     compared += 1
         assert code == (99 if any_failed else 0)
     assert compared >= CASES
+    assert decided >= CASES / 20
 
 
 def refused_by_us(expression: str, key: str = "tt") -> bool:
@@ -122,50 +172,141 @@ export function handleSummary() {{ return {{}}; }}
 """
 
 
-@pytest.mark.parametrize("source", ODD_EXPRESSIONS)
-def test_an_odd_expression_is_refused_or_judged_as_by_k6(source: str, tmp_path: Path) -> None:
-    """What k6 calls a configuration error is one here, before anything starts; what it judges gets its exit code."""
+def codes(sources: Sequence[str], folder: Path) -> list[tuple[int, str]]:
+    """Exit code and stderr of k6 on each script, two at a time."""
+
+    def run(number: int, source: str) -> tuple[int, str]:
+        own = folder / str(number)
+        own.mkdir()
+        code, _, err = run_k6(str(BINARY), source, own)
+        return code, err
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(run, range(len(sources)), sources))
+
+
+def test_odd_expressions_are_refused_or_judged_as_by_k6(tmp_path: Path) -> None:
+    """What k6 calls a configuration error is one here, before anything starts; all else is judged as by k6.
+
+    Those that we take are judged in one run of k6, which it would refuse if it took one of them for an error.
+    """
     assert BINARY
-    code, _, err = run_k6(BINARY, one_threshold({"tt": [source]}), tmp_path)
-    if code == 104:
-        assert refused_by_us(source), err
-        return
-    assert not refused_by_us(source)
+    refused = [source for source in ODD_EXPRESSIONS if refused_by_us(source)]
+    taken = [source for source in ODD_EXPRESSIONS if source not in refused]
+    text = one_threshold({"tt": taken}).replace("return {};", SHOWN)
+    code, out, err = run_k6(BINARY, text, tmp_path)
+    assert code == 99, err
     metric = Metric("tt", MetricType.TREND, [(1.0, {}), (3.0, {})])
-    assert code == (0 if k6_verdict(sink_of(metric, {}), parse_expression(source), 1.0) else 99), err
+    for source in taken:
+        ours = k6_verdict(sink_of(metric, {}), parse_expression(source), 1.0)
+        assert json.loads(out)[source]["ok"] is ours, source
+    found = codes([one_threshold({"tt": [source]}) for source in refused], tmp_path)
+    for source, (number, said) in zip(refused, found, strict=True):
+        assert number == 104, (source, said)
 
 
-@pytest.mark.parametrize("source", ["p(101)<1", "p(-1)<1", "p(NaN)<1", "p(Inf)<1"])
-def test_a_percentile_outside_0_to_100_is_a_configuration_error(source: str, tmp_path: Path) -> None:
+SHOWN = "return { stdout: JSON.stringify(arguments[0].metrics.tt.thresholds) };"
+
+
+def test_a_percentile_outside_0_to_100_is_a_configuration_error(tmp_path: Path) -> None:
     """k6 crashes at run time on such a percentile; here it is refused before the start."""
-    assert BINARY
-    assert run_k6(BINARY, one_threshold({"tt": [source]}), tmp_path)[0] not in {0, 99}
-    assert refused_by_us(source)
+    sources = ["p(101)<1", "p(-1)<1", "p(NaN)<1", "p(Inf)<1"]
+    for source, (code, _) in zip(sources, codes([one_threshold({"tt": [s]}) for s in sources], tmp_path), strict=True):
+        assert code not in {0, 99}
+        assert refused_by_us(source)
 
 
-@pytest.mark.parametrize("key", ODD_KEYS)
-def test_an_odd_metric_key_is_refused_or_matched_as_by_k6(key: str, tmp_path: Path) -> None:
+def test_odd_metric_keys_are_refused_or_matched_as_by_k6(tmp_path: Path) -> None:
     """A malformed or unknown metric is a configuration error in both; a legal one counts the same samples."""
-    assert BINARY
-    code, _, err = run_k6(BINARY, one_threshold({key: ["max<2"]}), tmp_path)
-    if code not in {0, 99}:
-        assert refused_by_us("max<2", key), err
-        return
-    assert not refused_by_us("max<2", key)
     metric = Metric("tt", MetricType.TREND, [(1.0, {"a": "1", "b": "x"}), (3.0, {})])
-    sink = sink_of(metric, dict(parse_metric_key(key).tags))
-    assert code == (0 if k6_verdict(sink, parse_expression("max<2"), 1.0) else 99), err
+    found = codes([one_threshold({key: ["max<2"]}) for key in ODD_KEYS], tmp_path)
+    for key, (code, err) in zip(ODD_KEYS, found, strict=True):
+        assert refused_by_us("max<2", key) is (code not in {0, 99}), (key, err)
+        if code in {0, 99}:
+            sink = sink_of(metric, dict(parse_metric_key(key).tags))
+            assert code == (0 if k6_verdict(sink, parse_expression("max<2"), 1.0) else 99), (key, err)
 
 
-@pytest.mark.parametrize("value", ODD_DURATIONS, ids=str)
-def test_a_delay_is_refused_or_read_as_by_k6(value: str | float, tmp_path: Path) -> None:
-    """A delayAbortEval accepts the same texts and numbers as k6."""
-    assert BINARY
-    entry = {"threshold": "max<2", "abortOnFail": False, "delayAbortEval": value}
-    code, _, err = run_k6(BINARY, one_threshold({"tt": [entry]}), tmp_path)
-    try:
-        parse_duration_ns(value)
-        accepted = True
-    except ThresholdError:
-        accepted = False
-    assert accepted is (code == 99), err
+def delayed(values: Sequence[object]) -> str:
+    return one_threshold({"tt": [{"threshold": "max<2", "delayAbortEval": value} for value in values]})
+
+
+def test_delays_are_refused_or_read_as_by_k6(tmp_path: Path) -> None:
+    """A delayAbortEval accepts the same texts and numbers as k6, up to the edges of 64 bits and beyond."""
+
+    def is_taken(value: object) -> bool:
+        try:
+            parse_duration_ns(value)  # type: ignore[arg-type]
+        except ThresholdError:
+            return False
+        return True
+
+    taken = [value for value in ODD_DURATIONS if value is None or is_taken(value)]
+    refused = [value for value in ODD_DURATIONS if value not in taken]
+    *found, (code, err) = codes([*(delayed([value]) for value in refused), delayed(taken)], tmp_path)
+    assert code == 99, err
+    for value, (number, said) in zip(refused, found, strict=True):
+        assert number == 104, (value, said)
+
+
+def test_odd_lists_are_refused_or_read_as_by_k6(tmp_path: Path) -> None:
+    """Null and [] are no thresholds, wherever they stand; a value of another form is an error in both."""
+    rest = {"checks": ["rate>=0"]}
+    found = codes([one_threshold({"tt": value, **rest}) for value in ODD_LISTS], tmp_path)
+    for value, (code, err) in zip(ODD_LISTS, found, strict=True):
+        text = json.dumps({"thresholds": {"tt": value, **rest}})
+        try:
+            read = parse_thresholds(text, "t.json", {"tt": MetricType.TREND, "checks": MetricType.RATE})
+        except ThresholdsFileError:
+            assert code == 104, (value, err)
+            continue
+        metric = Metric("tt", MetricType.TREND, [(1.0, {}), (3.0, {})])
+        own = read.thresholds.by_metric.get(parse_metric_key("tt"), ())
+        holds = all(k6_verdict(sink_of(metric, {}), one.expression, 1.0) for one in own)
+        assert code == (0 if holds else 99), (value, err)
+
+
+ABORTING = """
+import http from 'k6/http';
+import {{ Rate }} from 'k6/metrics';
+import {{ sleep }} from 'k6';
+const failed = new Rate('failed');
+export const options = {{ vus: 1, duration: '5s', thresholds: {{ failed: [{threshold}] }} }};
+const begun = Date.now();
+export default function () {{ failed.add(Date.now() - begun < {bad_ms}); sleep(0.02); }}
+export function handleSummary(data) {{ return {{ stdout: String(data.state.testRunDurationMs) }}; }}
+"""
+RATE = "threshold: 'rate<0.1', abortOnFail: true"
+
+
+def test_a_run_is_aborted_when_k6_would(tmp_path: Path) -> None:
+    """At the first look, every two seconds, that fails after the delay; a start that has recovered by then is none."""
+    cases = [
+        ("{" + RATE + "}", 9e9, 2.0),
+        ("{" + RATE + ", delayAbortEval: '2500ms'}", 9e9, 4.0),
+        ("{" + RATE + "}", 100, 5.0),
+    ]
+
+    def run(number: int) -> float:
+        threshold, bad_ms, _ = cases[number]
+        own = tmp_path / str(number)
+        own.mkdir()
+        _, out, err = run_k6(str(BINARY), ABORTING.format(threshold=threshold, bad_ms=bad_ms), own)
+        assert out, err
+        return float(out) / 1000.0
+
+    with ThreadPoolExecutor(3) as pool:
+        for (threshold, bad_ms, at_s), took_s in zip(cases, pool.map(run, range(len(cases))), strict=True):
+            assert at_s - 0.2 <= took_s < at_s + 1.5, (threshold, took_s)
+            words = (
+                threshold.removeprefix("{").removesuffix("}").removeprefix("threshold: 'rate<0.1', abortOnFail: true")
+            )
+            for look_s in (1.9, 2.1, 4.1):
+                n = int(look_s * 50)
+                bad = min(n, int(bad_ms / 20))
+                aborts = bool(
+                    reason(
+                        "http_req_failed: [{threshold: 'rate<0.1'", n - bad, bad, at_s=look_s, compat=True, more=words
+                    )
+                )
+                assert aborts is (at_s <= look_s), (threshold, look_s)
