@@ -33,6 +33,9 @@ def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
     add("--short", action="store_true", help="faults by their declared checks alone, and none by the whole gate")
     add("--sample", type=shared.LIMIT, default=0, metavar="N", help="only N faults, spread over the catalogue")
     add("--seed", default="", metavar="TEXT", help="what draws the sample, and the faults for the whole gate")
+    add(
+        "--share", type=shared.LIMIT, default=10, metavar="N", help="with --quick, one in N by the whole gate, too (10)"
+    )
     add("--minutes", type=shared.LIMIT, default=0, metavar="N", help="begin no fault after N minutes")
     add(
         "--lanes",
@@ -71,6 +74,7 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
         short=options.short,
         resume=options.resume,
         lanes=max(options.lanes, 1),
+        share=max(options.share, 1),
         minutes=max(options.minutes, 0),
         seed=options.seed,
         sample=max(options.sample, 0),

@@ -16,8 +16,6 @@ from gates.proof.judgement import Cell, Status
 from gates.proof.short import is_short
 
 CELLS = "cells.ndjson"
-SHARE = 10
-"""One in so many faults is shown to the whole gate, too."""
 
 
 class Matrix:
@@ -76,11 +74,11 @@ class Matrix:
         """Those that the short way can show, and that were not shown yet."""
         return [f for f in self.pending if f.is_noop or is_short(f, catalogue)]
 
-    def for_the_gate(self, seed: str) -> list[Fault]:
+    def for_the_gate(self, seed: str, share: int) -> list[Fault]:
         """Those that the whole gate is still to be shown: what the short way cannot show, what it did not see killed,
-        a share of the rest that the seed draws, and with them the no-ops.
+        one in `share` of all, drawn by the seed, and with them the no-ops.
         """
-        drawn = {f.id for f in draw(self.faults, len(self.faults) // SHARE, seed)}
+        drawn = {f.id for f in draw(self.faults, len(self.faults) // share, seed)}
         due = [f for f in self.left if not f.is_noop and (f.id in drawn or self._is_odd(f))]
         return [f for f in self.left if f.is_noop and (due or self._is_odd(f))] + due
 

@@ -44,9 +44,9 @@ QUICK_EVERY = 10
 @dataclass(frozen=True, slots=True)
 class ProofRequest:
     """What to prove. `only`: globs of ids of faults and trials; `sample`: so many faults, and hostile trials, at
-    most, drawn by `seed` where there is one; `quick`: faults by the short way, and a share by the whole gate; `short`:
-    by the short way alone; `lanes`: deployments side by side on the short way; `minutes`: begin no fault after so many
-    (0: no limit); `policy`: the policy of the gate, read, and as options; `say` takes one line of chatter.
+    most, drawn by `seed` where there is one; `quick`: faults by the short way, and one in `share` by the whole gate;
+    `short`: by the short way alone; `lanes`: deployments side by side on the short way; `minutes`: begin no fault after
+    so many (0: no limit); `policy`: the policy of the gate, read, and as options; `say` takes one line of chatter.
     """
 
     out: Path
@@ -59,6 +59,7 @@ class ProofRequest:
     resume: bool = False
     minutes: int = 0
     lanes: int = 2
+    share: int = 10
     sample: int = 0
     seed: str = ""
     kind: TargetKind = TargetKind.STAGING
@@ -109,7 +110,7 @@ class Prover:
         if request.quick or request.short:
             self._short_way().run(matrix.unseen(request.policy.catalogue))
         if not request.short and not self._is_over():
-            self._campaign().run(matrix.for_the_gate(request.seed) if request.quick else matrix.left)
+            self._campaign().run(matrix.for_the_gate(request.seed, request.share) if request.quick else matrix.left)
 
     def _is_over(self) -> bool:
         return bool(self._request.minutes) and time.monotonic() - self._started > self._request.minutes * 60
