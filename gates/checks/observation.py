@@ -147,6 +147,8 @@ class Observer:
         details: dict[str, JsonValue] = {"controls": list[JsonValue](self.controls), **self.details}
         if outcome is not Outcome.PASS and self.failing is not None and self.failing.answer.status >= 500:
             details["symptom"] = _symptom(self.failing)
+        if outcome is Outcome.UNKNOWN and self.failing is not None:  # a control that did not hold
+            details["trace_id"] = self.failing.answer.trace
         return Evidence(
             check=spec.id,
             outcome=outcome,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gates.checks.observation import Observer
+from gates.checks.observation import Observer, Unmet
 from gates.deployment.client import HttpDoor
 from gates.deployment.requests import Answer, Request, post
 from gates.deployment.target import Target
@@ -20,6 +20,7 @@ from gates.proof.servers import Asked, Reply, serve
 from tests.sources import ROOT
 
 TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-0[01]")
+SPEC = CheckSpec("drill/a/b", "c", "c", Severity.PAGE, Where.READ_ONLY)
 LOAD = """
 import sys
 from loadtests.engine.wire import Connection, parse_address, request_bytes
@@ -94,12 +95,20 @@ def test_a_finding_cites_the_trace_of_the_request_that_failed_and_of_its_twin() 
         seen.expect(request, door.send(request), 200, control=True)
         with pytest.raises(AssertionError):
             seen.expect(request, door.send(request), 401)
-    spec = CheckSpec("drill/a/b", "c", "c", Severity.PAGE, Where.READ_ONLY)
-    line = seen.evidence_of(spec, Outcome.FAIL, "no", "", 1.0)
+    line = seen.evidence_of(SPEC, Outcome.FAIL, "no", "", 1.0)
     assert isinstance(line.witness, dict)
     told = [line.witness[name] for name in ("twin", "request")]
     assert [one["trace_id"] for one in told if isinstance(one, dict)] == [p.split("-")[1] for p in heard.parents]
     assert "traceparent" not in line.reproduce
+
+
+def test_an_unknown_cites_the_trace_of_the_control_that_did_not_hold() -> None:
+    """A service that is broken where it must answer is what its traces are looked up for."""
+    heard, seen = Heard(), Observer(Target(TargetKind.STAGING, base_url="http://x.example"))
+    with serve(heard) as url, HttpDoor(url) as door, pytest.raises(Unmet):
+        seen.expect(Request("GET", "/version"), door.send(Request("GET", "/version")), 202, control=True)
+    line = seen.evidence_of(SPEC, Outcome.UNKNOWN, "no", "", 1.0)
+    assert [line.details["trace_id"]] == [parent.split("-")[1] for parent in heard.parents]
 
 
 def test_the_load_asks_the_service_to_keep_one_trace_of_a_hundred() -> None:
