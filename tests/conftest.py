@@ -8,6 +8,7 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -23,6 +24,8 @@ from gates.stack.stack import Stack, reference_stack
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+LOADS = Path(__file__).parent / "loadtests"
+
 gc.disable()  # nothing that is collected is garbage
 
 settings.register_profile("fixed", deadline=None, derandomize=True)
@@ -36,6 +39,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> WorkSte
     Counts where `-n` alone was given; whoever names a --dist gets that one.
     """
     return WorkStealingScheduling(config, log) if config.getoption("dist") == "load" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Loads come first, and so one worker runs them one after the other: a load keeps a schedule, and two starve each
+    other.
+    """
+    items.sort(key=lambda item: not item.path.is_relative_to(LOADS))
 
 
 def pytest_collection_finish() -> None:
