@@ -7,6 +7,7 @@ import psycopg
 from gates.checks.observation import Observer
 from gates.text.characters import one_line
 from gates.text.foreign import count, plain, text
+from gates.text.quantity import with_unit
 from sql_checks.spotfile import SpotCheck
 from sql_checks.sqlsession import SqlSession
 
@@ -31,7 +32,7 @@ def judge_spot(spot: SpotCheck, session: SqlSession, observer: Observer) -> None
         first = bad[0]
         detail = one_line(text(first["detail"]), SHOWN_CHARACTERS)
         raise AssertionError(
-            f"{_number(len(bad))} violations observed, 0 allowed;"
+            f"{_violations_text(len(bad))} observed, 0 allowed;"
             f" first: {text(first['subject'])}: {detail}. Cost: {spot.spec.cost}"
         )
     if seen < spot.minimum:
@@ -54,5 +55,5 @@ def _seen(rows: list[dict[str, object]]) -> int:
     return len(rows)
 
 
-def _number(count: int) -> str:
-    return f"{count} or more" if count >= COUNTED_ROWS else str(count)
+def _violations_text(count: int) -> str:
+    return f"{count} or more violations" if count >= COUNTED_ROWS else with_unit(count, "violations")

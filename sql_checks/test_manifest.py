@@ -8,6 +8,7 @@ import pytest
 
 from gates.checks.observation import Observer
 from gates.evidence import CheckSpec, Severity, Where
+from gates.text.quantity import with_unit
 from sql_checks.fingerprint import (
     Difference,
     Manifest,
@@ -93,7 +94,9 @@ def _judge(differences: list[Difference], compared: int, seen: Observer) -> None
     if differences:
         seen.severity = differences[0].severity
         seen.witness = [d.text for d in differences[:SHOWN]]
-        raise AssertionError(f"{len(differences)} differences observed, 0 allowed; worst: {differences[0].text}")
+        raise AssertionError(
+            f"{with_unit(len(differences), 'differences')} observed, 0 allowed; worst: {differences[0].text}"
+        )
     seen.control(f"{compared} objects equal to the manifest's")
 
 

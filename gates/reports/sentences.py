@@ -65,12 +65,12 @@ class _Teller(Generic[Medium]):
             many = medium("{} Failures of {} other causes are listed below.").format(said, others)
             return said if not others else many
         known = v.counts.passed + v.counts.failed + v.counts.unknown
-        return medium("Nobody knows whether {} is safe: {} of {} checks saw nothing to judge by. {}: {}.").format(
+        return medium("Nobody knows whether {} is safe: {} of {} checks saw nothing to judge by. {}: {}").format(
             self._who(begins=False),
             v.counts.unknown,
             known,
             medium("The cause") if len(causes) == 1 else medium("The first of {} causes").format(len(causes)),
-            first.said.rstrip("."),
+            _ended(first.said),
         )
 
     def done(self) -> Medium:
@@ -126,6 +126,11 @@ class _Teller(Generic[Medium]):
                 plan.bake_minutes, above[0] if above else max(plan.steps)
             )
         return medium("Nothing is left to do: that is the last step.") if at else medium("Nothing is left to do.")
+
+
+def _ended(text: str) -> str:
+    """The text as a sentence: with an end, and with one only."""
+    return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
 def percent(value: int | None) -> str:

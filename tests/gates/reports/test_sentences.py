@@ -86,10 +86,10 @@ def made(decision: Decision, action: Action = NOTHING, *findings: Finding, **mor
             made(
                 Decision.HOLD,
                 Action("none"),
-                dataclasses.replace(UNREACHED, check="drill/x/y"),
+                dataclasses.replace(UNREACHED, check="drill/x/y", message="Is it there?"),
                 ends_when=("drill/x/y is observed", "another thing is so"),
             ),
-            "Nobody knows",
+            "The cause: Is it there?",
             "No flag was changed.",
             "The hold ends when drill/x/y is observed and 1 more conditions are met.",
         ),
@@ -117,6 +117,7 @@ def test_a_verdict_is_told_in_three_sentences(verdict: Verdict, happened: str, d
     """What happened to whom, what was done, what to do now; true of every kind of verdict."""
     told = brief(Terminal, verdict, PROMISES, RolloutPlan())
     assert happened in told.happened
+    assert not told.happened.endswith(("..", "?."))
     assert done in told.done
     assert now in told.now
 
