@@ -305,6 +305,7 @@ class Scene(TenantData):
         try:
             return self.until(probe, f"the end of replay run {run}", within_s=within_s)
         except AssertionError:
+            assert self.one(query("run"), run), f"there is no replay run {run}, which the answer named"
             assert self.number(query("unfinished"), run), (
                 f"replay run {run} is still started after {within_s:g} s, though none of its items is on its way:"
                 " nothing ends it"
