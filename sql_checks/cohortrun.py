@@ -158,7 +158,8 @@ def judge_cohorts(metric: Metric, look: CohortLook, observer: Observer) -> None:
         allowed_s, margin = _wait_allowed(metric, look, tenants)
     found = compare(tenants, margin, look.limits.fewest_tenants)
     observer.count(found.on.events + found.off.events)
-    observer.value(round(100.0 * found.difference, 4), round(100.0 * margin, 4), "points")
+    is_seen = found.on.tenants and found.off.tenants
+    observer.value(round(100.0 * found.difference, 4) if is_seen else None, round(100.0 * margin, 4), "points")
     observer.details.update(_shown(found, step, allowed_s))
     bad = f"{metric.said}{'' if allowed_s is None else f' {allowed_s:.3g} s'}"
     if found.outcome is Outcome.UNKNOWN:
