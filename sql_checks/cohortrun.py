@@ -34,6 +34,11 @@ def statement(name: str) -> str:
     return expand(sql(FOLDER / f"{name}.sql"), FRAGMENTS).rstrip().rstrip(";")
 
 
+def cohort_statements() -> tuple[str, str]:
+    """What a look asks for, in one snapshot: the first also readies the session for the second."""
+    return statement("step"), statement("events")
+
+
 def told(flag: str, steps: str, limits: CohortLimits) -> dict[str, str]:
     """What queries are told of the rollout, as settings of their session. steps: percentages with commas between."""
     ratio = 1.0 + limits.margin_percent / 100.0
@@ -103,8 +108,7 @@ class CohortLook:
 
     @cached_property
     def _seen(self) -> list[Row]:
-        asked = self._session.ask(*map(statement, ("step", "events")))
-        return [next(iter(one.fetchall()), {}) for one in asked]
+        return [next(iter(one.fetchall()), {}) for one in self._session.ask(*cohort_statements())]
 
     def require_step(self, observer: Observer) -> Step:
         """The step. End the check as unknown where there is none to judge."""

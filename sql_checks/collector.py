@@ -22,7 +22,7 @@ from gates.deployment.failures import in_words
 from gates.errors import ConfigError
 from gates.evidence import CheckSpec, Severity, Where
 from sql_checks import checkpoint
-from sql_checks.cohortrun import OUTBOX_FLAG, CohortLook, told
+from sql_checks.cohortrun import OUTBOX_FLAG, CohortLook, cohort_statements, told
 from sql_checks.queuerules import RULES, QueueSession, read_queue_rules
 from sql_checks.rls_probe import Probe, probe
 from sql_checks.rulefile import AlertRule, read_rules
@@ -37,7 +37,7 @@ SESSION = pytest.StashKey[SqlSession]()
 TRAIL = pytest.StashKey[CheckpointTrail]()
 QUEUE = pytest.StashKey[QueueSession]()
 PROBE = pytest.StashKey[Future[Probe]]()
-RLS = "sql/rls/"
+RLS, COHORT = "sql/rls/", "cohort/"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -99,6 +99,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         pool.shutdown(wait=False)
     items = [item for item in session.items if isinstance(item, SpotItem | RuleItem)]
     asked = [item.asked for item in items if item.spec.id not in checkpoint.TRAIL]
+    if any((spec := spec_of(item)) and spec.id.startswith(COHORT) for item in session.items):
+        asked.append(cohort_statements())
     if asked:
         session_of(session.config).ask_ahead(asked)
 
