@@ -2,12 +2,21 @@
 with {{step}}, sample as materialized (
   select s.is_after, e.id, e.company_id, e.created_at, e.path = 'outbox' as via_outbox
   from slices s
+  -- the time of the first events, and then all events up to it: which rows come first in a table may depend on their fate
+  cross join lateral (
+    select max(created_at) as until
+    from (
+      select created_at
+      from public.events
+      where created_at >= s.since and created_at < s.until
+      limit current_setting('replaygate.most_events')::int / 20
+    ) first_ones
+  ) f
   cross join lateral (
     select id, company_id, created_at, path
     from public.events
-    where created_at >= s.since and created_at < s.until
+    where created_at >= s.since and created_at <= f.until
       and {{not_excluded}}
-    limit current_setting('replaygate.most_events')::int / 20
   ) e
 ), tenants as materialized (
   -- those that were drawn: no override, and no pause of their own that holds their events back

@@ -1,4 +1,6 @@
--- The flag's last step. Whatever index on time there is serves what follows, also one that is dear in the planner's eyes.
+-- The flag's last step. What follows is to read a slice of time in the order of time, from whatever index on time there is:
+-- not from the table's beginning, and not tenant by tenant, of whom a limit would then leave the last ones out.
 with {{step}}
-select percent, since, now() as at, set_config('enable_seqscan', 'off', true) as planned
+select percent, since, now() as at,
+       set_config('enable_seqscan', 'off', true) as seqscan, set_config('random_page_cost', '100', true) as random
 from step;

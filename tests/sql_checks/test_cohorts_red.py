@@ -42,16 +42,17 @@ def fleet(fleet_url: str) -> Iterator[PlantedSession]:
         connection.rollback()
 
 
-def judged(session: PlantedSession, sql: str = "") -> Judged:
+def judged(session: PlantedSession, sql: str = "", limits: CohortLimits | None = None) -> Judged:
     """Check -> its outcome, its message, and what it saw, after these statements."""
     assert session.planted is not None
     if sql:
         session.planted.execute("set local search_path = public, pg_catalog")
         session.planted.execute(sql.encode())
     session.planted.execute("set local search_path = pg_catalog, pg_temp")
-    for name, value in told(OUTBOX_FLAG, "10,50,100", CohortLimits()).items():
+    limits = limits or CohortLimits()
+    for name, value in told(OUTBOX_FLAG, "10,50,100", limits).items():
         session.planted.execute("select set_config(%s, %s, true)", (f"replaygate.{name}", value))
-    look = CohortLook(session, OUTBOX_FLAG, CohortLimits())
+    look = CohortLook(session, OUTBOX_FLAG, limits)
     found = {name: outcome_of(partial(judge_cohorts, metric, look)) for name, metric in METRICS.items()}
     return found | {"share": outcome_of(partial(judge_share, look))}
 
@@ -80,6 +81,13 @@ def test_red_on_its_fault_alone(name: str, fleet: PlantedSession) -> None:
     for check in checks:
         assert found[check][2].witness
         assert OUTBOX_FLAG in found[check][1]
+
+
+def test_a_look_that_reads_a_part_reads_it_of_every_tenant(fleet: PlantedSession) -> None:
+    """Of each slice it reads what came first, and not the tenants that come first in an index."""
+    found = judged(fleet, limits=CohortLimits(most_events=8000))["share"]
+    assert found[2].samples == 200
+    assert found[0] == "pass"
 
 
 def test_every_check_has_a_fault() -> None:

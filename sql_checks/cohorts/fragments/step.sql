@@ -8,7 +8,7 @@ step as materialized (
         from public.feature_flags
         where key = current_setting('replaygate.flag') and company_id is null) f
 ), slices as materialized (
-  -- ten of equal length since the step, and ten in as long a time before it; of each the first rows stand for all of it
+  -- ten of equal length since the step, and ten in as long a time before it; of each its beginning stands for all of it
   select p.is_after, p.start + s.length * n / 10 as since, p.start + s.length * (n + 1) / 10 as until
   from step s
   cross join lateral (values (true, s.since), (false, s.since - s.length)) p(is_after, start)
