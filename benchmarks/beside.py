@@ -17,7 +17,7 @@ from gates.stack.stack import Stack
 
 TABLES = (*OWNED_TABLES, "companies", "edge_rate_limits", "audit_logs", "audit_heads")
 ROUND_S = 0.5
-RESTART_S = 4.0
+RESTART_S = 15.0
 JOIN_S = 30.0
 
 
@@ -83,15 +83,15 @@ def _traffic(stack: Stack) -> Iterator[None]:
 
 @contextmanager
 def _restart(stack: Stack) -> Iterator[None]:
-    """One instance or worker after the other is asked to end, and started again, over and over."""
-    turns = itertools.cycle(process for process in stack.processes if isinstance(process, Supervised))
+    """A rolling restart: one instance or worker after the other is asked to end, and started again."""
+    turns = iter([process for process in stack.processes if isinstance(process, Supervised)])
 
     def step() -> None:
-        process = next(turns)
-        process.terminate()
-        process.stop()
-        process.start()
-        stack.note_processes()
+        for process in itertools.islice(turns, 1):
+            process.terminate()
+            process.stop()
+            process.start()
+            stack.note_processes()
 
     with _again_and_again(step, RESTART_S):
         yield
