@@ -89,7 +89,9 @@ def test_alert(seen, request):
 )
 OPTIONS = """
 def pytest_addoption(parser):
-    for name in ("--companies", "--exclude-companies", "--manifest", "--state", "--steps", "--at-once", "--trip-ms"):
+    for name in ("--companies", "--lease", "--trip-ms", "--at-once"):
+        parser.addoption(name)
+    for name in ("--exclude-companies", "--manifest", "--state", "--steps"):
         parser.addoption(name)
     for name in ("--spot-folder", "--alert-folder"):
         parser.addoption(name, action="append")

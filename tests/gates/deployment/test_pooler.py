@@ -183,3 +183,24 @@ def test_a_pooler_that_lends_by_statement_is_no_database(unhelpful: str, tmp_pat
         pytest.raises(psycopg.OperationalError, match="lend by transaction or by session"),
     ):
         connect(url)
+
+
+def test_several_transactions_go_in_one_round_trip(pooled: str, unhelpful: str) -> None:
+    """Each is committed by itself, with its settings; what fails leaves those before it, and no transaction open."""
+    insert = "insert into public.companies (id, name) values (%s, current_setting('search_path'))"
+    names = [f"6b3e0b7e-0000-4000-8000-00000000000{n}" for n in range(3)]
+    for url in (pooled, unhelpful):
+        with session(url) as connection:
+            with connection.at_once() as commit:
+                for name in names:
+                    connection.execute(insert, (name,))
+                    commit()
+            rows = execute(connection, "select xmin::text as by, name from public.companies where id = any(%s)", names)
+            assert len({row["by"] for row in rows}) == 3
+            assert {row["name"] for row in rows} == {ASKED[0]}
+            with pytest.raises(psycopg.errors.UniqueViolation), connection.at_once() as commit:
+                connection.execute("delete from public.companies where id = %s", (names[0],))
+                commit()
+                connection.execute(insert, (names[1],))
+            assert value(connection, "select count(*) from public.companies where id = any(%s)", names) == 2
+            connection.execute("delete from public.companies where id = any(%s)", (names,))
