@@ -102,12 +102,15 @@ def run(
             created.append(company)
             listing.write(f"{company}\n")
 
+        watched = url
         try:
             prepared, notes = _prepare(url, plan, [*plan.notes, *thresholds.notes], note)
             if prepared is None:  # as in k6: without its setup a test makes no request
-                prepared, plan = database.Prepared(), dataclasses.replace(plan, scenarios=())
+                absent = dict.fromkeys((*SQL_METRICS, "outbox_lag_ms", "agent_success"), notes[-1])
+                prepared, plan = database.Prepared(absent=absent), dataclasses.replace(plan, scenarios=())
+                watched = ""
             plan = dataclasses.replace(plan, tenants=prepared.tenants if url else plan.tenants)
-            return _drive(plan, thresholds, prepared, notes, out, environ, url, engine)
+            return _drive(plan, thresholds, prepared, notes, out, environ, watched, engine)
         except OrphanedError:  # nobody is left who would look at the companies, or remove them
             plan = dataclasses.replace(plan, keep_tenants=False)
             raise
