@@ -25,15 +25,16 @@ import psycopg
 
 from gates.decision.decide import weigh
 from gates.decision.rules import Policy
-from gates.evidence import CheckSpec, Evidence, TargetKind
+from gates.evidence import CheckSpec, Evidence, Severity, TargetKind
 from gates.evidence_file import read_lines
 from gates.proof import programs
 from gates.proof.bench import Bench, OpenBench
 from gates.proof.campaign import RunScope, examined, scope_of, undeclared
-from gates.proof.fault import Fault, Kind
+from gates.proof.fault import Fault, Kind, decided
 from gates.proof.judgement import Cell, FaultFacts, GateRun, Status, judge
 from gates.proof.servant import Servant
 from gates.stack.errors import StackError
+from gates.verdict import Decision
 
 GROUP = 8
 """So many faults share their clean looks."""
@@ -46,10 +47,16 @@ SHORT = ("drill/", "sql/")
 """Beginnings of the checks that look by themselves; what the load, the alerts and the preflight see needs a run."""
 
 
-def is_short(fault: Fault, catalogue: Iterable[CheckSpec]) -> bool:
-    """Whether the short way can show the fault: all that it declares looks by itself, and it is no process's."""
+def is_short(fault: Fault, catalogue: Sequence[CheckSpec]) -> bool:
+    """Whether the short way can show the fault and come to the decision that is due: all that it declares looks by
+    itself, it is no process's, and its decision follows from its checks. SQL checks see a program's fault only by the
+    traffic of a run.
+    """
     declared = [s for s in catalogue if fault.declares(s.id)]
-    return fault.kind is not Kind.PROCESS and bool(declared) and all(s.id.startswith(SHORT) for s in declared)
+    alone = [s for s in declared if s.id.startswith("drill/") or fault.kind in {Kind.SQL, Kind.TRIGGER}]
+    comes_to = Decision.ROLLBACK if any(s.severity is Severity.PAGE for s in alone) else Decision.HOLD
+    is_due = bool(alone) and decided(fault, catalogue).decision is comes_to
+    return is_due and fault.kind is not Kind.PROCESS and all(s.id.startswith(SHORT) for s in declared)
 
 
 def looks_of(fault: Fault, catalogue: Sequence[CheckSpec], way: RunScope) -> tuple[CheckSpec, ...]:

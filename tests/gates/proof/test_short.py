@@ -37,6 +37,7 @@ CATALOGUE = (
     spec("drill/late/a", "drill/first/a", "preflight/database"),
     spec("drill/first/a", "drill/0/a"),
     spec("load/x/p95"),
+    spec("sql/counts"),
 )
 
 
@@ -52,10 +53,15 @@ def fault(name: str, *checks: str, **more: Any) -> Fault:
         (fault("0", "drill/0/a", "load/x/p95"), False),
         (fault("0", kind=Kind.PROCESS), False),
         (fault("0", "drill/unheard-of"), False),
+        (fault("0", decision=Decision.HOLD), False),
+        (fault("0", "sql/counts"), True),
+        (fault("0", "sql/counts", kind=Kind.SERVICE), False),
     ],
 )
 def test_the_short_way_leaves_to_the_whole_gate_what_only_a_run_sees(one: Fault, due: bool) -> None:
-    """The load, the alerts and dead processes are seen by a run; a fault without a check is nobody's."""
+    """The load, the alerts and dead processes are seen by a run, so are rows that only traffic makes wrong, and
+    decisions that others than the declared checks come to; a fault without a check is nobody's.
+    """
     assert is_short(one, CATALOGUE) is due
 
 
