@@ -14,8 +14,8 @@ from tests.sources import FILES, below, nodes_of, relative, text_of
 MOST_LINES, MOST_FUNCTION_LINES = 400, 80
 VAGUE = {"utils", "helpers", "common", "misc", "base", "core", "models", "types", "constants"}
 PRINTERS = {"gates/reports/console.py"}
-PROGRAMS = {"gates/stack/launch.py", "gates/stack/sweep.py"}
-"""Programs of their own, which write one line to stderr when they cannot start."""
+PROGRAMS = {"gates/stack/launch.py", "gates/stack/sweep.py", "gates/proof/warm.py"}
+"""Programs of their own: two write one line to stderr when they cannot start, the third answers its parent's lines."""
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 MEDIA = {"Inert", "Terminal", "Html", "Markdown", "Slack", "Markup"}
 Rule = Callable[[Path], Iterator[str]]
@@ -61,7 +61,11 @@ def printing(path: Path) -> Iterator[str]:
     if "sys.stdout" in text and name not in PRINTERS:
         yield "sys.stdout; give the text to the console"
     for call in calls(path):
-        if isinstance(call, ast.Attribute) and call.attr == "write" and "std" in ast.unparse(call.value):
+        if (
+            isinstance(call, ast.Attribute)
+            and call.attr == "write"
+            and ast.unparse(call.value).endswith(("stdout", "stderr"))
+        ):
             yield f"{ast.unparse(call)}; give the text to the console"
 
 
