@@ -6,7 +6,7 @@ DATABASE_URL names a server on which it may make databases. The rate is the same
 seconds: a longer history reaches further back. Audit rows before the last 12,000 are written without their trigger,
 with heads that fit; the last 12,000 are chained, half of them of one scope, the others of all in turn.
 
-Written are N audit rows, N processed outbox rows with their tasks, and N/10 dead letters. On 2 cores, PostgreSQL 18
+Written are N audit, event, processed outbox and task rows, and N/10 dead letters. On 2 cores, PostgreSQL 18
 without fsync, 200 tenants, 90 checks, best of each over 8 rounds of five (milliseconds by the clock; in brackets CPU of
 the server process):
 
@@ -18,6 +18,7 @@ The five slowest at 10^7 by the clock: audit-chain 69, audit-heads 13, policies-
 performance-degradation 10, processed-has-effect 8. On a machine that had much other work the clock said 523 and 298.
 With 10^4 tenants at 10^6 rows: 238 and 188, audit-chain 88 without a checkpoint (it reads the
 last 10,000 rows, of 5,000 scopes), audit-checkpoint 53 from one (it looks 10,000 heads up).
+One look at the cohorts of 10^4 tenants, of 10^6 events in the windows: 160 ms of CPU, of 25,000 events that it reads.
 """
 
 from __future__ import annotations

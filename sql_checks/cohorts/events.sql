@@ -1,22 +1,22 @@
 -- What became of the events of each tenant: no effect within a minute, more than one, a failed task, a dead letter, a wait.
-with {{step}}, sample as materialized (
-  select s.is_after, e.id, e.company_id, e.created_at, e.path = 'outbox' as via_outbox
+with {{step}}, spans as materialized (
+  -- up to the time of the first events, of which then all are read: which rows come first in a table may depend on their fate
+  select is_after, since,
+         (select max(created_at)
+          from (select created_at
+                from public.events
+                where created_at >= s.since and created_at < s.until
+                limit current_setting('replaygate.most_events')::int / 20) first_ones) as until
   from slices s
-  -- the time of the first events, and then all events up to it: which rows come first in a table may depend on their fate
-  cross join lateral (
-    select max(created_at) as until
-    from (
-      select created_at
-      from public.events
-      where created_at >= s.since and created_at < s.until
-      limit current_setting('replaygate.most_events')::int / 20
-    ) first_ones
-  ) f
+), sample as materialized (
+  select s.is_after, e.id, e.company_id, e.created_at, e.path = 'outbox' as via_outbox
+  from spans s
   cross join lateral (
     select id, company_id, created_at, path
     from public.events
-    where created_at >= s.since and created_at <= f.until
+    where created_at >= s.since and created_at <= s.until
       and {{not_excluded}}
+    offset 0
   ) e
 ), tenants as materialized (
   -- those that were drawn: no override, and no pause of their own that holds their events back
