@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psycopg
 
+from gates.decision.rules import Policy
 from gates.evidence import CheckSpec, TargetKind
 from gates.proof import programs
 from gates.proof.bench import Bench, OpenBench
@@ -37,6 +38,11 @@ class RunScope:
         """Run the gate on the bench. It touches no flag."""
         words = (*policy, "--deep") if self.deep else tuple(policy)
         return programs.gate_run(bench.variables(self.kind), out, "--dry-run", *words)
+
+    def policy(self, policy: Policy) -> Policy:
+        """The policy of such a run."""
+        daring = self.kind is TargetKind.STAGING
+        return dataclasses.replace(policy, target=self.kind, deep=self.deep, disruptive=daring)
 
     def sees(self, spec: CheckSpec) -> bool:
         """Whether such a run has the check."""

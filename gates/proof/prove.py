@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -179,9 +179,8 @@ class Prover:
 
     def _short_way(self) -> ShortWay:
         request = self._request
-        policy = replace(request.policy, disruptive=request.kind is TargetKind.STAGING)
         hooks = self._cell_done, self._clean_done, self._is_over
-        return ShortWay(self._open, policy, request.out, request.kind, request.lanes, *hooks)
+        return ShortWay(self._open, request.policy, request.out, request.kind, request.lanes, *hooks)
 
     def _campaign(self) -> Campaign:
         request = self._request

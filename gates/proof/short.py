@@ -243,27 +243,28 @@ class ShortWay:
 
     def _facts(self, bench: Bench, looker: Looker, group: Group, *, apart: bool) -> list[FaultFacts]:
         every, way = _union(group.members), group.way
+        policy = way.policy(self.policy)
 
         def look(specs: Sequence[CheckSpec]) -> Looked:
             return looker.look(specs, way)
 
         bench.renew()
         before, found = look(every), list[FaultFacts]()
-        self.clean_done(before.weighed(every, self.policy))
+        self.clean_done(before.weighed(every, policy))
         for one in group.members:
             error = undeclared(one.fault, self.policy.catalogue)
-            found.append(FaultFacts(error=error) if error else self._shown(bench, look, one, before))
+            found.append(FaultFacts(error=error) if error else self._shown(bench, look, one, before, policy))
         if apart:
             bench.renew()
         after = look(every)
-        self.clean_done(after.weighed(every, self.policy))
+        self.clean_done(after.weighed(every, policy))
         return [
-            dataclasses.replace(facts, after=after.weighed(s.checks, self.policy))
+            dataclasses.replace(facts, after=after.weighed(s.checks, policy))
             for facts, s in zip(found, group.members, strict=True)
         ]
 
-    def _shown(self, bench: Bench, look: Look, one: Shown, before: Looked) -> FaultFacts:
+    def _shown(self, bench: Bench, look: Look, one: Shown, before: Looked, policy: Policy) -> FaultFacts:
         def run() -> GateRun:
-            return look(one.checks).weighed(one.checks, self.policy)
+            return look(one.checks).weighed(one.checks, policy)
 
-        return examined(bench, one.fault, before.weighed(one.checks, self.policy), run)
+        return examined(bench, one.fault, before.weighed(one.checks, policy), run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ CATALOGUE = (
     *(spec(f"drill/{n}/a") for n in range(30)),
     spec("drill/late/a", "drill/first/a", "preflight/database"),
     spec("drill/first/a", "drill/0/a"),
+    dataclasses.replace(spec("drill/daring/a"), where=Where.REFERENCE, deep=True),
     spec("load/x/p95"),
     spec("sql/counts"),
 )
@@ -163,6 +165,11 @@ def test_a_group_shares_a_copy_and_two_clean_looks(world: World) -> None:
     }  # fmt: skip
     assert world.looks == [3, 3, 1, 1, 1, 3]
     assert (world.opened, world.renewed) == (1, 1)
+
+
+def test_a_fault_of_a_daring_check_is_judged_as_such_a_run_does(world: World) -> None:
+    """What is no part of a staging run is required in one of the reference."""
+    assert world.run(fault("daring"))["daring"].status is Status.KILLED
 
 
 def test_what_a_fault_has_spoilt_is_held_against_no_other_and_it_is_shown_again_alone(world: World) -> None:
