@@ -2,5 +2,6 @@
 -- not from the table's beginning, and not tenant by tenant, of whom a limit would then leave the last ones out.
 with {{step}}
 select percent, since, now() as at,
-       set_config('enable_seqscan', 'off', true) as seqscan, set_config('random_page_cost', '100', true) as random
+       set_config('enable_seqscan', 'off', true) as seqscan, set_config('random_page_cost', '100', true) as random,
+       set_config('enable_indexonlyscan', 'off', true) as indexonlyscan
 from step;
