@@ -17,13 +17,14 @@ from pathlib import Path
 import locust  # noqa: F401  -- first: it patches the process, and psycopg waits by what it finds when it is imported
 
 from gates.deployment.dialect.current import learn
+from loadtests.asked import thresholds_of
 from loadtests.engine.credentials import credentials_from
 from loadtests.engine.locust_engine import serve_worker
 from loadtests.engine.schedule import length_s
 from loadtests.judgement.baseline import compare_folders
 from loadtests.plan import load_plan
 from loadtests.profiles import resolve
-from loadtests.run import run, thresholds_of
+from loadtests.run import run
 from loadtests.thresholds.language import ThresholdError
 
 LENGTH = "seconds "

@@ -40,7 +40,7 @@ from gates.stages.preflight.endpoints import REACHABLE, reachable, release
 from gates.stages.preflight.endpoints import RELEASE as SAYS_RELEASE
 from gates.stages.preflight.looks import after, timed
 from gates.verdict import Decision
-from loadtests.engine.wire import Connection, TransportError
+from loadtests.engine.wire import Connection, TransportError, parse_address
 from loadtests.thresholds.expectations import ALIVE, EVENT_STATUS, VERSION, Expectation, accepted_event, replayed
 from sql_checks.rulefile import ALERTS, read_rules
 from sql_checks.rulerun import judge_rule
@@ -248,13 +248,16 @@ def _given(answer: Answer | None) -> Answer:
     return answer
 
 
+NOWHERE = parse_address("http://recorded.test")
+
+
 class _Told(Connection):
     """The load's own reader, fed with bytes."""
 
     __slots__ = ("_left",)
 
     def __init__(self, raw: bytes) -> None:
-        self._left = raw
+        self._left, self._address = raw, NOWHERE
         self._sock = self._tls = self._reader = self._writer = None
         self.timed_out, self.body, self.received, self.status = False, b"", 0, 0
 

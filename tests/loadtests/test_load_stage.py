@@ -17,6 +17,7 @@ from gates.evidence import Evidence, Outcome, TargetKind
 from gates.stages import load_options, load_process
 from gates.stages.load_checks import SPECS
 from gates.stages.load_options import OF_A_RUN, LoadOptions
+from loadtests.asked import thresholds_of
 from loadtests.engine.sinks import TrendSink
 from loadtests.engine.wire import parse_address
 from loadtests.engine.workload import Workload
@@ -91,8 +92,6 @@ def test_a_switched_off_metric_says_so() -> None:
 
 def test_the_checks_of_the_checklist_are_the_catalogue() -> None:
     """Default thresholds and declared checks are the same ids."""
-    from loadtests.run import thresholds_of  # noqa: PLC0415
-
     file = thresholds_of(LoadPlan("http://a.test", baseline_url="http://b.test"))
     ids = {f"load/{k}/{t.expression.aggregation}" for k, ts in file.thresholds.by_metric.items() for t in ts}
     assert {spec.id for spec in SPECS} == ids | {"load/run-valid"}
