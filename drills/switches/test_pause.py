@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from functools import partial
 
@@ -180,12 +181,17 @@ def test_stops_a_running_replay(scene: Scene) -> None:
     A switch that is read only at the start does not stop what does the harm.
     """
     scene.claims_drill_agent()
-    company, other = scene.company("a", items=30, payload='{"drill": {"delay_ms": 150}}'), scene.company("b")
+    delay_ms = round(150 + 3000 * scene.trip_s)  # of each ten: from afar the pause comes later
+    company = scene.company("a", items=30, payload=json.dumps({"drill": {"delay_ms": delay_ms}}))
+    other = scene.company("b")
     run = str(scene.run(company, max=30)["replay_run_id"])
-    done = "select count(*) from public.event_outbox where replay_run_id = %s and processed_at is not null"
+    done = "select count(*) as items from public.event_outbox where replay_run_id = %s and processed_at is not null"
     scene.until(lambda: scene.number(done, run) >= 1, "the first item of the run")
-    scene.pause(company)
-    at_pause = scene.number(done, run)
+    with scene.db.at_once():
+        scene.pause(company)
+        counted = scene.db.execute(done.encode(), (run,))
+    at_pause = int(str((counted.fetchone() or {}).get("items", 30)))
+    scene.seen.require(at_pause < 20, f"{at_pause} of 30 items were done when the pause came: none was left to hold")
     scene.quiet(company)
     scene.passes_by(other)
     after = scene.number(done, run)
@@ -196,7 +202,7 @@ def test_stops_a_running_replay(scene: Scene) -> None:
     scene.passes_by(other, 1)
     assert scene.number(done, run) == after, "the paused run went on"
     scene.pause(company, on=False)
-    row = scene.ended(run, within_s=12)  # a worker may take the items one after another
+    row = scene.ended(run, within_s=12 + 0.03 * delay_ms)  # a worker may take the items one after another
     assert (row["success_count"], row["failure_count"]) == (30, 0), f"after the pause the run counts {row}"
     scene.seen.count(30)
 
