@@ -94,9 +94,12 @@ class PastDecision:
     def from_json(cls, data: Mapping[str, Any]) -> PastDecision:
         """Raise ValueError or TypeError for anything that to_json did not write."""
         found = cls(**{**data, "decision": Decision(data["decision"])})
-        texts = (found.run_id, found.release, found.reason, found.started_at, found.finished_at)
-        numbers = (found.exit_code, found.passed, found.failed, found.unknown)
-        if not all(isinstance(t, str) for t in texts) or not all(isinstance(n, int) for n in numbers):
+        texts = found.run_id, found.release, found.reason, found.started_at, found.finished_at
+        named, numbers = (found.action, found.result, found.nearest), (found.passed, found.failed, found.unknown)
+        perhaps = (n for n in (found.before, found.after, found.room) if n is not None)
+        if not all(isinstance(t, str) for t in (*texts, *named)) or not all(
+            isinstance(n, int | float) for n in (found.exit_code, *numbers, *perhaps)
+        ):
             raise TypeError("a member is of another type")
         return found
 

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from gates import decisions, record, reports
+from gates import past_decisions, record, reports
 from gates.act.flag import Order, look_at
 from gates.act.rollout import act
 from gates.decision.decide import decide
 from gates.decision.rules import QUEUE_STAGE
-from gates.decisions import PastDecision
 from gates.deployment.identity import identity
 from gates.deployment.redaction import hidden, redact_text, scrub
 from gates.deployment.target import Target
 from gates.errors import CannotWork, UsageError
 from gates.evidence import Evidence, JsonValue, TargetKind, stamp
 from gates.evidence_file import EvidenceLog, Unwritten, read_bytes, read_log
+from gates.past_decisions import PastDecision
 from gates.reports import attestation, webhook
 from gates.reports.citation import cited, source_digest
 from gates.reports.formats import FILES
@@ -50,7 +50,7 @@ def run_gate(request: RunRequest) -> Verdict:
     """
     run = begin(request)
     context = request.context(str(run["run_id"]))
-    run["past"] = decisions.newest(context.state)
+    run["past"] = past_decisions.newest(context.state)
     note(request, context.state, PastDecision.begun(run, request.policy.release))
     seen = look_at(request.target.database_url, request.policy.rollout.flag)
     run[record.FLAG] = seen.to_json() if seen else None
@@ -105,7 +105,7 @@ def remember(request: RunRequest, folder: Path, areas: Mapping[str, str]) -> Non
 def note(request: RunRequest, folder: Path, one: PastDecision) -> None:
     """Add the run to the history of its target (`gate history`, `gate serve`)."""
     try:
-        decisions.remember(folder, one)
+        past_decisions.remember(folder, one)
     except OSError as error:
         request.warn(f"the decision could not be added to the history of the target: {error}. See to --state")
 

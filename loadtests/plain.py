@@ -11,7 +11,6 @@ import os
 import secrets
 import signal
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from flask import Response, request
 from locust import LoadTestShape
 from locust.runners import MasterRunner
 
-from gates.deployment.leftovers import LEASE_S, take_lease
+from gates.deployment.leftovers import take_lease, term_of
 from loadtests.engine.conductor import Conductor
 from loadtests.engine.credentials import credentials_from
 from loadtests.engine.locust_engine import Engine, attach
@@ -90,7 +89,7 @@ class PlainRun:
             plan = plan_of(options, self.environment.runner, os.environ)
             if url:
                 lease, mark = take_lease(url, plan.run)
-                plan = replace(plan, lease=f"{mark}{int(time.time()) + LEASE_S}")
+                plan = replace(plan, lease=term_of(mark))
             self.result = run(plan, Path(options.results), os.environ, self._engine)
         except (ThresholdError, ValueError, OSError) as error:
             sys.stderr.write(f"no verdict: {error}\n")

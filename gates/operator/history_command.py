@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psycopg
 
-from gates import config, decisions, record
+from gates import config, past_decisions, record
 from gates.deployment.database import session, sql
 from gates.deployment.failures import in_words
 from gates.deployment.identity import identity
@@ -43,9 +43,9 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     if target.base_url or target.database_url:
         names = [identity(target)]
     else:
-        names = sorted(path.parent.name for path in state.glob(f"*/{decisions.FILE}"))
+        names = sorted(path.parent.name for path in state.glob(f"*/{past_decisions.FILE}"))
     try:
-        past = {name: decisions.read(state / name) for name in names}
+        past = {name: past_decisions.read(state / name) for name in names}
     except OSError as error:
         raise CannotWork(f"{error}; allowed: a state folder that can be read. See to --state") from error
     steps, unseen = _steps(target, file.settings.rollout.flag)

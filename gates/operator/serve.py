@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from gates.decisions import FILE, PastDecision, last_of, read
+from gates.past_decisions import FILE, PastDecision, last_of, read
 from gates.text import characters, foreign
 from gates.verdict import Decision
 

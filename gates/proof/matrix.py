@@ -27,10 +27,12 @@ class Matrix:
         self.faults = tuple(faults)
         self._path, self._lock = folder / CELLS, threading.Lock()
         self._found: dict[tuple[str, bool], Cell] = {}
-        lines = self._path.read_text(encoding="utf-8").splitlines() if resume and self._path.exists() else []
-        if lines and json.loads(lines[0]) == dict(key):
+        lines = self._path.read_bytes().splitlines(keepends=True) if resume and self._path.exists() else []
+        whole = [json.loads(line) for line in lines if line.endswith(b"\n")]  # a kill may have cut the last one
+        if whole and whole[0] == dict(key):
+            self._path.write_bytes(b"".join(lines[: len(whole)]))
             known = {f.id: f for f in faults}
-            for row in map(json.loads, lines[1:]):
+            for row in whole[1:]:
                 if row["fault"] in known:
                     self._note(_cell(known[row["fault"]], row))
         else:

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gates.decisions import PastDecision
 from gates.evidence import JsonValue, shown_time
+from gates.past_decisions import PastDecision
 from gates.reports.page import NOTHING, document, outcome, section
 from gates.reports.pictures import line, proportions, strip
 from gates.reports.sentences import percent

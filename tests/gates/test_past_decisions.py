@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gates import decisions
-from gates.decisions import UNREADABLE, PastDecision, last_of, read, remember
+from gates import past_decisions
+from gates.past_decisions import UNREADABLE, PastDecision, last_of, read, remember
 from gates.verdict import Action, Counts, Decision, Margin, Verdict
 
 RUN: dict[str, object] = {"run_id": "a1", "started_at": "2026-01-02T12:00:00+00:00"}
@@ -46,7 +46,7 @@ def test_a_run_is_a_hold_until_it_has_decided(tmp_path: Path) -> None:
     assert last_of("r-1", runs) == settled("a2")
     assert last_of("r-2", runs) is None
     told = {"decision": "promote", "release": "r-1", "finished_at": VERDICT.finished_at, "dry_run": False}
-    assert decisions.newest(tmp_path, 1) == [{**told, "before": 10, "after": 50}]
+    assert past_decisions.newest(tmp_path, 1) == [{**told, "before": 10, "after": 50}]
 
 
 def test_a_run_of_a_release_that_is_not_known_yet_counts_for_all(tmp_path: Path) -> None:
@@ -68,13 +68,16 @@ def test_a_run_of_a_release_that_is_not_known_yet_counts_for_all(tmp_path: Path)
         json.dumps({**settled().to_json(), "decision": "yes"}).encode(),
         json.dumps({**settled().to_json(), "release": 5}).encode(),
         json.dumps({**settled().to_json(), "passed": "5"}).encode(),
+        json.dumps({**settled().to_json(), "room": "much"}).encode(),
+        json.dumps({**settled().to_json(), "after": "all"}).encode(),
+        json.dumps({**settled().to_json(), "action": 1}).encode(),
         json.dumps({**settled().to_json(), "more": 1}).encode(),
     ],
 )
 def test_a_line_that_cannot_be_read_holds(line: bytes, tmp_path: Path) -> None:
     """It may have been the newest decision; nothing before it counts."""
     remember(tmp_path, settled())
-    with (tmp_path / decisions.FILE).open("ab") as out:
+    with (tmp_path / past_decisions.FILE).open("ab") as out:
         out.write(line)
     assert last_of("r-1", read(tmp_path)) == UNREADABLE
     remember(tmp_path, settled("a3"))  # what was torn stays on a line of its own
@@ -83,8 +86,8 @@ def test_a_line_that_cannot_be_read_holds(line: bytes, tmp_path: Path) -> None:
 
 def test_the_older_half_goes_when_the_file_is_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The history neither grows without limit nor loses its newest runs."""
-    monkeypatch.setattr(decisions, "MOST_BYTES", 2_000)
+    monkeypatch.setattr(past_decisions, "MOST_BYTES", 2_000)
     for number in range(40):
         remember(tmp_path, settled(f"a{number}"))
-    assert (tmp_path / decisions.FILE).stat().st_size < 3_000
+    assert (tmp_path / past_decisions.FILE).stat().st_size < 3_000
     assert read(tmp_path)[-1].run_id == "a39"

@@ -32,7 +32,7 @@ class ReportSource:
         policy: Any = self.run.get("policy")
         if not isinstance(policy, dict) or "rollout" not in policy:
             return RolloutPlan()
-        return RolloutPlan(**{**policy["rollout"], "steps": tuple(policy["rollout"]["steps"])})
+        return RolloutPlan.of(policy["rollout"])
 
 
 Render = Callable[[ReportSource], str]

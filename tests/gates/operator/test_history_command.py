@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from gates.decisions import PastDecision, remember
+from gates.past_decisions import PastDecision, remember
 from gates.reports.history import TargetHistory, page, tables
 from gates.verdict import Decision
 from tests.gates.gate_process import gate

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from gates import decisions
-from gates.decisions import PastDecision, remember
+from gates import past_decisions
 from gates.operator.serve import MOST_BODY, Desk, VerdictServer
+from gates.past_decisions import PastDecision, remember
 from gates.verdict import Decision
 from tests.gates.gate_process import gate
 from tests.gates.hostile_text import ALL
@@ -92,7 +92,7 @@ def test_the_worst_of_several_targets_counts_and_a_broken_file_holds(port: int, 
     remember(tmp_path / "t1", decided(Decision.PROMOTE))
     remember(tmp_path / "t2", decided(Decision.PROMOTE))
     assert verdict(port)["decision"] == "promote"
-    (tmp_path / "t2" / decisions.FILE).write_bytes(b"{")
+    (tmp_path / "t2" / past_decisions.FILE).write_bytes(b"{")
     assert verdict(port)["decision"] == "hold"
     remember(tmp_path / "t3", decided(Decision.ROLLBACK))
     assert verdict(port)["decision"] == "rollback"

@@ -10,7 +10,7 @@ import pytest
 from gates.evidence import CheckSpec, Severity, Where
 from gates.proof.fault import Fault, Kind
 from gates.proof.judgement import Cell, Status
-from gates.proof.matrix import Matrix, draw
+from gates.proof.matrix import CELLS, Matrix, draw
 from gates.verdict import Decision
 
 CATALOGUE = (CheckSpec("drill/a", "", "", Severity.PAGE, Where.READ_ONLY),)
@@ -34,6 +34,19 @@ def test_a_proof_goes_on_where_it_was_ended(key: dict[str, str], resume: bool, l
     again = Matrix(tmp_path, FAULTS, key, resume=resume)
     assert len(again.pending) == len(again.unseen(CATALOGUE)) == left
     assert again.cells == ((cell(FAULTS[0]),) if left == 19 else ())
+
+
+def test_a_cell_that_a_kill_cut_is_proved_again(tmp_path: Path) -> None:
+    """What stands before it counts, and what comes after it is read the next time."""
+    matrix = Matrix(tmp_path, FAULTS, KEY, resume=False)
+    for one in FAULTS[:3]:
+        matrix.add(cell(one))
+    path = tmp_path / CELLS
+    path.write_bytes(path.read_bytes()[:-20])
+    again = Matrix(tmp_path, FAULTS, KEY, resume=True)
+    assert again.cells == (cell(FAULTS[0]), cell(FAULTS[1]))
+    again.add(cell(FAULTS[2]))
+    assert len(Matrix(tmp_path, FAULTS, KEY, resume=True).cells) == 3
 
 
 def test_the_whole_gate_has_the_last_word(tmp_path: Path) -> None:
