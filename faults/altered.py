@@ -12,7 +12,7 @@ from replay_service.composition import build_parts
 from replay_service.database import QUERIES, Connection, Database
 from replay_service.parts import Parts
 from replay_service.settings import Settings
-from replay_service.worker.parts import WORKER_QUERIES, WorkerParts, build_worker_parts
+from replay_service.worker.parts import WorkerParts, build_worker_parts
 from replay_service.worker.settings import WorkerSettings
 
 Change = tuple[str, str]
@@ -26,16 +26,18 @@ def altered(settings: Settings, name: str, *changes: Change) -> Parts:
 
 def with_database(parts: Parts, statements: Mapping[bytes, bytes]) -> Parts:
     """The service with these statements in the place of others."""
-    database = AlteredDatabase(parts.settings, statements)
+    before = parts.database.statements if isinstance(parts.database, AlteredDatabase) else {}
+    database = AlteredDatabase(parts.settings, {**before, **statements})
     return dataclasses.replace(parts, database=database, refusals=RefusalLog(database))
 
 
 def altered_worker(settings: WorkerSettings, *changes: tuple[str, str, str]) -> WorkerParts:
     """The worker with altered statements: (name, what stands in it, what stands there in its place)."""
-    queries = dict(WORKER_QUERIES)
+    parts = build_worker_parts(settings)
+    queries = dict(parts.queries)
     for name, old, new in changes:
         queries[name] = rewrite(queries[name], (old, new))
-    return dataclasses.replace(build_worker_parts(settings), queries=queries)
+    return dataclasses.replace(parts, queries=queries)
 
 
 def rewrite(text: bytes, *changes: Change) -> bytes:
@@ -53,12 +55,12 @@ class AlteredDatabase(Database):
 
     def __init__(self, settings: Settings, statements: Mapping[bytes, bytes]) -> None:
         super().__init__(settings)
-        self._statements = statements
+        self.statements = statements
 
     @asynccontextmanager
     async def connection(self, timeout_s: float | None = None) -> AsyncIterator[Connection]:
         async with super().connection(timeout_s) as conn:
-            yield cast("Connection", _AlteredConnection(conn, self._statements))
+            yield cast("Connection", _AlteredConnection(conn, self.statements))
 
 
 class _AlteredConnection:

@@ -50,8 +50,12 @@ class Bench:
 
     def witness(self, fault: Fault) -> bool | str:
         """Whether the fault is on, by the fault's own witness, which sees the deployment as a superuser; a text where
-        it could not tell.
+        it could not tell. A pair is on while one of the two is: each may hide the other from its witness.
         """
+        said = [self._witness(one) for one in fault.each]
+        return next((s for s in said if s is True), False) or next((s for s in said if isinstance(s, str)), False)
+
+    def _witness(self, fault: Fault) -> bool | str:
         try:
             on: bool | str = self._ask("witness", fault)["on"]
         except StackError as error:
@@ -67,31 +71,32 @@ class Bench:
 
     def put_in(self, fault: Fault) -> None:
         """Put the fault in. Raise StackError or psycopg.Error where that does not work."""
-        parts = ("--parts", fault.parts)
-        if fault.sql:
-            self.execute(fault.sql)
-        match fault.kind:
-            case Kind.SERVICE:
-                self.stack.recompose(parts, (), fault.env)
-            case Kind.WORKER:
-                self.stack.recompose((), parts, fault.env)
-            case Kind.PROCESS:
-                number = signal.SIGSTOP if fault.event == "stop-worker" else signal.SIGKILL
-                for process in self.stack.processes:
-                    if process.name.startswith("worker"):
-                        process.signal(number)
-            case Kind.PROXY:
-                self.proxied = self._ask("proxy", fault)["told"]
-            case Kind.SQL if fault.env:
-                self.stack.recompose((), (), fault.env)
+        for one in fault.each:
+            if one.sql:
+                self.execute(one.sql)
+        if _restarts(fault):
+            env = {name: value for one in fault.each for name, value in one.env.items()}
+            serve, work = (_composed(fault, kind, env) for kind in (Kind.SERVICE, Kind.WORKER))
+            self.stack.recompose(serve, work, env)
+        for one in fault.each:
+            if one.event:
+                self._signal_workers(signal.SIGSTOP if one.event == "stop-worker" else signal.SIGKILL)
+            if one.kind is Kind.PROXY:
+                self.proxied = self._ask("proxy", one)["told"]
+
+    def _signal_workers(self, number: signal.Signals) -> None:
+        for process in self.stack.processes:
+            if process.name.startswith("worker"):
+                process.signal(number)
 
     def take_out(self, fault: Fault) -> None:
         """Take the fault out again."""
         self._end_proxy()
-        if fault.kind in {Kind.SERVICE, Kind.WORKER, Kind.PROCESS} or (fault.env and fault.kind is Kind.SQL):
+        if _restarts(fault) or any(one.event for one in fault.each):
             self.stack.recompose((), (), {})
-        if fault.undo_sql:
-            self.execute(fault.undo_sql)
+        for one in reversed(fault.each):
+            if one.undo_sql:
+                self.execute(one.undo_sql)
 
     def _end_proxy(self) -> None:
         if self.proxied and self._faults is not None:
@@ -129,6 +134,20 @@ class Bench:
         with connect(self.stack.info.database_url) as connection:
             connection.execute("set search_path = public")
             connection.execute(sql.encode())
+
+
+def _restarts(fault: Fault) -> bool:
+    """Whether service and workers are started with something else while the fault is in."""
+    return any(one.parts or (one.env and one.kind is Kind.SQL) for one in fault.each)
+
+
+def _composed(fault: Fault, kind: Kind, env: dict[str, str]) -> tuple[str, ...]:
+    """The words that put the parts of such faults into a program; two of them are named to it by a variable."""
+    places = [one.parts for one in fault.each if one.kind is kind]
+    if len(places) > 1:
+        env[f"FAULTS_OF_THE_{kind.upper()}"] = " ".join(places)
+        places = [f"faults.together:{kind}"]
+    return tuple(word for place in places for word in ("--parts", place))
 
 
 class OpenBench(Protocol):

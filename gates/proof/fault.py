@@ -23,6 +23,7 @@ class Kind(enum.StrEnum):
     PROCESS = "process"
     PROXY = "proxy"
     TRIGGER = "trigger"
+    PAIR = "pair"
     NONE = "none"
 
 
@@ -33,7 +34,8 @@ EVENTS = ("stop-worker", "kill-worker")
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One named defect. `checks` are ids, prefixes that end in `/`, or globs; one of `names`, where there are any, must
-    be in the finding. `decision` is what the gate must decide (None: see `decided`). `env` is set for the deployment.
+    be in the finding. `decision` is what the gate must decide (None: see `decided`; of a pair: anything but promote).
+    `env` is set for the deployment; `members` are the two faults of a pair.
     """
 
     id: str
@@ -48,6 +50,12 @@ class Fault:
     production: bool = False
     checks: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    members: tuple[Fault, ...] = ()
+
+    @property
+    def each(self) -> tuple[Fault, ...]:
+        """The faults of a pair; of any other fault, itself."""
+        return self.members or (self,)
 
     @property
     def is_noop(self) -> bool:
@@ -90,6 +98,7 @@ def read_list(text: str) -> tuple[Fault, ...]:
 def _fault(row: Mapping[str, Any]) -> Fault:
     if unknown := sorted(set(row) - MEMBERS):
         raise ValueError(f"{row.get('id')}: unknown members {unknown}")
+    texts: dict[str, Any] = {name: _text(row.get(name) or "") for name in TEXTS}
     fault = Fault(
         id=_text(row["id"]),
         breaks=_text(row["breaks"]),
@@ -99,7 +108,7 @@ def _fault(row: Mapping[str, Any]) -> Fault:
         production=row.get("production", False) is True,
         checks=_texts(row.get("checks", [])),
         names=_texts(row.get("names", [])),
-        **{name: _text(row.get(name) or "") for name in TEXTS},
+        **texts,
     )
     if fault.kind in NEEDED and not getattr(fault, NEEDED[fault.kind]):
         raise ValueError(f"{fault.id}: a fault of kind {fault.kind} without {NEEDED[fault.kind]}")

@@ -133,7 +133,7 @@ def _seen(fault: Fault, verdict: Verdict, failed: Sequence[Finding], killers: Se
     if verdict.decision is Decision.PROMOTE:
         return Status.SURVIVED, "the gate promoted"
     declared = [f for f in failed if fault.declares(f.check)]
-    if killers and verdict.decision is fault.decision:
+    if killers and fault.decision in {None, verdict.decision}:
         return Status.KILLED, f"{killers[0]}: {_one(failed, killers[0]).message}"
     if killers:
         said = f"{killers[0]} failed, but the decision was {verdict.decision} where {fault.decision} was due"

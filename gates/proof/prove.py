@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import json
 import threading
@@ -28,6 +29,7 @@ from gates.proof.judgement import Cell, FaultFacts, GateRun
 from gates.proof.matrix import Matrix, draw
 from gates.proof.measures import Cost
 from gates.proof.page import page
+from gates.proof.pairs import ALLOWED, PAIRS, as_trial, pairs
 from gates.proof.proof import Proof
 from gates.proof.short import ShortWay, is_short
 from gates.proof.trial import ProofPart, Trial
@@ -100,6 +102,8 @@ class Prover:
             key = {"source": self._source, "policy": request.policy.proof_digest, "target": request.kind.value}
             self._matrix = Matrix(request.out, faults, key, resume=request.resume)
             self._run_faults(self._matrix)
+        if ProofPart.PAIRS in request.suites:
+            self._run_pairs()
         self._run_trials()
         if not faults and not self._trials:
             raise UsageError(f"nothing is called {', '.join(request.only)}; allowed: ids of `gate prove --list`")
@@ -111,6 +115,20 @@ class Prover:
             self._short_way().run(matrix.unseen(request.policy.catalogue))
         if not request.short and not self._is_over():
             self._campaign().run(matrix.for_the_gate(request.seed, request.share) if request.quick else matrix.left)
+
+    def _run_pairs(self) -> None:
+        """Each pair by the short way; the whole gate has the last word on those that it did not see."""
+        unseen: list[Fault] = []
+
+        def done(cell: Cell) -> None:
+            if cell.as_declared:
+                self._trial_done(as_trial(cell))
+            else:
+                unseen.append(cell.fault)
+
+        dataclasses.replace(self._short_way(), done=done).run(chosen_pairs(self._request))
+        campaign = self._campaign()
+        dataclasses.replace(campaign, done=lambda cell: self._trial_done(as_trial(cell))).run(unseen)
 
     def _is_over(self) -> bool:
         return bool(self._request.minutes) and time.monotonic() - self._started > self._request.minutes * 60
@@ -135,8 +153,9 @@ class Prover:
         return Trials(self._open, request.out, request.wants, self._trial_done, request.policy_options)
 
     def _trial_done(self, one: Trial) -> None:
-        self._trials.append(one)
-        self.keep()
+        with self._keeping:
+            self._trials.append(one)
+            self.keep()
         mark = "✓" if one.ok else "✗"
         self._request.say(f"{mark} {one.id:<34} {one.decision or 'none':<18} {one.seconds:5.0f} s  {one.reason[:90]}")
 
@@ -239,6 +258,15 @@ def chosen(faults: Sequence[Fault], request: ProofRequest) -> tuple[Fault, ...]:
     return tuple(decided(fault, request.policy.catalogue) for fault in sample)
 
 
+def chosen_pairs(request: ProofRequest) -> list[Fault]:
+    """The pairs that are asked for."""
+    in_production = request.kind is TargetKind.PRODUCTION
+    known = [f for f in programs.list_faults(request.environ) if f.production or not in_production]
+    faults = [decided(f, request.policy.catalogue) for f in known]
+    made = pairs(faults, request.policy.catalogue, request.kind, request.sample or PAIRS, request.seed)
+    return [f for f in made if request.wants(f"{ProofPart.PAIRS}/{f.id}")]
+
+
 def applicable(catalogue: Iterable[CheckSpec], kind: TargetKind) -> tuple[str, ...]:
     """The checks that a run on such a target has, without --deep."""
     return tuple(s.id for s in catalogue if kind.allows(s.where, disruptive=True) and not s.deep)
@@ -264,6 +292,8 @@ def listed(request: ProofRequest) -> list[tuple[str, str, str]]:
     faults = programs.list_faults(request.environ) if ProofPart.FAULTS in request.suites else ()
     rows = [(f.id, str(f.decision), f.breaks) for f in (chosen(faults, request) if faults else ())]
     trials: list[tuple[ProofPart, str, Sequence[str], str]] = []
+    if ProofPart.PAIRS in request.suites:
+        trials += [(ProofPart.PAIRS, f.id, ALLOWED, f.breaks) for f in chosen_pairs(request)]
     trials += [(ProofPart.HEALTHY, v.name, NEVER_ROLLED_BACK, v.said) for v in VARIANTS]
     trials += [(ProofPart.DEGENERATE, s.name, NOT_PROMOTED, s.said) for s in SERVERS]
     trials += [(ProofPart.DEGENERATE, t.name, NOT_PROMOTED, t.said) for t in TWINS]

@@ -61,9 +61,11 @@ def is_short(fault: Fault, catalogue: Sequence[CheckSpec]) -> bool:
 
 def looks_of(fault: Fault, catalogue: Sequence[CheckSpec], way: RunScope) -> tuple[CheckSpec, ...]:
     """The checks that the fault is shown to: those that it declares, at most so many, and what they come after."""
-    declared = [s for s in catalogue if fault.declares(s.id) and way.sees(s)]
-    count = min(len(declared), MOST_CHECKS)
-    found = {declared[i * len(declared) // count].id for i in range(count)}
+    found = set[str]()
+    for one in fault.each:
+        declared = [s for s in catalogue if one.declares(s.id) and way.sees(s)]
+        count = min(len(declared), MOST_CHECKS)
+        found |= {declared[i * len(declared) // count].id for i in range(count)}
     known, waiting = {s.id: s for s in catalogue}, list(found)
     while waiting:
         before = {c for c in known[waiting.pop()].after if c.startswith(SHORT)} - found

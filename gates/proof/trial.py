@@ -13,6 +13,7 @@ class ProofPart(enum.StrEnum):
     """The parts of a proof."""
 
     FAULTS = "faults"
+    PAIRS = "pairs"
     HEALTHY = "healthy"
     DEGENERATE = "degenerate"
     SELF = "self"

@@ -1,0 +1,86 @@
+"""Two faults at once: which are drawn, that both are really in, and what counts as seen."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from gates import catalogue
+from gates.evidence import TargetKind
+from gates.proof.bench import Bench, bench
+from gates.proof.fault import Fault, Kind, decided
+from gates.proof.judgement import FaultFacts, GateRun, Status, judge
+from gates.proof.pairs import as_trial, pair, pairs
+from gates.proof.programs import list_faults
+from gates.stack.plan import StackOptions
+from gates.verdict import Decision, Effect, Finding, Verdict
+
+
+@pytest.fixture(scope="module")
+def faults() -> dict[str, Fault]:
+    return {f.id: decided(f, catalogue.load()) for f in list_faults(os.environ)}
+
+
+@pytest.fixture(scope="module")
+def deployment() -> Iterator[Bench]:
+    with bench(StackOptions(history=False), os.environ, TargetKind.STAGING) as made:
+        yield made
+
+
+def test_pairs_are_drawn_by_the_seed_half_of_them_of_one_area(faults: dict[str, Fault]) -> None:
+    """The same seed draws the same; no pair has two proxies, the no-op or a process."""
+    known, specs = tuple(faults.values()), catalogue.load()
+    drawn = pairs(known, specs, TargetKind.STAGING, 40, "a")
+    assert [p.id for p in drawn] == [p.id for p in pairs(known, specs, TargetKind.STAGING, 40, "a")]
+    assert [p.id for p in drawn] != [p.id for p in pairs(known, specs, TargetKind.STAGING, 40, "b")]
+    kinds = [sorted(m.kind for m in p.members) for p in drawn]
+    assert not any(k == [Kind.PROXY, Kind.PROXY] or Kind.NONE in k or Kind.PROCESS in k for k in kinds)
+    areas = [[{s.id.split("/")[1] for s in specs if m.declares(s.id)} for m in p.members] for p in drawn]
+    assert sum(bool(first & second) for first, second in areas) == 20
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("authentication/unverified", "budget/nothing-charged"),
+        ("idempotency-store/duplicates-audited", "selection/by-id-only"),
+        ("outbox/effects-lost", "outbox-failures/failure-is-processed"),
+        ("authentication/nothing-is-verified", "schema/rls-off-agent-tasks"),
+    ],
+    ids=["parts", "statements", "worker", "proxy and sql"],
+)
+def test_both_faults_of_a_pair_are_in(names: tuple[str, str], deployment: Bench, faults: dict[str, Fault]) -> None:
+    """Each by its own witness; and both are out again. The second is built on the first."""
+    both = pair(*(faults[n] for n in names))
+    deployment.put_in(both)
+    assert [deployment.witness(one) for one in both.members] == [True, True]
+    deployment.take_out(both)
+    assert deployment.witness(both) is False
+
+
+@pytest.mark.parametrize(
+    ("decision", "failed", "ok"),
+    [
+        (Decision.HOLD, "drill/a/x", True),
+        (Decision.ROLLBACK, "drill/b/x", True),
+        (Decision.ROLLBACK, "drill/c/x", False),
+        (Decision.HOLD, "", False),
+        (Decision.PROMOTE, "", False),
+    ],
+)
+def test_a_pair_is_seen_where_either_is_named(decision: Decision, failed: str, *, ok: bool) -> None:
+    """A hold is as good as a rollback, since either may hide the other; an alarm for another reason is none."""
+    one, two = (
+        Fault(n, "x", Kind.SQL, Decision.ROLLBACK, sql="select", checks=(f"drill/{n}/",), names=(f"name of {n}",))
+        for n in "ab"
+    )
+    findings = (Finding(failed, "fail", "page", Effect.HOLD, "the name of b and the name of a"),) if failed else ()
+    green = GateRun(Verdict(Decision.PROMOTE, "all passed"))
+    run = GateRun(Verdict(decision, "why", findings=findings))
+    facts = FaultFacts(green, False, True, run, True, False, green)
+    cell = judge(pair(one, two), facts)
+    assert as_trial(cell).ok is ok
+    assert as_trial(cell).harmful is (decision is Decision.PROMOTE)
+    assert (cell.status is Status.KILLED) is ok
