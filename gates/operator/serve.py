@@ -6,10 +6,14 @@ hold. Flagger reads the status alone: yes is 200, no is 403, and its rollback ho
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import hmac
+import io
 import json
+import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,6 +32,8 @@ MOST_BODY = 64 * 1024
 MOST_REASON = 1000
 MOST_AT_ONCE = 32
 TIMEOUT_S = 5.0
+"""For all of a request, and again for all of its answer."""
+ROOM_WITHIN_S = 1.0
 GRAVITY = (Decision.ROLLBACK, Decision.HOLD, Decision.PROMOTE)
 
 
@@ -151,38 +157,85 @@ def _refused(status: int, said: str) -> DeskAnswer:
 
 
 class VerdictServer(ThreadingHTTPServer):
-    """A thread for each request, of which there are a few at once; more are closed unanswered."""
+    """A thread for each request, of which there are a few at once, each read and answered within a time.
+
+    Where there are as many as may be, the one that is being read for longest makes room: it is a client that drips.
+    """
 
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, place: tuple[str, int], desk: Desk) -> None:
-        self.desk = desk
-        self._free = threading.BoundedSemaphore(MOST_AT_ONCE)
+    def __init__(
+        self, place: tuple[str, int], desk: Desk, *, at_once: int = MOST_AT_ONCE, within_s: float = TIMEOUT_S
+    ) -> None:
+        self.desk, self.within_s = desk, within_s
+        self._free = threading.BoundedSemaphore(at_once)
+        self._unread: dict[socket.socket, None] = {}
+        """Connections whose request is not read yet, the oldest first."""
+        self._lock = threading.Lock()
         super().__init__(place, _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._free.acquire(blocking=False):
+        if self._free.acquire(blocking=False) or (self._make_room() and self._free.acquire(timeout=ROOM_WITHIN_S)):
+            with self._lock:
+                self._unread[request] = None
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
+
+    def _make_room(self) -> bool:
+        """Whether there was a connection to end."""
+        with self._lock:
+            slowest = next(iter(self._unread), None)
+            if slowest is not None:
+                del self._unread[slowest]
+                with contextlib.suppress(OSError):
+                    slowest.shutdown(socket.SHUT_RDWR)
+        return slowest is not None
+
+    def was_read(self, request: socket.socket) -> None:
+        """From now on the connection waits for nothing that its client has to send."""
+        with self._lock:
+            self._unread.pop(request, None)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
+            self.was_read(request)
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away is no news."""
 
 
+class _Until(io.RawIOBase):
+    """What a socket receives until a deadline, which is one for all of it: no byte makes it later."""
+
+    def __init__(self, connection: socket.socket, deadline: float) -> None:
+        self._connection, self._deadline = connection, deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._connection.settimeout(left)
+        return self._connection.recv_into(buffer)
+
+
 class _Handler(BaseHTTPRequestHandler):
-    """One request a connection, read within a time limit; nothing that a client sends is printed or kept."""
+    """One request a connection; nothing that a client sends is printed or kept."""
 
     server: VerdictServer
-    timeout = TIMEOUT_S
     server_version, sys_version = "replaygate", ""
+
+    def setup(self) -> None:
+        """Sending has a time of its own: a socket's timeout is for all of what is sent."""
+        super().setup()
+        self.rfile = io.BufferedReader(_Until(self.connection, time.monotonic() + self.server.within_s))
 
     def do_GET(self) -> None:
         self._send(self.server.desk.get(self.path, self.headers.get("Authorization", "")))
@@ -197,6 +250,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, answer: DeskAnswer) -> None:
         body = answer.text.encode("utf-8", "backslashreplace")
+        self.server.was_read(self.connection)
+        self.connection.settimeout(self.server.within_s)
         self.send_response(answer.status)
         if answer.status == 401:
             self.send_header("WWW-Authenticate", "Bearer")

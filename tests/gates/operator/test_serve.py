@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
@@ -179,6 +181,53 @@ def test_hostile_requests_are_answered_and_do_no_harm(port: int, tmp_path: Path)
     assert ask(port, CONFIRM)[0] == 404
     assert ask(port, "/v1/verdict", method="DELETE")[0] == 501
     assert verdict(port)["decision"] == "promote"
+
+
+@contextlib.contextmanager
+def small(state: Path) -> Iterator[int]:
+    """The port of a server that has two connections at once, and half a second for a request."""
+    desk = Desk(state, dt.timedelta(minutes=60), lambda: NOW)
+    with VerdictServer(("127.0.0.1", 0), desk, at_once=2, within_s=0.5) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [b"GET /", b"GET / HTTP/1.1\r\nA: ", b"POST / HTTP/1.1\r\nContent-Length: 60000\r\n\r\n"],
+    ids=["line", "header", "body"],
+)
+def test_a_client_that_drips_is_left_at_the_deadline(tmp_path: Path, begun: bytes) -> None:
+    """A byte now and then does not make it later."""
+    with small(tmp_path) as port, socket.create_connection(("127.0.0.1", port)) as client:
+        started, dripped = time.monotonic(), 0
+        client.sendall(begun)
+        client.settimeout(0.05)
+        with contextlib.suppress(ConnectionError):
+            while time.monotonic() - started < 10:
+                try:
+                    if not client.recv(1000):
+                        break
+                except TimeoutError:
+                    client.sendall(b"a")
+                    dripped += 1
+        assert dripped > 2
+        assert time.monotonic() - started < 5
+
+
+def test_clients_that_drip_keep_nobody_out(tmp_path: Path) -> None:
+    """Where every place is taken, the slowest reader makes room: whoever asks is answered, and at once."""
+    remember(tmp_path / "t1", decided(Decision.PROMOTE))
+    with small(tmp_path) as port, contextlib.ExitStack() as crowd:
+        started = time.monotonic()
+        for _ in range(20):
+            crowd.enter_context(socket.create_connection(("127.0.0.1", port))).sendall(b"GET /")
+        for _ in range(3):
+            assert verdict(port)["decision"] == "promote"
+        assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize("text", ALL, ids=range(len(ALL)))
