@@ -23,8 +23,8 @@ ACTION = ROOT / "action.yml"
 INSTALL = ROOT / ".github" / "actions" / "install" / "action.yml"
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 FILES = [ACTION, INSTALL, *WORKFLOWS]
-OWN = {"$/": ACTION, "$/.github/actions/install": INSTALL}
-"""The repository's own actions, at the commit of who uses them."""
+OWN = {"$/.": ACTION, "$/.github/actions/install": INSTALL}
+"""The repository's own actions, at the commit of who uses them. A runner refuses `$/` without a path."""
 PINNED = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}")
 LOCKED = re.compile(r"(?m)^([A-Za-z0-9_.-]+)==(\S+)")
 
