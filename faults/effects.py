@@ -107,7 +107,7 @@ def _slow() -> dict[str, Any]:
     "Items are taken, but get no outbox row: they hang as `replaying`.",
     lambda p: _after(p, "SELECT count(*) FROM event_outbox WHERE company_id = %s") == 0,
     (f"{DLQ}/replayed-item-is-resolved", "sql/spot/replaying-items-are-on-their-way"),
-    names=("outbox", "replaying", "resolved", "item"),
+    names=("outbox", "replaying", "resolved", "item", "effect"),
 )
 def no_outbox_row(settings: Settings) -> Parts:
     return altered(settings, "move_items", ("FROM moved\nORDER", "FROM moved WHERE false\nORDER"))

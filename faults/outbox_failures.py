@@ -89,7 +89,7 @@ def no_back_off(settings: WorkerSettings) -> WorkerParts:
     "Attempts are not counted: a poison event is tried for ever.",
     lambda p: state_of(p, _ROW, 1, **failing())[0] == 0,
     (f"{OUTBOX}/failed-is-tried-again",),
-    names=("attempt", "dead"),
+    names=("attempt", "dead", "fails"),
 )
 def attempts_not_counted(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(settings, ("settle_failed", "attempts = h.ended,", "attempts = e.attempts,"))

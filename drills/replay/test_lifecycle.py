@@ -118,8 +118,9 @@ def test_run_counts_add_up(scene: Scene) -> None:
     _add_last(scene, company, as_jsonb({"drill": {"fail_times": -1, "delay_ms": 400}}))
     run = str(scene.run(company, max=10)["replay_run_id"])
     row = scene.ended(run)
-    counts = (row["status"], row["target_count"], row["success_count"], row["failure_count"])
-    assert counts == ("completed", 10, 9, 1), f"the run is {counts}; 9 of 10 items succeed"
+    counts = {name: row[name] for name in ("status", "target_count", "success_count", "failure_count")}
+    due = {"status": "completed", "target_count": 10, "success_count": 9, "failure_count": 1}
+    assert counts == due, f"the run's row says {counts}; of its 10 items 9 succeed, and due is {due}"
     request, answer = scene.get_run(run)
     shown = scene.seen.expect(request, answer, 200).json()
     assert shown.get("status") == row["status"], f"the endpoint shows {shown.get('status')!r}; the row says {counts}"

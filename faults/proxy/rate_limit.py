@@ -282,11 +282,6 @@ proxy(
         *(f"{LIMIT}/{name}" for name in ("window-closed-until-300-s", "row-is-the-limit", "refused-call-does-nothing")),
     ),
 )
-proxy(
-    "rate-limit/a-new-tenant-is-refused",
-    instead(lambda _world, _sent: True, limited),
-    (f"{LIMIT}/tenants-independent",),
-)
 for _header in ("X-Forwarded-For", "Forwarded", "X-Real-IP", "True-Client-IP", "CF-Connecting-IP", "X-Client-IP"):
     proxy(
         f"rate-limit/{_header.lower()}-makes-a-call-free",

@@ -262,7 +262,9 @@ proxy(
 )
 proxy(
     "surface/only-the-plainest-replay-is-accepted",
-    refuses(lambda sent: sent.is_replay and bool(fields_of(sent)) and not _is_plain(sent), 400),
+    refuses(
+        lambda sent: sent.is_replay and bool(sent.signature) and bool(fields_of(sent)) and not _is_plain(sent), 400
+    ),
     tuple(f"{RAILS}/{n}" for n in ("max-1-acc*", "max-50-acc*", "key-of-200*", "error-type-of*", "all-fields*")),
 )
 proxy(

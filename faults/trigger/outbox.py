@@ -42,7 +42,8 @@ planted(
     "drop trigger zz_planted_twin on agent_tasks; drop function zz_planted_twin(); drop table agent_tasks_twin",
     "from pg_class where relname = 'agent_tasks_twin'",
     (
-        *(f"{OUTBOX}/{name}" for name in ("same-event-id-once", "same-event-id-raced", "written-by-hand")),
+        *(f"{OUTBOX}/{name}" for name in ("delivered-once", "same-event-id-once", "same-event-id-raced")),
+        f"{OUTBOX}/written-by-hand",
         *(f"{OUTBOX}/{name}" for name in ("crowd-once-each", "second-row-of-an-event")),
         *(f"{DLQ}/effect-that-was-there", f"{DLQ}/replayed-item-is-resolved"),
         *(f"{RECOVERY}/{name}" for name in ("worker-frozen-past-its-claim", "worker-sessions-ended")),
@@ -63,7 +64,8 @@ trigger(
     "insert",
     "return null;",
     (
-        *(f"{OUTBOX}/effect-within-two-seconds", f"{OUTBOX}/effect-and-acknowledgement-together"),
+        *(f"{OUTBOX}/{name}" for name in ("delivered-once", "effect-within-two-seconds")),
+        f"{OUTBOX}/effect-and-acknowledgement-together",
         *(f"{LIFE}/all-of-an-item-together", f"{DLQ}/item-without-event-id"),
     ),
 )

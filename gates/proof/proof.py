@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
-from gates.evidence import JsonValue
+from gates.evidence import CheckSpec, JsonValue
 from gates.proof.judgement import Cell, Status
-from gates.proof.measures import Cost, Minimal, smallest_set
+from gates.proof.measures import CANARY_S, Canary, Cost, Minimal, canary, smallest_set
 from gates.proof.trial import ProofPart, Trial
 from gates.reports.citation import FORMAT
 
@@ -34,8 +34,8 @@ class Proof:
     unpassed_nowhere: tuple[str, ...] = ()
     """HTTP checks that passed on every degenerate server: they would pass on nothing at all."""
     costs: dict[str, Cost] = field(default_factory=dict)
-    applicable: tuple[str, ...] = ()
-    """The checks that this target runs."""
+    catalogue: tuple[CheckSpec, ...] = ()
+    """The checks that this target runs, without --deep."""
     policy: Mapping[str, str] = field(default_factory=dict)
     """The parts of the policy, by which later runs tell how theirs differs."""
     source: str = ""
@@ -74,7 +74,7 @@ class Proof:
     def idle(self) -> tuple[str, ...]:
         """Checks that killed no fault, of those that this target runs."""
         killers = {check for c in self.cells for check in c.killers if c.status is Status.KILLED}
-        return tuple(c for c in self.applicable if c not in killers) if self.cells else ()
+        return tuple(s.id for s in self.catalogue if s.id not in killers) if self.cells else ()
 
     @property
     def idle_declared(self) -> tuple[str, ...]:
@@ -90,8 +90,17 @@ class Proof:
     @property
     def minimal(self) -> Minimal:
         """The smallest set of checks that kills every production fault that was killed, and what it costs."""
-        killers = {c.fault.id: c.killers for c in self.faults if c.status is Status.KILLED and c.fault.production}
-        return smallest_set(killers, self.costs)
+        return smallest_set(self._production, self.costs)
+
+    @property
+    def canary(self) -> Canary:
+        """The drills of a round of the watch."""
+        return canary(self._production, self.costs, self.catalogue, CANARY_S)
+
+    @property
+    def _production(self) -> dict[str, tuple[str, ...]]:
+        """The killers of each fault that can occur in production and was killed."""
+        return {c.fault.id: c.killers for c in self.faults if c.status is Status.KILLED and c.fault.production}
 
     def of(self, suite: ProofPart) -> tuple[Trial, ...]:
         return tuple(t for t in self.trials if t.suite is suite)
@@ -146,6 +155,7 @@ class Proof:
             "trials": trials,
             "rollbacks_of_healthy": self.rollbacks,
             "exit_code": self.exit_code,
+            "canary": asdict(self.canary),
             "seconds": round(self.seconds, 1),
         }
 

@@ -41,6 +41,8 @@ from gates.stages.suite import ROOT
 
 MATRIX, PAGE, SUMMARY, LAST = "matrix.json", "proof.html", "proof.md", "proof.json"
 QUICK_EVERY = 10
+KEEP_EVERY_S = 20.0
+"""The reports of what is known so far are written anew no oftener: they cost more than a fault does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ class Prover:
         self._request = request
         self._started, self._started_at = time.monotonic(), stamp(request.now())
         self._matrix: Matrix | None = None
-        self._keeping = threading.Lock()
+        self._keeping, self._kept_at = threading.Lock(), float("-inf")
         self._trials: list[Trial] = []
         self._costs: dict[str, Cost] = {}
         self._source = source_digest()
@@ -101,13 +103,17 @@ class Prover:
         if faults:
             key = {"source": self._source, "policy": request.policy.proof_digest, "target": request.kind.value}
             self._matrix = Matrix(request.out, faults, key, resume=request.resume)
-            self._run_faults(self._matrix)
-        if ProofPart.PAIRS in request.suites:
-            self._run_pairs()
-        self._run_trials()
+        try:
+            if self._matrix:
+                self._run_faults(self._matrix)
+            if ProofPart.PAIRS in request.suites:
+                self._run_pairs()
+            self._run_trials()
+        finally:
+            proof = self.keep()
         if not faults and not self._trials:
             raise UsageError(f"nothing is called {', '.join(request.only)}; allowed: ids of `gate prove --list`")
-        return self.keep()
+        return proof
 
     def _run_faults(self, matrix: Matrix) -> None:
         request = self._request
@@ -155,9 +161,14 @@ class Prover:
     def _trial_done(self, one: Trial) -> None:
         with self._keeping:
             self._trials.append(one)
-            self.keep()
+            self._keep_so_far()
         mark = "✓" if one.ok else "✗"
         self._request.say(f"{mark} {one.id:<34} {one.decision or 'none':<18} {one.seconds:5.0f} s  {one.reason[:90]}")
+
+    def _keep_so_far(self) -> None:
+        if time.monotonic() - self._kept_at > KEEP_EVERY_S:
+            self.keep()
+            self._kept_at = time.monotonic()
 
     def keep(self) -> Proof:
         """Write what is known so far."""
@@ -175,6 +186,7 @@ class Prover:
 
     def _proof(self) -> Proof:
         request, matrix = self._request, self._matrix
+        seen = applicable(request.policy.catalogue, request.kind)
         return Proof(
             started_at=self._started_at,
             finished_at=stamp(request.now()),
@@ -187,8 +199,8 @@ class Prover:
             trials=tuple(self._trials),
             pending=tuple(f.id for f in matrix.pending) if matrix else (),
             costs=self._costs,
-            unpassed_nowhere=unpassed_nowhere(self._trials, applicable(request.policy.catalogue, request.kind)),
-            applicable=applicable(request.policy.catalogue, request.kind),
+            unpassed_nowhere=unpassed_nowhere(self._trials, [s.id for s in seen]),
+            catalogue=seen,
             source=self._source,
             changed=source_digest() != self._source,
             whole=request.whole,
@@ -220,7 +232,7 @@ class Prover:
         if self._matrix is not None:
             self._matrix.add(cell)
         with self._keeping:
-            self.keep()
+            self._keep_so_far()
         mark = "✓" if cell.as_declared else "✗"
         self._request.say(
             f"{mark} {cell.fault.id:<34} {cell.status.value:<18} {cell.seconds:5.0f} s  {summary.why(cell)[:90]}"
@@ -267,9 +279,9 @@ def chosen_pairs(request: ProofRequest) -> list[Fault]:
     return [f for f in made if request.wants(f"{ProofPart.PAIRS}/{f.id}")]
 
 
-def applicable(catalogue: Iterable[CheckSpec], kind: TargetKind) -> tuple[str, ...]:
+def applicable(catalogue: Iterable[CheckSpec], kind: TargetKind) -> tuple[CheckSpec, ...]:
     """The checks that a run on such a target has, without --deep."""
-    return tuple(s.id for s in catalogue if kind.allows(s.where, disruptive=True) and not s.deep)
+    return tuple(s for s in catalogue if kind.allows(s.where, disruptive=True) and not s.deep)
 
 
 def unpassed_nowhere(trials: Sequence[Trial], checks: Sequence[str]) -> tuple[str, ...]:

@@ -32,13 +32,17 @@ def lines(proof: Proof) -> list[str]:
         said += [f"not killed: {names(left)}"] if left else []
         said += [f"killed by one check only: {names(proof.single)}"] if proof.single else []
         idle = proof.idle
-        said.append(f"{len(idle)} of {len(proof.applicable)} checks killed no fault")
+        said.append(f"{len(idle)} of {len(proof.catalogue)} checks killed no fault")
         small = proof.minimal
         which = "smallest set" if small.exact else "a small set (no smaller one was found)"
         cost = f"{small.seconds:.1f} s, {small.observed} observations"
         said += [f"{which} that kills all {small.faults} production faults: {len(small.checks)} checks, {cost}"] * bool(
             small.checks
         )
+        few = proof.canary
+        gives_up = f"; given up: {', '.join(few.given_up)}" if few.given_up else ""
+        drills = f"the canary's {len(few.checks)} drills ({few.seconds:.1f} s one after another) and what only reads"
+        said += [f"{drills} kill {few.kills} of {few.of} production faults{gives_up}"] * bool(few.of)
     said += _of_trials(proof)
     said += [f"not examined: {', '.join(proof.pending)}"] if proof.pending else []
     return said

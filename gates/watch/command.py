@@ -53,7 +53,7 @@ def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
         type=Drills,
         choices=list(Drills),
         default=Drills.AUTO,
-        help="auto: the short drill if it can be made",
+        help="auto: the canary's, or the short drill, if they can be made",
     )
     add("--history", type=Path, metavar="FILE", help="the history (history.ndjson in the target's folder under state)")
     add(

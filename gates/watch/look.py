@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from gates.deployment.redaction import hidden, scrub
 from gates.deployment.target import Target
 from gates.evidence import CheckSpec, TargetKind, Where
+from gates.reports.citation import SHIPPED
 from gates.stages.claims import SPEC as CLAIMS
 from gates.stages.context import Context, StageReport
 from gates.stages.drill import drill
@@ -20,7 +23,7 @@ from gates.stages.pipeline import pipeline
 from gates.stages.preflight import VARIABLES, preflight
 from gates.stages.preflight.database import DATABASE
 from gates.stages.sql import ALERTS, DATA, suite
-from gates.stages.suite import SuiteRun, run
+from gates.stages.suite import run
 from gates.stages.switches import SPEC as SWITCHES
 from gates.stages.turn import SPEC as ALONE
 
@@ -35,6 +38,7 @@ class Drills(enum.StrEnum):
 
     AUTO = "auto"
     NONE = "none"
+    CANARY = "canary"
     SHORT = "short"
     ALL = "all"
 
@@ -57,12 +61,24 @@ class RoundResult:
 
 
 def drills_for(target: Target, wanted: Drills) -> Drills:
-    """`auto` is the short drill where its variables are given, else none."""
+    """`auto` is the canary's drills where their variables are given and a proof has chosen them; without a database, or
+    a proof, the short drill; else none.
+    """
     if wanted is not Drills.AUTO:
         return wanted
-    tenant = target.database_url or target.test_company_id
-    able = bool(target.base_url and target.hmac_secret and target.admin_jwt and tenant)
-    return Drills.SHORT if able else Drills.NONE
+    if not (target.base_url and target.hmac_secret and target.admin_jwt):
+        return Drills.NONE
+    if target.database_url and canary():
+        return Drills.CANARY
+    return Drills.SHORT if target.database_url or target.test_company_id else Drills.NONE
+
+
+def canary(proof: Path = SHIPPED) -> tuple[str, ...]:
+    """The drills that killed the most faults in a few seconds, by the last whole proof; none without one."""
+    try:
+        return tuple(map(str, json.loads(proof.read_text(encoding="utf-8"))["canary"]["checks"]))
+    except (OSError, ValueError, TypeError, KeyError):
+        return ()
 
 
 def plan(catalogue: Sequence[CheckSpec], target: Target, drills: Drills, since_drill_s: float | None) -> RoundPlan:
@@ -77,9 +93,11 @@ def plan(catalogue: Sequence[CheckSpec], target: Target, drills: Drills, since_d
     seen = [s for s in catalogue if s.id.startswith("preflight/") and s.id not in left_out]
     everywhere = {Where.READ_ONLY, Where.SELF_CLEANING} if drills is Drills.ALL else {Where.READ_ONLY}
     seen += [s for s in catalogue if s.id.startswith(SQL) and s.where in everywhere and not s.deep]
-    prefix = {Drills.SHORT: PROOF, Drills.ALL: "drill/"}.get(drills)
-    drilled = [s for s in catalogue if prefix and s.id.startswith(prefix) and not s.deep]
-    drilled = [s for s in drilled if TargetKind.PRODUCTION.allows(s.where)]
+    prefixes, chosen = {Drills.SHORT: (PROOF,), Drills.ALL: ("drill/",)}.get(drills, ()), set[str]()
+    if drills is Drills.CANARY:
+        chosen = set(canary())
+    drilled = [s for s in catalogue if s.id in chosen or s.id.startswith(prefixes)]
+    drilled = [s for s in drilled if TargetKind.PRODUCTION.allows(s.where) and not s.deep]
     too_soon = not target.database_url and since_drill_s is not None and 0 <= since_drill_s < LIMIT_WINDOW_S
     if too_soon:
         later = [s for s in drilled if s.id.startswith(PROOF)]
@@ -105,7 +123,7 @@ def look(context: Context, plan: RoundPlan) -> RoundResult:
     if first.unreachable:
         context.block(context.applicable(("preflight/", "drill/")), first.unreachable[0])
     else:
-        stages += _drills(context, plan)
+        stages += _drills(context)
     scrub(context.out, hidden(context.target))
     return RoundResult(first.target, tuple(stages))
 
@@ -117,13 +135,8 @@ def _sql(context: Context) -> list[StageReport]:
     return [run(suite(context, "data", expected, [f"--only={s.id}" for s in expected]), context)]
 
 
-def _drills(context: Context, plan: RoundPlan) -> list[StageReport]:
-    if plan.drills is Drills.ALL:
-        everything = () if not plan.not_due else [f"--only={s.id}" for s in context.applicable(("drill/",))]
-        return drill(context, everything)
-    expected = context.applicable((PROOF,))
+def _drills(context: Context) -> list[StageReport]:
+    expected = context.applicable(("drill/",))
     if not expected:
         return []
-    limit_s = float(context.settings.drill_timeout_s)
-    options = (f"--companies={context.companies}", f"--only={PROOF}*")
-    return [run(SuiteRun("short drill", "drills", expected, limit_s, options), context)]
+    return drill(context, [f"--only={s.id}" for s in expected])

@@ -17,7 +17,7 @@ from gates.evidence import CheckSpec, Severity, TargetKind, Where
 from gates.proof import stryker, summary
 from gates.proof.fault import Fault, Kind
 from gates.proof.judgement import Cell, Status
-from gates.proof.measures import Cost, Minimal, smallest_set
+from gates.proof.measures import Canary, Cost, Minimal, canary, smallest_set
 from gates.proof.page import page
 from gates.proof.proof import Proof
 from gates.proof.prove import ProofRequest, applicable, chosen
@@ -38,6 +38,7 @@ RLS = Fault(
     "rls/off", "RLS is off.", Kind.SQL, Decision.ROLLBACK, sql="alter table x\n  disable row level security",
     checks=("sql/rls",), names=("x",),
 )  # fmt: skip
+CHECKS = ("drill/a", "drill/b", "drill/idle", "sql/rls")
 SURVIVED = Cell(NOOP, Status.SURVIVED, "the gate promoted", decision="promote", seconds=30)
 KILLED = Cell(
     KEY, Status.KILLED, "drill/a: two effects", ("drill/a", "drill/b"), ("drill/a", "drill/b"), "rollback", 31
@@ -47,7 +48,7 @@ GOOD = Trial(ProofPart.HEALTHY, "plain", "as it is", ("promote", "hold"), "promo
 PROOF = Proof(
     "2025-01-13T12:00:00.000+00:00", "2025-01-13T13:00:00.000+00:00", "sha256:1", "staging", "0.1.0",
     (SURVIVED, KILLED, SINGLE), trials=(GOOD,), costs={"drill/a": Cost(2.0, 5), "drill/b": Cost(1.0, 3)},
-    applicable=("drill/a", "drill/b", "drill/idle", "sql/rls"), whole=True, source="code",
+    catalogue=tuple(CheckSpec(c, "", "", Severity.PAGE, Where.READ_ONLY) for c in CHECKS), whole=True, source="code",
     seconds=100.0,
 )  # fmt: skip
 
@@ -250,3 +251,30 @@ def test_the_digest_of_the_source_sees_every_change_of_code(tmp_path: Path) -> N
         seen.append(source_digest(tmp_path))
     (tmp_path / "gates" / "a.py").rename(tmp_path / "gates" / "b.py")
     assert len({*seen, source_digest(tmp_path)}) == 4
+
+
+def checks(*ids: str, where: Where = Where.SELF_CLEANING, after: tuple[str, ...] = ()) -> list[CheckSpec]:
+    return [CheckSpec(c, "", "", Severity.PAGE, where, after=after) for c in ids]
+
+
+def test_the_canary_is_what_kills_most_in_its_seconds() -> None:
+    """The most faults a second, within the seconds; faults that reading sees need no drill; what only staging allows
+    is no canary's; a drill comes with what it comes after; what is given up is listed.
+    """
+    specs = [
+        *checks("drill/many", "drill/few", "drill/slow", "drill/first"),
+        *checks("sql/reads", where=Where.READ_ONLY),
+        *checks("drill/daring", where=Where.STAGING),
+        *checks("drill/later", after=("drill/first", "preflight/database")),
+    ]
+    costs = {s.id: Cost(1.0, 1) for s in specs} | {"drill/slow": Cost(9.0, 1)}
+    killers = {
+        "a": ["drill/many", "drill/few"], "b": ["drill/many"], "c": ["drill/few"], "d": ["drill/slow"],
+        "e": ["drill/daring"], "f": ["sql/reads"], "g": ["drill/later"],
+    }  # fmt: skip
+    few = canary(killers, costs, specs, 1.5)
+    assert (few.checks, few.kills, few.of, few.given_up) == (("drill/many",), 3, 7, ("c", "d", "e", "g"))
+    more = canary(killers, costs, specs, 4.0)
+    assert (more.checks, more.given_up) == (("drill/few", "drill/first", "drill/later", "drill/many"), ("d", "e"))
+    assert more.seconds == 4.0
+    assert canary({}, {}, specs, 4.0) == Canary()

@@ -392,7 +392,7 @@ FULL = Target(
 @pytest.mark.parametrize(
     ("target", "wanted", "drills"),
     [
-        (FULL, Drills.AUTO, Drills.SHORT),
+        (FULL, Drills.AUTO, Drills.CANARY),
         (dataclasses.replace(FULL, database_url=""), Drills.AUTO, Drills.SHORT),
         (dataclasses.replace(FULL, database_url="", test_company_id=""), Drills.AUTO, Drills.NONE),
         (dataclasses.replace(FULL, hmac_secrets=()), Drills.AUTO, Drills.NONE),
@@ -403,9 +403,27 @@ FULL = Target(
         (FULL, Drills.ALL, Drills.ALL),
     ],
 )
-def test_which_drills_a_round_makes(target: Target, wanted: Drills, drills: Drills) -> None:
-    """By itself the short drill, where its variables are given; what is asked for is done, unknown if need be."""
+def test_which_drills_a_round_makes(
+    target: Target, wanted: Drills, drills: Drills, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By itself the canary's, where a proof has chosen them, or the short drill, where their variables are given; what
+    is asked for is done, unknown if need be.
+    """
+    monkeypatch.setattr(looks, "canary", lambda: ("drill/surface/g",))
     assert drills_for(target, wanted) is drills
+    monkeypatch.setattr(looks, "canary", lambda: ())
+    assert drills_for(target, wanted) is (Drills.SHORT if drills is Drills.CANARY else drills)
+
+
+def test_the_canary_is_read_from_the_last_proof(tmp_path: Path) -> None:
+    """A proof that is absent, broken, or knows of no canary has chosen nothing."""
+    proof = tmp_path / "proof.json"
+    assert looks.canary(proof) == ()
+    proof.write_text('{"canary": {"checks": ["drill/a", "drill/b"]}}')
+    assert looks.canary(proof) == ("drill/a", "drill/b")
+    for broken in ("{", "[]", "{}", '{"canary": 1}'):
+        proof.write_text(broken)
+        assert looks.canary(proof) == ()
 
 
 EVERYTHING = (
@@ -433,14 +451,21 @@ ALWAYS = {"preflight/ready", "sql/spot/a", "alert/c"}
         (Drills.SHORT, False, 304.0, set(), ("drill/proof/d",)),
         (Drills.SHORT, False, 306.0, {"drill/proof/d"}, ()),
         (Drills.SHORT, False, -60.0, {"drill/proof/d"}, ()),
+        (Drills.CANARY, True, 1.0, {"drill/surface/g"}, ()),
         (Drills.ALL, True, 1.0, {"drill/proof/d", "drill/surface/g", "sql/rls/b"}, ()),
         (Drills.ALL, False, 1.0, {"drill/surface/g", "sql/rls/b"}, ("drill/proof/d",)),
     ],
 )
 def test_what_a_round_looks_at(
-    drills: Drills, sql: bool, since_s: float | None, also: set[str], not_due: tuple[str, ...]
+    drills: Drills,
+    sql: bool,
+    since_s: float | None,
+    also: set[str],
+    not_due: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Never the load, nothing for staging; for TEST_COMPANY_ID the short drill keeps its five minutes."""
+    monkeypatch.setattr(looks, "canary", lambda: ("drill/surface/g", "drill/pause/e", "drill/kill/f"))
     target = FULL if sql else dataclasses.replace(FULL, database_url="")
     made = plan(EVERYTHING, dataclasses.replace(target, kind=TargetKind.REFERENCE), drills, since_s)
     assert {s.id for s in made.checks} == ALWAYS | also

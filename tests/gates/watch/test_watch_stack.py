@@ -33,6 +33,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
             catalogue=tuple(s for s in catalogue.load() if s.id.startswith(CHECKS)),
             history=folder / "history.ndjson",
             interval_s=5.0,
+            drills=Drills.SHORT,
             environ=os.environ,
         )
 
