@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psycopg
 
+from gates.deployment import members
 from gates.deployment.database import Connection, connect, execute, sql
 from gates.deployment.dialect.current import real_claims
 from gates.deployment.ids import new_id
@@ -113,6 +114,9 @@ def _look(connection: Connection) -> Probe:
     seeded = _seed(connection, mine, other, bystander)
     tables = [TenantTable(**row) for row in execute(connection, sql(TABLES))]  # type: ignore[arg-type]
     found.sights = _sights(connection, tables, mine, other, seeded)
+    found.exempt = _join(connection, found.sights, other)
+    if found.exempt:
+        return found
     # before any claims are set: what was set once reads as '' and never as unset again
     _try(connection, [(sight, name, one) for sight in found.sights for name, one in _claimed(sight, UNSET)])
     for sight in found.sights:
@@ -159,6 +163,22 @@ def _seed(connection: Connection, mine: str, other: str, bystander: str) -> set[
     refused = {name for (name, company), one in zip(rows, done, strict=True) if one.error and company in {mine, other}}
     seeded = set(SEEDS) - refused
     return seeded | ({"audit_heads"} if "audit_logs" in seeded else set())
+
+
+def _join(connection: Connection, sights: Sequence[Sight], other: str) -> str:
+    """Make a user of each tenant a member of it, where the token does not say whose he is. Why that cannot be, or ''.
+
+    Also one of another tenant, so that the members themselves are looked at.
+    """
+    looking = dict.fromkeys(sight.mine for sight in sights)
+    asked = [
+        (company, TenantStatement(statement, values, keep=True))
+        for company in (*looking, other)
+        for statement, values in members.joining([company])
+    ]
+    done = attempt(connection, [one for _, one in asked])
+    errors = [one.error for (company, _), one in zip(asked, done, strict=True) if one.error and company in looking]
+    return f"this login may make no user a member of a tenant: {errors[0]}" if errors else ""
 
 
 def _sights(

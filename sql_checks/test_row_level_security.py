@@ -118,7 +118,7 @@ def test_own_rows_visible(looked: Probe, seen: Observer) -> None:
     """The control of this module."""
 
     def hidden(sight: Sight, attempt: Attempt) -> str:
-        if not sight.table.promised or not sight.owner_mine:
+        if not _is_shown(sight) or not sight.owner_mine:
             return ""
         told = "" if attempt.rows or attempt.unclear else f"{sight.owner_mine} own rows are there, 0 were seen."
         return f"{told} {attempt.error}".rstrip() if told else ""
@@ -143,7 +143,7 @@ def test_other_tenants_hidden(looked: Probe, seen: Observer) -> None:
     """The same rows that the login counts, a tenant does not."""
     sights = _sights(looked, seen)
     for sight in sights:
-        if sight.owner_other and sight.table.promised and not sight.seen["own"].rows:
+        if sight.owner_other and _is_shown(sight) and not sight.seen["own"].rows:
             seen.unmet(f"{sight.table.shown}: the tenant does not even see its own row; see {CONTROL}")
     _judge(
         seen, sights, "foreign", lambda s, a: f"{a.rows} rows of others seen, such as of {s.other}" if a.rows else ""
@@ -161,6 +161,11 @@ def test_stranger_sees_nothing(looked: Probe, seen: Observer) -> None:
         "stranger",
         lambda _s, a: f"{a.rows} rows seen by a company that has none" if a.rows else "",
     )
+
+
+def _is_shown(sight: Sight) -> bool:
+    """Whether a tenant is promised its rows: those of an area that is not claimed may be closed to everybody."""
+    return sight.table.promised and current().claims(sight.table.name)
 
 
 def _has_global_rows(sight: Sight) -> bool:

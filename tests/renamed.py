@@ -111,13 +111,35 @@ def rename(connection: psycopg.Connection[Any], *, roles: bool = True) -> None:
 
 def move_claim(connection: psycopg.Connection[Any], path: str) -> None:
     """The function that reads the claims finds the tenant elsewhere; policies ask it for `company_id` as before."""
-    members = ",".join(path.split("."))
+    _told_by(connection, f"auth.whole_jwt() #>> '{{{','.join(path.split('.'))}}}'")
+
+
+MEMBERS = {"is": "memberships", "company": "team", "user": "person", "users": ["people"], "also": {"part": "'admin'"}}
+
+
+def by_members(connection: psycopg.Connection[Any]) -> None:
+    """A table says whose a user is, as MEMBERS names it; the claims say no more than who he is."""
+    connection.execute("create table public.people (id uuid primary key)")
+    connection.execute(
+        "create table public.memberships (team uuid references public.companies, person uuid references public.people,"
+        " part text not null check (part in ('admin', 'guest')), primary key (team, person))"
+    )
+    connection.execute(
+        "create function auth.team() returns uuid language plpgsql stable security definer set search_path = '' as $$"
+        " begin return (select team from public.memberships where person::text = auth.whole_jwt() ->> 'sub'); end $$"
+    )
+    _told_by(connection, "auth.team()")
+    connection.execute("grant execute on function auth.team() to public")
+
+
+def _told_by(connection: psycopg.Connection[Any], tenant: str) -> None:
+    """Policies ask the claims for `company_id` as before, and get what this expression gives."""
     whole = connection.execute("select pg_get_functiondef('auth.jwt()'::regprocedure) as text").fetchone()
     assert whole is not None
     connection.execute(whole["text"].replace("auth.jwt()", "auth.whole_jwt()").encode())
     connection.execute(
         "create or replace function auth.jwt() returns jsonb language sql stable set search_path = '' as $$"
-        f" select jsonb_build_object('company_id', auth.whole_jwt() #>> '{{{members}}}') $$"
+        f" select jsonb_build_object('company_id', {tenant}) $$"
     )
     connection.execute("grant execute on function auth.jwt(), auth.whole_jwt() to public")
 

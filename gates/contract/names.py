@@ -6,6 +6,7 @@ An empty mapping says that the deployment has the contract's own names.
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,6 +70,26 @@ class FunctionNames:
 
 
 @dataclass(frozen=True, slots=True)
+class MemberNames:
+    """The table that says whose a user is, where the token does not. All names are real ones.
+
+    users: the tables to whose `id` the user refers, the first one first; also: as of RelationNames.
+    """
+
+    schema: str
+    name: str
+    company: str
+    user: str
+    users: tuple[tuple[str, str], ...] = ()
+    also: Mapping[str, str] = field(default_factory=dict)
+
+
+def user_of(company: str) -> str:
+    """The user of the gate's who belongs to a tenant, and to no other: it follows from the tenant's real id."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"replaygate {company}"))
+
+
+@dataclass(frozen=True, slots=True)
 class Names:
     """All names of one deployment. given: the plain values of `names:`, from which the rest follows."""
 
@@ -78,6 +99,7 @@ class Names:
     roles: Mapping[str, str | None] = field(default_factory=dict)
     ids: Mapping[str, str] = field(default_factory=dict)
     """Kind of id -> its type, where it is another than uuid."""
+    members: MemberNames | None = None
 
     def __bool__(self) -> bool:
         return bool(self.given)
@@ -98,10 +120,19 @@ class Names:
         """Where the tenant stands in the claims, as members divided by dots."""
         return str(self.given.get("tenant_claim", DEFAULT_CLAIM))
 
+    @property
+    def names_claim(self) -> bool:
+        """Whether the tenant stands in the claims; else the table of members alone says whose a user is."""
+        return self.members is None or "tenant_claim" in self.given
+
     def has(self, relation: str, column: str) -> bool:
         """Whether the deployment has this column of the contract."""
         found = self.relations.get(relation)
         return found is None or (bool(found.name) and column not in found.absent)
+
+    def claims(self, relation: str) -> bool:
+        """Whether the deployment claims the area of a relation of the contract."""
+        return contract().relations[relation].area not in self.given.get(UNCLAIMED, ())
 
     def real(self, relation: str) -> str:
         """The real name of a relation of the contract, `schema.name`; empty where the deployment has none."""
@@ -149,6 +180,17 @@ def names_of(given: Mapping[str, Any]) -> Names:
         functions={n: _function(n, schema, f.arguments, functions.get(n, {})) for n, f in whole.functions.items()},
         roles=dict(given.get("roles", {})),
         ids={ID_KINDS[n]: t for n, t in given.get("ids", {}).items() if t != "uuid"},
+        members=_members(given["members"], schema) if "members" in given else None,
+    )
+
+
+def _members(given: Mapping[str, Any], schema: str) -> MemberNames:
+    return MemberNames(
+        *_qualified(given["is"], schema),
+        given["company"],
+        given["user"],
+        tuple(_qualified(table, schema) for table in given.get("users", ())),
+        given.get("also", {}),
     )
 
 

@@ -65,6 +65,16 @@ SIGNATURE = Fields(
         "signed": (Text(r"[^\r\n]*\{body\}[^\r\n]*", "text with {body}, and {t} for the time"), "What v2 signs."),
     }
 )
+MEMBERS = Fields(
+    {
+        "is": (QUALIFIED, "The real table."),
+        "company": (NAME, "Its column of the tenant."),
+        "user": (NAME, "Its column of the user, a UUID."),
+        "users": (ListOf(QUALIFIED, 1), "The tables to whose `id` the user refers, the first one first: [auth.users]."),
+        "also": (MapOf(WORD, r"[^.\0]+", "a real column"), "Real column -> SQL of its value in the gate's own rows."),
+    },
+    needed=("is", "company", "user"),
+)
 CODE = OneOf(WORD, listing=ListOf(Scalar(), 2))
 """A real code, or [real code, status]."""
 ROLES = (*contract().roles, "replay_gate", "replay_owner")
@@ -117,6 +127,7 @@ NAMES = Fields(
             "Roles of the contract.",
         ),
         "tenant_claim": (DOTTED, "Where the tenant stands in the claims (else company_id)."),
+        "members": (MEMBERS, "The table that says whose a user (`sub`) is, where the token does not."),
         "http": (HTTP, "The dialect of the service."),
     }
 )

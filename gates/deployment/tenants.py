@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import psycopg
 
+from gates.deployment import members
 from gates.deployment.connection import Answering
 from gates.deployment.database import execute
 from gates.deployment.dialect.current import current
@@ -76,6 +77,8 @@ class Tenants:
             self.on_create(company)
         self.created.append(company)
         execute(self.connection, "insert into public.companies (id, name) values (%s, %s)", company, name)
+        for statement, values in members.joining([company]):
+            execute(self.connection, statement, *values)
         return company
 
     def _candidates(self, label: str) -> Iterator[tuple[str, str]]:
@@ -132,6 +135,7 @@ class Tenants:
                 return
 
     def _remove(self, ids: Sequence[str], *, runs_first: bool) -> None:
+        first, after = members.leaving(ids)
         with self.connection.at_once():
             if runs_first and current().has("replay_runs", "id"):
                 self.connection.execute(
@@ -146,7 +150,11 @@ class Tenants:
                 self.connection.execute(
                     "delete from public.edge_rate_limits where key like %s", (f"replay:{company}:%",)
                 )
+            for statement, values in first:
+                self.connection.execute(statement.encode(), values)
             self.connection.execute("delete from public.companies where id = any(%s::uuid[])", (list(ids),))
+            for statement, values in after:
+                self.connection.execute(statement.encode(), values)
 
     def sweep(self) -> int:
         """Remove what was written for removed companies after their removal (a late delivery); the companies swept.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from gates.contract.contract import Contract, SqlFunction
 from gates.doctor.assignment import NONE, assign
 from gates.doctor.matching import CLOSE, Confidence, TableMatch
-from gates.doctor.schema import Schema, SchemaFunction, SchemaRole
+from gates.doctor.schema import Schema, SchemaColumn, SchemaFunction, SchemaRole, SchemaTable
 from gates.doctor.sqltypes import id_type
 from gates.doctor.words import best_likeness, synonyms, words
 
@@ -21,6 +21,10 @@ SERVERS_OWN = frozenset(
 """Roles of the server or of who hosts it."""
 OTHER_CLAIMS = frozenset({"app_metadata", "user_metadata", "sub", "role", "email", "aud", "exp", "iat", "iss", "aal"})
 """Claims that name a person or the token, and no tenant."""
+USERS = "auth.users"
+"""Where Supabase has its users."""
+ADMINS = ("admin", "company_admin", "administrator", "owner", "manager")
+"""Words for who may act for a tenant, the likeliest first."""
 _CLAIM = re.compile(r"(?:'(app_metadata|user_metadata)'(?:::text)?\)?\s*->>?\s*)?'([A-Za-z_][A-Za-z0-9_.]{0,60})'")
 _PATH = re.compile(r"#>>?\s*'\{([A-Za-z_][A-Za-z0-9_,]{0,100})\}'")
 _SETTING = re.compile(r"current_setting\('([^']{1,100})'")
@@ -161,3 +165,65 @@ def tenant_claim(tables: Sequence[TableMatch], schema: Schema) -> TenantClaim:
         name, seen = settings.most_common(1)[0]
         return TenantClaim(setting=name, seen=seen)
     return TenantClaim()
+
+
+@dataclass(frozen=True, slots=True)
+class FoundMembers:
+    """The table in which policies look the caller up. users: tables that his id refers to, the first one first; also:
+    column -> value for a row of ours; seen: how many policies or functions read it.
+    """
+
+    table: SchemaTable
+    company: str
+    user: str
+    users: tuple[str, ...]
+    also: Mapping[str, str]
+    seen: int
+
+
+def tenant_members(tables: Mapping[str, TableMatch], schema: Schema) -> FoundMembers | None:
+    """The table by which the deployment knows whose a user is; None where no policy asks such a one."""
+    companies = tables.get("companies")
+    named = {m.columns["company_id"].column.name for m in tables.values() if "company_id" in m.columns}
+    known = {m.table.qualified for m in tables.values()}
+    texts = [*schema.claim_readers, *(p.rows for m in tables.values() for p in m.table.policies)]
+    found = []
+    for table in schema.tables:
+        seen = sum(bool(re.search(rf"\b{re.escape(table.name)}\b", text)) for text in texts)
+        if not seen or table.is_view or table.qualified in known:
+            continue
+        home = companies.table.qualified if companies else ""
+        company = [c.name for c in table.columns.values() if c.name in named or (home and c.references == home)]
+        user = [c for c in table.columns.values() if c.name not in company and _is_user(c, schema)]
+        if company and user:
+            users = (*_referred(schema, user[0].references),)
+            also = _of_admins(table, {company[0], user[0].name})
+            found.append(FoundMembers(table, company[0], user[0].name, users, also, seen))
+    return max(found, key=lambda f: f.seen, default=None)
+
+
+def _is_user(column: SchemaColumn, schema: Schema) -> bool:
+    """Whether it is a user's id, which `sub` of a token is compared with."""
+    named = "user" in {w for word in words(column.name) for w in (word, *synonyms().classes.get(word, ()))}
+    return id_type(column.type) == "uuid" and (named or USERS in _referred(schema, column.references))
+
+
+def _referred(schema: Schema, table: str) -> Iterator[str]:
+    """A table of users, after those that its own id refers to."""
+    listed = {t.qualified: t for t in schema.tables}
+    chain: list[str] = []
+    while table and table not in chain and len(chain) < 5:
+        chain.insert(0, table)
+        own = listed.get(table)
+        table = own.columns["id"].references if own and "id" in own.columns else ""
+    yield from chain
+
+
+def _of_admins(table: SchemaTable, known: set[str]) -> dict[str, str]:
+    """What a member's row has beside: the word for an administrator, where rows have such a column."""
+    made = {}
+    for column in table.columns.values():
+        word = next((w for w in ADMINS if w in column.values), "")
+        if column.name not in known and word:
+            made[column.name] = f"'{word}'"
+    return made

@@ -16,6 +16,7 @@ from gates.deployment.target import Target
 from gates.doctor.diagnosis import Diagnosis, diagnose
 from gates.doctor.draft import draft
 from gates.doctor.grants import LOGIN, grants
+from gates.doctor.presets import key_variable
 from gates.doctor.report import as_json, as_text
 from gates.doctor.said import only_extra_headers, placed
 from gates.doctor.writing import MANIFEST, refuse_to_overwrite, write
@@ -63,8 +64,9 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     if options.write:
         refuse_to_overwrite(path, force=options.force)
     file = config.load_policy(path if path.exists() else None, now.date())
-    use(only_extra_headers(file.names), console.environ)  # the deployment is looked at as it is
-    found = diagnose(target, contract(), file.names, file.plan.flag)
+    key = key_variable(console.environ)
+    use(only_extra_headers(file.names, key), console.environ)  # the deployment is looked at as it is
+    found = diagnose(target, contract(), file.names, file.plan.flag, key)
     found = dataclasses.replace(found, objects=placed(found.objects, file.root))
     if not found.reached:
         raise CannotWork("; ".join(found.remarks))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from gates.contract.contract import Contract
 from gates.doctor.compare import ComparedObject, Comparison, Presence, RowsSeen, is_true
 from gates.doctor.http_comparison import HttpComparison
+from gates.doctor.presets import SERVICE_ROLE
 from gates.doctor.schema import Schema, SchemaRole, SchemaTable, quoted
 from gates.text.foreign import text
 
@@ -23,6 +24,10 @@ class Defect:
     remedy: str
 
 
+LOGIN_OF_ITS_OWN = (
+    "service_role is the platform's and stays as it is: let the functions log in as a role of their own (noinherit, "
+    "with rights and policies for what they do), and keep the service key out of what users call"
+)
 KEYS = {
     "replay_runs(idempotency_key, company_id)": (90, "The same replay runs twice when a caller sends it again."),
     "agent_tasks(event_id)": (82, "An event that is delivered twice has its effect twice."),
@@ -47,6 +52,7 @@ def defects(
     found = [
         *_row_security(comparison),
         *_roles(comparison),
+        *_rights(comparison),
         *_keys(comparison),
         *_columns(comparison),
         *_flags(comparison, rows, rollout_flag),
@@ -54,7 +60,24 @@ def defects(
         *_login(schema, comparison),
         *_over_http(http, contract),
     ]
-    return sorted(found, key=lambda d: (-d.harm, d.subject))
+    return _together(sorted(found, key=lambda d: (-d.harm, d.subject)))
+
+
+def _together(found: Sequence[Defect]) -> list[Defect]:
+    """One entry for what is the same at several objects, with the remedies of all of them."""
+    alike: dict[tuple[int, str, str], list[Defect]] = {}
+    for one in found:
+        alike.setdefault((one.harm, one.seen, one.cost), []).append(one)
+    made = []
+    for same in alike.values():
+        remedies = [*dict.fromkeys(one.remedy for one in same)]
+        subjects, remedy = _listed([one.subject for one in same]), "; ".join(remedies)
+        made.append(replace(same[0], subject=subjects, remedy=remedy))
+    return made
+
+
+def _listed(subjects: Sequence[str]) -> str:
+    return ", ".join(subjects[:4]) + (f" and {len(subjects) - 4} more" if len(subjects) > 4 else "")
 
 
 def _row_security(comparison: Comparison) -> Iterator[Defect]:
@@ -98,7 +121,25 @@ def _roles(comparison: Comparison) -> Iterator[Defect]:
                 one.role.name,
                 f"the role that stands for {name} {power}",
                 "Row-level security does not hold for it: one mistake in a query shows every tenant's rows.",
-                f"alter role {quoted(one.role.name)} nosuperuser nobypassrls",
+                LOGIN_OF_ITS_OWN
+                if one.role.name == SERVICE_ROLE
+                else f"alter role {quoted(one.role.name)} nosuperuser nobypassrls",
+            )
+
+
+def _rights(comparison: Comparison) -> Iterator[Defect]:
+    """TRUNCATE, which Supabase gives to everybody on every new table."""
+    tenants = {comparison.roles[n].role.name for n in ("anon", "authenticated") if n in comparison.roles} | {"public"}
+    for one in comparison.tables.values():
+        holders = sorted(tenants & {*one.table.truncators})
+        if holders and not one.table.is_view:
+            who = ", ".join(map(quoted, holders))
+            yield Defect(
+                63,
+                one.table.qualified,
+                f"{', '.join(holders)} may truncate it",
+                "TRUNCATE is not subject to row-level security: one statement wipes every tenant.",
+                f"revoke truncate, references, trigger on {one.table.quoted} from {who}",
             )
 
 

@@ -19,7 +19,7 @@ from gates.doctor.coverage import AreaCoverage, coverage
 from gates.doctor.defects import Defect, defects
 from gates.doctor.http_comparison import HttpComparison, compare_http
 from gates.doctor.matching import Confidence, Pins, TableMatch
-from gates.doctor.presets import SUPABASE, FoundPreset, presets_of
+from gates.doctor.presets import FUNCTIONS, SUPABASE, FoundPreset, presets_of
 from gates.doctor.rows_reading import read_rows
 from gates.doctor.said import pins_of, settled
 from gates.doctor.schema import Schema
@@ -57,6 +57,8 @@ class Diagnosis:
     http: HttpComparison | None
     remarks: tuple[str, ...]
     reached: bool
+    key: str = ""
+    """The variable with the key of Supabase's gateway, with which was asked."""
 
     @property
     def tables(self) -> int:
@@ -108,13 +110,13 @@ def view_database(url: str, contract: Contract, pins: Pins) -> DatabaseView:
         return DatabaseView(unreached=text(first_line(error), 300))
 
 
-def diagnose(target: Target, contract: Contract, names: Names, rollout_flag: str) -> Diagnosis:
-    """Look through the doors that are given, both at once. names: what gate.yaml says already."""
+def diagnose(target: Target, contract: Contract, names: Names, rollout_flag: str, key: str = "") -> Diagnosis:
+    """Look through the doors that are given, both at once. names: what gate.yaml says already; key: as of Diagnosis."""
     with ThreadPoolExecutor(1) as pool:
-        surface = pool.submit(look_at, target, contract) if target.base_url else None
+        surface = pool.submit(look_at, target, contract, FUNCTIONS if key else "") if target.base_url else None
         view = view_database(target.database_url, contract, pins_of(names)) if target.database_url else None
         seen = surface.result() if surface else None
-    return judge(view, seen, contract, names, rollout_flag)
+    return replace(judge(view, seen, contract, names, rollout_flag), key=key)
 
 
 def judge(

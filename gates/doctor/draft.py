@@ -13,12 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from gates.contract.contract import Contract
 from gates.contract.scope import SERVICE
 from gates.decision.floor import on_floor
-from gates.doctor.actors import tenant_claim
+from gates.doctor.actors import FoundMembers, tenant_claim, tenant_members
 from gates.doctor.compare import ComparedObject, Presence
 from gates.doctor.diagnosis import Diagnosis
 from gates.doctor.matching import Confidence, TableMatch
-from gates.doctor.presets import SUPABASE
-from gates.doctor.schema import SchemaColumn, quoted
+from gates.doctor.presets import KEY_HEADER, SERVICE_ROLE, SUPABASE
+from gates.doctor.schema import SchemaColumn, SchemaTable, quoted
 from gates.doctor.sqltypes import bare, id_type
 from gates.text import characters
 
@@ -171,6 +171,8 @@ def _names(found: Diagnosis, contract: Contract) -> Lines:
         if claim.claim and claim.claim != "company_id":
             said = comment(f"likely: {claim.seen} policies or functions read it")
             yield f"  tenant_claim: {scalar(claim.claim)}{said}"
+        elif members := tenant_members(tables, found.schema):
+            yield from _members(members, home)
         elif claim.setting:
             yield f"  # policies read the setting {characters.line(claim.setting)}, and not request.jwt.claims"
         yield from _roles(found)
@@ -182,6 +184,19 @@ def _names(found: Diagnosis, contract: Contract) -> Lines:
     http = [*_http(found)]
     yield from _titled("  http:", http)
     yield from http
+
+
+def _members(found: FoundMembers, home: str) -> Lines:
+    """The table of members in one line: its rows say whose a user is."""
+    table = found.table
+    parts = {"is": _placed(table.schema, table.name, home), "company": found.company, "user": found.user}
+    said = [f"{name}: {scalar(value)}" for name, value in parts.items()]
+    if found.users:
+        said.append(f"users: [{', '.join(map(scalar, found.users))}]")
+    also = {c.name: _filling(c) for c in _needed(table, {found.company, found.user})} | dict(found.also)
+    if also:
+        said.append(f"also: {{{', '.join(f'{scalar(n)}: {scalar(v)}' for n, v in also.items())}}}")
+    yield f"  members: {{{', '.join(said)}}}{comment(f'likely: {found.seen} policies or functions read it')}"
 
 
 def home_of(tables: Iterable[TableMatch]) -> str:
@@ -209,7 +224,10 @@ def _roles(found: Diagnosis) -> Lines:
     listed = [o for o in found.objects if o.kind == "role" and o.presence is not Presence.PRESENT]
     lines = []
     for one in listed:
-        if one.real:
+        if one.real == SERVICE_ROLE:
+            said = comment(f"not {SERVICE_ROLE}, which passes over row-level security: the login that functions have")
+            lines.append(f"    {one.name}: null{said}")
+        elif one.real:
             lines.append(f"    {one.name}: {scalar(one.real)}{guess(one)}")
         elif one.presence is Presence.ABSENT:
             lines.append(f"    {one.name}: null{comment('no role like it was found')}")
@@ -297,16 +315,24 @@ def _values(found: Diagnosis, one: TableMatch) -> Lines:
 
 def _further(one: TableMatch) -> Lines:
     """Columns without a default that the contract does not know: the gate's own rows need a value there."""
-    known = {m.column.name for m in one.columns.values()}
-    needed = [c for c in one.table.columns.values() if c.not_null and not c.has_default and c.name not in known]
+    needed = _needed(one.table, {m.column.name for m in one.columns.values()})
     if one.relation.name not in WRITTEN or one.table.is_view or not needed:
         return
     yield "      also:  # what the gate's own rows hold in columns that the contract does not know"
     for column in needed:
-        value = FILLED.get(bare(column.type), f"'{column.values[0]}'" if column.values else "null")
+        value = _filling(column)
         refers = f"refers to {column.references}: give the id of a row of it" if column.references else ""
         said = comment(f"perhaps: {column.type} without a default", refers)
         yield f"        {scalar(column.name)}: {scalar(value)}{said}"
+
+
+def _needed(table: SchemaTable, known: set[str]) -> list[SchemaColumn]:
+    """Columns of which every row needs a value, beside those that are known."""
+    return [c for c in table.columns.values() if c.not_null and not c.has_default and c.name not in known]
+
+
+def _filling(column: SchemaColumn) -> str:
+    return FILLED.get(bare(column.type), f"'{column.values[0]}'" if column.values else "null")
 
 
 # --- http --------------------------------------------------------------------------------------------------------
@@ -333,7 +359,9 @@ def _http(found: Diagnosis) -> Lines:
         yield f"      {member}: {{{said}}}{comment('likely: by their words')}"
     if found.http.envelope:
         yield f"    envelope: {scalar(found.http.envelope)}{comment('likely: the document nests answers in it')}"
-    for header in found.http.key_headers:
+    if found.key:
+        yield f"    extra_headers: {{{KEY_HEADER}: ${found.key}}}{comment('the key of the gateway, which is public')}"
+    for header in () if found.key else found.http.key_headers:
         variable = re.sub(r"\W+", "_", header).strip("_").upper()
         yield f"    # extra_headers: {{{characters.line(header)}: ${variable}}}  # a key, says the document: whose?"
     yield from _codes(found)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from gates.doctor.actors import FunctionMatch
+from gates.doctor.actors import FoundMembers, FunctionMatch, tenant_claim, tenant_members
 from gates.doctor.compare import Comparison
 from gates.doctor.matching import TableMatch
 from gates.doctor.schema import Schema
@@ -34,13 +34,16 @@ class _Script:
     tables: dict[str, TableMatch]
     functions: list[FunctionMatch]
     roles: list[str]
+    members: FoundMembers | None
 
 
 def grants(schema: Schema, found: Comparison, login: str = LOGIN) -> str:
     """The script. Where no table of the contract was found there is nothing to grant, and it says so."""
     tables = {n: m for n, m in found.tables.items() if "." not in m.table.qualified.partition(".")[2]}
     roles = [found.roles[n].role.name for n in TENANT_ROLES if n in found.roles]
-    script = _Script(tables, [*found.functions.values()], roles)
+    claim = tenant_claim([*tables.values()], schema)
+    members = None if claim.claim else tenant_members(tables, schema)
+    script = _Script(tables, [*found.functions.values()], roles, members)
     lines = [*_head(schema, login), *(_body(script, login) if tables else ["-- no table of the contract was found"])]
     return "\n".join(lines) + "\n"
 
@@ -73,7 +76,26 @@ def _body(script: _Script, login: str) -> Iterator[str]:
         kinds = ", ".join(one.function.arguments)
         yield f"grant execute on function {_name(one.function.schema, one.function.name)}({kinds}) to {me};"
     yield from _policies(script, login)
+    yield from _members(script, login)
     yield "commit;"
+
+
+def _members(script: _Script, login: str) -> Iterator[str]:
+    """Members of the gate's own tenants, who are users that only the owner of the users lets it make."""
+    found = script.members
+    if found is None:
+        return
+    table, me = _name(found.table.schema, found.table.name), _name(login)
+    yield f"grant select, insert, delete on {table} to {me};"
+    rows = _own(script, _name(found.company))
+    if found.table.secured and rows:
+        yield f"create policy {_name(f'{login}_sees_all')} on {table} for select to {me} using (true);"
+        yield f"create policy {_name(f'{login}_inserts')} on {table} for insert to {me} with check ({rows});"
+        yield f"create policy {_name(f'{login}_deletes')} on {table} for delete to {me} using ({rows});"
+    for users in found.users:
+        name = _name(*users.split(".", 1))
+        yield "-- by who owns it, for without it no tenant can be imitated:"
+        yield f"-- grant select, insert, delete on {name} to {me};"
 
 
 def _schemas_written(script: _Script) -> list[str]:
@@ -108,16 +130,20 @@ def _rows(script: _Script, name: str, one: TableMatch) -> str:
     """Which rows the gate may write: an expression, or nothing."""
     if name in ANY_ROWS or name in APPENDED:
         return "true"
+    if name == "companies" and "name" in one.columns:
+        return f"{_name(one.columns['name'].column.name)} like '{DRILL}%'"
+    if name not in OWN_ROWS or "company_id" not in one.columns:
+        return ""
+    return _own(script, _name(one.columns["company_id"].column.name))
+
+
+def _own(script: _Script, tenant: str) -> str:
+    """That a tenant is one of the gate's; empty where no name of a company tells."""
     companies = script.tables.get("companies")
-    if name not in OWN_ROWS or companies is None or not {"id", "name"} <= set(companies.columns):
+    if companies is None or not {"id", "name"} <= set(companies.columns):
         return ""
     label = _name(companies.columns["name"].column.name)
-    if name == "companies":
-        return f"{label} like '{DRILL}%'"
-    if "company_id" not in one.columns:
-        return ""
     home, key = _name(companies.table.schema, companies.table.name), _name(companies.columns["id"].column.name)
-    tenant = _name(one.columns["company_id"].column.name)
     return f"exists (select from {home} c where c.{key} = {tenant} and c.{label} like '{DRILL}%')"
 
 

@@ -179,7 +179,7 @@ def _by_answers(surface: Surface, endpoint: Endpoint) -> EndpointMatch | None:
     method = "OPTIONS" if endpoint.method == "POST" else "GET"
     if "{" in endpoint.path:
         return None
-    for path in (endpoint.path, *(f"/{p}" for p in spelled_paths(endpoint.name))):
+    for path in (endpoint.path, *surface.spelled(endpoint.name)):
         if surface.is_there(method, path) and _fits(endpoint, surface.answers[method, path]):
             sure = Confidence.SURE if path == endpoint.path else Confidence.PERHAPS
             return EndpointMatch(endpoint, path, sure, f"{method} {path} answers {surface.status(method, path)}")

@@ -14,7 +14,12 @@ from gates.text.own_data import data_of
 
 FILE = Path(__file__).with_name("presets.yaml")
 SUPABASE = "supabase"
-SUPABASE_ROLES = frozenset({"anon", "authenticated", "authenticator"})
+SERVICE_ROLE = "service_role"
+"""Of whoever has the secret key. It passes over row-level security, and no deployment can change that."""
+KEYS = ("SUPABASE_ANON_KEY", "SUPABASE_PUBLISHABLE_KEY")
+"""Variables that hold the key which Supabase's gateway wants of every request: public, and no credential."""
+KEY_HEADER, FUNCTIONS = "apikey", "/functions/v1"
+SUPABASE_ROLES = frozenset({"anon", "authenticated", SERVICE_ROLE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,11 @@ class FoundPreset:
     reason: str = ""
     tables: tuple[str, ...] = ()
     """Qualified names of what is the library's: no table of the contract."""
+
+
+def key_variable(environ: Mapping[str, str]) -> str:
+    """The variable that holds the gateway's key; empty where none is set."""
+    return next((name for name in KEYS if environ.get(name)), "")
 
 
 @functools.cache
@@ -52,7 +62,7 @@ def presets_of(schema: Schema) -> list[FoundPreset]:
                 found.append(FoundPreset(name, given["title"], place, place != usual, reason, (*own,)))
     if {r.name for r in schema.roles} >= SUPABASE_ROLES and "auth" in schema.schemas:
         found.append(
-            FoundPreset(SUPABASE, "Supabase", reason="the roles anon, authenticated, authenticator; a schema auth")
+            FoundPreset(SUPABASE, "Supabase", reason="the roles anon, authenticated, service_role; a schema auth")
         )
     return found
 

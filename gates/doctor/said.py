@@ -9,6 +9,7 @@ from typing import Any
 from gates.contract.names import Names, names_of
 from gates.doctor.compare import NOT_THERE, ComparedObject, Presence
 from gates.doctor.matching import Confidence, Pin, Pins
+from gates.doctor.presets import KEY_HEADER
 from gates.doctor.schema import Schema
 from gates.inputs.strict_yaml import YamlNode
 
@@ -27,9 +28,12 @@ def pins_of(names: Names) -> Pins:
     }
 
 
-def only_extra_headers(names: Names) -> Names:
-    """Names with what every request to the deployment needs, and nothing that changes a statement or an answer."""
-    extra = names.given.get("http", {}).get("extra_headers")
+def only_extra_headers(names: Names, key: str = "") -> Names:
+    """Names with what every request to the deployment needs, and nothing that changes a statement or an answer.
+
+    key: the variable of a gateway's key, where there is one.
+    """
+    extra = names.given.get("http", {}).get("extra_headers") or ({KEY_HEADER: f"${key}"} if key else None)
     return names_of({"http": {"extra_headers": extra}}) if extra else Names()
 
 

@@ -78,6 +78,8 @@ class SchemaTable:
     comment: str = ""
     grantees: tuple[str, ...] = ()
     """Roles other than the owner that hold a right on it."""
+    truncators: tuple[str, ...] = ()
+    """Those that hold TRUNCATE."""
 
     @property
     def qualified(self) -> str:

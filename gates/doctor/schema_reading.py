@@ -35,6 +35,8 @@ MOST_DETAILED = 2_000
 MOST_S = 5.0
 STATEMENT_S = 4.0
 LOCK_TIMEOUT_MS = 500
+PLATFORM = ("auth", "storage", "realtime", "vault", "graphql", "graphql_public", "extensions", "supabase_functions")
+"""Schemas of Supabase itself: what functions there read is not how the deployment knows a tenant."""
 _LITERAL = re.compile(r"'((?:[^']|''){1,100})'::|'((?:[^']|''){1,100})'")
 
 Rows = list[dict[str, Any]]
@@ -78,7 +80,7 @@ def read_schema(connection: Connection, contract: Contract, most_s: float = MOST
         session.unread["further tables"] = f"not read: there are more than {MOST_TABLES} tables"
     functions = session.rows("functions", names=[*contract.functions])
     roles = session.rows("roles", names=[*contract.roles])
-    readers = session.rows("claims")
+    readers = session.rows("claims", platform=[*PLATFORM])
     server = next(iter(session.rows("server")), {})
     tables = _detailed(session, raw, _wanted(raw, contract))
     return Schema(
@@ -149,6 +151,7 @@ def _detailed(session: _Session, raw: Rows, oids: Sequence[int]) -> list[SchemaT
                 **{k: row[k] for k in ("secured", "forced", "invoker", "readable", "narrowed", "owner")},
                 comment=row["comment"] or "",
                 grantees=(*row["grantees"],),
+                truncators=(*row["truncators"],),
             )
         )
     return found

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from concurrent.futures import TimeoutError as Late
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from gates.contract.contract import Contract
@@ -40,6 +40,8 @@ class Surface:
     unreached: str = ""
     late: bool = False
     """Some questions had no answer within the time."""
+    functions: str = ""
+    """Where a gateway puts functions, if it may be one: `/functions/v1`."""
 
     def status(self, method: str, path: str) -> int:
         """The status of an answer; 0 where there was none."""
@@ -48,13 +50,24 @@ class Surface:
 
     def is_there(self, method: str, path: str) -> bool:
         """Whether something answers at the path that does not answer at any path."""
-        status = self.status(method, path)
-        return bool(status) and status not in {404, 501} and status < 500 and status != self.status(method, NOWHERE)
+        status, control = self.status(method, path), self.status(method, self.nowhere(path))
+        return bool(status) and status not in {404, 501} and status < 500 and status != control
+
+    def nowhere(self, path: str) -> str:
+        """A path beside another one at which nothing is."""
+        return f"{self.functions}{NOWHERE}" if self.functions and path.startswith(f"{self.functions}/") else NOWHERE
+
+    def spelled(self, endpoint: str) -> list[str]:
+        """The paths at which an endpoint may be under another name, those beside the contract's own first."""
+        places = ("", *([self.functions] if self.functions else ()))
+        return [f"{place}/{p}" for place in places for p in spelled_paths(endpoint)]
 
 
-def look_at(target: Target, contract: Contract) -> Surface:
-    """Ask. Never raises for what the target does."""
+def look_at(target: Target, contract: Contract, functions: str = "") -> Surface:
+    """Ask. Never raises for what the target does. functions: as of Surface, unless BASE_URL ends with it."""
     started = time.monotonic()
+    base_path = urlsplit(target.base_url).path.rstrip("/")
+    functions = "" if base_path.endswith(functions) else functions
     with HttpDoor(target.base_url, timeout_s=REQUEST_S) as door:
         try:
             first = door.send(Request("GET", "/healthz"))
@@ -62,10 +75,10 @@ def look_at(target: Target, contract: Contract) -> Surface:
             return Surface(unreached=first_line(error))
         found = {("GET", "/healthz"): first}
         late = _ask(door, found, _opening(contract), started)
-        document = _document(found, urlsplit(target.base_url).path.rstrip("/"))
-        late |= _ask(door, found, _further(found, document, contract), started)
-        late |= _ask(door, found, _unsigned(Surface(found, document), contract), started)
-    return Surface(found, document, late=late)
+        seen = Surface(found, _document(found, base_path), functions=functions)
+        late |= _ask(door, found, _further(seen, contract), started)
+        late |= _ask(door, found, _unsigned(seen, contract), started)
+    return replace(seen, late=late)
 
 
 def _ask(door: HttpDoor, found: dict[tuple[str, str], Answer], requests: Iterable[Request], started: float) -> bool:
@@ -109,19 +122,17 @@ def _document(found: Mapping[tuple[str, str], Answer], base_path: str) -> ApiDoc
     return None
 
 
-def _further(
-    found: Mapping[tuple[str, str], Answer], document: ApiDocument | None, contract: Contract
-) -> list[Request]:
+def _further(seen: Surface, contract: Contract) -> list[Request]:
     """Other names for what is not there, unless the deployment says itself which it has."""
-    if document is not None:
-        listed = [o.path for o in document.operations if o.method == "GET" and "{" not in o.path and not o.is_guarded]
-        return [Request("GET", p) for p in listed if p in _open_spellings(contract)]
-    seen, asked = Surface(found), []
+    if seen.document is not None:
+        gets = [o for o in seen.document.operations if o.method == "GET" and not o.is_guarded]
+        return [Request("GET", o.path) for o in gets if o.path in _open_spellings(contract)]
+    asked = [Request(m, f"{seen.functions}{NOWHERE}") for m in ("GET", "OPTIONS")] if seen.functions else []
     for endpoint in contract.endpoints.values():
         method = "OPTIONS" if endpoint.method == "POST" else "GET"
         if "{" in endpoint.path or seen.is_there(method, endpoint.path):
             continue
-        asked += [Request(method, f"/{p}") for p in spelled_paths(endpoint.name)]
+        asked += [Request(method, p) for p in seen.spelled(endpoint.name)]
     return asked
 
 

@@ -10,7 +10,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from gates.contract.contract import contract
-from gates.contract.names import ID_KINDS, Names, RelationNames
+from gates.contract.names import ID_KINDS, MemberNames, Names, RelationNames
 from gates.decision.policy_file import PolicyFile
 from gates.deployment.database import Connection, execute, session, sql
 from gates.deployment.dialect.current import use
@@ -33,6 +33,8 @@ FITTING: Mapping[str, tuple[str, ...]] = {
 }
 """Type of the contract -> types that do in its place. An enumeration does for text."""
 ENUM = "E"
+NAMES_A_ROW = {"agent_tasks.id"}
+"""Columns that do no more than that: whichever type they have, no check counts or orders by them."""
 
 
 def against_target(file: PolicyFile, url: str) -> list[str]:
@@ -59,6 +61,8 @@ def _problems(connection: Connection, file: PolicyFile, node: YamlNode) -> Itera
             yield from _of_relation(connection, file.names, names, here or node)
     for name, function in file.names.functions.items():
         here = node.member("functions")
+        if contract().functions[name].area in unclaimed and name not in file.names.given.get("functions", {}):
+            continue
         place = _place(here or node, name, "is")
         found = _rows(connection, "functions_of_name", function.schema, function.name)
         kinds = contract().functions[name].arguments
@@ -69,9 +73,31 @@ def _problems(connection: Connection, file: PolicyFile, node: YamlNode) -> Itera
         elif not any(_fit(wanted, list(row["arguments"])) for row in found):
             shown = "; ".join(", ".join(row["arguments"]) for row in found)
             yield place.error(f"{real} takes ({shown})", f"({', '.join(wanted)})", "Correct `arguments`")
+    yield from _of_members(connection, file.names.members, node.member("members") or node)
     for role, its in file.names.roles.items():
         if its and not execute(connection, "select 1 from pg_catalog.pg_roles where rolname = %s", its):
             yield _place(node, "roles", role).error(f"there is no role {its!r}", "a role, or null", "Correct the name")
+
+
+def _of_members(connection: Connection, members: MemberNames | None, node: YamlNode) -> Iterator[ConfigError]:
+    if members is None:
+        return
+    wanted = {"company": members.company, "user": members.user} | {name: name for name in members.also}
+    asked = [("is", members.schema, members.name, wanted)]
+    asked += [("users", schema, name, {"id": "id"}) for schema, name in members.users]
+    for part, schema, name, columns in asked:
+        found = {str(row["name"]) for row in _rows(connection, "columns_of_relation", schema, name)}
+        if not found:
+            yield _place(node, part).error(
+                f"there is no table {schema}.{name}", "what says whose a user is", "Correct it"
+            )
+            continue
+        for said, column in columns.items():
+            if column not in found:
+                place = _place(node, *(("also", column) if column in members.also else (said,)))
+                yield place.error(
+                    f"{schema}.{name} has no column {column!r}", nearest(column, tuple(found)), "Correct it"
+                )
 
 
 def _of_relation(connection: Connection, ids: Names, names: RelationNames, node: YamlNode) -> Iterator[ConfigError]:
@@ -103,6 +129,8 @@ def _of_relation(connection: Connection, ids: Names, names: RelationNames, node:
 def _of_column(
     ids: Names, names: RelationNames, column: str, kind: str, row: Mapping[str, object], place: Place
 ) -> Iterator[ConfigError]:
+    if f"{names.contract.name}.{column}" in NAMES_A_ROW:
+        return
     key = ID_KINDS.get(f"{names.contract.name}.{column}") or ID_KINDS.get(column)
     wanted = ids.id_type(key) if key else kind
     fits = str(row["type"]) in FITTING[wanted] or (wanted == "text" and row["category"] == ENUM)

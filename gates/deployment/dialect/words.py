@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gates.contract.contract import contract
-from gates.contract.names import Names
+from gates.contract.names import Names, user_of
 
 COUNTED = ("bigint", "integer")
 """Types of ids that are numbers in JSON."""
@@ -148,6 +148,11 @@ class HttpWords:
                 company = int(company)
             elif _UUID.fullmatch(company):
                 company = int(stranger(company, self._names.id_type("company")))
+        if self._names.members is not None:
+            if isinstance(found.get("sub"), str) and isinstance(company, str | int):
+                found["sub"] = user_of(str(company))
+            if not self._names.names_claim:
+                return found
         *outer, last = self._names.tenant_claim.split(".")
         inner = found
         for name in outer:

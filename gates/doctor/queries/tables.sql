@@ -35,6 +35,10 @@ select c.oid::bigint as oid, c.nspname as schema, c.relname as name, c.relkind::
          select distinct pg_catalog.pg_get_userbyid(a.grantee)::text from pg_catalog.aclexplode(c.relacl) a
          where a.grantee not in (0, c.relowner) limit 100
        ) as grantees,
+       array(
+         select distinct case a.grantee when 0 then 'public' else pg_catalog.pg_get_userbyid(a.grantee)::text end
+         from pg_catalog.aclexplode(c.relacl) a where a.privilege_type = 'TRUNCATE' and a.grantee <> c.relowner limit 100
+       ) as truncators,
        coalesce(p.columns, '[]') as columns
 from chosen c
 left join parts p on p.attrelid = c.oid

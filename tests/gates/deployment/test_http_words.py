@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from gates.contract.names import Names, names_of
-from gates.deployment.dialect.current import use
+from gates.contract.names import Names, names_of, user_of
+from gates.deployment.dialect.current import real_claims, use
 from gates.deployment.dialect.exchange import contract_path, on_the_wire, real_head, real_member, understood
 from gates.deployment.redaction import hidden, redact_text
 from gates.deployment.requests import Answer, Request, claims_of, curl, mint_token, sign_v2, signed_post
@@ -147,6 +147,21 @@ def test_a_token_has_the_tenant_where_the_target_looks() -> None:
     token = mint_token(SECRET, {"sub": "s", "role": "company_admin", "company_id": "12"})
     assert claims_of(token)["app_metadata"] == {"org": 12}
     assert claims_of(token)["company_id"] == "12"
+
+
+def test_a_member_is_a_user_and_no_claim() -> None:
+    """Where a table says whose a user is, a token has the user of its tenant, and the tenant only if that is named."""
+    members = {"is": "members", "company": "org", "user": "person"}
+    claims = {"sub": "x", "role": "authenticated", "company_id": "12"}
+    use(names_of({"members": members}))
+    alone = real_claims(claims)
+    assert alone == {"sub": user_of("12"), "role": "authenticated"}
+    assert real_claims({**claims, "company_id": "13"}) != alone
+    assert real_claims({"sub": "x"}) == {"sub": "x"}
+    assert real_claims({"company_id": "12"}) == {}
+    assert real_claims({**claims, "company_id": ["12"]})["sub"] == "x"
+    use(names_of({"members": members, "tenant_claim": "app_metadata.org"}))
+    assert real_claims(claims) == {**alone, "app_metadata": {"org": "12"}}
 
 
 def test_the_key_of_every_request_is_a_secret() -> None:

@@ -155,7 +155,25 @@ def test_an_answer_without_credentials_is_a_defect(status: int, harm: int) -> No
         http_found = compare_http(look_at(target(url), contract()), contract())
     nothing = compare(Schema(), contract())
     found = defects(Schema(), nothing, contract(), NOT_SEEN, http_found, "outbox.enabled")
-    assert {d.harm for d in found if d.subject == "POST /dlq-replay"} == ({harm} if harm else set())
+    assert {d.harm for d in found if "POST /dlq-replay" in d.subject} == ({harm} if harm else set())
+
+
+def test_functions_are_looked_for_where_the_gateway_has_them() -> None:
+    """Behind a gateway that answers preflights of every function, the one that differs from nothing is the endpoint."""
+
+    def answers(method: str, path: str) -> tuple[int, Any]:
+        if not path.startswith("/functions/v1/"):
+            return 404, {"error": "requested path is invalid"}
+        return (204 if path == "/functions/v1/dlq-replay" else 200) if method == "OPTIONS" else 404, {}
+
+    with serving(answers) as (url, asked):
+        seen = look_at(target(url), contract(), "/functions/v1")
+        beside = look_at(target(f"{url}/functions/v1"), contract(), "/functions/v1")
+    found = compare_http(seen, contract())
+    assert found.endpoints["POST /dlq-replay"].path == "/functions/v1/dlq-replay"
+    assert "POST /events" not in found.endpoints
+    assert compare_http(beside, contract()).endpoints["POST /dlq-replay"].is_own
+    assert {m for m, p, _, _ in asked if p.startswith("/functions/v1/") and m != "OPTIONS"} <= {"GET", "POST"}
 
 
 def test_one_answer_for_every_path_proves_nothing() -> None:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gates.contract.contract import contract
+from gates.contract.names import Names
 from gates.decision.policy_file import parse
-from gates.doctor.draft import comment, scalar
+from gates.doctor.compare import guessed_tables
+from gates.doctor.diagnosis import DatabaseView, judge
+from gates.doctor.draft import comment, draft, scalar
+from gates.doctor.presets import SERVICE_ROLE, SUPABASE
+from gates.doctor.schema import SchemaRole
 from gates.doctor.writing import merged
-from tests.gates.doctor.databases import SCHEMAS, TRUTH, database
+from tests.gates.doctor.databases import SCHEMAS, TRUTH, database, schema_of
 from tests.gates.gate_process import gate
 from tests.postgres_fixture import TEMPLATE, PgServer
 
@@ -68,6 +74,47 @@ def test_the_reference_needs_no_names(pg_server: PgServer, tmp_path: Path) -> No
     assert data["sql"] == {"manifest": "schema-manifest.json"}
     assert json.loads((tmp_path / "schema-manifest.json").read_text(encoding="utf-8"))["format"] == 1
     assert gate("lint", cwd=tmp_path).returncode == 0
+
+
+def test_members_are_drafted_where_policies_look_the_caller_up(pg_server: PgServer, tmp_path: Path) -> None:
+    """The table, its columns, the users it refers to and what an administrator's row has; lint takes all of it."""
+    sql = (SCHEMAS / "members.sql").read_text(encoding="utf-8")
+    data = drafted(pg_server, sql, tmp_path)
+    assert data["names"]["members"] == {
+        "is": "organization_members",
+        "company": "organization_id",
+        "user": "user_id",
+        "users": ["auth.users", "public.profiles"],
+        "also": {"invited_by": "'gate'", "role": "'admin'"},
+    }
+    assert "realtime" not in (tmp_path / "gate.yaml").read_text(encoding="utf-8")
+    with database(pg_server, sql) as url:
+        told = gate("lint", "--target", cwd=tmp_path, environ={"DATABASE_URL": url})
+        assert told.returncode == 0, told.stdout + told.stderr
+        script = gate("doctor", "--grants", cwd=tmp_path, environ={"DATABASE_URL": url}).stdout
+        wrong = (tmp_path / "gate.yaml").read_text(encoding="utf-8").replace("user: user_id", "user: usr_id")
+        (tmp_path / "gate.yaml").write_text(wrong, encoding="utf-8")
+        told = gate("lint", "--target", cwd=tmp_path, environ={"DATABASE_URL": url})
+    assert 'grant select, insert, delete on "public"."organization_members"' in script
+    line = next(n for n, text in enumerate(wrong.splitlines(), 1) if "usr_id" in text)
+    assert f"gate.yaml:{line}:" in told.stdout
+    assert "has no column 'usr_id'" in told.stdout
+
+
+def test_the_roles_of_supabase_are_the_platforms(pg_server: PgServer) -> None:
+    """Its roles make the preset; service_role is drafted for nobody, and no remedy would change it."""
+    roles = tuple(SchemaRole(n, bypasses=n == SERVICE_ROLE) for n in ("anon", "authenticated", SERVICE_ROLE))
+    with database(pg_server, (SCHEMAS / "members.sql").read_text(encoding="utf-8")) as url:
+        schema = replace(schema_of(url), roles=roles)
+    found = judge(DatabaseView(schema, guessed=guessed_tables(schema, contract(), {})), None, contract(), Names(), "")
+    assert [p.name for p in found.presets] == [SUPABASE]
+    data = yaml.safe_load(draft(replace(found, key="SUPABASE_ANON_KEY"), contract()))
+    assert data["contract"]["preset"] == SUPABASE
+    assert data["names"]["roles"] == {"replay_service": None, "replay_worker": None}
+    told = {d.subject: d for d in found.defects}
+    assert "alter role" not in told[SERVICE_ROLE].remedy
+    open_to_all = next(d for d in found.defects if "truncate" in d.seen)
+    assert open_to_all.subject == "public.dead_letter_queue, public.event_outbox"
 
 
 def test_a_known_queue_is_drafted_as_its_preset(pg_server: PgServer, tmp_path: Path) -> None:

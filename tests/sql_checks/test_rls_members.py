@@ -1,0 +1,61 @@
+"""The probe of row-level security acts as a member of its tenant, where a table, and no token, says whose a user is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from gates.contract.names import Names, names_of
+from gates.deployment.database import session
+from gates.deployment.dialect.current import use
+from gates.deployment.tenants import Tenants
+from sql_checks.rls_probe import probe
+from tests.postgres_fixture import PgServer
+from tests.renamed import MEMBERS, by_members
+from tests.sql_checks.test_rls_red import HOLES, verdicts
+
+LEFT = "select (select count(*) from public.people) + (select count(*) from public.memberships)"
+
+
+@pytest.fixture
+def clone(pg_server: PgServer, seeded_db: str) -> Iterator[str]:
+    """The URL of a copy of the seeded database in which members are listed, to be broken."""
+    name = pg_server.create_database(seeded_db)
+    with psycopg.connect(pg_server.url(name), row_factory=dict_row) as connection:
+        by_members(connection)
+    use(names_of({"members": MEMBERS}))
+    yield name
+    use(Names())
+    pg_server.drop_database(name)
+
+
+@pytest.mark.parametrize("hole", ["", *sorted(HOLES)[1::4]])
+def test_a_hole_is_red_and_members_are_not(hole: str, pg_server: PgServer, clone: str) -> None:
+    """Green without a hole, red with one; nothing of the probe stays."""
+    url = pg_server.url(clone)
+    with psycopg.connect(url) as connection:
+        connection.execute("set local search_path = public, pg_catalog")
+        connection.execute((HOLES[hole][0] if hole else "select").encode())
+    assert bool(hole) == ("fail" in verdicts(probe(url)).values())
+    with psycopg.connect(url) as connection:
+        assert connection.execute(LEFT).fetchone() == (0,)
+
+
+def test_a_login_that_may_make_no_member_proves_nothing(pg_server: PgServer, clone: str) -> None:
+    """Without the right to list a user there is no tenant to look as: unknown, and never a failure."""
+    looked = probe(pg_server.url(clone, "replay_gate"))
+    assert set(verdicts(looked).values()) == {"unknown"}
+    assert "may make no user a member" in looked.exempt
+
+
+def test_the_tenants_of_a_run_have_a_member_while_they_are_there(pg_server: PgServer, clone: str) -> None:
+    """The drills' tenants are made with a user and a membership, and removed with them."""
+    with session(pg_server.url(clone)) as connection:
+        tenants = Tenants(connection, "t")
+        tenants.create()
+        assert connection.execute(LEFT).fetchone() == {"?column?": 2}
+        tenants.remove()
+        assert connection.execute(LEFT).fetchone() == {"?column?": 0}
