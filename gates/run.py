@@ -21,7 +21,7 @@ from gates.errors import CannotWork, UsageError
 from gates.evidence import Evidence, JsonValue, TargetKind, stamp
 from gates.evidence_file import EvidenceLog, Unwritten, read_bytes, read_log
 from gates.past_decisions import PastDecision
-from gates.reports import attestation, webhook
+from gates.reports import attestation, telemetry, webhook
 from gates.reports.citation import cited, source_digest
 from gates.reports.formats import FILES
 from gates.request import RunRequest
@@ -75,9 +75,12 @@ def run_gate(request: RunRequest) -> Verdict:
         if kept and not request.dry_run:
             remember(request, context.state, kept)
         note(request, context.state, PastDecision.of(run, recorded.verdict))
-        told = tell(request, recorded.verdict, recorded.evidence, run)
-        if told:
-            record.write_run(request.out, {**run, "slack": told})
+        told = {
+            "slack": tell(request, recorded.verdict, recorded.evidence, run),
+            "telemetry": observe(request, recorded, run),
+        }
+        if any(told.values()):
+            record.write_run(request.out, {**run, **{name: one for name, one in told.items() if one}})
     except (OSError, CannotWork) as error:
         final = settle(verdict, action, str(run["started_at"]), done.finished_at)
         tell(request, final, looked.log.evidence, run)
@@ -219,6 +222,14 @@ def tell(
     if error:
         request.warn(f"the verdict was not posted to Slack: {error}; see SLACK_WEBHOOK_URL. It stands all the same")
     return {"posted": not error, "error": error}
+
+
+def observe(request: RunRequest, recorded: record.Recorded, run: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Send the run to OpenTelemetry's collector, where its variables name one. What was not taken is a warning."""
+    told = telemetry.send(recorded.verdict, recorded.evidence, run, request.environ)
+    if told.get("error"):
+        request.warn(f"the run was not sent to OpenTelemetry: {told['error']}. The verdict stands all the same")
+    return told
 
 
 def attest(request: RunRequest, target: Target) -> None:

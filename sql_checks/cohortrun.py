@@ -164,8 +164,8 @@ def judge_cohorts(metric: Metric, look: CohortLook, observer: Observer) -> None:
     observer.count(found.on.events + found.off.events)
     is_seen = found.on.tenants and found.off.tenants
     observer.value(round(100.0 * found.difference, 4) if is_seen else None, round(100.0 * margin, 4), "points")
-    observer.details.update(_shown(found, step, allowed_s))
     bad = f"{metric.said}{'' if allowed_s is None else f' {allowed_s:.3g} s'}"
+    observer.details.update({**_shown(found, step, allowed_s), "bad": bad})
     if found.outcome is Outcome.UNKNOWN:
         observer.unmet(_undecided(found, margin, look, step, observer, bad))
     if found.outcome is Outcome.FAIL:

@@ -1,11 +1,13 @@
 """Inline SVG, each with its text equivalent. Pure; no script, no network.
 
-A line of values with limits, a strip of outcomes, proportions, a number against its limits, a curve, the way of a flag.
+A line of values with limits, a strip of outcomes, proportions, a number against its limits, a curve, the way of a flag,
+distributions side by side, a number with its bounds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 from gates.text.inert import Html
@@ -199,6 +201,75 @@ def way(steps: Sequence[int], before: int | None, after: int | None, said: str) 
         name = f"{step} %" if step else "off"
         parts.append(_label(x(step), middle + 20, name + {"now": ", now", "was": ", before"}.get(kind, ""), "middle"))
     return _svg("way", width, 42.0, Html("").join(parts), said)
+
+
+ROW = 26.0
+NAMES = 52.0
+"""The width that the names of distributions have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """least, quartiles and greatest of some values, and their mean."""
+
+    name: str
+    five: tuple[float, float, float, float, float]
+    mean: float
+
+
+def boxes(sides: Sequence[Distribution], unit: str, said: str) -> Html:
+    """Distributions on one axis from zero on: whiskers, the middle half, the median, the mean."""
+    most = max(1e-9, *(max(side.five[4], side.mean) for side in sides))
+    height = ROW * len(sides) + BOTTOM
+
+    def x(value: float) -> float:
+        return NAMES + (CHART_WIDTH - NAMES - RIGHT) * min(1.0, max(0.0, value / most))
+
+    parts = []
+    for index, side in enumerate(sides):
+        middle, kind = ROW * (index + 0.5), "first" if index == 0 else "other"
+        least, low, median, high, greatest = map(x, side.five)
+        parts += [
+            _label(0, middle + 4, side.name, "start"),
+            _rule("axis", least, greatest, middle),
+            Html('<rect class="{}" x="{:.1f}" width="{:.1f}" y="{:.1f}" height="14"/>').format(
+                kind, low, max(1.5, high - low), middle - 7
+            ),
+            Html('<line class="median" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>').format(
+                median, median, middle - 9, middle + 9
+            ),
+            Html('<circle cx="{:.1f}" cy="{:.1f}" r="3"/>').format(x(side.mean), middle),
+        ]
+    parts += [_rule("axis", NAMES, CHART_WIDTH - RIGHT, height - BOTTOM), _label(NAMES, height - 3, "0", "start")]
+    parts.append(_label(CHART_WIDTH - RIGHT, height - 3, f"{most:.3g} {unit}" if most > 1e-9 else "", "end"))
+    return _svg("boxes", CHART_WIDTH, height, Html("").join(parts), said)
+
+
+def interval(low: float, value: float, high: float, limit: float, unit: str, said: str) -> Html:
+    """A number with its bounds, on an axis that has zero and the limit that it may not pass."""
+    ends = (min(low, 0.0), max(high, limit))
+    room = max(ends[1] - ends[0], 1e-9)
+    height, middle = 46.0, 20.0
+
+    def x(at: float) -> float:
+        return LEFT + (CHART_WIDTH - LEFT - RIGHT) * (at - ends[0]) / room
+
+    is_right = x(limit) > CHART_WIDTH / 2
+    parts = [
+        Html('<line class="{}" x1="{:.1f}" x2="{:.1f}" y1="{:g}" y2="{:g}"/>').format(kind, x(at), x(at), 10, 30)
+        for kind, at in (("axis", 0.0), ("limit", limit))
+    ]
+    parts += [
+        _label(x(0.0) + 3, 10, "0", "start"),
+        _label(x(limit), height - 3, f"{limit:g} {unit} allowed", "end" if is_right else "start"),
+        _rule("bounds", x(low), x(high), middle),
+        Html('<circle cx="{:.1f}" cy="{:g}" r="4"/>').format(x(value), middle),
+    ]
+    return _svg("interval", CHART_WIDTH, height, Html("").join(parts), said)
+
+
+def _rule(kind: str, left: float, right: float, y: float) -> Html:
+    return Html('<line class="{}" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>').format(kind, left, right, y, y)
 
 
 def _svg(kind: str, width: float, height: float, body: Html, said: str) -> Html:

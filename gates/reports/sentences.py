@@ -18,8 +18,11 @@ Medium = TypeVar("Medium", bound=Inert)
 
 @dataclass(frozen=True, slots=True)
 class Brief(Generic[Medium]):
-    """Three sentences or a few more: what happened to whom, what was done about it, what to do now."""
+    """What happened to whom, what was done about it and what to do now: in one sentence (empty for a stage alone), and
+    then a sentence or two for each.
+    """
 
+    lead: Medium
     happened: Medium
     done: Medium
     now: Medium
@@ -28,7 +31,7 @@ class Brief(Generic[Medium]):
 def brief(medium: type[Medium], verdict: Verdict, promises: Mapping[str, str], plan: RolloutPlan) -> Brief[Medium]:
     """The verdict for people. promises: check -> what it promises and what a failure costs."""
     teller = _Teller(medium, verdict, promises, plan)
-    return Brief(teller.happened(), teller.done(), teller.now())
+    return Brief(teller.lead(), teller.happened(), teller.done(), teller.now())
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,60 @@ class _Teller(Generic[Medium]):
         plain = medium("The release") if begins else medium("the release")
         who = medium("{} {}").format(named, v.release) if v.release else plain
         return medium("{} on {}").format(who, v.target) if v.target else who
+
+    def lead(self) -> Medium:
+        """All in one sentence, without a detail."""
+        medium, v = self.medium, self.verdict
+        if v.stage is not None:
+            return medium("")
+        return medium("{} {}, and {}: {}.").format(self._who(), self._came_out(), self._flag_now(), self._do_now())
+
+    def _came_out(self) -> Medium:
+        medium, v = self.medium, self.verdict
+        broken = [group for group in grouped(v.deciding) if group[0].outcome == "fail"]
+        if v.decision is Decision.PROMOTE:
+            return medium("kept its promises")
+        if not broken:
+            return medium("passed its checks") if v.action.holds and not v.deciding else medium("could not be judged")
+        promises = medium("one promise") if len(broken) == 1 else medium("{} promises").format(len(broken))
+        had = v.action.from_percent
+        if v.decision is not Decision.ROLLBACK or not had:
+            return medium("broke {}").format(promises)
+        whom = medium("every tenant") if had == 100 else medium("the {} % of tenants that had it").format(had)
+        return medium("broke {} to {}").format(promises, whom)
+
+    def _flag_now(self) -> Medium:
+        medium, v, action, flag = self.medium, self.verdict, self.verdict.action, self.plan.flag
+        if v.headline:
+            return (medium("{} is still on") if action.flag == "on" else medium("{} may still be on")).format(flag)
+        if action.kind != "none" and action.result == "done":
+            after = action.to_percent
+            return (
+                medium("{} is off now").format(flag)
+                if after == 0
+                else medium("{} is at {} now").format(flag, percent(after))
+            )
+        at = action.from_percent
+        if not at:
+            return medium("{} stays as it is").format(flag) if at is None else medium("{} stays off").format(flag)
+        return medium("{} stays at {}").format(flag, percent(at))
+
+    def _do_now(self) -> Medium:
+        medium, v = self.medium, self.verdict
+        if v.headline:
+            return medium("switch it off by hand at once")
+        if v.decision is Decision.ROLLBACK:
+            is_off = v.action.flag == "off"
+            on_again = medium("switch the flag on again, and run the gate") if is_off else medium("run the gate again")
+            return medium("mend it, deploy, {}").format(on_again)
+        if v.decision is Decision.HOLD:
+            failed = any(f.outcome == "fail" for f in v.deciding)
+            what = medium("mend what failed") if failed else medium("see to the cause")
+            return medium("{}, then run the gate again").format(what)
+        if v.action.result == "dry_run":
+            return medium("run the gate without --dry-run, or hand the verdict over")
+        is_last = self._next_percent is None
+        return medium("nothing is left to do") if is_last else medium("let it bake, then run the gate again")
 
     def happened(self) -> Medium:
         medium, v, who = self.medium, self.verdict, self._who()
@@ -119,13 +176,22 @@ class _Teller(Generic[Medium]):
         medium, action, plan = self.medium, self.verdict.action, self.plan
         if action.result == "dry_run":
             return medium("Run the gate without --dry-run, or hand the verdict over: gate promote --from DIR.")
+        if self._next_percent is not None:
+            return medium("Let it bake ({} minutes a step), then run the gate again for {} %.").format(
+                plan.bake_minutes, self._next_percent
+            )
+        last = medium("Nothing is left to do: that is the last step.")
+        return last if action.to_percent else medium("Nothing is left to do.")
+
+    @property
+    def _next_percent(self) -> int | None:
+        """The step that the flag bakes for; None where there is none."""
+        action, plan = self.verdict.action, self.plan
         at = action.to_percent
         above = [step for step in plan.steps if at is not None and step > at]
-        if action.result == "baking" or (action.kind == "promote" and above):
-            return medium("Let it bake ({} minutes a step), then run the gate again for {} %.").format(
-                plan.bake_minutes, above[0] if above else max(plan.steps)
-            )
-        return medium("Nothing is left to do: that is the last step.") if at else medium("Nothing is left to do.")
+        if action.result != "baking" and (action.kind != "promote" or not above):
+            return None
+        return above[0] if above else max(plan.steps)
 
 
 def _ended(text: str) -> str:

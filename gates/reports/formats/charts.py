@@ -12,12 +12,13 @@ from gates.decision.margin import margin_of
 from gates.evidence import shown_time
 from gates.reports.formats.format import ReportSource
 from gates.reports.formats.rows import Row
-from gates.reports.page import NOTHING
-from gates.reports.pictures import bullet, chart, way
+from gates.reports.page import NOTHING, outcome
+from gates.reports.pictures import Distribution, boxes, bullet, chart, interval, way
 from gates.reports.sentences import percent
 from gates.text.inert import Html
 from gates.text.quantity import shown, with_unit
 
+COHORT = "cohort/"
 RUN_VALID = "load/run-valid"
 """The check whose evidence carries the whole load."""
 MOST_LIMITS = 12
@@ -30,11 +31,12 @@ def figures(source: ReportSource) -> Html:
     """Every picture that the run has data for."""
     rows = {row.check: row for row in source.rows}
     load = next((e.details for e in reversed(source.evidence) if e.check == RUN_VALID), {})
-    found = [_way(source), *_trends(load, rows), *_timeline(load), _backlog(source)]
+    cohorts = (_cohort(row) for row in source.rows if row.check.startswith(COHORT))
+    found = [_way(source), *cohorts, *_trends(load, rows), *_timeline(load), _backlog(source)]
     return NOTHING.join(one for one in found if one)
 
 
-def figure(title: str, picture: Html, said: str) -> Html:
+def figure(title: str | Html, picture: Html, said: str) -> Html:
     """A picture with its title and what it shows in words; nothing without a picture."""
     if not picture:
         return NOTHING
@@ -61,6 +63,41 @@ def _past(one: Mapping[str, Any]) -> str:
     after = number(one.get("after"))
     flag = "" if after is None else f", flag {percent(int(after))}"
     return f"{one.get('decision')} on {shown_time(str(one.get('finished_at', '')))} ({one.get('release')}{flag})"
+
+
+def _cohort(row: Row) -> Html:
+    """How the tenants with the flag on fare beside those that have it off: both distributions, and the difference."""
+    sides = [_side(row.details.get(name), f"flag {name}") for name in ("on", "off")]
+    bounds: Any = row.details.get("difference")
+    numbers = [number(one) for one in bounds] if isinstance(bounds, list) else []
+    limit = number(row.limit)
+    if None in sides or None in numbers or len(numbers) != 3 or limit is None:
+        return NOTHING
+    (on, tenants_on), (off, tenants_off) = (side for side in sides if side)
+    low, value, high = (round(100 * (one or 0.0), 4) for one in numbers)
+    words = f"Of the events of {tenants_on} tenants with the flag on {on.mean:.3g} %, of {tenants_off} with it off"
+    words += f" {off.mean:.3g} %. On: {_spread(on)}; off: {_spread(off)}."
+    more = f"The difference is {value:.3g} points, surely between {low:.3g} and {high:.3g}; {limit:g} are allowed."
+    picture = boxes((on, off), "%", words) + interval(low, value, high, limit, "points", more)
+    title = str(row.details.get("bad") or row.check)
+    head = Html('<a href="#{}">{}</a> {}').format(row.anchor, title[:1].upper() + title[1:], outcome(row.outcome))
+    return figure(head, picture, f"{words} {more}")
+
+
+def _side(told: object, name: str) -> tuple[Distribution, int] | None:
+    """One cohort in percent of its events, and its number of tenants; None where it has none."""
+    if not isinstance(told, dict) or not isinstance(told.get("shares"), list):
+        return None
+    values = [number(one) for one in (told.get("mean"), *told["shares"])]
+    percents = [100 * one for one in values if one is not None]
+    if len(percents) != len(values) or len(percents) != 6:
+        return None
+    mean, least, low, median, high, greatest = percents
+    return Distribution(name, (least, low, median, high, greatest), mean), int(number(told.get("tenants")) or 0)
+
+
+def _spread(side: Distribution) -> str:
+    return f"half of them at {side.five[2]:.3g} % or less, the worst at {side.five[4]:.3g} %"
 
 
 def _trends(load: Mapping[str, Any], rows: Mapping[str, Row]) -> Iterator[Html]:

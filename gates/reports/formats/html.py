@@ -11,8 +11,9 @@ from gates.evidence import JsonValue, shown_time
 from gates.reports.formats import charts
 from gates.reports.formats.format import Format, ReportSource
 from gates.reports.formats.rows import LOAD, OUTCOMES, Row, proof_of
-from gates.reports.page import NOTHING, copied, document, outcome, section, tools
+from gates.reports.page import NOTHING, coded, copied, document, outcome, section, tools
 from gates.reports.pictures import proportions
+from gates.reports.runbooks import section_of
 from gates.reports.sentences import brief, percent, recovery_lines, short_list
 from gates.text.inert import Html
 from gates.text.quantity import with_unit
@@ -51,16 +52,20 @@ def _header(source: ReportSource) -> Html:
     verdict, counts = source.verdict, source.verdict.counts
     told = brief(Html, verdict, source.promises, source.plan)
     sentences = {"What happened": told.happened, "What was done": told.done, "What to do now": told.now}
-    lines = NOTHING.join(Html("<div><dt>{}</dt><dd>{}</dd></div>").format(n, t) for n, t in sentences.items())
+    lines = NOTHING.join(Html("<div><dt>{}</dt><dd>{}</dd></div>").format(n, coded(t)) for n, t in sentences.items())
+    lead = (
+        Html('<p class="lead">{}</p>').format(told.lead.replace(" %", "\N{NO-BREAK SPACE}%")) if told.lead else NOTHING
+    )
     numbers = {"pass": counts.passed, "fail": counts.failed, "unknown": counts.unknown}
     said = f"{counts.passed} checks passed, {counts.failed} failed, {counts.unknown} are unknown"
     action = verdict.action
     steps = f"{percent(action.from_percent)} → {percent(action.to_percent)}, {action.result.replace('_', ' ')}"
+    unchanged = "not changed" if action.from_percent is None else f"{percent(action.from_percent)}, not changed"
     facts = {
         "release": verdict.release or "not said",
         "target": verdict.target,
         "finished": shown_time(verdict.finished_at) or "no",
-        "flag": steps if action.kind != "none" else action.result.replace("_", " "),
+        "flag": steps if action.kind != "none" else unchanged,
         "passed": str(counts.passed),
         "failed": str(counts.failed),
         "unknown": str(counts.unknown),
@@ -71,8 +76,8 @@ def _header(source: ReportSource) -> Html:
     alarm = Html('<p class="alarm" role="alert">{}</p>').format(verdict.headline) if verdict.headline else NOTHING
     remarks = NOTHING.join(Html('<p class="facts">{}</p>').format(remark) for remark in verdict.remarks)
     return Html(
-        '<header class="{}"><div>{}<h1>{}</h1><dl class="brief">{}</dl><div class="facts">{}</div>{}{}</div></header>'
-    ).format(verdict.shown_as.value, alarm, verdict.title, lines, listed, proportions(numbers, said), remarks)
+        '<header class="{}"><div>{}<h1>{}</h1>{}<dl class="brief">{}</dl><div class="facts">{}</div>{}{}</div></header>'
+    ).format(verdict.shown_as.value, alarm, verdict.title, lead, lines, listed, proportions(numbers, said), remarks)
 
 
 class Causes:
@@ -109,7 +114,7 @@ class Causes:
         row, others = group[0], group[1:]
         remedy = remedy_of(row.check, row.outcome)
         do = Html('<p class="do"><b>What to do:</b> {} More: <code>gate explain {}</code></p>').format(
-            remedy, row.check
+            coded(remedy), row.check
         )
         names = Html(", ").join(Html("<code>{}</code>").format(r.check) for r in others[:MOST_NAMES])
         alike = Html("<details><summary>and {} more for the same reason</summary><p>{}</p></details>")
@@ -137,10 +142,19 @@ def _about(row: Row) -> Html:
         counted = f"; {with_unit(row.samples, 'observations')}" if row.samples else ""
         parts.append(Html('<p class="numbers">Observed: {}{}.</p>').format(row.compared, counted))
     parts += [Html('<p class="claim">{}</p>').format(text) for text in (row.claim, row.cost) if text]
-    runbook = row.details.get("runbook")
-    parts += [Html('<p class="claim">Runbook: <code>{}</code></p>').format(runbook)] * bool(runbook)
+    parts.append(_runbook(str(row.details.get("runbook") or "")))
     parts += [copied(row.reproduce, "the command"), _witness(row.witness)]
     return NOTHING.join(parts)
+
+
+def _runbook(named: str) -> Html:
+    """The text of the runbook, folded, where it is one of ours; else where it is."""
+    text = section_of(named)
+    if text:
+        return Html('<details><summary>Runbook: {}</summary><pre tabindex="0">{}</pre></details>').format(named, text)
+    if named.startswith("https://"):
+        return Html('<p>Runbook: <a href="{}" rel="noopener noreferrer">{}</a></p>').format(named, named)
+    return Html("<p>Runbook: <code>{}</code></p>").format(named) if named else NOTHING
 
 
 def _witness(witness: JsonValue) -> Html:

@@ -30,6 +30,7 @@ def markdown(source: ReportSource) -> Markdown:
         Markdown("## {} {}").format(SIGNS[verdict.shown_as], verdict.title),
         EMPTY,
         *_alarm(verdict),
+        *([told.lead, EMPTY] if told.lead else []),
         told.happened,
         EMPTY,
         Markdown("**Done:** {}").format(told.done),

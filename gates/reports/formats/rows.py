@@ -12,6 +12,8 @@ from gates.text.quantity import shown, with_unit
 from gates.verdict import Finding, Verdict
 
 OUTCOMES = ("fail", "unknown", "pass", "not applicable")
+PLANNED = "cohort/share"
+"""Of the cohorts, this one has a number that is meant to be met."""
 LOAD = "load"
 """The stage whose checks all judge one measurement."""
 
@@ -60,9 +62,10 @@ class Row:
         if self.observed is None:
             return ""
         seen = with_unit(self.observed, self.unit)
-        if self.limit is None or (self.limit == self.observed and not self.check.startswith(LIMITED)):
+        is_limit = self.check.startswith((*LIMITED, "cohort/")) and self.check != PLANNED
+        if self.limit is None or (self.limit == self.observed and not is_limit):
             return seen
-        word = "limit" if self.check.startswith(LIMITED) else "expected"
+        word = "limit" if is_limit else "expected"
         return f"{seen}, {word} {shown(self.limit)}"
 
 

@@ -46,7 +46,7 @@ def slack(source: ReportSource) -> str:
     foot = Slack("{} of {} passed, {} failed, {} unknown. {}").format(
         counts.passed, required, counts.failed, counts.unknown, ". ".join(verdict.remarks)
     )
-    said = filter(None, (Slack.escape(verdict.headline), Slack.escape(verdict.title), told.happened))
+    said = filter(None, (Slack.escape(verdict.headline), Slack.escape(verdict.title), told.lead or told.happened))
     return message(Slack(": ").join(said), [*blocks, context(foot.strip())])
 
 

@@ -45,6 +45,13 @@ RUN: dict[str, JsonValue] = {
 }
 
 
+BAD = {
+    "success": "events without an effect within a minute",
+    "dead-letters": "events with a dead letter",
+    "lag-p95": "events that wait for more than 2.5 s",
+}
+
+
 def saw(check: str, outcome: Outcome = Outcome.PASS, **more: object) -> Evidence:
     return Evidence(check, outcome, **{"samples": 3, "started_at": AT, "release": RELEASE, **more})  # type: ignore[arg-type]
 
@@ -61,11 +68,31 @@ def evidence() -> dict[str, Evidence]:
     for check, (value, limit) in numbers.items():
         details = {"low": 0.9 * value, "high": 1.2 * value}
         seen[check] = saw(check, observed=value, limit=limit, unit="ms", details=details)
+    seen |= {f"cohort/{name}": cohort(name) for name in ("success", "dead-letters", "lag-p95")}
     for name in ("alert/outbox-lag", "alert/dlq-size"):
         seen[name] = saw(name, observed=3.0, limit=10.0, unit="events", details={"limits": {"page": 10.0, "warn": 5.0}})
     return {
         check: one for check, one in seen.items() if check in {s.id for s in CATALOGUE} or check.startswith("watch/")
     }
+
+
+def cohort(name: str, outcome: Outcome = Outcome.PASS, *, more: float = 0.0, **rest: object) -> Evidence:
+    """A comparison of tenants, in which those with the flag on have `more` of bad events."""
+    sides: dict[str, JsonValue] = {
+        side: {
+            "tenants": tenants,
+            "events": 90 * tenants,
+            "mean": 0.006 + plus,
+            "shares": [0.0, 0.002, 0.005 + plus, 0.011 + plus, 0.04 + plus],
+        }
+        for side, tenants, plus in (("on", 24, more), ("off", 211, 0.0))
+    }
+    details = {
+        **sides,
+        "difference": [more - 0.003, more, more + 0.003],
+        "bad": BAD[name],
+    }
+    return saw(f"cohort/{name}", outcome, observed=100 * more, limit=0.5, unit="points", details=details, **rest)
 
 
 def judged(changes: Mapping[str, Evidence], action: Action) -> tuple[Verdict, list[Evidence]]:
@@ -104,6 +131,46 @@ def pages() -> dict[str, str]:
         witness=twins,
         reproduce="gate sql --only 'sql/spot/replay-runs-unique'",
     )
+    paged = saw(
+        "alert/outbox-lag",
+        Outcome.FAIL,
+        observed=31.0,
+        limit=10.0,
+        unit="s",
+        message="31 s; over 10 s is page; 400 samples. See runbooks.md#outbox-lag",
+        details={"limits": {"page": 10.0, "warn": 5.0}, "runbook": "runbooks.md#outbox-lag"},
+    )
+    lost = cohort(
+        "success",
+        Outcome.FAIL,
+        more=0.031,
+        message="events without an effect within a minute: 3.7 % of the events of 24 tenants with the flag on, 0.6 % of"
+        " 211 with it off; that is 3.10 points more, at least 2.80 points; allowed: 0.50 points; the worst is 2f1c: 9"
+        " of 90. Take outbox.enabled back from 10 %",
+        witness=[{"tenant": "2f1c", "bad": 9, "events": 90, "bad_before": 0, "events_before": 88}],
+    )
+    slower = saw(
+        "load/baseline_slower_p95/rate",
+        Outcome.FAIL,
+        observed=0.83,
+        limit=0.5,
+        samples=412,
+        message="the release alone was slower in 342 of 412 pairs; allowed: fewer than half",
+    )
+    stands = Action(
+        "rollback",
+        50,
+        None,
+        "failed",
+        "a lock on feature_flags is held by session 4711",
+        flag="on",
+        by_hand="UPDATE feature_flags SET enabled = false, rollout_percentage = 0 WHERE key = 'outbox.enabled';",
+    )
+    stopped = {
+        s.id: unknown(s.id, "the run was terminated in the stage drill main")
+        for s in CATALOGUE
+        if s.id.startswith(("drill/", "load/", "sql/", "alert/"))
+    }
     drills = [s for s in CATALOGUE if s.id.startswith("drill/")]
     lone = {s.id: unknown(s.id, f"reason {n} of many: nothing was seen of it") for n, s in enumerate(drills[:300])}
     runs = {
@@ -115,6 +182,11 @@ def pages() -> dict[str, str]:
         "unreachable": judged(behind(REACHABLE, "nothing answers at BASE_URL: connection refused"), stays),
         "wrong-secret": judged(behind(SIGNING, "the target refuses what TRANSBOT_HMAC_SECRET signs: 401"), stays),
         "unknowns": judged(lone, stays),
+        "cohort": judged({lost.check: lost}, dataclasses.replace(off, from_percent=10)),
+        "baseline": judged({slower.check: slower}, stays),
+        "interrupted": judged(stopped, Action()),
+        "alert": judged({paged.check: paged}, stays),
+        "still-on": judged({KEYS: broken}, stands),
     }
     return {name: reports.render("html", verdict, lines, CATALOGUE, RUN) for name, (verdict, lines) in runs.items()}
 

@@ -45,6 +45,16 @@ GOLDEN = {
         "Set the variable to a credential",
     ),
     "unknowns": ("hold", "The first of 300 causes", "stays at 10 %", "and 299 more conditions"),
+    "cohort": (
+        "rollback",
+        "broke one promise to the 10\N{NO-BREAK SPACE}% of tenants that had it",
+        "went from 10 % to off",
+        "log of the",
+    ),
+    "baseline": ("hold", "Users wait longer than before", "stays at 10 %", "run the gate"),
+    "interrupted": ("hold", "could not be judged", "No flag was changed", "See to that, and run the gate again"),
+    "alert": ("hold", "broke one promise", "outbox.enabled stays at 10 %", "Follow the alert's runbook"),
+    "still-on": ("rollback", "THE FLAG IS STILL ON", "The rollback was not carried out", "Run the SQL below by hand"),
 }
 SCHEMES = ("light", "dark")
 PHONE = {"width": 390, "height": 844}
@@ -107,7 +117,7 @@ def test_the_first_screen_says_what_happened_what_was_done_and_what_to_do(page: 
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("name", ["promote", "rollback"])
+@pytest.mark.parametrize("name", ["promote", "rollback", "cohort"])
 def test_no_rule_of_accessibility_is_broken(page: Page, folder: Path, name: str, scheme: str) -> None:
     """axe-core finds nothing, in light and in dark: names, roles, contrast, order of headings."""
     page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
@@ -195,6 +205,25 @@ def test_a_command_is_copied_by_one_press(page: Page, folder: Path) -> None:
     page.keyboard.press("Enter")
     page.wait_for_function("document.querySelector('article button.copy').textContent !== 'copy'")
     assert button.inner_text() in {"copied", "selected"}
+
+
+def test_both_cohorts_are_shown_beside_each_other(page: Page, folder: Path) -> None:
+    """The tenants' shares with the flag on and off, and the difference with its bounds against what is allowed."""
+    drawn = opened(page, folder, "cohort").locator("figure", has_text="Events without an effect within a minute")
+    assert "Of the events of 24 tenants with the flag on 3.7 %, of 211 with it off 0.6 %." in drawn.inner_text()
+    assert "The difference is 3.1 points, surely between 2.8 and 3.4; 0.5 are allowed." in drawn.inner_text()
+    on, off = (drawn.locator(f".boxes rect.{name}").bounding_box() for name in ("first", "other"))
+    assert on is not None
+    assert off is not None
+    assert on["width"] > off["width"]
+    assert drawn.locator(".interval").count() == 1
+
+
+def test_an_alert_brings_its_runbook(page: Page, folder: Path) -> None:
+    """Its text is in the page, which is read where no repository is at hand."""
+    card = opened(page, folder, "alert").locator("article").first
+    card.locator("summary", has_text="Runbook").click()
+    assert "Events wait longer than they may." in card.inner_text()
 
 
 def test_every_picture_says_in_words_what_it_shows(page: Page, folder: Path) -> None:

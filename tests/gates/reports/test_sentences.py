@@ -35,6 +35,53 @@ def made(decision: Decision, action: Action = NOTHING, *findings: Finding, **mor
     return Verdict(decision, "the reason", "r-1", "staging", counts=counts, findings=findings, action=action, **more)  # type: ignore[arg-type]
 
 
+TO_TENANTS = "broke one promise to the 10 % of tenants that had it"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "lead"),
+    [
+        (
+            made(Decision.PROMOTE, Action("promote", 10, 50, "done")),
+            "kept its promises, and outbox.enabled is at 50 % now: let it bake, then run the gate again.",
+        ),
+        (
+            made(Decision.PROMOTE, Action("none", 100, 100, "nothing_to_do")),
+            "kept its promises, and outbox.enabled stays at 100 %: nothing is left to do.",
+        ),
+        (
+            made(Decision.PROMOTE, Action("promote", 10, 50, "dry_run")),
+            (
+                "kept its promises, and outbox.enabled stays at 10 %: run the gate without --dry-run, or hand the"
+                " verdict over."
+            ),
+        ),
+        (
+            made(Decision.ROLLBACK, OFF, BROKEN),
+            (
+                f"{TO_TENANTS}, and outbox.enabled is off now: mend it, deploy, switch the flag on again, and run the"
+                " gate."
+            ),
+        ),
+        (
+            made(Decision.ROLLBACK, STILL_ON, BROKEN),
+            f"{TO_TENANTS}, and outbox.enabled is still on: switch it off by hand at once.",
+        ),
+        (
+            made(Decision.HOLD, Action("none", 0, 0, "nothing_to_do"), UNREACHED),
+            "could not be judged, and outbox.enabled stays off: see to the cause, then run the gate again.",
+        ),
+        (
+            made(Decision.HOLD, NOTHING, dataclasses.replace(BROKEN, effect=Effect.HOLD)),
+            "broke one promise, and outbox.enabled stays as it is: mend what failed, then run the gate again.",
+        ),
+    ],
+)
+def test_one_sentence_says_it_all(verdict: Verdict, lead: str) -> None:
+    """What happened to whom, what was done, what to do now."""
+    assert brief(Terminal, verdict, PROMISES, RolloutPlan()).lead == f"Release r-1 on staging {lead}"
+
+
 @pytest.mark.parametrize(
     ("verdict", "happened", "done", "now"),
     [

@@ -1,0 +1,160 @@
+"""Spans and metrics of a run, as a real OTLP/HTTP receiver on loopback gets them. Skipped without the extra `otel`."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from gates.evidence import Outcome
+from gates.reports import telemetry
+from gates.verdict import Action, Verdict
+from tests.gates.reports.report_pages import CATALOGUE, KEYS, NOW, RELEASE, RUN, judged, saw
+
+pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="the extra `otel` is not installed")
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+OFF = Action("rollback", 50, 0, "done", flag="off")
+
+
+class Receiver(ThreadingHTTPServer):
+    """An OTLP/HTTP collector: keeps what it is sent, by path; answers with `status`."""
+
+    daemon_threads = True
+
+    def __init__(self, status: int = 200) -> None:
+        self.status, self.bodies, self.tokens = status, dict[str, list[bytes]](), set[str]()
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    @property
+    def environ(self) -> dict[str, str]:
+        address = f"http://127.0.0.1:{self.server_address[1]}"
+        return {"OTEL_EXPORTER_OTLP_ENDPOINT": address, "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20abc"}
+
+    def spans(self) -> list[Any]:
+        found = []
+        for body in self.bodies["/v1/traces"]:
+            for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                found += [span for scope in resource.scope_spans for span in scope.spans]
+        return found
+
+    def metrics(self) -> dict[str, list[Any]]:
+        (body,) = self.bodies["/v1/metrics"]
+        (resource,) = ExportMetricsServiceRequest.FromString(body).resource_metrics
+        assert "replaygate" in {a.value.string_value for a in resource.resource.attributes if a.key == "service.name"}
+        return {
+            metric.name: list(metric.gauge.data_points) for scope in resource.scope_metrics for metric in scope.metrics
+        }
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.bodies.setdefault(self.path, []).append(body)
+        self.server.tokens.add(self.headers["authorization"])
+        self.send_response(self.server.status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Silent."""
+
+
+@pytest.fixture
+def receiver(request: pytest.FixtureRequest) -> Iterator[Receiver]:
+    with Receiver(getattr(request, "param", 200)) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def broken() -> tuple[Verdict, list[Any]]:
+    line = saw(KEYS, Outcome.FAIL, observed=1, limit=0, message="the constraint is missing", duration_ms=250.0)
+    return judged({KEYS: dataclasses.replace(line, details={"trace_id": TRACE})}, OFF)
+
+
+def test_a_collector_gets_the_run_its_groups_and_its_checks(receiver: Receiver) -> None:
+    """One trace, below the pipeline's span; each check with its outcome, time and parent; a failure is an error."""
+    verdict, lines = broken()
+    environ = {**receiver.environ, "TRACEPARENT": f"00-{TRACE}-00f067aa0ba902b7-01"}
+    assert telemetry.send(verdict, lines, RUN, environ) == {"trace_id": TRACE, "error": ""}
+    spans = {span.name: span for span in receiver.spans()}
+    assert {span.trace_id.hex() for span in spans.values()} == {TRACE}
+    assert set(spans) >= {s.id for s in CATALOGUE} | {"gate run", "sql/spot"}
+    root, group, check = spans["gate run"], spans["sql/spot"], spans[KEYS]
+    assert root.parent_span_id.hex() == "00f067aa0ba902b7"
+    assert group.parent_span_id == root.span_id
+    assert check.parent_span_id == group.span_id
+    assert check.end_time_unix_nano - check.start_time_unix_nano == 250_000_000
+    assert root.end_time_unix_nano == int(NOW.timestamp()) * 10**9
+    assert (check.status.code, check.status.message) == (2, "the constraint is missing")
+    said = {a.key: a.value for a in check.attributes}
+    assert said["gate.outcome"].string_value == "fail"
+    assert said["gate.trace_id"].string_value == TRACE
+    assert sum(span.status.code == 2 for span in spans.values()) == 3
+    assert receiver.tokens == {"Bearer abc"}
+
+
+def test_a_collector_gets_the_outcome_as_metrics(receiver: Receiver) -> None:
+    """The decision as 0 and 1, the checks by outcome, the seconds by stage."""
+    telemetry.send(*broken(), RUN, receiver.environ)
+    metrics = receiver.metrics()
+
+    def by(name: str, key: str) -> dict[str, float]:
+        points = metrics[name]
+        attributes = [{a.key: a.value.string_value for a in p.attributes} for p in points]
+        assert {one["gate.release"] for one in attributes} == {RELEASE}
+        return {one[key]: p.as_int or p.as_double for one, p in zip(attributes, points, strict=True)}
+
+    assert by("gate.decision", "gate.decision") == {"promote": 0, "hold": 0, "rollback": 1}
+    assert by("gate.checks", "gate.outcome") == {
+        "pass": len(CATALOGUE) - 1,
+        "fail": 1,
+        "unknown": 0,
+        "not_applicable": 0,
+    }
+    assert by("gate.stage.duration", "gate.stage") == {"drill main": 61.5, "load": 34.2, "sql": 2.1}
+    assert by("gate.run.duration", "gate.target") == {"reference": 60.0}
+
+
+@pytest.mark.parametrize("receiver", [400, 401], indirect=True)
+def test_what_a_collector_refuses_is_said(receiver: Receiver) -> None:
+    """In one line, without the header that holds the secret."""
+    told = telemetry.send(*broken(), RUN, receiver.environ)
+    assert told["error"] == "the collector did not take the traces; the collector did not take the metrics"
+
+
+def test_a_collector_that_never_answers_holds_up_nobody() -> None:
+    """The limit is for everything together."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        told = telemetry.send(*broken(), RUN, environ, limit_s=0.3)
+    assert told["error"]
+
+
+@pytest.mark.parametrize(
+    "environ", [{}, {"OTEL_SDK_DISABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}]
+)
+def test_nothing_is_sent_unasked(environ: dict[str, str]) -> None:
+    """Without an address, or switched off."""
+    assert telemetry.send(*broken(), RUN, environ) == {}
+
+
+def test_one_signal_can_have_its_own_address(receiver: Receiver) -> None:
+    """As OpenTelemetry's variables have it; the other is not sent."""
+    address = receiver.environ["OTEL_EXPORTER_OTLP_ENDPOINT"]
+    telemetry.send(*broken(), RUN, {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{address}/own"})
+    assert list(receiver.bodies) == ["/own"]
