@@ -17,7 +17,10 @@ from gates.reports.console import Console
 from gates.reports.terminal import table
 from gates.run import gate_version
 from gates.stages import collection
+from gates.stages.suite import ROOT
 from gates.text.inert import Terminal
+
+DOCS = ROOT / "docs" / "proof.md"
 
 
 def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
@@ -47,7 +50,11 @@ def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
     add("--resume", action="store_true", help="go on with the faults where the proof in --output was ended")
     add("--target", choices=[k.value for k in TargetKind], default="staging", help="what the gate may do")
     add("--list", action="store_true", help="only list what would be examined")
-    add("--keep", action="store_true", help="let later runs of the gate cite this proof, if it is whole")
+    add(
+        "--keep",
+        action="store_true",
+        help="let later runs of the gate, and docs/proof.md, cite this proof, if it is whole",
+    )
 
 
 def carry_out(options: argparse.Namespace, console: Console) -> int:
@@ -94,5 +101,6 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     proof = Prover(request).run()
     if options.keep and not proof.pending:
         record.write(SHIPPED, proof.dump())
+        record.write(DOCS, summary.in_page(DOCS.read_text(encoding="utf-8"), proof))
     console.result(Terminal.document(proof.dump()) if options.json else summary.terminal(proof))
     return proof.exit_code

@@ -4,6 +4,7 @@ seconds. Pure.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -80,6 +81,26 @@ def _greedy(needs: Sequence[frozenset[str]], costs: Mapping[str, Cost]) -> set[s
 
 def _seconds(check: str, costs: Mapping[str, Cost]) -> float:
     return costs.get(check, Cost()).seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """A check: how many faults it killed, how many of them alone, and what it takes in a clean run."""
+
+    check: str
+    kills: int
+    alone: int
+    cost: Cost
+
+
+def worth(killers: Iterable[Sequence[str]], costs: Mapping[str, Cost]) -> tuple[Worth, ...]:
+    """What each check that killed something, or was seen in a clean run, is worth: the worthiest first, and of those
+    that are worth the same the dearest last. killers: of each fault that was killed.
+    """
+    kills = Counter(check for checks in killers for check in checks)
+    alone = Counter(checks[0] for checks in killers if len(checks) == 1)
+    every = [Worth(c, kills[c], alone[c], costs.get(c, Cost())) for c in {*kills, *costs}]
+    return tuple(sorted(every, key=lambda w: (-w.alone, -w.kills, w.cost.seconds, w.check)))
 
 
 CANARY_S = 6.0

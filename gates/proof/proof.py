@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 
 from gates.evidence import CheckSpec, JsonValue
 from gates.proof.judgement import Cell, Status
-from gates.proof.measures import CANARY_S, Canary, Cost, Minimal, canary, smallest_set
+from gates.proof.measures import CANARY_S, Canary, Cost, Minimal, Worth, canary, smallest_set, worth
 from gates.proof.trial import ProofPart, Trial
 from gates.reports.citation import FORMAT
 
@@ -96,6 +96,18 @@ class Proof:
     def canary(self) -> Canary:
         """The drills of a round of the watch."""
         return canary(self._production, self.costs, self.catalogue, CANARY_S)
+
+    @property
+    def worth(self) -> tuple[Worth, ...]:
+        """What each check is worth, by the faults that were killed."""
+        return worth([c.killers for c in self.faults if c.status is Status.KILLED], self.costs)
+
+    @property
+    def areas(self) -> tuple[tuple[str, int, int], ...]:
+        """The faults by the first word of their ids: the word, how many, how many killed."""
+        words = Counter(c.fault.id.partition("/")[0] for c in self.faults)
+        killed = Counter(c.fault.id.partition("/")[0] for c in self.faults if c.status is Status.KILLED)
+        return tuple((word, count, killed[word]) for word, count in sorted(words.items()))
 
     @property
     def _production(self) -> dict[str, tuple[str, ...]]:

@@ -1,8 +1,8 @@
 """The short way to a cell of the matrix: a fault is shown to its declared checks alone; the deployment outlives it.
 
 A group of faults shares two clean looks, before and after it, at all checks that its members declare. Its deployment's
-database is a copy, made anew for each group. Where the look after it is not green at what a fault declares, that fault
-(it may have spoilt the data for ever) is shown again, alone, between two copies. Groups run on lanes side by side,
+database is a copy, made anew for each group. Where the look after it is not green at what a fault declares (it may have
+spoilt the data for ever), or the witness cannot tell, that fault is shown again, alone, between two copies. Groups run on lanes side by side,
 each with a deployment of its own: most of a fault's time is waiting.
 """
 
@@ -43,6 +43,8 @@ AT_ONCE = 4
 MOST_CHECKS = 12
 """A fault that declares more is shown to so many of them, spread over all."""
 LOOK_S, COLLECT_S = 120, 60
+SAYS_NOTHING = {Status.INVALID_BASELINE, Status.NOT_INSTALLED}
+"""Such a fault is shown once more, alone: it, or one before it, may have spoilt the data, or its witness was too slow."""
 SHORT = ("drill/", "sql/")
 """Beginnings of the checks that look by themselves; what the load, the alerts and the preflight see needs a run."""
 
@@ -228,8 +230,7 @@ class ShortWay:
         cells = []
         for cell, shown in zip(self._judged(bench, looker, group), group.members, strict=True):
             alone = Group(group.way, (shown,))
-            is_spoilt = cell.status is Status.INVALID_BASELINE and len(group.members) > 1
-            cells += self._judged(bench, looker, alone, apart=True) if is_spoilt else [cell]
+            cells += self._judged(bench, looker, alone, apart=True) if cell.status in SAYS_NOTHING else [cell]
             self.done(cells[-1])
         return cells
 

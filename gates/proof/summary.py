@@ -113,8 +113,30 @@ def markdown(proof: Proof) -> Markdown:
     if proof.minimal.checks:
         out += [EMPTY, Markdown("## Smallest set for production"), EMPTY, *_items(proof.minimal.checks)]
     if proof.cells:
+        titles = head("check", "kills", "alone", "s", "observed")
+        rows = [
+            Markdown.row((w.check, str(w.kills), str(w.alone), f"{w.cost.seconds:.2f}", str(w.cost.observed)))
+            for w in proof.worth
+        ]
+        out += [EMPTY, Markdown("## What a check is worth"), EMPTY, *titles, *rows]
         out += [EMPTY, Markdown("## Checks that killed nothing"), EMPTY, *_items(proof.idle[:MOST_IDLE])]
     return Markdown.of_lines(out)
+
+
+BEGIN, END = "<!-- the last proof -->", "<!-- the end of the last proof -->"
+
+
+def in_page(page: str, proof: Proof) -> str:
+    """The page docs/proof.md with this proof between its two marks. Raise ValueError where they are not there."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{BEGIN} and {END} are not in the page; write them where the proof is to stand")
+    titles = head("faults of", "known", "killed")
+    rows = [Markdown.row((word, str(count), str(killed))) for word, count, killed in proof.areas]
+    said = [line for line in lines(proof) if not line.startswith("killed by one check only")]
+    shown = Markdown.of_lines([*_items([f"{proof.finished_at[:10]}, {proof.target}", *said]), EMPTY, *titles, *rows])
+    return f"{before}{begin}\n{str(shown).strip()}\n{end}{after}"
 
 
 def _items(texts: Sequence[str]) -> list[Markdown]:

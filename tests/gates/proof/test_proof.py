@@ -17,7 +17,7 @@ from gates.evidence import CheckSpec, Severity, TargetKind, Where
 from gates.proof import stryker, summary
 from gates.proof.fault import Fault, Kind
 from gates.proof.judgement import Cell, Status
-from gates.proof.measures import Canary, Cost, Minimal, canary, smallest_set
+from gates.proof.measures import Canary, Cost, Minimal, Worth, canary, smallest_set, worth
 from gates.proof.page import page
 from gates.proof.proof import Proof
 from gates.proof.prove import ProofRequest, applicable, chosen
@@ -278,3 +278,26 @@ def test_the_canary_is_what_kills_most_in_its_seconds() -> None:
     assert (more.checks, more.given_up) == (("drill/few", "drill/first", "drill/later", "drill/many"), ("d", "e"))
     assert more.seconds == 4.0
     assert canary({}, {}, specs, 4.0) == Canary()
+
+
+def test_what_a_check_is_worth() -> None:
+    """The faults that it killed, and those that nothing else did; one that killed none is listed with its cost."""
+    found = worth([["a", "b"], ["b"], ["c", "b", "a"]], {"idle": Cost(3.0, 2), "a": Cost(1.0, 9)})
+    assert found == (
+        Worth("b", 3, 1, Cost()),
+        Worth("a", 2, 0, Cost(1.0, 9)),
+        Worth("c", 1, 0, Cost()),
+        Worth("idle", 0, 0, Cost(3.0, 2)),
+    )
+
+
+def test_the_page_gets_the_last_proof_between_its_marks() -> None:
+    """The page in docs/ has the marks; what stood there before is gone, the rest stays."""
+    page = (Path(__file__).resolve().parents[3] / "docs" / "proof.md").read_text(encoding="utf-8")
+    once = summary.in_page(page, PROOF)
+    assert "2 of 2 faults killed" in once
+    assert summary.in_page(once, PROOF) == once
+    assert once.partition(summary.BEGIN)[0] == page.partition(summary.BEGIN)[0]
+    assert once.partition(summary.END)[2] == page.partition(summary.END)[2]
+    with pytest.raises(ValueError, match="not in the page"):
+        summary.in_page("# no marks", PROOF)
