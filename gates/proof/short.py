@@ -2,8 +2,8 @@
 
 A group of faults shares two clean looks, before and after it, at all checks that its members declare. Its deployment's
 database is a copy, made anew for each group. Where the look after it is not green at what a fault declares (it may have
-spoilt the data for ever), or the witness cannot tell, that fault is shown again, alone, between two copies. Groups run on lanes side by side,
-each with a deployment of its own: most of a fault's time is waiting.
+spoilt the data for ever), or the witness cannot tell, that fault is shown again, alone, between two copies. Groups run
+on lanes side by side, each with a deployment of its own: most of a fault's time is waiting.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ MOST_CHECKS = 12
 """A fault that declares more is shown to so many of them, spread over all."""
 LOOK_S, COLLECT_S = 120, 60
 SAYS_NOTHING = {Status.INVALID_BASELINE, Status.NOT_INSTALLED}
-"""Such a fault is shown once more, alone: it, or one before it, may have spoilt the data, or its witness was too slow."""
+"""Such a fault is shown once more, alone: it, or one before it, has spoilt the data, or its witness was too slow."""
 SHORT = ("drill/", "sql/")
 """Beginnings of the checks that look by themselves; what the load, the alerts and the preflight see needs a run."""
 
