@@ -15,7 +15,7 @@ import psycopg
 
 from gates.deployment import members
 from gates.deployment.database import Connection, connect, execute, sql
-from gates.deployment.dialect.current import real_claims
+from gates.deployment.dialect.current import current, real_claims
 from gates.deployment.ids import new_id
 from sql_checks.rls_attempts import Attempt, TenantStatement, attempt
 
@@ -237,10 +237,13 @@ def _claims_to_try(mine: str) -> Iterator[tuple[str, str, str]]:
     for role, name in (("authenticated", "stranger"), ("anon", "anon:stranger")):
         yield name, role, _claims(new_id("company"), role)
     yield "anon:company", "anon", _claims(mine, "anon")
+    wished = {"company_id": mine, current().tenant_claim.rpartition(".")[2]: mine}  # users write there what they like
     for role, empty, without in (("authenticated", "empty_claims", "no_company"), ("anon", "anon:empty", "anon")):
         yield empty, role, ""
         yield f"{without}:object", role, "{}"
-        yield f"{without}:subject", role, _said({"sub": str(uuid.uuid4()), "role": role})
+        subject = {"sub": str(uuid.uuid4()), "role": role}
+        yield f"{without}:subject", role, _said(subject)
+        yield f"{without}:user_metadata", role, _said({**subject, "user_metadata": wished})
     for number, company in enumerate((None, "", "%", "null", [mine], {"id": mine}, True)):
         yield f"garbage:{number}", "authenticated", _said({"company_id": company, "sub": str(uuid.uuid4())})
     for number, text in enumerate(("not json", "[]", "null", '"x"', "0", json.dumps([{"company_id": mine}]))):

@@ -21,6 +21,8 @@ SERVERS_OWN = frozenset(
 """Roles of the server or of who hosts it."""
 OTHER_CLAIMS = frozenset({"app_metadata", "user_metadata", "sub", "role", "email", "aud", "exp", "iat", "iss", "aal"})
 """Claims that name a person or the token, and no tenant."""
+EDITED = "user_metadata."
+"""Where the claims stand that users edit themselves."""
 USERS = "auth.users"
 """Where Supabase has its users."""
 ADMINS = ("admin", "company_admin", "administrator", "owner", "manager")
@@ -148,6 +150,24 @@ def _role_score(name: str, role: SchemaRole, most_policed: str, known: set[str])
 
 def tenant_claim(tables: Sequence[TableMatch], schema: Schema) -> TenantClaim:
     """What policies, and functions that they may call, read to know the tenant; empty where none says it plainly."""
+    claims, settings = _read(tables, schema)
+    trusted = Counter({name: seen for name, seen in claims.items() if not name.startswith(EDITED)}) or claims
+    if trusted:
+        name, seen = trusted.most_common(1)[0]
+        return TenantClaim(claim=name, seen=seen)
+    if settings:
+        name, seen = settings.most_common(1)[0]
+        return TenantClaim(setting=name, seen=seen)
+    return TenantClaim()
+
+
+def edited_claims(tables: Sequence[TableMatch], schema: Schema) -> list[str]:
+    """Claims that say whose a caller is, and that he edits himself."""
+    return sorted(name for name in _read(tables, schema)[0] if name.startswith(EDITED))
+
+
+def _read(tables: Sequence[TableMatch], schema: Schema) -> tuple[Counter[str], Counter[str]]:
+    """The claims that name a tenant, and the settings, that are read; and how often."""
     claims, settings = Counter[str](), Counter[str]()
     rows = [p.rows for m in tables for p in m.table.policies]
     for text in (*rows, *schema.claim_readers):
@@ -158,13 +178,7 @@ def tenant_claim(tables: Sequence[TableMatch], schema: Schema) -> TenantClaim:
         for parent, member in _CLAIM.findall(text):
             if member not in OTHER_CLAIMS and not member.startswith("request."):
                 claims[f"{parent}.{member}" if parent else member] += 1
-    if claims:
-        name, seen = claims.most_common(1)[0]
-        return TenantClaim(claim=name, seen=seen)
-    if settings:
-        name, seen = settings.most_common(1)[0]
-        return TenantClaim(setting=name, seen=seen)
-    return TenantClaim()
+    return claims, settings
 
 
 @dataclass(frozen=True, slots=True)

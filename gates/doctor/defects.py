@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from gates.contract.contract import Contract
+from gates.doctor.actors import edited_claims
 from gates.doctor.compare import ComparedObject, Comparison, Presence, RowsSeen, is_true
 from gates.doctor.http_comparison import HttpComparison
 from gates.doctor.presets import SERVICE_ROLE
@@ -53,6 +54,7 @@ def defects(
         *_row_security(comparison),
         *_roles(comparison),
         *_rights(comparison),
+        *_claims(schema, comparison),
         *_keys(comparison),
         *_columns(comparison),
         *_flags(comparison, rows, rollout_flag),
@@ -125,6 +127,17 @@ def _roles(comparison: Comparison) -> Iterator[Defect]:
                 if one.role.name == SERVICE_ROLE
                 else f"alter role {quoted(one.role.name)} nosuperuser nobypassrls",
             )
+
+
+def _claims(schema: Schema, comparison: Comparison) -> Iterator[Defect]:
+    for claim in edited_claims([*comparison.tables.values()], schema):
+        yield Defect(
+            97,
+            claim,
+            "a policy, or a function that reads the caller's claims, takes the tenant from it",
+            "Users edit this metadata themselves: any user becomes another tenant's.",
+            "Read app_metadata, or a table of members, instead",
+        )
 
 
 def _rights(comparison: Comparison) -> Iterator[Defect]:

@@ -107,6 +107,13 @@ HOLES: dict[str, tuple[str, set[str]]] = {
         ),
         {"anon"},
     ),
+    "a claim that users edit": (
+        (
+            "create policy p on events for select to authenticated"
+            " using (company_id = (auth.jwt() #>> '{user_metadata,company_id}')::uuid)"
+        ),
+        {"no_company"},
+    ),
     "a wildcard is a company": (
         (
             "create policy p on events for select to authenticated"

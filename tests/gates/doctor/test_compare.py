@@ -7,7 +7,8 @@ import uuid
 import pytest
 
 from gates.contract.contract import contract
-from gates.doctor.compare import Comparison, Presence, RowsSeen, compare
+from gates.doctor.actors import edited_claims, tenant_claim
+from gates.doctor.compare import NOT_SEEN, Comparison, Presence, RowsSeen, compare
 from gates.doctor.defects import defects
 from gates.doctor.schema import Schema
 from tests.gates.doctor.databases import database, schema_of
@@ -119,6 +120,16 @@ def test_defects_come_by_harm(pg_server: PgServer) -> None:
     seen = [d.subject for d in defects(schema, found, contract(), rows, None, "outbox.enabled")]
     assert seen[:3] == ["public.companies", "public.replay_runs", "public.feature_flags: outbox.enabled"]
     assert "public.audit_logs" in seen
+
+
+def test_a_claim_that_users_edit_is_a_defect() -> None:
+    """It is told, and drafted only where no other claim says whose a caller is."""
+    both = "select coalesce(auth.jwt() #>> '{user_metadata,org_id}', auth.jwt() #>> '{app_metadata,org_id}')"
+    schema = Schema(claim_readers=(both,))
+    found = defects(schema, compare(schema, contract()), contract(), NOT_SEEN, None, "outbox.enabled")
+    assert [(d.harm, d.subject) for d in found] == [(97, "user_metadata.org_id")]
+    assert tenant_claim([], schema).claim == "app_metadata.org_id"
+    assert not edited_claims([], Schema(claim_readers=(both.replace("user_metadata", "app_metadata"),)))
 
 
 def test_states_that_rows_hold_are_not_all_there_are(pg_server: PgServer) -> None:
