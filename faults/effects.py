@@ -126,7 +126,12 @@ def not_taken(settings: Settings) -> Parts:
 @service(
     "Items are moved before the transaction of the run: a crash between them leaves items without a run.",
     lambda p: not _after(p, _ONE_TXID),
-    ("drill/audit/start-and-effect-together", "drill/recovery/replay-session-ended", "sql/spot/*"),
+    (
+        f"{DLQ}/run-and-items-together",
+        "drill/audit/start-and-effect-together",
+        "drill/recovery/replay-session-ended",
+        "sql/spot/*",
+    ),
     names=("transaction", "txid", "together"),
 )
 def moved_in_another_transaction(settings: Settings) -> Parts:

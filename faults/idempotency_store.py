@@ -199,6 +199,7 @@ def _seconds_behind_a_lock(probe: Probe) -> float:
     (
         f"{KEYS}/crash-leaves-no-key",
         "drill/audit/start-and-effect-together",
+        "drill/dlq/run-and-items-together",
         "drill/recovery/replay-session-ended",
         "drill/recovery/service-killed-in-a-replay",
     ),

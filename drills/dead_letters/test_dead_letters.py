@@ -57,6 +57,21 @@ def test_letter_is_kept(scene: Scene) -> None:
     scene.seen.count(len(due))
 
 
+@drill("drill/dlq/run-and-items-together", covers=("I03", "L01"))
+def test_run_and_items_together(scene: Scene) -> None:
+    """A run and the outbox rows of its items were written by one transaction (equal txid).
+
+    A crash between two leaves a run that was answered and does nothing, or items that are sent for no run.
+    """
+    run = str(scene.run(scene.company(items=2), max=2)["replay_run_id"])
+    own = {str(r["txid"]) for r in scene.rows("select txid from public.replay_runs where id = %s", run)}
+    scene.seen.require(own, "the run is gone")
+    rows = [str(r["txid"]) for r in scene.rows("select txid from public.event_outbox where replay_run_id = %s", run)]
+    assert len(rows) == 2, f"{len(rows)} outbox rows are there once the run of 2 items is answered"
+    assert {*rows} == own, f"transactions: run {own}, outbox rows {sorted({*rows})}; one is due"
+    scene.seen.count(len(rows) + 1)
+
+
 @drill("drill/dlq/item-without-event-id", after=DELIVERS, covers=("L09", "L01"))
 def test_item_without_event_id(scene: Scene) -> None:
     """Items of producers that give no event id are replayed: each gets an id of its own, one effect, and is resolved.

@@ -164,3 +164,28 @@ def test_refusals_leak_nothing(bench: Bench) -> None:
         assert not any(s in answer.body for s in secrets), (
             f"{request.label or request.method}: the answer shows a secret"
         )
+
+
+@check("drill/http-surface/foreign-pages", where=Where.READ_ONLY, after=SIGNED, severity=Severity.WARN, covers=("A29",))
+def test_foreign_pages(bench: Bench) -> None:
+    """No answer lets a page of anybody's read it with the credentials of whoever looks at that page.
+
+    Otherwise the first cookie or client certificate that the service takes opens it to every site on the web.
+    """
+    good = bench.opens(bench.signed())
+    bench.guarded()
+    for origin in ("https://pages.example", "null"):
+        asked = (
+            bench.signed().adding_header("Origin", origin).labelled(f"from a page of {origin}"),
+            Request("OPTIONS", REPLAY, (("Origin", origin), ("Access-Control-Request-Method", "POST"))),
+        )
+        for request in asked:
+            answer = bench.http.send(request)
+            if request.method == "POST":
+                bench.seen.expect(request, answer, good.status)
+            allowed = (answer.header("access-control-allow-origin") or "").strip()
+            credentials = (answer.header("access-control-allow-credentials") or "").strip().lower()
+            said = f"{request.method} from {origin}: allowed origin {allowed!r}, credentials {credentials!r}"
+            assert credentials != "true" or allowed not in {origin, "*"}, (
+                f"{said}; due: no credentials, or no such page"
+            )

@@ -108,6 +108,11 @@ def on_ready(status: int) -> Make:
     return answers(lambda sent: sent.path == "/readyz", lambda reply: replace(reply, status=status))
 
 
+def _opened_to(origin: str, reply: Reply) -> Reply:
+    named = reply.having("Access-Control-Allow-Origin", origin) if origin else reply
+    return named.having("Access-Control-Allow-Credentials", "true")
+
+
 DEBUG = ("/debug", "/debug/vars", "/env", "/config", "/actuator/env", "/_debug")
 TRACE = 'Traceback (most recent call last):\n  File "/app/replay_service/replay.py", line 71, in replay'
 
@@ -122,6 +127,12 @@ proxy(
     with_header("X-Request-Id", "00000000-0000-4000-8000-00000000cafe"),
     (f"{SURFACE}/request-ids", "drill/observability/request-id-in-the-trail"),
     "Every answer has the same X-Request-Id.",
+)
+proxy(
+    "surface/any-page",
+    after(lambda _w, sent, reply: _opened_to(sent.header("Origin") or "", reply)),
+    (f"{SURFACE}/foreign-pages",),
+    "A page of anybody's may read answers with the credentials of whoever looks at it.",
 )
 proxy("surface/no-allow", with_header("Allow", None), (f"{SURFACE}/other-methods",), "A 405 has no Allow.")
 proxy(
