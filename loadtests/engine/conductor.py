@@ -189,11 +189,17 @@ class Conductor:
 
     def _judge(self, key: MetricKey, threshold: Threshold, sink: Sink, absent: str = "") -> ThresholdResult:
         """One threshold judged by the samples; what the instrument itself could have made is no failure."""
+        sink = self._summed(key, threshold, sink)
         looks = self._looks(key, threshold.expression, sink)
         one = judge(key, threshold, sink, self.elapsed_s, looks=looks, absent=absent)
         if key.name == interleaved.FAILED:
             return interleaved.against(one, sink, self.samples.select(MetricKey(interleaved.SPARED)))
         return excuse(one, key, threshold, sink, self._trend(NULL), looks=looks)
+
+    def _summed(self, key: MetricKey, threshold: Threshold, sink: Sink) -> Sink:
+        if isinstance(sink, TrendSink):
+            sink.total = self.tally.total(key, threshold.expression, sink.samples)
+        return sink
 
     def _looks(self, key: MetricKey, e: Expression, sink: Sink) -> Looks:
         variance, most = 0.0, (self._most_s() + self.plan.grace_s) * 1000.0
@@ -351,7 +357,7 @@ class Conductor:
                 if sink.is_empty:
                     continue
                 if self.plan.compat_k6:
-                    failed = not k6_verdict(sink, threshold.expression, elapsed)
+                    failed = not k6_verdict(self._summed(key, threshold, sink), threshold.expression, elapsed)
                 else:
                     failed = self._is_proved_broken(key, threshold, sink)
                 if failed:

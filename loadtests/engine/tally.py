@@ -1,13 +1,15 @@
 """Counts by time: how many samples of each slot break a threshold, counted as reports come in.
 
 What is kept are three numbers a slot and threshold, never the samples, so that a look costs the same for a thousand
-samples as for a million.
+samples as for a million. And of a mean the sum, added up in the order in which samples arrive, whatever their tags: as
+k6 adds, to the last bit.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+import operator
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,6 +36,8 @@ class Timeline:
     samples: Counter[int] = field(default_factory=Counter)
     bad: Counter[int] = field(default_factory=Counter)
     sums: dict[int, float] = field(default_factory=dict)
+    total: float = 0.0
+    summed: int = 0
 
     def counts(self, until: float = math.inf) -> tuple[list[Counts], list[Counts]]:
         """Bad samples and all samples of each slot before a slot; sums and samples of the same."""
@@ -62,6 +66,7 @@ class Tally:
         self, groups: Iterable[RequestGroup], timed: Iterable[tuple[str, dict[str, str], array[float]]], shift_s: float
     ) -> None:
         """Count what one report brought. shift_s: from the clock of the load process to that of the run."""
+        arrived: dict[MetricKey, list[tuple[float, float]]] = {key: [] for key in self._means()}
         for group in groups:
             tags = dict(group.tags)
             slots = self._slots(group.starts, shift_s)
@@ -73,11 +78,31 @@ class Tally:
                     _count_flags(timelines, slots, value=group.passed)
                 elif key.name in TIMINGS and key.matches(tags):
                     _count_values(timelines, slots, group.timings[key.name])
+                    if key in arrived:
+                        ends = map(_ended, group.starts, group.timings["http_req_duration"])
+                        arrived[key] += zip(ends, group.timings[key.name], strict=False)
         for name, tags, pairs in timed:
             count = _count_values if TYPES[name] is MetricType.TREND else _count_rate
             for key, timelines in self._by_key.items():
                 if key.name == name and key.matches(tags):
                     count(timelines, self._slots(pairs[::2], shift_s), pairs[1::2])
+                    if key in arrived:
+                        arrived[key] += zip(pairs[::2], pairs[1::2], strict=True)
+        for key, some in arrived.items():
+            values = [value for _, value in sorted(some, key=operator.itemgetter(0))]
+            for timeline in self._means()[key]:
+                timeline.total = functools.reduce(operator.add, values, timeline.total)
+                timeline.summed += len(values)
+
+    def _means(self) -> dict[MetricKey, list[Timeline]]:
+        """The timelines of means, by their keys."""
+        found = {key: [one for e, one in some.items() if e.method == "avg"] for key, some in self._by_key.items()}
+        return {key: some for key, some in found.items() if some}
+
+    def total(self, key: MetricKey, e: Expression, samples: int) -> float | None:
+        """The sum of so many samples of a threshold on a mean, in the order in which they arrived; None for others."""
+        timeline = self._by_key.get(key, {}).get(e)
+        return timeline.total if timeline is not None and timeline.summed == samples and e.method == "avg" else None
 
     def counts(self, key: MetricKey, e: Expression) -> bool:
         """Whether a threshold is one that is counted by time, and samples of it came."""
@@ -109,6 +134,10 @@ class Tally:
         seconds = sum(1 for _, n in slots if n) * self.slot_s
         blocks = tuple(_blocks(sums, found.stalls, self.slot_s)) if is_mean else ()
         return Looks(found, reached_s is not None, first, seconds, blocks, most)
+
+
+def _ended(start_s: float, took_ms: float) -> float:
+    return start_s + took_ms / 1000.0
 
 
 def _blocks(sums: Sequence[Counts], stalls: Sequence[float], slot_s: float) -> Iterable[float]:

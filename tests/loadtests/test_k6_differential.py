@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from loadtests.engine.metrics import TYPES
-from loadtests.engine.samples import Samples
+from loadtests.engine.samples import Samples, timed_of
+from loadtests.engine.sinks import TrendSink
+from loadtests.engine.tally import Tally
 from loadtests.judgement.verdict import ThresholdOutcome, judge
 from loadtests.thresholds.file import ThresholdsFileError, parse_thresholds
 from loadtests.thresholds.language import (
@@ -97,19 +99,22 @@ def merged(metrics: list[Metric]) -> list[Metric]:
     return result
 
 
-SUMS = ("avg", "count")
-"""Sums over several groups of tags are made group by group: their last bit may be another than k6's."""
+SUMS = ("count",)
+"""Of a counter the groups of tags are added up, each by itself: of whole numbers, which is what ours count."""
 
 
-def merged_samples(metrics: Sequence[Metric]) -> Samples:
-    """The samples of all metrics as a master has them: reported by two workers, in groups of the same tags."""
-    master, workers = Samples(), (Samples(), Samples())
-    for metric in metrics:
-        for number, (value, tags) in enumerate(metric.samples):
-            workers[number % 2].add(metric.name, value, tags, at=number)
-    for worker in workers:
-        master.merge_report(worker.take_report())
-    return master
+def merged_samples(metrics: Sequence[Metric], thresholds: ThresholdSet) -> tuple[Samples, Tally]:
+    """The samples of all metrics as a master has them: in two reports of a worker, in groups of the same tags."""
+    master, worker, tally = Samples(), Samples(), Tally(thresholds, 10.0)
+    for is_late in (False, True):
+        for metric in metrics:
+            for number, (value, tags) in enumerate(metric.samples):
+                if is_late is (2 * number >= len(metric.samples)):
+                    worker.add(metric.name, value, tags, at=number)
+                    worker.pairs(metric.name, tags).extend((number, value))
+        report = worker.take_report()
+        tally.take(master.merge_report(report), timed_of(report), 0.0)
+    return master, tally
 
 
 def test_generated_thresholds_get_the_verdicts_and_the_exit_code_of_k6(
@@ -129,8 +134,9 @@ def test_generated_thresholds_get_the_verdicts_and_the_exit_code_of_k6(
         any_failed = False
         for one_metric in metrics:
             monkeypatch.setitem(TYPES, one_metric.name, one_metric.type)
-        samples = merged_samples(metrics)
-        read = parse_thresholds(text, "s.js", TYPES).thresholds.by_metric
+        thresholds = parse_thresholds(text, "s.js", TYPES).thresholds
+        samples, tally = merged_samples(metrics, thresholds)
+        read = thresholds.by_metric
         for metric in metrics:
             for suffix in metric.thresholds:
                 key = parse_metric_key(metric.name + suffix)
@@ -138,6 +144,8 @@ def test_generated_thresholds_get_the_verdicts_and_the_exit_code_of_k6(
                 assert len(read[key]) == len(metric.thresholds[suffix])
                 sink, selected = sink_of(metric, dict(key.tags)), samples.select(key)
                 for one in read[key]:
+                    if isinstance(selected, TrendSink):
+                        selected.total = tally.total(key, one.expression, selected.samples)
                     ours = k6_verdict(sink, one.expression, 0.01)
                     if one.expression.method not in SUMS:
                         assert k6_verdict(selected, one.expression, 0.01) is ours, (metric, suffix, one)
