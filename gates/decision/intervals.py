@@ -4,7 +4,9 @@ Every bound is one-sided: with `confidence` 0.95 the true value lies above `low`
 
 * rate: Clopper-Pearson (from the binomial distribution itself, no approximation);
 * percentile: order statistics (distribution-free: the number of samples under a quantile is binomial);
-* mean: Student's t.
+* mean: Student's t, corrected for skewed values (Hall, "Inverting an Edgeworth expansion", Annals of Statistics 11,
+  1983). Where they are too few for that (Cochran, Sampling Techniques, 1977: fewer than 25 times the squared skewness),
+  Cantelli's inequality.
 
 All three take samples as independent and are for one look. Samples of one stall are not independent: dependence.py says
 how many they are worth. Looking again and again needs the tests of sequential.py.
@@ -153,12 +155,26 @@ def mean_bounds(values: Sequence[float], mean: float, confidence: float) -> tupl
     return mean_bounds_of(len(values), squares / max(1, len(values) - 1), mean, confidence)
 
 
-def mean_bounds_of(n: float, variance: float, mean: float, confidence: float) -> tuple[float, float]:
-    """The same from the variance of the values; n: how many independent ones they are worth."""
+COCHRAN = 25.0
+
+
+def mean_bounds_of(
+    n: float, variance: float, mean: float, confidence: float, skewness: float = 0.0
+) -> tuple[float, float]:
+    """The same from the variance of the values; n: how many independent ones they are worth.
+
+    skewness: of the values. Their mean is mostly under the true one where it is positive, so the bound on that side is
+    farther away; the other one stays, on the safe side.
+    """
     if n < 2:
         return -math.inf, math.inf
-    half = student_quantile(confidence, round(n) - 1) * math.sqrt(variance / n)
-    return (mean - half, mean + half) if math.isfinite(half) else (-math.inf, math.inf)
+    error, quantile = math.sqrt(variance / n), student_quantile(confidence, round(n) - 1)
+    farther = quantile + abs(skewness) * (2.0 * quantile**2 + 1.0) / (6.0 * math.sqrt(n))
+    if n < COCHRAN * skewness * skewness:
+        farther = max(farther, math.sqrt(confidence / (1.0 - confidence)))
+    low, high = (farther, quantile) if skewness < 0.0 else (quantile, farther)
+    found = mean - low * error, mean + high * error
+    return found if all(map(math.isfinite, found)) else (-math.inf, math.inf)
 
 
 def percentile_minimum(percent: float, confidence: float, *, upper: bool) -> int:

@@ -94,11 +94,13 @@ class TrendSink:
     """Every value as measured, in order of arrival. Sorting is put off until somebody asks.
 
     Above the cap of exact values `folded` holds most of them, as a histogram; `values` then are those since.
+    total: their sum, where it was added up in the order in which they arrived over all tags.
     """
 
     values: array[float] = field(default_factory=lambda: array("d"))
     folded: Histogram | None = None
     _sorted: Sequence[float] | None = None
+    total: float | None = None
 
     def add(self, value: float) -> None:
         self.values.append(value)
@@ -170,6 +172,8 @@ class TrendSink:
             return 0.0
         if self.folded is not None:
             return (self.folded.total + math.fsum(self.values)) / self.samples
+        if self.total is not None:
+            return self.total / len(self.values)
         return functools.reduce(operator.add, self.values, 0.0) / len(self.values)
 
     def variance(self, mean: float) -> float:
@@ -177,6 +181,12 @@ class TrendSink:
         squares = sum((v - mean) * (v - mean) for v in self.values)  # ** and fsum raise on an overflow
         squares += sum(n * (v - mean) * (v - mean) for v, n in self.rounded())
         return squares / max(1, self.samples - 1)
+
+    def skewness(self, mean: float, variance: float) -> float:
+        """Of the values, from those same; 0 where they do not vary, or vary beyond what a number holds."""
+        scale = math.sqrt(variance) if 0.0 < variance < math.inf else math.inf
+        parts = (((v - mean) / scale, 1) for v in self.values), (((v - mean) / scale, n) for v, n in self.rounded())
+        return sum(n * one * one * one for some in parts for one, n in some) / max(1, self.samples)
 
     def percentile(self, percent: float) -> float:
         """k6's formula: between the two neighbours of `percent/100 * (n-1)`; 0 where there is nothing.

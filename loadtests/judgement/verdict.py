@@ -303,11 +303,12 @@ def _estimate_mean(sink: TrendSink, e: Expression, value: float, looks: Looks, b
     """Student's t for the look that was planned, bets on blocks of time for all others."""
     n, effective = sink.samples, looks.dependence.effective
     variance = sink.variance(value)
-    spans = [(value, *mean_bounds_of(effective(0, n, 1.0 - FIXED_RISK)[1], variance, value, 1.0 - FIXED_RISK))]
+    skewness, sure = sink.skewness(value, variance), 1.0 - FIXED_RISK
+    spans = [(value, *mean_bounds_of(effective(0, n, sure)[1], variance, value, sure, skewness))]
     if looks.first and looks.first[1]:
         mean = looks.first[0] / looks.first[1]
-        worth = effective(0, looks.first[1], 1.0 - FIXED_RISK)[1]
-        spans.append((mean, *mean_bounds_of(worth, variance, mean, 1.0 - FIXED_RISK)))
+        worth = effective(0, looks.first[1], sure)[1]
+        spans.append((mean, *mean_bounds_of(worth, variance, mean, sure, skewness)))
     low, high = widened(spans[-1][1], spans[-1][2], sink.error)
     passes = looks.reached and e.holds(low) and e.holds(high)
     fails = looks.reached and not (e.holds(low) or e.holds(high))
@@ -317,7 +318,7 @@ def _estimate_mean(sink: TrendSink, e: Expression, value: float, looks: Looks, b
     shown = widened(spans[0][1], spans[0][2], sink.error)
     method = f"Student's t at {FIXED_RISK:g}, bets at {ANYTIME_RISK:g} on each side{blur}"
     found = _Estimate(*shown, method, MEAN_MINIMUM, sink.folded is not None, _outcome(passes, fails))
-    return _fitted(replace(found, independent=effective(0, n, 1.0 - FIXED_RISK)[1]), e)
+    return _fitted(replace(found, independent=effective(0, n, sure)[1]), e)
 
 
 def margin(e: Expression, low: float, high: float) -> float | None:
