@@ -1,7 +1,8 @@
 """How often the comparison of cohorts is wrong, and how long it takes: a seeded model of a fleet under a step.
 
 Every tenant has a share of bad events of its own, before the step and after it; events come evenly, and the watch looks
-every ten minutes for an hour. `decision_rates.py` makes the tables of docs/decision.md from it.
+every ten minutes for an hour, which is the bake. A look reads as many events as it reads of a database, and no more.
+`decision_rates.py` makes the tables of docs/decision.md from it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, NamedTuple
 
-from gates.decision.cohorts import CohortLimits, TenantCounts, compare
+from gates.decision.cohorts import BAKE_SHARE, BEFORE_SHARE, CohortLimits, TenantCounts, compare, is_as_planned
 from gates.evidence import Outcome
 
 LIMITS = CohortLimits()
@@ -69,30 +70,40 @@ def bad_of(rng: random.Random, events: int, share: float) -> int:
     return found
 
 
+def read(rng: random.Random, counts: Sequence[tuple[int, int]], most: float) -> list[tuple[int, int]]:
+    """Bad events and events of each tenant, of which a look reads no more than `most` together."""
+    share = min(1.0, most / sum(n for _, n in counts))
+    if share == 1.0:
+        return [*counts]
+    some = [(bad, max(1, round(n * share))) for bad, n in counts]
+    return [(min(n, bad_of(rng, bad, share)), n) for bad, n in some]
+
+
 def looks(rng: random.Random, fleet: Fleet) -> Iterable[list[TenantCounts]]:
-    """What each look sees: all that came since the step, and as long before it."""
+    """What each look sees: of what came since the step, and of the hour before it."""
     per_look = sizes(rng, fleet)
     own = [rng.betavariate(BASE * (1 - ALIKE) / ALIKE, (1 - BASE) * (1 - ALIKE) / ALIKE) for _ in per_look]
     is_on = [rng.random() * 100.0 < fleet.percent for _ in per_look]
     is_on[0] = is_on[0] or fleet.sizes == "one"
     harmed = [on and (place == 0 or not fleet.alone) for place, on in enumerate(is_on)]
     after = [min(1.0, p + fleet.all_alike + fleet.harm * hit) for p, hit in zip(own, harmed, strict=True)]
-    bad, bad_before = [0] * fleet.tenants, [0] * fleet.tenants
+    hour = [n * MINUTES // LOOK_MINUTES for n in per_look]
+    drawn = [(bad_of(rng, n, p), n) for n, p in zip(hour, own, strict=True)]
+    before, bad = read(rng, drawn, LIMITS.most_events * BEFORE_SHARE), [0] * fleet.tenants
     for look in range(1, MINUTES // LOOK_MINUTES + 1):
         for place, n in enumerate(per_look):
             bad[place] += bad_of(rng, n, after[place])
-            bad_before[place] += bad_of(rng, n, own[place])
-        yield [
-            TenantCounts(str(place), is_on[place], bad[place], look * n, bad_before[place], look * n)
-            for place, n in enumerate(per_look)
-        ]
+        since = read(rng, [(b, look * n) for b, n in zip(bad, per_look, strict=True)], LIMITS.most_events * BAKE_SHARE)
+        yield [TenantCounts(str(i), is_on[i], *since[i], *before[i]) for i in range(fleet.tenants)]
 
 
 def decided(rng: random.Random, fleet: Fleet) -> Decided:
     """What an hour's looks come to. A watch goes on after a pass."""
     first: dict[Outcome, int] = {}
     for number, tenants in enumerate(looks(rng, fleet), 1):
-        first.setdefault(compare(tenants, MARGIN, LIMITS.fewest_tenants).outcome, number * LOOK_MINUTES)
+        at = number * LOOK_MINUTES
+        planned = tenants if at == MINUTES else None
+        first.setdefault(compare(tenants, MARGIN, LIMITS.fewest_tenants, planned).outcome, at)
     return Decided(first.get(Outcome.FAIL), first.get(Outcome.PASS))
 
 
@@ -118,6 +129,29 @@ FLEETS = (
     step(0.3, sizes="one", alone=True),
     *(step(harm, tenants=40) for harm in (0.0, MARGIN, 0.05)),
 )
+
+
+SHARES = (
+    (40, 50, 0.5),
+    (200, 10, 0.1),
+    (200, 10, 0.2),
+    (200, 50, 0.5),
+    (200, 50, 0.3),
+    (2000, 10, 0.1),
+    (2000, 10, 0.14),
+)
+"""Tenants, the percent that is planned, and the share that is really on."""
+
+
+def share_rows(runs: int, rate: Callable[[int, int], str]) -> list[list[str]]:
+    """How often another share than was planned is found."""
+    found = []
+    for tenants, percent, share in SHARES:
+        rng = random.Random(f"share {tenants} {percent} {share}")
+        drawn = (sum(rng.random() < share for _ in range(tenants)) for _ in range(runs))
+        failed = sum(not is_as_planned(on, tenants, percent) for on in drawn)
+        found.append([f"{tenants:,}", f"{percent} %", f"{100 * share:g} %", rate(failed, runs), "none"])
+    return found
 
 
 def rows(fleets: Iterable[Fleet], runs: int, rate: Callable[[int, int], str]) -> list[list[str]]:

@@ -1,19 +1,29 @@
 """Compares the tenants that have the flag on with those that have it off: asks once, and judges each check by it.
 
-What is compared is what happened since the flag's last step, with as long a time before it: docs/decision.md.
+What is compared is what happened since the flag's last step, with a past as long as its bake: docs/decision.md.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from gates.checks.observation import Observer
 from gates.contract.fragments import expand
-from gates.decision.cohorts import CohortComparison, CohortLimits, TenantCounts, compare, growth, is_as_planned
+from gates.decision.cohorts import (
+    BAKE_SHARE,
+    LEAST_BAKE_MINUTES,
+    SINCE_SHARE,
+    CohortComparison,
+    CohortLimits,
+    TenantCounts,
+    compare,
+    growth,
+    is_as_planned,
+)
 from gates.deployment.database import sql
 from gates.evidence import JsonValue, Outcome
 from gates.text.foreign import count
@@ -24,6 +34,8 @@ FOLDER = Path(__file__).parent / "cohorts"
 FRAGMENTS = (FOLDER / "fragments", ALERTS / "fragments")
 LEAST_MARGIN = 0.001
 """Where hardly an event more may wait than do."""
+TOO_YOUNG_S = 60
+"""Younger events may still have their effect (step.sql): what can be judged when a bake ends came so long before."""
 OUTBOX_FLAG = "outbox.enabled"
 """The path that an event took shows what the service itself decided by this flag; of another flag nothing does."""
 Row = dict[str, object]
@@ -39,10 +51,14 @@ def cohort_statements() -> tuple[str, str]:
     return statement("step"), statement("events")
 
 
-def told(flag: str, steps: str, limits: CohortLimits) -> dict[str, str]:
+def told(flag: str, steps: str, limits: CohortLimits, bake_minutes: int = 60) -> dict[str, str]:
     """What queries are told of the rollout, as settings of their session. steps: percentages with commas between."""
-    ratio = 1.0 + limits.margin_percent / 100.0
-    numbers = {"lag_floor_s": limits.lag_floor_s, "lag_ratio": ratio, "most_events": limits.most_events}
+    numbers = {
+        "lag_floor_s": limits.lag_floor_s,
+        "lag_ratio": 1.0 + limits.margin_percent / 100.0,
+        "most_events": limits.most_events,
+        "bake_s": max(LEAST_BAKE_MINUTES, bake_minutes) * 60 - TOO_YOUNG_S,
+    }
     return {"flag": flag, "steps": steps, **{name: f"{number}" for name, number in numbers.items()}}
 
 
@@ -75,29 +91,52 @@ NOTHING = dict.fromkeys(NUMBERS, 0)
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Where the flag stands, since when, and what time it is by the database."""
+    """Where the flag stands, since when, up to when its bake is judged, and what time it is by the database."""
 
     percent: int
     since: dt.datetime | None
+    planned: dt.datetime | None
+    is_over: bool
     at: dt.datetime
 
     @property
     def age_s(self) -> float:
         return (self.at - self.since).total_seconds() if self.since else 0.0
 
+    @property
+    def planned_s(self) -> float:
+        """How old the step is when its bake has been seen."""
+        return (self.planned - self.since).total_seconds() + TOO_YOUNG_S if self.since and self.planned else 0.0
 
-@dataclass(frozen=True, slots=True)
+
+BEFORE, BAKE, AFTER = range(3)
+"""The phases of events.sql."""
+
+
+@dataclass(slots=True)
 class SeenTenant:
-    """Whether a tenant is on, was on before the step, and its numbers: since the step, and before it."""
+    """Whether a tenant is on, was on before the step, and its numbers: before the step, in its bake, and since it."""
 
     name: str
     is_on: bool
     was_on: bool
-    since: dict[str, int] = field(default_factory=NOTHING.copy)
-    before: dict[str, int] = field(default_factory=NOTHING.copy)
+    before: Mapping[str, int] = field(default_factory=lambda: NOTHING)
+    bake: Mapping[str, int] = field(default_factory=lambda: NOTHING)
+    since: Mapping[str, int] = field(default_factory=lambda: NOTHING)
 
-    def add(self, is_after: bool, numbers: Sequence[int]) -> None:
-        (self.since if is_after else self.before).update(zip(NUMBERS, numbers, strict=True))
+    def add(self, phase: int, numbers: Sequence[int]) -> None:
+        found = dict(zip(NUMBERS, numbers, strict=True))
+        if phase == BEFORE:
+            self.before = found
+            return
+        if phase == BAKE:
+            self.bake = found
+        self.since = {name: found[name] + self.since[name] for name in NUMBERS} if self.since["events"] else found
+
+    def counts(self, column: str, *, bake: bool) -> TenantCounts:
+        """Its bad events and all its events, since the step or in its bake, and before it."""
+        seen, before = self.bake if bake else self.since, self.before
+        return TenantCounts(self.name, self.is_on, seen[column], seen["events"], before[column], before["events"])
 
 
 class CohortLook:
@@ -118,7 +157,8 @@ class CohortLook:
         at, since = row.get("at"), row.get("since")
         if not isinstance(at, dt.datetime):
             observer.unmet(f"the flag {self.flag} has no global row")
-        step = Step(count(row["percent"]), since if isinstance(since, dt.datetime) else None, at)
+        since, planned = (one if isinstance(one, dt.datetime) else None for one in (since, row.get("planned")))
+        step = Step(count(row["percent"]), since, planned, row.get("is_over") is True, at)
         if step.since is None or step.age_s < 0.0:
             observer.unmet(f"the row of {self.flag} does not say when it was changed (updated_at: {step.since})")
         return step
@@ -128,39 +168,35 @@ class CohortLook:
         """Every tenant that was drawn and had events."""
         found: dict[str | int, SeenTenant] = {}
         counts = self._seen[1].get("counts")
-        for name, is_on, was_on, is_after, *numbers in counts if isinstance(counts, list) else ():
-            found.setdefault(name, SeenTenant(str(name), is_on, was_on)).add(is_after, numbers)
+        for name, is_on, was_on, phase, *numbers in counts if isinstance(counts, list) else ():
+            found.setdefault(name, SeenTenant(str(name), is_on, was_on)).add(phase, numbers)
         return list(found.values())
 
-    def counts(self, metric: Metric) -> list[TenantCounts]:
-        """Those that got the flag by its last step, and those that have it off."""
-        return [
-            TenantCounts(
-                t.name, t.is_on, t.since[metric.column], t.since["events"], t.before[metric.column], t.before["events"]
-            )
-            for t in self.tenants
-            if not t.was_on
-        ]
+    def counts(self, metric: Metric, *, bake: bool = False) -> list[TenantCounts]:
+        """Those that got the flag by its last step, and those that have it off; their events since, or in its bake."""
+        return [t.counts(metric.column, bake=bake) for t in self.tenants if not t.was_on]
 
-    @property
-    def room(self) -> float:
-        """By how many times as many events the look could have seen: it reads so many and no more."""
-        return self.limits.most_events / 2 / max(1, count(self._seen[1].get("sampled")))
+    def room(self, share: float) -> float:
+        """By how many times as many events the look could have seen: it reads this share of `most_events`, no more."""
+        return self.limits.most_events * share / max(1, count(self._seen[1].get("sampled")))
 
-    def allowed_s(self, metric: Metric) -> float:
-        """The wait that the others' percentile allows."""
-        return float(str(self._seen[1].get(metric.column.replace("over_", "") + "_s") or 0.0))
+    def allowed_s(self, metric: Metric, phase: int) -> float:
+        """The wait that the others' percentile allows in a phase."""
+        allowed = self._seen[1].get("allowed_s")
+        return float(allowed[phase - BAKE][metric.percentile > 50.0]) if isinstance(allowed, list) else 0.0
 
 
 def judge_cohorts(metric: Metric, look: CohortLook, observer: Observer) -> None:
     """Raise AssertionError where those with the flag on are proved to do worse; end as unknown where nothing is."""
     step = look.require_step(observer)
     tenants = look.counts(metric)
+    planned = look.counts(metric, bake=True) if step.is_over else None
     margin = look.limits.margin_points / 100.0
     allowed_s = None
     if metric.percentile:
-        allowed_s, margin = _wait_allowed(metric, look, tenants)
-    found = compare(tenants, margin, look.limits.fewest_tenants)
+        allowed_s = look.allowed_s(metric, AFTER if step.is_over and planned != tenants else BAKE)
+        margin = _more_may_wait(metric, planned or tenants)
+    found = compare(tenants, margin, look.limits.fewest_tenants, planned)
     observer.count(found.on.events + found.off.events)
     is_seen = found.on.tenants and found.off.tenants
     observer.value(round(100.0 * found.difference, 4) if is_seen else None, round(100.0 * margin, 4), "points")
@@ -179,14 +215,14 @@ def judge_cohorts(metric: Metric, look: CohortLook, observer: Observer) -> None:
     observer.control(f"{found.on.tenants} tenants with {look.flag} on, {found.off.tenants} with it off")
 
 
-def _wait_allowed(metric: Metric, look: CohortLook, tenants: Sequence[TenantCounts]) -> tuple[float, float]:
-    """The wait that is allowed, and by how many more of the events than the others' it may be exceeded.
+def _more_may_wait(metric: Metric, tenants: Sequence[TenantCounts]) -> float:
+    """By how many more of the events than the others' the wait that is allowed may be exceeded.
 
     Of the others at most as many exceed it as the percentile says, and mostly fewer.
     """
     shares = [t.bad / t.events for t in tenants if not t.is_on and t.events]
     usual = sum(shares) / len(shares) if shares else 0.0
-    return look.allowed_s(metric), max(LEAST_MARGIN, 1.0 - metric.percentile / 100.0 - usual)
+    return max(LEAST_MARGIN, 1.0 - metric.percentile / 100.0 - usual)
 
 
 def _undecided(
@@ -202,8 +238,8 @@ def _undecided(
         weight = f", worth {worth:.1f} of equal weight" if worth else ""
         return f"{sides}, {step.age_s:.0f} s after it{weight}; at least {fewest} are needed on either side"
     told = f"{bad}: {_sides(found)}; the difference is between {_points(found.low)} and {_points(found.high)}"
-    times = growth(found, margin)
-    if times is None or times > look.room:
+    times = growth(found, margin, _until_planned(look, step))
+    if times is None or times > look.room(SINCE_SHARE):
         observer.details["samples_needed"] = found.on.tenants
         return (
             f"{told}, which decides nothing; more time would not tell: a larger step would, or more events a look"
@@ -213,6 +249,13 @@ def _undecided(
     observer.details["samples_needed"] = round(more * (found.on.events + found.off.events))
     observer.details["time_needed_s"] = round(more * step.age_s)
     return f"{told}, which decides nothing; about {more * step.age_s / 60.0:.0f} minutes more would tell"
+
+
+def _until_planned(look: CohortLook, step: Step) -> float | None:
+    """How many times as many events will be seen at the end of the bake; None where it is over."""
+    if step.is_over or not step.age_s:
+        return None
+    return max(1.0, min(step.planned_s / step.age_s, look.room(BAKE_SHARE)))
 
 
 def judge_share(look: CohortLook, observer: Observer) -> None:
@@ -246,6 +289,7 @@ def _shown(found: CohortComparison, step: Step, allowed_s: float | None) -> dict
         "off": found.off.to_json(),
         "difference": [round(found.low, 6), round(found.difference, 6), round(found.high, 6)],
         "slope": round(found.slope, 4),
+        "decided": found.look,
         "step": {"percent": step.percent, "age_s": round(step.age_s)},
         "worst": [_tenant(one) for one in found.worst],
         **({} if allowed_s is None else {"allowed_s": round(allowed_s, 4)}),

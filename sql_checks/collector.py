@@ -49,6 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--exclude-companies", metavar="FILE", help="leave out these companies (one id a line)")
     group.addoption("--steps", metavar="N,N,...", default="", help="the steps of the rollout, in percent (10,50,100)")
     group.addoption("--flag", metavar="KEY", default=OUTBOX_FLAG, help="the flag that the release is behind")
+    group.addoption("--bake-minutes", type=int, default=60, help="how long a step bakes")
     group.addoption("--cohorts", metavar="JSON", default="{}", help="how much worse those with the release may do")
     group.addoption("--manifest", metavar="FILE", help="the release's manifest (default: the reference's)")
     group.addoption("--queue", metavar="JSON", help="the queue of this deployment: its preset and options")
@@ -113,7 +114,12 @@ def session_of(config: pytest.Config) -> SqlSession:
         config.stash[SESSION] = SqlSession(
             target.database_url,
             excluded=read_companies(Path(listed), never=target.test_company_id) if listed else (),
-            settings=told(config.getoption("--flag"), config.getoption("--steps"), limits_of(config)),
+            settings=told(
+                config.getoption("--flag"),
+                config.getoption("--steps"),
+                limits_of(config),
+                config.getoption("--bake-minutes"),
+            ),
             deep=bool(config.getoption("--deep")),
         )
     return config.stash[SESSION]

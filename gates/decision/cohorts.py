@@ -6,16 +6,18 @@ difference in differences, the slope 0 none). Shares are averaged over tenants. 
 step, and at most as much as the median tenant: what the release does to its traffic changes no weight, and a few large
 tenants cannot decide.
 
-The difference of both means is bounded at any time, however often one looks: a normal mixture over the information
-that has come in (Robbins 1970; Howard, Ramdas, McAuliffe and Sekhon, arXiv 1810.08240, equation 14), wider by Student's
-t for the few tenants that its variance is known from. The variance is that between tenants, and at least the binomial
-one of their events with one bad event more than was seen: where nothing failed yet, little is known.
+The difference of both means is bounded twice, and the risk is split. Once at the end of the bake, over what came in
+it, whenever that is looked at: by Student's t (Welch). And at any time, however often one looks: by a normal mixture
+over the information that has come in (Robbins 1970; Howard, Ramdas, McAuliffe and Sekhon, arXiv 1810.08240, equation
+14), wider by Student's t for the few tenants that its variance is known from. The variance is that between tenants, and
+at least the binomial one of their events with one bad event more than was seen: where nothing failed yet, little is
+known.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist, median
 
@@ -23,7 +25,7 @@ from gates.decision.intervals import binomial_cdf, binomial_tail, bisect, studen
 from gates.evidence import JsonValue, Outcome
 
 FAIL_RISK = 0.01
-"""Of a failure at the margin, however often one looks: any of several checks rolls back."""
+"""Of a failure at the margin, over all looks together: any of several checks rolls back."""
 PASS_RISK = 0.05
 """Of a pass at the margin, likewise: all of them must pass."""
 SHARE_RISK = 0.001
@@ -32,6 +34,10 @@ TO_FAIL, TO_PASS = 1.5, 3.0
 """The bounds are at their best where the margin is so many standard errors: a pass is proved within it, a failure that
 matters is many times as great.
 """
+LEAST_BAKE_MINUTES = 10
+"""A bake that is shorter counts as so long: what came in it is compared, with as long a past."""
+BEFORE_SHARE, BAKE_SHARE, SINCE_SHARE = 8 / 25, 12 / 25, 17 / 25
+"""Of the events that a look reads: those before the step, those of its bake, and all since the step."""
 SHOWN_TENANTS = 5
 MOST_GROWTH = 50.0
 """What would take so many times as many events takes more tenants instead."""
@@ -53,7 +59,7 @@ class CohortLimits:
 
 @dataclass(frozen=True, slots=True)
 class TenantCounts:
-    """Bad events and all events of one tenant: since the step, and in as long a time before it."""
+    """Bad events and all events of one tenant: since the step, or in its bake, and before it for as long as that."""
 
     tenant: str
     is_on: bool
@@ -83,8 +89,8 @@ class Cohort:
 
 @dataclass(frozen=True, slots=True)
 class CohortComparison:
-    """What two cohorts say. difference: of the mean shares, on less off, within [low, high]: `low` is kept with
-    FAIL_RISK, `high` with PASS_RISK. slope: how much of its past a tenant keeps.
+    """What two cohorts say. difference: of the mean shares, on less off, within [low, high] by the test of `look`.
+    slope: how much of its past a tenant keeps.
     """
 
     outcome: Outcome
@@ -95,6 +101,7 @@ class CohortComparison:
     high: float = 1.0
     slope: float = 0.0
     worst: tuple[TenantCounts, ...] = ()
+    look: str = ""
 
     @property
     def variance(self) -> float:
@@ -107,11 +114,22 @@ class CohortComparison:
         return max(1, int(self.variance**2 / math.fsum(variance**2 / left for variance, left in parts)))
 
 
-def compare(tenants: Sequence[TenantCounts], margin: float, fewest: int) -> CohortComparison:
+def compare(
+    tenants: Sequence[TenantCounts], margin: float, fewest: int, planned: Sequence[TenantCounts] | None = None
+) -> CohortComparison:
     """Whether those that are on have a share of bad events that is proved to be less, or more, than `margin` worse.
 
-    fewest: so many tenants of equal weight must be on, and so many off. Tenants without a past are left out.
+    tenants: their events since the step; planned: those of the bake alone, once it is over. fewest: so many tenants of
+    equal weight must be on, and so many off. Tenants without a past are left out.
     """
+    found = _compare(tenants, margin, fewest, ANYTIME)
+    if planned is None or found.outcome is Outcome.FAIL:
+        return found
+    by_plan = _compare(planned, margin, fewest, PLANNED)
+    return found if by_plan.outcome is Outcome.UNKNOWN else by_plan
+
+
+def _compare(tenants: Sequence[TenantCounts], margin: float, fewest: int, look: Look) -> CohortComparison:
     counted = [t for t in tenants if t.events and t.events_before]
     sides = [[t for t in counted if t.is_on is is_on] for is_on in (True, False)]
     if not all(sides):
@@ -123,11 +141,13 @@ def compare(tenants: Sequence[TenantCounts], margin: float, fewest: int) -> Coho
     ]
     slope, past = _slope(weighed), _mean([(w, before) for side in weighed for w, _, before in side])
     on, off = (_cohort(side, own, slope, past) for side, own in zip(sides, weighed, strict=True))
-    found = CohortComparison(Outcome.UNKNOWN, on, off, on.mean - off.mean, slope=slope, worst=_worst(*sides))
+    found = CohortComparison(
+        Outcome.UNKNOWN, on, off, on.mean - off.mean, slope=slope, worst=_worst(*sides), look=look.name
+    )
     if min(on.worth, off.worth) < fewest:
         return found
-    low = found.difference - half_width(found.variance, found.degrees, margin / TO_FAIL, FAIL_RISK)
-    high = found.difference + half_width(found.variance, found.degrees, margin / TO_PASS, PASS_RISK)
+    low = found.difference - look.half_width(found.variance, found.degrees, margin / TO_FAIL, look.fail_risk)
+    high = found.difference + look.half_width(found.variance, found.degrees, margin / TO_PASS, look.pass_risk)
     found = replace(found, low=low, high=high)
     if low > margin:
         return replace(found, outcome=Outcome.FAIL)
@@ -148,18 +168,43 @@ def half_width(variance: float, degrees: int, best: float, risk: float) -> float
     return normal * student_quantile(1.0 - risk, degrees) / NormalDist().inv_cdf(1.0 - risk)
 
 
-def growth(found: CohortComparison, margin: float) -> float | None:
+def of_one_look(variance: float, degrees: int, _best: float, risk: float) -> float:
+    """The same of the one look that was planned: Student's t."""
+    return math.sqrt(variance) * student_quantile(1.0 - risk, degrees)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A test with its part of the risk of either verdict."""
+
+    name: str
+    fail_risk: float
+    pass_risk: float
+    half_width: Callable[[float, int, float, float], float]
+
+
+PLANNED = Look("at the end of the bake", 0.5 * FAIL_RISK, 0.8 * PASS_RISK, of_one_look)
+ANYTIME = Look("at any time", 0.5 * FAIL_RISK, 0.2 * PASS_RISK, half_width)
+
+
+def growth(found: CohortComparison, margin: float, planned: float | None = None) -> float | None:
     """With how many times as many events it would be decided, were the difference what it seems to be.
 
-    None: more tenants would decide it, and no number of events.
+    planned: how many times as many there will be at the end of the bake; None where it is over. None: more tenants
+    would decide it, and no number of events.
     """
     room, variance, degrees = abs(margin - found.difference), found.variance, found.degrees
-    best, risk = (margin / TO_PASS, PASS_RISK) if found.difference < margin else (margin / TO_FAIL, FAIL_RISK)
+    is_better = found.difference < margin
+    best = margin / (TO_PASS if is_better else TO_FAIL)
 
-    def decides(times: float) -> bool:
-        return half_width(variance / times, degrees, best, risk) < room
+    def decides(times: float, look: Look = ANYTIME) -> bool:
+        risk = look.pass_risk if is_better else look.fail_risk
+        return look.half_width(variance / times, degrees, best, risk) < room
 
-    return bisect(1.0, MOST_GROWTH, lambda times: not decides(times)) if decides(MOST_GROWTH) else None
+    times = bisect(1.0, MOST_GROWTH, lambda one: not decides(one)) if decides(MOST_GROWTH) else None
+    if planned is None or not decides(planned, PLANNED):
+        return times
+    return planned if times is None else min(times, planned)
 
 
 def is_as_planned(on: int, tenants: int, percent: int) -> bool:

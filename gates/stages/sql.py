@@ -85,7 +85,7 @@ def suite(context: Context, name: str, expected: Sequence[CheckSpec], options: S
     options += [f"--alert-folder={path}" for path in settings.alert_folders]
     plan = settings.rollout
     options += [f"--steps={','.join(map(str, plan.steps))}", f"--flag={plan.flag}", f"--state={_memory(context)}"]
-    options.append(f"--cohorts={json.dumps(dataclasses.asdict(plan.cohorts))}")
+    options += [f"--cohorts={json.dumps(dataclasses.asdict(plan.cohorts))}", f"--bake-minutes={plan.bake_minutes}"]
     if context.scope.queue:
         options.append(f"--queue={context.scope.queue}")
     if settings.require_checkpoint:

@@ -1,15 +1,15 @@
 -- What became of the events of each tenant: no effect within a minute, more than one, a failed task, a dead letter, a wait.
 with {{step}}, spans as materialized (
   -- up to the time of the first events, of which then all are read: which rows come first in a table may depend on their fate
-  select is_after, since,
+  select phase, since,
          (select max(created_at)
           from (select created_at
                 from public.events
                 where created_at >= s.since and created_at < s.until
-                limit current_setting('replaygate.most_events')::int / 20) first_ones) as until
+                limit current_setting('replaygate.most_events')::int / 25) first_ones) as until
   from slices s
 ), sample as materialized (
-  select s.is_after, e.id, e.company_id, e.created_at, e.path = 'outbox' as via_outbox
+  select s.phase, e.id, e.company_id, e.created_at, e.path = 'outbox' as via_outbox
   from spans s
   cross join lateral (
     select id, company_id, created_at, path
@@ -28,9 +28,9 @@ with {{step}}, spans as materialized (
   where not exists (select from public.feature_flags f
                     where f.key = current_setting('replaygate.flag') and f.company_id = k.company_id)
     and not exists (select from public.agent_controls a
-                    where a.company_id = k.company_id and (a.agents_paused or a.updated_at > s.since - s.length))
+                    where a.company_id = k.company_id and (a.agents_paused or a.updated_at > s.since - s.bake))
 ), outcomes as materialized (
-  select e.is_after, e.company_id, e.via_outbox, t.effects, t.has_failed,
+  select e.phase, e.company_id, e.via_outbox, t.effects, t.has_failed,
          -- what came later than a minute had not come when the youngest events were looked at
          case when t.effect_at <= e.created_at + interval '1 minute' then extract(epoch from t.effect_at - e.created_at)::float8 end as lag_s,
          -- one look-up an event: a join would read the whole table
@@ -43,21 +43,24 @@ with {{step}}, spans as materialized (
     where event_id = e.id
   ) t
 ), usual as materialized (
-  select percentile_disc(array[0.5, 0.95]) within group (order by coalesce(lag_s, 60)) as lags_s
+  select phase, percentile_disc(array[0.5, 0.95]) within group (order by coalesce(lag_s, 60)) as lags_s
   from outcomes join tenants using (company_id)
-  where is_after and not is_on
+  where phase > 0 and not is_on
+  group by phase
 ), allowed as materialized (
-  select greatest(current_setting('replaygate.lag_floor_s')::float8, lags_s[1] * current_setting('replaygate.lag_ratio')::float8) as p50_s,
+  -- each part of the time since the step is held against the others of the same part
+  select p.phase,
+         greatest(current_setting('replaygate.lag_floor_s')::float8, lags_s[1] * current_setting('replaygate.lag_ratio')::float8) as p50_s,
          greatest(current_setting('replaygate.lag_floor_s')::float8, lags_s[2] * current_setting('replaygate.lag_ratio')::float8) as p95_s
-  from usual
+  from (values (1), (2)) p(phase) left join usual using (phase)
 )
-select (select p50_s from allowed) as p50_s, (select p95_s from allowed) as p95_s,
-       (select count(*) from sample where is_after) as sampled,
-       json_agg(json_build_array(t.company_id, t.is_on, t.was_on, o.is_after, o.events, o.via_outbox,
+select (select json_agg(json_build_array(p50_s, p95_s) order by phase) from allowed) as allowed_s,
+       (select count(*) from sample where phase > 0) as sampled,
+       json_agg(json_build_array(t.company_id, t.is_on, t.was_on, o.phase, o.events, o.via_outbox,
                                  o.without_effect, o.doubled, o.failed, o.dead, o.over_p50, o.over_p95)) as counts
 from tenants t
 join (
-  select company_id, is_after,
+  select company_id, o.phase,
          count(*) as events,
          count(*) filter (where via_outbox) as via_outbox,
          count(*) filter (where lag_s is null) as without_effect,
@@ -66,6 +69,6 @@ join (
          count(*) filter (where is_dead) as dead,
          count(*) filter (where lag_s is null or lag_s > p50_s) as over_p50,
          count(*) filter (where lag_s is null or lag_s > p95_s) as over_p95
-  from outcomes cross join allowed
-  group by company_id, is_after
+  from outcomes o join allowed a on a.phase = greatest(o.phase, 1)
+  group by company_id, o.phase
 ) o using (company_id);

@@ -91,7 +91,7 @@ OPTIONS = """
 def pytest_addoption(parser):
     for name in ("--companies", "--lease", "--trip-ms", "--at-once"):
         parser.addoption(name)
-    for name in ("--exclude-companies", "--manifest", "--state", "--steps", "--flag", "--cohorts"):
+    for name in ("--exclude-companies", "--manifest", "--state", "--steps", "--flag", "--cohorts", "--bake-minutes"):
         parser.addoption(name)
     for name in ("--spot-folder", "--alert-folder"):
         parser.addoption(name, action="append")
