@@ -29,15 +29,20 @@ back, or saw a failure, is not repeated."""
 
 @dataclass(frozen=True, slots=True)
 class RunScope:
-    """How to run the gate for a fault: as what, and how deep."""
+    """How to run the gate for a fault: as what, how deep, and whether it is told of the release before.
+
+    That one is the deployment as it is without the fault: what a proxy does to it, it does to the new one alone.
+    """
 
     kind: TargetKind = TargetKind.STAGING
     deep: bool = False
+    baseline: bool = False
 
     def gate(self, bench: Bench, out: Path, policy: Sequence[str]) -> GateRun:
         """Run the gate on the bench. It touches no flag."""
         words = (*policy, "--deep") if self.deep else tuple(policy)
-        return programs.gate_run(bench.variables(self.kind), out, "--dry-run", *words)
+        told = {"BASELINE_URL": bench.stack.info.base_url} if self.baseline else {}
+        return programs.gate_run({**bench.variables(self.kind), **told}, out, "--dry-run", *words)
 
     def policy(self, policy: Policy) -> Policy:
         """The policy of such a run."""
@@ -52,7 +57,8 @@ class RunScope:
 def scope_of(fault: Fault, catalogue: Sequence[CheckSpec], wanted: TargetKind) -> RunScope:
     """The wanted target; for a fault that only deeper or more daring checks can see, the least that runs one."""
     declared = [s for s in catalogue if fault.declares(s.id)]
-    ways = (RunScope(kind, deep) for kind in (wanted, TargetKind.REFERENCE) for deep in (False, True))
+    told = any("baseline" in s.needs for s in declared)
+    ways = (RunScope(kind, deep, told) for kind in (wanted, TargetKind.REFERENCE) for deep in (False, True))
     return next((way for way in ways if any(map(way.sees, declared))), RunScope(wanted))
 
 
@@ -188,5 +194,5 @@ class Campaign:
         return examined(bench, fault, before, lambda: way.gate(bench, out, self.policy))
 
 
-def _rank(way: RunScope, wanted: TargetKind) -> tuple[bool, bool]:
-    return way.kind is not wanted, way.deep
+def _rank(way: RunScope, wanted: TargetKind) -> tuple[bool, bool, bool]:
+    return way.kind is not wanted, way.deep, way.baseline

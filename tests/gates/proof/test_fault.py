@@ -71,8 +71,8 @@ def test_what_is_no_list_of_faults_is_refused(text: str) -> None:
         read_list(text)
 
 
-def spec(check: str, where: Where, *, deep: bool = False) -> CheckSpec:
-    return CheckSpec(check, "", "", Severity.PAGE, where, deep=deep)
+def spec(check: str, where: Where, *, deep: bool = False, needs: tuple[str, ...] = ()) -> CheckSpec:
+    return CheckSpec(check, "", "", Severity.PAGE, where, deep=deep, needs=needs)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +83,7 @@ def spec(check: str, where: Where, *, deep: bool = False) -> CheckSpec:
         ([spec("a/b", Where.REFERENCE)], RunScope(TargetKind.REFERENCE)),
         ([spec("a/b", Where.REFERENCE, deep=True)], RunScope(TargetKind.REFERENCE, deep=True)),
         ([spec("a/b", Where.REFERENCE, deep=True), spec("a/c", Where.STAGING)], RunScope(TargetKind.STAGING)),
+        ([spec("a/b", Where.READ_ONLY, needs=("baseline",))], RunScope(TargetKind.STAGING, baseline=True)),
         ([], RunScope(TargetKind.STAGING)),
     ],
 )
