@@ -15,16 +15,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
-from benchmarks import cohort_rates
-from gates.decision.dependence import Dependence, dependence
+from benchmarks import baseline_rates, cohort_rates, mean_rates
+from benchmarks.at_looks import Load, at_looks
 from gates.decision.intervals import binomial_cdf, rate_bounds
 from gates.evidence import Outcome, Severity
-from loadtests.judgement.looks import Looks
-from loadtests.judgement.shares import ANYTIME, FIXED, FIXED_RISK, proofs
 from sql_checks.rulefile import read_all_rules
 from sql_checks.rulejudge import RuleSample, judge_proved
 from sql_checks.ruleproof import proved
@@ -34,23 +31,6 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "decision.md"
 TEMPLATE = Path(__file__).with_name("decision_page.md")
 NOW = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
 RULE = next(rule for rule in read_all_rules() if rule.name == "agent-success")
-SLOT_S, EARLY_S, LOOK_S = 0.05, 3.0, 2.0
-"""As in loadtests/engine."""
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """A threshold in a run of the load: its samples a second, the planned seconds and the most, and what is allowed.
-
-    bad: the true share of bad samples; stall_s: how long each stall lasts in which they come (0: one by one).
-    """
-
-    per_s: float
-    planned_s: float
-    most_s: float
-    allowed: float
-    bad: float
-    stall_s: float = 0.0
 
 
 def stalled(rng: random.Random, load: Load) -> list[bool]:
@@ -70,44 +50,13 @@ def stalled(rng: random.Random, load: Load) -> list[bool]:
 def load_verdict(rng: random.Random, load: Load) -> tuple[str, float]:
     """pass, fail or unknown, and after how many seconds; it looks when the load stage looks."""
     bad = stalled(rng, load) if load.stall_s else []
-    fewest = math.ceil(math.log(FIXED_RISK) / math.log1p(-load.allowed))
-    step_s = max(1.0, load.planned_s / 10.0)
-    looks = [EARLY_S + step_s * i for i in range(math.ceil(max(0.0, load.planned_s - EARLY_S) / step_s))]
-    looks += [load.planned_s + LOOK_S * i for i in range(int((load.most_s - load.planned_s) / LOOK_S) + 1)]
-    first: tuple[int, int] | None = None
-    for at in looks:
+
+    def until(at: float) -> int:
         n = int(at * load.per_s)
-        bad += [rng.random() < load.bad for _ in range(n - len(bad))]
-        k = sum(bad[:n])
-        reached = at >= load.planned_s
-        counts = first or (k, n)
-        if n >= fewest and _may_decide(k, n, counts if reached else None, load.allowed):
-            seen = Looks(_dependence(bad[:n], load.per_s), reached, first)
-            passes, fails = proofs(k, k, n, load.allowed, seen)
-            if fails and not passes and k >= load.allowed * n:
-                return "fail", at
-            if reached and passes and not fails and k < load.allowed * n:
-                return "pass", at
-        first = first or ((k, n) if reached else None)
-    return "unknown", load.most_s
+        bad.extend(rng.random() < load.bad for _ in range(n - len(bad)))
+        return n
 
-
-@lru_cache(maxsize=1_000_000)
-def _may_decide(k: int, n: int, planned: tuple[int, int] | None, allowed: float) -> bool:
-    """Whether independent samples would decide: if not, dependent ones do not either, and need not be looked at."""
-    tests = [(ANYTIME, k, n)] + ([(FIXED, *planned)] if planned else [])
-    return any(test.under(a, b, allowed) or test.over(a, b, allowed) for test, a, b in tests)
-
-
-def _dependence(bad: Sequence[bool], per_s: float) -> Dependence:
-    if not any(bad):
-        return Dependence()
-    slots: dict[int, list[int]] = {}  # empty ones would change nothing
-    for place, flag in enumerate(bad):
-        slot = slots.setdefault(int((place + 0.5) / per_s / SLOT_S), [0, 0])
-        slot[0] += flag
-        slot[1] += 1
-    return dependence([(a, b) for a, b in slots.values()], SLOT_S)
+    return at_looks(load, bad, until, lambda place: (place + 0.5) / load.per_s)
 
 
 def binomials(rng: random.Random, n: int, share: float, count: int) -> list[int]:
@@ -272,6 +221,8 @@ def gate_rows(runs: int) -> list[list[str]]:
 
 
 VERDICTS = "bad samples | true share | pass | fail | unknown | mean time"
+MEANS = "latencies | true mean | pass | fail | unknown | mean time"
+BASELINE = "the release | check | pass | fail | unknown | mean time"
 COHORTS = "tenants | on | events an hour | the release | rollback | after | pass | after"
 AROUND = tuple(share * 0.02 for share in (0.05, 0.25, 0.5, 1, 2, 5))
 STALLS_S = (1.0, 4.0, 6.0)
@@ -285,6 +236,12 @@ TABLES: dict[str, tuple[str, Callable[[int], list[list[str]]]]] = {
         named_rows,
     ),
     "cohorts": (COHORTS, partial(cohort_rates.rows, cohort_rates.FLEETS, rate=rate)),
+    "means": (MEANS, partial(mean_rates.rows, rate=rate)),
+    "baseline": (BASELINE, partial(baseline_rates.rows, rate=rate)),
+    "share": (
+        "tenants with events | planned | really on | fails | unknown",
+        partial(cohort_rates.share_rows, rate=rate),
+    ),
     "gate": ("deployment | promote | hold | rollback", gate_rows),
 }
 """Name -> the head of a table, and what gives its rows from the number of runs."""
@@ -309,7 +266,7 @@ def page(runs: int, names: Collection[str]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=RUNS)
-    parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES), help="make these tables anew")
+    parser.add_argument("--only", nargs="*", choices=TABLES, default=list(TABLES), help="make these tables anew")
     parser.add_argument("--write", action="store_true", help=f"write {PAGE}")
     options = parser.parse_args()
     text = page(options.runs, options.only)
