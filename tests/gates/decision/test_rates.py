@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import cohort_rates
 from benchmarks import decision_rates as rates
+from benchmarks.at_looks import Load
 from gates.decision.intervals import rate_bounds
 from loadtests.judgement.shares import ANYTIME_RISK, FIXED_RISK, RISK
 
@@ -73,7 +74,7 @@ def test_each_stated_rate_is_kept() -> None:
 def test_a_threshold_of_the_load_decides_as_the_page_says(allowed: float, share: float) -> None:
     """With another seed and few runs, each of its rates lies within what chance allows."""
     rng = random.Random(f"again {allowed} {share}")
-    load = rates.Load(50, 10, 30, allowed, share)
+    load = Load(50, 10, 30, allowed, share)
     found = Counter(rates.load_verdict(rng, load)[0] for _ in range(RUNS))
     (row,) = [
         one for one in rows_of(rates.VERDICTS)[:9] if one[1] == f"{100 * share:.3g} %" and _limit_of(one) == allowed
