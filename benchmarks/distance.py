@@ -22,10 +22,10 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from benchmarks.beside import SITUATIONS
+from gates.proof.pooler import pgbouncer
 from gates.proof.relay import RelayOptions, relay
 from gates.stack.plan import StackOptions
 from gates.stack.stack import reference_stack
-from tests.pgbouncer import pgbouncer
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN_LIMIT_S = 900.0

@@ -35,11 +35,12 @@ def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
     add("--quick", action="store_true", help="faults by their declared checks alone; a tenth by the whole gate, too")
     add("--short", action="store_true", help="faults by their declared checks alone, and none by the whole gate")
     add("--sample", type=shared.LIMIT, default=0, metavar="N", help="only N faults, spread over the catalogue")
+    add("--healthy", type=shared.LIMIT, default=0, metavar="N", help="N runs on healthy variants (one on each)")
     add("--seed", default="", metavar="TEXT", help="what draws the sample, and the faults for the whole gate")
     add(
         "--share", type=shared.LIMIT, default=10, metavar="N", help="with --quick, one in N by the whole gate, too (10)"
     )
-    add("--minutes", type=shared.LIMIT, default=0, metavar="N", help="begin no fault after N minutes")
+    add("--minutes", type=shared.LIMIT, default=0, metavar="N", help="begin nothing after N minutes")
     add(
         "--lanes",
         type=shared.LIMIT,
@@ -47,7 +48,7 @@ def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
         metavar="N",
         help="deployments side by side (2)",
     )
-    add("--resume", action="store_true", help="go on with the faults where the proof in --output was ended")
+    add("--resume", action="store_true", help="go on where the proof in --output was ended")
     add("--target", choices=[k.value for k in TargetKind], default="staging", help="what the gate may do")
     add("--list", action="store_true", help="only list what would be examined")
     add(
@@ -85,6 +86,7 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
         minutes=max(options.minutes, 0),
         seed=options.seed,
         sample=max(options.sample, 0),
+        healthy_runs=max(options.healthy, 0),
         kind=kind,
         gate=gate_version(),
         environ=console.environ,

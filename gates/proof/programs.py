@@ -129,9 +129,18 @@ def gate(words: Sequence[str], environ: Mapping[str, str] | None = None) -> tupl
     return (sys.executable, "-m", "gates", *words, *daring)
 
 
-def gate_run(environ: Mapping[str, str], out: Path, *options: str, timeout_s: float = RUN_TIMEOUT_S) -> GateRun:
-    """Run the whole gate as a user does. Its verdict counts only if the exit code says the same."""
-    done = run(gate(("run", *_places(out), *options), environ), environ, timeout_s)
+def gate_run(
+    environ: Mapping[str, str],
+    out: Path,
+    *options: str,
+    timeout_s: float = RUN_TIMEOUT_S,
+    under: Sequence[str] = (),
+) -> GateRun:
+    """Run the whole gate as a user does, its command behind the words `under`. Its verdict counts only if the exit
+    code says the same.
+    """
+    before = (shutil.which(under[0]) or under[0], *under[1:]) if under else ()
+    done = run((*before, *gate(("run", *_places(out), *options), environ)), environ, timeout_s)
     return read_run(out, done)
 
 

@@ -23,9 +23,10 @@ from gates.proof.bench import Bench, bench
 from gates.proof.campaign import Campaign
 from gates.proof.degenerate import SERVERS, TWINS, never_unpassed
 from gates.proof.fault import Fault, decided
-from gates.proof.healthy import VARIANTS
+from gates.proof.healthy.variants import VARIANTS
 from gates.proof.hostile import suite as hostile
 from gates.proof.judgement import Cell, FaultFacts, GateRun
+from gates.proof.kept import KeptTrials
 from gates.proof.matrix import Matrix, draw
 from gates.proof.measures import Cost
 from gates.proof.page import page
@@ -49,8 +50,9 @@ KEEP_EVERY_S = 20.0
 class ProofRequest:
     """What to prove. `only`: globs of ids of faults and trials; `sample`: so many faults, and hostile trials, at
     most, drawn by `seed` where there is one; `quick`: faults by the short way, and one in `share` by the whole gate;
-    `short`: by the short way alone; `lanes`: deployments side by side on the short way; `minutes`: begin no fault after
-    so many (0: no limit); `policy`: the policy of the gate, read, and as options; `say` takes one line of chatter.
+    `short`: by the short way alone; `healthy_runs`: so many on healthy variants (0: one on each); `lanes`: deployments
+    side by side on the short way; `minutes`: begin nothing after so many (0: no limit); `policy`: the policy of the
+    gate, read, and as options; `say` takes one line of chatter.
     """
 
     out: Path
@@ -65,6 +67,7 @@ class ProofRequest:
     lanes: int = 2
     share: int = 10
     sample: int = 0
+    healthy_runs: int = 0
     seed: str = ""
     kind: TargetKind = TargetKind.STAGING
     gate: str = ""
@@ -89,20 +92,20 @@ class Prover:
         self._started, self._started_at = time.monotonic(), stamp(request.now())
         self._matrix: Matrix | None = None
         self._keeping, self._kept_at = threading.Lock(), float("-inf")
-        self._trials: list[Trial] = []
         self._costs: dict[str, Cost] = {}
         self._source = source_digest()
+        self._key = {"source": self._source, "policy": request.policy.proof_digest, "target": request.kind.value}
+        request.out.mkdir(parents=True, exist_ok=True)
+        self._kept = KeptTrials(request.out, self._key, resume=request.resume)
 
     def run(self) -> Proof:
         """Everything that was asked for. Raise CannotWork without a catalogue, UsageError where nothing matches."""
         request = self._request
-        request.out.mkdir(parents=True, exist_ok=True)
         for name in (MATRIX, PAGE, SUMMARY, LAST):
             (request.out / name).unlink(missing_ok=True)
         faults = chosen(programs.list_faults(request.environ), request) if ProofPart.FAULTS in request.suites else ()
         if faults:
-            key = {"source": self._source, "policy": request.policy.proof_digest, "target": request.kind.value}
-            self._matrix = Matrix(request.out, faults, key, resume=request.resume)
+            self._matrix = Matrix(request.out, faults, self._key, resume=request.resume)
         try:
             if self._matrix:
                 self._run_faults(self._matrix)
@@ -111,7 +114,7 @@ class Prover:
             self._run_trials()
         finally:
             proof = self.keep()
-        if not faults and not self._trials:
+        if not faults and not self._kept.all:
             raise UsageError(f"nothing is called {', '.join(request.only)}; allowed: ids of `gate prove --list`")
         return proof
 
@@ -148,19 +151,31 @@ class Prover:
             trials.degenerate_targets()
         if ProofPart.SELF in suites:
             request = self._request
-            selfsuite.SelfSuite(self._open, request.out, request.wants, self._trial_done, request.policy_options).run()
+            selfsuite.SelfSuite(self._open, request.out, self._wants, self._trial_done, request.policy_options).run()
         if ProofPart.HOSTILE in suites:
             hostile.HostileSuite(
-                self._open, self._request.out, self._request.wants, self._trial_done, self._request.sample
+                self._open, self._request.out, self._wants, self._trial_done, self._request.sample
             ).run()
 
     def _make_trials(self) -> Trials:
         request = self._request
-        return Trials(self._open, request.out, request.wants, self._trial_done, request.policy_options)
+        return Trials(
+            open_bench=self._open,
+            out=request.out,
+            wants=self._wants,
+            done=self._trial_done,
+            policy=request.policy_options,
+            healthy_runs=request.healthy_runs,
+            over=self._is_over,
+        )
+
+    def _wants(self, name: str) -> bool:
+        """Whether a trial was asked for and is not known yet; a later run on a variant goes by the variant's name."""
+        return self._request.wants(name.partition(".")[0]) and name not in self._kept
 
     def _trial_done(self, one: Trial) -> None:
         with self._keeping:
-            self._trials.append(one)
+            self._kept.add(one)
             self._keep_so_far()
         mark = "✓" if one.ok else "✗"
         self._request.say(f"{mark} {one.id:<34} {one.decision or 'none':<18} {one.seconds:5.0f} s  {one.reason[:90]}")
@@ -196,10 +211,10 @@ class Prover:
             gate=request.gate,
             cells=matrix.cells if matrix else (),
             compared=matrix.compared if matrix else (),
-            trials=tuple(self._trials),
+            trials=self._kept.all,
             pending=tuple(f.id for f in matrix.pending) if matrix else (),
             costs=self._costs,
-            unpassed_nowhere=unpassed_nowhere(self._trials, [s.id for s in seen]),
+            unpassed_nowhere=unpassed_nowhere(self._kept.all, [s.id for s in seen]),
             catalogue=seen,
             source=self._source,
             changed=source_digest() != self._source,

@@ -9,12 +9,15 @@ from urllib.parse import urlsplit
 
 import psycopg
 
+from gates.config import POLICY_FILE
 from gates.evidence import TargetKind
-from gates.proof import degenerate, healthy, programs
+from gates.proof import degenerate, programs
 from gates.proof.bench import Bench, OpenBench
+from gates.proof.healthy.variants import VARIANTS, Variant
 from gates.proof.servers import serve
 from gates.proof.trial import ProofPart, Trial, broken, trial
 from gates.stack.errors import StackError
+from gates.stages.suite import ROOT
 from gates.verdict import Decision
 
 NOT_PROMOTED = (Decision.HOLD, Decision.ROLLBACK)
@@ -22,10 +25,16 @@ NEVER_ROLLED_BACK = (Decision.PROMOTE, Decision.HOLD)
 TROUBLES = (StackError, psycopg.Error, OSError)
 
 
+def possible() -> list[Variant]:
+    """The healthy variants that this machine can have."""
+    return [one for one in VARIANTS if not one.lacking()]
+
+
 @dataclass(frozen=True, slots=True)
 class Trials:
-    """What the trials need. open_bench: a fresh stack with these options; wants: whether an id was asked for; done:
-    called with each trial.
+    """What the trials need. open_bench: a fresh stack with these options; wants: whether a trial is to be made; done:
+    called with each trial; healthy_runs: so many runs on healthy variants (0: one on each); over: whether no further
+    one is to be begun.
     """
 
     open_bench: OpenBench
@@ -33,6 +42,8 @@ class Trials:
     wants: Callable[[str], bool]
     done: Callable[[Trial], None]
     policy: tuple[str, ...] = ()
+    healthy_runs: int = 0
+    over: Callable[[], bool] = lambda: False
 
     def degenerate_targets(self) -> list[Trial]:
         """Every degenerate server before one healthy database, every SQL twin behind a healthy service of its own."""
@@ -69,22 +80,46 @@ class Trials:
             return broken(ProofPart.DEGENERATE, twin.name, twin.said, NOT_PROMOTED, f"{type(error).__name__}: {error}")
 
     def healthy_targets(self) -> list[Trial]:
-        """Every healthy variant on a deployment of its own."""
-        return [self._keep(self._variant(v)) for v in healthy.VARIANTS if self.wants(f"{ProofPart.HEALTHY}/{v.name}")]
+        """Every healthy variant that this machine can have, each on a deployment of its own; again, if so asked."""
+        found, due = [], possible()
+        for number in range(self.healthy_runs or len(due)):
+            one, again = due[number % len(due)], number // len(due)
+            name = f"{one.name}.{again + 1}" if again else one.name
+            if self.over():
+                break
+            if self.wants(f"{ProofPart.HEALTHY}/{name}"):
+                found.append(self._keep(self._variant(one, name)))
+        return found
 
-    def _variant(self, one: healthy.Variant) -> Trial:
+    def _variant(self, one: Variant, name: str) -> Trial:
         try:
-            with self.open_bench(one.kind, **one.options) as bench, one.prepare(bench) as more:
-                return self._run(
-                    ProofPart.HEALTHY, one.name, one.said, NEVER_ROLLED_BACK, {**bench.variables(), **more}
-                )
+            with (
+                one.stand() as around,
+                self.open_bench(one.kind, **one.options, **around.options) as bench,
+                one.prepare(bench) as more,
+            ):
+                told = {**bench.variables(), **around.told(bench), **more}
+                return self._run(ProofPart.HEALTHY, name, one.said, NEVER_ROLLED_BACK, told, one)
         except TROUBLES as error:
-            return broken(ProofPart.HEALTHY, one.name, one.said, NEVER_ROLLED_BACK, f"{type(error).__name__}: {error}")
+            return broken(ProofPart.HEALTHY, name, one.said, NEVER_ROLLED_BACK, f"{type(error).__name__}: {error}")
 
     def _run(
-        self, suite: ProofPart, name: str, said: str, allowed: Sequence[Decision], variables: dict[str, str]
+        self,
+        suite: ProofPart,
+        name: str,
+        said: str,
+        allowed: Sequence[Decision],
+        variables: dict[str, str],
+        variant: Variant | None = None,
     ) -> Trial:
-        run = programs.gate_run(variables, self.out / suite.value / name, "--dry-run", *self.policy)
+        out, policy, under = self.out / suite.value / name, self.policy, variant.under if variant else ()
+        if variant and variant.policy:
+            base = Path(policy[-1]) if policy else ROOT / POLICY_FILE
+            named = out.with_suffix(".yaml")
+            named.parent.mkdir(parents=True, exist_ok=True)
+            named.write_text(base.read_text(encoding="utf-8") + variant.policy, encoding="utf-8")
+            policy = ("--policy", str(named))
+        run = programs.gate_run(variables, out, "--dry-run", *policy, under=under)
         return trial(suite, name, said, tuple(allowed), run)
 
     def _keep(self, one: Trial) -> Trial:

@@ -22,7 +22,8 @@ class StackOptions:
     """What to bring up. `server`: URL of a PostgreSQL server to be a guest on, empty for the embedded one.
 
     `variables` are added to the environment of service and worker; `serve_arguments` and `work_arguments` to their
-    commands. `history` False leaves the database as the migrations made it, with the flags only.
+    commands. `history` False leaves the database as the migrations made it, with the flags only. `source`: the folder
+    that has the package `replay_service`, where it is not this one.
     """
 
     server: str = field(default="", repr=False)
@@ -34,6 +35,7 @@ class StackOptions:
     serve_arguments: tuple[str, ...] = ()
     work_arguments: tuple[str, ...] = ()
     history: bool = True
+    source: Path | None = None
 
     def check(self) -> None:
         """Raise StackOptionError naming the option that is wrong."""

@@ -153,6 +153,11 @@ class Postgres:
     def log(self) -> Path:
         return self._log
 
+    @property
+    def data(self) -> Path:
+        """The data folder."""
+        return self._data
+
     def create(self) -> None:
         """Make the data folder. Raise StackError where initdb refuses."""
         home = self._data.parent

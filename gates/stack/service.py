@@ -33,13 +33,20 @@ class Wanted:
     worker_url: str
     serve_arguments: tuple[str, ...] = ()
     work_arguments: tuple[str, ...] = ()
+    source: Path = SOURCE_ROOT
 
 
-def child_environ(environ: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
+def module_path(environ: Mapping[str, str], source: Path = SOURCE_ROOT) -> dict[str, str]:
+    """Where a child looks for modules: first in `source`, the folder that has its package `replay_service`."""
+    path = [str(source), str(SOURCE_ROOT), *filter(None, environ.get("PYTHONPATH", "").split(":"))]
+    return {"PYTHONPATH": ":".join(dict.fromkeys(path))}
+
+
+def child_environ(environ: Mapping[str, str], more: Mapping[str, str], source: Path = SOURCE_ROOT) -> dict[str, str]:
     """The environment of a child: a few names of ours, the module search path, and what it is told."""
     kept = {name: environ[name] for name in KEPT_VARIABLES if name in environ}
-    path = [str(SOURCE_ROOT), *filter(None, environ.get("PYTHONPATH", "").split(":"))]
-    return {**kept, "PYTHONPATH": ":".join(path), "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", **more}
+    path = module_path(environ, source)
+    return {**kept, **path, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", **more}
 
 
 def listen() -> socket.socket:
@@ -53,7 +60,9 @@ def listen() -> socket.socket:
     return sock
 
 
-def migrate(run: RunFolder, spawner: Spawner, environ: Mapping[str, str], owner_url: str) -> None:
+def migrate(
+    run: RunFolder, spawner: Spawner, environ: Mapping[str, str], owner_url: str, source: Path = SOURCE_ROOT
+) -> None:
     """Run `python -m replay_service migrate`. Raise StackError with the end of its log where it fails."""
     log = run.logs / "migrate.log"
     process = spawner.start(
@@ -61,7 +70,7 @@ def migrate(run: RunFolder, spawner: Spawner, environ: Mapping[str, str], owner_
             (sys.executable, "-m", "replay_service", "migrate"),
             run.path,
             log,
-            child_environ(environ, {"DATABASE_URL": owner_url}),
+            child_environ(environ, {"DATABASE_URL": owner_url}, source),
         )
     )
     try:
@@ -164,7 +173,7 @@ def service_process(
     fd = sock.fileno()
     serve = (sys.executable, "-m", "replay_service", "serve", "--fd", str(fd), "--base-path", BASE_PATH)
     command = (*serve, *wanted.serve_arguments)
-    told = child_environ(environ, {**wanted.variables, "DATABASE_URL": wanted.service_url})
+    told = child_environ(environ, {**wanted.variables, "DATABASE_URL": wanted.service_url}, wanted.source)
     name = f"service-{index}"
     return Supervised(name, Program(command, run.path, run.logs / f"{name}.log", told, fds=(fd,)), spawner)
 
@@ -174,6 +183,6 @@ def worker_process(
 ) -> Supervised:
     """Outbox worker `index`."""
     command = (sys.executable, "-m", "replay_service", "work", *wanted.work_arguments)
-    told = child_environ(environ, {**wanted.variables, "DATABASE_URL": wanted.worker_url})
+    told = child_environ(environ, {**wanted.variables, "DATABASE_URL": wanted.worker_url}, wanted.source)
     name = f"worker-{index}"
     return Supervised(name, Program(command, run.path, run.logs / f"{name}.log", told), spawner)

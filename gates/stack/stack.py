@@ -44,6 +44,7 @@ class Stack:
         extra.insist()
         self._options, self._environ, self._clock, self._token = options, environ, clock, token
         self._cancelled = cancelled
+        self._source = options.source or service.SOURCE_ROOT
         self._exit = ExitStack()
         self._postgres: Postgres | None = None
         self._services: list[Supervised] = []
@@ -135,6 +136,7 @@ class Stack:
             logins["replay_worker"].url(url),
             self._options.serve_arguments,
             self._options.work_arguments,
+            self._source,
         )
         count = self._options
         self._services += [
@@ -158,7 +160,7 @@ class Stack:
         with connect(server.url("postgres")) as connection:
             roles.create_database(connection, DATABASE)
             url = server.url(DATABASE)
-            service.migrate(run, spawner, self._environ, url)
+            service.migrate(run, spawner, self._environ, url, self._source)
             missing = roles.existing(connection)
             return url, roles.logins(connection, url, missing, self._token(32).encode(), "")
 
@@ -174,7 +176,7 @@ class Stack:
             self._exit.callback(guest.drop)
             roles.create_database(connection, guest.database)
             url = roles.database_url(server_url, guest.database)
-            service.migrate(run, spawner, self._environ, url)
+            service.migrate(run, spawner, self._environ, url, self._source)
             created = roles.existing(connection, missing)
             roles.mark(connection, created)
             key = roles.password_key(connection, server_url)

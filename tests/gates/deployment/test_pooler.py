@@ -16,15 +16,15 @@ from gates.deployment.leftovers import TIMED, is_over, take_lease
 from gates.deployment.target import Target
 from gates.deployment.tenants import Tenants
 from gates.evidence import Outcome, TargetKind
+from gates.proof.pooler import lacking, pgbouncer
 from gates.stages.preflight.database import POOLED, database_lines
 from sql_checks.rulefile import read_all_rules
 from sql_checks.spotfile import read_folder
 from sql_checks.sqlsession import SqlSession
-from tests.pgbouncer import needs_pgbouncer, pgbouncer
 from tests.postgres_fixture import PgServer
 from tests.sources import below, nodes_of, relative
 
-pytestmark = needs_pgbouncer
+pytestmark = pytest.mark.skipif(bool(lacking()), reason=lacking())
 
 MODES = ("transaction", "session")
 POOLERS = [(mode, ignored) for mode in MODES for ignored in ("", "options")]

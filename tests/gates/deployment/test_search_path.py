@@ -15,12 +15,12 @@ from gates.act.rollout import act
 from gates.decision.rules import RolloutPlan
 from gates.deployment.database import connect, value
 from gates.deployment.leftovers import take_lease
+from gates.proof.pooler import lacking, pgbouncer
 from gates.verdict import Decision, Verdict
 from sql_checks.exportpsql import spots_to_psql
 from sql_checks.rulefile import read_all_rules
 from sql_checks.spotfile import read_folder
 from sql_checks.sqlsession import SqlSession
-from tests.pgbouncer import needs_pgbouncer, pgbouncer
 from tests.sources import ROOT, below, nodes_of, relative
 
 TRAPS = (
@@ -49,7 +49,9 @@ BARE = re.compile(rf"\b(?:from|join|into|update|lock table|truncate)\s+(?:{TABLE
 ROOMS = ("gates", "drills", "loadtests", "sql_checks")
 
 
-@pytest.fixture(params=["directly", pytest.param("through a pooler", marks=needs_pgbouncer)])
+@pytest.fixture(
+    params=["directly", pytest.param("through a pooler", marks=pytest.mark.skipif(bool(lacking()), reason=lacking()))]
+)
 def trapped(migrated_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """A database whose `public` holds traps: each writes a row that says which it was, and with whose rights it ran."""
     _plant(migrated_url)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from gates.proof.degenerate import SERVERS, DegenerateServer, never_unpassed
-from gates.proof.healthy import _other_case, _with_a_member
+from gates.proof.healthy.before import other_case, with_a_member
 from gates.proof.relay import RelayOptions, relay
 from gates.proof.servers import Asked, Reply, forward, serve
 
@@ -163,10 +163,10 @@ def test_a_relay_changes_no_byte_and_holds_back_answers(delay_s: float) -> None:
 def test_the_healthy_proxies_change_only_what_clients_must_ignore() -> None:
     """Cases of header names, unknown headers, unknown members; never the API's description."""
     reply = Reply(200, (("Content-Type", "application/json"),), b'{"a": 1}')
-    assert _other_case(reply).headers[0] == ("cONTENT-tYPE", "application/json")
-    assert json.loads(_with_a_member(reply).body) == {"a": 1, "served_by": "edge-7"}
+    assert other_case(reply).headers[0] == ("cONTENT-tYPE", "application/json")
+    assert json.loads(with_a_member(reply).body) == {"a": 1, "served_by": "edge-7"}
     described = Reply(200, reply.headers, b'{"openapi": "3.1.0"}')
-    assert _with_a_member(described) == described
+    assert with_a_member(described) == described
 
 
 def test_a_check_that_passes_on_every_degenerate_server_is_named() -> None:

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from gates.evidence import TargetKind
-from gates.proof import degenerate, healthy, programs, selfsuite
+from gates.proof import degenerate, programs, selfsuite
 from gates.proof.bench import Bench
+from gates.proof.healthy.variants import VARIANTS
 from gates.proof.judgement import GateRun
 from gates.proof.trial import ProofPart, Trial, trial
-from gates.proof.trials import NEVER_ROLLED_BACK, NOT_PROMOTED, Trials
+from gates.proof.trials import NEVER_ROLLED_BACK, NOT_PROMOTED, Trials, possible
 from gates.stack.errors import StackError
 from gates.verdict import Decision, Effect, Exempt, Finding, Verdict
 
@@ -51,7 +52,7 @@ def test_what_did_not_pass_includes_what_was_not_applicable() -> None:
 def test_every_trial_has_a_name_of_its_own() -> None:
     """--only and the folders of the output go by it."""
     for names in (
-        [v.name for v in healthy.VARIANTS],
+        [v.name for v in VARIANTS],
         [*(s.name for s in degenerate.SERVERS), *(t.name for t in degenerate.TWINS)],
         [name for name, _, _ in selfsuite.names()],
     ):
@@ -77,6 +78,6 @@ def test_a_stack_that_does_not_come_up_is_no_result(tmp_path: Path, monkeypatch:
     trials = Trials(broken, tmp_path, lambda _name: True, kept.append)
     trials.healthy_targets()
     trials.degenerate_targets()
-    assert len(kept) == len(healthy.VARIANTS) + len(degenerate.SERVERS) + len(degenerate.TWINS)
+    assert len(kept) == len(possible()) + len(degenerate.SERVERS) + len(degenerate.TWINS)
     assert not any(t.ok or t.harmful for t in kept)
     assert {t.reason for t in kept} == {"StackError: no room"}

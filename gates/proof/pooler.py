@@ -12,24 +12,31 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-import pytest
-
+from gates.proof import programs
+from gates.stack.errors import StackError
 from gates.stack.postgres import free_port
 
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-needs_pgbouncer = pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed (Debian package pgbouncer)")
 START_S = 10.0
 ACCOUNT = "nobody"
 """pgbouncer refuses to run as root."""
 
 
+def lacking() -> str:
+    """Why there is no pooler on this machine; empty where there is one."""
+    return "" if PROGRAM else "pgbouncer is not installed (Debian package pgbouncer)"
+
+
 @contextmanager
 def pgbouncer(folder: Path, url: str, mode: str, *, ignore: str = "", size: int = 20) -> Iterator[str]:
-    """The URL of the same database through the pooler. `ignore`: startup parameters that it drops silently."""
-    assert PROGRAM is not None
+    """The URL of the same database through the pooler, which writes to the folder. `ignore`: startup parameters that it
+    drops silently. Raise StackError where it does not start.
+    """
+    if PROGRAM is None:
+        raise StackError(f"{lacking()}; allowed: a machine that has it. Install it")
     parts, port = urlsplit(url), free_port()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "users.txt").write_text(f'"{parts.username}" "{parts.password}"\n')
+    (folder / "users.txt").write_text(f'"{parts.username}" "{parts.password}"\n', encoding="utf-8")
     settings = {
         "listen_addr": "127.0.0.1",
         "listen_port": port,
@@ -43,29 +50,27 @@ def pgbouncer(folder: Path, url: str, mode: str, *, ignore: str = "", size: int 
     }
     lines = [f"{name} = {setting}" for name, setting in settings.items() if setting != ""]
     databases = f"* = host={parts.hostname} port={parts.port}"
-    (folder / "pgbouncer.ini").write_text("\n".join(["[databases]", databases, "[pgbouncer]", *lines, ""]))
+    text = "\n".join(["[databases]", databases, "[pgbouncer]", *lines, ""])
+    (folder / "pgbouncer.ini").write_text(text, encoding="utf-8")
     command = [PROGRAM, "-q", str(folder / "pgbouncer.ini")]
     with (folder / "log").open("wb") as log:
         if os.getuid() == 0:
             command[1:1] = ["-u", ACCOUNT]
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        process = programs.start(command, {"PATH": "/usr/bin:/bin"}, folder, stdout=log, stderr=log)
     try:
         _wait(process, port, folder / "log")
         login = f"{parts.username}:{parts.password}@127.0.0.1:{port}"
         yield urlunsplit((parts.scheme, login, parts.path, parts.query, ""))
     finally:
-        process.terminate()
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(timeout=10)
+        programs.end(process)
 
 
-def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait(process: subprocess.Popen[str], port: int, log: Path) -> None:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline and process.poll() is None:
         with closing(socket.socket()) as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
-    raise AssertionError(f"pgbouncer did not start: {log.read_text()[-500:]}")
+        time.sleep(0.02)
+    said = log.read_text(encoding="utf-8", errors="replace")[-500:]
+    raise StackError(f"pgbouncer did not start; allowed: within {START_S:.0f} s; in {log.parent}. Its log ends: {said}")

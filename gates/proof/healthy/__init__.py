@@ -1,0 +1,1 @@
+"""Deployments that differ from the usual one and are right: `variants` lists them, the other modules make them so."""

@@ -1,0 +1,124 @@
+"""What may stand before the doors of a healthy deployment: relays, proxies that spell answers otherwise, poolers."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from gates.evidence import TargetKind
+from gates.proof.bench import Bench
+from gates.proof.pooler import pgbouncer
+from gates.proof.relay import RelayOptions, relay
+from gates.proof.servers import Asked, Reply, forward, serve
+
+Prepare = Callable[[Bench], AbstractContextManager[Mapping[str, str]]]
+
+
+def moved(bench: Bench, base: str) -> dict[str, str]:
+    """What a gate is told of a deployment that is reached at another base (scheme, host, port)."""
+    return {"BASE_URL": base + urlsplit(bench.stack.info.base_url).path}
+
+
+def real(bench: Bench) -> str:
+    """The base of the deployment itself."""
+    parts = urlsplit(bench.stack.info.base_url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def through_a_relay(way: RelayOptions) -> Prepare:
+    """HTTP goes through a relay."""
+
+    @contextmanager
+    def prepare(bench: Bench) -> Iterator[Mapping[str, str]]:
+        with relay(real(bench), way) as base:
+            yield moved(bench, base)
+
+    return prepare
+
+
+def sql_through_a_relay(way: RelayOptions) -> Prepare:
+    """The gate's SQL goes through a relay."""
+
+    @contextmanager
+    def prepare(bench: Bench) -> Iterator[Mapping[str, str]]:
+        parts = urlsplit(bench.variables()["DATABASE_URL"])
+        with relay(f"tcp://{parts.hostname}:{parts.port}", way) as base:
+            login = parts.netloc.rpartition("@")[0]
+            yield {"DATABASE_URL": parts._replace(netloc=f"{login}@{urlsplit(base).netloc}").geturl()}
+
+    return prepare
+
+
+def through_a_proxy(
+    change: Callable[[Reply], Reply], ask: Callable[[Asked], Asked] = lambda asked: asked, prefix: str = ""
+) -> Prepare:
+    """HTTP goes through a proxy that spells requests and answers otherwise, and serves under a longer path."""
+
+    @contextmanager
+    def prepare(bench: Bench) -> Iterator[Mapping[str, str]]:
+        there = real(bench)
+
+        def behave(asked: Asked) -> Reply:
+            inside = Asked(asked.method, asked.path.removeprefix(prefix), asked.headers, asked.body)
+            return change(forward(there, ask(inside)))
+
+        with serve(behave) as base:
+            yield moved(bench, base + prefix)
+
+    return prepare
+
+
+def through_a_pooler(mode: str) -> Prepare:
+    """The gate's own login reaches the database through pgbouncer."""
+
+    @contextmanager
+    def prepare(bench: Bench) -> Iterator[Mapping[str, str]]:
+        with tempfile.TemporaryDirectory(prefix="proof-pooler-") as folder:
+            Path(folder).chmod(0o755)
+            url = bench.variables(TargetKind.PRODUCTION)["DATABASE_URL"]
+            with pgbouncer(Path(folder) / "pooler", url, mode) as pooled:
+                yield {"DATABASE_URL": pooled}
+
+    return prepare
+
+
+def other_case(reply: Reply) -> Reply:
+    """Headers in other cases, and unknown ones."""
+    swapped = tuple((name.swapcase(), value) for name, value in reply.headers)
+    return Reply(reply.status, (*swapped, ("X-Served-By", "edge-7"), ("vary", "Origin")), reply.body)
+
+
+def with_a_member(reply: Reply) -> Reply:
+    """One more member in every JSON object but the API's description."""
+    return _with_body(reply, lambda body: json.dumps({"served_by": "edge-7", **body}).encode())
+
+
+def spelled_otherwise(reply: Reply) -> Reply:
+    """JSON with its members in reverse order, indented, with escapes for letters."""
+    return _with_body(reply, lambda body: json.dumps(dict(reversed(body.items())), indent=3).encode())
+
+
+def in_chunks(reply: Reply) -> Reply:
+    """The answer in chunks of a few bytes, its length told nowhere."""
+    head = [f"HTTP/1.1 {reply.status} X", *(f"{name}: {value}" for name, value in reply.headers)]
+    lines = [*head, "Transfer-Encoding: chunked", "Connection: close", "", ""]
+    pieces = [reply.body[i : i + 61] for i in range(0, len(reply.body), 61)]
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+    has_body = reply.status not in {204, 304}
+    return Reply(reply.status, stream=lambda: ["\r\n".join(lines).encode() + chunks]) if has_body else reply
+
+
+def _with_body(reply: Reply, change: Callable[[dict[str, Any]], bytes]) -> Reply:
+    kind = next((v for k, v in reply.headers if k.lower() == "content-type"), "")
+    if "json" not in kind or b'"openapi"' in reply.body[:200]:
+        return reply
+    try:
+        body = json.loads(reply.body)
+    except ValueError:
+        return reply
+    return Reply(reply.status, reply.headers, change(body)) if isinstance(body, dict) else reply

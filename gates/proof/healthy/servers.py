@@ -1,0 +1,120 @@
+"""Other PostgreSQL servers for a deployment to be a guest on: another version, one with a replica that is behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from gates.proof.bench import Bench
+from gates.stack import rundir
+from gates.stack.account import postgres_account
+from gates.stack.postgres import Postgres
+from gates.stack.spawner import Spawner
+
+DEBIAN = Path("/usr/lib/postgresql")
+PASSWORD = "5e" * 16
+BEHIND_S = 5
+STREAMING = {"wal_level": "replica", "max_wal_senders": "10", "hot_standby": "on"}
+REPLICATION = "host replication all 127.0.0.1/32 scram-sha-256\n"
+
+
+def told_nothing(_bench: Bench) -> Mapping[str, str]:
+    """The gate is told of the deployment alone."""
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What a deployment stands in: options of its stack, and what the gate is told."""
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    told: Callable[[Bench], Mapping[str, str]] = told_nothing
+
+
+Stand = Callable[[], AbstractContextManager[Around]]
+
+
+def lacking(version: int) -> str:
+    """Why there is no such server on this machine; empty where there is one."""
+    return "" if (DEBIAN / str(version) / "bin" / "initdb").is_file() else f"PostgreSQL {version} is not installed"
+
+
+def version(number: int) -> Stand:
+    """A server of that major version, from the distribution's packages."""
+
+    @contextmanager
+    def stand() -> Iterator[Around]:
+        with _room() as made:
+            server = made(DEBIAN / str(number) / "bin")
+            server.create()
+            yield Around({"server": server.start().url("postgres")})
+
+    return stand
+
+
+def replica(*, asked: bool) -> Stand:
+    """A server with a replica that is seconds behind; `asked`: it is the replica that the gate asks."""
+
+    @contextmanager
+    def stand() -> Iterator[Around]:
+        with _room() as made:
+            first, second = made(None), made(None)
+            first.create()
+            _append(first, "postgresql.conf", "".join(f"{k} = '{v}'\n" for k, v in STREAMING.items()))
+            _append(first, "pg_hba.conf", REPLICATION)
+            shutil.copytree(first.data, second.data)
+            url = first.start().url("postgres")
+            parts = urlsplit(url)
+            info = f"host={parts.hostname} port={parts.port} user={parts.username} password={parts.password}"
+            follow = {"primary_conninfo": info, "recovery_min_apply_delay": f"{BEHIND_S}s"}
+            _append(second, "postgresql.conf", "".join(f"{k} = '{v}'\n" for k, v in follow.items()))
+            _append(second, "standby.signal", "")
+            _own(second.data.parent, first.data.parent)
+            replica_port = second.start().port
+
+            def told(bench: Bench) -> Mapping[str, str]:
+                place = urlsplit(bench.variables()["DATABASE_URL"])
+                login = place.netloc.rpartition("@")[0]
+                return {"DATABASE_URL": place._replace(netloc=f"{login}@127.0.0.1:{replica_port}").geturl()}
+
+            yield Around({"server": url}, told if asked else told_nothing)
+
+    return stand
+
+
+@contextmanager
+def _room() -> Iterator[Callable[[Path | None], Postgres]]:
+    """Makes servers that end with the block; of the embedded version, or from the programs in a folder."""
+    with ExitStack() as stack:
+        account = postgres_account()
+        spawner = Spawner()
+        stack.callback(spawner.close)
+
+        def made(folder: Path | None) -> Postgres:
+            run = rundir.create(rundir.places(os.environ, account), account)
+            stack.callback(run.remove)
+            server = Postgres(run, account, spawner, PASSWORD, folder)
+            stack.callback(server.stop)
+            return server
+
+        yield made
+
+
+def _append(server: Postgres, name: str, text: str) -> None:
+    with (server.data / name).open("a", encoding="utf-8") as out:
+        out.write(text)
+
+
+def _own(folder: Path, like: Path) -> None:
+    """The folder and all in it belong to whom another belongs."""
+    owner = like.stat()
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, owner.st_uid, owner.st_gid)
+        if path.is_dir():
+            path.chmod(0o700)

@@ -1,0 +1,359 @@
+"""Deployments that differ from the usual one and are right. The gate may hold, but must not roll back any of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from gates.evidence import TargetKind
+from gates.proof import pooler
+from gates.proof.bench import READY_TIMEOUT_S, Bench
+from gates.proof.healthy import before, beside, servers
+from gates.proof.healthy.before import Prepare
+from gates.proof.healthy.servers import Around, Stand
+from gates.proof.relay import RelayOptions
+from gates.proof.servers import Asked, Behaviour, Reply, serve
+from gates.stack.postgres import connect
+from gates.stack.service import SOURCE_ROOT, Supervised
+from gates.stack.stack import Stack
+
+SLOW_S, FAR_S = 0.06, 0.02
+"""Every answer comes so much later. The tightest limit of the load is a p95 of some hundred milliseconds."""
+BACKLOG_ROWS = 30_000
+TENANTS = 2_000
+SKEW_S = 1.0
+RETRIED = "order.retried"
+
+
+@contextmanager
+def _as_it_is(_bench: Bench) -> Iterator[Mapping[str, str]]:
+    yield {}
+
+
+@contextmanager
+def _nowhere() -> Iterator[Around]:
+    yield Around()
+
+
+def _nothing() -> str:
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A healthy deployment. options: of its stack; stand: what it stands in; prepare: changes it and returns more
+    variables for the gate; under: words before the gate's command; policy: more lines of gate.yaml; lacking: why this
+    machine cannot have it.
+    """
+
+    name: str
+    said: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    prepare: Prepare = _as_it_is
+    kind: TargetKind = TargetKind.STAGING
+    stand: Stand = _nowhere
+    under: tuple[str, ...] = ()
+    policy: str = ""
+    lacking: Callable[[], str] = _nothing
+
+
+def _by_sql(*statements: str, told: Mapping[str, str] | None = None) -> Prepare:
+    @contextmanager
+    def prepare(bench: Bench) -> Iterator[Mapping[str, str]]:
+        for statement in statements:
+            bench.execute(statement)
+        yield told or {}
+
+    return prepare
+
+
+def _beside(situation: Callable[[Stack], AbstractContextManager[None]]) -> Prepare:
+    @contextmanager
+    def prepare(bench: Bench) -> Iterator[Mapping[str, str]]:
+        with situation(bench.stack):
+            yield {}
+
+    return prepare
+
+
+@contextmanager
+def _cold(bench: Bench) -> Iterator[Mapping[str, str]]:
+    for process in bench.stack.processes:
+        process.restart()
+    bench.stack.recompose((), (), {})
+    yield {}
+
+
+def _skewed(seconds: float) -> Prepare:
+    @contextmanager
+    def prepare(bench: Bench) -> Iterator[Mapping[str, str]]:
+        for process in bench.stack.processes:
+            if isinstance(process, Supervised):
+                process.restart(seconds)
+        bench.stack.note_processes()
+        bench.stack.wait_ready(READY_TIMEOUT_S)
+        yield {}
+
+    return prepare
+
+
+def _anew(statement: str, told: Mapping[str, str], gate: Mapping[str, str]) -> Prepare:
+    """The statement, then the service and its workers with more variables, and a gate with others."""
+
+    @contextmanager
+    def prepare(bench: Bench) -> Iterator[Mapping[str, str]]:
+        bench.execute(statement)
+        bench.stack.recompose((), (), told)
+        yield gate
+
+    return prepare
+
+
+@contextmanager
+def _backlog(bench: Bench) -> Iterator[Mapping[str, str]]:
+    with connect(bench.stack.info.database_url) as connection:
+        connection.execute(
+            "insert into public.event_outbox (company_id, event_type, inserted_at) "
+            "select %s, 'order.paid', now() - interval '20 seconds' from generate_series(1, %s)",
+            (bench.stack.info.company_id, BACKLOG_ROWS),
+        )
+    yield {}
+
+
+@contextmanager
+def _retrying(bench: Bench) -> Iterator[Mapping[str, str]]:
+    """An HTTP agent that refuses the first attempt of a neighbour's events and takes the second."""
+
+    def agent(asked: Asked) -> Reply:
+        event = json.loads(asked.body or b"{}")
+        first = event.get("event_type") == RETRIED and event.get("attempt") == 1
+        return Reply(503) if first else Reply(200)
+
+    behaviour: Behaviour = agent
+    with serve(behaviour) as base:
+        told = {"AGENT": "http", "AGENT_URL": f"{base}/events", "AGENT_SECRET": "proof-" * 6}
+        bench.stack.recompose((), (), told)
+        with beside.neighbour(bench.stack, RETRIED, 0.5):
+            yield {}
+
+
+NAMES = {"dead_letter_queue": "failed_jobs", "edge_rate_limits": "call_windows", "aggregate_key": "ordering_key"}
+"""What a deployment calls otherwise, in its database and in bodies alike."""
+MAPPING = """
+names:
+  tables:
+    dead_letter_queue: {is: failed_jobs, columns: {aggregate_key: ordering_key}}
+    event_outbox: {columns: {aggregate_key: ordering_key}}
+    edge_rate_limits: {is: call_windows}
+  roles: {authenticated: app_user}
+  http:
+    headers: {X-Transbot-Signature: X-Hub-Signature-256}
+    fields: {aggregate_key: ordering_key}
+    codes: {budget_exhausted: NO_BUDGET_LEFT, rate_limited: SLOW_DOWN}
+"""
+
+
+@contextmanager
+def _renamed() -> Iterator[Around]:
+    """The sources of the reference with other names in them."""
+    with TemporaryDirectory(prefix="proof-names-") as folder:
+        made = Path(folder) / "replay_service"
+        shutil.copytree(SOURCE_ROOT / "replay_service", made, ignore=shutil.ignore_patterns("__pycache__"))
+        old = re.compile("|".join(NAMES))
+        for path in made.rglob("*.*"):
+            text = path.read_text(encoding="utf-8")
+            path.write_text(old.sub(lambda found: NAMES[found[0]], text), encoding="utf-8")
+        yield Around({"source": Path(folder), "history": False})
+
+
+def _sign_as_named(asked: Asked) -> Asked:
+    headers = tuple(("X-Transbot-Signature" if k.lower() == "x-hub-signature-256" else k, v) for k, v in asked.headers)
+    return Asked(asked.method, asked.path, headers, asked.body)
+
+
+def _code_as_named(reply: Reply) -> Reply:
+    body = reply.body.replace(b'"budget_exhausted"', b'"NO_BUDGET_LEFT"').replace(b'"rate_limited"', b'"SLOW_DOWN"')
+    return Reply(reply.status, reply.headers, body)
+
+
+@contextmanager
+def _other_names(bench: Bench) -> Iterator[Mapping[str, str]]:
+    bench.execute("alter role authenticated rename to app_user")
+    with before.through_a_proxy(_code_as_named, _sign_as_named)(bench) as told:
+        yield told
+
+
+def _database(setting: str) -> str:
+    """Sets something for all new sessions of the deployment's database."""
+    return f"do $$ begin execute format('alter database %I set {setting}', current_database()); end $$"
+
+
+V2 = (
+    "update public.feature_flags set enabled = true, rollout_percentage = 100 where key ="
+    " 'security.signing_v2_required'"
+)
+AT = "update public.feature_flags set rollout_percentage = {} where key = 'outbox.enabled'"
+AUTOVACUUM = (
+    "alter system set autovacuum_naptime = '1s'",
+    "alter system set autovacuum_vacuum_threshold = 1",
+    "alter system set autovacuum_vacuum_scale_factor = 0",
+    "alter system set autovacuum_analyze_threshold = 1",
+    "alter system set autovacuum_analyze_scale_factor = 0",
+    "select pg_reload_conf()",
+)
+MANY_TENANTS = (
+    "insert into public.companies (id, name) select gen_random_uuid(), 'Tenant ' || n"
+    f" from generate_series(1, {TENANTS}) n;"
+    " insert into public.replay_budgets (company_id) select id from public.companies on conflict do nothing;"
+    " insert into public.dead_letter_queue (company_id, event_type, payload, error_type)"
+    " select id, 'order.paid', '{}', 'timeout' from public.companies where name like 'Tenant %'"
+)
+ONE_TENANT = "delete from public.companies where id <> (select company_id from public.events limit 1)"
+MORE_COLUMNS = (
+    "alter table public.event_outbox add column note text; alter table public.replay_runs add column note text;"
+    " alter table public.dead_letter_queue add column note text default 'n';"
+    " create index note_of_events on public.event_outbox (note)"
+)
+OF_SQL = {
+    "v2-required": ("only signatures with a time are accepted", (V2,)),
+    "at-50": ("the flag is at its second step", (AT.format(50),)),
+    "at-100": ("the flag is at its last step", (AT.format(100),)),
+    "autovacuum": ("autovacuum looks at every table each second", AUTOVACUUM),
+    "many-tenants": (f"{TENANTS} tenants with budgets and dead letters", (MANY_TENANTS,)),
+    "one-tenant": ("one tenant, and no other", (ONE_TENANT,)),
+    "more-columns": ("tables have columns and indexes of the deployment's own", (MORE_COLUMNS,)),
+    "date-style": (
+        "dates, intervals and numbers in another style",
+        (_database("datestyle = ''German, DMY''"), _database("intervalstyle = ''sql_standard''")),
+    ),
+    "impatient-database": (
+        "the database ends long statements and idle transactions",
+        (_database("statement_timeout = ''20s''"), _database("idle_in_transaction_session_timeout = ''10s''")),
+    ),
+    "read-only-hours": (
+        "new sessions of the database only read",
+        (_database("default_transaction_read_only = on"),),
+    ),
+}
+"""Name -> what it is, and the statements that make it so."""
+BESIDE: Mapping[str, tuple[str, Callable[[Stack], AbstractContextManager[None]]]] = {
+    "busy-neighbour": ("another tenant emits twenty events a second", beside.neighbour),
+    "users": (f"{beside.USERS} tenants emit events and ask for replays", beside.users),
+    "vacuum": ("every table is vacuumed, twice a second", beside.vacuum),
+    "long-reader": ("a report holds one snapshot all the time", beside.reader),
+    "busy-machine": ("two programs compute all the time", lambda stack: beside.spinning(stack, count=2)),
+}
+"""Name -> what it is, and what goes on meanwhile."""
+BEFORE: Mapping[str, tuple[str, Prepare]] = {
+    "port-forward": ("behind a relay, which hides where calls come from", before.through_a_relay(RelayOptions())),
+    "slow": (
+        f"every answer {SLOW_S * 1000:.0f} ms later",
+        before.through_a_relay(RelayOptions(delay_s=SLOW_S)),
+    ),
+    "far-database": (
+        f"every answer of the database {FAR_S * 1000:.0f} ms later",
+        before.sql_through_a_relay(RelayOptions(delay_s=FAR_S)),
+    ),
+    "ipv6": ("at an IPv6 address", before.through_a_relay(RelayOptions("::1"))),
+    "header-case": ("headers in other cases, and unknown ones", before.through_a_proxy(before.other_case)),
+    "unknown-members": ("unknown members in every answer", before.through_a_proxy(before.with_a_member)),
+    "json-spelling": ("members in reverse order, indented", before.through_a_proxy(before.spelled_otherwise)),
+    "chunks": ("answers in chunks, each on a connection of its own", before.through_a_proxy(before.in_chunks)),
+    "longer-path": (
+        "under a longer path",
+        before.through_a_proxy(lambda reply: reply, prefix="/tenants/eu-1/api"),
+    ),
+}
+"""Name -> what it is, and what stands before the doors."""
+
+VARIANTS: tuple[Variant, ...] = (
+    Variant("plain", "the reference as it is"),
+    Variant("production", "a production target, by the gate's own login", kind=TargetKind.PRODUCTION),
+    Variant("cold", "PostgreSQL and the service have just started", prepare=_cold),
+    Variant("empty", "a database without history", {"history": False}),
+    Variant("backlog", f"{BACKLOG_ROWS} events wait, and drain", prepare=_backlog),
+    Variant("three-instances", "three instances and two workers", {"instances": 3, "workers": 2}),
+    Variant("clock-skew", "the service's clocks are one second ahead", prepare=_skewed(SKEW_S)),
+    Variant("clock-behind", "the service's clocks are one second behind", prepare=_skewed(-SKEW_S)),
+    Variant(
+        "time-zones",
+        "database, service and gate each in a time zone of its own",
+        prepare=_anew(
+            _database("timezone = ''Asia/Kathmandu''"),
+            {"TZ": "Pacific/Kiritimati"},
+            {"TZ": "America/St_Johns"},
+        ),
+    ),
+    Variant(
+        "ascii-locale",
+        "service and gate in a locale without UTF-8",
+        prepare=_anew(
+            _database("lc_messages = ''C''"),
+            {"LC_ALL": "POSIX", "LANG": "C"},
+            {"LC_ALL": "POSIX", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        ),
+    ),
+    Variant("retrying-agent", "an agent that fails a neighbour's events once", prepare=_retrying),
+    Variant(
+        "rolling-restart",
+        "one of two instances after the other is restarted in the middle",
+        {"instances": 2, "workers": 2},
+        _beside(beside.restart),
+    ),
+    Variant(
+        "nice",
+        "a gate that runs when nobody else wants to, on a busy machine",
+        prepare=_beside(lambda stack: beside.spinning(stack, count=2)),
+        under=("nice", "-n", "19"),
+    ),
+    Variant(
+        "half-a-processor",
+        "a gate that shares one processor with a program that computes all the time",
+        prepare=_beside(lambda stack: beside.spinning(stack, "taskset", "-c", "0")),
+        under=("taskset", "-c", "0"),
+        lacking=lambda: "" if shutil.which("taskset") else "taskset is not installed",
+    ),
+    *(
+        Variant(
+            f"pooled-by-{mode}",
+            f"the gate's login goes through pgbouncer, which lends by {mode}",
+            prepare=before.through_a_pooler(mode),
+            kind=TargetKind.PRODUCTION,
+            lacking=pooler.lacking,
+        )
+        for mode in ("transaction", "session")
+    ),
+    *(
+        Variant(
+            f"postgresql-{number}",
+            f"a guest on a server of PostgreSQL {number}",
+            stand=servers.version(number),
+            lacking=partial(servers.lacking, number),
+        )
+        for number in (15, 16, 17)
+    ),
+    Variant("replica-behind", f"a replica is {servers.BEHIND_S} s behind", stand=servers.replica(asked=False)),
+    Variant(
+        "replica-asked",
+        f"the gate asks a replica that is {servers.BEHIND_S} s behind",
+        stand=servers.replica(asked=True),
+    ),
+    Variant(
+        "other-names",
+        "tables, columns, a role, a header and codes have other names, which gate.yaml maps",
+        prepare=_other_names,
+        stand=_renamed,
+        policy=MAPPING,
+    ),
+    *(Variant(name, said, prepare=_by_sql(*statements)) for name, (said, statements) in OF_SQL.items()),
+    *(Variant(name, said, prepare=_beside(situation)) for name, (said, situation) in BESIDE.items()),
+    *(Variant(name, said, prepare=prepare) for name, (said, prepare) in BEFORE.items()),
+)

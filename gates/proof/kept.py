@@ -1,0 +1,48 @@
+"""The trials that are known so far, kept on disk one a line: a proof that was ended goes on where it stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gates.proof.trial import ProofPart, Trial
+
+TRIALS = "trials.ndjson"
+
+
+class KeptTrials:
+    """Trials by their id. `key` names the code and policy that are proved: trials of others do not count."""
+
+    def __init__(self, folder: Path, key: Mapping[str, str], *, resume: bool) -> None:
+        self._path = folder / TRIALS
+        self._found: dict[str, Trial] = {}
+        lines = self._path.read_bytes().splitlines(keepends=True) if resume and self._path.exists() else []
+        whole = [json.loads(line) for line in lines if line.endswith(b"\n")]  # a kill may have cut the last one
+        if whole and whole[0] == dict(key):
+            self._path.write_bytes(b"".join(lines[: len(whole)]))
+            self._found = {one.id: one for one in map(_trial, whole[1:])}
+        else:
+            self._path.write_text(json.dumps(dict(key)) + "\n", encoding="utf-8")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._found
+
+    @property
+    def all(self) -> tuple[Trial, ...]:
+        """In the order in which they were made."""
+        return tuple(self._found.values())
+
+    def add(self, one: Trial) -> None:
+        """Note a trial, and write it down. One that could not be carried out is made anew by the next proof."""
+        self._found[one.id] = one
+        if one.decision:
+            with self._path.open("a", encoding="utf-8") as out:
+                out.write(json.dumps(dataclasses.asdict(one), ensure_ascii=False) + "\n")
+
+
+def _trial(row: Mapping[str, Any]) -> Trial:
+    tuples = {name: tuple(row[name]) for name in ("allowed", "unpassed")}
+    return Trial(**{**row, **tuples, "suite": ProofPart(row["suite"])})
