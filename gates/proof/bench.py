@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -18,10 +19,12 @@ from gates.stack.errors import StackError
 from gates.stack.plan import StackOptions
 from gates.stack.postgres import Postgres, connect
 from gates.stack.roles import copy_database, database_url, drop_database
+from gates.stack.service import module_path
 from gates.stack.stack import Stack
 
 READY_TIMEOUT_S = 30.0
 ANSWER_TIMEOUT_S = 60.0
+RENEW_TIMEOUT_S = 12.0
 CLEAN = "as_it_was"
 """The database as it was at the first `renew`: the template of each later one."""
 
@@ -114,8 +117,10 @@ class Bench:
             if not isinstance(process, Postgres):
                 process.signal(signal.SIGKILL)
 
-    def renew(self) -> None:
-        """Service and workers anew, on the database as it was at the first call. Raise StackError or psycopg.Error."""
+    def renew(self, source: Path | None = None) -> None:
+        """Service and workers anew, by these sources or their own, on the database as it was at the first call. Raise
+        StackError or psycopg.Error.
+        """
         self._end_proxy()
         self.kill()
         url = self.stack.info.database_url
@@ -127,7 +132,23 @@ class Bench:
             else:
                 copy_database(server, CLEAN, own)
                 self._has_template = True
-        self.stack.recompose((), (), {})
+        self._start_anew(source)
+
+    def rebuild(self, source: Path) -> None:
+        """All anew, as these sources make it. Raise StackError where they do not, and leave what they made."""
+        self._end_proxy()
+        self.kill()
+        with connect(database_url(self.stack.info.database_url, "postgres")) as server:
+            drop_database(server, CLEAN)
+        self._has_template = False
+        try:
+            self.stack.rebuild(source)
+        finally:
+            self._start_anew(source)
+
+    def _start_anew(self, source: Path | None) -> None:
+        path = module_path(self.environ, source) if source else {}
+        self.stack.recompose((), (), path, RENEW_TIMEOUT_S if source else READY_TIMEOUT_S)
 
     def execute(self, sql: str) -> None:
         """Run statements as the superuser, as a person would type them: names are looked up in `public`, too."""

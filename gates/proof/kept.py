@@ -30,6 +30,10 @@ class KeptTrials:
     def __contains__(self, name: str) -> bool:
         return name in self._found
 
+    def is_right(self, name: str) -> bool:
+        """Whether it was made, and came out as it must."""
+        return name in self._found and self._found[name].ok
+
     @property
     def all(self) -> tuple[Trial, ...]:
         """In the order in which they were made."""

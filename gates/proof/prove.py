@@ -20,7 +20,7 @@ from gates.errors import UsageError
 from gates.evidence import CheckSpec, TargetKind, stamp
 from gates.proof import programs, selfsuite, stryker, summary
 from gates.proof.bench import Bench, bench
-from gates.proof.campaign import Campaign
+from gates.proof.campaign import Campaign, RunScope
 from gates.proof.degenerate import SERVERS, TWINS, never_unpassed
 from gates.proof.fault import Fault, decided
 from gates.proof.healthy.variants import VARIANTS
@@ -29,6 +29,9 @@ from gates.proof.judgement import Cell, FaultFacts, GateRun
 from gates.proof.kept import KeptTrials
 from gates.proof.matrix import Matrix, draw
 from gates.proof.measures import Cost
+from gates.proof.mutants.campaign import MutantCampaign
+from gates.proof.mutants.equivalents import equivalents
+from gates.proof.mutants.mutant import MUTANTS, Mutant, drawn, mutants
 from gates.proof.page import page
 from gates.proof.pairs import ALLOWED, PAIRS, as_trial, pairs
 from gates.proof.proof import Proof
@@ -111,6 +114,8 @@ class Prover:
                 self._run_faults(self._matrix)
             if ProofPart.PAIRS in request.suites:
                 self._run_pairs()
+            if ProofPart.MUTANTS in request.suites:
+                self._run_mutants()
             self._run_trials()
         finally:
             proof = self.keep()
@@ -138,6 +143,22 @@ class Prover:
         dataclasses.replace(self._short_way(), done=done).run(chosen_pairs(self._request))
         campaign = self._campaign()
         dataclasses.replace(campaign, done=lambda cell: self._trial_done(as_trial(cell))).run(unseen)
+
+    def _run_mutants(self) -> None:
+        request = self._request
+        due = [one for one in chosen_mutants(request) if not self._kept.is_right(f"{ProofPart.MUTANTS}/{one.id}")]
+        MutantCampaign(
+            open_bench=self._open,
+            policy=request.policy,
+            policy_options=request.policy_options,
+            out=request.out,
+            way=RunScope(request.kind),
+            equivalents=equivalents(),
+            lanes=request.lanes,
+            short=request.short,
+            done=self._trial_done,
+            over=self._is_over,
+        ).run(due)
 
     def _is_over(self) -> bool:
         return bool(self._request.minutes) and time.monotonic() - self._started > self._request.minutes * 60
@@ -294,6 +315,12 @@ def chosen_pairs(request: ProofRequest) -> list[Fault]:
     return [f for f in made if request.wants(f"{ProofPart.PAIRS}/{f.id}")]
 
 
+def chosen_mutants(request: ProofRequest) -> list[Mutant]:
+    """The mutants that are asked for, drawn by the seed."""
+    wanted = [one for one in mutants() if request.wants(f"{ProofPart.MUTANTS}/{one.id}")]
+    return drawn(wanted, request.sample or MUTANTS, request.seed)
+
+
 def applicable(catalogue: Iterable[CheckSpec], kind: TargetKind) -> tuple[CheckSpec, ...]:
     """The checks that a run on such a target has, without --deep."""
     return tuple(s for s in catalogue if kind.allows(s.where, disruptive=True) and not s.deep)
@@ -321,6 +348,8 @@ def listed(request: ProofRequest) -> list[tuple[str, str, str]]:
     trials: list[tuple[ProofPart, str, Sequence[str], str]] = []
     if ProofPart.PAIRS in request.suites:
         trials += [(ProofPart.PAIRS, f.id, ALLOWED, f.breaks) for f in chosen_pairs(request)]
+    if ProofPart.MUTANTS in request.suites:
+        trials += [(ProofPart.MUTANTS, m.id, ALLOWED, m.said) for m in chosen_mutants(request)]
     trials += [(ProofPart.HEALTHY, v.name, NEVER_ROLLED_BACK, v.said) for v in VARIANTS]
     trials += [(ProofPart.DEGENERATE, s.name, NOT_PROMOTED, s.said) for s in SERVERS]
     trials += [(ProofPart.DEGENERATE, t.name, NOT_PROMOTED, t.said) for t in TWINS]

@@ -146,13 +146,13 @@ class Looker:
         words = (sys.executable, "-m", "gates.proof.warm", str(self._ini))
         self._pytest = Servant(words, programs.clean(bench.environ, {}))
 
-    def look(self, specs: Sequence[CheckSpec], way: RunScope) -> Looked:
-        """What these checks see now. Nothing is remembered of what was there before."""
+    def look(self, specs: Sequence[CheckSpec], way: RunScope, *more: str) -> Looked:
+        """What these checks see now, with more options of pytest. Nothing is remembered of what was there before."""
         evidence, companies, state = (self._out / name for name in ("evidence.ndjson", "companies.txt", "state"))
         evidence.unlink(missing_ok=True)
         shutil.rmtree(state, ignore_errors=True)
         companies.write_text("", encoding="utf-8")
-        options = [f"--evidence={evidence}", *["--deep"] * way.deep]
+        options = [f"--evidence={evidence}", *["--deep"] * way.deep, *more]
         options += ["--disruptive"] * (way.kind is TargetKind.STAGING)
         if any(s.id.startswith("drill/") for s in specs):
             options.append(f"--companies={companies}")

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gates.proof.judgement import Cell, Status
+from gates.proof.mutants.tally import tally
 from gates.proof.proof import Proof, names
 from gates.proof.trial import ProofPart
 from gates.reports.formats.markdown import EMPTY, head
 from gates.reports.terminal import table
 from gates.text.inert import Markdown, Terminal
+from gates.verdict import Decision
 
 MOST_REASON = 110
 MOST_IDLE = 400
@@ -59,6 +61,12 @@ def _of_trials(proof: Proof) -> list[str]:
     if proof.healthy_runs:
         bound = f"; under {proof.bound:.0%} with 95 % confidence (3/R)" if proof.bound is not None else ""
         said.append(f"healthy deployments rolled back: {proof.rollbacks} of {proof.healthy_runs} runs{bound}")
+        kinds = {t.name.partition(".")[0] for t in proof.of(ProofPart.HEALTHY)}
+        held = [t for t in proof.of(ProofPart.HEALTHY) if t.decision == Decision.HOLD.value]
+        why = "; ".join(f"{t.name}: {t.reason[:MOST_REASON]}" for t in held)
+        said.append(f"of {len(kinds)} kinds; held: {len(held)} runs" + (f": {why}" if why else ""))
+    if mutants := proof.of(ProofPart.MUTANTS):
+        said.append(tally(mutants).sentence)
     if proof.unpassed_nowhere:
         said.append(f"passed on every degenerate server: {', '.join(proof.unpassed_nowhere)}")
     return said

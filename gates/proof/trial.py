@@ -18,6 +18,7 @@ class ProofPart(enum.StrEnum):
     DEGENERATE = "degenerate"
     SELF = "self"
     HOSTILE = "hostile"
+    MUTANTS = "mutants"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,9 @@ class Trial:
 
     @property
     def harmful(self) -> bool:
-        """A healthy deployment was rolled back, or nothing at all was promoted."""
+        """A healthy deployment was rolled back, or nothing at all was promoted. A mutant may harm nobody."""
+        if self.suite is ProofPart.MUTANTS:
+            return False
         wrong = {ProofPart.HEALTHY: Decision.ROLLBACK}.get(self.suite, Decision.PROMOTE)
         return not self.ok and self.decision == wrong.value
 

@@ -114,6 +114,23 @@ def drop_database(connection: psycopg.Connection[tuple[object, ...]], name: str)
     connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
 
+@contextmanager
+def anew(connection: psycopg.Connection[tuple[object, ...]]) -> Iterator[None]:
+    """Without the roles of a deployment; those that the block makes get the logins that they had."""
+    rows = connection.execute(
+        "select rolname, rolpassword from pg_authid where rolname = any(%s) and rolcanlogin", (list(ROLES),)
+    ).fetchall()
+    for role in DROP_ORDER:
+        connection.execute(sql.SQL("drop role if exists {}").format(sql.Identifier(role)))
+    try:
+        yield
+    finally:
+        for name, verifier in rows:
+            if existing(connection, (str(name),)):
+                login = sql.SQL("alter role {} login password {}")
+                connection.execute(login.format(sql.Identifier(str(name)), sql.Literal(str(verifier))))
+
+
 def password_key(connection: psycopg.Connection[tuple[object, ...]], server_url: str) -> bytes:
     """A secret that only superusers of the server know and that every stack on it derives alike: the password in the
     URL, else what the server keeps of the login's password, else (a server without passwords) a random one.

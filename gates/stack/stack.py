@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from gates.deployment.requests import mint_token
@@ -50,6 +51,7 @@ class Stack:
         self._services: list[Supervised] = []
         self._workers: list[Supervised] = []
         self._run: rundir.RunFolder | None = None
+        self._spawner: Spawner | None = None
         self._info: StackInfo | None = None
 
     @property
@@ -79,7 +81,13 @@ class Stack:
         """Take everything down, in the reverse order of the start, and delete the run folder. Twice is no error."""
         self._exit.close()
 
-    def recompose(self, serve: Sequence[str], work: Sequence[str], variables: Mapping[str, str]) -> None:
+    def recompose(
+        self,
+        serve: Sequence[str],
+        work: Sequence[str],
+        variables: Mapping[str, str],
+        ready_s: float = READY_TIMEOUT_S,
+    ) -> None:
         """Run all service instances and workers with these arguments and variables besides their own, and wait until
         they are ready. With none of them they are again what they were. Raise StackError where they do not come.
         """
@@ -88,7 +96,21 @@ class Stack:
         for process in self._workers:
             process.restart_as(work, variables)
         self.note_processes()
-        self.wait_ready(READY_TIMEOUT_S)
+        self.wait_ready(ready_s)
+
+    def rebuild(self, source: Path) -> None:
+        """Roles and database anew, by the migrations of these sources; logins keep their passwords. For a stack with a
+        server of its own. Raise StackError where a migration is refused: what was made before it is there.
+        """
+        if self._run is None or self._spawner is None or self._postgres is None:
+            raise StackError("A guest was asked to make roles anew; allowed: on a server of its own. Use another stack")
+        url = self.info.database_url
+        with connect(self._postgres.server.url("postgres")) as server:
+            roles.drop_database(server, DATABASE)
+            with roles.anew(server):
+                roles.create_database(server, DATABASE)
+                service.migrate(self._run, self._spawner, self._environ, url, source)
+        seed.write(url, self.info.company_id, history=self._options.history)
 
     def note_processes(self) -> None:
         """Write down what runs now, for whoever must clear up after a crash."""
@@ -116,7 +138,7 @@ class Stack:
         janitor = Janitor(run)
         self._exit.callback(janitor.dismiss)
         self._exit.callback(run.remove)
-        spawner = Spawner()
+        spawner = self._spawner = Spawner()
         self._exit.callback(spawner.close)
         if self._options.server:
             url, logins = self._be_guest(run, spawner, janitor)

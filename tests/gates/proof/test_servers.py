@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from gates.proof.degenerate import SERVERS, DegenerateServer, never_unpassed
-from gates.proof.healthy.before import other_case, with_a_member
+from gates.proof.healthy.before import in_chunks, other_case, spelled_otherwise, with_a_member
 from gates.proof.relay import RelayOptions, relay
 from gates.proof.servers import Asked, Reply, forward, serve
 
@@ -173,3 +173,13 @@ def test_a_check_that_passes_on_every_degenerate_server_is_named() -> None:
     """Only checks over HTTP must be seen not to pass."""
     checks = ("drill/a", "drill/b", "sql/c", "load/d")
     assert never_unpassed(checks, [["drill/a"], ["load/d", "drill/a"]]) == ("drill/b",)
+
+
+def test_other_spellings_of_an_answer_say_the_same() -> None:
+    """Members in another order, and a body in chunks whose length nobody tells."""
+    reply = Reply(200, (("Content-Type", "application/json"),), b'{"a": 1, "b": "\xc3\xa9"}' + b" " * 99)
+    spelled = spelled_otherwise(reply)
+    assert json.loads(spelled.body) == json.loads(reply.body)
+    assert list(json.loads(spelled.body)) == ["b", "a"]
+    with serve(lambda _asked: in_chunks(reply)) as base:
+        assert forward(base, Asked("GET", "/")).body == reply.body

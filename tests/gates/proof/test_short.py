@@ -103,7 +103,8 @@ class FakeDeployment(Bench):
         assert self.on == fault.id
         self.on = ""
 
-    def renew(self) -> None:
+    def renew(self, source: Path | None = None) -> None:
+        assert source is None
         self.world.renewed += 1
         self.spoilt.clear()
 

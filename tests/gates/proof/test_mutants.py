@@ -1,0 +1,214 @@
+"""Mutants: what the operators make of a text, their names, what counts as killed, and a deployment made anew."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from gates.decision.rules import Policy
+from gates.evidence import CheckSpec, Severity, TargetKind, Where
+from gates.proof.campaign import RunScope
+from gates.proof.judgement import GateRun
+from gates.proof.kept import KeptTrials
+from gates.proof.mutants import clauses, statements
+from gates.proof.mutants.campaign import EQUIVALENT, MutantCampaign, Seen
+from gates.proof.mutants.equivalents import equivalents
+from gates.proof.mutants.mutant import Mutant, drawn, mutants, planted
+from gates.proof.mutants.nearness import nearest
+from gates.proof.mutants.tally import tally
+from gates.proof.trial import ProofPart, Trial
+from gates.verdict import Decision, Effect, Finding, Verdict
+
+MODULE = '''
+def limit(parts: Parts, used: int, most: int) -> bool:
+    """Whether it is used up."""
+    if used < most and parts.is_on:
+        parts.note(used)
+        raise Refusal("limit")
+    return parts.left == 0
+'''
+QUERY = """
+-- One row, and used < most here is said by a comment.
+SELECT a.id FROM public.a a JOIN public.b b ON b.id = a.id
+WHERE a.used < 5 AND a.dead_at IS NULL
+ORDER BY a.id
+LIMIT 10
+FOR UPDATE SKIP LOCKED
+"""
+SCHEMA = """
+CREATE TABLE public.a (
+  id uuid PRIMARY KEY,
+  used integer NOT NULL DEFAULT 0,
+  CONSTRAINT a_used CHECK (used >= 0)
+);
+CREATE UNIQUE INDEX a_idx ON public.a (used);
+ALTER TABLE public.a FORCE ROW LEVEL SECURITY;
+"""
+MUTANT = Mutant("replay_service/budget.py", 7, "boundary", "if used < most:", "if used <= most:", "text")
+
+
+def made(text: str, changes: object) -> dict[str, list[str]]:
+    """What becomes of the changed stretch, by operator."""
+    found: dict[str, list[str]] = {}
+    for one in changes:  # type: ignore[attr-defined]
+        found.setdefault(one.operator, []).append(f"{text[one.start : one.end]} => {one.new}".strip())
+    return found
+
+
+def test_statements_comparisons_and_conditions_of_python_are_changed_one_at_a_time() -> None:
+    """Each operator is seen at work, and what it makes is Python."""
+    found = made(MODULE, statements.changes(MODULE))
+    assert found["boundary"] == ["used < most => (used <= most)"]
+    assert found["compare"] == ["parts.left == 0 => (parts.left != 0)"]
+    assert found["and-or"] == ["used < most and parts.is_on => ((used < most) or (parts.is_on))"]
+    assert {"parts.note(used) => pass", 'raise Refusal("limit") => pass'} == set(found["delete"])
+    assert len(found["drop"]) == 2
+    assert len(found["return"]) == 2
+    for one in statements.changes(MODULE):
+        ast.parse(MODULE[: one.start] + one.new + MODULE[one.end :])
+
+
+def test_clauses_of_a_query_are_dropped_and_its_comparisons_changed() -> None:
+    """A lock, an order, a limit, a join's condition and each condition of WHERE; comments are none."""
+    found = made(QUERY, clauses.changes(QUERY, is_schema=False))
+    assert set(found["lock"]) == {"FOR UPDATE SKIP LOCKED =>", "SKIP LOCKED =>"}
+    assert found["order"] == ["ORDER BY a.id =>"]
+    assert found["limit"] == ["LIMIT 10 =>"]
+    assert set(found["drop"]) == {"b.id = a.id => true", "a.used < 5 => true", "a.dead_at IS NULL => true"}
+    assert found["boundary"] == ["< => <="]
+    assert "IS => IS NOT" in found["compare"]
+    assert found["and-or"] == ["AND => OR"]
+    assert "delete" not in found
+
+
+def test_constraints_and_statements_of_a_schema_are_left_out() -> None:
+    """What other statements do not need may be missing."""
+    found = made(SCHEMA, clauses.changes(SCHEMA, is_schema=True))
+    assert {"NOT NULL =>", "PRIMARY KEY =>"} <= set(found["constraint"])
+    assert any("CONSTRAINT a_used CHECK (used >= 0)" in one for one in found["constraint"])
+    assert [one.split()[0] for one in found["delete"]] == ["CREATE", "ALTER"]
+
+
+def test_every_mutant_has_a_name_and_is_one_change_of_a_file() -> None:
+    """Names go into reports, and a draw by a seed is the same tomorrow and begins with a shorter one."""
+    found = mutants()
+    assert len(found) > 2000
+    assert len({m.id for m in found}) == len(found)
+    assert not any(m.said.partition(" => ")[0] == m.new for m in found)
+    for one in found:
+        if one.path.endswith(".py"):
+            ast.parse(one.text)
+    ten = drawn(found, 10, "seed")
+    assert [m.id for m in ten] == [m.id for m in drawn(found, 20, "seed")][:10]
+    assert ten != drawn(found, 10, "another")
+
+
+def test_a_planted_mutant_is_a_whole_package_with_one_file_changed() -> None:
+    """The deployment runs the mutant and nothing else that is new."""
+    one = drawn(mutants(), 1, "seed")[0]
+    with planted(one) as folder:
+        assert (folder / one.path).read_text(encoding="utf-8") == one.text
+        other = "replay_service/__init__.py"
+        assert (folder / other).read_bytes() == Path(other).resolve().read_bytes()
+    assert not folder.exists()
+
+
+def test_each_equivalent_is_a_mutant_that_there_is() -> None:
+    """A reason without its mutant is stale: the line was changed."""
+    keys = {m.key for m in mutants()}
+    stale = set(equivalents()) - keys
+    assert not stale
+    assert all(len(why) > 20 for why in equivalents().values())
+
+
+def test_an_equivalent_is_named_once() -> None:
+    """Two reasons for one mutant are one too many."""
+    with pytest.raises(ValueError, match="twice"):
+        equivalents("a reason that says why: [a, b]\nanother one that says why: [b]\n")
+
+
+def spec(name: str, claim: str) -> CheckSpec:
+    return CheckSpec(name, claim, "", Severity.PAGE, Where.SELF_CLEANING)
+
+
+def test_the_nearest_checks_speak_of_what_the_mutant_speaks_of() -> None:
+    """Most mutants are seen by few checks; who asks those first saves the rest."""
+    specs = [spec("drill/audit/a", "The chain holds."), spec("drill/budget/b", "What is used is at most the limit.")]
+    assert nearest(MUTANT, specs, 1) == [specs[1]]
+
+
+def campaign(tmp_path: Path, why: str = "") -> MutantCampaign:
+    def never(*_arguments: object, **_options: object) -> None:
+        raise AssertionError("no deployment may be opened")
+
+    known = {MUTANT.key: why} if why else {}
+    policy = Policy((), TargetKind.STAGING, "r")
+    return MutantCampaign(never, policy, (), tmp_path, RunScope(), known)  # type: ignore[arg-type]
+
+
+def saw(decision: Decision | None, *killers: str, **more: object) -> Seen:
+    findings = tuple(Finding(c, "fail", "page", Effect.ROLLBACK) for c in killers)
+    verdict = Verdict(decision, "the reason", findings=findings) if decision else None
+    return Seen(GateRun(verdict, error="" if verdict else "no verdict"), killers, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("seen", "why", "ok", "reason"),
+    [
+        (saw(Decision.ROLLBACK, "drill/a"), "", True, "drill/a"),
+        (saw(Decision.HOLD), "", True, "held: the reason"),
+        (saw(Decision.ROLLBACK, "drill/a", starts=False), "", True, "it did not start; drill/a"),
+        (saw(Decision.PROMOTE), "", False, "hole: the gate promoted: the reason"),
+        (saw(Decision.PROMOTE), "nobody can see it", True, "equivalent: nobody can see it"),
+        (saw(Decision.PROMOTE, starts=False), "", False, "hole: the gate promoted: the reason"),
+        (saw(Decision.ROLLBACK, "drill/a"), "nobody can see it", False, "killed, and said to be equivalent"),
+        (saw(None, error="StackError: no room"), "", False, "StackError: no room"),
+    ],
+)
+def test_a_mutant_is_killed_equivalent_or_a_hole(tmp_path: Path, seen: Seen, why: str, ok: bool, reason: str) -> None:
+    """One that does not start is killed by a verdict alone; an error of the harness is no result."""
+    one = campaign(tmp_path, why).judged(MUTANT, seen, 1.0)
+    assert (one.ok, one.harmful) == (ok, False)
+    assert one.reason.startswith(reason)
+    assert bool(one.decision) == (seen.error == "")
+
+
+def result(name: str, decision: str, reason: str, *killers: str) -> Trial:
+    ok = decision != "promote" or reason.startswith(EQUIVALENT)
+    return Trial(ProofPart.MUTANTS, name, "", (), decision, ok, reason, unpassed=killers)
+
+
+def test_the_tally_counts_no_mutant_as_killed_that_is_none() -> None:
+    """What could not be judged and what is equivalent are in no rate."""
+    found = tally(
+        [
+            result("a", "rollback", "drill/a", "drill/a"),
+            result("b", "rollback", "sql/manifest/x", "sql/manifest/x"),
+            result("c", "hold", "held: why"),
+            result("d", "promote", EQUIVALENT + "why"),
+            result("e", "promote", "hole: why"),
+            result("f", "", "StackError"),
+        ]
+    )
+    assert (found.killed, found.equivalent, found.holes, found.undecided) == (3, 1, ("e",), 1)
+    assert (found.by_the_manifest_alone, found.held, found.dead) == (1, 1, 0)
+    assert found.sentence.startswith("mutants: 3 of 4 killed (75.0%), of them 1 by the schema's manifest alone")
+
+
+def test_trials_go_on_where_a_proof_was_ended(tmp_path: Path) -> None:
+    """Those of other code do not count, nor one that could not be carried out, nor a line that was cut."""
+    key, first = {"source": "a"}, result("a", "rollback", "drill/a", "drill/a")
+    kept = KeptTrials(tmp_path, key, resume=False)
+    kept.add(first)
+    kept.add(result("b", "", "StackError"))
+    kept.add(result("c", "promote", "hole: why"))
+    with (tmp_path / "trials.ndjson").open("ab") as out:
+        out.write(b'{"suite": "mut')
+    again = KeptTrials(tmp_path, key, resume=True)
+    assert again.all == (first, result("c", "promote", "hole: why"))
+    assert ("mutants/a" in again, again.is_right("mutants/a"), again.is_right("mutants/c")) == (True, True, False)
+    assert not KeptTrials(tmp_path, {"source": "b"}, resume=True).all
+    assert dataclasses.replace(first, reason="x") not in again.all
