@@ -116,8 +116,9 @@ def parser(*names: str) -> Parser:
         made = commands.add_parser(name, help=command.said, description=command.said, epilog=EXIT_CODES)
         if name in names:
             _module(command).add_arguments(made, name)
-            made.add_argument("--quiet", action="store_true", help="only results and errors")
-            made.add_argument("--env-file", metavar="FILE", help="variables that the environment does not set")
+            from gates.inputs import options as shared  # noqa: PLC0415  -- the overview does without it
+
+            shared.general(made)
     return top
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from gates.inputs import values
 from gates.inputs.values import option
@@ -12,6 +13,13 @@ COMPANY, FLAG, FOLDER, RELEASE, REASON = map(
     option, (values.any_id, values.flag_key, values.folder, values.release, values.reason)
 )
 LIMIT = option(values.whole(0))
+
+
+def general(made: argparse.ArgumentParser, *, nested: bool = False) -> None:
+    """What every command takes. nested: of a word below a command, which then sets nothing unasked."""
+    unset: dict[str, Any] = {"default": argparse.SUPPRESS} if nested else {}
+    made.add_argument("--quiet", action="store_true", help="only results and errors", **unset)
+    made.add_argument("--env-file", metavar="FILE", help="variables that the environment does not set", **unset)
 
 
 def policy(made: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from gates.contract.remedies import remedy_of
 from gates.errors import UsageError
 from gates.evidence import CheckSpec
 from gates.inputs.shapes import nearest
+from gates.operator.how_checked import Source, how_checked
 from gates.proof.fault import Fault
 from gates.stack.extra import INSTALL
 from gates.stages.suite import ROOT
@@ -19,6 +20,7 @@ from gates.text.own_data import data_of
 
 LINES = Path(__file__).with_name("lines.json")
 MOST_FAULTS = 8
+MOST_SOURCES = 3
 EFFECTS = {"page": "a failure rolls back", "warn": "a failure holds", "investigate": "a failure is noted"}
 WHERE = {
     "read-only": "runs everywhere and changes nothing",
@@ -37,6 +39,8 @@ class Explained:
     promises: Mapping[str, str]
     faults: tuple[str, ...] | None
     """None: nobody knows without the reference."""
+    how: Source = field(default_factory=Source)
+    """Of one check that is asked about alone or with a few."""
 
     def lines(self) -> list[str]:
         """For people."""
@@ -50,6 +54,8 @@ class Explained:
         found += [f"  do        {remedy_of(s.id)}"] * bool(remedy_of(s.id))
         found += [f"  area      {s.area}"] * bool(s.area)
         found.append(f"  in short  {'; '.join(facts)}")
+        found += [f"  checked   {self.how.place}"] * bool(self.how.place)
+        found += [f"            {line}".rstrip() for line in self.how.text.splitlines()]
         found += [f"  promise   {line}: {text}" for line, text in self.promises.items()]
         return [*found, f"  red on    {self._red_on()}"]
 
@@ -65,6 +71,7 @@ class Explained:
             **self.spec.to_json(),
             "promises": dict(self.promises),
             "faults": None if self.faults is None else list(self.faults),
+            **({"checked": {"place": self.how.place, "text": self.how.text}} if self.how.place else {}),
         }
 
 
@@ -82,6 +89,7 @@ def explain(specs: Sequence[CheckSpec], patterns: Sequence[str], faults: Sequenc
             s,
             {c: lines[c] for c in s.covers},
             None if faults is None else tuple(f.id for f in faults if f.declares(s.id)),
+            how_checked(s.id) if len(chosen) <= MOST_SOURCES else Source(),
         )
         for s in chosen
     ]

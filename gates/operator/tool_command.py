@@ -52,6 +52,7 @@ def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
                 percent = option(values.whole(1, 100))
                 one.add_argument("--at", type=percent, required=True, metavar="PERCENT", help="of the tenants")
             hand_command.add_arguments(one, do)
+            shared.general(one, nested=True)
 
 
 def _body_options(made: argparse.ArgumentParser) -> None:

@@ -107,7 +107,9 @@ class _Teller(Generic[Medium]):
         medium, v, who = self.medium, self.verdict, self._who()
         causes = grouped(v.deciding)
         if v.shown_as is Decision.PROMOTE:
-            return medium("{} kept its promises: all {} required checks passed.").format(who, v.counts.passed)
+            one, all_of_them = medium("its one required check"), medium("all {} required checks")
+            checks = one if v.counts.passed == 1 else all_of_them.format(v.counts.passed)
+            return medium("{} kept its promises: {} passed.").format(who, checks)
         if v.action.holds and v.decision is Decision.HOLD and not causes:
             return medium("{} passed its checks, and its flag could not be stepped: {}.").format(who, v.action.message)
         if not causes:
@@ -213,6 +215,8 @@ RECOVERY = {
     "unread": "not seen, because",
     "on_somewhere": "rows of the flag",
     "proved": "the recovery",
+    "agents_paused": "rows that pause the agents",
+    "rate_limits_cleared": "replay limits that were cleared",
 }
 STATES = {"on_somewhere": ("off, all of them", "one is still on"), "proved": ("not proved", "proved")}
 """Members that are true or false -> the words for false and for true."""

@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Sequence
 
+from gates.decision.rules import again
 from gates.reports.formats.format import Format, ReportSource
 from gates.reports.formats.rows import Row
 from gates.reports.sentences import brief
@@ -69,7 +70,7 @@ def _case(suite: ET.Element, row: Row) -> None:
     if kind == "skipped":
         _under(made, kind, message=row.message)
     elif kind:
-        about = f"{row.claim}\n{row.cost}\n{row.reproduce}".strip()
+        about = "\n".join(filter(None, dict.fromkeys((row.claim, row.cost, again(row.check), row.reproduce))))
         _under(made, kind, about, message=row.message or row.compared)
     elif row.message:
         _under(made, "system-out", row.message)

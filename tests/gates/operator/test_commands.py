@@ -36,6 +36,15 @@ def test_every_command_has_options_and_something_to_carry_out(name: str, capsys:
     assert callable(sys.modules[cli.COMMANDS[name].module].carry_out)
 
 
+@pytest.mark.parametrize("before", [True, False])
+def test_a_word_below_a_command_takes_what_all_share(before: bool) -> None:
+    """On either side of the word; it takes nothing back that stands before it."""
+    shared, word = ["--quiet", "--env-file", "f"], ["enable", "k", "--at", "10", "--reason", "r"]
+    words = ["flags", *shared, *word] if before else ["flags", *word, *shared]
+    options = cli.parser("flags").parse_args(words)
+    assert (options.quiet, options.env_file, options.at) == (True, "f", 10)
+
+
 def test_help_imports_no_command() -> None:
     """`gate --help` starts neither the database driver nor a reader of YAML."""
     asked = (

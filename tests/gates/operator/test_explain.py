@@ -9,6 +9,7 @@ import pytest
 from gates import catalogue
 from gates.errors import UsageError
 from gates.operator import explain
+from gates.operator.how_checked import how_checked
 from gates.proof.fault import Fault, Kind
 from gates.verdict import Decision
 from tests.gates.gate_process import gate
@@ -38,6 +39,30 @@ def test_a_check_is_explained_with_what_turns_it_red() -> None:
     assert spots
     assert all("f/one" in "\n".join(s.lines()) for s in spots)
     assert len(explain.explain(specs, [], [])) == len(specs)
+
+
+@pytest.mark.parametrize(
+    ("check", "place", "text"),
+    [
+        ("sql/spot/replay-runs-unique", "sql_checks/spot/0010_replay_runs_unique.sql:1", "from pg_constraint"),
+        ("alert/outbox-lag", "sql_checks/alerts/outbox.yaml:", "percentile_disc(0.95)"),
+        ("drill/audit/rate-limited-once-a-minute", "drills/audit/test_refusals.py:", "scene.run(company"),
+        ("drill/safety-rails/max-exponent", "drills/replay/test_safety_rails.py:", ""),
+        ("load/agent_success/rate", "loadtests/profiles.py", ""),
+        ("preflight/alone", "gates/stages/turn.py:", ""),
+    ],
+)
+def test_how_a_check_looks_is_shown(check: str, place: str, text: str) -> None:
+    """The query, the rule's query, the requests; of what is a line in a table, its place."""
+    (one,) = explain.explain(catalogue.load(), [check], [FAULT])
+    assert one.how.place.startswith(place)
+    assert text in one.how.text
+    assert f"checked   {place}" in "\n".join(one.lines())
+
+
+def test_every_check_has_a_place() -> None:
+    """Nothing of the catalogue is judged where nobody can look it up (a tenth of them, in turn)."""
+    assert [s.id for s in catalogue.load()[::10] if not how_checked(s.id).place] == []
 
 
 def test_a_pattern_that_names_no_check_is_a_usage_error() -> None:
