@@ -16,7 +16,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -37,13 +38,21 @@ def from_afar(options: argparse.Namespace) -> Iterator[dict[str, str]]:
     """The environment of a run, for the time of the block."""
     with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="distance-") as folder:
         each = 2 if options.beside == "restart" else 1
-        up = stack.enter_context(reference_stack(StackOptions(instances=each, workers=each), os.environ))
+        place = Path(folder)
+        place.chmod(0o755)
+        wanted = StackOptions(instances=each, workers=each)
+        if options.service_pooler:
+
+            def door(url: str) -> AbstractContextManager[str]:
+                return pgbouncer(place / "service-pooler", url, options.service_pooler, everybody=True)
+
+            wanted = replace(wanted, pooler=door)
+        up = stack.enter_context(reference_stack(wanted, os.environ))
         own = {**up.info.variables(), "GATE_STACK_CONTROL": up.info.control if options.target == "reference" else ""}
         if options.login == "gate":
             own["DATABASE_URL"] = up.info.gate_url
         if options.pooler:
-            Path(folder).chmod(0o755)
-            pooled = pgbouncer(Path(folder) / "pooler", own["DATABASE_URL"], options.pooler)
+            pooled = pgbouncer(place / "pooler", own["DATABASE_URL"], options.pooler)
             own["DATABASE_URL"] = stack.enter_context(pooled)
         for name in ("BASE_URL", "DATABASE_URL") if options.rtt else ():
             parts = urlsplit(own[name])
@@ -77,6 +86,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rtt", type=float, default=60.0, metavar="MS", help="of a round trip (default 60)")
     parser.add_argument("--pooler", default="", choices=("", "transaction", "session"), help="how pgbouncer lends")
+    parser.add_argument("--service-pooler", default="", choices=("", "transaction", "session"), help="before service")
     parser.add_argument("--login", default="superuser", choices=("superuser", "gate"), help="gate: replay_gate")
     parser.add_argument("--beside", default="", choices=("", *SITUATIONS), help="what goes on meanwhile")
     parser.add_argument("--target", default="staging", metavar="KIND", help="GATE_TARGET (default staging)")

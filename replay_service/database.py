@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from replay_service.session import startup_options
+from replay_service.session import Session
 from replay_service.settings import Settings
 
 Row = tuple[Any, ...]
-Connection = AsyncConnection[Row]
-
+Connection = Session
 ANSWER_S = 2.0
 """Probes give up soon: an answer that says `not ready` in time is worth more than a late one."""
 CONNECT_TIMEOUT_S = 3
@@ -70,7 +68,7 @@ class Database:
 
     def __init__(self, settings: Settings) -> None:
         self._timeout_s = settings.pool_timeout_s
-        options = {
+        limits = {
             "statement_timeout": settings.statement_timeout_ms,
             "lock_timeout": settings.lock_timeout_ms,
             "idle_in_transaction_session_timeout": settings.idle_in_transaction_timeout_ms,
@@ -85,15 +83,14 @@ class Database:
             reconnect_timeout=RECONNECT_TIMEOUT_S,
             open=False,
             name="replay-service",
+            connection_class=Connection,
             kwargs={
-                "autocommit": True,
-                "prepare_threshold": 0,
                 "connect_timeout": CONNECT_TIMEOUT_S,
                 "keepalives_idle": 10,
                 "keepalives_interval": 3,
                 "keepalives_count": 3,
                 "application_name": "replay-service",
-                "options": startup_options(options),
+                "settings": limits,
             },
         )
 

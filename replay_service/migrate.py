@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psycopg
 
-from replay_service.session import startup_options
+from replay_service.session import pinning
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 FILE_NAME = re.compile(r"(?P<version>\d{8}_\d{3})_(?P<name>[a-z0-9_]+)\.sql")
@@ -104,11 +104,10 @@ def pending(files: Sequence[Migration], applied: Mapping[str, str]) -> tuple[Mig
 def migrate(url: str, folder: Path = MIGRATIONS) -> str:
     """Bring the database to the newest version and return it. Raises MigrationError or psycopg.Error."""
     files = read_migrations(folder)
-    options = startup_options({"lock_timeout": f"{LOCK_WAIT_S}s"})
-    with psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_S, autocommit=True, options=options) as conn:
-        conn.execute("SELECT pg_advisory_lock(%s)", (LOCK_KEY,))
-        for file in pending(files, _applied(conn)):
-            _apply(conn, file)
+    with psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_S, autocommit=True, prepare_threshold=None) as conn:
+        conn.isolation_level, conn.read_only = psycopg.IsolationLevel.READ_COMMITTED, False
+        while _apply(conn, files):
+            pass
     return files[-1].version
 
 
@@ -123,19 +122,26 @@ def _has_ledger(conn: psycopg.Connection) -> bool:
     return row is not None and bool(row[0])
 
 
-def _apply(conn: psycopg.Connection, file: Migration) -> None:
+def _apply(conn: psycopg.Connection, files: Sequence[Migration]) -> bool:
+    """Apply the next file; whether there was one."""
     for race in range(1, CLUSTER_RACES + 1):
         try:
-            _apply_once(conn, file)
+            return _apply_once(conn, files)
         except psycopg.errors.InternalError_ as error:  # "tuple concurrently updated" has no code of its own
             if race == CLUSTER_RACES or "concurrently" not in str(error):
                 raise
-        else:
-            return
+    return False
 
 
-def _apply_once(conn: psycopg.Connection, file: Migration) -> None:
+def _apply_once(conn: psycopg.Connection, files: Sequence[Migration]) -> bool:
+    """All that it needs belongs to the transaction: a pooler may lend the next one another session."""
     with conn.transaction():
+        conn.execute(pinning({"lock_timeout": f"{LOCK_WAIT_S}s"}))
+        conn.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK_KEY,))
+        todo = pending(files, _applied(conn))
+        if not todo:
+            return False
+        file = todo[0]
         conn.execute(file.text.encode())
         if not _has_ledger(conn):
             conn.execute(LEDGER.encode())
@@ -144,6 +150,7 @@ def _apply_once(conn: psycopg.Connection, file: Migration) -> None:
             "INSERT INTO public.schema_migrations (version, name, checksum) VALUES (%s, %s, %s)",
             (file.version, file.name, file.checksum),
         )
+        return True
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:

@@ -28,9 +28,12 @@ def lacking() -> str:
 
 
 @contextmanager
-def pgbouncer(folder: Path, url: str, mode: str, *, ignore: str = "", size: int = 20) -> Iterator[str]:
+def pgbouncer(
+    folder: Path, url: str, mode: str, *, ignore: str = "", size: int = 20, everybody: bool = False
+) -> Iterator[str]:
     """The URL of the same database through the pooler, which writes to the folder. `ignore`: startup parameters that it
-    drops silently. Raise StackError where it does not start.
+    drops silently; everybody: it asks the server for the passwords of all logins, as the superuser of the URL may.
+    Raise StackError where it does not start.
     """
     if PROGRAM is None:
         raise StackError(f"{lacking()}; allowed: a machine that has it. Install it")
@@ -41,7 +44,8 @@ def pgbouncer(folder: Path, url: str, mode: str, *, ignore: str = "", size: int 
         "listen_addr": "127.0.0.1",
         "listen_port": port,
         "unix_socket_dir": "",
-        "auth_type": "plain",
+        "auth_type": "scram-sha-256" if everybody else "plain",
+        "auth_user": parts.username if everybody else "",
         "auth_file": folder / "users.txt",
         "pool_mode": mode,
         "default_pool_size": size,

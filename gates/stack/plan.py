@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +24,8 @@ class StackOptions:
 
     `variables` are added to the environment of service and worker; `serve_arguments` and `work_arguments` to their
     commands. `history` False leaves the database as the migrations made it, with the flags only. `source`: the folder
-    that has the package `replay_service`, where it is not this one.
+    that has the package `replay_service`, where it is not this one. `pooler`: given the superuser's URL of the
+    database, the URL of the same behind a pooler, through which service and worker then go.
     """
 
     server: str = field(default="", repr=False)
@@ -36,6 +38,7 @@ class StackOptions:
     work_arguments: tuple[str, ...] = ()
     history: bool = True
     source: Path | None = None
+    pooler: Callable[[str], AbstractContextManager[str]] = nullcontext
 
     def check(self) -> None:
         """Raise StackOptionError naming the option that is wrong."""

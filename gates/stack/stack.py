@@ -152,10 +152,11 @@ class Stack:
         info = self._info = self._describe(
             run, f"http://127.0.0.1:{sock.getsockname()[1]}{service.BASE_PATH}", url, logins
         )
+        door = self._exit.enter_context(self._options.pooler(url))
         wanted = Wanted(
             self._told(info),
-            logins["replay_service"].url(url),
-            logins["replay_worker"].url(url),
+            logins["replay_service"].url(door),
+            logins["replay_worker"].url(door),
             self._options.serve_arguments,
             self._options.work_arguments,
             self._source,

@@ -9,13 +9,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
-from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
-from replay_service.session import startup_options
+from replay_service.session import Session
 
 Row = tuple[Any, ...]
-Connection = AsyncConnection[Row]
+Connection = Session
 Queries = Mapping[str, bytes]
 
 CONNECT_TIMEOUT_S = 5
@@ -24,28 +23,24 @@ RECONNECT_PAUSE_S = 0.5
 # Statistics of an outbox are those of an empty one until a burst comes, so no plan may rest on them: the statements are
 # written so that, without sequential scans and sorts, one index alone can answer them. A plan made once is then as good
 # as one made anew, which for the sweep of a lane costs five times what the sweep itself does.
-SESSION = startup_options(
-    {
-        "statement_timeout": "30s",
-        "lock_timeout": "5s",
-        "idle_in_transaction_session_timeout": "10s",
-        "enable_seqscan": "off",
-        "enable_sort": "off",
-        "enable_incremental_sort": "off",
-        "jit": "off",
-        "plan_cache_mode": "force_generic_plan",
-        "work_mem": "16MB",
-    }
-)
+SESSION: Mapping[str, str] = {
+    "statement_timeout": "30s",
+    "lock_timeout": "5s",
+    "idle_in_transaction_session_timeout": "10s",
+    "enable_seqscan": "off",
+    "enable_sort": "off",
+    "enable_incremental_sort": "off",
+    "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "work_mem": "16MB",
+}
 _LOG = logging.getLogger("replay_service.worker")
 
 
 def _arguments() -> dict[str, Any]:
     return {
-        "autocommit": True,
-        "prepare_threshold": 0,
         "connect_timeout": CONNECT_TIMEOUT_S,
-        "options": SESSION,
+        "settings": SESSION,
         "application_name": "replay-worker",
         "keepalives_idle": 10,
         "keepalives_interval": 5,
@@ -56,7 +51,7 @@ def _arguments() -> dict[str, Any]:
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Connection]:
     """A connection of one's own."""
-    async with await AsyncConnection.connect(url, **_arguments()) as conn:
+    async with await Connection.connect(url, **_arguments()) as conn:
         yield conn
 
 
@@ -64,6 +59,7 @@ def settling_pool(url: str, size: int) -> AsyncConnectionPool[Connection]:
     """A pool, not yet open."""
     return AsyncConnectionPool(
         url,
+        connection_class=Connection,
         kwargs=_arguments(),
         min_size=1,
         max_size=size,

@@ -103,6 +103,9 @@ async def work(parts: WorkerParts) -> None:
 
 
 async def _listen(drain: Drain, stop: asyncio.Event, conn: Connection) -> None:
+    if conn.is_lent:  # no notification comes to a session that is somebody else's by then: the scout looks by itself
+        await stop.wait()
+        return
     await conn.execute(f"LISTEN {CHANNEL}".encode())
     drain.wake()
     while not stop.is_set():
