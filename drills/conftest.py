@@ -20,7 +20,7 @@ from drills.workbench.turns import TOGETHER, WAITS, Crew
 from gates.checks.recorder import Observer, Unmet
 from gates.deployment.client import HttpDoor
 from gates.deployment.connection import Answering
-from gates.deployment.database import execute, value
+from gates.deployment.kept import keeping
 from gates.deployment.leftovers import take_lease, term_of
 from gates.deployment.target import Target
 from gates.deployment.tenants import OUTBOX_FLAG, REPLAY_FLAG, Tenants
@@ -114,7 +114,8 @@ def token(target: Target, clock: Clock) -> Minter:
 def sql_door(target: Target) -> Iterator[SqlDoor]:
     """Opens the session's SQL connection on demand."""
     doors = SqlDoor(target.database_url)
-    yield doors
+    with keeping():
+        yield doors
     doors.close()
 
 
@@ -132,14 +133,13 @@ def rollouts(sql_door: SqlDoor) -> dict[str, int]:
 
     Where an operator has paused everybody nothing can be drilled: a target that then refuses is right.
     """
-    if value(sql_door.connection(), query("fleet_paused")):
-        raise Unmet("everybody is paused (agent_controls): replays are rightly refused. Resume the agents, or wait")
-    rows = execute(
-        sql_door.connection(),
+    flags = (
         "select key, case when enabled then rollout_percentage else 0 end as percent from public.feature_flags"
-        " where company_id is null and key = any(%s)",
-        [OUTBOX_FLAG, REPLAY_FLAG],
+        f" where company_id is null and key in ('{OUTBOX_FLAG}', '{REPLAY_FLAG}')"
     )
+    paused, rows = (one.fetchall() for one in sql_door.connection().glance(query("fleet_paused"), flags))
+    if paused[0]["paused"]:
+        raise Unmet("everybody is paused (agent_controls): replays are rightly refused. Resume the agents, or wait")
     found = {str(r["key"]): int(str(r["percent"])) for r in rows}
     for key in (OUTBOX_FLAG, REPLAY_FLAG):
         if not found.get(key):

@@ -11,6 +11,7 @@ from typing import Any
 
 from gates.contract.names import Names
 from gates.decision.policy_file import PolicyFile, names_of_text, parse
+from gates.deployment.database import LENDING, lending
 from gates.deployment.dialect.current import NAMES, current, use
 from gates.deployment.libpq import other_passwords
 from gates.deployment.target import Target
@@ -137,6 +138,7 @@ def environment_of(target: Target, environ: Mapping[str, str]) -> dict[str, str]
     described = {name: _written(getattr(target, variable.field)) for name, variable in VARIABLES.items()}
     described["GATE_TARGET"] = target.kind.value
     described[NAMES] = current().dump() if current() else ""
+    described[LENDING] = lending(target.database_url)
     others = {k: v for k, v in environ.items() if k not in {*described, *KEYS}}
     return {**others, **{k: v for k, v in described.items() if v}}
 

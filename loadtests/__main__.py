@@ -16,6 +16,7 @@ from pathlib import Path
 
 import locust  # noqa: F401  -- first: it patches the process, and psycopg waits by what it finds when it is imported
 
+from gates.deployment.database import told
 from gates.deployment.dialect.current import learn
 from loadtests.asked import thresholds_of
 from loadtests.engine.credentials import credentials_from
@@ -42,6 +43,7 @@ def main(arguments: list[str]) -> int:
     """Do what the arguments say; returns the exit code."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
     learn(os.environ)
+    told(os.environ)
     match arguments:
         case ["--worker", host, port]:
             serve_worker(host, int(port), credentials_from(os.environ))

@@ -23,6 +23,7 @@ from gates.errors import ConfigError
 from gates.evidence import CheckSpec, Severity, Where
 from sql_checks import checkpoint
 from sql_checks.cohortrun import OUTBOX_FLAG, CohortLook, cohort_statements, told
+from sql_checks.fingerprint import KINDS, kind_query
 from sql_checks.queuerules import RULES, QueueSession, read_queue_rules
 from sql_checks.rls_probe import Probe, probe
 from sql_checks.rulefile import AlertRule, read_rules
@@ -37,7 +38,7 @@ SESSION = pytest.StashKey[SqlSession]()
 TRAIL = pytest.StashKey[CheckpointTrail]()
 QUEUE = pytest.StashKey[QueueSession]()
 PROBE = pytest.StashKey[Future[Probe]]()
-RLS, COHORT = "sql/rls/", "cohort/"
+RLS, COHORT, MANIFEST = "sql/rls/", "cohort/", "sql/manifest/"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -94,13 +95,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     url = load_target(process_environment()).database_url
     if not url or session.config.option.collectonly:
         return
-    if any((spec := spec_of(item)) and spec.id.startswith(RLS) for item in session.items):
+    checks = {spec.id for item in session.items if (spec := spec_of(item))}
+    if any(check.startswith(RLS) for check in checks):
         pool = ThreadPoolExecutor(1, "row-security")
         session.config.stash[PROBE] = pool.submit(probe, url)
         pool.shutdown(wait=False)
     items = [item for item in session.items if isinstance(item, SpotItem | RuleItem)]
-    asked = [item.asked for item in items if item.spec.id not in checkpoint.TRAIL]
-    if any((spec := spec_of(item)) and spec.id.startswith(COHORT) for item in session.items):
+    asked: list[tuple[str, ...]] = [item.asked for item in items if item.spec.id not in checkpoint.TRAIL]
+    asked += [(kind_query(kind),) for kind in KINDS if f"{MANIFEST}{kind.replace('_', '-')}" in checks]
+    if any(check.startswith(COHORT) for check in checks):
         asked.append(cohort_statements())
     if asked:
         session_of(session.config).ask_ahead(asked)

@@ -13,7 +13,7 @@ from threading import Thread
 
 import psycopg
 
-from gates.deployment.connection import Answering
+from gates.deployment.connection import Answering, Answers
 from gates.deployment.database import Connection, connect, execute, sql
 from gates.deployment.dialect.current import current
 from gates.inputs.values import Unfit, id_of_type
@@ -22,10 +22,12 @@ STATEMENT_TIMEOUT_MS = 5_000
 DEEP_TIMEOUT_MS = 120_000
 SIDE_BY_SIDE = 4
 """Connections that ask ahead, beside the session's own."""
+AT_ONCE = 6
+"""What such a connection asks for in one round trip."""
 BLINDNESS = Path(__file__).parent / "blindness.sql"
 
-
-Answers = list[psycopg.Cursor[dict[str, object]]]
+Asked = tuple[tuple[str, ...], Future[Answers]]
+"""Statements, and where what they give goes."""
 
 
 def read_companies(path: Path, never: str = "") -> tuple[str, ...]:
@@ -104,7 +106,7 @@ class SqlSession:
         """
         if self.deep:
             return
-        queue = SimpleQueue[tuple[tuple[str, ...], Future[Answers]]]()
+        queue = SimpleQueue[Asked]()
         for statements in asked:
             self._ahead[statements] = Future()
             queue.put((statements, self._ahead[statements]))
@@ -114,23 +116,43 @@ class SqlSession:
         except RuntimeError:  # no thread is to be had: then one after the other
             self._ahead.clear()
 
-    def _work_off(self, queue: SimpleQueue[tuple[tuple[str, ...], Future[Answers]]]) -> None:
+    def _work_off(self, queue: SimpleQueue[Asked]) -> None:
         connection: Answering | None = None
-        with suppress(Empty):
-            while True:
-                statements, answers = queue.get_nowait()
-                try:
-                    if connection is None or connection.closed:
-                        connection = self._opened()
-                    answers.set_result(connection.glance(*statements))
-                except Exception as error:  # noqa: BLE001  -- it is the answer
-                    answers.set_exception(error)
+        while some := _some_of(queue):
+            try:
+                connection = connection or self._opened()
+                found = connection.glances([statements for statements, _ in some])
+            except Exception:  # noqa: BLE001  -- one of them has an error: which, and what the others give, each says
+                connection = self._ask_each(some, connection)
+                continue
+            for (_, answers), one in zip(some, found, strict=True):
+                answers.set_result(one)
         if connection is not None:
             connection.close()
+
+    def _ask_each(self, some: Sequence[Asked], connection: Answering | None) -> Answering | None:
+        """Ask for each by itself. The connection for what follows."""
+        for statements, answers in some:
+            try:
+                if connection is None or connection.closed:
+                    connection = self._opened()
+                answers.set_result(connection.glance(*statements))
+            except Exception as error:  # noqa: BLE001  -- it is the answer
+                answers.set_exception(error)
+        return None if connection is None or connection.closed else connection
 
     def close(self) -> None:
         if "connection" in self.__dict__:
             self.connection.close()
+
+
+def _some_of(queue: SimpleQueue[Asked]) -> list[Asked]:
+    """The next few that are asked for; none where all were taken."""
+    some: list[Asked] = []
+    with suppress(Empty):
+        while len(some) < AT_ONCE:
+            some.append(queue.get_nowait())
+    return some
 
 
 def _hides(connection: Connection, table: Mapping[str, object]) -> bool:

@@ -20,6 +20,7 @@ from gates.deployment.connection import Answering
 from gates.deployment.database import Connection, connect, execute, sql, value
 from gates.deployment.dialect.current import real_claims
 from gates.deployment.failures import in_words
+from gates.deployment.kept import borrowed
 from gates.deployment.target import Target
 
 SQL = Path(__file__).with_name("sql")
@@ -97,15 +98,11 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[Answering]:
         """A second connection with an open transaction; rolled back at the end unless committed before."""
-        connection = connect(self.target.database_url, autocommit=False)
-        try:
+        with borrowed(self.target.database_url, autocommit=False) as connection:
             yield connection
-        finally:
-            connection.rollback()
-            connection.close()
 
     @contextmanager
-    def locked(self, table: str, company: str) -> Iterator[Connection]:
+    def locked(self, table: str, company: str) -> Iterator[Answering]:
         """A transaction that holds the rows of a tenant in a table; who writes them waits until its end."""
         with self.transaction() as holder:
             execute(holder, f"select from public.{table} where company_id = %s for update", company)
@@ -141,8 +138,9 @@ class Database:
             return 0
 
     @staticmethod
-    def released_after(connection: Connection, seconds: float) -> Release:
-        """End the transaction of a connection after so long, from another thread."""
+    def released_after(connection: Answering, seconds: float) -> Release:
+        """End the transaction of a connection after so long, from another thread, also where its check ended before."""
+        connection.may_be_kept = False
         release = Release(connection, seconds)
         release.start()
         return release

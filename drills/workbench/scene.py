@@ -23,6 +23,7 @@ from drills.workbench.credentials import REPLAY, Signer
 from drills.workbench.database import query
 from drills.workbench.tenant_data import PLAIN_TYPE, TenantData
 from gates.deployment.client import HttpDoor, NoAnswer
+from gates.deployment.connection import Answering
 from gates.deployment.database import Connection, backend_of, execute, value
 from gates.deployment.dialect.current import written
 from gates.deployment.requests import Answer, Request, encode_body, replay_fields, signed_get
@@ -161,7 +162,7 @@ class Scene(TenantData):
         finally:
             pool.shutdown(wait=False)
 
-    def moves_nothing_while(self, held: Connection, company: str, *, within_s: float, what: str) -> Answer:
+    def moves_nothing_while(self, held: Answering, company: str, *, within_s: float, what: str) -> Answer:
         """Replay a tenant's items while `held` has locked what a replay reads. Assert that none is moved until the lock
         is released, after that time. The answer, which may come later.
         """
@@ -241,6 +242,7 @@ class Scene(TenantData):
                 "replaygate.look_s": str(patience_s),
                 "statement_timeout": f"{limit_s:.0f}s",
             }
+            watching.may_be_kept = False
             watching.answer_limit_s = limit_s + STALL_S
             watching.add_notice_handler(hear)
             calls = ", ".join(["set_config(%s, %s, true)"] * len(settings))

@@ -25,6 +25,7 @@ from gates.checks.observation import Blocked, NotApplicable, Observer, Unmet
 from gates.deployment.capabilities import claims, evidence_id
 from gates.deployment.client import HttpDoor
 from gates.deployment.credentials import CheckedTarget, unfit
+from gates.deployment.database import told
 from gates.deployment.dialect.current import learn
 from gates.deployment.failures import in_words
 from gates.deployment.standstill import own_standstill
@@ -87,6 +88,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "check(spec): the test is a check of the catalogue")
     learn(gates_config.process_environment())  # before the checks are imported, which draw ids
+    told(gates_config.process_environment())
 
 
 def current_target() -> Target:

@@ -12,12 +12,14 @@ import ipaddress
 import secrets
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import psycopg
 
 from gates.deployment.client import HttpDoor, NoAnswer
-from gates.deployment.database import Connection, execute, session
+from gates.deployment.database import Connection, execute
+from gates.deployment.kept import borrowed
 from gates.deployment.leftovers import take_lease, term_of
 from gates.deployment.metrics import MEMORY_METRIC, parse_metrics
 from gates.deployment.requests import Answer, Request, signed_post_v2
@@ -42,12 +44,14 @@ def claims(target: Target, on_create: Callable[[str], object] | None = None) -> 
     on_create: told the id of a company before it is made, to see how the target tells two sources apart. Only where
     staging checks may run is one made; two sources are of use to no other.
     """
-    return {
-        "drill-agent": _drill_agent(target),
-        "two-sources": _two_sources(target, on_create),
-        "memory-metric": _memory_metric(target),
-        "baseline": bool(target.baseline_url),
-    }
+    with ThreadPoolExecutor(2, "capabilities") as beside:  # each is a few round trips, and a target may be far
+        sources, memory = beside.submit(_two_sources, target, on_create), beside.submit(_memory_metric, target)
+        return {
+            "drill-agent": _drill_agent(target),
+            "two-sources": sources.result(),
+            "memory-metric": memory.result(),
+            "baseline": bool(target.baseline_url),
+        }
 
 
 def _drill_agent(target: Target) -> bool | None:
@@ -91,7 +95,7 @@ def _looks_like_one(target: Target, on_create: Callable[[str], object] | None) -
     run = secrets.token_hex(4)
     lease, mark = take_lease(target.database_url, run)  # what cannot be removed here is removed by the next gate
     try:
-        with session(target.database_url) as connection:
+        with borrowed(target.database_url) as connection:
             tenants = Tenants(connection, run, on_create=on_create, lease=term_of(mark))
             try:
                 return _counted_at_one(target, connection, tenants.create(label="sources"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Self, TypeVar
 
@@ -17,6 +17,7 @@ from gates.deployment.dialect import current
 T = TypeVar("T")
 Connection = psycopg.Connection[dict[str, object]]
 Statement = str | bytes | SQL | Composed
+Answers = list[psycopg.Cursor[dict[str, object]]]
 
 UNPINNED = (
     "a statement would run without the settings of its session: behind a pooler a pipeline begins within a transaction"
@@ -27,10 +28,12 @@ class Answering(Connection):
     """TCP alone waits for ever behind a live proxy; here a statement has `answer_limit_s` seconds.
 
     pins: the settings that each transaction begins with, behind a pooler; empty where the session keeps them.
+    may_be_kept: nobody changed it in a way that outlasts a transaction.
     """
 
     answer_limit_s: float = 15.0
     pins: Mapping[str, str] = {}
+    may_be_kept: bool = True
 
     @property
     def is_pooled(self) -> bool:
@@ -46,6 +49,7 @@ class Answering(Connection):
 
     def give(self, settings: Mapping[str, str]) -> None:
         """Run all further statements under these settings, too."""
+        self.may_be_kept = False
         if self.is_pooled:
             self.pins = {**self.pins, **settings}
         elif settings:
@@ -71,10 +75,21 @@ class Answering(Connection):
                 self.pin()
             yield block
 
-    def glance(self, *statements: str) -> list[psycopg.Cursor[dict[str, object]]]:
+    def glance(self, *statements: str) -> Answers:
         """What statements give in a transaction of their own, which is rolled back. All of it is one round trip."""
-        with self.at_once(end=b"rollback"):
-            return [self.execute(statement.encode()) for statement in statements]
+        return self.glances([statements])[0]
+
+    def glances(self, asked: Sequence[Sequence[str]]) -> list[Answers]:
+        """As `glance` for each of several, in transactions one after the other. All of it is one round trip, and an
+        error in one is raised for all.
+        """
+        found: list[Answers] = []
+        with self.at_once(end=b"rollback") as begin:
+            for number, statements in enumerate(asked):
+                if number:
+                    begin()
+                found.append([self.execute(statement.encode()) for statement in statements])
+        return found
 
     @contextmanager
     def at_once(self, *, end: bytes = b"commit") -> Iterator[Callable[[], None]]:

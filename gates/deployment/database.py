@@ -21,7 +21,7 @@ from gates.deployment.cells import TOLERANCE
 from gates.deployment.connection import Answering, Connection, PinningCursor
 from gates.errors import first_line
 
-__all__ = ["Connection", "connect", "execute", "session", "sql", "value"]
+__all__ = ["Connection", "connect", "execute", "lending", "session", "sql", "value"]
 
 STATEMENT_TIMEOUT_MS = 10_000
 LOCK_TIMEOUT_MS = 2_000
@@ -55,8 +55,14 @@ REFUSED_AT_START = re.compile("parameter|option", re.IGNORECASE)
 SHOWN = ("search_path", "intervalstyle", "bytea_output", "extra_float_digits")
 """Settings that a server shows as they were given."""
 
-_POOLED: set[str] = set()
-"""URLs at which a pooler was seen to lend its sessions, and to keep our settings for a transaction."""
+LENDING = "GATE_POOLER"
+"""The variable by which the process of a suite is told how a pooler lends its sessions."""
+SESSION, TRANSACTION = "session", "transaction"
+MEETINGS = 3
+"""So often two clients look for each other in one session."""
+
+_POOLED: dict[str, str] = {}
+"""URLs at which a pooler was seen to lend its sessions, and to keep our settings for a transaction -> for how long."""
 _LOOK = "select pg_catalog.pg_backend_pid() as pid, array[{}] as found".format(
     ", ".join(f"pg_catalog.current_setting('{name}')" for name in SHOWN)
 )
@@ -91,8 +97,33 @@ def connect(
         connection.pins = settings
         if url not in _POOLED:
             _prove(connection)
-            _POOLED.add(url)
+            _POOLED[url] = SESSION
     return connection
+
+
+def lending(url: str) -> str:
+    """For how long a pooler at this URL was seen to lend a session; empty where none was seen. SESSION is what a pooler
+    is taken to do that was not seen to do better.
+    """
+    return _POOLED.get(url, "")
+
+
+def told(environ: Mapping[str, str]) -> None:
+    """Know of the pooler what the environment of a suite tells, where it tells anything."""
+    if environ.get(LENDING):
+        _POOLED[environ["DATABASE_URL"]] = environ[LENDING]
+
+
+def see_lending(url: str) -> None:
+    """See whether the pooler lends by transaction: then two clients with nothing under way come to have one session.
+    Raise psycopg.Error where it cannot be asked.
+    """
+    with session(url, read_only=True) as one:
+        if not one.is_pooled:
+            return
+        with session(url, read_only=True) as other:
+            if any(_look(one)["pid"] == _look(other)["pid"] for _ in range(MEETINGS)):
+                _POOLED[url] = TRANSACTION
 
 
 def _direct(url: str, settings: Mapping[str, str], *, read_only: bool, autocommit: bool) -> Answering | None:

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import psycopg
 
 from gates.deployment.connection import Answering
-from gates.deployment.database import Connection, connect, execute, session, value
+from gates.deployment.database import Connection, connect, execute, lending, session, value
+from gates.deployment.kept import borrowed
 from gates.deployment.tenants import Tenants, id_of
 
 LEASE_S = 1800
@@ -60,6 +61,8 @@ def take_lease(url: str, run: str, *, shared: bool = False) -> tuple[Lease | Non
 
     shared: several processes of one run hold it together.
     """
+    if lending(url):
+        return None, TIMED
     try:
         connection = connect(url)
     except psycopg.Error:
@@ -120,7 +123,7 @@ def at_work(url: str, own: Collection[str], spare: str = "") -> list[str]:
 
     Raise psycopg.Error where the database refuses.
     """
-    with session(url) as connection:
+    with borrowed(url) as connection:
         with suppress(psycopg.Error):
             _sweep(connection, spare)
         rows = execute(connection, _NAMED)
@@ -133,7 +136,7 @@ def sweep(url: str, spare: str = "") -> list[str]:
 
     Raise psycopg.Error where the database refuses.
     """
-    with session(url) as connection:
+    with borrowed(url) as connection:
         return _sweep(connection, spare)
 
 
@@ -150,7 +153,7 @@ def _sweep(connection: Answering, spare: str) -> list[str]:
 
 def remove_left(url: str, companies: Sequence[str]) -> None:
     """Remove the companies of a run that are still there: who was ended removed none. Raise psycopg.Error."""
-    with session(url) as connection:
+    with borrowed(url) as connection:
         asked = "select id::text as id from public.companies where id = any(%s::uuid[])"
         left = [str(row["id"]) for row in execute(connection, asked, list(companies))]
         Tenants(connection, "left").remove(left)

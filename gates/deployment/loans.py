@@ -21,7 +21,8 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from gates.deployment.database import Connection, execute, session
+from gates.deployment.database import Connection, execute
+from gates.deployment.kept import borrowed
 from gates.deployment.leftovers import HELD, TIMED, is_over
 
 PREFIX = "drill.loan."
@@ -149,7 +150,7 @@ def give_back_for_the_dead(url: str) -> list[tuple[Loan, Ending]]:
     Raise psycopg.Error where the database refuses.
     """
     ended = []
-    with session(url) as connection:
+    with borrowed(url) as connection:
         now = None
         for loan in _open(connection):
             parts = _LEASE.fullmatch(loan.lease)

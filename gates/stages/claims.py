@@ -13,8 +13,9 @@ import psycopg
 
 from gates.contract.contract import contract
 from gates.contract.scope import Scope
-from gates.deployment.database import session, sql
+from gates.deployment.database import sql
 from gates.deployment.failures import in_words
+from gates.deployment.kept import borrowed
 from gates.deployment.redaction import hidden, redact_evidence
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where, stamp
 from gates.evidence_file import write_lines
@@ -71,7 +72,7 @@ def of_the_trail(url: str, flag: str) -> PastClaims:
     does not know, as in CI. A deployment without an audit trail has none. Raise Unreadable where it cannot be asked.
     """
     try:
-        with session(url, read_only=True) as connection:
+        with borrowed(url, read_only=True) as connection:
             row = connection.execute(sql(LAST_ORDER).encode(), {"flag": flag}).fetchone()
     except (psycopg.Error, ValueError) as error:
         no_right = isinstance(error, psycopg.errors.InsufficientPrivilege)

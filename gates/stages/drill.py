@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import psycopg
 
+from gates.deployment.database import TRANSACTION, lending
 from gates.deployment.leftovers import Lease, remove_left, take_lease, term_of
 from gates.evidence import CheckSpec
 from gates.stages.context import Context, StageReport
@@ -15,8 +16,10 @@ from gates.stages.suite import SuiteRun, run
 from gates.stages.switches import give_back_after_drills
 
 PREFIX = ("drill/",)
-MOST_WORKERS = 12
-"""Each has a session of the database, and a second one now and then: a pooler lends twenty by default."""
+MOST_WORKERS, MOST_LENT = 12, 18
+"""Each has a session of the database, and a second one now and then: a pooler lends twenty by default. More find room
+where it lends them for a transaction at a time.
+"""
 WORTH_A_WORKER_MS = 10.0
 """Of a round trip."""
 
@@ -73,4 +76,5 @@ def _phase(
 def workers_for(context: Context) -> int:
     """How many drills run at once: what the policy says, and more where the target is far: they mostly wait."""
     policy = context.settings.drill_workers
-    return max(policy, min(MOST_WORKERS, policy + int(trip_ms(context) / WORTH_A_WORKER_MS)))
+    most = MOST_LENT if lending(context.target.database_url) == TRANSACTION else MOST_WORKERS
+    return max(policy, min(most, policy + int(trip_ms(context) / WORTH_A_WORKER_MS)))

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import pytest
 
 from gates.checks.observation import Observer, Unmet
+from gates.deployment.connection import Answers
 from gates.deployment.database import Connection, connect, execute
 from gates.deployment.target import Target
 from gates.evidence import TargetKind
 from gates.stack import seed
 from sql_checks.rulefile import read_all_rules
-from sql_checks.sqlsession import Answers, SqlSession
+from sql_checks.sqlsession import SqlSession
 from tests.postgres_fixture import TEMPLATE, PgServer
 
 COMPANY = "00000000-0000-4000-8000-000000000004"

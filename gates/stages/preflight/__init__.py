@@ -6,6 +6,7 @@ is unknown; only a wrong release is harm, and a credential refused that this tar
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
 import time
@@ -13,9 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
+
 from gates.deployment.capabilities import claims, evidence_id
 from gates.deployment.client import HttpDoor
 from gates.deployment.credentials import UNUSABLE
+from gates.deployment.database import see_lending
 from gates.deployment.redaction import hidden, redact_evidence, redact_text
 from gates.deployment.target import Target
 from gates.evidence import Evidence, JsonValue, Outcome, Severity, stamp
@@ -64,15 +68,17 @@ def preflight(context: Context) -> Preflight:
     started = time.monotonic()
     target = context.target
     # both doors at once: each look is a few round trips, and a target may be far
-    with ThreadPoolExecutor(2, "preflight") as beside:
+    with ThreadPoolExecutor(3, "preflight") as beside:
         data = beside.submit(database_lines, target, context.scope)
         service, versions = _service_lines(target)
         lines = [timed(VARIABLES, target, lambda: variables(target)), *service, *data.result()]
         if not any(e.details.get("unreachable") for e in lines):
             claimed = beside.submit(_capabilities, target, context.companies)
+            lent = beside.submit(_lending, target)
             if credentials.SPECS[0].id in {s.id for s in context.catalogue}:
                 lines += credential_lines(target, _memory(context))
             lines += claimed.result()
+            lent.result()
     agreed = {release_of(v) for v in versions} - {""}
     hide = hidden(target)
     if not target.release and len(agreed) == 1:
@@ -98,6 +104,13 @@ def _service_lines(target: Target) -> tuple[list[Evidence], list[dict[str, JsonV
         lines.append(after(lines, RELEASE, target, lambda: release(target, versions)))
         lines.append(after(lines, READY, target, lambda: ready(door)))
     return lines, versions
+
+
+def _lending(target: Target) -> None:
+    """How a pooler lends its sessions: that decides how many the gate may have, and for how long."""
+    with contextlib.suppress(psycopg.Error):  # then it is taken to lend them for as long as a client stays
+        if target.database_url:
+            see_lending(target.database_url)
 
 
 def _memory(context: Context) -> Memory:

@@ -1,0 +1,88 @@
+"""Connections that are kept for the next who asks: which are, for how long, and what a pooler's ways say to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from gates.config import environment_of, load_target
+from gates.deployment import database
+from gates.deployment.database import SESSION, TRANSACTION, backend_of, connect, lending, see_lending, told, value
+from gates.deployment.kept import borrowed, keeping
+from gates.deployment.target import Target
+from gates.evidence import TargetKind
+from tests.pgbouncer import needs_pgbouncer, pgbouncer
+
+
+def pid(url: str, *, autocommit: bool = True) -> int:
+    with borrowed(url, autocommit=autocommit) as connection:
+        return backend_of(connection)
+
+
+def test_one_serves_all_who_come_after_each_other(migrated_url: str) -> None:
+    """Within the block alone; who comes meanwhile, or wants another kind, gets another one; all are closed then."""
+    assert pid(migrated_url) != pid(migrated_url)
+    with keeping():
+        first = pid(migrated_url)
+        with borrowed(migrated_url) as held:
+            assert backend_of(held) == first
+            assert pid(migrated_url) != first
+        assert pid(migrated_url, autocommit=False) not in {first, pid(migrated_url)}
+    with connect(migrated_url) as other:
+        ours = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+        assert value(other, f"{ours} and application_name = 'replaygate' and pid = %s", first) == 0
+
+
+def test_what_is_not_committed_is_rolled_back(migrated_url: str) -> None:
+    """Also where the block ends with an error; the connection serves on."""
+    with keeping():
+        with pytest.raises(psycopg.errors.DivisionByZero), borrowed(migrated_url, autocommit=False) as one:
+            one.execute("create table public.left_behind (a int)")
+            one.execute("select 1 / 0")
+        with borrowed(migrated_url, autocommit=False) as two:
+            assert two is one
+            assert value(two, "select to_regclass('public.left_behind')::text") is None
+
+
+def test_what_ended_or_was_changed_is_not_lent_again(migrated_url: str) -> None:
+    """A session that the server ended, settings for longer than a transaction, a thread that will commit later."""
+    with keeping():
+        first = pid(migrated_url)
+        with connect(migrated_url) as other:
+            other.execute("select pg_terminate_backend(%s, 5000)", (first,))
+        second = pid(migrated_url)
+        assert second != first
+        with borrowed(migrated_url) as connection:
+            connection.give({"timezone": "Asia/Kolkata"})
+        assert pid(migrated_url) != second
+
+
+@needs_pgbouncer
+@pytest.mark.parametrize(("mode", "lent"), [("transaction", TRANSACTION), ("session", SESSION)])
+def test_how_a_pooler_lends_is_seen_and_told(
+    migrated_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, lent: str
+) -> None:
+    """Nothing is kept where an idle client keeps a session; the process of a suite is told, and looks not again."""
+    with pgbouncer(tmp_path, migrated_url, mode, size=3) as url:
+        assert lending(url) == ""
+        see_lending(url)
+        assert lending(url) == lent
+        environ = environment_of(Target(TargetKind.STAGING, database_url=url), {})
+        assert load_target(environ).database_url == url
+        monkeypatch.setattr(database, "_POOLED", {})
+        told(environ)
+        assert lending(url) == lent
+        with keeping():
+            with borrowed(url) as one:
+                pass
+            with borrowed(url) as two:
+                assert (one is two) == (lent == TRANSACTION)
+
+
+def test_without_a_pooler_none_is_told_of(migrated_url: str) -> None:
+    see_lending(migrated_url)
+    assert lending(migrated_url) == ""
+    environ = environment_of(Target(TargetKind.STAGING, database_url=migrated_url), {database.LENDING: TRANSACTION})
+    assert database.LENDING not in environ
