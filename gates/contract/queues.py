@@ -87,7 +87,8 @@ class JobProbe:
 @dataclass(frozen=True, slots=True)
 class QueuePreset:
     """One library. prefix: None where its tables cannot have one; known: versions that were tried, both inclusive;
-    heap: tables that its workers go through; deletes: those whose rows success deletes.
+    heap: tables that its workers go through; deletes: those whose rows success deletes. passed: where the producer
+    deletes them, whether what was logged after `mark` has gone out.
     """
 
     name: str
@@ -110,6 +111,7 @@ class QueuePreset:
     claim_index: tuple[WantedIndex, ...] = ()
     limits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     probe: JobProbe | None = None
+    passed: str = ""
     notes: tuple[str, ...] = ()
 
 

@@ -52,6 +52,8 @@ class QueueDoor:
             raise QueueTroubleError(look.trouble)
         self._schema = look.schema
         self._since = literal(text(value(self._connection, "select now()::text")))
+        mark = "select pg_current_wal_insert_lsn()::text" if self.queue.preset.passed else "select ''"
+        self._mark = literal(text(value(self._connection, mark)))
         self._deleted, self._parked = self._counts()
         return self
 
@@ -67,8 +69,13 @@ class QueueDoor:
     def ended(self) -> int:
         """Jobs that ended well since the door was opened, as far as the tables, or the server's counters, tell.
 
-        Where success deletes the row, rows deleted count, without those that were dead letters.
+        Where success deletes the row, rows deleted count, without those that were dead letters; where the producer
+        does, only once something has gone out since.
         """
+        if (passed := self.queue.preset.passed) and not value(
+            self._connection, self.queue.written(passed, self._schema, mark=self._mark)
+        ):
+            return 0
         deleted, parked = self._counts()
         gone = max(0, deleted - self._deleted - max(0, self._parked - parked))
         return gone + self._count(ENDED, since=f"{self._since}::timestamptz")

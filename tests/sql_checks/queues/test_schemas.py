@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 
 from gates.contract.queues import Queue, QueueOptions, presets
 from gates.deployment.database import connect
+from gates.deployment.queue_jobs import QueueDoor
 from gates.deployment.queue_schema import look_at
 from gates.evidence import Outcome
 from sql_checks.queuerules import rules_of
@@ -90,3 +92,20 @@ def test_rows_fail_what_names_them_and_nothing_else(bare: tuple[str, str]) -> No
         assert (case.number, failed) == (case.number, set(case.fails)), found
         passed = {name for name, (outcome, _) in found.items() if outcome is Outcome.PASS}
         assert (case.number, set(case.passes) - passed) == (case.number, set()), found
+
+
+def test_rows_that_their_producer_deletes_prove_no_delivery(pg_server: PgServer) -> None:
+    """Of Debezium's outbox: nothing has gone out, since no slot has a consumer. By the count of rows alone it had."""
+    whole = presets()["debezium"]
+    name = pg_server.create_database()
+    url = pg_server.url(name)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute((SCHEMAS / "debezium.sql").read_bytes())
+        doors = [QueueDoor(Queue(one), url) for one in (whole, dataclasses.replace(whole, passed=""))]
+        with doors[0] as told, doors[1] as counted:
+            connection.execute("insert into public.outboxevent default values")
+            connection.execute("delete from public.outboxevent")
+            connection.execute("select pg_stat_force_next_flush()")
+            connection.execute("select 1")
+            assert (told.ended(), counted.ended()) == (0, 1)
+    pg_server.drop_database(name)

@@ -13,6 +13,8 @@ create table "OutboxMessage" (
   "SentTime" timestamptz not null default now(),
   "MessageId" uuid not null default gen_random_uuid(),
   "OutboxId" uuid,
+  "InboxMessageId" uuid,
+  "InboxConsumerId" uuid,
   "Body" text not null default '{}'
 );
 create table "InboxState" (
