@@ -13,7 +13,7 @@ from gates.deployment.database import SESSION, TRANSACTION, backend_of, connect,
 from gates.deployment.kept import borrowed, keeping
 from gates.deployment.target import Target
 from gates.evidence import TargetKind
-from tests.pgbouncer import needs_pgbouncer, pgbouncer
+from gates.proof.pooler import lacking, pgbouncer
 
 
 def pid(url: str, *, autocommit: bool = True) -> int:
@@ -59,7 +59,7 @@ def test_what_ended_or_was_changed_is_not_lent_again(migrated_url: str) -> None:
         assert pid(migrated_url) != second
 
 
-@needs_pgbouncer
+@pytest.mark.skipif(bool(lacking()), reason=lacking())
 @pytest.mark.parametrize(("mode", "lent"), [("transaction", TRANSACTION), ("session", SESSION)])
 def test_how_a_pooler_lends_is_seen_and_told(
     migrated_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, lent: str

@@ -11,9 +11,9 @@ import httpx
 import psycopg
 import pytest
 
+from gates.proof.pooler import lacking, pgbouncer
 from replay_service.migrate import MIGRATIONS, expected_version, migrate
 from replay_service.session import Session
-from tests.pgbouncer import needs_pgbouncer, pgbouncer
 from tests.postgres_fixture import TEMPLATE, PgServer
 from tests.replay_service.http.service_process import Service
 from tests.replay_service.http.test_http_replay import (
@@ -22,7 +22,7 @@ from tests.replay_service.http.test_http_replay import (
 from tests.replay_service.worker.harness import Bench, Workers
 from tests.waiting import until
 
-pytestmark = needs_pgbouncer
+pytestmark = pytest.mark.skipif(bool(lacking()), reason=lacking())
 
 POOLERS = [(mode, ignored) for mode in ("transaction", "session") for ignored in ("", "options")]
 """How it lends, and whether it refuses settings at the start or drops them silently."""
