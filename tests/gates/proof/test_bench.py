@@ -7,11 +7,16 @@ from collections.abc import Iterator
 
 import pytest
 
+from gates.deployment.client import HttpDoor
+from gates.deployment.requests import encode_body, mint_token, token_post
 from gates.evidence import TargetKind
 from gates.proof.bench import Bench, bench
 from gates.proof.fault import Fault, Kind
+from gates.proof.mutants.mutant import mutants, planted
 from gates.proof.programs import list_faults
 from gates.stack.plan import StackOptions
+from gates.stack.postgres import connect
+from gates.stack.service import SOURCE_ROOT
 from gates.verdict import Decision
 
 
@@ -63,3 +68,39 @@ def test_statements_and_events_go_in_and_out(deployment: Bench) -> None:
     after = [p.pid for p in deployment.stack.processes if p.name.startswith("worker")]
     assert None not in after
     assert before != after
+
+
+def test_mutants_of_the_schema_and_of_the_service_are_what_runs(deployment: Bench) -> None:
+    """Roles and database are made anew by the changed migrations, logins open as before, and the release comes back."""
+    found = mutants()
+    index = next(m for m in found if m.operator == "delete" and "CREATE INDEX event_outbox_lag_idx" in m.old)
+    raised = (m for m in found if m.operator == "delete" and "raise forbidden()" in m.old)
+    forced = next(m for m in raised if m.path.endswith("/replay.py"))
+
+    def seen() -> tuple[object, ...]:
+        with connect(deployment.stack.info.database_url) as connection:
+            row = connection.execute(
+                "select to_regclass('public.event_outbox_lag_idx') is not null, (select string_agg(rolname, ' '"
+                " order by rolname) from pg_roles where rolname ~ '^(replay_|anon|authenticated)')"
+            ).fetchone()
+        return row or ()
+
+    def refused() -> int:
+        with HttpDoor(deployment.stack.info.base_url) as door:
+            body = encode_body({"company_id": deployment.stack.info.company_id})
+            token = mint_token(deployment.stack.info.jwt_secret, {"sub": "a", "role": "nobody", "exp": 2**40})
+            return door.send(token_post("/dlq-replay", body, token)).status
+
+    before = seen()
+    assert (before[0], refused()) == (True, 403)
+    with planted(index) as source:
+        deployment.rebuild(source)
+        deployment.execute(index.as_applied)
+        assert seen() == (False, before[1])
+    deployment.rebuild(SOURCE_ROOT)
+    assert seen() == before
+    with planted(forced) as source:
+        deployment.renew(source)
+        assert refused() != 403
+    deployment.renew()
+    assert (seen(), refused()) == (before, 403)
