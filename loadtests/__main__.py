@@ -73,12 +73,17 @@ def main(arguments: list[str]) -> int:
     return 2
 
 
-if __name__ == "__main__":
+def program(arguments: list[str]) -> int:
+    """Be the process of a load: do what the arguments say; the exit code to end with."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the companies of the run are removed
     try:
-        code = main(sys.argv[1:])
+        code = main(arguments)
     except SystemExit as ended:
         code = int(ended.code or 0)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # Locust's greenlets would otherwise hold the process for seconds
+    return code
+
+
+if __name__ == "__main__":
+    os._exit(program(sys.argv[1:]))  # Locust's greenlets would otherwise hold the process for seconds

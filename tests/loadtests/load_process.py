@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import os
+import select
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,23 +22,73 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 N = TypeVar("N")
 R = TypeVar("R")
 ENVIRON = {"TRANSBOT_HMAC_SECRET": "a-secret-of-the-tests", "PATH": "/usr/bin:/bin"}
+_ASKING = threading.Lock()
 
 
-def start(plan: LoadPlan, folder: Path, **environ: str) -> subprocess.Popen[str]:
+class Load:
+    """A load that runs, forked from a process that has imported Locust: of `subprocess.Popen` what the tests need."""
+
+    def __init__(self, words: Sequence[str], folder: Path, environ: Mapping[str, str]) -> None:
+        self._said, self._code = folder / "said", folder / "code"
+        asked = {"words": [*words], "environ": {**environ}, "said": str(self._said), "code": str(self._code)}
+        self.pid = _forked(json.dumps(asked) + "\n")
+        try:
+            self._end: int | None = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            self._end = None
+
+    @property
+    def returncode(self) -> int:
+        return int(self._code.read_text(encoding="ascii")) if self._code.exists() else -signal.SIGKILL
+
+    def poll(self, timeout_s: float = 0.0) -> int | None:
+        """The exit code, once it has ended."""
+        if self._end is None:
+            return self.returncode
+        if not select.select([self._end], [], [], timeout_s)[0]:
+            return None
+        os.close(self._end)
+        self._end = None
+        return self.returncode
+
+    def communicate(self, timeout: float) -> tuple[str, str]:
+        """Wait for its end; what it said on both streams."""
+        if self.poll(timeout) is None:
+            self.send_signal(signal.SIGKILL)
+            raise subprocess.TimeoutExpired("loadtests", timeout)
+        return self._said.read_text(encoding="utf-8"), ""
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self._end is not None:
+            signal.pidfd_send_signal(self._end, number)
+
+
+@cache
+def _warm() -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tests.loadtests.warm_load"]
+    warm = subprocess.Popen(command, cwd=ROOT, env=ENVIRON, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    atexit.register(warm.communicate, timeout=10)
+    return warm
+
+
+def _forked(asked: str) -> int:
+    with _ASKING:
+        warm = _warm()
+        assert warm.stdin is not None
+        assert warm.stdout is not None
+        warm.stdin.write(asked.encode())
+        warm.stdin.flush()
+        return int(warm.stdout.readline())
+
+
+def start(plan: LoadPlan, folder: Path, **environ: str) -> Load:
     """Start a run, with further variables; its result will be in `folder`/out."""
     path = folder / "plan.json"
     path.write_text(dump_plan(plan), encoding="utf-8")
-    return subprocess.Popen(
-        [sys.executable, "-m", "loadtests", str(path), str(folder / "out")],
-        cwd=ROOT,
-        env=ENVIRON | environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return Load([str(path), str(folder / "out")], folder, ENVIRON | environ)
 
 
-def finish(process: subprocess.Popen[str], folder: Path, *, timeout_s: float = 60) -> dict[str, Any]:
+def finish(process: Load, folder: Path, *, timeout_s: float = 60) -> dict[str, Any]:
     """Wait for a run and return its result."""
     output, _ = process.communicate(timeout=timeout_s)
     assert process.returncode == 0, output

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from loadtests.plan import LoadPlan, Tenant
 from loadtests.scenario import steady
@@ -14,8 +13,7 @@ from tests.loadtests.fake_target import Behaviour, target
 from tests.loadtests.load_process import at_once, finish, messages, start, verdicts
 
 TENANTS = tuple(Tenant(f"00000000-0000-4000-8000-{number:012d}") for number in range(60))
-REPLAY, EVENT = "load/checks{operation:replay}/rate", "load/checks{operation:event}/rate"
-STATUS, PROBE = "load/checks{operation:status}/rate", "load/checks{operation:probe}/rate"
+REPLAY, EVENT, PROBE = (f"load/checks{{operation:{name}}}/rate" for name in ("replay", "event", "probe"))
 REPLAY_P95 = "load/http_req_duration{operation:replay}/p95"
 NOT_HERE = {
     *("load/dlq_items_count/count", "load/outbox_drained/rate", "load/db_connections_growth/count"),  # of SQL
@@ -36,34 +34,36 @@ def plan(url: str, **more: object) -> LoadPlan:
     return LoadPlan(base_url=url, **values)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kind", ["yes to all", "accepted to all", "echo", "empty", "login page"])
-def test_a_server_that_answers_anything_fails_its_checks(kind: str, tmp_path: Path) -> None:
+def at_servers(kinds: Sequence[str], folder: Path, **more: object) -> list[tuple[str, dict[str, Any]]]:
+    """The results of the plan on each of these servers."""
+
+    def run(kind: str, own: Path) -> dict[str, Any]:
+        with degenerate_target(kind) as url:
+            return finish(start(plan(url, **more), own), own)
+
+    return at_once(kinds, run, folder)
+
+
+def test_a_server_that_answers_anything_fails_its_checks(tmp_path: Path) -> None:
     """Its statuses are no failures to k6; what it answers is not what was asked for."""
-    with degenerate_target(kind) as url:
-        result = finish(start(plan(url, early_abort=False), tmp_path), tmp_path)
-    found = verdicts(result)
-    assert found["load/http_req_failed/rate"] == "pass", messages(result)
-    assert [found[check] for check in (EVENT, REPLAY)] == ["fail", "fail"], messages(result)
-    assert "pass" not in {found["load/agent_success/rate"], found["load/outbox_lag_ms/p95"]}
+    kinds = ("yes to all", "accepted to all", "echo", "empty", "login page")
+    for kind, result in at_servers(kinds, tmp_path, early_abort=False):
+        found, said = verdicts(result), (kind, messages(result))
+        assert found["load/http_req_failed/rate"] == "pass", said
+        assert [found[check] for check in (EVENT, REPLAY)] == ["fail", "fail"], said
+        assert "pass" not in {found["load/agent_success/rate"], found["load/outbox_lag_ms/p95"]}, said
 
 
-@pytest.mark.parametrize("kind", ["too many to all", "broken"])
-def test_a_server_that_refuses_everything_fails(kind: str, tmp_path: Path) -> None:
+def test_a_server_that_refuses_everything_fails(tmp_path: Path) -> None:
     """A refusal that the call need not expect is a failure."""
-    with degenerate_target(kind) as url:
-        result = finish(start(plan(url), tmp_path), tmp_path)
-    assert verdicts(result)["load/http_req_failed/rate"] == "fail", messages(result)
-    assert "pass" not in {verdicts(result)[check] for check in (EVENT, REPLAY, PROBE)}
+    for kind, result in at_servers(("too many to all", "broken"), tmp_path):
+        assert verdicts(result)["load/http_req_failed/rate"] == "fail", (kind, messages(result))
+        assert "pass" not in {verdicts(result)[check] for check in (EVENT, REPLAY, PROBE)}, kind
 
 
 def test_a_server_without_a_single_answer_is_no_verdict(tmp_path: Path) -> None:
     """Neither harm nor health was seen: everything is unknown, and the run says that nothing answered."""
-
-    def run(kind: str, folder: Path) -> dict[str, Any]:
-        with degenerate_target(kind) as url:
-            return finish(start(plan(url), folder), folder)
-
-    for kind, result in at_once(("garbage", "slow loris", "hang"), run, tmp_path):
+    for kind, result in at_servers(("garbage", "slow loris", "hang"), tmp_path):
         assert not result["valid"], kind
         assert "not one answer" in result["invalid_reasons"][0], kind
         assert set(verdicts(result).values()) == {"unknown"}, (kind, messages(result))

@@ -6,13 +6,14 @@ import os
 import signal
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from loadtests.plan import LoadPlan
 from loadtests.scenario import steady
 from tests.loadtests.fake_target import Behaviour, target
-from tests.loadtests.load_process import children_of, finish, messages, start, verdicts
+from tests.loadtests.load_process import at_once, children_of, finish, messages, start, verdicts
 from tests.waiting import until
 
 HTTP = "{http_req_failed: ['rate<0.02'], http_req_duration: ['p(95)<400']}"
@@ -69,15 +70,15 @@ def test_a_stalled_server_shows_in_the_open_model_and_hides_in_the_closed_one(tm
     """All requests due during a stall wait for its end; users who wait their turn would send one each (coordinated
     omission): the closed model passes the very same server.
     """
-    results = {}
     models: dict[str, dict[str, object]] = {"open": {"rate_per_s": 60.0}, "closed": {"vus": 4}}
-    for name, more in models.items():
-        folder = tmp_path / name
-        folder.mkdir()
+
+    def run(name: str, folder: Path) -> dict[str, Any]:
         behaviour = Behaviour(stall_at_s=1.2, stall_s=1.0, delay_s=lambda _n: 0.01)
         with target(behaviour) as url:
-            plan = url_plan(url, duration_s=3.0, most_s=3.0, early_abort=False, **more)
-            results[name] = finish(start(plan, folder), folder)
+            plan = url_plan(url, duration_s=3.0, most_s=3.0, early_abort=False, **models[name])
+            return finish(start(plan, folder), folder)
+
+    results = dict(at_once(models, run, tmp_path))
     assert verdicts(results["open"])[DURATION] != "pass", messages(results["open"])
     assert results["open"]["latency"]["p95"] > 400
     assert results["closed"]["latency"]["p95"] < 400, "the naive model was expected to miss the stall"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from loadtests.judgement.starvation import excuse
 from loadtests.judgement.verdict import ThresholdOutcome, ThresholdResult, Why, judge
 from loadtests.thresholds.language import MetricKey, Threshold, parse_expression
 from tests.loadtests.fake_target import Behaviour, target
-from tests.loadtests.load_process import at_once, children_of, finish, messages, start, verdicts
+from tests.loadtests.load_process import Load, at_once, children_of, finish, messages, start, verdicts
 from tests.loadtests.test_load_runs import DURATION, FAILED, url_plan
 from tests.waiting import until
 
@@ -94,7 +93,7 @@ def test_an_age_that_the_database_measured_is_not_excused() -> None:
 
 
 @contextmanager
-def starved(process: subprocess.Popen[str], behaviour: Behaviour, stopped_s: float, running_s: float) -> Iterator[None]:
+def starved(process: Load, behaviour: Behaviour, stopped_s: float, running_s: float) -> Iterator[None]:
     """Let the process run only now and then, from its first request on."""
     over = threading.Event()
 

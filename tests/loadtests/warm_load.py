@@ -1,0 +1,48 @@
+"""`python -m tests.loadtests.warm_load`: a load for each line of JSON, forked with Locust imported; answers its pid.
+
+A line has `words` (arguments of `python -m loadtests`), `environ`, and the files for what it says (`said`) and for its
+exit code (`code`). What the start of the program does is shown by real starts (test_load_stage.py, test_leftovers.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from gevent.monkey import get_original
+
+from loadtests.__main__ import program
+
+
+def become(asked: Mapping[str, Any]) -> NoReturn:
+    """Be the load."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    said = os.open(asked["said"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    for stream, source in ((0, os.open(os.devnull, os.O_RDONLY)), (1, said), (2, said)):
+        os.dup2(source, stream)
+    os.environ.clear()
+    os.environ.update(asked["environ"])
+    code = program(asked["words"])
+    Path(asked["code"]).write_text(str(code), encoding="ascii")
+    os._exit(code)
+
+
+def main() -> None:
+    """Answer until nobody asks; nothing here may make Locust's event loop, which a fork would share."""
+    fork = get_original("os", "fork")
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them here
+    for line in sys.stdin:
+        child = fork()
+        if child == 0:
+            become(json.loads(line))
+        sys.stdout.write(f"{child}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
