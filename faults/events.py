@@ -55,6 +55,23 @@ _PAUSED = "INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, tr
 
 
 @service(
+    "An event whose id is another tenant's is answered as its duplicate, and lost.",
+    lambda p: _is_swallowed(p),
+    (f"{OUTBOX}/event-id-of-another-tenant",),
+    names=("duplicate", "tenant"),
+)
+def anybodys_duplicate(settings: Settings) -> Parts:
+    return altered(settings, "compare_event", ("company_id = %(company_id)s::uuid\n  AND ", ""))
+
+
+def _is_swallowed(probe: Probe) -> bool:
+    with probe.tenant() as first, probe.tenant() as second:
+        event = str(uuid.uuid4())
+        probe.event(first, event_id=event)
+        return probe.event(second, event_id=event).status_code == 202
+
+
+@service(
     "The flag outbox.enabled is not looked at: every event goes to the outbox.",
     lambda p: _path(p, _OFF) == "outbox",
     ("drill/flags/outbox-off-takes-direct-path",),

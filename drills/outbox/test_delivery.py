@@ -114,6 +114,23 @@ def test_same_event_id_once(scene: Scene) -> None:
     assert rows == 1, f"one event, sent twice, has {rows} outbox rows"
 
 
+@drill("drill/outbox/event-id-of-another-tenant", after=SIGNED, covers=("K01", "B28"))
+def test_event_id_of_another_tenant(scene: Scene) -> None:
+    """An event whose id is another tenant's event is refused, or is an event of its own: never accepted and lost.
+
+    A tenant who uses an id first swallows the event of whoever comes with it later.
+    """
+    first, second, event = scene.company(), scene.company(), new_id("event")
+    scene.emit(first, event_id=event, control=True)
+    scene.emit(second, control=True)
+    request = scene.event_request(second, event_id=event)
+    answer = scene.expect(request, (202, 400, 403, 404, 409, 422))
+    if answer.status != 202:
+        return
+    kept = scene.count("event_outbox", second, "event_id = %s", answer.json().get("event_id"))
+    assert kept, f"answered 202, duplicate {answer.json().get('duplicate')!r}, and the tenant has no such event"
+
+
 @drill("drill/outbox/same-event-id-raced", covers=("K01", "K08"))
 def test_same_event_id_raced(scene: Scene) -> None:
     """An event sent by six callers at once with the same event_id is one event with one effect, and no answer is 5xx.

@@ -35,6 +35,9 @@ SKEW_LIMIT_S = 2.0
 class Missing:
     """Stands for a claim that is left out."""
 
+    def __repr__(self) -> str:
+        return "left out"
+
 
 MISSING = Missing()
 
