@@ -110,6 +110,8 @@ def _opens(tokens: Sequence[Token], i: int) -> bool:
         return any(t.word == "JOIN" and t.depth == token.depth for t in before)
     if token.text == "(":
         return bool(before) and before[-1].word in {"USING", "CHECK"} and tokens[i + 1].word not in {"(", ")"}
+    if token.word == "OR" and tokens[i + 1].word in {"INSERT", "UPDATE", "DELETE", "TRUNCATE"}:  # events of a trigger
+        return False
     if token.word == "AND" and any(t.word == "BETWEEN" for t in before[-4:]):
         return False
     return token.word in OPENS
