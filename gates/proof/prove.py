@@ -167,6 +167,9 @@ class Prover:
         suites = self._request.suites
         trials = self._make_trials()
         if ProofPart.HEALTHY in suites:
+            for one in VARIANTS:
+                if why := one.lacking():
+                    self._request.say(f"- {ProofPart.HEALTHY}/{one.name}: left out, {why}")
             trials.healthy_targets()
         if ProofPart.DEGENERATE in suites:
             trials.degenerate_targets()
@@ -192,7 +195,7 @@ class Prover:
 
     def _wants(self, name: str) -> bool:
         """Whether a trial was asked for and is not known yet; a later run on a variant goes by the variant's name."""
-        return self._request.wants(name.partition(".")[0]) and name not in self._kept
+        return self._request.wants(name.partition("@")[0]) and name not in self._kept
 
     def _trial_done(self, one: Trial) -> None:
         with self._keeping:

@@ -61,7 +61,7 @@ def _of_trials(proof: Proof) -> list[str]:
     if proof.healthy_runs:
         bound = f"; under {proof.bound:.0%} with 95 % confidence (3/R)" if proof.bound is not None else ""
         said.append(f"healthy deployments rolled back: {proof.rollbacks} of {proof.healthy_runs} runs{bound}")
-        kinds = {t.name.partition(".")[0] for t in proof.of(ProofPart.HEALTHY)}
+        kinds = {t.name.partition("@")[0] for t in proof.of(ProofPart.HEALTHY)}
         held = [t for t in proof.of(ProofPart.HEALTHY) if t.decision == Decision.HOLD.value]
         why = "; ".join(f"{t.name}: {t.reason[:MOST_REASON]}" for t in held)
         said.append(f"of {len(kinds)} kinds; held: {len(held)} runs" + (f": {why}" if why else ""))

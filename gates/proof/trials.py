@@ -84,7 +84,7 @@ class Trials:
         found, due = [], possible()
         for number in range(self.healthy_runs or len(due)):
             one, again = due[number % len(due)], number // len(due)
-            name = f"{one.name}.{again + 1}" if again else one.name
+            name = f"{one.name}@{again + 1}" if again else one.name
             if self.over():
                 break
             if self.wants(f"{ProofPart.HEALTHY}/{name}"):

@@ -57,7 +57,7 @@ def test_every_trial_has_a_name_of_its_own() -> None:
         [name for name, _, _ in selfsuite.names()],
     ):
         assert len(set(names)) == len(names)
-        assert all(name == name.lower() and "/" not in name for name in names)
+        assert all(name == name.lower() and "/" not in name and "@" not in name for name in names)
 
 
 def test_a_stack_that_does_not_come_up_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
