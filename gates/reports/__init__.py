@@ -42,7 +42,14 @@ def write(
     files = {f.name: folder / f.file for f in FORMATS if f.file}
     for name, path in files.items():
         path.write_text(texts[name], encoding="utf-8")
-    write_allure(folder, rows)
+    environment = {
+        "release": verdict.release,
+        "target": verdict.target,
+        "decision": verdict.title,
+        "gate": str(run.get("gate", "")),
+        "policy": verdict.policy_digest,
+    }
+    write_allure(folder, rows, environment)
     for variable, text in (("GITHUB_STEP_SUMMARY", texts["markdown"]), ("GITHUB_OUTPUT", outputs(verdict))):
         if environ.get(variable):
             with Path(environ[variable]).open("a", encoding="utf-8") as out:

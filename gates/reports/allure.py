@@ -9,7 +9,7 @@ import datetime as dt
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from allure_commons.logger import AllureFileLogger
@@ -32,8 +32,19 @@ _STATUS = {
 _SEVERITY = {Severity.PAGE: "critical", Severity.WARN: "normal", Severity.INVESTIGATE: "minor"}
 
 
-def write_allure(folder: Path, rows: Iterable[Row]) -> None:
-    """Write the results into `allure-results` of a run's folder, in place of those that an earlier report left."""
+CATEGORIES = (
+    {"name": "Broken promises", "matchedStatuses": ["failed"]},
+    {"name": "Behind another cause", "matchedStatuses": ["broken"], "messageRegex": "(?s)blocked by .*"},
+    {"name": "Not seen", "matchedStatuses": ["broken"]},
+    {"name": "Not applicable", "matchedStatuses": ["skipped"]},
+)
+
+
+def write_allure(folder: Path, rows: Iterable[Row], environment: Mapping[str, str]) -> None:
+    """Write all of `allure-results` in the folder of a run, in place of what an earlier report left there.
+
+    environment: what the report shows of the run, by name.
+    """
     results = folder / FOLDER
     for pattern in OLD:
         for old in results.glob(pattern):
@@ -46,6 +57,21 @@ def write_allure(folder: Path, rows: Iterable[Row]) -> None:
             logger.report_attached_data(document(json.dumps(row.witness, ensure_ascii=False, indent=1)), name)
             result.attachments.append(Attachment(name="witness", source=name, type="application/json"))
         logger.report_result(result)
+    results.mkdir(parents=True, exist_ok=True)
+    properties = "".join(f"{name}={_property(value)}\n" for name, value in environment.items())
+    (results / "environment.properties").write_text(properties, encoding="ascii")
+    (results / "categories.json").write_text(json.dumps(CATEGORIES, indent=1) + "\n", encoding="utf-8")
+
+
+def _property(value: str) -> str:
+    """A value of a Java properties file: on one line, and nothing in it is an escape."""
+    escaped = line(value).replace("\\", "\\\\")
+    return "".join(c if c.isascii() else "".join(f"\\u{unit}" for unit in _utf16(c)) for c in escaped)
+
+
+def _utf16(character: str) -> list[str]:
+    code = character.encode("utf-16-be", "replace").hex()
+    return [code[at : at + 4] for at in range(0, len(code), 4)]
 
 
 def result_of(row: Row) -> TestResult:

@@ -94,11 +94,11 @@ def test_what_is_given_to_an_own_action_is_one_of_its_inputs() -> None:
 class FakeRunner:
     """Runs the script of a step of the action as a runner does: its environment, and files for its outputs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, gate: str = "") -> None:
         self.folder, self.output = folder, folder / "output"
         (folder / "temp" / "replaygate" / "bin").mkdir(parents=True)
-        gate = shutil.which("gate", path=str(Path(sys.executable).parent)) or ""
-        (folder / "temp" / "replaygate" / "bin" / "gate").symlink_to(gate)
+        ours = gate or shutil.which("gate", path=str(Path(sys.executable).parent)) or ""
+        (folder / "temp" / "replaygate" / "bin" / "gate").symlink_to(ours)
         self.output.touch()
 
     def run(self, step_id: str, inputs: dict[str, str], file: Path = ACTION) -> subprocess.CompletedProcess[str]:

@@ -206,7 +206,20 @@ def test_allure_has_every_check_of_the_catalogue_once(tmp_path: Path) -> None:
     assert isinstance(witness, dict)
     text = (tmp_path / "allure-results" / str(witness["source"])).read_text(encoding="utf-8")
     assert json.loads(text) == FAILED.witness
-    assert len(list((tmp_path / "allure-results").iterdir())) == len(CATALOGUE) + 1
+    assert len(list((tmp_path / "allure-results").iterdir())) == len(CATALOGUE) + 3
+
+
+def test_allure_has_the_environment_and_categories(tmp_path: Path) -> None:
+    """What a release was judged, where; an unknown is no failure, and what is behind a cause is apart."""
+    odd = dataclasses.replace(VERDICTS["rollback"], release="r\\1 é\n=x: \U0001f600")
+    allure_results(tmp_path, odd, EVIDENCE)
+    text = (tmp_path / "allure-results" / "environment.properties").read_text(encoding="ascii")
+    assert text.splitlines()[0].startswith("release=r\\\\1 \\u00e9")
+    assert text.splitlines()[0].endswith("=x: \\ud83d\\ude00")
+    assert "decision=rollback" in text.splitlines()
+    assert text.count("\n") == len(text.splitlines()) == 5
+    categories = json.loads((tmp_path / "allure-results" / "categories.json").read_text(encoding="utf-8"))
+    assert {status for one in categories for status in one["matchedStatuses"]} == {"failed", "broken", "skipped"}
 
 
 def test_allure_knows_a_check_again_in_the_next_run(tmp_path: Path) -> None:
