@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 
 from psycopg import sql as statements
 
+from gates.deployment.connection import Answering
 from gates.deployment.database import Connection, execute
 from gates.deployment.dialect.current import current
 from gates.deployment.tenants import OWNED_TABLES
@@ -51,28 +53,32 @@ def state_of(connection: Connection) -> dict[str, list[str]]:
     }
 
 
-def rows_left(connection: Connection, companies: Sequence[str]) -> tuple[int, dict[str, int]]:
+def rows_left(connection: Answering, companies: Sequence[str]) -> tuple[int, dict[str, int]]:
     """The number of tables looked through, and how many rows of these companies each still has, where it has any."""
-    left: dict[str, int] = {}
     tables = execute(connection, TENANT_COLUMNS)
-    for row in tables:
-        query = statements.SQL("select count(*) as n from {} where {}::text = any(%s)").format(
-            statements.Identifier(str(row["schema"]), str(row["table"])), statements.Identifier(str(row["column"]))
-        )
-        _note(left, f"{row['schema']}.{row['table']}", connection.execute(query, (list(companies),)).fetchone())
-    own = connection.execute("select count(*) as n from public.companies where id::text = any(%s)", (list(companies),))
-    _note(left, current().real("companies"), own.fetchone())
     keys = [f"replay:{c}:" for c in companies]
-    limits = connection.execute(
-        "select count(*) as n from public.edge_rate_limits where exists (select from unnest(%s::text[]) k"
-        " where starts_with(key, k))",
-        (keys,),
-    )
-    _note(left, current().real("edge_rate_limits"), limits.fetchone())
-    return len(tables) + 2, left
-
-
-def _note(left: dict[str, int], table: str, row: dict[str, object] | None) -> None:
-    number = int(str(row["n"])) if row else 0
-    if number:
-        left[table] = left.get(table, 0) + number
+    with connection.at_once():
+        counted = [
+            (
+                f"{row['schema']}.{row['table']}",
+                connection.execute(
+                    statements.SQL("select count(*) as n from {} where {}::text = any(%s)").format(
+                        statements.Identifier(str(row["schema"]), str(row["table"])),
+                        statements.Identifier(str(row["column"])),
+                    ),
+                    (list(companies),),
+                ),
+            )
+            for row in tables
+        ]
+        own = "select count(*) as n from public.companies where id::text = any(%s)"
+        counted.append((current().real("companies"), connection.execute(own, (list(companies),))))
+        limits = (
+            "select count(*) as n from public.edge_rate_limits where exists (select from unnest(%s::text[]) k"
+            " where starts_with(key, k))"
+        )
+        counted.append((current().real("edge_rate_limits"), connection.execute(limits, (keys,))))
+    left: Counter[str] = Counter()
+    for table, cursor in counted:
+        left[table] += int(str((cursor.fetchone() or {"n": 0})["n"]))
+    return len(counted), dict(+left)
