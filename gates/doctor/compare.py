@@ -106,8 +106,7 @@ def compare(
     objects += _functions(contract, functions, schema)
     objects += _roles(contract, roles, schema)
     objects += _flags(contract, rows)
-    if "tables" in schema.unread:
-        objects = [_unknown(o, schema.unread["tables"]) for o in objects]
+    objects = [_as_far_as_read(o, schema.unread) for o in objects]
     values = {f"{n}.{c}": v for n, m in tables.items() for c, v in _renamed_values(m).items()}
     return Comparison(tuple(objects), tables, functions, roles, values, schema.unread)
 
@@ -119,8 +118,14 @@ def guessed_tables(schema: Schema, contract: Contract, pins: Pins | None = None)
     return match(own, contract, pins)
 
 
-def _unknown(one: ComparedObject, why: str) -> ComparedObject:
-    return replace(one, presence=Presence.UNKNOWN, detail=why) if one.presence is Presence.ABSENT else one
+def _as_far_as_read(one: ComparedObject, unread: Mapping[str, str]) -> ComparedObject:
+    """Unknown, where what was not read may hold the opposite."""
+    doubts = {"key": ("keys", Presence.DIFFERS), "row security": ("policies", Presence.PRESENT)}
+    part, doubtful = doubts.get(one.kind, ("", Presence.ABSENT))
+    for unread_part, presence in (("tables", Presence.ABSENT), (part, doubtful)):
+        if unread_part in unread and one.presence is presence:
+            return replace(one, presence=Presence.UNKNOWN, detail=unread[unread_part])
+    return one
 
 
 def _with_values(found: Mapping[str, TableMatch], rows: RowsSeen) -> dict[str, TableMatch]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import psycopg
 from psycopg import sql as compose
 
-from gates.deployment.database import Connection, sql
+from gates.deployment.connection import Answering
+from gates.deployment.database import sql
 from gates.doctor.compare import RowsSeen
 from gates.doctor.matching import TableMatch
 from gates.doctor.schema_reading import LOCK_TIMEOUT_MS
@@ -22,7 +23,7 @@ MOST_STATE = 60
 """Characters of a state: what is longer is text for people."""
 
 
-def read_rows(connection: Connection, tables: Mapping[str, TableMatch]) -> RowsSeen:
+def read_rows(connection: Answering, tables: Mapping[str, TableMatch]) -> RowsSeen:
     """What could be read. Raise psycopg.Error where the connection is lost."""
     return RowsSeen(
         _flags(connection, tables.get("feature_flags")),
@@ -32,21 +33,22 @@ def read_rows(connection: Connection, tables: Mapping[str, TableMatch]) -> RowsS
 
 
 def _rows(
-    connection: Connection, statement: compose.Composed | bytes, **params: object
+    connection: Answering, statement: compose.Composed | bytes, **params: object
 ) -> list[dict[str, object]] | None:
     """The rows, or None where they cannot be read."""
     try:
-        with connection.transaction():
+        with connection.at_once(end=b"rollback"):
             connection.execute(f"set local statement_timeout = {STATEMENT_TIMEOUT_MS}".encode())
             connection.execute(f"set local lock_timeout = {LOCK_TIMEOUT_MS}".encode())
-            return connection.execute(statement, params or None).fetchall()
+            cursor = connection.execute(statement, params or None)
+        return cursor.fetchall()
     except psycopg.Error:
         if connection.closed:
             raise
         return None
 
 
-def _flags(connection: Connection, found: TableMatch | None) -> dict[str, tuple[bool | None, int | None]] | None:
+def _flags(connection: Answering, found: TableMatch | None) -> dict[str, tuple[bool | None, int | None]] | None:
     if found is None or "key" not in found.columns:
         return None
     real = {c: m.column.name for c, m in found.columns.items()}
@@ -77,7 +79,7 @@ def _whole(value: object) -> int | None:
     return int(str(value)) if str(value).isdecimal() and len(str(value)) < 10 else None
 
 
-def _pause_row(connection: Connection, found: TableMatch | None) -> bool | None:
+def _pause_row(connection: Answering, found: TableMatch | None) -> bool | None:
     if found is None or "company_id" not in found.columns:
         return None
     statement = compose.SQL("select exists (select from {} where {} is null) as found").format(
@@ -88,7 +90,7 @@ def _pause_row(connection: Connection, found: TableMatch | None) -> bool | None:
     return bool(rows[0]["found"]) if rows else None
 
 
-def _states(connection: Connection, tables: Mapping[str, TableMatch]) -> dict[tuple[str, str], tuple[str, ...]]:
+def _states(connection: Answering, tables: Mapping[str, TableMatch]) -> dict[tuple[str, str], tuple[str, ...]]:
     """Of columns with states that no enum and no CHECK lists, what the statistics of the server say."""
     places = [
         f"{m.table.schema}\x01{m.table.name}\x01{m.columns[c].column.name}"

@@ -15,7 +15,8 @@ from typing import Any
 import psycopg
 
 from gates.contract.contract import Contract
-from gates.deployment.database import Connection, sql
+from gates.deployment.connection import Answering
+from gates.deployment.database import sql
 from gates.doctor.schema import (
     RowPolicy,
     Schema,
@@ -34,6 +35,7 @@ MOST_DETAILED = 2_000
 """Tables whose keys, checks and policies are read: those with the most columns of the contract come first."""
 MOST_S = 5.0
 STATEMENT_S = 4.0
+LEAST_S = 0.05
 LOCK_TIMEOUT_MS = 500
 PLATFORM = ("auth", "storage", "realtime", "vault", "graphql", "graphql_public", "extensions", "supabase_functions")
 """Schemas of Supabase itself: what functions there read is not how the deployment knows a tenant."""
@@ -46,42 +48,63 @@ Rows = list[dict[str, Any]]
 class _Session:
     """Runs the queries of one reading and remembers why one could not be run."""
 
-    connection: Connection
+    connection: Answering
     ends: float
     unread: dict[str, str] = field(default_factory=dict)
 
-    def rows(self, part: str, **params: object) -> Rows:
-        left_s = min(self.ends - time.monotonic(), STATEMENT_S)
-        if left_s < 0.05:
-            self.unread[part] = f"not read: the catalogue took longer than {MOST_S:g} s"
-            return []
+    def rows_of(self, wanted: Mapping[str, Mapping[str, object]]) -> dict[str, Rows]:
+        """The rows of several parts, given their parameters: in one round trip where nothing goes wrong in any."""
+        left_s = self.ends - time.monotonic()
         try:
-            with self.connection.transaction():
-                self.connection.execute(f"set local statement_timeout = {int(left_s * 1000)}".encode())
-                self.connection.execute(f"set local lock_timeout = {LOCK_TIMEOUT_MS}".encode())
-                cursor = self.connection.execute(sql(QUERIES / f"{part}.sql").encode(), params or None)
-                return list(cursor.fetchall())
+            return self._asked(wanted, min(left_s / (2 * len(wanted)), STATEMENT_S))
+        except psycopg.Error:
+            if self.connection.closed:
+                raise
+        return {part: self._rows(part, given) for part, given in wanted.items()}
+
+    def _rows(self, part: str, given: Mapping[str, object]) -> Rows:
+        try:
+            return self._asked({part: given}, min(self.ends - time.monotonic(), STATEMENT_S))[part]
         except psycopg.Error as error:
             if self.connection.closed:
                 raise
             self.unread[part] = f"not read: {text(first_line(error), 200)}"
             return []
 
+    def _asked(self, wanted: Mapping[str, Mapping[str, object]], each_s: float) -> dict[str, Rows]:
+        """Raise psycopg.Error where one of them cannot be read in this time."""
+        if each_s < LEAST_S:
+            raise psycopg.OperationalError(f"the catalogue took longer than {MOST_S:g} s")
+        with self.connection.at_once(end=b"rollback"):
+            self.connection.execute(f"set local statement_timeout = {int(each_s * 1000)}".encode())
+            self.connection.execute(f"set local lock_timeout = {LOCK_TIMEOUT_MS}".encode())
+            asked = {
+                part: self.connection.execute(sql(QUERIES / f"{part}.sql").encode(), given or None)
+                for part, given in wanted.items()
+            }
+        return {part: cursor.fetchall() for part, cursor in asked.items()}
 
-def read_schema(connection: Connection, contract: Contract, most_s: float = MOST_S) -> Schema:
+
+def read_schema(connection: Answering, contract: Contract, most_s: float = MOST_S) -> Schema:
     """The schema of the connected database. Raise psycopg.Error where the connection is lost.
 
     The connection is read-only and in autocommit mode.
     """
     session = _Session(connection, time.monotonic() + most_s)
     names = [*contract.relations]
-    raw = session.rows("tables", names=names, most=MOST_TABLES)
+    parts = session.rows_of(
+        {
+            "tables": {"names": names, "most": MOST_TABLES},
+            "functions": {"names": [*contract.functions]},
+            "roles": {"names": [*contract.roles]},
+            "claims": {"platform": [*PLATFORM]},
+            "server": {},
+        }
+    )
+    raw, functions, roles, readers = (parts[part] for part in ("tables", "functions", "roles", "claims"))
     if len(raw) == MOST_TABLES:
         session.unread["further tables"] = f"not read: there are more than {MOST_TABLES} tables"
-    functions = session.rows("functions", names=[*contract.functions])
-    roles = session.rows("roles", names=[*contract.roles])
-    readers = session.rows("claims", platform=[*PLATFORM])
-    server = next(iter(session.rows("server")), {})
+    server = next(iter(parts["server"]), {})
     tables = _detailed(session, raw, _wanted(raw, contract))
     return Schema(
         tables=tuple(tables),
@@ -112,10 +135,8 @@ def _wanted(raw: Rows, contract: Contract) -> list[int]:
 
 def _detailed(session: _Session, raw: Rows, oids: Sequence[int]) -> list[SchemaTable]:
     names = {r["oid"]: f"{r['schema']}.{r['name']}" for r in raw}
-    parts = {
-        p: _by_oid(session.rows(p, oids=oids))
-        for p in ("keys", "references", "enums", "checks", "policies", "triggers")
-    }
+    details = ("keys", "references", "enums", "checks", "policies", "triggers")
+    parts = {p: _by_oid(rows) for p, rows in session.rows_of({d: {"oids": oids} for d in details}).items()}
     found = []
     for row in raw:
         mine: Mapping[str, Rows] = {part: rows.get(row["oid"], []) for part, rows in parts.items()}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 
 import pytest
 
 from gates.contract.contract import contract
+from gates.deployment.database import sql
 from gates.doctor.actors import edited_claims, tenant_claim
 from gates.doctor.compare import NOT_SEEN, Comparison, Presence, RowsSeen, compare
 from gates.doctor.defects import defects
@@ -146,3 +148,19 @@ def test_what_could_not_be_read_is_unknown_and_not_absent() -> None:
     """Where the catalogue gave no answer, nothing is said to be missing."""
     found = compare(Schema(unread={"tables": "not read: the lock"}), contract())
     assert {o.presence for o in found.objects if o.kind in {"table", "column"}} == {Presence.UNKNOWN}
+
+
+@pytest.mark.parametrize("part", ["keys", "references", "enums", "checks", "policies", "triggers"])
+def test_a_part_that_was_not_read_is_no_defect(pg_server: PgServer, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    """A catalogue that is slow, or far, shows no key and no trigger: they are unknown, and all the rest is as it is."""
+
+    def slow(path: Path) -> str:
+        return "select pg_sleep(%(oids)s::text::int)" if path.stem == part else sql(path)
+
+    monkeypatch.setattr("gates.doctor.schema_reading.sql", slow)
+    schema, found = reference_after(pg_server, "")
+    assert set(found.unread) == {part}
+    assert not [o for o in found.objects if o.presence in {Presence.DIFFERS, Presence.ABSENT}]
+    doubtful = {"keys": "key", "policies": "row security"}.get(part)
+    assert {o.presence for o in found.objects if o.kind == doubtful} == ({Presence.UNKNOWN} if doubtful else set())
+    assert all(d.harm < 40 for d in defects(schema, found, contract(), FLAGS, None, "outbox.enabled"))
