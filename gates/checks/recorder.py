@@ -8,7 +8,6 @@ unknown check is red, too: nothing unseen is ever green.
 from __future__ import annotations
 
 import datetime as dt
-import fnmatch
 import json
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -34,6 +33,7 @@ from gates.errors import ConfigError
 from gates.evidence import CAPABILITIES, CheckSpec, Outcome, Severity, TargetKind, Where, stamp
 from gates.evidence_file import parse, write_lines
 from gates.text.foreign import text
+from gates.text.patterns import matches
 
 MOST_REPORT = 20_000
 """Characters of a failure's text and of each captured output that pytest is given."""
@@ -232,7 +232,7 @@ def _write_catalogue(path: Path, specs: list[CheckSpec]) -> None:
 
 def _runs(spec: CheckSpec, config: pytest.Config, kind: TargetKind) -> bool:
     phase, only = config.getoption("--phase"), config.getoption("--only")
-    wanted = not only or any(fnmatch.fnmatchcase(spec.id, pattern) for pattern in only)
+    wanted = not only or matches(spec.id, only)
     deep = not spec.deep or bool(config.getoption("--deep"))
     allowed = kind.allows(spec.where, disruptive=bool(config.getoption("--disruptive")))
     return allowed and deep and phase in {None, spec.phase} and wanted

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from gates.contract.scope import OWN, QUEUE, Dropped, Scope
 from gates.evidence import CheckSpec
 from gates.text.own_data import data_of
+from gates.text.patterns import matches
 
 FILE = Path(__file__).with_name("contract.yaml")
 
@@ -93,12 +93,12 @@ class Contract:
     def area_of(self, check: str) -> str:
         """The area of a check: that which names its id, else that with a pattern for it; empty for a user's own."""
         named = [a.name for a in self.areas.values() if check in a.checks]
-        like = [a.name for a in self.areas.values() if any(fnmatchcase(check, p) for p in a.checks)]
+        like = [a.name for a in self.areas.values() if matches(check, a.checks)]
         return next(iter((*named, *like)), "")
 
     def placed(self, spec: CheckSpec) -> CheckSpec:
         """The check with its area, and the other areas that it needs."""
-        also = {area for area, checks in self.also.items() if any(fnmatchcase(spec.id, p) for p in checks)}
+        also = {area for area, checks in self.also.items() if matches(spec.id, checks)}
         own = self.area_of(spec.id)
         return replace(spec, area=own, also=tuple(a for a in self.areas if a in also - {own}))
 

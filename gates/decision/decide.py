@@ -20,6 +20,7 @@ from gates.decision.margin import nearest
 from gates.decision.rules import STAGES, Policy, Waiver, again
 from gates.decision.unreachable import cause, excused
 from gates.evidence import CAPABILITIES, UNREADABLE, CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
+from gates.text.patterns import matches
 from gates.verdict import (
     Counts,
     Decision,
@@ -235,7 +236,7 @@ def _relief(one: Assessed, policy: Policy, lines: dict[str, list[Evidence]], now
     waiver = _waiver(one.spec.id, policy, now)
     if waiver is not None:
         return _Relief(Effect.WAIVED, f"waived until {waiver.expires} by {waiver.owner}: {waiver.reason}")
-    if one.effect is not Effect.ROLLBACK or not any(fnmatchcase(one.spec.id, p) for p in policy.lag_checks):
+    if one.effect is not Effect.ROLLBACK or not matches(one.spec.id, policy.lag_checks):
         return None
     gone_in_s = backlog_gone_in_s([e for e in lines.get(BACKLOG, ()) if not distrust(e, policy, now)])
     if gone_in_s is not None:

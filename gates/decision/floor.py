@@ -7,12 +7,11 @@ may be spared, noted, made milder or waived, in gate.yaml (refused where it stan
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 
 from gates.contract.scope import QUEUE, SERVICE, Scope
 from gates.evidence import CheckSpec
+from gates.text.patterns import matches
 
 FLOOR: dict[str, str] = {
     "preflight/target-reachable": "the target was reached",
@@ -58,22 +57,17 @@ def floor_of(scope: Scope) -> Mapping[str, str]:
 
 def not_claimed(spec: CheckSpec, scope: Scope) -> str:
     """Why the claims leave the check out; empty where it applies. No claims leave out the floor."""
-    return "" if _matches(spec.id, tuple(floor_of(scope))) else scope.leaves_out(spec)
-
-
-@functools.lru_cache(maxsize=8192)  # asked of every check, several times a decision
-def _matches(check: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(check, pattern) for pattern in patterns)
+    return "" if matches(spec.id, floor_of(scope)) else scope.leaves_out(spec)
 
 
 def on_floor(check: str) -> bool:
     """Whether no setting may make the check count for less."""
-    return _matches(check, EVERY_FLOOR)
+    return matches(check, EVERY_FLOOR)
 
 
 def is_optional(check: str) -> bool:
     """Whether that the check is unknown only counts where the policy says so."""
-    return _matches(check, OPTIONAL)
+    return matches(check, OPTIONAL)
 
 
 def parts_of(spec: CheckSpec) -> tuple[str, ...]:

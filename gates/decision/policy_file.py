@@ -23,6 +23,7 @@ from gates.errors import ConfigError
 from gates.evidence import CheckSpec, JsonValue, Severity, TargetKind
 from gates.inputs.shapes import Boolean, Choice, Day, Fields, ListOf, MapOf, Number, Text, nearest
 from gates.inputs.strict_yaml import YamlNode, read
+from gates.text.patterns import matches
 from gates.verdict import Effect
 
 CHECK_ID = Text(r"[a-z0-9_.-]+(/[A-Za-z0-9_.-]+)+", "the id of a check, like sql/spot/replay-runs-unique")
@@ -316,7 +317,7 @@ def parse(text: str, file: str, folder: Path, today: dt.date) -> PolicyFile:
                 f"{today} or later",
                 f"Ask {waiver['owner']}: repair the check, or renew the waiver",
             )
-        if any(fnmatchcase(waiver["check"], pattern) for pattern in unwaivable):
+        if matches(waiver["check"], unwaivable):
             raise node.place.error(f"a waiver of {waiver['check']}", "checks that may be waived", "Remove the waiver")
     return made
 

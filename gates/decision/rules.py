@@ -15,6 +15,7 @@ from gates.contract.scope import WHOLE, Scope
 from gates.decision.cohorts import CohortLimits
 from gates.decision.floor import EVERY_FLOOR
 from gates.evidence import CheckSpec, JsonValue, Severity, TargetKind, Where
+from gates.text.patterns import matches
 from gates.verdict import EFFECT_ORDER, Effect
 
 QUEUE_STAGE = ("queue/proof/", "queue/load/")
@@ -150,7 +151,7 @@ class Policy:
         return self.target.allows(Where.DISRUPTIVE, disruptive=self.disruptive)
 
     def may_waive(self, check: str) -> bool:
-        return not any(fnmatchcase(check, pattern) for pattern in (*UNWAIVABLE, *self.unwaivable))
+        return not matches(check, (*UNWAIVABLE, *self.unwaivable))
 
     def to_json(self) -> dict[str, JsonValue]:
         """The whole policy, without the prose of the checks."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from gates.decision.policy_file import Attestation
 from gates.reports.formats.rows import Row
+from gates.text.patterns import matches
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def tick(rows: Sequence[Row], attestations: Sequence[Attestation]) -> list[Ticke
 
 
 def _by_evidence(box: Box, rows: Sequence[Row]) -> Ticked:
-    own = [r for r in rows if any(fnmatchcase(r.check, p) for p in box.patterns) and r.outcome != "not applicable"]
+    own = [r for r in rows if matches(r.check, box.patterns) and r.outcome != "not applicable"]
     missing = [r for r in own if r.outcome != "pass"]
     why = f"{len(own)} checks passed"
     if not own:

@@ -17,6 +17,7 @@ from gates.proof.fault import Fault
 from gates.stack.extra import INSTALL
 from gates.stages.suite import ROOT
 from gates.text.own_data import data_of
+from gates.text.patterns import matches
 
 LINES = Path(__file__).with_name("lines.json")
 MOST_FAULTS = 8
@@ -83,7 +84,7 @@ def explain(specs: Sequence[CheckSpec], patterns: Sequence[str], faults: Sequenc
             raise UsageError(
                 f"no check is called {pattern!r}; allowed: ids and globs of ids. {nearest(pattern, known)}"
             )
-    chosen = [s for s in specs if not patterns or any(fnmatchcase(s.id, p) for p in patterns)]
+    chosen = [s for s in specs if not patterns or matches(s.id, patterns)]
     return [
         Explained(
             s,

@@ -37,6 +37,7 @@ from gates.stages import collection, load_options, load_process
 from gates.stages.load import LOAD
 from gates.stages.load_options import OF_A_RUN, LoadOptions
 from gates.text.inert import Terminal
+from gates.text.patterns import matches
 from gates.verdict import Effect, Verdict, behind_text, grouped
 
 SHORT = "drill/proof/*"
@@ -237,7 +238,7 @@ def _chosen(policy: Policy, stage: str, only: tuple[str, ...]) -> tuple[CheckSpe
             raise UsageError(
                 f"--only {pattern!r} matches no check of the stage {stage}. {nearest(pattern, tuple(own))}"
             )
-    return tuple(s for s in policy.catalogue if s.id not in own or any(fnmatch.fnmatchcase(s.id, p) for p in only))
+    return tuple(s for s in policy.catalogue if s.id not in own or matches(s.id, only))
 
 
 def _with_wishes_of(given: Target, reference: Target) -> Target:

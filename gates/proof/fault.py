@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import enum
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 from gates.errors import CannotWork
 from gates.evidence import CheckSpec, Severity
+from gates.text.patterns import matches
 from gates.verdict import Decision
 
 
@@ -64,7 +65,7 @@ class Fault:
 
     def declares(self, check: str) -> bool:
         """Whether this check is one of those that must catch the fault."""
-        return any(fnmatchcase(check, p) or (p.endswith("/") and check.startswith(p)) for p in self.checks)
+        return matches(check, self.checks)
 
 
 def decided(fault: Fault, specs: Iterable[CheckSpec]) -> Fault:
@@ -89,7 +90,7 @@ def read_list(text: str) -> tuple[Fault, ...]:
             f"the list of faults cannot be read: {type(error).__name__}: {error}; allowed: a JSON array of faults; "
             "from `python -m faults list`. Correct the catalogue"
         ) from error
-    doubled = sorted({f.id for f in faults if sum(f.id == other.id for other in faults) > 1})
+    doubled = sorted(i for i, times in Counter(f.id for f in faults).items() if times > 1)
     if doubled:
         raise CannotWork(f"the list of faults has {', '.join(doubled)} twice; allowed: once. Rename one")
     return faults
@@ -106,7 +107,7 @@ def _fault(row: Mapping[str, Any]) -> Fault:
         decision=Decision(row["decision"]) if row["decision"] else None,
         env={_text(k): _text(v) for k, v in row.get("env", {}).items()},
         production=row.get("production", False) is True,
-        checks=_texts(row.get("checks", [])),
+        checks=tuple(f"{p}*" if p.endswith("/") else p for p in _texts(row.get("checks", []))),
         names=_texts(row.get("names", [])),
         **texts,
     )

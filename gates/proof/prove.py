@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +41,7 @@ from gates.reports.citation import source_digest
 from gates.stack.plan import StackOptions
 from gates.stack.up import default_release
 from gates.stages.suite import ROOT
+from gates.text.patterns import matches
 
 MATRIX, PAGE, SUMMARY, LAST = "matrix.json", "proof.html", "proof.md", "proof.json"
 QUICK_EVERY = 10
@@ -79,7 +79,7 @@ class ProofRequest:
     now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)
 
     def wants(self, name: str) -> bool:
-        return not self.only or any(fnmatchcase(name, pattern) for pattern in self.only)
+        return not self.only or matches(name, self.only)
 
     @property
     def whole(self) -> bool:

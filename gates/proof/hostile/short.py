@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -23,6 +22,7 @@ from gates.stages import collection
 from gates.stages.context import Context, StageReport
 from gates.stages.drill import drill
 from gates.stages.sql import data
+from gates.text.patterns import matches
 
 CHECKS = (
     *FLOOR,
@@ -41,7 +41,7 @@ def main(words: Sequence[str]) -> int:
     all_checks: Callable[[PolicyFile, Mapping[str, str]], tuple[CheckSpec, ...]] = collection.with_own_checks
 
     def chosen(*given: Any) -> tuple[CheckSpec, ...]:
-        return tuple(s for s in all_checks(*given) if any(fnmatchcase(s.id, pattern) for pattern in patterns))
+        return tuple(s for s in all_checks(*given) if matches(s.id, patterns))
 
     def after_alone(context: Context, *, before: bool = False) -> list[StageReport]:
         return [] if before else data(context)

@@ -1,0 +1,23 @@
+"""Shell patterns of names: all of a set are one expression, compiled once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from fnmatch import translate
+from functools import lru_cache
+
+_SIGNS = frozenset("*?[")
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Whether any of the patterns matches the name, case and all."""
+    plain, like = _read(tuple(patterns))
+    return name in plain or like.match(name) is not None
+
+
+@lru_cache(maxsize=4096)
+def _read(patterns: tuple[str, ...]) -> tuple[frozenset[str], re.Pattern[str]]:
+    """The names among the patterns, and an expression for the others."""
+    plain = frozenset(p for p in patterns if _SIGNS.isdisjoint(p))
+    return plain, re.compile("|".join(translate(p) for p in patterns if p not in plain) or "(?!)")
