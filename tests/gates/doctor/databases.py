@@ -33,9 +33,11 @@ def database(server: PgServer, sql: str = "", template: str = "template0") -> It
 
 
 def schema_of(url: str) -> Schema:
-    """What is read of a database."""
+    """What is read of a database: all of it."""
     with closing(connect(url, read_only=True)) as connection:
-        return read_schema(connection, contract())
+        found = read_schema(connection, contract())
+    assert not found.unread, found.unread
+    return found
 
 
 def schema_named(server: PgServer, name: str) -> Schema:

@@ -105,12 +105,16 @@ def test_the_roles_of_supabase_are_the_platforms(pg_server: PgServer) -> None:
     """Its roles make the preset; service_role is drafted for nobody, and no remedy would change it."""
     roles = tuple(SchemaRole(n, bypasses=n == SERVICE_ROLE) for n in ("anon", "authenticated", SERVICE_ROLE))
     with database(pg_server, (SCHEMAS / "members.sql").read_text(encoding="utf-8")) as url:
-        schema = replace(schema_of(url), roles=roles)
+        schema = schema_of(url)
+    granted_all = tuple(replace(t, grantees=(SERVICE_ROLE,)) for t in schema.tables)
+    schema = replace(schema, roles=roles, tables=granted_all)
     found = judge(DatabaseView(schema, guessed=guessed_tables(schema, contract(), {})), None, contract(), Names(), "")
     assert [p.name for p in found.presets] == [SUPABASE]
     data = yaml.safe_load(draft(replace(found, key="SUPABASE_ANON_KEY"), contract()))
     assert data["contract"]["preset"] == SUPABASE
     assert data["names"]["roles"] == {"replay_service": None, "replay_worker": None}
+    assert any("organization_members" in text for text in schema.claim_readers)
+    assert not any("realtime.topic" in text for text in schema.claim_readers)
     told = {d.subject: d for d in found.defects}
     assert "alter role" not in told[SERVICE_ROLE].remedy
     open_to_all = next(d for d in found.defects if "truncate" in d.seen)
