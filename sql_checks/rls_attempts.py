@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 
 from gates.deployment.database import Connection, sql
-from gates.deployment.dialect.current import named, written
+from gates.deployment.dialect.current import named, tenant_session, written
 from gates.deployment.failures import in_words, told_in_words
 
 RUN = Path(__file__).parent / "rls_attempts.sql"
@@ -108,6 +108,7 @@ def _told(connection: Connection, one: TenantStatement) -> dict[str, object]:
         "statement": psycopg.ClientCursor(connection).mogrify(statement.encode(), values),
         "enter": named(f"set local role {one.role}") if one.role else None,
         "claims": one.claims,
+        "setting": tenant_session({})[0],
         "path": TENANTS_PATH,
         "exempt": one.exempt,
         "keep": one.keep,

@@ -35,7 +35,7 @@ begin
         execute enter;
         entered := true;
         if claims is not null then
-          perform pg_catalog.set_config('request.jwt.claims', claims, true);
+          perform pg_catalog.set_config(asked ->> 'setting', claims, true);
         end if;
         if exempt then
           perform pg_catalog.set_config('row_security', 'off', true);

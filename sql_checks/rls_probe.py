@@ -15,7 +15,7 @@ import psycopg
 
 from gates.deployment import members
 from gates.deployment.database import Connection, connect, execute, sql
-from gates.deployment.dialect.current import current, real_claims
+from gates.deployment.dialect.current import current, tenant_session
 from gates.deployment.ids import new_id
 from sql_checks.rls_attempts import Attempt, TenantStatement, attempt
 
@@ -287,4 +287,4 @@ def _claims(company: str, role: str = "authenticated") -> str:
 
 def _said(claims: Mapping[str, object]) -> str:
     """Claims as the deployment has them, as the text of the setting."""
-    return json.dumps(real_claims(claims))
+    return tenant_session(claims)[1]

@@ -57,8 +57,13 @@ def test_delete_refused(scene: Scene) -> None:
 
 
 GUARDS = """
-select replace(pg_get_triggerdef(t.oid), ' ON public.audit_logs ', ' ON pg_temp.audit_logs ') as guard
+select replace(
+    pg_get_triggerdef(t.oid), ' ON ' || quote_ident(n.nspname) || '.' || quote_ident(c.relname) || ' ',
+    ' ON pg_temp.audit_logs '
+  ) as guard
 from pg_trigger t
+join pg_class c on c.oid = t.tgrelid
+join pg_namespace n on n.oid = c.relnamespace
 where t.tgrelid = 'public.audit_logs'::regclass and not t.tgisinternal and t.tgenabled in ('O', 'A')
   and t.tgtype::int & 32 <> 0
 order by t.tgname

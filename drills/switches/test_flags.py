@@ -15,6 +15,7 @@ from drills.workbench.tenant_data import BUDGET_FLAG
 from gates.checks.recorder import check
 from gates.deployment.client import HttpDoor
 from gates.deployment.database import execute, value
+from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id
 from gates.deployment.loans import LiveRow
 from gates.deployment.requests import encode_body, replay_fields
@@ -43,7 +44,8 @@ def _stops_replays(scene: Scene, flag: str) -> None:
     scene.add_items(company, 2)
     scene.set_flag(company, flag, enabled=False)
     answer = scene.replay(company, 403, "feature_disabled", label="switched off", max=1)
-    assert flag in answer.body.decode("utf-8", "replace"), f"the refusal does not name the flag {flag}"
+    real = current().flag_keys.get(flag, flag)
+    assert real in answer.body.decode("utf-8", "replace"), f"the refusal does not name the flag {real}"
     states = [r["status"] for r in scene.items(company)]
     assert set(states) == {"pending"}, f"the refused replay left items {states}; due: pending"
     scene.set_flag(company, flag, enabled=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 from drills.workbench.database import query
 from gates.deployment.database import Connection, execute
+from gates.deployment.dialect.exchange import real_code
 
 GENESIS = "0" * 64
 
@@ -32,4 +33,5 @@ def head_of(connection: Connection, scope: str) -> dict[str, Any]:
 
 def says(row: dict[str, Any], code: str) -> bool:
     """Whether a refusal's audit row carries a code; the contract does not name the member of `metadata` for it."""
-    return code in str(row.get("metadata"))
+    said = str(row.get("metadata"))
+    return code in said or real_code(code) in said

@@ -15,7 +15,7 @@ from typing import Any, Self
 from drills.workbench.credentials import REPLAY, Clock, Signer, admin_token
 from gates.checks.recorder import Observer, Unmet
 from gates.deployment.client import HttpDoor, NoAnswer
-from gates.deployment.ids import new_id
+from gates.deployment.ids import ids_have_spellings, new_id
 from gates.deployment.requests import (
     BUSY,
     SIGNATURE,
@@ -184,6 +184,12 @@ class Bench:
         if len(different) > 1:
             self.seen.witness = {k: v.decode("utf-8", "replace") for k, v in bodies.items()}
         assert len(different) == 1, f"{len(different)} different bodies of 401; allowed: 1"
+
+    def unnamed(self, request: Request) -> Answer:
+        """The claim: an id that is none is refused with 400. Where ids are text any word is one, that nobody has."""
+        if ids_have_spellings():
+            return self.refused(request, 400, "invalid_request")
+        return self.refused(request, (400, 403))
 
     def refused(self, request: Request, status: int | tuple[int, ...], code: str | None = None) -> Answer:
         """The claim: this request is refused with this status."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ import psycopg
 from gates.checks.recorder import Unmet
 from gates.deployment.connection import Answering
 from gates.deployment.database import Connection, connect, execute, sql, value
-from gates.deployment.dialect.current import real_claims
+from gates.deployment.dialect.current import tenant_session
 from gates.deployment.failures import in_words
 from gates.deployment.kept import borrowed
 from gates.deployment.target import Target
@@ -123,9 +122,9 @@ class Database:
     def as_tenant(self, company: str, *, role: str = "authenticated") -> Iterator[Connection]:
         """A transaction as a tenant comes in: role and claims are set locally, all is rolled back. No claims: ''."""
         given = {"sub": str(uuid.uuid4()), "role": role, "company_id": company}
-        claims = json.dumps(real_claims(given)) if company else ""
+        setting, claims = tenant_session(given)
         with self.transaction() as connection:
-            execute(connection, "select set_config('request.jwt.claims', %s, true)", claims)
+            execute(connection, "select set_config(%s, %s, true)", setting, claims if company else "")
             execute(connection, f"set local role {role}")
             yield connection
 

@@ -76,7 +76,7 @@ class SqlFunction:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """All of it, by name. headers, roles, flags: name -> area; also: area -> checks of others that need it;
+    """All of it, by name. headers, roles, flags, metrics: name -> area; also: area -> checks of others that need it;
     presets: name -> the areas that it claims.
     """
 
@@ -89,6 +89,7 @@ class Contract:
     functions: Mapping[str, SqlFunction]
     roles: Mapping[str, str]
     flags: Mapping[str, str]
+    metrics: Mapping[str, str]
 
     def area_of(self, check: str) -> str:
         """The area of a check: that which names its id, else that with a pattern for it; empty for a user's own."""
@@ -139,6 +140,7 @@ def contract() -> Contract:
         },
         roles=data["roles"],
         flags=data["flags"],
+        metrics=data["metrics"],
     )
 
 

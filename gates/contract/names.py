@@ -25,6 +25,7 @@ ID_KINDS: Mapping[str, str] = {
 """What `ids:` may name -> the kind of id: one kind has one type, in whichever column it stands."""
 ID_TYPES = ("uuid", "text", "bigint", "integer")
 DEFAULT_CLAIM = "company_id"
+CLAIMS_SETTING = "request.jwt.claims"
 UNCLAIMED = "unclaimed"
 """Beside what `names:` says: the areas that the deployment does not claim."""
 
@@ -35,6 +36,7 @@ class RelationNames:
 
     is_empty: it has none and claims nothing that needs it: to a query that reads it beside others, it has no row.
     columns: contract column -> real column; expressions: contract column -> SQL over the row, which is only read;
+    written: those whose real column can be written, too -> SQL of what it holds for the contract's value `{}`;
     values: contract column -> contract value -> real value; absent: columns that the deployment has not; also: real
     column -> the SQL of what each row that the gate inserts has there.
     """
@@ -48,6 +50,11 @@ class RelationNames:
     absent: frozenset[str] = frozenset()
     also: Mapping[str, str] = field(default_factory=dict)
     is_empty: bool = False
+    written: Mapping[str, str] = field(default_factory=dict)
+
+    def is_writable(self, column: str) -> bool:
+        """Whether a value of the contract can be stored."""
+        return column not in self.absent and (column not in self.expressions or column in self.written)
 
     def column(self, name: str) -> str:
         """The real name of a column."""
@@ -125,6 +132,17 @@ class Names:
         """Whether the tenant stands in the claims; else the table of members alone says whose a user is."""
         return self.members is None or "tenant_claim" in self.given
 
+    @property
+    def tenant_setting(self) -> str:
+        """The setting of a session that holds the tenant's id alone; empty where it is all claims, as JSON."""
+        return str(self.given.get("tenant_setting", ""))
+
+    @property
+    def flag_keys(self) -> Mapping[str, str]:
+        """Key of a flag of the contract -> its real key, where that is another."""
+        flags = self.relations.get("feature_flags")
+        return flags.values.get("key", {}) if flags is not None else {}
+
     def has(self, relation: str, column: str) -> bool:
         """Whether the deployment has this column of the contract."""
         found = self.relations.get(relation)
@@ -170,7 +188,7 @@ def names_of(given: Mapping[str, Any]) -> Names:
         return Names()
     schema = str(given.get("schema", "public"))
     whole = contract()
-    tables = given.get("tables", {})
+    tables = _with_flag_keys(given.get("tables", {}))
     functions = given.get("functions", {})
     return Names(
         given=given,
@@ -194,6 +212,15 @@ def _members(given: Mapping[str, Any], schema: str) -> MemberNames:
     )
 
 
+def _with_flag_keys(tables: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The tables; the view of the flags shows their keys as the table has them, unless it is said otherwise."""
+    table, view = tables.get("feature_flags", {}), tables.get("feature_flags_status", {})
+    keys = table.get("values", {}).get("key")
+    if not keys or view.get("absent") is True:
+        return tables
+    return {**tables, "feature_flags_status": {**view, "values": {"key": keys, **view.get("values", {})}}}
+
+
 def _relation(relation: Relation, schema: str, given: Mapping[str, Any], unclaimed: Collection[str]) -> RelationNames:
     if given.get("absent") is True:
         return RelationNames(relation, schema, "", is_empty=relation.area in unclaimed)
@@ -203,11 +230,12 @@ def _relation(relation: Relation, schema: str, given: Mapping[str, Any], unclaim
         relation,
         real_schema,
         name,
-        {c: r for c, r in columns.items() if isinstance(r, str) and r != c},
+        {c: n for c, n in ((c, r if isinstance(r, str) else r.get("is", c)) for c, r in columns.items()) if n != c},
         {c: r["sql"] for c, r in columns.items() if not isinstance(r, str)},
         given.get("values", {}),
         frozenset(given.get("absent", ())),
         given.get("also", {}),
+        written={c: r["write"] for c, r in columns.items() if not isinstance(r, str) and "write" in r},
     )
 
 

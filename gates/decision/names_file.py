@@ -17,7 +17,14 @@ WORD = Text(r"[^\0]+", "text that is not empty")
 PATH = Text(r"/[^\s\0?#]*", "a path that begins with /")
 HEADER = Text(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", "the name of a header")
 DOTTED = Text(r"[^.\s\0]+(\.[^.\s\0]+)*", "a member, or members divided by dots")
-SQL = Fields({"sql": (WORD, "An expression over the row.")}, needed=("sql",))
+SQL = Fields(
+    {
+        "sql": (WORD, "An expression over the row."),
+        "is": (NAME, "The real column that holds it."),
+        "write": (Text(r"[^\0]*\{\}[^\0]*", "SQL with {} for the contract's value"), "What `is` holds for a value."),
+    },
+    needed=("sql",),
+)
 
 
 class NamesError(ConfigError):
@@ -35,7 +42,7 @@ def _table(relation: Relation) -> Shape:
             "is": (QUALIFIED, "The real table or view."),
             "columns": (
                 Fields({c: (OneOf(NAME, SQL), f"The real column of {c}, or what gives its value.") for c in columns}),
-                "Contract column -> real column, or {sql: expression over the row}, which is only read.",
+                "Contract column -> real column, or {sql: expression over the row}, read-only without `write`.",
             ),
             "values": (Fields(values), "Contract value -> real value, by column."),
             "absent": (
@@ -75,6 +82,18 @@ MEMBERS = Fields(
     },
     needed=("is", "company", "user"),
 )
+TOKEN = Fields(
+    {
+        "role": (
+            Text(r"[^.\s\0]+(\.[^.\s\0]+)*(\[\])?", "a claim, divided by dots; [] for a list"),
+            "Where the role stands.",
+        ),
+        "roles": (
+            Fields(dict.fromkeys(("super_admin", "company_admin"), (WORD, "Its real name."))),
+            "Role of the contract -> its real name.",
+        ),
+    }
+)
 CODE = OneOf(WORD, listing=ListOf(Scalar(), 2))
 """A real code, or [real code, status]."""
 ROLES = (*contract().roles, "replay_gate", "replay_owner")
@@ -89,7 +108,15 @@ HTTP = Fields(
             MapOf(Text(r"[^\r\n\0]+", "one line"), HEADER.pattern, HEADER.said),
             "Headers of every request; $NAME is read from the environment, and hidden.",
         ),
-        "fields": (MapOf(DOTTED), "Member of bodies and answers -> its real name."),
+        "fields": (
+            MapOf(OneOf(DOTTED, listing=ListOf(DOTTED, 1))),
+            "Member of bodies and answers -> its real name, or names, where endpoints differ: the first is sent.",
+        ),
+        "metrics": (
+            Fields({m: (WORD, f"The real name of {m}.") for m in contract().metrics}),
+            "Series of the contract -> real series of /metrics.",
+        ),
+        "success": (MapOf(Scalar(), r"/.*", "a path of the contract"), "Path -> the status of its success, by prefix."),
         "envelope": (DOTTED, "The member of an answer that holds what the contract has at the top."),
         "values": (MapOf(MapOf(WORD)), "Member -> contract value -> real value."),
         "codes": (MapOf(CODE), "Code -> real code, or [real code, status]."),
@@ -128,6 +155,11 @@ NAMES = Fields(
         ),
         "tenant_claim": (DOTTED, "Where the tenant stands in the claims (else company_id)."),
         "members": (MEMBERS, "The table that says whose a user (`sub`) is, where the token does not."),
+        "tenant_setting": (
+            DOTTED,
+            "The setting by which policies know the tenant, where it is not request.jwt.claims.",
+        ),
+        "token": (TOKEN, "How a bearer token says what its bearer may do."),
         "http": (HTTP, "The dialect of the service."),
     }
 )
@@ -165,6 +197,9 @@ def _problems(node: YamlNode, given: Mapping[str, Any]) -> Iterator[ConfigError]
         if sorted(wanted) != sorted(ARGUMENTS[function]):
             place = _at(node, "functions", function, "arguments")
             yield place.error(f"{wanted}", f"each of {', '.join(ARGUMENTS[function])} once", "Correct the list")
+    for path, said in given.get("http", {}).get("success", {}).items():
+        if type(said) is not int or not 200 <= said <= 299:
+            yield _at(node, "http", "success", path).error(f"{said}", "a status of 200 to 299", "Correct it")
     for code, said in given.get("http", {}).get("codes", {}).items():
         if isinstance(said, list) and (len(said) != 2 or not isinstance(said[1], int) or not 400 <= said[1] <= 599):
             place = _at(node, "http", "codes", code)
@@ -178,6 +213,10 @@ def _of_columns(node: YamlNode, table: str, said: Mapping[str, Any]) -> Iterator
             if column in said.get(part, {}):
                 place = _at(node, part, column)
                 yield place.error(f"{table}.{column} is absent and mapped", "one of the two", "Remove the other")
+    for column, real in said.get("columns", {}).items():
+        if isinstance(real, Mapping) and "write" in real and "is" not in real:
+            place = _at(node, "columns", column)
+            yield place.error(f"{table}.{column} is written", "`is`, the real column, beside `write`", "Add it")
     for column, values in said.get("values", {}).items():
         twice = [v for v in values.values() if list(values.values()).count(v) > 1]
         if twice:

@@ -140,8 +140,8 @@ class HttpDoor:
             if self._as_it_is:
                 return self._exchange(_built(self.base_url, request, limit_s), limit_s)
             told, trace = traced(on_the_wire(request))
-            answer = understood(self._exchange(_built(self.base_url, told, limit_s), limit_s))
-            return replace(answer, trace=trace)
+            answer = self._exchange(_built(self.base_url, told, limit_s), limit_s)
+            return replace(understood(answer, request.method, request.path), trace=trace)
         except BeyondLimit as beyond:
             raise NoAnswer(f"{request.method} {request.path}: {beyond}") from beyond
         except (*_FAILURES, ValueError, OSError) as error:

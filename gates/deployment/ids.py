@@ -26,6 +26,11 @@ def id_from(kind: str, text: str) -> str:
     return _of_bytes(kind, hashlib.sha256(f"replaygate {text}".encode()).digest()[:16])
 
 
+def ids_have_spellings(kind: str = "company") -> bool:
+    """Whether one id can be written in several ways, as a UUID can; a text that is another is another id."""
+    return current().id_type(kind) != "text"
+
+
 def _of_bytes(kind: str, raw: bytes) -> str:
     base, count = _RANGES.get(current().id_type(kind), (0, 0))
     return str(base + int.from_bytes(raw) % count) if count else str(uuid.UUID(bytes=raw, version=4))

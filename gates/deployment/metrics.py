@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
+from gates.deployment.dialect.exchange import contract_metric
+
 MEMORY_METRIC = "process_resident_memory_bytes"
 """The name that the Prometheus client libraries share."""
 
@@ -59,7 +61,7 @@ class Scrape:
 
 
 def parse_metrics(text: str) -> Scrape:
-    """Parse the text of /metrics."""
+    """Parse the text of /metrics; series have the contract's names."""
     samples, malformed = [], []
     lines = text.split("\n", MOST_LINES)
     for line in lines[:MOST_LINES]:
@@ -91,7 +93,7 @@ def _sample(line: str) -> MetricSample | None:
     number = _real(value)
     if number is None or len(stamp) > 1 or not all(map(_STAMP.fullmatch, stamp)):
         return None
-    return MetricSample(name.group().rstrip(), tuple(sorted(pairs)), number)
+    return MetricSample(contract_metric(name.group().rstrip()), tuple(sorted(pairs)), number)
 
 
 def _real(text: str) -> float | None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gates.deployment.dialect.current import http_words
+from gates.deployment.dialect.current import current, http_words
 from gates.text.foreign import json_object, text
 
 SIGNATURE = "X-Transbot-Signature"
@@ -213,8 +213,12 @@ def replay_fields(company_id: str, **fields: Any) -> dict[str, Any]:
 
 
 def bucket(key: str, company_id: str) -> int:
-    """The rollout bucket 0..99 of a company for a flag: first 4 bytes of sha256(`key:company`), big-endian, mod 100."""
-    digest = hashlib.sha256(f"{key}:{company_id}".lower().encode()).digest()
+    """The rollout bucket 0..99 of a company for a flag: first 4 bytes of sha256(`key:company`), big-endian, mod 100.
+
+    The key is the one that the deployment has for the contract's.
+    """
+    real = current().flag_keys.get(key, key)
+    digest = hashlib.sha256(f"{real}:{company_id}".lower().encode()).digest()
     return int.from_bytes(digest[:4], "big") % 100
 
 

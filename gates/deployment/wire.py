@@ -61,22 +61,23 @@ class WireDoor:
 
     def send(self, request: Request) -> Answer:
         """Send a request with header values that no client would send. Raise NoAnswer where there was none."""
-        request, trace = traced(on_the_wire(request))
+        told, trace = traced(on_the_wire(request))
         lines = [
-            f"{request.method} {self._prefix}{request.path} HTTP/1.1",
+            f"{told.method} {self._prefix}{told.path} HTTP/1.1",
             f"Host: {self._authority}",
-            *(f"{k}: {v}" for k, v in request.headers),
-            f"Content-Length: {len(request.body)}",
+            *(f"{k}: {v}" for k, v in told.headers),
+            f"Content-Length: {len(told.body)}",
             "Connection: close",
         ]
         started = time.perf_counter()
-        data = "\r\n".join(lines).encode("utf-8", "surrogateescape") + b"\r\n\r\n" + request.body
-        answer = self._exchange(data, lines[0])
+        data = "\r\n".join(lines).encode("utf-8", "surrogateescape") + b"\r\n\r\n" + told.body
+        received = self._exchange(data, lines[0])
         try:
-            status, headers, body = parsed(answer.text)
+            status, headers, body = parsed(received.text)
         except (h11.RemoteProtocolError, BeyondLimit) as error:
             raise NoAnswer(f"{lines[0]}: {type(error).__name__}: {error}") from error
-        return replace(understood(Answer(status, headers, body, (time.perf_counter() - started) * 1000)), trace=trace)
+        answer = Answer(status, headers, body, (time.perf_counter() - started) * 1000)
+        return replace(understood(answer, request.method, request.path), trace=trace)
 
     def _exchange(self, text: bytes, first: str) -> RawAnswer:
         found, closed = b"", False

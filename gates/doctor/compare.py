@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 
 from gates.contract.contract import Contract, Relation
 from gates.doctor.actors import FunctionMatch, RoleMatch, match_functions, match_roles
+from gates.doctor.assignment import NONE, assign
+from gates.doctor.limit_keys import LimitForm
 from gates.doctor.matching import Confidence, Pin, Pins, TableMatch, match
 from gates.doctor.presets import presets_of
 from gates.doctor.schema import Schema, SchemaTable, UniqueKey
@@ -15,6 +17,7 @@ from gates.doctor.sqltypes import difference, is_id
 from gates.doctor.states import match_values
 from gates.doctor.words import best_likeness, synonyms, words
 
+LEAST_FLAG = 0.78
 NOT_THERE = "which is not there"
 EVERYBODY = frozenset({"public", "anon", "authenticated"})
 
@@ -67,6 +70,8 @@ class RowsSeen:
     flags: Mapping[str, tuple[bool | None, int | None]] | None = None
     has_pause_row: bool | None = None
     values: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    limit_form: LimitForm | None = None
+    """How the keys of the rate limit's rows are written."""
 
 
 NOT_SEEN = RowsSeen()
@@ -83,6 +88,7 @@ class Comparison:
     values: Mapping[str, Mapping[str, str]]
     """table.column -> value of the contract -> real value, where they differ."""
     unread: Mapping[str, str]
+    limit_form: LimitForm | None = None
 
     def of(self, kind: str, name: str) -> ComparedObject | None:
         return next((o for o in self.objects if o.kind == kind and o.name == name), None)
@@ -108,7 +114,7 @@ def compare(
     objects += _flags(contract, rows)
     objects = [_as_far_as_read(o, schema.unread) for o in objects]
     values = {f"{n}.{c}": v for n, m in tables.items() for c, v in _renamed_values(m).items()}
-    return Comparison(tuple(objects), tables, functions, roles, values, schema.unread)
+    return Comparison(tuple(objects), tables, functions, roles, values, schema.unread, rows.limit_form)
 
 
 def guessed_tables(schema: Schema, contract: Contract, pins: Pins | None = None) -> dict[str, TableMatch]:
@@ -358,21 +364,28 @@ def _roles(contract: Contract, found: Mapping[str, RoleMatch], schema: Schema) -
 
 
 def _flags(contract: Contract, rows: RowsSeen) -> Iterator[ComparedObject]:
+    named = _named_flags([*contract.flags], [*(rows.flags or ())])
     for key, area in contract.flags.items():
         if rows.flags is None:
             yield ComparedObject("flag", key, area, Presence.UNKNOWN, detail="the rows of the flags could not be read")
         elif key in rows.flags:
             yield ComparedObject("flag", key, area, Presence.PRESENT, detail=_flag_said(rows.flags[key]))
         else:
-            near = sorted(
-                ((best_likeness([words(key)], words(k)), k) for k in rows.flags if k not in contract.flags),
-                reverse=True,
-            )
-            if near and near[0][0] >= 0.8:
-                confidence = Confidence.LIKELY if near[0][0] >= 0.9 else Confidence.PERHAPS
-                yield ComparedObject("flag", key, area, Presence.RENAMED, near[0][1], confidence, "a key of like words")
+            near, score = named.get(key, ("", 0.0))
+            if near:
+                confidence = Confidence.LIKELY if score >= 0.9 else Confidence.PERHAPS
+                yield ComparedObject("flag", key, area, Presence.RENAMED, near, confidence, "a key of like words")
             else:
                 yield ComparedObject("flag", key, area, Presence.ABSENT, detail="there is no global row of this key")
+
+
+def _named_flags(wanted: Sequence[str], keys: Sequence[str]) -> dict[str, tuple[str, float]]:
+    """Flag of the contract -> the likest of the other keys, and how alike it is."""
+    others = [k for k in keys if k not in wanted]
+    known = synonyms()
+    scores = [[best_likeness(known.spellings("flags", w), words(k)) for k in others] for w in wanted]
+    found = assign(scores, LEAST_FLAG)
+    return {w: (others[p], row[p]) for w, row, p in zip(wanted, scores, found, strict=True) if p != NONE}
 
 
 def _flag_said(state: tuple[bool | None, int | None]) -> str:

@@ -18,6 +18,7 @@ from gates.doctor.compare import NOT_SEEN, ComparedObject, Comparison, Presence,
 from gates.doctor.coverage import AreaCoverage, coverage
 from gates.doctor.defects import Defect, defects
 from gates.doctor.http_comparison import HttpComparison, compare_http
+from gates.doctor.http_members import called_by
 from gates.doctor.matching import Confidence, Pins, TableMatch
 from gates.doctor.presets import FUNCTIONS, SUPABASE, FoundPreset, presets_of
 from gates.doctor.rows_reading import read_rows
@@ -126,7 +127,9 @@ def judge(
     schema = view.schema if view else Schema()
     rows = view.rows if view else NOT_SEEN
     comparison = compare(schema, contract, pins_of(names), rows, view.guessed if view else {})
-    http = compare_http(surface, contract, names.given.get("http", {}).get("paths", {})) if surface else None
+    paths = names.given.get("http", {}).get("paths", {})
+    called = called_by({f"{n}.{c}": m.column.name for n, t in comparison.tables.items() for c, m in t.columns.items()})
+    http = compare_http(surface, contract, paths, called) if surface else None
     unseen = "DATABASE_URL is not set" if view is None else view.unreached
     objects = [*(_unseen(comparison.objects, unseen) if unseen else comparison.objects)]
     missing = compare_http(Surface(unreached="BASE_URL is not set"), contract)

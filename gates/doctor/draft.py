@@ -6,23 +6,25 @@ candidates are as good is left out, and both are named.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from gates.contract.contract import Contract
 from gates.contract.scope import SERVICE
 from gates.decision.floor import on_floor
+from gates.doctor import limit_keys
 from gates.doctor.actors import FoundMembers, tenant_claim, tenant_members
-from gates.doctor.compare import ComparedObject, Presence
+from gates.doctor.compare import Presence
 from gates.doctor.diagnosis import Diagnosis
+from gates.doctor.draft_http import http_lines
+from gates.doctor.drafting import MOST_COMMENT, Lines, alternatives, comment, guess, scalar, titled
+from gates.doctor.limit_keys import CONTRACT_FORM
 from gates.doctor.matching import Confidence, TableMatch
-from gates.doctor.presets import KEY_HEADER, SERVICE_ROLE, SUPABASE
+from gates.doctor.presets import SERVICE_ROLE, SUPABASE
 from gates.doctor.schema import SchemaColumn, SchemaTable, quoted
 from gates.doctor.sqltypes import bare, id_type
 from gates.text import characters
 
-MOST_COMMENT = 150
 ID_COLUMNS = {
     "company_id": (("companies", "id"), ("dead_letter_queue", "company_id"), ("event_outbox", "company_id")),
     "event_id": (("events", "id"), ("event_outbox", "event_id"), ("dead_letter_queue", "event_id")),
@@ -59,10 +61,6 @@ FILLED = {
 """Type -> a value for a column that the contract does not know and that has no default."""
 WRITTEN = ("companies", "event_outbox", "events", "dead_letter_queue", "feature_flags", "agent_controls", "agent_tasks")
 """Tables in which the gate inserts rows of its own tenants."""
-_PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
-_WORDS_OF_YAML = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
-
-Lines = Iterator[str]
 
 
 def draft(found: Diagnosis, contract: Contract, *, has_manifest: bool = False) -> str:
@@ -70,45 +68,8 @@ def draft(found: Diagnosis, contract: Contract, *, has_manifest: bool = False) -
     parts = ["\n".join(_contract(found, contract, has_manifest=has_manifest))]
     names = [*_names(found, contract)]
     if names:
-        parts.append("\n".join([*_titled("names:", names), *names]))
+        parts.append("\n".join([*titled("names:", names), *names]))
     return "\n\n".join(parts) + "\n"
-
-
-def _titled(title: str, lines: Sequence[str]) -> list[str]:
-    """The title of a mapping, unless all of its lines are comments: a title alone is no mapping."""
-    return [title] if any(not line.lstrip().startswith("#") for line in lines) else []
-
-
-def scalar(text: str) -> str:
-    """A value of YAML on one line, whatever it holds."""
-    if _PLAIN.fullmatch(text) and text.lower() not in _WORDS_OF_YAML:
-        return text
-    return '"' + "".join(map(_escaped, text)) + '"'
-
-
-def _escaped(character: str) -> str:
-    """A character within double quotes; what is not plain ASCII is an escape of YAML, so that everybody sees it."""
-    if " " <= character <= "~":
-        return f"\\{character}" if character in '"\\' else character
-    point = ord(character)
-    return f"\\u{point:04x}" if point < 0x10000 else f"\\U{point:08x}"
-
-
-def comment(*parts: str) -> str:
-    """A comment at the end of a line; nothing in it ends the line."""
-    said = characters.one_line(characters.line("; ".join(p for p in parts if p)), MOST_COMMENT)
-    return f"  # {said}" if said else ""
-
-
-def guess(one: ComparedObject) -> str:
-    """How sure a guess is, why, and what else it could be."""
-    sure = one.confidence.word if one.confidence else ""
-    return comment(f"{sure}: {one.detail}" if one.detail else sure, _or(one.alternatives))
-
-
-def _or(alternatives: Iterable[str]) -> str:
-    listed = [*alternatives]
-    return f"or {', '.join(listed)}" if listed else ""
 
 
 # --- contract ----------------------------------------------------------------------------------------------------
@@ -174,15 +135,16 @@ def _names(found: Diagnosis, contract: Contract) -> Lines:
         elif members := tenant_members(tables, found.schema):
             yield from _members(members, home)
         elif claim.setting:
-            yield f"  # policies read the setting {characters.line(claim.setting)}, and not request.jwt.claims"
+            said = comment("likely: policies or functions read it, and not request.jwt.claims")
+            yield f"  tenant_setting: {scalar(claim.setting)}{said}"
         yield from _roles(found)
         yield from _functions(found, home)
         mapped = [line for r in contract.relations.values() for line in _table(found, r.name, home)]
         if mapped:
             yield "  tables:"
             yield from mapped
-    http = [*_http(found)]
-    yield from _titled("  http:", http)
+    http = [*http_lines(found)]
+    yield from titled("  http:", http)
     yield from http
 
 
@@ -244,7 +206,7 @@ def _functions(found: Diagnosis, home: str) -> Lines:
         real = _placed(one.function.schema, one.function.name, home)
         order = ARGUMENTS[::-1] if one.swapped else ARGUMENTS
         said = f"{{is: {scalar(real)}, arguments: [{', '.join(order)}]}}"
-        yield f"    {name}: {said}{comment(f'{one.confidence.word}: {one.reason}', _or(one.alternatives))}"
+        yield f"    {name}: {said}{comment(f'{one.confidence.word}: {one.reason}', alternatives(one.alternatives))}"
 
 
 def _placed(schema: str, name: str, home: str) -> str:
@@ -258,7 +220,7 @@ def _table(found: Diagnosis, name: str, home: str) -> Lines:
         return
     real = one.table
     if one.confidence is Confidence.PERHAPS and one.alternatives:
-        yield f"    {name}: {{absent: true}}{comment(f'which is it: {real.qualified}', _or(one.alternatives))}"
+        yield f"    {name}: {{absent: true}}{comment(f'which is it: {real.qualified}', alternatives(one.alternatives))}"
         return
     if "." in real.name or "." in real.schema:
         yield f"    {name}: {{absent: true}}{comment(f'{real.qualified} has a dot in its name, and cannot be named')}"
@@ -267,7 +229,7 @@ def _table(found: Diagnosis, name: str, home: str) -> Lines:
     is_home = real.schema == home and real.name == name
     if not parts and is_home:
         return
-    said = comment(f"{one.confidence.word}: {one.reason}", _or(one.alternatives))
+    said = comment(f"{one.confidence.word}: {one.reason}", alternatives(one.alternatives))
     yield f"    {name}:{'' if one.has_own_name else said}"
     if not is_home:
         yield f"      is: {scalar(_placed(real.schema, real.name, home))}"
@@ -279,7 +241,9 @@ def _columns(found: Diagnosis, one: TableMatch) -> Lines:
     for column in one.relation.columns:
         seen = found.comparison.of("column", f"{one.relation.name}.{column}")
         match = one.columns.get(column)
-        if match is None and (derived := _derived(one, column)):
+        if match is not None and (form := _limit_key(found, one, column)):
+            lines.append(f"        {column}: {{{form}}}{comment('likely: as its rows are written')}")
+        elif match is None and (derived := _derived(one, column)):
             lines.append(f"        {column}: {{sql: {scalar(derived)}}}  # likely: the contract derives it so")
         elif match is None or "." in match.column.name:
             absent.append(column)
@@ -299,6 +263,16 @@ def _derived(one: TableMatch, column: str) -> str:
     source, form = DERIVED.get((one.relation.name, column), ("", ""))
     real = one.columns[source].column.name if source in one.columns else ""
     return form.format(quoted(real)) if real else ""
+
+
+def _limit_key(found: Diagnosis, one: TableMatch, column: str) -> str:
+    """What `columns` says of the key of the rate limit, where its rows are written otherwise than the contract's."""
+    form = found.comparison.limit_form
+    if (one.relation.name, column) != ("edge_rate_limits", "key") or form in {None, CONTRACT_FORM}:
+        return ""
+    real = one.columns[column].column.name
+    read, write = limit_keys.expressions(form, quoted(real))
+    return f"is: {scalar(real)}, sql: {scalar(read)}, write: {scalar(write)}"
 
 
 def _values(found: Diagnosis, one: TableMatch) -> Lines:
@@ -333,61 +307,3 @@ def _needed(table: SchemaTable, known: set[str]) -> list[SchemaColumn]:
 
 def _filling(column: SchemaColumn) -> str:
     return FILLED.get(bare(column.type), f"'{column.values[0]}'" if column.values else "null")
-
-
-# --- http --------------------------------------------------------------------------------------------------------
-
-
-def _http(found: Diagnosis) -> Lines:
-    if found.http is None:
-        return
-    moved = [m for m in found.http.endpoints.values() if not m.is_own and "{" not in m.endpoint.path]
-    if moved:
-        yield "    paths:"
-    for one in moved:
-        yield f"      {one.endpoint.path}: {scalar(one.path)}{comment(f'{one.confidence.word}: {one.reason}')}"
-    yield from _renamed(found, "headers", ("header",))
-    fields = [*_renamed(found, "fields", ("body member", "answer member"))]
-    listed = next((m.operation.errors for m in found.http.endpoints.values() if m.operation and m.operation.errors), "")
-    if listed not in {"", "errors"}:
-        fields = [*(fields or ["    fields:"]), f"      errors: {scalar(listed)}{comment('likely: by the document')}"]
-    yield from fields
-    if found.http.values:
-        yield "    values:"
-    for member, values in found.http.values.items():
-        said = ", ".join(f"{w}: {scalar(r)}" for w, r in values.items())
-        yield f"      {member}: {{{said}}}{comment('likely: by their words')}"
-    if found.http.envelope:
-        yield f"    envelope: {scalar(found.http.envelope)}{comment('likely: the document nests answers in it')}"
-    if found.key:
-        yield f"    extra_headers: {{{KEY_HEADER}: ${found.key}}}{comment('the key of the gateway, which is public')}"
-    for header in () if found.key else found.http.key_headers:
-        variable = re.sub(r"\W+", "_", header).strip("_").upper()
-        yield f"    # extra_headers: {{{characters.line(header)}: ${variable}}}  # a key, says the document: whose?"
-    yield from _codes(found)
-    if found.http.code_member not in {"", "code"}:
-        yield f"    code_member: {scalar(found.http.code_member)}"
-
-
-def _renamed(found: Diagnosis, title: str, kinds: tuple[str, ...]) -> Lines:
-    lines: dict[str, str] = {}
-    for one in found.objects:
-        if one.kind in kinds and one.presence is Presence.RENAMED:
-            name = one.name.rpartition(" ")[2]
-            lines.setdefault(name, f"      {name}: {scalar(one.real)}{guess(one)}")
-    if lines:
-        yield f"    {title}:"
-        yield from lines.values()
-
-
-def _codes(found: Diagnosis) -> Lines:
-    lines: dict[str, str] = {}
-    for one in found.objects:
-        if one.kind == "refusal" and one.presence is Presence.RENAMED:
-            code, _, status = one.real.removesuffix(")").partition(" (")
-            real = f"[{scalar(code)}, {status}]" if status else scalar(code)
-            name = one.name.rpartition(" ")[2]
-            lines.setdefault(name, f"      {name}: {real}{guess(one)}")
-    if lines:
-        yield "    codes:"
-        yield from lines.values()

@@ -10,6 +10,7 @@ from gates.contract.contract import Contract, Endpoint
 from gates.deployment.requests import Answer
 from gates.doctor.assignment import NONE, assign
 from gates.doctor.compare import ComparedObject, Presence
+from gates.doctor.http_members import Called, paired, series_of
 from gates.doctor.matching import Confidence
 from gates.doctor.openapi import ApiDocument, ApiOperation
 from gates.doctor.states import match_values
@@ -17,7 +18,7 @@ from gates.doctor.surface import NOWHERE, Surface
 from gates.doctor.words import best_likeness, spelled_paths, synonyms, words
 from gates.text.foreign import text
 
-LEAST_PATH, LEAST_MEMBER, LEAST_CODE, SAME_STATUS = 0.55, 0.6, 0.7, 0.1
+LEAST_PATH, LEAST_CODE, SAME_STATUS = 0.55, 0.7, 0.1
 _PARAMETER = re.compile(r"\{[^}]*\}|:[A-Za-z_]+")
 _METRIC = re.compile(rb"(?m)^[a-zA-Z_:][a-zA-Z0-9_:]*(\{[^}]*\})? [0-9.eE+-]+$")
 ANSWERED = {
@@ -27,6 +28,7 @@ ANSWERED = {
     ("GET /events/{event_id}", "status"): ("pending", "in_flight", "processed", "dead"),
 }
 """Endpoint and member of its answer -> what that holds by the contract."""
+STATUS_UNSIGNED = 401
 NO_DOCUMENT = "it publishes no OpenAPI document to read this from"
 
 
@@ -65,25 +67,33 @@ class HttpComparison:
     """Further headers that the document names as keys."""
 
 
-def compare_http(surface: Surface, contract: Contract, paths: Mapping[str, str] | None = None) -> HttpComparison:
-    """Compare. Where nothing answers, everything is unknown. paths: of gate.yaml, path of the contract -> real."""
+def compare_http(
+    surface: Surface, contract: Contract, paths: Mapping[str, str] | None = None, called: Called | None = None
+) -> HttpComparison:
+    """Compare. Where nothing answers, everything is unknown.
+
+    paths: of gate.yaml, path of the contract -> real; called: what the deployment's own columns are called.
+    """
+    called = called or {}
     found = _said(_match_endpoints(surface, contract), surface, contract, paths or {})
     objects: list[ComparedObject] = []
     for endpoint in contract.endpoints.values():
         one = found.get(endpoint.name)
         objects.append(_endpoint(endpoint, one, surface))
-        objects += _members(endpoint, one, surface.document)
+        objects += _members(endpoint, one, surface, called)
     objects += _headers(surface, contract, found)
+    page = found.get("GET /metrics")
+    objects += series_of(surface.answers.get(("GET", page.path)) if page else None, contract)
     unsigned = {n: surface.status("POST", m.path) for n, m in found.items() if surface.status("POST", m.path)}
     envelopes = (m.operation.envelope for m in found.values() if m.operation and m.operation.envelope)
     used = {(o.real or o.name).lower() for o in objects if o.kind == "header"}
     keys = surface.document.key_headers if surface.document else ()
     further = tuple(h for h in keys if h.lower() not in used)
-    values = _values(found)
+    values = _values(found, called)
     return HttpComparison(tuple(objects), found, unsigned, _code_member(surface), next(envelopes, ""), values, further)
 
 
-def _values(found: Mapping[str, EndpointMatch]) -> dict[str, dict[str, str]]:
+def _values(found: Mapping[str, EndpointMatch], called: Called) -> dict[str, dict[str, str]]:
     """Other words for the values of answers, as the document lists them."""
     made: dict[str, dict[str, str]] = {}
     for (name, member), wanted in ANSWERED.items():
@@ -91,9 +101,9 @@ def _values(found: Mapping[str, EndpointMatch]) -> dict[str, dict[str, str]]:
         operation = one.operation if one else None
         if one is None or operation is None:
             continue
-        real = _paired(one.endpoint.answer, operation.answer, "fields").get(member, ("", 0.0))[0]
-        paired = match_values(wanted, operation.values.get(real, ()), synonyms())
-        made.setdefault(member, {}).update({w: r for w, r in paired.items() if w != r})
+        real = paired(one.endpoint.answer, operation.answer, called).get(member, ("", 0.0))[0]
+        alike = match_values(wanted, operation.values.get(real, ()), synonyms())
+        made.setdefault(member, {}).update({w: r for w, r in alike.items() if w != r})
     return {member: values for member, values in made.items() if values}
 
 
@@ -161,7 +171,7 @@ def _operation_score(endpoint: Endpoint, operation: ApiOperation) -> float:
     path = words(_PARAMETER.sub("", operation.path))
     named = max((_tail_likeness(s, path) for s in spelled), default=0.0)
     shares = [
-        len(_paired(wanted, real, "fields")) / len(wanted)
+        len(paired(wanted, real, {})) / len(wanted)
         for wanted, real in ((endpoint.body, operation.body), (endpoint.answer, operation.answer))
         if wanted
     ]
@@ -197,7 +207,7 @@ def _fits(endpoint: Endpoint, answer: Answer) -> bool:
     if endpoint.path == "/metrics":
         return answer.status == 200 and bool(_METRIC.search(answer.body[:200_000]))
     if endpoint.path == "/version":
-        return bool(_paired(endpoint.answer, dict.fromkeys(answer.json(), ""), "fields"))
+        return bool(paired(endpoint.answer, dict.fromkeys(answer.json(), ""), {}))
     if endpoint.path == "/openapi.json":
         return isinstance(answer.json().get("paths"), dict)
     return answer.status in {200, 204, 503}
@@ -248,37 +258,61 @@ def _run_endpoint(endpoint: Endpoint, surface: Surface) -> ComparedObject:
     return ComparedObject("endpoint", endpoint.name, endpoint.area, Presence.UNKNOWN, detail=said)
 
 
-def _members(endpoint: Endpoint, one: EndpointMatch | None, document: ApiDocument | None) -> Iterator[ComparedObject]:
+def _members(
+    endpoint: Endpoint, one: EndpointMatch | None, surface: Surface, called: Called
+) -> Iterator[ComparedObject]:
     """The members of body and answer, and the codes of refusals, as the document has them."""
+    document = surface.document
     operation = one.operation if one else None
     for kind, wanted in (("body member", endpoint.body), ("answer member", endpoint.answer)):
         real = {} if operation is None else operation.body if kind == "body member" else operation.answer
-        paired = _paired(wanted, real, "fields")
+        known = paired(wanted, real, called)
         for name in wanted:
             whole = f"{endpoint.name} {name}"
             if not real:
                 said = NO_DOCUMENT if document is None else "the document does not list it"
                 yield ComparedObject(kind, whole, endpoint.area, Presence.UNKNOWN, detail=said)
-            elif name not in paired:
+            elif name not in known:
                 yield ComparedObject(kind, whole, endpoint.area, Presence.ABSENT)
             else:
-                found, score = paired[name]
+                found, score = known[name]
                 same = found == name
                 presence = Presence.PRESENT if same else Presence.RENAMED
                 confidence = Confidence.LIKELY if score >= 0.85 else Confidence.PERHAPS
                 yield ComparedObject(
                     kind, whole, endpoint.area, presence, "" if same else found, None if same else confidence
                 )
-    yield from _refusals(endpoint, operation)
+    yield from _refusals(endpoint, operation, _unsigned_code(one, surface))
 
 
-def _refusals(endpoint: Endpoint, operation: ApiOperation | None) -> Iterator[ComparedObject]:
-    """Codes as the document names them. One that it does not name is unknown: a document proves no absence."""
+def _unsigned_code(one: EndpointMatch | None, surface: Surface) -> str:
+    """The code with which a request without credentials was refused; empty where none was seen."""
+    answer = surface.answers.get(("POST", one.path)) if one is not None and one.endpoint.method == "POST" else None
+    if answer is None or answer.status != STATUS_UNSIGNED:
+        return ""
+    found: object = answer.json()
+    for name in _code_member(surface).split("."):
+        found = found.get(name) if isinstance(found, dict) else None
+    return text(found, 100) if isinstance(found, str) else ""
+
+
+def _refusals(endpoint: Endpoint, operation: ApiOperation | None, unsigned: str) -> Iterator[ComparedObject]:
+    """Codes as the document names them, and as a request without credentials was refused. One that is not named is
+    unknown: a document proves no absence.
+    """
     named = [(c, s) for s, cs in (operation.codes if operation else {}).items() for c in dict.fromkeys(cs)]
     wanted = [*endpoint.refusals.items()]
     scores = [[_code_score(code, status, *real) for real in named] for code, status in wanted]
     for (code, status), row, place in zip(wanted, scores, assign(scores, LEAST_CODE), strict=True):
         whole = f"{endpoint.name} {code}"
+        if code == "unauthenticated" and unsigned:
+            same = unsigned == code
+            presence, sure = (Presence.PRESENT, None) if same else (Presence.RENAMED, Confidence.SURE)
+            shown = "" if same else unsigned
+            yield ComparedObject(
+                "refusal", whole, endpoint.area, presence, shown, sure, "" if same else "so it answered"
+            )
+            continue
         if place == NONE:
             said = NO_DOCUMENT if operation is None else "the document does not name this code"
             yield ComparedObject("refusal", whole, endpoint.area, Presence.UNKNOWN, detail=said)
@@ -332,39 +366,3 @@ def _code_member(surface: Surface) -> str:
                 if inner:
                     return text(f"{name}.{inner}", 100)
     return ""
-
-
-SHAPES = {"list": "array", "boolean": "boolean", "object": "object", "integer": "integer"}
-"""First word of a type of the contract -> the type in a document."""
-NUMBERS = frozenset({"number", "int32", "int64", "float", "double"})
-
-
-def _same_shape(wanted: str, real: str) -> bool:
-    """Whether a member can be the one, as far as the document says its type."""
-    shape = SHAPES.get(wanted.partition(" ")[0], "")
-    found = "integer" if real in NUMBERS else real
-    if not wanted or found not in SHAPES.values():
-        return not wanted or not found or shape not in {"array", "boolean", "object"}
-    return found == shape or (not shape and found == "integer")
-
-
-def _paired(wanted: Mapping[str, str], real: Mapping[str, str], kind: str) -> dict[str, tuple[str, float]]:
-    """The real member of each of the contract, with its score."""
-    names, others = [*wanted], [*real]
-    known = synonyms()
-    scores = [
-        [
-            0.0
-            if not _same_shape(wanted[n], real[o])
-            else 1.0
-            if o == n
-            else 0.99 * best_likeness(known.spellings(kind, n), words(o))
-            for o in others
-        ]
-        for n in names
-    ]
-    return {
-        n: (others[p], row[p])
-        for n, row, p in zip(names, scores, assign(scores, LEAST_MEMBER), strict=True)
-        if p != NONE
-    }

@@ -13,7 +13,7 @@ from gates.doctor.assignment import NONE, assign
 from gates.doctor.schema import Schema, SchemaColumn, SchemaTable
 from gates.doctor.sqltypes import fitness, is_id
 from gates.doctor.states import match_values
-from gates.doctor.words import Likenesses, synonyms, words
+from gates.doctor.words import Likenesses, common_words, synonyms, words
 
 SURE_TABLE, LIKELY_TABLE, PERHAPS_TABLE = 0.74, 0.56, 0.42
 SURE_COLUMN, LIKELY_COLUMN, PERHAPS_COLUMN = 0.9, 0.72, 0.52
@@ -120,7 +120,7 @@ class _Matcher:
         relations = contract.relations.values()
         self.contract, self.pins = contract, pins
         all_tables = [t for t in schema.tables if t.columns]
-        self.prefixes = _common_words(all_tables)
+        self.prefixes = common_words([t.name for t in all_tables])
         self.weights = _weights(contract)
         self.names = Likenesses("tables", [(r.name, "") for r in relations])
         self.columns = Likenesses("columns", [(c, r.name) for r in relations for c in r.columns])
@@ -301,6 +301,8 @@ def _column_score(
         bonus += 0.3
     if name == "id" and any(k.is_primary and k.columns == (column.name,) for k in table.keys):
         return 0.99
+    if name == "id" and table.numbered_by == column.name:
+        bonus += 0.5
     if (name, column.name) in alone:
         bonus += 0.35
     if name in relation.values and column.values:
@@ -361,17 +363,20 @@ def _targets(found: Mapping[str, TableMatch]) -> dict[str, str]:
     real ones refer to most; and, under `column=`, what a column of several tables is called in most of them.
     """
     targets = {}
-    for column in TARGETS:
+    for column, named in TARGETS.items():
         seen = Counter(
             m.columns[column].column.references
             for m in found.values()
             if column in m.columns and m.columns[column].column.references
         )
+        table = found.get(named)
         if seen:
             targets[column] = seen.most_common(1)[0][0]
+        elif table is not None and table.confidence > Confidence.PERHAPS:  # its own name told it
+            targets[column] = table.table.qualified
     for column in {c for m in found.values() for c in m.columns}:
-        named = Counter(m.columns[column].column.name for m in found.values() if column in m.columns)
-        name, times = named.most_common(1)[0]
+        called = Counter(m.columns[column].column.name for m in found.values() if column in m.columns)
+        name, times = called.most_common(1)[0]
         if times > 1:
             targets[f"{column}="] = name
     return targets
@@ -381,14 +386,6 @@ def _weights(contract: Contract) -> dict[str, float]:
     """A column that few tables have says more than one that all have."""
     seen = Counter(c for r in contract.relations.values() for c in r.columns)
     return {c: 1 / sqrt(n) for c, n in seen.items()}
-
-
-def _common_words(tables: Sequence[SchemaTable]) -> frozenset[str]:
-    """First words that a third of the tables have, like the name of the application."""
-    if len(tables) < 4:
-        return frozenset()
-    first = Counter(words(t.name)[0] for t in tables if len(words(t.name)) > 1)
-    return frozenset(w for w, n in first.items() if n * 3 >= len(tables) and n >= 4)
 
 
 def _name_share(relation: Relation) -> float:

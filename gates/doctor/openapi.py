@@ -42,6 +42,8 @@ class ApiOperation:
     """Where a refused body's errors are listed, as members divided by dots."""
     envelope: str = ""
     """The member of its answer that holds the answer proper."""
+    success: tuple[int, ...] = ()
+    """The statuses of its success."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,7 @@ class _Reader:
             {n: held for n in answer if (held := tuple(dict.fromkeys(self.listed(answered, frozenset({n})))))},
             self.errors_of(responses.get("400", responses.get("422", {}))),
             envelope,
+            tuple(int(k) for k in responses if k.isdecimal() and k.startswith("2")),
         )
 
     def enveloped(self, schema: object) -> tuple[dict[str, str], str]:

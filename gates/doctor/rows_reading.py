@@ -11,6 +11,7 @@ from psycopg import sql as compose
 from gates.deployment.connection import Answering
 from gates.deployment.database import sql
 from gates.doctor.compare import RowsSeen
+from gates.doctor.limit_keys import LimitForm, form_of
 from gates.doctor.matching import TableMatch
 from gates.doctor.schema_reading import LOCK_TIMEOUT_MS
 from gates.doctor.sqltypes import id_type
@@ -29,6 +30,7 @@ def read_rows(connection: Answering, tables: Mapping[str, TableMatch]) -> RowsSe
         _flags(connection, tables.get("feature_flags")),
         _pause_row(connection, tables.get("agent_controls")),
         _states(connection, tables),
+        _limit_form(connection, tables.get("edge_rate_limits")),
     )
 
 
@@ -88,6 +90,19 @@ def _pause_row(connection: Answering, found: TableMatch | None) -> bool | None:
     )
     rows = _rows(connection, statement)
     return bool(rows[0]["found"]) if rows else None
+
+
+def _limit_form(connection: Answering, found: TableMatch | None) -> LimitForm | None:
+    """How the keys of the rate limit are written; None where no row, or not every row, says so."""
+    if found is None or "key" not in found.columns:
+        return None
+    statement = compose.SQL("select {}::text as key from {} limit {}").format(
+        compose.Identifier(found.columns["key"].column.name),
+        compose.Identifier(found.table.schema, found.table.name),
+        compose.Literal(MOST_FLAGS),
+    )
+    forms = {form_of(text(r["key"], 300)) for r in _rows(connection, statement) or ()}
+    return forms.pop() if len(forms) == 1 else None
 
 
 def _states(connection: Answering, tables: Mapping[str, TableMatch]) -> dict[tuple[str, str], tuple[str, ...]]:

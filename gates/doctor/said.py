@@ -14,7 +14,13 @@ from gates.doctor.schema import Schema
 from gates.inputs.strict_yaml import YamlNode
 
 SAID = "gate.yaml says so"
-MEMBERS = {"header": "headers", "body member": "fields", "answer member": "fields", "refusal": "codes"}
+MEMBERS = {
+    "header": "headers",
+    "body member": "fields",
+    "answer member": "fields",
+    "refusal": "codes",
+    "metric": "metrics",
+}
 """Kinds of objects that a schema and a surface cannot contradict -> where `names: http:` has them."""
 
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gates.doctor.sqltypes import id_type
+
 TABLES, VIEWS = frozenset("rpf"), frozenset("vm")
 """pg_class.relkind of what rows are written to, and of what only shows them."""
 UPDATE_DELETE_TRUNCATE = 16 | 8 | 32
@@ -93,6 +95,16 @@ class SchemaTable:
     @property
     def is_view(self) -> bool:
         return self.kind in VIEWS
+
+    @property
+    def numbered_by(self) -> str:
+        """The one column of a primary key of several that numbers the rows itself: a native partition's key has the
+        column that it is partitioned by, too. Empty where there is none.
+        """
+        key = next((k.columns for k in self.keys if k.is_primary), ())
+        own = [self.columns[c] for c in key if c in self.columns]
+        ids = [c.name for c in own if c.has_default and not c.references and id_type(c.type)]
+        return ids[0] if len(ids) == 1 else ""
 
     @property
     def refuses_changes(self) -> bool:

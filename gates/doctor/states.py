@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from gates.doctor.assignment import NONE, assign
@@ -10,9 +11,10 @@ from gates.doctor.words import Synonyms, words
 
 def match_values(wanted: Sequence[str], real: Sequence[str], known: Synonyms) -> dict[str, str]:
     """The real value of each value of the contract, where there is one: value of the contract -> real value."""
+    shared = shared_word(real)
     scores = [
         [
-            1.0 if r == w else 0.98 if r.lower() == w else _value_score(known.spellings("values", w), words(r))
+            1.0 if r == w else 0.98 if r.lower() == w else _value_score(known.spellings("values", w), words(r), shared)
             for r in real
         ]
         for w in wanted
@@ -21,9 +23,17 @@ def match_values(wanted: Sequence[str], real: Sequence[str], known: Synonyms) ->
     return {w: real[p] for w, p in zip(wanted, found, strict=True) if p != NONE}
 
 
-def _value_score(spellings: Sequence[tuple[str, ...]], own: tuple[str, ...]) -> float:
-    """The earlier a spelling stands in the list, the better it is."""
+def shared_word(names: Sequence[str]) -> str:
+    """The first word that several names have in common, like what `redrive.begin` and `redrive.finish` are about."""
+    first = Counter(words(name)[0] for name in names if len(words(name)) > 1)
+    word, times = first.most_common(1)[0] if first else ("", 0)
+    return word if times > 1 else ""
+
+
+def _value_score(spellings: Sequence[tuple[str, ...]], own: tuple[str, ...], shared: str) -> float:
+    """The earlier a spelling stands in the list, the better it is; without the shared word it is nearly as good."""
+    rest = own[1:] if own[:1] == (shared,) else ()
     for place, spelled in enumerate(spellings):
-        if spelled == own:
-            return 0.9 - 0.03 * place
+        if spelled in {own, rest}:
+            return 0.9 - 0.03 * place - 0.01 * (spelled != own)
     return 0.0

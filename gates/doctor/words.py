@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -82,7 +83,7 @@ def words(name: str) -> tuple[str, ...]:
     found: list[str] = []
     for part in _WORD.findall(name[:LONGEST]):
         word = part.lower()
-        found += SHORT.get(word, SHORT.get(_stem(word), _stem(word))).split()
+        found += map(_stem, SHORT.get(word, SHORT.get(_stem(word), word)).split())
     return tuple(found)
 
 
@@ -203,3 +204,11 @@ class Likenesses:
         if word not in self._near:
             self._near[word] = frozenset(w for w in self._by_word if word_likeness(w, word) or w == word)
         return self._near[word]
+
+
+def common_words(names: Sequence[str]) -> frozenset[str]:
+    """First words that a third of the names have, like the name of the application."""
+    if len(names) < 4:
+        return frozenset()
+    first = Counter(words(n)[0] for n in names if len(words(n)) > 1)
+    return frozenset(w for w, n in first.items() if n * 3 >= len(names) and n >= 4)

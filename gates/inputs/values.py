@@ -27,6 +27,7 @@ LONGEST_KEY, LONGEST_RELEASE, LONGEST_ACTOR = 200, 200, 100
 
 _COMPANY = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _FLAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}")
+DRAFT = "gate doctor --write drafts it"
 _SEGMENT = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -55,7 +56,10 @@ def company(text: str) -> str:
 def id_of_type(text: str, kind: str) -> str:
     """An id of a type of `names.ids`: uuid, text, bigint or integer."""
     if kind == "uuid":
-        return company(text)
+        try:
+            return company(text)
+        except Unfit as unfit:
+            raise Unfit(f"{unfit}. Are ids of another type here? Then gate.yaml needs names: ids ({DRAFT})") from None
     if kind == "text":
         return utf8(text)
     if not re.fullmatch(r"[0-9]{1,19}", text):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import gevent
 
-from gates.deployment.dialect.exchange import understood_bytes
+from gates.deployment.dialect.exchange import understood_bytes, understood_status
 from loadtests.engine.samples import RequestGroup, Samples, Tags
 from loadtests.engine.sinks import Sink
 from loadtests.engine.wire import OWN_FAULTS, Address, Connection, TransportError, parse_address
@@ -152,6 +152,7 @@ class Drive:
         try:
             left_s = min(self.plan.timeout_s, max(0.0, terms.cut_off - time.perf_counter()))
             status, error = connection.exchange(call.data, left_s, head=call.method == "HEAD"), ""
+            status = understood_status(status, call.method, call.url)
             status, connection.body = understood_bytes(status, connection.body)
             self.answered_at = connection.ended
         except TransportError as none:
@@ -161,9 +162,10 @@ class Drive:
                 self._record(call, connection, status, error, connection.ended, terms)
         return status
 
-    def exchange(self, connection: Connection, data: bytes, *, head: bool) -> int:
+    def exchange(self, connection: Connection, data: bytes, method: str, url: str) -> int:
         """Send and wait, without a record. Returns the status. Raise TransportError without an answer."""
-        status = connection.exchange(data, self.plan.timeout_s, head=head)
+        status = connection.exchange(data, self.plan.timeout_s, head=method == "HEAD")
+        status = understood_status(status, method, url)
         status, connection.body = understood_bytes(status, connection.body)
         return status
 

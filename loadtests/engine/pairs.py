@@ -42,7 +42,7 @@ class Pairs:
         if call.twin is None or (call.operation == "event" and not self._shares_events):
             return self.drive.request(call, connection, terms)
         began = time.perf_counter()
-        twin = gevent.spawn(self._ask, call.twin, call.method)
+        twin = gevent.spawn(self._ask, call.twin, call)
         self._twin_first = not self._twin_first
         if self._twin_first:
             gevent.sleep(0)
@@ -56,11 +56,11 @@ class Pairs:
             self.note(began - self.drive.started, passed, ours_ms if passed or not answered else None, *found)
         return status
 
-    def _ask(self, twin: BaselineCall, method: str) -> tuple[bool, float] | None:
+    def _ask(self, twin: BaselineCall, call: Call) -> tuple[bool, float] | None:
         """Whether the baseline answered as expected, and how long it took (ms); None where it was not our request."""
         connection = self._idle.pop() if self._idle else self.drive.connection(self.address)
         try:
-            status = self.drive.exchange(connection, twin.data, head=method == "HEAD")
+            status = self.drive.exchange(connection, twin.data, call.method, call.url)
             return twin.expectation.holds(status, connection.body), _took_ms(connection)
         except TransportError as none:
             return None if none.args[0] in OWN_FAULTS else (False, _took_ms(connection))

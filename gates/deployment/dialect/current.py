@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import psycopg
 
-from gates.contract.names import Names, load
+from gates.contract.names import CLAIMS_SETTING, Names, load
 from gates.deployment.dialect.words import HttpWords
 
 NAMES = "GATE_NAMES"
@@ -55,6 +56,14 @@ def http_words() -> HttpWords | None:
 def real_claims(claims: Mapping[str, Any]) -> Mapping[str, Any]:
     """Claims of a tenant as the deployment reads them."""
     return claims if _InUse.words is None else _InUse.words.claims(claims)
+
+
+def tenant_session(claims: Mapping[str, Any]) -> tuple[str, str]:
+    """The setting by which policies know who asks, and its value for these claims of the contract."""
+    if setting := _InUse.names.tenant_setting:
+        company = claims.get("company_id")
+        return setting, company if isinstance(company, str) else "" if company is None else json.dumps(company)
+    return CLAIMS_SETTING, json.dumps(real_claims(claims))
 
 
 def secrets() -> Mapping[str, str]:

@@ -25,16 +25,22 @@ def on_the_wire(request: Request) -> Request:
     )
 
 
-def understood(answer: Answer) -> Answer:
-    """The answer in the words of the contract; `received` is what came."""
+def understood(answer: Answer, method: str, path: str) -> Answer:
+    """The answer to a method of a path (the contract's) in the words of the contract; `received` is what came."""
     words = http_words()
     if words is None:
         return answer
     headers = tuple((words.received_headers.get(k.lower(), k).lower(), v) for k, v in answer.headers)
-    status, body = understood_bytes(answer.status, answer.body)
+    status, body = understood_bytes(words.read_success(answer.status, method, path), answer.body)
     if status >= 400 and words.has_own_errors and body != answer.body:
         headers = tuple((k, PROBLEM if k == "content-type" else v) for k, v in headers)
     return Answer(status, headers, body, answer.elapsed_ms, received=answer)
+
+
+def understood_status(status: int, method: str, path: str) -> int:
+    """The status of an answer in the words of the contract, as far as it does not hang on the body."""
+    words = http_words()
+    return status if words is None else words.read_success(status, method, path)
 
 
 def understood_bytes(status: int, body: bytes) -> tuple[int, bytes]:
@@ -76,6 +82,24 @@ def real_member(name: str) -> str:
     """The real name of a member of a body."""
     words = http_words()
     return name if words is None else words.member(name)
+
+
+def real_code(code: str) -> str:
+    """The real code of one of the contract."""
+    words = http_words()
+    return code if words is None else words.code(code)
+
+
+def real_metric(name: str) -> str:
+    """The real name of a series of the contract."""
+    words = http_words()
+    return name if words is None else words.metrics.get(name, name)
+
+
+def contract_metric(name: str) -> str:
+    """The contract's name of a real series; one that is none of the contract's stays."""
+    words = http_words()
+    return name if words is None else next((ours for ours, real in words.metrics.items() if real == name), name)
 
 
 def real_path(path: str) -> str:

@@ -7,11 +7,12 @@ The gate names every object of the contract as `public.name`, in a query, and in
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 from gates.contract.names import ID_KINDS, Names
-from gates.deployment.dialect.relations import absent, kind_of, real_name, subquery
+from gates.deployment.dialect.relations import absent, kind_of, real_name, subquery, translated
 from gates.deployment.dialect.tokens import Parameter, Statement, literal, quoted
 from gates.deployment.dialect.writes import DmlTarget, write_target
 
@@ -22,6 +23,8 @@ OF_A_COMPANY = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 """As checks know the text of a company's id."""
 FORMS = {"uuid": OF_A_COMPANY, "text": "^(?!all$).", "bigint": "^[0-9]+$", "integer": "^[0-9]+$"}
 _COMMANDS = {"table", "truncate", "lock", "analyze", "only"}
+_OF_A_TABLE = {("like", "(")}
+"""What stands before a name in `create table x (like public.y)`."""
 
 
 @lru_cache(maxsize=4096)
@@ -35,6 +38,7 @@ class Translator:
     def __init__(self, names: Names) -> None:
         self._names = names
         self._literals = _literals(names)
+        self._flags = names.flag_keys
 
     def translate(self, text: str) -> tuple[str, tuple[Parameter, ...]]:
         """The statement and its parameters, in their order. Raise AbsentColumn or AbsentTable."""
@@ -47,7 +51,7 @@ class Translator:
 
     def statement(self, text: str) -> tuple[str, tuple[Parameter, ...]]:
         found = Statement(text)
-        self._refuse(found)
+        stored = self._as_stored(found)
         self._casts(found)
         self._strings(found)
         self._roles(found)
@@ -61,18 +65,36 @@ class Translator:
             elif kind == "command":
                 found.write(at, at + 2, real_name(self._names.relations[found.word(at + 2)]))
             elif kind == "read":
-                self._read(found, at, words)
+                self._read(found, at, words, stored)
             elif kind:
                 targets.append(DmlTarget(kind, at, self._names.relations[found.word(at + 2)]))
+        if self._flags:
+            self._bucket_keys(found)
         for target in reversed(targets):
             write_target(found, target, self._names)
         return found.finished()
 
-    def _refuse(self, found: Statement) -> None:
-        """The hash of an audit row covers what is stored, which nobody can know from values that were translated."""
+    def _as_stored(self, found: Statement) -> str:
+        """The relation that is read with the deployment's own values: a hash of an audit row covers what is stored.
+
+        Raise AbsentColumn where a column is an expression: nobody knows what the hash covers there.
+        """
+        if not {"sha256", "prev_hash"} <= set(found.words):
+            return ""
         audit = self._names.relations.get("audit_logs")
-        if audit is not None and (audit.values or audit.expressions) and {"sha256", "prev_hash"} <= set(found.words):
-            raise absent("the text that the hash of an audit row covers (its values are translated)")
+        if audit is not None and not audit.columns.keys() >= audit.expressions.keys():
+            raise absent("the text that the hash of an audit row covers (a column of it is an expression)")
+        return "audit_logs"
+
+    def _bucket_keys(self, found: Statement) -> None:
+        """A bucket is of a flag's real key: in `lower(key || ':' || company)`."""
+        for at in range(len(found)):
+            if found.word(at) == "lower" and found.word(at + 1) == "(":
+                last = found.closing(at + 1)
+                joined = [p for p in range(at + 2, last) if found.word(p) == "||"]
+                if len(joined) == 2 and found.string(joined[0] + 1) == ":":
+                    key = found.render(at + 2, joined[0] - 1)
+                    found.write(at + 2, joined[0] - 1, translated(f"({key})::text", self._flags))
 
     # --- relations and functions ---------------------------------------------------------------------------------
 
@@ -93,7 +115,7 @@ class Translator:
                 return "delete"
             case "update", other if other not in {"for", "do", "key"}:
                 return "update"
-            case word, _ if word in _COMMANDS:
+            case word, other if word in _COMMANDS or (word, other) in _OF_A_TABLE:
                 return "command"
         return "read"
 
@@ -114,9 +136,11 @@ class Translator:
                     dropped |= set(range(first, last + 1))
         return dropped
 
-    def _read(self, found: Statement, at: int, words: set[str]) -> None:
+    def _read(self, found: Statement, at: int, words: set[str], stored: str) -> None:
         name = found.word(at + 2)
         names = self._names.relations[name]
+        if name == stored:
+            names = replace(names, values={}, expressions={})
         has_alias = found.word(at + 3) == "as" or found.is_name(at + 3)
         alias = found.word(at + 4 if found.word(at + 3) == "as" else at + 3) if has_alias else name
         text = subquery(names, self._names, words, whole=_is_whole(found, alias))
@@ -125,10 +149,23 @@ class Translator:
     def _function(self, found: Statement, at: int) -> None:
         function = self._names.functions[found.word(at + 2)]
         last = found.closing(at + 3)
-        arguments = [found.render(*part) for part in found.split(at + 4, last - 1)]
+        parts = found.split(at + 4, last - 1)
+        if self._flags and len(parts) == len(function.order):
+            self._key(found, *parts[0])
+        arguments = [found.render(*part) for part in parts]
         if len(arguments) == len(function.order) and function.order != tuple(range(len(arguments))):
             found.write(at + 4, last - 1, ", ".join(arguments[n].strip() for n in function.order))
         found.write(at, at + 2, f"{quoted(function.schema)}.{quoted(function.name)}")
+
+    def _key(self, found: Statement, first: int, last: int) -> None:
+        """The key of a flag that the function is asked for: its real one."""
+        text = found.render(first, last).strip()
+        if first == last and (given := found.string(first)) is not None:
+            found.write(first, first, literal(self._flags.get(given, given)))
+        elif (parameter := found.parameter(text)) is not None:
+            found.write(first, last, found.mark(Parameter(parameter.key, self._flags)))
+        else:
+            found.write(first, last, translated(f"({text})::text", self._flags))
 
     # --- literals, roles and types -------------------------------------------------------------------------------
 
@@ -212,7 +249,7 @@ def _literals(names: Names) -> Mapping[str, str]:
         found[f"public.{name}"] = literal(whole) if whole else "null::text"
         for column in relation.contract.columns:
             real = f"{whole}.{quoted(relation.column(column))}"
-            is_there = whole and column not in relation.absent and column not in relation.expressions
+            is_there = whole and relation.is_writable(column)
             found[f"public.{name}.{column}"] = literal(real) if is_there else "null::text"
     for name, function in names.functions.items():
         found[f"public.{name}"] = literal(f"{quoted(function.schema)}.{quoted(function.name)}")

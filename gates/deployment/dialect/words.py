@@ -7,6 +7,7 @@ JSON at all) reaches the target as it was meant.
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import hashlib
 import hmac
 import json
@@ -29,6 +30,18 @@ KIND_OF_MEMBER: Mapping[str, str] = {
     "replay_run_id": "run",
 }
 """Member of a body or an answer -> the kind of id that it holds, or holds a list of."""
+ONLY_SENT = frozenset(m for e in contract().endpoints.values() for m in e.body) - {
+    m for e in contract().endpoints.values() for m in e.answer
+}
+"""Members of bodies that no answer has, so that an answer may use their real name for something else."""
+ONLY_ANSWERED = frozenset(m for e in contract().endpoints.values() for m in e.answer) - {
+    m for e in contract().endpoints.values() for m in e.body
+}
+TIMES = frozenset(m for e in contract().endpoints.values() for m, kind in e.answer.items() if kind == "time")
+NAMES_OF_A_FIELD = ("field", "path", "name", "pointer", "param", "property", "loc", "location", "key")
+"""What an entry of an error's list may call the member that is wrong; the contract's first."""
+TEXTS_OF_AN_ERROR = ("message", "problem", "msg", "reason", "detail", "description", "error", "title", "issue")
+DONE, ACCEPTED = 200, 202
 MOST_EXACT = 2**53
 """A larger number is not the same number to every reader of JSON."""
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s"{}\[\]:,]+|\s+|"', re.DOTALL)
@@ -42,15 +55,27 @@ class HttpWords:
         given: Mapping[str, Any] = names.given.get("http", {})
         self._names = names
         self._paths = sorted(given.get("paths", {}).items(), key=lambda item: -len(item[0]))
-        self._fields: dict[str, str] = given.get("fields", {})
-        sent = {ours: theirs for ours, theirs in self._fields.items() if "." not in theirs}
+        fields: dict[str, tuple[str, ...]] = {
+            ours: (theirs,) if isinstance(theirs, str) else tuple(theirs)
+            for ours, theirs in given.get("fields", {}).items()
+        }
+        self._members = {ours: theirs[0] for ours, theirs in fields.items()}
+        self._answered = {ours: theirs for ours, theirs in fields.items() if ours not in ONLY_SENT}
+        sent = {
+            ours: theirs for ours, theirs in self._members.items() if "." not in theirs and ours not in ONLY_ANSWERED
+        }
         # a name that a drill made up, and that has a meaning here, becomes one that has none
         self._sent_members = {theirs: ours for ours, theirs in sent.items()} | sent
         self._values = {m: {r: c for c, r in v.items()} for m, v in given.get("values", {}).items()}
         self._envelope = str(given.get("envelope", ""))
         self._code_member = str(given.get("code_member", "code"))
+        self._success = sorted(given.get("success", {}).items(), key=lambda item: -len(item[0]))
+        token: Mapping[str, Any] = names.given.get("token", {})
+        self._role_claim, self._token_roles = str(token.get("role", "role")), token.get("roles", {})
         self._signature: Mapping[str, str] = given.get("signature", {})
-        self._codes = _by_real(given.get("codes", {}))
+        self._real_codes: Mapping[str, Any] = given.get("codes", {})
+        self._codes = _by_real(self._real_codes)
+        self.metrics: Mapping[str, str] = given.get("metrics", {})
         headers = {k.lower(): v for k, v in given.get("headers", {}).items()}
         self.sent_headers = headers
         self.received_headers = {v.lower(): k for k, v in headers.items()}
@@ -84,9 +109,14 @@ class HttpWords:
                 return str(ours) + path[at + len(theirs) :]
         return path
 
+    def code(self, code: str) -> str:
+        """The real code of one of the contract."""
+        real = self._real_codes.get(code, code)
+        return str(real[0] if isinstance(real, list) else real)
+
     def member(self, name: str) -> str:
         """The real name of a member of a body."""
-        return self._fields.get(name, name)
+        return self._members.get(name, name)
 
     def body(self, body: bytes) -> bytes:
         """The body with the target's names of its members, and its ids; all else byte for byte."""
@@ -137,9 +167,8 @@ class HttpWords:
     def claims(self, claims: Mapping[str, Any]) -> dict[str, Any]:
         """Claims with the tenant where the target looks for it, and the roles by their real names."""
         found = dict(claims)
-        role = found.get("role")
-        if isinstance(role, str):
-            found["role"] = self._names.roles.get(role) or role
+        if "role" in found:
+            self._put_role(found, found.pop("role"))
         if "company_id" not in found:
             return found
         company = found.pop("company_id")
@@ -153,20 +182,36 @@ class HttpWords:
                 found["sub"] = user_of(str(company))
             if not self._names.names_claim:
                 return found
-        *outer, last = self._names.tenant_claim.split(".")
-        inner = found
-        for name in outer:
-            inner[name] = dict(inner[name]) if isinstance(inner.get(name), Mapping) else {}
-            inner = inner[name]
-        inner[last] = company
+        _put(found, self._names.tenant_claim, company)
         return found
+
+    def _put_role(self, claims: dict[str, Any], role: Any) -> None:
+        """A role by its real name, where the target looks for it; what is no name of a role stays what it is."""
+        if isinstance(role, str):
+            role = self._token_roles.get(role) or self._names.roles.get(role) or role
+        place = self._role_claim.removesuffix("[]")
+        _put(claims, place, [role] if place != self._role_claim and isinstance(role, str) else role)
 
     # --- what is received ----------------------------------------------------------------------------------------
 
     def read_claims(self, claims: Mapping[str, Any]) -> dict[str, Any]:
-        """The claims of a token of the target with the tenant as `company_id`."""
-        tenant = _at(claims, self._names.tenant_claim)
-        return dict(claims) if tenant is None else {**claims, "company_id": str(tenant)}
+        """The claims of a token of the target with the tenant as `company_id` and the role by the contract's name."""
+        found = dict(claims)
+        tenant, role = (_at(claims, place) for place in (self._names.tenant_claim, self._role_claim.removesuffix("[]")))
+        if tenant is not None:
+            found["company_id"] = str(tenant)
+        if isinstance(role, list) and self._role_claim.endswith("[]"):
+            role = next((r for r in role if r in self._token_roles.values()), role[0] if role else None)
+        if role is not None:
+            found["role"] = next((ours for ours, theirs in self._token_roles.items() if theirs == role), role)
+        return found
+
+    def read_success(self, status: int, method: str, path: str) -> int:
+        """The status of an answer to a method of a path of the contract: its own success is the contract's."""
+        for ours, theirs in self._success:
+            if status == theirs and path.startswith(ours) and path[len(ours) :][:1] in {"", "/", "?"}:
+                return ACCEPTED if (method, ours) == ("POST", "/events") else DONE
+        return status
 
     def read(self, status: int, found: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
         """The status and the members of an answer in the words of the contract."""
@@ -174,14 +219,12 @@ class HttpWords:
         wrapped = _at(members, self._envelope) if self._envelope else None
         if isinstance(wrapped, Mapping):
             members |= wrapped
-        for ours, theirs in self._fields.items():
-            value = _at(members, theirs)
-            if value is not None or ("." not in theirs and theirs in members):
-                members.pop(theirs, None)
-                members[ours] = value
+        members = self._renamed(members)
         for member, values in self._values.items():
             if isinstance(members.get(member), str):
                 members[member] = values.get(members[member], members[member])
+        for member in TIMES & members.keys():
+            members[member] = _moment(members[member])
         for member in KIND_OF_MEMBER.keys() & members.keys():
             members[member] = _ids_as_text(members[member])
         code = _at(found, self._code_member)
@@ -196,6 +239,18 @@ class HttpWords:
             members["paths"] = {self._read_path(p): said for p, said in members["paths"].items()}
         return status, members
 
+    def _renamed(self, members: dict[str, Any]) -> dict[str, Any]:
+        """The members by the names of the contract. One real member may stand for several of the contract's."""
+        found, used = {}, set()
+        for ours, names in self._answered.items():
+            for theirs in names:
+                value = _at(members, theirs)
+                if value is not None or ("." not in theirs and theirs in members):
+                    found[ours] = value
+                    used.add(theirs)
+                    break
+        return {n: v for n, v in members.items() if n not in used} | found
+
     @property
     def has_own_errors(self) -> bool:
         """Whether errors come in an envelope of the deployment's own (`code_member`), which stands for the document
@@ -205,10 +260,13 @@ class HttpWords:
 
     def _read_error(self, error: Any) -> Any:
         """One entry of `errors`, which names a member."""
-        if not isinstance(error, Mapping) or not isinstance(error.get("field"), str):
+        name = next((n for n in NAMES_OF_A_FIELD if isinstance(error, Mapping) and isinstance(error.get(n), str)), "")
+        if not name:
             return error
-        real = {theirs: ours for ours, theirs in self._fields.items()}
-        return {**error, "field": real.get(error["field"], error["field"])}
+        field = str(error[name]) if name == "field" else re.split(r"[./]", str(error[name]).strip("#/."))[-1]
+        real = {theirs: ours for ours, theirs in self._members.items() if ours not in ONLY_ANSWERED}
+        said = next((error[n] for n in TEXTS_OF_AN_ERROR if error.get(n)), None)
+        return {**error, "field": real.get(field, field), **({} if said is None else {"message": said})}
 
     def _read_path(self, path: str) -> str:
         for ours, theirs in self._paths:
@@ -278,6 +336,23 @@ def _at(members: Mapping[str, Any], path: str) -> Any:
     for name in path.split("."):
         found = found.get(name) if isinstance(found, Mapping) else None
     return found
+
+
+def _put(claims: dict[str, Any], path: str, value: Any) -> None:
+    """Set what stands at a path of members divided by dots; what is on the way and no object is replaced."""
+    *outer, last = path.split(".")
+    for name in outer:
+        claims[name] = dict(claims[name]) if isinstance(claims.get(name), Mapping) else {}
+        claims = claims[name]
+    claims[last] = value
+
+
+def _moment(value: Any) -> Any:
+    """A time that counts seconds, milli- or microseconds since 1970, by its size, as the contract writes one."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e17:
+        return value
+    unit = 1 if value < 1e11 else 1e3 if value < 1e14 else 1e6
+    return dt.datetime.fromtimestamp(value / unit, dt.UTC).isoformat()
 
 
 def _ids_as_text(value: Any) -> Any:

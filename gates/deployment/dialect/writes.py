@@ -160,7 +160,7 @@ class _Writer:
                 self._s.write(at, at, quoted(self._names.column(column)))
 
     def _needed(self, column: str) -> None:
-        if column in self._names.absent or column in self._names.expressions:
+        if not self._names.is_writable(column):
             raise absent(f"{self._names.contract.name}.{column} (or is only read)")
 
     # --- values --------------------------------------------------------------------------------------------------
@@ -169,6 +169,8 @@ class _Writer:
         """The text of a value that goes into a column."""
         s, values = self._s, self._names.values.get(column)
         text = s.render(first, last).strip()
+        if form := self._names.written.get(column):
+            return form.replace("{}", f"({text})::text")
         if not values or text.lower() in {"default", "null"}:
             return text
         if first == last and (given := s.string(first)) is not None:
@@ -179,7 +181,7 @@ class _Writer:
 
     def _is_left_out(self, column: str) -> bool:
         """Whether a value is not written: the target has no such column, and would make nothing of it."""
-        if column not in self._names.absent and column not in self._names.expressions:
+        if self._names.is_writable(column):
             return False
         if (self._names.contract.name, column) not in DECORATION:
             self._needed(column)

@@ -53,6 +53,11 @@ names:
         ("  http: {codes: {rate_limited: [A, 200]}}", "3:32", "400 to 599"),
         ("  http: {headers: {X-Foo: y}}", "3:20", "X-Transbot-Signature"),
         ("  roles: {admin: x}", "3:11", "authenticated"),
+        ("  http: {success: {/events: 404}}", "3:29", "200 to 299"),
+        ("  http: {metrics: {lag: x}}", "3:20", "outbox_lag_seconds"),
+        ("  token: {roles: {root: x}}", "3:19", "super_admin"),
+        ("  tables:\n    events: {columns: {path: {sql: a, write: b}}}", "4:46", "{}"),
+        ("  tables:\n    events: {columns: {path: {sql: a, write: 'b{}'}}}", "4:30", "`is`"),
     ],
 )
 def test_a_mistake_has_its_place(lines: str, place: str, said: str) -> None:

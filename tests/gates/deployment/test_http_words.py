@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import json
@@ -10,12 +11,22 @@ from collections.abc import Iterator
 import pytest
 
 from gates.contract.names import Names, names_of, user_of
-from gates.deployment.dialect.current import real_claims, use
-from gates.deployment.dialect.exchange import contract_path, on_the_wire, real_head, real_member, understood
+from gates.deployment.dialect.current import real_claims, tenant_session, use
+from gates.deployment.dialect.exchange import (
+    contract_path,
+    on_the_wire,
+    real_code,
+    real_head,
+    real_member,
+    real_metric,
+    understood,
+)
+from gates.deployment.metrics import parse_metrics
 from gates.deployment.redaction import hidden, redact_text
 from gates.deployment.requests import Answer, Request, claims_of, curl, mint_token, sign_v2, signed_post
 from gates.deployment.target import Target
 from gates.evidence import TargetKind
+from gates.text.foreign import json_object
 
 SECRET = "a-secret-of-32-characters-or-more"
 KEY = "anon-key-0123456789"
@@ -110,7 +121,7 @@ def test_a_head_that_is_written_by_hand_has_the_words_too() -> None:
 def test_an_answer_is_understood(status: int, theirs: object, wanted: int, ours: dict[str, object]) -> None:
     """Members, states, ids, codes and their statuses; a code with another status than its own is not that code."""
     raw = Answer(status, (("sb-request-id", "r"),), json.dumps(theirs).encode(), 1.0)
-    found = understood(raw)
+    found = understood(raw, "POST", "/dlq-replay")
     assert found.status == wanted
     assert ours.items() <= found.json().items()
     assert found.header("X-Request-Id") == "r"
@@ -139,7 +150,7 @@ def test_a_member_has_its_real_name() -> None:
 
 def test_what_is_no_json_is_left_alone() -> None:
     """A page of a proxy is shown as it came."""
-    assert understood(Answer(502, (), b"<html>", 1.0)).body == b"<html>"
+    assert understood(Answer(502, (), b"<html>", 1.0), "GET", "/healthz").body == b"<html>"
 
 
 def test_a_token_has_the_tenant_where_the_target_looks() -> None:
@@ -170,3 +181,91 @@ def test_the_key_of_every_request_is_a_secret() -> None:
     hide = hidden(target)
     assert redact_text(f"apikey: {KEY}", hide) == "apikey: $ANON_KEY"
     assert KEY not in curl(on_the_wire(Request("GET", "/healthz")), "http://h", hide)
+
+
+OWN = names_of(
+    {
+        "ids": {"company_id": "text"},
+        "tenant_setting": "app.tenant",
+        "token": {"role": "realm.roles[]", "roles": {"super_admin": "root"}},
+        "http": {
+            "fields": {
+                "dlq_ids": "refs",
+                "items": "refs",
+                "status": ["outcome", "phase"],
+                "max": "limit",
+                "errors": "error.of",
+            },
+            "success": {"/dlq-replay": 202, "/events": 201},
+            "metrics": {"dlq_items": "hub_parked"},
+            "code_member": "error.code",
+            "codes": {"agents_paused": ["HELD", 423]},
+        },
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "theirs", "status", "ours"),
+    [
+        ("POST", "/dlq-replay", {"outcome": "A", "refs": ["1"]}, 202, (200, {"status": "A", "items": ["1"]})),
+        ("POST", "/events", {"x": 1}, 201, (202, {"x": 1})),
+        ("POST", "/events", {"x": 1}, 200, (200, {"x": 1})),
+        ("GET", "/events/7", {"phase": "B"}, 200, (200, {"status": "B"})),
+        ("GET", "/events/7?x=1", {"phase": "B"}, 201, (200, {"status": "B"})),
+        ("GET", "/eventsource", {}, 201, (201, {})),
+        (
+            "GET",
+            "/events/7",
+            {"committed_at": 1795695958250, "effect_at": 1795695958},
+            200,
+            (200, {"committed_at": "2026-11-26T12:25:58.250000+00:00", "effect_at": "2026-11-26T12:25:58+00:00"}),
+        ),
+        (
+            "POST",
+            "/dlq-replay",
+            {"error": {"code": "BAD", "of": [{"path": "/body/limit", "problem": "is 0"}]}},
+            400,
+            (400, {"errors": [{"path": "/body/limit", "problem": "is 0", "field": "max", "message": "is 0"}]}),
+        ),
+    ],
+)  # fmt: skip
+def test_an_endpoint_has_its_own_success_and_members(
+    method: str, path: str, theirs: object, status: int, ours: tuple[int, dict[str, object]]
+) -> None:
+    """A status of success, a member that several endpoints call otherwise, one name for two members, times as numbers,
+    entries of errors in other words.
+    """
+    use(OWN)
+    found = understood(Answer(status, (), json.dumps(theirs).encode(), 1.0), method, path)
+    assert found.status == ours[0]
+    assert ours[1].items() <= found.json().items()
+
+
+def test_a_role_stands_where_the_target_looks() -> None:
+    """In a list, by its real name; and read again as the contract's. What is no name of a role stays what it is."""
+    use(OWN)
+    token = mint_token(SECRET, {"sub": "s", "role": "super_admin"})
+    assert json_object(base64.urlsafe_b64decode(token.split(".")[1] + "=="))["realm"] == {"roles": ["root"]}
+    assert claims_of(token)["role"] == "super_admin"
+    assert claims_of(mint_token(SECRET, {"role": None}))["realm"] == {"roles": None}
+
+
+def test_a_tenant_may_be_known_by_a_plain_setting() -> None:
+    """The setting holds the id alone; without one, all claims of the contract."""
+    use(OWN)
+    assert tenant_session({"company_id": "c", "sub": "s"}) == ("app.tenant", "c")
+    assert tenant_session({"sub": "s"}) == ("app.tenant", "")
+    use(Names())
+    assert tenant_session({"sub": "s"}) == ("request.jwt.claims", '{"sub": "s"}')
+
+
+def test_a_series_and_a_code_have_their_real_names() -> None:
+    """What is asked for by the contract's name is found under the target's."""
+    use(OWN)
+    assert parse_metrics("hub_parked 3\nother 1\n").total("dlq_items") == 3
+    assert (real_metric("dlq_items"), real_code("agents_paused"), real_code("forbidden")) == (
+        "hub_parked",
+        "HELD",
+        "forbidden",
+    )

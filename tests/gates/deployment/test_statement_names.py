@@ -169,11 +169,94 @@ def test_what_is_absent_and_needed_is_said(statement: str) -> None:
         TRANSLATOR.of(statement, None)
 
 
-def test_a_hash_over_translated_values_is_not_computed() -> None:
-    """The hash of an audit row covers what is stored; over the contract's words it would look altered."""
-    mapped = names_of({"tables": {"audit_logs": {"values": {"action": {"dlq_replay": "replay"}}}}})
+HASHED = "select encode(sha256(convert_to(prev_hash || action, 'UTF8')), 'hex') as hash from public.audit_logs"
+
+
+def test_a_hash_covers_what_is_stored() -> None:
+    """The hash of an audit row is over the deployment's own words, which are read as they are there; a column that is
+    an expression without a real one behind it has no stored value, and nothing is computed.
+    """
+    tables = {"audit_logs": {"is": "trail", "columns": {"hash": "digest"}, "values": {"action": {"dlq_replay": "r"}}}}
+    source = "(select action, prev_hash, digest as hash from public.trail) as audit_logs"
+    assert Translator(names_of({"tables": tables})).of(HASHED, None)[0].endswith(f"from {source}")
+    tables["audit_logs"]["columns"] = {"action": {"sql": "upper(verb)"}}
     with pytest.raises(AbsentColumn, match="hash"):
-        Translator(mapped).of("select sha256(prev_hash || action) from public.audit_logs", None)
+        Translator(names_of({"tables": tables})).of(HASHED, None)
+    tables["audit_logs"]["columns"] = {"action": {"is": "verb", "sql": "upper(verb)"}}
+    assert "verb as action" in Translator(names_of({"tables": tables})).of(HASHED, None)[0]
+
+
+FLAGGED = Translator(
+    names_of(
+        {
+            "functions": {"is_feature_enabled": {"is": "app.is_on", "arguments": ["company", "key"]}},
+            "tables": {
+                "feature_flags": {"values": {"key": {"outbox.enabled": "relay.on"}}},
+                "edge_rate_limits": {
+                    "is": "throttle",
+                    "columns": {
+                        "key": {"is": "b", "sql": "'replay:' || substr(b, 9)", "write": "'redrive:' || substr({}, 8)"}
+                    },
+                },
+            },
+        }
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("ours", "given", "theirs", "sent"),
+    [
+        (
+            "select public.is_feature_enabled('outbox.enabled', id) from x",
+            None,
+            "select app.is_on(id, 'relay.on') from x",
+            None,
+        ),
+        (
+            "select public.is_feature_enabled(%s, %s)",
+            ["outbox.enabled", "c"],
+            "select app.is_on(%s, %s)",
+            ["c", "relay.on"],
+        ),
+        (
+            "select lower(k || ':' || id)",
+            None,
+            "select lower((case (k)::text when 'outbox.enabled' then 'relay.on' else (k)::text end) || ':' || id)",
+            None,
+        ),
+        (
+            "select key from public.feature_flags_status",
+            None,
+            (
+                "select key from (select (case key::text when 'relay.on' then 'outbox.enabled' else key::text end)"
+                " as key from public.feature_flags_status) as feature_flags_status"
+            ),
+            None,
+        ),
+        (
+            "insert into public.edge_rate_limits (key) values (%s)",
+            ["replay:c:::1"],
+            "insert into public.throttle as edge_rate_limits (b) values ('redrive:' || substr((%s)::text, 8))",
+            ["replay:c:::1"],
+        ),
+        (
+            "delete from public.edge_rate_limits where key like %s",
+            ["replay:%"],
+            "delete from public.throttle as edge_rate_limits where ('replay:' || substr(b, 9)) like %s",
+            ["replay:%"],
+        ),
+        (
+            "create temporary table t (like public.edge_rate_limits) on commit drop",
+            None,
+            "create temporary table t (like public.throttle) on commit drop",
+            None,
+        ),
+    ],
+)
+def test_keys_of_flags_and_of_limits_are_the_deployments(ours: str, given: Any, theirs: str, sent: Any) -> None:
+    """Its function is asked for its own flag, a bucket is of its own key, a key that is an expression is written."""
+    assert FLAGGED.of(ours, given) == (theirs, sent)
 
 
 def test_what_is_no_sql_is_the_databases_error() -> None:

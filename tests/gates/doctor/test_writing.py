@@ -22,7 +22,8 @@ from gates.contract.names import Names
 from gates.decision.policy_file import parse
 from gates.doctor.compare import guessed_tables
 from gates.doctor.diagnosis import DatabaseView, judge
-from gates.doctor.draft import comment, draft, scalar
+from gates.doctor.draft import draft
+from gates.doctor.drafting import comment, scalar
 from gates.doctor.presets import SERVICE_ROLE, SUPABASE
 from gates.doctor.schema import SchemaRole
 from gates.doctor.writing import merged
