@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gates.text.inert import Html
+from gates.text.quantity import with_unit
 
 STYLE, SCRIPT = (Path(__file__).with_name(f"page.{kind}") for kind in ("css", "js"))
 NOTHING = Html("")
@@ -61,7 +62,7 @@ def tools(count: int, outcomes: Sequence[str]) -> Html:
         for name in outcomes
     )
     return Html(
-        '<div class="tools" role="search"><label class="find">Filter {} checks '
+        '<div class="tools" role="search"><label class="find">Filter {} '
         '<input type="search" placeholder="words, outcome:unknown, cause:preflight" aria-describedby="found"></label>'
         '<span>{}</span><output id="found" aria-live="polite"></output></div>\n'
-    ).format(count, boxes)
+    ).format(with_unit(count, "checks"), boxes)

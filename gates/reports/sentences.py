@@ -96,7 +96,9 @@ class _Teller(Generic[Medium]):
             return medium("mend it, deploy, {}").format(on_again)
         if v.decision is Decision.HOLD:
             failed = any(f.outcome == "fail" for f in v.deciding)
-            what = medium("mend what failed") if failed else medium("see to the cause")
+            several = len(grouped(v.deciding)) > 1
+            unseen = medium("see to the causes below") if several else medium("see to the cause")
+            what = medium("mend what failed") if failed else unseen
             return medium("{}, then run the gate again").format(what)
         if v.action.result == "dry_run":
             return medium("run the gate without --dry-run, or hand the verdict over")

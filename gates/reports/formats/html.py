@@ -60,13 +60,14 @@ def _header(source: ReportSource) -> Html:
     numbers = {"pass": counts.passed, "fail": counts.failed, "unknown": counts.unknown}
     said = f"{counts.passed} checks passed, {counts.failed} failed, {counts.unknown} are unknown"
     action = verdict.action
-    steps = f"{percent(action.from_percent)} → {percent(action.to_percent)}, {action.result.replace('_', ' ')}"
-    unchanged = "not changed" if action.from_percent is None else f"{percent(action.from_percent)}, not changed"
+    before, after = ("unknown" if p is None else percent(p) for p in (action.from_percent, action.to_percent))
+    stands = f"{before} → {after}, {action.result.replace('_', ' ')}"
+    unchanged = "not changed" if action.from_percent is None else f"{before}, not changed"
     facts = {
         "release": verdict.release or "not said",
         "target": verdict.target,
         "finished": shown_time(verdict.finished_at) or "no",
-        "flag": steps if action.kind != "none" else unchanged,
+        "flag": stands if action.kind != "none" else unchanged,
         "passed": str(counts.passed),
         "failed": str(counts.failed),
         "unknown": str(counts.unknown),
@@ -128,7 +129,7 @@ class Causes:
             outcome(row.outcome),
             row.anchor,
             row.check,
-            row.message or row.compared,
+            coded(row.message or row.compared),
             alike.format(len(others), names) if others else NOTHING,
             show.format(behind_text(behind).capitalize(), row.check) if behind else NOTHING,
             do if remedy else NOTHING,
@@ -142,7 +143,7 @@ def _about(row: Row) -> Html:
     if row.compared:
         counted = f"; {with_unit(row.samples, 'observations')}" if row.samples else ""
         parts.append(Html('<p class="numbers">Observed: {}{}.</p>').format(row.compared, counted))
-    parts += [Html('<p class="claim">{}</p>').format(text) for text in (row.claim, row.cost) if text]
+    parts += [Html('<p class="claim">{}</p>').format(coded(text)) for text in (row.claim, row.cost) if text]
     parts.append(_runbook(str(row.details.get("runbook") or "")))
     once_more = again(row.check) if row.outcome in {"fail", "unknown"} else ""
     parts.append(copied(once_more, "the command"))
@@ -212,7 +213,7 @@ def _group(name: str, rows: Sequence[Row], causes: Causes) -> Html:
 
 
 def _row(row: Row, cause: str) -> Html:
-    message = Html("<p>{}</p>").format(row.message) if row.message else NOTHING
+    message = Html("<p>{}</p>").format(coded(row.message)) if row.message else NOTHING
     behind = Html(' data-cause="{}"').format(cause) if cause else NOTHING
     return Html(
         '<details class="row" id="{}" data-outcome="{}"{}><summary>{} {}<em>{}</em></summary>'
@@ -223,7 +224,7 @@ def _row(row: Row, cause: str) -> Html:
 def _footer(verdict: Verdict, run: Mapping[str, JsonValue]) -> Html:
     reason = Html("<p>Reason: {}</p>").format(verdict.reason)
     facts = (f"run {run.get('run_id', '')}", f"replaygate {run.get('gate', '')}", f"policy {verdict.policy_digest}")
-    proof = Html("<p>This gate: {}.</p>").format(proof_of(run)) if proof_of(run) else NOTHING
+    proof = Html("<p>This gate: {}.</p>").format(coded(proof_of(run))) if proof_of(run) else NOTHING
     again = Html("Read it again from the evidence: <code>gate decide</code>.")
     return Html("<footer>{}{}{}. {}</footer>\n").format(reason, proof, " · ".join(facts), again)
 
