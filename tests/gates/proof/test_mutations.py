@@ -21,10 +21,10 @@ VALUES = (
 
 def test_the_property_over_many_mutations() -> None:
     """A mutated answer or cell is read, judged and written down, and promotes only where it still says what is good."""
-    report = mutations(seed=20_261_125, count=1_000)
+    report = mutations(seed=20_261_125, count=400)
     assert report.holds, "\n".join((*report.crashes, *report.better))
-    assert report.decisions[Decision.PROMOTE] > 100
-    assert report.decisions[Decision.ROLLBACK] > 100
+    assert report.decisions[Decision.PROMOTE] > 40
+    assert report.decisions[Decision.ROLLBACK] > 40
 
 
 def test_what_is_mutated_can_promote_and_can_fail() -> None:
