@@ -37,7 +37,7 @@ SHOWN = 12
 def from_afar(options: argparse.Namespace) -> Iterator[dict[str, str]]:
     """The environment of a run, for the time of the block."""
     with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="distance-") as folder:
-        each = 2 if options.beside == "restart" else 1
+        each = 2 if "restart" in options.beside else 1
         place = Path(folder)
         place.chmod(0o755)
         wanted = StackOptions(instances=each, workers=each)
@@ -60,8 +60,8 @@ def from_afar(options: argparse.Namespace) -> Iterator[dict[str, str]]:
             there = urlsplit(stack.enter_context(relay(f"tcp://{parts.hostname}:{parts.port}", way)))
             login, at, _ = parts.netloc.rpartition("@")
             own[name] = urlunsplit(parts._replace(netloc=f"{login}{at}{there.netloc}"))
-        if options.beside:
-            stack.enter_context(SITUATIONS[options.beside](up))
+        for situation in options.beside:
+            stack.enter_context(SITUATIONS[situation](up))
         yield {**os.environ, **own, "GATE_TARGET": options.target}
 
 
@@ -88,7 +88,7 @@ def main() -> int:
     parser.add_argument("--pooler", default="", choices=("", "transaction", "session"), help="how pgbouncer lends")
     parser.add_argument("--service-pooler", default="", choices=("", "transaction", "session"), help="before service")
     parser.add_argument("--login", default="superuser", choices=("superuser", "gate"), help="gate: replay_gate")
-    parser.add_argument("--beside", default="", choices=("", *SITUATIONS), help="what goes on meanwhile")
+    parser.add_argument("--beside", action="append", default=[], choices=SITUATIONS, help="what goes on meanwhile")
     parser.add_argument("--target", default="staging", metavar="KIND", help="GATE_TARGET (default staging)")
     parser.add_argument("--keep", metavar="DIR", help="keep the run's files there")
     options, more = parser.parse_known_args()

@@ -110,7 +110,9 @@ class Answering(Connection):
                 yield begin
                 control.execute(end)
         except BaseException:
-            if not self.closed and self.info.transaction_status != TransactionStatus.IDLE:
+            if self.pgconn.pipeline_status != PipelineStatus.OFF:
+                self.close()  # answers are on the way that nobody waits for: it is of no use any more
+            elif not self.closed and self.info.transaction_status != TransactionStatus.IDLE:
                 self.rollback()
             raise
 

@@ -127,6 +127,22 @@ def test_nothing_of_ours_is_left_in_what_a_pooler_lends(pooled: str, unhelpful: 
         assert lent.execute("select count(*) from pg_prepared_statements").fetchone() == (0,)
 
 
+@pytest.mark.parametrize("through", ["unhelpful", "pooled"])
+def test_what_is_asked_ahead_is_answered_each_by_itself(through: str, request: pytest.FixtureRequest) -> None:
+    """Several at once, in one round trip: an error in one is that one's alone, and so is a lost connection."""
+    asks = {f"select {n} as n": n for n in range(20)}
+    broken, cut = "select 1 / 0", "select pg_terminate_backend(pg_backend_pid())"
+    asked = [(one,) for one in (*list(asks)[:9], broken, *list(asks)[9:], cut)]
+    session = SqlSession(request.getfixturevalue(through))
+    session.ask_ahead(asked)
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        session.ask(broken)
+    with pytest.raises(psycopg.OperationalError):
+        session.ask(cut)
+    assert [session.ask(one)[0].fetchone() for one in asks] == [{"n": n} for n in asks.values()]
+    session.close()
+
+
 def test_checks_and_rules_are_run_through_a_pooler(pooled: str, pg_server: PgServer) -> None:
     """Every query of the checks and the rules, with its settings, while others take the sessions in between."""
     checks = SqlSession(pooled, excluded=["6b3e0b7e-0000-4000-8000-000000000000"], settings={"steps": "10,50"})
