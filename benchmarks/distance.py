@@ -16,14 +16,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from benchmarks.beside import SITUATIONS
-from gates.proof.pooler import pgbouncer
+from gates.proof.pooler import before_service, pgbouncer
 from gates.proof.relay import RelayOptions, relay
 from gates.stack.plan import StackOptions
 from gates.stack.stack import reference_stack
@@ -42,11 +42,7 @@ def from_afar(options: argparse.Namespace) -> Iterator[dict[str, str]]:
         place.chmod(0o755)
         wanted = StackOptions(instances=each, workers=each)
         if options.service_pooler:
-
-            def door(url: str) -> AbstractContextManager[str]:
-                return pgbouncer(place / "service-pooler", url, options.service_pooler, everybody=True)
-
-            wanted = replace(wanted, pooler=door)
+            wanted = replace(wanted, pooler=before_service(options.service_pooler))
         up = stack.enter_context(reference_stack(wanted, os.environ))
         own = {**up.info.variables(), "GATE_STACK_CONTROL": up.info.control if options.target == "reference" else ""}
         if options.login == "gate":

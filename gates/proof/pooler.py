@@ -6,9 +6,10 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -67,6 +68,19 @@ def pgbouncer(
         yield urlunsplit((parts.scheme, login, parts.path, parts.query, ""))
     finally:
         programs.end(process)
+
+
+def before_service(mode: str) -> Callable[[str], AbstractContextManager[str]]:
+    """For `StackOptions.pooler`: service and worker go through it, each with its own login."""
+
+    @contextmanager
+    def before(url: str) -> Iterator[str]:
+        with tempfile.TemporaryDirectory(prefix="proof-pooler-") as folder:
+            Path(folder).chmod(0o755)
+            with pgbouncer(Path(folder) / "pooler", url, mode, everybody=True) as there:
+                yield there
+
+    return before
 
 
 def _wait(process: subprocess.Popen[str], port: int, log: Path) -> None:

@@ -333,6 +333,15 @@ VARIANTS: tuple[Variant, ...] = (
     ),
     *(
         Variant(
+            f"service-pooled-by-{mode}",
+            f"service and worker go through pgbouncer, which lends by {mode}",
+            options={"pooler": pooler.before_service(mode)},
+            lacking=pooler.lacking,
+        )
+        for mode in ("transaction", "session")
+    ),
+    *(
+        Variant(
             f"postgresql-{number}",
             f"a guest on a server of PostgreSQL {number}",
             stand=servers.version(number),
