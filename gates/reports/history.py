@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from gates.evidence import JsonValue, shown_time
 from gates.past_decisions import PastDecision
-from gates.reports.page import NOTHING, document, outcome, section
+from gates.reports.page import NOTHING, document, listing, outcome, section
 from gates.reports.pictures import line, proportions, strip
 from gates.reports.sentences import percent
 from gates.reports.terminal import cell, table
@@ -16,6 +16,7 @@ from gates.text.inert import Html, Terminal
 from gates.verdict import Decision
 
 SHOWN_AS = {Decision.PROMOTE: "pass", Decision.HOLD: "unknown", Decision.ROLLBACK: "fail"}
+WHEN = "created_at"
 MOST_RUNS = 200
 MOST_LINES = 20
 MOST_REASON = 300
@@ -72,9 +73,12 @@ def page(histories: Sequence[TargetHistory]) -> Html:
     bar = proportions({SHOWN_AS[d]: counts[d] for d in Decision}, said)
     last = max(runs, key=lambda r: r.finished_at, default=None)
     shown = last.decision.value if last else Decision.HOLD.value
-    header = Html(
-        '<header class="{}"><div><h1>{}</h1><p class="facts">The last decision. {} runs: {}.</p>{}</div></header>'
-    ).format(shown, shown if last else "nothing was decided yet", len(runs), said, bar)
+    header = Html('<header class="{}"><div><h1>{}</h1><p class="facts">{}</p>{}</div></header>').format(
+        shown,
+        shown if last else "nothing was decided yet",
+        f"The last decision. {len(runs)} runs: {said}." if last else "",
+        bar,
+    )
     return document("decisions of the gate", header, NOTHING.join(map(_target, histories)), scripted=False)
 
 
@@ -119,22 +123,21 @@ def _span(what: str, points: Sequence[tuple[float, float]]) -> str:
 
 
 def _runs(runs: Sequence[PastDecision]) -> Html:
-    head = Html(
-        "<tr><th>decided</th><th>release</th><th>decision</th><th>flag</th><th>unknown</th><th>reason</th></tr>"
+    dry = Html("{} (dry run)")
+    return listing(
+        ("decided", "release", "decision", "flag", "unknown", "reason"),
+        (
+            (
+                shown_time(r.finished_at) or f"begun {shown_time(r.started_at)}",
+                r.release or "not said",
+                dry.format(outcome(r.decision.value)) if r.dry_run else outcome(r.decision.value),
+                _flag(r),
+                r.unknown,
+                r.reason[:MOST_REASON],
+            )
+            for r in reversed(runs[-MOST_RUNS:])
+        ),
     )
-    rows = NOTHING.join(
-        Html("<tr><td>{}</td><td>{}</td><td>{}{}</td><td>{}</td><td>{}</td><td>{}</td></tr>").format(
-            shown_time(r.finished_at) or f"begun {shown_time(r.started_at)}",
-            r.release or "not said",
-            outcome(r.decision.value),
-            " (dry run)" if r.dry_run else "",
-            _flag(r),
-            r.unknown,
-            r.reason[:MOST_REASON],
-        )
-        for r in reversed(runs[-MOST_RUNS:])
-    )
-    return Html("<table>{}{}</table>").format(head, rows) if rows else NOTHING
 
 
 def _flag(run: PastDecision) -> str:
@@ -149,9 +152,13 @@ def _steps(history: TargetHistory) -> Html:
     if not history.steps:
         return NOTHING
     names = list(history.steps[0])
-    head = NOTHING.join(Html("<th>{}</th>").format(name) for name in names)
-    rows = NOTHING.join(
-        Html("<tr>{}</tr>").format(NOTHING.join(Html("<td>{}</td>").format(step.get(n) or "") for n in names))
-        for step in history.steps
-    )
-    return Html("<h3>What was done to the flag, by its audit rows</h3><table><tr>{}</tr>{}</table>").format(head, rows)
+    rows = [[_audited(name, step.get(name)) for name in names] for step in history.steps]
+    titles = ["when" if name == WHEN else name for name in names]
+    return Html("<h3>What was done to the flag, by its audit rows</h3>{}").format(listing(titles, rows))
+
+
+def _audited(name: str, value: JsonValue) -> str:
+    """A cell of an audit row; a flag that is off is 0, and no gap."""
+    if value is None:
+        return ""
+    return shown_time(str(value)) if name == WHEN else str(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from gates.text.inert import Html
@@ -53,6 +53,17 @@ def copied(text: str, what: str) -> Html:
     """Text that people take elsewhere, with a button that copies it."""
     button = Html('<button type="button" class="copy" aria-label="copy {}">copy</button>').format(what)
     return Html('<div class="copied">{}<pre tabindex="0">{}</pre></div>').format(button, text) if text else NOTHING
+
+
+def listing(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> Html:
+    """A table whose rows a narrow screen shows one cell beneath the other, each with its title."""
+    head = NOTHING.join(Html("<th>{}</th>").format(title) for title in titles)
+    cell = Html('<td data-title="{}">{}</td>')
+    body = NOTHING.join(
+        Html("<tr>{}</tr>").format(NOTHING.join(cell.format(*pair) for pair in zip(titles, row, strict=True)))
+        for row in rows
+    )
+    return Html('<table class="rows"><tr>{}</tr>{}</table>').format(head, body) if body else NOTHING
 
 
 def tools(count: int, outcomes: Sequence[str]) -> Html:

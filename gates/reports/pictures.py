@@ -70,7 +70,7 @@ def strip(marks: Sequence[tuple[float, str]], start: float, end: float, said: st
         return Html("")
     steps = sorted((b[0] - a[0] for a, b in pairwise(marks)))
     usual = steps[len(steps) // 2] if steps else (end - start) / 40
-    scale = STRIP_WIDTH / max(end - start, 1e-9)
+    scale = STRIP_WIDTH / max(end - start, marks[-1][0] + usual - start, 1e-9)  # the last one has its width, too
     bars: list[tuple[float, float, str]] = []
     for at, outcome in marks:
         begin, finish = ((at - start) * scale, min((at - start + usual) * scale, STRIP_WIDTH))

@@ -111,7 +111,8 @@ def _changes(view: WatchView) -> Html:
     changes = view.last.changes if view.last else ()
     if not changes:
         return Html("")
-    return Html("<h2>Otherwise than in the round before</h2>\n<table>{}</table>\n").format(_change_rows(changes))
+    table = Html('<table class="rows">{}</table>\n').format(_change_rows(changes))
+    return Html("<h2>Otherwise than in the round before</h2>\n{}").format(table)
 
 
 def _change_rows(changes: Sequence[Change], *, when: bool = False) -> Html:
@@ -213,7 +214,8 @@ def _events(view: WatchView) -> Html:
     events = view.events
     if not events:
         return Html("")
-    return Html("<h2>What happened in 24 hours</h2>\n<table>{}</table>\n").format(_change_rows(events, when=True))
+    table = Html('<table class="rows">{}</table>\n').format(_change_rows(events, when=True))
+    return Html("<h2>What happened in 24 hours</h2>\n{}").format(table)
 
 
 def _watcher(view: WatchView) -> Html:

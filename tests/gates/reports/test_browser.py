@@ -11,11 +11,12 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from gates.errors import CannotWork
+from gates.evidence import JsonValue
 from gates.reports import history
 from gates.reports.pdf import NAMES, chromium, write_pdf
 from gates.watch import html as watch_html
 from tests.gates.operator.test_history_command import runs
-from tests.gates.reports.report_pages import CATALOGUE, KEYS, large, pages
+from tests.gates.reports.report_pages import CATALOGUE, KEYS, RELEASE, large, pages
 from tests.gates.watch.test_watch_reports import view
 
 GOLDEN = {
@@ -126,17 +127,30 @@ def test_no_rule_of_accessibility_is_broken(page: Page, folder: Path, name: str,
     assert results.response["passes"]
 
 
+STEP: dict[str, JsonValue] = {
+    "created_at": "2026-01-02T11:00:00+00:00",
+    "action": "flag_rolled_back",
+    "actor": "gate:ann",
+    "release": RELEASE,
+    "before": 50,
+    "after": 0,
+    "reason": "the numbers were bad since the morning",
+}
+
+
 @pytest.mark.parametrize(
     "render",
-    [lambda: history.page([history.TargetHistory("0123", runs(9))]), lambda: watch_html.html(view())],
+    [lambda: history.page([history.TargetHistory("0123", runs(9), [STEP])]), lambda: watch_html.html(view())],
     ids=["history", "watch"],
 )
 def test_the_other_pages_break_no_rule_either(page: Page, tmp_path: Path, render: Callable[[], str]) -> None:
-    """`gate history --html`, `gate watch`: axe finds nothing, and the trends are drawn as lines."""
+    """`gate history --html`, `gate watch`: axe finds nothing, the trends are lines, and a phone shows all of it."""
     (tmp_path / "other.html").write_text(render(), encoding="utf-8")
     results = Axe().run(opened(page, tmp_path, "other"))
     assert [(v["id"], v["nodes"][0]["html"][:200]) for v in results.response["violations"]] == []
     assert page.locator(".spark polyline").first.evaluate("e => getComputedStyle(e).fill") == "none"
+    page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
 @pytest.mark.parametrize("name", GOLDEN)

@@ -187,3 +187,12 @@ def test_a_strip_shows_one_bad_round_among_many_good_ones() -> None:
     assert width is not None
     assert float(width[1]) >= 1.5
     assert strip([], 0, 1) == ""
+
+
+def test_a_strip_shows_the_last_round_as_wide_as_the_others() -> None:
+    """Also where the time ends with it: what was decided last is what people look for."""
+    drawn = strip([(0.0, "pass"), (1.0, "pass"), (2.0, "fail")], 0, 2)
+    found = re.search(r'class="fail" x="([\d.]+)" width="([\d.]+)"', drawn)
+    assert found is not None
+    assert abs(float(found[2]) - 60.0) < 0.1
+    assert float(found[1]) + float(found[2]) <= 180.0
