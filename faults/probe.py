@@ -90,14 +90,6 @@ class Probe:
             return True
         return False
 
-    def seen_as(self, role: str, company_id: str | None, text: str, *values: Any) -> list[Row]:
-        """The rows that a role with the claims of a company sees."""
-        claims = json.dumps({"company_id": company_id}) if company_id else ""
-        with self._sql.transaction(force_rollback=True):
-            self._sql.execute("SELECT set_config('request.jwt.claims', %s, true)", (claims,))
-            self._sql.execute(f"SET LOCAL ROLE {role}".encode())
-            return self._sql.execute(text.encode(), values or None).fetchall()
-
     @contextmanager
     def tenant(self) -> Iterator[str]:
         """A company of one's own that `outbox.enabled` has on; everything of it is removed at the end."""

@@ -43,10 +43,6 @@ class Target:
         return self.hmac_secrets[0] if self.hmac_secrets else ""
 
     @property
-    def can_create_tenants(self) -> bool:
-        return bool(self.database_url)
-
-    @property
     def told(self) -> Target:
         """The target as its variables describe it, also where some of them were refused: what must be hidden."""
         return self

@@ -41,7 +41,6 @@ DRIFT = "schema"
 """The area that compares a deployment with a manifest."""
 UNDER_ALL = "; its part of the proof drill stays due, so nothing is promoted without it (docs/claims.md)"
 ARGUMENTS = ("key", "company")
-ROLES_OF_LOGINS = ("replay_service", "replay_worker")
 FILLED = {
     "uuid": "gen_random_uuid()",
     "boolean": "false",

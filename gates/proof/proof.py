@@ -77,12 +77,6 @@ class Proof:
         return tuple(s.id for s in self.catalogue if s.id not in killers) if self.cells else ()
 
     @property
-    def idle_declared(self) -> tuple[str, ...]:
-        """Checks that some fault names by their full id as its catcher, and that killed nothing."""
-        idle = set(self.idle)
-        return tuple(sorted({p for c in self.faults for p in c.fault.checks if p in idle}))
-
-    @property
     def single(self) -> tuple[Cell, ...]:
         """Faults killed by one check only."""
         return tuple(c for c in self.faults if c.status is Status.KILLED and len(c.killers) == 1)

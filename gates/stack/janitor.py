@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from gates.stack.roles import Guest  # loads the database driver, which the janitor almost never needs
 
 DONE = "done"
-DROP_TIMEOUT_S = 30.0
 END_TIMEOUT_S = 10.0
 LOCK_TIMEOUT_S = 5.0
 

@@ -26,8 +26,6 @@ from gates.stack.stack import Cancelled, Stack
 EXIT_CONFIGURATION, EXIT_GATE_CANNOT_WORK = 3, 4
 Tell = Callable[[str], None]
 """Takes a text to where it goes."""
-Reveal = Callable[[Mapping[str, str]], None]
-"""Takes the variables, with their secrets."""
 WATCH_INTERVAL_S = 0.5
 GIVE_BACK_EVERY = 10
 """So many intervals: what a killed gate left set is set no longer than that."""

@@ -63,7 +63,6 @@ class Trend:
 
     check: str
     reading: Reading
-    read_at: str
     since: str
     last_good: str
     points: tuple[tuple[float, float], ...] = ()
@@ -140,7 +139,6 @@ def _trend(seen: Sequence[tuple[Round, Reading]], start: dt.datetime, before: Be
     return Trend(
         last.check,
         last,
-        last_round.at,
         since,
         good,
         points,

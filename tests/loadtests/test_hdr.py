@@ -25,6 +25,7 @@ from loadtests.judgement.verdict import ThresholdOutcome, ThresholdResult, judge
 from loadtests.plan import LoadPlan
 from loadtests.scenario import steady
 from loadtests.thresholds.language import MetricKey, Threshold, ThresholdSet, parse_expression
+from tests.loadtests.test_abort_on_fail import REPORT
 
 DURATION = MetricKey("http_req_duration")
 
@@ -176,22 +177,14 @@ def finished(cap: int, values: list[float]) -> Conductor:
     plan = LoadPlan("http://x", scenarios=(steady("", 1.0),), most_exact=cap)
     one = Conductor(plan, expected, {}, has_database=False)
     half = len(values) // 2
-    rest = {
-        "dropped": 0,
-        "silent_s": 0.0,
-        "pressure": {},
-        "cpu_percent": 1.0,
-        "users": 1,
-        "canaries": [0, 0, 0],
-        "paused": False,
-        "done": False,
-    }
     for sequence, (second, some) in enumerate(((0, values[:half]), (40, values[half:]))):
         worker = part(some)
         for _ in range(40):  # what the gate itself adds
             worker.sink(NULL).add(0.4)
         taken = worker.take_report()
-        one.on_report("w", {**taken, **rest, "elapsed_s": float(second), "sequence": sequence, "final": sequence == 1})
+        one.on_report(
+            "w", {**REPORT, **taken, "elapsed_s": float(second), "sequence": sequence, "final": sequence == 1}
+        )
     one.stopped, one.users_wanted, one.users_spawned = one.started + 50.0, 1, 1
     return one
 

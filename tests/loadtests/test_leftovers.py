@@ -8,34 +8,21 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from gates.deployment.connection import Answering
-from gates.deployment.database import connect, execute
+from gates.deployment.database import execute
 from gates.deployment.leftovers import HELD, KEPT, TIMED, at_work, name_of, sweep, take_lease
 from gates.deployment.tenants import Tenants, id_of
 from loadtests.engine import database
 from loadtests.plan import LoadPlan, dump_plan
 from tests.loadtests.fake_target import Behaviour, target
 from tests.loadtests.load_process import ENVIRON, ROOT
-from tests.loadtests.test_load_database import set_flag
+from tests.loadtests.test_load_database import db
 from tests.postgres_fixture import migrated_db, migrated_url, pg_server
 
-__all__ = ["migrated_db", "migrated_url", "pg_server"]
+__all__ = ["db", "migrated_db", "migrated_url", "pg_server"]
 RUN, PAST, FUTURE = "00c0ffee", 1_000_000_000, 9_999_999_999
-
-
-@pytest.fixture
-def db(migrated_url: str) -> Iterator[Answering]:
-    """A connection to a fresh database with the outbox on for everybody."""
-    connection = connect(migrated_url)
-    for key in ("outbox.enabled", "dlq.replay.enabled"):
-        set_flag(connection, key, 100)
-    yield connection
-    connection.close()
 
 
 def company(db: Answering, name: str, own_id: str = "") -> str:

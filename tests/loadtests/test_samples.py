@@ -16,6 +16,7 @@ from loadtests.judgement.lag import lag_ms
 from loadtests.plan import LoadPlan, dump_plan, load_plan
 from loadtests.scenario import Executor, Scenario, Stage, steady
 from loadtests.thresholds.language import MetricKey, Threshold, ThresholdSet, parse_expression, parse_metric_key
+from tests.loadtests.test_abort_on_fail import REPORT
 
 
 def recorded(rng: random.Random, count: int) -> tuple[Samples, list[float]]:
@@ -118,18 +119,7 @@ def conductor(*sources: str, plan: LoadPlan | None = None) -> Conductor:
 def report(sequence: int, *, final: bool = False) -> dict[str, object]:
     samples = Samples()
     samples.group({"name": "a", "status": "200"}, failed=False).timings["http_req_duration"].append(1.0)
-    rest = {
-        "elapsed_s": 0.0,
-        "dropped": 0,
-        "silent_s": 0.0,
-        "pressure": {},
-        "cpu_percent": 1.0,
-        "users": 1,
-        "canaries": [0, 0, 0],
-        "paused": False,
-        "done": False,
-    }
-    return {**samples.take_report(), **rest, "sequence": sequence, "final": final}
+    return {**REPORT, **samples.take_report(), "elapsed_s": 0.0, "sequence": sequence, "final": final}
 
 
 def test_a_report_that_is_missing_makes_the_run_invalid() -> None:

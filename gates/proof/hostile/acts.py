@@ -21,7 +21,6 @@ STEP = ("10", "50")
 ACT_TIMEOUT_S = 90.0
 """An act ends within this time, whatever the network does: a rollback may use the time that it states, and end."""
 EXIT_STILL_ON = 21
-NOT_KNOWN = "unknown"
 
 GLOBAL = (
     "from public.feature_flags f where f.key = %(flag)s and (pg_catalog.to_jsonb(f) ->> 'company_id') is null limit 1"

@@ -22,7 +22,6 @@ EACH_LATER_S = 0.06
 """Every answer is held back so long: an act then takes most of its time in the middle of its statements."""
 LONGEST_S = 1.6
 """An act takes about so long on two quiet cores, with what EACH_LATER_S adds."""
-GENTLE_CODES = {signal.SIGTERM: (143, -15), signal.SIGINT: (130, -2)}
 
 
 @dataclass(frozen=True, slots=True)

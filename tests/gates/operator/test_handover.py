@@ -7,7 +7,7 @@ import dataclasses
 import datetime as dt
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from psycopg.rows import dict_row
 
 from gates import catalogue, cli, config, record
 from gates.act.flag import look_at
@@ -28,23 +27,14 @@ from gates.operator.hand_command import carry_out
 from gates.reports import attestation
 from gates.reports.console import Console
 from gates.verdict import Action
+from tests.gates.act.test_rollout import database
 from tests.gates.gate_process import gate
 from tests.gates.test_attestation import pem, turned
 
+__all__ = ["database"]
 KEY = Ed25519PrivateKey.generate()
 PUBLIC = (Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 NOW = dt.datetime.now(dt.UTC)
-
-
-@pytest.fixture
-def database(migrated_url: str) -> Iterator[psycopg.Connection[dict[str, Any]]]:
-    """A connection beside the gate's; the flag is on at 10 %."""
-    with psycopg.connect(migrated_url, autocommit=True, row_factory=dict_row) as connection:
-        connection.execute("delete from public.feature_flags where key = 'outbox.enabled'")
-        connection.execute(
-            "insert into public.feature_flags (key, enabled, rollout_percentage) values ('outbox.enabled', true, 10)"
-        )
-        yield connection
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Wh
 from gates.reports.allure import result_of
 from gates.reports.formats.rows import OUTCOMES, Row
 from gates.reports.github import outputs
+from gates.reports.page import SCRIPT, STYLE
 from gates.reports.terminal import groups_text, progress_line, table, verdict_text
 from gates.stages.context import Progress
 from gates.verdict import Action, Counts, Decision, Effect, Exempt, Finding, Margin, Verdict
@@ -108,10 +109,17 @@ RUN: dict[str, JsonValue] = {
 KINDS = {"html": "html", "markdown": "md", "junit": "xml", "slack": "json"}
 
 
+def by_name(text: str) -> str:
+    """The document with the names of its style and script in their places; what they say is in its digests."""
+    for path in (STYLE, SCRIPT):
+        text = text.replace(path.read_text(encoding="utf-8"), path.name)
+    return text
+
+
 def rendered() -> dict[str, str]:
     """Every golden file by name."""
     texts = {
-        f"{name}.{ending}": reports.render(kind, verdict, EVIDENCE, CATALOGUE, RUN)
+        f"{name}.{ending}": by_name(reports.render(kind, verdict, EVIDENCE, CATALOGUE, RUN))
         for name, verdict in VERDICTS.items()
         for kind, ending in KINDS.items()
     }
