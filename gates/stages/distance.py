@@ -1,4 +1,5 @@
-"""How far the target is: what the preflight saw of its answers decides how many work at once, and for how long.
+"""How far the target is, and how much room it has: what the preflight saw decides how many work at once, and for how
+long.
 
 A target at a distance is no worse for it, and would never be seen whole within the limits of a near one.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 from gates.evidence import Outcome
 from gates.evidence_file import read_lines
 from gates.stages.context import Context
-from gates.stages.preflight.database import SKEW, TRIP_MS
+from gates.stages.preflight.database import DATABASE, ROOM, SKEW, TRIP_MS
 from gates.stages.preflight.endpoints import REACHABLE
 
 LONGER_BY_MS = 125.0
@@ -23,6 +24,13 @@ def trip_ms(context: Context) -> float:
     answers_ms = [e.duration_ms / 2 for e in lines if e.check == REACHABLE.id][-1:]
     trips_ms = [float(str(e.details.get(TRIP_MS, 0))) for e in lines if e.check == SKEW.id][-1:]
     return min(MOST_TRIP_MS, max(answers_ms + trips_ms, default=0.0))
+
+
+def free_connections(context: Context) -> int | None:
+    """How many sessions the server had left for the gate; None where that was not seen."""
+    lines = [e for e in read_lines(context.evidence) if e.check == DATABASE.id and e.outcome is Outcome.PASS]
+    found = lines[-1].details.get(ROOM) if lines else None
+    return found if isinstance(found, int) else None
 
 
 def stretched(context: Context, limit_s: float) -> float:

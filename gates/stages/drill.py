@@ -11,7 +11,7 @@ from gates.deployment.database import TRANSACTION, lending
 from gates.deployment.leftovers import Lease, remove_left, take_lease, term_of
 from gates.evidence import CheckSpec
 from gates.stages.context import Context, StageReport
-from gates.stages.distance import stretched, trip_ms
+from gates.stages.distance import free_connections, stretched, trip_ms
 from gates.stages.suite import SuiteRun, run
 from gates.stages.switches import give_back_after_drills
 
@@ -20,6 +20,8 @@ MOST_WORKERS, MOST_LENT = 12, 18
 """Each has a session of the database, and a second one now and then: a pooler lends twenty by default. More find room
 where it lends them for a transaction at a time.
 """
+SESSIONS_EACH, OTHER_SESSIONS = 2, 6
+"""Of one drill at work; of the gate beside the drills."""
 WORTH_A_WORKER_MS = 10.0
 """Of a round trip."""
 
@@ -74,7 +76,11 @@ def _phase(
 
 
 def workers_for(context: Context) -> int:
-    """How many drills run at once: what the policy says, and more where the target is far: they mostly wait."""
+    """How many drills run at once: what the policy says, and more where the target is far: they mostly wait. Fewer
+    where the server has no room for their sessions: its users need them.
+    """
     policy = context.settings.drill_workers
     most = MOST_LENT if lending(context.target.database_url) == TRANSACTION else MOST_WORKERS
-    return max(policy, min(most, policy + int(trip_ms(context) / WORTH_A_WORKER_MS)))
+    wanted = max(policy, min(most, policy + int(trip_ms(context) / WORTH_A_WORKER_MS)))
+    room = free_connections(context)
+    return wanted if room is None else min(wanted, max(1, (room - OTHER_SESSIONS) // SESSIONS_EACH))

@@ -20,12 +20,14 @@ from gates.deployment.queue_schema import look_at
 from gates.deployment.target import Target
 from gates.evidence import Evidence, JsonValue, Outcome, Severity, stamp
 from gates.stages.preflight.looks import LookResult, after, spec, timed, within
-from gates.text.foreign import text
+from gates.text.foreign import text, whole
 
 QUERIES = Path(__file__).parent.with_name("queries")
 MOST_SKEW_S = 2.0
 TRIP_MS = "round_trip_ms"
 """What the check of the clocks says of the way to the database."""
+ROOM = "free_connections"
+"""How many sessions the server has left for us, as the check of the database says; a pooler's are its own affair."""
 SERVERS = (15, 18)
 POOLED = (
     "a pooler lends the gate its sessions: each transaction begins with the gate's settings, and no lock shows that a"
@@ -93,16 +95,17 @@ def database(connection: Answering) -> LookResult:
     if not least <= major <= most:
         message = f"PostgreSQL {major}; allowed: {least} to {most}. The checks are not known to hold there"
         return LookResult(Outcome.UNKNOWN, message, major, f"{least}..{most}")
-    details = {"login": _login(connection)} | ({"pooler": POOLED} if connection.is_pooled else {})
+    login, room = _login(connection)
+    details: dict[str, JsonValue] = {"login": login} | ({"pooler": POOLED} if connection.is_pooled else {ROOM: room})
     return LookResult(Outcome.PASS, "", major, f"{least}..{most}", samples=1, details=details)
 
 
-def _login(connection: Connection) -> JsonValue:
-    """Who we are, and why that is more than a gate needs; empty where it is not."""
+def _login(connection: Connection) -> tuple[JsonValue, int | None]:
+    """Who we are, and why that is more than a gate needs (empty: it is not); how many more sessions we may have."""
     row = execute(connection, sql(QUERIES / "login.sql"))[0]
     roles = text(row["may_become"] or "")
     excess = "is a superuser" if row["superuser"] else f"may become a superuser through {roles}" if roles else ""
-    return {"name": text(row["login"]), "excess": excess}
+    return {"name": text(row["login"]), "excess": excess}, whole(row["room"])
 
 
 def sees_all(connection: Connection, target: Target, scope: Scope) -> LookResult:

@@ -14,7 +14,9 @@ from gates.evidence import Evidence, Outcome, TargetKind
 from gates.evidence_file import write_lines
 from gates.stages.context import Context
 from gates.stages.drill import MOST_WORKERS, drill, workers_for
+from gates.stages.preflight.database import DATABASE, ROOM, database_lines
 from gates.stages.preflight.endpoints import REACHABLE
+from tests.postgres_fixture import PgServer
 
 
 @pytest.mark.parametrize(
@@ -26,6 +28,25 @@ def test_a_slow_target_is_drilled_by_more_at_once(policy: int, answer_ms: float,
     context = Context(Target(TargetKind.STAGING), Settings(drill_workers=policy), tmp_path, "run")
     write_lines(context.evidence, [Evidence(REACHABLE.id, Outcome.PASS, samples=1, duration_ms=answer_ms)])
     assert workers_for(context) == workers
+
+
+@pytest.mark.parametrize(("room", "workers"), [(100, 8), (22, 8), (20, 7), (9, 1), (0, 1), (None, 8)])
+def test_a_server_with_few_connections_is_drilled_by_fewer(room: int | None, workers: int, tmp_path: Path) -> None:
+    """Each drill may need two sessions, and the gate some more; the rest is for the deployment's users."""
+    context = Context(Target(TargetKind.STAGING), Settings(drill_workers=8), tmp_path, "run")
+    write_lines(context.evidence, [Evidence(DATABASE.id, Outcome.PASS, samples=1, details={ROOM: room})])
+    assert workers_for(context) == workers
+
+
+def test_a_limit_of_the_login_is_seen_as_room(pg_server: PgServer, migrated_db: str) -> None:
+    """The least of what the server, the database and the login have left."""
+    target = Target(TargetKind.STAGING, database_url=pg_server.url(migrated_db, "replay_gate"))
+    with session(pg_server.url(migrated_db)) as owner:
+        free = database_lines(target)[0].details[ROOM]
+        assert isinstance(free, int)
+        assert 20 < free < 400
+        owner.execute(f'alter database "{migrated_db}" connection limit 9'.encode())
+        assert database_lines(target)[0].details[ROOM] == 7  # the owner's and its own are taken
 
 
 def test_without_a_first_answer_the_policy_decides(tmp_path: Path) -> None:
