@@ -170,7 +170,7 @@ def test_refusals_leak_nothing(bench: Bench) -> None:
 
 @check("drill/http-surface/foreign-pages", where=Where.READ_ONLY, after=SIGNED, severity=Severity.WARN, covers=("A29",))
 def test_foreign_pages(bench: Bench) -> None:
-    """No answer lets a page of anybody's read it with the credentials of whoever looks at that page.
+    """No answer lets a page of anybody's read it with the credentials of whoever looks at that page (`*` lets none).
 
     Otherwise the first cookie or client certificate that the service takes opens it to every site on the web.
     """
