@@ -270,3 +270,30 @@ def _runs_of_an_old_key(probe: Probe) -> bool:
         first = probe.replay(company, idempotency_key="w").json()["replay_run_id"]
         probe.rows("UPDATE replay_runs SET requested_at = now() - interval '25 h' WHERE id = %s", first)
         return bool(probe.replay(company, idempotency_key="w").json()["replay_run_id"] != first)
+
+
+@service(
+    "Each process remembers the keys that it took: another one, or the same after a restart, runs a request again.",
+    lambda p: _runs_of_a_stored_key(p),
+    (f"{KEYS}/stored-key-is-known",),
+    names=("another",),
+)
+def key_in_memory(settings: Settings) -> Parts:
+    forget = b"""UPDATE replay_runs SET idempotency_key = idempotency_key || '-' || id
+        WHERE idempotency_key = %s AND company_id = %s"""
+    taken: set[tuple[str, str]] = set()
+
+    async def twin(conn: Connection, request: ReplayRequest, started: Run) -> Mapping[str, Any] | None:
+        if (started.key, request.company_id) not in taken:
+            await conn.execute(forget, (started.key, request.company_id))
+            taken.add((started.key, request.company_id))
+        return await begin(conn, request, started)
+
+    return dataclasses.replace(build_parts(settings), begin_run=twin)
+
+
+def _runs_of_a_stored_key(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        first = probe.replay(company, idempotency_key="w").json()["replay_run_id"]
+        probe.rows("UPDATE replay_runs SET idempotency_key = 'v' WHERE id = %s", first)
+        return bool(probe.replay(company, idempotency_key="v").json()["replay_run_id"] != first)

@@ -67,3 +67,28 @@ def test_old_key_is_known(scene: Scene, tenant: str) -> None:
     )
     again = scene.replay(tenant, label="two days later", idempotency_key=key, max=1).json()
     assert again.get("replay_run_id") == first.get("replay_run_id"), "the same request has started another run"
+
+
+@check("drill/idempotency/stored-key-is-known", needs=TENANTS, after=SIGNED, covers=("D12", "D01"))
+def test_stored_key_is_known(scene: Scene, tenant: str) -> None:
+    """A key that a run in the table has is used, whichever process took it: its request is no second run.
+
+    Otherwise a restart, or another instance, replays what was replayed.
+    """
+    key, stored = new_key(), new_key()
+    scene.add_items(tenant, 2)
+    first = scene.run(tenant, label="first", idempotency_key=key, max=1)
+    scene.seen.require(first.get("replay_run_id"), "the first call names no run: there is none to compare with")
+    execute(
+        scene.db,
+        "update public.replay_runs set idempotency_key = %s where company_id = %s and idempotency_key = %s",
+        stored,
+        tenant,
+        key,
+    )
+    # 422: a target whose digest of the payload holds the key has seen that it is used
+    answer = scene.replay(tenant, (200, 422), label="the key of the stored run", idempotency_key=stored, max=1)
+    again = answer.json().get("replay_run_id")
+    assert answer.status == 422 or again == first.get("replay_run_id"), (
+        "the request of a stored run has started another"
+    )
