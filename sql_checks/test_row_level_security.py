@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gates.checks.observation import Observer
+from gates.checks.observation import Observer, Unmet
 from gates.deployment.dialect.current import current
 from gates.evidence import CheckSpec, Severity, Where
 from sql_checks.collector import PROBE
@@ -124,6 +124,12 @@ def test_own_rows_visible(looked: Probe, seen: Observer) -> None:
         return f"{told} {attempt.error}".rstrip() if told else ""
 
     sights = _sights(looked, seen)
+    owned = [s for s in sights if s.table.promised and _is_shown(s) and s.owner_mine]
+    if current() and len(owned) > 1 and not any(s.seen["own"].rows or s.seen["own"].error for s in owned):
+        raise Unmet(
+            "a tenant sees no row of its own in any table. Where policies know a tenant by another claim or setting,"
+            " say which in gate.yaml: names: tenant_claim, tenant_setting or members"
+        )
     _judge(seen, sights, "own", hidden)
     missing = {name for name in CONTRACT if current().real(name)} - {s.table.name for s in sights if s.table.promised}
     if missing:

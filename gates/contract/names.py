@@ -69,11 +69,15 @@ class RelationNames:
 
 @dataclass(frozen=True, slots=True)
 class FunctionNames:
-    """A function of the contract: where it is, and the order of its arguments as places in the contract's list."""
+    """A function of the contract: where it is, and the order of its arguments as places in the contract's list.
+
+    own_buckets: it draws tenants by a formula of its own, so that only its answers say who is in a rollout.
+    """
 
     schema: str
     name: str
     order: tuple[int, ...]
+    own_buckets: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +140,11 @@ class Names:
     def tenant_setting(self) -> str:
         """The setting of a session that holds the tenant's id alone; empty where it is all claims, as JSON."""
         return str(self.given.get("tenant_setting", ""))
+
+    @property
+    def own_buckets(self) -> bool:
+        """Whether the deployment draws the tenants of a rollout by a formula of its own."""
+        return any(f.own_buckets for f in self.functions.values())
 
     @property
     def flag_keys(self) -> Mapping[str, str]:
@@ -244,7 +253,7 @@ def _function(name: str, schema: str, arguments: tuple[str, ...], given: Mapping
     wanted = given.get("arguments")
     names = ARGUMENTS[name]
     order = tuple(names.index(a) for a in wanted) if wanted else tuple(range(len(arguments)))
-    return FunctionNames(real_schema, real, order)
+    return FunctionNames(real_schema, real, order, given.get("bucket") == "own")
 
 
 ARGUMENTS: Mapping[str, tuple[str, ...]] = {"is_feature_enabled": ("key", "company")}

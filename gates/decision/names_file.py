@@ -140,6 +140,10 @@ NAMES = Fields(
                             {
                                 "is": (QUALIFIED, "The real function."),
                                 "arguments": (ListOf(Choice(ARGUMENTS[n]), 1), "The order of its arguments."),
+                                "bucket": (
+                                    Choice(("contract", "own")),
+                                    "own: it draws tenants by another formula than the contract's.",
+                                ),
                             }
                         ),
                         f"What {n} is.",

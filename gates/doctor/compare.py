@@ -72,6 +72,8 @@ class RowsSeen:
     values: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     limit_form: LimitForm | None = None
     """How the keys of the rate limit's rows are written."""
+    own_buckets: bool | None = None
+    """Whether the function that decides flags draws tenants by another formula than the contract's."""
 
 
 NOT_SEEN = RowsSeen()
@@ -88,7 +90,7 @@ class Comparison:
     values: Mapping[str, Mapping[str, str]]
     """table.column -> value of the contract -> real value, where they differ."""
     unread: Mapping[str, str]
-    limit_form: LimitForm | None = None
+    rows: RowsSeen = NOT_SEEN
 
     def of(self, kind: str, name: str) -> ComparedObject | None:
         return next((o for o in self.objects if o.kind == kind and o.name == name), None)
@@ -114,7 +116,7 @@ def compare(
     objects += _flags(contract, rows)
     objects = [_as_far_as_read(o, schema.unread) for o in objects]
     values = {f"{n}.{c}": v for n, m in tables.items() for c, v in _renamed_values(m).items()}
-    return Comparison(tuple(objects), tables, functions, roles, values, schema.unread, rows.limit_form)
+    return Comparison(tuple(objects), tables, functions, roles, values, schema.unread, rows)
 
 
 def guessed_tables(schema: Schema, contract: Contract, pins: Pins | None = None) -> dict[str, TableMatch]:

@@ -14,6 +14,7 @@ from gates.contract.contract import Contract
 from gates.contract.names import Names
 from gates.deployment.database import connect
 from gates.deployment.target import Target
+from gates.doctor.actors import match_functions
 from gates.doctor.compare import NOT_SEEN, ComparedObject, Comparison, Presence, RowsSeen, compare, guessed_tables
 from gates.doctor.coverage import AreaCoverage, coverage
 from gates.doctor.defects import Defect, defects
@@ -106,7 +107,8 @@ def view_database(url: str, contract: Contract, pins: Pins) -> DatabaseView:
             connection.answer_limit_s = ANSWER_LIMIT_S
             schema = read_schema(connection, contract)
             guessed = guessed_tables(schema, contract, pins)
-            return DatabaseView(schema, read_rows(connection, guessed), guessed)
+            functions = match_functions(schema, contract)
+            return DatabaseView(schema, read_rows(connection, guessed, functions.get("is_feature_enabled")), guessed)
     except psycopg.Error as error:
         return DatabaseView(unreached=text(first_line(error), 300))
 

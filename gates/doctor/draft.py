@@ -204,7 +204,8 @@ def _functions(found: Diagnosis, home: str) -> Lines:
     for name, one in renamed.items():
         real = _placed(one.function.schema, one.function.name, home)
         order = ARGUMENTS[::-1] if one.swapped else ARGUMENTS
-        said = f"{{is: {scalar(real)}, arguments: [{', '.join(order)}]}}"
+        own = ", bucket: own" if found.comparison.rows.own_buckets else ""
+        said = f"{{is: {scalar(real)}, arguments: [{', '.join(order)}]{own}}}"
         yield f"    {name}: {said}{comment(f'{one.confidence.word}: {one.reason}', alternatives(one.alternatives))}"
 
 
@@ -266,7 +267,7 @@ def _derived(one: TableMatch, column: str) -> str:
 
 def _limit_key(found: Diagnosis, one: TableMatch, column: str) -> str:
     """What `columns` says of the key of the rate limit, where its rows are written otherwise than the contract's."""
-    form = found.comparison.limit_form
+    form = found.comparison.rows.limit_form
     if (one.relation.name, column) != ("edge_rate_limits", "key") or form in {None, CONTRACT_FORM}:
         return ""
     real = one.columns[column].column.name

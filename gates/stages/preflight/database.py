@@ -56,6 +56,7 @@ SKEW = spec(
     "O11",
     after=(DATABASE.id,),
 )
+NOT_FOUND = "not found; allowed: the contract's tables, or those of names: tables (`gate doctor --write` drafts them)"
 
 
 def database_lines(target: Target, scope: Scope = WHOLE) -> list[Evidence]:
@@ -142,7 +143,7 @@ def sees_rows(connection: Connection, target: Target) -> LookResult:
     tables = execute(connection, sql(QUERIES / "role_sight.sql"))
     absent = [str(t["name"]) for t in tables if not t["present"]]
     if absent:
-        return LookResult(Outcome.UNKNOWN, f"{', '.join(absent)} not found; allowed: the contract's tables")
+        return LookResult(Outcome.UNKNOWN, f"{', '.join(absent)} {NOT_FOUND}")
     locked = [str(t["name"]) for t in tables if not t["readable"]]
     if locked:
         return LookResult(Outcome.UNKNOWN, f"the login may not read {', '.join(locked)}. Grant SELECT to it")

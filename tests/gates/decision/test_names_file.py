@@ -56,6 +56,7 @@ names:
         ("  http: {success: {/events: 404}}", "3:29", "200 to 299"),
         ("  http: {metrics: {lag: x}}", "3:20", "outbox_lag_seconds"),
         ("  token: {roles: {root: x}}", "3:19", "super_admin"),
+        ("  functions: {is_feature_enabled: {bucket: mine}}", "3:44", "own"),
         ("  tables:\n    events: {columns: {path: {sql: a, write: b}}}", "4:46", "{}"),
         ("  tables:\n    events: {columns: {path: {sql: a, write: 'b{}'}}}", "4:30", "`is`"),
     ],

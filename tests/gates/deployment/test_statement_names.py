@@ -282,3 +282,10 @@ def test_what_is_absent_and_unclaimed_is_empty_beside_others() -> None:
         with pytest.raises(AbsentTable):
             translator.of(statement, None)
     assert load(names.within(["pause"]).dump()) == names.within(["pause"])
+
+
+def test_checks_are_told_whose_formula_draws_tenants() -> None:
+    """By the contract's a check may compute who is in a rollout; by another only the function knows."""
+    asked = "select 'public.is_feature_enabled.bucket' = 'own'"
+    own = Translator(names_of({"functions": {"is_feature_enabled": {"bucket": "own"}}}))
+    assert (own.of(asked, None)[0], TRANSLATOR.of(asked, None)[0]) == ("select 'own' = 'own'", asked)

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from gates.contract.contract import contract
 from gates.doctor.assignment import NONE, assign
+from gates.doctor.limit_keys import CONTRACT_FORM, expressions, form_of
+from gates.doctor.states import match_values
 from gates.doctor.words import Likenesses, best_likeness, likeness, synonyms, words
 
 SCORES = st.lists(st.lists(st.floats(0, 1), min_size=3, max_size=3), max_size=4)
@@ -23,6 +25,7 @@ SCORES = st.lists(st.lists(st.floats(0, 1), min_size=3, max_size=3), max_size=4)
         ("dead_letter-queue", ("dead", "letter", "queue")),
         ("DLQItems", ("dead", "letter", "queue", "item")),
         ("tries", ("try",)),
+        ("account_ref", words("AccountReference")),
         ("status", ("status",)),
         ("", ()),
         ("\u202e\x00'\"", ()),
@@ -85,3 +88,39 @@ def test_the_assignment_is_the_best_there_is(scores: list[list[float]], least: f
         and all(scores[i][x] > least for i, x in enumerate(p) if x != NONE)
     )
     assert worth(tuple(found)) == pytest.approx(best)
+
+
+def test_values_are_told_by_what_they_do_not_share() -> None:
+    """`redrive.begin` and `redrive.finish` are told by their second word; `login` is nothing of it."""
+    actions = contract().relations["audit_logs"].values["action"]
+    real = ("redrive.begin", "redrive.finish", "redrive.halt", "redrive.denied", "login")
+    assert match_values(actions, real, synonyms()) == {
+        "dlq_replay_started": "redrive.begin",
+        "dlq_replay_completed": "redrive.finish",
+        "dlq_replay_stopped": "redrive.halt",
+        "dlq_replay_refused": "redrive.denied",
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "form"),
+    [
+        ("replay:6f1c:192.0.2.1", CONTRACT_FORM),
+        ("redrive:acc_7:2001:db8::1", ("redrive:", ":")),
+        ("v2/limits|7|192.0.2.1", ("v2/limits|", "|")),
+        ("7|192.0.2.1", ("", "|")),
+        ("no address", None),
+        ("", None),
+    ],
+)
+def test_the_form_of_a_limits_key_is_read_off_a_row(key: str, form: tuple[str, str] | None) -> None:
+    """What it begins with, and what stands before the address at its end."""
+    assert form_of(key) == form
+
+
+def test_a_limits_key_is_read_and_written_by_its_form() -> None:
+    """Each way as SQL; a quote in what a key begins with stays within its string."""
+    assert expressions(("o'k|", "|"), "b") == (
+        "'replay:' || regexp_replace(substr(b, 5), '[|]', ':')",
+        "'o''k|' || regexp_replace(substr({}, 8), ':', '|')",
+    )
