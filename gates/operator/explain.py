@@ -12,8 +12,8 @@ from gates.contract.remedies import remedy_of
 from gates.errors import UsageError
 from gates.evidence import CheckSpec
 from gates.inputs.shapes import nearest
-from gates.operator.how_checked import Source, how_checked
 from gates.proof.fault import Fault
+from gates.reports.how_checked import Source, how_checked
 from gates.stack.extra import INSTALL
 from gates.stages.suite import ROOT
 from gates.text.own_data import data_of

@@ -12,6 +12,7 @@ from gates.evidence import JsonValue, shown_time
 from gates.reports.formats import charts
 from gates.reports.formats.format import Format, ReportSource
 from gates.reports.formats.rows import LOAD, OUTCOMES, Row, proof_of
+from gates.reports.how_checked import query_of
 from gates.reports.page import NOTHING, coded, copied, document, outcome, section, tools
 from gates.reports.pictures import proportions
 from gates.reports.runbooks import section_of
@@ -133,7 +134,7 @@ class Causes:
             alike.format(len(others), names) if others else NOTHING,
             show.format(behind_text(behind).capitalize(), row.check) if behind else NOTHING,
             do if remedy else NOTHING,
-            _about(row),
+            _about(row) + _folded("The query", query_of(row.check)),
         )
 
 
@@ -154,11 +155,17 @@ def _about(row: Row) -> Html:
     return NOTHING.join(parts)
 
 
+def _folded(title: str, text: str) -> Html:
+    """A longer text under its title; nothing without one."""
+    body = Html("<details><summary>{}</summary>{}</details>").format(title, copied(text, title))
+    return body if text else NOTHING
+
+
 def _runbook(named: str) -> Html:
     """The text of the runbook, folded, where it is one of ours; else where it is."""
     text = section_of(named)
     if text:
-        return Html('<details><summary>Runbook: {}</summary><pre tabindex="0">{}</pre></details>').format(named, text)
+        return _folded(f"Runbook: {named}", text)
     if named.startswith("https://"):
         return Html('<p>Runbook: <a href="{}" rel="noopener noreferrer">{}</a></p>').format(named, named)
     return Html("<p>Runbook: <code>{}</code></p>").format(named) if named else NOTHING

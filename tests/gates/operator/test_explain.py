@@ -9,8 +9,8 @@ import pytest
 from gates import catalogue
 from gates.errors import UsageError
 from gates.operator import explain
-from gates.operator.how_checked import how_checked
 from gates.proof.fault import Fault, Kind
+from gates.reports.how_checked import how_checked
 from gates.verdict import Decision
 from tests.gates.gate_process import gate
 

@@ -240,6 +240,14 @@ def test_an_alert_brings_its_runbook(page: Page, folder: Path) -> None:
     assert "Events wait longer than they may." in card.inner_text()
 
 
+def test_a_finding_of_sql_brings_its_query(page: Page, folder: Path) -> None:
+    """Folded, with a button that copies it."""
+    card = opened(page, folder, "rollback").locator("article").first
+    card.locator("summary", has_text="The query").click()
+    assert "from pg_constraint" in card.inner_text()
+    assert card.get_by_role("button", name="copy The query").is_visible()
+
+
 def test_every_picture_says_in_words_what_it_shows(page: Page, folder: Path) -> None:
     """A reader without pictures gets their numbers."""
     opened(page, folder, "promote")

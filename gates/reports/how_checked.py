@@ -18,6 +18,7 @@ FOLDERS = {
 }
 """Stage -> where its checks are; of the others all is in sql_checks."""
 THRESHOLDS = "loadtests/profiles.py"
+QUERIES = ("sql/", "alert/", "queue/")
 MOST_LINES = 60
 
 
@@ -27,6 +28,14 @@ class Source:
 
     place: str = ""
     text: str = ""
+
+
+def query_of(check: str) -> str:
+    """The SQL of a check or rule; empty for one that is no query."""
+    if not check.startswith(QUERIES):
+        return ""
+    found = how_checked(check)
+    return found.text if found.place.partition(":")[0].endswith((".sql", ".yaml")) else ""
 
 
 def how_checked(check: str) -> Source:
