@@ -19,7 +19,7 @@ import psycopg
 from gates.deployment.capabilities import claims, evidence_id
 from gates.deployment.client import HttpDoor
 from gates.deployment.credentials import UNUSABLE
-from gates.deployment.database import see_lending
+from gates.deployment.database import lending, see_lending
 from gates.deployment.redaction import hidden, redact_evidence, redact_text
 from gates.deployment.target import Target
 from gates.evidence import Evidence, JsonValue, Outcome, Severity, stamp
@@ -109,7 +109,7 @@ def _service_lines(target: Target) -> tuple[list[Evidence], list[dict[str, JsonV
 def _lending(target: Target) -> None:
     """How a pooler lends its sessions: that decides how many the gate may have, and for how long."""
     with contextlib.suppress(psycopg.Error):  # then it is taken to lend them for as long as a client stays
-        if target.database_url:
+        if lending(target.database_url):
             see_lending(target.database_url)
 
 

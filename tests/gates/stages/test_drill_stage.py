@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from gates.decision.policy_file import Settings
-from gates.deployment.database import execute, session, value
+from gates.deployment import database
+from gates.deployment.database import SESSION, TRANSACTION, execute, session, value
 from gates.deployment.target import Target
 from gates.deployment.tenants import Tenants
 from gates.evidence import Evidence, Outcome, TargetKind
 from gates.evidence_file import write_lines
 from gates.stages.context import Context
-from gates.stages.drill import MOST_WORKERS, drill, workers_for
+from gates.stages.drill import MOST_LENT, MOST_WORKERS, drill, workers_for
 from gates.stages.preflight.database import DATABASE, ROOM, database_lines
 from gates.stages.preflight.endpoints import REACHABLE
 from tests.postgres_fixture import PgServer
@@ -27,6 +28,17 @@ def test_a_slow_target_is_drilled_by_more_at_once(policy: int, answer_ms: float,
     """What mostly waits is spread wider, up to a limit, and never narrower than the policy says."""
     context = Context(Target(TargetKind.STAGING), Settings(drill_workers=policy), tmp_path, "run")
     write_lines(context.evidence, [Evidence(REACHABLE.id, Outcome.PASS, samples=1, duration_ms=answer_ms)])
+    assert workers_for(context) == workers
+
+
+@pytest.mark.parametrize(("lent", "workers"), [(TRANSACTION, MOST_LENT), (SESSION, MOST_WORKERS)])
+def test_a_pooler_that_lends_by_transaction_has_room_for_more(
+    lent: str, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There a drill that waits holds no session."""
+    monkeypatch.setattr(database, "_POOLED", {"postgresql://pooler": lent})
+    context = Context(Target(TargetKind.STAGING, database_url="postgresql://pooler"), Settings(), tmp_path, "run")
+    write_lines(context.evidence, [Evidence(REACHABLE.id, Outcome.PASS, samples=1, duration_ms=4000.0)])
     assert workers_for(context) == workers
 
 
