@@ -212,6 +212,7 @@ class Queue:
             "schema_text": literal(self.schema),
             "prefix": options.prefix,
             "tenant": f"({options.tenant})::text" if options.tenant else "null::text",
+            "left_out": f"array[{', '.join(literal(name) for name in options.leave_out)}]::text[]",
             "max_run_time": interval(options.max_run_time_s),
             "any": f"{identifier(self.schema)}.{identifier(next(iter(self.tables())))}",
             "heap_tables": self._names(preset.heap),
