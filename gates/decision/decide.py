@@ -217,7 +217,7 @@ def _finding(one: Assessed, policy: Policy, lines: dict[str, list[Evidence]], no
         unit=line.unit if line else "",
         samples=line.samples if line else 0,
         witness=line.witness if line else None,
-        reproduce=(line.reproduce if line else "") or again(one.spec.id),
+        reproduce=again(one.spec),
         blocked_by=one.blocked_by,
         ends_when=(relief.ends if relief else "") or _ends_when(one),
         symptom=str(line.details.get("symptom", "")) if line else "",

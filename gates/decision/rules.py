@@ -36,11 +36,13 @@ STAGES: dict[str, tuple[str, ...]] = {
 """A stage that can be run alone -> the beginnings of the ids of its checks."""
 
 
-def again(check: str) -> str:
+def again(spec: CheckSpec) -> str:
     """The command that looks at a check once more: that one alone, where its stage can leave the others out."""
-    stage = next((name for name, prefixes in STAGES.items() if check.startswith(prefixes)), "")
-    alone = f" --only '{check}'" if stage != "load" else ""
-    return f"gate {stage}{alone}" if stage else "gate run --dry-run"
+    alone = not spec.id.startswith(QUEUE_STAGE)
+    stage = next((name for name, prefixes in STAGES.items() if alone and spec.id.startswith(prefixes)), "")
+    words = [f"gate {stage}" if stage else "gate run --dry-run"]
+    words += ["--deep"] * spec.deep + ["--disruptive"] * (spec.where is Where.DISRUPTIVE)
+    return " ".join([*words, *[f"--only '{spec.id}'"] * (stage not in {"", "load"})])
 
 
 RUN_ONLY = ("release", "target", "deep", "disruptive", "stage", "names")

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 from gates.contract.remedies import remedy_of
-from gates.decision.rules import RolloutPlan, again
+from gates.decision.rules import RolloutPlan
 from gates.evidence import Evidence, JsonValue
 from gates.reports.sentences import brief, recovery_lines, short_list
 from gates.stages.context import Progress
@@ -131,7 +131,7 @@ def _findings(group: Sequence[Finding], promise: str, behind: int, *, colour: bo
         *(f"      {line}" for line in meant),
         *([f"      {behind_text(behind)}"] * bool(behind)),
         *(f"      {line}" for line in do * bool(remedy)),
-        Terminal("      {}").format(paint(again(finding.check), "dim", on=colour)),
+        *([Terminal("      {}").format(paint(finding.reproduce, "dim", on=colour))] if finding.reproduce else []),
     ]
 
 

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from gates.contract.remedies import remedy_of
-from gates.decision.rules import again
 from gates.evidence import JsonValue, shown_time
 from gates.reports.formats import charts
 from gates.reports.formats.format import Format, ReportSource
@@ -146,11 +145,9 @@ def _about(row: Row) -> Html:
         parts.append(Html('<p class="numbers">Observed: {}{}.</p>').format(row.compared, counted))
     parts += [Html('<p class="claim">{}</p>').format(coded(text)) for text in (row.claim, row.cost) if text]
     parts.append(_runbook(str(row.details.get("runbook") or "")))
-    once_more = again(row.check) if row.outcome in {"fail", "unknown"} else ""
-    parts.append(copied(once_more, "the command"))
-    if row.reproduce != once_more:  # a request that was sent: what it was about may be gone
-        parts += [Html("<p>The request, as a command:</p>")] * bool(row.reproduce)
-        parts.append(copied(row.reproduce, "the request"))
+    parts.append(copied(row.reproduce, "the command"))
+    if row.request:  # what it was about may be gone: a drill removes its tenant
+        parts += [Html("<p>The request, as a command:</p>"), copied(row.request, "the request")]
     parts.append(_witness(row.witness))
     return NOTHING.join(parts)
 

@@ -6,7 +6,6 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Sequence
 
-from gates.decision.rules import again
 from gates.reports.formats.format import Format, ReportSource
 from gates.reports.formats.rows import Row
 from gates.reports.sentences import brief
@@ -70,7 +69,7 @@ def _case(suite: ET.Element, row: Row) -> None:
     if kind == "skipped":
         _under(made, kind, message=row.message)
     elif kind:
-        about = "\n".join(filter(None, dict.fromkeys((row.claim, row.cost, again(row.check), row.reproduce))))
+        about = "\n".join(filter(None, (row.claim, row.cost, row.reproduce)))
         _under(made, kind, about, message=row.message or row.compared)
     elif row.message:
         _under(made, "system-out", row.message)

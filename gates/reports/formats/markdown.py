@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from gates.contract.remedies import remedy_of
-from gates.decision.rules import again
 from gates.reports.formats.format import Format, ReportSource
 from gates.reports.formats.rows import Row, proof_of
 from gates.reports.sentences import brief, recovery_lines, short_list
@@ -108,8 +107,7 @@ def _findings(verdict: Verdict, costs: Mapping[str, str]) -> list[Markdown]:
     first = next((f for f in deciding if f.witness or f.reproduce), None)
     if first is not None:
         witness = json.dumps(first.witness, ensure_ascii=False, indent=1)[:MOST_WITNESS] if first.witness else ""
-        parts = dict.fromkeys((again(first.check), first.reproduce, witness))
-        body = Markdown.block("\n\n".join(filter(None, parts)))
+        body = Markdown.block("\n\n".join(part for part in (first.reproduce, witness) if part))
         summary = Markdown("<details><summary>{}</summary>").format(first.check)
         lines += [EMPTY, summary, EMPTY, body, EMPTY, Markdown("</details>")]
     return lines

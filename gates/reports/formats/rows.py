@@ -39,6 +39,8 @@ class Row:
     blocked_by: str = ""
     started_at: str = ""
     details: Mapping[str, JsonValue] = field(default_factory=dict)
+    request: str = ""
+    """The request that failed, as a command."""
 
     @property
     def anchor(self) -> str:
@@ -109,6 +111,7 @@ def _found(finding: Finding, spec: CheckSpec | None, line: Evidence | None) -> R
         finding.blocked_by,
         line.started_at if line else "",
         line.details if line else {},
+        request=line.reproduce if line else "",
     )
 
 

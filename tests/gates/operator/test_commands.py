@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
-from gates import cli
-from gates.decision.rules import again
+from gates import catalogue, cli
+from gates.decision.rules import QUEUE_STAGE, STAGES, Policy, again
 from gates.errors import ConfigError
-from gates.evidence import Evidence, Outcome
+from gates.evidence import Evidence, Outcome, TargetKind, Where
 from gates.inputs import env_file
 from gates.operator import run_command
 from gates.operator.up_command import FORMATS
+from gates.text.patterns import matches
 from tests.gates.gate_process import gate
 
 ODD = {"A": 'it\'s "so" $HOME `id` \\ #1', "B": "", "C": "postgresql://u:p@h/d?x=1&y=2"}
@@ -157,22 +158,6 @@ def test_a_check_is_run_alone_by_its_id(migrated_url: str, tmp_path: Path) -> No
     assert "Did you mean 'sql/spot/replay-runs-unique'?" in wrong.stderr
 
 
-@pytest.mark.parametrize(
-    ("check", "command"),
-    [
-        ("drill/pause/x", "gate drill --only 'drill/pause/x'"),
-        ("sql/spot/x", "gate sql --only 'sql/spot/x'"),
-        ("alert/x", "gate alerts --only 'alert/x'"),
-        ("load/x/p95", "gate load"),
-        ("preflight/ready", "gate run --dry-run"),
-    ],
-)
-def test_every_check_can_be_looked_at_again(check: str, command: str) -> None:
-    """What a finding without a command of its own tells a user to run."""
-    assert again(check) == command
-    cli.parser(command.split()[1]).parse_args(shlex.split(command)[1:])
-
-
 def test_the_short_drill_speaks_the_words_of_the_checklist() -> None:
     """One line a result; what was not seen is unknown, and a failure says why."""
     seen = [
@@ -184,3 +169,18 @@ def test_the_short_drill_speaks_the_words_of_the_checklist() -> None:
     assert first == "FAIL    HMAC authentication: invalid -> 401, valid -> 200 (observed 500)"
     assert second.startswith("PASS    JWT role guard")
     assert third.startswith("UNKNOWN Rate limiting")
+
+
+def test_every_finding_is_repeated_by_a_command_of_the_gate() -> None:
+    """Its words are options of the command, and its pattern names the one check of that stage."""
+    policy = Policy(catalogue.load(), TargetKind.STAGING, deep=True, disruptive=True)
+    parsers = {command: cli.parser(command) for command in ("run", *STAGES)}
+    for spec in policy.catalogue:
+        _, command, *words = shlex.split(again(spec))
+        options = parsers[command].parse_args([command, *words])
+        assert options.deep == spec.deep
+        assert getattr(options, "disruptive", False) == (spec.where is Where.DISRUPTIVE)
+        only = tuple(getattr(options, "only", None) or ())
+        own = [s.id for s in policy.of_stage(command).catalogue] if only else []
+        assert [one for one in own if matches(one, only)] == [spec.id] * bool(only)
+    assert again(next(s for s in policy.catalogue if s.id.startswith(QUEUE_STAGE))) == "gate run --dry-run"
