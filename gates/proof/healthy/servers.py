@@ -31,10 +31,11 @@ def told_nothing(_bench: Bench) -> Mapping[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What a deployment stands in: options of its stack, and what the gate is told."""
+    """What a deployment stands in: options of its stack, what the gate is told, the URL of a replica."""
 
     options: Mapping[str, Any] = field(default_factory=dict)
     told: Callable[[Bench], Mapping[str, str]] = told_nothing
+    replica: str = field(default="", repr=False)
 
 
 Stand = Callable[[], AbstractContextManager[Around]]
@@ -76,14 +77,14 @@ def replica(*, asked: bool) -> Stand:
             _append(second, "postgresql.conf", "".join(f"{k} = '{v}'\n" for k, v in follow.items()))
             _append(second, "standby.signal", "")
             _own(second.data.parent, first.data.parent)
-            replica_port = second.start().port
+            late = second.start()
 
             def told(bench: Bench) -> Mapping[str, str]:
                 place = urlsplit(bench.variables()["DATABASE_URL"])
                 login = place.netloc.rpartition("@")[0]
-                return {"DATABASE_URL": place._replace(netloc=f"{login}@127.0.0.1:{replica_port}").geturl()}
+                return {"DATABASE_URL": place._replace(netloc=f"{login}@{late.host}:{late.port}").geturl()}
 
-            yield Around({"server": url}, told if asked else told_nothing)
+            yield Around({"server": url}, told if asked else told_nothing, late.url("postgres"))
 
     return stand
 

@@ -1,0 +1,56 @@
+"""Healthy variants: what they do to a database fits the schema, and what stands around them comes up and goes again."""
+
+from __future__ import annotations
+
+import re
+
+import psycopg
+import pytest
+
+from gates.proof.healthy import servers
+from gates.proof.healthy.variants import NAMES, OF_SQL, VARIANTS, _renamed
+from gates.stack.postgres import connect
+from tests.waiting import until
+
+BACKWARDS = re.compile("|".join(NAMES))
+
+
+def test_there_are_at_least_thirty_kinds_that_need_no_more_than_the_reference() -> None:
+    """Others need pgbouncer or another PostgreSQL, which a machine may lack."""
+    everywhere = [v for v in VARIANTS if v.name not in {"pooled-by-transaction", "pooled-by-session"}]
+    assert len([v for v in everywhere if not v.name.startswith("postgresql-")]) >= 30
+
+
+@pytest.mark.parametrize("name", OF_SQL)
+def test_the_statements_of_a_variant_fit_the_schema(name: str, migrated_url: str) -> None:
+    """Each runs on the migrated database; what belongs to the whole server is left to the proof."""
+    with psycopg.connect(migrated_url, autocommit=True) as connection:
+        for statement in OF_SQL[name][1]:
+            if not statement.startswith("alter system"):
+                connection.execute("set search_path = public")
+                connection.execute(statement.encode())
+
+
+def test_a_renamed_reference_says_none_of_the_old_names() -> None:
+    """Its sources are whole, and the mapping is all that tells a gate of them."""
+    with _renamed() as around:
+        folder = around.options["source"]
+        texts = [path.read_text(encoding="utf-8") for path in folder.rglob("*.*") if path.is_file()]
+    assert len(texts) > 80
+    assert not any(BACKWARDS.search(text) for text in texts)
+    assert any("failed_jobs" in text for text in texts)
+    assert not folder.exists()
+
+
+def test_a_replica_follows_late() -> None:
+    """What is written on the one is not there on the other for some seconds, and the replica only reads."""
+    with servers.replica(asked=True)() as around:
+        url = str(around.options["server"])
+        with connect(url) as first:
+            says = "select 1 from pg_stat_replication where state = 'streaming'"
+            until(lambda: first.execute(says).fetchone())
+            first.execute("create table public.written (a int)")
+        late = around.replica
+        with connect(late) as second:
+            row = second.execute("select to_regclass('public.written'), pg_is_in_recovery()").fetchone()
+            assert row == (None, True)
