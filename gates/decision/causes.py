@@ -35,6 +35,11 @@ HARM = (
 )
 """Areas of the contract by what their failure costs users, the worst first. A user's own checks are of the second."""
 
+PLAIN_AREA = "tenancy"
+"""Where a token of one tenant opens another's data, each odd spelling of a claim opens it, too: of several drills of a
+tier, those that ask for the other tenant outright stand first.
+"""
+
 PROOF, PROVED = "drill/proof/", 2
 """The proof drill asks the plainest question about each promise. Where a bound is gone, the drills of what is lost
 stumble over that, too, so its answer stands beside theirs: in this place of HARM at the latest.
@@ -64,7 +69,8 @@ def in_order(findings: Sequence[Finding], areas: Mapping[str, str]) -> list[Find
         like = max((p for p in PLAINEST if one.check.startswith(p)), key=len, default="")
         plain = PLAINEST.index(like) if like else len(PLAINEST)
         blocks = -behind[one.check]
-        weight = (harm, plain, blocks) if failed else (blocks, harm, plain)
+        around = areas.get(one.check) != PLAIN_AREA
+        weight = (harm, plain, around, blocks) if failed else (blocks, harm, plain, around)
         unread = one.check.startswith(UNREADABLE)
         return EFFECT_ORDER.index(one.effect), bool(one.blocked_by), not unread, not failed, weight, one.check
 

@@ -67,6 +67,8 @@ def test_a_symptom_without_a_broken_service_joins_nothing() -> None:
 @pytest.mark.parametrize(
     ("harm", "less"),
     [
+        ("drill/tokens/foreign-company", "drill/tokens/company-claim-confusable"),
+        ("drill/tokens/foreign-company", "drill/authentication/token-rights-apply-when-both-are-sent"),
         (PROOF, "sql/rls/other-tenants-hidden"),
         ("sql/spot/replay-runs-unique", PROOF),
         ("sql/rls/other-tenants-hidden", "sql/spot/outbox-one-state"),
