@@ -46,7 +46,18 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
 def run_pytest(arguments: Sequence[str], variables: Mapping[str, str], *plugins: object) -> str:
     """Run pytest in this process with these variables, without the plugins that a stage leaves out; what it printed."""
     said = io.StringIO()
-    plain = ["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), *LEFT_OUT, "-q", "-s", "--tb=native", "-W", "ignore"]
+    plain = [
+        "--rootdir",
+        str(ROOT),
+        "-c",
+        str(ROOT / "pyproject.toml"),
+        *LEFT_OUT,
+        "-q",
+        "-s",
+        "--tb=native",
+        "-W",
+        "ignore",
+    ]
     alone = environment({**variables, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"})
     with alone, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         pytest.main([*plain, *arguments], plugins)

@@ -10,11 +10,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 PROGRAMS = Path(__file__).parent / "programs"
+INSTALLED = Path(sys.prefix) / "queues-of-tests"
 INSTALL_S = 180
 DO_S = 60
 
@@ -92,9 +94,13 @@ LIBRARIES = (
 
 
 def installed(library: Library, shared: Path) -> Path:
-    """The library's folder, installed once for all workers of a test run. Skip where the registry is out of reach."""
-    folder = shared / f"queue-{library.preset}"
-    with (shared / f"{folder.name}.lock").open("w") as lock:
+    """The library's folder, installed once for each of its versions: in this environment, where that can be written,
+    else in `shared`. Skip where the registry is out of reach.
+    """
+    home = INSTALLED if os.access(sys.prefix, os.W_OK) and sys.prefix != sys.base_prefix else shared
+    home.mkdir(exist_ok=True)
+    folder = home / "-".join((library.preset, sha256(repr(library.packages).encode()).hexdigest()[:8]))
+    with (home / f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "done").exists():
             shutil.rmtree(folder, ignore_errors=True)
