@@ -40,15 +40,6 @@ def outcome(name: str) -> Html:
     return Html('<span class="outcome {}">{}</span>').format(name.replace(" ", "-"), name)
 
 
-def coded(text: str) -> Html:
-    """Prose in which what stands between two backticks is code."""
-    parts = Html.escape(text).split("`")
-    if len(parts) % 2 == 0:
-        return Html("`").join(parts)
-    code = Html("<code>{}</code>")
-    return NOTHING.join(code.format(part) if index % 2 else part for index, part in enumerate(parts))
-
-
 def copied(text: str, what: str) -> Html:
     """Text that people take elsewhere, with a button that copies it."""
     button = Html('<button type="button" class="copy" aria-label="copy {}">copy</button>').format(what)

@@ -92,8 +92,8 @@ class _Teller(Generic[Medium]):
             return medium("switch it off by hand at once")
         if v.decision is Decision.ROLLBACK:
             is_off = v.action.flag == "off"
-            on_again = medium("switch the flag on again, and run the gate") if is_off else medium("run the gate again")
-            return medium("mend it, deploy, {}").format(on_again)
+            repaired = medium("mend it, deploy, switch the flag on again, and run the gate")
+            return repaired if is_off else medium("mend it, deploy, and run the gate again")
         if v.decision is Decision.HOLD:
             failed = any(f.outcome == "fail" for f in v.deciding)
             several = len(grouped(v.deciding)) > 1
@@ -164,7 +164,7 @@ class _Teller(Generic[Medium]):
         if v.shown_as is Decision.PROMOTE:
             return medium("Nothing is left to do.") if v.stage is not None else self._next_step()
         first = v.deciding[0] if v.deciding else None
-        do = remedy_of(first.check, first.outcome) if first else ""
+        do = medium.prose(remedy_of(first.check, first.outcome)) if first else medium("")
         if v.decision is Decision.ROLLBACK and v.action.flag == "off":
             enable = medium("gate flags enable {} --at {} --reason WHY").format(self.plan.flag, min(self.plan.steps))
             return medium("{} Deploy the repair, switch the flag on again ({}), and run the gate.").format(do, enable)

@@ -193,7 +193,9 @@ def _times(one: Evidence) -> tuple[int, int]:
 
 
 def _attributes(one: Evidence) -> dict[str, str | int | float]:
-    trace_id: Any = one.details.get("trace_id")
+    witness: Any = one.witness
+    failed = witness.get("request") if isinstance(witness, dict) else None
+    trace_id: Any = (failed if isinstance(failed, dict) else one.details).get("trace_id")
     numbers = {"gate.observed": one.observed, "gate.limit": one.limit}
     return {
         "gate.outcome": one.outcome.value,

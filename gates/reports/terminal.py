@@ -56,7 +56,8 @@ def verdict_text(
     head = paint(verdict.outcome.upper(), DECISION_COLOURS[verdict.shown_as], on=colour)
     within = f", {verdict.contract.text}" if verdict.contract.text else ""
     lines: list[str] = ["", *_alarm(verdict.headline, colour=colour)]
-    lines.append(Terminal("{}{}: {}").format(paint(head, "bold", on=colour), within, told.happened))
+    lines.append(Terminal("{}{}: {}").format(paint(head, "bold", on=colour), within, told.lead or told.happened))
+    lines += _wrapped(Terminal("happened: {}").format(told.happened)) if told.lead else []
     lines += [*_wrapped(Terminal("done: {}").format(told.done)), *_wrapped(Terminal("now: {}").format(told.now))]
     for index, group in enumerate((groups := grouped(verdict.deciding))[:MOST_FINDINGS]):
         promise = promises.get(group[0].check, "") if index else ""  # the first one's is in the headline

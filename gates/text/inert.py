@@ -33,6 +33,11 @@ class Inert(Markup):
         """Foreign text as the medium shows it and obeys nothing in it."""
         raise NotImplementedError
 
+    @classmethod
+    def prose(cls, text: str) -> Self:
+        """A sentence out of the project's own data, in which what stands between two backticks is code."""
+        return cls.escape(text)
+
     def __html_format__(self, format_spec: str, /) -> Self:
         return type(self)(format(str(self), format_spec))
 
@@ -71,6 +76,12 @@ class Html(Inert):
         """Style and script that stand beside the reports."""
         return cls("".join(f.read_text(encoding="utf-8") for f in files))
 
+    @classmethod
+    def prose(cls, text: str) -> Self:
+        """Also of a text that is foreign: it is escaped, and code is an element that does nothing."""
+        parts = _spans(cls.escape(text))
+        return cls("").join(cls("<code>{}</code>").format(p) if i % 2 else p for i, p in enumerate(parts))
+
     def csp_hash(self) -> Self:
         """How a Content-Security-Policy names this text."""
         return type(self)(f"'sha256-{base64.b64encode(hashlib.sha256(self.encode()).digest()).decode()}'")
@@ -95,6 +106,15 @@ class Markdown(Inert):
     def escaped(cls, text: str) -> str:
         shown = cls._ACTIVE.sub(lambda found: f"&#{ord(found.group())};", characters.line(text).strip())
         return shown if not shown or _WORDS.fullmatch(shown) else f"<code>{shown}</code>"
+
+    @classmethod
+    def prose(cls, text: str) -> Self:
+        """Nobody foreign wrote it, so it need not be code: what is markup in it is a character reference."""
+        parts = [
+            cls._ACTIVE.sub(lambda found: f"&#{ord(found.group())};", part)
+            for part in _spans(characters.line(text).strip())
+        ]
+        return cls("".join(f"<code>{part}</code>" if index % 2 else part for index, part in enumerate(parts)))
 
     @classmethod
     def of_lines(cls, lines: Iterable[str]) -> Self:
@@ -125,6 +145,12 @@ class Slack(Inert):
         return shown if not shown or _WORDS.fullmatch(shown) else f"`{shown}`"
 
     @classmethod
+    def prose(cls, text: str) -> Self:
+        """Nobody foreign wrote it, so it need not be code."""
+        parts = [html.escape(part, quote=False) for part in _spans(characters.line(text).strip())]
+        return cls("".join(f"`{part}`" if index % 2 else part for index, part in enumerate(parts)))
+
+    @classmethod
     def block(cls, text: str) -> Self:
         """A block of code."""
         return cls(f"```{html.escape(characters.document(text.replace(cls._TICK, cls._QUOTE)), quote=False)}```")
@@ -136,6 +162,12 @@ class Slack(Inert):
         kept = re.sub(r"&[a-z]*$", "", str(self[:most]))
         end = "```" if kept.count("```") % 2 else "`" if kept.count("`") % 2 else ""
         return type(self)(f"{kept}…{end}")
+
+
+def _spans(text: str) -> list[str]:
+    """Prose and code in turn; all of it is prose where a backtick has no second one."""
+    parts = text.split("`")
+    return parts if len(parts) % 2 else [text]
 
 
 def xml(value: object) -> str:

@@ -12,7 +12,7 @@ from gates.reports.formats import charts
 from gates.reports.formats.format import Format, ReportSource
 from gates.reports.formats.rows import LOAD, OUTCOMES, Row, proof_of
 from gates.reports.how_checked import query_of
-from gates.reports.page import NOTHING, coded, copied, document, outcome, section, tools
+from gates.reports.page import NOTHING, copied, document, outcome, section, tools
 from gates.reports.pictures import proportions
 from gates.reports.runbooks import section_of
 from gates.reports.sentences import brief, percent, recovery_lines, short_list
@@ -53,7 +53,9 @@ def _header(source: ReportSource) -> Html:
     verdict, counts = source.verdict, source.verdict.counts
     told = brief(Html, verdict, source.promises, source.plan)
     sentences = {"What happened": told.happened, "What was done": told.done, "What to do now": told.now}
-    lines = NOTHING.join(Html("<div><dt>{}</dt><dd>{}</dd></div>").format(n, coded(t)) for n, t in sentences.items())
+    lines = NOTHING.join(
+        Html("<div><dt>{}</dt><dd>{}</dd></div>").format(n, Html.prose(t)) for n, t in sentences.items()
+    )
     lead = (
         Html('<p class="lead">{}</p>').format(told.lead.replace(" %", "\N{NO-BREAK SPACE}%")) if told.lead else NOTHING
     )
@@ -116,7 +118,7 @@ class Causes:
         row, others = group[0], group[1:]
         remedy = remedy_of(row.check, row.outcome)
         do = Html('<p class="do"><b>What to do:</b> {} More: <code>gate explain {}</code></p>').format(
-            coded(remedy), row.check
+            Html.prose(remedy), row.check
         )
         names = Html(", ").join(Html("<code>{}</code>").format(r.check) for r in others[:MOST_NAMES])
         alike = Html("<details><summary>and {} more for the same reason</summary><p>{}</p></details>")
@@ -129,7 +131,7 @@ class Causes:
             outcome(row.outcome),
             row.anchor,
             row.check,
-            coded(row.message or row.compared),
+            Html.prose(row.message or row.compared),
             alike.format(len(others), names) if others else NOTHING,
             show.format(behind_text(behind).capitalize(), row.check) if behind else NOTHING,
             do if remedy else NOTHING,
@@ -143,7 +145,7 @@ def _about(row: Row) -> Html:
     if row.compared:
         counted = f"; {with_unit(row.samples, 'observations')}" if row.samples else ""
         parts.append(Html('<p class="numbers">Observed: {}{}.</p>').format(row.compared, counted))
-    parts += [Html('<p class="claim">{}</p>').format(coded(text)) for text in (row.claim, row.cost) if text]
+    parts += [Html('<p class="claim">{}</p>').format(Html.prose(text)) for text in (row.claim, row.cost) if text]
     parts.append(_runbook(str(row.details.get("runbook") or "")))
     parts.append(copied(row.reproduce, "the command"))
     if row.request:  # what it was about may be gone: a drill removes its tenant
@@ -217,7 +219,7 @@ def _group(name: str, rows: Sequence[Row], causes: Causes) -> Html:
 
 
 def _row(row: Row, cause: str) -> Html:
-    message = Html("<p>{}</p>").format(coded(row.message)) if row.message else NOTHING
+    message = Html("<p>{}</p>").format(Html.prose(row.message)) if row.message else NOTHING
     behind = Html(' data-cause="{}"').format(cause) if cause else NOTHING
     return Html(
         '<details class="row" id="{}" data-outcome="{}"{}><summary>{} {}<em>{}</em></summary>'
@@ -228,7 +230,7 @@ def _row(row: Row, cause: str) -> Html:
 def _footer(verdict: Verdict, run: Mapping[str, JsonValue]) -> Html:
     reason = Html("<p>Reason: {}</p>").format(verdict.reason)
     facts = (f"run {run.get('run_id', '')}", f"replaygate {run.get('gate', '')}", f"policy {verdict.policy_digest}")
-    proof = Html("<p>This gate: {}.</p>").format(coded(proof_of(run))) if proof_of(run) else NOTHING
+    proof = Html("<p>This gate: {}.</p>").format(Html.prose(proof_of(run))) if proof_of(run) else NOTHING
     again = Html("Read it again from the evidence: <code>gate decide</code>.")
     return Html("<footer>{}{}{}. {}</footer>\n").format(reason, proof, " · ".join(facts), again)
 

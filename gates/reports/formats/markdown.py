@@ -84,7 +84,11 @@ def _unseen(verdict: Verdict) -> list[Markdown]:
     lines = [EMPTY, *head("also unknown", "checks", "why", "what to do")]
     for group in groups[:MOST_ROWS]:
         first, count = group[0], len(group) + verdict.behind(group)
-        lines.append(Markdown.row((first.check, count, first.said[:MOST_SAID], remedy_of(first.check, "unknown"))))
+        lines.append(
+            Markdown.row(
+                (first.check, count, first.said[:MOST_SAID], Markdown.prose(remedy_of(first.check, "unknown")))
+            )
+        )
     left = sum(map(len, groups[MOST_ROWS:]))
     return [*lines, *[EMPTY, Markdown("… and {} more.").format(left)] * bool(left)]
 
@@ -101,7 +105,9 @@ def _findings(verdict: Verdict, costs: Mapping[str, str]) -> list[Markdown]:
         cost = costs.get(one.check, "") if one.outcome == "fail" else ""
         behind = verdict.behind([one, *others])
         seen = "; ".join([one.said[:MOST_SAID], *[behind_text(behind)] * bool(behind)])
-        lines.append(Markdown.row((names, one.outcome, *numbers, seen, cost, remedy_of(one.check, one.outcome))))
+        lines.append(
+            Markdown.row((names, one.outcome, *numbers, seen, cost, Markdown.prose(remedy_of(one.check, one.outcome))))
+        )
     if len(groups) > MOST_ROWS:
         lines += [EMPTY, Markdown("… and {} more.").format(sum(map(len, groups[MOST_ROWS:])))]
     first = next((f for f in deciding if f.witness or f.reproduce), None)

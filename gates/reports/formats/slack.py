@@ -54,8 +54,9 @@ def _cause(group: Sequence[Finding], behind: int) -> Slack:
     """One cause: what was seen, how much stands behind it, what to do."""
     first = group[0]
     names = first.check[:MOST_PART] + (f" and {len(group) - 1} more" if len(group) > 1 else "")
-    told = [first.said[:200], *[behind_text(behind)] * bool(behind), remedy_of(first.check, first.outcome)]
-    return Slack("• {} {}: {}").format(names, first.outcome, ". ".join(filter(None, told)))
+    remedy = Slack.prose(remedy_of(first.check, first.outcome))
+    told = filter(None, (first.said[:200], behind_text(behind) if behind else "", remedy))
+    return Slack("• {} {}: {}").format(names, first.outcome, Slack(". ").join(told))
 
 
 def message(text: Slack, blocks: Sequence[JsonValue]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gates.evidence import Outcome
+from gates.evidence import JsonValue, Outcome
 from gates.reports import telemetry
 from gates.verdict import Action, Verdict
 from tests.gates.reports.report_pages import CATALOGUE, KEYS, NOW, RELEASE, RUN, judged, saw
@@ -83,7 +83,8 @@ def receiver(request: pytest.FixtureRequest) -> Iterator[Receiver]:
 
 def broken() -> tuple[Verdict, list[Any]]:
     line = saw(KEYS, Outcome.FAIL, observed=1, limit=0, message="the constraint is missing", duration_ms=250.0)
-    return judged({KEYS: dataclasses.replace(line, details={"trace_id": TRACE})}, OFF)
+    asked: JsonValue = {"request": {"status": 200, "trace_id": TRACE}, "twin": None}
+    return judged({KEYS: dataclasses.replace(line, witness=asked)}, OFF)
 
 
 def test_a_collector_gets_the_run_its_groups_and_its_checks(receiver: Receiver) -> None:
