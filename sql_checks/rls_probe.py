@@ -240,7 +240,7 @@ def _claims_to_try(mine: str) -> Iterator[tuple[str, str, str]]:
     wished = {"company_id": mine, current().tenant_claim.rpartition(".")[2]: mine}  # users write there what they like
     for role, empty, without in (("authenticated", "empty_claims", "no_company"), ("anon", "anon:empty", "anon")):
         yield empty, role, ""
-        yield f"{without}:object", role, "{}"
+        yield f"{without}:object", role, _said({})
         subject = {"sub": str(uuid.uuid4()), "role": role}
         yield f"{without}:subject", role, _said(subject)
         yield f"{without}:user_metadata", role, _said({**subject, "user_metadata": wished})

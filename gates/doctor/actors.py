@@ -97,6 +97,8 @@ def _function_score(wanted: SqlFunction, one: SchemaFunction) -> tuple[float, bo
     kinds = [id_type(a) for a in one.arguments]
     if not all(kinds) or one.returns != wanted.returns:
         return 0.0, False
+    if "text" in kinds and kinds[0] != kinds[1]:  # few functions say yes or no to a word and an id
+        named = max(named, LEAST)
     if kinds[0] == kinds[1]:
         swapped = "company" in {c for w in words((*one.argument_names, "")[0]) for c in synonyms().classes.get(w, ())}
     else:

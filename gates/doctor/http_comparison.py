@@ -18,6 +18,8 @@ from gates.doctor.surface import NOWHERE, Surface
 from gates.doctor.words import best_likeness, spelled_paths, synonyms, words
 from gates.text.foreign import text
 
+KNOWN_BODY, LEAST_BODY = 0.65, 4
+"""What a body that has every member of the contract's is worth, and how many they must be."""
 LEAST_PATH, LEAST_CODE, SAME_STATUS = 0.55, 0.7, 0.1
 _PARAMETER = re.compile(r"\{[^}]*\}|:[A-Za-z_]+")
 _METRIC = re.compile(rb"(?m)^[a-zA-Z_:][a-zA-Z0-9_:]*(\{[^}]*\})? [0-9.eE+-]+$")
@@ -75,7 +77,7 @@ def compare_http(
     paths: of gate.yaml, path of the contract -> real; called: what the deployment's own columns are called.
     """
     called = called or {}
-    found = _said(_match_endpoints(surface, contract), surface, contract, paths or {})
+    found = _said(_match_endpoints(surface, contract, called), surface, contract, paths or {})
     objects: list[ComparedObject] = []
     for endpoint in contract.endpoints.values():
         one = found.get(endpoint.name)
@@ -107,11 +109,11 @@ def _values(found: Mapping[str, EndpointMatch], called: Called) -> dict[str, dic
     return {member: values for member, values in made.items() if values}
 
 
-def _match_endpoints(surface: Surface, contract: Contract) -> dict[str, EndpointMatch]:
+def _match_endpoints(surface: Surface, contract: Contract, called: Called) -> dict[str, EndpointMatch]:
     if surface.unreached:
         return {}
     if surface.document is not None and surface.document.place != "/":  # at the root stands that of PostgREST: tables
-        return _by_document(surface, surface.document, contract)
+        return _by_document(surface, surface.document, contract, called)
     found = {}
     for endpoint in contract.endpoints.values():
         one = _by_answers(surface, endpoint)
@@ -137,10 +139,12 @@ def _said(
     return made
 
 
-def _by_document(surface: Surface, document: ApiDocument, contract: Contract) -> dict[str, EndpointMatch]:
+def _by_document(
+    surface: Surface, document: ApiDocument, contract: Contract, called: Called
+) -> dict[str, EndpointMatch]:
     """The best assignment of the operations that the document lists, beside what answers without being listed."""
     wanted = [*contract.endpoints.values()]
-    scores = [[_operation_score(e, o) for o in document.operations] for e in wanted]
+    scores = [[_operation_score(e, o, called) for o in document.operations] for e in wanted]
     placed = assign(scores, LEAST_PATH)
     found = {}
     for endpoint, row, place in zip(wanted, scores, placed, strict=True):
@@ -155,11 +159,26 @@ def _by_document(surface: Surface, document: ApiDocument, contract: Contract) ->
         )
         reason = f"{document.place} lists {operation.method} {operation.path}"
         found[endpoint.name] = EndpointMatch(endpoint, operation.path, confidence, reason, operation)
-    return found
+    return found | _below(document, contract, found)
 
 
-def _operation_score(endpoint: Endpoint, operation: ApiOperation) -> float:
-    """Path for the most part; the members of body and answer speak for it, too."""
+def _below(document: ApiDocument, contract: Contract, found: Mapping[str, EndpointMatch]) -> dict[str, EndpointMatch]:
+    """The endpoints with an id that stand below one whose path is known, whatever that is called."""
+    made = {}
+    for endpoint in contract.endpoints.values():
+        parent = next((m for n, m in found.items() if n == f"POST {endpoint.path.partition('/{')[0]}"), None)
+        if endpoint.name in found or parent is None or "{" not in endpoint.path:
+            continue
+        wanted = f"{_shape(parent.path)}/:id"
+        for one in document.operations:
+            if one.method == endpoint.method and _shape(one.path) == wanted:
+                reason = f"{document.place} lists it below {parent.path}"
+                made[endpoint.name] = EndpointMatch(endpoint, one.path, Confidence.LIKELY, reason, one)
+    return made
+
+
+def _operation_score(endpoint: Endpoint, operation: ApiOperation, called: Called) -> float:
+    """Path for the most part, and the members of body and answer; a body of which all is known tells it alone."""
     if operation.method != endpoint.method:
         return 0.0
     shape = _shape(operation.path)
@@ -171,12 +190,13 @@ def _operation_score(endpoint: Endpoint, operation: ApiOperation) -> float:
     path = words(_PARAMETER.sub("", operation.path))
     named = max((_tail_likeness(s, path) for s in spelled), default=0.0)
     shares = [
-        len(paired(wanted, real, {})) / len(wanted)
+        len(paired(wanted, real, called)) / len(wanted)
         for wanted, real in ((endpoint.body, operation.body), (endpoint.answer, operation.answer))
         if wanted
     ]
     share = sum(shares) / len(shares) if shares else named
-    return 0.94 * (0.65 * named + 0.35 * share)
+    whole = KNOWN_BODY if shares and len(endpoint.body) >= LEAST_BODY and shares[0] == 1.0 else 0.0
+    return max(0.94 * (0.65 * named + 0.35 * share), whole)
 
 
 def _tail_likeness(spelled: tuple[str, ...], path: tuple[str, ...]) -> float:

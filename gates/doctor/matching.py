@@ -374,6 +374,8 @@ def _targets(found: Mapping[str, TableMatch]) -> dict[str, str]:
             targets[column] = seen.most_common(1)[0][0]
         elif table is not None and table.confidence > Confidence.PERHAPS:  # its own name told it
             targets[column] = table.table.qualified
+    if "companies" in found and "name" in found["companies"].columns:
+        targets["company_name="] = found["companies"].columns["name"].column.name
     for column in {c for m in found.values() for c in m.columns}:
         called = Counter(m.columns[column].column.name for m in found.values() if column in m.columns)
         name, times = called.most_common(1)[0]

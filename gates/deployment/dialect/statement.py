@@ -22,6 +22,11 @@ TENANT_COLUMNS = "{company_id,tenant_id}"
 OF_A_COMPANY = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 """As checks know the text of a company's id."""
 FORMS = {"uuid": OF_A_COMPANY, "text": "^(?!all$).", "bigint": "^[0-9]+$", "integer": "^[0-9]+$"}
+NEW_NUMBER = {
+    "bigint": "(1125899906842624 + floor(random() * 2251799813685248))::bigint",
+    "integer": "(1500000000 + floor(random() * 500000000))::integer",
+}
+"""Type of ids -> SQL of a new one, as far from the deployment's as those of gates.deployment.ids."""
 OF_BUCKETS = "public.is_feature_enabled.bucket"
 """As checks ask by which formula tenants are drawn: `own`, where it is the deployment's."""
 _COMMANDS = {"table", "truncate", "lock", "analyze", "only"}
@@ -186,7 +191,10 @@ class Translator:
     def _casts(self, found: Statement) -> None:
         if not self._names.ids:
             return
+        new_event = NEW_NUMBER.get(self._names.id_type("event"), "")
         for at in range(1, len(found)):
+            if new_event and found.word(at) == "gen_random_uuid" and found.word(at + 1) == "(":
+                found.write(at, at + 2, new_event)  # new ids that a statement makes are of events
             if found.word(at) == "uuid" and found.word(at - 1) == "::":
                 kind = self._kind_of_cast(found, at)
                 found.write(at, at, self._names.id_type(kind))

@@ -289,3 +289,11 @@ def test_checks_are_told_whose_formula_draws_tenants() -> None:
     asked = "select 'public.is_feature_enabled.bucket' = 'own'"
     own = Translator(names_of({"functions": {"is_feature_enabled": {"bucket": "own"}}}))
     assert (own.of(asked, None)[0], TRANSLATOR.of(asked, None)[0]) == ("select 'own' = 'own'", asked)
+
+
+def test_a_new_id_of_an_event_has_the_deployments_type() -> None:
+    """A number where it counts; a UUID is as good as any text."""
+    asked = "update public.events set id = gen_random_uuid()"
+    made = {kind: Translator(names_of({"ids": {"event_id": kind}})).of(asked, None)[0] for kind in ("bigint", "text")}
+    assert made["bigint"].endswith("floor(random() * 2251799813685248))::bigint")
+    assert made["text"] == asked
