@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
+from gates import catalogue as checks
+from gates.decision.rules import Policy
 from gates.deployment.client import HttpDoor
 from gates.deployment.requests import encode_body, mint_token, token_post
 from gates.evidence import TargetKind
 from gates.proof.bench import Bench, bench
+from gates.proof.campaign import RunScope
 from gates.proof.fault import Fault, Kind
+from gates.proof.mutants.campaign import MutantCampaign
 from gates.proof.mutants.mutant import mutants, planted
 from gates.proof.programs import list_faults
+from gates.proof.trial import Trial
 from gates.stack.plan import StackOptions
 from gates.stack.postgres import connect
 from gates.stack.service import SOURCE_ROOT
@@ -104,3 +111,39 @@ def test_mutants_of_the_schema_and_of_the_service_are_what_runs(deployment: Benc
         assert refused() != 403
     deployment.renew()
     assert (seen(), refused()) == (before, 403)
+
+
+FEW = (
+    *("drill/authentication/signed-accepted", "drill/tokens/admin-accepted", "drill/tokens/role-other"),
+    "sql/rls/own-rows-visible",
+)
+
+
+def test_a_mutant_is_shown_on_a_lane_to_checks_that_see_it_or_not(deployment: Bench, tmp_path: Path) -> None:
+    """Killed by what failed twice and passes without the mutant; promoted where no check of these can see it."""
+    policy = Policy(tuple(s for s in checks.load() if s.id in FEW), TargetKind.STAGING)
+    found: list[Trial] = []
+
+    @contextmanager
+    def opened(*_kind: TargetKind, **_options: object) -> Iterator[Bench]:
+        yield deployment
+
+    shown = [
+        next(m for m in mutants() if all(word in f"{m.path} {m.operator} {m.old}" for word in words))
+        for words in (
+            ("/replay.py", "delete", "raise forbidden()"),
+            ("/rail.py", "boundary"),
+            ("_012_row_level", "delete", "tenant_sees_own"),
+            ("_012_row_level", "delete", "worker_heartbeats FORCE"),
+        )
+    ]
+    MutantCampaign(
+        opened, policy, (), tmp_path, RunScope(), {shown[1].key: "no check of these looks"}, lanes=1, short=True,
+        done=found.append,
+    ).run(shown)  # fmt: skip
+    assert [(t.name, t.decision, t.reason) for t in found[:2]] == [
+        (shown[0].id, "rollback", "drill/tokens/role-other"),
+        (shown[1].id, "promote", "equivalent: no check of these looks"),
+    ]
+    assert [t.ok for t in found] == [True, True, True, False]
+    deployment.rebuild(SOURCE_ROOT)
