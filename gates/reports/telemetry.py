@@ -76,7 +76,7 @@ class _Sender:
         self.verdict, self.evidence, self.run, self.environ = verdict, evidence, run, environ
         self.options: dict[str, Any] = {
             "headers": parse_env_headers(environ.get("OTEL_EXPORTER_OTLP_HEADERS", ""), liberal=True),
-            "timeout": limit_s,
+            "timeout": limit_s / 4,  # of one request with all that is tried again: two signals, the spans in parts
         }
         name = environ.get("OTEL_SERVICE_NAME", "").strip() or "replaygate"
         self.resource = Resource.create({"service.name": name, "service.version": str(run.get("gate", ""))})

@@ -582,6 +582,18 @@ def test_without_a_database_a_rollback_is_exit_code_21_in_every_report(asked: Ru
     assert "UPDATE public.feature_flags SET enabled = false WHERE key = 'outbox.enabled';" in shown
 
 
+def test_a_collector_that_is_not_there_changes_nothing(asked: RunRequest) -> None:
+    """OpenTelemetry is told last of all; what became of that is a warning, and stands in run.json."""
+    told: list[str] = []
+    environ = {**asked.environ, "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://127.0.0.1:9/v1/metrics"}
+    verdict = run_gate(dataclasses.replace(asked, environ=environ, warn=told.append))
+    assert verdict.decision is run_gate(dataclasses.replace(asked, out=asked.out.with_name("plain"))).decision
+    (said,) = [one for one in told if "OpenTelemetry" in one]
+    kept = json.loads((asked.out / "run.json").read_text(encoding="utf-8"))["telemetry"]["error"]
+    assert kept in said
+    assert "The verdict stands all the same" in said
+
+
 def test_an_old_promote_does_not_survive_on_a_full_disk(asked: RunRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not one byte can be written, and yet nobody finds yesterday's answer there."""
     asked.out.mkdir()
