@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
 from gates.decision.dependence import spread
-from gates.decision.intervals import binomial_cdf, binomial_tail
+from gates.decision.intervals import binomial_cdf, binomial_tail, hypergeometric_tail
 
 FLEET = "all"
 ALPHA = 0.05
@@ -63,12 +63,15 @@ def is_chance(breaching: int, counts: Counts, allowed: float) -> bool:
     if bad > allowed * samples or not tenants:
         return False
 
-    def of_others(b: int, n: int) -> float:  # half a failure more: nobody is perfect
-        return min(allowed, (bad - b + 0.5) / (samples - n + 1))
+    def beside_others(b: int, n: int) -> float:
+        if 2 * n > samples:  # the others are too few to know their share by: both are compared (Fisher's exact test)
+            return hypergeometric_tail(b, n, bad, samples)
+        return _tail(b, n, min(allowed, (bad - b + 0.5) / (samples - n + 1)))  # half a failure more: nobody is perfect
 
-    if any(_tail(b, n, of_others(b, n)) <= CHANCE / len(tenants) for b, n in tenants):
+    if any(beside_others(b, n) <= CHANCE / len(tenants) for b, n in tenants):
         return False
-    expected = sum(_tail(int(allowed * n + 1e-9) + 1, n, of_others(0, 0)) for _, n in tenants)
+    usual = min(allowed, (bad + 0.5) / (samples + 1))
+    expected = sum(_tail(int(allowed * n + 1e-9) + 1, n, usual) for _, n in tenants)
     return _tail(breaching, len(tenants), expected / len(tenants)) > CHANCE
 
 

@@ -72,6 +72,27 @@ def binomial_tail(k: float, n: float, p: float) -> float:
     return 1.0 if k <= 0 else incomplete_beta(k, n - k + 1.0, p)
 
 
+def hypergeometric_tail(k: int, n: int, bad: int, total: int) -> float:
+    """The probability that `n` of `total` samples, of which `bad` are bad, have at least k of these (Fisher's test)."""
+    least, most = max(0, n + bad - total), min(n, bad)
+    if k <= least:
+        return 1.0
+    if k > most:
+        return 0.0
+    if k * total <= n * bad:  # the smaller tail is the one to add up
+        return 1.0 - hypergeometric_tail(n - k + 1, n, total - bad, total)
+    logs = math.lgamma(n + 1) + math.lgamma(total - n + 1) + math.lgamma(bad + 1) + math.lgamma(total - bad + 1)
+    logs -= math.lgamma(total + 1) + math.lgamma(k + 1) + math.lgamma(n - k + 1)
+    logs -= math.lgamma(bad - k + 1) + math.lgamma(total - n - bad + k + 1)
+    term = found = math.exp(logs)
+    for one in range(k, most):
+        term *= (n - one) / (one + 1) * (bad - one) / (total - n - bad + one + 1)
+        found += term
+        if term < found * 1e-12:
+            break
+    return min(1.0, found)
+
+
 def bisect(low: float, high: float, is_below: Callable[[float], bool]) -> float:
     """Where a condition that holds from `low` on ceases to hold before `high`."""
     for _ in range(50):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import pytest
 
 from gates.decision.dependence import spread
+from gates.decision.intervals import hypergeometric_tail
 from gates.evidence import Outcome, Severity
 from sql_checks.rulejudge import RuleSample, judge, judge_proved
 from sql_checks.ruleproof import needed, proved
@@ -44,6 +45,30 @@ def test_a_healthy_fleet_is_not_paged(tenants: int, runs: int) -> None:
     assert sum(pages(bads, 50) for bads in drawn) <= runs // 200
     bare = sum(judge(SUCCESS, fleet(bads, 50), NOW).severity is Severity.PAGE for bads in drawn)
     assert bare > 0.8 * runs
+
+
+@pytest.mark.parametrize("giant", [2000, 20_000])
+def test_a_healthy_fleet_beside_a_giant_goes_on(giant: int) -> None:
+    """Nineteen tenants of 50 tasks are too few to say that one with most of all tasks fails more often than they."""
+    rng, held, runs = random.Random(5), 0, 200
+    for _ in range(runs):
+        bads = rng.choices(range(51), pmf(50, 0.01), k=19)
+        large = round(rng.gauss(giant / 100, math.sqrt(giant * 0.0099)))
+        counts = [(large, giant), *((bad, 50) for bad in bads)]
+        bad, total = (sum(side) for side in zip(*counts, strict=True))
+        rows = [RuleSample(f"t{i}", 1 - b / n, n, NOW, bad=b) for i, (b, n) in enumerate(counts)]
+        rows.append(RuleSample("all", 1 - bad / total, total, NOW, bad=bad))
+        held += judge_proved(SUCCESS, rows, NOW).outcome is not Outcome.PASS
+    assert held <= 0.05 * runs
+
+
+@pytest.mark.parametrize(("k", "n", "bad", "total"), [(3, 10, 7, 40), (1, 10, 7, 40), (5, 5, 5, 9), (0, 3, 2, 9)])
+def test_fisher_s_tail_is_exact(k: int, n: int, bad: int, total: int) -> None:
+    """Against the sum of whole numbers; far under the mean it is one, also where the smallest terms underflow."""
+    ways = sum(math.comb(bad, i) * math.comb(total - bad, n - i) for i in range(k, min(n, bad) + 1))
+    assert hypergeometric_tail(k, n, bad, total) == pytest.approx(ways / math.comb(total, n))
+    assert hypergeometric_tail(1, 20_000, 3000, 21_000) == pytest.approx(1.0)
+    assert hypergeometric_tail(20_001, 20_000, 30_000, 60_000) == 0.0
 
 
 @pytest.mark.parametrize("apart", [0.01, 0.03])
