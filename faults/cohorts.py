@@ -18,9 +18,15 @@ UNDO = f"""{_CLEAR}; DELETE FROM companies WHERE id IN {TENANTS};
     UPDATE feature_flags SET rollout_percentage = 10, updated_at = now() - interval '25 hours'
     WHERE key = 'outbox.enabled' AND company_id IS NULL"""
 
-FLEET = f"""
+
+def fleet(minutes: int, each: int, past: int) -> str:
+    """Statements that make the fleet: so many minutes after the step, with so many events of each tenant since then and
+    before it. All is well: the events of those who have the release go through the outbox, and have their effect as all
+    others.
+    """
+    return f"""
     UPDATE feature_flags
-    SET enabled = true, rollout_percentage = 50, updated_at = now() - interval '{MINUTES + 1} minutes'
+    SET enabled = true, rollout_percentage = 50, updated_at = now() - interval '{minutes + 1} minutes'
     WHERE key = 'outbox.enabled' AND company_id IS NULL;
     INSERT INTO companies (id, name) SELECT md5('cohort ' || n)::uuid, 'Cohort ' || n FROM generate_series(1, 200) n;
     WITH tenants AS MATERIALIZED (
@@ -28,8 +34,8 @@ FLEET = f"""
       FROM generate_series(1, 200) n JOIN companies c ON c.id = md5('cohort ' || n)::uuid
     ), made AS MATERIALIZED (
       SELECT md5(n || ' event ' || at)::uuid AS id, company_id, is_on AND at > 0 AS via_outbox,
-             now() - interval '{MINUTES + 1} minutes' + interval '{MINUTES} minutes' * (at - 0.5) / {EACH} AS created_at
-      FROM tenants CROSS JOIN generate_series(1 - {EACH}, {EACH}) at
+             now() - interval '{minutes + 1} minutes' + interval '{minutes} minutes' * (at - 0.5) / {each} AS created_at
+      FROM tenants CROSS JOIN generate_series(1 - {past}, {each}) at
       ORDER BY at
     ), emitted AS (
       INSERT INTO events (id, company_id, event_type, path, created_at)
@@ -40,7 +46,9 @@ FLEET = f"""
     )
     INSERT INTO agent_tasks (company_id, event_id, status, created_at, updated_at)
     SELECT company_id, id, 'completed', created_at + interval '0.3 s', created_at + interval '0.3 s' FROM made"""
-"""All is well: the events of those who have the release go through the outbox, and have their effect as all others."""
+
+
+FLEET = fleet(MINUTES, EACH, EACH)
 
 
 def hit(share: float) -> str:

@@ -6,7 +6,7 @@ with {{step}}, spans as materialized (
           from (select created_at
                 from public.events
                 where created_at >= s.since and created_at < s.until
-                limit current_setting('replaygate.most_events')::int / 25) first_ones) as until
+                limit current_setting('replaygate.most_events')::int / 20) first_ones) as until
   from slices s
 ), sample as materialized (
   select s.phase, e.id, e.company_id, e.created_at, e.path = 'outbox' as via_outbox
@@ -44,10 +44,18 @@ with {{step}}, spans as materialized (
     where event_id = e.id
   ) t
 ), usual as materialized (
-  select phase, percentile_disc(array[0.5, 0.95]) within group (order by coalesce(lag_s, 60)) as lags_s
-  from outcomes join tenants using (company_id)
-  where phase > 0 and not is_on
-  group by phase
+  select o.phase, percentile_disc(array[0.5, 0.95]) within group (order by coalesce(lag_s, 60)) as lags_s
+  from (select phase, lag_s, row_number() over (partition by phase, company_id) as place,
+               count(*) over (partition by phase) as events
+        from outcomes join tenants using (company_id)
+        where phase > 0 and not is_on) o
+  join (select phase as p, count(distinct company_id) as tenants
+        from outcomes join tenants using (company_id)
+        where phase > 0 and not is_on
+        group by phase) n on n.p = o.phase
+  -- no more of one tenant than tenants have on average: one that is large does not say what is usual
+  where o.place <= ceil(o.events::numeric / n.tenants)
+  group by o.phase
 ), allowed as materialized (
   -- each part of the time since the step is held against the others of the same part
   select p.phase,

@@ -39,6 +39,17 @@ def test_few_events_prove_nothing_though_all_are_good() -> None:
     assert compare(more, MARGIN, 10).outcome is Outcome.PASS
 
 
+def test_what_came_in_the_bake_is_looked_at_once_besides() -> None:
+    """The one look decides what a look at any time leaves open, whatever came since; a failure at any time stands."""
+    pattern = [1 + 7 * i % 4 - i % 2 for i in range(20)] + [int(i % 3 == 0) for i in range(20)]
+    worse = [replace(t, bad=bad) for t, bad in zip(fleet(on=20, off=20), pattern, strict=True)]
+    assert compare(worse, MARGIN, 10).outcome is Outcome.UNKNOWN
+    for since in (worse, fleet(20, 20, events=4)):
+        found = compare(since, MARGIN, 10, worse)
+        assert (found.outcome, found.look) == (Outcome.FAIL, "at the end of the bake")
+    assert compare(fleet(bad_on=5), MARGIN, 10, fleet()).outcome is Outcome.FAIL
+
+
 def test_events_are_not_tenants() -> None:
     """Nine tenants decide nothing, however many events they have and however bad they are."""
     for on, off in ((9, 100), (100, 9), (0, 100), (100, 0), (1, 1)):
