@@ -150,8 +150,8 @@ def _rights(comparison: Comparison) -> Iterator[Defect]:
             yield Defect(
                 63,
                 one.table.qualified,
-                f"{', '.join(holders)} may truncate it",
-                "TRUNCATE is not subject to row-level security: one statement wipes every tenant.",
+                f"{', '.join(holders)} may empty it by TRUNCATE",
+                "Row-level security does not bind TRUNCATE: one statement wipes every tenant.",
                 f"revoke truncate, references, trigger on {one.table.quoted} from {who}",
             )
 
