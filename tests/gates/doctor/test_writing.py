@@ -107,6 +107,7 @@ def test_the_roles_of_supabase_are_the_platforms(pg_server: PgServer) -> None:
     roles = tuple(SchemaRole(n, bypasses=n == SERVICE_ROLE) for n in ("anon", "authenticated", SERVICE_ROLE))
     with database(pg_server, (SCHEMAS / "members.sql").read_text(encoding="utf-8")) as url:
         schema = schema_of(url)
+    assert not schema.unread
     granted_all = tuple(replace(t, grantees=(SERVICE_ROLE,)) for t in schema.tables)
     schema = replace(schema, roles=roles, tables=granted_all)
     found = judge(DatabaseView(schema, guessed=guessed_tables(schema, contract(), {})), None, contract(), Names(), "")
