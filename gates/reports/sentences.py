@@ -166,7 +166,7 @@ class _Teller(Generic[Medium]):
         first = v.deciding[0] if v.deciding else None
         do = medium.prose(remedy_of(first.check, first.outcome)) if first else medium("")
         if v.decision is Decision.ROLLBACK and v.action.flag == "off":
-            enable = medium("gate flags enable {} --at {} --reason WHY").format(self.plan.flag, min(self.plan.steps))
+            enable = medium.prose(f"`gate flags enable {self.plan.flag} --at {min(self.plan.steps)} --reason WHY`")
             return medium("{} Deploy the repair, switch the flag on again ({}), and run the gate.").format(do, enable)
         if do:
             return medium("{} Then run the gate again.").format(do)

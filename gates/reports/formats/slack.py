@@ -10,6 +10,7 @@ from gates.evidence import JsonValue
 from gates.reports.formats.format import Format, ReportSource
 from gates.reports.sentences import brief
 from gates.text.inert import Slack
+from gates.text.quantity import with_unit
 from gates.verdict import Finding, behind_text, grouped
 
 SIGNS = {
@@ -40,7 +41,8 @@ def slack(source: ReportSource) -> str:
     more = sum(map(len, groups[MOST_FINDINGS:]))
     deciding += [Slack("… and {} more").format(more)] * (more > 0)
     unseen = sum(len(group) + verdict.behind(group) for group in verdict.unseen)
-    deciding += [Slack("Also unknown: {} checks; causes: {}").format(unseen, len(verdict.unseen))] * (unseen > 0)
+    also = f"Also unknown: {with_unit(unseen, 'checks')} of {with_unit(len(verdict.unseen), 'causes')}"
+    deciding += [Slack("{}").format(also)] * (unseen > 0)
     blocks += [section(Slack("\n").join(deciding))] * bool(deciding)
     required = len(source.rows) - counts.not_applicable
     foot = Slack("{} of {} passed, {} failed, {} unknown. {}").format(

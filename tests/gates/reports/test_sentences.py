@@ -109,7 +109,7 @@ def test_one_sentence_says_it_all(verdict: Verdict, lead: str) -> None:
             made(Decision.ROLLBACK, OFF, BROKEN),
             f"Release r-1 on staging broke a promise: {PROMISES[CHECK]}",
             "The flag outbox.enabled went from 10 % to off.",
-            "switch the flag on again (gate flags enable outbox.enabled --at 10 --reason WHY), and run the gate.",
+            "switch the flag on again (`gate flags enable outbox.enabled --at 10 --reason WHY`), and run the gate.",
         ),
         (
             made(Decision.ROLLBACK, OFF, BROKEN, dataclasses.replace(BROKEN, check="sql/ours/own")),
