@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from gates.contract.contract import Contract, SqlFunction
 from gates.doctor.assignment import NONE, assign
@@ -13,6 +14,7 @@ from gates.doctor.matching import CLOSE, Confidence, TableMatch
 from gates.doctor.schema import Schema, SchemaColumn, SchemaFunction, SchemaRole, SchemaTable
 from gates.doctor.sqltypes import id_type
 from gates.doctor.words import best_likeness, synonyms, words
+from gates.text.foreign import text
 
 LEAST, NAMESAKE = 0.5, 0.51
 SERVERS_OWN = frozenset(
@@ -27,6 +29,8 @@ USERS = "auth.users"
 """Where Supabase has its users."""
 ADMINS = ("admin", "company_admin", "administrator", "owner", "manager")
 """Words for who may act for a tenant, the likeliest first."""
+ROLE_PLACES = ("role", "roles", "app_metadata.role", "app_metadata.roles", "realm_access.roles", "permissions", "scope")
+"""Where tokens have the role of their bearer, the contract's place first."""
 _CLAIM = re.compile(r"(?:'(app_metadata|user_metadata)'(?:::text)?\)?\s*->>?\s*)?'([A-Za-z_][A-Za-z0-9_.]{0,60})'")
 _PATH = re.compile(r"#>>?\s*'\{([A-Za-z_][A-Za-z0-9_,]{0,100})\}'")
 _SETTING = re.compile(r"current_setting\('([^']{1,100})'")
@@ -150,6 +154,19 @@ def _role_score(name: str, role: SchemaRole, most_policed: str, known: set[str])
     return min(score, 0.97)
 
 
+def role_in(claims: Mapping[str, Any]) -> tuple[str, str]:
+    """Where the claims of an administrator's token have its role (`[]`: in a list), and which; empty where nowhere."""
+    for place in ROLE_PLACES:
+        found: Any = claims
+        for name in place.split("."):
+            found = found.get(name) if isinstance(found, Mapping) else None
+        if isinstance(found, str) and found:
+            return place, text(found, 100)
+        if isinstance(found, list) and len(found) == 1 and isinstance(found[0], str):
+            return f"{place}[]", text(found[0], 100)
+    return "", ""
+
+
 def tenant_claim(tables: Sequence[TableMatch], schema: Schema) -> TenantClaim:
     """What policies, and functions that they may call, read to know the tenant; empty where none says it plainly."""
     claims, settings = _read(tables, schema)
@@ -172,12 +189,12 @@ def _read(tables: Sequence[TableMatch], schema: Schema) -> tuple[Counter[str], C
     """The claims that name a tenant, and the settings, that are read; and how often."""
     claims, settings = Counter[str](), Counter[str]()
     rows = [p.rows for m in tables for p in m.table.policies]
-    for text in (*rows, *schema.claim_readers):
-        settings.update(s for s in _SETTING.findall(text) if not s.startswith("request.jwt"))
-        if "jwt" not in text:
+    for said in (*rows, *schema.claim_readers):
+        settings.update(s for s in _SETTING.findall(said) if not s.startswith("request.jwt"))
+        if "jwt" not in said:
             continue
-        claims.update(p.replace(",", ".") for p in _PATH.findall(text) if p.split(",")[-1] not in OTHER_CLAIMS)
-        for parent, member in _CLAIM.findall(text):
+        claims.update(p.replace(",", ".") for p in _PATH.findall(said) if p.split(",")[-1] not in OTHER_CLAIMS)
+        for parent, member in _CLAIM.findall(said):
             if member not in OTHER_CLAIMS and not member.startswith("request."):
                 claims[f"{parent}.{member}" if parent else member] += 1
     return claims, settings

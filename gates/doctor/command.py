@@ -66,7 +66,7 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     file = config.load_policy(path if path.exists() else None, now.date())
     key = key_variable(console.environ)
     use(only_extra_headers(file.names, key), console.environ)  # the deployment is looked at as it is
-    found = diagnose(target, contract(), file.names, file.plan.flag, key)
+    found = diagnose(target, contract(), file.names, file.plan.flag, key, console.environ.get("ADMIN_JWT", ""))
     found = dataclasses.replace(found, objects=placed(found.objects, file.root))
     if not found.reached:
         raise CannotWork("; ".join(found.remarks))

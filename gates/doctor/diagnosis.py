@@ -13,8 +13,9 @@ from gates import catalogue
 from gates.contract.contract import Contract
 from gates.contract.names import Names
 from gates.deployment.database import connect
+from gates.deployment.requests import claims_of
 from gates.deployment.target import Target
-from gates.doctor.actors import match_functions
+from gates.doctor.actors import match_functions, role_in
 from gates.doctor.compare import NOT_SEEN, ComparedObject, Comparison, Presence, RowsSeen, compare, guessed_tables
 from gates.doctor.coverage import AreaCoverage, coverage
 from gates.doctor.defects import Defect, defects
@@ -61,6 +62,8 @@ class Diagnosis:
     reached: bool
     key: str = ""
     """The variable with the key of Supabase's gateway, with which was asked."""
+    admin_role: tuple[str, str] = ("", "")
+    """Where ADMIN_JWT has its role, as `names: token: role` says it, and which."""
 
     @property
     def tables(self) -> int:
@@ -113,13 +116,18 @@ def view_database(url: str, contract: Contract, pins: Pins) -> DatabaseView:
         return DatabaseView(unreached=text(first_line(error), 300))
 
 
-def diagnose(target: Target, contract: Contract, names: Names, rollout_flag: str, key: str = "") -> Diagnosis:
-    """Look through the doors that are given, both at once. names: what gate.yaml says already; key: as of Diagnosis."""
+def diagnose(
+    target: Target, contract: Contract, names: Names, rollout_flag: str, key: str = "", admin_jwt: str = ""
+) -> Diagnosis:
+    """Look through the doors that are given, both at once. names: what gate.yaml says already; key: as of Diagnosis;
+    admin_jwt: a token, of which only the claims are read.
+    """
     with ThreadPoolExecutor(1) as pool:
         surface = pool.submit(look_at, target, contract, FUNCTIONS if key else "") if target.base_url else None
         view = view_database(target.database_url, contract, pins_of(names)) if target.database_url else None
         seen = surface.result() if surface else None
-    return replace(judge(view, seen, contract, names, rollout_flag), key=key)
+    found = judge(view, seen, contract, names, rollout_flag)
+    return replace(found, key=key, admin_role=role_in(claims_of(admin_jwt)))
 
 
 def judge(

@@ -136,6 +136,7 @@ def _names(found: Diagnosis, contract: Contract) -> Lines:
         elif claim.setting:
             said = comment("likely: policies or functions read it, and not request.jwt.claims")
             yield f"  tenant_setting: {scalar(claim.setting)}{said}"
+        yield from _token(*found.admin_role)
         yield from _roles(found)
         yield from _functions(found, home)
         mapped = [line for r in contract.relations.values() for line in _table(found, r.name, home)]
@@ -145,6 +146,14 @@ def _names(found: Diagnosis, contract: Contract) -> Lines:
     http = [*http_lines(found)]
     yield from titled("  http:", http)
     yield from http
+
+
+def _token(place: str, role: str) -> Lines:
+    """What a super_admin is called, as ADMIN_JWT shows it."""
+    if role and (place, role) not in {("role", "super_admin"), ("role", "company_admin")}:
+        at = "" if place == "role" else f"role: {scalar(place)}, "
+        said = comment("likely: so says ADMIN_JWT", "add what a company_admin is called")
+        yield f"  token: {{{at}roles: {{super_admin: {scalar(role)}}}}}{said}"
 
 
 def _members(found: FoundMembers, home: str) -> Lines:

@@ -9,7 +9,7 @@ import pytest
 
 from gates.contract.contract import contract
 from gates.deployment.database import sql
-from gates.doctor.actors import edited_claims, tenant_claim
+from gates.doctor.actors import edited_claims, role_in, tenant_claim
 from gates.doctor.compare import NOT_SEEN, Comparison, Presence, RowsSeen, compare
 from gates.doctor.defects import defects
 from gates.doctor.schema import Schema
@@ -164,3 +164,18 @@ def test_a_part_that_was_not_read_is_no_defect(pg_server: PgServer, monkeypatch:
     doubtful = {"keys": "key", "policies": "row security"}.get(part)
     assert {o.presence for o in found.objects if o.kind == doubtful} == ({Presence.UNKNOWN} if doubtful else set())
     assert all(d.harm < 40 for d in defects(schema, found, contract(), FLAGS, None, "outbox.enabled"))
+
+
+@pytest.mark.parametrize(
+    ("claims", "found"),
+    [
+        ({"role": "platform"}, ("role", "platform")),
+        ({"realm_access": {"roles": ["root"]}}, ("realm_access.roles[]", "root")),
+        ({"roles": ["a", "b"], "scope": "admin"}, ("scope", "admin")),
+        ({"role": 7, "app_metadata": "x"}, ("", "")),
+        ({}, ("", "")),
+    ],
+)
+def test_an_administrators_token_shows_its_role(claims: dict[str, object], found: tuple[str, str]) -> None:
+    """Where it stands, and what it is; of several roles nobody knows which counts."""
+    assert role_in(claims) == found
