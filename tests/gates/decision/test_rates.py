@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from benchmarks import cohort_rates
+from benchmarks import baseline_rates, cohort_rates, mean_rates
 from benchmarks import decision_rates as rates
 from benchmarks.at_looks import Load
 from gates.decision.intervals import rate_bounds
@@ -68,6 +68,36 @@ def test_each_stated_rate_is_kept() -> None:
     assert all(most(row[4]) <= 1.0 for row in healthy)
     assert all(most(row[5]) <= 3.0 for row in healthy if row[0] != "1")
     assert all(most(row[3]) <= 5.0 for row in rows_of(rates.TABLES["alerts"][0]) if row[2] == "95 %" and row[0] != "1")
+
+
+def test_means_and_comparisons_keep_their_rates() -> None:
+    """At the limit of a mean and at the margin of a comparison wrong verdicts are rare; equal releases never fail."""
+    at_limit = [row for row in rows_of(rates.MEANS) if row[1] == "100 % of the limit"]
+    assert len(at_limit) == 3
+    assert all(most(row[2]) <= 6.0 and most(row[3]) <= 5.0 for row in at_limit)
+    compared = rows_of(rates.BASELINE)
+    at_margin = [row for row in compared if "the margin" in row[0]]
+    assert {row[1] for row in at_margin} == {f"`{name}`" for name in baseline_rates.CHECKS}
+    assert all(most(row[2]) <= 5.0 and most(row[3]) <= 5.0 for row in at_margin)
+    assert all(most(row[3]) <= 0.2 for row in compared if row[0].startswith(("equal", "both")))
+    shares = rows_of(rates.TABLES["share"][0])
+    assert all(most(row[3]) <= 0.5 for row in shares if row[1] == row[2])
+
+
+@pytest.mark.parametrize("name", ["equal", "twice as slow"])
+def test_a_release_is_compared_as_the_page_says(name: str) -> None:
+    """With another seed and few runs: an equal release passes by its p50, one that is twice as slow fails."""
+    release = next(one for one in baseline_rates.RELEASES if one.said == name)
+    rng = random.Random(f"again {name}")
+    found = {baseline_rates.verdicts(rng, release)["baseline_slower_p50"][0] for _ in range(8)}
+    assert found == {"pass" if name == "equal" else "fail"}
+
+
+def test_a_mean_is_judged_as_the_page_says() -> None:
+    """With another seed and few runs: light tails are decided a fifth under the limit, and a quarter over it."""
+    rng = random.Random("again")
+    assert {mean_rates.verdict(rng, 0.5, 0.8)[0] for _ in range(5)} == {"pass"}
+    assert {mean_rates.verdict(rng, 0.5, 1.25)[0] for _ in range(5)} == {"fail"}
 
 
 @pytest.mark.parametrize(("allowed", "share"), [(0.02, 0.001), (0.02, 0.02), (0.05, 0.10)])

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
+from faults.cohorts import FLEET, UNDO, lost
 from gates import catalogue
 from gates.decision.policy_file import parse
 from gates.stack.plan import StackOptions
@@ -33,7 +34,6 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
             catalogue=tuple(s for s in catalogue.load() if s.id.startswith(CHECKS)),
             history=folder / "history.ndjson",
             interval_s=5.0,
-            drills=Drills.SHORT,
             environ=os.environ,
         )
 
@@ -73,3 +73,71 @@ def test_a_fault_between_rounds_is_seen_told_once_rolled_back_and_recovers_on_si
             " (select count(*) from public.companies where name like 'drill-%')"
         ).fetchone()
     assert rows == (False, 1, 0)
+
+
+FLAG = "select enabled from public.feature_flags where key = 'outbox.enabled' and company_id is null"
+ROLLED_BACK = "select count(*) from public.audit_logs where action = 'flag_rolled_back'"
+
+
+def cohort_watch(deployed: Watch, policy: str = "version: 1\n") -> Watch:
+    """A watch of the same deployment that judges its cohorts alone, under another policy, with a history of its own."""
+    return dataclasses.replace(
+        deployed,
+        catalogue=tuple(s for s in catalogue.load() if s.id.startswith(("preflight/", "cohort/"))),
+        policy_file=parse(policy, "gate.yaml", deployed.history.parent, dt.date(2026, 1, 1)),
+        history=deployed.history.parent / f"{abs(hash(policy))}.ndjson",
+        drills=Drills.NONE,
+        rollback=True,
+    )
+
+
+def value(watch: Watch, query: str) -> object:
+    with psycopg.connect(watch.target.database_url) as connection:
+        row = connection.execute(query.encode()).fetchone()
+    return row[0] if row else None
+
+
+@pytest.fixture
+def fleet(deployed: Watch) -> Iterator[None]:
+    """200 tenants half an hour after a step to 50 %; gone at the end."""
+    run_sql(deployed, f"{FLEET}; analyze")
+    yield
+    run_sql(deployed, UNDO)
+
+
+def run_sql(watch: Watch, statements: str) -> None:
+    with psycopg.connect(watch.target.database_url, autocommit=True) as connection:
+        connection.execute(f"set search_path = public; {statements}".encode())
+
+
+@pytest.mark.usefixtures("fleet")
+def test_a_watch_decides_by_cohorts_through_the_bake(deployed: Watch) -> None:
+    """Equal cohorts are good; those with the release lose events: failing, and in the next round the flag goes off."""
+    watch = cohort_watch(deployed)
+    before = value(watch, ROLLED_BACK)
+    first = run(watch).round
+    assert first.state == "good", first.reason
+    assert first.readings["cohort/success"].outcome == "pass"
+    run_sql(watch, lost(0.05))
+    harmed = run(watch).round
+    assert (harmed.state, harmed.action) == ("failing", {}), harmed.reason
+    assert "cohort/success" in harmed.reason
+    assert value(watch, FLAG) is True
+    again = run(watch).round
+    assert (again.state, again.action["result"]) == ("failing", "done")
+    assert value(watch, FLAG) is False
+    assert value(watch, ROLLED_BACK) == int(str(before)) + 1
+
+
+MILD = "version: 1\nchecks:\n  cohort/*: {severity: warn}\n"
+
+
+@pytest.mark.usefixtures("fleet")
+def test_a_policy_that_warns_of_cohorts_rolls_nothing_back(deployed: Watch) -> None:
+    """Where the policy says that a worse cohort is a warning, rounds are doubtful, and the flag stays."""
+    watch = cohort_watch(deployed, MILD)
+    run_sql(watch, lost(0.05))
+    for _ in range(2):
+        harmed = run(watch).round
+        assert (harmed.state, harmed.action) == ("doubtful", {}), harmed.reason
+    assert value(watch, FLAG) is True
