@@ -27,11 +27,12 @@ from gates.reports import attestation, telemetry, webhook
 from gates.reports.citation import cited, source_digest
 from gates.reports.formats import FILES
 from gates.request import RunRequest
-from gates.stages import claims, pipeline
+from gates.stages import claims
 from gates.stages.backlog import BacklogWatch
 from gates.stages.context import Context, StageReport
 from gates.stages.drill import drill
 from gates.stages.load import LOAD, clean_up, load
+from gates.stages.pipeline import pipeline
 from gates.stages.preflight import preflight
 from gates.stages.queue import queue
 from gates.stages.reachability import if_reached
@@ -161,8 +162,7 @@ def collect(context: Context, request: RunRequest) -> Collected:
     A target that cannot be reached ends the run at the preflight: all the rest is unknown for that one cause.
     """
     # readable also when somebody removes the folder
-    with context.evidence.open("ab+") as held, keeping(), ThreadPoolExecutor(1, "pipeline") as beside:
-        own = beside.submit(pipeline.known_checks, context)  # it asks the target nothing
+    with context.evidence.open("ab+") as held, keeping():
         first = preflight(context)
         context = dataclasses.replace(context, target=first.target)
         stages = [first.report]
@@ -170,7 +170,6 @@ def collect(context: Context, request: RunRequest) -> Collected:
             if first.unreachable:  # the run ends here: all the rest is unknown for that one cause
                 context.block(context.applicable(("",)), first.unreachable[0])
             else:
-                stages += pipeline.note(context, own.result())
                 stages += in_turn(context, request)
             scrub(request.out, hidden(context.target))
             context.evidence.stat()
@@ -184,12 +183,12 @@ def collect(context: Context, request: RunRequest) -> Collected:
 
 
 def in_turn(context: Context, request: RunRequest) -> list[StageReport]:
-    """What an earlier run claimed and left set, and then the stages, unless another run is at it."""
-    stages: list[StageReport] = []
-    with ThreadPoolExecutor(1, "claims") as beside:
-        claimed = beside.submit(claims.claims, context)
+    """The gate itself, what an earlier run claimed and left set, and then the stages, unless another run is at it."""
+    with ThreadPoolExecutor(2, "before") as beside:  # the one asks the target nothing, the other may be far
+        own, claimed = beside.submit(pipeline, context), beside.submit(claims.claims, context)
         switches(context)
         claimed.result()
+        stages = own.result()
     with Turn(context) as turn:
         if turn.busy:
             turn.block()

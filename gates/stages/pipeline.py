@@ -35,14 +35,9 @@ DUE: Mapping[str, Outcome] = {
 
 
 def pipeline(context: Context) -> list[StageReport]:
-    """Run the known checks, and write one line about them into the run's evidence."""
-    return note(context, known_checks(context))
-
-
-def known_checks(context: Context) -> tuple[Evidence, StageReport] | None:
-    """Run the known checks into an evidence file of their own; the line about them. None where no such check is."""
+    """Run the known checks into an evidence file of their own, and write one line about them into the run's."""
     if SPEC.id not in {s.id for s in context.catalogue}:
-        return None
+        return []
     started, at = time.monotonic(), dt.datetime.now(dt.UTC)
     nobody = dataclasses.replace(context.target, base_url="", database_url="")  # it looks at no target: none is watched
     inner = dataclasses.replace(context, target=nobody, out=context.out / "pipeline", catalogue=(), progress=silent)
@@ -50,16 +45,13 @@ def known_checks(context: Context) -> tuple[Evidence, StageReport] | None:
     inner.out.mkdir(parents=True)
     report = run(SuiteRun("pipeline", FOLDER, (), TIMEOUT_S), inner)
     line = judge(read_lines(inner.evidence), report.error)
-    ms = round((time.monotonic() - started) * 1000, 1)
-    return dataclasses.replace(line, started_at=stamp(at), duration_ms=ms), report
-
-
-def note(context: Context, seen: tuple[Evidence, StageReport] | None) -> list[StageReport]:
-    """Write the line down, with the release that the preflight met."""
-    if seen is None:
-        return []
-    line, report = seen
-    write_lines(context.evidence, [dataclasses.replace(line, release=context.target.release)])
+    line = dataclasses.replace(
+        line,
+        started_at=stamp(at),
+        duration_ms=round((time.monotonic() - started) * 1000, 1),
+        release=context.target.release,
+    )
+    write_lines(context.evidence, [line])
     return [dataclasses.replace(report, stage="pipeline")]
 
 
