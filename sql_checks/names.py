@@ -7,9 +7,11 @@ session (an exporter's, a psql) an object of somebody else's may answer to it.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from typing import Any
 
-from sqlglot import exp, parse
-from sqlglot.errors import SqlglotError
+import postgast
+from postgast.pg_query_pb2 import FuncCall, LockingClause, RangeVar
 
 OF_POSTGRES = re.compile(r"pg_[a-z0-9_]+")
 """Relations of pg_catalog, which comes first in every session."""
@@ -21,22 +23,25 @@ OF_THE_TARGET = {"is_feature_enabled"}
 def unqualified(query: str) -> list[str]:
     """Relations, and functions of the contract, without a schema. Raise ValueError for what cannot be read as SQL."""
     try:
-        trees = [tree for tree in parse(query, read="postgres") if tree is not None]
-    except SqlglotError as error:
+        tree = postgast.parse(query)
+    except postgast.PgQueryError as error:
         raise ValueError(" ".join(str(error).split())) from None
-    tables = [t for tree in trees for t in tree.find_all(exp.Table) if isinstance(t.this, exp.Identifier) and not t.db]
-    calls = [f for tree in trees for f in tree.find_all(exp.Anonymous) if not isinstance(f.parent, exp.Dot)]
-    return sorted(
-        {t.name for t in tables if not OF_POSTGRES.fullmatch(t.name) and not _is_local(t)}
-        | {f.name for f in calls if f.name.lower() in OF_THE_TARGET}
-    )
+    return sorted(set(_names(tree, frozenset())))
 
 
-def _is_local(table: exp.Table) -> bool:
-    """Whether a WITH around the table gives its name."""
-    node: exp.Expr | None = table
-    while node is not None:
-        if any(cte.alias == table.name for cte in getattr(node, "ctes", ())):
-            return True
-        node = node.parent
-    return False
+def _names(node: Any, local: frozenset[str]) -> Iterator[str]:
+    """Those in a part of a query; `local`: what a WITH around it names."""
+    if isinstance(node, RangeVar):
+        if not node.schemaname and node.relname not in local and not OF_POSTGRES.fullmatch(node.relname):
+            yield node.relname
+    elif isinstance(node, FuncCall) and len(node.funcname) == 1:
+        name = node.funcname[0].string.sval
+        yield from {name} & OF_THE_TARGET
+    for field, value in node.ListFields():
+        if field.name == "with_clause":
+            local |= {one.common_table_expr.ctename for one in value.ctes}
+    if not isinstance(node, LockingClause):  # FOR UPDATE OF names what FROM has named
+        for field, value in node.ListFields():
+            if field.message_type is not None:
+                for child in (value,) if hasattr(value, "ListFields") else value:
+                    yield from _names(child, local)
