@@ -109,7 +109,10 @@ def compare(
     `guessed_tables` gave for the same schema, where it was asked already.
     """
     tables = _with_values(guessed_tables(schema, contract, pins) if guessed is None else guessed, rows)
-    functions, roles = match_functions(schema, contract), match_roles(schema, contract, tables)
+    roles = match_roles(schema, contract, tables)
+    functions = match_functions(schema, contract)
+    if "feature_flags" not in tables:  # any application has functions that say yes or no to a word and an id
+        functions = {n: f for n, f in functions.items() if f.confidence > Confidence.PERHAPS}
     objects = [o for r in contract.relations.values() for o in _relation(r, tables.get(r.name), pins or {})]
     objects += _functions(contract, functions, schema)
     objects += _roles(contract, roles, schema)

@@ -57,6 +57,12 @@ def test_nothing_is_claimed_where_nothing_is(pg_server: PgServer, name: str) -> 
     assert compare(schema_named(pg_server, name), contract()).tables == {}
 
 
+def test_a_function_is_a_flags_only_beside_flags(pg_server: PgServer) -> None:
+    """Any application has a function that says yes or no to a word and an id."""
+    with database(pg_server, "create function may_see(text, int) returns boolean language sql as 'select true'") as url:
+        assert compare(schema_of(url), contract()).functions == {}
+
+
 def test_a_known_queue_is_recognised(pg_server: PgServer) -> None:
     """pg-boss is seen by its tables, in the schema where they are."""
     assert [(p.name, p.schema) for p in presets_of(schema_named(pg_server, "pgboss"))] == [("pg-boss", "pgboss")]
