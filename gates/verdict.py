@@ -129,7 +129,7 @@ class Margin:
     @property
     def sentence(self) -> str:
         unit = f" {self.unit}" if self.unit else ""
-        return f"nearest limit: {self.check} {self.observed:g}{unit} of {self.limit:g}{unit} ({self.room:.0%} left)"
+        return f"nearest limit: {self.check} {self.observed:.4g} of {self.limit:.4g}{unit} ({self.room:.0%} left)"
 
 
 @dataclass(frozen=True, slots=True)

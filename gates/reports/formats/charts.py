@@ -131,7 +131,7 @@ def _timeline(load: Mapping[str, Any]) -> Iterator[Html]:
         ("p95", "95th percentile of latency, by second", "ms"),
         ("requests", "Requests, by second", ""),
     ):
-        points = _series([s.get("second"), s.get(member)] for s in seconds)
+        points = _series([s.get("second"), s.get(member)] for s in seconds if member != "p95" or s.get("requests"))
         if points:
             values = [v for _, v in points]
             failed = sum(int(number(s.get("failed")) or 0) for s in seconds)

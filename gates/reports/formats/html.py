@@ -18,7 +18,7 @@ from gates.reports.runbooks import section_of
 from gates.reports.sentences import brief, percent, recovery_lines, short_list
 from gates.text.inert import Html
 from gates.text.quantity import with_unit
-from gates.verdict import Finding, Verdict, behind_text, grouped
+from gates.verdict import Decision, Finding, Verdict, behind_text, grouped
 
 MOST_WITNESS = 6000
 MOST_CARDS = 25
@@ -32,12 +32,13 @@ Group = Sequence[Finding]
 def html(source: ReportSource) -> Html:
     """The whole document."""
     verdict, causes = source.verdict, Causes(source)
+    promoted = verdict.shown_as is Decision.PROMOTE  # then nothing of it was required
     title = f"{verdict.title}: {verdict.release or 'release not said'}"
     ends = (Html("<li>{}</li>").format(one) for one in short_list(verdict.ends_when, MOST_ENDS))
     parts = [
         section("Run this by hand", copied(verdict.action.by_hand, "the SQL")),
         section("Why", causes.told(grouped(verdict.deciding))),
-        section("Also unknown, by cause", causes.told(verdict.unseen)),
+        section("Also unknown, by cause", causes.told(verdict.unseen, 0 if promoted else MOST_CARDS)),
         section("The hold ends when", Html("<ul>{}</ul>").format(NOTHING.join(ends)) if verdict.ends_when else NOTHING),
         section("After the rollback", _table(recovery_lines(verdict.action.recovery))),
         section("In pictures", _grid(charts.figures(source))),
@@ -77,11 +78,15 @@ def _header(source: ReportSource) -> Html:
         **({"not required": str(len(verdict.not_required))} if verdict.not_required else {}),
     }
     listed = NOTHING.join(Html("<span>{} <b>{}</b></span>").format(name, value) for name, value in facts.items())
+    within = (
+        Html('<small class="within">{}</small>').format(verdict.contract.text) if verdict.contract.text else NOTHING
+    )
+    title = Html("{}{}").format(verdict.outcome, within)
     alarm = Html('<p class="alarm" role="alert">{}</p>').format(verdict.headline) if verdict.headline else NOTHING
     remarks = NOTHING.join(Html('<p class="facts">{}</p>').format(remark) for remark in verdict.remarks)
     return Html(
         '<header class="{}"><div>{}<h1>{}</h1>{}<dl class="brief">{}</dl><div class="facts">{}</div>{}{}</div></header>'
-    ).format(verdict.shown_as.value, alarm, verdict.title, lead, lines, listed, proportions(numbers, said), remarks)
+    ).format(verdict.shown_as.value, alarm, title, lead, lines, listed, proportions(numbers, said), remarks)
 
 
 class Causes:
@@ -98,13 +103,13 @@ class Causes:
         """The check that stands for the cause of this one; empty for a pass."""
         return self._cause.get(check, "")
 
-    def told(self, groups: Sequence[Group]) -> Html:
+    def told(self, groups: Sequence[Group], most: int = MOST_CARDS) -> Html:
         """The first causes in full, every other one as a line."""
         known = [g for g in groups if all(f.check in self._rows for f in g)]
         cards = NOTHING.join(
-            self._card([self._rows[f.check] for f in g], self._verdict.behind(g)) for g in known[:MOST_CARDS]
+            self._card([self._rows[f.check] for f in g], self._verdict.behind(g)) for g in known[:most]
         )
-        lines = NOTHING.join(self._line(g) for g in known[MOST_CARDS:])
+        lines = NOTHING.join(self._line(g) for g in known[most:])
         return cards + (Html("<ul>{}</ul>\n").format(lines) if lines else NOTHING)
 
     def _line(self, group: Group) -> Html:
