@@ -60,8 +60,10 @@ def _header(source: ReportSource) -> Html:
     lead = (
         Html('<p class="lead">{}</p>').format(told.lead.replace(" %", "\N{NO-BREAK SPACE}%")) if told.lead else NOTHING
     )
-    numbers = {"pass": counts.passed, "fail": counts.failed, "unknown": counts.unknown}
-    said = f"{counts.passed} checks passed, {counts.failed} failed, {counts.unknown} are unknown"
+    judged = counts.passed + counts.failed + counts.unknown + counts.not_applicable
+    unknown = counts.unknown if judged else len(source.rows)  # a run that did not finish judged nothing
+    numbers = {"pass": counts.passed, "fail": counts.failed, "unknown": unknown}
+    said = f"{counts.passed} checks passed, {counts.failed} failed, {unknown} are unknown"
     action = verdict.action
     before, after = ("unknown" if p is None else percent(p) for p in (action.from_percent, action.to_percent))
     stands = f"{before} → {after}, {action.result.replace('_', ' ')}"
@@ -73,7 +75,7 @@ def _header(source: ReportSource) -> Html:
         "flag": stands if action.kind != "none" else unchanged,
         "passed": str(counts.passed),
         "failed": str(counts.failed),
-        "unknown": str(counts.unknown),
+        "unknown": str(unknown),
         "not applicable": str(counts.not_applicable),
         **({"not required": str(len(verdict.not_required))} if verdict.not_required else {}),
     }
@@ -215,8 +217,8 @@ def _group(name: str, rows: Sequence[Row], causes: Causes) -> Html:
     said = ", ".join(f"{counts[o]} {('passed' if o == 'pass' else o)}" for o in OUTCOMES if counts[o])
     together = max if name == LOAD else sum
     seconds = together(row.duration_ms for row in rows) / 1000
-    wrong = any(row.outcome in {"fail", "unknown"} and not row.blocked_by for row in rows)
-    opened = Html(" open") if wrong else NOTHING  # what is only blocked is explained by its cause
+    wrong = any(row.effect and row.outcome in {"fail", "unknown"} and not row.blocked_by for row in rows)
+    opened = Html(" open") if wrong else NOTHING  # what is only blocked, or not judged, is explained by its cause
     body = NOTHING.join(_row(row, causes.of(row.check)) for row in rows)
     return Html('<details class="group"{}><summary>{} {}<span>{} · {:.1f} s</span></summary>{}</details>\n').format(
         opened, outcome(worst), name, said, seconds, body

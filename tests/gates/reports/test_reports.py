@@ -154,6 +154,14 @@ def hostile() -> Verdict:
     return Verdict(Decision.ROLLBACK, HOSTILE, release=HOSTILE, findings=(finding,), counts=Counts(0, 1, 0, 0))
 
 
+def test_a_run_that_did_not_finish_knows_nothing_and_opens_nothing() -> None:
+    """Every check is counted as unknown, and the one reason is said once."""
+    page = reports.render("html", Verdict(Decision.HOLD, "the run did not finish"), [], CATALOGUE, RUN)
+    assert f"<span>unknown <b>{len(CATALOGUE)}</b></span>" in page
+    assert '<details class="group" open>' not in page
+    assert '<details class="group">' in page
+
+
 def test_hostile_text_stays_text() -> None:
     """What a target answers cannot become markup, a mention, an output of the workflow, or broken XML."""
     verdict = hostile()
