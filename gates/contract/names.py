@@ -110,6 +110,8 @@ class Names:
     roles: Mapping[str, str | None] = field(default_factory=dict)
     ids: Mapping[str, str] = field(default_factory=dict)
     """Kind of id -> its type, where it is another than uuid."""
+    id_forms: Mapping[str, str] = field(default_factory=dict)
+    """Kind of id -> the form of its text, with `{hex}` or `{uuid}`, where it must have one."""
     members: MemberNames | None = None
 
     def __bool__(self) -> bool:
@@ -177,6 +179,11 @@ class Names:
         """The type of the ids of a kind: company, event, run or item."""
         return self.ids.get(kind, "uuid")
 
+    def formed(self, kind: str, made: uuid.UUID) -> str:
+        """A UUID as an id of a kind, where such ids are text of a form."""
+        form = self.id_forms.get(kind, "{uuid}")
+        return form.replace("{hex}", made.hex).replace("{uuid}", str(made))
+
     def within(self, unclaimed: Collection[str]) -> Names:
         """The names where the deployment does not claim these areas."""
         return names_of({**self.given, UNCLAIMED: sorted(unclaimed)}) if self and unclaimed else self
@@ -206,7 +213,8 @@ def names_of(given: Mapping[str, Any]) -> Names:
         },
         functions={n: _function(n, schema, f.arguments, functions.get(n, {})) for n, f in whole.functions.items()},
         roles=dict(given.get("roles", {})),
-        ids={ID_KINDS[n]: t for n, t in given.get("ids", {}).items() if t != "uuid"},
+        ids={ID_KINDS[n]: "text" if "{" in t else t for n, t in given.get("ids", {}).items() if t != "uuid"},
+        id_forms={ID_KINDS[n]: t for n, t in given.get("ids", {}).items() if "{" in t},
         members=_members(given["members"], schema) if "members" in given else None,
     )
 

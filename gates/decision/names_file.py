@@ -17,6 +17,10 @@ WORD = Text(r"[^\0]+", "text that is not empty")
 PATH = Text(r"/[^\s\0?#]*", "a path that begins with /")
 HEADER = Text(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", "the name of a header")
 DOTTED = Text(r"[^.\s\0]+(\.[^.\s\0]+)*", "a member, or members divided by dots")
+ID = Text(
+    rf"{'|'.join(ID_TYPES)}|[^\0{{}}]*\{{(hex|uuid)\}}[^\0{{}}]*",
+    f"{', '.join(ID_TYPES)}, or a form of text with {{hex}} or {{uuid}}",
+)
 SQL = Fields(
     {
         "sql": (WORD, "An expression over the row."),
@@ -127,7 +131,10 @@ HTTP = Fields(
 NAMES = Fields(
     {
         "schema": (NAME, "The schema of what says none (else public)."),
-        "ids": (Fields({n: (Choice(ID_TYPES), f"The type of {n}.") for n in ID_KINDS}), "Id -> its type (else uuid)."),
+        "ids": (
+            Fields({n: (ID, f"The type of {n}, or the form of its text.") for n in ID_KINDS}),
+            "Id -> its type (else uuid).",
+        ),
         "tables": (
             Fields({n: (_table(r), f"What {n} is.") for n, r in contract().relations.items()}),
             "Tables and views of the contract.",

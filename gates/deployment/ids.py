@@ -33,4 +33,4 @@ def ids_have_spellings(kind: str = "company") -> bool:
 
 def _of_bytes(kind: str, raw: bytes) -> str:
     base, count = _RANGES.get(current().id_type(kind), (0, 0))
-    return str(base + int.from_bytes(raw) % count) if count else str(uuid.UUID(bytes=raw, version=4))
+    return str(base + int.from_bytes(raw) % count) if count else current().formed(kind, uuid.UUID(bytes=raw, version=4))

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import json
 import re
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -141,6 +142,9 @@ class HttpWords:
     def _sent_id(self, member: str, token: bytes) -> bytes:
         """An id in a body: a string of ours is a number of theirs. What is no id keeps its form, mirrored."""
         kind = KIND_OF_MEMBER.get(member, "")
+        if kind in self._names.id_forms:
+            text = _text(token) if token[:1] == b'"' else ""
+            return json.dumps(self._names.formed(kind, uuid.UUID(text))).encode() if _UUID.fullmatch(text) else token
         if not kind or self._names.id_type(kind) not in COUNTED:
             return token
         if token.isdigit():
@@ -177,6 +181,8 @@ class HttpWords:
                 company = int(company)
             elif _UUID.fullmatch(company):
                 company = int(stranger(company, self._names.id_type("company")))
+        if "company" in self._names.id_forms and isinstance(company, str) and _UUID.fullmatch(company):
+            company = self._names.formed("company", uuid.UUID(company))
         if self._names.members is not None:
             if isinstance(found.get("sub"), str) and isinstance(company, str | int):
                 found["sub"] = user_of(str(company))

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -21,6 +22,7 @@ from gates.deployment.dialect.exchange import (
     real_metric,
     understood,
 )
+from gates.deployment.ids import new_id
 from gates.deployment.metrics import parse_metrics
 from gates.deployment.redaction import hidden, redact_text
 from gates.deployment.requests import Answer, Request, claims_of, curl, mint_token, sign_v2, signed_post
@@ -269,3 +271,18 @@ def test_a_series_and_a_code_have_their_real_names() -> None:
         "HELD",
         "forbidden",
     )
+
+
+def test_an_id_may_have_a_form() -> None:
+    """New ids have it; so has a UUID that a drill made up, in a body and in a token; an id that has it stays."""
+    use(names_of({"ids": {"company_id": "acc_{hex}", "event_id": "text"}}))
+    made = new_id("company")
+    assert re.fullmatch("acc_[0-9a-f]{32}", made)
+    stranger = "6f1c2c0e-0000-4000-8000-0123456789ab"
+    body = json.dumps({"company_id": stranger, "dlq_ids": [stranger]}).encode()
+    sent = json.loads(on_the_wire(Request("POST", "/dlq-replay", (), body)).body)
+    assert sent == {"company_id": "acc_6f1c2c0e0000400080000123456789ab", "dlq_ids": [stranger]}
+    assert real_claims({"company_id": stranger})["company_id"] == sent["company_id"]
+    assert json.loads(on_the_wire(Request("POST", "/x", (), json.dumps({"company_id": made}).encode())).body) == {
+        "company_id": made
+    }
