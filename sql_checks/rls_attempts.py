@@ -74,7 +74,6 @@ def attempt(connection: Connection, asked: Sequence[TenantStatement]) -> list[At
     """
     if not asked:
         return []
-    connection.execute("savepoint attempts")
     try:
         return _together(connection, asked)
     except psycopg.Error as error:
@@ -90,6 +89,7 @@ def attempt(connection: Connection, asked: Sequence[TenantStatement]) -> list[At
 def _together(connection: Connection, asked: Sequence[TenantStatement]) -> list[Attempt]:
     text = json.dumps([_told(connection, one) for one in asked])
     with connection.pipeline():
+        connection.execute("savepoint attempts")
         connection.execute("select pg_catalog.set_config('replaygate.attempts', %s, true)", (text,))
         connection.execute(sql(RUN).encode())
         done = connection.execute("select pg_catalog.current_setting('replaygate.attempted')::jsonb as done")

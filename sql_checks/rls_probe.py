@@ -48,6 +48,8 @@ UPSERTS = {
     "replay_budgets": "(company_id) do update set daily_limit = 1",
 }
 """Where an insert could also change the row of another."""
+AT_ONCE = 4
+"""So many tables are looked at in one round trip; all of it is one statement to the server's limit of time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +121,18 @@ def _look(connection: Connection) -> Probe:
         return found
     # before any claims are set: what was set once reads as '' and never as unset again
     _try(connection, [(sight, name, one) for sight in found.sights for name, one in _claimed(sight, UNSET)])
-    for sight in found.sights:
-        tries = [*_reads(sight), *_claimed(sight, _claims_to_try(sight.mine))]
-        if not sight.table.is_view and sight.mine == mine:  # never tries to write rows that are not the probe's own
-            tries += _writes(sight, bystander)
-        _try(connection, [(sight, name, one) for name, one in tries])
+    for start in range(0, len(found.sights), AT_ONCE):
+        some = found.sights[start : start + AT_ONCE]
+        _try(connection, [(sight, name, one) for sight in some for name, one in _tries(sight, mine, bystander)])
     return found
+
+
+def _tries(sight: Sight, mine: str, bystander: str) -> Iterator[tuple[str, TenantStatement]]:
+    """What is tried as the tenant of a table."""
+    yield from _reads(sight)
+    yield from _claimed(sight, _claims_to_try(sight.mine))
+    if not sight.table.is_view and sight.mine == mine:  # never tries to write rows that are not the probe's own
+        yield from _writes(sight, bystander)
 
 
 def _try(connection: Connection, tries: Sequence[tuple[Sight, str, TenantStatement]]) -> None:

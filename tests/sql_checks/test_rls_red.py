@@ -224,7 +224,7 @@ def test_an_error_of_ours_is_unknown(
     statement: str, pg_server: PgServer, clone: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A statement that our limit ended, or a connection that was cut, proves nothing about the policy."""
-    monkeypatch.setattr(rls_probe, "connect", partial(database.connect, statement_timeout_ms=50))
+    monkeypatch.setattr(rls_probe, "connect", partial(database.connect, statement_timeout_ms=100))
     with psycopg.connect(pg_server.url(clone), autocommit=True) as connection:
         connection.execute(
             "create function slow() returns boolean language plpgsql stable security definer as"
