@@ -67,6 +67,13 @@ def test_no_growing_table_is_scanned(prepared: Connection) -> None:
     assert {name: tables for name, tables in found.items() if tables} == {}
 
 
+def test_a_look_at_cohorts_reads_no_table_from_end_to_end(prepared: Connection) -> None:
+    """Nor does it as it is asked: in one transaction with the statement that readies the session for it."""
+    with prepared.transaction(force_rollback=True):
+        execute(prepared, statement("step"))
+        assert list(scans(plan_of(prepared, statement("events")))) == []
+
+
 PLANTED = {
     "a filter without an index": "select count(*) from public.event_outbox where payload = '{}'",
     "a join with the whole table": "select count(*) from public.agent_tasks join public.companies on name = agent_name",
