@@ -213,8 +213,9 @@ MANY_TENANTS = (
     "insert into public.companies (id, name) select gen_random_uuid(), 'Tenant ' || n"
     f" from generate_series(1, {TENANTS}) n;"
     " insert into public.replay_budgets (company_id) select id from public.companies on conflict do nothing;"
-    " insert into public.dead_letter_queue (company_id, event_type, payload, error_type)"
-    " select id, 'order.paid', '{}', 'timeout' from public.companies where name like 'Tenant %'"
+    " insert into public.dead_letter_queue (company_id, event_type, payload, error_type, status, created_at)"
+    " select id, 'order.paid', '{}', 'timeout', 'resolved', now() - interval '3 days' from public.companies"
+    " where name like 'Tenant %'"
 )
 ONE_TENANT = "delete from public.companies where id <> (select company_id from public.events limit 1)"
 MORE_COLUMNS = (
@@ -227,7 +228,7 @@ OF_SQL = {
     "at-50": ("the flag is at its second step", (AT.format(50),)),
     "at-100": ("the flag is at its last step", (AT.format(100),)),
     "autovacuum": ("autovacuum looks at every table each second", AUTOVACUUM),
-    "many-tenants": (f"{TENANTS} tenants with budgets and dead letters", (MANY_TENANTS,)),
+    "many-tenants": (f"{TENANTS} tenants with budgets and old dead letters", (MANY_TENANTS,)),
     "one-tenant": ("one tenant, and no other", (ONE_TENANT,)),
     "more-columns": ("tables have columns and indexes of the deployment's own", (MORE_COLUMNS,)),
     "date-style": (
@@ -236,7 +237,7 @@ OF_SQL = {
     ),
     "impatient-database": (
         "the database ends long statements and idle transactions",
-        (_database("statement_timeout = ''20s''"), _database("idle_in_transaction_session_timeout = ''10s''")),
+        (_database("statement_timeout = ''20s''"), _database("idle_in_transaction_session_timeout = ''30s''")),
     ),
     "read-only-hours": (
         "new sessions of the database only read",
