@@ -21,6 +21,8 @@ from gates.decision.policy_file import schema
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs")
+WORDS = {"object": "mapping", "integer": "whole number", "array": "list"}
+"""What a reader of YAML calls the types of JSON Schema."""
 LINK = re.compile(r"\]\(([^)#\s:]+)(?:#[^)]*)?\)")
 """A link to a file of the repository."""
 
@@ -91,7 +93,9 @@ def _allowed(node: dict[str, Any]) -> str:
     if "items" in node:
         return f"a list; of each: {_allowed(node['items'])}"
     bounds = [f"{node[name]:g}" for name in ("minimum", "maximum") if name in node]
-    kind = {"object": "mapping", "integer": "whole number"}.get(node.get("type", "object"), node.get("type", ""))
+    given = node.get("type", "object")
+    kinds = given if isinstance(given, list) else [given]
+    kind = " or ".join(WORDS.get(one, one) for one in kinds)
     return f"{kind} {' to '.join(bounds)}".strip()
 
 
