@@ -139,7 +139,7 @@ def _told_by(connection: psycopg.Connection[Any], tenant: str) -> None:
     connection.execute(whole["text"].replace("auth.jwt()", "auth.whole_jwt()").encode())
     connection.execute(
         "create or replace function auth.jwt() returns jsonb language sql stable set search_path = '' as $$"
-        f" select jsonb_build_object('company_id', {tenant}) $$"
+        f" select jsonb_build_object('company_id', {tenant}, 'user_metadata', auth.whole_jwt() -> 'user_metadata') $$"
     )
     connection.execute("grant execute on function auth.jwt(), auth.whole_jwt() to public")
 

@@ -119,7 +119,7 @@ def test_the_roles_of_supabase_are_the_platforms(pg_server: PgServer) -> None:
     assert not any("realtime.topic" in text for text in schema.claim_readers)
     told = {d.subject: d for d in found.defects}
     assert "alter role" not in told[SERVICE_ROLE].remedy
-    open_to_all = next(d for d in found.defects if "truncate" in d.seen)
+    open_to_all = next(d for d in found.defects if "TRUNCATE" in d.seen)
     assert open_to_all.subject == "public.dead_letter_queue, public.event_outbox"
 
 
