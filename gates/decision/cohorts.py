@@ -138,7 +138,7 @@ def compare(
     return found if by_plan.outcome is Outcome.UNKNOWN else by_plan
 
 
-def _compare(tenants: Sequence[TenantCounts], margin: float, fewest: int, look: Look) -> CohortComparison:
+def _compare(tenants: Sequence[TenantCounts], margin: float, fewest: int, look: RiskShare) -> CohortComparison:
     counted = [t for t in tenants if t.events and t.events_before]
     sides = [[t for t in counted if t.is_on is is_on] for is_on in (True, False)]
     if not all(sides):
@@ -184,7 +184,7 @@ def of_one_look(variance: float, degrees: int, _best: float, risk: float) -> flo
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class RiskShare:
     """A test with its part of the risk of either verdict."""
 
     name: str
@@ -193,8 +193,8 @@ class Look:
     half_width: Callable[[float, int, float, float], float]
 
 
-PLANNED = Look("at the end of the bake", 0.45 * FAIL_RISK, 0.4 * PASS_RISK, of_one_look)
-ANYTIME = Look("at any time", 0.35 * FAIL_RISK, 0.1 * PASS_RISK, half_width)
+PLANNED = RiskShare("at the end of the bake", 0.45 * FAIL_RISK, 0.4 * PASS_RISK, of_one_look)
+ANYTIME = RiskShare("at any time", 0.35 * FAIL_RISK, 0.1 * PASS_RISK, half_width)
 """Half of the risk of a pass, and a fifth of that of a failure, are left for what the approximations cost."""
 
 
@@ -208,7 +208,7 @@ def growth(found: CohortComparison, margin: float, planned: float | None = None)
     is_better = found.difference < margin
     best = margin / (TO_PASS if is_better else TO_FAIL)
 
-    def decides(times: float, look: Look = ANYTIME) -> bool:
+    def decides(times: float, look: RiskShare = ANYTIME) -> bool:
         risk = look.pass_risk if is_better else look.fail_risk
         return look.half_width(variance / times, degrees, best, risk) < room
 
