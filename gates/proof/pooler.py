@@ -17,7 +17,7 @@ from gates.proof import programs
 from gates.stack.errors import StackError
 from gates.stack.postgres import free_port
 
-PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+PROGRAM = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
 START_S = 10.0
 ACCOUNT = "nobody"
 """pgbouncer refuses to run as root."""

@@ -98,7 +98,7 @@ def _room() -> Iterator[Callable[[Path | None], Postgres]]:
         stack.callback(spawner.close)
 
         def made(folder: Path | None) -> Postgres:
-            run = rundir.create(rundir.places(os.environ, account), account)
+            run = rundir.create(rundir.places({}, account), account)
             stack.callback(run.remove)
             server = Postgres(run, account, spawner, PASSWORD, folder)
             stack.callback(server.stop)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from gates.proof.mutants.statements import Change
+from gates.proof.mutants.statements import Edit
 
 TOKEN = re.compile(
     r"--[^\n]*|'(?:[^']|'')*'|\$\w*\$|%\(\w+\)s|[A-Za-z_][\w.]*|\d+(?:\.\d+)?|<=|>=|<>|!=|:=|::|->>|->|\|\||[^\s]"
@@ -54,7 +54,7 @@ class Token:
         return self.text.upper()
 
 
-def changes(text: str, *, is_schema: bool) -> Iterator[Change]:
+def changes(text: str, *, is_schema: bool) -> Iterator[Edit]:
     """Every change of a file of SQL, in no order."""
     tokens = _tokens(text)
     yield from _conditions(tokens)
@@ -77,7 +77,7 @@ def _tokens(text: str) -> list[Token]:
     return found
 
 
-def _conditions(tokens: Sequence[Token]) -> Iterator[Change]:
+def _conditions(tokens: Sequence[Token]) -> Iterator[Edit]:
     """Each condition: dropped, its comparison changed; each word that joins two: the other one."""
     for i, token in enumerate(tokens):
         if not _opens(tokens, i):
@@ -87,18 +87,18 @@ def _conditions(tokens: Sequence[Token]) -> Iterator[Change]:
         if not inside or "BETWEEN" in words:
             continue
         first, last = inside[0], inside[-1]
-        yield Change("drop", first.start, last.end, "true")
+        yield Edit("drop", first.start, last.end, "true")
         at_top = [t for t in inside if t.depth == token.depth]
         for one in at_top:
             if one.text in COMPARED:
                 kind = "boundary" if one.text in {"<", "<=", ">", ">="} else "compare"
-                yield Change(kind, one.start, one.end, COMPARED[one.text])
+                yield Edit(kind, one.start, one.end, COMPARED[one.text])
             elif one.word == "IS":
                 after = tokens[tokens.index(one) + 1]
                 new, end = ("IS", after.end) if after.word == "NOT" else ("IS NOT", one.end)
-                yield Change("compare", one.start, end, new)
+                yield Edit("compare", one.start, end, new)
         if token.word in {"AND", "OR"}:
-            yield Change("and-or", token.start, token.end, "OR" if token.word == "AND" else "AND")
+            yield Edit("and-or", token.start, token.end, "OR" if token.word == "AND" else "AND")
 
 
 def _opens(tokens: Sequence[Token], i: int) -> bool:
@@ -129,7 +129,7 @@ def _until(tokens: Sequence[Token], start: int, depth: int, ends: set[str]) -> l
     return found
 
 
-def _clauses(tokens: Sequence[Token]) -> Iterator[Change]:
+def _clauses(tokens: Sequence[Token]) -> Iterator[Edit]:
     """Clauses that go: what happens on a conflict, locks, orders, limits; and single columns that are set."""
     for i, token in enumerate(tokens):
         after = tokens[i + 1].word if i + 1 < len(tokens) else ""
@@ -140,18 +140,18 @@ def _clauses(tokens: Sequence[Token]) -> Iterator[Change]:
                 if tokens[i - 1].word not in {"BEFORE", "AFTER", "ALL"} and tokens[max(i - 3, 0)].word != "POLICY":
                     yield _without("lock", token, _until(tokens, i + 1, token.depth, {";"}))
             case "SKIP", "LOCKED":
-                yield Change("lock", token.start, tokens[i + 1].end, "")
+                yield Edit("lock", token.start, tokens[i + 1].end, "")
             case "ORDER", "BY":
                 yield _without("order", token, _until(tokens, i + 1, token.depth, CLAUSE_ENDS))
             case "LIMIT", _:
-                yield Change("limit", token.start, tokens[i + 1].end, "")
+                yield Edit("limit", token.start, tokens[i + 1].end, "")
             case "DISTINCT" | "DESC", _ if after != "FROM":
-                yield Change("order", token.start, token.end, "")
+                yield Edit("order", token.start, token.end, "")
             case "SET", _ if tokens[max(i - 1, 0)].word != "RETURNS":
                 yield from _settings(tokens, i)
 
 
-def _settings(tokens: Sequence[Token], i: int) -> Iterator[Change]:
+def _settings(tokens: Sequence[Token], i: int) -> Iterator[Edit]:
     """Each column that an UPDATE of several sets is left as it is."""
     items, start = [], i + 1
     while True:
@@ -163,14 +163,14 @@ def _settings(tokens: Sequence[Token], i: int) -> Iterator[Change]:
         if start - 1 >= len(tokens) or tokens[start - 1].text != ",":
             break
     for item in items if len(items) > 1 else []:
-        yield Change("set", item[2].start, item[-1].end, item[0].text)
+        yield Edit("set", item[2].start, item[-1].end, item[0].text)
 
 
-def _without(operator: str, token: Token, rest: Sequence[Token]) -> Change:
-    return Change(operator, token.start, rest[-1].end if rest else token.end, "")
+def _without(operator: str, token: Token, rest: Sequence[Token]) -> Edit:
+    return Edit(operator, token.start, rest[-1].end if rest else token.end, "")
 
 
-def _values(tokens: Sequence[Token]) -> Iterator[Change]:
+def _values(tokens: Sequence[Token]) -> Iterator[Edit]:
     """Numbers one more, true for false, the least for the greatest."""
     swapped = {
         "TRUE": "false",
@@ -184,12 +184,12 @@ def _values(tokens: Sequence[Token]) -> Iterator[Change]:
     }
     for before, token in zip([None, *tokens], tokens, strict=False):
         if token.word in swapped:
-            yield Change("constant", token.start, token.end, swapped[token.word])
+            yield Edit("constant", token.start, token.end, swapped[token.word])
         elif token.text.isdigit() and (before is None or before.word not in {"$", "%", "SELECT", "("}):
-            yield Change("constant", token.start, token.end, str(int(token.text) + 1))
+            yield Edit("constant", token.start, token.end, str(int(token.text) + 1))
 
 
-def _statements(text: str, tokens: Sequence[Token]) -> Iterator[Change]:
+def _statements(text: str, tokens: Sequence[Token]) -> Iterator[Edit]:
     """Whole statements that are left out, of the file and of the bodies of its functions."""
     start, body = 0, False
     for i, token in enumerate(tokens):
@@ -201,18 +201,18 @@ def _statements(text: str, tokens: Sequence[Token]) -> Iterator[Change]:
         elif token.text == ";" and i > start:
             said = text[tokens[start].start : token.end]
             if (IN_A_BODY if body else LEFT_OUT).match(said):
-                yield Change("delete", tokens[start].start, token.end, "NULL;" if body else "")
+                yield Edit("delete", tokens[start].start, token.end, "NULL;" if body else "")
             start = i + 1
         elif token.text == ";":
             start = i + 1
 
 
-def _of_the_schema(text: str, tokens: Sequence[Token]) -> Iterator[Change]:
+def _of_the_schema(text: str, tokens: Sequence[Token]) -> Iterator[Edit]:
     """Constraints of columns and tables, and properties of functions and views."""
     for match in re.finditer(r"CREATE TABLE [\w.]+ \((.*?)\n\)", text, re.DOTALL):
         for one in IN_A_TABLE.finditer(text, match.start(1), match.end(1)):
-            yield Change("constraint", one.start(), one.end(), "")
+            yield Edit("constraint", one.start(), one.end(), "")
     for old, new in OF_FUNCTIONS.items():
         for one in re.finditer(re.escape(old), text):
             if not any(t.start <= one.start() < t.end and t.text.startswith("'") for t in tokens):
-                yield Change("property", one.start(), one.end(), new)
+                yield Edit("property", one.start(), one.end(), new)

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from gates.proof.mutants import clauses, statements
-from gates.proof.mutants.statements import Change
+from gates.proof.mutants.statements import Edit
 from gates.stack.service import SOURCE_ROOT
 
 PACKAGE = "replay_service"
@@ -79,17 +79,17 @@ def mutants(root: Path = SOURCE_ROOT) -> list[Mutant]:
     return found
 
 
-def _changes(text: str, name: str) -> Iterator[Change]:
+def _changes(text: str, name: str) -> Iterator[Edit]:
     if name.endswith(".sql"):
         return clauses.changes(text, is_schema="/migrations/" in name)
     return statements.changes(text)
 
 
-def _applied(text: str, change: Change) -> str:
+def _applied(text: str, change: Edit) -> str:
     return text[: change.start] + change.new + text[change.end :]
 
 
-def _mutant(text: str, name: str, one: Change) -> Mutant:
+def _mutant(text: str, name: str, one: Edit) -> Mutant:
     """Where little is replaced, what is said of it is the whole line."""
     line = text.count("\n", 0, one.start) + 1
     first = text.rfind("\n", 0, one.start) + 1

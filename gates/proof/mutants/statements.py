@@ -16,7 +16,7 @@ SAYS_A_TIME = ("_s", "_ms", "timeout", "interval", "size", "count")
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Edit:
     """One change of a text: what stands from `start` to `end` becomes `new`. operator: what kind of change."""
 
     operator: str
@@ -25,7 +25,7 @@ class Change:
     new: str
 
 
-def changes(text: str) -> Iterator[Change]:
+def changes(text: str) -> Iterator[Edit]:
     """Every change of a module, in no order."""
     place = _Places(text)
     classes = (n for n in ast.walk(place.tree) if isinstance(n, ast.ClassDef))
@@ -60,7 +60,7 @@ def changes(text: str) -> Iterator[Change]:
     yield from _numbers(place)
 
 
-def _of_conditions(place: _Places, node: ast.BoolOp) -> Iterator[Change]:
+def _of_conditions(place: _Places, node: ast.BoolOp) -> Iterator[Edit]:
     word, other = ("and", "or") if isinstance(node.op, ast.And) else ("or", "and")
     parts = [f"({place.text(value)})" for value in node.values]
     yield place.put(node, "and-or", f"({f' {other} '.join(parts)})")
@@ -68,7 +68,7 @@ def _of_conditions(place: _Places, node: ast.BoolOp) -> Iterator[Change]:
         yield place.put(node, "drop", f"({f' {word} '.join(parts[:i] + parts[i + 1 :])})")
 
 
-def _left_early(place: _Places, node: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[Change]:
+def _left_early(place: _Places, node: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[Edit]:
     """A function that does nothing, or always says the same."""
     body = [s for s in node.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
     yields = any(isinstance(n, ast.Yield | ast.YieldFrom) for n in ast.walk(node))
@@ -81,7 +81,7 @@ def _left_early(place: _Places, node: ast.FunctionDef | ast.AsyncFunctionDef) ->
         yield place.before(body[0], "return", answer)
 
 
-def _numbers(place: _Places) -> Iterator[Change]:
+def _numbers(place: _Places) -> Iterator[Edit]:
     """Whole numbers become one more, but those that say a time or a size."""
     for node in ast.walk(place.tree):
         named = ""
@@ -126,12 +126,12 @@ class _Places:
         start, end = self._span(node)
         return self._text[start:end]
 
-    def put(self, node: ast.expr | ast.stmt, operator: str, new: str) -> Change:
-        return Change(operator, *self._span(node), new)
+    def put(self, node: ast.expr | ast.stmt, operator: str, new: str) -> Edit:
+        return Edit(operator, *self._span(node), new)
 
-    def before(self, node: ast.stmt, operator: str, statement: str) -> Change:
+    def before(self, node: ast.stmt, operator: str, statement: str) -> Edit:
         start, _ = self._span(node)
-        return Change(operator, start, start, f"{statement}\n{' ' * node.col_offset}")
+        return Edit(operator, start, start, f"{statement}\n{' ' * node.col_offset}")
 
     def _span(self, node: ast.expr | ast.stmt) -> tuple[int, int]:
         last, column = node.end_lineno or node.lineno, node.end_col_offset or 0

@@ -11,7 +11,7 @@ from gates.verdict import Decision
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class MutantTally:
     """Mutants by what came of them; the last three are among the killed."""
 
     shown: int
@@ -41,12 +41,12 @@ class Tally:
         return said + (f", of them {among}" if among else "") + more + lost
 
 
-def tally(trials: Sequence[Trial]) -> Tally:
+def tally(trials: Sequence[Trial]) -> MutantTally:
     """The numbers of these trials on mutants."""
     killed = [t for t in trials if t.decision and t.decision != Decision.PROMOTE.value]
     promoted = [t for t in trials if t.decision == Decision.PROMOTE.value]
     holes = tuple(t.name for t in promoted if not t.reason.startswith(EQUIVALENT))
-    return Tally(
+    return MutantTally(
         shown=len(trials),
         killed=len(killed),
         equivalent=len(promoted) - len(holes),

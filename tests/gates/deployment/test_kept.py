@@ -82,6 +82,7 @@ def test_how_a_pooler_lends_is_seen_and_told(
 
 
 def test_without_a_pooler_none_is_told_of(migrated_url: str) -> None:
+    """Nothing is remembered of it, and a child's environment has no word of it."""
     see_lending(migrated_url)
     assert lending(migrated_url) == ""
     environ = environment_of(Target(TargetKind.STAGING, database_url=migrated_url), {database.LENDING: TRANSACTION})
