@@ -39,6 +39,16 @@ def newest_first(settings: Settings) -> Parts:
 
 
 @service(
+    "Of named items the newest are taken first.",
+    lambda p: _first_of_named(p) == 2,
+    (f"{RAILS}/oldest-first",),
+    names=("oldest",),
+)
+def named_newest_first(settings: Settings) -> Parts:
+    return altered(settings, "pick_items_by_id", (_ORDER, "ORDER BY created_at DESC, id\n  LIMIT"))
+
+
+@service(
     "Items are taken by their id, not by their age.",
     lambda p: _by_id(p),
     (f"{RAILS}/oldest-first",),
@@ -76,6 +86,12 @@ def _first_of_three(probe: Probe) -> int:
     with probe.tenant() as company:
         ids = probe.letters(company, 3)
         return ids.index(probe.replay(company, dry_run=True, max_items=1).json()["items"][0])
+
+
+def _first_of_named(probe: Probe) -> int:
+    with probe.tenant() as company:
+        ids = probe.letters(company, 3)
+        return ids.index(probe.replay(company, dlq_ids=ids, max_items=1).json()["items"][0])
 
 
 @service(

@@ -41,16 +41,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> WorkSte
     return WorkStealingScheduling(config, log) if config.getoption("dist") == "load" else None
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Loads come first, in two rows that run beside each other: a load keeps a schedule and mostly waits, so that the
-    other workers compute meanwhile. The second row begins where the share of the second worker does.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Loads come first, in one row: a load keeps a schedule and mostly waits, so that the other workers compute; two at
+    once would be late.
     """
-    loads = sorted({item.path for item in items if item.path.is_relative_to(LOADS)})
-    first, second = ([item for item in items if item.path in row] for row in (loads[::2], loads[1::2]))
-    others = [item for item in items if not item.path.is_relative_to(LOADS)]
-    share = len(items) // getattr(config, "workerinput", {"workercount": 1})["workercount"]
-    beside = max(0, share - len(first))
-    items[:] = [*first, *others[:beside], *second, *others[beside:]]
+    items.sort(key=lambda item: not item.path.is_relative_to(LOADS))
 
 
 def pytest_collection_finish() -> None:

@@ -74,7 +74,7 @@ def test_max_defaults_to_ids(scene: Scene, tenant: str) -> None:
 
 @drill("drill/safety-rails/oldest-first", covers=("E15",))
 def test_oldest_first(scene: Scene, tenant: str) -> None:
-    """A replay takes the oldest items first, by creation, then id.
+    """A replay takes the oldest items first, by creation, then id; of named items, too.
 
     Otherwise the oldest events wait for ever behind newer ones.
     """
@@ -88,6 +88,8 @@ def test_oldest_first(scene: Scene, tenant: str) -> None:
     due = {ids[1], ids[3], ids[5]}
     assert took(answer) == due, "other items were taken than the three oldest of six"
     assert touched(scene, tenant) == due, "other items than the answer's were touched"
+    named = scene.replay(tenant, label="max 1 of the three left", max=1, dlq_ids=[ids[4], ids[0], ids[2]]).json()
+    assert took(named) == {ids[2]}, "of three named items another was taken than the oldest"
 
 
 @drill("drill/safety-rails/ties-by-id", severity=Severity.WARN, covers=("E15",))

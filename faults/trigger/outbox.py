@@ -42,8 +42,7 @@ planted(
     "drop trigger zz_planted_twin on agent_tasks; drop function zz_planted_twin(); drop table agent_tasks_twin",
     "from pg_class where relname = 'agent_tasks_twin'",
     (
-        *(f"{OUTBOX}/{name}" for name in ("delivered-once", "same-event-id-once", "same-event-id-raced")),
-        f"{OUTBOX}/written-by-hand",
+        *(f"{OUTBOX}/{name}" for name in ("same-event-id-once", "same-event-id-raced", "written-by-hand")),
         *(f"{OUTBOX}/{name}" for name in ("crowd-once-each", "second-row-of-an-event")),
         *(f"{DLQ}/effect-that-was-there", f"{DLQ}/replayed-item-is-resolved"),
         *(f"{RECOVERY}/{name}" for name in ("worker-frozen-past-its-claim", "worker-sessions-ended")),
@@ -64,8 +63,7 @@ trigger(
     "insert",
     "return null;",
     (
-        *(f"{OUTBOX}/{name}" for name in ("delivered-once", "effect-within-two-seconds")),
-        f"{OUTBOX}/effect-and-acknowledgement-together",
+        *(f"{OUTBOX}/effect-within-two-seconds", f"{OUTBOX}/effect-and-acknowledgement-together"),
         *(f"{LIFE}/all-of-an-item-together", f"{DLQ}/item-without-event-id"),
     ),
 )

@@ -65,7 +65,7 @@ class Fault:
 
     def declares(self, check: str) -> bool:
         """Whether this check is one of those that must catch the fault."""
-        return matches(check, self.checks)
+        return matches(check, (f"{p}*" if p.endswith("/") else p for p in self.checks))
 
 
 def decided(fault: Fault, specs: Iterable[CheckSpec]) -> Fault:

@@ -92,9 +92,10 @@ def judge(fault: Fault, facts: FaultFacts) -> Cell:
     status, reason = _invalid(fault, facts) or (None, "")
     verdict = facts.run.verdict if facts.run else None
     failed = tuple(f for f in verdict.findings if f.outcome == "fail") if verdict else ()
-    killers = tuple(f.check for f in failed if fault.declares(f.check) and names_it(f, fault.names))
+    due = tuple(f for f in failed if fault.declares(f.check) or f.check in _blockers(fault, verdict))
+    killers = tuple(f.check for f in due if names_it(f, fault.names))
     if status is None and verdict is not None:
-        status, reason = _seen(fault, verdict, failed, killers)
+        status, reason = _seen(fault, verdict, failed, due, killers)
     return Cell(
         fault,
         status or Status.HARNESS_ERROR,
@@ -128,11 +129,17 @@ def _invalid(fault: Fault, facts: FaultFacts) -> tuple[Status, str] | None:
     return None
 
 
-def _seen(fault: Fault, verdict: Verdict, failed: Sequence[Finding], killers: Sequence[str]) -> tuple[Status, str]:
-    """What the gate saw of a fault that was surely on."""
+def _blockers(fault: Fault, verdict: Verdict | None) -> set[str]:
+    """The checks that a declared one proves nothing without: where one of them sees the fault first, it is named."""
+    return {f.blocked_by for f in verdict.findings if fault.declares(f.check)} if verdict else set()
+
+
+def _seen(
+    fault: Fault, verdict: Verdict, failed: Sequence[Finding], declared: Sequence[Finding], killers: Sequence[str]
+) -> tuple[Status, str]:
+    """What the gate saw of a fault that was surely on; `declared`: what failed of its checks."""
     if verdict.decision is Decision.PROMOTE:
         return Status.SURVIVED, "the gate promoted"
-    declared = [f for f in failed if fault.declares(f.check)]
     if killers and fault.decision in {None, verdict.decision}:
         return Status.KILLED, f"{killers[0]}: {_one(failed, killers[0]).message}"
     if killers:

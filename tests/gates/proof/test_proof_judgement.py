@@ -86,3 +86,13 @@ def test_the_id_of_a_check_names_nothing() -> None:
     assert names_it(dataclasses.replace(seen, witness={"row": "DUPLICATE"}), FAULT.names)
     assert names_it(dataclasses.replace(seen, observed="idempotency_key"), FAULT.names)
     assert names_it(seen, ()), "the fault of a proxy or a trigger needs none"
+
+
+@pytest.mark.parametrize(("check", "status"), [("drill/proof/a", Status.KILLED), ("drill/b", Status.KILLED_COLLATERAL)])
+def test_what_a_declared_check_waits_for_may_see_the_fault_first(check: str, status: Status) -> None:
+    """Without it the declared check proves nothing: the gate names it, and what waits behind it."""
+    blocked = dataclasses.replace(
+        finding("drill/idempotency/same-key", "blocked by drill/proof/a", "unknown"), blocked_by="drill/proof/a"
+    )
+    seen = run(Decision.ROLLBACK, finding(check, "a duplicate"), blocked)
+    assert judge(FAULT, dataclasses.replace(GOOD, run=seen)).status is status

@@ -57,3 +57,5 @@ $$;
 create trigger on_auth_user_created before insert on auth.users for each row execute function public.on_signup();
 
 select cron.schedule('tend', '* * * * *', $$select public.bury(1, 'it''s late; really')$$);
+
+revoke truncate, references, trigger on all tables in schema public from anon, authenticated;
