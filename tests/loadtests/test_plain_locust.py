@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from gates.stages.suite import LAUNCHER
 from tests.loadtests.fake_target import Behaviour, target
 from tests.loadtests.load_process import ENVIRON, ROOT, at_once
 from tests.waiting import until
@@ -32,7 +34,18 @@ def locust(folder: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
     """Locust with our file; its results go into the folder. It ends with the block."""
     (folder / "t.js").write_text(LOAD, encoding="utf-8")
     with_load = [] if "--worker" in words else ["--thresholds", str(folder / "t.js"), "--results", str(folder / "out")]
-    command = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--only-summary", *words, *with_load]
+    heeds_interrupts = [
+        sys.executable,
+        "-I",
+        "-S",
+        str(LAUNCHER),
+        str(os.getpid()),
+        str(int(signal.SIGKILL)),
+        "-1",
+        "-1",
+    ]
+    program = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--only-summary"]
+    command = [*heeds_interrupts, *program, *words, *with_load]
     out = (folder / f"{len(list(folder.iterdir()))}.log").open("w+", encoding="utf-8")
     with out, subprocess.Popen(command, cwd=ROOT, env=ENVIRON, stdout=out, stderr=out, text=True) as process:
         try:
@@ -116,7 +129,7 @@ def test_the_web_ui_starts_runs_and_shows_their_verdicts(tmp_path: Path) -> None
         for status, expected in ((200, "pass"), (503, "fail")):
             behaviour.status = lambda _n, status=status: status  # type: ignore[misc]
             until(lambda: _starts(ui, url), timeout_s=30, what="the web UI")
-            until(lambda word=expected: word in verdicts(ui), timeout_s=30, what=expected)  # type: ignore[misc]
+            until(lambda word=expected: _judged(ui, url, word), timeout_s=60, what=expected)  # type: ignore[misc]
             until(lambda: asked(f"{ui}/stats/requests")["state"] == "stopped", timeout_s=30)
         with urllib.request.urlopen(ui, timeout=10) as page:
             assert '"Verdict"' in page.read().decode()
@@ -129,6 +142,15 @@ def _starts(ui: str, host: str) -> bool:
         return bool(asked(f"{ui}/swarm", user_count="1", spawn_rate="1", host=host)["success"])
     except (urllib.error.URLError, ConnectionError):
         return False
+
+
+def _judged(ui: str, host: str, word: str) -> bool:
+    """Whether the last run came to this; one that could not be judged on a busy machine is made again."""
+    if word in verdicts(ui):
+        return True
+    if asked(f"{ui}/stats/requests")["state"] == "stopped":
+        _starts(ui, host)
+    return False
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
