@@ -229,10 +229,10 @@ def _waits(scene: Scene, company: str) -> list[list[tuple[float, float]]]:
         *(partial(scene.make_due, company, attempts=number) for number in range(1, ATTEMPTS)),
     ]
     found: list[dict[int, tuple[float, float]]] = [{} for _ in range(ATTEMPTS)]
-    for before, began, rows in scene.looks_through(acts, LOOK, company, within_s=LOOK_S):
+    for before, ended, rows in scene.looks_through(acts, LOOK, company, within_s=LOOK_S):
         for number, attempts, pending, due in rows:
             if before and pending and 1 <= (attempts or 0) <= ATTEMPTS:
-                found[attempts - 1].setdefault(number, (due - began, due - before + COMMIT_S))
+                found[attempts - 1].setdefault(number, (due - ended, due - before + COMMIT_S))
     return [list(waits.values()) for waits in found]
 
 

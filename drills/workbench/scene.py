@@ -223,7 +223,8 @@ class Scene(TenantData):
     ) -> list[Any]:
         """What the server sees with a statement of two columns (what is seen, how many of the acts have come to their
         end), from before the first act on. Each act is done once the end of the one before was seen, in this time.
-        All that changed: when the look before began, when this one did (Unix seconds), and what was seen.
+        All that changed: when the look before began, when this one had ended (Unix seconds), and what was seen: it
+        came about between the two.
         """
         statement, given = written(look, params)
         steps: SimpleQueue[int] = SimpleQueue()

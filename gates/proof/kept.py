@@ -18,14 +18,7 @@ class KeptTrials:
 
     def __init__(self, folder: Path, key: Mapping[str, str], *, resume: bool) -> None:
         self._path = folder / TRIALS
-        self._found: dict[str, Trial] = {}
-        lines = self._path.read_bytes().splitlines(keepends=True) if resume and self._path.exists() else []
-        whole = [json.loads(line) for line in lines if line.endswith(b"\n")]  # a kill may have cut the last one
-        if whole and whole[0] == dict(key):
-            self._path.write_bytes(b"".join(lines[: len(whole)]))
-            self._found = {one.id: one for one in map(_trial, whole[1:])}
-        else:
-            self._path.write_text(json.dumps(dict(key)) + "\n", encoding="utf-8")
+        self._found = {one.id: one for one in map(_trial, taken_up(self._path, key, resume=resume))}
 
     def __contains__(self, name: str) -> bool:
         return name in self._found
@@ -45,6 +38,19 @@ class KeptTrials:
         if one.decision:
             with self._path.open("a", encoding="utf-8") as out:
                 out.write(json.dumps(dataclasses.asdict(one), ensure_ascii=False) + "\n")
+
+
+def taken_up(path: Path, key: Mapping[str, str], *, resume: bool) -> list[Any]:
+    """The rows of a file whose first line is this key, where an earlier proof is to go on; else the file is begun anew,
+    and there are none.
+    """
+    lines = path.read_bytes().splitlines(keepends=True) if resume and path.exists() else []
+    whole = [json.loads(line) for line in lines if line.endswith(b"\n")]  # a kill may have cut the last one
+    if whole and whole[0] == dict(key):
+        path.write_bytes(b"".join(lines[: len(whole)]))
+        return whole[1:]
+    path.write_text(json.dumps(dict(key)) + "\n", encoding="utf-8")
+    return []
 
 
 def _trial(row: Mapping[str, Any]) -> Trial:

@@ -13,6 +13,7 @@ from typing import Any
 from gates.evidence import CheckSpec
 from gates.proof.fault import Fault
 from gates.proof.judgement import Cell, Status
+from gates.proof.kept import taken_up
 from gates.proof.short import is_short
 
 CELLS = "cells.ndjson"
@@ -27,16 +28,10 @@ class Matrix:
         self.faults = tuple(faults)
         self._path, self._lock = folder / CELLS, threading.Lock()
         self._found: dict[tuple[str, bool], Cell] = {}
-        lines = self._path.read_bytes().splitlines(keepends=True) if resume and self._path.exists() else []
-        whole = [json.loads(line) for line in lines if line.endswith(b"\n")]  # a kill may have cut the last one
-        if whole and whole[0] == dict(key):
-            self._path.write_bytes(b"".join(lines[: len(whole)]))
-            known = {f.id: f for f in faults}
-            for row in whole[1:]:
-                if row["fault"] in known:
-                    self._note(_cell(known[row["fault"]], row))
-        else:
-            self._path.write_text(json.dumps(dict(key)) + "\n", encoding="utf-8")
+        known = {f.id: f for f in faults}
+        for row in taken_up(self._path, key, resume=resume):
+            if row["fault"] in known:
+                self._note(_cell(known[row["fault"]], row))
 
     def add(self, cell: Cell) -> None:
         """Note a cell, and write it down."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gates import record
 from gates.decision.rules import Policy
@@ -45,6 +45,7 @@ from gates.text.patterns import matches
 
 MATRIX, PAGE, SUMMARY, LAST = "matrix.json", "proof.html", "proof.md", "proof.json"
 QUICK_EVERY = 10
+Asked = TypeVar("Asked")
 KEEP_EVERY_S = 20.0
 """The reports of what is known so far are written anew no oftener: they cost more than a fault does."""
 
@@ -100,6 +101,8 @@ class Prover:
         self._key = {"source": self._source, "policy": request.policy.proof_digest, "target": request.kind.value}
         request.out.mkdir(parents=True, exist_ok=True)
         self._kept = KeptTrials(request.out, self._key, resume=request.resume)
+        self._due: list[str] = []
+        """Trials that were asked for, of suites that may be ended before each of them was begun."""
 
     def run(self) -> Proof:
         """Everything that was asked for. Raise CannotWork without a catalogue, UsageError where nothing matches."""
@@ -119,7 +122,7 @@ class Prover:
             self._run_trials()
         finally:
             proof = self.keep()
-        if not faults and not self._kept.all:
+        if not faults and not self._kept.all and not self._due:
             raise UsageError(f"nothing is called {', '.join(request.only)}; allowed: ids of `gate prove --list`")
         return proof
 
@@ -131,22 +134,23 @@ class Prover:
             self._campaign().run(matrix.for_the_gate(request.seed, request.share) if request.quick else matrix.left)
 
     def _run_pairs(self) -> None:
-        """Each pair by the short way; the whole gate has the last word on those that it did not see."""
+        """Each pair by the short way; the whole gate has the last word on those that it did not see, if it is asked."""
         unseen: list[Fault] = []
 
         def done(cell: Cell) -> None:
-            if cell.as_declared:
+            if cell.as_declared or self._request.short:
                 self._trial_done(as_trial(cell))
             else:
                 unseen.append(cell.fault)
 
-        dataclasses.replace(self._short_way(), done=done).run(chosen_pairs(self._request))
+        due = self._not_right(ProofPart.PAIRS, {f.id: f for f in chosen_pairs(self._request)})
+        dataclasses.replace(self._short_way(), done=done).run(due)
         campaign = self._campaign()
         dataclasses.replace(campaign, done=lambda cell: self._trial_done(as_trial(cell))).run(unseen)
 
     def _run_mutants(self) -> None:
         request = self._request
-        due = [one for one in chosen_mutants(request) if not self._kept.is_right(f"{ProofPart.MUTANTS}/{one.id}")]
+        due = self._not_right(ProofPart.MUTANTS, {one.id: one for one in chosen_mutants(request)})
         MutantCampaign(
             open_bench=self._open,
             policy=request.policy,
@@ -160,6 +164,11 @@ class Prover:
             over=self._is_over,
         ).run(due)
 
+    def _not_right(self, suite: ProofPart, asked: Mapping[str, Asked]) -> list[Asked]:
+        """Those of a suite, by name, that an earlier run did not see come out right; all of them are due."""
+        self._due += [f"{suite}/{name}" for name in asked]
+        return [one for name, one in asked.items() if not self._kept.is_right(f"{suite}/{name}")]
+
     def _is_over(self) -> bool:
         return bool(self._request.minutes) and time.monotonic() - self._started > self._request.minutes * 60
 
@@ -168,8 +177,11 @@ class Prover:
         trials = self._make_trials()
         if ProofPart.HEALTHY in suites:
             for one in VARIANTS:
+                name = f"{ProofPart.HEALTHY}/{one.name}"
                 if why := one.lacking():
-                    self._request.say(f"- {ProofPart.HEALTHY}/{one.name}: left out, {why}")
+                    self._request.say(f"- {name}: left out, {why}")
+                elif self._request.wants(name):
+                    self._due.append(name)
             trials.healthy_targets()
         if ProofPart.DEGENERATE in suites:
             trials.degenerate_targets()
@@ -236,7 +248,10 @@ class Prover:
             cells=matrix.cells if matrix else (),
             compared=matrix.compared if matrix else (),
             trials=self._kept.all,
-            pending=tuple(f.id for f in matrix.pending) if matrix else (),
+            pending=(
+                *((f.id for f in matrix.pending) if matrix else ()),
+                *(name for name in self._due if name not in self._kept),
+            ),
             costs=self._costs,
             unpassed_nowhere=unpassed_nowhere(self._kept.all, [s.id for s in seen]),
             catalogue=seen,

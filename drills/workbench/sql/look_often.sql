@@ -1,6 +1,6 @@
 -- Looks with `replaygate.look` (one row: what is seen, how far that is) until it is as far as `replaygate.look_steps`, or for
 -- `replaygate.look_s` seconds without a step. Says each step as soon as it is seen, with INFO, which no setting holds back.
--- Leaves in `replaygate.looks` what changed, each with the time at which the look before it began.
+-- Leaves in `replaygate.looks` what changed, each with the times at which the look before it began and this one had ended.
 do $look$
 declare
   look text := pg_catalog.current_setting('replaygate.look');
@@ -9,6 +9,7 @@ declare
   ends timestamptz;
   before float8;
   began float8;
+  ended float8;
   seen jsonb;
   last jsonb;
   step integer;
@@ -19,8 +20,9 @@ begin
     before := began;
     began := extract(epoch from pg_catalog.clock_timestamp());
     execute look into seen, step;
+    ended := extract(epoch from pg_catalog.clock_timestamp());
     if seen is distinct from last then
-      looks := looks || pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(before, began, seen));
+      looks := looks || pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(before, ended, seen));
       last := seen;
     end if;
     if step > reached then

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from gates import catalogue
+from gates.decision.rules import Policy
 from gates.evidence import TargetKind
+from gates.proof import summary
 from gates.proof.bench import Bench, bench
 from gates.proof.fault import Fault, Kind, decided
+from gates.proof.healthy.variants import VARIANTS
 from gates.proof.judgement import FaultFacts, GateRun, Status, judge
 from gates.proof.pairs import as_trial, pair, pairs
 from gates.proof.programs import list_faults
+from gates.proof.proof import EXIT_NOT_PROVED
+from gates.proof.prove import ProofRequest, Prover
+from gates.proof.trial import ProofPart
 from gates.stack.plan import StackOptions
 from gates.verdict import Decision, Effect, Finding, Verdict
 
@@ -84,3 +91,24 @@ def test_a_pair_is_seen_where_either_is_named(decision: Decision, failed: str, *
     assert as_trial(cell).ok is ok
     assert as_trial(cell).harmful is (decision is Decision.PROMOTE)
     assert (cell.status is Status.KILLED) is ok
+
+
+class Late(Prover):
+    """A proof whose minutes are over before anything is begun."""
+
+    def _is_over(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("suite", "count"),
+    [(ProofPart.PAIRS, 3), (ProofPart.MUTANTS, 3), (ProofPart.HEALTHY, sum(not v.lacking() for v in VARIANTS))],
+)
+def test_what_was_never_begun_is_not_proved(suite: ProofPart, count: int, tmp_path: Path) -> None:
+    """Trials that the minutes were not enough for are told, and no part of them is a whole."""
+    policy = Policy(catalogue=catalogue.load(), target=TargetKind.STAGING)
+    proof = Late(ProofRequest(tmp_path, policy, suites=(suite,), sample=3, minutes=1, environ=os.environ)).run()
+    assert len(proof.pending) == count
+    assert all(name.startswith(f"{suite}/") for name in proof.pending)
+    assert proof.exit_code == EXIT_NOT_PROVED
+    assert f"not examined: {proof.pending[0]}" in summary.lines(proof)[-1]
