@@ -106,8 +106,9 @@ def at_once(names: Iterable[N], run: Callable[[N, Path], R], folder: Path, *, mo
 
 
 def children_of(process: int) -> list[int]:
-    """The children that a process has now."""
-    return [int(n) for n in Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii").split()]
+    """The children that a process has now, whichever of its threads started them."""
+    lists = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(number) for one in lists for number in one.read_text(encoding="ascii").split()]
 
 
 def verdicts(result: dict[str, Any]) -> dict[str, str]:

@@ -191,6 +191,7 @@ def test_an_instrument_that_goes_blind_blames_nobody(number: signal.Signals, tmp
         plan = url_plan(url, duration_s=3.0, most_s=3.0, rate_per_s=100.0, early_abort=False)
         process = start(plan, tmp_path)
         until(lambda: behaviour.count >= 100, 30)
+        until(lambda: len(children_of(process.pid)) == 1, what="the server of the null requests")
         (child,) = children_of(process.pid)
         os.kill(child, number)
         try:
