@@ -20,16 +20,18 @@ from pathlib import Path
 
 from benchmarks import baseline_rates, cohort_rates, mean_rates
 from benchmarks.at_looks import Load, at_looks
+from gates.decision.dependence import spread
 from gates.decision.intervals import binomial_cdf, rate_bounds
 from gates.evidence import Outcome, Severity
 from sql_checks.rulefile import read_all_rules
 from sql_checks.rulejudge import RuleSample, judge_proved
-from sql_checks.ruleproof import proved
+from sql_checks.ruleproof import Count, proved
 
 RUNS = 2000
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "decision.md"
 TEMPLATE = Path(__file__).with_name("decision_page.md")
 NOW = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
+WINDOW_S = 600
 RULE = next(rule for rule in read_all_rules() if rule.name == "agent-success")
 
 
@@ -74,10 +76,34 @@ def alert_verdict(bads: Sequence[int], n: int) -> str:
     total, bad = n * len(bads), sum(bads)
     rows = [RuleSample("all", 1 - bad / total, total, NOW, bad=bad)]
     rows += [RuleSample(f"t{i}", 1 - b / n, n, NOW, bad=b) for i, b in enumerate(bads)]
+    return decided(rows)
+
+
+def decided(rows: Sequence[RuleSample]) -> str:
+    """The rule's decision on these rows of its query."""
     judged = judge_proved(RULE, rows, NOW)
     if judged.outcome is Outcome.PASS:
         return "promote"
     return "rollback" if judged.severity is Severity.PAGE else "hold"
+
+
+def in_batches(rng: random.Random, tenants: Sequence[int], share: float, size: int) -> list[RuleSample]:
+    """What the rule's query gives for ten minutes in which the tenants have so many tasks each, in batches of `size`
+    that end in one second, and succeed or fail as a whole.
+    """
+    begun: Counter[int] = Counter()
+    failing: set[int] = set()
+    rows = []
+    for tenant, n in enumerate(tenants):
+        sizes = [min(size, n - done) for done in range(0, n, size)]
+        batches = [(tasks, rng.randrange(WINDOW_S), rng.random() < share) for tasks in sizes]
+        begun.update(second for _, second, _ in batches)
+        bad_seconds = {second for _, second, fails in batches if fails}
+        failing |= bad_seconds
+        bad, seconds = sum(tasks for tasks, _, fails in batches if fails), {second for _, second, _ in batches}
+        rows.append(RuleSample(f"t{tenant}", 1 - bad / n, n, NOW, "", False, bad, len(seconds), len(bad_seconds)))
+    bad, total = sum(s.bad or 0 for s in rows), sum(tenants)
+    return [RuleSample("all", 1 - bad / total, total, NOW, "", False, bad, len(begun), len(failing)), *rows]
 
 
 def differing(rng: random.Random, n: int, share: float, rho: float, count: int) -> list[int]:
@@ -151,11 +177,28 @@ def alert_rows(runs: int) -> list[list[str]]:
     return rows
 
 
+def batch_rows(runs: int) -> list[list[str]]:
+    """Fleets whose tasks fail in batches."""
+    fleets = (("20", [200] * 20, "200"), ("200, unequal", [50, 100, 400, 1000] * 50, "50 to 1,000"))
+    rows = []
+    for name, tenants, tasks in fleets:
+        for size, share in ((5, 0.01), (20, 0.01), (5, 0.05), (5, 0.10)):
+
+            def once(rng: random.Random, tenants: list[int] = tenants, share: float = share, size: int = size) -> str:
+                return decided(in_batches(rng, tenants, share, size))
+
+            found = repeat(f"batches {name} {size} {share}", runs, once)
+            rates = [rate(found[one], runs) for one in ("promote", "rollback", "hold")]
+            rows.append([name, tasks, f"{size}", f"{100 - 100 * share:g} %", *rates])
+    return rows
+
+
 def is_named(rng: random.Random, n: int, share: float) -> str:
     """Whether one bad tenant among 999 at 99 % is proved to be bad."""
     bads = [*binomials(rng, n, 0.01, 999), *binomials(rng, n, share, 1)]
-    counts = {"all": (sum(bads), 1000 * n), **{str(i): (bad, n) for i, bad in enumerate(bads)}}
-    return "named" if "999" in proved(counts, [(bad, n) for bad in bads], 0.02) else "missed"
+    tenants = {str(i): Count(bad, n) for i, bad in enumerate(bads)}
+    counts = {"all": Count(sum(bads), 1000 * n, spread((bad, n) for bad in bads)), **tenants}
+    return "named" if "999" in proved(counts, 0.02) else "missed"
 
 
 def beside_others(rng: random.Random, n: int, share: float) -> str:
@@ -231,6 +274,7 @@ TABLES: dict[str, tuple[str, Callable[[int], list[list[str]]]]] = {
     "stalls": (VERDICTS, partial(load_rows, loads=[x for s in STALLS_S for x in quick(0.05, (0.005, 0.05, 0.2), s)])),
     "long": (VERDICTS, partial(load_rows, loads=[x for s in STALLS_S for x in long_enough(s)])),
     "alerts": ("tenants | tasks each | true success | promote | rollback | hold", alert_rows),
+    "batches": ("tenants | tasks each | in batches of | true success | promote | rollback | hold", batch_rows),
     "named": (
         "tasks each | at 90 %: named among 1,000 | at 95 % | at 90 %: not promoted among 20 | at 95 %",
         named_rows,

@@ -17,15 +17,15 @@ samples, stale or impossible values are `unknown`. `for` is for Prometheus and f
 beyond its limit as firing.
 
 A rule with `allowed_bad` is judged by a share of its samples. There a page needs proof: the probability of so many bad
-samples where every true share is at the limit, exact for each tenant, in the spread of its tenants for the fleet, by
-Holm's procedure over all of them at 5 %. With 20, 200 or 2,000 tenants of 50 tasks at a true 99 % of successes, under
-one window in two hundred pages (simulated in the tests); by the bare numbers 85 to 100 of a hundred would. A tenant at
-90 % among 999 good ones is named in 95 of 100 windows from 300 tasks on. A breach that is not proved warns, so it
-holds, and says how many samples would tell. But where the fleet passes, and equals of its share would look so in 2 % of
-the windows or more, chance explains it, and it is noted. A pass needs proof of less: the fleet's share must exclude 2.5
-times the odds of a bad sample that are allowed (4.9 % where 2 % are); until then it is unknown, and says how many
-samples would tell. What these rules are worth in numbers: [decision.md](decision.md). An exported rule knows the bare
-numbers alone.
+samples where every true share is at the limit, exact for each tenant (tasks that end in one second and fail together
+count once), in the spread of its tenants for the fleet, by Holm's procedure over all of them at 5 %. With 20, 200 or
+2,000 tenants of 50 tasks at a true 99 % of successes, under one window in two hundred pages (simulated in the tests);
+by the bare numbers 85 to 100 of a hundred would. A tenant at 90 % among 999 good ones is named in 95 of 100 windows
+from 300 tasks on. A breach that is not proved warns, so it holds, and says how many samples would tell. But where the
+fleet passes, and equals of its share would look so in 2 % of the windows or more, chance explains it, and it is noted.
+A pass needs proof of less: the fleet's share must exclude 2.5 times the odds of a bad sample that are allowed (4.9 %
+where 2 % are); until then it is unknown, and says how many samples would tell. What these rules are worth in numbers:
+[decision.md](decision.md). An exported rule knows the bare numbers alone.
 """
 
 

@@ -1,7 +1,8 @@
 """Reads alert rules: YAML in the manner of Prometheus rule files, with SQL for the expression.
 
-A query gives rows `subject, value, samples, newest, witness[, draining][, bad]`: one row with subject `all` for the
-fleet, and one for each tenant where that matters. `{{name}}` in a query is replaced by `fragments/name.sql`.
+A query gives rows `subject, value, samples, newest, witness[, draining][, bad[, groups, bad_groups]]`: one row with
+subject `all` for the fleet, and one for each tenant where that matters. `{{name}}` in a query is replaced by
+`fragments/name.sql`.
 """
 
 from __future__ import annotations

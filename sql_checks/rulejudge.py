@@ -11,10 +11,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from gates.decision.dependence import spread, together
 from gates.evidence import Outcome, Severity
 from sql_checks.rulefile import AlertRule
-from sql_checks.ruleproof import FLEET, floor_of, is_chance, is_sound, needed, needed_for_sound, proved
+from sql_checks.ruleproof import FLEET, Count, floor_of, is_chance, is_sound, needed, needed_for_sound, proved
 
+CLEARLY = 1.5
+"""A message says that samples fail together where so many are worth one, or more."""
 FUTURE_S = 60
 """Clocks differ by seconds; a newest row this far ahead of the database clock was written with another unit or zone."""
 
@@ -24,6 +27,8 @@ class RuleSample:
     """One row of a rule's query: a value of the fleet (`all`) or of one tenant, with what it rests on.
 
     bad: how many of the samples are beyond the paging limit, for rules that are judged by that share.
+    groups, bad_groups: where samples may fail together, into how many groups they fall, and how many of those have a
+    bad one.
     """
 
     subject: str
@@ -33,6 +38,14 @@ class RuleSample:
     witness: str = ""
     draining: bool = False
     bad: int | None = None
+    groups: int = 0
+    bad_groups: int = 0
+
+    @property
+    def counted(self) -> Count:
+        """Its samples, in independent ones where they fail together."""
+        bad = self.bad or 0
+        return Count(bad, self.samples, together(bad, self.samples, self.groups, self.bad_groups))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +94,7 @@ def _judge(rule: AlertRule, samples: Sequence[RuleSample], now: dt.datetime, *, 
     wrong = [s for s in samples if doubts[s.subject] and s.samples >= rule.min_samples_tenant]
     if wrong:
         return RuleResult(Outcome.UNKNOWN, f"{wrong[0].subject}: {doubts[wrong[0].subject]}", wrong[0])
-    if prove and (lack := _lack(rule, fleet, samples)):
+    if prove and (lack := _lack(rule, fleet, _fleet_count(fleet, samples))):
         return lack
     chance = (
         f"{len(breaches)} tenants are over the limit, as chance has it in a fleet that keeps it" if breaches else ""
@@ -89,25 +102,27 @@ def _judge(rule: AlertRule, samples: Sequence[RuleSample], now: dt.datetime, *, 
     return RuleResult(Outcome.PASS, chance, fleet, limit=rule.limits[0][1])
 
 
-def _lack(rule: AlertRule, fleet: RuleSample, samples: Sequence[RuleSample]) -> RuleResult | None:
+def _lack(rule: AlertRule, fleet: RuleSample, count: Count) -> RuleResult | None:
     """The fleet keeps its limit, and has too few samples to show that it is not far beyond it.
 
     A rule of two windows may keep its limit by the other one; then these samples are not what it was judged by.
     """
-    bad, allowed = fleet.bad or 0, rule.allowed_bad or 0.0
-    tenants = _tenants(samples)
-    if bad > allowed * fleet.samples or is_sound(bad, fleet.samples, tenants, allowed):
+    allowed = rule.allowed_bad or 0.0
+    if count.bad > allowed * count.samples or is_sound(count, allowed):
         return None
-    enough = needed_for_sound(bad, fleet.samples, tenants, allowed)
+    enough = needed_for_sound(count, allowed)
     message = (
-        f"{rule.name}: {bad} of {fleet.samples} samples are bad, which keeps the limit ({allowed:.3g}), but so few may"
-        f" be chance where the true share is {floor_of(allowed):.2g}; {enough} samples would tell. Wait, and run again"
+        f"{rule.name}: {count.bad} of {count.samples} samples are bad, which keeps the limit ({allowed:.3g}), but so"
+        f" few may be chance where the true share is {floor_of(allowed):.2g}; {enough} samples would tell. Wait, and"
+        " run again"
     )
     return RuleResult(Outcome.UNKNOWN, message, fleet, samples_needed=enough - fleet.samples)
 
 
-def _tenants(samples: Sequence[RuleSample]) -> list[tuple[int, int]]:
-    return [(s.bad or 0, s.samples) for s in samples if s.subject != FLEET]
+def _fleet_count(fleet: RuleSample, samples: Sequence[RuleSample]) -> Count:
+    """Also tenants that have too few samples to be judged show how much tenants differ."""
+    apart = spread((s.bad or 0, s.samples) for s in samples if s.subject != FLEET)
+    return replace(fleet.counted, weight=max(apart, fleet.counted.weight))
 
 
 def _doubt(rule: AlertRule, sample: RuleSample, now: dt.datetime) -> str:
@@ -167,22 +182,27 @@ def _proving(
 ) -> RuleResult | None:
     """The worst breach that is proved; where none is, a warning about the worst; None where chance explains them."""
     allowed = rule.allowed_bad or 0.0
-    counts = {s.subject: (s.bad or 0, s.samples) for s in samples if not doubts[s.subject]}
-    sure = proved(counts, _tenants(samples), allowed)
+    counts = {
+        s.subject: _fleet_count(s, samples) if s.subject == FLEET else s.counted
+        for s in samples
+        if not doubts[s.subject]
+    }
+    sure = proved(counts, allowed)
     certain = [b for b in breaches if b[0][0] is not Severity.PAGE or b[1].subject in sure]
     if not certain and is_chance(len(breaches), counts, allowed):
         return None
     found = _firing(rule, certain or breaches)
     if found.severity is not Severity.PAGE or found.sample is None or found.sample.subject in sure:
         return found
-    bad, seen = counts[found.sample.subject]
-    more = needed(bad, seen, len(counts), allowed)
+    count = counts[found.sample.subject]
+    more = needed(count, len(counts), allowed)
     wait = f"{more} samples would tell" if more else "no number of samples would tell"
+    worth = f", which fail together: {count.weight:.2g} are worth one" if count.weight >= CLEARLY else ""
     message = (
-        f"{found.message}. That may be chance: {bad} of {seen} samples are bad, {allowed:.0%} may be, and"
-        f" {len(counts)} subjects were looked at; at this share {wait}"
+        f"{found.message}. That may be chance: {count.bad} of {count.samples} samples are bad{worth}, {allowed:.0%} may"
+        f" be, and {len(counts)} subjects were looked at; at this share {wait}"
     )
-    return replace(found, severity=Severity.WARN, message=message, samples_needed=more and more - seen)
+    return replace(found, severity=Severity.WARN, message=message, samples_needed=more and more - count.samples)
 
 
 def _short(value: float | None) -> str:

@@ -11,16 +11,17 @@ limit of 98 % in 28 of 100 windows of 50 samples; to prove the limit itself take
 is a point better, and a healthy small fleet would hold for ever. A tenant passes by its bare number: with the 50
 samples that it needs to be judged, that excludes five times what is allowed.
 
-Samples of one tenant are taken as independent. Tenants may differ: the fleet's bad samples are counted in the spread
-that its tenants show (the ratio's variance with tenants as clusters; Korn and Graubard's effective sample size).
+Tenants may differ: the fleet's bad samples are counted in the spread that its tenants show (the ratio's variance with
+tenants as clusters). Samples of one tenant are independent, but where a rule's query says into how many groups they
+fall (those of one second): what fails together counts once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
-from gates.decision.dependence import spread
 from gates.decision.intervals import binomial_cdf, binomial_tail, hypergeometric_tail
 
 FLEET = "all"
@@ -32,20 +33,28 @@ CHANCE = 0.02
 """Tenants over the limit are taken for chance where, in a fleet of equals, such a one and so many are no rarer."""
 MOST_SAMPLES = 1_000_000
 
-Counts = Mapping[str, tuple[int, int]]
-"""Subject -> its bad samples and all its samples."""
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Bad samples and all samples of a subject. `weight`: so many are worth an independent one."""
+
+    bad: int
+    samples: int
+    weight: float = 1.0
+
+    @property
+    def independent(self) -> tuple[float, float]:
+        """Bad samples and all samples, in independent ones. Both are fractions."""
+        return self.bad / self.weight, self.samples / self.weight
 
 
-def proved(counts: Counts, tenants: Iterable[tuple[int, int]], allowed: float) -> frozenset[str]:
-    """Subjects of `counts` whose share of bad samples is over `allowed`, by Holm's procedure at ALPHA.
+Counts = Mapping[str, Count]
+"""Subject -> what was counted of it."""
 
-    tenants: bad samples and all samples of each tenant, also of those that have too few to be judged.
-    """
-    weight = spread(tenants)
-    chances = sorted(
-        (_tail(bad / weight, n / weight, allowed) if subject == FLEET else _tail(bad, n, allowed), subject)
-        for subject, (bad, n) in counts.items()
-    )
+
+def proved(counts: Counts, allowed: float) -> frozenset[str]:
+    """Subjects whose share of bad samples is over `allowed`, by Holm's procedure at ALPHA."""
+    chances = sorted((_tail(*one.independent, allowed), subject) for subject, one in counts.items())
     found = []
     for place, (chance, subject) in enumerate(chances):
         if chance > ALPHA / (len(chances) - place):
@@ -58,42 +67,46 @@ def is_chance(breaching: int, counts: Counts, allowed: float) -> bool:
     """Whether tenants that all fail as often as the fleet would look like this: none of `counts` stands out from the
     others, and no more are over the limit than the number that is `breaching`. False where the fleet is over it, too.
     """
-    bad, samples = counts.get(FLEET, (1, 1))
+    fleet = counts.get(FLEET, Count(1, 1))
     tenants = [one for subject, one in counts.items() if subject != FLEET]
-    if bad > allowed * samples or not tenants:
+    if fleet.bad > allowed * fleet.samples or not tenants:
         return False
 
-    def beside_others(b: int, n: int) -> float:
-        if 2 * n > samples:  # the others are too few to know their share by: both are compared (Fisher's exact test)
-            return hypergeometric_tail(b, n, bad, samples)
-        return _tail(b, n, min(allowed, (bad - b + 0.5) / (samples - n + 1)))  # half a failure more: nobody is perfect
+    def beside_others(one: Count) -> float:
+        if 2 * one.samples > fleet.samples:  # the others are too few to know their share by: Fisher's exact test
+            in_independent = (round(number / one.weight) for number in (one.bad, one.samples, fleet.bad, fleet.samples))
+            return hypergeometric_tail(*in_independent)
+        others = (fleet.bad - one.bad + 0.5) / (fleet.samples - one.samples + 1)  # half a failure: nobody is perfect
+        return _tail(*one.independent, min(allowed, others))
 
-    if any(beside_others(b, n) <= CHANCE / len(tenants) for b, n in tenants):
+    if any(beside_others(one) <= CHANCE / len(tenants) for one in tenants):
         return False
-    usual = min(allowed, (bad + 0.5) / (samples + 1))
-    expected = sum(_tail(int(allowed * n + 1e-9) + 1, n, usual) for _, n in tenants)
+    usual = min(allowed, (fleet.bad + 0.5) / (fleet.samples + 1))
+    together = max(one.weight for one in tenants)  # tenants without a failure do not show what theirs would be worth
+    expected = sum(
+        _tail((int(allowed * one.samples + 1e-9) + 1) / together, one.samples / together, usual) for one in tenants
+    )
     return _tail(breaching, len(tenants), expected / len(tenants)) > CHANCE
 
 
-def needed(bad: int, samples: int, subjects: int, allowed: float) -> int | None:
+def needed(one: Count, subjects: int, allowed: float) -> int | None:
     """Samples at which the share that was seen would be proof among so many subjects; None where no number would."""
-    share = bad / samples
+    share = one.bad / one.samples
     if share <= allowed:
         return None
-    found = _fewest(samples, lambda n: _tail(n * share, n, allowed) <= ALPHA / subjects)
+    found = _fewest(one, lambda n: _tail(n * share, n, allowed) <= ALPHA / subjects)
     return found if found < MOST_SAMPLES else None
 
 
-def is_sound(bad: int, samples: int, tenants: Iterable[tuple[int, int]], allowed: float) -> bool:
+def is_sound(fleet: Count, allowed: float) -> bool:
     """Whether so few bad samples of the fleet exclude that its true share is at the floor, or worse."""
-    weight = spread(tenants)
-    return binomial_cdf(bad / weight, samples / weight, floor_of(allowed)) <= ALPHA
+    return binomial_cdf(*fleet.independent, floor_of(allowed)) <= ALPHA
 
 
-def needed_for_sound(bad: int, samples: int, tenants: Iterable[tuple[int, int]], allowed: float) -> int:
+def needed_for_sound(fleet: Count, allowed: float) -> int:
     """Samples at which the share that was seen would exclude the floor; the share keeps the limit."""
-    weight, share = spread(tenants), bad / samples
-    return _fewest(samples, lambda n: binomial_cdf(share * n / weight, n / weight, floor_of(allowed)) <= ALPHA)
+    share = fleet.bad / fleet.samples
+    return _fewest(fleet, lambda n: binomial_cdf(share * n, n, floor_of(allowed)) <= ALPHA)
 
 
 def floor_of(allowed: float) -> float:
@@ -102,14 +115,16 @@ def floor_of(allowed: float) -> float:
     return odds / (1.0 + odds)
 
 
-def _fewest(samples: int, proves: Callable[[int], bool]) -> int:
-    """The fewest samples, from so many on, that prove something; MOST_SAMPLES where fewer do not."""
-    low, high = samples, samples
-    while high < MOST_SAMPLES and not proves(high):
+def _fewest(one: Count, proves: Callable[[float], bool]) -> int:
+    """The fewest samples, from those that were counted on, that prove something, were they as dependent as those;
+    `proves` takes independent ones. MOST_SAMPLES where fewer do not.
+    """
+    low, high = one.samples, one.samples
+    while high < MOST_SAMPLES and not proves(high / one.weight):
         low, high = high, high * 2
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if proves(middle) else (middle, high)
+        low, high = (low, middle) if proves(middle / one.weight) else (middle, high)
     return min(high, MOST_SAMPLES)
 
 

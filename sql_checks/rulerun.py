@@ -16,6 +16,7 @@ from sql_checks.rulejudge import RuleResult, RuleSample, judge_proved
 from sql_checks.sqlsession import SqlSession
 
 COLUMNS = ("subject", "value", "samples", "newest", "witness")
+GROUPS = ("groups", "bad_groups")
 MAX_ROWS = 100_000
 Found = psycopg.Cursor[dict[str, object]]
 
@@ -46,10 +47,12 @@ def measured_by(rule: AlertRule, clock: Found, cursor: Found) -> Measurement:
     """What the answers to its statements say. Raise RowContractError."""
     now = (clock.fetchone() or {}).get("now")
     columns = tuple(d.name for d in cursor.description or ())
-    extra = (*(["draining"] * ("draining" in columns)), *(["bad"] * (rule.allowed_bad is not None)))
+    extra = [*["draining"] * ("draining" in columns), *["bad"] * (rule.allowed_bad is not None)]
+    extra += [*GROUPS] * ("bad" in extra and "groups" in columns)
     if columns != (*COLUMNS, *extra):
         raise RowContractError(
-            f"rule {rule.name} gives columns {columns}; allowed: {COLUMNS}, then draining, then bad with allowed_bad"
+            f"rule {rule.name} gives columns {columns}; allowed: {COLUMNS}, then draining, then bad with allowed_bad,"
+            f" then {GROUPS}"
         )
     rows = cursor.fetchmany(MAX_ROWS)
     if not isinstance(now, dt.datetime):
@@ -68,6 +71,8 @@ def _sample(row: dict[str, object]) -> RuleSample:
         witness=text(row["witness"] or ""),
         draining=bool(row.get("draining")),
         bad=None if row.get("bad") is None else int(str(row["bad"])),
+        groups=count(row.get("groups", 0)),
+        bad_groups=count(row.get("bad_groups", 0)),
     )
 
 

@@ -15,6 +15,7 @@ stalls that leaves open.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -64,6 +65,20 @@ def spread(counts: Iterable[Counts], variance: float | None = None) -> float:
         return 1.0
     found = sum((bad - share * n) * (bad - share * n) for bad, n in pairs) * groups / (groups - 1) / total
     return max(1.0, found / alone)
+
+
+def together(bad: float, samples: float, groups: int, bad_groups: int) -> float:
+    """How many samples of a group are worth one, where those of a group (a second, a batch) may fail together; at
+    least 1. `groups`: that have a sample; `bad_groups`: that have a bad one.
+
+    Samples that fail one by one reach a share `1 - (1 - p)^s` of the groups of s samples, those that fail together only
+    a share p. The s that fits is the number of independent samples in a group. One group, or nothing but bad ones, says
+    nothing of it.
+    """
+    if not 0 < bad < samples or not 0 < bad_groups < groups:
+        return 1.0
+    independent = math.log1p(-bad_groups / groups) / math.log1p(-bad / samples)
+    return max(1.0, samples / groups / independent)
 
 
 def dependence(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import math
 import random
@@ -9,11 +10,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from gates.decision.dependence import spread
+from benchmarks.decision_rates import in_batches
+from gates.decision.dependence import spread, together
 from gates.decision.intervals import hypergeometric_tail
 from gates.evidence import Outcome, Severity
 from sql_checks.rulejudge import RuleSample, judge, judge_proved
-from sql_checks.ruleproof import needed, proved
+from sql_checks.ruleproof import Count, needed, proved
 from tests.sql_checks.conftest import RULES
 
 NOW = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
@@ -82,8 +84,8 @@ def test_tenants_that_differ_do_not_page_a_fleet_that_keeps_the_limit(apart: flo
     for _ in range(500):
         rates = [rng.betavariate(a, b) for _ in range(20)]
         bads = [sum(rng.random() < rate for _ in range(50)) for rate in rates]
-        counts = {"all": (sum(bads), 1000)}
-        paged += bool(proved(counts, [(bad, 50) for bad in bads], 0.02))
+        fleet_alone = {"all": Count(sum(bads), 1000, spread((bad, 50) for bad in bads))}
+        paged += bool(proved(fleet_alone, 0.02))
     assert paged <= 10
 
 
@@ -104,11 +106,12 @@ def test_a_breach_that_is_not_proved_holds_and_says_what_it_lacks() -> None:
     judged = judge_proved(SUCCESS, fleet([3, 0, 0, 0], 50), NOW)
     assert (judged.outcome, judged.severity) == (Outcome.FAIL, Severity.WARN)
     assert "That may be chance: 3 of 50 samples are bad, 2% may be, and 5 subjects were looked at" in judged.message
-    more = needed(3, 50, 5, 0.02)
+    more = needed(Count(3, 50), 5, 0.02)
     assert more is not None
     assert judged.samples_needed == more - 50
     assert f"{more} samples would tell" in judged.message
-    assert proved({"t0": (round(more * 3 / 50) + 1, more), **{f"x{i}": (0, 50) for i in range(4)}}, [], 0.02) == {"t0"}
+    others = {f"x{i}": Count(0, 50) for i in range(4)}
+    assert proved({"t0": Count(round(more * 3 / 50) + 1, more), **others}, 0.02) == {"t0"}
 
 
 @pytest.mark.parametrize(("tenants", "n", "runs"), [(20, 50, 1000), (20, 200, 1000), (200, 50, 300), (2000, 50, 40)])
@@ -154,9 +157,42 @@ def test_a_proved_breach_pages_beside_one_that_may_be_chance() -> None:
 
 def test_holm_goes_on_after_the_first() -> None:
     """The second smallest chance has one rival less."""
-    assert proved({"a": (30, 100), "b": (7, 100), "c": (2, 100)}, [], 0.02) == {"a", "b"}
-    assert proved({"a": (2, 100), "b": (7, 100), "c": (2, 100)}, [], 0.02) == {"b"}
-    assert proved({}, [], 0.02) == frozenset()
+    assert proved({"a": Count(30, 100), "b": Count(7, 100), "c": Count(2, 100)}, 0.02) == {"a", "b"}
+    assert proved({"a": Count(2, 100), "b": Count(7, 100), "c": Count(2, 100)}, 0.02) == {"b"}
+    assert proved({}, 0.02) == frozenset()
+
+
+@pytest.mark.parametrize("size", [2, 5, 20])
+@pytest.mark.parametrize("tenants", [[50] * 20, [200] * 20, [50, 100, 400, 1000] * 50])
+def test_tasks_that_fail_together_do_not_page_a_healthy_fleet(tenants: list[int], size: int) -> None:
+    """At a true 99 %, a batch counts once: at most one window in a hundred pages. Task by task many would."""
+    rng, runs = random.Random(29), 200
+    windows = [in_batches(rng, tenants, 0.01, size) for _ in range(runs)]
+    assert sum(judge_proved(SUCCESS, rows, NOW).severity is Severity.PAGE for rows in windows) <= runs // 100
+    if size == 20:
+        one_by_one = [[dataclasses.replace(s, groups=0) for s in rows] for rows in windows]
+        assert sum(judge_proved(SUCCESS, rows, NOW).severity is Severity.PAGE for rows in one_by_one) > runs // 3
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_a_tenant_whose_batches_fail_is_named(size: int) -> None:
+    """One at 80 % with 1,000 tasks among nineteen at 99 %, whether its tasks fail one by one or five together."""
+    rng, named = random.Random(31), 0
+    for _ in range(100):
+        good = [s for s in in_batches(rng, [200] * 19, 0.01, size) if s.subject != "all"]
+        (bad,) = [dataclasses.replace(s, subject="bad") for s in in_batches(rng, [1000], 0.2, size)[1:]]
+        total, failed = 200 * 19 + 1000, sum(s.bad or 0 for s in (*good, bad))
+        judged = judge_proved(SUCCESS, [RuleSample("all", 1 - failed / total, total, NOW, bad=failed), *good, bad], NOW)
+        named += judged.severity is Severity.PAGE and judged.sample is not None and judged.sample.subject == "bad"
+    assert named >= 95
+
+
+def test_what_fails_together_is_told_from_the_groups() -> None:
+    assert together(10, 1000, 200, 2) == pytest.approx(5.0, rel=0.02)  # two batches of five
+    assert together(100, 1000, 200, 82) == pytest.approx(1.0, rel=0.02)  # one by one: 1 - 0.9^5 of the groups
+    assert together(5, 50, 46, 1) == pytest.approx(5.0, rel=0.1)  # one batch among tasks that come alone
+    assert together(20, 200, 1, 1) == together(50, 50, 10, 10) == together(0, 50, 10, 0) == 1.0  # nothing is known
+    assert together(5, 50, 0, 0) == together(3, 50, 20, 20) == 1.0
 
 
 def passes_alone(n: int, true: float) -> float:
