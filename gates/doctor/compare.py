@@ -19,6 +19,7 @@ from gates.doctor.words import best_likeness, synonyms, words
 
 LEAST_FLAG = 0.78
 NOT_THERE = "which is not there"
+NOT_FORCED = "not forced"
 EVERYBODY = frozenset({"public", "anon", "authenticated"})
 
 
@@ -281,7 +282,7 @@ def row_security_trouble(table: SchemaTable) -> str:
     ]
     if always:
         return f"policy {always[0]} shows every row to everybody"
-    return "" if table.forced else "row-level security is not forced: the owner sees every row"
+    return "" if table.forced else f"row-level security is {NOT_FORCED}: the owner sees every row"
 
 
 def is_true(expression: str) -> bool:

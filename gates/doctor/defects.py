@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from gates.contract.contract import Contract
 from gates.doctor.actors import edited_claims
-from gates.doctor.compare import ComparedObject, Comparison, Presence, RowsSeen, is_true
+from gates.doctor.compare import NOT_FORCED, ComparedObject, Comparison, Presence, RowsSeen, is_true
 from gates.doctor.http_comparison import HttpComparison
 from gates.doctor.presets import SERVICE_ROLE
 from gates.doctor.schema import Schema, SchemaRole, SchemaTable, quoted
@@ -88,7 +88,7 @@ def _row_security(comparison: Comparison) -> Iterator[Defect]:
             continue
         real = comparison.tables[one.name].table
         table, written = real.qualified, real.quoted
-        if "not forced" in one.detail:
+        if NOT_FORCED in one.detail:
             yield Defect(
                 60,
                 table,
@@ -141,19 +141,32 @@ def _claims(schema: Schema, comparison: Comparison) -> Iterator[Defect]:
 
 
 def _rights(comparison: Comparison) -> Iterator[Defect]:
-    """TRUNCATE, which Supabase gives to everybody on every new table."""
+    for one, holders in _truncators(comparison):
+        who = ", ".join(map(quoted, holders))
+        yield Defect(
+            63,
+            one.qualified,
+            f"{', '.join(holders)} may empty it by TRUNCATE",
+            "Row-level security does not bind TRUNCATE: one statement wipes every tenant.",
+            f"revoke truncate, references, trigger on {one.quoted} from {who}",
+        )
+
+
+def _truncators(comparison: Comparison) -> Iterator[tuple[SchemaTable, list[str]]]:
+    """Tables that tenants may empty, and which roles of theirs."""
     tenants = {comparison.roles[n].role.name for n in ("anon", "authenticated") if n in comparison.roles} | {"public"}
     for one in comparison.tables.values():
         holders = sorted(tenants & {*one.table.truncators})
         if holders and not one.table.is_view:
-            who = ", ".join(map(quoted, holders))
-            yield Defect(
-                63,
-                one.table.qualified,
-                f"{', '.join(holders)} may empty it by TRUNCATE",
-                "Row-level security does not bind TRUNCATE: one statement wipes every tenant.",
-                f"revoke truncate, references, trigger on {one.table.quoted} from {who}",
-            )
+            yield one.table, holders
+
+
+def platform_defaults(comparison: Comparison) -> Iterator[tuple[str, str]]:
+    """What Supabase gives every new table, where it was not taken back: the check that sees it, and what it is."""
+    if any(one.kind == "row security" and NOT_FORCED in one.detail for one in comparison.objects):
+        yield "sql/spot/rls-forced", "row-level security is not forced"
+    if any(_truncators(comparison)):
+        yield "sql/spot/tenants-cannot-truncate", "tenants hold TRUNCATE"
 
 
 def _keys(comparison: Comparison) -> Iterator[Defect]:

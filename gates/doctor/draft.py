@@ -15,6 +15,7 @@ from gates.decision.floor import on_floor
 from gates.doctor import limit_keys
 from gates.doctor.actors import FoundMembers, tenant_claim, tenant_members
 from gates.doctor.compare import Presence
+from gates.doctor.defects import platform_defaults
 from gates.doctor.diagnosis import Diagnosis
 from gates.doctor.draft_http import http_lines
 from gates.doctor.drafting import MOST_COMMENT, Lines, alternatives, comment, guess, scalar, titled
@@ -58,17 +59,33 @@ FILLED = {
     "character": "''",
 }
 """Type -> a value for a column that the contract does not know and that has no default."""
+PLATFORM_HOLDS = (
+    "# Supabase's defaults: no release made them, so they hold, and do not roll back. Mend them by the doctor's SQL,",
+    "# then remove these lines.",
+    "checks:",
+)
 WRITTEN = ("companies", "event_outbox", "events", "dead_letter_queue", "feature_flags", "agent_controls", "agent_tasks")
 """Tables in which the gate inserts rows of its own tenants."""
 
 
 def draft(found: Diagnosis, contract: Contract, *, has_manifest: bool = False) -> str:
-    """The members `contract` and `names` as YAML. has_manifest: the deployment's own manifest was written beside it."""
+    """The members `contract` and `names` as YAML, and `checks` where the platform's defaults stand. has_manifest: the
+    deployment's own manifest was written beside it.
+    """
     parts = ["\n".join(_contract(found, contract, has_manifest=has_manifest))]
     names = [*_names(found, contract)]
     if names:
         parts.append("\n".join([*titled("names:", names), *names]))
+    if checks := [*_checks(found)]:
+        parts.append("\n".join([*PLATFORM_HOLDS, *checks]))
     return "\n\n".join(parts) + "\n"
+
+
+def _checks(found: Diagnosis) -> Lines:
+    """No release brought what the platform gives by default, and no rollback takes it back: it holds."""
+    if any(p.name == SUPABASE for p in found.presets):
+        for check, said in platform_defaults(found.comparison):
+            yield f"  {check}: {{decides: hold}}{comment(f'sure: {said}')}"
 
 
 # --- contract ----------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ version: 1
 
 """
 OURS = ("contract", "names")
-"""Members that a draft writes anew; all others of an existing file stay."""
+"""Members that a draft writes anew; all others of an existing file stay, and are not drafted again."""
 MANIFEST = "schema-manifest.json"
 _KEY = re.compile(r"^([A-Za-z_][A-Za-z0-9_-]*):", re.MULTILINE)
 
@@ -60,9 +60,11 @@ def write(path: Path, draft: str, manifest: str, now: dt.datetime) -> Written:
 
 def merged(old: str, draft: str, manifest: str = "") -> str:
     """The old text with the draft's members in place of its own; what is not the draft's stays, comments and all."""
-    blocks = [b for b in _blocks(old) if b[0] not in OURS]
-    text = "".join(block for _, block in blocks).rstrip("\n") + "\n"
-    text = f"{text}\n{draft}"
+    kept = [b for b in _blocks(old) if b[0] not in OURS]
+    known = {name for name, _ in kept if name}
+    drafted = "".join(block for name, block in _blocks(draft) if name not in known)
+    text = "".join(block for _, block in kept).rstrip("\n") + "\n"
+    text = f"{text}\n{drafted}"
     return _with_manifest(text, manifest) if manifest else text
 
 

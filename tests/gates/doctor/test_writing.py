@@ -121,6 +121,10 @@ def test_the_roles_of_supabase_are_the_platforms(pg_server: PgServer) -> None:
     assert "alter role" not in told[SERVICE_ROLE].remedy
     open_to_all = next(d for d in found.defects if "TRUNCATE" in d.seen)
     assert open_to_all.subject == "public.dead_letter_queue, public.event_outbox"
+    assert data["checks"]["sql/spot/tenants-cannot-truncate"] == {"decides": "hold"}
+    text = merged("version: 1\nchecks: {}\n", draft(found, contract()))
+    assert yaml.safe_load(text)["checks"] == {}
+    assert "checks" not in yaml.safe_load(draft(replace(found, presets=()), contract()))
 
 
 def test_a_known_queue_is_drafted_as_its_preset(pg_server: PgServer, tmp_path: Path) -> None:
