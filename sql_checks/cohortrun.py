@@ -27,6 +27,7 @@ from gates.decision.cohorts import (
 from gates.deployment.database import sql
 from gates.evidence import JsonValue, Outcome
 from gates.text.foreign import count
+from gates.text.quantity import span, with_unit
 from sql_checks.rulefile import ALERTS
 from sql_checks.sqlsession import SqlSession
 
@@ -212,7 +213,7 @@ def judge_cohorts(metric: Metric, look: CohortLook, observer: Observer) -> None:
             f"{bad}: {_sides(found)}; that is {_points(found.difference)} more, at least {_points(found.low)}; allowed:"
             f" {_points(margin)}{named}. Take {look.flag} back from {step.percent} %"
         )
-    observer.control(f"{found.on.tenants} tenants with {look.flag} on, {found.off.tenants} with it off")
+    observer.control(f"{with_unit(found.on.tenants, 'tenants')} with {look.flag} on, {found.off.tenants} with it off")
 
 
 def _more_may_wait(metric: Metric, tenants: Sequence[TenantCounts]) -> float:
@@ -230,13 +231,13 @@ def _undecided(
 ) -> str:
     """Why nothing is proved, and when it may be."""
     fewest, worth = look.limits.fewest_tenants, min(found.on.worth, found.off.worth)
-    sides = f"{found.on.tenants} tenants with events got {look.flag} by its step to {step.percent} %, and"
-    sides += f" {found.off.tenants} have it off"
+    on = with_unit(found.on.tenants, "tenants")
+    sides = f"{on} with events got {look.flag} by its step to {step.percent} %, and {found.off.tenants} without"
     if worth < fewest:
         observer.details["samples_needed"] = fewest - int(worth)
         observer.details["ends_when"] = f"{fewest} tenants with events have {look.flag} on, and {fewest} have it off"
         weight = f", worth {worth:.1f} of equal weight" if worth else ""
-        return f"{sides}, {step.age_s:.0f} s after it{weight}; at least {fewest} are needed on either side"
+        return f"{sides}, {span(step.age_s)} after it{weight}; at least {fewest} are needed on either side"
     told = f"{bad}: {_sides(found)}; the difference is between {_points(found.low)} and {_points(found.high)}"
     times = growth(found, margin, _until_planned(look, step))
     if times is None or times > look.room(SINCE_SHARE):
@@ -248,7 +249,7 @@ def _undecided(
     more = times - 1.0
     observer.details["samples_needed"] = round(more * (found.on.events + found.off.events))
     observer.details["time_needed_s"] = round(more * step.age_s)
-    return f"{told}, which decides nothing; about {more * step.age_s / 60.0:.0f} minutes more would tell"
+    return f"{told}, which decides nothing; about {span(more * step.age_s)} more would tell"
 
 
 def _until_planned(look: CohortLook, step: Step) -> float | None:
@@ -270,7 +271,8 @@ def judge_share(look: CohortLook, observer: Observer) -> None:
     fewest = 2 * look.limits.fewest_tenants
     if total < fewest:
         observer.details["samples_needed"] = fewest - total
-        observer.unmet(f"{total} tenants had events since the step, at least {fewest} are needed to judge a share")
+        had = with_unit(total, "tenants")
+        observer.unmet(f"{had} had events since the step, at least {fewest} are needed to judge a share")
     if not is_as_planned(on, total, step.percent):
         other = [t.name for t, seen in zip(tenants, is_on, strict=True) if seen is not t.is_on]
         observer.witness = [*other[:10]]

@@ -16,3 +16,11 @@ def with_unit(value: JsonValue, unit: str) -> str:
     """A value with its unit; one of several things is in the singular."""
     word = unit.removesuffix("s") if value == 1 and len(unit) > 2 and unit.isalpha() else unit
     return f"{shown(value)} {word}".rstrip()
+
+
+def span(seconds: float) -> str:
+    """A length of time as people say it: 45 s, 12 min, 3.5 h, 2.1 d."""
+    for limit, unit, name in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if abs(seconds) < limit:
+            return f"{seconds / unit:.3g} {name}"
+    return f"{seconds / 86_400:.3g} d"

@@ -20,9 +20,10 @@ from gates.inputs.values import option
 from gates.reports.console import Console
 from gates.stages import collection
 from gates.text.inert import Terminal
+from gates.text.quantity import span
 from gates.watch import history
 from gates.watch.html import html
-from gates.watch.incidents import Patience, health_of, span
+from gates.watch.incidents import Patience, health_of
 from gates.watch.look import Drills
 from gates.watch.rounds import EXIT_CODES
 from gates.watch.story import FinishedRound, Watch, one_round, rounds

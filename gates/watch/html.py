@@ -13,7 +13,7 @@ from gates.evidence import shown_time
 from gates.reports.page import document, outcome, section, tools
 from gates.reports.pictures import line, proportions, strip
 from gates.text.inert import Html
-from gates.watch.incidents import span
+from gates.text.quantity import span
 from gates.watch.rounds import Change, Incident, Round
 from gates.watch.trends import FLAPS, WINDOW, Trend
 from gates.watch.view import (

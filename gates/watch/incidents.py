@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gates.evidence import Outcome, stamp
+from gates.text.quantity import span
 from gates.watch.rounds import Change, Incident, Reading, Round
 
 LEVELS = ("note", "warn", "page")
@@ -241,11 +242,3 @@ def allowed_s(last: Round) -> float:
 def seconds_between(earlier: str, later: dt.datetime) -> float:
     """Seconds from a time in the history until `later`; negative where the clock went back."""
     return (later - dt.datetime.fromisoformat(earlier)).total_seconds()
-
-
-def span(seconds: float) -> str:
-    """A length of time as people say it: 45 s, 12 min, 3.5 h, 2.1 d."""
-    for limit, unit, name in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
-        if abs(seconds) < limit:
-            return f"{seconds / unit:.3g} {name}"
-    return f"{seconds / 86_400:.3g} d"

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gates.evidence import CheckSpec, Outcome
-from gates.watch.incidents import WatcherHealth, span
+from gates.text.quantity import span
+from gates.watch.incidents import WatcherHealth
 from gates.watch.rounds import Change, Incident, Round
 from gates.watch.trends import WINDOW, Before, Trend, from_the_future, trends
 
