@@ -246,6 +246,7 @@ _catalogue(
     "SELECT count(*) > 0 FROM pg_constraint WHERE conname = 'witness_new'",
     (f"{SPOT}/constraints-validated", "sql/manifest/constraints"),
     names=("witness_new", "agent_tasks"),
+    decision="hold",
 )
 _catalogue(
     "insert-needs-more",

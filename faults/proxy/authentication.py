@@ -122,11 +122,15 @@ proxy(
     "authentication/signed-requests-are-refused",
     refuses(lambda sent: bool(sent.signature)),
     (f"{AUTH}/signed-accepted", "drill/proof/valid-signature-accepted"),
+    names=("TRANSBOT_HMAC_SECRET",),
+    decision="hold",
 )
 proxy(
     "authentication/tokens-are-refused",
     refuses(lambda sent: bool(sent.header("Authorization"))),
     (f"{TOKENS}/admin-accepted", "drill/proof/admin-token-accepted"),
+    names=("ADMIN_JWT",),
+    decision="hold",
 )
 proxy(
     "authentication/bodies-in-unusual-spellings-are-refused",

@@ -185,7 +185,10 @@ proxy(
 proxy(
     "tokens/bad-tokens-are-server-errors",
     whenever(401, lambda reply: replace(reply, status=500)),
-    tuple(f"{TOKENS}/{name}" for name in ("kid-of-8-kilobytes", "exp-in-odd-forms", "token-of-48-kilobytes")),
+    tuple(
+        f"{TOKENS}/{name}"
+        for name in ("admin-accepted", "kid-of-8-kilobytes", "exp-in-odd-forms", "token-of-48-kilobytes")
+    ),
 )
 proxy(
     "tokens/iat-has-no-leeway",

@@ -11,9 +11,12 @@ from gates.verdict import EFFECT_ORDER, Finding, blocked_by_cause
 
 NAMES_THE_CONSTRAINT = "sql/spot/replay-runs-unique"
 
+PREREQUISITES = "preflight/*"
+"""Where one of these is unknown and others stand behind it, that is the first thing to mend, as if it had failed."""
+
 FIRST = (
     UNREADABLE + "*",
-    "preflight/*",
+    PREREQUISITES,
     NAMES_THE_CONSTRAINT,  # without it every replay may fail: the checklist's query only sees that there is none
     "drill/proof/valid-signature-accepted",
     "drill/authentication/signed-accepted",
@@ -57,14 +60,14 @@ that one event takes; the drills that wait for its effects only see that they wa
 def in_order(findings: Sequence[Finding], areas: Mapping[str, str]) -> list[Finding]:
     """The findings by effect, causes first, then by harm.
 
-    areas: check -> its area. A failure comes before what is unknown; of what is unknown, that first on which most
-    depends.
+    areas: check -> its area. A failure comes before what is unknown, save a prerequisite of others; of what is unknown,
+    that first on which most depends.
     """
     caused = _under_one_cause(findings)
     behind = blocked_by_cause(caused)
 
     def gravity(one: Finding) -> tuple[object, ...]:
-        failed = one.outcome == "fail"
+        failed = one.outcome == "fail" or (behind[one.check] and fnmatchcase(one.check, PREREQUISITES))
         harm = _tier(one.check, areas.get(one.check, ""))
         like = max((p for p in PLAINEST if one.check.startswith(p)), key=len, default="")
         plain = PLAINEST.index(like) if like else len(PLAINEST)

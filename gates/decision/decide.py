@@ -350,6 +350,8 @@ def _reason(
     if shut and decision is Decision.HOLD and any(shut.check in {f.check, f.blocked_by} for f in holding):
         before = f"; before that {failed[0].check} failed: {failed[0].said}" if failed else ""
         return f"{shut.check} is unknown: {shut.message}{before}"
+    if failed and first not in failed:  # without it nobody knows what the failures are worth
+        return f"{first.check} is unknown: {first.said}{_more([first, *failed], findings)}"
     if failed:
         return f"{failed[0].check} failed: {failed[0].said}{_more(failed, findings)}"
     alike = [f for f in causes if f.message == first.message]

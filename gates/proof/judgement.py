@@ -93,6 +93,10 @@ def judge(fault: Fault, facts: FaultFacts) -> Cell:
     verdict = facts.run.verdict if facts.run else None
     failed = tuple(f for f in verdict.findings if f.outcome == "fail") if verdict else ()
     due = tuple(f for f in failed if fault.declares(f.check) or f.check in _blockers(fault, verdict))
+    if (
+        not due and verdict and fault.decision is Decision.HOLD
+    ):  # nobody can tell it from a gate that was set up wrongly
+        due = tuple(f for f in verdict.findings if f.outcome == "unknown" and f.check in _blockers(fault, verdict))
     killers = tuple(f.check for f in due if names_it(f, fault.names))
     if status is None and verdict is not None:
         status, reason = _seen(fault, verdict, failed, due, killers)
@@ -141,7 +145,7 @@ def _seen(
     if verdict.decision is Decision.PROMOTE:
         return Status.SURVIVED, "the gate promoted"
     if killers and fault.decision in {None, verdict.decision}:
-        return Status.KILLED, f"{killers[0]}: {_one(failed, killers[0]).message}"
+        return Status.KILLED, f"{killers[0]}: {_one(verdict.findings, killers[0]).message}"
     if killers:
         said = f"{killers[0]} failed, but the decision was {verdict.decision} where {fault.decision} was due"
         return Status.MASKED, f"{said}: {verdict.reason}"

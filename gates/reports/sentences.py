@@ -58,7 +58,8 @@ class _Teller(Generic[Medium]):
 
     def _came_out(self) -> Medium:
         medium, v = self.medium, self.verdict
-        broken = [group for group in grouped(v.deciding) if group[0].outcome == "fail"]
+        causes = grouped(v.deciding)
+        broken = [group for group in causes if causes[0][0].outcome == group[0].outcome == "fail"]
         if v.decision is Decision.PROMOTE:
             return medium("kept its promises")
         if not broken:

@@ -188,6 +188,7 @@ def test_a_tenant_whose_batches_fail_is_named(size: int) -> None:
 
 
 def test_what_fails_together_is_told_from_the_groups() -> None:
+    """From how many groups have a bad sample, beside how many would, were they independent."""
     assert together(10, 1000, 200, 2) == pytest.approx(5.0, rel=0.02)  # two batches of five
     assert together(100, 1000, 200, 82) == pytest.approx(1.0, rel=0.02)  # one by one: 1 - 0.9^5 of the groups
     assert together(5, 50, 46, 1) == pytest.approx(5.0, rel=0.1)  # one batch among tasks that come alone

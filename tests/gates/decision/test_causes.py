@@ -105,6 +105,18 @@ def test_of_what_is_unknown_that_comes_first_on_which_most_depends() -> None:
     assert verdict.behind([verdict.deciding[0]]) == len(behind)
 
 
+def test_a_prerequisite_that_is_unknown_comes_before_what_failed() -> None:
+    """A token that is refused leaves a hundred checks unknown; two different refusals are what follows from it."""
+    token = "preflight/credentials/admin-token"
+    verdict = judged(
+        failed("drill/authentication/one-refusal", severity="warn"),
+        saw(token, Outcome.UNKNOWN, message="ADMIN_JWT is refused"),
+        *(saw(one.id, Outcome.UNKNOWN, blocked_by=token) for one in CATALOGUE if one.id.startswith("drill/tokens/")),
+    )
+    assert verdict.deciding[0].check == token
+    assert verdict.reason.startswith(f"{token} is unknown: ADMIN_JWT is refused")
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from(IDS), min_size=1, max_size=12, unique=True), st.randoms(use_true_random=False))
 def test_the_order_of_findings_hangs_on_what_was_found_alone(checks: list[str], chance: random.Random) -> None:

@@ -96,3 +96,12 @@ def test_what_a_declared_check_waits_for_may_see_the_fault_first(check: str, sta
     )
     seen = run(Decision.ROLLBACK, finding(check, "a duplicate"), blocked)
     assert judge(FAULT, dataclasses.replace(GOOD, run=seen)).status is status
+
+
+def test_a_hold_may_name_what_was_not_to_be_seen() -> None:
+    """Tokens that are refused look like a gate with a wrong secret: the right answer is a hold that says so."""
+    cause = finding("preflight/credentials/admin-token", "ADMIN_JWT is refused: a duplicate", "unknown")
+    blocked = dataclasses.replace(finding("drill/idempotency/same-key", "", "unknown"), blocked_by=cause.check)
+    facts = dataclasses.replace(GOOD, run=run(Decision.HOLD, finding("drill/b", "2 bodies"), cause, blocked))
+    assert judge(dataclasses.replace(FAULT, decision=Decision.HOLD), facts).status is Status.KILLED
+    assert judge(dataclasses.replace(FAULT, decision=None), facts).status is Status.KILLED_COLLATERAL
