@@ -15,14 +15,17 @@ from replay_service.worker.settings import WorkerSettings
 
 LIFE = "drill/lifecycle"
 FAILS = {"event_type": "drill.witness", "payload": Jsonb({"drill": {"fail_times": -1}})}
+FAILS_LATE = {"event_type": "drill.witness", "payload": Jsonb({"drill": {"fail_times": -1, "delay_ms": 1000}})}
 SLOW = {"event_type": "drill.witness", "payload": Jsonb({"drill": {"delay_ms": 1500}})}
 
 
 def after_run(probe: Probe, good: int, bad: int, ask: str, letters: dict[str, Any] | None = None) -> list[Any]:
-    """The first row of `ask` about a tenant after a run over so many items, the good ones first."""
+    """The first row of `ask` about a tenant after a run over so many items, the good ones first: ten are in flight at
+    once, so what fails takes a second where others succeed.
+    """
     with probe.tenant() as company:
         probe.letters(company, good, **(letters or {}))
-        failing = probe.letters(company, bad, **FAILS)
+        failing = probe.letters(company, bad, **(FAILS_LATE if good else FAILS))
         late = "UPDATE dead_letter_queue SET created_at = now() WHERE id = ANY(%s::uuid[])"
         probe.rows(late, failing)
         run = probe.replay(company, max_items=50).json()["replay_run_id"]

@@ -53,7 +53,7 @@ def test_worker_clock_skewed(scene: Scene) -> None:
             _set_clocks(scene, control, skew_s)
             given = _give(scene, company)
             lease_s = _lease(scene, company)
-            scene.delivered(given.all)
+            scene.delivered(given.all, when=f" with the workers' clock {skew_s:+g} s wrong")
             _judge_events(scene, given, skew_s)
             _judge_replay(scene, other, skew_s)
             _judge_lease(scene, lease_s, skew_s)

@@ -245,7 +245,7 @@ def test_twenty_percent_is_allowed(scene: Scene) -> None:
     """
     scene.claims_drill_agent()
     company = scene.company(items=16)
-    _add_last(scene, company, as_jsonb({"drill": {"fail_times": -1, "delay_ms": 500}}), 4)
+    _add_last(scene, company, as_jsonb({"drill": {"fail_times": -1, "delay_ms": 1500}}), 4)
     run = str(scene.run(company, max=20)["replay_run_id"])
     row = scene.ended(run, within_s=10)
     counts = (row["status"], row["success_count"], row["failure_count"])

@@ -289,10 +289,11 @@ class Scene(TenantData):
             self.rows("update public.companies set name = name where id = %s", company)
         return answer.status == 200 and time.monotonic() - started < self.stall_s
 
-    def delivered(self, events: Sequence[str], *, within_s: float = PATIENCE_S) -> None:
-        """Wait until every event has its effect, and assert that none has two."""
+    def delivered(self, events: Sequence[str], *, within_s: float = PATIENCE_S, when: str = "") -> None:
+        """Wait until every event has its effect, and assert that none has two. `when`: under which fault."""
         wanted = set(events)
-        self.until(lambda: wanted <= set(self.effects(events)), f"effects of {len(wanted)} events", within_s=within_s)
+        what = f"effects of {len(wanted)} events{when}"
+        self.until(lambda: wanted <= set(self.effects(events)), what, within_s=within_s)
         twice = {e: n for e, n in self.effects(events).items() if n > 1}
         if twice:
             self.seen.witness = dict(twice)
