@@ -145,8 +145,8 @@ class Observer:
             }
             reproduce = reproduce or curl(on_the_wire(self.failing.request), self.target.base_url, hide)
         details: dict[str, JsonValue] = {"controls": list[JsonValue](self.controls), **self.details}
-        if outcome is not Outcome.PASS and self.failing is not None and self.failing.answer.status >= 500:
-            details["symptom"] = _symptom(self.failing)
+        if outcome is not Outcome.PASS and self.failing is not None and (symptom := _symptom(self.failing)):
+            details["symptom"] = symptom
         if outcome is Outcome.UNKNOWN and self.failing is not None:  # a control that did not hold
             details["trace_id"] = self.failing.answer.trace
         return Evidence(
@@ -169,10 +169,13 @@ class Observer:
 
 
 def _symptom(exchange: Exchange) -> str:
-    """What a broken service does alike in all that is asked of it: `POST /dlq-replay answered 500`."""
-    path = exchange.request.path.partition("?")[0]
+    """What a broken service does alike in all that is asked of it: `POST /dlq-replay answered 500`, or `answered 409
+    agents_paused`. Empty for an answer that is neither a server error nor a refusal with a code.
+    """
+    path, answer = exchange.request.path.partition("?")[0], exchange.answer
     route = next((fixed for fixed in FIXED_PATHS if path.startswith(fixed)), path)
-    return f"{exchange.request.method} {route} answered {exchange.answer.status}"
+    code = f" {answer.code}" if answer.status < 500 and answer.code else ""
+    return f"{exchange.request.method} {route} answered {answer.status}{code}" if code or answer.status >= 500 else ""
 
 
 def is_absent(request: Request, answer: Answer) -> bool:

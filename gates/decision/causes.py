@@ -38,6 +38,16 @@ HARM = (
 )
 """Areas of the contract by what their failure costs users, the worst first. A user's own checks are of the second."""
 
+REFUSED_BY = {
+    "agents_paused": "pause",
+    "feature_disabled": "flags",
+    "budget_exhausted": "budgets",
+    "idempotency_key_reused": "idempotency",
+}
+"""Code of a refusal -> the area that refuses so. Where one of its own checks fails with it, whatever else it refuses
+stands behind that one: a pause that stops everybody also stops what was to be seen of dead letters.
+"""
+
 PLAIN_AREA = "tenancy"
 """Where a token of one tenant opens another's data, each odd spelling of a claim opens it, too: of several drills of a
 tier, those that ask for the other tenant outright stand first.
@@ -63,29 +73,43 @@ def in_order(findings: Sequence[Finding], areas: Mapping[str, str]) -> list[Find
     areas: check -> its area. A failure comes before what is unknown, save a prerequisite of others; of what is unknown,
     that first on which most depends.
     """
-    caused = _under_one_cause(findings)
+    cause = _causes(findings, areas)
+    caused = _under_one_cause(findings, cause)
     behind = blocked_by_cause(caused)
 
-    def gravity(one: Finding) -> tuple[object, ...]:
-        failed = one.outcome == "fail" or (behind[one.check] and fnmatchcase(one.check, PREREQUISITES))
-        harm = _tier(one.check, areas.get(one.check, ""))
-        like = max((p for p in PLAINEST if one.check.startswith(p)), key=len, default="")
+    def weight(check: str, *, failed: bool) -> tuple[object, ...]:
+        area = areas.get(check, "")
+        like = max((p for p in PLAINEST if check.startswith(p)), key=len, default="")
         plain = PLAINEST.index(like) if like else len(PLAINEST)
-        blocks = -behind[one.check]
-        around = areas.get(one.check) != PLAIN_AREA
-        weight = (harm, plain, around, blocks) if failed else (blocks, harm, plain, around)
+        harm, blocks, around = _tier(check, area), -behind[check], area != PLAIN_AREA
+        return (harm, plain, around, blocks) if failed else (blocks, harm, plain, around)
+
+    def gravity(one: Finding) -> tuple[object, ...]:
+        failed = one.outcome == "fail" or (behind[one.check] > 0 and fnmatchcase(one.check, PREREQUISITES))
+        lead = cause.get(one.symptom, one.check)  # what follows from a failure stands right after it
         unread = one.check.startswith(UNREADABLE)
-        return EFFECT_ORDER.index(one.effect), bool(one.blocked_by), not unread, not failed, weight, one.check
+        before = EFFECT_ORDER.index(one.effect), bool(one.blocked_by), not unread, not failed
+        return *before, weight(lead, failed=failed), lead != one.check, one.check
 
     return sorted(caused, key=gravity)
 
 
-def _under_one_cause(findings: Sequence[Finding]) -> list[Finding]:
-    """Where users get nothing, what met the same stands behind that: unknown ones are blocked by it, and failures keep
-    the symptom by which reports show them together. A symptom elsewhere tells nothing, and is left out.
+def _causes(findings: Sequence[Finding], areas: Mapping[str, str]) -> dict[str, str]:
+    """Symptom -> the failure that explains it: where users get nothing, or a check of the area that refuses so."""
+    broken = [
+        f
+        for f in findings
+        if f.outcome == "fail"
+        and f.symptom
+        and (_tier(f.check, "") < len(FIRST) or REFUSED_BY.get(f.symptom.rpartition(" ")[2], "-") == areas.get(f.check))
+    ]
+    return {f.symptom: f.check for f in sorted(broken, key=lambda f: -_tier(f.check, ""))}
+
+
+def _under_one_cause(findings: Sequence[Finding], cause: Mapping[str, str]) -> list[Finding]:
+    """What shows the symptom of a cause stands behind it: unknown ones are blocked by it, and failures keep the symptom
+    by which reports show them together. A symptom elsewhere tells nothing, and is left out.
     """
-    broken = [f for f in findings if f.outcome == "fail" and f.symptom and _tier(f.check, "") < len(FIRST)]
-    cause = {f.symptom: f.check for f in sorted(broken, key=lambda f: -_tier(f.check, ""))}
     found = []
     for one in findings:
         by = cause.get(one.symptom, "")

@@ -105,6 +105,23 @@ def test_of_what_is_unknown_that_comes_first_on_which_most_depends() -> None:
     assert verdict.behind([verdict.deciding[0]]) == len(behind)
 
 
+def test_what_a_broken_switch_refuses_stands_behind_it() -> None:
+    """A pause of one tenant stops all: dead letters are of more harm, and refused for that reason alone."""
+    paused = {"symptom": "POST /dlq-replay answered 409 agents_paused"}
+    cause, dead = "drill/pause/touches-only-its-tenant", "drill/dlq/item-without-event-id"
+    blind = next(i for i in IDS if i.startswith("drill/dlq/") and i != dead)
+    verdict = judged(
+        failed(dead, details=paused, severity="page"),
+        failed(cause, details=paused, severity="page"),
+        saw(blind, Outcome.UNKNOWN, message="a control was refused", details=paused),
+    )
+    assert [f.check for f in verdict.deciding] == [cause, dead]
+    assert [f.check for f in grouped(verdict.deciding)[0]] == [cause, dead]
+    assert verdict.reason.startswith(f"{cause} failed: {cause} is broken (one cause, 2 checks behind it)")
+    alone = judged(failed(dead, details=paused, severity="page"), failed("sql/spot/budget-trigger"))
+    assert not any(f.symptom for f in alone.findings), "nothing of the pause failed: a symptom alone tells nothing"
+
+
 def test_a_prerequisite_that_is_unknown_comes_before_what_failed() -> None:
     """A token that is refused leaves a hundred checks unknown; two different refusals are what follows from it."""
     token = "preflight/credentials/admin-token"
