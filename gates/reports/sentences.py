@@ -96,7 +96,7 @@ class _Teller(Generic[Medium]):
             repaired = medium("mend it, deploy, switch the flag on again, and run the gate")
             return repaired if is_off else medium("mend it, deploy, and run the gate again")
         if v.decision is Decision.HOLD:
-            failed = any(f.outcome == "fail" for f in v.deciding)
+            failed = bool(v.deciding) and v.deciding[0].outcome == "fail"
             several = len(grouped(v.deciding)) > 1
             unseen = medium("see to the causes below") if several else medium("see to the cause")
             what = medium("mend what failed") if failed else unseen
