@@ -82,7 +82,8 @@ def is_chance(breaching: int, counts: Counts, allowed: float) -> bool:
     if any(beside_others(one) <= CHANCE / len(tenants) for one in tenants):
         return False
     usual = min(allowed, (fleet.bad + 0.5) / (fleet.samples + 1))
-    together = max(one.weight for one in tenants)  # tenants without a failure do not show what theirs would be worth
+    failed = [one for one in tenants if one.bad]  # the others do not show what theirs would be worth
+    together = sum(one.bad for one in failed) / sum(one.independent[0] for one in failed) if failed else 1.0
     expected = sum(
         _tail((int(allowed * one.samples + 1e-9) + 1) / together, one.samples / together, usual) for one in tenants
     )
