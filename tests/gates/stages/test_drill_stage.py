@@ -14,6 +14,7 @@ from gates.deployment.tenants import Tenants
 from gates.evidence import Evidence, Outcome, TargetKind
 from gates.evidence_file import write_lines
 from gates.stages.context import Context
+from gates.stages.distance import stretched
 from gates.stages.drill import MOST_LENT, MOST_WORKERS, drill, workers_for
 from gates.stages.preflight.database import DATABASE, ROOM, database_lines
 from gates.stages.preflight.endpoints import REACHABLE
@@ -29,6 +30,14 @@ def test_a_slow_target_is_drilled_by_more_at_once(policy: int, answer_ms: float,
     context = Context(Target(TargetKind.STAGING), Settings(drill_workers=policy), tmp_path, "run")
     write_lines(context.evidence, [Evidence(REACHABLE.id, Outcome.PASS, samples=1, duration_ms=answer_ms)])
     assert workers_for(context) == workers
+
+
+@pytest.mark.parametrize(("answer_ms", "limit_s"), [(3.0, 182), (250.0, 360), (5200.0, 180)])
+def test_a_slow_target_gets_no_more_time(answer_ms: float, limit_s: int, tmp_path: Path) -> None:
+    """A far one does. What takes seconds to answer is slow, and its users wait for the verdict, too."""
+    context = Context(Target(TargetKind.STAGING), Settings(), tmp_path, "run")
+    write_lines(context.evidence, [Evidence(REACHABLE.id, Outcome.PASS, samples=1, duration_ms=answer_ms)])
+    assert stretched(context, 180.0) == limit_s
 
 
 @pytest.mark.parametrize(("lent", "workers"), [(TRANSACTION, MOST_LENT), (SESSION, MOST_WORKERS)])
