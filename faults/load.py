@@ -90,14 +90,14 @@ def all_slow(settings: Settings) -> Parts:
 
 
 @service(
-    "Replays, and only they, take 3 s more in 8 % of the calls.",
+    "Replays, and only they, take 3 s more in 15 % of the calls.",
     lambda p: any(p.replay("00000000-0000-4000-8000-0000000000ff").elapsed.total_seconds() > 2.5 for _ in range(60)),
     ("load/http_req_duration{operation:replay}/p95",),
     names=("p95", "p99", "duration", "replay"),
 )
 def replays_slow_in_the_tail(settings: Settings) -> Parts:
     async def wait(scope: Any) -> bool:
-        if scope["path"].endswith("/dlq-replay") and random.random() < 0.08:
+        if scope["path"].endswith("/dlq-replay") and random.random() < 0.15:
             await asyncio.sleep(3)
         return False
 
