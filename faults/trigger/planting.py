@@ -44,7 +44,7 @@ def trigger(
     **more: Any,
 ) -> Fault:
     """Declare a row trigger on a table, which runs after all others of its kind (`first`: before them), as a fault."""
-    name = f"{'aa' if first else 'zz'}_planted_{table}"
+    name = f"{'aa' if first else 'zz'}_planted_{fault_id.rpartition('/')[2].replace('-', '_')}"[:63]
     sql, undo = meddling(name, table, events, body, timing)
     return planted(fault_id, sql, undo, f"from pg_trigger where tgname = '{name}'", checks, breaks, **more)
 
