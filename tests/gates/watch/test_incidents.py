@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gates.evidence import Outcome
-from gates.watch.incidents import Patience, acted, fold, harmful, health_of, span
+from gates.text.quantity import span
+from gates.watch.incidents import Patience, acted, fold, harmful, health_of
 from gates.watch.rounds import Change, Incident, Reading, Round
 
 START = dt.datetime(2026, 1, 2, 12, tzinfo=dt.UTC)
