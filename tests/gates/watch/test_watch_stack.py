@@ -51,7 +51,7 @@ def test_a_fault_between_rounds_is_seen_told_once_rolled_back_and_recovers_on_si
     """A table loses its row security: failing, told once, the flag off in the next round; repaired: good again."""
     with webhook() as (url, posts):
         target = dataclasses.replace(deployed.target, slack_webhook_url=url)
-        watch = dataclasses.replace(deployed, target=target, rollback=True)
+        watch = dataclasses.replace(deployed, target=target, rollback=True, drills=Drills.SHORT)
         first = run(watch)
         assert (first.round.state, first.round.drills) == ("good", "short"), first.round.reason
         assert sum(c.startswith("drill/proof/") for c in first.round.readings) == 7
