@@ -54,6 +54,9 @@ def test_the_result_is_printed_and_kept_where_it_is_asked_for(
 
     monkeypatch.setattr(Prover, "run", run)
     monkeypatch.setattr(command, "SHIPPED", tmp_path / "last.json")
+    page = command.DOCS.read_text(encoding="utf-8")
+    monkeypatch.setattr(command, "DOCS", tmp_path / "proof.md")
+    command.DOCS.write_text(page, encoding="utf-8")
     assert cli.main(["prove", "--keep", "--json"]) == code
     printed: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert printed == json.loads((tmp_path / "last.json").read_text())
