@@ -91,19 +91,22 @@ def in_batches(rng: random.Random, tenants: Sequence[int], share: float, size: i
     """What the rule's query gives for ten minutes in which the tenants have so many tasks each, in batches of `size`
     that end in one second, and succeed or fail as a whole.
     """
-    begun: Counter[int] = Counter()
-    failing: set[int] = set()
+    all_seconds: set[int] = set()
+    all_bad_seconds: set[int] = set()
     rows = []
     for tenant, n in enumerate(tenants):
         sizes = [min(size, n - done) for done in range(0, n, size)]
         batches = [(tasks, rng.randrange(WINDOW_S), rng.random() < share) for tasks in sizes]
-        begun.update(second for _, second, _ in batches)
-        bad_seconds = {second for _, second, fails in batches if fails}
-        failing |= bad_seconds
-        bad, seconds = sum(tasks for tasks, _, fails in batches if fails), {second for _, second, _ in batches}
-        rows.append(RuleSample(f"t{tenant}", 1 - bad / n, n, NOW, "", False, bad, len(seconds), len(bad_seconds)))
-    bad, total = sum(s.bad or 0 for s in rows), sum(tenants)
-    return [RuleSample("all", 1 - bad / total, total, NOW, "", False, bad, len(begun), len(failing)), *rows]
+        bad = sum(tasks for tasks, _, fails in batches if fails)
+        seconds, bad_seconds = {second for _, second, _ in batches}, {second for _, second, fails in batches if fails}
+        all_seconds |= seconds
+        all_bad_seconds |= bad_seconds
+        rows.append(_row(f"t{tenant}", n, bad, len(seconds), len(bad_seconds)))
+    return [_row("all", sum(tenants), sum(s.bad or 0 for s in rows), len(all_seconds), len(all_bad_seconds)), *rows]
+
+
+def _row(subject: str, n: int, bad: int, groups: int, bad_groups: int) -> RuleSample:
+    return RuleSample(subject, 1 - bad / n, n, NOW, bad=bad, groups=groups, bad_groups=bad_groups)
 
 
 def differing(rng: random.Random, n: int, share: float, rho: float, count: int) -> list[int]:
@@ -177,16 +180,18 @@ def alert_rows(runs: int) -> list[list[str]]:
     return rows
 
 
+def batch_verdict(rng: random.Random, tenants: Sequence[int], share: float, size: int) -> str:
+    """The rule's decision on a fleet whose tasks fail in batches."""
+    return decided(in_batches(rng, tenants, share, size))
+
+
 def batch_rows(runs: int) -> list[list[str]]:
-    """Fleets whose tasks fail in batches."""
+    """Healthy and bad fleets, in batches of two sizes."""
     fleets = (("20", [200] * 20, "200"), ("200, unequal", [50, 100, 400, 1000] * 50, "50 to 1,000"))
     rows = []
     for name, tenants, tasks in fleets:
         for size, share in ((5, 0.01), (20, 0.01), (5, 0.05), (5, 0.10)):
-
-            def once(rng: random.Random, tenants: list[int] = tenants, share: float = share, size: int = size) -> str:
-                return decided(in_batches(rng, tenants, share, size))
-
+            once = partial(batch_verdict, tenants=tenants, share=share, size=size)
             found = repeat(f"batches {name} {size} {share}", runs, once)
             rates = [rate(found[one], runs) for one in ("promote", "rollback", "hold")]
             rows.append([name, tasks, f"{size}", f"{100 - 100 * share:g} %", *rates])

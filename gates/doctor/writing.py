@@ -39,7 +39,8 @@ def refuse_to_overwrite(path: Path, *, force: bool) -> None:
     if path.exists() and not force:
         raise ConfigError(
             f"{path} is there already; allowed: a new file, or --force, which keeps the old one as a copy and changes"
-            f" only {' and '.join(OURS)}. Add --force, or name another file with --policy"
+            f" only {' and '.join(OURS)}, and adds `checks` where it has none. Add --force, or name another file with"
+            " --policy"
         )
 
 

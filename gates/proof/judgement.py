@@ -10,7 +10,9 @@ import enum
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
+from gates.decision.causes import PREREQUISITES
 from gates.proof.fault import Fault
 from gates.verdict import Decision, Finding, Verdict
 
@@ -92,11 +94,12 @@ def judge(fault: Fault, facts: FaultFacts) -> Cell:
     status, reason = _invalid(fault, facts) or (None, "")
     verdict = facts.run.verdict if facts.run else None
     failed = tuple(f for f in verdict.findings if f.outcome == "fail") if verdict else ()
-    due = tuple(f for f in failed if fault.declares(f.check) or f.check in _blockers(fault, verdict))
-    if (
-        not due and verdict and fault.decision is Decision.HOLD
-    ):  # nobody can tell it from a gate that was set up wrongly
-        due = tuple(f for f in verdict.findings if f.outcome == "unknown" and f.check in _blockers(fault, verdict))
+    blockers = _blockers(fault, verdict)
+    due = tuple(f for f in failed if fault.declares(f.check) or f.check in blockers)
+    if not due and verdict and fault.names and fault.decision is Decision.HOLD:
+        # it looks like a gate that was set up wrongly: the prerequisite that is unknown must name it
+        unseen = (f for f in verdict.findings if f.outcome == "unknown" and f.check in blockers)
+        due = tuple(f for f in unseen if fnmatchcase(f.check, PREREQUISITES))
     killers = tuple(f.check for f in due if names_it(f, fault.names))
     if status is None and verdict is not None:
         status, reason = _seen(fault, verdict, failed, due, killers)

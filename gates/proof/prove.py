@@ -25,7 +25,7 @@ from gates.proof.fault import Fault, decided
 from gates.proof.healthy.variants import VARIANTS
 from gates.proof.hostile import suite as hostile
 from gates.proof.judgement import Cell, FaultFacts, GateRun
-from gates.proof.kept import KeptTrials
+from gates.proof.kept import KeptTrials, seconds_of
 from gates.proof.matrix import Matrix, draw
 from gates.proof.measures import Cost
 from gates.proof.mutants.campaign import MutantCampaign
@@ -94,12 +94,15 @@ class Prover:
     def __init__(self, request: ProofRequest) -> None:
         self._request = request
         self._started, self._started_at = time.monotonic(), stamp(request.now())
+        self._before_s = 0.0
         self._matrix: Matrix | None = None
         self._keeping, self._kept_at = threading.Lock(), float("-inf")
         self._costs: dict[str, Cost] = {}
         self._source = source_digest()
         self._key = {"source": self._source, "policy": request.policy.proof_digest, "target": request.kind.value}
         request.out.mkdir(parents=True, exist_ok=True)
+        if request.resume:
+            self._before_s = seconds_of(request.out / LAST, self._source)
         self._kept = KeptTrials(request.out, self._key, resume=request.resume)
         self._due: list[str] = []
         """Trials that were asked for, of suites that may be ended before each of them was begun."""
@@ -259,7 +262,7 @@ class Prover:
             changed=source_digest() != self._source,
             whole=request.whole,
             quick=request.quick or request.short,
-            seconds=time.monotonic() - self._started,
+            seconds=self._before_s + time.monotonic() - self._started,
         )
 
     def _short_way(self) -> ShortWay:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -18,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from gates.stages.suite import LAUNCHER
+from tests.launched import launched
 from tests.loadtests.fake_target import Behaviour, target
 from tests.loadtests.load_process import ENVIRON, ROOT, at_once
 from tests.waiting import until
@@ -34,18 +33,8 @@ def locust(folder: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
     """Locust with our file; its results go into the folder. It ends with the block."""
     (folder / "t.js").write_text(LOAD, encoding="utf-8")
     with_load = [] if "--worker" in words else ["--thresholds", str(folder / "t.js"), "--results", str(folder / "out")]
-    heeds_interrupts = [
-        sys.executable,
-        "-I",
-        "-S",
-        str(LAUNCHER),
-        str(os.getpid()),
-        str(int(signal.SIGKILL)),
-        "-1",
-        "-1",
-    ]
-    program = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--only-summary"]
-    command = [*heeds_interrupts, *program, *words, *with_load]
+    program = (sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--only-summary")
+    command = launched(*program, *words, *with_load)
     out = (folder / f"{len(list(folder.iterdir()))}.log").open("w+", encoding="utf-8")
     with out, subprocess.Popen(command, cwd=ROOT, env=ENVIRON, stdout=out, stderr=out, text=True) as process:
         try:

@@ -10,6 +10,7 @@ import pytest
 from gates.evidence import CheckSpec, Severity, Where
 from gates.proof.fault import Fault, Kind
 from gates.proof.judgement import Cell, Status
+from gates.proof.kept import seconds_of
 from gates.proof.matrix import CELLS, Matrix, draw
 from gates.verdict import Decision
 
@@ -71,3 +72,15 @@ def test_the_gate_is_shown_a_drawn_share_and_all_that_was_not_killed(tmp_path: P
     matrix.add(dataclasses.replace(cell(survivor), short=False))
     assert survivor not in matrix.for_the_gate("s", 10)
     assert draw(FAULTS, 9, "s") == draw(tuple(reversed(FAULTS)), 9, "s") != draw(FAULTS, 9, "t")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [('{"source": "1", "seconds": 90.5}', 90.5), ('{"source": "2", "seconds": 90.5}', 0), ("{}", 0), ("[", 0), ("", 0)],
+)
+def test_the_time_of_a_proof_that_goes_on_is_that_of_all_its_parts(text: str, seconds: float, tmp_path: Path) -> None:
+    """What an earlier part took is added, where it was of this code; a file that cannot be read took no time."""
+    path = tmp_path / "proof.json"
+    assert seconds_of(path, "1") == 0.0
+    path.write_text(text, encoding="utf-8")
+    assert seconds_of(path, "1") == seconds

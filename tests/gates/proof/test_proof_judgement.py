@@ -105,3 +105,9 @@ def test_a_hold_may_name_what_was_not_to_be_seen() -> None:
     facts = dataclasses.replace(GOOD, run=run(Decision.HOLD, finding("drill/b", "2 bodies"), cause, blocked))
     assert judge(dataclasses.replace(FAULT, decision=Decision.HOLD), facts).status is Status.KILLED
     assert judge(dataclasses.replace(FAULT, decision=None), facts).status is Status.KILLED_COLLATERAL
+    nameless = dataclasses.replace(FAULT, decision=Decision.HOLD, names=())
+    assert judge(nameless, facts).status is Status.KILLED_COLLATERAL, "any unknown check would do"
+    other = dataclasses.replace(cause, check="drill/outbox/delivered-once")
+    busy = run(Decision.HOLD, other, dataclasses.replace(blocked, blocked_by=other.check))
+    by_hold = dataclasses.replace(FAULT, decision=Decision.HOLD)
+    assert judge(by_hold, dataclasses.replace(GOOD, run=busy)).status is Status.MASKED, "a drill that could not look"

@@ -23,8 +23,8 @@ from gates.rehearsal.installation import versions
 from gates.rehearsal.obstacles import Obstacle, at
 from gates.rehearsal.report import RehearsalResult
 from gates.rehearsal.sources import read_migrations
-from gates.stages.suite import LAUNCHER
 from tests.gates.gate_process import gate
+from tests.launched import launched
 from tests.sources import ROOT
 from tests.waiting import until
 
@@ -550,10 +550,8 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path, place: Path) -> None:
     """Ctrl-C in the middle of a statement: exit code 130, no process, no folder."""
     path = tmp_path / "slow.sql"
     path.write_text("select pg_sleep(25);\n", encoding="utf-8")
-    # a suite that runs in the background ignores interrupts, and so would what it starts
-    heeding = [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), str(int(signal.SIGKILL)), "-1", "-1"]
     process = subprocess.Popen(
-        [*heeding, sys.executable, "-m", "gates", "rehearse", str(path)],
+        launched(sys.executable, "-m", "gates", "rehearse", str(path)),
         cwd=ROOT,
         env={"PATH": "/usr/bin:/bin", "TMPDIR": str(place)},
         stderr=subprocess.PIPE,

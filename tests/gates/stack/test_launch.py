@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 
-from gates.stages.suite import LAUNCHER
+from tests.launched import launched
 
 ASKED = "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
 
@@ -16,19 +15,7 @@ def test_an_interrupt_is_not_ignored_by_what_is_started_in_the_background() -> N
     """A parent that ignores interrupts, as a shell lets its background jobs, does not hand that on."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        words = [
-            sys.executable,
-            "-I",
-            "-S",
-            str(LAUNCHER),
-            str(os.getpid()),
-            "9",
-            "-1",
-            "-1",
-            sys.executable,
-            "-c",
-            ASKED,
-        ]
+        words = launched(sys.executable, "-c", ASKED)
         done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=True)
     finally:
         signal.signal(signal.SIGINT, before)
