@@ -87,9 +87,9 @@ def attempt(connection: Connection, asked: Sequence[TenantStatement]) -> list[At
 
 
 def _together(connection: Connection, asked: Sequence[TenantStatement]) -> list[Attempt]:
-    text = json.dumps([_told(connection, one) for one in asked])
     with connection.pipeline():
         connection.execute("savepoint attempts")
+        text = json.dumps([_told(connection, one) for one in asked])  # may find a table absent: after the savepoint
         connection.execute("select pg_catalog.set_config('replaygate.attempts', %s, true)", (text,))
         connection.execute(sql(RUN).encode())
         done = connection.execute("select pg_catalog.current_setting('replaygate.attempted')::jsonb as done")

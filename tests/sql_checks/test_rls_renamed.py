@@ -9,7 +9,9 @@ import pytest
 from psycopg.rows import dict_row
 
 from gates.contract.names import Names, names_of
+from gates.deployment.database import connect
 from gates.deployment.dialect.current import use
+from sql_checks.rls_attempts import TenantStatement, attempt
 from sql_checks.rls_probe import probe
 from tests import renamed
 from tests.postgres_fixture import PgServer
@@ -47,3 +49,16 @@ def test_a_hole_is_a_hole_under_other_names(hole: str, pg_server: PgServer, clon
     before = verdicts(probe(url))
     assert looked_at_under_other_names(url) == before
     assert bool(hole) == ("fail" in before.values())
+
+
+def test_a_table_that_is_absent_leaves_the_others_judged(pg_server: PgServer, clone: str) -> None:
+    """A statement on a table that the deployment has not ends alone; those beside it have their results."""
+    use(names_of({"tables": {"replay_budgets": {"absent": True}}}))
+    asked = [TenantStatement(f"select 1 from public.{table}") for table in ("replay_budgets", "agent_tasks")]
+    with connect(pg_server.url(clone)) as connection, connection.transaction():
+        without, others = attempt(connection, asked)
+        assert "absent" in without.error
+        assert not others.error
+    with psycopg.connect(pg_server.url(clone)) as connection:
+        connection.execute("drop table public.replay_budgets cascade")
+    assert set(verdicts(probe(pg_server.url(clone))).values()) == {"pass"}
