@@ -122,6 +122,20 @@ def day_not_charged(settings: Settings) -> Parts:
 
 
 @service(
+    "A dry run counts what was used on an earlier day.",
+    lambda p: (
+        answer_of(p, {"daily_limit": 2, "daily_used": 2, "monthly_used": 2, "day": "2020-01-01"}, dry_run=True)["http"]
+        == 429
+    ),
+    (f"{BUDGETS}/new-day-starts-at-zero",),
+    names=("dry",),
+)
+def dry_run_counts_yesterday(settings: Settings) -> Parts:
+    today = "CASE WHEN day = (now() AT TIME ZONE 'UTC')::date THEN daily_used ELSE 0 END"
+    return altered(settings, "read_budget", (today, "daily_used"))
+
+
+@service(
     "A new day resets the month, too.",
     lambda p: used_by(p, 4, {"monthly_used": 100, "day": "2020-01-01"}) == (4, 4),
     (f"{BUDGETS}/new-day-starts-at-zero",),

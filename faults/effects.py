@@ -233,6 +233,25 @@ def generated_key_not_told(settings: Settings) -> Parts:
 
 
 @service(
+    "The items of a run get their outbox rows in the order of their ids, not of their ages.",
+    lambda p: _moved_by_id(p),
+    ("drill/lifecycle/items-of-a-key-in-order",),
+    names=("order",),
+)
+def moved_in_the_order_of_ids(settings: Settings) -> Parts:
+    return altered(settings, "move_items", ("ORDER BY moved.created_at, moved.id", "ORDER BY moved.id"))
+
+
+def _moved_by_id(probe: Probe) -> bool:
+    ask = """SELECT array_agg(o.id ORDER BY d.created_at) <> array_agg(o.id ORDER BY o.id)
+        FROM event_outbox o JOIN dead_letter_queue d ON d.id = o.dlq_id WHERE o.company_id = %s"""
+    with probe.tenant() as company:
+        probe.letters(company, 12)
+        probe.replay(company)
+        return bool(probe.value(ask, company))
+
+
+@service(
     "A dry run moves the items.",
     lambda p: _after(p, "SELECT count(*) FROM event_outbox WHERE company_id = %s", dry_run=True) > 0,
     ("drill/dry-run/writes-nothing", "drill/dry-run/delivers-nothing", "drill/proof/dry-run-changes-nothing"),

@@ -55,6 +55,45 @@ _PAUSED = "INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, tr
 
 
 @service(
+    "An event without a key that is sent again is refused: null is compared as a value.",
+    lambda p: _sent_again(p) == 409,
+    (f"{OUTBOX}/same-event-id-once",),
+    names=("409",),
+)
+def unkeyed_events_are_not_compared(settings: Settings) -> Parts:
+    return altered(settings, "compare_event", ("aggregate_key IS NOT DISTINCT FROM", "aggregate_key ="))
+
+
+def _sent_again(probe: Probe) -> int:
+    with probe.tenant() as company:
+        event = str(uuid.uuid4())
+        probe.event(company, event_id=event, aggregate_key=None)
+        return probe.event(company, event_id=event, aggregate_key=None).status_code
+
+
+@service(
+    "The state of an event takes a failed attempt for its effect.",
+    lambda p: _shown_after_a_failure(p) is not None,
+    (f"{OUTBOX}/status-of-a-failing-event",),
+    names=("effect_at",),
+)
+def failure_shown_as_effect(settings: Settings) -> Parts:
+    return altered(settings, "read_event", (" AND t.status = 'completed'", ""))
+
+
+def _shown_after_a_failure(probe: Probe) -> Any:
+    with probe.tenant() as company:
+        event = probe.event(company, event_type="drill.witness", payload={"drill": {"fail_times": -1}}).json()[
+            "event_id"
+        ]
+        tried = "SELECT attempts > 0 FROM event_outbox WHERE event_id = %s"
+        probe.within(3, lambda: bool(probe.value(tried, event)))
+        path = f"/events/{event}"
+        signature = probe.sign_v2(path.encode(), int(time.time()))
+        return probe.get(path, **{"X-Transbot-Signature": signature}).json().get("effect_at")
+
+
+@service(
     "An event whose id is another tenant's is answered as its duplicate, and lost.",
     lambda p: _is_swallowed(p),
     (f"{OUTBOX}/event-id-of-another-tenant",),

@@ -11,6 +11,7 @@ from faults.altered import altered_worker
 from faults.catalogue import worker
 from faults.probe import Probe
 from replay_service.worker.parts import WorkerParts, build_worker_parts
+from replay_service.worker.rail import MIN_SETTLED, Counts
 from replay_service.worker.settings import WorkerSettings
 
 LIFE = "drill/lifecycle"
@@ -66,6 +67,40 @@ def _most_in_flight(probe: Probe) -> int:
         probe.within(3, look)
         probe.within(9, lambda: probe.value(flying, company) == 0)
     return most
+
+
+@worker(
+    "The share of failures is rounded to tenths before it is compared: a quarter passes for a fifth.",
+    lambda p: after_run(p, 15, 5, _RUN)[0] == "completed",
+    (f"{LIFE}/a-quarter-is-too-much",),
+    names=("5 of the first 20",),
+)
+def rounds_its_rail(settings: WorkerSettings) -> WorkerParts:
+    def must_stop(counts: Counts) -> bool:
+        settled = counts.success + counts.failure
+        return settled >= MIN_SETTLED and round(counts.failure / settled, 1) > 0.2
+
+    return dataclasses.replace(build_worker_parts(settings), must_stop=must_stop)
+
+
+@worker(
+    "The failure of an item that was put off until later brings its next attempt forward.",
+    lambda p: _put_off_after_force(p) < 3600,
+    (f"{LIFE}/failed-item-is-pending-again",),
+    names=("retry_after",),
+)
+def forced_failure_brings_retry_forward(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("settle_item", "greatest(d.retry_after, clock_timestamp())", "clock_timestamp()"))
+
+
+def _put_off_after_force(probe: Probe) -> float:
+    """Seconds until the next attempt of an item that was put off for a day and has failed by force."""
+    with probe.tenant() as company:
+        probe.letters(company, 1, **FAILS)
+        probe.rows("UPDATE dead_letter_queue SET retry_after = now() + interval '1 day' WHERE company_id = %s", company)
+        probe.settled(probe.replay(company, force=True).json()["replay_run_id"])
+        ask = "SELECT extract(epoch FROM retry_after - now()) FROM dead_letter_queue WHERE company_id = %s"
+        return float(probe.value(ask, company))
 
 
 @worker(

@@ -59,6 +59,70 @@ def pause_ignored(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(settings, *((name, _PAUSE, "") for name in BOTH))
 
 
+@worker(
+    "A row waits for an older one of any company that has the same key.",
+    lambda p: _waits_for_another_companys_key(p),
+    ("drill/held/holds-no-other-tenants-key",),
+    names=("effects of 1 event", "paused"),
+)
+def keys_are_everybodys(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(
+        settings,
+        ("drain_lane", "e.company_id = ANY(ARRAY[k.company_id, NULL]) AND ", ""),
+        ("claim_events", "b.company_id = ANY(ARRAY[a.company_id, NULL]) AND ", ""),
+    )
+
+
+def _waits_for_another_companys_key(probe: Probe) -> bool:
+    with probe.tenant() as paused, probe.tenant() as company:
+        probe.rows("INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)", paused)
+        put(probe, paused, aggregate_key="everybodys")
+        return not is_done(probe, put(probe, company, aggregate_key="everybodys"))
+
+
+@worker(
+    "A row overtakes an older one of its key that another relay has.",
+    lambda p: _overtakes_a_claimed_row(p),
+    ("drill/outbox/follower-of-a-claimed-row",),
+    names=("another relay",),
+)
+def overtakes_a_claimed_row(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(
+        settings,
+        *(
+            (
+                name,
+                f"AND {row}.id < {last}",
+                f"AND {row}.id < {last} AND ({row}.claimed_until IS NULL OR {row}.claimed_until <= now())",
+            )
+            for name, row, last in (("drain_lane", "e", "k.last_id"), ("claim_events", "b", "a.id"))
+        ),
+    )
+
+
+def _overtakes_a_claimed_row(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        later = probe.value("SELECT now() + interval '1 hour'")
+        put(probe, company, aggregate_key="k", claimed_until=later)
+        return is_done(probe, put(probe, company, aggregate_key="k"))
+
+
+@worker(
+    "Rows whose payload has a character beyond ASCII are never taken.",
+    lambda p: _never_takes_odd_letters(p),
+    ("drill/outbox/any-text-is-delivered",),
+    names=("effects of 4 event",),
+)
+def odd_letters_are_never_taken(settings: WorkerSettings) -> WorkerParts:
+    plain = "octet_length(e.payload::text) = char_length(e.payload::text) AND "
+    return altered_worker(settings, *((name, _DUE, f"{plain}{_DUE}") for name in BOTH))
+
+
+def _never_takes_odd_letters(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        return not is_done(probe, put(probe, company, payload=Jsonb({"name": "Größe"})))
+
+
 def _delivers_to_the_paused(probe: Probe) -> bool:
     with probe.tenant() as company:
         probe.rows("INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)", company)

@@ -85,6 +85,24 @@ def v2_good_for_a_day(settings: Settings) -> Parts:
 
 
 @service(
+    "v2 signatures are accepted in upper case: the same request has two keys.",
+    lambda p: is_let_in(answers(p, _in_upper_case(p.sign_v2(dry_body(p), int(time.time()))))),
+    (f"{SCOPE}/v2-upper-case-hex",),
+    names=("401", "upper"),
+)
+def v2_in_upper_case(settings: Settings) -> Parts:
+    def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+        return check_signature(header.lower(), message, secrets, now_s)
+
+    return dataclasses.replace(build_parts(settings), signature_check=check)
+
+
+def _in_upper_case(signature: str) -> str:
+    sent_at, _, mac = signature.partition("v2=")
+    return f"{sent_at}v2={mac.upper()}"
+
+
+@service(
     "v2 signatures from the future are accepted (only the age is checked).",
     lambda p: is_let_in(answers(p, p.sign_v2(dry_body(p), int(time.time()) + 3600))),
     (f"{SCOPE}/v2-future",),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from gates.checks.observation import Observer, Unmet
+from gates.contract.contract import contract
 from gates.deployment.dialect.current import current
 from gates.evidence import CheckSpec, Severity, Where
 from sql_checks.collector import PROBE
@@ -171,7 +172,7 @@ def test_stranger_sees_nothing(looked: Probe, seen: Observer) -> None:
 
 def _is_shown(sight: Sight) -> bool:
     """Whether a tenant is promised its rows: those of an area that is not claimed may be closed to everybody."""
-    return sight.table.promised and current().claims(sight.table.name)
+    return sight.table.promised and current().claims(contract().relations[sight.table.name].area)
 
 
 def _has_global_rows(sight: Sight) -> bool:

@@ -254,14 +254,15 @@ def test_no_secret_in_it(scene: Scene) -> None:
     if scene.target.admin_jwt:
         with_token = token_post(REPLAY, replay_fields(company, max=1, dry_run=True), scene.target.admin_jwt)
         scene.http.send(with_token)  # an admin of one company only is refused here, and that is audited, too
-    scene.pause(company)
-    refused = scene.replay(company, 409, "agents_paused", max=1)
+    answers = [good]
+    if scene.claims("pause"):
+        scene.pause(company)
+        answers.append(scene.replay(company, 409, "agents_paused", max=1))
     bad = [
         good_request.with_header("X-Transbot-Signature", f"signature-{canary}")
         for good_request in [scene.replay_request(company, max=1)]
     ]
     bad += [bad[0].without_header("X-Transbot-Signature").adding_header("Authorization", f"Bearer token-{canary}")]
-    answers = [good, refused]
     for request in bad:
         answer = scene.http.send(request)
         scene.seen.expect(request, answer, 401)

@@ -85,6 +85,12 @@ FORGERIES: list[Case] = [
         ("A17",),
     ),
     Case(
+        "v2-upper-case-hex",
+        "A v2 signature in upper case is refused: it would be another key for the same request.",
+        lambda b, raw, now: _timed(str(now), _mac(b, f"{now}.".encode() + raw).upper()),
+        ("A06",),
+    ),
+    Case(
         "v2-truncated",
         "A v2 signature without its last digit is refused.",
         lambda b, raw, now: sign_v2(b.target.hmac_secret, raw, now)[:-1],

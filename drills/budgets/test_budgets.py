@@ -177,9 +177,11 @@ def test_new_day_starts_at_zero(scene: Scene) -> None:
     _roll_back(scene, company, "day")
     day = _today(scene)
     scene.seen.require(day.day > 1, "it is the first day of a month, where yesterday is last month, too")
+    shown = scene.replay(company, label="a dry run", max=2, dry_run=True).json()
     answer = scene.replay(company, max=2).json()
     scene.seen.require(_today(scene) == day, "the UTC day changed meanwhile; run again")
     assert answer["target_count"] == 2, f"{answer['target_count']} items taken where the new day leaves 2"
+    assert shown["target_count"] == 2, f"a dry run shows {shown['target_count']} items where the new day leaves 2"
     row = scene.one(BUDGET_ROW, company)
     assert row["daily_used"] == 2, f"daily_used is {row['daily_used']} after 2 items on the new day"
     assert row["day"] == day, f"the row's day is {row['day']}; today in UTC is {day}"

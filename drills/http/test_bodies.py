@@ -155,3 +155,14 @@ def test_nesting(bench: Bench) -> None:
     for depth in (100, 5000):
         deep = encode_body({**fields, "payload": {"a": None}}).replace(b"null", b"[" * depth + b"]" * depth)
         bench.refused(bench.signer.post("/events", deep, f"{depth} levels"), 400, "invalid_request")
+
+
+@drill("drill/http-surface/signs-in-text", severity=Severity.WARN, where=Where.READ_ONLY, covers=("E14", "B25"))
+def test_signs_in_text(bench: Bench) -> None:
+    """Brackets, quotes and backslashes within a text are text: they nest nothing and end nothing.
+
+    A reader that counts or cuts them refuses an honest message, or reads another one than was sent.
+    """
+    bench.opens(bench.signed(bench.body()))
+    for text in ("[" * 100, "{" * 100, '"' * 50 + "}" * 50, "\\" * 50, '\\", "max": 51, "error_type": "'):
+        bench.accepted(bench.signed(bench.body(error_type=text), f"error_type {text[:12]!r}"))

@@ -92,13 +92,18 @@ def test_late_problem_documents(scene: Scene) -> None:
 
 def _late_refusals(scene: Scene) -> Iterator[tuple[str, int, Answer]]:
     """One refusal of each later step, with the code and status that are due."""
-    company, off, paused, spent = (scene.company(label) for label in "abcd")
-    scene.set_flag(off, REPLAY_FLAG, enabled=False)
-    scene.pause(paused)
-    scene.budget(spent, daily_limit=0)
-    yield "feature_disabled", 403, scene.replay(off, 403, max=1)
-    yield "agents_paused", 409, scene.replay(paused, 409, max=1)
-    yield "budget_exhausted", 429, scene.replay(spent, 429, "budget_exhausted", max=1)
+    company, refused = scene.company("a"), scene.company("b")
+    if scene.claims("flags"):
+        scene.set_flag(refused, REPLAY_FLAG, enabled=False)
+        yield "feature_disabled", 403, scene.replay(refused, 403, max=1)
+        scene.set_flag(refused, REPLAY_FLAG, enabled=True)
+    if scene.claims("pause"):
+        scene.pause(refused)
+        yield "agents_paused", 409, scene.replay(refused, 409, max=1)
+        scene.pause(refused, on=False)
+    if scene.claims("budgets"):
+        scene.budget(refused, daily_limit=0)
+        yield "budget_exhausted", 429, scene.replay(refused, 429, "budget_exhausted", max=1)
     key = str(uuid.uuid4())
     scene.run(company, max=1, idempotency_key=key)
     yield "idempotency_key_reused", 422, scene.replay(company, 422, max=2, idempotency_key=key)

@@ -285,8 +285,9 @@ def test_request_id_in_the_trail(scene: Scene) -> None:
         ids.append(str(answer.header("X-Request-Id") or ""))
     assert all(ids), "an answer has no X-Request-Id"
     assert ids[0] != ids[1], f"two answers have the same X-Request-Id {ids[0]!r}"
-    found = [str(r["request_id"]) for r in scene.audit(company)]
-    assert found == ids, f"the audit rows have the request ids {found}, the answers {ids}"
+    if scene.claims("audit"):
+        found = [str(r["request_id"]) for r in scene.audit(company)]
+        assert found == ids, f"the audit rows have the request ids {found}, the answers {ids}"
     lost = Request("GET", f"/no-such-route-{uuid.uuid4()}", label="GET of no route")
     answer = scene.http.send(lost)
     assert answer.header("X-Request-Id"), f"an answer {answer.status} has no X-Request-Id"

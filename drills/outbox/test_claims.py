@@ -49,6 +49,27 @@ def test_claimed_by_another(scene: Scene) -> None:
     scene.delivered(events)
 
 
+@drill("drill/outbox/follower-of-a-claimed-row", covers=("K11", "K05"))
+def test_follower_of_a_claimed_row(scene: Scene) -> None:
+    """While another relay has a row, the later rows of its key wait for it; other keys do not.
+
+    Two relays that share a key by chance deliver "cancelled" before "created".
+    """
+    company = scene.company()
+    later = scene.value("select now() + interval '1 hour'")
+    head = scene.write_outbox(company, 1, claimed_until=later, attempts=1, aggregate_key="k")
+    followers = scene.write_outbox(company, 2, aggregate_key="k")
+    scene.passes_by(company, 3)
+    early = scene.effects(followers)
+    assert not early, f"{len(early)} of 2 rows were delivered while another relay had the row before them of their key"
+    scene.rows(
+        "update public.event_outbox set claimed_until = now() - interval '1 second' where event_id = any(%s::uuid[])",
+        head,
+    )
+    scene.delivered(head + followers)
+    scene.in_order(head + followers)
+
+
 @drill("drill/outbox/expired-claim-is-taken-up", covers=("K05", "K06"))
 def test_expired_claim_is_taken_up(scene: Scene) -> None:
     """A row whose claim has run out is delivered, under its own event id.

@@ -7,7 +7,7 @@ import uuid
 from functools import partial
 from typing import Any
 
-from drills.workbench.checks import DELIVERS, SIGNED, SQL
+from drills.workbench.checks import AGENT, DELIVERS, SIGNED, SQL
 from drills.workbench.scene import Scene, best_of
 from drills.workbench.tenant_data import PLAIN_TYPE, as_jsonb
 from gates.checks.recorder import check
@@ -102,16 +102,18 @@ def test_same_event_id_once(scene: Scene) -> None:
 
     Producers retry; without it every time-out doubles an order.
     """
-    company, event = scene.company(), new_id("event")
-    first = scene.emit(company, event_id=event, control=True)
-    second = scene.emit(company, event_id=event)
-    assert (first["duplicate"], second["duplicate"]) == (False, True), (
-        f"duplicate is {first['duplicate']!r} and {second['duplicate']!r} for the first and the second send"
-    )
-    assert first["event_id"] == event == second["event_id"], "the answers name another event id than was sent"
-    scene.delivered([event])
+    company, events = scene.company(), [new_id("event"), new_id("event")]
+    for event, key in zip(events, ("k", None), strict=True):
+        first = scene.emit(company, event_id=event, key=key, control=True)
+        second = scene.emit(company, event_id=event, key=key)
+        assert (first["duplicate"], second["duplicate"]) == (False, True), (
+            f"duplicate is {first['duplicate']!r} and {second['duplicate']!r} for the first and the second send"
+            f" of an event {'with' if key else 'without'} an aggregate key"
+        )
+        assert first["event_id"] == event == second["event_id"], "the answers name another event id than was sent"
+    scene.delivered(events)
     rows = len(scene.outbox(company))
-    assert rows == 1, f"one event, sent twice, has {rows} outbox rows"
+    assert rows == 2, f"two events, each sent twice, have {rows} outbox rows"
 
 
 @drill("drill/outbox/event-id-of-another-tenant", after=SIGNED, covers=("K01", "B28"))
@@ -190,6 +192,20 @@ def test_payload_unchanged(scene: Scene) -> None:
             )
         assert same, f"the payload in {table} is not what was sent"
         scene.seen.count()
+
+
+@drill("drill/outbox/any-text-is-delivered", covers=("K12",))
+def test_any_text_is_delivered(scene: Scene) -> None:
+    """An event whose payload holds letters of all the world has its effect, and so have those beside it.
+
+    A relay that stumbles over one customer's name delivers it never, and what it had taken with it late.
+    """
+    company, beside = scene.company("a"), scene.company("b")
+    plain = [str(scene.emit(beside, control=True)["event_id"])]
+    odd = scene.write_outbox(company, 1, payload=as_jsonb(PAYLOAD))
+    odd += [str(scene.emit(company, payload=PAYLOAD)["event_id"])]
+    plain += [str(scene.emit(beside)["event_id"])]
+    scene.delivered(plain + odd)
 
 
 @drill("drill/outbox/event-as-sent", after=SIGNED, covers=("K12",))
@@ -294,6 +310,22 @@ def test_status_of_an_event(scene: Scene) -> None:
     late = scene.value("select %s::timestamptz >= %s::timestamptz", done["effect_at"], done["committed_at"])
     assert late, f"effect_at {done['effect_at']} is before committed_at {done['committed_at']}"
     scene.seen.control("the same event, delivered, has an effect_at")
+
+
+@check("drill/outbox/status-of-a-failing-event", needs=AGENT, after=DELIVERS, covers=("K01", "K14"))
+def test_status_of_a_failing_event(scene: Scene) -> None:
+    """GET /events/{id} shows no effect_at while an event fails and is tried again, and does not call it processed.
+
+    A failed attempt that is shown as the effect hides each of them from whoever waits for it.
+    """
+    scene.claims_drill_agent()
+    company = scene.company()
+    event = str(scene.emit(company, payload={"drill": {"fail_times": -1}})["event_id"])
+    scene.until(lambda: any(int(r["attempts"] or 0) for r in scene.outbox(company)), "a failed attempt of the event")
+    shown = _status(scene, event)
+    assert shown.get("effect_at") is None, f"effect_at is {shown.get('effect_at')!r} after a failed attempt"
+    assert shown.get("status") != "processed", "an event whose only attempt failed is shown as processed"
+    scene.seen.count()
 
 
 def _status(scene: Scene, event: str) -> dict[str, Any]:

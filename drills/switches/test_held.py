@@ -71,6 +71,22 @@ def test_others_do_not_wait(scene: Scene) -> None:
     scene.seen.control("the other tenant's events were delivered past 600 held rows")
 
 
+@drill("drill/held/holds-no-other-tenants-key", covers=("K11",))
+def test_holds_no_other_tenants_key(scene: Scene) -> None:
+    """A held event holds up no event of another tenant, were their aggregate keys the same.
+
+    Keys are names that tenants choose: `order-1` is everybody's. One customer's pause must not be another's outage.
+    """
+    paused, other = scene.company("a"), scene.company("b")
+    scene.pause(paused)
+    (held,) = scene.write_outbox(paused, 1, aggregate_key="order-1")
+    scene.delivered([str(scene.emit(other, key="order-1")["event_id"])])
+    scene.seen.require(not scene.effects([held]), "the paused tenant's event was not held")
+    scene.pause(paused, on=False)
+    scene.delivered([held])
+    scene.seen.control("the event that was held is delivered after the pause")
+
+
 @drill("drill/held/does-not-count-as-lag", covers=("K04", "L14"), severity=Severity.WARN)
 def test_does_not_count_as_lag(scene: Scene) -> None:
     """An old held row does not raise the outbox lag that the service shows.

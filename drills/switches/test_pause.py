@@ -28,7 +28,7 @@ def test_refuses_replay(scene: Scene) -> None:
     scene.pause(company)
     scene.replay(company, 409, "agents_paused", max=2)
     assert scene.items(company) == before, "the refused replay changed the tenant's items"
-    assert scene.used(company) == (0, 0), f"the refused replay was charged {scene.used(company)}"
+    scene.charged(company, 0)
     scene.pause(company, on=False)
     scene.run(company, max=1)
 

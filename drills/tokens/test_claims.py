@@ -85,7 +85,12 @@ ALGORITHMS: list[Case] = [
 ]
 
 TIMES: list[Case] = [
-    Case("expired", "A token that expired 45 s ago is refused.", lambda m, now: [m(exp=now - 45)], ("B12",)),
+    Case(
+        "expired",
+        "A token that expired 45 s ago is refused.",
+        lambda m, now: [m(exp=now - 45), m(exp=now - 45, iat=now - 60, nbf=now - 60)],
+        ("B12",),
+    ),
     Case("long-expired", "A token that expired a day ago is refused.", lambda m, now: [m(exp=now - 86_400)], ("B12",)),
     Case("without-exp", "A token that never expires is refused.", lambda m, _now: [m(exp=MISSING)], ("B13",)),
     Case(
@@ -97,13 +102,13 @@ TIMES: list[Case] = [
     Case(
         "not-yet-valid",
         "A token whose `nbf` lies in the future is refused.",
-        lambda m, now: [m(nbf=now + 3600), m(nbf=now + 300)],
+        lambda m, now: [m(nbf=now + 3600), m(nbf=now + 300), m(nbf=now + 300, iat=now - 60)],
         ("B15",),
     ),
     Case(
         "issued-in-the-future",
         "A token whose `iat` lies in the future is refused.",
-        lambda m, now: [m(iat=now + 3600), m(iat=now + 300)],
+        lambda m, now: [m(iat=now + 3600), m(iat=now + 300), m(iat=now + 300, nbf=now - 60)],
         ("B16",),
         Severity.WARN,
     ),

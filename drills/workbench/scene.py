@@ -73,16 +73,16 @@ class Scene(TenantData):
         self,
         company: str,
         *,
-        key: str = "k",
+        key: str | None = "k",
         payload: Mapping[str, Any] | None = None,
         event_type: str = PLAIN_TYPE,
         event_id: str | None = None,
     ) -> Request:
-        """A signed POST /events."""
+        """A signed POST /events; without a key it is an event of no order."""
         fields: dict[str, Any] = {
             "company_id": company,
             "event_type": event_type,
-            "aggregate_key": key,
+            **({} if key is None else {"aggregate_key": key}),
             "payload": dict(payload or {"n": 1}),
         }
         if event_id is not None:

@@ -102,18 +102,32 @@ class TenantData(Database):
         """Pause or resume one tenant."""
         self.rows(query("pause"), company, on)
 
+    @staticmethod
+    def claims(area: str) -> bool:
+        """Whether the deployment claims an area of the contract. Where not, a drill of another says nothing of it."""
+        return current().claims(area)
+
     def budget(self, company: str, **columns: object) -> None:
-        """Write the tenant's budget row; columns that are not given have their defaults."""
-        names = ", ".join(["company_id", *columns])
-        marks = ", ".join(["%s"] * (len(columns) + 1))
-        with self.db.at_once():
-            self.rows("delete from public.replay_budgets where company_id = %s", company)
-            self.rows(f"insert into public.replay_budgets ({names}) values ({marks})", company, *columns.values())
+        """Write the tenant's budget row; columns that are not given have their defaults. Nothing without budgets."""
+        if self.claims("budgets"):
+            names = ", ".join(["company_id", *columns])
+            marks = ", ".join(["%s"] * (len(columns) + 1))
+            with self.db.at_once():
+                self.rows("delete from public.replay_budgets where company_id = %s", company)
+                self.rows(f"insert into public.replay_budgets ({names}) values ({marks})", company, *columns.values())
 
     def used(self, company: str) -> tuple[int, int]:
         """The daily and monthly items charged to a tenant in the current UTC periods."""
         row = self.one("select daily_used, monthly_used from public.replay_budgets where company_id = %s", company)
         return int(row.get("daily_used", 0)), int(row.get("monthly_used", 0))
+
+    def charged(self, company: str, items: int) -> None:
+        """The claim: so many items were charged to a tenant's budget, if there are budgets."""
+        if self.claims("budgets"):
+            used = self.used(company)
+            assert used == (items, items), (
+                f"{items} items were moved, {used[0]} charged for the day, {used[1]} the month"
+            )
 
     def reset_limit(self, *companies: str) -> None:
         """Give tenants their three calls back: without rate-limit rows none was made."""

@@ -221,6 +221,11 @@ proxy(
     refuses(lambda sent: "charset" in (sent.header("Content-Type") or ""), 415),
     (f"{SURFACE}/charset",),
 )
+proxy(
+    "surface/brackets-in-a-text-are-nesting",
+    refuses(lambda sent: sent.body.count(b"[") + sent.body.count(b"{") > 64, 400),
+    (f"{SURFACE}/signs-in-text",),
+)
 proxy("surface/trace-echoes", after(echoes_trace), (f"{SURFACE}/trace",))
 proxy(
     "surface/other-spellings-of-the-path-lead-around-the-checks",

@@ -295,6 +295,12 @@ for _name, _breaks, _make, _checks in (
         ("issued-in-the-future",),
     ),
     (
+        "iat-unread-beside-nbf",
+        "Of the times at which a token begins only one is looked at: `nbf`, where it is there.",
+        believes(lambda f: lacking(f, "iat") if "nbf" in f else f),
+        ("issued-in-the-future",),
+    ),
+    (
         "iat-required",
         "A token without `iat` is refused, although it is not required.",
         refuses(lambda sent: bool(claims_of(sent)) and "iat" not in claims_of(sent)),

@@ -72,6 +72,12 @@ for _name, _breaks, _make, _checks in (
         (f"{DRY}/misspelt-field", f"{RAILS}/actor-field", f"{RAILS}/role-field", f"{RAILS}/tenant-field"),
     ),
     (
+        "inherited-names-are-known",
+        "Names that every object of a language inherits pass for known fields.",
+        reading(lambda f: {n: v for n, v in f.items() if n not in {"constructor", "__proto__"}}),
+        (f"{RAILS}/inherited-constructor", f"{RAILS}/inherited-proto"),
+    ),
+    (
         "repeated-keys-accepted",
         "Of a repeated key the last one counts.",
         rereads(lambda w, sent: w.with_fields(sent, fields_of(sent)) if sent.is_replay and fields_of(sent) else sent),

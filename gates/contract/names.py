@@ -159,9 +159,9 @@ class Names:
         found = self.relations.get(relation)
         return found is None or (bool(found.name) and column not in found.absent)
 
-    def claims(self, relation: str) -> bool:
-        """Whether the deployment claims the area of a relation of the contract."""
-        return contract().relations[relation].area not in self.given.get(UNCLAIMED, ())
+    def claims(self, area: str) -> bool:
+        """Whether the deployment claims this area of the contract."""
+        return area not in self.given.get(UNCLAIMED, ())
 
     def real(self, relation: str) -> str:
         """The real name of a relation of the contract, `schema.name`; empty where the deployment has none."""
@@ -186,7 +186,7 @@ class Names:
 
     def within(self, unclaimed: Collection[str]) -> Names:
         """The names where the deployment does not claim these areas."""
-        return names_of({**self.given, UNCLAIMED: sorted(unclaimed)}) if self and unclaimed else self
+        return names_of({**self.given, UNCLAIMED: sorted(unclaimed)}) if unclaimed else self
 
     def dump(self) -> str:
         """One line of JSON; `load` gives the names again."""

@@ -59,6 +59,6 @@ def test_a_table_that_is_absent_leaves_the_others_judged(pg_server: PgServer, cl
         without, others = attempt(connection, asked)
         assert "absent" in without.error
         assert not others.error
-    with psycopg.connect(pg_server.url(clone)) as connection:
-        connection.execute("drop table public.replay_budgets cascade")
+    with psycopg.connect(pg_server.url(clone)) as owner:
+        owner.execute("drop table public.replay_budgets cascade")
     assert set(verdicts(probe(pg_server.url(clone))).values()) == {"pass"}
