@@ -322,6 +322,7 @@ def test_status_of_a_failing_event(scene: Scene) -> None:
     company = scene.company()
     event = str(scene.emit(company, payload={"drill": {"fail_times": -1}})["event_id"])
     scene.until(lambda: any(int(r["attempts"] or 0) for r in scene.outbox(company)), "a failed attempt of the event")
+    scene.seen.control("the event has failed once")
     shown = _status(scene, event)
     assert shown.get("effect_at") is None, f"effect_at is {shown.get('effect_at')!r} after a failed attempt"
     assert shown.get("status") != "processed", "an event whose only attempt failed is shown as processed"
