@@ -74,6 +74,55 @@ def every_limited_audited(settings: Settings) -> Parts:
 
 
 @service(
+    "Of the refusals by a pause or a flag only the first of a minute is audited.",
+    lambda p: _paused_rows(p) == 1,
+    (f"{AUDIT}/refusal-agents-paused", f"{AUDIT}/refusal-feature-disabled"),
+    names=("refusal",),
+)
+def every_refusal_once_a_minute(settings: Settings) -> Parts:
+    release = build_parts(settings)
+    noted: set[tuple[str, str]] = set()
+
+    def first(note: RefusalNote) -> RefusalNote | None:
+        known = (note.scope, note.code) in noted
+        noted.add((note.scope, note.code))
+        return None if known else note
+
+    return dataclasses.replace(release, refusals=_Notes(release, first))
+
+
+def _paused_rows(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.rows(_PAUSED, company)
+        for _ in range(2):
+            probe.replay(company)
+        return int(probe.value(_ROWS.format("count(*)"), company, "dlq_replay_refused"))
+
+
+@service(
+    "The audit has the request id that the caller chose, the answer another.",
+    lambda p: _audited_id(p, "chosen-by-a-caller") == "chosen-by-a-caller",
+    ("drill/observability/request-id-in-the-trail",),
+    names=("request id",),
+)
+def audits_the_callers_request_id(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def twin(parts: Parts, call: Call) -> Reply:
+        given = [value.decode("latin-1") for name, value in call.headers if name.lower() == b"x-request-id"]
+        return await release.replay(parts, dataclasses.replace(call, request_id=given[0]) if given else call)
+
+    return dataclasses.replace(release, replay=twin)
+
+
+def _audited_id(probe: Probe, chosen: str) -> Any:
+    with probe.tenant() as company:
+        body = json.dumps({"company_id": company, "dry_run": True}).encode()
+        probe.send(body, {"X-Transbot-Signature": probe.sign(body), "X-Request-Id": chosen})
+        return probe.value("SELECT request_id FROM audit_logs WHERE scope = %s", company)
+
+
+@service(
     "A forbidden request is audited under the company that it asked for: a stranger fills another's trail.",
     lambda p: _forbidden_rows(p) > 0,
     (f"{AUDIT}/refusal-forbidden",),

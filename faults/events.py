@@ -174,6 +174,16 @@ def other_event_id(settings: Settings) -> Parts:
 
 
 @service(
+    "Events without a key share the empty one: each waits for all before it.",
+    lambda p: _after(p, "SELECT aggregate_key FROM event_outbox WHERE company_id = %s", {"aggregate_key": None}) == "",
+    (f"{OUTBOX}/event-as-sent",),
+    names=("key",),
+)
+def unkeyed_events_share_a_key(settings: Settings) -> Parts:
+    return altered(settings, "emit_event", (_QUEUED, _QUEUED.replace("aggregate_key,", "coalesce(aggregate_key, ''),")))
+
+
+@service(
     "An event is written twice into the outbox.",
     lambda p: _after(p, _ROWS) == 2,
     (f"{OUTBOX}/one-row-each", "sql/spot/outbox-conserves-events"),

@@ -15,7 +15,9 @@ from faults.requests import REQUEST, is_forced, remembering
 from faults.trigger.planting import released
 from replay_service.composition import build_parts
 from replay_service.database import Connection
+from replay_service.exchange import Caller
 from replay_service.parts import Parts
+from replay_service.problems import Refusal
 from replay_service.settings import Settings
 from replay_service.tenants import ReplayFlags
 
@@ -34,6 +36,60 @@ def _off(probe: Probe, key: str, **fields: Any) -> int:
     with probe.tenant() as company:
         probe.rows(_OFF, key, company)
         return probe.replay(company, **fields).status_code
+
+
+@service(
+    "The pause is asked before the key: what was carried out is refused when it is asked for again.",
+    lambda p: _again_while_paused(p) == 409,
+    ("drill/idempotency/duplicate-while-refused",),
+    names=("409", "paused"),
+)
+def pause_before_the_key(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def twin(conn: Connection, company_id: str) -> ReplayFlags:
+        flags = await release.read_flags(conn, company_id)
+        if await release.is_paused(conn, company_id):
+            raise Refusal("agents_paused", "The agents of this company are paused.")
+        return flags
+
+    return dataclasses.replace(release, read_flags=twin)
+
+
+def _again_while_paused(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.letters(company, 1)
+        probe.replay(company, idempotency_key="k")
+        probe.rows(_PAUSED, company)
+        return probe.replay(company, idempotency_key="k").status_code
+
+
+@service(
+    "Companies that were asked for in vain stay unknown.",
+    lambda p: _stays_unknown(p),
+    ("drill/authentication/new-company-is-known-at-once",),
+    names=("403", "as soon as"),
+)
+def unknown_stays_unknown(settings: Settings) -> Parts:
+    release = build_parts(settings)
+    unknown: set[str] = set()
+
+    async def twin(conn: Connection, caller: Caller, company_id: str) -> bool:
+        known = company_id not in unknown and await release.is_authorised(conn, caller, company_id)
+        if not known:
+            unknown.add(company_id)
+        return known
+
+    return dataclasses.replace(release, is_authorised=twin)
+
+
+def _stays_unknown(probe: Probe) -> bool:
+    """Whether a company that is asked for, and only then comes, is refused."""
+    with probe.tenant() as company:
+        name = probe.value("DELETE FROM companies WHERE id = %s RETURNING name", company)
+        probe.replay(company, dry_run=True)
+        probe.rows("INSERT INTO companies (id, name) VALUES (%s, %s)", company, name)
+        return probe.replay(company, dry_run=True).status_code == 403
 
 
 @service(

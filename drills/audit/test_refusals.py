@@ -26,17 +26,21 @@ def _refusals(scene: Scene, scope: str, code: str) -> list[dict[str, Any]]:
     return [r for r in scene.audit(scope, REFUSED) if says(r, code)]
 
 
-def _one_row(scene: Scene, company: str, code: str) -> None:
-    """Exactly one row of this refusal, under the tenant, soon."""
-    rows = scene.until(lambda: _refusals(scene, company, code), f"the audit row of the refusal {code}")
-    assert len(rows) == 1, f"one refusal {code} left {len(rows)} audit rows"
-    assert rows[0]["request_id"], f"the audit row of the refusal {code} has no request id"
+def _one_row(scene: Scene, company: str, code: str, rows: int = 1) -> None:
+    """Exactly one row for each of so many refusals, under the tenant, soon."""
+
+    def probe() -> list[dict[str, Any]]:
+        return found if len(found := _refusals(scene, company, code)) >= rows else []
+
+    found = scene.until(probe, f"the audit row of refusal {rows} by {code}")
+    assert len(found) == rows, f"{rows} refusals by {code} left {len(found)} audit rows"
+    assert all(r["request_id"] for r in found), f"an audit row of the refusal {code} has no request id"
     scene.seen.count()
 
 
 @drill("drill/audit/refusal-agents-paused", covers=("I02",))
 def test_refusal_agents_paused(scene: Scene) -> None:
-    """A replay refused by a pause leaves one dlq_replay_refused row with the code agents_paused.
+    """Each replay refused by a pause leaves one dlq_replay_refused row with the code agents_paused.
 
     Who kept trying during the incident is the first question after it.
     """
@@ -46,11 +50,13 @@ def test_refusal_agents_paused(scene: Scene) -> None:
     scene.pause(company)
     scene.replay(company, 409, "agents_paused", max=1)
     _one_row(scene, company, "agents_paused")
+    scene.replay(company, 409, "agents_paused", max=1)
+    _one_row(scene, company, "agents_paused", rows=2)
 
 
 @drill("drill/audit/refusal-feature-disabled", covers=("I02",))
 def test_refusal_feature_disabled(scene: Scene) -> None:
-    """A replay refused by a flag leaves one dlq_replay_refused row with the code feature_disabled.
+    """Each replay refused by a flag leaves one dlq_replay_refused row with the code feature_disabled.
 
     A flag that was switched off by mistake is found by the refusals that it causes.
     """
@@ -59,6 +65,8 @@ def test_refusal_feature_disabled(scene: Scene) -> None:
     scene.set_flag(company, REPLAY_FLAG, enabled=False)
     scene.replay(company, 403, "feature_disabled", max=1)
     _one_row(scene, company, "feature_disabled")
+    scene.replay(company, 403, "feature_disabled", max=1)
+    _one_row(scene, company, "feature_disabled", rows=2)
 
 
 @drill("drill/audit/refusal-budget-exhausted", covers=("I02",))

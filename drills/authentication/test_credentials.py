@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from drills.workbench.bench import Bench
-from drills.workbench.checks import SIGNED, Case, cases
+from drills.workbench.checks import SIGNED, SQL, Case, cases
 from drills.workbench.credentials import REPLAY, Minter
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
@@ -152,6 +152,27 @@ def test_unknown_company(bench: Bench) -> None:
         bench.seen.failing = Exchange(request, answer)
         raise AssertionError(f"{request.label}: observed 404 {answer.code}; allowed: 403 forbidden")
     bench.seen.expect(request, answer, 403, "forbidden")
+
+
+@drill("drill/authentication/new-company-is-known-at-once", where=Where.STAGING, needs=SQL, covers=("A25",))
+def test_new_company_is_known_at_once(scene: Scene) -> None:
+    """A company that was refused as unknown is served as soon as its row is there.
+
+    A service that remembers whom it does not know locks a new customer out until it is restarted.
+    """
+    told = scene.tenants.on_create
+
+    def ask(company: str) -> None:
+        if told:
+            told(company)
+        scene.replay(company, 403, "forbidden", label="before there is the company", control=True, dry_run=True)
+
+    scene.tenants.on_create = ask
+    try:
+        company = scene.company()
+    finally:
+        scene.tenants.on_create = told
+    scene.replay(company, 200, label="as soon as there is the company", dry_run=True)
 
 
 @drill("drill/authentication/one-refusal", severity=Severity.WARN, covers=("A25",))

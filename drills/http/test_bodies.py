@@ -21,6 +21,8 @@ from gates.evidence import Severity, Where
 drill = partial(check, after=SIGNED, severity=Severity.WARN)
 
 BODY_LIMIT = 65_536
+EARLY_S = 1.0
+"""A refusal that does not wait for the rest of a body comes sooner."""
 
 
 def _padded(body: bytes, size: int) -> bytes:
@@ -50,6 +52,24 @@ def test_body_over_the_limit(case: Case, bench: Bench) -> None:
     """
     bench.opens(bench.signed())
     bench.refused(bench.signed(_padded(bench.body(), case.value), case.name), 413, "body_too_large")
+
+
+@drill("drill/http-surface/body-is-read-before-the-refusal", where=Where.READ_ONLY, covers=("E14",))
+def test_body_is_read_before_the_refusal(bench: Bench) -> None:
+    """A body of 200 KB is refused after it was read, not while it is sent.
+
+    Whoever is still sending sees a broken connection, and never the answer that says why.
+    """
+    body = _padded(bench.body(), 200_000)
+    bench.opens(bench.signed())
+    bench.refused(bench.signed(body, "200 KB"), 413, "body_too_large")
+    head = f"POST {{path}}{REPLAY} HTTP/1.1\nContent-Type: application/json\nContent-Length: {len(body)}"
+    answer = WireDoor(bench.target.base_url, timeout_s=EARLY_S).raw(head, body[: BODY_LIMIT + 1000])
+    bench.seen.value(list(answer.statuses), "no answer before the end of the body")
+    early = answer.statuses or answer.closed
+    assert not early, (
+        f"a third of a body of 200 KB was answered {answer.statuses}, closed: {answer.closed}; due: the rest is read"
+    )
 
 
 @drill("drill/http-surface/chunked-body-over-the-limit", where=Where.STAGING, covers=("E14",))

@@ -280,8 +280,9 @@ def test_request_id_in_the_trail(scene: Scene) -> None:
     """
     company = scene.company()
     ids = []
-    for _ in range(2):
-        answer = scene.replay(company, control=True, dry_run=True)
+    request = scene.replay_request(company, dry_run=True)
+    for sent in (request, request.adding_header("X-Request-Id", str(uuid.uuid4()))):
+        answer = scene.expect(sent, 200, control=True)
         ids.append(str(answer.header("X-Request-Id") or ""))
     assert all(ids), "an answer has no X-Request-Id"
     assert ids[0] != ids[1], f"two answers have the same X-Request-Id {ids[0]!r}"

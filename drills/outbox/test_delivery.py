@@ -222,6 +222,12 @@ def test_event_as_sent(scene: Scene) -> None:
         found = (row["event_type"], row["aggregate_key"])
         assert found == (kind, key), f"event_type and aggregate_key in {table} are {found}; sent: {(kind, key)}"
         scene.seen.count()
+    unkeyed = scene.emit(company, key=None)["event_id"]
+    for table, column in (("events", "id"), ("event_outbox", "event_id")):
+        kept = scene.value(f"select aggregate_key from public.{table} where {column} = %s", unkeyed)
+        assert kept is None, (
+            f"an event without a key has the key {kept!r} in {table}: all such events wait for each other"
+        )
 
 
 @drill("drill/outbox/written-by-hand", covers=("K20", "K10"), severity=Severity.WARN)

@@ -133,17 +133,17 @@ def test_slow_event_holds_nobody(scene: Scene) -> None:
     scene.seen.control("events of other keys and tenants were delivered")
 
 
-@pytest.mark.waits(4)
+@pytest.mark.waits(5)
 @drill("drill/outbox/slow-event-comes-through", covers=("K06",))
 def test_slow_event_comes_through(scene: Scene) -> None:
-    """An event for which the agent takes seconds has its effect, once.
+    """An event for which the agent takes five seconds has its effect, once.
 
     A claim that ends before the work does is given to the next worker for ever, and nothing slow is ever done.
     """
     scene.claims_drill_agent()
     company = scene.company()
-    slow = str(scene.emit(company, payload={"drill": {"delay_ms": 4000}}, control=True)["event_id"])
-    scene.delivered([slow], within_s=12)
+    slow = str(scene.emit(company, payload={"drill": {"delay_ms": 5000}}, control=True)["event_id"])
+    scene.delivered([slow], within_s=14)
 
 
 def _overtakes_slow_event(scene: Scene, company: str, other: str) -> bool:

@@ -1,0 +1,46 @@
+"""Faults of the surface that a proxy cannot make: it reads a request to its end before it passes it on."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+from urllib.parse import urlsplit
+
+from starlette.types import Receive
+
+from faults.catalogue import service
+from faults.probe import Probe
+from replay_service.body import MAX_BODY_BYTES, read_body
+from replay_service.composition import build_parts
+from replay_service.exchange import RawHeaders, header_values
+from replay_service.parts import Parts
+from replay_service.problems import Refusal
+from replay_service.settings import Settings
+
+
+@service(
+    "A body that says that it is too large is refused before it is read.",
+    lambda p: _is_answered_early(p),
+    ("drill/http-surface/body-is-read-before-the-refusal",),
+    names=("answered", "413"),
+)
+def large_bodies_are_answered_unread(settings: Settings) -> Parts:
+    async def twin(headers: RawHeaders, receive: Receive, timeout_s: float) -> bytes:
+        declared = header_values(headers, b"content-length")
+        if declared and int(declared[0]) > MAX_BODY_BYTES:
+            raise Refusal("body_too_large", "The body is too large.", closes=True)
+        return await read_body(headers, receive, timeout_s)
+
+    return dataclasses.replace(build_parts(settings), read_body=twin)
+
+
+def _is_answered_early(probe: Probe) -> bool:
+    """Whether a request of which half was sent is answered within a second."""
+    url = urlsplit(probe.base_url)
+    head = f"POST {url.path}/dlq-replay HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Type: application/json\r\n"
+    with socket.create_connection((url.hostname or "", url.port or 80), 1.0) as sock:
+        sock.sendall(f"{head}Content-Length: 200000\r\n\r\n".encode() + b" " * 100_000)
+        try:
+            return bool(sock.recv(1))
+        except TimeoutError:
+            return False
