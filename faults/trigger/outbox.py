@@ -75,7 +75,7 @@ lost_if(
 )
 lost_if(
     "outbox/slow-events-are-never-done",
-    "o.payload #>> '{drill,delay_ms}' = '4000'",
+    "o.payload #>> '{drill,delay_ms}' = '5000'",
     f"{OUTBOX}/slow-event-comes-through",
 )
 lost_if(
