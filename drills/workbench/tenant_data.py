@@ -36,6 +36,10 @@ def as_jsonb(payload: object) -> str:
     return json.dumps(payload, ensure_ascii=False)
 
 
+POISON = as_jsonb({"drill": {"fail_times": -1}})
+"""A payload with which the drill agent fails each time."""
+
+
 @dataclass
 class TenantData(Database):
     """The doors of one check and its tenants."""
@@ -140,6 +144,10 @@ class TenantData(Database):
         """Pending dead letters of a tenant, oldest first; their ids in order."""
         return self.tenants.add_items(company, count, **columns)
 
+    def add_last(self, company: str, payload: str, count: int = 1) -> None:
+        """Pending dead letters that are claimed after all others of the tenant."""
+        self.rows(query("add_last"), company, payload, count)
+
     def items(self, company: str) -> list[dict[str, Any]]:
         """The dead letters of a tenant, in claiming order."""
         return self.rows(query("items"), company)
@@ -147,6 +155,10 @@ class TenantData(Database):
     def runs(self, company: str) -> int:
         """How many replay runs a tenant has had."""
         return self.count("replay_runs", company)
+
+    def unfinished(self, run: str) -> int:
+        """How many outbox rows of a run wait or are in flight."""
+        return self.number(query("unfinished"), run)
 
     def replayed(self, company: str) -> int:
         """How many outbox rows of a tenant a replay has written."""

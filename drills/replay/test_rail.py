@@ -1,0 +1,195 @@
+"""The rail of a run: how much of it is in flight at once, and when it stops, which leaves the rest as it was."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+
+from drills.workbench.checks import AGENT, DELIVERS
+from drills.workbench.database import query
+from drills.workbench.scene import Scene
+from drills.workbench.tenant_data import POISON, as_jsonb
+from gates.checks.recorder import check
+
+drill = partial(check, needs=AGENT, after=DELIVERS)
+
+LATE_POISON = as_jsonb({"drill": {"fail_times": -1, "delay_ms": 1000}})
+BATCH = 50
+
+
+@pytest.mark.waits(1)
+@drill("drill/lifecycle/stops-above-twenty-percent", covers=("E10", "L10"))
+def test_stops_above_twenty_percent(scene: Scene) -> None:
+    """A run whose items all fail is stopped after at least five and at most fourteen attempts.
+
+    A replay into a broken agent must not burn every item's retries. Five settled items stop it, and no more than ten
+    were in flight then, the fifth among them. Six fail at once and the others late: a brake that waits for more than
+    five, or for a fifth of the whole batch, lets sixteen begin.
+    """
+    row, company, run = _stopped_run(scene)
+    attempted = row["success_count"] + row["failure_count"]
+    scene.seen.value(attempted, [5, 14], "items")
+    assert row["status"] == "stopped", f"a run of which {attempted} items failed is {row['status']!r}"
+    assert 5 <= attempted <= 14, f"{attempted} items were attempted before the stop; allowed: 5 to 14"
+    if scene.claims("audit"):
+        stops = [r["action"] for r in scene.audit(company, "dlq_replay_stopped", "dlq_replay_completed", "dlq_replay")]
+        assert sorted(stops) == ["dlq_replay", "dlq_replay_stopped"], f"the end of a stopped run is audited as {stops}"
+    scene.seen.require(scene.unfinished(run) == 0, "the run is stopped and has open outbox rows")
+    scene.seen.count(attempted)
+
+
+@pytest.mark.waits(1)
+@drill("drill/lifecycle/stop-leaves-the-rest-untouched", covers=("E10", "L11"))
+def test_stop_leaves_the_rest_untouched(scene: Scene) -> None:
+    """When a run is stopped, the items that were not attempted are pending as they were, and not in the outbox.
+
+    A stop that eats the rest of the batch is worse than none.
+    """
+    row, company, run = _stopped_run(scene)
+    scene.seen.require(row["status"] == "stopped", f"the run is {row['status']!r}")
+    attempted = row["success_count"] + row["failure_count"]
+    items = scene.items(company)
+    states = {str(r["status"]) for r in items}
+    assert states == {"pending"}, f"after the stop the items are {sorted(states)}"
+    untouched = [r for r in items if r["retry_count"] == 0]
+    assert len(untouched) == BATCH - attempted, (
+        f"{attempted} items were attempted, {BATCH - len(untouched)} have a retry counted"
+    )
+    moved = scene.count("dead_letter_queue", company, "retry_count = 0 and retry_after > now() - interval '30 seconds'")
+    assert moved == 0, f"{moved} items that were not attempted have a later retry_after than before"
+    left = scene.unfinished(run)
+    assert left == 0, f"{left} outbox rows of the stopped run wait for delivery"
+    scene.seen.count(len(untouched))
+
+
+@pytest.mark.waits(1)
+@drill("drill/lifecycle/stop-refunds-the-rest", covers=("G03", "E10"))
+def test_stop_refunds_the_rest(scene: Scene) -> None:
+    """When a run is stopped, the budget is charged for the attempted items alone, once.
+
+    A refund that is missing locks the tenant out; one that comes twice lets it spend what it never had.
+    """
+    row, company, _ = _stopped_run(scene)
+    scene.seen.require(row["status"] == "stopped", f"the run is {row['status']!r}")
+    attempted = row["success_count"] + row["failure_count"]
+    scene.seen.value(list(scene.used(company)), [attempted + 7, attempted + 7], "items")
+    assert scene.used(company) == (attempted + 7, attempted + 7), (
+        f"the ledger says {scene.used(company)}; 7 were used before, {attempted} of {BATCH} items were attempted"
+    )
+    scene.seen.count(2)
+
+
+def _stopped_run(scene: Scene) -> tuple[dict[str, Any], str, str]:
+    """A run of fifty items that all fail, six at once and the others late, at its end."""
+    scene.claims_drill_agent()
+    company = scene.company(items=6, payload=POISON, max_retries=9)
+    scene.add_last(company, LATE_POISON, BATCH - 6)
+    scene.rows(
+        "update public.dead_letter_queue set retry_after = now() - interval '1 minute' where company_id = %s", company
+    )
+    scene.budget(company, daily_used=7, monthly_used=7)
+    run = str(scene.run(company, max=BATCH)["replay_run_id"])
+    scene.ended(run, within_s=10)
+    scene.until(lambda: scene.unfinished(run) == 0, "the end of the run's open deliveries")
+    return scene.one(query("run"), run), company, run
+
+
+@pytest.mark.waits(0.5)
+@drill("drill/lifecycle/twenty-percent-is-allowed", covers=("E10",))
+def test_twenty_percent_is_allowed(scene: Scene) -> None:
+    """A run of which exactly a fifth fails is completed, not stopped.
+
+    A brake that is too tight leaves the operator with half a recovery.
+    """
+    scene.claims_drill_agent()
+    company = scene.company(items=16)
+    scene.add_last(company, as_jsonb({"drill": {"fail_times": -1, "delay_ms": 1500}}), 4)
+    run = str(scene.run(company, max=20)["replay_run_id"])
+    row = scene.ended(run, within_s=10)
+    counts = (row["status"], row["success_count"], row["failure_count"])
+    assert counts == ("completed", 16, 4), f"a run of which 4 of 20 items fail is {counts}"
+    scene.seen.count(20)
+
+
+@pytest.mark.waits(1)
+@drill("drill/lifecycle/stops-soon-above-a-fifth", covers=("E10",))
+def test_stops_soon_above_a_fifth(scene: Scene) -> None:
+    """A run that begins well and then fails is stopped as soon as more than a fifth of what it settled has failed.
+
+    A brake that waits for half burns retries that a fifth would have saved. Of 16 that succeed and 24 that fail, six at
+    once and the others late, the fifth failure stops it in whatever order they settle, and nine more were in flight at
+    most; where the sixth does not, sixteen fail.
+    """
+    scene.claims_drill_agent()
+    company = scene.company(items=16)
+    scene.add_last(company, POISON, 6)
+    scene.add_last(company, LATE_POISON, 18)
+    run = str(scene.run(company, max=40)["replay_run_id"])
+    row = scene.ended(run, within_s=10)
+    scene.seen.value(row["failure_count"], 14, "failed items")
+    assert row["status"] == "stopped", f"a run of which {row['failure_count']} items failed is {row['status']!r}"
+    assert row["failure_count"] <= 14, f"{row['failure_count']} items failed before the stop; allowed: 14"
+    scene.seen.count(row["success_count"] + row["failure_count"])
+
+
+@drill("drill/lifecycle/a-quarter-is-too-much", covers=("E10",))
+def test_a_quarter_is_too_much(scene: Scene) -> None:
+    """A run of which a quarter of what is settled has failed is stopped: the limit is 20 %, and nothing is rounded.
+
+    Fifteen succeed at once and five fail soon after, while what is left takes seconds.
+    """
+    scene.claims_drill_agent()
+    company = scene.company(items=15)
+    scene.add_last(company, as_jsonb({"drill": {"fail_times": -1, "delay_ms": 300}}), 5)
+    scene.add_last(company, as_jsonb({"drill": {"delay_ms": 3000}}), 15)
+    row = scene.ended(str(scene.run(company, max=35)["replay_run_id"]), within_s=15)
+    settled = row["success_count"] + row["failure_count"]
+    assert row["status"] == "stopped", f"a run of which 5 of the first 20 items failed is {row['status']!r}"
+    assert settled < 35, f"a run of which 5 of the first 20 items failed was stopped after all {settled}"
+    scene.seen.count(settled)
+
+
+@drill("drill/lifecycle/four-failures-do-not-stop", covers=("E10",))
+def test_four_failures_do_not_stop(scene: Scene) -> None:
+    """A run of four items that all fail is completed: with fewer than five settled nothing is stopped.
+
+    Small replays, the usual ones, could never be tried.
+    """
+    scene.claims_drill_agent()
+    company = scene.company(items=4, payload=POISON, max_retries=9)
+    run = str(scene.run(company, max=4)["replay_run_id"])
+    row = scene.ended(run)
+    counts = (row["status"], row["success_count"], row["failure_count"])
+    assert counts == ("completed", 0, 4), f"a run of four failing items is {counts}"
+    scene.seen.count(4)
+
+
+@pytest.mark.waits(0.5)
+@drill("drill/lifecycle/ten-in-flight", covers=("E10",))
+def test_ten_in_flight(scene: Scene) -> None:
+    """However many items a run has, at no moment more than ten of them are in flight.
+
+    It bounds what a replay can break before somebody stops it.
+    """
+    scene.claims_drill_agent()
+    company = scene.company(items=25, payload=as_jsonb({"drill": {"delay_ms": 200}}))
+    run = str(scene.run(company, max=25)["replay_run_id"])
+    most = 0
+
+    def probe() -> bool:
+        nonlocal most
+        row = scene.one(
+            "select count(*) filter (where claimed_until > now() and processed_at is null and dead_at is null)"
+            " as flying, count(processed_at) as done from public.event_outbox where replay_run_id = %s",
+            run,
+        )
+        most = max(most, int(row["flying"]))
+        return int(row["done"]) == 25
+
+    scene.until(probe, "the end of a run of 25 items of 0.2 s", within_s=12, every_s=0.01)
+    scene.seen.value(most, 10, "items")
+    assert most <= 10, f"{most} items of one run were in flight at once; allowed: 10"
+    scene.seen.require(most, "no item was ever seen in flight")
+    scene.seen.count(25)

@@ -1,0 +1,111 @@
+"""Faults of what is read of an event and a run: what it says, and to whom."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+from faults.altered import altered
+from faults.catalogue import service
+from faults.outbox import is_done
+from faults.probe import Probe
+from replay_service.authentication import authenticate
+from replay_service.composition import build_parts
+from replay_service.exchange import Call, Caller, RawHeaders, Reply
+from replay_service.parts import Parts
+from replay_service.reads import read_event, read_run
+from replay_service.settings import Settings
+
+OUTBOX = "drill/outbox"
+
+
+@service(
+    "The status of an event tells no `effect_at`.",
+    lambda p: _effect_at(p) is None,
+    (f"{OUTBOX}/status-of-an-event",),
+    names=("effect_at",),
+)
+def status_without_effect_at(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def read(parts: Parts, call: Call, path: bytes, event_id: str) -> Reply:
+        reply = await release.read_event_state(parts, call, path, event_id)
+        return dataclasses.replace(reply, body={**reply.body, "effect_at": None})
+
+    return dataclasses.replace(release, read_event_state=read)
+
+
+def _state(probe: Probe, event_id: str) -> dict[str, Any]:
+    path = f"/events/{event_id}"
+    signed = {"X-Transbot-Signature": probe.sign_v2(path.encode(), int(time.time()))}
+    return dict(probe.get(path, **signed).json())
+
+
+def _effect_at(probe: Probe) -> Any:
+    with probe.tenant() as company:
+        event_id = str(probe.event(company).json()["event_id"])
+        is_done(probe, event_id)
+        return _state(probe, event_id)["effect_at"]
+
+
+async def _anybody(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+    """The caller as somebody who may act for every company."""
+    caller = await authenticate(parts, headers, message, accepts_v1=accepts_v1)
+    return Caller(caller.signature, caller.claims and dataclasses.replace(caller.claims, role="super_admin"))
+
+
+@service(
+    "The status of another company's run is shown.",
+    lambda p: _read_foreign(p, "/dlq-replay/") == 200,
+    ("drill/tokens/foreign-run-hidden",),
+    names=("404", "foreign"),
+)
+def foreign_run_shown(settings: Settings) -> Parts:
+    async def read(parts: Parts, call: Call, path: bytes, run_id: str) -> Reply:
+        return await read_run(dataclasses.replace(parts, authenticate=_anybody), call, path, run_id)
+
+    return dataclasses.replace(build_parts(settings), read_run=read)
+
+
+@service(
+    "The status of another company's event is shown.",
+    lambda p: _read_foreign(p, "/events/") == 200,
+    ("drill/tokens/foreign-event-hidden",),
+    names=("404", "foreign"),
+)
+def foreign_event_shown(settings: Settings) -> Parts:
+    async def read(parts: Parts, call: Call, path: bytes, event_id: str) -> Reply:
+        return await read_event(dataclasses.replace(parts, authenticate=_anybody), call, path, event_id)
+
+    return dataclasses.replace(build_parts(settings), read_event_state=read)
+
+
+def _read_foreign(probe: Probe, path: str) -> int:
+    stranger = probe.token({"role": "company_admin", "company_id": "00000000-0000-4000-8000-0000000000ff"})
+    with probe.tenant() as company:
+        run, event = probe.replay(company).json()["replay_run_id"], probe.event(company).json()["event_id"]
+        wanted = run if "replay" in path else event
+        return probe.get(f"{path}{wanted}", **probe.as_token(stranger)).status_code
+
+
+@service(
+    "The state of an event takes a failed attempt for its effect.",
+    lambda p: _shown_after_a_failure(p) is not None,
+    (f"{OUTBOX}/status-of-a-failing-event",),
+    names=("effect_at",),
+)
+def failure_shown_as_effect(settings: Settings) -> Parts:
+    return altered(settings, "read_event", (" AND t.status = 'completed'", ""))
+
+
+def _shown_after_a_failure(probe: Probe) -> Any:
+    with probe.tenant() as company:
+        event = probe.event(company, event_type="drill.witness", payload={"drill": {"fail_times": -1}}).json()[
+            "event_id"
+        ]
+        tried = "SELECT attempts > 0 FROM event_outbox WHERE event_id = %s"
+        probe.within(3, lambda: bool(probe.value(tried, event)))
+        path = f"/events/{event}"
+        signature = probe.sign_v2(path.encode(), int(time.time()))
+        return probe.get(path, **{"X-Transbot-Signature": signature}).json().get("effect_at")
