@@ -95,7 +95,8 @@ def intend(folder: Path, run: dict[str, JsonValue], decision: Decision, flag: st
 def unkept(verdict: Verdict, error: Exception) -> GateError:
     """The error of a run that cannot be written down: what was done goes to stderr, and nowhere else."""
     action = verdict.action
-    said = f"{action.kind}: {action.result}. {verdict.reason}. This could not be written down: {first_line(error)}. Keep this line"
+    lost = f"This could not be written down: {first_line(error)}. Keep this line"
+    said = f"{action.kind}: {action.result}. {verdict.reason}. {lost}"
     if not verdict.headline:
         return CannotWork(said)
     by_hand = " ".join(action.by_hand.split("\n"))
