@@ -17,7 +17,7 @@ from typing import Any
 from gates.contract.scope import WHOLE, Scope
 from gates.decision.decide import decide
 from gates.decision.rules import Policy
-from gates.errors import CannotWork, GateError, NotRolledBack
+from gates.errors import CannotWork, GateError, NotRolledBack, first_line
 from gates.evidence import CheckSpec, Evidence, JsonValue, stamp
 from gates.evidence_file import ChainEnd, read_log
 from gates.verdict import Action, Decision, Verdict, settle
@@ -95,7 +95,8 @@ def intend(folder: Path, run: dict[str, JsonValue], decision: Decision, flag: st
 def unkept(verdict: Verdict, error: Exception) -> GateError:
     """The error of a run that cannot be written down: what was done goes to stderr, and nowhere else."""
     action = verdict.action
-    said = f"{action.kind}: {action.result}. {verdict.reason}. This could not be written down: {error}. Keep this line"
+    lost = f"This could not be written down: {first_line(error)}. Keep this line"
+    said = f"{action.kind}: {action.result}. {verdict.reason}. {lost}"
     if not verdict.headline:
         return CannotWork(said)
     by_hand = " ".join(action.by_hand.split("\n"))

@@ -6,6 +6,7 @@ import dataclasses
 import secrets
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -72,7 +73,7 @@ def run_gate(request: RunRequest) -> Verdict:
     done = record.Decided(policy, decided_at, looked.log.end, action, stamp(request.now()))
     try:
         if trouble is not None:
-            raise trouble
+            raise trouble  # noqa: TRY301
         recorded = keep(request, run, looked.stages, done)
         if kept and not request.dry_run:
             remember(request, context.state, kept)
@@ -83,9 +84,12 @@ def run_gate(request: RunRequest) -> Verdict:
         }
         if any(told.values()):
             record.write_run(request.out, {**run, **{name: one for name, one in told.items() if one}})
-    except (OSError, CannotWork) as error:
+    except Exception as error:
         final = settle(verdict, action, str(run["started_at"]), done.finished_at)
-        tell(request, final, looked.log.evidence, run)
+        if not final.headline and not isinstance(error, OSError | CannotWork):
+            raise
+        with suppress(Exception):  # a report may be the very thing that failed
+            tell(request, final, looked.log.evidence, run)
         raise record.unkept(final, error) from error
     attest(request, looked.target)
     return recorded.verdict

@@ -102,7 +102,7 @@ def read(path: Path, database: str, now: dt.datetime) -> Checkpoint | None:
         found = _parsed(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _unusable(path, f"{type(error).__name__}: {str(error)[:80]}", "what a run wrote") from error
     if found.database != database:
         raise _unusable(path, f"it is of {found.database}", f"a checkpoint of {database}")

@@ -85,7 +85,7 @@ def load_manifest(path: Path | None) -> Manifest | None:
         return None
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ManifestError(
             f"{file}: {error}; allowed: what `gate sql --write-manifest FILE` writes. Write it again"
         ) from error

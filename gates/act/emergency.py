@@ -13,7 +13,7 @@ import psycopg
 
 from gates.act.flag import Order, Tell, count, overrule_drill, rows
 from gates.act.insist import TRANSIENT, Carried, Forced, ReadBack, first_that_works, insist
-from gates.act.rollback import roll_back
+from gates.act.rollback import not_carried_out, roll_back
 from gates.deployment.database import Connection
 from gates.deployment.dialect.current import current, for_hand
 from gates.deployment.loans import LiveRow
@@ -32,7 +32,17 @@ def emergency(url: str, order: Order, clock: Callable[[], float], tell: Tell) ->
     """All three; done only where each was read back."""
     if order.dry_run:
         shown = roll_back(url, order, clock, tell)
-        return replace(shown, kind="emergency", message=f"{shown.message}, agents paused, replay limits cleared")
+        more = ", agents paused, replay limits cleared" if shown.result == "dry_run" else ""
+        return replace(shown, kind="emergency", message=shown.message + more)
+    try:
+        return _all_three(url, order, clock, tell)
+    except Exception as error:  # noqa: BLE001  -- as in a rollback
+        action = not_carried_out(order, error)
+        by_hand = "\n".join(filter(None, (action.by_hand, *map(for_hand, BY_HAND.values()))))
+        return replace(action, kind="emergency", by_hand=by_hand)
+
+
+def _all_three(url: str, order: Order, clock: Callable[[], float], tell: Tell) -> Action:
     with ThreadPoolExecutor(3) as pool:
         off = pool.submit(roll_back, url, order, clock, tell)
         others = [(change, pool.submit(insist, url, change, order, clock, tell)) for change in (pause(order), clear())]

@@ -16,8 +16,10 @@ from gates.deployment.loans import LiveRow
 from gates.evidence import JsonValue
 
 SQL = Path(__file__).with_name("sql")
-UNREADABLE = (psycopg.Error, ValueError, TypeError, LookupError)
-"""What reading a row can raise: the server's refusal, or a value that is not what the contract says."""
+UNREADABLE = (psycopg.Error, ValueError, TypeError, LookupError, MemoryError)
+"""What reading a row can raise: the server's refusal, or a value that is not what the contract says, or has no room."""
+MOST_OVERRIDES = 1000
+"""So many tenants' rows flag_state.sql reads."""
 
 Tell = Callable[[str], None]
 
@@ -33,7 +35,10 @@ class Override:
 
 @dataclass(frozen=True, slots=True)
 class FlagState:
-    """The rows of one flag as they were read; `percent` and `version` are those of the global row."""
+    """The rows of one flag as they were read; `percent` and `version` are those of the global row.
+
+    overrides: at most MOST_OVERRIDES of them, those that are the least on.
+    """
 
     enabled: bool
     percent: int
@@ -81,20 +86,29 @@ class Order:
 
 
 def look(connection: Connection, flag: str) -> FlagState | None:
-    """The flag now, or None where there is no global row (or none that this login sees).
+    """The flag now, with at most MOST_OVERRIDES tenants' rows, or None where there is no global row (or none that this
+    login sees).
 
     Raise one of UNREADABLE where the rows are not what the contract says.
     """
     found = rows(connection, "flag_state", {"flag": flag})
     if not found or found[0]["company_id"] is not None:
         return None
-    first = found[0]
-    return FlagState(
-        bool(first["enabled"]),
-        int(str(first["rollout_percentage"])),
-        int(str(first["version"])),
-        tuple(Override(str(r["company_id"]), bool(r["enabled"]), int(str(r["rollout_percentage"]))) for r in found[1:]),
+    overrides = (
+        Override(str(r["company_id"]), bool(r["enabled"]), int(str(r["rollout_percentage"]))) for r in found[1:]
     )
+    return _global(found[0], tuple(overrides))
+
+
+def look_at_global(connection: Connection, flag: str) -> FlagState | None:
+    """The same without the tenants' rows, of which there may be too many to read."""
+    found = rows(connection, "flag_global", {"flag": flag})
+    return _global(found[0]) if found else None
+
+
+def _global(row: Mapping[str, object], overrides: tuple[Override, ...] = ()) -> FlagState:
+    percent, version = int(str(row["rollout_percentage"])), int(str(row["version"]))
+    return FlagState(bool(row["enabled"]), percent, version, overrides)
 
 
 def look_at(database_url: str, flag: str) -> FlagState | None:
@@ -115,8 +129,10 @@ def rows(connection: Connection, name: str, values: Mapping[str, object]) -> lis
 
 
 def count(connection: Connection, name: str, values: Mapping[str, object]) -> int:
-    """How many rows the statement of `sql/<name>.sql` changed."""
-    return connection.execute(sql(SQL / f"{name}.sql").encode(), values).rowcount
+    """How many rows the statement of `sql/<name>.sql` changed, as the server or the statement itself counts them."""
+    cursor = connection.execute(sql(SQL / f"{name}.sql").encode(), values)
+    found = cursor.fetchone() if cursor.description else None
+    return int(str(found["changed"])) if found else cursor.rowcount
 
 
 def overrule_drill(connection: Connection, switch: LiveRow) -> int:

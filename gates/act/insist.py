@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import psycopg
 
-from gates.act.flag import UNREADABLE, Order, Tell, audit, count, rows
+from gates.act.flag import Order, Tell, audit, count, rows
 from gates.act.lookout import Lookout
 from gates.deployment.database import Connection, connect
 from gates.deployment.failures import in_words
@@ -94,7 +94,7 @@ class _Try:
 
 
 def insist(url: str, change: Forced, order: Order, clock: Callable[[], float], tell: Tell) -> Carried:
-    """Make the change. Never raises for what the server does: that is the result.
+    """Make the change. Never raises: what went wrong is the result.
 
     A connection that went silent costs its own time, and not that of the try after it: of the first one, MOST_SILENT_S
     do not count.
@@ -153,7 +153,7 @@ def _try(url: str, change: Forced, order: Order) -> _Try:
                     tried.why, tried.blocker = lookout.blamed, next((b.pid for b in lookout.blockers), 0)
             tried.committed = None
         tried.committed, tried.why, tried.blocker = True, "", 0
-    except UNREADABLE as error:
+    except Exception as error:  # noqa: BLE001  -- whatever it was, the flag is read back
         tried.error = error
         tried.why = tried.why if isinstance(error, psycopg.errors.LockNotAvailable) and tried.why else in_words(error)
     finally:
@@ -192,7 +192,7 @@ def _read_back(url: str, change: Forced, tried: _Try) -> ReadBack:
             tried.committed = status == "committed"
             tried.notes.append(f"a connection was lost at the commit, which is {status}")
         return change.read_back(connection, tried.xid)
-    except UNREADABLE as error:
+    except Exception as error:  # noqa: BLE001  -- what could not be read is not done
         return ReadBack(None, f"it cannot be read back: {in_words(error)}")
     finally:
         connection.close()

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import psycopg
 
-from gates.act.flag import UNREADABLE, FlagState, Order, Tell, look, look_at, overrule_drill, rows
+from gates.act.flag import UNREADABLE, FlagState, Order, Tell, look_at_global, overrule_drill, rows
 from gates.act.insist import Carried, Forced, ReadBack, first_that_works, insist
 from gates.decision.rules import RolloutPlan
 from gates.deployment.database import Connection, session
@@ -20,6 +20,11 @@ from gates.evidence import JsonValue
 from gates.verdict import Action
 
 POLL_S = 0.1
+ASK_S = 3
+"""So long the function is asked for all companies where the rows themselves show that the flag is off."""
+NOT_THERE = (psycopg.errors.UndefinedFunction, psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)
+"""What alone says that a deployment has no function to ask."""
+NO_TIME = (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable)
 
 
 def by_hand(flag: str) -> str:
@@ -43,11 +48,30 @@ def not_possible(order: Order) -> Action:
 
 
 def roll_back(url: str, order: Order, clock: Callable[[], float], tell: Tell) -> Action:
-    """Switch off every row of the flag, then prove that nothing is left in flight."""
+    """Switch off every row of the flag, then prove that nothing is left in flight. Never raises: that is the result."""
+    try:
+        return _shown(url, order) if order.dry_run else _rolled_back(url, order, clock, tell)
+    except Exception as error:  # noqa: BLE001  -- no room, no thread: the flag may be on, and somebody must be told
+        return not_carried_out(order, error)
+
+
+def not_carried_out(order: Order, error: Exception) -> Action:
+    """A rollback that something ended."""
+    return _failed(order, Carried(None, 0, 0.0, in_words(error)), None)
+
+
+def _shown(url: str, order: Order) -> Action:
+    """What a rollback would do. Raise one of UNREADABLE where that cannot be told."""
+    flag = order.plan.flag
+    with session(url, read_only=True) as connection:
+        before = _before(connection, flag)
+        if rows(connection, "flag_left", {"flag": flag})[0]["rows"] == 0:
+            return _failed(order, Carried(None, 0, 0.0, _unseen(connection, flag)), None)
+    return Action("rollback", before.shown if before else None, 0, "dry_run", f"{flag} would be switched off")
+
+
+def _rolled_back(url: str, order: Order, clock: Callable[[], float], tell: Tell) -> Action:
     flag, decided = order.plan.flag, clock()
-    if order.dry_run:
-        before = look_at(url, flag)
-        return Action("rollback", before.shown if before else None, 0, "dry_run", f"{flag} would be switched off")
     change, befores = _switch_off(flag)
     carried = insist(url, change, order, clock, tell)
     at = next((b.shown for b in befores if b is not None), None)
@@ -85,7 +109,7 @@ def _before(connection: Connection, flag: str) -> FlagState | None:
     """The flag before the rollback, for the report. A flag that cannot be read stops no rollback."""
     try:
         with connection.transaction():
-            return look(connection, flag)
+            return look_at_global(connection, flag)
     except UNREADABLE:
         if connection.closed:
             raise
@@ -114,20 +138,60 @@ def _failed(order: Order, carried: Carried, at: int | None, recovery: dict[str, 
 
 
 def read_flag(connection: Connection, flag: str) -> ReadBack:
-    """Whether the flag is off: its rows are there, this login sees them, and all of them are off."""
+    """Whether the flag is off for everybody. Raise one of UNREADABLE where that cannot be told.
+
+    Its rows are there, this login sees them, and all of them are off. Where it sees every row that is enough, unless
+    the function that service and worker ask says otherwise. Else the function must say off for every company.
+    """
     seen = rows(connection, "flag_left", {"flag": flag})[0]
     if seen["rows"] == 0:
         return ReadBack(None, _unseen(connection, flag), final=True)
     if seen["left_on"] != 0:
         return ReadBack(False, f"{seen['left_on']} of {seen['rows']} row(s) read back as not off")
+    sight = rows(connection, "flag_sight", {})[0]
+    return _asked(connection, flag) if sight["flags"] else _asked_for_all(connection, flag, bool(sight["companies"]))
+
+
+def _asked(connection: Connection, flag: str) -> ReadBack:
+    """The rows are all seen, and off: the function is asked for a few companies, and for as many as time allows."""
     try:
-        on = rows(connection, "flag_on_for", {"flag": flag})[0]
-    except UNREADABLE:  # a table or function that this deployment does not have
-        return ReadBack(True)
-    if on["companies"] != 0:
-        why = f"every row that this login sees is off, but is_feature_enabled says on for {on['companies']} companies"
-        return ReadBack(False, f"{why} ({on['first']} among them): row-level security hides rows from this login")
+        if company := _on_for(connection, "flag_on_for_some", flag):
+            return _is_on_for(company, "it does not follow the rows")
+    except NOT_THERE:
+        pass
+    try:
+        with connection.transaction():
+            rows(connection, "statement_limit", {"limit": f"{ASK_S}s"})
+            if company := _on_for(connection, "flag_on_for", flag):
+                return _is_on_for(company, "it does not follow the rows")
+    except (*NOT_THERE, *NO_TIME):
+        pass
     return ReadBack(True)
+
+
+def _asked_for_all(connection: Connection, flag: str, whole: bool) -> ReadBack:
+    """Rows of the flag may be hidden from this login: nothing but the function's word for every company counts."""
+    hidden = "row-level security may hide rows of the flag from this login"
+    login = "Use a login that sees all rows (replay_gate)"
+    if not whole:
+        return ReadBack(None, f"{hidden}, and companies, too. {login}", final=True)
+    try:
+        company = _on_for(connection, "flag_on_for", flag)
+    except psycopg.Error as error:
+        said = f"{hidden}, and is_feature_enabled did not answer for every company: {in_words(error)}. {login}"
+        return ReadBack(None, said, final=isinstance(error, NOT_THERE))
+    return _is_on_for(company, "row-level security hides rows from this login") if company else ReadBack(True)
+
+
+def _on_for(connection: Connection, name: str, flag: str) -> str:
+    """A company for which the function says on; empty where there is none."""
+    found = rows(connection, name, {"flag": flag})
+    return str(found[0]["company"]) if found else ""
+
+
+def _is_on_for(company: str, why: str) -> ReadBack:
+    said = f"every row that this login sees is off, but is_feature_enabled says on for company {company}"
+    return ReadBack(False, f"{said}: {why}")
 
 
 def _unseen(connection: Connection, flag: str) -> str:

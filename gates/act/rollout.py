@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import psycopg
 
-from gates.act.flag import UNREADABLE, FlagState, Order, Tell, audit, look, rows
+from gates.act.flag import MOST_OVERRIDES, UNREADABLE, FlagState, Order, Tell, audit, look, rows
 from gates.act.insist import IDLE_IN_TRANSACTION_MS
 from gates.act.lookout import Lookout, blocker_of
 from gates.act.rollback import not_possible, roll_back
@@ -98,7 +98,10 @@ def next_step(now: FlagState | None, order: Order, trail: AuditTrail) -> Action:
     against = [o for o in now.overrides if not o.enabled or o.percent < above[0]]
     if against:
         companies = ", ".join(o.company_id for o in against[:3])
-        return stop("override", f"{len(against)} tenant(s) have {plan.flag} otherwise by an override: {companies}")
+        least = "at least " if len(against) == MOST_OVERRIDES else ""
+        return stop(
+            "override", f"{least}{len(against)} tenant(s) have {plan.flag} otherwise by an override: {companies}"
+        )
     if trail.baking_s is not None and trail.baking_s > 0:
         wait = f"{plan.flag} took a step already and bakes: its next one may come in {trail.baking_s:.0f} s"
         return stop("baking", wait, holds=False)
@@ -138,7 +141,7 @@ def promote(url: str, order: Order) -> Action:
     try:
         if order.dry_run:
             with session(url, read_only=True) as connection:
-                return _said(next_step(look(connection, order.plan.flag), order, _trail(connection, order)), order)
+                return _said(_next(connection, look(connection, order.plan.flag), order), order)
         with (
             session(url, idle_in_transaction_ms=IDLE_IN_TRANSACTION_MS) as connection,
             connection.transaction() as block,
@@ -168,6 +171,19 @@ def _take(connection: Connection, url: str, order: Order, transaction: _Transact
     return step
 
 
+def _next(connection: Connection, now: FlagState | None, order: Order) -> Action:
+    """The step to take. By hand, where no preflight looked, there is none if tenants' rows may be hidden."""
+    step = next_step(now, order, _trail(connection, order))
+    asked = step.kind == "promote" and order.by_hand and order.enable_at is None
+    if not asked or rows(connection, "flag_sight", {})[0]["flags"]:
+        return step
+    at, flag = step.from_percent, order.plan.flag
+    message = (
+        f"row-level security may hide overrides of {flag} from this login. Use one that sees all rows (replay_gate)"
+    )
+    return Action("none", at, at, "override", message, holds=True)
+
+
 def _step(connection: Connection, order: Order) -> Action:
     flag = order.plan.flag
     if rows(connection, "flag_lock", {"flag": flag})[0]["locked"] is not True:
@@ -177,7 +193,7 @@ def _step(connection: Connection, order: Order) -> Action:
         at = state.shown if state else None
         return Action("none", at, at, "busy", f"the lock of {flag} is held by {who}", holds=True)
     now = look(connection, flag)
-    step = next_step(now, order, _trail(connection, order))
+    step = _next(connection, now, order)
     if step.kind != "promote" or now is None:
         return step
     statement = "flag_promote" if order.enable_at is None else "flag_enable"

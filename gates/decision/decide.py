@@ -15,7 +15,7 @@ from gates.contract.scope import OWN
 from gates.decision.assessment import Assessed, assess, distrust, is_lenient, is_undecided, number
 from gates.decision.backlog import backlog_gone_in_s
 from gates.decision.causes import in_order
-from gates.decision.floor import floor_of, not_claimed, parts_of
+from gates.decision.floor import floor_of, not_claimed, on_floor, parts_of
 from gates.decision.margin import nearest
 from gates.decision.rules import STAGES, Policy, Waiver, again
 from gates.decision.unreachable import cause, excused
@@ -236,7 +236,7 @@ def _relief(one: Assessed, policy: Policy, lines: dict[str, list[Evidence]], now
     waiver = _waiver(one.spec.id, policy, now)
     if waiver is not None:
         return _Relief(Effect.WAIVED, f"waived until {waiver.expires} by {waiver.owner}: {waiver.reason}")
-    if one.effect is not Effect.ROLLBACK or not matches(one.spec.id, policy.lag_checks):
+    if one.effect is not Effect.ROLLBACK or on_floor(one.spec.id) or not matches(one.spec.id, policy.lag_checks):
         return None
     gone_in_s = backlog_gone_in_s([e for e in lines.get(BACKLOG, ()) if not distrust(e, policy, now)])
     if gone_in_s is not None:

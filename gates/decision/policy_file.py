@@ -19,7 +19,6 @@ from gates.decision.floor import on_floor
 from gates.decision.names_file import NAMES, NamesError, read_names
 from gates.decision.queue_options import check_limits
 from gates.decision.rules import UNWAIVABLE, Policy, PolicyRule, RolloutPlan, Waiver
-from gates.errors import ConfigError
 from gates.evidence import CheckSpec, JsonValue, Severity, TargetKind
 from gates.inputs.shapes import Boolean, Choice, Day, Fields, ListOf, MapOf, Number, Text, nearest
 from gates.inputs.strict_yaml import YamlNode, read
@@ -30,6 +29,8 @@ CHECK_ID = Text(r"[a-z0-9_.-]+(/[A-Za-z0-9_.-]+)+", "the id of a check, like sql
 PATTERN = r"[A-Za-z0-9_.*?-]+(/[A-Za-z0-9_.*?-]+)*"
 SECONDS = Number(1, 86_400)
 STATE = "gate-state"
+FLOOR_STAYS = "rules that leave the floor as it is (the target reached, the proof drill, tenancy)"
+NARROWER = "Name the checks that you mean by a narrower pattern"
 
 COHORTS = Fields(
     {
@@ -119,7 +120,7 @@ FILE = Fields(
         ),
         "lag_checks": (
             ListOf(Text(PATTERN, "a pattern of check ids")),
-            "Checks whose failure holds instead of rolling back while the backlog falls.",
+            "Checks, none of the floor, whose failure holds instead of rolling back while the backlog falls.",
         ),
         "unwaivable": (ListOf(Text(PATTERN, "a pattern of check ids")), "Checks that no waiver may touch."),
         "waivers": (ListOf(WAIVER), "Checks that may fail for a while."),
@@ -278,14 +279,18 @@ class PolicyFile:
                 if member:
                     place = (node.member(member) or node).place
                     said = f"{member}: {str(values[member]).lower()} of {pattern!r}, which matches {spec.id}"
-                    raise place.error(
-                        said,
-                        "rules that leave the floor as it is (the target reached, the proof drill, tenancy)",
-                        "Name the checks that you mean by a narrower pattern",
-                    )
+                    raise place.error(said, FLOOR_STAYS, NARROWER)
+        for node, pattern in self._listed("lag_checks"):
+            for spec in floor:
+                if fnmatchcase(spec.id, pattern):
+                    raise node.place.error(f"{pattern!r}, which matches {spec.id}", FLOOR_STAYS, NARROWER)
+
+    def _listed(self, name: str) -> list[tuple[YamlNode, str]]:
+        return list(zip(_items(self.root, name), self.values.get(name, ()), strict=True))
 
     def _check_names(self, known: Sequence[str]) -> None:
-        for node, pattern, _ in self.values.get("checks", ()):
+        rules = [(node, pattern) for node, pattern, _ in self.values.get("checks", ())]
+        for node, pattern in (*rules, *self._listed("lag_checks"), *self._listed("unwaivable")):
             if not any(fnmatchcase(check, pattern) for check in known):
                 raise node.place.error(
                     f"{pattern!r}, which matches no check", "ids of `gate explain`", nearest(pattern, tuple(known))
@@ -328,7 +333,7 @@ def names_of_text(text: str, file: str) -> Names:
         return names_in(read(text, file))
     except NamesError:
         raise
-    except ConfigError as error:
+    except Exception as error:  # noqa: BLE001  -- whoever reads the rest of the file says what is wrong with it
         if re.search(r"^names\s*:", text, re.MULTILINE):
             raise NamesError(str(error)) from None
         return Names()

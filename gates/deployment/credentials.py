@@ -80,7 +80,7 @@ def of_another_secret(target: Target) -> str:
     unsigned, _, signature = target.admin_jwt.rpartition(".")
     try:
         algorithm = json.loads(base64.urlsafe_b64decode(unsigned.partition(".")[0] + "=="))["alg"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "its header cannot be read."
     if algorithm != "HS256":
         return f"it is signed with {str(algorithm)[:20]!r}; allowed: HS256."

@@ -182,7 +182,7 @@ def _open(connection: Connection) -> list[Loan]:
     for row in rows:
         try:
             found.append(Loan(**json.loads(str(row["description"]))))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             continue
     return found
 

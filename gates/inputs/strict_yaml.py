@@ -18,6 +18,8 @@ Scalar = None | bool | int | float | str
 
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]*)\Z")
 _REAL = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+\Z")
+MOST_DEPTH = 32
+MOST_DIGITS = 40
 _WORDS: dict[str, Scalar] = {"true": True, "false": False, "null": None, "": None}
 
 
@@ -64,6 +66,7 @@ def read(text: str, file: str) -> YamlNode:
     """The document as nodes. Raise ConfigError with file, line and column on anything that is not strict YAML."""
     try:
         root = _Strict(text).get_single_node()
+        found = None if root is None else _node(root, file)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = Place(file, mark.line + 1 if mark else 1, mark.column + 1 if mark else 1)
@@ -72,13 +75,18 @@ def read(text: str, file: str) -> YamlNode:
         raise Place(file, 1, 1).error(
             f"a character that YAML does not allow at {error.position}", "text", "Remove it"
         ) from None
-    if root is None:
+    except (ValueError, ArithmeticError, LookupError, TypeError, RecursionError, MemoryError) as error:  # PyYAML's own
+        said = f"it cannot be read ({type(error).__name__})"
+        raise Place(file, 1, 1).error(said, "one YAML document", "Correct the text") from None
+    if found is None:
         raise Place(file, 1, 1).error("the file is empty", "a mapping", "Begin with `version: 1`")
-    return _node(root, file)
+    return found
 
 
 class _Strict(yaml.SafeLoader):
-    """Refuses anchors, aliases and tags while it composes."""
+    """Refuses anchors, aliases, tags and what is nested too deeply while it composes."""
+
+    depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()  # type: ignore[no-untyped-call]
@@ -86,13 +94,25 @@ class _Strict(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(problem="an anchor or alias (& or *)", problem_mark=event.start_mark)
         if getattr(event, "tag", None):
             raise yaml.MarkedYAMLError(problem=f"the tag {event.tag}", problem_mark=event.start_mark)
-        return super().compose_node(parent, index)
+        if self.depth >= MOST_DEPTH:
+            problem = f"more than {MOST_DEPTH} values within each other"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
 
 
 def _node(node: yaml.Node, file: str) -> YamlNode:
     place = _place(node, file)
     if isinstance(node, yaml.ScalarNode):
-        return YamlNode(place, _scalar(node.value) if node.style is None else str(node.value), node.style is None)
+        if node.style is not None:
+            return YamlNode(place, str(node.value), plain=False)
+        if len(node.value) > MOST_DIGITS and (_WHOLE.match(node.value) or _REAL.match(node.value)):
+            observed = f"a number of {len(node.value)} characters"
+            raise place.error(observed, f"at most {MOST_DIGITS}", "Shorten it, or put text in quotes")
+        return YamlNode(place, _scalar(node.value))
     if isinstance(node, yaml.SequenceNode):
         return YamlNode(place, [_node(child, file) for child in node.value])
     members: dict[str, tuple[Place, YamlNode]] = {}

@@ -14,7 +14,7 @@ from gates.act.flag import Order
 from gates.decision.names_file import NamesError
 from gates.decision.rules import Policy, RolloutPlan
 from gates.deployment.target import Target
-from gates.errors import CannotWork, ConfigError, NotRolledBack
+from gates.errors import CannotWork, ConfigError, NotRolledBack, first_line
 from gates.inputs import options as shared
 from gates.operator.handover import HandoverContext, order_from
 from gates.reports import attestation
@@ -112,9 +112,9 @@ def _plan(options: argparse.Namespace, what: str, console: Console) -> RolloutPl
         if what == "promote":
             raise
         raise NotRolledBack(f"{error}; nothing was done: which objects of the target are meant is not known") from None
-    except ConfigError as error:
+    except Exception as error:  # a policy may be wrong in any way
         if forward or not options.flag:
             raise
-        console.warn(f"{error}; the rollback goes on with the defaults of a policy")
+        console.warn(f"{first_line(error)}; the rollback goes on with the defaults of a policy")
         plan = RolloutPlan()
     return replace(plan, flag=options.flag) if options.flag else plan

@@ -113,7 +113,7 @@ def _last_run(out: Path) -> Section:
         return Section("last_run", title, ({n: str(verdict[n])[:300] for n in names},))
     except FileNotFoundError:
         return Section("last_run", title, unknown=f"there is no {path}. Run the gate, or name its folder with --output")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         return Section("last_run", title, unknown=f"{path} cannot be read ({type(error).__name__})")
 
 

@@ -58,7 +58,7 @@ def seconds_of(proof: Path, source: str) -> float:
     try:
         found = json.loads(proof.read_text(encoding="utf-8"))
         return float(found["seconds"]) if found["source"] == source else 0.0
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return 0.0
 
 

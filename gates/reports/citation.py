@@ -31,7 +31,7 @@ def cited(path: Path | None, policy: Policy, source: str) -> dict[str, JsonValue
         return _cite(proof, policy, source)
     except FileNotFoundError:
         return {"proved": False, "sentence": f"{NEVER}: no proof is known; `gate prove` makes one"}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         said = f"{NEVER}: the proof cannot be read ({type(error).__name__}); `gate prove` makes one"
         return {"proved": False, "sentence": said}
 

@@ -113,7 +113,7 @@ def _measure(
     try:
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         found = evidence_of(result, compat=options.compat == "k6", started_at=started_at)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         why = f"the load run left no result (exit {code}, {type(error).__name__}); see {FOLDER}/load.log"
         return [_unknown(spec.id, why, started_at) for spec in SPECS]
     if options.baseline is not None:
@@ -337,5 +337,5 @@ def _compared(baseline: Path, folder: Path, target: Target, started_at: str) -> 
     try:
         found = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
         return [Evidence.from_json({**one, "started_at": started_at}) for one in found]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return [_unknown("load/baseline/p95", f"the comparison with {baseline} failed (exit {code})", started_at)]

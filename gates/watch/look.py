@@ -77,7 +77,7 @@ def canary(proof: Path = SHIPPED) -> tuple[str, ...]:
     """The drills that killed the most faults in a few seconds, by the last whole proof; none without one."""
     try:
         return tuple(map(str, json.loads(proof.read_text(encoding="utf-8"))["canary"]["checks"]))
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return ()
 
 

@@ -16,7 +16,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from gates import record, run
+from gates import record, reports, run
 from gates.checks.observation import Observer
 from gates.contract.scope import WHOLE
 from gates.decision.policy_file import parse
@@ -531,6 +531,19 @@ def test_a_rollback_that_fails_on_a_full_disk_is_exit_code_21(
     with pytest.raises(NotRolledBack, match=r"THE FLAG MAY STILL BE ON.*UPDATE public\.feature_flags") as told:
         run_gate(dataclasses.replace(asked, load=load))
     assert told.value.exit_code == NOT_ROLLED_BACK
+
+
+def test_a_report_that_breaks_hides_no_failed_rollback(asked: RunRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever ends a run after that: exit code 21, the headline and the SQL."""
+    change(asked, HARM)
+
+    def broken(*_given: object, **_more: object) -> str:
+        raise MemoryError
+
+    monkeypatch.setattr(reports, "write", broken)
+    monkeypatch.setattr("gates.run.tell", broken)
+    with pytest.raises(NotRolledBack, match=r"THE FLAG MAY STILL BE ON.*MemoryError.*UPDATE public\.feature_flags"):
+        run_gate(asked)
 
 
 @pytest.mark.parametrize(("main", "decisions"), [("pass", []), (HARM, [Decision.ROLLBACK])])

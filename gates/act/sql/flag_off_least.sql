@@ -3,4 +3,4 @@ with changed as (
   update public.feature_flags set enabled = false where key = %(flag)s and enabled is distinct from false
   returning enabled
 )
-select from changed where enabled is false;
+select count(*) as changed from changed where enabled is false;

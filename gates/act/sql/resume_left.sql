@@ -1,10 +1,16 @@
--- Read back: rows that the last emergency paused and that still are; whether everybody is paused for another reason.
-with last as (
+-- Read back: rows that an emergency since the resume before it paused and that still are; whether everybody is paused for
+-- another reason. The resume that is read back is on record already: it came after the last emergency.
+with emergencies as (
   select a.metadata ->> 'reason' as reason from public.audit_logs a
-  where a.action = 'agents_paused' and a.scope = 'all' order by a.id desc limit 1
+  where a.action = 'agents_paused' and a.scope = 'all' and a.id > coalesce(
+    (select max(r.id) from public.audit_logs r
+     where r.action = 'agents_resumed' and r.scope = 'all' and r.id < (
+       select max(e.id) from public.audit_logs e where e.action = 'agents_paused' and e.scope = 'all')), 0)
 )
-select (select count(*) from last) as emergencies,
-       count(*) filter (where c.agents_paused and c.pause_reason = l.reason) as left_paused,
-       count(*) filter (where c.company_id is null and c.agents_paused and c.pause_reason is distinct from l.reason) as others,
+select (select count(*) from emergencies) as emergencies,
+       count(*) filter (where c.agents_paused and c.ours) as left_paused,
+       count(*) filter (where c.company_id is null and c.agents_paused and not c.ours) as others,
        count(*) as rows
-from public.agent_controls c left join last l on true;
+from (select k.company_id, k.agents_paused,
+             exists (select from emergencies e where e.reason = k.pause_reason) as ours
+      from public.agent_controls k) c;

@@ -125,3 +125,14 @@ def test_a_flag_that_is_on_is_not_switched_on_again(migrated_url: str, database:
     assert done.returncode == 10
     assert "on already, at 50 %" in done.stdout
     assert flag(database) == (True, 50)
+
+
+def test_the_pause_of_every_emergency_since_the_last_way_back_ends(migrated_url: str, database: Database) -> None:
+    """A second emergency for another reason found everybody paused by the first. What a way back ended is over."""
+    second = replace(ORDER, reason="it burns again")
+    assert emergency(migrated_url, second, time.monotonic, print).result == "done"
+    assert back(migrated_url).result == "done"
+    assert paused(database) == ["unpaid"]
+    assert emergency(migrated_url, replace(ORDER, reason="a third"), time.monotonic, print).result == "done"
+    database.execute("update public.agent_controls set pause_reason = %s where company_id is null", (second.reason,))
+    assert "another reason" in back(migrated_url).message

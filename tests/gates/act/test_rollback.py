@@ -10,16 +10,17 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from gates.act import insist
+from gates.act import insist, rollback
 from gates.act.emergency import emergency
-from gates.act.flag import Order
-from gates.act.rollback import quoted, roll_back
+from gates.act.flag import MOST_OVERRIDES, Order, look, look_at_global
+from gates.act.rollback import by_hand, quoted, roll_back
 from gates.act.rollout import act
 from gates.decision.rules import RolloutPlan
 from gates.deployment import database as door
@@ -157,7 +158,149 @@ def test_an_override_that_this_login_does_not_see_is_found_by_the_deployment_s_o
     )
     action = rolled_back(pg_server.url(migrated_db, "replay_gate"))
     assert (action.result, action.headline) == ("failed", "THE FLAG IS STILL ON")
-    assert "is_feature_enabled says on for 1 companies" in action.message
+    assert f"is_feature_enabled says on for company {company['id']}" in action.message
+
+
+@pytest.fixture
+def half_blind(pg_server: PgServer, migrated_db: str, database: Database) -> str:
+    """The URL of a login that sees no tenant's row. 20,050 companies; the last one has the flag on by such a row."""
+    database.execute(
+        "insert into public.companies (id, name) select gen_random_uuid(), 'c' from generate_series(1, 20049)"
+    )
+    database.execute(
+        "with late as (insert into public.companies (name) values ('late') returning id)"
+        " insert into public.feature_flags (key, company_id, enabled, rollout_percentage)"
+        " select %s, id, true, 100 from late",
+        (FLAG,),
+    )
+    database.execute(
+        "create policy hide on public.feature_flags as restrictive to replay_gate"
+        f" using (company_id is null or key <> '{FLAG}')".encode()
+    )
+    return pg_server.url(migrated_db, "replay_gate")
+
+
+def replace_function(database: Database, body: str) -> None:
+    """The deployment's function runs this first, when the gate asks."""
+    database.execute("alter function public.is_feature_enabled(text, uuid) rename to really_enabled")
+    database.execute(
+        "create function public.is_feature_enabled(key text, company uuid) returns boolean language plpgsql"
+        " security definer set search_path = '' as $$ begin if session_user in ('replay_gate', 'postgres') then "
+        f"{body} end if; return public.really_enabled(key, company); end $$".encode()
+    )
+
+
+def test_every_company_is_asked_for(half_blind: str) -> None:
+    """The flag is on for the last of 20,050."""
+    action = rolled_back(half_blind)
+    assert (action.result, action.headline) == ("failed", "THE FLAG IS STILL ON")
+    assert "is_feature_enabled says on for company" in action.message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "perform pg_catalog.pg_sleep(0.05);",
+        "perform pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid());",
+        "raise 'not now';",
+    ],
+)
+def test_a_function_that_does_not_answer_proves_nothing(
+    half_blind: str, database: Database, body: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows may be hidden, and nobody says that the flag is off for their tenants."""
+    monkeypatch.setattr(insist, "connect", partial(door.connect, statement_timeout_ms=800))
+    replace_function(database, body)
+    action = rolled_back(half_blind)
+    assert (action.result, action.headline) == ("failed", "THE FLAG MAY STILL BE ON")
+    assert "is_feature_enabled did not answer for every company" in action.message
+    assert action.by_hand
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "drop function public.is_feature_enabled(text, uuid) cascade",
+        "drop policy replay_gate_sees_all on public.companies",
+    ],
+)
+def test_hidden_rows_without_a_word_for_every_company_prove_nothing(
+    half_blind: str, database: Database, change: str
+) -> None:
+    """Neither a function that is not there nor companies that are hidden, too, say that the flag is off."""
+    database.execute(change.encode())
+    action = rolled_back(half_blind)
+    assert (action.result, action.headline) == ("failed", "THE FLAG MAY STILL BE ON")
+    assert "row-level security may hide rows of the flag" in action.message
+
+
+def test_a_login_that_sees_every_row_needs_no_word_for_every_company(
+    pg_server: PgServer, migrated_db: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows are all off. The function is asked for as many companies as time allows."""
+    monkeypatch.setattr(rollback, "ASK_S", 1)
+    database.execute(
+        "insert into public.companies (id, name) select gen_random_uuid(), 'c' from generate_series(1, 1000)"
+    )
+    replace_function(database, "perform pg_catalog.pg_sleep(0.01);")
+    action = rolled_back(pg_server.url(migrated_db, "replay_gate"))
+    assert (action.result, action.flag, action.recovery["proved"]) == ("done", "off", True)
+
+
+def test_a_function_that_does_not_follow_the_rows_is_heard(migrated_url: str, database: Database) -> None:
+    """Every row is seen, and off; service and worker ask the function."""
+    database.execute("insert into public.companies (name) values ('a')")
+    replace_function(database, "return true;")
+    action = rolled_back(migrated_url)
+    assert (action.result, action.headline) == ("failed", "THE FLAG IS STILL ON")
+    assert "it does not follow the rows" in action.message
+
+
+def test_a_rollback_reads_no_tenant_s_row(migrated_url: str, database: Database) -> None:
+    """However many there are: the global row alone is read, and elsewhere those that are the least on."""
+    database.execute(
+        "insert into public.feature_flags (key, company_id, enabled, rollout_percentage)"
+        " select %s, gen_random_uuid(), n <> 1200, 100 from generate_series(1, 1200) n",
+        (FLAG,),
+    )
+    with door.session(migrated_url) as connection:
+        alone, found = look_at_global(connection, FLAG), look(connection, FLAG)
+    assert alone is not None
+    assert found is not None
+    assert (alone.percent, alone.overrides) == (10, ())
+    assert len(found.overrides) == MOST_OVERRIDES
+    assert not found.overrides[0].enabled
+    assert rolled_back(migrated_url).from_percent == 10
+
+
+@pytest.mark.parametrize("error", [MemoryError(), KeyError("rows"), RuntimeError("can't start new thread")])
+@pytest.mark.parametrize("place", ["rollback.insist", "insist.rows", "rollback.prove_recovery"])
+def test_whatever_ends_a_rollback_it_is_not_done(
+    error: Exception, place: str, migrated_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No exception leaves it: the exit code is 21, with what to run by hand."""
+
+    def broken(*_given: object, **_more: object) -> None:
+        raise error
+
+    monkeypatch.setattr(f"gates.act.{place}", broken)
+    for action in (rolled_back(migrated_url), emergency(migrated_url, order(), time.monotonic, print)):
+        assert settle(ROLLBACK, action, "", "").exit_code == NOT_ROLLED_BACK
+        assert by_hand(FLAG) in action.by_hand
+
+
+def test_an_emergency_without_a_thread_is_not_done(
+    migrated_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All three are to be done by hand."""
+
+    def none(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none)
+    action = emergency(migrated_url, order(), time.monotonic, print)
+    assert (action.kind, settle(ROLLBACK, action, "", "").exit_code) == ("emergency", NOT_ROLLED_BACK)
+    assert action.by_hand.count(";") == 3
 
 
 def test_a_trigger_that_undoes_the_rollback_is_seen(migrated_url: str, database: Database) -> None:
@@ -380,6 +523,18 @@ def test_a_dry_run_without_a_database_is_no_failed_rollback() -> None:
     action = act(ROLLBACK, dataclasses.replace(order(), dry_run=True), "")
     assert settle(ROLLBACK, action, "", "").exit_code == 20
     assert "DATABASE_URL is not set" in action.message
+
+
+@pytest.mark.parametrize("carry", [roll_back, emergency])
+def test_a_dry_run_that_cannot_tell_ends_as_the_real_one(migrated_url: str, database: Database, carry: Any) -> None:
+    """A database that does not answer, a flag that is not there: 21, and nothing is said to be switched off."""
+    for url, flag in (("postgresql://127.0.0.1:1/none", FLAG), (migrated_url, "outbox.enabeld")):
+        asked = dataclasses.replace(order(flag=flag), dry_run=True)
+        action = carry(url, asked, time.monotonic, print)
+        assert settle(ROLLBACK, action, "", "").exit_code == NOT_ROLLED_BACK
+        assert "would be" not in action.message
+    shown = carry(migrated_url, dataclasses.replace(order(), dry_run=True), time.monotonic, print)
+    assert (shown.result, shown.from_percent, is_on(database)) == ("dry_run", 10, True)
 
 
 def test_a_rollback_needs_no_thread(migrated_url: str, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

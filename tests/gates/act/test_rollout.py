@@ -14,7 +14,7 @@ from psycopg.rows import dict_row
 
 from gates.act.emergency import emergency
 from gates.act.flag import FlagState, Order, Override, look_at
-from gates.act.rollout import AuditTrail, act, next_step
+from gates.act.rollout import AuditTrail, act, next_step, promote
 from gates.decision.rules import RolloutPlan
 from gates.verdict import Decision, Verdict
 from tests.postgres_fixture import PgServer
@@ -317,3 +317,23 @@ def test_a_flag_row_that_is_locked_is_not_waited_for_for_ever(
         database.execute("update public.feature_flags set description = 'x' where key = 'outbox.enabled'")
         action = act(PROMOTE, order(seen), migrated_url)
     assert (action.result, action.holds) == ("failed", True)
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_step_by_hand_is_for_a_login_that_sees_every_override(
+    dry_run: bool, pg_server: PgServer, migrated_db: str, database: psycopg.Connection[dict[str, Any]]
+) -> None:
+    """A tenant has the flag off by a row that this login does not see: no step."""
+    database.execute(
+        "insert into public.feature_flags (key, company_id, enabled) values (%s, gen_random_uuid(), false)",
+        (PLAN.flag,),
+    )
+    url = pg_server.url(migrated_db, "replay_gate")
+    asked = order(look_at(url, PLAN.flag), by_hand=True, dry_run=dry_run)
+    assert "by an override" in promote(url, asked).message
+    database.execute(
+        "create policy hide on public.feature_flags as restrictive to replay_gate using (company_id is null)"
+    )
+    held = promote(url, asked)
+    assert (held.result, held.holds) == ("override", True)
+    assert "row-level security may hide overrides" in held.message

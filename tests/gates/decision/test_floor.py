@@ -18,7 +18,7 @@ from gates.decision.floor import FLOOR, is_optional, on_floor, parts_of
 from gates.decision.policy_file import parse
 from gates.decision.rules import Policy, PolicyRule, Waiver
 from gates.errors import ConfigError
-from gates.evidence import Evidence, Outcome, Severity, TargetKind, Where
+from gates.evidence import Evidence, JsonValue, Outcome, Severity, TargetKind, Where
 from gates.verdict import Decision, Effect
 from tests.gates.decision.test_decide import AT, NOW, RANK, saw
 
@@ -85,6 +85,19 @@ def test_no_waiver_and_no_rule_spares_a_check_of_the_floor(check: str) -> None:
     spec = next(s for s in CATALOGUE if s.id == check)
     failed = decide([*GREEN, saw(check, Outcome.FAIL)], waived, NOW)
     assert failed.decision is (Decision.ROLLBACK if spec.severity is Severity.PAGE else Decision.HOLD)
+
+
+def test_a_falling_backlog_softens_no_check_of_the_floor() -> None:
+    """A leak between tenants is harm, whatever drains; a policy that says otherwise is refused where it stands."""
+    for pattern in ("*", "sql/rls/*", "preflight/*"):
+        with pytest.raises(ConfigError, match=r"gate\.yaml:2:14: .* matches .*floor as it is"):
+            read(f"version: 1\nlag_checks: ['{pattern}']\n")
+    falling: dict[str, JsonValue] = {"samples": [[n * 2.0, 80 - 10 * n] for n in range(8)]}
+    backlog = dataclasses.replace(saw("watch/outbox-backlog"), details=falling, samples=8)
+    lenient = policy(lag_checks=("*",))
+    leak, lag = (saw(check, Outcome.FAIL) for check in ("sql/rls/other-tenants-hidden", "alert/outbox-lag"))
+    assert decide([*GREEN, backlog, leak], lenient, NOW).decision is Decision.ROLLBACK
+    assert decide([*GREEN, backlog, lag], lenient, NOW).decision is Decision.HOLD
 
 
 def test_a_policy_without_the_checks_of_the_floor_holds() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import datetime as dt
 import json
@@ -13,10 +14,15 @@ import pytest
 from gates.config import environment_of, load_policy, load_target
 from gates.decision import policy_file
 from gates.decision.policy_file import Settings, parse, schema
-from gates.decision.rules import PolicyRule
+from gates.decision.rules import Policy, PolicyRule
+from gates.deployment.credentials import of_another_secret
+from gates.deployment.target import Target
 from gates.errors import ConfigError
 from gates.evidence import CheckSpec, Severity, TargetKind, Where
+from gates.reports.citation import cited
 from gates.verdict import Effect
+from gates.watch.look import canary
+from sql_checks.fingerprint import ManifestError, load_manifest
 
 ROOT = Path(__file__).resolve().parents[3]
 TODAY = dt.date(2026, 1, 2)
@@ -55,6 +61,10 @@ WAIVER = "waivers:\n- {check: sql/spot/x, reason: known, owner: ann, expires: 20
         ("", "1:1", "the file is empty"),
         ("version: [\n", "2:1", "expected"),
         ("version: 1\n\tx: 1\n", "2:1", "cannot start any token"),
+        (f"version: {'9' * 5000}\n", "1:10", "a number of 5000 characters"),
+        (f"version: -{'9' * 400}.5\n", "1:10", "a number of 403 characters"),
+        (f"version: 1\nx: {'[' * 3000}{']' * 3000}\n", "2:35", "values within each other"),
+        ('version: "\\UFFFFFFFF"\n', "1:1", "it cannot be read"),
         ("version: \x07\n", "1:1", "a character that YAML does not allow"),
         (f"version: 1\n{WAIVER}".replace("2026-02-01", "2026-01-01"), "3:3", "expired on 2026-01-01"),
         (f"version: 1\n{WAIVER}".replace("2026-02-01", "2026-02-30"), "3:59", "YYYY-MM-DD"),
@@ -89,6 +99,9 @@ def test_a_mistake_is_an_error_with_file_line_and_column(text: str, place: str, 
     [
         ("version: 1\nchecks: {drill/a/c: {required: false}}\n", "gate.yaml:2:21: 'drill/a/c', which matches no check"),
         ("version: 1\nchecks: {load/*: {required: false}}\n", "matches no check"),
+        ("version: 1\nunwaivable: [sql/*, drlil/*]\n", "gate.yaml:2:21: 'drlil/*', which matches no check"),
+        ("version: 1\nlag_checks: [drill/a/c]\n", "gate.yaml:2:14: 'drill/a/c', which matches no check"),
+        ("version: 1\nlag_checks: ['*']\n", "gate.yaml:2:14: '*', which matches preflight/release"),
         (f"version: 1\n{WAIVER}".replace("sql/spot/x", "sql/spot/y"), "Did you mean 'sql/spot/x'?"),
     ],
 )
@@ -139,6 +152,19 @@ def test_the_shipped_policy_is_right_and_the_schema_is_up_to_date() -> None:
     assert shipped.read_text(encoding="utf-8") == schema()
     members = json.loads(schema())["properties"]
     assert set(members) == set(policy_file.FILE.members)
+
+
+def test_a_file_that_is_nested_without_end_is_unreadable_and_no_crash(tmp_path: Path) -> None:
+    """The files that the gate reads beside its policy: a proof, a manifest, a token."""
+    path, deep = tmp_path / "deep.json", "[" * 100_000
+    path.write_text(deep, encoding="utf-8")
+    assert canary(path) == ()
+    assert "cannot be read (RecursionError)" in str(cited(path, Policy(), "")["sentence"])
+    with pytest.raises(ManifestError):
+        load_manifest(path)
+    header = base64.urlsafe_b64encode(deep.encode()).decode()
+    target = Target(TargetKind.STAGING, admin_jwt=f"{header}.e30.x")
+    assert of_another_secret(target) == "its header cannot be read."
 
 
 def test_a_policy_that_is_not_there_is_an_error(tmp_path: Path) -> None:

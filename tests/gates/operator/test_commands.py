@@ -37,6 +37,28 @@ def test_every_command_has_options_and_something_to_carry_out(name: str, capsys:
     assert callable(sys.modules[cli.COMMANDS[name].module].carry_out)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"rollout: {{bake_minutes: {'9' * 5000}}}",
+        f"lag_checks: {'[' * 3000}{']' * 3000}",
+        'state: "\\UFFFFFFFF"',
+        "rollout: {bake_minutes: oops}",
+    ],
+)
+def test_no_policy_keeps_a_rollback_of_a_named_flag_from_being_tried(text: str, tmp_path: Path) -> None:
+    """It is tried, on a port where nobody listens: 21. Without a flag it is a mistake of the policy, with its line."""
+    path = tmp_path / "gate.yaml"
+    path.write_text(f"version: 1\n{text}\n", encoding="utf-8")
+    words = ("rollback", "--reason", "harm", "--policy", str(path), "--dry-run")
+    environ = {"DATABASE_URL": "postgresql://u@127.0.0.1:9/x"}
+    tried, refused = gate(*words, "--flag", "a.b", environ=environ), gate(*words, environ=environ)
+    assert (tried.returncode, refused.returncode) == (21, 3), (tried, refused)
+    assert "goes on with the defaults" in tried.stderr
+    assert "would be switched off" not in tried.stdout
+    assert f"{path}:" in refused.stderr
+
+
 @pytest.mark.parametrize("before", [True, False])
 def test_a_word_below_a_command_takes_what_all_share(before: bool) -> None:
     """On either side of the word; it takes nothing back that stands before it."""

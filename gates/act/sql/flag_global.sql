@@ -1,0 +1,5 @@
+-- The global row of the flag alone: whatever else is there keeps nobody from reading it. %(flag)s
+select enabled, rollout_percentage, version
+from public.feature_flags
+where key = %(flag)s and company_id is null
+limit 1;

@@ -1,0 +1,2 @@
+-- For the rest of the transaction. %(limit)s
+select set_config('statement_timeout', %(limit)s, true) as given;
