@@ -1,11 +1,11 @@
 -- Tables of the contract whose rows row security may hide from the current role: no policy is known to show it everything.
--- `reference` is its real name, quoted; `estimate` is what the statistics know of; the caller compares it with what the role can count.
+-- `schema` and `relation` are its real name; `estimate` is what the statistics know of; the caller compares it with what the role can count.
 with contract(name) as (
   values ('public.companies'), ('public.events'), ('public.feature_flags'), ('public.replay_budgets'), ('public.edge_rate_limits'),
          ('public.replay_runs'), ('public.audit_logs'), ('public.audit_heads'), ('public.event_outbox'),
          ('public.dead_letter_queue'), ('public.agent_tasks'), ('public.agent_controls')
 ), guarded as (
-  select c.oid, contract.name as name, format('"%s"."%s"', n.nspname, c.relname) as reference,
+  select c.oid, contract.name as name, n.nspname::text as schema, c.relname::text as relation,
          greatest(c.reltuples::bigint, coalesce(pg_stat_get_live_tuples(c.oid), 0)) as estimate
   from contract
   join pg_class c on c.oid = to_regclass(contract.name)
@@ -18,7 +18,7 @@ with contract(name) as (
   where p.polcmd in ('r', '*')
     and exists (select from unnest(p.polroles) r where r = 0 or pg_has_role(r, 'USAGE'))
 )
-select name, reference, estimate
+select name, schema, relation, estimate
 from guarded g
 where not exists (select from applying a where a.polrelid = g.oid and a.polpermissive and a.shows_all)
    or exists (select from applying a where a.polrelid = g.oid and not a.polpermissive and not a.shows_all)

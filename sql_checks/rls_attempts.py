@@ -103,7 +103,7 @@ def _together(connection: Connection, asked: Sequence[TenantStatement]) -> list[
 
 
 def _told(connection: Connection, one: TenantStatement) -> dict[str, object]:
-    statement, values = written(one.statement, one.values or None)
+    statement, values = written(one.statement, one.values)
     return {
         "statement": psycopg.ClientCursor(connection).mogrify(statement.encode(), values),
         "enter": named(f"set local role {one.role}") if one.role else None,

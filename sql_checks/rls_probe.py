@@ -14,6 +14,7 @@ from pathlib import Path
 import psycopg
 
 from gates.deployment import members
+from gates.deployment.catalogue import identifier, with_trust
 from gates.deployment.database import Connection, connect, execute, sql
 from gates.deployment.dialect.current import current, tenant_session
 from gates.deployment.ids import new_id
@@ -48,6 +49,8 @@ UPSERTS = {
     "replay_budgets": "(company_id) do update set daily_limit = 1",
 }
 """Where an insert could also change the row of another."""
+MOST_ROWS = 1000
+"""So many rows are looked through for two tenants."""
 AT_ONCE = 4
 """So many tables are looked at in one round trip; all of it is one statement to the server's limit of time."""
 
@@ -57,6 +60,7 @@ class TenantTable:
     """A table or view with tenant data. `tenant`: the SQL expression of a row's tenant.
 
     is_contract: it has a name in the contract, by which it is looked at; `shown` is its real one.
+    untrusted_owner: whose code would run with the gate's rights if it were read; '' where it may be read.
     """
 
     schema: str
@@ -67,10 +71,11 @@ class TenantTable:
     is_view: bool
     tenant: str
     tenant_column: str
+    untrusted_owner: str = ""
 
     @property
     def reference(self) -> str:
-        return f"public.{self.name}" if self.is_contract else f'"{self.schema}"."{self.name}"'
+        return f"public.{self.name}" if self.is_contract else identifier(self.schema, self.name)
 
 
 @dataclass
@@ -91,10 +96,13 @@ class Sight:
 
 @dataclass
 class Probe:
-    """All that one probe saw. `exempt`: why it proves nothing, or ''."""
+    """All that one probe saw. `exempt`: why it proves nothing, or ''. unread: what tenants may reach, and the gate must
+    not read.
+    """
 
     exempt: str = ""
     sights: list[Sight] = field(default_factory=list)
+    unread: list[TenantTable] = field(default_factory=list)
 
 
 def probe(url: str) -> Probe:
@@ -114,8 +122,10 @@ def _look(connection: Connection) -> Probe:
         return found
     mine, other, bystander = (new_id("company") for _ in range(3))
     seeded = _seed(connection, mine, other, bystander)
-    tables = [TenantTable(**row) for row in execute(connection, sql(TABLES))]  # type: ignore[arg-type]
-    found.sights = _sights(connection, tables, mine, other, seeded)
+    tables = [TenantTable(**row) for row in execute(connection, with_trust(sql(TABLES)))]  # type: ignore[arg-type]
+    found.unread = [table for table in tables if table.untrusted_owner]
+    trusted = [table for table in tables if not table.untrusted_owner]
+    found.sights = _sights(connection, trusted, mine, other, seeded)
     found.exempt = _join(connection, found.sights, other)
     if found.exempt:
         return found
@@ -208,10 +218,10 @@ def _sights(
 
 def _two_tenants(connection: Connection, table: TenantTable) -> tuple[str, str]:
     """Two tenants with rows in a table; a random one, who has none, where there is only one."""
-    query = f"select distinct tenant from (select {table.tenant} as tenant from {table.reference} limit 1000) t"
+    query = f"select distinct tenant from (select {table.tenant} as tenant from {table.reference} limit %s) t"
     try:
         with connection.transaction():
-            rows = execute(connection, f"{query} where tenant ~ '{OF_A_COMPANY}' order by 1 limit 2")
+            rows = execute(connection, f"{query} where tenant ~ '{OF_A_COMPANY}' order by 1 limit 2", MOST_ROWS)
     except psycopg.Error:
         if connection.closed:
             raise

@@ -1,5 +1,6 @@
 -- Tables with tenant data that a probe looks at, with the expression that gives a row's tenant as text. What the contract
--- names has the contract's name and columns; `shown` is the real name.
+-- names has the contract's name and columns; `shown` is the real name. Of an owner whose code must not run with the gate's rights
+-- (`untrusted_owner`) only what tenants may reach is listed.
 with contract(relation, name, tenant, tenant_column) as (
   values ('companies', 'public.companies', 'id::text', 'id'), ('events', 'public.events', 'company_id::text', 'company_id'),
          ('feature_flags', 'public.feature_flags', 'company_id::text', 'company_id'),
@@ -18,13 +19,20 @@ select n.nspname::text as schema, coalesce(contract.relation, c.relname::text) a
        format('%I.%I', n.nspname, c.relname) as shown, contract.relation is not null as is_contract,
        contract.relation is not null and c.relkind <> 'v' as promised, c.relkind = 'v' as is_view,
        coalesce(contract.tenant, quote_ident(a.attname) || '::text') as tenant,
-       coalesce(contract.tenant_column, quote_ident(a.attname)) as tenant_column
+       coalesce(contract.tenant_column, quote_ident(a.attname)) as tenant_column,
+       case when owner.is_trusted then '' else pg_get_userbyid(c.relowner)::text end as untrusted_owner
 from pg_class c
 join pg_namespace n on n.oid = c.relnamespace
+cross join lateral (select {{trusted_owner}} as is_trusted) owner
 left join contract on c.oid = to_regclass(contract.name)
 left join pg_attribute a on a.attrelid = c.oid and a.attname = any('{company_id,tenant_id}') and not a.attisdropped
 where c.relkind in ('r', 'p', 'v') and not c.relispartition
   and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
   and (n.nspname = any('{public}') or has_schema_privilege('authenticated', n.oid, 'USAGE'))
   and (contract.relation is not null or a.attname is not null)
+  and (owner.is_trusted or exists (
+        select from pg_roles r
+        where r.rolname in ('anon', 'authenticated') and has_schema_privilege(r.oid, n.oid, 'USAGE')
+          and (has_table_privilege(r.oid, c.oid, 'SELECT, INSERT, UPDATE, DELETE')
+            or has_any_column_privilege(r.oid, c.oid, 'SELECT, INSERT, UPDATE'))))
 order by c.relkind = 'v', n.nspname, c.relname;

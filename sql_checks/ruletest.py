@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gates.deployment.database import Connection, execute, sql
+from gates.deployment.database import Connection, execute, script, sql
 from gates.evidence import JsonValue, Outcome
 from gates.inputs.shapes import Choice, Fields, ListOf, MapOf, Scalar, Text, shown
 from gates.inputs.strict_yaml import YamlNode, read
@@ -119,7 +119,7 @@ def prepare(connection: Connection) -> None:
     execute(connection, "create schema fixture")
     execute(connection, "set search_path = fixture, pg_catalog")
     execute(connection, "set jit = off")
-    connection.execute(sql(SCHEMA).encode())
+    script(connection, sql(SCHEMA))
 
 
 def observe(connection: Connection, rule: AlertRule, case: Case) -> Measurement:
@@ -134,7 +134,7 @@ def observe(connection: Connection, rule: AlertRule, case: Case) -> Measurement:
         ids = ",".join(str(row["id"]) for row in excluded)
         execute(connection, "select set_config('replaygate.excluded', %s, true)", "{" + ids + "}")
         if case.given.strip():
-            connection.execute(case.given.encode())
+            script(connection, case.given)
         return measure(rule, connection)
     finally:
         connection.rollback()

@@ -13,6 +13,7 @@ from threading import Thread
 
 import psycopg
 
+from gates.deployment.catalogue import identifier
 from gates.deployment.connection import Answering, Answers
 from gates.deployment.database import Connection, connect, execute, sql
 from gates.deployment.dialect.current import current
@@ -159,7 +160,8 @@ def _hides(connection: Connection, table: Mapping[str, object]) -> bool:
     """Whether the role counts fewer than half of the rows that the statistics know of (exact only in its order)."""
     estimate = int(str(table["estimate"]))
     enough = max(estimate // 2, 1)
-    query = f"select count(*) as seen from (select from {table['reference']} limit {enough}) rows_seen"
-    row = connection.execute(query.encode()).fetchone()
+    reference = identifier(str(table["schema"]), str(table["relation"]))
+    query = f"select count(*) as seen from (select from {reference} limit %s) rows_seen"
+    row = connection.execute(query.encode(), (enough,)).fetchone()
     seen = int(str(row["seen"])) if row else 0
     return (seen == 0 and estimate > 0) or (estimate >= 20 and seen < enough)

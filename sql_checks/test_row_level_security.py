@@ -155,6 +155,12 @@ def test_other_tenants_hidden(looked: Probe, seen: Observer) -> None:
     _judge(
         seen, sights, "foreign", lambda s, a: f"{a.rows} rows of others seen, such as of {s.other}" if a.rows else ""
     )
+    if unread := sorted({f"{t.shown} of {t.untrusted_owner}" for t in looked.unread}):
+        seen.unmet(
+            f"{len(unread)} relations that tenants may reach were not read: {', '.join(unread[:5])}. To read one runs"
+            " code of its owner, who owns no table of the contract, with the gate's rights. Give each to an owner of"
+            " the contract's tables (ALTER ... OWNER TO), or revoke what anon and authenticated hold on it"
+        )
 
 
 @pytest.mark.check(

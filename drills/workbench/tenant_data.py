@@ -12,6 +12,7 @@ import psycopg
 
 from drills.workbench.database import Database, query
 from gates.checks.recorder import Observer, Unmet
+from gates.deployment.catalogue import identifier, with_trust
 from gates.deployment.client import HttpDoor
 from gates.deployment.database import Connection, execute, session
 from gates.deployment.dialect.current import current
@@ -170,15 +171,15 @@ class TenantData(Database):
 
     def tables(self, company: str) -> Mapping[str, str]:
         """For each table with a company_id: the tenant's rows, row versions included, as one digest."""
-        others = self.rows(query("tenant_tables"), current().all_real)
-        read = {str(r["name"]): (str(r["reference"]), str(r["tenant"])) for r in others}
+        others = self.rows(with_trust(query("tenant_tables")), current().all_real)
+        read = {r["name"]: (identifier(r["schema"], r["name"]), identifier(r["tenant"])) for r in others}
         read |= {table: (f"public.{table}", "company_id") for table in owned_tables()}
         parts = [
-            f"select '{table}' as part, count(*) || ' rows ' || coalesce(md5(string_agg(x::text || x.xmin::text, ','"
+            "select %s::text as part, count(*) || ' rows ' || coalesce(md5(string_agg(x::text || x.xmin::text, ','"
             f" order by x::text)), '') as rows from {reference} x where {tenant} = %s"
-            for table, (reference, tenant) in sorted(read.items())
+            for _, (reference, tenant) in sorted(read.items())
         ]
-        found = self.rows(" union all ".join(parts), *([company] * len(parts)))
+        found = self.rows(" union all ".join(parts), *(value for table in sorted(read) for value in (table, company)))
         return {str(r["part"]): str(r["rows"]) for r in found}
 
     # --- events, effects and the trail ---------------------------------------------------------------------------

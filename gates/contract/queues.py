@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from psycopg.sql import Identifier
+
 from gates.contract.fragments import expand
 from gates.contract.scope import Scope
 from gates.text.own_data import data_of
@@ -312,7 +314,7 @@ def _wording(data: Mapping[str, Any]) -> Wording:
 
 def identifier(name: str) -> str:
     """The name as SQL writes it, in quotes: it may be a word of SQL's own."""
-    return '"' + name.replace('"', '""') + '"'
+    return Identifier(name).as_string()
 
 
 def literal(text: str) -> str:

@@ -136,8 +136,8 @@ class Answering(Connection):
 
 
 class PinningCursor(psycopg.Cursor[dict[str, object]]):
-    """Behind a pooler a statement outside a transaction gets one of its own that begins with the settings of its
-    connection. All of it is one round trip.
+    """One call is one statement: the server takes no second one. Behind a pooler a statement outside a transaction gets
+    one of its own that begins with the settings of its connection. All of it is one round trip.
     """
 
     def execute(  # type: ignore[override]  # psycopg's template strings are not for us
@@ -166,6 +166,10 @@ class PinningCursor(psycopg.Cursor[dict[str, object]]):
                 connection.rollback()
             raise
         return self
+
+    def _execute_send(self, query: Any, **options: Any) -> None:
+        """Never by the simple protocol: there a text may hold several statements, and one of them a commit."""
+        super()._execute_send(query, **{**options, "force_extended": True})
 
 
 def _text(query: Statement, connection: psycopg.Connection[Any]) -> str:

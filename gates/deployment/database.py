@@ -19,9 +19,10 @@ from psycopg.rows import dict_row
 
 from gates.deployment.cells import TOLERANCE
 from gates.deployment.connection import Answering, Connection, PinningCursor
+from gates.deployment.dialect.current import named
 from gates.errors import first_line
 
-__all__ = ["Connection", "connect", "execute", "lending", "session", "sql", "value"]
+__all__ = ["Connection", "connect", "execute", "lending", "script", "session", "sql", "value"]
 
 STATEMENT_TIMEOUT_MS = 10_000
 LOCK_TIMEOUT_MS = 2_000
@@ -232,6 +233,11 @@ def execute(connection: Connection, statement: str, *params: object) -> list[dic
     """Run one statement; the rows it gave, or an empty list for a statement without rows."""
     cursor = connection.execute(statement.encode(), params or None)
     return cursor.fetchall() if cursor.description else []
+
+
+def script(connection: Connection, statements: str) -> None:
+    """Run several statements as one text, which is ours alone: no name and no value of the target is in it."""
+    psycopg.Cursor(connection).execute(named(statements).encode())
 
 
 def value(connection: Connection, statement: str, *params: object) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gates.contract.names import user_of
+from gates.deployment.catalogue import identifier
 from gates.deployment.dialect.current import current
 
 Statements = list[tuple[str, tuple[object, ...]]]
@@ -15,14 +16,14 @@ def joining(companies: Sequence[str]) -> Statements:
     members = current().members
     if members is None:
         return []
-    columns = ", ".join(map(_name, (members.company, members.user, *members.also)))
+    columns = ", ".join(map(identifier, (members.company, members.user, *members.also)))
     values = ", ".join(("%s", "%s", *(text.replace("%", "%%") for text in members.also.values())))
-    table = _name(members.schema, members.name)
+    table = identifier(members.schema, members.name)
     made: Statements = []
     for company in companies:
         user = user_of(company)
         for users in members.users:
-            made.append((f"insert into {_name(*users)} (id) values (%s) on conflict do nothing", (user,)))
+            made.append((f"insert into {identifier(*users)} (id) values (%s) on conflict do nothing", (user,)))
         made.append((f"insert into {table} ({columns}) values ({values}) on conflict do nothing", (company, user)))
     return made
 
@@ -34,12 +35,9 @@ def leaving(companies: Sequence[str]) -> tuple[Statements, Statements]:
         return [], []
     users = [user_of(company) for company in companies]
     of_users = "= any(%s::uuid[])"
-    table = _name(members.schema, members.name)
-    first: Statements = [(f"delete from {table} where {_name(members.user)} {of_users}", (users,))]
-    after: Statements = [(f"delete from {_name(*t)} where id {of_users}", (users,)) for t in reversed(members.users)]
+    table = identifier(members.schema, members.name)
+    first: Statements = [(f"delete from {table} where {identifier(members.user)} {of_users}", (users,))]
+    after: Statements = [
+        (f"delete from {identifier(*t)} where id {of_users}", (users,)) for t in reversed(members.users)
+    ]
     return first, after
-
-
-def _name(*parts: str) -> str:
-    """A real name: always in quotes, so that no name of the contract is meant."""
-    return ".".join('"' + part.replace('"', '""') + '"' for part in parts)

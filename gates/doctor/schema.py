@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from psycopg.sql import Identifier
+
 from gates.doctor.sqltypes import id_type
 
 TABLES, VIEWS = frozenset("rpf"), frozenset("vm")
@@ -17,7 +19,7 @@ _PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
 
 def quoted(name: str) -> str:
     """A name as a statement has it: in quotes where it needs them."""
-    return name if _PLAIN.fullmatch(name) else '"' + name.replace('"', '""') + '"'
+    return name if _PLAIN.fullmatch(name) else Identifier(name).as_string()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.sources import FILES, below, nodes_of, relative, text_of
+from tests.sources import FILES, ROOT, below, nodes_of, relative, text_of
 
 MOST_LINES, MOST_FUNCTION_LINES = 400, 80
 VAGUE = {"utils", "helpers", "common", "misc", "base", "core", "models", "types", "constants"}
@@ -18,6 +19,13 @@ PROGRAMS = {"gates/stack/launch.py", "gates/stack/sweep.py", "gates/proof/warm.p
 """Programs of their own: two write one line to stderr when they cannot start, the third answers its parent's lines."""
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 MEDIA = {"Inert", "Terminal", "Html", "Markdown", "Slack", "Markup"}
+PLACE = r"(?:\0|%{1,2}s|\{\w*\})"
+HAND_QUOTED = re.compile(
+    rf'"{PLACE}"\s*\.|\.\s*"{PLACE}"|format\(\s*\'[^\']*"{PLACE}"'
+    rf'|\b(?:from|join|into|update|table|role|schema|on|as|by)\s+"{PLACE}"',
+    re.IGNORECASE,
+)
+"""A place for a name between quotes of our own: a name that holds a quote ends them, and its rest is SQL."""
 Rule = Callable[[Path], Iterator[str]]
 
 
@@ -80,6 +88,22 @@ def foreign_text(path: Path) -> Iterator[str]:
             yield "markupsafe; gates.text.inert has a type for every medium"
 
 
+def hand_quoted(path: Path) -> Iterator[str]:
+    if path.suffix == ".sql":
+        texts = [text_of(path)]
+    else:
+        nodes = nodes_of(path)
+        texts = [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+        for node in nodes:
+            if isinstance(node, ast.JoinedStr):
+                texts.append("".join(str(v.value) if isinstance(v, ast.Constant) else "\0" for v in node.values))
+            elif isinstance(node, ast.Call) and ast.unparse(node).endswith(""".replace('"', '""')"""):
+                yield "quotes are doubled by hand; psycopg.sql.Identifier writes a name"
+    for text in texts:
+        if found := HAND_QUOTED.search(text):
+            yield f"{found[0]!r}: a name in quotes of our own; write it with %I, or psycopg.sql.Identifier"
+
+
 def no_claim(path: Path) -> Iterator[str]:
     for node in nodes_of(path):
         if isinstance(node, FUNCTIONS) and node.name.startswith("test_") and not ast.get_docstring(node):
@@ -111,6 +135,12 @@ def test_text_of_a_medium_begins_as_a_literal() -> None:
     hold(foreign_text, below("gates"))
 
 
+def test_no_name_is_quoted_by_hand() -> None:
+    """A name out of the target's catalogue is data: `%I`, `quote_ident` or `psycopg.sql.Identifier` writes it."""
+    rooms = ("gates", "sql_checks", "drills", "loadtests")
+    hold(hand_quoted, [*below(*rooms), *(p for room in rooms for p in sorted((ROOT / room).rglob("*.sql")))])
+
+
 def test_a_test_says_its_claim() -> None:
     """Every test function opens with a docstring: the claim."""
     hold(no_claim, [p for p in FILES if p.name.startswith("test_")])
@@ -140,6 +170,11 @@ def test_a_class_name_means_one_thing() -> None:
         (printing, "import os\nos.environ\n"),
         (printing, 'import sys\nsys.stderr.write("x")\n'),
         (foreign_text, "Html(seen)\n"),
+        (hand_quoted, """f'select from "{schema}"."{name}"'\n"""),
+        (hand_quoted, """f'drop table "{name}"'\n"""),
+        (hand_quoted, """'select * from "%s"' % name\n"""),
+        (hand_quoted, """x = "select format('\\"%s\\"', relname)"\n"""),
+        (hand_quoted, """'"' + name.replace('"', '""') + '"'\n"""),
         (no_claim, "def test_x(): pass\n"),
         (sleeping, "import time\ntime.sleep(1)\n"),
         (sleeping, "from time import sleep\n"),

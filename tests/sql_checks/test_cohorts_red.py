@@ -10,7 +10,7 @@ import pytest
 from faults.cohorts import DONE, FLEET, later, lost
 from gates.checks.observation import Observer
 from gates.decision.cohorts import CohortLimits
-from gates.deployment.database import connect, execute
+from gates.deployment.database import connect, execute, script
 from gates.stack import seed
 from sql_checks.cohortrun import METRICS, OUTBOX_FLAG, CohortLook, judge_cohorts, judge_share, told
 from tests.postgres_fixture import TEMPLATE, PgServer
@@ -27,7 +27,7 @@ def fleet_url(pg_server: PgServer) -> Iterator[str]:
     seed.write(pg_server.url(name), COMPANY, history=False)
     with connect(pg_server.url(name)) as connection:
         connection.execute("set search_path = public, pg_catalog")
-        connection.execute(FLEET.encode())
+        script(connection, FLEET)
         connection.execute("analyze")
     yield pg_server.url(name)
     pg_server.drop_database(name)
@@ -49,7 +49,7 @@ def judged(
     assert session.planted is not None
     if sql:
         session.planted.execute("set local search_path = public, pg_catalog")
-        session.planted.execute(sql.encode())
+        script(session.planted, sql)
     session.planted.execute("set local search_path = pg_catalog, pg_temp")
     limits = limits or CohortLimits()
     for name, value in told(OUTBOX_FLAG, "10,50,100", limits, bake_minutes).items():

@@ -19,7 +19,10 @@ from tests.postgres_fixture import TEMPLATE, PgServer
 from tests.sources import ROOT
 
 ROOMS = ("gates/act", "gates/stages", "gates/deployment", "gates/operator", "drills", "loadtests", "sql_checks")
-FRAGMENTS = tuple(ROOT / "sql_checks" / room / "fragments" for room in ("spot", "alerts", "cohorts"))
+FRAGMENTS = (
+    *(ROOT / "sql_checks" / room / "fragments" for room in ("spot", "alerts", "cohorts")),
+    ROOT / "gates" / "deployment" / "fragments",
+)
 NOT_STATEMENTS = ("fragments", "psql", "tests", "queues", "fingerprint")
 STATEMENT = re.compile(r"\s*(--[^\n]*\n\s*)*(select|insert|update|delete|with)\b", re.IGNORECASE)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gates.deployment.database import script
 from gates.evidence import Severity
 from sql_checks.spotfile import read_folder
 from sql_checks.spotrun import judge_spot
@@ -26,7 +27,7 @@ def test_nobody_is_paged(name: str, statement: str, planted: PlantedSession) -> 
     connection = planted.planted
     assert connection is not None
     connection.execute("set local search_path = public, pg_catalog")
-    connection.execute(statement.replace("COMPANY", COMPANY).encode())
+    script(connection, statement.replace("COMPANY", COMPANY))
     if "search_path" not in statement:
         connection.execute("set local search_path = pg_catalog, pg_temp")
     found: dict[str, str] = {}

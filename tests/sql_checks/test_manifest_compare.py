@@ -6,6 +6,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
+from gates.deployment.database import script
 from gates.evidence import Severity
 from sql_checks.fingerprint import KINDS, compare, load_manifest, other_release, read_schema
 from tests.sql_checks.conftest import PlantedSession
@@ -69,7 +70,7 @@ def test_a_difference_is_as_bad_as_what_it_weakens(
     assert shipped is not None
     assert planted.planted is not None
     planted.planted.execute("set local search_path = public, pg_catalog")
-    planted.planted.execute(statement.encode())
+    script(planted.planted, statement)
     planted.planted.execute("set local search_path = pg_catalog, pg_temp")
     differences = compare(kind, shipped.kinds[kind], read_schema(planted.planted).kinds[kind])
     assert differences

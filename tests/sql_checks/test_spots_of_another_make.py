@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gates.deployment.database import script
 from sql_checks.spotfile import read_folder
 from sql_checks.spotrun import judge_spot
 from tests.sql_checks.conftest import PlantedSession, outcome_of
@@ -54,7 +55,7 @@ def test_green_on_another_make(name: str, statements: str, planted: PlantedSessi
     """What the contract leaves open is no violation."""
     assert planted.planted is not None
     planted.planted.execute("set local search_path = public, pg_catalog")
-    planted.planted.execute(statements.encode())
+    script(planted.planted, statements)
     planted.planted.execute("set local search_path = pg_catalog, pg_temp")
     outcome, message, _ = outcome_of(lambda seen: judge_spot(SPOTS[name], planted, seen))
     assert (outcome, message) == ("pass", "")

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 import yaml
 
+from gates.deployment.database import script
 from sql_checks.spotfile import read_folder
 from sql_checks.spotrun import judge_spot
 from tests.sql_checks.conftest import COMPANY, PlantedSession, outcome_of
@@ -38,7 +39,7 @@ def test_red_on_a_violation(name: str, index: int, planted: PlantedSession) -> N
     assert planted.planted is not None
     try:
         planted.planted.execute("set local search_path = public, pg_catalog")
-        planted.planted.execute(statement.replace("COMPANY", COMPANY).encode())
+        script(planted.planted, statement.replace("COMPANY", COMPANY))
         if "search_path" not in statement:
             planted.planted.execute("set local search_path = pg_catalog, pg_temp")
     except psycopg.errors.CheckViolation as error:

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from gates.contract.names import Names, names_of
-from gates.deployment.database import execute
+from gates.deployment.database import execute, script
 from gates.deployment.dialect.current import use
 from sql_checks.exportpsql import alerts_to_psql, spots_to_psql
 from sql_checks.rulerun import measure
@@ -83,7 +83,7 @@ def test_red_on_a_violation_under_other_names(name: str, index: int, foreign: Pl
     """A violation is found under other names, too, and spoken of by the real ones."""
     assert foreign.planted is not None
     foreign.planted.execute("set local search_path = public, pg_catalog")
-    foreign.planted.execute(VIOLATIONS[name][index].replace("COMPANY", COMPANY).encode())
+    script(foreign.planted, VIOLATIONS[name][index].replace("COMPANY", COMPANY))
     renamed_from(foreign)
     if "search_path" not in VIOLATIONS[name][index]:
         foreign.planted.execute("set local search_path = pg_catalog, pg_temp")

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any, ClassVar
 
 import psycopg
+from psycopg.sql import Identifier
 from sqlglot.dialects.postgres import Postgres
 from sqlglot.errors import SqlglotError
 from sqlglot.tokenizer_core import Token, TokenType
@@ -221,7 +222,7 @@ class Statement:
 def quoted(name: str) -> str:
     """A name as SQL has it; quoted unless it is plain and no word of the language."""
     plain = _SIMPLE.match(name) and Postgres.Tokenizer().tokenize(name)[0].token_type is TokenType.VAR
-    return name if plain else '"' + name.replace('"', '""') + '"'
+    return name if plain else Identifier(name).as_string()
 
 
 def literal(text: str) -> str:
