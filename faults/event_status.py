@@ -90,6 +90,23 @@ def _read_foreign(probe: Probe, path: str) -> int:
 
 
 @service(
+    "An event without an outbox row is not found, though it took the direct path.",
+    lambda p: _state_of_a_direct_event(p) == 404,
+    ("drill/flags/outbox-off-takes-direct-path",),
+    names=("404", "direct"),
+)
+def direct_events_not_found(settings: Settings) -> Parts:
+    return altered(settings, "read_event", ("LEFT JOIN LATERAL", "JOIN LATERAL"))
+
+
+def _state_of_a_direct_event(probe: Probe) -> Any:
+    with probe.tenant() as company:
+        off = "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, false)"
+        probe.rows(off, company)
+        return _state(probe, probe.event(company).json()["event_id"])["status"]  # of the event, or of the problem
+
+
+@service(
     "The state of an event takes a failed attempt for its effect.",
     lambda p: _shown_after_a_failure(p) is not None,
     (f"{OUTBOX}/status-of-a-failing-event",),
@@ -101,11 +118,8 @@ def failure_shown_as_effect(settings: Settings) -> Parts:
 
 def _shown_after_a_failure(probe: Probe) -> Any:
     with probe.tenant() as company:
-        event = probe.event(company, event_type="drill.witness", payload={"drill": {"fail_times": -1}}).json()[
-            "event_id"
-        ]
+        failing = {"event_type": "drill.witness", "payload": {"drill": {"fail_times": -1}}}
+        event = str(probe.event(company, **failing).json()["event_id"])
         tried = "SELECT attempts > 0 FROM event_outbox WHERE event_id = %s"
         probe.within(3, lambda: bool(probe.value(tried, event)))
-        path = f"/events/{event}"
-        signature = probe.sign_v2(path.encode(), int(time.time()))
-        return probe.get(path, **{"X-Transbot-Signature": signature}).json().get("effect_at")
+        return _state(probe, event)["effect_at"]

@@ -170,6 +170,43 @@ def _status_after_late_retry(probe: Probe) -> str:
 
 
 @service(
+    "A run is looked up by its key alone: of two tenants with one key, one is compared with the other's.",
+    lambda p: _status_of_a_twin(p) != 200,
+    (f"{KEYS}/scope-is-the-tenant",),
+    names=("once more",),
+)
+def looked_up_by_key_alone(settings: Settings) -> Parts:
+    return altered(
+        settings, "find_run", (" AND company_id = %(company_id)s::uuid", " AND %(company_id)s::uuid IS NOT NULL")
+    )
+
+
+def _status_of_a_twin(probe: Probe) -> int:
+    """The worst status of re-sends by two tenants that have used one key."""
+    with probe.tenant() as one, probe.tenant() as other:
+        for company in (one, other):
+            probe.replay(company, idempotency_key="twin")
+        return max(probe.replay(company, idempotency_key="twin").status_code for company in (one, other))
+
+
+@service(
+    "The lock of a key is shared by all tenants: one's replay refuses another's of the same key.",
+    lambda p: _status_beside_a_stranger(p) == 409,
+    (f"{KEYS}/in-progress",),
+    names=("another tenant",),
+)
+def lock_shared_by_tenants(settings: Settings) -> Parts:
+    return altered(settings, "take_key", ("uuid_hash_extended(%(company_id)s::uuid, 1)", "1"))
+
+
+def _status_beside_a_stranger(probe: Probe) -> int:
+    """What a replay is answered while another session holds the lock of its key, which no tenant shares."""
+    with probe.tenant() as company, psycopg.connect(probe.environ["DATABASE_URL"]) as holder:
+        holder.execute("SELECT pg_advisory_xact_lock(hashtextextended('witness', 1))")
+        return probe.replay(company, idempotency_key="witness").status_code
+
+
+@service(
     "A request whose key is running elsewhere waits for it instead of being refused at once.",
     lambda p: _seconds_behind_a_lock(p) > 2,
     (f"{KEYS}/in-progress",),

@@ -84,6 +84,49 @@ def rounds_its_rail(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
+    "The rail counts failures where it should count what is settled: four failures and a success do not stop a run.",
+    lambda p: _after_four_failures(p) == "completed",
+    (f"{LIFE}/a-success-stops-it-too",),
+    names=("first 4 items",),
+)
+def rail_counts_failures(settings: WorkerSettings) -> WorkerParts:
+    def must_stop(counts: Counts) -> bool:
+        return counts.failure >= MIN_SETTLED and counts.failure * 5 > counts.success + counts.failure
+
+    return dataclasses.replace(build_worker_parts(settings), must_stop=must_stop)
+
+
+def _after_four_failures(probe: Probe) -> str:
+    """How a run ends of which four items fail and three succeed, later."""
+    with probe.tenant() as company:
+        probe.letters(company, 3, **SLOW)
+        probe.letters(company, 4, **FAILS)
+        run = probe.replay(company, max_items=7).json()["replay_run_id"]
+        probe.settled(run)
+        return str(probe.value("SELECT status FROM replay_runs WHERE company_id = %s", company))
+
+
+@worker(
+    "The failure of a replay takes an effect back that was there.",
+    lambda p: _effect_after_a_failure(p) == "failed",
+    ("drill/dlq/effect-outlives-a-failure",),
+    names=("effect",),
+)
+def failure_takes_the_effect_back(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("settle_item", "\n  WHERE t.status <> 'completed'", ""))
+
+
+def _effect_after_a_failure(probe: Probe) -> str:
+    with probe.tenant() as company:
+        event = probe.event(company).json()["event_id"]
+        state = "SELECT status FROM agent_tasks WHERE event_id = %s"
+        probe.within(3, lambda: bool(probe.rows(state, event)))
+        probe.letters(company, 1, event_id=event, **FAILS)
+        probe.settled(probe.replay(company).json()["replay_run_id"])
+        return str(probe.value(state, event))
+
+
+@worker(
     "The failure of an item that was put off until later brings its next attempt forward.",
     lambda p: _put_off_after_force(p) < 3600,
     (f"{LIFE}/failed-item-is-pending-again",),
@@ -101,6 +144,48 @@ def _put_off_after_force(probe: Probe) -> float:
         probe.settled(probe.replay(company, force=True).json()["replay_run_id"])
         ask = "SELECT extract(epoch FROM retry_after - now()) FROM dead_letter_queue WHERE company_id = %s"
         return float(probe.value(ask, company))
+
+
+@worker(
+    "What a run of yesterday took of the month is not given back when it is stopped today.",
+    lambda p: _month_after_a_late_stop(p) == 50,
+    (f"{LIFE}/stop-after-midnight-refunds-the-month",),
+    names=("ledger",),
+)
+def month_kept_after_midnight(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(
+        settings, ("return_unattempted", "b.month = date_trunc('month', f.day)::date", "b.day = f.day")
+    )
+
+
+def _month_after_a_late_stop(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.letters(company, 50, **FAILS_LATE)
+        run = probe.replay(company, max_items=50).json()["replay_run_id"]
+        probe.rows("UPDATE replay_runs SET requested_at = requested_at - interval '1 day' WHERE id = %s", run)
+        probe.settled(run)
+        return int(probe.value("SELECT monthly_used FROM replay_budgets WHERE company_id = %s", company))
+
+
+@worker(
+    "The items of a run are delivered whenever they are due.",
+    lambda p: _delivers_what_is_put_off(p),
+    (f"{LIFE}/item-waits-until-it-is-due",),
+    names=("before they were due",),
+)
+def items_are_delivered_before_they_are_due(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("claim_items", "e.next_attempt_at <= now()", "true"))
+
+
+def _delivers_what_is_put_off(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        probe.letters(company, 12, **SLOW)
+        run = probe.replay(company, max_items=12).json()["replay_run_id"]
+        last = "(SELECT max(id) FROM event_outbox WHERE replay_run_id = %s)"
+        late = f"UPDATE event_outbox SET next_attempt_at = now() + interval '1 hour' WHERE id = {last}"
+        probe.rows(late, run)
+        all_done = "SELECT count(*) = 12 FROM event_outbox WHERE replay_run_id = %s AND processed_at IS NOT NULL"
+        return probe.within(8, lambda: bool(probe.value(all_done, run)))
 
 
 @worker(

@@ -81,6 +81,23 @@ def _waits_for_another_companys_key(probe: Probe) -> bool:
 
 
 @worker(
+    "A row that was delivered keeps its claim: it is processed, and in flight for seconds more.",
+    lambda p: _is_still_claimed(p),
+    ("drill/outbox/slow-event-comes-through",),
+    names=("in flight",),
+)
+def delivered_rows_keep_their_claim(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("settle_delivered", "claimed_until = NULL, ", ""))
+
+
+def _is_still_claimed(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        event = put(probe, company, event_type="drill.witness", payload=Jsonb({"drill": {"delay_ms": 10}}))
+        is_done(probe, event)
+        return bool(probe.value("SELECT claimed_until > now() FROM event_outbox WHERE event_id = %s", event))
+
+
+@worker(
     "A row overtakes an older one of its key that another relay has.",
     lambda p: _overtakes_a_claimed_row(p),
     ("drill/outbox/follower-of-a-claimed-row",),

@@ -137,6 +137,24 @@ def v2_never_required(settings: Settings) -> Parts:
 
 
 @service(
+    "A v2 request that has a token, too, gets no key of its MAC: sent again it runs again.",
+    lambda p: _v2_and_token_sent_twice(p),
+    ("drill/idempotency/v2-resend-beside-a-token",),
+    names=("re-send",),
+)
+def v2_beside_a_token_replays(settings: Settings) -> Parts:
+    return calling(settings, lambda caller: Caller(None, caller.claims) if caller.claims else caller)
+
+
+def _v2_and_token_sent_twice(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        body = json.dumps({"company_id": company, "max": 1}).encode()
+        headers = {"X-Transbot-Signature": probe.sign_v2(body, int(time.time())), **probe.as_token(probe.token({}))}
+        runs = [probe.send(body, headers).json().get("replay_run_id") for _ in range(2)]
+        return bool(runs[0] != runs[1])
+
+
+@service(
     "A re-sent v2 request without a key replays again: no key is made of its MAC.",
     _v2_sent_twice,
     ("drill/idempotency/v2-resend-is-duplicate",),

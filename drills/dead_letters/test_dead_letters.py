@@ -5,9 +5,9 @@ from __future__ import annotations
 import uuid
 from functools import partial
 
-from drills.workbench.checks import DELIVERS, SIGNED, SQL
+from drills.workbench.checks import AGENT, DELIVERS, SIGNED, SQL
 from drills.workbench.scene import Scene
-from drills.workbench.tenant_data import as_jsonb
+from drills.workbench.tenant_data import POISON, as_jsonb
 from gates.checks.recorder import check
 from gates.deployment.client import NoAnswer
 from gates.deployment.ids import new_id
@@ -31,6 +31,7 @@ def test_replayed_item_is_resolved(scene: Scene) -> None:
     item = scene.items(company)[0]
     assert item["status"] == "resolved", f"the replayed item is {item['status']!r}"
     assert str(item["event_id"]) == event, f"the item's event id changed to {item['event_id']}"
+    scene.in_one_state(company)
 
 
 @drill("drill/dlq/letter-is-kept", covers=("L09", "K12"))
@@ -116,6 +117,23 @@ def test_effect_that_was_there(scene: Scene) -> None:
     assert status != "replaying", "the item is left as replaying after its run has ended"
     settled = row["success_count"] + row["failure_count"]
     assert settled == 1, f"the run of one item counts {settled} as settled; due: 1"
+    scene.seen.count()
+
+
+@drill("drill/dlq/effect-outlives-a-failure", needs=AGENT, after=DELIVERS, covers=("L05", "L12"))
+def test_effect_outlives_a_failure(scene: Scene) -> None:
+    """Where the replay of an event fails that had its effect already, the effect is still there.
+
+    What was done stays done: an effect that a later failure takes back is a customer who was served, and is not.
+    """
+    scene.claims_drill_agent()
+    company = scene.company()
+    event = str(scene.emit(company, control=True)["event_id"])
+    scene.delivered([event])
+    scene.tenants.add_items(company, 1, event_id=event, payload=POISON, max_retries=9)
+    scene.ended(str(scene.run(company, max=1)["replay_run_id"]))
+    count = scene.effects([event])[event]
+    assert count == 1, f"an event that had its effect has {count} effects after its replay failed; due: the one"
     scene.seen.count()
 
 

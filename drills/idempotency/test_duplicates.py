@@ -185,6 +185,11 @@ def test_scope_is_the_tenant(scene: Scene, tenant: str, other: str) -> None:
     assert second.get("duplicate") is False, "another tenant's key is taken for a repeated one"
     assert set(second.get("items", [])) == set(mine), f"answered with items {second.get('items')}; due: its own two"
     assert second.get("replay_run_id") != first.get("replay_run_id"), "two tenants share a run"
+    for company, stored in ((tenant, first), (other, second)):
+        again = scene.replay(company, label="once more, of two tenants with that key", idempotency_key=key).json()
+        told = (again.get("duplicate"), again.get("replay_run_id"))
+        due = (True, stored.get("replay_run_id"))
+        assert told == due, f"once more, of two tenants with that key: (duplicate, run) is {told}; due: {due}"
 
 
 @drill("drill/idempotency/key-generated", covers=("D08",))
@@ -222,6 +227,22 @@ def test_v2_resend(scene: Scene, bench: Bench, tenant: str) -> None:
     due = f"sig-{mac[0][:32] if mac else ''}"
     scene.seen.value(str(first.get("idempotency_key")), due)
     assert first.get("idempotency_key") == due, f"key {first.get('idempotency_key')!r}; due: {due!r}"
+
+
+@drill("drill/idempotency/v2-resend-beside-a-token", needs=("tenants", "mint"), covers=("A19", "A20"))
+def test_v2_resend_beside_a_token(scene: Scene, bench: Bench, tenant: str) -> None:
+    """A v2 request without a key that has a token, too, is a duplicate when it is sent again.
+
+    The token says what it may, the signature which request it is: a captured one must not run twice.
+    """
+    scene.add_items(tenant, 4)
+    body = encode_body(replay_fields(tenant, max=2))
+    request = signed_post_v2(REPLAY, body, bench.target.hmac_secret, bench.clock.now(), "v2 and a token, without a key")
+    request = request.adding_header("Authorization", f"Bearer {bench.admin(tenant)}")
+    scene.expect(request, 200, control=True)
+    again = scene.expect(request, 200).json()
+    assert again.get("duplicate") is True, "the re-send is not taken for a duplicate"
+    assert scene.replayed(tenant) == 2, f"{scene.replayed(tenant)} outbox rows after a re-send; allowed: 2"
 
 
 @drill("drill/idempotency/dry-run-stores-no-key", covers=("D13",))

@@ -112,8 +112,11 @@ def test_late_retry(scene: Scene, tenant: str) -> None:
     scene.seen.require(first.get("status") == "completed", f"an empty run is {first.get('status')!r}, not completed")
     read = "select r.xmin::text as version, r.* from public.replay_runs r where company_id = %s"
     before = scene.rows(read, tenant)
+    states = [(r["status"], r["completed_at"] is not None) for r in before]
+    assert states == [("completed", True)], f"an empty run is answered as completed; its row is {states}"
     scene.add_items(tenant, 2)
-    scene.replay(tenant, label="late retry", idempotency_key=key)
+    again = scene.replay(tenant, label="late retry", idempotency_key=key).json()
+    assert again.get("status") == "completed", f"the late retry says {again.get('status')!r}; stored: completed"
     after = scene.rows(read, tenant)
     assert after == before, f"the run was {before}, after a late retry {after}"
     assert scene.replayed(tenant) == 0, "a late retry replayed items"
@@ -147,7 +150,8 @@ def _waiter(scene: Scene, holder: Connection, running: Future[Answer]) -> int:
 
 @drill("drill/idempotency/in-progress", severity=Severity.WARN, covers=("D03",))
 def test_in_progress(scene: Scene, http: HttpDoor, tenant: str) -> None:
-    """While a request runs, the same key is refused at once with 409 `in_progress`, and nothing happens twice.
+    """While a request runs, the same key is refused at once with 409 `in_progress`, and nothing happens twice. The key
+    of another tenant is another one, and waits for nothing.
 
     Otherwise retries pile up behind a slow request and take every connection of the service.
     """
@@ -164,6 +168,7 @@ def test_in_progress(scene: Scene, http: HttpDoor, tenant: str) -> None:
             except NoAnswer:
                 second = None
                 scene.seen.require(scene.prompt(), "no answer in 3 s, and neither was anything else answered promptly")
+            scene.replay(scene.company("other"), label="another tenant, the same key", idempotency_key=key, max=1)
         first = running.result(timeout=20)
     scene.seen.expect(request, first, 200, control=True)
     assert second is not None, "the same key, while the first runs: no answer in 3 s; due: 409 in_progress at once"

@@ -161,7 +161,9 @@ def test_refused_leaves_nothing(scene: Scene) -> None:
     """
     company, event = scene.company(), new_id("event")
     good = {"company_id": company, "event_type": PLAIN_TYPE, "aggregate_key": "k", "payload": {}, "event_id": event}
-    for change in ({"payload": None}, {"event_type": 7}, {"surplus": 1}, {"aggregate_key": None}):
+    odd: list[dict[str, Any]] = [{"payload": None}, {"event_type": 7}, {"surplus": 1}, {"aggregate_key": None}]
+    odd += [{"payload": payload} for payload in ({"a\u0000": 1}, {"deep": [{"a": "\u0000"}]})]
+    for change in odd:
         request = scene.signer.post("/events", encode_body({**good, **change}), f"an event with {change}")
         scene.expect(request, 400, "invalid_request")
     left = scene.number(

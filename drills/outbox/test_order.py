@@ -144,6 +144,7 @@ def test_slow_event_comes_through(scene: Scene) -> None:
     company = scene.company()
     slow = str(scene.emit(company, payload={"drill": {"delay_ms": 5000}}, control=True)["event_id"])
     scene.delivered([slow], within_s=14)
+    scene.in_one_state(company)
 
 
 def _overtakes_slow_event(scene: Scene, company: str, other: str) -> bool:

@@ -81,6 +81,56 @@ def test_stop_refunds_the_rest(scene: Scene) -> None:
     scene.seen.count(2)
 
 
+@pytest.mark.waits(2)
+@drill("drill/lifecycle/stop-after-midnight-refunds-the-month", covers=("G03", "G05", "E10"))
+def test_stop_after_midnight_refunds_the_month(scene: Scene) -> None:
+    """A run that began yesterday and is stopped today gives back what it took of the month.
+
+    Whoever replays around midnight would pay for what was never attempted, until the month ends.
+    """
+    scene.claims_drill_agent()
+    company = scene.company(items=BATCH, payload=LATE_POISON, max_retries=9)
+    scene.budget(company, daily_used=7, monthly_used=7)
+    run = str(scene.run(company, max=BATCH)["replay_run_id"])
+    # the ledger is today's, and the run is yesterday's
+    scene.rows("update public.replay_runs set requested_at = requested_at - interval '1 day' where id = %s", run)
+    first = scene.number("select extract(day from now() at time zone 'UTC')::int")
+    scene.seen.require(first > 1, "it is the first day of a month, where yesterday is last month, too")
+    row = scene.ended(run, within_s=10)
+    scene.seen.require(row["status"] == "stopped", f"the run is {row['status']!r}")
+    scene.until(lambda: scene.unfinished(run) == 0, "the end of the run's open deliveries")
+    row = scene.one(query("run"), run)
+    used, due = scene.used(company)[1], row["success_count"] + row["failure_count"] + 7
+    scene.seen.value(used, due, "items")
+    assert used == due, f"the ledger says {used} for the month; due: {due}, what was attempted and 7 before"
+    scene.seen.count(2)
+
+
+@pytest.mark.waits(2)
+@drill("drill/lifecycle/item-waits-until-it-is-due", covers=("E10", "K14"))
+def test_item_waits_until_it_is_due(scene: Scene) -> None:
+    """An item of a run that is put off waits until it is due, while the others of the run are delivered.
+
+    A path that looks at the run alone sends at once what somebody put off until the partner is back.
+    """
+    scene.claims_drill_agent()
+    company = scene.company(items=12, payload=as_jsonb({"drill": {"delay_ms": 1000}}))
+    run = str(scene.run(company, max=12)["replay_run_id"])
+    last = "id in (select id from public.event_outbox where replay_run_id = %s order by id desc limit 2)"
+    put_off = "update public.event_outbox set next_attempt_at = now() + interval '1 hour'"
+    kept = scene.rows(f"{put_off} where {last} and claimed_until is null returning event_id::text as event", run)
+    scene.seen.require(len(kept) == 2, f"{2 - len(kept)} of the last 2 of 12 items were taken at once: more than ten")
+    done = "select count(processed_at) from public.event_outbox where replay_run_id = %s"
+    scene.until(lambda: scene.number(done, run) >= 10, "the first ten items", within_s=8)
+    scene.passes_by(company, 2)
+    early = scene.effects([str(r["event"]) for r in kept])
+    assert not early, f"{len(early)} of 2 items were delivered an hour before they were due"
+    scene.rows("update public.event_outbox set next_attempt_at = now() where replay_run_id = %s", run)
+    row = scene.ended(run, within_s=8)
+    assert row["success_count"] == 12, f"{row['success_count']} of 12 items were delivered when all were due"
+    scene.seen.count(12)
+
+
 def _stopped_run(scene: Scene) -> tuple[dict[str, Any], str, str]:
     """A run of fifty items that all fail, six at once and the others late, at its end."""
     scene.claims_drill_agent()
@@ -148,6 +198,24 @@ def test_a_quarter_is_too_much(scene: Scene) -> None:
     settled = row["success_count"] + row["failure_count"]
     assert row["status"] == "stopped", f"a run of which 5 of the first 20 items failed is {row['status']!r}"
     assert settled < 35, f"a run of which 5 of the first 20 items failed was stopped after all {settled}"
+    scene.seen.count(settled)
+
+
+@pytest.mark.waits(1)
+@drill("drill/lifecycle/a-success-stops-it-too", covers=("E10",))
+def test_a_success_stops_it_too(scene: Scene) -> None:
+    """A run whose first four items fail is stopped when the fifth is settled, be that one a success.
+
+    A brake that looks at failures alone lets a run go on of which four fifths have failed.
+    """
+    scene.claims_drill_agent()
+    company = scene.company(items=4, payload=POISON, max_retries=9)
+    scene.add_last(company, as_jsonb({"drill": {"delay_ms": 1000}}), 16)
+    row = scene.ended(str(scene.run(company, max=20)["replay_run_id"]), within_s=10)
+    settled = row["success_count"] + row["failure_count"]
+    scene.seen.value(settled, [5, 14], "items")
+    assert row["status"] == "stopped", f"a run of which the first 4 items failed, and no other, is {row['status']!r}"
+    assert settled <= 14, f"{settled} items were settled before the stop; allowed: 14"
     scene.seen.count(settled)
 
 

@@ -157,6 +157,12 @@ class TenantData(Database):
         """How many replay runs a tenant has had."""
         return self.count("replay_runs", company)
 
+    def in_one_state(self, company: str) -> None:
+        """The claim: no outbox row of a tenant that is processed or dead is in flight, too."""
+        both = "claimed_until > now() and (processed_at is not null or dead_at is not null)"
+        count = self.count("event_outbox", company, both)
+        assert count == 0, f"{count} outbox rows are processed or dead, and in flight by their claimed_until, too"
+
     def unfinished(self, run: str) -> int:
         """How many outbox rows of a run wait or are in flight."""
         return self.number(query("unfinished"), run)
