@@ -6,7 +6,7 @@ import uuid
 from functools import partial
 from typing import Any
 
-from drills.workbench.audit_chain import says
+from drills.workbench.audit_chain import REFUSED, says
 from drills.workbench.checks import SIGNED, SQL
 from drills.workbench.credentials import Minter
 from drills.workbench.scene import PATIENCE_S, Scene
@@ -17,7 +17,6 @@ from gates.evidence import Severity
 
 drill = partial(check, needs=SQL, after=SIGNED, severity=Severity.WARN)
 
-REFUSED = "dlq_replay_refused"
 ANSWERED_S = 5.0
 """A refusal that is not answered by then waits for something: a target whose replays are slow at times takes less."""
 

@@ -9,9 +9,10 @@ from functools import partial
 
 import psycopg
 
+from drills.workbench.audit_chain import REFUSED, says
 from drills.workbench.bench import Sources
 from drills.workbench.checks import SIGNED, TENANTS
-from drills.workbench.scene import Scene, new_key
+from drills.workbench.scene import PATIENCE_S, Scene, new_key
 from gates.checks.recorder import check
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.database import Connection, backend_of, execute
@@ -173,6 +174,11 @@ def test_in_progress(scene: Scene, http: HttpDoor, tenant: str) -> None:
     scene.seen.expect(request, first, 200, control=True)
     assert second is not None, "the same key, while the first runs: no answer in 3 s; due: 409 in_progress at once"
     scene.seen.expect(again, second, 409, "in_progress")
+    if scene.claims("audit"):
+        told = scene.until_true(
+            lambda: any(says(r, "in_progress") for r in scene.audit(tenant, REFUSED)), within_s=PATIENCE_S
+        )
+        assert told, "the refusal in_progress left no audit row"
     _one_effect(scene, tenant, key, 2)
 
 

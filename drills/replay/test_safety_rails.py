@@ -166,6 +166,12 @@ COMPANIES: list[Case] = [
         {"company_id": uuid.UUID(int=1).hex},
         ("C06",),
     ),
+    Case(
+        "company-with-dashes-elsewhere",
+        "36 characters of a UUID with its dashes in other places are refused.",
+        {"company_id": "00000000000-0-40008-0000000-00000001"},
+        ("C06",),
+    ),
     Case("company-in-braces", "A UUID in braces is refused.", {"company_id": f"{{{uuid.UUID(int=1)}}}"}, ("C06",)),
     Case("company-as-urn", "A UUID as a URN is refused.", {"company_id": uuid.UUID(int=1).urn}, ("C06",)),
     Case("company-with-space", "A UUID after a space is refused.", {"company_id": f" {uuid.UUID(int=1)}"}, ("C06",)),

@@ -170,6 +170,19 @@ def test_repeated_claims(http: HttpDoor, tenant: str, other: str, token: Minter,
     assert opened <= 1, "one token acts for two companies"
 
 
+@drill("drill/tokens/validation-before-role", severity=Severity.WARN, covers=("A25", "C15"))
+def test_validation_before_role(http: HttpDoor, tenant: str, token: Minter, seen: Observer) -> None:
+    """A token whose role may nothing is told of an invalid body with 400, and refused with 403 where the body is valid.
+
+    Otherwise the steps are not in their order, and what the audit says of refusals is another thing than happened.
+    """
+    viewer = token(role="viewer", company_id=tenant)
+    valid = dry_run(tenant, viewer, "viewer, a valid body")
+    seen.expect(valid, http.send(valid), 403, control=True)
+    invalid = token_post(REPLAY, replay_fields(tenant, max=0), viewer, "viewer, max 0")
+    seen.expect(invalid, http.send(invalid), 400, "invalid_request")
+
+
 @drill("drill/tokens/super-admin-for-any", covers=("A26",))
 def test_super_admin_for_any(http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer) -> None:
     """A super_admin may act for any existing company; a company_admin beside it may not.

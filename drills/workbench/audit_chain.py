@@ -9,6 +9,8 @@ from gates.deployment.database import Connection, execute
 from gates.deployment.dialect.exchange import real_code
 
 GENESIS = "0" * 64
+REFUSED = "dlq_replay_refused"
+"""The action of a refusal's row."""
 
 
 def broken_links(connection: Connection, scope: str) -> tuple[int, list[str]]:

@@ -295,6 +295,12 @@ for _name, _breaks, _make, _checks in (
         ("issued-in-the-future",),
     ),
     (
+        "role-before-validation",
+        "A role that may nothing is refused before the body is looked at.",
+        refuses(lambda sent: claims_of(sent).get("role") == "viewer", 403),
+        ("validation-before-role",),
+    ),
+    (
         "iat-unread-beside-nbf",
         "Of the times at which a token begins only one is looked at: `nbf`, where it is there.",
         believes(lambda f: lacking(f, "iat") if "nbf" in f else f),

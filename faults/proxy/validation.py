@@ -78,6 +78,12 @@ for _name, _breaks, _make, _checks in (
         (f"{RAILS}/inherited-constructor", f"{RAILS}/inherited-proto"),
     ),
     (
+        "dashes-anywhere",
+        "A UUID may have its dashes anywhere.",
+        member("company_id", any_spelling),
+        (f"{RAILS}/company-with-dashes-elsewhere",),
+    ),
+    (
         "repeated-keys-accepted",
         "Of a repeated key the last one counts.",
         rereads(lambda w, sent: w.with_fields(sent, fields_of(sent)) if sent.is_replay and fields_of(sent) else sent),
