@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import sys
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
@@ -86,6 +87,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Raise UsageError where Python leaves `assert` out: pytest puts it back in test modules alone."""
+    if sys.flags.optimize:
+        raise pytest.UsageError(
+            f"Python runs with optimize={sys.flags.optimize}, so that failures are lost; allowed: 0. Leave -O and"
+            " PYTHONOPTIMIZE out"
+        )
     config.addinivalue_line("markers", "check(spec): the test is a check of the catalogue")
     learn(gates_config.process_environment())  # before the checks are imported, which draw ids
     told(gates_config.process_environment())
