@@ -173,10 +173,10 @@ def collect(context: Context, request: RunRequest) -> Collected:
                 stages += in_turn(context, request)
             scrub(request.out, hidden(context.target))
             context.evidence.stat()
-            return Collected(first.target, tuple(stages), read_log(context.evidence))
+            return Collected(first.target, tuple(stages), read_log(context.evidence, run=context.run_id))
         except (OSError, CannotWork) as error:
             held.seek(0)
-            log = read_bytes(held.read())
+            log = read_bytes(held.read(), run=context.run_id)
             more = error.evidence if isinstance(error, Unwritten) else ()
             log = dataclasses.replace(log, evidence=(*log.evidence, *more))
             return Collected(first.target, tuple(stages), log, error)

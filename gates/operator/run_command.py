@@ -111,7 +111,7 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     words = suite_words(options)
     if words:
         return _sql_suite(options, words, console)
-    with _request(options, console) as request:
+    with record.held(options.output), _request(options, console) as request:
         verdict = run_gate(request) if options.command == "run" else run_stage(request, options.command)
     if options.command != "run" and not options.json:
         own = STAGES[options.command]

@@ -19,7 +19,6 @@ from gates.deployment.database import connect
 from gates.deployment.failures import in_words
 from gates.deployment.redaction import hidden, redact_text
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where, stamp
-from gates.evidence_file import write_lines
 from gates.stages.context import Context
 
 SPEC = CheckSpec(
@@ -116,4 +115,4 @@ class Turn:
         at = stamp(dt.datetime.now(dt.UTC))
         line = Evidence(SPEC.id, outcome, message, samples=1, started_at=at, release=target.release)
         line = dataclasses.replace(line, message=redact_text(message, hidden(target)), blocked_by=blocked_by)
-        write_lines(self._context.evidence, [line])
+        self._context.write([line])

@@ -98,7 +98,9 @@ def one_round(watch: Watch, jump_s: float = 0.0) -> FinishedRound | None:
         flag = look_at(watch.target.database_url, _policy(watch, plan, "").rollout.flag) if watch.rollback else None
         context, looked = _look(watch, plan, past.last_number + 1, started)
         policy = _policy(watch, plan, looked.target.release)
-        made = _judged(watch, past, alive, plan, list(read_log(context.evidence).evidence), policy, started)
+        made = _judged(
+            watch, past, alive, plan, list(read_log(context.evidence, run=context.run_id).evidence), policy, started
+        )
         if watch.rollback:
             made = _rolled_back(watch, past, made, policy, flag)
         error = _kept(watch, made)

@@ -23,7 +23,7 @@ from gates.decision.policy_file import parse
 from gates.deployment.target import Target
 from gates.errors import CannotWork, NotRolledBack
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where, stamp
-from gates.evidence_file import Unwritten, read_lines, write_lines
+from gates.evidence_file import Unwritten, read_lines
 from gates.one_stage import run_stage
 from gates.reports import render, webhook
 from gates.reports.terminal import verdict_text
@@ -153,7 +153,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     def run_or_write(asked: SuiteRun, context: Context, *limits: Any) -> tuple[int | None, str]:
         if asked.name in names:
             return ran(asked, context, *limits)
-        write_lines(context.evidence, [written(s, context, before="before" in asked.name) for s in asked.expected])
+        context.write([written(s, context, before="before" in asked.name) for s in asked.expected])
         return 0, ""
 
     monkeypatch.setattr(suite, "_ran", run_or_write)
@@ -554,11 +554,11 @@ def test_harm_that_finds_no_room_on_disk_is_acted_upon(
 ) -> None:
     """The very line of the failure could not be written."""
 
-    def no_room(path: Path, evidence: list[Evidence]) -> None:
+    def no_room(path: Path, evidence: list[Evidence], _run: str) -> None:
         raise Unwritten(f"{path}: No space left on device", (*evidence,))
 
     def load(_target: Target, _out: Path) -> list[Evidence]:
-        monkeypatch.setattr("gates.stages.load.write_lines", no_room)
+        monkeypatch.setattr("gates.stages.context.write_lines", no_room)
         return [Evidence("load/small", Outcome.FAIL, samples=60, observed=3.0, limit=2.0)]
 
     with pytest.raises(CannotWork, match="was switched off"):

@@ -23,7 +23,6 @@ from gates.deployment.database import lending, see_lending
 from gates.deployment.redaction import hidden, redact_evidence, redact_text
 from gates.deployment.target import Target
 from gates.evidence import Evidence, JsonValue, Outcome, Severity, stamp
-from gates.evidence_file import write_lines
 from gates.stages.context import Context, Progress, StageReport
 from gates.stages.preflight import credentials
 from gates.stages.preflight.credentials import credential_lines
@@ -84,7 +83,7 @@ def preflight(context: Context) -> Preflight:
     if not target.release and len(agreed) == 1:
         target = dataclasses.replace(target, release=redact_text(agreed.pop(), hide))  # it may echo a secret
     clean = [redact_evidence(dataclasses.replace(e, release=target.release), hide) for e in lines]
-    write_lines(context.evidence, clean)
+    context.write(clean)
     seconds = time.monotonic() - started
     outcomes = [e.outcome for e in clean if not e.check.startswith("preflight/capability/")]
     passed, failed, unknown = (outcomes.count(o) for o in (Outcome.PASS, Outcome.FAIL, Outcome.UNKNOWN))

@@ -18,7 +18,6 @@ from gates.decision.policy_file import parse
 from gates.deployment.target import Target
 from gates.errors import CannotWork
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where, stamp
-from gates.evidence_file import write_lines
 from gates.stages.context import Context, StageReport
 from gates.stages.suite import SuiteRun
 from gates.watch import history, story
@@ -60,7 +59,7 @@ class Suites:
         with context.companies.open("a", encoding="utf-8") as out:
             out.writelines(f"{c}\n" for c in self.born)
         lines = [self._line(check, context) for check in checks]
-        write_lines(context.evidence, lines)
+        context.write(lines)
         return StageReport(suite.name, 0.1)
 
     def _line(self, check: str, context: Context) -> Evidence:
