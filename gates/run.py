@@ -33,7 +33,8 @@ from gates.stages.context import Context, StageReport
 from gates.stages.drill import drill
 from gates.stages.load import LOAD, clean_up, load
 from gates.stages.pipeline import pipeline
-from gates.stages.preflight import preflight
+from gates.stages.preflight import preflight, release_again
+from gates.stages.preflight.endpoints import RELEASE
 from gates.stages.queue import queue
 from gates.stages.reachability import if_reached
 from gates.stages.sql import ALERTS, DATA, data
@@ -163,7 +164,7 @@ def collect(context: Context, request: RunRequest) -> Collected:
     """
     # readable also when somebody removes the folder
     with context.evidence.open("ab+") as held, keeping():
-        first = preflight(context)
+        first = preflight(context, whole_run=True)
         context = dataclasses.replace(context, target=first.target)
         stages = [first.report]
         try:
@@ -198,7 +199,7 @@ def in_turn(context: Context, request: RunRequest) -> list[StageReport]:
 
 
 def examine(context: Context, request: RunRequest) -> list[StageReport]:
-    """The stages that change something, and the data before and after them."""
+    """The stages that change something, the data before and after them, and that it was one release throughout."""
     stages: list[StageReport] = []
     with BacklogWatch(context):
         stages += data(context, before=True)
@@ -207,6 +208,7 @@ def examine(context: Context, request: RunRequest) -> list[StageReport]:
         try:
             stages += if_reached(context, "load", LOAD, lambda: load(context, request.load))
             stages += if_reached(context, "data after", (*DATA, *ALERTS), lambda: data(context))
+            stages += if_reached(context, "release", (RELEASE.id,), lambda: release_again(context))
         finally:
             stages += clean_up(context, request.after_load)
     return stages

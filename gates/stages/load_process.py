@@ -146,6 +146,7 @@ def plan_of(target: Target, options: LoadOptions) -> dict[str, Any]:
         "master_host": options.master_host,
         "master_port": options.master_port or (5557 if options.expect_workers else 0),
         "baseline_url": target.baseline_url,
+        "release": target.release,
         "slower_percent": options.slower_percent,
         "failed_percent": options.failed_percent,
         "test_outbox": target.test_outbox,

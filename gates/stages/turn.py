@@ -20,6 +20,7 @@ from gates.deployment.failures import in_words
 from gates.deployment.redaction import hidden, redact_text
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where, stamp
 from gates.stages.context import Context
+from gates.stages.preflight.endpoints import RELEASE
 
 SPEC = CheckSpec(
     "preflight/alone",
@@ -83,8 +84,9 @@ class Turn:
 
     def block(self) -> None:
         """Write down that none of the checks after the preflight was made."""
-        expected = self._context.applicable(("sql/", "alert/", "cohort/", "drill/", "load/"))
-        self._context.account_for(expected, f"blocked by {SPEC.id}: {ANOTHER_RUN}", blocked_by=SPEC.id)
+        expected = self._context.applicable(("sql/", "alert/", "cohort/", "drill/", "load/", RELEASE.id))
+        already = len(self._context.lines())
+        self._context.account_for(expected, f"blocked by {SPEC.id}: {ANOTHER_RUN}", already=already, blocked_by=SPEC.id)
 
     def _take(self) -> bool:
         """Release the lock and take it again in one message, so that no other run can take it in between."""
