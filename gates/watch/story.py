@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gates import record
+from gates import past_decisions, record
 from gates.act.flag import FlagState, Order, look_at
 from gates.act.rollout import act
 from gates.decision.decide import weigh
@@ -25,6 +25,7 @@ from gates.deployment.target import Target
 from gates.errors import CannotWork
 from gates.evidence import CheckSpec, Evidence, TargetKind, stamp
 from gates.evidence_file import read_log
+from gates.past_decisions import PastDecision
 from gates.reports import webhook
 from gates.stages.context import Context, Progress, StageReport, silent
 from gates.verdict import Action, Decision, Verdict
@@ -269,6 +270,11 @@ def _rolled_back(watch: Watch, past: History, made: Round, policy: Policy, seen:
     order = Order(policy.rollout, policy.release, "replaygate", reason, seen)
     action: Action = act(Verdict(Decision.ROLLBACK, reason), order, watch.target.database_url, tell=watch.warn)
     action = dataclasses.replace(action, message=redact_text(action.message, hidden(watch.target)))
+    folder = watch.policy_file.settings.state_of(watch.name)
+    try:
+        past_decisions.remember(folder, PastDecision.rolled_back(action, reason, watch.target.kind.value, watch.now()))
+    except OSError as error:
+        watch.warn(f"the history of the target could not be told: {error}. See to --state")
     settled = action.result in {"done", "nothing_to_do"}
     kind = "rolled back" if settled else "not rolled back"
     again = past.last is not None and past.last.action.get("result") == action.result  # that is no news
