@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import secrets
 from collections.abc import Mapping, Sequence
@@ -178,6 +179,8 @@ def collect(context: Context, request: RunRequest) -> Collected:
         except (OSError, CannotWork) as error:
             held.seek(0)
             log = read_bytes(held.read(), run=context.run_id)
+            with contextlib.suppress(OSError):
+                scrub(request.out, hidden(context.target))
             more = error.evidence if isinstance(error, Unwritten) else ()
             log = dataclasses.replace(log, evidence=(*log.evidence, *more))
             return Collected(first.target, tuple(stages), log, error)

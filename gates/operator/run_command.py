@@ -16,7 +16,7 @@ from gates.contract.remedies import remedy_of
 from gates.decision.policy_file import PolicyFile
 from gates.decision.rules import STAGES, Policy, RolloutPlan
 from gates.deployment.dialect.current import use
-from gates.deployment.redaction import hidden
+from gates.deployment.redaction import hidden, scrubbing
 from gates.deployment.target import Target
 from gates.errors import UsageError
 from gates.evidence import CheckSpec, Evidence, Outcome, TargetKind
@@ -112,7 +112,7 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     words = suite_words(options)
     if words:
         return _sql_suite(options, words, console)
-    with _request(options, console) as request:
+    with _request(options, console) as request, scrubbing(request.out, hidden(request.target)):
         verdict = run_gate(request) if options.command == "run" else run_stage(request, options.command)
     if options.command != "run" and not options.json:
         own = STAGES[options.command]

@@ -91,10 +91,10 @@ def _ran(
         process = _start(_command(suite, context, ROOT / suite.folder), context, output.fileno(), temporary)
         try:
             code = _wait(process, deadline, follow, dog)
-        finally:
+        finally:  # also where a signal ends the run
             end(process)
-    text = redact_text(log.read_text(encoding="utf-8", errors="replace"), hidden(context.target))
-    log.write_text(text, encoding="utf-8")
+            text = redact_text(log.read_text(encoding="utf-8", errors="replace"), hidden(context.target))
+            log.write_text(text, encoding="utf-8")
     return code, text
 
 

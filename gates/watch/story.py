@@ -20,7 +20,7 @@ from gates.decision.decide import weigh
 from gates.decision.policy_file import PolicyFile
 from gates.decision.rules import Policy
 from gates.deployment.identity import identity
-from gates.deployment.redaction import hidden, redact_text
+from gates.deployment.redaction import hidden, redact_text, scrubbing
 from gates.deployment.target import Target
 from gates.errors import CannotWork
 from gates.evidence import CheckSpec, Evidence, TargetKind, stamp
@@ -178,7 +178,8 @@ def _look(watch: Watch, plan: look.RoundPlan, number: int, now: dt.datetime) -> 
         environ=watch.environ,
         progress=watch.progress,
     )
-    looked = look.look(context, plan)
+    with scrubbing(context.out, hidden(watch.target)):
+        looked = look.look(context, plan)
     born = [c for c in context.companies.read_text(encoding="utf-8").split() if c not in set(earlier)]
     if born:
         folder = watch.beside("companies")

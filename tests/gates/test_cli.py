@@ -145,9 +145,10 @@ def test_a_folder_belongs_to_one_gate_at_a_time(command: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_leaves_a_hold(tmp_path: Path, number: int, code: int) -> None:
-    """Ctrl-C and SIGTERM end the run and its subprocesses; what is on disk says hold."""
+    """Ctrl-C and SIGTERM end the run and its subprocesses; what is on disk says hold, and no secret."""
     with serving(lambda _path: (200, {"release": "r1"})) as url:
-        clean = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "BASE_URL": url}
+        clean = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "BASE_URL": url, "TRANSBOT_HMAC_SECRET": SECRET}
+        (tmp_path / "left.txt").write_text(f"an answer: {SECRET}", encoding="utf-8")
         default = ["env", "--default-signal=INT"]  # a suite in the background inherits that Ctrl-C is ignored
         words = [*default, sys.executable, "-m", "gates.cli", "run", "--output", str(tmp_path)]
         process = subprocess.Popen(
@@ -162,6 +163,7 @@ def test_an_interrupted_run_leaves_a_hold(tmp_path: Path, number: int, code: int
         assert process.returncode == code, err
         assert not out
         assert json.loads((tmp_path / "verdict.json").read_text(encoding="utf-8"))["decision"] == "hold"
+        assert (tmp_path / "left.txt").read_text(encoding="utf-8") == "an answer: $TRANSBOT_HMAC_SECRET"
         while str(tmp_path) in "".join(
             command_lines()
         ):  # what was just being started dies with its parent, a moment later
