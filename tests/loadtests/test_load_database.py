@@ -307,7 +307,7 @@ def test_a_database_that_is_gone_leaves_the_metrics_unmeasured(migrated_url: str
 def test_dead_letters_are_counted_from_before_the_load_to_after_it(
     refused: set[int], migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of four polls the first and the last must answer: a baseline taken later, or a count taken earlier, hides some."""
+    """Of four polls the first and the last must answer: a later baseline, or an earlier count, hides some."""
     watch = database.BacklogPoller(migrated_url, PLAN, samples := Samples())
     polls, real = itertools.count(1), execute
 
