@@ -133,13 +133,26 @@ KEYS = ("GATE_SIGNING_KEY", "GATE_VERIFY_KEY")
 """What verdicts are signed and verified with: no suite is given it."""
 
 
+CHANGES_PYTHON = (
+    *("PYTHONOPTIMIZE", "PYTHONWARNINGS", "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONDEVMODE", "PYTHONBREAKPOINT"),
+    *("PYTHONPROFILEIMPORTTIME", "PYTHONDEBUG", "PYTHONVERBOSE", "PYTHONTRACEMALLOC", "PYTHONASYNCIODEBUG"),
+)
+"""Variables by which a caller changes what Python does: no process of ours is given them. With the first one every
+`assert` is gone."""
+
+
+def plain(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without what changes Python."""
+    return {k: v for k, v in environ.items() if k not in CHANGES_PYTHON}
+
+
 def environment_of(target: Target, environ: Mapping[str, str]) -> dict[str, str]:
     """The environment for a suite that examines `target`: load_target of it gives the target again."""
     described = {name: _written(getattr(target, variable.field)) for name, variable in VARIABLES.items()}
     described["GATE_TARGET"] = target.kind.value
     described[NAMES] = current().dump() if current() else ""
     described[LENDING] = lending(target.database_url)
-    others = {k: v for k, v in environ.items() if k not in {*described, *KEYS}}
+    others = {k: v for k, v in plain(environ).items() if k not in {*described, *KEYS}}
     return {**others, **{k: v for k, v in described.items() if v}}
 
 

@@ -2,7 +2,8 @@
 
 `after` of a line is the sha256 of the bytes of the line before (of nothing, for the first). A writer holds the file's
 lock while it looks at the last line and appends; run.json ends the chain with the last line's digest and their number.
-Reading drops nothing: what cannot be read, or does not follow, is an unknown of `evidence/line-N`, and holds.
+Each line names its run. Reading drops nothing: what cannot be read, is of another run or does not follow is an unknown
+of `evidence/line-N`, and holds.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from gates.errors import CannotWork
 from gates.evidence import UNREADABLE, Evidence, JsonValue, Outcome
 from gates.text import foreign
 
-AFTER = "after"
+AFTER, RUN = "after", "run"
 NOTHING = hashlib.sha256(b"").hexdigest()
 LOCK_S = 30.0
 POLL_S = 0.005
@@ -39,13 +40,16 @@ class Unwritten(CannotWork):
 
 @dataclass(frozen=True, slots=True)
 class ChainEnd:
-    """How evidence.ndjson ended when the run decided: the number of its lines, the sha256 of the last one."""
+    """How evidence.ndjson ended when the run decided: the number of its lines, the sha256 of the last one, and the run
+    that each of them names (empty: any).
+    """
 
     lines: int = 0
     digest: str = NOTHING
+    run: str = ""
 
     def to_json(self) -> dict[str, JsonValue]:
-        return {"lines": self.lines, "digest": self.digest}
+        return {"lines": self.lines, "digest": self.digest, "run": self.run}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +64,18 @@ class EvidenceLog:
 # --- writing -----------------------------------------------------------------------------------------------------
 
 
-def write_lines(path: Path, evidence: Sequence[Evidence]) -> None:
+def write_lines(path: Path, evidence: Sequence[Evidence], run: str = "") -> None:
     """Append evidence, each line whole or not at all. Raise Unwritten where the file takes no more.
 
-    Processes that write at the same time take turns. What a killed one left half written becomes a line of its own.
+    run: whose evidence it is. Processes that write at the same time take turns. What a killed one left half written
+    becomes a line of its own.
     """
     try:
         file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             _lock(file, path)
             for one in evidence:
-                _append(file, one.to_json())
+                _append(file, {**({RUN: run} if run else {}), **one.to_json()})
         finally:
             os.close(file)
     except OSError as error:
@@ -145,28 +150,29 @@ def rechained(before: bytes, after: bytes) -> bytes:
 # --- reading -----------------------------------------------------------------------------------------------------
 
 
-def read_lines(path: Path) -> list[Evidence]:
+def read_lines(path: Path, run: str = "") -> list[Evidence]:
     """The evidence of a file that may still grow, one for each line; an absent file is an empty list."""
-    return list(parse(path.read_bytes())) if path.exists() else []
+    return list(parse(path.read_bytes(), run)) if path.exists() else []
 
 
-def parse(text: bytes) -> Iterator[Evidence]:
-    """The evidence of each line; a line that cannot be read is an unknown, which holds."""
-    return (_entry(number, line)[1] for number, line in enumerate(_split(text), 1))
+def parse(text: bytes, run: str = "") -> Iterator[Evidence]:
+    """The evidence of each line; a line that cannot be read, or is of another run, is an unknown, which holds."""
+    return (_entry(number, line, run)[1] for number, line in enumerate(_split(text), 1))
 
 
-def read_log(path: Path, end: ChainEnd | None = None) -> EvidenceLog:
-    """The evidence of a file that is complete: every line follows the one before, and the last is the `end`.
+def read_log(path: Path, end: ChainEnd | None = None, run: str = "") -> EvidenceLog:
+    """The evidence of a file that is complete: every line is of the run and follows the one before, and the last is the
+    `end`, which names the run, too.
 
     Each trouble is an unknown of its own, after the evidence. Raise OSError where the file cannot be read.
     """
-    return read_bytes(path.read_bytes() if path.exists() else b"", end)
+    return read_bytes(path.read_bytes() if path.exists() else b"", end, run)
 
 
-def read_bytes(text: bytes, end: ChainEnd | None = None) -> EvidenceLog:
+def read_bytes(text: bytes, end: ChainEnd | None = None, run: str = "") -> EvidenceLog:
     """`read_log` of the contents of a file."""
-    lines = _split(text)
-    seen = [_entry(number, line) for number, line in enumerate(lines, 1)]
+    lines, run = _split(text), end.run if end is not None else run
+    seen = [_entry(number, line, run) for number, line in enumerate(lines, 1)]
     troubles = [_trouble(len(lines), "is cut off: its end is missing")] if text and not text.endswith(b"\n") else []
     after = NOTHING
     for number, (told, _) in enumerate(seen, 1):
@@ -175,11 +181,11 @@ def read_bytes(text: bytes, end: ChainEnd | None = None) -> EvidenceLog:
                 _trouble(number, "does not follow the line before it: one was changed, lost, added or moved")
             )
         after = _digest(lines[number - 1])
-    found = ChainEnd(len(lines), after)
+    found = ChainEnd(len(lines), after, run)
     if end is not None and end != found:
         said = f"is the last of {found.lines}; the run ended its evidence with {end.lines} lines, and another last one"
         troubles.append(_trouble(found.lines, said))
-    whole = not troubles and all(told is not None for told, _ in seen)
+    whole = not troubles and not any(one.check.startswith(UNREADABLE) for _, one in seen)
     return EvidenceLog((*(one for _, one in seen), *troubles), found, whole)
 
 
@@ -199,11 +205,14 @@ def _members(line: bytes) -> dict[str, JsonValue]:
     return found
 
 
-def _entry(number: int, line: bytes) -> tuple[str | None, Evidence]:
+def _entry(number: int, line: bytes, run: str) -> tuple[str | None, Evidence]:
     """The digest of the line before, as this line claims it (None if it cannot be read), and the evidence."""
     try:
         members = _members(line)
-        return str(members.pop(AFTER, "")), Evidence.from_json(members)
+        after, named = str(members.pop(AFTER, "")), str(members.pop(RUN, ""))
+        if run and named != run:
+            return after, _trouble(number, f"is of another run ({foreign.text(named, 40) or 'it names none'})")
+        return after, Evidence.from_json(members)
     except _MALFORMED as error:
         return None, _trouble(number, f"cannot be read: {foreign.text(error, SHOWN)}")
 

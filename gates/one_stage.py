@@ -52,7 +52,7 @@ def run_stage(request: RunRequest, stage: str) -> Verdict:
                 stages = works[stage]()
     scrub(request.out, hidden(context.target))
     policy, now = request.policy_for(target).of_stage(stage), request.now()
-    end, nothing = read_log(context.evidence).end, Action("none", result="nothing_to_do")
+    end, nothing = read_log(context.evidence, run=context.run_id).end, Action("none", result="nothing_to_do")
     done = record.Decided(policy, now, end, nothing, stamp(now))
     recorded = run.keep(request, begun, stages, done)
     run.attest(request, target)

@@ -1,4 +1,6 @@
-"""What the gate decided about a target before: one line a run in the state folder, begun as a hold and then settled."""
+"""What was decided about a target before: one line a run in the state folder, begun as a hold and then settled, and one
+for each rollback that a person or a watch made.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +8,15 @@ import dataclasses
 import datetime as dt
 import json
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gates.evidence import JsonValue
+from gates.evidence import JsonValue, stamp
 from gates.text import foreign
-from gates.verdict import Decision, Verdict
+from gates.verdict import Action, Decision, Verdict
 
 FILE = "decisions.ndjson"
 MOST_BYTES = 4 * 1024 * 1024
@@ -27,7 +30,7 @@ class PastDecision:
     """One run as it is remembered. finished_at: empty while it runs, and of a run that was killed.
 
     room: the part of the nearest limit that was left, None where no limit was near; before, after: the flag's
-    percentage around the action, 0 for off.
+    percentage around the action, 0 for off; target: its kind, empty where an older gate wrote the line.
     """
 
     run_id: str
@@ -47,12 +50,14 @@ class PastDecision:
     after: int | None = None
     nearest: str = ""
     room: float | None = None
+    target: str = ""
 
     @classmethod
     def begun(cls, run: Mapping[str, JsonValue], release: str) -> PastDecision:
         """A run that has not decided yet: a hold, also if it is killed."""
         run_id, at = str(run.get("run_id", "")), str(run.get("started_at", ""))
-        return cls(run_id, release, Decision.HOLD, UNFINISHED, at, dry_run=bool(run.get("dry_run")))
+        dry_run, kind = bool(run.get("dry_run")), str(run.get("target", ""))
+        return cls(run_id, release, Decision.HOLD, UNFINISHED, at, dry_run=dry_run, target=kind)
 
     @classmethod
     def of(cls, run: Mapping[str, JsonValue], verdict: Verdict) -> PastDecision:
@@ -76,7 +81,15 @@ class PastDecision:
             after=action.to_percent,
             nearest=margin.check if margin else "",
             room=margin.room if margin else None,
+            target=verdict.target,
         )
+
+    @classmethod
+    def rolled_back(cls, action: Action, reason: str, kind: str, now: dt.datetime) -> PastDecision:
+        """A rollback or an emergency outside a run. It names no release: the flag is off for all of them."""
+        at, verdict = stamp(now), Verdict(Decision.ROLLBACK, reason, target=kind, action=action)
+        settled = dataclasses.replace(verdict, started_at=at, finished_at=at)
+        return cls.of({"run_id": secrets.token_hex(4)}, settled)
 
     @property
     def finished(self) -> dt.datetime | None:
@@ -95,7 +108,10 @@ class PastDecision:
         """Raise ValueError or TypeError for anything that to_json did not write."""
         found = cls(**{**data, "decision": Decision(data["decision"])})
         texts = found.run_id, found.release, found.reason, found.started_at, found.finished_at
-        named, numbers = (found.action, found.result, found.nearest), (found.passed, found.failed, found.unknown)
+        named, numbers = (
+            (found.action, found.result, found.nearest, found.target),
+            (found.passed, found.failed, found.unknown),
+        )
         perhaps = (n for n in (found.before, found.after, found.room) if n is not None)
         if not all(isinstance(t, str) for t in (*texts, *named)) or not all(
             isinstance(n, int | float) for n in (found.exit_code, *numbers, *perhaps)
@@ -157,5 +173,12 @@ def newest(folder: Path, most: int = 5) -> list[JsonValue]:
 
 
 def last_of(release: str, past: Sequence[PastDecision]) -> PastDecision | None:
-    """The last run of a release; one after it that has not finished, or cannot be read, may be of it, and holds."""
-    return next((one for one in reversed(past) if one.release == release or not (one.release or one.finished_at)), None)
+    """The last run of a release. One after it that names none may be of it, unless it has promoted: it has not
+    finished, cannot be read, held, or rolled back.
+    """
+
+    def counts(one: PastDecision) -> bool:
+        may_be = not one.release and (one.decision is not Decision.PROMOTE or not one.finished_at)
+        return one.release == release or may_be
+
+    return next((one for one in reversed(past) if counts(one)), None)

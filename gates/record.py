@@ -6,10 +6,11 @@ run.json holds the policy, the times and the action; with evidence.ndjson it giv
 from __future__ import annotations
 
 import datetime as dt
+import fcntl
 import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,11 +53,36 @@ def begin(folder: Path, facts: Mapping[str, JsonValue], reports: Sequence[str] =
                 old.unlink()
         write_run(folder, run)
     except OSError as error:
-        for name in (VERDICT, RUN):  # an old promote must not survive on a full disk either
-            with suppress(OSError):
-                (folder / name).unlink(missing_ok=True)
-        raise CannotWork(f"{error}; allowed: a folder that can be written. Correct --output") from error
+        raise _unusable(folder, error) from error
     return run
+
+
+def _unusable(folder: Path, error: OSError) -> CannotWork:
+    for name in (VERDICT, RUN):  # an old promote must not survive on a full disk either
+        with suppress(OSError):
+            (folder / name).unlink(missing_ok=True)
+    return CannotWork(f"{error}; allowed: a folder that can be written. Correct --output")
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other gates out of the folder: two that write there would mix their evidence. Raise CannotWork where one is
+    at it. Who dies lets go.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise _unusable(folder, error) from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            said = f"another gate writes to {folder}; allowed: one at a time"
+            raise CannotWork(f"{said}. Wait for its end, or give another --output") from None
+        yield
+    finally:
+        os.close(lock)
 
 
 def unfinished(run: Mapping[str, Any]) -> Verdict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import secrets
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,8 @@ from gates.stages.context import Context, StageReport
 from gates.stages.drill import drill
 from gates.stages.load import LOAD, clean_up, load
 from gates.stages.pipeline import pipeline
-from gates.stages.preflight import preflight
+from gates.stages.preflight import preflight, release_again
+from gates.stages.preflight.endpoints import RELEASE
 from gates.stages.queue import queue
 from gates.stages.reachability import if_reached
 from gates.stages.sql import ALERTS, DATA, data
@@ -167,7 +169,7 @@ def collect(context: Context, request: RunRequest) -> Collected:
     """
     # readable also when somebody removes the folder
     with context.evidence.open("ab+") as held, keeping():
-        first = preflight(context)
+        first = preflight(context, whole_run=True)
         context = dataclasses.replace(context, target=first.target)
         stages = [first.report]
         try:
@@ -177,10 +179,12 @@ def collect(context: Context, request: RunRequest) -> Collected:
                 stages += in_turn(context, request)
             scrub(request.out, hidden(context.target))
             context.evidence.stat()
-            return Collected(first.target, tuple(stages), read_log(context.evidence))
+            return Collected(first.target, tuple(stages), read_log(context.evidence, run=context.run_id))
         except (OSError, CannotWork) as error:
             held.seek(0)
-            log = read_bytes(held.read())
+            log = read_bytes(held.read(), run=context.run_id)
+            with contextlib.suppress(OSError):
+                scrub(request.out, hidden(context.target))
             more = error.evidence if isinstance(error, Unwritten) else ()
             log = dataclasses.replace(log, evidence=(*log.evidence, *more))
             return Collected(first.target, tuple(stages), log, error)
@@ -202,7 +206,7 @@ def in_turn(context: Context, request: RunRequest) -> list[StageReport]:
 
 
 def examine(context: Context, request: RunRequest) -> list[StageReport]:
-    """The stages that change something, and the data before and after them."""
+    """The stages that change something, the data before and after them, and that it was one release throughout."""
     stages: list[StageReport] = []
     with BacklogWatch(context):
         stages += data(context, before=True)
@@ -211,6 +215,7 @@ def examine(context: Context, request: RunRequest) -> list[StageReport]:
         try:
             stages += if_reached(context, "load", LOAD, lambda: load(context, request.load))
             stages += if_reached(context, "data after", (*DATA, *ALERTS), lambda: data(context))
+            stages += if_reached(context, "release", (RELEASE.id,), lambda: release_again(context))
         finally:
             stages += clean_up(context, request.after_load)
     return stages

@@ -154,6 +154,7 @@ def plan_of(options: Any, runner: Any, environ: Mapping[str, str]) -> LoadPlan:
         run_on=not options.run_time,
         expect_workers=workers,
         baseline_url=environ.get("BASELINE_URL", ""),
+        release=environ.get("RELEASE", "").strip(),
         test_company_id=environ.get("TEST_COMPANY_ID", ""),
         test_outbox=is_on(environ, "TEST_OUTBOX"),
         test_dlq=is_on(environ, "TEST_DLQ"),

@@ -40,6 +40,7 @@ class LoadPlan:
     """What to do. Seconds everywhere. `vus`: so many users instead of the load of file or profile.
 
     A request may take `timeout_s`; at the end all that is under way has `grace_s`, as k6's gracefulStop.
+    release: the one that is meant, empty where any is.
     rps: requests a second of all processes together, 0: no limit. setup_s: what making the companies may take, 0: the
     same.
     baseline_url: the previous release, which gets the same calls at the same time; slower_percent, failed_percent: what
@@ -93,6 +94,7 @@ class LoadPlan:
     progress: bool = False
     most_exact: int = 20_000_000
     baseline_url: str = ""
+    release: str = ""
     slower_percent: float = 25.0
     failed_percent: float = 2.0
     notes: tuple[str, ...] = field(default=())

@@ -14,6 +14,7 @@ from typing import Any
 
 import psycopg
 
+from gates.deployment.identity import without_login
 from loadtests import report
 from loadtests.asked import requests_of, thresholds_of
 from loadtests.engine import database
@@ -145,7 +146,9 @@ def _drive(
 ) -> dict[str, Any]:
     conductor = Conductor(plan, thresholds.thresholds, prepared.absent, has_database=bool(url))
     watch = database.BacklogPoller(url, plan, conductor.samples) if url else None
-    memory = None if plan.is_url else MemoryWatch(plan.base_url, conductor.samples)
+    given = environ.get("BASE_URL", "").strip().rstrip("/")  # the plan has no login
+    base_url = given if without_login(given) == plan.base_url else plan.base_url
+    memory = None if plan.is_url else MemoryWatch(base_url, conductor.samples)
     show = _progress(conductor) if plan.progress else (lambda: None)
     engine = make(plan, conductor, credentials_from(environ), _watch_parent(plan.parent, show))
     for started in (watch, memory):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import sys
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
@@ -81,11 +82,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--left-out", metavar="FILE", help="run none of the checks in FILE, one id a line")
     group.addoption("--round", default="", choices=("", "before"), help="`before`: these checks are seen again later")
-    group.addoption("--run-id", default="", help="name of this run; part of the names of drill tenants")
+    group.addoption("--run-id", default="", help="name of this run, in its evidence and in the names of drill tenants")
     group.addoption("--catalogue", metavar="FILE", help="write the specs of all collected checks to FILE, run nothing")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Raise UsageError where Python leaves `assert` out: pytest puts it back in test modules alone."""
+    if sys.flags.optimize:
+        raise pytest.UsageError(
+            f"Python runs with optimize={sys.flags.optimize}, so that failures are lost; allowed: 0. Leave -O and"
+            " PYTHONOPTIMIZE out"
+        )
     config.addinivalue_line("markers", "check(spec): the test is a check of the catalogue")
     learn(gates_config.process_environment())  # before the checks are imported, which draw ids
     told(gates_config.process_environment())
@@ -176,6 +183,7 @@ class EvidenceFile:
     """The evidence file as the run grows it; each line is read once."""
 
     path: Path
+    run: str = ""
     offset: int = 0
     failed: set[str] = field(default_factory=set)
     capabilities: dict[str, bool] = field(default_factory=dict)
@@ -187,7 +195,7 @@ class EvidenceFile:
             lines.seek(self.offset)
             whole, newline, _ = lines.read().rpartition(b"\n")
         self.offset += len(whole) + len(newline)
-        for one in parse(whole):
+        for one in parse(whole, self.run):
             if one.outcome is not Outcome.PASS:
                 self.failed.add(one.check)
             elif isinstance(one.observed, bool):
@@ -260,7 +268,7 @@ def _progress(config: pytest.Config) -> EvidenceFile | None:
     path = config.getoption("--evidence")
     if not path:
         return None
-    progress = config.stash.setdefault(PROGRESS, EvidenceFile(Path(path)))
+    progress = config.stash.setdefault(PROGRESS, EvidenceFile(Path(path), str(config.getoption("--run-id"))))
     progress.refresh()
     return progress
 
@@ -353,4 +361,5 @@ def _write(item: pytest.Item, spec: CheckSpec, observer: Observer | None) -> Non
     one = observer.evidence_of(
         spec, result.outcome, result.message, result.started_at, result.duration_ms, blocked_by=result.blocked_by
     )
-    write_lines(Path(path), [replace(one, round=item.config.getoption("--round"))])
+    run = str(item.config.getoption("--run-id"))
+    write_lines(Path(path), [replace(one, round=item.config.getoption("--round"))], run)

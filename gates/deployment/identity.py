@@ -31,6 +31,12 @@ def http_place(target: Target) -> str:
     return f"{parts.scheme}://{(parts.hostname or '').lower()}{port}{parts.path}" if parts.hostname else ""
 
 
+def without_login(url: str) -> str:
+    """The URL without a user and a password, and otherwise as it is."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else url
+
+
 def database_place(target: Target) -> str:
     """`host:port/name` of DATABASE_URL; empty where there is none, or none that can be read."""
     if not target.database_url:

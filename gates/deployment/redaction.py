@@ -13,6 +13,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
@@ -154,6 +155,17 @@ def redact_evidence(one: Evidence, hide: Mapping[str, str]) -> Evidence:
         release=redact_text(one.release, hide),
         details=details if isinstance(details, dict) else {"details": details},
     )
+
+
+@contextmanager
+def scrubbing(folder: Path, hide: Mapping[str, str]) -> Iterator[None]:
+    """Scrub the folder where a signal or an error ends the block."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            scrub(folder, hide)
+        raise
 
 
 def scrub(folder: Path, hide: Mapping[str, str]) -> list[Path]:

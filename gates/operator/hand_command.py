@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime as dt
 import json
 from dataclasses import replace
 from pathlib import Path
 
-from gates import config
+from gates import config, past_decisions
 from gates.act import operations
 from gates.act.flag import Order
 from gates.decision.names_file import NamesError
+from gates.decision.policy_file import Settings
 from gates.decision.rules import Policy, RolloutPlan
+from gates.deployment.identity import identity
+from gates.deployment.redaction import redact_text
 from gates.deployment.target import Target
 from gates.errors import CannotWork, ConfigError, NotRolledBack, first_line
 from gates.inputs import options as shared
 from gates.operator.handover import HandoverContext, order_from
+from gates.past_decisions import PastDecision
 from gates.reports import attestation
 from gates.reports.console import Console
 from gates.reports.terminal import action_text
@@ -24,8 +29,12 @@ from gates.stages import collection
 from gates.text.inert import Terminal
 from gates.verdict import NOT_ROLLED_BACK, Action, Decision
 
+ALONE = ("rollback", "emergency")
+"""Commands that need the database alone, and that the history of the target is told of."""
 NEEDED = ("DATABASE_URL", "RELEASE")
 """Variables that a rollback looks at."""
+NAMING = ("DATABASE_URL", "BASE_URL", "GATE_TARGET")
+"""Variables that say which target it is."""
 
 
 def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
@@ -35,6 +44,8 @@ def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
     shared.dry_run(made)
     made.add_argument("--reason", required=True, type=shared.REASON, help="why; it goes into the audit row")
     shared.actor(made)
+    if name in ALONE:
+        shared.state(made)
     if name not in {"step", "enable"}:
         made.add_argument("--flag", type=shared.FLAG, metavar="KEY", help="another flag than the policy's")
     made.add_argument(
@@ -55,12 +66,12 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
 
     A rollback needs the database alone: what is wrong with another variable does not keep it from happening.
     """
-    alone = options.command in {"rollback", "emergency"}
+    alone = options.command in ALONE
     what = {"step": "promote", "enable": "enable"}[options.do] if options.command == "flags" else options.command
-    plan = _plan(options, what, console)  # first: with it the names are known
+    plan, settings = _policy(options, what, console)  # first: with it the names are known
     target = config.load_target({k: v for k, v in console.environ.items() if not alone or k in NEEDED})
     order = Order(
-        plan,
+        replace(plan, flag=options.flag) if options.flag else plan,
         options.release or target.release,
         f"gate:{options.actor or config.actor(console.environ)}",
         options.reason,
@@ -71,6 +82,8 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     )
     ordered = _handed_over(options, target, order, console) if getattr(options, "verdict", None) else order
     action = ordered if isinstance(ordered, Action) else operations.act_by_hand(target, what, ordered, console.warn)
+    if what == "emergency" or (what == "rollback" and order.plan.flag == plan.flag):
+        _remember(action, order, settings, target, console)
     as_json = Terminal.document(json.dumps(action.to_json(), ensure_ascii=False))
     console.result(as_json if options.json else action_text(action))
     if action.headline:
@@ -100,14 +113,28 @@ def _handed_over(options: argparse.Namespace, target: Target, order: Order, cons
     )
 
 
-def _plan(options: argparse.Namespace, what: str, console: Console) -> RolloutPlan:
-    """The policy's plan. Neither a waiver that has expired nor a policy that cannot be read keeps a rollback of a flag
-    that is named from happening.
+def _remember(action: Action, order: Order, settings: Settings, target: Target, console: Console) -> None:
+    """Tell the history of the target: no older promote stands from now on. What is wrong with that keeps nobody."""
+    if order.dry_run:
+        return
+    with contextlib.suppress(ConfigError):
+        target = config.load_target({name: console.environ.get(name, "") for name in NAMING})
+    reason = redact_text(f"{action.kind} by hand: {order.reason}", console.hide)
+    one = PastDecision.rolled_back(action, reason, target.kind.value, dt.datetime.now(dt.UTC))
+    try:
+        past_decisions.remember(settings.state_of(identity(target)), one)
+    except OSError as error:
+        console.warn(f"the history of the target could not be told: {error}. See to --state")
+
+
+def _policy(options: argparse.Namespace, what: str, console: Console) -> tuple[RolloutPlan, Settings]:
+    """The policy's plan and settings. Neither a waiver that has expired nor a policy that cannot be read keeps a
+    rollback of a flag that is named from happening.
     """
     forward = what in {"promote", "enable", "resume"}
     today = dt.datetime.now(dt.UTC).date() if forward else dt.date.min
     try:
-        plan = config.load_policy(options.policy, today).plan
+        file = config.load_policy(options.policy, today, getattr(options, "state", None))
     except NamesError as error:
         if what == "promote":
             raise
@@ -116,5 +143,5 @@ def _plan(options: argparse.Namespace, what: str, console: Console) -> RolloutPl
         if forward or not options.flag:
             raise
         console.warn(f"{first_line(error)}; the rollback goes on with the defaults of a policy")
-        plan = RolloutPlan()
-    return replace(plan, flag=options.flag) if options.flag else plan
+        return RolloutPlan(options.flag), replace(Settings(), **({"state": options.state} if options.state else {}))
+    return file.plan, file.settings

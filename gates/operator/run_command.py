@@ -13,9 +13,10 @@ from pathlib import Path
 from gates import catalogue, config, record
 from gates.contract.names import Names
 from gates.contract.remedies import remedy_of
+from gates.decision.policy_file import PolicyFile
 from gates.decision.rules import STAGES, Policy, RolloutPlan
 from gates.deployment.dialect.current import use
-from gates.deployment.redaction import hidden
+from gates.deployment.redaction import hidden, scrubbing
 from gates.deployment.target import Target
 from gates.errors import UsageError
 from gates.evidence import CheckSpec, Evidence, Outcome, TargetKind
@@ -111,7 +112,7 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     words = suite_words(options)
     if words:
         return _sql_suite(options, words, console)
-    with _request(options, console) as request:
+    with _request(options, console) as request, scrubbing(request.out, hidden(request.target)):
         verdict = run_gate(request) if options.command == "run" else run_stage(request, options.command)
     if options.command != "run" and not options.json:
         own = STAGES[options.command]
@@ -168,11 +169,19 @@ def _sql_suite(options: argparse.Namespace, words: list[str], console: Console) 
 
 @contextlib.contextmanager
 def _request(options: argparse.Namespace, console: Console) -> Iterator[RunRequest]:
-    """What to run against which target. Without BASE_URL and DATABASE_URL, the reference is brought up for it."""
+    """What to run against which target; the folder is ours meanwhile."""
     today = dt.datetime.now(dt.UTC).date()
     file = config.load_policy(options.policy, today, getattr(options, "state", None))
     target = config.load_target(console.environ)
     specs = collection.with_own_checks(file, console.environ)
+    with record.held(options.output):
+        yield from _of_target(options, console, file, target, specs)
+
+
+def _of_target(
+    options: argparse.Namespace, console: Console, file: PolicyFile, target: Target, specs: tuple[CheckSpec, ...]
+) -> Iterator[RunRequest]:
+    """The one request. Without BASE_URL and DATABASE_URL, the reference is brought up for it."""
     alone = options.command == "load"
     load_with = dataclasses.replace(
         LoadOptions.given(options) if alone else OF_A_RUN,

@@ -7,6 +7,7 @@ hold. Flagger reads the status alone: yes is 200, no is 403, and its rollback ho
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime as dt
 import hmac
 import io
@@ -14,7 +15,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -55,23 +56,38 @@ class Desk:
     now: Callable[[], dt.datetime]
     token: str = ""
 
-    def verdict_of(self, release: str) -> dict[str, Any]:
-        """The last verdict of a release; of several targets the worst. Unknown, unfinished, old or unreadable: hold."""
+    def verdict_of(self, release: str, kind: str = "") -> dict[str, Any]:
+        """The last verdict of a release on targets of a kind; of several targets the worst. Unknown, unfinished, old or
+        unreadable: hold. kind: empty for the only one there is; where there are several, nothing is promoted.
+        """
         if not release:
-            return _hold(release, "no release was named; ask with ?release=NAME")
+            return _hold(release, "no release was named; ask with ?release=NAME", kind)
         try:
-            found = [one for past in self._pasts() if (one := last_of(release, past)) is not None]
+            pasts = [_with_kinds(past) for past in self._pasts()]
         except OSError as error:
-            return _hold(release, f"the state folder cannot be read ({type(error).__name__})")
+            return _hold(release, f"the state folder cannot be read ({type(error).__name__})", kind)
+        asked = [[one for one in past if not kind or one.target in {kind, ""}] for past in pasts]
+        found = [one for past in asked if (one := last_of(release, past)) is not None]
         if not found:
-            return _hold(release, "the gate has not judged this release")
-        return min((self._told(one, release) for one in found), key=lambda t: GRAVITY.index(Decision(t["decision"])))
+            return _hold(release, "the gate has not judged this release" + (f" on {kind}" if kind else ""), kind)
+        told = min((self._told(one, release) for one in found), key=lambda t: GRAVITY.index(Decision(t["decision"])))
+        kinds = sorted({one.target for past in pasts for one in past} - {""})
+        if told["decision"] != Decision.PROMOTE.value or (told["target"] == kind if kind else len(kinds) < 2):
+            return told
+        doubt = f"that a {kind} target was judged is not known: run the gate again"
+        several = f"targets of several kinds are remembered ({', '.join(kinds)}): ask with &target=KIND"
+        return {**told, "decision": "hold", "reason": doubt if kind else several}
 
     def _told(self, one: PastDecision, release: str) -> dict[str, Any]:
         at, now = one.finished, self.now()
         if at is None:
-            return _hold(release, one.reason)
-        told = {"decision": one.decision.value, "release": release, "finished_at": one.finished_at}
+            return _hold(release, one.reason, one.target)
+        told = {
+            "decision": one.decision.value,
+            "release": release,
+            "target": one.target,
+            "finished_at": one.finished_at,
+        }
         if one.decision is Decision.PROMOTE and not dt.timedelta(minutes=-5) <= now - at <= self.max_age:
             minutes = (now - at).total_seconds() / 60
             return {
@@ -93,12 +109,14 @@ class Desk:
         if parts.path == "/metrics":
             return DeskAnswer(200, self.metrics(), "text/plain; version=0.0.4; charset=utf-8")
         if parts.path == VERDICT:
-            asked = parse_qs(parts.query, max_num_fields=20).get("release", [""])
-            return DeskAnswer(200, _dumped(self.verdict_of(foreign.text(asked[0], 200) if len(asked) == 1 else "")))
+            asked = parse_qs(parts.query, max_num_fields=20)
+            release, kinds = asked.get("release", [""]), foreign.text(",".join(asked.get("target", [])), 200)
+            told = self.verdict_of(foreign.text(release[0], 200) if len(release) == 1 else "", kinds)
+            return DeskAnswer(200, _dumped(told))
         return _refused(404, f"there is {VERDICT}, {FLAGGER}TYPE, /metrics and /healthz")
 
     def post(self, target: str, body: bytes, credential: str) -> DeskAnswer:
-        """Flagger's webhooks. The release is `release` of the metadata, else the checksum."""
+        """Flagger's webhooks. The metadata has `release` (without it the checksum counts) and `target`, its kind."""
         path = urlsplit(target).path
         hook = path.removeprefix(FLAGGER)
         if not path.startswith(FLAGGER) or hook not in {*CONFIRMS, *NOTED, "rollback"}:
@@ -110,7 +128,8 @@ class Desk:
             return _refused(403, "a token is needed: metadata.token")
         if hook in NOTED:
             return DeskAnswer(200, "noted\n", "text/plain; charset=utf-8")
-        told = self.verdict_of(foreign.text(metadata.get("release") or asked.get("checksum") or "", 200))
+        release = foreign.text(metadata.get("release") or asked.get("checksum") or "", 200)
+        told = self.verdict_of(release, foreign.text(metadata.get("target") or "", 200))
         wanted = Decision.ROLLBACK if hook == "rollback" else Decision.PROMOTE
         status = 200 if told["decision"] == wanted.value else 403
         return DeskAnswer(
@@ -144,8 +163,15 @@ class Desk:
         return "\n".join(lines) + "\n"
 
 
-def _hold(release: str, reason: str) -> dict[str, Any]:
-    return {"decision": Decision.HOLD.value, "release": release, "finished_at": "", "reason": reason[:MOST_REASON]}
+def _with_kinds(past: Sequence[PastDecision]) -> list[PastDecision]:
+    """The lines of one target; those that do not say its kind have that of the last one that does."""
+    kind = next((one.target for one in reversed(past) if one.target), "")
+    return [one if one.target else dataclasses.replace(one, target=kind) for one in past]
+
+
+def _hold(release: str, reason: str, kind: str) -> dict[str, Any]:
+    told = {"decision": Decision.HOLD.value, "release": release, "target": kind, "finished_at": ""}
+    return {**told, "reason": reason[:MOST_REASON]}
 
 
 def _dumped(value: Mapping[str, Any]) -> str:

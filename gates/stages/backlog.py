@@ -15,7 +15,6 @@ import psycopg
 from gates.deployment.database import Connection, connect, sql, value
 from gates.deployment.leftovers import sweep
 from gates.evidence import Evidence, JsonValue, Outcome, stamp
-from gates.evidence_file import write_lines
 from gates.stages.context import Context
 
 BACKLOG = "watch/outbox-backlog"
@@ -57,7 +56,7 @@ class BacklogWatch:
         if self._thread.is_alive():
             self._thread.join(JOIN_S)
         if self._samples:
-            write_lines(self._context.evidence, [self._evidence()])
+            self._context.write([self._evidence()])
 
     def _evidence(self) -> Evidence:
         samples = list(self._samples)

@@ -18,7 +18,6 @@ from gates.deployment.failures import in_words
 from gates.deployment.kept import borrowed
 from gates.deployment.redaction import hidden, redact_evidence
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where, stamp
-from gates.evidence_file import write_lines
 from gates.stages.context import Context
 from gates.text import foreign
 
@@ -100,7 +99,7 @@ def claims(context: Context) -> None:
         line = Evidence(SPEC.id, Outcome.UNKNOWN, str(error))
     at = stamp(dt.datetime.now(dt.UTC))
     line = redact_evidence(line, hidden(context.target))
-    write_lines(context.evidence, [dataclasses.replace(line, started_at=at, release=context.target.release)])
+    context.write([dataclasses.replace(line, started_at=at, release=context.target.release)])
 
 
 def judge(seen: Mapping[str, str], scope: Scope) -> Evidence:

@@ -37,7 +37,8 @@ def _collect(suite: str, environ: Mapping[str, str], options: tuple[str, ...]) -
         ini.write_text("[pytest]\n", encoding="utf-8")
         words = (sys.executable, "-m", "pytest", str(ROOT / suite), "-c", str(ini), f"--rootdir={ROOT}", "-q")
         plugins = ("-p", "gates.checks.recorder", "-p", "no:cacheprovider")
-        clean = {k: v for k, v in environ.items() if k not in {*NOT_PASSED_ON, *config.VARIABLES, *config.KEYS}}
+        unwanted = {*NOT_PASSED_ON, *config.VARIABLES, *config.KEYS}
+        clean = {k: v for k, v in config.plain(environ).items() if k not in unwanted}
         done = subprocess.run(
             [*words, *plugins, f"--catalogue={listing}", *options],
             cwd=ROOT,
@@ -75,7 +76,7 @@ def sql_suite(words: list[str], environ: Mapping[str, str]) -> subprocess.Comple
     return subprocess.run(
         [sys.executable, "-m", "sql_checks", *words],
         cwd=ROOT,
-        env={k: v for k, v in environ.items() if k not in config.KEYS},
+        env={k: v for k, v in config.plain(environ).items() if k not in config.KEYS},
         capture_output=True,
         text=True,
         timeout=COLLECT_S,

@@ -80,6 +80,14 @@ class Context:
     def evidence(self) -> Path:
         return self.out / "evidence.ndjson"
 
+    def write(self, evidence: Sequence[Evidence]) -> None:
+        """Append evidence of this run. Raise Unwritten where the file takes no more."""
+        write_lines(self.evidence, evidence, self.run_id)
+
+    def lines(self) -> list[Evidence]:
+        """The evidence so far. What another run wrote there is unknown, and of no check."""
+        return read_lines(self.evidence, self.run_id)
+
     @property
     def state(self) -> Path:
         """The folder of what is remembered of this target. A reference that was brought up for this run is never met
@@ -117,10 +125,9 @@ class Context:
 
     def account_for(self, specs: Sequence[CheckSpec], reason: str, *, already: int = 0, blocked_by: str = "") -> None:
         """Write an unknown, saying why, for every check of `specs` without evidence after line `already`."""
-        seen = {e.check for e in read_lines(self.evidence)[already:]}
+        seen = {e.check for e in self.lines()[already:]}
         now = stamp(dt.datetime.now(dt.UTC))
-        write_lines(
-            self.evidence,
+        self.write(
             [
                 Evidence(
                     s.id,

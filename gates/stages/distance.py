@@ -7,7 +7,6 @@ A target at a distance is no worse for it, and would never be seen whole within 
 from __future__ import annotations
 
 from gates.evidence import Outcome
-from gates.evidence_file import read_lines
 from gates.stages.context import Context
 from gates.stages.preflight.database import DATABASE, ROOM, SKEW, TRIP_MS
 from gates.stages.preflight.endpoints import REACHABLE
@@ -25,7 +24,7 @@ def trip_ms(context: Context) -> float:
 
 def _trips_ms(context: Context) -> list[float]:
     """One to each door that was seen."""
-    lines = [e for e in read_lines(context.evidence) if e.outcome is Outcome.PASS]
+    lines = [e for e in context.lines() if e.outcome is Outcome.PASS]
     answers_ms = [e.duration_ms / 2 for e in lines if e.check == REACHABLE.id][-1:]
     trips_ms = [float(str(e.details.get(TRIP_MS, 0))) for e in lines if e.check == SKEW.id][-1:]
     return answers_ms + trips_ms
@@ -33,7 +32,7 @@ def _trips_ms(context: Context) -> list[float]:
 
 def free_connections(context: Context) -> int | None:
     """How many sessions the server had left for the gate; None where that was not seen."""
-    lines = [e for e in read_lines(context.evidence) if e.check == DATABASE.id and e.outcome is Outcome.PASS]
+    lines = [e for e in context.lines() if e.check == DATABASE.id and e.outcome is Outcome.PASS]
     found = lines[-1].details.get(ROOM) if lines else None
     return found if isinstance(found, int) else None
 

@@ -11,7 +11,6 @@ from gates.deployment.credentials import UNUSABLE
 from gates.deployment.redaction import hidden, redact_text
 from gates.deployment.target import Target
 from gates.evidence import Evidence, Outcome, stamp
-from gates.evidence_file import read_lines, write_lines
 from gates.stages.context import Context, Progress, StageReport, now
 from gates.stages.preflight import refused_by_now
 from gates.stages.preflight.credentials import ADMIN, SIGNING
@@ -45,7 +44,7 @@ def load(context: Context, loader: Loader | None) -> list[StageReport]:
         if refused and (again := refused_by_now(context, credential)):
             found = []
             error = f"what the load saw proves nothing: {again.message}"
-        write_lines(context.evidence, found)
+        context.write(found)
     if shut := known_shut(context.evidence):
         error = shut[0].message
         context.block(expected, shut[0])
@@ -72,7 +71,7 @@ def clean_up(context: Context, remove: Callable[[Target, Path], str] | None) -> 
 
 def _unaccepted(context: Context, credential: str) -> Evidence | None:
     """The preflight's evidence that the target was not seen to accept a credential that is given."""
-    lines = [e for e in read_lines(context.evidence) if e.check == credential and not e.blocked_by]
+    lines = [e for e in context.lines() if e.check == credential and not e.blocked_by]
     return next((e for e in lines if e.outcome is not Outcome.PASS), None)
 
 

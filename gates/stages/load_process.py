@@ -25,6 +25,7 @@ from gates import config
 from gates.decision.policy_file import Settings
 from gates.deployment.database import session
 from gates.deployment.failures import in_words
+from gates.deployment.identity import without_login
 from gates.deployment.leftovers import KEPT, TIMED, Lease, sweep, take_lease, term_of
 from gates.deployment.redaction import hidden, redact_text
 from gates.deployment.target import Target
@@ -122,14 +123,14 @@ def _measure(
 
 
 def plan_of(target: Target, options: LoadOptions) -> dict[str, Any]:
-    """The plan that the load process reads: no secret in it."""
+    """The plan that the load process reads: no secret in it. It has the login of BASE_URL from its environment."""
     text, name = "", "checklist.js"
     if options.thresholds is not None:
         text, name = _read(options.thresholds), str(options.thresholds)
     duration_s = options.duration or QUICK_S
     requests_name, requests_text = _requests(options)
     return {
-        "base_url": options.url or target.base_url,
+        "base_url": without_login(options.url or target.base_url),
         "url_only": bool(options.url),
         "requests_name": requests_name,
         "requests_text": requests_text,
@@ -145,7 +146,8 @@ def plan_of(target: Target, options: LoadOptions) -> dict[str, Any]:
         "expect_workers": options.expect_workers,
         "master_host": options.master_host,
         "master_port": options.master_port or (5557 if options.expect_workers else 0),
-        "baseline_url": target.baseline_url,
+        "baseline_url": without_login(target.baseline_url),
+        "release": target.release,
         "slower_percent": options.slower_percent,
         "failed_percent": options.failed_percent,
         "test_outbox": target.test_outbox,

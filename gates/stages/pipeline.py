@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping
 
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where, stamp
-from gates.evidence_file import read_lines, write_lines
 from gates.stages.context import Context, StageReport, silent
 from gates.stages.suite import SuiteRun, run
 
@@ -44,14 +43,14 @@ def pipeline(context: Context) -> list[StageReport]:
     shutil.rmtree(inner.out, ignore_errors=True)
     inner.out.mkdir(parents=True)
     report = run(SuiteRun("pipeline", FOLDER, (), TIMEOUT_S), inner)
-    line = judge(read_lines(inner.evidence), report.error)
+    line = judge(inner.lines(), report.error)
     line = dataclasses.replace(
         line,
         started_at=stamp(at),
         duration_ms=round((time.monotonic() - started) * 1000, 1),
         release=context.target.release,
     )
-    write_lines(context.evidence, [line])
+    context.write([line])
     return [dataclasses.replace(report, stage="pipeline")]
 
 

@@ -17,7 +17,6 @@ from gates.deployment.failures import in_words
 from gates.deployment.queue_jobs import DONE, JobState, QueueDoor, QueueTroubleError
 from gates.deployment.redaction import hidden, redact_evidence
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where, stamp
-from gates.evidence_file import write_lines
 from gates.stages.context import Context, Progress, StageReport, now
 from gates.stages.preflight.database import SIGHT
 
@@ -90,9 +89,7 @@ def queue(context: Context) -> list[StageReport]:
     at, seconds = stamp(started), (now() - started).total_seconds()
     applicable = {s.id for s in expected} | {WATCHED}
     stamped = [dataclasses.replace(e, started_at=at, release=context.target.release) for e in lines]
-    write_lines(
-        context.evidence, [redact_evidence(e, hidden(context.target)) for e in stamped if e.check in applicable]
-    )
+    context.write([redact_evidence(e, hidden(context.target)) for e in stamped if e.check in applicable])
     context.account_for(expected, error or "the queue stage did not come to this")
     passed, failed, unknown = (
         sum(e.outcome is o for e in lines) for o in (Outcome.PASS, Outcome.FAIL, Outcome.UNKNOWN)

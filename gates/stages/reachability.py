@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from gates.deployment.redaction import hidden, redact_text
 from gates.deployment.target import Target
 from gates.evidence import Evidence
-from gates.evidence_file import read_lines, write_lines
 from gates.stages.context import Context, Progress, StageReport
 from gates.stages.preflight.looks import timed
 from gates.stages.watchdog import LOOK_S, known_shut, looks_of
@@ -29,7 +28,7 @@ def if_reached(
     if not shut:
         return stage()
     expected = context.applicable(prefixes)
-    context.block(expected, shut[0], already=len(read_lines(context.evidence)))
+    context.block(expected, shut[0], already=len(context.lines()))
     seconds, error = time.monotonic() - started, shut[0].message
     context.progress(Progress(name, unknown=len(expected), expected=len(expected), seconds=seconds, done=True))
     return [StageReport(name, seconds, 0, error)]
@@ -45,7 +44,7 @@ def shut_doors(context: Context) -> list[Evidence]:
         if time.monotonic() > deadline:
             hide = hidden(context.target)
             lines = [dataclasses.replace(e, message=redact_text(e.message, hide)) for e in shut]
-            write_lines(context.evidence, lines)
+            context.write(lines)
             return lines
         time.sleep(POLL_S)
     return []

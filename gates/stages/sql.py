@@ -13,7 +13,6 @@ import psycopg
 from gates.decision.rules import QUEUE_STAGE
 from gates.deployment.leftovers import at_work
 from gates.evidence import CheckSpec, TargetKind
-from gates.evidence_file import read_lines
 from gates.stages.context import Context, Progress, StageReport
 from gates.stages.distance import stretched
 from gates.stages.suite import SuiteRun, run
@@ -59,7 +58,7 @@ def data(context: Context, *, before: bool = False) -> list[StageReport]:
     )
     expected = _expected(context, prefixes)
     if not before:
-        context.account_for(expected, reason, already=len(read_lines(context.evidence)))
+        context.account_for(expected, reason, already=len(context.lines()))
     context.progress(Progress(name, unknown=len(expected), expected=len(expected), done=True, error=reason))
     return [StageReport(name, 0.0, 0, reason)]
 

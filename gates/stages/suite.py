@@ -20,7 +20,7 @@ from gates import config
 from gates.deployment.redaction import hidden, redact_text
 from gates.errors import CannotWork
 from gates.evidence import CAPABILITIES, CheckSpec, Outcome
-from gates.evidence_file import parse, read_lines, write_lines
+from gates.evidence_file import parse
 from gates.stages.context import Context, Progress, StageReport
 from gates.stages.watchdog import Watchdog, known_shut
 
@@ -62,14 +62,14 @@ def run(suite: SuiteRun, context: Context) -> StageReport:
     if not folder.is_dir():
         raise CannotWork(f"{folder} is not there; allowed: the suite {suite.folder}. Install the package whole")
     started = time.monotonic()
-    already = len(read_lines(context.evidence))
+    already = len(context.lines())
     follow = _Follower(suite, context, started)
     shut, code, text = known_shut(context.evidence, http=suite.http), None, ""
     if not shut:
         with Watchdog(context.target, suite.name, http=suite.http) as dog:
             code, text = _ran(suite, context, started + suite.timeout_s, follow, dog)
         shut = dog.shut
-        write_lines(context.evidence, shut)
+        context.write(shut)
     error = shut[0].message if shut else _error(code, suite, text)
     if shut:
         context.block(suite.expected, shut[0], already=already)
@@ -91,10 +91,10 @@ def _ran(
         process = _start(_command(suite, context, ROOT / suite.folder), context, output.fileno(), temporary)
         try:
             code = _wait(process, deadline, follow, dog)
-        finally:
+        finally:  # also where a signal ends the run
             end(process)
-    text = redact_text(log.read_text(encoding="utf-8", errors="replace"), hidden(context.target))
-    log.write_text(text, encoding="utf-8")
+            text = redact_text(log.read_text(encoding="utf-8", errors="replace"), hidden(context.target))
+            log.write_text(text, encoding="utf-8")
     return code, text
 
 
@@ -204,7 +204,7 @@ class _Follower:
                 lines.seek(self._offset)
                 whole, newline, _ = lines.read().rpartition(b"\n")
             self._offset += len(whole) + len(newline)
-            for one in parse(whole):
+            for one in parse(whole, self._context.run_id):
                 self._counts[one.outcome] += 1
         self._context.progress(
             Progress(

@@ -10,7 +10,6 @@ from gates.deployment.failures import in_words
 from gates.deployment.loans import Changed, Ending, Loan, give_back_for_the_dead
 from gates.deployment.redaction import hidden, redact_text
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where, stamp
-from gates.evidence_file import write_lines
 from gates.stages.context import Context
 
 SPEC = CheckSpec(
@@ -48,7 +47,7 @@ def switches(context: Context) -> None:
         blocked_by=blocked_by,
         release=context.target.release,
     )
-    write_lines(context.evidence, [line])
+    context.write([line])
 
 
 def give_back_after_drills(context: Context) -> None:

@@ -19,8 +19,8 @@ from gates.deployment.database import connect
 from gates.deployment.failures import in_words
 from gates.deployment.redaction import hidden, redact_text
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where, stamp
-from gates.evidence_file import write_lines
 from gates.stages.context import Context
+from gates.stages.preflight.endpoints import RELEASE
 
 SPEC = CheckSpec(
     "preflight/alone",
@@ -84,8 +84,9 @@ class Turn:
 
     def block(self) -> None:
         """Write down that none of the checks after the preflight was made."""
-        expected = self._context.applicable(("sql/", "alert/", "cohort/", "drill/", "load/"))
-        self._context.account_for(expected, f"blocked by {SPEC.id}: {ANOTHER_RUN}", blocked_by=SPEC.id)
+        expected = self._context.applicable(("sql/", "alert/", "cohort/", "drill/", "load/", RELEASE.id))
+        already = len(self._context.lines())
+        self._context.account_for(expected, f"blocked by {SPEC.id}: {ANOTHER_RUN}", already=already, blocked_by=SPEC.id)
 
     def _take(self) -> bool:
         """Release the lock and take it again in one message, so that no other run can take it in between."""
@@ -116,4 +117,4 @@ class Turn:
         at = stamp(dt.datetime.now(dt.UTC))
         line = Evidence(SPEC.id, outcome, message, samples=1, started_at=at, release=target.release)
         line = dataclasses.replace(line, message=redact_text(message, hidden(target)), blocked_by=blocked_by)
-        write_lines(self._context.evidence, [line])
+        self._context.write([line])

@@ -13,18 +13,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gates import record
+from gates import past_decisions, record
 from gates.act.flag import FlagState, Order, look_at
 from gates.act.rollout import act
 from gates.decision.decide import weigh
 from gates.decision.policy_file import PolicyFile
 from gates.decision.rules import Policy
 from gates.deployment.identity import identity
-from gates.deployment.redaction import hidden, redact_text
+from gates.deployment.redaction import hidden, redact_text, scrubbing
 from gates.deployment.target import Target
 from gates.errors import CannotWork
 from gates.evidence import CheckSpec, Evidence, TargetKind, stamp
 from gates.evidence_file import read_log
+from gates.past_decisions import PastDecision
 from gates.reports import webhook
 from gates.stages.context import Context, Progress, StageReport, silent
 from gates.verdict import Action, Decision, Verdict
@@ -98,7 +99,9 @@ def one_round(watch: Watch, jump_s: float = 0.0) -> FinishedRound | None:
         flag = look_at(watch.target.database_url, _policy(watch, plan, "").rollout.flag) if watch.rollback else None
         context, looked = _look(watch, plan, past.last_number + 1, started)
         policy = _policy(watch, plan, looked.target.release)
-        made = _judged(watch, past, alive, plan, list(read_log(context.evidence).evidence), policy, started)
+        made = _judged(
+            watch, past, alive, plan, list(read_log(context.evidence, run=context.run_id).evidence), policy, started
+        )
         if watch.rollback:
             made = _rolled_back(watch, past, made, policy, flag)
         error = _kept(watch, made)
@@ -175,7 +178,8 @@ def _look(watch: Watch, plan: look.RoundPlan, number: int, now: dt.datetime) -> 
         environ=watch.environ,
         progress=watch.progress,
     )
-    looked = look.look(context, plan)
+    with scrubbing(context.out, hidden(watch.target)):
+        looked = look.look(context, plan)
     born = [c for c in context.companies.read_text(encoding="utf-8").split() if c not in set(earlier)]
     if born:
         folder = watch.beside("companies")
@@ -267,6 +271,11 @@ def _rolled_back(watch: Watch, past: History, made: Round, policy: Policy, seen:
     order = Order(policy.rollout, policy.release, "replaygate", reason, seen)
     action: Action = act(Verdict(Decision.ROLLBACK, reason), order, watch.target.database_url, tell=watch.warn)
     action = dataclasses.replace(action, message=redact_text(action.message, hidden(watch.target)))
+    folder = watch.policy_file.settings.state_of(watch.name)
+    try:
+        past_decisions.remember(folder, PastDecision.rolled_back(action, reason, watch.target.kind.value, watch.now()))
+    except OSError as error:
+        watch.warn(f"the history of the target could not be told: {error}. See to --state")
     settled = action.result in {"done", "nothing_to_do"}
     kind = "rolled back" if settled else "not rolled back"
     again = past.last is not None and past.last.action.get("result") == action.result  # that is no news

@@ -26,16 +26,16 @@ from loadtests.thresholds.expectations import (
     EVENT_STATUS,
     REFUSED,
     SUCCEEDS,
-    VERSION,
     Expectation,
     accepted_event,
     replayed,
     status_is,
+    version_of,
 )
 from loadtests.thresholds.requests import VARIABLE
 
 AGENT = "replaygate-load"
-PROBES = {"/healthz": ALIVE, "/version": VERSION}
+PROBES = {"/healthz": ALIVE, "/version": version_of()}
 MIX = ("event", "probe", "event", "probe", "replay")
 """What a user, or a scenario that names no operation, does by turns."""
 EVENT_TENANTS = 10
@@ -85,7 +85,8 @@ class Workload:
             case "probe":
                 path = next(self._probes)
                 request, expectation = Request("GET", path), PROBES[path]
-                twin = self._twin(request, expectation)
+                twin = self._twin(request, expectation)  # of another release
+                expectation = version_of(self.plan.release) if path == "/version" else expectation
                 return self._call(f"GET {path}", request, "probe", "probe", expectation, twin=twin)
             case "replay":
                 return next(self._replays, None)

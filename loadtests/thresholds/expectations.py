@@ -34,9 +34,16 @@ def status_is(wanted: int) -> Expectation:
 
 
 ALIVE = status_is(200)
-VERSION = Expectation(
-    "200 with a release", lambda status, body: status == 200 and isinstance(json_object(body).get("release"), str)
-)
+
+
+def version_of(release: str = "") -> Expectation:
+    """/version names that release; any, where none is meant."""
+
+    def holds(status: int, body: bytes) -> bool:
+        said = json_object(body).get("release")
+        return status == 200 and (said == release if release else isinstance(said, str))
+
+    return Expectation(f"200 with the release {release}" if release else "200 with a release", holds)
 
 
 def accepted_event(event_id: str) -> Expectation:

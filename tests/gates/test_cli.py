@@ -23,7 +23,7 @@ from gates.deployment.requests import sign_v1
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where, stamp
 from gates.evidence_file import read_log, write_lines
 from gates.operator import lint
-from gates.record import begin, recompute, write, write_run
+from gates.record import begin, held, recompute, write, write_run
 from gates.verdict import Action
 from tests.gates.floor_checks import FLOOR_SPECS, on_solid_ground
 from tests.gates.gate_process import gate
@@ -130,11 +130,25 @@ def test_an_error_has_its_exit_code_and_no_traceback(
     assert not done.stdout
 
 
+@pytest.mark.parametrize("command", ["run", "drill", "sql", "alerts", "load"])
+def test_a_folder_belongs_to_one_gate_at_a_time(command: str, tmp_path: Path) -> None:
+    """A second one says so and touches nothing there: two would mix their evidence. When the first ended, it may."""
+    nowhere = {"BASE_URL": "http://127.0.0.1:9"}
+    out = tmp_path / "out"
+    with held(out):
+        done = gate(command, "--output", str(out), cwd=tmp_path, environ=nowhere)
+        assert (done.returncode, list(out.iterdir())) == (4, [])
+        assert f"another gate writes to {out}; allowed: one at a time" in done.stderr
+    if command == "sql":
+        assert gate(command, "--output", str(out), cwd=tmp_path, environ=nowhere).returncode == 10
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_leaves_a_hold(tmp_path: Path, number: int, code: int) -> None:
-    """Ctrl-C and SIGTERM end the run and its subprocesses; what is on disk says hold."""
+    """Ctrl-C and SIGTERM end the run and its subprocesses; what is on disk says hold, and no secret."""
     with serving(lambda _path: (200, {"release": "r1"})) as url:
-        clean = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "BASE_URL": url}
+        clean = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "BASE_URL": url, "TRANSBOT_HMAC_SECRET": SECRET}
+        (tmp_path / "left.txt").write_text(f"an answer: {SECRET}", encoding="utf-8")
         default = ["env", "--default-signal=INT"]  # a suite in the background inherits that Ctrl-C is ignored
         words = [*default, sys.executable, "-m", "gates.cli", "run", "--output", str(tmp_path)]
         process = subprocess.Popen(
@@ -149,6 +163,7 @@ def test_an_interrupted_run_leaves_a_hold(tmp_path: Path, number: int, code: int
         assert process.returncode == code, err
         assert not out
         assert json.loads((tmp_path / "verdict.json").read_text(encoding="utf-8"))["decision"] == "hold"
+        assert (tmp_path / "left.txt").read_text(encoding="utf-8") == "an answer: $TRANSBOT_HMAC_SECRET"
         while str(tmp_path) in "".join(
             command_lines()
         ):  # what was just being started dies with its parent, a moment later

@@ -112,6 +112,22 @@ def test_a_line_that_does_not_fit_is_not_left_in_part(
     assert path.read_bytes() == before
 
 
+def test_a_line_of_another_run_is_no_evidence(tmp_path: Path) -> None:
+    """Two gates in one folder: what the other one saw fills no gap, and is a finding that holds."""
+    path = tmp_path / "evidence.ndjson"
+    write_lines(path, [saw(CHECKS[0])], "production")
+    write_lines(path, [saw(c) for c in CHECKS[1:]], "staging")
+    write_lines(path, [saw(CHECKS[1])])
+    log = read_log(path, run="production")
+    assert [e for e in log.evidence if not e.check.startswith(UNREADABLE)] == [saw(CHECKS[0])]
+    assert troubles(log.evidence)[0].startswith("evidence line 2 is of another run (staging)")
+    assert troubles(log.evidence)[-1].startswith("evidence line 5 is of another run (it names none)")
+    assert not log.whole
+    assert read_log(path, log.end) == log
+    assert decide(log.evidence, POLICY, NOW).decision is Decision.HOLD
+    assert read_log(path).whole, "the control"
+
+
 CHANGES: dict[str, Callable[[list[bytes]], list[bytes]]] = {
     "cut tail": lambda lines: lines[:-1],
     "removed": lambda lines: [*lines[:1], *lines[2:]],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,21 @@ def test_a_run_of_a_release_that_is_not_known_yet_counts_for_all(tmp_path: Path)
     last = last_of("r-1", read(tmp_path))
     assert last is not None
     assert last.decision is Decision.HOLD
+
+
+@pytest.mark.parametrize(
+    ("decision", "counts"), [(Decision.ROLLBACK, True), (Decision.HOLD, True), (Decision.PROMOTE, False)]
+)
+def test_a_finished_run_without_a_release_counts_for_all_unless_it_promotes(
+    decision: Decision, counts: bool, tmp_path: Path
+) -> None:
+    """Instances that name no one release, or a person's rollback: whatever was promoted there is not to go on."""
+    remember(tmp_path, settled())
+    later = PastDecision.of({**RUN, "run_id": "a2"}, replace(VERDICT, decision=decision, release=""))  # type: ignore[dict-item]
+    remember(tmp_path, later)
+    assert last_of("r-1", read(tmp_path)) == (later if counts else settled())
+    remember(tmp_path, settled("a3"))
+    assert last_of("r-1", read(tmp_path)) == settled("a3")
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from gates.decision.policy_file import parse
 from gates.deployment.target import Target
 from gates.errors import CannotWork, NotRolledBack
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where, stamp
-from gates.evidence_file import Unwritten, read_lines, write_lines
+from gates.evidence_file import Unwritten, read_lines
 from gates.one_stage import run_stage
 from gates.reports import render, webhook
 from gates.reports.terminal import verdict_text
@@ -99,11 +99,15 @@ def pytest_addoption(parser):
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """A target that is alive, ready and of release r1."""
+    """A target that is alive, ready and of a release; `away` answers of /version it gives as a proxy does."""
+
+    release, away = "r1", 0
 
     def do_GET(self) -> None:
-        body = json.dumps({"release": "r1", "drill_agent": True}).encode()
-        self.send_response(200)
+        body = json.dumps({"release": self.release, "drill_agent": True}).encode()
+        refused = self.path == "/version" and Handler.away > 0
+        Handler.away -= refused
+        self.send_response(503 if refused else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -153,7 +157,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     def run_or_write(asked: SuiteRun, context: Context, *limits: Any) -> tuple[int | None, str]:
         if asked.name in names:
             return ran(asked, context, *limits)
-        write_lines(context.evidence, [written(s, context, before="before" in asked.name) for s in asked.expected])
+        context.write([written(s, context, before="before" in asked.name) for s in asked.expected])
         return 0, ""
 
     monkeypatch.setattr(suite, "_ran", run_or_write)
@@ -562,16 +566,44 @@ def test_a_folder_that_is_removed_in_the_middle_stops_a_promotion_and_no_rollbac
     assert acted == decisions
 
 
+@pytest.mark.parametrize(
+    ("release", "away", "outcome"),
+    [("r2", 0, Outcome.FAIL), ("r1", 15, Outcome.PASS), ("r1", 10**6, Outcome.UNKNOWN)],
+    ids=["another release", "a restart", "a long restart"],
+)
+def test_the_release_is_looked_at_again_when_all_else_was_seen(
+    release: str, away: int, outcome: Outcome, asked: RunRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that came during the load is harm; instances that restart are waited for, and not for ever."""
+    monkeypatch.setattr("gates.decision.floor.FLOOR", {})
+    monkeypatch.setattr("gates.stages.preflight.PATIENCE_S", 0.1 if away > 100 else 30.0)
+    monkeypatch.setattr("gates.stages.preflight.POLL_S", 0.01)
+    monkeypatch.setattr(Handler, "release", "r1")
+    monkeypatch.setattr(Handler, "away", 0)
+
+    def load(target: Target, out: Path) -> list[Evidence]:
+        Handler.release, Handler.away = release, away
+        return loaded(target, out)
+
+    verdict = run_gate(dataclasses.replace(asked, load=load, policy=dataclasses.replace(asked.policy, scope=WHOLE)))
+    lines = [e for e in read_lines(asked.out / "evidence.ndjson") if e.check == endpoints.RELEASE.id]
+    assert [(e.round, e.outcome) for e in lines] == [("before", Outcome.PASS), ("", outcome)]
+    assert (verdict.decision is Decision.ROLLBACK) is (outcome is Outcome.FAIL)
+    assert (verdict.counts.passed == len(CATALOGUE)) is (outcome is Outcome.PASS)
+    if outcome is Outcome.FAIL:
+        assert "at the end of the run, /version says r2; allowed: r1" in verdict.reason
+
+
 def test_harm_that_finds_no_room_on_disk_is_acted_upon(
     asked: RunRequest, acted: list[Decision], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The very line of the failure could not be written."""
 
-    def no_room(path: Path, evidence: list[Evidence]) -> None:
+    def no_room(path: Path, evidence: list[Evidence], _run: str) -> None:
         raise Unwritten(f"{path}: No space left on device", (*evidence,))
 
     def load(_target: Target, _out: Path) -> list[Evidence]:
-        monkeypatch.setattr("gates.stages.load.write_lines", no_room)
+        monkeypatch.setattr("gates.stages.context.write_lines", no_room)
         return [Evidence("load/small", Outcome.FAIL, samples=60, observed=3.0, limit=2.0)]
 
     with pytest.raises(CannotWork, match="was switched off"):

@@ -12,7 +12,7 @@ from loadtests.engine.wire import parse_address
 from loadtests.engine.workload import Workload
 from loadtests.judgement.trend import is_rising
 from loadtests.plan import Credentials, LoadPlan, Tenant, replays_of
-from loadtests.thresholds.expectations import EVENT_STATUS, SUCCEEDS, VERSION, accepted_event, replayed
+from loadtests.thresholds.expectations import EVENT_STATUS, SUCCEEDS, accepted_event, replayed, version_of
 from loadtests.thresholds.language import parse_metric_key
 
 COMPANY, EVENT = "00000000-0000-4000-8000-00000000000A", "00000000-0000-4000-8000-00000000000b"
@@ -66,8 +66,9 @@ def test_events_their_status_and_the_version_are_told_from_mere_success() -> Non
     assert not accepted_event(EVENT).holds(200, body({"event_id": EVENT, "path": "outbox"}))
     assert EVENT_STATUS.holds(200, body({"status": "pending", "committed_at": "2024-06-01T00:00:00Z"}))
     assert not EVENT_STATUS.holds(200, b"{}")
-    assert VERSION.holds(200, body({"release": "r1"}))
-    assert not VERSION.holds(200, b"<html>")
+    for meant, passes in (("", True), ("r1", True), ("r2", False)):
+        assert version_of(meant).holds(200, body({"release": "r1"})) is passes
+        assert not version_of(meant).holds(200, b"<html>")
     assert [SUCCEEDS.holds(status, b"") for status in (200, 204, 302, 429, 0)] == [True, True, False, False, False]
 
 

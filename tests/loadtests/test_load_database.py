@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -299,6 +301,27 @@ def test_a_database_that_is_gone_leaves_the_metrics_unmeasured(migrated_url: str
     watch.finish()
     assert "refused" in watch.error
     assert samples.select(MetricKey("dlq_items_count")).is_empty
+
+
+@pytest.mark.parametrize("refused", [{1}, {1, 2}, {3, 4}, {2}, set()], ids=str)
+def test_dead_letters_are_counted_from_before_the_load_to_after_it(
+    refused: set[int], migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of four polls the first and the last must answer: a later baseline, or an earlier count, hides some."""
+    watch = database.BacklogPoller(migrated_url, PLAN, samples := Samples())
+    polls, real = itertools.count(1), execute
+
+    def at_times(connection: Connection, text: Any, *values: Any) -> list[dict[str, Any]]:
+        if text == sql(database.FOLDER / "backlog.sql") and next(polls) in refused:
+            raise psycopg.errors.QueryCanceled("too slow")
+        return real(connection, text, *values)
+
+    monkeypatch.setattr(database, "execute", at_times)
+    for _ in range(3):
+        watch.poll()
+    watch.finish()
+    assert watch.error == ""
+    assert samples.select(MetricKey("dlq_items_count")).is_empty is bool({1, 4} & refused)
 
 
 @pytest.mark.parametrize("polls", [1, LEAST_VALUES])

@@ -192,10 +192,15 @@ def test_a_missing_thresholds_file_is_a_configuration_error(tmp_path: Path) -> N
 def test_no_secret_is_in_the_plan() -> None:
     """The plan may be kept and shown: secrets stay in the environment."""
     planted = Target(
-        TargetKind.STAGING, "http://x", ("planted-hmac-secret",), admin_jwt="planted-jwt", jwt_secret="planted-key",
-        database_url="postgresql://u:planted-password@h/d",
+        TargetKind.STAGING, "http://u:planted-pw@X:1/p", ("planted-hmac-secret",),
+        admin_jwt="planted-jwt", jwt_secret="planted-key",
+        database_url="postgresql://u:planted-password@h/d", baseline_url="http://planted@b",
     )  # fmt: skip
-    assert "planted" not in json.dumps(load_process.plan_of(planted, options()))
+    plan = load_process.plan_of(planted, options())
+    assert "planted" not in json.dumps(plan)
+    assert (plan["base_url"], plan["baseline_url"]) == ("http://X:1/p", "http://b")
+    of_url = load_process.plan_of(planted, options("--url", "https://u:planted@h/p?q=a@b"))
+    assert of_url["base_url"] == "https://h/p?q=a@b"
 
 
 def trend(values: list[float]) -> TrendSink:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gates.checks.pipeline.assertion import hold
 from gates.checks.recorder import Observer, check
 
 
@@ -16,10 +17,10 @@ def test_passes(seen: Observer) -> None:
 
 @check("pipeline/fails")
 def test_fails(seen: Observer) -> None:
-    """A check whose claim does not hold fails."""
+    """A check whose claim does not hold fails, also where it is asserted outside the test's module."""
     seen.control("the control")
     seen.count()
-    raise AssertionError("it must fail")
+    hold(False)
 
 
 @check("pipeline/sees-nothing")

@@ -23,7 +23,6 @@ from gates.deployment.database import lending, see_lending
 from gates.deployment.redaction import hidden, redact_evidence, redact_text
 from gates.deployment.target import Target
 from gates.evidence import Evidence, JsonValue, Outcome, Severity, stamp
-from gates.evidence_file import write_lines
 from gates.stages.context import Context, Progress, StageReport
 from gates.stages.preflight import credentials
 from gates.stages.preflight.credentials import credential_lines
@@ -48,6 +47,8 @@ VARIABLES = spec(
     "What is not given cannot be checked, and what was not checked does not promote.",
     Severity.WARN,
 )
+PATIENCE_S, POLL_S = 10.0, 0.5
+"""Of the second look at the release."""
 SPECS = (VARIABLES, REACHABLE, RELEASE, READY, DATABASE, SIGHT, SKEW, *credentials.SPECS)
 
 
@@ -63,8 +64,11 @@ class Preflight:
     unreachable: tuple[Evidence, ...] = ()
 
 
-def preflight(context: Context) -> Preflight:
-    """Ask the target; write one line a check, and one a capability. Blocked checks say by what."""
+def preflight(context: Context, *, whole_run: bool = False) -> Preflight:
+    """Ask the target; write one line a check, and one a capability. Blocked checks say by what.
+
+    whole_run: the release that was seen needs `release_again`.
+    """
     started = time.monotonic()
     target = context.target
     # both doors at once: each look is a few round trips, and a target may be far
@@ -84,14 +88,37 @@ def preflight(context: Context) -> Preflight:
     if not target.release and len(agreed) == 1:
         target = dataclasses.replace(target, release=redact_text(agreed.pop(), hide))  # it may echo a secret
     clean = [redact_evidence(dataclasses.replace(e, release=target.release), hide) for e in lines]
-    write_lines(context.evidence, clean)
+    shut = tuple(e for e in clean if e.details.get("unreachable"))
+    again = {RELEASE.id} if whole_run and not shut else set()
+    seen = [
+        dataclasses.replace(e, round="before") if e.check in again and e.outcome is Outcome.PASS else e for e in clean
+    ]
+    context.write(seen)
     seconds = time.monotonic() - started
     outcomes = [e.outcome for e in clean if not e.check.startswith("preflight/capability/")]
     passed, failed, unknown = (outcomes.count(o) for o in (Outcome.PASS, Outcome.FAIL, Outcome.UNKNOWN))
-    shut = tuple(e for e in clean if e.details.get("unreachable"))
     error = "; ".join(e.message for e in shut)
     context.progress(Progress("preflight", passed, failed, unknown, len(outcomes), seconds, done=True, error=error))
     return Preflight(target, StageReport("preflight", seconds, error=error), shut)
+
+
+def release_again(context: Context) -> list[StageReport]:
+    """Look once more at which release answers, when all else was seen: another one may have come meanwhile.
+
+    Instances that restart are waited for.
+    """
+    started, target = time.monotonic(), context.target
+    if not target.base_url or not context.applicable((RELEASE.id,)):
+        return []
+    with HttpDoor(target.base_url, timeout_s=TIMEOUT_S) as door:
+        while True:
+            line = timed(RELEASE, target, lambda: release(target, versions_of(door)))
+            if line.outcome is not Outcome.UNKNOWN or time.monotonic() - started > PATIENCE_S:
+                break
+            time.sleep(POLL_S)
+    message = f"at the end of the run, {line.message}" if line.message else ""
+    context.write([redact_evidence(dataclasses.replace(line, message=message), hidden(target))])
+    return [StageReport("release", time.monotonic() - started)]
 
 
 def _service_lines(target: Target) -> tuple[list[Evidence], list[dict[str, JsonValue]]]:

@@ -186,6 +186,16 @@ def test_every_way_a_check_can_end_has_its_outcome(suite: Path, parallel: tuple[
         assert (one.outcome, words in one.message) == (outcome, True), (check, one)
 
 
+@pytest.mark.parametrize("variables", [{"PYTHONOPTIMIZE": "1"}, {"PYTHONOPTIMIZE": "2"}])
+def test_where_python_leaves_asserts_out_nothing_is_recorded(suite: Path, variables: dict[str, str]) -> None:
+    """Also plain pytest refuses: a check whose assert is in another module would be green."""
+    file = suite / "evidence.ndjson"
+    done = run(suite, f"--evidence={file}", **variables)
+    assert done.returncode == 4
+    assert "PYTHONOPTIMIZE" in done.stderr
+    assert not file.exists()
+
+
 def test_a_failure_shows_the_request_its_twin_and_a_command_without_secrets(suite: Path) -> None:
     """The witness is one field from the passing twin; neither secret nor usable token is written anywhere."""
     file = suite / "evidence.ndjson"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from gates.config import load_target
+from gates.deployment.identity import identity
+from gates.operator.serve import Desk
 from gates.past_decisions import PastDecision, remember
 from gates.reports.history import TargetHistory, page, tables
 from gates.verdict import Decision
@@ -100,3 +104,30 @@ def test_what_a_target_said_is_inert_there_too(text: str) -> None:
         made = page([history])
         assert seen(made)
         assert set(Page(made).tags) <= TAGS - {"script"}
+
+
+@pytest.mark.parametrize("command", ["rollback", "emergency"])
+def test_after_a_rollback_by_hand_no_older_promote_is_told(command: str, migrated_url: str, tmp_path: Path) -> None:
+    """`gate serve` reads the same folder: the flag is off for every release, until the gate judges one again."""
+    with psycopg.connect(migrated_url, autocommit=True) as connection:
+        for flag in ("outbox.enabled", "other.enabled"):
+            connection.execute("delete from public.feature_flags where key = %s", (flag,))
+            connection.execute(
+                "insert into public.feature_flags (key, enabled, rollout_percentage) values (%s, true, 10)", (flag,)
+            )
+    at = dt.datetime.now(dt.UTC)
+    environ = {"DATABASE_URL": migrated_url, "BASE_URL": "http://127.0.0.1:9", "GATE_TARGET": "staging"}
+    folder = tmp_path / "state" / identity(load_target(environ))
+    one = PastDecision("a", "r-1", Decision.PROMOTE, "", at.isoformat(), at.isoformat(), target="staging")
+    remember(folder, one)
+    desk = Desk(tmp_path / "state", dt.timedelta(hours=1), lambda: at)
+    words = (command, "--reason", "too slow", "--state", str(tmp_path / "state"))
+    dry = gate(*words, "--dry-run", cwd=tmp_path, environ=environ)
+    other = gate(*words, "--flag", "other.enabled", cwd=tmp_path, environ=environ) if command == "rollback" else dry
+    assert (dry.returncode, other.returncode) == (0, 0), (dry, other)
+    assert desk.verdict_of("r-1", "staging")["decision"] == "promote"
+    done = gate(*words, cwd=tmp_path, environ=environ)
+    assert done.returncode == 0, done.stderr
+    for release in ("r-1", "r-0"):
+        told = desk.verdict_of(release, "staging")
+        assert (told["decision"], told["reason"]) == ("rollback", f"{command} by hand: too slow")

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -72,6 +73,7 @@ def test_argo_reads_the_last_verdict_of_the_release_that_it_asks_about(port: int
     assert verdict(port) == {
         "decision": "promote",
         "release": "r-1",
+        "target": "",
         "finished_at": "2026-01-02T11:55:00+00:00",
         "reason": "the reason",
     }
@@ -98,6 +100,45 @@ def test_the_worst_of_several_targets_counts_and_a_broken_file_holds(port: int, 
     assert verdict(port)["decision"] == "hold"
     remember(tmp_path / "t3", decided(Decision.ROLLBACK))
     assert verdict(port)["decision"] == "rollback"
+
+
+def test_what_staging_promoted_is_promoted_to_nobody_who_asks_for_production(port: int, tmp_path: Path) -> None:
+    """The answer names the kind of target. Where there are several, only who names one is told a promote of it."""
+    for kind in ("staging", "production"):
+        one = replace(decided(Decision.PROMOTE), target=kind)
+        remember(tmp_path / kind, one if kind == "staging" else replace(one, release="r-0"))
+        if kind == "staging":
+            assert verdict(port)["target"] == "staging"
+            assert verdict(port)["decision"] == "promote", "the only kind there is"
+            assert verdict(port, "r-1&target=production")["decision"] == "hold"
+    assert verdict(port)["decision"] == "hold"
+    assert "(production, staging): ask with &target=KIND" in verdict(port)["reason"]
+    asked = {
+        kind: verdict(port, f"r-1&target={kind}") for kind in ("staging", "production", "staging&target=production")
+    }
+    assert [(a["decision"], a["target"]) for a in asked.values()] == [
+        ("promote", "staging"),
+        ("hold", "production"),
+        ("hold", "staging,production"),
+    ]
+    told = {"metadata": {"release": "r-1", "target": "staging"}}
+    assert ask(port, CONFIRM, told)[0] == 200
+    assert ask(port, CONFIRM, {"metadata": {"release": "r-1"}})[0] == 403
+    remember(tmp_path / "staging", replace(decided(Decision.ROLLBACK, run_id="a2"), release="", target=""))
+    assert verdict(port)["decision"] == "rollback", "harm is told to whoever asks for no kind"
+    assert verdict(port, "r-1&target=staging")["decision"] == "rollback"
+    assert verdict(port, "r-1&target=production")["decision"] == "hold"
+
+
+def test_a_promote_of_an_older_gate_names_no_target(port: int, tmp_path: Path) -> None:
+    """Its line has no kind: whoever asks for one is not told a promote."""
+    remember(tmp_path / "t1", decided(Decision.PROMOTE))
+    assert verdict(port)["decision"] == "promote"
+    asked = verdict(port, "r-1&target=production")
+    assert (asked["decision"], asked["reason"]) == (
+        "hold",
+        "that a production target was judged is not known: run the gate again",
+    )
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from gates.deployment.database import SESSION, TRANSACTION, execute, session, va
 from gates.deployment.target import Target
 from gates.deployment.tenants import Tenants
 from gates.evidence import Evidence, Outcome, TargetKind
-from gates.evidence_file import write_lines
 from gates.stages.context import Context
 from gates.stages.distance import stretched
 from gates.stages.drill import MOST_LENT, MOST_WORKERS, drill, workers_for
@@ -28,7 +27,7 @@ from tests.postgres_fixture import PgServer
 def test_a_slow_target_is_drilled_by_more_at_once(policy: int, answer_ms: float, workers: int, tmp_path: Path) -> None:
     """What mostly waits is spread wider, up to a limit, and never narrower than the policy says."""
     context = Context(Target(TargetKind.STAGING), Settings(drill_workers=policy), tmp_path, "run")
-    write_lines(context.evidence, [Evidence(REACHABLE.id, Outcome.PASS, samples=1, duration_ms=answer_ms)])
+    context.write([Evidence(REACHABLE.id, Outcome.PASS, samples=1, duration_ms=answer_ms)])
     assert workers_for(context) == workers
 
 
@@ -36,7 +35,7 @@ def test_a_slow_target_is_drilled_by_more_at_once(policy: int, answer_ms: float,
 def test_a_slow_target_gets_no_more_time(answer_ms: float, limit_s: int, tmp_path: Path) -> None:
     """A far one does. What takes seconds to answer is slow, and its users wait for the verdict, too."""
     context = Context(Target(TargetKind.STAGING), Settings(), tmp_path, "run")
-    write_lines(context.evidence, [Evidence(REACHABLE.id, Outcome.PASS, samples=1, duration_ms=answer_ms)])
+    context.write([Evidence(REACHABLE.id, Outcome.PASS, samples=1, duration_ms=answer_ms)])
     assert stretched(context, 180.0) == limit_s
 
 
@@ -47,7 +46,7 @@ def test_a_pooler_that_lends_by_transaction_has_room_for_more(
     """There a drill that waits holds no session."""
     monkeypatch.setattr(database, "_POOLED", {"postgresql://pooler": lent})
     context = Context(Target(TargetKind.STAGING, database_url="postgresql://pooler"), Settings(), tmp_path, "run")
-    write_lines(context.evidence, [Evidence(REACHABLE.id, Outcome.PASS, samples=1, duration_ms=4000.0)])
+    context.write([Evidence(REACHABLE.id, Outcome.PASS, samples=1, duration_ms=4000.0)])
     assert workers_for(context) == workers
 
 
@@ -55,7 +54,7 @@ def test_a_pooler_that_lends_by_transaction_has_room_for_more(
 def test_a_server_with_few_connections_is_drilled_by_fewer(room: int | None, workers: int, tmp_path: Path) -> None:
     """Each drill may need two sessions, and the gate some more; the rest is for the deployment's users."""
     context = Context(Target(TargetKind.STAGING), Settings(drill_workers=8), tmp_path, "run")
-    write_lines(context.evidence, [Evidence(DATABASE.id, Outcome.PASS, samples=1, details={ROOM: room})])
+    context.write([Evidence(DATABASE.id, Outcome.PASS, samples=1, details={ROOM: room})])
     assert workers_for(context) == workers
 
 

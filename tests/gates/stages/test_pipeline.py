@@ -5,10 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gates import config
+from gates.checks.pipeline import assertion
 from gates.decision.policy_file import Settings
 from gates.deployment.target import Target
 from gates.evidence import Evidence, Outcome, TargetKind
@@ -55,6 +59,28 @@ def test_a_pipeline_that_loses_failures_is_seen(tmp_path: Path, monkeypatch: pyt
     (line,) = read_lines(tmp_path / "out" / "evidence.ndjson")
     assert line.outcome is Outcome.FAIL
     assert "pipeline/fails is pass where fail is due" in line.message
+
+
+def test_no_variable_of_the_caller_takes_asserts_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The suites are started without it; where it came through, the recorder refuses, and the pipeline is unknown."""
+    optimized = {**os.environ, "PYTHONOPTIMIZE": "1"}
+    pipeline(context(tmp_path / "plain", optimized))
+    monkeypatch.setattr(config, "CHANGES_PYTHON", ())
+    pipeline(context(tmp_path / "given", optimized))
+    (plain,), (given,) = (read_lines(tmp_path / name / "evidence.ndjson") for name in ("plain", "given"))
+    assert plain.outcome is Outcome.PASS
+    assert given.outcome is Outcome.UNKNOWN
+    assert "it could not be started that way" in given.message
+
+
+def test_the_known_failure_is_lost_with_the_asserts() -> None:
+    """The control of the check: without asserts its helper holds whatever it is given, and so the check would pass."""
+    for optimize, lost in ((0, False), (1, True)):
+        module: dict[str, Any] = {}
+        source = Path(assertion.__file__).read_text(encoding="utf-8")
+        exec(compile(source, "", "exec", optimize=optimize), module)  # noqa: S102  -- as Python would import it
+        with nullcontext() if lost else pytest.raises(AssertionError, match="it must fail"):
+            module["hold"](False)
 
 
 @pytest.mark.parametrize(

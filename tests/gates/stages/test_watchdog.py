@@ -17,7 +17,7 @@ from gates.decision.rules import Policy
 from gates.deployment import control
 from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, TargetKind, Where
-from gates.evidence_file import read_lines, write_lines
+from gates.evidence_file import read_lines
 from gates.proof.servers import HANG, Asked, Reply, raw, serve
 from gates.stages import load_process, suite, watchdog
 from gates.stages.context import Context
@@ -239,7 +239,7 @@ def test_the_load_ends_when_its_target_dies(service: Service, tmp_path: Path) ->
 def test_a_suite_of_a_dead_target_does_not_begin(service: Service, suites: Path) -> None:
     """What the run already knows is not found out again; what looks at the database alone goes on."""
     context = service.context(suites)
-    write_lines(context.evidence, [shut_at(AT)])
+    context.write([shut_at(AT)])
     report = run(SuiteRun("drill main", "drills", [spec("drill/small/main")], 600.0), context)
     assert report.seconds < MOST_S
     assert watchdog.known_shut(context.evidence, http=False) == []

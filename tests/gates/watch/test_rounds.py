@@ -13,14 +13,14 @@ from typing import Any
 import psycopg
 import pytest
 
-from gates import catalogue
+from gates import catalogue, past_decisions
 from gates.decision.policy_file import parse
 from gates.deployment.target import Target
 from gates.errors import CannotWork
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where, stamp
-from gates.evidence_file import write_lines
 from gates.stages.context import Context, StageReport
 from gates.stages.suite import SuiteRun
+from gates.verdict import Decision
 from gates.watch import history, story
 from gates.watch import look as looks
 from gates.watch.incidents import Patience
@@ -60,7 +60,7 @@ class Suites:
         with context.companies.open("a", encoding="utf-8") as out:
             out.writelines(f"{c}\n" for c in self.born)
         lines = [self._line(check, context) for check in checks]
-        write_lines(context.evidence, lines)
+        context.write(lines)
         return StageReport(suite.name, 0.1)
 
     def _line(self, check: str, context: Context) -> Evidence:
@@ -322,13 +322,17 @@ def audited(url: str) -> list[dict[str, Any]]:
     ],
 )
 def test_the_flag_goes_off_only_for_harm_seen_in_two_rounds_in_a_row(
-    flagged: tuple[Watch, str], suites: Suites, seen: tuple[Outcome, ...], on: bool
+    flagged: tuple[Watch, str], suites: Suites, seen: tuple[Outcome, ...], on: bool, tmp_path: Path
 ) -> None:
-    """By the path of a run: one audit row with the reason; unknown never rolls back."""
+    """By the path of a run: one audit row with the reason, and a line of the history; unknown never rolls back."""
     watched, url = flagged
+    settings = dataclasses.replace(watched.policy_file.settings, state=tmp_path / "remembered")
+    watched = dataclasses.replace(watched, policy_file=dataclasses.replace(watched.policy_file, settings=settings))
     dones = [look(watched, suites, grave=outcome) for outcome in seen]
     assert flag(url) is on
     assert len(audited(url)) == (not on)
+    told = past_decisions.read(settings.state_of(watched.name))
+    assert [(one.decision, one.release, one.target) for one in told] == [(Decision.ROLLBACK, "", "staging")] * (not on)
     if not on:
         assert dones[-1].round.action["result"] == "done"
         assert "seen failing in 2 rounds in a row" in audited(url)[0]["reason"]
