@@ -48,7 +48,8 @@ class FinishedProgram:
 
 def clean(environ: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:
     """The environment of a child: the user's without any other target's variables, and these."""
-    kept = {k: v for k, v in environ.items() if k not in config.VARIABLES and not k.startswith(("PG", "GITHUB_"))}
+    plain = config.plain(environ)
+    kept = {k: v for k, v in plain.items() if k not in config.VARIABLES and not k.startswith(("PG", "GITHUB_"))}
     return {**kept, **variables}
 
 
