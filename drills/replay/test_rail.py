@@ -114,21 +114,22 @@ def test_item_waits_until_it_is_due(scene: Scene) -> None:
     A path that looks at the run alone sends at once what somebody put off until the partner is back.
     """
     scene.claims_drill_agent()
-    company = scene.company(items=12, payload=as_jsonb({"drill": {"delay_ms": 1000}}))
-    run = str(scene.run(company, max=12)["replay_run_id"])
-    last = "id in (select id from public.event_outbox where replay_run_id = %s order by id desc limit 2)"
+    company = scene.company(items=14, payload=as_jsonb({"drill": {"delay_ms": 1000}}))
+    run = str(scene.run(company, max=14)["replay_run_id"])
+    # two behind the ten that are in flight, and before two that are due
+    next_two = "id in (select id from public.event_outbox where replay_run_id = %s order by id offset 10 limit 2)"
     put_off = "update public.event_outbox set next_attempt_at = now() + interval '1 hour'"
-    kept = scene.rows(f"{put_off} where {last} and claimed_until is null returning event_id::text as event", run)
-    scene.seen.require(len(kept) == 2, f"{2 - len(kept)} of the last 2 of 12 items were taken at once: more than ten")
+    kept = scene.rows(f"{put_off} where {next_two} and claimed_until is null returning event_id::text as event", run)
+    scene.seen.require(len(kept) == 2, f"{2 - len(kept)} of the items 11 and 12 were taken at once: more than ten")
     done = "select count(processed_at) from public.event_outbox where replay_run_id = %s"
-    scene.until(lambda: scene.number(done, run) >= 10, "the first ten items", within_s=8)
+    scene.until(lambda: scene.number(done, run) >= 12, "all items that are due", within_s=8)
     scene.passes_by(company, 2)
     early = scene.effects([str(r["event"]) for r in kept])
     assert not early, f"{len(early)} of 2 items were delivered an hour before they were due"
     scene.rows("update public.event_outbox set next_attempt_at = now() where replay_run_id = %s", run)
     row = scene.ended(run, within_s=8)
-    assert row["success_count"] == 12, f"{row['success_count']} of 12 items were delivered when all were due"
-    scene.seen.count(12)
+    assert row["success_count"] == 14, f"{row['success_count']} of 14 items were delivered when all were due"
+    scene.seen.count(14)
 
 
 def _stopped_run(scene: Scene) -> tuple[dict[str, Any], str, str]:
