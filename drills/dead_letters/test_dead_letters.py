@@ -132,7 +132,7 @@ def test_effect_outlives_a_failure(scene: Scene) -> None:
     scene.delivered([event])
     scene.tenants.add_items(company, 1, event_id=event, payload=POISON, max_retries=9)
     scene.ended(str(scene.run(company, max=1)["replay_run_id"]))
-    count = scene.effects([event])[event]
+    count = scene.effects([event]).get(event, 0)
     assert count == 1, f"an event that had its effect has {count} effects after its replay failed; due: the one"
     scene.seen.count()
 
