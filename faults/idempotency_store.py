@@ -172,7 +172,7 @@ def _status_after_late_retry(probe: Probe) -> str:
 @service(
     "A run is looked up by its key alone: of two tenants with one key, one is compared with the other's.",
     lambda p: _status_of_a_twin(p) != 200,
-    (f"{KEYS}/scope-is-the-tenant",),
+    (f"{KEYS}/each-tenant-has-its-own-answer",),
     names=("once more",),
 )
 def looked_up_by_key_alone(settings: Settings) -> Parts:

@@ -81,6 +81,27 @@ def _waits_for_another_companys_key(probe: Probe) -> bool:
 
 
 @worker(
+    "The effect of an event whose task had failed is everybody's: all failed tasks are called completed.",
+    lambda p: _mends_a_strangers_task(p),
+    ("drill/outbox/effect-touches-only-its-event",),
+    names=("tasks of other events",),
+)
+def every_task_is_completed(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(
+        settings, ("drain_lane", "t.event_id = r.event_id AND t.status <> 'completed'", "t.status <> 'completed'")
+    )
+
+
+def _mends_a_strangers_task(probe: Probe) -> bool:
+    task = """INSERT INTO agent_tasks (company_id, agent_name, event_id, status)
+        VALUES (%s, 'witness', gen_random_uuid(), 'failed') RETURNING event_id"""
+    with probe.tenant() as company, probe.tenant() as other:
+        event, foreign = probe.value(task, company), probe.value(task, other)
+        is_done(probe, put(probe, company, event_id=event))
+        return bool(probe.value("SELECT status <> 'failed' FROM agent_tasks WHERE event_id = %s", foreign))
+
+
+@worker(
     "A row that was delivered keeps its claim: it is processed, and in flight for seconds more.",
     lambda p: _is_still_claimed(p),
     ("drill/outbox/slow-event-comes-through",),

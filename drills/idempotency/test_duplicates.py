@@ -185,10 +185,23 @@ def test_scope_is_the_tenant(scene: Scene, tenant: str, other: str) -> None:
     assert second.get("duplicate") is False, "another tenant's key is taken for a repeated one"
     assert set(second.get("items", [])) == set(mine), f"answered with items {second.get('items')}; due: its own two"
     assert second.get("replay_run_id") != first.get("replay_run_id"), "two tenants share a run"
-    for company, stored in ((tenant, first), (other, second)):
-        again = scene.replay(company, label="once more, of two tenants with that key", idempotency_key=key).json()
-        told = (again.get("duplicate"), again.get("replay_run_id"))
-        due = (True, stored.get("replay_run_id"))
+
+
+@drill("drill/idempotency/each-tenant-has-its-own-answer", covers=("D06", "D02"))
+def test_each_tenant_has_its_own_answer(scene: Scene, tenant: str, other: str) -> None:
+    """Of two tenants that have used one key, each is given its own answer when it asks again.
+
+    A run that is looked up by its key alone is compared with, or told to, whoever had the key first.
+    """
+    key = new_key()
+    for company in (tenant, other):
+        scene.add_items(company, 2)
+    stored = {
+        c: scene.replay(c, label="the first time", control=True, idempotency_key=key).json() for c in (tenant, other)
+    }
+    for company, first in stored.items():
+        again = scene.replay(company, label="once more", idempotency_key=key).json()
+        told, due = ((a.get("duplicate"), a.get("replay_run_id")) for a in (again, {**first, "duplicate": True}))
         assert told == due, f"once more, of two tenants with that key: (duplicate, run) is {told}; due: {due}"
 
 

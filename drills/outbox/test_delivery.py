@@ -176,6 +176,28 @@ def test_refused_leaves_nothing(scene: Scene) -> None:
     scene.emit(company, event_id=event, control=True)
 
 
+@drill("drill/outbox/effect-touches-only-its-event", covers=("K01", "K10"))
+def test_effect_touches_only_its_event(scene: Scene) -> None:
+    """An event whose task had failed gets its effect, and no other task is touched, of its tenant or another's.
+
+    A statement that is short of one condition calls everybody's failures done.
+    """
+    company, other = scene.company("a"), scene.company("b")
+    event, beside, foreign = (new_id("event") for _ in range(3))
+    task = (
+        "insert into public.agent_tasks (company_id, agent_name, event_id, status) values (%s, 'drill', %s, 'failed')"
+    )
+    for owner, of in ((company, event), (company, beside), (other, foreign)):
+        scene.rows(task, owner, of)
+    insert = "insert into public.event_outbox (event_id, company_id, event_type, payload) values (%s, %s, %s, '{}')"
+    scene.rows(insert, event, company, PLAIN_TYPE)
+    scene.delivered([event])
+    states = "select event_id::text as event, status from public.agent_tasks where event_id = any(%s::uuid[])"
+    changed = [r["event"] for r in scene.rows(states, [beside, foreign]) if r["status"] != "failed"]
+    assert not changed, f"{len(changed)} tasks of other events were called completed"
+    scene.seen.count(3)
+
+
 @drill("drill/outbox/payload-unchanged", after=SIGNED, covers=("K12",))
 def test_payload_unchanged(scene: Scene) -> None:
     """The payload in the business row and in the outbox row is the JSON value that was sent.
