@@ -192,6 +192,7 @@ def test_effect_touches_only_its_event(scene: Scene) -> None:
     insert = "insert into public.event_outbox (event_id, company_id, event_type, payload) values (%s, %s, %s, '{}')"
     scene.rows(insert, event, company, PLAIN_TYPE)
     scene.delivered([event])
+    scene.seen.control("the event had its effect")
     states = "select event_id::text as event, status from public.agent_tasks where event_id = any(%s::uuid[])"
     changed = [r["event"] for r in scene.rows(states, [beside, foreign]) if r["status"] != "failed"]
     assert not changed, f"{len(changed)} tasks of other events were called completed"
