@@ -252,6 +252,27 @@ def _moved_by_id(probe: Probe) -> bool:
 
 
 @service(
+    "An event that is on its way already gets no outbox row of its replay: its letter is stuck.",
+    lambda p: _letter_beside_its_event(p) == "replaying",
+    (f"{DLQ}/event-still-in-the-outbox",),
+    names=("run",),
+)
+def no_second_row_for_an_event(settings: Settings) -> Parts:
+    open_row = "SELECT FROM public.event_outbox o WHERE o.event_id = moved.event_id AND o.processed_at IS NULL"
+    return altered(settings, "move_items", ("FROM moved\nORDER", f"FROM moved WHERE NOT EXISTS ({open_row})\nORDER"))
+
+
+def _letter_beside_its_event(probe: Probe) -> str:
+    """What becomes of a letter whose event another relay has."""
+    with probe.tenant() as company:
+        claimed = """INSERT INTO event_outbox (company_id, event_type, claimed_until)
+            VALUES (%s, 'witness.done', now() + interval '1 hour') RETURNING event_id"""
+        probe.letters(company, 1, event_id=probe.value(claimed, company))
+        probe.settled(probe.replay(company).json()["replay_run_id"], 3.0)
+        return str(probe.value("SELECT status FROM dead_letter_queue WHERE company_id = %s", company))
+
+
+@service(
     "A dry run moves the items.",
     lambda p: _after(p, "SELECT count(*) FROM event_outbox WHERE company_id = %s", dry_run=True) > 0,
     ("drill/dry-run/writes-nothing", "drill/dry-run/delivers-nothing", "drill/proof/dry-run-changes-nothing"),

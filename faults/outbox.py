@@ -119,6 +119,25 @@ def _is_still_claimed(probe: Probe) -> bool:
 
 
 @worker(
+    "An item of a run waits for those of its run alone: it overtakes the older events of its key.",
+    lambda p: _item_overtakes(p),
+    ("drill/outbox/replay-waits-for-its-key",),
+    names=("older event",),
+)
+def items_wait_for_their_run_alone(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(
+        settings, ("claim_items", "AND b.id < e.id", "AND b.id < e.id AND b.replay_run_id = e.replay_run_id")
+    )
+
+
+def _item_overtakes(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        put(probe, company, aggregate_key="k", claimed_until=probe.value("SELECT now() + interval '1 hour'"))
+        probe.letters(company, 1, aggregate_key="k")
+        return probe.settled(probe.replay(company).json()["replay_run_id"], 3.0)
+
+
+@worker(
     "A row overtakes an older one of its key that another relay has.",
     lambda p: _overtakes_a_claimed_row(p),
     ("drill/outbox/follower-of-a-claimed-row",),

@@ -11,6 +11,7 @@ from drills.workbench.checks import SIGNED, SQL
 from drills.workbench.credentials import Minter
 from drills.workbench.scene import PATIENCE_S, Scene
 from gates.checks.recorder import check
+from gates.deployment.ids import new_id
 from gates.deployment.requests import forged_signature, replay_fields, token_post
 from gates.deployment.tenants import REPLAY_FLAG
 from gates.evidence import Severity
@@ -115,7 +116,10 @@ def test_refusal_forbidden(scene: Scene, token: Minter) -> None:
     # the row may be written when its minute is over: none yet is as good as one
     allowed = 1 if same else 2
     assert len(rows) <= allowed, f"3 refusals of one minute left {len(rows)} audit rows; allowed: {allowed}"
-    scene.seen.count(3)
+    unknown = new_id("company")
+    scene.replay(unknown, 403, "forbidden", label="signed, a company that does not exist", max=1)
+    assert not scene.audit(unknown), "a company that does not exist has an audit trail, of the refusals of its name"
+    scene.seen.count(4)
 
 
 @drill("drill/audit/rate-limited-once-a-minute", covers=("I02",))

@@ -218,6 +218,9 @@ def test_new_month_starts_at_zero(scene: Scene) -> None:
     scene.seen.require(_today(scene) == day, "the UTC day changed meanwhile; run again")
     assert answer["target_count"] == 2, f"{answer['target_count']} items taken where the new month leaves 5"
     assert scene.used(company) == (2, 2), f"the ledger of the new month says {scene.used(company)}; 2 items were moved"
+    scene.add_items(company, 2)
+    scene.run(company, max=2)
+    assert scene.used(company) == (4, 4), f"the ledger of the new month says {scene.used(company)}; 4 items were moved"
     scene.seen.control("the same row with this month is refused: drill/budgets/monthly-limit-binds")
 
 

@@ -72,6 +72,31 @@ def test_follower_of_a_claimed_row(scene: Scene) -> None:
     scene.in_order(head + followers)
 
 
+@drill("drill/outbox/replay-waits-for-its-key", covers=("K11", "L09"))
+def test_replay_waits_for_its_key(scene: Scene) -> None:
+    """A replayed item waits for the older events of its key, and the events that come after it wait for the item.
+
+    What goes by another path than events do must not overtake them there.
+    """
+    company = scene.company()
+    later = scene.value("select now() + interval '1 hour'")
+    head = scene.write_outbox(company, 1, claimed_until=later, attempts=1, aggregate_key="k")
+    event = new_id("event")
+    scene.tenants.add_items(company, 1, event_id=event, aggregate_key="k")
+    run = str(scene.run(company, max=1)["replay_run_id"])
+    after = scene.write_outbox(company, 1, aggregate_key="k")
+    scene.passes_by(company, 3)
+    early = scene.effects([event, *after])
+    assert not early, f"{len(early)} of an item and an event had their effect before an older event of their key"
+    scene.rows(
+        "update public.event_outbox set claimed_until = now() - interval '1 second' where event_id = any(%s::uuid[])",
+        head,
+    )
+    scene.delivered([*head, event, *after])
+    scene.ended(run)
+    scene.in_order([*head, event, *after])
+
+
 @drill("drill/outbox/expired-claim-is-taken-up", covers=("K05", "K06"))
 def test_expired_claim_is_taken_up(scene: Scene) -> None:
     """A row whose claim has run out is delivered, under its own event id.

@@ -199,6 +199,11 @@ HINDRANCES: list[Case] = [
         "A dry run of a tenant without budget is refused like a real one.",
         (lambda s, c: s.budget(c, daily_limit=0), 429, "budget_exhausted"),
     ),
+    Case(
+        "no-monthly-budget-like-real",
+        "A dry run of a tenant that has spent its month is refused like a real one.",
+        (lambda s, c: s.budget(c, monthly_limit=5, monthly_used=5), 429, "budget_exhausted"),
+    ),
 ]
 
 

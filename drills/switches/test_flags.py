@@ -181,6 +181,9 @@ def test_refused_before_anything_else(scene: Scene) -> None:
     scene.set_flag(company, REPLAY_FLAG, enabled=True)
     answer = scene.replay(company, control=True, max=1, idempotency_key=key).json()
     assert answer["duplicate"] is False, "the refused request's key is taken: its retry was a duplicate"
+    scene.set_flag(company, REPLAY_FLAG, enabled=False)
+    again = scene.replay(company, (200, 403), label="a key that was used", max=1, idempotency_key=key)
+    assert again.status == 403, f"with the flag off, a key that was used is answered {again.status}; due: 403"
 
 
 @drill("drill/flags/change-seen-by-every-instance", covers=("H05",), severity=Severity.WARN)

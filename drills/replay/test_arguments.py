@@ -1,0 +1,91 @@
+"""Safety rails: the arguments of a replay together. What each means, it means beside all others."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from drills.workbench.checks import SIGNED, SQL, TENANTS
+from drills.workbench.scene import Scene
+from gates.checks.recorder import check
+from gates.deployment.ids import new_id
+
+DUE, LATER = "2000-01-01T00:00:00Z", "2999-01-01T00:00:00Z"
+ITEMS: tuple[dict[str, Any], ...] = tuple(
+    {"status": status, "error_type": error_type, "retry_after": due, "retry_count": tries, "max_retries": 3}
+    for status, tries in (("pending", 0), ("pending", 2), ("pending", 3), ("resolved", 0), ("discarded", 0))
+    for error_type in ("wanted", "other")
+    for due in (LATER, DUE)
+)
+"""One of each kind, the oldest first."""
+ARGUMENTS: tuple[dict[str, Any], ...] = tuple(
+    dict(zip(("force", "error_type", "max", "named"), values, strict=True))
+    for values in itertools.product((False, True), (None, "wanted"), (None, 2), (False, True))
+)
+
+
+def _eligible(rows: Sequence[dict[str, Any]], asked: dict[str, Any]) -> list[str]:
+    """The ids that a replay with these arguments takes, by the words of the contract."""
+    found = [
+        str(r["id"])
+        for r in rows
+        if r["status"] == "pending"
+        and r["retry_count"] < r["max_retries"]
+        and (asked["force"] or r["retry_after"] == DUE)
+        and asked["error_type"] in (None, r["error_type"])
+    ]
+    return found[: asked["max"] or 25]
+
+
+@check("drill/safety-rails/arguments-together", needs=TENANTS, after=SIGNED, covers=("E08", "E11", "E15", "F02"))
+def test_arguments_together(scene: Scene, tenant: str, other: str) -> None:
+    """`force`, `error_type`, `max` and `dlq_ids` mean together what each means alone, in a dry run and in a real one.
+
+    A condition that is lost beside another replays what nobody asked for, when the operator was most careful.
+    """
+    foreign, unknown = scene.add_items(other, 1)[0], new_id("item")
+    rows = [{"id": i, **item} for i, item in zip(scene.tenants.add_rows(tenant, ITEMS), ITEMS, strict=True)]
+    named = [*(r["id"] for r in rows), foreign, unknown]
+    for asked in ARGUMENTS:
+        scene.reset_limit(tenant)
+        told, fields = _fields(asked, named)
+        shown = scene.replay(tenant, label=f"a dry run of {told}", control=True, dry_run=True, **fields).json()
+        due = _eligible(rows, asked)
+        assert set(shown["items"]) == set(due), f"{told}: {len(shown['items'])} items are shown; due: {len(due)} others"
+        missing = {foreign, unknown} if asked["named"] else set()
+        assert set(shown["not_found"]) == missing, (
+            f"{told}: not_found names {len(shown['not_found'])} of {len(missing)}"
+        )
+        scene.seen.count()
+    scene.reset_limit(tenant)
+    asked = ARGUMENTS[-1]
+    told, fields = _fields(asked, named)
+    taken = scene.replay(tenant, label=f"a real run of {told}", **fields).json()
+    assert set(taken["items"]) == set(_eligible(rows, asked)), f"{told}: a real run took others than a dry one showed"
+
+
+def _fields(asked: dict[str, Any], named: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """The arguments in words, and as fields of a request."""
+    fields = {n: v for n, v in asked.items() if v and n != "named"} | ({"dlq_ids": named} if asked["named"] else {})
+    return " and ".join(fields) or "nothing", fields
+
+
+@check("drill/budgets/named-items-are-cut-and-charged", needs=SQL, after=SIGNED, covers=("G01", "E11"))
+def test_named_items_are_cut_and_charged(scene: Scene) -> None:
+    """Items that are named are cut to what the budget leaves, and charged by what was moved, like all others.
+
+    An operator's list is the one that he counts on: all of it refused, or more charged than moved, is found out late.
+    """
+    company = scene.company(items=5)
+    scene.budget(company, daily_limit=3)
+    ids = [str(r["id"]) for r in scene.items(company)]
+    answer = scene.replay(company, dlq_ids=[*reversed(ids), new_id("item")], control=True).json()
+    assert sorted(answer["items"]) == sorted(ids[:3]), (
+        f"{len(answer['items'])} of 5 named items taken; due: the 3 oldest"
+    )
+    scene.charged(company, 3)
+    scene.rows("update public.replay_budgets set daily_limit = 100 where company_id = %s", company)
+    scene.replay(company, dlq_ids=[*ids, new_id("item")])
+    scene.charged(company, 5)
+    scene.seen.count(5)
