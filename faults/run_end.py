@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from faults.altered import altered_worker
 from faults.catalogue import worker
-from faults.lifecycle import LIFE, after_run
+from faults.lifecycle import FAILS, LIFE, SLOW, after_run
 from replay_service.worker.parts import WorkerParts
 from replay_service.worker.settings import WorkerSettings
 
@@ -78,3 +78,67 @@ def second_dead_letter(settings: WorkerSettings) -> WorkerParts:
 )
 def delivered_is_discarded(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(settings, ("settle_item", "THEN 'resolved'", "THEN 'discarded'"))
+
+
+@worker(
+    "An item that fails at its last retry is discarded instead of pending.",
+    lambda p: _after_the_last_retry(p) == "discarded",
+    (f"{LIFE}/failed-item-is-pending-again",),
+    names=("discarded",),
+)
+def last_retry_discards(settings: WorkerSettings) -> WorkerParts:
+    last = "WHEN d.retry_count + 1 >= d.max_retries THEN 'discarded'"
+    return altered_worker(
+        settings, ("settle_item", "'resolved' ELSE 'pending' END", f"'resolved' {last} ELSE 'pending' END")
+    )
+
+
+def _after_the_last_retry(probe: Probe) -> str:
+    with probe.tenant() as company:
+        probe.letters(company, 1, retry_count=1, max_retries=2, **FAILS)
+        probe.settled(probe.replay(company).json()["replay_run_id"])
+        return str(probe.value("SELECT status FROM dead_letter_queue WHERE company_id = %s", company))
+
+
+@worker(
+    "A stopped run gives back what it was never charged.",
+    lambda p: _used_after_an_uncharged_stop(p) < 60,
+    (f"{LIFE}/stop-refunds-only-what-was-charged",),
+    names=("ledger",),
+)
+def refunds_what_was_never_charged(settings: WorkerSettings) -> WorkerParts:
+    gone = "(SELECT count(*) FROM gone)"
+    return altered_worker(
+        settings, ("return_unattempted", f"least({gone}, r.budget_charged)::integer", f"{gone}::integer")
+    )
+
+
+def _used_after_an_uncharged_stop(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.rows("INSERT INTO replay_budgets (company_id, daily_used, monthly_used) VALUES (%s, 60, 60)", company)
+        off = "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('dlq.replay.budget_control', %s, false)"
+        probe.rows(off, company)
+        probe.letters(company, 50, **FAILS)
+        probe.settled(probe.replay(company, max_items=50).json()["replay_run_id"])
+        return int(probe.value("SELECT daily_used FROM replay_budgets WHERE company_id = %s", company))
+
+
+@worker(
+    "One run at a time: the others wait until it has nothing to do.",
+    lambda p: _waits_for_a_slow_run(p),
+    (f"{LIFE}/runs-do-not-wait-for-each-other",),
+    names=("slow",),
+)
+def one_run_at_a_time(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("lock_runs", "LIMIT %(limit)s", "LIMIT least(%(limit)s, 1)"))
+
+
+def _waits_for_a_slow_run(probe: Probe) -> bool:
+    with probe.tenant() as slow, probe.tenant() as company:
+        probe.letters(slow, 12, **SLOW)
+        probe.letters(company, 1)
+        probe.replay(slow, max_items=12)
+        quick = probe.replay(company).json()["replay_run_id"]
+        waits = not probe.settled(quick, 1.0)
+        probe.settled(quick)
+        return waits

@@ -18,8 +18,8 @@ from gates.evidence import Severity
 
 drill = partial(check, needs=SQL, after=SIGNED, severity=Severity.WARN)
 
-ANSWERED_S = 5.0
-"""A refusal that is not answered by then waits for something: a target whose replays are slow at times takes less."""
+ANSWERED_S = 3.5
+"""A refusal that is not answered by then waits for something: less than a lock is waited for, and more than slow is."""
 
 
 def _refusals(scene: Scene, scope: str, code: str) -> list[dict[str, Any]]:

@@ -26,7 +26,8 @@ def test_failed_item_is_pending_again(scene: Scene) -> None:
     scene.claims_drill_agent()
     company = scene.company()
     tomorrow = scene.value("select now() + interval '1 day'")
-    scene.tenants.add_items(company, 1, payload=POISON, retry_count=1, max_retries=9, retry_after=tomorrow)
+    # it is the last retry that it has: pending it is all the same
+    scene.tenants.add_items(company, 1, payload=POISON, retry_count=1, max_retries=2, retry_after=tomorrow)
     before = scene.items(company)[0]
     run = str(scene.run(company, max=1, force=True)["replay_run_id"])
     row = scene.ended(run)

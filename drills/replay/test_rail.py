@@ -10,7 +10,7 @@ import pytest
 from drills.workbench.checks import AGENT, DELIVERS
 from drills.workbench.database import query
 from drills.workbench.scene import Scene
-from drills.workbench.tenant_data import POISON, as_jsonb
+from drills.workbench.tenant_data import BUDGET_FLAG, POISON, as_jsonb
 from gates.checks.recorder import check
 
 drill = partial(check, needs=AGENT, after=DELIVERS)
@@ -103,6 +103,46 @@ def test_stop_after_midnight_refunds_the_month(scene: Scene) -> None:
     used, due = scene.used(company)[1], row["success_count"] + row["failure_count"] + 7
     scene.seen.value(used, due, "items")
     assert used == due, f"the ledger says {used} for the month; due: {due}, what was attempted and 7 before"
+    scene.seen.count(2)
+
+
+@pytest.mark.waits(1)
+@drill("drill/lifecycle/stop-refunds-only-what-was-charged", covers=("G03", "E10"))
+def test_stop_refunds_only_what_was_charged(scene: Scene) -> None:
+    """A run that began while the tenant had no budget control gives nothing back when it is stopped.
+
+    Whoever fails without a budget would earn one.
+    """
+    scene.claims_drill_agent()
+    company = scene.company(items=BATCH, payload=POISON, max_retries=9)
+    scene.budget(company, daily_used=60, monthly_used=60)
+    scene.set_flag(company, BUDGET_FLAG, enabled=False)
+    run = str(scene.run(company, max=BATCH)["replay_run_id"])
+    row = scene.ended(run, within_s=10)
+    scene.seen.require(row["status"] == "stopped", f"the run is {row['status']!r}")
+    scene.until(lambda: scene.unfinished(run) == 0, "the end of the run's open deliveries")
+    used = scene.used(company)
+    scene.seen.value(list(used), [60, 60], "items")
+    assert min(used) >= 60, f"the ledger says {used} after a run that was not charged; 60 were used before"
+    scene.seen.count(2)
+
+
+@pytest.mark.waits(3)
+@drill("drill/lifecycle/runs-do-not-wait-for-each-other", covers=("K11", "E10"))
+def test_runs_do_not_wait_for_each_other(scene: Scene) -> None:
+    """A run of slow items of one tenant holds up no run of another.
+
+    One customer's slow partner would stop everybody's recovery.
+    """
+    scene.claims_drill_agent()
+    slow = scene.company("a", items=12, payload=as_jsonb({"drill": {"delay_ms": 2500}}))
+    other = scene.company("b", items=2)
+    first = str(scene.run(slow, max=12)["replay_run_id"])
+    row = scene.ended(str(scene.run(other, max=2)["replay_run_id"]), within_s=12)
+    done = scene.number("select count(processed_at) from public.event_outbox where replay_run_id = %s", first)
+    assert done == 0, f"another tenant's run ended after {done} items of a slow one that began before it"
+    assert row["success_count"] == 2, f"{row['success_count']} of 2 items of the other run succeeded"
+    scene.ended(first, within_s=15)
     scene.seen.count(2)
 
 
