@@ -5,6 +5,7 @@ from __future__ import annotations
 from faults.altered import altered_worker
 from faults.catalogue import worker
 from faults.lifecycle import FAILS, LIFE, SLOW, after_run
+from faults.probe import Probe
 from replay_service.worker.parts import WorkerParts
 from replay_service.worker.settings import WorkerSettings
 
