@@ -81,7 +81,8 @@ def test_named_items_are_cut_and_charged(scene: Scene) -> None:
     scene.budget(company, daily_limit=3)
     ids = [str(r["id"]) for r in scene.items(company)]
     scene.run(company, dry_run=True)
-    answer = scene.replay(company, dlq_ids=[*reversed(ids), new_id("item")]).json()
+    named = [*reversed(ids), new_id("item")]
+    answer = scene.replay(company, label="named items, of which one is unknown", dlq_ids=named).json()
     assert sorted(answer["items"]) == sorted(ids[:3]), (
         f"{len(answer['items'])} of 5 named items taken; due: the 3 oldest"
     )
