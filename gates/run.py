@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import secrets
 from collections.abc import Mapping, Sequence
@@ -183,7 +182,7 @@ def collect(context: Context, request: RunRequest) -> Collected:
         except (OSError, CannotWork) as error:
             held.seek(0)
             log = read_bytes(held.read(), run=context.run_id)
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 scrub(request.out, hidden(context.target))
             more = error.evidence if isinstance(error, Unwritten) else ()
             log = dataclasses.replace(log, evidence=(*log.evidence, *more))

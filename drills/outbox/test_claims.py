@@ -14,6 +14,12 @@ from gates.deployment.ids import new_id
 drill = partial(check, needs=SQL, after=DELIVERS)
 
 
+def _let_claims_run_out(scene: Scene, events: list[str]) -> None:
+    """The other relay that has these rows is gone."""
+    over = "update public.event_outbox set claimed_until = now() - interval '1 second' where event_id = any(%s::uuid[])"
+    scene.rows(over, events)
+
+
 @drill("drill/outbox/not-before-it-is-due", covers=("K15",))
 def test_not_before_it_is_due(scene: Scene) -> None:
     """A row whose next_attempt_at lies ahead is not delivered before, however its tenant wakes the relay.
@@ -42,10 +48,7 @@ def test_claimed_by_another(scene: Scene) -> None:
     scene.passes_by(company, 3)
     early = scene.effects(events)
     assert not early, f"{len(early)} of 2 rows were delivered while another relay's claim was running"
-    scene.rows(
-        "update public.event_outbox set claimed_until = now() - interval '1 second' where event_id = any(%s::uuid[])",
-        events,
-    )
+    _let_claims_run_out(scene, events)
     scene.delivered(events)
 
 
@@ -64,10 +67,7 @@ def test_follower_of_a_claimed_row(scene: Scene) -> None:
     scene.passes_by(company, 3)
     early = scene.effects(followers)
     assert not early, f"{len(early)} of 2 rows were delivered while another relay had the row before them of their key"
-    scene.rows(
-        "update public.event_outbox set claimed_until = now() - interval '1 second' where event_id = any(%s::uuid[])",
-        head,
-    )
+    _let_claims_run_out(scene, head)
     scene.delivered(head + followers)
     scene.in_order(head + followers)
 
@@ -88,10 +88,7 @@ def test_replay_waits_for_its_key(scene: Scene) -> None:
     scene.passes_by(company, 3)
     early = scene.effects([event, *after])
     assert not early, f"{len(early)} of an item and an event had their effect before an older event of their key"
-    scene.rows(
-        "update public.event_outbox set claimed_until = now() - interval '1 second' where event_id = any(%s::uuid[])",
-        head,
-    )
+    _let_claims_run_out(scene, head)
     scene.delivered([*head, event, *after])
     scene.ended(run)
     scene.in_order([*head, event, *after])

@@ -92,10 +92,12 @@ def test_stop_after_midnight_refunds_the_month(scene: Scene) -> None:
     company = scene.company(items=BATCH, payload=LATE_POISON, max_retries=9)
     scene.budget(company, daily_used=7, monthly_used=7)
     run = str(scene.run(company, max=BATCH)["replay_run_id"])
-    # the ledger is today's, and the run is yesterday's
-    scene.rows("update public.replay_runs set requested_at = requested_at - interval '1 day' where id = %s", run)
-    first = scene.number("select extract(day from now() at time zone 'UTC')::int")
-    scene.seen.require(first > 1, "it is the first day of a month, where yesterday is last month, too")
+    # the ledger is today's, and the run is yesterday's: on the first of a month the run stays as it is
+    yesterday = "requested_at - interval '1 day'"
+    same_month = (
+        f"date_trunc('month', ({yesterday}) at time zone 'UTC') = date_trunc('month', now() at time zone 'UTC')"
+    )
+    scene.rows(f"update public.replay_runs set requested_at = {yesterday} where id = %s and {same_month}", run)
     row = scene.ended(run, within_s=10)
     scene.seen.require(row["status"] == "stopped", f"the run is {row['status']!r}")
     scene.until(lambda: scene.unfinished(run) == 0, "the end of the run's open deliveries")
