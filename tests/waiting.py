@@ -1,9 +1,13 @@
-"""The only place where a test stands still: until something holds, or where a pause is what is tested."""
+"""The only place where a test stands still: until something holds, or where a pause is what is tested.
+
+Also what a test asks of processes that may end while it asks.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -21,3 +25,11 @@ def until(condition: Callable[[], object], timeout_s: float = 10.0, what: str = 
 def pause(seconds: float) -> None:
     """Stand still, where that is the very thing under test: a slow answer, a moment of chance before a kill."""
     time.sleep(seconds)
+
+
+def command_line(pid: int | str) -> str:
+    """The arguments of a process, each followed by a NUL; empty for one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""

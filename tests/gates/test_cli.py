@@ -29,6 +29,7 @@ from tests.gates.floor_checks import FLOOR_SPECS, on_solid_ground
 from tests.gates.gate_process import gate
 from tests.small_target import serving
 from tests.sources import ROOT
+from tests.waiting import command_line
 
 SECRET = "planted-secret-0123456789"
 COMPANY = "00000000-0000-4000-8000-000000000004"
@@ -171,12 +172,7 @@ def test_an_interrupted_run_leaves_a_hold(tmp_path: Path, number: int, code: int
 
 
 def command_lines() -> list[str]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            found.append(path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace"))
-        except OSError:  # it ended meanwhile
-            continue
+    found = [command_line(path.name).replace("\0", " ") for path in Path("/proc").glob("[0-9]*")]
     return [f for f in found if str(os.getpid()) not in f]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import select
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from loadtests.plan import LoadPlan, dump_plan
+from tests.waiting import command_line
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 N = TypeVar("N")
@@ -36,6 +39,8 @@ class Load:
             self._end: int | None = os.pidfd_open(self.pid)
         except ProcessLookupError:
             self._end = None
+        else:
+            weakref.finalize(self, os.close, self._end)  # no sooner: several threads may ask
 
     @property
     def returncode(self) -> int:
@@ -43,12 +48,8 @@ class Load:
 
     def poll(self, timeout_s: float = 0.0) -> int | None:
         """The exit code, once it has ended."""
-        if self._end is None:
-            return self.returncode
-        if not select.select([self._end], [], [], timeout_s)[0]:
+        if self._end is not None and not select.select([self._end], [], [], timeout_s)[0]:
             return None
-        os.close(self._end)
-        self._end = None
         return self.returncode
 
     def communicate(self, timeout: float) -> tuple[str, str]:
@@ -60,7 +61,8 @@ class Load:
 
     def send_signal(self, number: signal.Signals) -> None:
         if self._end is not None:
-            signal.pidfd_send_signal(self._end, number)
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                signal.pidfd_send_signal(self._end, number)
 
 
 @cache
@@ -105,10 +107,13 @@ def at_once(names: Iterable[N], run: Callable[[N, Path], R], folder: Path, *, mo
         return list(zip(folders, pool.map(run, folders, folders.values()), strict=True))
 
 
-def children_of(process: int) -> list[int]:
-    """The children that a process has now, whichever of its threads started them."""
-    lists = Path(f"/proc/{process}/task").glob("*/children")
-    return [int(number) for one in lists for number in one.read_text(encoding="ascii").split()]
+def children_of(process: int, running: str) -> list[int]:
+    """The living children whose arguments name that program, whichever thread of the process started them."""
+    numbers: list[str] = []
+    for one in Path(f"/proc/{process}/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            numbers += one.read_text(encoding="ascii").split()
+    return [int(number) for number in numbers if running in command_line(number)]
 
 
 def verdicts(result: dict[str, Any]) -> dict[str, str]:

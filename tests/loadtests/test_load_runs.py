@@ -180,9 +180,9 @@ def test_a_killed_worker_makes_the_run_invalid(tmp_path: Path) -> None:
 
 
 def kill_one_worker(master: int, behaviour: Behaviour) -> None:
-    """Send SIGKILL to one child of the master, once the load has begun."""
-    until(lambda: len(children_of(master)) >= 2 and behaviour.count >= 100, 20)
-    os.kill(children_of(master)[0], signal.SIGKILL)
+    """Send SIGKILL to one worker of the master, once the load has begun."""
+    until(lambda: len(children_of(master, "--worker")) == 2 and behaviour.count >= 100, 20)
+    os.kill(children_of(master, "--worker")[0], signal.SIGKILL)
 
 
 @pytest.mark.parametrize("lag_s", [0.02, None], ids=["delivered", "worker stopped"])

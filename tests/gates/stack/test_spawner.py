@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gates.stack import procfs
 from gates.stack.spawner import LAUNCHER, Program, Spawner, stop, tail
+from tests.waiting import command_line
 
 SLEEP = (sys.executable, "-S", "-c", "import time; time.sleep(60)")
 
@@ -32,8 +33,8 @@ def test_a_child_dies_when_the_spawner_closes(tmp_path: Path) -> None:
     """What was forgotten ends with the spawner's thread."""
     spawner = Spawner()
     child = spawner.start(program(tmp_path))
-    assert procfs.wait_until(lambda: b"sleep" in Path(f"/proc/{child.pid}/cmdline").read_bytes(), 5)
-    assert procfs.wait_until(lambda: Path(f"/proc/{child.pid}/cmdline").read_bytes().count(b"launch") == 0, 5)
+    assert procfs.wait_until(lambda: "sleep" in command_line(child.pid), 5)
+    assert procfs.wait_until(lambda: "launch" not in command_line(child.pid), 5)
     spawner.close()
     assert child.wait(timeout=10) == -9
 

@@ -26,6 +26,7 @@ from gates.stack.errors import StackError
 from gates.stack.plan import DEFAULT_COMPANY_ID, StackOptions
 from gates.stack.postgres import Postgres, connect
 from gates.stack.stack import reference_stack
+from tests.waiting import command_line
 
 ROOT = Path(__file__).parents[3]
 START_TIMEOUT_S = 40.0
@@ -152,7 +153,7 @@ def test_no_secret_is_in_a_log_or_an_argument(shared: Up) -> None:
     password = str(urlsplit(found["DATABASE_URL"]).password)
     secrets = [found["TRANSBOT_HMAC_SECRET"], found["REPLAY_JWT_SECRET"], found["ADMIN_JWT"], password]
     texts = [shared.errors.read_text(), *(p.read_text(errors="replace") for p in (shared.folder / "log").iterdir())]
-    texts += [Path(f"/proc/{pid}/cmdline").read_text() for pid in left_over(shared.folder)]
+    texts += [command_line(pid) for pid in left_over(shared.folder)]
     assert not [s for s in secrets for t in texts if s in t]
 
 
@@ -178,7 +179,7 @@ def test_a_kill_of_the_janitor_too_is_mended_by_the_next_start(up: Up, tmp_path:
     """With nobody left to clear up, the next stack does."""
     folder = up.folder
     children = Path(f"/proc/{up.process.pid}/task/{up.process.pid}/children").read_text().split()
-    janitors = [int(c) for c in children if b"janitor" in Path(f"/proc/{c}/cmdline").read_bytes()]
+    janitors = [int(c) for c in children if "janitor" in command_line(c)]
     assert len(janitors) == 1
     procfs.kill_all(janitors)
     up.end(signal.SIGKILL)
