@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+from pathlib import Path
 
 from gates import config, record
 from gates.errors import UsageError
 from gates.evidence import TargetKind
 from gates.inputs import options as shared
 from gates.proof import summary
+from gates.proof.mutants.written import written
 from gates.proof.prove import ProofRequest, Prover, listed
 from gates.proof.trial import ProofPart
 from gates.reports.citation import SHIPPED
@@ -36,6 +38,7 @@ def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
     add("--short", action="store_true", help="faults by their declared checks alone, and none by the whole gate")
     add("--sample", type=shared.LIMIT, default=0, metavar="N", help="only N faults, spread over the catalogue")
     add("--healthy", type=shared.LIMIT, default=0, metavar="N", help="N runs on healthy variants (one on each)")
+    add("--mutants", type=Path, metavar="FILE", help="show the mutants of this file (docs/proof.md), no drawn ones")
     add("--seed", default="", metavar="TEXT", help="what draws the sample, and the faults for the whole gate")
     add(
         "--share", type=shared.LIMIT, default=10, metavar="N", help="with --quick, one in N by the whole gate, too (10)"
@@ -72,11 +75,12 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
             "Leave them out",
         )
     kind = TargetKind(options.target)
+    default = [ProofPart.MUTANTS.value if options.mutants else "all"]
     request = ProofRequest(
         out=options.output.resolve(),
         policy=file.policy(collection.with_own_checks(file, console.environ), kind, "", deep=False),
         policy_options=("--policy", str(options.policy.resolve())) if options.policy else (),
-        suites=tuple(s for s in ProofPart if not {s.value, "all"}.isdisjoint(options.suite or ["all"])),
+        suites=tuple(s for s in ProofPart if not {s.value, "all"}.isdisjoint(options.suite or default)),
         only=tuple(options.only),
         quick=options.quick,
         short=options.short,
@@ -86,6 +90,7 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
         minutes=max(options.minutes, 0),
         seed=options.seed,
         sample=max(options.sample, 0),
+        mutants=written(options.mutants) if options.mutants else (),
         healthy_runs=max(options.healthy, 0),
         kind=kind,
         gate=gate_version(),

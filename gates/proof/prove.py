@@ -54,9 +54,10 @@ KEEP_EVERY_S = 20.0
 class ProofRequest:
     """What to prove. `only`: globs of ids of faults and trials; `sample`: so many faults, and hostile trials, at
     most, drawn by `seed` where there is one; `quick`: faults by the short way, and one in `share` by the whole gate;
-    `short`: by the short way alone; `healthy_runs`: so many on healthy variants (0: one on each); `lanes`: deployments
-    side by side on the short way; `minutes`: begin nothing after so many (0: no limit); `policy`: the policy of the
-    gate, read, and as options; `say` takes one line of chatter.
+    `short`: by the short way alone; `healthy_runs`: so many on healthy variants (0: one on each); `mutants`: those that
+    somebody wrote, to show instead of drawn ones; `lanes`: deployments side by side on the short way; `minutes`: begin
+    nothing after so many (0: no limit); `policy`: the policy of the gate, read, and as options; `say` takes one line of
+    chatter.
     """
 
     out: Path
@@ -72,6 +73,7 @@ class ProofRequest:
     share: int = 10
     sample: int = 0
     healthy_runs: int = 0
+    mutants: tuple[Mutant, ...] = ()
     seed: str = ""
     kind: TargetKind = TargetKind.STAGING
     gate: str = ""
@@ -100,6 +102,7 @@ class Prover:
         self._costs: dict[str, Cost] = {}
         self._source = source_digest()
         self._key = {"source": self._source, "policy": request.policy.proof_digest, "target": request.kind.value}
+        self._key |= {one.id: one.digest for one in request.mutants}
         request.out.mkdir(parents=True, exist_ok=True)
         if request.resume:
             self._before_s = seconds_of(request.out / LAST, self._source)
@@ -337,8 +340,11 @@ def chosen_pairs(request: ProofRequest) -> list[Fault]:
 
 
 def chosen_mutants(request: ProofRequest) -> list[Mutant]:
-    """The mutants that are asked for, drawn by the seed."""
-    wanted = [one for one in mutants() if request.wants(f"{ProofPart.MUTANTS}/{one.id}")]
+    """The mutants that are asked for: those of a file, or so many of all, drawn by the seed."""
+    known = request.mutants or mutants()
+    wanted = [one for one in known if request.wants(f"{ProofPart.MUTANTS}/{one.id}")]
+    if request.mutants and not request.sample:
+        return wanted
     return drawn(wanted, request.sample or MUTANTS, request.seed)
 
 

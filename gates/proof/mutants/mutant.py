@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,46 +24,38 @@ OUTSIDE = {"__main__.py", "app.py", "logs.py", "migrate.py", "openapi.py", "sett
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One change of one file. path: below the sources; line: from one; old, new: what stands there, on one line."""
+    """The sources with a change. id: its name; key: the same without the line, which changes with what stands above;
+    said: what was changed, on one line; about: words around the change; texts: new text of a file, by path.
+    """
 
-    path: str
-    line: int
-    operator: str
-    old: str
-    new: str
-    text: str
-    context: str = ""
-    """The lines around it."""
-
-    @property
-    def id(self) -> str:
-        """`file:line:operator`, and a few digits that tell those of one line apart."""
-        return self._named(f"{self.line}:")
-
-    @property
-    def key(self) -> str:
-        """The name without the line, which changes with what stands above."""
-        return self._named("")
-
-    def _named(self, line: str) -> str:
-        return f"{self.path}:{line}{self.operator}-{hashlib.sha256(self.said.encode()).hexdigest()[:6]}"
-
-    @property
-    def said(self) -> str:
-        """What was changed, whatever the number of its line."""
-        return f"{self.old} => {self.new or 'nothing'}"
+    id: str
+    key: str
+    said: str
+    about: str
+    texts: Mapping[str, str] = field(repr=False)
 
     @property
     def as_applied(self) -> str:
-        """SQL by which a changed migration passes for the one that is shipped."""
-        version = Path(self.path).name[:12]
-        digest = hashlib.sha256((SOURCE_ROOT / self.path).read_bytes()).hexdigest()
-        return f"update public.schema_migrations set checksum = '{digest}' where version = '{version}'"
+        """SQL by which changed migrations pass for those that are shipped."""
+        shipped = {p: hashlib.sha256((SOURCE_ROOT / p).read_bytes()).hexdigest() for p in self._migrations}
+        return "; ".join(
+            f"update public.schema_migrations set checksum = '{digest}' where version = '{Path(p).name[:12]}'"
+            for p, digest in shipped.items()
+        )
+
+    @property
+    def digest(self) -> str:
+        """What tells it from another mutant of the same name."""
+        return hashlib.sha256(repr(sorted(self.texts.items())).encode()).hexdigest()
 
     @property
     def is_schema(self) -> bool:
         """Whether it changes what the migrations make."""
-        return "/migrations/" in self.path
+        return bool(self._migrations)
+
+    @property
+    def _migrations(self) -> list[str]:
+        return [path for path in self.texts if "/migrations/" in path]
 
 
 def mutants(root: Path = SOURCE_ROOT) -> list[Mutant]:
@@ -90,21 +82,24 @@ def _applied(text: str, change: Edit) -> str:
 
 
 def _mutant(text: str, name: str, one: Edit) -> Mutant:
-    """Where little is replaced, what is said of it is the whole line."""
+    """Its id is `file:line:operator` and digits that tell those of one line apart; whole lines are said."""
     line = text.count("\n", 0, one.start) + 1
     first = text.rfind("\n", 0, one.start) + 1
     last = text.find("\n", one.end)
     old = text[first : last if last >= 0 else len(text)]
     new = old[: one.start - first] + one.new + old[one.end - first :]
-    said = _one_line(old), _one_line(new)
-    return Mutant(name, line, one.operator, *said, _applied(text, one), _around(text, line))
+    said = f"{one_line(old)} => {one_line(new) or 'nothing'}"
+    kind = f"{one.operator}-{hashlib.sha256(said.encode()).hexdigest()[:6]}"
+    about = f"{name.removeprefix(PACKAGE)} {one_line(old)} {_around(text, line)}"
+    return Mutant(f"{name}:{line}:{kind}", f"{name}:{kind}", said, about, {name: _applied(text, one)})
 
 
 def _around(text: str, line: int) -> str:
     return " ".join(text.splitlines()[max(line - 4, 0) : line + 3])
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """The text without its breaks."""
     return re.sub(r"\s+", " ", text).strip()
 
 
@@ -115,9 +110,10 @@ def drawn(found: Sequence[Mutant], count: int, seed: str) -> list[Mutant]:
 
 @contextmanager
 def planted(mutant: Mutant, root: Path = SOURCE_ROOT) -> Iterator[Path]:
-    """A folder with the package, this one file changed; all else are links."""
+    """A folder with a copy of the package, changed."""
     with TemporaryDirectory(prefix="proof-mutant-") as folder:
         made = Path(folder) / PACKAGE
         shutil.copytree(root / PACKAGE, made, ignore=shutil.ignore_patterns("__pycache__"))
-        (Path(folder) / mutant.path).write_text(mutant.text, encoding="utf-8")
+        for path, text in mutant.texts.items():
+            (Path(folder) / path).write_text(text, encoding="utf-8")
         yield Path(folder)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from gates.evidence import CheckSpec
-from gates.proof.mutants.mutant import PACKAGE, Mutant
+from gates.proof.mutants.mutant import Mutant
 
 WORD = re.compile(r"[a-z]{3,}")
 
@@ -17,7 +17,7 @@ def nearest(mutant: Mutant, specs: Sequence[CheckSpec], count: int) -> list[Chec
     """So many of the checks, the likeliest first; rare words weigh most."""
     of_specs = [_words(f"{s.id} {s.claim}") for s in specs]
     known = Counter(word for words in of_specs for word in words)
-    said = _words(f"{mutant.path.removeprefix(PACKAGE)} {mutant.old} {mutant.context}")
+    said = _words(mutant.about)
 
     def weight(i: int) -> float:
         return sum(math.log(len(specs) / known[word]) for word in said & of_specs[i])

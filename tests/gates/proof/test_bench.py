@@ -80,9 +80,8 @@ def test_statements_and_events_go_in_and_out(deployment: Bench) -> None:
 def test_mutants_of_the_schema_and_of_the_service_are_what_runs(deployment: Bench) -> None:
     """Roles and database are made anew by the changed migrations, logins open as before, and the release comes back."""
     found = mutants()
-    index = next(m for m in found if m.operator == "delete" and "CREATE INDEX event_outbox_lag_idx" in m.old)
-    raised = (m for m in found if m.operator == "delete" and "raise forbidden()" in m.old)
-    forced = next(m for m in raised if m.path.endswith("/replay.py"))
+    index = next(m for m in found if ":delete-" in m.id and m.said.startswith("CREATE INDEX event_outbox_lag_idx"))
+    forced = next(m for m in found if "/replay.py:" in m.id and ":delete-" in m.id and "raise forbidden()" in m.said)
 
     def seen() -> tuple[object, ...]:
         with connect(deployment.stack.info.database_url) as connection:
@@ -129,12 +128,12 @@ def test_a_mutant_is_shown_on_a_lane_to_checks_that_see_it_or_not(deployment: Be
         yield deployment
 
     shown = [
-        next(m for m in mutants() if all(word in f"{m.path} {m.operator} {m.old}" for word in words))
+        next(m for m in mutants() if all(word in f"{m.id} {m.said}" for word in words))
         for words in (
-            ("/replay.py", "delete", "raise forbidden()"),
-            ("/rail.py", "boundary"),
-            ("_012_row_level", "delete", "tenant_sees_own"),
-            ("_012_row_level", "delete", "worker_heartbeats FORCE"),
+            ("/replay.py", ":delete-", "raise forbidden()"),
+            ("/rail.py", ":boundary-"),
+            ("_012_row_level", ":delete-", "tenant_sees_own"),
+            ("_012_row_level", ":delete-", "worker_heartbeats FORCE"),
         )
     ]
     MutantCampaign(

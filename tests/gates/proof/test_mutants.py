@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gates.decision.rules import Policy
+from gates.errors import ConfigError
 from gates.evidence import CheckSpec, Severity, TargetKind, Where
 from gates.proof.campaign import RunScope
 from gates.proof.judgement import GateRun
@@ -19,6 +20,7 @@ from gates.proof.mutants.equivalents import equivalents
 from gates.proof.mutants.mutant import Mutant, drawn, mutants, planted
 from gates.proof.mutants.nearness import nearest
 from gates.proof.mutants.tally import tally
+from gates.proof.mutants.written import written
 from gates.proof.trial import ProofPart, Trial
 from gates.verdict import Decision, Effect, Finding, Verdict
 
@@ -47,7 +49,7 @@ CREATE TABLE public.a (
 CREATE UNIQUE INDEX a_idx ON public.a (used);
 ALTER TABLE public.a FORCE ROW LEVEL SECURITY;
 """
-MUTANT = Mutant("replay_service/budget.py", 7, "boundary", "if used < most:", "if used <= most:", "text")
+MUTANT = Mutant("budget.py:7:boundary-1", "budget.py:boundary-1", "<  => <=", "budget.py if used < most:", {})
 
 
 def made(text: str, changes: object) -> dict[str, list[str]]:
@@ -97,10 +99,12 @@ def test_every_mutant_has_a_name_and_is_one_change_of_a_file() -> None:
     found = mutants()
     assert len(found) > 2000
     assert len({m.id for m in found}) == len(found)
-    assert not any(m.said.partition(" => ")[0] == m.new for m in found)
     for one in found:
-        if one.path.endswith(".py"):
-            ast.parse(one.text)
+        old, _, new = one.said.partition(" => ")
+        assert old != new
+        ((path, text),) = one.texts.items()
+        if path.endswith(".py"):
+            ast.parse(text)
     ten = drawn(found, 10, "seed")
     assert [m.id for m in ten] == [m.id for m in drawn(found, 20, "seed")][:10]
     assert ten != drawn(found, 10, "another")
@@ -110,10 +114,59 @@ def test_a_planted_mutant_is_a_whole_package_with_one_file_changed() -> None:
     """The deployment runs the mutant and nothing else that is new."""
     one = drawn(mutants(), 1, "seed")[0]
     with planted(one) as folder:
-        assert (folder / one.path).read_text(encoding="utf-8") == one.text
+        for path, text in one.texts.items():
+            assert (folder / path).read_text(encoding="utf-8") == text
         other = "replay_service/__init__.py"
         assert (folder / other).read_bytes() == Path(other).resolve().read_bytes()
     assert not folder.exists()
+
+
+WRITTEN = """
+- id: budget-for-free
+  breaks: A replay costs nothing.
+  promise: The budget is charged by the number of items.
+  patches:
+    - {file: replay_service/sql/charge_budget.sql, find: UPDATE, replace: update}
+    - {file: replay_service/migrations/NAME, find: "BEGIN", replace: ""}
+"""
+
+
+def file_of(tmp_path: Path, text: str) -> tuple[Path, Path]:
+    """A file of mutants, and sources for them."""
+    for name, old in (("sql/charge_budget.sql", "UPDATE a SET b = c"), ("migrations/202601010000_a.sql", "BEGIN; a")):
+        path = tmp_path / "replay_service" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(old, encoding="utf-8")
+    file = tmp_path / "mine.yaml"
+    file.write_text(text.replace("NAME", "202601010000_a.sql"), encoding="utf-8")
+    return file, tmp_path
+
+
+def test_a_mutant_may_be_written_by_hand_and_change_several_files(tmp_path: Path) -> None:
+    """What somebody else thinks of is shown to the same checks, in the order of the file."""
+    (one,) = written(*file_of(tmp_path, WRITTEN))
+    assert (one.id, one.said, one.is_schema) == ("budget-for-free", "A replay costs nothing.", True)
+    assert [*one.texts.values()] == ["update a SET b = c", "; a"]
+    assert "charged by the number" in one.about
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("find: UPDATE", "find: nowhere", "mine.yaml:6:7: `find` stands 0 times"),
+        ("charge_budget.sql", "none.sql", "mine.yaml:6:7: replay_service/sql/none.sql: No such file"),
+        ("replay_service/sql/charge", "replay_service/../charge", "a file below replay_service/"),
+        ("  breaks", "  brakes", "Did you mean 'breaks'?"),
+        ("- id: budget-for-free", "- id: Budget", "small letters"),
+        (WRITTEN, WRITTEN * 2, "each id once"),
+        (WRITTEN, "a: b", "a list of at least 1"),
+    ],
+)
+def test_a_wrong_file_of_mutants_is_told_with_its_place(tmp_path: Path, old: str, new: str, said: str) -> None:
+    """File, line, column, and what to do."""
+    with pytest.raises(ConfigError) as caught:
+        written(*file_of(tmp_path, WRITTEN.replace(old, new)))
+    assert said in str(caught.value)
 
 
 def test_each_equivalent_is_a_mutant_that_there_is() -> None:
