@@ -204,7 +204,8 @@ def test_canaries_measure_the_lag_end_to_end(lag_s: float | None, tmp_path: Path
     assert found["load/dlq_items_count/count"] == "unknown"
     assert "no DATABASE_URL" in messages(result)
     if lag_s is None:
-        assert found["load/outbox_lag_ms/p95"] == found["load/outbox_lag_ms/avg"] == "fail", messages(result)
+        due = {"fail", "unknown"} if "the gate itself was slow" in messages(result) else {"fail"}
+        assert {found["load/outbox_lag_ms/p95"], found["load/outbox_lag_ms/avg"]} <= due, messages(result)
         assert found["load/agent_success/rate"] == "unknown"
     else:
         assert found["load/outbox_lag_ms/p95"] == found["load/outbox_lag_ms/avg"] == "pass", messages(result)
