@@ -173,6 +173,19 @@ def control_always_off(settings: Settings) -> Parts:
     return _controlling(settings, is_on=False)
 
 
+@service(
+    "The service reads the flag of budget control by itself, and not its percentage.",
+    lambda p: _without_control(p, "true, 1") == 429,
+    ("drill/flags/service-asks-the-function",),
+    names=("budget control at 1 %",),
+)
+def control_without_its_percentage(settings: Settings) -> Parts:
+    asked = "public.is_feature_enabled('dlq.replay.budget_control', %(company_id)s::uuid)"
+    row = "key = 'dlq.replay.budget_control' AND company_id = %(company_id)s::uuid"
+    own = f"coalesce((SELECT enabled FROM public.feature_flags WHERE {row}), {asked})"
+    return altered(settings, "replay_flags", (asked, own))
+
+
 def _controlling(settings: Settings, *, is_on: bool) -> Parts:
     release = build_parts(settings)
 
@@ -182,10 +195,11 @@ def _controlling(settings: Settings, *, is_on: bool) -> Parts:
     return dataclasses.replace(release, read_flags=twin)
 
 
-def _without_control(probe: Probe) -> int:
-    off = "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('dlq.replay.budget_control', %s, false)"
+def _without_control(probe: Probe, state: str = "false, 100") -> int:
+    """The status of a replay without anything left, where the flag's own row is so: enabled, percentage."""
+    row = f"('dlq.replay.budget_control', %s, {state})"
     with probe.tenant() as company:
-        probe.rows(off, company)
+        probe.rows(f"INSERT INTO feature_flags (key, company_id, enabled, rollout_percentage) VALUES {row}", company)
         set_budget(probe, company, NONE_LEFT)
         return probe.replay(company, dry_run=True).status_code
 

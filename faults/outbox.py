@@ -17,6 +17,7 @@ from replay_service.worker.settings import WorkerSettings
 
 OUTBOX = "drill/outbox"
 _DONE = "SELECT 1 FROM agent_tasks WHERE event_id = %s AND status = 'completed'"
+_LATER = "SELECT now() + interval '1 hour'"
 _PAUSE = " AND NOT public.is_company_paused(t.company_id)"
 _FLAG = "public.is_feature_enabled('outbox.enabled', t.company_id) AND "
 _DUE = "e.next_attempt_at <= now() AND (e.claimed_until"
@@ -139,29 +140,56 @@ def _item_overtakes(probe: Probe) -> bool:
 
 @worker(
     "A row overtakes an older one of its key that another relay has.",
-    lambda p: _overtakes_a_claimed_row(p),
+    lambda p: _overtakes(p, claimed_until=p.value(_LATER)),
     ("drill/outbox/follower-of-a-claimed-row",),
     names=("another relay",),
 )
 def overtakes_a_claimed_row(settings: WorkerSettings) -> WorkerParts:
+    return _overtaking(settings, "({row}.claimed_until IS NULL OR {row}.claimed_until <= now())")
+
+
+def _overtaking(settings: WorkerSettings, which: str) -> WorkerParts:
+    """A worker for which only such rows of a key hold back those that come after them."""
+    places = (("drain_lane", "e", "k.last_id"), ("claim_events", "b", "a.id"))
     return altered_worker(
         settings,
-        *(
-            (
-                name,
-                f"AND {row}.id < {last}",
-                f"AND {row}.id < {last} AND ({row}.claimed_until IS NULL OR {row}.claimed_until <= now())",
-            )
-            for name, row, last in (("drain_lane", "e", "k.last_id"), ("claim_events", "b", "a.id"))
-        ),
+        *((name, old := f"AND {row}.id < {last}", f"{old} AND {which.format(row=row)}") for name, row, last in places),
     )
 
 
-def _overtakes_a_claimed_row(probe: Probe) -> bool:
+def _overtakes(probe: Probe, **columns: Any) -> bool:
     with probe.tenant() as company:
-        later = probe.value("SELECT now() + interval '1 hour'")
-        put(probe, company, aggregate_key="k", claimed_until=later)
+        put(probe, company, aggregate_key="k", **columns)
         return is_done(probe, put(probe, company, aggregate_key="k"))
+
+
+@worker(
+    "A row overtakes an older one of its key that waits for its next attempt.",
+    lambda p: _overtakes(p, next_attempt_at=p.value(_LATER)),
+    ("drill/outbox/follower-of-a-row-that-backs-off",),
+    names=("attempt",),
+)
+def overtakes_a_row_that_backs_off(settings: WorkerSettings) -> WorkerParts:
+    return _overtaking(settings, "{row}.next_attempt_at <= now()")
+
+
+@worker(
+    "An event whose task is queued or running already never has its effect.",
+    lambda p: _is_stuck_behind_its_task(p),
+    ("drill/outbox/unfinished-task-becomes-the-effect",),
+    names=("effect",),
+)
+def unfinished_task_in_the_way(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("drain_lane", "t.status <> 'completed'", "t.status = 'failed'"))
+
+
+def _is_stuck_behind_its_task(probe: Probe) -> bool:
+    queued = "INSERT INTO agent_tasks (company_id, agent_name, event_id, status) VALUES (%s, 'a', %s, 'queued')"
+    with probe.tenant() as company:
+        event = put(probe, company, next_attempt_at=probe.value(_LATER))
+        probe.rows(queued, company, event)
+        probe.rows("UPDATE event_outbox SET next_attempt_at = now() WHERE company_id = %s", company)
+        return not is_done(probe, event)
 
 
 @worker(

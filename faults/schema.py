@@ -96,6 +96,26 @@ _catalogue(
     names=("feature_flags",),
 )
 _catalogue(
+    "runs-take-events-along",
+    "Who deletes an old run deletes its events, too, delivered or not.",
+    """ALTER TABLE event_outbox ADD CONSTRAINT witness_run FOREIGN KEY (replay_run_id) REFERENCES replay_runs
+        ON DELETE CASCADE NOT VALID""",
+    "ALTER TABLE event_outbox DROP CONSTRAINT witness_run",
+    "SELECT count(*) > 0 FROM pg_constraint WHERE conname = 'witness_run'",
+    (f"{SPOT}/deletes-take-nothing-along", "sql/manifest/constraints"),
+    names=("event_outbox",),
+)
+_catalogue(
+    "a-role-takes-rows-over",
+    "The gate's login may make anybody's event an event of a drill tenant.",
+    """CREATE POLICY witness_over ON events FOR UPDATE TO replay_gate USING (true)
+        WITH CHECK (public.is_drill_company(company_id))""",
+    "DROP POLICY witness_over ON events",
+    "SELECT count(*) > 0 FROM pg_policy WHERE polname = 'witness_over'",
+    (f"{SPOT}/policies-take-over-no-row", "sql/manifest/policies"),
+    names=("events",),
+)
+_catalogue(
     "tenants-truncate",
     "Tenants may truncate the dead letters: row-level security does not see that.",
     "GRANT TRUNCATE ON dead_letter_queue TO authenticated",
@@ -258,6 +278,17 @@ _catalogue(
     ("sql/manifest/columns", "sql/manifest/constraints", f"{SPOT}/constraints-validated"),
     names=("trace_id", "dead_letter_queue"),
     decision="hold",
+)
+_catalogue(
+    "day-of-the-session",
+    "The day of a budget is that of the time zone of whoever writes its row.",
+    "ALTER TABLE replay_budgets ALTER COLUMN day SET DEFAULT CURRENT_DATE",
+    "ALTER TABLE replay_budgets ALTER COLUMN day SET DEFAULT (now() AT TIME ZONE 'UTC')::date",
+    """SELECT pg_get_expr(adbin, adrelid) = 'CURRENT_DATE' FROM pg_attrdef
+        WHERE adrelid = 'replay_budgets'::regclass AND adnum = (SELECT attnum FROM pg_attribute
+          WHERE attrelid = 'replay_budgets'::regclass AND attname = 'day')""",
+    ("drill/budgets/day-of-utc", "sql/manifest/columns"),
+    names=("UTC", "day"),
 )
 _catalogue(
     "pause-row-missing",

@@ -10,7 +10,7 @@ import psycopg
 
 from drills.workbench.audit_chain import GENESIS, broken_links, head_of
 from drills.workbench.checks import SIGNED, SQL
-from drills.workbench.scene import Scene
+from drills.workbench.scene import Scene, aside
 from gates.checks.recorder import check
 from gates.deployment.client import NoAnswer
 from gates.deployment.database import execute
@@ -50,12 +50,34 @@ def test_delete_refused(scene: Scene) -> None:
     """
     _, row = _row_on_record(scene)
     assert scene.refused_by_database("delete from public.audit_logs where id = %s", row), "an audit row was deleted"
+    assert not _old_row_deleted(scene), "an audit row that is ten years old was deleted"
     scene.seen.require(
         scene.number("select count(*) from public.audit_logs where id = %s", row) == 1, "the row is not there"
     )
     scene.seen.count()
 
 
+def _old_row_deleted(scene: Scene) -> bool:
+    """Whether a row that was written with an old date can be deleted; all is rolled back."""
+    scope = scene.company()
+    with scene.transaction() as connection:
+        try:
+            execute(connection, OLD_ROW, scope)
+            execute(connection, "delete from public.audit_logs where scope = %s", scope)
+        except psycopg.OperationalError:
+            raise
+        except psycopg.Error:
+            return False
+        return True
+
+
+APPEND = """
+insert into public.audit_logs (action, actor, scope, metadata) values ('rate_limits_cleared', 'drill', %s, '{}')
+"""
+OLD_ROW = """
+insert into public.audit_logs (action, actor, scope, metadata, created_at)
+values ('rate_limits_cleared', 'drill', %s, '{}', now() - interval '10 years')
+"""
 GUARDS = """
 select replace(
     pg_get_triggerdef(t.oid), ' ON ' || quote_ident(n.nspname) || '.' || quote_ident(c.relname) || ' ',
@@ -176,6 +198,29 @@ def test_chain_under_concurrency(scene: Scene) -> None:
     # the trail may still grow between the two statements; a head that counts more than there is, never
     assert head["row_count"] <= total, f"the head counts {head['row_count']} rows, the trail has {total}"
     scene.seen.control(f"{len(runs)} concurrent replays were accepted")
+
+
+@drill("drill/audit/chain-while-another-appends", covers=("I10",))
+def test_chain_while_another_appends(scene: Scene) -> None:
+    """A row that is written while another of its scope is not committed yet follows that one: the chain does not fork.
+
+    Two rows with one predecessor are two trails, and nobody can tell which of them is the forged one.
+    """
+    company, _ = _row_on_record(scene)
+
+    def append() -> None:
+        with scene.transaction() as second:
+            execute(second, APPEND, company)
+            second.commit()
+
+    with scene.transaction() as first:
+        execute(first, APPEND, company)
+        appended = aside(append)
+        scene.until_true(lambda: appended.done() or scene.somebody_waits(first, within_s=0), within_s=2)
+        first.commit()
+    appended.result(timeout=10)
+    _assert_chain(scene, company, at_least=3)
+    scene.seen.control("a row was written beside one that was not committed")
 
 
 @drill("drill/audit/plain-insert-is-chained", covers=("I10",))

@@ -9,7 +9,7 @@ from drills.workbench.checks import SIGNED, SQL, Case, cases
 from drills.workbench.credentials import REPLAY, Minter
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
-from gates.deployment.requests import SIGNATURE, Exchange, Request, encode_body, forged_signature, post
+from gates.deployment.requests import SIGNATURE, Exchange, Request, encode_body, forged_signature, post, sign_v2
 from gates.evidence import Severity, Where
 
 drill = partial(check, after=SIGNED, where=Where.READ_ONLY)
@@ -86,8 +86,9 @@ def test_every_secret_of_the_list(bench: Bench) -> None:
     body = bench.body()
     bench.opens(bench.signed(body))
     for secret in secrets[1:]:
-        later = bench.with_signature(bench.signature(secret, body), body, "signed with a later secret of the list")
-        bench.accepted(later)
+        now = bench.clock.now()
+        for signature in {bench.signature(secret, body), sign_v2(secret, body, now)}:
+            bench.accepted(bench.with_signature(signature, body, "signed with a later secret of the list"))
     lists = [",".join([*secrets, "x"]), *([",".join(secrets)] if len(secrets) > 1 else [])]
     for whole in lists:
         bench.shut(bench.with_signature(bench.signature(whole, body), body, "signed with the list itself"))

@@ -12,6 +12,7 @@ from drills.workbench.checks import SIGNED, SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.deployment.client import NoAnswer
+from gates.deployment.database import execute, value
 from gates.evidence import Severity, Where
 
 drill = partial(check, needs=SQL, after=SIGNED)
@@ -264,8 +265,9 @@ def test_lowered_limit_leaves_nothing(scene: Scene) -> None:
     """
     company = scene.company(items=2)
     scene.budget(company, daily_limit=10, daily_used=6, monthly_used=6)
-    lower = "update public.replay_budgets set daily_limit = 4 where company_id = %s"
-    assert not scene.refused_by_database(lower, company), "a limit of 4 is refused where 6 are used"
+    for column in ("monthly_limit", "daily_limit"):
+        lower = f"update public.replay_budgets set {column} = 4 where company_id = %s"
+        assert not scene.refused_by_database(lower, company), f"a {column} of 4 is refused where 6 are used"
     scene.rows(lower, company)
     scene.replay(company, 429, "budget_exhausted", max=1)
     assert _untouched(scene, company), "an item was taken although nothing was left"
@@ -303,11 +305,33 @@ def test_view_forgets_past_periods(scene: Scene) -> None:
     shown = _shown(scene, company)
     assert {7902, 104_700} <= set(shown), f"the view shows {shown}; 7902 of 7919 and 104700 of 104729 are left"
     scene.seen.control("what is left of the current periods is shown")
+    _roll_back(scene, company, "day")
+    shown = _shown(scene, company)
+    assert {7919, 104_700} <= set(shown), f"the view shows {shown} of a row of yesterday; 7919 and 104700 are left"
     _roll_back(scene, company, "month")
     shown = _shown(scene, company)
     whole = shown.count(7919) > 1 and shown.count(104_729) > 1
     assert whole, f"the view shows {shown} of a row of past periods; 7919 and 104729 are left, whatever was used then"
-    scene.seen.count(4)
+    scene.seen.count(6)
+
+
+@drill("drill/budgets/day-of-utc", covers=("G05",))
+def test_day_of_utc(scene: Scene) -> None:
+    """A budget's row is of the current day in UTC, whatever the time zone of the session that writes it.
+
+    A row that an operator writes in another time zone is of another day, and what it says was used counts as nothing.
+    """
+    due = scene.value("select (now() at time zone 'UTC')::date::text")
+    company = scene.company()
+    for zone in ("Etc/GMT+12", "UTC", "Etc/GMT-14"):  # it is another day in one of them at any time
+        with scene.transaction() as connection:
+            execute(connection, "delete from public.replay_budgets where company_id = %s", company)
+            execute(connection, "select set_config('timezone', %s, true)", zone)
+            execute(connection, "insert into public.replay_budgets (company_id) values (%s)", company)
+            day = value(connection, "select day::text from public.replay_budgets where company_id = %s", company)
+        assert str(day)[:10] == due, f"a row written in {zone} is of the day {day}; in UTC it is {due}"
+        scene.seen.count()
+    scene.seen.control("a session in UTC writes the day of UTC")
 
 
 def _shown(scene: Scene, company: str) -> list[int]:

@@ -20,6 +20,9 @@ drill = partial(check, where=Where.READ_ONLY)
 CONNECTIONS = 16
 """New connections, one request each: with three instances behind one address all but one run in 650 sees each."""
 
+WORKER_GONE_S = 20.0
+"""A sign of life is fresh for less than that."""
+
 DEBUG_PATHS = (
     "/debug",
     "/debug/pprof/",
@@ -188,4 +191,33 @@ def test_not_ready_without_database(scene: Scene) -> None:
     scene.seen.count(2)
     back = scene.until_true(lambda: _ready(scene.target) == 200, within_s=10.0)
     assert back, "/readyz does not say 200 ten seconds after the database is back"
+    scene.seen.control("ready before and after")
+
+
+@drill(
+    "drill/identity/not-ready-without-worker",
+    needs=("database",),
+    where=Where.REFERENCE,
+    covers=("O02",),
+    phase="last",
+    deep=True,
+)
+def test_not_ready_without_worker(scene: Scene) -> None:
+    """While every worker stands still, /readyz comes to say no; when they go on, it says yes again.
+
+    A deployment that only accepts events and delivers none is not ready, and nobody would know.
+    """
+    scene.seen.require(scene.target.control, "the gate did not start this stack: its workers cannot be stopped")
+    scene.seen.require(_ready(scene.target) == 200, "the service is not ready to begin with")
+    with Control(scene.target.control) as control:
+        workers = [p.name for p in control.processes() if p.name.startswith("worker")]
+        for worker in workers:
+            control.freeze(worker)
+        said_no = scene.until_true(lambda: _ready(scene.target) not in {200, 0}, within_s=WORKER_GONE_S)
+        for worker in workers:
+            control.thaw(worker)
+    assert said_no, f"/readyz still says 200 {WORKER_GONE_S:g} s after every worker stood still"
+    scene.seen.count()
+    back = scene.until_true(lambda: _ready(scene.target) == 200, within_s=10.0)
+    assert back, "/readyz does not say 200 ten seconds after the workers go on"
     scene.seen.control("ready before and after")

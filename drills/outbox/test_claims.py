@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import uuid
 from functools import partial
+from typing import Any
 
 from drills.workbench.checks import DELIVERS, SQL
 from drills.workbench.scene import Scene
+from drills.workbench.tenant_data import SCRIPTED
 from gates.checks.recorder import check
 from gates.deployment.database import execute
 from gates.deployment.ids import new_id
 
 drill = partial(check, needs=SQL, after=DELIVERS)
+
+UNFINISHED = """
+insert into public.agent_tasks (company_id, agent_name, event_id, status) values (%s, 'drill', %s, %s)
+"""
 
 
 def _let_claims_run_out(scene: Scene, events: list[str]) -> None:
@@ -28,7 +34,7 @@ def test_not_before_it_is_due(scene: Scene) -> None:
     """
     company = scene.company()
     later = scene.value("select now() + interval '1 hour'")
-    events = scene.write_outbox(company, 2, next_attempt_at=later)
+    events = scene.write_each_kind(company, next_attempt_at=later)
     scene.passes_by(company, 3)
     early = scene.effects(events)
     assert not early, f"{len(early)} of 2 rows were delivered an hour before they are due"
@@ -44,7 +50,7 @@ def test_claimed_by_another(scene: Scene) -> None:
     """
     company = scene.company()
     later = scene.value("select now() + interval '1 hour'")
-    events = scene.write_outbox(company, 2, claimed_until=later, attempts=1)
+    events = scene.write_each_kind(company, claimed_until=later, attempts=1)
     scene.passes_by(company, 3)
     early = scene.effects(events)
     assert not early, f"{len(early)} of 2 rows were delivered while another relay's claim was running"
@@ -60,16 +66,61 @@ def test_follower_of_a_claimed_row(scene: Scene) -> None:
     """
     company = scene.company()
     later = scene.value("select now() + interval '1 hour'")
-    head = scene.write_outbox(company, 1, claimed_until=later, attempts=1, aggregate_key="k")
-    # one that asks an agent for something, and one that does not: a relay may have a path for each
-    followers = scene.write_outbox(company, 1, aggregate_key="k")
-    followers += scene.write_outbox(company, 1, aggregate_key="k", payload='{"drill": {"delay_ms": 1}}')
+    heads, followers = _held(scene, company, "another relay had the row", claimed_until=later, attempts=1)
+    _let_claims_run_out(scene, heads)
+    _come_in_order(scene, heads, followers)
+
+
+def _held(scene: Scene, company: str, what: str, **columns: Any) -> tuple[list[str], list[str]]:
+    """A row of each of two keys that cannot be delivered, and the next of each, one of either kind: nobody delivers it.
+
+    Of two followers of one key the first would hold back the second, whoever overtakes.
+    """
+    heads = [e for key in "ps" for e in scene.write_outbox(company, 1, aggregate_key=key, **columns)]
+    followers = scene.write_outbox(company, 1, aggregate_key="p")
+    followers += scene.write_outbox(company, 1, aggregate_key="s", payload=SCRIPTED)
     scene.passes_by(company, 3)
     early = scene.effects(followers)
-    assert not early, f"{len(early)} of 2 rows were delivered while another relay had the row before them of their key"
-    _let_claims_run_out(scene, head)
-    scene.delivered(head + followers)
-    scene.in_order(head + followers)
+    assert not early, f"{len(early)} of 2 rows were delivered while {what} before them of their key"
+    return heads, followers
+
+
+def _come_in_order(scene: Scene, heads: list[str], followers: list[str]) -> None:
+    scene.delivered(heads + followers)
+    for pair in zip(heads, followers, strict=True):
+        scene.in_order(list(pair))
+
+
+@drill("drill/outbox/follower-of-a-row-that-backs-off", covers=("K11", "K15"))
+def test_follower_of_a_row_that_backs_off(scene: Scene) -> None:
+    """While a row waits for its next attempt, the later rows of its key wait for it; other keys do not.
+
+    A relay that looks at due rows alone delivers "cancelled" while "created" is being tried again.
+    """
+    company = scene.company()
+    later = scene.value("select now() + interval '1 hour'")
+    heads, followers = _held(scene, company, "a next attempt was waited for", next_attempt_at=later, attempts=1)
+    scene.make_due(company)
+    _come_in_order(scene, heads, followers)
+
+
+@drill("drill/outbox/unfinished-task-becomes-the-effect", covers=("K06", "K18"))
+def test_unfinished_task_becomes_the_effect(scene: Scene) -> None:
+    """An event whose task is there already, queued, running or failed, still has its effect, once.
+
+    Who only looks whether there is a task takes the work of a worker that died for done, or never gets past it.
+    """
+    company = scene.company()
+    later = scene.value("select now() + interval '1 hour'")
+    events: list[str] = []
+    for status in ("queued", "running", "failed"):
+        fresh = scene.write_each_kind(company, next_attempt_at=later)
+        for event in fresh:
+            scene.rows(UNFINISHED, company, event, status)
+        events += fresh
+    scene.make_due(company)
+    scene.delivered(events)
+    scene.passes_by(company, 1)
 
 
 @drill("drill/outbox/replay-waits-for-its-key", covers=("K11", "L09"))
@@ -102,7 +153,8 @@ def test_expired_claim_is_taken_up(scene: Scene) -> None:
     """
     company = scene.company()
     past = scene.value("select now() - interval '1 minute'")
-    events = scene.write_outbox(company, 3, claimed_until=past, attempts=1, aggregate_key="k")
+    events = scene.write_each_kind(company, claimed_until=past, attempts=1, aggregate_key="k")
+    events += scene.write_each_kind(company, claimed_until=past, attempts=1)
     scene.delivered(events)
     scene.passes_by(company, 1)
 
@@ -115,7 +167,7 @@ def test_done_is_done(scene: Scene) -> None:
     """
     company = scene.company()
     now = scene.value("select now()")
-    events = scene.write_outbox(company, 2, processed_at=now) + scene.write_outbox(company, 2, dead_at=now)
+    events = scene.write_each_kind(company, processed_at=now) + scene.write_each_kind(company, dead_at=now)
     scene.passes_by(company, 3)
     again = scene.effects(events)
     assert not again, f"{len(again)} of 4 rows that were processed or dead were delivered again; allowed: 0"

@@ -128,6 +128,8 @@ def test_event_id_of_another_tenant(scene: Scene) -> None:
     request = scene.event_request(second, event_id=event)
     answer = scene.expect(request, (202, 400, 403, 404, 409, 422))
     if answer.status != 202:
+        told = first in answer.body.decode("utf-8", "replace")
+        assert not told, f"the refusal, {answer.status}, names the company whose event it is"
         return
     kept = scene.count("event_outbox", second, "event_id = %s", answer.json().get("event_id"))
     assert kept, f"answered 202, duplicate {answer.json().get('duplicate')!r}, and the tenant has no such event"

@@ -205,6 +205,12 @@ TEXTS: list[Case] = [
         ("A12",),
     ),
     Case("json-lone-surrogate", "A lone surrogate is refused.", lambda b: _with(b, '"error_type":"\\ud800"'), ("A12",)),
+    Case(
+        "json-lone-surrogate-in-capitals",
+        "A lone surrogate is refused, whichever half it is and however it is written.",
+        lambda b: _with(b, '"error_type":"\\uDFFF"'),
+        ("A12",),
+    ),
     Case("json-trailing-text", "Text after the object is refused.", lambda b: b + b"{}"),
     Case("json-trailing-comma", "A trailing comma is refused.", lambda b: b[:-1] + b",}"),
     Case("json-single-quotes", "Single quotes are refused.", lambda b: b.replace(b'"', b"'")),

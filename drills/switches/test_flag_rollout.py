@@ -312,6 +312,7 @@ def test_version_grows(scene: Scene) -> None:
     for statement in (
         "update public.feature_flags set enabled = true where key = %s and company_id = %s",
         "update public.feature_flags set rollout_percentage = 50 where key = %s and company_id = %s",
+        "update public.feature_flags set description = 'another' where key = %s and company_id = %s",
         "update public.feature_flags set version = 0, enabled = false where key = %s and company_id = %s",
         UPSERT,
     ):

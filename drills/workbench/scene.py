@@ -156,11 +156,7 @@ class Scene(TenantData):
 
     def in_background(self, request: Request) -> Future[Answer]:
         """Send one request from a thread of its own."""
-        pool = ThreadPoolExecutor(max_workers=1)
-        try:
-            return pool.submit(self.http.send, request)
-        finally:
-            pool.shutdown(wait=False)
+        return aside(lambda: self.http.send(request))
 
     def moves_nothing_while(self, held: Answering, company: str, *, within_s: float, what: str) -> Answer:
         """Replay a tenant's items while `held` has locked what a replay reads. Assert that none is moved until the lock
@@ -378,3 +374,12 @@ def best_of(attempts: int, measure: Callable[[], float], enough: float) -> list[
         if values[-1] <= enough:
             break
     return values
+
+
+def aside(work: Callable[[], T]) -> Future[T]:
+    """Begin something in a thread of its own."""
+    pool = ThreadPoolExecutor(max_workers=1)
+    try:
+        return pool.submit(work)
+    finally:
+        pool.shutdown(wait=False)

@@ -39,6 +39,8 @@ def as_jsonb(payload: object) -> str:
 
 POISON = as_jsonb({"drill": {"fail_times": -1}})
 """A payload with which the drill agent fails each time."""
+SCRIPTED = as_jsonb({"drill": {"delay_ms": 1}})
+"""A payload that asks the drill agent for something, and has its effect at once."""
 
 
 @dataclass
@@ -211,6 +213,10 @@ class TenantData(Database):
                 self.rows(f"{insert}({marks})", *row)
                 commit()
         return ids
+
+    def write_each_kind(self, company: str, **columns: Any) -> list[str]:
+        """Two rows: one that asks an agent for something, and one that does not. A relay may have a path for each."""
+        return self.write_outbox(company, 1, **columns) + self.write_outbox(company, 1, **columns, payload=SCRIPTED)
 
     def make_due(self, company: str, *, attempts: int = ANY_ATTEMPTS) -> None:
         """Make the tenant's events that wait for their next attempt, after so many at most, due now."""

@@ -163,8 +163,8 @@ proxy(
 proxy(
     "surface/always-ready",
     on_ready(200),
-    ("drill/identity/not-ready-without-database",),
-    "/readyz says ready although the database is gone.",
+    ("drill/identity/not-ready-without-database", "drill/identity/not-ready-without-worker"),
+    "/readyz says ready although the database is gone, or every worker.",
     production=False,
 )
 proxy(

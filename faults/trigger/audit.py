@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faults.trigger.planting import planted, trigger
+from faults.trigger.planting import function, planted, released, trigger
 
 AUDIT = "drill/audit"
 trigger(
@@ -142,4 +142,23 @@ trigger(
     END,
     "The summary row of a run is missing.",
     first=True,
+)
+_LOCKED = (
+    """  INSERT INTO public.audit_heads AS h (scope, last_id, last_hash, row_count)
+  VALUES (NEW.scope, 0, repeat('0', 64), 1)
+  ON CONFLICT (scope) DO UPDATE SET row_count = h.row_count + 1
+  RETURNING h.last_hash INTO STRICT head_hash;""",
+    """  SELECT h.last_hash INTO head_hash FROM public.audit_heads h WHERE h.scope = NEW.scope;
+  IF NOT FOUND THEN
+    head_hash := repeat('0', 64);
+    INSERT INTO public.audit_heads (scope, last_id, last_hash, row_count) VALUES (NEW.scope, 0, head_hash, 0);
+  END IF;""",
+)
+_COUNTED = ("last_hash = NEW.hash WHERE", "last_hash = NEW.hash, row_count = row_count + 1 WHERE")
+function(
+    "audit/the-chain-forks",
+    "audit_logs_chain",
+    released("audit_logs_chain", _LOCKED, _COUNTED),
+    (f"{AUDIT}/chain-while-another-appends",),
+    "Two rows that are written at once follow the same row: the chain forks.",
 )

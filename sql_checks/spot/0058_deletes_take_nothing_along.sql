@@ -1,0 +1,23 @@
+-- id: sql/spot/deletes-take-nothing-along
+-- claim: No foreign key makes a deleted row take along events, letters, effects or audit rows, nor turns a tenant's flag or pause into everybody's.
+-- cost: Somebody tidies up old runs, and events that wait are gone; or a tenant leaves, and its flag is on for all.
+-- severity: page
+-- reads: catalogue
+-- covers: K06 H06
+with guarded (table_name, actions, but) as (
+  -- a tenant that is deleted may take its own rows along, but for its audit trail; a null company means everybody
+  values ('public.feature_flags', '{n,d}'::"char"[], null), ('public.agent_controls', '{n,d}', null),
+         ('public.audit_logs', '{c,n,d}', null), ('public.event_outbox', '{c}', 'public.companies'),
+         ('public.agent_tasks', '{c}', 'public.companies'), ('public.dead_letter_queue', '{c}', 'public.companies')
+)
+select format('%s constraint %s', c.conrelid::regclass, c.conname) as subject,
+       format('a row deleted from %s %s', c.confrelid::regclass,
+              case c.confdeltype when 'c' then 'takes rows along' else 'empties the column that refers to it' end) as detail,
+       pg_get_constraintdef(c.oid) as witness
+from guarded g
+join pg_constraint c on c.conrelid = to_regclass(g.table_name) and c.contype = 'f' and c.confdeltype = any(g.actions)
+where c.confrelid is distinct from to_regclass(g.but);
+
+-- seen:
+select count(*) as seen from pg_attribute
+where attrelid in (to_regclass('public.event_outbox'), to_regclass('public.feature_flags'), to_regclass('public.audit_logs')) and attnum > 0;
