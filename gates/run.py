@@ -15,7 +15,7 @@ from gates import past_decisions, record, reports
 from gates.act.flag import Order, look_at
 from gates.act.rollout import act
 from gates.decision.decide import decide
-from gates.decision.rules import QUEUE_STAGE
+from gates.decision.rules import QUEUE_STAGE, Policy
 from gates.deployment.identity import identity
 from gates.deployment.kept import keeping
 from gates.deployment.redaction import hidden, redact_text, scrub
@@ -28,7 +28,7 @@ from gates.reports import attestation, telemetry, webhook
 from gates.reports.citation import cited, source_digest
 from gates.reports.formats import FILES
 from gates.request import RunRequest
-from gates.stages import claims
+from gates.stages import claims, passed
 from gates.stages.backlog import BacklogWatch
 from gates.stages.context import Context, StageReport
 from gates.stages.drill import drill
@@ -77,7 +77,7 @@ def run_gate(request: RunRequest) -> Verdict:
             raise trouble  # noqa: TRY301
         recorded = keep(request, run, looked.stages, done)
         if kept and not request.dry_run:
-            remember(request, context.state, kept)
+            remember(request, context.state, kept, done.policy, verdict)
         note(request, context.state, PastDecision.of(run, recorded.verdict))
         told = {
             "slack": tell(request, recorded.verdict, recorded.evidence, run),
@@ -103,11 +103,14 @@ def remembered(evidence: Sequence[Evidence], verdict: Verdict, at: str) -> dict[
     return claims.kept(evidence, verdict.contract, verdict.areas_seen, promoted=promoted, when=when)
 
 
-def remember(request: RunRequest, folder: Path, areas: Mapping[str, str]) -> None:
-    """Keep the claims for the next run. Where that is not possible, the audit rows of the flag still say them."""
+def remember(request: RunRequest, folder: Path, areas: Mapping[str, str], policy: Policy, verdict: Verdict) -> None:
+    """Keep what this target was seen to keep for the next run: its claims, which the audit rows of the flag say, too,
+    and, of another dialect, the checks that passed.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         record.write(folder / claims.FILE, claims.dump(areas))
+        passed.remember(folder, policy, verdict)
     except OSError as error:
         request.warn(f"what this target was seen to keep could not be remembered: {error}. See to --state")
 
@@ -196,6 +199,7 @@ def in_turn(context: Context, request: RunRequest) -> list[StageReport]:
         switches(context)
         claimed.result()
         stages = own.result()
+    passed.passed(context, request.policy)
     with Turn(context) as turn:
         if turn.busy:
             turn.block()

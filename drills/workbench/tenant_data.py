@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -122,6 +123,10 @@ class TenantData(Database):
             with self.db.at_once():
                 self.rows("delete from public.replay_budgets where company_id = %s", company)
                 self.rows(f"insert into public.replay_budgets ({names}) values ({marks})", company, *columns.values())
+
+    def today(self) -> dt.date:
+        """The current day in UTC, by the database's clock."""
+        return self.value("select (now() at time zone 'UTC')::date")  # type: ignore[no-any-return]
 
     def used(self, company: str) -> tuple[int, int]:
         """The daily and monthly items charged to a tenant in the current UTC periods."""

@@ -15,6 +15,7 @@ from gates.contract.scope import OWN
 from gates.decision.assessment import Assessed, assess, distrust, is_lenient, is_undecided, number
 from gates.decision.backlog import backlog_gone_in_s
 from gates.decision.causes import in_order
+from gates.decision.difference import NEVER_PASSED, PASSED_HERE, may_be_a_difference
 from gates.decision.floor import floor_of, not_claimed, on_floor, parts_of
 from gates.decision.margin import nearest
 from gates.decision.rules import STAGES, Policy, Waiver, again
@@ -41,7 +42,6 @@ BACKLOG = "watch/outbox-backlog"
 
 DATABASE = "preflight/database"
 """Its details say who the gate's login is."""
-
 VARIABLES = "preflight/variables"
 """Its details name all variables that are not set; every other check names the first that it missed."""
 
@@ -191,9 +191,6 @@ def _not_applicable(spec: CheckSpec, policy: Policy, lacking: set[str]) -> str:
     return f"the target does not claim {', '.join(missing)}" if missing else not_claimed(spec, policy.scope)
 
 
-# --- findings ----------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class _Relief:
     """Why a finding decides less than its check would. ends: what would end the hold; empty where the check says it."""
@@ -232,11 +229,16 @@ def _although_unclaimed(spec: CheckSpec, policy: Policy) -> str:
 
 
 def _relief(one: Assessed, policy: Policy, lines: dict[str, list[Evidence]], now: dt.datetime) -> _Relief | None:
-    """A waiver; or for a rollback over a lag, that the backlog drains."""
+    """A waiver; or for a rollback, that the check never passed here; or over a lag, that the backlog drains."""
     waiver = _waiver(one.spec.id, policy, now)
     if waiver is not None:
         return _Relief(Effect.WAIVED, f"waived until {waiver.expires} by {waiver.owner}: {waiver.reason}")
-    if one.effect is not Effect.ROLLBACK or on_floor(one.spec.id) or not matches(one.spec.id, policy.lag_checks):
+    if one.effect is not Effect.ROLLBACK:
+        return None
+    told = [e for e in lines.get(PASSED_HERE, ()) if not distrust(e, policy, now)]
+    if may_be_a_difference(one.spec, policy, told):
+        return _Relief(Effect.HOLD, NEVER_PASSED, f"{one.spec.id} passes, or the policy says that it rolls back")
+    if on_floor(one.spec.id) or not matches(one.spec.id, policy.lag_checks):
         return None
     gone_in_s = backlog_gone_in_s([e for e in lines.get(BACKLOG, ()) if not distrust(e, policy, now)])
     if gone_in_s is not None:

@@ -152,6 +152,11 @@ class Policy:
         """Whether drills of such a run may switch a live flag, and put it back."""
         return self.target.allows(Where.DISRUPTIVE, disruptive=self.disruptive)
 
+    @property
+    def is_of_another_dialect(self) -> bool:
+        """Whether the deployment was not built from the contract: the policy has names for it, or claims a part."""
+        return bool(self.names) or (bool(self.scope.unclaimed) and not self.scope.is_queue)
+
     def may_waive(self, check: str) -> bool:
         return not matches(check, (*UNWAIVABLE, *self.unwaivable))
 

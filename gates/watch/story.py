@@ -27,6 +27,7 @@ from gates.evidence import CheckSpec, Evidence, TargetKind, stamp
 from gates.evidence_file import read_log
 from gates.past_decisions import PastDecision
 from gates.reports import webhook
+from gates.stages import passed
 from gates.stages.context import Context, Progress, StageReport, silent
 from gates.verdict import Action, Decision, Verdict
 from gates.watch import history, look
@@ -99,6 +100,7 @@ def one_round(watch: Watch, jump_s: float = 0.0) -> FinishedRound | None:
         flag = look_at(watch.target.database_url, _policy(watch, plan, "").rollout.flag) if watch.rollback else None
         context, looked = _look(watch, plan, past.last_number + 1, started)
         policy = _policy(watch, plan, looked.target.release)
+        passed.passed(context, policy)
         made = _judged(
             watch, past, alive, plan, list(read_log(context.evidence, run=context.run_id).evidence), policy, started
         )

@@ -1,0 +1,151 @@
+"""The periods of a budget: the day and the month of UTC, and what was used in those that are over."""
+
+from __future__ import annotations
+
+import datetime as dt
+from decimal import Decimal
+from functools import partial
+from typing import Any
+
+from drills.workbench.checks import SIGNED, SQL
+from drills.workbench.scene import Scene
+from gates.checks.recorder import check
+from gates.deployment.database import execute, value
+from gates.evidence import Severity
+
+drill = partial(check, needs=SQL, after=SIGNED)
+
+BUDGET_ROW = """
+select daily_limit, monthly_limit, daily_used, monthly_used, day from public.replay_budgets where company_id = %s
+"""
+
+
+def _roll_back(scene: Scene, company: str, part: str) -> dict[str, Any]:
+    """Set the row's day (or day and month) one period back; the row as it then is."""
+    row = scene.one("select day, month from public.replay_budgets where company_id = %s", company)
+    scene.seen.require(isinstance(row["day"], dt.date), f"replay_budgets.day is no date but {row['day']!r}")
+    if part == "day":
+        scene.rows("update public.replay_budgets set day = day - 1 where company_id = %s", company)
+    else:
+        scene.rows(
+            "update public.replay_budgets set day = day - 45, month = %s where company_id = %s",
+            _month_before(scene, row["month"]),
+            company,
+        )
+    return scene.one("select day, month from public.replay_budgets where company_id = %s", company)
+
+
+def _month_before(scene: Scene, month: object) -> object:
+    if isinstance(month, dt.date):
+        return (month.replace(day=1) - dt.timedelta(days=1)).replace(day=1)
+    text = str(month)
+    scene.seen.require(len(text) >= 7 and text[4] == "-", f"replay_budgets.month is neither date nor YYYY-MM: {text!r}")
+    year, number = int(text[:4]), int(text[5:7])
+    year, number = (year - 1, 12) if number == 1 else (year, number - 1)
+    return f"{year:04d}-{number:02d}{text[7:]}"
+
+
+@drill("drill/budgets/new-day-starts-at-zero", covers=("G05",))
+def test_new_day_starts_at_zero(scene: Scene) -> None:
+    """What was spent on an earlier UTC day does not count today: a day's budget spent yesterday is whole again.
+
+    Otherwise a tenant that once spent its day is locked out for good.
+    """
+    company, day = scene.company(items=2), scene.today()
+    scene.budget(company, daily_limit=2, daily_used=2, monthly_used=2)
+    same_month = day.day > 1
+    _roll_back(scene, company, "day" if same_month else "month")
+    shown = scene.replay(company, label="a dry run", max=2, dry_run=True).json()
+    answer = scene.replay(company, max=2).json()
+    scene.seen.require(scene.today() == day, "the UTC day changed meanwhile; run again")
+    assert answer["target_count"] == 2, f"{answer['target_count']} items taken where the new day leaves 2"
+    assert shown["target_count"] == 2, f"a dry run shows {shown['target_count']} items where the new day leaves 2"
+    row = scene.one(BUDGET_ROW, company)
+    assert row["daily_used"] == 2, f"daily_used is {row['daily_used']} after 2 items on the new day"
+    assert row["day"] == day, f"the row's day is {row['day']}; today in UTC is {day}"
+    due = 4 if same_month else 2
+    assert row["monthly_used"] == due, (
+        f"monthly_used is {row['monthly_used']}; due: {due}, with yesterday's 2 in its month"
+    )
+    scene.seen.control("the same row with today's day is refused: drill/budgets/exhausted-refused")
+
+
+@drill("drill/budgets/spent-today-stays-spent", covers=("G05",))
+def test_spent_today_stays_spent(scene: Scene) -> None:
+    """A budget that was spent earlier on the same UTC day stays spent, and yesterday's row is the only one that resets.
+
+    A reset by local time or by age gives a tenant its budget twice in one day.
+    """
+    company = scene.company(items=1)
+    day = scene.today()
+    scene.budget(company, daily_limit=2, daily_used=2, monthly_used=2)
+    scene.replay(company, 429, "budget_exhausted", max=1)
+    scene.seen.require(scene.today() == day, "the UTC day changed meanwhile; run again")
+    scene.rows("update public.replay_budgets set daily_used = 1 where company_id = %s", company)
+    scene.replay(company, control=True, max=1)
+
+
+@drill("drill/budgets/new-month-starts-at-zero", covers=("G05",))
+def test_new_month_starts_at_zero(scene: Scene) -> None:
+    """What was spent in an earlier UTC month does not count in this one.
+
+    Otherwise a tenant that once spent its month is locked out for good.
+    """
+    company = scene.company(items=2)
+    scene.budget(company, daily_limit=5, daily_used=5, monthly_limit=5, monthly_used=5)
+    _roll_back(scene, company, "month")
+    day = scene.today()
+    answer = scene.replay(company, max=2).json()
+    scene.seen.require(scene.today() == day, "the UTC day changed meanwhile; run again")
+    assert answer["target_count"] == 2, f"{answer['target_count']} items taken where the new month leaves 5"
+    assert scene.used(company) == (2, 2), f"the ledger of the new month says {scene.used(company)}; 2 items were moved"
+    scene.add_items(company, 2)
+    scene.run(company, max=2)
+    assert scene.used(company) == (4, 4), f"the ledger of the new month says {scene.used(company)}; 4 items were moved"
+    scene.seen.control("the same row with this month is refused: drill/budgets/monthly-limit-binds")
+
+
+@check("drill/budgets/view-forgets-past-periods", needs=SQL, covers=("G08",), severity=Severity.WARN)
+def test_view_forgets_past_periods(scene: Scene) -> None:
+    """replay_budgets_status shows what is left, and counts what was used in a past period as nothing.
+
+    An operator who reads there that nothing is left on a new day waits for nothing, or raises the limit.
+    """
+    company = scene.company()
+    scene.budget(company, daily_limit=7919, monthly_limit=104_729, daily_used=17, monthly_used=29)
+    shown = _shown(scene, company)
+    assert {7902, 104_700} <= set(shown), f"the view shows {shown}; 7902 of 7919 and 104700 of 104729 are left"
+    scene.seen.control("what is left of the current periods is shown")
+    _roll_back(scene, company, "day")
+    shown = _shown(scene, company)
+    assert {7919, 104_700} <= set(shown), f"the view shows {shown} of a row of yesterday; 7919 and 104700 are left"
+    _roll_back(scene, company, "month")
+    shown = _shown(scene, company)
+    whole = shown.count(7919) > 1 and shown.count(104_729) > 1
+    assert whole, f"the view shows {shown} of a row of past periods; 7919 and 104729 are left, whatever was used then"
+    scene.seen.count(6)
+
+
+@drill("drill/budgets/day-of-utc", covers=("G05",))
+def test_day_of_utc(scene: Scene) -> None:
+    """A budget's row is of the current day in UTC, whatever the time zone of the session that writes it.
+
+    A row that an operator writes in another time zone is of another day, and what it says was used counts as nothing.
+    """
+    due = scene.value("select (now() at time zone 'UTC')::date::text")
+    company = scene.company()
+    for zone in ("Etc/GMT+12", "UTC", "Etc/GMT-14"):  # it is another day in one of them at any time
+        with scene.transaction() as connection:
+            execute(connection, "delete from public.replay_budgets where company_id = %s", company)
+            execute(connection, "select set_config('timezone', %s, true)", zone)
+            execute(connection, "insert into public.replay_budgets (company_id) values (%s)", company)
+            day = value(connection, "select day::text from public.replay_budgets where company_id = %s", company)
+        assert str(day)[:10] == due, f"a row written in {zone} is of the day {day}; in UTC it is {due}"
+        scene.seen.count()
+    scene.seen.control("a session in UTC writes the day of UTC")
+
+
+def _shown(scene: Scene, company: str) -> list[int]:
+    """All numbers of the tenant's row in the view: how the remaining amounts are called is not promised."""
+    row = scene.one("select * from public.replay_budgets_status where company_id = %s", company)
+    return [int(v) for v in row.values() if isinstance(v, int | Decimal)]

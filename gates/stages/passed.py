@@ -1,0 +1,60 @@
+"""Which checks have passed on this deployment before: what never did may be a difference, and no harm of a release."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from gates import record
+from gates.decision.difference import PASSED_HERE
+from gates.decision.rules import Policy
+from gates.evidence import Evidence, Outcome, stamp
+from gates.stages.context import Context
+from gates.text import foreign
+from gates.verdict import Verdict
+
+FILE = "passed.json"
+MOST_READ = 1024 * 1024
+
+
+def passed(context: Context, policy: Policy) -> None:
+    """Write down, as evidence, which checks passed here by earlier runs; of the contract's own dialect nothing."""
+    if policy.is_of_another_dialect:
+        known = Evidence(PASSED_HERE, Outcome.PASS, details={"checks": [*read(context.state, policy)]})
+        at = stamp(dt.datetime.now(dt.UTC))
+        context.write([dataclasses.replace(known, started_at=at, release=context.target.release)])
+
+
+def read(folder: Path, policy: Policy) -> list[str]:
+    """What passed under these very names and claims. A memory that cannot be read, or is of others, is empty."""
+    try:
+        with (folder / FILE).open("rb") as file:
+            data = json.loads(file.read(MOST_READ))
+        checks = data["checks"] if data["dialect"] == dialect(policy) else []
+        return sorted({foreign.text(check, 200) for check in checks})
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return []
+
+
+def remember(folder: Path, policy: Policy, verdict: Verdict) -> None:
+    """Add what passed in this run. Raise OSError, CannotWork."""
+    if not policy.is_of_another_dialect:
+        return
+    other = {f.check for f in verdict.findings} | {e.check for e in verdict.not_applicable}
+    write(folder, policy, {s.id for s in policy.catalogue} - other | set(read(folder, policy)))
+
+
+def write(folder: Path, policy: Policy, checks: Iterable[str]) -> None:
+    """Replace what is remembered."""
+    folder.mkdir(parents=True, exist_ok=True)
+    record.write(folder / FILE, json.dumps({"dialect": dialect(policy), "checks": sorted(checks)}, indent=1) + "\n")
+
+
+def dialect(policy: Policy) -> str:
+    """A digest of the names and claims. Under others a failure may come from the change of the policy."""
+    said = json.dumps([policy.names, policy.scope.to_json()], sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()[:16]

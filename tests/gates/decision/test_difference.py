@@ -1,0 +1,94 @@
+"""A check that never passed on a deployment that was not built from the contract holds, and rolls nothing back."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from gates.contract.contract import contract
+from gates.decision.decide import decide
+from gates.decision.difference import PASSED_HERE
+from gates.decision.rules import Policy, PolicyRule
+from gates.evidence import Evidence, Outcome, TargetKind
+from gates.stages import passed
+from gates.verdict import Decision, Effect
+from tests.gates.decision.test_claims import without
+from tests.gates.decision.test_decide import NOW, saw, spec
+from tests.gates.decision.test_floor import CATALOGUE
+
+DRILL = "drill/tokens/of-the-test"
+CHECKS = (*CATALOGUE, spec(DRILL, area="tokens"), spec("queue/lag", area="queue"), spec("sql/ours/one", area=""))
+OWN_WORDS = Policy(CHECKS, TargetKind.STAGING, names='{"tables": {}}')
+A_PART = Policy(CHECKS, TargetKind.STAGING, scope=contract().scope(without("audit")))
+BY_THE_CONTRACT = Policy(CHECKS, TargetKind.STAGING)
+
+
+def failing(check: str, *before: str) -> list[Evidence]:
+    """Evidence of a run in which one check fails; those of `before` are remembered as passed."""
+    known = dataclasses.replace(saw(PASSED_HERE), details={"checks": [*before]})
+    lines = [saw(s.id, Outcome.FAIL if s.id == check else Outcome.PASS, observed=1.0, limit=2.0) for s in CHECKS]
+    return [*lines, *([known] if before else [])]
+
+
+@pytest.mark.parametrize("policy", [OWN_WORDS, A_PART], ids=["names", "claims"])
+def test_what_never_passed_here_holds_and_says_so(policy: Policy) -> None:
+    """A healthy deployment that differs is not rolled back on the first day; nor is it promoted."""
+    verdict = decide(failing(DRILL), policy, NOW)
+    assert verdict.decision is Decision.HOLD
+    (finding,) = [f for f in verdict.findings if f.check == DRILL]
+    assert "has not passed on this deployment yet" in finding.message
+    assert f"{DRILL} passes, or the policy says that it rolls back" in verdict.ends_when
+    assert decide(failing(DRILL, "drill/another"), policy, NOW).decision is Decision.HOLD
+
+
+@pytest.mark.parametrize("policy", [OWN_WORDS, A_PART], ids=["names", "claims"])
+def test_what_passed_here_once_rolls_back(policy: Policy) -> None:
+    """Then it is the release that differs."""
+    assert decide(failing(DRILL, DRILL), policy, NOW).decision is Decision.ROLLBACK
+
+
+def test_a_deployment_of_the_contract_needs_no_memory() -> None:
+    """Where nothing is called otherwise and all is claimed, the contract is what every release must keep."""
+    assert decide(failing(DRILL), BY_THE_CONTRACT, NOW).decision is Decision.ROLLBACK
+
+
+def test_the_users_own_checks_queues_and_rules_roll_back_from_the_first_run_on() -> None:
+    """They are about this deployment, and nothing else."""
+    assert decide(failing("sql/ours/one"), OWN_WORDS, NOW).decision is Decision.ROLLBACK
+    ruled = dataclasses.replace(OWN_WORDS, rules=(PolicyRule("drill/tokens/*", decides=Effect.ROLLBACK),))
+    assert decide(failing(DRILL), ruled, NOW).decision is Decision.ROLLBACK
+
+
+def test_a_memory_that_cannot_be_trusted_is_none() -> None:
+    """One of another release, or without a time, proves no difference between releases."""
+    lines = failing(DRILL, DRILL)
+    lines[-1] = dataclasses.replace(lines[-1], started_at="")
+    assert decide(lines, OWN_WORDS, NOW).decision is Decision.HOLD
+
+
+def test_what_passed_is_kept_for_these_names_and_claims_alone(tmp_path: Path) -> None:
+    """With another mapping, a failure may come from the mapping."""
+    verdict = decide(failing(DRILL), OWN_WORDS, NOW)
+    passed.remember(tmp_path, OWN_WORDS, verdict)
+    kept = passed.read(tmp_path, OWN_WORDS)
+    assert "queue/lag" in kept
+    assert DRILL not in kept
+    other = dataclasses.replace(OWN_WORDS, names='{"tables": {"events": "ereignisse"}}')
+    assert passed.read(tmp_path, other) == []
+    passed.remember(tmp_path, OWN_WORDS, decide(failing("sql/ours/one"), OWN_WORDS, NOW))
+    assert {DRILL, "sql/ours/one"} <= set(passed.read(tmp_path, OWN_WORDS))
+
+
+def test_of_a_deployment_of_the_contract_nothing_is_kept(tmp_path: Path) -> None:
+    """Nobody reads it."""
+    passed.remember(tmp_path, BY_THE_CONTRACT, decide(failing(DRILL), BY_THE_CONTRACT, NOW))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"dialect": 1}', "[" * 5000, '{"dialect": null, "checks": 3}'])
+def test_a_broken_memory_is_empty(tmp_path: Path, text: str) -> None:
+    """It holds where it could have rolled back, and is written anew."""
+    (tmp_path / passed.FILE).write_text(text)
+    assert passed.read(tmp_path, OWN_WORDS) == []
