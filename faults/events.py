@@ -14,6 +14,7 @@ from faults.catalogue import service
 from faults.probe import Probe
 from replay_service.composition import build_parts
 from replay_service.database import Connection
+from replay_service.exchange import Caller
 from replay_service.parts import Parts
 from replay_service.problems import Refusal
 from replay_service.settings import Settings
@@ -75,6 +76,19 @@ def _sent_again(probe: Probe) -> int:
 )
 def anybodys_duplicate(settings: Settings) -> Parts:
     return altered(settings, "compare_event", ("company_id = %(company_id)s::uuid\n  AND ", ""))
+
+
+@service(
+    "A signed event for a company that does not exist is accepted.",
+    lambda p: p.event(str(uuid.uuid4())).status_code == 202,
+    (f"{OUTBOX}/event-of-nobody",),
+    names=("202",),
+)
+def events_of_nobody(settings: Settings) -> Parts:
+    async def may(_conn: Connection, caller: Caller, company_id: str) -> bool:
+        return caller.may_act_for(company_id)
+
+    return dataclasses.replace(build_parts(settings), is_authorised=may)
 
 
 def _is_swallowed(probe: Probe) -> bool:

@@ -59,7 +59,7 @@ def payload_without_force(settings: Settings) -> Parts:
 @service(
     "`error_type` is not part of the payload.",
     lambda p: _is_duplicate(p, {}, {"error_type": "timeout"}),
-    (f"{KEYS}/payload-error-type",),
+    (f"{KEYS}/payload-error-type", f"{KEYS}/beside-ids-error-type"),
     names=("422", "error_type"),
 )
 def payload_without_error_type(settings: Settings) -> Parts:

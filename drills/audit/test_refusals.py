@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -26,7 +27,7 @@ def _refusals(scene: Scene, scope: str, code: str) -> list[dict[str, Any]]:
     return [r for r in scene.audit(scope, REFUSED) if says(r, code)]
 
 
-def _one_row(scene: Scene, company: str, code: str, rows: int = 1) -> None:
+def _one_row(scene: Scene, company: str, code: str, rows: int) -> None:
     """Exactly one row for each of so many refusals, under the tenant, soon."""
 
     def probe() -> list[dict[str, Any]]:
@@ -36,6 +37,13 @@ def _one_row(scene: Scene, company: str, code: str, rows: int = 1) -> None:
     assert len(found) == rows, f"{rows} refusals by {code} left {len(found)} audit rows"
     assert all(r["request_id"] for r in found), f"an audit row of the refusal {code} has no request id"
     scene.seen.count()
+
+
+def _each_on_record(scene: Scene, company: str, code: str, refused: Callable[[], object]) -> None:
+    """Of two refusals in a minute, each has its row."""
+    for rows in (1, 2):
+        refused()
+        _one_row(scene, company, code, rows)
 
 
 @drill("drill/audit/refusal-agents-paused", covers=("I02",))
@@ -48,10 +56,7 @@ def test_refusal_agents_paused(scene: Scene) -> None:
     scene.run(company, dry_run=True)
     scene.seen.require(not _refusals(scene, company, "agents_paused"), "an admitted replay is audited as refused")
     scene.pause(company)
-    scene.replay(company, 409, "agents_paused", max=1)
-    _one_row(scene, company, "agents_paused")
-    scene.replay(company, 409, "agents_paused", max=1)
-    _one_row(scene, company, "agents_paused", rows=2)
+    _each_on_record(scene, company, "agents_paused", partial(scene.replay, company, 409, "agents_paused", max=1))
 
 
 @drill("drill/audit/refusal-feature-disabled", covers=("I02",))
@@ -63,10 +68,7 @@ def test_refusal_feature_disabled(scene: Scene) -> None:
     company = scene.company(items=1)
     scene.run(company, dry_run=True)
     scene.set_flag(company, REPLAY_FLAG, enabled=False)
-    scene.replay(company, 403, "feature_disabled", max=1)
-    _one_row(scene, company, "feature_disabled")
-    scene.replay(company, 403, "feature_disabled", max=1)
-    _one_row(scene, company, "feature_disabled", rows=2)
+    _each_on_record(scene, company, "feature_disabled", partial(scene.replay, company, 403, "feature_disabled", max=1))
 
 
 @drill("drill/audit/refusal-budget-exhausted", covers=("I02",))
@@ -78,8 +80,7 @@ def test_refusal_budget_exhausted(scene: Scene) -> None:
     company = scene.company(items=1)
     scene.run(company, dry_run=True)
     scene.budget(company, daily_limit=1, daily_used=1, monthly_used=1)
-    scene.replay(company, 429, "budget_exhausted", max=1)
-    _one_row(scene, company, "budget_exhausted")
+    _each_on_record(scene, company, "budget_exhausted", partial(scene.replay, company, 429, "budget_exhausted", max=1))
 
 
 @drill("drill/audit/refusal-key-reused", covers=("I02",))
@@ -91,8 +92,8 @@ def test_refusal_key_reused(scene: Scene) -> None:
     company = scene.company()
     key = str(uuid.uuid4())
     scene.run(company, max=1, idempotency_key=key)
-    scene.replay(company, 422, "idempotency_key_reused", max=2, idempotency_key=key)
-    _one_row(scene, company, "idempotency_key_reused")
+    again = partial(scene.replay, company, 422, "idempotency_key_reused", max=2, idempotency_key=key)
+    _each_on_record(scene, company, "idempotency_key_reused", again)
 
 
 @drill("drill/audit/refusal-forbidden", needs=("database", "mint"), covers=("I02",))
@@ -192,4 +193,4 @@ def test_refusal_waits_for_no_replay(scene: Scene) -> None:
         f"a refusal was not answered in {ANSWERED_S:g} s while a replay of the same tenant was in its transaction"
     )
     scene.seen.expect(request, answer, 403, "feature_disabled")
-    _one_row(scene, company, "feature_disabled")
+    _one_row(scene, company, "feature_disabled", 1)

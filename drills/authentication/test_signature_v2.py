@@ -48,6 +48,12 @@ def _two_times(bench: Bench, body: bytes, now: int, *, fresh_first: bool) -> str
 
 FORGERIES: list[Case] = [
     Case(
+        "v2-in-milliseconds",
+        "A v2 signature whose time is in milliseconds is refused.",
+        lambda b, raw, now: sign_v2(b.target.hmac_secret, raw, now * 1000),
+        ("A15",),
+    ),
+    Case(
         "v2-stale",
         "A v2 signature older than 300 s is refused.",
         lambda b, raw, now: sign_v2(b.target.hmac_secret, raw, now - TOLERANCE_S - MARGIN_S),

@@ -21,7 +21,7 @@ select daily_limit, monthly_limit, daily_used, monthly_used, day from public.rep
 
 
 def _roll_back(scene: Scene, company: str, part: str) -> dict[str, Any]:
-    """Set the row's day (or day and month) one period back; the row as it then is."""
+    """Set the row's day (or day and month) one period back, or a year; the row as it then is."""
     row = scene.one("select day, month from public.replay_budgets where company_id = %s", company)
     scene.seen.require(isinstance(row["day"], dt.date), f"replay_budgets.day is no date but {row['day']!r}")
     if part == "day":
@@ -29,20 +29,19 @@ def _roll_back(scene: Scene, company: str, part: str) -> dict[str, Any]:
     else:
         scene.rows(
             "update public.replay_budgets set day = day - 45, month = %s where company_id = %s",
-            _month_before(scene, row["month"]),
+            _month_before(scene, row["month"], 12 if part == "year" else 1),
             company,
         )
     return scene.one("select day, month from public.replay_budgets where company_id = %s", company)
 
 
-def _month_before(scene: Scene, month: object) -> object:
-    if isinstance(month, dt.date):
-        return (month.replace(day=1) - dt.timedelta(days=1)).replace(day=1)
+def _month_before(scene: Scene, month: object, months: int) -> object:
+    """So many months earlier, in the form that the row has."""
     text = str(month)
     scene.seen.require(len(text) >= 7 and text[4] == "-", f"replay_budgets.month is neither date nor YYYY-MM: {text!r}")
-    year, number = int(text[:4]), int(text[5:7])
-    year, number = (year - 1, 12) if number == 1 else (year, number - 1)
-    return f"{year:04d}-{number:02d}{text[7:]}"
+    year, number = divmod(int(text[:4]) * 12 + int(text[5:7]) - 1 - months, 12)
+    earlier = f"{year:04d}-{number + 1:02d}{text[7:]}"
+    return dt.date.fromisoformat(earlier).replace(day=1) if isinstance(month, dt.date) else earlier
 
 
 @drill("drill/budgets/new-day-starts-at-zero", covers=("G05",))
@@ -87,21 +86,22 @@ def test_spent_today_stays_spent(scene: Scene) -> None:
 
 @drill("drill/budgets/new-month-starts-at-zero", covers=("G05",))
 def test_new_month_starts_at_zero(scene: Scene) -> None:
-    """What was spent in an earlier UTC month does not count in this one.
+    """What was spent in an earlier UTC month, or in the same one of last year, does not count in this one.
 
     Otherwise a tenant that once spent its month is locked out for good.
     """
-    company = scene.company(items=2)
-    scene.budget(company, daily_limit=5, daily_used=5, monthly_limit=5, monthly_used=5)
-    _roll_back(scene, company, "month")
-    day = scene.today()
-    answer = scene.replay(company, max=2).json()
-    scene.seen.require(scene.today() == day, "the UTC day changed meanwhile; run again")
-    assert answer["target_count"] == 2, f"{answer['target_count']} items taken where the new month leaves 5"
-    assert scene.used(company) == (2, 2), f"the ledger of the new month says {scene.used(company)}; 2 items were moved"
-    scene.add_items(company, 2)
-    scene.run(company, max=2)
-    assert scene.used(company) == (4, 4), f"the ledger of the new month says {scene.used(company)}; 4 items were moved"
+    for part in ("month", "year"):
+        company = scene.company(items=2)
+        scene.budget(company, daily_limit=5, daily_used=5, monthly_limit=5, monthly_used=5)
+        _roll_back(scene, company, part)
+        day = scene.today()
+        answer = scene.replay(company, max=2).json()
+        scene.seen.require(scene.today() == day, "the UTC day changed meanwhile; run again")
+        assert answer["target_count"] == 2, f"{answer['target_count']} items taken where the new month leaves 5"
+        scene.charged(company, 2)
+        scene.add_items(company, 2)
+        scene.run(company, max=2)
+        scene.charged(company, 4)
     scene.seen.control("the same row with this month is refused: drill/budgets/monthly-limit-binds")
 
 

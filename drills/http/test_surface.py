@@ -12,7 +12,7 @@ from drills.workbench.credentials import REPLAY
 from gates.checks.recorder import Observer, check
 from gates.deployment.client import HttpDoor
 from gates.deployment.dialect.exchange import real_path
-from gates.deployment.requests import Request
+from gates.deployment.requests import Answer, Request
 from gates.evidence import Severity, Where
 
 drill = partial(check, after=SIGNED, where=Where.READ_ONLY, severity=Severity.WARN)
@@ -130,6 +130,12 @@ def test_charset(bench: Bench) -> None:
     bench.refused(wide.labelled("a body in utf-16 that says so"), (400, 415))
 
 
+def _is_read(answer: Answer) -> bool:
+    """Whether the endpoint has read a request. A page for any path (of a front end, say) is not the endpoint."""
+    replayed = answer.status < 300 and answer.json().get("status") is not None
+    return replayed or answer.code in {"forbidden", "invalid_request", "rate_limited", "feature_disabled"}
+
+
 # --- methods ------------------------------------------------------------------------------------------------------
 
 
@@ -146,6 +152,9 @@ def test_other_methods(bench: Bench) -> None:
         answer = bench.refused(request, 405)
         allowed = answer.header("allow") or ""
         assert "POST" in allowed.upper(), f"{method}: Allow is {allowed!r}; due: a list with POST"
+    asked = Request("OPTIONS", REPLAY, good.headers, good.body, f"OPTIONS {REPLAY}")
+    answer = bench.http.send(asked)  # a gateway may answer it
+    bench.seen.expect(asked, answer, answer.status if not _is_read(answer) else 405)
 
 
 @drill("drill/http-surface/trace", covers=("A29",))
@@ -200,7 +209,4 @@ def test_path_variants(bench: Bench) -> None:
     for path in _variants():
         bare = Request("POST", path, (("Content-Type", "application/json"),), body, f"POST {path} without credentials")
         answer = bench.http.send(bare)
-        # a page for any path (of a front end, say) is not the endpoint
-        replayed = answer.status < 300 and answer.json().get("status") is not None
-        reached = replayed or answer.code in {"forbidden", "invalid_request", "rate_limited", "feature_disabled"}
-        bench.seen.expect(bare, answer, answer.status if not reached and answer.status < 500 else 401)
+        bench.seen.expect(bare, answer, answer.status if not _is_read(answer) and answer.status < 500 else 401)

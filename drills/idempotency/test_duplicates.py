@@ -104,12 +104,22 @@ def test_other_payload_refused(scene: Scene, tenant: str) -> None:
     assert again.get("replay_run_id") == first.get("replay_run_id"), "the first request, sent again, names another run"
 
 
+NO_ITEM = "00000000-0000-4000-8000-0000000000aa"
 PAYLOADS: list[Case] = [
     Case("payload-max", "Another `max` is another payload.", {"max": 2}),
     Case("payload-force", "Another `force` is another payload.", {"force": True}),
     Case("payload-error-type", "Another `error_type` is another payload.", {"error_type": "another"}),
+    Case("payload-dlq-ids", "Other `dlq_ids` are another payload.", {"dlq_ids": [NO_ITEM]}),
+]
+
+
+NAMED: list[Case] = [
+    Case("beside-ids-max", "Another `max` beside the same items is another payload.", {"max": 2}),
+    Case("beside-ids-force", "Another `force` beside the same items is another payload.", {"force": True}),
     Case(
-        "payload-dlq-ids", "Other `dlq_ids` are another payload.", {"dlq_ids": ["00000000-0000-4000-8000-0000000000aa"]}
+        "beside-ids-error-type",
+        "Another `error_type` beside the same items is another payload.",
+        {"error_type": "another"},
     ),
 ]
 
@@ -122,6 +132,17 @@ def test_payload_difference(case: Case, scene: Scene, tenant: str) -> None:
     """
     key = new_key()
     base: dict[str, Any] = {"max": 1, "error_type": "none-such", "idempotency_key": key}
+    scene.replay(tenant, label="first", control=True, **base)
+    scene.replay(tenant, 422, "idempotency_key_reused", label=case.name, **{**base, **case.value})
+
+
+@cases("drill/idempotency", NAMED, needs=TENANTS, after=SIGNED, covers=("D02",))
+def test_payload_beside_named_items(case: Case, scene: Scene, tenant: str) -> None:
+    """The same, where items are named: what they are does not make the other fields count for less.
+
+    A comparison that begins with the ids, and ends with them, takes a different request for a repeated one.
+    """
+    base: dict[str, Any] = {"error_type": "none-such", "dlq_ids": [NO_ITEM], "idempotency_key": new_key()}
     scene.replay(tenant, label="first", control=True, **base)
     scene.replay(tenant, 422, "idempotency_key_reused", label=case.name, **{**base, **case.value})
 

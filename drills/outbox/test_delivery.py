@@ -135,6 +135,19 @@ def test_event_id_of_another_tenant(scene: Scene) -> None:
     assert kept, f"answered 202, duplicate {answer.json().get('duplicate')!r}, and the tenant has no such event"
 
 
+@drill("drill/outbox/event-of-nobody", after=SIGNED, covers=("K02", "B28"))
+def test_event_of_nobody(scene: Scene) -> None:
+    """A signed event for a company that does not exist is refused like a foreign one, and leaves nothing.
+
+    An event that is accepted for nobody is delivered to nobody, and its sender was told that it is done.
+    """
+    scene.emit(scene.company(), control=True)
+    event = new_id("event")
+    scene.expect(scene.event_request(new_id("company"), event_id=event), (403, 404))
+    left = scene.number("select count(*) from public.event_outbox where event_id = %s", event)
+    assert left == 0, f"the refused event left {left} outbox rows"
+
+
 @drill("drill/outbox/same-event-id-raced", covers=("K01", "K08"))
 def test_same_event_id_raced(scene: Scene) -> None:
     """An event sent by six callers at once with the same event_id is one event with one effect, and no answer is 5xx.

@@ -11,17 +11,19 @@ from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.deployment.ids import new_id
 
+WANTED, OTHER = "e\u0301", "\u00e9"
+"""Two texts that look the same, and are not: an error type is compared as it is."""
 DUE, LATER = "2000-01-01T00:00:00Z", "2999-01-01T00:00:00Z"
 ITEMS: tuple[dict[str, Any], ...] = tuple(
     {"status": status, "error_type": error_type, "retry_after": due, "retry_count": tries, "max_retries": 3}
     for status, tries in (("pending", 0), ("pending", 2), ("pending", 3), ("resolved", 0), ("discarded", 0))
-    for error_type in ("wanted", "other")
+    for error_type in (WANTED, OTHER)
     for due in (LATER, DUE)
 )
 """One of each kind, the oldest first."""
 ARGUMENTS: tuple[dict[str, Any], ...] = tuple(
     dict(zip(("force", "error_type", "max", "named"), values, strict=True))
-    for values in itertools.product((False, True), (None, "wanted"), (None, 2), (False, True))
+    for values in itertools.product((False, True), (None, WANTED), (None, 2), (False, True))
 )
 
 

@@ -61,6 +61,8 @@ def test_stop_leaves_the_rest_untouched(scene: Scene) -> None:
     assert moved == 0, f"{moved} items that were not attempted have a later retry_after than before"
     left = scene.unfinished(run)
     assert left == 0, f"{left} outbox rows of the stopped run wait for delivery"
+    kept = scene.count("event_outbox", company, "replay_run_id = %s", run) - attempted
+    assert kept <= 0, f"{kept} outbox rows of items that were not attempted are still there"
     scene.seen.count(len(untouched))
 
 

@@ -199,6 +199,12 @@ TEXTS: list[Case] = [
         ("A20", "B20"),
     ),
     Case(
+        "json-equal-duplicate-key",
+        "A body with one key twice is refused, also where both say the same.",
+        lambda b: _with(b, f'"company_id":"{json.loads(b)["company_id"]}"'),
+        ("A31", "B20"),
+    ),
+    Case(
         "json-escaped-nul",
         "A body with U+0000 in a string is refused.",
         lambda b: _with(b, '"error_type":"a\\u0000b"'),

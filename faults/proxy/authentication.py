@@ -72,7 +72,16 @@ SIGNATURES = (
     *("escaped-characters", "trailing-line-end", "flipped-byte", "swapped-company", "two-signatures*", "bad-*"),
     *("every-secret*", "*-in-query", "token-in-cookie", "accepted-after-forgeries", "one-refusal", "v2-stale"),
     *("v2-very-stale", "v2-future", "v2-changed-time", "v2-wrong-secret", "v2-other-body", "v2-without-time-in-mac"),
-    *("v2-truncated", "v2-extended", "v2-empty-mac", "v2-no-*", "v2-two-*", "v1-mac-under-v2-name", "v2-odd-times"),
+    *(
+        "v2-truncated",
+        "v2-extended",
+        "v2-empty-mac",
+        "v2-no-*",
+        "v2-two-*",
+        "v1-mac-under-v2-name",
+        "v2-odd-times",
+        "v2-in-*",
+    ),
     "read-*",
 )
 FORGED = (

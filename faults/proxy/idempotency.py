@@ -35,9 +35,16 @@ def on_duplicates(change: Callable[[Reply], Reply]) -> Make:
 
 IGNORED = (
     *("duplicate-one-effect", "duplicate-same-answer", "duplicate-marked", "duplicate-not-audited"),
-    *("other-payload-refused", "payload-*", "defaults-are-equal", "spelling-is-equal", "other-credentials-same-key"),
+    *(
+        "other-payload-refused",
+        "payload-*",
+        "beside-ids-*",
+        "defaults-are-equal",
+        "spelling-is-equal",
+        "other-credentials-same-key",
+    ),
     *("v2-resend-is-duplicate", "race-same-request", "race-other-body", "race-from-many-sources"),
-    "late-retry-keeps-the-run",
+    *("beside-ids-*", "late-retry-keeps-the-run"),
 )
 proxy(
     "idempotency/keys-are-ignored",

@@ -87,7 +87,7 @@ for _name, _breaks, _make, _checks in (
         "repeated-keys-accepted",
         "Of a repeated key the last one counts.",
         rereads(lambda w, sent: w.with_fields(sent, fields_of(sent)) if sent.is_replay and fields_of(sent) else sent),
-        (f"{RAILS}/json-duplicate-key", f"{RAILS}/json-duplicate-company"),
+        (f"{RAILS}/json-duplicate-key", f"{RAILS}/json-equal-duplicate-key", f"{RAILS}/json-duplicate-company"),
     ),
     (
         "null-means-absent",
