@@ -117,11 +117,11 @@ def _furnish(server: Rehearsed, sql: str) -> None:
 
 
 def _bodies(server: Rehearsed, done: Performance, around: Surroundings) -> tuple[Obstacle, ...]:
-    """The mistakes in bodies of functions that the migrations left behind."""
+    """The mistakes in blocks, and in bodies of functions that the migrations left behind."""
     with psycopg.connect(server.owner(), autocommit=True) as connection:
         check = BodyCheck(connection)
         failures = [f for s in functions_of(done.ran) for f in check.failures(s, AT_THE_END)]
-    return explain(failures, around)
+    return (*explain(done.blocks, around), *explain(failures, around))
 
 
 def _again(server: Rehearsed, files: Sequence[Sequence[SqlStatement]], *, one_transaction: bool) -> SecondRun | None:

@@ -18,6 +18,8 @@ import psycopg
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
+from gates.rehearsal.bodies import BodyCheck
+from gates.rehearsal.failures import Failure, failure_of
 from gates.rehearsal.history import SchemaHistory
 from gates.rehearsal.server import STATEMENT_LIMIT_S, Rehearsed
 from gates.rehearsal.splitting import SqlStatement
@@ -47,33 +49,17 @@ KEEPS_SCHEMA = {
 SAVEPOINT = "rehearsal_statement"
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A statement that the server refused. `offset`: where in its text, from 0, if the server says. `limit`: why the
-    rehearsal ended it, if it did.
-    """
-
-    statement: SqlStatement
-    number: int
-    code: str
-    message: str
-    detail: str = ""
-    hint: str = ""
-    context: str = ""
-    offset: int | None = None
-    inner_query: str = ""
-    inner_offset: int | None = None
-    limit: str = ""
-
-
 @dataclass
 class Performance:
-    """What came of the statements: how many ran, which failed, what was skipped, what the schema became."""
+    """What came of the statements: how many ran, which failed, what was skipped, what the schema became.
+    `blocks`: mistakes in parts of DO blocks that did not run.
+    """
 
     history: SchemaHistory = field(default_factory=SchemaHistory)
     ran: list[tuple[int, SqlStatement]] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     skipped: list[SqlStatement] = field(default_factory=list)
+    blocks: list[Failure] = field(default_factory=list)
     unfinished: str = ""
 
 
@@ -136,9 +122,20 @@ class _FileRun:
             and statement.verb not in CONTROLS
             and statement.plain[:2] != ("set", "transaction")
         )
+        before = self._block(statement, number)
         if self._send(statement, number, guarded=guarded):
             self.done.ran.append((number, statement))
             self._look(statement, number)
+            after = {f.offset for f in self._block(statement, number)} if before else set()
+            self.done.blocks += [f for f in before if f.offset in after]
+
+    def _block(self, statement: SqlStatement, number: int) -> Sequence[Failure]:
+        """The mistakes in a DO block as the schema is now; a block may itself make and drop what it names."""
+        if statement.verb != "do" or not self.history:
+            return ()
+        with suppress(psycopg.Error):
+            return BodyCheck(self.connection).failures(statement, number)
+        return ()
 
     def finish(self, last: SqlStatement, number: int) -> None:
         """Commit the transaction that was begun for the file; what is deferred may fail here."""
@@ -237,22 +234,3 @@ def _drop_rows(cursor: psycopg.Cursor[Any], text: bytes, limit: StatementLimit) 
     except psycopg.ProgrammingError as error:
         if error.sqlstate:  # else it ran, and has no rows to give
             raise
-
-
-def failure_of(error: psycopg.Error, statement: SqlStatement, number: int, limit: str = "") -> Failure:
-    """What the server said."""
-    diag = error.diag
-    place, inner = diag.statement_position, diag.internal_position
-    return Failure(
-        statement,
-        number,
-        error.sqlstate or "08006",
-        (diag.message_primary or str(error)).strip(),
-        diag.message_detail or "",
-        diag.message_hint or "",
-        diag.context or "",
-        int(place) - 1 if place else None,
-        diag.internal_query or "",
-        int(inner) - 1 if inner else None,
-        limit,
-    )

@@ -9,13 +9,13 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from gates.rehearsal.execution import Failure
+from gates.rehearsal.failures import Failure
 from gates.rehearsal.history import SchemaEvent
 from gates.rehearsal.names import MissingName, is_made_by, makes, missing_name
 from gates.rehearsal.obstacles import Obstacle, ObstacleKind, Told, at
+from gates.rehearsal.plpgsql import body_span
 from gates.rehearsal.presets import OF_SUPABASE, SUPABASE
 from gates.rehearsal.remedies import Surroundings, told_of
-from gates.rehearsal.splitting import SqlStatement
 from gates.text.characters import one_line
 
 LONGEST_SHOWN, LONGEST_SAID = 160, 400
@@ -243,22 +243,14 @@ def _named_place(failure: Failure) -> int | None:
 
 def _inner_place(failure: Failure) -> int | None:
     """Where an error inside a body is, by the query that failed or by the line that the server names."""
-    start = body_of(failure.statement)
-    if start is None or not failure.context:
+    span = body_span(failure.statement)
+    if span is None or not failure.context:
         return None
-    text = failure.statement.text
+    text, start = failure.statement.text, span[0]
     if failure.inner_query:
         return place_in_body(text, start, failure.inner_query, failure.inner_offset)
     line = re.search(r"inline_code_block line (\d+)", failure.context)
     return line_of_body(text, start, int(line[1])) if line else None
-
-
-def body_of(statement: SqlStatement) -> int | None:
-    """Where the body in dollar quotes begins in the text of a statement."""
-    for word in statement.words:
-        if word.is_text and word.text.startswith("$"):
-            return word.start - statement.start + word.text.index("$", 1) + 1
-    return None
 
 
 def place_in_body(text: str, start: int, query: str, at: int | None) -> int | None:

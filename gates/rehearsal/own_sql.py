@@ -17,12 +17,14 @@ from gates.contract.fragments import FragmentError
 from gates.errors import ConfigError
 from gates.inputs.strict_yaml import Place, YamlNode
 from gates.inputs.strict_yaml import read as read_yaml
-from gates.rehearsal.bodies import BodyCheck
+from gates.rehearsal.bodies import BodyCheck, unread
 from gates.rehearsal.breach import BreachView, breach_view
-from gates.rehearsal.execution import Failure, StatementLimit, execute, failure_of
-from gates.rehearsal.explanation import body_of, explain
+from gates.rehearsal.execution import StatementLimit, execute
+from gates.rehearsal.explanation import explain
+from gates.rehearsal.failures import Failure, failure_of
 from gates.rehearsal.history import AT_THE_END
 from gates.rehearsal.obstacles import Obstacle
+from gates.rehearsal.plpgsql import body_span
 from gates.rehearsal.remedies import Surroundings
 from gates.rehearsal.rewriting import Rewritten, Unknown, variable_of, with_fragments, with_values
 from gates.rehearsal.server import Rehearsed
@@ -197,18 +199,17 @@ class _Preparation:
 
     def _block(self, statement: SqlStatement) -> Sequence[Failure]:
         """A DO block is compiled, and its queries are looked at one by one; it is not run."""
-        start = body_of(statement)
-        if start is None:
-            return ()
-        tag = statement.text[statement.text.rindex("$", 0, start - 1) : start]
-        head = "create function pg_temp.rehearsal_block() returns void language plpgsql as "
-        body = statement.text[start - len(tag) : statement.text.index(tag, start) + len(tag)]
+        span = body_span(statement)
+        if span is None:
+            return (unread(statement, AT_THE_END, "no body in dollar quotes"),)
+        head, tag = "create function pg_temp.rehearsal_block() returns void language plpgsql as ", "$rehearsal$"
+        body = tag + statement.text[slice(*span)] + tag
         try:
             with self.connection.transaction(force_rollback=True):
                 self.connection.execute((head + body).encode())
         except psycopg.Error as error:
             failure = failure_of(error, statement, AT_THE_END)
-            at = None if failure.offset is None else failure.offset - len(head) + start - len(tag)
+            at = None if failure.offset is None else failure.offset - len(head) - len(tag) + span[0]
             return (replace(failure, offset=at),)
         return BodyCheck(self.connection).failures(statement, AT_THE_END)
 

@@ -6,11 +6,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gates.rehearsal.execution import Failure
+from gates.rehearsal.failures import Failure
 from gates.rehearsal.history import SchemaHistory
 from gates.rehearsal.obstacles import ObstacleKind, Told, at
 from gates.rehearsal.presets import OF_SUPABASE, SUPABASE
 
+UNREAD = "plpgsql"
+"""In the place of the server's code: the body of a function or block that could not be looked at."""
 _CLOSED = {"auth", "storage", "realtime", "vault"}
 _DOORS = (
     *("program", "pg_read_file", "pg_read_binary_file", "pg_ls_dir", "lo_import", "lo_export", "dblink", "system"),
@@ -122,8 +124,15 @@ def _copy_rows(failure: Failure, _around: Surroundings) -> Told:
     return Told("A value does not fit", "Correct the value")
 
 
+def _unread(_failure: Failure, _around: Surroundings) -> Told:
+    what = "The names in this body could not be looked at: it cannot be taken apart"
+    do = "Call it once by hand before the deploy; a body in dollar quotes, and plain types, can be looked at"
+    return Told(what, do, kind=ObstacleKind.NOT_JUDGED)
+
+
 _SPECIAL: dict[str, Callable[[Failure, Surroundings], Told]] = {
     "42501": _privilege,
+    UNREAD: _unread,
     "42P17": _immutable,
     "42883": _operator,
     **dict.fromkeys(("42P07", "42701", "42710", "42723", "42P06"), _duplicate),
