@@ -16,9 +16,8 @@ import psycopg
 from psycopg import sql
 
 from gates.rehearsal.explanation import line_of_body, place_in_body
-from gates.rehearsal.failures import Failure, failure_of
+from gates.rehearsal.failures import UNREAD, Failure, failure_of
 from gates.rehearsal.plpgsql import BodyQuery, ParsedBody, UnreadBodyError, body_span, parse_body
-from gates.rehearsal.remedies import UNREAD
 from gates.rehearsal.rewriting import Rewritten, rewrite
 from gates.rehearsal.sources import SqlSource
 from gates.rehearsal.splitting import SqlStatement, split

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -19,7 +19,7 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from gates.rehearsal.bodies import BodyCheck
-from gates.rehearsal.failures import Failure, failure_of
+from gates.rehearsal.failures import LEFT_OPEN, Failure, failure_of
 from gates.rehearsal.history import SchemaHistory
 from gates.rehearsal.server import STATEMENT_LIMIT_S, Rehearsed
 from gates.rehearsal.splitting import SqlStatement
@@ -68,18 +68,17 @@ def perform(
     files: Sequence[Sequence[SqlStatement]],
     *,
     database: str,
-    one_transaction: bool = False,
+    whole: Collection[int] = (),
     history: bool = True,
 ) -> Performance:
-    """Run the files in order. `one_transaction`: each file without a BEGIN of its own is one transaction."""
+    """Run the files in order. `whole`: the numbers (from 0) of the files that are one transaction each."""
     done, number, began = Performance(), 0, time.monotonic()
-    for statements in files:
+    for index, statements in enumerate(files):
         with log_in(server, database) as connection:
             if history and not done.history.present:
                 done.history.look(connection, None, 0)
             run = _FileRun(server, connection, done, history, database)
-            whole = one_transaction and not any(s.verb in {"begin", "start"} for s in statements)
-            if whole:
+            if index in whole:
                 connection.execute("begin")
             for statement in statements:
                 number += 1
@@ -88,8 +87,9 @@ def perform(
                     done.unfinished = f"it ended after {MOST_SECONDS:.0f} s, before {statement.place().file}"
                     return done
                 run.one(statement, number)
-            if whole and statements:
+            if index in whole:
                 run.finish(statements[-1], number)
+            run.end(statements, number)
             run.connection.close()
     return done
 
@@ -146,9 +146,18 @@ class _FileRun:
             return
         self._look(last, number)
 
-    def _look(self, statement: SqlStatement, number: int) -> None:
+    def end(self, statements: Sequence[SqlStatement], number: int) -> None:
+        """Undo what the file leaves open, as the end of its session does."""
+        if not self.connection.closed and self.connection.info.transaction_status != TransactionStatus.IDLE:
+            opened = next((s for s in reversed(statements) if s.verb in {"begin", "start"}), statements[-1])
+            self.done.failures.append(Failure(opened, number, LEFT_OPEN, "no COMMIT before the end of the file"))
+            self.connection.execute("rollback")
+            self._look(opened, number, undone=True)
+
+    def _look(self, statement: SqlStatement, number: int, *, undone: bool = False) -> None:
         in_transaction = self.connection.info.transaction_status
-        if self.history and statement.verb not in KEEPS_SCHEMA and in_transaction != TransactionStatus.INERROR:
+        keeps = statement.verb in KEEPS_SCHEMA and not undone
+        if self.history and not keeps and in_transaction != TransactionStatus.INERROR:
             with suppress(psycopg.Error):
                 known = len(self.done.history.events)
                 self.done.history.look(self.connection, statement, number)

@@ -188,10 +188,16 @@ def _traced(events: Sequence[SchemaEvent], number: int, what: str) -> Told | Non
     if later:
         do = "Move that statement before this one; files run in the order of their names"
         return Told(f"{what}{of} is made only later, at {at(later.statement.place())}", do)
+    if before and before.statement.verb in _UNDO:
+        do = "See that the statement which makes it is committed"
+        return Told(f"{what}{of} was undone by the transaction at {at(before.statement.place())}", do)
     if before:
         do = "Take it out of this statement, or drop it later"
         return Told(f"{what}{of} was dropped at {at(before.statement.place())}", do)
     return None
+
+
+_UNDO = {"rollback", "abort", "begin", "start"}
 
 
 def _what(missing: MissingName) -> str:

@@ -8,6 +8,9 @@ import psycopg
 
 from gates.rehearsal.splitting import SqlStatement
 
+UNREAD, LEFT_OPEN = "plpgsql", "open"
+"""In the place of the server's code: a body that could not be looked at; a transaction that nothing ends."""
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:

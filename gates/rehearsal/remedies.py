@@ -6,13 +6,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gates.rehearsal.failures import Failure
+from gates.rehearsal.failures import LEFT_OPEN, UNREAD, Failure
 from gates.rehearsal.history import SchemaHistory
 from gates.rehearsal.obstacles import ObstacleKind, Told, at
 from gates.rehearsal.presets import OF_SUPABASE, SUPABASE
 
-UNREAD = "plpgsql"
-"""In the place of the server's code: the body of a function or block that could not be looked at."""
 _CLOSED = {"auth", "storage", "realtime", "vault"}
 _DOORS = (
     *("program", "pg_read_file", "pg_read_binary_file", "pg_ls_dir", "lo_import", "lo_export", "dblink", "system"),
@@ -140,6 +138,10 @@ _SPECIAL: dict[str, Callable[[Failure, Surroundings], Told]] = {
     "22P04": _copy_rows,
 }
 _GENERAL = {
+    LEFT_OPEN: (
+        "This transaction has no COMMIT in its file: what stands behind it is undone when the session ends",
+        "Write COMMIT at the end of the file, or leave BEGIN out",
+    ),
     "42601": ("It is not SQL as this version of PostgreSQL reads it", "Correct the grammar at this place"),
     "42830": ("The referenced columns have no UNIQUE constraint or primary key", "Add one to that table first"),
     "42804": ("The types do not fit together", "Cast the value, or change one of the types"),

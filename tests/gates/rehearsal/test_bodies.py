@@ -27,7 +27,7 @@ BROKEN = {
         "declare r record;\nbegin\n  for r in select id from app.orders loop\n"
         "    insert into ‸nope values (r.id);\n    update lines set ‸nota = r.id where id = r.id;\n  end loop;\nend"
     ),
-    "a function of a record": "declare r record;\nbegin\n  select 1 id into r;\n  perform ‸nope(r.id, to_jsonb(r));\nend",
+    "a function of a record": "declare r record;\nbegin\n select 1 id into r;\n perform ‸nope(r.id, to_json(r));\nend",
 }
 """Bodies of functions with mistakes behind the marks."""
 HEALTHY = """\
