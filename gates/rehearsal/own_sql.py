@@ -23,11 +23,13 @@ from gates.rehearsal.execution import StatementLimit, execute
 from gates.rehearsal.explanation import explain
 from gates.rehearsal.failures import Failure, failure_of
 from gates.rehearsal.history import AT_THE_END
-from gates.rehearsal.obstacles import Obstacle
+from gates.rehearsal.obstacles import Obstacle, at
 from gates.rehearsal.plpgsql import body_span
+from gates.rehearsal.raising import how_it_raises
 from gates.rehearsal.remedies import Surroundings
 from gates.rehearsal.rewriting import Rewritten, Unknown, variable_of, with_fragments, with_values
 from gates.rehearsal.server import Rehearsed
+from gates.rehearsal.skipping import unseen
 from gates.rehearsal.sources import SqlSource, blank, read_source, read_text
 from gates.rehearsal.splitting import Lines, SqlStatement, split
 
@@ -55,7 +57,7 @@ class OwnFile:
     statements: int
     obstacles: tuple[Obstacle, ...]
     breach: BreachView
-    unjudged: tuple[str, ...] = field(default=())
+    unjudged: tuple[str, ...] = ()
 
 
 def read_queries(path: Path) -> tuple[OwnQuery, ...]:
@@ -116,17 +118,22 @@ def prepare(
         statements = [s for p in parts for s in p.statements]
         found = explain([*before, *(f for p in parts for f in p.failures)], around)[len(before) :]
         breach = BreachView(True, OF_THE_GATE) if queries[0].judged else breach_view(statements, raising)
-        unjudged = tuple(u for p in parts for u in p.unjudged)
+        unjudged = (
+            *(u for p in parts for u in p.unjudged),
+            *(f"{at(one.place)} {one.meaning}" for one in unseen(statements)),
+        )
         made.append(OwnFile(str(path), sum(not s.meta for s in statements), found, breach, unjudged))
     return tuple(made)
 
 
 def _raising(connection: psycopg.Connection[Any]) -> frozenset[str]:
     query = (
-        "select p.proname from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace "
-        r"where n.nspname not in ('pg_catalog', 'information_schema') and p.prosrc ~* '\m(raise\s+exception|assert)\M'"
+        "select p.proname, pg_catalog.pg_get_functiondef(p.oid) from pg_catalog.pg_proc p "
+        "join pg_catalog.pg_namespace n on n.oid = p.pronamespace join pg_catalog.pg_language l on l.oid = p.prolang "
+        r"where l.lanname = 'plpgsql' and p.prosrc ~* '\m(raise|assert)\M'"
     )
-    return frozenset(str(name) for (name,) in connection.execute(query.encode()))
+    made = connection.execute(query.encode()).fetchall()
+    return frozenset(str(name) for name, text in made if how_it_raises(split(SqlSource("", str(text)))[0]))
 
 
 @dataclass
@@ -175,10 +182,7 @@ class _Preparation:
                 break
         else:
             names = ", ".join(f":{name}" for name in rewritten.unknown)
-            place = statement.place()
-            self.unjudged.append(
-                f"{place.file}:{place.line}:{place.column} depends on {names}, whose value is not known"
-            )
+            self.unjudged.append(f"{at(statement.place())} depends on {names}, whose value is not known")
             return ()
         return (failure,) if failure else ()
 

@@ -24,7 +24,7 @@ def unseen(skipped: Sequence[SqlStatement]) -> tuple[Obstacle, ...]:
             one.shown,
         )
         for one in skipped
-        if _BRING.match(one.text)
+        if one.meta and _BRING.match(one.text)
     )
 
 
