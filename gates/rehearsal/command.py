@@ -87,7 +87,7 @@ def rehearsal(
             _furnish(server, sql)
         done = perform(server, files, database=DATABASE, whole=whole)
         server.let_in()
-        around = Surroundings(done.history, chosen, _volatile(server, done))
+        around = Surroundings(done.history, chosen, _volatile(server, done), _built_in(server))
         obstacles = explain(done.failures, around)
         bodies = _bodies(server, done, around)
         compared = contract_view.view(server.owner())
@@ -172,6 +172,16 @@ def _volatile(server: Rehearsed, done: Performance) -> frozenset[str]:
         named = {str(name) for (name,) in rows}
     keywords = {"current_timestamp", "current_date", "current_time", "localtimestamp", "localtime", "current_user"}
     return frozenset(named | (words & keywords))
+
+
+def _built_in(server: Rehearsed) -> dict[str, list[str]]:
+    """The server's own functions by name, each with its lists of arguments."""
+    query = (
+        "select proname::text, array_agg(pg_catalog.pg_get_function_identity_arguments(oid)) from pg_catalog.pg_proc "
+        "where pronamespace = 'pg_catalog'::regnamespace group by proname"
+    )
+    with psycopg.connect(server.admin()) as connection:
+        return dict(connection.execute(query.encode()).fetchall())
 
 
 def _stubs_in_use(server: Rehearsed) -> tuple[str, ...]:

@@ -73,7 +73,7 @@ def _misses_the_same(
     if missing is None or missing.kind in {"column", "alias"}:
         return None
     for other, first in zip(others, earlier, strict=True):
-        if other == missing and first.kind is not ObstacleKind.FOLLOWS:
+        if other and other == missing and other.word == missing.word and first.kind is not ObstacleKind.FOLLOWS:
             return Told(f"needs {_what(missing)}, too", first.remedy, kind=ObstacleKind.FOLLOWS, caused_by=first.place)
     return None
 
@@ -98,7 +98,7 @@ def _missing(failure: Failure, missing: MissingName, around: Surroundings) -> To
     name, kind, history = missing.name, missing.kind, around.history
     if kind == "column":
         return _column(failure, missing, around)
-    if told := _traced(history.of(kind, name), failure.number, _what(MissingName(kind, name))):
+    if told := _traced(history.of(kind, name), failure.number, _what(MissingName(kind, name, word=missing.word))):
         return told
     if kind == "alias":
         return Told(f"No table of this statement is called {name}", "Name the table or its alias in FROM")
@@ -115,9 +115,16 @@ def _missing(failure: Failure, missing: MissingName, around: Surroundings) -> To
 
 
 def _what_to_add(missing: MissingName, around: Surroundings) -> str:
-    near = nearest(missing.name, around.history.names(missing.kind))
+    names = around.history.names(missing.kind) if missing.word != "index" else []
+    near = next((n for n in names if n.lower() == missing.name.lower()), "") or nearest(missing.name, names)
+    if missing.kind == "function" and not near:
+        near = next(iter(difflib.get_close_matches(missing.name, around.built_in, 1, 0.8)), "")
     do = f"Did you mean {near}?" if near else "Add the migration that makes it, before this statement"
-    if missing.kind == "role":
+    if near != missing.name and near.lower() == missing.name.lower():
+        do = f'Write "{near}" in double quotes: without them, PostgreSQL makes all letters small'
+    if missing.kind == "part":
+        do = "Correct the name, or write IF EXISTS where it need not be there"
+    elif missing.kind == "role":
         do = f"Make it in a migration; or, where your platform makes it, give --role {missing.name}"
     elif missing.kind == "schema":
         do = "Add CREATE SCHEMA before this statement"
@@ -168,13 +175,15 @@ def relations_of(words: Sequence[str], alias: str, around: Surroundings) -> froz
 
 
 def _other_arguments(failure: Failure, missing: MissingName, around: Surroundings) -> Told | None:
-    others = [e for e in around.history.present.values() if e.kind == "function" and e.name == missing.name]
-    if not others:
-        return None
+    own = [e for e in around.history.present.values() if e.kind == "function" and e.name == missing.name]
+    built_in = around.built_in.get(missing.name, ()) if missing.schema in {"", "pg_catalog"} else ()
     given = failure.message.partition("(")[2].rpartition(")")[0]
-    takes = "; ".join(f"{e.schema}.{e.name}({e.of})" for e in others[:3])
-    what = f"{missing.name} is there, but not for ({given}): there is {takes}"
-    return Told(what, "Cast the arguments to these types, or name the schema")
+    takes = [f"{e.schema}.{e.name}({e.of})" for e in own] + [f"{missing.name}({of})" for of in built_in]
+    if not takes:
+        return None
+    shown = "; ".join(sorted(takes, key=lambda one: one.count(",") != given.count(","))[:3])
+    what = f"{missing.name} is there, but not for ({given}): there is {shown}"
+    return Told(what, "Cast the arguments to these types" + ", or name the schema" * bool(own))
 
 
 def _traced(events: Sequence[SchemaEvent], number: int, what: str) -> Told | None:
@@ -201,9 +210,9 @@ _UNDO = {"rollback", "abort", "begin", "start"}
 
 
 def _what(missing: MissingName) -> str:
-    kind = {"relation": "the table or view", "part": "it", "other": "it"}.get(missing.kind, f"the {missing.kind}")
-    of = f" of {missing.of}" if missing.of and missing.kind == "column" else ""
-    return f"{kind} {missing.schema + '.' if missing.schema else ''}{missing.name}{of}"
+    kind = missing.word or {"relation": "table or view", "other": "object"}.get(missing.kind, missing.kind)
+    of = f" of {missing.of}" if missing.of and missing.kind in {"column", "part"} else ""
+    return f"the {kind} {missing.schema + '.' if missing.schema else ''}{missing.name}{of}"
 
 
 def nearest(name: str, names: Sequence[str]) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from gates.rehearsal.failures import LEFT_OPEN, UNREAD, Failure
 from gates.rehearsal.history import SchemaHistory
@@ -20,11 +20,14 @@ _DOORS = (
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a remedy depends on besides the error. `volatile`: functions that are not immutable, by name."""
+    """What a remedy depends on besides the error. `volatile`: functions that are not immutable, by name; `built_in`:
+    the server's own functions, each with its lists of arguments.
+    """
 
     history: SchemaHistory
     preset: str
     volatile: frozenset[str] = frozenset()
+    built_in: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def told_of(failure: Failure, around: Surroundings) -> Told:
@@ -122,6 +125,35 @@ def _copy_rows(failure: Failure, _around: Surroundings) -> Told:
     return Told("A value does not fit", "Correct the value")
 
 
+def _syntax(failure: Failure, _around: Surroundings) -> Told:
+    if "syntax error" in failure.message or "trailing junk" in failure.message:
+        return Told("It is not SQL as this version of PostgreSQL reads it", "Correct the grammar at this place")
+    return Told("The parts of the statement do not fit together", "Correct it at this place")
+
+
+def _unsupported(failure: Failure, _around: Surroundings) -> Told:
+    if "to be built with" in failure.detail:
+        what = "The rehearsal's server was built without it; yours may have it"
+        do = "See that your server has it. What stands on it is not judged here"
+        return Told(what, do, kind=ObstacleKind.NOT_JUDGED)
+    return Told("PostgreSQL cannot do this in this form", "Say it otherwise")
+
+
+def _conflict(failure: Failure, _around: Surroundings) -> Told:
+    if "ON CONFLICT" in failure.message:
+        do = "Add a UNIQUE constraint on exactly these columns"
+        return Told("No unique index or constraint fits the ON CONFLICT", do)
+    return Told("The parts of the statement do not fit together", "Correct it at this place")
+
+
+def _undefined(failure: Failure, _around: Surroundings) -> Told:
+    if "configuration parameter" in failure.message:
+        do = "Take it out, or give --server-version of your server"
+        return Told("This version of PostgreSQL has no setting of this name", do)
+    meaning, remedy = _GENERAL["42"]
+    return Told(meaning, f"{remedy}. {failure.hint}".rstrip(". "))
+
+
 def _unread(_failure: Failure, _around: Surroundings) -> Told:
     what = "The names in this body could not be looked at: it cannot be taken apart"
     do = "Call it once by hand before the deploy; a body in dollar quotes, and plain types, can be looked at"
@@ -130,6 +162,10 @@ def _unread(_failure: Failure, _around: Surroundings) -> Told:
 
 _SPECIAL: dict[str, Callable[[Failure, Surroundings], Told]] = {
     "42501": _privilege,
+    "42601": _syntax,
+    "42704": _undefined,
+    "42P10": _conflict,
+    "0A000": _unsupported,
     UNREAD: _unread,
     "42P17": _immutable,
     "42883": _operator,
@@ -142,7 +178,6 @@ _GENERAL = {
         "This transaction has no COMMIT in its file: what stands behind it is undone when the session ends",
         "Write COMMIT at the end of the file, or leave BEGIN out",
     ),
-    "42601": ("It is not SQL as this version of PostgreSQL reads it", "Correct the grammar at this place"),
     "42830": ("The referenced columns have no UNIQUE constraint or primary key", "Add one to that table first"),
     "42804": ("The types do not fit together", "Cast the value, or change one of the types"),
     "42702": ("The name could mean two columns", "Put the table's name or alias before it"),
@@ -155,8 +190,6 @@ _GENERAL = {
     "P0001": ("The migration itself raises this error", "See to what it says"),
     "42P13": ("The function contradicts itself or its older version", "Drop the older function first"),
     "42P16": ("The table or view contradicts itself or its older version", "Drop the older one first"),
-    "42P10": ("No unique index or constraint fits the ON CONFLICT", "Add a UNIQUE constraint on exactly these columns"),
-    "0A000": ("PostgreSQL cannot do this in this form", "Say it otherwise"),
     "23": ("The rows that the migrations write break a constraint", "Correct the rows or the order of the statements"),
     "22": ("A value does not fit", "Correct the value"),
     "42": ("The statement does not fit the schema as it is here", "Correct it, or what comes before it"),
