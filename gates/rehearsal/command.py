@@ -25,7 +25,7 @@ from gates.rehearsal.own_sql import prepare, read_queries
 from gates.rehearsal.remedies import Surroundings
 from gates.rehearsal.report import RehearsalResult, SecondRun, rehearsal_text
 from gates.rehearsal.server import DATABASE, OWNER, Rehearsed, throw_away
-from gates.rehearsal.skipping import unseen, with_word
+from gates.rehearsal.skipping import undecided, unseen, with_word
 from gates.rehearsal.sources import Migrations, read_migrations
 from gates.rehearsal.splitting import SqlStatement, split
 from gates.reports.console import Console
@@ -71,12 +71,14 @@ def rehearsal(
     """Run the migrations on a server of their own. Raise ConfigError for a file that cannot be read, UsageError for a
     version that is not there, CannotWork where no server comes up.
     """
+    layout = layout_of(migrations)
+    if layout:
+        migrations = layout.with_placeholders(migrations)
     files = [split(source) for source in migrations.sources]
     chosen, why = presets.detect(migrations) if preset == "auto" else (preset, "")
     dumped = [r for r in presets.roles_of_dump(migrations) if r not in presets.roles_of(chosen)]
     notes = [*[why] * bool(why), *migrations.notes]
     notes += [f"roles that the dump names were made first: {', '.join(dumped)}"] * bool(dumped)
-    layout = layout_of(migrations)
     pairs = enumerate(zip(migrations.sources, files, strict=True))
     whole = [i for i, (s, f) in pairs if layout and layout.in_one_transaction(s, f)]
     notes += _of_transactions(layout, files, whole)
@@ -85,7 +87,8 @@ def rehearsal(
     with throw_away(environ, version, made) as server:
         if sql := presets.statements_of(chosen):
             _furnish(server, sql)
-        done = perform(server, files, database=DATABASE, whole=whole)
+        dumps = [i for i, s in enumerate(migrations.sources) if s.is_dump]
+        done = perform(server, files, database=DATABASE, whole=whole, dumps=dumps)
         server.let_in()
         around = Surroundings(done.history, chosen, _volatile(server, done), _built_in(server))
         obstacles = explain(done.failures, around)
@@ -100,7 +103,7 @@ def rehearsal(
             chosen,
             len(files),
             sum(not s.meta for f in files for s in f),
-            (*obstacles, *unseen(done.skipped), *_nothing(migrations, files)),
+            (*obstacles, *unseen(done.skipped), *undecided(done.undecided), *_nothing(migrations, files)),
             stubs,
             bodies,
             files_of_user,

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import psycopg
@@ -21,6 +21,9 @@ from psycopg.pq import TransactionStatus
 from gates.rehearsal.bodies import BodyCheck
 from gates.rehearsal.failures import LEFT_OPEN, Failure, failure_of
 from gates.rehearsal.history import SchemaHistory
+from gates.rehearsal.ownership import may_own
+from gates.rehearsal.rewriting import Unknown, with_values
+from gates.rehearsal.scripting import Script
 from gates.rehearsal.server import STATEMENT_LIMIT_S, Rehearsed
 from gates.rehearsal.splitting import SqlStatement
 
@@ -52,13 +55,14 @@ SAVEPOINT = "rehearsal_statement"
 @dataclass
 class Performance:
     """What came of the statements: how many ran, which failed, what was skipped, what the schema became.
-    `blocks`: mistakes in parts of DO blocks that did not run.
+    `undecided`: conditions of psql that are not known; `blocks`: mistakes in parts of DO blocks that did not run.
     """
 
     history: SchemaHistory = field(default_factory=SchemaHistory)
     ran: list[tuple[int, SqlStatement]] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     skipped: list[SqlStatement] = field(default_factory=list)
+    undecided: list[SqlStatement] = field(default_factory=list)
     blocks: list[Failure] = field(default_factory=list)
     unfinished: str = ""
 
@@ -69,15 +73,18 @@ def perform(
     *,
     database: str,
     whole: Collection[int] = (),
+    dumps: Collection[int] = (),
     history: bool = True,
 ) -> Performance:
-    """Run the files in order. `whole`: the numbers (from 0) of the files that are one transaction each."""
+    """Run the files in order. `whole`: the numbers (from 0) of the files that are one transaction each;
+    `dumps`: of those that a superuser restores.
+    """
     done, number, began = Performance(), 0, time.monotonic()
     for index, statements in enumerate(files):
         with log_in(server, database) as connection:
             if history and not done.history.present:
                 done.history.look(connection, None, 0)
-            run = _FileRun(server, connection, done, history, database)
+            run = _FileRun(server, connection, done, history, database, index in dumps)
             if index in whole:
                 connection.execute("begin")
             for statement in statements:
@@ -90,6 +97,7 @@ def perform(
             if index in whole:
                 run.finish(statements[-1], number)
             run.end(statements, number)
+            done.undecided += run.script.undecided
             run.connection.close()
     return done
 
@@ -110,10 +118,14 @@ class _FileRun:
     done: Performance
     history: bool
     database: str
+    restored: bool
+    script: Script = field(default_factory=Script)
 
     def one(self, statement: SqlStatement, number: int) -> None:
         if statement.meta:
-            self.done.skipped.append(statement)
+            self.done.skipped += [statement] * self.script.runs
+            self.script.take(statement)
+        if statement.meta or not self.script.runs:
             return
         if self.connection.closed:
             self.connection = log_in(self.server, self.database)
@@ -166,6 +178,22 @@ class _FileRun:
                     self.connection.execute(sql.SQL("grant {} to postgres").format(sql.Identifier(name)))
 
     def _send(self, statement: SqlStatement, number: int, *, guarded: bool) -> bool:
+        rewritten = with_values(statement, self.script.values, Unknown.ITSELF)
+        failure = self._refused(replace(statement, text=rewritten.text), number, guarded=guarded)
+        if failure and self.restored and (undo := may_own(self.connection, statement, failure)):
+            failure = self._refused(statement, number, guarded=guarded)
+            with suppress(psycopg.Error):
+                self.connection.execute(undo)
+        if failure is None:
+            return True
+        if rewritten.unknown and failure.code == "42601":
+            names = ", ".join(f":{name}" for name in rewritten.unknown)
+            failure = replace(failure, limit=f"it depends on {names}, whose value is not known")
+        at = None if failure.offset is None else rewritten.old(failure.offset)
+        self.done.failures.append(replace(failure, statement=statement, offset=at))
+        return False
+
+    def _refused(self, statement: SqlStatement, number: int, *, guarded: bool) -> Failure | None:
         connection, limit = self.connection, StatementLimit(self.server, self.connection)
         try:
             if guarded:
@@ -175,10 +203,9 @@ class _FileRun:
             if guarded and connection.info.transaction_status == TransactionStatus.INTRANS:
                 connection.execute(f"release {SAVEPOINT}".encode())
         except psycopg.Error as error:
-            self.done.failures.append(failure_of(error, statement, number, limit.said))
             self._go_on(guarded=guarded)
-            return False
-        return True
+            return failure_of(error, statement, number, limit.said)
+        return None
 
     def _go_on(self, *, guarded: bool) -> None:
         with suppress(psycopg.Error):

@@ -15,7 +15,7 @@ UNREAD, LEFT_OPEN = "plpgsql", "open"
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A statement that the server refused. `offset`: where in its text, from 0, if the server says. `limit`: why the
-    rehearsal ended it, if it did.
+    rehearsal ended it or cannot judge it, if so.
     """
 
     statement: SqlStatement

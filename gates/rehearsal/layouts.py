@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gates.rehearsal.sources import Migrations, SqlSource
 from gates.rehearsal.splitting import SqlStatement
 
 _UP = re.compile(r"^--[ \t]*(migrate:up|\+goose[ \t]+up|\+migrate[ \t]+up)\b[ \t]*(.*)", re.IGNORECASE | re.MULTILINE)
+_PLACEHOLDER = re.compile(r"\$\{[\w:.-]+\}")
 _OF_MARK = {"migrate:up": "dbmate", "+goose up": "goose", "+migrate up": "sql-migrate"}
 
 
@@ -29,6 +30,19 @@ class Layout:
         """Whether the file is one transaction; one that begins its own says so itself."""
         sent = [s for s in statements if not s.meta]
         return bool(sent) and not any(s.verb in {"begin", "start"} for s in sent) and self.wraps(source, sent)
+
+    def with_placeholders(self, migrations: Migrations) -> Migrations:
+        """The files of Flyway with a name in the place of each `${name}`, whose value only its configuration has."""
+        names = sorted({m[0] for s in migrations.sources for m in _PLACEHOLDER.finditer(s.text)})
+        if self.tool != "Flyway" or not names:
+            return migrations
+        sources = (replace(s, text=_PLACEHOLDER.sub(_as_name, s.text)) for s in migrations.sources)
+        note = f"placeholders of Flyway stand for names that nothing else has: {', '.join(names)}"
+        return replace(migrations, sources=tuple(sources), notes=(*migrations.notes, note))
+
+
+def _as_name(placeholder: re.Match[str]) -> str:
+    return "__" + re.sub(r"\W", "_", placeholder[0][2:])
 
 
 def layout_of(migrations: Migrations) -> Layout | None:

@@ -175,7 +175,7 @@ class _Preparation:
         if statement.verb == "do":
             return self._block(statement)
         failure = None
-        for unknown in Unknown:
+        for unknown in (Unknown.PARAMETER, Unknown.NULL):
             rewritten = with_values(statement, self.values, unknown)
             failure = self._try(statement, rewritten)
             if failure is None or not rewritten.unknown or failure.code not in {"42601", "42P18", "42P02"}:

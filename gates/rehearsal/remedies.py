@@ -33,8 +33,8 @@ class Surroundings:
 def told_of(failure: Failure, around: Surroundings) -> Told:
     """The meaning and the remedy of an error."""
     if failure.limit:
-        do = "See what it does on a table of your size, or split it"
-        return Told(f"The rehearsal ended it: {failure.limit}", do, kind=ObstacleKind.NOT_JUDGED)
+        do = "Try it by hand, with the values and on a table of the size that you have"
+        return Told(f"It could not be judged: {failure.limit}", do, kind=ObstacleKind.NOT_JUDGED)
     special = _SPECIAL.get(failure.code)
     if special:
         return special(failure, around)
@@ -132,11 +132,15 @@ def _syntax(failure: Failure, _around: Surroundings) -> Told:
 
 
 def _unsupported(failure: Failure, _around: Surroundings) -> Told:
-    if "to be built with" in failure.detail:
+    if "to be built with" in failure.detail or "lz4" in failure.message:
         what = "The rehearsal's server was built without it; yours may have it"
         do = "See that your server has it. What stands on it is not judged here"
         return Told(what, do, kind=ObstacleKind.NOT_JUDGED)
     return Told("PostgreSQL cannot do this in this form", "Say it otherwise")
+
+
+def _value(failure: Failure, around: Surroundings) -> Told:
+    return _unsupported(failure, around) if "compression" in failure.message else Told(*_GENERAL["22"])
 
 
 def _conflict(failure: Failure, _around: Surroundings) -> Told:
@@ -165,6 +169,7 @@ _SPECIAL: dict[str, Callable[[Failure, Surroundings], Told]] = {
     "42601": _syntax,
     "42704": _undefined,
     "42P10": _conflict,
+    "22023": _value,
     "0A000": _unsupported,
     UNREAD: _unread,
     "42P17": _immutable,

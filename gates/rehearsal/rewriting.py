@@ -21,6 +21,7 @@ class Unknown(StrEnum):
 
     PARAMETER = "$"
     NULL = "null"
+    ITSELF = ":"
 
 
 _TYPED = {"interval": "'0'", "time": "'00:00'", **dict.fromkeys(("date", "timestamp", "timestamptz"), "'2000-01-01'")}
@@ -77,6 +78,8 @@ def with_values(statement: SqlStatement, values: Mapping[str, str], unknown: Unk
             new = f"{quote}{new}{quote}"
         else:
             names += [name] * (name not in names)
+            if unknown is Unknown.ITSELF:
+                continue
             new = f"${names.index(name) + 1}" if unknown is Unknown.PARAMETER else str(unknown)
             new = _TYPED.get(before, new)
         parts.append((start, end, new))

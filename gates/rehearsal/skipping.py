@@ -28,6 +28,15 @@ def unseen(skipped: Sequence[SqlStatement]) -> tuple[Obstacle, ...]:
     )
 
 
+def undecided(metas: Sequence[SqlStatement]) -> tuple[Obstacle, ...]:
+    """The conditions whose values only the caller of psql knows."""
+    what = "Whether it holds is not known, so all of its branches were run"
+    do = r"Give the variable a value with \set, or rehearse each branch as a file of its own"
+    return tuple(
+        Obstacle(one.place(), ObstacleKind.NOT_JUDGED, "psql", "not sent", what, do, one.shown) for one in metas
+    )
+
+
 def with_word(skipped: Sequence[SqlStatement]) -> tuple[str, ...]:
     """A sentence about the commands that were skipped, each command once."""
     names = sorted({one.text.split()[0] for one in skipped})

@@ -60,6 +60,10 @@ RUNS = {
         "revert/a.sql": "drop table b;\n",
         "verify/a.sql": "select * from b;\n",
     },
+    "Flyway, placeholders": {
+        "V1__a.sql": "create schema ${app};\ncreate table ${app}.${prefix}_t (t text default '${flyway:user}');\n",
+        "V2__b.sql": "insert into ${app}.${prefix}_t default values;\n",
+    },
     "Liquibase": {
         "changelog.sql": (
             f"--liquibase formatted sql\n--changeset a:1\n{TABLE}--changeset a:2 endDelimiter:/ splitStatements:false\n"

@@ -494,13 +494,44 @@ def test_nothing_foreign_gets_out_of_the_server(tmp_path: Path) -> None:
 def test_an_endless_statement_is_ended_and_the_next_one_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the migration switches the server's own limit off, as dumps do; so many rows end it as well."""
     monkeypatch.setattr("gates.rehearsal.execution.STATEMENT_LIMIT_S", 1)
+    monkeypatch.setattr("gates.rehearsal.server.STATEMENT_LIMIT_S", 1)
     path = tmp_path / "slow.sql"
     path.write_text(
-        "set statement_timeout = 0;\nselect pg_sleep(600);\nselect * from generate_series(1, 1000000000);\nselect 1;\n",
+        "do $$ begin loop null; end loop; end $$; set statement_timeout = 0;"
+        "\nselect pg_sleep(600);\nselect * from generate_series(1, 1000000000);\nselect 1;\n",
         encoding="utf-8",
     )
     result = rehearsal(read_migrations(path), os.environ)
-    assert [(o.place.line, o.kind) for o in result.obstacles] == [(2, "not judged"), (3, "not judged")]
+    assert [(o.place.line, o.kind) for o in result.obstacles] == [(n, "not judged") for n in (1, 2, 3)]
+
+
+def test_a_dump_is_restored_as_a_superuser_does_it(tmp_path: Path) -> None:
+    """A role that may make nothing in a schema owns a table there; in a migration that is not judged."""
+    text = (
+        "create schema app;\ncreate role reader;\ncreate table app.t (id int);\nalter table app.t owner to reader;\n"
+        "do $$ begin assert not has_schema_privilege('reader', 'app', 'create'); end $$;\n"
+    )
+    (tmp_path / "dump.sql").write_text(f"-- PostgreSQL database dump\n{text}", encoding="utf-8")
+    (tmp_path / "plain.sql").write_text(text, encoding="utf-8")
+    assert rehearsal(read_migrations(tmp_path / "dump.sql"), os.environ).obstacles == ()
+    (one,) = rehearsal(read_migrations(tmp_path / "plain.sql"), os.environ).obstacles
+    assert (one.kind, one.place.line) == ("not judged", 4)
+
+
+def test_psqls_variables_and_branches_are_taken_as_psql_does(tmp_path: Path) -> None:
+    """Values that are set stand in the statements, at the places of the file; one branch is run, a nested one, too."""
+    path = tmp_path / "script.sql"
+    path.write_text(
+        "\\set tbl a_long_name_of_a_table\n\\set on true\n"
+        "create table :tbl (id int);\nselect idd, :'tbl' from :\"tbl\";\n"
+        "\\if :{?nothing}\n\\if :on\nselect 1 from nowhere;\n\\endif\n\\elif :on\ncreate table b (id int);\n\\else\n"
+        "create table b (text text);\n\\endif\nselect id from b;\n"
+        "\\if :unknown\nselect 1;\n\\endif\nselect :unknown from b;\n",
+        encoding="utf-8",
+    )
+    result = rehearsal(read_migrations(path), os.environ)
+    found = [(o.place.line, o.place.column, o.kind.value) for o in result.obstacles]
+    assert found == [(4, 8, "cause"), (18, 8, "not judged"), (15, 1, "not judged")]
 
 
 def test_a_dump_runs_with_its_rows_and_without_psql_commands(tmp_path: Path) -> None:
