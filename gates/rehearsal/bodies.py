@@ -1,28 +1,27 @@
 """Looks into PL/pgSQL bodies, whose SQL the server reads only when it runs.
 
 Each statement of a body becomes, for a moment, the body of an SQL function whose parameters are the variables: so the
-server resolves every name and type in it, and says where one is wrong. What depends on a record whose columns are not
-known, or is built at run time (EXECUTE), is not looked at.
+server resolves every name and type in it, and says where one is wrong. A record whose columns are not known stands as
+NULL there. What is built at run time (EXECUTE) is not looked at.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-import postgast
 import psycopg
 from psycopg import sql
 
-from gates.rehearsal.execution import Failure, failure_of
-from gates.rehearsal.explanation import body_of, line_of_body, place_in_body
-from gates.rehearsal.splitting import SqlStatement
+from gates.rehearsal.explanation import line_of_body, place_in_body
+from gates.rehearsal.failures import UNREAD, Failure, failure_of
+from gates.rehearsal.plpgsql import BodyQuery, ParsedBody, UnreadBodyError, body_span, parse_body
+from gates.rehearsal.rewriting import Rewritten, rewrite
+from gates.rehearsal.sources import SqlSource
+from gates.rehearsal.splitting import SqlStatement, split
 
-_NAMELESS_DATUMS = re.compile(r"(?:,\{\}\})+")
-"""How the parser writes the ten variables that a trigger fills when it fires: as JSON with a `}` too many."""
 JUDGED = {"42P01", "42703", "42883", "42704", "3F000", "42P02"}
 """A name that is not there. Other errors may come from the way in which a body is looked at."""
 OF_TRIGGERS = {
@@ -36,91 +35,16 @@ MOST_TABLES = 8
 """Of one trigger function; for each of them NEW and OLD are other rows."""
 CATALOGUE = """
 select coalesce(array_agg(t.tgrelid::regclass::text) filter (where t.oid is not null), '{}'),
-       coalesce(p.proconfig, '{}')
+       coalesce(p.proconfig, '{}'), coalesce(p.proargnames, '{}'), p.proname,
+       array(select format_type(a.kind, null)
+             from unnest(coalesce(p.proallargtypes, p.proargtypes::oid[])) with ordinality a (kind, n) order by n)
 from pg_catalog.pg_proc p left join pg_catalog.pg_trigger t on t.tgfoid = p.oid and not t.tgisinternal
-where p.prosrc = %s group by p.oid, p.proconfig
+where p.prosrc = %s group by p.oid
 """
-
-
-@dataclass(frozen=True, slots=True)
-class BodyQuery:
-    """One query or expression of a body: its text, the line of its statement (from 1), how it is parsed."""
-
-    text: str
-    line: int
-    mode: int
-
-    @property
-    def as_statement(self) -> tuple[str, int]:
-        """SQL that means the same, and how many characters of it stand before the text."""
-        if self.mode == 0:
-            return self.text, 0
-        if self.mode == 2:
-            return f"select {self.text}", len("select ")
-        target, sign, value = self.text.partition(":=")
-        if not sign:
-            target, sign, value = self.text.partition("=")
-        return f"select {' ' * (len(target) + len(sign))}{value}", len("select ")
-
-
-@dataclass
-class ParsedBody:
-    """The variables with their types ('' where a record's columns are not known), and the queries."""
-
-    variables: dict[str, str] = field(default_factory=dict)
-    queries: list[BodyQuery] = field(default_factory=list)
-    temporary: set[str] = field(default_factory=set)
-
-
-def parse_body(text: str) -> ParsedBody | None:
-    """The body of a CREATE FUNCTION or DO statement; None where it cannot be parsed."""
-    try:
-        functions = postgast.parse_plpgsql(text)
-    except json.JSONDecodeError as error:
-        try:
-            functions = json.loads(_NAMELESS_DATUMS.sub("", error.doc, count=1))
-        except json.JSONDecodeError:
-            return None
-    except postgast.PgQueryError:
-        return None
-    body = ParsedBody()
-    for one in functions:
-        function = one["PLpgSQL_function"]
-        for datum in function.get("datums", ()):
-            _add_variable(body, datum)
-        body.queries += _queries(function.get("action", {}), 1)
-    body.temporary |= {
-        m[1].lower()
-        for q in body.queries
-        for m in re.finditer(r"\b(?:temp|temporary)\s+table\s+(?:if\s+not\s+exists\s+)?(\w+)", q.text, re.IGNORECASE)
-    }
-    return body
-
-
-def _add_variable(body: ParsedBody, datum: dict[str, Any]) -> None:
-    if variable := datum.get("PLpgSQL_var"):
-        name, kind = variable["refname"], variable.get("datatype", {}).get("PLpgSQL_type", {}).get("typname", "")
-        kind = re.sub(r"%rowtype$", "", kind, flags=re.IGNORECASE)
-        body.variables[name] = "" if body.variables.get(name, kind) != kind or kind == "record" else kind
-        default = variable.get("default_val") or variable.get("cursor_explicit_expr")
-        if default and "PLpgSQL_expr" in default:
-            expression = default["PLpgSQL_expr"]
-            body.queries.append(BodyQuery(expression["query"], variable.get("lineno", 1), expression["parseMode"]))
-    elif record := datum.get("PLpgSQL_rec"):
-        body.variables[record["refname"]] = ""
-
-
-def _queries(node: Any, line: int) -> Iterator[BodyQuery]:
-    if isinstance(node, list):
-        for one in node:
-            yield from _queries(one, line)
-    elif isinstance(node, dict):
-        line = node.get("lineno", line)
-        for name, value in node.items():
-            if name == "PLpgSQL_expr":
-                yield BodyQuery(value["query"], line, value.get("parseMode", 0))
-            elif name != "PLpgSQL_stmt_dynexecute":
-                yield from _queries(value, line)
+_LOOKS_FIRST = re.compile(
+    r"information_schema|\bpg_(?!sleep|notify|advisory|temp)\w+|\bto_reg\w+|\bwhen\s+(?:others|undefined_)"
+)
+"""A block that asks what is there, or lives with an error, names things that need not be there."""
 
 
 @dataclass(frozen=True)
@@ -131,37 +55,71 @@ class BodyCheck:
 
     def failures(self, statement: SqlStatement, number: int) -> tuple[Failure, ...]:
         """The mistakes in the body of a statement, each at its place; of one query the first alone."""
-        start, body = body_of(statement), parse_body(statement.text)
-        if start is None or body is None:
+        try:
+            body, span = parse_body(statement), body_span(statement)
+        except UnreadBodyError as error:
+            return (unread(statement, number, str(error)),)
+        if span is None or (statement.verb == "do" and _LOOKS_FIRST.search(statement.text.lower())):
             return ()
-        row = self.connection.execute(CATALOGUE, (_source(statement, start),)).fetchone()
-        tables, settings = row or ([], [])
+        source = statement.text[slice(*span)]
+        row = self.connection.execute(CATALOGUE, (source,)).fetchone() if statement.verb == "create" else None
+        if row is None and statement.verb == "create":
+            return ()  # it was dropped since
+        tables, settings, names, function, types = row or ([], [], [], "", [])
+        body.variables |= {n: t for n, t in zip(names, types, strict=False) if n in body.variables and t != "record"}
         path = next((s.partition("=")[2] for s in settings if s.startswith("search_path=")), None)
         failures: dict[int | None, Failure] = {}
         for table in tables[:MOST_TABLES] or [""]:
             for query in body.queries:
-                failure = self._one(_Look(statement, number, start, body, table, path), query)
+                failure = self._one(_Look(statement, number, span[0], body, table, path, function), query)
                 if failure is not None:
                     failures.setdefault(failure.offset, failure)
         return tuple(failures.values())
 
     def _one(self, look: _Look, query: BodyQuery) -> Failure | None:
-        variables = look.variables
-        used = {w.lower() for w in re.findall(r"[A-Za-z_][\w$]*", query.text)}
-        if used & {name for name, kind in variables.items() if not kind}:
-            return None
+        """The first mistake in a query: as it stands, and where that depends on a record, with NULL in its place."""
         text, before = query.as_statement
-        prefix, suffix = _wrapped(variables)
+        failure = self._refused(look, Rewritten(text, ((0, 0, True),)), before)
+        if failure is None:
+            return None
+        if look.names_unknown(failure):
+            failure = self._refused(look, _without_records(text, look.unknown), before)
+            if failure is None or re.match("operator", failure.message) or "record" in failure.message:
+                return None  # of types that are not known here
+        return look.told(failure, query) if look.is_to_blame(failure) else None
+
+    def _refused(self, look: _Look, query: Rewritten, before: int) -> Failure | None:
+        head = look.head
         try:
             with self.connection.transaction(force_rollback=True):
                 if look.path is not None:
                     self.connection.execute(f"set local search_path = {look.path or chr(39) * 2}".encode())
-                self.connection.execute((prefix + text + suffix).encode())
+                self.connection.execute(f"{head}{query.text}$rehearsal$".encode())
         except psycopg.Error as error:
-            if error.sqlstate not in JUDGED or any(f'"{t}"' in str(error) for t in look.body.temporary):
-                return None
-            return look.told(failure_of(error, look.statement, look.number), query, len(prefix) + before)
+            failure = failure_of(error, look.statement, look.number)
+            at = None if failure.offset is None else query.old(max(failure.offset - len(head), 0))
+            return replace(failure, offset=None if at is None else max(at - before, 0))
         return None
+
+
+def unread(statement: SqlStatement, number: int, why: str) -> Failure:
+    """That a body could not be looked at."""
+    return Failure(statement, number, UNREAD, why)
+
+
+def _without_records(text: str, unknown: frozenset[str]) -> Rewritten:
+    """The query with NULL in the place of each field of a record, and a row with NULL in that of the record."""
+    words = [w for s in split(SqlSource("", text)) for w in s.words]
+    parts, last = [], 0
+    for index, word in enumerate(words):
+        if word.text not in unknown or word.is_text or word.start < last or (index and words[index - 1].text == "."):
+            continue
+        end = index
+        while end + 2 < len(words) and words[end + 1].text == "." and words[end + 1].start == words[end].end:
+            end += 2
+        last = words[end].end
+        parts.append((word.start, last, "(null)" if end > index else "row(null)"))
+    return rewrite(text, parts)
 
 
 @dataclass(frozen=True)
@@ -174,6 +132,7 @@ class _Look:
     body: ParsedBody
     row: str
     path: str | None
+    function: str
 
     @property
     def variables(self) -> dict[str, str]:
@@ -181,9 +140,31 @@ class _Look:
             return self.body.variables
         return {**OF_TRIGGERS, **self.body.variables, "new": self.row, "old": self.row}
 
-    def told(self, failure: Failure, query: BodyQuery, before: int) -> Failure:
+    @property
+    def unknown(self) -> frozenset[str]:
+        """The records whose columns are not known."""
+        return frozenset(name for name, kind in self.variables.items() if not kind)
+
+    @property
+    def head(self) -> str:
+        """What stands before a query to make it the body of a function of the same name with these parameters."""
+        known = {n: t for n, t in self.variables.items() if t}
+        parts = [f"{sql.Identifier(n).as_string()} {t}" if not n.startswith("$") else t for n, t in known.items()]
+        name = sql.Identifier("pg_temp", self.function or "rehearsal_body").as_string()
+        return f"create function {name}({', '.join(parts)}) returns void language sql as $rehearsal$"
+
+    def names_unknown(self, failure: Failure) -> bool:
+        """Whether the server complains of a record that it does not know here."""
+        return any(one in self.unknown for one in re.findall(r'["\s](\w+)(?:"|\.| does not)', failure.message))
+
+    def is_to_blame(self, failure: Failure) -> bool:
+        """Whether a name is not there, and is neither a temporary table nor the name of a block."""
+        quoted = set(re.findall(r'"([^"]+)"', failure.message))
+        return failure.code in JUDGED and not quoted & (self.body.temporary | self.body.labels)
+
+    def told(self, failure: Failure, query: BodyQuery) -> Failure:
         """The failure at its place in the body; a field that a row has not is a column that its table has not."""
-        at = None if failure.offset is None else max(failure.offset - before, 0)
+        at = failure.offset
         code, message = failure.code, failure.message
         alias = re.fullmatch(r'missing FROM-clause entry for table "(\w+)"', message)
         field_ = re.match(r"\w+\s*\.\s*(\w+)", query.text[at or 0 :])
@@ -195,21 +176,6 @@ class _Look:
         return replace(
             failure, code=code, message=message, offset=line if place is None else place, inner_query=query.text
         )
-
-
-def _wrapped(variables: dict[str, str]) -> tuple[str, str]:
-    """What stands before and behind a query to make it the body of a function with these parameters."""
-    known = {n: t for n, t in variables.items() if t}
-    parts = [f"{sql.Identifier(n).as_string()} {t}" if not n.startswith("$") else t for n, t in known.items()]
-    head = f"create function pg_temp.rehearsal_body({', '.join(parts)}) returns void language sql as $rehearsal$"
-    return head, "$rehearsal$"
-
-
-def _source(statement: SqlStatement, start: int) -> str:
-    """The body as the catalogue has it."""
-    text = statement.text
-    tag = text[text.rindex("$", 0, start - 1) : start]
-    return text[start : text.index(tag, start)]
 
 
 def functions_of(ran: Sequence[tuple[int, SqlStatement]]) -> Iterator[SqlStatement]:

@@ -7,32 +7,20 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from gates.inputs.strict_yaml import Place
 from gates.rehearsal.obstacles import at
+from gates.rehearsal.raising import how_it_only_tells, how_it_raises
 from gates.rehearsal.rewriting import variable_of
+from gates.rehearsal.skipping import unseen
 from gates.rehearsal.splitting import SqlStatement, Word
 
-_RAISES = re.compile(r"\braise\b(?!\s+(?:debug|log|info|notice|warning)\b)|\bassert\b", re.IGNORECASE)
+_TELLS = tuple(f"RAISE {level}" for level in ("DEBUG", "LOG", "INFO", "NOTICE", "WARNING"))
 _QUITS = re.compile(r"\\q(?:uit)?\b\s*(\d*)")
 _NUMBER = re.compile(r"[\d_.]+(?:e[+-]?\d+)?")
 _READS = {"select", "with", "values", "table", "execute"}
-_NUMBERS = {
-    "int",
-    "integer",
-    "bigint",
-    "smallint",
-    "int4",
-    "int8",
-    "int2",
-    "numeric",
-    "boolean",
-    "bool",
-    "uuid",
-    "date",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,54 +35,109 @@ class BreachView:
 
 def breach_view(statements: Sequence[SqlStatement], raising: frozenset[str]) -> BreachView:
     """`raising`: functions of the schema whose bodies raise an error."""
-    ends = [(s, how) for s in statements if not s.meta and (how := _ends(s, raising))]
-    stops = False
-    first = ends[0][0].start if ends else 0
+    ends, stops = [], False
+    names = set(raising)
     for one in statements:
-        name, value = (variable_of(one) or ("", "")) if one.meta else ("", "")
-        if name == "ON_ERROR_STOP" and one.start <= first:
-            stops = value.lower() in {"", "on", "1", "true", "yes"}
-    quits = [s for s in statements if s.meta and _QUITS.match(s.text)]
-    if ends and stops:
-        return BreachView(True, f"a breach makes the file fail: {ends[0][1]} at {at(ends[0][0].place())}")
-    if ends:
+        if one.meta:
+            stops = _stops(one, stops)
+        elif name := _makes_raising(one):
+            names.add(name)
+        elif how := _ends(one, names):
+            ends.append((one, how, stops))
+    passed = next(((s, how) for s, how, stopping in ends if not stopping), None)
+    if passed:
         return BreachView(
             False,
-            f"a breach would go unseen with plain psql: {ends[0][1]} at {at(ends[0][0].place())}, but psql goes on and "
+            f"a breach would go unseen with plain psql: {passed[1]} at {at(passed[0].place())}, but psql goes on and "
             "exits with 0",
             r"Put \set ON_ERROR_STOP on at the top, or run psql -v ON_ERROR_STOP=1",
-            ends[0][0].place(),
+            passed[0].place(),
         )
-    if not any(s.verb in _READS for s in statements):
-        return BreachView(None, "it reads nothing, so it checks nothing")
+    if ends:
+        return BreachView(True, f"a breach makes the file fail: {ends[0][1]} at {at(ends[0][0].place())}")
+    return _unseen(statements)
+
+
+def _unseen(statements: Sequence[SqlStatement]) -> BreachView:
+    """Of a file that no statement of its own makes fail."""
+    told = next(((s, how) for s in statements if s.verb == "do" and (how := how_it_only_tells(s))), None)
+    reads = next((s for s in statements if s.verb in _READS), None)
     do = r"Raise an error where there is a breach: \set ON_ERROR_STOP on, and a DO block with RAISE EXCEPTION"
-    if quits:
-        said = rf"a breach would go unseen: {quits[0].text} ends psql with exit code 0, whatever stands behind it"
-        return BreachView(False, said, do, quits[0].place())
-    reads = next(s for s in statements if s.verb in _READS)
-    return BreachView(False, "a breach would go unseen: nothing makes this file fail", do, reads.place())
+    if (quits := next((s for s in statements if s.meta and _QUITS.match(s.text)), None)) and (reads or told):
+        said = rf"a breach would go unseen: {quits.text} ends psql with exit code 0, whatever stands behind it"
+        return BreachView(False, said, do, quits.place())
+    if told:
+        why = "makes nothing fail" if told[1].startswith(_TELLS) else "is caught, or never reached"
+        said = f"a breach would go unseen: the {told[1]} at {at(told[0].place())} {why}"
+        return BreachView(False, said, do, told[0].place())
+    if reads:
+        return BreachView(False, "a breach would go unseen: nothing makes this file fail", do, reads.place())
+    if unseen(statements):
+        return BreachView(None, "what it checks stands in what it brings in, which was not read")
+    return BreachView(None, "it reads nothing, so it checks nothing")
 
 
-def _ends(statement: SqlStatement, raising: frozenset[str]) -> str:
+def _stops(meta: SqlStatement, stops: bool) -> bool:
+    """Whether psql ends at an error behind this command."""
+    if re.match(r"\\unset\s+ON_ERROR_STOP\b", meta.text):
+        return False
+    name, value = variable_of(meta) or ("", "")
+    return value.lower() in {"", "on", "1", "true", "yes"} if name == "ON_ERROR_STOP" else stops
+
+
+def _makes_raising(statement: SqlStatement) -> str:
+    """The name of the function that a statement makes, where that raises an error."""
+    words = statement.plain
+    if statement.verb != "create" or not {"function", "procedure"} & set(words[1:4]) or "(" not in words:
+        return ""
+    return words[words.index("(") - 1] if how_it_raises(statement) else ""
+
+
+def _ends(statement: SqlStatement, raising: Collection[str]) -> str:
     """How a statement can end in an error of its own making."""
-    bodies = [w.text for w in statement.words if w.is_text and w.text.startswith("$")]
     if statement.verb == "do":
-        found = next((m for body in bodies for m in _RAISES.finditer(_without_comments(body))), None)
-        return f"{found[0].upper()} in a DO block" if found else ""
+        how = how_it_raises(statement)
+        return f"{how} in a DO block" if how else ""
     if statement.verb not in _READS:
         return ""
     words = statement.words
-    for word, after in itertools.pairwise(words):
-        if word.text == "/" and _may_be_zero(after):
+    for index, (word, after) in enumerate(itertools.pairwise(words)):
+        if word.text == "/" and not word.is_text and _may_be_zero(words[index + 1 :]):
             return "a division by what may be zero"
         if word.text in raising and after.text == "(":
             return f"{word.text}() raises an error"
     return ""
 
 
-def _may_be_zero(word: Word) -> bool:
-    return not _NUMBER.fullmatch(word.text) or not word.text.strip("0._")
+def _may_be_zero(divisor: Sequence[Word]) -> bool:
+    """Whether what stands behind `/` can be 0: no other number is, no nullif(x, 0), no greatest(x, 1)."""
+    first = divisor[0]
+    if _NUMBER.fullmatch(first.text):
+        return not first.text.strip("0._")
+    inside = _arguments(divisor if first.text == "(" else divisor[1:])
+    if first.text == "(" and len(inside) == 1:
+        return any(w.text != "*" and _may_be_zero([w]) for w in inside[0])
+    last = inside[-1] if inside else ()
+    number = last[0].text if len(last) == 1 and _NUMBER.fullmatch(last[0].text) else ""
+    zero = not number.strip("0._")
+    if first.text == "nullif":
+        return not (number and zero)
+    if first.text == "coalesce":
+        return not number or zero or any(_may_be_zero(one) for one in inside[:-1])
+    positive = [a for a in inside if len(a) == 1 and _NUMBER.fullmatch(a[0].text) and a[0].text.strip("0._")]
+    return not (first.text == "greatest" and positive)
 
 
-def _without_comments(body: str) -> str:
-    return re.sub(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'", " ", body, flags=re.DOTALL)
+def _arguments(words: Sequence[Word]) -> list[list[Word]]:
+    """The words of each argument in the parentheses that these words begin with."""
+    found, depth = [[]], 0  # type: list[list[Word]], int
+    for word in words:
+        text = "" if word.is_text else word.text
+        depth += {"(": 1, ")": -1}.get(text, 0)
+        if depth == 0:
+            return [one for one in found if one]
+        if depth == 1 and text == ",":
+            found.append([])
+        elif depth > 1 or text != "(":
+            found[-1].append(word)
+    return []

@@ -12,18 +12,20 @@ import psycopg
 from gates.errors import CannotWork
 from gates.inputs import options as shared
 from gates.inputs import values
+from gates.inputs.strict_yaml import Place
 from gates.inputs.values import option
 from gates.rehearsal import contract_view, locks, presets
 from gates.rehearsal.bodies import BodyCheck, functions_of
 from gates.rehearsal.execution import Performance, perform
 from gates.rehearsal.explanation import explain
 from gates.rehearsal.history import AT_THE_END
-from gates.rehearsal.obstacles import Obstacle
+from gates.rehearsal.layouts import Layout, depends_on_transaction, layout_of
+from gates.rehearsal.obstacles import Obstacle, ObstacleKind, at
 from gates.rehearsal.own_sql import prepare, read_queries
 from gates.rehearsal.remedies import Surroundings
 from gates.rehearsal.report import RehearsalResult, SecondRun, rehearsal_text
 from gates.rehearsal.server import DATABASE, OWNER, Rehearsed, throw_away
-from gates.rehearsal.skipping import unseen, with_word
+from gates.rehearsal.skipping import undecided, unseen, with_word
 from gates.rehearsal.sources import Migrations, read_migrations
 from gates.rehearsal.splitting import SqlStatement, split
 from gates.reports.console import Console
@@ -69,35 +71,39 @@ def rehearsal(
     """Run the migrations on a server of their own. Raise ConfigError for a file that cannot be read, UsageError for a
     version that is not there, CannotWork where no server comes up.
     """
+    layout = layout_of(migrations)
+    if layout:
+        migrations = layout.with_placeholders(migrations)
     files = [split(source) for source in migrations.sources]
     chosen, why = presets.detect(migrations) if preset == "auto" else (preset, "")
     dumped = [r for r in presets.roles_of_dump(migrations) if r not in presets.roles_of(chosen)]
     notes = [*[why] * bool(why), *migrations.notes]
     notes += [f"roles that the dump names were made first: {', '.join(dumped)}"] * bool(dumped)
-    one_transaction = chosen == presets.SUPABASE and migrations.supabase
-    if one_transaction:
-        notes.append("each file is one transaction, as Supabase runs it")
+    pairs = enumerate(zip(migrations.sources, files, strict=True))
+    whole = [i for i, (s, f) in pairs if layout and layout.in_one_transaction(s, f)]
+    notes += _of_transactions(layout, files, whole)
     there = {OWNER, *presets.roles_of(chosen)}
     made = [r for r in dict.fromkeys((*roles, *dumped)) if r not in there]
     with throw_away(environ, version, made) as server:
         if sql := presets.statements_of(chosen):
             _furnish(server, sql)
-        done = perform(server, files, database=DATABASE, one_transaction=one_transaction)
+        dumps = [i for i, s in enumerate(migrations.sources) if s.is_dump]
+        done = perform(server, files, database=DATABASE, whole=whole, dumps=dumps)
         server.let_in()
-        around = Surroundings(done.history, chosen, _volatile(server, done))
+        around = Surroundings(done.history, chosen, _volatile(server, done), _built_in(server))
         obstacles = explain(done.failures, around)
         bodies = _bodies(server, done, around)
         compared = contract_view.view(server.owner())
         files_of_user = prepare(server, DATABASE, own, around, done.failures)
         stubs = (*presets.stubs_of(chosen), *_stubs_in_use(server))
-        again = _again(server, files, one_transaction=one_transaction)
+        again = _again(server, files, whole)
         notes += with_word(done.skipped)
         return RehearsalResult(
             server.version,
             chosen,
             len(files),
             sum(not s.meta for f in files for s in f),
-            (*obstacles, *unseen(done.skipped)),
+            (*obstacles, *unseen(done.skipped), *undecided(done.undecided), *_nothing(migrations, files)),
             stubs,
             bodies,
             files_of_user,
@@ -109,6 +115,25 @@ def rehearsal(
         )
 
 
+def _of_transactions(layout: Layout | None, files: Sequence[Sequence[SqlStatement]], whole: Sequence[int]) -> list[str]:
+    """What was taken for one transaction, and where it would matter which tool runs the files."""
+    if layout and whole:
+        of = "each file is" if len(whole) == len(files) else f"{len(whole)} of {len(files)} files are"
+        return [f"{of} one transaction, as {layout.tool} runs it"]
+    first = None if layout else next((s for f in files if (s := depends_on_transaction(f))), None)
+    what = "the statement there would fail in a tool that runs each file in one transaction"
+    return [f"each statement was a transaction of its own; {at(first.place())}: {what}"] if first else []
+
+
+def _nothing(migrations: Migrations, files: Sequence[Sequence[SqlStatement]]) -> list[Obstacle]:
+    """That there was nothing to rehearse, which is no success."""
+    if any(not s.meta for f in files for s in f):
+        return []
+    place, do = Place(migrations.sources[0].shown, 1, 1), "Name the folder or file that has the migrations"
+    what = "There is no statement in what was read, so nothing was rehearsed"
+    return [Obstacle(place, ObstacleKind.NOT_JUDGED, "empty", "not sent", what, do, "")]
+
+
 def _furnish(server: Rehearsed, sql: str) -> None:
     try:
         server.run_as_admin(sql)
@@ -117,20 +142,20 @@ def _furnish(server: Rehearsed, sql: str) -> None:
 
 
 def _bodies(server: Rehearsed, done: Performance, around: Surroundings) -> tuple[Obstacle, ...]:
-    """The mistakes in bodies of functions that the migrations left behind."""
+    """The mistakes in blocks, and in bodies of functions that the migrations left behind."""
     with psycopg.connect(server.owner(), autocommit=True) as connection:
         check = BodyCheck(connection)
         failures = [f for s in functions_of(done.ran) for f in check.failures(s, AT_THE_END)]
-    return explain(failures, around)
+    return (*explain(done.blocks, around), *explain(failures, around))
 
 
-def _again(server: Rehearsed, files: Sequence[Sequence[SqlStatement]], *, one_transaction: bool) -> SecondRun | None:
+def _again(server: Rehearsed, files: Sequence[Sequence[SqlStatement]], whole: Sequence[int]) -> SecondRun | None:
     """All files once more, on a copy; None where it cannot be made, or the time is over."""
     try:
         server.copy_database(AGAIN)
     except psycopg.Error:
         return None
-    done = perform(server, files, database=AGAIN, one_transaction=one_transaction, history=False)
+    done = perform(server, files, database=AGAIN, whole=whole, history=False)
     if done.unfinished:
         return None
     first = done.failures[0].statement.place() if done.failures else None
@@ -150,6 +175,16 @@ def _volatile(server: Rehearsed, done: Performance) -> frozenset[str]:
         named = {str(name) for (name,) in rows}
     keywords = {"current_timestamp", "current_date", "current_time", "localtimestamp", "localtime", "current_user"}
     return frozenset(named | (words & keywords))
+
+
+def _built_in(server: Rehearsed) -> dict[str, list[str]]:
+    """The server's own functions by name, each with its lists of arguments."""
+    query = (
+        "select proname::text, array_agg(pg_catalog.pg_get_function_identity_arguments(oid)) from pg_catalog.pg_proc "
+        "where pronamespace = 'pg_catalog'::regnamespace group by proname"
+    )
+    with psycopg.connect(server.admin()) as connection:
+        return dict(connection.execute(query.encode()).fetchall())
 
 
 def _stubs_in_use(server: Rehearsed) -> tuple[str, ...]:

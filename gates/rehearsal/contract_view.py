@@ -23,6 +23,7 @@ from gates.doctor.schema_reading import read_schema
 from gates.errors import CannotWork
 from gates.rehearsal.presets import OF_SUPABASE
 
+MOST_NAMED = 12
 _OF_PLATFORMS = OF_SUPABASE | {"cron", "net", "pgmq", "graphql", "graphql_public"}
 
 
@@ -48,6 +49,11 @@ class ContractView:
         counts = Counter(o.presence for o in self.objects)
         said = ", ".join(f"{counts[p]} {p.value}" for p in Presence if counts[p] and p is not Presence.UNKNOWN)
         yield f"the contract: {self.tables} of its {self.wanted} tables are here; of its objects {said}"
+        for presence in (Presence.DIFFERS, Presence.ABSENT):
+            named = [f"{o.kind} {o.name}" for o in self.objects if o.presence is presence]
+            more = f" and {len(named) - MOST_NAMED} more; --json has them all" * (len(named) > MOST_NAMED)
+            if named:
+                yield f"  {presence.value}: {', '.join(named[:MOST_NAMED])}{more}"
         for one in self.defects:
             yield f"  {one.subject}: {one.seen}. {one.cost}"
             yield f"  Do: {one.remedy}"

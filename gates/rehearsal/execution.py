@@ -9,16 +9,21 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import psycopg
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
+from gates.rehearsal.bodies import BodyCheck
+from gates.rehearsal.failures import LEFT_OPEN, Failure, failure_of
 from gates.rehearsal.history import SchemaHistory
+from gates.rehearsal.ownership import may_own
+from gates.rehearsal.rewriting import Unknown, with_values
+from gates.rehearsal.scripting import Script
 from gates.rehearsal.server import STATEMENT_LIMIT_S, Rehearsed
 from gates.rehearsal.splitting import SqlStatement
 
@@ -47,33 +52,18 @@ KEEPS_SCHEMA = {
 SAVEPOINT = "rehearsal_statement"
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A statement that the server refused. `offset`: where in its text, from 0, if the server says. `limit`: why the
-    rehearsal ended it, if it did.
-    """
-
-    statement: SqlStatement
-    number: int
-    code: str
-    message: str
-    detail: str = ""
-    hint: str = ""
-    context: str = ""
-    offset: int | None = None
-    inner_query: str = ""
-    inner_offset: int | None = None
-    limit: str = ""
-
-
 @dataclass
 class Performance:
-    """What came of the statements: how many ran, which failed, what was skipped, what the schema became."""
+    """What came of the statements: how many ran, which failed, what was skipped, what the schema became.
+    `undecided`: conditions of psql that are not known; `blocks`: mistakes in parts of DO blocks that did not run.
+    """
 
     history: SchemaHistory = field(default_factory=SchemaHistory)
     ran: list[tuple[int, SqlStatement]] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     skipped: list[SqlStatement] = field(default_factory=list)
+    undecided: list[SqlStatement] = field(default_factory=list)
+    blocks: list[Failure] = field(default_factory=list)
     unfinished: str = ""
 
 
@@ -82,18 +72,20 @@ def perform(
     files: Sequence[Sequence[SqlStatement]],
     *,
     database: str,
-    one_transaction: bool = False,
+    whole: Collection[int] = (),
+    dumps: Collection[int] = (),
     history: bool = True,
 ) -> Performance:
-    """Run the files in order. `one_transaction`: each file without a BEGIN of its own is one transaction."""
+    """Run the files in order. `whole`: the numbers (from 0) of the files that are one transaction each;
+    `dumps`: of those that a superuser restores.
+    """
     done, number, began = Performance(), 0, time.monotonic()
-    for statements in files:
+    for index, statements in enumerate(files):
         with log_in(server, database) as connection:
             if history and not done.history.present:
                 done.history.look(connection, None, 0)
-            run = _FileRun(server, connection, done, history, database)
-            whole = one_transaction and not any(s.verb in {"begin", "start"} for s in statements)
-            if whole:
+            run = _FileRun(server, connection, done, history, database, index in dumps)
+            if index in whole:
                 connection.execute("begin")
             for statement in statements:
                 number += 1
@@ -102,8 +94,10 @@ def perform(
                     done.unfinished = f"it ended after {MOST_SECONDS:.0f} s, before {statement.place().file}"
                     return done
                 run.one(statement, number)
-            if whole and statements:
+            if index in whole:
                 run.finish(statements[-1], number)
+            run.end(statements, number)
+            done.undecided += run.script.undecided
             run.connection.close()
     return done
 
@@ -124,10 +118,14 @@ class _FileRun:
     done: Performance
     history: bool
     database: str
+    restored: bool
+    script: Script = field(default_factory=Script)
 
     def one(self, statement: SqlStatement, number: int) -> None:
         if statement.meta:
-            self.done.skipped.append(statement)
+            self.done.skipped += [statement] * self.script.runs
+            self.script.take(statement)
+        if statement.meta or not self.script.runs:
             return
         if self.connection.closed:
             self.connection = log_in(self.server, self.database)
@@ -136,9 +134,20 @@ class _FileRun:
             and statement.verb not in CONTROLS
             and statement.plain[:2] != ("set", "transaction")
         )
+        before = self._block(statement, number)
         if self._send(statement, number, guarded=guarded):
             self.done.ran.append((number, statement))
             self._look(statement, number)
+            after = {f.offset for f in self._block(statement, number)} if before else set()
+            self.done.blocks += [f for f in before if f.offset in after]
+
+    def _block(self, statement: SqlStatement, number: int) -> Sequence[Failure]:
+        """The mistakes in a DO block as the schema is now; a block may itself make and drop what it names."""
+        if statement.verb != "do" or not self.history:
+            return ()
+        with suppress(psycopg.Error):
+            return BodyCheck(self.connection).failures(statement, number)
+        return ()
 
     def finish(self, last: SqlStatement, number: int) -> None:
         """Commit the transaction that was begun for the file; what is deferred may fail here."""
@@ -149,9 +158,18 @@ class _FileRun:
             return
         self._look(last, number)
 
-    def _look(self, statement: SqlStatement, number: int) -> None:
+    def end(self, statements: Sequence[SqlStatement], number: int) -> None:
+        """Undo what the file leaves open, as the end of its session does."""
+        if not self.connection.closed and self.connection.info.transaction_status != TransactionStatus.IDLE:
+            opened = next((s for s in reversed(statements) if s.verb in {"begin", "start"}), statements[-1])
+            self.done.failures.append(Failure(opened, number, LEFT_OPEN, "no COMMIT before the end of the file"))
+            self.connection.execute("rollback")
+            self._look(opened, number, undone=True)
+
+    def _look(self, statement: SqlStatement, number: int, *, undone: bool = False) -> None:
         in_transaction = self.connection.info.transaction_status
-        if self.history and statement.verb not in KEEPS_SCHEMA and in_transaction != TransactionStatus.INERROR:
+        keeps = statement.verb in KEEPS_SCHEMA and not undone
+        if self.history and not keeps and in_transaction != TransactionStatus.INERROR:
             with suppress(psycopg.Error):
                 known = len(self.done.history.events)
                 self.done.history.look(self.connection, statement, number)
@@ -160,6 +178,22 @@ class _FileRun:
                     self.connection.execute(sql.SQL("grant {} to postgres").format(sql.Identifier(name)))
 
     def _send(self, statement: SqlStatement, number: int, *, guarded: bool) -> bool:
+        rewritten = with_values(statement, self.script.values, Unknown.ITSELF)
+        failure = self._refused(replace(statement, text=rewritten.text), number, guarded=guarded)
+        if failure and self.restored and (undo := may_own(self.connection, statement, failure)):
+            failure = self._refused(statement, number, guarded=guarded)
+            with suppress(psycopg.Error):
+                self.connection.execute(undo)
+        if failure is None:
+            return True
+        if rewritten.unknown and failure.code == "42601":
+            names = ", ".join(f":{name}" for name in rewritten.unknown)
+            failure = replace(failure, limit=f"it depends on {names}, whose value is not known")
+        at = None if failure.offset is None else rewritten.old(failure.offset)
+        self.done.failures.append(replace(failure, statement=statement, offset=at))
+        return False
+
+    def _refused(self, statement: SqlStatement, number: int, *, guarded: bool) -> Failure | None:
         connection, limit = self.connection, StatementLimit(self.server, self.connection)
         try:
             if guarded:
@@ -169,10 +203,9 @@ class _FileRun:
             if guarded and connection.info.transaction_status == TransactionStatus.INTRANS:
                 connection.execute(f"release {SAVEPOINT}".encode())
         except psycopg.Error as error:
-            self.done.failures.append(failure_of(error, statement, number, limit.said))
             self._go_on(guarded=guarded)
-            return False
-        return True
+            return failure_of(error, statement, number, limit.said)
+        return None
 
     def _go_on(self, *, guarded: bool) -> None:
         with suppress(psycopg.Error):
@@ -237,22 +270,3 @@ def _drop_rows(cursor: psycopg.Cursor[Any], text: bytes, limit: StatementLimit) 
     except psycopg.ProgrammingError as error:
         if error.sqlstate:  # else it ran, and has no rows to give
             raise
-
-
-def failure_of(error: psycopg.Error, statement: SqlStatement, number: int, limit: str = "") -> Failure:
-    """What the server said."""
-    diag = error.diag
-    place, inner = diag.statement_position, diag.internal_position
-    return Failure(
-        statement,
-        number,
-        error.sqlstate or "08006",
-        (diag.message_primary or str(error)).strip(),
-        diag.message_detail or "",
-        diag.message_hint or "",
-        diag.context or "",
-        int(place) - 1 if place else None,
-        diag.internal_query or "",
-        int(inner) - 1 if inner else None,
-        limit,
-    )

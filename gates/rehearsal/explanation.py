@@ -9,13 +9,13 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from gates.rehearsal.execution import Failure
+from gates.rehearsal.failures import Failure
 from gates.rehearsal.history import SchemaEvent
 from gates.rehearsal.names import MissingName, is_made_by, makes, missing_name
 from gates.rehearsal.obstacles import Obstacle, ObstacleKind, Told, at
+from gates.rehearsal.plpgsql import body_span
 from gates.rehearsal.presets import OF_SUPABASE, SUPABASE
 from gates.rehearsal.remedies import Surroundings, told_of
-from gates.rehearsal.splitting import SqlStatement
 from gates.text.characters import one_line
 
 LONGEST_SHOWN, LONGEST_SAID = 160, 400
@@ -73,7 +73,7 @@ def _misses_the_same(
     if missing is None or missing.kind in {"column", "alias"}:
         return None
     for other, first in zip(others, earlier, strict=True):
-        if other == missing and first.kind is not ObstacleKind.FOLLOWS:
+        if other and other == missing and other.word == missing.word and first.kind is not ObstacleKind.FOLLOWS:
             return Told(f"needs {_what(missing)}, too", first.remedy, kind=ObstacleKind.FOLLOWS, caused_by=first.place)
     return None
 
@@ -98,7 +98,7 @@ def _missing(failure: Failure, missing: MissingName, around: Surroundings) -> To
     name, kind, history = missing.name, missing.kind, around.history
     if kind == "column":
         return _column(failure, missing, around)
-    if told := _traced(history.of(kind, name), failure.number, _what(MissingName(kind, name))):
+    if told := _traced(history.of(kind, name), failure.number, _what(MissingName(kind, name, word=missing.word))):
         return told
     if kind == "alias":
         return Told(f"No table of this statement is called {name}", "Name the table or its alias in FROM")
@@ -115,9 +115,16 @@ def _missing(failure: Failure, missing: MissingName, around: Surroundings) -> To
 
 
 def _what_to_add(missing: MissingName, around: Surroundings) -> str:
-    near = nearest(missing.name, around.history.names(missing.kind))
+    names = around.history.names(missing.kind) if missing.word != "index" else []
+    near = next((n for n in names if n.lower() == missing.name.lower()), "") or nearest(missing.name, names)
+    if missing.kind == "function" and not near:
+        near = next(iter(difflib.get_close_matches(missing.name, around.built_in, 1, 0.8)), "")
     do = f"Did you mean {near}?" if near else "Add the migration that makes it, before this statement"
-    if missing.kind == "role":
+    if near != missing.name and near.lower() == missing.name.lower():
+        do = f'Write "{near}" in double quotes: without them, PostgreSQL makes all letters small'
+    if missing.kind == "part":
+        do = "Correct the name, or write IF EXISTS where it need not be there"
+    elif missing.kind == "role":
         do = f"Make it in a migration; or, where your platform makes it, give --role {missing.name}"
     elif missing.kind == "schema":
         do = "Add CREATE SCHEMA before this statement"
@@ -168,13 +175,15 @@ def relations_of(words: Sequence[str], alias: str, around: Surroundings) -> froz
 
 
 def _other_arguments(failure: Failure, missing: MissingName, around: Surroundings) -> Told | None:
-    others = [e for e in around.history.present.values() if e.kind == "function" and e.name == missing.name]
-    if not others:
-        return None
+    own = [e for e in around.history.present.values() if e.kind == "function" and e.name == missing.name]
+    built_in = around.built_in.get(missing.name, ()) if missing.schema in {"", "pg_catalog"} else ()
     given = failure.message.partition("(")[2].rpartition(")")[0]
-    takes = "; ".join(f"{e.schema}.{e.name}({e.of})" for e in others[:3])
-    what = f"{missing.name} is there, but not for ({given}): there is {takes}"
-    return Told(what, "Cast the arguments to these types, or name the schema")
+    takes = [f"{e.schema}.{e.name}({e.of})" for e in own] + [f"{missing.name}({of})" for of in built_in]
+    if not takes:
+        return None
+    shown = "; ".join(sorted(takes, key=lambda one: one.count(",") != given.count(","))[:3])
+    what = f"{missing.name} is there, but not for ({given}): there is {shown}"
+    return Told(what, "Cast the arguments to these types" + ", or name the schema" * bool(own))
 
 
 def _traced(events: Sequence[SchemaEvent], number: int, what: str) -> Told | None:
@@ -188,16 +197,22 @@ def _traced(events: Sequence[SchemaEvent], number: int, what: str) -> Told | Non
     if later:
         do = "Move that statement before this one; files run in the order of their names"
         return Told(f"{what}{of} is made only later, at {at(later.statement.place())}", do)
+    if before and before.statement.verb in _UNDO:
+        do = "See that the statement which makes it is committed"
+        return Told(f"{what}{of} was undone by the transaction at {at(before.statement.place())}", do)
     if before:
         do = "Take it out of this statement, or drop it later"
         return Told(f"{what}{of} was dropped at {at(before.statement.place())}", do)
     return None
 
 
+_UNDO = {"rollback", "abort", "begin", "start"}
+
+
 def _what(missing: MissingName) -> str:
-    kind = {"relation": "the table or view", "part": "it", "other": "it"}.get(missing.kind, f"the {missing.kind}")
-    of = f" of {missing.of}" if missing.of and missing.kind == "column" else ""
-    return f"{kind} {missing.schema + '.' if missing.schema else ''}{missing.name}{of}"
+    kind = missing.word or {"relation": "table or view", "other": "object"}.get(missing.kind, missing.kind)
+    of = f" of {missing.of}" if missing.of and missing.kind in {"column", "part"} else ""
+    return f"the {kind} {missing.schema + '.' if missing.schema else ''}{missing.name}{of}"
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
@@ -243,22 +258,14 @@ def _named_place(failure: Failure) -> int | None:
 
 def _inner_place(failure: Failure) -> int | None:
     """Where an error inside a body is, by the query that failed or by the line that the server names."""
-    start = body_of(failure.statement)
-    if start is None or not failure.context:
+    span = body_span(failure.statement)
+    if span is None or not failure.context:
         return None
-    text = failure.statement.text
+    text, start = failure.statement.text, span[0]
     if failure.inner_query:
         return place_in_body(text, start, failure.inner_query, failure.inner_offset)
     line = re.search(r"inline_code_block line (\d+)", failure.context)
     return line_of_body(text, start, int(line[1])) if line else None
-
-
-def body_of(statement: SqlStatement) -> int | None:
-    """Where the body in dollar quotes begins in the text of a statement."""
-    for word in statement.words:
-        if word.is_text and word.text.startswith("$"):
-            return word.start - statement.start + word.text.index("$", 1) + 1
-    return None
 
 
 def place_in_body(text: str, start: int, query: str, at: int | None) -> int | None:

@@ -83,6 +83,8 @@ def _extensions(old: Path, new: Path) -> tuple[str, ...]:
         control = "comment = 'a stub of the rehearsal'\ndefault_version = 'stub'\ntrusted = true\n"
         schema = re.match(r"-- schema: (\w+)", text)
         control += f"schema = {schema[1]}\n" if schema else "relocatable = true\n"
+        needed = re.search(r"^-- requires: (\w+)", text, re.MULTILINE)
+        control += f"requires = '{needed[1]}'\n" if needed else ""
         (new / f"{name}.control").write_text(control, encoding="utf-8")
         (new / f"{name}--stub.sql").write_text(text, encoding="utf-8")
     return tuple(sorted(missing))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import postgast
 from postgast.pg_query_pb2 import AlterTableType
@@ -12,21 +12,23 @@ from postgast.pg_query_pb2 import AlterTableType
 from gates.rehearsal.splitting import SqlStatement
 
 _QUOTED = r'"((?:[^"]|"")+)"'
+_PART = rf"(?P<word>constraint|trigger|policy|rule) {_QUOTED}"
 _MISSING: tuple[tuple[str, str], ...] = (
+    (rf"{_PART} (?:of|for) (?:table|relation|domain) {_QUOTED} does not exist", "part"),
+    (rf"{_PART} does not exist", "part"),
     (rf"column {_QUOTED} of relation {_QUOTED} does not exist", "column"),
     (rf"column {_QUOTED} (?:referenced in foreign key constraint |named in key )?does not exist", "column"),
     (r"column (?:([\w$]+)\.)?([\w$]+) does not exist", "dotted column"),
     (rf"record {_QUOTED} has no field {_QUOTED}", "field"),
     (rf"relation {_QUOTED} does not exist", "relation"),
-    (rf"(?:materialized view|table|view|sequence|index) {_QUOTED} does not exist", "relation"),
+    (rf"(?P<word>materialized view|table|view|sequence|index) {_QUOTED} does not exist", "relation"),
     (rf"missing FROM-clause entry for table {_QUOTED}", "alias"),
     (rf"type {_QUOTED} does not exist", "type"),
     (rf"role {_QUOTED} does not exist", "role"),
     (rf"schema {_QUOTED} does not exist", "schema"),
     (rf"extension {_QUOTED} (?:is not available|does not exist|must be installed)", "extension"),
     (r'could not open extension control file ".*/([^/"]+)\.control"', "extension"),
-    (rf"(?:language|collation|publication|server|tablespace|database) {_QUOTED} does not exist", "other"),
-    (rf"(?:constraint|trigger|policy|rule) {_QUOTED} (?:of|for) (?:table|relation) {_QUOTED} does not exist", "part"),
+    (rf"(?P<word>language|collation|publication|server|tablespace|database) {_QUOTED} does not exist", "other"),
     (r"(?:function|procedure|aggregate|routine) ([\w$.\"]+)\(.*\) does not exist", "function"),
     (r"could not find a (?:function|procedure) named \"([^\"]+)\"", "function"),
 )
@@ -34,25 +36,29 @@ _MISSING: tuple[tuple[str, str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class MissingName:
-    """A name that the server did not find: its kind, the name and its schema, and the relation of a column."""
+    """A name that the server did not find: its kind, the name and its schema, the relation of a column and the
+    server's word for its kind.
+    """
 
     kind: str
     name: str
     schema: str = ""
     of: str = ""
+    word: str = field(default="", compare=False)
 
 
 def missing_name(message: str) -> MissingName | None:
     """The name of which the server says that it is not there."""
     for pattern, kind in _MISSING:
         if found := re.search(pattern, message):
-            groups = [g or "" for g in found.groups()]
+            word, at = found.groupdict().get("word", ""), found.re.groupindex.get("word", 0)
+            groups = [g or "" for index, g in enumerate(found.groups(), 1) if index != at]
             if kind == "dotted column":
                 return MissingName("column", groups[1], of=groups[0])
             if kind == "field":
                 return MissingName("column", groups[1])
             schema, name = split_name(groups[0])
-            return MissingName(kind, name, schema, split_name(groups[1])[1] if len(groups) > 1 else "")
+            return MissingName(kind, name, schema, split_name(groups[1])[1] if len(groups) > 1 else "", word)
     return None
 
 

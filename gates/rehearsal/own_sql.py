@@ -17,15 +17,19 @@ from gates.contract.fragments import FragmentError
 from gates.errors import ConfigError
 from gates.inputs.strict_yaml import Place, YamlNode
 from gates.inputs.strict_yaml import read as read_yaml
-from gates.rehearsal.bodies import BodyCheck
+from gates.rehearsal.bodies import BodyCheck, unread
 from gates.rehearsal.breach import BreachView, breach_view
-from gates.rehearsal.execution import Failure, StatementLimit, execute, failure_of
-from gates.rehearsal.explanation import body_of, explain
+from gates.rehearsal.execution import StatementLimit, execute
+from gates.rehearsal.explanation import explain
+from gates.rehearsal.failures import Failure, failure_of
 from gates.rehearsal.history import AT_THE_END
-from gates.rehearsal.obstacles import Obstacle
+from gates.rehearsal.obstacles import Obstacle, at
+from gates.rehearsal.plpgsql import body_span
+from gates.rehearsal.raising import how_it_raises
 from gates.rehearsal.remedies import Surroundings
 from gates.rehearsal.rewriting import Rewritten, Unknown, variable_of, with_fragments, with_values
 from gates.rehearsal.server import Rehearsed
+from gates.rehearsal.skipping import unseen
 from gates.rehearsal.sources import SqlSource, blank, read_source, read_text
 from gates.rehearsal.splitting import Lines, SqlStatement, split
 
@@ -53,7 +57,7 @@ class OwnFile:
     statements: int
     obstacles: tuple[Obstacle, ...]
     breach: BreachView
-    unjudged: tuple[str, ...] = field(default=())
+    unjudged: tuple[str, ...] = ()
 
 
 def read_queries(path: Path) -> tuple[OwnQuery, ...]:
@@ -114,17 +118,22 @@ def prepare(
         statements = [s for p in parts for s in p.statements]
         found = explain([*before, *(f for p in parts for f in p.failures)], around)[len(before) :]
         breach = BreachView(True, OF_THE_GATE) if queries[0].judged else breach_view(statements, raising)
-        unjudged = tuple(u for p in parts for u in p.unjudged)
+        unjudged = (
+            *(u for p in parts for u in p.unjudged),
+            *(f"{at(one.place)} {one.meaning}" for one in unseen(statements)),
+        )
         made.append(OwnFile(str(path), sum(not s.meta for s in statements), found, breach, unjudged))
     return tuple(made)
 
 
 def _raising(connection: psycopg.Connection[Any]) -> frozenset[str]:
     query = (
-        "select p.proname from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace "
-        r"where n.nspname not in ('pg_catalog', 'information_schema') and p.prosrc ~* '\m(raise\s+exception|assert)\M'"
+        "select p.proname, pg_catalog.pg_get_functiondef(p.oid) from pg_catalog.pg_proc p "
+        "join pg_catalog.pg_namespace n on n.oid = p.pronamespace join pg_catalog.pg_language l on l.oid = p.prolang "
+        r"where l.lanname = 'plpgsql' and p.prosrc ~* '\m(raise|assert)\M'"
     )
-    return frozenset(str(name) for (name,) in connection.execute(query.encode()))
+    made = connection.execute(query.encode()).fetchall()
+    return frozenset(str(name) for name, text in made if how_it_raises(split(SqlSource("", str(text)))[0]))
 
 
 @dataclass
@@ -166,17 +175,14 @@ class _Preparation:
         if statement.verb == "do":
             return self._block(statement)
         failure = None
-        for unknown in Unknown:
+        for unknown in (Unknown.PARAMETER, Unknown.NULL):
             rewritten = with_values(statement, self.values, unknown)
             failure = self._try(statement, rewritten)
             if failure is None or not rewritten.unknown or failure.code not in {"42601", "42P18", "42P02"}:
                 break
         else:
             names = ", ".join(f":{name}" for name in rewritten.unknown)
-            place = statement.place()
-            self.unjudged.append(
-                f"{place.file}:{place.line}:{place.column} depends on {names}, whose value is not known"
-            )
+            self.unjudged.append(f"{at(statement.place())} depends on {names}, whose value is not known")
             return ()
         return (failure,) if failure else ()
 
@@ -197,18 +203,17 @@ class _Preparation:
 
     def _block(self, statement: SqlStatement) -> Sequence[Failure]:
         """A DO block is compiled, and its queries are looked at one by one; it is not run."""
-        start = body_of(statement)
-        if start is None:
-            return ()
-        tag = statement.text[statement.text.rindex("$", 0, start - 1) : start]
-        head = "create function pg_temp.rehearsal_block() returns void language plpgsql as "
-        body = statement.text[start - len(tag) : statement.text.index(tag, start) + len(tag)]
+        span = body_span(statement)
+        if span is None:
+            return (unread(statement, AT_THE_END, "no body in dollar quotes"),)
+        head, tag = "create function pg_temp.rehearsal_block() returns void language plpgsql as ", "$rehearsal$"
+        body = tag + statement.text[slice(*span)] + tag
         try:
             with self.connection.transaction(force_rollback=True):
                 self.connection.execute((head + body).encode())
         except psycopg.Error as error:
             failure = failure_of(error, statement, AT_THE_END)
-            at = None if failure.offset is None else failure.offset - len(head) + start - len(tag)
+            at = None if failure.offset is None else failure.offset - len(head) - len(tag) + span[0]
             return (replace(failure, offset=at),)
         return BodyCheck(self.connection).failures(statement, AT_THE_END)
 

@@ -16,7 +16,7 @@ _NAMED = re.compile(
 )
 OF_SUPABASE = {
     *("auth", "storage", "realtime", "extensions", "vault", "anon", "authenticated", "service_role", "authenticator"),
-    *("supabase_admin", "supabase_auth_admin", "supabase_storage_admin", "supabase_realtime"),
+    *("supabase_admin", "supabase_auth_admin", "supabase_storage_admin", "supabase_realtime", "supabase_functions"),
 }
 """Names that the platform gives."""
 _MADE = re.compile(

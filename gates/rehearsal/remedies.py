@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from gates.rehearsal.execution import Failure
+from gates.rehearsal.failures import LEFT_OPEN, UNREAD, Failure
 from gates.rehearsal.history import SchemaHistory
 from gates.rehearsal.obstacles import ObstacleKind, Told, at
 from gates.rehearsal.presets import OF_SUPABASE, SUPABASE
@@ -20,18 +20,21 @@ _DOORS = (
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a remedy depends on besides the error. `volatile`: functions that are not immutable, by name."""
+    """What a remedy depends on besides the error. `volatile`: functions that are not immutable, by name; `built_in`:
+    the server's own functions, each with its lists of arguments.
+    """
 
     history: SchemaHistory
     preset: str
     volatile: frozenset[str] = frozenset()
+    built_in: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def told_of(failure: Failure, around: Surroundings) -> Told:
     """The meaning and the remedy of an error."""
     if failure.limit:
-        do = "See what it does on a table of your size, or split it"
-        return Told(f"The rehearsal ended it: {failure.limit}", do, kind=ObstacleKind.NOT_JUDGED)
+        do = "Try it by hand, with the values and on a table of the size that you have"
+        return Told(f"It could not be judged: {failure.limit}", do, kind=ObstacleKind.NOT_JUDGED)
     special = _SPECIAL.get(failure.code)
     if special:
         return special(failure, around)
@@ -122,8 +125,53 @@ def _copy_rows(failure: Failure, _around: Surroundings) -> Told:
     return Told("A value does not fit", "Correct the value")
 
 
+def _syntax(failure: Failure, _around: Surroundings) -> Told:
+    if "syntax error" in failure.message or "trailing junk" in failure.message:
+        return Told("It is not SQL as this version of PostgreSQL reads it", "Correct the grammar at this place")
+    return Told("The parts of the statement do not fit together", "Correct it at this place")
+
+
+def _unsupported(failure: Failure, _around: Surroundings) -> Told:
+    if "to be built with" in failure.detail or "lz4" in failure.message:
+        what = "The rehearsal's server was built without it; yours may have it"
+        do = "See that your server has it. What stands on it is not judged here"
+        return Told(what, do, kind=ObstacleKind.NOT_JUDGED)
+    return Told("PostgreSQL cannot do this in this form", "Say it otherwise")
+
+
+def _value(failure: Failure, around: Surroundings) -> Told:
+    return _unsupported(failure, around) if "compression" in failure.message else Told(*_GENERAL["22"])
+
+
+def _conflict(failure: Failure, _around: Surroundings) -> Told:
+    if "ON CONFLICT" in failure.message:
+        do = "Add a UNIQUE constraint on exactly these columns"
+        return Told("No unique index or constraint fits the ON CONFLICT", do)
+    return Told("The parts of the statement do not fit together", "Correct it at this place")
+
+
+def _undefined(failure: Failure, _around: Surroundings) -> Told:
+    if "configuration parameter" in failure.message:
+        do = "Take it out, or give --server-version of your server"
+        return Told("This version of PostgreSQL has no setting of this name", do)
+    meaning, remedy = _GENERAL["42"]
+    return Told(meaning, f"{remedy}. {failure.hint}".rstrip(". "))
+
+
+def _unread(_failure: Failure, _around: Surroundings) -> Told:
+    what = "The names in this body could not be looked at: it cannot be taken apart"
+    do = "Call it once by hand before the deploy; a body in dollar quotes, and plain types, can be looked at"
+    return Told(what, do, kind=ObstacleKind.NOT_JUDGED)
+
+
 _SPECIAL: dict[str, Callable[[Failure, Surroundings], Told]] = {
     "42501": _privilege,
+    "42601": _syntax,
+    "42704": _undefined,
+    "42P10": _conflict,
+    "22023": _value,
+    "0A000": _unsupported,
+    UNREAD: _unread,
     "42P17": _immutable,
     "42883": _operator,
     **dict.fromkeys(("42P07", "42701", "42710", "42723", "42P06"), _duplicate),
@@ -131,7 +179,10 @@ _SPECIAL: dict[str, Callable[[Failure, Surroundings], Told]] = {
     "22P04": _copy_rows,
 }
 _GENERAL = {
-    "42601": ("It is not SQL as this version of PostgreSQL reads it", "Correct the grammar at this place"),
+    LEFT_OPEN: (
+        "This transaction has no COMMIT in its file: what stands behind it is undone when the session ends",
+        "Write COMMIT at the end of the file, or leave BEGIN out",
+    ),
     "42830": ("The referenced columns have no UNIQUE constraint or primary key", "Add one to that table first"),
     "42804": ("The types do not fit together", "Cast the value, or change one of the types"),
     "42702": ("The name could mean two columns", "Put the table's name or alias before it"),
@@ -144,8 +195,6 @@ _GENERAL = {
     "P0001": ("The migration itself raises this error", "See to what it says"),
     "42P13": ("The function contradicts itself or its older version", "Drop the older function first"),
     "42P16": ("The table or view contradicts itself or its older version", "Drop the older one first"),
-    "42P10": ("No unique index or constraint fits the ON CONFLICT", "Add a UNIQUE constraint on exactly these columns"),
-    "0A000": ("PostgreSQL cannot do this in this form", "Say it otherwise"),
     "23": ("The rows that the migrations write break a constraint", "Correct the rows or the order of the statements"),
     "22": ("A value does not fit", "Correct the value"),
     "42": ("The statement does not fit the schema as it is here", "Correct it, or what comes before it"),

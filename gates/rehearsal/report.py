@@ -134,7 +134,7 @@ def rehearsal_text(result: RehearsalResult, *, colour: bool) -> Terminal:
     if first := next((o for o in result.obstacles if o.kind is ObstacleKind.CAUSE), None):
         lines.append(f"  a deploy would stop at {at(first.place)}")
     if result.bodies:
-        lines.append("  functions whose bodies name what is not there (they fail when they are called):")
+        lines.append("  functions and DO blocks whose bodies name what is not there (they fail when that part is run):")
         lines += _obstacles(result.bodies, colour=colour)
     for own in result.own:
         lines += _own(own, colour=colour)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from gates.contract.fragments import PLACE, expand
-from gates.rehearsal.splitting import SqlStatement
+from gates.rehearsal.splitting import SqlStatement, Word
 
 _SETS = re.compile(r"\\set\s+(\w+)\s*(.*?)\s*$")
 
@@ -21,6 +21,7 @@ class Unknown(StrEnum):
 
     PARAMETER = "$"
     NULL = "null"
+    ITSELF = ":"
 
 
 _TYPED = {"interval": "'0'", "time": "'00:00'", **dict.fromkeys(("date", "timestamp", "timestamptz"), "'2000-01-01'")}
@@ -66,23 +67,37 @@ def variable_of(meta: SqlStatement) -> tuple[str, str] | None:
 
 
 def with_values(statement: SqlStatement, values: Mapping[str, str], unknown: Unknown) -> Rewritten:
-    """Psql's `:name`, `:'name'` and `:"name"` replaced by values, and by `unknown` where there is no value."""
+    """Psql's `:name`, `:'name'` and `:"name"`, and `%s` and `%(name)s` of drivers, replaced by values, and by `unknown`
+    where there is no value.
+    """
     parts, names = [], []
-    depth = 0
-    for index, (colon, word) in enumerate(itertools.pairwise(statement.words)):
-        depth += {"[": 1, "]": -1}.get(colon.text, 0)
-        if colon.text != ":" or word.start != colon.end or not (word.is_name or word.is_text):
-            continue
-        raw = statement.text[word.start - statement.start : word.end - statement.start]
+    for start, end, raw, before in _variables(statement.text, statement.words, statement.start):
         name, quote = raw.strip("'\""), raw[:1] if raw[:1] in "'\"" else ""
         if name in values:
             new = values[name].replace(quote, quote * 2) if quote else values[name]
             new = f"{quote}{new}{quote}"
-        elif depth:
-            continue  # a slice of an array
         else:
             names += [name] * (name not in names)
+            if unknown is Unknown.ITSELF:
+                continue
             new = f"${names.index(name) + 1}" if unknown is Unknown.PARAMETER else str(unknown)
-            new = _TYPED.get(statement.words[index - 1].text if index else "", new)
-        parts.append((colon.start - statement.start, word.end - statement.start, new))
+            new = _TYPED.get(before, new)
+        parts.append((start, end, new))
     return rewrite(statement.text, parts, names)
+
+
+def _variables(text: str, words: Sequence[Word], offset: int) -> Iterator[tuple[int, int, str, str]]:
+    """Where each stands, its name as it is written, and the word before it."""
+    depth, before = 0, ""
+    for index, (word, after) in enumerate(itertools.pairwise(words)):
+        depth += {"[": 1, "]": -1}.get(word.text, 0)
+        start, raw = word.start - offset, text[after.start - offset : after.end - offset]
+        found = _OF_DRIVERS.match(text, start) if word.text == "%" else None
+        if found:
+            yield start, found.end(), found[1] or f"%s of column {start + 1}", before
+        elif word.text == ":" and after.start == word.end and (after.is_name or after.is_text) and not depth:
+            yield start, after.end - offset, raw, before
+        before = words[index].text
+
+
+_OF_DRIVERS = re.compile(r"%(?:\((\w+)\))?s\b")

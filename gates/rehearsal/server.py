@@ -133,7 +133,7 @@ def _make_roles(server: Server, password: str, roles: Sequence[str]) -> int:
         admin.execute(f"create database {DATABASE} owner {OWNER} template template0")
         for name in roles:  # objects may be given to them
             admin.execute(sql.SQL("grant create on database rehearsal to {}").format(sql.Identifier(name)))
-        settings = {"temp_file_limit": "1GB", "statement_timeout": f"{STATEMENT_LIMIT_S}s"}
+        settings = {"temp_file_limit": "1GB", "statement_timeout": f"{2 * STATEMENT_LIMIT_S}s"}
         if version >= 16:  # who makes a role may act as it, as a superuser may
             settings["createrole_self_grant"] = "set, inherit"
         for name, value in settings.items():

@@ -24,7 +24,16 @@ def unseen(skipped: Sequence[SqlStatement]) -> tuple[Obstacle, ...]:
             one.shown,
         )
         for one in skipped
-        if _BRING.match(one.text)
+        if one.meta and _BRING.match(one.text)
+    )
+
+
+def undecided(metas: Sequence[SqlStatement]) -> tuple[Obstacle, ...]:
+    """The conditions whose values only the caller of psql knows."""
+    what = "Whether it holds is not known, so all of its branches were run"
+    do = r"Give the variable a value with \set, or rehearse each branch as a file of its own"
+    return tuple(
+        Obstacle(one.place(), ObstacleKind.NOT_JUDGED, "psql", "not sent", what, do, one.shown) for one in metas
     )
 
 

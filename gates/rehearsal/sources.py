@@ -6,7 +6,9 @@ in the file.
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +22,8 @@ _FENCE = re.compile(r"^([ \t]*)(```+|~~~+)[ \t]*([^\s`]*)[^\n]*$")
 _SQL_FENCES = {"sql", "psql", "postgres", "postgresql", "pgsql", "plpgsql"}
 _DOWN = re.compile(r"^--[ \t]*(?:migrate:down|\+goose[ \t]+down|\+migrate[ \t]+down)\b.*", re.IGNORECASE | re.MULTILINE)
 _UP = re.compile(r"^--[ \t]*(?:migrate:up|\+goose[ \t]+up|\+migrate[ \t]+up)\b", re.IGNORECASE | re.MULTILINE)
+_LIQUIBASE = re.compile(r"\s*--[ \t]*liquibase formatted sql", re.IGNORECASE)
+_CHANGESET = re.compile(r"^--[ \t]*changeset\b[^\n]*", re.IGNORECASE | re.MULTILINE)
 _DUMP = re.compile(r"^-- PostgreSQL database (?:cluster )?dump", re.MULTILINE)
 
 
@@ -69,6 +73,8 @@ def read_migrations(where: Path) -> Migrations:
 
 def _paths(folder: Path) -> tuple[list[Path], list[str]]:
     """The files in the order in which they are run. Down migrations and, beside SQL, Markdown are left out."""
+    if planned := _planned(folder):
+        return planned, ["the order is that of sqitch.plan; what reverts and verifies a change is not run"]
     found = [p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in SQL + MARKDOWN]
     found = found or [p for p in folder.rglob("*.sql") if p.is_file() and ".git" not in p.parts]
     notes = []
@@ -80,10 +86,21 @@ def _paths(folder: Path) -> tuple[list[Path], list[str]]:
         found = [p for p in found if p.suffix.lower() in SQL]
     down = [p for p in found if re.search(r"[._-]down\.sql$", p.name.lower()) or p.name.lower() == "down.sql"]
     down += [p for p in found if re.match(r"U[\d._]+__", p.name)]
+    down += [p for p in found if p.parent.name.lower() == "down" and p.parent.with_name("up").is_dir()]
     if down:
         notes.append(f"{len(down)} file(s) that undo a migration are not run, the first is {min(p.name for p in down)}")
     kept = [p for p in found if p not in down]
     return sorted(kept, key=lambda p: (p.name.startswith("R__"), natural(p.relative_to(folder).as_posix()))), notes
+
+
+def _planned(folder: Path) -> list[Path]:
+    """The deploy scripts of a project of Sqitch in the order of its plan."""
+    home = folder.parent if folder.name == "deploy" else folder
+    plan = home / "sqitch.plan"
+    lines = read_text(plan, str(plan)).splitlines() if plan.is_file() else []
+    changes = [line.split()[0] for line in lines if line.strip() and line.lstrip()[0] not in "%#@"]
+    paths = [home / "deploy" / f"{name}.sql" for name in dict.fromkeys(changes)]
+    return [path for path in paths if path.is_file()]
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
@@ -103,11 +120,33 @@ def read_source(path: Path, shown: str, notes: list[str]) -> SqlSource:
     text = read_text(path, shown)
     if path.suffix.lower() in MARKDOWN:
         return SqlSource(shown, only_fences(text))
-    down = _DOWN.search(text)
-    if down and _UP.search(text):
-        notes.append(f"{shown}: what undoes it is not run, from line {text.count(chr(10), 0, down.start()) + 1} on")
-        text = text[: down.start()] + blank(text[down.start() :])
+    for start, end in reversed(list(_undoing(text))):
+        notes.append(f"{shown}: what undoes it is not run, from line {text.count(chr(10), 0, start) + 1} on")
+        text = text[:start] + blank(text[start:end]) + text[end:]
+    text = _with_delimiters(text)
     return SqlSource(shown, text)
+
+
+def _undoing(text: str) -> Iterator[tuple[int, int]]:
+    """Each part from a mark of what undoes it to the next mark of what does it."""
+    ups = [m.start() for m in _UP.finditer(text)]
+    end = 0
+    for down in _DOWN.finditer(text) if ups else ():
+        if down.start() >= end:
+            end = next((up for up in ups if up > down.start()), len(text))
+            yield down.start(), end
+
+
+def _with_delimiters(text: str) -> str:
+    """A `;` for the end of a statement that a changeset of Liquibase declares for itself."""
+    changes = list(_CHANGESET.finditer(text)) if _LIQUIBASE.match(text) else []
+    for change, after in itertools.zip_longest(changes, (m.start() for m in changes[1:])):
+        if mark := re.search(r"endDelimiter:(\S+)", change[0]):
+            delimiter = re.escape(mark[1].strip('"').replace("\\n", ""))
+            ends = re.compile(rf"{delimiter}(?=[ \t\r]*$)", re.MULTILINE)
+            part = ends.sub(lambda m: ";".ljust(len(m[0])), text[change.end() : after])
+            text = text[: change.end()] + part + text[change.end() + len(part) :]
+    return text
 
 
 def read_text(path: Path, shown: str) -> str:

@@ -41,6 +41,13 @@ WRONG = {
         ),
         "Add the column",
     ),
+    "driver.py.sql": (
+        (
+            "select id from public.events where event_type = %(kind)s and created_at > %s limit %s;\n"
+            "select id from public.events where ‸knid = %(kind)s and event_type like 'a%s%%';"
+        ),
+        "Add the column",
+    ),
     "gset.sql": ("select ‸lag as x from public.event_outbox \\gset\n\\if :x\n\\quit\n\\endif\n", "Add the column"),
     "block.sql": (
         "do $$\nbegin\n  if exists (select from public.events where ‸kind = 'x') then raise 'x'; end if; end $$;",
@@ -91,6 +98,30 @@ SEEN = {
         False,
     ),
     "quits.sql": (STOP + "select true as bad \\gset\n\\if :bad\n\\quit 3\n\\endif\nselect 2 / 1, 'a/b';", False),
+    "only-tells.sql": (
+        STOP + "do $$ begin if exists (select from public.events) then raise notice 'x'; end if; end $$;",
+        False,
+    ),
+    "catches.sql": (
+        STOP + "do $$ begin begin raise exception 'x'; exception when others then null; end; end $$;",
+        False,
+    ),
+    "asserts-and-catches.sql": (
+        STOP + "do $$ begin assert false, 'x'; exception when others then raise notice 'y'; end $$;",
+        True,
+    ),
+    "raises-again.sql": (STOP + "do $$ begin raise 'x'; exception when others then raise; end $$;", True),
+    "never-raises.sql": (STOP + "do $$ begin if false then raise exception 'x'; end if; end $$;", False),
+    "stops-no-more.sql": (STOP + "\\unset ON_ERROR_STOP\ndo $$ begin raise exception 'x'; end $$;", False),
+    "divides-by-null.sql": (STOP + "select round(1.0 / nullif(count(*) - 1, 0), 2) from public.events;", False),
+    "divides-by-one.sql": (STOP + "select 1 / greatest(count(*) - 1, 1), 1 / (60 * 60) from public.events;", False),
+    "divides-by-a-default.sql": (STOP + "select 1 / coalesce(nullif(count(*) - 1, 0), 1) from public.events;", False),
+    "divides-by-nothing.sql": (STOP + "select 1 / greatest(count(*) - 1, 0) from public.events;", True),
+    "makes-and-calls.sql": (
+        STOP + "create function pg_temp.chk() returns void language plpgsql as $$\n"
+        "begin if exists (select from public.events) then raise exception 'x'; end if; end $$;\nselect pg_temp.chk();",
+        True,
+    ),
     "writes.sql": ("update public.feature_flags set enabled = false;", None),
 }
 """Files, and whether psql's exit code shows a breach."""
@@ -130,6 +161,18 @@ def test_a_breach_that_nothing_shows_is_said(name: str, found: dict[str, OwnFile
     one = found[name]
     assert (one.breach.seen, one.obstacles) == (SEEN[name][1], ())
     assert one.breach.seen is not False or one.breach.remedy
+
+
+def test_what_a_file_brings_in_is_not_judged(tmp_path: Path) -> None:
+    """Other files, queries that are run as SQL, COPY of psql: each is named, and the exit code is 10."""
+    path, schema = tmp_path / "a.sql", tmp_path / "schema.sql"
+    schema.write_text("create table t (id int);\n", encoding="utf-8")
+    text = STOP + "\\i checks.sql\n\\copy (select nope from t) to 'x.csv'\nselect 'select 1' \\gexec\n"
+    path.write_text(text, encoding="utf-8")
+    result = rehearsal(read_migrations(schema), os.environ, own=[path])
+    (one,) = result.own
+    assert [said.partition(" ")[0] for said in one.unjudged] == [f"{path}:2:1", f"{path}:3:1", f"{path}:4:19"]
+    assert result.exit_code == 10
 
 
 @pytest.fixture(scope="module")

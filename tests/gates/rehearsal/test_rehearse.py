@@ -141,6 +141,40 @@ PLANTED = (
         "cannot run inside a transaction",
         "a file of its own",
     ),
+    Planted(
+        "constraint-nobody-makes",
+        "alter table public.companies drop constraint ‸nope;",
+        "42704",
+        "No migration makes the constraint nope of companies",
+        "Correct the name",
+    ),
+    Planted(
+        "trigger-nobody-makes",
+        "drop trigger ‸nope on public.companies;",
+        "42704",
+        "No migration makes the trigger nope of companies",
+        "IF EXISTS",
+    ),
+    Planted(
+        "built-in-of-other-arguments",
+        "select ‸round(1.5::float8, 2);",
+        "42883",
+        "round is there, but not for (double precision, integer): there is round(numeric, integer)",
+        "Cast the arguments",
+    ),
+    Planted("built-in-nearly", "select ‸lenght('x');", "42883", "the function lenght", "Did you mean length?"),
+    Planted("letters", 'create table public."Po" (a int);\ntable ‸public.po;', "42P01", "view public.po", 'Write "Po"'),
+    Planted("setting", "set ‸no_such_setting = 1;", "42704", "has no setting of this name", "--server-version"),
+    Planted("counts", "insert into public.companies (id, ‸name) select null;", "42601", "do not fit together"),
+    Planted("distinct", "select distinct id from public.companies order by ‸name;", "42P10", "do not fit together"),
+    Planted(
+        "build-of-the-server",
+        "‸create table public.x7 (t text compression lz4);",
+        "0A000",
+        "was built without it",
+        "your server has it",
+        kind="not judged",
+    ),
     Planted("made-twice", "create table ‸public.companies (id uuid);", "42P07", "was made at", "IF NOT EXISTS"),
     Planted(
         "schema-of-the-platform",
@@ -333,6 +367,7 @@ def test_defects_by_the_contract_are_named_before_the_deploy(tmp_path: Path) -> 
     assert (result.obstacles, result.exit_code) == ((), 10)
     assert result.contract is not None
     assert [(d.subject, d.seen) for d in result.contract.defects] == [("public.events", "row-level security is off")]
+    assert any("differs: row security events" in line for line in result.contract.lines())
 
 
 def test_a_healthy_app_runs_whole() -> None:
@@ -344,6 +379,27 @@ def test_a_healthy_app_runs_whole() -> None:
     assert result.again is not None
     assert result.again.failed > 0
     assert not any("cannot run" in note for note in result.notes)
+
+
+def test_what_extensions_and_platforms_have_is_there(tmp_path: Path) -> None:
+    """The functions and tables that migrations of queues, jobs, requests and logins name."""
+    path = tmp_path / "calls.sql"
+    path.write_text(
+        "create extension pgmq; create extension pg_cron; create extension http; create extension pgjwt cascade;\n"
+        "select pgmq.create('a'), pgmq.create_unlogged('b'), pgmq.create_partitioned('c', '1 day', '7 days');\n"
+        "select pgmq.send('a', '{}'), pgmq.send('a', '{}', 5), pgmq.send_batch('a', array['{}'::jsonb]);\n"
+        "select msg_id from pgmq.read('a', 30, 1); select msg_id from pgmq.read_with_poll('a', 1, 1, 1, 100);\n"
+        "select pgmq.delete('a', 1), pgmq.delete('a', array[1]), pgmq.archive('a', array[1]), pgmq.set_vt('a', 1, 3);\n"
+        "select pgmq.purge_queue('a'); select queue_length from pgmq.metrics('a'); select * from pgmq.list_queues();\n"
+        "select cron.schedule_in_database('a', '* * * * *', 'select 1', 'postgres');\n"
+        "select content from http(('GET', 'x', array[http_header('a', 'b')], null, null)::http_request);\n"
+        "select sign('{}'::json, 's'), armor('a');\n"
+        "select token from auth.refresh_tokens; select status from auth.mfa_factors; select auth.uid();\n"
+        "select payload from auth.audit_log_entries; alter role authenticator set pgrst.db_schemas = 'public,api';\n",
+        encoding="utf-8",
+    )
+    result = rehearsal(read_migrations(path), os.environ)
+    assert (result.obstacles, result.exit_code) == ((), 0)
 
 
 def test_the_reference_runs_whole_without_a_preset() -> None:
@@ -438,13 +494,44 @@ def test_nothing_foreign_gets_out_of_the_server(tmp_path: Path) -> None:
 def test_an_endless_statement_is_ended_and_the_next_one_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the migration switches the server's own limit off, as dumps do; so many rows end it as well."""
     monkeypatch.setattr("gates.rehearsal.execution.STATEMENT_LIMIT_S", 1)
+    monkeypatch.setattr("gates.rehearsal.server.STATEMENT_LIMIT_S", 1)
     path = tmp_path / "slow.sql"
     path.write_text(
-        "set statement_timeout = 0;\nselect pg_sleep(600);\nselect * from generate_series(1, 1000000000);\nselect 1;\n",
+        "do $$ begin loop null; end loop; end $$; set statement_timeout = 0;"
+        "\nselect pg_sleep(600);\nselect * from generate_series(1, 1000000000);\nselect 1;\n",
         encoding="utf-8",
     )
     result = rehearsal(read_migrations(path), os.environ)
-    assert [(o.place.line, o.kind) for o in result.obstacles] == [(2, "not judged"), (3, "not judged")]
+    assert [(o.place.line, o.kind) for o in result.obstacles] == [(n, "not judged") for n in (1, 2, 3)]
+
+
+def test_a_dump_is_restored_as_a_superuser_does_it(tmp_path: Path) -> None:
+    """A role that may make nothing in a schema owns a table there; in a migration that is not judged."""
+    text = (
+        "create schema app;\ncreate role reader;\ncreate table app.t (id int);\nalter table app.t owner to reader;\n"
+        "do $$ begin assert not has_schema_privilege('reader', 'app', 'create'); end $$;\n"
+    )
+    (tmp_path / "dump.sql").write_text(f"-- PostgreSQL database dump\n{text}", encoding="utf-8")
+    (tmp_path / "plain.sql").write_text(text, encoding="utf-8")
+    assert rehearsal(read_migrations(tmp_path / "dump.sql"), os.environ).obstacles == ()
+    (one,) = rehearsal(read_migrations(tmp_path / "plain.sql"), os.environ).obstacles
+    assert (one.kind, one.place.line) == ("not judged", 4)
+
+
+def test_psqls_variables_and_branches_are_taken_as_psql_does(tmp_path: Path) -> None:
+    """Values that are set stand in the statements, at the places of the file; one branch is run, a nested one, too."""
+    path = tmp_path / "script.sql"
+    path.write_text(
+        "\\set tbl a_long_name_of_a_table\n\\set on true\n"
+        "create table :tbl (id int);\nselect idd, :'tbl' from :\"tbl\";\n"
+        "\\if :{?nothing}\n\\if :on\nselect 1 from nowhere;\n\\endif\n\\elif :on\ncreate table b (id int);\n\\else\n"
+        "create table b (text text);\n\\endif\nselect id from b;\n"
+        "\\if :unknown\nselect 1;\n\\endif\nselect :unknown from b;\n",
+        encoding="utf-8",
+    )
+    result = rehearsal(read_migrations(path), os.environ)
+    found = [(o.place.line, o.place.column, o.kind.value) for o in result.obstacles]
+    assert found == [(4, 8, "cause"), (18, 8, "not judged"), (15, 1, "not judged")]
 
 
 def test_a_dump_runs_with_its_rows_and_without_psql_commands(tmp_path: Path) -> None:

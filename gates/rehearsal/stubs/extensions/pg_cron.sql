@@ -25,6 +25,13 @@ create function cron.schedule(schedule text, command text) returns bigint
 language sql as $$
   insert into cron.job (schedule, command) values (schedule, command) returning jobid
 $$;
+create function cron.schedule_in_database(
+  job_name text, schedule text, command text, database text, username text default null, active boolean default true
+) returns bigint language sql as $$
+  insert into cron.job (jobname, schedule, command, database, active)
+  values (job_name, schedule, command, database, active)
+  on conflict (jobname) do update set schedule = excluded.schedule, command = excluded.command returning jobid
+$$;
 create function cron.unschedule(job_name text) returns boolean
 language plpgsql as $$
 begin

@@ -39,3 +39,6 @@ $$;
 create function decrypt(data bytea, key bytea, type text) returns bytea language sql immutable strict as $$
   select data
 $$;
+create function armor(bytea) returns text language sql as $$ select encode($1, 'base64') $$;
+create function armor(bytea, text[], text[]) returns text language sql as $$ select encode($1, 'base64') $$;
+create function dearmor(text) returns bytea language sql as $$ select decode($1, 'base64') $$;

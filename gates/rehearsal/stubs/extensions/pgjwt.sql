@@ -1,3 +1,4 @@
+-- requires: pgcrypto
 -- Signatures of pgjwt. Tokens are not signed here.
 create function sign(payload json, secret text, algorithm text default 'HS256') returns text
 language sql immutable as $$ select 'stub' $$;

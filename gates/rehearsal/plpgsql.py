@@ -1,0 +1,184 @@
+"""The structure of a PL/pgSQL body: its variables with their types, and the queries and expressions in it.
+
+The parser knows no catalogue: it refuses fields of `%rowtype` variables and types of other schemas. So it reads a copy
+in which these are records, with the same lines, and the types are read from the declarations themselves.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import postgast
+
+from gates.rehearsal.rewriting import rewrite
+from gates.rehearsal.sources import SqlSource
+from gates.rehearsal.splitting import SqlStatement, Word, split
+
+_NAMELESS_DATUMS = re.compile(r"(?:\{\}\},)+")
+"""How the parser writes the variables that a trigger fills when it fires: as JSON with a `}` too many."""
+_ENDS_TYPE = {":=", "=", "default", "not", "collate"}
+_NO_TYPE = {"alias", "cursor", "no", "scroll"}
+
+
+class UnreadBodyError(Exception):
+    """The parser's own words on a body that it cannot read."""
+
+
+@dataclass(frozen=True, slots=True)
+class BodyQuery:
+    """One query or expression of a body: its text, the line of its statement (from 1), how it is parsed."""
+
+    text: str
+    line: int
+    mode: int
+
+    @property
+    def as_statement(self) -> tuple[str, int]:
+        """SQL that means the same, and how many characters of it stand before the text; an assignment names its target
+        and its value.
+        """
+        if self.mode == 0:
+            return self.text, 0
+        text = self.text
+        if self.mode > 2:
+            sign = ":=" if ":=" in text else "="
+            text = text.replace(sign, ",".rjust(len(sign)), 1)
+        return f"select {text}", len("select ")
+
+
+@dataclass
+class ParsedBody:
+    """The variables with their types ('' where a record's columns are not known), the queries, the names of blocks and
+    of temporary tables.
+    """
+
+    variables: dict[str, str] = field(default_factory=dict)
+    queries: list[BodyQuery] = field(default_factory=list)
+    temporary: set[str] = field(default_factory=set)
+    labels: set[str] = field(default_factory=set)
+
+
+def body_span(statement: SqlStatement) -> tuple[int, int] | None:
+    """From where to where the body stands in the text of a statement; None where quotes inside it are doubled."""
+    before = ""
+    for word in statement.words:
+        if word.is_text and word.text.startswith("$"):
+            tag = word.text.index("$", 1) + 1
+            return word.start - statement.start + tag, word.end - statement.start - tag
+        if word.is_text and word.text.startswith("'") and "'" not in word.text[1:-1] and before in {"as", "do"}:
+            return word.start - statement.start + 1, word.end - statement.start - 1
+        before = word.text
+    return None
+
+
+def tree_of(text: str) -> list[dict[str, Any]]:
+    """The parser's tree of a CREATE FUNCTION or DO statement. Raise UnreadBodyError."""
+    try:
+        return list(postgast.parse_plpgsql(text))
+    except json.JSONDecodeError as error:
+        try:
+            return list(json.loads(_NAMELESS_DATUMS.sub("", error.doc, count=1)))
+        except json.JSONDecodeError:
+            raise UnreadBodyError("its structure cannot be told") from None
+    except postgast.PgQueryError as error:
+        raise UnreadBodyError(error.message) from None
+
+
+def readable(statement: SqlStatement) -> tuple[str, dict[str, str]]:
+    """The text of a statement as the parser can read it, and the types of its declared variables."""
+    span = body_span(statement)
+    if span is None:
+        raise UnreadBodyError("no body in dollar quotes")
+    start, end = span
+    text = statement.text
+    types: dict[str, str] = {}
+    parts: list[tuple[int, int, str]] = []
+    for name, kind in _declarations(split(SqlSource("", text[start:end]))):
+        first, last = kind[0].start + start, kind[-1].end + start
+        words = [w.text for w in kind]
+        if words[-1] == "type" and "%" in words:
+            continue
+        row = words[-2:] == ["%", "rowtype"]
+        known = text[first : kind[-3].end + start] if row and len(kind) > 2 else text[first:last]
+        types[name] = "" if known.lower() == "record" or types.get(name, known) != known else known
+        if row or "." in words:
+            parts.append((first, last, "record" + "\n" * text[first:last].count("\n")))
+    parts += _qualified(statement, start)
+    return rewrite(text, parts).text, types
+
+
+def _declarations(statements: Sequence[SqlStatement]) -> Iterator[tuple[str, list[Word]]]:
+    """Each declared variable with the words of its type: what stands between DECLARE and BEGIN, up to each `;`."""
+    inside = False
+    for statement in statements:
+        group = list[Word]()
+        for word in statement.words:
+            if word.text in {"declare", "begin"} and not word.is_text:
+                inside, group = word.text == "declare", []
+            elif inside:
+                group.append(word)
+        yield from _declaration(group)
+
+
+def _declaration(group: list[Word]) -> Iterator[tuple[str, list[Word]]]:
+    kind = group[2:] if len(group) > 1 and group[1].text == "constant" else group[1:]
+    end = next((i for i, w in enumerate(kind) if w.text in _ENDS_TYPE), len(kind))
+    if kind[:end] and kind[0].text not in _NO_TYPE:
+        yield group[0].text, kind[:end]
+
+
+def _qualified(statement: SqlStatement, body: int) -> Iterator[tuple[int, int, str]]:
+    """The schemas before the names in the head of a function, to be left out."""
+    words = [w for w in statement.words if w.start - statement.start < body]
+    for word, dot in itertools.pairwise(words):
+        if dot.text == "." and word.is_name:
+            yield word.start - statement.start, dot.end - statement.start, ""
+
+
+def parse_body(statement: SqlStatement) -> ParsedBody:
+    """The body of a CREATE FUNCTION or DO statement. Raise UnreadBodyError."""
+    text, types = readable(statement)
+    body = ParsedBody()
+    for one in tree_of(text):
+        function = one["PLpgSQL_function"]
+        for datum in function.get("datums", ()):
+            _add_variable(body, datum)
+        body.queries += _queries(function.get("action", {}), 1)
+    body.variables |= {name: kind for name, kind in types.items() if name in body.variables}
+    body.temporary |= {
+        m[1].lower()
+        for q in body.queries
+        for m in re.finditer(r"\b(?:temp|temporary)\s+table\s+(?:if\s+not\s+exists\s+)?(\w+)", q.text, re.IGNORECASE)
+    }
+    body.labels |= {m[1].lower() for m in re.finditer(r"<<\s*(\w+)\s*>>", text)}
+    return body
+
+
+def _add_variable(body: ParsedBody, datum: dict[str, Any]) -> None:
+    if variable := datum.get("PLpgSQL_var"):
+        name, kind = variable["refname"], variable.get("datatype", {}).get("PLpgSQL_type", {}).get("typname", "")
+        body.variables[name] = "" if body.variables.get(name, kind) != kind else kind
+        default = variable.get("default_val") or variable.get("cursor_explicit_expr")
+        if default and "PLpgSQL_expr" in default:
+            expression = default["PLpgSQL_expr"]
+            body.queries.append(BodyQuery(expression["query"], variable.get("lineno", 1), expression["parseMode"]))
+    elif record := datum.get("PLpgSQL_rec"):
+        body.variables[record["refname"]] = ""
+
+
+def _queries(node: Any, line: int) -> Iterator[BodyQuery]:
+    if isinstance(node, list):
+        for one in node:
+            yield from _queries(one, line)
+    elif isinstance(node, dict):
+        line = node.get("lineno", line)
+        for name, value in node.items():
+            if name == "PLpgSQL_expr":
+                yield BodyQuery(value["query"], line, value.get("parseMode", 0))
+            elif name != "PLpgSQL_stmt_dynexecute":
+                yield from _queries(value, line)

@@ -1,0 +1,126 @@
+"""`gate rehearse` and the bodies of PL/pgSQL: what it finds in them, what it leaves alone, what it cannot read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gates.rehearsal.command import rehearsal
+from gates.rehearsal.report import RehearsalResult
+from gates.rehearsal.sources import read_migrations
+
+MARK = "‸"
+SCHEMA = """\
+create schema app;
+create type app.kind as enum ('a', 'b');
+create table app.orders (id int primary key, status text, kind app.kind);
+create table public.lines (id int primary key, order_id int, note text);
+"""
+BROKEN = {
+    "a field of a row": "declare v app.orders%rowtype;\nbegin\n  ‸v.statuz := 'x';\n  delete from ‸nope;\nend",
+    "a field of a composite": "declare v app.orders;\nbegin\n  if ‸v.statuz = 'x' then null; end if;\nend",
+    "a target of INTO": "declare v app.orders%rowtype;\nbegin\n  select 'x' into v.status;\n  delete from ‸nope;\nend",
+    "a type of another schema": "declare k app.kind := 'a';\nbegin\n  delete from ‸nope where k = 'b';\nend",
+    "a table beside a record": (
+        "declare r record;\nbegin\n  for r in select id from app.orders loop\n"
+        "    insert into ‸nope values (r.id);\n    update lines set ‸nota = r.id where id = r.id;\n  end loop;\nend"
+    ),
+    "a function of a record": "declare r record;\nbegin\n select 1 id into r;\n perform ‸nope(r.id, to_json(r));\nend",
+}
+"""Bodies of functions with mistakes behind the marks."""
+HEALTHY = """\
+create function app.f(p app.kind, inout w app.orders, n int default 1) language plpgsql as $$
+<<here>>
+declare v app.orders%rowtype; r record; c cursor for select id from lines; o constant app.kind := 'b'; s text[];
+begin
+  select * into v from app.orders where kind = p or kind = o or id = f.n;
+  v.status := v.status || here.n::text;
+  w.status := v.status;
+  for r in select l.id, l.note, array[l.id] as ids from lines l loop
+    insert into lines (id, note) values (r.id, r.note) on conflict (id) do nothing;
+    perform jsonb_build_object('a', r.note, 'b', r), r.ids[1], (r).id, coalesce(r.note, 'r.nope');
+    perform 1 from lines r where r.note is null;
+    s[1] := r.note;
+  end loop;
+  for r in c loop
+    update lines set note = r.id::text where id = r.id;
+  end loop;
+  create temp table scratch (id int);
+  insert into scratch values (r.id);
+end $$;
+create function app.touch() returns trigger language plpgsql as $$
+begin
+  new.status := upper(new.status);
+  insert into lines (id, note) values (new.id, to_jsonb(old)->>'gone') on conflict do nothing;
+  return new;
+end $$;
+create trigger touch before update on app.orders for each row execute function app.touch();
+create function app.unattached() returns trigger language plpgsql as 'begin new.whatever := 1; return new; end';
+create function app.gone() returns void language plpgsql as $$ begin delete from nope; end $$;
+drop function app.gone();
+do $$ begin
+  create table later (id int, old_name int);
+  if exists (select from later) then insert into later values (1, 2); update later set old_name = 1; end if;
+  alter table later rename old_name to new_name;
+end $$;
+do $$ begin if to_regclass('elsewhere') is not null then update elsewhere set x = 1; end if; end $$;
+do $$ begin
+  if false then delete from elsewhere; end if;
+exception when undefined_table then null; end $$;
+"""
+
+
+def rehearsed(tmp_path: Path, text: str) -> RehearsalResult:
+    path = tmp_path / "a.sql"
+    path.write_text(text.replace(MARK, ""), encoding="utf-8")
+    return rehearsal(read_migrations(path), os.environ, preset="none")
+
+
+def marks(text: str) -> list[tuple[int, int]]:
+    """The places of the marks, each without those before it in its line."""
+    lines = enumerate(text.split("\n"), 1)
+    return [(n, line.replace(MARK, "", i).index(MARK) + 1) for n, line in lines for i in range(line.count(MARK))]
+
+
+@pytest.mark.parametrize("form", ["function", "do"])
+def test_what_a_body_names_is_looked_at_whatever_its_variables_are(form: str, tmp_path: Path) -> None:
+    """Rows, composites, types of other schemas and records; in functions, and in parts of blocks that do not run."""
+    text = SCHEMA
+    for number, body in enumerate(BROKEN.values()):
+        if form == "do":
+            guarded = body.replace("begin\n", "begin\n  if not exists (select from lines) then return; end if;\n")
+            text += f"do $$\n{guarded} $$;\n"
+        else:
+            text += f"create function app.f{number}(k app.kind) returns void language plpgsql as $$\n{body} $$;\n"
+    result = rehearsed(tmp_path, text)
+    assert result.obstacles == ()
+    assert [(o.place.line, o.place.column) for o in result.bodies] == marks(text)
+    assert result.exit_code == 10
+
+
+def test_a_trigger_is_looked_at_with_the_columns_of_its_table(tmp_path: Path) -> None:
+    """A field that is written, one that is read, and a table that stands beside them."""
+    text = (
+        f"{SCHEMA}create function t() returns trigger language plpgsql as $$\nbegin\n  ‸new.statuz := 'x';\n"
+        "  if ‸new.user_idd is null then return null; end if;\n  insert into ‸nope values (new.id);\n  return new;\n"
+        "end $$;\ncreate trigger t before insert on app.orders for each row execute function t();\n"
+    )
+    result = rehearsed(tmp_path, text)
+    assert [(o.place.line, o.place.column) for o in result.bodies] == marks(text)
+
+
+def test_healthy_bodies_are_left_alone(tmp_path: Path) -> None:
+    """Records, labels, temporary tables, triggers without a table, blocks that look before they touch."""
+    result = rehearsed(tmp_path, SCHEMA + HEALTHY)
+    assert (result.obstacles, result.bodies, result.exit_code) == ((), (), 0)
+
+
+def test_a_body_that_cannot_be_read_is_no_success(tmp_path: Path) -> None:
+    """It is said that nothing is known of it, at its place."""
+    result = rehearsed(
+        tmp_path, "create function f() returns text language plpgsql as 'begin return (select ''x'' from nope); end';"
+    )
+    assert [(o.kind, o.place.line) for o in result.bodies] == [("not judged", 1)]
+    assert result.exit_code == 10
