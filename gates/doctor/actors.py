@@ -10,7 +10,8 @@ from typing import Any
 
 from gates.contract.contract import Contract, SqlFunction
 from gates.doctor.assignment import NONE, assign
-from gates.doctor.matching import CLOSE, Confidence, TableMatch
+from gates.doctor.columns import CLOSE, Confidence
+from gates.doctor.matching import TableMatch
 from gates.doctor.schema import Schema, SchemaColumn, SchemaFunction, SchemaRole, SchemaTable
 from gates.doctor.sqltypes import id_type
 from gates.doctor.words import best_likeness, synonyms, words

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from gates.contract.contract import Contract, Relation
 from gates.doctor.actors import FunctionMatch, RoleMatch, match_functions, match_roles
 from gates.doctor.assignment import NONE, assign
+from gates.doctor.columns import Confidence, Pin, Pins
 from gates.doctor.limit_keys import LimitForm
-from gates.doctor.matching import Confidence, Pin, Pins, TableMatch, match
+from gates.doctor.matching import TableMatch, match
 from gates.doctor.presets import presets_of
 from gates.doctor.schema import Schema, SchemaTable, UniqueKey
 from gates.doctor.sqltypes import difference, is_id

@@ -16,12 +16,13 @@ from gates.deployment.database import connect
 from gates.deployment.requests import claims_of
 from gates.deployment.target import Target
 from gates.doctor.actors import match_functions, role_in
+from gates.doctor.columns import Confidence, Pins
 from gates.doctor.compare import NOT_SEEN, ComparedObject, Comparison, Presence, RowsSeen, compare, guessed_tables
 from gates.doctor.coverage import AreaCoverage, coverage
 from gates.doctor.defects import Defect, defects
 from gates.doctor.http_comparison import HttpComparison, compare_http
 from gates.doctor.http_members import called_by
-from gates.doctor.matching import Confidence, Pins, TableMatch
+from gates.doctor.matching import TableMatch
 from gates.doctor.presets import FUNCTIONS, SUPABASE, FoundPreset, presets_of
 from gates.doctor.rows_reading import read_rows
 from gates.doctor.said import pins_of, settled

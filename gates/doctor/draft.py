@@ -14,13 +14,14 @@ from gates.contract.scope import SERVICE
 from gates.decision.floor import on_floor
 from gates.doctor import limit_keys
 from gates.doctor.actors import FoundMembers, tenant_claim, tenant_members
+from gates.doctor.columns import Confidence
 from gates.doctor.compare import Presence
 from gates.doctor.defects import platform_defaults
 from gates.doctor.diagnosis import Diagnosis
 from gates.doctor.draft_http import http_lines
 from gates.doctor.drafting import MOST_COMMENT, Lines, alternatives, comment, guess, scalar, titled
 from gates.doctor.limit_keys import CONTRACT_FORM
-from gates.doctor.matching import Confidence, TableMatch
+from gates.doctor.matching import TableMatch
 from gates.doctor.presets import SERVICE_ROLE, SUPABASE
 from gates.doctor.schema import SchemaColumn, SchemaTable, quoted
 from gates.doctor.sqltypes import bare, id_type

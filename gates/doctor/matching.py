@@ -1,8 +1,7 @@
-"""Which real table and column is which of the contract: scores with reasons, then the best assignment of all. Pure."""
+"""Which real table is which of the contract: scores with reasons, then the best assignment of all. Pure."""
 
 from __future__ import annotations
 
-import enum
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,15 +9,20 @@ from math import sqrt
 
 from gates.contract.contract import Contract, Relation
 from gates.doctor.assignment import NONE, assign
-from gates.doctor.schema import Schema, SchemaColumn, SchemaTable
-from gates.doctor.sqltypes import fitness, is_id
-from gates.doctor.states import match_values
-from gates.doctor.words import Likenesses, common_words, synonyms, words
+from gates.doctor.columns import (
+    CLOSE,
+    ColumnLikenesses,
+    ColumnMatch,
+    Confidence,
+    Pin,
+    Pins,
+    graded,
+    match_columns,
+)
+from gates.doctor.schema import Schema, SchemaTable
+from gates.doctor.words import Likenesses, common_words, words
 
 SURE_TABLE, LIKELY_TABLE, PERHAPS_TABLE = 0.74, 0.56, 0.42
-SURE_COLUMN, LIKELY_COLUMN, PERHAPS_COLUMN = 0.9, 0.72, 0.52
-CLOSE = 0.06
-"""A second candidate within this is as good as the first: which one it is, a person must say."""
 NAME_SHARE, HUB_NAME_SHARE = 0.45, 0.75
 """How much of a table's score its name makes; a table of two columns is known by its name and its neighbours."""
 HUB_NEIGHBOUR, NEIGHBOUR, MENTIONED, HOME = 0.5, 0.25, 0.1, 0.02
@@ -30,8 +34,6 @@ SLACK = 0.1
 """What the types, keys and states of columns may add to what their names say."""
 TARGETS = {"company_id": "companies", "event_id": "events", "replay_run_id": "replay_runs"}
 """Columns that refer to a table of the contract where a deployment has foreign keys."""
-ColumnLikenesses = Mapping[str, Mapping[tuple[str, str], float]]
-"""Real column -> (column of the contract, its table) -> likeness."""
 MOST_TABLES, MOST_NEIGHBOURS = 150, 30
 """Tables that are looked at closely, a quarter of a millisecond for each of their columns; and those they refer to."""
 GENERIC = frozenset({"companies", "events", "agent_tasks", "audit_logs", "audit_heads"})
@@ -40,29 +42,6 @@ GENERIC = frozenset({"companies", "events", "agent_tasks", "audit_logs", "audit_
 
 BY_CHANCE = 3
 """Fewer tables that are `perhaps` of the contract are there in any application."""
-
-
-class Confidence(enum.IntEnum):
-    """How sure a guess is."""
-
-    PERHAPS = 1
-    LIKELY = 2
-    SURE = 3
-
-    @property
-    def word(self) -> str:
-        return self.name.lower()
-
-
-@dataclass(frozen=True, slots=True)
-class ColumnMatch:
-    """The real column of a column of the contract."""
-
-    column: SchemaColumn
-    score: float
-    confidence: Confidence
-    reason: str
-    alternatives: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,29 +60,6 @@ class TableMatch:
     @property
     def has_own_name(self) -> bool:
         return self.table.schema == "public" and self.table.name == self.relation.name
-
-
-@dataclass(frozen=True, slots=True)
-class Pin:
-    """What a person has said of one table already: it is no guess.
-
-    columns: name of the contract -> real name; expressions, absent: columns of the contract that are no real ones.
-    """
-
-    table: str
-    columns: Mapping[str, str] = field(default_factory=dict)
-    expressions: tuple[str, ...] = ()
-    absent: tuple[str, ...] = ()
-
-    def allows(self, column: str, real: str) -> bool:
-        """Whether it leaves it open that a column is this real one, or says so."""
-        if column in self.columns:
-            return self.columns[column] == real
-        return column not in {*self.expressions, *self.absent} and real not in self.columns.values()
-
-
-Pins = Mapping[str, Pin | None]
-"""Table of the contract -> what is said of it; None: that there is none."""
 
 
 def match(schema: Schema, contract: Contract, pins: Pins | None = None) -> dict[str, TableMatch]:
@@ -221,7 +177,7 @@ class _Matcher:
         if relation.name in GENERIC and not pointed and not is_whole and score < LIKELY_TABLE:
             score = 0.0
         score = min(score, 1.0)
-        confidence = _confidence(score, SURE_TABLE, LIKELY_TABLE)
+        confidence = graded(score, SURE_TABLE, LIKELY_TABLE)
         return TableMatch(relation, table, score, confidence, ", ".join(reasons), columns)
 
     def corroborated(self, found: dict[str, TableMatch]) -> dict[str, TableMatch]:
@@ -232,110 +188,6 @@ class _Matcher:
         own = {n: m for n, m in found.items() if m.has_own_name and m.confidence > Confidence.PERHAPS}
         maybe = {n: m for n, m in found.items() if n not in GENERIC}
         return found if certain else own | maybe if len(maybe) >= BY_CHANCE else own
-
-
-def match_columns(
-    relation: Relation,
-    table: SchemaTable,
-    targets: Mapping[str, str],
-    alike: ColumnLikenesses,
-    pin: Pin | None = None,
-) -> dict[str, ColumnMatch]:
-    """The real columns by name of the contract. targets: column -> the table that it should refer to."""
-    wanted, real = [*relation.columns.items()], [*table.columns.values()]
-    alone = _alone(relation, table)
-    scores = [
-        [
-            _column_score(relation, n, t, c, targets, alike[c.name].get((n, relation.name), 0.0), table, alone)
-            for c in real
-        ]
-        for n, t in wanted
-    ]
-    for row, (name, _) in zip(scores, wanted, strict=True):
-        for place, column in enumerate(real):
-            if pin and not pin.allows(name, column.name):
-                row[place] = 0.0
-            elif pin and name in pin.columns:
-                row[place] = 2.0
-    found = assign(scores, PERHAPS_COLUMN)
-    taken = {p for p in found if p != NONE}
-    matched = {}
-    for (name, _), row, place in zip(wanted, scores, found, strict=True):
-        if place == NONE:
-            continue
-        score = row[place]
-        rivals = [real[i].name for i, s in enumerate(row) if i not in taken and s >= max(score - CLOSE, PERHAPS_COLUMN)]
-        confidence = _confidence(score, SURE_COLUMN, LIKELY_COLUMN)
-        if rivals and real[place].name != name:
-            confidence = Confidence.PERHAPS
-        matched[name] = ColumnMatch(
-            real[place],
-            min(score, 1.0),
-            confidence,
-            _column_reason(relation, name, real[place], targets),
-            (*rivals[:3],),
-        )
-    return matched
-
-
-def _column_score(
-    relation: Relation,
-    name: str,
-    wanted: str,
-    column: SchemaColumn,
-    targets: Mapping[str, str],
-    alike: float,
-    table: SchemaTable,
-    alone: frozenset[tuple[str, str]],
-) -> float:
-    identifies = is_id(name, wanted)
-    fit = fitness(wanted, column.type, is_id=identifies, values=bool(column.values))
-    if not fit:
-        return 0.0
-    if column.name == name:
-        return 0.75 + 0.25 * fit
-    bonus = 0.0
-    if targets.get(name) and column.references == targets[name]:
-        bonus += 0.4
-    elif targets.get(f"{name}=") == column.name:
-        bonus += 0.3
-    if name == "id" and any(k.is_primary and k.columns == (column.name,) for k in table.keys):
-        return 0.99
-    if name == "id" and table.numbered_by == column.name:
-        bonus += 0.5
-    if (name, column.name) in alone:
-        bonus += 0.35
-    if name in relation.values and column.values:
-        bonus += 0.25 * len(match_values(relation.values[name], column.values, synonyms())) / len(relation.values[name])
-    if column.comment and name in column.comment:
-        bonus += 0.2
-    if alike < 0.5 and not bonus:
-        return 0.0
-    return min(0.75 * alike + 0.25 * fit + bonus, 0.99)
-
-
-def _alone(relation: Relation, table: SchemaTable) -> frozenset[tuple[str, str]]:
-    """Pairs of columns that are the only ones of their type, in the table of the contract and in the real one."""
-    pairs = []
-    for kind in ("jsonb", "boolean", "timestamptz", "timestamptz[]", "xid8"):
-        wanted = [n for n, t in relation.columns.items() if t == kind]
-        real = [c.name for c in table.columns.values() if fitness(kind, c.type, is_id=False) >= 0.9]
-        if len(wanted) == len(real) == 1:
-            pairs.append((wanted[0], real[0]))
-    return frozenset(pairs)
-
-
-def _column_reason(relation: Relation, name: str, column: SchemaColumn, targets: Mapping[str, str]) -> str:
-    if column.name == name:
-        return "same name"
-    reasons = [f"called {column.name}, {column.type}"]
-    if targets.get(name) and column.references == targets[name]:
-        reasons.append(f"refers to {column.references}")
-    if column.comment and name in column.comment:
-        reasons.append("its comment names it")
-    if name in relation.values and column.values:
-        reasons.append(f"holds {', '.join(column.values[:6])}")
-    return "; ".join(reasons)
 
 
 def _with_rivals(one: TableMatch, others: Sequence[TableMatch]) -> TableMatch:
@@ -392,7 +244,3 @@ def _weights(contract: Contract) -> dict[str, float]:
 
 def _name_share(relation: Relation) -> float:
     return HUB_NAME_SHARE if len(relation.columns) < 4 else NAME_SHARE
-
-
-def _confidence(score: float, sure: float, likely: float) -> Confidence:
-    return Confidence.SURE if score >= sure else Confidence.LIKELY if score >= likely else Confidence.PERHAPS

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from gates.contract.names import Names, names_of
+from gates.doctor.columns import Confidence, Pin, Pins
 from gates.doctor.compare import NOT_THERE, ComparedObject, Presence
-from gates.doctor.matching import Confidence, Pin, Pins
 from gates.doctor.presets import KEY_HEADER
 from gates.doctor.schema import Schema
 from gates.inputs.strict_yaml import YamlNode

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -81,7 +82,8 @@ def spelled_paths(endpoint: str) -> tuple[str, ...]:
 def words(name: str) -> tuple[str, ...]:
     """The words of a name in any convention, in lower case and singular: `TenantIDs`, `tenant_ids` -> tenant, id."""
     found: list[str] = []
-    for part in _WORD.findall(name[:LONGEST]):
+    plain = "".join(c for c in unicodedata.normalize("NFKD", name[:LONGEST]) if not unicodedata.combining(c))
+    for part in _WORD.findall(plain):
         word = part.lower()
         found += map(_stem, SHORT.get(word, SHORT.get(_stem(word), word)).split())
     return tuple(found)

@@ -15,10 +15,10 @@ import psycopg
 
 from gates.contract.contract import contract
 from gates.deployment.database import connect
+from gates.doctor.columns import Confidence
 from gates.doctor.compare import NOT_SEEN, ComparedObject, Presence, compare, guessed_tables
 from gates.doctor.defects import Defect, defects
 from gates.doctor.diagnosis import WORTH_MENDING
-from gates.doctor.matching import Confidence
 from gates.doctor.schema_reading import read_schema
 from gates.errors import CannotWork
 from gates.rehearsal.presets import OF_SUPABASE
@@ -49,7 +49,7 @@ class ContractView:
         said = ", ".join(f"{counts[p]} {p.value}" for p in Presence if counts[p] and p is not Presence.UNKNOWN)
         yield f"the contract: {self.tables} of its {self.wanted} tables are here; of its objects {said}"
         for one in self.defects:
-            yield f"  {one.subject}: {one.seen}. {one.cost}"
+            yield f"  {one.subject}: {one.seen}. {' '.join(p for p in (one.condition, one.cost) if p)}"
             yield f"  Do: {one.remedy}"
 
     def to_json(self) -> dict[str, Any]:
@@ -60,7 +60,14 @@ class ContractView:
             if o.presence is not Presence.UNKNOWN
         ]
         found = [
-            {"subject": d.subject, "harm": d.harm, "seen": d.seen, "cost": d.cost, "remedy": d.remedy}
+            {
+                "subject": d.subject,
+                "harm": d.harm,
+                "seen": d.seen,
+                "guess": d.guess,
+                "cost": d.cost,
+                "remedy": d.remedy,
+            }
             for d in self.defects
         ]
         return {"tables": self.tables, "wanted": self.wanted, "alike": self.alike, "objects": objects, "defects": found}
