@@ -11,8 +11,7 @@ from gates.doctor.actors import FunctionMatch, RoleMatch, match_functions, match
 from gates.doctor.assignment import NONE, assign
 from gates.doctor.columns import Confidence, Pin, Pins
 from gates.doctor.limit_keys import LimitForm
-from gates.doctor.matching import TableMatch, match
-from gates.doctor.presets import presets_of
+from gates.doctor.matching import TableMatch, guessed_tables
 from gates.doctor.schema import Schema, SchemaTable, UniqueKey
 from gates.doctor.sqltypes import difference, is_id
 from gates.doctor.states import match_values
@@ -104,15 +103,16 @@ def compare(
     pins: Pins | None = None,
     rows: RowsSeen = NOT_SEEN,
     guessed: Mapping[str, TableMatch] | None = None,
+    home: str = "",
 ) -> Comparison:
     """Compare.
 
     pins: what a person has said of some tables; rows: what was read of a few rows, if anything was; guessed: what
-    `guessed_tables` gave for the same schema, where it was asked already.
+    `guessed_tables` gave for the same schema, where it was asked already; home: as of `match`.
     """
-    tables = _with_values(guessed_tables(schema, contract, pins) if guessed is None else guessed, rows)
+    tables = _with_values(guessed_tables(schema, contract, pins, home) if guessed is None else guessed, rows)
     roles = match_roles(schema, contract, tables)
-    functions = match_functions(schema, contract)
+    functions = match_functions(schema, contract, tables.get("feature_flags"), home)
     if "feature_flags" not in tables:  # any application has functions that say yes or no to a word and an id
         functions = {n: f for n, f in functions.items() if f.confidence > Confidence.PERHAPS}
     objects = [o for r in contract.relations.values() for o in _relation(r, tables.get(r.name), pins or {})]
@@ -122,13 +122,6 @@ def compare(
     objects = [_as_far_as_read(o, schema.unread) for o in objects]
     values = {f"{n}.{c}": v for n, m in tables.items() for c, v in _renamed_values(m).items()}
     return Comparison(tuple(objects), tables, functions, roles, values, schema.unread, rows)
-
-
-def guessed_tables(schema: Schema, contract: Contract, pins: Pins | None = None) -> dict[str, TableMatch]:
-    """The real tables by name of the contract; the tables of a known queue are nothing else."""
-    libraries = {name for preset in presets_of(schema) for name in preset.tables}
-    own = replace(schema, tables=tuple(t for t in schema.tables if t.qualified not in libraries))
-    return match(own, contract, pins)
 
 
 def _as_far_as_read(one: ComparedObject, unread: Mapping[str, str]) -> ComparedObject:
@@ -166,9 +159,8 @@ def _relation(relation: Relation, found: TableMatch | None, pins: Pins) -> Itera
     if found is None:
         why = f"gate.yaml says {pin.table}, {NOT_THERE}" if isinstance(pin, Pin) else ""
         said = pin is None
-        yield ComparedObject(
-            kind, relation.name, relation.area, Presence.ABSENT, detail="gate.yaml says so" if said else why, said=said
-        )
+        why = "gate.yaml says so" if said else why
+        yield ComparedObject(kind, relation.name, relation.area, Presence.ABSENT, detail=why, said=said)
         for column in relation.columns:
             yield ComparedObject("column", f"{relation.name}.{column}", relation.area, Presence.ABSENT, said=said)
         return
@@ -188,7 +180,7 @@ def _relation(relation: Relation, found: TableMatch | None, pins: Pins) -> Itera
     for key in relation.keys:
         yield _key(relation, found, key)
     if relation.tenants:
-        yield _row_security(relation, found.table)
+        yield _row_security(found)
     for column in relation.values:
         if column in found.columns:
             yield _values(relation, found, column)
@@ -205,7 +197,6 @@ def _column(relation: Relation, found: TableMatch, column: str, wanted: str) -> 
         return ComparedObject("column", name, relation.area, Presence.ABSENT, detail=why, said=said)
     real = seen.column
     same = real.name == column
-    confidence = Confidence.SURE if same else min(seen.confidence, found.confidence)
     trouble = difference(wanted, real.type, is_id=is_id(column, wanted), values=bool(real.values))
     if column in relation.nulls and real.not_null and not found.table.is_view:
         trouble = "NOT NULL, and a null means everybody: there can be no global row"
@@ -216,7 +207,7 @@ def _column(relation: Relation, found: TableMatch, column: str, wanted: str) -> 
         relation.area,
         presence,
         real.name if not same or trouble else "",
-        confidence,
+        Confidence.SURE if same else min(seen.confidence, found.confidence),
         trouble or ("" if same else seen.reason),
         seen.alternatives,
         said=bool(pin and column in pin.columns),
@@ -265,9 +256,9 @@ def _covered(key: UniqueKey, wanted: set[str]) -> set[str]:
     return {*key.columns, *(w for w in wanted if w in key.expression)}
 
 
-def _row_security(relation: Relation, table: SchemaTable) -> ComparedObject:
-    said = row_security_trouble(table)
-    shown = "" if table.qualified == f"public.{relation.name}" else table.qualified
+def _row_security(found: TableMatch) -> ComparedObject:
+    relation, said = found.relation, row_security_trouble(found.table)
+    shown = "" if found.has_own_name else found.table.qualified
     presence = Presence.DIFFERS if said else Presence.RENAMED if shown else Presence.PRESENT
     return ComparedObject("row security", relation.name, relation.area, presence, shown, detail=said)
 
@@ -327,14 +318,17 @@ def _renamed_values(found: TableMatch) -> dict[str, dict[str, str]]:
 # --- functions, roles, flags -------------------------------------------------------------------------------------
 
 
+def _unless(unread: str) -> Presence:
+    return Presence.UNKNOWN if unread else Presence.ABSENT
+
+
 def _functions(contract: Contract, found: Mapping[str, FunctionMatch], schema: Schema) -> Iterator[ComparedObject]:
     for wanted in contract.functions.values():
         one = found.get(wanted.name)
         name = f"{wanted.name}({', '.join(wanted.arguments)})"
         if one is None:
             why = schema.unread.get("functions", "")
-            presence = Presence.UNKNOWN if why else Presence.ABSENT
-            yield ComparedObject("function", name, wanted.area, presence, detail=why)
+            yield ComparedObject("function", name, wanted.area, _unless(why), detail=why)
             continue
         presence = Presence.PRESENT if one.is_own else Presence.RENAMED
         if not one.function.callable:
@@ -351,7 +345,7 @@ def _roles(contract: Contract, found: Mapping[str, RoleMatch], schema: Schema) -
         one = found.get(name)
         if one is None:
             why = schema.unread.get("roles", "")
-            yield ComparedObject("role", name, area, Presence.UNKNOWN if why else Presence.ABSENT, detail=why)
+            yield ComparedObject("role", name, area, _unless(why), detail=why)
             continue
         said = ", ".join(
             ["is a superuser"] * one.role.superuser + ["passes over row-level security (BYPASSRLS)"] * one.role.bypasses

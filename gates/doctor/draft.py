@@ -142,8 +142,7 @@ def _names(found: Diagnosis, contract: Contract) -> Lines:
     tables = found.comparison.tables
     home = home_of(tables.values())
     if tables:
-        if home != "public":
-            yield f"  schema: {scalar(home)}"
+        yield from _schema(found, home)
         yield from _ids(tables)
         claim = tenant_claim([*tables.values()], found.schema)
         if claim.claim and claim.claim != "company_id":
@@ -164,6 +163,17 @@ def _names(found: Diagnosis, contract: Contract) -> Lines:
     http = [*http_lines(found)]
     yield from titled("  http:", http)
     yield from http
+
+
+def _schema(found: Diagnosis, home: str) -> Lines:
+    """Where the tables are; of several schemas that are as good a person says which."""
+    is_open = any(m.copies and m.confidence is Confidence.PERHAPS for m in found.comparison.tables.values())
+    if is_open:
+        others = sorted({s for m in found.comparison.tables.values() for s in m.copies} - {home})
+        said = comment(f"which is it? {alternatives(others)}", "say it, remove `tables`, and draft again with --force")
+        yield f"  # schema: {scalar(home)}{said}"
+    elif home != "public":
+        yield f"  schema: {scalar(home)}"
 
 
 def _token(place: str, role: str) -> Lines:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import sqrt
 
 from gates.contract.contract import Contract, Relation
@@ -19,7 +19,9 @@ from gates.doctor.columns import (
     graded,
     match_columns,
 )
-from gates.doctor.schema import Schema, SchemaTable
+from gates.doctor.copies import Copies, shared
+from gates.doctor.presets import presets_of
+from gates.doctor.schema import PUBLIC, Schema, SchemaTable
 from gates.doctor.words import Likenesses, common_words, words
 
 SURE_TABLE, LIKELY_TABLE, PERHAPS_TABLE = 0.74, 0.56, 0.42
@@ -38,8 +40,9 @@ MOST_TABLES, MOST_NEIGHBOURS = 150, 30
 """Tables that are looked at closely, a quarter of a millisecond for each of their columns; and those they refer to."""
 GENERIC = frozenset({"companies", "events", "agent_tasks", "audit_logs", "audit_heads"})
 """Tables that any application may have: they count only beside one that is of this contract alone."""
-
-
+SAME_COLUMNS = 0.8
+"""Share of the columns that a table and its archive have in common."""
+MOST_ALTERNATIVES = 3
 BY_CHANCE = 3
 """Fewer tables that are `perhaps` of the contract are there in any application."""
 
@@ -56,26 +59,75 @@ class TableMatch:
     columns: Mapping[str, ColumnMatch] = field(default_factory=dict)
     alternatives: tuple[str, ...] = ()
     pin: Pin | None = None
+    home: str = PUBLIC
+    """The schema of what the contract names without one."""
+    copies: tuple[str, ...] = ()
+    """The schemas that have the same table, its own among them; none where it is the only one."""
 
     @property
     def has_own_name(self) -> bool:
-        return self.table.schema == "public" and self.table.name == self.relation.name
+        return self.table.schema == self.home and self.table.name == self.relation.name
+
+    @property
+    def is_likely(self) -> bool:
+        """Whether it is likely one of the contract, be it one of several that are as good."""
+        return self.score >= LIKELY_TABLE
 
 
-def match(schema: Schema, contract: Contract, pins: Pins | None = None) -> dict[str, TableMatch]:
-    """The real tables by name of the contract. One table is used once; nothing is claimed below `perhaps`."""
-    made = _Matcher(schema, contract, pins or {})
+def guessed_tables(schema: Schema, contract: Contract, pins: Pins | None, home: str = "") -> dict[str, TableMatch]:
+    """The real tables by name of the contract; the tables of a known queue are nothing else. home: as of `match`."""
+    libraries = {name for preset in presets_of(schema) for name in preset.tables}
+    own = replace(schema, tables=tuple(t for t in schema.tables if t.qualified not in libraries))
+    return match(own, contract, pins, home)
+
+
+def match(schema: Schema, contract: Contract, pins: Pins | None = None, home: str = "") -> dict[str, TableMatch]:
+    """The real tables by name of the contract. One table is used once; nothing is claimed below `perhaps`.
+
+    home: the schema of what is named without one, where gate.yaml says so. Of tables that are in several schemas alike
+    those of one schema are looked at: of home, else of the one that fits best. The others are alternatives.
+    """
+    said = pins or {}
+    copies = Copies.among(schema.tables, {p.table for p in said.values() if p})
+    found = _matched(copies.one_of_each(schema.tables, home), contract, said, home)
+    schemas = copies.schemas((m.table, m.score) for m in found.values())
+    if home or not schemas:
+        return found
+    best, worth = schemas[0]
+    found = _matched(copies.one_of_each(schema.tables, best), contract, said, home)
+    is_open = best != PUBLIC and any(w > worth - CLOSE for _, w in schemas[1:])
+    return {
+        n: m if m.pin else _with_copies(m, copies.sets.get(m.table.qualified, ()), is_open) for n, m in found.items()
+    }
+
+
+def _matched(tables: Sequence[SchemaTable], contract: Contract, pins: Pins, home: str) -> dict[str, TableMatch]:
+    made = _Matcher(tables, contract, pins, home or PUBLIC)
     first = made.best({})
     return made.corroborated(made.best(first))
+
+
+def _with_copies(one: TableMatch, copies: Sequence[SchemaTable], is_open: bool) -> TableMatch:
+    """The match with its copies in other schemas. is_open: those are as good."""
+    others = tuple(t.qualified for t in copies if t is not one.table)
+    if one.pin or not others:
+        return one
+    confidence = Confidence.PERHAPS if is_open else one.confidence if one.has_own_name else Confidence.LIKELY
+    return replace(
+        one,
+        confidence=min(one.confidence, confidence),
+        alternatives=(*one.alternatives, *others)[:MOST_ALTERNATIVES],
+        copies=tuple(sorted(t.schema for t in copies)),
+    )
 
 
 class _Matcher:
     """The scores of one schema against the contract."""
 
-    def __init__(self, schema: Schema, contract: Contract, pins: Pins) -> None:
+    def __init__(self, tables: Sequence[SchemaTable], contract: Contract, pins: Pins, home: str) -> None:
         relations = contract.relations.values()
-        self.contract, self.pins = contract, pins
-        all_tables = [t for t in schema.tables if t.columns]
+        self.contract, self.pins, self.home = contract, pins, home
+        all_tables = [t for t in tables if t.columns]
         self.prefixes = common_words([t.name for t in all_tables])
         self.weights = _weights(contract)
         self.names = Likenesses("tables", [(r.name, "") for r in relations])
@@ -87,7 +139,7 @@ class _Matcher:
         """The tables to look at closely: all of them, or, of very many, those with the most familiar names."""
         if len(tables) <= MOST_TABLES:
             return [*tables]
-        known = {p.table for p in self.pins.values() if p} | {f"public.{n}" for n in self.contract.relations}
+        known = {p.table for p in self.pins.values() if p} | {f"{self.home}.{n}" for n in self.contract.relations}
 
         def familiar(table: SchemaTable) -> float:
             own = tuple(w for w in words(table.name) if w not in self.prefixes)
@@ -112,6 +164,8 @@ class _Matcher:
         relations = [*self.contract.relations.values()]
         targets = _targets(before)
         grid = [{i: self._scored(i, r, targets) for i, _ in self._candidates(r, targets)} for r in relations]
+        own = {i: m.score for row in grid for i, m in row.items() if m.has_own_name and m.is_likely}
+        grid = [{i: m for i, m in row.items() if m.has_own_name or m.score > own.get(i, 0.0)} for row in grid]
         used = sorted({i for row in grid for i in row})
         scores = [[row[i].score if i in row else 0.0 for i in used] for row in grid]
         found = assign(scores, PERHAPS_TABLE)
@@ -121,7 +175,10 @@ class _Matcher:
             if place != NONE:
                 one = row[used[place]]
                 named[relation.name] = _with_rivals(one, [m for i, m in row.items() if m.score > worth.get(i, 0.0)])
-        return named
+        rows = {
+            r.name: {m.table.qualified: m.score for m in row.values()} for r, row in zip(relations, grid, strict=True)
+        }
+        return {n: m for n, m in named.items() if m.pin or not _is_second(m, named, rows)}
 
     def _candidates(self, relation: Relation, targets: Mapping[str, str]) -> Iterable[tuple[int, SchemaTable]]:
         """The tables that can come to a score worth claiming."""
@@ -155,11 +212,11 @@ class _Matcher:
         pin = self.pins.get(relation.name)
         columns = match_columns(relation, table, targets, alike, pin)
         if pin:
-            return TableMatch(relation, table, 2.0, Confidence.SURE, "gate.yaml says so", columns, pin=pin)
+            return TableMatch(relation, table, 2.0, Confidence.SURE, "gate.yaml says so", columns, (), pin, self.home)
         whole = sum(self.weights[c] for c in relation.columns)
         covered = sum(self.weights[c] * m.score for c, m in columns.items()) / whole
         share = _name_share(relation)
-        score = share * name + (1 - share) * covered + HOME * (table.schema == "public")
+        score = share * name + (1 - share) * covered + HOME * (table.schema == self.home)
         reasons = [f"name {name:.0%}", f"{len(columns)} of {len(relation.columns)} columns"]
         pointed = [c for c, r in TARGETS.items() if r == relation.name and targets.get(c) == table.qualified]
         if pointed:
@@ -178,7 +235,7 @@ class _Matcher:
             score = 0.0
         score = min(score, 1.0)
         confidence = graded(score, SURE_TABLE, LIKELY_TABLE)
-        return TableMatch(relation, table, score, confidence, ", ".join(reasons), columns)
+        return TableMatch(relation, table, score, confidence, ", ".join(reasons), columns, home=self.home)
 
     def corroborated(self, found: dict[str, TableMatch]) -> dict[str, TableMatch]:
         """Without the tables that any application has, where nothing speaks for this contract: neither a table that is
@@ -190,6 +247,16 @@ class _Matcher:
         return found if certain else own | maybe if len(maybe) >= BY_CHANCE else own
 
 
+def _is_second(one: TableMatch, named: Mapping[str, TableMatch], scores: Mapping[str, Mapping[str, float]]) -> bool:
+    """Whether it is rather another table of the contract, which a table of the same columns is already: an archive."""
+    name = one.table.qualified
+    return any(
+        scores[n].get(name, 0.0) > one.score and shared(m.table, one.table) >= SAME_COLUMNS
+        for n, m in named.items()
+        if m is not one
+    )
+
+
 def _with_rivals(one: TableMatch, others: Sequence[TableMatch]) -> TableMatch:
     """The match with the tables that are nearly as good; where there is one, which it is must be said by a person."""
     rivals = sorted(
@@ -198,16 +265,8 @@ def _with_rivals(one: TableMatch, others: Sequence[TableMatch]) -> TableMatch:
     )
     if not rivals or one.has_own_name or one.pin:
         return one
-    return TableMatch(
-        one.relation,
-        one.table,
-        one.score,
-        Confidence.PERHAPS,
-        one.reason,
-        one.columns,
-        tuple(m.table.qualified for m in rivals[:3]),
-        one.pin,
-    )
+    named = tuple(m.table.qualified for m in rivals[:MOST_ALTERNATIVES])
+    return replace(one, confidence=Confidence.PERHAPS, alternatives=named)
 
 
 def _targets(found: Mapping[str, TableMatch]) -> dict[str, str]:

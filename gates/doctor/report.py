@@ -76,7 +76,7 @@ def as_text(found: Diagnosis, contract: Contract, *, colour: bool, whole: bool) 
 def _next(found: Diagnosis) -> list[str]:
     """What to do with all this."""
     guessed = sum(o.usable and not o.is_settled for o in found.objects)
-    if not guessed and not found.presets:
+    if not found.is_any_of_it or not (guessed or found.presets):
         return []
     return [
         "",

@@ -34,6 +34,11 @@ def pins_of(names: Names) -> Pins:
     }
 
 
+def home_said(names: Names) -> str:
+    """The schema of what is named without one; empty where nothing says so."""
+    return str(names.given.get("schema", ""))
+
+
 def only_extra_headers(names: Names, key: str = "") -> Names:
     """Names with what every request to the deployment needs, and nothing that changes a statement or an answer.
 

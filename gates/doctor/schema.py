@@ -10,6 +10,8 @@ from psycopg.sql import Identifier
 
 from gates.doctor.sqltypes import id_type
 
+PUBLIC = "public"
+"""Where the contract has its objects, unless gate.yaml says otherwise."""
 TABLES, VIEWS = frozenset("rpf"), frozenset("vm")
 """pg_class.relkind of what rows are written to, and of what only shows them."""
 UPDATE_DELETE_TRUNCATE = 16 | 8 | 32

@@ -15,10 +15,10 @@ import psycopg
 
 from gates.contract.contract import contract
 from gates.deployment.database import connect
-from gates.doctor.columns import Confidence
-from gates.doctor.compare import NOT_SEEN, ComparedObject, Presence, compare, guessed_tables
+from gates.doctor.compare import NOT_SEEN, ComparedObject, Presence, compare
 from gates.doctor.defects import Defect, defects
 from gates.doctor.diagnosis import WORTH_MENDING
+from gates.doctor.matching import guessed_tables
 from gates.doctor.schema_reading import read_schema
 from gates.errors import CannotWork
 from gates.rehearsal.presets import OF_SUPABASE
@@ -82,11 +82,11 @@ def view(url: str) -> ContractView:
     except psycopg.Error as error:
         raise CannotWork(f"the schema that the migrations made could not be read: {error}") from error
     schema = replace(read, tables=tuple(t for t in read.tables if t.schema not in _OF_PLATFORMS))
-    guessed = guessed_tables(schema, wanted)
+    guessed = guessed_tables(schema, wanted, None)
     compared = compare(schema, wanted, None, NOT_SEEN, guessed)
     found = defects(schema, compared, wanted, NOT_SEEN, None, "")
     worth = [d for d in found if d.harm >= WORTH_MENDING and d.subject not in OF_SUPABASE]
-    alike = any(m.confidence > Confidence.PERHAPS for m in compared.tables.values())
+    alike = any(m.is_likely for m in compared.tables.values())
     return ContractView(
         compared.objects,
         tuple(worth) if alike else (),

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from gates.contract.contract import contract
 from gates.contract.names import Names
 from gates.decision.policy_file import parse
-from gates.doctor.compare import guessed_tables
 from gates.doctor.diagnosis import DatabaseView, judge
 from gates.doctor.draft import draft
 from gates.doctor.drafting import comment, scalar
+from gates.doctor.matching import guessed_tables
 from gates.doctor.presets import SERVICE_ROLE, SUPABASE
 from gates.doctor.schema import SchemaRole
 from gates.doctor.writing import merged
