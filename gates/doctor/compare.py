@@ -12,7 +12,7 @@ from gates.doctor.assignment import NONE, assign
 from gates.doctor.columns import Confidence, Pin, Pins
 from gates.doctor.limit_keys import LimitForm
 from gates.doctor.matching import TableMatch, guessed_tables
-from gates.doctor.schema import Schema, SchemaTable, UniqueKey
+from gates.doctor.schema import Schema, SchemaTable, UniqueKey, is_true
 from gates.doctor.sqltypes import difference, is_id
 from gates.doctor.states import match_values
 from gates.doctor.words import best_likeness, synonyms, words
@@ -47,6 +47,8 @@ class ComparedObject:
     alternatives: tuple[str, ...] = ()
     said: bool = False
     """gate.yaml says it: it is no guess, and nothing is left to do."""
+    closed: str = ""
+    """Why this login cannot use it, though it is there."""
 
     @property
     def is_settled(self) -> bool:
@@ -115,7 +117,7 @@ def compare(
     functions = match_functions(schema, contract, tables.get("feature_flags"), home)
     if "feature_flags" not in tables:  # any application has functions that say yes or no to a word and an id
         functions = {n: f for n, f in functions.items() if f.confidence > Confidence.PERHAPS}
-    objects = [o for r in contract.relations.values() for o in _relation(r, tables.get(r.name), pins or {})]
+    objects = [o for r in contract.relations.values() for o in _relation(r, tables.get(r.name), pins or {}, schema)]
     objects += _functions(contract, functions, schema)
     objects += _roles(contract, roles, schema)
     objects += _flags(contract, rows)
@@ -128,7 +130,7 @@ def _as_far_as_read(one: ComparedObject, unread: Mapping[str, str]) -> ComparedO
     """Unknown, where what was not read may hold the opposite."""
     doubts = {"key": ("keys", Presence.DIFFERS), "row security": ("policies", Presence.PRESENT)}
     part, doubtful = doubts.get(one.kind, ("", Presence.ABSENT))
-    for unread_part, presence in (("tables", Presence.ABSENT), (part, doubtful)):
+    for unread_part, presence in (*((t, Presence.ABSENT) for t in ("tables", "further tables")), (part, doubtful)):
         if unread_part in unread and one.presence is presence:
             return replace(one, presence=Presence.UNKNOWN, detail=unread[unread_part])
     return one
@@ -153,7 +155,7 @@ def _with_values(found: Mapping[str, TableMatch], rows: RowsSeen) -> dict[str, T
 # --- tables and views --------------------------------------------------------------------------------------------
 
 
-def _relation(relation: Relation, found: TableMatch | None, pins: Pins) -> Iterator[ComparedObject]:
+def _relation(relation: Relation, found: TableMatch | None, pins: Pins, schema: Schema) -> Iterator[ComparedObject]:
     kind = "view" if relation.is_view else "table"
     pin = pins.get(relation.name, ...)
     if found is None:
@@ -164,6 +166,7 @@ def _relation(relation: Relation, found: TableMatch | None, pins: Pins) -> Itera
         for column in relation.columns:
             yield ComparedObject("column", f"{relation.name}.{column}", relation.area, Presence.ABSENT, said=said)
         return
+    closed = schema.closed(found.table)
     yield ComparedObject(
         kind,
         relation.name,
@@ -171,9 +174,10 @@ def _relation(relation: Relation, found: TableMatch | None, pins: Pins) -> Itera
         Presence.PRESENT if found.has_own_name else Presence.RENAMED,
         found.table.qualified,
         Confidence.SURE if found.has_own_name else found.confidence,
-        found.reason,
+        f"{closed}; {found.reason}" if closed else found.reason,
         found.alternatives,
-        said=found.pin is not None,
+        found.pin is not None,
+        closed,
     )
     for column, wanted in relation.columns.items():
         yield _column(relation, found, column, wanted)
@@ -277,11 +281,6 @@ def row_security_trouble(table: SchemaTable) -> str:
     return "" if table.forced else f"row-level security is {NOT_FORCED}: the owner sees every row"
 
 
-def is_true(expression: str) -> bool:
-    """Whether a policy's expression lets every row through."""
-    return expression.strip("() ").lower() in {"true", "1 = 1"}
-
-
 def _values(relation: Relation, found: TableMatch, column: str) -> ComparedObject:
     name, wanted, real = f"{relation.name}.{column}", relation.values[column], found.columns[column].column.values
     if not real:
@@ -330,14 +329,11 @@ def _functions(contract: Contract, found: Mapping[str, FunctionMatch], schema: S
             why = schema.unread.get("functions", "")
             yield ComparedObject("function", name, wanted.area, _unless(why), detail=why)
             continue
-        presence = Presence.PRESENT if one.is_own else Presence.RENAMED
-        if not one.function.callable:
-            presence, said = Presence.DIFFERS, "this login may not call it"
-        else:
-            said = "" if one.is_own else one.reason
-        yield ComparedObject(
-            "function", name, wanted.area, presence, one.function.qualified, one.confidence, said, one.alternatives
-        )
+        presence, said = (Presence.PRESENT, "") if one.is_own else (Presence.RENAMED, one.reason)
+        closed = "" if one.function.callable else "this login may not call it"
+        said = "; ".join(s for s in (closed, said) if s)
+        real, others = one.function.qualified, one.alternatives
+        yield ComparedObject("function", name, wanted.area, presence, real, one.confidence, said, others, closed=closed)
 
 
 def _roles(contract: Contract, found: Mapping[str, RoleMatch], schema: Schema) -> Iterator[ComparedObject]:

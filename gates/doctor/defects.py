@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from gates.contract.contract import Contract
 from gates.doctor.actors import edited_claims
 from gates.doctor.columns import Confidence
-from gates.doctor.compare import NOT_FORCED, ComparedObject, Comparison, Presence, RowsSeen, is_true
+from gates.doctor.compare import NOT_FORCED, ComparedObject, Comparison, Presence, RowsSeen
 from gates.doctor.http_comparison import HttpComparison
 from gates.doctor.matching import TableMatch
 from gates.doctor.presets import SERVICE_ROLE
@@ -324,28 +324,18 @@ def _login(schema: Schema, comparison: Comparison) -> Iterator[Defect]:
             "A mistake of the gate, or whoever gets hold of its password, could do anything.",
             "Make a login of its own: gate doctor --grants prints the script",
         )
-    blind = [m.table.qualified for m in comparison.tables.values() if _is_blind(schema, m.table)]
-    unreadable = [m.table.qualified for m in comparison.tables.values() if not m.table.readable]
-    for listed, seen in (
-        (blind, "row-level security hides rows from this login"),
-        (unreadable, "this login may not read it"),
-    ):
-        if listed:
+    closed: dict[str, list[str]] = {}
+    for one in comparison.tables.values():
+        closed.setdefault(schema.closed(one.table), []).append(one.table.qualified)
+    for seen, listed in closed.items():
+        if seen:
             yield Defect(
                 68,
-                ", ".join(listed[:4]) + (f" and {len(listed) - 4} more" if len(listed) > 4 else ""),
+                _listed(listed),
                 seen,
                 "A login that sees no rows finds no bad row anywhere, and everything looks fine.",
                 "Grant select and add a policy for it: gate doctor --grants prints the script",
             )
-
-
-def _is_blind(schema: Schema, table: SchemaTable) -> bool:
-    """Whether row-level security binds the login, and no policy opens the whole table to it."""
-    me = schema.role(schema.login) or SchemaRole(schema.login)
-    mine = {me.name, *me.member_of, "public"}
-    opened = any(p.permissive and p.command in "r*" and set(p.roles) & mine and is_true(p.rows) for p in table.policies)
-    return table.narrowed and not opened
 
 
 def _over_http(http: HttpComparison | None, contract: Contract) -> Iterator[Defect]:

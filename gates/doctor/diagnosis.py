@@ -102,7 +102,7 @@ class Diagnosis:
         """
         seen = [o for o in self.objects if o.presence is not Presence.UNKNOWN and o.area in claims]
         mended = all(d.harm < WORTH_MENDING for d in self.defects)
-        return bool(seen) and mended and all(o.is_settled for o in seen)
+        return bool(seen) and mended and all(o.is_settled and not o.closed for o in seen)
 
 
 def view_database(url: str, contract: Contract, names: Names) -> DatabaseView:
@@ -114,7 +114,8 @@ def view_database(url: str, contract: Contract, names: Names) -> DatabaseView:
             schema = read_schema(connection, contract)
             guessed = guessed_tables(schema, contract, pins_of(names), home)
             functions = match_functions(schema, contract, guessed.get("feature_flags"), home)
-            return DatabaseView(schema, read_rows(connection, guessed, functions.get("is_feature_enabled")), guessed)
+            seen = {n: m for n, m in guessed.items() if not schema.closed(m.table)}
+            return DatabaseView(schema, read_rows(connection, seen, functions.get("is_feature_enabled")), guessed)
     except psycopg.Error as error:
         return DatabaseView(unreached=text(first_line(error), 300))
 

@@ -253,7 +253,11 @@ def _placed(schema: str, name: str, home: str) -> str:
 def _table(found: Diagnosis, name: str, home: str) -> Lines:
     one = found.comparison.tables.get(name)
     if one is None:
-        yield f"    {name}: {{absent: true}}"
+        seen = found.comparison.of("table", name) or found.comparison.of("view", name)
+        if seen and seen.presence is Presence.UNKNOWN:
+            yield f"    # {name}: not seen{comment(seen.detail)}"
+        else:
+            yield f"    {name}: {{absent: true}}"
         return
     real = one.table
     if one.confidence is Confidence.PERHAPS and one.alternatives:

@@ -180,4 +180,6 @@ def _coverage(found: Diagnosis) -> Terminal:
         "what the gate could judge here, in checks; estimated from the objects that their SQL and their area need",
         *table(rows, ("area", "checks", "today", "with a mapping", "lacking")).splitlines(),
     ]
+    if closed := sum(a.closed for a in found.coverage):
+        lines.append(f"{closed} more need rights that this login has not: `gate doctor --grants` prints the script")
     return Terminal.of_lines(lines)

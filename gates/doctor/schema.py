@@ -24,6 +24,11 @@ def quoted(name: str) -> str:
     return name if _PLAIN.fullmatch(name) else Identifier(name).as_string()
 
 
+def is_true(expression: str) -> bool:
+    """Whether a policy's expression lets every row through."""
+    return expression.strip("() ").lower() in {"true", "1 = 1"}
+
+
 @dataclass(frozen=True, slots=True)
 class SchemaColumn:
     """One column. type: as PostgreSQL writes it, without a length; values: those of its enum or CHECK, if any."""
@@ -161,6 +166,16 @@ class Schema:
     claim_readers: tuple[str, ...] = ()
     """The text of functions that read what a request says of itself."""
     unread: Mapping[str, str] = field(default_factory=dict)
+
+    def closed(self, table: SchemaTable) -> str:
+        """Why this login cannot see the rows of a table; empty where it can."""
+        if not table.readable:
+            return "this login may not read it"
+        me = self.role(self.login) or SchemaRole(self.login)
+        mine = {me.name, *me.member_of, "public"}
+        policies = (p for p in table.policies if p.permissive and p.command in "r*" and set(p.roles) & mine)
+        opened = not table.narrowed or any(is_true(p.rows) for p in policies)
+        return "" if opened else "row-level security hides rows from this login"
 
     def role(self, name: str) -> SchemaRole | None:
         return next((r for r in self.roles if r.name == name), None)
