@@ -1,8 +1,8 @@
 """How many checks a deployment's objects allow: today, and with a mapping. Derived from the files of the checks.
 
 A SQL check needs the tables, columns and functions of the contract that stand in its text, and the right to read those
-that do not stand in quotes: of the others the catalogue says enough. Any other check needs the objects of its area. Both
-are found without running anything, so the numbers are estimates, and said to be.
+that do not stand in quotes: of the others the catalogue says enough. Any other check needs the objects of its area.
+Both are found without running anything, so the numbers are estimates, and said to be.
 """
 
 from __future__ import annotations
