@@ -93,7 +93,7 @@ def match_columns(
     alike: ColumnLikenesses,
     pin: Pin | None = None,
 ) -> dict[str, ColumnMatch]:
-    """The real columns by name of the contract. targets: column -> the table that it should refer to."""
+    """The real columns by name of the contract. targets: column -> the table that it should refer to, and more."""
     wanted, real = [*relation.columns], [*table.columns.values()]
     one = _Pairs(relation, table, targets, alike, pin)
     for _ in range(MOST_LOOKS):
@@ -146,6 +146,8 @@ class _Pairs:
             return NAMED + TYPED * fit
         if name == "id" and any(k.is_primary and k.columns == (column.name,) for k in self.table.keys):
             return 0.99
+        if column.references and column.references == self.targets.get(f"{name}!"):
+            return 0.0
         alike = self._alike(name, column)
         bonus = sum(worth for worth, _ in self._support(name, column))
         if self.targets.get(f"{name}=") == column.name and not self._refers(name, column):

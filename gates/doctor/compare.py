@@ -161,7 +161,7 @@ def _relation(relation: Relation, found: TableMatch | None, pins: Pins, schema: 
     if found is None:
         why = f"gate.yaml says {pin.table}, {NOT_THERE}" if isinstance(pin, Pin) else ""
         said = pin is None
-        why = "gate.yaml says so" if said else why
+        why = "gate.yaml says so" if said else why or _of_another_kind(relation, schema)
         yield ComparedObject(kind, relation.name, relation.area, Presence.ABSENT, detail=why, said=said)
         for column in relation.columns:
             yield ComparedObject("column", f"{relation.name}.{column}", relation.area, Presence.ABSENT, said=said)
@@ -181,13 +181,20 @@ def _relation(relation: Relation, found: TableMatch | None, pins: Pins, schema: 
     )
     for column, wanted in relation.columns.items():
         yield _column(relation, found, column, wanted)
-    for key in relation.keys:
-        yield _key(relation, found, key)
-    if relation.tenants:
-        yield _row_security(found)
+    parts = [_key(relation, found, key) for key in relation.keys] + [_row_security(found)] * relation.tenants
+    if found.table.is_view:
+        parts = [replace(p, presence=Presence.UNKNOWN, real="", detail="a view: its tables decide it") for p in parts]
+    yield from parts
     for column in relation.values:
         if column in found.columns:
             yield _values(relation, found, column)
+
+
+def _of_another_kind(relation: Relation, schema: Schema) -> str:
+    """What has the name of a table of the contract and is a view, or the other way round."""
+    found = next((t for t in schema.tables if t.name == relation.name and t.is_view != relation.is_view), None)
+    kind = "view" if found and found.is_view else "table"
+    return f"{found.qualified} is a {kind}: say `is:` in names if it stands for it" if found else ""
 
 
 def _column(relation: Relation, found: TableMatch, column: str, wanted: str) -> ComparedObject:

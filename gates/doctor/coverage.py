@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,10 +68,12 @@ def coverage(
         if area.name in {OWN, QUEUE}:
             continue
         needs = [needs_of(spec, contract, by_name, texts) for spec in specs.get(area.name, ())]
+        of_sql = [needs_of(s, contract, by_name, texts) for s in specs.get(area.name, ()) if not _is_sent(s)]
         there = [needed for needed in needs if all(by_name[n].usable for n in needed)]
         mapped = [needed for needed in there if not any(reads and by_name[n].closed for n, reads in needed.items())]
         today = [needed for needed in mapped if all(by_name[n].is_settled for n in needed)]
-        lacking = [n for n in _own(area.name, by_name) if not by_name[n].usable]
+        wanted = _own(area.name, by_name) or _foundation(of_sql, by_name)
+        lacking = [n for n in wanted if not by_name[n].usable]
         numbers = len(needs), len(today), len(mapped)
         found.append(AreaCoverage(area.name, area.title, *numbers, tuple(lacking), len(there) - len(mapped)))
     return found
@@ -79,6 +81,20 @@ def coverage(
 
 def _own(area: str, by_name: Mapping[str, ComparedObject]) -> list[str]:
     return [n for n, o in by_name.items() if o.area == area and o.kind in NEEDED_KINDS]
+
+
+def _foundation(needs: Sequence[Mapping[str, bool]], by_name: Mapping[str, ComparedObject]) -> list[str]:
+    """What an area without objects of its own stands on, where not one of its SQL checks has all that it needs: what
+    those need that lack the least.
+    """
+    missing = [[n for n in needed if not by_name[n].usable and by_name[n].kind in NEEDED_KINDS] for needed in needs]
+    least = min(map(len, missing), default=0)
+    return [*dict.fromkeys(n for lacking in missing if len(lacking) == least for n in lacking)]
+
+
+def _is_sent(spec: CheckSpec) -> bool:
+    """Whether a check sends requests."""
+    return spec.id.startswith(("drill/", "load/"))
 
 
 def needs_of(
@@ -92,7 +108,7 @@ def needs_of(
         return _in_text(text, contract, by_name)
     if spec.id.startswith("sql/rls/"):  # they act as tenants of their own
         return dict.fromkeys(_own(spec.area, by_name), True)
-    if not spec.id.startswith(("drill/", "load/")):
+    if not _is_sent(spec):
         return {}
     over_http = () if spec.area in HTTP_ALONE else tuple(n for n in NEEDED_OVER_HTTP if n in by_name)
     return dict.fromkeys((*over_http, *(n for area in (spec.area, *spec.also) for n in _own(area, by_name))), True)

@@ -257,7 +257,7 @@ def _table(found: Diagnosis, name: str, home: str) -> Lines:
         if seen and seen.presence is Presence.UNKNOWN:
             yield f"    # {name}: not seen{comment(seen.detail)}"
         else:
-            yield f"    {name}: {{absent: true}}"
+            yield f"    {name}: {{absent: true}}{comment(seen.detail) if seen and not seen.said else ''}"
         return
     real = one.table
     if one.confidence is Confidence.PERHAPS and one.alternatives:
@@ -296,7 +296,10 @@ def _columns(found: Diagnosis, one: TableMatch) -> Lines:
         yield "      columns:"
         yield from lines
     if absent:
-        yield f"      absent: [{', '.join(absent)}]  # found nothing that is it: read as null, never written"
+        yield "      absent:"
+    for column in absent:
+        reads = "read as null" if column in one.relation.nullable else "checks that need it are unknown"
+        yield f"        - {column}  # found nothing that is it: {reads}"
 
 
 def _derived(one: TableMatch, column: str) -> str:

@@ -185,7 +185,7 @@ class _Matcher:
         pin = self.pins.get(relation.name, ...)
         pointed = {targets.get(c) for c, r in TARGETS.items() if r == relation.name}
         for i, table in enumerate(self.tables):
-            if pin is None or table.is_view != relation.is_view:
+            if pin is None or (table.is_view != relation.is_view and pin is ...):
                 continue
             if isinstance(pin, Pin):
                 if table.qualified == pin.table:
@@ -271,15 +271,18 @@ def _with_rivals(one: TableMatch, others: Sequence[TableMatch]) -> TableMatch:
 
 def _targets(found: Mapping[str, TableMatch]) -> dict[str, str]:
     """What an assignment says of names to come: for each column that refers to a table of the contract, which table the
-    real ones refer to most; and, under `column=`, what a column of several tables is called in most of them.
+    real ones refer to most; under `column=`, what a column of several tables is called in most of them; and, under
+    `column!`, a table of which a reference names a row, and nothing that the contract's column names.
     """
     targets = {}
+    taken = {m.table.qualified: n for n, m in found.items() if m.is_likely}
     for column, named in TARGETS.items():
-        seen = Counter(
-            m.columns[column].column.references
-            for m in found.values()
-            if column in m.columns and m.columns[column].column.references
-        )
+        refer = [m.columns[column].column for m in found.values() if column in m.columns]
+        seen = Counter(c.references for c in refer if c.references and taken.get(c.references, named) == named)
+        for one in refer:  # a letter may refer to the outbox, by the number of its row
+            other = found.get(taken.get(one.references, named))
+            if other and other.relation.name != named and not _has_type(other, column, one.type):
+                targets[f"{column}!"] = one.references
         table = found.get(named)
         if seen:
             targets[column] = seen.most_common(1)[0][0]
@@ -293,6 +296,10 @@ def _targets(found: Mapping[str, TableMatch]) -> dict[str, str]:
         if times > 1:
             targets[f"{column}="] = name
     return targets
+
+
+def _has_type(one: TableMatch, column: str, kind: str) -> bool:
+    return column in one.columns and one.columns[column].column.type == kind
 
 
 def _weights(contract: Contract) -> dict[str, float]:

@@ -9,7 +9,8 @@ import yaml
 
 from gates.contract.contract import contract
 from gates.doctor.columns import Confidence, Pin
-from gates.doctor.compare import compare
+from gates.doctor.compare import NOT_SEEN, Presence, compare
+from gates.doctor.defects import defects
 from gates.doctor.matching import TableMatch, match
 from gates.doctor.schema import Schema, SchemaColumn, SchemaFunction, SchemaTable
 from gates.doctor.sqltypes import SPELLED
@@ -119,6 +120,21 @@ def test_a_view_is_no_copy_of_a_table() -> None:
     found = match(Schema((*views, *copies("app"))), contract())
     assert placed(found) == {n: f"app.{n}" for n in THREE}
     assert all(m.confidence > Confidence.PERHAPS and not m.alternatives for m in found.values())
+
+
+def test_a_view_in_the_place_of_a_table_is_told_and_taken_where_it_is_named() -> None:
+    """It is no guess; named in gate.yaml it is there, and keys and row-level security are its tables' own."""
+    schema = Schema((table("public", "event_outbox", kind="v"),))
+    guessed = compare(schema, contract()).of("table", "event_outbox")
+    assert guessed is not None
+    assert (guessed.presence, "public.event_outbox is a view" in guessed.detail) == (Presence.ABSENT, True)
+    found = compare(schema, contract(), {"event_outbox": Pin("public.event_outbox")})
+    named = found.of("table", "event_outbox")
+    assert named is not None
+    assert named.presence is Presence.PRESENT
+    parts = [o.presence for o in found.objects if o.kind in {"key", "row security"} and "event_outbox" in o.name]
+    assert parts == [Presence.UNKNOWN] * 2
+    assert [d.subject for d in defects(schema, found, contract(), NOT_SEEN, None, "")] == []
 
 
 def test_the_function_beside_the_flags_is_the_one() -> None:
