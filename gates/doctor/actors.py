@@ -10,8 +10,9 @@ from typing import Any
 
 from gates.contract.contract import Contract, SqlFunction
 from gates.doctor.assignment import NONE, assign
-from gates.doctor.matching import CLOSE, Confidence, TableMatch
-from gates.doctor.schema import Schema, SchemaColumn, SchemaFunction, SchemaRole, SchemaTable
+from gates.doctor.columns import CLOSE, Confidence
+from gates.doctor.matching import TableMatch
+from gates.doctor.schema import PUBLIC, Schema, SchemaColumn, SchemaFunction, SchemaRole, SchemaTable
 from gates.doctor.sqltypes import id_type
 from gates.doctor.words import best_likeness, synonyms, words
 from gates.text.foreign import text
@@ -67,19 +68,24 @@ class TenantClaim:
     seen: int = 0
 
 
-def match_functions(schema: Schema, contract: Contract) -> dict[str, FunctionMatch]:
-    """The real functions by name of the contract; of those with a fitting signature, the likeliest name."""
+def match_functions(
+    schema: Schema, contract: Contract, flags: TableMatch | None = None, home: str = ""
+) -> dict[str, FunctionMatch]:
+    """The real functions by name of the contract; of those with a fitting signature, the likeliest name, and of
+    one name that in the schema that gate.yaml says, or that has the flags.
+    """
+    near = home or (flags.table.schema if flags else PUBLIC)
     found = {}
     for wanted in contract.functions.values():
         scored = sorted(
             ((s, f, w) for f in schema.functions for s, w in [_function_score(wanted, f)] if s >= LEAST),
-            key=lambda x: (-x[0], x[1].qualified),
+            key=lambda x: (-x[0], x[1].schema != near, x[1].qualified),
         )
         if not scored:
             continue
         score, best, swapped = scored[0]
         others = [f.qualified for s, f, _ in scored[1:] if s >= score - CLOSE]
-        is_own = best.name == wanted.name and best.schema == "public" and not swapped
+        is_own = best.name == wanted.name and best.schema == (home or PUBLIC) and not swapped
         confidence = Confidence.SURE if score >= 0.95 else Confidence.LIKELY if score >= 0.75 else Confidence.PERHAPS
         found[wanted.name] = FunctionMatch(
             best,

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from gates.contract.contract import Contract, Relation
 from gates.doctor.actors import FunctionMatch, RoleMatch, match_functions, match_roles
 from gates.doctor.assignment import NONE, assign
+from gates.doctor.columns import Confidence, Pin, Pins
 from gates.doctor.limit_keys import LimitForm
-from gates.doctor.matching import Confidence, Pin, Pins, TableMatch, match
-from gates.doctor.presets import presets_of
-from gates.doctor.schema import Schema, SchemaTable, UniqueKey
+from gates.doctor.matching import TableMatch, guessed_tables
+from gates.doctor.schema import Schema, SchemaTable, UniqueKey, is_true
 from gates.doctor.sqltypes import difference, is_id
 from gates.doctor.states import match_values
 from gates.doctor.words import best_likeness, synonyms, words
@@ -47,6 +47,8 @@ class ComparedObject:
     alternatives: tuple[str, ...] = ()
     said: bool = False
     """gate.yaml says it: it is no guess, and nothing is left to do."""
+    closed: str = ""
+    """Why this login cannot use it, though it is there."""
 
     @property
     def is_settled(self) -> bool:
@@ -103,18 +105,19 @@ def compare(
     pins: Pins | None = None,
     rows: RowsSeen = NOT_SEEN,
     guessed: Mapping[str, TableMatch] | None = None,
+    home: str = "",
 ) -> Comparison:
     """Compare.
 
     pins: what a person has said of some tables; rows: what was read of a few rows, if anything was; guessed: what
-    `guessed_tables` gave for the same schema, where it was asked already.
+    `guessed_tables` gave for the same schema, where it was asked already; home: as of `match`.
     """
-    tables = _with_values(guessed_tables(schema, contract, pins) if guessed is None else guessed, rows)
+    tables = _with_values(guessed_tables(schema, contract, pins, home) if guessed is None else guessed, rows)
     roles = match_roles(schema, contract, tables)
-    functions = match_functions(schema, contract)
+    functions = match_functions(schema, contract, tables.get("feature_flags"), home)
     if "feature_flags" not in tables:  # any application has functions that say yes or no to a word and an id
         functions = {n: f for n, f in functions.items() if f.confidence > Confidence.PERHAPS}
-    objects = [o for r in contract.relations.values() for o in _relation(r, tables.get(r.name), pins or {})]
+    objects = [o for r in contract.relations.values() for o in _relation(r, tables.get(r.name), pins or {}, schema)]
     objects += _functions(contract, functions, schema)
     objects += _roles(contract, roles, schema)
     objects += _flags(contract, rows)
@@ -123,18 +126,11 @@ def compare(
     return Comparison(tuple(objects), tables, functions, roles, values, schema.unread, rows)
 
 
-def guessed_tables(schema: Schema, contract: Contract, pins: Pins | None = None) -> dict[str, TableMatch]:
-    """The real tables by name of the contract; the tables of a known queue are nothing else."""
-    libraries = {name for preset in presets_of(schema) for name in preset.tables}
-    own = replace(schema, tables=tuple(t for t in schema.tables if t.qualified not in libraries))
-    return match(own, contract, pins)
-
-
 def _as_far_as_read(one: ComparedObject, unread: Mapping[str, str]) -> ComparedObject:
     """Unknown, where what was not read may hold the opposite."""
     doubts = {"key": ("keys", Presence.DIFFERS), "row security": ("policies", Presence.PRESENT)}
     part, doubtful = doubts.get(one.kind, ("", Presence.ABSENT))
-    for unread_part, presence in (("tables", Presence.ABSENT), (part, doubtful)):
+    for unread_part, presence in (*((t, Presence.ABSENT) for t in ("tables", "further tables")), (part, doubtful)):
         if unread_part in unread and one.presence is presence:
             return replace(one, presence=Presence.UNKNOWN, detail=unread[unread_part])
     return one
@@ -159,18 +155,18 @@ def _with_values(found: Mapping[str, TableMatch], rows: RowsSeen) -> dict[str, T
 # --- tables and views --------------------------------------------------------------------------------------------
 
 
-def _relation(relation: Relation, found: TableMatch | None, pins: Pins) -> Iterator[ComparedObject]:
+def _relation(relation: Relation, found: TableMatch | None, pins: Pins, schema: Schema) -> Iterator[ComparedObject]:
     kind = "view" if relation.is_view else "table"
     pin = pins.get(relation.name, ...)
     if found is None:
         why = f"gate.yaml says {pin.table}, {NOT_THERE}" if isinstance(pin, Pin) else ""
         said = pin is None
-        yield ComparedObject(
-            kind, relation.name, relation.area, Presence.ABSENT, detail="gate.yaml says so" if said else why, said=said
-        )
+        why = "gate.yaml says so" if said else why or _of_another_kind(relation, schema)
+        yield ComparedObject(kind, relation.name, relation.area, Presence.ABSENT, detail=why, said=said)
         for column in relation.columns:
             yield ComparedObject("column", f"{relation.name}.{column}", relation.area, Presence.ABSENT, said=said)
         return
+    closed = schema.closed(found.table)
     yield ComparedObject(
         kind,
         relation.name,
@@ -178,19 +174,27 @@ def _relation(relation: Relation, found: TableMatch | None, pins: Pins) -> Itera
         Presence.PRESENT if found.has_own_name else Presence.RENAMED,
         found.table.qualified,
         Confidence.SURE if found.has_own_name else found.confidence,
-        found.reason,
+        f"{closed}; {found.reason}" if closed else found.reason,
         found.alternatives,
-        said=found.pin is not None,
+        found.pin is not None,
+        closed,
     )
     for column, wanted in relation.columns.items():
         yield _column(relation, found, column, wanted)
-    for key in relation.keys:
-        yield _key(relation, found, key)
-    if relation.tenants:
-        yield _row_security(relation, found.table)
+    parts = [_key(relation, found, key) for key in relation.keys] + [_row_security(found)] * relation.tenants
+    if found.table.is_view:
+        parts = [replace(p, presence=Presence.UNKNOWN, real="", detail="a view: its tables decide it") for p in parts]
+    yield from parts
     for column in relation.values:
         if column in found.columns:
             yield _values(relation, found, column)
+
+
+def _of_another_kind(relation: Relation, schema: Schema) -> str:
+    """What has the name of a table of the contract and is a view, or the other way round."""
+    found = next((t for t in schema.tables if t.name == relation.name and t.is_view != relation.is_view), None)
+    kind = "view" if found and found.is_view else "table"
+    return f"{found.qualified} is a {kind}: say `is:` in names if it stands for it" if found else ""
 
 
 def _column(relation: Relation, found: TableMatch, column: str, wanted: str) -> ComparedObject:
@@ -204,7 +208,6 @@ def _column(relation: Relation, found: TableMatch, column: str, wanted: str) -> 
         return ComparedObject("column", name, relation.area, Presence.ABSENT, detail=why, said=said)
     real = seen.column
     same = real.name == column
-    confidence = Confidence.SURE if same else min(seen.confidence, found.confidence)
     trouble = difference(wanted, real.type, is_id=is_id(column, wanted), values=bool(real.values))
     if column in relation.nulls and real.not_null and not found.table.is_view:
         trouble = "NOT NULL, and a null means everybody: there can be no global row"
@@ -215,7 +218,7 @@ def _column(relation: Relation, found: TableMatch, column: str, wanted: str) -> 
         relation.area,
         presence,
         real.name if not same or trouble else "",
-        confidence,
+        Confidence.SURE if same else min(seen.confidence, found.confidence),
         trouble or ("" if same else seen.reason),
         seen.alternatives,
         said=bool(pin and column in pin.columns),
@@ -264,9 +267,9 @@ def _covered(key: UniqueKey, wanted: set[str]) -> set[str]:
     return {*key.columns, *(w for w in wanted if w in key.expression)}
 
 
-def _row_security(relation: Relation, table: SchemaTable) -> ComparedObject:
-    said = row_security_trouble(table)
-    shown = "" if table.qualified == f"public.{relation.name}" else table.qualified
+def _row_security(found: TableMatch) -> ComparedObject:
+    relation, said = found.relation, row_security_trouble(found.table)
+    shown = "" if found.has_own_name else found.table.qualified
     presence = Presence.DIFFERS if said else Presence.RENAMED if shown else Presence.PRESENT
     return ComparedObject("row security", relation.name, relation.area, presence, shown, detail=said)
 
@@ -283,11 +286,6 @@ def row_security_trouble(table: SchemaTable) -> str:
     if always:
         return f"policy {always[0]} shows every row to everybody"
     return "" if table.forced else f"row-level security is {NOT_FORCED}: the owner sees every row"
-
-
-def is_true(expression: str) -> bool:
-    """Whether a policy's expression lets every row through."""
-    return expression.strip("() ").lower() in {"true", "1 = 1"}
 
 
 def _values(relation: Relation, found: TableMatch, column: str) -> ComparedObject:
@@ -326,23 +324,23 @@ def _renamed_values(found: TableMatch) -> dict[str, dict[str, str]]:
 # --- functions, roles, flags -------------------------------------------------------------------------------------
 
 
+def _unless(unread: str) -> Presence:
+    return Presence.UNKNOWN if unread else Presence.ABSENT
+
+
 def _functions(contract: Contract, found: Mapping[str, FunctionMatch], schema: Schema) -> Iterator[ComparedObject]:
     for wanted in contract.functions.values():
         one = found.get(wanted.name)
         name = f"{wanted.name}({', '.join(wanted.arguments)})"
         if one is None:
             why = schema.unread.get("functions", "")
-            presence = Presence.UNKNOWN if why else Presence.ABSENT
-            yield ComparedObject("function", name, wanted.area, presence, detail=why)
+            yield ComparedObject("function", name, wanted.area, _unless(why), detail=why)
             continue
-        presence = Presence.PRESENT if one.is_own else Presence.RENAMED
-        if not one.function.callable:
-            presence, said = Presence.DIFFERS, "this login may not call it"
-        else:
-            said = "" if one.is_own else one.reason
-        yield ComparedObject(
-            "function", name, wanted.area, presence, one.function.qualified, one.confidence, said, one.alternatives
-        )
+        presence, said = (Presence.PRESENT, "") if one.is_own else (Presence.RENAMED, one.reason)
+        closed = "" if one.function.callable else "this login may not call it"
+        said = "; ".join(s for s in (closed, said) if s)
+        real, others = one.function.qualified, one.alternatives
+        yield ComparedObject("function", name, wanted.area, presence, real, one.confidence, said, others, closed=closed)
 
 
 def _roles(contract: Contract, found: Mapping[str, RoleMatch], schema: Schema) -> Iterator[ComparedObject]:
@@ -350,7 +348,7 @@ def _roles(contract: Contract, found: Mapping[str, RoleMatch], schema: Schema) -
         one = found.get(name)
         if one is None:
             why = schema.unread.get("roles", "")
-            yield ComparedObject("role", name, area, Presence.UNKNOWN if why else Presence.ABSENT, detail=why)
+            yield ComparedObject("role", name, area, _unless(why), detail=why)
             continue
         said = ", ".join(
             ["is a superuser"] * one.role.superuser + ["passes over row-level security (BYPASSRLS)"] * one.role.bypasses

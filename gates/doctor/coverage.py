@@ -1,14 +1,15 @@
 """How many checks a deployment's objects allow: today, and with a mapping. Derived from the files of the checks.
 
-A SQL check needs the tables, columns and functions of the contract that stand in its text. Any other check needs the
-objects of its area. Both are found without running anything, so the numbers are estimates, and said to be.
+A SQL check needs the tables, columns and functions of the contract that stand in its text, and the right to read those
+that do not stand in quotes: of the others the catalogue says enough. Any other check needs the objects of its area.
+Both are found without running anything, so the numbers are estimates, and said to be.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from gates.text.own_data import data_of
 SQL_CHECKS = ROOT / "sql_checks"
 _ID = re.compile(r"^-- id: (\S+)", re.MULTILINE)
 _COMMENT = re.compile(r"--[^\n]*")
+_LITERAL = re.compile(r"'[^']*'")
 _FRAGMENT = re.compile(r"\{\{([a-z_]+)\}\}")
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
 NEEDED_OVER_HTTP = ("table companies", "endpoint POST /dlq-replay")
@@ -34,7 +36,9 @@ NEEDED_KINDS = ("table", "view", "endpoint", "function")
 
 @dataclass(frozen=True, slots=True)
 class AreaCoverage:
-    """Of one area: its checks, how many could be judged today, how many with the mapping, what keeps the rest."""
+    """Of one area: its checks, how many could be judged today, how many with the mapping, what keeps the rest. closed:
+    how many more with rights that this login has not.
+    """
 
     area: str
     title: str
@@ -42,6 +46,7 @@ class AreaCoverage:
     today: int
     mapped: int
     lacking: tuple[str, ...]
+    closed: int = 0
 
     @property
     def claimable(self) -> bool:
@@ -62,11 +67,15 @@ def coverage(
     for area in contract.areas.values():
         if area.name in {OWN, QUEUE}:
             continue
-        needs = {spec.id: needs_of(spec, contract, by_name, texts) for spec in specs.get(area.name, ())}
-        today = sum(all(by_name[n].usable and by_name[n].is_settled for n in needed) for needed in needs.values())
-        mapped = sum(all(by_name[n].usable for n in needed) for needed in needs.values())
-        lacking = [n for n in _own(area.name, by_name) if not by_name[n].usable]
-        found.append(AreaCoverage(area.name, area.title, len(needs), today, mapped, tuple(lacking)))
+        needs = [needs_of(spec, contract, by_name, texts) for spec in specs.get(area.name, ())]
+        of_sql = [needs_of(s, contract, by_name, texts) for s in specs.get(area.name, ()) if not _is_sent(s)]
+        there = [needed for needed in needs if all(by_name[n].usable for n in needed)]
+        mapped = [needed for needed in there if not any(reads and by_name[n].closed for n, reads in needed.items())]
+        today = [needed for needed in mapped if all(by_name[n].is_settled for n in needed)]
+        wanted = _own(area.name, by_name) or _foundation(of_sql, by_name)
+        lacking = [n for n in wanted if not by_name[n].usable]
+        numbers = len(needs), len(today), len(mapped)
+        found.append(AreaCoverage(area.name, area.title, *numbers, tuple(lacking), len(there) - len(mapped)))
     return found
 
 
@@ -74,30 +83,46 @@ def _own(area: str, by_name: Mapping[str, ComparedObject]) -> list[str]:
     return [n for n, o in by_name.items() if o.area == area and o.kind in NEEDED_KINDS]
 
 
+def _foundation(needs: Sequence[Mapping[str, bool]], by_name: Mapping[str, ComparedObject]) -> list[str]:
+    """What an area without objects of its own stands on, where not one of its SQL checks has all that it needs: what
+    those need that lack the least.
+    """
+    missing = [[n for n in needed if not by_name[n].usable and by_name[n].kind in NEEDED_KINDS] for needed in needs]
+    least = min(map(len, missing), default=0)
+    return [*dict.fromkeys(n for lacking in missing if len(lacking) == least for n in lacking)]
+
+
+def _is_sent(spec: CheckSpec) -> bool:
+    """Whether a check sends requests."""
+    return spec.id.startswith(("drill/", "load/"))
+
+
 def needs_of(
     spec: CheckSpec,
     contract: Contract,
     by_name: Mapping[str, ComparedObject],
     texts: Mapping[str, str],
-) -> tuple[str, ...]:
-    """The objects that a check needs, as `kind name`."""
+) -> Mapping[str, bool]:
+    """The objects that a check needs, as `kind name` -> whether it reads them; else the catalogue says enough."""
     if (text := texts.get(spec.id) or texts.get(spec.id.partition("/")[0])) is not None:
         return _in_text(text, contract, by_name)
-    if not spec.id.startswith(("drill/", "load/")):
-        return ()
+    if spec.id.startswith("sql/rls/"):  # they act as tenants of their own
+        return dict.fromkeys(_own(spec.area, by_name), True)
+    if not _is_sent(spec):
+        return {}
     over_http = () if spec.area in HTTP_ALONE else tuple(n for n in NEEDED_OVER_HTTP if n in by_name)
-    return (*over_http, *(n for area in (spec.area, *spec.also) for n in _own(area, by_name)))
+    return dict.fromkeys((*over_http, *(n for area in (spec.area, *spec.also) for n in _own(area, by_name))), True)
 
 
-def _in_text(text: str, contract: Contract, by_name: Mapping[str, ComparedObject]) -> tuple[str, ...]:
-    names = set(_NAME.findall(text))
+def _in_text(text: str, contract: Contract, by_name: Mapping[str, ComparedObject]) -> dict[str, bool]:
+    names, read = set(_NAME.findall(text)), set(_NAME.findall(_LITERAL.sub("", text)))
     needed = []
     for relation in contract.relations.values():
         if relation.name in names:
             needed.append(f"{'view' if relation.is_view else 'table'} {relation.name}")
             needed += [f"column {relation.name}.{c}" for c in relation.columns if c in names and c not in _ANYWHERE]
     needed += [f"function {f}" for f in by_name if f.startswith("function ") and f[9:].partition("(")[0] in names]
-    return tuple(n for n in needed if n in by_name)
+    return {n: n.partition(" ")[2].partition("(")[0] in read for n in needed if n in by_name}
 
 
 _ANYWHERE = frozenset(

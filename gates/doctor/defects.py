@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from gates.contract.contract import Contract
 from gates.doctor.actors import edited_claims
-from gates.doctor.compare import NOT_FORCED, ComparedObject, Comparison, Presence, RowsSeen, is_true
+from gates.doctor.columns import Confidence
+from gates.doctor.compare import NOT_FORCED, ComparedObject, Comparison, Presence, RowsSeen
 from gates.doctor.http_comparison import HttpComparison
+from gates.doctor.matching import TableMatch
 from gates.doctor.presets import SERVICE_ROLE
 from gates.doctor.schema import Schema, SchemaRole, SchemaTable, quoted
 from gates.text.foreign import text
@@ -16,13 +18,21 @@ from gates.text.foreign import text
 
 @dataclass(frozen=True, slots=True)
 class Defect:
-    """harm: from 100 (every tenant's data is open) to 1; subject: the real name of what is wrong."""
+    """harm: from 100 (every tenant's data is open) to 1; subject: the real name of what is wrong; guess: what is taken
+    for what, without which it is none; empty where nothing is.
+    """
 
     harm: int
     subject: str
     seen: str
     cost: str
     remedy: str
+    guess: str = ""
+
+    @property
+    def condition(self) -> str:
+        """The guess in a sentence; empty where it stands on none."""
+        return f"Only if {self.guess}: decide that first (`names:` in gate.yaml)." if self.guess else ""
 
 
 LOGIN_OF_ITS_OWN = (
@@ -49,7 +59,9 @@ def defects(
     http: HttpComparison | None,
     rollout_flag: str,
 ) -> list[Defect]:
-    """Every defect, the most harmful first. What is absent as a whole is no defect: it is not claimed."""
+    """Every defect, the most harmful first, those that stand on a guess behind all others. What is absent as a whole is
+    no defect: it is not claimed.
+    """
     found = [
         *_row_security(comparison),
         *_roles(comparison),
@@ -62,20 +74,34 @@ def defects(
         *_login(schema, comparison),
         *_over_http(http, contract),
     ]
-    return _together(sorted(found, key=lambda d: (-d.harm, d.subject)))
+    return _together(sorted(found, key=lambda d: (bool(d.guess), -d.harm, d.subject)))
 
 
 def _together(found: Sequence[Defect]) -> list[Defect]:
     """One entry for what is the same at several objects, with the remedies of all of them."""
-    alike: dict[tuple[int, str, str], list[Defect]] = {}
+    alike: dict[tuple[bool, int, str, str], list[Defect]] = {}
     for one in found:
-        alike.setdefault((one.harm, one.seen, one.cost), []).append(one)
+        alike.setdefault((bool(one.guess), one.harm, one.seen, one.cost), []).append(one)
     made = []
     for same in alike.values():
         remedies = [*dict.fromkeys(one.remedy for one in same)]
         subjects, remedy = _listed([one.subject for one in same]), "; ".join(remedies)
-        made.append(replace(same[0], subject=subjects, remedy=remedy))
+        guess = "; ".join(dict.fromkeys(one.guess for one in same))
+        made.append(replace(same[0], subject=subjects, remedy=remedy, guess=guess))
     return made
+
+
+def _guess(found: TableMatch, columns: Iterable[str] = ()) -> str:
+    """Which of a table and these columns of it are guesses; empty where none is."""
+    name, real = found.relation.name, found.table
+    said = []
+    if not found.has_own_name and found.confidence < Confidence.SURE:
+        said.append(f"{real.qualified} is {name} ({found.confidence.word})")
+    for column in columns:
+        one = found.columns.get(column)
+        if one and one.column.name != column and one.confidence < Confidence.SURE:
+            said.append(f"{one.column.name} is {name}.{column} ({one.confidence.word})")
+    return " and ".join(said)
 
 
 def _listed(subjects: Sequence[str]) -> str:
@@ -86,8 +112,8 @@ def _row_security(comparison: Comparison) -> Iterator[Defect]:
     for one in comparison.objects:
         if one.kind != "row security" or one.presence is not Presence.DIFFERS:
             continue
-        real = comparison.tables[one.name].table
-        table, written = real.qualified, real.quoted
+        found = comparison.tables[one.name]
+        table, written, guess = found.table.qualified, found.table.quoted, _guess(found)
         if NOT_FORCED in one.detail:
             yield Defect(
                 60,
@@ -95,6 +121,7 @@ def _row_security(comparison: Comparison) -> Iterator[Defect]:
                 one.detail,
                 "Whoever logs in as the owner, or runs a function of the owner, sees every tenant's rows.",
                 f"alter table {written} force row level security",
+                guess,
             )
         elif "off" in one.detail:
             yield Defect(
@@ -103,6 +130,7 @@ def _row_security(comparison: Comparison) -> Iterator[Defect]:
                 one.detail,
                 "Every tenant reads every other tenant's rows, where tenants reach the table.",
                 f"alter table {written} enable row level security, force row level security; and a policy for tenants",
+                guess,
             )
         else:
             yield Defect(
@@ -111,6 +139,7 @@ def _row_security(comparison: Comparison) -> Iterator[Defect]:
                 one.detail,
                 "Every tenant reads every other tenant's rows.",
                 "Let the policy compare the tenant",
+                guess,
             )
 
 
@@ -126,6 +155,7 @@ def _roles(comparison: Comparison) -> Iterator[Defect]:
                 LOGIN_OF_ITS_OWN
                 if one.role.name == SERVICE_ROLE
                 else f"alter role {quoted(one.role.name)} nosuperuser nobypassrls",
+                "" if one.confidence is Confidence.SURE else f"{one.role.name} is {name} ({one.confidence.word})",
             )
 
 
@@ -141,24 +171,25 @@ def _claims(schema: Schema, comparison: Comparison) -> Iterator[Defect]:
 
 
 def _rights(comparison: Comparison) -> Iterator[Defect]:
-    for one, holders in _truncators(comparison):
+    for found, holders in _truncators(comparison):
         who = ", ".join(map(quoted, holders))
         yield Defect(
             63,
-            one.qualified,
+            found.table.qualified,
             f"{', '.join(holders)} may empty it by TRUNCATE",
             "Row-level security does not bind TRUNCATE: one statement wipes every tenant.",
-            f"revoke truncate, references, trigger on {one.quoted} from {who}",
+            f"revoke truncate, references, trigger on {found.table.quoted} from {who}",
+            _guess(found),
         )
 
 
-def _truncators(comparison: Comparison) -> Iterator[tuple[SchemaTable, list[str]]]:
+def _truncators(comparison: Comparison) -> Iterator[tuple[TableMatch, list[str]]]:
     """Tables that tenants may empty, and which roles of theirs."""
     tenants = {comparison.roles[n].role.name for n in ("anon", "authenticated") if n in comparison.roles} | {"public"}
     for one in comparison.tables.values():
         holders = sorted(tenants & {*one.table.truncators})
         if holders and not one.table.is_view:
-            yield one.table, holders
+            yield one, holders
 
 
 def platform_defaults(comparison: Comparison) -> Iterator[tuple[str, str]]:
@@ -173,11 +204,13 @@ def _keys(comparison: Comparison) -> Iterator[Defect]:
     for one in comparison.objects:
         if one.kind != "key" or one.presence is not Presence.DIFFERS:
             continue
-        table = comparison.tables[one.name.partition("(")[0]].table
+        relation, _, columns = one.name.rstrip(")").partition("(")
+        found = comparison.tables[relation]
+        table, guess = found.table, _guess(found, columns.split(", "))
         harm, cost = KEYS.get(one.name, (40, "Two rows can stand for one thing."))
         if one.detail.startswith("unique over"):
             cost = "Tenants share their keys: one tenant's request is taken for a repetition of another's."
-        yield Defect(harm, table.qualified, one.detail, cost, _key_remedy(one, table))
+        yield Defect(harm, table.qualified, one.detail, cost, _key_remedy(one, table), guess)
 
 
 def _key_remedy(one: ComparedObject, table: SchemaTable) -> str:
@@ -193,6 +226,7 @@ def _columns(comparison: Comparison) -> Iterator[Defect]:
         relation, _, column = one.name.partition(".")
         found = comparison.tables[relation]
         real = f"{found.table.qualified}.{found.columns[column].column.name}"
+        guess = _guess(found, [column])
         if "without time zone" in one.detail:
             yield Defect(
                 45,
@@ -200,6 +234,7 @@ def _columns(comparison: Comparison) -> Iterator[Defect]:
                 one.detail,
                 "A session in another time zone reads and writes other moments: retries and windows shift by hours.",
                 "alter its type to timestamptz, using the column at time zone 'UTC'",
+                guess,
             )
         elif "NOT NULL" in one.detail:
             yield Defect(
@@ -208,16 +243,23 @@ def _columns(comparison: Comparison) -> Iterator[Defect]:
                 one.detail,
                 "There is no switch for everybody at once.",
                 "Allow null, with a key that holds for it",
+                guess,
             )
         else:
             yield Defect(
-                20, real, one.detail, "Checks that use it cannot be judged.", "Map it by an expression, or change it"
+                20,
+                real,
+                one.detail,
+                "Checks that use it cannot be judged.",
+                "Map it by an expression, or change it",
+                guess,
             )
 
 
 def _flags(comparison: Comparison, rows: RowsSeen, rollout_flag: str) -> Iterator[Defect]:
     if rows.flags is not None:
-        table = comparison.tables["feature_flags"].table.qualified
+        found = comparison.tables["feature_flags"]
+        table, guess = found.table.qualified, _guess(found, ["key", "company_id"])
         if rollout_flag not in rows.flags and not _renamed_flag(comparison, rollout_flag):
             yield Defect(
                 72,
@@ -226,6 +268,7 @@ def _flags(comparison: Comparison, rows: RowsSeen, rollout_flag: str) -> Iterato
                 "The gate can neither step the release forward nor switch it off.",
                 f"Insert the row, off; or name the release's flag in gate.yaml (rollout: flag). There are: "
                 f"{text(', '.join(sorted(rows.flags)[:8]), 300) or 'none'}",
+                guess,
             )
         for one in comparison.objects:
             of_nothing = one.area == "budgets" and "replay_budgets" not in comparison.tables
@@ -236,14 +279,17 @@ def _flags(comparison: Comparison, rows: RowsSeen, rollout_flag: str) -> Iterato
                     "there is no global row of this flag",
                     "What it switches cannot be switched off by hand.",
                     "Insert the row with the state that the service behaves by now",
+                    guess,
                 )
     if rows.has_pause_row is False:
+        paused = comparison.tables["agent_controls"]
         yield Defect(
             70,
-            comparison.tables["agent_controls"].table.qualified,
+            paused.table.qualified,
             "there is no row for everybody (its tenant is null)",
             "In an emergency the agents cannot be paused by an update: it changes no row, and nobody notices.",
             "Insert the row with a null tenant, not paused",
+            _guess(paused, ["company_id"]),
         )
 
 
@@ -263,6 +309,7 @@ def _audit(comparison: Comparison) -> Iterator[Defect]:
             "no trigger fires on UPDATE, DELETE and TRUNCATE of the audit trail",
             "Whoever may write to it can change what it says, and nothing shows it.",
             "Add triggers that refuse all three, enabled always",
+            _guess(found),
         )
 
 
@@ -277,28 +324,18 @@ def _login(schema: Schema, comparison: Comparison) -> Iterator[Defect]:
             "A mistake of the gate, or whoever gets hold of its password, could do anything.",
             "Make a login of its own: gate doctor --grants prints the script",
         )
-    blind = [m.table.qualified for m in comparison.tables.values() if _is_blind(schema, m.table)]
-    unreadable = [m.table.qualified for m in comparison.tables.values() if not m.table.readable]
-    for listed, seen in (
-        (blind, "row-level security hides rows from this login"),
-        (unreadable, "this login may not read it"),
-    ):
-        if listed:
+    closed: dict[str, list[str]] = {}
+    for one in comparison.tables.values():
+        closed.setdefault(schema.closed(one.table), []).append(one.table.qualified)
+    for seen, listed in closed.items():
+        if seen:
             yield Defect(
                 68,
-                ", ".join(listed[:4]) + (f" and {len(listed) - 4} more" if len(listed) > 4 else ""),
+                _listed(listed),
                 seen,
                 "A login that sees no rows finds no bad row anywhere, and everything looks fine.",
                 "Grant select and add a policy for it: gate doctor --grants prints the script",
             )
-
-
-def _is_blind(schema: Schema, table: SchemaTable) -> bool:
-    """Whether row-level security binds the login, and no policy opens the whole table to it."""
-    me = schema.role(schema.login) or SchemaRole(schema.login)
-    mine = {me.name, *me.member_of, "public"}
-    opened = any(p.permissive and p.command in "r*" and set(p.roles) & mine and is_true(p.rows) for p in table.policies)
-    return table.narrowed and not opened
 
 
 def _over_http(http: HttpComparison | None, contract: Contract) -> Iterator[Defect]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -16,15 +17,15 @@ from gates.deployment.database import connect
 from gates.deployment.requests import claims_of
 from gates.deployment.target import Target
 from gates.doctor.actors import match_functions, role_in
-from gates.doctor.compare import NOT_SEEN, ComparedObject, Comparison, Presence, RowsSeen, compare, guessed_tables
+from gates.doctor.compare import NOT_SEEN, ComparedObject, Comparison, Presence, RowsSeen, compare
 from gates.doctor.coverage import AreaCoverage, coverage
 from gates.doctor.defects import Defect, defects
 from gates.doctor.http_comparison import HttpComparison, compare_http
 from gates.doctor.http_members import called_by
-from gates.doctor.matching import Confidence, Pins, TableMatch
+from gates.doctor.matching import TableMatch, guessed_tables
 from gates.doctor.presets import FUNCTIONS, SUPABASE, FoundPreset, presets_of
 from gates.doctor.rows_reading import read_rows
-from gates.doctor.said import pins_of, settled
+from gates.doctor.said import home_said, pins_of, settled
 from gates.doctor.schema import Schema
 from gates.doctor.schema_reading import read_schema
 from gates.doctor.surface import Surface, look_at
@@ -33,6 +34,7 @@ from gates.text.foreign import text
 
 STATEMENT_TIMEOUT_MS, ANSWER_LIMIT_S = 4_000, 5.0
 """A server that stands still costs the second, once; a catalogue that is slow costs what `read_schema` allows."""
+MOST_SCHEMAS = 6
 WORTH_MENDING = 40
 """Harm below which a defect is advice: that the gate logs in as a superuser does not keep it from judging."""
 
@@ -73,7 +75,7 @@ class Diagnosis:
     @property
     def looks_like_it(self) -> bool:
         """Whether any table is likely one of the contract."""
-        return any(m.confidence > Confidence.PERHAPS for m in self.comparison.tables.values())
+        return any(m.is_likely for m in self.comparison.tables.values())
 
     @property
     def is_any_of_it(self) -> bool:
@@ -100,18 +102,20 @@ class Diagnosis:
         """
         seen = [o for o in self.objects if o.presence is not Presence.UNKNOWN and o.area in claims]
         mended = all(d.harm < WORTH_MENDING for d in self.defects)
-        return bool(seen) and mended and all(o.is_settled for o in seen)
+        return bool(seen) and mended and all(o.is_settled and not o.closed for o in seen)
 
 
-def view_database(url: str, contract: Contract, pins: Pins) -> DatabaseView:
+def view_database(url: str, contract: Contract, names: Names) -> DatabaseView:
     """Read the schema and a few rows. Never raises for what the database does."""
+    home = home_said(names)
     try:
         with contextlib.closing(connect(url, read_only=True, statement_timeout_ms=STATEMENT_TIMEOUT_MS)) as connection:
             connection.answer_limit_s = ANSWER_LIMIT_S
             schema = read_schema(connection, contract)
-            guessed = guessed_tables(schema, contract, pins)
-            functions = match_functions(schema, contract)
-            return DatabaseView(schema, read_rows(connection, guessed, functions.get("is_feature_enabled")), guessed)
+            guessed = guessed_tables(schema, contract, pins_of(names), home)
+            functions = match_functions(schema, contract, guessed.get("feature_flags"), home)
+            seen = {n: m for n, m in guessed.items() if not schema.closed(m.table)}
+            return DatabaseView(schema, read_rows(connection, seen, functions.get("is_feature_enabled")), guessed)
     except psycopg.Error as error:
         return DatabaseView(unreached=text(first_line(error), 300))
 
@@ -124,7 +128,7 @@ def diagnose(
     """
     with ThreadPoolExecutor(1) as pool:
         surface = pool.submit(look_at, target, contract, FUNCTIONS if key else "") if target.base_url else None
-        view = view_database(target.database_url, contract, pins_of(names)) if target.database_url else None
+        view = view_database(target.database_url, contract, names) if target.database_url else None
         seen = surface.result() if surface else None
     found = judge(view, seen, contract, names, rollout_flag)
     return replace(found, key=key, admin_role=role_in(claims_of(admin_jwt)))
@@ -136,7 +140,7 @@ def judge(
     """What the views show. None: that door was not given. Pure but for the shipped catalogue."""
     schema = view.schema if view else Schema()
     rows = view.rows if view else NOT_SEEN
-    comparison = compare(schema, contract, pins_of(names), rows, view.guessed if view else {})
+    comparison = compare(schema, contract, pins_of(names), rows, view.guessed if view else {}, home_said(names))
     paths = names.given.get("http", {}).get("paths", {})
     called = called_by({f"{n}.{c}": m.column.name for n, t in comparison.tables.items() for c, m in t.columns.items()})
     http = compare_http(surface, contract, paths, called) if surface else None
@@ -153,13 +157,26 @@ def judge(
         comparison,
         schema,
         http,
-        tuple(_remarks(view, surface)),
+        (*_remarks(view, surface), *_copies(comparison)),
         bool((view and not view.unreached) or (surface and not surface.unreached)),
     )
 
 
 def _unseen(objects: Sequence[ComparedObject], why: str) -> list[ComparedObject]:
     return [ComparedObject(o.kind, o.name, o.area, Presence.UNKNOWN, detail=why) for o in objects]
+
+
+def _copies(comparison: Comparison) -> Iterator[str]:
+    """Which schemas have the same tables, and which of them was looked at."""
+    found = [m for m in comparison.tables.values() if m.copies]
+    schemas = sorted({s for m in found for s in m.copies})
+    if schemas:
+        home = Counter(m.table.schema for m in found).most_common(1)[0][0]
+        more = f" and {len(schemas) - MOST_SCHEMAS} more" if len(schemas) > MOST_SCHEMAS else ""
+        yield (
+            f"{len(schemas)} schemas have the same tables: {', '.join(schemas[:MOST_SCHEMAS])}{more}. {home} was looked"
+            " at; `names: {schema: NAME}` in gate.yaml says which it is"
+        )
 
 
 def _remarks(view: DatabaseView | None, surface: Surface | None) -> list[str]:

@@ -14,13 +14,14 @@ from gates.contract.scope import SERVICE
 from gates.decision.floor import on_floor
 from gates.doctor import limit_keys
 from gates.doctor.actors import FoundMembers, tenant_claim, tenant_members
+from gates.doctor.columns import Confidence
 from gates.doctor.compare import Presence
 from gates.doctor.defects import platform_defaults
 from gates.doctor.diagnosis import Diagnosis
 from gates.doctor.draft_http import http_lines
 from gates.doctor.drafting import MOST_COMMENT, Lines, alternatives, comment, guess, scalar, titled
 from gates.doctor.limit_keys import CONTRACT_FORM
-from gates.doctor.matching import Confidence, TableMatch
+from gates.doctor.matching import TableMatch
 from gates.doctor.presets import SERVICE_ROLE, SUPABASE
 from gates.doctor.schema import SchemaColumn, SchemaTable, quoted
 from gates.doctor.sqltypes import bare, id_type
@@ -141,8 +142,7 @@ def _names(found: Diagnosis, contract: Contract) -> Lines:
     tables = found.comparison.tables
     home = home_of(tables.values())
     if tables:
-        if home != "public":
-            yield f"  schema: {scalar(home)}"
+        yield from _schema(found, home)
         yield from _ids(tables)
         claim = tenant_claim([*tables.values()], found.schema)
         if claim.claim and claim.claim != "company_id":
@@ -163,6 +163,17 @@ def _names(found: Diagnosis, contract: Contract) -> Lines:
     http = [*http_lines(found)]
     yield from titled("  http:", http)
     yield from http
+
+
+def _schema(found: Diagnosis, home: str) -> Lines:
+    """Where the tables are; of several schemas that are as good a person says which."""
+    is_open = any(m.copies and m.confidence is Confidence.PERHAPS for m in found.comparison.tables.values())
+    if is_open:
+        others = sorted({s for m in found.comparison.tables.values() for s in m.copies} - {home})
+        said = comment(f"which is it? {alternatives(others)}", "say it, remove `tables`, and draft again with --force")
+        yield f"  # schema: {scalar(home)}{said}"
+    elif home != "public":
+        yield f"  schema: {scalar(home)}"
 
 
 def _token(place: str, role: str) -> Lines:
@@ -242,7 +253,11 @@ def _placed(schema: str, name: str, home: str) -> str:
 def _table(found: Diagnosis, name: str, home: str) -> Lines:
     one = found.comparison.tables.get(name)
     if one is None:
-        yield f"    {name}: {{absent: true}}"
+        seen = found.comparison.of("table", name) or found.comparison.of("view", name)
+        if seen and seen.presence is Presence.UNKNOWN:
+            yield f"    # {name}: not seen{comment(seen.detail)}"
+        else:
+            yield f"    {name}: {{absent: true}}{comment(seen.detail) if seen and not seen.said else ''}"
         return
     real = one.table
     if one.confidence is Confidence.PERHAPS and one.alternatives:
@@ -281,7 +296,10 @@ def _columns(found: Diagnosis, one: TableMatch) -> Lines:
         yield "      columns:"
         yield from lines
     if absent:
-        yield f"      absent: [{', '.join(absent)}]  # found nothing that is it: read as null, never written"
+        yield "      absent:"
+    for column in absent:
+        reads = "read as null" if column in one.relation.nullable else "checks that need it are unknown"
+        yield f"        - {column}  # found nothing that is it: {reads}"
 
 
 def _derived(one: TableMatch, column: str) -> str:

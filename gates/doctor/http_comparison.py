@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from gates.contract.contract import Contract, Endpoint
 from gates.deployment.requests import Answer
 from gates.doctor.assignment import NONE, assign
+from gates.doctor.columns import Confidence
 from gates.doctor.compare import ComparedObject, Presence
 from gates.doctor.http_members import Called, paired, series_of
-from gates.doctor.matching import Confidence
 from gates.doctor.openapi import ApiDocument, ApiOperation
 from gates.doctor.states import match_values
 from gates.doctor.surface import NOWHERE, Surface

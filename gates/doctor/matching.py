@@ -1,24 +1,30 @@
-"""Which real table and column is which of the contract: scores with reasons, then the best assignment of all. Pure."""
+"""Which real table is which of the contract: scores with reasons, then the best assignment of all. Pure."""
 
 from __future__ import annotations
 
-import enum
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import sqrt
 
 from gates.contract.contract import Contract, Relation
 from gates.doctor.assignment import NONE, assign
-from gates.doctor.schema import Schema, SchemaColumn, SchemaTable
-from gates.doctor.sqltypes import fitness, is_id
-from gates.doctor.states import match_values
-from gates.doctor.words import Likenesses, common_words, synonyms, words
+from gates.doctor.columns import (
+    CLOSE,
+    ColumnLikenesses,
+    ColumnMatch,
+    Confidence,
+    Pin,
+    Pins,
+    graded,
+    match_columns,
+)
+from gates.doctor.copies import Copies, shared
+from gates.doctor.presets import presets_of
+from gates.doctor.schema import PUBLIC, Schema, SchemaTable
+from gates.doctor.words import Likenesses, common_words, words
 
 SURE_TABLE, LIKELY_TABLE, PERHAPS_TABLE = 0.74, 0.56, 0.42
-SURE_COLUMN, LIKELY_COLUMN, PERHAPS_COLUMN = 0.9, 0.72, 0.52
-CLOSE = 0.06
-"""A second candidate within this is as good as the first: which one it is, a person must say."""
 NAME_SHARE, HUB_NAME_SHARE = 0.45, 0.75
 """How much of a table's score its name makes; a table of two columns is known by its name and its neighbours."""
 HUB_NEIGHBOUR, NEIGHBOUR, MENTIONED, HOME = 0.5, 0.25, 0.1, 0.02
@@ -30,39 +36,15 @@ SLACK = 0.1
 """What the types, keys and states of columns may add to what their names say."""
 TARGETS = {"company_id": "companies", "event_id": "events", "replay_run_id": "replay_runs"}
 """Columns that refer to a table of the contract where a deployment has foreign keys."""
-ColumnLikenesses = Mapping[str, Mapping[tuple[str, str], float]]
-"""Real column -> (column of the contract, its table) -> likeness."""
 MOST_TABLES, MOST_NEIGHBOURS = 150, 30
 """Tables that are looked at closely, a quarter of a millisecond for each of their columns; and those they refer to."""
 GENERIC = frozenset({"companies", "events", "agent_tasks", "audit_logs", "audit_heads"})
 """Tables that any application may have: they count only beside one that is of this contract alone."""
-
-
+SAME_COLUMNS = 0.8
+"""Share of the columns that a table and its archive have in common."""
+MOST_ALTERNATIVES = 3
 BY_CHANCE = 3
 """Fewer tables that are `perhaps` of the contract are there in any application."""
-
-
-class Confidence(enum.IntEnum):
-    """How sure a guess is."""
-
-    PERHAPS = 1
-    LIKELY = 2
-    SURE = 3
-
-    @property
-    def word(self) -> str:
-        return self.name.lower()
-
-
-@dataclass(frozen=True, slots=True)
-class ColumnMatch:
-    """The real column of a column of the contract."""
-
-    column: SchemaColumn
-    score: float
-    confidence: Confidence
-    reason: str
-    alternatives: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,49 +59,75 @@ class TableMatch:
     columns: Mapping[str, ColumnMatch] = field(default_factory=dict)
     alternatives: tuple[str, ...] = ()
     pin: Pin | None = None
+    home: str = PUBLIC
+    """The schema of what the contract names without one."""
+    copies: tuple[str, ...] = ()
+    """The schemas that have the same table, its own among them; none where it is the only one."""
 
     @property
     def has_own_name(self) -> bool:
-        return self.table.schema == "public" and self.table.name == self.relation.name
+        return self.table.schema == self.home and self.table.name == self.relation.name
+
+    @property
+    def is_likely(self) -> bool:
+        """Whether it is likely one of the contract, be it one of several that are as good."""
+        return self.score >= LIKELY_TABLE
 
 
-@dataclass(frozen=True, slots=True)
-class Pin:
-    """What a person has said of one table already: it is no guess.
+def guessed_tables(schema: Schema, contract: Contract, pins: Pins | None, home: str = "") -> dict[str, TableMatch]:
+    """The real tables by name of the contract; the tables of a known queue are nothing else. home: as of `match`."""
+    libraries = {name for preset in presets_of(schema) for name in preset.tables}
+    own = replace(schema, tables=tuple(t for t in schema.tables if t.qualified not in libraries))
+    return match(own, contract, pins, home)
 
-    columns: name of the contract -> real name; expressions, absent: columns of the contract that are no real ones.
+
+def match(schema: Schema, contract: Contract, pins: Pins | None = None, home: str = "") -> dict[str, TableMatch]:
+    """The real tables by name of the contract. One table is used once; nothing is claimed below `perhaps`.
+
+    home: the schema of what is named without one, where gate.yaml says so. Of tables that are in several schemas alike
+    those of one schema are looked at: of home, else of the one that fits best. The others are alternatives.
     """
-
-    table: str
-    columns: Mapping[str, str] = field(default_factory=dict)
-    expressions: tuple[str, ...] = ()
-    absent: tuple[str, ...] = ()
-
-    def allows(self, column: str, real: str) -> bool:
-        """Whether it leaves it open that a column is this real one, or says so."""
-        if column in self.columns:
-            return self.columns[column] == real
-        return column not in {*self.expressions, *self.absent} and real not in self.columns.values()
-
-
-Pins = Mapping[str, Pin | None]
-"""Table of the contract -> what is said of it; None: that there is none."""
+    said = pins or {}
+    copies = Copies.among(schema.tables, {p.table for p in said.values() if p})
+    found = _matched(copies.one_of_each(schema.tables, home), contract, said, home)
+    schemas = copies.schemas((m.table, m.score) for m in found.values())
+    if home or not schemas:
+        return found
+    best, worth = schemas[0]
+    found = _matched(copies.one_of_each(schema.tables, best), contract, said, home)
+    is_open = best != PUBLIC and any(w > worth - CLOSE for _, w in schemas[1:])
+    return {
+        n: m if m.pin else _with_copies(m, copies.sets.get(m.table.qualified, ()), is_open) for n, m in found.items()
+    }
 
 
-def match(schema: Schema, contract: Contract, pins: Pins | None = None) -> dict[str, TableMatch]:
-    """The real tables by name of the contract. One table is used once; nothing is claimed below `perhaps`."""
-    made = _Matcher(schema, contract, pins or {})
+def _matched(tables: Sequence[SchemaTable], contract: Contract, pins: Pins, home: str) -> dict[str, TableMatch]:
+    made = _Matcher(tables, contract, pins, home or PUBLIC)
     first = made.best({})
     return made.corroborated(made.best(first))
+
+
+def _with_copies(one: TableMatch, copies: Sequence[SchemaTable], is_open: bool) -> TableMatch:
+    """The match with its copies in other schemas. is_open: those are as good."""
+    others = tuple(t.qualified for t in copies if t is not one.table)
+    if one.pin or not others:
+        return one
+    confidence = Confidence.PERHAPS if is_open else one.confidence if one.has_own_name else Confidence.LIKELY
+    return replace(
+        one,
+        confidence=min(one.confidence, confidence),
+        alternatives=(*one.alternatives, *others)[:MOST_ALTERNATIVES],
+        copies=tuple(sorted(t.schema for t in copies)),
+    )
 
 
 class _Matcher:
     """The scores of one schema against the contract."""
 
-    def __init__(self, schema: Schema, contract: Contract, pins: Pins) -> None:
+    def __init__(self, tables: Sequence[SchemaTable], contract: Contract, pins: Pins, home: str) -> None:
         relations = contract.relations.values()
-        self.contract, self.pins = contract, pins
-        all_tables = [t for t in schema.tables if t.columns]
+        self.contract, self.pins, self.home = contract, pins, home
+        all_tables = [t for t in tables if t.columns]
         self.prefixes = common_words([t.name for t in all_tables])
         self.weights = _weights(contract)
         self.names = Likenesses("tables", [(r.name, "") for r in relations])
@@ -131,7 +139,7 @@ class _Matcher:
         """The tables to look at closely: all of them, or, of very many, those with the most familiar names."""
         if len(tables) <= MOST_TABLES:
             return [*tables]
-        known = {p.table for p in self.pins.values() if p} | {f"public.{n}" for n in self.contract.relations}
+        known = {p.table for p in self.pins.values() if p} | {f"{self.home}.{n}" for n in self.contract.relations}
 
         def familiar(table: SchemaTable) -> float:
             own = tuple(w for w in words(table.name) if w not in self.prefixes)
@@ -156,6 +164,8 @@ class _Matcher:
         relations = [*self.contract.relations.values()]
         targets = _targets(before)
         grid = [{i: self._scored(i, r, targets) for i, _ in self._candidates(r, targets)} for r in relations]
+        own = {i: m.score for row in grid for i, m in row.items() if m.has_own_name and m.is_likely}
+        grid = [{i: m for i, m in row.items() if m.has_own_name or m.score > own.get(i, 0.0)} for row in grid]
         used = sorted({i for row in grid for i in row})
         scores = [[row[i].score if i in row else 0.0 for i in used] for row in grid]
         found = assign(scores, PERHAPS_TABLE)
@@ -165,14 +175,17 @@ class _Matcher:
             if place != NONE:
                 one = row[used[place]]
                 named[relation.name] = _with_rivals(one, [m for i, m in row.items() if m.score > worth.get(i, 0.0)])
-        return named
+        rows = {
+            r.name: {m.table.qualified: m.score for m in row.values()} for r, row in zip(relations, grid, strict=True)
+        }
+        return {n: m for n, m in named.items() if m.pin or not _is_second(m, named, rows)}
 
     def _candidates(self, relation: Relation, targets: Mapping[str, str]) -> Iterable[tuple[int, SchemaTable]]:
         """The tables that can come to a score worth claiming."""
         pin = self.pins.get(relation.name, ...)
         pointed = {targets.get(c) for c, r in TARGETS.items() if r == relation.name}
         for i, table in enumerate(self.tables):
-            if pin is None or table.is_view != relation.is_view:
+            if pin is None or (table.is_view != relation.is_view and pin is ...):
                 continue
             if isinstance(pin, Pin):
                 if table.qualified == pin.table:
@@ -199,11 +212,11 @@ class _Matcher:
         pin = self.pins.get(relation.name)
         columns = match_columns(relation, table, targets, alike, pin)
         if pin:
-            return TableMatch(relation, table, 2.0, Confidence.SURE, "gate.yaml says so", columns, pin=pin)
+            return TableMatch(relation, table, 2.0, Confidence.SURE, "gate.yaml says so", columns, (), pin, self.home)
         whole = sum(self.weights[c] for c in relation.columns)
         covered = sum(self.weights[c] * m.score for c, m in columns.items()) / whole
         share = _name_share(relation)
-        score = share * name + (1 - share) * covered + HOME * (table.schema == "public")
+        score = share * name + (1 - share) * covered + HOME * (table.schema == self.home)
         reasons = [f"name {name:.0%}", f"{len(columns)} of {len(relation.columns)} columns"]
         pointed = [c for c, r in TARGETS.items() if r == relation.name and targets.get(c) == table.qualified]
         if pointed:
@@ -221,8 +234,8 @@ class _Matcher:
         if relation.name in GENERIC and not pointed and not is_whole and score < LIKELY_TABLE:
             score = 0.0
         score = min(score, 1.0)
-        confidence = _confidence(score, SURE_TABLE, LIKELY_TABLE)
-        return TableMatch(relation, table, score, confidence, ", ".join(reasons), columns)
+        confidence = graded(score, SURE_TABLE, LIKELY_TABLE)
+        return TableMatch(relation, table, score, confidence, ", ".join(reasons), columns, home=self.home)
 
     def corroborated(self, found: dict[str, TableMatch]) -> dict[str, TableMatch]:
         """Without the tables that any application has, where nothing speaks for this contract: neither a table that is
@@ -234,108 +247,14 @@ class _Matcher:
         return found if certain else own | maybe if len(maybe) >= BY_CHANCE else own
 
 
-def match_columns(
-    relation: Relation,
-    table: SchemaTable,
-    targets: Mapping[str, str],
-    alike: ColumnLikenesses,
-    pin: Pin | None = None,
-) -> dict[str, ColumnMatch]:
-    """The real columns by name of the contract. targets: column -> the table that it should refer to."""
-    wanted, real = [*relation.columns.items()], [*table.columns.values()]
-    alone = _alone(relation, table)
-    scores = [
-        [
-            _column_score(relation, n, t, c, targets, alike[c.name].get((n, relation.name), 0.0), table, alone)
-            for c in real
-        ]
-        for n, t in wanted
-    ]
-    for row, (name, _) in zip(scores, wanted, strict=True):
-        for place, column in enumerate(real):
-            if pin and not pin.allows(name, column.name):
-                row[place] = 0.0
-            elif pin and name in pin.columns:
-                row[place] = 2.0
-    found = assign(scores, PERHAPS_COLUMN)
-    taken = {p for p in found if p != NONE}
-    matched = {}
-    for (name, _), row, place in zip(wanted, scores, found, strict=True):
-        if place == NONE:
-            continue
-        score = row[place]
-        rivals = [real[i].name for i, s in enumerate(row) if i not in taken and s >= max(score - CLOSE, PERHAPS_COLUMN)]
-        confidence = _confidence(score, SURE_COLUMN, LIKELY_COLUMN)
-        if rivals and real[place].name != name:
-            confidence = Confidence.PERHAPS
-        matched[name] = ColumnMatch(
-            real[place],
-            min(score, 1.0),
-            confidence,
-            _column_reason(relation, name, real[place], targets),
-            (*rivals[:3],),
-        )
-    return matched
-
-
-def _column_score(
-    relation: Relation,
-    name: str,
-    wanted: str,
-    column: SchemaColumn,
-    targets: Mapping[str, str],
-    alike: float,
-    table: SchemaTable,
-    alone: frozenset[tuple[str, str]],
-) -> float:
-    identifies = is_id(name, wanted)
-    fit = fitness(wanted, column.type, is_id=identifies, values=bool(column.values))
-    if not fit:
-        return 0.0
-    if column.name == name:
-        return 0.75 + 0.25 * fit
-    bonus = 0.0
-    if targets.get(name) and column.references == targets[name]:
-        bonus += 0.4
-    elif targets.get(f"{name}=") == column.name:
-        bonus += 0.3
-    if name == "id" and any(k.is_primary and k.columns == (column.name,) for k in table.keys):
-        return 0.99
-    if name == "id" and table.numbered_by == column.name:
-        bonus += 0.5
-    if (name, column.name) in alone:
-        bonus += 0.35
-    if name in relation.values and column.values:
-        bonus += 0.25 * len(match_values(relation.values[name], column.values, synonyms())) / len(relation.values[name])
-    if column.comment and name in column.comment:
-        bonus += 0.2
-    if alike < 0.5 and not bonus:
-        return 0.0
-    return min(0.75 * alike + 0.25 * fit + bonus, 0.99)
-
-
-def _alone(relation: Relation, table: SchemaTable) -> frozenset[tuple[str, str]]:
-    """Pairs of columns that are the only ones of their type, in the table of the contract and in the real one."""
-    pairs = []
-    for kind in ("jsonb", "boolean", "timestamptz", "timestamptz[]", "xid8"):
-        wanted = [n for n, t in relation.columns.items() if t == kind]
-        real = [c.name for c in table.columns.values() if fitness(kind, c.type, is_id=False) >= 0.9]
-        if len(wanted) == len(real) == 1:
-            pairs.append((wanted[0], real[0]))
-    return frozenset(pairs)
-
-
-def _column_reason(relation: Relation, name: str, column: SchemaColumn, targets: Mapping[str, str]) -> str:
-    if column.name == name:
-        return "same name"
-    reasons = [f"called {column.name}, {column.type}"]
-    if targets.get(name) and column.references == targets[name]:
-        reasons.append(f"refers to {column.references}")
-    if column.comment and name in column.comment:
-        reasons.append("its comment names it")
-    if name in relation.values and column.values:
-        reasons.append(f"holds {', '.join(column.values[:6])}")
-    return "; ".join(reasons)
+def _is_second(one: TableMatch, named: Mapping[str, TableMatch], scores: Mapping[str, Mapping[str, float]]) -> bool:
+    """Whether it is rather another table of the contract, which a table of the same columns is already: an archive."""
+    name = one.table.qualified
+    return any(
+        scores[n].get(name, 0.0) > one.score and shared(m.table, one.table) >= SAME_COLUMNS
+        for n, m in named.items()
+        if m is not one
+    )
 
 
 def _with_rivals(one: TableMatch, others: Sequence[TableMatch]) -> TableMatch:
@@ -346,29 +265,24 @@ def _with_rivals(one: TableMatch, others: Sequence[TableMatch]) -> TableMatch:
     )
     if not rivals or one.has_own_name or one.pin:
         return one
-    return TableMatch(
-        one.relation,
-        one.table,
-        one.score,
-        Confidence.PERHAPS,
-        one.reason,
-        one.columns,
-        tuple(m.table.qualified for m in rivals[:3]),
-        one.pin,
-    )
+    named = tuple(m.table.qualified for m in rivals[:MOST_ALTERNATIVES])
+    return replace(one, confidence=Confidence.PERHAPS, alternatives=named)
 
 
 def _targets(found: Mapping[str, TableMatch]) -> dict[str, str]:
     """What an assignment says of names to come: for each column that refers to a table of the contract, which table the
-    real ones refer to most; and, under `column=`, what a column of several tables is called in most of them.
+    real ones refer to most; under `column=`, what a column of several tables is called in most of them; and, under
+    `column!`, a table of which a reference names a row, and nothing that the contract's column names.
     """
     targets = {}
+    taken = {m.table.qualified: n for n, m in found.items() if m.is_likely}
     for column, named in TARGETS.items():
-        seen = Counter(
-            m.columns[column].column.references
-            for m in found.values()
-            if column in m.columns and m.columns[column].column.references
-        )
+        refer = [m.columns[column].column for m in found.values() if column in m.columns]
+        seen = Counter(c.references for c in refer if c.references and taken.get(c.references, named) == named)
+        for one in refer:  # a letter may refer to the outbox, by the number of its row
+            other = found.get(taken.get(one.references, named))
+            if other and other.relation.name != named and not _has_type(other, column, one.type):
+                targets[f"{column}!"] = one.references
         table = found.get(named)
         if seen:
             targets[column] = seen.most_common(1)[0][0]
@@ -384,6 +298,10 @@ def _targets(found: Mapping[str, TableMatch]) -> dict[str, str]:
     return targets
 
 
+def _has_type(one: TableMatch, column: str, kind: str) -> bool:
+    return column in one.columns and one.columns[column].column.type == kind
+
+
 def _weights(contract: Contract) -> dict[str, float]:
     """A column that few tables have says more than one that all have."""
     seen = Counter(c for r in contract.relations.values() for c in r.columns)
@@ -392,7 +310,3 @@ def _weights(contract: Contract) -> dict[str, float]:
 
 def _name_share(relation: Relation) -> float:
     return HUB_NAME_SHARE if len(relation.columns) < 4 else NAME_SHARE
-
-
-def _confidence(score: float, sure: float, likely: float) -> Confidence:
-    return Confidence.SURE if score >= sure else Confidence.LIKELY if score >= likely else Confidence.PERHAPS

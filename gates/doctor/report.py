@@ -76,7 +76,7 @@ def as_text(found: Diagnosis, contract: Contract, *, colour: bool, whole: bool) 
 def _next(found: Diagnosis) -> list[str]:
     """What to do with all this."""
     guessed = sum(o.usable and not o.is_settled for o in found.objects)
-    if not guessed and not found.presets:
+    if not found.is_any_of_it or not (guessed or found.presets):
         return []
     return [
         "",
@@ -154,11 +154,14 @@ def _parent(one: ComparedObject) -> str:
 def _defects(found: Diagnosis, *, colour: bool) -> Terminal:
     if not found.defects:
         return Terminal.of_lines(["no defect was seen"] if found.reached else [])
-    lines: list[Terminal | str] = [paint("defects, the most harmful first", "bold", on=colour)]
+    lines: list[Terminal | str] = [
+        paint("defects, the most harmful first; what stands on a guess behind the others", "bold", on=colour)
+    ]
     for number, one in enumerate(found.defects[:MOST_DEFECTS], 1):
         tint = "red" if one.harm >= 70 else "yellow"
         lines.append(Terminal("{:>3}. {}: {}").format(number, paint(one.subject, tint, on=colour), one.seen))
-        lines += [f"     {part}" for said in (one.cost, one.remedy) for part in textwrap.wrap(said, WIDTH - 6)]
+        said = (one.condition, one.cost, one.remedy)
+        lines += [f"     {line}" for part in said for line in textwrap.wrap(part, WIDTH - 6)]
     if len(found.defects) > MOST_DEFECTS:
         lines.append(f"  … and {len(found.defects) - MOST_DEFECTS} more (--json has all)")
     return Terminal.of_lines(lines)
@@ -177,4 +180,6 @@ def _coverage(found: Diagnosis) -> Terminal:
         "what the gate could judge here, in checks; estimated from the objects that their SQL and their area need",
         *table(rows, ("area", "checks", "today", "with a mapping", "lacking")).splitlines(),
     ]
+    if closed := sum(a.closed for a in found.coverage):
+        lines.append(f"{closed} more need rights that this login has not: `gate doctor --grants` prints the script")
     return Terminal.of_lines(lines)

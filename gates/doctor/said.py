@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from gates.contract.names import Names, names_of
+from gates.doctor.columns import Confidence, Pin, Pins
 from gates.doctor.compare import NOT_THERE, ComparedObject, Presence
-from gates.doctor.matching import Confidence, Pin, Pins
 from gates.doctor.presets import KEY_HEADER
 from gates.doctor.schema import Schema
 from gates.inputs.strict_yaml import YamlNode
@@ -32,6 +32,11 @@ def pins_of(names: Names) -> Pins:
         for n, r in names.relations.items()
         if n in listed
     }
+
+
+def home_said(names: Names) -> str:
+    """The schema of what is named without one; empty where nothing says so."""
+    return str(names.given.get("schema", ""))
 
 
 def only_extra_headers(names: Names, key: str = "") -> Names:

@@ -10,6 +10,8 @@ from psycopg.sql import Identifier
 
 from gates.doctor.sqltypes import id_type
 
+PUBLIC = "public"
+"""Where the contract has its objects, unless gate.yaml says otherwise."""
 TABLES, VIEWS = frozenset("rpf"), frozenset("vm")
 """pg_class.relkind of what rows are written to, and of what only shows them."""
 UPDATE_DELETE_TRUNCATE = 16 | 8 | 32
@@ -20,6 +22,11 @@ _PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
 def quoted(name: str) -> str:
     """A name as a statement has it: in quotes where it needs them."""
     return name if _PLAIN.fullmatch(name) else Identifier(name).as_string()
+
+
+def is_true(expression: str) -> bool:
+    """Whether a policy's expression lets every row through."""
+    return expression.strip("() ").lower() in {"true", "1 = 1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +166,16 @@ class Schema:
     claim_readers: tuple[str, ...] = ()
     """The text of functions that read what a request says of itself."""
     unread: Mapping[str, str] = field(default_factory=dict)
+
+    def closed(self, table: SchemaTable) -> str:
+        """Why this login cannot see the rows of a table; empty where it can."""
+        if not table.readable:
+            return "this login may not read it"
+        me = self.role(self.login) or SchemaRole(self.login)
+        mine = {me.name, *me.member_of, "public"}
+        policies = (p for p in table.policies if p.permissive and p.command in "r*" and set(p.roles) & mine)
+        opened = not table.narrowed or any(is_true(p.rows) for p in policies)
+        return "" if opened else "row-level security hides rows from this login"
 
     def role(self, name: str) -> SchemaRole | None:
         return next((r for r in self.roles if r.name == name), None)

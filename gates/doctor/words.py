@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from gates.text.own_data import data_of
 FILE = Path(__file__).with_name("synonyms.yaml")
 LONGEST = 128
 """Characters of a name that are looked at; PostgreSQL allows 63 bytes."""
+SHORTEST = 3
+"""Letters of a word within another one."""
 SAME, KIN, ALIKE, ABBREVIATED, PARTLY = 1.0, 0.85, 0.7, 0.65, 0.5
 """The same word; words of one meaning; nearly the same letters; one without its vowels; one begins with the other."""
 INITIALS, OTHER, WITHOUT_OWNER = 0.75, 0.95, 0.97
@@ -81,10 +84,28 @@ def spelled_paths(endpoint: str) -> tuple[str, ...]:
 def words(name: str) -> tuple[str, ...]:
     """The words of a name in any convention, in lower case and singular: `TenantIDs`, `tenant_ids` -> tenant, id."""
     found: list[str] = []
-    for part in _WORD.findall(name[:LONGEST]):
+    plain = "".join(c for c in unicodedata.normalize("NFKD", name[:LONGEST]) if not unicodedata.combining(c))
+    for part in _WORD.findall(plain):
         word = part.lower()
-        found += map(_stem, SHORT.get(word, SHORT.get(_stem(word), word)).split())
+        found += map(_stem, (SHORT.get(word) or SHORT.get(_stem(word)) or " ".join(_parted(word))).split())
     return tuple(found)
+
+
+@functools.cache
+def _vocabulary() -> frozenset[str]:
+    """The words of which tables' names are made."""
+    listed: Mapping[str, Sequence[str]] = data_of(FILE)["tables"]
+    found = {w for names in listed.values() for name in names for w in _WORD.findall(name) if len(w) >= SHORTEST}
+    return frozenset(found | {w.removesuffix("s") for w in found})
+
+
+def _parted(word: str) -> tuple[str, ...]:
+    """The words that were written as one, as Django writes `deadletter`; else the word itself."""
+    known = _vocabulary()
+    for end in range(len(word) - SHORTEST, SHORTEST - 1, -1) if word not in known else ():
+        if word[:end] in known and (word[end:] in known or len(_parted(word[end:])) > 1):
+            return word[:end], *_parted(word[end:])
+    return (word,)
 
 
 def _stem(word: str) -> str:

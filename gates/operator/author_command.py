@@ -20,7 +20,7 @@ def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
     """The options of the command of that name."""
     if name == "lint":
         shared.policy(made)
-        made.add_argument("--target", action="store_true", help="also hold `names:` against DATABASE_URL")
+        made.add_argument("--target", action="store_true", help="also hold all names against DATABASE_URL")
         made.add_argument("--write", action="store_true", help="first write anew all that is generated from the code")
         return
     shared.as_json(made)
@@ -41,7 +41,8 @@ def _lint(options: argparse.Namespace, console: Console) -> int:
         console.result(problem)
     if found.problems:
         raise ConfigError(f"{len(found.problems)} problem(s) in {found.checks} checks; allowed: none. See above")
-    console.say(f"{found.checks} checks, policy and waivers: no problem found")
+    names = ", and the names against the database" if options.target else ""
+    console.say(f"{found.checks} checks, policy and waivers{names}: no problem found")
     if extra.lacking():
         console.say(f"not looked at: which faults turn a drill red; they need the reference: {extra.INSTALL}")
     return 0

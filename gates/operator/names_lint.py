@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,12 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from gates.contract.contract import contract
-from gates.contract.names import ID_KINDS, MemberNames, Names, RelationNames
+from gates.contract.names import ID_KINDS, MemberNames, Names, RelationNames, names_of
 from gates.decision.policy_file import PolicyFile
 from gates.deployment.database import Connection, execute, session, sql
 from gates.deployment.dialect.current import use
-from gates.errors import ConfigError, first_line
+from gates.deployment.queue_schema import look_at
+from gates.errors import CannotWork, ConfigError, first_line
 from gates.inputs.shapes import nearest
 from gates.inputs.strict_yaml import Place, YamlNode
 
@@ -32,51 +33,83 @@ FITTING: Mapping[str, tuple[str, ...]] = {
     "xid8": ("xid8",),
 }
 """Type of the contract -> types that do in its place. An enumeration does for text."""
+PUBLIC = "public"
+"""Where the contract's own names are."""
 ENUM = "E"
 NAMES_A_ROW = {"agent_tasks.id"}
 """Columns that do no more than that: whichever type they have, no check counts or orders by them."""
 
 
 def against_target(file: PolicyFile, url: str) -> list[str]:
-    """What of the names is not as the database has it. Raise ConfigError where it cannot be asked."""
-    node = file.root.member("names")
-    if node is None:
-        return []
+    """What of the names is not as the database has it; without `names:` those are the contract's own.
+
+    Raise CannotWork where it cannot be asked.
+    """
     use(Names())  # real names are asked for
     try:
         with session(url, read_only=True) as connection:
-            return [str(e) for e in _problems(connection, file, node)]
+            return [str(e) for e in _problems(connection, file)]
     except psycopg.Error as error:
-        raise ConfigError(f"DATABASE_URL: {first_line(error)}; allowed: a database that answers. See to it") from None
+        said = f"the names were not looked at: DATABASE_URL: {first_line(error)}; allowed: a database that answers"
+        raise CannotWork(f"{said}. See that it runs") from None
     finally:
         use(file.names)
 
 
-def _problems(connection: Connection, file: PolicyFile, node: YamlNode) -> Iterator[ConfigError]:
+def _problems(connection: Connection, file: PolicyFile) -> Iterator[ConfigError]:
+    node = file.root.member("names") or file.root
+    names = file.names if file.names.relations else names_of({"schema": PUBLIC})
     unclaimed = set(file.scope.unclaimed)
-    tables = node.member("tables")
-    for name, names in file.names.relations.items():
-        here = tables.member(name) if tables else None
-        if names.name and (here is not None or names.contract.area not in unclaimed):
-            yield from _of_relation(connection, file.names, names, here or node)
-    for name, function in file.names.functions.items():
+    if file.queue is not None and (trouble := look_at(file.queue, connection).trouble):
+        place = _place(file.root, "contract", "preset")
+        yield place.error(trouble, f"the tables of {file.queue.preset.title}", "See to it")
+    yield from _of_relations(connection, names, node, unclaimed)
+    for name, function in names.functions.items():
         here = node.member("functions")
-        if contract().functions[name].area in unclaimed and name not in file.names.given.get("functions", {}):
+        if contract().functions[name].area in unclaimed and name not in names.given.get("functions", {}):
             continue
         place = _place(here or node, name, "is")
         found = _rows(connection, "functions_of_name", function.schema, function.name)
         kinds = contract().functions[name].arguments
-        wanted = [file.names.id_type("company") if kinds[n] == "uuid" else kinds[n] for n in function.order]
+        wanted = [names.id_type("company") if kinds[n] == "uuid" else kinds[n] for n in function.order]
         real = f"{function.schema}.{function.name}"
         if not found:
             yield place.error(f"there is no function {real}", "what stands for " + name, "Correct the name")
         elif not any(_fit(wanted, list(row["arguments"])) for row in found):
             shown = "; ".join(", ".join(row["arguments"]) for row in found)
             yield place.error(f"{real} takes ({shown})", f"({', '.join(wanted)})", "Correct `arguments`")
-    yield from _of_members(connection, file.names.members, node.member("members") or node)
-    for role, its in file.names.roles.items():
+    yield from _of_members(connection, names.members, node.member("members") or node)
+    for role, its in names.roles.items():
         if its and not execute(connection, "select 1 from pg_catalog.pg_roles where rolname = %s", its):
             yield _place(node, "roles", role).error(f"there is no role {its!r}", "a role, or null", "Correct the name")
+
+
+def _of_relations(
+    connection: Connection, names: Names, node: YamlNode, unclaimed: Collection[str]
+) -> Iterator[ConfigError]:
+    """What is amiss of each table and view that is named or claimed. Those that are not there, and that nobody names,
+    are one mistake.
+    """
+    tables = node.member("tables")
+    missing = []
+    for name, one in names.relations.items():
+        here = tables.member(name) if tables else None
+        if not one.name or (here is None and one.contract.area in unclaimed):
+            continue
+        rows = _rows(connection, "columns_of_relation", one.schema, one.name)
+        if rows:
+            yield from _of_columns(connection, names, one, rows, here or node)
+        elif here is None:
+            missing.append(f"{one.schema}.{one.name}")
+        else:
+            said = f"there is no table or view {one.schema}.{one.name}"
+            yield _place(here, "is").error(said, f"what stands for {name}", "Correct it, or `absent: true`")
+    if missing:
+        yield node.place.error(
+            f"the database has not {', '.join(missing)}",
+            "every table and view of what the policy claims",
+            "See that DATABASE_URL is the right one; or draft `names:` (`gate doctor --write`), or claim less",
+        )
 
 
 def _of_members(connection: Connection, members: MemberNames | None, node: YamlNode) -> Iterator[ConfigError]:
@@ -100,16 +133,10 @@ def _of_members(connection: Connection, members: MemberNames | None, node: YamlN
                 )
 
 
-def _of_relation(connection: Connection, ids: Names, names: RelationNames, node: YamlNode) -> Iterator[ConfigError]:
+def _of_columns(
+    connection: Connection, ids: Names, names: RelationNames, rows: Sequence[Mapping[str, object]], node: YamlNode
+) -> Iterator[ConfigError]:
     real = f"{names.schema}.{names.name}"
-    rows = _rows(connection, "columns_of_relation", names.schema, names.name)
-    if not rows:
-        yield _place(node, "is").error(
-            f"there is no table or view {real}",
-            f"what stands for {names.contract.name}",
-            "Correct it, or `absent: true`",
-        )
-        return
     found = {str(row["name"]): row for row in rows}
     for column, kind in names.contract.columns.items():
         place = _place(node, "columns", column)

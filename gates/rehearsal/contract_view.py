@@ -15,10 +15,10 @@ import psycopg
 
 from gates.contract.contract import contract
 from gates.deployment.database import connect
-from gates.doctor.compare import NOT_SEEN, ComparedObject, Presence, compare, guessed_tables
+from gates.doctor.compare import NOT_SEEN, ComparedObject, Presence, compare
 from gates.doctor.defects import Defect, defects
 from gates.doctor.diagnosis import WORTH_MENDING
-from gates.doctor.matching import Confidence
+from gates.doctor.matching import guessed_tables
 from gates.doctor.schema_reading import read_schema
 from gates.errors import CannotWork
 from gates.rehearsal.presets import OF_SUPABASE
@@ -55,7 +55,7 @@ class ContractView:
             if named:
                 yield f"  {presence.value}: {', '.join(named[:MOST_NAMED])}{more}"
         for one in self.defects:
-            yield f"  {one.subject}: {one.seen}. {one.cost}"
+            yield f"  {one.subject}: {one.seen}. {' '.join(p for p in (one.condition, one.cost) if p)}"
             yield f"  Do: {one.remedy}"
 
     def to_json(self) -> dict[str, Any]:
@@ -66,7 +66,14 @@ class ContractView:
             if o.presence is not Presence.UNKNOWN
         ]
         found = [
-            {"subject": d.subject, "harm": d.harm, "seen": d.seen, "cost": d.cost, "remedy": d.remedy}
+            {
+                "subject": d.subject,
+                "harm": d.harm,
+                "seen": d.seen,
+                "guess": d.guess,
+                "cost": d.cost,
+                "remedy": d.remedy,
+            }
             for d in self.defects
         ]
         return {"tables": self.tables, "wanted": self.wanted, "alike": self.alike, "objects": objects, "defects": found}
@@ -81,11 +88,11 @@ def view(url: str) -> ContractView:
     except psycopg.Error as error:
         raise CannotWork(f"the schema that the migrations made could not be read: {error}") from error
     schema = replace(read, tables=tuple(t for t in read.tables if t.schema not in _OF_PLATFORMS))
-    guessed = guessed_tables(schema, wanted)
+    guessed = guessed_tables(schema, wanted, None)
     compared = compare(schema, wanted, None, NOT_SEEN, guessed)
     found = defects(schema, compared, wanted, NOT_SEEN, None, "")
     worth = [d for d in found if d.harm >= WORTH_MENDING and d.subject not in OF_SUPABASE]
-    alike = any(m.confidence > Confidence.PERHAPS for m in compared.tables.values())
+    alike = any(m.is_likely for m in compared.tables.values())
     return ContractView(
         compared.objects,
         tuple(worth) if alike else (),

@@ -1,7 +1,7 @@
 -- Tables and views of the deployment, the contract's names first, with their columns. Partitions, system schemas, and what
 -- an extension owns are left out. %(names)s: names of the contract; %(most)s: how many relations to read at most.
 with chosen as (
-  select c.oid, n.nspname, c.relname, c.relkind, c.relrowsecurity, c.relforcerowsecurity, c.relowner, c.reloptions, c.relacl
+  select c.oid, n.oid as place, n.nspname, c.relname, c.relkind, c.relrowsecurity, c.relforcerowsecurity, c.relowner, c.reloptions, c.relacl
   from pg_catalog.pg_class c
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
   where c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition
@@ -28,7 +28,7 @@ select c.oid::bigint as oid, c.nspname as schema, c.relname as name, c.relkind::
        c.relrowsecurity as secured, c.relforcerowsecurity as forced,
        pg_catalog.pg_get_userbyid(c.relowner) as owner,
        coalesce(c.reloptions && array['security_invoker=true', 'security_invoker=on', 'security_invoker=1'], false) as invoker,
-       pg_catalog.has_table_privilege(c.oid, 'select') as readable,
+       pg_catalog.has_schema_privilege(c.place, 'usage') and pg_catalog.has_table_privilege(c.oid, 'select') as readable,
        pg_catalog.row_security_active(c.oid) as narrowed,
        substr(d.description, 1, 200) as comment,
        array(

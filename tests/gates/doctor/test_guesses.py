@@ -9,8 +9,8 @@ import pytest
 
 from gates.contract.contract import contract
 from gates.deployment.database import connect
+from gates.doctor.columns import Confidence
 from gates.doctor.compare import Comparison, compare
-from gates.doctor.matching import Confidence
 from gates.doctor.presets import presets_of
 from gates.doctor.schema import SchemaColumn, SchemaTable
 from gates.doctor.schema_reading import read_schema

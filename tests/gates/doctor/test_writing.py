@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 from gates.contract.contract import contract
 from gates.contract.names import Names
 from gates.decision.policy_file import parse
-from gates.doctor.compare import guessed_tables
+from gates.deployment.dialect.relations import AbsentColumn, read
 from gates.doctor.diagnosis import DatabaseView, judge
 from gates.doctor.draft import draft
 from gates.doctor.drafting import comment, scalar
+from gates.doctor.matching import guessed_tables
 from gates.doctor.presets import SERVICE_ROLE, SUPABASE
 from gates.doctor.schema import SchemaRole
 from gates.doctor.writing import merged
@@ -125,6 +126,45 @@ def test_the_roles_of_supabase_are_the_platforms(pg_server: PgServer) -> None:
     text = merged("version: 1\nchecks: {}\n", draft(found, contract()))
     assert yaml.safe_load(text)["checks"] == {}
     assert "checks" not in yaml.safe_load(draft(replace(found, presets=()), contract()))
+
+
+def test_an_outbox_alone_claims_no_more_than_it_has(pg_server: PgServer, tmp_path: Path) -> None:
+    """Dead letters are found under a model's name; no claim stands on runs that are not there, and lint agrees."""
+    sql = (SCHEMAS / "outbox_app.sql").read_text(encoding="utf-8")
+    data = drafted(pg_server, sql, tmp_path)
+    tables = data["names"]["tables"]
+    assert tables["dead_letter_queue"]["is"] == "outbox_deadletter"
+    assert tables["event_outbox"]["is"] == "outbox_outboxmessage"
+    assert "event_id" in tables["dead_letter_queue"]["absent"], "a number of the outbox is no id of an event"
+    assert tables["replay_runs"] == tables["events"] == {"absent": True}
+    assert "dead-letters" in data["contract"]["claims"]
+    assert not {"idempotency", "outbox", "audit"} & {*data["contract"]["claims"]}
+    text = (tmp_path / "gate.yaml").read_text(encoding="utf-8")
+    assert re.search(r"# not claimed: idempotency; it lacks .*table replay_runs", text)
+    with database(pg_server, sql) as url:
+        told = gate("lint", "--target", cwd=tmp_path, environ={"DATABASE_URL": url})
+    assert told.returncode == 0, told.stdout + told.stderr
+
+
+def test_each_absent_column_says_what_comes_of_it(pg_server: PgServer, tmp_path: Path) -> None:
+    """Read as null where the contract lets it be, as every statement does; else what needs it is unknown."""
+    drafted(pg_server, (SCHEMAS / "outbox_app.sql").read_text(encoding="utf-8"), tmp_path)
+    names = parse(
+        (tmp_path / "gate.yaml").read_text(encoding="utf-8"), "gate.yaml", tmp_path, dt.date(2026, 1, 1)
+    ).names
+    said: dict[str, set[str]] = {}
+    for line in (tmp_path / "gate.yaml").read_text(encoding="utf-8").splitlines():
+        if found := re.fullmatch(r"        - (\w+)  # found nothing that is it: (.*)", line):
+            said.setdefault(found[1], set()).add(found[2])
+    assert {"aggregate_key", "claimed_until", "max_retries", "txid"} <= set(said)
+    for table in ("event_outbox", "dead_letter_queue"):
+        one = names.relations[table]
+        for column in one.absent:
+            try:
+                assert "null" in read(one, names, column)
+                assert "read as null" in said[column]
+            except AbsentColumn:
+                assert "checks that need it are unknown" in said[column]
 
 
 def test_a_known_queue_is_drafted_as_its_preset(pg_server: PgServer, tmp_path: Path) -> None:

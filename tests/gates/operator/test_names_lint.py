@@ -14,8 +14,12 @@ from psycopg.rows import dict_row
 from gates.contract.names import Names
 from gates.decision.policy_file import PolicyFile, parse
 from gates.deployment.dialect.current import current, use
+from gates.errors import CannotWork
 from gates.operator.names_lint import against_target
 from tests import renamed
+from tests.gates.doctor.databases import SCHEMAS, database
+from tests.gates.gate_process import gate
+from tests.postgres_fixture import TEMPLATE, PgServer
 
 TODAY = dt.date(2026, 1, 1)
 GIVEN = {k: v for k, v in renamed.names().items() if k != "roles"}
@@ -68,3 +72,55 @@ def test_the_names_are_in_use_afterwards(renamed_url: str) -> None:
     file = policy(GIVEN)
     against_target(file, renamed_url)
     assert current() == file.names
+
+
+NO_NAMES = "version: 1\ncontract: {claims: [replay, tenancy, outbox]}\n"
+
+
+def test_without_names_the_contracts_own_are_held_against_the_database(pg_server: PgServer, tmp_path: Path) -> None:
+    """Nothing is wrong on the reference; an empty database has none of what is claimed, which is one mistake."""
+    file = parse(NO_NAMES, "gate.yaml", tmp_path, TODAY)
+    with database(pg_server, template=TEMPLATE) as url:
+        assert against_target(file, url) == []
+    with database(pg_server) as url:
+        (problem,) = against_target(file, url)
+        done = gate("lint", "--target", cwd=tmp_path, environ={"DATABASE_URL": url})
+    assert problem.startswith("gate.yaml:1:1: the database has not public.companies, public.replay_runs, ")
+    assert "audit_logs" not in problem
+    assert done.returncode == 3
+    assert "the database has not public.companies" in done.stdout
+    assert "no problem found" not in done.stdout + done.stderr
+
+
+def test_a_column_of_the_contracts_own_that_is_not_there_is_named(pg_server: PgServer, tmp_path: Path) -> None:
+    """A table that is there without a column is a mistake with or without `names:`."""
+    with database(pg_server, "alter table event_outbox drop column txid", TEMPLATE) as url:
+        (problem,) = against_target(parse(NO_NAMES, "gate.yaml", tmp_path, TODAY), url)
+    assert "public.event_outbox has no column 'txid'" in problem
+
+
+@pytest.mark.parametrize(
+    "text", ["version: 1\n", "version: 1\nnames: {schema: app}\n", "version: 1\ncontract: {preset: river}\n"]
+)
+def test_a_database_that_does_not_answer_was_not_looked_at(tmp_path: Path, text: str) -> None:
+    """Whatever the policy says: exit code 4, and a sentence that says what was not looked at; no password is shown."""
+    (tmp_path / "gate.yaml").write_text(text, encoding="utf-8")
+    away = {"DATABASE_URL": "postgresql://u:planted-pw-123@127.0.0.1:9/x"}
+    done = gate("lint", "--target", cwd=tmp_path, environ=away)
+    assert done.returncode == 4
+    assert "the names were not looked at: DATABASE_URL: " in done.stderr
+    assert "no problem found" not in done.stdout + done.stderr
+    assert "planted-pw-123" not in done.stdout + done.stderr
+    with pytest.raises(CannotWork):
+        against_target(parse(text, "gate.yaml", tmp_path, TODAY), away["DATABASE_URL"])
+
+
+def test_the_tables_of_a_queue_are_held_against_the_database(pg_server: PgServer, tmp_path: Path) -> None:
+    """A queue's library that is not there is a mistake of the policy; where it is, nothing is."""
+    text = "version: 1\ncontract: {preset: pg-boss}\n"
+    with database(pg_server) as url:
+        (problem,) = against_target(parse(text, "gate.yaml", tmp_path, TODAY), url)
+    assert problem.startswith("gate.yaml:2:20: pg-boss is absent: there is no schema pgboss")
+    with database(pg_server, (SCHEMAS / "pgboss.sql").read_text(encoding="utf-8")) as url:
+        found = against_target(parse(text, "gate.yaml", tmp_path, TODAY), url)
+    assert not [one for one in found if "absent" in one]
