@@ -16,6 +16,7 @@ from gates.deployment.database import Connection, session
 from gates.deployment.dialect.current import current, for_hand
 from gates.deployment.failures import in_words
 from gates.deployment.loans import LiveRow
+from gates.deployment.sight import sights
 from gates.evidence import JsonValue
 from gates.verdict import Action
 
@@ -148,8 +149,10 @@ def read_flag(connection: Connection, flag: str) -> ReadBack:
         return ReadBack(None, _unseen(connection, flag), final=True)
     if seen["left_on"] != 0:
         return ReadBack(False, f"{seen['left_on']} of {seen['rows']} row(s) read back as not off")
-    sight = rows(connection, "flag_sight", {})[0]
-    return _asked(connection, flag) if sight["flags"] else _asked_for_all(connection, flag, bool(sight["companies"]))
+    seen_whole = [s for s in sights(connection) if s.sure]
+    if any(s.is_flags for s in seen_whole):
+        return _asked(connection, flag)
+    return _asked_for_all(connection, flag, any(s.is_companies for s in seen_whole))
 
 
 def _asked(connection: Connection, flag: str) -> ReadBack:

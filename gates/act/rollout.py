@@ -18,6 +18,7 @@ from gates.act.rollback import not_possible, roll_back
 from gates.decision.rules import RolloutPlan
 from gates.deployment.database import Connection, session
 from gates.deployment.failures import in_words
+from gates.deployment.sight import sees_every_flag
 from gates.verdict import Action, Decision, Verdict
 
 FLAGLESS = "the policy claims a queue alone, so there is no flag to change: the exit code says what to do"
@@ -175,7 +176,7 @@ def _next(connection: Connection, now: FlagState | None, order: Order) -> Action
     """The step to take. By hand, where no preflight looked, there is none if tenants' rows may be hidden."""
     step = next_step(now, order, _trail(connection, order))
     asked = step.kind == "promote" and order.by_hand and order.enable_at is None
-    if not asked or rows(connection, "flag_sight", {})[0]["flags"]:
+    if not asked or sees_every_flag(connection):
         return step
     at, flag = step.from_percent, order.plan.flag
     message = (
