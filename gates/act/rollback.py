@@ -61,6 +61,22 @@ def not_carried_out(order: Order, error: Exception) -> Action:
     return _failed(order, Carried(None, 0, 0.0, in_words(error)), None)
 
 
+def in_doubt(action: Action, flag: str, why: str) -> Action:
+    """An action of which it is not known whether it was the deployment's own flag: never done, whatever was seen."""
+    said = f"whether this is the flag {flag} that users have is not known: {why}"
+    check = f"-- in the table that users' flags are in (names: tables: feature_flags of the policy):\n{by_hand(flag)}"
+    return replace(
+        action,
+        result="failed",
+        message=f"{action.message}; {said}" if action.message else said,
+        holds=True,
+        flag="unknown" if action.flag == "off" or not action.flag else action.flag,
+        recovery={**action.recovery, "proved": False},
+        steps=tuple(replace(s, result="unknown") for s in action.steps),
+        by_hand="\n".join(filter(None, (check, action.by_hand.replace(by_hand(flag), "").strip()))),
+    )
+
+
 def _shown(url: str, order: Order) -> Action:
     """What a rollback would do. Raise one of UNREADABLE where that cannot be told."""
     flag = order.plan.flag

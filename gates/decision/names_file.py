@@ -35,6 +35,10 @@ class NamesError(ConfigError):
     """`names:` of gate.yaml cannot be used: what is done to a target under other names than its own is not known."""
 
 
+class NamesUnread(ConfigError):  # noqa: N818  -- reads as a sentence
+    """A policy that cannot be read, so that whether it gives names, and which, is not known."""
+
+
 def _table(relation: Relation) -> Shape:
     columns = tuple(relation.columns)
     values: dict[str, tuple[Shape, str]] = {

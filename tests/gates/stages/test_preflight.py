@@ -124,6 +124,17 @@ def test_a_target_that_shows_its_memory_is_examined_for_leaks(status: int, text:
         assert claims(Target(TargetKind.PRODUCTION, url))["memory-metric"] is claimed
 
 
+NO_CONDITION = """
+drop policy replay_gate_sees_all on replay_runs;
+create policy none on replay_runs for all to replay_gate with check (true)
+"""
+AS_A_VIEW = """
+alter table replay_runs rename to runs;
+create view public.replay_runs with (security_invoker = on) as select * from public.runs;
+grant select on public.replay_runs to replay_gate
+"""
+
+
 # --- over SQL ----------------------------------------------------------------------------------------------------
 
 
@@ -180,14 +191,11 @@ def test_a_login_that_row_level_security_blinds_is_unknown(
             )
         ),
         (
-            "drop policy replay_gate_sees_all on replay_runs;"
-            + "create policy none on replay_runs for all to replay_gate with check (true)",
+            NO_CONDITION,
             "may hide rows of public.replay_runs from",
         ),
         (
-            "alter table replay_runs rename to runs;"
-            + "create view public.replay_runs with (security_invoker = on) as select * from public.runs;"
-            + "grant select on public.replay_runs to replay_gate",
+            AS_A_VIEW,
             "may hide rows of public.replay_runs from",
         ),
         ("alter policy replay_gate_sees_all on audit_logs using (action <> 'x')", "may hide rows of public.audit_logs"),
