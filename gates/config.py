@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from gates.contract.names import Names
-from gates.decision.names_file import NamesUnread
-from gates.decision.policy_file import PolicyFile, names_of_text, parse
+from gates.decision.names_file import NamesUnread, names_of_text
+from gates.decision.policy_file import PolicyFile, parse
 from gates.deployment.database import LENDING, lending
 from gates.deployment.dialect.current import NAMES, current, use
 from gates.deployment.libpq import other_passwords

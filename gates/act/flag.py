@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
+from gates.act.acting import server_of, session
 from gates.decision.rules import RolloutPlan
-from gates.deployment.database import Connection, session, sql
+from gates.deployment.database import Connection, sql
 from gates.deployment.loans import LiveRow
 from gates.evidence import JsonValue
 
@@ -37,13 +38,15 @@ class Override:
 class FlagState:
     """The rows of one flag as they were read; `percent` and `version` are those of the global row.
 
-    overrides: at most MOST_OVERRIDES of them, those that are the least on.
+    overrides: at most MOST_OVERRIDES of them, those that are the least on; server: where they were read, where that is
+    known (`acting.server_of`).
     """
 
     enabled: bool
     percent: int
     version: int
     overrides: tuple[Override, ...] = ()
+    server: str = ""
 
     @property
     def shown(self) -> int:
@@ -52,11 +55,11 @@ class FlagState:
 
     def to_json(self) -> dict[str, JsonValue]:
         """The global row; the overrides are looked at in the moment of a step alone."""
-        return {"enabled": self.enabled, "percent": self.percent, "version": self.version}
+        return {"enabled": self.enabled, "percent": self.percent, "version": self.version, "server": self.server}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> FlagState:
-        return cls(data["enabled"], data["percent"], data["version"])
+        return cls(data["enabled"], data["percent"], data["version"], server=str(data.get("server", "")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,8 @@ def look_at(database_url: str, flag: str) -> FlagState | None:
         return None
     try:
         with session(database_url, read_only=True) as connection:
-            return look(connection, flag)
+            found = look(connection, flag)
+            return replace(found, server=server_of(connection)) if found else None
     except UNREADABLE:
         return None
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 import psycopg
 
+from gates.act.acting import connect
 from gates.act.flag import Order, Tell, audit, count, rows
 from gates.act.lookout import Lookout
-from gates.deployment.database import Connection, connect
+from gates.deployment.database import Connection
 from gates.deployment.failures import in_words
 from gates.evidence import JsonValue
 

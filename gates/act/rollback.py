@@ -9,10 +9,11 @@ from dataclasses import replace
 
 import psycopg
 
+from gates.act.acting import server_of, session
 from gates.act.flag import UNREADABLE, FlagState, Order, Tell, look_at_global, overrule_drill, rows
 from gates.act.insist import Carried, Forced, ReadBack, first_that_works, insist
 from gates.decision.rules import RolloutPlan
-from gates.deployment.database import Connection, session
+from gates.deployment.database import Connection
 from gates.deployment.dialect.current import current, for_hand
 from gates.deployment.failures import in_words
 from gates.deployment.loans import LiveRow
@@ -89,7 +90,7 @@ def _shown(url: str, order: Order) -> Action:
 
 def _rolled_back(url: str, order: Order, clock: Callable[[], float], tell: Tell) -> Action:
     flag, decided = order.plan.flag, clock()
-    change, befores = _switch_off(flag)
+    change, befores = _switch_off(flag, order.seen.server if order.seen else "")
     carried = insist(url, change, order, clock, tell)
     at = next((b.shown for b in befores if b is not None), None)
     if not carried.done:
@@ -105,7 +106,7 @@ def _rolled_back(url: str, order: Order, clock: Callable[[], float], tell: Tell)
     return Action("rollback", at, 0, "done", said, recovery=recovery, flag="off")
 
 
-def _switch_off(flag: str) -> tuple[Forced, list[FlagState | None]]:
+def _switch_off(flag: str, judged: str) -> tuple[Forced, list[FlagState | None]]:
     """The change, and the flag as it was before each try."""
     befores: list[FlagState | None] = []
 
@@ -117,6 +118,8 @@ def _switch_off(flag: str) -> tuple[Forced, list[FlagState | None]]:
         return {"from": before.shown if before else None, "to": 0, "rows": changed}
 
     def read_back(connection: Connection, _xid: str) -> ReadBack:
+        if judged and server_of(connection) != judged:
+            return ReadBack(None, f"the database is another one than was judged, whatever {flag} is here", final=True)
         return read_flag(connection, flag)
 
     return Forced(f"switch off {flag}", "flag_rolled_back", carry, read_back), befores

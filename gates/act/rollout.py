@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 
 import psycopg
 
+from gates.act.acting import server_of, session
 from gates.act.flag import MOST_OVERRIDES, UNREADABLE, FlagState, Order, Tell, audit, look, rows
 from gates.act.insist import IDLE_IN_TRANSACTION_MS
 from gates.act.lookout import Lookout, blocker_of
 from gates.act.rollback import not_possible, roll_back
 from gates.decision.rules import RolloutPlan
-from gates.deployment.database import Connection, session
+from gates.deployment.database import Connection
 from gates.deployment.failures import in_words
 from gates.deployment.sight import sees_every_flag
 from gates.verdict import Action, Decision, Verdict
@@ -193,6 +194,9 @@ def _step(connection: Connection, order: Order) -> Action:
         state = look(connection, flag)
         at = state.shown if state else None
         return Action("none", at, at, "busy", f"the lock of {flag} is held by {who}", holds=True)
+    if order.seen and order.seen.server and server_of(connection) != order.seen.server:
+        message = f"the database is another one than was judged, so {flag} was left as it is. See DATABASE_URL"
+        return Action("none", result="changed", message=message, holds=True)
     now = look(connection, flag)
     step = _next(connection, now, order)
     if step.kind != "promote" or now is None:
