@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import psycopg
 
-from gates.act.flag import Order, Tell, count, overrule_drill, rows
+from gates.act.flag import Order, Tell, count, fitting, overrule_drill, rows
 from gates.act.insist import TRANSIENT, Carried, Forced, ReadBack, first_that_works, insist
 from gates.act.rollback import not_carried_out, roll_back
 from gates.deployment.database import Connection
@@ -78,7 +78,7 @@ def pause(order: Order) -> Forced:
     """Everybody pauses. The row for everybody is made where it is missing."""
 
     def carry(connection: Connection) -> Mapping[str, JsonValue]:
-        changed = first_that_works(connection, ("pause", "pause_least"), {"reason": order.reason})
+        changed = first_that_works(connection, ("pause", "pause_least"), {"reason": fitting(connection, order.reason)})
         changed += overrule_drill(connection, LiveRow())
         return {"rows": changed + _made(connection)}
 
