@@ -18,6 +18,7 @@ from gates.deployment.dialect.current import current, for_hand
 from gates.deployment.failures import in_words
 from gates.deployment.loans import LiveRow
 from gates.deployment.sight import sights
+from gates.errors import NotRolledBack
 from gates.evidence import JsonValue
 from gates.verdict import Action
 
@@ -55,6 +56,14 @@ def roll_back(url: str, order: Order, clock: Callable[[], float], tell: Tell) ->
         return _shown(url, order) if order.dry_run else _rolled_back(url, order, clock, tell)
     except Exception as error:  # noqa: BLE001  -- no room, no thread: the flag may be on, and somebody must be told
         return not_carried_out(order, error)
+    except BaseException as ended:  # a signal: a run that is cancelled
+        raise broken_off(order) from ended
+
+
+def broken_off(order: Order, more: str = "") -> NotRolledBack:
+    """The error of a rollback that a signal ended."""
+    said = f"the rollback of {order.plan.flag} was broken off: THE FLAG MAY STILL BE ON. Do it again, or run by hand:"
+    return NotRolledBack("\n".join(filter(None, (said, by_hand(order.plan.flag), more))))
 
 
 def not_carried_out(order: Order, error: Exception) -> Action:
