@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from gates.contract.names import Names
-from gates.decision.policy_file import PolicyFile, names_of_text, parse
+from gates.decision.names_file import NamesUnread, names_of_text
+from gates.decision.policy_file import PolicyFile, parse
 from gates.deployment.database import LENDING, lending
 from gates.deployment.dialect.current import NAMES, current, use
 from gates.deployment.libpq import other_passwords
@@ -170,11 +171,10 @@ def load_policy(path: Path | None, today: dt.date, state: Path | None = None) ->
 
     The process learns the names that the policy gives, also where something else in the file is wrong.
 
-    Raise ConfigError where a named file cannot be read, or on anything in it that is not right; NamesError for the
-    names.
+    Raise NamesUnread where it cannot be read, NamesError for the names, ConfigError on anything else that is not right.
     """
     if path is None:
-        found = [p for p in (Path(POLICY_FILE), SHIPPED_POLICY) if p.is_file()]
+        found = [p for p in (Path(POLICY_FILE), SHIPPED_POLICY) if os.path.lexists(p)]
         if not found:
             use(Names(), {})
             return _remembering(parse("version: 1\n", POLICY_FILE, Path(), today), state)
@@ -182,7 +182,7 @@ def load_policy(path: Path | None, today: dt.date, state: Path | None = None) ->
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}:1:1: {error}; allowed: a readable text file. Correct --policy") from None
+        raise NamesUnread(f"{path}:1:1: {error}; allowed: a readable text file. Correct --policy") from None
     use(names_of_text(text, str(path)), process_environment())
     file = parse(text, str(path), path.parent.resolve(), today)
     use(file.names, process_environment())

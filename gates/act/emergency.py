@@ -11,12 +11,13 @@ from dataclasses import replace
 
 import psycopg
 
-from gates.act.flag import Order, Tell, count, overrule_drill, rows
+from gates.act.flag import Order, Tell, count, fitting, overrule_drill, rows
 from gates.act.insist import TRANSIENT, Carried, Forced, ReadBack, first_that_works, insist
-from gates.act.rollback import not_carried_out, roll_back
+from gates.act.rollback import broken_off, not_carried_out, roll_back
 from gates.deployment.database import Connection
 from gates.deployment.dialect.current import current, for_hand
 from gates.deployment.loans import LiveRow
+from gates.errors import NotRolledBack
 from gates.evidence import JsonValue
 from gates.verdict import PAUSE, Action, StepOutcome
 
@@ -36,18 +37,29 @@ def emergency(url: str, order: Order, clock: Callable[[], float], tell: Tell) ->
         return replace(shown, kind="emergency", message=shown.message + more)
     try:
         return _all_three(url, order, clock, tell)
+    except NotRolledBack:
+        raise
     except Exception as error:  # noqa: BLE001  -- as in a rollback
         action = not_carried_out(order, error)
-        by_hand = "\n".join(filter(None, (action.by_hand, *map(for_hand, BY_HAND.values()))))
+        by_hand = "\n".join(filter(None, (action.by_hand, _others_by_hand())))
         return replace(action, kind="emergency", by_hand=by_hand)
+
+
+def _others_by_hand() -> str:
+    return "\n".join(filter(None, map(for_hand, BY_HAND.values())))
 
 
 def _all_three(url: str, order: Order, clock: Callable[[], float], tell: Tell) -> Action:
     with ThreadPoolExecutor(3) as pool:
         off = pool.submit(roll_back, url, order, clock, tell)
         others = [(change, pool.submit(insist, url, change, order, clock, tell)) for change in (pause(order), clear())]
-        action = off.result()
-        carried = [(change, future.result()) for change, future in others]
+        try:
+            action = off.result()
+            carried = [(change, future.result()) for change, future in others]
+        except BaseException as ended:  # a signal; what is under way comes to its end, and that may last
+            error = broken_off(order, _others_by_hand())
+            tell(str(error))
+            raise error from ended
     steps = (_flag_step(order, action), *(_step(change, done) for change, done in carried))
     failed = [s for s in steps if s.result != "done"]
     counts: dict[str, JsonValue] = {change.audited: done.rows for change, done in carried}
@@ -78,7 +90,7 @@ def pause(order: Order) -> Forced:
     """Everybody pauses. The row for everybody is made where it is missing."""
 
     def carry(connection: Connection) -> Mapping[str, JsonValue]:
-        changed = first_that_works(connection, ("pause", "pause_least"), {"reason": order.reason})
+        changed = first_that_works(connection, ("pause", "pause_least"), {"reason": fitting(connection, order.reason)})
         changed += overrule_drill(connection, LiveRow())
         return {"rows": changed + _made(connection)}
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
+from gates.act.acting import server_of, session
 from gates.decision.rules import RolloutPlan
-from gates.deployment.database import Connection, session, sql
+from gates.deployment.database import Connection, sql
+from gates.deployment.dialect.current import current
 from gates.deployment.loans import LiveRow
 from gates.evidence import JsonValue
 
@@ -20,6 +22,8 @@ UNREADABLE = (psycopg.Error, ValueError, TypeError, LookupError, MemoryError)
 """What reading a row can raise: the server's refusal, or a value that is not what the contract says, or has no room."""
 MOST_OVERRIDES = 1000
 """So many tenants' rows flag_state.sql reads."""
+ENCODINGS = {"SQL_ASCII": "utf-8", **{f"WIN{number}": f"cp{number}" for number in (866, 874, *range(1250, 1259))}}
+"""Encoding of a database -> Python's, where that has another name. What it does not know at all is written in ASCII."""
 
 Tell = Callable[[str], None]
 
@@ -37,13 +41,15 @@ class Override:
 class FlagState:
     """The rows of one flag as they were read; `percent` and `version` are those of the global row.
 
-    overrides: at most MOST_OVERRIDES of them, those that are the least on.
+    overrides: at most MOST_OVERRIDES of them, those that are the least on; server: where they were read, where that is
+    known (`acting.server_of`).
     """
 
     enabled: bool
     percent: int
     version: int
     overrides: tuple[Override, ...] = ()
+    server: str = ""
 
     @property
     def shown(self) -> int:
@@ -52,11 +58,11 @@ class FlagState:
 
     def to_json(self) -> dict[str, JsonValue]:
         """The global row; the overrides are looked at in the moment of a step alone."""
-        return {"enabled": self.enabled, "percent": self.percent, "version": self.version}
+        return {"enabled": self.enabled, "percent": self.percent, "version": self.version, "server": self.server}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> FlagState:
-        return cls(data["enabled"], data["percent"], data["version"])
+        return cls(data["enabled"], data["percent"], data["version"], server=str(data.get("server", "")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +123,8 @@ def look_at(database_url: str, flag: str) -> FlagState | None:
         return None
     try:
         with session(database_url, read_only=True) as connection:
-            return look(connection, flag)
+            found = look(connection, flag)
+            return replace(found, server=server_of(connection)) if found else None
     except UNREADABLE:
         return None
 
@@ -153,9 +160,30 @@ def overrule_drill(connection: Connection, switch: LiveRow) -> int:
 def audit(
     connection: Connection, action: str, order: Order, target_count: int, details: Mapping[str, JsonValue]
 ) -> None:
-    """Append the audit row."""
+    """Append the audit row. Raise psycopg.Error where it is not there afterwards: a trigger may swallow or alter it."""
     metadata = {"key": order.plan.flag, "release": order.release, "reason": order.reason, **details}
     metadata |= {"verdict": order.verdict} if order.verdict else {}
     metadata |= {"claims": list(order.claims)} if order.claims else {}
-    values = {"action": action, "actor": order.actor, "target_count": target_count, "success_count": target_count}
-    rows(connection, "audit_append", {**values, "metadata": json.dumps(metadata)})
+    told = {name: fitting(connection, one) if isinstance(one, str) else one for name, one in metadata.items()}
+    values = {
+        "action": action,
+        "actor": fitting(connection, order.actor),
+        "metadata": json.dumps(told, ensure_ascii=False),
+    }
+    made = rows(connection, "audit_append", {**values, "target_count": target_count, "success_count": target_count})
+    connection.execute("set constraints all immediate")  # what the commit would check, or do to the row, comes now
+    kept = json.dumps({name: told[name] for name in ("key", "to") if name in told}, ensure_ascii=False)
+    if not made or not rows(connection, "audit_read", {"id": made[0]["id"], "action": action, "kept": kept}):
+        table = current().real("audit_logs")
+        raise psycopg.DataError(f"the row was not in {table} after it was written: a trigger or rule keeps it out")
+
+
+def fitting(connection: Connection, text: str) -> str:
+    """The text with escapes for what this database, or this connection, cannot encode: no note ends an act."""
+    server, ours = connection.info.parameter_status("server_encoding") or "", connection.info.encoding
+    for encoding in (ENCODINGS.get(server, server), "utf-8" if ours == "ascii" else ours):  # as the driver sends it
+        try:
+            text = text.encode(encoding, "backslashreplace").decode(encoding)
+        except LookupError:
+            text = text.encode("ascii", "backslashreplace").decode("ascii")
+    return text.replace("\0", "\\0")

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 import psycopg
 
+from gates.act.acting import connect
 from gates.act.flag import Order, Tell, audit, count, rows
 from gates.act.lookout import Lookout
-from gates.deployment.database import Connection, connect
+from gates.deployment.database import Connection
 from gates.deployment.failures import in_words
 from gates.evidence import JsonValue
 
@@ -77,7 +78,7 @@ class _Try:
     xid: str = ""
     details: Mapping[str, JsonValue] = field(default_factory=dict)
     committed: bool | None = False
-    unaudited: psycopg.Error | None = None
+    unaudited: Exception | None = None
     error: Exception | None = None
     why: str = ""
     blocker: int = 0
@@ -169,8 +170,7 @@ def _carry(connection: Connection, change: Forced, order: Order, tried: _Try) ->
     try:
         with connection.transaction():
             _audit(connection, change, order, tried)
-            connection.execute("set constraints all immediate")  # what the commit would check fails here, and alone
-    except psycopg.Error as error:
+    except Exception as error:  # whatever is wrong with a note, the change happens
         tried.unaudited = error
         if connection.closed:  # the change went with it
             raise
@@ -202,12 +202,12 @@ def _audited_late(url: str, change: Forced, order: Order, tried: _Try) -> list[s
     """The audit row that a committed change lacks, in a transaction of its own, unless that is no use."""
     if tried.unaudited is None:
         return []
-    error: Exception = tried.unaudited
+    error = tried.unaudited
     if isinstance(error, TRANSIENT):
         try:
-            with connect(url) as connection:
+            with connect(url) as connection, connection.transaction():
                 _audit(connection, change, order, tried)
-        except psycopg.Error as again:
+        except Exception as again:  # noqa: BLE001  -- as above
             error = again
         else:
             return []

@@ -9,8 +9,9 @@ from typing import Self
 
 import psycopg
 
+from gates.act.acting import session
 from gates.act.flag import UNREADABLE, rows
-from gates.deployment.database import Connection, session
+from gates.deployment.database import Connection
 from gates.deployment.failures import in_words
 
 BEGIN_AFTER_S = 0.3

@@ -9,13 +9,14 @@ from typing import Any
 
 import psycopg
 
+from gates.act.acting import session
 from gates.act.emergency import emergency
 from gates.act.flag import Order, Tell, look_at, rows
 from gates.act.resume import resume
 from gates.act.rollback import roll_back
 from gates.act.rollout import promote
 from gates.deployment.client import HttpDoor, NoAnswer
-from gates.deployment.database import session
+from gates.deployment.database import session as reading
 from gates.deployment.dialect.current import secrets
 from gates.deployment.dialect.exchange import on_the_wire
 from gates.deployment.failures import in_words
@@ -124,7 +125,7 @@ def _ask(target: Target, name: str, values: dict[str, object], *, write: bool = 
     if not target.database_url:
         raise ConfigError(UNSET)
     try:
-        with session(target.database_url, read_only=not write) as connection:
+        with session(target.database_url) if write else reading(target.database_url, read_only=True) as connection:
             return rows(connection, name, values)
     except psycopg.Error as error:
         text = redact_text(in_words(error), hidden(target))

@@ -9,13 +9,16 @@ from dataclasses import replace
 
 import psycopg
 
+from gates.act.acting import server_of, session
 from gates.act.flag import UNREADABLE, FlagState, Order, Tell, look_at_global, overrule_drill, rows
 from gates.act.insist import Carried, Forced, ReadBack, first_that_works, insist
 from gates.decision.rules import RolloutPlan
-from gates.deployment.database import Connection, session
+from gates.deployment.database import Connection
 from gates.deployment.dialect.current import current, for_hand
 from gates.deployment.failures import in_words
 from gates.deployment.loans import LiveRow
+from gates.deployment.sight import sights
+from gates.errors import NotRolledBack
 from gates.evidence import JsonValue
 from gates.verdict import Action
 
@@ -53,11 +56,35 @@ def roll_back(url: str, order: Order, clock: Callable[[], float], tell: Tell) ->
         return _shown(url, order) if order.dry_run else _rolled_back(url, order, clock, tell)
     except Exception as error:  # noqa: BLE001  -- no room, no thread: the flag may be on, and somebody must be told
         return not_carried_out(order, error)
+    except BaseException as ended:  # a signal: a run that is cancelled
+        raise broken_off(order) from ended
+
+
+def broken_off(order: Order, more: str = "") -> NotRolledBack:
+    """The error of a rollback that a signal ended."""
+    said = f"the rollback of {order.plan.flag} was broken off: THE FLAG MAY STILL BE ON. Do it again, or run by hand:"
+    return NotRolledBack("\n".join(filter(None, (said, by_hand(order.plan.flag), more))))
 
 
 def not_carried_out(order: Order, error: Exception) -> Action:
     """A rollback that something ended."""
     return _failed(order, Carried(None, 0, 0.0, in_words(error)), None)
+
+
+def in_doubt(action: Action, flag: str, why: str) -> Action:
+    """An action of which it is not known whether it was the deployment's own flag: never done, whatever was seen."""
+    said = f"whether this is the flag {flag} that users have is not known: {why}"
+    check = f"-- in the table that users' flags are in (names: tables: feature_flags of the policy):\n{by_hand(flag)}"
+    return replace(
+        action,
+        result="failed",
+        message=f"{action.message}; {said}" if action.message else said,
+        holds=True,
+        flag="unknown" if action.flag == "off" or not action.flag else action.flag,
+        recovery={**action.recovery, "proved": False},
+        steps=tuple(replace(s, result="unknown") for s in action.steps),
+        by_hand="\n".join(filter(None, (check, action.by_hand.replace(by_hand(flag), "").strip()))),
+    )
 
 
 def _shown(url: str, order: Order) -> Action:
@@ -72,7 +99,7 @@ def _shown(url: str, order: Order) -> Action:
 
 def _rolled_back(url: str, order: Order, clock: Callable[[], float], tell: Tell) -> Action:
     flag, decided = order.plan.flag, clock()
-    change, befores = _switch_off(flag)
+    change, befores = _switch_off(flag, order.seen.server if order.seen else "")
     carried = insist(url, change, order, clock, tell)
     at = next((b.shown for b in befores if b is not None), None)
     if not carried.done:
@@ -88,7 +115,7 @@ def _rolled_back(url: str, order: Order, clock: Callable[[], float], tell: Tell)
     return Action("rollback", at, 0, "done", said, recovery=recovery, flag="off")
 
 
-def _switch_off(flag: str) -> tuple[Forced, list[FlagState | None]]:
+def _switch_off(flag: str, judged: str) -> tuple[Forced, list[FlagState | None]]:
     """The change, and the flag as it was before each try."""
     befores: list[FlagState | None] = []
 
@@ -100,6 +127,8 @@ def _switch_off(flag: str) -> tuple[Forced, list[FlagState | None]]:
         return {"from": before.shown if before else None, "to": 0, "rows": changed}
 
     def read_back(connection: Connection, _xid: str) -> ReadBack:
+        if judged and server_of(connection) != judged:
+            return ReadBack(None, f"the database is another one than was judged, whatever {flag} is here", final=True)
         return read_flag(connection, flag)
 
     return Forced(f"switch off {flag}", "flag_rolled_back", carry, read_back), befores
@@ -148,8 +177,10 @@ def read_flag(connection: Connection, flag: str) -> ReadBack:
         return ReadBack(None, _unseen(connection, flag), final=True)
     if seen["left_on"] != 0:
         return ReadBack(False, f"{seen['left_on']} of {seen['rows']} row(s) read back as not off")
-    sight = rows(connection, "flag_sight", {})[0]
-    return _asked(connection, flag) if sight["flags"] else _asked_for_all(connection, flag, bool(sight["companies"]))
+    seen_whole = [s for s in sights(connection) if s.sure]
+    if any(s.is_flags for s in seen_whole):
+        return _asked(connection, flag)
+    return _asked_for_all(connection, flag, any(s.is_companies for s in seen_whole))
 
 
 def _asked(connection: Connection, flag: str) -> ReadBack:

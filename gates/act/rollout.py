@@ -11,13 +11,15 @@ from dataclasses import dataclass, replace
 
 import psycopg
 
+from gates.act.acting import server_of, session
 from gates.act.flag import MOST_OVERRIDES, UNREADABLE, FlagState, Order, Tell, audit, look, rows
 from gates.act.insist import IDLE_IN_TRANSACTION_MS
 from gates.act.lookout import Lookout, blocker_of
 from gates.act.rollback import not_possible, roll_back
 from gates.decision.rules import RolloutPlan
-from gates.deployment.database import Connection, session
+from gates.deployment.database import Connection
 from gates.deployment.failures import in_words
+from gates.deployment.sight import sees_every_flag
 from gates.verdict import Action, Decision, Verdict
 
 FLAGLESS = "the policy claims a queue alone, so there is no flag to change: the exit code says what to do"
@@ -175,7 +177,7 @@ def _next(connection: Connection, now: FlagState | None, order: Order) -> Action
     """The step to take. By hand, where no preflight looked, there is none if tenants' rows may be hidden."""
     step = next_step(now, order, _trail(connection, order))
     asked = step.kind == "promote" and order.by_hand and order.enable_at is None
-    if not asked or rows(connection, "flag_sight", {})[0]["flags"]:
+    if not asked or sees_every_flag(connection):
         return step
     at, flag = step.from_percent, order.plan.flag
     message = (
@@ -192,6 +194,9 @@ def _step(connection: Connection, order: Order) -> Action:
         state = look(connection, flag)
         at = state.shown if state else None
         return Action("none", at, at, "busy", f"the lock of {flag} is held by {who}", holds=True)
+    if order.seen and order.seen.server and server_of(connection) != order.seen.server:
+        message = f"the database is another one than was judged, so {flag} was left as it is. See DATABASE_URL"
+        return Action("none", result="changed", message=message, holds=True)
     now = look(connection, flag)
     step = _next(connection, now, order)
     if step.kind != "promote" or now is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from gates.contract.contract import Relation, contract
 from gates.contract.names import ARGUMENTS, ID_KINDS, ID_TYPES, Names, names_of
 from gates.errors import ConfigError
 from gates.inputs.shapes import Boolean, Choice, Fields, ListOf, MapOf, OneOf, Scalar, Shape, Text
-from gates.inputs.strict_yaml import Place, YamlNode
+from gates.inputs.strict_yaml import Place, YamlNode, read
 
 NAME = Text(r"[^.\s\0][^.\0]*", "a name without a schema")
 QUALIFIED = Text(r"[^.\s\0][^.\0]*(\.[^.\0]+)?", "name or schema.name")
@@ -31,8 +32,18 @@ SQL = Fields(
 )
 
 
+GIVES_NAMES = re.compile(r"""(?:^|[{,])\s*(["']?)names\1\s*:""", re.MULTILINE)
+"""A member `names` in the text of a policy, in any style of YAML."""
+MAY_GIVE_NAMES = re.compile(r"names|\\[xuU]|\0")
+"""The word anywhere, or what may be the word in another spelling or encoding."""
+
+
 class NamesError(ConfigError):
     """`names:` of gate.yaml cannot be used: what is done to a target under other names than its own is not known."""
+
+
+class NamesUnread(ConfigError):  # noqa: N818  -- reads as a sentence
+    """A policy that cannot be read, so that whether it gives names, and which, is not known."""
 
 
 def _table(relation: Relation) -> Shape:
@@ -174,6 +185,28 @@ NAMES = Fields(
         "http": (HTTP, "The dialect of the service."),
     }
 )
+
+
+def names_of_text(text: str, file: str) -> Names:
+    """The names of a policy that is read for nothing else. Raise NamesError where there are some and they are wrong,
+    NamesUnread where the text cannot be read and may give some.
+    """
+    try:
+        return names_in(read(text, file))
+    except NamesError:
+        raise
+    except Exception as error:  # noqa: BLE001  -- whoever reads the rest of the file says what is wrong with it
+        if GIVES_NAMES.search(text):
+            raise NamesError(str(error)) from None
+        if MAY_GIVE_NAMES.search(text):
+            raise NamesUnread(str(error)) from None
+        return Names()
+
+
+def names_in(root: YamlNode) -> Names:
+    """The names that a policy gives, whatever else is in it. Raise NamesError."""
+    node = root.member("names")
+    return read_names(node) if node is not None else Names()
 
 
 def read_names(node: YamlNode) -> Names:

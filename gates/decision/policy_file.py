@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -16,7 +15,7 @@ from gates.contract.queues import Queue
 from gates.contract.scope import Scope
 from gates.decision.claims_file import CONTRACT, check_contract, queue_named, scope_of
 from gates.decision.floor import on_floor
-from gates.decision.names_file import NAMES, NamesError, read_names
+from gates.decision.names_file import NAMES, names_in
 from gates.decision.queue_options import check_limits
 from gates.decision.rules import UNWAIVABLE, Policy, PolicyRule, RolloutPlan, Waiver
 from gates.evidence import CheckSpec, JsonValue, Severity, TargetKind
@@ -325,24 +324,6 @@ def parse(text: str, file: str, folder: Path, today: dt.date) -> PolicyFile:
         if matches(waiver["check"], unwaivable):
             raise node.place.error(f"a waiver of {waiver['check']}", "checks that may be waived", "Remove the waiver")
     return made
-
-
-def names_of_text(text: str, file: str) -> Names:
-    """The names of a policy that is read for nothing else. Raise NamesError where there are some and they are wrong."""
-    try:
-        return names_in(read(text, file))
-    except NamesError:
-        raise
-    except Exception as error:  # noqa: BLE001  -- whoever reads the rest of the file says what is wrong with it
-        if re.search(r"^names\s*:", text, re.MULTILINE):
-            raise NamesError(str(error)) from None
-        return Names()
-
-
-def names_in(root: YamlNode) -> Names:
-    """The names that a policy gives, whatever else is in it. Raise NamesError."""
-    node = root.member("names")
-    return read_names(node) if node is not None else Names()
 
 
 def _check_steps(root: YamlNode, values: Mapping[str, Any]) -> None:

@@ -76,8 +76,11 @@ def connect(
     autocommit: bool = True,
     statement_timeout_ms: int = STATEMENT_TIMEOUT_MS,
     idle_in_transaction_ms: int = IDLE_IN_TRANSACTION_MS,
+    primary: bool = False,
 ) -> Answering:
     """A connection whose every wait has a limit. Raise psycopg.OperationalError where there is no database.
+
+    primary: of several hosts or addresses none is taken that is a standby, whatever the URL says.
 
     A server of our own keeps the settings for the session. A pooler may lend the next transaction another session, so
     behind one each transaction begins with them. One that keeps them not even that long is no database for us.
@@ -89,8 +92,10 @@ def connect(
         **PINNED,
         **RELIED_ON,
     }
-    ours = None if url in _POOLED else _direct(url, settings, read_only=read_only, autocommit=autocommit)
-    connection = ours or _open(url, autocommit=autocommit)
+    ours = (
+        None if url in _POOLED else _direct(url, settings, read_only=read_only, autocommit=autocommit, primary=primary)
+    )
+    connection = ours or _open(url, autocommit=autocommit, primary=primary)
     connection.answer_limit_s = statement_timeout_ms / 1000 + ANSWER_GRACE_S
     connection.read_only = read_only
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
@@ -127,7 +132,9 @@ def see_lending(url: str) -> None:
                 _POOLED[url] = TRANSACTION
 
 
-def _direct(url: str, settings: Mapping[str, str], *, read_only: bool, autocommit: bool) -> Answering | None:
+def _direct(
+    url: str, settings: Mapping[str, str], *, read_only: bool, autocommit: bool, primary: bool
+) -> Answering | None:
     """A connection to a session that is ours until we close it; None where a pooler is in between."""
     of_session = {
         **settings,
@@ -137,7 +144,7 @@ def _direct(url: str, settings: Mapping[str, str], *, read_only: bool, autocommi
         **{name if name.startswith("tcp_") else f"tcp_{name}": limit for name, limit in KEEPALIVE.items()},
     }
     try:
-        connection = _open(url, autocommit=autocommit, settings=of_session)
+        connection = _open(url, autocommit=autocommit, settings=of_session, primary=primary)
     except psycopg.OperationalError as error:
         if REFUSED_AT_START.search(str(error)):
             return None
@@ -152,7 +159,9 @@ def _direct(url: str, settings: Mapping[str, str], *, read_only: bool, autocommi
     return None
 
 
-def _open(url: str, *, autocommit: bool, settings: Mapping[str, object] | None = None) -> Answering:
+def _open(
+    url: str, *, autocommit: bool, settings: Mapping[str, object] | None = None, primary: bool = False
+) -> Answering:
     asked = " ".join(f"-c {name}={setting}" for name, setting in (settings or {}).items())
     theirs = str(conninfo_to_dict(url).get("options") or "")
     return Answering.connect(
@@ -166,6 +175,7 @@ def _open(url: str, *, autocommit: bool, settings: Mapping[str, object] | None =
         context=TOLERANCE,
         prepare_threshold=None,  # a prepared statement lives in one session, and the next one may be another
         **KEEPALIVE,
+        **({"target_session_attrs": "primary"} if primary else {}),
     )
 
 

@@ -9,7 +9,7 @@ select c.relname::text as name,
                  and not exists (
                    select from pg_policy p
                    where p.polrelid = c.oid and p.polpermissive and p.polcmd in ('r', '*')
-                     and coalesce(pg_get_expr(p.polqual, p.polrelid), 'true') in ('true', '(true)')
+                     and pg_get_expr(p.polqual, p.polrelid) in ('true', '(true)')
                      and exists (select from unnest(p.polroles) r where r = 0 or pg_has_role(r, 'USAGE'))) end
        or exists (
          select from pg_policy p

@@ -20,7 +20,12 @@ from gates.text.inert import Terminal
 EXIT_INTERNAL = 1
 PLACE = re.compile(r"(?P<file>[^\n:]{1,500}):(?P<line>[0-9]{1,9}):(?P<col>[0-9]{1,9}): ")
 """How an error names the line of a file that must be corrected."""
-LEFT = {"watch": "its rounds are in the history", "rehearse": "its server is gone, and nothing was decided"}
+STEP = "whether its change was made is not known: see `gate flags` and the audit rows"
+LEFT = {
+    "watch": "its rounds are in the history",
+    "rehearse": "its server is gone, and nothing was decided",
+    **dict.fromkeys(("promote", "resume", "flags", "rollback", "emergency", "budget"), STEP),
+}
 
 
 class Interrupted(BaseException):

@@ -12,7 +12,8 @@ from pathlib import Path
 from gates import config, past_decisions
 from gates.act import operations
 from gates.act.flag import Order
-from gates.decision.names_file import NamesError
+from gates.act.rollback import in_doubt
+from gates.decision.names_file import NamesError, NamesUnread
 from gates.decision.policy_file import Settings
 from gates.decision.rules import Policy, RolloutPlan
 from gates.deployment.identity import identity
@@ -68,7 +69,7 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     """
     alone = options.command in ALONE
     what = {"step": "promote", "enable": "enable"}[options.do] if options.command == "flags" else options.command
-    plan, settings = _policy(options, what, console)  # first: with it the names are known
+    plan, settings, doubt = _policy(options, what, console)  # first: with it the names are known
     target = config.load_target({k: v for k, v in console.environ.items() if not alone or k in NEEDED})
     order = Order(
         replace(plan, flag=options.flag) if options.flag else plan,
@@ -82,6 +83,8 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     )
     ordered = _handed_over(options, target, order, console) if getattr(options, "verdict", None) else order
     action = ordered if isinstance(ordered, Action) else operations.act_by_hand(target, what, ordered, console.warn)
+    if doubt:
+        action = in_doubt(action, order.plan.flag, doubt)
     if what == "emergency" or (what == "rollback" and order.plan.flag == plan.flag):
         _remember(action, order, settings, target, console)
     as_json = Terminal.document(json.dumps(action.to_json(), ensure_ascii=False))
@@ -127,9 +130,9 @@ def _remember(action: Action, order: Order, settings: Settings, target: Target, 
         console.warn(f"the history of the target could not be told: {error}. See to --state")
 
 
-def _policy(options: argparse.Namespace, what: str, console: Console) -> tuple[RolloutPlan, Settings]:
+def _policy(options: argparse.Namespace, what: str, console: Console) -> tuple[RolloutPlan, Settings, str]:
     """The policy's plan and settings. Neither a waiver that has expired nor a policy that cannot be read keeps a
-    rollback of a flag that is named from happening.
+    rollback of a flag that is named from happening; last, why it is not known whether the policy gives other names.
     """
     forward = what in {"promote", "enable", "resume"}
     today = dt.datetime.now(dt.UTC).date() if forward else dt.date.min
@@ -143,5 +146,7 @@ def _policy(options: argparse.Namespace, what: str, console: Console) -> tuple[R
         if forward or not options.flag:
             raise
         console.warn(f"{first_line(error)}; the rollback goes on with the defaults of a policy")
-        return RolloutPlan(options.flag), replace(Settings(), **({"state": options.state} if options.state else {}))
-    return file.plan, file.settings
+        sure = isinstance(error, ConfigError) and not isinstance(error, NamesUnread)
+        settings = replace(Settings(), **({"state": options.state} if options.state else {}))
+        return RolloutPlan(options.flag), settings, "" if sure else first_line(error)
+    return file.plan, file.settings, ""

@@ -149,7 +149,7 @@ def _over_sql(target: Target, clock: Callable[[], float] = time.monotonic) -> li
     try:
         limit = {"statement_timeout_ms": STATEMENT_TIMEOUT_MS}
         with session(target.database_url, read_only=True, **limit) as connection:
-            found = [_sight(connection, target)]
+            found = [_sight(connection)]
             for one in wanted[1:]:
                 late = clock() > deadline
                 found.append(
@@ -175,11 +175,11 @@ def _ask(connection: Connection, name: str, title: str, text: str) -> Section:
     return Section(name, title, tuple(named))
 
 
-def _sight(connection: Connection, target: Target) -> Section:
+def _sight(connection: Connection) -> Section:
     """A login that row-level security blinds sees empty tables, which must not look like an empty queue."""
     title = "Whether this login sees all rows."
     try:
-        seen = sees_rows(connection, target)
+        seen = sees_rows(connection)
     except psycopg.Error as error:
         return Section("sight", title, unknown=in_words(error))
     if seen.outcome is not Outcome.PASS:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from collections.abc import Sequence
 from pathlib import Path
 
 import psycopg
@@ -17,6 +16,7 @@ from gates.deployment.database import Connection, connect, execute, sql
 from gates.deployment.failures import in_words
 from gates.deployment.identity import database_place
 from gates.deployment.queue_schema import look_at
+from gates.deployment.sight import sights
 from gates.deployment.target import Target
 from gates.evidence import Evidence, JsonValue, Outcome, Severity, stamp
 from gates.stages.preflight.looks import LookResult, after, spec, timed, within
@@ -57,6 +57,7 @@ SKEW = spec(
     after=(DATABASE.id,),
 )
 NOT_FOUND = "not found; allowed: the contract's tables, or those of names: tables (`gate doctor --write` drafts them)"
+ALL_ROWS = "Allowed: a policy that is `true` for it, and none that narrows. Use one that sees all rows (replay_gate)"
 
 
 def database_lines(target: Target, scope: Scope = WHOLE) -> list[Evidence]:
@@ -72,7 +73,7 @@ def database_lines(target: Target, scope: Scope = WHOLE) -> list[Evidence]:
         return _shut(target, LookResult(Outcome.UNKNOWN, message, unreachable=True))
     with contextlib.closing(connection):
         first = timed(DATABASE, target, lambda: database(connection))
-        sight = after([first], SIGHT, target, lambda: sees_all(connection, target, scope))
+        sight = after([first], SIGHT, target, lambda: sees_all(connection, scope))
         skew = after([first], SKEW, target, lambda: clock_skew(connection))
         return [first, sight, skew, *(lacks(connection, scope) if sight.outcome is Outcome.PASS else ())]
 
@@ -109,17 +110,17 @@ def _login(connection: Connection) -> tuple[JsonValue, int | None]:
     return {"name": text(row["login"]), "excess": excess}, whole(row["room"])
 
 
-def sees_all(connection: Connection, target: Target, scope: Scope) -> LookResult:
+def sees_all(connection: Connection, scope: Scope) -> LookResult:
     """The rows of what the policy claims: the contract's tables, a queue's, or both."""
     if not scope.queue:
-        return sees_rows(connection, target)
+        return sees_rows(connection)
     queue = queue_of(scope.queue)
     look = look_at(queue, connection)
     tables = len(queue.tables())
     if look.trouble:
         return LookResult(Outcome.UNKNOWN, look.trouble, limit=tables, unit="tables")
     if not scope.is_queue:
-        return sees_rows(connection, target)
+        return sees_rows(connection)
     facts: dict[str, JsonValue] = {"version": look.schema.version, "note": look.odd}
     return LookResult(Outcome.PASS, "", tables, tables, "tables", tables, details=facts)
 
@@ -138,33 +139,22 @@ def lacks(connection: Connection, scope: Scope) -> list[Evidence]:
     ]
 
 
-def sees_rows(connection: Connection, target: Target) -> LookResult:
-    """Row-level security does not bind the login, or a policy opens every row to it."""
-    tables = execute(connection, sql(QUERIES / "role_sight.sql"))
-    absent = [str(t["name"]) for t in tables if not t["present"]]
+def sees_rows(connection: Connection) -> LookResult:
+    """Row-level security does not bind the login, or a policy opens every row to it, table by table: one row that is
+    hidden may be the one that decides.
+    """
+    tables = sights(connection)
+    absent = [t.name for t in tables if not t.present]
     if absent:
         return LookResult(Outcome.UNKNOWN, f"{', '.join(absent)} {NOT_FOUND}")
-    locked = [str(t["name"]) for t in tables if not t["readable"]]
+    locked = [t.name for t in tables if not t.readable]
     if locked:
         return LookResult(Outcome.UNKNOWN, f"the login may not read {', '.join(locked)}. Grant SELECT to it")
-    doubtful = [t for t in tables if t["secured"] and (t["narrowed"] or not t["open"])]
-    if doubtful and not _counts_agree(connection, tables, target):
-        names = ", ".join(str(t["name"]) for t in doubtful)
-        message = f"row-level security hides rows of {names} from this login. Use one that sees all rows (replay_gate)"
+    doubtful = [t.name for t in tables if not t.whole]
+    if doubtful:
+        message = f"row-level security may hide rows of {', '.join(doubtful)} from this login. {ALL_ROWS}"
         return LookResult(Outcome.UNKNOWN, message, len(tables) - len(doubtful), len(tables), "tables", len(tables))
     return LookResult(Outcome.PASS, "", len(tables), len(tables), "tables", len(tables))
-
-
-def _counts_agree(connection: Connection, tables: Sequence[dict[str, object]], target: Target) -> bool:
-    """Where policies do not say it plainly: the login sees the test company and about as many as there are."""
-    row = connection.execute(
-        sql(QUERIES / "company_sight.sql").encode(), {"company": target.test_company_id}
-    ).fetchone()
-    estimate = next(int(str(t["estimate"])) for t in tables if t["is_companies"])
-    narrowed = any(t["narrowed"] for t in tables)
-    visible = int(str(row["visible"])) if row else 0
-    enough = visible >= 2 and visible >= min(estimate, 1000) / 2
-    return row is not None and row["sees_test_company"] is True and enough and not narrowed
 
 
 def clock_skew(connection: Connection) -> LookResult:

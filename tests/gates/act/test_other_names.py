@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -19,7 +21,9 @@ from gates.deployment.database import connect, session, value
 from gates.deployment.dialect.current import use
 from gates.deployment.loans import Ending, LiveRow, give_back, lend
 from gates.deployment.tenants import Tenants
+from gates.verdict import NOT_ROLLED_BACK
 from tests import renamed
+from tests.gates.gate_process import gate
 
 PLAN = RolloutPlan("outbox.enabled", drain_timeout_s=2, rollback_patience_s=2)
 ORDER = Order(PLAN, "r1", "test", "why", by_hand=True)
@@ -107,3 +111,94 @@ def test_an_index_serves_a_renamed_column(url: str) -> None:
         ).fetchall()
     assert "Index" in str(plan)
     assert "fact_id" in str(plan)
+
+
+# --- a policy that may give names, and cannot be read ------------------------------------------------------------
+
+LIVE = "version: 1\nnames:\n  tables:\n    feature_flags: {is: live.feature_flags}\n"
+
+
+@pytest.fixture
+def two_tables(migrated_url: str) -> str:
+    """Users' flags are in `live`; an old table has the contract's name. The flag is on in both."""
+    with psycopg.connect(migrated_url, autocommit=True) as connection:
+        connection.execute("delete from public.feature_flags")
+        connection.execute("insert into public.feature_flags (key, enabled) values (%s, true)", (PLAN.flag,))
+        connection.execute("create schema live; create table live.feature_flags (like public.feature_flags)")
+        connection.execute("insert into live.feature_flags select * from public.feature_flags")
+    return migrated_url
+
+
+def by_hand(two_tables: str, policy: Path, folder: Path, *words: str) -> tuple[int, dict[str, object], str]:
+    """Exit code, action and stderr of `gate rollback`, or of another command, of the named flag."""
+    command = words or ("rollback",)
+    more = (
+        "--flag",
+        PLAN.flag,
+        "--reason",
+        "harm",
+        "--json",
+        "--policy",
+        str(policy),
+        "--state",
+        str(folder / "state"),
+    )
+    done = gate(*command, *more, cwd=folder, environ={"DATABASE_URL": two_tables})
+    return done.returncode, json.loads(done.stdout) if done.stdout.strip() else {}, done.stderr
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LIVE.encode() + b"# gepr\xfcft\n",
+        LIVE.encode("utf-16"),
+        LIVE.encode("utf-16-le"),
+        b"version: 1\nrollout: {flag: x, flag: y\n# the names are in another file\n",
+        b'"n\\x61mes": {tables: {feature_flags: {is: live.feature_flags}}}\nwaivers: [\n',
+        None,
+    ],
+)
+@pytest.mark.parametrize("words", [("rollback",), ("emergency",), ("rollback", "--dry-run")])
+def test_a_policy_that_may_give_names_and_cannot_be_read_is_never_a_rollback_that_is_done(
+    text: bytes | None, words: tuple[str, ...], two_tables: str, tmp_path: Path
+) -> None:
+    """It is tried on the contract's table: 21, with what to check and the SQL, and nothing is proved."""
+    policy = tmp_path / "policy.yaml"
+    if text is not None:
+        policy.write_bytes(text)
+    code, action, _ = by_hand(two_tables, policy, tmp_path, *words)
+    assert (code, action["flag"], action["result"]) == (NOT_ROLLED_BACK, "unknown", "failed")
+    assert "policy.yaml" in str(action["message"])
+    assert "names: tables: feature_flags" in str(action["by_hand"])
+    assert "UPDATE public.feature_flags" in str(action["by_hand"])
+    assert action["recovery"] == {} or dict(action["recovery"])["proved"] is False  # type: ignore[call-overload]
+    assert real(two_tables, "select enabled from live.feature_flags") is True
+    assert real(two_tables, "select enabled from public.feature_flags") is ("--dry-run" in words)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"version": 1, "names": {"tables": {"feature_flags": {"is": "live.feature_flags"}}}, "waivers": [}',
+        '"names":\n  tables:\n    feature_flags: {is: live.feature_flags}\nrollout: {flag: x, flag: y\n',
+        LIVE + "rollout: {flag: x, flag: y\n",
+    ],
+)
+def test_names_that_are_given_and_cannot_be_read_are_acted_on_by_nobody(
+    text: str, two_tables: str, tmp_path: Path
+) -> None:
+    """In any style of YAML: another table is meant, and the one of the contract is left alone."""
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(text)
+    code, _, said = by_hand(two_tables, policy, tmp_path)
+    assert code == NOT_ROLLED_BACK
+    assert "nothing was done" in said
+    assert real(two_tables, "select enabled from public.feature_flags") is True
+
+
+def test_a_policy_without_names_that_is_wrong_elsewhere_is_no_doubt(two_tables: str, tmp_path: Path) -> None:
+    """The contract's table is the right one, whatever else the policy says."""
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("version: 1\nrollout: {flag: x, flag: y\n")
+    code, action, _ = by_hand(two_tables, policy, tmp_path)
+    assert (code, action["flag"], action["result"]) == (0, "off", "done")

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -26,6 +27,7 @@ from gates.decision.rules import RolloutPlan
 from gates.deployment import database as door
 from gates.verdict import NOT_ROLLED_BACK, Action, Decision, Verdict, settle
 from tests.postgres_fixture import PASSWORD, PgServer
+from tests.waiting import until
 
 FLAG = "outbox.enabled"
 ROLLBACK = Verdict(Decision.ROLLBACK, "harm")
@@ -569,3 +571,39 @@ def test_an_audit_row_is_owed_until_it_is_written(
     assert (action.flag, is_on(database), len(looks)) == ("off", False, 2), action
     rows = database.execute("select from public.audit_logs where action = 'flag_rolled_back'").fetchall()
     assert len(rows) == 1
+
+
+ACTING = """
+import sys
+from gates.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("command", ["rollback", "emergency"])
+def test_a_signal_ends_a_rollback_with_the_sql_to_run(
+    command: str, sent: signal.Signals, migrated_url: str, database: Database, tmp_path: Path
+) -> None:
+    """A job is cancelled while a lock keeps the flag on: 21, and what is not known is said."""
+    policy = tmp_path / "gate.yaml"
+    policy.write_text("version: 1\nrollout: {rollback_patience_s: 4}\n", encoding="utf-8")
+    places = ("--policy", str(policy), "--state", str(tmp_path))
+    words = [sys.executable, "-c", ACTING, command, "--reason", "harm", *places]
+    with psycopg.connect(migrated_url) as somebody:
+        somebody.execute("select from public.feature_flags for update")
+        process = subprocess.Popen(
+            words,
+            env={**os.environ, "DATABASE_URL": migrated_url},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        waits = "select from pg_stat_activity where application_name = 'replaygate' and wait_event_type = 'Lock'"
+        until(lambda: database.execute(waits).fetchall(), 30)
+        process.send_signal(sent)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == NOT_ROLLED_BACK, said
+    assert "THE FLAG MAY STILL BE ON" in said
+    assert by_hand(FLAG) in said
+    assert ("UPDATE public.agent_controls" in said) is (command == "emergency")

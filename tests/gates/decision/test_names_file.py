@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from gates.contract.names import load
-from gates.decision.names_file import NamesError
-from gates.decision.policy_file import names_of_text, parse
+from gates.decision.names_file import NamesError, names_of_text
+from gates.decision.policy_file import parse
 from gates.decision.rules import Policy
 from gates.evidence import TargetKind
 

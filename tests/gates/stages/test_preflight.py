@@ -124,6 +124,17 @@ def test_a_target_that_shows_its_memory_is_examined_for_leaks(status: int, text:
         assert claims(Target(TargetKind.PRODUCTION, url))["memory-metric"] is claimed
 
 
+NO_CONDITION = """
+drop policy replay_gate_sees_all on replay_runs;
+create policy none on replay_runs for all to replay_gate with check (true)
+"""
+AS_A_VIEW = """
+alter table replay_runs rename to runs;
+create view public.replay_runs with (security_invoker = on) as select * from public.runs;
+grant select on public.replay_runs to replay_gate
+"""
+
+
 # --- over SQL ----------------------------------------------------------------------------------------------------
 
 
@@ -153,7 +164,7 @@ def test_a_login_that_row_level_security_blinds_is_unknown(
             connection.execute(f"drop owned by {name}; drop role {name}".encode())
     sight = found["database-role-sees-rows"]
     assert sight.outcome is Outcome.UNKNOWN
-    assert "hides rows of public.agent_controls, public.agent_tasks" in sight.message
+    assert "may hide rows of public.agent_controls, public.agent_tasks" in sight.message
 
 
 @pytest.mark.parametrize(
@@ -161,20 +172,47 @@ def test_a_login_that_row_level_security_blinds_is_unknown(
     [
         ("drop table public.audit_logs cascade", "audit_logs not found"),
         ("revoke select on events from replay_gate", "may not read public.events"),
-        ("drop policy replay_gate_sees_all on dead_letter_queue", "hides rows of public.dead_letter_queue"),
+        ("drop policy replay_gate_sees_all on dead_letter_queue", "may hide rows of public.dead_letter_queue"),
         (
             "create policy narrow on events as restrictive for select to replay_gate using (event_type = 'x')",
-            "hides rows of public.events",
+            "may hide rows of public.events",
         ),
+        *(
+            (
+                f"alter policy replay_gate_sees_all on {table} using ({column} is distinct from gen_random_uuid())",
+                f"may hide rows of public.{table} from",
+            )
+            for table, column in (
+                ("feature_flags", "company_id"),
+                ("agent_controls", "company_id"),
+                ("event_outbox", "company_id"),
+                ("dead_letter_queue", "company_id"),
+                ("companies", "id"),
+            )
+        ),
+        (
+            NO_CONDITION,
+            "may hide rows of public.replay_runs from",
+        ),
+        (
+            AS_A_VIEW,
+            "may hide rows of public.replay_runs from",
+        ),
+        ("alter policy replay_gate_sees_all on audit_logs using (action <> 'x')", "may hide rows of public.audit_logs"),
     ],
 )
 def test_a_login_that_lost_its_sight_of_one_table_is_unknown(
     tmp_path: Path, pg_server: PgServer, migrated_db: str, statement: str, words: str
 ) -> None:
-    """The table is named."""
+    """The table is named, also where the login sees the test company, and all rows but one."""
+    company = "00000000-0000-4000-8000-0000000000aa"
     with psycopg.connect(pg_server.url(migrated_db), autocommit=True) as connection:
+        connection.execute(
+            "insert into public.companies (id, name) values (%s, 'a'), (gen_random_uuid(), 'b')", (company,)
+        )
         connection.execute(statement.encode())
-    found, _ = looked(tmp_path, Target(TargetKind.PRODUCTION, database_url=pg_server.url(migrated_db, "replay_gate")))
+    url = pg_server.url(migrated_db, "replay_gate")
+    found, _ = looked(tmp_path, Target(TargetKind.PRODUCTION, database_url=url, test_company_id=company))
     sight = found["database-role-sees-rows"]
     assert (sight.outcome, words in sight.message) == (Outcome.UNKNOWN, True), sight
 

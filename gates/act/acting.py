@@ -1,0 +1,88 @@
+"""The one place that makes a session an act's own: on a primary, and under the settings that an act relies on, whatever
+the database, the login or a pooler have set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+
+from gates.deployment import database
+from gates.deployment.connection import Answering
+from gates.deployment.database import Connection, execute, sql
+
+SQL = Path(__file__).with_name("sql")
+WANTED = {
+    "synchronous_commit": ("on", "remote_apply"),
+    "transaction_timeout": ("0",),
+    "session_replication_role": ("origin",),
+}
+"""What is committed is on the disk, and where the server says so on a standby; no limit ends a transaction but ours;
+triggers fire. Where a session has none of these values it is given the first.
+"""
+STANDBY = (
+    "the server is a standby (in recovery): what it shows may be old, and nothing can be changed there."
+    " Have DATABASE_URL lead to the primary"
+)
+
+
+def connect(
+    url: str,
+    *,
+    read_only: bool = False,
+    statement_timeout_ms: int = database.STATEMENT_TIMEOUT_MS,
+    idle_in_transaction_ms: int = database.IDLE_IN_TRANSACTION_MS,
+) -> Answering:
+    """A connection to change, or to read back, what an act changes. Raise psycopg.Error, also where there is a standby
+    alone.
+    """
+    connection = database.connect(
+        url,
+        read_only=read_only,
+        statement_timeout_ms=statement_timeout_ms,
+        idle_in_transaction_ms=idle_in_transaction_ms,
+        primary=True,
+    )
+    try:
+        _own(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def session(
+    url: str, *, read_only: bool = False, idle_in_transaction_ms: int = database.IDLE_IN_TRANSACTION_MS
+) -> Iterator[Answering]:
+    """The same, closed at the end."""
+    connection = connect(url, read_only=read_only, idle_in_transaction_ms=idle_in_transaction_ms)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def _own(connection: Answering) -> None:
+    found = execute(connection, sql(SQL / "acting.sql"))[0]
+    if found["standby"] is not False:
+        raise psycopg.OperationalError(STANDBY)
+    other = {name: allowed[0] for name, allowed in WANTED.items() if found[name] not in {*allowed, None}}
+    if other:
+        connection.give(other)
+
+
+def server_of(connection: Connection) -> str:
+    """Which database of which server this is, wherever it listens now: the number that its cluster was made with, where
+    this login may read it, and the database.
+    """
+    try:
+        with connection.transaction():
+            return str(execute(connection, sql(SQL / "server.sql"))[0]["server"])
+    except psycopg.Error:
+        if connection.closed:
+            raise
+        return str(execute(connection, sql(SQL / "server_least.sql"))[0]["server"])

@@ -1,0 +1,44 @@
+"""What a login sees of the contract's tables: every row, or what row-level security leaves of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gates.deployment.database import Connection, execute, sql
+
+QUERY = Path(__file__).with_name("sight.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class TableSight:
+    """A table of the contract under its real name. whole: row-level security hides no row of it from this login.
+
+    is_table: false for a view, which may leave rows out by itself.
+    """
+
+    name: str
+    is_flags: bool
+    is_companies: bool
+    present: bool
+    readable: bool
+    is_table: bool
+    whole: bool
+
+    @property
+    def sure(self) -> bool:
+        """Whether every row that anybody has is seen."""
+        return self.is_table and self.whole
+
+
+def sights(connection: Connection) -> list[TableSight]:
+    """One of each table that the deployment has not called absent. Raise psycopg.Error."""
+    return [
+        TableSight(str(row.pop("name")), **{name: row[name] is True for name in row})
+        for row in execute(connection, sql(QUERY))
+    ]
+
+
+def sees_every_flag(connection: Connection) -> bool:
+    """Whether this login surely sees every row of the flags. Raise psycopg.Error."""
+    return any(s.is_flags and s.sure for s in sights(connection))

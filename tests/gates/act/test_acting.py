@@ -1,0 +1,157 @@
+"""The sessions of an act: on a primary, on the server that was judged, and under the settings that it relies on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from gates.act import acting
+from gates.act.emergency import emergency
+from gates.act.flag import Order, look_at
+from gates.act.rollback import roll_back
+from gates.act.rollout import act, promote
+from gates.decision.rules import RolloutPlan
+from gates.deployment import database as door
+from gates.deployment.connection import Answering
+from gates.proof.healthy.servers import replica
+from gates.verdict import Action, Decision, Verdict
+from replay_service.migrate import migrate
+from tests.postgres_fixture import PgServer
+from tests.waiting import until
+
+FLAG = "outbox.enabled"
+ORDER = Order(RolloutPlan(FLAG, drain_timeout_s=1, rollback_patience_s=1), "r1", "test", "why")
+Database = psycopg.Connection[dict[str, Any]]
+
+
+def rolled_back(url: str) -> Action:
+    return roll_back(url, ORDER, time.monotonic, print)
+
+
+def switch(database: Database, *, on: bool) -> None:
+    database.execute("delete from public.feature_flags where key = %s", (FLAG,))
+    insert = "insert into public.feature_flags (key, enabled, rollout_percentage) values (%s, %s, 10)"
+    database.execute(insert, (FLAG, on))
+
+
+def is_on(database: Database) -> bool:
+    return bool(database.execute("select from public.feature_flags where key = %s and enabled", (FLAG,)).fetchall())
+
+
+@pytest.fixture
+def database(migrated_url: str) -> Iterator[Database]:
+    """A connection beside the gate's; the flag is on at 10 %."""
+    with psycopg.connect(migrated_url, autocommit=True, row_factory=dict_row) as connection:
+        switch(connection, on=True)
+        yield connection
+
+
+def test_a_standby_proves_no_rollback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stood still when the flag was off: alone it is 21, and beside the primary it is not asked."""
+    with replica(asked=False)() as around:
+        first, late = str(around.options["server"]), around.replica
+        migrate(first)
+        with (
+            psycopg.connect(first, autocommit=True, row_factory=dict_row) as primary,
+            psycopg.connect(late, autocommit=True) as standby,
+        ):
+            switch(primary, on=False)
+            seen = "select to_regclass('public.feature_flags') is not null"
+            until(lambda: standby.execute(seen).fetchone() == (True,), 30)
+            until(lambda: standby.execute("select count(*) from public.feature_flags").fetchone() == (1,), 30)
+            standby.execute("select pg_wal_replay_pause()")
+            switch(primary, on=True)
+            for action in (rolled_back(late), emergency(late, ORDER, time.monotonic, print)):
+                assert (action.result, action.flag) == ("failed", "unknown"), action
+                assert "standby" in action.message
+                assert "UPDATE public.feature_flags" in action.by_hand
+            assert is_on(primary)
+            monkeypatch.setattr(door, "_open", _any_server)
+            assert acting.STANDBY in rolled_back(late).message  # a pooler may hide what the server is
+            monkeypatch.undo()
+            one, other = urlsplit(late), urlsplit(first)
+            both = f"{one.netloc},{other.hostname}:{other.port}"
+            assert rolled_back(one._replace(netloc=both).geturl()).result == "done"
+            assert not is_on(primary)
+
+
+_open = door._open
+
+
+def _any_server(url: str, *, primary: bool, **more: Any) -> Answering:
+    """Takes a standby, whatever is asked for."""
+    assert primary
+    return _open(url, **more)
+
+
+RECORDING = """
+create table public.settings_seen (name text, setting text);
+grant insert on public.settings_seen to public;
+create function public.see() returns trigger language plpgsql as $$ begin
+  insert into public.settings_seen
+  select s.name, s.setting from pg_catalog.pg_settings s
+  where s.name in ('synchronous_commit', 'session_replication_role', 'row_security', 'search_path',
+                   'default_transaction_read_only', 'transaction_timeout');
+  return new; end $$;
+create trigger see before update on public.feature_flags for each row execute function public.see();
+alter table public.feature_flags enable always trigger see;
+"""
+
+
+@pytest.mark.parametrize("what", ["promote", "rollback"])
+@pytest.mark.parametrize(
+    ("given", "wanted"), [("off", "on"), ("local", "on"), ("remote_write", "on"), ("remote_apply", "remote_apply")]
+)
+def test_an_act_has_the_settings_that_it_relies_on(
+    what: str, given: str, wanted: str, pg_server: PgServer, migrated_db: str, database: Database
+) -> None:
+    """Whatever its database says: what it commits is on the disk, triggers fire, and no other limit ends it."""
+    database.execute(RECORDING.encode())
+    url = pg_server.url(migrated_db)
+    others = ["session_replication_role = replica", "default_transaction_read_only = on", "row_security = off"]
+    if database.info.server_version >= 170000:
+        others.append("transaction_timeout = '200ms'")
+    for setting in (f"synchronous_commit = {given}", *others):
+        pg_server.superuser.execute(f"alter database {migrated_db} set {setting}".encode())
+    order = replace(ORDER, seen=look_at(url, FLAG))
+    done = promote(url, order) if what == "promote" else rolled_back(url)
+    assert done.result == "done", done
+    seen = {r["name"]: r["setting"] for r in database.execute("select * from public.settings_seen").fetchall()}
+    assert seen["synchronous_commit"] == wanted
+    assert seen["session_replication_role"] == "origin"
+    assert (seen["row_security"], seen["default_transaction_read_only"]) == ("on", "off")
+    assert seen.get("transaction_timeout", "0") == "0"
+
+
+def test_an_act_is_on_the_server_that_was_judged(migrated_url: str, database: Database) -> None:
+    """Elsewhere no step is taken, and a rollback is never done."""
+    seen = look_at(migrated_url, FLAG)
+    assert seen is not None
+    elsewhere = replace(ORDER, seen=replace(seen, server="7/7"))
+    step = act(Verdict(Decision.PROMOTE, "passed"), elsewhere, migrated_url)
+    assert (step.result, step.holds, "another one than was judged" in step.message) == ("changed", True, True)
+    back = act(Verdict(Decision.ROLLBACK, "harm"), elsewhere, migrated_url)
+    assert (back.result, back.flag, "another one than was judged" in back.message) == ("failed", "unknown", True)
+    switch(database, on=True)
+    assert (
+        act(
+            Verdict(Decision.PROMOTE, "passed"), replace(ORDER, seen=look_at(migrated_url, FLAG)), migrated_url
+        ).to_percent
+        == 50
+    )
+
+
+def test_a_login_that_may_not_read_the_number_of_the_cluster_still_knows_its_database(
+    pg_server: PgServer, migrated_db: str, database: Database
+) -> None:
+    """The database stands for it."""
+    database.execute("revoke execute on function pg_catalog.pg_control_system() from public")
+    with acting.session(pg_server.url(migrated_db, "replay_gate"), read_only=True) as connection:
+        assert acting.server_of(connection).endswith(f"/{migrated_db}")

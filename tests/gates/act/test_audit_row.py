@@ -1,0 +1,116 @@
+"""The audit row of an act: without it there is no step; and no letter of a note keeps an act from happening."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from gates.act.emergency import emergency
+from gates.act.flag import Order, look_at
+from gates.act.rollback import roll_back
+from gates.act.rollout import promote
+from gates.decision.rules import RolloutPlan
+from replay_service.migrate import migrate
+from tests.postgres_fixture import PgServer
+
+FLAG = "outbox.enabled"
+ORDER = Order(RolloutPlan(FLAG, drain_timeout_s=1, rollback_patience_s=1), "r1", "test", "why")
+FOREIGN = replace(ORDER, actor="gate:Łukasz", reason="users see errors – stop 🛑", release="größe")
+Database = psycopg.Connection[dict[str, Any]]
+
+
+def on_at_10(url: str) -> Database:
+    database = psycopg.connect(url, autocommit=True, row_factory=dict_row)
+    database.execute("delete from public.feature_flags where key = %s", (FLAG,))
+    database.execute(
+        "insert into public.feature_flags (key, enabled, rollout_percentage) values (%s, true, 10)", (FLAG,)
+    )
+    return database
+
+
+@pytest.fixture
+def database(migrated_url: str) -> Iterator[Database]:
+    """A connection beside the gate's; the flag is on at 10 %."""
+    with on_at_10(migrated_url) as connection:
+        yield connection
+
+
+def flag(database: Database) -> tuple[bool, int]:
+    (row,) = database.execute(
+        "select enabled, rollout_percentage as at from public.feature_flags where key = %s", (FLAG,)
+    ).fetchall()
+    return row["enabled"], row["at"]
+
+
+LOSES = (
+    "return null;",
+    "new.action := 'noted'; return new;",
+    "new.scope := 'company:' || gen_random_uuid(); return new;",
+    "new.metadata := new.metadata - 'key'; return new;",
+    "new.metadata := new.metadata || '{\"to\": 1}'; return new;",
+)
+
+
+@pytest.mark.parametrize("body", LOSES)
+def test_no_step_is_taken_whose_audit_row_does_not_stay(body: str, migrated_url: str, database: Database) -> None:
+    """A trigger swallows or alters it: nobody would know of the step, and the next one would not bake."""
+    _keep_out(database, body)
+    step = promote(migrated_url, replace(ORDER, seen=look_at(migrated_url, FLAG)))
+    assert (step.kind, step.result, step.holds) == ("none", "failed", True), step
+    assert "public.audit_logs" in step.message
+    assert flag(database) == (True, 10)
+
+
+@pytest.mark.parametrize("body", LOSES)
+def test_a_rollback_happens_all_the_same_and_says_that_its_audit_row_is_missing(
+    body: str, migrated_url: str, database: Database
+) -> None:
+    """The flag goes off; what is missing is in the message."""
+    _keep_out(database, body)
+    action = roll_back(migrated_url, ORDER, time.monotonic, print)
+    assert (action.result, action.flag, flag(database)[0]) == ("done", "off", False)
+    assert "no audit row (flag_rolled_back) could be written" in action.message
+
+
+def _keep_out(database: Database, body: str) -> None:
+    database.execute(f"create function public.aa() returns trigger language plpgsql as $$ begin {body} end $$".encode())
+    database.execute(
+        "create trigger aa before insert on public.audit_logs for each row"
+        " when (new.action in ('flag_promoted', 'flag_rolled_back')) execute function public.aa()"
+    )
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "WIN1250", "KOI8R", "UTF8"])
+def test_no_letter_of_a_note_keeps_an_act_from_happening(encoding: str, pg_server: PgServer) -> None:
+    """What the database cannot encode is written with escapes, in the audit row and in the reason of a pause."""
+    name = f"test_{uuid.uuid4().hex}"
+    create = f"create database {name} template template0 encoding '{encoding}' lc_collate 'C' lc_ctype 'C'"
+    pg_server.superuser.execute(create.encode())
+    try:
+        migrate(f"{pg_server.url(name)}?client_encoding=utf8")
+        url = pg_server.url(name, "replay_gate")
+        with on_at_10(pg_server.url(name)) as database:
+            step = promote(url, replace(FOREIGN, seen=look_at(url, FLAG)))
+            assert (step.result, step.to_percent) == ("done", 50), step
+            action = emergency(url, FOREIGN, time.monotonic, print)
+            assert (action.result, action.flag) == ("done", "off"), action
+            assert "no audit row" not in action.message
+            database.execute("set client_encoding = 'UTF8'")
+            rows = database.execute("select actor, metadata from public.audit_logs where scope = 'all'").fetchall()
+            paused = database.execute("select pause_reason from public.agent_controls where agents_paused").fetchall()
+    finally:
+        pg_server.drop_database(name)
+    assert len(rows) == 4
+    told = json.dumps([*rows, *paused], ensure_ascii=False)
+    assert "ukasz" in told
+    assert "stop" in told
+    assert ("\\\\u2013" in told) is (encoding in {"LATIN1", "KOI8R"})
+    assert ("–" in told) is (encoding not in {"LATIN1", "KOI8R"})
