@@ -80,8 +80,8 @@ class Answering(Connection):
         return self.glances([statements])[0]
 
     def glances(self, asked: Sequence[Sequence[str]]) -> list[Answers]:
-        """As `glance` for each of several, in transactions one after the other. All of it is one round trip, and an
-        error in one is raised for all.
+        """As `glance` for each of several, in transactions one after the other: no setting outlasts its own. All of it
+        is one round trip, and an error in one is raised for all.
         """
         found: list[Answers] = []
         with self.at_once(end=b"rollback") as begin:
@@ -94,13 +94,13 @@ class Answering(Connection):
     @contextmanager
     def at_once(self, *, end: bytes = b"commit") -> Iterator[Callable[[], None]]:
         """A transaction in one round trip: its statements have their results after it. For autocommit alone. What it
-        gives commits, and begins the next one in the same round trip.
+        gives ends it in the same way, and begins the next one in the same round trip.
         """
         control = psycopg.Cursor(self)
 
         def begin(*, first: bool = False) -> None:
             if not first:
-                control.execute(b"commit")
+                control.execute(end)
             control.execute(self.beginning)
             self.pin()
 
