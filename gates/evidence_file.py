@@ -198,7 +198,7 @@ def _split(text: bytes) -> list[bytes]:
 
 def _members(line: bytes) -> dict[str, JsonValue]:
     """The members of a line. Raise TypeError where it is no object, or one that names a member twice."""
-    found = foreign.json_value(line)
+    found = foreign.json_value(line, None)
     if not isinstance(found, dict):
         raise TypeError("it is no JSON object")
     return found
