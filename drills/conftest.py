@@ -17,6 +17,7 @@ from drills.workbench.database import SqlDoor, query
 from drills.workbench.rate_limit import Limit
 from drills.workbench.scene import Scene
 from drills.workbench.turns import TOGETHER, WAITS, Crew
+from gates import disk
 from gates.checks.recorder import Observer, Unmet
 from gates.deployment.client import HttpDoor
 from gates.deployment.connection import Answering
@@ -166,7 +167,7 @@ def keep(request: pytest.FixtureRequest, born: list[str]) -> Callable[[str], Non
     def note(company: str) -> None:
         born.append(company)
         if listed:
-            with Path(listed).open("a", encoding="utf-8") as out:
+            with disk.opened(Path(listed), "a") as out:
                 out.write(company + "\n")
 
     return note

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gates import disk
 from gates.errors import CannotWork
 from gates.evidence import UNREADABLE, Evidence, JsonValue, Outcome
 from gates.text import foreign
@@ -71,13 +72,11 @@ def write_lines(path: Path, evidence: Sequence[Evidence], run: str = "") -> None
     becomes a line of its own.
     """
     try:
-        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
+        with disk.opened(path, "a+b") as opened:
+            file = opened.fileno()
             _lock(file, path)
             for one in evidence:
                 _append(file, {**({RUN: run} if run else {}), **one.to_json()})
-        finally:
-            os.close(file)
     except OSError as error:
         said = f"{error}; allowed: {path}, which takes every line of evidence. See to its disk"
         raise Unwritten(said, (*evidence,)) from error
@@ -152,7 +151,7 @@ def rechained(before: bytes, after: bytes) -> bytes:
 
 def read_lines(path: Path, run: str = "") -> list[Evidence]:
     """The evidence of a file that may still grow, one for each line; an absent file is an empty list."""
-    return list(parse(path.read_bytes(), run)) if path.exists() else []
+    return list(parse(disk.read(path), run)) if path.exists() else []
 
 
 def parse(text: bytes, run: str = "") -> Iterator[Evidence]:
@@ -166,7 +165,7 @@ def read_log(path: Path, end: ChainEnd | None = None, run: str = "") -> Evidence
 
     Each trouble is an unknown of its own, after the evidence. Raise OSError where the file cannot be read.
     """
-    return read_bytes(path.read_bytes() if path.exists() else b"", end, run)
+    return read_bytes(disk.read(path) if path.exists() else b"", end, run)
 
 
 def read_bytes(text: bytes, end: ChainEnd | None = None, run: str = "") -> EvidenceLog:
@@ -199,7 +198,7 @@ def _split(text: bytes) -> list[bytes]:
 
 def _members(line: bytes) -> dict[str, JsonValue]:
     """The members of a line. Raise TypeError where it is no object, or one that names a member twice."""
-    found = foreign.json_value(line)
+    found = foreign.json_value(line, None)
     if not isinstance(found, dict):
         raise TypeError("it is no JSON object")
     return found

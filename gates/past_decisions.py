@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gates import disk
 from gates.evidence import JsonValue, stamp
 from gates.text import foreign
 from gates.verdict import Action, Decision, Verdict
@@ -128,21 +129,13 @@ def remember(folder: Path, one: PastDecision) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE
     if path.exists() and path.stat().st_size > MOST_BYTES:
-        lines = path.read_bytes().splitlines(keepends=True)
-        beside = path.with_name(FILE + ".new")
-        beside.write_bytes(b"".join(lines[len(lines) // 2 :]))
-        beside.replace(path)
-    with path.open("a+b") as out:
-        whole = not out.seek(0, os.SEEK_END) or _ends_whole(path)
+        lines = disk.read(path).splitlines(keepends=True)
+        disk.write(path, b"".join(lines[len(lines) // 2 :]))
+    with disk.opened(path, "a+b") as out:
+        whole = not out.seek(0, os.SEEK_END) or disk.read(path).endswith(b"\n")
         out.write((b"" if whole else b"\n") + json.dumps(one.to_json(), ensure_ascii=False).encode() + b"\n")
         out.flush()
         os.fsync(out.fileno())
-
-
-def _ends_whole(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
 
 
 def read(folder: Path) -> list[PastDecision]:
@@ -151,7 +144,7 @@ def read(folder: Path) -> list[PastDecision]:
     if not path.exists():
         return []
     runs: dict[str, PastDecision] = {}
-    for number, line in enumerate(path.read_bytes()[-2 * MOST_BYTES :].splitlines()):
+    for number, line in enumerate(disk.read(path)[-2 * MOST_BYTES :].splitlines()):
         try:
             one = PastDecision.from_json(foreign.json_object(line))
         except (ValueError, TypeError, KeyError, RecursionError):

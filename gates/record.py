@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gates import disk
 from gates.contract.scope import WHOLE, Scope
 from gates.decision.decide import decide
 from gates.decision.rules import Policy
@@ -36,6 +37,8 @@ OURS = (
     *("verdict.intoto.jsonl", "load/companies.txt", "load/result.json"),
 )
 """Files of an earlier run in the same place, removed before a new one begins: an old promote must not survive."""
+FOLDERS = ("allure-results", "load", "logs", "pipeline", "state", "tmp")
+"""Those that a run makes in its own."""
 ALLURE = ("*-result.json", "*-container.json", "*-attachment*")
 
 
@@ -44,6 +47,7 @@ def begin(folder: Path, facts: Mapping[str, JsonValue], reports: Sequence[str] =
     run: dict[str, JsonValue] = {"format": FORMAT, **facts, "finished_at": ""}
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        disk.clear(folder, FOLDERS)
         write(folder / VERDICT, unfinished(run).dump())
         for name in (*OURS, *reports):
             if name != VERDICT:
@@ -136,17 +140,7 @@ def write_run(folder: Path, run: Mapping[str, JsonValue]) -> None:
 
 def write(path: Path, text: str) -> None:
     """Replace a file in one step: a reader sees the old text or the new, and a power cut leaves one of them."""
-    beside = path.with_name(path.name + ".new")
-    with beside.open("w", encoding="utf-8") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    beside.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    disk.write(path, text, durable=True)
 
 
 def facts_of(policy: Policy) -> dict[str, JsonValue]:
@@ -207,7 +201,7 @@ def read(folder: Path) -> Recorded:
     """What a folder holds, and the verdict made again from it. Raise CannotWork where it is no record of a run."""
     path = folder / RUN
     try:
-        run = _readable(json.loads(path.read_text(encoding="utf-8")))
+        run = _readable(json.loads(disk.read(path)))
         if not run["finished_at"]:
             return Recorded(run, read_log(folder / EVIDENCE).evidence, unfinished(run))
         policy = Policy.from_json(run["policy"])

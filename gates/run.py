@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from gates import past_decisions, record, reports
+from gates import disk, past_decisions, record, reports
 from gates.act.flag import Order, look_at
 from gates.act.rollout import act
 from gates.decision.decide import decide
@@ -142,7 +142,7 @@ def keep(
     companies = request.out / COMPANIES
     run |= done.facts() | {
         "stages": [s.to_json() for s in stages],
-        "companies": list[JsonValue](companies.read_text().split() if companies.exists() else []),
+        "companies": list[JsonValue](disk.read_text(companies).split() if companies.exists() else []),
         "proof": cited(request.proof, done.policy, source_digest()),
     }
     record.write_run(request.out, run)
@@ -170,7 +170,7 @@ def collect(context: Context, request: RunRequest) -> Collected:
     A target that cannot be reached ends the run at the preflight: all the rest is unknown for that one cause.
     """
     # readable also when somebody removes the folder
-    with context.evidence.open("ab+") as held, keeping():
+    with disk.opened(context.evidence, "ab+") as held, keeping():
         first = preflight(context, whole_run=True)
         context = dataclasses.replace(context, target=first.target)
         stages = [first.report]

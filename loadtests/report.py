@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gates import disk
 from loadtests.engine.conductor import Conductor, Second
 from loadtests.engine.hdr import EXACT, RECORDER, unpack
 from loadtests.engine.samples import Samples
@@ -131,14 +132,12 @@ def write(folder: Path, document: Mapping[str, Any], samples: Samples, html: str
         if sink.folded is not None:
             sink.fold()
             packed = json.dumps(sink.folded.pack(), allow_nan=False)
-            (folder / f"{metric}.hdr.json").write_text(packed, encoding="utf-8")
+            disk.write(folder / f"{metric}.hdr.json", packed)
         else:
-            (folder / f"{metric}.f64").write_bytes(sink.values.tobytes())
+            disk.write(folder / f"{metric}.f64", sink.values.tobytes())
     if html:
-        (folder / "locust.html").write_text(html, encoding="utf-8")
-    draft = folder / "result.json.part"
-    draft.write_text(json.dumps(document, allow_nan=False), encoding="utf-8")
-    draft.replace(folder / "result.json")
+        disk.write(folder / "locust.html", html)
+    disk.write(folder / "result.json", json.dumps(document, allow_nan=False))
 
 
 def read_samples(path: Path) -> TrendSink:

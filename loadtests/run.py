@@ -14,6 +14,7 @@ from typing import Any
 
 import psycopg
 
+from gates import disk
 from gates.deployment.identity import without_login
 from loadtests import report
 from loadtests.asked import requests_of, thresholds_of
@@ -74,7 +75,7 @@ def run(
     url = "" if plan.url_only else environ.get("DATABASE_URL", "")
     out.mkdir(parents=True, exist_ok=True)
     created: list[str] = []
-    with (out / "companies.txt").open("w", encoding="utf-8", buffering=1) as listing:
+    with disk.opened(out / "companies.txt", "w", buffering=1) as listing:
 
         def note(company: str) -> None:  # before it exists: a run that is killed leaves the names of what to remove
             created.append(company)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from typing import Any
 
 import psycopg
 
+from gates import disk
 from gates.contract.fragments import expand
 from gates.deployment.database import Connection, execute, sql
 
@@ -99,7 +99,7 @@ def file_of(folder: Path, database: str) -> Path:
 def read(path: Path, database: str, now: dt.datetime) -> Checkpoint | None:
     """The checkpoint, None where there is none yet. Raise CheckpointError for anything that is not what a run wrote."""
     try:
-        found = _parsed(path.read_text(encoding="utf-8"))
+        found = _parsed(disk.read_text(path))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -160,15 +160,7 @@ def write(path: Path, reached: Checkpoint, before: Checkpoint | None) -> None:
     scopes = {**(before.scopes if before else {}), **reached.scopes}
     whole = replace(reached, scopes=scopes)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with fresh.open("w", encoding="utf-8") as file:
-            file.write(whole.dump() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
+    disk.write(path, whole.dump() + "\n", durable=True)
 
 
 def read_or_none(path: Path, database: str) -> Checkpoint | None:

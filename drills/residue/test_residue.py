@@ -11,6 +11,7 @@ import pytest
 from drills.residue.state import kept_by_contract, rows_left, state_of
 from drills.workbench.checks import SQL
 from drills.workbench.scene import Scene
+from gates import disk
 from gates.checks.recorder import Observer, check
 from gates.deployment.database import Connection
 from gates.deployment.dialect.current import current
@@ -26,7 +27,7 @@ SETTLE_S = 3.0
 def _companies(request: pytest.FixtureRequest, born: list[str]) -> list[str]:
     listed = request.config.getoption("--companies")
     path = Path(listed) if listed else None
-    kept = path.read_text(encoding="utf-8").split() if path and path.exists() else []
+    kept = disk.read_text(path).split() if path and path.exists() else []
     return sorted({*kept, *born})
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from drills.statemachine.machine import Wrong
 from drills.statemachine.programs import Program, Step, dump
+from gates import disk
 
 Run = Callable[[Program], Wrong | None]
 """Runs a program from scratch: what was wrong, None where nothing was."""
@@ -96,8 +97,8 @@ def shrink(
 def write_down(failure: Failure, why: str, folder: Path) -> Path:
     """Write a failed program into a folder, under a name of its own; where it is."""
     text = dump(failure.program, why)
-    folder.mkdir(parents=True, exist_ok=True)
+    disk.folder(folder)
     digest = hashlib.sha256(repr(failure.program).encode()).hexdigest()[:8]
     path = folder / f"{failure.wrong.rule.replace('_', '-')}-{digest}.json"
-    path.write_text(text, encoding="utf-8")
+    disk.write(path, text)
     return path

@@ -21,6 +21,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 import httpcore
 
+from gates.deployment.addresses import reached
 from gates.deployment.dialect.exchange import on_the_wire, understood
 from gates.deployment.limits import Allowance, BeyondLimit, checked_headers, unpacked
 from gates.deployment.requests import Answer, Request
@@ -102,8 +103,10 @@ class _LimitedNetwork(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        left_s = _ALLOWANCE.get().left_s()
-        return _LimitedStream(self._inner.connect_tcp(host, port, left_s, local_address, socket_options))
+        def connect(address: str, share_s: float) -> httpcore.NetworkStream:
+            return self._inner.connect_tcp(address, port, share_s, local_address, socket_options)
+
+        return _LimitedStream(reached(host, port, _ALLOWANCE.get().left_s, connect))
 
 
 class HttpDoor:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Self, TypeVar
+from contextvars import ContextVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import psycopg
-from psycopg.abc import Params, PQGen
+from psycopg.abc import Params, PQGen, PQGenConn
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.sql import SQL, Composable, Composed
 
@@ -32,6 +33,8 @@ class Answering(Connection):
     """
 
     answer_limit_s: float = 15.0
+    connecting_until: ClassVar[ContextVar[float]] = ContextVar("connecting_until")
+    """When the time for all addresses of all hosts of a connection string is over."""
     pins: Mapping[str, str] = {}
     may_be_kept: bool = True
 
@@ -80,8 +83,8 @@ class Answering(Connection):
         return self.glances([statements])[0]
 
     def glances(self, asked: Sequence[Sequence[str]]) -> list[Answers]:
-        """As `glance` for each of several, in transactions one after the other. All of it is one round trip, and an
-        error in one is raised for all.
+        """As `glance` for each of several, in transactions one after the other: no setting outlasts its own. All of it
+        is one round trip, and an error in one is raised for all.
         """
         found: list[Answers] = []
         with self.at_once(end=b"rollback") as begin:
@@ -94,13 +97,13 @@ class Answering(Connection):
     @contextmanager
     def at_once(self, *, end: bytes = b"commit") -> Iterator[Callable[[], None]]:
         """A transaction in one round trip: its statements have their results after it. For autocommit alone. What it
-        gives commits, and begins the next one in the same round trip.
+        gives ends it in the same way, and begins the next one in the same round trip.
         """
         control = psycopg.Cursor(self)
 
         def begin(*, first: bool = False) -> None:
             if not first:
-                control.execute(b"commit")
+                control.execute(end)
             control.execute(self.beginning)
             self.pin()
 
@@ -115,6 +118,30 @@ class Answering(Connection):
             elif not self.closed and self.info.transaction_status != TransactionStatus.IDLE:
                 self.rollback()
             raise
+
+    @classmethod
+    def within(cls, limit_s: float, url: str, **options: Any) -> Self:
+        """As `connect`, in so many seconds for all addresses together, of which each has half of what is left."""
+        token = cls.connecting_until.set(time.monotonic() + limit_s)
+        try:
+            return cls.connect(url, **options)
+        finally:
+            cls.connecting_until.reset(token)
+
+    @classmethod
+    def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
+        began, gen = time.monotonic(), super()._connect_gen(conninfo)
+        limit_s = max(0.0, cls.connecting_until.get() - began) / 2
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if time.monotonic() > began + limit_s:
+                    raise psycopg.errors.ConnectionTimeout(f"no connection within {limit_s:.1f} s")
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            connection: Self = end.value
+            return connection
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         limit_s = self.answer_limit_s if timeout is None else min(timeout, self.answer_limit_s)

@@ -29,6 +29,7 @@ LOCK_TIMEOUT_MS = 2_000
 IDLE_IN_TRANSACTION_MS = 60_000
 """Longer than the longest step of a drill that keeps a transaction open, and than the time between two renewals."""
 CONNECT_TIMEOUT_S = 5
+"""For the first address; all others together have as long again."""
 ANSWER_GRACE_S = 5.0
 """How long the client waits for an answer after the server's own limit: what is later than this never comes."""
 KEEPALIVE: Mapping[str, Any] = {
@@ -164,7 +165,8 @@ def _open(
 ) -> Answering:
     asked = " ".join(f"-c {name}={setting}" for name, setting in (settings or {}).items())
     theirs = str(conninfo_to_dict(url).get("options") or "")
-    return Answering.connect(
+    return Answering.within(
+        2 * CONNECT_TIMEOUT_S,
         url,
         autocommit=autocommit,
         connect_timeout=CONNECT_TIMEOUT_S,

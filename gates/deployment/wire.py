@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import h11
 
+from gates.deployment.addresses import reached
 from gates.deployment.client import NoAnswer
 from gates.deployment.dialect.exchange import on_the_wire, real_head, real_path, understood
 from gates.deployment.limits import BeyondLimit, checked_headers
@@ -22,6 +23,8 @@ WIRE_TIMEOUT_S = 5.0
 QUIET_S = 1.0
 """How long a socket must be silent until we take it that no further response comes."""
 
+LEAST_S = 0.001
+"""No socket takes less: it would not wait, or be refused."""
 READ_LIMIT = 1 << 20
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})")
 
@@ -83,7 +86,7 @@ class WireDoor:
         found, closed = b"", False
         ends = time.monotonic() + self._timeout_s
         try:
-            with self._open() as sock:
+            with self._open(ends) as sock:
                 sock.sendall(text)
                 found, closed = _drain(sock, ends)
         except ConnectionError:
@@ -96,8 +99,12 @@ class WireDoor:
         """A complete GET of `path`, to be hidden in a body."""
         return f"GET {self._prefix}{real_path(path)} HTTP/1.1\r\nHost: {self._authority}\r\n\r\n".encode()
 
-    def _open(self) -> socket.socket:
-        sock = socket.create_connection((self._host, self._port), self._timeout_s)
+    def _open(self, ends: float) -> socket.socket:
+        def connect(address: str, share_s: float) -> socket.socket:
+            return socket.create_connection((address, self._port), max(share_s, LEAST_S))
+
+        sock = reached(self._host, self._port, lambda: ends - time.monotonic(), connect)
+        sock.settimeout(max(ends - time.monotonic(), LEAST_S))
         if not self._tls:
             return sock
         return ssl.create_default_context().wrap_socket(sock, server_hostname=self._host)

@@ -6,8 +6,9 @@ import argparse
 import dataclasses
 import datetime as dt
 import json
+from contextlib import suppress
 
-from gates import config, record, reports
+from gates import config, disk, record, reports
 from gates.inputs import options as shared
 from gates.operator import checklist
 from gates.operator.outcome import exit_code
@@ -46,7 +47,9 @@ def _decide(options: argparse.Namespace, console: Console) -> int:
     """Stdout has the very bytes of verdict.json; the file is written where it is missing or differs."""
     verdict = record.recompute(options.folder)
     path = options.folder / record.VERDICT
-    same = path.exists() and path.read_bytes() == verdict.dump().encode()
+    same = False
+    with suppress(OSError):
+        same = disk.read(path) == verdict.dump().encode()
     if not same:
         record.write(path, verdict.dump())
     console.verdict(verdict)

@@ -11,6 +11,7 @@ import dataclasses
 import datetime as dt
 import hmac
 import io
+import ipaddress
 import json
 import socket
 import threading
@@ -88,6 +89,8 @@ class Desk:
             "target": one.target,
             "finished_at": one.finished_at,
         }
+        if one.decision is Decision.PROMOTE and one.dry_run:
+            return {**told, "decision": "hold", "reason": "that was a dry run, which changed nothing: run the gate"}
         if one.decision is Decision.PROMOTE and not dt.timedelta(minutes=-5) <= now - at <= self.max_age:
             minutes = (now - at).total_seconds() / 60
             return {
@@ -182,6 +185,15 @@ def _refused(status: int, said: str) -> DeskAnswer:
     return DeskAnswer(status, _dumped({"error": said}))
 
 
+def _is_loopback(host: str) -> bool:
+    """Whether a Host header names this machine to itself."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
 class VerdictServer(ThreadingHTTPServer):
     """A thread for each request, of which there are a few at once, each read and answered within a time.
 
@@ -262,6 +274,17 @@ class _Handler(BaseHTTPRequestHandler):
         """Sending has a time of its own: a socket's timeout is for all of what is sent."""
         super().setup()
         self.rfile = io.BufferedReader(_Until(self.connection, time.monotonic() + self.server.within_s))
+
+    def parse_request(self) -> bool:
+        """Whether the request is read on. Without a token it is for this machine alone: a page whose name leads here
+        is of somebody else.
+        """
+        if not super().parse_request():
+            return False
+        if self.server.desk.token or _is_loopback(self.headers.get("Host", "localhost")):
+            return True
+        self._send(_refused(421, "without GATE_SERVE_TOKEN only localhost and addresses of loopback are answered for"))
+        return False
 
     def do_GET(self) -> None:
         self._send(self.server.desk.get(self.path, self.headers.get("Authorization", "")))

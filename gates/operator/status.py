@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psycopg
 
-from gates import record
+from gates import disk, record
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.database import Connection, session, sql
 from gates.deployment.failures import in_words
@@ -108,7 +108,7 @@ def _last_run(out: Path) -> Section:
     title = "The last run of the gate, as its folder has it."
     path = out / record.VERDICT
     try:
-        verdict = json.loads(path.read_text(encoding="utf-8"))
+        verdict = json.loads(disk.read(path))
         names = ("decision", "release", "target", "finished_at", "reason")
         return Section("last_run", title, ({n: str(verdict[n])[:300] for n in names},))
     except FileNotFoundError:

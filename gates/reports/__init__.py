@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from gates import disk
 from gates.evidence import CheckSpec, Evidence, JsonValue
 from gates.reports.formats import FORMATS
 from gates.reports.formats.format import ReportSource
@@ -41,7 +42,7 @@ def write(
     texts = {f.name: f.render(source) for f in FORMATS if f.file}
     files = {f.name: folder / f.file for f in FORMATS if f.file}
     for name, path in files.items():
-        path.write_text(texts[name], encoding="utf-8")
+        disk.write(path, texts[name])
     environment = {
         "release": verdict.release,
         "target": verdict.target,

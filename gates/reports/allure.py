@@ -15,6 +15,7 @@ from pathlib import Path
 from allure_commons.logger import AllureFileLogger
 from allure_commons.model2 import Attachment, Label, Parameter, Status, StatusDetails, TestResult
 
+from gates import disk
 from gates.evidence import Severity
 from gates.reports.formats.rows import Row
 from gates.text.characters import document, line
@@ -45,7 +46,7 @@ def write_allure(folder: Path, rows: Iterable[Row], environment: Mapping[str, st
 
     environment: what the report shows of the run, by name.
     """
-    results = folder / FOLDER
+    results = disk.folder(folder / FOLDER)
     for pattern in OLD:
         for old in results.glob(pattern):
             old.unlink()
@@ -57,10 +58,9 @@ def write_allure(folder: Path, rows: Iterable[Row], environment: Mapping[str, st
             logger.report_attached_data(document(json.dumps(row.witness, ensure_ascii=False, indent=1)), name)
             result.attachments.append(Attachment(name="witness", source=name, type="application/json"))
         logger.report_result(result)
-    results.mkdir(parents=True, exist_ok=True)
     properties = "".join(f"{name}={_property(value)}\n" for name, value in environment.items())
-    (results / "environment.properties").write_text(properties, encoding="ascii")
-    (results / "categories.json").write_text(json.dumps(CATEGORIES, indent=1) + "\n", encoding="utf-8")
+    disk.write(results / "environment.properties", properties)
+    disk.write(results / "categories.json", json.dumps(CATEGORIES, indent=1) + "\n")
 
 
 def _property(value: str) -> str:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gates import record
+from gates import disk, record
 from gates.errors import CannotWork, ConfigError
 from gates.evidence import UNREADABLE, JsonValue
 from gates.text import foreign
@@ -27,6 +26,7 @@ UNSIGNED = f"none: {SIGNING_KEY} is not set"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:replaygate:verdict:v1"
+MOST_KEY = 64 * 1024
 SUBJECTS = (record.VERDICT, record.RUN, record.EVIDENCE)
 
 
@@ -62,7 +62,7 @@ def _key(environ: Mapping[str, str], name: str, load: Any, kind: type) -> Any:
     value = environ[name].strip()
     wanted = "allowed: an Ed25519 key without a passphrase, as PEM or the path of one. Correct the variable"
     try:
-        pem = value.encode() if value.startswith("-----BEGIN") else Path(value).read_bytes()
+        pem = value.encode() if value.startswith("-----BEGIN") else disk.read(Path(value), MOST_KEY)
         found = load(pem)
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"{name} cannot be read ({type(error).__name__}); {wanted}") from None
@@ -116,7 +116,7 @@ def verify(folder: Path, key: Any) -> Attested:
         copied = Path(place)
         try:
             for name in (FILE, *SUBJECTS):
-                shutil.copyfile(folder / name, copied / name)
+                (copied / name).write_bytes(disk.read(folder / name))
             signed = _statement((copied / FILE).read_bytes(), key)
             recorded = record.read(copied)
             target = str(signed["predicate"]["target"]["identity"])
@@ -136,7 +136,7 @@ def _doubts(
     changed = [s["name"] for s in expected["subject"] if s not in signed["subject"]]
     yield from (f"{name} is not the file that was signed" for name in changed)
     yield from (e.message for e in recorded.evidence if e.check.startswith(UNREADABLE))
-    if (folder / record.VERDICT).read_bytes() != recorded.verdict.dump().encode():
+    if disk.read(folder / record.VERDICT) != recorded.verdict.dump().encode():
         yield f"{record.VERDICT} is not what the evidence comes to"
     if signed != expected and not changed:
         yield "the statement does not say what the files say"
@@ -169,7 +169,7 @@ def pae(payload: bytes) -> bytes:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in SUBJECTS}
+    return {name: hashlib.sha256(disk.read(folder / name)).hexdigest() for name in SUBJECTS}
 
 
 def _key_id(public: Any) -> str:

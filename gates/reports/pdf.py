@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from gates import disk
 from gates.errors import CannotWork
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -31,11 +32,12 @@ def write_pdf(page: Path, to: Path) -> None:
         raise CannotWork(f"no Chromium in PATH; allowed: one of {', '.join(NAMES)}. Install one, or print {page.name}")
     to.unlink(missing_ok=True)  # an older one must not pass for this one
     with tempfile.TemporaryDirectory() as profile:
+        printed = Path(profile) / FILE  # it would follow a link
         words = [
             found,
             *OPTIONS,
             f"--user-data-dir={profile}",
-            f"--print-to-pdf={to.resolve()}",
+            f"--print-to-pdf={printed}",
             page.resolve().as_uri(),
         ]
         if os.geteuid() == 0:  # its sandbox refuses root
@@ -46,7 +48,9 @@ def write_pdf(page: Path, to: Path) -> None:
             raise CannotWork(
                 f"{found} did not print ({type(error).__name__}); allowed: a Chromium that runs"
             ) from error
-    if not to.exists() or not to.read_bytes().startswith(b"%PDF"):
+        made = printed.read_bytes() if printed.exists() else b""
+    if not made.startswith(b"%PDF"):
         raise CannotWork(
             f"{found} wrote no PDF (exit {done.returncode}); allowed: a Chromium that prints. Run it by hand"
         )
+    disk.write(to, made)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psycopg
 
+from gates import disk
 from gates.contract.contract import contract
 from gates.contract.scope import Scope
 from gates.deployment.database import sql
@@ -51,8 +52,7 @@ def read(folder: Path) -> PastClaims:
     """The memory in the state folder of a target. Raise Unreadable."""
     path = folder / FILE
     try:
-        with path.open("rb") as file:
-            data = json.loads(file.read(MOST_READ))
+        data = json.loads(disk.read(path, MOST_READ))
         return PastClaims(_known({foreign.text(area): foreign.text(when, 200) for area, when in data.items()}))
     except FileNotFoundError:
         return PastClaims({}, is_new=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import psycopg
 
+from gates import disk
 from gates.deployment.database import TRANSACTION, lending
 from gates.deployment.leftovers import Lease, remove_left, take_lease, term_of
 from gates.evidence import CheckSpec
@@ -57,7 +58,7 @@ def _lease(context: Context) -> tuple[Lease | None, tuple[str, ...]]:
 
 def _remove_left(context: Context) -> None:
     """The companies of drills that were ended. Where the database refuses, the next gate removes them."""
-    companies = context.companies.read_text(encoding="utf-8").split() if context.companies.exists() else []
+    companies = disk.read_text(context.companies).split() if context.companies.exists() else []
     if companies and context.target.database_url:
         with contextlib.suppress(psycopg.Error):
             remove_left(context.target.database_url, companies)

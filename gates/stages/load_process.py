@@ -21,7 +21,7 @@ from typing import Any
 
 import psycopg
 
-from gates import config
+from gates import config, disk
 from gates.decision.policy_file import Settings
 from gates.deployment.database import session
 from gates.deployment.failures import in_words
@@ -61,8 +61,7 @@ def load(
 
     timeout_s: of the stage, by the policy; options that plan their time outrank it.
     """
-    folder = out / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = disk.folder(out / FOLDER)
     for name in ("result.json", "companies.txt"):  # an earlier run's must not count
         (folder / name).unlink(missing_ok=True)
     plan = plan_of(target, options)
@@ -70,7 +69,7 @@ def load(
     if not plan["base_url"]:
         return [_unknown(spec.id, "no BASE_URL was given, so there is nothing to load", started_at) for spec in SPECS]
     lease = _lease(target, plan, options)
-    (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    disk.write(folder / "plan.json", json.dumps(plan))
     try:
         limit_s = _limit_s(plan, target, folder) if options.plans_its_time else timeout_s
         return _measure(plan, target, options, folder, started_at, limit_s)
@@ -106,13 +105,13 @@ def _measure(
     with Watchdog(watched, "the load") as dog:
         arguments = [str(folder / "plan.json"), str(folder)]
         code, text = _run(arguments, target, limit_s, show=sys.stderr.isatty(), ended=lambda: dog.fired)
-    (folder / "load.log").write_text(text, encoding="utf-8")
+    disk.write(folder / "load.log", text)
     if code == 3:
         raise ConfigError(text.strip().splitlines()[-1] if text.strip() else "the thresholds cannot be used")
     if dog.shut:
         return dog.shut
     try:
-        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        result = json.loads(disk.read(folder / "result.json"))
         found = evidence_of(result, compat=options.compat == "k6", started_at=started_at)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         why = f"the load run left no result (exit {code}, {type(error).__name__}); see {FOLDER}/load.log"
@@ -238,7 +237,7 @@ def _judged(one: Mapping[str, Any], *, valid: bool, compat: bool, common: Mappin
 def clean_up(target: Target, out: Path) -> str:
     """Remove the companies that a run with --keep-tenants left; audit rows stay. Why that was refused, or nothing."""
     listing = out / FOLDER / "companies.txt"
-    companies = listing.read_text(encoding="utf-8").split() if listing.exists() else []
+    companies = disk.read_text(listing).split() if listing.exists() else []
     try:
         if companies and target.database_url:
             with session(target.database_url) as connection:
@@ -261,9 +260,8 @@ def checks_of(target: Target, options: LoadOptions, out: Path) -> tuple[CheckSpe
     """
     if options.thresholds is None and not options.url:
         return SPECS
-    folder = out / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "plan.json").write_text(json.dumps(plan_of(target, options)), encoding="utf-8")
+    folder = disk.folder(out / FOLDER)
+    disk.write(folder / "plan.json", json.dumps(plan_of(target, options)))
     known = {spec.id: spec for spec in SPECS}
     ids = dict.fromkeys(line for line in _asked(target, folder) if line.startswith("load/"))
     own = [

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Mapping
 
+from gates import disk
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where, stamp
 from gates.stages.context import Context, StageReport, silent
 from gates.stages.suite import SuiteRun, run
@@ -41,7 +42,7 @@ def pipeline(context: Context) -> list[StageReport]:
     nobody = dataclasses.replace(context.target, base_url="", database_url="")  # it looks at no target: none is watched
     inner = dataclasses.replace(context, target=nobody, out=context.out / "pipeline", catalogue=(), progress=silent)
     shutil.rmtree(inner.out, ignore_errors=True)
-    inner.out.mkdir(parents=True)
+    disk.folder(inner.out)
     report = run(SuiteRun("pipeline", FOLDER, (), TIMEOUT_S), inner)
     line = judge(inner.lines(), report.error)
     line = dataclasses.replace(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psycopg
 
+from gates import disk
 from gates.decision.rules import QUEUE_STAGE
 from gates.deployment.leftovers import at_work
 from gates.evidence import CheckSpec, TargetKind
@@ -67,7 +68,7 @@ def _others(context: Context) -> list[str]:
     """Companies of other gates; none where the database does not say."""
     target = context.target
     lists = [context.companies, context.out / "load" / "companies.txt"]
-    own = {line for path in lists if path.exists() for line in path.read_text(encoding="utf-8").split()}
+    own = {line for path in lists if path.exists() for line in disk.read_text(path).split()}
     if not target.database_url:
         return []
     with contextlib.suppress(psycopg.Error):  # then every check of the look that follows says so itself

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gates import config
+from gates import config, disk
 from gates.deployment.redaction import hidden, redact_text
 from gates.errors import CannotWork
 from gates.evidence import CAPABILITIES, CheckSpec, Outcome
@@ -86,15 +86,15 @@ def _ran(
 ) -> tuple[int | None, str]:
     """The suite's exit code, None where it was ended, and what it printed, without secrets."""
     log = context.out / "logs" / f"{suite.name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output, _temporary(context) as temporary:
+    disk.folder(log.parent)
+    with disk.opened(log, "wb") as output, _temporary(context) as temporary:
         process = _start(_command(suite, context, ROOT / suite.folder), context, output.fileno(), temporary)
         try:
             code = _wait(process, deadline, follow, dog)
         finally:  # also where a signal ends the run
             end(process)
             text = redact_text(log.read_text(encoding="utf-8", errors="replace"), hidden(context.target))
-            log.write_text(text, encoding="utf-8")
+            disk.write(log, text)
     return code, text
 
 
@@ -105,7 +105,7 @@ def _temporary(context: Context) -> Iterator[Path]:
     """
     folder = context.out / "tmp"
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    disk.folder(folder)
     try:
         yield folder
     finally:
@@ -122,11 +122,11 @@ def _certain(suite: SuiteRun, context: Context) -> list[CheckSpec]:
 
 def _command(suite: SuiteRun, context: Context, folder: Path) -> list[str]:
     ini = context.out / "logs" / "pytest.ini"
-    ini.parent.mkdir(parents=True, exist_ok=True)
-    ini.write_text("[pytest]\n", encoding="utf-8")
+    disk.folder(ini.parent)
+    disk.write(ini, "[pytest]\n")
     plugins = [word for name in PLUGINS for word in ("-p", name)]
     left_out = context.out / "logs" / "left-out.txt"
-    left_out.write_text("".join(f"{check}\n" for check in context.left_out), encoding="utf-8")
+    disk.write(left_out, "".join(f"{check}\n" for check in context.left_out))
     allowed = [*(["--deep"] if context.deep else []), *(["--disruptive"] if context.disruptive else [])]
     return [
         *(sys.executable, "-m", "pytest", str(folder), "-c", str(ini), f"--rootdir={ROOT}"),

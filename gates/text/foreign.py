@@ -23,6 +23,10 @@ MOST_PARTS = 20_000
 """Members, items and kilobytes of text of one value that is written down."""
 MOST_DEPTH_READ = 64
 """Nesting of a document that is read: the contract allows no more in what is sent to a target, either."""
+MOST_MARKS_READ = 300_000
+"""Commas, colons and brackets of a document that is read, which bound what it takes in memory: the largest
+/openapi.json in use have a third of it.
+"""
 MOST_BITS = 64
 """Whole numbers beyond 64 bits fit no column and no counter of the contract; Python refuses to print the longest."""
 
@@ -122,13 +126,16 @@ def _beginning(value: object) -> str:
         return f"<{type(value).__name__}>"
 
 
-def json_value(body: bytes | str) -> JsonValue:
-    """The JSON document (RFC 8259), made safe; None where it is none: two members of one name are none either.
+def json_value(body: bytes | str, most_marks: int | None = MOST_MARKS_READ) -> JsonValue:
+    """The JSON document (RFC 8259), made safe; None where it is none: two members of one name are none either, nor is
+    one with more marks than that (None: our own, with any number).
 
     A number beyond a double or 64 bits becomes its text, so that nothing compares it as a number.
     """
     try:
         source = body.decode("utf-8-sig") if isinstance(body, bytes) else body
+        if most_marks is not None and sum(map(source.count, ",:[{")) > most_marks:
+            return None
         found: JsonValue = _DECODER.decode(source)
     except (ValueError, RecursionError):
         return None

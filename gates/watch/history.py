@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gates import disk
 from gates.errors import CannotWork, ConfigError
 from gates.evidence import Outcome
 from gates.watch.rounds import FORMAT, Change, Round
@@ -82,7 +83,7 @@ def read(path: Path, target: str, since: dt.datetime = EVER) -> History:
     """
     reader = _HistoryReader(target, since)
     try:
-        with path.open("rb") as lines:
+        with disk.opened(path, "rb") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     reader.take(path, number, line.decode("utf-8", "replace"))
@@ -175,7 +176,7 @@ def _parsed(line: str) -> dict[str, Any]:
 def append(path: Path, line: str) -> None:
     """Add one line, whole and on the disk. Raise CannotWork where it cannot be kept."""
     try:
-        with _locked(path, "write"), path.open("a+b") as out:
+        with _locked(path, "write"), disk.opened(path, "a+b") as out:
             if out.seek(0, os.SEEK_END):
                 out.seek(-1, os.SEEK_END)
                 if out.read(1) != b"\n":  # somebody was killed here: what is left of his line stays by itself
@@ -204,7 +205,7 @@ def tidy(
     if not _has_old(path, now - keep, most_bytes):
         return 0
     with _locked(path, "write"):
-        lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
+        lines = [line for line in disk.read(path).split(b"\n") if line.strip()]
         size = sum(len(line) + 1 for line in lines)
         left = most_bytes // 2 if size > most_bytes else size
         kept: list[bytes] = []
@@ -232,7 +233,7 @@ def tidy(
 def _has_old(path: Path, than: dt.datetime, most_bytes: int) -> bool:
     """Whether there may be something to remove, seen from the size and the first lines alone."""
     try:
-        with path.open("rb") as lines:
+        with disk.opened(path, "rb") as lines:
             first = [_parsed(line.decode("utf-8", "replace")) for line in itertools.islice(lines, 3)]
     except FileNotFoundError:
         return False
@@ -247,12 +248,7 @@ def _older(data: dict[str, Any], than: dt.datetime) -> bool:
 
 
 def _replace(path: Path, lines: list[bytes]) -> None:
-    beside = path.with_name(path.name + ".new")
-    with beside.open("wb") as out:
-        out.write(b"\n".join(lines) + b"\n")
-        out.flush()
-        os.fsync(out.fileno())
-    beside.replace(path)
+    disk.write(path, b"\n".join(lines) + b"\n", durable=True)
 
 
 @contextlib.contextmanager
@@ -277,6 +273,6 @@ def _locked(path: Path, what: str, *, wait: bool = True) -> Iterator[None]:
 
     It ends with the process, however that ends.
     """
-    with path.with_name(f".{path.name}.{what}").open("a") as lock:
+    with disk.opened(path.with_name(f".{path.name}.{what}"), "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

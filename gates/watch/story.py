@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gates import past_decisions, record
+from gates import disk, past_decisions, record
 from gates.act.flag import FlagState, Order, look_at
 from gates.act.rollout import act
 from gates.decision.decide import weigh
@@ -167,7 +167,7 @@ def _look(watch: Watch, plan: look.RoundPlan, number: int, now: dt.datetime) -> 
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True, exist_ok=True)
         earlier = _companies(watch, now)
-        (out / "companies.txt").write_text("".join(f"{c}\n" for c in earlier), encoding="utf-8")
+        disk.write(out / "companies.txt", "".join(f"{c}\n" for c in earlier))
     except OSError as error:
         raise CannotWork(f"{error}; allowed: a folder that can be written. Correct --history") from error
     context = Context(
@@ -182,10 +182,9 @@ def _look(watch: Watch, plan: look.RoundPlan, number: int, now: dt.datetime) -> 
     )
     with scrubbing(context.out, hidden(watch.target)):
         looked = look.look(context, plan)
-    born = [c for c in context.companies.read_text(encoding="utf-8").split() if c not in set(earlier)]
+    born = [c for c in disk.read_text(context.companies).split() if c not in set(earlier)]
     if born:
-        folder = watch.beside("companies")
-        folder.mkdir(exist_ok=True)
+        folder = disk.folder(watch.beside("companies"))
         record.write(folder / f"{number}.txt", "".join(f"{c}\n" for c in born))
     return context, looked
 
@@ -197,7 +196,7 @@ def _companies(watch: Watch, now: dt.datetime) -> list[str]:
         if dt.datetime.fromtimestamp(path.stat().st_mtime, dt.UTC) < now - COMPANIES_KEPT:
             path.unlink(missing_ok=True)
         else:
-            found += path.read_text(encoding="utf-8").split()
+            found += disk.read_text(path).split()
     return found[-MOST_COMPANIES:]
 
 

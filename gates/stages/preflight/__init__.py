@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psycopg
 
+from gates import disk
 from gates.deployment.capabilities import claims, evidence_id
 from gates.deployment.client import HttpDoor
 from gates.deployment.credentials import UNUSABLE
@@ -170,7 +171,7 @@ def variables(target: Target) -> LookResult:
 
 def _capabilities(target: Target, companies: Path) -> list[Evidence]:
     def note(company: str) -> None:
-        with companies.open("a", encoding="utf-8") as file:
+        with disk.opened(companies, "a") as file:
             file.write(f"{company}\n")
 
     at = stamp(dt.datetime.now(dt.UTC))

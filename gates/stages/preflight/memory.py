@@ -7,10 +7,10 @@ import datetime as dt
 import hashlib
 import hmac
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from gates import disk
 from gates.deployment.identity import identity
 from gates.deployment.target import Target
 
@@ -41,10 +41,7 @@ class Memory:
         text = json.dumps({**known, kind: kept}, indent=1)
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            new = self.path.with_suffix(f".{os.getpid()}.new")
-            new.touch(mode=0o600)
-            new.write_text(text, encoding="utf-8")
-            new.replace(self.path)
+            disk.write(self.path, text, mode=0o600)
 
     def accepted(self, kind: str, secret: str) -> str:
         """When the target accepted this very credential last, and of which release; empty where that is not known."""
@@ -55,7 +52,7 @@ class Memory:
 
     def _read(self) -> dict[str, dict[str, str]]:
         try:
-            told = json.loads(self.path.read_text(encoding="utf-8"))
+            told = json.loads(disk.read(self.path))
             return {str(k): {str(f): str(t) for f, t in v.items()} for k, v in told.items()}
         except (OSError, ValueError, AttributeError, RecursionError):
             return {}

@@ -147,3 +147,15 @@ def test_text_that_is_no_utf8_is_read(pg_server: PgServer) -> None:
             assert row == {"cell": "a\ufffdb", "good": "x"}
     finally:
         pg_server.drop_database(name)
+
+
+def test_a_setting_ends_with_the_transaction_that_made_it(pg_server: PgServer) -> None:
+    """A check of somebody's own may set what later ones go by, for the session: no later one sees it."""
+    sets = "select set_config('search_path', 'evil', false), set_config('replaygate.excluded', '{x}', false)"
+    look = "select current_setting('search_path') as path, current_setting('replaygate.excluded') as excluded"
+    with session(pg_server.url("postgres"), read_only=True) as connection:
+        connection.give({"replaygate.excluded": "{}"})
+        _, (beside,) = connection.glances([[sets], [look]])
+        (after,) = connection.glance(look)
+        due = {"path": "pg_catalog,pg_temp", "excluded": "{}"}
+        assert [beside.fetchone(), after.fetchone()] == [due, due]

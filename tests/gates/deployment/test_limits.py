@@ -10,9 +10,12 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import psycopg
 import pytest
 
+from gates.deployment import database
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.limits import MOST_BODY
 from gates.deployment.requests import Request
@@ -155,3 +158,59 @@ def test_what_goes_out_is_what_was_asked() -> None:
         *(b"B: 1", "A: ü".encode(), b"B: 2"),
     ]
     assert body in {b"{}", b""}
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int]]]:
+    """The name many.example has six addresses that take no connection; more of them may be added."""
+    with contextlib.ExitStack() as held:
+        port, places = 0, list[tuple[str, int]]()
+        for number in range(2, 8):
+            listener = held.enter_context(socket.socket())
+            listener.bind((f"127.0.0.{number}", port))
+            port = listener.getsockname()[1]
+            listener.listen(0)
+            for _ in range(3):
+                caller = held.enter_context(socket.socket())
+                caller.setblocking(False)
+                caller.connect_ex(listener.getsockname())
+            places.append(listener.getsockname())
+        real = socket.getaddrinfo
+
+        def resolve(host: str, at: Any, *rest: Any, **more: Any) -> Any:
+            if host != "many.example":
+                return real(host, at, *rest, **more)
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", place) for place in places]
+
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+        yield places
+
+
+def test_all_addresses_of_a_name_share_one_limit(
+    silent: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six that are silent take no longer than one, over HTTP, the raw door and SQL."""
+    monkeypatch.setattr(database, "CONNECT_TIMEOUT_S", LIMIT_S)
+    url = f"http://many.example:{silent[0][1]}"
+    asked: tuple[Callable[[], object], ...] = (
+        lambda: HttpDoor(url, timeout_s=LIMIT_S).send(Request("GET", "/")),
+        lambda: WireDoor(url, timeout_s=LIMIT_S).send(Request("GET", "/")),
+        lambda: database.connect(f"postgresql://u@many.example:{silent[0][1]}/d"),
+    )
+    for ask in asked:
+        started = time.monotonic()
+        with pytest.raises((NoAnswer, psycopg.OperationalError)):
+            ask()
+        assert time.monotonic() - started < 2 * LIMIT_S + 1.0
+
+
+def test_an_address_that_answers_is_reached_past_a_silent_one(silent: list[tuple[str, int]]) -> None:
+    """No silent one takes all of the time."""
+    with saying(lambda: iter([OK + b"Content-Length: 0\r\n\r\n"])) as base:
+        port = int(base.rpartition(":")[2])
+        with contextlib.ExitStack() as held:  # nobody listens at the first one
+            listener = held.enter_context(socket.socket())
+            listener.bind(("127.0.0.9", port))
+            silent[:] = [("127.0.0.9", port), ("127.0.0.1", port)]
+            assert HttpDoor(f"http://many.example:{port}").send(Request("GET", "/")).status == 200
+            assert WireDoor(f"http://many.example:{port}").send(Request("GET", "/")).status == 200

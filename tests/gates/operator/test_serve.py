@@ -48,10 +48,13 @@ def port(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[int]:
         thread.join()
 
 
-def ask(port: int, path: str, body: object = None, token: str = "", method: str = "") -> tuple[int, str]:
+def ask(
+    port: int, path: str, body: object = None, token: str = "", method: str = "", host: str = ""
+) -> tuple[int, str]:
     connection = HTTPConnection("127.0.0.1", port, timeout=10)
     text = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
     headers = {"Authorization": f"Bearer {token}"} if token else {}
+    headers |= {"Host": host} if host else {}
     connection.request(method or ("GET" if body is None else "POST"), path, text, headers)
     answer = connection.getresponse()
     told = answer.read().decode()
@@ -308,3 +311,30 @@ def test_the_command_answers_until_a_signal(tmp_path: Path) -> None:
         _, said = process.communicate(timeout=30)
     assert process.returncode == 143
     assert "Traceback" not in said
+
+
+def test_the_promote_of_a_dry_run_is_told_to_nobody(port: int, tmp_path: Path) -> None:
+    """It changed nothing: Argo is told hold, Flagger no. A rollback that a dry run would have made is one."""
+    remember(tmp_path / "a", replace(decided(Decision.PROMOTE), dry_run=True))
+    told = json.loads(ask(port, "/v1/verdict?release=r-1")[1])
+    assert (told["decision"], "dry run" in told["reason"]) == ("hold", True)
+    assert ask(port, CONFIRM, {"metadata": {"release": "r-1"}})[0] == 403
+    remember(tmp_path / "a", replace(decided(Decision.ROLLBACK, run_id="a2"), dry_run=True))
+    assert json.loads(ask(port, "/v1/verdict?release=r-1")[1])["decision"] == "rollback"
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8600", "10.0.0.1", "[::2]", "[", "localhost.evil.example"]
+)
+def test_a_page_of_another_name_gets_no_answer_without_a_token(host: str, port: int) -> None:
+    """A name of somebody else's may lead to loopback, and a browser takes what it finds there for that site's."""
+    assert ask(port, "/v1/verdict?release=r-1", host=host)[0] == 421
+    assert ask(port, CONFIRM, {}, host=host)[0] == 421
+    for own in ("localhost", "localhost:80", "127.0.0.1:8600", "127.1.2.3", "[::1]:8600", "LOCALHOST"):
+        assert ask(port, "/healthz", host=own)[0] == 200
+
+
+@pytest.mark.parametrize("port", [TOKEN], indirect=True)
+def test_with_a_token_any_name_is_answered_for(port: int) -> None:
+    """A service of a cluster has one of its own."""
+    assert ask(port, "/healthz", host="gate.prod.svc")[0] == 200

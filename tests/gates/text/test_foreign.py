@@ -5,6 +5,7 @@ from __future__ import annotations
 import decimal
 import json
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -215,3 +216,17 @@ def test_a_failure_of_unencodable_text_is_a_failure(tmp_path: Path) -> None:
         done.stdout[-3000:]
     )
     assert lines.stat().st_size < 100_000
+
+
+@pytest.mark.parametrize("part", ['{"":0}', "[]", "{}", "0", '""', "[[],{}]"])
+def test_a_document_of_too_many_parts_is_none(part: str) -> None:
+    """Four megabytes of small parts would take hundreds in memory; what is our own is read whatever it has."""
+    body = f"[{','.join([part] * (4_000_000 // (len(part) + 1)))}]".encode()
+    tracemalloc.start()
+    try:
+        assert json_value(body) is None
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(body)
+    finally:
+        tracemalloc.stop()
+    assert json_value(b"[" + b"0," * 1_000 + b"0]") is not None
+    assert json_value(f"[{'0,' * 300_001}0]", None) is not None

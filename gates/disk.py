@@ -1,0 +1,85 @@
+"""Files in folders that others may write to, too. What is read is a file, and has an end; what is written lands there.
+
+A pipe, a device or an endless file is never waited for, and no link leads what is written to another place. A folder
+that the caller names may be a link, as may a file that is read; nothing that is written below the folder may.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import IO, Any
+
+MOST_BYTES = 256 * 1024 * 1024
+"""Far above the evidence of the largest run."""
+_FRESH = ".new"
+
+
+def read(path: Path, most: int = MOST_BYTES) -> bytes:
+    """The contents of a regular file of at most so many bytes. Raise OSError for anything else."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        found = file.read(most + 1)
+    if len(found) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most} bytes", str(path))
+    return found
+
+
+def read_text(path: Path, most: int = MOST_BYTES) -> str:
+    """The same as UTF-8. Raise OSError, or UnicodeDecodeError, which is a ValueError."""
+    return read(path, most).decode("utf-8")
+
+
+def write(path: Path, text: str | bytes, *, durable: bool = False, mode: int = 0o666) -> None:
+    """Replace a file in one step: a reader sees the old one or the new. durable: a power cut leaves one of them."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_FRESH}")
+    try:
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as out:
+            out.write(text.encode("utf-8") if isinstance(text, str) else text)
+            if durable:
+                out.flush()
+                os.fsync(out.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    if durable:
+        place = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(place)
+        finally:
+            os.close(place)
+
+
+def opened(path: Path, mode: str, buffering: int = -1) -> IO[Any]:
+    """As `path.open(mode)`, in UTF-8, of a regular file that is no link. Raise OSError for anything else."""
+    encoding = None if "b" in mode else "utf-8"
+    return open(path, mode, buffering, encoding=encoding, opener=_direct)
+
+
+def _direct(path: str, flags: int) -> int:
+    file = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    if stat.S_ISREG(os.fstat(file).st_mode):
+        return file
+    os.close(file)
+    raise OSError(errno.EINVAL, "it is no regular file", path)
+
+
+def folder(path: Path) -> Path:
+    """Make a folder below one that the caller named. A link in its place goes."""
+    if path.is_symlink():
+        path.unlink()
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def clear(place: Path, names: tuple[str, ...]) -> None:
+    """Remove what killed writers left in a folder, and what is a link among these names."""
+    for left in place.glob(f".*{_FRESH}"):
+        left.unlink(missing_ok=True)
+    for path in (place / name for name in names):
+        if path.is_symlink():
+            path.unlink()
