@@ -166,10 +166,11 @@ def test_concurrent_replays_one_claim(scene: Scene) -> None:
 
     A read before the claim sends the same letter three times.
     """
-    for is_controlled in (True, False):  # the row of a budget may be all that one waits for
+    _race_for_the_same_items(scene, scene.company(items=6), charged=True)
+    if scene.claims("flags"):  # the row of a budget may be all that one waits for
         company = scene.company(items=6)
-        scene.set_flag(company, BUDGET_FLAG, enabled=is_controlled)
-        _race_for_the_same_items(scene, company, charged=is_controlled)
+        scene.set_flag(company, BUDGET_FLAG, enabled=False)
+        _race_for_the_same_items(scene, company, charged=False)
 
 
 def _race_for_the_same_items(scene: Scene, company: str, *, charged: bool) -> None:
