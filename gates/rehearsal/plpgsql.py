@@ -126,7 +126,7 @@ def _head(statement: SqlStatement, rows: Collection[str]) -> str:
         made = postgast.parse(statement.text).stmts[0].stmt.create_function_stmt
     except postgast.PgQueryError as error:
         raise UnreadBodyError(error.message) from None
-    given, columns = [], []
+    given, columns = list[str](), list[str]()
     out = False
     for one in (p.function_parameter for p in made.parameters):
         mode = _MODES.get(FunctionParameterMode.Name(one.mode), "in")
