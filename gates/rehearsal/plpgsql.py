@@ -1,7 +1,7 @@
 """The structure of a PL/pgSQL body: its variables with their types, and the queries and expressions in it.
 
-The parser knows no catalogue: it refuses fields of `%rowtype` variables and types of other schemas. So it reads a copy
-in which these are records, with the same lines, and the types are read from the declarations themselves.
+The parser knows no catalogue: it refuses fields of `%rowtype` variables, types of other schemas, and more. So it reads
+a copy in which variables are texts, and records where a field of theirs is named; the types come from the declarations.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import postgast
+from postgast.pg_query_pb2 import FunctionParameterMode
 
 from gates.rehearsal.rewriting import rewrite
 from gates.rehearsal.sources import SqlSource
@@ -90,26 +91,63 @@ def tree_of(text: str) -> list[dict[str, Any]]:
 
 
 def readable(statement: SqlStatement) -> tuple[str, dict[str, str]]:
-    """The text of a statement as the parser can read it, and the types of its declared variables."""
+    """A statement with the same body, line by line, that the parser can read, and the types of its variables."""
     span = body_span(statement)
     if span is None:
         raise UnreadBodyError("no body in dollar quotes")
-    start, end = span
-    text = statement.text
+    body = statement.text[slice(*span)]
+    parts = split(SqlSource("", body))
+    rows = {a.text for s in parts for a, dot in itertools.pairwise(s.words) if dot.text == "." and not a.is_text}
     types: dict[str, str] = {}
-    parts: list[tuple[int, int, str]] = []
-    for name, kind in _declarations(split(SqlSource("", text[start:end]))):
-        first, last = kind[0].start + start, kind[-1].end + start
+    changes: list[tuple[int, int, str]] = []
+    for name, kind in _declarations(parts):
+        first, last = kind[0].start, kind[-1].end
         words = [w.text for w in kind]
         if words[-1] == "type" and "%" in words:
             continue
-        row = words[-2:] == ["%", "rowtype"]
-        known = text[first : kind[-3].end + start] if row and len(kind) > 2 else text[first:last]
+        row = len(kind) > 2 and words[-2:] == ["%", "rowtype"]
+        known = body[first : kind[-3].end if row else last]
         types[name] = "" if known.lower() == "record" or types.get(name, known) != known else known
-        if row or "." in words:
-            parts.append((first, last, "record" + "\n" * text[first:last].count("\n")))
-    parts += _qualified(statement, start)
-    return rewrite(text, parts).text, types
+        if known.lower() not in {"record", "refcursor"}:
+            changes.append((first, last, _stand_in(name, rows) + "\n" * body[first:last].count("\n")))
+    return f"{_head(statement, rows)} $rehearsal${rewrite(body, changes).text}$rehearsal$", types
+
+
+def _stand_in(name: str, rows: Collection[str]) -> str:
+    """A type for a variable: only whether it has fields matters to the parser."""
+    return "record" if name in rows else "text"
+
+
+def _head(statement: SqlStatement, rows: Collection[str]) -> str:
+    """What stands before the body, with types that the parser knows."""
+    if statement.verb == "do":
+        return "do"
+    try:
+        made = postgast.parse(statement.text).stmts[0].stmt.create_function_stmt
+    except postgast.PgQueryError as error:
+        raise UnreadBodyError(error.message) from None
+    given, columns = list[str](), list[str]()
+    out = False
+    for one in (p.function_parameter for p in made.parameters):
+        mode = _MODES.get(FunctionParameterMode.Name(one.mode), "in")
+        out = out or mode in {"out", "inout"}
+        kind = "rehearsal_row" if one.name in rows else "text"  # no type of this name: a row, whatever it is
+        if one.arg_type.names[-1].string.sval == "refcursor":
+            kind = "refcursor"
+        name = f'"{one.name}"' if one.name else ""
+        (columns if mode == "table" else given).append(f"{'' if mode == 'table' else mode} {name} {kind}")
+    head = f"create {'procedure' if made.is_procedure else 'function'} rehearsal({', '.join(given)})"
+    returned = made.return_type.names[-1].string.sval if made.return_type.names else ""
+    if columns:
+        return f"{head} returns table ({', '.join(columns)}) language plpgsql as"
+    if not returned or (out and not made.return_type.setof):
+        return f"{head} language plpgsql as"
+    kind = "record" if out else returned if returned in _RETURNED else "text"
+    return f"{head} returns {'setof ' * made.return_type.setof}{kind} language plpgsql as"
+
+
+_MODES = {"FUNC_PARAM_OUT": "out", "FUNC_PARAM_INOUT": "inout", "FUNC_PARAM_TABLE": "table"}
+_RETURNED = {"trigger", "event_trigger", "void", "record"}
 
 
 def _declarations(statements: Sequence[SqlStatement]) -> Iterator[tuple[str, list[Word]]]:
@@ -130,14 +168,6 @@ def _declaration(group: list[Word]) -> Iterator[tuple[str, list[Word]]]:
     end = next((i for i, w in enumerate(kind) if w.text in _ENDS_TYPE), len(kind))
     if kind[:end] and kind[0].text not in _NO_TYPE:
         yield group[0].text, kind[:end]
-
-
-def _qualified(statement: SqlStatement, body: int) -> Iterator[tuple[int, int, str]]:
-    """The schemas before the names in the head of a function, to be left out."""
-    words = [w for w in statement.words if w.start - statement.start < body]
-    for word, dot in itertools.pairwise(words):
-        if dot.text == "." and word.is_name:
-            yield word.start - statement.start, dot.end - statement.start, ""
 
 
 def parse_body(statement: SqlStatement) -> ParsedBody:

@@ -60,6 +60,26 @@ create trigger touch before update on app.orders for each row execute function a
 create function app.unattached() returns trigger language plpgsql as 'begin new.whatever := 1; return new; end';
 create function app.gone() returns void language plpgsql as $$ begin delete from nope; end $$;
 drop function app.gone();
+create function app.v1(variadic a app.kind[]) returns int language plpgsql as $$
+begin return array_length(a, 1); end $$;
+create function app.v2(p app.orders.id%type, q app.orders default null) returns app.orders language plpgsql as $$
+declare x app.orders.id%type; y app.orders[]; begin x := p; y[1] := q; return q; end $$;
+create function app.v3(out a int, out b app.kind) returns setof record language plpgsql as $$
+declare k app.kind; n int; begin
+  for a, b in select id, kind from app.orders loop return next; end loop;
+  select id, kind into n, k from app.orders;
+end $$;
+create function app.v4(c refcursor) returns setof app.orders language plpgsql as $$
+declare o app.orders; begin
+  open c for select * from app.orders; fetch c into o; o.status := 'x'; return next o; return;
+end $$;
+create function app.v5(k app.kind default 'a'::app.kind) returns table (id int, of app.kind) language plpgsql as $$
+#variable_conflict use_column
+begin return query select o.id, o.kind from app.orders o where kind = k; end $$;
+create procedure app.v6(inout x int) language plpgsql as $$ begin call app.v6(x); commit; end $$;
+create function app.v7() returns event_trigger language plpgsql as $$ declare r record; begin
+  for r in select * from pg_event_trigger_ddl_commands() loop raise notice '%', r.object_identity; end loop;
+end $$;
 do $$ begin
   create table later (id int, old_name int);
   if exists (select from later) then insert into later values (1, 2); update later set old_name = 1; end if;
