@@ -15,14 +15,14 @@ CLOSE = 0.06
 
 
 @dataclass(frozen=True, slots=True)
-class Copies:
+class TableCopies:
     """The sets of copies: qualified name of each table -> all of its set; said: tables that a person names."""
 
     sets: Mapping[str, tuple[SchemaTable, ...]]
     said: Collection[str]
 
     @classmethod
-    def among(cls, tables: Iterable[SchemaTable], said: Collection[str]) -> Copies:
+    def among(cls, tables: Iterable[SchemaTable], said: Collection[str]) -> TableCopies:
         """Those of one name, of one kind, and with most of the columns, in schemas of their own."""
         alike: dict[tuple[str, bool], list[list[SchemaTable]]] = {}
         for table in tables:

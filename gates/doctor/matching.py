@@ -19,7 +19,7 @@ from gates.doctor.columns import (
     graded,
     match_columns,
 )
-from gates.doctor.copies import Copies, shared
+from gates.doctor.copies import TableCopies, shared
 from gates.doctor.presets import presets_of
 from gates.doctor.schema import PUBLIC, Schema, SchemaTable
 from gates.doctor.words import Likenesses, common_words, words
@@ -88,13 +88,14 @@ def match(schema: Schema, contract: Contract, pins: Pins | None = None, home: st
     those of one schema are looked at: of home, else of the one that fits best. The others are alternatives.
     """
     said = pins or {}
-    copies = Copies.among(schema.tables, {p.table for p in said.values() if p})
+    copies = TableCopies.among(schema.tables, {p.table for p in said.values() if p})
     found = _matched(copies.one_of_each(schema.tables, home), contract, said, home)
     schemas = copies.schemas((m.table, m.score) for m in found.values())
-    if home or not schemas:
+    if not schemas:
         return found
     best, worth = schemas[0]
-    found = _matched(copies.one_of_each(schema.tables, best), contract, said, home)
+    if home not in dict(schemas):
+        found = _matched(copies.one_of_each(schema.tables, best), contract, said, home)
     is_open = best != PUBLIC and any(w > worth - CLOSE for _, w in schemas[1:])
     return {
         n: m if m.pin else _with_copies(m, copies.sets.get(m.table.qualified, ()), is_open) for n, m in found.items()
@@ -110,7 +111,7 @@ def _matched(tables: Sequence[SchemaTable], contract: Contract, pins: Pins, home
 def _with_copies(one: TableMatch, copies: Sequence[SchemaTable], is_open: bool) -> TableMatch:
     """The match with its copies in other schemas. is_open: those are as good."""
     others = tuple(t.qualified for t in copies if t is not one.table)
-    if one.pin or not others:
+    if one.pin or not others or (one.table.schema == one.home != PUBLIC):
         return one
     confidence = Confidence.PERHAPS if is_open else one.confidence if one.has_own_name else Confidence.LIKELY
     return replace(

@@ -72,6 +72,13 @@ def test_what_gate_yaml_says_of_the_schema_decides() -> None:
     assert placed(pinned) == {n: f"two.{n}" for n in THREE}
 
 
+def test_a_schema_that_is_not_there_decides_nothing() -> None:
+    """Where gate.yaml says one without these tables, which of the others it is remains open."""
+    found = match(Schema(copies("one", "two")), contract(), home="elsewhere")
+    assert {m.confidence for m in found.values()} == {Confidence.PERHAPS}
+    assert found["event_outbox"].alternatives == ("two.event_outbox",)
+
+
 def test_the_schema_that_fits_best_is_taken() -> None:
     """It has more of the contract than the others: that is likely, and the others are named all the same."""
     found = match(Schema((*copies("one", "two"), table("two", "replay_runs"))), contract())
