@@ -45,7 +45,7 @@ def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
     shared.dry_run(made)
     made.add_argument("--reason", required=True, type=shared.REASON, help="why; it goes into the audit row")
     shared.actor(made)
-    if name in ALONE:
+    if name in {"promote", *ALONE}:
         shared.state(made)
     if name not in {"step", "enable"}:
         made.add_argument("--flag", type=shared.FLAG, metavar="KEY", help="another flag than the policy's")
@@ -103,7 +103,11 @@ def _handed_over(options: argparse.Namespace, target: Target, order: Order, cons
     if not target.database_url:
         raise ConfigError(operations.UNSET)
     now = dt.datetime.now(dt.UTC)
-    file = config.load_policy(options.policy, now.date())
+    file = config.load_policy(options.policy, now.date(), options.state)
+    try:
+        past = past_decisions.read(file.settings.state_of(identity(target)))
+    except OSError as error:
+        raise CannotWork(f"{error}; allowed: a history that can be read; in the state folder. See to --state") from None
 
     def digest(judged: Policy, release: str) -> str:
         specs = collection.with_own_checks(file, console.environ)
@@ -111,7 +115,7 @@ def _handed_over(options: argparse.Namespace, target: Target, order: Order, cons
 
     return order_from(
         attestation.verify(options.verdict, key),
-        HandoverContext(target, order.release, order.plan.flag, digest, now),
+        HandoverContext(target, order.release, order.plan.flag, digest, now, past),
         order,
     )
 
@@ -123,7 +127,8 @@ def _remember(action: Action, order: Order, settings: Settings, target: Target, 
     with contextlib.suppress(ConfigError):
         target = config.load_target({name: console.environ.get(name, "") for name in NAMING})
     reason = redact_text(f"{action.kind} by hand: {order.reason}", console.hide)
-    one = PastDecision.rolled_back(action, reason, target.kind.value, dt.datetime.now(dt.UTC))
+    kind = target.kind.value if console.environ.get("GATE_TARGET", "").strip() else ""  # else it may be of any kind
+    one = PastDecision.rolled_back(action, reason, kind, dt.datetime.now(dt.UTC))
     try:
         past_decisions.remember(settings.state_of(identity(target)), one)
     except OSError as error:
