@@ -17,6 +17,7 @@ from gates.decision.names_file import NamesError, NamesUnread
 from gates.decision.policy_file import Settings
 from gates.decision.rules import Policy, RolloutPlan
 from gates.deployment.identity import identity
+from gates.deployment.libpq import PLACES
 from gates.deployment.redaction import redact_text
 from gates.deployment.target import Target
 from gates.errors import CannotWork, ConfigError, NotRolledBack, first_line
@@ -32,9 +33,9 @@ from gates.verdict import NOT_ROLLED_BACK, Action, Decision
 
 ALONE = ("rollback", "emergency")
 """Commands that need the database alone, and that the history of the target is told of."""
-NEEDED = ("DATABASE_URL", "RELEASE")
+NEEDED = ("DATABASE_URL", "RELEASE", *PLACES.values())
 """Variables that a rollback looks at."""
-NAMING = ("DATABASE_URL", "BASE_URL", "GATE_TARGET")
+NAMING = ("DATABASE_URL", "BASE_URL", "GATE_TARGET", *PLACES.values())
 """Variables that say which target it is."""
 
 
