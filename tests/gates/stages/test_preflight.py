@@ -130,7 +130,7 @@ create policy none on replay_runs for all to replay_gate with check (true)
 """
 AS_A_VIEW = """
 alter table replay_runs rename to runs;
-create view public.replay_runs with (security_invoker = on) as select * from public.runs;
+create view public.replay_runs with (security_invoker = 1) as select * from public.runs;
 grant select on public.replay_runs to replay_gate
 """
 
