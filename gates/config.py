@@ -14,7 +14,7 @@ from gates.decision.names_file import NamesUnread, names_of_text
 from gates.decision.policy_file import PolicyFile, parse
 from gates.deployment.database import LENDING, lending
 from gates.deployment.dialect.current import NAMES, current, use
-from gates.deployment.libpq import other_passwords
+from gates.deployment.libpq import REDIRECTS, other_passwords, placed
 from gates.deployment.target import Target
 from gates.errors import ConfigError
 from gates.evidence import TargetKind
@@ -73,6 +73,16 @@ def process_environment() -> Mapping[str, str]:
     return _Process.environ
 
 
+def without_redirects() -> Mapping[str, str]:
+    """The environment of this process as it was given. From now on libpq finds nothing there that leads it elsewhere
+    than DATABASE_URL does, which `load_target` completes.
+    """
+    _Process.environ = dict(os.environ)
+    for name in REDIRECTS:
+        os.environ.pop(name, None)
+    return _Process.environ
+
+
 def actor(environ: Mapping[str, str]) -> str:
     """On whose behalf this process acts: the actor that a CI system names, else the login."""
     named = (environ.get(name, "") for name in ACTORS)
@@ -94,6 +104,8 @@ def load_target(environ: Mapping[str, str]) -> Target:
             "REPLAY_JWT_SECRET is one of TRANSBOT_HMAC_SECRET; allowed: different secrets. Correct the variables"
         )
     passwords = other_passwords(found.get("database_url", ""), environ)
+    if found.get("database_url"):
+        found["database_url"] = placed(found["database_url"], environ)
     kind, key = _kind(environ.get("GATE_TARGET", "").strip()), environ.get(KEYS[0], "").strip()
     return Target(kind=kind, other_passwords=passwords, signing_key=key, **found)
 
@@ -143,8 +155,8 @@ CHANGES_PYTHON = (
 
 
 def plain(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment without what changes Python."""
-    return {k: v for k, v in environ.items() if k not in CHANGES_PYTHON}
+    """The environment without what changes Python, or where libpq goes."""
+    return {k: v for k, v in environ.items() if k not in CHANGES_PYTHON and k not in REDIRECTS}
 
 
 def environment_of(target: Target, environ: Mapping[str, str]) -> dict[str, str]:

@@ -31,7 +31,8 @@ class PastDecision:
     """One run as it is remembered. finished_at: empty while it runs, and of a run that was killed.
 
     room: the part of the nearest limit that was left, None where no limit was near; before, after: the flag's
-    percentage around the action, 0 for off; target: its kind, empty where an older gate wrote the line.
+    percentage around the action, 0 for off; target: its kind, empty where nobody named it, or an older gate wrote the
+    line.
     """
 
     run_id: str

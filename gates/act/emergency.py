@@ -92,7 +92,8 @@ def pause(order: Order) -> Forced:
     def carry(connection: Connection) -> Mapping[str, JsonValue]:
         changed = first_that_works(connection, ("pause", "pause_least"), {"reason": fitting(connection, order.reason)})
         changed += overrule_drill(connection, LiveRow())
-        return {"rows": changed + _made(connection)}
+        at = str(rows(connection, "now", {})[0]["at"])  # by it the way back knows a pause of ours from an older one
+        return {"rows": changed + _made(connection), "paused_at": at}
 
     return Forced(PAUSE, "agents_paused", carry, _read_pause, audit_nothing=True)
 

@@ -74,7 +74,7 @@ class Order:
     claims: the areas that the target was seen to keep, now or before, which the next gate reads;
     by_hand: a person asks for the step, and answers for where the flag is found; verdict: the run whose verdict was
     handed over for it, if one was; enable_at: a person wants the flag, which is off, to be on at so many percent;
-    flagless: the policy claims a queue alone, and no flag.
+    flagless: the policy claims a queue alone, and no flag; since: when what is acted upon was begun to be judged.
     """
 
     plan: RolloutPlan
@@ -89,6 +89,7 @@ class Order:
     enable_at: int | None = None
     flagless: bool = False
     claims: tuple[str, ...] = ()
+    since: str = ""
 
 
 def look(connection: Connection, flag: str) -> FlagState | None:

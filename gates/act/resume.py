@@ -1,7 +1,7 @@
 """The way back from an emergency, step by step: the pause ends, then the flag is on again at its first step.
 
 A step that cannot be carried out ends it. Every pause of an emergency since the last resume ends. A pause for another
-reason is somebody else's, and stays.
+reason, or one that is older than the emergency with its words, is somebody else's, and stays.
 """
 
 from __future__ import annotations

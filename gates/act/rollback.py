@@ -188,16 +188,24 @@ def _asked(connection: Connection, flag: str) -> ReadBack:
     try:
         if company := _on_for(connection, "flag_on_for_some", flag):
             return _is_on_for(company, "it does not follow the rows")
-    except NOT_THERE:
-        pass
+    except NOT_THERE as error:
+        _nothing_to_ask(error)
     try:
         with connection.transaction():
             rows(connection, "statement_limit", {"limit": f"{ASK_S}s"})
             if company := _on_for(connection, "flag_on_for", flag):
                 return _is_on_for(company, "it does not follow the rows")
-    except (*NOT_THERE, *NO_TIME):
+    except NO_TIME:
         pass
+    except NOT_THERE as error:
+        _nothing_to_ask(error)
     return ReadBack(True)
+
+
+def _nothing_to_ask(error: psycopg.Error) -> None:
+    """Raise the error where the function is there, and something that it needs is not: then it did not answer."""
+    if error.diag.context:
+        raise error
 
 
 def _asked_for_all(connection: Connection, flag: str, whole: bool) -> ReadBack:
@@ -210,7 +218,7 @@ def _asked_for_all(connection: Connection, flag: str, whole: bool) -> ReadBack:
         company = _on_for(connection, "flag_on_for", flag)
     except psycopg.Error as error:
         said = f"{hidden}, and is_feature_enabled did not answer for every company: {in_words(error)}. {login}"
-        return ReadBack(None, said, final=isinstance(error, NOT_THERE))
+        return ReadBack(None, said, final=isinstance(error, NOT_THERE) and not error.diag.context)
     return _is_on_for(company, "row-level security hides rows from this login") if company else ReadBack(True)
 
 

@@ -31,11 +31,13 @@ POLL_S = 0.25
 @dataclass(frozen=True, slots=True)
 class AuditTrail:
     """What the audit rows tell about a flag: the percentage of its last step as it is written there (empty: there is
-    none), and the seconds until it may take its next step, whichever release takes it.
+    none), the seconds until it may take its next step, whichever release takes it, and whether it was rolled back
+    since it was judged.
     """
 
     told: str = ""
     baking_s: float | None = None
+    rolled_back: bool = False
 
 
 def act(
@@ -80,6 +82,8 @@ def next_step(now: FlagState | None, order: Order, trail: AuditTrail) -> Action:
         return Action("promote", 0, order.enable_at, "dry_run" if order.dry_run else "done")
     if now is None or seen is None:
         return stop("off", f"the flag {plan.flag} has no global row that this login sees")
+    if trail.rolled_back:
+        return stop("changed", f"the flag {plan.flag} was rolled back after it was judged: run the gate again")
     if not now.enabled:
         return stop("off", f"the flag {plan.flag} is off, and the gate never switches on what it did not see on")
     if (now.enabled, now.percent) != (seen.enabled, seen.percent):
@@ -285,7 +289,7 @@ def _said(step: Action, order: Order) -> Action:
 
 
 def _trail(connection: Connection, order: Order) -> AuditTrail:
-    values = {"flag": order.plan.flag, "bake_s": order.plan.bake_minutes * 60}
+    values = {"flag": order.plan.flag, "bake_s": order.plan.bake_minutes * 60, "since": order.since or None}
     row = rows(connection, "flag_trail", values)[0]
     left = row["baking_s"]
-    return AuditTrail(str(row["told"] or ""), None if left is None else float(str(left)))
+    return AuditTrail(str(row["told"] or ""), None if left is None else float(str(left)), row["rolled_back"] is True)

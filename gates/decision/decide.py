@@ -67,15 +67,15 @@ def decide(evidence: Sequence[Evidence], policy: Policy, now: dt.datetime) -> Ve
 
 
 def strong_login(evidence: Sequence[Evidence], policy: Policy) -> str:
-    """The warning about a login of the gate that is, or may become, a superuser; empty where there is none to give."""
-    told = [e.details.get("login") for e in evidence if e.check == DATABASE]
+    """Warnings about a login that is, or may become, a superuser, or goes to a server that is not verified."""
+    seen = [e.details for e in evidence if e.check == DATABASE and policy.target is not TargetKind.REFERENCE]
+    told = [d.get("login") for d in seen]
     found = sorted({f"{t.get('name')} {t['excess']}" for t in told if isinstance(t, dict) and t.get("excess")})
-    if not found or policy.target is TargetKind.REFERENCE:
-        return ""
-    return (
+    strong = (
         f"the gate's login {', '.join(found)}: what the target's owner put into triggers and policies runs with its"
         " rights. Use a login that may no more than a gate needs (replay_gate)"
     )
+    return "; ".join([*[strong] * bool(found), *sorted({str(d["unverified"]) for d in seen if d.get("unverified")})])
 
 
 def weigh(

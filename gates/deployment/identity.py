@@ -38,7 +38,9 @@ def without_login(url: str) -> str:
 
 
 def database_place(target: Target) -> str:
-    """`host:port/name` of DATABASE_URL; empty where there is none, or none that can be read."""
+    """`host:port/name` of DATABASE_URL, with the service that says more of it, where it names one; empty where there is
+    none, or none that can be read.
+    """
     if not target.database_url:
         return ""
     try:
@@ -46,4 +48,5 @@ def database_place(target: Target) -> str:
     except psycopg.Error:
         return ""
     name = parts.get("dbname") or parts.get("user") or ""
-    return f"{parts.get('host') or parts.get('hostaddr') or ''}:{parts.get('port') or 5432}/{name}"
+    service = f" of service {parts['service']}" if parts.get("service") else ""
+    return f"{parts.get('host') or parts.get('hostaddr') or ''}:{parts.get('port') or 5432}/{name}{service}"

@@ -1,5 +1,5 @@
-"""The passwords that libpq finds beside the connection string, so that they can be hidden: it sends them to a server,
-which may say them again.
+"""What libpq finds beside the connection string: passwords, so that they can be hidden (it sends them to a server,
+which may say them again), and variables that say where the database is.
 """
 
 from __future__ import annotations
@@ -9,10 +9,24 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 MOST_BYTES = 65_536
 """Of a password or service file that is read."""
+PLACES = {"host": "PGHOST", "hostaddr": "PGHOSTADDR", "port": "PGPORT", "dbname": "PGDATABASE", "service": "PGSERVICE"}
+REDIRECTS = frozenset({*PLACES.values(), "PGTARGETSESSIONATTRS", "PGLOADBALANCEHOSTS", "PGOPTIONS", "PGCLIENTENCODING"})
+"""Variables by which libpq goes elsewhere, or has another session, than a connection string says."""
+
+
+def placed(conninfo: str, environ: Mapping[str, str]) -> str:
+    """The connection string with the place that the environment names, where it names none itself: what is judged,
+    acted on and remembered is then the same. Raise psycopg.Error where it cannot be read.
+    """
+    given = conninfo_to_dict(conninfo)
+    if given.keys() & {"host", "hostaddr", "service"}:
+        return conninfo
+    found = {name: environ[variable] for name, variable in PLACES.items() if environ.get(variable)}
+    return make_conninfo(conninfo, **{**found, **given}) if found else conninfo
 
 
 def other_passwords(conninfo: str, environ: Mapping[str, str]) -> tuple[str, ...]:

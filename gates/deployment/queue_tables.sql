@@ -3,7 +3,9 @@ select c.relname::text as name,
        (select coalesce(array_agg(a.attname::text), '{}') from pg_attribute a
         where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) as columns,
        has_schema_privilege(n.oid, 'USAGE') and has_any_column_privilege(c.oid, 'SELECT') as readable,
-       case when c.relkind = 'v' then coalesce(c.reloptions && array['security_invoker=true', 'security_invoker=on'], false)
+       case when c.relkind = 'v' then exists (
+                   select from unnest(c.reloptions) as o (said)
+                   where case when o.said like 'security_invoker=%%' then split_part(o.said, '=', 2)::boolean end)
                  and not (select rolsuper or rolbypassrls from pg_roles where rolname = current_user)
             else row_security_active(c.oid)
                  and not exists (

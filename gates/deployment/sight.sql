@@ -26,7 +26,9 @@ select
   f.oid is not null and not exists (
     select from pg_catalog.pg_class c
     join pg_catalog.pg_roles me on me.rolname = current_user and not (me.rolsuper or me.rolbypassrls)
-    where c.oid = f.oid and c.relkind = 'v' and c.reloptions && array['security_invoker=true', 'security_invoker=on']
+    where c.oid = f.oid and c.relkind = 'v'
+      and exists (select from unnest(c.reloptions) as o (said)
+                  where case when o.said like 'security_invoker=%' then split_part(o.said, '=', 2)::boolean end)
   ) and (
     not row_security_active(f.oid)
     or exists (select from mine m where m.polrelid = f.oid and m.polpermissive and m.qual in ('true', '(true)'))

@@ -34,7 +34,7 @@ class Interrupted(BaseException):
 
 def execute(carry_out: Callable[[argparse.Namespace, Console], int], options: argparse.Namespace) -> int:
     """Its exit code. Never a traceback, but for an internal error (exit code 1)."""
-    console = Console.of_process(config.process_environment(), quiet=options.quiet)
+    console = Console.of_process(config.without_redirects(), quiet=options.quiet)
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see gates.__main__
         signal.signal(signal.SIGINT, signal.default_int_handler)

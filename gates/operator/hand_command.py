@@ -17,6 +17,7 @@ from gates.decision.names_file import NamesError, NamesUnread
 from gates.decision.policy_file import Settings
 from gates.decision.rules import Policy, RolloutPlan
 from gates.deployment.identity import identity
+from gates.deployment.libpq import PLACES
 from gates.deployment.redaction import redact_text
 from gates.deployment.target import Target
 from gates.errors import CannotWork, ConfigError, NotRolledBack, first_line
@@ -32,9 +33,9 @@ from gates.verdict import NOT_ROLLED_BACK, Action, Decision
 
 ALONE = ("rollback", "emergency")
 """Commands that need the database alone, and that the history of the target is told of."""
-NEEDED = ("DATABASE_URL", "RELEASE")
+NEEDED = ("DATABASE_URL", "RELEASE", *PLACES.values())
 """Variables that a rollback looks at."""
-NAMING = ("DATABASE_URL", "BASE_URL", "GATE_TARGET")
+NAMING = ("DATABASE_URL", "BASE_URL", "GATE_TARGET", *PLACES.values())
 """Variables that say which target it is."""
 
 
@@ -45,7 +46,7 @@ def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
     shared.dry_run(made)
     made.add_argument("--reason", required=True, type=shared.REASON, help="why; it goes into the audit row")
     shared.actor(made)
-    if name in ALONE:
+    if name in {"promote", *ALONE}:
         shared.state(made)
     if name not in {"step", "enable"}:
         made.add_argument("--flag", type=shared.FLAG, metavar="KEY", help="another flag than the policy's")
@@ -103,7 +104,11 @@ def _handed_over(options: argparse.Namespace, target: Target, order: Order, cons
     if not target.database_url:
         raise ConfigError(operations.UNSET)
     now = dt.datetime.now(dt.UTC)
-    file = config.load_policy(options.policy, now.date())
+    file = config.load_policy(options.policy, now.date(), options.state)
+    try:
+        past = past_decisions.read(file.settings.state_of(identity(target)))
+    except OSError as error:
+        raise CannotWork(f"{error}; allowed: a history that can be read; in the state folder. See to --state") from None
 
     def digest(judged: Policy, release: str) -> str:
         specs = collection.with_own_checks(file, console.environ)
@@ -111,7 +116,7 @@ def _handed_over(options: argparse.Namespace, target: Target, order: Order, cons
 
     return order_from(
         attestation.verify(options.verdict, key),
-        HandoverContext(target, order.release, order.plan.flag, digest, now),
+        HandoverContext(target, order.release, order.plan.flag, digest, now, past),
         order,
     )
 
@@ -123,7 +128,8 @@ def _remember(action: Action, order: Order, settings: Settings, target: Target, 
     with contextlib.suppress(ConfigError):
         target = config.load_target({name: console.environ.get(name, "") for name in NAMING})
     reason = redact_text(f"{action.kind} by hand: {order.reason}", console.hide)
-    one = PastDecision.rolled_back(action, reason, target.kind.value, dt.datetime.now(dt.UTC))
+    kind = target.kind.value if console.environ.get("GATE_TARGET", "").strip() else ""  # else it may be of any kind
+    one = PastDecision.rolled_back(action, reason, kind, dt.datetime.now(dt.UTC))
     try:
         past_decisions.remember(settings.state_of(identity(target)), one)
     except OSError as error:

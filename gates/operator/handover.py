@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from gates.act.flag import FlagState, Order
@@ -11,16 +11,18 @@ from gates.decision.decide import decide
 from gates.decision.rules import Policy
 from gates.deployment.identity import identity
 from gates.deployment.target import Target
+from gates.past_decisions import PastDecision
 from gates.record import FLAG, Recorded
 from gates.reports.attestation import Attested
-from gates.verdict import Action, Decision
+from gates.verdict import Action, Decision, Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class HandoverContext:
     """Where and when somebody acts on a verdict.
 
-    release: empty if none is named; digest: of the policy that gate.yaml gives now for the same kind of run.
+    release: empty if none is named; digest: of the policy that gate.yaml gives now for the same kind of run;
+    past: what was decided about the target.
     """
 
     target: Target
@@ -28,6 +30,7 @@ class HandoverContext:
     flag: str
     digest: Callable[[Policy, str], str]
     now: dt.datetime
+    past: Sequence[PastDecision] = ()
 
 
 def order_from(found: Attested, here: HandoverContext, order: Order) -> Order | Action:
@@ -48,6 +51,7 @@ def order_from(found: Attested, here: HandoverContext, order: Order) -> Order | 
         dry_run=order.dry_run,
         verdict=str(run["run_id"]),
         claims=found.recorded.verdict.areas_seen,
+        since=found.recorded.verdict.started_at,
     )
 
 
@@ -74,6 +78,15 @@ def _misfits(recorded: Recorded, signed_for: str, here: HandoverContext) -> Iter
         yield "it was decided by another policy than gate.yaml and the checks are now"
     if not run.get(FLAG):
         yield f"its run could not read the flag {judged.rollout.flag}"
+    if (undone := _rolled_back(verdict, here.past)) is not None:
+        yield f"its release was rolled back after it ({undone.finished_at}: {undone.reason})"
     again = decide(recorded.evidence, judged, here.now)
     if again.decision is not Decision.PROMOTE:
         yield f"it comes too late, or a clock is wrong: judged now, {again.reason}"
+
+
+def _rolled_back(verdict: Verdict, past: Sequence[PastDecision]) -> PastDecision | None:
+    """The decision to roll the release of a verdict back, or whatever release it was, that came after its run began."""
+    begun = dt.datetime.fromisoformat(verdict.started_at)
+    later = (one for one in past if one.finished is not None and one.finished >= begun)
+    return next((p for p in later if p.decision is Decision.ROLLBACK and p.release in {verdict.release, ""}), None)

@@ -71,7 +71,10 @@ class Desk:
         found = [one for past in asked if (one := last_of(release, past)) is not None]
         if not found:
             return _hold(release, "the gate has not judged this release" + (f" on {kind}" if kind else ""), kind)
-        told = min((self._told(one, release) for one in found), key=lambda t: GRAVITY.index(Decision(t["decision"])))
+        undone = [one for past in pasts for one in past if _of_any_kind(one)]
+        known = [_undone(one, undone) for one in found if not _of_any_kind(one)] or found
+        answers = [self._told(one, release, kind) for one in known]
+        told = min(answers, key=lambda t: GRAVITY.index(Decision(t["decision"])))
         kinds = sorted({one.target for past in pasts for one in past} - {""})
         if told["decision"] != Decision.PROMOTE.value or (told["target"] == kind if kind else len(kinds) < 2):
             return told
@@ -79,10 +82,12 @@ class Desk:
         several = f"targets of several kinds are remembered ({', '.join(kinds)}): ask with &target=KIND"
         return {**told, "decision": "hold", "reason": doubt if kind else several}
 
-    def _told(self, one: PastDecision, release: str) -> dict[str, Any]:
+    def _told(self, one: PastDecision, release: str, kind: str) -> dict[str, Any]:
         at, now = one.finished, self.now()
         if at is None:
             return _hold(release, one.reason, one.target)
+        if kind and _of_any_kind(one):
+            return _hold(release, f"a target whose kind nobody named was rolled back: {one.reason}", kind)
         told = {
             "decision": one.decision.value,
             "release": release,
@@ -164,6 +169,19 @@ class Desk:
         counts = {"pass": last.passed, "fail": last.failed, "unknown": last.unknown}
         lines += [f'gate_checks{{outcome="{name}"}} {number}' for name, number in counts.items()]
         return "\n".join(lines) + "\n"
+
+
+def _of_any_kind(one: PastDecision) -> bool:
+    """Whether it is a rollback by hand that names neither a release nor the kind of its target."""
+    return one.decision is Decision.ROLLBACK and not one.release and not one.target
+
+
+def _undone(one: PastDecision, rollbacks: Sequence[PastDecision]) -> PastDecision:
+    """A decision, or in place of a promote the rollback after it, which may be of its target."""
+    at = one.finished
+    if one.decision is not Decision.PROMOTE or at is None:
+        return one
+    return next((r for r in reversed(rollbacks) if r.finished is not None and r.finished >= at), one)
 
 
 def _with_kinds(past: Sequence[PastDecision]) -> list[PastDecision]:

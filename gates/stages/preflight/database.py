@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+from ipaddress import ip_address
 from pathlib import Path
 
 import psycopg
@@ -24,6 +25,8 @@ from gates.text.foreign import text, whole
 
 QUERIES = Path(__file__).parent.with_name("queries")
 MOST_SKEW_S = 2.0
+VERIFYING = ("verify-full", "verify-ca")
+"""Modes of TLS by which the client knows whom it speaks to."""
 TRIP_MS = "round_trip_ms"
 """What the check of the clocks says of the way to the database."""
 ROOM = "free_connections"
@@ -98,8 +101,22 @@ def database(connection: Answering) -> LookResult:
         message = f"PostgreSQL {major}; allowed: {least} to {most}. The checks are not known to hold there"
         return LookResult(Outcome.UNKNOWN, message, major, f"{least}..{most}")
     login, room = _login(connection)
-    details: dict[str, JsonValue] = {"login": login} | ({"pooler": POOLED} if connection.is_pooled else {ROOM: room})
+    way = unverified(connection.info.hostaddr, connection.info.get_parameters().get("sslmode", "prefer"))
+    pooler: dict[str, JsonValue] = {"pooler": POOLED} if connection.is_pooled else {ROOM: room}
+    details: dict[str, JsonValue] = {"login": login, "unverified": way, **pooler}
     return LookResult(Outcome.PASS, "", major, f"{least}..{most}", samples=1, details=details)
+
+
+def unverified(address: str, mode: str) -> str:
+    """Why whoever answers at an address is taken for the server, and sent the password; empty where nobody else can."""
+    try:
+        here = not address or ip_address(address.partition("%")[0]).is_loopback
+    except ValueError:
+        here = False
+    if here or mode in VERIFYING:
+        return ""
+    said = f"the database at {address} is not verified (sslmode {mode}): whoever answers there is sent the password"
+    return f"{said}; allowed: {' or '.join(VERIFYING)}, with sslrootcert, from afar. Add it to DATABASE_URL"
 
 
 def _login(connection: Connection) -> tuple[JsonValue, int | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,9 +21,13 @@ from gates.act.rollout import act, promote
 from gates.decision.rules import RolloutPlan
 from gates.deployment import database as door
 from gates.deployment.connection import Answering
+from gates.deployment.identity import identity
+from gates.deployment.target import Target
+from gates.evidence import TargetKind
 from gates.proof.healthy.servers import replica
-from gates.verdict import Action, Decision, Verdict
+from gates.verdict import NOT_ROLLED_BACK, Action, Decision, Verdict
 from replay_service.migrate import migrate
+from tests.gates.gate_process import gate
 from tests.postgres_fixture import PgServer
 from tests.waiting import until
 
@@ -155,3 +160,55 @@ def test_a_login_that_may_not_read_the_number_of_the_cluster_still_knows_its_dat
     database.execute("revoke execute on function pg_catalog.pg_control_system() from public")
     with acting.session(pg_server.url(migrated_db, "replay_gate"), read_only=True) as connection:
         assert acting.server_of(connection).endswith(f"/{migrated_db}")
+
+
+def by_command(folder: Path, url: str, *words: str, **environ: str) -> int:
+    """The exit code of `gate rollback`."""
+    state = ("--state", str(folder / "state"), "--policy", str(folder / "gate.yaml"))
+    (folder / "gate.yaml").write_text("version: 1\nrollout: {rollback_patience_s: 1}\n", encoding="utf-8")
+    return gate("rollback", "--reason", "harm", *state, *words, environ={"DATABASE_URL": url, **environ}).returncode
+
+
+@pytest.mark.parametrize("variable", ["PGHOSTADDR", "PGPORT", "PGDATABASE", "PGOPTIONS", "PGSERVICE"])
+def test_no_variable_of_libpq_leads_an_act_elsewhere(
+    variable: str, migrated_url: str, database: Database, tmp_path: Path
+) -> None:
+    """The URL names a host: whatever else of the place it leaves out is what the URL alone means."""
+    parts = urlsplit(migrated_url)
+    wrong = {"PGHOSTADDR": "127.0.0.9", "PGPORT": "9", "PGDATABASE": "none", "PGOPTIONS": "-c x=", "PGSERVICE": "x"}
+    assert by_command(tmp_path, migrated_url, **{variable: wrong[variable]}) == 0
+    assert not is_on(database)
+    switch(database, on=True)
+    login = parts.netloc.rpartition("@")[0]
+    elsewhere = {
+        "PGHOSTADDR": parts._replace(netloc=f"{login}@nowhere.invalid:{parts.port}").geturl(),
+        "PGPORT": parts._replace(netloc=f"{login}@{parts.hostname}").geturl(),
+        "PGDATABASE": parts._replace(path="").geturl(),
+    }
+    right = {"PGHOSTADDR": "127.0.0.1", "PGPORT": str(parts.port), "PGDATABASE": parts.path[1:]}
+    if variable in elsewhere:
+        assert by_command(tmp_path, elsewhere[variable], **{variable: right[variable]}) == NOT_ROLLED_BACK
+        assert is_on(database)
+
+
+@pytest.mark.parametrize("in_a_file", [True, False])
+def test_a_connection_string_without_a_place_has_that_of_the_environment(
+    in_a_file: bool, migrated_url: str, database: Database, tmp_path: Path
+) -> None:
+    """Also from --env-file, which libpq itself does not read; and what is remembered is of that place."""
+    parts = urlsplit(migrated_url)
+    place = {"PGHOST": str(parts.hostname), "PGPORT": str(parts.port)}
+    url = f"dbname={parts.path[1:]} user={parts.username} password={parts.password}"
+    if in_a_file:
+        (tmp_path / "env").write_text("".join(f"{k}={v}\n" for k, v in place.items()), encoding="utf-8")
+    more = ("--env-file", str(tmp_path / "env")) if in_a_file else ()
+    assert by_command(tmp_path, url, *more, **({} if in_a_file else place)) == 0
+    assert not is_on(database)
+    made = identity(Target(TargetKind.PRODUCTION, database_url=migrated_url))
+    assert [path.name for path in (tmp_path / "state").iterdir()] == [made]
+
+
+def test_two_services_are_two_deployments() -> None:
+    """Their places are in a file that is read elsewhere."""
+    made = [identity(Target(TargetKind.PRODUCTION, database_url=f"service={name}")) for name in ("prod", "staging")]
+    assert made[0] != made[1]

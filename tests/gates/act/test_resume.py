@@ -136,3 +136,15 @@ def test_the_pause_of_every_emergency_since_the_last_way_back_ends(migrated_url:
     assert emergency(migrated_url, replace(ORDER, reason="a third"), time.monotonic, print).result == "done"
     database.execute("update public.agent_controls set pause_reason = %s where company_id is null", (second.reason,))
     assert "another reason" in back(migrated_url).message
+
+
+def test_an_older_pause_with_the_same_words_stays(migrated_url: str, database: Database) -> None:
+    """Support paused a tenant for what the emergency says, too: that pause is not the emergency's to end."""
+    assert back(migrated_url).result == "done"
+    older = "update public.agent_controls set pause_reason = %s where company_id is not null"
+    database.execute(older, (ORDER.reason,))
+    assert emergency(migrated_url, ORDER, time.monotonic, print).result == "done"
+    assert paused(database) == [ORDER.reason, ORDER.reason]
+    assert back(migrated_url).result == "done"
+    (row,) = database.execute("select company_id from public.agent_controls where agents_paused").fetchall()
+    assert row["company_id"] is not None

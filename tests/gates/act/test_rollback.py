@@ -258,6 +258,18 @@ def test_a_function_that_does_not_follow_the_rows_is_heard(migrated_url: str, da
     assert "it does not follow the rows" in action.message
 
 
+def test_a_function_that_lacks_something_itself_is_no_missing_function(migrated_url: str, database: Database) -> None:
+    """It names a table without its schema, and the gate pins search_path: it did not answer, and nothing is proved."""
+    database.execute("insert into public.companies (name) values ('a')")
+    database.execute(
+        "create or replace function public.is_feature_enabled(key text, company uuid) returns boolean language plpgsql"
+        " stable as $$ begin return exists (select from feature_flags); end $$"
+    )
+    action = rolled_back(migrated_url)
+    assert (action.result, action.headline) == ("failed", "THE FLAG MAY STILL BE ON"), action
+    assert "failed inside your function" in action.message
+
+
 def test_a_rollback_reads_no_tenant_s_row(migrated_url: str, database: Database) -> None:
     """However many there are: the global row alone is read, and elsewhere those that are the least on."""
     database.execute(

@@ -451,6 +451,16 @@ def test_a_login_that_may_do_more_than_a_gate_needs_is_named_in_every_verdict(ki
         assert verdict.to_json()["login"] == verdict.login
 
 
+@pytest.mark.parametrize("kind", list(TargetKind))
+def test_a_server_that_is_not_verified_is_named_in_every_verdict(kind: TargetKind) -> None:
+    """Outside of the reference it is a remark, and decides nothing."""
+    details: dict[str, JsonValue] = {"login": {"name": "g", "excess": ""}, "unverified": "the database is not verified"}
+    told, untold = saw("preflight/database", details=details), saw("preflight/database")
+    verdict, without = (decide([one, saw("a")], policy(A, target=kind), NOW) for one in (told, untold))
+    assert verdict.decision is without.decision
+    assert ("the database is not verified" in verdict.remarks) is (kind is not TargetKind.REFERENCE)
+
+
 def test_a_login_that_cannot_be_read_is_no_crash() -> None:
     """Details of any form give no warning and no error."""
     logins: list[object] = [None, "postgres", [], {"name": 3}, {"excess": None}]

@@ -7,6 +7,7 @@ import dataclasses
 import datetime as dt
 import io
 import json
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,16 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from gates import catalogue, cli, config, record
-from gates.act.flag import look_at
-from gates.decision.rules import Policy
+from gates import catalogue, cli, config, past_decisions, record
+from gates.act.flag import Order, look_at
+from gates.act.rollback import roll_back
+from gates.decision.rules import Policy, RolloutPlan
 from gates.deployment.identity import identity
 from gates.deployment.target import Target
 from gates.evidence import Evidence, Outcome, stamp
 from gates.evidence_file import read_log, write_lines
 from gates.operator.hand_command import carry_out
+from gates.past_decisions import PastDecision
 from gates.reports import attestation
 from gates.reports.console import Console
 from gates.verdict import Action
@@ -114,6 +117,36 @@ def test_a_dry_run_s_verdict_is_good_for_one_step(
     database.execute("update public.feature_flags set rollout_percentage = 10 where key = 'outbox.enabled'")
     third = promote(folder, mine)
     assert (third.returncode, flag_at(database)) == (10, 10), third
+
+
+@pytest.mark.parametrize("release", ["r1", ""])
+def test_a_rollback_that_is_remembered_ends_a_verdict(
+    release: str, tmp_path: Path, environ: dict[str, str], database: psycopg.Connection[dict[str, Any]]
+) -> None:
+    """Another run, or a person, rolled back after it, and the flag is at its step again. Another release's does not."""
+    folder, state = judged(tmp_path / "out", environ), tmp_path / "state"
+    place = state / identity(config.load_target(environ))
+    later = PastDecision.rolled_back(Action("rollback", 10, 0, "done"), "harm", "staging", dt.datetime.now(dt.UTC))
+    past_decisions.remember(place, dataclasses.replace(later, release=release))
+    refused = promote(folder, environ, "--state", str(state))
+    assert (refused.returncode, flag_at(database)) == (10, 10)
+    assert "was rolled back after it" in refused.stdout
+    past_decisions.remember(place, dataclasses.replace(later, release="another"))
+    (place / past_decisions.FILE).write_text((place / past_decisions.FILE).read_text().splitlines()[-1] + "\n")
+    assert promote(folder, environ, "--state", str(state)).returncode == 0
+
+
+def test_a_rollback_in_the_audit_trail_ends_a_verdict(
+    tmp_path: Path, environ: dict[str, str], database: psycopg.Connection[dict[str, Any]]
+) -> None:
+    """Somebody rolled back after it, from anywhere, and the flag was put back to its step."""
+    folder = judged(tmp_path, environ)
+    order = Order(RolloutPlan(drain_timeout_s=1), "r1", "test", "harm")
+    assert roll_back(environ["DATABASE_URL"], order, time.monotonic, print).result == "done"
+    database.execute("update public.feature_flags set enabled = true where key = 'outbox.enabled'")
+    refused = promote(folder, environ)
+    assert (refused.returncode, flag_at(database)) == (10, 10)
+    assert "was rolled back after it was judged" in refused.stdout
 
 
 def _resigned(folder: Path, member: str, value: object, key: Any = KEY) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime as dt
 import json
 import socket
@@ -15,11 +16,12 @@ from dataclasses import replace
 from http.client import HTTPConnection
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from gates import past_decisions
 from gates.operator.serve import MOST_BODY, Desk, VerdictServer
-from gates.past_decisions import PastDecision, remember
+from gates.past_decisions import PastDecision, read, remember
 from gates.verdict import Decision
 from tests.gates.gate_process import gate
 from tests.gates.hostile_text import ALL
@@ -338,3 +340,34 @@ def test_a_page_of_another_name_gets_no_answer_without_a_token(host: str, port: 
 def test_with_a_token_any_name_is_answered_for(port: int) -> None:
     """A service of a cluster has one of its own."""
     assert ask(port, "/healthz", host="gate.prod.svc")[0] == 200
+
+
+@pytest.mark.parametrize(("asked", "told"), [("staging", "hold"), ("production", "hold"), ("", "rollback")])
+def test_no_promote_outlives_a_rollback_of_a_target_whose_kind_nobody_named(
+    asked: str, told: str, tmp_path: Path
+) -> None:
+    """It may be any target. A promote that comes after it has looked at its own."""
+    desk = Desk(tmp_path, dt.timedelta(minutes=60), lambda: NOW)
+    for kind in filter(None, [asked] if asked else ["staging"]):
+        remember(tmp_path / kind, dataclasses.replace(decided(Decision.PROMOTE, minutes=30), target=kind))
+    assert desk.verdict_of("r-1", asked)["decision"] == "promote"
+    remember(tmp_path / "database alone", decided(Decision.ROLLBACK, "", minutes=20, run_id="b2"))
+    assert desk.verdict_of("r-1", asked)["decision"] == told
+    later = decided(Decision.PROMOTE, minutes=10, run_id="c3")
+    remember(tmp_path / (asked or "staging"), dataclasses.replace(later, target=asked or "staging"))
+    assert desk.verdict_of("r-1", asked)["decision"] == "promote"
+
+
+@pytest.mark.parametrize("kind", ["", "staging"])
+def test_a_rollback_by_hand_is_remembered_with_the_kind_that_was_named(
+    kind: str, migrated_url: str, tmp_path: Path
+) -> None:
+    """The database alone says nothing of the kind of target."""
+    with psycopg.connect(migrated_url, autocommit=True) as database:
+        database.execute("delete from public.feature_flags")
+        database.execute("insert into public.feature_flags (key, enabled) values ('outbox.enabled', true)")
+    environ = {"DATABASE_URL": migrated_url, **({"GATE_TARGET": kind} if kind else {})}
+    done = gate("rollback", "--reason", "harm", "--state", str(tmp_path), environ=environ)
+    assert done.returncode == 0, done
+    (folder,) = tmp_path.iterdir()
+    assert [one.target for one in read(folder)] == [kind]

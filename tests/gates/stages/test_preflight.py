@@ -20,6 +20,7 @@ from gates.stages import preflight
 from gates.stages.backlog import BACKLOG, BacklogWatch
 from gates.stages.context import Context
 from gates.stages.preflight import endpoints
+from gates.stages.preflight.database import unverified
 from tests.postgres_fixture import PASSWORD, PgServer
 from tests.small_target import Answers, serving
 from tests.waiting import until
@@ -130,7 +131,7 @@ create policy none on replay_runs for all to replay_gate with check (true)
 """
 AS_A_VIEW = """
 alter table replay_runs rename to runs;
-create view public.replay_runs with (security_invoker = on) as select * from public.runs;
+create view public.replay_runs with (security_invoker = 1) as select * from public.runs;
 grant select on public.replay_runs to replay_gate
 """
 
@@ -283,3 +284,22 @@ def test_the_login_says_what_it_may_become(pg_server: PgServer, migrated_db: str
         "replay_gate": {"name": "replay_gate", "excess": ""},
         "grows": {"name": "grows", "excess": "may become a superuser through pg_write_server_files, postgres"},
     }
+
+
+@pytest.mark.parametrize(
+    ("address", "mode", "said"),
+    [
+        ("", "prefer", False),  # a Unix socket
+        ("127.0.0.1", "disable", False),
+        ("::1", "prefer", False),
+        ("10.0.0.5", "verify-full", False),
+        ("10.0.0.5", "verify-ca", False),
+        ("10.0.0.5", "prefer", True),
+        ("10.0.0.5", "require", True),
+        ("fe80::1%eth0", "disable", True),
+    ],
+)
+def test_a_server_elsewhere_that_is_not_verified_is_named(address: str, mode: str, said: bool) -> None:
+    """Whoever answers there is sent the password; nobody else answers on this machine."""
+    told = unverified(address, mode)
+    assert (bool(told), mode in told if told else True) == (said, True)
