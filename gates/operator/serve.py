@@ -72,6 +72,9 @@ class Desk:
         if not found:
             return _hold(release, "the gate has not judged this release" + (f" on {kind}" if kind else ""), kind)
         told = min((self._told(one, release) for one in found), key=lambda t: GRAVITY.index(Decision(t["decision"])))
+        if told["decision"] == Decision.PROMOTE.value and _rolled_back_since(min(o.finished_at for o in found), pasts):
+            by_hand = "a flag was rolled back since by hand, maybe of this target: run the gate again"
+            return {**told, "decision": "hold", "reason": by_hand}
         kinds = sorted({one.target for past in pasts for one in past} - {""})
         if told["decision"] != Decision.PROMOTE.value or (told["target"] == kind if kind else len(kinds) < 2):
             return told
@@ -164,6 +167,13 @@ class Desk:
         counts = {"pass": last.passed, "fail": last.failed, "unknown": last.unknown}
         lines += [f'gate_checks{{outcome="{name}"}} {number}' for name, number in counts.items()]
         return "\n".join(lines) + "\n"
+
+
+def _rolled_back_since(at: str, pasts: Sequence[Sequence[PastDecision]]) -> bool:
+    """Whether somebody rolled back by hand after that time: with DATABASE_URL alone nobody says of which target."""
+    since = dt.datetime.fromisoformat(at)
+    by_hand = (one for past in pasts for one in past if one.decision is Decision.ROLLBACK and not one.release)
+    return any(one.finished is not None and one.finished >= since for one in by_hand)
 
 
 def _with_kinds(past: Sequence[PastDecision]) -> list[PastDecision]:

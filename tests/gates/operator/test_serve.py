@@ -338,3 +338,15 @@ def test_a_page_of_another_name_gets_no_answer_without_a_token(host: str, port: 
 def test_with_a_token_any_name_is_answered_for(port: int) -> None:
     """A service of a cluster has one of its own."""
     assert ask(port, "/healthz", host="gate.prod.svc")[0] == 200
+
+
+def test_a_rollback_by_hand_ends_a_promote_of_every_kind(port: int, tmp_path: Path) -> None:
+    """With the database alone it is noted under another name, and as one of production; a later run promotes again."""
+    remember(tmp_path / "a", replace(decided(Decision.PROMOTE), target="staging"))
+    assert json.loads(ask(port, "/v1/verdict?release=r-1&target=staging")[1])["decision"] == "promote"
+    by_hand = replace(decided(Decision.ROLLBACK, "", minutes=3, run_id="a2"), target="production")
+    remember(tmp_path / "b", by_hand)
+    told = json.loads(ask(port, "/v1/verdict?release=r-1&target=staging")[1])
+    assert (told["decision"], "by hand" in told["reason"]) == ("hold", True)
+    remember(tmp_path / "a", replace(decided(Decision.PROMOTE, minutes=1, run_id="a3"), target="staging"))
+    assert json.loads(ask(port, "/v1/verdict?release=r-1&target=staging")[1])["decision"] == "promote"
