@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,14 +136,21 @@ def chained(lines: Iterable[Mapping[str, JsonValue]]) -> bytes:
     return bytes(text)
 
 
-def rechained(before: bytes, after: bytes) -> bytes:
-    """`after`, which is `before` without its secrets, chained anew; what could not be read before stays broken."""
-    if not read_bytes(before).whole:
-        return after
-    try:
-        return chained(_members(line) for line in _split(after))
-    except _MALFORMED:
-        return after
+def rewritten(text: bytes, change: Callable[[Evidence], Evidence], change_rest: Callable[[bytes], bytes]) -> bytes:
+    """The text of a file with each evidence changed, chained anew. What could not be read, or did not follow, before is
+    no better afterwards.
+    """
+    whole, lines, last = read_bytes(text).whole, list[bytes](), NOTHING
+    for line in _split(text):
+        try:
+            members = _members(line)
+            after, run = str(members.pop(AFTER, "")), {RUN: members.pop(RUN)} if RUN in members else {}
+            new = linked({**run, **change(Evidence.from_json(members)).to_json()}, last if whole else after)
+        except _MALFORMED:
+            new = change_rest(line)
+        lines.append(new)
+        last = _digest(new)
+    return b"\n".join(lines) + (b"\n" if text.endswith(b"\n") else b"")
 
 
 # --- reading -----------------------------------------------------------------------------------------------------

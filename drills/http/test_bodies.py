@@ -17,6 +17,7 @@ from gates.deployment.dialect.exchange import real_body
 from gates.deployment.requests import BUSY, SIGNATURE, Request, encode_body
 from gates.deployment.wire import WireDoor
 from gates.evidence import Severity, Where
+from gates.text import foreign
 
 drill = partial(check, after=SIGNED, severity=Severity.WARN)
 
@@ -154,7 +155,7 @@ def test_framing(case: Case, wire: WireDoor, http: HttpDoor, seen: Observer) -> 
     seen.count()
     seen.value(list(answer.statuses), "one refusal, or a closed connection")
     seen.require(answer.closed or answer.statuses, "neither an answer nor a closed connection")
-    seen.witness = answer.text[:500].decode("utf-8", "replace")
+    seen.witness = foreign.text(answer.text, 500)
     assert len(answer.statuses) <= 1, f"{case.name}: {len(answer.statuses)} answers to one request; allowed: 1"
     assert all(400 <= s < 600 for s in answer.statuses), f"{case.name}: observed {answer.statuses}; allowed: a refusal"
 

@@ -15,6 +15,7 @@ from drills.workbench.scene import FOURTH, Scene
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.database import Connection, execute
 from gates.deployment.requests import Answer, Request
+from gates.text import foreign
 
 ADMITTED = 3
 WINDOW_S = 300
@@ -60,7 +61,7 @@ class Limit(Scene):
     def carried_out(self, answer: Answer) -> Answer:
         """An answer that says what a replay says; another 200 (a login page) proves nothing."""
         known = answer.json().get("status") in {"started", "completed", "dry_run"}
-        self.seen.require(known, f"a 200 without the status of a replay: {answer.body[:80]!r}")
+        self.seen.require(known, f"a 200 without the status of a replay: {foreign.text(answer.body, 80)!r}")
         return answer
 
     def fill(self, company: str, count: int = ADMITTED) -> None:

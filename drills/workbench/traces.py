@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from gates.text.foreign import text
+
 _SIGNS = re.compile(
     rb"Traceback \(most recent|File \"[/<]|psycopg|SQLSTATE|asyncpg|node_modules|\.py\"|goroutine \d"
     # a frame with its line: Node.js, Java, .NET
@@ -21,5 +23,5 @@ def traces_in(body: bytes) -> list[str]:
     plain = body
     for escaped, meant in _ESCAPED:
         plain = plain.replace(escaped, meant)
-    found = {m.group().decode("utf-8", "replace").strip()[:80] for m in _SIGNS.finditer(body + b"\n\n" + plain)}
+    found = {text(m.group().strip(), 80) for m in _SIGNS.finditer(body + b"\n\n" + plain)}
     return sorted(found)

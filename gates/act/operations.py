@@ -20,6 +20,7 @@ from gates.deployment.database import session as reading
 from gates.deployment.dialect.current import secrets
 from gates.deployment.dialect.exchange import on_the_wire
 from gates.deployment.failures import in_words
+from gates.deployment.identity import http_place
 from gates.deployment.redaction import hidden, redact_text
 from gates.deployment.requests import SIGNATURE, Answer, Request, curl, encode_body, signed_post, signed_post_v2
 from gates.deployment.target import Target
@@ -64,10 +65,7 @@ def sign(target: Target, body: Body, unix_seconds: int | None = None) -> Signed:
     request = _request(target, body, unix_seconds)
     signature = next(v for k, v in request.headers if k == SIGNATURE)
     sent = on_the_wire(request)
-    command = curl(sent, target.base_url or "$BASE_URL", secrets()).replace(
-        f"'$BASE_URL{sent.path}'", f'"$BASE_URL{sent.path}"'
-    )
-    return Signed(sent.body.decode(), signature, command)
+    return Signed(sent.body.decode(), signature, curl(sent, target.base_url, secrets()))
 
 
 def _request(target: Target, body: Body, unix_seconds: int | None) -> Request:
@@ -87,7 +85,9 @@ def replay(target: Target, body: Body, unix_seconds: int | None = None) -> Answe
         with HttpDoor(target.base_url) as door:
             return door.send(_request(target, body, unix_seconds))
     except NoAnswer as error:
-        raise CannotWork(f"{error}; allowed: an answer within 10 s; at {target.base_url}. See that it runs") from error
+        raise CannotWork(
+            f"{error}; allowed: an answer within 10 s; at {http_place(target)}. See that it runs"
+        ) from error
 
 
 def budgets(target: Target, company: str | None) -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ from gates.deployment.credentials import CheckedTarget, unfit
 from gates.deployment.database import told
 from gates.deployment.dialect.current import learn
 from gates.deployment.failures import in_words
+from gates.deployment.redaction import hidden, hide_where_cut
 from gates.deployment.standstill import own_standstill
 from gates.deployment.target import Target
 from gates.errors import ConfigError
@@ -114,7 +115,9 @@ def _target() -> Target:
 @lru_cache(maxsize=1)
 def _target_of(environ: tuple[tuple[str, str], ...]) -> Target:
     """Read once: each check asks several times, and pytest changes no variable but its own."""
-    return gates_config.load_target(dict(environ))
+    target = gates_config.load_target(dict(environ))
+    hide_where_cut(hidden(target))
+    return target
 
 
 @pytest.fixture(scope="session")

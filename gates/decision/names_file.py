@@ -112,6 +112,11 @@ TOKEN = Fields(
 CODE = OneOf(WORD, listing=ListOf(Scalar(), 2))
 """A real code, or [real code, status]."""
 ROLES = (*contract().roles, "replay_gate", "replay_owner")
+NOT_SENT = (
+    r"DATABASE_URL|PG\w+|(TRANSBOT_HMAC|REPLAY_JWT)_SECRET|SLACK_WEBHOOK_URL|(GATE|GITHUB|GITLAB|ACTIONS|CI|SYSTEM|AWS|AZURE"
+    r"|GOOGLE|OTEL)_\w+"
+)
+"""Variables whose contents are no business of a target's: a policy is read from the repository of a pull request."""
 HTTP = Fields(
     {
         "paths": (MapOf(PATH, r"/.*", "a path of the contract"), "Path of the contract -> real path, by prefix."),
@@ -120,7 +125,10 @@ HTTP = Fields(
             "Header of the contract -> real header.",
         ),
         "extra_headers": (
-            MapOf(Text(r"[^\r\n\0]+", "one line"), HEADER.pattern, HEADER.said),
+            MapOf(
+                Text(rf"(?!\$(?:{NOT_SENT})$)[^\r\n\0]+", "one line, and no secret of the gate, of CI or of a cloud"),
+                *(HEADER.pattern, HEADER.said),
+            ),
             "Headers of every request; $NAME is read from the environment, and hidden.",
         ),
         "fields": (

@@ -2,8 +2,11 @@
 
 A secret of the target is replaced by the name of its variable, in every spelling: raw, JSON, URL, HTML, also mixed,
 base64 at every alignment, hex. Any other token loses its signature, because a token that a drill minted is a credential
-as long as it lives. Any other connection string or URL loses its password. Linear in the
+as long as it lives. Any other connection string loses its password, any other URL its login. Linear in the
 text. Pure, but for `scrub`, which rewrites files.
+
+Free text alone is changed. A password may be any word, also one that ids, members and outcomes are made of: what holds
+evidence together, and what a decision goes by, stays as it is.
 """
 
 from __future__ import annotations
@@ -24,22 +27,28 @@ from psycopg.conninfo import conninfo_to_dict
 from gates.deployment.dialect.current import secrets
 from gates.deployment.target import Target
 from gates.evidence import Evidence
-from gates.evidence_file import rechained
-from gates.text.foreign import JsonValue, plain
+from gates.evidence_file import rewritten
+from gates.text.foreign import JsonValue, before_cut, plain
 
 SHORTEST_SECRET = 6
 """Shorter passwords are hidden where they stand in a connection string or URL alone: replacing them everywhere would
 garble ordinary text. Secrets that sign have 16 bytes or more."""
 LEAST_BEGINNING = 12
-"""So many first characters of a long secret are hidden also where the rest was cut off."""
+"""So many first characters of a secret are hidden also where the rest was cut off; of a short one, half of them."""
 LEAST_SEGMENT = 16
 """Characters of a part of the webhook's path that is a secret by itself."""
 SECRET_KEYWORDS = ("password", "sslpassword", "scram_client_key", "scram_server_key", "oauth_client_secret")
 
 _RUN = re.compile(r"[A-Za-z0-9_.-]+")
 _IN_POSTGRES_URL = re.compile(r"(postgres(?:ql)?://[^\s:@/'\"]{0,200}):[^\s@'\"]{1,400}@")
+_IN_HTTP_URL = re.compile(r"(https?://)[^\s@/'\"?#<>]{1,600}@", re.IGNORECASE)
 _IN_URL = re.compile(r"(://[^\s:@/'\"]{0,200}):[^\s@'\"/?#]{1,400}@")
 _KEYWORD = re.compile(r"(password ?= ?)(?:'(?:[^'\\]|\\.){0,400}'|[^\s'\"&,;<>)]{1,400})", re.IGNORECASE)
+_MEMBER = re.compile("[a-z][a-z_-]{0,14}")
+"""How programs name a member: no secret that signs is so short."""
+_STRUCTURE = {"check", "outcome", "severity", "round", "blocked_by", "started_at", "unit", "release", "run", "decision"}
+"""Members whose values are no free text."""
+_STAMP = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]{8,15}(?:Z|[+-]\d\d:\d\d)")
 _NAMED = {"&": "amp", "<": "lt", ">": "gt", '"': "quot", "'": "apos"}
 
 
@@ -54,8 +63,8 @@ def hidden(target: Target) -> dict[str, str]:
         **dict.fromkeys(_parts_of_key(target.signing_key), "GATE_SIGNING_KEY"),
         **dict.fromkeys(target.hmac_secrets, "TRANSBOT_HMAC_SECRET"),
         **dict.fromkeys((*_passwords(target.database_url), *target.other_passwords), "PGPASSWORD"),
-        **dict.fromkeys(_password_in_url(target.base_url), "BASE_URL_PASSWORD"),
-        **dict.fromkeys(_password_in_url(target.baseline_url), "BASELINE_URL_PASSWORD"),
+        **_login_in_url(target.base_url, "BASE_URL"),
+        **_login_in_url(target.baseline_url, "BASELINE_URL"),
         **secrets(),
     }
     return {s: named[s] for s in sorted(named, key=len, reverse=True) if len(s) >= SHORTEST_SECRET}
@@ -76,6 +85,17 @@ def _password_in_url(url: str) -> set[str]:
     except ValueError:
         return set()
     return {raw, unquote(raw)}
+
+
+def _login_in_url(url: str, variable: str) -> dict[str, str]:
+    """User and password: some services take a token as either."""
+    try:
+        user = urlsplit(url).username or ""
+    except ValueError:
+        return {}
+    return dict.fromkeys((user, unquote(user)), f"{variable}_USER") | dict.fromkeys(
+        _password_in_url(url), f"{variable}_PASSWORD"
+    )
 
 
 def _parts_of_webhook(url: str) -> set[str]:
@@ -101,7 +121,9 @@ def redact_text(text: str, hide: Mapping[str, str]) -> str:
     """The text without the secrets in `hide`, without signatures of tokens and passwords in connection strings."""
     text = without_secrets(text, hide)
     text = _RUN.sub(_unsigned, text) if "eyJ" in text else text
-    text = _IN_URL.sub(r"\1:$PASSWORD@", _IN_POSTGRES_URL.sub(r"\1:$PGPASSWORD@", text)) if "://" in text else text
+    if "://" in text:
+        text = _IN_HTTP_URL.sub(r"\1$LOGIN@", _IN_POSTGRES_URL.sub(r"\1:$PGPASSWORD@", text))
+        text = _IN_URL.sub(r"\1:$PASSWORD@", text)
     return _KEYWORD.sub(r"\1$PGPASSWORD", text)
 
 
@@ -121,7 +143,8 @@ def without_secrets(text: str, hide: Mapping[str, str]) -> str:
 def _without_beginning(text: str, form: str, instead: str) -> str:
     """The text without the beginning of a form that was cut before it came here."""
     parts, start = [], 0
-    while (at := text.find(form[:LEAST_BEGINNING], start)) >= 0:
+    least = max(SHORTEST_SECRET, min(LEAST_BEGINNING, (len(form) + 1) // 2))
+    while (at := text.find(form[:least], start)) >= 0:
         parts += [text[start:at], instead]
         start = at + next((i for i, c in enumerate(form) if text[at + i : at + i + 1] != c), len(form))
     return "".join([*parts, text[start:]]) if parts else text
@@ -137,23 +160,28 @@ def _unsigned(run: re.Match[str]) -> str:
 
 
 def redact(value: JsonValue, hide: Mapping[str, str]) -> JsonValue:
-    """The value as bounded JSON, every string in it redacted before it is cut, keys included."""
-    return plain(value, lambda text: redact_text(text, hide))
+    """The value as bounded JSON, every string in it redacted before it is cut, but for names of members and times."""
+    return plain(value, lambda text: _said(text, hide), lambda name: _member(name, hide))
+
+
+def _said(text: str, hide: Mapping[str, str]) -> str:
+    return text if _STAMP.fullmatch(text) else redact_text(text, hide)
+
+
+def _member(name: str, hide: Mapping[str, str]) -> str:
+    return name if _MEMBER.fullmatch(name) else redact_text(name, hide)
 
 
 def redact_evidence(one: Evidence, hide: Mapping[str, str]) -> Evidence:
-    """The line with every text in it redacted; the release, too, is what a target says."""
-    details = redact(dict(one.details), hide)
+    """The line with every free text in it redacted."""
     return dataclasses.replace(
         one,
         message=redact_text(one.message, hide),
         observed=redact(one.observed, hide),
         limit=redact(one.limit, hide),
-        unit=redact_text(one.unit, hide),
         witness=redact(one.witness, hide),
         reproduce=redact_text(one.reproduce, hide),
-        release=redact_text(one.release, hide),
-        details=details if isinstance(details, dict) else {"details": details},
+        details={name: redact(value, hide) for name, value in one.details.items()},
     )
 
 
@@ -170,15 +198,44 @@ def scrubbing(folder: Path, hide: Mapping[str, str]) -> Iterator[None]:
 
 def scrub(folder: Path, hide: Mapping[str, str]) -> list[Path]:
     """Rewrite every file under `folder` that holds a secret, in any spelling. Returns those files."""
-    rewritten = []
+    changed = []
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.is_symlink()):
         before = path.read_bytes()
-        after = redact_text(before.decode("utf-8", "surrogateescape"), hide).encode("utf-8", "surrogateescape")
-        if after != before:
-            after = rechained(before, after) if path.suffix == ".ndjson" else after
+        if (after := _scrubbed(path.suffix, before, hide)) != before:
             path.write_bytes(after)
-            rewritten.append(path)
-    return rewritten
+            changed.append(path)
+    return changed
+
+
+def _scrubbed(suffix: str, before: bytes, hide: Mapping[str, str]) -> bytes:
+    """The contents of a file without the secrets; evidence and JSON keep their structure."""
+
+    def as_text(raw: bytes) -> bytes:
+        return redact_text(raw.decode("utf-8", "surrogateescape"), hide).encode("utf-8", "surrogateescape")
+
+    after = as_text(before)
+    if after != before and suffix == ".ndjson":
+        return rewritten(before, lambda one: redact_evidence(one, hide), as_text)
+    if after != before and suffix == ".json":
+        with suppress(ValueError, RecursionError):
+            found = json.loads(before)
+            clean = _document(found, hide)
+            return before if clean == found else json.dumps(clean, ensure_ascii=False, indent=1).encode() + b"\n"
+    return after
+
+
+def _document(value: JsonValue, hide: Mapping[str, str], *, of: str = "") -> JsonValue:
+    """A whole JSON document of ours, redacted; of: the member whose value it is."""
+    if isinstance(value, dict):
+        return {_member(name, hide): _document(one, hide, of=name) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_document(one, hide, of=of) for one in value]
+    return _said(value, hide) if isinstance(value, str) and of not in _STRUCTURE else value
+
+
+def hide_where_cut(hide: Mapping[str, str]) -> None:
+    """From now on no text of this process is cut within a secret: half of one is a secret, too, and not recognized."""
+    before_cut(lambda text: redact_text(text, hide))
 
 
 # --- spellings ---------------------------------------------------------------------------------------------------
@@ -211,7 +268,7 @@ def _middle(secret: str) -> str:
 @lru_cache(maxsize=128)
 def _begun(secret: str) -> tuple[str, ...]:
     """The spellings of which a beginning is hidden: not of addresses and tokens, which all begin alike."""
-    if "://" in secret or secret.startswith("eyJ") or len(secret) < 2 * LEAST_BEGINNING:
+    if "://" in secret or secret.startswith("eyJ"):
         return ()
     raw = secret.encode("utf-8", "surrogateescape")
     return (secret, json.dumps(secret)[1:-1], quote(raw, safe=""), raw.hex(), base64.b64encode(raw).decode())

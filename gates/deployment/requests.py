@@ -13,6 +13,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from gates.deployment.dialect.current import current, http_words
 from gates.text.foreign import json_object, text
@@ -195,13 +196,19 @@ def is_of_another_company(token: str, company_id: str) -> bool:
 
 
 def curl(request: Request, base_url: str, hide: Mapping[str, str] | None = None) -> str:
-    """A shell command that repeats a request as it is sent; each secret in `hide` (secret -> variable) is replaced."""
+    """A shell command that repeats a request as it is sent; each secret in `hide` (secret -> variable) is replaced. An
+    address with a login is not shown: it is in BASE_URL.
+    """
     words = ["curl", "-i", "-X", request.method]
     for name, value in request.headers:
         words += ["-H", f"{name}: {value}"]
     if request.body:
         words += ["--data-binary", request.body.decode("utf-8", "backslashreplace")]
-    command = shlex.join([*words, base_url.rstrip("/") + request.path])
+    command = shlex.join(words)
+    if not base_url or "@" in urlsplit(base_url).netloc:
+        command += f' "${{BASE_URL%/}}"{shlex.quote(request.path)}'
+    else:
+        command += f" {shlex.quote(base_url.rstrip('/') + request.path)}"
     for secret, variable in (hide or {}).items():
         command = command.replace(secret, f"'\"${variable}\"'")
     return command

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from gates import config
-from gates.deployment.redaction import hidden
+from gates.deployment.redaction import hidden, hide_where_cut
 from gates.errors import CannotWork, GateError
 from gates.reports.console import Console
 from gates.stack.errors import StackError, StackOptionError
@@ -42,6 +42,7 @@ def execute(carry_out: Callable[[argparse.Namespace, Console], int], options: ar
         if options.env_file is not None:
             console.environ = config.with_file(console.environ, Path(options.env_file), console.warn)
         console.hide = hidden(config.held(console.environ))  # of every command, whichever variables it needs
+        hide_where_cut(console.hide)
         return carry_out(options, console)
     except (GateError, StackError) as error:
         code = error.exit_code if isinstance(error, GateError) else 3 if isinstance(error, StackOptionError) else 4

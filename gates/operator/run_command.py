@@ -16,7 +16,7 @@ from gates.contract.remedies import remedy_of
 from gates.decision.policy_file import PolicyFile
 from gates.decision.rules import STAGES, Policy, RolloutPlan
 from gates.deployment.dialect.current import use
-from gates.deployment.redaction import hidden, scrubbing
+from gates.deployment.redaction import hidden, hide_where_cut, scrubbing
 from gates.deployment.target import Target
 from gates.errors import UsageError
 from gates.evidence import CheckSpec, Evidence, Outcome, TargetKind
@@ -236,6 +236,7 @@ def _of_target(
     with reference_stack(stack_options, console.environ) as stack:
         reference = _with_wishes_of(target, stack.info.target())
         console.hide = {**hidden(reference), **console.hide}
+        hide_where_cut(console.hide)
         yield dataclasses.replace(request, target=reference, policy=request.policy_for(reference))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self, TextIO
 
-from gates.deployment.redaction import redact_text, without_secrets
+from gates.deployment.redaction import redact_text
 from gates.reports.terminal import progress_line
 from gates.stages.context import Progress
 from gates.text.inert import Terminal, workflow
@@ -53,7 +53,7 @@ class Console:
 
     def verdict(self, verdict: Verdict) -> None:
         """The bytes of verdict.json, on stdout: inert by themselves, and of evidence that was redacted already."""
-        put(self.out, without_secrets(verdict.dump(), self.hide))
+        put(self.out, verdict.dump())
 
     def say(self, text: Terminal | str) -> None:
         """Chatter, on stderr."""

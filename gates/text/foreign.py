@@ -33,6 +33,16 @@ MOST_BITS = 64
 _UNSAFE = re.compile("[\x00\ud800-\udfff]")
 
 
+_BEFORE_CUT: list[Callable[[str], str]] = [str]
+BEYOND_CUT = 4_000
+"""Characters behind the place of a cut that are looked at for what must not be cut in two."""
+
+
+def before_cut(change: Callable[[str], str]) -> None:
+    """From now on a text goes through `change` before it is cut: what it would find must not be cut in two first."""
+    _BEFORE_CUT[:] = [change]
+
+
 def text(value: object, most: int = MOST_TEXT) -> str:
     """The value as text, at most `most` characters; NUL and lone surrogates are shown as escapes."""
     if isinstance(value, bytes | bytearray | memoryview):
@@ -41,8 +51,11 @@ def text(value: object, most: int = MOST_TEXT) -> str:
         return f"a whole number of {value.bit_length()} bits"
     elif not isinstance(value, str):
         value = _said(value)
-    safe = _UNSAFE.sub(lambda found: f"\\u{ord(found.group()):04x}", value[: most + 1])
-    if len(safe) <= most:
+    is_long, kept = len(value) > most, value
+    if is_long:
+        kept = _BEFORE_CUT[0](value[: most + BEYOND_CUT])[: most + 1]
+    safe = _UNSAFE.sub(lambda found: f"\\u{ord(found.group()):04x}", kept)
+    if len(safe) <= most and not is_long:
         return safe
     mark = f"… [{len(value)} characters in all]"
     return safe[: max(0, most - len(mark))] + mark
@@ -82,8 +95,11 @@ class _Beyond(Exception):  # noqa: N818  -- a limit was reached; never leaves th
     """The value is deeper or larger than what is kept."""
 
 
-def plain(value: object, change: Callable[[str], str] = str) -> JsonValue:
-    """The value as bounded JSON; a value beyond the limits becomes its first characters. Text goes through `change`.
+def plain(
+    value: object, change: Callable[[str], str] = str, change_name: Callable[[str], str] | None = None
+) -> JsonValue:
+    """The value as bounded JSON; a value beyond the limits becomes its first characters. Text goes through `change`,
+    names of members through `change_name`.
 
     plain(plain(x)) == plain(x): a value in memory equals the value read back from disk.
     """
@@ -94,7 +110,7 @@ def plain(value: object, change: Callable[[str], str] = str) -> JsonValue:
         if left[0] < 0 or depth > MOST_DEPTH:
             raise _Beyond
         if isinstance(one, Mapping):
-            return {text(change(_said(k))): walk(v, depth + 1) for k, v in one.items()}
+            return {text((change_name or change)(_said(k))): walk(v, depth + 1) for k, v in one.items()}
         if isinstance(one, list | tuple | set | frozenset):
             return [walk(v, depth + 1) for v in one]
         simple = _scalar(one, change)

@@ -86,8 +86,8 @@ def preflight(context: Context, *, whole_run: bool = False) -> Preflight:
             lent.result()
     agreed = {release_of(v) for v in versions} - {""}
     hide = hidden(target)
-    if not target.release and len(agreed) == 1:
-        target = dataclasses.replace(target, release=redact_text(agreed.pop(), hide))  # it may echo a secret
+    if not target.release and len(agreed) == 1 and agreed == {redact_text(r, hide) for r in agreed}:
+        target = dataclasses.replace(target, release=agreed.pop())  # one that echoes a secret is none
     clean = [redact_evidence(dataclasses.replace(e, release=target.release), hide) for e in lines]
     shut = tuple(e for e in clean if e.details.get("unreachable"))
     again = {RELEASE.id} if whole_run and not shut else set()

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.identity import http_place
+from gates.deployment.redaction import hidden, redact_text
 from gates.deployment.requests import Answer, Request, post
 from gates.deployment.target import Target
 from gates.errors import first_line
 from gates.evidence import JsonValue, Outcome, Severity
 from gates.inputs import values
 from gates.stages.preflight.looks import LookResult, spec, within
+from gates.text.foreign import text
 
 VERSION_REQUESTS = 12
 """New connections that ask for /version: enough to meet each of three instances with 97 % at random balancing."""
@@ -75,7 +77,7 @@ UNNAMED = (
 def _in_the_way(answer: Answer) -> str:
     """What answers in the target's place; empty where the target itself does."""
     if 300 <= answer.status < 400:
-        return f"/healthz answers {answer.status}, a redirect to {(answer.header('location') or 'nowhere')[:200]}"
+        return f"/healthz answers {answer.status}, a redirect to {text(answer.header('location') or 'nowhere', 200)}"
     if answer.status in BY_A_PROXY:
         return f"/healthz answers {answer.status}"
     page = answer.body.lstrip()[:15].lower().startswith((b"<!doctype", b"<html"))
@@ -107,6 +109,9 @@ def release(target: Target, versions: Sequence[dict[str, JsonValue]]) -> LookRes
             f"/version says {', '.join(named)}; allowed: {target.release} (RELEASE). Finish or repair the deployment"
         )
         return LookResult(Outcome.FAIL, message, ", ".join(named), target.release, samples=len(said), details=details)
+    if not target.release and any(redact_text(r, hidden(target)) != r for r in named):
+        message = "/version names a release that holds a secret of this gate; allowed: one without. Set RELEASE"
+        return LookResult(Outcome.UNKNOWN, message, samples=len(said), details=details)
     if len(named) != 1:
         message = f"the instances say {', '.join(named) or 'no release'}; allowed: one release. Wait, or set RELEASE"
         return LookResult(Outcome.UNKNOWN, message, ", ".join(named), samples=len(said), details=details)
@@ -138,7 +143,7 @@ def ready(door: HttpDoor) -> LookResult:
         if time.monotonic() > deadline:
             break
         time.sleep(READY_POLL_S)
-    said = answer.body[:200].decode("utf-8", "replace")
+    said = text(answer.body, 200)
     message = f"/readyz answers {answer.status} for {READY_PATIENCE_S:g} s; allowed: 200. It says: {said}"
     outcome = Outcome.FAIL if answer.status == 503 else Outcome.UNKNOWN
     return LookResult(outcome, message, answer.status, 200, samples=1)

@@ -52,6 +52,10 @@ names:
         ("  functions: {is_feature_enabled: {arguments: [key]}}", "3:47", "each of key, company once"),
         ("  http: {codes: {rate_limited: [A, 200]}}", "3:32", "400 to 599"),
         ("  http: {headers: {X-Foo: y}}", "3:20", "X-Transbot-Signature"),
+        *(
+            (f"  http: {{extra_headers: {{X-A: ${name}}}}}", "3:31", "no secret of the gate")
+            for name in ("DATABASE_URL", "PGPASSWORD", "GATE_SIGNING_KEY", "GITHUB_TOKEN", "TRANSBOT_HMAC_SECRET")
+        ),
         ("  roles: {admin: x}", "3:11", "authenticated"),
         ("  http: {success: {/events: 404}}", "3:29", "200 to 299"),
         ("  http: {metrics: {lag: x}}", "3:20", "outbox_lag_seconds"),

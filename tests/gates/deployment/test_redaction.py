@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import datetime as dt
 import html
 import json
 import random
@@ -16,10 +17,16 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from gates.config import load_target
-from gates.deployment.redaction import hidden, redact_evidence, redact_text, scrub
-from gates.deployment.requests import mint_token
+from gates.decision.decide import decide
+from gates.decision.rules import Policy
+from gates.deployment.redaction import hidden, hide_where_cut, redact_evidence, redact_text, scrub
+from gates.deployment.requests import Request, curl, mint_token
 from gates.deployment.target import Target
-from gates.evidence import Evidence, Outcome, TargetKind
+from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, TargetKind, Where, stamp
+from gates.evidence_file import read_log, write_lines
+from gates.text import foreign
+from gates.text.foreign import MOST_TEXT
+from gates.verdict import Decision
 
 SECRETS = ("planted-secret-0123456789", "p/+a?n&t<e>d\"s'e c\\r:e@t%#ü€😀!", "AAAAAAAAAAAAAAAA", "p'l''a\\'nted-secret")
 TOKEN = mint_token(SECRETS[0], {"sub": "x"})
@@ -71,7 +78,7 @@ CASES = [(s, how) for s in SECRETS for how in spellings(s)]
 
 @pytest.mark.parametrize(("secret", "how"), CASES, ids=[f"{SECRETS.index(s)} {how}" for s, how in CASES])
 def test_a_secret_is_hidden_in_every_spelling(secret: str, how: str, tmp_path: Path) -> None:
-    """In a text, in a file, and in an evidence line's release, witness, names and numbers."""
+    """In a text, in a file, and in the witness, names and numbers of an evidence line."""
     hide = {secret: "TRANSBOT_HMAC_SECRET"}
     said = spellings(secret)[how]
     text = redact_text(f"before {said} after", hide)
@@ -84,7 +91,7 @@ def test_a_secret_is_hidden_in_every_spelling(secret: str, how: str, tmp_path: P
     assert scrub(tmp_path, hide) == [tmp_path / "file"]
     assert core.encode() not in (tmp_path / "file").read_bytes()
     assert (tmp_path / "file").read_bytes().startswith(b"\xff\x00")
-    line = Evidence("a/b/c", Outcome.FAIL, said, said, said, said, 1, witness={said: [said]}, release=said)
+    line = Evidence("a/b/c", Outcome.FAIL, said, said, said, "", 1, witness={said: [said]}, details={"x": {said: said}})
     assert core not in json.dumps(dataclasses.asdict(redact_evidence(line, hide)), ensure_ascii=False)
 
 
@@ -188,3 +195,89 @@ def test_redaction_is_linear(name: str) -> None:
     small, large = min(taken(50_000) for _ in range(3)), taken(400_000)
     assert large < 8 * 4 * small + 0.2
     assert large < 5.0
+
+
+WORDS = (
+    "outbox",
+    "effects",
+    "release",
+    "duration_ms",
+    "samples",
+    "rollback",
+    "unknown",
+    "drill/outbox",
+    "reached",
+    "2026-0",
+)
+
+
+@pytest.mark.parametrize("password", WORDS)
+def test_a_password_that_is_a_word_of_ours_changes_no_decision(password: str, tmp_path: Path) -> None:
+    """Ids, outcomes, members, the release and times stay; free text loses the word, and harm still rolls back."""
+    now = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
+    spec = CheckSpec("drill/outbox/effects", "c", "c", Severity.PAGE, Where.READ_ONLY)
+    said = f"it said {password}"
+    details: dict[str, JsonValue] = {"unreachable": False, "answered_until": stamp(now), "samples": [[0, 1]]}
+    line = Evidence(
+        *(spec.id, Outcome.FAIL, said, 2, 1, "effects", 1, stamp(now), 3.0),
+        blocked_by="drill/outbox/other",
+        release="release-outbox-1",
+        details={**details, "reached": {"outbox": said}},
+    )
+    hide = hidden(Target(TargetKind.PRODUCTION, database_url=f"host=h password='{password}'"))
+    write_lines(tmp_path / "evidence.ndjson", [redact_evidence(line, hide)], "run1")
+    write_lines(tmp_path / "evidence.ndjson", [line], "run1")
+    scrub(tmp_path, hide)
+    log = read_log(tmp_path / "evidence.ndjson", run="run1")
+    assert log.whole
+    policy = Policy(catalogue=(spec,), release="release-outbox-1", target=TargetKind.PRODUCTION)
+    assert decide(log.evidence, policy, now).decision is Decision.ROLLBACK
+    for one in log.evidence:
+        due = dataclasses.replace(line, message="it said $PGPASSWORD")
+        due = dataclasses.replace(due, details={**details, "reached": {"outbox": "it said $PGPASSWORD"}})
+        assert one == due
+
+
+def test_json_keeps_its_members_and_their_order(tmp_path: Path) -> None:
+    """What reads load/result.json finds what it looks for; what only looks like JSON is a text."""
+    hide = {"outbox": "PGPASSWORD"}
+    document = {"outbox": 1, "outcome": "outbox", "said": ["the outbox"], "Outbox outbox": None}
+    (tmp_path / "a.json").write_text(json.dumps(document), encoding="utf-8")
+    (tmp_path / "b.json").write_text("{outbox", encoding="utf-8")
+    (tmp_path / "c.json").write_text('{"outbox": 1}', encoding="utf-8")
+    assert scrub(tmp_path, hide) == [tmp_path / "a.json", tmp_path / "b.json"]
+    due = [("outbox", 1), ("outcome", "outbox"), ("said", ["the $PGPASSWORD"]), ("Outbox $PGPASSWORD", None)]
+    assert list(json.loads((tmp_path / "a.json").read_text(encoding="utf-8")).items()) == due
+    assert (tmp_path / "b.json").read_text(encoding="utf-8") == "{$PGPASSWORD"
+
+
+@pytest.mark.parametrize("secret", ["q7RkZ2mVx9LpT4wB", "Sup3rSecretPassw0rd", SECRETS[0]])
+def test_no_part_of_a_secret_is_left_by_a_cut(secret: str) -> None:
+    """A text goes through the redaction before it is cut; what others cut is known by its beginning."""
+    hide = {secret: "TRANSBOT_HMAC_SECRET"}
+    hide_where_cut(hide)
+    try:
+        for most in (200, MOST_TEXT):
+            for shown in range(1, len(secret)):
+                cut = foreign.text("x" * (most - 40 - shown) + secret + "y" * 5_000, most)
+                assert secret[:4] not in cut, (most, shown)
+                line = Evidence("a/b/c", Outcome.FAIL, "x" * (most - 26 - shown) + secret + "y" * 5_000)
+                assert secret[:4] not in line.message
+    finally:
+        foreign.before_cut(str)
+    for shown in range((len(secret) + 1) // 2 + 4, len(secret)):
+        assert secret[:shown] not in redact_text(f"it says: {secret[:shown]}. See it", hide)
+
+
+@pytest.mark.parametrize("url", ["https://sk_live_4f9aQ2c81b@h/x", "https://sk_live_4f9aQ2c81b:x@h/x"])
+def test_a_login_in_an_address_is_hidden_with_its_user(url: str) -> None:
+    """Some services take a token as the user. An address that nobody told us loses its login, too."""
+    token = "sk_live_4f9aQ2c81b"
+    for variable in ("BASE_URL", "BASELINE_URL"):
+        hide = hidden(load_target({variable: url}))
+        for said in (token, base64.b64encode(f"{token}:x".encode()).decode(), url):
+            assert token not in redact_text(f"you sent {said}", hide)
+            assert said not in redact_text(f"you sent {said}", hide)
+    assert token not in redact_text(url, {})
+    command = curl(Request("GET", "/a?b=c d"), url, {})
+    assert command == "curl -i -X GET \"${BASE_URL%/}\"'/a?b=c d'"
