@@ -16,7 +16,7 @@ drill = partial(check, after=SIGNED, where=Where.READ_ONLY)
 
 
 def _spelt(bench: Bench, **fields: Any) -> dict[str, Any]:
-    return {"company_id": bench.company, "max": 10, "error_type": "é/x", **fields}
+    return {**json.loads(bench.body(error_type="é/x")), **fields}
 
 
 RESPELT: list[Case] = [
@@ -78,7 +78,7 @@ def test_canonical_forms(bench: Bench) -> None:
 
     Otherwise the service signs what it parsed: what two parsers read differently was signed by nobody.
     """
-    fields = {"max": 10, "company_id": bench.company, "error_type": "timeout"}
+    fields = json.loads(bench.body(error_type="timeout"))
     body = json.dumps(fields, indent=1).encode()
     bench.opens(bench.signed(body, "with its own signature"))
     for separators in ((",", ":"), (", ", ": ")):
