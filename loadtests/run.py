@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 
 from gates import disk
+from gates.deployment.failures import in_words
 from gates.deployment.identity import without_login
 from loadtests import report
 from loadtests.asked import requests_of, thresholds_of
@@ -131,7 +132,7 @@ def _prepare(
     except SetupTimeoutError:
         return None, [*notes, f"no request was made: the companies took more than {plan.setup_s:g} s (setupTimeout)"]
     except psycopg.Error as error:
-        why = f"no company could be created ({type(error).__name__}); give the gate's role its rights and run again"
+        why = f"no company could be created: {in_words(error)}"
         return database.Prepared(absent={"outbox_lag_ms": why, "agent_success": why}), [*notes, why]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psycopg
 
+from gates.contract.contract import contract
 from gates.deployment import members
 from gates.deployment.catalogue import identifier, with_trust
 from gates.deployment.database import Connection, connect, execute, sql
@@ -72,6 +73,13 @@ class TenantTable:
     tenant: str
     tenant_column: str
     untrusted_owner: str = ""
+
+    @property
+    def is_of_tenants(self) -> bool:
+        """Whether every row is a tenant's. A flag or a pause without one is everybody's, and so may be a row of a table
+        of the deployment's own: everybody may read it.
+        """
+        return self.promised and "company_id" not in contract().relations[self.name].nulls
 
     @property
     def reference(self) -> str:
@@ -243,7 +251,7 @@ def _reads(sight: Sight) -> Iterator[tuple[str, TenantStatement]]:
     of_tenants = f"{others} and {table.tenant} is not null limit 1000"
     yield "own", _count(table, sight.mine, *who)
     yield "foreign", TenantStatement(of_tenants, (sight.mine,), *who)
-    everything = f"{others} limit 1000" if table.promised else of_tenants
+    everything = f"{others} limit 1000" if table.is_of_tenants else of_tenants
     yield "row_security_off", TenantStatement(everything, (sight.mine,), *who, exempt=True)
 
 
@@ -270,8 +278,7 @@ def _claims_to_try(mine: str) -> Iterator[tuple[str, str, str]]:
 
 def _claimed(sight: Sight, tries: Iterable[tuple[str, str, str | None]]) -> Iterator[tuple[str, TenantStatement]]:
     """Ask for everything under claims that show nothing."""
-    # a table of the deployment's own may hold rows of no tenant, which everybody may read
-    of_tenants = "" if sight.table.promised else f" where {sight.table.tenant} is not null"
+    of_tenants = "" if sight.table.is_of_tenants else f" where {sight.table.tenant} is not null"
     for name, role, claims in tries:
         yield name, TenantStatement(f"select from {sight.table.reference}{of_tenants} limit 1000", (), role, claims)
 

@@ -148,4 +148,5 @@ def test_kind(
         seen.value(0, 0, "differences")
         seen.control("the release has none, and none was found")
         return
-    _judge(compare(kind, release.kinds[kind], found), compared, seen)
+    (row,) = sql_session.ask("select current_user::text as login")[0].fetchall()
+    _judge(compare(kind, release.kinds[kind], found, str(row["login"])), compared, seen)

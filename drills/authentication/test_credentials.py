@@ -9,7 +9,8 @@ from drills.workbench.checks import SIGNED, SQL, Case, cases
 from drills.workbench.credentials import REPLAY, Minter
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
-from gates.deployment.requests import SIGNATURE, Exchange, Request, encode_body, forged_signature, post, sign_v2
+from gates.deployment import probes
+from gates.deployment.requests import SIGNATURE, Exchange, Request, forged_signature, post, sign_v2
 from gates.evidence import Severity, Where
 
 drill = partial(check, after=SIGNED, where=Where.READ_ONLY)
@@ -184,7 +185,7 @@ def test_one_refusal(bench: Bench) -> None:
     """
     body = bench.body()
     bench.opens(bench.signed(body))
-    known = encode_body({"company_id": bench.target.test_company_id or bench.company, "max": 10})
+    known = probes.for_nobody(bench.target.test_company_id or bench.company, max=10)
     wrong = {
         "no credentials": post(REPLAY, body),
         "wrong digits": bench.with_signature(forged_signature(), body),

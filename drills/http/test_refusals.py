@@ -158,7 +158,7 @@ def test_refusals_leak_nothing(bench: Bench) -> None:
         bench.signed(b"[" * 3000, "deep nesting"),
         bench.signed(b'{"company_id": 1' + b"0" * 400 + b"}", "a long number"),
         bench.signed(b"\xff\xfe{}", "no UTF-8"),
-        bench.signed(bench.body(error_type="' || pg_sleep(0) --"), "SQL"),
+        bench.signed(bench.body(idempotency_key="' || pg_sleep(0) --"), "SQL"),
         bench.with_token("e30." + "A" * 400 + ".e30", label="a strange token"),
         Request("GET", f"{REPLAY}/not-a-uuid'", (), b"", "a strange id"),
     ]

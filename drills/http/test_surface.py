@@ -10,6 +10,7 @@ from drills.workbench.bench import Bench
 from drills.workbench.checks import SIGNED, Case, cases
 from drills.workbench.credentials import REPLAY
 from gates.checks.recorder import Observer, check
+from gates.deployment import probes
 from gates.deployment.client import HttpDoor
 from gates.deployment.dialect.exchange import real_path
 from gates.deployment.requests import Answer, Request
@@ -69,7 +70,7 @@ def test_every_route(bench: Bench) -> None:
     routes = _routes(bench.http)
     for index, (method, path) in enumerate(routes):
         filled = "/".join(str(uuid.uuid4()) if s.startswith("{") else s for s in path.split("/"))
-        body = b"" if method in {"GET", "DELETE"} else b"{}"
+        body = b"" if method in {"GET", "DELETE"} else probes.IMPOSSIBLE
         headers = (("Content-Type", "application/json"),) if body else ()
         request = Request(method, filled, headers, body, f"{method} {path} without credentials")
         bench.refused(request, 401 if index < 4 else (401, 403, 404, 405, 415))

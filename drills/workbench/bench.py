@@ -3,7 +3,7 @@
 They tell authentication from everything after it without a tenant and without a limited call: a replay request for a
 company that does not exist is refused by authentication (401) where its credentials are not accepted, and by
 authorisation where they are: with 403 `forbidden`, or in words of the deployment's own. Neither counts against anyone's
-rate limit; neither can have an effect.
+rate limit; neither can have an effect (gates.deployment.probes).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from drills.workbench.credentials import REPLAY, Clock, Signer, admin_token
 from gates.checks.recorder import Observer, Unmet
+from gates.deployment import probes
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.ids import ids_have_spellings, new_id
 from gates.deployment.requests import (
@@ -21,9 +22,7 @@ from gates.deployment.requests import (
     SIGNATURE,
     Answer,
     Request,
-    encode_body,
     post,
-    replay_fields,
     sign_v1,
     sign_v2,
     signed_post_v2,
@@ -73,8 +72,7 @@ class Guard:
     def closed(self, http: HttpDoor) -> bool:
         """Ask, for a company that does not exist."""
         if self.answer is None:
-            bare = post(REPLAY, encode_body(replay_fields(new_id("company"))))
-            status = http.send(bare).status
+            status = http.send(post(REPLAY, probes.for_nobody(new_id("company")))).status
             if status in BUSY:
                 return False
             self.answer = status == 401
@@ -94,8 +92,12 @@ class Bench:
     company: str = field(default_factory=lambda: new_id("company"))
 
     def body(self, **fields: Any) -> bytes:
-        """A valid replay body for a company that does not exist."""
-        return encode_body(replay_fields(self.company, **{"max": 10, **fields}))
+        """A replay body for a company that does not exist, and a dry run: a service that takes the tenant from
+        elsewhere must not be made to act. Where there are no dry runs, a body with fields is not sent.
+        """
+        why = "dry-run is not claimed, so a request that a service could carry out for somebody else is not sent"
+        self.seen.require(not fields or probes.has_dry_runs(), why)
+        return probes.for_nobody(self.company, **{"max": 10, **fields})
 
     def signed(self, body: bytes | None = None, label: str = "correctly signed") -> Request:
         """A correct signature over these bytes (v1, unless the target takes v2 only)."""

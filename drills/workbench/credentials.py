@@ -10,15 +10,14 @@ from functools import cached_property
 from typing import Any
 
 from gates.checks.recorder import Unmet
+from gates.deployment import probes
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.credentials import good_claims
 from gates.deployment.requests import (
     BUSY,
     Request,
-    encode_body,
     is_of_another_company,
     mint_token,
-    replay_fields,
     signed_post,
     signed_post_v2,
 )
@@ -99,7 +98,7 @@ class Signer:
     def _asked(self, form: Callable[[str, bytes], Request]) -> int:
         """The status of a replay for a company that does not exist; 0 for no answer."""
         try:
-            return self.http.send(form(REPLAY, encode_body(replay_fields(str(uuid.uuid4()))))).status
+            return self.http.send(form(REPLAY, probes.for_nobody())).status
         except NoAnswer:
             return 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -77,11 +77,12 @@ class SqlFunction:
 @dataclass(frozen=True, slots=True)
 class Contract:
     """All of it, by name. headers, roles, flags, metrics: name -> area; also: area -> checks of others that need it;
-    presets: name -> the areas that it claims.
+    lacking: what a deployment may be without -> checks that do not apply then; presets: name -> the areas it claims.
     """
 
     areas: Mapping[str, Area]
     also: Mapping[str, tuple[str, ...]]
+    lacking: Mapping[str, tuple[str, ...]]
     presets: Mapping[str, tuple[str, ...]]
     endpoints: Mapping[str, Endpoint]
     headers: Mapping[str, str]
@@ -102,6 +103,14 @@ class Contract:
         also = {area for area, checks in self.also.items() if matches(spec.id, checks)}
         own = self.area_of(spec.id)
         return replace(spec, area=own, also=tuple(a for a in self.areas if a in also - {own}))
+
+    def without(self, lacking: Collection[str]) -> tuple[tuple[str, str], ...]:
+        """Patterns of the checks that do not apply to a deployment without these, each with why."""
+        return tuple(
+            (check, f"names: in gate.yaml says that there is no {name}, which this check needs")
+            for name in lacking
+            for check in self.lacking.get(name, ())
+        )
 
     @property
     def claimable(self) -> tuple[str, ...]:
@@ -129,6 +138,7 @@ def contract() -> Contract:
     return Contract(
         areas={n: Area(n, a["title"], tuple(a["checks"])) for n, a in data["areas"].items()},
         also={n: tuple(checks) for n, checks in data["also"].items()},
+        lacking={n: tuple(checks) for n, checks in data["lacking"].items()},
         presets={n: tuple(areas) for n, areas in data["presets"].items()},
         endpoints={
             n: Endpoint(n, **{**e, "headers": tuple(e.get("headers", ()))}) for n, e in data["endpoints"].items()

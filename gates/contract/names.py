@@ -154,6 +154,24 @@ class Names:
         flags = self.relations.get("feature_flags")
         return flags.values.get("key", {}) if flags is not None else {}
 
+    @property
+    def own_tables(self) -> tuple[tuple[str, str, str], ...]:
+        """Schema, name and column of the tenant of tables that the contract does not know, as they are cleaned."""
+        schema = str(self.given.get("schema", "public"))
+        return tuple((*_qualified(name, schema), column) for name, column in self.given.get("own_tables", {}).items())
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """What the deployment says that it has not: paths, members of bodies, and tables, by the contract's names."""
+        http: Mapping[str, Any] = self.given.get("http", {})
+        said = [name for part in ("paths", "fields") for name, real in http.get(part, {}).items() if real is None]
+        return (*said, *(name for name, relation in self.relations.items() if not relation.name))
+
+    def has_page(self, path: str) -> bool:
+        """Whether the deployment has a page for machines: it claims them, or says where this one is."""
+        real = self.given.get("http", {}).get("paths", {}).get(path, "")
+        return real is not None and (bool(real) or self.claims("identity"))
+
     def has(self, relation: str, column: str) -> bool:
         """Whether the deployment has this column of the contract."""
         found = self.relations.get(relation)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gates.evidence import CheckSpec, JsonValue
+from gates.text.patterns import matches
 
 OWN = "gate"
 """The area that no policy claims or leaves out: what holds the gate to its own word."""
@@ -35,7 +36,8 @@ class Scope:
     """What a verdict speaks of. claims, unclaimed: areas in the order of the contract; no claims: all of it.
 
     preset: the known kind of deployment that the policy names, or empty. queue: the queue with its options, as
-    gates.contract.queues writes it. absent: needs of checks that this queue does not have -> why; may_lack: those that
+    gates.contract.queues writes it. absent: needs of checks that this queue does not have, and patterns of checks that
+    need what `names:` says is not there -> why; may_lack: those that
     an older version of it is known not to have. dropped: what was claimed before and is not.
     """
 
@@ -59,7 +61,7 @@ class Scope:
         """
         if not self.claims or not spec.area:
             return ""
-        lacking = [why for need, why in self.absent if need in spec.needs]
+        lacking = [why for need, why in self.absent if need in spec.needs or matches(spec.id, (need,))]
         if lacking:
             return "; ".join(dict.fromkeys(lacking))
         if spec.area not in {OWN, *self.claims}:

@@ -15,7 +15,7 @@ from gates.inputs.strict_yaml import Place, YamlNode, read
 NAME = Text(r"[^.\s\0][^.\0]*", "a name without a schema")
 QUALIFIED = Text(r"[^.\s\0][^.\0]*(\.[^.\0]+)?", "name or schema.name")
 WORD = Text(r"[^\0]+", "text that is not empty")
-PATH = Text(r"/[^\s\0?#]*", "a path that begins with /")
+PATH = Text(r"/[^\s\0?#{}]*", "a path that begins with /, without {...}: nothing is put into it")
 HEADER = Text(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", "the name of a header")
 DOTTED = Text(r"[^.\s\0]+(\.[^.\s\0]+)*", "a member, or members divided by dots")
 ID = Text(
@@ -84,7 +84,7 @@ SIGNATURE = Fields(
             Text(r"[^\r\n]*\{(hex|base64)\}[^\r\n]*", "text with {t} and {hex} or {base64}"),
             "The form with a time.",
         ),
-        "signed": (Text(r"[^\r\n]*\{body\}[^\r\n]*", "text with {body}, and {t} for the time"), "What v2 signs."),
+        "signed": (Text(r"[^\0]*\{body\}[^\0]*", "text with {body}, and {t} for the time"), "What v2 signs."),
     }
 )
 MEMBERS = Fields(
@@ -119,7 +119,10 @@ NOT_SENT = (
 """Variables whose contents are no business of a target's: a policy is read from the repository of a pull request."""
 HTTP = Fields(
     {
-        "paths": (MapOf(PATH, r"/.*", "a path of the contract"), "Path of the contract -> real path, by prefix."),
+        "paths": (
+            MapOf(OneOf(PATH, nothing=True), r"/.*", "a path of the contract"),
+            "Path of the contract -> real path, by prefix; null: there is none.",
+        ),
         "headers": (
             Fields({h: (HEADER, f"The real name of {h}.") for h in contract().headers}),
             "Header of the contract -> real header.",
@@ -132,8 +135,8 @@ HTTP = Fields(
             "Headers of every request; $NAME is read from the environment, and hidden.",
         ),
         "fields": (
-            MapOf(OneOf(DOTTED, listing=ListOf(DOTTED, 1))),
-            "Member of bodies and answers -> its real name, or names, where endpoints differ: the first is sent.",
+            MapOf(OneOf(DOTTED, listing=ListOf(DOTTED, 1), nothing=True)),
+            "Member of bodies and answers -> its real name, or names (the first is sent); null: there is none.",
         ),
         "metrics": (
             Fields({m: (WORD, f"The real name of {m}.") for m in contract().metrics}),
@@ -182,6 +185,10 @@ NAMES = Fields(
         "roles": (
             Fields({r: (OneOf(WORD, nothing=True), f"What {r} is; null: there is none.") for r in ROLES}),
             "Roles of the contract.",
+        ),
+        "own_tables": (
+            MapOf(NAME, QUALIFIED.pattern, QUALIFIED.said),
+            "Table that the contract does not know -> its column of the tenant. Cleaned in this order.",
         ),
         "tenant_claim": (DOTTED, "Where the tenant stands in the claims (else company_id)."),
         "members": (MEMBERS, "The table that says whose a user (`sub`) is, where the token does not."),

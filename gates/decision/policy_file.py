@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from gates.contract.contract import contract
 from gates.contract.names import Names
 from gates.contract.queues import Queue
 from gates.contract.scope import Scope
@@ -24,8 +25,8 @@ from gates.inputs.strict_yaml import YamlNode, read
 from gates.text.patterns import matches
 from gates.verdict import Effect
 
-CHECK_ID = Text(r"[a-z0-9_.-]+(/[A-Za-z0-9_.-]+)+", "the id of a check, like sql/spot/replay-runs-unique")
-PATTERN = r"[A-Za-z0-9_.*?-]+(/[A-Za-z0-9_.*?-]+)*"
+CHECK_ID = Text(r"[a-z0-9_.-]+(/[A-Za-z0-9_.{:}-]+)+", "the id of a check, like sql/spot/replay-runs-unique")
+PATTERN = r"[A-Za-z0-9_.*?{:}-]+(/[A-Za-z0-9_.*?{:}-]+)*"
 SECONDS = Number(1, 86_400)
 STATE = "gate-state"
 FLOOR_STAYS = "rules that leave the floor as it is (the target reached, the proof drill, tenancy)"
@@ -215,8 +216,9 @@ class PolicyFile:
 
     @property
     def scope(self) -> Scope:
-        """The claims on the contract."""
-        return scope_of(self._contract)
+        """The claims on the contract, without what the deployment says that it has not."""
+        scope = scope_of(self._contract)
+        return replace(scope, absent=(*scope.absent, *contract().without(self.names.lacking)))
 
     @property
     def queue(self) -> Queue | None:

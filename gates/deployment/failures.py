@@ -24,6 +24,7 @@ SCHEMA, TABLE, COLUMN, CALL, OBJECT = "3F000", "42P01", "42703", "42883", "42704
 TYPES = {"42804", "42846", "42P18", "22P02", "22007", "22008", "22003", "42P08", "42725"}
 """A value or a column is of another type than the contract's."""
 
+VALUE, REFERRED = "22P02", "23503"
 RIGHTS, LATE, LOCKED = "42501", "57014", "55P03"
 
 
@@ -44,6 +45,15 @@ def told_in_words(message: str, state: str, context: str) -> str:
         return f"failed inside your function {function}: {said}"
     if state in {SCHEMA, TABLE, COLUMN, CALL, OBJECT}:
         return _absent(state, said)
+    if state == VALUE and re.search(r"\benum\b", said, re.IGNORECASE):
+        entry = "{tables: {TABLE: {values: {COLUMN: {CONTRACT: REAL}}}}}"
+        return f"differs: {said}. If that value has another name here, say so: names: {entry} in gate.yaml"
+    if state == REFERRED:
+        entry = "{own_tables: {SCHEMA.TABLE: COLUMN}}"
+        return (
+            f"the database refused it: {said}. If that table holds rows of tenants and is none of the contract's,"
+            f" list it with its column of the tenant: names: {entry} in gate.yaml"
+        )
     if state in TYPES:
         return f"differs: {said}. If ids are of another type here, say so: names: {{ids: ...}} in gate.yaml"
     if state == RIGHTS:

@@ -13,6 +13,7 @@ from itertools import islice
 import psycopg
 
 from gates.deployment import members
+from gates.deployment.catalogue import identifier
 from gates.deployment.connection import Answering
 from gates.deployment.database import Connection, execute
 from gates.deployment.dialect.current import current
@@ -145,6 +146,9 @@ class Tenants:
                     "select 1 from public.replay_runs where company_id = any(%s::uuid[]) order by id for update",
                     (list(ids),),
                 )
+            for schema, name, column in current().own_tables:
+                of_tenants = f"delete from {identifier(schema, name)} where {identifier(column)}::text = any(%s)"
+                self.connection.execute(of_tenants.encode(), (list(ids),))
             for table in owned_tables():
                 self.connection.execute(
                     f"delete from public.{table} where company_id = any(%s::uuid[])".encode(), (list(ids),)

@@ -1,9 +1,7 @@
 """Looks at a deployment over HTTP without doing anything to it.
 
 What is sent: GET and OPTIONS of open routes, a GET of a run that does not exist, and to an endpoint that is there one
-POST without credentials. Its body is a single brace. A target that keeps the contract refuses it at authentication,
-before it reads the body. One that has no authentication cannot act on it either: the text is no JSON, it names no
-tenant, no item and no event. `{}` would not do: to a foreign endpoint it may mean "replay all, with the defaults".
+POST without credentials that nobody can act on (gates.deployment.probes).
 """
 
 from __future__ import annotations
@@ -17,8 +15,9 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from gates.contract.contract import Contract
+from gates.deployment import probes
 from gates.deployment.client import HttpDoor, NoAnswer
-from gates.deployment.requests import Answer, Request, post
+from gates.deployment.requests import Answer, Request
 from gates.deployment.target import Target
 from gates.doctor.openapi import ApiDocument, read_document
 from gates.doctor.words import spelled_paths
@@ -26,7 +25,6 @@ from gates.errors import first_line
 
 REQUEST_S, MOST_S = 2.5, 6.0
 AT_ONCE = 6
-IMPOSSIBLE = b"{"
 NOWHERE = "/replaygate-doctor-asks-for-nothing"
 DOCUMENTS = (*(f"/{p}" for p in spelled_paths("GET /openapi.json")), "/")
 
@@ -150,7 +148,7 @@ def _unsigned(surface: Surface, contract: Contract) -> list[Request]:
     listed: Sequence[str] = [
         e.path for e in contract.endpoints.values() if e.method == "POST" and _answers(surface, e.path)
     ]
-    return [post(path, IMPOSSIBLE) for path in listed]
+    return [probes.bare(path) for path in listed]
 
 
 def _answers(surface: Surface, path: str) -> bool:

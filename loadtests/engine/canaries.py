@@ -50,6 +50,8 @@ class Canaries:
         if json_object(connection.body).get("path") == "direct":
             self.direct += 1
             return
+        if not self.workload.has_event_status:
+            return
         sent, done = connection.started, connection.ended
         self.watching[event_id] = done
         self.drive.spawn(lambda: self._follow(event_id, sent, done))

@@ -7,11 +7,14 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from gates.deployment.dialect.current import current
 from gates.deployment.dialect.exchange import on_the_wire
 from gates.deployment.ids import new_id
+from gates.deployment.probes import has_dry_runs
 from gates.deployment.requests import (
     Request,
     encode_body,
+    is_of_another_company,
     replay_fields,
     signed_get,
     signed_post_v2,
@@ -55,17 +58,21 @@ class Workload:
     address: Address
     index: int = 0
     of: int = 1
-    _probes: Iterator[str] = field(default_factory=lambda: itertools.cycle(PROBES))
+    _probes: Iterator[str] = field(init=False)
     _companies: Iterator[str] = field(init=False)
     _replays: Iterator[Call] = field(init=False)
     _plain: Mapping[str, Call] = field(init=False)
     _baseline: Address | None = field(init=False)
 
     def __post_init__(self) -> None:
-        mine = self.plan.tenants[self.index :: self.of]
+        names = current()
+        self._probes = itertools.cycle(path for path in PROBES if names.has_page(path))
+        mine = tuple(t for t in self.plan.tenants[self.index :: self.of] if self._may_act_for(t.id))
         companies = [t.id for t in mine[: max(1, EVENT_TENANTS // self.of)]]
-        companies = companies or ([self.plan.test_company_id] if self.plan.test_company_id else [])
-        self._companies = itertools.cycle(companies) if companies else iter(())
+        test_company = self.plan.test_company_id
+        companies = companies or ([test_company] if test_company and self._may_act_for(test_company) else [])
+        has_events = names.claims("outbox") and "/events" not in names.lacking
+        self._companies = itertools.cycle(companies if has_events else ())
         self._replays = self._all_replays(mine)
         where = {"keeps": self.plan.keeps_connections, "checked": self.plan.checks_certificates}
         self._baseline = parse_address(self.plan.baseline_url, **where) if self.plan.baseline_url else None
@@ -83,7 +90,9 @@ class Workload:
             case name if name in self._plain:
                 return self._plain[name]
             case "probe":
-                path = next(self._probes)
+                path = next(self._probes, "")
+                if not path:
+                    return None
                 request, expectation = Request("GET", path), PROBES[path]
                 twin = self._twin(request, expectation)  # of another release
                 expectation = version_of(self.plan.release) if path == "/version" else expectation
@@ -122,6 +131,11 @@ class Workload:
         twin = self._twin(self._post("/events", {**fields, "event_id": twin_id}), accepted_event(twin_id))
         return self._call("POST /events", request, "event", "event", expectation, twin=twin), event_id
 
+    @property
+    def has_event_status(self) -> bool:
+        """Whether the deployment says what became of an event."""
+        return "/events/{event_id}" not in current().lacking
+
     def event_status(self, event_id: str) -> Call:
         """The question what became of an event."""
         path = f"/events/{event_id}"
@@ -131,6 +145,11 @@ class Workload:
             request = token_get(path, self.credentials.admin_jwt)
         twin = self._twin(request, EVENT_STATUS)
         return self._call("GET /events/{id}", request, "canary", "status", EVENT_STATUS, url="/events/{id}", twin=twin)
+
+    def _may_act_for(self, company: str) -> bool:
+        """Whether what is sent for the company can be for no other: a service may take the tenant from the token."""
+        token = "" if self.credentials.hmac_secret else self.credentials.admin_jwt
+        return not token or not is_of_another_company(token, company)
 
     def _post(self, path: str, fields: Mapping[str, object]) -> Request:
         if self.credentials.hmac_secret:
@@ -161,15 +180,17 @@ class Workload:
 
         Two of the three are real runs, of one item each; the third is a dry run, or a duplicate, by turns. Without
         tenants of our own, three dry runs for the test company, of which drills may have used up the limit and whose
-        flags may be off; none where that company is spared.
+        flags may be off; none where that company is spared. Where no dry runs are claimed, one could be carried out.
         """
-        of_test_company = self.plan.test_company_id and self.plan.test_company_replays
+        can_dry = has_dry_runs()
+        company = self.plan.test_company_id
+        of_test_company = company and self.plan.test_company_replays and can_dry and self._may_act_for(company)
         if not tenants and of_test_company and self.index == 0:
             for _ in range(REPLAYS_EACH):
                 yield self._replay(self.plan.test_company_id, "", TEST_COMPANY_REFUSALS, "dry run")
         for number, tenant in enumerate(one for one in tenants if one.replays):
             keys = [f"{self.plan.run}-{tenant.id}-{turn}" for turn in "ab"]
-            if number % 2 == 0:
+            if number % 2 == 0 and can_dry:
                 yield self._replay(tenant.id, "", PAUSED, "dry run")
             yield self._replay(tenant.id, keys[0], REPLAY_REFUSALS, "real run")
             if number % 2:

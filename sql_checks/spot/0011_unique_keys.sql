@@ -27,7 +27,10 @@ where to_regclass(w.name) is not null and w.columns is not null
     select from pg_index i
     where i.indrelid = to_regclass(w.name)
       and i.indisunique and i.indisvalid and i.indisready and i.indpred is null and i.indexprs is null
-      and (i.indnullsnotdistinct or not w.nulls_equal)
+      -- where no column of it may be NULL, as in a primary key, NULLs cannot be distinct
+      and (i.indnullsnotdistinct or not w.nulls_equal or not exists (
+        select from pg_attribute a
+        where a.attrelid = i.indrelid and not a.attnotnull and a.attnum = any(i.indkey[0:i.indnkeyatts - 1])))
       and (select array_agg(a.attname::text order by a.attname::text collate "C")
            from unnest(i.indkey[0:i.indnkeyatts - 1]) k join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k) = w.columns
   );

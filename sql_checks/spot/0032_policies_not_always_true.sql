@@ -5,7 +5,9 @@
 -- reads: catalogue
 -- covers: J04 J05
 with recursive {{tenant_tables}}, expressions as materialized (
-  select t.name, p.polname, e.kind, e.text
+  select t.name, p.polname, e.kind, e.text,
+         -- a row of these without a tenant is everybody's by the contract: a tenant may read it, and not write it
+         p.polcmd = 'r' and p.polrelid in (to_regclass('public.feature_flags'), to_regclass('public.agent_controls')) as has_fleet_rows
   from pg_policy p
   join tenant_tables t on t.oid = p.polrelid
   cross join lateral (
@@ -49,11 +51,14 @@ with recursive {{tenant_tables}}, expressions as materialized (
 ), bare as (
   select text, depth, regexp_replace(lower(part), '[\s()]|::[a-z]+', '', 'g') as bare, part from parts
 ), always as (
-  select distinct text from bare
+  select text, bool_and(names_no_tenant and bare !~ 'notnull$') as is_of_the_fleet from bare
+  cross join lateral (
+    select exists (select from unnest('{company_id,tenant_id}'::text[]) t(name)
+                   where bare ~ ('^[a-z_.]*' || lower(t.name) || 'is(not)?null$')) as names_no_tenant) n
   where bare ~ '^(true|notfalse)$'
      or bare ~ '^(''?[a-z0-9_.]+''?)=\1$'
      or bare ~ '^[a-z_.]*(scope|key|id)is(not)?null$'
-     or exists (select from unnest('{company_id,tenant_id}'::text[]) t(name) where bare ~ ('^[a-z_.]*' || lower(t.name) || 'is(not)?null$'))
+     or names_no_tenant
      or bare ~ '^(select)?(auth\.)?(jwt|current_setting)[^=]*isnull$'
      -- coalesce(..., true), where its parenthesis is the one that ends the text
      or part ~* '^coalesce\(.*, true\)$' and not exists (
@@ -62,11 +67,13 @@ with recursive {{tenant_tables}}, expressions as materialized (
          from regexp_split_to_table(part, '') with ordinality c(ch, n)
        ) levelled
        where n between 9 and length(part) - 1 and level = 0)
+  group by text
 )
 select format('%s policy %s', e.name, e.polname) as subject, format('%s is always true, or true without a tenant', e.kind) as detail,
        e.text as witness
 from expressions e
-join always a on a.text = e.text;
+join always a on a.text = e.text
+where not (e.has_fleet_rows and a.is_of_the_fleet);
 
 -- seen:
 with {{tenant_tables}}

@@ -11,8 +11,9 @@ with sample as (
   select s.id, k.key,
          ('x' || encode(substr(sha256(convert_to(lower(k.key || ':' || s.id), 'UTF8')), 1, 4), 'hex'))::bit(32)::bigint % 100 as bucket,
          public.is_feature_enabled(k.key, s.id) as answer
-  from sample s cross join (values ('outbox.enabled'), ('dlq.replay.enabled'), ('dlq.replay.budget_control'),
-                                   ('security.signing_v2_required'), ('no.such.flag')) k(key)
+  from sample s cross join (
+    select unnest('{outbox.enabled,dlq.replay.enabled,dlq.replay.budget_control,security.signing_v2_required}'::text[])
+    union all select 'no.such.flag') k(key)
 ), expected as (
   -- a formula of the deployment's own: only nobody and everybody are known
   select a.*, case when 'public.is_feature_enabled.bucket' = 'own' and f.enabled and f.rollout_percentage between 1 and 99

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+from gates.contract.contract import contract
 from gates.contract.names import ID_KINDS, Names
 from gates.deployment.dialect.relations import absent, kind_of, real_name, subquery, translated
 from gates.deployment.dialect.tokens import Parameter, Statement, literal, quoted
@@ -27,6 +28,8 @@ NEW_NUMBER = {
     "integer": "(1500000000 + floor(random() * 500000000))::integer",
 }
 """Type of ids -> SQL of a new one, as far from the deployment's as those of gates.deployment.ids."""
+FLAGS = "{" + ",".join(contract().flags) + "}"
+"""As a check asks for every flag; those of areas that are not claimed are none of the deployment's."""
 OF_BUCKETS = "public.is_feature_enabled.bucket"
 """As checks ask by which formula tenants are drawn: `own`, where it is the deployment's."""
 _COMMANDS = {"table", "truncate", "lock", "analyze", "only"}
@@ -186,7 +189,9 @@ class Translator:
         for at in range(1, len(found)):
             role = found.word(at)
             if found.word(at - 1) == "role" and role in self._names.roles:
-                found.write(at, at, quoted(self._names.roles[role] or _nobody(role)))
+                if self._names.roles[role] is None:
+                    raise absent(f"the role {role}")
+                found.write(at, at, quoted(str(self._names.roles[role])))
 
     def _casts(self, found: Statement) -> None:
         if not self._names.ids:
@@ -202,6 +207,8 @@ class Translator:
     def _kind_of_cast(self, found: Statement, at: int) -> str:
         """Of which kind the id is that is cast here: of the column that the array is unnested into, or named last."""
         named = _unnested_into(found, at)
+        if named == "id" and (own := kind_of(_inserted_into(found, at), "id")):
+            return own
         for place in range(at, -1, -1):
             word = found.word(place)
             if named and named != "id":
@@ -246,6 +253,14 @@ def _unnested_into(found: Statement, at: int) -> str:
     return ""
 
 
+def _inserted_into(found: Statement, at: int) -> str:
+    """The relation of the contract into which the statement around a place inserts; empty where it does not."""
+    for place in range(at, -1, -1):
+        if found.word(place) == "into" and found.word(place + 1) == PUBLIC:
+            return found.word(place + 3)
+    return ""
+
+
 def _nobody(role: str) -> str:
     """A name that no role has, for one that the deployment has not."""
     return f"no role for {role}"
@@ -266,6 +281,7 @@ def _literals(names: Names) -> Mapping[str, str]:
     found[OF_BUCKETS] = literal("own" if names.own_buckets else OF_BUCKETS)
     for role, its in names.roles.items():
         found[role] = literal(_nobody(role) if its is None else its)
+    found[FLAGS] = literal(_array(tuple(f for f, area in contract().flags.items() if names.claims(area))))
     found[OF_A_COMPANY] = literal(FORMS[names.id_type("company")])
     tenants = {r.column("company_id") for r in names.relations.values() if "company_id" in r.contract.columns}
     found[TENANT_COLUMNS] = literal(_array(("company_id", "tenant_id", *sorted(tenants - {"company_id", "tenant_id"}))))

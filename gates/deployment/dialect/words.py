@@ -1,4 +1,4 @@
-"""The HTTP of a deployment in its own words: paths, members of bodies, codes, ids, claims and signatures. Pure.
+"""The HTTP of a deployment in its own words: paths, members of bodies, codes, ids, claims and signatures.
 
 A body is rewritten token by token and never parsed, so that what a drill does to it (a key twice, a number as 1e1, no
 JSON at all) reaches the target as it was meant.
@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import json
 import re
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -49,17 +50,24 @@ _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s"{}\[\]:,]+|\s+|"', re.D
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
+class AbsentMember(ValueError):  # noqa: N818  -- as AbsentColumn: an observation
+    """A body has a member that the deployment has not, as `names.http.fields` says."""
+
+
 class HttpWords:
     """What `names.http` says. environ: where $NAME of `extra_headers` is looked up."""
 
     def __init__(self, names: Names, environ: Mapping[str, str]) -> None:
         given: Mapping[str, Any] = names.given.get("http", {})
         self._names = names
-        self._paths = sorted(given.get("paths", {}).items(), key=lambda item: -len(item[0]))
+        paths = {ours: theirs for ours, theirs in given.get("paths", {}).items() if theirs is not None}
+        self._paths = sorted(paths.items(), key=lambda item: -len(item[0]))
         fields: dict[str, tuple[str, ...]] = {
             ours: (theirs,) if isinstance(theirs, str) else tuple(theirs)
             for ours, theirs in given.get("fields", {}).items()
+            if theirs is not None
         }
+        self._absent_members = frozenset(m for m, theirs in given.get("fields", {}).items() if theirs is None)
         self._members = {ours: theirs[0] for ours, theirs in fields.items()}
         self._answered = {ours: theirs for ours, theirs in fields.items() if ours not in ONLY_SENT}
         sent = {
@@ -120,7 +128,10 @@ class HttpWords:
         return self._members.get(name, name)
 
     def body(self, body: bytes) -> bytes:
-        """The body with the target's names of its members, and its ids; all else byte for byte."""
+        """The body with the target's names of its members, and its ids; all else byte for byte.
+
+        Raise AbsentMember where it says what the target has no member for: left out, it would be another request.
+        """
         tokens = _TOKEN.findall(body)
         out, depth, member = [], 0, ""
         for at, token in enumerate(tokens):
@@ -130,6 +141,8 @@ class HttpWords:
                 depth -= 1
             elif depth == 1 and token[:1] == b'"' and _next(tokens, at) == b":":
                 member = _text(token)
+                if member in self._absent_members:
+                    raise AbsentMember(f"names: in gate.yaml says that no body has {member}; this check sends it")
                 real = self._sent_members.get(member, member)
                 out.append(token if real == member else json.dumps(real).encode())
                 continue
@@ -161,6 +174,8 @@ class HttpWords:
     def sign(self, secret: str, message: bytes, unix_seconds: int | None = None) -> str:
         """The value of the signature's header, over the real bytes."""
         real = self.signed(message)
+        if "v2" in self._signature and "form" not in self._signature:  # there is a form with a time, and no other
+            unix_seconds = int(time.time()) if unix_seconds is None else unix_seconds
         if unix_seconds is None:
             return _filled(self._signature.get("form", "{hex}"), _mac(secret, real))
         parts = re.split(r"(\{t\}|\{body\})", self._signature.get("signed", "{t}.{body}"))

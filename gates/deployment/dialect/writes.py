@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gates.contract.names import Names, RelationNames
-from gates.deployment.dialect.relations import absent, kind_of, read, real_name, translated
+from gates.deployment.dialect.relations import AbsentColumn, absent, kind_of, read, real_name, translated
 from gates.deployment.dialect.tokens import Parameter, Statement, literal, quoted
 
 DECORATION = frozenset(
@@ -161,7 +161,12 @@ class _Writer:
 
     def _needed(self, column: str) -> None:
         if not self._names.is_writable(column):
-            raise absent(f"{self._names.contract.name}.{column} (or is only read)")
+            if column in self._names.absent:
+                raise absent(f"{self._names.contract.name}.{column}")
+            raise AbsentColumn(
+                f"names: in gate.yaml gives {self._names.contract.name}.{column} as SQL that is only read; this check"
+                " writes it. Add `is` and `write`, if a real column holds it"
+            )
 
     # --- values --------------------------------------------------------------------------------------------------
 
@@ -203,7 +208,8 @@ class _Writer:
             if not self._is_left_out(column):
                 kept.append(f"{quoted(self._names.column(column))} = {self._stored(column, start + 2, end)}")
         if not kept:
-            raise absent(f"what is to be set in {self._names.contract.name}")
+            columns = [s.word(start) for start, _ in s.split(first, last)]
+            raise absent(", ".join(f"{self._names.contract.name}.{column}" for column in columns))
         s.write(first, last, ", ".join(kept))
 
     def _returning(self) -> None:

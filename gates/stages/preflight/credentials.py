@@ -1,7 +1,7 @@
 """Whether the target accepts the gate's own credentials: a wrong one is no harm that the release does.
 
-Nothing asked here has an effect or counts against a limit: a body without its members is refused by validation (400)
-once its credentials are accepted, and by authentication (401) where they are not; a run that does not exist is 404.
+Nothing asked here has an effect or counts against a limit (gates.deployment.probes): what is no request is refused by
+validation (400), and a run that does not exist is 404, once the credentials are accepted; else both are 401.
 A refusal is harm only where this very credential was accepted by this target before, or where the gate gave it.
 """
 
@@ -9,33 +9,21 @@ from __future__ import annotations
 
 import dataclasses
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
+from gates.deployment import probes
 from gates.deployment.client import HttpDoor
 from gates.deployment.credentials import NOWHERE, REFUSED, good_claims, of_another_secret, unfit
-from gates.deployment.requests import (
-    BUSY,
-    Answer,
-    Request,
-    encode_body,
-    mint_token,
-    post,
-    replay_fields,
-    signed_get,
-    signed_post,
-    signed_post_v2,
-    token_post,
-)
+from gates.deployment.probes import REPLAY
+from gates.deployment.requests import BUSY, Answer, Request, mint_token
 from gates.deployment.target import Target
-from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind
+from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, TargetKind
 from gates.stages.preflight.endpoints import TIMEOUT_S
 from gates.stages.preflight.looks import LookResult, spec, timed
 from gates.stages.preflight.memory import Memory
 
-REPLAY, EVENTS = "/dlq-replay", "/events"
 ASKED_AT_MOST = 3
 ABSENT = (404, 405, 501)
 MOST_S = 30.0
@@ -64,20 +52,26 @@ NAMES = {SIGNING.id: "TRANSBOT_HMAC_SECRET", ADMIN.id: "ADMIN_JWT", MINTED.id: "
 
 @dataclass(frozen=True, slots=True)
 class CredentialDoor:
-    """Where credentials are shown: a body that authentication refuses before validation does, and the target's clock.
+    """Where credentials are shown, and the target's clock.
 
-    guarded: the body without credentials is refused, so that acceptance means something.
+    guarded: the methods that are refused without credentials, so that acceptance means something.
     """
 
     target: Target
     door: HttpDoor
-    body: bytes
-    guarded: bool
+    guarded: frozenset[str]
     now: int
 
-    def takes(self, request: Request) -> bool:
-        """Whether the credentials of the request are accepted. A path that is not there accepts nothing."""
-        return _asked(self.door, request).status not in {401, *ABSENT}
+    def takes(self, requests: Iterable[Request]) -> bool:
+        """Whether the credentials of one of these requests are accepted, of those that are guarded, if any are."""
+        return any(self._takes(r) for r in requests if r.method in self.guarded or not self.guarded)
+
+    def _takes(self, request: Request) -> bool:
+        """A path that is not there accepts nothing, by what was received, whatever the deployment's word for it means;
+        but a run that is not there is a 404 only to who may ask, where nobody else may.
+        """
+        status = _received(_asked(self.door, request))
+        return status != 401 and (status not in ABSENT or (request.method == "GET" and "GET" in self.guarded))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +121,8 @@ def _look(
     if shown.taken:
         if desk.guarded:
             memory.note(check.id, secret, target.release)
-        return LookResult(Outcome.PASS, "", "not refused", "not refused", samples=1, details={"guarded": desk.guarded})
+        details: dict[str, JsonValue] = {"guarded": bool(desk.guarded)}
+        return LookResult(Outcome.PASS, "", "not refused", "not refused", samples=1, details=details)
     known = memory.accepted(check.id, secret)
     if target.kind is TargetKind.REFERENCE and target.control:
         known = "when the gate started the service with it"
@@ -138,15 +133,18 @@ def _look(
 
 
 def _desk(target: Target, door: HttpDoor) -> CredentialDoor | LookResult:
-    """Find the body that is refused without credentials; where there is no endpoint to show them, that is seen."""
-    for body in (b"{}", encode_body(replay_fields(str(uuid.uuid4()), dry_run=True))):
-        bare = _asked(door, post(REPLAY, body))
-        if bare.status in ABSENT:
-            message = f"POST {REPLAY} answers {bare.status}, so that no credential can be shown"
-            return LookResult(Outcome.UNKNOWN, message, NOWHERE, "not refused")
-        if bare.status == 401:
-            break
-    return CredentialDoor(target, door, body, bare.status == 401, _clock(bare))
+    """See what is refused without credentials; where there is no endpoint to show them, that is seen."""
+    bare = _asked(door, probes.bare())
+    if _received(bare) in ABSENT:
+        message = f"POST {REPLAY} answers {_received(bare)}, so that no credential can be shown"
+        return LookResult(Outcome.UNKNOWN, message, NOWHERE, "not refused")
+    shut = {"POST": bare.status, "GET": _asked(door, probes.bare_get()).status}
+    return CredentialDoor(target, door, frozenset(m for m, status in shut.items() if status == 401), _clock(bare))
+
+
+def _received(answer: Answer) -> int:
+    """The status that came over the wire."""
+    return (answer.received or answer).status
 
 
 def _asked(door: HttpDoor, request: Request) -> Answer:
@@ -172,10 +170,10 @@ def _clock(answer: Answer) -> int:
 def signing(desk: CredentialDoor) -> CredentialAnswer:
     """Every form in which the secret signs: the release may have broken one, a wrong secret breaks all."""
     first, *others = desk.target.hmac_secrets
-    if any(desk.takes(r) for r in _signed(desk, first)):
+    if desk.takes(probes.signed(first, desk.now)):
         return CredentialAnswer(taken=True)
     for number, secret in enumerate(others, 2):
-        if any(desk.takes(r) for r in _signed(desk, secret)):
+        if desk.takes(probes.signed(secret, desk.now)):
             doubt = (
                 f"the first secret of TRANSBOT_HMAC_SECRET is refused, and number {number} is accepted."
                 " Put the accepted one first, or give the service the same list"
@@ -188,18 +186,11 @@ def signing(desk: CredentialDoor) -> CredentialAnswer:
     return CredentialAnswer(taken=False, doubt=doubt)
 
 
-def _signed(desk: CredentialDoor, secret: str) -> Iterator[Request]:
-    for path in (REPLAY, EVENTS):
-        yield signed_post(path, desk.body, secret)
-        yield signed_post_v2(path, desk.body, secret, desk.now)
-    yield signed_get(f"{REPLAY}/{uuid.uuid4()}", secret, desk.now)
-
-
 def admin(desk: CredentialDoor) -> CredentialAnswer:
     """A token that is spent or meant for another door is not shown: a target that refuses it is right."""
     if why := unfit(desk.target, desk.now):
         return CredentialAnswer(False, f"ADMIN_JWT {why}. Set it to a valid admin token", ours=True)
-    if desk.takes(token_post(REPLAY, desk.body, desk.target.admin_jwt)):
+    if desk.takes(probes.with_token(desk.target.admin_jwt)):
         return CredentialAnswer(taken=True)
     hint = of_another_secret(desk.target) or "was it signed with the service's REPLAY_JWT_SECRET?"
     return CredentialAnswer(False, f"ADMIN_JWT is refused: {hint} Set it to a valid admin token")
@@ -212,4 +203,4 @@ def minted(desk: CredentialDoor) -> CredentialAnswer:
         "a token signed with REPLAY_JWT_SECRET is refused. Does REPLAY_JWT_SECRET match the service's,"
         " and REPLAY_JWT_AUDIENCE and REPLAY_JWT_ISSUER?"
     )
-    return CredentialAnswer(desk.takes(token_post(REPLAY, desk.body, token)), doubt)
+    return CredentialAnswer(desk.takes(probes.with_token(token)), doubt)

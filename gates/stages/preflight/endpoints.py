@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
+from gates.deployment import probes
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.identity import http_place
 from gates.deployment.redaction import hidden, redact_text
-from gates.deployment.requests import Answer, Request, post
+from gates.deployment.requests import Answer, Request
 from gates.deployment.target import Target
 from gates.errors import first_line
 from gates.evidence import JsonValue, Outcome, Severity
@@ -57,7 +58,7 @@ def reachable(target: Target, door: HttpDoor) -> LookResult:
     try:
         answer = within(lambda: door.send(Request("GET", "/healthz")))
         # a deployment may lack the page and be there all the same
-        other = within(lambda: door.send(post("/dlq-replay", b"{}"))).status if answer.status == 404 else 0
+        other = within(lambda: door.send(probes.bare())).status if answer.status == 404 else 0
     except (NoAnswer, OSError) as error:
         return _not_there(target, first_line(error))
     shut = UNNAMED if other == 404 else _in_the_way(answer)

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gates import disk
+from gates.deployment.dialect.current import current
 from gates.deployment.identity import identity
 from gates.deployment.target import Target
 
 FILE = "credentials.json"
+OF_ANSWERS = ("http", "ids", "members", "tenant_claim", "token")
+"""The parts of `names:` by which credentials are made and answers are read."""
 KEPT = 8
 """Fingerprints of one kind: rotations come and go, and each secret of the list may be the first."""
 
@@ -48,7 +51,11 @@ class Memory:
         return self._read().get(kind, {}).get(self._print(kind, secret), "")
 
     def _print(self, kind: str, secret: str) -> str:
-        return hmac.new(secret.encode(), f"replaygate {kind} {self.key}".encode(), hashlib.sha256).hexdigest()
+        given = current().given
+        # an answer was read by the mapping of then: by another one it may mean something else
+        words = json.dumps({part: given[part] for part in OF_ANSWERS if part in given}, sort_keys=True)
+        key = self.key if words == "{}" else f"{self.key} {words}"
+        return hmac.new(secret.encode(), f"replaygate {kind} {key}".encode(), hashlib.sha256).hexdigest()
 
     def _read(self) -> dict[str, dict[str, str]]:
         try:

@@ -14,7 +14,7 @@
     and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
     and (n.nspname = any('{public}') or exists (
           select from pg_roles r where r.rolname in ('anon', 'authenticated') and has_schema_privilege(r.oid, n.oid, 'USAGE')))
-    and (c.oid in (select to_regclass(contract.name) from contract)
+    and (c.oid in (select to_regclass(contract.name) from contract where contract.tenant is not null)
       or exists (select from pg_attribute a
                  where a.attrelid = c.oid and a.attname = any('{company_id,tenant_id}') and not a.attisdropped)
       or exists (select from pg_constraint f

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gates.checks.observation import Observer, Unmet
+from gates.contract.names import Names, names_of
+from gates.deployment.dialect.current import use
 from gates.deployment.requests import Answer, Request
 from gates.deployment.target import Target
 from gates.evidence import TargetKind
@@ -43,3 +45,46 @@ def test_a_path_that_is_not_there_is_absent_and_no_failure(
             observer.expect(asked, answer, wanted)
     else:
         assert observer.expect(asked, answer, wanted) is answer
+
+
+@pytest.mark.parametrize(
+    ("status", "wanted", "reference", "other"),
+    [
+        (403, 400, "fail", "pass"),  # it authorises before it validates
+        (422, (400, 403), "fail", "pass"),
+        (403, 401, "fail", "fail"),  # whoever is not known got in
+        (401, 400, "fail", "fail"),
+        (200, 400, "fail", "fail"),
+        (400, 200, "fail", "fail"),
+        (403, 429, "fail", "fail"),
+        (500, 400, "fail", "fail"),
+    ],
+)
+def test_the_order_of_refusals_is_the_deployments_own(
+    status: int, wanted: int | tuple[int, ...], reference: str, other: str
+) -> None:
+    """Where a deployment has words of its own, another refusal keeps the promise; the reference is strict."""
+    asked = Request("POST", "/dlq-replay")
+    for names, outcome in ((Names(), reference), (names_of({"http": {"code_member": "problem.code"}}), other)):
+        use(names)
+        try:
+            observer = Observer(Target(TargetKind.STAGING))
+            answer = Answer(status, (), b"{}", 1.0)
+            if outcome == "fail":
+                with pytest.raises(AssertionError):
+                    observer.expect(asked, answer, wanted)
+            else:
+                observer.expect(asked, answer, wanted)
+                assert observer.details["refused_as"]
+            with pytest.raises(Unmet):  # a control proves something only by its own answer
+                observer.expect(asked, Answer(404, (), b"{}", 1.0), wanted, control=True)
+        finally:
+            use(Names())
+
+
+def test_a_message_says_what_came_where_it_was_read_as_something_else() -> None:
+    """Whoever looks into the log of the service finds the status there."""
+    came = Answer(404, (), b'{"code": "not_found"}', 1.0)
+    answer = Answer(403, (), b'{"code": "forbidden"}', 1.0, received=came)
+    with pytest.raises(AssertionError, match=r"observed 403 forbidden \(it answered 404; names: http"):
+        Observer(Target(TargetKind.STAGING)).expect(Request("GET", "/x"), answer, 200)

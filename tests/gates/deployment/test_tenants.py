@@ -7,14 +7,37 @@ import time
 from contextlib import suppress
 
 import psycopg
+import pytest
 
+from gates.contract.names import Names, names_of
 from gates.deployment.database import session, value
+from gates.deployment.dialect.current import use
+from gates.deployment.failures import in_words
 from gates.deployment.tenants import Tenants
 
 WORKERS = 6
 WAITING = "select count(*) from pg_locks where not granted"
 RUN = "insert into public.replay_runs (idempotency_key, company_id) values ('k', %s) returning id"
 ROW = "insert into public.event_outbox (company_id, event_type, payload, replay_run_id) values (%s, 'x', '{}', %s)"
+
+
+def test_tables_that_the_contract_does_not_know_are_cleaned_where_they_are_named(migrated_url: str) -> None:
+    """Otherwise a tenant that a foreign table refers to stays, and the message names the table and the remedy."""
+    with session(migrated_url) as connection:
+        connection.execute("create table public.allowance (merchant uuid references public.companies (id), n int)")
+        tenants = Tenants(connection, "t")
+        company = tenants.create()
+        connection.execute("insert into public.allowance values (%s, 1)", (company,))
+        with pytest.raises(psycopg.errors.ForeignKeyViolation) as raised:
+            tenants.remove([company])
+        assert "allowance" in in_words(raised.value)
+        assert "names: {own_tables: {SCHEMA.TABLE: COLUMN}}" in in_words(raised.value)
+        use(names_of({"own_tables": {"allowance": "merchant"}}))
+        try:
+            tenants.remove([company])
+        finally:
+            use(Names())
+        assert value(connection, "select count(*) from public.companies where id = %s", company) == 0
 
 
 def _until_waiting(url: str, count: int) -> None:

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gates.contract.contract import contract
+from gates.deployment.probes import IMPOSSIBLE
 from gates.deployment.requests import Answer
 from gates.deployment.target import Target
 from gates.doctor.compare import NOT_SEEN, Presence, compare
@@ -22,7 +23,7 @@ from gates.doctor.defects import defects
 from gates.doctor.http_comparison import compare_http
 from gates.doctor.openapi import read_document
 from gates.doctor.schema import Schema
-from gates.doctor.surface import IMPOSSIBLE, NOWHERE, Surface, look_at
+from gates.doctor.surface import NOWHERE, Surface, look_at
 from gates.evidence import TargetKind
 from tests.gates.gate_process import gate
 from tests.sources import ROOT

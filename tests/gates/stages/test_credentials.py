@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
 import hashlib
@@ -15,8 +16,12 @@ from typing import Any
 import pytest
 
 from gates.checks.observation import Blocked
+from gates.contract.names import Names, names_of
 from gates.decision.policy_file import Settings
+from gates.deployment import probes
+from gates.deployment.client import HttpDoor
 from gates.deployment.credentials import CheckedTarget, good_claims, unfit
+from gates.deployment.dialect.current import use
 from gates.deployment.redaction import hidden
 from gates.deployment.requests import SIGNATURE, claims_of, encode_segment, mint_token, raw_token
 from gates.deployment.target import Target
@@ -27,6 +32,7 @@ from gates.stages import preflight
 from gates.stages.context import Context
 from gates.stages.load import load
 from gates.stages.preflight import endpoints
+from gates.stages.preflight.credentials import CredentialDoor
 from gates.stages.preflight.memory import Memory
 
 SECRET, OLDER, WRONG = "the-secret-of-the-service-1", "the-secret-of-the-service-0", "not-the-secret-of-the-service"
@@ -128,11 +134,50 @@ def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_good_credentials_pass_and_leave_nothing_behind(tmp_path: Path) -> None:
-    """All three are accepted, by a body that validation refuses."""
+    """All three are accepted, by a GET, and by a body that is no request to anybody."""
     service = Service()
     found = looked(tmp_path, service)
     assert outcomes(found) == ["pass"] * 3, found
-    assert set(service.posted) <= {b"{}", b""}
+    assert set(service.posted) <= {probes.IMPOSSIBLE, b""}
+
+
+@pytest.mark.parametrize("has_get", [True, False])
+def test_a_service_that_acts_upon_any_json_is_not_made_to_act(has_get: bool, tmp_path: Path) -> None:
+    """Where the tenant stands in the token and limits have defaults, `{}` would replay everything."""
+    service, replayed = Service(), list[bytes]()
+
+    def eager(asked: Asked) -> Reply:
+        path = "/" + asked.path.partition("/v1/")[2]
+        if asked.method == "GET" and path.startswith("/dlq-replay") and not has_get:
+            return Reply(404)
+        found = service(asked)
+        with contextlib.suppress(ValueError):
+            if asked.method == "POST" and found.status != 401 and isinstance(json.loads(asked.body), dict):
+                replayed.append(asked.body)
+        return found
+
+    with serve(eager) as url:
+        target = dataclasses.replace(GOOD, base_url=f"{url}/functions/v1")
+        context = Context(target, Settings(), tmp_path, "run", catalogue=preflight.SPECS)
+        preflight.preflight(context)
+    lines = [e for e in read_lines(context.evidence) if e.check.startswith("preflight/credentials/")]
+    assert [e.outcome for e in lines] == [Outcome.PASS] * 3, lines
+    assert replayed == []
+
+
+def test_a_404_that_the_deployment_calls_forbidden_is_no_acceptance(tmp_path: Path) -> None:
+    """What is judged is the status that came, not the word that the mapping has for it."""
+    read = names_of({"http": {"codes": {"forbidden": ["not_found", 404]}}})
+    body = b'{"code": "not_found"}'
+    use(read)
+    try:
+        answers = serve(lambda a: REFUSED if a.method == "POST" else Reply(404, (), body))
+        with answers as url, HttpDoor(f"{url}/functions/v1") as door:
+            desk = CredentialDoor(GOOD, door, frozenset({"POST"}), int(time.time()))
+            assert not desk.takes(probes.signed(SECRET, desk.now))
+            assert not dataclasses.replace(desk, guarded=frozenset()).takes(probes.signed(SECRET, desk.now))
+    finally:
+        use(Names())
 
 
 @pytest.mark.parametrize(
@@ -271,6 +316,11 @@ def test_the_memory_holds_no_secret_and_no_plain_digest_and_damage_is_no_memory(
     assert Memory(memory, "the-target").accepted(kind, SECRET)
     assert not Memory(memory, "another-target").accepted(kind, SECRET)
     assert not Memory(memory, "the-target").accepted(kind, WRONG)
+    use(names_of({"http": {"codes": {"forbidden": ["not_found", 404]}}}))
+    try:  # what was read by one mapping says nothing by another
+        assert not Memory(memory, "the-target").accepted(kind, SECRET)
+    finally:
+        use(Names())
     for damage in ("", "[]", "{", '{"a": 1}', json.dumps({kind: {"x": None}}), "[" * 100_000):
         memory.write_text(damage, encoding="utf-8")
         assert not Memory(memory, "the-target").accepted(kind, SECRET)

@@ -1,0 +1,71 @@
+"""The requests that the gate makes outside of its own drill tenants: the one place that builds them.
+
+None can have an effect, whatever the service makes of it. A GET asks for what does not exist. The body of a POST is a
+single brace: it is no JSON, and names no tenant and no item. `{}` would not do: where the tenant stands in the token,
+and limits have defaults, it means "replay all". Where a whole body is needed, it is a dry run for a tenant that does
+not exist; a deployment that claims no dry runs could carry it out, and gets the brace again.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from gates.deployment.dialect.current import current
+from gates.deployment.ids import new_id
+from gates.deployment.requests import (
+    Request,
+    encode_body,
+    post,
+    replay_fields,
+    signed_get,
+    signed_post,
+    signed_post_v2,
+    token_get,
+    token_post,
+)
+
+REPLAY, EVENTS = "/dlq-replay", "/events"
+IMPOSSIBLE = b"{"
+
+
+def absent_run() -> str:
+    """The path of a run that does not exist."""
+    return f"{REPLAY}/{new_id('run')}"
+
+
+def bare(path: str = REPLAY) -> Request:
+    """A POST without credentials."""
+    return post(path, IMPOSSIBLE)
+
+
+def bare_get() -> Request:
+    """A GET without credentials."""
+    return Request("GET", absent_run())
+
+
+def signed(secret: str, unix_seconds: int) -> Iterator[Request]:
+    """Every form in which a secret signs; first the GET."""
+    yield signed_get(absent_run(), secret, unix_seconds)
+    for path in (REPLAY, EVENTS):
+        yield signed_post(path, IMPOSSIBLE, secret)
+        yield signed_post_v2(path, IMPOSSIBLE, secret, unix_seconds)
+
+
+def with_token(token: str) -> Iterator[Request]:
+    """A bearer token; first the GET."""
+    yield token_get(absent_run(), token)
+    yield token_post(REPLAY, IMPOSSIBLE, token)
+
+
+def has_dry_runs() -> bool:
+    """Whether the deployment claims that it takes a dry run for one."""
+    return current().claims("dry-run")
+
+
+def for_nobody(company: str = "", **fields: Any) -> bytes:
+    """The body of a replay of a tenant that does not exist."""
+    if not has_dry_runs():
+        return IMPOSSIBLE
+    return encode_body(replay_fields(company or str(uuid.uuid4()), **{"dry_run": True, **fields}))

@@ -1,0 +1,136 @@
+"""A healthy schema of another shape: what is not there fails no check, and what is there is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from gates.contract.names import Names, names_of
+from gates.deployment.database import script
+from gates.deployment.dialect.current import use
+from gates.deployment.dialect.statement import Translator
+from gates.deployment.failures import in_words
+from loadtests.engine.database import FOLDER
+from sql_checks.fingerprint import compare
+from sql_checks.rls_probe import probe
+from sql_checks.spotrun import judge_spot
+from tests.postgres_fixture import PgServer
+from tests.sql_checks.conftest import PlantedSession, outcome_of
+from tests.sql_checks.test_rls_red import verdicts
+from tests.sql_checks.test_spots_red import SPOTS
+
+FLEET_FLAGS = """
+drop view public.feature_flags_status;
+delete from public.feature_flags where company_id is not null;
+drop policy if exists x on public.feature_flags;
+alter table public.feature_flags drop column company_id cascade;
+alter table public.feature_flags disable row level security, no force row level security;
+alter table public.feature_flags drop constraint feature_flags_pkey, add primary key (key);
+"""
+FLEET = {"tables": {"feature_flags": {"absent": ["company_id"]}, "feature_flags_status": {"absent": True}}}
+
+
+@pytest.fixture
+def shaped(planted: PlantedSession) -> Iterator[PlantedSession]:
+    """The planted session; the names in use are put away at the end."""
+    yield planted
+    use(Names())
+
+
+def judged(session: PlantedSession, name: str, names: dict[str, Any], change: str = "") -> tuple[str, str]:
+    assert session.planted is not None
+    session.planted.execute("set local search_path = public, pg_catalog")
+    if change:
+        script(session.planted, change)
+    session.planted.execute("set local search_path = pg_catalog, pg_temp")
+    use(names_of(names))
+    return outcome_of(lambda seen: judge_spot(SPOTS[name], session, seen))[:2]
+
+
+@pytest.mark.parametrize("name", ["rls-enabled", "rls-forced", "unique-keys"])
+def test_flags_for_everybody_have_no_tenants_to_keep_apart(name: str, shaped: PlantedSession) -> None:
+    """A table without a column of the tenant needs no row-level security; a primary key has no NULLs to tell apart."""
+    assert judged(shaped, name, FLEET, FLEET_FLAGS) == ("pass", "")
+
+
+def test_a_table_of_tenants_that_is_open_still_fails(shaped: PlantedSession) -> None:
+    """The twin: the tenant's column is there, whatever the mapping says of it."""
+    for number, table in enumerate(("events", "feature_flags"), 1):
+        change = f"alter table public.{table} disable row level security"
+        outcome, message = judged(shaped, "rls-enabled", FLEET, change)
+        assert outcome == "fail"
+        assert f"{number} violation" in message
+
+
+def test_only_flags_of_claimed_areas_are_asked(shaped: PlantedSession) -> None:
+    """Who claims no budgets has no flag of theirs; who does is judged by it."""
+    off = """delete from public.feature_flags where key = 'dlq.replay.budget_control' or company_id is not null;
+      update public.feature_flags set rollout_percentage = 100 where rollout_percentage > 0;
+      create or replace function public.is_feature_enabled({}) returns boolean language sql stable as
+      $$ select coalesce((select enabled and rollout_percentage = 100 from public.feature_flags f where f.key = $1),
+                         false) $$"""
+    assert shaped.planted is not None
+    asked = shaped.planted.execute("select pg_get_function_arguments('public.is_feature_enabled'::regproc) as a")
+    row = asked.fetchone()
+    off = off.format(row["a"] if row else "")
+    mapped = {"tables": {"events": {"absent": ["path"]}}}
+    assert judged(shaped, "flags-decided-by-formula", {**mapped, "unclaimed": ["budgets"]}, off) == ("pass", "")
+    assert judged(shaped, "flags-decided-by-formula", mapped)[0] == "fail"
+
+
+FLEET_POLICY = "create policy fleet on public.feature_flags for {} to authenticated using (company_id is null)"
+
+
+@pytest.mark.parametrize(("command", "outcome"), [("select", "pass"), ("update", "fail"), ("all", "fail")])
+def test_rows_of_the_fleet_may_be_read_and_not_written(command: str, outcome: str, shaped: PlantedSession) -> None:
+    """A flag without a tenant is everybody's by the contract."""
+    assert judged(shaped, "policies-not-always-true", {}, FLEET_POLICY.format(command))[0] == outcome
+
+
+def test_a_policy_on_events_without_a_tenant_is_a_leak(shaped: PlantedSession) -> None:
+    """The twin: an event is always somebody's."""
+    change = FLEET_POLICY.format("select").replace("feature_flags", "events")
+    assert judged(shaped, "policies-not-always-true", {}, change)[0] == "fail"
+
+
+def test_the_probe_takes_rows_of_the_fleet_for_no_leak(pg_server: PgServer, seeded_db: str) -> None:
+    """What everybody may read shows nobody's rows, whatever is claimed."""
+    name = pg_server.create_database(seeded_db)
+    try:
+        with psycopg.connect(pg_server.url(name)) as connection:
+            connection.execute(FLEET_POLICY.format("select").encode())
+        assert set(verdicts(probe(pg_server.url(name))).values()) == {"pass"}
+    finally:
+        pg_server.drop_database(name)
+
+
+def test_ids_are_of_the_type_of_the_column_that_they_go_into() -> None:
+    """A dead letter's id may be a number where a tenant's is text."""
+    names = names_of({"ids": {"company_id": "text", "dead_letter_queue.id": "bigint"}})
+    text, _ = Translator(names).of((FOLDER / "new_items.sql").read_text(encoding="utf-8"), ("x", ["1"], ["a"]))
+    assert "unnest(%s::bigint[], %s::text[])" in text
+    companies, _ = Translator(names).of((FOLDER / "new_companies.sql").read_text(encoding="utf-8"), (["a"], ["n"]))
+    assert "unnest(%s::text[], %s::text[])" in companies
+
+
+def test_the_gates_own_login_is_no_drift() -> None:
+    """Its policies and rights came after the release; one for anybody else is drift, and so is what the release had."""
+    own = {"t.gate_sees_all": "r permissive to gate using (true) check ()"}
+    for_all = {"t.p": "r permissive to gate, authenticated using (true) check ()"}
+    assert compare("policies", {}, own, "gate") == []
+    assert [d.name for d in compare("policies", {}, for_all, "gate")] == ["t.p"]
+    assert [d.name for d in compare("policies", own, {}, "gate")] == ["t.gate_sees_all"]
+    assert compare("grants", {}, {"t to gate": "SELECT"}, "gate") == []
+    assert [d.name for d in compare("grants", {}, {"t to authenticated": "SELECT"}, "authenticated")]
+
+
+def test_a_value_of_an_enum_is_no_type_of_an_id(shaped: PlantedSession) -> None:
+    """The message names what maps it."""
+    assert shaped.planted is not None
+    shaped.planted.execute("create type pg_temp.state as enum ('open')")
+    with pytest.raises(psycopg.Error) as raised:
+        shaped.planted.execute("select 'replaying'::pg_temp.state")
+    assert "{values: {COLUMN:" in in_words(raised.value)
