@@ -112,7 +112,9 @@ def _member(one: ComparedObject, names: Names) -> ComparedObject:
     real = listed.get(one.name.rpartition(" ")[2])
     if real is None:
         return one
-    shown = f"{real[0]} ({real[1]})" if isinstance(real, list) else str(real)
+    shown = str(real)
+    if isinstance(real, list):  # a code with its status; else all names that a member may have
+        shown = f"{real[0]} ({real[1]})" if one.kind == "refusal" else " or ".join(map(str, real))
     return _settled(one, shown, is_there=True)
 
 
