@@ -18,6 +18,8 @@ from gates.doctor.words import best_likeness, synonyms, words
 from gates.text.foreign import text
 
 LEAST, NAMESAKE = 0.5, 0.51
+SEES_ALL = "_sees_all"
+"""How the names of the policies end that let a login of the gate see every row; they begin with the login."""
 SERVERS_OWN = frozenset(
     {"postgres", "supabase_admin", "rds_superuser", "cloudsqlsuperuser", "azure_pg_admin", "pgbouncer"}
 )
@@ -116,18 +118,34 @@ def _function_score(wanted: SqlFunction, one: SchemaFunction) -> tuple[float, bo
     return named, swapped
 
 
-def match_roles(schema: Schema, contract: Contract, tables: Mapping[str, TableMatch]) -> dict[str, RoleMatch]:
-    """The real roles by name of the contract: by name, and by whom policies let see a tenant's own rows."""
-    roles = [r for r in schema.roles if r.name not in SERVERS_OWN]
+def match_roles(
+    schema: Schema, contract: Contract, tables: Mapping[str, TableMatch], said: Mapping[str, str | None] | None = None
+) -> dict[str, RoleMatch]:
+    """The real roles by name of the contract: as is said, by name, and by whom policies let see a tenant's own rows.
+
+    said: what gate.yaml says, which is no guess. A login of the gate's, or the one that asks, is nobody's role.
+    """
+    known_already = said or {}
+    gates_own = {
+        role for m in tables.values() for p in m.table.policies for role in p.roles if p.name == f"{role}{SEES_ALL}"
+    }
+    own = {*gates_own, schema.login} - {*contract.roles}
+    roles = [r for r in schema.roles if r.name not in SERVERS_OWN | own]
     policed = Counter(
-        role for m in tables.values() for p in m.table.policies if p.rows.strip("() ") != "true" for role in p.roles
+        role
+        for m in tables.values()
+        for p in m.table.policies
+        if p.rows.strip("() ") != "true"
+        for role in p.roles
+        if role not in own
     )
     most = policed.most_common(1)[0][0] if policed else ""
     known = {r for m in tables.values() for r in (*m.table.grantees, *(x for p in m.table.policies for x in p.roles))}
-    named = [*contract.roles]
+    named = [n for n in contract.roles if n not in known_already]
     scores = [[_role_score(n, r, most, known) for r in roles] for n in named]
     found = assign(scores, LEAST)
-    made = {}
+    real = {n: schema.role(r) for n, r in known_already.items() if r is not None}
+    made = {n: RoleMatch(r, Confidence.SURE, "gate.yaml says so") for n, r in real.items() if r is not None}
     for name, row, place in zip(named, scores, found, strict=True):
         if place == NONE:
             continue

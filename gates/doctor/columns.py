@@ -76,6 +76,10 @@ class Pin:
             return self.columns[column] == real
         return column not in {*self.expressions, *self.absent} and real not in self.columns.values()
 
+    def real(self, column: str) -> str:
+        """Which column it says one is: its own name where nothing else is said; empty where it is none."""
+        return "" if column in {*self.expressions, *self.absent} else self.columns.get(column, column)
+
 
 Pins = Mapping[str, Pin | None]
 """Table of the contract -> what is said of it; None: that there is none."""
@@ -107,6 +111,9 @@ def match_columns(
     matched = {}
     for name, row, place in zip(wanted, scores, found, strict=True):
         if place == NONE:
+            said = table.columns.get(pin.real(name)) if pin else None
+            if said:  # two columns of the contract may be one
+                matched[name] = ColumnMatch(said, 1.0, Confidence.SURE, "gate.yaml says so")
             continue
         score, column = row[place], real[place]
         rivals = [real[i].name for i, s in enumerate(row) if i not in taken and s >= max(score - CLOSE, PERHAPS_COLUMN)]
@@ -136,6 +143,8 @@ class _Pairs:
     def score(self, name: str, column: SchemaColumn) -> float:
         """From 0 to 1; 2, where gate.yaml says so."""
         if self.pin and not self.pin.allows(name, column.name):
+            return 0.0
+        if self.pin and self.pin.real(name) in self.table.columns and self.pin.real(name) != column.name:
             return 0.0
         if self.pin and name in self.pin.columns:
             return 2.0

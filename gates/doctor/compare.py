@@ -7,20 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gates.contract.contract import Contract, Relation
+from gates.contract.names import Names
 from gates.doctor.actors import FunctionMatch, RoleMatch, match_functions, match_roles
 from gates.doctor.assignment import NONE, assign
 from gates.doctor.columns import Confidence, Pin, Pins
 from gates.doctor.limit_keys import LimitForm
 from gates.doctor.matching import TableMatch, guessed_tables
-from gates.doctor.schema import Schema, SchemaTable, UniqueKey, is_true
+from gates.doctor.schema import Schema
 from gates.doctor.sqltypes import difference, is_id
 from gates.doctor.states import match_values
+from gates.doctor.table_rules import key_trouble, row_security_trouble, wider_key
 from gates.doctor.words import best_likeness, synonyms, words
 
 LEAST_FLAG = 0.78
 NOT_THERE = "which is not there"
-NOT_FORCED = "not forced"
-EVERYBODY = frozenset({"public", "anon", "authenticated"})
 
 
 class Presence(enum.StrEnum):
@@ -106,21 +106,23 @@ def compare(
     rows: RowsSeen = NOT_SEEN,
     guessed: Mapping[str, TableMatch] | None = None,
     home: str = "",
+    names: Names | None = None,
 ) -> Comparison:
     """Compare.
 
     pins: what a person has said of some tables; rows: what was read of a few rows, if anything was; guessed: what
-    `guessed_tables` gave for the same schema, where it was asked already; home: as of `match`.
+    `guessed_tables` gave for the same schema, where it was asked already; home: as of `match`; names: what
+    gate.yaml says of roles and keys of flags.
     """
     tables = _with_values(guessed_tables(schema, contract, pins, home) if guessed is None else guessed, rows)
-    roles = match_roles(schema, contract, tables)
+    roles = match_roles(schema, contract, tables, names.roles if names else None)
     functions = match_functions(schema, contract, tables.get("feature_flags"), home)
     if "feature_flags" not in tables:  # any application has functions that say yes or no to a word and an id
         functions = {n: f for n, f in functions.items() if f.confidence > Confidence.PERHAPS}
     objects = [o for r in contract.relations.values() for o in _relation(r, tables.get(r.name), pins or {}, schema)]
     objects += _functions(contract, functions, schema)
     objects += _roles(contract, roles, schema)
-    objects += _flags(contract, rows)
+    objects += _flags(contract, rows, names.flag_keys if names else {})
     objects = [_as_far_as_read(o, schema.unread) for o in objects]
     values = {f"{n}.{c}": v for n, m in tables.items() for c, v in _renamed_values(m).items()}
     return Comparison(tuple(objects), tables, functions, roles, values, schema.unread, rows)
@@ -234,58 +236,36 @@ def _key(relation: Relation, found: TableMatch, key: Sequence[str]) -> ComparedO
         found.columns[c].column.name for c in key if c in relation.nulls and not found.columns[c].column.not_null
     }
     said = key_trouble(found.table, real, nullable)
+    wider = wider_key(found.table, real) if said else ()
+    if said and (len({*real}) < len(key) or (wider and not _is_sure(found, key))):
+        shown = f"{', '.join(real)} may be a part of it: unique is ({', '.join(wider)})" if wider else "mapped twice"
+        return ComparedObject("key", name, relation.area, Presence.UNKNOWN, detail=shown)
     shown = "" if real == [*key] else ", ".join(real)
     presence = Presence.DIFFERS if said else Presence.RENAMED if shown else Presence.PRESENT
     return ComparedObject("key", name, relation.area, presence, shown, detail=said)
 
 
-def key_trouble(table: SchemaTable, columns: Sequence[str], nullable: set[str]) -> str:
-    """Why the columns are no unique key of the table; empty: they are.
-
-    nullable: those of them whose null means everybody, of which there may be one row at most.
-    """
-    wanted = set(columns)
-    if any(wanted <= _covered(k, wanted) and k.expression for k in table.keys):
-        return ""  # as in unique (key, coalesce(company_id, ...))
-    whole = [k for k in table.keys if set(k.columns) == wanted and not k.partial and not k.expression]
-    if not whole and table.kind == "p":  # a native partition's key has the column that it is partitioned by, too
-        whole = [k for k in table.keys if wanted < set(k.columns) and not k.partial]
-    if not whole:
-        less = [k for k in table.keys if set(k.columns) < wanted and k.columns and not k.partial and not k.expression]
-        if less:
-            return f"unique over {', '.join(less[0].columns)} alone"
-        return f"no unique key over {', '.join(columns)}"
-    if nullable and not any(k.nulls_not_distinct for k in whole):
-        rest = wanted - nullable
-        apart = [k for k in table.keys if k.partial and set(k.columns) <= wanted and (rest <= set(k.columns))]
-        if not apart:
-            return f"a null of {', '.join(sorted(nullable))} is always distinct: there can be two rows for everybody"
-    return ""
-
-
-def _covered(key: UniqueKey, wanted: set[str]) -> set[str]:
-    return {*key.columns, *(w for w in wanted if w in key.expression)}
+def _is_sure(found: TableMatch, columns: Sequence[str]) -> bool:
+    """Whether a table and these columns of it are no guess."""
+    known = found.has_own_name or found.pin is not None
+    said = found.pin.columns if found.pin else {}
+    return known and all(c in said or found.columns[c].column.name == c for c in columns)
 
 
 def _row_security(found: TableMatch) -> ComparedObject:
     relation, said = found.relation, row_security_trouble(found.table)
+    if said and "company_id" in relation.nulls and not _has_tenant(found):
+        return ComparedObject(
+            "row security", relation.name, relation.area, Presence.UNKNOWN, detail="no tenant's rows: it has no tenant"
+        )
     shown = "" if found.has_own_name else found.table.qualified
     presence = Presence.DIFFERS if said else Presence.RENAMED if shown else Presence.PRESENT
     return ComparedObject("row security", relation.name, relation.area, presence, shown, detail=said)
 
 
-def row_security_trouble(table: SchemaTable) -> str:
-    """What is wrong with a table's row-level security; empty where nothing is."""
-    if not table.secured:
-        return "row-level security is off"
-    always = [
-        p.name
-        for p in table.policies
-        if p.permissive and p.command in "r*" and set(p.roles) & EVERYBODY and is_true(p.rows)
-    ]
-    if always:
-        return f"policy {always[0]} shows every row to everybody"
-    return "" if table.forced else f"row-level security is {NOT_FORCED}: the owner sees every row"
+def _has_tenant(found: TableMatch) -> bool:
+    """Whether rows say whose they are."""
+    return "company_id" in found.columns or bool(found.pin and "company_id" in found.pin.expressions)
 
 
 def _values(relation: Relation, found: TableMatch, column: str) -> ComparedObject:
@@ -367,11 +347,20 @@ def _roles(contract: Contract, found: Mapping[str, RoleMatch], schema: Schema) -
         )
 
 
-def _flags(contract: Contract, rows: RowsSeen) -> Iterator[ComparedObject]:
-    named = _named_flags([*contract.flags], [*(rows.flags or ())])
+def _flags(contract: Contract, rows: RowsSeen, said: Mapping[str, str]) -> Iterator[ComparedObject]:
+    """said: key of the contract -> real key, as gate.yaml has them."""
+    open_keys = [k for k in rows.flags or () if k not in said.values()]
+    named = _named_flags([k for k in contract.flags if k not in said], open_keys)
     for key, area in contract.flags.items():
         if rows.flags is None:
-            yield ComparedObject("flag", key, area, Presence.UNKNOWN, detail="the rows of the flags could not be read")
+            yield ComparedObject(
+                "flag", key, area, Presence.UNKNOWN, said.get(key, ""), detail="the rows of the flags could not be read"
+            )
+        elif key in said:
+            there = said[key] in rows.flags
+            presence = Presence.RENAMED if there else Presence.ABSENT
+            why = "gate.yaml says so" if there else f"there is no global row of {said[key]}"
+            yield ComparedObject("flag", key, area, presence, said[key], Confidence.SURE, why, said=there)
         elif key in rows.flags:
             yield ComparedObject("flag", key, area, Presence.PRESENT, detail=_flag_said(rows.flags[key]))
         else:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from gates.contract.contract import Contract
 from gates.doctor.actors import edited_claims
 from gates.doctor.columns import Confidence
-from gates.doctor.compare import NOT_FORCED, ComparedObject, Comparison, Presence, RowsSeen
+from gates.doctor.compare import ComparedObject, Comparison, Presence, RowsSeen
 from gates.doctor.http_comparison import HttpComparison
 from gates.doctor.matching import TableMatch
 from gates.doctor.presets import SERVICE_ROLE
 from gates.doctor.schema import Schema, SchemaRole, SchemaTable, quoted
+from gates.doctor.table_rules import NOT_FORCED, wider_key
 from gates.text.foreign import text
 
 
@@ -58,9 +59,10 @@ def defects(
     rows: RowsSeen,
     http: HttpComparison | None,
     rollout_flag: str,
+    claims: Callable[[str], bool] = bool,
 ) -> list[Defect]:
     """Every defect, the most harmful first, those that stand on a guess behind all others. What is absent as a whole is
-    no defect: it is not claimed.
+    no defect: it is not claimed. claims: whether an area is claimed.
     """
     found = [
         *_row_security(comparison),
@@ -69,7 +71,7 @@ def defects(
         *_claims(schema, comparison),
         *_keys(comparison),
         *_columns(comparison),
-        *_flags(comparison, rows, rollout_flag),
+        *_flags(comparison, rows, rollout_flag, claims),
         *_audit(comparison),
         *_login(schema, comparison),
         *_over_http(http, contract),
@@ -210,13 +212,18 @@ def _keys(comparison: Comparison) -> Iterator[Defect]:
         harm, cost = KEYS.get(one.name, (40, "Two rows can stand for one thing."))
         if one.detail.startswith("unique over"):
             cost = "Tenants share their keys: one tenant's request is taken for a repetition of another's."
-        yield Defect(harm, table.qualified, one.detail, cost, _key_remedy(one, table), guess)
+        yield Defect(harm, table.qualified, one.detail, cost, _key_remedy(one, table, guess), guess)
 
 
-def _key_remedy(one: ComparedObject, table: SchemaTable) -> str:
-    columns = ", ".join(map(quoted, (one.real or one.name.partition("(")[2].rstrip(")")).split(", ")))
+def _key_remedy(one: ComparedObject, table: SchemaTable, guess: str) -> str:
+    """A constraint only where nothing is guessed and no wider key is there, which it would break."""
+    named = (one.real or one.name.partition("(")[2].rstrip(")")).split(", ")
+    wider = wider_key(table, named)
+    if guess or wider:
+        also = f"; unique is ({', '.join(map(quoted, wider))})" if wider else ""
+        return f"See what keeps two rows of {table.quoted} from standing for one thing{also}"
     nulls = " nulls not distinct" if "null" in one.detail else ""
-    return f"alter table {table.quoted} add unique{nulls} ({columns}), once no two rows are alike"
+    return f"alter table {table.quoted} add unique{nulls} ({', '.join(map(quoted, named))}), once no two rows are alike"
 
 
 def _columns(comparison: Comparison) -> Iterator[Defect]:
@@ -256,7 +263,9 @@ def _columns(comparison: Comparison) -> Iterator[Defect]:
             )
 
 
-def _flags(comparison: Comparison, rows: RowsSeen, rollout_flag: str) -> Iterator[Defect]:
+def _flags(
+    comparison: Comparison, rows: RowsSeen, rollout_flag: str, claims: Callable[[str], bool]
+) -> Iterator[Defect]:
     if rows.flags is not None:
         found = comparison.tables["feature_flags"]
         table, guess = found.table.qualified, _guess(found, ["key", "company_id"])
@@ -272,13 +281,16 @@ def _flags(comparison: Comparison, rows: RowsSeen, rollout_flag: str) -> Iterato
             )
         for one in comparison.objects:
             of_nothing = one.area == "budgets" and "replay_budgets" not in comparison.tables
-            if one.kind == "flag" and one.presence is Presence.ABSENT and one.name != rollout_flag and not of_nothing:
+            if not claims(one.area) or of_nothing or one.name == rollout_flag:
+                continue
+            if one.kind == "flag" and one.presence is Presence.ABSENT:
                 yield Defect(
                     30,
-                    f"{table}: {one.name}",
+                    f"{table}: {one.real or one.name}",
                     "there is no global row of this flag",
                     "What it switches cannot be switched off by hand.",
-                    "Insert the row with the state that the service behaves by now",
+                    f"Insert the row with the state that the service behaves by now; where the service knows it by "
+                    f"another key, name that (names: tables: feature_flags: values: key), or do not claim {one.area}",
                     guess,
                 )
     if rows.has_pause_row is False:

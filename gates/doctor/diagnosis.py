@@ -140,7 +140,7 @@ def judge(
     """What the views show. None: that door was not given. Pure but for the shipped catalogue."""
     schema = view.schema if view else Schema()
     rows = view.rows if view else NOT_SEEN
-    comparison = compare(schema, contract, pins_of(names), rows, view.guessed if view else {}, home_said(names))
+    comparison = compare(schema, contract, pins_of(names), rows, view.guessed if view else {}, home_said(names), names)
     paths = names.given.get("http", {}).get("paths", {})
     called = called_by({f"{n}.{c}": m.column.name for n, t in comparison.tables.items() for c, m in t.columns.items()})
     http = compare_http(surface, contract, paths, called) if surface else None
@@ -151,7 +151,7 @@ def judge(
     objects = settled(objects, names, schema)
     return Diagnosis(
         tuple(objects),
-        tuple(defects(schema, comparison, contract, rows, http, rollout_flag)),
+        tuple(defects(schema, comparison, contract, rows, http, rollout_flag, names.claims)),
         tuple(coverage(objects, contract, catalogue.load())),
         tuple(presets_of(schema)),
         comparison,

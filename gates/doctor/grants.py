@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from gates.doctor.actors import FoundMembers, FunctionMatch, tenant_claim, tenant_members
+from gates.doctor.actors import SEES_ALL, FoundMembers, FunctionMatch, tenant_claim, tenant_members
 from gates.doctor.compare import Comparison
 from gates.doctor.matching import TableMatch
 from gates.doctor.schema import Schema
@@ -40,7 +40,8 @@ class _Script:
 def grants(schema: Schema, found: Comparison, login: str = LOGIN) -> str:
     """The script. Where no table of the contract was found there is nothing to grant, and it says so."""
     tables = {n: m for n, m in found.tables.items() if "." not in m.table.qualified.partition(".")[2]}
-    roles = [found.roles[n].role.name for n in TENANT_ROLES if n in found.roles]
+    named = dict.fromkeys(found.roles[n].role.name for n in TENANT_ROLES if n in found.roles)
+    roles = [name for name in named if name != login]
     claim = tenant_claim([*tables.values()], schema)
     members = None if claim.claim else tenant_members(tables, schema)
     script = _Script(tables, [*found.functions.values()], roles, members)
@@ -89,7 +90,7 @@ def _members(script: _Script, login: str) -> Iterator[str]:
     yield f"grant select, insert, delete on {table} to {me};"
     rows = _own(script, _name(found.company))
     if found.table.secured and rows:
-        yield f"create policy {_name(f'{login}_sees_all')} on {table} for select to {me} using (true);"
+        yield f"create policy {_name(f'{login}{SEES_ALL}')} on {table} for select to {me} using (true);"
         yield f"create policy {_name(f'{login}_inserts')} on {table} for insert to {me} with check ({rows});"
         yield f"create policy {_name(f'{login}_deletes')} on {table} for delete to {me} using ({rows});"
     for users in found.users:
@@ -115,7 +116,7 @@ def _policies(script: _Script, login: str) -> Iterator[str]:
     secured = {n: m for n, m in script.tables.items() if m.table.secured and not m.table.is_view}
     for name, one in secured.items():
         table = _name(one.table.schema, one.table.name)
-        yield f"create policy {_name(f'{login}_sees_all')} on {table} for select to {_name(login)} using (true);"
+        yield f"create policy {_name(f'{login}{SEES_ALL}')} on {table} for select to {_name(login)} using (true);"
         rows = _rows(script, name, one)
         if not rows:
             continue

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
 
 from gates.contract.names import Names, names_of
 from gates.doctor.columns import Confidence, Pin, Pins
@@ -55,7 +54,6 @@ def settled(objects: list[ComparedObject], names: Names, schema: Schema) -> list
     known: dict[str, Callable[[ComparedObject], ComparedObject]] = {
         "function": lambda o: _function(o, names, schema),
         "role": lambda o: _role(o, names, schema),
-        "flag": lambda o: _flag(o, names),
         "values": lambda o: replace(o, said=_says_values(o, names)),
         **dict.fromkeys(MEMBERS, lambda o: _member(o, names)),
     }
@@ -95,12 +93,6 @@ def _role(one: ComparedObject, names: Names, schema: Schema) -> ComparedObject:
     return _settled(one, real, is_there="roles" in schema.unread or schema.role(real) is not None)
 
 
-def _flag(one: ComparedObject, names: Names) -> ComparedObject:
-    values: Mapping[str, Any] = names.given.get("tables", {}).get("feature_flags", {}).get("values", {})
-    real = values.get("key", {}).get(one.name)
-    return one if real is None else replace(one, real=str(real), said=one.real == real)
-
-
 def _says_values(one: ComparedObject, names: Names) -> bool:
     table, _, column = one.name.partition(".")
     said = names.relations.get(table)
@@ -112,7 +104,9 @@ def _member(one: ComparedObject, names: Names) -> ComparedObject:
     real = listed.get(one.name.rpartition(" ")[2])
     if real is None:
         return one
-    shown = f"{real[0]} ({real[1]})" if isinstance(real, list) else str(real)
+    shown = str(real)
+    if isinstance(real, list):  # a code with its status; else all names that a member may have
+        shown = f"{real[0]} ({real[1]})" if one.kind == "refusal" else " or ".join(map(str, real))
     return _settled(one, shown, is_there=True)
 
 

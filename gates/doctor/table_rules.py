@@ -1,0 +1,58 @@
+"""What is wrong with a table's unique keys and its row-level security. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gates.doctor.schema import SchemaTable, UniqueKey, is_true
+
+NOT_FORCED = "not forced"
+EVERYBODY = frozenset({"public", "anon", "authenticated"})
+
+
+def key_trouble(table: SchemaTable, columns: Sequence[str], nullable: set[str]) -> str:
+    """Why the columns are no unique key of the table; empty: they are.
+
+    nullable: those of them whose null means everybody, of which there may be one row at most.
+    """
+    wanted = set(columns)
+    if any(wanted <= _covered(k, wanted) and k.expression for k in table.keys):
+        return ""  # as in unique (key, coalesce(company_id, ...))
+    whole = [k for k in table.keys if set(k.columns) == wanted and not k.partial and not k.expression]
+    if not whole and table.kind == "p":  # a native partition's key has the column that it is partitioned by, too
+        whole = [k for k in table.keys if wanted < set(k.columns) and not k.partial]
+    if not whole:
+        less = [k for k in table.keys if set(k.columns) < wanted and k.columns and not k.partial and not k.expression]
+        if less:
+            return f"unique over {', '.join(less[0].columns)} alone"
+        return f"no unique key over {', '.join(columns)}"
+    if nullable and not any(k.nulls_not_distinct for k in whole):
+        rest = wanted - nullable
+        apart = [k for k in table.keys if k.partial and set(k.columns) <= wanted and (rest <= set(k.columns))]
+        if not apart:
+            return f"a null of {', '.join(sorted(nullable))} is always distinct: there can be two rows for everybody"
+    return ""
+
+
+def _covered(key: UniqueKey, wanted: set[str]) -> set[str]:
+    return {*key.columns, *(w for w in wanted if w in key.expression)}
+
+
+def wider_key(table: SchemaTable, columns: Sequence[str]) -> tuple[str, ...]:
+    """The columns of a whole unique key that has more than these; empty where there is none."""
+    whole = (k.columns for k in table.keys if not k.partial and not k.expression)
+    return next((c for c in whole if {*columns} < {*c}), ())
+
+
+def row_security_trouble(table: SchemaTable) -> str:
+    """What is wrong with a table's row-level security; empty where nothing is."""
+    if not table.secured:
+        return "row-level security is off"
+    always = [
+        p.name
+        for p in table.policies
+        if p.permissive and p.command in "r*" and set(p.roles) & EVERYBODY and is_true(p.rows)
+    ]
+    if always:
+        return f"policy {always[0]} shows every row to everybody"
+    return "" if table.forced else f"row-level security is {NOT_FORCED}: the owner sees every row"
