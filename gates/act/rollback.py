@@ -93,7 +93,8 @@ def _shown(url: str, order: Order) -> Action:
     with session(url, read_only=True) as connection:
         before = _before(connection, flag)
         if rows(connection, "flag_left", {"flag": flag})[0]["rows"] == 0:
-            return _failed(order, Carried(None, 0, 0.0, _unseen(connection, flag)), None)
+            unseen = _failed(order, Carried(None, 0, 0.0, _unseen(connection, flag)), None)
+            return replace(unseen, by_hand="")  # a rehearsal asks for nothing to be done by hand
     return Action("rollback", before.shown if before else None, 0, "dry_run", f"{flag} would be switched off")
 
 

@@ -61,7 +61,7 @@ def with_token(token: str) -> Iterator[Request]:
 
 def has_dry_runs() -> bool:
     """Whether the deployment claims that it takes a dry run for one."""
-    return current().claims("dry-run")
+    return current().claims("dry-run") and "dry_run" not in current().lacking
 
 
 def for_nobody(company: str = "", **fields: Any) -> bytes:

@@ -35,11 +35,12 @@ def test_no_probe_is_a_request_to_anybody() -> None:
 def test_a_whole_body_is_a_dry_run_or_none() -> None:
     """Where a deployment claims no dry runs, it could carry it out."""
     assert json.loads(probes.for_nobody("c", max=3)) == {"company_id": "c", "max": 3, "dry_run": True}
-    use(names_of({"unclaimed": ["dry-run"]}))
-    try:
-        assert probes.for_nobody("c", max=3) == probes.IMPOSSIBLE
-    finally:
-        use(Names())
+    for given in ({"unclaimed": ["dry-run"]}, {"http": {"fields": {"dry_run": None}}}):
+        use(names_of(given))
+        try:
+            assert probes.for_nobody("c", max=3) == probes.IMPOSSIBLE
+        finally:
+            use(Names())
 
 
 def test_only_one_place_shows_credentials_outside_of_own_tenants() -> None:
