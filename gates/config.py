@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,9 +78,7 @@ def without_redirects() -> Mapping[str, str]:
     """The environment of this process as it was given. From now on libpq finds nothing there that leads it elsewhere
     than DATABASE_URL does, which `load_target` completes.
     """
-    _Process.environ = dict(os.environ)
-    for name in REDIRECTS:
-        os.environ.pop(name, None)
+    _Process.environ = ChainMap(os.environ, {n: os.environ.pop(n) for n in REDIRECTS if n in os.environ})
     return _Process.environ
 
 

@@ -110,7 +110,8 @@ def remember(request: RunRequest, folder: Path, areas: Mapping[str, str], policy
     try:
         folder.mkdir(parents=True, exist_ok=True)
         record.write(folder / claims.FILE, claims.dump(areas))
-        passed.remember(folder, policy, verdict)
+        others = [f.check for f in verdict.findings] + [e.check for e in verdict.not_applicable]
+        passed.remember(folder, policy, others)
     except OSError as error:
         request.warn(f"what this target was seen to keep could not be remembered: {error}. See to --state")
 

@@ -9,13 +9,12 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from gates import record
+from gates import disk
 from gates.decision.difference import PASSED_HERE
 from gates.decision.rules import Policy
 from gates.evidence import Evidence, Outcome, stamp
 from gates.stages.context import Context
 from gates.text import foreign
-from gates.verdict import Verdict
 
 FILE = "passed.json"
 MOST_READ = 1024 * 1024
@@ -40,18 +39,12 @@ def read(folder: Path, policy: Policy) -> list[str]:
         return []
 
 
-def remember(folder: Path, policy: Policy, verdict: Verdict) -> None:
-    """Add what passed in this run. Raise OSError, CannotWork."""
-    if not policy.is_of_another_dialect:
-        return
-    other = {f.check for f in verdict.findings} | {e.check for e in verdict.not_applicable}
-    write(folder, policy, {s.id for s in policy.catalogue} - other | set(read(folder, policy)))
-
-
-def write(folder: Path, policy: Policy, checks: Iterable[str]) -> None:
-    """Replace what is remembered."""
-    folder.mkdir(parents=True, exist_ok=True)
-    record.write(folder / FILE, json.dumps({"dialect": dialect(policy), "checks": sorted(checks)}, indent=1) + "\n")
+def remember(folder: Path, policy: Policy, others: Iterable[str]) -> None:
+    """Add what passed in this run: all checks but these others. Raise OSError, CannotWork."""
+    if policy.is_of_another_dialect:
+        known = {s.id for s in policy.catalogue} - set(others) | set(read(folder, policy))
+        disk.folder(folder)
+        disk.write(folder / FILE, json.dumps({"dialect": dialect(policy), "checks": sorted(known)}, indent=1) + "\n")
 
 
 def dialect(policy: Policy) -> str:

@@ -71,19 +71,19 @@ def test_a_memory_that_cannot_be_trusted_is_none() -> None:
 def test_what_passed_is_kept_for_these_names_and_claims_alone(tmp_path: Path) -> None:
     """With another mapping, a failure may come from the mapping."""
     verdict = decide(failing(DRILL), OWN_WORDS, NOW)
-    passed.remember(tmp_path, OWN_WORDS, verdict)
+    passed.remember(tmp_path, OWN_WORDS, [f.check for f in verdict.findings])
     kept = passed.read(tmp_path, OWN_WORDS)
     assert "queue/lag" in kept
     assert DRILL not in kept
     other = dataclasses.replace(OWN_WORDS, names='{"tables": {"events": "ereignisse"}}')
     assert passed.read(tmp_path, other) == []
-    passed.remember(tmp_path, OWN_WORDS, decide(failing("sql/ours/one"), OWN_WORDS, NOW))
+    passed.remember(tmp_path, OWN_WORDS, [])
     assert {DRILL, "sql/ours/one"} <= set(passed.read(tmp_path, OWN_WORDS))
 
 
 def test_of_a_deployment_of_the_contract_nothing_is_kept(tmp_path: Path) -> None:
     """Nobody reads it."""
-    passed.remember(tmp_path, BY_THE_CONTRACT, decide(failing(DRILL), BY_THE_CONTRACT, NOW))
+    passed.remember(tmp_path, BY_THE_CONTRACT, [])
     assert list(tmp_path.iterdir()) == []
 
 
