@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from gates.deployment.dialect.current import current
 from gates.deployment.dialect.exchange import on_the_wire
 from gates.deployment.redaction import hidden, redact, redact_text
 from gates.deployment.requests import BUSY, Answer, Exchange, Request, curl
@@ -16,9 +15,6 @@ from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity
 
 FIXED_PATHS = ("/dlq-replay", "/events", "/healthz", "/readyz", "/version", "/metrics", "/openapi.json")
 """Paths of the contract that are there or not; no answer about a company or an item is a 404 at one of them."""
-
-REFUSALS = frozenset({400, 403, 404, 409, 413, 415, 422})
-"""Statuses of a refusal of what was asked, rather than of who asks (401) or how often (429)."""
 
 OPERATOR_CODES = ("agents_paused", "feature_disabled")
 """Refusals that a healthy target gives where an operator paused it or switched it off."""
@@ -115,9 +111,6 @@ class Observer:
         wanted = (status,) if isinstance(status, int) else status
         exchange = Exchange(request, answer)
         right = answer.status in wanted and (code is None or answer.code == code)
-        if not right and not control and self._keeps_refused(wanted, request, answer):
-            self.details.setdefault("refused_as", []).append(_short(exchange))  # type: ignore[union-attr]
-            right = True
         if control and not right:
             self.failing = exchange
             raise Unmet(f"the control did not hold: {_short(exchange)} where {_wanted(wanted, code)} was due", by)
@@ -136,14 +129,6 @@ class Observer:
             self.control(request.label or f"{request.method} {request.path} -> {answer.status}")
             self.twin = exchange
         return answer
-
-    @staticmethod
-    def _keeps_refused(wanted: tuple[int, ...], request: Request, answer: Answer) -> bool:
-        """Whether a deployment with words of its own refused what was to be refused, by another refusal: it may
-        authorise before it validates, and a 4xx has no effect. A wrong credential (401) is another matter.
-        """
-        is_other = bool(current()) and set(wanted) <= REFUSALS and answer.status in REFUSALS
-        return is_other and not is_absent(request, answer)
 
     def evidence_of(
         self, spec: CheckSpec, outcome: Outcome, message: str, started_at: str, ms: float, *, blocked_by: str = ""

@@ -15,8 +15,8 @@ OF_ITS_OWN_ROWS = ("queue/", "cohort/")
 """Their failures come from the deployment's own rows: no difference looks like one."""
 
 NEVER_PASSED = (
-    "it has not passed on this deployment yet, so it may say how the deployment differs from the contract, and nothing"
-    " of the release; once it has passed, a failure rolls back (docs/decision.md)"
+    "it is not known to have passed on this deployment, so it may say how the deployment differs from the contract, and"
+    " nothing of the release; once it has passed, a failure rolls back (docs/decision.md)"
 )
 
 

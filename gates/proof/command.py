@@ -97,6 +97,8 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
         environ=console.environ,
         say=console.say,
     )
+    if request.mutants and ProofPart.MUTANTS not in request.suites:
+        raise UsageError("--mutants with another --suite; allowed: with `mutants`, or with none. Drop one")
     if options.keep and not request.whole:
         raise UsageError(
             "--keep with --only, --sample, --short or without the faults; allowed: with a whole proof, which later "

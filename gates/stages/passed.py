@@ -31,8 +31,7 @@ def passed(context: Context, policy: Policy) -> None:
 def read(folder: Path, policy: Policy) -> list[str]:
     """What passed under these very names and claims. A memory that cannot be read, or is of others, is empty."""
     try:
-        with (folder / FILE).open("rb") as file:
-            data = json.loads(file.read(MOST_READ))
+        data = json.loads(disk.read(folder / FILE, MOST_READ))
         checks = data["checks"] if data["dialect"] == dialect(policy) else []
         return sorted({foreign.text(check, 200) for check in checks})
     except (OSError, ValueError, TypeError, KeyError, RecursionError):

@@ -1,5 +1,5 @@
 -- id: sql/spot/policies-take-over-no-row
--- claim: Who may change only some rows of a table, or only its own, can reach no others by making them such rows.
+-- claim: No policy for UPDATE lets a role take over rows that are not its own.
 -- cost: A policy that looks at the new row alone lets its role take over anybody's rows.
 -- severity: warn
 -- reads: catalogue

@@ -55,7 +55,7 @@ def _mutant(node: YamlNode, root: Path) -> Mutant:
     for patch, at in zip(defect["patches"], patches.items() if patches else (), strict=True):
         name, find = patch["file"], patch["find"]
         try:
-            text = texts.get(name) or (root / name).read_text(encoding="utf-8")
+            text = texts[name] if name in texts else (root / name).read_text(encoding="utf-8")
         except OSError as error:
             raise at.place.error(f"{name}: {error.strerror}", f"a file below {PACKAGE}/", "Correct the path") from None
         if (times := text.count(find)) != 1:

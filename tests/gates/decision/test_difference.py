@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def test_what_never_passed_here_holds_and_says_so(policy: Policy) -> None:
     verdict = decide(failing(DRILL), policy, NOW)
     assert verdict.decision is Decision.HOLD
     (finding,) = [f for f in verdict.findings if f.check == DRILL]
-    assert "has not passed on this deployment yet" in finding.message
+    assert "is not known to have passed on this deployment" in finding.message
     assert f"{DRILL} passes, or the policy says that it rolls back" in verdict.ends_when
     assert decide(failing(DRILL, "drill/another"), policy, NOW).decision is Decision.HOLD
 
@@ -91,4 +92,10 @@ def test_of_a_deployment_of_the_contract_nothing_is_kept(tmp_path: Path) -> None
 def test_a_broken_memory_is_empty(tmp_path: Path, text: str) -> None:
     """It holds where it could have rolled back, and is written anew."""
     (tmp_path / passed.FILE).write_text(text)
+    assert passed.read(tmp_path, OWN_WORDS) == []
+
+
+def test_a_memory_that_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    """A pipe in its place would hang the run."""
+    os.mkfifo(tmp_path / passed.FILE)
     assert passed.read(tmp_path, OWN_WORDS) == []
