@@ -160,15 +160,31 @@ def test_what_goes_out_is_what_was_asked() -> None:
     assert body in {b"{}", b""}
 
 
+def listeners(held: contextlib.ExitStack) -> list[socket.socket]:
+    """Six sockets of one port on addresses of their own. A port that anybody holds on one of them is given back."""
+    for _ in range(20):
+        with contextlib.ExitStack() as tried:
+            made, port = list[socket.socket](), 0
+            for number in range(2, 8):
+                listener = tried.enter_context(socket.socket())
+                try:
+                    listener.bind((f"127.0.0.{number}", port))
+                except OSError:
+                    break
+                port = listener.getsockname()[1]
+                made.append(listener)
+            else:
+                held.push(tried.pop_all())
+                return made
+    raise OSError("no port was free on six addresses in 20 tries")
+
+
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int]]]:
     """The name many.example has six addresses that take no connection; more of them may be added."""
     with contextlib.ExitStack() as held:
-        port, places = 0, list[tuple[str, int]]()
-        for number in range(2, 8):
-            listener = held.enter_context(socket.socket())
-            listener.bind((f"127.0.0.{number}", port))
-            port = listener.getsockname()[1]
+        places = list[tuple[str, int]]()
+        for listener in listeners(held):
             listener.listen(0)
             for _ in range(3):
                 caller = held.enter_context(socket.socket())
@@ -208,9 +224,6 @@ def test_an_address_that_answers_is_reached_past_a_silent_one(silent: list[tuple
     """No silent one takes all of the time."""
     with saying(lambda: iter([OK + b"Content-Length: 0\r\n\r\n"])) as base:
         port = int(base.rpartition(":")[2])
-        with contextlib.ExitStack() as held:  # nobody listens at the first one
-            listener = held.enter_context(socket.socket())
-            listener.bind(("127.0.0.9", port))
-            silent[:] = [("127.0.0.9", port), ("127.0.0.1", port)]
-            assert HttpDoor(f"http://many.example:{port}").send(Request("GET", "/")).status == 200
-            assert WireDoor(f"http://many.example:{port}").send(Request("GET", "/")).status == 200
+        silent[:] = [("127.0.0.9", port), ("127.0.0.1", port)]  # nobody listens at the first one
+        assert HttpDoor(f"http://many.example:{port}").send(Request("GET", "/")).status == 200
+        assert WireDoor(f"http://many.example:{port}").send(Request("GET", "/")).status == 200
