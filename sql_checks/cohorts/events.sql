@@ -33,7 +33,7 @@ with {{step}}, spans as materialized (
 ), outcomes as materialized (
   select e.phase, e.company_id, e.via_outbox, t.effects, t.has_failed,
          -- what came later than a minute had not come when the youngest events were looked at
-         case when t.effect_at <= e.created_at + interval '1 minute' then extract(epoch from t.effect_at - e.created_at)::float8 end as lag_s,
+         case when t.effect_at <= e.created_at + interval '1 minute' then date_part('epoch', t.effect_at - e.created_at) end as lag_s,
          -- one look-up an event: a join would read the whole table
          (select true from public.dead_letter_queue d where d.event_id = e.id limit 1) as is_dead
   from sample e
