@@ -294,4 +294,5 @@ def connect(url: str) -> psycopg.Connection[tuple[object, ...]]:
         connect_timeout=5,
         options="-c statement_timeout=60000 -c lock_timeout=30000 -c search_path=pg_catalog,pg_temp",
         application_name="replaygate-stack",
+        client_encoding="UTF8",  # from a database of SQL_ASCII names would come as bytes
     )

@@ -60,6 +60,24 @@ def test_a_guest_leaves_the_server_as_it_was(foreign_server: Postgres) -> None:
     assert snapshot(url) == before
 
 
+def test_a_server_without_an_encoding_is_as_good_a_host(foreign_server: Postgres) -> None:
+    """Its databases are SQL_ASCII, from which names come as bytes unless they are asked for as text."""
+    url = foreign_server.server.url("postgres")
+    with connect(url) as connection:
+        connection.execute("create database plain template template0 encoding 'SQL_ASCII'")
+    try:
+        before = snapshot(url)
+        guest, logins = be_guest(foreign_server.server.url("plain"), "aa")
+        assert {who(login.url(roles.database_url(url, guest.database))) for login in logins.values()} == {
+            (r, r) for r in roles.LOGINS
+        }
+        guest.drop()
+        assert snapshot(url) == before
+    finally:
+        with connect(url) as connection:
+            connection.execute("drop database plain")
+
+
 def test_two_guests_share_the_roles_and_the_last_drops_them(foreign_server: Postgres) -> None:
     """The second stack logs in with the same derived passwords; whichever ends last takes the roles away."""
     url = foreign_server.server.url("postgres")
