@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gates.deployment.capabilities import is_loopback
 from loadtests.engine.samples import RequestGroup, Samples, timed_of
 from loadtests.engine.schedule import length_s
 from loadtests.engine.sinks import Sink, TrendSink
@@ -285,6 +286,7 @@ class Conductor:
             },
             pressure={name: seen.pressure for name, seen in self.workers.items()},
             errors=tuple(sorted({dict(g.tags).get("error", "") for g in self.samples.groups.values()} - {""})),
+            shares_machine=is_loopback(self.plan.base_url),
         )
 
     def invalid_reasons(self) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ from loadtests.judgement.verdict import ThresholdOutcome, ThresholdResult, Why
 class RunFacts:
     """What is known about a run apart from its samples; the validity of the run is decided on these alone.
 
-    `null_ms` and `pressure` say how much the instrument itself was in need; see starvation.py and pressure.py.
+    `null_ms` and `pressure` say how much the instrument itself was in need; see starvation.py and
+    gates/deployment/pressure.py. `shares_machine`: the target is reached by a loopback address.
     """
 
     requests: int
@@ -33,10 +34,18 @@ class RunFacts:
     null_ms: Mapping[str, float] = field(default_factory=dict)
     pressure: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     errors: tuple[str, ...] = ()
+    shares_machine: bool = False
+
+    @property
+    def waiting_percent(self) -> float:
+        """How much of its time the load process that fared worst waited for a CPU."""
+        return max((one.get("waiting_percent", 0.0) for one in self.pressure.values()), default=0.0)
 
 
 CPU_LIMIT_PERCENT = 85.0
 LATENESS_LIMIT_MS = 100.0
+CROWDED_PERCENT = 25.0
+"""A load process that waits longer for a CPU is on a crowded machine; an idle one of two cores shows 2 %."""
 
 
 def invalid_reasons(facts: RunFacts) -> tuple[str, ...]:
@@ -52,6 +61,11 @@ def invalid_reasons(facts: RunFacts) -> tuple[str, ...]:
         found.append(f"the target gave not one answer to {facts.requests} requests{seen}; is the address right?")
     if facts.users_spawned < facts.users_wanted:
         found.append(f"{facts.users_spawned} of {facts.users_wanted} users started")
+    if facts.shares_machine and _is_late(facts) and facts.waiting_percent > CROWDED_PERCENT:
+        found.append(
+            f"this machine, on which the target runs, too, was too busy: the load waited for a CPU in"
+            f" {facts.waiting_percent:.0f} % of its time, and so did the target; run again when it is idle"
+        )
     return tuple(found)
 
 
@@ -75,12 +89,16 @@ def doubts(facts: RunFacts) -> tuple[str, ...]:
                 f"the load generator {name} used {percent:.0f} % of a core, {CPU_LIMIT_PERCENT:.0f} % are allowed;"
                 " spread the load (--workers 2) or lower the rate"
             )
-    if facts.lateness_ms > LATENESS_LIMIT_MS:
+    if _is_late(facts):
         found.append(
             f"the schedule ran {facts.lateness_ms:.0f} ms late (p95), {LATENESS_LIMIT_MS:.0f} ms are allowed:"
             " this machine is too busy to load anything; run again when it is idle, or from another one"
         )
     return tuple(found)
+
+
+def _is_late(facts: RunFacts) -> bool:
+    return facts.lateness_ms > LATENESS_LIMIT_MS
 
 
 def weigh(judgements: Sequence[ThresholdResult], facts: RunFacts) -> list[ThresholdResult]:

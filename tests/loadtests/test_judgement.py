@@ -188,6 +188,9 @@ def test_a_run_in_doubt_passes_nothing_and_excuses_no_failure(change: dict[str, 
     assert words in passed.message
 
 
+CROWDED = {"shares_machine": True, "lateness_ms": 150.0, "pressure": {"local": {"waiting_percent": 62.0}}}
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -195,6 +198,7 @@ def test_a_run_in_doubt_passes_nothing_and_excuses_no_failure(change: dict[str, 
         ({"answers": 0}, "not one answer"),
         ({"workers_lost": ("w1",)}, "were lost"),
         ({"users_spawned": 0}, "0 of 1 users"),
+        (CROWDED, "this machine, on which the target runs, too, was too busy"),
     ],
 )
 def test_a_run_that_measured_nothing_is_invalid(change: dict[str, object], words: str) -> None:
@@ -202,6 +206,12 @@ def test_a_run_that_measured_nothing_is_invalid(change: dict[str, object], words
     assert invalid_reasons(GOOD) == doubts(GOOD) == ()
     (reason,) = invalid_reasons(dataclasses.replace(GOOD, **change))  # type: ignore[arg-type]
     assert words in reason
+
+
+@pytest.mark.parametrize("other", [{"shares_machine": False}, {"lateness_ms": 99.0}, {"pressure": {}}])
+def test_a_failure_far_away_or_on_an_idle_machine_counts(other: dict[str, object]) -> None:
+    """Only where gate and target share a machine that had no time for either are errors nobody's."""
+    assert not invalid_reasons(dataclasses.replace(GOOD, **{**CROWDED, **other}))  # type: ignore[arg-type]
 
 
 EXTREME = [0.0, 5e-324, 1e-310, 1e-300, 1e-13, 1.0, 26.0, 1e100, 1e154, 1e160, 1.5e308, -1e200, math.inf]
