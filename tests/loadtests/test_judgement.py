@@ -198,7 +198,7 @@ CROWDED = {"shares_machine": True, "lateness_ms": 150.0, "pressure": {"local": {
         ({"answers": 0}, "not one answer"),
         ({"workers_lost": ("w1",)}, "were lost"),
         ({"users_spawned": 0}, "0 of 1 users"),
-        (CROWDED, "this machine, on which the target runs, too, was too busy"),
+        (CROWDED, "this machine, which the target shares, was too busy"),
     ],
 )
 def test_a_run_that_measured_nothing_is_invalid(change: dict[str, object], words: str) -> None:
