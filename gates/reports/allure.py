@@ -37,6 +37,11 @@ CATEGORIES = (
     {"name": "Broken promises", "matchedStatuses": ["failed"]},
     {"name": "Behind another cause", "matchedStatuses": ["broken"], "messageRegex": "(?s)blocked by .*"},
     {"name": "Not seen", "matchedStatuses": ["broken"]},
+    {
+        "name": "Decides nothing",
+        "matchedStatuses": ["skipped"],
+        "messageRegex": r"(?s)(fail|unknown) \((note|waived)\).*",
+    },
     {"name": "Not applicable", "matchedStatuses": ["skipped"]},
 )
 
@@ -75,7 +80,7 @@ def _utf16(character: str) -> list[str]:
 
 
 def result_of(row: Row) -> TestResult:
-    """One check: a failure is failed, an unknown is broken; waived and noted findings passed, with what was seen."""
+    """One check: a failure is failed, an unknown broken; waived and noted ones are skipped, with what was seen."""
     stage, _, _ = row.check.partition("/")
     start = _milliseconds(row.started_at)
     identity = hashlib.sha256(line(row.check).encode()).hexdigest()
@@ -92,7 +97,7 @@ def result_of(row: Row) -> TestResult:
         fullName=line(row.check),
         name=line(row.check),
         titlePath=line(row.check).split("/")[:-1],
-        status=Status.PASSED if row.effect in {"note", "waived"} else _STATUS[row.outcome],
+        status=Status.SKIPPED if row.aside else _STATUS[row.outcome],
         statusDetails=_details(row),
         description=Markdown("\n\n").join(text for text in (row.claim, row.cost) if text),
         labels=[Label(name, line(value)) for name, value in labels.items()],
@@ -107,7 +112,8 @@ def _details(row: Row) -> StatusDetails | None:
     """The details of a check that did not pass, or passed with a remark."""
     if row.outcome == "pass" and not row.message:
         return None
-    return StatusDetails(message=document(row.message or row.compared), trace=document(row.reproduce))
+    message = ": ".join(filter(None, (row.aside, row.message or row.compared)))
+    return StatusDetails(message=document(message), trace=document(row.reproduce))
 
 
 def _milliseconds(stamp: str) -> int | None:

@@ -1,4 +1,4 @@
-"""The checks as JUnit XML: a failure is a failure, an unknown is an error, not applicable is skipped. Pure."""
+"""The checks as JUnit XML: failure, error (unknown), skipped (does not apply, or decides nothing). Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gates.text.inert import Terminal, xml
 
 
 def junit(source: ReportSource) -> str:
-    """One test suite a stage, one case a check. Waived and noted findings count as passed, with what was seen."""
+    """One test suite a stage, one case a check. Waived and noted findings are skipped, with what was seen."""
     verdict, suites = source.verdict, dict[str, list[Row]]()
     for row in sorted(source.rows, key=lambda r: r.check):
         suites.setdefault(row.check.split("/", 1)[0], []).append(row)
@@ -54,11 +54,9 @@ def _suite(top: ET.Element, name: str, rows: Sequence[Row]) -> None:
 
 
 def _kind(row: Row) -> str:
-    if row.outcome == "not applicable":
+    if row.outcome == "not applicable" or row.aside:
         return "skipped"
-    if row.outcome == "pass" or row.effect in {"note", "waived"}:
-        return ""
-    return "failure" if row.outcome == "fail" else "error"
+    return {"pass": "", "fail": "failure"}.get(row.outcome, "error")
 
 
 def _case(suite: ET.Element, row: Row) -> None:
@@ -67,7 +65,7 @@ def _case(suite: ET.Element, row: Row) -> None:
     made = _under(suite, "testcase", classname=group.replace("/", "."), name=name, time=time)
     kind = _kind(row)
     if kind == "skipped":
-        _under(made, kind, message=row.message)
+        _under(made, kind, message=": ".join(filter(None, (row.aside, row.message or row.compared))))
     elif kind:
         about = "\n".join(filter(None, (row.claim, row.cost, row.reproduce)))
         _under(made, kind, about, message=row.message or row.compared)

@@ -53,6 +53,11 @@ class Row:
         return " ".join(filter(None, (self.claim, self.cost)))
 
     @property
+    def aside(self) -> str:
+        """What it is where it did not pass and decides nothing: neither red nor green in any tool. Else empty."""
+        return f"{self.outcome} ({self.effect})" if self.effect in {"note", "waived"} else ""
+
+    @property
     def group(self) -> str:
         """The first two parts of the id: the promise that the check belongs to; the load is one group."""
         stage, *rest = self.check.split("/")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import html.parser
 import json
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,9 @@ from gates import reports
 from gates.contract.contract import contract
 from gates.decision.assessment import NO_EVIDENCE
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where
-from gates.reports.allure import result_of
+from gates.reports.allure import CATEGORIES, result_of
+from gates.reports.formats.format import ReportSource
+from gates.reports.formats.junit import junit
 from gates.reports.formats.rows import OUTCOMES, Row
 from gates.reports.github import outputs
 from gates.reports.page import SCRIPT, STYLE
@@ -248,8 +251,28 @@ def test_allure_knows_a_check_again_in_the_next_run(tmp_path: Path) -> None:
     assert one.uuid != other.uuid
     assert (one.start, other.stop) == (1767355200250, 1767355200252)
     assert all(p.excluded for p in one.parameters)
-    assert result_of(Row("load/x", "fail", "waived", "page", message="seen")).status == "passed"
     assert result_of(Row("load/x", "unknown")).start is None
+
+
+@pytest.mark.parametrize("effect", ["note", "waived"])
+@pytest.mark.parametrize("outcome", ["fail", "unknown"])
+def test_what_did_not_pass_and_decides_nothing_is_neither_red_nor_green(outcome: str, effect: str) -> None:
+    """JUnit and Allure: skipped, with what it is and what was seen; never passed."""
+    row = Row("load/x", outcome, effect, "page", message="seen")
+    (case,) = junit_cases([row])
+    assert case.attrib == {"message": f"{outcome} ({effect}): seen"}
+    assert case.tag == "skipped"
+    result = result_of(row)
+    assert (result.status, result.statusDetails.message) == ("skipped", case.get("message"))
+    kinds = [c for c in CATEGORIES if "skipped" in c["matchedStatuses"]]
+    first = next(c for c in kinds if re.fullmatch(str(c.get("messageRegex", ".*")), result.statusDetails.message))
+    assert first["name"] == "Decides nothing"
+
+
+def junit_cases(rows: Sequence[Row]) -> list[ET.Element]:
+    """What stands within the cases of these rows."""
+    source = ReportSource(VERDICTS["promote"], rows, RUN)
+    return [child for case in ET.fromstring(junit(source)).iter("testcase") for child in case]  # noqa: S314  -- our own text
 
 
 @pytest.mark.parametrize("severity", list(Severity))
