@@ -91,6 +91,16 @@ class Parser(argparse.ArgumentParser):
     def _print_message(self, message: str, file: Any = None) -> None:
         put(file or sys.stderr, shown(Terminal.document(message)))
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Nothing is left over for the command above: who says what is wrong is the one that has the options."""
+        found, rest = super().parse_known_args(args, namespace)
+        for word in rest[:1]:
+            option = word.startswith("-")
+            near = difflib.get_close_matches(word.partition("=")[0], self._option_string_actions, 1) if option else []
+            hint = f". Did you mean {near[0]!r}?" if near else ""
+            self.error(f"{word!r} observed; allowed: {'the options above' if option else 'no further word'}{hint}")
+        return found, rest
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             near = difflib.get_close_matches(str(value), map(str, action.choices), 1)

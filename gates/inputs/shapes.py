@@ -237,6 +237,12 @@ def nearest(word: str, words: Mapping[str, Any] | tuple[str, ...]) -> str:
     return f"Did you mean {close[0]!r}?" if close else "Remove or correct it"
 
 
+def nearest_id(word: str, ids: tuple[str, ...]) -> str:
+    """As `nearest`; where the word is a part of several ids, the pattern of them."""
+    having = [i for i in ids if word in i]
+    return f"Did you mean '*{word}*'?" if word and len(having) > 1 else nearest(word, tuple(having) or ids)
+
+
 def shown(node: YamlNode) -> str:
     """A value as an error message shows it."""
     if isinstance(node.value, dict):

@@ -11,7 +11,7 @@ from pathlib import Path
 from gates.contract.remedies import remedy_of
 from gates.errors import UsageError
 from gates.evidence import CheckSpec
-from gates.inputs.shapes import nearest
+from gates.inputs.shapes import nearest_id
 from gates.proof.fault import Fault
 from gates.reports.how_checked import Source, how_checked
 from gates.stack.extra import INSTALL
@@ -82,7 +82,7 @@ def explain(specs: Sequence[CheckSpec], patterns: Sequence[str], faults: Sequenc
     for pattern in patterns:
         if not any(fnmatchcase(i, pattern) for i in known):
             raise UsageError(
-                f"no check is called {pattern!r}; allowed: ids and globs of ids. {nearest(pattern, known)}"
+                f"no check is called {pattern!r}; allowed: ids and globs of ids. {nearest_id(pattern, known)}"
             )
     chosen = [s for s in specs if not patterns or matches(s.id, patterns)]
     return [

@@ -14,7 +14,7 @@ from gates import catalogue, config, record
 from gates.contract.names import Names
 from gates.contract.remedies import remedy_of
 from gates.decision.policy_file import PolicyFile
-from gates.decision.rules import STAGES, Policy, RolloutPlan
+from gates.decision.rules import STAGES, Policy, RolloutPlan, again
 from gates.deployment.dialect.current import use
 from gates.deployment.redaction import hidden, hide_where_cut, scrubbing
 from gates.deployment.target import Target
@@ -23,7 +23,7 @@ from gates.evidence import CheckSpec, Evidence, Outcome, TargetKind
 from gates.evidence_file import read_lines
 from gates.inputs import options as shared
 from gates.inputs import values
-from gates.inputs.shapes import nearest
+from gates.inputs.shapes import nearest_id
 from gates.inputs.values import option
 from gates.one_stage import run_stage
 from gates.operator.outcome import exit_code
@@ -245,9 +245,9 @@ def _chosen(policy: Policy, stage: str, only: tuple[str, ...]) -> tuple[CheckSpe
     own = [s.id for s in policy.of_stage(stage).catalogue]
     for pattern in only:
         if not fnmatch.filter(own, pattern):
-            raise UsageError(
-                f"--only {pattern!r} matches no check of the stage {stage}. {nearest(pattern, tuple(own))}"
-            )
+            elsewhere = next((s for s in policy.catalogue if fnmatch.fnmatchcase(s.id, pattern)), None)
+            do = f"Another one has: {again(elsewhere)}" if elsewhere else nearest_id(pattern, tuple(own))
+            raise UsageError(f"--only {pattern!r} matches no check of the stage {stage}. {do}")
     return tuple(s for s in policy.catalogue if s.id not in own or matches(s.id, only))
 
 

@@ -91,6 +91,27 @@ def test_the_reports_are_rendered_from_the_record(tmp_path: Path) -> None:
     [
         ((), {}, 2, "usage: gate"),
         (("fly",), {}, 2, "'fly' observed; allowed: run"),
+        (
+            ("run", "--outptu", "x"),
+            {},
+            2,
+            "gate run: error: '--outptu' observed; allowed: the options above. Did you mean '--output'?",
+        ),
+        (
+            ("flags", "step", "k", "--raeson", "x", "--reason", "y"),
+            {},
+            2,
+            "gate flags step: error: '--raeson' observed",
+        ),
+        (("status", "extra"), {}, 2, "gate status: error: 'extra' observed; allowed: no further word"),
+        (
+            ("drill", "--only", "sql/spot/constraints-validated"),
+            {},
+            2,
+            "Another one has: gate sql --only 'sql/spot/constraints-validated'",
+        ),
+        (("sql", "--only", "constraints"), {}, 2, "Did you mean '*constraints*'?"),
+        (("explain", "idempotency"), {}, 2, "Did you mean '*idempotency*'?"),
         (("promote",), {}, 2, "--reason"),
         (("flags", "step"), {}, 2, "KEY"),
         (("flags", "step", "outbox.enabled"), {}, 2, "--reason"),
