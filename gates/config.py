@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import pwd
 from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -83,9 +84,17 @@ def without_redirects() -> Mapping[str, str]:
 
 
 def actor(environ: Mapping[str, str]) -> str:
-    """On whose behalf this process acts: the actor that a CI system names, else the login."""
+    """On whose behalf this process acts: the actor that a CI system names, else the login, else its number."""
     named = (environ.get(name, "") for name in ACTORS)
-    return next((text for one in named if (text := one.strip()[: values.LONGEST_ACTOR])), "operator")
+    return next((text for one in named if (text := one.strip()[: values.LONGEST_ACTOR])), "") or _login()
+
+
+def _login() -> str:
+    """Of this process: a container, cron and systemd set neither USER nor LOGNAME."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
 
 
 def with_file(environ: Mapping[str, str], path: Path, warn: Callable[[str], None]) -> dict[str, str]:

@@ -32,8 +32,7 @@ def judge_spot(spot: SpotCheck, session: SqlSession, observer: Observer) -> None
         first = bad[0]
         detail = one_line(text(first["detail"]), SHOWN_CHARACTERS)
         raise AssertionError(
-            f"{_violations_text(len(bad))} observed, 0 allowed;"
-            f" first: {text(first['subject'])}: {detail}. Cost: {spot.spec.cost}"
+            f"{_violations_text(len(bad))} observed, 0 allowed; first: {text(first['subject'])}: {detail}"
         )
     if seen < spot.minimum:
         observer.details["samples_needed"] = spot.minimum - seen

@@ -6,12 +6,14 @@ import base64
 import dataclasses
 import datetime as dt
 import json
+import os
+import pwd
 import re
 from pathlib import Path
 
 import pytest
 
-from gates.config import environment_of, load_policy, load_target
+from gates.config import actor, environment_of, load_policy, load_target
 from gates.decision import policy_file
 from gates.decision.policy_file import Settings, parse, schema
 from gates.decision.rules import Policy, PolicyRule
@@ -230,3 +232,16 @@ def test_every_setting_of_gate_yaml_is_read_by_somebody() -> None:
     )
     unread = [f.name for f in dataclasses.fields(Settings) if not re.search(rf"ettings\.{f.name}\b", code)]
     assert unread == []
+
+
+def test_who_acts_is_whom_the_ci_names_else_the_login() -> None:
+    """Also in a container, which sets no USER: an audit row names somebody."""
+    assert actor({"GITHUB_ACTOR": " ann ", "USER": "runner"}) == "ann"
+    assert actor({"USER": "bob"}) == "bob"
+    assert actor({}) == pwd.getpwuid(os.getuid()).pw_name
+
+
+def test_a_process_without_a_login_is_named_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs under a number of the cluster's."""
+    monkeypatch.setattr(os, "getuid", lambda: 3999999999)
+    assert actor({}) == "uid 3999999999"
