@@ -47,8 +47,8 @@ def execute(carry_out: Callable[[argparse.Namespace, Console], int], options: ar
     except (GateError, StackError) as error:
         code = error.exit_code if isinstance(error, GateError) else 3 if isinstance(error, StackOptionError) else 4
         console.warn(f"gate {options.command}: {error}")
-        if place := PLACE.match(str(error)):
-            console.annotate(f"gate {options.command}", str(error), place=place.groupdict())
+        place = PLACE.match(str(error))
+        console.annotate(f"gate {options.command}", str(error), place=place.groupdict() if place else None)
         return code
     except (KeyboardInterrupt, Interrupted) as came:
         word, code = ("interrupted", 130) if isinstance(came, KeyboardInterrupt) else ("terminated", 143)

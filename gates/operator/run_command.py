@@ -43,11 +43,11 @@ from gates.verdict import Effect, Verdict, behind_text, grouped
 
 SHORT = "drill/proof/*"
 RESULTS = {
-    "HMAC authentication: invalid -> 401, valid -> 200": ("invalid-signature-refused", "valid-signature-accepted"),
-    "JWT role guard: admin token -> 200": ("admin-token-accepted",),
-    "Rate limiting: first 3 -> 200, 4th -> 429": ("fourth-call-refused",),
-    "Idempotency: duplicate -> short-circuit": ("duplicate-short-circuits",),
-    "Safety rails: oversized batch -> 400": ("oversized-batch-refused",),
+    "HMAC Authentication: Invalid -> 401, Valid -> 200": ("invalid-signature-refused", "valid-signature-accepted"),
+    "JWT Role Guard: Admin JWT -> 200": ("admin-token-accepted",),
+    "Rate Limiting: First 3 -> 200, 4th -> 429": ("fourth-call-refused",),
+    "Idempotency: Duplicate -> short-circuit": ("duplicate-short-circuits",),
+    "Safety Rails: Oversized batch -> 400": ("oversized-batch-refused",),
 }
 """The expected results of the checklist's proof drill -> the checks that see them."""
 

@@ -152,6 +152,12 @@ def test_an_error_has_its_exit_code_and_no_traceback(
     assert not done.stdout
 
 
+def test_a_pipeline_is_shown_why_the_gate_could_not_work(tmp_path: Path) -> None:
+    """At the top of the job, also where no file is to blame."""
+    done = gate("run", cwd=tmp_path, environ={"GATE_TARGET": "prod", "GITHUB_ACTIONS": "true"})
+    assert "\n::error title=gate run::GATE_TARGET is 'prod'" in done.stderr
+
+
 @pytest.mark.parametrize("command", ["run", "drill", "sql", "alerts", "load"])
 def test_a_folder_belongs_to_one_gate_at_a_time(command: str, tmp_path: Path) -> None:
     """A second one says so and touches nothing there: two would mix their evidence. When the first ended, it may."""

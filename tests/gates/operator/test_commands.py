@@ -188,9 +188,9 @@ def test_the_short_drill_speaks_the_words_of_the_checklist() -> None:
         Evidence("drill/proof/admin-token-accepted", Outcome.PASS, samples=1),
     ]
     first, second, third, *_ = run_command.short_drill(seen)
-    assert first == "FAIL    HMAC authentication: invalid -> 401, valid -> 200 (observed 500)"
-    assert second.startswith("PASS    JWT role guard")
-    assert third.startswith("UNKNOWN Rate limiting")
+    assert first == "FAIL    HMAC Authentication: Invalid -> 401, Valid -> 200 (observed 500)"
+    assert second.startswith("PASS    JWT Role Guard")
+    assert third.startswith("UNKNOWN Rate Limiting")
 
 
 def test_every_finding_is_repeated_by_a_command_of_the_gate() -> None:
