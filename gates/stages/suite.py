@@ -120,6 +120,14 @@ def _certain(suite: SuiteRun, context: Context) -> list[CheckSpec]:
     return [s for s in suite.expected if not set(s.needs) & {*CAPABILITIES, *context.scope.may_lack}]
 
 
+def pytest_of(folder: Path, ini: Path) -> tuple[str, ...]:
+    """The words that start pytest on a suite. What lies above it takes no part: no ini file and no conftest.py of the
+    project, or of the folder of packages, that the gate is installed in.
+    """
+    alone = (f"--rootdir={ROOT}", f"--confcutdir={folder}")
+    return (sys.executable, "-m", "pytest", str(folder), "-c", str(ini), *alone)
+
+
 def _command(suite: SuiteRun, context: Context, folder: Path) -> list[str]:
     ini = context.out / "logs" / "pytest.ini"
     disk.folder(ini.parent)
@@ -129,7 +137,7 @@ def _command(suite: SuiteRun, context: Context, folder: Path) -> list[str]:
     disk.write(left_out, "".join(f"{check}\n" for check in context.left_out))
     allowed = [*(["--deep"] if context.deep else []), *(["--disruptive"] if context.disruptive else [])]
     return [
-        *(sys.executable, "-m", "pytest", str(folder), "-c", str(ini), f"--rootdir={ROOT}"),
+        *pytest_of(folder, ini),
         *(*plugins, *LEFT_OUT, "-q", "--no-header", "--tb=native", "--color=no"),
         *(f"--evidence={context.evidence}", f"--run-id={context.run_id}", f"--left-out={left_out}"),
         *allowed,
