@@ -165,7 +165,6 @@ def test_an_interrupted_run_leaves_a_hold(tmp_path: Path, numbers: tuple[int, ..
             assert process.poll() is None
         for number in numbers:
             process.send_signal(number)
-            time.sleep(0.05 * (number != numbers[-1]))
         out, err = process.communicate(timeout=30)
         assert process.returncode in {128 + number for number in numbers}, err
         assert "Traceback" not in err
