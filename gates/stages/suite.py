@@ -88,6 +88,7 @@ def _ran(
     log = context.out / "logs" / f"{suite.name}.log"
     disk.folder(log.parent)
     with disk.opened(log, "wb") as output, _temporary(context) as temporary:
+        os.fchmod(output.fileno(), 0o600)  # nothing in it is redacted yet
         process = _start(_command(suite, context, ROOT / suite.folder), context, output.fileno(), temporary)
         try:
             code = _wait(process, deadline, follow, dog)
@@ -105,7 +106,7 @@ def _temporary(context: Context) -> Iterator[Path]:
     """
     folder = context.out / "tmp"
     shutil.rmtree(folder, ignore_errors=True)
-    disk.folder(folder)
+    disk.folder(folder).chmod(0o700)
     try:
         yield folder
     finally:

@@ -36,8 +36,10 @@ def test_a_log_keeps_no_secret_when_a_signal_ends_the_run(tmp_path: Path, monkey
     def interrupted(process: subprocess.Popen[bytes], *_: Any) -> None:
         processes.append(process)
         until(lambda: SECRET in log.read_text(encoding="utf-8"), 60)
+        modes.extend(path.stat().st_mode for path in (log, tmp_path / "out" / "tmp"))
         raise KeyboardInterrupt
 
+    modes = list[int]()
     monkeypatch.setattr(suite, "ROOT", tmp_path)
     monkeypatch.setattr(suite, "_wait", interrupted)
     target = Target(TargetKind.STAGING, hmac_secrets=(SECRET,))
@@ -47,6 +49,7 @@ def test_a_log_keeps_no_secret_when_a_signal_ends_the_run(tmp_path: Path, monkey
         suite.run(SuiteRun("drill main", "drills", (), 60.0, ("-s",)), context)
     assert "it answered $TRANSBOT_HMAC_SECRET" in log.read_text(encoding="utf-8")
     assert processes[0].poll() is not None
+    assert [mode & 0o077 for mode in modes] == [0, 0], "others read it before it is redacted"
 
 
 STRANGER = """
