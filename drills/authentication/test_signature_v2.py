@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import uuid
 from collections.abc import Callable
 from contextlib import nullcontext
 
@@ -14,6 +13,7 @@ from drills.workbench.credentials import REPLAY, Clock
 from drills.workbench.scene import Scene
 from gates.checks.recorder import Observer, check
 from gates.deployment.client import HttpDoor
+from gates.deployment.ids import new_id
 from gates.deployment.loans import LiveRow
 from gates.deployment.requests import SIGNATURE, Request, forged_signature, post, sign_v1, sign_v2, signed_get
 from gates.deployment.target import Target
@@ -194,7 +194,7 @@ def test_v2_tolerance(case: Case, bench: Bench) -> None:
 
 
 def _run_path() -> str:
-    return f"{REPLAY}/{uuid.uuid4()}"
+    return f"{REPLAY}/{new_id('run')}"
 
 
 READS: list[Case] = [

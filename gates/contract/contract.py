@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,6 +44,11 @@ class Endpoint:
     @property
     def path(self) -> str:
         return self.name.partition(" ")[2]
+
+    def is_at(self, path: str) -> bool:
+        """Whether a path of the contract, with whatever id, is this endpoint's."""
+        fixed, brace, _ = self.path.partition("{")
+        return path.startswith(fixed) if brace else re.split("[?#]", path)[0] == fixed
 
 
 @dataclass(frozen=True, slots=True)
