@@ -13,6 +13,7 @@ from drills.workbench.checks import SIGNED, TENANTS, Case, cases
 from drills.workbench.credentials import REPLAY
 from drills.workbench.scene import Scene, new_key
 from gates.checks.recorder import check
+from gates.deployment.dialect.current import current
 from gates.deployment.ids import ids_have_spellings
 from gates.deployment.requests import encode_body, replay_fields, signed_post_v2, token_post
 from gates.evidence import Severity
@@ -155,7 +156,8 @@ def test_defaults_are_equal(scene: Scene, tenant: str) -> None:
     """
     key = new_key()
     scene.replay(tenant, label="defaults left out", control=True, idempotency_key=key)
-    again = scene.replay(tenant, label="defaults given", idempotency_key=key, max=25, dry_run=False, force=False).json()
+    whole: dict[str, Any] = {"max": current().limit("default_batch"), "dry_run": False, "force": False}
+    again = scene.replay(tenant, label="defaults given", idempotency_key=key, **whole).json()
     assert again.get("duplicate") is True, "the request with its defaults spelt out is not taken for the same"
 
 

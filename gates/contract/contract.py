@@ -97,6 +97,8 @@ class Contract:
     roles: Mapping[str, str]
     flags: Mapping[str, str]
     metrics: Mapping[str, str]
+    limits: Mapping[str, tuple[int, int, int]]
+    """Name -> the contract's value, and the least and the most that a deployment may have."""
 
     def area_of(self, check: str) -> str:
         """The area of a check: that which names its id, else that with a pattern for it; empty for a user's own."""
@@ -157,6 +159,7 @@ def contract() -> Contract:
         roles=data["roles"],
         flags=data["flags"],
         metrics=data["metrics"],
+        limits={n: (value, least, most) for n, (value, least, most) in data["limits"].items()},
     )
 
 

@@ -10,7 +10,7 @@ from gates.contract.contract import Relation, contract
 from gates.contract.names import ARGUMENTS, ID_KINDS, ID_TYPES, Names, names_of
 from gates.contract.places import OUTSIDE, SCALARS, blanks, places_of
 from gates.errors import ConfigError
-from gates.inputs.shapes import Boolean, Choice, Fields, ListOf, MapOf, OneOf, Scalar, Shape, Text
+from gates.inputs.shapes import Boolean, Choice, Fields, ListOf, MapOf, Number, OneOf, Scalar, Shape, Text
 from gates.inputs.strict_yaml import Place, YamlNode, read
 
 NAME = Text(r"[^.\s\0][^.\0]*", "a name without a schema")
@@ -145,8 +145,8 @@ HTTP = Fields(
             "Member of requests and answers -> its real name, or names; PLACE:NAME where it is in no body; null: none.",
         ),
         "metrics": (
-            Fields({m: (WORD, f"The real name of {m}.") for m in contract().metrics}),
-            "Series of the contract -> real series of /metrics.",
+            Fields({m: (OneOf(WORD, nothing=True), f"The real name of {m}.") for m in contract().metrics}),
+            "Series of the contract -> real series of /metrics; null: there is none.",
         ),
         "success": (MapOf(Scalar(), r"/.*", "a path of the contract"), "Path -> the status of its success, by prefix."),
         "envelope": (DOTTED, "The member of an answer that holds what the contract has at the top."),
@@ -204,6 +204,15 @@ NAMES = Fields(
         ),
         "token": (TOKEN, "How a bearer token says what its bearer may do."),
         "http": (HTTP, "The dialect of the service."),
+        "limits": (
+            Fields(
+                {
+                    name: (Number(least, most, whole=True), f"Of {name}; the contract has {value}.")
+                    for name, (value, least, most) in contract().limits.items()
+                }
+            ),
+            "Limits of the service, where they are others.",
+        ),
     }
 )
 

@@ -30,7 +30,7 @@ def understood(answer: Answer, method: str, path: str) -> Answer:
     words = http_words()
     if words is None:
         return answer
-    headers = tuple((words.received_headers.get(k.lower(), k).lower(), v) for k, v in answer.headers)
+    headers = tuple(words.read_header(k, v) for k, v in answer.headers)
     status, body = understood_bytes(answer.status, answer.body, method, path)
     if status >= 400 and words.has_own_errors and body != answer.body:
         headers = tuple((k, PROBLEM if k == "content-type" else v) for k, v in headers)

@@ -94,7 +94,7 @@ class HttpWords:
         self._signature = SignatureForm(given.get("signature", {}))
         self._real_codes: Mapping[str, Any] = given.get("codes", {})
         self._codes = _by_real(self._real_codes)
-        self.metrics: Mapping[str, str] = given.get("metrics", {})
+        self.metrics: Mapping[str, str] = {m: real for m, real in given.get("metrics", {}).items() if real}
         headers = {k.lower(): v for k, v in given.get("headers", {}).items()}
         self.sent_headers = headers
         self.received_headers = {v.lower(): k for k, v in headers.items()}
@@ -253,6 +253,11 @@ class HttpWords:
             found["role"] = next((ours for ours, theirs in self._token_roles.items() if theirs == role), role)
         return found
 
+    def read_header(self, name: str, value: str) -> tuple[str, str]:
+        """A header of an answer by the contract's name, in lower case, and its value as the contract has it."""
+        ours = self.received_headers.get(name.lower(), name)
+        return ours.lower(), self._values.get(ours, {}).get(value, value)
+
     def read_success(self, status: int, method: str, path: str) -> int:
         """The status of an answer to a method of a path of the contract: its own success is the contract's."""
         for ours, theirs in self._success:
@@ -271,7 +276,7 @@ class HttpWords:
         members = dict(found)
         wrapped = _at(members, self._envelope) if self._envelope else None
         if isinstance(wrapped, Mapping):
-            members |= wrapped
+            members = {n: v for n, v in members.items() if n != self._envelope} | dict(wrapped)
         members = self._renamed(members)
         for member, values in self._values.items():
             if isinstance(members.get(member), str):

@@ -325,7 +325,7 @@ PLACED = names_of(
             b'{"limit":1}',
         ),
         (b'{"company_id":"12","max":1', "/v1/accounts/12/redrives", {}, b'{"limit":1'),
-        (b'{"max":{"company_id":"1"},"company_id":"7"}', "/v1/accounts/7/redrives", {}, b'{"limit":{"company_id":"1"}}'),
+        (b'{"max":{"company_id":1},"company_id":"7"}', "/v1/accounts/7/redrives", {}, b'{"limit":{"company_id":1}}'),
     ],
 )  # fmt: skip
 def test_a_member_travels_where_the_deployment_has_it(
