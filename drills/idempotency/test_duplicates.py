@@ -281,6 +281,9 @@ def test_v2_resend_beside_a_token(scene: Scene, bench: Bench, tenant: str) -> No
     assert scene.replayed(tenant) == 2, f"{scene.replayed(tenant)} outbox rows after a re-send; allowed: 2"
 
 
+WRITES_NOTHING = "drill/dry-run/writes-nothing"
+
+
 @drill("drill/idempotency/dry-run-stores-no-key", covers=("D13",))
 def test_dry_run_stores_no_key(scene: Scene, tenant: str) -> None:
     """A dry run does not use up its key: the real run with the same key has its effect.
@@ -289,7 +292,9 @@ def test_dry_run_stores_no_key(scene: Scene, tenant: str) -> None:
     """
     key = new_key()
     scene.add_items(tenant, 2)
+    items = scene.items(tenant)
     scene.replay(tenant, label="dry run", control=True, idempotency_key=key, dry_run=True)
+    scene.seen.require(scene.items(tenant) == items, "the dry run changed its items", by=WRITES_NOTHING)
     real = scene.replay(tenant, label="real run, same key", idempotency_key=key).json()
     assert real.get("duplicate") is False, "the real run is taken for a repetition of the dry run"
     assert scene.replayed(tenant) == 2, f"{scene.replayed(tenant)} outbox rows; due: 2"

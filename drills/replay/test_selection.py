@@ -65,15 +65,16 @@ def test_default_max(scene: Scene, tenant: str) -> None:
 
 @drill("drill/safety-rails/max-defaults-to-the-ids", severity=Severity.WARN, covers=("E02",))
 def test_max_defaults_to_ids(scene: Scene, tenant: str) -> None:
-    """Without `max`, all of 30 named items are taken.
+    """Without `max`, all named items are taken, also where they are more than it is by default.
 
     Otherwise an operator's list is cut without a word.
     """
-    ids = scene.add_items(tenant, 30)
+    count = min(current().limit("batch"), current().limit("default_batch") + 5)
+    ids = scene.add_items(tenant, count)
     scene.replay(tenant, label="one id, dry", control=True, dlq_ids=ids[:1], dry_run=True)
-    answer = scene.replay(tenant, label="30 ids", dlq_ids=ids).json()
-    scene.seen.value(len(took(answer)), 30, "items")
-    assert took(answer) == set(ids), f"{len(took(answer))} of 30 named items taken"
+    answer = scene.replay(tenant, label=f"{count} ids", dlq_ids=ids).json()
+    scene.seen.value(len(took(answer)), count, "items")
+    assert took(answer) == set(ids), f"{len(took(answer))} of {count} named items taken"
 
 
 @drill("drill/safety-rails/oldest-first", covers=("E15",))

@@ -31,7 +31,7 @@ def pattern_of(path: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class MemberPlaces:
     """Member -> its name in each place, of those that travel outside the body."""
 
     path: Mapping[str, str] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Places:
     answer: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, fields: Mapping[str, Any]) -> Places:
+    def of(cls, fields: Mapping[str, Any]) -> MemberPlaces:
         """The places of all spellings of all members; the first of a kind counts."""
         found: dict[str, dict[str, str]] = {place: {} for place in PLACES}
         for member, spellings in places_of(fields).items():

@@ -20,7 +20,7 @@ from gates.deployment.dialect.places import (
     OF_A_PATH,
     TOKEN,
     AbsentMember,
-    Places,
+    MemberPlaces,
     as_text,
     parted,
     pattern_of,
@@ -68,7 +68,7 @@ class HttpWords:
         paths = {ours: theirs for ours, theirs in given.get("paths", {}).items() if theirs is not None}
         self._paths = sorted(paths.items(), key=lambda item: -len(item[0]))
         fields: Mapping[str, Any] = given.get("fields", {})
-        self._places = Places.of(fields)
+        self._places = MemberPlaces.of(fields)
         absent = {m for m, theirs in fields.items() if theirs is None}
         self._absent_members = frozenset(absent | self._places.answer.keys())
         spelled = places_of(fields)
