@@ -6,15 +6,17 @@ from drills.workbench.checks import SIGNED, TENANTS, Case, cases
 from drills.workbench.scene import Scene, new_key
 from gates.checks.recorder import check
 from gates.deployment.database import execute
+from gates.deployment.dialect.current import current
 from gates.evidence import Severity
 
+KEY_LENGTH = current().limit("key_length")
 NEAR_KEYS: list[Case] = [
     Case("keys-differ-in-case", "Two keys that differ in case only are two keys.", lambda key: (key, key.upper())),
     Case("keys-differ-in-spaces", "A key with a space before it is another key.", lambda key: (key, f" {key}")),
     Case(
         "keys-differ-at-the-end",
         "Two keys of 200 characters that differ in the last one are two keys.",
-        lambda key: (key.ljust(199, "x") + "1", key.ljust(199, "x") + "2"),
+        lambda key: (key.ljust(KEY_LENGTH - 1, "x") + "1", key.ljust(KEY_LENGTH - 1, "x") + "2"),
     ),
 ]
 

@@ -12,6 +12,7 @@ from drills.workbench.scene import Scene, best_of
 from drills.workbench.tenant_data import PLAIN_TYPE, as_jsonb
 from gates.checks.recorder import check
 from gates.deployment.client import NoAnswer
+from gates.deployment.dialect.exchange import path_of
 from gates.deployment.ids import new_id
 from gates.deployment.requests import encode_body, signed_get
 from gates.evidence import Severity
@@ -344,14 +345,14 @@ def test_status_of_an_event(scene: Scene) -> None:
     company = scene.company()
     scene.pause(company)
     event = str(scene.emit(company)["event_id"])
-    waiting = _status(scene, event)
+    waiting = _status(scene, company, event)
     # looked at afterwards: what a pause let through meanwhile is no lie of the status
     scene.seen.require(not scene.effects([event]), "the paused tenant's event was delivered")
     assert waiting.get("effect_at") is None, f"effect_at is {waiting.get('effect_at')!r} while the event waits"
     scene.pause(company, on=False)
     scene.delivered([event])
-    scene.until(lambda: _status(scene, event).get("effect_at"), "effect_at of the event")
-    done = _status(scene, event)
+    scene.until(lambda: _status(scene, company, event).get("effect_at"), "effect_at of the event")
+    done = _status(scene, company, event)
     assert done.get("committed_at"), "the event has no committed_at"
     late = scene.value("select %s::timestamptz >= %s::timestamptz", done["effect_at"], done["committed_at"])
     assert late, f"effect_at {done['effect_at']} is before committed_at {done['committed_at']}"
@@ -369,12 +370,13 @@ def test_status_of_a_failing_event(scene: Scene) -> None:
     event = str(scene.emit(company, payload={"drill": {"fail_times": -1}})["event_id"])
     scene.until(lambda: any(int(r["attempts"] or 0) for r in scene.outbox(company)), "a failed attempt of the event")
     scene.seen.control("the event has failed once")
-    shown = _status(scene, event)
+    shown = _status(scene, company, event)
     assert shown.get("effect_at") is None, f"effect_at is {shown.get('effect_at')!r} after a failed attempt"
     assert shown.get("status") != "processed", "an event whose only attempt failed is shown as processed"
     scene.seen.count()
 
 
-def _status(scene: Scene, event: str) -> dict[str, Any]:
-    request = signed_get(f"/events/{event}", scene.target.hmac_secret, scene.signer.clock.now(), "an event's status")
+def _status(scene: Scene, company: str, event: str) -> dict[str, Any]:
+    path = path_of(f"/events/{event}", company)
+    request = signed_get(path, scene.target.hmac_secret, scene.signer.clock.now(), "an event's status")
     return scene.expect(request, 200).json()

@@ -9,6 +9,7 @@ from typing import Any
 from drills.workbench.checks import SIGNED, SQL, TENANTS
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
+from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id
 
 WANTED, OTHER = "e\u0301", "\u00e9"
@@ -37,7 +38,7 @@ def _eligible(rows: Sequence[dict[str, Any]], asked: dict[str, Any]) -> list[str
         and (asked["force"] or r["retry_after"] == DUE)
         and asked["error_type"] in (None, r["error_type"])
     ]
-    return found[: asked["max"] or 25]
+    return found[: asked["max"] or current().limit("default_batch")]
 
 
 @check("drill/safety-rails/arguments-together", needs=TENANTS, after=SIGNED, covers=("E08", "E11", "E15", "F02"))
@@ -47,7 +48,8 @@ def test_arguments_together(scene: Scene, tenant: str, other: str) -> None:
     A condition that is lost beside another replays what nobody asked for, when the operator was most careful.
     """
     foreign, unknown = scene.add_items(other, 1)[0], new_id("item")
-    rows = [{"id": i, **item} for i, item in zip(scene.tenants.add_rows(tenant, ITEMS), ITEMS, strict=True)]
+    items = ITEMS[: current().limit("batch") - 2]  # all are named at once, beside two that are not there
+    rows = [{"id": i, **item} for i, item in zip(scene.tenants.add_rows(tenant, items), items, strict=True)]
     named = [*(r["id"] for r in rows), foreign, unknown]
     for asked in ARGUMENTS:
         scene.reset_limit(tenant)

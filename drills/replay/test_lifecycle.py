@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -132,7 +131,7 @@ def test_run_counts_add_up(scene: Scene) -> None:
     counts = {name: row[name] for name in ("status", "target_count", "success_count", "failure_count")}
     due = {"status": "completed", "target_count": 10, "success_count": 9, "failure_count": 1}
     assert counts == due, f"the run's row says {counts}; of its 10 items 9 succeed, and due is {due}"
-    request, answer = scene.get_run(run)
+    request, answer = scene.get_run(run, company)
     shown = scene.seen.expect(request, answer, 200).json()
     assert shown.get("status") == row["status"], f"the endpoint shows {shown.get('status')!r}; the row says {counts}"
     # the contract names no members for the counts: a name of the row's must have its value, else the value is there
@@ -201,7 +200,7 @@ def test_unknown_run(scene: Scene) -> None:
     """
     company = scene.company(items=1)
     run = str(scene.run(company, max=1)["replay_run_id"])
-    request, answer = scene.get_run(run)
+    request, answer = scene.get_run(run, company)
     scene.seen.expect(request, answer, 200, control=True)
-    request, answer = scene.get_run(str(uuid.uuid4()))
+    request, answer = scene.get_run(new_id("run"), company)
     scene.seen.expect(request, answer, 404)
