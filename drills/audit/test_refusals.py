@@ -121,12 +121,16 @@ def test_refusal_forbidden(scene: Scene, token: Minter) -> None:
     # the row may be written when its minute is over: none yet is as good as one
     allowed = 1 if same else 2
     assert len(rows) <= allowed, f"3 refusals of one minute left {len(rows)} audit rows; allowed: {allowed}"
-    if rows:  # of this deployment the first row of a minute comes at once: that of another role, too
+    # of a deployment whose first row of a minute comes at once that of another role does, too
+    for is_signed in (False, True) if rows else ():
         staff = scene.company("c")
         viewer = token(role="viewer", company_id=staff)
         request = token_post("/dlq-replay", replay_fields(staff, dry_run=True), viewer, "a role that may nothing")
+        if is_signed:
+            request = scene.replay_request(staff, "that role, signed", dry_run=True)
+            request = request.adding_header("Authorization", f"Bearer {viewer}")
         scene.expect(request, 403, "forbidden")
-        scene.until(lambda: _refusals(scene, staff, "forbidden"), "the audit row of a role that was refused")
+        scene.until(partial(_refusals, scene, staff, "forbidden"), "the audit row of a role that was refused")
     unknown = new_id("company")
     scene.replay(unknown, 403, "forbidden", label="signed, a company that does not exist", max=1)
     assert not scene.audit(unknown), "a company that does not exist has an audit trail, of the refusals of its name"

@@ -207,7 +207,8 @@ def test_unknown_run(scene: Scene) -> None:
     request, answer = scene.get_run(str(uuid.uuid4()))
     scene.seen.expect(request, answer, 404)
     scene.ended(run)
-    scene.rows("update public.replay_runs set status = 'stopped' where id = %s", run)
-    request, answer = scene.get_run(run)
-    shown = scene.seen.expect(request, answer, 200).json().get("status")
-    assert shown == "stopped", f"the endpoint shows a stopped run as {shown!r}"
+    for status in ("stopped", "failed"):
+        scene.rows(f"update public.replay_runs set status = '{status}' where id = %s", run)
+        request, answer = scene.get_run(run)
+        shown = scene.seen.expect(request, answer, 200).json().get("status")
+        assert shown == status, f"the endpoint shows a {status} run as {shown!r}"
