@@ -12,6 +12,7 @@ from drills.workbench.scene import Scene, best_of
 from drills.workbench.tenant_data import PLAIN_TYPE, as_jsonb
 from gates.checks.recorder import check
 from gates.deployment.client import NoAnswer
+from gates.deployment.dialect.current import current
 from gates.deployment.dialect.exchange import path_of
 from gates.deployment.ids import new_id
 from gates.deployment.requests import encode_body, signed_get
@@ -177,7 +178,8 @@ def test_refused_leaves_nothing(scene: Scene) -> None:
     """
     company, event = scene.company(), new_id("event")
     good = {"company_id": company, "event_type": PLAIN_TYPE, "aggregate_key": "k", "payload": {}, "event_id": event}
-    odd: list[dict[str, Any]] = [{"payload": None}, {"event_type": 7}, {"surplus": 1}, {"aggregate_key": None}]
+    odd: list[dict[str, Any]] = [{"payload": None}, {"event_type": 7}, {"surplus": 1}]
+    odd += [{"aggregate_key": None}, {"event_id": None}]
     odd += [{"payload": payload} for payload in ({"a\u0000": 1}, {"deep": [{"a": "\u0000"}]})]
     for change in odd:
         request = scene.signer.post("/events", encode_body({**good, **change}), f"an event with {change}")
@@ -361,9 +363,10 @@ def test_status_of_an_event(scene: Scene) -> None:
 
 @check("drill/outbox/status-of-a-failing-event", needs=AGENT, after=DELIVERS, covers=("K01", "K14"))
 def test_status_of_a_failing_event(scene: Scene) -> None:
-    """GET /events/{id} shows no effect_at while an event fails and is tried again, and does not call it processed.
+    """GET /events/{id} shows no effect_at while an event fails and is tried again, and does not call it processed; once
+    it has its effect, effect_at is later than its failures.
 
-    A failed attempt that is shown as the effect hides each of them from whoever waits for it.
+    A failed attempt that is shown as the effect, or dated as it, hides each of them from whoever waits for it.
     """
     scene.claims_drill_agent()
     company = scene.company()
@@ -373,7 +376,18 @@ def test_status_of_a_failing_event(scene: Scene) -> None:
     shown = _status(scene, company, event)
     assert shown.get("effect_at") is None, f"effect_at is {shown.get('effect_at')!r} after a failed attempt"
     assert shown.get("status") != "processed", "an event whose only attempt failed is shown as processed"
-    scene.seen.count()
+    failed_at = scene.value("select clock_timestamp()")
+    for table, column in (("events", "id"), ("event_outbox", "event_id")):
+        if current().has(table, "payload"):
+            scene.rows(f"update public.{table} set payload = '{{}}' where {column} = %s", event)
+    scene.make_due(company)
+    dead = any(r["state"] == "dead" for r in scene.outbox(company))
+    scene.seen.require(not dead, "the event was dead before it was mended")
+    scene.delivered([event])
+    done = _status(scene, company, event).get("effect_at")
+    sound = scene.value("select %s::timestamptz >= %s", done, failed_at)
+    assert sound, f"effect_at is {done}; at {failed_at} the event had failed and could have no effect"
+    scene.seen.count(2)
 
 
 def _status(scene: Scene, company: str, event: str) -> dict[str, Any]:

@@ -12,13 +12,21 @@ from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id
 
-WANTED, OTHER = "e\u0301", "\u00e9"
-"""Two texts that look the same, and are not: an error type is compared as it is."""
+WANTED = "e\u0301%"
+OTHERS = ("\u00e9%", "E\u0301%", "e\u0301 x")
+"""An error type is compared as it is: others look the same, differ in case alone, or fit it as a pattern."""
 DUE, LATER = "2000-01-01T00:00:00Z", "2999-01-01T00:00:00Z"
 ITEMS: tuple[dict[str, Any], ...] = tuple(
-    {"status": status, "error_type": error_type, "retry_after": due, "retry_count": tries, "max_retries": 3}
-    for status, tries in (("pending", 0), ("pending", 2), ("pending", 3), ("resolved", 0), ("discarded", 0))
-    for error_type in (WANTED, OTHER)
+    {"status": status, "error_type": error_type, "retry_after": due, "retry_count": tries, "max_retries": allowed}
+    for status, tries, allowed in (
+        ("pending", 0, 3),
+        ("pending", 2, 3),
+        ("pending", 3, 3),
+        ("pending", 7, 9),
+        ("resolved", 0, 3),
+        ("discarded", 0, 3),
+    )
+    for error_type in (WANTED, *OTHERS)
     for due in (LATER, DUE)
 )
 """One of each kind, the oldest first."""

@@ -205,22 +205,29 @@ def test_super_admin_for_any(http: HttpDoor, tenant: str, other: str, token: Min
 
 @drill("drill/tokens/unknown-like-foreign", severity=Severity.WARN, covers=("A25",))
 def test_unknown_like_foreign(http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer) -> None:
-    """A company that does not exist is refused exactly like a foreign one: same status, body and headers.
+    """A company that does not exist is refused exactly like a foreign one: same status, body and headers; to its own
+    admin, too.
 
     Otherwise the answers tell which tenants exist.
     """
     own = token.for_company(tenant)
     good = dry_run(tenant, own, "company_admin, own company")
     seen.expect(good, http.send(good), 200, control=True)
-    foreign, unknown = (
+    nobody = str(uuid.uuid4())
+    foreign, *others = (
         seen.expect(r, http.send(r), 403)
-        for r in (dry_run(other, own, "foreign company"), dry_run(str(uuid.uuid4()), own, "unknown company"))
+        for r in (
+            dry_run(other, own, "foreign company"),
+            dry_run(nobody, own, "unknown company"),
+            dry_run(nobody, token.for_company(nobody), "unknown company, by its own admin"),
+        )
     )
-    for what, one, two in (
-        ("body", _plain(foreign), _plain(unknown)),
-        ("headers", sorted({k for k, _ in foreign.headers}), sorted({k for k, _ in unknown.headers})),
-    ):
-        assert one == two, f"the {what} differs: {one!r} for a foreign company, {two!r} for one that does not exist"
+    for unknown in others:
+        for what, one, two in (
+            ("body", _plain(foreign), _plain(unknown)),
+            ("headers", sorted({k for k, _ in foreign.headers}), sorted({k for k, _ in unknown.headers})),
+        ):
+            assert one == two, f"the {what} differs: {one!r} for a foreign company, {two!r} for one that does not exist"
 
 
 def _plain(answer: Answer) -> dict[str, Any]:
