@@ -208,6 +208,6 @@ def test_unknown_run(scene: Scene) -> None:
     scene.ended(run)
     for status in ("stopped", "failed"):
         scene.rows(f"update public.replay_runs set status = '{status}' where id = %s", run)
-        request, answer = scene.get_run(run)
+        request, answer = scene.get_run(run, company)
         shown = scene.seen.expect(request, answer, 200).json().get("status")
         assert shown == status, f"the endpoint shows a {status} run as {shown!r}"
