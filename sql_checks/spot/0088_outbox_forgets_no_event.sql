@@ -1,12 +1,12 @@
 -- id: sql/spot/outbox-forgets-no-event
--- claim: Every event of the last day has an outbox row, a task or a dead letter, as those before it have their effects.
+-- claim: Every event of the last day has, a minute later, an outbox row, a task or a dead letter, as those before it have their effects.
 -- cost: The customer's request was accepted, and the event is lost.
 -- severity: page
 -- covers: K01 K18
 with emitted as (
   select id, company_id, path, created_at
   from public.events
-  where created_at > now() - interval '1 day' and {{not_excluded}}
+  where created_at between now() - interval '1 day' and now() - interval '1 minute' and {{not_excluded}}
   order by created_at desc {{at_most}}
 ), traced as materialized (
   -- looked up one by one: as EXISTS it would be hashed, and the whole table read
