@@ -61,7 +61,8 @@ class Scenario:
         """Request and answer; a limited one is unknown where the limit was used up before the drill began."""
         ours = [self.exchanges[n].answer for n in LIMITED[:3]]
         refused = [a for a in (ours[:1] if self.fresh else ours) if a.status == 429]
-        if name in LIMITED and refused:
+        is_limited = name not in {*REFUSED, "largest"}
+        if is_limited and refused:
             header = refused[-1].header("retry-after") or ""
             wait_s = int(header) if header.isdigit() else current().limit("window_s")
             again = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=wait_s)
@@ -72,7 +73,7 @@ class Scenario:
             )
         exchange = self.exchanges[name]
         spent = [e.request.label for n, e in self.exchanges.items() if n in REFUSED and e.answer.status < 300]
-        if name in LIMITED and spent and exchange.answer.status == 429:
+        if is_limited and spent and exchange.answer.status == 429:
             raise Unmet(f"{spent[0]} was admitted, where a refusal was due, and used up a call of the limit")
         return exchange.request, exchange.answer
 
