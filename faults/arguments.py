@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from faults.altered import altered
@@ -10,6 +11,7 @@ from faults.budget import BUDGETS
 from faults.catalogue import service
 from faults.probe import Probe
 from faults.requests import REQUEST, remembering, requesting
+from replay_service.composition import build_parts
 from replay_service.database import Connection
 from replay_service.parts import Parts
 from replay_service.settings import Settings
@@ -84,3 +86,72 @@ def _charged_for_one_of_two(probe: Probe) -> int:
         known = probe.letters(company, 1)[0]
         probe.replay(company, dlq_ids=[known, "00000000-0000-4000-8000-0000000000aa"])
         return int(probe.value("SELECT daily_used FROM replay_budgets WHERE company_id = %s", company))
+
+
+@service(
+    "Of items that are named those of other error types are taken, too: there it is a pattern.",
+    lambda p: _named(p, {"error_type": "Wanted"}, error_type="%anted") == 1,
+    TOGETHER,
+    names=("error_type",),
+)
+def named_items_match_a_pattern(settings: Settings) -> Parts:
+    return altered(settings, "pick_items_by_id", ("error_type = %(error_type)s", "error_type LIKE %(error_type)s"))
+
+
+@service(
+    "An item that is named has five retries, whatever its row allows.",
+    lambda p: _named(p, {"retry_count": 7, "max_retries": 9}) == 0,
+    TOGETHER,
+    names=("items",),
+)
+def named_items_have_five_retries(settings: Settings) -> Parts:
+    return altered(settings, "pick_items_by_id", ("retry_count < max_retries", "retry_count < least(max_retries, 5)"))
+
+
+def _named(probe: Probe, letter: dict[str, Any], **fields: Any) -> int:
+    """As `_shown`, where the letter is named."""
+    with probe.tenant() as company:
+        ids = probe.letters(company, 1, **letter)
+        return len(probe.replay(company, dry_run=True, dlq_ids=ids, **fields).json()["items"])
+
+
+@service(
+    "A dry run counts what was used in an earlier month.",
+    lambda p: _status_after_a_month(p) == 429,
+    (f"{BUDGETS}/new-month-starts-at-zero",),
+    names=("429", "dry run"),
+)
+def dry_run_counts_last_month(settings: Settings) -> Parts:
+    past = "CASE WHEN month = date_trunc('month', now() AT TIME ZONE 'UTC')::date THEN monthly_used ELSE 0 END"
+    return altered(settings, "read_budget", (past, "monthly_used"))
+
+
+def _status_after_a_month(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.rows(
+            "INSERT INTO replay_budgets (company_id, monthly_limit, monthly_used, day, month)"
+            " VALUES (%s, 5, 5, '2020-01-01', '2020-01-01')",
+            company,
+        )
+        return probe.replay(company, dry_run=True).status_code
+
+
+@service(
+    "A dry run of a tenant without a budget row makes one.",
+    lambda p: _budget_rows_of_a_dry_run(p) == 1,
+    ("drill/dry-run/writes-nothing",),
+    names=("replay_budgets",),
+)
+def dry_run_makes_a_budget(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    def kept(conn: Connection, *, keep: bool = True) -> AbstractAsyncContextManager[None]:
+        return release.transaction(conn, keep=True)
+
+    return dataclasses.replace(release, preview_budget=release.reserve_budget, transaction=kept)
+
+
+def _budget_rows_of_a_dry_run(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.replay(company, dry_run=True)
+        return int(probe.value("SELECT count(*) FROM replay_budgets WHERE company_id = %s", company))

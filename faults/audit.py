@@ -152,6 +152,48 @@ def _forbidden_rows(probe: Probe) -> int:
 
 
 @service(
+    "A dry run that is refused leaves no row.",
+    lambda p: _rows_of_a_refused_dry_run(p) == 0,
+    tuple(f"{AUDIT}/refusal-{name}" for name in ("agents-paused", "feature-disabled", "budget-exhausted")),
+    names=("row",),
+)
+def refused_dry_runs_leave_no_row(settings: Settings) -> Parts:
+    release = build_parts(settings)
+    return dataclasses.replace(
+        release, refusals=_Notes(release, lambda note: None if note.metadata["dry_run"] else note)
+    )
+
+
+def _rows_of_a_refused_dry_run(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.rows(_PAUSED, company)
+        probe.replay(company, dry_run=True)
+        return int(probe.value(_ROWS.format("count(*)"), company, "dlq_replay_refused"))
+
+
+@service(
+    "A user whose role may nothing is refused, and that leaves no row.",
+    lambda p: _rows_of_another_role(p) == 0,
+    (f"{AUDIT}/refusal-forbidden",),
+    names=("role",),
+)
+def other_roles_leave_no_row(settings: Settings) -> Parts:
+    async def twin(parts: Parts, call: Call) -> Reply:
+        caller = await parts.authenticate(parts, call.headers, call.body)
+        notes = parts.refusals if caller.has_role else _Notes(parts, lambda _note: None)
+        return await replay(dataclasses.replace(parts, refusals=notes), call)
+
+    return dataclasses.replace(build_parts(settings), replay=twin)
+
+
+def _rows_of_another_role(probe: Probe) -> int:
+    with probe.tenant() as company:
+        token = probe.token({"role": "viewer", "company_id": company})
+        probe.send(json.dumps({"company_id": company}).encode(), probe.as_token(token))
+        return int(probe.value(_ROWS.format("count(*)"), company, "dlq_replay_refused"))
+
+
+@service(
     "Invalid requests are audited, too: garbage fills the trail.",
     lambda p: _invalid_rows(p) > 0,
     (f"{AUDIT}/bad-requests-leave-no-row",),

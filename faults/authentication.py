@@ -6,12 +6,14 @@ import dataclasses
 import hashlib
 import hmac
 import json
+import uuid
 
 from faults.catalogue import service
 from faults.probe import Probe
 from faults.requests import calling, hearing
 from replay_service.authentication import authenticate
 from replay_service.composition import build_parts
+from replay_service.database import Connection
 from replay_service.exchange import Call, Caller, RawHeaders, Reply
 from replay_service.parts import Parts
 from replay_service.problems import Refusal
@@ -281,3 +283,72 @@ def odd_signature_crashes(settings: Settings) -> Parts:
         return check_signature(header, message, secrets, now_s)
 
     return dataclasses.replace(build_parts(settings), signature_check=check)
+
+
+@service(
+    "A company that was served once is known until the service is restarted.",
+    lambda p: _status_of_a_removed_company(p) == 200,
+    (f"{SCOPE}/removed-company-is-unknown",),
+    names=("removed",),
+)
+def removed_companies_stay_known(settings: Settings) -> Parts:
+    release = build_parts(settings)
+    known: set[str] = set()
+
+    async def twin(conn: Connection, caller: Caller, company_id: str) -> bool:
+        if caller.may_act_for(company_id) and company_id in known:
+            return True
+        if is_served := await release.is_authorised(conn, caller, company_id):
+            known.add(company_id)
+        return is_served
+
+    return dataclasses.replace(release, is_authorised=twin)
+
+
+def _status_of_a_removed_company(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.replay(company, dry_run=True)
+        probe.rows("DELETE FROM companies WHERE id = %s", company)
+        return probe.replay(company, dry_run=True).status_code
+
+
+@service(
+    "The admin of a company that is not there is served.",
+    lambda p: _status_of_nobodys_admin(p) == 200,
+    ("drill/tokens/unknown-like-foreign",),
+    names=("its own admin",),
+)
+def nobodys_admin_is_served(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def twin(conn: Connection, caller: Caller, company_id: str) -> bool:
+        is_own = caller.claims is not None and caller.claims.company_id == company_id
+        return is_own or await release.is_authorised(conn, caller, company_id)
+
+    return dataclasses.replace(release, is_authorised=twin)
+
+
+def _status_of_nobodys_admin(probe: Probe) -> int:
+    nobody = str(uuid.uuid4())
+    token = probe.token({"role": "company_admin", "company_id": nobody})
+    return probe.send(json.dumps({"company_id": nobody, "dry_run": True}).encode(), probe.as_token(token)).status_code
+
+
+@service(
+    "Of two Authorization headers the one of another scheme is overlooked.",
+    lambda p: _status_beside_another_scheme(p) == 400,
+    ("drill/tokens/other-scheme",),
+    names=("two schemes",),
+)
+def other_schemes_are_overlooked(settings: Settings) -> Parts:
+    def bearers(found: RawHeaders) -> RawHeaders:
+        return [(n, v) for n, v in found if n != b"authorization" or v[:7].lower() == b"bearer "]
+
+    return hearing(settings, bearers)
+
+
+def _status_beside_another_scheme(probe: Probe) -> int:
+    """Of a dry run with two Authorization headers; 400: let in, as the body of `dry_body` is invalid."""
+    sent = [("Content-Type", "application/json"), ("Authorization", "Basic eDp5")]
+    sent += probe.as_token(probe.environ["ADMIN_JWT"]).items()
+    return probe.http.post(f"{probe.base_url}/dlq-replay", content=dry_body(probe), headers=sent).status_code

@@ -330,3 +330,40 @@ def _taken_twice(probe: Probe) -> bool:
 )
 def run_without_target(settings: Settings) -> Parts:
     return altered(settings, "finish_request", ("target_count = %(target_count)s", "target_count = 0"))
+
+
+@service(
+    "What a run took and was answered is written after its items have moved: a crash between them loses both.",
+    lambda p: _said_while_it_runs(p) == 0,
+    ("drill/audit/start-and-effect-together",),
+    names=("snapshot",),
+)
+def answer_stored_afterwards(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def twin(parts: Parts, call: Call) -> Reply:
+        kept: list[tuple[Run, Outcome]] = []
+
+        async def later(_conn: Connection, run: Run, outcome: Outcome) -> None:
+            kept.append((run, outcome))
+
+        reply = await release.replay(dataclasses.replace(parts, finish_run=later), call)
+        await asyncio.sleep(0.5 if kept else 0)
+        for run, outcome in kept:
+            async with parts.database.connection() as conn:
+                await release.finish_run(conn, run, outcome)
+        return reply
+
+    return dataclasses.replace(release, replay=twin)
+
+
+def _said_while_it_runs(probe: Probe) -> int:
+    """The target of a run whose items have moved, before it is answered."""
+    moved = "SELECT count(*) FROM event_outbox WHERE company_id = %s"
+    with probe.tenant() as company, ThreadPoolExecutor(1) as beside:
+        probe.letters(company, 1)
+        answer = beside.submit(probe.replay, company)
+        probe.within(3, lambda: bool(probe.value(moved, company)))
+        said = int(probe.value("SELECT target_count FROM replay_runs WHERE company_id = %s", company))
+        answer.result(10)
+        return said

@@ -123,3 +123,42 @@ def _shown_after_a_failure(probe: Probe) -> Any:
         tried = "SELECT attempts > 0 FROM event_outbox WHERE event_id = %s"
         probe.within(3, lambda: bool(probe.value(tried, event)))
         return _state(probe, event)["effect_at"]
+
+
+@service(
+    "The effect of an event is dated at its first failure.",
+    lambda p: _is_dated_before_its_failure(p),
+    (f"{OUTBOX}/status-of-a-failing-event",),
+    names=("effect_at",),
+)
+def effect_dated_at_the_first_failure(settings: Settings) -> Parts:
+    return altered(settings, "read_event", ("t.updated_at AS effect_at", "t.created_at AS effect_at"))
+
+
+def _is_dated_before_its_failure(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        event = str(probe.event(company).json()["event_id"])
+        is_done(probe, event)
+        probe.rows("UPDATE agent_tasks SET created_at = '2020-01-01' WHERE event_id = %s", event)
+        return str(_state(probe, event)["effect_at"]).startswith("2020")
+
+
+@service(
+    "GET of a run that was stopped says that it is completed.",
+    lambda p: _shown_of_a_stopped_run(p) == "completed",
+    ("drill/lifecycle/unknown-run-is-not-found",),
+    names=("stopped",),
+)
+def stopped_runs_read_as_completed(settings: Settings) -> Parts:
+    ended = "idempotency_key, CASE WHEN completed_at IS NULL THEN status ELSE 'completed' END,"
+    return altered(settings, "read_run", ("idempotency_key, status,", ended))
+
+
+def _shown_of_a_stopped_run(probe: Probe) -> Any:
+    insert = (
+        "INSERT INTO replay_runs (company_id, status, completed_at) VALUES (%s, 'stopped', now()) RETURNING id::text"
+    )
+    with probe.tenant() as company:
+        path = f"/dlq-replay/{probe.value(insert, company)}"
+        signed = {"X-Transbot-Signature": probe.sign_v2(path.encode(), int(time.time()))}
+        return probe.get(path, **signed).json().get("status")

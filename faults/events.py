@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import re
 import time
 import uuid
 from typing import Any
@@ -18,7 +19,7 @@ from replay_service.exchange import Caller
 from replay_service.parts import Parts
 from replay_service.problems import Refusal
 from replay_service.settings import Settings
-from replay_service.validation import EventRequest
+from replay_service.validation import EventRequest, read_event
 
 OUTBOX = "drill/outbox"
 _QUEUED = "SELECT id, company_id, event_type, aggregate_key, payload FROM stored WHERE path = 'outbox'"
@@ -357,3 +358,22 @@ def _effect_of_direct(probe: Probe) -> int:
 
 def _rows_of_direct(probe: Probe) -> int:
     return int(_direct(probe, _ROWS))
+
+
+@service(
+    "`event_id` null is taken for none: what a client forgot is not told to it.",
+    lambda p: _with_a_null_id(p) == 202,
+    (f"{OUTBOX}/refused-leaves-nothing",),
+    names=("event_id",),
+)
+def a_null_id_is_none(settings: Settings) -> Parts:
+    def read(raw: bytes) -> EventRequest:
+        return read_event(re.sub(rb',\s*"event_id"\s*:\s*null', b"", raw))
+
+    return dataclasses.replace(build_parts(settings), read_event=read)
+
+
+def _with_a_null_id(probe: Probe) -> int:
+    with probe.tenant() as company:
+        fields: dict[str, Any] = {"company_id": company, "event_type": "witness.done", "payload": {}, "event_id": None}
+        return probe.send(json.dumps(fields).encode(), path="/events").status_code

@@ -14,7 +14,7 @@ from faults.probe import Probe
 from faults.requests import requesting
 from replay_service.composition import build_parts
 from replay_service.database import Connection
-from replay_service.idempotency import Run, begin
+from replay_service.idempotency import Outcome, Run, begin
 from replay_service.parts import Parts
 from replay_service.settings import Settings
 from replay_service.validation import ReplayRequest, read_replay
@@ -206,3 +206,24 @@ def duplicate_is_read_anew(settings: Settings) -> Parts:
 def _lost_items(probe: Probe) -> bool:
     first, second = (answer.json() for answer in _twice(probe, {}, {}))
     return bool(first["items"] and first["items"] != second.get("items"))
+
+
+@service(
+    "A duplicate is told which items were taken, and not which ids were unknown or not eligible.",
+    lambda p: _not_found_again(p) == [],
+    (f"{KEYS}/ids-are-a-set",),
+    names=("not_found",),
+)
+def duplicate_forgets_what_was_not_taken(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def finish(conn: Connection, run: Run, outcome: Outcome) -> None:
+        stored = {**json.loads(outcome.response), "not_found": [], "ineligible": []}
+        await release.finish_run(conn, run, dataclasses.replace(outcome, response=json.dumps(stored)))
+
+    return dataclasses.replace(release, finish_run=finish)
+
+
+def _not_found_again(probe: Probe) -> Any:
+    fields = {"dlq_ids": ["00000000-0000-4000-8000-0000000000aa"]}
+    return _twice(probe, fields, fields)[1].json()["not_found"]

@@ -120,6 +120,33 @@ def _is_still_claimed(probe: Probe) -> bool:
 
 
 @worker(
+    "Rows that were tried before are tried again although their tenant is switched off.",
+    lambda p: _is_tried_while_off(p),
+    ("drill/held/switched-off-is-not-delivered",),
+    names=("delivered", "held"),
+)
+def a_retry_is_not_held(settings: WorkerSettings) -> WorkerParts:
+    is_due, off = "e.next_attempt_at <= now()", "NOT t.is_on"
+    tried = "(SELECT t.company_id FROM tenants t WHERE NOT t.is_on AND NOT w.was_tried)"
+    changes = [
+        change
+        for name in ("drain_lane", "claim_events")
+        for change in (
+            (name, f"    {is_due} AND", f"    e.attempts > 0 AS was_tried, {is_due} AND"),
+            (name, f"(SELECT t.company_id FROM tenants t WHERE {off})", tried),
+        )
+    ]
+    return altered_worker(settings, *changes)
+
+
+def _is_tried_while_off(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        off = "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, false)"
+        probe.rows(off, company)
+        return is_done(probe, put(probe, company, attempts=1))
+
+
+@worker(
     "An item of a run waits for those of its run alone: it overtakes the older events of its key.",
     lambda p: _item_overtakes(p),
     ("drill/outbox/replay-waits-for-its-key",),

@@ -143,3 +143,36 @@ def _waits_for_a_slow_run(probe: Probe) -> bool:
         waits = not probe.settled(quick, 1.0)
         probe.settled(quick)
         return waits
+
+
+@worker(
+    "A run of a paused tenant goes on as soon as another tenant's run does.",
+    lambda p: _goes_on_beside_another(p),
+    ("drill/pause/stops-a-running-replay",),
+    names=("paused",),
+)
+def a_neighbours_run_wakes_a_paused_one(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("lock_runs", " AND NOT public.is_company_paused(r.company_id)", ""))
+
+
+def _goes_on_beside_another(probe: Probe) -> bool:
+    with probe.tenant() as paused, probe.tenant() as company:
+        probe.letters(paused, 12, **SLOW)
+        probe.letters(company, 1)
+        run = probe.replay(paused, max_items=12).json()["replay_run_id"]
+        probe.rows("INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)", paused)
+        open_rows = "SELECT count(*) FROM event_outbox WHERE replay_run_id = %s AND processed_at IS NULL"
+        probe.within(6.0, lambda: int(probe.value(open_rows, run)) <= 2)
+        probe.settled(probe.replay(company).json()["replay_run_id"])
+        return probe.within(4.0, lambda: int(probe.value(open_rows, run)) == 0)
+
+
+@worker(
+    "The outbox row of a failed item is dead and keeps its claim: it is in flight for seconds more.",
+    lambda p: after_run(p, 0, 1, "SELECT claimed_until > now() FROM event_outbox WHERE company_id = %s")[0],
+    (f"{LIFE}/failed-item-is-pending-again",),
+    names=("in flight",),
+)
+def failed_items_keep_their_claim(settings: WorkerSettings) -> WorkerParts:
+    kept = "claimed_until = CASE WHEN %(is_delivered)s THEN NULL ELSE e.claimed_until END,"
+    return altered_worker(settings, ("settle_item", "claimed_until = NULL,", kept))

@@ -16,7 +16,7 @@ from gates.text.inert import Terminal
 from gates.text.stream import put, shown
 
 EXIT_CODES = """exit codes: 0 promote, 10 hold, 20 rollback, 21 rollback that could not be carried out, 2 usage,
-3 configuration, 4 the gate itself could not work, 1 internal error, 130/143 interrupted"""
+3 configuration, 4 the gate itself could not work, 1 internal error, 128+N ended by signal N"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gates import disk
 from gates.contract.names import Names
 from gates.decision.names_file import NamesUnread, names_of_text
 from gates.decision.policy_file import PolicyFile, parse
@@ -26,6 +27,7 @@ from gates.inputs.shapes import nearest
 __all__ = ["ConfigError", "environment_of", "load_policy", "load_target", "process_environment"]
 
 POLICY_FILE = "gate.yaml"
+MOST_POLICY = 4 * 1024 * 1024
 SHIPPED_POLICY = Path(__file__).resolve().parent.parent / POLICY_FILE
 
 
@@ -200,7 +202,7 @@ def load_policy(path: Path | None, today: dt.date, state: Path | None = None) ->
             return _remembering(parse("version: 1\n", POLICY_FILE, Path(), today), state)
         path = found[0]
     try:
-        text = path.read_text(encoding="utf-8")
+        text = disk.read_text(path, MOST_POLICY)
     except (OSError, UnicodeDecodeError) as error:
         raise NamesUnread(f"{path}:1:1: {error}; allowed: a readable text file. Correct --policy") from None
     use(names_of_text(text, str(path)), process_environment())

@@ -60,6 +60,13 @@ def opened(path: Path, mode: str, buffering: int = -1) -> IO[Any]:
     return open(path, mode, buffering, encoding=encoding, opener=_direct)
 
 
+def append(path: Path, text: str) -> None:
+    """Add to what the caller names: a file, a link, a device. A pipe that nobody reads is not waited for: OSError."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, 0o666), "w", encoding="utf-8") as out:
+        out.write(text)
+
+
 def _direct(path: str, flags: int) -> int:
     file = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     if stat.S_ISREG(os.fstat(file).st_mode):

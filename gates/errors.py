@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+import signal
+
+ENDING_SIGNALS = frozenset(
+    {
+        *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2),
+        *(signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF, signal.SIGXCPU, signal.SIGIO, signal.SIGPWR),
+    }
+)
+"""What people, terminals, CI systems and batch systems end a process with, and what ends one by itself where nobody
+takes it. SIGKILL cannot be taken; the others tell of an error in the program.
+"""
+
 
 class GateError(Exception):
     """Base: the gate cannot go on. The message says what was observed, what is allowed, where, and what to do."""

@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from gates import disk
@@ -156,14 +157,31 @@ def rewritten(text: bytes, change: Callable[[Evidence], Evidence], change_rest: 
 # --- reading -----------------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=8)
+def _parsed(_path: Path, _run: str) -> list[tuple[bytes, tuple[Evidence, ...]]]:
+    """Whole lines of a file as this process read them last, and the evidence of each: one pair, replaced as one."""
+    return [(b"", ())]
+
+
 def read_lines(path: Path, run: str = "") -> list[Evidence]:
-    """The evidence of a file that may still grow, one for each line; an absent file is an empty list."""
-    return list(parse(disk.read(path), run)) if path.exists() else []
+    """The evidence of a file that may still grow, one for each line; an absent file is an empty list.
+
+    A run asks again and again: lines that it read before, and that are there byte for byte, are not parsed again.
+    """
+    text = disk.read(path) if path.exists() else b""
+    whole, last = text[: text.rfind(b"\n") + 1], _parsed(path, run)
+    before, seen = last[0] if whole.startswith(last[0][0]) else (b"", ())
+    seen = (*seen, *parse(whole[len(before) :], run, after=len(seen)))
+    last[0] = whole, seen
+    return [*seen, *parse(text[len(whole) :], run, after=len(seen))]
 
 
-def parse(text: bytes, run: str = "") -> Iterator[Evidence]:
-    """The evidence of each line; a line that cannot be read, or is of another run, is an unknown, which holds."""
-    return (_entry(number, line, run)[1] for number, line in enumerate(_split(text), 1))
+def parse(text: bytes, run: str = "", *, after: int = 0) -> Iterator[Evidence]:
+    """The evidence of each line; a line that cannot be read, or is of another run, is an unknown, which holds.
+
+    after: how many lines of the file come before the text.
+    """
+    return (_entry(number, line, run)[1] for number, line in enumerate(_split(text), after + 1))
 
 
 def read_log(path: Path, end: ChainEnd | None = None, run: str = "") -> EvidenceLog:

@@ -10,8 +10,8 @@ from pathlib import Path
 import psycopg
 
 from gates.deployment.database import Connection, sql
-from gates.deployment.dialect.current import named, tenant_session, written
-from gates.deployment.failures import in_words, told_in_words
+from gates.deployment.dialect.current import current, named, tenant_session, written
+from gates.deployment.failures import RIGHTS, in_words, told_in_words
 
 RUN = Path(__file__).parent / "rls_attempts.sql"
 REFUSED = "42501"
@@ -97,9 +97,16 @@ def _together(connection: Connection, asked: Sequence[TenantStatement]) -> list[
     (row,) = done.fetchall()
     found: list[tuple[bool, int, str, str, str]] = row["done"]  # type: ignore[assignment]
     return [
-        Attempt(touched, state, told_in_words(said, state, place) if state else "", entered or one.role is None)
+        Attempt(touched, state, _said(one, said, state, place) if state else "", entered or one.role is None)
         for one, (entered, touched, state, said, place) in zip(asked, found, strict=True)
     ]
+
+
+def _said(one: TenantStatement, said: str, state: str, place: str) -> str:
+    """What the server said, in words; of a refused role, that it is not the gate's login that may not."""
+    if one.role and state == RIGHTS:
+        return f"the role {current().roles.get(one.role) or one.role} may not: {said}"
+    return told_in_words(said, state, place)
 
 
 def _told(connection: Connection, one: TenantStatement) -> dict[str, object]:

@@ -48,6 +48,8 @@ SEEDS: dict[str, str] = {
 UPSERTS = {
     "feature_flags": "(key, company_id) do update set enabled = true",
     "replay_budgets": "(company_id) do update set daily_limit = 1",
+    "replay_runs": "(idempotency_key, company_id) do update set status = 'failed'",
+    "agent_controls": "(company_id) do update set agents_paused = true",
 }
 """Where an insert could also change the row of another."""
 MOST_ROWS = 1000
@@ -61,6 +63,7 @@ class TenantTable:
     """A table or view with tenant data. `tenant`: the SQL expression of a row's tenant.
 
     is_contract: it has a name in the contract, by which it is looked at; `shown` is its real one.
+    is_open: every role holds a right to read it.
     untrusted_owner: whose code would run with the gate's rights if it were read; '' where it may be read.
     """
 
@@ -73,6 +76,7 @@ class TenantTable:
     tenant: str
     tenant_column: str
     untrusted_owner: str = ""
+    is_open: bool = False
 
     @property
     def is_of_tenants(self) -> bool:
@@ -280,6 +284,8 @@ def _claimed(sight: Sight, tries: Iterable[tuple[str, str, str | None]]) -> Iter
     """Ask for everything under claims that show nothing."""
     of_tenants = "" if sight.table.is_of_tenants else f" where {sight.table.tenant} is not null"
     for name, role, claims in tries:
+        if role == "anon" and not has_strangers():
+            continue
         yield name, TenantStatement(f"select from {sight.table.reference}{of_tenants} limit 1000", (), role, claims)
 
 
@@ -303,6 +309,11 @@ def _writes(sight: Sight, bystander: str) -> Iterator[tuple[str, TenantStatement
 
 def _moved(table: TenantTable, other: str) -> str:
     return f"replay:{other}:192.0.2.9" if table.name == "edge_rate_limits" else other
+
+
+def has_strangers() -> bool:
+    """Whether there is a role as which strangers come in."""
+    return current().roles.get("anon", "anon") is not None
 
 
 def _claims(company: str, role: str = "authenticated") -> str:

@@ -13,7 +13,7 @@ from gates.deployment.dialect.current import current
 from gates.evidence import CheckSpec, Severity, Where
 from sql_checks.collector import PROBE
 from sql_checks.rls_attempts import Attempt
-from sql_checks.rls_probe import SEEDS, Probe, Sight
+from sql_checks.rls_probe import SEEDS, Probe, Sight, has_strangers
 
 CONTROL = "sql/rls/own-rows-visible"
 CONTRACT = {*SEEDS, "audit_heads"}
@@ -132,7 +132,8 @@ def test_own_rows_visible(looked: Probe, seen: Observer) -> None:
             " say which in gate.yaml: names: tenant_claim, tenant_setting or members"
         )
     _judge(seen, sights, "own", hidden)
-    missing = {name for name in CONTRACT if current().real(name)} - {s.table.name for s in sights if s.table.promised}
+    tenants = {n for n in CONTRACT if current().real(n) and _has_tenant(n) and _is_claimed(n)}
+    missing = tenants - {s.table.name for s in sights if s.table.promised}
     if missing:
         seen.unmet(f"no row to look at in {', '.join(sorted(missing))}; one is needed. Use a login that may write them")
 
@@ -176,9 +177,18 @@ def test_stranger_sees_nothing(looked: Probe, seen: Observer) -> None:
     )
 
 
+def _has_tenant(name: str) -> bool:
+    """Whether the rows of a table are tenants': flags or pauses without one are everybody's."""
+    return "company_id" not in contract().relations[name].columns or current().has(name, "company_id")
+
+
 def _is_shown(sight: Sight) -> bool:
     """Whether a tenant is promised its rows: those of an area that is not claimed may be closed to everybody."""
-    return sight.table.promised and current().claims(contract().relations[sight.table.name].area)
+    return sight.table.promised and _is_claimed(sight.table.name)
+
+
+def _is_claimed(name: str) -> bool:
+    return current().claims(contract().relations[name].area)
 
 
 def _has_global_rows(sight: Sight) -> bool:
@@ -236,7 +246,17 @@ def _has_global_rows(sight: Sight) -> bool:
     ],
 )
 def test_sees_nothing(name: str, looked: Probe, seen: Observer) -> None:
-    """Nobody's rows without a tenant."""
+    """Nobody's rows without a tenant. Where strangers have no role, they hold what every role holds."""
+    if name == "anon" and not has_strangers():
+        sights = _sights(looked, seen)
+        if opened := sorted({s.table.shown for s in sights if s.table.is_open}):
+            seen.unmet(
+                f"there is no role for strangers (names: roles: anon), and every role may read {', '.join(opened[:5])}."
+                " Revoke what PUBLIC holds there, or name the role as which strangers come in"
+            )
+        seen.count(len(sights))
+        seen.control(f"no role but those that are named may read any of {len(sights)} tables")
+        return
     told = {"garbage": Errors.REFUSE, "row_security_off": Errors.REFUSE}
     errors = told.get(name, Errors.ARE_FAILURES)
     _judge(seen, _sights(looked, seen), name, lambda _s, a: f"{a.rows} rows seen" if a.rows else "", errors=errors)

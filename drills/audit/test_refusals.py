@@ -39,16 +39,16 @@ def _one_row(scene: Scene, company: str, code: str, rows: int) -> None:
     scene.seen.count()
 
 
-def _each_on_record(scene: Scene, company: str, code: str, refused: Callable[[], object]) -> None:
-    """Of two refusals in a minute, each has its row."""
-    for rows in (1, 2):
-        refused()
+def _each_on_record(scene: Scene, company: str, code: str, refused: Callable[..., object], **second: object) -> None:
+    """Of two refusals in a minute, each has its row; `second`: what the second one asks beside."""
+    for rows, fields in ((1, {}), (2, second if scene.claims("dry-run") else {})):
+        refused(**fields)
         _one_row(scene, company, code, rows)
 
 
 @drill("drill/audit/refusal-agents-paused", covers=("I02",))
 def test_refusal_agents_paused(scene: Scene) -> None:
-    """Each replay refused by a pause leaves one dlq_replay_refused row with the code agents_paused.
+    """Each replay refused by a pause, a dry run too, leaves one dlq_replay_refused row with the code agents_paused.
 
     Who kept trying during the incident is the first question after it.
     """
@@ -56,31 +56,34 @@ def test_refusal_agents_paused(scene: Scene) -> None:
     scene.run(company, dry_run=True)
     scene.seen.require(not _refusals(scene, company, "agents_paused"), "an admitted replay is audited as refused")
     scene.pause(company)
-    _each_on_record(scene, company, "agents_paused", partial(scene.replay, company, 409, "agents_paused", max=1))
+    refused = partial(scene.replay, company, 409, "agents_paused", max=1)
+    _each_on_record(scene, company, "agents_paused", refused, dry_run=True)
 
 
 @drill("drill/audit/refusal-feature-disabled", covers=("I02",))
 def test_refusal_feature_disabled(scene: Scene) -> None:
-    """Each replay refused by a flag leaves one dlq_replay_refused row with the code feature_disabled.
+    """Each replay refused by a flag, a dry run too, leaves one dlq_replay_refused row with the code feature_disabled.
 
     A flag that was switched off by mistake is found by the refusals that it causes.
     """
     company = scene.company(items=1)
     scene.run(company, dry_run=True)
     scene.set_flag(company, REPLAY_FLAG, enabled=False)
-    _each_on_record(scene, company, "feature_disabled", partial(scene.replay, company, 403, "feature_disabled", max=1))
+    refused = partial(scene.replay, company, 403, "feature_disabled", max=1)
+    _each_on_record(scene, company, "feature_disabled", refused, dry_run=True)
 
 
 @drill("drill/audit/refusal-budget-exhausted", covers=("I02",))
 def test_refusal_budget_exhausted(scene: Scene) -> None:
-    """A replay refused by the budget leaves one dlq_replay_refused row with the code budget_exhausted.
+    """A replay refused by the budget, a dry run too, leaves one dlq_replay_refused row with the code budget_exhausted.
 
     A tenant that runs against its budget is seen here, or in its complaint.
     """
     company = scene.company(items=1)
     scene.run(company, dry_run=True)
     scene.budget(company, daily_limit=1, daily_used=1, monthly_used=1)
-    _each_on_record(scene, company, "budget_exhausted", partial(scene.replay, company, 429, "budget_exhausted", max=1))
+    refused = partial(scene.replay, company, 429, "budget_exhausted", max=1)
+    _each_on_record(scene, company, "budget_exhausted", refused, dry_run=True)
 
 
 @drill("drill/audit/refusal-key-reused", covers=("I02",))
@@ -98,7 +101,8 @@ def test_refusal_key_reused(scene: Scene) -> None:
 
 @drill("drill/audit/refusal-forbidden", needs=("database", "mint"), covers=("I02",))
 def test_refusal_forbidden(scene: Scene, token: Minter) -> None:
-    """A tenant's admin who asks for another tenant is on record under its own company, at most once a minute.
+    """A tenant's admin who asks for another tenant is on record under its own company, at most once a minute; so is
+    a user of the tenant whose role may nothing.
 
     An attacker's refused attempts must be seen, and must not fill the trail of the victim.
     """
@@ -117,6 +121,16 @@ def test_refusal_forbidden(scene: Scene, token: Minter) -> None:
     # the row may be written when its minute is over: none yet is as good as one
     allowed = 1 if same else 2
     assert len(rows) <= allowed, f"3 refusals of one minute left {len(rows)} audit rows; allowed: {allowed}"
+    # of a deployment whose first row of a minute comes at once that of another role does, too
+    for is_signed in (False, True) if rows else ():
+        staff = scene.company("c")
+        viewer = token(role="viewer", company_id=staff)
+        request = token_post("/dlq-replay", replay_fields(staff, dry_run=True), viewer, "a role that may nothing")
+        if is_signed:
+            request = scene.replay_request(staff, "that role, signed", dry_run=True)
+            request = request.adding_header("Authorization", f"Bearer {viewer}")
+        scene.expect(request, 403, "forbidden")
+        scene.until(partial(_refusals, scene, staff, "forbidden"), "the audit row of a role that was refused")
     unknown = new_id("company")
     scene.replay(unknown, 403, "forbidden", label="signed, a company that does not exist", max=1)
     assert not scene.audit(unknown), "a company that does not exist has an audit trail, of the refusals of its name"

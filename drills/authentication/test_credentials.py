@@ -177,6 +177,24 @@ def test_new_company_is_known_at_once(scene: Scene) -> None:
     scene.replay(company, 200, label="as soon as there is the company", dry_run=True)
 
 
+@check(
+    "drill/authentication/removed-company-is-unknown",
+    severity=Severity.WARN,
+    needs=SQL,
+    after=SIGNED,
+    covers=("A25",),
+)
+def test_removed_company_is_unknown(scene: Scene) -> None:
+    """A company that was served is refused like any unknown one once its row is gone.
+
+    A service that remembers whom it knows works on for a customer that has left until it is restarted.
+    """
+    company = scene.company()
+    scene.replay(company, label="while there is the company", control=True, dry_run=True)
+    scene.tenants.remove([company])
+    scene.replay(company, 403, "forbidden", label="after the company was removed", dry_run=True)
+
+
 @drill("drill/authentication/one-refusal", severity=Severity.WARN, covers=("A25",))
 def test_one_refusal(bench: Bench) -> None:
     """A 401 has the same body whatever was wrong, and the same headers for a known and an unknown company.

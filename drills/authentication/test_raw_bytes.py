@@ -107,7 +107,7 @@ HOSTILE_BODIES = [
     Case(
         "invalid-utf8-body",
         "A signed body that is not UTF-8 gets 400.",
-        lambda b: b.replace(b"10", b'10,"error_type":"\xff"'),
+        lambda b: b.replace(b'"max":10', b'"max":10,"error_type":"\xff"'),
         ("A12",),
     ),
     Case("utf16-body", "A signed body in UTF-16 gets 400.", lambda b: b.decode().encode("utf-16"), ("A12",)),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import uuid
 from collections.abc import Callable
 from contextlib import nullcontext
 
@@ -14,12 +13,14 @@ from drills.workbench.credentials import REPLAY, Clock
 from drills.workbench.scene import Scene
 from gates.checks.recorder import Observer, check
 from gates.deployment.client import HttpDoor
+from gates.deployment.dialect.current import current
+from gates.deployment.ids import new_id
 from gates.deployment.loans import LiveRow
 from gates.deployment.requests import SIGNATURE, Request, forged_signature, post, sign_v1, sign_v2, signed_get
 from gates.deployment.target import Target
 from gates.evidence import Severity, Where
 
-TOLERANCE_S = 300
+TOLERANCE_S = current().limit("signature_age_s")
 MARGIN_S = 6
 """Distance from the tolerance at which both sides are clear: a clock may differ by a second, a request may wait."""
 
@@ -194,7 +195,7 @@ def test_v2_tolerance(case: Case, bench: Bench) -> None:
 
 
 def _run_path() -> str:
-    return f"{REPLAY}/{uuid.uuid4()}"
+    return f"{REPLAY}/{new_id('run')}"
 
 
 READS: list[Case] = [

@@ -95,9 +95,11 @@ def test_new_month_starts_at_zero(scene: Scene) -> None:
         scene.budget(company, daily_limit=5, daily_used=5, monthly_limit=5, monthly_used=5)
         _roll_back(scene, company, part)
         day = scene.today()
+        shown = scene.replay(company, label="a dry run", max=2, dry_run=True).json()
         answer = scene.replay(company, max=2).json()
         scene.seen.require(scene.today() == day, "the UTC day changed meanwhile; run again")
         assert answer["target_count"] == 2, f"{answer['target_count']} items taken where the new month leaves 5"
+        assert shown["target_count"] == 2, f"a dry run shows {shown['target_count']} items where the new month leaves 5"
         scene.charged(company, 2)
         scene.add_items(company, 2)
         scene.run(company, max=2)

@@ -167,6 +167,8 @@ def test_concurrent_replays_one_claim(scene: Scene) -> None:
     A read before the claim sends the same letter three times.
     """
     _race_for_the_same_items(scene, scene.company(items=6), charged=True)
+    if not scene.claims("budgets"):
+        return
     if scene.claims("flags"):  # the row of a budget may be all that one waits for
         company = scene.company(items=6)
         scene.set_flag(company, BUDGET_FLAG, enabled=False)

@@ -13,6 +13,7 @@ from drills.workbench.checks import SIGNED, TENANTS, Case, cases
 from drills.workbench.credentials import REPLAY
 from drills.workbench.scene import Scene, new_key
 from gates.checks.recorder import check
+from gates.deployment.dialect.current import current
 from gates.deployment.ids import ids_have_spellings
 from gates.deployment.requests import encode_body, replay_fields, signed_post_v2, token_post
 from gates.evidence import Severity
@@ -155,7 +156,8 @@ def test_defaults_are_equal(scene: Scene, tenant: str) -> None:
     """
     key = new_key()
     scene.replay(tenant, label="defaults left out", control=True, idempotency_key=key)
-    again = scene.replay(tenant, label="defaults given", idempotency_key=key, max=25, dry_run=False, force=False).json()
+    whole: dict[str, Any] = {"max": current().limit("default_batch"), "dry_run": False, "force": False}
+    again = scene.replay(tenant, label="defaults given", idempotency_key=key, **whole).json()
     assert again.get("duplicate") is True, "the request with its defaults spelt out is not taken for the same"
 
 
@@ -279,6 +281,9 @@ def test_v2_resend_beside_a_token(scene: Scene, bench: Bench, tenant: str) -> No
     assert scene.replayed(tenant) == 2, f"{scene.replayed(tenant)} outbox rows after a re-send; allowed: 2"
 
 
+WRITES_NOTHING = "drill/dry-run/writes-nothing"
+
+
 @drill("drill/idempotency/dry-run-stores-no-key", covers=("D13",))
 def test_dry_run_stores_no_key(scene: Scene, tenant: str) -> None:
     """A dry run does not use up its key: the real run with the same key has its effect.
@@ -287,7 +292,9 @@ def test_dry_run_stores_no_key(scene: Scene, tenant: str) -> None:
     """
     key = new_key()
     scene.add_items(tenant, 2)
+    items = scene.items(tenant)
     scene.replay(tenant, label="dry run", control=True, idempotency_key=key, dry_run=True)
+    scene.seen.require(scene.items(tenant) == items, "the dry run changed its items", by=WRITES_NOTHING)
     real = scene.replay(tenant, label="real run, same key", idempotency_key=key).json()
     assert real.get("duplicate") is False, "the real run is taken for a repetition of the dry run"
     assert scene.replayed(tenant) == 2, f"{scene.replayed(tenant)} outbox rows; due: 2"
@@ -313,19 +320,18 @@ def test_duplicate_while_refused(scene: Scene, tenant: str) -> None:
 
     Otherwise a client that lost the answer is told that nothing was touched, when all was.
     """
+    can_refuse = scene.claims("pause") or scene.claims("budgets")
+    scene.seen.require(can_refuse, "nothing can refuse: neither pause nor budgets")
     key = new_key()
     scene.add_items(tenant, 2)
     first = scene.replay(tenant, label="the first time", control=True, idempotency_key=key, max=1).json()
     if scene.claims("pause"):
         scene.pause(tenant)
     scene.budget(tenant, daily_limit=0)
+    scene.replay(tenant, (409, 429), label="a new key", control=True, max=1)
     again = scene.replay(tenant, label="again, while new ones are refused", idempotency_key=key, max=1).json()
     assert again.get("duplicate") is True, f"duplicate is {again.get('duplicate')!r}; due: true"
     assert again.get("items") == first.get("items"), f"the items are {again.get('items')}; stored: {first.get('items')}"
-    scene.replay(tenant, (409, 429), label="a new key", max=1)
-    scene.seen.require(
-        scene.claims("pause") or scene.claims("budgets"), "nothing can refuse: neither pause nor budgets"
-    )
 
 
 Hinder = Callable[[Scene, str, bool], Any]

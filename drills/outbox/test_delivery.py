@@ -12,6 +12,8 @@ from drills.workbench.scene import Scene, best_of
 from drills.workbench.tenant_data import PLAIN_TYPE, as_jsonb
 from gates.checks.recorder import check
 from gates.deployment.client import NoAnswer
+from gates.deployment.dialect.current import current
+from gates.deployment.dialect.exchange import path_of
 from gates.deployment.ids import new_id
 from gates.deployment.requests import encode_body, signed_get
 from gates.evidence import Severity
@@ -176,7 +178,8 @@ def test_refused_leaves_nothing(scene: Scene) -> None:
     """
     company, event = scene.company(), new_id("event")
     good = {"company_id": company, "event_type": PLAIN_TYPE, "aggregate_key": "k", "payload": {}, "event_id": event}
-    odd: list[dict[str, Any]] = [{"payload": None}, {"event_type": 7}, {"surplus": 1}, {"aggregate_key": None}]
+    odd: list[dict[str, Any]] = [{"payload": None}, {"event_type": 7}, {"surplus": 1}]
+    odd += [{"aggregate_key": None}, {"event_id": None}]
     odd += [{"payload": payload} for payload in ({"a\u0000": 1}, {"deep": [{"a": "\u0000"}]})]
     for change in odd:
         request = scene.signer.post("/events", encode_body({**good, **change}), f"an event with {change}")
@@ -344,14 +347,14 @@ def test_status_of_an_event(scene: Scene) -> None:
     company = scene.company()
     scene.pause(company)
     event = str(scene.emit(company)["event_id"])
-    waiting = _status(scene, event)
+    waiting = _status(scene, company, event)
     # looked at afterwards: what a pause let through meanwhile is no lie of the status
     scene.seen.require(not scene.effects([event]), "the paused tenant's event was delivered")
     assert waiting.get("effect_at") is None, f"effect_at is {waiting.get('effect_at')!r} while the event waits"
     scene.pause(company, on=False)
     scene.delivered([event])
-    scene.until(lambda: _status(scene, event).get("effect_at"), "effect_at of the event")
-    done = _status(scene, event)
+    scene.until(lambda: _status(scene, company, event).get("effect_at"), "effect_at of the event")
+    done = _status(scene, company, event)
     assert done.get("committed_at"), "the event has no committed_at"
     late = scene.value("select %s::timestamptz >= %s::timestamptz", done["effect_at"], done["committed_at"])
     assert late, f"effect_at {done['effect_at']} is before committed_at {done['committed_at']}"
@@ -360,21 +363,34 @@ def test_status_of_an_event(scene: Scene) -> None:
 
 @check("drill/outbox/status-of-a-failing-event", needs=AGENT, after=DELIVERS, covers=("K01", "K14"))
 def test_status_of_a_failing_event(scene: Scene) -> None:
-    """GET /events/{id} shows no effect_at while an event fails and is tried again, and does not call it processed.
+    """GET /events/{id} shows no effect_at while an event fails and is tried again, and does not call it processed; once
+    it has its effect, effect_at is later than its failures.
 
-    A failed attempt that is shown as the effect hides each of them from whoever waits for it.
+    A failed attempt that is shown as the effect, or dated as it, hides each of them from whoever waits for it.
     """
     scene.claims_drill_agent()
     company = scene.company()
     event = str(scene.emit(company, payload={"drill": {"fail_times": -1}})["event_id"])
     scene.until(lambda: any(int(r["attempts"] or 0) for r in scene.outbox(company)), "a failed attempt of the event")
     scene.seen.control("the event has failed once")
-    shown = _status(scene, event)
+    shown = _status(scene, company, event)
     assert shown.get("effect_at") is None, f"effect_at is {shown.get('effect_at')!r} after a failed attempt"
     assert shown.get("status") != "processed", "an event whose only attempt failed is shown as processed"
-    scene.seen.count()
+    failed_at = scene.value("select clock_timestamp()")
+    for table, column in (("events", "id"), ("event_outbox", "event_id")):
+        if current().has(table, "payload"):
+            scene.rows(f"update public.{table} set payload = '{{}}' where {column} = %s", event)
+    scene.make_due(company)
+    dead = any(r["state"] == "dead" for r in scene.outbox(company))
+    scene.seen.require(not dead, "the event was dead before it was mended")
+    scene.delivered([event])
+    done = _status(scene, company, event).get("effect_at")
+    sound = scene.value("select %s::timestamptz >= %s", done, failed_at)
+    assert sound, f"effect_at is {done}; at {failed_at} the event had failed and could have no effect"
+    scene.seen.count(2)
 
 
-def _status(scene: Scene, event: str) -> dict[str, Any]:
-    request = signed_get(f"/events/{event}", scene.target.hmac_secret, scene.signer.clock.now(), "an event's status")
+def _status(scene: Scene, company: str, event: str) -> dict[str, Any]:
+    path = path_of(f"/events/{event}", company)
+    request = signed_get(path, scene.target.hmac_secret, scene.signer.clock.now(), "an event's status")
     return scene.expect(request, 200).json()

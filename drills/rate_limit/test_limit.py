@@ -12,7 +12,7 @@ from drills.workbench.credentials import REPLAY, Minter
 from drills.workbench.rate_limit import ADMITTED, Limit, client_addresses
 from drills.workbench.scene import new_key
 from gates.checks.recorder import check
-from gates.deployment.dialect.exchange import real_path
+from gates.deployment.dialect.exchange import path_of, real_path
 from gates.deployment.ids import ids_have_spellings, new_id
 from gates.deployment.requests import SIGNATURE, Request, encode_body, forged_signature, post, signed_get, token_post
 from gates.deployment.tenants import Tenants
@@ -255,7 +255,7 @@ def test_reads_not_limited(limit: Limit, bench: Bench, tenant: str) -> None:
     limit.fill(tenant, 2)
     limit.limited(limit.request(tenant, "call 4"), control=True)
     for _ in range(4):
-        request = signed_get(f"{REPLAY}/{run}", bench.target.hmac_secret, bench.clock.now(), "read a run")
+        request = signed_get(path_of(f"{REPLAY}/{run}", tenant), bench.target.hmac_secret, bench.clock.now(), "read")
         limit.passes(request)
 
 

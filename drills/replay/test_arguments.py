@@ -9,15 +9,24 @@ from typing import Any
 from drills.workbench.checks import SIGNED, SQL, TENANTS
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
+from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id
 
-WANTED, OTHER = "e\u0301", "\u00e9"
-"""Two texts that look the same, and are not: an error type is compared as it is."""
+WANTED = "e\u0301%"
+OTHERS = ("\u00e9%", "E\u0301%", "e\u0301 x")
+"""An error type is compared as it is: others look the same, differ in case alone, or fit it as a pattern."""
 DUE, LATER = "2000-01-01T00:00:00Z", "2999-01-01T00:00:00Z"
 ITEMS: tuple[dict[str, Any], ...] = tuple(
-    {"status": status, "error_type": error_type, "retry_after": due, "retry_count": tries, "max_retries": 3}
-    for status, tries in (("pending", 0), ("pending", 2), ("pending", 3), ("resolved", 0), ("discarded", 0))
-    for error_type in (WANTED, OTHER)
+    {"status": status, "error_type": error_type, "retry_after": due, "retry_count": tries, "max_retries": allowed}
+    for status, tries, allowed in (
+        ("pending", 0, 3),
+        ("pending", 2, 3),
+        ("pending", 3, 3),
+        ("pending", 7, 9),
+        ("resolved", 0, 3),
+        ("discarded", 0, 3),
+    )
+    for error_type in (WANTED, *OTHERS)
     for due in (LATER, DUE)
 )
 """One of each kind, the oldest first."""
@@ -37,7 +46,7 @@ def _eligible(rows: Sequence[dict[str, Any]], asked: dict[str, Any]) -> list[str
         and (asked["force"] or r["retry_after"] == DUE)
         and asked["error_type"] in (None, r["error_type"])
     ]
-    return found[: asked["max"] or 25]
+    return found[: asked["max"] or current().limit("default_batch")]
 
 
 @check("drill/safety-rails/arguments-together", needs=TENANTS, after=SIGNED, covers=("E08", "E11", "E15", "F02"))
@@ -47,7 +56,8 @@ def test_arguments_together(scene: Scene, tenant: str, other: str) -> None:
     A condition that is lost beside another replays what nobody asked for, when the operator was most careful.
     """
     foreign, unknown = scene.add_items(other, 1)[0], new_id("item")
-    rows = [{"id": i, **item} for i, item in zip(scene.tenants.add_rows(tenant, ITEMS), ITEMS, strict=True)]
+    items = ITEMS[: current().limit("batch") - 2]  # all are named at once, beside two that are not there
+    rows = [{"id": i, **item} for i, item in zip(scene.tenants.add_rows(tenant, items), items, strict=True)]
     named = [*(r["id"] for r in rows), foreign, unknown]
     for asked in ARGUMENTS:
         scene.reset_limit(tenant)

@@ -70,18 +70,20 @@ def test_answer(scene: Scene, tenant: str) -> None:
 
 @drill("drill/dry-run/writes-nothing", covers=("F01",))
 def test_writes_nothing(scene: Scene, tenant: str) -> None:
-    """A dry run changes no row of any table of its tenant, row versions included.
+    """A dry run changes no row of any table of its tenant, row versions included, and makes none that is missing.
 
     Otherwise looking is doing.
     """
     scene.add_items(tenant, 3)
-    scene.budget(tenant, daily_limit=100)
+    for budget in ("no budget row", "a budget row"):
+        before = scene.tables(tenant)
+        scene.replay(tenant, label=f"dry run, {budget}", dry_run=True)
+        after = scene.tables(tenant)
+        changed = sorted(t for t in before if before[t] != after.get(t))
+        assert not changed, f"a dry run of a tenant with {budget} changed rows in {changed}"
+        scene.seen.value(len(before), unit="tables")
+        scene.budget(tenant, daily_limit=100)
     before = scene.tables(tenant)
-    scene.replay(tenant, label="dry run", dry_run=True)
-    after = scene.tables(tenant)
-    changed = sorted(t for t in before if before[t] != after.get(t))
-    scene.seen.value(len(before), unit="tables")
-    assert not changed, f"a dry run changed rows in {changed}"
     scene.replay(tenant, label="real run", control=True)
     scene.seen.require(scene.tables(tenant) != before, "the real run changed nothing either")
 

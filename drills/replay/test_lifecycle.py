@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -40,7 +39,8 @@ def test_failed_item_is_pending_again(scene: Scene) -> None:
     later = after["retry_after"] > before["retry_after"]
     assert later, f"retry_after went from {before['retry_after']} to {after['retry_after']}"
     assert (row["success_count"], row["failure_count"]) == (0, 1), f"the run counts {row['success_count']} successes"
-    scene.seen.count(5)
+    scene.in_one_state(company)
+    scene.seen.count(6)
 
 
 @drill("drill/lifecycle/items-of-a-key-in-order", needs=SQL, covers=("K11", "E15"))
@@ -132,7 +132,7 @@ def test_run_counts_add_up(scene: Scene) -> None:
     counts = {name: row[name] for name in ("status", "target_count", "success_count", "failure_count")}
     due = {"status": "completed", "target_count": 10, "success_count": 9, "failure_count": 1}
     assert counts == due, f"the run's row says {counts}; of its 10 items 9 succeed, and due is {due}"
-    request, answer = scene.get_run(run)
+    request, answer = scene.get_run(run, company)
     shown = scene.seen.expect(request, answer, 200).json()
     assert shown.get("status") == row["status"], f"the endpoint shows {shown.get('status')!r}; the row says {counts}"
     # the contract names no members for the counts: a name of the row's must have its value, else the value is there
@@ -195,13 +195,19 @@ select (select count(*) from public.event_outbox o where o.replay_run_id = %s an
 
 @drill("drill/lifecycle/unknown-run-is-not-found", needs=SQL, after=SIGNED, covers=("L10",))
 def test_unknown_run(scene: Scene) -> None:
-    """GET of a run that does not exist is 404; of one that does, its status.
+    """GET of a run that does not exist is 404; of one that does, its status, also of one that was stopped.
 
-    An endpoint that answers with something for every id hides a lost run.
+    An endpoint that answers with something for every id hides a lost run, one that calls each end completed a failure.
     """
     company = scene.company(items=1)
     run = str(scene.run(company, max=1)["replay_run_id"])
-    request, answer = scene.get_run(run)
+    request, answer = scene.get_run(run, company)
     scene.seen.expect(request, answer, 200, control=True)
-    request, answer = scene.get_run(str(uuid.uuid4()))
+    request, answer = scene.get_run(new_id("run"), company)
     scene.seen.expect(request, answer, 404)
+    scene.ended(run)
+    for status in ("stopped", "failed"):
+        scene.rows(f"update public.replay_runs set status = '{status}' where id = %s", run)
+        request, answer = scene.get_run(run, company)
+        shown = scene.seen.expect(request, answer, 200).json().get("status")
+        assert shown == status, f"the endpoint shows a {status} run as {shown!r}"

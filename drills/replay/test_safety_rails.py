@@ -19,6 +19,8 @@ def _ids(count: int) -> list[str]:
     return [new_id("item") for _ in range(count)]
 
 
+BATCH = current().limit("batch")
+LONGEST_KEY = ("k~ !" * 1000)[: current().limit("key_length") - 1] + "!"
 MAXIMA: list[Case] = [
     Case("max-zero", "`max` 0 is refused.", 0),
     Case("max-negative", "A negative `max` is refused.", -1),
@@ -109,12 +111,12 @@ def test_maximum_spelling(case: Case, bench: Bench) -> None:
 
 
 OVERSIZED: list[Case] = [
-    Case("max-over-50", "`max` 51 is refused as too large a batch.", {"max": 51}, ("E02",)),
+    Case("max-over-50", "`max` 51 is refused as too large a batch.", {"max": BATCH + 1}, ("E02",)),
     Case("max-huge", "`max` 1,000,000,000 is refused as too large a batch.", {"max": 10**9}, ("E02",)),
     Case(
         "max-beyond-all-integers", "`max` of 31 digits is refused, and is no server error.", {"max": 10**30}, ("E02",)
     ),
-    Case("dlq-ids-over-50", "51 ids are refused as too large a batch.", {"dlq_ids": _ids(51)}, ("E02",)),
+    Case("dlq-ids-over-50", "51 ids are refused as too large a batch.", {"dlq_ids": _ids(BATCH + 1)}, ("E02",)),
 ]
 
 
@@ -124,9 +126,9 @@ def test_oversized_batch(case: Case, bench: Bench) -> None:
 
     Otherwise one call floods the agents with a tenant's whole dead-letter queue.
     """
-    bench.opens(bench.signed(bench.body(max=50), "a batch of 50"))
+    bench.opens(bench.signed(bench.body(max=BATCH), f"a batch of {BATCH}"))
     for extra in ({}, *([] if "force" in current().lacking else [{"force": True}])):
-        fields = json.loads(bench.body(**{"max": 50, **case.value, **extra}))
+        fields = json.loads(bench.body(**{"max": BATCH, **case.value, **extra}))
         if "dlq_ids" in fields:
             del fields["max"]
         body = encode_body(fields)
@@ -245,13 +247,17 @@ def test_text(case: Case, bench: Bench) -> None:
 
 ACCEPTED: list[Case] = [
     Case("max-1-accepted", "`max` 1 is accepted.", {"max": 1}),
-    Case("max-50-accepted", "`max` 50 is accepted.", {"max": 50}),
-    Case("key-of-200-accepted", "A key of 200 printable characters is accepted.", {"idempotency_key": "k ~!" * 50}),
+    Case("max-50-accepted", "`max` 50 is accepted.", {"max": BATCH}),
+    Case(
+        "key-of-200-accepted",
+        "A key of 200 printable characters is accepted.",
+        {"idempotency_key": ("k ~!" * 1000)[: current().limit("key_length")]},
+    ),
     Case("error-type-of-200-accepted", "An error type of 200 characters is accepted.", {"error_type": "é" * 200}),
     Case(
         "all-fields-accepted",
         "All fields together are accepted.",
-        {"dry_run": True, "force": True, "dlq_ids": _ids(50)},
+        {"dry_run": True, "force": True, "dlq_ids": _ids(BATCH)},
     ),
 ]
 

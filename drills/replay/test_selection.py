@@ -8,6 +8,7 @@ from typing import Any
 from drills.workbench.checks import SIGNED, TENANTS, Case, cases
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
+from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id
 from gates.evidence import Severity
 
@@ -34,8 +35,10 @@ def test_max_bounds_the_effect(scene: Scene, tenant: str) -> None:
     Otherwise the limit stands in the request and nowhere else.
     """
     ids = scene.add_items(tenant, 6)
-    whole = scene.run(tenant, label="max 50, dry", max=50, dry_run=True)
-    scene.seen.require(len(took(whole)) == 6, f"a dry run of max 50 shows {len(took(whole))} of 6 eligible items")
+    whole = scene.run(tenant, label="the largest batch, dry", max=current().limit("batch"), dry_run=True)
+    scene.seen.require(
+        len(took(whole)) == 6, f"a dry run of the largest batch shows {len(took(whole))} of 6 eligible items"
+    )
     scene.reset_limit(tenant)
     ways: list[tuple[str, dict[str, Any]]] = [("", {}), (", forced", {"force": True}), (", of 6 ids", {"dlq_ids": ids})]
     for moved, (how, fields) in zip((2, 4, 6), ways, strict=True):
@@ -51,25 +54,27 @@ def test_default_max(scene: Scene, tenant: str) -> None:
 
     Otherwise leaving it out replays everything.
     """
-    scene.add_items(tenant, 28)
+    due = current().limit("default_batch")
+    scene.add_items(tenant, due + 3)
     scene.replay(tenant, label="max 1, dry", control=True, max=1, dry_run=True)
     answer = scene.replay(tenant, label="no max").json()
-    scene.seen.value(len(took(answer)), 25, "items")
-    assert len(took(answer)) == 25, f"{len(took(answer))} of 28 items taken without max; due: 25"
-    assert scene.replayed(tenant) == 25, f"{scene.replayed(tenant)} outbox rows; due: 25"
+    scene.seen.value(len(took(answer)), due, "items")
+    assert len(took(answer)) == due, f"{len(took(answer))} of {due + 3} items taken without max; due: {due}"
+    assert scene.replayed(tenant) == due, f"{scene.replayed(tenant)} outbox rows; due: {due}"
 
 
 @drill("drill/safety-rails/max-defaults-to-the-ids", severity=Severity.WARN, covers=("E02",))
 def test_max_defaults_to_ids(scene: Scene, tenant: str) -> None:
-    """Without `max`, all of 30 named items are taken.
+    """Without `max`, all named items are taken, also where they are more than it is by default.
 
     Otherwise an operator's list is cut without a word.
     """
-    ids = scene.add_items(tenant, 30)
+    count = min(current().limit("batch"), current().limit("default_batch") + 5)
+    ids = scene.add_items(tenant, count)
     scene.replay(tenant, label="one id, dry", control=True, dlq_ids=ids[:1], dry_run=True)
-    answer = scene.replay(tenant, label="30 ids", dlq_ids=ids).json()
-    scene.seen.value(len(took(answer)), 30, "items")
-    assert took(answer) == set(ids), f"{len(took(answer))} of 30 named items taken"
+    answer = scene.replay(tenant, label=f"{count} ids", dlq_ids=ids).json()
+    scene.seen.value(len(took(answer)), count, "items")
+    assert took(answer) == set(ids), f"{len(took(answer))} of {count} named items taken"
 
 
 @drill("drill/safety-rails/oldest-first", covers=("E15",))
@@ -237,7 +242,7 @@ def test_other_tenants_untouched(scene: Scene, tenant: str, other: str) -> None:
     scene.add_items(tenant, 3)
     scene.add_items(other, 3)
     before = scene.digest(other)
-    answer = scene.run(tenant, label="one tenant", max=50)
+    answer = scene.run(tenant, label="one tenant", max=current().limit("batch"))
     assert scene.digest(other) == before, "rows of another tenant were changed"
     scene.seen.require(len(took(answer)) == 3, f"{len(took(answer))} items taken; due: the tenant's 3")
 

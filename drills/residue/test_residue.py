@@ -84,7 +84,8 @@ def test_pauses_as_found(db: Connection, seen: Observer, found: dict[str, list[s
 
 def _unchanged(db: Connection, seen: Observer, found: dict[str, list[str]], what: str) -> None:
     now = state_of(db)[what]
-    seen.require(found[what] or now, f"the deployment has no {what} at all")
+    by = "sql/spot/pause-row-exists" if what == "pauses" else ""
+    seen.require(found[what] or now, f"the deployment has no {what} at all", by=by)
     changed = sorted(set(found[what]) ^ set(now))
     if changed:
         seen.witness = list(changed[:6])

@@ -23,7 +23,8 @@ HELD = 2500
 
 @drill("drill/held/switched-off-is-not-delivered", covers=("H01", "K18"))
 def test_switched_off_is_not_delivered(scene: Scene) -> None:
-    """Rows of a tenant whose outbox is switched off are not delivered, not failed and not lost, however old.
+    """Rows of a tenant whose outbox is switched off are not delivered, not failed and not lost, however old, also those
+    that were tried before.
 
     A rollback that goes on delivering is none; one that drops what was accepted is a loss.
     """
@@ -31,13 +32,14 @@ def test_switched_off_is_not_delivered(scene: Scene) -> None:
     scene.set_flag(company, OUTBOX_FLAG, enabled=False)
     old = scene.value("select now() - interval '2 days'")
     events = scene.write_outbox(company, 2, inserted_at=old) + scene.write_outbox(company, 4)
+    events += scene.write_each_kind(company, attempts=1)
     scene.passes_by(other, 3)
     assert not scene.effects(events), "an event of a switched-off tenant was delivered"
     states = [r["state"] for r in scene.outbox(company)]
-    assert states == ["pending"] * 6, f"the held rows, of which two are two days old, are {states}"
+    assert states == ["pending"] * 8, f"the held rows, of which two are old and two have failed once, are {states}"
     letters = len(scene.items(company))
     assert letters == 0, f"{letters} held events are in the dead letter queue"
-    scene.seen.count(6)
+    scene.seen.count(8)
 
 
 @drill("drill/held/delivered-when-on-again", covers=("H01", "K11"))

@@ -12,6 +12,7 @@ from drills.workbench.checks import DELIVERS, SIGNED, SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.deployment.loans import LiveRow
+from gates.deployment.tenants import OUTBOX_FLAG
 from gates.evidence import Where
 
 drill = partial(check, needs=SQL)
@@ -130,13 +131,14 @@ def test_events_go_to_the_outbox(scene: Scene) -> None:
     answers = [scene.emit(paused, key="k", payload={"n": n}) for n in range(3)]
     paths = {a["path"] for a in answers}
     assert paths == {"outbox"}, f"events of a paused tenant took the paths {sorted(paths)}"
+    tried = scene.write_each_kind(paused, attempts=1)  # before the pause, once
     scene.passes_by(other)
-    events = [str(a["event_id"]) for a in answers]
+    events = [*(str(a["event_id"]) for a in answers), *tried]
     early = scene.effects(events)
-    assert not early, f"{len(early)} of 3 events of a paused tenant had their effect"
+    assert not early, f"{len(early)} of 5 events of a paused tenant had their effect"
     rows = scene.count("event_outbox", paused, "processed_at is null")
-    assert rows == 3, f"{rows} of the 3 events wait in the outbox"
-    scene.seen.count(3)
+    assert rows == 5, f"{rows} of the 5 events wait in the outbox"
+    scene.seen.count(5)
 
 
 @drill("drill/pause/switched-off-and-paused-go-to-the-outbox", after=DELIVERS, covers=("E03", "H01"))
@@ -183,7 +185,7 @@ def test_stops_a_running_replay(scene: Scene) -> None:
     scene.claims_drill_agent()
     delay_ms = round(150 + 3000 * scene.trip_s)  # of each ten: from afar the pause comes later
     company = scene.company("a", items=30, payload=json.dumps({"drill": {"delay_ms": delay_ms}}))
-    other = scene.company("b")
+    other = scene.company("b", items=2)
     run = str(scene.run(company, max=30)["replay_run_id"])
     done = "select count(*) as items from public.event_outbox where replay_run_id = %s and processed_at is not null"
     scene.until(lambda: scene.number(done, run) >= 1, "the first item of the run")
@@ -199,8 +201,16 @@ def test_stops_a_running_replay(scene: Scene) -> None:
     assert after - at_pause <= 10, f"{after - at_pause} items were delivered after the pause; at most 10 are in flight"
     status = scene.value("select status from public.replay_runs where id = %s", run)
     assert status == "started", f"the paused run is {status!r} with {30 - after} items to go"
-    scene.passes_by(other, 1)
-    assert scene.number(done, run) == after, "the paused run went on"
+    scene.ended(str(scene.run(other, max=1)["replay_run_id"]))
+    scene.quiet(company)
+    assert scene.number(done, run) == after, "the paused run went on, beside another tenant's"
+    if scene.claims("flags"):
+        scene.set_flag(company, OUTBOX_FLAG, enabled=False)
+        scene.pause(company, on=False)
+        scene.ended(str(scene.run(other, max=1)["replay_run_id"]))
+        scene.quiet(company)
+        assert scene.number(done, run) == after, "the run went on, not paused, but switched off"
+        scene.set_flag(company, OUTBOX_FLAG, enabled=True)
     scene.pause(company, on=False)
     row = scene.ended(run, within_s=12 + 0.03 * delay_ms)  # a worker may take the items one after another
     assert (row["success_count"], row["failure_count"]) == (30, 0), f"after the pause the run counts {row}"

@@ -13,6 +13,7 @@ from drills.workbench.bench import Bench
 from drills.workbench.checks import TOKEN, Case, cases
 from drills.workbench.credentials import MISSING, Minter
 from gates.checks.recorder import check
+from gates.deployment.dialect.current import current
 from gates.deployment.requests import mint_token
 from gates.evidence import Severity, Where
 
@@ -21,6 +22,8 @@ drill = partial(check, needs=("mint",), after=TOKEN, where=Where.READ_ONLY)
 Mint = Callable[[Minter, int], list[str]]
 
 NO_NUMBERS: tuple[Any, ...] = ("never", "", None, [], {}, -1)
+
+LEEWAY_S = current().limit("token_leeway_s")
 
 ALGORITHMS: list[Case] = [
     Case(
@@ -88,7 +91,10 @@ TIMES: list[Case] = [
     Case(
         "expired",
         "A token that expired 45 s ago is refused.",
-        lambda m, now: [m(exp=now - 45), m(exp=now - 45, iat=now - 60, nbf=now - 60)],
+        lambda m, now: [
+            m(exp=now - 15 - LEEWAY_S),
+            m(exp=now - 15 - LEEWAY_S, iat=now - 60 - LEEWAY_S, nbf=now - 60 - LEEWAY_S),
+        ],
         ("B12",),
     ),
     Case("long-expired", "A token that expired a day ago is refused.", lambda m, now: [m(exp=now - 86_400)], ("B12",)),
@@ -173,12 +179,12 @@ LEEWAY: list[Case] = [
     Case(
         "expired-within-leeway",
         "A token that expired 12 s ago is accepted: 30 s leeway.",
-        lambda m, now: m(exp=now - 12),
+        lambda m, now: m(exp=now - LEEWAY_S * 2 // 5),
     ),
     Case(
         "issued-within-leeway",
         "A token issued 12 s in the future is accepted: 30 s leeway.",
-        lambda m, now: m(iat=now + 12),
+        lambda m, now: m(iat=now + LEEWAY_S * 2 // 5),
     ),
     Case("already-valid", "A token whose `nbf` has passed is accepted.", lambda m, now: m(nbf=now - 60)),
     Case("without-iat", "A token without `iat` is accepted: it is not required.", lambda m, _now: m(iat=MISSING)),

@@ -15,6 +15,8 @@ from drills.workbench.scene import Scene
 from gates.checks.recorder import Observer, check
 from gates.deployment.client import HttpDoor
 from gates.deployment.dialect.current import real_claims
+from gates.deployment.dialect.exchange import path_of
+from gates.deployment.ids import new_id
 from gates.deployment.requests import (
     Answer,
     Request,
@@ -203,22 +205,29 @@ def test_super_admin_for_any(http: HttpDoor, tenant: str, other: str, token: Min
 
 @drill("drill/tokens/unknown-like-foreign", severity=Severity.WARN, covers=("A25",))
 def test_unknown_like_foreign(http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer) -> None:
-    """A company that does not exist is refused exactly like a foreign one: same status, body and headers.
+    """A company that does not exist is refused exactly like a foreign one: same status, body and headers; to its own
+    admin, too.
 
     Otherwise the answers tell which tenants exist.
     """
     own = token.for_company(tenant)
     good = dry_run(tenant, own, "company_admin, own company")
     seen.expect(good, http.send(good), 200, control=True)
-    foreign, unknown = (
+    nobody = str(uuid.uuid4())
+    foreign, *others = (
         seen.expect(r, http.send(r), 403)
-        for r in (dry_run(other, own, "foreign company"), dry_run(str(uuid.uuid4()), own, "unknown company"))
+        for r in (
+            dry_run(other, own, "foreign company"),
+            dry_run(nobody, own, "unknown company"),
+            dry_run(nobody, token.for_company(nobody), "unknown company, by its own admin"),
+        )
     )
-    for what, one, two in (
-        ("body", _plain(foreign), _plain(unknown)),
-        ("headers", sorted({k for k, _ in foreign.headers}), sorted({k for k, _ in unknown.headers})),
-    ):
-        assert one == two, f"the {what} differs: {one!r} for a foreign company, {two!r} for one that does not exist"
+    for unknown in others:
+        for what, one, two in (
+            ("body", _plain(foreign), _plain(unknown)),
+            ("headers", sorted({k for k, _ in foreign.headers}), sorted({k for k, _ in unknown.headers})),
+        ):
+            assert one == two, f"the {what} differs: {one!r} for a foreign company, {two!r} for one that does not exist"
 
 
 def _plain(answer: Answer) -> dict[str, Any]:
@@ -238,11 +247,13 @@ def test_foreign_run_hidden(scene: Scene, tenant: str, other: str, token: Minter
     """
     scene.add_items(tenant, 1)
     run = scene.run(tenant, max=1).get("replay_run_id")
-    own = token_get(f"{REPLAY}/{run}", token.for_company(tenant), "own run")
+    own = token_get(path_of(f"{REPLAY}/{run}", tenant), token.for_company(tenant), "own run")
     scene.expect(own, 200, control=True)
-    foreign = token_get(f"{REPLAY}/{run}", token.for_company(other), "foreign run")
+    foreign = token_get(path_of(f"{REPLAY}/{run}", other), token.for_company(other), "foreign run")
     hidden = scene.expect(foreign, 404)
-    random = token_get(f"{REPLAY}/{uuid.uuid4()}", token.for_company(other), "unknown run")
+    if (at_theirs := path_of(f"{REPLAY}/{run}", tenant)) != foreign.path:
+        scene.expect(token_get(at_theirs, token.for_company(other), "foreign run, its company's path"), (403, 404))
+    random = token_get(path_of(f"{REPLAY}/{new_id('run')}", other), token.for_company(other), "unknown run")
     absent = scene.expect(random, 404)
     one, two = _plain(hidden), _plain(absent)
     assert one == two, f"a foreign run answers {one!r}, one that does not exist {two!r}"
@@ -259,10 +270,11 @@ def test_foreign_event_hidden(
     body = encode_body({"company_id": tenant, "event_type": "drill.plain", "aggregate_key": "k", "payload": {"n": 1}})
     emit = bench.signer.post("/events", body, "an event")
     event = seen.expect(emit, http.send(emit), 202, control=True).json().get("event_id")
-    own = token_get(f"/events/{event}", token.for_company(tenant), "own event")
+    own = token_get(path_of(f"/events/{event}", tenant), token.for_company(tenant), "own event")
     seen.expect(own, http.send(own), 200, control=True)
-    foreign = token_get(f"/events/{event}", token.for_company(other), "foreign event")
-    seen.expect(foreign, http.send(foreign), (403, 404))
+    for at in dict.fromkeys(path_of(f"/events/{event}", company) for company in (tenant, other)):
+        foreign = token_get(at, token.for_company(other), "foreign event")
+        seen.expect(foreign, http.send(foreign), (403, 404))
 
 
 @drill("drill/tokens/foreign-event-refused", covers=("A26", "B28"))

@@ -272,14 +272,17 @@ def test_scheme_spelling(bench: Bench) -> None:
 
 @drill("drill/tokens/other-scheme", severity=Severity.WARN, covers=("B24",))
 def test_other_scheme(bench: Bench) -> None:
-    """A valid token under another scheme, or under none, is refused.
+    """A valid token under another scheme, or under none, is refused; so is one beside a header of another scheme.
 
-    Otherwise the scheme is not looked at, and credentials of another kind are read as tokens.
+    Otherwise the scheme is not looked at, and credentials of another kind are read as tokens, or as nothing.
     """
     good = bench.admin()
     bench.opens(bench.with_token(good, label="admin token"))
     for scheme in ("Basic ", "Token ", "JWT ", ""):
         bench.shut(post("/dlq-replay", bench.body(), ("Authorization", scheme + good), label=f"scheme {scheme!r}"))
+    for values in (("Basic eDp5", f"Bearer {good}"), (f"Bearer {good}", "Basic eDp5")):
+        twice = post("/dlq-replay", bench.body(), *(("Authorization", v) for v in values), label="two schemes")
+        bench.refused(twice, (400, 401))
 
 
 @drill("drill/tokens/accepted-after-forgeries", phase="first", covers=("B01",))

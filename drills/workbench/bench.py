@@ -16,6 +16,7 @@ from drills.workbench.credentials import REPLAY, Clock, Signer, admin_token
 from gates.checks.recorder import Observer, Unmet
 from gates.deployment import probes
 from gates.deployment.client import HttpDoor, NoAnswer
+from gates.deployment.dialect.current import current
 from gates.deployment.ids import ids_have_spellings, new_id
 from gates.deployment.requests import (
     BUSY,
@@ -188,7 +189,11 @@ class Bench:
         assert len(different) == 1, f"{len(different)} different bodies of 401; allowed: 1"
 
     def unnamed(self, request: Request) -> Answer:
-        """The claim: an id that is none is refused with 400. Where ids are text any word is one, that nobody has."""
+        """The claim: an id that is none is refused with 400. Where ids are text any word is one, that nobody has; in a
+        path, what is no id may be no path.
+        """
+        if "json of company_id" in current().lacking:
+            return self.refused(request, (400, 403, 404))
         if ids_have_spellings():
             return self.refused(request, 400, "invalid_request")
         return self.refused(request, (400, 403))

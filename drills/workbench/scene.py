@@ -26,6 +26,7 @@ from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.connection import Answering
 from gates.deployment.database import Connection, backend_of, execute, value
 from gates.deployment.dialect.current import written
+from gates.deployment.dialect.exchange import path_of
 from gates.deployment.requests import Answer, Request, encode_body, replay_fields, signed_get
 
 T = TypeVar("T")
@@ -171,9 +172,10 @@ class Scene(TenantData):
             release.join(timeout=0.1)
         return running.result(timeout=10)
 
-    def get_run(self, run: str) -> tuple[Request, Answer]:
-        """GET /dlq-replay/{id}, signed by v2."""
-        request = signed_get(f"{REPLAY}/{run}", self.target.hmac_secret, self.signer.clock.now(), "a run")
+    def get_run(self, run: str, company: str) -> tuple[Request, Answer]:
+        """GET /dlq-replay/{id} of a company's, signed by v2."""
+        path = path_of(f"{REPLAY}/{run}", company)
+        request = signed_get(path, self.target.hmac_secret, self.signer.clock.now(), "a run")
         return request, self.http.send(request)
 
     # --- waiting -------------------------------------------------------------------------------------------------

@@ -55,10 +55,14 @@ class TenantData(Database):
     # --- tenants and their switches ------------------------------------------------------------------------------
 
     def company(self, label: str = "t", *, items: int = 0, **columns: object) -> str:
-        """A fresh tenant that has the outbox, replay and budget control on, with pending dead letters on demand."""
+        """A fresh tenant that has the outbox, replay and budget control on, with pending dead letters on demand.
+
+        Where flags have no rows of tenants, it is one for whom everybody's rows have the outbox and replay on.
+        """
         with self.db.at_once():
             company = self.tenants.create(label=label)
-            self.rows(query("switch_on"), company, [OUTBOX_FLAG, REPLAY_FLAG, BUDGET_FLAG])
+            if current().has("feature_flags", "company_id"):
+                self.rows(query("switch_on"), company, [OUTBOX_FLAG, REPLAY_FLAG, BUDGET_FLAG])
             fleet = self.db.execute(query("fleet_paused").encode())
             if items:
                 self.add_items(company, items, **columns)

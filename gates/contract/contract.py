@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,6 +44,11 @@ class Endpoint:
     @property
     def path(self) -> str:
         return self.name.partition(" ")[2]
+
+    def is_at(self, path: str) -> bool:
+        """Whether a path of the contract, with whatever id, is this endpoint's."""
+        fixed, brace, _ = self.path.partition("{")
+        return path.startswith(fixed) if brace else re.split("[?#]", path)[0] == fixed
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,8 @@ class Contract:
     roles: Mapping[str, str]
     flags: Mapping[str, str]
     metrics: Mapping[str, str]
+    limits: Mapping[str, tuple[int, int, int]]
+    """Name -> the contract's value, and the least and the most that a deployment may have."""
 
     def area_of(self, check: str) -> str:
         """The area of a check: that which names its id, else that with a pattern for it; empty for a user's own."""
@@ -151,6 +159,7 @@ def contract() -> Contract:
         roles=data["roles"],
         flags=data["flags"],
         metrics=data["metrics"],
+        limits={n: (value, least, most) for n, (value, least, most) in data["limits"].items()},
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gates.contract.contract import Relation, contract
+from gates.contract.places import OUTSIDE, places_of
 
 ID_KINDS: Mapping[str, str] = {
     "company_id": "company",
@@ -162,10 +163,24 @@ class Names:
 
     @property
     def lacking(self) -> tuple[str, ...]:
-        """What the deployment says that it has not: paths, members of bodies, and tables, by the contract's names."""
+        """What the deployment says that it has not: paths, members of bodies, tables and columns, by the contract's. A
+        member that travels outside the body is text, once: it lacks `json of NAME`, the type and the rest of JSON.
+        """
         http: Mapping[str, Any] = self.given.get("http", {})
-        said = [name for part in ("paths", "fields") for name, real in http.get(part, {}).items() if real is None]
+        said = [
+            name for part in ("paths", "fields", "metrics") for name, real in http.get(part, {}).items() if real is None
+        ]
+        for member, spelled in places_of(http.get("fields", {})).items():
+            places = {place for place, _ in spelled}
+            said += [member] * ("answer" in places) + [f"json of {member}"] * bool(OUTSIDE & places)
+        signature: Mapping[str, str] = http.get("signature", {})
+        said += ["signature without a time"] * ("v2" in signature and "form" not in signature)
+        said += [f"{name}.{column}" for name, relation in self.relations.items() for column in sorted(relation.absent)]
         return (*said, *(name for name, relation in self.relations.items() if not relation.name))
+
+    def limit(self, name: str) -> int:
+        """A limit of the deployment: its own, else the contract's."""
+        return int(self.given.get("limits", {}).get(name, contract().limits[name][0]))
 
     def has_page(self, path: str) -> bool:
         """Whether the deployment has a page for machines: it claims them, or says where this one is."""

@@ -8,14 +8,17 @@ from typing import Any
 
 from gates.contract.contract import Relation, contract
 from gates.contract.names import ARGUMENTS, ID_KINDS, ID_TYPES, Names, names_of
+from gates.contract.places import OUTSIDE, SCALARS, blanks, places_of
 from gates.errors import ConfigError
-from gates.inputs.shapes import Boolean, Choice, Fields, ListOf, MapOf, OneOf, Scalar, Shape, Text
+from gates.inputs.shapes import Boolean, Choice, Fields, ListOf, MapOf, Number, OneOf, Scalar, Shape, Text
 from gates.inputs.strict_yaml import Place, YamlNode, read
 
 NAME = Text(r"[^.\s\0][^.\0]*", "a name without a schema")
 QUALIFIED = Text(r"[^.\s\0][^.\0]*(\.[^.\0]+)?", "name or schema.name")
 WORD = Text(r"[^\0]+", "text that is not empty")
-PATH = Text(r"/[^\s\0?#{}]*", "a path that begins with /, without {...}: nothing is put into it")
+PATH = Text(
+    r"/([^\s\0?#{}]|\{[^\s\0/?#{}]+\})*", "a path that begins with /; {NAME} is where a field `path:NAME` stands"
+)
 HEADER = Text(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", "the name of a header")
 DOTTED = Text(r"[^.\s\0]+(\.[^.\s\0]+)*", "a member, or members divided by dots")
 ID = Text(
@@ -84,7 +87,10 @@ SIGNATURE = Fields(
             Text(r"[^\r\n]*\{(hex|base64)\}[^\r\n]*", "text with {t} and {hex} or {base64}"),
             "The form with a time.",
         ),
-        "signed": (Text(r"[^\0]*\{body\}[^\0]*", "text with {body}, and {t} for the time"), "What v2 signs."),
+        "signed": (
+            Text(r"[^\0]*\{body\}[^\0]*", "text with {body}, and {t}, {method}, {path} if need be"),
+            "What v2 signs.",
+        ),
     }
 )
 MEMBERS = Fields(
@@ -136,11 +142,11 @@ HTTP = Fields(
         ),
         "fields": (
             MapOf(OneOf(DOTTED, listing=ListOf(DOTTED, 1), nothing=True)),
-            "Member of bodies and answers -> its real name, or names (the first is sent); null: there is none.",
+            "Member of requests and answers -> its real name, or names; PLACE:NAME where it is in no body; null: none.",
         ),
         "metrics": (
-            Fields({m: (WORD, f"The real name of {m}.") for m in contract().metrics}),
-            "Series of the contract -> real series of /metrics.",
+            Fields({m: (OneOf(WORD, nothing=True), f"The real name of {m}.") for m in contract().metrics}),
+            "Series of the contract -> real series of /metrics; null: there is none.",
         ),
         "success": (MapOf(Scalar(), r"/.*", "a path of the contract"), "Path -> the status of its success, by prefix."),
         "envelope": (DOTTED, "The member of an answer that holds what the contract has at the top."),
@@ -198,6 +204,15 @@ NAMES = Fields(
         ),
         "token": (TOKEN, "How a bearer token says what its bearer may do."),
         "http": (HTTP, "The dialect of the service."),
+        "limits": (
+            Fields(
+                {
+                    name: (Number(least, most, whole=True), f"Of {name}; the contract has {value}.")
+                    for name, (value, least, most) in contract().limits.items()
+                }
+            ),
+            "Limits of the service, where they are others.",
+        ),
     }
 )
 
@@ -256,6 +271,7 @@ def _problems(node: YamlNode, given: Mapping[str, Any]) -> Iterator[ConfigError]
         if sorted(wanted) != sorted(ARGUMENTS[function]):
             place = _at(node, "functions", function, "arguments")
             yield place.error(f"{wanted}", f"each of {', '.join(ARGUMENTS[function])} once", "Correct the list")
+    yield from _of_places(node, given.get("http", {}))
     for path, said in given.get("http", {}).get("success", {}).items():
         if type(said) is not int or not 200 <= said <= 299:
             yield _at(node, "http", "success", path).error(f"{said}", "a status of 200 to 299", "Correct it")
@@ -263,6 +279,25 @@ def _problems(node: YamlNode, given: Mapping[str, Any]) -> Iterator[ConfigError]
         if isinstance(said, list) and (len(said) != 2 or not isinstance(said[1], int) or not 400 <= said[1] <= 599):
             place = _at(node, "http", "codes", code)
             yield place.error(f"{said}", "a code, or [code, status] with a status of 400 to 599", "Correct it")
+
+
+def _of_places(node: YamlNode, http: Mapping[str, Any]) -> Iterator[ConfigError]:
+    told = places_of(http.get("fields", {})).items()
+    spelled = [(member, place, name) for member, said in told for place, name in said]
+    in_paths = {name for path in http.get("paths", {}).values() for name in blanks(path or "")}
+    for member, place, name in spelled:
+        here = _at(node, "http", "fields", member)
+        if place in OUTSIDE and member not in SCALARS:
+            yield here.error(f"{member} in the {place}", "a body, for lists and objects", "Say its name in the body")
+        if place == "path" and name not in in_paths:
+            yield here.error(f"path:{name}", "a {NAME} that stands in one of `paths`", f"Put {{{name}}} into one")
+        if place == "header" and not re.fullmatch(HEADER.pattern, name):
+            yield here.error(f"header:{name}", HEADER.said, "Correct it")
+    named = {name for _, place, name in spelled if place == "path"}
+    for path, real in http.get("paths", {}).items():
+        for name in set(blanks(real or "")) - named:
+            here = _at(node, "http", "paths", path)
+            yield here.error(f"{{{name}}}", f"a field that says `path:{name}`", "Say in `fields` what stands there")
 
 
 def _of_columns(node: YamlNode, table: str, said: Mapping[str, Any]) -> Iterator[ConfigError]:

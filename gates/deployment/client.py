@@ -128,7 +128,7 @@ class HttpDoor:
         self._timeout_s = timeout_s
         self._as_it_is = as_it_is
         self._pool = httpcore.ConnectionPool(
-            ssl_context=_trust(),
+            ssl_context=_trust() if self.base_url.lower().startswith("https:") else None,  # no redirect is followed
             max_connections=128,
             max_keepalive_connections=32,
             keepalive_expiry=KEEPALIVE_S,

@@ -50,8 +50,10 @@ def _keyword(conninfo: str, name: str) -> str:
 
 def _text(path: Path) -> str:
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return ""
         with path.open("rb") as file:
-            return file.read(MOST_BYTES).decode("utf-8", "replace") if path.is_file() else ""
+            return file.read(MOST_BYTES).decode("utf-8", "replace")
     except (OSError, ValueError):
         return ""
 

@@ -96,10 +96,10 @@ class Exchange:
     answer: Answer
 
 
-def sign_v1(secret: str, body: bytes) -> str:
-    """Lower-case hex HMAC-SHA256 of the raw body bytes; of the bytes and in the form of the deployment."""
+def sign_v1(secret: str, body: bytes, path: str = "/dlq-replay") -> str:
+    """Lower-case hex HMAC-SHA256 of the raw body bytes; of the bytes, the path and in the form of the deployment."""
     if (words := http_words()) is not None:
-        return words.sign(secret, body)
+        return words.sign(secret, body, path=path)
     return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 
@@ -108,10 +108,10 @@ def forged_signature() -> str:
     return sign_v1("nobody's secret, of more than 32 bytes", b"no body")
 
 
-def sign_v2(secret: str, message: bytes, unix_seconds: int) -> str:
+def sign_v2(secret: str, message: bytes, unix_seconds: int, path: str = "/dlq-replay") -> str:
     """`t=<unix seconds>,v2=<hex HMAC-SHA256 of "<t>.<message>">`; the message is the raw body, or the path of a GET."""
     if (words := http_words()) is not None:
-        return words.sign(secret, message, unix_seconds)
+        return words.sign(secret, message, unix_seconds, path)
     mac = hmac.new(secret.encode(), f"{unix_seconds}.".encode() + message, hashlib.sha256).hexdigest()
     return f"t={unix_seconds},v2={mac}"
 
@@ -129,7 +129,7 @@ def post(path: str, body: bytes, *headers: tuple[str, str], label: str = "") -> 
 def signed_post(path: str, fields: Mapping[str, Any] | bytes, secret: str, label: str = "") -> Request:
     """A POST with a v1 signature over exactly the bytes it sends."""
     body = fields if isinstance(fields, bytes) else encode_body(fields)
-    return post(path, body, (SIGNATURE, sign_v1(secret, body)), label=label)
+    return post(path, body, (SIGNATURE, sign_v1(secret, body, path)), label=label)
 
 
 def signed_post_v2(
@@ -137,7 +137,7 @@ def signed_post_v2(
 ) -> Request:
     """A POST with a v2 signature."""
     body = fields if isinstance(fields, bytes) else encode_body(fields)
-    return post(path, body, (SIGNATURE, sign_v2(secret, body, unix_seconds)), label=label)
+    return post(path, body, (SIGNATURE, sign_v2(secret, body, unix_seconds, path)), label=label)
 
 
 def token_post(path: str, fields: Mapping[str, Any] | bytes, token: str, label: str = "") -> Request:

@@ -21,7 +21,7 @@ from gates.deployment.ids import id_from, new_id
 from gates.deployment.requests import bucket
 
 AT_ONCE = 200
-"""Candidates that are looked at together, of whom two are in two rollouts of 10 %."""
+"""Candidates that the database is asked about together, of whom two are in two rollouts of 10 %."""
 OUTBOX_FLAG = "outbox.enabled"
 REPLAY_FLAG = "dlq.replay.enabled"
 
@@ -211,8 +211,9 @@ def in_rollouts(
     """The first name and id whose bucket for each flag is under its percentage; where the deployment draws tenants by a
     formula of its own, for whom its function says that each flag is on. Raise ValueError if none is.
     """
-    for _ in range(100_000 // AT_ONCE):
-        some = {company: name for name, company in islice(candidates, AT_ONCE)}
+    at_once = AT_ONCE if current().own_buckets else 1
+    for _ in range(100_000 // at_once):
+        some = {company: name for name, company in islice(candidates, at_once)}
         for company in inside(connection, [*some], rollouts):
             return some[company], company
     raise ValueError(f"no company id whose buckets are under {rollouts} was found; at least 1 percent each is needed")

@@ -9,6 +9,7 @@ from gates.doctor.diagnosis import Diagnosis
 from gates.doctor.drafting import Lines, comment, guess, scalar
 from gates.doctor.http_comparison import HttpComparison
 from gates.doctor.presets import KEY_HEADER
+from gates.doctor.said import EITHER
 from gates.text import characters
 
 
@@ -65,7 +66,7 @@ def _renamed(found: Diagnosis, title: str, kinds: tuple[str, ...]) -> Lines:
     if renamed:
         yield f"    {title}:"
     for name, reals in renamed.items():
-        listed = [scalar(real) for real in reals]
+        listed = [scalar(one) for real in reals for one in real.split(EITHER)]
         shown = listed[0] if len(listed) == 1 else f"[{', '.join(listed)}]"
         yield f"      {name}: {shown}{guess(next(o for r, o in reals.items() if r != name))}"
 

@@ -70,11 +70,12 @@ class HttpComparison:
 
 
 def compare_http(
-    surface: Surface, contract: Contract, paths: Mapping[str, str] | None = None, called: Called | None = None
+    surface: Surface, contract: Contract, paths: Mapping[str, str | None] | None = None, called: Called | None = None
 ) -> HttpComparison:
     """Compare. Where nothing answers, everything is unknown.
 
-    paths: of gate.yaml, path of the contract -> real; called: what the deployment's own columns are called.
+    paths: of gate.yaml, path of the contract -> real, or None where there is none; called: what the deployment's own
+    columns are called.
     """
     called = called or {}
     found = _said(_match_endpoints(surface, contract, called), surface, contract, paths or {})
@@ -123,14 +124,18 @@ def _match_endpoints(surface: Surface, contract: Contract, called: Called) -> di
 
 
 def _said(
-    found: dict[str, EndpointMatch], surface: Surface, contract: Contract, paths: Mapping[str, str]
+    found: dict[str, EndpointMatch], surface: Surface, contract: Contract, paths: Mapping[str, str | None]
 ) -> dict[str, EndpointMatch]:
     """The endpoints at the paths that a person has said; those match by prefix."""
     made = dict(found)
     for endpoint in contract.endpoints.values():
-        prefix = next((p for p in paths if endpoint.path == p or endpoint.path.startswith(f"{p}/")), "")
-        if prefix and not surface.unreached:
-            path = paths[prefix] + endpoint.path[len(prefix) :]
+        prefixes = [p for p in paths if endpoint.path == p or endpoint.path.startswith(f"{p}/")]
+        prefix = max(prefixes, key=len, default="")
+        real = paths.get(prefix)
+        if prefix and real is None:  # there is none
+            made.pop(endpoint.name, None)
+        elif real is not None and not surface.unreached:
+            path = real + endpoint.path[len(prefix) :]
             listed = surface.document.operations if surface.document else ()
             same = (o for o in listed if o.method == endpoint.method and _shape(o.path) == _shape(path))
             made[endpoint.name] = EndpointMatch(

@@ -13,6 +13,8 @@ from gates.doctor.schema import Schema
 from gates.inputs.strict_yaml import YamlNode
 
 SAID = "gate.yaml says so"
+EITHER = " or "
+"""Between the names that one member may have, as they are shown."""
 MEMBERS = {
     "header": "headers",
     "body member": "fields",
@@ -106,7 +108,7 @@ def _member(one: ComparedObject, names: Names) -> ComparedObject:
         return one
     shown = str(real)
     if isinstance(real, list):  # a code with its status; else all names that a member may have
-        shown = f"{real[0]} ({real[1]})" if one.kind == "refusal" else " or ".join(map(str, real))
+        shown = f"{real[0]} ({real[1]})" if one.kind == "refusal" else EITHER.join(map(str, real))
     return _settled(one, shown, is_there=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import signal
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from types import FrameType
 
 from gates import config
 from gates.deployment.redaction import hidden, hide_where_cut
-from gates.errors import CannotWork, GateError
+from gates.errors import ENDING_SIGNALS, CannotWork, GateError
 from gates.reports.console import Console
 from gates.stack.errors import StackError, StackOptionError
 from gates.text.inert import Terminal
@@ -28,16 +29,37 @@ LEFT = {
 }
 
 
+TOGETHER_S = 3.0
+"""A terminal, a shell and a service manager send several signals for one end; what cleans up is not ended by them."""
+
+
 class Interrupted(BaseException):
-    """SIGTERM came; like KeyboardInterrupt it must reach the top."""
+    """A signal came that ends the command; like KeyboardInterrupt it must reach the top."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _taken() -> None:
+    """From now on a signal that ends the command is raised, the first of those that come together."""
+    came_at = -TOGETHER_S
+
+    def take(number: int, _frame: FrameType | None) -> None:
+        nonlocal came_at
+        before, came_at = came_at, time.monotonic()
+        if came_at - before >= TOGETHER_S:
+            raise Interrupted(number)
+
+    for number in ENDING_SIGNALS:
+        if signal.getsignal(number) is signal.SIG_DFL:  # a parent may have set it to be ignored: then leave it
+            signal.signal(number, take)
 
 
 def execute(carry_out: Callable[[argparse.Namespace, Console], int], options: argparse.Namespace) -> int:
     """Its exit code. Never a traceback, but for an internal error (exit code 1)."""
     console = Console.of_process(config.without_redirects(), quiet=options.quiet)
-    signal.signal(signal.SIGTERM, _interrupt)
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see gates.__main__
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    _taken()
     try:
         if options.env_file is not None:
             console.environ = config.with_file(console.environ, Path(options.env_file), console.warn)
@@ -51,9 +73,10 @@ def execute(carry_out: Callable[[argparse.Namespace, Console], int], options: ar
         console.annotate(f"gate {options.command}", str(error), place=place.groupdict() if place else None)
         return code
     except (KeyboardInterrupt, Interrupted) as came:
-        word, code = ("interrupted", 130) if isinstance(came, KeyboardInterrupt) else ("terminated", 143)
+        number = came.number if isinstance(came, Interrupted) else signal.SIGINT
+        word = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
         console.warn(f"gate {options.command}: {word}; {LEFT.get(options.command, 'what is on disk says hold')}")
-        return code
+        return 128 + number
     except OSError as error:  # a full disk, a folder that is gone: nothing that a traceback would explain
         console.warn(f"gate {options.command}: {error}; allowed: files that can be read and written. See to the disk")
         return CannotWork.exit_code
@@ -61,7 +84,3 @@ def execute(carry_out: Callable[[argparse.Namespace, Console], int], options: ar
         console.warn(Terminal.document("".join(traceback.format_exception(error))))
         console.warn(f"gate {options.command}: internal error ({type(error).__name__}); please report the lines above")
         return EXIT_INTERNAL
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise Interrupted

@@ -24,6 +24,7 @@ SUITES = ("drills", "sql_checks")
 ALONE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 WORDS = (
     f"--rootdir={ROOT}",
+    f"--confcutdir={ROOT}",
     "-q",
     "--no-header",
     "--tb=native",

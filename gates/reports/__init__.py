@@ -53,6 +53,5 @@ def write(
     write_allure(folder, rows, environment)
     for variable, text in (("GITHUB_STEP_SUMMARY", texts["markdown"]), ("GITHUB_OUTPUT", outputs(verdict))):
         if environ.get(variable):
-            with Path(environ[variable]).open("a", encoding="utf-8") as out:
-                out.write(text)
+            disk.append(Path(environ[variable]), text)
     return list(files.values())

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gates import disk
 from gates.decision.rules import Policy
 from gates.evidence import JsonValue
 from gates.stages.suite import ROOT
@@ -27,7 +28,7 @@ def cited(path: Path | None, policy: Policy, source: str) -> dict[str, JsonValue
     policy does not count.
     """
     try:
-        proof = json.loads((path or SHIPPED).read_text(encoding="utf-8"))
+        proof = json.loads(disk.read(path or SHIPPED))
         return _cite(proof, policy, source)
     except FileNotFoundError:
         return {"proved": False, "sentence": f"{NEVER}: no proof is known; `gate prove` makes one"}

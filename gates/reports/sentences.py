@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from gates.contract.remedies import remedy_of
+from gates.decision.floor import is_optional
 from gates.decision.rules import RolloutPlan
 from gates.evidence import JsonValue
 from gates.text.inert import Inert
@@ -61,7 +62,7 @@ class _Teller(Generic[Medium]):
         causes = grouped(v.deciding)
         broken = [group for group in causes if causes[0][0].outcome == group[0].outcome == "fail"]
         if v.decision is Decision.PROMOTE:
-            return medium("kept its promises")
+            return self._kept()
         if not broken:
             return medium("passed its checks") if v.action.holds and not v.deciding else medium("could not be judged")
         promises = medium("one promise") if len(broken) == 1 else medium("{} promises").format(len(broken))
@@ -70,6 +71,15 @@ class _Teller(Generic[Medium]):
             return medium("broke {}").format(promises)
         whom = medium("every tenant") if had == 100 else medium("the {} % of tenants that had it").format(had)
         return medium("broke {} to {}").format(promises, whom)
+
+    def _kept(self) -> Medium:
+        """What a promote kept, and how much of it the policy lets pass: noted, waived or not required."""
+        medium, v = self.medium, self.verdict
+        listed = [f.outcome for f in v.findings if not (f.outcome == "unknown" and is_optional(f.check))]
+        counts = {"broken": listed.count("fail"), "unseen": listed.count("unknown")}
+        passed = " and ".join(f"{count} {word}" for word, count in counts.items() if count)
+        except_for = medium("kept its promises, except for {} that the policy lets pass").format(passed)
+        return except_for if passed else medium("kept its promises")
 
     def _flag_now(self) -> Medium:
         medium, v, action, flag = self.medium, self.verdict, self.verdict.action, self.plan.flag
@@ -112,7 +122,7 @@ class _Teller(Generic[Medium]):
         if v.shown_as is Decision.PROMOTE:
             one, all_of_them = medium("its one required check"), medium("all {} required checks")
             checks = one if v.counts.passed == 1 else all_of_them.format(v.counts.passed)
-            return medium("{} kept its promises: {} passed.").format(who, checks)
+            return medium("{} {}: {} passed.").format(who, self._kept(), checks)
         if v.action.holds and v.decision is Decision.HOLD and not causes:
             return medium("{} passed its checks, and its flag could not be stepped: {}.").format(who, v.action.message)
         if not causes:

@@ -18,6 +18,7 @@ from types import FrameType
 import psycopg
 
 from gates.deployment.loans import Changed, give_back_for_the_dead
+from gates.errors import ENDING_SIGNALS
 from gates.inputs.values import company, option
 from gates.stack.errors import StackError, StackOptionError
 from gates.stack.plan import DEFAULT_COMPANY_ID, StackOptions
@@ -29,7 +30,6 @@ Tell = Callable[[str], None]
 WATCH_INTERVAL_S = 0.5
 GIVE_BACK_EVERY = 10
 """So many intervals: what a killed gate left set is set no longer than that."""
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,8 +69,8 @@ def default_release() -> str:
 def up(
     options: StackOptions, environ: Mapping[str, str], reveal: Callable[[Mapping[str, str]], None], say: Tell
 ) -> int:
-    """Run a stack until SIGINT, SIGTERM or SIGHUP. Exit code: 130, 143 or 129 like the signal's; 3 for an option that
-    cannot be used, 4 where the stack does not come up.
+    """Run a stack until a signal ends it. Exit code: 128 and the signal's number; 3 for an option that cannot be used,
+    4 where the stack does not come up.
     """
     started = time.monotonic()
     with _interruptible() as interruption:
@@ -150,7 +150,7 @@ class Interruption:
 def _interruptible() -> Iterator[Interruption]:
     """Signals set a flag instead of raising, so that no step of the start or the end is cut in two."""
     interruption = Interruption()
-    before = {number: signal.signal(number, interruption.take) for number in SIGNALS}
+    before = {number: signal.signal(number, interruption.take) for number in ENDING_SIGNALS}
     try:
         yield interruption
     finally:

@@ -53,7 +53,8 @@ def read(folder: Path) -> PastClaims:
     path = folder / FILE
     try:
         data = json.loads(disk.read(path, MOST_READ))
-        return PastClaims(_known({foreign.text(area): foreign.text(when, 200) for area, when in data.items()}))
+        known = _known({foreign.text(area): foreign.text(when, 200) for area, when in data.items()})
+        return PastClaims(known, is_new=not known)
     except FileNotFoundError:
         return PastClaims({}, is_new=True)
     except (OSError, ValueError, AttributeError, RecursionError) as error:

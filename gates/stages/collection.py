@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gates import catalogue, config
@@ -15,7 +15,7 @@ from gates.decision.policy_file import PolicyFile
 from gates.errors import CannotWork
 from gates.evidence import CheckSpec
 from gates.stages import claims, load_checks, pipeline, preflight, queue, switches, turn
-from gates.stages.suite import NOT_PASSED_ON, ROOT
+from gates.stages.suite import NOT_PASSED_ON, ROOT, pytest_of
 
 SUITES = ("drills", "sql_checks")
 COLLECT_S = 60
@@ -35,18 +35,12 @@ def _collect(suite: str, environ: Mapping[str, str], options: tuple[str, ...]) -
     with tempfile.TemporaryDirectory() as folder:
         listing, ini = Path(folder) / "catalogue.json", Path(folder) / "pytest.ini"
         ini.write_text("[pytest]\n", encoding="utf-8")
-        words = (sys.executable, "-m", "pytest", str(ROOT / suite), "-c", str(ini), f"--rootdir={ROOT}", "-q")
-        plugins = ("-p", "gates.checks.recorder", "-p", "no:cacheprovider")
+        plugins = ("-q", "-p", "gates.checks.recorder", "-p", "no:cacheprovider")
         unwanted = {*NOT_PASSED_ON, *config.VARIABLES, *config.KEYS}
         clean = {k: v for k, v in config.plain(environ).items() if k not in unwanted}
-        done = subprocess.run(
-            [*words, *plugins, f"--catalogue={listing}", *options],
-            cwd=ROOT,
-            env={**clean, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
-            capture_output=True,
-            text=True,
-            timeout=COLLECT_S,
-            check=False,
+        done = _done(
+            (*pytest_of(ROOT / suite, ini), *plugins, f"--catalogue={listing}", *options),
+            {**clean, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         )
         if not listing.exists():
             said = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
@@ -73,12 +67,16 @@ def own_folders(file: PolicyFile) -> tuple[str, ...]:
 
 def sql_suite(words: list[str], environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """Run `python -m sql_checks` with these words: exports, the manifest, its own lint."""
-    return subprocess.run(
-        [sys.executable, "-m", "sql_checks", *words],
-        cwd=ROOT,
-        env={k: v for k, v in config.plain(environ).items() if k not in config.KEYS},
-        capture_output=True,
-        text=True,
-        timeout=COLLECT_S,
-        check=False,
-    )
+    own = {k: v for k, v in config.plain(environ).items() if k not in config.KEYS}
+    return _done((sys.executable, "-m", "sql_checks", *words), own)
+
+
+def _done(command: Sequence[str], environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """A process of ours at its end. Raise CannotWork where it does not come to one: a check may be a pipe."""
+    try:
+        return subprocess.run(
+            command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=COLLECT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        said = f"the checks were not read within {COLLECT_S} s; allowed: files with an end"
+        raise CannotWork(f"{said}. See to the folders of checks in gate.yaml") from None

@@ -167,7 +167,7 @@ def plan_of(target: Target, options: LoadOptions) -> dict[str, Any]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return disk.read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}:1:1: {error}; allowed: a readable text file") from None
 

@@ -88,6 +88,7 @@ def _ran(
     log = context.out / "logs" / f"{suite.name}.log"
     disk.folder(log.parent)
     with disk.opened(log, "wb") as output, _temporary(context) as temporary:
+        os.fchmod(output.fileno(), 0o600)  # nothing in it is redacted yet
         process = _start(_command(suite, context, ROOT / suite.folder), context, output.fileno(), temporary)
         try:
             code = _wait(process, deadline, follow, dog)
@@ -105,7 +106,7 @@ def _temporary(context: Context) -> Iterator[Path]:
     """
     folder = context.out / "tmp"
     shutil.rmtree(folder, ignore_errors=True)
-    disk.folder(folder)
+    disk.folder(folder).chmod(0o700)
     try:
         yield folder
     finally:
@@ -120,6 +121,14 @@ def _certain(suite: SuiteRun, context: Context) -> list[CheckSpec]:
     return [s for s in suite.expected if not set(s.needs) & {*CAPABILITIES, *context.scope.may_lack}]
 
 
+def pytest_of(folder: Path, ini: Path) -> tuple[str, ...]:
+    """The words that start pytest on a suite. What lies above it takes no part: no ini file and no conftest.py of the
+    project, or of the folder of packages, that the gate is installed in.
+    """
+    alone = (f"--rootdir={ROOT}", f"--confcutdir={folder}")
+    return (sys.executable, "-m", "pytest", str(folder), "-c", str(ini), *alone)
+
+
 def _command(suite: SuiteRun, context: Context, folder: Path) -> list[str]:
     ini = context.out / "logs" / "pytest.ini"
     disk.folder(ini.parent)
@@ -129,7 +138,7 @@ def _command(suite: SuiteRun, context: Context, folder: Path) -> list[str]:
     disk.write(left_out, "".join(f"{check}\n" for check in context.left_out))
     allowed = [*(["--deep"] if context.deep else []), *(["--disruptive"] if context.disruptive else [])]
     return [
-        *(sys.executable, "-m", "pytest", str(folder), "-c", str(ini), f"--rootdir={ROOT}"),
+        *pytest_of(folder, ini),
         *(*plugins, *LEFT_OUT, "-q", "--no-header", "--tb=native", "--color=no"),
         *(f"--evidence={context.evidence}", f"--run-id={context.run_id}", f"--left-out={left_out}"),
         *allowed,

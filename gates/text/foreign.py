@@ -103,6 +103,8 @@ def plain(
 
     plain(plain(x)) == plain(x): a value in memory equals the value read back from disk.
     """
+    if value is None or isinstance(value, str | int | float):  # most are: they need no walk
+        return _scalar(value, change)
     left = [MOST_PARTS]
 
     def walk(one: object, depth: int) -> JsonValue:

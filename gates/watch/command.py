@@ -13,7 +13,7 @@ from types import FrameType
 from gates import config, record
 from gates.deployment.identity import database_place, http_place
 from gates.deployment.target import Target
-from gates.errors import ConfigError, UsageError
+from gates.errors import ENDING_SIGNALS, ConfigError, UsageError
 from gates.inputs import options as shared
 from gates.inputs import values
 from gates.inputs.values import option
@@ -185,13 +185,11 @@ def _write(view: WatchView, folder: Path) -> list[Path]:
 
 
 class _signals_held:  # noqa: N801  -- reads as what it does
-    """Holds SIGINT and SIGTERM back until the block is left."""
-
-    HELD = (signal.SIGINT, signal.SIGTERM)
+    """Holds the signals that end a command back until the block is left."""
 
     def __enter__(self) -> None:
         self._came: list[int] = []
-        self._before = {number: signal.signal(number, self._note) for number in self.HELD}
+        self._before = {number: signal.signal(number, self._note) for number in ENDING_SIGNALS}
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self._came.append(number)

@@ -42,21 +42,23 @@ class Canaries:
         made = self.workload.event()
         if made is None:
             return
-        call, event_id = made
+        call, company = made
         status = self.ask(call, connection, terms)
         if not 200 <= status < 300:
             return
         self.accepted += 1
-        if json_object(connection.body).get("path") == "direct":
+        answer = json_object(connection.body)
+        event_id = str(answer.get("event_id"))
+        if answer.get("path") == "direct":
             self.direct += 1
             return
         if not self.workload.has_event_status:
             return
         sent, done = connection.started, connection.ended
         self.watching[event_id] = done
-        self.drive.spawn(lambda: self._follow(event_id, sent, done))
+        self.drive.spawn(lambda: self._follow(event_id, company, sent, done))
 
-    def _follow(self, event_id: str, sent: float, done: float) -> None:
+    def _follow(self, event_id: str, company: str, sent: float, done: float) -> None:
         """Ask until there is an effect. An event without one counts with its age, a lower bound of its lag."""
         unseen, turn = done, 0
         while True:
@@ -64,7 +66,7 @@ class Canaries:
             turn += 1
             connection = self.drive.borrow()
             asked = time.perf_counter()
-            status = self.ask(self.workload.event_status(event_id), connection, PLAIN)
+            status = self.ask(self.workload.event_status(event_id, company), connection, PLAIN)
             seen, answer = connection.ended, json_object(connection.body) if status == 200 else {}
             self.drive.give_back(connection)
             if answer.get("effect_at"):

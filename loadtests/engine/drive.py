@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import gevent
 
-from gates.deployment.dialect.exchange import understood_bytes, understood_status
+from gates.deployment.dialect.exchange import understood_bytes
 from loadtests.engine.samples import RequestGroup, Samples, Tags
 from loadtests.engine.sinks import Sink
 from loadtests.engine.wire import OWN_FAULTS, Address, Connection, TransportError, parse_address
@@ -152,8 +152,7 @@ class Drive:
         try:
             left_s = min(self.plan.timeout_s, max(0.0, terms.cut_off - time.perf_counter()))
             status, error = connection.exchange(call.data, left_s, head=call.method == "HEAD"), ""
-            status = understood_status(status, call.method, call.url)
-            status, connection.body = understood_bytes(status, connection.body)
+            status, connection.body = understood_bytes(status, connection.body, call.method, call.url)
             self.answered_at = connection.ended
         except TransportError as none:
             error = str(none.args[0])
@@ -165,8 +164,7 @@ class Drive:
     def exchange(self, connection: Connection, data: bytes, method: str, url: str) -> int:
         """Send and wait, without a record. Returns the status. Raise TransportError without an answer."""
         status = connection.exchange(data, self.plan.timeout_s, head=method == "HEAD")
-        status = understood_status(status, method, url)
-        status, connection.body = understood_bytes(status, connection.body)
+        status, connection.body = understood_bytes(status, connection.body, method, url)
         return status
 
     def _wait_for_turn(self, terms: Terms) -> Terms:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gates.deployment.dialect.current import current
-from gates.deployment.dialect.exchange import on_the_wire
+from gates.deployment.dialect.exchange import on_the_wire, path_of
 from gates.deployment.ids import new_id
 from gates.deployment.probes import has_dry_runs
 from gates.deployment.requests import (
@@ -114,7 +114,7 @@ class Workload:
         return Call(one.name, one.method, path, data, expectation=expectation, twin=twin)
 
     def event(self) -> tuple[Call, str] | None:
-        """A canary event and its id; None where there is no tenant to send it for."""
+        """A canary event and its company; None where there is no tenant to send it for."""
         company = next(self._companies, None)
         if company is None:
             return None
@@ -124,21 +124,21 @@ class Workload:
             "event_type": "load.canary",
             "aggregate_key": f"load-{event_id[:8]}",
             "payload": {"run": self.plan.run},
-            "event_id": event_id,
         }
-        request, expectation = self._post("/events", fields), accepted_event(event_id)
-        twin_id = new_id("event")  # of its own: the two may share a database
-        twin = self._twin(self._post("/events", {**fields, "event_id": twin_id}), accepted_event(twin_id))
-        return self._call("POST /events", request, "event", "event", expectation, twin=twin), event_id
+        # the twin's id is of its own: the two may share a database
+        ids = [""] * 2 if "event_id" in current().lacking else [event_id, new_id("event")]
+        sent = [self._post("/events", {**fields, **({"event_id": one} if one else {})}) for one in ids]
+        twin = self._twin(sent[1], accepted_event(ids[1]))
+        return self._call("POST /events", sent[0], "event", "event", accepted_event(ids[0]), twin=twin), company
 
     @property
     def has_event_status(self) -> bool:
         """Whether the deployment says what became of an event."""
         return "/events/{event_id}" not in current().lacking
 
-    def event_status(self, event_id: str) -> Call:
-        """The question what became of an event."""
-        path = f"/events/{event_id}"
+    def event_status(self, event_id: str, company: str) -> Call:
+        """The question what became of a company's event."""
+        path = path_of(f"/events/{event_id}", company)
         if self.credentials.hmac_secret:
             request = signed_get(path, self.credentials.hmac_secret, int(time.time()))
         else:

@@ -26,6 +26,11 @@ from replay_service.worker.lanes import LANES
 from replay_service.worker.parts import WorkerParts, build_worker_parts
 from replay_service.worker.settings import WorkerSettings, read_worker_settings
 
+try:  # as the HTTP server does: a fifth less processor time
+    from uvloop import new_event_loop
+except ImportError:
+    from asyncio import new_event_loop  # type: ignore[assignment]
+
 CHANNEL = "event_outbox"  # the schema's trigger notifies it
 LISTEN_CHUNK_S = 1.0
 FAREWELL_LIMIT_S = 1.0
@@ -48,7 +53,8 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         sys.stderr.write(f"work: {error}\n")
         return EXIT_CONFIGURATION
     configure_logs(settings.log_level)
-    asyncio.run(work(build(settings)))
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(work(build(settings)))
     return 0
 
 

@@ -4,36 +4,56 @@
 -- severity: page
 -- reads: catalogue
 -- covers: D15
-with promised(name, columns, nulls_equal) as (
-  values ('public.feature_flags', array['public.feature_flags.company_id', 'public.feature_flags.key'], true),
-         ('public.agent_controls', array['public.agent_controls.company_id'], true),
-         ('public.replay_budgets', array['public.replay_budgets.company_id'], false),
-         ('public.edge_rate_limits', array['public.edge_rate_limits.key'], false),
-         ('public.audit_heads', array['public.audit_heads.scope'], false), -- the chain is one per scope
-         ('public.companies', array['public.companies.id'], false)
+with promised(name, columns, fleet) as (
+  -- fleet: the column whose NULL means everybody, of whom there is one
+  values ('public.feature_flags', array['public.feature_flags.company_id', 'public.feature_flags.key'], 'public.feature_flags.company_id'),
+         ('public.agent_controls', array['public.agent_controls.company_id'], 'public.agent_controls.company_id'),
+         ('public.replay_budgets', array['public.replay_budgets.company_id'], null),
+         ('public.edge_rate_limits', array['public.edge_rate_limits.key'], null),
+         ('public.audit_heads', array['public.audit_heads.scope'], null), -- the chain is one per scope
+         ('public.companies', array['public.companies.id'], null)
 ), wanted as (
-  select name, nulls_equal,
+  select name, (parse_ident(fleet))[3] as fleet, quote_ident((parse_ident(fleet))[3]) as quoted,
          (select array_agg((parse_ident(c))[3] order by (parse_ident(c))[3] collate "C") from unnest(columns) c where c is not null) as columns
   from promised
+), kept as (
+  select w.name,
+         -- where no column of it may be NULL, as in a primary key, NULLs cannot be distinct
+         bool_or(k.columns = w.columns and i.indpred is null
+           and (w.fleet is null or i.indnullsnotdistinct or k.is_coalesced or not exists (
+             select from pg_attribute a
+             where a.attrelid = i.indrelid and not a.attnotnull and a.attnum = any(i.indkey[0:i.indnkeyatts - 1])))) as by_one,
+         -- or by one for the tenants and one for everybody
+         bool_or(k.columns = w.columns and (i.indpred is null or p.pred = '(' || w.quoted || ' IS NOT NULL)'))
+         and bool_or(k.columns = array_remove(w.columns, w.fleet) and p.pred = '(' || w.quoted || ' IS NULL)') as by_two
+  from wanted w
+  join pg_index i on i.indrelid = to_regclass(w.name) and i.indisunique and i.indisvalid and i.indisready
+  cross join lateral (select pg_get_expr(i.indpred, i.indrelid) as pred) p
+  cross join lateral (
+    select coalesce(array_agg(c.name order by c.name collate "C") filter (where btrim(c.name, '()') is distinct from w.quoted || ' IS NULL'), '{}')
+             as columns,
+           bool_or(c.is_coalesced) as is_coalesced
+    from generate_series(1, i.indnkeyatts) n
+    cross join lateral (select pg_get_indexdef(i.indexrelid, n, false) as text) d
+    cross join lateral (
+      -- COALESCE(company_id, '...'::uuid) makes the rows of nobody equal, too
+      select coalesce(starts_with(d.text, 'COALESCE(' || w.quoted || ', '''), false) and d.text ~ ', ''[^'']*''::[a-z ]+\)$' as is_coalesced) f
+    cross join lateral (
+      select case when f.is_coalesced then w.fleet
+                  else coalesce((select a.attname::text from pg_attribute a
+                                 where a.attrelid = i.indrelid and a.attnum = i.indkey[n - 1] and a.attnum > 0), d.text) end as name,
+             f.is_coalesced) c
+  ) k
+  group by w.name
 )
 select w.name as subject,
        format('no valid unique index on (%s)%s', array_to_string(w.columns, ', '),
-              case when w.nulls_equal then ' nulls not distinct' end) as detail,
+              case when w.fleet is not null then ' nulls not distinct' end) as detail,
        (select string_agg(pg_get_indexdef(i.indexrelid), '; ') from pg_index i
         where i.indrelid = to_regclass(w.name)) as witness
 from wanted w
-where to_regclass(w.name) is not null and w.columns is not null
-  and not exists (
-    select from pg_index i
-    where i.indrelid = to_regclass(w.name)
-      and i.indisunique and i.indisvalid and i.indisready and i.indpred is null and i.indexprs is null
-      -- where no column of it may be NULL, as in a primary key, NULLs cannot be distinct
-      and (i.indnullsnotdistinct or not w.nulls_equal or not exists (
-        select from pg_attribute a
-        where a.attrelid = i.indrelid and not a.attnotnull and a.attnum = any(i.indkey[0:i.indnkeyatts - 1])))
-      and (select array_agg(a.attname::text order by a.attname::text collate "C")
-           from unnest(i.indkey[0:i.indnkeyatts - 1]) k join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k) = w.columns
-  );
+left join kept k on k.name = w.name
+where to_regclass(w.name) is not null and w.columns is not null and not coalesce(k.by_one or k.by_two, false);
 
 -- seen:
 select count(*) as seen from pg_class

@@ -9,4 +9,4 @@ select name as subject, 'the view is not security_invoker' as detail, options as
 from tenant_views where not is_invoker and is_reachable;
 
 -- seen:
-select count(*) as seen from pg_class where relkind = 'v' and relnamespace in (select oid from pg_namespace where nspname = any('{public}'));
+select count(*) as seen from pg_class where relkind in ('r', 'v') and relnamespace in (select oid from pg_namespace where nspname = any('{public}'));

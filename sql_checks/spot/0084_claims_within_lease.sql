@@ -1,27 +1,39 @@
 -- id: sql/spot/claims-within-lease
--- claim: No event stays claimed beyond its lease, and no lease is longer than a day.
--- cost: A worker that died keeps its events for ever.
+-- claim: No event stays claimed beyond its lease or waits for minutes after its turn, no lease is longer than a day, and no event is put off for ever.
+-- cost: Nobody delivers it: its worker died, or no worker sees it.
 -- severity: page
--- covers: K05
+-- covers: K04 K05
+with tenants as materialized (
+  select t.company_id,
+         public.is_feature_enabled('outbox.enabled', t.company_id)
+         and not exists (select from public.agent_controls a
+                         where a.agents_paused and (a.company_id is null or a.company_id = t.company_id)) as is_on
+  from (select distinct company_id from public.event_outbox where processed_at is null and dead_at is null) t
+), late as (
+  select o.*
+  from public.event_outbox o
+  join tenants t on t.company_id = o.company_id
+  cross join (
+    -- behind a backlog, an event waits for its turn like all others
+    select case when count(*) > 1000 then interval '1 hour' else interval '5 minutes' end as patience
+    from (select from public.event_outbox where processed_at is null and dead_at is null limit 1001) waiting
+  ) p
+  where o.processed_at is null and o.dead_at is null
+    and (o.claimed_until > now() + interval '1 day' or o.next_attempt_at > now() + interval '1 year'
+      or t.is_on and greatest(o.claimed_until, o.next_attempt_at) < now() - p.patience)
+)
 select format('outbox row %s', id) as subject,
-       case when claimed_until > now() then format('claimed until %s: more than a day ahead', claimed_until)
+       case when claimed_until > now() + interval '1 day' then format('claimed until %s: more than a day ahead', claimed_until)
+            when next_attempt_at > now() then format('put off until %s', next_attempt_at)
+            when claimed_until is null then format('it is due since %s, and nobody took it', next_attempt_at)
             else format('its lease ended %s, it is due since %s, and nobody took it', claimed_until, next_attempt_at) end as detail,
        format('event %s of %s', event_id, company_id) as witness
-from public.event_outbox o
-cross join (
-  -- behind a backlog, an event waits for its turn like all others
-  select case when count(*) > 1000 then interval '1 hour' else interval '5 minutes' end as patience
-  from (select from public.event_outbox where processed_at is null and dead_at is null limit 1001) waiting
-) p
-where processed_at is null and dead_at is null and claimed_until is not null and {{not_excluded}}
-  and (claimed_until > now() + interval '1 day'
-    or greatest(claimed_until, next_attempt_at) < now() - p.patience
-       and public.is_feature_enabled('outbox.enabled', o.company_id)
-       and not exists (select from public.agent_controls a
-                       where a.agents_paused and (a.company_id is null or a.company_id = o.company_id))
-       and not exists (select from public.event_outbox earlier
-                       where earlier.processed_at is null and earlier.dead_at is null and earlier.company_id = o.company_id
-                         and earlier.aggregate_key = o.aggregate_key and earlier.id < o.id))
+from late o
+where {{not_excluded}}
+  and (claimed_until > now() + interval '1 day' or next_attempt_at > now() + interval '1 year'
+    or not exists (select from public.event_outbox earlier
+                   where earlier.processed_at is null and earlier.dead_at is null and earlier.company_id = o.company_id
+                     and earlier.aggregate_key = o.aggregate_key and earlier.id < o.id))
 limit 1000;
 
 -- seen:

@@ -13,4 +13,4 @@ from (select count(*) as paused from public.agent_controls a join public.compani
 where p.paused * 2 > t.tenants;
 
 -- seen:
-select count(*) as seen from public.agent_controls;
+select (select count(*) from public.agent_controls) + (select count(*) from public.companies) as seen;

@@ -46,6 +46,16 @@ def test_only_a_regular_file_within_its_limit_is_read(tmp_path: Path) -> None:
         disk.opened(tmp_path / "pipe", "ab")
 
 
+def test_what_is_added_to_waits_for_no_reader(tmp_path: Path) -> None:
+    """A file is added to; a pipe that nobody reads is an error, at once."""
+    for text in ("a\n", "b\n"):
+        disk.append(tmp_path / "output", text)
+    assert (tmp_path / "output").read_text() == "a\nb\n"
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="No such device"):
+        disk.append(tmp_path / "pipe", "a\n")
+
+
 LINKED = (
     *("verdict.json", "verdict.json.new", "run.json.new", "summary.md", "report.html", "junit.xml"),
     *("allure-results", "load", "logs", "pipeline", "tmp", "state"),

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from gates.decision.decide import decide, weigh
 from gates.decision.rules import Policy
 from gates.deployment.redaction import scrub
 from gates.errors import CannotWork
-from gates.evidence import UNREADABLE, CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
+from gates.evidence import UNREADABLE, CheckSpec, Evidence, JsonValue, Outcome, Severity, TargetKind, Where
 from gates.evidence_file import ChainEnd, chained, read_bytes, read_lines, read_log, write_lines
 from gates.verdict import Decision
 from tests.gates.decision.test_decide import NOW, saw
@@ -45,6 +45,29 @@ def test_what_is_written_is_read_again_without_trouble(tmp_path: Path) -> None:
     assert (list(log.evidence), log.whole) == (HARMED, True)
     assert read_log(path, log.end) == log
     assert path.read_bytes() == TEXT
+
+
+def test_a_line_that_was_read_is_not_parsed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage that asks again parses what came since, also after half a line; what was changed in place is seen."""
+    path, parsed, from_json = tmp_path / "evidence.ndjson", list[str](), Evidence.from_json
+
+    def noted(data: Mapping[str, JsonValue]) -> Evidence:
+        parsed.append(str(data["check"]))
+        return from_json(data)
+
+    monkeypatch.setattr(Evidence, "from_json", noted)
+    write_lines(path, HARMED[:2])
+    assert read_lines(path) == HARMED[:2] == read_lines(path)
+    write_lines(path, HARMED[2:])
+    assert read_lines(path) == HARMED
+    assert parsed == list(CHECKS)
+    with path.open("ab") as torn:
+        torn.write(b"{")
+    assert [e.check for e in read_lines(path)] == [*CHECKS, f"{UNREADABLE}line-5"]
+    path.write_bytes(TEXT.replace(b"drill/b/passes", b"drill/b/passed"))
+    assert [e.check for e in read_lines(path)] == [CHECKS[0], "drill/b/passed", *CHECKS[2:]]
+    path.unlink()
+    assert read_lines(path) == []
 
 
 def test_writers_at_once_make_one_chain(tmp_path: Path) -> None:

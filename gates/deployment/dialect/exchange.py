@@ -6,6 +6,7 @@ import dataclasses
 import json
 
 from gates.deployment.dialect.current import http_words
+from gates.deployment.dialect.places import OF_A_PATH
 from gates.deployment.requests import Answer, Request
 from gates.text.foreign import json_object
 
@@ -17,12 +18,11 @@ def on_the_wire(request: Request) -> Request:
     words = http_words()
     if words is None:
         return request
-    headers = [(words.sent_headers.get(k.lower(), k), v) for k, v in request.headers]
+    path, members, body = words.sent(request.path, request.body)
+    headers = [(words.sent_headers.get(k.lower(), k), v) for k, v in request.headers] + members
     given = {k.lower() for k, _ in headers}
     headers += [(k, v) for k, v in words.extra_headers if k.lower() not in given]
-    return dataclasses.replace(
-        request, path=words.path(request.path), headers=tuple(headers), body=words.body(request.body)
-    )
+    return dataclasses.replace(request, path=path, headers=tuple(headers), body=body)
 
 
 def understood(answer: Answer, method: str, path: str) -> Answer:
@@ -30,26 +30,22 @@ def understood(answer: Answer, method: str, path: str) -> Answer:
     words = http_words()
     if words is None:
         return answer
-    headers = tuple((words.received_headers.get(k.lower(), k).lower(), v) for k, v in answer.headers)
-    status, body = understood_bytes(words.read_success(answer.status, method, path), answer.body)
+    headers = tuple(words.read_header(k, v) for k, v in answer.headers)
+    status, body = understood_bytes(answer.status, answer.body, method, path)
     if status >= 400 and words.has_own_errors and body != answer.body:
         headers = tuple((k, PROBLEM if k == "content-type" else v) for k, v in headers)
     return Answer(status, headers, body, answer.elapsed_ms, received=answer)
 
 
-def understood_status(status: int, method: str, path: str) -> int:
-    """The status of an answer in the words of the contract, as far as it does not hang on the body."""
+def understood_bytes(status: int, body: bytes, method: str, path: str) -> tuple[int, bytes]:
+    """Status and body of an answer to a method of a path (the contract's) in the words of the contract."""
     words = http_words()
-    return status if words is None else words.read_success(status, method, path)
-
-
-def understood_bytes(status: int, body: bytes) -> tuple[int, bytes]:
-    """Status and body of an answer in the words of the contract."""
-    words = http_words()
-    found = json_object(body) if words is not None else {}
-    if words is None or not found:
+    if words is None:
         return status, body
-    status, members = words.read(status, found)
+    status = words.read_success(status, method, path)
+    if not (found := json_object(body)):
+        return status, body
+    status, members = words.read(status, found, words.refusals(method, path))
     return status, body if members == found else json.dumps(members, separators=(",", ":")).encode()
 
 
@@ -69,7 +65,7 @@ def real_head(head: str) -> str:
 def real_body(body: bytes) -> bytes:
     """The bytes of a body as they are sent, for who cuts them into pieces. To be signed before."""
     words = http_words()
-    return body if words is None else words.body(body)
+    return body if words is None else words.sent("/dlq-replay", body)[2]
 
 
 def contract_path(path: str) -> str:
@@ -100,6 +96,12 @@ def contract_metric(name: str) -> str:
     """The contract's name of a real series; one that is none of the contract's stays."""
     words = http_words()
     return name if words is None else next((ours for ours, real in words.metrics.items() if real == name), name)
+
+
+def path_of(path: str, company: str) -> str:
+    """A path of the contract to something of a company's, which deployments may have in their path."""
+    words = http_words()
+    return f"{path}{OF_A_PATH}{company}" if words is not None and words.needs_company(path) else path
 
 
 def real_path(path: str) -> str:

@@ -6,19 +6,27 @@ JSON at all) reaches the target as it was meant.
 
 from __future__ import annotations
 
-import base64
 import datetime as dt
-import hashlib
-import hmac
 import json
 import re
-import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from gates.contract.contract import contract
 from gates.contract.names import Names, user_of
+from gates.contract.places import BODY, places_of
+from gates.deployment.dialect.places import (
+    OF_A_PATH,
+    TOKEN,
+    AbsentMember,
+    MemberPlaces,
+    as_text,
+    parted,
+    pattern_of,
+    text_of,
+)
+from gates.deployment.dialect.signature import SignatureForm
 
 COUNTED = ("bigint", "integer")
 """Types of ids that are numbers in JSON."""
@@ -44,14 +52,11 @@ NAMES_OF_A_FIELD = ("field", "path", "name", "pointer", "param", "property", "lo
 """What an entry of an error's list may call the member that is wrong; the contract's first."""
 TEXTS_OF_AN_ERROR = ("message", "problem", "msg", "reason", "detail", "description", "error", "title", "issue")
 DONE, ACCEPTED = 200, 202
+NOBODY = "6e6f626f-6479-4000-8000-000000000000"
+"""The id of whom a path names where the request names nobody."""
 MOST_EXACT = 2**53
 """A larger number is not the same number to every reader of JSON."""
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s"{}\[\]:,]+|\s+|"', re.DOTALL)
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-
-
-class AbsentMember(ValueError):  # noqa: N818  -- as AbsentColumn: an observation
-    """A body has a member that the deployment has not, as `names.http.fields` says."""
 
 
 class HttpWords:
@@ -62,14 +67,19 @@ class HttpWords:
         self._names = names
         paths = {ours: theirs for ours, theirs in given.get("paths", {}).items() if theirs is not None}
         self._paths = sorted(paths.items(), key=lambda item: -len(item[0]))
-        fields: dict[str, tuple[str, ...]] = {
-            ours: (theirs,) if isinstance(theirs, str) else tuple(theirs)
-            for ours, theirs in given.get("fields", {}).items()
-            if theirs is not None
+        fields: Mapping[str, Any] = given.get("fields", {})
+        self._places = MemberPlaces.of(fields)
+        absent = {m for m, theirs in fields.items() if theirs is None}
+        self._absent_members = frozenset(absent | self._places.answer.keys())
+        spelled = places_of(fields)
+        in_body = {ours: [name for place, name in told if place == BODY] for ours, told in spelled.items()}
+        self._members = {ours: names[0] for ours, names in in_body.items() if names}
+        self._answered = {
+            ours: [name for place, name in told if place in {BODY, "answer"}]
+            for ours, told in spelled.items()
+            if ours not in ONLY_SENT
         }
-        self._absent_members = frozenset(m for m, theirs in given.get("fields", {}).items() if theirs is None)
-        self._members = {ours: theirs[0] for ours, theirs in fields.items()}
-        self._answered = {ours: theirs for ours, theirs in fields.items() if ours not in ONLY_SENT}
+        self._told = {name: ours for ours, told in spelled.items() for _, name in told if ours not in ONLY_ANSWERED}
         sent = {
             ours: theirs for ours, theirs in self._members.items() if "." not in theirs and ours not in ONLY_ANSWERED
         }
@@ -81,10 +91,10 @@ class HttpWords:
         self._success = sorted(given.get("success", {}).items(), key=lambda item: -len(item[0]))
         token: Mapping[str, Any] = names.given.get("token", {})
         self._role_claim, self._token_roles = str(token.get("role", "role")), token.get("roles", {})
-        self._signature: Mapping[str, str] = given.get("signature", {})
+        self._signature = SignatureForm(given.get("signature", {}))
         self._real_codes: Mapping[str, Any] = given.get("codes", {})
         self._codes = _by_real(self._real_codes)
-        self.metrics: Mapping[str, str] = given.get("metrics", {})
+        self.metrics: Mapping[str, str] = {m: real for m, real in given.get("metrics", {}).items() if real}
         headers = {k.lower(): v for k, v in given.get("headers", {}).items()}
         self.sent_headers = headers
         self.received_headers = {v.lower(): k for k, v in headers.items()}
@@ -103,19 +113,42 @@ class HttpWords:
     # --- what is sent --------------------------------------------------------------------------------------------
 
     def path(self, path: str) -> str:
-        """The real path; what follows the fixed part stays."""
+        """The real path; what follows the fixed part stays, and what it has braces for is nobody's."""
+        return self.sent(path, b"")[0]
+
+    def needs_company(self, path: str) -> bool:
+        """Whether the real path has the tenant in it, so that who asks for what is there says whose it is."""
+        return "company_id" in self._places.outside(self._template(path)[0])
+
+    def sent(self, path: str, body: bytes) -> tuple[str, list[tuple[str, str]], bytes]:
+        """The real path, the headers that are members, and the real body of a request. Raise AbsentMember."""
+        path, _, said = path.partition(OF_A_PATH)
+        real, rest = self._template(path)
+        body, found = parted(body, self._places.outside(real))
+        if said:
+            found["company_id"] = json.dumps(said).encode()
+        values = {m: as_text(m, token, self._sent_id(m, token)) for m, token in found.items()}
+        filled = self._places.filled(real, values, self._nobody) + rest
+        return self._places.asked(filled, values), self._places.headers(values), self.body(body)
+
+    def _template(self, path: str) -> tuple[str, str]:
+        """The fixed part of the real path, with its braces, and what follows it."""
         for ours, theirs in self._paths:
             rest = path.removeprefix(ours)
             if path.startswith(ours) and rest[:1] in {"", "/", "?"}:
-                return str(theirs) + rest
-        return path
+                return str(theirs), rest
+        return "", path
+
+    def _nobody(self, member: str) -> str:
+        """An id that nobody has, as it stands in a path."""
+        said = json.dumps(NOBODY).encode()
+        return as_text(member, said, self._sent_id(member, said))
 
     def contract_path(self, path: str) -> str:
         """The contract's path of a real one; one that is no endpoint of the contract stays."""
         for ours, theirs in self._paths:
-            at = path.find(theirs)
-            if at >= 0 and path[at + len(theirs) :][:1] in {"", "/"}:
-                return str(ours) + path[at + len(theirs) :]
+            if found := re.search(pattern_of(theirs) + r"(?=/|$)", path):
+                return str(ours) + path[found.end() :]
         return path
 
     def code(self, code: str) -> str:
@@ -132,7 +165,7 @@ class HttpWords:
 
         Raise AbsentMember where it says what the target has no member for: left out, it would be another request.
         """
-        tokens = _TOKEN.findall(body)
+        tokens = TOKEN.findall(body)
         out, depth, member = [], 0, ""
         for at, token in enumerate(tokens):
             if token in {b"{", b"["}:
@@ -140,7 +173,7 @@ class HttpWords:
             elif token in {b"}", b"]"}:
                 depth -= 1
             elif depth == 1 and token[:1] == b'"' and _next(tokens, at) == b":":
-                member = _text(token)
+                member = text_of(token)
                 if member in self._absent_members:
                     raise AbsentMember(f"names: in gate.yaml says that no body has {member}; this check sends it")
                 real = self._sent_members.get(member, member)
@@ -156,32 +189,25 @@ class HttpWords:
         """An id in a body: a string of ours is a number of theirs. What is no id keeps its form, mirrored."""
         kind = KIND_OF_MEMBER.get(member, "")
         if kind in self._names.id_forms:
-            text = _text(token) if token[:1] == b'"' else ""
+            text = text_of(token) if token[:1] == b'"' else ""
             return json.dumps(self._names.formed(kind, uuid.UUID(text))).encode() if _UUID.fullmatch(text) else token
         if not kind or self._names.id_type(kind) not in COUNTED:
             return token
         if token.isdigit():
             return b'"' + token + b'"'
-        text = _text(token) if token[:1] == b'"' else ""
+        text = text_of(token) if token[:1] == b'"' else ""
         if re.fullmatch(r"[1-9][0-9]{0,18}", text):
             return text.encode()
         return stranger(text, self._names.id_type(kind)).encode() if _UUID.fullmatch(text) else token
 
-    def signed(self, message: bytes) -> bytes:
-        """What a signature covers: the real body, or the real path of a GET."""
-        return self.path(message.decode("latin-1")).encode("latin-1") if message[:1] == b"/" else self.body(message)
-
-    def sign(self, secret: str, message: bytes, unix_seconds: int | None = None) -> str:
-        """The value of the signature's header, over the real bytes."""
-        real = self.signed(message)
-        if "v2" in self._signature and "form" not in self._signature:  # there is a form with a time, and no other
-            unix_seconds = int(time.time()) if unix_seconds is None else unix_seconds
-        if unix_seconds is None:
-            return _filled(self._signature.get("form", "{hex}"), _mac(secret, real))
-        parts = re.split(r"(\{t\}|\{body\})", self._signature.get("signed", "{t}.{body}"))
-        put = {"{t}": str(unix_seconds).encode(), "{body}": real}
-        mac = _mac(secret, b"".join(put.get(part, part.encode()) for part in parts))
-        return _filled(self._signature.get("v2", "t={t},v2={hex}"), mac).replace("{t}", str(unix_seconds))
+    def sign(self, secret: str, message: bytes, unix_seconds: int | None = None, path: str = "/dlq-replay") -> str:
+        """The value of the signature's header, over the real bytes of a message: the body of a POST to this path, or
+        the path of a GET.
+        """
+        if message[:1] == b"/":
+            return self._signature.value(secret, "GET", self.path(message.decode("latin-1")), b"", unix_seconds)
+        real, _, body = self.sent(path, message)
+        return self._signature.value(secret, "POST", real, body, unix_seconds)
 
     def claims(self, claims: Mapping[str, Any]) -> dict[str, Any]:
         """Claims with the tenant where the target looks for it, and the roles by their real names."""
@@ -227,6 +253,11 @@ class HttpWords:
             found["role"] = next((ours for ours, theirs in self._token_roles.items() if theirs == role), role)
         return found
 
+    def read_header(self, name: str, value: str) -> tuple[str, str]:
+        """A header of an answer by the contract's name, in lower case, and its value as the contract has it."""
+        ours = self.received_headers.get(name.lower(), name)
+        return ours.lower(), self._values.get(ours, {}).get(value, value)
+
     def read_success(self, status: int, method: str, path: str) -> int:
         """The status of an answer to a method of a path of the contract: its own success is the contract's."""
         for ours, theirs in self._success:
@@ -234,12 +265,18 @@ class HttpWords:
                 return ACCEPTED if (method, ours) == ("POST", "/events") else DONE
         return status
 
-    def read(self, status: int, found: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
-        """The status and the members of an answer in the words of the contract."""
+    @staticmethod
+    def refusals(method: str, path: str) -> frozenset[str]:
+        """The codes by which the contract's endpoint refuses; none where it is no endpoint of the contract."""
+        found = [e for e in contract().endpoints.values() if e.method == method and e.is_at(path)]
+        return frozenset(code for endpoint in found for code in endpoint.refusals)
+
+    def read(self, status: int, found: Mapping[str, Any], refusals: Collection[str] = ()) -> tuple[int, dict[str, Any]]:
+        """The status and the members of an answer in the words of the contract, of an endpoint with these refusals."""
         members = dict(found)
         wrapped = _at(members, self._envelope) if self._envelope else None
         if isinstance(wrapped, Mapping):
-            members |= wrapped
+            members = {n: v for n, v in members.items() if n != self._envelope} | dict(wrapped)
         members = self._renamed(members)
         for member, values in self._values.items():
             if isinstance(members.get(member), str):
@@ -250,14 +287,14 @@ class HttpWords:
             members[member] = _ids_as_text(members[member])
         code = _at(found, self._code_member)
         if status >= 400 and isinstance(code, str | int):
-            status, members["code"] = self._read_code(status, str(code))
+            status, members["code"] = self._read_code(status, str(code), refusals)
             if self.has_own_errors:
                 members |= {"type": "about:blank", "title": members["code"], "status": status}
                 members.setdefault("detail", _at(found, self._code_member.rpartition(".")[0] or "detail"))
         if isinstance(members.get("errors"), list):
             members["errors"] = [self._read_error(e) for e in members["errors"]]
         if "openapi" in members and isinstance(members.get("paths"), Mapping):
-            members["paths"] = {self._read_path(p): said for p, said in members["paths"].items()}
+            members["paths"] = {self.contract_path(p): said for p, said in members["paths"].items()}
         return status, members
 
     def _renamed(self, members: dict[str, Any]) -> dict[str, Any]:
@@ -285,18 +322,12 @@ class HttpWords:
         if not name:
             return error
         field = str(error[name]) if name == "field" else re.split(r"[./]", str(error[name]).strip("#/."))[-1]
-        real = {theirs: ours for ours, theirs in self._members.items() if ours not in ONLY_ANSWERED}
         said = next((error[n] for n in TEXTS_OF_AN_ERROR if error.get(n)), None)
-        return {**error, "field": real.get(field, field), **({} if said is None else {"message": said})}
+        return {**error, "field": self._told.get(field, field), **({} if said is None else {"message": said})}
 
-    def _read_path(self, path: str) -> str:
-        for ours, theirs in self._paths:
-            if path.startswith(theirs) and path[len(theirs) : len(theirs) + 1] in {"", "/"}:
-                return str(ours) + path[len(theirs) :]
-        return path
-
-    def _read_code(self, status: int, code: str) -> tuple[int, str]:
-        for ours, theirs in self._codes.get(code, ()):
+    def _read_code(self, status: int, code: str, refusals: Collection[str]) -> tuple[int, str]:
+        """Of the codes of the contract that this one stands for, one that the endpoint has comes first."""
+        for ours, theirs in sorted(self._codes.get(code, ()), key=lambda told: told[0] not in refusals):
             if theirs is None:
                 return status, ours
             if theirs == status:
@@ -327,28 +358,12 @@ def _looked_up(value: str, environ: Mapping[str, str]) -> str:
     return environ.get(value[1:], "") if value.startswith("$") else value
 
 
-def _mac(secret: str, message: bytes) -> bytes:
-    return hmac.new(secret.encode(), message, hashlib.sha256).digest()
-
-
-def _filled(form: str, mac: bytes) -> str:
-    return form.replace("{hex}", mac.hex()).replace("{base64}", base64.b64encode(mac).decode())
-
-
 def _next(tokens: list[bytes], at: int) -> bytes:
     """The next token that is no white space."""
     while (at := at + 1) < len(tokens):
         if not tokens[at].isspace():
             return tokens[at]
     return b""
-
-
-def _text(token: bytes) -> str:
-    """The text of a JSON string; empty where it is none."""
-    try:
-        return str(json.loads(token))
-    except ValueError:
-        return ""
 
 
 def _at(members: Mapping[str, Any], path: str) -> Any:

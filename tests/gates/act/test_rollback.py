@@ -25,6 +25,7 @@ from gates.act.rollback import by_hand, quoted, roll_back
 from gates.act.rollout import act
 from gates.decision.rules import RolloutPlan
 from gates.deployment import database as door
+from gates.errors import ENDING_SIGNALS
 from gates.verdict import NOT_ROLLED_BACK, Action, Decision, Verdict, settle
 from tests.postgres_fixture import PASSWORD, PgServer
 from tests.waiting import until
@@ -592,7 +593,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("sent", sorted(ENDING_SIGNALS))
 @pytest.mark.parametrize("command", ["rollback", "emergency"])
 def test_a_signal_ends_a_rollback_with_the_sql_to_run(
     command: str, sent: signal.Signals, migrated_url: str, database: Database, tmp_path: Path

@@ -14,7 +14,8 @@ from gates.contract.names import Names, names_of
 from gates.decision.floor import not_claimed, on_floor
 from gates.decision.policy_file import parse
 from gates.deployment.dialect.current import use
-from gates.deployment.dialect.words import AbsentMember, HttpWords
+from gates.deployment.dialect.places import AbsentMember
+from gates.deployment.dialect.words import HttpWords
 from gates.deployment.requests import mint_token
 from gates.text.patterns import matches
 from loadtests.engine.wire import parse_address

@@ -297,3 +297,12 @@ def test_a_new_id_of_an_event_has_the_deployments_type() -> None:
     made = {kind: Translator(names_of({"ids": {"event_id": kind}})).of(asked, None)[0] for kind in ("bigint", "text")}
     assert made["bigint"].endswith("floor(random() * 2251799813685248))::bigint")
     assert made["text"] == asked
+
+
+def test_what_is_called_is_no_column() -> None:
+    """`count(*)` needs no column of that name, which the rate limit has."""
+    names = names_of({"tables": {"edge_rate_limits": {"is": "calls", "absent": ["count", "hits"]}}})
+    text, _ = Translator(names).of("select count(*) from public.edge_rate_limits where key = 'k'", None)
+    assert text == "select count(*) from (select key from public.calls) as edge_rate_limits where key = 'k'"
+    with pytest.raises(AbsentColumn):
+        Translator(names).of("select count from public.edge_rate_limits", None)

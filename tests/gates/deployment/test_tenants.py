@@ -13,7 +13,8 @@ from gates.contract.names import Names, names_of
 from gates.deployment.database import session, value
 from gates.deployment.dialect.current import use
 from gates.deployment.failures import in_words
-from gates.deployment.tenants import Tenants
+from gates.deployment.requests import bucket
+from gates.deployment.tenants import OUTBOX_FLAG, Tenants, id_of, in_rollouts
 
 WORKERS = 6
 WAITING = "select count(*) from pg_locks where not granted"
@@ -38,6 +39,16 @@ def test_tables_that_the_contract_does_not_know_are_cleaned_where_they_are_named
         finally:
             use(Names())
         assert value(connection, "select count(*) from public.companies where id = %s", company) == 0
+
+
+def test_no_candidate_is_drawn_after_one_that_will_do(migrated_url: str) -> None:
+    """Each costs two digests, and a run makes hundreds of tenants; the database asks nobody where it has no formula."""
+    names = ((f"drill-{n}", id_of(f"drill-{n}")) for n in range(100_000))
+    with session(migrated_url) as connection:
+        name, company = in_rollouts(names, {OUTBOX_FLAG: 10}, connection)
+    drawn = [id_of(f"drill-{n}") for n in range(int(next(names)[0].removeprefix("drill-")))]
+    assert (name, company) == (f"drill-{len(drawn) - 1}", drawn[-1])
+    assert [one for one in drawn if bucket(OUTBOX_FLAG, one) < 10] == [company]
 
 
 def _until_waiting(url: str, count: int) -> None:

@@ -200,6 +200,15 @@ def test_a_key_of_a_gateway_may_come_from_the_file_of_variables(tmp_path: Path) 
             assert all("apikey: a-key-of-the-gateway" in headers for _, _, _, headers in asked)
 
 
+def test_a_path_that_gate_yaml_says_is_not_there_is_no_endpoint() -> None:
+    """The longest path that is said counts."""
+    surface = Surface({("GET", "/healthz"): Answer(200, (), b"", 1.0)})
+    paths = {"/openapi.json": None, "/events": "/v1/notices", "/events/{event_id}": None}
+    found = compare_http(surface, contract(), paths).endpoints
+    assert found["POST /events"].path == "/v1/notices"
+    assert not {"GET /openapi.json", "GET /events/{event_id}"} & set(found)
+
+
 def test_where_nothing_answers_everything_is_unknown() -> None:
     """A refused connection is said once, and no object is called absent."""
     surface = look_at(target("http://127.0.0.1:9"), contract())

@@ -9,6 +9,7 @@ import json
 import os
 import pwd
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from gates.reports.citation import cited
 from gates.verdict import Effect
 from gates.watch.look import canary
 from sql_checks.fingerprint import ManifestError, load_manifest
+from tests.gates.gate_process import gate
 
 ROOT = Path(__file__).resolve().parents[3]
 TODAY = dt.date(2026, 1, 2)
@@ -173,6 +175,16 @@ def test_a_policy_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     """A named file is never replaced by defaults."""
     with pytest.raises(ConfigError, match=r"nowhere\.yaml:1:1"):
         load_policy(tmp_path / "nowhere.yaml", TODAY)
+
+
+@pytest.mark.parametrize("put", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir])
+def test_a_policy_that_is_no_file_of_an_end_is_unreadable_at_once(put: Callable[[Path], None], tmp_path: Path) -> None:
+    """A pipe or a device in the place of gate.yaml keeps no command waiting, least of all a rollback."""
+    put(tmp_path / "gate.yaml")
+    nowhere = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:9/nothing"}
+    assert gate("lint", cwd=tmp_path, environ=nowhere).returncode == 3
+    done = gate("rollback", "--flag", "outbox.enabled", "--reason", "harm", "--dry-run", cwd=tmp_path, environ=nowhere)
+    assert "the rollback goes on with the defaults of a policy" in done.stderr
 
 
 def test_folders_are_those_beside_the_policy_wherever_a_suite_runs(

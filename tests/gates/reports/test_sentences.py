@@ -35,6 +35,9 @@ def made(decision: Decision, action: Action = NOTHING, *findings: Finding, **mor
     return Verdict(decision, "the reason", "r-1", "staging", counts=counts, findings=findings, action=action, **more)  # type: ignore[arg-type]
 
 
+LET_PASS = dataclasses.replace(UNREACHED, effect=Effect.NOTE)
+UNDECIDED_ONE = Finding("cohort/agent-success", "unknown", "warn", Effect.NOTE, "too few tenants")
+LESS = "kept its promises, except for 1 broken and 1 unseen that the policy lets pass"
 TO_TENANTS = "broke one promise to the 10 % of tenants that had it"
 
 
@@ -55,6 +58,10 @@ TO_TENANTS = "broke one promise to the 10 % of tenants that had it"
                 "kept its promises, and outbox.enabled stays at 10 %: run the gate without --dry-run, or hand the"
                 " verdict over."
             ),
+        ),
+        (
+            made(Decision.PROMOTE, NOTHING, dataclasses.replace(BROKEN, effect=Effect.WAIVED), LET_PASS, UNDECIDED_ONE),
+            f"{LESS}, and outbox.enabled stays as it is: nothing is left to do.",
         ),
         (
             made(Decision.ROLLBACK, OFF, BROKEN),
@@ -90,6 +97,12 @@ def test_one_sentence_says_it_all(verdict: Verdict, lead: str) -> None:
             "Release r-1 on staging kept its promises: all 5 required checks passed.",
             "The flag outbox.enabled went from 10 % to 50 %.",
             "Let it bake (60 minutes a step), then run the gate again for 100 %.",
+        ),
+        (
+            made(Decision.PROMOTE, NOTHING, dataclasses.replace(BROKEN, effect=Effect.NOTE)),
+            "kept its promises, except for 1 broken that the policy lets pass: all 5 required checks passed.",
+            "No flag was changed.",
+            "Nothing is left to do.",
         ),
         (
             made(

@@ -104,6 +104,9 @@ def test_where_the_state_folder_is_new_the_audit_trail_remembers(tmp_path: Path,
     assert line.outcome is Outcome.FAIL
     assert "(release r1, audit trail), and not claimed now: audit." in line.message
     assert sorted(claims.kept([line], LESS, (), promoted=False, when="now")) == ["audit", "replay"]
+    for empty in ({}, {"of-another-version": "on 2026-01-02"}):  # no run leaves such a memory
+        keep(one, empty)
+        assert look(one).outcome is Outcome.FAIL
     keep(one, {"replay": "on 2026-01-02"})
     assert look(one).outcome is Outcome.PASS
 

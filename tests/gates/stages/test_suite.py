@@ -1,4 +1,4 @@
-"""The process of a suite: what is left of it when a signal ends the run."""
+"""The process of a suite: what of its surroundings it takes, and what is left of it when a signal ends the run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from gates.decision.policy_file import Settings
 from gates.deployment.target import Target
-from gates.evidence import TargetKind
+from gates.evidence import Outcome, TargetKind
 from gates.stages import suite
 from gates.stages.context import Context
 from gates.stages.suite import SuiteRun
@@ -36,8 +36,10 @@ def test_a_log_keeps_no_secret_when_a_signal_ends_the_run(tmp_path: Path, monkey
     def interrupted(process: subprocess.Popen[bytes], *_: Any) -> None:
         processes.append(process)
         until(lambda: SECRET in log.read_text(encoding="utf-8"), 60)
+        modes.extend(path.stat().st_mode for path in (log, tmp_path / "out" / "tmp"))
         raise KeyboardInterrupt
 
+    modes = list[int]()
     monkeypatch.setattr(suite, "ROOT", tmp_path)
     monkeypatch.setattr(suite, "_wait", interrupted)
     target = Target(TargetKind.STAGING, hmac_secrets=(SECRET,))
@@ -47,3 +49,40 @@ def test_a_log_keeps_no_secret_when_a_signal_ends_the_run(tmp_path: Path, monkey
         suite.run(SuiteRun("drill main", "drills", (), 60.0, ("-s",)), context)
     assert "it answered $TRANSBOT_HMAC_SECRET" in log.read_text(encoding="utf-8")
     assert processes[0].poll() is not None
+    assert [mode & 0o077 for mode in modes] == [0, 0], "others read it before it is redacted"
+
+
+STRANGER = """
+import pytest
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    pyfuncitem.funcargs["seen"].control("said by nobody")
+    pyfuncitem.funcargs["seen"].count()
+    return True
+"""
+FAILS = """
+from gates.checks.recorder import check
+
+@check("drill/small/fails")
+def test_fails(seen):
+    \"\"\"It fails.\"\"\"
+    seen.control("x")
+    seen.count()
+    assert False
+"""
+
+
+def test_no_conftest_above_a_suite_takes_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gate that is installed within a project, whose conftest.py would answer for every check, sees what it sees."""
+    suites, out = tmp_path / "project" / "packages", tmp_path / "out"
+    (suites / "drills").mkdir(parents=True)
+    (suites / "drills" / "test_fails.py").write_text(FAILS, encoding="utf-8")
+    for place in (suites, suites.parent):
+        (place / "conftest.py").write_text(STRANGER, encoding="utf-8")
+    monkeypatch.setattr(suite, "ROOT", suites)
+    context = Context(
+        Target(TargetKind.STAGING), Settings(), out, "run", environ={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    suite.run(SuiteRun("drill main", "drills", (), 60.0), context)
+    assert [(e.check, e.outcome) for e in context.lines()] == [("drill/small/fails", Outcome.FAIL)]

@@ -1,0 +1,143 @@
+"""Where a member of a request travels: in the path, the query or a header, where `names.http.fields` says so by
+`place:name`; else in the body, as the contract has it.
+
+All but a body is text. What text cannot tell from a good value cannot be asked, and is never sent as another request.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+from gates.contract.places import BLANK, PLACES, SCALARS, blanks, places_of
+
+OF_A_PATH = "#"
+"""Divides a path of the contract from the member that only some deployments have in it. No request line has it."""
+TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s"{}\[\]:,]+|\s+|"', re.DOTALL)
+_LITERAL = {"boolean": re.compile(r"true|false"), "integer": re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")}
+
+
+class AbsentMember(ValueError):  # noqa: N818  -- as AbsentColumn: an observation
+    """A body has a member that the deployment has not, or not in this form, as `names.http.fields` says."""
+
+
+def pattern_of(path: str) -> str:
+    """A pattern for a real path, whatever stands in its braces."""
+    return "[^/?#]+".join(re.escape(part) for part in BLANK.split(path)[::2])
+
+
+@dataclass(frozen=True, slots=True)
+class MemberPlaces:
+    """Member -> its name in each place, of those that travel outside the body."""
+
+    path: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+    header: Mapping[str, str] = field(default_factory=dict)
+    answer: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> MemberPlaces:
+        """The places of all spellings of all members; the first of a kind counts."""
+        found: dict[str, dict[str, str]] = {place: {} for place in PLACES}
+        for member, spellings in places_of(fields).items():
+            for place, name in spellings:
+                if place in found:
+                    found[place].setdefault(member, name)
+        return cls(**found)
+
+    def outside(self, real: str) -> frozenset[str]:
+        """The members that do not travel in the body of a request to this real path."""
+        in_path = {m for m, name in self.path.items() if name in blanks(real)}
+        return frozenset(in_path | self.query.keys() | self.header.keys())
+
+    def filled(self, real: str, values: Mapping[str, str], nobody: Callable[[str], str]) -> str:
+        """The path with its braces filled in; what is not given is nobody's."""
+        member = {name: m for m, name in self.path.items()}
+
+        def value(found: re.Match[str]) -> str:
+            ours = member[found[1]]
+            return quote(values[ours] if ours in values else nobody(ours), safe="")
+
+        return BLANK.sub(value, real)
+
+    def asked(self, path: str, values: Mapping[str, str]) -> str:
+        """The path with the members of its query."""
+        told = [f"{quote(name, safe='')}={quote(values[m], safe='')}" for m, name in self.query.items() if m in values]
+        return path + ("&" if "?" in path else "?") * bool(told) + "&".join(told)
+
+    def headers(self, values: Mapping[str, str]) -> list[tuple[str, str]]:
+        """The headers that are members."""
+        found = [(name, values[m]) for m, name in self.header.items() if m in values]
+        for name, value in found:
+            if value != value.strip() or not value.isprintable():
+                raise AbsentMember(f"{value[:40]!r} cannot stand in the header {name}; this check sends it")
+        return found
+
+
+def parted(body: bytes, outside: Iterable[str]) -> tuple[bytes, dict[str, bytes]]:
+    """The body without these members, all else byte for byte, and their values as JSON.
+
+    Raise AbsentMember where one is there twice, or is no single value.
+    """
+    wanted = frozenset(outside)
+    if not wanted or not any(f'"{m}"'.encode() in body for m in wanted):
+        return body, {}
+    tokens: list[bytes] = TOKEN.findall(body)
+    kept, values, depth, at = list[bytes](), dict[str, bytes](), 0, 0
+    while at < len(tokens):
+        token = tokens[at]
+        depth += {b"{": 1, b"[": 1, b"}": -1, b"]": -1}.get(token, 0)
+        colon = _solid(tokens, at)
+        member = text_of(token) if depth == 1 and token[:1] == b'"' and _is(tokens, colon, b":") else ""
+        if member not in wanted:
+            kept.append(token)
+            at += 1
+            continue
+        value = _solid(tokens, colon)
+        if member in values or value >= len(tokens) or tokens[value] in {b"{", b"[", b","}:
+            raise AbsentMember(f"{member} is no single value of text where it travels here; this check sends it so")
+        values[member] = tokens[value]
+        after = _solid(tokens, value)
+        if _is(tokens, after, b","):
+            at = after + 1
+        else:  # the last one: the comma before it goes
+            at = value + 1
+            while kept and (kept[-1].isspace() or kept[-1] == b","):
+                kept.pop()
+    return b"".join(kept), values
+
+
+def as_text(member: str, said: bytes, real: bytes) -> str:
+    """A value of JSON, as it really is, as text. Raise AbsentMember where text means another, as "10" for a number."""
+    kind = SCALARS.get(member, "text")
+    is_string = said[:1] == b'"'
+    found = text_of(real) if real[:1] == b'"' else real.decode("utf-8", "replace")
+    literal = _LITERAL.get(kind)
+    is_lost = not is_string if literal is None else found == "null" or (is_string and literal.fullmatch(found))
+    if is_lost or not found:
+        told = said[:40].decode("utf-8", "replace")
+        raise AbsentMember(f"{told} as {member} cannot be said where that is text; this check sends it")
+    return found
+
+
+def text_of(token: bytes) -> str:
+    """The text of a JSON string; empty where it is none."""
+    try:
+        return str(json.loads(token))
+    except ValueError:
+        return ""
+
+
+def _solid(tokens: list[bytes], at: int) -> int:
+    """The place of the next token that is no white space, or the end."""
+    while (at := at + 1) < len(tokens) and tokens[at].isspace():
+        pass
+    return at
+
+
+def _is(tokens: list[bytes], at: int, token: bytes) -> bool:
+    return at < len(tokens) and tokens[at] == token

@@ -1,0 +1,38 @@
+-- id: sql/spot/writes-are-kept
+-- claim: What is written to a table of the contract is neither swallowed by a rule, nor refused by a publication, nor gone after a crash.
+-- cost: The service is told that an event, a refusal or a flag is written, and it is not there.
+-- severity: page
+-- reads: catalogue
+-- covers: N04 K18
+with {{contract_tables}}, stored as (
+  select contract.name, c.oid, c.relpersistence, c.relreplident, c.relkind
+  from contract
+  cross join lateral (
+    select to_regclass(contract.name)::oid as oid union select relid from pg_partition_tree(to_regclass(contract.name))) p
+  join pg_class c on c.oid = p.oid
+)
+select format('%s rule %s', name, r.rulename) as subject, 'swallows what is written' as detail, pg_get_ruledef(r.oid) as witness
+from stored s
+join pg_rewrite r on r.ev_class = s.oid and r.ev_enabled in ('O', 'A') and pg_get_ruledef(r.oid) ~ 'DO INSTEAD NOTHING;?$'
+-- what is deleted must go where the contract takes rows away; elsewhere such a rule protects, as it does the audit trail
+where r.ev_type = '3' or r.ev_type = '2' and s.oid <> to_regclass('public.audit_logs')
+   or r.ev_type = '4' and s.oid in (to_regclass('public.event_outbox'), to_regclass('public.edge_rate_limits'))
+union all
+select s.oid::regclass::text, 'is unlogged: a crash of the server empties it', null
+from stored s
+-- counts of five minutes may start anew
+where s.relpersistence <> 'p' and s.oid <> to_regclass('public.edge_rate_limits')
+union all
+select s.oid::regclass::text, format('is published by %s without a replica identity: no row can be changed', string_agg(p.pubname, ', ')), null
+from stored s
+join pg_publication_tables t on to_regclass(format('%I.%I', t.schemaname, t.tablename)) = s.oid
+join pg_publication p on p.pubname = t.pubname and (p.pubupdate or p.pubdelete)
+where s.relkind = 'r'
+  and (s.relreplident = 'n'
+    or s.relreplident = 'd' and not exists (select from pg_index i where i.indrelid = s.oid and i.indisprimary)
+    or s.relreplident = 'i' and not exists (select from pg_index i where i.indrelid = s.oid and i.indisreplident))
+group by s.oid;
+
+-- seen:
+with {{contract_tables}}
+select count(*) as seen from pg_class c join contract on c.oid = to_regclass(contract.name);

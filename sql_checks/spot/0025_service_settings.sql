@@ -1,0 +1,27 @@
+-- id: sql/spot/service-settings
+-- claim: No setting of a role or of the database switches off triggers, commits that last, writing, or row-level security.
+-- cost: A rule that the schema promises is not kept in these sessions, and in the gate's it is.
+-- severity: warn
+-- reads: catalogue
+-- covers: I09 J01
+with given as (
+  -- the setting that counts: of the role in this database, else of the role, else of the database
+  select distinct on (r.rolname, split_part(c.text, '=', 1)) r.rolname, split_part(c.text, '=', 1) as name,
+         lower(substr(c.text, strpos(c.text, '=') + 1)) as value
+  from pg_roles r
+  join pg_db_role_setting s on s.setrole in (r.oid, 0)
+    and s.setdatabase in ((select oid from pg_database where datname = current_database()), 0)
+  cross join unnest(s.setconfig) c(text)
+  where r.rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon')
+  order by r.rolname, split_part(c.text, '=', 1), s.setrole = 0, s.setdatabase = 0
+)
+select format('sessions of %s', rolname) as subject, format('%s is %s', name, value) as detail, null::text as witness
+from given
+where name = 'session_replication_role' and value <> 'origin'
+   or name = 'row_security' and value in ('off', 'false', 'no', '0')
+   or rolname in ('replay_service', 'replay_worker')
+      and (name = 'synchronous_commit' and value in ('off', 'false', 'no', '0')
+        or name = 'default_transaction_read_only' and value in ('on', 'true', 'yes', '1'));
+
+-- seen:
+select count(*) as seen from pg_roles where rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon');

@@ -1,0 +1,34 @@
+-- id: sql/spot/outbox-forgets-no-event
+-- claim: Every event of the last day has, a minute later, an outbox row, a task or a dead letter, as those before it have their effects.
+-- cost: The customer's request was accepted, and the event is lost.
+-- severity: page
+-- covers: K01 K18
+with emitted as (
+  select id, company_id, path, created_at
+  from public.events
+  where created_at between now() - interval '1 day' and now() - interval '1 minute' and {{not_excluded}}
+  order by created_at desc {{at_most}}
+), traced as materialized (
+  -- looked up one by one: as EXISTS it would be hashed, and the whole table read
+  select e.*, (select true from public.agent_tasks t where t.event_id = e.id and t.status = 'completed' limit 1) is true as has_effect
+  from emitted e
+), neighbours as (
+  -- what is old is cleared away in the order of time: where three in a row before it have their effects, it is not old
+  select *, count(*) filter (where has_effect)
+              over (partition by company_id order by created_at, id rows between 3 preceding and 1 preceding) as before_it
+  from traced
+)
+select format('event %s', n.id) as subject,
+       format('of %s, by the path %s: no outbox row, no task and no dead letter', n.created_at, n.path) as detail,
+       n.company_id::text as witness
+from neighbours n
+where not n.has_effect and n.before_it = 3
+  and not exists (select from public.event_outbox o where o.event_id = n.id)
+  and not exists (select from public.agent_tasks t where t.event_id = n.id)
+  and not exists (select from public.dead_letter_queue d where d.event_id = n.id)
+limit 1000;
+
+-- seen:
+select count(*) as seen from (
+  select from public.events where created_at > now() - interval '1 day' and {{not_excluded}} limit 1000
+) e;
