@@ -48,6 +48,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.path.is_relative_to(LOADS))
 
 
+def pytest_collection_finish() -> None:
+    """The items live to the end: garbage is looked for among what the tests make alone."""
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--every-fault", action="store_true", help="show every fault, not only the fewest that are enough")
 

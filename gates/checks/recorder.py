@@ -8,7 +8,6 @@ unknown check is red, too: nothing unseen is ever green.
 from __future__ import annotations
 
 import datetime as dt
-import gc
 import json
 import sys
 import time
@@ -74,7 +73,6 @@ def check(
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    gc.disable()  # what is imported and collected is no garbage: nothing is looked for until that is done
     group = parser.getgroup("replaygate")
     group.addoption("--evidence", metavar="FILE", help="append one JSON line per check to FILE")
     group.addoption("--deep", action="store_true", help="also run the slow checks")
@@ -99,12 +97,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "check(spec): the test is a check of the catalogue")
     learn(gates_config.process_environment())  # before the checks are imported, which draw ids
     told(gates_config.process_environment())
-
-
-def pytest_collection_finish() -> None:
-    """The checks live to the end: garbage is looked for among what they make alone, also in a process forked later."""
-    gc.freeze()
-    gc.enable()
 
 
 def current_target() -> Target:
