@@ -22,6 +22,7 @@ from gates.operator.status import plain
 from gates.reports.console import Console
 from gates.reports.history import TargetHistory, page, tables
 from gates.text.inert import Terminal
+from gates.text.quantity import with_unit
 
 STEPS = Path(__file__).with_name("sql") / "history.sql"
 MOST_STEPS = 200
@@ -52,7 +53,7 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     found = [TargetHistory(name, runs, steps, unseen) for name, runs in past.items()]
     if options.html:
         record.write(options.html, page(found))
-        console.say(f"{options.html}: {sum(len(runs) for runs in past.values())} runs")
+        console.say(f"{options.html}: {with_unit(sum(len(runs) for runs in past.values()), 'runs')}")
     if options.json:
         members: list[JsonValue] = [one.to_json() for one in found]
         console.result(Terminal.document(json.dumps(members, ensure_ascii=False)))

@@ -13,6 +13,7 @@ from gates.reports.pictures import line, proportions, strip
 from gates.reports.sentences import percent
 from gates.reports.terminal import cell, table
 from gates.text.inert import Html, Terminal
+from gates.text.quantity import with_unit
 from gates.verdict import Decision
 
 SHOWN_AS = {Decision.PROMOTE: "pass", Decision.HOLD: "unknown", Decision.ROLLBACK: "fail"}
@@ -55,7 +56,8 @@ def tables(history: TargetHistory) -> Terminal:
         for r in reversed(history.runs[-MOST_LINES:])
     ]
     titles = ("decided", "release", "decision", "flag", "pass/fail/unknown", "reason")
-    parts = [Terminal.of_lines((f"target {history.target}: {len(history.runs)} runs",)), table(runs, titles)]
+    head = f"target {history.target}: {with_unit(len(history.runs), 'runs')}"
+    parts = [Terminal.of_lines((head,)), table(runs, titles)]
     if history.steps:
         names = list(history.steps[0])
         rows = [[cell(step.get(name)) for name in names] for step in history.steps[:MOST_LINES]]
@@ -76,7 +78,7 @@ def page(histories: Sequence[TargetHistory]) -> Html:
     header = Html('<header class="{}"><div><h1>{}</h1><p class="facts">{}</p>{}</div></header>').format(
         shown,
         shown if last else "nothing was decided yet",
-        f"The last decision. {len(runs)} runs: {said}." if last else "",
+        f"The last decision. {with_unit(len(runs), 'runs')}: {said}." if last else "",
         bar,
     )
     return document("decisions of the gate", header, NOTHING.join(map(_target, histories)), scripted=False)
