@@ -188,7 +188,7 @@ def test_a_404_that_the_deployment_calls_forbidden_is_no_acceptance(tmp_path: Pa
         (dataclasses.replace(GOOD, hmac_secrets=(OLDER, SECRET)), ["pass", "pass", "pass"], ""),
         (dataclasses.replace(GOOD, admin_jwt=admin(exp=5)), ["pass", "unknown", "pass"], "ADMIN_JWT has expired (1970"),
         (
-            dataclasses.replace(GOOD, admin_jwt=admin(nbf=int(time.time()) + 900)),
+            dataclasses.replace(GOOD, admin_jwt=admin(nbf=int(time.time()) + A_DAY_S)),
             ["pass", "unknown", "pass"],
             "not valid yet (nbf",
         ),
@@ -360,7 +360,7 @@ def test_a_drill_cannot_use_a_refused_credential(tmp_path: Path) -> None:
     ("token", "words"),
     [
         (admin(exp=0), "expired"),
-        (admin(iat=int(time.time()) + 900), "iat"),
+        (admin(iat=int(time.time()) + A_DAY_S), "iat"),
         (mint_token("s", {"sub": "a", "role": "super_admin"}), "no claim exp"),
         (raw_token({}, b"[]", b"x"), "no token"),
         (raw_token({}, {"exp": 1e300, "sub": "a", "role": "x"}, b"x"), ""),
