@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import signal
 
-ENDING_SIGNALS = frozenset(
-    {
-        *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2),
-        *(signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF, signal.SIGXCPU, signal.SIGIO, signal.SIGPWR),
-    }
-)
+_ENDING = ("INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "ALRM", "VTALRM", "PROF", "XCPU", "IO", "PWR")
+ENDING_SIGNALS = frozenset(signal.Signals[f"SIG{name}"] for name in _ENDING if hasattr(signal, f"SIG{name}"))
 """What people, terminals, CI systems and batch systems end a process with, and what ends one by itself where nobody
-takes it. SIGKILL cannot be taken; the others tell of an error in the program.
+takes it; not every system has each. SIGKILL cannot be taken; the others tell of an error in the program.
 """
 
 

@@ -63,7 +63,7 @@ class TenantTable:
     """A table or view with tenant data. `tenant`: the SQL expression of a row's tenant.
 
     is_contract: it has a name in the contract, by which it is looked at; `shown` is its real one.
-    is_open: every role holds a right to read it.
+    is_open: strangers hold a right to read it, as every role does or as a role that is called anon.
     untrusted_owner: whose code would run with the gate's rights if it were read; '' where it may be read.
     """
 

@@ -251,11 +251,11 @@ def test_sees_nothing(name: str, looked: Probe, seen: Observer) -> None:
         sights = _sights(looked, seen)
         if opened := sorted({s.table.shown for s in sights if s.table.is_open}):
             seen.unmet(
-                f"there is no role for strangers (names: roles: anon), and every role may read {', '.join(opened[:5])}."
-                " Revoke what PUBLIC holds there, or name the role as which strangers come in"
+                f"gate.yaml says that strangers have no role (names: roles: anon), and PUBLIC or a role anon may read"
+                f" {', '.join(opened[:5])}. Revoke that, or name the role as which strangers come in"
             )
         seen.count(len(sights))
-        seen.control(f"no role but those that are named may read any of {len(sights)} tables")
+        seen.control(f"neither PUBLIC nor a role anon may read any of {len(sights)} tables")
         return
     told = {"garbage": Errors.REFUSE, "row_security_off": Errors.REFUSE}
     errors = told.get(name, Errors.ARE_FAILURES)

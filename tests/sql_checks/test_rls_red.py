@@ -9,7 +9,9 @@ import psycopg
 import pytest
 
 from gates.checks.observation import Observer
+from gates.contract.names import Names, names_of
 from gates.deployment import database
+from gates.deployment.dialect.current import use
 from sql_checks import rls_probe
 from sql_checks import test_row_level_security as checks
 from sql_checks.rls_attempts import TenantStatement, attempt
@@ -50,6 +52,27 @@ def test_green_on_the_reference(role: str | None, pg_server: PgServer, clone: st
     with psycopg.connect(pg_server.url(clone)) as connection:
         left = connection.execute("select count(*) from public.companies where name like 'drill-rls%'").fetchone()
     assert left == (0,)
+
+
+@pytest.mark.parametrize(
+    ("opened", "due"),
+    [
+        ("select", "pass"),
+        ("grant select on dead_letter_queue to public", "unknown"),
+        ("grant select (payload) on dead_letter_queue to public", "unknown"),
+        ("grant select on dead_letter_queue to anon", "unknown"),
+    ],
+)
+def test_strangers_who_have_no_role_by_gate_yaml(opened: str, due: str, pg_server: PgServer, clone: str) -> None:
+    """`anon: null` takes nobody's word for it: what PUBLIC may read, or a role of that name, is no pass."""
+    with psycopg.connect(pg_server.url(clone), autocommit=True) as connection:
+        connection.execute("revoke all on all tables in schema public from anon, public")
+        connection.execute(opened.encode())
+    use(names_of({"roles": {"anon": None}}))
+    try:
+        assert verdicts(probe(pg_server.url(clone)))["anon"] == due
+    finally:
+        use(Names())
 
 
 def test_shared_rows_of_an_own_table(pg_server: PgServer, clone: str) -> None:
