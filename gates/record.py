@@ -33,7 +33,7 @@ UNFINISHED = "the run did not finish"
 MAY_BE_DONE = "whether that was done is not known: see gate flags and the audit rows"
 
 OURS = (
-    *(RUN, VERDICT, EVIDENCE, "evidence.ndjson.found.json", "companies.txt"),
+    *(RUN, VERDICT, EVIDENCE, "companies.txt"),
     *("verdict.intoto.jsonl", "load/companies.txt", "load/result.json"),
 )
 """Files of an earlier run in the same place, removed before a new one begins: an old promote must not survive."""

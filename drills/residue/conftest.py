@@ -1,12 +1,6 @@
-"""Notes the flags and pauses of the deployment before the first drill, for the checks at the end.
-
-The phases of a run are processes of their own: the state is kept in a file beside the evidence.
-"""
+"""Notes the flags and pauses of the deployment before the first drill, for the checks at the end."""
 
 from __future__ import annotations
-
-import json
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -18,26 +12,14 @@ from gates.deployment.database import session
 FOUND = pytest.StashKey[dict[str, list[str]]]()
 
 
-def _file(config: pytest.Config) -> Path | None:
-    evidence = config.getoption("--evidence")
-    return Path(f"{evidence}.found.json") if evidence else None
-
-
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Before the first drill of a run, read the flags and pauses."""
     config = session.config
     if config.option.collectonly or config.getoption("--catalogue") or not session.items:
         return
-    path = _file(config)
-    later = config.getoption("--phase") in {"main", "last"}
-    if path is not None and later and path.exists():
-        config.stash[FOUND] = json.loads(path.read_text(encoding="utf-8"))
-        return
     found = _state()
     if found is not None:
         config.stash[FOUND] = found
-        if path is not None and not later:
-            path.write_text(json.dumps(found), encoding="utf-8")
 
 
 def _state() -> dict[str, list[str]] | None:

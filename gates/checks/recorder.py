@@ -77,7 +77,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--evidence", metavar="FILE", help="append one JSON line per check to FILE")
     group.addoption("--deep", action="store_true", help="also run the slow checks")
     group.addoption("--disruptive", action="store_true", help="on staging, also what disturbs everybody there")
-    group.addoption("--phase", choices=("first", "main", "last"), help="run only the checks of one phase")
     group.addoption(
         "--only", action="append", metavar="GLOB", help="run only the checks with such ids; may be repeated"
     )
@@ -212,7 +211,7 @@ def spec_of(item: pytest.Item) -> CheckSpec | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the checks of this phase, target and depth; the rest is deselected (and unknown or not applicable later)."""
+    """Keep the checks of this target and depth; the rest is deselected (and unknown or not applicable later)."""
     listing = config.getoption("--catalogue")
     if listing:
         _write_catalogue(Path(listing), [s for s in map(spec_of, items) if s is not None])
@@ -242,11 +241,11 @@ def _write_catalogue(path: Path, specs: list[CheckSpec]) -> None:
 
 
 def _runs(spec: CheckSpec, config: pytest.Config, kind: TargetKind) -> bool:
-    phase, only = config.getoption("--phase"), config.getoption("--only")
+    only = config.getoption("--only")
     wanted = not only or matches(spec.id, only)
     deep = not spec.deep or bool(config.getoption("--deep"))
     allowed = kind.allows(spec.where, disruptive=bool(config.getoption("--disruptive")))
-    return allowed and deep and phase in {None, spec.phase} and wanted
+    return allowed and deep and wanted
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -26,7 +26,7 @@ from gates.proof.judgement import GateRun
 from gates.stack.postgres import connect
 from gates.verdict import Decision, Verdict
 
-PHASES = ("preflight", "data before", "drill first", "drill main", "drill last", "load", "data after")
+PHASES = ("preflight", "data before", "drill", "load", "data after")
 """A run tells the end of each of these on stderr; killed after one, it is killed in the next."""
 MARK = "REPLAYGATE_PROOF_RUN"
 LEFTOVER_TIMEOUT_S = 15.0

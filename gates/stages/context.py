@@ -102,7 +102,7 @@ class Context:
         """The companies that this run created, one id a line."""
         return self.out / "companies.txt"
 
-    def applicable(self, prefixes: Sequence[str], phase: str | None = None) -> list[CheckSpec]:
+    def applicable(self, prefixes: Sequence[str]) -> list[CheckSpec]:
         """The checks of the catalogue that a stage should see on this target."""
         return [
             s
@@ -110,7 +110,6 @@ class Context:
             if s.id.startswith(tuple(prefixes))
             and self.target.kind.allows(s.where, disruptive=self.disruptive)
             and (self.deep or not s.deep)
-            and phase in {None, s.phase}
             and not not_claimed(s, self.scope)
         ]
 

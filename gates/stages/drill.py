@@ -28,24 +28,26 @@ WORTH_A_WORKER_MS = 10.0
 
 
 def drill(context: Context, selection: Sequence[str] = ()) -> list[StageReport]:
-    """Run the drills of this target, or those that the options of `selection` leave.
-
-    Phases without a check are left out; the stage's time is for all of them.
+    """Run the drills of this target, or those that the options of `selection` leave: one process imports and collects
+    them all, and runs phase after phase.
     """
-    reports = []
-    limit_s = left_s = stretched(context, context.settings.drill_timeout_s)
     lease, term = _lease(context)
     try:
-        for phase in ("first", "main", "last"):
-            if expected := context.applicable(PREFIX, phase):
-                reports.append(_phase(context, phase, expected, (*term, *selection), (left_s, limit_s)))
-                left_s -= reports[-1].seconds
+        expected = context.applicable(PREFIX)
+        return [_suite(context, expected, (*term, *selection))] if expected else []
     finally:
         if lease is not None:
             lease.release()
         give_back_after_drills(context)
         _remove_left(context)
-    return reports
+
+
+def _suite(context: Context, expected: Sequence[CheckSpec], selection: Sequence[str]) -> StageReport:
+    given = (f"--companies={context.companies}", f"--trip-ms={trip_ms(context):.0f}")
+    only = [f"--only={pattern}" for pattern in context.only]
+    options = (*given, f"--at-once={workers_for(context)}", *only, *selection)
+    limit_s = stretched(context, context.settings.drill_timeout_s)
+    return run(SuiteRun("drill", "drills", expected, limit_s, options), context)
 
 
 def _lease(context: Context) -> tuple[Lease | None, tuple[str, ...]]:
@@ -62,18 +64,6 @@ def _remove_left(context: Context) -> None:
     if companies and context.target.database_url:
         with contextlib.suppress(psycopg.Error):
             remove_left(context.target.database_url, companies)
-
-
-def _phase(
-    context: Context, phase: str, expected: Sequence[CheckSpec], selection: Sequence[str], time_s: tuple[float, float]
-) -> StageReport:
-    """One phase, in what is left of the stage's limit."""
-    spread = (f"--at-once={workers_for(context)}",) if phase == "main" else ()
-    only = [f"--only={pattern}" for pattern in context.only]
-    given = (f"--phase={phase}", f"--companies={context.companies}", f"--trip-ms={trip_ms(context):.0f}")
-    options = (*given, *spread, *only, *selection)
-    left_s, limit_s = time_s
-    return run(SuiteRun(f"drill {phase}", "drills", expected, max(left_s, 1.0), options, limit_s), context)
 
 
 def workers_for(context: Context) -> int:

@@ -47,8 +47,6 @@ class SuiteRun:
     expected: Sequence[CheckSpec]
     timeout_s: float
     options: tuple[str, ...] = ()
-    limit_s: float = 0.0
-    """The limit as the policy has it, where several subprocesses share it."""
     http: bool = True
     """Whether it looks at the service, and not at the database alone."""
 
@@ -187,8 +185,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 def _error(code: int | None, suite: SuiteRun, text: str) -> str:
     """Why the suite did not see all that it should have; empty where it ran to its end."""
     if code is None:
-        limit_s = suite.limit_s or suite.timeout_s
-        return f"the {suite.name} stage ran out of time before this was seen (limit {limit_s:g} s)"
+        return f"the {suite.name} stage ran out of time before this was seen (limit {suite.timeout_s:g} s)"
     if code in {0, 1}:
         return ""
     if code == 5:

@@ -40,7 +40,7 @@ RUN: dict[str, JsonValue] = {
     ],
     "policy": {"rollout": {"flag": "outbox.enabled", "steps": [10, 50, 100], "bake_minutes": 60}},
     "stages": [
-        {"stage": name, "seconds": s, "error": ""} for name, s in (("drill main", 61.5), ("load", 34.2), ("sql", 2.1))
+        {"stage": name, "seconds": s, "error": ""} for name, s in (("drill", 61.5), ("load", 34.2), ("sql", 2.1))
     ],
 }
 
@@ -167,7 +167,7 @@ def pages() -> dict[str, str]:
         by_hand="UPDATE feature_flags SET enabled = false, rollout_percentage = 0 WHERE key = 'outbox.enabled';",
     )
     stopped = {
-        s.id: unknown(s.id, "the run was terminated in the stage drill main")
+        s.id: unknown(s.id, "the run was terminated in the stage drill")
         for s in CATALOGUE
         if s.id.startswith(("drill/", "load/", "sql/", "alert/"))
     }

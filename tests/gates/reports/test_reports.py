@@ -107,7 +107,7 @@ VERDICTS = {
 RUN: dict[str, JsonValue] = {
     "run_id": "0a1b2c3d",
     "gate": "0.1.0",
-    "stages": [{"stage": "drill main", "seconds": 9.8, "exit_code": 1, "error": ""}],
+    "stages": [{"stage": "drill", "seconds": 9.8, "exit_code": 1, "error": ""}],
 }
 KINDS = {"html": "html", "markdown": "md", "junit": "xml", "slack": "json"}
 
@@ -308,11 +308,11 @@ def test_the_page_counts_what_is_blocked_as_the_terminal_does() -> None:
 
 def test_the_terminal_is_plain_without_colour() -> None:
     """No escape sequence where colour is off; one line a stage."""
-    line = progress_line(Progress("drill main", 10, 1, 2, 20, 3.25, done=True), colour=False)
-    assert line.split() == ["✗", "drill", "main", "10", "passed,", "1", "failed,", "2", "unknown", "3.2", "s"]
+    line = progress_line(Progress("drill", 10, 1, 2, 20, 3.25, done=True), colour=False)
+    assert line.split() == ["✗", "drill", "10", "passed,", "1", "failed,", "2", "unknown", "3.2", "s"]
     # checks that were seen need not be those expected, in number: no fraction is made of the two
     assert "464 passed, 1 unknown " in progress_line(Progress("x", 464, 0, 1, 365, 1.0, done=True), colour=False)
-    assert "\x1b" in progress_line(Progress("drill main"), colour=True)
+    assert "\x1b" in progress_line(Progress("drill"), colour=True)
     assert "\x1b" not in verdict_text(VERDICTS["rollback"], colour=False)
     assert table([["a", None], ["bcd", 2]], ["x", "long"]) == "x    long\na\nbcd  2\n"
 

@@ -31,7 +31,7 @@ def test_a_log_keeps_no_secret_when_a_signal_ends_the_run(tmp_path: Path, monkey
     """What a check printed of the target's answer is redacted on every way out, and its process is gone."""
     (tmp_path / "drills").mkdir()
     (tmp_path / "drills" / "test_it.py").write_text(TEST, encoding="utf-8")
-    log, processes = tmp_path / "out" / "logs" / "drill main.log", list[subprocess.Popen[bytes]]()
+    log, processes = tmp_path / "out" / "logs" / "drill.log", list[subprocess.Popen[bytes]]()
 
     def interrupted(process: subprocess.Popen[bytes], *_: Any) -> None:
         processes.append(process)
@@ -46,7 +46,7 @@ def test_a_log_keeps_no_secret_when_a_signal_ends_the_run(tmp_path: Path, monkey
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     context = Context(target, Settings(), tmp_path / "out", "run", environ=environ)
     with pytest.raises(KeyboardInterrupt):
-        suite.run(SuiteRun("drill main", "drills", (), 60.0, ("-s",)), context)
+        suite.run(SuiteRun("drill", "drills", (), 60.0, ("-s",)), context)
     assert "it answered $TRANSBOT_HMAC_SECRET" in log.read_text(encoding="utf-8")
     assert processes[0].poll() is not None
     assert [mode & 0o077 for mode in modes] == [0, 0], "others read it before it is redacted"
@@ -84,5 +84,5 @@ def test_no_conftest_above_a_suite_takes_part(tmp_path: Path, monkeypatch: pytes
     context = Context(
         Target(TargetKind.STAGING), Settings(), out, "run", environ={**os.environ, "PYTHONPATH": str(ROOT)}
     )
-    suite.run(SuiteRun("drill main", "drills", (), 60.0), context)
+    suite.run(SuiteRun("drill", "drills", (), 60.0), context)
     assert [(e.check, e.outcome) for e in context.lines()] == [("drill/small/fails", Outcome.FAIL)]
