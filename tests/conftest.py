@@ -56,6 +56,14 @@ def pytest_collection_finish() -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--every-fault", action="store_true", help="show every fault, not only the fewest that are enough")
+    parser.addoption("--write-failed", metavar="FILE", help="write the tests that failed to FILE, one a line")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The file can be given to pytest again, as `@FILE`."""
+    if file := config.getoption("--write-failed"):
+        reports = [r for kind in ("failed", "error") for r in terminalreporter.stats.get(kind, ())]
+        Path(file).write_text("".join(f"{name}\n" for name in sorted({r.nodeid for r in reports})), encoding="utf-8")
 
 
 @pytest.fixture(autouse=True)
