@@ -40,7 +40,8 @@ def figure(title: str | Html, picture: Html, said: str) -> Html:
     """A picture with its title and what it shows in words; nothing without a picture."""
     if not picture:
         return NOTHING
-    return Html("<figure><figcaption>{}</figcaption>{}<p>{}</p></figure>\n").format(title, picture, said)
+    words = said.replace(" %", "\N{NO-BREAK SPACE}%")
+    return Html("<figure><figcaption>{}</figcaption>{}<p>{}</p></figure>\n").format(title, picture, words)
 
 
 def _way(source: ReportSource) -> Html:
