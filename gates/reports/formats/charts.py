@@ -175,7 +175,11 @@ def _used(row: Row) -> tuple[float, Row] | None:
     margin = margin_of(row.check, row.observed, row.limit, row.unit)
     if margin is None or row.outcome not in {"pass", "fail"}:
         return None
-    return (1 - margin.room if row.outcome == "pass" else 1 + margin.room), row
+    seen, most = margin.observed, margin.limit
+    if row.outcome == "pass":
+        return 1 - margin.room, row
+    is_least = seen < most and 0 < most < 1  # of a share: what is missing is held against what may be
+    return ((1 - seen) / (1 - most) if is_least else seen / most if seen > most > 0 else 1 + margin.room), row
 
 
 def _limit(used: float, row: Row) -> Html:
